@@ -1,0 +1,1 @@
+//! A small Kubernetes client: kubeconfig, requests, watches, tables.

@@ -1,0 +1,1 @@
+//! One module a controller: reconcile(view, key, now) -> writes.

@@ -1,0 +1,1 @@
+//! Faults, probes, timeline, report: works against any Kubernetes.

@@ -1,0 +1,2 @@
+//! A highly available Kubernetes in one program.
+fn main() {}

@@ -1,0 +1,1 @@
+//! A whole cluster on one machine: hosts, links, switch, power.

@@ -1,0 +1,1 @@
+//! Heartbeats: who is alive, and since when.

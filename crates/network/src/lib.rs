@@ -1,0 +1,1 @@
+//! Services through the in-process proxy, pod addresses, virtual addresses.

@@ -1,0 +1,1 @@
+//! The agent: pods to processes, probes, logs.

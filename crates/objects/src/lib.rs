@@ -1,0 +1,11 @@
+//! The Kubernetes objects in the store: where each lies, how to read them typed from a snapshot, and how
+//! a part of the cluster asks for a change. Reading needs no server and no network; changing goes through
+//! a [`Writer`], which is the API's own write path.
+
+mod key;
+mod reader;
+mod write;
+
+pub use key::{Place, key, kind_prefix, namespace_prefix, parse};
+pub use reader::{Kind, Reader, decode, stamped};
+pub use write::{Delete, Propagation, Subject, Write, Writer};

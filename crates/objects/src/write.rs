@@ -1,0 +1,88 @@
+//! Changes to objects, as data: what controllers, the scheduler and the agents ask for.
+
+use api::{Object, Status};
+use futures::future::BoxFuture;
+use serde_json::Value;
+
+/// One object, named.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Subject {
+    /// Group and version, such as `v1` or `apps/v1`.
+    pub api_version: String,
+    /// The kind, such as `Pod`.
+    pub kind: String,
+    /// The namespace, empty for cluster-scoped kinds.
+    pub namespace: String,
+    /// The name.
+    pub name: String,
+}
+
+/// A change to one object.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Write {
+    /// Makes an object; `apiVersion`, `kind`, name (or generateName) and namespace are in it.
+    Create(Object),
+    /// Replaces an object; if it names a resourceVersion, only that version.
+    Update(Object),
+    /// Replaces an object's status, likewise.
+    UpdateStatus(Object),
+    /// Merges `patch` into an object (RFC 7396); a resourceVersion in it is a precondition.
+    Merge {
+        /// Which object.
+        subject: Subject,
+        /// The subresource, such as `status`, or empty.
+        subresource: &'static str,
+        /// What to merge.
+        patch: Value,
+    },
+    /// Deletes an object.
+    Delete {
+        /// Which object.
+        subject: Subject,
+        /// How.
+        options: Delete,
+    },
+    /// Places a pod on a node, if it has none and is still the pod of that uid.
+    Bind {
+        /// The pod's namespace.
+        namespace: String,
+        /// The pod's name.
+        pod: String,
+        /// The pod's uid.
+        uid: String,
+        /// The node's name.
+        node: String,
+    },
+}
+
+/// How to delete: `DeleteOptions` of meta/v1.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Delete {
+    /// Only the object of this uid.
+    pub uid: Option<String>,
+    /// Only this version of it.
+    pub resource_version: Option<String>,
+    /// Seconds that the object may take to end; 0 is at once. Without it, the kind's own (pods: their spec's).
+    pub grace_seconds: Option<u64>,
+    /// What happens to its dependents.
+    pub propagation: Option<Propagation>,
+}
+
+/// What happens to the dependents of a deleted object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Propagation {
+    /// They stay.
+    Orphan,
+    /// They are deleted afterwards.
+    Background,
+    /// They are deleted first.
+    Foreground,
+}
+
+/// Carries changes out with everything that a request from outside would meet: defaults, validation,
+/// admission, resourceVersions, finalizers.
+pub trait Writer: Send + Sync + 'static {
+    /// Carries one change out in the name of `user`, such as `system:kube-scheduler`; the answer is the
+    /// object as it is afterwards (as it was, if it is gone).
+    fn write<'a>(&'a self, user: &'a str, write: Write) -> BoxFuture<'a, Result<Object, Status>>;
+}

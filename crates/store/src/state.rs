@@ -1,0 +1,240 @@
+//! The map at one revision, with the history that led to it.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use imbl::OrdMap;
+
+use crate::{
+    Compare, Condition, Error, Event, KeyRange, KeyValue, LeaseId, Op, OpResult, Revision, Txn, TxnResponse,
+};
+
+/// An immutable version of the whole map. Cloning it copies a few pointers; changing a clone shares all
+/// that stayed the same.
+#[derive(Debug, Clone)]
+pub struct State {
+    revision: Revision,
+    compacted: Revision,
+    entries: OrdMap<Bytes, Arc<KeyValue>>,
+    history: OrdMap<Revision, Arc<[Event]>>,
+    leases: OrdMap<LeaseId, u64>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        // As in etcd, an empty map is at revision 1 and its first write makes revision 2.
+        State {
+            revision: 1,
+            compacted: 0,
+            entries: OrdMap::new(),
+            history: OrdMap::new(),
+            leases: OrdMap::new(),
+        }
+    }
+}
+
+impl State {
+    /// The newest revision in it.
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// The revision up to which history was forgotten, 0 if none was.
+    pub fn compacted(&self) -> Revision {
+        self.compacted
+    }
+
+    /// How many keys it holds.
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// Whether it holds no key.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// One key.
+    pub fn get(&self, key: &[u8]) -> Option<&Arc<KeyValue>> {
+        self.entries.get(key)
+    }
+
+    /// The keys of a range, in order.
+    pub fn range<'a>(
+        &'a self,
+        range: &KeyRange,
+    ) -> impl DoubleEndedIterator<Item = &'a Arc<KeyValue>> + use<'a> {
+        let end = match &range.end {
+            Some(end) if *end <= range.start => Bound::Excluded(range.start.clone()),
+            Some(end) => Bound::Excluded(end.clone()),
+            None => Bound::Unbounded,
+        };
+        self.entries.range((Bound::Included(range.start.clone()), end)).map(|(_, kv)| kv)
+    }
+
+    /// The leases that exist, with their time to live in seconds.
+    pub fn leases(&self) -> impl Iterator<Item = (LeaseId, u64)> {
+        self.leases.iter().map(|(id, ttl)| (*id, *ttl))
+    }
+
+    /// The changes from revision `from` on, oldest first.
+    pub fn events(&self, from: Revision) -> impl Iterator<Item = &Event> {
+        self.history.range(from..).flat_map(|(_, events)| events.iter())
+    }
+
+    /// Whether the history reaches back to `from`.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] if it doesn't.
+    pub fn check_history(&self, from: Revision) -> Result<(), Error> {
+        if from <= self.compacted {
+            return Err(Error::Compacted { asked: from, oldest: self.compacted + 1 });
+        }
+        Ok(())
+    }
+
+    /// The map as it was at `revision`: the newest one with its younger changes undone.
+    ///
+    /// # Errors
+    /// [`Error::Compacted`] or [`Error::Future`] if this state can't say.
+    pub fn at(&self, revision: Revision) -> Result<State, Error> {
+        if revision > self.revision {
+            return Err(Error::Future { asked: revision, newest: self.revision });
+        }
+        if revision < self.compacted {
+            return Err(Error::Compacted { asked: revision, oldest: self.compacted });
+        }
+        let mut old = self.clone();
+        for (_, events) in self.history.range(revision + 1..).rev() {
+            for event in events.iter().rev() {
+                match event {
+                    Event::Put { current, previous: None } => old.entries.remove(&current.key),
+                    Event::Put { previous: Some(previous), .. } | Event::Delete { previous, .. } => {
+                        old.entries.insert(previous.key.clone(), previous.clone())
+                    }
+                };
+            }
+        }
+        old.history = self.history.range(..=revision).map(|(r, e)| (*r, e.clone())).collect();
+        old.revision = revision;
+        Ok(old)
+    }
+
+    /// Carries a transaction out on this state.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] and [`Error::LeaseNotFound`], with nothing changed.
+    pub fn apply(&mut self, txn: &Txn) -> Result<TxnResponse, Error> {
+        let succeeded = txn.conditions.iter().all(|c| self.holds(c));
+        let ops = if succeeded { &txn.success } else { &txn.failure };
+        for op in ops {
+            match op {
+                Op::Put { key, .. } if key.is_empty() => {
+                    return Err(Error::Invalid("the key is empty".into()));
+                }
+                Op::Put { lease, .. } if *lease != 0 && !self.leases.contains_key(lease) => {
+                    return Err(Error::LeaseNotFound(*lease));
+                }
+                _ => {}
+            }
+        }
+        let revision = self.revision + 1;
+        let mut events = Vec::new();
+        let results = ops.iter().map(|op| self.step(op, revision, &mut events)).collect();
+        self.record(revision, events);
+        Ok(TxnResponse { revision: self.revision, succeeded, results })
+    }
+
+    /// Forgets the history up to and including `revision`.
+    pub fn compact(&mut self, revision: Revision) {
+        let revision = revision.min(self.revision);
+        if revision > self.compacted {
+            self.compacted = revision;
+            self.history = self.history.split(&revision).1;
+        }
+    }
+
+    /// Makes a lease.
+    pub fn grant(&mut self, lease: LeaseId, ttl_seconds: u64) {
+        self.leases.insert(lease, ttl_seconds);
+    }
+
+    /// Ends a lease and deletes its keys.
+    ///
+    /// # Errors
+    /// [`Error::LeaseNotFound`] if there is no such lease.
+    pub fn revoke(&mut self, lease: LeaseId) -> Result<(), Error> {
+        self.leases.remove(&lease).ok_or(Error::LeaseNotFound(lease))?;
+        let revision = self.revision + 1;
+        let keys: Vec<Bytes> =
+            self.entries.iter().filter(|(_, kv)| kv.lease == lease).map(|(key, _)| key.clone()).collect();
+        let mut events = Vec::new();
+        for key in keys {
+            self.step(&Op::Delete(KeyRange::key(key)), revision, &mut events);
+        }
+        self.record(revision, events);
+        Ok(())
+    }
+
+    fn record(&mut self, revision: Revision, events: Vec<Event>) {
+        if !events.is_empty() {
+            self.history.insert(revision, events.into());
+            self.revision = revision;
+        }
+    }
+
+    fn holds(&self, condition: &Condition) -> bool {
+        let kv = |key: &Bytes| self.entries.get(key);
+        match condition {
+            Condition::ModRevision(key, how, with) => {
+                how.holds(&kv(key).map_or(0, |kv| kv.mod_revision), with)
+            }
+            Condition::CreateRevision(key, how, with) => {
+                how.holds(&kv(key).map_or(0, |kv| kv.create_revision), with)
+            }
+            Condition::Version(key, how, with) => how.holds(&kv(key).map_or(0, |kv| kv.version), with),
+            Condition::Value(key, how, with) => kv(key).is_some_and(|kv| how.holds(&kv.value, with)),
+            Condition::Lease(key, how, with) => how.holds(&kv(key).map_or(0, |kv| kv.lease), with),
+        }
+    }
+
+    fn step(&mut self, op: &Op, revision: Revision, events: &mut Vec<Event>) -> OpResult {
+        match op {
+            Op::Put { key, value, lease } => {
+                let previous = self.entries.get(key).cloned();
+                let current = Arc::new(KeyValue {
+                    key: key.clone(),
+                    value: value.clone(),
+                    create_revision: previous.as_ref().map_or(revision, |kv| kv.create_revision),
+                    mod_revision: revision,
+                    version: previous.as_ref().map_or(1, |kv| kv.version + 1),
+                    lease: *lease,
+                });
+                self.entries.insert(key.clone(), current.clone());
+                events.push(Event::Put { current, previous: previous.clone() });
+                OpResult::Put(previous)
+            }
+            Op::Delete(range) => {
+                let deleted: Vec<Arc<KeyValue>> = self.range(range).cloned().collect();
+                for previous in &deleted {
+                    self.entries.remove(&previous.key);
+                    events.push(Event::Delete { revision, previous: previous.clone() });
+                }
+                OpResult::Deleted(deleted)
+            }
+            Op::Range(range) => OpResult::Range(self.range(range).cloned().collect()),
+        }
+    }
+}
+
+impl Compare {
+    fn holds<T: Ord>(self, left: &T, right: &T) -> bool {
+        match self {
+            Compare::Equal => left == right,
+            Compare::NotEqual => left != right,
+            Compare::Greater => left > right,
+            Compare::Less => left < right,
+        }
+    }
+}

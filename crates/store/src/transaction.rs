@@ -1,0 +1,95 @@
+//! Transactions: compare, then put and delete, all or nothing.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::{KeyRange, KeyValue, LeaseId, Revision};
+
+/// If every condition holds, `success` happens, else `failure`; either as one revision.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Txn {
+    /// All must hold.
+    pub conditions: Vec<Condition>,
+    /// What happens if they do.
+    pub success: Vec<Op>,
+    /// What happens if one doesn't.
+    pub failure: Vec<Op>,
+}
+
+impl Txn {
+    /// Writes one key without a condition.
+    pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        let op = Op::Put { key: key.into(), value: value.into(), lease: 0 };
+        Txn { success: vec![op], ..Txn::default() }
+    }
+}
+
+/// A question about one key. An absent key has revisions and version 0 and no value.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Condition {
+    /// Its mod revision, 0 where the key must not exist.
+    ModRevision(Bytes, Compare, Revision),
+    /// Its create revision.
+    CreateRevision(Bytes, Compare, Revision),
+    /// Its version.
+    Version(Bytes, Compare, u64),
+    /// Its value; false for a key that does not exist.
+    Value(Bytes, Compare, Bytes),
+    /// Its lease.
+    Lease(Bytes, Compare, LeaseId),
+}
+
+/// How the key's side relates to the given one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Compare {
+    /// The same.
+    Equal,
+    /// Not the same.
+    NotEqual,
+    /// The key's is greater.
+    Greater,
+    /// The key's is less.
+    Less,
+}
+
+/// One step of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op {
+    /// Writes a key.
+    Put {
+        /// The key.
+        key: Bytes,
+        /// Its new value.
+        value: Bytes,
+        /// The lease that it hangs on, or 0.
+        lease: LeaseId,
+    },
+    /// Deletes a range of keys.
+    Delete(KeyRange),
+    /// Reads a range of keys.
+    Range(KeyRange),
+}
+
+/// What one step did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum OpResult {
+    /// The key as it was before the put.
+    Put(Option<Arc<KeyValue>>),
+    /// The keys as they were before they were deleted.
+    Deleted(Vec<Arc<KeyValue>>),
+    /// The keys read.
+    Range(Vec<Arc<KeyValue>>),
+}
+
+/// What a transaction did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TxnResponse {
+    /// The map's revision after it.
+    pub revision: Revision,
+    /// Whether all conditions held.
+    pub succeeded: bool,
+    /// A result for each step taken.
+    pub results: Vec<OpResult>,
+}

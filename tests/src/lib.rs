@@ -1,0 +1,1 @@
+//! Whole-cluster tests; see the files beside this crate.
