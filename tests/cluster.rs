@@ -1,0 +1,1 @@
+//! Whole clusters on this machine, driven by independent clients.

@@ -1,1 +1,0 @@
-//! Whole-cluster tests; see the files beside this crate.
