@@ -1,1 +1,23 @@
 //! Authorities and certificates.
+//!
+//! One [`Authority`] a cluster signs one [`Identity`] a host and one for the administrator. A host keeps its
+//! identity, the certificates that it trusts ([`Trust`]) and the [`HeartbeatKey`]; the authority's own key
+//! stays where the cluster was made. Everything speaks TLS by rustls with ring's cryptography, chosen here
+//! once. Times are arguments.
+
+mod authority;
+mod error;
+mod folder;
+mod heartbeat;
+mod identity;
+mod roles;
+mod secret;
+mod tls;
+
+pub use authority::{Authority, Subject, Validity};
+pub use error::Error;
+pub use heartbeat::HeartbeatKey;
+pub use identity::Identity;
+pub use roles::HostNames;
+pub use secret::SecretText;
+pub use tls::{ClientAuth, Trust};

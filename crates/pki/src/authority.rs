@@ -1,0 +1,180 @@
+//! The cluster's own authority.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+};
+
+use crate::identity::certificates;
+use crate::{Error, HeartbeatKey, Identity, SecretText, Trust, folder};
+
+const CERTIFICATE_FILE: &str = "ca.crt";
+const KEY_FILE: &str = "ca.key";
+const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// Clocks of hosts differ: what is made now is valid for those who are a little behind, too.
+const BEHIND: Duration = Duration::from_secs(60 * 60);
+
+/// Whom a certificate is for. Kubernetes takes the common name for the user and the organization for the
+/// group ("X509 client certificates" in its documentation on authentication).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// The user's name.
+    pub common_name: String,
+    /// The user's group, if there is one.
+    pub organization: Option<String>,
+}
+
+/// When a certificate is valid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Validity {
+    /// From this time on.
+    pub from: SystemTime,
+    /// Up to this time.
+    pub until: SystemTime,
+}
+
+impl Validity {
+    /// Some years from now, and from an hour ago on, for clocks that are behind.
+    pub fn years(now: SystemTime, years: u32) -> Self {
+        let from = now.checked_sub(BEHIND).unwrap_or(SystemTime::UNIX_EPOCH);
+        Validity { from, until: now.checked_add(YEAR * years).unwrap_or(now) }
+    }
+}
+
+/// A key that signs certificates, with its own one: ECDSA on P-256.
+#[derive(Debug)]
+pub struct Authority {
+    certificate_pem: String,
+    key_pem: SecretText,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+impl Authority {
+    /// Makes a new authority that is valid for ten years.
+    ///
+    /// # Errors
+    /// [`Error::Issue`].
+    pub fn create(name: &str, now: SystemTime) -> Result<Self, Error> {
+        let wrong = |error: rcgen::Error| Error::issue(name, error);
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(wrong)?;
+        let subject = Subject { common_name: name.to_owned(), organization: None };
+        let mut params = parameters(&subject, Validity::years(now, 10));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate_pem = params.self_signed(&key).map_err(wrong)?.pem();
+        let key_pem = SecretText::new(key.serialize_pem());
+        Ok(Authority { certificate_pem, key_pem, issuer: Issuer::new(params, key) })
+    }
+
+    /// The authority in a certificate and its key.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`], or [`Error::NotAPair`] if the key is another one's.
+    pub fn from_pem(certificate_pem: impl Into<String>, key_pem: SecretText) -> Result<Self, Error> {
+        const CERTIFICATE: &str = "the authority's certificate";
+        let certificate_pem = certificate_pem.into();
+        let certificate = certificates(CERTIFICATE, &certificate_pem)?.remove(0);
+        let key = KeyPair::from_pem(key_pem.expose())
+            .map_err(|error| Error::unusable("the authority's key", error))?;
+        let (_, parsed) = x509_parser::parse_x509_certificate(&certificate)
+            .map_err(|error| Error::unusable(CERTIFICATE, error))?;
+        if !parsed.is_ca() {
+            return Err(Error::unusable(CERTIFICATE, "it is not an authority's"));
+        }
+        if parsed.public_key().subject_public_key.data != key.public_key_raw() {
+            return Err(Error::NotAPair(parsed.subject().to_string()));
+        }
+        let issuer = Issuer::from_ca_cert_der(&certificate, key)
+            .map_err(|error| Error::unusable(CERTIFICATE, error))?;
+        Ok(Authority { certificate_pem, key_pem, issuer })
+    }
+
+    /// Its certificate as PEM.
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// Its private key as PEM.
+    pub fn key_pem(&self) -> &SecretText {
+        &self.key_pem
+    }
+
+    /// Writes `ca.crt` and `ca.key` (mode 0600) into a folder.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn save(&self, folder: &Path) -> Result<(), Error> {
+        folder::write_secret(&folder.join(KEY_FILE), self.key_pem.expose())?;
+        folder::write_public(&folder.join(CERTIFICATE_FILE), &self.certificate_pem)
+    }
+
+    /// Reads what [`save`](Authority::save) wrote.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Unusable`] and [`Error::NotAPair`].
+    pub fn load(folder: &Path) -> Result<Self, Error> {
+        let certificate = folder::read(&folder.join(CERTIFICATE_FILE))?;
+        Authority::from_pem(certificate, SecretText::new(folder::read(&folder.join(KEY_FILE))?))
+    }
+
+    /// What others need in order to believe this authority.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`].
+    pub fn trust(&self) -> Result<Trust, Error> {
+        Trust::from_pem(self.certificate_pem.clone())
+    }
+
+    /// The key that the cluster's heartbeats are signed with.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`].
+    pub fn heartbeat_key(&self) -> Result<HeartbeatKey, Error> {
+        HeartbeatKey::derive(self.issuer.key().serialized_der())
+    }
+
+    /// Makes a key and a certificate for it. With names or addresses it is for servers and for clients,
+    /// without any for clients alone.
+    ///
+    /// # Errors
+    /// [`Error::Issue`], for example for a name that can't stand in a certificate.
+    pub fn issue(
+        &self,
+        subject: &Subject,
+        names: &[String],
+        addresses: &[IpAddr],
+        validity: Validity,
+    ) -> Result<Identity, Error> {
+        let wrong = |error: rcgen::Error| Error::issue(&subject.common_name, error);
+        let mut params = parameters(subject, validity);
+        for name in names {
+            params.subject_alt_names.push(SanType::DnsName(name.as_str().try_into().map_err(wrong)?));
+        }
+        params.subject_alt_names.extend(addresses.iter().copied().map(SanType::IpAddress));
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        if !params.subject_alt_names.is_empty() {
+            params.extended_key_usages.push(ExtendedKeyUsagePurpose::ServerAuth);
+        }
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(wrong)?;
+        let certificate = params.signed_by(&key, &self.issuer).map_err(wrong)?;
+        Identity::from_pem(certificate.pem(), SecretText::new(key.serialize_pem()))
+    }
+}
+
+fn parameters(subject: &Subject, validity: Validity) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.distinguished_name = DistinguishedName::new();
+    if let Some(organization) = &subject.organization {
+        params.distinguished_name.push(DnType::OrganizationName, organization.as_str());
+    }
+    params.distinguished_name.push(DnType::CommonName, subject.common_name.as_str());
+    params.not_before = validity.from.into();
+    params.not_after = validity.until.into();
+    params
+}

@@ -1,0 +1,136 @@
+//! TLS on both ends, set up once for the whole house.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::crypto::{CryptoProvider, ring};
+use rustls::server::WebPkiClientVerifier;
+use rustls::version::{TLS12, TLS13};
+use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+
+use crate::identity::certificates;
+use crate::{Error, Identity, folder};
+
+const FILE: &str = "ca.crt";
+/// Between hosts.
+const NEWEST: &[&SupportedProtocolVersion] = &[&TLS13];
+/// With programs of any age.
+const ANY: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
+
+/// Whether a server insists on a certificate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientAuth {
+    /// Who has none is turned away in the handshake: between hosts, TLS 1.3 alone.
+    Required,
+    /// Who has none may speak, and the server decides what to answer: for the API, where programs of any age
+    /// call, so TLS 1.2 also. A certificate that is shown must be valid.
+    Optional,
+}
+
+/// The certificates of the authorities that are believed.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    pem: String,
+    roots: Arc<RootCertStore>,
+}
+
+impl Trust {
+    /// The certificates in a PEM text.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] if there is none, or one that is not an authority's.
+    pub fn from_pem(pem: impl Into<String>) -> Result<Self, Error> {
+        let pem = pem.into();
+        let mut roots = RootCertStore::empty();
+        for certificate in certificates("the authority's certificate", &pem)? {
+            roots.add(certificate).map_err(|e| Error::unusable("the authority's certificate", e))?;
+        }
+        Ok(Trust { pem, roots: Arc::new(roots) })
+    }
+
+    /// The certificates as PEM.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// Writes `ca.crt` into a folder.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn save(&self, folder: &Path) -> Result<(), Error> {
+        folder::write_public(&folder.join(FILE), &self.pem)
+    }
+
+    /// Reads what [`save`](Trust::save) wrote.
+    ///
+    /// # Errors
+    /// [`Error::File`] and [`Error::Unusable`].
+    pub fn load(folder: &Path) -> Result<Self, Error> {
+        Trust::from_pem(folder::read(&folder.join(FILE))?)
+    }
+
+    /// A client without a certificate. Sessions are resumed. `alpn` is in the order of preference.
+    ///
+    /// # Errors
+    /// [`Error::Tls`].
+    pub fn client_config(&self, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, Error> {
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(ANY)
+            .map_err(Error::tls)?
+            .with_root_certificates(self.roots.clone())
+            .with_no_client_auth();
+        Ok(speaking(config, alpn))
+    }
+}
+
+impl Identity {
+    /// A server with this identity. Sessions are resumed by tickets that no memory is kept for.
+    ///
+    /// # Errors
+    /// [`Error::Tls`], for example if certificate and key are not a pair.
+    pub fn server_config(
+        &self,
+        trust: &Trust,
+        client_auth: ClientAuth,
+        alpn: &[&[u8]],
+    ) -> Result<Arc<ServerConfig>, Error> {
+        let verifier = WebPkiClientVerifier::builder_with_provider(trust.roots.clone(), provider());
+        let (verifier, versions) = match client_auth {
+            ClientAuth::Required => (verifier, NEWEST),
+            ClientAuth::Optional => (verifier.allow_unauthenticated(), ANY),
+        };
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(versions)
+            .map_err(Error::tls)?
+            .with_client_cert_verifier(verifier.build().map_err(Error::tls)?)
+            .with_single_cert(self.chain()?, self.key()?)
+            .map_err(Error::tls)?;
+        config.ticketer = ring::Ticketer::new().map_err(Error::tls)?;
+        config.send_tls13_tickets = 1;
+        config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+        Ok(Arc::new(config))
+    }
+
+    /// A client with this identity, for servers of this authority: TLS 1.3. Sessions are resumed.
+    ///
+    /// # Errors
+    /// [`Error::Tls`], for example if certificate and key are not a pair.
+    pub fn client_config(&self, trust: &Trust, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, Error> {
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(NEWEST)
+            .map_err(Error::tls)?
+            .with_root_certificates(trust.roots.clone())
+            .with_client_auth_cert(self.chain()?, self.key()?)
+            .map_err(Error::tls)?;
+        Ok(speaking(config, alpn))
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn speaking(mut config: ClientConfig, alpn: &[&[u8]]) -> Arc<ClientConfig> {
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Arc::new(config)
+}

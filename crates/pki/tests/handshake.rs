@@ -1,0 +1,166 @@
+//! Who gets in, and who doesn't: whole handshakes in memory.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use pki::{Authority, ClientAuth, HostNames, Identity, Subject, Trust, Validity};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection};
+
+#[allow(clippy::disallowed_methods)] // A test is a driver: certificates are checked against today.
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+fn host(authority: &Authority, name: &str) -> Identity {
+    let names = HostNames {
+        name: name.to_owned(),
+        address: [127, 0, 1, 1].into(),
+        virtual_address: [127, 0, 0, 100].into(),
+        first_service_address: [127, 96, 0, 1].into(),
+    };
+    authority.host_identity(&names, now()).unwrap()
+}
+
+/// Carries bytes between the two until neither has more to say, then a byte each way.
+fn shake(
+    client: Arc<ClientConfig>,
+    server: Arc<ServerConfig>,
+    name: &str,
+) -> Result<(ClientConnection, ServerConnection), rustls::Error> {
+    let name = ServerName::try_from(name.to_owned()).unwrap();
+    let mut client = ClientConnection::new(client, name)?;
+    let mut server = ServerConnection::new(server)?;
+    let mut wire = Vec::new();
+    while client.wants_write() || server.wants_write() {
+        client.write_tls(&mut wire).unwrap();
+        let mut bytes = &wire[..];
+        while !bytes.is_empty() {
+            server.read_tls(&mut bytes).unwrap();
+            server.process_new_packets()?;
+        }
+        wire.clear();
+        server.write_tls(&mut wire).unwrap();
+        let mut bytes = &wire[..];
+        while !bytes.is_empty() {
+            client.read_tls(&mut bytes).unwrap();
+            client.process_new_packets()?;
+        }
+        wire.clear();
+    }
+    Ok((client, server))
+}
+
+fn subject_of(server: &ServerConnection) -> String {
+    let certificate = &server.peer_certificates().unwrap()[0];
+    x509_parser::parse_x509_certificate(certificate).unwrap().1.subject().to_string()
+}
+
+#[test]
+fn hosts_know_each_other_and_resume_their_session() {
+    let authority = Authority::create("holdfast", now()).unwrap();
+    let trust = authority.trust().unwrap();
+    let server = host(&authority, "n1").server_config(&trust, ClientAuth::Required, &[b"peer"]).unwrap();
+    let client = host(&authority, "n2").client_config(&trust, &[b"peer"]).unwrap();
+
+    let names =
+        ["n1", "127.0.1.1", "127.0.0.1", "127.0.0.100", "127.96.0.1", "localhost", "kubernetes.default.svc"];
+    for name in names {
+        let (_, server) = shake(client.clone(), server.clone(), name).unwrap();
+        assert_eq!(subject_of(&server), "O=system:nodes, CN=system:node:n2", "{name}");
+        assert_eq!(server.alpn_protocol(), Some(&b"peer"[..]));
+    }
+    let (client, server) = shake(client, server, "n1").unwrap();
+    assert_eq!(client.handshake_kind(), Some(HandshakeKind::Resumed));
+    assert_eq!(subject_of(&server), "O=system:nodes, CN=system:node:n2");
+}
+
+#[test]
+fn who_has_no_certificate_gets_in_only_where_it_is_optional() {
+    let authority = Authority::create("holdfast", now()).unwrap();
+    let trust = authority.trust().unwrap();
+    let n1 = host(&authority, "n1");
+    let nobody = trust.client_config(&[]).unwrap();
+    let admin = authority.admin_identity(now()).unwrap().client_config(&trust, &[]).unwrap();
+
+    let optional = n1.server_config(&trust, ClientAuth::Optional, &[]).unwrap();
+    let (_, server) = shake(nobody.clone(), optional.clone(), "n1").unwrap();
+    assert!(server.peer_certificates().is_none());
+    let (_, server) = shake(admin, optional, "n1").unwrap();
+    assert_eq!(subject_of(&server), "O=system:masters, CN=kubernetes-admin");
+
+    let required = n1.server_config(&trust, ClientAuth::Required, &[]).unwrap();
+    assert!(shake(nobody, required, "n1").is_err());
+}
+
+#[test]
+fn another_authority_of_the_same_name_is_not_believed() {
+    let ours = Authority::create("holdfast", now()).unwrap();
+    let theirs = Authority::create("holdfast", now()).unwrap();
+    let (trust, other) = (ours.trust().unwrap(), theirs.trust().unwrap());
+    for auth in [ClientAuth::Required, ClientAuth::Optional] {
+        let server = host(&ours, "n1").server_config(&trust, auth, &[]).unwrap();
+        let intruder = host(&theirs, "n2").client_config(&trust, &[]).unwrap();
+        assert!(shake(intruder, server.clone(), "n1").is_err(), "a client of another authority, {auth:?}");
+        let victim = host(&ours, "n2").client_config(&other, &[]).unwrap();
+        assert!(shake(victim, server.clone(), "n1").is_err(), "a server of another authority, {auth:?}");
+        let mistaken = host(&ours, "n2").client_config(&trust, &[]).unwrap();
+        assert!(shake(mistaken, server, "n9").is_err(), "a server of another name, {auth:?}");
+    }
+}
+
+#[test]
+fn an_old_certificate_and_an_administrator_as_server_are_refused() {
+    let authority = Authority::create("holdfast", now()).unwrap();
+    let trust = authority.trust().unwrap();
+    let n1 = host(&authority, "n1").client_config(&trust, &[]).unwrap();
+    let subject = Subject { common_name: "old".into(), organization: None };
+    let validity = Validity { from: SystemTime::UNIX_EPOCH, until: Validity::years(now(), 1).from };
+    let old = authority.issue(&subject, &["old".into()], &[], validity).unwrap();
+    let admin = authority.admin_identity(now()).unwrap();
+    for identity in [old, admin] {
+        let server = identity.server_config(&trust, ClientAuth::Optional, &[]).unwrap();
+        assert!(shake(n1.clone(), server, "old").is_err());
+    }
+}
+
+#[test]
+fn what_is_saved_is_loaded_and_works_with_what_was_there_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::create("holdfast", now()).unwrap();
+    authority.save(folder.path()).unwrap();
+    host(&authority, "n1").save(folder.path(), "host").unwrap();
+
+    let again = Authority::load(folder.path()).unwrap();
+    assert_eq!(again.heartbeat_key().unwrap(), authority.heartbeat_key().unwrap());
+    let trust = Trust::load(folder.path()).unwrap();
+    let n1 = Identity::load(folder.path(), "host").unwrap();
+    let server = n1.server_config(&trust, ClientAuth::Required, &[]).unwrap();
+    shake(host(&again, "n2").client_config(&trust, &[]).unwrap(), server, "n1").unwrap();
+}
+
+#[test]
+fn what_does_not_belong_together_or_is_broken_is_refused_in_words() {
+    let (one, two) = (Authority::create("a", now()).unwrap(), Authority::create("b", now()).unwrap());
+    let wrong = Authority::from_pem(one.certificate_pem(), two.key_pem().clone()).unwrap_err();
+    assert_eq!(wrong.to_string(), "the certificate of CN=a and its key don't belong together");
+    let leaf = host(&one, "n1");
+    assert!(Authority::from_pem(leaf.certificate_pem(), leaf.key_pem().clone()).is_err());
+    let mixed = Identity::from_pem(leaf.certificate_pem(), host(&one, "n2").key_pem().clone()).unwrap();
+    assert!(mixed.server_config(&one.trust().unwrap(), ClientAuth::Required, &[]).is_err());
+    for text in ["", "garbage", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
+        assert!(Trust::from_pem(text).is_err(), "{text:?}");
+        assert!(Authority::from_pem(text, one.key_pem().clone()).is_err(), "{text:?}");
+    }
+    let subject = Subject { common_name: "x".into(), organization: None };
+    let names = ["snow☃".to_owned()];
+    assert!(one.issue(&subject, &names, &[], Validity::years(now(), 1)).is_err());
+}
+
+#[test]
+fn no_key_shows_in_debug_output() {
+    let authority = Authority::create("holdfast", now()).unwrap();
+    let identity = host(&authority, "n1");
+    let shown = format!("{authority:?} {identity:?} {:?}", authority.heartbeat_key().unwrap());
+    assert!(!shown.contains("PRIVATE KEY"), "{shown}");
+}
