@@ -4,8 +4,14 @@
 
 mod key;
 mod reader;
+mod recorder;
+mod selector;
+mod table;
 mod write;
 
 pub use key::{Place, key, kind_prefix, namespace_prefix, parse};
 pub use reader::{Kind, Reader, decode, stamped};
+pub use recorder::{Occurrence, Recorder};
+pub use selector::{selects, tolerates};
+pub use table::{Change, Table};
 pub use write::{Delete, Propagation, Subject, Write, Writer};
