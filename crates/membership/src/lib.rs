@@ -1,1 +1,16 @@
 //! Heartbeats: who is alive, and since when.
+//!
+//! Every host sends every other one a signed datagram 20 times a second; who is not heard for a quarter of a
+//! second is silent. [`Tally`] decides that, without I/O; [`Membership`] is its driver, on a thread of its
+//! own, so that work elsewhere in the process delays no beat.
+
+mod beat;
+mod driver;
+mod error;
+mod hosts;
+mod tally;
+
+pub use driver::{Membership, Options};
+pub use error::Error;
+pub use hosts::{Host, Hosts};
+pub use tally::{Change, Refused, Tally};

@@ -1,0 +1,22 @@
+//! What can go wrong with heartbeats.
+
+use std::net::SocketAddr;
+
+/// Why heartbeats can't be exchanged.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The address for heartbeats can't be had.
+    #[error("can't listen for heartbeats on {address} (UDP): {source}")]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The thread that exchanges heartbeats can't be started.
+    #[error("can't start the thread for heartbeats: {0}")]
+    Thread(std::io::Error),
+    /// The host's name can't be sent.
+    #[error("the host name {0:?} is not usable for heartbeats: it must have 1 to 253 characters")]
+    Name(String),
+}

@@ -1,0 +1,92 @@
+//! Real heartbeats between three memberships on loopback.
+
+#![allow(clippy::unwrap_used)] // A test's functions may fail the test.
+#![allow(clippy::disallowed_methods)] // A test is a driver: it measures real time.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use membership::{Hosts, Membership, Options};
+use tokio::time::timeout;
+
+const KEY: [u8; 32] = [7; 32];
+const NAMES: [&str; 3] = ["n1", "n2", "n3"];
+/// Long enough for any machine; nothing waits for it unless something is wrong.
+const SOON: Duration = Duration::from_secs(20);
+
+/// Three addresses that were free just now.
+fn addresses() -> BTreeMap<String, SocketAddr> {
+    let sockets: Vec<_> = NAMES.iter().map(|_| UdpSocket::bind("127.0.0.1:0").unwrap()).collect();
+    NAMES.iter().zip(&sockets).map(|(name, s)| (name.to_string(), s.local_addr().unwrap())).collect()
+}
+
+fn start(name: &str, addresses: &BTreeMap<String, SocketAddr>, key: [u8; 32]) -> Membership {
+    Membership::start(Options::new(name, addresses[name], addresses.clone(), key)).unwrap()
+}
+
+async fn wait(membership: &Membership, what: impl Fn(&Hosts) -> bool) -> Arc<Hosts> {
+    let mut hosts = membership.hosts();
+    let met = timeout(SOON, hosts.wait_for(|hosts| what(hosts))).await;
+    met.expect("in time").unwrap().clone()
+}
+
+fn all_heard(hosts: &Hosts) -> bool {
+    hosts.0.values().all(|host| !host.silent && host.incarnation.is_some())
+}
+
+#[tokio::test]
+async fn who_stops_is_silent_at_both_others_and_heard_again_after_its_restart() {
+    let addresses = addresses();
+    let mut all: BTreeMap<_, _> = NAMES.iter().map(|name| (*name, start(name, &addresses, KEY))).collect();
+    for membership in all.values() {
+        let hosts = wait(membership, all_heard).await;
+        assert_eq!(hosts.0.len(), 2, "itself is not among them");
+    }
+    let first_life = all["n1"].incarnation();
+    let stopped = Instant::now();
+    drop(all.remove("n1"));
+    for membership in all.values() {
+        let hosts = wait(membership, |hosts| hosts.is_silent("n1")).await;
+        assert!(stopped.elapsed() >= Duration::from_millis(150), "not before its time");
+        let mut silence = membership.silence();
+        timeout(SOON, silence.wait_for(|s| s.contains_key("n1"))).await.unwrap().unwrap();
+        assert_eq!(silence.borrow()["n1"], hosts.0["n1"].last_heard);
+    }
+    all.insert("n1", start("n1", &addresses, KEY));
+    let second_life = all["n1"].incarnation();
+    assert_ne!(first_life, second_life);
+    for name in ["n2", "n3"] {
+        let heard = |hosts: &Hosts| !hosts.is_silent("n1") && hosts.0["n1"].incarnation == Some(second_life);
+        wait(&all[name], heard).await;
+    }
+    wait(&all["n1"], all_heard).await;
+}
+
+#[tokio::test]
+async fn another_key_and_garbage_are_not_heard() {
+    let addresses = addresses();
+    let n1 = start("n1", &addresses, KEY);
+    let _intruder = start("n2", &addresses, [8; 32]);
+    let noise = UdpSocket::bind("127.0.0.1:0").unwrap();
+    for length in [0, 1, 2, 33, 50, 300, 2_000] {
+        noise.send_to(&vec![1; length], n1.address()).unwrap();
+    }
+    wait(&n1, |hosts| hosts.is_silent("n2") && hosts.is_silent("n3")).await;
+    let _n3 = start("n3", &addresses, KEY);
+    let hosts = wait(&n1, |hosts| !hosts.is_silent("n3")).await;
+    assert!(hosts.is_silent("n2"), "it beats all the time, with the wrong key");
+    assert_eq!(hosts.0["n2"].incarnation, None);
+}
+
+#[tokio::test]
+async fn an_address_in_use_is_named_and_free_again_after_the_end() {
+    let addresses = addresses();
+    let n1 = start("n1", &addresses, KEY);
+    let error = Membership::start(Options::new("n1", addresses["n1"], BTreeMap::new(), KEY)).unwrap_err();
+    assert!(error.to_string().contains(&addresses["n1"].to_string()), "{error}");
+    drop(n1);
+    start("n1", &addresses, KEY);
+    assert!(Membership::start(Options::new("", addresses["n2"], BTreeMap::new(), KEY)).is_err());
+}
