@@ -1,8 +1,42 @@
-//! What a Kubernetes object is, without I/O: kinds and schemas, defaults, validation, patch, selectors,
-//! tables, names.
+//! What a Kubernetes object is, without I/O: kinds and schemas, decoding, defaults, validation, what a write
+//! may change, patches, selectors, tables, names, quantities, discovery.
 
+mod conform;
+mod decode;
+mod defaults;
+mod discovery;
+mod duplicates;
+mod kinds;
+mod name;
 mod object;
+mod openapi;
+mod patch;
+mod quantity;
+mod resource;
+mod scale;
+mod schema;
+mod selector;
 mod status;
+mod strategic;
+mod strategy;
+mod table;
+mod time;
+mod validate;
 
+pub use decode::{Decoded, check, decode};
+pub use defaults::set_defaults;
+pub use discovery::{
+    discovery_aggregated, discovery_api_versions, discovery_group, discovery_groups, discovery_resources,
+};
+pub use name::{generate_name, validate_name};
 pub use object::Object;
+pub use openapi::{openapi_v3, openapi_v3_index};
+pub use patch::{PatchType, patch};
+pub use quantity::{Quantity, QuantityError};
+pub use resource::{Resource, Subresource, resource, resource_of_kind, resources};
+pub use scale::{apply_scale, scale_of};
+pub use selector::{FieldSelector, LabelSelector};
 pub use status::{Cause, Details, Status};
+pub use strategy::{prepare_create, prepare_update};
+pub use table::{Include, partial_metadata, table};
+pub use validate::{validate_create, validate_update};

@@ -1,0 +1,62 @@
+//! Defaults: the kind's own, then the schema's.
+
+use serde_json::{Map, Value};
+
+use crate::decode::order;
+use crate::object::Object;
+use crate::resource::Resource;
+use crate::schema::{Schema, Shape, schemas};
+
+/// Times that upstream writes as `null` where there is none: their Go fields are no pointers. The published
+/// schemas don't tell.
+const NULL_TIMES: [(&str, &[&str]); 9] = [
+    ("io.k8s.api.apps.v1.DeploymentCondition", &["lastUpdateTime", "lastTransitionTime"]),
+    ("io.k8s.api.apps.v1.ReplicaSetCondition", &["lastTransitionTime"]),
+    ("io.k8s.api.core.v1.ContainerStateRunning", &["startedAt"]),
+    ("io.k8s.api.core.v1.ContainerStateTerminated", &["startedAt", "finishedAt"]),
+    ("io.k8s.api.core.v1.Event", &["firstTimestamp", "lastTimestamp", "eventTime"]),
+    ("io.k8s.api.core.v1.EventSeries", &["lastObservedTime"]),
+    ("io.k8s.api.core.v1.NamespaceCondition", &["lastTransitionTime"]),
+    ("io.k8s.api.core.v1.NodeCondition", &["lastHeartbeatTime", "lastTransitionTime"]),
+    ("io.k8s.api.core.v1.PodCondition", &["lastProbeTime", "lastTransitionTime"]),
+];
+
+/// Fills in what a client may leave out. Doing it again changes nothing.
+pub fn set_defaults(resource: &Resource, object: &mut Object) {
+    resource.rules.set_defaults(object);
+    fill(resource, object);
+}
+
+/// The schema's part of [`set_defaults`].
+pub(crate) fn fill(resource: &Resource, object: &mut Object) {
+    if let Some(schema) = schemas().named(resource.schema) {
+        fill_object(schema, &mut object.0);
+    }
+    order(object);
+}
+
+fn fill_object(schema: &Schema, object: &mut Map<String, Value>) {
+    for field in schema.fields() {
+        if let Some(default) = &field.default
+            && !object.contains_key(field.name)
+        {
+            object.insert(field.name.to_owned(), default.clone());
+        }
+        if let Some(value) = object.get_mut(field.name) {
+            fill_value(&field.shape, value);
+        }
+    }
+    let times = NULL_TIMES.iter().find(|(name, _)| *name == schema.name);
+    for time in times.into_iter().flat_map(|(_, times)| *times) {
+        object.entry(*time).or_insert(Value::Null);
+    }
+}
+
+fn fill_value(shape: &Shape, value: &mut Value) {
+    match (shape, value) {
+        (Shape::Object(number), Value::Object(object)) => fill_object(schemas().numbered(*number), object),
+        (Shape::List(items), Value::Array(list)) => list.iter_mut().for_each(|item| fill_value(items, item)),
+        (Shape::Map(values), Value::Object(map)) => map.values_mut().for_each(|v| fill_value(values, v)),
+        _ => {}
+    }
+}

@@ -1,0 +1,140 @@
+//! Discovery: what the API serves, in the three forms that clients ask for.
+
+use serde_json::{Map, Value, json};
+
+use crate::resource::{Resource, Subresource, api_version, resources};
+
+/// What `GET /api` answers.
+pub fn discovery_api_versions(server_address: &str) -> Value {
+    json!({
+        "kind": "APIVersions", "versions": ["v1"],
+        "serverAddressByClientCIDRs": [{ "clientCIDR": "0.0.0.0/0", "serverAddress": server_address }],
+    })
+}
+
+/// What `GET /apis` answers.
+pub fn discovery_groups() -> Value {
+    let groups: Vec<Value> =
+        groups().into_iter().filter(|group| !group.is_empty()).map(group_entry).collect();
+    json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
+}
+
+/// What `GET /apis/GROUP` answers; nothing if there is no such group.
+pub fn discovery_group(group: &str) -> Option<Value> {
+    let group = groups().into_iter().find(|known| !known.is_empty() && *known == group)?;
+    let mut answer = json!({ "kind": "APIGroup", "apiVersion": "v1" });
+    if let (Value::Object(answer), Value::Object(entry)) = (&mut answer, group_entry(group)) {
+        answer.extend(entry);
+    }
+    Some(answer)
+}
+
+/// What `GET /api/v1` or `GET /apis/GROUP/VERSION` answers; nothing if there is no such version.
+pub fn discovery_resources(group: &str, version: &str) -> Option<Value> {
+    let mut list = Vec::new();
+    for resource in resources().iter().filter(|r| r.group == group && r.version == version) {
+        list.push(resource_entry(resource));
+        list.extend(resource.subresources.iter().map(|sub| subresource_entry(resource, sub)));
+    }
+    if list.is_empty() {
+        return None;
+    }
+    let mut answer = Map::new();
+    answer.insert("kind".into(), "APIResourceList".into());
+    // Upstream leaves it out for the core group.
+    if !group.is_empty() {
+        answer.insert("apiVersion".into(), "v1".into());
+    }
+    answer.insert("groupVersion".into(), api_version(group, version).into());
+    answer.insert("resources".into(), list.into());
+    Some(answer.into())
+}
+
+/// What `GET /api` (`core`) or `GET /apis` answers to clients that ask for all at once: KEP-3352.
+pub fn discovery_aggregated(core: bool) -> Value {
+    let items = groups().into_iter().filter(|group| group.is_empty() == core).map(|group| {
+        let metadata = if core { json!({}) } else { json!({ "name": group }) };
+        let versions = versions(group).into_iter().map(|version| {
+            let resources = resources().iter().filter(|r| r.group == group && r.version == version);
+            let resources: Vec<Value> = resources.map(aggregated_entry).collect();
+            json!({ "version": version, "resources": resources, "freshness": "Current" })
+        });
+        json!({ "metadata": metadata, "versions": versions.collect::<Value>() })
+    });
+    json!({
+        "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {},
+        "items": items.collect::<Value>(),
+    })
+}
+
+fn groups() -> Vec<&'static str> {
+    let mut groups: Vec<&str> = resources().iter().map(|r| r.group).collect();
+    groups.dedup();
+    groups
+}
+
+fn versions(group: &str) -> Vec<&'static str> {
+    let mut versions: Vec<&str> =
+        resources().iter().filter(|r| r.group == group).map(|r| r.version).collect();
+    versions.dedup();
+    versions
+}
+
+fn group_entry(group: &str) -> Value {
+    let versions: Vec<Value> = versions(group)
+        .into_iter()
+        .map(|version| json!({ "groupVersion": api_version(group, version), "version": version }))
+        .collect();
+    json!({ "name": group, "versions": versions, "preferredVersion": versions[0] })
+}
+
+fn resource_entry(resource: &Resource) -> Value {
+    let mut entry = json!({
+        "name": resource.plural, "singularName": resource.singular, "namespaced": resource.namespaced,
+        "kind": resource.kind, "verbs": resource.verbs,
+    });
+    add_names(&mut entry, resource);
+    entry["storageVersionHash"] = resource.storage_version_hash.into();
+    entry
+}
+
+fn subresource_entry(resource: &Resource, sub: &Subresource) -> Value {
+    let mut entry = json!({
+        "name": format!("{}/{}", resource.plural, sub.name), "singularName": "",
+        "namespaced": resource.namespaced,
+    });
+    if !sub.version.is_empty() {
+        entry["group"] = sub.group.into();
+        entry["version"] = sub.version.into();
+    }
+    entry["kind"] = sub.kind.into();
+    entry["verbs"] = json!(sub.verbs);
+    entry
+}
+
+fn aggregated_entry(resource: &Resource) -> Value {
+    let scope = if resource.namespaced { "Namespaced" } else { "Cluster" };
+    let mut entry = json!({
+        "resource": resource.plural,
+        "responseKind": { "group": "", "version": "", "kind": resource.kind },
+        "scope": scope, "singularResource": resource.singular, "verbs": resource.verbs,
+    });
+    add_names(&mut entry, resource);
+    let subresources = resource.subresources.iter().map(|sub| {
+        let kind = json!({ "group": sub.group, "version": sub.version, "kind": sub.kind });
+        json!({ "subresource": sub.name, "responseKind": kind, "verbs": sub.verbs })
+    });
+    if !resource.subresources.is_empty() {
+        entry["subresources"] = subresources.collect();
+    }
+    entry
+}
+
+fn add_names(entry: &mut Value, resource: &Resource) {
+    if !resource.short_names.is_empty() {
+        entry["shortNames"] = json!(resource.short_names);
+    }
+    if !resource.categories.is_empty() {
+        entry["categories"] = json!(resource.categories);
+    }
+}

@@ -1,0 +1,7 @@
+//! `ConfigMap`.
+
+use super::Rules;
+
+pub(crate) struct ConfigMap;
+
+impl Rules for ConfigMap {}

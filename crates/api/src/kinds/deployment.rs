@@ -1,0 +1,7 @@
+//! `Deployment`.
+
+use super::Rules;
+
+pub(crate) struct Deployment;
+
+impl Rules for Deployment {}

@@ -1,0 +1,7 @@
+//! `EndpointSlice`.
+
+use super::Rules;
+
+pub(crate) struct EndpointSlice;
+
+impl Rules for EndpointSlice {}

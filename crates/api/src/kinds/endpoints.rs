@@ -1,0 +1,7 @@
+//! `Endpoints`.
+
+use super::Rules;
+
+pub(crate) struct Endpoints;
+
+impl Rules for Endpoints {}

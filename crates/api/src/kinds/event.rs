@@ -1,0 +1,7 @@
+//! `Event`.
+
+use super::Rules;
+
+pub(crate) struct Event;
+
+impl Rules for Event {}

@@ -1,0 +1,7 @@
+//! `Lease`.
+
+use super::Rules;
+
+pub(crate) struct Lease;
+
+impl Rules for Lease {}

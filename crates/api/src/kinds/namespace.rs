@@ -1,0 +1,7 @@
+//! `Namespace`.
+
+use super::Rules;
+
+pub(crate) struct Namespace;
+
+impl Rules for Namespace {}

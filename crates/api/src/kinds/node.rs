@@ -1,0 +1,7 @@
+//! `Node`.
+
+use super::Rules;
+
+pub(crate) struct Node;
+
+impl Rules for Node {}

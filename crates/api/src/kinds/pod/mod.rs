@@ -1,0 +1,7 @@
+//! `Pod`.
+
+use super::Rules;
+
+pub(crate) struct Pod;
+
+impl Rules for Pod {}

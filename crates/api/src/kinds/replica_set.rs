@@ -1,0 +1,7 @@
+//! `ReplicaSet`.
+
+use super::Rules;
+
+pub(crate) struct ReplicaSet;
+
+impl Rules for ReplicaSet {}

@@ -1,0 +1,87 @@
+//! What a kind's schema can't say.
+
+use serde_json::{Value, json};
+
+use crate::name;
+use crate::object::Object;
+use crate::status::Cause;
+use crate::time;
+
+/// A column of a kind's table.
+#[derive(Debug)]
+pub(crate) struct Column {
+    pub name: &'static str,
+    /// `string` or `integer`.
+    pub kind: &'static str,
+    /// 0 is always shown, 1 only in a wide table.
+    pub priority: u8,
+}
+
+impl Column {
+    pub const fn text(name: &'static str) -> Self {
+        Column { name, kind: "string", priority: 0 }
+    }
+
+    pub const fn integer(name: &'static str) -> Self {
+        Column { name, kind: "integer", priority: 0 }
+    }
+
+    pub const fn wide(name: &'static str) -> Self {
+        Column { name, kind: "string", priority: 1 }
+    }
+}
+
+/// The code of one kind; what it leaves out is as for any object.
+pub(crate) trait Rules: Sync {
+    /// Defaults beyond the schema's.
+    fn set_defaults(&self, _object: &mut Object) {}
+
+    /// Fields that a new object starts with, whatever the client sent. Its status is gone already, where the
+    /// kind has a status subresource and `keeps_status` doesn't say otherwise.
+    fn prepare_create(&self, _object: &mut Object) {}
+
+    /// Whether a new object may bring its status along.
+    fn keeps_status(&self) -> bool {
+        false
+    }
+
+    /// What a change of the object may not change, beyond status and metadata.
+    fn prepare_update(&self, _subresource: &str, _object: &mut Object, _old: &Object) {}
+
+    /// Whether a change beyond the spec counts as a new generation.
+    fn counts_as_change(&self, _object: &Object, _old: &Object) -> bool {
+        false
+    }
+
+    /// Why `name` can't be a name of this kind.
+    fn name_fault(&self, name: &str) -> Option<&'static str> {
+        name::subdomain_fault(name)
+    }
+
+    /// Faults of an object beyond its metadata.
+    fn validate(&self, _object: &Object, _faults: &mut Vec<Cause>) {}
+
+    /// Faults of a change, beyond those of the object.
+    fn validate_update(&self, _subresource: &str, _object: &Object, _old: &Object, _faults: &mut Vec<Cause>) {
+    }
+
+    /// Fields for field selectors, with their JSON pointers, beyond name and namespace.
+    fn selectable(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
+    /// The columns of the kind's table.
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::text("Name"), Column::text("Age")] }
+    }
+
+    /// The cells of one object, at `now` in Unix seconds.
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        vec![json!(object.name()), age(object, now)]
+    }
+}
+
+/// The cell of the column `Age`.
+pub(crate) fn age(object: &Object, now: i64) -> Value {
+    time::age(object.meta("creationTimestamp").and_then(Value::as_str), now).into()
+}

@@ -1,0 +1,7 @@
+//! `RuntimeClass`.
+
+use super::Rules;
+
+pub(crate) struct RuntimeClass;
+
+impl Rules for RuntimeClass {}

@@ -1,0 +1,7 @@
+//! `Secret`.
+
+use super::Rules;
+
+pub(crate) struct Secret;
+
+impl Rules for Secret {}

@@ -1,0 +1,7 @@
+//! `Service`.
+
+use super::Rules;
+
+pub(crate) struct Service;
+
+impl Rules for Service {}

@@ -1,0 +1,7 @@
+//! `ServiceAccount`.
+
+use super::Rules;
+
+pub(crate) struct ServiceAccount;
+
+impl Rules for ServiceAccount {}

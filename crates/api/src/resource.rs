@@ -1,0 +1,100 @@
+//! What the API serves: resources and their subresources.
+
+use std::fmt;
+
+use crate::kinds::{RESOURCES, Rules};
+
+/// A kind of object that the API serves, as discovery tells it.
+pub struct Resource {
+    /// The API group, empty for core.
+    pub group: &'static str,
+    /// The version.
+    pub version: &'static str,
+    /// The kind, such as `Pod`.
+    pub kind: &'static str,
+    /// The resource's name in paths, such as `pods`.
+    pub plural: &'static str,
+    /// Its name for one, such as `pod`.
+    pub singular: &'static str,
+    /// Whether its objects lie in namespaces.
+    pub namespaced: bool,
+    /// Abbreviations, such as `po`.
+    pub short_names: &'static [&'static str],
+    /// Groups of resources for `kubectl get`, such as `all`.
+    pub categories: &'static [&'static str],
+    /// What can be done with it.
+    pub verbs: &'static [&'static str],
+    /// Its subresources, in the order of their names.
+    pub subresources: &'static [Subresource],
+    /// The hash of group, version and kind of the stored form, as upstream publishes it.
+    pub storage_version_hash: &'static str,
+    /// Whether `metadata.generation` counts the changes of what its objects ask for.
+    pub keeps_generation: bool,
+    /// Its schema's name in the OpenAPI documents.
+    pub schema: &'static str,
+    pub(crate) rules: &'static dyn Rules,
+}
+
+/// A part of an object with a path, a kind and verbs of its own.
+#[derive(Debug)]
+pub struct Subresource {
+    /// The name in the path, such as `status`.
+    pub name: &'static str,
+    /// The group of its kind, where it differs from the resource's; else empty.
+    pub group: &'static str,
+    /// The version of its kind, likewise.
+    pub version: &'static str,
+    /// The kind of its bodies.
+    pub kind: &'static str,
+    /// What can be done with it.
+    pub verbs: &'static [&'static str],
+}
+
+impl fmt::Debug for Resource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Resource({}, {})", self.api_version(), self.plural)
+    }
+}
+
+impl PartialEq for Resource {
+    fn eq(&self, other: &Self) -> bool {
+        (self.group, self.version, self.plural) == (other.group, other.version, other.plural)
+    }
+}
+
+impl Resource {
+    /// Group and version as objects name them: `v1`, `apps/v1`.
+    pub fn api_version(&self) -> String {
+        api_version(self.group, self.version)
+    }
+
+    /// Whether the resource has `verb`.
+    pub fn has_verb(&self, verb: &str) -> bool {
+        self.verbs.contains(&verb)
+    }
+
+    /// The subresource of that name.
+    pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
+        self.subresources.iter().find(|s| s.name == name)
+    }
+}
+
+pub(crate) fn api_version(group: &str, version: &str) -> String {
+    if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") }
+}
+
+/// Everything that the API serves; resources of one group and version stand together, by name.
+pub fn resources() -> &'static [Resource] {
+    RESOURCES
+}
+
+/// The resource of a path.
+pub fn resource(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+    RESOURCES.iter().find(|r| r.group == group && r.version == version && r.plural == plural)
+}
+
+/// The resource of an object's `apiVersion` and `kind`.
+pub fn resource_of_kind(api_version: &str, kind: &str) -> Option<&'static Resource> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    RESOURCES.iter().find(|r| r.group == group && r.version == version && r.kind == kind)
+}

@@ -1,0 +1,234 @@
+//! Strategic merge patch: an object merged into another, lists by the keys that the schema names.
+//!
+//! Follows `k8s.io/apimachinery/pkg/util/strategicpatch`, its directives included: `$patch` (`delete`,
+//! `replace`, `merge`), `$setElementOrder/LIST`, `$deleteFromPrimitiveList/LIST`, `$retainKeys`.
+
+use serde_json::{Map, Value};
+
+use crate::schema::{Field, Schema, Shape, schemas};
+
+const DIRECTIVE: &str = "$patch";
+const RETAIN_KEYS: &str = "$retainKeys";
+const SET_ORDER: &str = "$setElementOrder/";
+const DELETE_FROM: &str = "$deleteFromPrimitiveList/";
+
+/// A patch that makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum PatchError {
+    #[error("a strategic merge patch must be a JSON object")]
+    NoObject,
+    #[error("{field}: an item of the patch has no {key:?}, the key that tells items of this list apart")]
+    NoKey { field: String, key: &'static str },
+    #[error("{field}: {DIRECTIVE} is {directive}, but must be delete, replace or merge")]
+    Directive { field: String, directive: String },
+    #[error("{field} must be a list")]
+    NoList { field: String },
+}
+
+/// Merges `patch` into `value`, an object of `schema`.
+pub(crate) fn merge_strategic(
+    schema: Option<&Schema>,
+    value: &mut Value,
+    patch: &Value,
+) -> Result<(), PatchError> {
+    let Value::Object(patch) = patch else { return Err(PatchError::NoObject) };
+    let Value::Object(object) = value else { return Err(PatchError::NoObject) };
+    merge_object(schema, object, patch)
+}
+
+type Fields = Map<String, Value>;
+
+fn merge_object(schema: Option<&Schema>, object: &mut Fields, patch: &Fields) -> Result<(), PatchError> {
+    match directive(patch, DIRECTIVE)? {
+        Some("replace") => {
+            *object = without_directives(patch);
+            return Ok(());
+        }
+        Some("delete") => {
+            object.clear();
+            return Ok(());
+        }
+        _ => {}
+    }
+    if let Some(Value::Array(kept)) = patch.get(RETAIN_KEYS) {
+        object.retain(|name, _| kept.iter().any(|key| key == name));
+    }
+    for (name, part) in patch {
+        if let Some(list) = name.strip_prefix(DELETE_FROM) {
+            let Value::Array(gone) = part else { return Err(PatchError::NoList { field: name.clone() }) };
+            if let Some(Value::Array(items)) = object.get_mut(list) {
+                items.retain(|item| !gone.contains(item));
+            }
+        }
+    }
+    for (name, part) in patch.iter().filter(|(name, _)| !name.starts_with('$')) {
+        let field = schema.and_then(|schema| schema.field(name));
+        merge_field(field, name, object, part)?;
+    }
+    for (name, order) in patch {
+        if let Some(list) = name.strip_prefix(SET_ORDER) {
+            let Value::Array(order) = order else { return Err(PatchError::NoList { field: name.clone() }) };
+            let key = schema.and_then(|schema| schema.field(list)).and_then(|field| field.patch.merge_key);
+            if let Some(Value::Array(items)) = object.get_mut(list) {
+                set_order(items, order, key);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn merge_field(
+    field: Option<&Field>,
+    name: &str,
+    object: &mut Fields,
+    part: &Value,
+) -> Result<(), PatchError> {
+    match (part, field.map(|field| &field.shape)) {
+        (Value::Null, _) => {
+            object.shift_remove(name);
+        }
+        (Value::Object(part), shape) => {
+            let inner = match shape {
+                Some(Shape::Object(number)) => Some(schemas().numbered(*number)),
+                _ => None,
+            };
+            if directive(part, name)? == Some("delete") {
+                object.shift_remove(name);
+                return Ok(());
+            }
+            let current = object.entry(name).or_insert_with(|| Fields::new().into());
+            if !current.is_object() {
+                *current = Fields::new().into();
+            }
+            if let Value::Object(current) = current {
+                merge_object(inner, current, part)?;
+            }
+        }
+        (Value::Array(part), Some(Shape::List(items))) if field.is_some_and(|field| field.patch.merge) => {
+            let current = object.entry(name).or_insert_with(|| Value::Array(Vec::new()));
+            if !current.is_array() {
+                *current = Value::Array(Vec::new());
+            }
+            if let Value::Array(current) = current {
+                let key = field.and_then(|field| field.patch.merge_key);
+                match (key, &**items) {
+                    (Some(key), Shape::Object(number)) => {
+                        merge_list(schemas().numbered(*number), key, name, current, part)?;
+                    }
+                    _ => merge_set(current, part),
+                }
+            }
+        }
+        (Value::Array(part), _) => {
+            let items = part.iter().filter(|item| item.get(DIRECTIVE).is_none());
+            object.insert(name.to_owned(), items.cloned().collect());
+        }
+        (part, _) => {
+            object.insert(name.to_owned(), part.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Merges items into a list whose items are told apart by `key`.
+fn merge_list(
+    schema: &Schema,
+    key: &'static str,
+    name: &str,
+    list: &mut Vec<Value>,
+    patch: &[Value],
+) -> Result<(), PatchError> {
+    let mut replaced = false;
+    for item in patch.iter().filter_map(Value::as_object) {
+        if directive(item, name)? == Some("replace") {
+            replaced = true;
+        }
+    }
+    if replaced {
+        *list = patch
+            .iter()
+            .filter_map(Value::as_object)
+            .filter(|item| !item.contains_key(DIRECTIVE))
+            .map(|item| without_directives(item).into())
+            .collect();
+        return Ok(());
+    }
+    for item in patch {
+        let no_key = || PatchError::NoKey { field: name.to_owned(), key };
+        let fields = item.as_object().ok_or_else(no_key)?;
+        let value = fields.get(key).filter(|value| !value.is_null()).ok_or_else(no_key)?;
+        let at = list.iter().position(|known| known.get(key) == Some(value));
+        if directive(fields, name)? == Some("delete") {
+            list.retain(|known| known.get(key) != Some(value));
+            continue;
+        }
+        match at.and_then(|at| list[at].as_object_mut()) {
+            Some(known) => merge_object(Some(schema), known, fields)?,
+            None => {
+                let mut new = Fields::new();
+                merge_object(Some(schema), &mut new, fields)?;
+                list.push(new.into());
+            }
+        }
+    }
+    Ok(())
+}
+
+fn merge_set(list: &mut Vec<Value>, patch: &[Value]) {
+    for item in patch {
+        if !list.contains(item) {
+            list.push(item.clone());
+        }
+    }
+}
+
+/// Orders `items` as `order` says; those that it doesn't name stay before what they stood before.
+fn set_order(items: &mut Vec<Value>, order: &[Value], key: Option<&'static str>) {
+    let identity = |item: &Value| match key {
+        Some(key) => item.get(key).cloned(),
+        None => Some(item.clone()),
+    };
+    let place = |item: &Value| {
+        let identity = identity(item)?;
+        order.iter().position(|named| match key {
+            Some(key) => named.get(key) == Some(&identity),
+            None => *named == identity,
+        })
+    };
+    let mut named: Vec<(usize, Value)> = Vec::new();
+    let mut others: Vec<(usize, Value)> = Vec::new();
+    for (at, item) in std::mem::take(items).into_iter().enumerate() {
+        match place(&item) {
+            Some(place) => named.push((place, item)),
+            None => others.push((at, item)),
+        }
+    }
+    named.sort_by_key(|(place, _)| *place);
+    let mut named = named.into_iter().map(|(_, item)| item);
+    for (at, item) in others {
+        while items.len() < at {
+            match named.next() {
+                Some(next) => items.push(next),
+                None => break,
+            }
+        }
+        items.push(item);
+    }
+    items.extend(named);
+}
+
+fn directive<'a>(patch: &'a Fields, field: &str) -> Result<Option<&'a str>, PatchError> {
+    match patch.get(DIRECTIVE) {
+        None => Ok(None),
+        Some(Value::String(known)) if matches!(known.as_str(), "delete" | "replace" | "merge") => {
+            Ok(Some(known))
+        }
+        Some(other) => Err(PatchError::Directive { field: field.to_owned(), directive: other.to_string() }),
+    }
+}
+
+/// A part of a patch as it becomes part of an object.
+fn without_directives(patch: &Fields) -> Fields {
+    let fields = patch.iter().filter(|(name, value)| !name.starts_with('$') && !value.is_null());
+    fields.map(|(name, value)| (name.clone(), value.clone())).collect()
+}

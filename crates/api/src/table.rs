@@ -1,0 +1,55 @@
+//! `Table` and `PartialObjectMetadata` of meta.k8s.io/v1: what `kubectl get` prints.
+
+use serde_json::{Value, json};
+
+use crate::object::Object;
+use crate::resource::Resource;
+
+/// How much of each object a table carries along: `includeObject` of the request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Include {
+    /// Nothing.
+    None,
+    /// The metadata.
+    #[default]
+    Metadata,
+    /// All of it.
+    Object,
+}
+
+/// The table of `objects`, with ages as of `now` in Unix seconds; `list_meta` is the list's metadata.
+pub fn table(
+    resource: &Resource,
+    objects: &[Object],
+    list_meta: &Value,
+    include: Include,
+    now: i64,
+) -> Value {
+    let columns = resource.rules.columns().iter().map(|column| {
+        // The name's format tells `kubectl` which column it is.
+        let format = if column.name == "Name" { "name" } else { "" };
+        json!({
+            "name": column.name, "type": column.kind, "format": format,
+            "description": "", "priority": column.priority,
+        })
+    });
+    let rows = objects.iter().map(|object| {
+        let mut row = json!({ "cells": resource.rules.cells(object, now) });
+        row["object"] = match include {
+            Include::None => Value::Null,
+            Include::Metadata => partial_metadata(object),
+            Include::Object => Value::Object(object.0.clone()),
+        };
+        row
+    });
+    json!({
+        "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": list_meta,
+        "columnDefinitions": columns.collect::<Value>(), "rows": rows.collect::<Value>(),
+    })
+}
+
+/// The object's metadata as an object of its own.
+pub fn partial_metadata(object: &Object) -> Value {
+    let metadata = object.0.get("metadata").cloned().unwrap_or_else(|| json!({}));
+    json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata })
+}
