@@ -1,1 +1,29 @@
-//! A whole cluster on one machine: hosts, links, switch, power.
+//! A whole cluster on one machine: its folder, its hosts as processes, the links and the switch between them,
+//! and their power. With network namespaces every host has a link of its own that can be cut; on loopback the
+//! hosts are ordinary processes on 127.0.0.0/8, this process stands for the switch, and a cut freezes a host
+//! with all that runs on it. Order matters at the start of a program: [`Island::enter`] come first, in this order, while the process has one thread.
+
+mod addresses;
+mod cluster;
+mod config;
+mod folder;
+mod island;
+mod kubeconfig;
+mod link;
+mod power;
+mod process;
+mod relay;
+mod single_thread;
+mod switch;
+mod tree;
+
+pub use addresses::{Addresses, MOST_NODES, NetKind};
+pub use cluster::{Cluster, Cut, Error as ClusterError, Net, Options};
+pub use config::{Error as HostConfigError, HostConfig, NetConfig};
+pub use folder::{Error as FolderError, Folder, Record};
+pub use island::{Error as IslandError, Island, Permission};
+pub use link::Error as LinkError;
+pub use process::Error as ProcessError;
+pub use relay::{Forward, forward};
+pub use switch::{Announcement, Entry, Error as SwitchError, Kind, Protocol, Switch, SwitchAddresses};
+pub use tree::Error as TreeError;

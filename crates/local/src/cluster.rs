@@ -1,0 +1,356 @@
+//! The cluster: hosts that start, lose their power, come back and stop.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::time::{Duration, Instant, SystemTime};
+
+use futures::future::{join_all, select_all};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::addresses::{Addresses, NetKind};
+use crate::folder::Folder;
+use crate::island::Island;
+use crate::power::{Power, Running};
+use crate::process::{HostProcess, Starter};
+use crate::switch::{Switch, SwitchAddresses};
+use crate::{link, process, switch, tree};
+
+/// How long hosts may take to stop before they are killed.
+const STOPPING: Duration = Duration::from_secs(3);
+/// How often a host that stops is looked at, so that what it leaves behind is known.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// Why the cluster can't do what it was asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// There is no such host.
+    #[error("there is no host {0}")]
+    NoHost(String),
+    /// The host is off.
+    #[error("host {0} is off")]
+    Off(String),
+    /// The host is on.
+    #[error("host {0} is on")]
+    On(String),
+    /// The folder's cluster was made for another network.
+    #[error("the cluster's folder was made for --net {0}")]
+    OtherNet(NetKind),
+    /// The switch.
+    #[error(transparent)]
+    Switch(#[from] switch::Error),
+    /// A link.
+    #[error(transparent)]
+    Link(#[from] link::Error),
+    /// A host's process.
+    #[error(transparent)]
+    Process(#[from] process::Error),
+    /// The processes of a host.
+    #[error(transparent)]
+    Tree(#[from] tree::Error),
+    /// What the system said.
+    #[error("can't run a cluster: {0}")]
+    System(#[from] std::io::Error),
+}
+
+/// The network between the hosts.
+#[derive(Debug)]
+pub enum Net {
+    /// Namespaces, links and a bridge, in an island that this process has entered.
+    Netns(Island),
+    /// Loopback, with a switch at these addresses.
+    Loopback(SwitchAddresses),
+}
+
+impl Net {
+    /// Which kind it is.
+    pub fn kind(&self) -> NetKind {
+        match self {
+            Self::Netns(_) => NetKind::Netns,
+            Self::Loopback(_) => NetKind::Loopback,
+        }
+    }
+}
+
+/// What a cluster is started with.
+#[derive(Debug)]
+pub struct Options {
+    /// The cluster's folder.
+    pub folder: Folder,
+    /// The program that each host runs.
+    pub program: PathBuf,
+    /// Its arguments; `--config FILE` is added.
+    pub arguments: Vec<OsString>,
+    /// The network.
+    pub net: Net,
+}
+
+/// When a cut took effect, on both kinds of clock: not before this.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cut {
+    /// For measuring in this process.
+    pub instant: Instant,
+    /// For comparing with what hosts write down.
+    pub wall: SystemTime,
+}
+
+impl Cut {
+    #[allow(clippy::disallowed_methods)] // A driver: a cut happens now.
+    fn now() -> Self {
+        Self { instant: Instant::now(), wall: SystemTime::now() }
+    }
+}
+
+enum Wires {
+    Netns(link::Bridge, Island),
+    Loopback(#[allow(dead_code, reason = "held: the switch runs until it is dropped")] Switch),
+}
+
+struct Host {
+    number: u8,
+    /// Stays when the host's process ends by itself: the machine is still there, with pods on it.
+    namespace: Option<link::HostNamespace>,
+    power: Power,
+}
+
+/// A running cluster. Dropped without [`Cluster::stop`], it kills everything on its hosts.
+pub struct Cluster {
+    folder: Folder,
+    program: PathBuf,
+    arguments: Vec<OsString>,
+    wires: Wires,
+    hosts: BTreeMap<String, Host>,
+    starter: Starter,
+}
+
+impl Cluster {
+    /// Starts the network and then all hosts. Returns when the hosts' processes run, not when they are ready.
+    pub async fn start(options: Options) -> Result<Self, Error> {
+        let Options { folder, program, arguments, net } = options;
+        if folder.record().net != net.kind() {
+            return Err(Error::OtherNet(folder.record().net));
+        }
+        let wires = match net {
+            Net::Netns(island) => Wires::Netns(link::Bridge::build(&island).await?, island),
+            Net::Loopback(addresses) => Wires::Loopback(Switch::start(addresses).await?),
+        };
+        let hosts = Addresses::hosts(folder.record().nodes)
+            .map(|(number, name)| (name, Host { number, namespace: None, power: Power::Off }))
+            .collect();
+        let mut cluster = Self { folder, program, arguments, wires, hosts, starter: Starter::new()? };
+        for name in cluster.hosts() {
+            cluster.power_on(&name).await?;
+        }
+        Ok(cluster)
+    }
+
+    /// The names of the hosts.
+    pub fn hosts(&self) -> Vec<String> {
+        self.hosts.keys().cloned().collect()
+    }
+
+    /// The cluster's folder.
+    pub fn folder(&self) -> &Folder {
+        &self.folder
+    }
+
+    /// Whether a host is on.
+    pub fn is_on(&self, name: &str) -> bool {
+        self.hosts.get(name).is_some_and(|host| matches!(host.power, Power::On(_)))
+    }
+
+    fn host(&mut self, name: &str) -> Result<&mut Host, Error> {
+        self.hosts.get_mut(name).ok_or_else(|| Error::NoHost(name.into()))
+    }
+
+    /// Cuts a host's power, as a pulled plug does: it falls silent, and no FIN or RST gives it away. In
+    /// namespaces the link goes down, then everything on the host is killed; on loopback everything on it is
+    /// frozen until [`Cluster::bury`].
+    pub async fn cut(&mut self, name: &str) -> Result<Cut, Error> {
+        let host = self.host(name)?;
+        let number = host.number;
+        let running = match host.power.take() {
+            Power::On(running) => running,
+            other => {
+                host.power = other;
+                return Err(Error::Off(name.into()));
+            }
+        };
+        host.namespace = None;
+        let cut = Cut::now();
+        match &self.wires {
+            Wires::Netns(bridge, _) => {
+                let is_down = bridge.cut(number).await;
+                end(running).await?;
+                is_down?;
+                bridge.unplug(number).await?;
+            }
+            Wires::Loopback(_) => {
+                let (running, frozen) = on_a_thread(move || {
+                    let frozen = tree::freeze(&running.roots());
+                    (running, frozen)
+                })
+                .await?;
+                self.host(name)?.power = Power::Frozen(running);
+                frozen?;
+            }
+        }
+        Ok(cut)
+    }
+
+    /// Kills what a cut left frozen. Where nothing is, there is nothing to do.
+    pub async fn bury(&mut self, name: &str) -> Result<(), Error> {
+        let host = self.host(name)?;
+        match host.power.take() {
+            Power::Frozen(running) => end(running).await,
+            other => {
+                host.power = other;
+                Ok(())
+            }
+        }
+    }
+
+    /// Switches a host on: a new process, with the same folder and the same hardware address.
+    pub async fn power_on(&mut self, name: &str) -> Result<(), Error> {
+        self.bury(name).await?;
+        let host = self.host(name)?;
+        let number = host.number;
+        if matches!(host.power, Power::On(_)) {
+            return Err(Error::On(name.into()));
+        }
+        let kept = host.namespace.take();
+        let namespace = match (&self.wires, kept) {
+            (Wires::Netns(..), Some(kept)) => Some(kept),
+            (Wires::Netns(bridge, _), None) => Some(bridge.plug(number).await?),
+            (Wires::Loopback(_), _) => None,
+        };
+        let mut arguments = self.arguments.clone();
+        arguments.extend(["--config".into(), self.folder.config_file(name).into()]);
+        let child = self
+            .starter
+            .start(HostProcess {
+                name: name.into(),
+                program: self.program.clone(),
+                arguments,
+                log: self.folder.log(name),
+                namespace: namespace.as_ref().map(link::HostNamespace::handle).transpose()?,
+            })
+            .await?;
+        let network = namespace.as_ref().map(link::HostNamespace::inode).transpose()?;
+        let host = self.host(name)?;
+        host.namespace = namespace;
+        host.power = Power::On(Running { child, network });
+        Ok(())
+    }
+
+    /// Waits until a host's process ends by itself, and says which it was. The host is off then; its pods may
+    /// live on and are found again when it is switched on. Waits forever while no host is on.
+    pub async fn host_ended(&mut self) -> (String, std::io::Result<ExitStatus>) {
+        let waits: Vec<_> = self
+            .hosts
+            .iter_mut()
+            .filter_map(|(name, host)| match &mut host.power {
+                Power::On(running) => Some(Box::pin(async move { (name.clone(), running.ended().await) })),
+                _ => None,
+            })
+            .collect();
+        if waits.is_empty() {
+            std::future::pending::<()>().await;
+        }
+        let ((name, status), _, _) = select_all(waits).await;
+        if let Some(host) = self.hosts.get_mut(&name) {
+            host.power = Power::Off;
+        }
+        (name, status)
+    }
+
+    /// The number of a host's own process, while it is there.
+    pub fn pid(&self, name: &str) -> Option<i32> {
+        self.hosts.get(name)?.power.running()?.pid()
+    }
+
+    /// The resident memory of a host's own process, in bytes; its pods don't count.
+    pub fn resident_memory(&self, name: &str) -> Option<u64> {
+        tree::resident_memory(self.pid(name)?)
+    }
+
+    /// The time that a host's own process has spent on a processor; its pods don't count.
+    pub fn processor_time(&self, name: &str) -> Option<Duration> {
+        tree::processor_time(self.pid(name)?)
+    }
+
+    /// Stops all hosts: asks them to, waits for up to three seconds, kills what is left, and removes the links.
+    pub async fn stop(mut self) -> Result<(), Error> {
+        let stopping = self.hosts.values_mut().filter_map(|host| match host.power.take() {
+            Power::Off => None,
+            Power::Frozen(running) => Some((running, false)),
+            Power::On(running) => Some((running, true)),
+        });
+        let stopped = join_all(stopping.map(|(running, gently)| async move {
+            if gently { stop(running).await } else { end(running).await }
+        }))
+        .await;
+        if let Wires::Netns(bridge, _) = &self.wires {
+            for host in self.hosts.values() {
+                bridge.unplug(host.number).await?;
+            }
+        }
+        stopped.into_iter().collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for host in self.hosts.values_mut() {
+            if let Some(running) = host.power.running()
+                && let Err(error) = running.kill()
+            {
+                tracing::warn!(%error, "something is left of a host");
+            }
+        }
+    }
+}
+
+/// Kills everything on a host and waits for its process.
+async fn end(running: Running) -> Result<(), Error> {
+    let (mut running, killed) = on_a_thread(move || {
+        let killed = running.kill();
+        (running, killed)
+    })
+    .await?;
+    killed?;
+    running.ended().await?;
+    Ok(())
+}
+
+/// Asks a host to stop, and kills what is left of it in the end: pods outlive a host's process.
+async fn stop(mut running: Running) -> Result<(), Error> {
+    let mut known: BTreeMap<(i32, u64), tree::Process> = BTreeMap::new();
+    let mut looks = tokio::time::interval(LOOK);
+    let asked = running.pid().map(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM));
+    let deadline = tokio::time::sleep(STOPPING);
+    let mut deadline = std::pin::pin!(deadline);
+    while asked == Some(Ok(())) {
+        known.extend(running.tree().into_iter().map(|process| ((process.pid, process.started), process)));
+        tokio::select! {
+            _ = running.child.wait() => break,
+            _ = looks.tick() => {}
+            () = &mut deadline => break,
+        }
+    }
+    let roots = running.roots();
+    let left: Vec<tree::Process> = known.into_values().collect();
+    on_a_thread(move || {
+        tree::kill_these(&left)?;
+        tree::kill_all(&roots)
+    })
+    .await??;
+    running.ended().await?;
+    Ok(())
+}
+
+async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| Error::System(std::io::Error::other(error)))
+}

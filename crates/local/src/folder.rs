@@ -1,0 +1,442 @@
+//! The folder that a cluster lives in: who it is, its keys, and a folder for each host.
+
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use pki::{Authority, HostNames, Identity};
+use serde::{Deserialize, Serialize};
+
+use crate::addresses::{Addresses, MOST_NODES, NetKind};
+use crate::config::{HostConfig, NetConfig};
+use crate::kubeconfig::kubeconfig;
+use crate::link::HOST_LINK;
+
+/// The shape of the folder that this program reads and writes.
+const VERSION: u32 = 1;
+const RECORD: &str = "cluster.json";
+const LOCK: &str = "lock";
+const PKI: &str = "pki";
+const ADMIN: &str = "admin";
+const HEARTBEAT_KEY: &str = "heartbeat.key";
+const NAME: &str = "holdfast";
+
+/// Why a folder can't be used for a cluster.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A number of hosts that can't be.
+    #[error("a cluster on one machine has 1 to {MOST_NODES} nodes, not {0}")]
+    Nodes(usize),
+    /// Something else lives there.
+    #[error("{0} isn't empty and holds no cluster of Holdfast; give an empty or new folder")]
+    Foreign(PathBuf),
+    /// The record of the cluster can't be understood.
+    #[error("{path} can't be understood ({source}); restore it, or give another folder")]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// Where it goes wrong.
+        source: serde_json::Error,
+    },
+    /// A newer program made the folder.
+    #[error("{path} is of version {version}, and this program knows {VERSION}; use the newer program")]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        version: u32,
+    },
+    /// The cluster there has another size.
+    #[error("{path} holds a cluster of {found} nodes, not {asked}; use --nodes {found}, or another folder")]
+    OtherSize {
+        /// The folder.
+        path: PathBuf,
+        /// How many nodes it has.
+        found: usize,
+        /// How many were asked for.
+        asked: usize,
+    },
+    /// The cluster there was made for another network.
+    #[error(
+        "{path} holds a cluster made for --net {found}, not {asked}; use --net {found}, or another folder"
+    )]
+    OtherNet {
+        /// The folder.
+        path: PathBuf,
+        /// The network that it was made for.
+        found: NetKind,
+        /// The network that was asked for.
+        asked: NetKind,
+    },
+    /// Another launcher runs on it.
+    #[error("a cluster runs on {0} already; stop it first, or give another folder")]
+    Locked(PathBuf),
+    /// A file can't be read or written.
+    #[error("can't write {path}: {source}; check its permissions and the space on the disk")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A key or a certificate.
+    #[error(transparent)]
+    Pki(#[from] pki::Error),
+}
+
+/// What a folder says about its cluster: the file `cluster.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The shape of the folder.
+    pub version: u32,
+    /// What tells this cluster from all others.
+    pub id: String,
+    /// The cluster's name.
+    pub name: String,
+    /// How many hosts it has.
+    pub nodes: usize,
+    /// The kind of network that it was made for.
+    pub net: NetKind,
+}
+
+/// A cluster's folder, held by this process alone.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    record: Record,
+    authority: Authority,
+    admin: Identity,
+    _lock: File,
+}
+
+impl Folder {
+    /// What a folder says about its cluster; none when there is no cluster in it.
+    pub fn record_in(path: &Path) -> Result<Option<Record>, Error> {
+        let path = path.join(RECORD);
+        let text = match fs::read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(None),
+            Err(source) => return Err(Error::File { path, source }),
+        };
+        let record: Record =
+            serde_json::from_slice(&text).map_err(|source| Error::Record { path: path.clone(), source })?;
+        if record.version != VERSION {
+            return Err(Error::Version { path, version: record.version });
+        }
+        Ok(Some(record))
+    }
+
+    /// Opens the cluster's folder, or makes a new cluster where there is nothing. What belongs to another
+    /// cluster, or to something else, stays untouched.
+    pub fn open_or_create(path: &Path, nodes: usize, net: NetKind) -> Result<Self, Error> {
+        if !(1..=MOST_NODES).contains(&nodes) {
+            return Err(Error::Nodes(nodes));
+        }
+        let record = Self::record_in(path)?;
+        match &record {
+            Some(record) if record.nodes != nodes => {
+                return Err(Error::OtherSize { path: path.into(), found: record.nodes, asked: nodes });
+            }
+            Some(record) if record.net != net => {
+                return Err(Error::OtherNet { path: path.into(), found: record.net, asked: net });
+            }
+            Some(_) => {}
+            None => check_free(path)?,
+        }
+        let failed = |source| Error::File { path: path.into(), source };
+        fs::create_dir_all(path).map_err(failed)?;
+        let path = fs::canonicalize(path).map_err(failed)?;
+        let lock = lock(&path)?;
+        // Whoever held the lock until now may have finished the cluster meanwhile.
+        let record = match Self::record_in(&path)? {
+            Some(record) if (record.nodes, record.net) == (nodes, net) => record,
+            Some(_) => return Err(Error::Locked(path)),
+            None => {
+                let id = uuid::Uuid::new_v4().to_string();
+                Record { version: VERSION, id, name: NAME.into(), nodes, net }
+            }
+        };
+        Self::provision(path, record, lock)
+    }
+
+    /// Makes what is missing: all of it in a new folder, where the record comes last.
+    #[allow(clippy::disallowed_methods)] // A driver: certificates are valid from now on.
+    fn provision(path: PathBuf, record: Record, lock: File) -> Result<Self, Error> {
+        let now = SystemTime::now();
+        let is_new = !path.join(RECORD).exists();
+        let pki = path.join(PKI);
+        let authority = if is_new && !pki.join("ca.crt").exists() {
+            let authority = Authority::create(&format!("{NAME}-{}", record.id), now)?;
+            authority.save(&pki)?;
+            authority
+        } else {
+            Authority::load(&pki)?
+        };
+        if !pki.join(format!("{ADMIN}.crt")).exists() {
+            authority.admin_identity(now)?.save(&pki, ADMIN)?;
+        }
+        let admin = Identity::load(&pki, ADMIN)?;
+        let folder = Self { path, record, authority, admin, _lock: lock };
+        for (number, name) in Addresses::hosts(folder.record.nodes) {
+            folder.provision_host(number, &name, now)?;
+        }
+        if is_new {
+            let mut text = serde_json::to_vec_pretty(&folder.record).unwrap_or_default();
+            text.push(b'\n');
+            write(&folder.path.join(RECORD), &text, 0o644)?;
+        }
+        Ok(folder)
+    }
+
+    fn provision_host(&self, number: u8, name: &str, now: SystemTime) -> Result<(), Error> {
+        let config = self.host_config(number);
+        for folder in [self.host(name), config.data_dir.clone(), config.pki_dir.clone()] {
+            let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
+            made.map_err(|source| Error::File { path: folder, source })?;
+        }
+        if !config.pki_dir.join(HEARTBEAT_KEY).exists() {
+            let names = HostNames {
+                name: name.into(),
+                address: config.address,
+                virtual_address: config.virtual_address,
+                first_service_address: Addresses::new(self.record.net).first_service().into(),
+            };
+            self.authority.trust()?.save(&config.pki_dir)?;
+            self.authority.host_identity(&names, now)?.save(&config.pki_dir, name)?;
+            self.authority.heartbeat_key()?.save(&config.pki_dir)?;
+        }
+        // Written anew every time: the folder may have been moved.
+        let mut text = serde_json::to_vec_pretty(&config).unwrap_or_default();
+        text.push(b'\n');
+        write(&self.config_file(name), &text, 0o644)
+    }
+
+    /// What host `number` is told.
+    fn host_config(&self, number: u8) -> HostConfig {
+        let addresses = Addresses::new(self.record.net);
+        let name = Addresses::host_name(number);
+        let home = self.host(&name);
+        HostConfig {
+            cluster_id: self.record.id.clone(),
+            address: addresses.host(number).into(),
+            peers: addresses.peers(self.record.nodes),
+            pod_cidrs: addresses.pod_cidrs(self.record.nodes),
+            service_cidr: addresses.service_cidr().into(),
+            virtual_address: addresses.virtual_address().into(),
+            net: match self.record.net {
+                NetKind::Netns => NetConfig::Netns { link: HOST_LINK.into() },
+                NetKind::Loopback => NetConfig::Loopback { switch: addresses.announcements() },
+            },
+            data_dir: home.join("data"),
+            timeline_file: home.join("timeline.jsonl"),
+            pki_dir: home.join(PKI),
+            name,
+        }
+    }
+
+    /// Where the folder is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What the folder says about its cluster.
+    pub fn record(&self) -> &Record {
+        &self.record
+    }
+
+    /// The addresses of the cluster.
+    pub fn addresses(&self) -> Addresses {
+        Addresses::new(self.record.net)
+    }
+
+    /// The folder of a host.
+    pub fn host(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+
+    /// The configuration of a host.
+    pub fn config_file(&self, name: &str) -> PathBuf {
+        self.host(name).join("config.json")
+    }
+
+    /// The file to which a host appends its timeline.
+    pub fn timeline(&self, name: &str) -> PathBuf {
+        self.host(name).join("timeline.jsonl")
+    }
+
+    /// What a host has to say, of all its lives.
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.host(name).join("host.log")
+    }
+
+    /// The last line that a host wrote to its log, if there is one.
+    pub fn last_log_line(&self, name: &str) -> Option<String> {
+        let text = fs::read(self.log(name)).ok()?;
+        let text = String::from_utf8_lossy(&text[text.len().saturating_sub(4096)..]).into_owned();
+        text.lines().rev().find(|line| !line.trim().is_empty()).map(|line| line.trim().to_owned())
+    }
+
+    /// The cluster's authority, as PEM.
+    pub fn authority_pem(&self) -> &str {
+        self.authority.certificate_pem()
+    }
+
+    /// The administrator's identity.
+    pub fn admin(&self) -> &Identity {
+        &self.admin
+    }
+
+    /// Writes the administrator's kubeconfig for an API server at this URL, and says where it is.
+    pub fn write_kubeconfig(&self, server: &str) -> Result<PathBuf, Error> {
+        let path = self.path.join("kubeconfig");
+        let text = kubeconfig(&self.record.name, server, self.authority_pem(), &self.admin);
+        write(&path, text.as_bytes(), 0o600)?;
+        Ok(path)
+    }
+}
+
+/// Whether a folder may be made a cluster's: it isn't there, is empty, or a cluster was begun in it.
+fn check_free(path: &Path) -> Result<(), Error> {
+    let mut entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+            return Err(Error::Foreign(path.into()));
+        }
+        Err(source) => return Err(Error::File { path: path.into(), source }),
+    };
+    let was_begun = fs::read_to_string(path.join(LOCK)).is_ok_and(|text| text == LOCK_TEXT);
+    match entries.next() {
+        Some(_) if !was_begun => Err(Error::Foreign(path.into())),
+        _ => Ok(()),
+    }
+}
+
+/// What the lock's file says: by this a folder is known in which a cluster was begun.
+const LOCK_TEXT: &str = "Held by a running cluster of Holdfast.\n";
+
+fn lock(folder: &Path) -> Result<File, Error> {
+    let path = folder.join(LOCK);
+    let failed = |source| Error::File { path: path.clone(), source };
+    let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(Error::Locked(folder.into())),
+        Err(TryLockError::Error(source)) => return Err(failed(source)),
+    }
+    if file.metadata().map_err(failed)?.len() == 0 {
+        file.write_all(LOCK_TEXT.as_bytes()).map_err(failed)?;
+    }
+    Ok(file)
+}
+
+/// Writes a file whole or not at all.
+fn write(path: &Path, text: &[u8], mode: u32) -> Result<(), Error> {
+    let new = path.with_extension("new");
+    let write = || {
+        let _ = fs::remove_file(&new);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&new)?;
+        file.write_all(text)?;
+        file.sync_all()?;
+        fs::rename(&new, path)
+    };
+    write().map_err(|source| Error::File { path: path.into(), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// Every file under a folder with its contents.
+    fn contents(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()) {
+            if entry.is_dir() {
+                found.extend(contents(&entry));
+            } else {
+                found.insert(entry.clone(), fs::read(&entry).unwrap());
+            }
+        }
+        found
+    }
+
+    #[test]
+    fn a_cluster_is_made_once_and_found_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("deep/cluster");
+        let folder = Folder::open_or_create(&path, 3, NetKind::Loopback).unwrap();
+        folder.write_kubeconfig("https://127.0.0.100:6443").unwrap();
+        let id = folder.record().id.clone();
+        drop(folder);
+        let before = contents(&path);
+        let folder = Folder::open_or_create(&path, 3, NetKind::Loopback).unwrap();
+        assert_eq!(folder.record().id, id);
+        assert_eq!(contents(&path), before);
+    }
+
+    #[test]
+    fn a_host_finds_all_that_it_needs() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::open_or_create(parent.path(), 3, NetKind::Netns).unwrap();
+        let config = HostConfig::load(&folder.config_file("n2")).unwrap();
+        assert_eq!((config.name.as_str(), config.address.to_string().as_str()), ("n2", "10.73.0.2"));
+        assert_eq!(config.peers.len(), 3);
+        assert_eq!(config.net, NetConfig::Netns { link: "eth0".into() });
+        Identity::load(&config.pki_dir, &config.name).unwrap();
+        pki::Trust::load(&config.pki_dir).unwrap();
+        let key = pki::HeartbeatKey::load(&config.pki_dir).unwrap();
+        let other = HostConfig::load(&folder.config_file("n3")).unwrap();
+        assert_eq!(pki::HeartbeatKey::load(&other.pki_dir).unwrap().expose(), key.expose());
+        assert!(config.data_dir.is_dir());
+    }
+
+    #[test]
+    fn the_kubeconfig_is_for_the_owners_eyes() {
+        let parent = tempfile::tempdir().unwrap();
+        let folder = Folder::open_or_create(parent.path(), 1, NetKind::Loopback).unwrap();
+        let path = folder.write_kubeconfig("https://127.0.0.1:7").unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(fs::read_to_string(&path).unwrap().contains("server: https://127.0.0.1:7\n"));
+    }
+
+    #[test]
+    fn what_is_not_ours_is_refused_and_left_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path();
+        let open = |nodes, net| Folder::open_or_create(path, nodes, net).map(drop).unwrap_err().to_string();
+
+        fs::write(path.join("letter"), "dear").unwrap();
+        assert!(open(3, NetKind::Loopback).contains("isn't empty"));
+        assert!(Folder::open_or_create(&path.join("letter"), 3, NetKind::Loopback).is_err());
+        assert_eq!(contents(path).len(), 1);
+        fs::remove_file(path.join("letter")).unwrap();
+
+        let held = Folder::open_or_create(path, 3, NetKind::Loopback).unwrap();
+        let before = contents(path);
+        assert!(open(3, NetKind::Loopback).contains("runs on"));
+        assert!(open(1, NetKind::Loopback).contains("use --nodes 3"));
+        assert!(open(3, NetKind::Netns).contains("use --net loopback"));
+        assert!(open(0, NetKind::Netns).contains("1 to 9 nodes"));
+        drop(held);
+        fs::write(path.join(RECORD), "{").unwrap();
+        assert!(open(3, NetKind::Loopback).contains("can't be understood"));
+        fs::write(path.join(RECORD), &before[&path.join(RECORD)]).unwrap();
+        assert_eq!(contents(path), before);
+    }
+
+    #[test]
+    fn a_cluster_that_was_begun_is_finished() {
+        let parent = tempfile::tempdir().unwrap();
+        drop(Folder::open_or_create(parent.path(), 2, NetKind::Loopback).unwrap());
+        fs::remove_file(parent.path().join(RECORD)).unwrap();
+        fs::remove_dir_all(parent.path().join("n2")).unwrap();
+        let folder = Folder::open_or_create(parent.path(), 2, NetKind::Loopback).unwrap();
+        assert!(folder.config_file("n2").exists());
+    }
+}

@@ -1,0 +1,11 @@
+//! The switch of a cluster on loopback: the addresses that move between hosts are kept here, and each new
+//! connection goes to whoever announced its address. A frozen host keeps its sockets; here its silence is
+//! passed on as silence.
+
+mod announcement;
+mod run;
+mod table;
+mod udp;
+
+pub use announcement::{Announcement, Entry, Kind, Protocol};
+pub use run::{Error, Switch, SwitchAddresses};

@@ -1,0 +1,194 @@
+//! Who stands for which address. Decides without I/O.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::{Duration, Instant};
+
+use super::announcement::{Announcement, Kind, Protocol};
+
+/// How long a host stands for a service after it last said so: three announcements.
+pub const FRESH: Duration = Duration::from_millis(300);
+/// The most hosts that the table remembers: what claims more than these isn't a cluster of this machine.
+const MOST_HOSTS: usize = 64;
+
+/// An address that the switch keeps a socket on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Frontend {
+    pub protocol: Protocol,
+    pub address: IpAddr,
+    pub port: u16,
+}
+
+impl Frontend {
+    pub fn socket(self) -> SocketAddr {
+        (self.address, self.port).into()
+    }
+}
+
+#[derive(Debug)]
+struct Claim {
+    target: SocketAddr,
+    heard: Instant,
+}
+
+#[derive(Debug, Default)]
+struct Service {
+    claims: BTreeMap<String, Claim>,
+    turn: usize,
+}
+
+/// The table of the switch.
+#[derive(Debug, Default)]
+pub struct Table {
+    vips: BTreeMap<Frontend, Option<SocketAddr>>,
+    services: BTreeMap<Frontend, Service>,
+}
+
+impl Table {
+    /// A table with a virtual address that nobody has announced yet.
+    pub fn with_vip(vip: Frontend) -> Self {
+        Self { vips: BTreeMap::from([(vip, None)]), services: BTreeMap::new() }
+    }
+
+    /// Takes in what a host announced.
+    pub fn announced(&mut self, announcement: &Announcement, now: Instant) {
+        let mut listed = BTreeSet::new();
+        for entry in &announcement.entries {
+            let frontend = Frontend { protocol: entry.protocol, address: entry.address, port: entry.port };
+            match entry.kind {
+                Kind::Vip => {
+                    self.vips.insert(frontend, Some(entry.target));
+                }
+                Kind::Service if !self.vips.contains_key(&frontend) => {
+                    let service = self.services.entry(frontend).or_default();
+                    if service.claims.len() < MOST_HOSTS || service.claims.contains_key(&announcement.host) {
+                        let claim = Claim { target: entry.target, heard: now };
+                        service.claims.insert(announcement.host.clone(), claim);
+                    }
+                    listed.insert(frontend);
+                }
+                Kind::Service => {}
+            }
+        }
+        for (frontend, service) in &mut self.services {
+            if !listed.contains(frontend) {
+                service.claims.remove(&announcement.host);
+            }
+        }
+        self.expire(now);
+    }
+
+    /// Forgets the services of hosts that fell silent.
+    pub fn expire(&mut self, now: Instant) {
+        self.services.retain(|_, service| {
+            service.claims.retain(|_, claim| is_fresh(claim, now));
+            !service.claims.is_empty()
+        });
+    }
+
+    /// The addresses to keep sockets on.
+    pub fn frontends(&self) -> BTreeSet<Frontend> {
+        self.vips.keys().chain(self.services.keys()).copied().collect()
+    }
+
+    /// Where a new connection goes: the targets to try, in this order.
+    pub fn targets(&mut self, frontend: Frontend, now: Instant) -> Vec<SocketAddr> {
+        if let Some(holder) = self.vips.get(&frontend) {
+            return holder.iter().copied().collect();
+        }
+        let Some(service) = self.services.get_mut(&frontend) else { return Vec::new() };
+        let mut targets: Vec<SocketAddr> =
+            service.claims.values().filter(|claim| is_fresh(claim, now)).map(|claim| claim.target).collect();
+        if !targets.is_empty() {
+            service.turn = (service.turn + 1) % targets.len();
+            targets.rotate_left(service.turn);
+        }
+        targets
+    }
+}
+
+fn is_fresh(claim: &Claim, now: Instant) -> bool {
+    now.saturating_duration_since(claim.heard) <= FRESH
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::announcement::Entry;
+    use super::*;
+
+    const VIP: Frontend =
+        Frontend { protocol: Protocol::Tcp, address: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), port: 1 };
+    const SERVICE: Frontend = Frontend { port: 2, ..VIP };
+
+    fn target(host: u8) -> SocketAddr {
+        ([127, 0, host, 1], 6443).into()
+    }
+
+    fn says(host: u8, frontends: &[(Kind, Frontend)]) -> Announcement {
+        let entry = |(kind, f): &(Kind, Frontend)| Entry {
+            kind: *kind,
+            address: f.address,
+            port: f.port,
+            protocol: f.protocol,
+            target: target(host),
+        };
+        Announcement { host: format!("n{host}"), entries: frontends.iter().map(entry).collect() }
+    }
+
+    #[allow(clippy::disallowed_methods)] // Any moment will do as the first.
+    fn moments() -> (Instant, impl Fn(u64) -> Instant) {
+        let start = Instant::now();
+        (start, move |ms| start + Duration::from_millis(ms))
+    }
+
+    #[test]
+    fn a_virtual_address_stays_with_the_last_that_announced_it() {
+        let (start, at) = moments();
+        let mut table = Table::with_vip(VIP);
+        assert_eq!(table.targets(VIP, start), []);
+        table.announced(&says(1, &[(Kind::Vip, VIP)]), start);
+        table.announced(&says(2, &[]), at(50));
+        table.expire(at(60_000));
+        assert_eq!(table.targets(VIP, at(60_000)), [target(1)], "silence takes nothing away");
+        table.announced(&says(2, &[(Kind::Vip, VIP)]), at(60_001));
+        assert_eq!(table.targets(VIP, at(60_001)), [target(2)]);
+        assert_eq!(table.frontends(), BTreeSet::from([VIP]));
+    }
+
+    #[test]
+    fn a_service_goes_round_those_heard_lately() {
+        let (start, at) = moments();
+        let mut table = Table::with_vip(VIP);
+        for host in [1, 2, 3] {
+            table.announced(&says(host, &[(Kind::Service, SERVICE)]), start);
+        }
+        let first: BTreeSet<_> = (0..3).map(|_| table.targets(SERVICE, at(1))[0]).collect();
+        assert_eq!(first, BTreeSet::from([target(1), target(2), target(3)]));
+        table.announced(&says(1, &[(Kind::Service, SERVICE)]), at(299));
+        assert_eq!(table.targets(SERVICE, at(300)).len(), 3);
+        assert_eq!(table.targets(SERVICE, at(301)), [target(1)]);
+        table.expire(at(600));
+        assert_eq!(table.frontends(), BTreeSet::from([VIP]));
+    }
+
+    #[test]
+    fn a_service_no_longer_listed_is_given_up_at_once() {
+        let (start, at) = moments();
+        let mut table = Table::with_vip(VIP);
+        table.announced(&says(1, &[(Kind::Service, SERVICE)]), start);
+        table.announced(&says(2, &[(Kind::Service, SERVICE)]), start);
+        table.announced(&says(1, &[]), at(1));
+        assert_eq!(table.targets(SERVICE, at(1)), [target(2)]);
+    }
+
+    #[test]
+    fn hosts_that_claim_to_be_many_are_not_remembered_without_end() {
+        let (start, _) = moments();
+        let mut table = Table::with_vip(VIP);
+        for n in 0..1000 {
+            let host = format!("x{n}");
+            table.announced(&Announcement { host, ..says(1, &[(Kind::Service, SERVICE)]) }, start);
+        }
+        assert_eq!(table.targets(SERVICE, start).len(), MOST_HOSTS);
+    }
+}
