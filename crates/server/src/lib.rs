@@ -1,1 +1,19 @@
 //! The API over HTTP: who you are, what you may, read, write, watch, discovery.
+//!
+//! A [`Server`] keeps objects in the store and answers for them: to requests from outside over TLS
+//! ([`Server::listen`]), and to the parts of this process through [`Server::writer`], on the same path. It
+//! also leads to pods, services and logs, wherever they are.
+
+mod admission;
+mod authorize;
+mod bootstrap;
+mod clock;
+mod http;
+mod proxy;
+mod registry;
+mod server;
+
+pub use admission::{ServiceRange, ServiceRangeError};
+pub use http::{Body, Identity, Limits, Listening};
+pub use proxy::Backends;
+pub use server::{Options, Server};

@@ -1,0 +1,65 @@
+//! What is decided about a change beyond the object itself: what it needs must exist, what it claims must be
+//! free, and hosts write only what is theirs.
+
+mod node;
+mod pod;
+mod service;
+
+use api::{Object, Resource, Status};
+use store::State;
+
+use crate::http::Identity;
+use crate::registry::{Change, Claims, Create, Named};
+
+pub use service::{ServiceRange, ServiceRangeError};
+
+/// Completes and checks an object that is to be created.
+pub(crate) fn on_create(create: &Create<'_>, object: &mut Object, state: &State) -> Result<(), Status> {
+    let name = object.name().to_owned();
+    let named = Named { resource: create.resource, namespace: create.namespace, name: &name };
+    if let Some(node) = create.who.node() {
+        node::check(node, &named, object)?;
+    }
+    match (create.resource.group, create.resource.plural) {
+        ("", "pods") => pod::on_create(&named, object, state),
+        _ => Ok(()),
+    }
+}
+
+/// Completes and checks what an object is to become.
+pub(crate) fn on_update(request: &Change<'_>, new: &mut Object, old: &Object) -> Result<(), Status> {
+    if let Some(node) = request.who.node() {
+        node::check(node, &request.named, old)?;
+    }
+    if (request.named.resource.group, request.named.resource.plural) == ("", "services") {
+        service::keep_allocated(new, old);
+    }
+    Ok(())
+}
+
+/// Checks a deletion.
+pub(crate) fn on_delete(who: &Identity, named: &Named<'_>, object: &Object) -> Result<(), Status> {
+    who.node().map_or(Ok(()), |node| node::check(node, named, object))
+}
+
+/// Claims what a valid object needs that nobody else may have, and frees what it has no more.
+pub(crate) fn allocate(
+    range: &ServiceRange,
+    resource: &Resource,
+    new: &mut Object,
+    old: Option<&Object>,
+    state: &State,
+) -> Result<Claims, Status> {
+    match (resource.group, resource.plural) {
+        ("", "services") => service::allocate(range, new, old, state),
+        _ => Ok(Claims::default()),
+    }
+}
+
+/// Frees what an object that goes had claimed.
+pub(crate) fn release(resource: &Resource, old: &Object) -> Claims {
+    match (resource.group, resource.plural) {
+        ("", "services") => service::release(old),
+        _ => Claims::default(),
+    }
+}

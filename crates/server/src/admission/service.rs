@@ -1,0 +1,300 @@
+//! The addresses and ports of services: each is a key of its own in the store, taken in the same transaction
+//! that writes the service, so that no two services ever have the same.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+use std::str::FromStr;
+
+use api::{Cause, Object, Status};
+use serde_json::{Map, Value, json};
+use store::State;
+
+use crate::clock;
+use crate::registry::Claims;
+
+/// The ports that `NodePort` services get.
+const NODE_PORTS: std::ops::RangeInclusive<u32> = 30000..=32767;
+
+/// The addresses that services get: an IPv4 network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServiceRange {
+    base: u32,
+    size: u32,
+}
+
+/// The text is no network that services could have addresses of.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no IPv4 network of services; write one such as 10.96.0.0/16, with a prefix from /8 to /28")]
+pub struct ServiceRangeError(String);
+
+impl FromStr for ServiceRange {
+    type Err = ServiceRangeError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let parse = || {
+            let (address, prefix) = text.split_once('/')?;
+            let address: Ipv4Addr = address.parse().ok()?;
+            let prefix: u32 = prefix.parse().ok().filter(|prefix| (8..=28).contains(prefix))?;
+            let size = 1u32 << (32 - prefix);
+            Some(ServiceRange { base: u32::from(address) & !(size - 1), size })
+        };
+        parse().ok_or_else(|| ServiceRangeError(text.to_owned()))
+    }
+}
+
+impl ServiceRange {
+    /// The first address: the API's own, as the service `kubernetes`.
+    pub fn first(&self) -> Ipv4Addr {
+        Ipv4Addr::from(self.base + 1)
+    }
+
+    fn contains(&self, address: Ipv4Addr) -> bool {
+        let offset = u32::from(address).wrapping_sub(self.base);
+        (1..self.size - 1).contains(&offset)
+    }
+
+    /// An address that is free: from the upper part, so that the lower stays for those who ask for a
+    /// certain one (KEP-3070), and only then from the lower.
+    fn pick(&self, taken: impl Fn(&str) -> bool) -> Option<String> {
+        let reserved = (self.size / 16).clamp(16, 256).min(self.size - 2);
+        let scan = |from: u32, to: u32| {
+            let count = to.saturating_sub(from);
+            let start = clock::below(count);
+            (0..count)
+                .map(|i| Ipv4Addr::from(self.base + from + (start + i) % count).to_string())
+                .find(|address| !taken(address))
+        };
+        scan(reserved, self.size - 1).or_else(|| scan(2, reserved))
+    }
+}
+
+fn address_key(address: &str) -> String {
+    format!("/allocations/addresses/{address}")
+}
+
+/// Ports of different protocols don't exclude each other.
+fn port_key(protocol: &str, port: u32) -> String {
+    format!("/allocations/ports/{protocol}/{port}")
+}
+
+/// What a service has.
+fn held(service: &Object) -> BTreeSet<String> {
+    let mut keys = BTreeSet::new();
+    let address = spec_text(service, "clusterIP");
+    if !address.is_empty() && address != "None" {
+        keys.insert(address_key(address));
+    }
+    for port in ports(service) {
+        if let Some(number) = node_port(port) {
+            keys.insert(port_key(protocol(port), number));
+        }
+    }
+    keys
+}
+
+/// Gives back what a service had.
+pub(super) fn release(service: &Object) -> Claims {
+    let mut claims = Claims::default();
+    for key in held(service) {
+        claims.free(key);
+    }
+    claims
+}
+
+/// Takes what a service asks for, or something free where it leaves the choice.
+pub(super) fn allocate(
+    range: &ServiceRange,
+    service: &mut Object,
+    old: Option<&Object>,
+    state: &State,
+) -> Result<Claims, Status> {
+    let before = old.map(held).unwrap_or_default();
+    let taken = |key: &str| !before.contains(key) && state.get(key.as_bytes()).is_some();
+    let kind = spec_text(service, "type").to_owned();
+    let mut causes = Vec::new();
+
+    if kind == "ExternalName" {
+        remove(service, &["clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy"]);
+    } else {
+        match spec_text(service, "clusterIP") {
+            "" => {
+                let address = range
+                    .pick(|address| taken(&address_key(address)))
+                    .ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
+                set_address(service, &address);
+            }
+            "None" => set_address(service, "None"),
+            address => {
+                let address = address.to_owned();
+                let wanted = json!([address]);
+                let why = match address.parse() {
+                    Ok(parsed) if range.contains(parsed) && taken(&address_key(&address)) => {
+                        Some("provided IP is already allocated")
+                    }
+                    Ok(parsed) if range.contains(parsed) => None,
+                    _ => Some("the provided IP is not in the valid range of service addresses"),
+                };
+                match why {
+                    Some(why) => causes.push(Cause::invalid("spec.clusterIPs", &wanted, why)),
+                    None => set_address(service, &address),
+                }
+            }
+        }
+    }
+    allocate_ports(service, &kind, &taken, &mut causes)?;
+    if !causes.is_empty() {
+        return Err(Status::invalid("", "Service", service.name(), causes));
+    }
+
+    let after = held(service);
+    let mut claims = Claims::default();
+    let owner = format!("{}/{}", service.namespace(), service.name());
+    for key in after.difference(&before) {
+        claims.take(key.clone(), &owner);
+    }
+    for key in before.difference(&after) {
+        claims.free(key.clone());
+    }
+    Ok(claims)
+}
+
+/// Node ports for those ports that need one; they lose theirs if the service is no longer of such a type.
+fn allocate_ports(
+    service: &mut Object,
+    kind: &str,
+    taken: &dyn Fn(&str) -> bool,
+    causes: &mut Vec<Cause>,
+) -> Result<(), Status> {
+    let balanced = service.pointer("/spec/allocateLoadBalancerNodePorts").and_then(Value::as_bool);
+    let needs = kind == "NodePort" || (kind == "LoadBalancer" && balanced != Some(false));
+    let may_have = matches!(kind, "NodePort" | "LoadBalancer");
+    let mut used: BTreeSet<String> = BTreeSet::new();
+    let spec = service.0.get_mut("spec").and_then(|spec| spec.get_mut("ports"));
+    let Some(Value::Array(list)) = spec else { return Ok(()) };
+    for (index, port) in list.iter_mut().enumerate() {
+        let Value::Object(port) = port else { continue };
+        if !may_have {
+            port.shift_remove("nodePort");
+            continue;
+        }
+        let protocol = protocol(port).to_owned();
+        match node_port(port) {
+            Some(number) => {
+                let field = format!("spec.ports[{index}].nodePort");
+                if !NODE_PORTS.contains(&number) {
+                    let why =
+                        "provided port is not in the valid range. The range of valid ports is 30000-32767";
+                    causes.push(Cause::invalid(field, &json!(number), why));
+                } else if taken(&port_key(&protocol, number)) {
+                    causes.push(Cause::invalid(field, &json!(number), "provided port is already allocated"));
+                }
+                used.insert(port_key(&protocol, number));
+            }
+            None if needs => {
+                let count = NODE_PORTS.end() - NODE_PORTS.start() + 1;
+                let start = clock::below(count);
+                let free = (0..count)
+                    .map(|i| NODE_PORTS.start() + (start + i) % count)
+                    .find(|n| !taken(&port_key(&protocol, *n)) && !used.contains(&port_key(&protocol, *n)));
+                let number =
+                    free.ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
+                used.insert(port_key(&protocol, number));
+                port.insert("nodePort".into(), json!(number));
+            }
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// What a service got stays with it when an update leaves it out (upstream's `patchAllocatedValues`).
+pub(super) fn keep_allocated(new: &mut Object, old: &Object) {
+    let (now, before) = (spec_text(new, "type").to_owned(), spec_text(old, "type").to_owned());
+    if now != "ExternalName" && before != "ExternalName" && spec_text(new, "clusterIP").is_empty() {
+        let address = spec_text(old, "clusterIP").to_owned();
+        if !address.is_empty() {
+            set_address(new, &address);
+        }
+    }
+    let has_ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
+    if !has_ports(&now) || !has_ports(&before) {
+        return;
+    }
+    let same = |a: &Map<String, Value>, b: &Map<String, Value>| {
+        a.get("port") == b.get("port") && protocol(a) == protocol(b)
+    };
+    let mut given: BTreeSet<u32> = ports(new).filter_map(node_port).collect();
+    let known: Vec<Map<String, Value>> = ports(old).cloned().collect();
+    let spec = new.0.get_mut("spec").and_then(|spec| spec.get_mut("ports"));
+    let Some(Value::Array(list)) = spec else { return };
+    for port in list.iter_mut().filter_map(Value::as_object_mut) {
+        if node_port(port).is_some() {
+            continue;
+        }
+        let kept = known.iter().find(|known| same(known, port)).and_then(node_port);
+        if let Some(number) = kept.filter(|number| given.insert(*number)) {
+            port.insert("nodePort".into(), json!(number));
+        }
+    }
+}
+
+fn set_address(service: &mut Object, address: &str) {
+    let Some(Value::Object(spec)) = service.0.get_mut("spec") else { return };
+    spec.insert("clusterIP".into(), json!(address));
+    spec.insert("clusterIPs".into(), json!([address]));
+    spec.entry("ipFamilies").or_insert_with(|| json!(["IPv4"]));
+    spec.entry("ipFamilyPolicy").or_insert_with(|| json!("SingleStack"));
+}
+
+fn remove(service: &mut Object, fields: &[&str]) {
+    let Some(Value::Object(spec)) = service.0.get_mut("spec") else { return };
+    for field in fields {
+        spec.shift_remove(*field);
+    }
+}
+
+fn spec_text<'a>(service: &'a Object, field: &str) -> &'a str {
+    service.0.get("spec").and_then(|spec| spec.get(field)).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn ports(service: &Object) -> impl Iterator<Item = &Map<String, Value>> {
+    let list = service.pointer("/spec/ports").and_then(Value::as_array);
+    list.into_iter().flatten().filter_map(Value::as_object)
+}
+
+fn protocol(port: &Map<String, Value>) -> &str {
+    port.get("protocol").and_then(Value::as_str).unwrap_or("TCP")
+}
+
+fn node_port(port: &Map<String, Value>) -> Option<u32> {
+    port.get("nodePort")
+        .and_then(Value::as_u64)
+        .and_then(|port| u32::try_from(port).ok())
+        .filter(|port| *port > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_picked_until_none_is_left() {
+        let range: ServiceRange = "10.0.0.0/28".parse().unwrap();
+        assert_eq!(range.first(), Ipv4Addr::new(10, 0, 0, 1));
+        let mut taken = BTreeSet::new();
+        while let Some(address) = range.pick(|address| taken.contains(address)) {
+            assert!(range.contains(address.parse().unwrap()), "{address}");
+            assert!(taken.insert(address));
+        }
+        assert_eq!(taken.len(), 13, "16 without the network, the broadcast and the first address: {taken:?}");
+    }
+
+    #[test]
+    fn a_range_is_an_ipv4_network() {
+        for wrong in ["", "10.96.0.0", "10.96.0.0/33", "10.96.0.0/31", "fd00::/108", "a/16"] {
+            assert!(wrong.parse::<ServiceRange>().is_err(), "{wrong}");
+        }
+        let range: ServiceRange = "10.96.7.7/16".parse().unwrap();
+        assert_eq!(range.first(), Ipv4Addr::new(10, 96, 0, 1));
+    }
+}

@@ -1,0 +1,33 @@
+//! The server's edge to the outside: the clock and the source of randomness.
+
+use jiff::Timestamp;
+use rand::Rng;
+
+/// The time, in whole seconds as the API writes it.
+#[allow(clippy::disallowed_methods, reason = "requests are stamped here, at the driver's edge")]
+pub(crate) fn now() -> Timestamp {
+    let now = Timestamp::now();
+    Timestamp::from_second(now.as_second()).unwrap_or(now)
+}
+
+/// A time as the API writes it (RFC 3339, whole seconds, UTC).
+pub(crate) fn text(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// A new uid.
+pub(crate) fn uid() -> String {
+    uuid::Uuid::new_v4().to_string()
+}
+
+/// A number below `bound` (0 for 0).
+#[allow(clippy::disallowed_methods, reason = "requests get their randomness here, at the driver's edge")]
+pub(crate) fn below(bound: u32) -> u32 {
+    if bound == 0 { 0 } else { rand::rng().random_range(0..bound) }
+}
+
+/// Any number.
+#[allow(clippy::disallowed_methods, reason = "requests get their randomness here, at the driver's edge")]
+pub(crate) fn random() -> u32 {
+    rand::rng().random()
+}

@@ -1,0 +1,98 @@
+//! Bodies of requests: limited in size, JSON or YAML, decoded with the strictness that the client asks for.
+
+use api::{Object, Resource, Status};
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::Value;
+
+use super::Body;
+use super::negotiate::{content_type, unsupported};
+use super::query::Query;
+use super::response::{JSON, YAML};
+
+/// The largest body, as upstream has it for writes.
+const LARGEST_BODY: usize = 3 << 20;
+
+/// Reads a body to its end.
+pub(crate) async fn read(body: Body) -> Result<Bytes, Status> {
+    let collected = Limited::new(body, LARGEST_BODY).collect().await;
+    collected.map(|body| body.to_bytes()).map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            let message = format!("Request entity too large: limit is {LARGEST_BODY}");
+            Status::new(413, "RequestEntityTooLarge", message)
+        } else {
+            Status::bad_request(format!("the body of the request broke off: {error}"))
+        }
+    })
+}
+
+/// The JSON of a body that is JSON or YAML.
+fn as_json(headers: &HeaderMap, body: Bytes) -> Result<Bytes, Status> {
+    match content_type(headers).as_str() {
+        "application/json" => Ok(body),
+        "application/yaml" => {
+            let value: Value = serde_yaml_ng::from_slice(&body).map_err(|error| {
+                Status::bad_request(format!("the body of the request is not valid YAML: {error}"))
+            })?;
+            Ok(Bytes::from(value.to_string()))
+        }
+        other => Err(unsupported(other, &format!("{JSON}, {YAML}"))),
+    }
+}
+
+/// A body that is any JSON value, or YAML; nothing if it is empty.
+pub(crate) fn value(headers: &HeaderMap, body: Bytes) -> Result<Option<Value>, Status> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    let json = as_json(headers, body)?;
+    serde_json::from_slice(&json)
+        .map(Some)
+        .map_err(|error| Status::bad_request(format!("the body of the request is not valid JSON: {error}")))
+}
+
+/// What happens to fields that are unknown or there twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+impl FieldValidation {
+    pub(crate) fn parse(query: &Query) -> Result<Self, Status> {
+        match query.get("fieldValidation") {
+            None | Some("Warn") => Ok(FieldValidation::Warn),
+            Some("Ignore") => Ok(FieldValidation::Ignore),
+            Some("Strict") => Ok(FieldValidation::Strict),
+            Some(other) => {
+                Err(Status::bad_request(format!("fieldValidation={other}: must be Ignore, Warn or Strict")))
+            }
+        }
+    }
+
+    /// Warnings about faults, or an error.
+    pub(crate) fn judge(self, faults: Vec<String>) -> Result<Vec<String>, Status> {
+        match self {
+            FieldValidation::Ignore => Ok(Vec::new()),
+            FieldValidation::Warn => Ok(faults),
+            FieldValidation::Strict if faults.is_empty() => Ok(Vec::new()),
+            FieldValidation::Strict => {
+                Err(Status::bad_request(format!("strict decoding error: {}", faults.join(", "))))
+            }
+        }
+    }
+}
+
+/// The object in a body, and warnings about it.
+pub(crate) fn object(
+    resource: &'static Resource,
+    headers: &HeaderMap,
+    query: &Query,
+    body: Bytes,
+) -> Result<(Object, Vec<String>), Status> {
+    let validation = FieldValidation::parse(query)?;
+    let decoded = api::decode(resource, &as_json(headers, body)?)?;
+    Ok((decoded.object, validation.judge(decoded.faults)?))
+}

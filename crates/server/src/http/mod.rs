@@ -1,0 +1,22 @@
+//! HTTP: listeners, who asks, what for, and in which form the answer goes out.
+
+mod access;
+mod body;
+mod discovery;
+mod health;
+pub(crate) mod identity;
+mod listener;
+pub(crate) mod negotiate;
+mod objects;
+pub(crate) mod query;
+pub(crate) mod response;
+mod route;
+pub(crate) mod serve;
+mod watch;
+mod write;
+
+pub use identity::Identity;
+pub use listener::{Limits, Listening};
+pub use response::Body;
+
+pub(crate) use listener::listen;

@@ -1,0 +1,158 @@
+//! What the client wants to read and what it sends: `Accept` and `Content-Type`.
+
+use api::Status;
+use http::HeaderMap;
+use http::header::{ACCEPT, CONTENT_TYPE};
+
+/// The form of an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// The object itself.
+    Plain,
+    /// `meta.k8s.io/v1 Table`.
+    Table,
+    /// `meta.k8s.io/v1 PartialObjectMetadata`.
+    Metadata,
+}
+
+/// What an answer should look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Accepted {
+    pub(crate) shape: Shape,
+    pub(crate) yaml: bool,
+}
+
+/// One media range of an `Accept` header.
+struct Range<'a> {
+    kind: &'a str,
+    parameters: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Range<'a> {
+    fn parse(range: &'a str) -> Self {
+        let mut parts = range.split(';').map(str::trim);
+        let kind = parts.next().unwrap_or_default();
+        let parameters =
+            parts.filter_map(|p| p.split_once('=')).map(|(k, v)| (k.trim(), v.trim().trim_matches('"')));
+        Range { kind, parameters: parameters.collect() }
+    }
+
+    fn parameter(&self, name: &str) -> Option<&'a str> {
+        self.parameters.iter().find(|(key, _)| *key == name).map(|(_, value)| *value)
+    }
+
+    fn quality(&self) -> f32 {
+        self.parameter("q").and_then(|q| q.parse().ok()).unwrap_or(1.0)
+    }
+
+    fn is_json(&self) -> bool {
+        matches!(self.kind, "application/json" | "application/*" | "*/*")
+    }
+}
+
+/// The ranges of the `Accept` headers, the most wanted first.
+fn ranges(headers: &HeaderMap) -> Vec<Range<'_>> {
+    let values = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let mut ranges: Vec<Range<'_>> = values
+        .flat_map(|value| value.split(','))
+        .filter(|range| !range.trim().is_empty())
+        .map(Range::parse)
+        .collect();
+    ranges.sort_by(|a, b| b.quality().total_cmp(&a.quality()));
+    ranges
+}
+
+fn not_acceptable(offered: &str) -> Status {
+    let message = format!("only the following media types are accepted: {offered}");
+    Status::new(406, "NotAcceptable", message).about("", "", "")
+}
+
+/// What an object, a list or a watch should be answered as.
+pub(crate) fn accepted(headers: &HeaderMap) -> Result<Accepted, Status> {
+    let ranges = ranges(headers);
+    if ranges.is_empty() {
+        return Ok(Accepted { shape: Shape::Plain, yaml: false });
+    }
+    for range in &ranges {
+        let yaml = range.kind == "application/yaml";
+        if !range.is_json() && !yaml {
+            continue;
+        }
+        let ours = range.parameter("g") == Some("meta.k8s.io") && range.parameter("v") == Some("v1");
+        let shape = match range.parameter("as") {
+            None => Shape::Plain,
+            Some("Table") if ours => Shape::Table,
+            Some("PartialObjectMetadata" | "PartialObjectMetadataList") if ours => Shape::Metadata,
+            Some(_) => continue,
+        };
+        return Ok(Accepted { shape, yaml });
+    }
+    Err(not_acceptable("application/json, application/yaml"))
+}
+
+/// Whether discovery should be answered in its aggregated form.
+pub(crate) fn wants_aggregated_discovery(headers: &HeaderMap) -> Result<bool, Status> {
+    let ranges = ranges(headers);
+    if ranges.is_empty() {
+        return Ok(false);
+    }
+    for range in ranges.iter().filter(|range| range.is_json()) {
+        match range.parameter("as") {
+            None => return Ok(false),
+            Some("APIGroupDiscoveryList")
+                if range.parameter("g") == Some("apidiscovery.k8s.io")
+                    && range.parameter("v") == Some("v2") =>
+            {
+                return Ok(true);
+            }
+            Some(_) => {}
+        }
+    }
+    Err(not_acceptable("application/json"))
+}
+
+/// The media type of the body, without parameters; JSON if none is given.
+pub(crate) fn content_type(headers: &HeaderMap) -> String {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("application/json");
+    value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
+}
+
+/// 415: a body of a kind that can't be read here.
+pub(crate) fn unsupported(got: &str, offered: &str) -> Status {
+    let message = format!(
+        "the body of the request was in an unknown format - accepted media types include: {offered} (got {got:?})"
+    );
+    Status::new(415, "UnsupportedMediaType", message)
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn shape_of(accept: &'static str) -> Option<(Shape, bool)> {
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static(accept));
+        accepted(&headers).ok().map(|a| (a.shape, a.yaml))
+    }
+
+    #[test]
+    fn the_first_range_that_can_be_answered_wins() {
+        let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
+        for (accept, expected) in [
+            (kubectl, Some((Shape::Table, false))),
+            ("application/vnd.kubernetes.protobuf,application/json", Some((Shape::Plain, false))),
+            ("application/json;as=Nothing;v=v1;g=meta.k8s.io,application/yaml", Some((Shape::Plain, true))),
+            ("application/json;q=0.1, application/yaml", Some((Shape::Plain, true))),
+            ("*/*", Some((Shape::Plain, false))),
+            ("image/png", None),
+            (
+                "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
+                Some((Shape::Metadata, false)),
+            ),
+        ] {
+            assert_eq!(shape_of(accept), expected, "{accept}");
+        }
+    }
+}

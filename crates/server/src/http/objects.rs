@@ -1,0 +1,165 @@
+//! Answers that are objects and lists of them, in the form that the client wants.
+
+use std::sync::Arc;
+
+use api::{Include, Object, Resource, Status};
+use bytes::Bytes;
+use http::{HeaderMap, Response};
+use serde_json::{Value, json};
+use store::{KeyValue, Revision};
+
+use super::Body;
+use super::negotiate::{Accepted, Shape, accepted};
+use super::query::Query;
+use super::response::{JSON, YAML, bytes, json as json_answer, yaml};
+use super::serve::Asked;
+use crate::clock;
+use crate::registry::{Freshness, ListOptions, Listing, Match, Named, Selection, list_item, load};
+use crate::server::Server;
+
+/// Answers get and list.
+pub(crate) async fn read(
+    server: &Arc<Server>,
+    asked: &Asked<'_>,
+    headers: &HeaderMap,
+) -> Result<Response<Body>, Status> {
+    let target = asked.target;
+    let accepted = accepted(headers)?;
+    if asked.verb == "list" {
+        let options = list_options(asked)?;
+        let listing = server.registry().list(&options).await?;
+        return list(target.resource, &listing, accepted, asked.query);
+    }
+    let named = Named { resource: target.resource, namespace: &target.namespace, name: &target.name };
+    let freshness = Freshness::parse(asked.query.get("resourceVersion"))?;
+    if target.subresource == "scale" {
+        let scale = server.registry().scale(&named, freshness).await?;
+        return object(
+            target.resource,
+            200,
+            scale,
+            Accepted { shape: Shape::Plain, ..accepted },
+            asked.query,
+        );
+    }
+    let kv = server.registry().get(&named, freshness).await?;
+    if accepted.shape == Shape::Plain && !accepted.yaml {
+        return Ok(bytes(200, JSON, objects::stamped(&kv)));
+    }
+    object(target.resource, 200, load(&kv)?, accepted, asked.query)
+}
+
+/// The options of a list in a query.
+pub(crate) fn list_options<'a>(asked: &Asked<'a>) -> Result<ListOptions<'a>, Status> {
+    let (target, query) = (asked.target, asked.query);
+    Ok(ListOptions {
+        resource: target.resource,
+        namespace: &target.namespace,
+        selection: selection(asked)?,
+        limit: query.number("limit")?.unwrap_or_default(),
+        continued: query.get("continue"),
+        resource_version: query.get("resourceVersion"),
+        matching: Match::parse(query.get("resourceVersionMatch"))?,
+    })
+}
+
+/// The selectors in a query; a watch of one object selects its name.
+pub(crate) fn selection(asked: &Asked<'_>) -> Result<Selection, Status> {
+    let (target, query) = (asked.target, asked.query);
+    let one = format!("metadata.name={}", target.name);
+    let fields = if target.name.is_empty() { query.get("fieldSelector") } else { Some(one.as_str()) };
+    Selection::parse(target.resource, query.get("labelSelector"), fields)
+}
+
+/// What a Table's rows carry of their objects.
+pub(crate) fn include(query: &Query) -> Result<Include, Status> {
+    match query.get("includeObject") {
+        None | Some("Metadata") => Ok(Include::Metadata),
+        Some("None") => Ok(Include::None),
+        Some("Object") => Ok(Include::Object),
+        Some(other) => {
+            Err(Status::bad_request(format!("includeObject={other}: must be None, Metadata or Object")))
+        }
+    }
+}
+
+/// One object in the form that the client wants.
+pub(crate) fn object(
+    resource: &'static Resource,
+    code: u16,
+    object: Object,
+    accepted: Accepted,
+    query: &Query,
+) -> Result<Response<Body>, Status> {
+    let value = match accepted.shape {
+        Shape::Plain => object.into_value(),
+        Shape::Metadata => api::partial_metadata(&object),
+        Shape::Table => {
+            let meta = json!({"resourceVersion": object.resource_version()});
+            api::table(resource, &[object], &meta, include(query)?, clock::now().as_second())
+        }
+    };
+    answer(code, &value, accepted)
+}
+
+fn answer(code: u16, value: &Value, accepted: Accepted) -> Result<Response<Body>, Status> {
+    if accepted.yaml { Ok(bytes(code, YAML, yaml(value)?)) } else { Ok(json_answer(code, value)) }
+}
+
+/// A list in the form that the client wants; in its plain form the stored bytes are copied.
+pub(crate) fn list(
+    resource: &'static Resource,
+    listing: &Listing,
+    accepted: Accepted,
+    query: &Query,
+) -> Result<Response<Body>, Status> {
+    let mut meta = json!({"resourceVersion": listing.revision.to_string()});
+    if let Some(token) = &listing.continues {
+        meta["continue"] = json!(token);
+    }
+    if let Some(remaining) = listing.remaining {
+        meta["remainingItemCount"] = json!(remaining);
+    }
+    if accepted.shape == Shape::Plain {
+        let body = plain_list(resource, &meta, &listing.items);
+        if accepted.yaml {
+            let value: Value = serde_json::from_slice(&body).map_err(Status::internal)?;
+            return answer(200, &value, accepted);
+        }
+        return Ok(bytes(200, JSON, body));
+    }
+    let objects: Vec<Object> = listing.items.iter().map(|kv| load(kv)).collect::<Result<_, _>>()?;
+    let value = if accepted.shape == Shape::Table {
+        api::table(resource, &objects, &meta, include(query)?, clock::now().as_second())
+    } else {
+        let items: Vec<Value> = objects.iter().map(api::partial_metadata).collect();
+        // As upstream has it: no items are null here.
+        let items = if items.is_empty() { Value::Null } else { Value::Array(items) };
+        json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "items": items})
+    };
+    answer(200, &value, accepted)
+}
+
+fn plain_list(resource: &Resource, meta: &Value, items: &[Arc<KeyValue>]) -> Bytes {
+    let size: usize = items.iter().map(|kv| kv.value.len() + 32).sum();
+    let mut body = Vec::with_capacity(size + 256);
+    let head = format!(
+        r#"{{"kind":"{}List","apiVersion":"{}","metadata":{meta},"items":["#,
+        resource.kind,
+        resource.api_version()
+    );
+    body.extend_from_slice(head.as_bytes());
+    for (index, kv) in items.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(&list_item(resource, kv));
+    }
+    body.extend_from_slice(b"]}");
+    body.into()
+}
+
+/// The listing of objects that were read at `revision`.
+pub(crate) fn listing_of(items: Vec<Arc<KeyValue>>, revision: Revision) -> Listing {
+    Listing { revision, items, continues: None, remaining: None }
+}

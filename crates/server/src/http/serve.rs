@@ -1,0 +1,158 @@
+//! One request: who asks, what for, may they; then it goes to whoever answers it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Status;
+use http::{Method, Request, Response};
+
+use super::query::Query;
+use super::response::{error, json, no_such_path};
+use super::route::{Route, Target, route};
+use super::{Body, Identity, access, body, discovery, health, objects, watch, write};
+use crate::authorize::{self, Attributes};
+use crate::proxy;
+use crate::server::Server;
+
+/// How long a request may take that isn't a watch, a log or a proxied one.
+const LONGEST_REQUEST: Duration = Duration::from_secs(60);
+
+/// A request as far as it is understood.
+pub(crate) struct Asked<'a> {
+    pub(crate) who: &'a Identity,
+    pub(crate) target: &'a Target,
+    pub(crate) query: &'a Query,
+    pub(crate) verb: &'static str,
+}
+
+impl Server {
+    /// Answers one request of `who` (nobody if there was no certificate): all that the server does, without
+    /// sockets and TLS.
+    pub async fn handle(self: &Arc<Self>, request: Request<Body>, who: Option<Identity>) -> Response<Body> {
+        let Some(who) = who else { return error(&Status::unauthorized()) };
+        match self.answer(request, &who).await {
+            Ok(response) => response,
+            Err(status) => error(&status),
+        }
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        request: Request<Body>,
+        who: &Identity,
+    ) -> Result<Response<Body>, Status> {
+        let query = Query::parse(request.uri().query());
+        let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
+        let target = match route(request.uri().path()) {
+            Route::Objects(target) => target,
+            Route::AccessReview if *request.method() == Method::POST => {
+                let (parts, body) = request.into_parts();
+                let review = body::value(&parts.headers, body::read(body).await?)?.unwrap_or_default();
+                return Ok(json(201, &access::review(who, review)?));
+            }
+            Route::AccessReview => return Err(Status::method_not_allowed().about("", "", "")),
+            Route::NoSuchResource => return Err(discovery::no_such_resource()),
+            Route::Nothing => return Ok(no_such_path()),
+            _ if !is_get => return Err(Status::method_not_allowed().about("", "", "")),
+            Route::CoreVersions => return Ok(discovery::root(true, request.headers(), self.address())),
+            Route::Groups => return Ok(discovery::root(false, request.headers(), self.address())),
+            Route::Group(group) => return Ok(discovery::group(&group)),
+            Route::Resources { group, version } => return Ok(discovery::resources(&group, &version)),
+            Route::OpenApi(path) => return Ok(discovery::openapi(&path, request.headers())),
+            Route::Version => return Ok(json(200, &discovery::version())),
+            Route::Health { endpoint, check } => {
+                return Ok(health::health(&endpoint, &check, &query, &**self.registry().store()));
+            }
+        };
+        let verb = verb(request.method(), &target, &query)?;
+        authorize::check(
+            who,
+            &Attributes {
+                verb,
+                group: target.resource.group,
+                resource: target.resource.plural,
+                subresource: &target.subresource,
+                namespace: &target.namespace,
+                name: &target.name,
+            },
+        )?;
+        let asked = Asked { who, target: &target, query: &query, verb };
+        match (target.subresource.as_str(), verb) {
+            ("proxy", _) => proxy::forward(self, &asked, request).await,
+            ("log", "get") => proxy::logs(self, &asked).await,
+            (_, "watch") => watch::start(self, &asked, request.headers()).await,
+            _ => {
+                let limit =
+                    query.get("timeout").and_then(seconds).unwrap_or(LONGEST_REQUEST).min(LONGEST_REQUEST);
+                let answer = async {
+                    match verb {
+                        "get" | "list" => objects::read(self, &asked, request.headers()).await,
+                        _ => write::write(self, &asked, request).await,
+                    }
+                };
+                tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
+                    let message = "request did not complete within the allotted timeout";
+                    Err(Status::new(504, "Timeout", format!("Timeout: {message}")))
+                })
+            }
+        }
+    }
+}
+
+/// A duration such as `32s`, `1m` or `500ms`.
+fn seconds(text: &str) -> Option<Duration> {
+    let at = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
+    let number: f64 = text[..at].parse().ok().filter(|n| *n > 0.0)?;
+    let unit = match &text[at..] {
+        "ms" => 0.001,
+        "" | "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return None,
+    };
+    Duration::try_from_secs_f64(number * unit).ok()
+}
+
+/// The verb of a request; 405 where the resource has none such.
+fn verb(method: &Method, target: &Target, query: &Query) -> Result<&'static str, Status> {
+    let one = !target.name.is_empty();
+    let verb = match *method {
+        Method::GET | Method::HEAD if query.flag("watch") && target.subresource.is_empty() => "watch",
+        Method::GET | Method::HEAD => {
+            if one {
+                "get"
+            } else {
+                "list"
+            }
+        }
+        Method::POST => "create",
+        Method::PUT => "update",
+        Method::PATCH => "patch",
+        Method::DELETE if one => "delete",
+        Method::DELETE => "deletecollection",
+        _ => return Err(Status::method_not_allowed().about("", "", "")),
+    };
+    let resource = target.resource;
+    if target.subresource.is_empty() {
+        let fits = match verb {
+            "create" => !one,
+            "update" | "patch" => one,
+            _ => true,
+        };
+        // Objects of all namespaces can be listed and watched, nothing else.
+        let everywhere = resource.namespaced && target.namespace.is_empty();
+        let fits = fits && (!everywhere || matches!(verb, "list" | "watch"));
+        if fits && resource.has_verb(verb) {
+            return Ok(verb);
+        }
+        return Err(Status::method_not_allowed().about("", "", ""));
+    }
+    let Some(subresource) = resource.subresource(&target.subresource) else {
+        return Err(discovery::no_such_resource());
+    };
+    // A proxy carries every method.
+    if subresource.name == "proxy" || subresource.verbs.contains(&verb) {
+        return Ok(verb);
+    }
+    Err(Status::method_not_allowed().about("", "", ""))
+}

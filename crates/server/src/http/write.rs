@@ -1,0 +1,262 @@
+//! Requests that change something.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use api::{Object, PatchType, Status};
+use bytes::Bytes;
+use http::{HeaderMap, Request, Response};
+use serde_json::{Value, json};
+
+use super::Body;
+use super::body::{self, FieldValidation};
+use super::negotiate::{Accepted, Shape, accepted, content_type, unsupported};
+use super::objects::{list, list_options, listing_of, object};
+use super::query::Query;
+use super::response::{json as json_answer, warn};
+use super::serve::Asked;
+use crate::registry::{Binding, Change, Create, DeleteOptions, Named, propagation};
+use crate::server::Server;
+
+const PATCHES: &str =
+    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+
+/// Answers create, update, patch, delete and deletecollection.
+pub(crate) async fn write(
+    server: &Arc<Server>,
+    asked: &Asked<'_>,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
+    let (parts, body) = request.into_parts();
+    let accepted = accepted(&parts.headers)?;
+    let body = body::read(body).await?;
+    let write = Writing { server, asked, headers: &parts.headers, accepted, dry_run: dry_run(asked.query)? };
+    match (asked.target.subresource.as_str(), asked.verb) {
+        ("", "create") => write.create(body).await,
+        ("", "delete") => write.delete(body).await,
+        ("", "deletecollection") => write.delete_collection(body).await,
+        ("binding", "create") => write.bind(body).await,
+        ("eviction", "create") => write.evict(body).await,
+        (_, "update") => write.update(body).await,
+        (_, "patch") => write.patch(body).await,
+        _ => Err(Status::method_not_allowed().about("", "", "")),
+    }
+}
+
+/// `dryRun=All`
+fn dry_run(query: &Query) -> Result<bool, Status> {
+    let mut dry = false;
+    for value in query.all("dryRun").filter(|value| !value.is_empty()) {
+        if value != "All" {
+            return Err(Status::bad_request(format!("dryRun={value}: must be All")));
+        }
+        dry = true;
+    }
+    Ok(dry)
+}
+
+struct Writing<'a> {
+    server: &'a Arc<Server>,
+    asked: &'a Asked<'a>,
+    headers: &'a HeaderMap,
+    accepted: Accepted,
+    dry_run: bool,
+}
+
+impl<'a> Writing<'a> {
+    fn named(&self) -> Named<'a> {
+        let target = self.asked.target;
+        Named { resource: target.resource, namespace: &target.namespace, name: &target.name }
+    }
+
+    fn change(&self) -> Change<'a> {
+        let subresource = self.asked.target.subresource.as_str();
+        Change { who: self.asked.who, named: self.named(), subresource, dry_run: self.dry_run }
+    }
+
+    fn answer(&self, code: u16, found: Object, warnings: &[String]) -> Result<Response<Body>, Status> {
+        let is_scale = self.asked.target.subresource == "scale";
+        let shape = if is_scale { Shape::Plain } else { self.accepted.shape };
+        let accepted = Accepted { shape, ..self.accepted };
+        let mut response = object(self.asked.target.resource, code, found, accepted, self.asked.query)?;
+        warn(&mut response, warnings);
+        Ok(response)
+    }
+
+    async fn create(&self, body: Bytes) -> Result<Response<Body>, Status> {
+        let target = self.asked.target;
+        let (object, warnings) = body::object(target.resource, self.headers, self.asked.query, body)?;
+        let create = Create {
+            who: self.asked.who,
+            resource: target.resource,
+            namespace: &target.namespace,
+            dry_run: self.dry_run,
+        };
+        let created = self.server.registry().create(&create, object).await?;
+        self.answer(201, created, &warnings)
+    }
+
+    async fn update(&self, body: Bytes) -> Result<Response<Body>, Status> {
+        let (target, registry) = (self.asked.target, self.server.registry());
+        if target.subresource == "scale" {
+            let scale = scale_object(body::value(self.headers, body)?)?;
+            let updated = registry.change_scale(&self.change(), &|_| Ok(scale.clone())).await?;
+            return self.answer(200, updated, &[]);
+        }
+        let (object, warnings) = body::object(target.resource, self.headers, self.asked.query, body)?;
+        if !object.name().is_empty() && object.name() != target.name {
+            let (given, asked) = (object.name(), &target.name);
+            return Err(Status::bad_request(format!(
+                "the name of the object ({given}) does not match the name on the URL ({asked})"
+            )));
+        }
+        match registry.change(&self.change(), &|_| Ok(object.clone())).await {
+            Err(status) if status.code == 404 && creates_on_update(target.resource, &target.subresource) => {
+                let create = Create {
+                    who: self.asked.who,
+                    resource: target.resource,
+                    namespace: &target.namespace,
+                    dry_run: self.dry_run,
+                };
+                self.answer(201, registry.create(&create, object.clone()).await?, &warnings)
+            }
+            updated => self.answer(200, updated?, &warnings),
+        }
+    }
+
+    async fn patch(&self, body: Bytes) -> Result<Response<Body>, Status> {
+        let target = self.asked.target;
+        let kind = match content_type(self.headers).as_str() {
+            "application/json-patch+json" => PatchType::Json,
+            "application/merge-patch+json" => PatchType::Merge,
+            "application/strategic-merge-patch+json" => PatchType::Strategic,
+            "application/apply-patch+yaml" => {
+                let message = "server-side apply is not served by this version: apply without --server-side";
+                return Err(Status::new(415, "UnsupportedMediaType", message).about("", "", ""));
+            }
+            other => return Err(unsupported(other, PATCHES).about("", "", "")),
+        };
+        let patch: Value = serde_json::from_slice(&body)
+            .map_err(|error| Status::bad_request(format!("the patch is not valid JSON: {error}")))?;
+        let resource = target.resource;
+        let registry = self.server.registry();
+        if target.subresource == "scale" {
+            // A scale's fields are those of its object, as far as types go.
+            let change = |scale: &Object| api::patch(resource, kind, scale, &patch);
+            let patched = registry.change_scale(&self.change(), &change).await?;
+            return self.answer(200, patched, &[]);
+        }
+        let validation = FieldValidation::parse(self.asked.query)?;
+        let warnings = Mutex::new(Vec::new());
+        let change = |old: &Object| {
+            let mut patched = api::patch(resource, kind, old, &patch)?;
+            let faults = api::check(resource, &mut patched)?;
+            *warnings.lock().unwrap_or_else(PoisonError::into_inner) = validation.judge(faults)?;
+            Ok(patched)
+        };
+        let patched = registry.change(&self.change(), &change).await?;
+        self.answer(200, patched, &warnings.into_inner().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn delete_options(&self, body: Bytes) -> Result<DeleteOptions, Status> {
+        let query = self.asked.query;
+        let mut options = DeleteOptions { dry_run: self.dry_run, ..DeleteOptions::default() };
+        if let Some(seconds) = query.get("gracePeriodSeconds") {
+            let seconds = seconds.parse().map_err(|_| {
+                Status::bad_request(format!("gracePeriodSeconds={seconds}: must be a whole number"))
+            })?;
+            options.grace_seconds = Some(seconds);
+        }
+        if let Some(policy) = query.get("propagationPolicy") {
+            options.propagation = Some(propagation(policy)?);
+        }
+        if let Some(value) = body::value(self.headers, body)? {
+            options.parse(&value)?;
+        }
+        Ok(options)
+    }
+
+    async fn delete(&self, body: Bytes) -> Result<Response<Body>, Status> {
+        let named = self.named();
+        let options = self.delete_options(body)?;
+        let deleted = self.server.registry().delete(self.asked.who, &named, &options).await?;
+        if !deleted.gone || answers_deleted_object(named.resource) {
+            return self.answer(200, deleted.object, &[]);
+        }
+        let mut details =
+            json!({"name": named.name, "kind": named.resource.plural, "uid": deleted.object.uid()});
+        if !named.resource.group.is_empty() {
+            details["group"] = json!(named.resource.group);
+        }
+        Ok(json_answer(
+            200,
+            &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}),
+        ))
+    }
+
+    async fn delete_collection(&self, body: Bytes) -> Result<Response<Body>, Status> {
+        let options = self.delete_options(body)?;
+        let which = list_options(self.asked)?;
+        let (items, revision) =
+            self.server.registry().delete_collection(self.asked.who, &which, &options).await?;
+        list(self.asked.target.resource, &listing_of(items, revision), self.accepted, self.asked.query)
+    }
+
+    async fn bind(&self, body: Bytes) -> Result<Response<Body>, Status> {
+        let value = body::value(self.headers, body)?.unwrap_or_default();
+        let text = |path: &str| value.pointer(path).and_then(Value::as_str).filter(|text| !text.is_empty());
+        let Some(node) = text("/target/name") else {
+            let cause = api::Cause::required("target.name", "");
+            return Err(Status::invalid("", "Binding", &self.asked.target.name, vec![cause]));
+        };
+        if text("/target/kind").is_some_and(|kind| kind != "Node") {
+            return Err(Status::bad_request("the target of a binding must be a Node"));
+        }
+        let binding = Binding {
+            namespace: &self.asked.target.namespace,
+            pod: &self.asked.target.name,
+            uid: text("/metadata/uid"),
+            node,
+            dry_run: self.dry_run,
+        };
+        self.server.registry().bind(self.asked.who, &binding).await?;
+        Ok(done())
+    }
+
+    async fn evict(&self, body: Bytes) -> Result<Response<Body>, Status> {
+        let value = body::value(self.headers, body)?.unwrap_or_default();
+        let mut options = DeleteOptions { dry_run: self.dry_run, ..DeleteOptions::default() };
+        if let Some(given) = value.get("deleteOptions").filter(|given| given.is_object()) {
+            options.parse(given)?;
+        }
+        self.server.registry().delete(self.asked.who, &self.named(), &options).await?;
+        Ok(done())
+    }
+}
+
+/// 201 for a subresource that is created but isn't an object.
+fn done() -> Response<Body> {
+    json_answer(
+        201,
+        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
+    )
+}
+
+fn scale_object(value: Option<Value>) -> Result<Object, Status> {
+    let scale = value.and_then(Object::from_value).filter(|scale| scale.kind() == "Scale");
+    scale.ok_or_else(|| Status::bad_request("the body must be a Scale of autoscaling/v1"))
+}
+
+/// The resources whose delete answers with the object: upstream's `ReturnDeletedObject`.
+fn answers_deleted_object(resource: &api::Resource) -> bool {
+    matches!((resource.group, resource.plural), ("", "pods" | "services" | "serviceaccounts"))
+        || resource.plural == "namespaces" && resource.group.is_empty()
+}
+
+/// The resources that a PUT makes where they are not: upstream's `AllowCreateOnUpdate`.
+fn creates_on_update(resource: &api::Resource, subresource: &str) -> bool {
+    subresource.is_empty()
+        && matches!(
+            (resource.group, resource.plural),
+            ("", "endpoints" | "events" | "services") | ("coordination.k8s.io", "leases")
+        )
+}

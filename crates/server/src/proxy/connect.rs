@@ -1,0 +1,70 @@
+//! One request over one connection to a backend.
+
+use std::io;
+use std::time::Duration;
+
+use http::{Request, Response, Uri};
+use http_body_util::BodyExt;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+
+use super::headers::{strip_hop_by_hop, to_backend};
+use crate::http::Body;
+
+/// How long a connection to a pod or an agent may take.
+pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+
+/// Why a backend gave no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BackendError {
+    /// No connection.
+    #[error("no connection: {0}")]
+    Connect(#[from] io::Error),
+    /// The connection broke before the head of an answer.
+    #[error("the connection broke: {0}")]
+    Broken(#[from] hyper::Error),
+    /// The path can't be sent.
+    #[error("the path can't be sent: {0}")]
+    Path(#[from] http::uri::InvalidUri),
+}
+
+/// Connects to an address.
+pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, io::Error> {
+    let connected = tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect((host, port))).await;
+    let stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+/// Makes a client's request one for the backend: the path behind `proxy`, and headers for `host`.
+pub(super) fn rewrite(parts: &mut http::request::Parts, rest: &str, host: &str) -> Result<(), BackendError> {
+    let path = if rest.is_empty() { "/" } else { rest };
+    let uri: Uri = match parts.uri.query() {
+        Some(query) => format!("{path}?{query}").parse()?,
+        None => path.parse()?,
+    };
+    let original = std::mem::replace(&mut parts.uri, uri);
+    parts.version = http::Version::HTTP_11;
+    parts.extensions.clear();
+    to_backend(&mut parts.headers, &original, host);
+    Ok(())
+}
+
+/// Sends a request over a connection of its own and waits for the head of the answer; the body streams.
+pub(super) async fn send<S>(stream: S, request: Request<Body>) -> Result<Response<Body>, BackendError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    // The connection lives for as long as the answer's body is read.
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(%error, "a proxied connection broke");
+        }
+    });
+    let mut response = sender.send_request(request).await?;
+    strip_hop_by_hop(response.headers_mut());
+    Ok(response.map(|body| body.boxed_unsync()))
+}

@@ -1,0 +1,111 @@
+//! Ways through the API to what runs in the cluster: pods, services, logs.
+
+mod connect;
+mod headers;
+mod logs;
+mod pod;
+mod service;
+mod tls;
+
+use std::io;
+use std::sync::Arc;
+
+use api::Status;
+use futures::future::BoxFuture;
+use http::{HeaderValue, Request, Response, StatusCode};
+use tokio::net::TcpStream;
+
+use crate::http::Body;
+use crate::http::response::full;
+use crate::http::serve::Asked;
+use crate::server::Server;
+
+pub(crate) use logs::logs;
+
+/// The way to what stands behind services, and who is believed to be silent.
+pub trait Backends: Send + Sync + 'static {
+    /// Connects to a ready endpoint of a service's port (its name or number), trying one after the other.
+    fn connect<'a>(
+        &'a self,
+        namespace: &'a str,
+        service: &'a str,
+        port: &'a str,
+    ) -> BoxFuture<'a, Result<TcpStream, io::Error>>;
+
+    /// Whether a host is believed to be silent: it isn't worth a connection.
+    fn is_silent(&self, node: &str) -> bool;
+}
+
+/// Answers `pods/NAME/proxy` and `services/NAME/proxy`.
+pub(crate) async fn forward(
+    server: &Arc<Server>,
+    asked: &Asked<'_>,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
+    // Relative links need a slash at the end.
+    if asked.target.rest.is_empty() && matches!(request.method().as_str(), "GET" | "HEAD") {
+        let mut location = format!("{}/", request.uri().path());
+        if let Some(query) = request.uri().query() {
+            location = format!("{location}?{query}");
+        }
+        let mut response = Response::new(full(""));
+        *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+        if let Ok(location) = HeaderValue::from_str(&location) {
+            response.headers_mut().insert(http::header::LOCATION, location);
+        }
+        return Ok(response);
+    }
+    match (asked.target.resource.group, asked.target.resource.plural) {
+        ("", "pods") => pod::forward(server, asked, request).await,
+        ("", "services") => service::forward(server, asked, request).await,
+        _ => Err(Status::method_not_allowed().about("", "", "")),
+    }
+}
+
+/// `[SCHEME:]NAME[:PORT]`, as a proxy's name is written.
+#[derive(Debug, PartialEq, Eq)]
+struct Authority<'a> {
+    https: bool,
+    name: &'a str,
+    port: &'a str,
+}
+
+impl<'a> Authority<'a> {
+    fn parse(text: &'a str) -> Result<Self, Status> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let (scheme, name, port) = match parts.as_slice() {
+            [name] => ("", *name, ""),
+            [name, port] => ("", *name, *port),
+            [scheme, name, port] => (*scheme, *name, *port),
+            _ => ("?", "", ""),
+        };
+        if !matches!(scheme, "" | "http" | "https") || name.is_empty() {
+            return Err(Status::bad_request(format!(
+                "invalid proxy name {text:?}: write [https:]NAME[:PORT]"
+            )));
+        }
+        Ok(Authority { https: scheme == "https", name, port })
+    }
+}
+
+/// 503: what stands behind can't be reached.
+fn unreachable_backend(why: impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("error trying to reach service: {why}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_may_have_a_scheme_and_a_port() {
+        let parsed = |text| Authority::parse(text).map(|a| (a.https, a.name, a.port)).ok();
+        assert_eq!(parsed("a"), Some((false, "a", "")));
+        assert_eq!(parsed("a:web"), Some((false, "a", "web")));
+        assert_eq!(parsed("https:a:443"), Some((true, "a", "443")));
+        assert_eq!(parsed("https:a:"), Some((true, "a", "")));
+        for wrong in ["", ":80", "ftp:a:1", "a:b:c:d"] {
+            assert_eq!(parsed(wrong), None, "{wrong}");
+        }
+    }
+}

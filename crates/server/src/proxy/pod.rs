@@ -1,0 +1,66 @@
+//! `pods/[https:]NAME[:PORT]/proxy`: straight to a pod.
+
+use std::sync::Arc;
+
+use api::{Object, Status};
+use http::{Request, Response};
+use serde_json::Value;
+
+use super::connect::{connect, rewrite, send};
+use super::{Authority, tls, unreachable_backend};
+use crate::http::Body;
+use crate::http::serve::Asked;
+use crate::registry::{Freshness, Named, load};
+use crate::server::Server;
+
+pub(super) async fn forward(
+    server: &Arc<Server>,
+    asked: &Asked<'_>,
+    request: Request<Body>,
+) -> Result<Response<Body>, Status> {
+    let target = asked.target;
+    let authority = Authority::parse(&target.name)?;
+    let named = Named { resource: target.resource, namespace: &target.namespace, name: authority.name };
+    let pod = load(&*server.registry().get(&named, Freshness::Any).await?)?;
+    let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    if server.backends().is_silent(text("/spec/nodeName")) {
+        return Err(unreachable_backend(format!("the host {} of the pod is silent", text("/spec/nodeName"))));
+    }
+    let ip = text("/status/podIP");
+    if ip.is_empty() {
+        return Err(Status::bad_request("address not allowed: the pod has no address yet"));
+    }
+    let port = port_of(&pod, authority.port)?;
+    let (mut parts, body) = request.into_parts();
+    let host = format!("{ip}:{port}");
+    rewrite(&mut parts, &target.rest, &host).map_err(unreachable_backend)?;
+    let request = Request::from_parts(parts, body);
+    let stream = connect(ip, port).await.map_err(unreachable_backend)?;
+    let answer = if authority.https {
+        send(tls::encrypt(stream, ip).await.map_err(unreachable_backend)?, request).await
+    } else {
+        send(stream, request).await
+    };
+    answer.map_err(unreachable_backend)
+}
+
+/// The port asked for, by number or by name; without one, the pod's first.
+fn port_of(pod: &Object, asked: &str) -> Result<u16, Status> {
+    if let Ok(number) = asked.parse::<u16>()
+        && number > 0
+    {
+        return Ok(number);
+    }
+    let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
+    let mut ports = containers.into_iter().flatten().filter_map(|c| c.get("ports")?.as_array()).flatten();
+    let found = match asked {
+        "" => ports.next(),
+        name => ports.find(|port| port.get("name").and_then(Value::as_str) == Some(name)),
+    };
+    let number = found.and_then(|port| port.get("containerPort")).and_then(Value::as_u64);
+    match number.and_then(|number| u16::try_from(number).ok()) {
+        Some(number) => Ok(number),
+        None if asked.is_empty() => Ok(80),
+        None => Err(Status::unavailable(format!("the pod has no port {asked:?}"))),
+    }
+}

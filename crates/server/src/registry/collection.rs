@@ -1,0 +1,32 @@
+//! Deleting all objects of a list.
+
+use std::sync::Arc;
+
+use api::Status;
+use store::KeyValue;
+
+use super::{DeleteOptions, ListOptions, Named, Registry};
+use crate::http::Identity;
+
+impl Registry {
+    /// Deletes what the list holds; the answer is the objects as they were.
+    pub(crate) async fn delete_collection(
+        &self,
+        who: &Identity,
+        list: &ListOptions<'_>,
+        options: &DeleteOptions,
+    ) -> Result<(Vec<Arc<KeyValue>>, u64), Status> {
+        let listing = self.list(list).await?;
+        for kv in &listing.items {
+            let Some(place) = objects::parse(&kv.key) else { continue };
+            let named = Named { resource: list.resource, namespace: place.namespace, name: place.name };
+            match self.delete(who, &named, options).await {
+                Ok(_) => {}
+                // Somebody else was faster.
+                Err(status) if status.code == 404 => {}
+                Err(status) => return Err(status),
+            }
+        }
+        Ok((listing.items, listing.revision))
+    }
+}

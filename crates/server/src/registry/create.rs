@@ -1,0 +1,170 @@
+//! Creating an object.
+
+use std::sync::Arc;
+
+use api::{Cause, Object, Status};
+use bytes::Bytes;
+use serde_json::Value;
+use store::{Compare, Condition, State};
+
+use super::commit::Claims;
+use super::read::Freshness;
+use super::{Named, Registry};
+use crate::admission;
+use crate::clock;
+use crate::http::Identity;
+
+/// How often a generated name is tried anew.
+const NAME_ATTEMPTS: usize = 8;
+/// How often a write is tried again after something changed in between.
+pub(super) const ATTEMPTS: usize = 32;
+
+/// A request to create.
+pub(crate) struct Create<'a> {
+    pub(crate) who: &'a Identity,
+    pub(crate) resource: &'static api::Resource,
+    /// The namespace of the path, empty for cluster-scoped resources.
+    pub(crate) namespace: &'a str,
+    pub(crate) dry_run: bool,
+}
+
+impl Registry {
+    /// Creates an object; the answer is the object as it is stored.
+    pub(crate) async fn create(&self, create: &Create<'_>, mut object: Object) -> Result<Object, Status> {
+        fit(create, &mut object)?;
+        let generated = object.name().is_empty() && !generate_name(&object).is_empty();
+        let mut names = 0;
+        for attempt in 0..ATTEMPTS {
+            // What this member knows is nearly always enough: the transaction compares.
+            let freshness = if attempt == 0 { Freshness::Any } else { Freshness::Newest };
+            let state = self.state(freshness).await?;
+            let mut object = object.clone();
+            if generated {
+                object.set_meta("name", api::generate_name(generate_name(&object), clock::random));
+            }
+            let namespace = match self.check_namespace(create, &object, &state) {
+                Ok(condition) => condition,
+                Err(_) if attempt == 0 => continue,
+                Err(status) => return Err(status),
+            };
+            let claims = match self.prepare(create, &mut object, &state) {
+                Ok(claims) => claims,
+                // What is missing here may exist elsewhere already.
+                Err(status) if attempt == 0 && status.code == 403 => continue,
+                Err(status) => return Err(status),
+            };
+            let name = object.name().to_owned();
+            let named = Named { resource: create.resource, namespace: create.namespace, name: &name };
+            if state.get(named.key().as_bytes()).is_some() {
+                if generated && names < NAME_ATTEMPTS {
+                    names += 1;
+                    continue;
+                }
+                if attempt > 0 {
+                    return Err(named.already_exists());
+                }
+                continue;
+            }
+            if create.dry_run {
+                return Ok(object);
+            }
+            let mut claims = claims;
+            claims.conditions.extend(namespace);
+            if let Some(revision) = self.commit(&named, 0, Some(&object), claims).await? {
+                object.set_meta("resourceVersion", revision.to_string());
+                return Ok(object);
+            }
+        }
+        Err(too_busy())
+    }
+
+    /// The namespace must exist and not be going away, until the write is done.
+    fn check_namespace(
+        &self,
+        create: &Create<'_>,
+        object: &Object,
+        state: &State,
+    ) -> Result<Option<Condition>, Status> {
+        if !create.resource.namespaced {
+            return Ok(None);
+        }
+        let key = objects::key("", "namespaces", "", create.namespace);
+        let kv =
+            state.get(key.as_bytes()).ok_or_else(|| Status::not_found("", "namespaces", create.namespace))?;
+        let namespace = super::load(kv)?;
+        if namespace.deletion_timestamp().is_some() {
+            let name = if object.name().is_empty() { generate_name(object) } else { object.name() };
+            let named = Named { resource: create.resource, namespace: create.namespace, name };
+            let why = format!(
+                "unable to create new content in namespace {} because it is being terminated",
+                create.namespace
+            );
+            let mut status = named.forbidden(&why);
+            if let Some(details) = &mut status.details {
+                details.causes.push(Cause {
+                    reason: "NamespaceTerminating".into(),
+                    message: format!("namespace {} is being terminated", create.namespace),
+                    field: "metadata.namespace".into(),
+                });
+            }
+            return Err(status);
+        }
+        Ok(Some(Condition::ModRevision(Bytes::from(key), Compare::Equal, kv.mod_revision)))
+    }
+
+    /// Defaults, admission, validation and allocation.
+    fn prepare(
+        &self,
+        create: &Create<'_>,
+        object: &mut Object,
+        state: &Arc<State>,
+    ) -> Result<Claims, Status> {
+        let resource = create.resource;
+        object.set_meta("uid", clock::uid());
+        object.set_meta("creationTimestamp", clock::text(clock::now()));
+        api::set_defaults(resource, object);
+        api::prepare_create(resource, object);
+        admission::on_create(create, object, state)?;
+        let causes = api::validate_create(resource, object);
+        if !causes.is_empty() {
+            return Err(Status::invalid(resource.group, resource.kind, object.name(), causes));
+        }
+        admission::allocate(&self.services, resource, object, None, state)
+    }
+}
+
+/// Makes the object fit the path that it was sent to.
+fn fit(create: &Create<'_>, object: &mut Object) -> Result<(), Status> {
+    if !object.resource_version().is_empty() {
+        return Err(Status::new(500, "", "resourceVersion should not be set on objects to be created"));
+    }
+    fit_namespace(create.resource, create.namespace, object)
+}
+
+/// The namespace in the object must be the path's, or not there.
+pub(super) fn fit_namespace(
+    resource: &api::Resource,
+    namespace: &str,
+    object: &mut Object,
+) -> Result<(), Status> {
+    let given = object.namespace();
+    if given.is_empty() && resource.namespaced {
+        object.set_meta("namespace", namespace);
+    } else if given != namespace {
+        let message = "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Status::bad_request(message));
+    }
+    if !resource.namespaced {
+        object.remove_meta("namespace");
+    }
+    Ok(())
+}
+
+fn generate_name(object: &Object) -> &str {
+    object.meta("generateName").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// 409 after many attempts: somebody else always was faster.
+pub(super) fn too_busy() -> Status {
+    Status::new(409, "Conflict", "the object or what it needs kept changing; try again")
+}

@@ -1,0 +1,327 @@
+//! Deleting an object: preconditions, grace, finalizers, and what is left to the collector of garbage.
+//!
+//! Follows `BeforeDelete` and `Store.Delete` of `k8s.io/apiserver/pkg/registry`.
+
+use api::{Cause, Object, Status};
+use jiff::{SignedDuration, Timestamp};
+use objects::Propagation;
+use serde_json::Value;
+
+use super::create::{ATTEMPTS, too_busy};
+use super::read::Freshness;
+use super::update::is_finished;
+use super::{Named, Registry, load, namespace};
+use crate::admission;
+use crate::clock;
+use crate::http::Identity;
+
+const ORPHAN: &str = "orphan";
+const FOREGROUND: &str = "foregroundDeletion";
+/// A pod's grace if its spec says none.
+const POD_GRACE_SECONDS: i64 = 30;
+
+/// `DeleteOptions` of meta/v1.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct DeleteOptions {
+    pub(crate) uid: Option<String>,
+    pub(crate) resource_version: Option<String>,
+    pub(crate) grace_seconds: Option<i64>,
+    pub(crate) propagation: Option<Propagation>,
+    pub(crate) dry_run: bool,
+}
+
+/// What a delete came to.
+#[derive(Debug)]
+pub(crate) struct Deleted {
+    /// The object as it is now, or was when it went.
+    pub(crate) object: Object,
+    /// Whether it is gone.
+    pub(crate) gone: bool,
+}
+
+impl DeleteOptions {
+    /// Reads the options of a body.
+    pub(crate) fn parse(&mut self, body: &Value) -> Result<(), Status> {
+        let kind = body.get("kind").and_then(Value::as_str).unwrap_or("DeleteOptions");
+        if kind != "DeleteOptions" {
+            return Err(Status::bad_request(format!(
+                "the body of a delete must be DeleteOptions, not {kind}"
+            )));
+        }
+        if let Some(grace) = body.get("gracePeriodSeconds").and_then(Value::as_i64) {
+            self.grace_seconds = Some(grace);
+        }
+        if let Some(policy) = body.get("propagationPolicy").and_then(Value::as_str) {
+            self.propagation = Some(propagation(policy)?);
+        } else if let Some(orphan) = body.get("orphanDependents").and_then(Value::as_bool) {
+            self.propagation = Some(if orphan { Propagation::Orphan } else { Propagation::Background });
+        }
+        let text = |field: &str| body.pointer(field).and_then(Value::as_str).map(str::to_owned);
+        self.uid = text("/preconditions/uid");
+        self.resource_version = text("/preconditions/resourceVersion");
+        if let Some(list) = body.get("dryRun").and_then(Value::as_array) {
+            self.dry_run |= !list.is_empty();
+        }
+        Ok(())
+    }
+}
+
+/// The propagation policy of that name.
+pub(crate) fn propagation(policy: &str) -> Result<Propagation, Status> {
+    match policy {
+        "Orphan" => Ok(Propagation::Orphan),
+        "Background" => Ok(Propagation::Background),
+        "Foreground" => Ok(Propagation::Foreground),
+        other => {
+            let cause = Cause {
+                reason: "FieldValueNotSupported".into(),
+                message: format!(
+                    "Unsupported value: {other:?}: supported values: \"Foreground\", \"Background\", \"Orphan\", \"nil\""
+                ),
+                field: "propagationPolicy".into(),
+            };
+            Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]))
+        }
+    }
+}
+
+/// What a delete makes of an object.
+#[derive(Debug, PartialEq)]
+enum Verdict {
+    /// It goes now.
+    Remove(Object),
+    /// It stays until finalizers and grace are over.
+    Keep(Object),
+    /// Nothing changes: it is going already.
+    Unchanged,
+}
+
+impl Registry {
+    /// Deletes an object, or marks it so.
+    pub(crate) async fn delete(
+        &self,
+        who: &Identity,
+        named: &Named<'_>,
+        options: &DeleteOptions,
+    ) -> Result<Deleted, Status> {
+        for attempt in 0..ATTEMPTS {
+            let newest = attempt > 0;
+            let freshness = if newest { Freshness::Newest } else { Freshness::Any };
+            match self.try_delete(who, named, options, freshness).await {
+                Ok(Some(deleted)) => return Ok(deleted),
+                Ok(None) => {}
+                Err(status) if newest || status.code >= 500 => return Err(status),
+                Err(_) => {}
+            }
+        }
+        Err(too_busy())
+    }
+
+    async fn try_delete(
+        &self,
+        who: &Identity,
+        named: &Named<'_>,
+        options: &DeleteOptions,
+        freshness: Freshness,
+    ) -> Result<Option<Deleted>, Status> {
+        let state = self.state(freshness).await?;
+        let kv = state.get(named.key().as_bytes()).ok_or_else(|| named.not_found())?;
+        let old = load(kv)?;
+        admission::on_delete(who, named, &old)?;
+        check_preconditions(named, options, &old)?;
+        let (object, gone) = match decide(&old, options, clock::now()) {
+            Verdict::Unchanged => {
+                let deleted = Deleted { object: old, gone: false };
+                return Ok((freshness != Freshness::Any).then_some(deleted));
+            }
+            Verdict::Keep(object) => (object, false),
+            Verdict::Remove(object) => (object, true),
+        };
+        if options.dry_run {
+            return Ok(Some(Deleted { object, gone }));
+        }
+        let claims = if gone { admission::release(named.resource, &old) } else { Default::default() };
+        let written = (!gone).then_some(&object);
+        let revision = self.commit(named, kv.mod_revision, written, claims).await?;
+        Ok(revision.map(|revision| {
+            let mut object = object;
+            if !gone {
+                object.set_meta("resourceVersion", revision.to_string());
+            }
+            Deleted { object, gone }
+        }))
+    }
+}
+
+fn check_preconditions(named: &Named<'_>, options: &DeleteOptions, object: &Object) -> Result<(), Status> {
+    if let Some(uid) = &options.uid
+        && uid != object.uid()
+    {
+        let why = format!("UID in precondition: {uid}, UID in object meta: {}", object.uid());
+        return Err(named.precondition_failed(&why));
+    }
+    if let Some(version) = &options.resource_version
+        && version != object.resource_version()
+    {
+        let why = format!(
+            "ResourceVersion in precondition: {version}, ResourceVersion in object meta: {}",
+            object.resource_version()
+        );
+        return Err(named.precondition_failed(&why));
+    }
+    Ok(())
+}
+
+/// What deleting `old` at `now` makes of it.
+fn decide(old: &Object, options: &DeleteOptions, now: Timestamp) -> Verdict {
+    let mut object = old.clone();
+    set_finalizers(&mut object, options.propagation);
+    let going = old.deletion_timestamp().is_some();
+
+    if old.kind() == "Pod" {
+        if going {
+            shorten(&mut object, options.grace_seconds);
+        } else {
+            let grace = pod_grace(old, options.grace_seconds);
+            mark(&mut object, now, grace);
+        }
+    } else if old.kind() == "Namespace" {
+        if !going {
+            object.set_meta("deletionTimestamp", clock::text(now));
+            namespace::terminate(&mut object);
+        }
+    } else if !object.finalizers().is_empty() && !going {
+        mark(&mut object, now, 0);
+    }
+
+    let waits =
+        !object.finalizers().is_empty() || (object.deletion_timestamp().is_some() && !is_finished(&object));
+    if !waits {
+        Verdict::Remove(object)
+    } else if object == *old {
+        Verdict::Unchanged
+    } else {
+        Verdict::Keep(object)
+    }
+}
+
+/// The finalizers that leave dependents to the collector of garbage, as the policy asks; without one, as
+/// they are.
+fn set_finalizers(object: &mut Object, propagation: Option<Propagation>) {
+    let Some(propagation) = propagation else { return };
+    let mut finalizers: Vec<String> = object
+        .finalizers()
+        .into_iter()
+        .filter(|f| !matches!(*f, ORPHAN | FOREGROUND))
+        .map(str::to_owned)
+        .collect();
+    match propagation {
+        Propagation::Orphan => finalizers.push(ORPHAN.to_owned()),
+        Propagation::Foreground => finalizers.push(FOREGROUND.to_owned()),
+        Propagation::Background => {}
+    }
+    if finalizers.is_empty() {
+        object.remove_meta("finalizers");
+    } else {
+        object.set_meta("finalizers", finalizers);
+    }
+}
+
+/// Seconds that a pod gets: none if nothing of it can be running.
+fn pod_grace(pod: &Object, asked: Option<i64>) -> i64 {
+    let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default();
+    if text("/spec/nodeName").is_empty() || matches!(text("/status/phase"), "Failed" | "Succeeded") {
+        return 0;
+    }
+    let own = pod.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);
+    match asked.or(own).unwrap_or(POD_GRACE_SECONDS) {
+        grace if grace < 0 => 1,
+        grace => grace,
+    }
+}
+
+/// Marks an object as being deleted, to be gone after `grace` seconds.
+fn mark(object: &mut Object, now: Timestamp, grace: i64) {
+    let at = now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);
+    object.set_meta("deletionTimestamp", clock::text(at));
+    object.set_meta("deletionGracePeriodSeconds", grace);
+    if let Some(generation) = object.meta("generation").and_then(Value::as_i64).filter(|g| *g > 0) {
+        object.set_meta("generation", generation + 1);
+    }
+}
+
+/// An object that is being deleted can only go sooner.
+fn shorten(object: &mut Object, asked: Option<i64>) {
+    let Some(current) = object.meta("deletionGracePeriodSeconds").and_then(Value::as_i64) else { return };
+    let Some(asked) = asked.map(|grace| if grace < 0 { 1 } else { grace }).filter(|grace| *grace < current)
+    else {
+        return;
+    };
+    let at = object.deletion_timestamp().and_then(|text| text.parse::<Timestamp>().ok());
+    if let Some(at) = at.and_then(|at| at.checked_sub(SignedDuration::from_secs(current - asked)).ok()) {
+        object.set_meta("deletionTimestamp", clock::text(at));
+    }
+    object.set_meta("deletionGracePeriodSeconds", asked);
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn pod(node: &str, grace: Option<i64>) -> Object {
+        let mut metadata = json!({"name": "p", "generation": 1});
+        if let Some(grace) = grace {
+            metadata["deletionTimestamp"] = json!("2026-01-01T00:00:30Z");
+            metadata["deletionGracePeriodSeconds"] = json!(grace);
+        }
+        let value = json!({"kind": "Pod", "apiVersion": "v1", "metadata": metadata,
+            "spec": {"nodeName": node, "terminationGracePeriodSeconds": 30}});
+        Object::from_value(value).unwrap()
+    }
+
+    fn seconds(grace: i64) -> DeleteOptions {
+        DeleteOptions { grace_seconds: Some(grace), ..DeleteOptions::default() }
+    }
+
+    #[test]
+    fn a_pod_stays_for_its_grace_and_can_only_go_sooner() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let kept = |verdict| match verdict {
+            Verdict::Keep(object) => (
+                object.deletion_timestamp().unwrap().to_owned(),
+                object.meta("deletionGracePeriodSeconds").cloned().unwrap(),
+            ),
+            other => panic!("{other:?}"),
+        };
+        let options = DeleteOptions::default();
+        assert!(matches!(decide(&pod("", None), &options, now), Verdict::Remove(_)), "not bound");
+        assert_eq!(kept(decide(&pod("n1", None), &options, now)), ("2026-01-01T00:00:30Z".into(), json!(30)));
+        assert_eq!(
+            kept(decide(&pod("n1", None), &seconds(5), now)),
+            ("2026-01-01T00:00:05Z".into(), json!(5))
+        );
+        assert_eq!(decide(&pod("n1", Some(30)), &options, now), Verdict::Unchanged);
+        assert_eq!(decide(&pod("n1", Some(30)), &seconds(60), now), Verdict::Unchanged);
+        assert_eq!(
+            kept(decide(&pod("n1", Some(30)), &seconds(10), now)),
+            ("2026-01-01T00:00:10Z".into(), json!(10))
+        );
+        assert!(matches!(decide(&pod("n1", Some(30)), &seconds(0), now), Verdict::Remove(_)));
+    }
+
+    #[test]
+    fn a_namespace_stays_until_its_own_finalizers_are_gone() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let mut namespace = Object::from_value(json!({"kind": "Namespace", "apiVersion": "v1",
+            "metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}}))
+        .unwrap();
+        let options = DeleteOptions::default();
+        let Verdict::Keep(kept) = decide(&namespace, &options, now) else { panic!() };
+        assert_eq!(kept.pointer("/status/phase"), Some(&json!("Terminating")));
+        assert_eq!(decide(&kept, &options, now), Verdict::Unchanged);
+        namespace.0.insert("spec".into(), json!({}));
+        assert!(matches!(decide(&namespace, &options, now), Verdict::Remove(_)));
+    }
+}

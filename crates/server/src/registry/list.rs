@@ -1,0 +1,159 @@
+//! Lists: consistent, in pages, of any revision that the history still holds.
+
+use std::sync::Arc;
+
+use api::{Cause, Resource, Status};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use store::{KeyRange, KeyValue, Revision, State};
+
+use super::commit::read_failed;
+use super::read::Freshness;
+use super::{Registry, Selection};
+
+/// `resourceVersionMatch`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Match {
+    Exact,
+    NotOlderThan,
+}
+
+impl Match {
+    pub(crate) fn parse(text: Option<&str>) -> Result<Option<Self>, Status> {
+        match text {
+            None => Ok(None),
+            Some("Exact") => Ok(Some(Match::Exact)),
+            Some("NotOlderThan") => Ok(Some(Match::NotOlderThan)),
+            Some(other) => Err(wrong_option(
+                "FieldValueNotSupported",
+                format!("Unsupported value: {other:?}: supported values: \"Exact\", \"NotOlderThan\""),
+            )),
+        }
+    }
+}
+
+/// 422 about `resourceVersionMatch`.
+pub(super) fn wrong_option(reason: &str, message: String) -> Status {
+    let cause = Cause { reason: reason.into(), message, field: "resourceVersionMatch".into() };
+    Status::invalid("meta.k8s.io", "ListOptions", "", vec![cause])
+}
+
+/// What to list.
+#[derive(Debug)]
+pub(crate) struct ListOptions<'a> {
+    pub(crate) resource: &'static Resource,
+    /// Empty for all namespaces.
+    pub(crate) namespace: &'a str,
+    pub(crate) selection: Selection,
+    /// At most so many, 0 for all.
+    pub(crate) limit: u64,
+    pub(crate) continued: Option<&'a str>,
+    pub(crate) resource_version: Option<&'a str>,
+    pub(crate) matching: Option<Match>,
+}
+
+/// A page of a list.
+#[derive(Debug)]
+pub(crate) struct Listing {
+    pub(crate) revision: Revision,
+    pub(crate) items: Vec<Arc<KeyValue>>,
+    /// Where the next page starts, if there is one.
+    pub(crate) continues: Option<String>,
+    /// How many more there are, where that is known.
+    pub(crate) remaining: Option<u64>,
+}
+
+/// A `continue` token.
+#[derive(Serialize, Deserialize)]
+struct Token {
+    v: String,
+    rv: Revision,
+    start: String,
+}
+
+const TOKEN_VERSION: &str = "holdfast/v1";
+
+impl Registry {
+    pub(crate) async fn list(&self, options: &ListOptions<'_>) -> Result<Listing, Status> {
+        let resource = options.resource;
+        let prefix = objects::namespace_prefix(resource.group, resource.plural, options.namespace);
+        let mut range = range_of(options, &prefix);
+        let state = match options.continued {
+            Some(token) => {
+                let token = read_token(token)?;
+                if options.resource_version.is_some_and(|version| version != "0") {
+                    return Err(Status::bad_request(
+                        "specifying resource version is not allowed when using continue",
+                    ));
+                }
+                range.start = Bytes::from(prefix.clone() + &token.start);
+                self.state_at(token.rv).await?
+            }
+            None => self.state_for(options).await?,
+        };
+        // As upstream: a list from what is known here ignores the limit.
+        let limit = if options.resource_version == Some("0") { 0 } else { options.limit };
+        let mut matching = state.range(&range).filter(|kv| options.selection.matches_stored(kv));
+        let wanted = if limit == 0 { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) };
+        let items: Vec<Arc<KeyValue>> = matching.by_ref().take(wanted).cloned().collect();
+        let mut listing = Listing { revision: state.revision(), items, continues: None, remaining: None };
+        if let Some(next) = matching.next() {
+            let start = String::from_utf8_lossy(&next.key[prefix.len()..]).into_owned();
+            listing.continues = Some(write_token(state.revision(), start)?);
+            let all = options.selection.is_everything();
+            listing.remaining = all.then(|| 1 + matching.count() as u64);
+        }
+        Ok(listing)
+    }
+
+    async fn state_for(&self, options: &ListOptions<'_>) -> Result<Arc<State>, Status> {
+        let freshness = Freshness::parse(options.resource_version)
+            .map_err(|status| Status::bad_request(format!("resourceVersion: {status}")))?;
+        match (freshness, options.matching) {
+            (Freshness::Newest, Some(_)) => Err(wrong_option(
+                "FieldValueForbidden",
+                "Forbidden: resourceVersionMatch is forbidden unless resourceVersion is provided".into(),
+            )),
+            (Freshness::Any, Some(Match::Exact)) => Err(wrong_option(
+                "FieldValueForbidden",
+                "Forbidden: resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"".into(),
+            )),
+            (Freshness::AtLeast(revision), Some(Match::Exact)) => self.state_at(revision).await,
+            // A page of a revision without a match is exact, for clients from before there was a choice.
+            (Freshness::AtLeast(revision), None) if options.limit > 0 => self.state_at(revision).await,
+            (freshness, _) => self.state(freshness).await,
+        }
+    }
+
+    async fn state_at(&self, revision: Revision) -> Result<Arc<State>, Status> {
+        let state = self.state(Freshness::AtLeast(revision)).await?;
+        if state.revision() == revision {
+            return Ok(state);
+        }
+        state.at(revision).map(Arc::new).map_err(read_failed)
+    }
+}
+
+/// The keys that can match: one where the selection names it.
+fn range_of(options: &ListOptions<'_>, prefix: &str) -> KeyRange {
+    match options.selection.name() {
+        Some(name) if !options.resource.namespaced || !options.namespace.is_empty() => {
+            KeyRange::key(format!("{prefix}{name}"))
+        }
+        _ => KeyRange::prefix(prefix.to_owned()),
+    }
+}
+
+fn read_token(token: &str) -> Result<Token, Status> {
+    let wrong = || Status::bad_request("continue key is not valid");
+    let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| wrong())?;
+    let token: Token = serde_json::from_slice(&bytes).map_err(|_| wrong())?;
+    if token.v == TOKEN_VERSION { Ok(token) } else { Err(wrong()) }
+}
+
+fn write_token(rv: Revision, start: String) -> Result<String, Status> {
+    let token = Token { v: TOKEN_VERSION.into(), rv, start };
+    Ok(URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).map_err(Status::internal)?))
+}

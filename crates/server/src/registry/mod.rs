@@ -1,0 +1,57 @@
+//! The objects as the API keeps them: create, read, change, delete, list and watch, for requests from outside
+//! and for the parts of this process alike.
+
+mod binding;
+mod collection;
+mod commit;
+mod create;
+mod delete;
+mod list;
+mod named;
+mod namespace;
+mod read;
+mod scale;
+mod selection;
+mod stored;
+mod update;
+mod watch;
+mod writer;
+
+use std::sync::Arc;
+
+use store::Store;
+
+use crate::admission::ServiceRange;
+
+pub(crate) use binding::Binding;
+pub(crate) use commit::Claims;
+pub(crate) use create::Create;
+pub(crate) use delete::{DeleteOptions, propagation};
+pub(crate) use list::{ListOptions, Listing, Match};
+pub(crate) use named::Named;
+pub(crate) use read::Freshness;
+pub(crate) use selection::Selection;
+pub(crate) use stored::{list_item, load, stamped_at};
+pub(crate) use update::Change;
+pub(crate) use watch::{Watch, WatchEvent, WatchOptions};
+
+/// Reads and changes objects in the store.
+pub(crate) struct Registry {
+    store: Arc<dyn Store>,
+    services: ServiceRange,
+}
+
+impl Registry {
+    pub(crate) fn new(store: Arc<dyn Store>, services: ServiceRange) -> Self {
+        Registry { store, services }
+    }
+
+    /// The API's own address as a service.
+    pub(crate) fn first_service_address(&self) -> std::net::Ipv4Addr {
+        self.services.first()
+    }
+
+    pub(crate) fn store(&self) -> &Arc<dyn Store> {
+        &self.store
+    }
+}

@@ -1,0 +1,40 @@
+//! One object of one resource, named.
+
+use api::{Resource, Status};
+
+/// Which object.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Named<'a> {
+    pub(crate) resource: &'static Resource,
+    /// Empty for cluster-scoped resources.
+    pub(crate) namespace: &'a str,
+    pub(crate) name: &'a str,
+}
+
+impl Named<'_> {
+    pub(crate) fn key(&self) -> String {
+        objects::key(self.resource.group, self.resource.plural, self.namespace, self.name)
+    }
+
+    pub(crate) fn not_found(&self) -> Status {
+        Status::not_found(self.resource.group, self.resource.plural, self.name)
+    }
+
+    pub(crate) fn already_exists(&self) -> Status {
+        Status::already_exists(self.resource.group, self.resource.plural, self.name)
+    }
+
+    pub(crate) fn conflict(&self, why: &str) -> Status {
+        Status::conflict(self.resource.group, self.resource.plural, self.name, why)
+    }
+
+    /// 409: a precondition of a delete does not hold; upstream names the kind here, not the resource.
+    pub(crate) fn precondition_failed(&self, why: &str) -> Status {
+        let status = self.conflict(&format!("Precondition failed: {why}"));
+        status.about(self.resource.group, self.resource.kind, self.name)
+    }
+
+    pub(crate) fn forbidden(&self, why: &str) -> Status {
+        Status::forbidden(self.resource.group, self.resource.plural, self.name, why)
+    }
+}

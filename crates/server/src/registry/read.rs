@@ -1,0 +1,76 @@
+//! Reading one object, and which state a read is served from.
+
+use std::sync::Arc;
+
+use api::{Cause, Status};
+use store::{KeyValue, Revision, State};
+
+use super::commit::read_failed;
+use super::{Named, Registry};
+
+/// How fresh a read has to be: the `resourceVersion` of a get, list or watch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Freshness {
+    /// Not set: as new as every write acknowledged before.
+    Newest,
+    /// `0`: whatever is known here.
+    Any,
+    /// At least that revision.
+    AtLeast(Revision),
+}
+
+impl Freshness {
+    /// Reads the parameter.
+    pub(crate) fn parse(resource_version: Option<&str>) -> Result<Self, Status> {
+        match resource_version {
+            None => Ok(Freshness::Newest),
+            Some("0") => Ok(Freshness::Any),
+            Some(text) => text.parse().map(Freshness::AtLeast).map_err(|_| {
+                Status::new(500, "", format!("strconv.ParseUint: parsing {text:?}: invalid syntax"))
+            }),
+        }
+    }
+}
+
+impl Registry {
+    /// A state that is fresh enough.
+    pub(crate) async fn state(&self, freshness: Freshness) -> Result<Arc<State>, Status> {
+        match freshness {
+            Freshness::Any => Ok(self.store.snapshot()),
+            Freshness::Newest => self.store.read().await.map_err(read_failed),
+            Freshness::AtLeast(revision) => {
+                let known = self.store.snapshot();
+                if known.revision() >= revision {
+                    return Ok(known);
+                }
+                let newest = self.store.read().await.map_err(read_failed)?;
+                if newest.revision() >= revision {
+                    Ok(newest)
+                } else {
+                    Err(too_large(revision, newest.revision()))
+                }
+            }
+        }
+    }
+
+    /// One object's key with its value.
+    pub(crate) async fn get(&self, named: &Named<'_>, freshness: Freshness) -> Result<Arc<KeyValue>, Status> {
+        let state = self.state(freshness).await?;
+        state.get(named.key().as_bytes()).cloned().ok_or_else(|| named.not_found())
+    }
+}
+
+/// 504: a revision was asked for that has not happened (KEP-2340's `ResourceVersionTooLarge`).
+fn too_large(asked: Revision, newest: Revision) -> Status {
+    let message = format!("Too large resource version: {asked}, current: {newest}");
+    let mut status = Status::new(504, "Timeout", format!("Timeout: {message}")).about("", "", "");
+    if let Some(details) = &mut status.details {
+        details.retry_after_seconds = 1;
+        details.causes.push(Cause {
+            reason: "ResourceVersionTooLarge".into(),
+            message: "Too large resource version".into(),
+            field: String::new(),
+        });
+    }
+    status
+}

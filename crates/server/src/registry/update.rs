@@ -1,0 +1,138 @@
+//! Changing an object: read, change, compare and write, again where somebody else was faster.
+
+use api::{Object, Status};
+use serde_json::Value;
+
+use super::create::{ATTEMPTS, fit_namespace, too_busy};
+use super::read::Freshness;
+use super::{Named, Registry, load, stored};
+use crate::admission;
+use crate::http::Identity;
+
+const MODIFIED: &str =
+    "the object has been modified; please apply your changes to the latest version and try again";
+
+/// The subresource through which a pod gets its node.
+pub(super) const BINDING: &str = "binding";
+
+/// A request to change one object or a subresource of it.
+pub(crate) struct Change<'a> {
+    pub(crate) who: &'a Identity,
+    pub(crate) named: Named<'a>,
+    /// Such as `status`, or empty for the object itself.
+    pub(crate) subresource: &'a str,
+    pub(crate) dry_run: bool,
+}
+
+impl Registry {
+    /// Changes an object by `change`, a function from what it is to what it shall be. A resourceVersion in
+    /// the result other than the current one is a conflict. The function is called again when the object
+    /// changed in between.
+    pub(crate) async fn change(
+        &self,
+        request: &Change<'_>,
+        change: &(dyn Fn(&Object) -> Result<Object, Status> + Send + Sync),
+    ) -> Result<Object, Status> {
+        for attempt in 0..ATTEMPTS {
+            // The first attempt trusts what is known here: if that is old, the transaction fails. An error
+            // counts only once it follows from the newest state.
+            let newest = attempt > 0;
+            let freshness = if newest { Freshness::Newest } else { Freshness::Any };
+            match self.attempt(request, change, freshness).await {
+                Ok(Some(object)) => return Ok(object),
+                Ok(None) => {}
+                Err(status) if newest || status.code >= 500 => return Err(status),
+                Err(_) => {}
+            }
+        }
+        Err(too_busy())
+    }
+
+    /// One attempt; nothing if the object changed in between, or may have.
+    async fn attempt(
+        &self,
+        request: &Change<'_>,
+        change: &(dyn Fn(&Object) -> Result<Object, Status> + Send + Sync),
+        freshness: Freshness,
+    ) -> Result<Option<Object>, Status> {
+        let named = &request.named;
+        let resource = named.resource;
+        let state = self.state(freshness).await?;
+        let kv = state.get(named.key().as_bytes()).ok_or_else(|| named.not_found())?;
+        let old = load(kv)?;
+        let mut new = change(&old)?;
+        check_identity(named, &mut new, &old)?;
+
+        admission::on_update(request, &mut new, &old)?;
+        // A binding is the server's own change, and touches both sides of the pod.
+        if request.subresource != BINDING {
+            api::set_defaults(resource, &mut new);
+            api::prepare_update(resource, request.subresource, &mut new, &old);
+            let causes = api::validate_update(resource, request.subresource, &new, &old);
+            if !causes.is_empty() {
+                return Err(Status::invalid(resource.group, resource.kind, named.name, causes));
+            }
+        }
+        let claims = admission::allocate(&self.services, resource, &mut new, Some(&old), &state)?;
+
+        if request.dry_run {
+            new.set_meta("resourceVersion", old.resource_version());
+            return Ok(Some(new));
+        }
+        let ends = is_finished(&new);
+        if !ends && stored::encode(&new)? == kv.value {
+            new.set_meta("resourceVersion", old.resource_version());
+            return Ok((freshness != Freshness::Any).then_some(new));
+        }
+        let claims = if ends { admission::release(resource, &old) } else { claims };
+        let revision = self.commit(named, kv.mod_revision, (!ends).then_some(&new), claims).await?;
+        Ok(revision.map(|revision| {
+            new.set_meta("resourceVersion", revision.to_string());
+            new
+        }))
+    }
+}
+
+/// The object must still be the one that was read.
+fn check_identity(named: &Named<'_>, new: &mut Object, old: &Object) -> Result<(), Status> {
+    let version = new.resource_version();
+    if !version.is_empty() && version != old.resource_version() {
+        return Err(named.conflict(MODIFIED));
+    }
+    if version.is_empty() && demands_version(named) {
+        let cause = api::Cause::invalid(
+            "metadata.resourceVersion",
+            &Value::from(0),
+            "must be specified for an update",
+        );
+        return Err(Status::invalid(named.resource.group, named.resource.kind, named.name, vec![cause]));
+    }
+    if !new.uid().is_empty() && new.uid() != old.uid() {
+        let why = format!("UID in precondition: {}, UID in object meta: {}", new.uid(), old.uid());
+        return Err(named.conflict(&format!("Precondition failed: {why}")));
+    }
+    if !new.name().is_empty() && new.name() != named.name {
+        let message = format!(
+            "the name of the object ({}) does not match the name on the URL ({})",
+            new.name(),
+            named.name
+        );
+        return Err(Status::bad_request(message));
+    }
+    fit_namespace(named.resource, named.namespace, new)?;
+    Ok(())
+}
+
+/// The resources whose strategy upstream has `AllowUnconditionalUpdate` false.
+fn demands_version(named: &Named<'_>) -> bool {
+    matches!((named.resource.group, named.resource.plural), ("coordination.k8s.io", "leases"))
+}
+
+/// Whether nothing keeps a deleted object any more.
+pub(super) fn is_finished(object: &Object) -> bool {
+    let grace = object.meta("deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
+    object.deletion_timestamp().is_some()
+        && object.finalizers().is_empty()
+        && grace == 0
+        && super::namespace::is_empty(object)
+}

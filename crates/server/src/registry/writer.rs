@@ -1,0 +1,113 @@
+//! The same write path for the parts of this process: controllers, scheduler, agent.
+
+use api::{Object, PatchType, Resource, Status};
+use futures::future::BoxFuture;
+use objects::{Delete, Subject, Write, Writer};
+
+use super::{Binding, Change, Create, DeleteOptions, Named, Registry};
+use crate::authorize::{self, Attributes};
+use crate::http::Identity;
+
+impl Writer for Registry {
+    fn write<'a>(&'a self, user: &'a str, write: Write) -> BoxFuture<'a, Result<Object, Status>> {
+        Box::pin(async move {
+            let who = Identity::in_process(user);
+            match write {
+                Write::Create(object) => self.write_create(&who, object).await,
+                Write::Update(object) => self.write_update(&who, object, "").await,
+                Write::UpdateStatus(object) => self.write_update(&who, object, "status").await,
+                Write::Merge { subject, subresource, patch } => {
+                    let resource = resource_of(&subject.api_version, &subject.kind)?;
+                    allow(&who, "patch", resource, subresource, &subject.namespace, &subject.name)?;
+                    let change =
+                        Change { who: &who, named: name(resource, &subject), subresource, dry_run: false };
+                    let merge = |old: &Object| {
+                        let mut merged = api::patch(resource, PatchType::Merge, old, &patch)?;
+                        api::check(resource, &mut merged)?;
+                        Ok(merged)
+                    };
+                    self.change(&change, &merge).await
+                }
+                Write::Delete { subject, options } => self.write_delete(&who, &subject, options).await,
+                Write::Bind { namespace, pod, uid, node } => {
+                    let resource = resource_of("v1", "Pod")?;
+                    allow(&who, "create", resource, "binding", &namespace, &pod)?;
+                    let binding = Binding {
+                        namespace: &namespace,
+                        pod: &pod,
+                        uid: Some(&uid),
+                        node: &node,
+                        dry_run: false,
+                    };
+                    self.bind(&who, &binding).await
+                }
+            }
+        })
+    }
+}
+
+impl Registry {
+    async fn write_create(&self, who: &Identity, mut object: Object) -> Result<Object, Status> {
+        let resource = resource_of(object.api_version(), object.kind())?;
+        let namespace = object.namespace().to_owned();
+        allow(who, "create", resource, "", &namespace, object.name())?;
+        api::check(resource, &mut object)?;
+        self.create(&Create { who, resource, namespace: &namespace, dry_run: false }, object).await
+    }
+
+    async fn write_update(
+        &self,
+        who: &Identity,
+        mut object: Object,
+        subresource: &str,
+    ) -> Result<Object, Status> {
+        let resource = resource_of(object.api_version(), object.kind())?;
+        let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
+        allow(who, "update", resource, subresource, &namespace, &name)?;
+        api::check(resource, &mut object)?;
+        let named = Named { resource, namespace: &namespace, name: &name };
+        let change = Change { who, named, subresource, dry_run: false };
+        self.change(&change, &|_| Ok(object.clone())).await
+    }
+
+    async fn write_delete(
+        &self,
+        who: &Identity,
+        subject: &Subject,
+        options: Delete,
+    ) -> Result<Object, Status> {
+        let resource = resource_of(&subject.api_version, &subject.kind)?;
+        allow(who, "delete", resource, "", &subject.namespace, &subject.name)?;
+        let options = DeleteOptions {
+            uid: options.uid,
+            resource_version: options.resource_version,
+            grace_seconds: options.grace_seconds.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX)),
+            propagation: options.propagation,
+            dry_run: false,
+        };
+        Ok(self.delete(who, &name(resource, subject), &options).await?.object)
+    }
+}
+
+fn resource_of(api_version: &str, kind: &str) -> Result<&'static Resource, Status> {
+    api::resource_of_kind(api_version, kind)
+        .ok_or_else(|| Status::bad_request(format!("no kind {kind:?} is served in version {api_version:?}")))
+}
+
+fn name<'a>(resource: &'static Resource, subject: &'a Subject) -> Named<'a> {
+    Named { resource, namespace: &subject.namespace, name: &subject.name }
+}
+
+fn allow(
+    who: &Identity,
+    verb: &str,
+    resource: &'static Resource,
+    subresource: &str,
+    namespace: &str,
+    name: &str,
+) -> Result<(), Status> {
+    authorize::check(
+        who,
+        &Attributes { verb, group: resource.group, resource: resource.plural, subresource, namespace, name },
+    )
+}

@@ -1,0 +1,103 @@
+//! The server: its parts, and what the program does with it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use objects::Writer;
+use rustls::{ClientConfig, ServerConfig};
+use store::Store;
+use tokio::sync::watch;
+
+use crate::admission::ServiceRange;
+use crate::http::{self, Limits, Listening};
+use crate::proxy::Backends;
+use crate::registry::Registry;
+
+/// What a server is made of.
+pub struct Options {
+    /// Where the objects are.
+    pub store: Arc<dyn Store>,
+    /// The addresses that services get.
+    pub services: ServiceRange,
+    /// The way to the pods behind services.
+    pub backends: Arc<dyn Backends>,
+    /// How the server presents itself to the hosts' agents (and whom it believes), for logs.
+    pub kubelet_client_tls: Arc<ClientConfig>,
+    /// What a client may use up.
+    pub limits: Limits,
+}
+
+/// The API. Made once a process; it serves nobody from outside until it [listens](Server::listen).
+pub struct Server {
+    registry: Arc<Registry>,
+    backends: Arc<dyn Backends>,
+    kubelet_client_tls: Arc<ClientConfig>,
+    limits: Limits,
+    closing: watch::Sender<bool>,
+    address: OnceLock<SocketAddr>,
+}
+
+impl Server {
+    /// A server over a store.
+    pub fn new(options: Options) -> Arc<Self> {
+        Arc::new(Server {
+            registry: Arc::new(Registry::new(options.store, options.services)),
+            backends: options.backends,
+            kubelet_client_tls: options.kubelet_client_tls,
+            limits: options.limits,
+            closing: watch::Sender::new(false),
+            address: OnceLock::new(),
+        })
+    }
+
+    /// The write path for the parts of this process.
+    pub fn writer(&self) -> Arc<dyn Writer> {
+        self.registry.clone()
+    }
+
+    /// Serves on one more address, until the answer is dropped. `tls` must ask clients for certificates and
+    /// verify them against the cluster's authority; who has none is let in as nobody and gets 401.
+    ///
+    /// # Errors
+    /// If the address can't be bound.
+    pub fn listen(
+        self: &Arc<Self>,
+        address: SocketAddr,
+        tls: Arc<ServerConfig>,
+    ) -> Result<Listening, io::Error> {
+        let listening = http::listen(self.clone(), address, tls)?;
+        let _ = self.address.set(listening.address());
+        Ok(listening)
+    }
+
+    /// Ends all watches, so that connections can close; for the end of the process.
+    pub fn close(&self) {
+        self.closing.send_replace(true);
+    }
+
+    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
+        self.closing.subscribe()
+    }
+
+    pub(crate) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub(crate) fn backends(&self) -> &Arc<dyn Backends> {
+        &self.backends
+    }
+
+    pub(crate) fn kubelet_client_tls(&self) -> &Arc<ClientConfig> {
+        &self.kubelet_client_tls
+    }
+
+    pub(crate) fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    /// The address that was listened on first.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        self.address.get().copied()
+    }
+}
