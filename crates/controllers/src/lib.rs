@@ -1,1 +1,28 @@
-//! One module a controller: reconcile(view, key, now) -> writes.
+//! One module a controller: `reconcile(view, key, now)` decides, as data, what to change. A [`View`] is one
+//! consistent revision of the state, typed and indexed; a [`Key`] says what to reconcile; a [`Plan`] is what
+//! was decided. [`run`] drives them all while this member leads the store.
+
+mod api_service;
+mod deployment;
+mod driver;
+mod endpoints;
+mod expiry;
+mod garbage;
+mod graph;
+mod key;
+mod missing_node;
+mod namespace;
+mod node;
+mod plan;
+mod pods;
+mod queue;
+mod replica_set;
+mod victims;
+mod view;
+
+pub use driver::{Options, run};
+pub use graph::{Graph, Node};
+pub use key::{Key, Now, Silence};
+pub use node::GRACE;
+pub use plan::{Action, Note, Plan};
+pub use view::{Touched, View};

@@ -1,0 +1,124 @@
+//! The Service `kubernetes`: behind it stand the control plane's hosts.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Node};
+use k8s_openapi::api::discovery::v1::{self as discovery, EndpointConditions, EndpointSlice};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde_json::json;
+
+use crate::endpoints::SERVICE_NAME;
+use crate::plan::{Plan, create, merge_this};
+use crate::view::View;
+
+/// The namespace of the service.
+pub const NAMESPACE: &str = "default";
+/// The name of the service, its Endpoints and its EndpointSlice.
+pub const NAME: &str = "kubernetes";
+const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
+const PORT: i32 = 6443;
+
+/// Brings the endpoints of the API's own service up to date: the hosts of the control plane that are ready.
+pub fn reconcile(view: &View) -> Plan {
+    let mut plan = Plan::default();
+    if view.services.get(NAMESPACE, NAME).is_none() || !view.is_open(NAMESPACE) {
+        return plan;
+    }
+    let addresses = addresses(view);
+    if addresses.is_empty() {
+        // While nobody is known to be ready, those of before are the better guess.
+        return plan;
+    }
+    update_endpoints(view, &addresses, &mut plan);
+    update_slice(view, &addresses, &mut plan);
+    plan
+}
+
+fn addresses(view: &View) -> Vec<IpAddr> {
+    let is_member =
+        |node: &Node| node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(CONTROL_PLANE));
+    // A cluster whose hosts don't say what they are is one where every host is of the control plane.
+    let any = view.nodes.iter().any(|node| is_member(node));
+    let members = view.nodes.iter().filter(|node| !any || is_member(node));
+    let mut list: Vec<IpAddr> =
+        members.filter(|node| is_ready(node)).filter_map(|n| internal_ip(n)).collect();
+    list.sort();
+    list
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+fn internal_ip(node: &Node) -> Option<IpAddr> {
+    let addresses = node.status.as_ref()?.addresses.as_ref()?;
+    addresses.iter().filter(|a| a.type_ == "InternalIP").find_map(|address| address.address.parse().ok())
+}
+
+fn update_endpoints(view: &View, addresses: &[IpAddr], plan: &mut Plan) {
+    let subset = EndpointSubset {
+        addresses: Some(
+            addresses.iter().map(|ip| EndpointAddress { ip: ip.to_string(), ..Default::default() }).collect(),
+        ),
+        not_ready_addresses: None,
+        ports: Some(vec![EndpointPort {
+            name: Some("https".into()),
+            port: PORT,
+            protocol: Some("TCP".into()),
+            app_protocol: None,
+        }]),
+    };
+    let subsets = vec![subset];
+    let labels =
+        || BTreeMap::from([("endpointslice.kubernetes.io/skip-mirror".to_owned(), "true".to_owned())]);
+    match view.endpoints.get(NAMESPACE, NAME) {
+        None => {
+            let endpoints = Endpoints { metadata: metadata(labels()), subsets: Some(subsets) };
+            plan.actions.extend(create(&endpoints).map(Into::into));
+        }
+        Some(existing) if existing.subsets.as_deref() != Some(subsets.as_slice()) => {
+            plan.write(merge_this(existing.as_ref(), "", json!({"subsets": subsets})));
+        }
+        Some(_) => {}
+    }
+}
+
+fn update_slice(view: &View, addresses: &[IpAddr], plan: &mut Plan) {
+    let endpoint = |ip: &IpAddr| discovery::Endpoint {
+        addresses: vec![ip.to_string()],
+        conditions: Some(EndpointConditions { ready: Some(true), ..EndpointConditions::default() }),
+        ..discovery::Endpoint::default()
+    };
+    let endpoints: Vec<_> = addresses.iter().map(endpoint).collect();
+    match view.slices.get(NAMESPACE, NAME) {
+        None => {
+            let slice = EndpointSlice {
+                metadata: metadata(BTreeMap::from([(SERVICE_NAME.to_owned(), NAME.to_owned())])),
+                address_type: if addresses[0].is_ipv4() { "IPv4" } else { "IPv6" }.to_owned(),
+                endpoints: Some(endpoints),
+                ports: Some(vec![discovery::EndpointPort {
+                    name: Some("https".into()),
+                    port: Some(PORT),
+                    protocol: Some("TCP".into()),
+                    app_protocol: None,
+                }]),
+            };
+            plan.actions.extend(create(&slice).map(Into::into));
+        }
+        Some(existing) if existing.endpoints.as_deref() != Some(endpoints.as_slice()) => {
+            plan.write(merge_this(existing.as_ref(), "", json!({"endpoints": endpoints})));
+        }
+        Some(_) => {}
+    }
+}
+
+fn metadata(labels: BTreeMap<String, String>) -> ObjectMeta {
+    ObjectMeta {
+        name: Some(NAME.to_owned()),
+        namespace: Some(NAMESPACE.to_owned()),
+        labels: Some(labels),
+        ..ObjectMeta::default()
+    }
+}

@@ -1,0 +1,250 @@
+//! Runs the controllers while this member leads: follows the state, reconciles what was touched, carries
+//! the writes out. No polling: it sleeps until something changes or is due.
+
+use std::collections::HashMap;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use api::Status;
+use futures::future::join_all;
+use jiff::Timestamp;
+use objects::{Occurrence, Recorder, Write, Writer};
+use store::{Leadership, State, Store};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::key::{Key, Now, Silence};
+use crate::plan::{Action, Note};
+use crate::queue::{Outcome, Queue};
+use crate::view::View;
+
+const USER: &str = "system:kube-controller-manager";
+/// So many keys are written for at the same time: a slow write delays no other.
+const PARALLEL: usize = 16;
+/// After so many decisions without a pause, other tasks get their turn.
+const TURN: usize = 256;
+
+/// What the controllers need.
+#[derive(Clone)]
+pub struct Options {
+    /// The state, and who leads.
+    pub store: Arc<dyn Store>,
+    /// How changes are made.
+    pub writer: Arc<dyn Writer>,
+    /// Which hosts are silent, and when each was last heard.
+    pub silence: watch::Receiver<Silence>,
+}
+
+/// Runs the controllers whenever this member leads, until the store ends.
+pub async fn run(options: Options) {
+    let mut leadership = options.store.leadership();
+    loop {
+        if leadership.borrow_and_update().is_me {
+            let work = pin!(lead(&options));
+            tokio::select! {
+                biased;
+                () = lost(&mut leadership) => {}
+                () = work => return,
+            }
+        } else if leadership.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn lost(leadership: &mut watch::Receiver<Leadership>) {
+    while leadership.borrow_and_update().is_me {
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+// The driver is where the clocks are read.
+#[allow(clippy::disallowed_methods)]
+fn clocks() -> Now {
+    Now { wall: Timestamp::now(), instant: Instant::now() }
+}
+
+async fn lead(options: &Options) {
+    let mut states = options.store.states();
+    let mut silence = options.silence.clone();
+    let mut work =
+        Work::new(options, states.borrow_and_update().clone(), silence.borrow_and_update().clone());
+    loop {
+        let state = states.borrow_and_update().clone();
+        work.advance(state);
+        if work.decide() {
+            tokio::task::yield_now().await;
+            continue;
+        }
+        let next = work.queue.next_time();
+        tokio::select! {
+            changed = states.changed() => if changed.is_err() { return },
+            changed = silence.changed(), if !work.deaf => match changed {
+                Ok(()) => work.hear(silence.borrow_and_update().clone()),
+                Err(_) => work.deaf = true,
+            },
+            Some(Ok((key, outcome))) = work.writing.join_next() => {
+                work.queue.end(key, outcome, clocks().instant);
+            }
+            () = sleep_until(next) => {}
+        }
+    }
+}
+
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Work {
+    writer: Arc<dyn Writer>,
+    view: View,
+    silence: Silence,
+    deaf: bool,
+    queue: Queue<Key>,
+    writing: JoinSet<(Key, Outcome)>,
+    recorders: HashMap<&'static str, Recorder>,
+}
+
+impl Work {
+    fn new(options: &Options, state: Arc<State>, silence: Silence) -> Self {
+        let mut work = Work {
+            writer: options.writer.clone(),
+            view: View::load(state),
+            silence,
+            deaf: false,
+            queue: Queue::default(),
+            writing: JoinSet::new(),
+            recorders: HashMap::new(),
+        };
+        work.resync();
+        work
+    }
+
+    fn resync(&mut self) {
+        let now = clocks().instant;
+        let queue = &mut self.queue;
+        Key::all(&self.view, |key, wait| enqueue(queue, key, now, wait));
+    }
+
+    /// Takes a newer state in; everything that it touches becomes due.
+    fn advance(&mut self, state: Arc<State>) {
+        let now = clocks().instant;
+        let queue = &mut self.queue;
+        let followed = self.view.advance(state.clone(), |view, change| {
+            Key::touched(view, &change, |key, wait| enqueue(queue, key, now, wait));
+        });
+        if !followed {
+            self.view = View::load(state);
+            self.resync();
+        }
+    }
+
+    fn hear(&mut self, silence: Silence) {
+        let now = clocks().instant;
+        for host in self.silence.keys().chain(silence.keys()) {
+            if self.silence.get(host) != silence.get(host) {
+                self.queue.add(Key::Node(host.clone()), now);
+            }
+        }
+        self.silence = silence;
+    }
+
+    /// Decides on everything that is due, as far as there is room to write. True if it stopped only to
+    /// let others have a turn.
+    fn decide(&mut self) -> bool {
+        for _ in 0..TURN {
+            if self.writing.len() >= PARALLEL {
+                return false;
+            }
+            let now = clocks();
+            let Some(key) = self.queue.pop(now.instant) else { return false };
+            let plan = key.reconcile(&self.view, &self.silence, now);
+            if let Some(wait) = plan.again_in {
+                self.queue.add_at(key.clone(), now.instant + wait);
+            }
+            if plan.actions.is_empty() {
+                self.queue.rest(&key);
+                continue;
+            }
+            let recorder = self.recorder(key.component());
+            self.queue.begin(key.clone());
+            let writer = self.writer.clone();
+            self.writing.spawn(async move {
+                let writes = plan.actions.into_iter().map(|action| carry_out(&*writer, &recorder, action));
+                let outcome = join_all(writes).await.into_iter().fold(Outcome::Done, worse);
+                (key, outcome)
+            });
+        }
+        true
+    }
+
+    fn recorder(&mut self, component: &'static str) -> Recorder {
+        let start = || Recorder::start(self.writer.clone(), USER.to_owned(), component.to_owned());
+        self.recorders.entry(component).or_insert_with(start).clone()
+    }
+}
+
+fn enqueue(queue: &mut Queue<Key>, key: Key, now: Instant, wait: std::time::Duration) {
+    if wait.is_zero() { queue.add(key, now) } else { queue.add_at(key, now + wait) }
+}
+
+fn worse(a: Outcome, b: Outcome) -> Outcome {
+    match (a, b) {
+        (Outcome::Done, other) | (other, Outcome::Done) => other,
+        (Outcome::Failed, _) | (_, Outcome::Failed) => Outcome::Failed,
+        _ => Outcome::Refused,
+    }
+}
+
+async fn carry_out(writer: &dyn Writer, recorder: &Recorder, action: Action) -> Outcome {
+    let is_create = matches!(action.write, Write::Create(_));
+    match writer.write(USER, action.write).await {
+        Ok(object) => {
+            for note in action.done {
+                tell(recorder, note, object.name());
+            }
+            Outcome::Done
+        }
+        // It is gone: what was to be done to it needs no doing any more.
+        Err(status) if status.code == 404 && !is_create => Outcome::Done,
+        Err(status) => {
+            tracing::debug!(code = status.code, reason = status.reason, "{status}");
+            let outcome = outcome(&status);
+            if let Some(occurrence) = action.refused.filter(|_| outcome == Outcome::Refused) {
+                record(recorder, occurrence, &status.message);
+            }
+            outcome
+        }
+    }
+}
+
+fn outcome(status: &Status) -> Outcome {
+    match status.code {
+        408 | 409 | 410 | 429 | 500.. => Outcome::Failed,
+        _ => Outcome::Refused,
+    }
+}
+
+fn tell(recorder: &Recorder, note: Note, name: &str) {
+    match note {
+        Note::Timeline { what, subject, pod } => {
+            let subject = subject.replace("{}", name);
+            match pod {
+                Some(pod) => tracing::info!(target: "timeline", what, subject, pod),
+                None => tracing::info!(target: "timeline", what, subject),
+            }
+        }
+        Note::Event(occurrence) => record(recorder, occurrence, name),
+    }
+}
+
+fn record(recorder: &Recorder, mut occurrence: Occurrence, text: &str) {
+    occurrence.message = occurrence.message.replace("{}", text);
+    recorder.record(occurrence);
+}

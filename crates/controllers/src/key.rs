@@ -1,0 +1,289 @@
+//! What can be reconciled, and what a change of the state makes worth reconciling.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use jiff::Timestamp;
+use k8s_openapi::Metadata;
+use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use objects::{Change, selects};
+
+use crate::endpoints::SERVICE_NAME;
+use crate::graph;
+use crate::plan::Plan;
+use crate::view::{Touched, View, controller_of, node_name};
+use crate::{
+    api_service, deployment, endpoints, expiry, garbage, missing_node, namespace, node, replica_set,
+};
+
+/// Hosts that are silent, each with the time when it was last heard.
+pub type Silence = BTreeMap<String, Instant>;
+
+/// One thing to reconcile. The order is the order of urgency: what brings a service back comes first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// A node, by name.
+    Node(String),
+    /// A service's endpoints, by namespace and name.
+    Service(String, String),
+    /// A ReplicaSet.
+    ReplicaSet(String, String),
+    /// A Deployment.
+    Deployment(String, String),
+    /// The endpoints of the API's own service.
+    ApiService,
+    /// A namespace, by name.
+    Namespace(String),
+    /// The ownership of the object at a key of the store.
+    Garbage(Bytes),
+    /// The pods of a node that does not exist.
+    MissingNode(String),
+    /// Old Events.
+    Expiry,
+}
+
+/// What time it is, for those who time things by the clock on the wall and for those who measure.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// The clock on the wall.
+    pub wall: Timestamp,
+    /// The clock that only moves on.
+    pub instant: Instant,
+}
+
+impl Key {
+    /// Decides what to do about this key.
+    pub fn reconcile(&self, view: &View, silence: &Silence, now: Now) -> Plan {
+        match self {
+            Key::Node(name) => {
+                let silent_for = silence.get(name).map(|since| now.instant.saturating_duration_since(*since));
+                node::reconcile(view, name, silent_for, now.wall)
+            }
+            Key::Service(namespace, name) => endpoints::reconcile(view, namespace, name),
+            Key::ReplicaSet(namespace, name) => replica_set::reconcile(view, namespace, name, now.wall),
+            Key::Deployment(namespace, name) => deployment::reconcile(view, namespace, name, now.wall),
+            Key::ApiService => api_service::reconcile(view),
+            Key::Namespace(name) => namespace::reconcile(view, name),
+            Key::Garbage(key) => garbage::reconcile(view, key),
+            Key::MissingNode(name) => missing_node::reconcile(view, name),
+            Key::Expiry => expiry::reconcile(view, now.wall),
+        }
+    }
+
+    /// The controller's name in Events.
+    pub fn component(&self) -> &'static str {
+        match self {
+            Key::Node(_) => "node-controller",
+            Key::Service(..) | Key::ApiService => "endpoint-slice-controller",
+            Key::ReplicaSet(..) => "replicaset-controller",
+            Key::Deployment(..) => "deployment-controller",
+            Key::Namespace(_) => "namespace-controller",
+            Key::Garbage(_) | Key::MissingNode(_) | Key::Expiry => "garbage-collector",
+        }
+    }
+
+    /// Everything there is to reconcile in a view.
+    pub fn all(view: &View, mut each: impl FnMut(Key, Duration)) {
+        let now = Duration::ZERO;
+        view.nodes.iter().for_each(|node| each(Key::Node(named(node.as_ref())), now));
+        view.services.iter().for_each(|o| each(of(o.as_ref(), Key::Service), now));
+        view.replica_sets.iter().for_each(|o| each(of(o.as_ref(), Key::ReplicaSet), now));
+        view.deployments.iter().for_each(|o| each(of(o.as_ref(), Key::Deployment), now));
+        view.namespaces.iter().for_each(|namespace| each(Key::Namespace(named(namespace.as_ref())), now));
+        for node in view.graph.iter().filter(|node| node.deleting || !node.owners.is_empty()) {
+            each(Key::Garbage(node.key.clone()), now);
+        }
+        // Slices and Endpoints whose service went while nobody looked.
+        view.slices.iter().filter_map(|slice| service_of(slice)).for_each(|key| each(key, now));
+        view.endpoints.iter().for_each(|endpoints| each(of(endpoints.as_ref(), Key::Service), now));
+        for name in view.used_nodes().filter(|name| view.nodes.get("", name).is_none()) {
+            each(Key::MissingNode(name.to_owned()), missing_node::QUARANTINE);
+        }
+        each(Key::ApiService, now);
+        each(Key::Expiry, now);
+    }
+
+    /// What a change makes worth reconciling, and after which time.
+    pub fn touched(view: &View, change: &Touched, mut each: impl FnMut(Key, Duration)) {
+        let now = Duration::ZERO;
+        match change {
+            Touched::Pod(change) => pod(view, change, &mut each),
+            Touched::ReplicaSet(change) => replica_set(view, change, &mut each),
+            Touched::Deployment(Change { old, new, .. }) => {
+                latest(old, new).for_each(|d| each(of(d, Key::Deployment), now));
+            }
+            Touched::Service(change) => service(change, &mut each),
+            Touched::Endpoints(change) => {
+                let list: Option<&Endpoints> = latest(&change.old, &change.new).next();
+                list.into_iter().for_each(|endpoints| each(of(endpoints, Key::Service), now));
+                if list.is_some_and(|endpoints| is_api_service(&endpoints.metadata)) {
+                    each(Key::ApiService, now);
+                }
+            }
+            Touched::Slice(change) => {
+                let slice = latest(&change.old, &change.new).next();
+                slice.and_then(service_of).into_iter().for_each(|key| each(key, now));
+                if slice.is_some_and(|slice: &EndpointSlice| is_api_service(&slice.metadata)) {
+                    each(Key::ApiService, now);
+                }
+            }
+            Touched::Node(change) => {
+                let node: Option<&Node> = latest(&change.old, &change.new).next();
+                node.into_iter().for_each(|node| each(Key::Node(named(node)), now));
+                each(Key::ApiService, now);
+                if change.new.is_none() {
+                    node.into_iter()
+                        .for_each(|node| each(Key::MissingNode(named(node)), missing_node::QUARANTINE));
+                }
+            }
+            Touched::Namespace(Change { old, new, .. }) => {
+                latest(old, new).for_each(|n: &Namespace| each(Key::Namespace(named(n)), now));
+            }
+            Touched::ServiceAccount(Change { old, new, .. }) => {
+                for account in latest(old, new) {
+                    each(Key::Namespace(account.metadata.namespace.clone().unwrap_or_default()), now);
+                }
+            }
+            Touched::Owned(old, new) => owned(view, old.as_deref(), new.as_deref(), &mut each),
+        }
+    }
+}
+
+fn pod(view: &View, Change { old, new, .. }: &Change<Pod>, each: &mut impl FnMut(Key, Duration)) {
+    let now = Duration::ZERO;
+    for pod in [old, new].into_iter().flatten() {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let labels = pod.metadata.labels.as_ref();
+        for service in view.services.in_namespace(namespace).filter(|s| endpoints::selects(s, labels)) {
+            each(of(service.as_ref(), Key::Service), now);
+        }
+        match controller_of(&pod.metadata) {
+            Some(owner) if owner.kind == "ReplicaSet" => {
+                each(Key::ReplicaSet(namespace.to_owned(), owner.name.clone()), now);
+                // With the strategy Recreate, a deployment waits for the end of its old pods.
+                if new.is_none()
+                    && let Some(set) = view.replica_sets.get(namespace, &owner.name)
+                    && let Some(deployment) = controller_of(&set.metadata)
+                {
+                    each(Key::Deployment(namespace.to_owned(), deployment.name.clone()), now);
+                }
+            }
+            Some(_) => {}
+            None => {
+                let sets = view.replica_sets.in_namespace(namespace);
+                let means =
+                    |set: &ReplicaSet| set.spec.as_ref().is_some_and(|spec| selects(&spec.selector, labels));
+                sets.filter(|set| means(set)).for_each(|set| each(of(set.as_ref(), Key::ReplicaSet), now));
+            }
+        }
+    }
+    if let Some(name) = new.as_ref().and_then(|pod| node_name(pod)) {
+        match view.nodes.get("", name) {
+            // A pod may be placed on, or say Ready from, a host that is silent.
+            Some(node) if node.spec.as_ref().is_some_and(|s| s.taints.iter().flatten().next().is_some()) => {
+                each(Key::Node(name.to_owned()), now);
+            }
+            Some(_) => {}
+            None => each(Key::MissingNode(name.to_owned()), missing_node::QUARANTINE),
+        }
+    }
+}
+
+fn replica_set(
+    view: &View,
+    Change { old, new, .. }: &Change<ReplicaSet>,
+    each: &mut impl FnMut(Key, Duration),
+) {
+    let now = Duration::ZERO;
+    for set in [old, new].into_iter().flatten() {
+        let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+        each(of(set.as_ref(), Key::ReplicaSet), now);
+        match controller_of(&set.metadata) {
+            Some(owner) => each(Key::Deployment(namespace.to_owned(), owner.name.clone()), now),
+            None => {
+                let labels = set.metadata.labels.as_ref();
+                for deployment in view.deployments.in_namespace(namespace).filter(|deployment| {
+                    deployment.spec.as_ref().is_some_and(|spec| selects(&spec.selector, labels))
+                }) {
+                    each(of(deployment.as_ref(), Key::Deployment), now);
+                }
+            }
+        }
+    }
+}
+
+fn service(Change { old, new, .. }: &Change<Service>, each: &mut impl FnMut(Key, Duration)) {
+    if let Some(service) = latest(old, new).next() {
+        each(of(service, Key::Service), Duration::ZERO);
+        if is_api_service(&service.metadata) {
+            each(Key::ApiService, Duration::ZERO);
+        }
+    }
+}
+
+fn owned(
+    view: &View,
+    old: Option<&graph::Node>,
+    new: Option<&graph::Node>,
+    each: &mut impl FnMut(Key, Duration),
+) {
+    let now = Duration::ZERO;
+    let ends = |node: &graph::Node| (node.deleting, node.finalizers.clone());
+    let same_end = match (old, new) {
+        (Some(old), Some(new)) => ends(old) == ends(new) && old.uid == new.uid,
+        (None, Some(new)) => !new.deleting,
+        _ => false,
+    };
+    let same_owners = old.map(|node| &node.owners) == new.map(|node| &node.owners);
+    if let Some(new) = new.filter(|new| !new.owners.is_empty() || new.deleting) {
+        if !same_owners || !same_end {
+            each(Key::Garbage(new.key.clone()), now);
+        }
+    }
+    if same_end && same_owners {
+        return;
+    }
+    for node in [old, new].into_iter().flatten() {
+        // Those who hang on it, and those who wait for it.
+        if !same_end && !node.uid.is_empty() {
+            for dependent in view.graph.dependents(&node.uid) {
+                each(Key::Garbage(dependent.key.clone()), now);
+            }
+        }
+        for reference in &node.owners {
+            if let Some(owner) = view.graph.owner(node, reference).filter(|owner| owner.deleting) {
+                each(Key::Garbage(owner.key.clone()), now);
+            }
+        }
+        if !node.namespace.is_empty() && !view.is_open(&node.namespace) {
+            each(Key::Namespace(node.namespace.clone()), now);
+        }
+    }
+}
+
+fn latest<'a, T>(old: &'a Option<Arc<T>>, new: &'a Option<Arc<T>>) -> impl Iterator<Item = &'a T> {
+    new.as_deref().or(old.as_deref()).into_iter()
+}
+
+fn service_of(slice: &EndpointSlice) -> Option<Key> {
+    let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?;
+    Some(Key::Service(slice.metadata.namespace.clone()?, name.clone()))
+}
+
+fn is_api_service(metadata: &ObjectMeta) -> bool {
+    metadata.namespace.as_deref() == Some(api_service::NAMESPACE)
+        && metadata.name.as_deref() == Some(api_service::NAME)
+}
+
+fn named<T: Metadata<Ty = ObjectMeta>>(object: &T) -> String {
+    object.metadata().name.clone().unwrap_or_default()
+}
+
+fn of<T: Metadata<Ty = ObjectMeta>>(object: &T, key: fn(String, String) -> Key) -> Key {
+    key(object.metadata().namespace.clone().unwrap_or_default(), named(object))
+}

@@ -1,0 +1,204 @@
+//! Nodes that fell silent: marked, tainted, and their stateless pods replaced.
+//!
+//! Who writes what: a host's agent writes all conditions of its Node, when it starts and from then on. This
+//! controller only turns them to Unknown once the host is silent, and takes its own taints away once the
+//! agent says Ready again. Taints and tolerations follow `pkg/controller/nodelifecycle` and
+//! `tainteviction`; silence comes from heartbeats and not from leases.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, Pod, Taint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use objects::{Delete, Occurrence, Write, tolerates};
+use serde_json::{Value, json};
+
+use crate::plan::{Action, Note, Plan, merge_this, subject};
+use crate::pods;
+use crate::view::{View, controller_of};
+
+/// A host that was silent for this long is not ready, and its stateless pods get spares.
+pub const GRACE: Duration = Duration::from_millis(1100);
+
+const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+const NOT_READY: &str = "node.kubernetes.io/not-ready";
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+
+/// Brings one node's conditions, taints and pods in line with what is heard of it; `silent_for` is how
+/// long it was not heard from, if it is silent.
+pub fn reconcile(view: &View, name: &str, silent_for: Option<Duration>, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    let Some(node) = view.nodes.get("", name) else { return plan };
+    if let Some(left) = silent_for.and_then(|silent| GRACE.checked_sub(silent)).filter(|l| !l.is_zero()) {
+        plan.again(left);
+    }
+    let silent = silent_for.is_some_and(|silent| silent >= GRACE);
+    if silent {
+        if let Some(action) = mark(view, node, now) {
+            plan.actions.push(action);
+        }
+    }
+    let ready = ready_status(node);
+    let marked = ready == "Unknown";
+    // The version that the status went into is another one: the taints follow when that is written.
+    if plan.actions.is_empty() {
+        taint(node, ready, &mut plan);
+    }
+    if silent || marked {
+        for pod in view.pods_on(name) {
+            leave(view, node, pod, now, &mut plan);
+        }
+    }
+    plan
+}
+
+/// The status of the node's condition Ready, nothing if it has none.
+fn ready_status(node: &Node) -> &str {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().find(|c| c.type_ == "Ready").map_or("", |condition| &condition.status)
+}
+
+/// Turns the conditions that the agent keeps to Unknown.
+fn mark(view: &View, node: &Arc<Node>, now: Timestamp) -> Option<Action> {
+    let mut changed = false;
+    let stored = view.json(node.as_ref())?;
+    let mut conditions =
+        stored.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    if !conditions.iter().any(|condition| condition["type"] == "Ready") {
+        conditions.push(json!({"type": "Ready"}));
+    }
+    for condition in &mut conditions {
+        let ours = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
+        let ours = condition["type"].as_str().is_some_and(|kind| ours.contains(&kind));
+        if ours && condition["status"] != "Unknown" {
+            condition["status"] = "Unknown".into();
+            condition["reason"] = "NodeStatusUnknown".into();
+            condition["message"] = "Kubelet stopped posting node status.".into();
+            condition["lastTransitionTime"] = json!(Time(now));
+            changed = true;
+        }
+    }
+    if !changed {
+        return None;
+    }
+    let name = node.metadata.name.clone().unwrap_or_default();
+    let told = format!("Node {name} status is now: NodeNotReady");
+    let event = Occurrence::of(node.as_ref(), false, "NodeNotReady", told);
+    let write = merge_this(node.as_ref(), "status", json!({"status": {"conditions": conditions}}));
+    Some(
+        Action::from(write)
+            .telling(Note::Timeline { what: "node-not-ready", subject: name, pod: None })
+            .telling(Note::Event(event)),
+    )
+}
+
+/// Gives the node the taints that go with its condition Ready, and takes those away that don't.
+fn taint(node: &Arc<Node>, ready: &str, plan: &mut Plan) {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
+    let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
+    let mut wanted = Vec::new();
+    match ready {
+        "True" => {}
+        "Unknown" => wanted.extend([(UNREACHABLE, "NoSchedule"), (UNREACHABLE, "NoExecute")]),
+        _ => wanted.push((NOT_READY, "NoSchedule")),
+    }
+    if cordoned {
+        wanted.push((UNSCHEDULABLE, "NoSchedule"));
+    }
+    let ours = |taint: &Taint| {
+        [UNREACHABLE, NOT_READY, UNSCHEDULABLE].contains(&taint.key.as_str())
+            && taint.effect != "PreferNoSchedule"
+    };
+    let is_wanted =
+        |taint: &Taint| wanted.iter().any(|(key, effect)| *key == taint.key && *effect == taint.effect);
+    let mut kept: Vec<Taint> =
+        taints.iter().filter(|taint| !ours(taint) || is_wanted(taint)).cloned().collect();
+    for (key, effect) in &wanted {
+        if !kept.iter().any(|taint| taint.key == *key && taint.effect == *effect) {
+            kept.push(Taint { key: (*key).into(), effect: (*effect).into(), ..Taint::default() });
+        }
+    }
+    if kept == taints {
+        return;
+    }
+    let was_away = taints.iter().any(|taint| taint.key == UNREACHABLE || taint.key == NOT_READY);
+    let list = if kept.is_empty() { Value::Null } else { json!(kept) };
+    let mut action = Action::from(merge_this(node.as_ref(), "", json!({"spec": {"taints": list}})));
+    if ready == "True" && was_away {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let told = format!("Node {name} status is now: NodeReady");
+        action = action
+            .telling(Note::Timeline { what: "node-ready", subject: name, pod: None })
+            .telling(Note::Event(Occurrence::of(node.as_ref(), false, "NodeReady", told)));
+    }
+    plan.actions.push(action);
+}
+
+/// What happens to a pod of a silent node: one that another can stand in for is deleted, so that its owner
+/// makes the spare now; then it doesn't count as serving any more.
+fn leave(view: &View, node: &Node, pod: &Arc<Pod>, now: Timestamp, plan: &mut Plan) {
+    if pods::is_finished(pod) {
+        return;
+    }
+    if pod.metadata.deletion_timestamp.is_none() && is_stateless(pod) {
+        match tolerated_for(node, pod, now) {
+            Some(Duration::ZERO) => {
+                let options = Delete { uid: pod.metadata.uid.clone(), ..Delete::default() };
+                let write = Write::Delete { subject: subject(pod.as_ref()), options };
+                let name = pod.metadata.name.as_deref().unwrap_or_default();
+                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+                let told = format!("Marking for deletion Pod {namespace}/{name}");
+                let event = Occurrence::of(pod.as_ref(), false, "TaintManagerEviction", told);
+                plan.actions.push(Action::from(write).telling(Note::Event(event)));
+                return;
+            }
+            Some(wait) => plan.again(wait),
+            None => {}
+        }
+    }
+    if pods::is_ready(pod) {
+        plan.actions.extend(not_ready(view, pod, now).map(Into::into));
+    }
+}
+
+/// Whether another pod may stand in for this one without anyone knowing that this one ended. A StatefulSet's
+/// pods and bare pods may not: two of them must never run.
+fn is_stateless(pod: &Pod) -> bool {
+    controller_of(&pod.metadata)
+        .is_some_and(|owner| ["ReplicaSet", "ReplicationController"].contains(&owner.kind.as_str()))
+}
+
+/// How long the pod still tolerates that its node is unreachable; nothing: for ever.
+fn tolerated_for(node: &Node, pod: &Pod, now: Timestamp) -> Option<Duration> {
+    let taint = Taint { key: UNREACHABLE.into(), effect: "NoExecute".into(), ..Taint::default() };
+    let tolerations = pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten());
+    let mut shortest = None;
+    let mut forever = false;
+    for toleration in tolerations.filter(|toleration| tolerates(toleration, &taint)) {
+        match toleration.toleration_seconds {
+            Some(seconds) => {
+                let wait = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+                shortest = Some(shortest.map_or(wait, |other: Duration| other.min(wait)));
+            }
+            None => forever = true,
+        }
+    }
+    let Some(tolerated) = shortest else { return (!forever).then_some(Duration::ZERO) };
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let unknown = conditions.into_iter().find(|c| c.type_ == "Ready" && c.status == "Unknown");
+    let since = unknown.and_then(|condition| condition.last_transition_time.as_ref()).map_or(now, |t| t.0);
+    let passed = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    Some(tolerated.saturating_sub(passed))
+}
+
+fn not_ready(view: &View, pod: &Arc<Pod>, now: Timestamp) -> Option<Write> {
+    let stored = view.json(pod.as_ref())?;
+    let mut conditions = stored.pointer("/status/conditions").and_then(Value::as_array).cloned()?;
+    let ready = conditions.iter_mut().find(|condition| condition["type"] == "Ready")?;
+    ready["status"] = "False".into();
+    ready["reason"] = "NodeNotReady".into();
+    ready["message"] = "The pod's node was not heard from.".into();
+    ready["lastTransitionTime"] = json!(Time(now));
+    Some(merge_this(pod.as_ref(), "status", json!({"status": {"conditions": conditions}})))
+}

@@ -1,0 +1,137 @@
+//! What a reconciliation decides: changes as data, what to tell once they happened, when to look again.
+
+use std::time::Duration;
+
+use api::Object;
+use objects::{Delete, Kind, Occurrence, Subject, Write};
+use serde_json::{Map, Value};
+
+/// What a reconciliation decides. Its actions don't depend on each other and are carried out together;
+/// what depends on them is decided by the next reconciliation, which they bring about.
+#[derive(Debug, Default, PartialEq)]
+pub struct Plan {
+    /// The changes to make.
+    pub actions: Vec<Action>,
+    /// When to reconcile again even if nothing changes until then.
+    pub again_in: Option<Duration>,
+}
+
+/// One change and what to tell about it.
+#[derive(Debug, PartialEq)]
+pub struct Action {
+    /// The change.
+    pub write: Write,
+    /// What to tell once it happened.
+    pub done: Vec<Note>,
+    /// What to tell if it was refused.
+    pub refused: Option<Occurrence>,
+}
+
+/// Something to tell. In its texts, `{}` stands for the name of the object that was written.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Note {
+    /// A line of the timeline.
+    Timeline {
+        /// What happened.
+        what: &'static str,
+        /// To whom: a host, `namespace/pod` or `namespace/service`.
+        subject: String,
+        /// The pod that it is about, where that is not the subject.
+        pod: Option<String>,
+    },
+    /// A Kubernetes Event.
+    Event(Occurrence),
+}
+
+impl Plan {
+    /// Adds a change that nothing needs to be told about.
+    pub fn write(&mut self, write: Write) {
+        self.actions.push(write.into());
+    }
+
+    /// Asks to be reconciled again after `wait`, or earlier if that was asked for before.
+    pub fn again(&mut self, wait: Duration) {
+        self.again_in = Some(self.again_in.map_or(wait, |other| other.min(wait)));
+    }
+}
+
+impl From<Write> for Action {
+    fn from(write: Write) -> Self {
+        Action { write, done: Vec::new(), refused: None }
+    }
+}
+
+impl Action {
+    /// The same change, telling `note` once it happened.
+    pub fn telling(mut self, note: Note) -> Self {
+        self.done.push(note);
+        self
+    }
+}
+
+/// The name of an object for a write.
+pub(crate) fn subject<T: Kind>(object: &T) -> Subject {
+    let metadata = object.metadata();
+    Subject {
+        api_version: T::API_VERSION.to_owned(),
+        kind: T::KIND.to_owned(),
+        namespace: metadata.namespace.clone().unwrap_or_default(),
+        name: metadata.name.clone().unwrap_or_default(),
+    }
+}
+
+/// A merge into an object or one of its subresources.
+pub(crate) fn merge<T: Kind>(object: &T, subresource: &'static str, patch: Value) -> Write {
+    Write::Merge { subject: subject(object), subresource, patch }
+}
+
+/// A merge that holds only for the version of the object that was looked at.
+pub(crate) fn merge_this<T: Kind>(object: &T, subresource: &'static str, mut patch: Value) -> Write {
+    if let Some(version) = &object.metadata().resource_version {
+        patch["metadata"]["resourceVersion"] = version.as_str().into();
+    }
+    merge(object, subresource, patch)
+}
+
+/// The deletion of this very object, and of no later one of its name.
+pub(crate) fn delete<T: Kind>(object: &T) -> Write {
+    let options = Delete { uid: object.metadata().uid.clone(), ..Delete::default() };
+    Write::Delete { subject: subject(object), options }
+}
+
+/// The creation of a typed object.
+pub(crate) fn create<T: Kind + serde::Serialize>(object: &T) -> Option<Write> {
+    serde_json::to_value(object).ok().and_then(Object::from_value).map(Write::Create)
+}
+
+/// The merge patch that makes `current` equal `wanted`, or nothing if it does already. A field that is
+/// `null` in `wanted` shall be absent.
+pub(crate) fn difference(current: Option<&Value>, wanted: &Map<String, Value>) -> Option<Value> {
+    let mut patch = Map::new();
+    for (field, value) in wanted {
+        let is = current.and_then(|current| current.get(field)).unwrap_or(&Value::Null);
+        if is != value {
+            patch.insert(field.clone(), value.clone());
+        }
+    }
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_difference_is_what_has_to_be_written() {
+        let wanted = |value: Value| value.as_object().cloned().unwrap();
+        let current = json!({"replicas": 3, "old": 1});
+        assert_eq!(difference(Some(&current), &wanted(json!({"replicas": 3, "none": null}))), None);
+        assert_eq!(
+            difference(Some(&current), &wanted(json!({"replicas": 4, "old": null}))),
+            Some(json!({"replicas": 4, "old": null}))
+        );
+        assert_eq!(difference(None, &wanted(json!({"replicas": 0}))), Some(json!({"replicas": 0})));
+    }
+}

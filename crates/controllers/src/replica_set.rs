@@ -1,0 +1,213 @@
+//! ReplicaSets: as many pods as asked for.
+//!
+//! Follows `pkg/controller/replicaset`: which pods count, adoption and release by selector, the order in
+//! which pods are given up, the status. Upstream's expectations are not needed: a reconciliation sees
+//! every write that one before it made.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::Object;
+use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec};
+use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use objects::{Occurrence, Write, selects};
+use serde_json::{Value, json};
+
+use crate::plan::{Action, Note, Plan, delete, difference, merge, merge_this};
+use crate::view::{View, controller_of, node_name};
+use crate::{pods, victims};
+
+/// The most pods that one reconciliation makes or deletes; the next one goes on.
+const BURST: usize = 100;
+
+/// Brings one ReplicaSet nearer to its spec.
+pub fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    let Some(set) = view.replica_sets.get(namespace, name) else { return plan };
+    let Some(spec) = &set.spec else { return plan };
+    let claimed = claim(view, set, spec, &mut plan);
+    let active: Vec<&Arc<Pod>> = claimed.iter().copied().filter(|pod| pods::is_active(pod)).collect();
+    if set.metadata.deletion_timestamp.is_none() && view.is_open(namespace) {
+        scale(view, set, spec, &active, now, &mut plan);
+    }
+    status(view, set, spec, &claimed, &active, now, &mut plan);
+    plan
+}
+
+/// The pods of a set. Orphans that its selector means are adopted, pods that it no longer means released.
+fn claim<'a>(view: &'a View, set: &ReplicaSet, spec: &ReplicaSetSpec, plan: &mut Plan) -> Vec<&'a Arc<Pod>> {
+    let uid = set.metadata.uid.as_deref().unwrap_or_default();
+    let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+    let (mut claimed, released): (Vec<_>, Vec<_>) = view
+        .pods_of(uid)
+        .filter(|pod| pod.metadata.namespace.as_deref() == Some(namespace))
+        .partition(|pod| selects(&spec.selector, pod.metadata.labels.as_ref()));
+    if set.metadata.deletion_timestamp.is_some() {
+        return claimed;
+    }
+    for pod in released {
+        let kept: Vec<_> =
+            pod.metadata.owner_references.iter().flatten().filter(|owner| owner.uid != uid).collect();
+        let kept = if kept.is_empty() { Value::Null } else { json!(kept) };
+        plan.write(merge_this(pod.as_ref(), "", json!({"metadata": {"ownerReferences": kept}})));
+    }
+    if is_everything(spec) {
+        return claimed;
+    }
+    let orphans = view.pods.in_namespace(namespace).filter(|pod| {
+        controller_of(&pod.metadata).is_none()
+            && pods::is_active(pod)
+            && selects(&spec.selector, pod.metadata.labels.as_ref())
+    });
+    for pod in orphans {
+        let mut owners = pod.metadata.owner_references.clone().unwrap_or_default();
+        owners.push(owner_reference(set));
+        plan.write(merge_this(pod.as_ref(), "", json!({"metadata": {"ownerReferences": owners}})));
+        claimed.push(pod);
+    }
+    claimed
+}
+
+/// Whether the selector is empty: validation refuses it, and it must never adopt a whole namespace.
+fn is_everything(spec: &ReplicaSetSpec) -> bool {
+    spec.selector.match_labels.iter().flatten().next().is_none()
+        && spec.selector.match_expressions.iter().flatten().next().is_none()
+}
+
+fn owner_reference(set: &ReplicaSet) -> OwnerReference {
+    OwnerReference {
+        api_version: "apps/v1".into(),
+        kind: "ReplicaSet".into(),
+        name: set.metadata.name.clone().unwrap_or_default(),
+        uid: set.metadata.uid.clone().unwrap_or_default(),
+        controller: Some(true),
+        block_owner_deletion: Some(true),
+    }
+}
+
+fn scale(
+    view: &View,
+    set: &ReplicaSet,
+    spec: &ReplicaSetSpec,
+    active: &[&Arc<Pod>],
+    now: Timestamp,
+    plan: &mut Plan,
+) {
+    let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
+    if active.len() < wanted {
+        let Some(pod) = new_pod(view, set) else { return };
+        for _ in 0..(wanted - active.len()).min(BURST) {
+            plan.actions.push(creation(set, pod.clone()));
+        }
+    } else if active.len() > wanted {
+        let surplus = (active.len() - wanted).min(BURST);
+        let related = pods_per_node(view, set, spec);
+        for pod in victims::choose(active, &related, surplus, now) {
+            let name = pod.metadata.name.as_deref().unwrap_or_default();
+            let told = Occurrence::of(set, false, "SuccessfulDelete", format!("Deleted pod: {name}"));
+            plan.actions.push(Action::from(delete(pod.as_ref())).telling(Note::Event(told)));
+        }
+    }
+}
+
+fn creation(set: &ReplicaSet, pod: Object) -> Action {
+    let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+    let told = Occurrence::of(set, false, "SuccessfulCreate", "Created pod: {}".to_owned());
+    let refused = Occurrence::of(set, true, "FailedCreate", "Error creating: {}".to_owned());
+    Action {
+        write: Write::Create(pod),
+        done: vec![
+            Note::Timeline { what: "pod-created", subject: format!("{namespace}/{{}}"), pod: None },
+            Note::Event(told),
+        ],
+        refused: Some(refused),
+    }
+}
+
+/// A pod from the set's template, as it is stored: fields that the typed structs don't know stay in it.
+fn new_pod(view: &View, set: &ReplicaSet) -> Option<Object> {
+    let stored = view.json(set)?;
+    let template = stored.pointer("/spec/template")?;
+    let mut metadata = json!({
+        "generateName": format!("{}-", set.metadata.name.as_deref()?),
+        "namespace": set.metadata.namespace,
+    });
+    for field in ["labels", "annotations", "finalizers"] {
+        if let Some(value) = template.pointer(&format!("/metadata/{field}")).filter(|v| !v.is_null()) {
+            metadata[field] = value.clone();
+        }
+    }
+    metadata["ownerReferences"] = json!([owner_reference(set)]);
+    Object::from_value(json!({
+        "kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": template.get("spec")?,
+    }))
+}
+
+/// How many active pods of the set and of its siblings each node has: siblings share the controller, so
+/// that while one set replaces another, nodes with pods of both are relieved first.
+fn pods_per_node(view: &View, set: &ReplicaSet, spec: &ReplicaSetSpec) -> HashMap<String, usize> {
+    let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+    let siblings: Vec<&str> = match controller_of(&set.metadata) {
+        Some(owner) => {
+            view.replica_sets_of(&owner.uid).filter_map(|set| set.metadata.uid.as_deref()).collect()
+        }
+        None => set.metadata.uid.as_deref().into_iter().collect(),
+    };
+    let mut count = HashMap::new();
+    let related = view.pods.in_namespace(namespace).filter(|pod| {
+        controller_of(&pod.metadata).map_or_else(
+            || selects(&spec.selector, pod.metadata.labels.as_ref()),
+            |owner| siblings.contains(&owner.uid.as_str()),
+        )
+    });
+    for pod in related.filter(|pod| pods::is_active(pod)) {
+        if let Some(node) = node_name(pod) {
+            *count.entry(node.to_owned()).or_default() += 1;
+        }
+    }
+    count
+}
+
+fn status(
+    view: &View,
+    set: &ReplicaSet,
+    spec: &ReplicaSetSpec,
+    claimed: &[&Arc<Pod>],
+    active: &[&Arc<Pod>],
+    now: Timestamp,
+    plan: &mut Plan,
+) {
+    let minimum = Duration::from_secs(u64::try_from(spec.min_ready_seconds.unwrap_or(0)).unwrap_or(0));
+    let template = spec.template.as_ref().and_then(|template| template.metadata.as_ref());
+    let labels = template.and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
+    let (mut labeled, mut ready, mut available) = (0, 0, 0);
+    for pod in active {
+        let own = pod.metadata.labels.as_ref();
+        labeled += i32::from(labels.iter().all(|(k, v)| own.and_then(|own| own.get(k)) == Some(v)));
+        ready += i32::from(pods::is_ready(pod));
+        match pods::available_in(pod, minimum, now) {
+            Some(Duration::ZERO) => available += 1,
+            Some(wait) => plan.again(wait),
+            None => {}
+        }
+    }
+    let leaving = |pod: &&&Arc<Pod>| pod.metadata.deletion_timestamp.is_some() && !pods::is_finished(pod);
+    let terminating = claimed.iter().filter(leaving).count();
+    let count = |n: i32| if n == 0 { Value::Null } else { n.into() };
+    let wanted = json!({
+        "replicas": active.len(),
+        "fullyLabeledReplicas": count(labeled),
+        "readyReplicas": count(ready),
+        "availableReplicas": count(available),
+        "terminatingReplicas": terminating,
+        "observedGeneration": set.metadata.generation,
+    });
+    let stored = view.json(set);
+    let current = stored.as_ref().and_then(|stored| stored.get("status"));
+    if let Some(patch) = wanted.as_object().and_then(|wanted| difference(current, wanted)) {
+        plan.write(merge(set, "status", json!({"status": patch})));
+    }
+}
