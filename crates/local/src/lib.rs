@@ -1,12 +1,15 @@
 //! A whole cluster on one machine: its folder, its hosts as processes, the links and the switch between them,
 //! and their power. With network namespaces every host has a link of its own that can be cut; on loopback the
 //! hosts are ordinary processes on 127.0.0.0/8, this process stands for the switch, and a cut freezes a host
-//! with all that runs on it. Order matters at the start of a program: [`Island::enter`] come first, in this order, while the process has one thread.
+//! with all that runs on it. Order matters at the start of a program: [`split_off`], [`stand_guard`] and
+//! [`Island::enter`] come first, in this order, while the process has one thread.
 
 mod addresses;
 mod cluster;
 mod config;
+mod detach;
 mod folder;
+mod guard;
 mod island;
 mod kubeconfig;
 mod link;
@@ -16,11 +19,14 @@ mod relay;
 mod single_thread;
 mod switch;
 mod tree;
+mod watch;
 
 pub use addresses::{Addresses, MOST_NODES, NetKind};
 pub use cluster::{Cluster, Cut, Error as ClusterError, Net, Options};
 pub use config::{Error as HostConfigError, HostConfig, NetConfig};
+pub use detach::{Error as DetachError, Front, split_off};
 pub use folder::{Error as FolderError, Folder, Record};
+pub use guard::{Error as GuardError, stand_guard};
 pub use island::{Error as IslandError, Island, Permission};
 pub use link::Error as LinkError;
 pub use process::Error as ProcessError;

@@ -130,6 +130,9 @@ impl Bridge {
         netlink.handle.link().add(bridge).execute().await.map_err(failed("make a bridge"))?;
         let index = netlink.index(BRIDGE).await?;
         netlink.address(index, addresses.switch()).await?;
+        // Pods of different hosts meet here where the hosts have no routes of their own; without that, hosts
+        // and their own pods still work.
+        let _ = std::fs::write("/proc/sys/net/ipv4/ip_forward", "1");
         Ok(Self { netlink, index, addresses })
     }
 
