@@ -1,1 +1,38 @@
-//! Faults, probes, timeline, report: works against any Kubernetes.
+//! Faults, probes, timeline, report: what a power cut costs, measured from outside.
+//!
+//! [`run`] brings a workload into a cluster, cuts the power of the host that leads, and measures until
+//! everything answers again: three clocks, from asks that a user could make. It works against any Kubernetes;
+//! where the hosts stand, and how to cut and restore their power, is the [`Site`]'s to say.
+
+mod ask;
+mod clock;
+mod error;
+mod observe;
+mod options;
+mod owner;
+mod percentile;
+mod picture;
+mod probe;
+mod progress;
+mod render;
+mod replacement;
+mod report;
+mod run;
+mod sight;
+mod site;
+mod stage;
+mod steady;
+mod timeline;
+mod wording;
+mod workload;
+
+pub use ask::{Ask, Outage, measure};
+pub use clock::Moment;
+pub use error::Error;
+pub use options::Options;
+pub use percentile::{Percentiles, nearest_rank};
+pub use report::{Clock, Cluster, Rejoin, Replacement, Report, Run, Summary};
+pub use run::run;
+pub use site::{BoxFuture, Happening, Site};
+pub use timeline::Entry;
+pub use workload::DEFAULT_WORKLOAD;

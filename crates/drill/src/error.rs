@@ -1,0 +1,41 @@
+//! Why a drill could not be held.
+
+use std::time::Duration;
+
+/// A drill ended without a measurement.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The workload is no workload.
+    #[error("the workload cannot be used: {0}")]
+    Workload(String),
+    /// The cluster did not come to rest.
+    #[error("the cluster is not steady after {} s: {}", .after.as_secs(), .unready.join("; "))]
+    Unsteady {
+        /// How long it was given.
+        after: Duration,
+        /// What is not as it should be.
+        unready: Vec<String>,
+    },
+    /// Nobody leads.
+    #[error("no host leads the cluster after {} s: is a majority of the hosts running?", .after.as_secs())]
+    NoLeader {
+        /// How long it was given.
+        after: Duration,
+    },
+    /// The API could not be asked.
+    #[error(transparent)]
+    Client(#[from] client::Error),
+    /// Progress could not be shown.
+    #[error("cannot write progress: {0}")]
+    Progress(#[from] std::io::Error),
+    /// The site could not do what it was told.
+    #[error("{what} {host} failed: {source}")]
+    Site {
+        /// What it was told.
+        what: &'static str,
+        /// To which host.
+        host: String,
+        /// Why not.
+        source: anyhow::Error,
+    },
+}

@@ -1,0 +1,41 @@
+//! What a drill is to do.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// What a drill is to do.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many power cuts.
+    pub runs: usize,
+    /// Fixes what is chosen at random: the namespace's name, the moment of the cut.
+    pub seed: u64,
+    /// The user's own workload as YAML, instead of [`crate::DEFAULT_WORKLOAD`].
+    pub workload: Option<String>,
+    /// The kubeconfig as a file, for `kubectl proxy`, which asks the user's own workload as its owner does.
+    /// Without it, or without a `kubectl` on the PATH, that series is left out.
+    pub kubeconfig_file: Option<PathBuf>,
+    /// Leave the workload in the cluster.
+    pub keep: bool,
+    /// How long the clocks run at most after a cut, for a cluster that does not recover.
+    pub limit: Duration,
+    /// How long the cluster may take to come to rest.
+    pub patience: Duration,
+    /// How long nothing may have failed before an outage counts as over.
+    pub quiet: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options {
+            runs: 1,
+            seed: 0,
+            workload: None,
+            kubeconfig_file: None,
+            keep: false,
+            limit: Duration::from_secs(60),
+            patience: Duration::from_secs(60),
+            quiet: Duration::from_secs(5),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Probes: asks in a steady beat, whether the earlier ones were answered or not.
+
+use crate::{Ask, BoxFuture, Moment, clock::Clock};
+use client::Client;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
+
+/// How often a user asks.
+pub(crate) const EVERY: Duration = Duration::from_millis(50);
+/// How long a user waits.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// One ask: no error is a good answer.
+pub(crate) type AskFn = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+
+/// Asks over a fresh connection; a code of 2xx is a good answer.
+pub(crate) fn fresh(client: &Client, path: String) -> AskFn {
+    let client = client.clone();
+    Arc::new(move || {
+        let (client, path) = (client.clone(), path.clone());
+        Box::pin(async move {
+            let answer = client.fresh(&path, TIMEOUT).await.map_err(|e| e.to_string())?;
+            if answer.is_success() { Ok(()) } else { Err(format!("code {}", answer.code)) }
+        })
+    })
+}
+
+/// A series of asks under way. Dropping it ends it, with the asks that are out.
+pub(crate) struct Series {
+    recorded: Arc<Mutex<Recorded>>,
+    clock: Clock,
+    _task: JoinSet<()>,
+}
+
+#[derive(Default)]
+struct Recorded {
+    asks: Vec<Ask>,
+    /// The asks that are out.
+    pending: BTreeMap<u64, Moment>,
+    /// Why asks failed, and how many did.
+    reasons: BTreeMap<String, usize>,
+}
+
+fn lock(recorded: &Mutex<Recorded>) -> MutexGuard<'_, Recorded> {
+    recorded.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+}
+
+impl Series {
+    pub(crate) fn start(clock: Clock, every: Duration, ask: AskFn) -> Self {
+        let recorded = Arc::new(Mutex::new(Recorded::default()));
+        let mut task = JoinSet::new();
+        task.spawn(beat(clock, every, ask, recorded.clone()));
+        Series { recorded, clock, _task: task }
+    }
+
+    /// All asks that have ended, and the moment up to which every ask sent is among them.
+    pub(crate) fn asks(&self) -> (Vec<Ask>, Moment) {
+        let recorded = lock(&self.recorded);
+        let seen_until = recorded.pending.values().min().copied().unwrap_or_else(|| self.clock.now());
+        (recorded.asks.clone(), seen_until)
+    }
+
+    /// The first good answer to an ask sent after `since`.
+    pub(crate) fn first_answer(&self, since: Moment) -> Option<Moment> {
+        let recorded = lock(&self.recorded);
+        recorded.asks.iter().filter(|a| a.ok && a.sent > since).map(|a| a.done).min()
+    }
+
+    /// The last this many asks were all answered well.
+    pub(crate) fn is_well(&self, count: usize) -> bool {
+        let recorded = lock(&self.recorded);
+        recorded.asks.len() >= count && recorded.asks.iter().rev().take(count).all(|a| a.ok)
+    }
+
+    /// Why asks failed, the most frequent first.
+    pub(crate) fn reasons(&self) -> Vec<(String, usize)> {
+        let mut reasons: Vec<_> = lock(&self.recorded).reasons.clone().into_iter().collect();
+        reasons.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+        reasons
+    }
+}
+
+async fn beat(clock: Clock, every: Duration, ask: AskFn, recorded: Arc<Mutex<Recorded>>) {
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut out = JoinSet::new();
+    for id in 0.. {
+        ticks.tick().await;
+        while out.try_join_next().is_some() {}
+        let sent = clock.now();
+        lock(&recorded).pending.insert(id, sent);
+        let (answer, recorded) = (ask(), recorded.clone());
+        out.spawn(async move {
+            let answer = answer.await;
+            let done = clock.now();
+            let mut recorded = lock(&recorded);
+            recorded.pending.remove(&id);
+            recorded.asks.push(Ask { sent, done, ok: answer.is_ok() });
+            if let Err(reason) = answer {
+                // Reasons are few; what a server makes up must not fill the memory.
+                let known = recorded.reasons.len() < 32 || recorded.reasons.contains_key(&reason);
+                *recorded.reasons.entry(if known { reason } else { "other".into() }).or_default() += 1;
+            }
+        });
+    }
+}

@@ -1,0 +1,155 @@
+//! What a drill found out.
+
+use crate::{Entry, Outage, Percentiles};
+use serde::Serialize;
+use std::io::Write;
+use std::time::Duration;
+
+/// The report of a drill. Its JSON is the shape that `--json` writes.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Report {
+    /// The version of this shape.
+    pub version: u32,
+    /// The seed that was used.
+    pub seed: u64,
+    /// The cluster.
+    pub cluster: Cluster,
+    /// Every power cut.
+    pub runs: Vec<Run>,
+    /// All of them together.
+    pub summary: Summary,
+}
+
+/// The cluster that was broken.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Cluster {
+    /// How many hosts.
+    pub nodes: usize,
+    /// How they are connected.
+    pub net: String,
+}
+
+/// One power cut.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Run {
+    /// What was done: `power-off`.
+    pub fault: &'static str,
+    /// To which host.
+    pub target: String,
+    /// What the host was: `leader`, `vip`, `worker`.
+    pub was: Vec<&'static str>,
+    /// The API through the virtual address.
+    pub api: Clock,
+    /// The service through the virtual address.
+    pub service: Clock,
+    /// The service through every surviving host's own address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub survivors: Option<Clock>,
+    /// The service through `kubectl proxy`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubectl_proxy: Option<Clock>,
+    /// The first new pod.
+    pub replacement: Replacement,
+    /// The host's return.
+    pub rejoin: Rejoin,
+    /// What happened.
+    pub timeline: Vec<Entry>,
+}
+
+/// One series of asks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Clock {
+    /// Milliseconds from the cut to the first answer after which nothing failed; null when that never came.
+    pub outage_ms: Option<u64>,
+    /// Asks without a good answer.
+    pub failed: usize,
+    /// All asks since the cut.
+    pub asked: usize,
+    /// The longest that a good answer took.
+    pub slowest_ms: u64,
+}
+
+/// The first pod that was created after the cut.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Replacement {
+    /// Milliseconds from the cut to its first answer; null when none answered.
+    pub answered_ms: Option<u64>,
+    /// Its name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+}
+
+/// The return of the host, from power on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Rejoin {
+    /// Milliseconds until its Node was Ready again.
+    pub ready_ms: Option<u64>,
+    /// Milliseconds until its store had caught up, where the host tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub caught_up_ms: Option<u64>,
+    /// When it got its power back, in milliseconds after the cut.
+    pub power_on_at_ms: i64,
+}
+
+/// Percentiles of each clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Of the API's outage.
+    pub api_outage_ms: Percentiles,
+    /// Of the service's outage.
+    pub service_outage_ms: Percentiles,
+    /// Of the first answer of a new pod.
+    pub replacement_answered_ms: Percentiles,
+    /// Of the host's return.
+    pub rejoin_ready_ms: Percentiles,
+}
+
+pub(crate) fn ms(time: Duration) -> u64 {
+    u64::try_from((time.as_micros() + 500) / 1000).unwrap_or(u64::MAX)
+}
+
+impl From<Outage> for Clock {
+    fn from(outage: Outage) -> Self {
+        Clock {
+            outage_ms: outage.outage.map(ms),
+            failed: outage.failed,
+            asked: outage.asked,
+            slowest_ms: ms(outage.slowest),
+        }
+    }
+}
+
+impl Summary {
+    pub(crate) fn of(runs: &[Run]) -> Self {
+        let of =
+            |clock: fn(&Run) -> Option<u64>| Percentiles::of(&runs.iter().map(clock).collect::<Vec<_>>());
+        Summary {
+            api_outage_ms: of(|r| r.api.outage_ms),
+            service_outage_ms: of(|r| r.service.outage_ms),
+            replacement_answered_ms: of(|r| r.replacement.answered_ms),
+            rejoin_ready_ms: of(|r| r.rejoin.ready_ms),
+        }
+    }
+}
+
+impl Report {
+    /// Everything as JSON, ending with a line end.
+    pub fn to_json(&self) -> serde_json::Result<String> {
+        Ok(serde_json::to_string_pretty(self)? + "\n")
+    }
+
+    /// Writes the tables for people.
+    pub fn print(&self, out: &mut dyn Write) -> std::io::Result<()> {
+        crate::render::report(self, out)
+    }
+
+    /// Everything came back in every run.
+    pub fn is_recovered(&self) -> bool {
+        let back = |r: &Run| {
+            [r.api.outage_ms, r.service.outage_ms, r.replacement.answered_ms, r.rejoin.ready_ms]
+                .iter()
+                .all(Option::is_some)
+        };
+        self.runs.iter().all(back)
+    }
+}

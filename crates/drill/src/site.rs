@@ -1,0 +1,50 @@
+//! Where a cluster stands, and how to break it.
+
+use std::collections::BTreeMap;
+use std::time::SystemTime;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+/// A future of a trait object.
+pub type BoxFuture<'a, T> = futures::future::BoxFuture<'a, T>;
+
+/// The hosts of a cluster and their power. The program implements it for its local cluster; a site of real
+/// machines would ask their management boards.
+pub trait Site: Send + Sync {
+    /// The hosts, by the names of their Nodes.
+    fn hosts(&self) -> Vec<String>;
+
+    /// How the hosts are connected, for the report: `netns` or `loopback`.
+    fn net(&self) -> &str;
+
+    /// The URL of a host's own API server, where it can be reached from here. With it, the service is also
+    /// asked through every surviving host.
+    fn api_address(&self, host: &str) -> Option<String>;
+
+    /// Cuts the power of a host: from then on it is silent. Returns when the power went.
+    fn cut<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<SystemTime>>;
+
+    /// Ends whatever a cut left of the host. Called when the clocks have stopped, before [`Site::power_on`].
+    fn bury<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<()>>;
+
+    /// Gives the host its power back. Returns when.
+    fn power_on<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<SystemTime>>;
+
+    /// The host that leads and holds the API's virtual address now, none while nobody does.
+    fn leader<'a>(&'a self) -> BoxFuture<'a, anyhow::Result<Option<String>>>;
+
+    /// What happens inside the hosts from now on, where they tell; a receiver that is closed where they don't.
+    fn timeline(&self) -> UnboundedReceiver<Happening>;
+}
+
+/// Something that happened inside a host.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Happening {
+    /// When.
+    pub at: SystemTime,
+    /// On which host.
+    pub host: String,
+    /// What, such as `election-won`.
+    pub what: String,
+    /// Everything else that is known of it, such as `subject`.
+    pub fields: BTreeMap<String, String>,
+}

@@ -1,0 +1,77 @@
+//! The timeline's names in words.
+
+/// What happened, for people. `subject` is a host, `namespace/pod` or `namespace/service`.
+pub(crate) fn wording(what: &str, subject: Option<&str>) -> String {
+    let subject = subject.unwrap_or_default();
+    let name = subject.rsplit('/').next().unwrap_or_default();
+    match what {
+        "power-off" => "power off".into(),
+        "power-on" => "power on again".into(),
+        "last-heartbeat" => "last heartbeat heard".into(),
+        "host-started" => "host started".into(),
+        "host-silent" => format!("{name} is silent"),
+        "host-heard" => format!("hears {name} again"),
+        "endpoints-dropped" => format!("drops the endpoints on {name}"),
+        "endpoints-restored" => format!("takes the endpoints on {name} back"),
+        "election-started" => "stands for election".into(),
+        "election-won" => "won the election, leads".into(),
+        "vip-moved" => "holds the virtual address".into(),
+        "vip-released" => "gives up the virtual address".into(),
+        "node-not-ready" => format!("node {name} NotReady"),
+        "node-ready" => format!("node {name} Ready"),
+        "pod-created" => format!("pod {name} created"),
+        "pod-placed" => format!("pod {name} placed"),
+        "pod-started" => format!("pod {name} started"),
+        "pod-ready" => format!("pod {name} ready"),
+        "pod-deleted" => format!("pod {name} deleted"),
+        "endpoint-added" => format!("endpoint of {name} added"),
+        "endpoint-removed" => format!("endpoint of {name} removed"),
+        "store-caught-up" => "store caught up".into(),
+        "api-answers" => "the API answers".into(),
+        "service-answers" => "the service answers".into(),
+        "replacement-answers" => format!("new pod {name} answers"),
+        other if subject.is_empty() => other.replace('-', " "),
+        other => format!("{} ({subject})", other.replace('-', " ")),
+    }
+}
+
+/// A length of time, short: `412 ms`, `1.62 s`, `12.3 s`.
+pub(crate) fn time(ms: u64) -> String {
+    match ms {
+        0..1000 => format!("{ms} ms"),
+        1000..10_000 => format!("{:.2} s", ms as f64 / 1000.0),
+        _ => format!("{:.1} s", ms as f64 / 1000.0),
+    }
+}
+
+/// An offset with its sign.
+pub(crate) fn offset(ms: i64) -> String {
+    let sign = if ms < 0 { '-' } else { '+' };
+    format!("{sign}{}", time(ms.unsigned_abs()))
+}
+
+/// `never` where there is no time.
+pub(crate) fn time_or_never(ms: Option<u64>) -> String {
+    ms.map_or_else(|| "never".into(), time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times() {
+        for (ms, text) in [(0, "0 ms"), (999, "999 ms"), (1624, "1.62 s"), (12_345, "12.3 s")] {
+            assert_eq!(time(ms), text);
+        }
+        assert_eq!((offset(-12).as_str(), offset(1500).as_str()), ("-12 ms", "+1.50 s"));
+        assert_eq!(time_or_never(None), "never");
+    }
+
+    #[test]
+    fn words() {
+        assert_eq!(wording("pod-placed", Some("x/web-1")), "pod web-1 placed");
+        assert_eq!(wording("new-thing", Some("n1")), "new thing (n1)");
+        assert_eq!(wording("new-thing", None), "new thing");
+    }
+}

@@ -1,0 +1,172 @@
+//! The workload: which Deployment is cut, which Service is asked.
+
+use crate::Error;
+use client::{Client, Discovery, documents};
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+/// The workload of a drill that is given none, as a manifest that anyone may apply.
+pub const DEFAULT_WORKLOAD: &str = include_str!("../workload.yaml");
+
+/// A workload, as its manifest says.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Workload {
+    objects: Vec<Value>,
+    pub(crate) namespace: String,
+    pub(crate) deployment: String,
+    pub(crate) service: String,
+    /// The Service's port: its name where it has one, else its number.
+    pub(crate) port: String,
+    /// Where the Service's port leads on a pod.
+    pub(crate) target_port: Value,
+    /// The labels of the Service's pods.
+    pub(crate) labels: BTreeMap<String, String>,
+    pub(crate) replicas: u64,
+}
+
+fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+fn labels(object: &Value, pointer: &str) -> BTreeMap<String, String> {
+    let map = object.pointer(pointer).and_then(Value::as_object);
+    map.into_iter().flatten().filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned()))).collect()
+}
+
+impl Workload {
+    /// Finds the Service of a manifest and the Deployment behind it. `namespace` is for manifests that name none.
+    pub(crate) fn read(manifest: &str, namespace: &str) -> Result<Self, Error> {
+        let objects = documents(manifest, "the manifest")?;
+        let of_kind = |kind| objects.iter().filter(move |o| o["kind"] == kind);
+        let mut found = None;
+        for service in of_kind("Service") {
+            let selector = labels(service, "/spec/selector");
+            let behind = of_kind("Deployment").find(|deployment| {
+                let pods = labels(deployment, "/spec/template/metadata/labels");
+                !selector.is_empty() && selector.iter().all(|(k, v)| pods.get(k) == Some(v))
+            });
+            if let Some(deployment) = behind {
+                found = Some((service, deployment, selector));
+                break;
+            }
+        }
+        let Some((service, deployment, labels)) = found else {
+            return Err(Error::Workload(
+                "it needs a Deployment, and a Service whose selector matches the Deployment's pods".into(),
+            ));
+        };
+        let Some(port) = service.pointer("/spec/ports/0") else {
+            return Err(Error::Workload(format!(
+                "its Service {} has no port",
+                text(service, "/metadata/name")
+            )));
+        };
+        let number = port.get("port").cloned().unwrap_or_default();
+        let named = text(port, "/name");
+        let own = [service, deployment].map(|o| text(o, "/metadata/namespace"));
+        if own[0] != own[1] {
+            return Err(Error::Workload("its Deployment and its Service are in different namespaces".into()));
+        }
+        let own = Some(own[0]).filter(|n| !n.is_empty()).unwrap_or(namespace).to_owned();
+        Ok(Workload {
+            namespace: own,
+            deployment: text(deployment, "/metadata/name").to_owned(),
+            service: text(service, "/metadata/name").to_owned(),
+            port: if named.is_empty() { number.to_string() } else { named.to_owned() },
+            target_port: port.get("targetPort").cloned().unwrap_or(number),
+            labels,
+            replicas: deployment.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1),
+            objects,
+        })
+    }
+
+    /// Applies every object; `say` hears what became of each.
+    pub(crate) async fn deploy(
+        &self,
+        client: &Client,
+        discovery: &Discovery,
+        mut say: impl FnMut(&str),
+    ) -> Result<(), Error> {
+        for object in &self.objects {
+            let applied = client::apply(client, discovery, object, &self.namespace).await?;
+            say(&format!("{} {}", applied.name, applied.outcome));
+        }
+        Ok(())
+    }
+
+    /// Where the Service is asked.
+    pub(crate) fn service_path(&self) -> String {
+        let Workload { namespace, service, port, .. } = self;
+        format!("/api/v1/namespaces/{namespace}/services/{service}:{port}/proxy/")
+    }
+
+    /// Where one pod is asked, once it says on which port.
+    pub(crate) fn pod_path(&self, pod: &Value) -> Option<String> {
+        let name = pod.pointer("/metadata/name")?.as_str()?;
+        let port = target_port(&self.target_port, pod)?;
+        Some(format!("/api/v1/namespaces/{}/pods/{name}:{port}/proxy/", self.namespace))
+    }
+
+    /// The label selector of the Service's pods, as it stands in a query.
+    pub(crate) fn selector(&self) -> String {
+        let all: Vec<String> = self.labels.iter().map(|(k, v)| format!("{k}%3D{v}")).collect();
+        all.join(",").replace('/', "%2F")
+    }
+}
+
+/// A Service's target port on a pod: a number, or the name of a container's port.
+fn target_port(target: &Value, pod: &Value) -> Option<u64> {
+    if let Some(number) = target.as_u64() {
+        return Some(number);
+    }
+    let name = target.as_str()?;
+    let containers = pod.pointer("/spec/containers")?.as_array()?;
+    let ports = containers.iter().filter_map(|c| c.get("ports")?.as_array()).flatten();
+    ports.into_iter().find(|p| p["name"] == name)?.get("containerPort")?.as_u64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_default_is_three_replicas_and_a_service() {
+        let workload = Workload::read(DEFAULT_WORKLOAD, "drill-x").unwrap();
+        assert_eq!((workload.deployment.as_str(), workload.replicas), ("web", 3));
+        assert_eq!(workload.service_path(), "/api/v1/namespaces/drill-x/services/web:http/proxy/");
+        assert_eq!(workload.selector(), "app%3Dweb");
+        let mut pod = workload.objects[0]["spec"]["template"].clone();
+        pod["metadata"]["name"] = json!("web-1");
+        let path = workload.pod_path(&pod).unwrap();
+        assert_eq!(path, "/api/v1/namespaces/drill-x/pods/web-1:8080/proxy/");
+    }
+
+    #[test]
+    fn a_user_s_own() {
+        let manifest = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: d, namespace: mine}
+spec: {selector: {matchLabels: {app: a}}, template: {metadata: {labels: {app: a, x: y}}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: s, namespace: mine}
+spec: {selector: {app: a}, ports: [{port: 4000}]}
+";
+        let workload = Workload::read(manifest, "drill-x").unwrap();
+        assert_eq!(workload.service_path(), "/api/v1/namespaces/mine/services/s:4000/proxy/");
+        assert_eq!((workload.target_port.clone(), workload.replicas), (json!(4000), 1));
+        for (from, to, says) in [
+            ("{app: a}, ports", "{app: b}, ports", "selector matches"),
+            ("kind: Service", "kind: ConfigMap", "needs a Deployment, and a Service"),
+            ("ports: [{port: 4000}]", "ports: []", "Service s has no port"),
+            ("{name: s, namespace: mine}", "{name: s}", "different namespaces"),
+            ("kind: Deployment", "kin: Deployment", "no kind"),
+        ] {
+            let error = Workload::read(&manifest.replace(from, to), "drill-x").unwrap_err().to_string();
+            assert!(error.contains(says), "{to}: {error}");
+        }
+    }
+}
