@@ -1,4 +1,4 @@
-//! Defaults: the kind's own, then the schema's.
+//! Defaults: the schema's and the kind's own.
 
 use serde_json::{Map, Value};
 
@@ -23,6 +23,8 @@ const NULL_TIMES: [(&str, &[&str]); 9] = [
 
 /// Fills in what a client may leave out. Doing it again changes nothing.
 pub fn set_defaults(resource: &Resource, object: &mut Object) {
+    // First the schema's, so that the kind's find the parts that are always there.
+    fill(resource, object);
     resource.rules.set_defaults(object);
     fill(resource, object);
 }

@@ -12,7 +12,6 @@ const LABEL: &str =
 const LABEL_1035: &str = "must be at most 63 lower case letters, digits or '-', begin with a letter and end with a letter or a digit";
 const SUBDOMAIN: &str = "must be at most 253 lower case letters, digits, '-' or '.', and each part between dots must begin \
     and end with a letter or a digit";
-const SEGMENT: &str = "must be no '.', no '..', and have neither '/' nor '%'";
 const QUALIFIED: &str = "must be a name of at most 63 letters, digits, '-', '_' or '.' that begins and ends with a letter or \
     a digit, with an optional prefix of a DNS subdomain and '/', such as example.com/name";
 const LABEL_VALUE: &str = "must be empty, or at most 63 letters, digits, '-', '_' or '.' that begin and end with a letter or \
@@ -66,11 +65,6 @@ pub(crate) fn label_1035_fault(name: &str) -> Option<&'static str> {
 /// RFC 1123 subdomain.
 pub(crate) fn subdomain_fault(name: &str) -> Option<&'static str> {
     (name.len() > 253 || !name.split('.').all(is_label)).then_some(SUBDOMAIN)
-}
-
-/// A part of a path.
-pub(crate) fn segment_fault(name: &str) -> Option<&'static str> {
-    (name == "." || name == ".." || name.contains(['/', '%'])).then_some(SEGMENT)
 }
 
 /// Key of a label or an annotation, or a finalizer.

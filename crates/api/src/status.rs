@@ -85,6 +85,12 @@ impl Cause {
         }
     }
 
+    /// A value names something that isn't there.
+    pub fn not_found(field: impl Into<String>, value: &Value) -> Self {
+        let message = format!("Not found: {value}");
+        Cause { reason: "FieldValueNotFound".into(), message, field: field.into() }
+    }
+
     /// A field may not be set, or not be changed.
     pub fn forbidden(field: impl Into<String>, detail: &str) -> Self {
         let message = format!("Forbidden: {detail}");

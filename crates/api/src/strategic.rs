@@ -3,6 +3,8 @@
 //! Follows `k8s.io/apimachinery/pkg/util/strategicpatch`, its directives included: `$patch` (`delete`,
 //! `replace`, `merge`), `$setElementOrder/LIST`, `$deleteFromPrimitiveList/LIST`, `$retainKeys`.
 
+use std::collections::VecDeque;
+
 use serde_json::{Map, Value};
 
 use crate::schema::{Field, Schema, Shape, schemas};
@@ -63,18 +65,24 @@ fn merge_object(schema: Option<&Schema>, object: &mut Fields, patch: &Fields) ->
     }
     for (name, part) in patch.iter().filter(|(name, _)| !name.starts_with('$')) {
         let field = schema.and_then(|schema| schema.field(name));
-        merge_field(field, name, object, part)?;
+        let order = patch.get(&format!("{SET_ORDER}{name}"));
+        merge_field(field, name, object, part, order)?;
     }
+    // An order alone, without a list of that name in the patch.
     for (name, order) in patch {
-        if let Some(list) = name.strip_prefix(SET_ORDER) {
-            let Value::Array(order) = order else { return Err(PatchError::NoList { field: name.clone() }) };
+        if let Some(list) = name.strip_prefix(SET_ORDER).filter(|list| !patch.contains_key(*list)) {
             let key = schema.and_then(|schema| schema.field(list)).and_then(|field| field.patch.merge_key);
             if let Some(Value::Array(items)) = object.get_mut(list) {
-                set_order(items, order, key);
+                let before = items.clone();
+                set_order(items, order_of(name, order)?, &before, key);
             }
         }
     }
     Ok(())
+}
+
+fn order_of<'a>(name: &str, order: &'a Value) -> Result<&'a [Value], PatchError> {
+    order.as_array().map(Vec::as_slice).ok_or_else(|| PatchError::NoList { field: name.to_owned() })
 }
 
 fn merge_field(
@@ -82,6 +90,7 @@ fn merge_field(
     name: &str,
     object: &mut Fields,
     part: &Value,
+    order: Option<&Value>,
 ) -> Result<(), PatchError> {
     match (part, field.map(|field| &field.shape)) {
         (Value::Null, _) => {
@@ -110,6 +119,7 @@ fn merge_field(
                 *current = Value::Array(Vec::new());
             }
             if let Value::Array(current) = current {
+                let before = current.clone();
                 let key = field.and_then(|field| field.patch.merge_key);
                 match (key, &**items) {
                     (Some(key), Shape::Object(number)) => {
@@ -117,6 +127,8 @@ fn merge_field(
                     }
                     _ => merge_set(current, part),
                 }
+                let order = order.map_or(Ok(part.as_slice()), |order| order_of(name, order))?;
+                set_order(current, order, &before, key);
             }
         }
         (Value::Array(part), _) => {
@@ -182,39 +194,33 @@ fn merge_set(list: &mut Vec<Value>, patch: &[Value]) {
     }
 }
 
-/// Orders `items` as `order` says; those that it doesn't name stay before what they stood before.
-fn set_order(items: &mut Vec<Value>, order: &[Value], key: Option<&'static str>) {
-    let identity = |item: &Value| match key {
-        Some(key) => item.get(key).cloned(),
-        None => Some(item.clone()),
+/// Orders `items`: those that `order` names as it says, the others as they stood `before`. Where the two meet,
+/// an item that `order` names comes first, unless the other one stood before it.
+fn set_order(items: &mut Vec<Value>, order: &[Value], before: &[Value], key: Option<&'static str>) {
+    let same = |a: &Value, b: &Value| match key {
+        Some(key) => a.get(key).is_some_and(|value| b.get(key) == Some(value)),
+        None => a == b,
     };
-    let place = |item: &Value| {
-        let identity = identity(item)?;
-        order.iter().position(|named| match key {
-            Some(key) => named.get(key) == Some(&identity),
-            None => *named == identity,
-        })
-    };
-    let mut named: Vec<(usize, Value)> = Vec::new();
-    let mut others: Vec<(usize, Value)> = Vec::new();
-    for (at, item) in std::mem::take(items).into_iter().enumerate() {
-        match place(&item) {
-            Some(place) => named.push((place, item)),
-            None => others.push((at, item)),
+    let place = |item: &Value, list: &[Value]| list.iter().position(|other| same(item, other));
+    let (mut named, mut others) = (Vec::new(), VecDeque::new());
+    for item in std::mem::take(items) {
+        let stood = place(&item, before);
+        match place(&item, order) {
+            Some(at) => named.push((at, stood, item)),
+            None => others.push_back((stood, item)),
         }
     }
-    named.sort_by_key(|(place, _)| *place);
-    let mut named = named.into_iter().map(|(_, item)| item);
-    for (at, item) in others {
-        while items.len() < at {
-            match named.next() {
-                Some(next) => items.push(next),
-                None => break,
+    named.sort_by_key(|(at, _, _)| *at);
+    for (_, stood, item) in named {
+        while let Some((other, _)) = others.front() {
+            if stood.is_none() || other.is_none() || *other > stood {
+                break;
             }
+            items.extend(others.pop_front().map(|(_, item)| item));
         }
         items.push(item);
     }
-    items.extend(named);
+    items.extend(others.into_iter().map(|(_, item)| item));
 }
 
 fn directive<'a>(patch: &'a Fields, field: &str) -> Result<Option<&'a str>, PatchError> {

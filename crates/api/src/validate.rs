@@ -22,6 +22,11 @@ pub fn validate_create(resource: &Resource, object: &Object) -> Vec<Cause> {
 /// The faults of an object that is to replace `old` through `subresource`, changes that are forbidden among them.
 pub fn validate_update(resource: &Resource, subresource: &str, object: &Object, old: &Object) -> Vec<Cause> {
     let mut faults = Vec::new();
+    // Upstream looks at labels, annotations and owners of an update three times, and clients see it.
+    let metadata = object.0.get("metadata").unwrap_or(&Value::Null);
+    for _ in 0..2 {
+        validate_metadata(metadata, "metadata", &mut faults);
+    }
     validate_object(resource, object, &mut faults);
     for field in ["name", "namespace", "uid", "creationTimestamp"] {
         let value = object.meta(field);
@@ -125,9 +130,8 @@ fn validate_choices(
     let length = path.len();
     match (shape, value) {
         (Shape::Text, Value::String(text)) if !choices.is_empty() && !text.is_empty() => {
-            if !choices.contains(&text.as_str()) {
-                faults.push(Cause::not_supported(path.as_str(), value, choices));
-            }
+            let known = choices.contains(&text.as_str());
+            faults.extend((!known).then(|| Cause::not_supported(path.as_str(), value, choices)));
         }
         (Shape::Object(number), Value::Object(object)) => {
             validate_fields(schemas().numbered(*number), object, path, faults);

@@ -1,7 +1,109 @@
 //! `EndpointSlice`.
 
-use super::Rules;
+use serde_json::{Value, json};
+
+use super::endpoints::{some_of, validate_ip};
+use super::rules::{Column, Rules, age};
+use crate::object::Object;
+use crate::status::Cause;
 
 pub(crate) struct EndpointSlice;
 
-impl Rules for EndpointSlice {}
+const MOST_ENDPOINTS: usize = 1000;
+const MOST_PORTS: usize = 20_000;
+const MOST_ADDRESSES: usize = 100;
+
+impl Rules for EndpointSlice {
+    fn set_defaults(&self, object: &mut Object) {
+        for port in object.0.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Value::Object(port) = port {
+                port.entry("name").or_insert_with(|| "".into());
+                port.entry("protocol").or_insert_with(|| "TCP".into());
+            }
+        }
+    }
+
+    fn counts_as_change(&self, object: &Object, old: &Object) -> bool {
+        object.meta("labels") != old.meta("labels")
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+        let kind = object.0.get("addressType").and_then(Value::as_str).unwrap_or_default();
+        if kind.is_empty() {
+            faults.push(Cause::required("addressType", ""));
+        }
+        let endpoints = list(object, "endpoints");
+        if endpoints.len() > MOST_ENDPOINTS {
+            faults.push(too_many("endpoints", endpoints.len(), MOST_ENDPOINTS));
+        }
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            let path = format!("endpoints[{index}].addresses");
+            let addresses = endpoint["addresses"].as_array().map_or(&[][..], Vec::as_slice);
+            if addresses.is_empty() {
+                faults.push(Cause::required(&path, "must contain at least 1 address"));
+            } else if addresses.len() > MOST_ADDRESSES {
+                faults.push(too_many(&path, addresses.len(), MOST_ADDRESSES));
+            }
+            for (at, address) in addresses.iter().enumerate().filter(|_| kind != "FQDN") {
+                validate_ip(address, format!("{path}[{at}]"), faults);
+            }
+        }
+        let ports = list(object, "ports");
+        if ports.len() > MOST_PORTS {
+            faults.push(too_many("ports", ports.len(), MOST_PORTS));
+        }
+        for (index, port) in ports.iter().enumerate() {
+            if ports[..index].iter().any(|other| other["name"] == port["name"]) {
+                faults.push(Cause::duplicate(format!("ports[{index}].name"), &port["name"]));
+            }
+        }
+    }
+
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+        if object.0.get("addressType") != old.0.get("addressType") {
+            let kind = object.0.get("addressType").unwrap_or(&Value::Null);
+            faults.push(Cause::invalid("addressType", kind, "field is immutable"));
+        }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const {
+            &[
+                Column::text("Name"),
+                Column::text("AddressType"),
+                Column::text("Ports"),
+                Column::text("Endpoints"),
+                Column::text("Age"),
+            ]
+        }
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        let port = |port: &Value| match (&port["port"], &port["name"]) {
+            (Value::Number(number), _) => number.to_string(),
+            (_, Value::String(name)) if !name.is_empty() => name.clone(),
+            _ => "*".to_owned(),
+        };
+        let ports: Vec<String> = list(object, "ports").iter().map(port).collect();
+        let endpoints = list(object, "endpoints").iter();
+        let addresses = endpoints.flat_map(|endpoint| endpoint["addresses"].as_array().into_iter().flatten());
+        let addresses: Vec<String> = addresses.filter_map(Value::as_str).map(str::to_owned).collect();
+        let kind = object.0.get("addressType").cloned().unwrap_or_else(|| "".into());
+        vec![
+            json!(object.name()),
+            kind,
+            some_of(&ports, "<unset>").into(),
+            some_of(&addresses, "<unset>").into(),
+            age(object, now),
+        ]
+    }
+}
+
+fn list<'a>(object: &'a Object, field: &str) -> &'a [Value] {
+    object.0.get(field).and_then(Value::as_array).map_or(&[], Vec::as_slice)
+}
+
+fn too_many(field: &str, count: usize, most: usize) -> Cause {
+    let message = format!("Too many: {count}: must have at most {most} items");
+    Cause { reason: "FieldValueTooMany".into(), message, field: field.into() }
+}

@@ -1,7 +1,105 @@
 //! `Endpoints`.
 
-use super::Rules;
+use std::net::IpAddr;
+
+use serde_json::{Value, json};
+
+use super::rules::{Column, Rules, age};
+use crate::object::Object;
+use crate::status::Cause;
 
 pub(crate) struct Endpoints;
 
-impl Rules for Endpoints {}
+/// How many endpoints a cell shows.
+pub(crate) const SHOWN: usize = 3;
+
+impl Rules for Endpoints {
+    fn set_defaults(&self, object: &mut Object) {
+        for subset in object.0.get_mut("subsets").and_then(Value::as_array_mut).into_iter().flatten() {
+            for port in subset.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
+                if let Value::Object(port) = port {
+                    port.entry("protocol").or_insert_with(|| "TCP".into());
+                }
+            }
+        }
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+        let subsets = object.0.get("subsets").and_then(Value::as_array);
+        for (index, subset) in subsets.into_iter().flatten().enumerate() {
+            let path = format!("subsets[{index}]");
+            let list = |field: &str| subset[field].as_array().map_or(&[][..], Vec::as_slice);
+            if list("addresses").is_empty() && list("notReadyAddresses").is_empty() {
+                faults.push(Cause::required(&path, "must specify `addresses` or `notReadyAddresses`"));
+            }
+            for field in ["addresses", "notReadyAddresses"] {
+                for (at, address) in list(field).iter().enumerate() {
+                    validate_ip(&address["ip"], format!("{path}.{field}[{at}].ip"), faults);
+                }
+            }
+            for (at, port) in list("ports").iter().enumerate() {
+                let path = format!("{path}.ports[{at}]");
+                if list("ports").len() > 1 && port["name"].as_str().unwrap_or_default().is_empty() {
+                    faults.push(Cause::required(format!("{path}.name"), ""));
+                }
+                validate_port(&port["port"], format!("{path}.port"), faults);
+            }
+        }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::text("Name"), Column::text("Endpoints"), Column::text("Age")] }
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        let mut list = Vec::new();
+        for subset in object.0.get("subsets").and_then(Value::as_array).into_iter().flatten() {
+            let addresses = || subset["addresses"].as_array().into_iter().flatten();
+            let ips = || addresses().filter_map(|address| address["ip"].as_str());
+            match subset["ports"].as_array().filter(|ports| !ports.is_empty()) {
+                None => list.extend(ips().map(str::to_owned)),
+                Some(ports) => {
+                    for port in ports {
+                        list.extend(ips().map(|ip| match ip.contains(':') {
+                            true => format!("[{ip}]:{}", port["port"]),
+                            false => format!("{ip}:{}", port["port"]),
+                        }));
+                    }
+                }
+            }
+        }
+        vec![json!(object.name()), some_of(&list, "<none>").into(), age(object, now)]
+    }
+}
+
+/// The first few of a list, and how many there are more.
+pub(crate) fn some_of(list: &[String], none: &str) -> String {
+    match list.len() {
+        0 => none.to_owned(),
+        1..=SHOWN => list.join(","),
+        more => format!("{} + {} more...", list[..SHOWN].join(","), more - SHOWN),
+    }
+}
+
+/// A port from 1 to 65535.
+pub(crate) fn validate_port(port: &Value, field: String, faults: &mut Vec<Cause>) {
+    if !port.as_i64().is_some_and(|port| (1..=65535).contains(&port)) {
+        faults.push(Cause::invalid(field, port, "must be between 1 and 65535, inclusive"));
+    }
+}
+
+/// An address that an endpoint may have. On loopback the pods of a cluster on one machine live; upstream
+/// forbids that.
+pub(crate) fn validate_ip(ip: &Value, field: String, faults: &mut Vec<Cause>) {
+    match ip.as_str().and_then(|ip| ip.parse::<IpAddr>().ok()) {
+        None => faults.push(Cause::invalid(
+            field,
+            ip,
+            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
+        )),
+        Some(known) if known.is_unspecified() || known.is_multicast() => {
+            faults.push(Cause::invalid(field, ip, "may not be unspecified or multicast"));
+        }
+        Some(_) => {}
+    }
+}

@@ -1,7 +1,38 @@
 //! `Lease`.
 
-use super::Rules;
+use serde_json::{Value, json};
+
+use super::rules::{Column, Rules, age};
+use crate::object::Object;
+use crate::status::Cause;
 
 pub(crate) struct Lease;
 
-impl Rules for Lease {}
+impl Rules for Lease {
+    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+        for (field, least, why) in [
+            ("leaseDurationSeconds", 1, "must be greater than 0"),
+            ("leaseTransitions", 0, "must be greater than or equal to 0"),
+        ] {
+            if let Some(value) = object.pointer(&format!("/spec/{field}"))
+                && value.as_i64().is_some_and(|number| number < least)
+            {
+                faults.push(Cause::invalid(format!("spec.{field}"), value, why));
+            }
+        }
+        if let Some(holder) = object.pointer("/spec/holderIdentity")
+            && holder == ""
+        {
+            faults.push(Cause::invalid("spec.holderIdentity", holder, "must not be empty"));
+        }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::text("Name"), Column::text("Holder"), Column::text("Age")] }
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        let holder = object.pointer("/spec/holderIdentity").cloned().unwrap_or_else(|| "".into());
+        vec![json!(object.name()), holder, age(object, now)]
+    }
+}

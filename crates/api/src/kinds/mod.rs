@@ -15,8 +15,9 @@ mod runtime_class;
 mod secret;
 mod service;
 mod service_account;
+mod workload;
 
-pub(crate) use rules::{Column, Rules};
+pub(crate) use rules::Rules;
 
 use crate::resource::{Resource, Subresource};
 

@@ -1,7 +1,137 @@
 //! `Node`.
 
-use super::Rules;
+use serde_json::{Value, json};
+
+use super::rules::{Column, Rules, age};
+use crate::object::Object;
+use crate::status::Cause;
 
 pub(crate) struct Node;
 
-impl Rules for Node {}
+const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
+const ROLE_LABEL: &str = "kubernetes.io/role";
+
+impl Rules for Node {
+    fn set_defaults(&self, object: &mut Object) {
+        if let Some(Value::Object(status)) = object.0.get_mut("status")
+            && !status.contains_key("allocatable")
+            && let Some(capacity) = status.get("capacity").cloned()
+        {
+            status.insert("allocatable".into(), capacity);
+        }
+        if let Some(Value::Object(spec)) = object.0.get_mut("spec")
+            && let Some(first) = spec.get("podCIDR").cloned()
+        {
+            spec.entry("podCIDRs").or_insert_with(|| json!([first]));
+        }
+    }
+
+    fn keeps_status(&self) -> bool {
+        true
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+        let taints = object.pointer("/spec/taints").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        for (index, taint) in taints.iter().enumerate() {
+            let path = format!("spec.taints[{index}]");
+            if taint["key"].as_str().unwrap_or_default().is_empty() {
+                faults.push(Cause::required(format!("{path}.key"), ""));
+            }
+            if taint["effect"].as_str().unwrap_or_default().is_empty() {
+                faults.push(Cause::required(format!("{path}.effect"), ""));
+            }
+            let same = |other: &Value| other["key"] == taint["key"] && other["effect"] == taint["effect"];
+            if taints[..index].iter().any(same) {
+                faults.push(Cause::duplicate(path, taint));
+            }
+        }
+    }
+
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+        for field in ["podCIDRs", "providerID"] {
+            let pointer = format!("/spec/{field}");
+            let before = old.pointer(&pointer);
+            if before.is_some() && before != object.pointer(&pointer) {
+                let why = "node updates may not change it, except from \"\" to valid";
+                faults.push(Cause::forbidden(format!("spec.{field}"), why));
+            }
+        }
+    }
+
+    fn selectable(&self) -> &'static [(&'static str, &'static str)] {
+        &[("spec.unschedulable", "/spec/unschedulable")]
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const {
+            &[
+                Column::text("Name"),
+                Column::text("Status"),
+                Column::text("Roles"),
+                Column::text("Age"),
+                Column::text("Version"),
+                Column::wide("Internal-IP"),
+                Column::wide("External-IP"),
+                Column::wide("OS-Image"),
+                Column::wide("Kernel-Version"),
+                Column::wide("Container-Runtime"),
+            ]
+        }
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        let info = |field: &str| {
+            let value = object.pointer("/status/nodeInfo").and_then(|info| info.get(field)?.as_str());
+            value.unwrap_or_default()
+        };
+        let or_unknown = |field: &str| if info(field).is_empty() { "<unknown>" } else { info(field) };
+        vec![
+            json!(object.name()),
+            status(object).into(),
+            roles(object).into(),
+            age(object, now),
+            info("kubeletVersion").into(),
+            address(object, "InternalIP").into(),
+            address(object, "ExternalIP").into(),
+            or_unknown("osImage").into(),
+            or_unknown("kernelVersion").into(),
+            or_unknown("containerRuntimeVersion").into(),
+        ]
+    }
+}
+
+fn status(object: &Object) -> String {
+    let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
+    let ready = conditions.into_iter().flatten().find(|condition| condition["type"] == "Ready");
+    let mut status = match ready {
+        None => "Unknown",
+        Some(ready) if ready["status"] == "True" => "Ready",
+        Some(_) => "NotReady",
+    }
+    .to_owned();
+    if object.pointer("/spec/unschedulable") == Some(&Value::Bool(true)) {
+        status.push_str(",SchedulingDisabled");
+    }
+    status
+}
+
+fn roles(object: &Object) -> String {
+    let labels = object.labels();
+    let mut roles: Vec<&str> = labels
+        .iter()
+        .filter_map(|(key, value)| match key.strip_prefix(ROLE_PREFIX) {
+            Some(role) => Some(role),
+            None => (*key == ROLE_LABEL).then_some(*value),
+        })
+        .filter(|role| !role.is_empty())
+        .collect();
+    roles.sort_unstable();
+    roles.dedup();
+    if roles.is_empty() { "<none>".to_owned() } else { roles.join(",") }
+}
+
+fn address<'a>(object: &'a Object, kind: &str) -> &'a str {
+    let addresses = object.pointer("/status/addresses").and_then(Value::as_array);
+    let address = addresses.into_iter().flatten().find(|address| address["type"] == kind);
+    address.and_then(|address| address["address"].as_str()).unwrap_or("<none>")
+}

@@ -1,7 +1,64 @@
 //! `ReplicaSet`.
 
-use super::Rules;
+use serde_json::{Value, json};
+
+use super::rules::{Column, Rules, age};
+use super::workload::{
+    set_default, set_template_defaults, template_cells, validate_not_negative,
+    validate_selector_and_template, validate_selector_stays,
+};
+use crate::object::Object;
+use crate::status::Cause;
 
 pub(crate) struct ReplicaSet;
 
-impl Rules for ReplicaSet {}
+impl Rules for ReplicaSet {
+    fn set_defaults(&self, object: &mut Object) {
+        set_default(object, "replicas", 1.into());
+        set_template_defaults(object);
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+        validate_not_negative(object, "replicas", faults);
+        validate_not_negative(object, "minReadySeconds", faults);
+        validate_selector_and_template(object, "replicaset", faults);
+    }
+
+    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+        if subresource != "status" {
+            validate_selector_stays(object, old, faults);
+        }
+    }
+
+    fn selectable(&self) -> &'static [(&'static str, &'static str)] {
+        &[("status.replicas", "/status/replicas")]
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const {
+            &[
+                Column::text("Name"),
+                Column::integer("Desired"),
+                Column::integer("Current"),
+                Column::integer("Ready"),
+                Column::text("Age"),
+                Column::wide("Containers"),
+                Column::wide("Images"),
+                Column::wide("Selector"),
+            ]
+        }
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        let count = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or_default();
+        let mut cells = vec![
+            json!(object.name()),
+            count("/spec/replicas").into(),
+            count("/status/replicas").into(),
+            count("/status/readyReplicas").into(),
+            age(object, now),
+        ];
+        cells.extend(template_cells(object));
+        cells
+    }
+}

@@ -1,7 +1,73 @@
 //! `Secret`.
 
-use super::Rules;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+
+use super::config_map::{MOST_DATA, too_long, validate_immutable, validate_keys};
+use super::rules::{Column, Rules, age};
+use crate::object::Object;
+use crate::status::Cause;
 
 pub(crate) struct Secret;
 
-impl Rules for Secret {}
+impl Rules for Secret {
+    fn set_defaults(&self, object: &mut Object) {
+        if let Some(Value::Object(plain)) = object.0.shift_remove("stringData")
+            && let Value::Object(data) = object.0.entry("data").or_insert_with(|| Map::new().into())
+        {
+            for (key, value) in plain {
+                data.insert(key, STANDARD.encode(value.as_str().unwrap_or_default()).into());
+            }
+        }
+        let kind = object.0.entry("type").or_insert_with(|| "Opaque".into());
+        if kind == "" {
+            *kind = "Opaque".into();
+        }
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+        if validate_keys(object, "data", faults) / 4 * 3 > MOST_DATA {
+            faults.push(too_long("data", MOST_DATA));
+        }
+        let required: &[&str] = match object.0.get("type").and_then(Value::as_str) {
+            Some("kubernetes.io/dockerconfigjson") => &[".dockerconfigjson"],
+            Some("kubernetes.io/dockercfg") => &[".dockercfg"],
+            Some("kubernetes.io/tls") => &["tls.crt", "tls.key"],
+            Some("kubernetes.io/ssh-auth") => &["ssh-privatekey"],
+            _ => &[],
+        };
+        let data = object.0.get("data");
+        for key in required.iter().filter(|key| data.and_then(|data| data.get(**key)).is_none()) {
+            faults.push(Cause::required(format!("data[{key}]"), ""));
+        }
+        if object.0.get("type").is_some_and(|kind| kind == "kubernetes.io/service-account-token")
+            && object.meta("annotations").and_then(|a| a.get("kubernetes.io/service-account.name")).is_none()
+        {
+            let field = "metadata.annotations[kubernetes.io/service-account.name]";
+            faults.push(Cause::required(field, ""));
+        }
+    }
+
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+        if object.0.get("type") != old.0.get("type") {
+            let kind = object.0.get("type").unwrap_or(&Value::Null);
+            faults.push(Cause::invalid("type", kind, "field is immutable"));
+        }
+        validate_immutable(object, old, &["data"], faults);
+    }
+
+    fn selectable(&self) -> &'static [(&'static str, &'static str)] {
+        &[("type", "/type")]
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::text("Name"), Column::text("Type"), Column::text("Data"), Column::text("Age")] }
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        let count = object.0.get("data").and_then(Value::as_object).map_or(0, |map| map.len());
+        let kind = object.0.get("type").cloned().unwrap_or_else(|| "".into());
+        vec![json!(object.name()), kind, count.into(), age(object, now)]
+    }
+}

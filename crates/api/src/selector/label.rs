@@ -50,7 +50,7 @@ impl LabelSelector {
             requirements.push(parser.requirement().map_err(bad)?);
             parser.spaces();
             if parser.rest.is_empty() {
-                return Ok(LabelSelector { requirements });
+                return Ok(LabelSelector::sorted(requirements));
             }
             if !parser.take(",") {
                 return Err(bad(format!("found {:?}, expected a comma or the end", parser.rest)));
@@ -81,7 +81,7 @@ impl LabelSelector {
             };
             requirements.push(Requirement { key: expression.get("key")?.as_str()?.to_owned(), test });
         }
-        Some(LabelSelector { requirements })
+        Some(LabelSelector::sorted(requirements))
     }
 
     /// The selector in a plain map of labels, as a Service's `spec.selector`.
@@ -89,9 +89,13 @@ impl LabelSelector {
         let requirement = |(key, value): (&String, &Value)| {
             Some(Requirement { key: key.clone(), test: Test::In(vec![value.as_str()?.to_owned()]) })
         };
-        Some(LabelSelector {
-            requirements: labels.as_object()?.iter().map(requirement).collect::<Option<_>>()?,
-        })
+        Some(LabelSelector::sorted(labels.as_object()?.iter().map(requirement).collect::<Option<_>>()?))
+    }
+
+    /// In the order of the keys, as upstream writes them.
+    fn sorted(mut requirements: Vec<Requirement>) -> Self {
+        requirements.sort_by(|a, b| a.key.cmp(&b.key));
+        LabelSelector { requirements }
     }
 
     /// Whether `object` is selected.

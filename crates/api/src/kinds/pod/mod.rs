@@ -1,7 +1,77 @@
-//! `Pod`.
+//! `Pod`, and the pod template that other kinds carry.
 
-use super::Rules;
+mod defaults;
+mod quality;
+mod table;
+mod update;
+mod validation;
+
+use serde_json::{Value, json};
+
+pub(crate) use defaults::set_pod_spec_defaults;
+pub(crate) use validation::validate_pod_spec;
+
+use super::rules::{Column, Rules};
+use crate::object::Object;
+use crate::status::Cause;
+use crate::strategy::keep;
 
 pub(crate) struct Pod;
 
-impl Rules for Pod {}
+impl Rules for Pod {
+    fn set_defaults(&self, object: &mut Object) {
+        if let Some(spec) = object.0.get_mut("spec") {
+            set_pod_spec_defaults(spec);
+            defaults::set_pod_defaults(spec);
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Object) {
+        let quality = quality::of_pod(object.0.get("spec").unwrap_or(&Value::Null));
+        object.0.insert("status".into(), json!({ "phase": "Pending", "qosClass": quality }));
+    }
+
+    fn prepare_update(&self, subresource: &str, object: &mut Object, old: &Object) {
+        if subresource != "status" {
+            return;
+        }
+        let before = old.0.get("metadata").and_then(Value::as_object);
+        keep(object.metadata_mut(), before, "ownerReferences");
+        let before = old.0.get("status").and_then(Value::as_object);
+        if let Some(Value::Object(status)) = object.0.get_mut("status") {
+            keep(status, before, "qosClass");
+        }
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+        validate_pod_spec(object.0.get("spec").unwrap_or(&Value::Null), "spec", faults);
+    }
+
+    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+        if subresource.is_empty() {
+            update::validate_spec_stays(object, old, faults);
+        }
+    }
+
+    fn selectable(&self) -> &'static [(&'static str, &'static str)] {
+        &[
+            ("spec.nodeName", "/spec/nodeName"),
+            ("spec.restartPolicy", "/spec/restartPolicy"),
+            ("spec.schedulerName", "/spec/schedulerName"),
+            ("spec.serviceAccountName", "/spec/serviceAccountName"),
+            ("spec.hostNetwork", "/spec/hostNetwork"),
+            ("status.phase", "/status/phase"),
+            ("status.podIP", "/status/podIP"),
+            ("status.podIPs", "/status/podIP"),
+            ("status.nominatedNodeName", "/status/nominatedNodeName"),
+        ]
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        table::COLUMNS
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        table::cells(object, now)
+    }
+}

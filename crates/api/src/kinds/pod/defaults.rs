@@ -1,0 +1,195 @@
+//! Defaults of pods: `pkg/apis/core/v1/defaults.go` upstream.
+
+use serde_json::{Map, Value, json};
+
+type Fields = Map<String, Value>;
+
+/// Mode of files in volumes of secrets and the like: 0644.
+const FILE_MODE: u32 = 420;
+/// Seconds that a projected token lasts.
+const TOKEN_SECONDS: u32 = 3600;
+
+/// The defaults of every pod spec, templates' included.
+pub(crate) fn set_pod_spec_defaults(spec: &mut Value) {
+    let Value::Object(spec) = spec else { return };
+    // Two names for one field: whoever sets one means both.
+    let account = spec.get("serviceAccountName").or_else(|| spec.get("serviceAccount")).cloned();
+    if let Some(account) = account {
+        spec.insert("serviceAccountName".into(), account.clone());
+        spec.insert("serviceAccount".into(), account);
+    }
+    for list in ["containers", "initContainers", "ephemeralContainers"] {
+        for container in objects(spec, list) {
+            set_container_defaults(container);
+        }
+    }
+    for volume in objects(spec, "volumes") {
+        set_volume_defaults(volume);
+    }
+    for (field, value) in [
+        ("restartPolicy", json!("Always")),
+        ("terminationGracePeriodSeconds", json!(30)),
+        ("dnsPolicy", json!("ClusterFirst")),
+        ("securityContext", json!({})),
+        ("schedulerName", json!("default-scheduler")),
+    ] {
+        or_default(spec, field, value);
+    }
+}
+
+/// The defaults that pods have beyond those of templates.
+pub(super) fn set_pod_defaults(spec: &mut Value) {
+    let Value::Object(spec) = spec else { return };
+    or_default(spec, "enableServiceLinks", Value::Bool(true));
+    let on_host = spec.get("hostNetwork") == Some(&Value::Bool(true));
+    for list in ["containers", "initContainers"] {
+        for container in objects(spec, list) {
+            set_requests(container);
+            for port in objects(container, "ports").filter(|_| on_host) {
+                if let Some(number) = port.get("containerPort").cloned() {
+                    or_default(port, "hostPort", number);
+                }
+            }
+        }
+    }
+}
+
+/// What is limited and not requested is requested as limited.
+fn set_requests(container: &mut Fields) {
+    let Some(Value::Object(resources)) = container.get_mut("resources") else { return };
+    let Some(limits) = resources.get("limits").and_then(Value::as_object).cloned() else { return };
+    let requests = resources.entry("requests").or_insert_with(|| json!({}));
+    if let Value::Object(requests) = requests {
+        for (resource, limit) in limits {
+            requests.entry(resource).or_insert(limit);
+        }
+    }
+}
+
+fn set_container_defaults(container: &mut Fields) {
+    let image = container.get("image").and_then(Value::as_str).unwrap_or_default();
+    let policy = pull_policy(image);
+    or_default(container, "terminationMessagePath", "/dev/termination-log".into());
+    or_default(container, "terminationMessagePolicy", "File".into());
+    or_default(container, "imagePullPolicy", policy.into());
+    for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
+        if let Some(Value::Object(probe)) = container.get_mut(probe) {
+            for (field, value) in [
+                ("timeoutSeconds", 1),
+                ("periodSeconds", 10),
+                ("successThreshold", 1),
+                ("failureThreshold", 3),
+            ] {
+                or_default(probe, field, value.into());
+            }
+            set_handler_defaults(probe);
+        }
+    }
+    if let Some(Value::Object(lifecycle)) = container.get_mut("lifecycle") {
+        for hook in ["postStart", "preStop"] {
+            if let Some(Value::Object(hook)) = lifecycle.get_mut(hook) {
+                set_handler_defaults(hook);
+            }
+        }
+    }
+    for variable in objects(container, "env") {
+        if let Some(Value::Object(source)) = variable.get_mut("valueFrom") {
+            set_reference_defaults(source);
+        }
+    }
+}
+
+fn set_handler_defaults(handler: &mut Fields) {
+    if let Some(Value::Object(get)) = handler.get_mut("httpGet") {
+        or_default(get, "path", "/".into());
+        or_default(get, "scheme", "HTTP".into());
+    }
+    if let Some(Value::Object(grpc)) = handler.get_mut("grpc") {
+        grpc.entry("service").or_insert_with(|| "".into());
+    }
+}
+
+fn set_reference_defaults(source: &mut Fields) {
+    if let Some(Value::Object(field)) = source.get_mut("fieldRef") {
+        or_default(field, "apiVersion", "v1".into());
+    }
+    if let Some(Value::Object(field)) = source.get_mut("resourceFieldRef") {
+        or_default(field, "divisor", "0".into());
+    }
+}
+
+fn set_volume_defaults(volume: &mut Fields) {
+    if volume.keys().all(|field| field == "name") {
+        volume.insert("emptyDir".into(), json!({}));
+    }
+    for source in ["secret", "configMap", "downwardAPI", "projected"] {
+        if let Some(Value::Object(source)) = volume.get_mut(source) {
+            or_default(source, "defaultMode", FILE_MODE.into());
+            for item in objects(source, "items") {
+                set_reference_defaults(item);
+            }
+            for projection in objects(source, "sources") {
+                if let Some(Value::Object(token)) = projection.get_mut("serviceAccountToken") {
+                    or_default(token, "expirationSeconds", TOKEN_SECONDS.into());
+                }
+                if let Some(Value::Object(downward)) = projection.get_mut("downwardAPI") {
+                    objects(downward, "items").for_each(set_reference_defaults);
+                }
+            }
+        }
+    }
+    if let Some(Value::Object(path)) = volume.get_mut("hostPath") {
+        path.entry("type").or_insert_with(|| "".into());
+    }
+    if let Some(Value::Object(image)) = volume.get_mut("image") {
+        let policy = pull_policy(image.get("reference").and_then(Value::as_str).unwrap_or_default());
+        or_default(image, "pullPolicy", policy.into());
+    }
+    let claim = volume.get_mut("ephemeral").and_then(|ephemeral| ephemeral.get_mut("volumeClaimTemplate"));
+    if let Some(Value::Object(spec)) = claim.and_then(|claim| claim.get_mut("spec")) {
+        or_default(spec, "volumeMode", "Filesystem".into());
+    }
+}
+
+/// An image without a tag, or of the tag `latest`, may change: it is always pulled.
+fn pull_policy(image: &str) -> &'static str {
+    if image.is_empty() || image.contains('@') {
+        return "IfNotPresent";
+    }
+    let last = image.rsplit('/').next().unwrap_or_default();
+    match last.split_once(':') {
+        None | Some((_, "latest")) => "Always",
+        Some(_) => "IfNotPresent",
+    }
+}
+
+fn or_default(fields: &mut Fields, field: &str, value: Value) {
+    let current = fields.entry(field).or_insert(Value::Null);
+    if current.is_null() || current == "" {
+        *current = value;
+    }
+}
+
+fn objects<'a>(fields: &'a mut Fields, list: &str) -> impl Iterator<Item = &'a mut Fields> {
+    let list = fields.get_mut(list).and_then(Value::as_array_mut);
+    list.into_iter().flatten().filter_map(Value::as_object_mut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_that_may_change_are_always_pulled() {
+        for (image, policy) in [
+            ("nginx", "Always"),
+            ("nginx:latest", "Always"),
+            ("host:5000/nginx", "Always"),
+            ("host:5000/nginx:1", "IfNotPresent"),
+            ("repo/b@sha256:00", "IfNotPresent"),
+            ("", "IfNotPresent"),
+        ] {
+            assert_eq!(pull_policy(image), policy, "{image}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! What of a pod's spec may change: `ValidatePodUpdate` upstream.
+
+use serde_json::{Map, Value};
+
+use crate::object::Object;
+use crate::status::Cause;
+use crate::strategy::keep;
+
+const WHY: &str = "pod updates may not change fields other than `spec.containers[*].image`, \
+    `spec.initContainers[*].image`, `spec.activeDeadlineSeconds`, `spec.tolerations` (only additions to existing \
+    tolerations), `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+
+/// Faults of a change of the spec.
+pub(super) fn validate_spec_stays(object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    let empty = Map::new();
+    let spec = object.0.get("spec").and_then(Value::as_object).unwrap_or(&empty);
+    let before = old.0.get("spec").and_then(Value::as_object).unwrap_or(&empty);
+    if spec == before {
+        return;
+    }
+    for list in ["containers", "initContainers"] {
+        let count = |spec: &Map<String, Value>| spec.get(list).and_then(Value::as_array).map_or(0, Vec::len);
+        if count(spec) != count(before) {
+            let why = "pod updates may not add or remove containers";
+            faults.push(Cause::forbidden(format!("spec.{list}"), why));
+            return;
+        }
+    }
+    let mut allowed = spec.clone();
+    for list in ["containers", "initContainers"] {
+        let old = before.get(list).and_then(Value::as_array).into_iter().flatten();
+        let new = allowed.get_mut(list).and_then(Value::as_array_mut).into_iter().flatten();
+        for (new, old) in new.zip(old) {
+            if let Value::Object(new) = new {
+                keep(new, old.as_object(), "image")
+            };
+        }
+    }
+    let deadline = |spec: &Map<String, Value>| spec.get("activeDeadlineSeconds").and_then(Value::as_i64);
+    if deadline(spec).is_some_and(|new| new >= 0 && deadline(before).is_none_or(|old| new <= old)) {
+        keep(&mut allowed, Some(before), "activeDeadlineSeconds");
+    }
+    let tolerations = |spec: &Map<String, Value>| spec.get("tolerations").and_then(Value::as_array).cloned();
+    let (new, old) = (tolerations(spec).unwrap_or_default(), tolerations(before).unwrap_or_default());
+    if old.iter().all(|toleration| new.contains(toleration)) {
+        keep(&mut allowed, Some(before), "tolerations");
+    }
+    let grace = |spec: &Map<String, Value>| spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64);
+    if grace(before).is_some_and(|old| old < 0) && grace(spec) == Some(1) {
+        keep(&mut allowed, Some(before), "terminationGracePeriodSeconds");
+    }
+    let gates = |spec: &Map<String, Value>| spec.get("schedulingGates").and_then(Value::as_array).cloned();
+    if let Some(old) = gates(before)
+        && gates(spec).unwrap_or_default().iter().all(|gate| old.contains(gate))
+    {
+        keep(&mut allowed, Some(before), "schedulingGates");
+    }
+    if allowed != *before {
+        faults.push(Cause::forbidden("spec", WHY));
+    }
+}
