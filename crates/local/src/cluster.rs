@@ -327,13 +327,15 @@ async fn end(running: Running) -> Result<(), Error> {
 
 /// Asks a host to stop, and kills what is left of it in the end: pods outlive a host's process.
 async fn stop(mut running: Running) -> Result<(), Error> {
-    let mut known: BTreeMap<(i32, u64), tree::Process> = BTreeMap::new();
+    let key = |process: tree::Process| ((process.pid, process.started), process);
+    // Looked at before the host is asked, as it may be gone at once.
+    let mut known: BTreeMap<(i32, u64), tree::Process> = running.tree().into_iter().map(key).collect();
     let mut looks = tokio::time::interval(LOOK);
     let asked = running.pid().map(|pid| kill(Pid::from_raw(pid), Signal::SIGTERM));
     let deadline = tokio::time::sleep(STOPPING);
     let mut deadline = std::pin::pin!(deadline);
     while asked == Some(Ok(())) {
-        known.extend(running.tree().into_iter().map(|process| ((process.pid, process.started), process)));
+        known.extend(running.tree().into_iter().map(key));
         tokio::select! {
             _ = running.child.wait() => break,
             _ = looks.tick() => {}

@@ -33,6 +33,8 @@ pub fn stand_guard() -> Result<(), Error> {
     if !is_single_threaded()? {
         return Err(Error::Threads);
     }
+    // Before the fork, which doesn't hand it down: the program may end before the guard has run at all.
+    prctl::set_child_subreaper(true).map_err(io::Error::from)?;
     let signals = Signals::hold()?;
     let guard = getpid();
     // SAFETY: the process has one thread, so the child inherits no lock that another thread holds.
@@ -46,16 +48,13 @@ pub fn stand_guard() -> Result<(), Error> {
             Ok(())
         }
         ForkResult::Parent { child } => {
-            let is_alone = prctl::set_child_subreaper(true);
             // Who reads the program's output is to see its end when the program lets go of it.
             let _ = quiet();
             let status = match watch(child, &signals, Terminal::Shared, None) {
                 Ok(Ended::Exited(status)) => status,
                 Ok(Ended::Readable) | Err(_) => 1,
             };
-            if is_alone.is_ok() {
-                end_all_beneath();
-            }
+            end_all_beneath();
             // Not `exit`: what the program registered for its end is the program's.
             // SAFETY: ends this process and touches no memory.
             unsafe { libc::_exit(status) }

@@ -16,7 +16,9 @@ const PORT: u16 = 7;
 const SOON: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_millis(300);
 
-const CASES: [(&str, fn() -> Outcome); 5] = [
+type Case = (&'static str, fn() -> Outcome);
+
+const CASES: [Case; 5] = [
     ("a_cut_host_is_silent_and_comes_back", || as_island(cut_and_return)),
     ("hosts_reach_each_other_and_have_their_own_loopback", || as_island(hosts_reach_each_other)),
     ("a_listener_bound_before_is_reached_from_the_machine", forwarded),

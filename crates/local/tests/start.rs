@@ -15,7 +15,9 @@ type Outcome = Result<(), Box<dyn Error>>;
 
 const SOON: Duration = Duration::from_secs(10);
 
-const CASES: [(&str, fn() -> Outcome); 5] = [
+type Case = (&'static str, fn() -> Outcome);
+
+const CASES: [Case; 5] = [
     ("a_guard_ends_what_a_program_leaves", guard_after_exit),
     ("a_guard_ends_what_a_killed_program_leaves", guard_after_kill),
     ("a_guard_passes_requests_on_and_its_own_death", guard_passes_on),
@@ -55,6 +57,7 @@ fn program(steps: &[String]) -> ExitCode {
     }
     let mut stray = Command::new("sleep");
     stray.arg("1000").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+    #[allow(clippy::zombie_processes)] // A stray is one that nobody waits for.
     let stray = stray.spawn().expect("a process");
     println!("{} {}", std::process::id(), stray.id());
     let mut front = front;

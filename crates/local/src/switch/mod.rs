@@ -9,3 +9,6 @@ mod udp;
 
 pub use announcement::{Announcement, Entry, Kind, Protocol};
 pub use run::{Error, Switch, SwitchAddresses};
+
+#[cfg(test)]
+mod tests;
