@@ -1,0 +1,231 @@
+//! Runs the scheduler while this member leads: reacts to a waiting pod, or to room for one, at once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use objects::{Occurrence, Recorder, Subject, Write, Writer};
+use serde_json::{Value, json};
+use store::{Leadership, State, Store};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::pending::{Decision, Silence, Waiting};
+use crate::schedule::Unschedulable;
+
+const USER: &str = "system:kube-scheduler";
+const FIRST_PAUSE: Duration = Duration::from_millis(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+
+/// What the scheduler needs.
+#[derive(Clone)]
+pub struct Options {
+    /// The state, and who leads.
+    pub store: Arc<dyn Store>,
+    /// How changes are made.
+    pub writer: Arc<dyn Writer>,
+    /// Which hosts are silent, and when each was last heard.
+    pub silence: watch::Receiver<Silence>,
+}
+
+/// Runs the scheduler whenever this member leads, until the store ends.
+pub async fn run(options: Options) {
+    let mut leadership = options.store.leadership();
+    loop {
+        if leadership.borrow_and_update().is_me {
+            let work = pin!(lead(&options));
+            tokio::select! {
+                biased;
+                () = lost(&mut leadership) => {}
+                () = work => return,
+            }
+        } else if leadership.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn lost(leadership: &mut watch::Receiver<Leadership>) {
+    while leadership.borrow_and_update().is_me {
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+// The driver is where the clocks are read.
+#[allow(clippy::disallowed_methods)]
+fn clocks() -> (Instant, Timestamp) {
+    (Instant::now(), Timestamp::now())
+}
+
+async fn lead(options: &Options) {
+    let mut states = options.store.states();
+    let mut silence = options.silence.clone();
+    let mut work = Work::new(options, states.borrow_and_update().clone());
+    let (mut deaf, mut due) = (false, true);
+    loop {
+        let state = states.borrow_and_update().clone();
+        due |= work.waiting.advance(state);
+        if std::mem::take(&mut due) {
+            let silent = silence.borrow_and_update().clone();
+            work.decide(&silent);
+        }
+        let next = work.retries.keys().next().copied();
+        tokio::select! {
+            changed = states.changed() => if changed.is_err() { return },
+            changed = silence.changed(), if !deaf => {
+                deaf = changed.is_err();
+                due = true;
+            }
+            Some(Ok((uid, placed))) = work.binding.join_next() => work.bound(uid, placed),
+            () = sleep_until(next) => due = work.retry(),
+        }
+    }
+}
+
+async fn sleep_until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Work {
+    writer: Arc<dyn Writer>,
+    waiting: Waiting,
+    binding: JoinSet<(String, bool)>,
+    telling: JoinSet<()>,
+    failures: HashMap<String, u32>,
+    retries: BTreeMap<Instant, Vec<String>>,
+    recorder: Recorder,
+}
+
+impl Work {
+    fn new(options: &Options, state: Arc<State>) -> Self {
+        let component = "default-scheduler".to_owned();
+        Work {
+            writer: options.writer.clone(),
+            waiting: Waiting::load(state),
+            binding: JoinSet::new(),
+            telling: JoinSet::new(),
+            failures: HashMap::new(),
+            retries: BTreeMap::new(),
+            recorder: Recorder::start(options.writer.clone(), USER.to_owned(), component),
+        }
+    }
+
+    fn decide(&mut self, silence: &Silence) {
+        while self.telling.try_join_next().is_some() {}
+        for Decision { pod, place } in self.waiting.decide(silence) {
+            match place {
+                Ok(node) => self.bind(pod, node),
+                Err(why) => self.tell(&pod, &why),
+            }
+        }
+    }
+
+    fn bind(&mut self, pod: Arc<Pod>, node: String) {
+        let (writer, recorder) = (self.writer.clone(), self.recorder.clone());
+        self.binding.spawn(async move {
+            let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+            let name = pod.metadata.name.clone().unwrap_or_default();
+            let uid = pod.metadata.uid.clone().unwrap_or_default();
+            let write = Write::Bind {
+                namespace: namespace.clone(),
+                pod: name.clone(),
+                uid: uid.clone(),
+                node: node.clone(),
+            };
+            match writer.write(USER, write).await {
+                Ok(_) => {
+                    let subject = format!("{namespace}/{name}");
+                    tracing::info!(target: "timeline", what = "pod-placed", subject, host = node);
+                    let told = format!("Successfully assigned {namespace}/{name} to {node}");
+                    recorder.record(Occurrence::of(pod.as_ref(), false, "Scheduled", told));
+                    (uid, true)
+                }
+                Err(status) => {
+                    tracing::debug!(code = status.code, pod = name, node, "not placed: {status}");
+                    (uid, false)
+                }
+            }
+        });
+    }
+
+    /// A bind ended. One that failed is tried again after a pause; until then the pod counts as placed,
+    /// since a bind without an answer may have happened.
+    fn bound(&mut self, uid: String, placed: bool) {
+        if placed {
+            self.failures.remove(&uid);
+            return;
+        }
+        let failures = self.failures.entry(uid.clone()).or_default();
+        let pause = FIRST_PAUSE.saturating_mul(1 << (*failures).min(10)).min(LONGEST_PAUSE);
+        *failures += 1;
+        self.retries.entry(clocks().0 + pause).or_default().push(uid);
+    }
+
+    fn retry(&mut self) -> bool {
+        let now = clocks().0;
+        let later = self.retries.split_off(&(now + Duration::from_nanos(1)));
+        let due = std::mem::replace(&mut self.retries, later);
+        for uid in due.values().flatten() {
+            self.waiting.forget(uid);
+        }
+        if self.failures.len() > self.waiting.len() + 64 {
+            self.failures.clear();
+        }
+        !due.is_empty()
+    }
+
+    /// Says on the pod, and in an Event, why it has no place; once for each reason.
+    fn tell(&mut self, pod: &Arc<Pod>, why: &Unschedulable) {
+        let message = why.to_string();
+        let Some(write) = condition(pod, &message, self.waiting.state(), clocks().1) else { return };
+        self.recorder.record(Occurrence::of(pod.as_ref(), true, "FailedScheduling", message));
+        let writer = self.writer.clone();
+        self.telling.spawn(async move {
+            if let Err(status) = writer.write(USER, write).await {
+                tracing::debug!(code = status.code, "a pod's condition was not written: {status}");
+            }
+        });
+    }
+}
+
+/// The condition PodScheduled=False with its message, unless the pod says so already.
+fn condition(pod: &Pod, message: &str, state: &State, now: Timestamp) -> Option<Write> {
+    let (namespace, name) = (pod.metadata.namespace.clone()?, pod.metadata.name.clone()?);
+    let known = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let known = known.into_iter().find(|condition| condition.type_ == "PodScheduled");
+    if known.is_some_and(|known| known.status == "False" && known.message.as_deref() == Some(message)) {
+        return None;
+    }
+    let since = known.filter(|known| known.status == "False").and_then(|k| k.last_transition_time.clone());
+    let condition = PodCondition {
+        type_: "PodScheduled".into(),
+        status: "False".into(),
+        reason: Some("Unschedulable".into()),
+        message: Some(message.to_owned()),
+        last_transition_time: since.or(Some(Time(now))),
+        ..PodCondition::default()
+    };
+    let kv = state.get(objects::key("", "pods", &namespace, &name).as_bytes())?;
+    let stored: Value = serde_json::from_slice(&kv.value).ok()?;
+    let mut conditions =
+        stored.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+    conditions.retain(|condition| condition["type"] != "PodScheduled");
+    conditions.push(json!(condition));
+    Some(Write::Merge {
+        subject: Subject { api_version: "v1".into(), kind: "Pod".into(), namespace, name },
+        subresource: "status",
+        patch: json!({
+            "metadata": {"resourceVersion": kv.mod_revision.to_string()},
+            "status": {"conditions": conditions},
+        }),
+    })
+}
