@@ -93,6 +93,11 @@ impl Client {
         self.request(Method::GET, path, None, None).await?.json()
     }
 
+    /// Reads in a form other than JSON objects as they are, such as a `Table`; an `Accept` header says which.
+    pub async fn get_as(&self, path: &str, accept: &str) -> Result<Value, Error> {
+        self.request(Method::GET, path, None, Some(accept)).await?.json()
+    }
+
     /// Creates an object in a collection.
     pub async fn create(&self, path: &str, object: &Value) -> Result<Value, Error> {
         self.send(Method::POST, path, Content::Json, object).await?.json()

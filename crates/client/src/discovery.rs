@@ -3,6 +3,7 @@
 //! Asked in the aggregated form (KEP-3352: two requests for everything) where the server has it, else group by
 //! group.
 
+use crate::path::escaped;
 use crate::{Client, Error};
 use http::Method;
 use serde_json::Value;
@@ -71,14 +72,6 @@ impl Resource {
             || self.kind.to_lowercase() == word
             || self.short_names.iter().any(|n| n == word)
     }
-}
-
-/// One segment of a path, with what would break it escaped.
-pub(crate) fn escaped(segment: &str) -> String {
-    use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-    const PLAIN: &AsciiSet =
-        &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b':');
-    utf8_percent_encode(segment, PLAIN).to_string()
 }
 
 /// The resources of a server, the preferred version of a group first.

@@ -13,6 +13,7 @@ mod discovery;
 mod error;
 mod kubeconfig;
 mod manifest;
+mod path;
 mod response;
 mod schema;
 mod three_way;
@@ -26,6 +27,7 @@ pub use discovery::{Discovery, Resource};
 pub use error::{Error, ServerStatus};
 pub use kubeconfig::Kubeconfig;
 pub use manifest::documents;
+pub use path::with_query;
 pub use response::{Answer, AskFailure, Response};
 pub use watch::{Watch, WatchEvent, WatchKind};
 

@@ -1,0 +1,266 @@
+//! `get`: objects as a table, or whole.
+
+use anyhow::bail;
+use client::{Client, Discovery, WatchKind, with_query};
+use serde_json::{Value, json};
+
+use super::output::Output;
+use super::table::TablePrinter;
+use super::target::{Target, targets};
+use super::yaml;
+use super::{Connection, put};
+
+const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+
+/// Arguments of `get`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What: TYPE, TYPE NAME..., TYPE,TYPE or TYPE/NAME...
+    #[arg(required = true, value_name = "TYPE[/NAME]")]
+    pub what: Vec<String>,
+    /// Which cluster.
+    #[command(flatten)]
+    pub connection: Connection,
+    /// In all namespaces
+    #[arg(short = 'A', long)]
+    pub all_namespaces: bool,
+    /// wide, json, yaml or name
+    #[arg(short, long, value_name = "FORM")]
+    pub output: Option<Output>,
+    /// Only objects with these labels, such as app=web
+    #[arg(short = 'l', long, value_name = "LABELS")]
+    pub selector: Option<String>,
+    /// Only objects with these fields, such as spec.nodeName=n1
+    #[arg(long, value_name = "FIELDS")]
+    pub field_selector: Option<String>,
+    /// Show changes as they come
+    #[arg(short, long)]
+    pub watch: bool,
+    /// No line with the columns' names
+    #[arg(long)]
+    pub no_headers: bool,
+    /// No error when a named object is not there
+    #[arg(long)]
+    pub ignore_not_found: bool,
+}
+
+/// Prints objects.
+pub async fn get(args: Args) -> anyhow::Result<()> {
+    let (client, namespace) = args.connection.open()?;
+    let discovery = Discovery::ask(&client).await?;
+    let targets = targets(&args.what, &discovery)?;
+    if args.watch && targets.len() > 1 {
+        bail!("you may only specify a single resource type to watch");
+    }
+    if args.all_namespaces && targets.iter().any(|t| !t.names.is_empty()) {
+        bail!("a resource cannot be retrieved by name across all namespaces");
+    }
+    let get = Get { args: &args, client, namespace };
+    match args.output.unwrap_or_default() {
+        form if form.is_table() => get.tables(&targets).await,
+        form => get.whole(&targets, form).await,
+    }
+}
+
+struct Get<'a> {
+    args: &'a Args,
+    client: Client,
+    namespace: String,
+}
+
+impl Get<'_> {
+    /// The path and query of a target's collection, with what narrows it.
+    fn collection(&self, target: &Target, name: Option<&str>, revision: Option<&str>) -> String {
+        let namespace = (!self.args.all_namespaces).then_some(self.namespace.as_str());
+        let named = name.map(|name| format!("metadata.name={name}"));
+        let fields = named.as_deref().or(self.args.field_selector.as_deref());
+        let pairs = [
+            ("labelSelector", self.args.selector.as_deref()),
+            ("fieldSelector", fields),
+            ("resourceVersion", revision),
+        ];
+        let pairs: Vec<_> = pairs.into_iter().filter_map(|(field, value)| Some((field, value?))).collect();
+        with_query(&target.resource.path(namespace, None), &pairs)
+    }
+
+    /// The paths that a target stands for: the collection, or each named object.
+    fn paths(&self, target: &Target) -> Vec<String> {
+        if target.names.is_empty() {
+            return vec![self.collection(target, None, None)];
+        }
+        target.names.iter().map(|name| target.resource.path(Some(&self.namespace), Some(name))).collect()
+    }
+
+    /// The answer, none where an object is not there and that is no error.
+    async fn ask(&self, path: &str, accept: &str) -> anyhow::Result<Option<Value>> {
+        match self.client.get_as(path, accept).await {
+            Ok(answer) => Ok(Some(answer)),
+            Err(error) if self.args.ignore_not_found && error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn tables(&self, targets: &[Target]) -> anyhow::Result<()> {
+        let mut printed = 0;
+        let mut missing = None;
+        for target in targets {
+            let mut printer = TablePrinter::default();
+            printer.wide = self.args.output == Some(Output::Wide);
+            printer.with_namespace = self.args.all_namespaces && target.resource.namespaced;
+            printer.no_headers = self.args.no_headers;
+            if targets.len() > 1 {
+                printer.prefix = format!("{}/", target.resource.typed());
+            }
+            let mut together: Option<Value> = None;
+            for path in self.paths(target) {
+                // What else is named is still shown.
+                let table = match self.ask(&path, TABLE).await {
+                    Ok(Some(table)) => table,
+                    Ok(None) => continue,
+                    Err(error) if !target.names.is_empty() => {
+                        if let Some(earlier) = missing.replace(error) {
+                            eprintln!("{}", super::complaint(&earlier));
+                        }
+                        continue;
+                    }
+                    Err(error) => return Err(error),
+                };
+                match together.as_mut().and_then(|t| t.get_mut("rows")?.as_array_mut()) {
+                    Some(rows) => rows.extend(table["rows"].as_array().cloned().unwrap_or_default()),
+                    None => together = Some(table),
+                }
+            }
+            let Some(table) = together else { continue };
+            if table["rows"].as_array().is_some_and(|rows| !rows.is_empty()) {
+                if printed > 0 {
+                    put("\n")?;
+                }
+                printed += 1;
+                put(&printer.print(&table))?;
+            }
+            if self.args.watch {
+                return self.watch_table(target, table, printer).await;
+            }
+        }
+        if let Some(error) = missing {
+            return Err(error);
+        }
+        if printed == 0 && !self.args.ignore_not_found {
+            match self.args.all_namespaces || targets.iter().all(|t| !t.resource.namespaced) {
+                true => eprintln!("No resources found"),
+                false => eprintln!("No resources found in {} namespace.", self.namespace),
+            }
+        }
+        Ok(())
+    }
+
+    /// The path and query of a watch from a revision on.
+    fn watch_path(&self, target: &Target, revision: &str) -> anyhow::Result<String> {
+        let name = match target.names.as_slice() {
+            [] => None,
+            [one] => Some(one.as_str()),
+            _ => bail!("only one object, or all of a type, can be watched"),
+        };
+        Ok(self.collection(target, name, Some(revision)))
+    }
+
+    async fn watch_table(
+        &self,
+        target: &Target,
+        table: Value,
+        mut printer: TablePrinter,
+    ) -> anyhow::Result<()> {
+        let mut revision = revision(&table);
+        loop {
+            let mut watch = self.client.watch(&self.watch_path(target, &revision)?, Some(TABLE)).await?;
+            while let Some(event) = watch.next().await? {
+                let inner = event.object.pointer("/rows/0/object/metadata/resourceVersion");
+                if let Some(at) = inner.and_then(Value::as_str) {
+                    revision = at.to_owned();
+                }
+                if event.kind != WatchKind::Bookmark {
+                    put(&printer.print(&event.object))?;
+                }
+            }
+        }
+    }
+
+    async fn whole(&self, targets: &[Target], form: Output) -> anyhow::Result<()> {
+        let mut items = Vec::new();
+        let mut last_list = None;
+        for target in targets {
+            for path in self.paths(target) {
+                let Some(answer) = self.ask(&path, "application/json").await? else { continue };
+                if !target.names.is_empty() {
+                    items.push(answer);
+                    continue;
+                }
+                let api_version = target.resource.api_version();
+                for item in answer["items"].as_array().cloned().unwrap_or_default() {
+                    // The items of a list go without saying what they are.
+                    let mut whole = json!({"apiVersion": api_version, "kind": target.resource.kind});
+                    if let (Some(whole), Value::Object(item)) = (whole.as_object_mut(), item) {
+                        whole.extend(item);
+                    }
+                    items.push(whole);
+                }
+                last_list = Some(revision(&answer));
+            }
+        }
+        let is_one = targets.len() == 1 && targets[0].names.len() == 1;
+        if form == Output::Name {
+            for target in targets {
+                let of_target = |i: &&Value| {
+                    i["kind"] == target.resource.kind.as_str()
+                        && i["apiVersion"] == target.resource.api_version()
+                };
+                for item in items.iter().filter(of_target) {
+                    put(&format!(
+                        "{}/{}\n",
+                        target.resource.typed(),
+                        item["metadata"]["name"].as_str().unwrap_or("")
+                    ))?;
+                }
+            }
+        } else if !(is_one && items.is_empty()) {
+            let shown = match items.as_slice() {
+                [one] if is_one => one.clone(),
+                _ => {
+                    json!({"apiVersion": "v1", "kind": "List", "metadata": {"resourceVersion": ""}, "items": items})
+                }
+            };
+            put(&print(&shown, form)?)?;
+        }
+        if self.args.watch {
+            let from = match (last_list, items.first()) {
+                (Some(list), _) => list,
+                (None, Some(item)) => revision(item),
+                (None, None) => "0".into(),
+            };
+            let mut watch = self.client.watch(&self.watch_path(&targets[0], &from)?, None).await?;
+            while let Some(event) = watch.next().await? {
+                match (event.kind, form) {
+                    (WatchKind::Bookmark, _) => {}
+                    (_, Output::Name) => {
+                        let name = event.object["metadata"]["name"].as_str().unwrap_or("");
+                        put(&format!("{}/{name}\n", targets[0].resource.typed()))?;
+                    }
+                    (_, Output::Yaml) => put(&format!("---\n{}", print(&event.object, form)?))?,
+                    _ => put(&print(&event.object, form)?)?,
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+fn print(object: &Value, form: Output) -> anyhow::Result<String> {
+    match form {
+        Output::Yaml => yaml::yaml(object),
+        _ => yaml::json(object),
+    }
+}
+
+fn revision(object: &Value) -> String {
+    object.pointer("/metadata/resourceVersion").and_then(Value::as_str).unwrap_or_default().to_owned()
+}

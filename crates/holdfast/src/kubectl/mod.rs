@@ -1,0 +1,60 @@
+//! `get`, `apply`, `delete`, `logs`, `scale`: a thin client in kubectl's words, for machines without kubectl.
+
+mod apply;
+mod delete;
+mod get;
+mod logs;
+mod output;
+mod scale;
+mod table;
+mod target;
+mod yaml;
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use client::{Client, Kubeconfig};
+
+pub use apply::{Args as ApplyArgs, apply};
+pub use delete::{Args as DeleteArgs, delete};
+pub use get::{Args as GetArgs, get};
+pub use logs::{Args as LogsArgs, logs};
+pub use scale::{Args as ScaleArgs, scale};
+
+/// Which cluster, and which namespace in it.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Connection {
+    /// The kubeconfig file [default: $KUBECONFIG, else that of a cluster started here, else ~/.kube/config]
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The namespace [default: that of the kubeconfig's context]
+    #[arg(short, long, value_name = "NAME")]
+    pub namespace: Option<String>,
+}
+
+impl Connection {
+    /// The client, and the namespace that is meant.
+    fn open(&self) -> anyhow::Result<(Client, String)> {
+        let own = crate::default_dir().join("kubeconfig");
+        let client = Client::new(&Kubeconfig::from_env(self.kubeconfig.as_deref(), &[own])?)?;
+        let namespace = self.namespace.clone().unwrap_or_else(|| client.namespace().to_owned());
+        Ok((client, namespace))
+    }
+}
+
+/// An error as kubectl says it: what the server said as it is, everything else after `error: `.
+pub fn complaint(error: &anyhow::Error) -> String {
+    match error.downcast_ref::<client::Error>() {
+        Some(client::Error::Server(status)) => status.to_string(),
+        _ => format!("error: {error:#}"),
+    }
+}
+
+/// Writes to stdout. A reader that has gone away (`| head`) ends the program in silence, as it does others.
+fn put(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        result => Ok(result?),
+    }
+}
