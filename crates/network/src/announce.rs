@@ -1,0 +1,166 @@
+//! Telling the switch of a cluster on loopback which addresses this host stands for.
+//!
+//! One JSON datagram holds all of them, for what a host no longer lists it has given up.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio::net::UdpSocket;
+use tokio::sync::watch;
+
+use crate::{Error, Protocol};
+
+const INTERVAL: Duration = Duration::from_millis(100);
+/// The largest datagram that loopback carries for certain, with room for the headers.
+const LARGEST: usize = 60_000;
+
+/// An address that this host stands for, and where it takes its connections.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Entry {
+    pub kind: Kind,
+    pub address: IpAddr,
+    pub port: u16,
+    pub protocol: Protocol,
+    pub target: SocketAddr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Kind {
+    Vip,
+    Service,
+}
+
+#[derive(Serialize)]
+struct Announcement<'a> {
+    host: &'a str,
+    entries: Vec<&'a Entry>,
+}
+
+/// Announces what it is given until the end of the network: at every change, and every 100 ms.
+#[derive(Debug)]
+pub(crate) struct Announcer {
+    host: String,
+    socket: UdpSocket,
+    pub services: watch::Receiver<Vec<Entry>>,
+    pub virtual_address: watch::Receiver<Option<Entry>>,
+}
+
+impl Announcer {
+    pub async fn new(
+        host: &str,
+        from: IpAddr,
+        switch: SocketAddr,
+        services: watch::Receiver<Vec<Entry>>,
+        virtual_address: watch::Receiver<Option<Entry>>,
+    ) -> Result<Self, Error> {
+        let open = async || {
+            let socket = UdpSocket::bind((from, 0)).await?;
+            socket.connect(switch).await?;
+            io::Result::Ok(socket)
+        };
+        let socket = open().await.map_err(|source| Error::Socket { what: "the switch", source })?;
+        Ok(Announcer { host: host.to_owned(), socket, services, virtual_address })
+    }
+
+    /// Runs until `stop`; then it takes everything back.
+    pub async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        let mut ticks = tokio::time::interval(INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let (datagram, left_out) = self.datagram();
+            if left_out > 0 {
+                tracing::warn!(left_out, "more services than an announcement holds: some are not reachable");
+            }
+            // A switch that isn't there (yet) is told again soon.
+            let _ = self.socket.send(&datagram).await;
+            tokio::select! {
+                _ = ticks.tick() => {}
+                Ok(()) = self.services.changed() => {}
+                Ok(()) = self.virtual_address.changed() => {}
+                _ = stop.wait_for(|stop| *stop) => break,
+            }
+        }
+        let nothing = encode(&Announcement { host: &self.host, entries: Vec::new() });
+        let _ = self.socket.send(&nothing).await;
+    }
+
+    /// The datagram, and how many entries had no room in it.
+    fn datagram(&mut self) -> (Vec<u8>, usize) {
+        let virtual_address = self.virtual_address.borrow_and_update();
+        let services = self.services.borrow_and_update();
+        let mut entries: Vec<&Entry> = virtual_address.iter().chain(services.iter()).collect();
+        let all = entries.len();
+        loop {
+            let datagram = encode(&Announcement { host: &self.host, entries: entries.clone() });
+            if datagram.len() <= LARGEST || entries.is_empty() {
+                return (datagram, all - entries.len());
+            }
+            entries.truncate(entries.len() * LARGEST / datagram.len());
+        }
+    }
+}
+
+fn encode(announcement: &Announcement<'_>) -> Vec<u8> {
+    // Writing plain structs to memory can't fail.
+    serde_json::to_vec(announcement).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(kind: Kind, port: u16) -> Entry {
+        let target = ([127, 0, 1, 1], 6443).into();
+        Entry { kind, address: [127, 0, 0, 100].into(), port, protocol: Protocol::Tcp, target }
+    }
+
+    async fn announcer(
+        services: Vec<Entry>,
+        switch: SocketAddr,
+    ) -> (Announcer, watch::Sender<Option<Entry>>) {
+        let (vip, vip_seen) = watch::channel(None);
+        let services = watch::Sender::new(services).subscribe();
+        let from = [127, 0, 0, 1].into();
+        (Announcer::new("n1", from, switch, services, vip_seen).await.unwrap(), vip)
+    }
+
+    #[tokio::test]
+    async fn the_switch_hears_of_a_change_and_of_the_end() {
+        let switch = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (announcer, vip) = announcer(vec![], switch.local_addr().unwrap()).await;
+        let stop = watch::Sender::new(false);
+        let task = tokio::spawn(announcer.run(stop.subscribe()));
+        let mut buffer = [0; 2048];
+        let mut hear = async |wanted: &str| {
+            loop {
+                let length = switch.recv(&mut buffer).await.unwrap();
+                if buffer[..length] == *wanted.as_bytes() {
+                    return;
+                }
+            }
+        };
+        hear(r#"{"host":"n1","entries":[]}"#).await;
+        vip.send_replace(Some(entry(Kind::Vip, 6443)));
+        let held = r#"{"host":"n1","entries":[{"kind":"vip","address":"127.0.0.100","port":6443,"protocol":"TCP","target":"127.0.1.1:6443"}]}"#;
+        hear(held).await;
+        hear(held).await;
+        stop.send_replace(true);
+        hear(r#"{"host":"n1","entries":[]}"#).await;
+        task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_announcement_fits_into_a_datagram_with_the_virtual_address_in_it() {
+        let services = (1..=u16::MAX).map(|port| entry(Kind::Service, port)).collect();
+        let (mut announcer, vip) = announcer(services, "127.0.0.1:9".parse().unwrap()).await;
+        vip.send_replace(Some(entry(Kind::Vip, 6443)));
+        let (datagram, left_out) = announcer.datagram();
+        assert!(datagram.len() <= LARGEST && datagram.len() > LARGEST / 2, "{}", datagram.len());
+        assert!(left_out > 0);
+        let text = String::from_utf8(datagram).unwrap();
+        assert!(text.starts_with(r#"{"host":"n1","entries":[{"kind":"vip""#));
+    }
+}

@@ -1,0 +1,106 @@
+//! Which backend is next: a function of the services, who is silent, the caller and the time.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use crate::{Backend, PortId, ServicePort, Services};
+
+/// How many clients of one port are remembered; the one heard of longest ago makes room.
+const CLIENTS: usize = 4096;
+
+/// From where a caller comes, as the traffic policies of a Service distinguish it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// From within the cluster: to the Service's address.
+    Internal,
+    /// From outside: to a host's port.
+    External,
+}
+
+/// Takes the backends of each port in turn, so that load is spread evenly and not by luck.
+#[derive(Debug, Default)]
+pub struct Balancer {
+    host: String,
+    turns: HashMap<PortId, Turn>,
+}
+
+#[derive(Debug, Default)]
+struct Turn {
+    next: usize,
+    clients: HashMap<IpAddr, (SocketAddr, Instant)>,
+}
+
+impl Balancer {
+    /// The balancer of this host.
+    pub fn new(host: impl Into<String>) -> Self {
+        Balancer { host: host.into(), turns: HashMap::new() }
+    }
+
+    /// The backends to try, the best first: never one on a silent host. The first is the client's own if it
+    /// has one, else the next in turn; ready ones if there are any, else those that terminate but still serve.
+    pub fn order(
+        &mut self,
+        port: &ServicePort,
+        scope: Scope,
+        client: Option<IpAddr>,
+        silent: impl Fn(&str) -> bool,
+        now: Instant,
+    ) -> Vec<Backend> {
+        let local = match scope {
+            Scope::Internal => port.internal_local,
+            Scope::External => port.external_local,
+        };
+        let live = |backend: &&Backend| match backend.node.as_deref() {
+            Some(node) => (!local || node == self.host) && !silent(node),
+            None => !local,
+        };
+        let mut order: Vec<Backend> = port.backends.iter().filter(live).cloned().collect();
+        if order.iter().any(|backend| backend.ready) {
+            order.retain(|backend| backend.ready);
+        }
+        if order.is_empty() {
+            return order;
+        }
+        if !self.turns.contains_key(&port.id) {
+            self.turns.insert(port.id.clone(), Turn::default());
+        }
+        let Some(turn) = self.turns.get_mut(&port.id) else { return order };
+        if let (Some(affinity), Some(client)) = (port.affinity, client)
+            && let Some((address, since)) = turn.clients.get(&client)
+            && now.saturating_duration_since(*since) < affinity
+            && let Some(at) = order.iter().position(|backend| backend.address == *address)
+        {
+            order.rotate_left(at);
+            return order;
+        }
+        let next = turn.next % order.len();
+        order.rotate_left(next);
+        turn.next = next + 1;
+        order
+    }
+
+    /// Remembers who served a client, if the port's clients stick to their backends.
+    pub fn served(&mut self, port: &ServicePort, client: IpAddr, backend: SocketAddr, now: Instant) {
+        let Some(affinity) = port.affinity else { return };
+        let clients = &mut self.turns.entry(port.id.clone()).or_default().clients;
+        if clients.len() >= CLIENTS && !clients.contains_key(&client) {
+            clients.retain(|_, (_, since)| now.saturating_duration_since(*since) < affinity);
+        }
+        if clients.len() >= CLIENTS
+            && let Some(oldest) =
+                clients.iter().min_by_key(|(_, (_, since))| *since).map(|(client, _)| *client)
+        {
+            clients.remove(&oldest);
+        }
+        clients.insert(client, (backend, now));
+    }
+
+    /// Forgets ports that no longer exist.
+    pub fn retain(&mut self, services: &Services) {
+        self.turns.retain(|id, _| services.get(id).is_some());
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,147 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::Protocol;
+
+#[allow(clippy::disallowed_methods)] // Some instant to count from; nothing depends on which.
+fn start() -> Instant {
+    Instant::now()
+}
+
+/// Backends on the given hosts: the number of each is its address' last byte and its position.
+fn port(hosts: &[&str]) -> ServicePort {
+    let backend = |(number, host): (usize, &&str)| Backend {
+        address: ([10, 244, 0, number as u8], 80).into(),
+        node: Some((*host).into()),
+        ready: true,
+    };
+    ServicePort {
+        id: PortId { namespace: "default".into(), service: "web".into(), port: String::new() },
+        protocol: Protocol::Tcp,
+        number: 80,
+        addresses: vec![[10, 96, 0, 5].into()],
+        node_port: Some(30080),
+        affinity: None,
+        internal_local: false,
+        external_local: false,
+        backends: hosts.iter().enumerate().map(backend).collect(),
+    }
+}
+
+fn numbers(order: &[Backend]) -> Vec<u8> {
+    let last = |backend: &Backend| match backend.address.ip() {
+        IpAddr::V4(v4) => v4.octets()[3],
+        IpAddr::V6(_) => unreachable!("only IPv4 here"),
+    };
+    order.iter().map(last).collect()
+}
+
+const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+
+#[test]
+fn backends_are_taken_in_turn_and_those_of_silent_hosts_not_at_all() {
+    let (port, now) = (port(&["n1", "n2", "n3"]), start());
+    let mut balancer = Balancer::new("n1");
+    let mut order = |silent: &str| {
+        numbers(&balancer.order(&port, Scope::Internal, Some(CLIENT), |node| node == silent, now))
+    };
+    assert_eq!(order(""), [0, 1, 2]);
+    assert_eq!(order(""), [1, 2, 0]);
+    assert_eq!(order("n3"), [0, 1], "the turn goes on among the rest");
+    assert_eq!(order("n3"), [1, 0]);
+    assert_eq!(order(""), [2, 0, 1]);
+}
+
+#[test]
+fn with_a_local_policy_only_this_hosts_backends_serve() {
+    let now = start();
+    let mut port = port(&["n1", "n2"]);
+    (port.internal_local, port.external_local) = (true, false);
+    let mut balancer = Balancer::new("n2");
+    assert_eq!(numbers(&balancer.order(&port, Scope::Internal, None, |_| false, now)), [1]);
+    assert_eq!(balancer.order(&port, Scope::External, None, |_| false, now).len(), 2);
+    let mut balancer = Balancer::new("n3");
+    assert_eq!(balancer.order(&port, Scope::Internal, None, |_| false, now), []);
+}
+
+#[test]
+fn terminating_backends_serve_only_while_nobody_is_ready() {
+    let now = start();
+    let mut port = port(&["n1", "n2", "n3"]);
+    port.backends[0].ready = false;
+    port.backends[1].ready = false;
+    let mut balancer = Balancer::new("n1");
+    assert_eq!(numbers(&balancer.order(&port, Scope::Internal, None, |_| false, now)), [2]);
+    let rest = balancer.order(&port, Scope::Internal, None, |node| node == "n3", now);
+    assert_eq!(rest.len(), 2, "the only ready one is on a silent host");
+}
+
+#[test]
+fn a_client_sticks_to_its_backend_until_that_is_gone_or_time_is_up() {
+    let start = start();
+    let mut port = port(&["n1", "n2", "n3"]);
+    port.affinity = Some(Duration::from_secs(10));
+    let mut balancer = Balancer::new("n1");
+    balancer.served(&port, CLIENT, port.backends[1].address, start);
+    for seconds in [0, 5, 9] {
+        let now = start + Duration::from_secs(seconds);
+        let order = balancer.order(&port, Scope::Internal, Some(CLIENT), |_| false, now);
+        assert_eq!(numbers(&order)[0], 1);
+    }
+    let gone = balancer.order(&port, Scope::Internal, Some(CLIENT), |node| node == "n2", start);
+    assert_eq!(numbers(&gone), [0, 2]);
+    let late = start + Duration::from_secs(10);
+    assert_eq!(numbers(&balancer.order(&port, Scope::Internal, Some(CLIENT), |_| false, late))[0], 1);
+    assert_eq!(numbers(&balancer.order(&port, Scope::Internal, Some(CLIENT), |_| false, late))[0], 2);
+}
+
+#[test]
+fn clients_without_end_take_no_memory_without_end() {
+    let start = start();
+    let mut port = port(&["n1"]);
+    port.affinity = Some(Duration::from_secs(3600));
+    let mut balancer = Balancer::new("n1");
+    for number in 0..2 * CLIENTS as u32 {
+        let now = start + Duration::from_millis(number.into());
+        balancer.served(&port, IpAddr::V4(number.into()), port.backends[0].address, now);
+    }
+    let clients = &balancer.turns[&port.id].clients;
+    assert_eq!(clients.len(), CLIENTS);
+    assert!(clients.contains_key(&IpAddr::V4((2 * CLIENTS as u32 - 1).into())), "the newest is kept");
+    balancer.retain(&Services::default());
+    assert!(balancer.turns.is_empty());
+}
+
+proptest! {
+    /// Every order is a permutation of the live backends, and the firsts are even to ±1 as long as the same
+    /// ones are live.
+    #[test]
+    fn turns_are_even(
+        hosts in prop::collection::vec(prop::sample::select(vec!["n1", "n2", "n3"]), 0..20),
+        silent in prop::sample::subsequence(vec!["n1", "n2", "n3"], 0..=3),
+        before in 0..50usize,
+        asks in 0..200usize,
+    ) {
+        let (port, now) = (port(&hosts), start());
+        let mut balancer = Balancer::new("n1");
+        for _ in 0..before {
+            balancer.order(&port, Scope::Internal, None, |_| false, now);
+        }
+        let live: Vec<u8> = (0..hosts.len()).filter(|at| !silent.contains(&hosts[*at])).map(|at| at as u8).collect();
+        let mut firsts: BTreeMap<u8, usize> = live.iter().map(|number| (*number, 0)).collect();
+        for _ in 0..asks {
+            let order = numbers(&balancer.order(&port, Scope::Internal, None, |node| silent.contains(&node), now));
+            if let Some(first) = order.first() {
+                *firsts.get_mut(first).expect("a live one") += 1;
+            }
+            let mut sorted = order.clone();
+            sorted.sort_unstable();
+            prop_assert_eq!(&sorted, &live);
+        }
+        let (least, most) = (firsts.values().min(), firsts.values().max());
+        prop_assert!(most.zip(least).is_none_or(|(most, least)| most - least <= 1), "{:?}", firsts);
+    }
+}

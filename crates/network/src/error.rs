@@ -1,0 +1,40 @@
+//! What can go wrong with the host's network.
+
+use std::net::IpAddr;
+
+use crate::Cidr;
+
+/// Why the network can't be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel refused a change.
+    #[error("can't {action}: {source}; this takes the right to administer the network (CAP_NET_ADMIN)")]
+    Netlink {
+        /// What was to be done.
+        action: String,
+        /// What the kernel said.
+        source: rtnetlink::Error,
+    },
+    /// A socket that everything else needs.
+    #[error("can't open a socket to {what}: {source}")]
+    Socket {
+        /// What it is for.
+        what: &'static str,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The host's link isn't there.
+    #[error("there is no link {0} on this host: name one of those in /sys/class/net")]
+    NoLink(String),
+    /// The host isn't among those whose pods' networks are known.
+    #[error("host {0} has no network for its pods: give it one among the hosts' networks")]
+    UnknownHost(String),
+    /// An address isn't in the network it should be in.
+    #[error("{address} is not in {network}, the network of this host's pods")]
+    ForeignAddress {
+        /// The address.
+        address: IpAddr,
+        /// The network.
+        network: Cidr,
+    },
+}

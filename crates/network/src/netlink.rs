@@ -1,0 +1,126 @@
+//! The host's links, addresses and routes, by rtnetlink.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use futures::StreamExt;
+use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::route::{RouteScope, RouteType};
+use rtnetlink::{AddressMessageBuilder, Handle, LinkUnspec, RouteMessageBuilder};
+use tokio::task::JoinHandle;
+
+use crate::{Cidr, Error};
+
+const LOOPBACK: &str = "lo";
+
+/// A link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub index: u32,
+    /// Its hardware address; zero if it has none.
+    pub hardware: [u8; 6],
+}
+
+/// A connection to the network namespace in which it was opened.
+#[derive(Debug)]
+pub(crate) struct Netlink {
+    handle: Handle,
+    connection: JoinHandle<()>,
+}
+
+impl Netlink {
+    pub fn open() -> Result<Self, Error> {
+        let (connection, handle, _) = rtnetlink::new_connection()
+            .map_err(|source| Error::Socket { what: "the kernel (netlink)", source })?;
+        Ok(Netlink { handle, connection: tokio::spawn(connection) })
+    }
+
+    pub async fn link(&self, name: &str) -> Result<Link, Error> {
+        let mut links = std::pin::pin!(self.handle.link().get().match_name(name.to_owned()).execute());
+        let found = match links.next().await {
+            Some(Ok(link)) => link,
+            Some(Err(rtnetlink::Error::NetlinkError(e))) if e.raw_code() == -libc::ENODEV => {
+                return Err(Error::NoLink(name.to_owned()));
+            }
+            Some(Err(source)) => return Err(failed(format!("look for link {name}"))(source)),
+            None => return Err(Error::NoLink(name.to_owned())),
+        };
+        let address = found.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Address(address) => address.as_slice().try_into().ok(),
+            _ => None,
+        });
+        Ok(Link { index: found.header.index, hardware: address.unwrap_or_default() })
+    }
+
+    /// Switches the loopback link on and returns it.
+    pub async fn loopback(&self) -> Result<Link, Error> {
+        let link = self.link(LOOPBACK).await?;
+        let change = LinkUnspec::new_with_index(link.index).up().build();
+        self.handle.link().set(change).execute().await.map_err(failed("switch the loopback link on"))?;
+        Ok(link)
+    }
+
+    /// Makes all addresses of a network this host's own: `ip route replace local CIDR dev lo`.
+    pub async fn make_local(&self, cidr: Cidr, loopback: Link) -> Result<(), Error> {
+        let action = || format!("make {cidr} local to this host");
+        let route = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(cidr.address, cidr.prefix)
+            .map_err(|error| failed(action())(rtnetlink::Error::InvalidNla(error.to_string())))?
+            .table_id(libc::RT_TABLE_LOCAL.into())
+            .kind(RouteType::Local)
+            .scope(RouteScope::Host)
+            .output_interface(loopback.index)
+            .build();
+        self.handle.route().add(route).replace().execute().await.map_err(failed(action()))
+    }
+
+    /// Sends a network's traffic to a neighbour: `ip route replace CIDR via ADDRESS`.
+    pub async fn route(&self, cidr: Cidr, via: IpAddr) -> Result<(), Error> {
+        let action = || format!("route {cidr} by {via}");
+        let invalid =
+            |error: String| Error::Netlink { action: action(), source: rtnetlink::Error::InvalidNla(error) };
+        let route = RouteMessageBuilder::<IpAddr>::new()
+            .destination_prefix(cidr.address, cidr.prefix)
+            .map_err(|error| invalid(error.to_string()))?
+            .gateway(via)
+            .map_err(|error| invalid(error.to_string()))?
+            .build();
+        self.handle.route().add(route).replace().execute().await.map_err(failed(action()))
+    }
+
+    /// Gives a link an address of its own, beside those that it has. It may have it already.
+    pub async fn add_address(&self, link: Link, address: IpAddr) -> Result<(), Error> {
+        let prefix = if address.is_ipv4() { 32 } else { 128 };
+        let added = self.handle.address().add(link.index, address, prefix).replace().execute().await;
+        added.map_err(failed(format!("take the address {address}")))
+    }
+
+    /// Takes an address from a link. It may be gone already.
+    pub async fn remove_address(&self, link: Link, address: IpAddr) -> Result<(), Error> {
+        let message = match address {
+            IpAddr::V4(v4) => {
+                AddressMessageBuilder::<Ipv4Addr>::new().index(link.index).address(v4, 32).build()
+            }
+            IpAddr::V6(v6) => {
+                AddressMessageBuilder::<Ipv6Addr>::new().index(link.index).address(v6, 128).build()
+            }
+        };
+        match self.handle.address().del(message).execute().await {
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::EADDRNOTAVAIL => Ok(()),
+            other => other.map_err(failed(format!("give up the address {address}"))),
+        }
+    }
+}
+
+impl Drop for Netlink {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+fn failed(action: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> Error {
+    let action = action.into();
+    move |source| Error::Netlink { action, source }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! A host's network: everything put together.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use membership::Hosts;
+use store::Store;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::announce::{Announcer, Entry, Kind};
+use crate::dial::Dialer;
+use crate::follow::follow;
+use crate::netlink::Netlink;
+use crate::proxy::{Listeners, Place};
+use crate::virtual_address::{self, Holder};
+use crate::{Cidr, Error, Protocol, Scope, Services};
+
+/// How this host is connected with the others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Mode {
+    /// It has a network namespace (or a machine) for itself.
+    Namespaces {
+        /// The link to the other hosts, such as `eth0`.
+        link: String,
+    },
+    /// It shares the machine's loopback network with the others.
+    Loopback {
+        /// Where the switch listens for announcements.
+        switch: SocketAddr,
+    },
+}
+
+/// A host's place in the cluster's network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostNetwork {
+    /// Its address.
+    pub address: IpAddr,
+    /// The addresses of its pods.
+    pub pods: Cidr,
+}
+
+/// What the network needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Options {
+    /// This host's name.
+    pub name: String,
+    /// How it is connected.
+    pub mode: Mode,
+    /// All hosts, this one included.
+    pub hosts: BTreeMap<String, HostNetwork>,
+    /// The addresses of the services.
+    pub services: Cidr,
+    /// The API's virtual address and port.
+    pub virtual_address: SocketAddr,
+    /// How many connections the proxy carries at once; each takes two open files.
+    pub most_connections: usize,
+}
+
+/// The running network of this host; ends when it is dropped. [`stop`](Network::stop) ends it in order.
+#[derive(Debug)]
+pub struct Network {
+    own: HostNetwork,
+    dialer: Arc<Dialer>,
+    stop: watch::Sender<bool>,
+    /// These end by themselves once they are asked to stop.
+    ending: Mutex<JoinSet<()>>,
+    /// These are cut off.
+    _running: JoinSet<()>,
+}
+
+impl Network {
+    /// Makes the addresses this host's own, and starts to proxy and to follow leadership. The API should listen
+    /// already: whoever leads is reachable from here on.
+    ///
+    /// # Errors
+    /// [`Error`] if the kernel refuses or the options don't fit.
+    pub async fn start(
+        options: Options,
+        store: Arc<dyn Store>,
+        hosts: watch::Receiver<Arc<Hosts>>,
+    ) -> Result<Network, Error> {
+        let own =
+            *options.hosts.get(&options.name).ok_or_else(|| Error::UnknownHost(options.name.clone()))?;
+        let stop = watch::Sender::new(false);
+        let (mut ending, mut running) = (JoinSet::new(), JoinSet::new());
+        let (place, holder) = match &options.mode {
+            Mode::Namespaces { link } => {
+                let netlink = set_up(&options, own).await?;
+                let link = netlink.link(link).await?;
+                let address = options.virtual_address.ip();
+                (Place::There, Holder::Link { netlink: Arc::new(netlink), link, address })
+            }
+            Mode::Loopback { switch } => {
+                let (services, services_seen) = watch::channel(Vec::new());
+                let (announced, announced_seen) = watch::channel(None);
+                let announcer =
+                    Announcer::new(&options.name, own.address, *switch, services_seen, announced_seen)
+                        .await?;
+                ending.spawn(announcer.run(stop.subscribe()));
+                let entry = Entry {
+                    kind: Kind::Vip,
+                    address: options.virtual_address.ip(),
+                    port: options.virtual_address.port(),
+                    protocol: Protocol::Tcp,
+                    target: SocketAddr::new(own.address, options.virtual_address.port()),
+                };
+                (Place::Here(services), Holder::Switch { entry, announced })
+            }
+        };
+        ending.spawn(virtual_address::follow(holder, store.leadership(), stop.subscribe()));
+        let (services, services_seen) = watch::channel(Arc::new(Services::default()));
+        running.spawn(follow(store, hosts.clone(), services));
+        let dialer = Arc::new(Dialer::new(&options.name, services_seen, hosts));
+        let listeners = Listeners::new(own.address, place, dialer.clone(), options.most_connections);
+        running.spawn(listeners.run());
+        Ok(Network { own, dialer, stop, ending: Mutex::new(ending), _running: running })
+    }
+
+    /// A connection to the next live backend of a Service's port, given by name or number (or empty, if there
+    /// is but one). Another one is tried when one doesn't connect.
+    ///
+    /// # Errors
+    /// `NotFound` without such a port, else why the last backend could not be reached.
+    pub async fn connect(&self, namespace: &str, service: &str, port: &str) -> io::Result<TcpStream> {
+        let services = self.dialer.services.borrow().clone();
+        let Some(found) = services.find(namespace, service, port) else {
+            let text = format!("service {namespace}/{service} has no port {port:?}");
+            return Err(io::Error::new(io::ErrorKind::NotFound, text));
+        };
+        let (stream, _) = self.dialer.connect(&found.id, Scope::Internal, None).await?;
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+
+    /// Whether a node's host is silent.
+    pub fn is_silent(&self, node: &str) -> bool {
+        self.dialer.is_silent(node)
+    }
+
+    /// Follows the services with their endpoints, on hosts silent or not.
+    pub fn services(&self) -> watch::Receiver<Arc<Services>> {
+        self.dialer.services.clone()
+    }
+
+    /// Readies an address for a pod. All addresses of this host's pods are its own from the start (one local
+    /// route, in a namespace; all of 127.0.0.0/8, on loopback), so that a pod can bind it and callers of a
+    /// pod that is gone are refused at once instead of waiting; what is left is to see that it is one of them.
+    ///
+    /// # Errors
+    /// [`Error::ForeignAddress`] if it isn't.
+    pub fn add_pod_address(&self, address: IpAddr) -> Result<(), Error> {
+        if self.own.pods.contains(address) {
+            return Ok(());
+        }
+        Err(Error::ForeignAddress { address, network: self.own.pods })
+    }
+
+    /// Gives the virtual address up, takes announcements back, and returns when that is done.
+    pub async fn stop(&self) {
+        self.stop.send_replace(true);
+        let mut ending = std::mem::take(&mut *self.ending.lock().unwrap_or_else(PoisonError::into_inner));
+        while ending.join_next().await.is_some() {}
+    }
+}
+
+/// Makes pods and services local to this host and routes those of the others to theirs.
+async fn set_up(options: &Options, own: HostNetwork) -> Result<Netlink, Error> {
+    let netlink = Netlink::open()?;
+    let loopback = netlink.loopback().await?;
+    netlink.make_local(own.pods, loopback).await?;
+    netlink.make_local(options.services, loopback).await?;
+    for (name, host) in &options.hosts {
+        if *name != options.name {
+            netlink.route(host.pods, host.address).await?;
+        }
+    }
+    Ok(netlink)
+}
