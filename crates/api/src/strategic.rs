@@ -101,10 +101,6 @@ fn merge_field(
                 Some(Shape::Object(number)) => Some(schemas().numbered(*number)),
                 _ => None,
             };
-            if directive(part, name)? == Some("delete") {
-                object.shift_remove(name);
-                return Ok(());
-            }
             let current = object.entry(name).or_insert_with(|| Fields::new().into());
             if !current.is_object() {
                 *current = Fields::new().into();
