@@ -23,6 +23,8 @@ use crate::resource::{Resource, Subresource};
 
 const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const PARTLY: &[&str] = &["get", "patch", "update"];
+/// The verbs of a proxy, for the methods that it carries.
+const CARRIED: &[&str] = &["create", "delete", "get", "patch", "update"];
 
 pub(crate) static RESOURCES: &[Resource] = &[
     Resource {
@@ -128,6 +130,7 @@ pub(crate) static RESOURCES: &[Resource] = &[
                 verbs: &["create"],
             },
             Subresource { name: "log", group: "", version: "", kind: "Pod", verbs: &["get"] },
+            Subresource { name: "proxy", group: "", version: "", kind: "PodProxyOptions", verbs: CARRIED },
             Subresource { name: "status", group: "", version: "", kind: "Pod", verbs: PARTLY },
         ],
         storage_version_hash: "xPOwRZ+Yhw8=",
@@ -177,13 +180,16 @@ pub(crate) static RESOURCES: &[Resource] = &[
         short_names: &["svc"],
         categories: &["all"],
         verbs: ALL,
-        subresources: &[Subresource {
-            name: "status",
-            group: "",
-            version: "",
-            kind: "Service",
-            verbs: PARTLY,
-        }],
+        subresources: &[
+            Subresource {
+                name: "proxy",
+                group: "",
+                version: "",
+                kind: "ServiceProxyOptions",
+                verbs: CARRIED,
+            },
+            Subresource { name: "status", group: "", version: "", kind: "Service", verbs: PARTLY },
+        ],
         storage_version_hash: "0/CO1lhkEBI=",
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.Service",

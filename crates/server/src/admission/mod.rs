@@ -9,7 +9,7 @@ use api::{Object, Resource, Status};
 use store::State;
 
 use crate::http::Identity;
-use crate::registry::{Change, Claims, Create, Named};
+use crate::registry::{Claims, Create, Named};
 
 pub use service::{ServiceRange, ServiceRangeError};
 
@@ -26,19 +26,8 @@ pub(crate) fn on_create(create: &Create<'_>, object: &mut Object, state: &State)
     }
 }
 
-/// Completes and checks what an object is to become.
-pub(crate) fn on_update(request: &Change<'_>, new: &mut Object, old: &Object) -> Result<(), Status> {
-    if let Some(node) = request.who.node() {
-        node::check(node, &request.named, old)?;
-    }
-    if (request.named.resource.group, request.named.resource.plural) == ("", "services") {
-        service::keep_allocated(new, old);
-    }
-    Ok(())
-}
-
-/// Checks a deletion.
-pub(crate) fn on_delete(who: &Identity, named: &Named<'_>, object: &Object) -> Result<(), Status> {
+/// Checks who changes or deletes `object`, as it is before that.
+pub(crate) fn on_change(who: &Identity, named: &Named<'_>, object: &Object) -> Result<(), Status> {
     who.node().map_or(Ok(()), |node| node::check(node, named, object))
 }
 

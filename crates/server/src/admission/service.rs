@@ -207,37 +207,6 @@ fn allocate_ports(
     Ok(())
 }
 
-/// What a service got stays with it when an update leaves it out (upstream's `patchAllocatedValues`).
-pub(super) fn keep_allocated(new: &mut Object, old: &Object) {
-    let (now, before) = (spec_text(new, "type").to_owned(), spec_text(old, "type").to_owned());
-    if now != "ExternalName" && before != "ExternalName" && spec_text(new, "clusterIP").is_empty() {
-        let address = spec_text(old, "clusterIP").to_owned();
-        if !address.is_empty() {
-            set_address(new, &address);
-        }
-    }
-    let has_ports = |kind: &str| matches!(kind, "NodePort" | "LoadBalancer");
-    if !has_ports(&now) || !has_ports(&before) {
-        return;
-    }
-    let same = |a: &Map<String, Value>, b: &Map<String, Value>| {
-        a.get("port") == b.get("port") && protocol(a) == protocol(b)
-    };
-    let mut given: BTreeSet<u32> = ports(new).filter_map(node_port).collect();
-    let known: Vec<Map<String, Value>> = ports(old).cloned().collect();
-    let spec = new.0.get_mut("spec").and_then(|spec| spec.get_mut("ports"));
-    let Some(Value::Array(list)) = spec else { return };
-    for port in list.iter_mut().filter_map(Value::as_object_mut) {
-        if node_port(port).is_some() {
-            continue;
-        }
-        let kept = known.iter().find(|known| same(known, port)).and_then(node_port);
-        if let Some(number) = kept.filter(|number| given.insert(*number)) {
-            port.insert("nodePort".into(), json!(number));
-        }
-    }
-}
-
 fn set_address(service: &mut Object, address: &str) {
     let Some(Value::Object(spec)) = service.0.get_mut("spec") else { return };
     spec.insert("clusterIP".into(), json!(address));

@@ -7,7 +7,7 @@ use api::Status;
 use http::{Method, Request, Response};
 
 use super::query::Query;
-use super::response::{error, json, no_such_path};
+use super::response::{error, json, no_such_path, warn};
 use super::route::{Route, Target, route};
 use super::{Body, Identity, access, body, discovery, health, objects, watch, write};
 use crate::authorize::{self, Attributes};
@@ -77,17 +77,30 @@ impl Server {
             },
         )?;
         let asked = Asked { who, target: &target, query: &query, verb };
+        let answer = self.answer_asked(&asked, request).await;
+        let Some(deprecated) = deprecation(target.resource) else { return answer };
+        let mut response = answer.unwrap_or_else(|status| error(&status));
+        warn(&mut response, &[deprecated.to_owned()]);
+        Ok(response)
+    }
+
+    async fn answer_asked(
+        self: &Arc<Self>,
+        asked: &Asked<'_>,
+        request: Request<Body>,
+    ) -> Result<Response<Body>, Status> {
+        let Asked { target, query, verb, .. } = *asked;
         match (target.subresource.as_str(), verb) {
-            ("proxy", _) => proxy::forward(self, &asked, request).await,
-            ("log", "get") => proxy::logs(self, &asked).await,
-            (_, "watch") => watch::start(self, &asked, request.headers()).await,
+            ("proxy", _) => proxy::forward(self, asked, request).await,
+            ("log", "get") => proxy::logs(self, asked).await,
+            (_, "watch") => watch::start(self, asked, request.headers()).await,
             _ => {
                 let limit =
                     query.get("timeout").and_then(seconds).unwrap_or(LONGEST_REQUEST).min(LONGEST_REQUEST);
                 let answer = async {
                     match verb {
-                        "get" | "list" => objects::read(self, &asked, request.headers()).await,
-                        _ => write::write(self, &asked, request).await,
+                        "get" | "list" => objects::read(self, asked, request.headers()).await,
+                        _ => write::write(self, asked, request).await,
                     }
                 };
                 tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
@@ -97,6 +110,12 @@ impl Server {
             }
         }
     }
+}
+
+/// What clients of a resource are told about its end (upstream's `APILifecycleDeprecated`).
+fn deprecation(resource: &api::Resource) -> Option<&'static str> {
+    let deprecated = (resource.group, resource.plural) == ("", "endpoints");
+    deprecated.then_some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
 }
 
 /// A duration such as `32s`, `1m` or `500ms`.

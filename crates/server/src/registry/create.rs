@@ -1,13 +1,10 @@
 //! Creating an object.
 
-use std::sync::Arc;
-
 use api::{Cause, Object, Status};
 use bytes::Bytes;
 use serde_json::Value;
 use store::{Compare, Condition, State};
 
-use super::commit::Claims;
 use super::read::Freshness;
 use super::{Named, Registry};
 use crate::admission;
@@ -47,12 +44,12 @@ impl Registry {
                 Err(_) if attempt == 0 => continue,
                 Err(status) => return Err(status),
             };
-            let claims = match self.prepare(create, &mut object, &state) {
-                Ok(claims) => claims,
+            match prepare(create, &mut object, &state) {
+                Ok(()) => {}
                 // What is missing here may exist elsewhere already.
                 Err(status) if attempt == 0 && status.code == 403 => continue,
                 Err(status) => return Err(status),
-            };
+            }
             let name = object.name().to_owned();
             let named = Named { resource: create.resource, namespace: create.namespace, name: &name };
             if state.get(named.key().as_bytes()).is_some() {
@@ -65,10 +62,10 @@ impl Registry {
                 }
                 continue;
             }
+            let mut claims = admission::allocate(&self.services, create.resource, &mut object, None, &state)?;
             if create.dry_run {
                 return Ok(object);
             }
-            let mut claims = claims;
             claims.conditions.extend(namespace);
             if let Some(revision) = self.commit(&named, 0, Some(&object), claims).await? {
                 object.set_meta("resourceVersion", revision.to_string());
@@ -111,26 +108,21 @@ impl Registry {
         }
         Ok(Some(Condition::ModRevision(Bytes::from(key), Compare::Equal, kv.mod_revision)))
     }
+}
 
-    /// Defaults, admission, validation and allocation.
-    fn prepare(
-        &self,
-        create: &Create<'_>,
-        object: &mut Object,
-        state: &Arc<State>,
-    ) -> Result<Claims, Status> {
-        let resource = create.resource;
-        object.set_meta("uid", clock::uid());
-        object.set_meta("creationTimestamp", clock::text(clock::now()));
-        api::set_defaults(resource, object);
-        api::prepare_create(resource, object);
-        admission::on_create(create, object, state)?;
-        let causes = api::validate_create(resource, object);
-        if !causes.is_empty() {
-            return Err(Status::invalid(resource.group, resource.kind, object.name(), causes));
-        }
-        admission::allocate(&self.services, resource, object, None, state)
+/// Defaults, admission and validation.
+fn prepare(create: &Create<'_>, object: &mut Object, state: &State) -> Result<(), Status> {
+    let resource = create.resource;
+    object.set_meta("uid", clock::uid());
+    object.set_meta("creationTimestamp", clock::text(clock::now()));
+    api::set_defaults(resource, object);
+    api::prepare_create(resource, object);
+    admission::on_create(create, object, state)?;
+    let causes = api::validate_create(resource, object);
+    if causes.is_empty() {
+        return Ok(());
     }
+    Err(Status::invalid(resource.group, resource.kind, object.name(), causes))
 }
 
 /// Makes the object fit the path that it was sent to.

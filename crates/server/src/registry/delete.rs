@@ -127,7 +127,7 @@ impl Registry {
         let state = self.state(freshness).await?;
         let kv = state.get(named.key().as_bytes()).ok_or_else(|| named.not_found())?;
         let old = load(kv)?;
-        admission::on_delete(who, named, &old)?;
+        admission::on_change(who, named, &old)?;
         check_preconditions(named, options, &old)?;
         let (object, gone) = match decide(&old, options, clock::now()) {
             Verdict::Unchanged => {

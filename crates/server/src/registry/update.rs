@@ -63,7 +63,7 @@ impl Registry {
         let mut new = change(&old)?;
         check_identity(named, &mut new, &old)?;
 
-        admission::on_update(request, &mut new, &old)?;
+        admission::on_change(request.who, named, &old)?;
         // A binding is the server's own change, and touches both sides of the pod.
         if request.subresource != BINDING {
             api::set_defaults(resource, &mut new);

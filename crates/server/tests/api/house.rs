@@ -1,0 +1,115 @@
+//! A server with its store and its backends, for one test.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use serde_json::Value;
+use server::{Backends, Body, Identity, Limits, Options, Server};
+use store::Memory;
+use tokio::net::TcpStream;
+
+/// Backends of services: addresses that are tried by turns.
+#[derive(Default)]
+pub struct Turns {
+    pub addresses: Mutex<Vec<SocketAddr>>,
+    pub silent: Mutex<BTreeSet<String>>,
+}
+
+impl Backends for Turns {
+    fn connect<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<TcpStream, io::Error>> {
+        Box::pin(async {
+            let next = {
+                let mut addresses = self.addresses.lock().unwrap();
+                if !addresses.is_empty() {
+                    addresses.rotate_left(1);
+                }
+                addresses.last().copied()
+            };
+            TcpStream::connect(next.ok_or(io::ErrorKind::NotConnected)?).await
+        })
+    }
+
+    fn is_silent(&self, node: &str) -> bool {
+        self.silent.lock().unwrap().contains(node)
+    }
+}
+
+pub struct House {
+    pub server: Arc<Server>,
+    pub store: Arc<Memory>,
+    pub backends: Arc<Turns>,
+}
+
+impl House {
+    /// A server with the default objects.
+    pub async fn new() -> Self {
+        let nobody =
+            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth();
+        Self::with_agents(nobody).await
+    }
+
+    /// Likewise, believing agents as `tls` says.
+    pub async fn with_agents(tls: rustls::ClientConfig) -> Self {
+        let (store, backends) = (Arc::new(Memory::default()), Arc::new(Turns::default()));
+        let server = Server::new(Options {
+            store: store.clone(),
+            services: "10.96.0.0/16".parse().unwrap(),
+            backends: backends.clone(),
+            kubelet_client_tls: Arc::new(tls),
+            limits: Limits::default(),
+        });
+        server.bootstrap().await.unwrap();
+        House { server, store, backends }
+    }
+
+    /// What the server answers an identity: code and JSON.
+    pub async fn ask_as(&self, who: Identity, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let body = body.map(|body| body.to_string()).unwrap_or_default();
+        let request = Request::builder().method(method).uri(path).header("content-type", kind);
+        let response = self.server.handle(request.body(body_of(body)).unwrap(), Some(who)).await;
+        let code = response.status().as_u16();
+        (code, serde_json::from_str(&text(response).await).unwrap_or_default())
+    }
+
+    /// Likewise, an administrator.
+    pub async fn ask(&self, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+        self.ask_as(admin(), method, path, body).await
+    }
+
+    /// The response to a request without a body.
+    pub async fn get(&self, path: &str) -> Response<Body> {
+        self.server.handle(Request::get(path).body(body_of("")).unwrap(), Some(admin())).await
+    }
+}
+
+pub fn body_of(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+pub async fn text(response: Response<Body>) -> String {
+    String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+pub fn admin() -> Identity {
+    Identity { user: "admin".into(), groups: vec!["system:masters".into()] }
+}
+
+pub fn node(name: &str) -> Identity {
+    Identity { user: format!("system:node:{name}"), groups: vec!["system:nodes".into()] }
+}

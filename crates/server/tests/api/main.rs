@@ -1,0 +1,11 @@
+//! The server over a store in memory: against what was recorded from the real one, and for what a recording
+//! can't show.
+
+mod compare;
+mod house;
+mod known;
+mod proxy;
+mod reads;
+mod replay;
+mod tls;
+mod writes;

@@ -1,0 +1,145 @@
+//! Who gets in: certificates of the cluster's own authority, and nobody else.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::house::House;
+
+/// A cluster's authority.
+pub struct Authority {
+    certificate: CertificateDer<'static>,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+impl Authority {
+    pub fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let certificate = params.self_signed(&key).unwrap().der().clone();
+        Authority { certificate, issuer: Issuer::new(params, key) }
+    }
+
+    fn issue(&self, user: &str, group: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, user);
+        params.distinguished_name.push(DnType::OrganizationName, group);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
+        (vec![certificate], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+    }
+
+    fn roots(&self) -> RootCertStore {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.certificate.clone()).unwrap();
+        roots
+    }
+
+    /// A server that asks for certificates, and may insist.
+    pub fn server_config(&self, insist: bool) -> ServerConfig {
+        let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(self.roots()), provider());
+        let verifier = if insist { verifier } else { verifier.allow_unauthenticated() };
+        let (chain, key) = self.issue("server", "system:nodes");
+        ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier.build().unwrap())
+            .with_single_cert(chain, key)
+            .unwrap()
+    }
+
+    /// A client with a certificate of a user and group, or without one.
+    pub fn client_config(&self, who: Option<(&str, &str)>) -> ClientConfig {
+        let builder = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(self.roots());
+        match who.map(|(user, group)| self.issue(user, group)) {
+            Some((chain, key)) => builder.with_client_auth_cert(chain, key).unwrap(),
+            None => builder.with_no_client_auth(),
+        }
+    }
+}
+
+/// Asks for the nodes over TLS; the answer is the code.
+async fn nodes(
+    address: SocketAddr,
+    mut tls: ClientConfig,
+    http2: bool,
+) -> Result<u16, Box<dyn std::error::Error>> {
+    let protocol: &[u8] = if http2 { b"h2" } else { b"http/1.1" };
+    tls.alpn_protocols = vec![protocol.to_vec()];
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::IpAddress(address.ip().into());
+    let stream = TokioIo::new(TlsConnector::from(Arc::new(tls)).connect(name, stream).await?);
+    let request = Request::get(format!("https://{address}/api/v1/nodes"))
+        .header("host", "here")
+        .body(Empty::<Bytes>::new())?;
+    let response = if http2 {
+        let executor = hyper_util::rt::TokioExecutor::new();
+        let (mut sender, connection) = hyper::client::conn::http2::handshake(executor, stream).await?;
+        tokio::spawn(connection);
+        sender.send_request(request).await?
+    } else {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(stream).await?;
+        tokio::spawn(connection);
+        sender.send_request(request).await?
+    };
+    let code = response.status().as_u16();
+    response.into_body().collect().await?;
+    Ok(code)
+}
+
+#[tokio::test]
+async fn only_certificates_of_the_cluster_get_in() {
+    let (authority, stranger) = (Authority::new(), Authority::new());
+    let house = House::new().await;
+    let tls = Arc::new(authority.server_config(false));
+    let listening = house.server.listen((Ipv4Addr::LOCALHOST, 0).into(), tls).unwrap();
+    let address = listening.address();
+    let admin = Some(("kubernetes-admin", "system:masters"));
+    for http2 in [false, true] {
+        assert_eq!(nodes(address, authority.client_config(admin), http2).await.unwrap(), 200);
+        let member = Some(("system:node:n1", "system:nodes"));
+        assert_eq!(nodes(address, authority.client_config(member), http2).await.unwrap(), 200);
+        let other = Some(("somebody", "people"));
+        assert_eq!(nodes(address, authority.client_config(other), http2).await.unwrap(), 403);
+        assert_eq!(nodes(address, authority.client_config(None), http2).await.unwrap(), 401);
+
+        // A certificate of another authority, shown to a server that the client would believe.
+        let (chain, key) = stranger.issue("kubernetes-admin", "system:masters");
+        let forged = ClientConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(authority.roots())
+            .with_client_auth_cert(chain, key)
+            .unwrap();
+        assert!(nodes(address, forged, http2).await.is_err());
+    }
+
+    drop(listening);
+    for _ in 0..100 {
+        if nodes(address, authority.client_config(admin), false).await.is_err() {
+            return;
+        }
+        tokio::task::yield_now().await;
+    }
+    panic!("a listener that was dropped still answers");
+}

@@ -1,0 +1,206 @@
+//! Writes: what two at once come to, what a host may change, what the parts of the process do.
+
+use std::collections::BTreeSet;
+
+use objects::{Delete, Subject, Write};
+use serde_json::{Value, json};
+use store::Store;
+
+use crate::house::{House, node};
+
+fn service(name: &str) -> Value {
+    json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": name},
+        "spec": {"type": "NodePort", "ports": [{"port": 80}]}})
+}
+
+fn pod(name: &str, node: &str) -> Value {
+    json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name},
+        "spec": {"nodeName": node, "containers": [{"name": "a", "image": "i"}]}})
+}
+
+#[tokio::test]
+async fn services_made_at_once_get_addresses_and_ports_of_their_own() {
+    let house = House::new().await;
+    let names: Vec<String> = (0..50).map(|n| format!("s{n}")).collect();
+    let made = names
+        .iter()
+        .map(|name| house.ask("POST", "/api/v1/namespaces/default/services", Some(service(name))));
+    let made = futures::future::join_all(made).await;
+    let mut seen = BTreeSet::new();
+    for (code, service) in &made {
+        assert_eq!(*code, 201, "{service}");
+        assert!(seen.insert(service["spec"]["clusterIP"].as_str().unwrap().to_owned()));
+        assert!(seen.insert(service["spec"]["ports"][0]["nodePort"].to_string()));
+    }
+
+    // What a service had is free again once it is gone, and not before.
+    let address = made[0].1["spec"]["clusterIP"].clone();
+    let mut again = service("again");
+    again["spec"]["clusterIP"] = address.clone();
+    let (code, answer) = house.ask("POST", "/api/v1/namespaces/default/services", Some(again.clone())).await;
+    assert_eq!((code, &answer["details"]["causes"][0]["field"]), (422, &json!("spec.clusterIPs")));
+    assert_eq!(house.ask("DELETE", "/api/v1/namespaces/default/services/s0", None).await.0, 200);
+    let (code, answer) = house.ask("POST", "/api/v1/namespaces/default/services", Some(again)).await;
+    assert_eq!((code, &answer["spec"]["clusterIP"]), (201, &address));
+}
+
+#[tokio::test]
+async fn a_service_keeps_its_address_when_it_is_replaced_without_one() {
+    let house = House::new().await;
+    let (_, made) = house.ask("POST", "/api/v1/namespaces/default/services", Some(service("s"))).await;
+    let (code, kept) = house.ask("PUT", "/api/v1/namespaces/default/services/s", Some(service("s"))).await;
+    assert_eq!(code, 200, "{kept}");
+    assert_eq!(kept["spec"], made["spec"]);
+
+    // As another type it gives its port back.
+    let mut plain = service("s");
+    plain["spec"]["type"] = json!("ClusterIP");
+    let (code, plain) = house.ask("PUT", "/api/v1/namespaces/default/services/s", Some(plain)).await;
+    assert_eq!((code, plain["spec"]["ports"][0].get("nodePort")), (200, None), "{plain}");
+    let port = made["spec"]["ports"][0]["nodePort"].clone();
+    let mut other = service("other");
+    other["spec"]["ports"][0]["nodePort"] = port;
+    assert_eq!(house.ask("POST", "/api/v1/namespaces/default/services", Some(other)).await.0, 201);
+}
+
+#[tokio::test]
+async fn of_changes_made_at_once_none_is_lost() {
+    let house = House::new().await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "c"}});
+    house.ask("POST", path, Some(map)).await;
+    let one = format!("{path}/c");
+    let patches = (0..20).map(|n| {
+        let patch = json!({"data": {(format!("k{n}")): "v"}});
+        house.ask("PATCH", &one, Some(patch))
+    });
+    for (code, answer) in futures::future::join_all(patches).await {
+        assert_eq!(code, 200, "{answer}");
+    }
+    let (_, map) = house.ask("GET", &one, None).await;
+    assert_eq!(map["data"].as_object().unwrap().len(), 20, "{map}");
+}
+
+#[tokio::test]
+async fn generated_names_differ_and_dry_runs_leave_nothing() {
+    let house = House::new().await;
+    let path = "/api/v1/namespaces/default/configmaps";
+    let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"generateName": "c-"}});
+    let (_, first) = house.ask("POST", path, Some(map.clone())).await;
+    let (_, second) = house.ask("POST", path, Some(map.clone())).await;
+    assert_ne!(first["metadata"]["name"], second["metadata"]["name"]);
+
+    let before = house.store.snapshot().revision();
+    let (code, dry) = house.ask("POST", &format!("{path}?dryRun=All"), Some(map)).await;
+    assert_eq!((code, dry["metadata"].get("resourceVersion")), (201, None));
+    let name = first["metadata"]["name"].as_str().unwrap();
+    assert_eq!(house.ask("DELETE", &format!("{path}/{name}?dryRun=All"), None).await.0, 200);
+    assert_eq!(house.store.snapshot().revision(), before);
+}
+
+#[tokio::test]
+async fn a_pod_needs_a_runtime_class_that_exists() {
+    let house = House::new().await;
+    let mut wanted = pod("p", "");
+    wanted["spec"]["runtimeClassName"] = json!("nothing");
+    let path = "/api/v1/namespaces/default/pods";
+    assert_eq!(house.ask("POST", path, Some(wanted.clone())).await.0, 403);
+    wanted["spec"]["runtimeClassName"] = json!("host");
+    let (code, made) = house.ask("POST", path, Some(wanted)).await;
+    assert_eq!((code, &made["spec"]["serviceAccountName"]), (201, &json!("default")), "{made}");
+}
+
+#[tokio::test]
+async fn a_host_changes_its_own_node_and_pods_and_nobody_elses() {
+    let house = House::new().await;
+    for name in ["n1", "n2"] {
+        let object = json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": name}});
+        let (code, answer) = house.ask_as(node("n1"), "POST", "/api/v1/nodes", Some(object.clone())).await;
+        assert_eq!(code, if name == "n1" { 201 } else { 403 }, "{answer}");
+        house.ask("POST", "/api/v1/nodes", Some(object)).await;
+        let made = house.ask("POST", "/api/v1/namespaces/default/pods", Some(pod(name, name))).await;
+        assert_eq!(made.0, 201, "{}", made.1);
+    }
+    let running = || Some(json!({"status": {"phase": "Running"}}));
+    for (method, path, body, expected) in [
+        ("PATCH", "/api/v1/nodes/n1/status", running(), 200),
+        ("PATCH", "/api/v1/nodes/n2/status", running(), 403),
+        ("PATCH", "/api/v1/namespaces/default/pods/n1/status", running(), 200),
+        ("PATCH", "/api/v1/namespaces/default/pods/n2/status", running(), 403),
+        ("DELETE", "/api/v1/namespaces/default/pods/n2", None, 403),
+        ("DELETE", "/api/v1/namespaces/default/pods/n1?gracePeriodSeconds=0", None, 200),
+        ("POST", "/api/v1/namespaces/default/configmaps", Some(json!({})), 403),
+        ("GET", "/api/v1/namespaces/default/pods", None, 200),
+    ] {
+        let (code, answer) = house.ask_as(node("n1"), method, path, body).await;
+        assert_eq!(code, expected, "{method} {path}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn the_parts_of_the_process_write_through_the_same_path() {
+    let house = House::new().await;
+    let writer = house.server.writer();
+    let object = |value| api::Object::from_value(value).unwrap();
+    let mut wanted = pod("p", "");
+    wanted["metadata"]["namespace"] = json!("default");
+    let made = writer.write("system:kube-controller-manager", Write::Create(object(wanted))).await.unwrap();
+    assert_eq!(made.pointer("/spec/restartPolicy"), Some(&json!("Always")), "defaults");
+
+    let bind = |uid: &str, node: &str| Write::Bind {
+        namespace: "default".into(),
+        pod: "p".into(),
+        uid: uid.into(),
+        node: node.into(),
+    };
+    let scheduler = "system:kube-scheduler";
+    assert_eq!(writer.write(scheduler, bind("another", "n1")).await.unwrap_err().code, 409);
+    let bound = writer.write(scheduler, bind(made.uid(), "n1")).await.unwrap();
+    assert_eq!(bound.pointer("/spec/nodeName"), Some(&json!("n1")));
+    assert_eq!(bound.pointer("/status/conditions/0/type"), Some(&json!("PodScheduled")));
+    assert_eq!(writer.write(scheduler, bind(made.uid(), "n2")).await.unwrap_err().code, 409);
+
+    let subject = Subject {
+        api_version: "v1".into(),
+        kind: "Pod".into(),
+        namespace: "default".into(),
+        name: "p".into(),
+    };
+    let merge = |user| {
+        let patch = json!({"status": {"phase": "Running"}});
+        writer.write(user, Write::Merge { subject: subject.clone(), subresource: "status", patch })
+    };
+    assert_eq!(merge("system:node:n2").await.unwrap_err().code, 403);
+    assert_eq!(merge("system:node:n1").await.unwrap().pointer("/status/phase"), Some(&json!("Running")));
+
+    let delete =
+        |options| writer.write("system:node:n1", Write::Delete { subject: subject.clone(), options });
+    let going = delete(Delete::default()).await.unwrap();
+    assert!(going.deletion_timestamp().is_some());
+    let now = Delete { grace_seconds: Some(0), uid: Some(made.uid().into()), ..Delete::default() };
+    delete(now.clone()).await.unwrap();
+    assert_eq!(delete(now).await.unwrap_err().code, 404);
+}
+
+#[tokio::test]
+async fn a_namespace_goes_when_its_finalizers_are_taken() {
+    let house = House::new().await;
+    let namespace = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "a"}});
+    house.ask("POST", "/api/v1/namespaces", Some(namespace)).await;
+    let (_, mut going) = house.ask("DELETE", "/api/v1/namespaces/a", None).await;
+    assert_eq!(going["status"]["phase"], "Terminating");
+    going["spec"]["finalizers"] = json!([]);
+    let (code, answer) = house.ask("PUT", "/api/v1/namespaces/a/finalize", Some(going)).await;
+    assert_eq!(code, 200, "{answer}");
+    assert_eq!(house.ask("GET", "/api/v1/namespaces/a", None).await.0, 404);
+}
+
+#[tokio::test]
+async fn the_default_objects_are_made_once() {
+    let house = House::new().await;
+    let before = house.store.snapshot().revision();
+    house.server.bootstrap().await.unwrap();
+    assert_eq!(house.store.snapshot().revision(), before);
+    let (_, service) = house.ask("GET", "/api/v1/namespaces/default/services/kubernetes", None).await;
+    assert_eq!(service["spec"]["clusterIP"], "10.96.0.1");
+}
