@@ -1,0 +1,328 @@
+//! A cluster in memory: the real write path over a store without replication, the controllers and the
+//! scheduler, and hosts that start and stop pods at once. Every step is taken by the test, in an order of
+//! its choosing, at a time of its choosing.
+#![allow(dead_code)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::{Object, Status};
+use controllers::{Key, Now, Silence, View};
+use futures::future::{BoxFuture, ready};
+use jiff::Timestamp;
+use objects::{Delete, Kind, Reader, Subject, Write, Writer};
+use scheduler::Waiting;
+use serde_json::{Value, json};
+use server::{Backends, Options, Server};
+use store::{Memory, State, Store};
+
+const ADMIN: &str = "kubernetes-admin";
+/// More steps than any test needs to come to rest.
+const RESTLESS: usize = 5000;
+
+struct NoBackends;
+
+impl Backends for NoBackends {
+    fn connect<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<tokio::net::TcpStream, io::Error>> {
+        Box::pin(ready(Err(io::ErrorKind::NotConnected.into())))
+    }
+
+    fn is_silent(&self, _: &str) -> bool {
+        false
+    }
+}
+
+pub struct Cluster {
+    pub store: Arc<Memory>,
+    pub writer: Arc<dyn Writer>,
+    pub silence: Silence,
+    pub now: Now,
+    view: View,
+    waiting: Waiting,
+    due: BTreeSet<Key>,
+    later: BTreeMap<Key, Instant>,
+    addresses: u32,
+    /// Whether hosts make pods ready by themselves.
+    pub serving: bool,
+}
+
+pub fn writer_over(store: Arc<Memory>) -> Arc<dyn Writer> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let options = Options {
+        store,
+        services: "10.96.0.0/16".parse().unwrap(),
+        backends: Arc::new(NoBackends),
+        kubelet_client_tls: Arc::new(tls),
+        limits: server::Limits::default(),
+    };
+    Server::new(options).writer()
+}
+
+impl Cluster {
+    // The start of the cluster's own time, which the tests move on.
+    #[allow(clippy::disallowed_methods)]
+    pub async fn new(hosts: &[&str]) -> Self {
+        let store = Arc::new(Memory::default());
+        let cluster = Cluster {
+            writer: writer_over(store.clone()),
+            silence: Silence::new(),
+            now: Now { wall: Timestamp::now(), instant: Instant::now() },
+            view: View::load(store.snapshot()),
+            waiting: Waiting::load(store.snapshot()),
+            due: BTreeSet::new(),
+            later: BTreeMap::new(),
+            addresses: 0,
+            serving: true,
+            store,
+        };
+        cluster
+            .create(json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "default"}}))
+            .await;
+        for (at, host) in hosts.iter().enumerate() {
+            let address = format!("10.73.0.{}", at + 1);
+            cluster
+                .create(json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": host}, "spec": {}}))
+                .await;
+            let status = json!({"status": {
+                "addresses": [{"type": "InternalIP", "address": address}],
+                "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
+                "capacity": {"cpu": "4", "memory": "8Gi", "pods": "110"},
+                "conditions": [cluster.condition("Ready", "True")],
+            }});
+            cluster.patch("v1", "Node", "", host, "status", status).await.unwrap();
+        }
+        cluster
+    }
+
+    pub fn condition(&self, kind: &str, status: &str) -> Value {
+        json!({"type": kind, "status": status, "lastTransitionTime": wire(self.now.wall)})
+    }
+
+    pub async fn create(&self, object: Value) -> Object {
+        let object = Object::from_value(object).unwrap();
+        self.writer.write(ADMIN, Write::Create(object)).await.unwrap()
+    }
+
+    pub async fn patch(
+        &self,
+        api_version: &str,
+        kind: &str,
+        namespace: &str,
+        name: &str,
+        subresource: &'static str,
+        patch: Value,
+    ) -> Result<Object, Status> {
+        let subject = subject(api_version, kind, namespace, name);
+        self.writer.write(ADMIN, Write::Merge { subject, subresource, patch }).await
+    }
+
+    pub async fn delete(&self, api_version: &str, kind: &str, namespace: &str, name: &str, options: Delete) {
+        let subject = subject(api_version, kind, namespace, name);
+        self.writer.write(ADMIN, Write::Delete { subject, options }).await.unwrap();
+    }
+
+    pub fn state(&self) -> Arc<State> {
+        self.store.snapshot()
+    }
+
+    pub fn list<T: Kind>(&self) -> Vec<Arc<T>> {
+        Reader::<T>::default().list(&self.state())
+    }
+
+    pub fn get<T: Kind>(&self, namespace: &str, name: &str) -> Option<T> {
+        Reader::<T>::get(&self.state(), namespace, name)
+    }
+
+    /// Time goes on.
+    pub fn pass(&mut self, time: Duration) {
+        self.now.instant += time;
+        self.now.wall += time;
+    }
+
+    /// A host falls silent.
+    pub fn silence(&mut self, host: &str) {
+        self.silence.insert(host.to_owned(), self.now.instant);
+        self.due.insert(Key::Node(host.to_owned()));
+    }
+
+    /// A host is heard again, and its agent says so.
+    pub async fn hear(&mut self, host: &str) {
+        self.silence.remove(host);
+        self.due.insert(Key::Node(host.to_owned()));
+        let status = json!({"status": {"conditions": [self.condition("Ready", "True")]}});
+        self.patch("v1", "Node", "", host, "status", status).await.unwrap();
+    }
+
+    fn follow(&mut self) {
+        let (due, later, now) = (&mut self.due, &mut self.later, self.now.instant);
+        let followed = self.view.advance(self.store.snapshot(), |view, change| {
+            Key::touched(view, &change, |key, wait| {
+                if wait.is_zero() {
+                    due.insert(key);
+                } else {
+                    later.entry(key).or_insert(now + wait);
+                }
+            });
+        });
+        assert!(followed, "the history is complete");
+        let now = self.now.instant;
+        self.due.extend(later.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()));
+        self.later.retain(|_, at| *at > now);
+    }
+
+    /// What the controllers could do next.
+    pub fn due(&mut self) -> Vec<Key> {
+        self.follow();
+        self.due.iter().cloned().collect()
+    }
+
+    /// Reconciles one key. True if it wrote something.
+    pub async fn reconcile(&mut self, key: Key) -> bool {
+        self.follow();
+        self.due.remove(&key);
+        let plan = key.reconcile(&self.view, &self.silence, self.now);
+        if let Some(wait) = plan.again_in {
+            self.later.insert(key.clone(), self.now.instant + wait);
+        }
+        let wrote = !plan.actions.is_empty();
+        for action in plan.actions {
+            if let Err(status) = self.writer.write("system:kube-controller-manager", action.write).await {
+                assert!([404, 409].contains(&status.code), "{key:?}: {status}");
+                self.due.insert(key.clone());
+            }
+        }
+        wrote
+    }
+
+    /// Places all pods that wait. True if one was placed.
+    pub async fn place(&mut self) -> bool {
+        self.waiting.advance(self.store.snapshot());
+        let mut placed = false;
+        for decision in self.waiting.decide(&self.silence) {
+            let Ok(node) = decision.place else { continue };
+            let metadata = &decision.pod.metadata;
+            let uid = metadata.uid.clone().unwrap();
+            let write = Write::Bind {
+                namespace: metadata.namespace.clone().unwrap(),
+                pod: metadata.name.clone().unwrap(),
+                uid: uid.clone(),
+                node,
+            };
+            match self.writer.write("system:kube-scheduler", write).await {
+                Ok(_) => placed = true,
+                Err(_) => self.waiting.forget(&uid),
+            }
+        }
+        placed
+    }
+
+    /// The hosts that are heard start what was placed and end what was deleted; at most `most` pods.
+    pub async fn run_pods(&mut self, most: usize) -> bool {
+        let mut done = 0;
+        for pod in self.list::<k8s_openapi::api::core::v1::Pod>() {
+            let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) else { continue };
+            if done == most || self.silence.contains_key(&node) {
+                continue;
+            }
+            let (namespace, name) =
+                (pod.metadata.namespace.clone().unwrap(), pod.metadata.name.clone().unwrap());
+            let running = pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
+            if pod.metadata.deletion_timestamp.is_some() {
+                let now = Delete { grace_seconds: Some(0), ..Delete::default() };
+                self.delete("v1", "Pod", &namespace, &name, now).await;
+            } else if !running && self.serving {
+                self.start(&namespace, &name, true).await;
+            } else {
+                continue;
+            }
+            done += 1;
+        }
+        done > 0
+    }
+
+    pub async fn start(&mut self, namespace: &str, name: &str, ready: bool) {
+        self.addresses += 1;
+        let ip = format!("10.244.{}.{}", self.addresses / 250, self.addresses % 250 + 1);
+        let status = json!({"status": {
+            "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
+            "conditions": [self.condition("Ready", if ready { "True" } else { "False" })],
+        }});
+        self.patch("v1", "Pod", namespace, name, "status", status).await.unwrap();
+    }
+
+    /// Lets everybody work until nothing is left to do at this time.
+    pub async fn settle(&mut self) {
+        for _ in 0..RESTLESS {
+            let mut busy = false;
+            if let Some(key) = self.due().into_iter().next() {
+                self.reconcile(key).await;
+                busy = true;
+            }
+            busy |= self.place().await;
+            busy |= self.run_pods(usize::MAX).await;
+            if !busy {
+                return;
+            }
+        }
+        panic!("the cluster never comes to rest: still due are {:?}", self.due());
+    }
+
+    /// A Deployment of a web server, and a Service for it.
+    pub async fn deploy(&self, name: &str, replicas: u32, strategy: Value) {
+        self.create(json!({
+            "kind": "Deployment", "apiVersion": "apps/v1",
+            "metadata": {"name": name, "namespace": "default", "labels": {"app": name}},
+            "spec": {
+                "replicas": replicas,
+                "selector": {"matchLabels": {"app": name}},
+                "strategy": strategy,
+                "template": {
+                    "metadata": {"labels": {"app": name}},
+                    "spec": {"containers": [{
+                        "name": "web", "image": "web:1", "ports": [{"name": "http", "containerPort": 8080}],
+                    }]},
+                },
+            },
+        }))
+        .await;
+        self.create(json!({
+            "kind": "Service", "apiVersion": "v1",
+            "metadata": {"name": name, "namespace": "default"},
+            "spec": {"selector": {"app": name}, "ports": [{"port": 80, "targetPort": "http"}]},
+        }))
+        .await;
+    }
+
+    pub async fn set_image(&self, name: &str, image: &str) {
+        let spec = json!({"containers": [{
+            "name": "web", "image": image, "ports": [{"name": "http", "containerPort": 8080}],
+        }]});
+        let patch = json!({"spec": {"template": {"spec": spec}}});
+        self.patch("apps/v1", "Deployment", "default", name, "", patch).await.unwrap();
+    }
+}
+
+pub fn wire(at: Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+fn subject(api_version: &str, kind: &str, namespace: &str, name: &str) -> Subject {
+    Subject {
+        api_version: api_version.into(),
+        kind: kind.into(),
+        namespace: namespace.into(),
+        name: name.into(),
+    }
+}
