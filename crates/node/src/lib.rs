@@ -1,1 +1,18 @@
-//! The agent: pods to processes, probes, logs.
+//! The agent of a host, the kubelet's part: it says that the host is there and what it is, turns the pods
+//! bound to it into processes (runtime `host`), watches over them with probes, restarts and orderly ends,
+//! keeps what they print, and says of each how it is. It reads from the store's state and writes through
+//! [`objects::Writer`] as `system:node:NAME`. What to do is decided without I/O; a thin driver does it.
+
+mod addresses;
+mod agent;
+mod clock;
+mod events;
+mod host;
+mod node;
+mod pod;
+mod pods;
+mod probe;
+mod server;
+
+pub use addresses::PodAddresses;
+pub use agent::{Agent, Error, Options};

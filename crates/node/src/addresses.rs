@@ -1,0 +1,176 @@
+//! Addresses of pods, from the host's range. An address is not given again until all others had their turn,
+//! and a pod keeps its own for as long as it is bound to the host.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use futures::future::BoxFuture;
+use serde::{Deserialize, Serialize};
+
+/// Who makes a pod's address work on this host: the network.
+pub trait PodAddresses: Send + Sync + 'static {
+    /// Makes the host answer on the address.
+    fn add(&self, address: IpAddr) -> BoxFuture<'_, io::Result<()>>;
+
+    /// The address is not used any more.
+    fn remove(&self, address: IpAddr) -> BoxFuture<'_, io::Result<()>>;
+}
+
+/// A range of IPv4 addresses, such as `10.244.1.0/24`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PodRange {
+    first: u32,
+    bits: u32,
+}
+
+/// A text that is not a range of addresses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is not a range of IPv4 addresses of /8 to /28: write it like 10.244.1.0/24")]
+pub(crate) struct RangeError(String);
+
+impl FromStr for PodRange {
+    type Err = RangeError;
+
+    fn from_str(text: &str) -> Result<Self, RangeError> {
+        let wrong = || RangeError(text.to_owned());
+        let (address, bits) = text.split_once('/').ok_or_else(wrong)?;
+        let address: Ipv4Addr = address.parse().map_err(|_| wrong())?;
+        let bits: u32 = bits.parse().ok().filter(|bits| (8..=28).contains(bits)).ok_or_else(wrong)?;
+        let mask = u32::MAX << (32 - bits);
+        Ok(PodRange { first: u32::from(address) & mask, bits })
+    }
+}
+
+impl std::fmt::Display for PodRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", Ipv4Addr::from(self.first), self.bits)
+    }
+}
+
+impl PodRange {
+    fn size(self) -> u32 {
+        1 << (32 - self.bits)
+    }
+
+    /// The address at a place of the range, if pods may have it: not one that ends with 0 or 255, nor the
+    /// first (a bridge's); and in a range wider than /24 none of the first 256, where the host's own lies on
+    /// loopback.
+    fn at(self, offset: u32) -> Option<Ipv4Addr> {
+        let address = self.first + offset;
+        let reserved = offset < 2 || matches!(address & 0xff, 0 | 0xff) || offset + 1 == self.size();
+        let low = self.bits < 24 && offset < 256;
+        (!reserved && !low).then(|| address.into())
+    }
+
+    fn contains(self, address: Ipv4Addr) -> bool {
+        u32::from(address) >> (32 - self.bits) == self.first >> (32 - self.bits)
+    }
+}
+
+/// Which pod has which address, and whose turn is next.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Book {
+    next: u32,
+    pods: BTreeMap<String, Ipv4Addr>,
+}
+
+/// The host's book of addresses, kept in a file.
+#[derive(Debug)]
+pub(crate) struct Addresses {
+    range: PodRange,
+    path: PathBuf,
+    book: Book,
+}
+
+impl Addresses {
+    /// Opens the book; one that can't be read is begun anew: the pods' objects know their addresses too.
+    pub(crate) fn open(path: &Path, range: PodRange) -> Self {
+        let book = std::fs::read(path).ok().and_then(|bytes| serde_json::from_slice::<Book>(&bytes).ok());
+        let mut book = book.unwrap_or_default();
+        book.pods.retain(|_, address| range.contains(*address));
+        Addresses { range, path: path.to_owned(), book }
+    }
+
+    /// The pod's address: its own if it has one (`known` is what its object says), else the next free one.
+    pub(crate) fn of(&mut self, uid: &str, known: Option<IpAddr>) -> Option<IpAddr> {
+        if let Some(address) = self.book.pods.get(uid) {
+            return Some((*address).into());
+        }
+        let taken = |book: &Book, address: Ipv4Addr| book.pods.values().any(|a| *a == address);
+        let known = match known {
+            Some(IpAddr::V4(known)) if self.range.contains(known) && !taken(&self.book, known) => Some(known),
+            _ => None,
+        };
+        let address = known.or_else(|| {
+            (0..self.range.size()).find_map(|_| {
+                let offset = self.book.next % self.range.size();
+                self.book.next = offset + 1;
+                self.range.at(offset).filter(|address| !taken(&self.book, *address))
+            })
+        })?;
+        self.book.pods.insert(uid.to_owned(), address);
+        self.write();
+        Some(address.into())
+    }
+
+    /// Ends a pod's claim; the address it had.
+    pub(crate) fn release(&mut self, uid: &str) -> Option<IpAddr> {
+        let address = self.book.pods.remove(uid)?;
+        self.write();
+        Some(address.into())
+    }
+
+    /// Ends the claims of all pods but these; the addresses they had.
+    pub(crate) fn keep_only(&mut self, keep: impl Fn(&str) -> bool) -> Vec<IpAddr> {
+        let gone: Vec<String> = self.book.pods.keys().filter(|uid| !keep(uid)).cloned().collect();
+        gone.iter().filter_map(|uid| self.release(uid)).collect()
+    }
+
+    /// Not synced to the disk: after a power cut an older book, or none, is as good.
+    fn write(&self) {
+        let next = self.path.with_extension("next");
+        let bytes = serde_json::to_vec(&self.book).unwrap_or_default();
+        let written = std::fs::write(&next, bytes).and_then(|()| std::fs::rename(&next, &self.path));
+        if let Err(error) = written {
+            tracing::warn!(path = %self.path.display(), %error, "can't write the book of pod addresses");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_kept_and_not_given_again_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("addresses.json");
+        let mut book = Addresses::open(&path, "10.244.1.0/28".parse().unwrap());
+        let text = |a: Option<IpAddr>| a.map(|a| a.to_string()).unwrap_or_default();
+        assert_eq!(text(book.of("a", None)), "10.244.1.2");
+        assert_eq!(text(book.of("b", None)), "10.244.1.3");
+        assert_eq!(text(book.of("a", None)), "10.244.1.2", "its own");
+        assert_eq!(text(book.release("a")), "10.244.1.2");
+        assert_eq!(text(book.of("c", None)), "10.244.1.4", "not the one just given back");
+        assert_eq!(text(book.of("d", "10.244.1.9".parse().ok())), "10.244.1.9", "as its object says");
+
+        let mut again = Addresses::open(&path, "10.244.1.0/28".parse().unwrap());
+        assert_eq!(text(again.of("b", None)), "10.244.1.3", "kept over a restart");
+        let more: Vec<_> = (0..20).filter_map(|n| again.of(&format!("m{n}"), None)).collect();
+        assert_eq!(more.len(), 10, "thirteen in all: {more:?}");
+        again.keep_only(|uid| uid == "b");
+        assert!(again.of("late", None).is_some());
+    }
+
+    #[test]
+    fn ranges_leave_out_what_is_not_the_pods() {
+        let mut book = Addresses::open(Path::new("/nonexistent/x"), "127.1.0.0/16".parse().unwrap());
+        assert_eq!(book.of("a", None), "127.1.1.1".parse().ok());
+        for wrong in ["", "10.0.0.0", "10.0.0.0/33", "10.0.0.0/30", "x/24", "::/64"] {
+            assert!(wrong.parse::<PodRange>().is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! The agent as one thing: what it needs, how it starts, how it ends.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use objects::Writer;
+use store::Store;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::addresses::{Addresses, PodAddresses, PodRange};
+use crate::clock::Clock;
+use crate::events::Recorder;
+use crate::host::{Isolation, Spawner};
+use crate::node::{Identity, keep_registered, read_machine};
+use crate::pods::{Desk, Folders, Host, Logs};
+use crate::server;
+
+/// What the agent of a host needs.
+pub struct Options {
+    /// The host's name.
+    pub name: String,
+    /// The host's address.
+    pub address: IpAddr,
+    /// The addresses of its pods, such as `10.244.1.0/24`.
+    pub pod_cidr: String,
+    /// Where pods, logs and the agent's own files lie; made if it is missing.
+    pub data_dir: PathBuf,
+    /// Where objects are read.
+    pub store: Arc<dyn Store>,
+    /// Where changes are asked for.
+    pub writer: Arc<dyn Writer>,
+    /// Who makes pods' addresses work.
+    pub addresses: Arc<dyn PodAddresses>,
+    /// The API's address as pods see it (`KUBERNETES_SERVICE_HOST`).
+    pub service_host: IpAddr,
+    /// The API's port as pods see it (`KUBERNETES_SERVICE_PORT`).
+    pub service_port: u16,
+    /// The host's certificate, and the authority that its callers' certificates are checked against.
+    pub tls: Arc<rustls::ServerConfig>,
+    /// Where the agent's own API listens, usually port 10250.
+    pub listen: SocketAddr,
+}
+
+/// Why an agent could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The pods' range of addresses makes no sense.
+    #[error("the host's pod addresses: {0}")]
+    PodCidr(String),
+    /// The data folder can't be used.
+    #[error("can't make the agent's folder {}: {why}; make it writable for this user or name another", path.display())]
+    Data {
+        /// Which folder.
+        path: PathBuf,
+        /// Why.
+        why: std::io::Error,
+    },
+    /// The agent's address can't be listened on.
+    #[error("the agent can't listen on {address}: {why}; end what uses that port or choose another")]
+    Listen {
+        /// Which address.
+        address: SocketAddr,
+        /// Why.
+        why: std::io::Error,
+    },
+    /// The system has no thread left.
+    #[error("can't start the thread that makes processes: {0}")]
+    Thread(std::io::Error),
+}
+
+/// A running agent. When it is dropped without [`shutdown`](Agent::shutdown), its pods are killed at once.
+#[derive(Debug)]
+pub struct Agent {
+    stop: watch::Sender<bool>,
+    desk: JoinHandle<()>,
+    others: Vec<JoinHandle<()>>,
+    listening: SocketAddr,
+}
+
+impl Agent {
+    /// Starts the agent: registers the host, runs its pods, serves its API. Called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error`], before anything was started.
+    pub fn start(options: Options) -> Result<Agent, Error> {
+        let clock = Clock::start();
+        let range: PodRange = options.pod_cidr.parse().map_err(|e| Error::PodCidr(format!("{e}")))?;
+        let data = options.data_dir;
+        std::fs::create_dir_all(&data).map_err(|why| Error::Data { path: data.clone(), why })?;
+        // Processes get absolute paths: they change their folder.
+        let data = data.canonicalize().map_err(|why| Error::Data { path: data.clone(), why })?;
+        let listen = |why| Error::Listen { address: options.listen, why };
+        let listener = std::net::TcpListener::bind(options.listen).map_err(listen)?;
+        listener.set_nonblocking(true).map_err(listen)?;
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(listen)?;
+        let listening = listener.local_addr().map_err(listen)?;
+
+        let isolation = Isolation::probe();
+        tracing::debug!(?isolation, "what this host can give to a process");
+        let spawner = Spawner::start(isolation).map_err(Error::Thread)?;
+        let machine = read_machine(&data);
+        let (recorder, recording) = Recorder::new(options.name.clone(), options.writer.clone(), clock);
+        let folders = Folders::new(data.clone());
+        let book = Addresses::open(&folders.addresses(), range);
+        let host = Arc::new(Host {
+            name: options.name.clone(),
+            address: options.address,
+            store: options.store.clone(),
+            writer: options.writer.clone(),
+            network: options.addresses,
+            addresses: Mutex::new(book),
+            folders,
+            recorder,
+            clock,
+            isolation,
+            spawner,
+            logs: Logs::default(),
+            capacity: (machine.cpus * 1000, machine.memory_kib << 10),
+            variables: variables(options.service_host, options.service_port),
+        });
+        let identity = Identity {
+            name: options.name,
+            address: options.address,
+            pod_cidr: range.to_string(),
+            port: listening.port(),
+        };
+        let (stop, stopped) = watch::channel(false);
+        let others = vec![
+            tokio::spawn(keep_registered(identity, data, options.store, options.writer, clock)),
+            tokio::spawn(recording),
+            tokio::spawn(server::serve(listener, options.tls, host.clone())),
+        ];
+        let desk = tokio::spawn(Desk::new(host).run(stopped));
+        Ok(Agent { stop, desk, others, listening })
+    }
+
+    /// Where the agent's API listens.
+    pub fn listening(&self) -> SocketAddr {
+        self.listening
+    }
+
+    /// Ends the agent: asks all processes to end, kills them after two seconds, and leaves the pods' objects
+    /// as they are.
+    pub async fn shutdown(mut self) {
+        for task in &self.others {
+            task.abort();
+        }
+        self.stop.send_replace(true);
+        let _ = (&mut self.desk).await;
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.desk.abort();
+        self.others.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// The variables of every container: the API's place, and a PATH in which this program is found too.
+fn variables(service_host: IpAddr, service_port: u16) -> Vec<(String, String)> {
+    let mut path = std::env::var("PATH").unwrap_or_default();
+    if path.is_empty() {
+        path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into();
+    }
+    if let Ok(program) = std::env::current_exe()
+        && let Some(folder) = program.parent().and_then(|p| p.to_str())
+    {
+        path = format!("{path}:{folder}");
+    }
+    let host = service_host.to_string();
+    let shown = if host.contains(':') { format!("[{host}]") } else { host.clone() };
+    let url = format!("tcp://{shown}:{service_port}");
+    let port = service_port.to_string();
+    [
+        ("PATH", path.as_str()),
+        ("KUBERNETES_SERVICE_HOST", &host),
+        ("KUBERNETES_SERVICE_PORT", &port),
+        ("KUBERNETES_SERVICE_PORT_HTTPS", &port),
+        ("KUBERNETES_PORT", &url),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}

@@ -1,0 +1,21 @@
+//! The runtime `host`: a container is a process of this host in a session of its own.
+
+mod environment;
+mod expand;
+mod isolation;
+mod log_file;
+mod log_read;
+mod mounts;
+mod process;
+mod quantity;
+mod service_links;
+mod volumes;
+
+pub(crate) use environment::{Missing, Sources, environment};
+pub(crate) use expand::expand;
+pub(crate) use isolation::Isolation;
+pub(crate) use log_file::{LogFile, LogProgress, capture};
+pub(crate) use log_read::{LogCursor, LogOptions, since_cut};
+pub(crate) use mounts::{Bind, plan};
+pub(crate) use process::{Command, Process, ProcessError, Spawner, signal_group};
+pub(crate) use volumes::{materialise, refresh, volume_path};

@@ -1,0 +1,314 @@
+//! Processes of the host: how they are made, and how their end is asked for.
+//!
+//! All are made by one thread that lives as long as the agent: the kernel kills them when that thread ends
+//! (PR_SET_PDEATHSIG), so in this version pods never outlive their agent, however it ends.
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::mpsc;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::{Pid, pipe2};
+use tokio::process::Child;
+use tokio::sync::oneshot;
+
+use super::Isolation;
+use super::mounts::Plan;
+
+/// A process to make.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Command {
+    /// The program and its arguments.
+    pub argv: Vec<String>,
+    /// Its whole environment.
+    pub env: Vec<(String, String)>,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its host name, where that can be given.
+    pub hostname: String,
+    /// The user to run as.
+    pub user: Option<u32>,
+    /// The group to run as.
+    pub group: Option<u32>,
+    /// More groups.
+    pub groups: Vec<u32>,
+    /// Its mounts.
+    pub plan: Plan,
+    /// The process whose namespaces it joins, instead of having its own.
+    pub beside: Option<i32>,
+}
+
+/// A process that was made.
+#[derive(Debug)]
+pub(crate) struct Process {
+    /// Its id, also of its session and process group.
+    pub pid: i32,
+    /// Its handle, with its output.
+    pub child: Child,
+}
+
+/// Why a process could not be made.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ProcessError {
+    /// There is nothing to run.
+    #[error("the container has no command, and pods of RuntimeClass host run no image: give it a command")]
+    NoCommand,
+    /// A string that can't be passed to a process.
+    #[error("{0:?} holds a NUL byte, which no process can be given")]
+    Nul(String),
+    /// The kernel said no.
+    #[error("{what}: {why}")]
+    System {
+        /// To what.
+        what: String,
+        /// Why.
+        why: io::Error,
+    },
+    /// The agent is ending.
+    #[error("the agent is shutting down")]
+    Closed,
+}
+
+type Job = (Command, oneshot::Sender<Result<Process, ProcessError>>);
+
+/// The thread that makes all processes. When the last handle is dropped, it ends and they die with it.
+#[derive(Debug, Clone)]
+pub(crate) struct Spawner {
+    jobs: mpsc::Sender<Job>,
+}
+
+impl Spawner {
+    /// Starts the thread; called within a tokio runtime.
+    ///
+    /// # Errors
+    /// If the system has no thread left.
+    pub(crate) fn start(isolation: Isolation) -> io::Result<Self> {
+        let (jobs, waiting) = mpsc::channel::<Job>();
+        let runtime = tokio::runtime::Handle::current();
+        std::thread::Builder::new().name("processes".into()).spawn(move || {
+            let _entered = runtime.enter();
+            while let Ok((command, answer)) = waiting.recv() {
+                // Dropped answers drop the child, which kills it.
+                let _ = answer.send(spawn(&command, isolation));
+            }
+        })?;
+        Ok(Spawner { jobs })
+    }
+
+    /// Makes a process.
+    ///
+    /// # Errors
+    /// [`ProcessError`], with what failed.
+    pub(crate) async fn spawn(&self, command: Command) -> Result<Process, ProcessError> {
+        let (answer, made) = oneshot::channel();
+        self.jobs.send((command, answer)).map_err(|_| ProcessError::Closed)?;
+        made.await.map_err(|_| ProcessError::Closed)?
+    }
+}
+
+/// Sends SIGTERM or SIGKILL to a process and all of its group. One that is gone is fine.
+pub(crate) fn signal_group(pid: i32, kill: bool) {
+    let signal = if kill { Signal::SIGKILL } else { Signal::SIGTERM };
+    match killpg(Pid::from_raw(pid), signal) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(error) => tracing::warn!(pid, %signal, %error, "can't signal a process group"),
+    }
+}
+
+/// What the process-to-be does between fork and exec, in this order. Each is told by its number if it fails.
+const STEPS: [&str; 9] = [
+    "start a session",
+    "join the container's namespaces",
+    "make namespaces",
+    "map the user within the user namespace",
+    "set the host name",
+    "mount the volumes",
+    "change to the working directory",
+    "change user and group",
+    "tie the process to its agent",
+];
+
+struct Prepared {
+    parent: libc::pid_t,
+    flags: libc::c_int,
+    beside: Vec<(File, libc::c_int)>,
+    root: Option<File>,
+    maps: Vec<(CString, Vec<u8>)>,
+    hostname: Vec<u8>,
+    plan: Plan,
+    folder: CString,
+    groups: Option<Vec<libc::gid_t>>,
+    group: Option<libc::gid_t>,
+    user: Option<libc::uid_t>,
+    failed: File,
+}
+
+fn spawn(command: &Command, isolation: Isolation) -> Result<Process, ProcessError> {
+    let system = |what: &str| {
+        let what = what.to_owned();
+        move |why: io::Error| ProcessError::System { what, why }
+    };
+    let (program, args) = command.argv.split_first().ok_or(ProcessError::NoCommand)?;
+    let texts = command.argv.iter().chain(command.env.iter().flat_map(|(k, v)| [k, v]));
+    if let Some(text) = texts.into_iter().find(|text| text.contains('\0')) {
+        return Err(ProcessError::Nul(text.clone()));
+    }
+    let folder = CString::new(command.folder.as_os_str().as_bytes())
+        .map_err(|_| ProcessError::Nul(command.folder.display().to_string()))?;
+    let (told, failed) = pipe2(OFlag::O_CLOEXEC).map_err(|e| system("make a pipe")(e.into()))?;
+    let (mut told, failed) = (File::from(told), File::from(failed));
+    let prepared = prepare(command, isolation, folder, failed).map_err(system(STEPS[1]))?;
+
+    let mut std_command = std::process::Command::new(program);
+    std_command.args(args).env_clear().envs(command.env.iter().map(|(k, v)| (k, v)));
+    std_command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    use std::os::unix::process::CommandExt;
+    // SAFETY: between fork and exec, `become_container` makes system calls on memory that was prepared
+    // before, and allocates nothing.
+    unsafe {
+        std_command.pre_exec(move || {
+            become_container(&prepared).map_err(|(step, error)| {
+                let _ = (&prepared.failed).write(&[step]);
+                error
+            })
+        });
+    }
+    let mut command = tokio::process::Command::from(std_command);
+    command.kill_on_drop(true);
+    let result = command.spawn();
+    drop(command); // its end of the pipe
+    match result {
+        Ok(child) => {
+            let pid = child.id().and_then(|id| i32::try_from(id).ok());
+            let pid = pid.ok_or_else(|| system("start it")(io::Error::other("it has no process id")))?;
+            Ok(Process { pid, child })
+        }
+        Err(why) => {
+            let mut step = [0];
+            let what = match told.read(&mut step) {
+                Ok(1) => STEPS.get(usize::from(step[0])).map_or("start it", |s| s).to_owned(),
+                _ => format!("exec {program:?}"),
+            };
+            Err(ProcessError::System { what, why })
+        }
+    }
+}
+
+fn prepare(command: &Command, isolation: Isolation, folder: CString, failed: File) -> io::Result<Prepared> {
+    let mut prepared = Prepared {
+        parent: nix::unistd::getpid().as_raw(),
+        flags: isolation.flags(),
+        beside: Vec::new(),
+        root: None,
+        maps: Vec::new(),
+        hostname: command.hostname.as_bytes()[..command.hostname.len().min(63)].to_vec(),
+        plan: command.plan.clone(),
+        folder,
+        groups: None,
+        group: command.group,
+        user: command.user,
+        failed,
+    };
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    if command.user.is_some() && uid.is_root() {
+        prepared.groups = Some(command.groups.clone());
+        prepared.group = prepared.group.or(Some(0));
+    }
+    prepared.user = prepared.user.filter(|user| *user != uid.as_raw());
+    prepared.group = prepared.group.filter(|group| *group != gid.as_raw() || prepared.user.is_some());
+    if isolation == Isolation::None {
+        return Ok(prepared);
+    }
+    if let Some(pid) = command.beside {
+        let mut kinds = vec![("uts", libc::CLONE_NEWUTS), ("mnt", libc::CLONE_NEWNS)];
+        if isolation == Isolation::UserNamespace {
+            kinds.insert(0, ("user", libc::CLONE_NEWUSER));
+        }
+        for (kind, flag) in kinds {
+            prepared.beside.push((File::open(format!("/proc/{pid}/ns/{kind}"))?, flag));
+        }
+        prepared.root = Some(File::open(format!("/proc/{pid}/root"))?);
+        prepared.flags = 0;
+    } else if isolation == Isolation::UserNamespace {
+        prepared.maps = vec![
+            (c"/proc/self/setgroups".to_owned(), b"deny".to_vec()),
+            (c"/proc/self/uid_map".to_owned(), format!("{uid} {uid} 1").into_bytes()),
+            (c"/proc/self/gid_map".to_owned(), format!("{gid} {gid} 1").into_bytes()),
+        ];
+    }
+    Ok(prepared)
+}
+
+fn check(result: libc::c_int) -> io::Result<()> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Turns the forked child into the container. Only system calls.
+fn become_container(to: &Prepared) -> Result<(), (u8, io::Error)> {
+    let at = |step: u8| move |error| (step, error);
+    // SAFETY (all below): system calls on integers, or on strings and buffers that live through them.
+    check(unsafe { libc::setsid() }).map_err(at(0))?;
+    for (namespace, kind) in &to.beside {
+        // SAFETY: see above.
+        check(unsafe { libc::setns(namespace.as_raw_fd(), *kind) }).map_err(at(1))?;
+    }
+    if let Some(root) = &to.root {
+        // SAFETY: see above.
+        check(unsafe { libc::fchdir(root.as_raw_fd()) }).map_err(at(1))?;
+        // SAFETY: see above.
+        check(unsafe { libc::chroot(c".".as_ptr()) }).map_err(at(1))?;
+    }
+    if to.flags != 0 {
+        // SAFETY: see above.
+        check(unsafe { libc::unshare(to.flags) }).map_err(at(2))?;
+        for (path, text) in &to.maps {
+            write_file(path, text).map_err(at(3))?;
+        }
+        // SAFETY: see above.
+        check(unsafe { libc::sethostname(to.hostname.as_ptr().cast(), to.hostname.len()) }).map_err(at(4))?;
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        let (none, root, null) = (c"none".as_ptr(), c"/".as_ptr(), std::ptr::null());
+        // SAFETY: see above.
+        check(unsafe { libc::mount(none, root, null, private, null.cast()) }).map_err(at(5))?;
+        for step in &to.plan.steps {
+            step.run().map_err(at(5))?;
+        }
+    }
+    // SAFETY: see above.
+    check(unsafe { libc::chdir(to.folder.as_ptr()) }).map_err(at(6))?;
+    if let Some(groups) = &to.groups {
+        // SAFETY: see above.
+        check(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) }).map_err(at(7))?;
+    }
+    if let Some(group) = to.group {
+        // SAFETY: see above.
+        check(unsafe { libc::setgid(group) }).map_err(at(7))?;
+    }
+    if let Some(user) = to.user {
+        // SAFETY: see above.
+        check(unsafe { libc::setuid(user) }).map_err(at(7))?;
+    }
+    // SAFETY: see above. After the change of user, which would undo it.
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }).map_err(at(8))?;
+    // SAFETY: see above.
+    if unsafe { libc::getppid() } != to.parent {
+        return Err((8, io::Error::from_raw_os_error(libc::ESRCH)));
+    }
+    Ok(())
+}
+
+fn write_file(path: &CString, text: &[u8]) -> io::Result<()> {
+    // SAFETY: the path lives through the call; the descriptor is owned by what is made of it.
+    let file = unsafe { libc::open(path.as_ptr(), libc::O_WRONLY | libc::O_CLOEXEC) };
+    check(file)?;
+    // SAFETY: open just answered it, and nobody else has it.
+    let mut file = File::from(unsafe { OwnedFd::from_raw_fd(file) });
+    file.write_all(text)
+}

@@ -1,0 +1,265 @@
+//! Volumes as folders of the pod's own: `emptyDir`, `configMap`, `secret`, `downwardAPI`, `projected`, and
+//! `hostPath` where it lies.
+//!
+//! Files from objects are replaced all at once, as the kubelet does it: `..data` is a link to the folder that
+//! holds them, and each file is a link through it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::path::{Component, Path, PathBuf};
+
+use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, Volume};
+
+use super::Sources;
+use super::environment::{Missing, config_map, field, resource, secret};
+
+/// Where a volume's content lies.
+pub(crate) fn volume_path(pod_folder: &Path, volume: &Volume) -> PathBuf {
+    match &volume.host_path {
+        Some(host) => PathBuf::from(&host.path),
+        None => pod_folder.join("volumes").join(&volume.name),
+    }
+}
+
+/// Makes every volume of the pod.
+///
+/// # Errors
+/// [`Missing`], with which volume and why.
+pub(crate) fn materialise(pod_folder: &Path, sources: Sources<'_>) -> Result<(), Missing> {
+    for volume in volumes(sources) {
+        let path = volume_path(pod_folder, volume);
+        make(volume, &path, sources).map_err(|why| about(volume, &why))?;
+    }
+    Ok(())
+}
+
+/// Brings files from objects up to date.
+///
+/// # Errors
+/// [`Missing`], with which volume and why; what was there stays.
+pub(crate) fn refresh(pod_folder: &Path, sources: Sources<'_>) -> Result<(), Missing> {
+    for volume in volumes(sources).filter(|v| v.empty_dir.is_none() && v.host_path.is_none()) {
+        let path = volume_path(pod_folder, volume);
+        make(volume, &path, sources).map_err(|why| about(volume, &why))?;
+    }
+    Ok(())
+}
+
+fn volumes<'a>(sources: Sources<'a>) -> impl Iterator<Item = &'a Volume> {
+    sources.pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten())
+}
+
+fn about(volume: &Volume, why: &Missing) -> Missing {
+    Missing(format!("MountVolume.SetUp failed for volume {:?} : {why}", volume.name))
+}
+
+fn io_error(what: &Path) -> impl Fn(io::Error) -> Missing + '_ {
+    move |error| Missing(format!("{}: {error}", what.display()))
+}
+
+/// A file of a volume: its bytes and its mode.
+type Files = BTreeMap<String, (Vec<u8>, u32)>;
+
+fn make(volume: &Volume, path: &Path, sources: Sources<'_>) -> Result<(), Missing> {
+    let namespace = sources.pod.metadata.namespace.as_deref().unwrap_or_default();
+    if let Some(host) = &volume.host_path {
+        return host_path(host);
+    }
+    if volume.empty_dir.is_some() {
+        fs::create_dir_all(path).map_err(io_error(path))?;
+        return fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(io_error(path));
+    }
+    let mut files = Files::new();
+    if let Some(from) = &volume.config_map {
+        let data = config_map(sources.state, namespace, &from.name, from.optional)?;
+        choose(&mut files, data, &from.items, from.default_mode, from.optional)?;
+    } else if let Some(from) = &volume.secret {
+        let name = from.secret_name.as_deref().unwrap_or_default();
+        let data = secret(sources.state, namespace, name, from.optional)?;
+        choose(&mut files, data, &from.items, from.default_mode, from.optional)?;
+    } else if let Some(from) = &volume.downward_api {
+        downward(&mut files, &from.items, from.default_mode, sources)?;
+    } else if let Some(from) = &volume.projected {
+        for source in from.sources.iter().flatten() {
+            if let Some(source) = &source.config_map {
+                let data = config_map(sources.state, namespace, &source.name, source.optional)?;
+                choose(&mut files, data, &source.items, from.default_mode, source.optional)?;
+            }
+            if let Some(source) = &source.secret {
+                let data = secret(sources.state, namespace, &source.name, source.optional)?;
+                choose(&mut files, data, &source.items, from.default_mode, source.optional)?;
+            }
+            if let Some(source) = &source.downward_api {
+                downward(&mut files, &source.items, from.default_mode, sources)?;
+            }
+            // Service account tokens don't exist in this version: a pod that mounts one by default still runs.
+        }
+    } else {
+        return Err(Missing(
+            "this version has volumes of the kinds emptyDir, hostPath, configMap, secret, downwardAPI and \
+             projected"
+                .into(),
+        ));
+    }
+    replace(path, &files).map_err(io_error(path))
+}
+
+fn mode(mode: Option<i32>) -> u32 {
+    mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(0o644) & 0o777
+}
+
+fn choose(
+    files: &mut Files,
+    mut data: BTreeMap<String, Vec<u8>>,
+    items: &Option<Vec<KeyToPath>>,
+    default_mode: Option<i32>,
+    optional: Option<bool>,
+) -> Result<(), Missing> {
+    let Some(items) = items.as_ref().filter(|items| !items.is_empty()) else {
+        files.extend(data.into_iter().map(|(key, bytes)| (key, (bytes, mode(default_mode)))));
+        return Ok(());
+    };
+    for item in items {
+        match data.remove(&item.key) {
+            Some(bytes) => {
+                files.insert(item.path.clone(), (bytes, mode(item.mode.or(default_mode))));
+            }
+            None if optional == Some(true) => {}
+            None => return Err(Missing(format!("references non-existent config key: {}", item.key))),
+        }
+    }
+    Ok(())
+}
+
+fn downward(
+    files: &mut Files,
+    items: &Option<Vec<DownwardAPIVolumeFile>>,
+    default_mode: Option<i32>,
+    sources: Sources<'_>,
+) -> Result<(), Missing> {
+    for item in items.iter().flatten() {
+        let value = match (&item.field_ref, &item.resource_field_ref) {
+            (Some(select), _) => field(select, sources)?,
+            (None, Some(select)) => {
+                let first = sources.pod.spec.as_ref().and_then(|spec| spec.containers.first());
+                let first = first.ok_or_else(|| Missing("the pod has no containers".into()))?;
+                resource(first, select, sources)?
+            }
+            (None, None) => continue,
+        };
+        files.insert(item.path.clone(), (value.into_bytes(), mode(item.mode.or(default_mode))));
+    }
+    Ok(())
+}
+
+fn host_path(host: &HostPathVolumeSource) -> Result<(), Missing> {
+    let path = Path::new(&host.path);
+    let found = fs::metadata(path);
+    let is = |right: bool, what: &str| {
+        if right { Ok(()) } else { Err(Missing(format!("hostPath {} is not {what}", path.display()))) }
+    };
+    match host.type_.as_deref().unwrap_or_default() {
+        "DirectoryOrCreate" if found.is_err() => fs::create_dir_all(path).map_err(io_error(path)),
+        "FileOrCreate" if found.is_err() => fs::write(path, b"").map_err(io_error(path)),
+        "Directory" | "DirectoryOrCreate" => is(found.is_ok_and(|m| m.is_dir()), "a directory"),
+        "File" | "FileOrCreate" => is(found.is_ok_and(|m| m.is_file()), "a file"),
+        _ => is(found.is_ok(), "there"),
+    }
+}
+
+/// Replaces a volume's files all at once, unless they are the same.
+fn replace(path: &Path, files: &Files) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    let data = path.join("..data");
+    let old = fs::read_link(&data).ok();
+    if old.as_ref().is_some_and(|old| is_same(&path.join(old), files)) {
+        return Ok(());
+    }
+    let number = old.as_ref().and_then(|old| old.to_str()?.strip_prefix("..")?.parse::<u64>().ok());
+    let name = format!("..{}", number.unwrap_or(0) + 1);
+    let folder = path.join(&name);
+    let _ = fs::remove_dir_all(&folder);
+    fs::DirBuilder::new().mode(0o755).create(&folder)?;
+    for (file, (bytes, mode)) in files {
+        let relative = Path::new(file);
+        if !relative.components().all(|part| matches!(part, Component::Normal(_))) || file.starts_with("..") {
+            return Err(io::Error::other(format!("{file:?} is not a path within the volume")));
+        }
+        let target = folder.join(relative);
+        if let Some(parent) = target.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::write(&target, bytes)?;
+        fs::set_permissions(&target, fs::Permissions::from_mode(*mode))?;
+    }
+    let next = path.join("..data_next");
+    let _ = fs::remove_file(&next);
+    symlink(&name, &next)?;
+    fs::rename(&next, &data)?;
+    let shown: Vec<&str> = files.keys().filter_map(|file| file.split('/').next()).collect();
+    for first in &shown {
+        let link = path.join(first);
+        if fs::symlink_metadata(&link).is_err() {
+            symlink(Path::new("..data").join(first), &link)?;
+        }
+    }
+    for entry in fs::read_dir(path)?.flatten() {
+        let name = entry.file_name();
+        let kept = name.to_str().is_some_and(|name| name.starts_with("..") || shown.contains(&name));
+        if !kept {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    if let Some(old) = old {
+        fs::remove_dir_all(path.join(old))?;
+    }
+    Ok(())
+}
+
+fn is_same(folder: &Path, files: &Files) -> bool {
+    fn count(folder: &Path) -> usize {
+        let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|e| if e.path().is_dir() { count(&e.path()) } else { 1 }).sum()
+    }
+    count(folder) == files.len()
+        && files.iter().all(|(file, (bytes, mode))| {
+            let path = folder.join(file);
+            let same_mode = fs::metadata(&path).is_ok_and(|m| m.permissions().mode() & 0o777 == *mode);
+            same_mode && fs::read(path).is_ok_and(|there| there == *bytes)
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(list: &[(&str, &str)]) -> Files {
+        list.iter().map(|(name, text)| ((*name).into(), (text.as_bytes().to_vec(), 0o640))).collect()
+    }
+
+    #[test]
+    fn files_are_replaced_all_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("v");
+        replace(&path, &files(&[("a", "1"), ("sub/b", "2")])).unwrap();
+        assert_eq!(fs::read_to_string(path.join("a")).unwrap(), "1");
+        assert_eq!(fs::read_to_string(path.join("sub/b")).unwrap(), "2");
+        let before = fs::read_link(path.join("..data")).unwrap();
+        replace(&path, &files(&[("a", "1"), ("sub/b", "2")])).unwrap();
+        assert_eq!(fs::read_link(path.join("..data")).unwrap(), before, "nothing changed: nothing moved");
+        replace(&path, &files(&[("a", "3")])).unwrap();
+        assert_eq!(fs::read_to_string(path.join("a")).unwrap(), "3");
+        assert!(!path.join("sub").exists() && fs::symlink_metadata(path.join("sub")).is_err());
+        assert!(!path.join(before).exists());
+    }
+
+    #[test]
+    fn no_file_leaves_its_volume() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["../x", "/etc/x", "..x", "a/../../x"] {
+            assert!(replace(&folder.path().join("v"), &files(&[(name, "1")])).is_err(), "{name}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! Keeps the host's Node object as it should be, for as long as the agent lives.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use objects::Writer;
+use serde_json::Value;
+use store::Store;
+
+use super::registration::{Identity, due};
+use super::read_machine;
+use crate::clock::Clock;
+
+const LOOK: Duration = Duration::from_secs(10);
+const FIRST_RETRY: Duration = Duration::from_millis(10);
+const LAST_RETRY: Duration = Duration::from_secs(1);
+
+/// Registers the host and keeps it so; never ends.
+pub(crate) async fn keep_registered(
+    who: Identity,
+    data: PathBuf,
+    store: Arc<dyn Store>,
+    writer: Arc<dyn Writer>,
+    clock: Clock,
+) {
+    let user = format!("system:node:{}", who.name);
+    let key = objects::key("", "nodes", "", &who.name);
+    let mut states = store.states();
+    let mut leadership = store.leadership();
+    let mut retry = FIRST_RETRY;
+    let mut seen = None;
+    let mut look_at = Duration::ZERO;
+    loop {
+        states.borrow_and_update();
+        leadership.borrow_and_update();
+        let kv = store.snapshot().get(key.as_bytes()).cloned();
+        let revision = kv.as_ref().map(|kv| kv.mod_revision);
+        let now = clock.now();
+        if seen != Some(revision) || now.elapsed >= look_at {
+            seen = Some(revision);
+            look_at = now.elapsed + LOOK;
+            let machine = read_machine(&data);
+            let stored = kv.and_then(|kv| serde_json::from_slice::<Value>(&kv.value).ok());
+            let mut failed = false;
+            for write in due(&who, &machine, stored.as_ref(), now.wall) {
+                let answer = tokio::time::timeout(Duration::from_secs(5), writer.write(&user, write)).await;
+                match answer {
+                    Ok(Ok(_)) => {}
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, node = who.name, "the node's object was not written");
+                        failed = true;
+                    }
+                    Err(_) => failed = true,
+                }
+            }
+            if failed {
+                seen = None;
+                tokio::select! {
+                    () = tokio::time::sleep(retry) => {}
+                    _ = leadership.changed() => {}
+                }
+                retry = (retry * 2).min(LAST_RETRY);
+                continue;
+            }
+            retry = FIRST_RETRY;
+        }
+        tokio::select! {
+            changed = states.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep_until(clock.instant(look_at)) => {}
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! The host as an object: what the machine is, and the Node that says so.
+
+mod heartbeat;
+mod machine;
+mod registration;
+
+pub(crate) use heartbeat::keep_registered;
+pub(crate) use machine::{Machine, read_machine};
+pub(crate) use registration::Identity;

@@ -1,0 +1,240 @@
+//! What the host's Node object should say, and the changes that make it say so.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use api::Object;
+use jiff::Timestamp;
+use objects::{Subject, Write};
+use serde_json::{Map, Value, json};
+
+use super::Machine;
+use crate::clock::rfc3339;
+use crate::pod::difference;
+
+/// Who the host is.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub name: String,
+    pub address: IpAddr,
+    pub pod_cidr: String,
+    pub port: u16,
+}
+
+/// Times of heartbeat older than this are renewed: a write by every host every minute.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(60);
+
+const PODS: &str = "250";
+
+/// The changes that are due, given the Node object as stored.
+pub(crate) fn due(who: &Identity, machine: &Machine, stored: Option<&Value>, now: Timestamp) -> Vec<Write> {
+    let Some(stored) = stored else {
+        let mut node = json!({
+            "kind": "Node", "apiVersion": "v1",
+            "metadata": {"name": who.name, "labels": labels(who, machine)},
+            "spec": spec(who),
+        });
+        node["status"] = status(who, machine, &Value::Null, now);
+        return Object::from_value(node).map(Write::Create).into_iter().collect();
+    };
+    let mut writes = Vec::new();
+    let mut wanted = stored.clone();
+    for (name, value) in labels(who, machine).as_object().into_iter().flatten() {
+        wanted["metadata"]["labels"][name] = value.clone();
+    }
+    if stored["spec"]["podCIDR"].is_null() {
+        wanted["spec"]["podCIDR"] = who.pod_cidr.as_str().into();
+        wanted["spec"]["podCIDRs"] = json!([who.pod_cidr]);
+    }
+    let subject = Subject {
+        api_version: "v1".into(),
+        kind: "Node".into(),
+        namespace: String::new(),
+        name: who.name.clone(),
+    };
+    if let Some(patch) = difference(stored, &wanted) {
+        writes.push(Write::Merge { subject: subject.clone(), subresource: "", patch });
+    }
+    let before = &stored["status"];
+    if let Some(patch) = difference(before, &status(who, machine, before, now)) {
+        let patch = json!({"status": patch});
+        writes.push(Write::Merge { subject, subresource: "status", patch });
+    }
+    writes
+}
+
+fn labels(who: &Identity, machine: &Machine) -> Value {
+    json!({
+        "beta.kubernetes.io/arch": machine.architecture,
+        "beta.kubernetes.io/os": "linux",
+        "kubernetes.io/arch": machine.architecture,
+        "kubernetes.io/hostname": who.name,
+        "kubernetes.io/os": "linux",
+        "node-role.kubernetes.io/control-plane": "",
+    })
+}
+
+fn spec(who: &Identity) -> Value {
+    json!({"podCIDR": who.pod_cidr, "podCIDRs": [who.pod_cidr]})
+}
+
+fn status(who: &Identity, machine: &Machine, before: &Value, now: Timestamp) -> Value {
+    let mut status = before.as_object().cloned().unwrap_or_default();
+    let resources = json!({
+        "cpu": machine.cpus.to_string(),
+        "ephemeral-storage": format!("{}Ki", machine.disk_kib),
+        "memory": format!("{}Ki", machine.memory_kib),
+        "pods": PODS,
+    });
+    status.insert("capacity".into(), resources.clone());
+    status.insert("allocatable".into(), resources);
+    status.insert("conditions".into(), conditions(machine, before, now));
+    status.insert(
+        "addresses".into(),
+        json!([
+            {"type": "InternalIP", "address": who.address.to_string()},
+            {"type": "Hostname", "address": who.name},
+        ]),
+    );
+    status.insert("daemonEndpoints".into(), json!({"kubeletEndpoint": {"Port": who.port}}));
+    status.insert(
+        "nodeInfo".into(),
+        json!({
+            "machineID": machine.machine_id,
+            "systemUUID": machine.machine_id,
+            "bootID": machine.boot_id,
+            "kernelVersion": machine.kernel,
+            "osImage": machine.os_image,
+            "containerRuntimeVersion": concat!("host://", env!("CARGO_PKG_VERSION")),
+            "kubeletVersion": "v1.36.2+holdfast",
+            "kubeProxyVersion": "",
+            "operatingSystem": "linux",
+            "architecture": machine.architecture,
+        }),
+    );
+    status.insert("runtimeHandlers".into(), json!([{"name": "host"}]));
+    Value::Object(status)
+}
+
+fn conditions(machine: &Machine, before: &Value, now: Timestamp) -> Value {
+    // The kubelet's threshold for memory. For the disk its 10 % is far too much on large ones.
+    let memory = machine.memory_left_kib < 100 << 10;
+    let disk = machine.disk_left_kib < (1 << 20) && machine.disk_left_kib < machine.disk_kib / 20;
+    let ours = [
+        ("MemoryPressure", memory, match memory {
+            true => ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+            false => ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+        }),
+        ("DiskPressure", disk, match disk {
+            true => ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+            false => ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+        }),
+        ("PIDPressure", false, ("KubeletHasSufficientPID", "kubelet has sufficient PID available")),
+        ("Ready", true, ("KubeletReady", "kubelet is posting ready status")),
+    ];
+    let known = |kind: &str| before["conditions"].as_array()?.iter().find(|c| c["type"] == kind);
+    let is_same = |(kind, holds, (reason, _)): &(&str, bool, (&str, &str))| {
+        let status = if *holds { "True" } else { "False" };
+        known(kind).is_some_and(|c| c["status"] == status && c["reason"] == *reason)
+    };
+    let beat = |kind: &str| known(kind)?["lastHeartbeatTime"].as_str()?.parse::<Timestamp>().ok();
+    let fresh = |kind: &str| {
+        beat(kind).is_some_and(|at| {
+            let age = now.duration_since(at);
+            // A time in the future is another clock's: renewed too.
+            age.as_secs() >= -5 && age.unsigned_abs() < HEARTBEAT
+        })
+    };
+    let renew = !ours.iter().all(|c| is_same(c) && fresh(c.0));
+    let mut list = Vec::new();
+    for (kind, holds, (reason, message)) in &ours {
+        let status = if *holds { "True" } else { "False" };
+        let before = known(kind);
+        let since = before.filter(|c| c["status"] == status).and_then(|c| c["lastTransitionTime"].as_str());
+        let heard = before.and_then(|c| c["lastHeartbeatTime"].as_str()).filter(|_| !renew);
+        let mut condition = Map::new();
+        condition.insert("type".into(), (*kind).into());
+        condition.insert("status".into(), status.into());
+        condition.insert("lastHeartbeatTime".into(), heard.map_or_else(|| rfc3339(now), str::to_owned).into());
+        condition.insert("lastTransitionTime".into(), since.map_or_else(|| rfc3339(now), str::to_owned).into());
+        condition.insert("reason".into(), (*reason).into());
+        condition.insert("message".into(), (*message).into());
+        list.push(Value::Object(condition));
+    }
+    let others = before["conditions"].as_array().into_iter().flatten();
+    list.extend(others.filter(|c| !ours.iter().any(|(kind, ..)| c["type"] == *kind)).cloned());
+    Value::Array(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn who() -> Identity {
+        Identity {
+            name: "n1".into(),
+            address: "127.0.1.1".parse().unwrap(),
+            pod_cidr: "127.1.0.0/16".into(),
+            port: 10250,
+        }
+    }
+
+    fn machine() -> Machine {
+        Machine {
+            cpus: 2,
+            memory_kib: 4 << 20,
+            memory_left_kib: 2 << 20,
+            disk_kib: 100 << 20,
+            disk_left_kib: 50 << 20,
+            architecture: "amd64".into(),
+            ..Machine::default()
+        }
+    }
+
+    fn at(seconds: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    fn registered() -> Value {
+        match due(&who(), &machine(), None, at(0)).remove(0) {
+            Write::Create(node) => node.into_value(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The names of the status fields that are written.
+    fn written(node: &Value, machine: &Machine, now: Timestamp) -> Vec<String> {
+        let writes = due(&who(), machine, Some(node), now);
+        let patches = writes.iter().map(|write| match write {
+            Write::Merge { subresource: "status", patch, .. } => patch["status"].as_object().unwrap(),
+            Write::Merge { patch, .. } => patch.as_object().unwrap(),
+            other => panic!("{other:?}"),
+        });
+        patches.flat_map(|patch| patch.keys().cloned()).collect()
+    }
+
+    #[test]
+    fn a_host_writes_only_what_is_due() {
+        let node = registered();
+        let nothing: [&str; 0] = [];
+        assert_eq!(written(&node, &machine(), at(10)), nothing, "nothing changed");
+        assert_eq!(written(&node, &machine(), at(60)), ["conditions"], "a heartbeat a minute");
+        assert_eq!(written(&node, &Machine { cpus: 3, ..machine() }, at(1)), ["capacity", "allocatable"]);
+
+        let mut away = node.clone();
+        let ready = away["status"]["conditions"].as_array_mut().unwrap().last_mut().unwrap();
+        ready["status"] = "Unknown".into();
+        ready["reason"] = "NodeStatusUnknown".into();
+        assert_eq!(written(&away, &machine(), at(1)), ["conditions"], "back at once");
+
+        let mut stripped = node.clone();
+        stripped["metadata"]["labels"].as_object_mut().unwrap().remove("kubernetes.io/os");
+        stripped["metadata"]["labels"]["own"] = "kept".into();
+        stripped.as_object_mut().unwrap().remove("status");
+        let all = written(&stripped, &machine(), at(1));
+        assert!(all.contains(&"metadata".to_owned()) && all.contains(&"nodeInfo".to_owned()), "{all:?}");
+
+        let full = Machine { disk_left_kib: 1000, ..machine() };
+        assert_eq!(written(&node, &full, at(1)), ["conditions"], "a full disk");
+    }
+}

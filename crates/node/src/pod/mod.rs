@@ -1,0 +1,14 @@
+//! A pod's life as decisions without I/O: what is remembered, what to do next, and what to say of it.
+
+mod back_off;
+mod decide;
+mod former;
+mod names;
+mod record;
+mod status;
+
+pub(crate) use decide::{Action, decide, must_end};
+pub(crate) use former::resume;
+pub(crate) use names::{all_containers, container, container_id, is_sidecar, subject, uid};
+pub(crate) use record::{Preparation, ProbeKind, Record, Stage, StartError, Then};
+pub(crate) use status::{difference, is_ready, status};

@@ -1,0 +1,337 @@
+//! What the agent remembers of one pod, and how news of its processes and probes change that.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::back_off;
+use crate::clock::Now;
+
+/// Everything known of one pod beside its object.
+#[derive(Debug, Clone)]
+pub(crate) struct Record {
+    /// When the agent first saw it (`status.startTime`).
+    pub start_time: Timestamp,
+    /// How far its folder, volumes and address are.
+    pub preparation: Preparation,
+    /// Its containers by name, init containers too.
+    pub containers: BTreeMap<String, Container>,
+    /// Set once it must end.
+    pub ending: Option<Ending>,
+    /// Why this host won't run it, if it won't.
+    pub refused: Option<String>,
+    /// Until when a status that only says "being created" is not worth a write.
+    pub hold_status_until: Duration,
+    /// Whether its last steps were asked for.
+    pub finishing: bool,
+}
+
+/// How far a pod's folder, volumes and address are.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) enum Preparation {
+    /// Nothing was done.
+    #[default]
+    None,
+    /// Under way.
+    Asked,
+    /// All there.
+    Done {
+        /// The pod's address.
+        address: IpAddr,
+    },
+    /// Something was missing.
+    Failed {
+        /// In the API's word.
+        reason: String,
+        /// For people.
+        message: String,
+        /// When to try again.
+        retry: Duration,
+    },
+}
+
+/// Why and by when a pod must end.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Ending {
+    /// When its processes are killed at the latest.
+    pub deadline: Duration,
+    /// What to do once all is dead.
+    pub then: Then,
+}
+
+/// What follows a pod's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Then {
+    /// Its object's removal is confirmed.
+    Confirm,
+    /// Nothing: its object is gone already.
+    Forget,
+    /// Nothing: the agent stops and the object stays.
+    Stay,
+}
+
+/// One container.
+#[derive(Debug, Clone)]
+pub(crate) struct Container {
+    /// Where in its life it is.
+    pub stage: Stage,
+    /// How often it was started again (`restartCount`); also the number of the current attempt.
+    pub restarts: u32,
+    /// How its last life ended.
+    pub last: Option<Exit>,
+    /// How long it waits after its next end.
+    pub back_off: Duration,
+    /// Whether the next start is another attempt than the last.
+    pub attempted: bool,
+}
+
+impl Default for Container {
+    fn default() -> Self {
+        let stage = Stage::Waiting { reason: String::new(), message: String::new(), retry: Duration::ZERO };
+        Container { stage, restarts: 0, last: None, back_off: Duration::ZERO, attempted: false }
+    }
+}
+
+/// Where in its life a container is.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Stage {
+    /// Not started; with a reason if something is in the way.
+    Waiting {
+        /// In the API's word, empty for the usual one.
+        reason: String,
+        /// For people.
+        message: String,
+        /// When to try again.
+        retry: Duration,
+    },
+    /// Its process was asked for.
+    Starting,
+    /// Its process runs.
+    Running(Running),
+    /// Its process ended.
+    Ended {
+        /// How.
+        exit: Exit,
+        /// When it may start again.
+        again: Duration,
+        /// Whether people were told that it waits.
+        told: bool,
+    },
+}
+
+/// A running container.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Running {
+    /// Since when.
+    pub since: Now,
+    /// Whether its startup probe passed (or it has none).
+    pub started: bool,
+    /// Whether its readiness probe passes (or it has none).
+    pub ready: bool,
+    /// Set once it must end.
+    pub stop: Option<Stop>,
+}
+
+/// The end of one process, step by step.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Stop {
+    /// When it is killed at the latest.
+    pub deadline: Duration,
+    /// The last step taken.
+    pub step: StopStep,
+}
+
+/// The steps of a process's end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum StopStep {
+    /// Nothing was done.
+    None,
+    /// Its preStop hook runs.
+    PreStop,
+    /// Its preStop hook is over.
+    PreStopDone,
+    /// It was asked to end (SIGTERM).
+    Asked,
+    /// It was killed (SIGKILL).
+    Killed,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Exit {
+    /// The container's id in that life.
+    pub id: String,
+    /// Its exit code, 128 and the signal's number for a signal.
+    pub code: i32,
+    /// The signal that ended it, or 0.
+    pub signal: i32,
+    /// In the API's word.
+    pub reason: String,
+    /// For people.
+    pub message: String,
+    /// When it started.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+}
+
+/// Which probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum ProbeKind {
+    /// Whether the container has come up.
+    Startup,
+    /// Whether it can serve.
+    Readiness,
+    /// Whether it is well.
+    Liveness,
+}
+
+/// Why a container's process was not started.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum StartError {
+    /// Something it needs is missing or wrong: tried again without counting.
+    Config(String),
+    /// The process could not be made: counts as a life.
+    Run(String),
+}
+
+/// How long until a missing ConfigMap and the like is looked for again: it costs one look at a snapshot.
+const RETRY: Duration = Duration::from_millis(500);
+
+impl Record {
+    /// A pod that was never here.
+    pub(crate) fn new(now: Now) -> Self {
+        Record {
+            start_time: now.wall,
+            preparation: Preparation::None,
+            containers: BTreeMap::new(),
+            ending: None,
+            refused: None,
+            hold_status_until: now.elapsed + Duration::from_millis(100),
+            finishing: false,
+        }
+    }
+
+    /// The container of that name, if `attempt` is its current life.
+    fn current(&mut self, name: &str, attempt: u32) -> Option<&mut Container> {
+        self.containers.get_mut(name).filter(|c| c.restarts == attempt)
+    }
+
+    /// Folder, volumes and address are there, or not.
+    pub(crate) fn prepared(&mut self, result: Result<IpAddr, (String, String)>, now: Now) {
+        self.preparation = match result {
+            Ok(address) => Preparation::Done { address },
+            Err((reason, message)) => {
+                Preparation::Failed { reason, message, retry: now.elapsed + RETRY }
+            }
+        };
+    }
+
+    /// A process was made, or not. `probed` says which probes it has: (startup, readiness).
+    pub(crate) fn started(
+        &mut self,
+        id: &str,
+        name: &str,
+        attempt: u32,
+        result: Result<(bool, bool), StartError>,
+        now: Now,
+    ) {
+        let Some(container) = self.current(name, attempt) else { return };
+        match result {
+            Ok((startup, readiness)) => {
+                container.stage = Stage::Running(Running {
+                    since: now,
+                    started: !startup,
+                    ready: !startup && !readiness,
+                    stop: None,
+                });
+            }
+            Err(StartError::Config(message)) => {
+                container.attempted = false;
+                container.stage = Stage::Waiting {
+                    reason: "CreateContainerConfigError".into(),
+                    message,
+                    retry: now.elapsed + RETRY,
+                };
+            }
+            Err(StartError::Run(message)) => {
+                let exit = Exit {
+                    id: id.to_owned(),
+                    code: 128,
+                    signal: 0,
+                    reason: "StartError".into(),
+                    message,
+                    started_at: None,
+                    finished_at: Some(now.wall),
+                };
+                container.end(exit, Duration::ZERO, now);
+            }
+        }
+    }
+
+    /// A process ended with `code`, by `signal` if that is not 0.
+    pub(crate) fn exited(&mut self, id: &str, name: &str, attempt: u32, code: i32, signal: i32, now: Now) {
+        let Some(container) = self.current(name, attempt) else { return };
+        let Stage::Running(running) = &container.stage else { return };
+        let since = running.since;
+        let exit = Exit {
+            id: id.to_owned(),
+            code,
+            signal,
+            reason: if code == 0 { "Completed" } else { "Error" }.into(),
+            message: String::new(),
+            started_at: Some(since.wall),
+            finished_at: Some(now.wall),
+        };
+        container.end(exit, now.elapsed.saturating_sub(since.elapsed), now);
+    }
+
+    /// A probe's verdict changed. A failed startup or liveness probe ends the process within `grace`.
+    pub(crate) fn probed(
+        &mut self,
+        name: &str,
+        attempt: u32,
+        kind: ProbeKind,
+        healthy: bool,
+        has_readiness: bool,
+        grace: Duration,
+        now: Now,
+    ) {
+        let Some(container) = self.current(name, attempt) else { return };
+        let Stage::Running(running) = &mut container.stage else { return };
+        match (kind, healthy) {
+            (ProbeKind::Startup, true) => {
+                running.started = true;
+                running.ready |= !has_readiness;
+            }
+            (ProbeKind::Readiness, healthy) => running.ready = healthy,
+            (ProbeKind::Liveness, true) => {}
+            (ProbeKind::Startup | ProbeKind::Liveness, false) => {
+                running.stop.get_or_insert(Stop { deadline: now.elapsed + grace, step: StopStep::None });
+            }
+        }
+    }
+
+    /// A preStop hook is over.
+    pub(crate) fn pre_stop_done(&mut self, name: &str, attempt: u32) {
+        let Some(container) = self.current(name, attempt) else { return };
+        if let Stage::Running(Running { stop: Some(stop), .. }) = &mut container.stage {
+            stop.step = stop.step.max(StopStep::PreStopDone);
+        }
+    }
+
+    /// Whether any process may be alive.
+    pub(crate) fn alive(&self) -> bool {
+        self.containers.values().any(|c| matches!(c.stage, Stage::Starting | Stage::Running(_)))
+    }
+}
+
+impl Container {
+    fn end(&mut self, exit: Exit, ran: Duration, now: Now) {
+        let (wait, next) = back_off::after(self.back_off, ran);
+        self.back_off = next;
+        self.stage = Stage::Ended { exit, again: now.elapsed + wait, told: false };
+    }
+}

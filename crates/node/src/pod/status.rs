@@ -1,0 +1,291 @@
+//! What a pod's status says, from its object and what is remembered of it: phase, conditions, containers.
+//!
+//! The words and their rules are the kubelet's.
+
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Container as Spec, Pod};
+use serde_json::{Map, Value, json};
+
+use super::decide::{Init, all_over, init, restarts, under};
+use super::record::{Container, Exit, Preparation, Record, Stage, Then};
+use super::{container_id, is_sidecar, uid};
+use crate::clock::{Now, rfc3339};
+
+/// The status that the pod should have, with everything of `stored` that isn't the agent's to say.
+pub(crate) fn status(pod: &Pod, stored: &Value, record: &Record, host: IpAddr, now: Now) -> Value {
+    let mut status = stored.as_object().cloned().unwrap_or_default();
+    let Some(spec) = &pod.spec else { return Value::Object(status) };
+    if let Some(generation) = pod.metadata.generation {
+        status.insert("observedGeneration".into(), generation.into());
+    }
+    let phase = phase(pod, record);
+    status.insert("phase".into(), phase.into());
+    let conditions = conditions(pod, stored, record, phase, now.wall);
+    status.insert("conditions".into(), conditions);
+    if let Some(message) = &record.refused {
+        status.insert("reason".into(), "RuntimeClassNotSupported".into());
+        status.insert("message".into(), message.as_str().into());
+    }
+    status.insert("hostIP".into(), host.to_string().into());
+    status.insert("hostIPs".into(), json!([{"ip": host}]));
+    if let Preparation::Done { address } = &record.preparation {
+        status.insert("podIP".into(), address.to_string().into());
+        status.insert("podIPs".into(), json!([{"ip": address}]));
+    }
+    status.insert("startTime".into(), rfc3339(record.start_time).into());
+    let init_specs = spec.init_containers.as_deref().unwrap_or_default();
+    if !init_specs.is_empty() {
+        let list = init_specs.iter().map(|c| container_status(pod, c, true, record)).collect();
+        status.insert("initContainerStatuses".into(), Value::Array(list));
+    }
+    let list = spec.containers.iter().map(|c| container_status(pod, c, false, record)).collect();
+    status.insert("containerStatuses".into(), Value::Array(list));
+    Value::Object(status)
+}
+
+/// Whether the status says that the pod is ready.
+pub(crate) fn is_ready(status: &Value) -> bool {
+    condition(status, "Ready").is_some_and(|c| c["status"] == "True")
+}
+
+/// The merge patch (RFC 7396) that makes `to` out of `from`, or nothing if they are the same.
+pub(crate) fn difference(from: &Value, to: &Value) -> Option<Value> {
+    let (Value::Object(old), Value::Object(new)) = (from, to) else {
+        return (from != to).then(|| to.clone());
+    };
+    let mut patch = Map::new();
+    for (key, value) in new {
+        match old.get(key) {
+            None => {
+                patch.insert(key.clone(), value.clone());
+            }
+            Some(before) => {
+                if let Some(change) = difference(before, value) {
+                    patch.insert(key.clone(), change);
+                }
+            }
+        }
+    }
+    for key in old.keys().filter(|key| !new.contains_key(*key)) {
+        patch.insert(key.clone(), Value::Null);
+    }
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+fn phase(pod: &Pod, record: &Record) -> &'static str {
+    // A terminal phase never changes again.
+    match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
+        Some("Succeeded") => return "Succeeded",
+        Some("Failed") => return "Failed",
+        _ => {}
+    }
+    if record.refused.is_some() {
+        return "Pending";
+    }
+    let mains: Vec<Option<&Container>> =
+        pod.spec.iter().flat_map(|s| &s.containers).map(|c| record.containers.get(&c.name)).collect();
+    let ended_well = |c: &Option<&Container>| match c.map(|c| &c.stage) {
+        Some(Stage::Ended { exit, .. }) => exit.code == 0,
+        _ => false,
+    };
+    let started = |c: &Option<&Container>| c.is_some_and(|c| c.attempted || c.last.is_some());
+    let ended = record.ending.as_ref().is_some_and(|ending| ending.then == Then::Confirm)
+        && !record.alive()
+        && mains.iter().any(started);
+    if ended || all_over(pod, record) {
+        return if mains.iter().all(ended_well) { "Succeeded" } else { "Failed" };
+    }
+    match init(pod, record) {
+        Init::Failed => "Failed",
+        Init::At(_) => "Pending",
+        Init::Done => {
+            let waits = |c: &Option<&Container>| match c {
+                Some(c) => !matches!(c.stage, Stage::Running(_) | Stage::Ended { .. }) && c.last.is_none(),
+                None => true,
+            };
+            if mains.iter().any(waits) { "Pending" } else { "Running" }
+        }
+    }
+}
+
+fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
+    status["conditions"].as_array()?.iter().find(|c| c["type"] == kind)
+}
+
+fn conditions(pod: &Pod, stored: &Value, record: &Record, phase: &str, now: Timestamp) -> Value {
+    let over = match phase {
+        "Succeeded" => Some(("PodCompleted", String::new())),
+        "Failed" => Some(("PodFailed", String::new())),
+        _ => None,
+    };
+    let unready: Vec<&str> = pod
+        .spec
+        .iter()
+        .flat_map(|spec| &spec.containers)
+        .filter(|c| !is_container_ready(record, &c.name))
+        .map(|c| c.name.as_str())
+        .collect();
+    let waiting = format!("containers with unready status: [{}]", unready.join(" "));
+    let containers_ready = match (&over, unready.is_empty()) {
+        (Some(_), _) => over.clone(),
+        (None, true) => None,
+        (None, false) => Some(("ContainersNotReady", waiting)),
+    };
+    let initialized = match (init(pod, record), phase) {
+        (Init::Done, _) | (_, "Succeeded") => None,
+        (Init::Failed, _) | (Init::At(_), _) => {
+            let names = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+            let open = names.filter(|c| !is_initialized(record, c)).map(|c| c.name.as_str());
+            let open = open.collect::<Vec<_>>().join(" ");
+            Some(("ContainersNotInitialized", format!("containers with incomplete status: [{open}]")))
+        }
+    };
+    let initialized = initialized.filter(|_| record.refused.is_none());
+    let prepared = matches!(record.preparation, Preparation::Done { .. });
+    let wanted = [
+        ("PodReadyToStartContainers", prepared, None),
+        ("Initialized", initialized.is_none(), initialized),
+        ("Ready", containers_ready.is_none() && gates(pod, stored).is_none(), {
+            containers_ready.clone().or_else(|| gates(pod, stored))
+        }),
+        ("ContainersReady", containers_ready.is_none(), containers_ready),
+        ("PodScheduled", true, None),
+    ];
+    let generation = pod.metadata.generation;
+    let mut list: Vec<Value> = Vec::with_capacity(wanted.len());
+    for (kind, holds, why) in &wanted {
+        let status = if *holds { "True" } else { "False" };
+        let before = condition(stored, kind).filter(|c| c["status"] == status);
+        let since = before.and_then(|c| c["lastTransitionTime"].as_str()).map(str::to_owned);
+        let mut condition = Map::new();
+        condition.insert("type".into(), (*kind).into());
+        if let Some(generation) = generation {
+            condition.insert("observedGeneration".into(), generation.into());
+        }
+        condition.insert("status".into(), status.into());
+        condition.insert("lastTransitionTime".into(), since.unwrap_or_else(|| rfc3339(now)).into());
+        if let Some((reason, message)) = why {
+            condition.insert("reason".into(), (*reason).into());
+            if !message.is_empty() {
+                condition.insert("message".into(), message.as_str().into());
+            }
+        }
+        list.push(Value::Object(condition));
+    }
+    let others = stored["conditions"].as_array().into_iter().flatten();
+    list.extend(others.filter(|c| !wanted.iter().any(|(kind, ..)| c["type"] == *kind)).cloned());
+    Value::Array(list)
+}
+
+/// Why the pod's readiness gates are not open, if they aren't.
+fn gates(pod: &Pod, stored: &Value) -> Option<(&'static str, String)> {
+    let gates = pod.spec.as_ref()?.readiness_gates.iter().flatten();
+    let closed: Vec<String> = gates
+        .filter(|gate| condition(stored, &gate.condition_type).is_none_or(|c| c["status"] != "True"))
+        .map(|gate| format!("the status of pod readiness gate {:?} is not \"True\"", gate.condition_type))
+        .collect();
+    (!closed.is_empty()).then(|| ("ReadinessGatesNotReady", closed.join(", ")))
+}
+
+fn is_container_ready(record: &Record, name: &str) -> bool {
+    match record.containers.get(name).map(|c| &c.stage) {
+        Some(Stage::Running(running)) => running.started && running.ready,
+        _ => false,
+    }
+}
+
+fn is_initialized(record: &Record, spec: &Spec) -> bool {
+    match record.containers.get(&spec.name).map(|c| &c.stage) {
+        Some(Stage::Running(running)) => is_sidecar(spec) && running.started,
+        Some(Stage::Ended { exit, .. }) => exit.code == 0,
+        _ => false,
+    }
+}
+
+fn container_status(pod: &Pod, spec: &Spec, is_init: bool, record: &Record) -> Value {
+    let known = record.containers.get(&spec.name);
+    let fresh = Container::default();
+    let container = known.unwrap_or(&fresh);
+    let id = container_id(uid(pod), &spec.name, container.restarts);
+    let mut status = Map::new();
+    status.insert("name".into(), spec.name.as_str().into());
+    let mut last = container.last.as_ref();
+    let state = match &container.stage {
+        Stage::Running(running) => json!({"running": {"startedAt": rfc3339(running.since.wall)}}),
+        Stage::Ended { exit, .. } => {
+            let again = record.ending.is_none() && restarts(pod, spec, is_init, exit);
+            if again {
+                last = Some(exit);
+                let wait = container.back_off.as_secs().max(20) / 2;
+                let message = format!(
+                    "back-off {wait}s restarting failed container={} pod={}_{}",
+                    spec.name,
+                    pod.metadata.name.as_deref().unwrap_or_default(),
+                    under(pod)
+                );
+                json!({"waiting": {"reason": "CrashLoopBackOff", "message": message}})
+            } else {
+                json!({"terminated": terminated(exit)})
+            }
+        }
+        Stage::Waiting { .. } | Stage::Starting => waiting(pod, record, container),
+    };
+    status.insert("state".into(), state);
+    status.insert("lastState".into(), last.map_or_else(|| json!({}), |e| json!({"terminated": terminated(e)})));
+    let running = matches!(&container.stage, Stage::Running(_));
+    let ended_well = matches!(&container.stage, Stage::Ended { exit, .. } if exit.code == 0);
+    let is_plain_init = is_init && !is_sidecar(spec);
+    let ready = if is_plain_init { ended_well } else { is_container_ready(record, &spec.name) };
+    status.insert("ready".into(), ready.into());
+    status.insert("restartCount".into(), container.restarts.into());
+    status.insert("image".into(), spec.image.as_deref().unwrap_or_default().into());
+    status.insert("imageID".into(), "".into());
+    if running || matches!(&container.stage, Stage::Ended { .. }) {
+        status.insert("containerID".into(), id.into());
+    } else if let Some(last) = &container.last {
+        status.insert("containerID".into(), last.id.as_str().into());
+    }
+    let started = match &container.stage {
+        Stage::Running(running) => running.started && !is_plain_init,
+        _ => false,
+    };
+    status.insert("started".into(), started.into());
+    Value::Object(status)
+}
+
+fn waiting(pod: &Pod, record: &Record, container: &Container) -> Value {
+    if let Some(message) = &record.refused {
+        return json!({"waiting": {"reason": "RuntimeClassNotSupported", "message": message}});
+    }
+    if let Preparation::Failed { reason, message, .. } = &record.preparation {
+        return json!({"waiting": {"reason": reason, "message": message}});
+    }
+    match &container.stage {
+        Stage::Waiting { reason, message, .. } if !reason.is_empty() => {
+            json!({"waiting": {"reason": reason, "message": message}})
+        }
+        _ if init(pod, record) != Init::Done => json!({"waiting": {"reason": "PodInitializing"}}),
+        _ => json!({"waiting": {"reason": "ContainerCreating"}}),
+    }
+}
+
+fn terminated(exit: &Exit) -> Value {
+    let mut value = Map::new();
+    value.insert("exitCode".into(), exit.code.into());
+    if exit.signal != 0 {
+        value.insert("signal".into(), exit.signal.into());
+    }
+    value.insert("reason".into(), exit.reason.as_str().into());
+    if !exit.message.is_empty() {
+        value.insert("message".into(), exit.message.as_str().into());
+    }
+    for (name, time) in [("startedAt", exit.started_at), ("finishedAt", exit.finished_at)] {
+        if let Some(time) = time {
+            value.insert(name.into(), rfc3339(time).into());
+        }
+    }
+    value.insert("containerID".into(), exit.id.as_str().into());
+    Value::Object(value)
+}

@@ -1,0 +1,102 @@
+//! Where on the host's disk a pod's things lie.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::core::v1::Pod;
+
+use crate::pod::uid;
+
+/// The agent's folders: `pods/UID` with `work`, `tmp`, `volumes` and `scratch`; `logs/NAMESPACE_NAME_UID`.
+#[derive(Debug, Clone)]
+pub(crate) struct Folders {
+    data: PathBuf,
+}
+
+impl Folders {
+    pub(crate) fn new(data: PathBuf) -> Self {
+        Folders { data }
+    }
+
+    /// The book of addresses.
+    pub(crate) fn addresses(&self) -> PathBuf {
+        self.data.join("addresses.json")
+    }
+
+    /// The pod's own folder.
+    pub(crate) fn pod(&self, uid: &str) -> PathBuf {
+        self.data.join("pods").join(uid)
+    }
+
+    /// What is mounted over while a container is made.
+    pub(crate) fn scratch(&self, uid: &str, container: &str) -> PathBuf {
+        self.pod(uid).join("scratch").join(container)
+    }
+
+    /// The folder that its processes start in.
+    pub(crate) fn work(&self, uid: &str) -> PathBuf {
+        self.pod(uid).join("work")
+    }
+
+    /// Its folder for passing things.
+    pub(crate) fn tmp(&self, uid: &str) -> PathBuf {
+        self.pod(uid).join("tmp")
+    }
+
+    /// The folder of a container's logs.
+    pub(crate) fn logs(&self, pod: &Pod, container: &str) -> PathBuf {
+        self.pod_logs(pod).join(container)
+    }
+
+    fn pod_logs(&self, pod: &Pod) -> PathBuf {
+        let of = |text: &Option<String>| text.clone().unwrap_or_default();
+        let (namespace, name) = (of(&pod.metadata.namespace), of(&pod.metadata.name));
+        self.data.join("logs").join(format!("{namespace}_{name}_{}", uid(pod)))
+    }
+
+    /// Makes a pod's folders, its user's where it has one.
+    pub(crate) fn make(&self, uid: &str, user: Option<u32>, group: Option<u32>) -> io::Result<()> {
+        for folder in [self.work(uid), self.tmp(uid)] {
+            fs::create_dir_all(&folder)?;
+            if user.is_some() || group.is_some() {
+                std::os::unix::fs::chown(&folder, user, group)?;
+            }
+        }
+        fs::set_permissions(self.tmp(uid), fs::Permissions::from_mode(0o1777))
+    }
+
+    /// Removes all that a pod leaves.
+    pub(crate) fn remove(&self, pod: &Pod) {
+        for folder in [self.pod(uid(pod)), self.pod_logs(pod)] {
+            remove(&folder);
+        }
+    }
+
+    /// Removes what pods left that are not among these uids.
+    pub(crate) fn keep_only(&self, uids: &BTreeSet<String>) {
+        let entries = |name: &str| fs::read_dir(self.data.join(name)).into_iter().flatten().flatten();
+        for entry in entries("pods") {
+            if entry.file_name().to_str().is_none_or(|name| !uids.contains(name)) {
+                remove(&entry.path());
+            }
+        }
+        for entry in entries("logs") {
+            let name = entry.file_name();
+            let uid = name.to_str().and_then(|name| name.rsplit('_').next());
+            if uid.is_none_or(|uid| !uids.contains(uid)) {
+                remove(&entry.path());
+            }
+        }
+    }
+}
+
+fn remove(folder: &Path) {
+    match fs::remove_dir_all(folder) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => tracing::warn!(folder = %folder.display(), %error, "can't remove what a pod left"),
+    }
+}

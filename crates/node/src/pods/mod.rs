@@ -1,0 +1,12 @@
+//! The driver of pods: feeds decisions with what happens, and carries out what they say.
+
+mod desk;
+mod folder;
+mod host;
+mod life;
+mod writing;
+
+pub(crate) use desk::Desk;
+pub(crate) use folder::Folders;
+pub(crate) use host::Host;
+pub(crate) use life::Logs;

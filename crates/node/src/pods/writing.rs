@@ -1,0 +1,94 @@
+//! Writes about pods: status, and the confirmation of an end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Pod;
+use objects::{Delete, Subject, Write};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::Host;
+use super::life::Report;
+use crate::pod::{Then, uid};
+
+/// How long an answer may take before it counts as none.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+fn subject(pod: &Pod) -> Subject {
+    Subject {
+        api_version: "v1".into(),
+        kind: "Pod".into(),
+        namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+        name: pod.metadata.name.clone().unwrap_or_default(),
+    }
+}
+
+async fn write(host: &Host, write: Write) -> Result<(), api::Status> {
+    let user = host.user();
+    match tokio::time::timeout(PATIENCE, host.writer.write(&user, write)).await {
+        Ok(answer) => answer.map(drop),
+        Err(_) => Err(api::Status::unavailable("the store did not answer in time")),
+    }
+}
+
+/// Merges `patch` into the pod's status, once.
+pub(crate) async fn write_status(
+    host: Arc<Host>,
+    pod: Arc<Pod>,
+    patch: Value,
+    reports: mpsc::UnboundedSender<Report>,
+) {
+    let patch = json!({"metadata": {"uid": uid(&pod)}, "status": patch});
+    let result = write(&host, Write::Merge { subject: subject(&pod), subresource: "status", patch }).await;
+    let _ = reports.send(Report::Written(uid(&pod).to_owned(), result));
+}
+
+/// The last steps of a pod whose processes are dead: cleans up, says how it ended, confirms its removal.
+/// Tries until it is done.
+pub(crate) async fn finish(
+    host: Arc<Host>,
+    pod: Arc<Pod>,
+    then: Then,
+    status: Option<Value>,
+    reports: mpsc::UnboundedSender<Report>,
+) {
+    if then != Then::Stay {
+        host.clone().clean_up(pod.clone()).await;
+    }
+    if then == Then::Confirm {
+        if let Some(status) = status {
+            let patch = json!({"metadata": {"uid": uid(&pod)}, "status": status});
+            until_done(&host, Write::Merge { subject: subject(&pod), subresource: "status", patch }).await;
+        }
+        let options =
+            Delete { uid: Some(uid(&pod).to_owned()), grace_seconds: Some(0), ..Delete::default() };
+        until_done(&host, Write::Delete { subject: subject(&pod), options }).await;
+    }
+    let _ = reports.send(Report::Finished(uid(&pod).to_owned()));
+}
+
+/// Writes until it is written, or never will be.
+async fn until_done(host: &Host, what: Write) {
+    let mut leadership = host.store.leadership();
+    let mut wait = Duration::from_millis(20);
+    loop {
+        leadership.borrow_and_update();
+        match write(host, what.clone()).await {
+            Ok(()) => return,
+            Err(status) if (400..500).contains(&status.code) && status.code != 429 => {
+                // 404 and 409: it is gone, or another pod bears the name.
+                if !matches!(status.code, 404 | 409) {
+                    tracing::warn!(%status, "a change of a pod that ended was refused");
+                }
+                return;
+            }
+            Err(_) => {}
+        }
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            _ = leadership.changed() => {}
+        }
+        wait = (wait * 2).min(Duration::from_secs(1));
+    }
+}

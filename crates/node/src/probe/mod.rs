@@ -1,0 +1,9 @@
+//! Probes and hooks: what is asked of a container, when, and what the answers mean.
+
+mod check;
+mod prober;
+mod schedule;
+mod tls;
+
+pub(crate) use check::{Check, Target};
+pub(crate) use prober::{Finding, probe_container};

@@ -1,0 +1,72 @@
+//! The probes of one running container: asks, and tells what it finds.
+
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::Probe;
+
+use super::schedule::{History, Schedule};
+use super::{Check, Target};
+use crate::clock::Clock;
+use crate::pod::ProbeKind;
+
+/// What a probe found.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Finding {
+    /// Its verdict is another now.
+    Verdict(ProbeKind, bool),
+    /// A regular attempt failed.
+    Failure(ProbeKind, String),
+}
+
+/// Probes a container until dropped: first its startup probe until that passes, then the others.
+pub(crate) async fn probe_container(target: Target, clock: Clock, tell: impl Fn(Finding)) {
+    let spec = &target.container;
+    let start = clock.now().elapsed;
+    if let Some(probe) = &spec.startup_probe
+        && !follow(probe, ProbeKind::Startup, &target, start, clock, &tell).await
+    {
+        return;
+    }
+    let other = |probe: &Option<Probe>, kind| {
+        let (probe, target, tell) = (probe.clone(), &target, &tell);
+        async move {
+            if let Some(probe) = &probe {
+                follow(probe, kind, target, start, clock, tell).await;
+            }
+        }
+    };
+    tokio::join!(
+        other(&spec.readiness_probe, ProbeKind::Readiness),
+        other(&spec.liveness_probe, ProbeKind::Liveness)
+    );
+}
+
+/// Follows one probe. A startup probe ends with its first verdict, which is answered.
+async fn follow(
+    probe: &Probe,
+    kind: ProbeKind,
+    target: &Target,
+    start: Duration,
+    clock: Clock,
+    tell: &impl Fn(Finding),
+) -> bool {
+    let (schedule, check) = (Schedule::of(probe), Check::of_probe(probe));
+    let mut history = History::default();
+    let mut elapsed = Duration::ZERO;
+    loop {
+        let attempt = history.next(&schedule, elapsed);
+        tokio::time::sleep_until(clock.instant(start + attempt.at)).await;
+        let answer = check.run(target, schedule.timeout).await;
+        elapsed = clock.now().elapsed.saturating_sub(start).max(attempt.at);
+        let verdict = history.observe(&schedule, answer.is_ok(), attempt.counts);
+        if let (Err(why), true) = (answer, attempt.counts) {
+            tell(Finding::Failure(kind, why));
+        }
+        if let Some(healthy) = verdict {
+            tell(Finding::Verdict(kind, healthy));
+            if kind == ProbeKind::Startup {
+                return healthy;
+            }
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! A host on a store in memory, and what tests do with it.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use api::{Object, Status};
+use futures::future::{BoxFuture, FutureExt, ready};
+use node::{Agent, Options, PodAddresses};
+use objects::{Subject, Write, Writer};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::PrivateKeyDer;
+use rustls::server::WebPkiClientVerifier;
+use serde_json::{Value, json};
+use store::{Condition, KeyRange, Memory, Op, Store, Txn};
+
+/// Writes to the store as the API would, as far as an agent can tell.
+pub struct TestWriter {
+    pub store: Arc<Memory>,
+    /// Refuses everything, as without a quorum.
+    pub broken: Mutex<bool>,
+}
+
+fn place(subject: &Subject) -> String {
+    let resource = format!("{}s", subject.kind.to_lowercase());
+    objects::key("", &resource, &subject.namespace, &subject.name)
+}
+
+fn merge(into: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *into = patch.clone();
+        return;
+    };
+    if !into.is_object() {
+        *into = json!({});
+    }
+    for (key, value) in patch {
+        match value {
+            Value::Null => drop(into.as_object_mut().unwrap().remove(key)),
+            value => merge(&mut into[key], value),
+        }
+    }
+}
+
+impl TestWriter {
+    pub fn put(&self, object: &Value) {
+        let subject = Subject {
+            api_version: "v1".into(),
+            kind: object["kind"].as_str().unwrap().into(),
+            namespace: object["metadata"]["namespace"].as_str().unwrap_or_default().into(),
+            name: object["metadata"]["name"].as_str().unwrap().into(),
+        };
+        let txn = Txn::put(place(&subject), object.to_string());
+        self.store.txn(txn).now_or_never().unwrap().unwrap();
+    }
+
+    pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
+        let state = self.store.snapshot();
+        let kv = state.get(objects::key("", kind, namespace, name).as_bytes())?.clone();
+        Some(serde_json::from_slice(&kv.value).unwrap())
+    }
+
+    fn apply(&self, write: Write) -> Result<Object, Status> {
+        if *self.broken.lock().unwrap() {
+            return Err(Status::unavailable("no quorum"));
+        }
+        let run = |txn| self.store.txn(txn).now_or_never().unwrap().unwrap();
+        match write {
+            Write::Create(object) => {
+                let value = object.clone().into_value();
+                let subject = Subject {
+                    api_version: "v1".into(),
+                    kind: object.kind().into(),
+                    namespace: object.namespace().into(),
+                    name: object.name().into(),
+                };
+                let key = place(&subject);
+                if self.store.snapshot().get(key.as_bytes()).is_some() {
+                    return Err(Status::already_exists("", &subject.kind, &subject.name));
+                }
+                run(Txn::put(key, value.to_string()));
+                Ok(object)
+            }
+            Write::Merge { subject, patch, .. } => {
+                let key = place(&subject);
+                loop {
+                    let state = self.store.snapshot();
+                    let Some(kv) = state.get(key.as_bytes()) else {
+                        return Err(Status::not_found("", &subject.kind, &subject.name));
+                    };
+                    let mut value: Value = serde_json::from_slice(&kv.value).unwrap();
+                    let uid = patch["metadata"]["uid"].as_str();
+                    if uid.is_some_and(|uid| value["metadata"]["uid"] != uid) {
+                        return Err(Status::conflict("", &subject.kind, &subject.name, "another uid"));
+                    }
+                    merge(&mut value, &patch);
+                    let key = kv.key.clone();
+                    let same = Condition::ModRevision(key.clone(), store::Compare::Equal, kv.mod_revision);
+                    let put = Op::Put { key, value: value.to_string().into(), lease: 0 };
+                    if run(Txn { conditions: vec![same], success: vec![put], failure: vec![] }).succeeded {
+                        return Ok(Object::from_value(value).unwrap());
+                    }
+                }
+            }
+            Write::Delete { subject, options } => {
+                let key = place(&subject);
+                let value = self.get("pods", &subject.namespace, &subject.name);
+                let Some(value) = value else {
+                    return Err(Status::not_found("", &subject.kind, &subject.name));
+                };
+                assert_eq!(options.grace_seconds, Some(0));
+                if options.uid.is_some_and(|uid| value["metadata"]["uid"] != *uid) {
+                    return Err(Status::conflict("", &subject.kind, &subject.name, "another uid"));
+                }
+                let delete = Op::Delete(KeyRange::key(key));
+                run(Txn { success: vec![delete], ..Txn::default() });
+                Ok(Object::from_value(value).unwrap())
+            }
+            other => panic!("the agent does not write this: {other:?}"),
+        }
+    }
+}
+
+impl Writer for TestWriter {
+    fn write<'a>(&'a self, user: &'a str, write: Write) -> BoxFuture<'a, Result<Object, Status>> {
+        assert_eq!(user, "system:node:n1");
+        ready(self.apply(write)).boxed()
+    }
+}
+
+/// Counts the addresses that are up.
+#[derive(Default)]
+pub struct Addresses(pub Mutex<Vec<IpAddr>>);
+
+impl PodAddresses for Addresses {
+    fn add(&self, address: IpAddr) -> BoxFuture<'_, std::io::Result<()>> {
+        self.0.lock().unwrap().push(address);
+        ready(Ok(())).boxed()
+    }
+
+    fn remove(&self, address: IpAddr) -> BoxFuture<'_, std::io::Result<()>> {
+        self.0.lock().unwrap().retain(|known| *known != address);
+        ready(Ok(())).boxed()
+    }
+}
+
+/// The cluster's authority of a test, and certificates by it.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: rcgen::Certificate,
+}
+
+impl Default for Authority {
+    fn default() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        Authority { issuer: Issuer::new(params, key), certificate }
+    }
+}
+
+impl Authority {
+    fn issue(&self, name: &str, group: &str) -> (Vec<rustls::pki_types::CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.distinguished_name.push(DnType::OrganizationName, group);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        (vec![certificate.der().clone()], PrivateKeyDer::Pkcs8(key.serialize_der().into()))
+    }
+
+    fn roots(&self) -> Arc<rustls::RootCertStore> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.certificate.der().clone()).unwrap();
+        Arc::new(roots)
+    }
+
+    pub fn server(&self) -> Arc<rustls::ServerConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots(), provider.clone())
+            .allow_unauthenticated()
+            .build()
+            .unwrap();
+        let (chain, key) = self.issue("system:node:n1", "system:nodes");
+        let config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(chain, key)
+            .unwrap();
+        Arc::new(config)
+    }
+
+    pub fn client(&self, who: Option<(&str, &str)>) -> Arc<rustls::ClientConfig> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(self.roots());
+        Arc::new(match who {
+            Some((name, group)) => {
+                let (chain, key) = self.issue(name, group);
+                config.with_client_auth_cert(chain, key).unwrap()
+            }
+            None => config.with_no_client_auth(),
+        })
+    }
+}
+
+/// A host with its agent.
+pub struct TestHost {
+    pub writer: Arc<TestWriter>,
+    pub addresses: Arc<Addresses>,
+    pub authority: Authority,
+    pub folder: tempfile::TempDir,
+    /// The second number of its pods' addresses: hosts of one test process don't share them.
+    pub net: u8,
+    pub agent: Option<Agent>,
+}
+
+static NETS: AtomicU8 = AtomicU8::new(100);
+
+impl TestHost {
+    /// A host whose agent is not started yet.
+    pub fn off() -> Self {
+        let store = Arc::new(Memory::default());
+        TestHost {
+            writer: Arc::new(TestWriter { store, broken: Mutex::new(false) }),
+            addresses: Arc::default(),
+            authority: Authority::default(),
+            folder: tempfile::tempdir().unwrap(),
+            net: NETS.fetch_add(1, Ordering::Relaxed),
+            agent: None,
+        }
+    }
+
+    pub fn start() -> Self {
+        let mut host = TestHost::off();
+        host.switch_on();
+        host
+    }
+
+    pub fn switch_on(&mut self) {
+        let options = Options {
+            name: "n1".into(),
+            address: Ipv4Addr::LOCALHOST.into(),
+            pod_cidr: format!("127.{}.0.0/16", self.net),
+            data_dir: self.folder.path().join("agent"),
+            store: self.writer.store.clone(),
+            writer: self.writer.clone(),
+            addresses: self.addresses.clone(),
+            service_host: Ipv4Addr::new(127, 96, 0, 1).into(),
+            service_port: 443,
+            tls: self.authority.server(),
+            listen: (Ipv4Addr::LOCALHOST, 0).into(),
+        };
+        self.agent = Some(Agent::start(options).unwrap());
+    }
+
+    pub async fn shut_down(&mut self) {
+        self.agent.take().unwrap().shutdown().await;
+    }
+
+    /// The folder that pods start in, by uid.
+    pub fn work(&self, uid: &str) -> std::path::PathBuf {
+        self.folder.path().join("agent/pods").join(uid).join("work")
+    }
+
+    /// Makes a pod of runtime class `host` with one container and answers its uid.
+    pub fn pod(&self, name: &str, container: Value, spec: Value) -> String {
+        let uid = format!("uid-of-{name}");
+        let mut one = json!({"name": "main"});
+        merge(&mut one, &container);
+        let mut pod = json!({
+            "kind": "Pod", "apiVersion": "v1",
+            "metadata": {"name": name, "namespace": "default", "uid": uid, "generation": 1,
+                "labels": {"app": "x"}},
+            "spec": {"nodeName": "n1", "runtimeClassName": "host", "containers": [one]},
+            "status": {"phase": "Pending", "qosClass": "BestEffort"},
+        });
+        merge(&mut pod["spec"], &spec);
+        self.writer.put(&pod);
+        uid
+    }
+
+    /// Asks for a pod's end, as `kubectl delete` does.
+    pub fn delete(&self, name: &str, grace: u32) {
+        let mut pod = self.writer.get("pods", "default", name).unwrap();
+        pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
+        pod["metadata"]["deletionGracePeriodSeconds"] = grace.into();
+        self.writer.put(&pod);
+    }
+
+    /// Waits until `holds` says so of the stored pod.
+    pub async fn until(&self, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+        let mut states = self.writer.store.states();
+        let wait = async {
+            loop {
+                states.borrow_and_update();
+                if let Some(pod) = self.writer.get("pods", "default", name)
+                    && holds(&pod)
+                {
+                    return pod;
+                }
+                states.changed().await.unwrap();
+            }
+        };
+        let done = tokio::time::timeout(Duration::from_secs(20), wait).await;
+        done.unwrap_or_else(|_| panic!("{what}: {:#?}", self.writer.get("pods", "default", name)))
+    }
+
+    pub async fn until_gone(&self, name: &str) {
+        let mut states = self.writer.store.states();
+        let wait = async {
+            while self.writer.get("pods", "default", name).is_some() {
+                states.changed().await.unwrap();
+            }
+        };
+        let done = tokio::time::timeout(Duration::from_secs(20), wait).await;
+        done.unwrap_or_else(|_| panic!("not gone: {:#?}", self.writer.get("pods", "default", name)));
+    }
+
+    /// Waits until a file holds a text, and answers it.
+    pub async fn until_file(&self, path: &Path, holds: impl Fn(&str) -> bool) -> String {
+        for _ in 0..2000 {
+            if let Ok(text) = std::fs::read_to_string(path)
+                && holds(&text)
+            {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        panic!("{}: {:?}", path.display(), std::fs::read_to_string(path));
+    }
+}
+
+pub fn is_ready(pod: &Value) -> bool {
+    condition(pod, "Ready").is_some_and(|c| c["status"] == "True")
+}
+
+pub fn condition<'a>(object: &'a Value, kind: &str) -> Option<&'a Value> {
+    object["status"]["conditions"].as_array()?.iter().find(|c| c["type"] == kind)
+}
+
+pub fn main_status(pod: &Value) -> &Value {
+    &pod["status"]["containerStatuses"][0]
+}
+
+/// Whether a process lives (and is no zombie).
+pub fn is_alive(pid: &str) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
+    stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
+}
