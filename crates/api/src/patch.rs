@@ -1,7 +1,7 @@
 //! Patches: RFC 6902 (JSON patch), RFC 7396 (merge patch), and upstream's strategic merge patch.
 
 use json_patch::PatchOperation;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::conform::TypeMismatch;
 use crate::decode::conform;
@@ -57,7 +57,7 @@ pub fn patch(resource: &Resource, kind: PatchType, object: &Object, patch: &Valu
     // Types only: what is unknown is told where the request's `fieldValidation` is known.
     match conform(resource, &mut patched.clone()) {
         Ok(_) => Ok(patched),
-        Err(mismatch) => Err(unfit(patch, &mismatch)),
+        Err(mismatch) => Err(unfit(&mismatch)),
     }
 }
 
@@ -133,10 +133,11 @@ fn unprocessable(message: &str) -> Status {
     status
 }
 
-fn unfit(patch: &Value, mismatch: &TypeMismatch) -> Status {
-    let shown: String = patch.to_string().chars().take(256).collect();
-    let cause = Cause::invalid("patch", &json!(shown), &mismatch.to_string());
+fn unfit(mismatch: &TypeMismatch) -> Status {
     let mut status = unprocessable(&format!("the patch makes the object invalid: {mismatch}"));
+    // The patch itself is not told again: there may be secrets in it.
+    let message = format!("Invalid value: {mismatch}");
+    let cause = Cause { reason: "FieldValueInvalid".into(), message, field: "patch".into() };
     status.details = Some(Box::new(Details { causes: vec![cause], ..Details::default() }));
     status
 }
