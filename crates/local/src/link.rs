@@ -158,8 +158,8 @@ impl Bridge {
         inside.up(inside.index("lo").await?).await?;
         let link = inside.index(HOST_LINK).await?;
         inside.address(link, self.addresses.host(number)).await?;
-        inside.up(link).await?;
         self.netlink.up(outer).await?;
+        inside.up(link).await?;
         inside.route((Ipv4Addr::UNSPECIFIED, 0), self.addresses.switch()).await?;
         self.netlink.route(self.addresses.pod_network(number), self.addresses.host(number)).await?;
         Ok(namespace)
@@ -218,6 +218,9 @@ async fn open_namespace(runtime: tokio::runtime::Handle) -> std::io::Result<(Hos
     std::thread::Builder::new().name("host-namespace".into()).spawn(move || {
         let made = (|| {
             unshare(CloneFlags::CLONE_NEWNET)?;
+            // A host that is switched on tells its neighbours, who may have given it up: otherwise those who
+            // asked for it last are deaf to it for up to a second (ip-sysctl, `arp_notify`).
+            let _ = std::fs::write("/proc/sys/net/ipv4/conf/default/arp_notify", "1");
             let file = File::open("/proc/thread-self/ns/net")?;
             Ok((HostNamespace { file }, Netlink::open(&runtime)?))
         })();
