@@ -36,3 +36,8 @@ pub use run::run;
 pub use site::{BoxFuture, Happening, Site};
 pub use timeline::Entry;
 pub use workload::DEFAULT_WORKLOAD;
+
+#[cfg(test)]
+mod fake_cluster;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,392 @@
+//! A cluster for tests: an API server of a few kinds in this process, hosts that are only names, and power cuts
+//! that last as long as the test says.
+
+use crate::{BoxFuture, Happening, Site};
+use bytes::Bytes;
+use client::Kubeconfig;
+use futures::StreamExt;
+use futures::stream;
+use http::{Method, Request, Response};
+use http_body_util::combinators::BoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, SystemTime};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+
+type Body = BoxBody<Bytes, Infallible>;
+
+/// How a cut goes.
+#[derive(Clone, Copy)]
+pub(crate) struct Script {
+    /// So long nobody answers on the virtual address.
+    pub(crate) silent: Duration,
+    /// So long after that the new pod is there but not Ready.
+    pub(crate) starting: Duration,
+    /// Whether the surviving hosts can be asked themselves.
+    pub(crate) own_addresses: bool,
+    /// Whether replicas become Ready at all.
+    pub(crate) healthy: bool,
+}
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Value>,
+    log: Vec<(String, &'static str, Value)>,
+    serial: usize,
+}
+
+pub(crate) struct FakeCluster {
+    pub(crate) kubeconfig: Kubeconfig,
+    own: String,
+    script: Script,
+    state: Arc<Mutex<State>>,
+    changed: watch::Sender<usize>,
+    /// Counts the changes between answering (even) and silence (odd) of the virtual address.
+    silence: watch::Sender<u64>,
+    leader: Arc<Mutex<String>>,
+    inside: Mutex<Option<mpsc::UnboundedSender<Happening>>>,
+}
+
+const PODS: &str = "/pods";
+const NODES: &str = "/api/v1/nodes";
+
+fn collection_of(path: &str) -> Option<&str> {
+    Some(path.rsplit_once('/')?.0)
+}
+
+fn condition(ready: bool) -> Value {
+    json!([{"type": "Ready", "status": if ready { "True" } else { "Unknown" }}])
+}
+
+impl FakeCluster {
+    pub(crate) async fn start(script: Script) -> Arc<Self> {
+        let vip = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let own = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = |l: &TcpListener| format!("http://{}", l.local_addr().unwrap());
+        let cluster = Arc::new(FakeCluster {
+            kubeconfig: Kubeconfig::anonymous(url(&vip)),
+            own: url(&own),
+            script,
+            state: Arc::default(),
+            changed: watch::channel(0).0,
+            silence: watch::channel(0).0,
+            leader: Arc::new(Mutex::new("n1".into())),
+            inside: Mutex::new(None),
+        });
+        for host in ["n1", "n2", "n3"] {
+            cluster.set_node(host, true);
+        }
+        for (listener, is_vip) in [(vip, true), (own, false)] {
+            let cluster = cluster.clone();
+            tokio::spawn(async move {
+                while let Ok((tcp, _)) = listener.accept().await {
+                    let cluster = cluster.clone();
+                    tokio::spawn(async move {
+                        let service = service_fn(move |request| cluster.clone().serve(request, is_vip));
+                        let http = hyper::server::conn::http1::Builder::new();
+                        drop(http.serve_connection(TokioIo::new(tcp), service).await);
+                    });
+                }
+            });
+        }
+        cluster
+    }
+
+    fn put(&self, path: &str, mut object: Value) -> Value {
+        let mut state = self.state.lock().unwrap();
+        let revision = state.log.len() + 1;
+        object["metadata"]["resourceVersion"] = json!(revision.to_string());
+        let kind = if state.objects.contains_key(path) { "MODIFIED" } else { "ADDED" };
+        state.objects.insert(path.to_owned(), object.clone());
+        state.log.push((collection_of(path).unwrap().to_owned(), kind, object.clone()));
+        self.changed.send_replace(revision);
+        object
+    }
+
+    fn remove(&self, path: &str) -> Option<Value> {
+        let mut state = self.state.lock().unwrap();
+        let object = state.objects.remove(path)?;
+        state.log.push((collection_of(path).unwrap().to_owned(), "DELETED", object.clone()));
+        self.changed.send_replace(state.log.len());
+        Some(object)
+    }
+
+    fn get(&self, path: &str) -> Option<Value> {
+        self.state.lock().unwrap().objects.get(path).cloned()
+    }
+
+    fn set_node(&self, host: &str, ready: bool) {
+        let node =
+            json!({"metadata": {"name": host, "uid": host}, "status": {"conditions": condition(ready)}});
+        self.put(&format!("{NODES}/{host}"), node);
+    }
+
+    fn all(&self, suffix: &str) -> Vec<(String, Value)> {
+        let state = self.state.lock().unwrap();
+        let of = |path: &String| collection_of(path).is_some_and(|c| c.ends_with(suffix));
+        state.objects.iter().filter(|(path, _)| of(path)).map(|(p, o)| (p.clone(), o.clone())).collect()
+    }
+
+    /// A pod of the Deployment, on a host.
+    fn set_pod(&self, deployment: &str, name: &str, host: &str, ready: bool) {
+        let namespace = deployment.split('/').nth(5).unwrap();
+        let pod = json!({
+            "metadata": {"name": name, "namespace": namespace, "uid": name, "creationTimestamp": name},
+            "spec": {"nodeName": host,
+                "containers": [{"name": "web", "ports": [{"name": "http", "containerPort": 8080}]}]},
+            "status": {"conditions": condition(ready), "containerStatuses": [{"state": {"running": {}}}]}});
+        self.put(&format!("/api/v1/namespaces/{namespace}/pods/{name}"), pod);
+        self.tally(deployment);
+    }
+
+    fn next_name(&self) -> String {
+        let mut state = self.state.lock().unwrap();
+        state.serial += 1;
+        format!("web-{:03}", state.serial)
+    }
+
+    /// The Deployment's status and the Service's endpoints, by its pods.
+    fn tally(&self, path: &str) {
+        let pods = self.all(PODS);
+        let ready = pods.iter().filter(|(_, p)| p["status"]["conditions"] == condition(true));
+        let endpoints: Vec<Value> = ready
+            .map(|(_, p)| {
+                json!({"addresses": [p["metadata"]["name"]], "nodeName": p["spec"]["nodeName"],
+                       "conditions": {"ready": true}})
+            })
+            .collect();
+        let mut deployment = self.get(path).unwrap();
+        deployment["status"] = json!({"readyReplicas": endpoints.len()});
+        let namespace = deployment["metadata"]["namespace"].as_str().unwrap().to_owned();
+        self.put(path, deployment);
+        let slice = json!({"metadata": {"name": "web-1", "namespace": namespace, "uid": "slice",
+            "labels": {"kubernetes.io/service-name": "web"}}, "endpoints": endpoints});
+        self.put(&format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices/web-1"), slice);
+    }
+
+    fn tell(&self, host: &str, what: &str, fields: &[(&str, &str)]) {
+        let fields = fields.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let happening = Happening { at: now(), host: host.into(), what: what.into(), fields };
+        if let Some(inside) = self.inside.lock().unwrap().as_ref() {
+            drop(inside.send(happening));
+        }
+    }
+
+    async fn serve(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        is_vip: bool,
+    ) -> Result<Response<Body>, Infallible> {
+        let silence = self.silence.subscribe();
+        let began = *silence.borrow();
+        if is_vip && began % 2 == 1 {
+            std::future::pending::<()>().await;
+        }
+        let (parts, body) = request.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        let path = parts.uri.path().to_owned();
+        let query = parts.uri.query().unwrap_or_default().to_owned();
+        if query.contains("watch=true") {
+            return Ok(Response::new(self.watch(&path, &query, is_vip.then_some((silence, began)))));
+        }
+        let (code, value) = self.answer(&parts.method, &path, &body);
+        let response =
+            Response::builder().status(code).body(Full::new(Bytes::from(value.to_string())).boxed());
+        Ok(response.unwrap())
+    }
+
+    fn answer(&self, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
+        let missing = || (404, json!({"kind": "Status", "reason": "NotFound", "message": path}));
+        if path == "/api" {
+            let kinds = [("Pod", "pods"), ("Service", "services")];
+            return (200, discovery("", &kinds));
+        }
+        if path == "/apis" {
+            return (200, discovery("apps", &[("Deployment", "deployments")]));
+        }
+        if path.ends_with("/proxy/") {
+            let ready = match path.split_once("/pods/") {
+                None => true,
+                Some((_, rest)) => {
+                    let name = rest.split(':').next().unwrap();
+                    let pods = self.all(PODS);
+                    let pod = pods.iter().find(|(_, p)| p["metadata"]["name"] == name);
+                    pod.is_some_and(|(_, p)| p["status"]["conditions"] == condition(true))
+                }
+            };
+            return if ready { (200, json!("hello")) } else { (503, json!({})) };
+        }
+        match *method {
+            Method::POST => {
+                let object: Value = serde_json::from_slice(body).unwrap();
+                let path = format!("{path}/{}", object["metadata"]["name"].as_str().unwrap());
+                let made = self.put(&path, object);
+                if path.contains("/deployments/") {
+                    for host in ["n1", "n2", "n3"] {
+                        self.set_pod(&path, &self.next_name(), host, self.script.healthy);
+                    }
+                }
+                (201, made)
+            }
+            Method::DELETE => {
+                let Some(gone) = self.remove(path) else { return missing() };
+                if let (Some((deployment, _)), true) =
+                    (self.all("/deployments").first(), path.contains("/pods/"))
+                {
+                    let taken: Vec<Value> =
+                        self.all(PODS).into_iter().map(|(_, p)| p["spec"]["nodeName"].clone()).collect();
+                    let free = ["n1", "n2", "n3"].into_iter().find(|h| !taken.contains(&json!(h)));
+                    self.set_pod(deployment, &self.next_name(), free.unwrap_or("n3"), true);
+                }
+                (200, gone)
+            }
+            _ => match self.get(path) {
+                Some(object) => (200, object),
+                None if path.ends_with('s') || path.ends_with("endpointslices") => {
+                    let state = self.state.lock().unwrap();
+                    let of = |(p, _): &(&String, &Value)| collection_of(p) == Some(path);
+                    let items: Vec<&Value> = state.objects.iter().filter(of).map(|(_, o)| o).collect();
+                    let revision = state.log.len().to_string();
+                    (200, json!({"metadata": {"resourceVersion": revision}, "items": items}))
+                }
+                None => missing(),
+            },
+        }
+    }
+
+    /// Events from a revision on. Through the virtual address they end, unsaid, with the next silence.
+    fn watch(&self, path: &str, query: &str, until: Option<(watch::Receiver<u64>, u64)>) -> Body {
+        let from = query.split('&').find_map(|p| p.strip_prefix("resourceVersion=")).unwrap();
+        let (state, path) = (self.state.clone(), path.to_owned());
+        let begin = (from.parse::<usize>().unwrap(), self.changed.subscribe());
+        let events = stream::unfold(begin, move |(mut at, mut changed)| {
+            let (state, path, until) = (state.clone(), path.clone(), until.clone());
+            async move {
+                loop {
+                    changed.borrow_and_update();
+                    if until.as_ref().is_some_and(|(silence, began)| *silence.borrow() != *began) {
+                        std::future::pending::<()>().await;
+                    }
+                    let next = {
+                        let state = state.lock().unwrap();
+                        let found = state.log.iter().enumerate().skip(at).find(|(_, (c, _, _))| *c == path);
+                        found.map(|(i, (_, kind, object))| (i, json!({"type": kind, "object": object})))
+                    };
+                    match next {
+                        Some((i, event)) => {
+                            at = i + 1;
+                            let line = Bytes::from(format!("{event}\n"));
+                            return Some((Ok::<_, Infallible>(Frame::data(line)), (at, changed)));
+                        }
+                        None => changed.changed().await.ok()?,
+                    }
+                }
+            }
+        });
+        BodyExt::boxed(StreamBody::new(SyncStream(Mutex::new(events.boxed()))))
+    }
+}
+
+/// A stream behind a lock: bodies have to be `Sync`.
+struct SyncStream<S>(Mutex<S>);
+
+impl<S: stream::Stream + Unpin> stream::Stream for SyncStream<S> {
+    type Item = S::Item;
+
+    fn poll_next(
+        self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<S::Item>> {
+        self.get_mut().0.get_mut().unwrap().poll_next_unpin(context)
+    }
+}
+
+fn discovery(group: &str, kinds: &[(&str, &str)]) -> Value {
+    let resources: Vec<Value> = kinds
+        .iter()
+        .map(|(kind, plural)| {
+            json!({"resource": plural, "singularResource": kind.to_lowercase(), "scope": "Namespaced",
+                   "responseKind": {"kind": kind}})
+        })
+        .collect();
+    json!({"kind": "APIGroupDiscoveryList", "items": [
+        {"metadata": {"name": group}, "versions": [{"version": "v1", "resources": resources}]}]})
+}
+
+#[allow(clippy::disallowed_methods, reason = "a site says when it did something")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+/// The cluster as a site.
+pub(crate) struct FakeSite(pub(crate) Arc<FakeCluster>);
+
+impl Site for FakeSite {
+    fn hosts(&self) -> Vec<String> {
+        ["n1", "n2", "n3"].map(str::to_owned).into()
+    }
+
+    fn net(&self) -> &str {
+        "loopback"
+    }
+
+    fn api_address(&self, _: &str) -> Option<String> {
+        self.0.script.own_addresses.then(|| self.0.own.clone())
+    }
+
+    fn cut<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<SystemTime>> {
+        let (cluster, host) = (self.0.clone(), host.to_owned());
+        let at = now();
+        cluster.silence.send_modify(|n| *n += 1);
+        tokio::spawn(async move {
+            tokio::time::sleep(cluster.script.silent).await;
+            let next = if host == "n1" { "n2" } else { "n3" };
+            cluster.silence.send_modify(|n| *n += 1);
+            let ms = cluster.script.silent.as_millis().to_string();
+            cluster.tell(next, "host-silent", &[("subject", &host), ("last_heard_ms_ago", &ms)]);
+            cluster.tell(next, "election-won", &[("term", "2")]);
+            *cluster.leader.lock().unwrap() = next.to_owned();
+            cluster.set_node(&host, false);
+            let (deployment, _) = cluster.all("/deployments").remove(0);
+            for (path, pod) in cluster.all(PODS) {
+                if pod["spec"]["nodeName"] == host.as_str() {
+                    cluster.remove(&path);
+                }
+            }
+            let name = cluster.next_name();
+            cluster.set_pod(&deployment, &name, "n3", false);
+            tokio::time::sleep(cluster.script.starting).await;
+            cluster.set_pod(&deployment, &name, "n3", true);
+        });
+        Box::pin(async move { Ok(at) })
+    }
+
+    fn bury<'a>(&'a self, _: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn power_on<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<SystemTime>> {
+        let at = now();
+        self.0.set_node(host, true);
+        self.0.tell(host, "store-caught-up", &[]);
+        Box::pin(async move { Ok(at) })
+    }
+
+    fn leader<'a>(&'a self) -> BoxFuture<'a, anyhow::Result<Option<String>>> {
+        let leader = self.0.leader.lock().unwrap().clone();
+        Box::pin(async move { Ok(Some(leader)) })
+    }
+
+    fn timeline(&self) -> mpsc::UnboundedReceiver<Happening> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        *self.0.inside.lock().unwrap() = Some(sender);
+        receiver
+    }
+}

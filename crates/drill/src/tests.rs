@@ -1,0 +1,110 @@
+//! Whole drills against a cluster in this process, with outages as long as the test says.
+
+use crate::fake_cluster::{FakeCluster, FakeSite, Script};
+use crate::{Error, Options, Report, run};
+use std::time::Duration;
+
+const SILENT: Duration = Duration::from_millis(300);
+const STARTING: Duration = Duration::from_millis(150);
+
+fn script() -> Script {
+    Script { silent: SILENT, starting: STARTING, own_addresses: true, healthy: true }
+}
+
+fn options() -> Options {
+    // Less quiet than a user's drill, so that a test is over sooner.
+    Options { seed: 1, quiet: Duration::from_millis(400), ..Options::default() }
+}
+
+async fn drilled(script: Script, options: Options) -> (Result<Report, Error>, String) {
+    let cluster = FakeCluster::start(script).await;
+    let mut progress = Vec::new();
+    let report = run(&FakeSite(cluster.clone()), &cluster.kubeconfig, &options, &mut progress).await;
+    (report, String::from_utf8(progress).unwrap())
+}
+
+/// The measured clocks are no shorter than what was done to the cluster, and the asks tell of it.
+fn is_honest(report: &Report) {
+    for run in &report.runs {
+        let (silent, starting) = (SILENT.as_millis() as u64, STARTING.as_millis() as u64);
+        for clock in [run.api, run.service] {
+            assert!(clock.outage_ms.unwrap() >= silent, "{clock:?}");
+            assert!(clock.failed > 0 && clock.failed < clock.asked, "{clock:?}");
+        }
+        assert!(run.replacement.answered_ms.unwrap() >= silent + starting, "{:?}", run.replacement);
+        assert!(run.rejoin.ready_ms.is_some());
+        assert_eq!(run.was, ["leader", "vip", "worker"]);
+    }
+}
+
+#[tokio::test]
+async fn two_cuts_with_the_survivors_asked() {
+    let (report, progress) = drilled(script(), Options { runs: 2, ..options() }).await;
+    let report = report.unwrap();
+    is_honest(&report);
+    let targets: Vec<&str> = report.runs.iter().map(|r| r.target.as_str()).collect();
+    assert_eq!(targets, ["n1", "n2"], "the second cut is of the host that leads then");
+    for run in &report.runs {
+        let survivors = run.survivors.unwrap();
+        assert_eq!(survivors.failed, 0, "the survivors were never silent");
+        let told: Vec<&str> = run.timeline.iter().map(|e| e.what.as_str()).collect();
+        let place = |what| told.iter().position(|t| *t == what).unwrap_or_else(|| panic!("{what}: {told:?}"));
+        let order =
+            ["power-off", "election-won", "pod-created", "pod-ready", "replacement-answers", "power-on"];
+        assert!(order.windows(2).all(|w| place(w[0]) < place(w[1])), "{told:?}");
+        for what in ["last-heartbeat", "host-silent", "node-not-ready", "endpoint-added", "node-ready"] {
+            place(what);
+        }
+    }
+    assert!(progress.contains("won the election"), "{progress}");
+    let mut text = Vec::new();
+    report.print(&mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    for words in ["Run 2 of 2", "n2 (leader, vip, worker)", "surviving hosts", "p99", "after power on"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+    let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
+    for pointer in [
+        "/cluster/nodes",
+        "/runs/0/api/outage_ms",
+        "/runs/0/replacement/answered_ms",
+        "/runs/1/rejoin/ready_ms",
+        "/runs/1/timeline/0/at_ms",
+        "/summary/api_outage_ms/p50",
+        "/summary/replacement_answered_ms/max",
+    ] {
+        assert!(json.pointer(pointer).is_some_and(serde_json::Value::is_number), "{pointer}: {json}");
+    }
+    assert!(report.is_recovered());
+}
+
+#[tokio::test]
+async fn through_the_virtual_address_alone() {
+    let script = Script { own_addresses: false, ..script() };
+    let (report, _) = drilled(script, options()).await;
+    let report = report.unwrap();
+    is_honest(&report);
+    assert_eq!(report.runs[0].survivors, None);
+}
+
+#[tokio::test]
+async fn a_cluster_that_does_not_come_to_rest_is_an_error() {
+    let script = Script { healthy: false, ..script() };
+    let (report, _) = drilled(script, Options { patience: Duration::from_millis(300), ..options() }).await;
+    let error = report.unwrap_err().to_string();
+    assert!(error.contains("not steady") && error.contains("0 of 3 replicas ready"), "{error}");
+    assert!(error.contains("the pod web-001 (on n1) is not Ready"), "{error}");
+}
+
+#[tokio::test]
+async fn a_cluster_that_stays_away_is_a_result() {
+    let script = Script { silent: Duration::from_secs(3600), ..script() };
+    let limit = Duration::from_millis(1500);
+    let (report, _) =
+        drilled(script, Options { limit, patience: Duration::from_secs(1), keep: true, ..options() }).await;
+    let report = report.unwrap();
+    let run = &report.runs[0];
+    assert_eq!((run.api.outage_ms, run.replacement.answered_ms), (None, None));
+    assert!(run.api.failed > 0);
+    assert!(!report.is_recovered());
+}
