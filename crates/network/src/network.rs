@@ -152,7 +152,19 @@ impl Network {
     ///
     /// # Errors
     /// [`Error::ForeignAddress`] if it isn't.
-    pub fn add_pod_address(&self, address: IpAddr) -> Result<(), Error> {
+    pub async fn add_pod_address(&self, address: IpAddr) -> Result<(), Error> {
+        self.check_pod_address(address)
+    }
+
+    /// A pod no longer needs its address. It stays local, and refuses callers since nobody listens on it.
+    ///
+    /// # Errors
+    /// [`Error::ForeignAddress`] if it isn't one of this host's pods.
+    pub async fn remove_pod_address(&self, address: IpAddr) -> Result<(), Error> {
+        self.check_pod_address(address)
+    }
+
+    fn check_pod_address(&self, address: IpAddr) -> Result<(), Error> {
         if self.own.pods.contains(address) {
             return Ok(());
         }

@@ -125,3 +125,6 @@ pub(crate) async fn follow(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -215,6 +215,70 @@ async fn connections_to_a_host_that_falls_silent_are_cut_and_others_not() {
     assert_eq!(timeout(SOON, other.read(&mut byte)).await.unwrap().unwrap(), 1);
 }
 
+/// A server that takes connections and says nothing, as a frozen one does; what it was told comes out.
+async fn mute() -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>) {
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let (told, heard) = tokio::sync::mpsc::unbounded_channel();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut streams = Vec::new();
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = vec![0; 100];
+            let length = stream.read(&mut buffer).await.unwrap();
+            told.send(buffer[..length].to_vec()).unwrap();
+            streams.push(stream);
+        }
+    });
+    (address, heard)
+}
+
+/// A server that answers `ok` once it was told something.
+async fn answering() -> SocketAddr {
+    let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut buffer = vec![0; 100];
+            let length = stream.read(&mut buffer).await.unwrap();
+            stream.write_all(&[b"ok ", &buffer[..length]].concat()).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_request_that_may_be_repeated_survives_the_loss_of_its_backend() {
+    let bench = Bench::start().await;
+    let (lost, mut heard) = mute().await;
+    bench.serve(spec(), "TCP", &[(lost, "n2"), (answering().await, "n1")]).await;
+    let front = bench.front().await;
+    for (request, survives) in [("GET / HTTP/1.1\r\n\r\n", true), ("POST / HTTP/1.1\r\n\r\n", false)] {
+        bench.silence(&[]);
+        let asked = loop {
+            let mut stream = TcpStream::connect(front).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut first = [0];
+            // Who was led to the backend that answers is not whom this is about.
+            tokio::select! {
+                told = heard.recv() => { assert_eq!(told.unwrap(), request.as_bytes()); break stream }
+                read = stream.read(&mut first) => { read.unwrap(); }
+            }
+        };
+        bench.silence(&["n2"]);
+        let mut stream = asked;
+        let mut answer = String::new();
+        let read = timeout(SOON, stream.read_to_string(&mut answer)).await.expect("an end in time");
+        if survives {
+            read.unwrap();
+            assert_eq!(answer, format!("ok {request}"));
+        } else {
+            assert_eq!(read.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        }
+    }
+}
+
 #[tokio::test]
 async fn without_backends_callers_are_refused_and_find_the_first_that_comes() {
     let bench = Bench::start().await;
@@ -300,7 +364,7 @@ async fn the_leader_announces_the_virtual_address_until_the_end() {
 #[tokio::test]
 async fn pods_have_addresses_of_their_host() {
     let bench = Bench::start().await;
-    bench.network.add_pod_address("127.1.1.1".parse().unwrap()).unwrap();
-    let error = bench.network.add_pod_address("127.2.1.1".parse().unwrap()).unwrap_err();
+    bench.network.add_pod_address("127.1.1.1".parse().unwrap()).await.unwrap();
+    let error = bench.network.add_pod_address("127.2.1.1".parse().unwrap()).await.unwrap_err();
     assert_eq!(error.to_string(), "127.2.1.1 is not in 127.1.0.0/16, the network of this host's pods");
 }

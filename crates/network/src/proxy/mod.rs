@@ -1,6 +1,7 @@
 //! The in-process proxy: a listener for every address of every Service.
 
 mod listeners;
+mod opening;
 mod tcp;
 mod udp;
 

@@ -6,14 +6,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::SockRef;
-use tokio::io::copy_bidirectional_with_sizes;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use super::listeners::Front;
+use super::opening::Opening;
 
 /// What one direction of one connection may hold in memory.
 const BUFFER: usize = 8 * 1024;
+/// How much of an opening is taken at a time.
+const PIECE: usize = 1024;
+/// How many backends may be lost to one caller.
+const BACKENDS: usize = 4;
 /// The pause after the system had no socket left.
 const BREATHER: Duration = Duration::from_millis(50);
 
@@ -42,25 +47,94 @@ pub(super) async fn serve(listener: TcpListener, front: Front, connections: Arc<
     }
 }
 
+/// How the opening of a connection ended.
+enum Opened {
+    /// The backend has answered this, which the caller hasn't heard yet; or nothing so far, but it can't be
+    /// exchanged for another one any more.
+    Yes(Vec<u8>),
+    /// The backend is lost, and the caller has heard nothing from it.
+    Lost,
+    /// The caller is gone.
+    Gone,
+}
+
 async fn pass_on(mut caller: TcpStream, from: SocketAddr, front: &Front) {
-    let (mut stream, backend) = match front.dialer.connect(&front.port, front.scope, Some(from.ip())).await {
-        Ok(connected) => connected,
-        Err(error) => {
-            tracing::debug!(port = %front.port, %error, "a caller finds nobody");
-            return reset(&caller);
-        }
-    };
     // Small messages must not wait for their like.
     let _ = caller.set_nodelay(true);
-    let _ = stream.set_nodelay(true);
-    let copied = tokio::select! {
-        copied = copy_bidirectional_with_sizes(&mut caller, &mut stream, BUFFER, BUFFER) => copied,
-        () = front.dialer.silence(&backend) => Err(io::ErrorKind::HostUnreachable.into()),
-    };
-    if copied.is_err() {
-        // An end that looks orderly could pass for a whole answer.
-        reset(&caller);
-        reset(&stream);
+    let mut opening = Opening::default();
+    for _ in 0..BACKENDS {
+        let connected = front.dialer.connect(&front.port, front.scope, Some(from.ip())).await;
+        let (mut stream, backend) = match connected {
+            Ok(connected) => connected,
+            Err(error) => {
+                tracing::debug!(port = %front.port, %error, "a caller finds nobody");
+                break;
+            }
+        };
+        let _ = stream.set_nodelay(true);
+        let opened = tokio::select! {
+            opened = open(&mut caller, &mut stream, &mut opening) => opened,
+            () = front.dialer.silence(&backend) => Opened::Lost,
+        };
+        match opened {
+            Opened::Yes(first) => {
+                drop(opening);
+                let copy = async {
+                    caller.write_all(&first).await?;
+                    copy_bidirectional_with_sizes(&mut caller, &mut stream, BUFFER, BUFFER).await
+                };
+                let copied = tokio::select! {
+                    copied = copy => copied,
+                    () = front.dialer.silence(&backend) => Err(io::ErrorKind::HostUnreachable.into()),
+                };
+                if copied.is_err() {
+                    reset(&stream);
+                    break;
+                }
+                return;
+            }
+            Opened::Lost => {
+                reset(&stream);
+                if !opening.is_repeatable() {
+                    break;
+                }
+            }
+            Opened::Gone => return reset(&stream),
+        }
+    }
+    // An end that looks orderly could pass for a whole answer.
+    reset(&caller);
+}
+
+/// Says to a backend what the caller has said so far and goes on, until the first answer.
+async fn open(caller: &mut TcpStream, stream: &mut TcpStream, opening: &mut Opening) -> Opened {
+    if stream.write_all(opening.said()).await.is_err() {
+        return Opened::Lost;
+    }
+    let (mut said, mut answer) = ([0; PIECE], [0; PIECE]);
+    loop {
+        let room = opening.room().min(PIECE);
+        if room == 0 {
+            return Opened::Yes(Vec::new());
+        }
+        tokio::select! {
+            read = caller.read(&mut said[..room]) => match read {
+                // The copying both ways meets the end of what the caller says once more, and passes it on.
+                Ok(0) => return Opened::Yes(Vec::new()),
+                Ok(length) => {
+                    opening.add(&said[..length]);
+                    if stream.write_all(&said[..length]).await.is_err() {
+                        return Opened::Lost;
+                    }
+                }
+                Err(_) => return Opened::Gone,
+            },
+            read = stream.read(&mut answer) => match read {
+                // An end without an answer is passed on the same way.
+                Ok(length) => return Opened::Yes(answer[..length].to_vec()),
+                Err(_) => return Opened::Lost,
+            },
+        }
     }
 }
 

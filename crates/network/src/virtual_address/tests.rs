@@ -1,0 +1,72 @@
+use tokio::sync::watch::{Receiver, Sender};
+use tokio::time::timeout;
+
+use super::*;
+use crate::Protocol;
+use crate::announce::Kind;
+
+/// Long enough for any machine; nothing waits for it unless something is wrong.
+const SOON: Duration = Duration::from_secs(20);
+
+fn leader(is_me: bool, term: u64) -> Leadership {
+    Leadership { leader: None, term, is_me }
+}
+
+fn on_switch() -> (Holder, Entry, Receiver<Option<Entry>>) {
+    let target = ([127, 0, 1, 1], 6443).into();
+    let address = [127, 0, 0, 100].into();
+    let entry = Entry { kind: Kind::Vip, address, port: 6443, protocol: Protocol::Tcp, target };
+    let announced = Sender::new(None);
+    let seen = announced.subscribe();
+    (Holder::Switch { entry: entry.clone(), announced }, entry, seen)
+}
+
+async fn sees(seen: &mut Receiver<Option<Entry>>, wanted: Option<&Entry>) {
+    let met = timeout(SOON, seen.wait_for(|entry| entry.as_ref() == wanted)).await;
+    assert!(met.is_ok(), "{wanted:?} is not announced");
+}
+
+#[tokio::test]
+async fn an_address_is_held_exactly_while_this_host_leads() {
+    let (holder, entry, mut seen) = on_switch();
+    let leadership = Sender::new(leader(false, 1));
+    let stop = Sender::new(false);
+    let task = tokio::spawn(follow(holder, leadership.subscribe(), stop.subscribe()));
+    for term in [2, 4] {
+        leadership.send_replace(leader(true, term));
+        sees(&mut seen, Some(&entry)).await;
+        leadership.send_replace(leader(false, term + 1));
+        sees(&mut seen, None).await;
+    }
+    leadership.send_replace(leader(true, 6));
+    sees(&mut seen, Some(&entry)).await;
+    stop.send_replace(true);
+    timeout(SOON, task).await.unwrap().unwrap();
+    assert_eq!(*seen.borrow(), None, "given up at the end");
+}
+
+#[tokio::test]
+async fn an_address_is_taken_anew_when_another_may_have_had_it_in_between() {
+    let (holder, entry, mut seen) = on_switch();
+    let leadership = Sender::new(leader(true, 1));
+    let stop = Sender::new(false);
+    tokio::spawn(follow(holder, leadership.subscribe(), stop.subscribe()));
+    sees(&mut seen, Some(&entry)).await;
+    seen.mark_unchanged();
+    // What happened between two looks isn't seen; the term tells it.
+    leadership.send_replace(leader(true, 3));
+    timeout(SOON, seen.changed()).await.expect("said again").unwrap();
+    assert_eq!(seen.borrow().as_ref(), Some(&entry));
+}
+
+#[tokio::test]
+async fn the_end_of_the_store_is_the_end_of_leading() {
+    let (holder, entry, mut seen) = on_switch();
+    let leadership = Sender::new(leader(true, 1));
+    let stop = Sender::new(false);
+    let task = tokio::spawn(follow(holder, leadership.subscribe(), stop.subscribe()));
+    sees(&mut seen, Some(&entry)).await;
+    drop(leadership);
+    sees(&mut seen, None).await;
+    timeout(SOON, task).await.unwrap().unwrap();
+}
