@@ -6,6 +6,7 @@
 //! Behind the trait stands the embedded engine (Raft, log, snapshots); [`Memory`] is the same state
 //! without replication or disk.
 
+mod embedded;
 mod engine;
 mod error;
 mod key_value;
@@ -14,6 +15,7 @@ mod state;
 mod transaction;
 mod watch;
 
+pub use embedded::{Config, Embedded, Limits, Member, StartError, Timing};
 pub use engine::{Leadership, Store};
 pub use error::Error;
 pub use key_value::{Event, KeyRange, KeyValue, LeaseId, Revision};

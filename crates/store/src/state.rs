@@ -78,6 +78,27 @@ impl State {
         self.leases.iter().map(|(id, ttl)| (*id, *ttl))
     }
 
+    /// A lease's time to live in seconds.
+    pub(crate) fn lease(&self, lease: LeaseId) -> Option<u64> {
+        self.leases.get(&lease).copied()
+    }
+
+    /// The history kept, revision by revision.
+    pub(crate) fn history(&self) -> &OrdMap<Revision, Arc<[Event]>> {
+        &self.history
+    }
+
+    /// A state put together again from what the accessors tell.
+    pub(crate) fn restored(
+        revision: Revision,
+        compacted: Revision,
+        entries: OrdMap<Bytes, Arc<KeyValue>>,
+        history: OrdMap<Revision, Arc<[Event]>>,
+        leases: OrdMap<LeaseId, u64>,
+    ) -> State {
+        State { revision, compacted, entries, history, leases }
+    }
+
     /// The changes from revision `from` on, oldest first.
     pub fn events(&self, from: Revision) -> impl Iterator<Item = &Event> {
         self.history.range(from..).flat_map(|(_, events)| events.iter())
@@ -116,7 +137,7 @@ impl State {
                 };
             }
         }
-        old.history = self.history.range(..=revision).map(|(r, e)| (*r, e.clone())).collect();
+        old.history = self.history.split(&(revision + 1)).0;
         old.revision = revision;
         Ok(old)
     }

@@ -1,0 +1,155 @@
+//! Numbers and byte strings as bytes: what the log, the snapshots and the peers' messages are made of.
+//!
+//! Numbers are LEB128 (seven bits a byte, least significant first); byte strings carry their length before
+//! them. Reading checks every bound, so bytes from a broken disk or peer end in [`Malformed`].
+
+use bytes::{Buf, Bytes};
+
+/// Bytes that are not what they should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("malformed bytes: {0}")]
+pub struct Malformed(pub &'static str);
+
+/// Appends a number.
+pub fn put_number(out: &mut Vec<u8>, mut number: u64) {
+    while number >= 0x80 {
+        out.push((number as u8) | 0x80);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
+/// Appends a signed number, small ones of either sign in few bytes.
+pub fn put_signed(out: &mut Vec<u8>, number: i64) {
+    put_number(out, ((number << 1) ^ (number >> 63)) as u64);
+}
+
+/// Appends a byte string.
+pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_number(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// Reads what the `put_` functions wrote.
+#[derive(Debug)]
+pub struct Decoder(pub Bytes);
+
+impl Decoder {
+    /// One byte.
+    pub fn byte(&mut self) -> Result<u8, Malformed> {
+        if self.0.is_empty() {
+            return Err(Malformed("it ends too early"));
+        }
+        Ok(self.0.get_u8())
+    }
+
+    /// A number.
+    pub fn number(&mut self) -> Result<u64, Malformed> {
+        let mut number = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                break;
+            }
+            number |= bits << shift;
+            if byte & 0x80 == 0 {
+                return Ok(number);
+            }
+        }
+        Err(Malformed("a number has more than 64 bits"))
+    }
+
+    /// A signed number.
+    pub fn signed(&mut self) -> Result<i64, Malformed> {
+        let number = self.number()?;
+        Ok((number >> 1) as i64 ^ -((number & 1) as i64))
+    }
+
+    /// A truth value.
+    pub fn truth(&mut self) -> Result<bool, Malformed> {
+        match self.byte()? {
+            0 => Ok(false),
+            1 => Ok(true),
+            _ => Err(Malformed("a truth value is neither 0 nor 1")),
+        }
+    }
+
+    /// A byte string that shares memory with the input.
+    pub fn shared(&mut self) -> Result<Bytes, Malformed> {
+        let length = self.number()?;
+        if length > self.0.len() as u64 {
+            return Err(Malformed("a byte string is longer than its container"));
+        }
+        Ok(self.0.split_to(length as usize))
+    }
+
+    /// A byte string of its own, for what outlives the input.
+    pub fn owned(&mut self) -> Result<Bytes, Malformed> {
+        self.shared().map(|bytes| Bytes::copy_from_slice(&bytes))
+    }
+
+    /// A byte string that is text.
+    pub fn text(&mut self) -> Result<String, Malformed> {
+        String::from_utf8(self.shared()?.to_vec()).map_err(|_| Malformed("a text is not UTF-8"))
+    }
+
+    /// How many elements follow; each takes a byte at least, so memory stays within the input's size.
+    pub fn count(&mut self) -> Result<usize, Malformed> {
+        let count = self.number()?;
+        if count > self.0.len() as u64 {
+            return Err(Malformed("there are fewer elements than announced"));
+        }
+        Ok(count as usize)
+    }
+
+    /// As many elements as announced.
+    pub fn list<T>(
+        &mut self,
+        mut element: impl FnMut(&mut Decoder) -> Result<T, Malformed>,
+    ) -> Result<Vec<T>, Malformed> {
+        let count = self.count()?;
+        let mut list = Vec::with_capacity(count.min(1024));
+        for _ in 0..count {
+            list.push(element(self)?);
+        }
+        Ok(list)
+    }
+
+    /// Makes sure that nothing is left.
+    pub fn end(&self) -> Result<(), Malformed> {
+        if self.0.is_empty() { Ok(()) } else { Err(Malformed("there is more than there should be")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_is_put_is_read(number: u64, signed: i64, bytes: Vec<u8>) {
+            let mut out = Vec::new();
+            put_number(&mut out, number);
+            put_signed(&mut out, signed);
+            put_bytes(&mut out, &bytes);
+            let mut decoder = Decoder(out.into());
+            prop_assert_eq!(decoder.number(), Ok(number));
+            prop_assert_eq!(decoder.signed(), Ok(signed));
+            prop_assert_eq!(decoder.shared().map(|b| b.to_vec()), Ok(bytes));
+            prop_assert_eq!(decoder.end(), Ok(()));
+        }
+    }
+
+    #[test]
+    fn lengths_beyond_the_input_are_refused() {
+        let mut out = Vec::new();
+        put_number(&mut out, u64::MAX);
+        assert!(Decoder(out.clone().into()).shared().is_err());
+        assert!(Decoder(out.clone().into()).list(Decoder::byte).is_err());
+        assert!(Decoder(vec![0xff; 10].into()).number().is_err());
+        assert_eq!(Decoder(out.into()).number(), Ok(u64::MAX));
+    }
+}

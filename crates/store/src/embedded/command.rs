@@ -1,0 +1,280 @@
+//! What an entry of the log asks of the replicated machine, and as bytes.
+
+use bytes::Bytes;
+
+use super::codec::{Decoder, Malformed, put_bytes, put_number, put_signed};
+use crate::{Compare, Condition, KeyRange, LeaseId, Op, Revision, Txn, TxnResponse};
+
+/// A change to the replicated machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// A transaction.
+    Txn(Txn),
+    /// Forget the history before a revision.
+    Compact(Revision),
+    /// Make a lease of so many seconds.
+    Grant(u64),
+    /// Start a lease's time anew.
+    KeepAlive(LeaseId),
+    /// End a lease.
+    Revoke(LeaseId),
+}
+
+/// What a command led to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Response {
+    /// The transaction's result.
+    Txn(TxnResponse),
+    /// The lease made.
+    Lease(LeaseId),
+    /// Nothing to tell.
+    Done,
+}
+
+/// Who asked, so that a request which arrives twice is carried out once (Raft dissertation, section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RequestId {
+    /// The member that asks.
+    pub member: u64,
+    /// Which life of that member: it grows with every start.
+    pub boot: u64,
+    /// The request's number within that life.
+    pub sequence: u64,
+    /// The lowest number that the member still waits for: what lies below will never be sent again.
+    pub oldest: u64,
+}
+
+impl RequestId {
+    /// As bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::with_capacity(16);
+        for number in [self.member, self.boot, self.sequence, self.oldest] {
+            put_number(&mut out, number);
+        }
+        out.into()
+    }
+
+    /// From bytes.
+    pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+        let mut d = Decoder(bytes);
+        let id =
+            RequestId { member: d.number()?, boot: d.number()?, sequence: d.number()?, oldest: d.number()? };
+        d.end()?;
+        Ok(id)
+    }
+}
+
+impl Command {
+    /// As bytes.
+    pub fn encode(&self) -> Bytes {
+        let mut out = Vec::new();
+        match self {
+            Command::Txn(txn) => {
+                out.push(0);
+                put_list(&mut out, &txn.conditions, put_condition);
+                put_list(&mut out, &txn.success, put_op);
+                put_list(&mut out, &txn.failure, put_op);
+            }
+            Command::Compact(revision) => {
+                out.push(1);
+                put_number(&mut out, *revision);
+            }
+            Command::Grant(seconds) => {
+                out.push(2);
+                put_number(&mut out, *seconds);
+            }
+            Command::KeepAlive(lease) => {
+                out.push(3);
+                put_signed(&mut out, *lease);
+            }
+            Command::Revoke(lease) => {
+                out.push(4);
+                put_signed(&mut out, *lease);
+            }
+        }
+        out.into()
+    }
+
+    /// From bytes.
+    pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+        let mut d = Decoder(bytes);
+        let command = match d.byte()? {
+            0 => Command::Txn(Txn {
+                conditions: d.list(condition)?,
+                success: d.list(op)?,
+                failure: d.list(op)?,
+            }),
+            1 => Command::Compact(d.number()?),
+            2 => Command::Grant(d.number()?),
+            3 => Command::KeepAlive(d.signed()?),
+            4 => Command::Revoke(d.signed()?),
+            _ => return Err(Malformed("there is no such command")),
+        };
+        d.end()?;
+        Ok(command)
+    }
+}
+
+fn put_list<T>(out: &mut Vec<u8>, list: &[T], put: impl Fn(&mut Vec<u8>, &T)) {
+    put_number(out, list.len() as u64);
+    for element in list {
+        put(out, element);
+    }
+}
+
+fn put_range(out: &mut Vec<u8>, range: &KeyRange) {
+    put_bytes(out, &range.start);
+    out.push(u8::from(range.end.is_some()));
+    if let Some(end) = &range.end {
+        put_bytes(out, end);
+    }
+}
+
+fn range(d: &mut Decoder) -> Result<KeyRange, Malformed> {
+    let start = d.owned()?;
+    let end = if d.truth()? { Some(d.owned()?) } else { None };
+    Ok(KeyRange { start, end })
+}
+
+fn put_op(out: &mut Vec<u8>, op: &Op) {
+    match op {
+        Op::Put { key, value, lease } => {
+            out.push(0);
+            put_bytes(out, key);
+            put_bytes(out, value);
+            put_signed(out, *lease);
+        }
+        Op::Delete(range) => {
+            out.push(1);
+            put_range(out, range);
+        }
+        Op::Range(range) => {
+            out.push(2);
+            put_range(out, range);
+        }
+    }
+}
+
+fn op(d: &mut Decoder) -> Result<Op, Malformed> {
+    Ok(match d.byte()? {
+        0 => Op::Put { key: d.owned()?, value: d.owned()?, lease: d.signed()? },
+        1 => Op::Delete(range(d)?),
+        2 => Op::Range(range(d)?),
+        _ => return Err(Malformed("there is no such step of a transaction")),
+    })
+}
+
+fn put_condition(out: &mut Vec<u8>, condition: &Condition) {
+    let (kind, key, how) = match condition {
+        Condition::ModRevision(key, how, _) => (0, key, how),
+        Condition::CreateRevision(key, how, _) => (1, key, how),
+        Condition::Version(key, how, _) => (2, key, how),
+        Condition::Value(key, how, _) => (3, key, how),
+        Condition::Lease(key, how, _) => (4, key, how),
+    };
+    out.push(kind);
+    put_bytes(out, key);
+    out.push(match how {
+        Compare::Equal => 0,
+        Compare::NotEqual => 1,
+        Compare::Greater => 2,
+        Compare::Less => 3,
+    });
+    match condition {
+        Condition::ModRevision(_, _, number)
+        | Condition::CreateRevision(_, _, number)
+        | Condition::Version(_, _, number) => put_number(out, *number),
+        Condition::Value(_, _, value) => put_bytes(out, value),
+        Condition::Lease(_, _, lease) => put_signed(out, *lease),
+    }
+}
+
+fn condition(d: &mut Decoder) -> Result<Condition, Malformed> {
+    let kind = d.byte()?;
+    let key = d.owned()?;
+    let how = match d.byte()? {
+        0 => Compare::Equal,
+        1 => Compare::NotEqual,
+        2 => Compare::Greater,
+        3 => Compare::Less,
+        _ => return Err(Malformed("there is no such comparison")),
+    };
+    Ok(match kind {
+        0 => Condition::ModRevision(key, how, d.number()?),
+        1 => Condition::CreateRevision(key, how, d.number()?),
+        2 => Condition::Version(key, how, d.number()?),
+        3 => Condition::Value(key, how, d.owned()?),
+        4 => Condition::Lease(key, how, d.signed()?),
+        _ => return Err(Malformed("there is no such condition")),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bytes() -> impl Strategy<Value = Bytes> {
+        proptest::collection::vec(any::<u8>(), 0..20).prop_map(Bytes::from)
+    }
+
+    fn ranges() -> impl Strategy<Value = KeyRange> {
+        (bytes(), proptest::option::of(bytes())).prop_map(|(start, end)| KeyRange { start, end })
+    }
+
+    fn ops() -> impl Strategy<Value = Op> {
+        prop_oneof![
+            (bytes(), bytes(), any::<i64>()).prop_map(|(key, value, lease)| Op::Put { key, value, lease }),
+            ranges().prop_map(Op::Delete),
+            ranges().prop_map(Op::Range),
+        ]
+    }
+
+    fn conditions() -> impl Strategy<Value = Condition> {
+        let how = prop_oneof![
+            Just(Compare::Equal),
+            Just(Compare::NotEqual),
+            Just(Compare::Greater),
+            Just(Compare::Less)
+        ];
+        (bytes(), how, any::<u64>(), bytes(), 0..5).prop_map(|(key, how, n, value, kind)| match kind {
+            0 => Condition::ModRevision(key, how, n),
+            1 => Condition::CreateRevision(key, how, n),
+            2 => Condition::Version(key, how, n),
+            3 => Condition::Value(key, how, value),
+            _ => Condition::Lease(key, how, n as i64),
+        })
+    }
+
+    fn commands() -> impl Strategy<Value = Command> {
+        let list = || proptest::collection::vec(ops(), 0..4);
+        prop_oneof![
+            (proptest::collection::vec(conditions(), 0..4), list(), list()).prop_map(
+                |(conditions, success, failure)| Command::Txn(Txn { conditions, success, failure })
+            ),
+            any::<u64>().prop_map(Command::Compact),
+            any::<u64>().prop_map(Command::Grant),
+            any::<i64>().prop_map(Command::KeepAlive),
+            any::<i64>().prop_map(Command::Revoke),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_command_survives_its_bytes(command in commands()) {
+            prop_assert_eq!(Command::decode(command.encode()), Ok(command));
+        }
+
+        #[test]
+        fn any_bytes_are_a_command_or_an_error(bytes: Vec<u8>) {
+            let _ = Command::decode(bytes.into());
+        }
+
+        #[test]
+        fn a_request_id_survives_its_bytes(member: u64, boot: u64, sequence: u64, oldest: u64) {
+            let id = RequestId { member, boot, sequence, oldest };
+            prop_assert_eq!(RequestId::decode(id.encode()), Ok(id));
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! What a member is told when it starts.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::error::StartError;
+
+/// What a member is told when it starts.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// This member's name.
+    pub name: String,
+    /// The cluster's name: members of different clusters don't talk, and a data folder belongs to one.
+    pub cluster_id: String,
+    /// All members with their addresses, this one included. An odd number; it can't be changed later.
+    pub peers: BTreeMap<String, SocketAddr>,
+    /// Where this member listens for the others.
+    pub listen: SocketAddr,
+    /// Where its data lies.
+    pub data_dir: PathBuf,
+    /// TLS towards members that connect: must ask for a certificate. The one given must be for the DNS
+    /// name that is the member's name.
+    pub server_tls: Arc<rustls::ServerConfig>,
+    /// TLS towards members that are connected to, with this member's certificate.
+    pub client_tls: Arc<rustls::ClientConfig>,
+    /// The clocks.
+    pub timing: Timing,
+    /// The sizes.
+    pub limits: Limits,
+    /// Seeds what is drawn at random; from the system if none is given.
+    pub seed: Option<u64>,
+}
+
+/// The engine's clocks.
+#[derive(Debug, Clone, Copy)]
+pub struct Timing {
+    /// What all others are counted in.
+    pub tick: Duration,
+    /// Between a leader's heartbeats.
+    pub heartbeat: Duration,
+    /// The shortest time without a leader after which a member wants to lead.
+    pub election_min: Duration,
+    /// The longest such time.
+    pub election_max: Duration,
+    /// How long a caller waits at most.
+    pub request_timeout: Duration,
+    /// How long a leader's disk may stall before another member is asked to lead.
+    pub disk_stall: Duration,
+    /// How long connecting to a peer may take.
+    pub connect_timeout: Duration,
+    /// The longest pause between two tries to connect.
+    pub reconnect: Duration,
+    /// How long sent data may go unanswered before a connection is given up.
+    pub silence: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        let ms = Duration::from_millis;
+        Timing {
+            tick: ms(10),
+            heartbeat: ms(30),
+            election_min: ms(150),
+            election_max: ms(300),
+            request_timeout: ms(5000),
+            disk_stall: ms(300),
+            connect_timeout: ms(200),
+            reconnect: ms(100),
+            silence: ms(1000),
+        }
+    }
+}
+
+/// The engine's sizes.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// A snapshot is made after so many entries,
+    pub snapshot_entries: u64,
+    /// or so many bytes of them.
+    pub snapshot_bytes: usize,
+    /// So many entries before the snapshot stay, for members that were away for a moment,
+    pub trailing_entries: u64,
+    /// unless they take more than so many bytes.
+    pub trailing_bytes: usize,
+    /// With less than this free on the disk, changes are refused.
+    pub disk_reserve: u64,
+    /// The largest change, in bytes.
+    pub request_bytes: usize,
+    /// How many changes may wait at a time; more wait for their turn.
+    pub waiting_requests: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            snapshot_entries: 10_000,
+            snapshot_bytes: 8 << 20,
+            trailing_entries: 5_000,
+            trailing_bytes: 4 << 20,
+            disk_reserve: 64 << 20,
+            request_bytes: 4 << 20,
+            waiting_requests: 4096,
+        }
+    }
+}
+
+impl Config {
+    /// A member with the default clocks and sizes, listening on its own address.
+    ///
+    /// # Errors
+    /// [`StartError::Config`] if the member is not among `peers`.
+    pub fn new(
+        name: impl Into<String>,
+        cluster_id: impl Into<String>,
+        peers: BTreeMap<String, SocketAddr>,
+        data_dir: impl Into<PathBuf>,
+        server_tls: Arc<rustls::ServerConfig>,
+        client_tls: Arc<rustls::ClientConfig>,
+    ) -> Result<Self, StartError> {
+        let name = name.into();
+        let listen = *peers
+            .get(&name)
+            .ok_or_else(|| StartError::Config(format!("member {name} is not among its own peers")))?;
+        Ok(Config {
+            name,
+            cluster_id: cluster_id.into(),
+            peers,
+            listen,
+            data_dir: data_dir.into(),
+            server_tls,
+            client_tls,
+            timing: Timing::default(),
+            limits: Limits::default(),
+            seed: None,
+        })
+    }
+
+    /// The members' numbers: their places in the order of their names.
+    pub(super) fn members(&self) -> BTreeMap<u64, String> {
+        (1..).zip(self.peers.keys().cloned()).collect()
+    }
+
+    /// Refuses what can't work.
+    pub(super) fn check(&self) -> Result<(), StartError> {
+        let t = &self.timing;
+        let problem = if !self.peers.contains_key(&self.name) {
+            format!("member {} is not among its own peers", self.name)
+        } else if self.peers.len() > 7 {
+            format!("{} members are too many: take 1, 3 or 5", self.peers.len())
+        } else if self.peers.keys().any(|name| rustls::pki_types::ServerName::try_from(&**name).is_err()) {
+            "the members' names must be host names".into()
+        } else if t.tick.is_zero() || t.heartbeat < t.tick {
+            "a heartbeat takes at least a tick, and a tick some time".into()
+        } else if t.election_min < t.heartbeat * 3 || t.election_max <= t.election_min {
+            "the election timeout must be at least three heartbeats, and its longest above its shortest"
+                .into()
+        } else if self.limits.request_bytes > super::wire::FRAME_LIMIT / 2 {
+            "the largest change does not fit into a message".into()
+        } else {
+            return Ok(());
+        };
+        Err(StartError::Config(problem))
+    }
+}

@@ -1,0 +1,92 @@
+//! Messages from peers. Raft trusts its input and panics where it makes no sense; a peer is a member with a
+//! certificate, but that is no reason to.
+
+use raft::StateRole;
+use raft::Storage;
+use raft::eraftpb::{EntryType, Message, MessageType};
+
+use super::Core;
+use crate::embedded::image::Image;
+
+impl Core {
+    pub(super) fn receive(&mut self, message: Message, image: Option<Image>) {
+        if !self.makes_sense(&message) {
+            tracing::debug!(?message, "left out a message that makes no sense here");
+            return;
+        }
+        match message.get_msg_type() {
+            MessageType::MsgHeartbeat
+                if message.term >= self.node.raft.term
+                    && message.commit > self.node.raft.raft_log.last_index() =>
+            {
+                let last = self.node.raft.raft_log.last_index();
+                self.out.fatal = Some(format!(
+                    "this member confirmed entries up to {} once, but has only those up to {last}: its disk \
+                     lost data; remove the member from the cluster and let it join anew",
+                    message.commit
+                ));
+                return;
+            }
+            MessageType::MsgSnapshot => {
+                let metadata = message.get_snapshot().get_metadata();
+                let key = (metadata.index, metadata.term);
+                match image {
+                    Some(image) if (image.index, image.term) == key => {
+                        self.received.insert(key, image);
+                    }
+                    _ => return,
+                }
+            }
+            MessageType::MsgAppendResponse if !message.reject => {
+                self.sending.remove(&message.from);
+            }
+            MessageType::MsgTimeoutNow if self.may_not_lead() => return,
+            _ => {}
+        }
+        // Raft's errors say that it has no use for the message: from no member, no leader to pass it on to.
+        let _ = self.node.step(message);
+    }
+
+    fn makes_sense(&self, message: &Message) -> bool {
+        let entries = &message.entries;
+        let known = message.from != self.settings.id && self.settings.members.contains_key(&message.from);
+        let normal = entries.iter().all(|entry| entry.get_entry_type() == EntryType::EntryNormal);
+        if message.to != self.settings.id || !known || !normal {
+            return false;
+        }
+        let leading = self.node.raft.state == StateRole::Leader;
+        match message.get_msg_type() {
+            // Passed on by nobody but the one who asks: it asks again when it knows the new leader.
+            MessageType::MsgPropose => leading && !entries.is_empty() && self.space.is_ok(),
+            MessageType::MsgReadIndex => leading && entries.len() == 1,
+            MessageType::MsgAppend => {
+                let mut next = message.index;
+                let contiguous = entries.iter().all(|entry| {
+                    next = next.saturating_add(1);
+                    entry.index == next && entry.term <= message.term && entry.term > 0
+                });
+                message.term > 0 && contiguous && !self.contradicts(message)
+            }
+            MessageType::MsgSnapshot => {
+                let metadata = message.get_snapshot().get_metadata();
+                let voters = &metadata.get_conf_state().voters;
+                message.term > 0
+                    && metadata.index > 0
+                    && voters.len() == self.settings.members.len()
+                    && voters.iter().all(|voter| self.settings.members.contains_key(voter))
+            }
+            _ => message.term > 0,
+        }
+    }
+
+    /// Whether an append would change what is committed: no correct leader sends that.
+    fn contradicts(&self, message: &Message) -> bool {
+        let log = &self.node.raft.raft_log;
+        let store = log.store();
+        message
+            .entries
+            .iter()
+            .take_while(|entry| entry.index <= log.committed)
+            .any(|entry| store.term(entry.index).is_ok_and(|term| term != entry.term))
+    }
+}

@@ -1,0 +1,480 @@
+//! The consensus core without I/O: inputs (time, messages, requests, "that is on the disk now") change it,
+//! and [`Core::effects`] says what is to be done in the world. No clock, thread, socket, file or hidden
+//! randomness in here, so that a simulation with a seed drives the very code that runs on a host.
+
+mod duties;
+mod inbound;
+mod reads;
+mod requests;
+mod role;
+mod storage;
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft::eraftpb::{Entry, Message, MessageType};
+use raft::{RawNode, StateRole};
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
+use super::command::Response;
+use super::image::Image;
+use super::log::{Persist, Recovered};
+use super::machine::Machine;
+use super::sessions::Admission;
+use crate::{Error, Leadership, State};
+use duties::Duties;
+pub use reads::Reader;
+use reads::Reads;
+use requests::Requests;
+use role::Role;
+use storage::MemoryLog;
+
+/// What a core is told once.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This member's number.
+    pub id: u64,
+    /// All members' numbers and names.
+    pub members: BTreeMap<u64, String>,
+    /// Which life of this member it is; grows with every start.
+    pub boot: u64,
+    /// Seeds all randomness.
+    pub seed: u64,
+    /// How much time a tick stands for.
+    pub tick: Duration,
+    /// Ticks between a leader's heartbeats.
+    pub heartbeat_ticks: usize,
+    /// The shortest and the longest election timeout, in ticks.
+    pub election_ticks: (usize, usize),
+    /// How long a request may wait for its answer.
+    pub request_timeout: Duration,
+    /// How long a leader's disk may stall before another member is asked to lead.
+    pub disk_stall: Duration,
+    /// A snapshot is made after so many entries,
+    pub snapshot_entries: u64,
+    /// or so many bytes of them.
+    pub snapshot_bytes: usize,
+    /// So many entries before a snapshot are kept for members that were away for a moment,
+    pub trailing_entries: u64,
+    /// as long as they take no more than so many bytes.
+    pub trailing_bytes: usize,
+}
+
+/// What happened in the world.
+#[derive(Debug)]
+pub enum Input {
+    /// A tick passed; the time since some moment before the core was made.
+    Tick(Duration),
+    /// The core was not running for longer than an election takes.
+    WokeLate,
+    /// A message came; with the snapshot, if it is one of those.
+    Message(Message, Option<Image>),
+    /// A caller asks for a change (an encoded [`Command`](super::command::Command)).
+    Propose(u64, Bytes),
+    /// A caller asks for a read.
+    Read(u64),
+    /// Every step up to this number is on the disk.
+    Persisted(u64),
+    /// The snapshot at this index is on the disk, or could not be written.
+    SnapshotSaved(Option<u64>),
+    /// A snapshot was handed to a peer in full, or was not.
+    SnapshotSent(u64, bool),
+    /// The connection to a peer broke.
+    Unreachable(u64),
+    /// Whether there is room on the disk; if not, where.
+    Space(Result<(), String>),
+    /// The process is about to end: let another member lead.
+    Resign,
+}
+
+/// A message for a peer.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// The message.
+    pub message: Message,
+    /// The snapshot that goes with it.
+    pub image: Option<Image>,
+}
+
+/// An answer to a caller.
+#[derive(Debug)]
+pub enum Answer {
+    /// To a change.
+    Change(u64, Result<Response, Error>),
+    /// To a read: the newest state answers it now.
+    Read(u64, Result<(), Error>),
+}
+
+/// Something for the timeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Happening {
+    /// This member wants to lead.
+    ElectionStarted(u64),
+    /// This member leads, in this term.
+    ElectionWon(u64),
+    /// This member has applied all that was committed when it started; how long that took.
+    CaughtUp(Duration),
+}
+
+/// What is to be done. Messages may leave at once; state and leadership are to be shown before the answers
+/// are given; steps are to be persisted in order, and their numbers told by [`Input::Persisted`].
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// For peers.
+    pub messages: Vec<Outgoing>,
+    /// For the log.
+    pub persist: Vec<Persist>,
+    /// The newest state, if it changed.
+    pub state: Option<Arc<State>>,
+    /// Who leads, if that changed.
+    pub leadership: Option<Leadership>,
+    /// For callers.
+    pub answers: Vec<Answer>,
+    /// A snapshot to write; [`Input::SnapshotSaved`] tells when it is there.
+    pub save: Option<Image>,
+    /// The log may forget entries up to this index.
+    pub forget: Option<u64>,
+    /// For the timeline.
+    pub happenings: Vec<Happening>,
+    /// This member must not go on, and why.
+    pub fatal: Option<String>,
+}
+
+/// A step of Raft that is on its way to the disk.
+struct Persisting {
+    number: u64,
+    needs_disk: bool,
+    since: Duration,
+    changes_vote: bool,
+    /// May leave once it is there.
+    messages: Vec<Message>,
+    /// Takes the machine's place once it is there.
+    image: Option<Image>,
+}
+
+/// One member's share of the consensus.
+pub struct Core {
+    settings: Settings,
+    node: RawNode<MemoryLog>,
+    machine: Machine,
+    /// Index and term of the last entry applied.
+    applied: (u64, u64),
+    rng: StdRng,
+    now: Duration,
+    role: Role,
+    requests: Requests,
+    reads: Reads,
+    duties: Duties,
+    persisting: VecDeque<Persisting>,
+    vote: (u64, u64),
+    /// Snapshots that came with messages, until Raft says whether it takes them.
+    received: HashMap<(u64, u64), Image>,
+    /// Whether a snapshot is being written, and what was applied since the last one.
+    saving: bool,
+    since_image: (u64, usize),
+    /// Since when a peer is waiting for its snapshot.
+    sending: BTreeMap<u64, Duration>,
+    space: Result<(), String>,
+    state_changed: bool,
+    out: Effects,
+}
+
+impl Core {
+    /// A core that goes on where it ended.
+    ///
+    /// # Errors
+    /// What Raft says about settings that make no sense.
+    pub fn new(settings: Settings, recovered: Recovered) -> raft::Result<Self> {
+        let Recovered { hard_state, image, compacted, entries } = recovered;
+        let image = image.unwrap_or(Image { index: 0, term: 0, machine: Machine::default() });
+        let applied = (image.index, image.term);
+        let voters: Vec<u64> = settings.members.keys().copied().collect();
+        let since_image = (entries.len() as u64, entries.iter().map(|entry| entry.data.len()).sum());
+        let vote = (hard_state.term, hard_state.vote);
+        let log = MemoryLog::new(hard_state, voters, compacted, entries, applied);
+        let config = role::raft_config(&settings, applied.0);
+        let node = RawNode::new(&config, log, &slog::Logger::root(slog::Discard, slog::o!()))?;
+        let mut rng = StdRng::seed_from_u64(settings.seed);
+        let role = Role::new(&settings, &mut rng);
+        let mut reads = Reads::new(settings.id, settings.boot, settings.tick * 3);
+        reads.add(Reader::CatchUp, Duration::MAX);
+        let mut core = Core {
+            requests: Requests::new(settings.id, settings.boot),
+            settings,
+            node,
+            machine: image.machine,
+            applied,
+            rng,
+            now: Duration::ZERO,
+            role,
+            reads,
+            duties: Duties::default(),
+            persisting: VecDeque::new(),
+            vote,
+            received: HashMap::new(),
+            saving: false,
+            since_image,
+            sending: BTreeMap::new(),
+            space: Ok(()),
+            state_changed: true,
+            out: Effects::default(),
+        };
+        if core.settings.members.len() == 1 {
+            core.campaign();
+        }
+        Ok(core)
+    }
+
+    /// The newest state.
+    pub fn state(&self) -> &State {
+        &self.machine.state
+    }
+
+    /// Takes note of what happened. What follows from it, [`effects`](Self::effects) tells; several inputs may
+    /// come before.
+    pub fn handle(&mut self, input: Input) {
+        match input {
+            Input::Tick(now) => self.tick(now),
+            Input::WokeLate => self.doubt_leadership(),
+            Input::Message(message, image) => self.receive(message, image),
+            Input::Propose(token, command) => match &self.space {
+                Ok(()) => {
+                    let deadline = self.now + self.settings.request_timeout;
+                    self.requests.add(Some(token), command, self.now, deadline);
+                }
+                Err(folder) => {
+                    let error = Error::NoSpace(folder.clone());
+                    self.out.answers.push(Answer::Change(token, Err(error)));
+                }
+            },
+            Input::Read(token) => {
+                self.reads.add(Reader::Caller(token), self.now + self.settings.request_timeout);
+            }
+            Input::Persisted(number) => self.persisted(number),
+            Input::SnapshotSaved(index) => self.snapshot_saved(index),
+            Input::SnapshotSent(to, arrived) => self.snapshot_sent(to, arrived),
+            Input::Unreachable(peer) => self.node.report_unreachable(peer),
+            Input::Space(space) => self.space = space,
+            Input::Resign => self.resign(),
+        }
+    }
+
+    /// What is to be done now.
+    pub fn effects(&mut self) -> Effects {
+        loop {
+            self.observe_role();
+            self.ask();
+            if !self.node.has_ready() {
+                break;
+            }
+            self.step();
+        }
+        if self.state_changed {
+            self.state_changed = false;
+            self.out.state = Some(Arc::new(self.machine.state.clone()));
+        }
+        std::mem::take(&mut self.out)
+    }
+
+    /// Hands Raft the requests and the question for the reads that are due.
+    fn ask(&mut self) {
+        if self.node.raft.leader_id == raft::INVALID_ID {
+            return;
+        }
+        let leading = self.node.raft.state == StateRole::Leader;
+        let known_boot = self.machine.sessions.boot(self.settings.id);
+        for batch in self.requests.due(self.now, leading, known_boot) {
+            let mut message = Message::default();
+            message.set_msg_type(MessageType::MsgPropose);
+            message.from = self.settings.id;
+            message.set_entries(batch.clone().into());
+            if self.node.step(message).is_err() {
+                self.requests.refused(&batch, self.now);
+            }
+        }
+        if let Some(context) = self.reads.question(self.now) {
+            self.node.read_index(context);
+        }
+    }
+
+    /// Takes one step of Raft's and does with it what Raft asks for.
+    fn step(&mut self) {
+        let mut ready = self.node.ready();
+        for message in ready.take_messages() {
+            self.send(message);
+        }
+        for answer in ready.take_read_states() {
+            self.reads.answer(answer.request_ctx, answer.index);
+        }
+        let committed = ready.take_committed_entries();
+        let number = ready.number();
+        let sync = ready.must_sync();
+        let mut messages = ready.take_persisted_messages();
+        let mut persist = Persist { number, sync, hard_state: ready.hs().cloned(), ..Persist::default() };
+        persist.entries = ready.take_entries();
+        let metadata = ready.snapshot().get_metadata();
+        if metadata.index != 0 {
+            let (index, term) = (metadata.index, metadata.term);
+            persist.image = self.received.get(&(index, term)).cloned();
+            if persist.image.is_none() {
+                self.out.fatal = Some(format!("the snapshot at index {index} is gone before it was used"));
+            }
+            self.node.mut_store().restart(index, term);
+        }
+        self.received.clear();
+        self.node.mut_store().append(&persist.entries);
+        let vote = persist.hard_state.as_ref().map_or(self.vote, |state| (state.term, state.vote));
+        let changes_vote = std::mem::replace(&mut self.vote, vote) != vote;
+        self.node.advance_append_async(ready);
+        self.apply(committed);
+        self.answer_reads();
+
+        if !changes_vote && !self.persisting.iter().any(|step| step.changes_vote) {
+            // These promise nothing about the log, only that this member is alive in its term: a slow disk
+            // must not keep them back.
+            for message in messages.extract_if(.., |message| promises_nothing(message)) {
+                self.send(message);
+            }
+        }
+        let needs_disk = sync || persist.image.is_some() || !persist.entries.is_empty();
+        self.persisting.push_back(Persisting {
+            number,
+            needs_disk,
+            since: self.now,
+            changes_vote,
+            messages,
+            image: persist.image.clone(),
+        });
+        if needs_disk || persist.hard_state.is_some() {
+            self.out.persist.push(persist);
+        }
+        self.release();
+    }
+
+    fn persisted(&mut self, number: u64) {
+        for step in self.persisting.iter_mut().take_while(|step| step.number <= number) {
+            step.needs_disk = false;
+        }
+        self.release();
+    }
+
+    /// Tells Raft about the steps that are done, in order, and sends what waited for them.
+    fn release(&mut self) {
+        while let Some(step) = self.persisting.pop_front_if(|step| !step.needs_disk) {
+            self.node.on_persist_ready(step.number);
+            if let Some(image) = step.image {
+                self.install(image);
+            }
+            for message in step.messages {
+                self.send(message);
+            }
+        }
+    }
+
+    fn send(&mut self, message: Message) {
+        let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
+        let image = is_snapshot.then(|| {
+            self.sending.insert(message.to, self.now);
+            self.image()
+        });
+        let metadata = message.get_snapshot().get_metadata();
+        if image.as_ref().is_some_and(|image| (image.index, image.term) != (metadata.index, metadata.term)) {
+            // It waited for the disk while the machine went on; Raft asks again.
+            self.node.report_snapshot(message.to, raft::SnapshotStatus::Failure);
+            return;
+        }
+        self.out.messages.push(Outgoing { message, image });
+    }
+
+    fn image(&self) -> Image {
+        Image { index: self.applied.0, term: self.applied.1, machine: self.machine.clone() }
+    }
+
+    /// Carries committed entries out.
+    fn apply(&mut self, entries: Vec<Entry>) {
+        let Some(last) = entries.last() else { return };
+        let last = (last.index, last.term);
+        for entry in &entries {
+            self.since_image.0 += 1;
+            self.since_image.1 += entry.data.len();
+            let Some(applied) = self.machine.apply(entry) else { continue };
+            self.state_changed = true;
+            if let Some((lease, seconds)) = applied.lease_started {
+                self.duties.lease_started(lease, seconds, self.now);
+            }
+            if applied.admission == Admission::Outdated && applied.id.member == self.settings.id {
+                self.requests.propose_again(self.now);
+            } else if let Some(Some(token)) = self.requests.done(&applied.id) {
+                // Without a result it was applied before this member could see how.
+                let result = applied.result.unwrap_or(Err(Error::Unavailable));
+                self.out.answers.push(Answer::Change(token, result));
+            }
+        }
+        self.advance_applied(last);
+        self.save_if_due();
+    }
+
+    fn advance_applied(&mut self, applied: (u64, u64)) {
+        self.applied = applied;
+        self.node.mut_store().set_applied(applied.0, applied.1);
+        self.node.advance_apply_to(applied.0);
+    }
+
+    fn answer_reads(&mut self) {
+        for reader in self.reads.ready(self.applied.0) {
+            match reader {
+                Reader::Caller(token) => self.out.answers.push(Answer::Read(token, Ok(()))),
+                Reader::CatchUp => self.out.happenings.push(Happening::CaughtUp(self.now)),
+                Reader::Confirm => self.role.doubtful = false,
+            }
+        }
+    }
+
+    /// Takes a leader's snapshot in place of the machine.
+    fn install(&mut self, image: Image) {
+        self.machine = image.machine;
+        self.since_image = (0, 0);
+        self.state_changed = true;
+        self.advance_applied((image.index, image.term));
+        self.answer_reads();
+        let sessions = &self.machine.sessions;
+        for token in self.requests.lost(|member, boot, sequence| sessions.knows(member, boot, sequence)) {
+            self.out.answers.push(Answer::Change(token, Err(Error::Unavailable)));
+        }
+    }
+
+    fn save_if_due(&mut self) {
+        let (entries, bytes) = self.since_image;
+        let due = entries >= self.settings.snapshot_entries || bytes >= self.settings.snapshot_bytes;
+        if due && !self.saving {
+            self.saving = true;
+            self.since_image = (0, 0);
+            self.out.save = Some(self.image());
+        }
+    }
+
+    fn snapshot_saved(&mut self, index: Option<u64>) {
+        self.saving = false;
+        if let Some(index) = index {
+            let (keep, keep_bytes) = (self.settings.trailing_entries, self.settings.trailing_bytes);
+            let log = self.node.mut_store();
+            log.compact(index, keep, keep_bytes);
+            self.out.forget = Some(log.first() - 1);
+        }
+    }
+}
+
+/// Whether a message may leave before the log is on the disk, as long as term and vote are.
+fn promises_nothing(message: &Message) -> bool {
+    matches!(
+        message.get_msg_type(),
+        MessageType::MsgHeartbeatResponse
+            | MessageType::MsgRequestPreVote
+            | MessageType::MsgRequestPreVoteResponse
+            | MessageType::MsgPropose
+            | MessageType::MsgReadIndex
+    )
+}

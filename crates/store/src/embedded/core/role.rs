@@ -1,0 +1,226 @@
+//! Who leads: elections, stepping down, and the leader's duties.
+
+use std::time::Duration;
+
+use raft::{ReadOnlyOption, SnapshotStatus, StateRole};
+use rand::Rng;
+use rand::rngs::StdRng;
+
+use super::{Answer, Core, Happening, Reader, Settings};
+use crate::embedded::command::Command;
+use crate::{Error, Leadership};
+
+/// Raft draws its election timeout from the thread's own randomness. A range of one value that is never
+/// reached takes that away; [`Core::tick`] holds the elections with a timeout from the seed instead.
+const NEVER: usize = 1 << 30;
+
+/// A snapshot that a peer has not answered after this long was lost on the way.
+const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
+/// A snapshot that was sent in full is answered within this time, or not at all.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is known about who leads.
+#[derive(Debug, Default)]
+pub struct Role {
+    /// When to hold an election, in ticks without a leader.
+    timeout: usize,
+    seen: (u64, u64, Option<StateRole>),
+    committed_in_term: bool,
+    published: Leadership,
+    /// This leader was not running for a while: somebody else may lead by now.
+    pub doubtful: bool,
+    resigned: bool,
+    campaigning: bool,
+}
+
+impl Role {
+    /// Nothing known yet. The first election comes early: a member that starts while there is a leader is
+    /// not heard by the others (pre-vote), and otherwise there is nothing to wait for.
+    pub fn new(settings: &Settings, rng: &mut StdRng) -> Self {
+        let shortest = settings.election_ticks.0;
+        let timeout = rng.random_range((shortest / 3).max(1)..=shortest);
+        Role { timeout, ..Role::default() }
+    }
+}
+
+/// Raft's own settings.
+pub fn raft_config(settings: &Settings, applied: u64) -> raft::Config {
+    // A member hears a candidate once it has not heard its leader for this long: a little less than the
+    // shortest timeout, so that the first candidate is not refused for a tick's difference.
+    let lease = settings.election_ticks.0.saturating_sub(2).max(settings.heartbeat_ticks + 1);
+    raft::Config {
+        id: settings.id,
+        election_tick: lease,
+        heartbeat_tick: settings.heartbeat_ticks,
+        applied,
+        max_size_per_msg: 1 << 20,
+        max_inflight_msgs: 256,
+        check_quorum: true,
+        pre_vote: true,
+        min_election_tick: NEVER,
+        max_election_tick: NEVER + 1,
+        read_only_option: ReadOnlyOption::Safe,
+        max_uncommitted_size: 64 << 20,
+        max_committed_size_per_ready: 16 << 20,
+        ..raft::Config::default()
+    }
+}
+
+impl Core {
+    /// Lets a tick pass.
+    pub(super) fn tick(&mut self, now: Duration) {
+        self.now = now;
+        self.node.tick();
+        let leading = self.node.raft.state == StateRole::Leader;
+        if !leading && self.node.raft.election_elapsed >= self.role.timeout {
+            self.node.raft.election_elapsed = 0;
+            self.draw_timeout();
+            self.campaign();
+        }
+        if leading {
+            self.watch_disk();
+        }
+        for token in self.requests.expired(now) {
+            self.out.answers.push(Answer::Change(token, Err(Error::Unavailable)));
+        }
+        for token in self.reads.expired(now) {
+            self.out.answers.push(Answer::Read(token, Err(Error::Unavailable)));
+        }
+        for command in self.duties.due(&self.machine.state, now) {
+            if self.space.is_ok() || matches!(command, Command::Compact(_)) {
+                let deadline = now + self.settings.request_timeout;
+                self.requests.add(None, command.encode(), now, deadline);
+            }
+        }
+        let lost: Vec<u64> = self
+            .sending
+            .iter()
+            .filter(|(_, since)| **since + SNAPSHOT_PATIENCE <= now)
+            .map(|(to, _)| *to)
+            .collect();
+        for to in lost {
+            self.snapshot_sent(to, false);
+        }
+    }
+
+    /// Holds an election, unless this member is in no state to lead.
+    pub(super) fn campaign(&mut self) {
+        // Raft can't campaign between taking a snapshot and applying it.
+        let installing = self.persisting.iter().any(|step| step.image.is_some());
+        if self.role.resigned || installing || self.disk_stalls(self.settings.disk_stall) {
+            return;
+        }
+        if !self.role.campaigning {
+            self.role.campaigning = true;
+            self.out.happenings.push(Happening::ElectionStarted(self.node.raft.term + 1));
+        }
+        // Raft only refuses what `campaign` never sends.
+        let _ = self.node.campaign();
+    }
+
+    fn draw_timeout(&mut self) {
+        let (shortest, longest) = self.settings.election_ticks;
+        self.role.timeout = self.rng.random_range(shortest..=longest);
+    }
+
+    /// Whether messages that ask for an election must be left out.
+    pub(super) fn may_not_lead(&self) -> bool {
+        self.role.resigned || self.persisting.iter().any(|step| step.image.is_some())
+    }
+
+    fn disk_stalls(&self, limit: Duration) -> bool {
+        let oldest = self.persisting.iter().find(|step| step.needs_disk);
+        oldest.is_some_and(|step| step.since + limit <= self.now)
+    }
+
+    /// A leader whose disk stalls can apply nothing: it asks another member to lead, and if that does not
+    /// help, stops being in the way.
+    fn watch_disk(&mut self) {
+        let limit = self.settings.disk_stall;
+        if self.settings.members.len() == 1 || !self.disk_stalls(limit) {
+            return;
+        }
+        if self.disk_stalls(limit * 3) {
+            let term = self.node.raft.term;
+            self.node.raft.become_follower(term, raft::INVALID_ID);
+        } else if self.node.raft.lead_transferee.is_none() {
+            self.hand_over();
+        }
+    }
+
+    fn hand_over(&mut self) {
+        let me = self.settings.id;
+        let progress = self.node.raft.prs().iter();
+        let active = progress.filter(|(id, progress)| **id != me && progress.recent_active);
+        if let Some((id, _)) = active.max_by_key(|(id, progress)| (progress.matched, **id)) {
+            let id = *id;
+            self.node.transfer_leader(id);
+        }
+    }
+
+    pub(super) fn resign(&mut self) {
+        self.role.resigned = true;
+        if self.node.raft.state == StateRole::Leader {
+            self.hand_over();
+        }
+    }
+
+    /// A leader that did not run for a while asks the others before it calls itself leader again.
+    pub(super) fn doubt_leadership(&mut self) {
+        if self.node.raft.state == StateRole::Leader && self.settings.members.len() > 1 {
+            self.role.doubtful = true;
+            self.reads.add(Reader::Confirm, Duration::MAX);
+            self.reads.ask_again();
+        }
+    }
+
+    pub(super) fn snapshot_sent(&mut self, to: u64, arrived: bool) {
+        if arrived {
+            // The peer's own answer ends this; should that get lost, the patience does.
+            if let Some(since) = self.sending.get_mut(&to) {
+                *since = (self.now + ANSWER_PATIENCE).saturating_sub(SNAPSHOT_PATIENCE);
+            }
+        } else if self.sending.remove(&to).is_some() {
+            self.node.report_snapshot(to, SnapshotStatus::Failure);
+        }
+    }
+
+    /// Follows what Raft thinks of who leads, and does what depends on it.
+    pub(super) fn observe_role(&mut self) {
+        let (term, leader, state) = (self.node.raft.term, self.node.raft.leader_id, self.node.raft.state);
+        let committed_in_term = self.applied.1 == term;
+        let seen = (term, leader, Some(state));
+        if seen != self.role.seen {
+            if (term, Some(state)) != (self.role.seen.0, self.role.seen.2) && self.role.seen.2.is_some() {
+                self.draw_timeout();
+            }
+            if state == StateRole::Leader && self.role.seen.2 != Some(StateRole::Leader) {
+                self.out.happenings.push(Happening::ElectionWon(term));
+            }
+            if state != StateRole::Leader {
+                self.role.doubtful = false;
+                self.sending.clear();
+            }
+            if leader != raft::INVALID_ID {
+                self.role.campaigning = false;
+                self.requests.propose_again(self.now);
+                self.reads.ask_again();
+            }
+            self.role.seen = seen;
+        }
+        if committed_in_term && !self.role.committed_in_term {
+            // A new leader answers no read before it has committed something itself: now it has.
+            self.reads.ask_again();
+        }
+        self.role.committed_in_term = committed_in_term;
+
+        let is_me = state == StateRole::Leader && committed_in_term && !self.role.doubtful;
+        let leader = if self.role.doubtful { None } else { self.settings.members.get(&leader).cloned() };
+        let leadership = Leadership { leader, term, is_me };
+        if leadership != self.role.published {
+            self.duties.set_leading(is_me, &self.machine.state, self.now);
+            self.out.leadership = Some(leadership.clone());
+            self.role.published = leadership;
+        }
+    }
+}

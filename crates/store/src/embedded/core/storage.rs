@@ -1,0 +1,143 @@
+//! The entries since (a little before) the last snapshot, in memory: Raft reads here and never from the disk.
+
+use std::collections::VecDeque;
+
+use raft::eraftpb::{ConfState, Entry, HardState, Snapshot};
+use raft::{GetEntriesContext, RaftState, Storage, StorageError};
+
+/// Raft's view of the log.
+#[derive(Debug)]
+pub struct MemoryLog {
+    /// As recovered; Raft asks once.
+    hard_state: HardState,
+    members: ConfState,
+    /// Index and term of the entry before the first one kept.
+    compacted: (u64, u64),
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    /// Index and term of the last entry applied: what a snapshot made now would reach to.
+    applied: (u64, u64),
+}
+
+fn size(entry: &Entry) -> usize {
+    entry.data.len() + entry.context.len() + 64
+}
+
+impl MemoryLog {
+    /// A log as recovered.
+    pub fn new(
+        hard_state: HardState,
+        voters: Vec<u64>,
+        compacted: (u64, u64),
+        entries: VecDeque<Entry>,
+        applied: (u64, u64),
+    ) -> Self {
+        let members = ConfState { voters, ..ConfState::default() };
+        let bytes = entries.iter().map(size).sum();
+        MemoryLog { hard_state, members, compacted, entries, bytes, applied }
+    }
+
+    /// The last entry's index.
+    pub fn last(&self) -> u64 {
+        self.compacted.0 + self.entries.len() as u64
+    }
+
+    /// The first entry's index.
+    pub fn first(&self) -> u64 {
+        self.compacted.0 + 1
+    }
+
+    /// Appends entries, replacing those from the first one's index on.
+    pub fn append(&mut self, entries: &[Entry]) {
+        let Some(first) = entries.first() else { return };
+        let keep = first.index.saturating_sub(self.first()) as usize;
+        self.bytes -= self.entries.iter().skip(keep).map(size).sum::<usize>();
+        self.entries.truncate(keep);
+        self.bytes += entries.iter().map(size).sum::<usize>();
+        self.entries.extend(entries.iter().cloned());
+    }
+
+    /// Starts anew behind a snapshot.
+    pub fn restart(&mut self, index: u64, term: u64) {
+        self.entries.clear();
+        self.bytes = 0;
+        self.compacted = (index, term);
+    }
+
+    /// Says what was applied.
+    pub fn set_applied(&mut self, index: u64, term: u64) {
+        self.applied = (index, term);
+    }
+
+    /// Forgets what a snapshot at `saved` holds, but for the last `keep` entries and `keep_bytes` before it,
+    /// which spare a member that was away for a moment a snapshot.
+    pub fn compact(&mut self, saved: u64, keep: u64, keep_bytes: usize) {
+        while let Some(entry) = self.entries.front() {
+            let spare = entry.index + keep > saved && self.bytes <= keep_bytes;
+            if entry.index > saved || spare {
+                break;
+            }
+            self.bytes -= size(entry);
+            self.compacted = (entry.index, entry.term);
+            self.entries.pop_front();
+        }
+    }
+}
+
+impl Storage for MemoryLog {
+    fn initial_state(&self) -> raft::Result<RaftState> {
+        Ok(RaftState::new(self.hard_state.clone(), self.members.clone()))
+    }
+
+    fn entries(
+        &self,
+        low: u64,
+        high: u64,
+        max_size: impl Into<Option<u64>>,
+        _: GetEntriesContext,
+    ) -> raft::Result<Vec<Entry>> {
+        if low < self.first() {
+            return Err(StorageError::Compacted.into());
+        }
+        let limit = max_size.into().unwrap_or(u64::MAX);
+        let mut total = 0;
+        let from = (low - self.first()) as usize;
+        let wanted = self.entries.iter().skip(from).take(high.saturating_sub(low) as usize);
+        let within = wanted.take_while(|entry| {
+            let is_first = total == 0;
+            total += size(entry) as u64;
+            is_first || total <= limit
+        });
+        Ok(within.cloned().collect())
+    }
+
+    fn term(&self, index: u64) -> raft::Result<u64> {
+        if index == self.compacted.0 {
+            return Ok(self.compacted.1);
+        }
+        let Some(place) = index.checked_sub(self.first()) else {
+            return Err(StorageError::Compacted.into());
+        };
+        self.entries.get(place as usize).map(|entry| entry.term).ok_or(StorageError::Unavailable.into())
+    }
+
+    fn first_index(&self) -> raft::Result<u64> {
+        Ok(self.first())
+    }
+
+    fn last_index(&self) -> raft::Result<u64> {
+        Ok(self.last())
+    }
+
+    /// Only what Raft needs to know of a snapshot made now; the core puts the machine in when it sends it.
+    fn snapshot(&self, request_index: u64, _to: u64) -> raft::Result<Snapshot> {
+        if self.applied.0 < request_index || self.applied.0 == 0 {
+            return Err(StorageError::SnapshotTemporarilyUnavailable.into());
+        }
+        let mut snapshot = Snapshot::default();
+        let metadata = snapshot.mut_metadata();
+        (metadata.index, metadata.term) = self.applied;
+        metadata.set_conf_state(self.members.clone());
+        Ok(snapshot)
+    }
+}

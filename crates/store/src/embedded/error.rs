@@ -1,0 +1,61 @@
+//! Why a member could not start.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+/// Why a member could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration makes no sense.
+    #[error("the store's configuration is wrong: {0}")]
+    Config(String),
+    /// The data folder can't be read or written.
+    #[error("the store's folder {folder} can't be used: {source}")]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Another process uses the folder.
+    #[error("the store's folder {0} is in use by another process: stop that one, or choose another folder")]
+    InUse(PathBuf),
+    /// The folder holds the data of something else.
+    #[error(
+        "the store's folder {folder} belongs to {found}, not to {wanted}: choose another folder, or the \
+         configuration that the folder was made with"
+    )]
+    Foreign {
+        /// The folder.
+        folder: PathBuf,
+        /// Whose data it holds.
+        found: String,
+        /// Whose data it should hold.
+        wanted: String,
+    },
+    /// What is on the disk is not what was written.
+    #[error(
+        "the store's file {file} is damaged at byte {offset} ({what}): restore it, or remove this member and \
+         let it join anew"
+    )]
+    Damaged {
+        /// The file, within the data folder.
+        file: String,
+        /// Where in the file.
+        offset: u64,
+        /// What is wrong there.
+        what: String,
+    },
+    /// The members' port can't be listened on.
+    #[error("the store can't listen on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A thread could not be started.
+    #[error("the store could not start a thread: {0}")]
+    Thread(io::Error),
+}

@@ -1,0 +1,206 @@
+//! The log on disk: what Raft must not forget, appended to segments and read again at the next start.
+
+mod record;
+mod replay;
+#[cfg(test)]
+mod tests;
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+
+use raft::eraftpb::{Entry, HardState};
+
+use super::disk::{Disk, DiskFile, is_full, replace};
+use super::image::Image;
+use record::Record;
+pub use replay::{LogError, Recovered};
+
+/// A segment that has grown to this length is followed by a new one.
+const SEGMENT: u64 = 4 << 20;
+
+/// Something for the log to keep, as one step of Raft made it.
+#[derive(Debug, Clone, Default)]
+pub struct Persist {
+    /// The step's number: what is told to Raft when it is durable.
+    pub number: u64,
+    /// A snapshot that a leader sent: it replaces everything before.
+    pub image: Option<Image>,
+    /// Term, vote and commit index.
+    pub hard_state: Option<HardState>,
+    /// Entries; they replace those from the first one's index on.
+    pub entries: Vec<Entry>,
+    /// Whether anything but the commit index changed: without it, nothing needs to reach the disk soon.
+    pub sync: bool,
+}
+
+/// The open log. Append-only: nothing in it is read until the next start.
+pub struct Log {
+    disk: Arc<dyn Disk>,
+    /// Oldest first; the last one is being written.
+    segments: VecDeque<Segment>,
+    file: Box<dyn DiskFile>,
+    length: u64,
+    synced: u64,
+    /// The last entry's index.
+    last: u64,
+    hard_state: HardState,
+}
+
+/// A file of the log.
+#[derive(Debug, Clone, Copy)]
+struct Segment {
+    number: u64,
+    /// The highest index of an entry in it (or before it): it may go when that one is not needed any more.
+    last_index: u64,
+}
+
+impl Log {
+    /// Appends all steps and makes them durable with one sync (with none where none is needed).
+    ///
+    /// # Errors
+    /// A full disk leaves the log as it was, to be tried again. After any other error nothing is known
+    /// about the file: the process must end, so that the next start reads what is really there.
+    pub fn append(&mut self, steps: &[Persist]) -> io::Result<()> {
+        let mut buffer = Vec::new();
+        let (mut last, mut highest) = (self.last, self.current().last_index);
+        let mut hard_state = self.hard_state.clone();
+        for step in steps {
+            if let Some(image) = &step.image {
+                save(&*self.disk, image)?;
+                let (index, term) = (image.index, image.term);
+                self.put(&mut buffer, &Record::Image { index, term });
+                last = index;
+                highest = highest.max(index);
+            }
+            // Term and vote before the entries of that term: a torn tail must not leave entries of a term
+            // that the member then knows nothing about.
+            if let Some(new) = &step.hard_state {
+                hard_state = new.clone();
+                if step.sync {
+                    self.put(&mut buffer, &Record::HardState(new.clone()));
+                }
+            }
+            if let Some(entry) = step.entries.last() {
+                last = entry.index;
+                highest = highest.max(last);
+                self.put(&mut buffer, &Record::Entries(step.entries.clone()));
+            }
+        }
+        self.write(&buffer)?;
+        (self.last, self.hard_state) = (last, hard_state);
+        if let Some(segment) = self.segments.back_mut() {
+            segment.last_index = highest;
+        }
+        if self.length >= SEGMENT {
+            self.rotate()?;
+        }
+        Ok(())
+    }
+
+    /// Notes that a snapshot replaced everything before.
+    fn mark(&mut self, image: &Image) -> io::Result<()> {
+        let mut buffer = Vec::new();
+        self.put(&mut buffer, &Record::Image { index: image.index, term: image.term });
+        self.write(&buffer)?;
+        self.last = image.index;
+        if let Some(segment) = self.segments.back_mut() {
+            segment.last_index = segment.last_index.max(image.index);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, buffer: &[u8]) -> io::Result<()> {
+        if buffer.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.file.append(buffer) {
+            if is_full(&error) {
+                self.file.cut(self.length)?;
+            }
+            return Err(error);
+        }
+        self.file.sync()?;
+        self.length += buffer.len() as u64;
+        self.synced = self.length;
+        Ok(())
+    }
+
+    /// Deletes the segments that hold nothing above `index`.
+    ///
+    /// # Errors
+    /// What the system says; nothing is lost then, only room.
+    pub fn forget(&mut self, index: u64) -> io::Result<()> {
+        while self.segments.len() > 1 && self.segments[0].last_index <= index {
+            self.disk.remove(&segment_name(self.segments[0].number))?;
+            self.segments.pop_front();
+        }
+        Ok(())
+    }
+
+    fn current(&self) -> Segment {
+        self.segments.back().copied().unwrap_or(Segment { number: 0, last_index: 0 })
+    }
+
+    fn put(&self, out: &mut Vec<u8>, record: &Record) {
+        record.encode(self.current().number, self.synced, out);
+    }
+
+    /// Goes on in a new segment. Where there is no room for one, the old one grows a little longer.
+    fn rotate(&mut self) -> io::Result<()> {
+        let last = self.current();
+        match start_segment(&*self.disk, last.number + 1, self.last, &self.hard_state) {
+            Ok((file, length)) => {
+                (self.file, self.length, self.synced) = (file, length, length);
+                self.segments.push_back(Segment { number: last.number + 1, last_index: last.last_index });
+                Ok(())
+            }
+            Err(error) if is_full(&error) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Makes a segment. It begins with the last index and the hard state, so that those before it may be deleted.
+fn start_segment(
+    disk: &dyn Disk,
+    number: u64,
+    last: u64,
+    hard_state: &HardState,
+) -> io::Result<(Box<dyn DiskFile>, u64)> {
+    let mut buffer = Vec::new();
+    Record::Start(last).encode(number, 0, &mut buffer);
+    Record::HardState(hard_state.clone()).encode(number, 0, &mut buffer);
+    let mut file = disk.create(&segment_name(number))?;
+    file.append(&buffer)?;
+    file.sync()?;
+    disk.sync_folder()?;
+    Ok((file, buffer.len() as u64))
+}
+
+/// Writes a snapshot and removes those that it replaces.
+pub fn save(disk: &dyn Disk, image: &Image) -> io::Result<()> {
+    replace(disk, &image_name(image.index), &image.encode())?;
+    for name in disk.list()? {
+        if image_index(&name).is_some_and(|index| index < image.index) {
+            disk.remove(&name)?;
+        }
+    }
+    Ok(())
+}
+
+fn segment_name(number: u64) -> String {
+    format!("log-{number:020}")
+}
+
+fn segment_number(name: &str) -> Option<u64> {
+    name.strip_prefix("log-")?.parse().ok()
+}
+
+fn image_name(index: u64) -> String {
+    format!("snapshot-{index:020}")
+}
+
+fn image_index(name: &str) -> Option<u64> {
+    name.strip_prefix("snapshot-")?.parse().ok()
+}

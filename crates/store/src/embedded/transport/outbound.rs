@@ -1,0 +1,138 @@
+//! Connections to peers: connect, say hello, then send what is in the peer's outbox until it breaks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft::eraftpb::{Message, Snapshot};
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+
+use super::{ConnectionError, Event, Peer, Shared, tune};
+use crate::embedded::image::Image;
+use crate::embedded::outbox::{Item, Outbox};
+use crate::embedded::wire::{CHUNK, Frame};
+
+/// A write that a peer does not take for this long ends the connection.
+const STUCK: Duration = Duration::from_secs(2);
+/// Messages that wait are written together up to this many bytes.
+const BATCH: usize = 64 << 10;
+
+/// Keeps a connection to a peer for as long as it runs.
+pub async fn run(shared: Arc<Shared>, peer: Arc<Peer>) {
+    let mut pause = shared.timing.reconnect / 8;
+    let mut was_connected = true;
+    loop {
+        let connected = timeout(shared.timing.connect_timeout, connect(&shared, &peer)).await;
+        let problem = match connected.map_err(ConnectionError::from).flatten() {
+            Ok(stream) => {
+                tracing::debug!(peer = peer.name, "connected");
+                (pause, was_connected) = (shared.timing.reconnect / 8, true);
+                peer.outbox.set_connected(true);
+                send(&shared, &peer, stream).await
+            }
+            Err(problem) => problem,
+        };
+        if was_connected {
+            tracing::info!(peer = peer.name, %problem, "no connection to the peer; trying until there is one");
+            was_connected = false;
+            if peer.outbox.set_connected(false) {
+                (shared.sink)(Event::SnapshotSent(peer.id, false));
+            }
+            (shared.sink)(Event::Unreachable(peer.id));
+        }
+        // An error here only means that the pause was not cut short.
+        let _ = timeout(pause, peer.heard.notified()).await;
+        pause = (pause * 2).min(shared.timing.reconnect);
+    }
+}
+
+type Stream = tokio_rustls::client::TlsStream<TcpStream>;
+
+async fn connect(shared: &Shared, peer: &Peer) -> Result<Stream, ConnectionError> {
+    let stream = TcpStream::connect(peer.address).await?;
+    tune(&stream, shared.timing.silence)?;
+    let name = ServerName::try_from(peer.name.clone())
+        .map_err(|_| ConnectionError::Refused(format!("{} is no host name", peer.name)))?;
+    let mut stream = TlsConnector::from(shared.client_tls.clone()).connect(name, stream).await?;
+    let hello = Frame::Hello { cluster: shared.cluster.clone(), member: shared.name.clone() };
+    stream.write_all(&hello.encode()).await?;
+    stream.flush().await?;
+    Ok(stream)
+}
+
+async fn send(shared: &Shared, peer: &Peer, stream: Stream) -> ConnectionError {
+    let (mut reader, mut writer) = tokio::io::split(stream);
+    let writing = async {
+        loop {
+            let sent = match peer.outbox.next().await {
+                Item::Message(message) => write_messages(&mut writer, &peer.outbox, message).await,
+                Item::Snapshot(message, image) => {
+                    let sent = write_snapshot(&mut writer, &peer.outbox, message, image).await;
+                    (shared.sink)(Event::SnapshotSent(peer.id, sent.is_ok()));
+                    sent
+                }
+            };
+            if let Err(problem) = sent {
+                return problem;
+            }
+        }
+    };
+    // The peer never says anything on this connection, so whatever comes is its end.
+    let mut byte = [0];
+    tokio::select! {
+        problem = writing => problem,
+        read = reader.read(&mut byte) => match read {
+            Ok(_) => ConnectionError::Refused("the peer closed the connection".into()),
+            Err(problem) => problem.into(),
+        },
+    }
+}
+
+async fn write_messages(
+    writer: &mut (impl AsyncWrite + Unpin),
+    outbox: &Outbox,
+    first: Message,
+) -> Result<(), ConnectionError> {
+    let mut bytes = Frame::Message(first).encode();
+    while bytes.len() < BATCH
+        && let Some(message) = outbox.try_message()
+    {
+        bytes.extend(Frame::Message(message).encode());
+    }
+    write(writer, &bytes).await
+}
+
+async fn write_snapshot(
+    writer: &mut (impl AsyncWrite + Unpin),
+    outbox: &Outbox,
+    mut message: Message,
+    image: Image,
+) -> Result<(), ConnectionError> {
+    let encoded = tokio::task::spawn_blocking(move || Bytes::from(image.encode()));
+    let encoded = encoded.await.map_err(|problem| ConnectionError::Refused(problem.to_string()))?;
+    let metadata = message.mut_snapshot().take_metadata();
+    message.set_snapshot(Snapshot { metadata: Some(metadata).into(), ..Snapshot::default() });
+    let start = Frame::SnapshotStart { message, length: encoded.len() as u64 };
+    write(writer, &start.encode()).await?;
+    for place in (0..encoded.len()).step_by(CHUNK) {
+        while let Some(message) = outbox.try_message() {
+            write_messages(writer, outbox, message).await?;
+        }
+        let chunk = encoded.slice(place..encoded.len().min(place + CHUNK));
+        write(writer, &Frame::SnapshotChunk(chunk).encode()).await?;
+    }
+    Ok(())
+}
+
+async fn write(writer: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> Result<(), ConnectionError> {
+    timeout(STUCK, async {
+        writer.write_all(bytes).await?;
+        writer.flush().await
+    })
+    .await??;
+    Ok(())
+}

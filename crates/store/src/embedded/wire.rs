@@ -1,0 +1,265 @@
+//! What members say to each other, as frames: length, kind, content. Raft's messages in an encoding of our
+//! own, so that the protobuf under `raft` never parses bytes from outside.
+
+use bytes::Bytes;
+use raft::eraftpb::{Entry, Message, MessageType};
+
+use super::codec::{Decoder, Malformed, put_bytes, put_number, put_signed};
+
+/// The largest frame that is read: one append message with the largest request in it.
+pub const FRAME_LIMIT: usize = 16 << 20;
+/// How much of a snapshot goes into one frame, so that heartbeats never wait long behind it.
+pub const CHUNK: usize = 256 << 10;
+/// The largest snapshot that is taken from a peer.
+pub const SNAPSHOT_LIMIT: u64 = 4 << 30;
+/// What a frame begins with: its length (4 bytes, least significant first).
+pub const HEADER: usize = 4;
+
+const VERSION: u8 = 1;
+
+/// One frame.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Frame {
+    /// The first on every connection: who speaks, and of which cluster it is.
+    Hello {
+        /// The cluster.
+        cluster: String,
+        /// The member.
+        member: String,
+    },
+    /// A message of Raft.
+    Message(Message),
+    /// A snapshot follows in pieces; the message is Raft's without the snapshot's content.
+    SnapshotStart {
+        /// Raft's message.
+        message: Message,
+        /// How many bytes follow.
+        length: u64,
+    },
+    /// The next piece of the snapshot.
+    SnapshotChunk(Bytes),
+}
+
+impl Frame {
+    /// As bytes, length included.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![0; HEADER];
+        match self {
+            Frame::Hello { cluster, member } => {
+                out.push(0);
+                out.push(VERSION);
+                put_bytes(&mut out, cluster.as_bytes());
+                put_bytes(&mut out, member.as_bytes());
+            }
+            Frame::Message(message) => {
+                out.push(1);
+                put_message(&mut out, message);
+            }
+            Frame::SnapshotStart { message, length } => {
+                out.push(2);
+                put_number(&mut out, *length);
+                put_message(&mut out, message);
+            }
+            Frame::SnapshotChunk(bytes) => {
+                out.push(3);
+                out.extend_from_slice(bytes);
+            }
+        }
+        let length = (out.len() - HEADER) as u32;
+        out[..HEADER].copy_from_slice(&length.to_le_bytes());
+        out
+    }
+
+    /// From a frame's bytes after the length.
+    pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
+        let mut d = Decoder(bytes);
+        let frame = match d.byte()? {
+            0 => {
+                if d.byte()? != VERSION {
+                    return Err(Malformed("the peer speaks another version of the protocol"));
+                }
+                Frame::Hello { cluster: d.text()?, member: d.text()? }
+            }
+            1 => Frame::Message(message(&mut d)?),
+            2 => {
+                let length = d.number()?;
+                Frame::SnapshotStart { length, message: message(&mut d)? }
+            }
+            3 => return Ok(Frame::SnapshotChunk(d.0)),
+            _ => return Err(Malformed("there is no such frame")),
+        };
+        d.end()?;
+        Ok(frame)
+    }
+}
+
+/// The kinds of message that members send each other; all others are for use within one member.
+const KINDS: [MessageType; 13] = [
+    MessageType::MsgPropose,
+    MessageType::MsgAppend,
+    MessageType::MsgAppendResponse,
+    MessageType::MsgRequestVote,
+    MessageType::MsgRequestVoteResponse,
+    MessageType::MsgSnapshot,
+    MessageType::MsgHeartbeat,
+    MessageType::MsgHeartbeatResponse,
+    MessageType::MsgTimeoutNow,
+    MessageType::MsgReadIndex,
+    MessageType::MsgReadIndexResp,
+    MessageType::MsgRequestPreVote,
+    MessageType::MsgRequestPreVoteResponse,
+];
+
+fn put_message(out: &mut Vec<u8>, m: &Message) {
+    out.push(KINDS.iter().position(|kind| *kind == m.get_msg_type()).unwrap_or(KINDS.len()) as u8);
+    let numbers = [
+        m.to,
+        m.from,
+        m.term,
+        m.log_term,
+        m.index,
+        m.commit,
+        m.commit_term,
+        m.request_snapshot,
+        m.reject_hint,
+        m.deprecated_priority,
+    ];
+    for number in numbers {
+        put_number(out, number);
+    }
+    put_signed(out, m.priority);
+    out.push(u8::from(m.reject));
+    put_bytes(out, &m.context);
+    put_number(out, m.entries.len() as u64);
+    for entry in m.entries.iter() {
+        put_entry(out, entry);
+    }
+    let metadata = m.get_snapshot().get_metadata();
+    put_number(out, metadata.index);
+    put_number(out, metadata.term);
+    let voters = &metadata.get_conf_state().voters;
+    put_number(out, voters.len() as u64);
+    for voter in voters {
+        put_number(out, *voter);
+    }
+}
+
+fn message(d: &mut Decoder) -> Result<Message, Malformed> {
+    let mut m = Message::default();
+    let kind = KINDS.get(usize::from(d.byte()?)).ok_or(Malformed("there is no such message"))?;
+    m.set_msg_type(*kind);
+    m.to = d.number()?;
+    m.from = d.number()?;
+    m.term = d.number()?;
+    m.log_term = d.number()?;
+    m.index = d.number()?;
+    m.commit = d.number()?;
+    m.commit_term = d.number()?;
+    m.request_snapshot = d.number()?;
+    m.reject_hint = d.number()?;
+    m.deprecated_priority = d.number()?;
+    m.priority = d.signed()?;
+    m.reject = d.truth()?;
+    m.context = d.shared()?;
+    m.set_entries(d.list(entry)?.into());
+    let (index, term) = (d.number()?, d.number()?);
+    let voters = d.list(Decoder::number)?;
+    if index != 0 {
+        let metadata = m.mut_snapshot().mut_metadata();
+        metadata.index = index;
+        metadata.term = term;
+        metadata.mut_conf_state().voters = voters;
+    }
+    Ok(m)
+}
+
+/// Appends an entry. All are of the normal kind: what the members are is not changed through the log.
+pub fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
+    put_number(out, entry.term);
+    put_number(out, entry.index);
+    put_bytes(out, &entry.context);
+    put_bytes(out, &entry.data);
+}
+
+/// Reads an entry; its content shares memory with the input.
+pub fn entry(d: &mut Decoder) -> Result<Entry, Malformed> {
+    let mut entry = Entry::default();
+    entry.term = d.number()?;
+    entry.index = d.number()?;
+    entry.context = d.shared()?;
+    entry.data = d.shared()?;
+    Ok(entry)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    prop_compose! {
+        fn entries()(term: u64, index: u64, data: Vec<u8>, context: Vec<u8>) -> Entry {
+            let mut entry = Entry::default();
+            (entry.term, entry.index) = (term, index);
+            (entry.data, entry.context) = (data.into(), context.into());
+            entry
+        }
+    }
+
+    prop_compose! {
+        fn messages()(
+            kind in 0..KINDS.len(),
+            n in proptest::array::uniform12(any::<u64>()),
+            priority: i64,
+            reject: bool,
+            context: Vec<u8>,
+            entries in proptest::collection::vec(entries(), 0..4),
+            voters: Vec<u64>,
+        ) -> Message {
+            let mut m = Message::default();
+            m.set_msg_type(KINDS[kind]);
+            [m.to, m.from, m.term, m.log_term, m.index, m.commit, m.commit_term, ..] = n;
+            [m.request_snapshot, m.reject_hint, m.deprecated_priority, ..] = [n[7], n[8], n[9]];
+            (m.priority, m.reject, m.context) = (priority, reject, context.into());
+            m.set_entries(entries.into());
+            if n[10] != 0 {
+                let metadata = m.mut_snapshot().mut_metadata();
+                (metadata.index, metadata.term) = (n[10], n[11]);
+                metadata.mut_conf_state().voters = voters;
+            }
+            m
+        }
+    }
+
+    fn frames() -> impl Strategy<Value = Frame> {
+        prop_oneof![
+            (".*", ".*").prop_map(|(cluster, member)| Frame::Hello { cluster, member }),
+            messages().prop_map(Frame::Message),
+            (messages(), any::<u64>()).prop_map(|(message, length)| Frame::SnapshotStart { message, length }),
+            any::<Vec<u8>>().prop_map(|bytes| Frame::SnapshotChunk(bytes.into())),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_frame_survives_its_bytes(frame in frames()) {
+            let bytes = frame.encode();
+            let length = u32::from_le_bytes(bytes[..HEADER].try_into().unwrap());
+            prop_assert_eq!(length as usize, bytes.len() - HEADER);
+            prop_assert_eq!(Frame::decode(Bytes::from(bytes).slice(HEADER..)), Ok(frame));
+        }
+
+        #[test]
+        fn any_bytes_are_a_frame_or_an_error(bytes: Vec<u8>) {
+            let _ = Frame::decode(bytes.into());
+        }
+
+        #[test]
+        fn a_frame_with_a_changed_byte_never_panics(frame in frames(), place: usize, byte: u8) {
+            let mut bytes = frame.encode().split_off(HEADER);
+            let place = place % bytes.len();
+            bytes[place] = byte;
+            let _ = Frame::decode(bytes.into());
+        }
+    }
+}

@@ -1,0 +1,293 @@
+//! Whole members over loopback TLS in one process: elections, crashes, restarts.
+#![allow(clippy::disallowed_methods)] // A test is a driver.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use pki::{Authority, ClientAuth, HostNames};
+use store::{Config, Embedded, Error, KeyRange, StartError, Store, Txn};
+
+const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Cluster {
+    configs: Vec<Config>,
+    members: Vec<Option<Arc<Embedded>>>,
+    _folder: tempfile::TempDir,
+}
+
+fn configs(folder: &Path, members: usize) -> Vec<Config> {
+    let listeners: Vec<TcpListener> =
+        (0..members).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    let names = (1..).map(|n| format!("n{n}"));
+    let peers: BTreeMap<String, SocketAddr> =
+        names.zip(listeners.iter().map(|listener| listener.local_addr().unwrap())).collect();
+    let now = SystemTime::now();
+    let authority = Authority::create("test", now).unwrap();
+    let trust = authority.trust().unwrap();
+    let config = |name: &String| {
+        let host = HostNames {
+            name: name.clone(),
+            address: LOCALHOST,
+            virtual_address: LOCALHOST,
+            first_service_address: LOCALHOST,
+        };
+        let identity = authority.host_identity(&host, now).unwrap();
+        let server = identity.server_config(&trust, ClientAuth::Required, &[]).unwrap();
+        let client = identity.client_config(&trust, &[]).unwrap();
+        let folder = folder.join(name);
+        Config::new(name.clone(), "test", peers.clone(), folder, server, client).unwrap()
+    };
+    peers.keys().map(config).collect()
+}
+
+impl Cluster {
+    async fn start(members: usize) -> Cluster {
+        let folder = tempfile::tempdir().unwrap();
+        let configs = configs(folder.path(), members);
+        let mut cluster = Cluster { members: vec![None; members], configs, _folder: folder };
+        for n in 0..members {
+            cluster.restart(n).await;
+        }
+        cluster
+    }
+
+    async fn restart(&mut self, n: usize) {
+        self.members[n] = Some(Embedded::start(self.configs[n].clone()).await.unwrap());
+    }
+
+    fn crash(&mut self, n: usize) {
+        let member = self.members[n].take().unwrap();
+        drop(Arc::into_inner(member).expect("nobody else holds the member"));
+    }
+
+    fn up(&self) -> impl Iterator<Item = &Arc<Embedded>> {
+        self.members.iter().flatten()
+    }
+
+    async fn leader(&self) -> usize {
+        let leads = |n: usize| self.members[n].as_ref().is_some_and(|m| m.leadership().borrow().is_me);
+        until(|| (0..self.members.len()).find(|n| leads(*n))).await
+    }
+}
+
+async fn until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(value) = condition() {
+            return value;
+        }
+        assert!(start.elapsed() < PATIENCE, "the condition does not come true");
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+}
+
+async fn put(store: &Embedded, key: &str) {
+    store.txn(Txn::put(key.to_owned(), "value")).await.unwrap();
+}
+
+fn keys(store: &Embedded) -> Vec<String> {
+    let all = KeyRange::prefix("");
+    store.snapshot().range(&all).map(|kv| String::from_utf8_lossy(&kv.key).into_owned()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_member_keeps_what_it_acknowledged() {
+    let mut cluster = Cluster::start(1).await;
+    for round in 0..3 {
+        let store = cluster.members[0].clone().unwrap();
+        for n in 0..20 {
+            put(&store, &format!("{round}/{n:02}")).await;
+        }
+        assert_eq!(store.read().await.unwrap().len(), (round + 1) * 20);
+        if round == 1 {
+            store.shutdown().await;
+            assert!(matches!(store.txn(Txn::put("k", "v")).await, Err(Error::Closed)));
+        }
+        drop(store);
+        cluster.crash(0);
+        cluster.restart(0).await;
+    }
+    let store = cluster.members[0].as_ref().unwrap();
+    assert_eq!(store.read().await.unwrap().len(), 60);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn three_members_survive_the_crash_of_any() {
+    let mut cluster = Cluster::start(3).await;
+    let mut acknowledged = Vec::new();
+    for round in 0..4 {
+        let leader = cluster.leader().await;
+        for (n, store) in cluster.up().enumerate() {
+            for i in 0..10 {
+                let key = format!("{round}/{n}/{i}");
+                put(store, &key).await;
+                assert!(store.snapshot().get(key.as_bytes()).is_some(), "the writer sees its own write");
+                acknowledged.push(key);
+            }
+        }
+        // Now the leader (or a follower, every other time) dies while a survivor writes on.
+        let victim = if round % 2 == 0 { leader } else { (leader + 1) % 3 };
+        cluster.crash(victim);
+        let survivor = cluster.up().next().unwrap().clone();
+        let key = format!("{round}/after");
+        put(&survivor, &key).await;
+        acknowledged.push(key);
+        drop(survivor);
+        cluster.restart(victim).await;
+        acknowledged.sort();
+        for store in cluster.up() {
+            store.read().await.unwrap();
+            assert_eq!(keys(store), acknowledged, "round {round}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_was_away_gets_a_snapshot() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut configs = configs(folder.path(), 3);
+    for config in &mut configs {
+        config.limits.snapshot_entries = 50;
+        config.limits.trailing_entries = 5;
+    }
+    let mut cluster = Cluster { members: vec![None; 3], configs, _folder: folder };
+    for n in 0..3 {
+        cluster.restart(n).await;
+    }
+    let away = (cluster.leader().await + 1) % 3;
+    cluster.crash(away);
+    let store = cluster.up().next().unwrap().clone();
+    // Larger than one piece of a snapshot, so that putting the pieces together is put to the test.
+    let value = vec![7u8; 10_000];
+    for n in 0..300 {
+        store.txn(Txn::put(format!("{n:03}"), value.clone())).await.unwrap();
+    }
+    cluster.restart(away).await;
+    let back = cluster.members[away].as_ref().unwrap();
+    assert_eq!(back.read().await.unwrap().len(), 300);
+    put(back, "written by the one who was away").await;
+    let log_files = std::fs::read_dir(&cluster.configs[away].data_dir).unwrap().count();
+    assert!(log_files < 10, "{log_files} files");
+    cluster.crash(away);
+    cluster.restart(away).await;
+    assert_eq!(cluster.members[away].as_ref().unwrap().read().await.unwrap().len(), 301);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_shuts_down_hands_over_first() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let other = cluster.members[(leader + 1) % 3].clone().unwrap();
+    put(&other, "before").await;
+    let start = Instant::now();
+    cluster.members[leader].as_ref().unwrap().shutdown().await;
+    put(&other, "after").await;
+    // Well below an election's timeout plus what a slow machine takes.
+    println!("handed over in {:?}", start.elapsed());
+    assert_eq!(keys(&other), ["after", "before"]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leases_end_and_watches_see_it() {
+    let cluster = Cluster::start(3).await;
+    let leader = cluster.leader().await;
+    let follower = cluster.members[(leader + 1) % 3].as_ref().unwrap();
+    let mut watcher = follower.watch(KeyRange::prefix("/"), 0).unwrap();
+    let lease = follower.grant(1).await.unwrap();
+    let op = store::Op::Put { key: "/leased".into(), value: "v".into(), lease };
+    follower.txn(Txn { success: vec![op], ..Txn::default() }).await.unwrap();
+    follower.keep_alive(lease).await.unwrap();
+    assert!(matches!(follower.keep_alive(lease + 1).await, Err(Error::LeaseNotFound(_))));
+    let (events, _) = watcher.changes().await.unwrap();
+    assert!(matches!(&events[..], [store::Event::Put { .. }]));
+    let (events, state) = watcher.changes().await.unwrap();
+    assert!(matches!(&events[..], [store::Event::Delete { .. }]));
+    assert_eq!(state.leases().count(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn writers_on_all_members_are_serialized() {
+    let cluster = Cluster::start(3).await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for store in cluster.up() {
+        let store = store.clone();
+        tasks.spawn(async move {
+            let mut added = 0;
+            while added < 30 {
+                let state = store.read().await.unwrap();
+                let old = state.get(b"counter");
+                let seen = old.map_or(0, |kv| kv.mod_revision);
+                let value: u64 = old.map_or(0, |kv| std::str::from_utf8(&kv.value).unwrap().parse().unwrap());
+                let condition = store::Condition::ModRevision("counter".into(), store::Compare::Equal, seen);
+                let mut txn = Txn::put("counter", (value + 1).to_string());
+                txn.conditions.push(condition);
+                added += u64::from(store.txn(txn).await.unwrap().succeeded);
+            }
+        });
+    }
+    while let Some(task) = tasks.join_next().await {
+        task.unwrap();
+    }
+    let state = cluster.members[0].as_ref().unwrap().read().await.unwrap();
+    assert_eq!(state.get(b"counter").unwrap().value, "90");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_majority_nothing_is_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut configs = configs(folder.path(), 3);
+    configs[0].timing.request_timeout = Duration::from_millis(300);
+    let alone = Embedded::start(configs.remove(0)).await.unwrap();
+    assert!(matches!(alone.txn(Txn::put("k", "v")).await, Err(Error::Unavailable)));
+    assert!(matches!(alone.read().await, Err(Error::Unavailable)));
+    assert!(!alone.leadership().borrow().is_me);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_changes_and_answers_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut config = configs(folder.path(), 1).remove(0);
+    let store = Embedded::start(config.clone()).await.unwrap();
+    put(&store, "k").await;
+    drop(store);
+    config.limits.disk_reserve = u64::MAX;
+    let store = Embedded::start(config.clone()).await.unwrap();
+    let start = Instant::now();
+    while !matches!(store.txn(Txn::put("x", "v")).await, Err(Error::NoSpace(_))) {
+        assert!(start.elapsed() < PATIENCE);
+    }
+    assert!(store.read().await.unwrap().get(b"k").is_some());
+    drop(store);
+    config.limits.disk_reserve = 0;
+    put(&Embedded::start(config).await.unwrap(), "y").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_folder_of_others_is_refused_in_one_sentence() {
+    let folder = tempfile::tempdir().unwrap();
+    let configs = configs(folder.path(), 3);
+    let store = Embedded::start(configs[0].clone()).await.unwrap();
+    let elsewhere = |config: &Config| Config { listen: "127.0.0.1:0".parse().unwrap(), ..config.clone() };
+    let refused = |config: Config| async { Embedded::start(config).await.unwrap_err() };
+    let own = elsewhere(&configs[0]);
+    assert!(matches!(refused(own.clone()).await, StartError::InUse(_)));
+    assert!(matches!(refused(configs[0].clone()).await, StartError::Listen { .. }));
+    drop(store);
+
+    let other_cluster = Config { cluster_id: "other".into(), ..own.clone() };
+    let error = refused(other_cluster).await;
+    assert!(matches!(error, StartError::Foreign { .. }));
+    println!("{error}");
+    let other_member = Config { name: "n2".into(), ..own.clone() };
+    assert!(matches!(refused(other_member).await, StartError::Foreign { .. }));
+    let mut other_members = own.clone();
+    other_members.peers.remove("n3");
+    assert!(matches!(refused(other_members).await, StartError::Foreign { .. }));
+    let mut unknown = own;
+    unknown.name = "n9".into();
+    assert!(matches!(refused(unknown).await, StartError::Config(_)));
+}
