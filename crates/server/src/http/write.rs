@@ -109,7 +109,11 @@ impl<'a> Writing<'a> {
                 "the name of the object ({given}) does not match the name on the URL ({asked})"
             )));
         }
-        match registry.change(&self.change(), &|_| Ok(object.clone())).await {
+        let change = |_: &Object| match object.resource_version() {
+            "" if demands_version(target.resource) => Err(version_missing(&self.named())),
+            _ => Ok(object.clone()),
+        };
+        match registry.change(&self.change(), &change).await {
             Err(status) if status.code == 404 && creates_on_update(target.resource, &target.subresource) => {
                 let create = Create {
                     who: self.asked.who,
@@ -250,6 +254,20 @@ fn scale_object(value: Option<Value>) -> Result<Object, Status> {
 fn answers_deleted_object(resource: &api::Resource) -> bool {
     matches!((resource.group, resource.plural), ("", "pods" | "services" | "serviceaccounts"))
         || resource.plural == "namespaces" && resource.group.is_empty()
+}
+
+/// The resources that are only replaced in a version that is named: upstream's `AllowUnconditionalUpdate`.
+fn demands_version(resource: &api::Resource) -> bool {
+    matches!(
+        (resource.group, resource.plural),
+        ("coordination.k8s.io", "leases") | ("node.k8s.io", "runtimeclasses")
+    )
+}
+
+fn version_missing(named: &Named<'_>) -> Status {
+    let why = "must be specified for an update";
+    let cause = api::Cause::invalid("metadata.resourceVersion", &json!(0), why);
+    Status::invalid(named.resource.group, named.resource.kind, named.name, vec![cause])
 }
 
 /// The resources that a PUT makes where they are not: upstream's `AllowCreateOnUpdate`.

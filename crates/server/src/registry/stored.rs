@@ -3,28 +3,33 @@
 
 use api::{Object, Resource, Status};
 use bytes::Bytes;
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use store::{KeyValue, Revision};
 
 /// The bytes to store for an object.
 pub(crate) fn encode(object: &Object) -> Result<Bytes, Status> {
-    let mut ordered = Map::with_capacity(object.0.len());
-    for key in ["kind", "apiVersion"] {
-        if let Some(value) = object.0.get(key) {
-            ordered.insert(key.to_owned(), value.clone());
-        }
-    }
     let mut metadata = object.0.get("metadata").cloned().unwrap_or_else(|| Value::Object(Map::new()));
     if let Value::Object(map) = &mut metadata {
         map.shift_remove("resourceVersion");
     }
-    ordered.insert("metadata".to_owned(), metadata);
-    for (key, value) in &object.0 {
-        if !matches!(key.as_str(), "kind" | "apiVersion" | "metadata") {
-            ordered.insert(key.clone(), value.clone());
-        }
+    serde_json::to_vec(&Ordered { object, metadata: &metadata }).map(Bytes::from).map_err(Status::internal)
+}
+
+/// An object in the stored order.
+struct Ordered<'a> {
+    object: &'a Object,
+    metadata: &'a Value,
+}
+
+impl Serialize for Ordered<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let first = ["kind", "apiVersion"].into_iter();
+        let head = first.filter_map(|key| Some((key, self.object.0.get(key)?)));
+        let rest = self.object.0.iter().map(|(key, value)| (key.as_str(), value));
+        let rest = rest.filter(|(key, _)| !matches!(*key, "kind" | "apiVersion" | "metadata"));
+        serializer.collect_map(head.chain([("metadata", self.metadata)]).chain(rest))
     }
-    serde_json::to_vec(&ordered).map(Bytes::from).map_err(Status::internal)
 }
 
 /// The object in a stored value, with its resourceVersion.

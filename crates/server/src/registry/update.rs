@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::create::{ATTEMPTS, fit_namespace, too_busy};
 use super::read::Freshness;
-use super::{Named, Registry, load, stored};
+use super::{Named, Registry, load};
 use crate::admission;
 use crate::http::Identity;
 
@@ -75,13 +75,13 @@ impl Registry {
         }
         let claims = admission::allocate(&self.services, resource, &mut new, Some(&old), &state)?;
 
+        new.set_meta("resourceVersion", old.resource_version());
         if request.dry_run {
-            new.set_meta("resourceVersion", old.resource_version());
             return Ok(Some(new));
         }
         let ends = is_finished(&new);
-        if !ends && stored::encode(&new)? == kv.value {
-            new.set_meta("resourceVersion", old.resource_version());
+        if !ends && new == old {
+            // Nothing to write, if that is still what the object is.
             return Ok((freshness != Freshness::Any).then_some(new));
         }
         let claims = if ends { admission::release(resource, &old) } else { claims };
@@ -99,14 +99,6 @@ fn check_identity(named: &Named<'_>, new: &mut Object, old: &Object) -> Result<(
     if !version.is_empty() && version != old.resource_version() {
         return Err(named.conflict(MODIFIED));
     }
-    if version.is_empty() && demands_version(named) {
-        let cause = api::Cause::invalid(
-            "metadata.resourceVersion",
-            &Value::from(0),
-            "must be specified for an update",
-        );
-        return Err(Status::invalid(named.resource.group, named.resource.kind, named.name, vec![cause]));
-    }
     if !new.uid().is_empty() && new.uid() != old.uid() {
         let why = format!("UID in precondition: {}, UID in object meta: {}", new.uid(), old.uid());
         return Err(named.conflict(&format!("Precondition failed: {why}")));
@@ -121,11 +113,6 @@ fn check_identity(named: &Named<'_>, new: &mut Object, old: &Object) -> Result<(
     }
     fit_namespace(named.resource, named.namespace, new)?;
     Ok(())
-}
-
-/// The resources whose strategy upstream has `AllowUnconditionalUpdate` false.
-fn demands_version(named: &Named<'_>) -> bool {
-    matches!((named.resource.group, named.resource.plural), ("coordination.k8s.io", "leases"))
 }
 
 /// Whether nothing keeps a deleted object any more.

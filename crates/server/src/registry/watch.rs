@@ -62,7 +62,7 @@ impl Registry {
         let selection = options.selection;
         let from = match (freshness, options.initial) {
             (Freshness::AtLeast(revision), None | Some(false)) => {
-                let watcher = self.store.watch(range, revision + 1).map_err(read_failed)?;
+                let watcher = self.store.watch(range, revision.saturating_add(1)).map_err(read_failed)?;
                 return Ok(Watch { selection, initial: VecDeque::new(), watcher });
             }
             (freshness, Some(false)) => {

@@ -1,6 +1,8 @@
 //! The server over a store in memory: against what was recorded from the real one, and for what a recording
 //! can't show.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod compare;
 mod house;
 mod known;
