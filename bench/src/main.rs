@@ -1,2 +1,38 @@
-//! Load generators.
-fn main() {}
+//! Measurements of the whole program, one subcommand a question. Each prints a table to stdout and, with
+//! `--json FILE`, writes its numbers.
+
+mod cluster;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Measures Holdfast")]
+struct Cli {
+    #[command(subcommand)]
+    question: Question,
+}
+
+#[derive(Subcommand)]
+enum Question {
+    /// How fast three hosts are ready, and what they take when idle
+    Cluster(cluster::Args),
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().question {
+        Question::Cluster(args) => cluster::run(&args),
+    }
+}
+
+/// The program, built beside this one.
+fn program() -> anyhow::Result<PathBuf> {
+    let program = std::env::current_exe()?.with_file_name("holdfast");
+    anyhow::ensure!(
+        program.exists(),
+        "{} is not there: build it first with `cargo build --release`",
+        program.display()
+    );
+    Ok(program)
+}

@@ -1,0 +1,169 @@
+//! A cluster of three hosts on this machine: from `up` to three ready nodes, and what an idle host takes.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use serde_json::{Value, json};
+
+/// Arguments of `bench cluster`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// How often to start a cluster
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// How many seconds of idleness to measure in each run
+    #[arg(long, default_value_t = 20)]
+    seconds: u64,
+    /// The kind of network, as for `holdfast up`
+    #[arg(long, default_value = "auto")]
+    net: String,
+    /// Where to write the numbers
+    #[arg(long)]
+    json: Option<PathBuf>,
+}
+
+/// What one run showed.
+struct Run {
+    ready_ms: f64,
+    resident_mb: Vec<f64>,
+    core_percent: Vec<f64>,
+}
+
+/// Runs the measurement and prints it.
+pub fn run(args: &Args) -> anyhow::Result<()> {
+    let program = crate::program()?;
+    let size_mb = std::fs::metadata(&program)?.len() as f64 / 1e6;
+    let mut runs = Vec::new();
+    for n in 1..=args.runs {
+        eprintln!("run {n} of {}", args.runs);
+        runs.push(one_run(&program, args)?);
+    }
+    let figures = [
+        ("up_to_ready_ms", runs.iter().map(|r| r.ready_ms).collect::<Vec<_>>()),
+        ("idle_host_resident_mb", runs.iter().flat_map(|r| r.resident_mb.clone()).collect()),
+        ("idle_host_core_percent", runs.iter().flat_map(|r| r.core_percent.clone()).collect()),
+        ("program_mb", vec![size_mb]),
+    ];
+    println!("{:<24} {:>10} {:>10} {:>10}", "", "min", "median", "max");
+    let mut numbers = serde_json::Map::new();
+    for (name, values) in figures {
+        let figure = spread(values);
+        println!("{name:<24} {:>10.1} {:>10.1} {:>10.1}", figure[0], figure[1], figure[2]);
+        numbers.insert(name.into(), json!({"min": figure[0], "median": figure[1], "max": figure[2]}));
+    }
+    if let Some(path) = &args.json {
+        std::fs::write(path, Value::Object(numbers).to_string())
+            .with_context(|| format!("can't write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn spread(mut values: Vec<f64>) -> [f64; 3] {
+    values.sort_by(f64::total_cmp);
+    let (first, last) = (values.first().copied(), values.last().copied());
+    [first.unwrap_or(f64::NAN), values.get(values.len() / 2).copied().unwrap_or(f64::NAN), last.unwrap_or(f64::NAN)]
+}
+
+/// A cluster in the foreground of a process of its own; ended when dropped.
+struct Up(Child);
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+        let _ = self.0.wait();
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
+fn one_run(program: &Path, args: &Args) -> anyhow::Result<Run> {
+    let dir = tempfile::tempdir()?;
+    let log = File::create(dir.path().join("up.log"))?;
+    let started = Instant::now();
+    let up = Command::new(program)
+        .args(["up", "--port", "0", "--net", &args.net, "--dir"])
+        .arg(dir.path())
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log)
+        .spawn()?;
+    let up = Up(up);
+    let ready_ms = loop {
+        if ready_nodes(program, dir.path()) == 3 {
+            break started.elapsed().as_secs_f64() * 1e3;
+        }
+        if started.elapsed() > Duration::from_secs(60) {
+            bail!("no three ready nodes: {}", std::fs::read_to_string(dir.path().join("up.log"))?);
+        }
+        std::thread::yield_now();
+    };
+    let hosts = hosts_of(up.0.id())?;
+    anyhow::ensure!(hosts.len() == 3, "found {} host processes instead of 3", hosts.len());
+    idle(Duration::from_secs(5));
+    let before = hosts.iter().map(|pid| cpu_seconds(*pid)).collect::<anyhow::Result<Vec<_>>>()?;
+    let measured = Instant::now();
+    idle(Duration::from_secs(args.seconds));
+    let seconds = measured.elapsed().as_secs_f64();
+    let mut core_percent = Vec::new();
+    for (pid, before) in hosts.iter().zip(before) {
+        core_percent.push((cpu_seconds(*pid)? - before) / seconds * 100.0);
+    }
+    let resident_mb = hosts.iter().map(|pid| resident_mb(*pid)).collect::<anyhow::Result<_>>()?;
+    Ok(Run { ready_ms, resident_mb, core_percent })
+}
+
+#[allow(clippy::disallowed_methods, reason = "idleness is what is measured")]
+fn idle(time: Duration) {
+    std::thread::sleep(time);
+}
+
+fn ready_nodes(program: &Path, dir: &Path) -> usize {
+    let output = Command::new(program)
+        .args(["get", "nodes", "--kubeconfig"])
+        .arg(dir.join("kubeconfig"))
+        .stdin(Stdio::null())
+        .output();
+    let text = output.map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&text).lines().filter(|line| line.split_whitespace().nth(1) == Some("Ready")).count()
+}
+
+/// The processes below `ancestor` that are hosts.
+fn hosts_of(ancestor: u32) -> anyhow::Result<Vec<u32>> {
+    let mut hosts = Vec::new();
+    for entry in std::fs::read_dir("/proc")?.filter_map(Result::ok) {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let is_host = command.split(|b| *b == 0).nth(1) == Some(b"host");
+        if is_host && parent(pid) == Some(ancestor) {
+            hosts.push(pid);
+        }
+    }
+    Ok(hosts)
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    stat(pid).ok()?.get(1)?.parse().ok()
+}
+
+/// The fields of `/proc/PID/stat` from the state on: see proc_pid_stat(5).
+fn stat(pid: u32) -> anyhow::Result<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("a stat without a name")?;
+    Ok(fields.split_whitespace().map(str::to_owned).collect())
+}
+
+fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let fields = stat(pid)?;
+    let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).context("a short stat");
+    Ok((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
+}
+
+fn resident_mb(pid: u32) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kb: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kb * 1024.0 / 1e6)
+}

@@ -1,0 +1,248 @@
+//! `holdfast host`: one host. Puts the parts together: store, API, controllers, scheduler, agent, network.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+
+use anyhow::Context;
+use futures::future::BoxFuture;
+use local::{HostConfig, NetConfig};
+use membership::Membership;
+use network::{HostNetwork, Network};
+use node::Agent;
+use pki::{ClientAuth, HeartbeatKey, Identity, Trust};
+use server::Server;
+use store::{Embedded, Store};
+use tokio::net::TcpStream;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{LevelFilter, filter_fn};
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::timeline::{self, Timeline};
+use crate::up::End;
+
+const API: u16 = 6443;
+const STORE: u16 = 2380;
+const HEARTBEATS: u16 = 2381;
+const AGENT: u16 = 10250;
+
+/// Connections that the service proxy carries at once.
+const MOST_CONNECTIONS: usize = 10_000;
+
+/// Arguments of `holdfast host`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The host's configuration
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+}
+
+/// Runs the host until it is told to stop.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let config = HostConfig::load(&args.config)?;
+    log_to(&config)?;
+    put_program_on_path()?;
+    // Two threads carry a host of a small machine; more would cost memory for each.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: HostConfig) -> anyhow::Result<()> {
+    let mut end = End::new()?;
+    tracing::info!(target: timeline::TARGET, what = "host-started");
+    let host = start(config).await?;
+    end.asked().await;
+    host.stop().await;
+    Ok(())
+}
+
+/// All parts of a host, running.
+struct Host {
+    agent: Agent,
+    network: Arc<Network>,
+    server: Arc<Server>,
+    store: Arc<Embedded>,
+    _listening: server::Listening,
+    _membership: Membership,
+}
+
+impl Host {
+    /// Stops in the order in which nobody notices: pods first, leadership before the connections.
+    async fn stop(self) {
+        self.agent.shutdown().await;
+        self.store.shutdown().await;
+        self.network.stop().await;
+        self.server.close();
+    }
+}
+
+async fn start(config: HostConfig) -> anyhow::Result<Host> {
+    let identity = Identity::load(&config.pki_dir, &config.name)?;
+    let trust = Trust::load(&config.pki_dir)?;
+    let heartbeat_key = HeartbeatKey::load(&config.pki_dir)?;
+    let peers = |port: u16| -> BTreeMap<String, SocketAddr> {
+        config.peers.iter().map(|(name, ip)| (name.clone(), SocketAddr::new(*ip, port))).collect()
+    };
+    let here = |port: u16| SocketAddr::new(config.address, port);
+    fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("can't make the folder {}", config.data_dir.display()))?;
+
+    let membership = Membership::start(membership::Options::new(
+        &config.name,
+        here(HEARTBEATS),
+        peers(HEARTBEATS),
+        *heartbeat_key.expose(),
+    ))?;
+    let store = Embedded::start(store::Config::new(
+        &config.name,
+        &config.cluster_id,
+        peers(STORE),
+        config.data_dir.join("store"),
+        identity.server_config(&trust, ClientAuth::Required, &[])?,
+        identity.client_config(&trust, &[])?,
+    )?)
+    .await?;
+
+    let reach = Arc::new(Reach::default());
+    let services: server::ServiceRange = config.service_cidr.parse()?;
+    let server = Server::new(server::Options {
+        store: store.clone(),
+        services,
+        backends: reach.clone(),
+        kubelet_client_tls: identity.client_config(&trust, &[b"http/1.1"])?,
+        limits: server::Limits::default(),
+    });
+    let tls = identity.server_config(&trust, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
+    let api_address = match &config.net {
+        // In a namespace of its own the host answers on every address that it holds, the virtual one included.
+        NetConfig::Netns { .. } => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), API),
+        NetConfig::Loopback { .. } => here(API),
+    };
+    let listening = server
+        .listen(api_address, tls)
+        .with_context(|| format!("can't listen on {api_address}: is another cluster running on this machine?"))?;
+
+    let network = Arc::new(start_network(&config, store.clone(), membership.hosts()).await?);
+    reach.network.set(network.clone()).map_err(|_| anyhow::anyhow!("the network was started twice"))?;
+
+    tokio::spawn(controllers::run(controllers::Options {
+        store: store.clone(),
+        writer: server.writer(),
+        silence: membership.silence(),
+    }));
+    tokio::spawn(scheduler::run(scheduler::Options {
+        store: store.clone(),
+        writer: server.writer(),
+        silence: membership.silence(),
+    }));
+    let agent = Agent::start(node::Options {
+        name: config.name.clone(),
+        address: config.address,
+        pod_cidr: config.pod_cidrs.get(&config.name).cloned().context("the host has no pod network")?,
+        data_dir: config.data_dir.join("node"),
+        store: store.clone(),
+        writer: server.writer(),
+        addresses: reach.clone(),
+        service_host: services.first().into(),
+        service_port: 443,
+        tls: identity.server_config(&trust, ClientAuth::Optional, &[b"http/1.1"])?,
+        listen: here(AGENT),
+    })?;
+    tokio::spawn({
+        let server = server.clone();
+        async move { server.bootstrap().await }
+    });
+    Ok(Host { agent, network, server, store, _listening: listening, _membership: membership })
+}
+
+async fn start_network(
+    config: &HostConfig,
+    store: Arc<dyn Store>,
+    hosts: tokio::sync::watch::Receiver<Arc<membership::Hosts>>,
+) -> anyhow::Result<Network> {
+    let place = |(name, address): (&String, &IpAddr)| -> anyhow::Result<(String, HostNetwork)> {
+        let cidr = config.pod_cidrs.get(name).with_context(|| format!("host {name} has no pod network"))?;
+        Ok((name.clone(), HostNetwork { address: *address, pods: parse_cidr(cidr)? }))
+    };
+    let options = network::Options {
+        name: config.name.clone(),
+        mode: match &config.net {
+            NetConfig::Netns { link } => network::Mode::Namespaces { link: link.clone() },
+            NetConfig::Loopback { switch } => network::Mode::Loopback { switch: *switch },
+        },
+        hosts: config.peers.iter().map(place).collect::<anyhow::Result<_>>()?,
+        services: parse_cidr(&config.service_cidr)?,
+        virtual_address: SocketAddr::new(config.virtual_address, API),
+        most_connections: MOST_CONNECTIONS,
+    };
+    Ok(Network::start(options, store, hosts).await?)
+}
+
+fn parse_cidr(text: &str) -> anyhow::Result<network::Cidr> {
+    text.parse().map_err(anyhow::Error::msg)
+}
+
+/// The network as server and agent see it. They are made before it is: the API must listen when the network
+/// starts, since whoever leads is reachable from then on.
+#[derive(Default)]
+struct Reach {
+    network: OnceLock<Arc<Network>>,
+}
+
+impl Reach {
+    fn network(&self) -> io::Result<&Network> {
+        let starting = || io::Error::new(io::ErrorKind::NotConnected, "the host's network is still starting");
+        self.network.get().map(Arc::as_ref).ok_or_else(starting)
+    }
+}
+
+impl server::Backends for Reach {
+    fn connect<'a>(
+        &'a self,
+        namespace: &'a str,
+        service: &'a str,
+        port: &'a str,
+    ) -> BoxFuture<'a, io::Result<TcpStream>> {
+        Box::pin(async move { self.network()?.connect(namespace, service, port).await })
+    }
+
+    fn is_silent(&self, node: &str) -> bool {
+        self.network.get().is_some_and(|network| network.is_silent(node))
+    }
+}
+
+impl node::PodAddresses for Reach {
+    fn add(&self, address: IpAddr) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move { self.network()?.add_pod_address(address).await.map_err(io::Error::other) })
+    }
+
+    fn remove(&self, address: IpAddr) -> BoxFuture<'_, io::Result<()>> {
+        Box::pin(async move { self.network()?.remove_pod_address(address).await.map_err(io::Error::other) })
+    }
+}
+
+/// Logs for people go to stderr, the timeline to its file.
+fn log_to(config: &HostConfig) -> anyhow::Result<()> {
+    let file = Timeline::open(&config.timeline_file, &config.name)
+        .with_context(|| format!("can't write {}", config.timeline_file.display()))?;
+    let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
+    let people = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false).with_filter(filter);
+    let timeline = file.with_filter(filter_fn(|metadata| metadata.target() == timeline::TARGET));
+    tracing_subscriber::registry().with(people).with(timeline).init();
+    Ok(())
+}
+
+/// Pods run this very program as `holdfast`, wherever it lies.
+fn put_program_on_path() -> anyhow::Result<()> {
+    let program = crate::ground::program()?;
+    let folder = program.parent().context("this program has no folder")?.to_owned();
+    let old = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths([folder].into_iter().chain(std::env::split_paths(&old)))?;
+    // SAFETY: called before the process has a second thread.
+    unsafe { std::env::set_var("PATH", path) };
+    Ok(())
+}

@@ -1,0 +1,222 @@
+//! The cluster on this machine as a drill sees it: hosts with power to cut, and what they tell of themselves.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use drill::{BoxFuture, Happening};
+use local::Cluster;
+use serde_json::Value;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::task::JoinHandle;
+
+/// A running cluster on this machine.
+pub struct LocalSite {
+    hosts: BTreeMap<String, String>,
+    net: String,
+    cluster: tokio::sync::Mutex<Cluster>,
+    seen: Arc<Mutex<Seen>>,
+    reading: JoinHandle<()>,
+}
+
+/// What the hosts' timelines said so far.
+#[derive(Default)]
+struct Seen {
+    /// The newest term that was won, and by whom.
+    leader: Option<(u64, String)>,
+    /// Who took the virtual address last.
+    holder: Option<(SystemTime, String)>,
+    listeners: Vec<UnboundedSender<Happening>>,
+}
+
+impl LocalSite {
+    /// Watches over a cluster that was started.
+    pub fn new(cluster: Cluster) -> Self {
+        let addresses = cluster.folder().addresses();
+        let peers = addresses.peers(cluster.folder().record().nodes);
+        let hosts = peers.iter().map(|(name, ip)| (name.clone(), format!("https://{ip}:6443"))).collect();
+        let files = cluster.hosts().iter().map(|name| cluster.folder().timeline(name)).collect();
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        LocalSite {
+            hosts,
+            net: cluster.folder().record().net.to_string(),
+            reading: tokio::spawn(follow(files, seen.clone())),
+            cluster: tokio::sync::Mutex::new(cluster),
+            seen,
+        }
+    }
+
+    /// Ends the watch and gives the cluster back.
+    pub fn into_cluster(self) -> Cluster {
+        self.reading.abort();
+        self.cluster.into_inner()
+    }
+}
+
+impl drill::Site for LocalSite {
+    fn hosts(&self) -> Vec<String> {
+        self.hosts.keys().cloned().collect()
+    }
+
+    fn net(&self) -> &str {
+        &self.net
+    }
+
+    fn api_address(&self, host: &str) -> Option<String> {
+        self.hosts.get(host).cloned()
+    }
+
+    fn cut<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<SystemTime>> {
+        Box::pin(async move { Ok(self.cluster.lock().await.cut(host).await?.wall) })
+    }
+
+    fn bury<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
+        Box::pin(async move { Ok(self.cluster.lock().await.bury(host).await?) })
+    }
+
+    fn power_on<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<SystemTime>> {
+        Box::pin(async move {
+            let at = now();
+            self.cluster.lock().await.power_on(host).await?;
+            Ok(at)
+        })
+    }
+
+    fn leader<'a>(&'a self) -> BoxFuture<'a, anyhow::Result<Option<String>>> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let leader = seen.leader.as_ref().map(|(_, host)| host);
+        let holder = seen.holder.as_ref().map(|(_, host)| host);
+        let settled = leader.filter(|leader| Some(*leader) == holder).cloned();
+        Box::pin(async move { Ok(settled) })
+    }
+
+    fn timeline(&self) -> UnboundedReceiver<Happening> {
+        let (sender, receiver) = unbounded_channel();
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).listeners.push(sender);
+        receiver
+    }
+}
+
+/// Reads the hosts' timelines along, for as long as it is let.
+async fn follow(files: Vec<PathBuf>, seen: Arc<Mutex<Seen>>) {
+    const BETWEEN: Duration = Duration::from_millis(20);
+    let mut tails: Vec<Tail> = files.into_iter().map(|path| Tail { path, read: 0, rest: Vec::new() }).collect();
+    loop {
+        for tail in &mut tails {
+            for happening in tail.news() {
+                seen.lock().unwrap_or_else(PoisonError::into_inner).note(happening);
+            }
+        }
+        tokio::time::sleep(BETWEEN).await;
+    }
+}
+
+impl Seen {
+    fn note(&mut self, happening: Happening) {
+        let Happening { at, host, what, fields } = &happening;
+        let term: u64 = fields.get("term").and_then(|term| term.parse().ok()).unwrap_or_default();
+        match what.as_str() {
+            "election-won" if self.leader.as_ref().is_none_or(|(newest, _)| term >= *newest) => {
+                self.leader = Some((term, host.clone()));
+            }
+            "vip-moved" if self.holder.as_ref().is_none_or(|(newest, _)| at >= newest) => {
+                self.holder = Some((*at, host.clone()));
+            }
+            _ => {}
+        }
+        self.listeners.retain(|listener| listener.send(happening.clone()).is_ok());
+    }
+}
+
+/// A file that grows by lines.
+struct Tail {
+    path: PathBuf,
+    read: u64,
+    rest: Vec<u8>,
+}
+
+impl Tail {
+    /// What was added since the last look; nothing while the file can't be read.
+    fn news(&mut self) -> Vec<Happening> {
+        let added = self.added().unwrap_or_default();
+        self.rest.extend(added);
+        let Some(end) = self.rest.iter().rposition(|byte| *byte == b'\n') else { return Vec::new() };
+        let lines: Vec<u8> = self.rest.drain(..=end).collect();
+        lines.split(|byte| *byte == b'\n').filter_map(parse).collect()
+    }
+
+    fn added(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut file = File::open(&self.path)?;
+        if file.metadata()?.len() < self.read {
+            self.read = 0;
+            self.rest.clear();
+        }
+        file.seek(SeekFrom::Start(self.read))?;
+        let mut added = Vec::new();
+        self.read += file.read_to_end(&mut added)? as u64;
+        Ok(added)
+    }
+}
+
+fn parse(line: &[u8]) -> Option<Happening> {
+    let Value::Object(mut object) = serde_json::from_slice(line).ok()? else { return None };
+    let mut text = |field: &str| match object.shift_remove(field)? {
+        Value::String(text) => Some(text),
+        other => Some(other.to_string()),
+    };
+    let at = UNIX_EPOCH + Duration::from_micros(text("at_us")?.parse().ok()?);
+    let (host, what) = (text("host")?, text("what")?);
+    let rest: Vec<String> = object.keys().cloned().collect();
+    let mut fields = BTreeMap::new();
+    for field in rest {
+        if let Some(value) = object.get(&field) {
+            let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            fields.insert(field, value);
+        }
+    }
+    Some(Happening { at, host, what, fields })
+}
+
+#[allow(clippy::disallowed_methods, reason = "a drill compares with the times that hosts write down")]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn whole_lines_are_read_as_they_come() {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        let mut tail = Tail { path: file.path().to_owned(), read: 0, rest: Vec::new() };
+        assert!(tail.news().is_empty());
+        write!(file, r#"{{"at_us":1000000,"host":"n1","what":"election-won","term":3}}"#).unwrap();
+        assert!(tail.news().is_empty(), "half a line is none");
+        write!(file, "\nnot json\n{{\"at_us\":2").unwrap();
+        let news = tail.news();
+        assert_eq!((news.len(), news[0].host.as_str(), news[0].fields["term"].as_str()), (1, "n1", "3"));
+        assert_eq!(news[0].at, UNIX_EPOCH + Duration::from_secs(1));
+        writeln!(file, r#"000000,"host":"n2","what":"vip-moved"}}"#).unwrap();
+        assert_eq!(tail.news()[0].what, "vip-moved");
+    }
+
+    #[test]
+    fn the_newest_term_leads() {
+        let mut seen = Seen::default();
+        let won = |host: &str, term: u64| Happening {
+            at: UNIX_EPOCH,
+            host: host.into(),
+            what: "election-won".into(),
+            fields: BTreeMap::from([("term".to_owned(), term.to_string())]),
+        };
+        seen.note(won("n2", 5));
+        seen.note(won("n1", 4));
+        assert_eq!(seen.leader, Some((5, "n2".to_owned())));
+    }
+}

@@ -1,0 +1,134 @@
+//! `holdfast up`: a cluster on this machine, in the foreground.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use local::{Cluster, Options};
+use serde_json::Value;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::ground::{self, Ground, NetChoice};
+
+/// Arguments of `holdfast up`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// How many hosts [default: those the folder has, or 3]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=9))]
+    nodes: Option<u64>,
+    /// Where the cluster keeps its data [default: ~/.local/state/holdfast]
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// The network between the hosts
+    #[arg(long, value_enum, default_value_t = NetChoice::Auto)]
+    net: NetChoice,
+    /// The port of 127.0.0.1 on which the API is reached; 0 takes a free one
+    #[arg(long, default_value_t = 6443)]
+    port: u16,
+}
+
+/// Runs the cluster until it is told to stop.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    local::stand_guard()?;
+    let dir = args.dir.unwrap_or_else(crate::default_dir);
+    let ground = Ground::prepare(&dir, args.nodes.map(|n| n as usize), args.net, Some(args.port))?;
+    ground::runtime()?.block_on(serve(ground))
+}
+
+async fn serve(ground: Ground) -> anyhow::Result<()> {
+    let mut end = End::new()?;
+    let started = now();
+    let addresses = ground.folder.addresses();
+    let nodes = ground.folder.record().nodes;
+    let door = ground.door.context("up was given no port")?;
+    let door = local::forward(door, addresses.api())?;
+    let kubeconfig = ground.folder.write_kubeconfig(&format!("https://{}", door.address()))?;
+    let net = ground.net.kind();
+    eprintln!("{nodes} host{} in {} (--net {net})", if nodes == 1 { "" } else { "s" }, ground.folder.path().display());
+    let options =
+        Options { folder: ground.folder, program: ground::program()?, arguments: vec!["host".into()], net: ground.net };
+    let mut cluster = Cluster::start(options).await?;
+
+    let config = client::Kubeconfig::load(&kubeconfig)?;
+    let asker = client::Client::new(&config.with_server(format!("https://{}", addresses.api())))?;
+    let outcome = tokio::select! {
+        () = end.asked() => Ok(()),
+        outcome = keep_running(&mut cluster) => outcome,
+        () = async {
+            wait_until_ready(&asker, nodes).await;
+            eprintln!("{nodes} of {nodes} nodes are Ready after {:.1} s; Ctrl-C stops the cluster", started.elapsed().as_secs_f64());
+            println!("export KUBECONFIG={}", kubeconfig.display());
+            std::future::pending().await
+        } => Ok(()),
+    };
+    eprintln!("stopping");
+    cluster.stop().await?;
+    outcome
+}
+
+/// Starts hosts again that end by themselves; gives up on one that ends at once, again and again.
+async fn keep_running(cluster: &mut Cluster) -> anyhow::Result<()> {
+    const AT_ONCE: Duration = Duration::from_secs(2);
+    const TRIES: u32 = 3;
+    let mut early_ends = 0;
+    loop {
+        let since = now();
+        let (name, status) = cluster.host_ended().await;
+        let last = cluster.folder().last_log_line(&name).unwrap_or_default();
+        early_ends = if since.elapsed() < AT_ONCE { early_ends + 1 } else { 0 };
+        let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+        anyhow::ensure!(
+            early_ends < TRIES,
+            "host {name} can't run ({how}): {last}; see {}",
+            cluster.folder().log(&name).display()
+        );
+        eprintln!("host {name} ended ({how}): {last}; it is started again");
+        cluster.power_on(&name).await?;
+    }
+}
+
+/// Asks until `nodes` nodes are Ready.
+pub async fn wait_until_ready(client: &client::Client, nodes: usize) {
+    const BETWEEN: Duration = Duration::from_millis(20);
+    let client = client.with_timeout(Duration::from_secs(1));
+    loop {
+        if let Ok(list) = client.get("/api/v1/nodes").await {
+            let items = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
+            if items.iter().filter(|node| is_ready(node)).count() >= nodes {
+                return;
+            }
+        }
+        tokio::time::sleep(BETWEEN).await;
+    }
+}
+
+fn is_ready(node: &Value) -> bool {
+    let conditions = node["status"]["conditions"].as_array();
+    conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
+}
+
+/// The signals that ask a program to end.
+pub struct End {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl End {
+    /// From now on these signals end nothing by themselves.
+    pub fn new() -> std::io::Result<Self> {
+        Ok(End { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    /// Waits for one of them.
+    pub async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+#[allow(clippy::disallowed_methods, reason = "a launcher says how long things took")]
+fn now() -> Instant {
+    Instant::now()
+}

@@ -1,1 +1,0 @@
-//! Whole clusters on this machine, driven by independent clients.

@@ -1,0 +1,118 @@
+//! The main job, as a user runs it.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+use crate::harness::{HOLDFAST, lock_loopback, namespaces_allowed, text};
+
+#[test]
+fn a_drill_in_namespaces_measures_every_clock_and_leaves_nothing() {
+    if !namespaces_allowed() {
+        eprintln!("skipped: this machine allows no network namespaces");
+        return;
+    }
+    check_drill("netns", &[]);
+}
+
+#[test]
+fn a_drill_on_loopback_measures_every_clock_and_leaves_nothing() {
+    let _lock = lock_loopback();
+    check_drill("loopback", &[]);
+}
+
+/// The user's own workload, with nothing but `runtimeClassName: host` added.
+const TEST_SERVICE: &str = include_str!("test-service.yaml");
+
+#[test]
+fn a_drill_asks_the_users_own_workload() {
+    for program in ["python3", "bash"] {
+        if Command::new(program).arg("--version").output().is_err() {
+            eprintln!("skipped: {program} is not installed");
+            return;
+        }
+    }
+    if !namespaces_allowed() {
+        eprintln!("skipped: this machine allows no network namespaces");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = dir.path().join("test-service.yaml");
+    std::fs::write(&manifest, TEST_SERVICE).unwrap();
+    let report = check_drill("netns", &["--workload", manifest.to_str().unwrap()]);
+    if Command::new("kubectl").arg("version").arg("--client").output().is_ok() {
+        let proxied = &report["runs"][0]["kubectl_proxy"];
+        assert!(proxied["asked"].as_u64() > Some(0), "kubectl proxy was not asked: {proxied}");
+    } else {
+        eprintln!("skipped asking through kubectl proxy: kubectl is not installed");
+    }
+}
+
+fn check_drill(net: &str, args: &[&str]) -> Value {
+    let temporary = tempfile::tempdir().unwrap();
+    let json = temporary.path().join("report.json");
+    let output = Command::new(HOLDFAST)
+        .args(["drill", "--net", net, "--seed", "1", "--json"])
+        .arg(&json)
+        .args(args)
+        .env("TMPDIR", temporary.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!(report["cluster"]["net"], net);
+    assert_eq!(report["cluster"]["nodes"], 3);
+    let run = &report["runs"][0];
+    assert_eq!(run["fault"], "power-off");
+    for role in ["leader", "vip", "worker"] {
+        assert!(run["was"].as_array().unwrap().contains(&role.into()), "{run}");
+    }
+    for clock in ["api", "service"] {
+        assert!(run[clock]["asked"].as_u64() > Some(20), "{clock} was hardly asked: {run}");
+        assert!(run[clock]["outage_ms"].is_u64(), "{clock} never came back: {run}");
+    }
+    assert!(run["replacement"]["answered_ms"].as_u64() > Some(0), "{run}");
+    assert!(run["rejoin"]["ready_ms"].as_u64() > Some(0), "{run}");
+    let happened: Vec<&str> =
+        run["timeline"].as_array().unwrap().iter().filter_map(|line| line["what"].as_str()).collect();
+    for what in [
+        "last-heartbeat",
+        "endpoints-dropped",
+        "election-won",
+        "vip-moved",
+        "node-not-ready",
+        "pod-created",
+        "pod-placed",
+        "pod-started",
+        "pod-ready",
+        "endpoint-added",
+        "store-caught-up",
+        "node-ready",
+    ] {
+        assert!(happened.contains(&what), "{what} is missing in the timeline: {happened:?}");
+    }
+    assert!(report["summary"]["api_outage_ms"]["p50"].is_u64());
+
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(printed.contains("election-won") || printed.contains("election"), "{printed}");
+    leaves_nothing(temporary.path(), &json);
+    report
+}
+
+fn leaves_nothing(temporary: &Path, json: &Path) {
+    let left: Vec<_> = std::fs::read_dir(temporary)
+        .unwrap()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path != json && path.extension().is_none_or(|e| e != "yaml"))
+        .collect();
+    assert!(left.is_empty(), "files are left: {left:?}");
+    let marker = temporary.to_str().unwrap();
+    for process in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+        let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+        let command = String::from_utf8_lossy(&command);
+        assert!(!command.contains(marker), "a process is left: {command}");
+    }
+}

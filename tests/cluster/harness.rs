@@ -1,0 +1,165 @@
+//! Starts clusters with `holdfast up` and waits for conditions.
+
+use std::fs::File;
+use std::future::Future;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::core::v1::Node;
+use kube::api::ListParams;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+
+/// The program under test.
+pub const HOLDFAST: &str = env!("CARGO_BIN_EXE_holdfast");
+
+/// How long a condition may take before the test gives up on it: generous, for busy machines.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A cluster in the foreground of a process of its own; ended when dropped.
+pub struct Cluster {
+    up: Child,
+    dir: PathBuf,
+    _temporary: Option<tempfile::TempDir>,
+    _loopback: Option<File>,
+}
+
+impl Cluster {
+    /// Three hosts in the kind of network that this machine allows.
+    pub async fn up() -> Cluster {
+        Cluster::with(3, "auto").await
+    }
+
+    /// `nodes` hosts in the network `net`, all of them ready.
+    pub async fn with(nodes: usize, net: &str) -> Cluster {
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path().to_owned();
+        let mut cluster = Cluster::start(&dir, nodes, net);
+        cluster._temporary = Some(temporary);
+        cluster.wait_until_ready(nodes).await;
+        cluster
+    }
+
+    /// Starts (again) the cluster whose folder is `dir`.
+    pub fn start(dir: &Path, nodes: usize, net: &str) -> Cluster {
+        // On loopback all clusters of a machine share its addresses: one at a time.
+        let loopback = (net != "netns" && !namespaces_allowed()).then(lock_loopback);
+        let log = File::create(dir.join("up.log")).unwrap();
+        let mut command = Command::new(HOLDFAST);
+        command.args(["up", "--port", "0", "--net", net, "--nodes", &nodes.to_string(), "--dir"]).arg(dir);
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
+        let up = command.spawn().unwrap();
+        Cluster { up, dir: dir.to_owned(), _temporary: None, _loopback: loopback }
+    }
+
+    /// Waits until all hosts are ready.
+    pub async fn wait_until_ready(&mut self, nodes: usize) {
+        wait_for("the kubeconfig", || async { self.kubeconfig().exists().then_some(()) }).await;
+        wait_for(&format!("{nodes} ready nodes; {}", self.log()), || async {
+            let list = Api::<Node>::all(self.client().await?).list(&ListParams::default()).await.ok()?;
+            (list.items.iter().filter(|node| is_ready(node)).count() == nodes).then_some(())
+        })
+        .await;
+    }
+
+    /// A client with the administrator's certificate.
+    pub async fn client(&self) -> Option<Client> {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).ok()?;
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.ok()?;
+        Client::try_from(config).ok()
+    }
+
+    /// The path of the kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.dir.join("kubeconfig")
+    }
+
+    /// The cluster's folder.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// What `up` printed.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.dir.join("up.log")).unwrap_or_default()
+    }
+
+    /// Runs the thin client against the cluster.
+    pub fn holdfast(&self, args: &[&str]) -> Output {
+        self.run(HOLDFAST, args)
+    }
+
+    /// Runs `program` with the cluster's kubeconfig.
+    pub fn run(&self, program: &str, args: &[&str]) -> Output {
+        Command::new(program)
+            .args(args)
+            .env("KUBECONFIG", self.kubeconfig())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap_or_else(|error| panic!("can't run {program}: {error}"))
+    }
+
+    /// Sends `signal` to `up` and waits for its end.
+    pub fn signal(mut self, signal: i32) -> Option<i32> {
+        // SAFETY: kill has no memory effects; the process is our own child and not yet waited for.
+        unsafe { libc::kill(self.up.id() as i32, signal) };
+        let status = self.up.wait().unwrap();
+        status.code()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // SAFETY: as above.
+        unsafe { libc::kill(self.up.id() as i32, libc::SIGTERM) };
+        let end = Instant::now() + Duration::from_secs(10);
+        while Instant::now() < end {
+            if matches!(self.up.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::yield_now();
+        }
+        let _ = self.up.kill();
+        let _ = self.up.wait();
+    }
+}
+
+/// Whether a node's Ready condition is True.
+pub fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
+/// Asks until the answer is there.
+///
+/// # Panics
+/// After [`PATIENCE`].
+pub async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(Instant::now() < end, "waited {PATIENCE:?} for {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// Whether hosts can have network namespaces on this machine.
+pub fn namespaces_allowed() -> bool {
+    Command::new("unshare").args(["-Urn", "true"]).output().is_ok_and(|out| out.status.success())
+}
+
+/// Held by whoever runs a cluster on the machine's loopback addresses.
+pub fn lock_loopback() -> File {
+    let file = File::create(std::env::temp_dir().join("holdfast-loopback.lock")).unwrap();
+    file.lock().unwrap();
+    file
+}
+
+/// What a program printed, for a message.
+pub fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}

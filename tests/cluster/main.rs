@@ -1,0 +1,9 @@
+//! Whole clusters on this machine, driven by clients that share no code with Holdfast: `kube` everywhere,
+//! `kubectl` where it is installed.
+
+mod api;
+mod bad_input;
+mod durability;
+mod drill;
+mod harness;
+mod kubectl;
