@@ -1,0 +1,120 @@
+//! A host's network in a network namespace of the test's own: what netlink, proxy and leadership do together.
+
+#![allow(clippy::unwrap_used)] // A test's functions may fail the test.
+
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use network::{HostNetwork, Mode, Network, Options, listen_before_held};
+use nix::sched::{CloneFlags, unshare};
+use rtnetlink::{Handle, LinkUnspec, LinkVeth};
+use serde_json::json;
+use store::{Memory, Store, Txn};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// Long enough for any machine; nothing waits for it unless something is wrong.
+const SOON: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_host_serves_services_and_holds_the_virtual_address_while_it_leads() {
+    let thread = std::thread::spawn(|| {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(serve_and_hold());
+        nix::Result::Ok(())
+    });
+    match thread.join() {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => eprintln!("skipped: no network namespace ({error})"),
+        Err(panic) => std::panic::resume_unwind(panic),
+    }
+}
+
+/// `eth0` with 10.73.0.1/24 and the virtual address, as if a former life had left it there.
+async fn link() {
+    let (connection, handle, _) = rtnetlink::new_connection().unwrap();
+    tokio::spawn(connection);
+    handle.link().add(LinkVeth::new("eth0", "far").build()).execute().await.unwrap();
+    let near = index(&handle, "eth0").await;
+    for link in [near, index(&handle, "far").await] {
+        handle.link().set(LinkUnspec::new_with_index(link).up().build()).execute().await.unwrap();
+    }
+    for (address, prefix) in [([10, 73, 0, 1], 24), ([10, 73, 0, 100], 32)] {
+        handle.address().add(near, address.into(), prefix).execute().await.unwrap();
+    }
+}
+
+async fn index(handle: &Handle, name: &str) -> u32 {
+    let mut links = std::pin::pin!(handle.link().get().match_name(name.to_owned()).execute());
+    let link = futures::StreamExt::next(&mut links).await;
+    link.unwrap().unwrap().header.index
+}
+
+async fn serve_and_hold() {
+    link().await;
+    let host = |n: u8| HostNetwork {
+        address: [10, 73, 0, n].into(),
+        pods: format!("10.244.{n}.0/24").parse().unwrap(),
+    };
+    let virtual_address: SocketAddr = "10.73.0.100:6443".parse().unwrap();
+    let options = Options {
+        name: "n1".into(),
+        mode: Mode::Namespaces { link: "eth0".into() },
+        hosts: BTreeMap::from([("n1".to_owned(), host(1)), ("n2".to_owned(), host(2))]),
+        services: "10.96.0.0/16".parse().unwrap(),
+        virtual_address,
+        most_connections: 64,
+    };
+    let api = TcpListener::from_std(listen_before_held(virtual_address).unwrap()).unwrap();
+    let store = Arc::new(Memory::default());
+    let hosts = watch::Sender::new(Arc::new(membership::Hosts::default()));
+    let network = Network::start(options, store.clone(), hosts.subscribe()).await.unwrap();
+
+    let (connected, accepted) =
+        tokio::join!(timeout(SOON, TcpStream::connect(virtual_address)), api.accept());
+    assert!(connected.unwrap().is_ok() && accepted.is_ok());
+
+    // The pod on the other host doesn't answer: nobody is at 10.73.0.2.
+    let pod = TcpListener::bind("10.244.1.7:8080").await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = pod.accept().await {
+            stream.write_all(b"p1").await.unwrap();
+        }
+    });
+    let metadata =
+        json!({"name": "web", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}});
+    let spec = json!({"clusterIP": "10.96.0.5", "ports": [{"port": 80, "nodePort": 30080}]});
+    let endpoints = json!([
+        {"addresses": ["10.244.2.7"], "nodeName": "n2"}, {"addresses": ["10.244.1.7"], "nodeName": "n1"}]);
+    let slice = json!({"metadata": metadata, "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": endpoints});
+    for (group, plural, object) in [
+        ("discovery.k8s.io", "endpointslices", slice),
+        ("", "services", json!({"metadata": metadata, "spec": spec})),
+    ] {
+        let key = objects::key(group, plural, "default", "web");
+        store.txn(Txn::put(key, object.to_string())).await.unwrap();
+    }
+    for address in ["10.96.0.5:80", "10.73.0.1:30080", "10.96.0.5:80", "10.73.0.1:30080"] {
+        let mut answer = String::new();
+        let ask = async {
+            let mut stream = loop {
+                // Until the listener is there.
+                match TcpStream::connect(address).await {
+                    Ok(stream) => break stream,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            };
+            stream.read_to_string(&mut answer).await
+        };
+        timeout(SOON, ask).await.expect(address).unwrap();
+        assert_eq!(answer, "p1", "{address}");
+    }
+
+    timeout(SOON, network.stop()).await.unwrap();
+    assert!(StdListener::bind("10.73.0.100:1").is_err(), "given up at the end");
+}
