@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use serde_json::json;
 use support::{TestHost, condition, is_alive, is_ready, main_status};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_registers_and_runs_a_pod() {
     let mut host = TestHost::start();
-    let uid = host.pod("a", json!({"command": ["sh", "-c", "echo $$ $(NAME) > pid; exec sleep 1000"],
+    let uid = host.pod("a", json!({"command": ["sh", "-c", "echo $$$$ $(NAME) > pid; exec sleep 1000"],
         "env": [{"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}), json!({}));
     let pod = host.until("a", "ready", is_ready).await;
     let status = &pod["status"];
@@ -46,7 +46,7 @@ async fn a_host_registers_and_runs_a_pod() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_agent_leaves_no_process() {
     let mut host = TestHost::start();
-    let uid = host.pod("a", json!({"command": ["sh", "-c", "echo $$ > pid; exec sleep 1000"]}), json!({}));
+    let uid = host.pod("a", json!({"command": ["sh", "-c", "echo $$$$ > pid; exec sleep 1000"]}), json!({}));
     let pid = host.until_file(&host.work(&uid).join("pid"), |text| text.ends_with('\n')).await;
     drop(host.agent.take());
     while is_alive(&pid) {
@@ -79,7 +79,7 @@ async fn init_containers_run_in_order_and_a_job_succeeds() {
         "restartPolicy": "Never",
         "initContainers": [init("one", "echo 1 >> order"), init("two", "echo 2 >> order")],
     });
-    let uid = host.pod("a", json!({"command": ["sh", "-c", "echo 3 >> order; kill -0 $$"]}), spec);
+    let uid = host.pod("a", json!({"command": ["sh", "-c", "echo 3 >> order; kill -0 $$$$"]}), spec);
     let pod = host.until("a", "done", |pod| pod["status"]["phase"] == "Succeeded").await;
     assert_eq!(std::fs::read_to_string(host.work(&uid).join("order")).unwrap(), "1\n2\n3\n");
     assert_eq!(main_status(&pod)["state"]["terminated"]["reason"], "Completed");
@@ -110,6 +110,7 @@ async fn a_pod_is_ready_once_its_server_answers() {
     let serve = |answer: &'static str, listener: tokio::net::TcpListener| {
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
+                let _ = stream.read(&mut [0; 4096]).await;
                 let _ = stream.write_all(answer.as_bytes()).await;
                 let _ = stream.shutdown().await;
             }
@@ -142,8 +143,8 @@ async fn a_sick_container_is_killed_and_started_again() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deleted_pod_ends_in_order() {
     let mut host = TestHost::start();
-    let kind = "trap 'echo term >> end; exit 0' TERM; echo $$ > pid; while :; do sleep 0.05; done";
-    let rude = "trap '' TERM; echo $$ > pid; while :; do sleep 0.05; done";
+    let kind = "trap 'echo term >> end; exit 0' TERM; echo $$$$ > pid; while :; do sleep 0.05; done";
+    let rude = "trap '' TERM; echo $$$$ > pid; while :; do sleep 0.05; done";
     let hook = json!({"preStop": {"exec": {"command": ["sh", "-c", "echo hook >> end; cat pid >> hooked"]}}});
     let end = host.folder.path().join("end");
     let share = json!({"volumes": [{"name": "out", "hostPath": {"path": host.folder.path()}}]});
@@ -176,7 +177,7 @@ async fn a_deleted_pod_ends_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_without_its_object_is_killed() {
     let mut host = TestHost::start();
-    let uid = host.pod("a", json!({"command": ["sh", "-c", "trap '' TERM; echo $$ > pid; sleep 1000"]}), json!({}));
+    let uid = host.pod("a", json!({"command": ["sh", "-c", "trap '' TERM; echo $$$$ > pid; sleep 1000"]}), json!({}));
     let pid = host.until_file(&host.work(&uid).join("pid"), |text| text.ends_with('\n')).await;
     let key = store::KeyRange::key(objects::key("", "pods", "default", "a"));
     let delete = store::Txn { success: vec![store::Op::Delete(key)], ..store::Txn::default() };
@@ -215,7 +216,7 @@ async fn a_store_without_quorum_does_not_hold_pods_up() {
     host.pod("a", json!({"command": ["sleep", "1000"]}), json!({}));
     host.until("a", "ready", is_ready).await;
     *host.writer.broken.lock().unwrap() = true;
-    let uid = host.pod("b", json!({"command": ["sh", "-c", "echo $$ > pid; exec sleep 1000"]}), json!({}));
+    let uid = host.pod("b", json!({"command": ["sh", "-c", "echo $$$$ > pid; exec sleep 1000"]}), json!({}));
     host.until_file(&host.work(&uid).join("pid"), |text| text.ends_with('\n')).await;
     *host.writer.broken.lock().unwrap() = false;
     host.until("b", "told later", is_ready).await;

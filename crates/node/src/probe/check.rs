@@ -142,14 +142,14 @@ async fn ask(
 ) -> Result<(), String> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-    let answer = sender.send_request(request);
-    let status = tokio::select! {
-        answer = answer => answer.map_err(|e| e.to_string())?.status(),
-        ended = connection => return Err(match ended {
-            Ok(()) => "the connection was closed without an answer".into(),
-            Err(error) => error.to_string(),
-        }),
+    let mut answer = std::pin::pin!(sender.send_request(request));
+    let answered = tokio::select! {
+        biased;
+        answered = &mut answer => answered,
+        // The connection may end in the same moment as the answer arrives: then the answer counts.
+        _ = connection => answer.await,
     };
+    let status = answered.map_err(|e| e.to_string())?.status();
     if (200..400).contains(&status.as_u16()) {
         return Ok(());
     }

@@ -1,0 +1,262 @@
+//! Environment, volumes, host names, and the agent's own API.
+
+mod support;
+
+
+use http_body_util::{BodyExt, Empty};
+use hyper_util::rt::TokioIo;
+use serde_json::json;
+use support::{TestHost, is_ready, main_status};
+
+fn config_map(host: &TestHost, data: serde_json::Value) {
+    let map = json!({"kind": "ConfigMap", "apiVersion": "v1",
+        "metadata": {"name": "settings", "namespace": "default"}, "data": data});
+    host.writer.put(&map);
+}
+
+/// Whether this machine gives mount namespaces to processes, as the agent would find out.
+fn can_mount() -> bool {
+    let unshare = |args: &[&str]| {
+        let status = std::process::Command::new("unshare").args(args).arg("true").status();
+        status.is_ok_and(|status| status.success())
+    };
+    unshare(&["-m", "-u"]) || unshare(&["-r", "-m", "-u"])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_environment_is_what_the_spec_says() {
+    let mut host = TestHost::start();
+    let service = json!({"kind": "Service", "apiVersion": "v1",
+        "metadata": {"name": "my-db", "namespace": "default"},
+        "spec": {"clusterIP": "127.96.0.9", "ports": [{"port": 5432}]}});
+    host.writer.put(&service);
+    let secret = json!({"kind": "Secret", "apiVersion": "v1",
+        "metadata": {"name": "key", "namespace": "default"}, "data": {"TOKEN": "czNjcmV0"}});
+    host.writer.put(&secret);
+    let field = |path: &str| json!({"fieldRef": {"fieldPath": path}});
+    let container = json!({
+        "command": ["sh", "-c", "env > \"$1\"; exec sleep 1000", "sh"],
+        "args": ["$(HOME)/out-$(FULL)"],
+        "resources": {"limits": {"memory": "64Mi"}},
+        "envFrom": [{"prefix": "S_", "secretRef": {"name": "key"}}],
+        "env": [
+            {"name": "FIRST", "value": "1"},
+            {"name": "FULL", "value": "$(FIRST)-$(UNKNOWN)-$$(FIRST)"},
+            {"name": "LABEL", "valueFrom": field("metadata.labels['app']")},
+            {"name": "POD_IP", "valueFrom": field("status.podIP")},
+            {"name": "NODE", "valueFrom": field("spec.nodeName")},
+            {"name": "SETTING", "valueFrom": {"configMapKeyRef": {"name": "settings", "key": "a"}}},
+            {"name": "ABSENT",
+                "valueFrom": {"configMapKeyRef": {"name": "nope", "key": "a", "optional": true}}},
+            {"name": "MEMORY", "valueFrom": {"resourceFieldRef": {"resource": "limits.memory"}}},
+        ],
+    });
+    let uid = host.pod("a", container, json!({}));
+    let missing = host
+        .until("a", "a missing ConfigMap", |pod| {
+            main_status(pod)["state"]["waiting"]["reason"] == "CreateContainerConfigError"
+        })
+        .await;
+    let message = &main_status(&missing)["state"]["waiting"]["message"];
+    assert_eq!(message, "configmap \"settings\" not found");
+    config_map(&host, json!({"a": "x y"}));
+    let pod = host.until("a", "ready", is_ready).await;
+    assert_eq!(main_status(&pod)["restartCount"], 0);
+    let path = host.work(&uid).join("out-1-$(UNKNOWN)-$(FIRST)");
+    let text = host.until_file(&path, |text| text.contains("MEMORY=")).await;
+    let address = pod["status"]["podIP"].as_str().unwrap();
+    for line in [
+        "FIRST=1",
+        "LABEL=x",
+        &format!("POD_IP={address}"),
+        "NODE=n1",
+        "SETTING=x y",
+        "MEMORY=67108864",
+        "S_TOKEN=s3cret",
+        "HOSTNAME=a",
+        "KUBERNETES_SERVICE_HOST=127.96.0.1",
+        "KUBERNETES_SERVICE_PORT=443",
+        "MY_DB_SERVICE_HOST=127.96.0.9",
+        "MY_DB_SERVICE_PORT=5432",
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line}: {text}");
+    }
+    for absent in ["ABSENT=", "CARGO", "RUST"] {
+        assert!(!text.lines().any(|l| l.starts_with(absent)), "{absent}: {text}");
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn volumes_lie_at_their_mount_paths_and_nowhere_else() {
+    if !can_mount() {
+        eprintln!("skipped: this machine gives no mount namespaces");
+        return;
+    }
+    let mut host = TestHost::start();
+    config_map(&host, json!({"a.conf": "from the map", "b.conf": "b"}));
+    std::fs::write(host.folder.path().join("from-host"), "the host's").unwrap();
+    let command = "{ hostname; cat /etc/holdfast-test/a.conf; echo; cat /holdfast-test/deep/er/b; echo; \
+                   cat /holdfast-host/from-host; echo; touch /data/x && ls /data; ls -d /etc/passwd /usr/bin; \
+                   echo no > /etc/holdfast-test/a.conf || echo read-only; } > report 2>&1; \
+                   echo done >> report; exec sleep 1000";
+    let container = json!({
+        "command": ["sh", "-c", command],
+        "readinessProbe": {"exec": {"command": ["cat", "/etc/holdfast-test/a.conf"]}},
+        "volumeMounts": [
+            {"name": "settings", "mountPath": "/etc/holdfast-test"},
+            {"name": "settings", "mountPath": "/holdfast-test/deep/er/b", "subPath": "b.conf"},
+            {"name": "data", "mountPath": "/data"},
+            {"name": "host", "mountPath": "/holdfast-host", "readOnly": true},
+        ],
+    });
+    let spec = json!({"volumes": [
+        {"name": "settings", "configMap": {"name": "settings"}},
+        {"name": "data", "emptyDir": {}},
+        {"name": "host", "hostPath": {"path": host.folder.path(), "type": "Directory"}},
+    ]});
+    let uid = host.pod("web-0", container, spec);
+    host.until("web-0", "ready by a command beside it", is_ready).await;
+    let report = host.until_file(&host.work(&uid).join("report"), |text| text.ends_with("done\n")).await;
+    for line in
+        ["web-0", "from the map", "b", "the host's", "x", "/etc/passwd", "/usr/bin", "read-only", "done"]
+    {
+        assert!(report.lines().any(|l| l == line), "{line}: {report}");
+    }
+    for path in ["/etc/holdfast-test", "/holdfast-test", "/holdfast-host"] {
+        assert!(!std::path::Path::new(path).exists(), "{path} was made on the host");
+    }
+    host.delete("web-0", 0);
+    host.until_gone("web-0").await;
+    assert!(host.folder.path().join("from-host").exists(), "a hostPath stays");
+    host.shut_down().await;
+}
+
+/// Asks the agent's API; the answer's status and the response to read on.
+async fn ask(
+    host: &TestHost,
+    who: Option<(&str, &str)>,
+    path: &str,
+) -> hyper::Response<hyper::body::Incoming> {
+    let address = host.agent.as_ref().unwrap().listening();
+    let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(host.authority.client(who));
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    let stream = connector.connect(name, stream).await.unwrap();
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    tokio::spawn(connection);
+    let request = hyper::Request::get(path).header("host", "localhost").body(Empty::<bytes::Bytes>::new());
+    sender.send_request(request.unwrap()).await.unwrap()
+}
+
+async fn text(response: hyper::Response<hyper::body::Incoming>) -> String {
+    String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
+}
+
+const ADMIN: Option<(&str, &str)> = Some(("kubernetes-admin", "system:masters"));
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_read_and_followed_by_those_who_may() {
+    let mut host = TestHost::start();
+    let go = host.folder.path().join("go");
+    let command = format!(
+        "echo one; echo two >&2; while ! test -e {}; do sleep 0.02; done; echo three; exit 1",
+        go.display()
+    );
+    host.pod("a", json!({"command": ["sh", "-c", command]}), json!({"restartPolicy": "Never"}));
+    host.until("a", "ready", is_ready).await;
+    let path = "/containerLogs/default/a/main";
+    for (who, code) in [
+        (None, 401),
+        (Some(("joe", "people")), 403),
+        (Some(("joe", "system:nodes")), 403),
+        (Some(("system:node:n2", "system:nodes")), 200),
+        (ADMIN, 200),
+    ] {
+        assert_eq!(ask(&host, who, "/healthz").await.status(), code, "{who:?}");
+    }
+    let mut following = ask(&host, ADMIN, &format!("{path}?follow=true")).await;
+    let mut seen = String::new();
+    while !(seen.contains("one\n") && seen.contains("two\n")) {
+        let frame = following.body_mut().frame().await.unwrap().unwrap();
+        seen.push_str(std::str::from_utf8(frame.data_ref().unwrap()).unwrap());
+    }
+    std::fs::write(&go, "").unwrap();
+    let rest = text(following).await;
+    assert_eq!(rest, "three\n", "and the stream ends with the container");
+
+    host.until("a", "failed", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(text(ask(&host, ADMIN, &format!("{path}?tailLines=1")).await).await, "three\n");
+    let timed = text(ask(&host, ADMIN, &format!("{path}?tailLines=1&timestamps=true")).await).await;
+    assert!(timed.starts_with("20") && timed.ends_with("Z three\n"), "{timed}");
+    for (path, code) in [
+        ("/containerLogs/default/a/other", 400),
+        ("/containerLogs/default/b/main", 404),
+        ("/containerLogs/default/a/main?tailLines=x", 400),
+        ("/containerLogs/default/a/main?previous=true", 400),
+        ("/containerLogs/../../etc/passwd", 404),
+        ("/else", 404),
+    ] {
+        assert_eq!(ask(&host, ADMIN, path).await.status(), code, "{path}");
+    }
+    let pods: serde_json::Value = serde_json::from_str(&text(ask(&host, ADMIN, "/pods").await).await).unwrap();
+    assert_eq!(pods["items"][0]["metadata"]["name"], "a");
+    host.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_previous_life_s_log_stays() {
+    let mut host = TestHost::start();
+    host.pod("a", json!({"command": ["sh", "-c", "echo life; exit 1"]}), json!({}));
+    host.until("a", "restarted", |pod| main_status(pod)["restartCount"] == 1).await;
+    let previous = ask(&host, ADMIN, "/containerLogs/default/a/main?previous=true").await;
+    assert_eq!(text(previous).await, "life\n");
+    host.shut_down().await;
+}
+
+/// Runs this very test without root rights, where it was started with them.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_without_root_runs_pods() {
+    let mut host = TestHost::start();
+    if nix::unistd::geteuid().is_root() {
+        use std::os::unix::process::CommandExt;
+        let me = std::env::current_exe().unwrap();
+        let child = std::process::Command::new(me)
+            .args(["--exact", "an_agent_without_root_runs_pods"])
+            .current_dir("/")
+            .uid(65534)
+            .gid(65534)
+            .output();
+        match child {
+            Ok(output) => {
+                let text = String::from_utf8_lossy(&output.stdout);
+                assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
+            }
+            Err(error) => eprintln!("skipped: the test's program can't be run by another user: {error}"),
+        }
+        host.shut_down().await;
+        return;
+    }
+    config_map(&host, json!({"a": "1"}));
+    let container = json!({
+        "command": ["sh", "-c", "cat \"$HOLDFAST_VOLUME_SETTINGS/a\" > out; id -u >> out; exec sleep 1000"],
+        "readinessProbe": {"exec": {"command": ["test", "-s", "out"]}},
+    });
+    let spec = json!({"volumes": [{"name": "settings", "configMap": {"name": "settings"}}]});
+    let uid = host.pod("a", container, spec);
+    host.until("a", "ready", is_ready).await;
+    let own = nix::unistd::geteuid();
+    host.until_file(&host.work(&uid).join("out"), |text| text == format!("1{own}\n")).await;
+
+    let root = json!({"command": ["id"], "securityContext": {"runAsUser": 0}});
+    host.pod("b", root, json!({}));
+    let pod = host
+        .until("b", "refused", |pod| {
+            main_status(pod)["state"]["waiting"]["reason"] == "CreateContainerConfigError"
+        })
+        .await;
+    let message = main_status(&pod)["state"]["waiting"]["message"].as_str().unwrap();
+    assert!(message.contains("runAsUser 0"), "{message}");
+    host.shut_down().await;
+}
