@@ -65,7 +65,9 @@ async fn connection(stream: TcpStream, acceptor: TlsAcceptor, host: Arc<Host>) {
         async move {
             let answer = match caller {
                 None => plain(StatusCode::UNAUTHORIZED, "Unauthorized"),
-                Some(false) => plain(StatusCode::FORBIDDEN, "Forbidden: only the API's hosts and administrators"),
+                Some(false) => {
+                    plain(StatusCode::FORBIDDEN, "Forbidden: only the API's hosts and administrators")
+                }
                 Some(true) => route(&request, &host),
             };
             Ok::<_, Infallible>(answer)
@@ -118,7 +120,8 @@ fn pods(host: &Host) -> Response<Body> {
     let state = host.store.snapshot();
     let mine = |pod: &Value| pod["spec"]["nodeName"] == *host.name;
     let prefix = KeyRange::prefix(objects::kind_prefix("", "pods"));
-    let all = state.range(&prefix).filter_map(|kv| serde_json::from_slice::<Value>(&objects::stamped(kv)).ok());
+    let all =
+        state.range(&prefix).filter_map(|kv| serde_json::from_slice::<Value>(&objects::stamped(kv)).ok());
     let items: Vec<Value> = all.filter(mine).collect();
     let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
     let mut response = Response::new(body(list.to_string()));
@@ -197,7 +200,8 @@ fn logs(
         }
     }
     let Some(attempt) = attempts.last() else {
-        let why = format!("container {container:?} in pod {pod_name:?} is waiting to start: ContainerCreating");
+        let why =
+            format!("container {container:?} in pod {pod_name:?} is waiting to start: ContainerCreating");
         return Err(why);
     };
     let path = folder.join(format!("{attempt}.log"));

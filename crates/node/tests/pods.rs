@@ -11,8 +11,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 #[tokio::test(flavor = "multi_thread")]
 async fn a_host_registers_and_runs_a_pod() {
     let mut host = TestHost::start();
-    let uid = host.pod("a", json!({"command": ["sh", "-c", "echo $$$$ $(NAME) > pid; exec sleep 1000"],
-        "env": [{"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}), json!({}));
+    let uid = host.pod(
+        "a",
+        json!({"command": ["sh", "-c", "echo $$$$ $(NAME) > pid; exec sleep 1000"],
+        "env": [{"name": "NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}]}),
+        json!({}),
+    );
     let pod = host.until("a", "ready", is_ready).await;
     let status = &pod["status"];
     assert_eq!(status["phase"], "Running");
@@ -177,7 +181,11 @@ async fn a_deleted_pod_ends_in_order() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_without_its_object_is_killed() {
     let mut host = TestHost::start();
-    let uid = host.pod("a", json!({"command": ["sh", "-c", "trap '' TERM; echo $$$$ > pid; sleep 1000"]}), json!({}));
+    let uid = host.pod(
+        "a",
+        json!({"command": ["sh", "-c", "trap '' TERM; echo $$$$ > pid; sleep 1000"]}),
+        json!({}),
+    );
     let pid = host.until_file(&host.work(&uid).join("pid"), |text| text.ends_with('\n')).await;
     let key = store::KeyRange::key(objects::key("", "pods", "default", "a"));
     let delete = store::Txn { success: vec![store::Op::Delete(key)], ..store::Txn::default() };
@@ -247,5 +255,19 @@ async fn what_this_host_can_not_run_says_why() {
         host.delete(name, 30);
         host.until_gone(name).await;
     }
+    host.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_left_its_group_ends_with_its_pod() {
+    let mut host = TestHost::start();
+    let escape = "setsid sh -c 'echo $$$$ > pid; exec sleep 1000' & exec sleep 1000";
+    let hook = json!({"postStart": {"exec": {"command": ["sh", "-c", "echo hooked > hook"]}}});
+    let uid = host.pod("a", json!({"command": ["sh", "-c", escape], "lifecycle": hook}), json!({}));
+    let pid = host.until_file(&host.work(&uid).join("pid"), |text| text.ends_with('\n')).await;
+    host.until_file(&host.work(&uid).join("hook"), |text| text == "hooked\n").await;
+    host.delete("a", 5);
+    host.until_gone("a").await;
+    assert!(!is_alive(&pid));
     host.shut_down().await;
 }

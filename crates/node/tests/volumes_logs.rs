@@ -2,7 +2,6 @@
 
 mod support;
 
-
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
@@ -143,8 +142,7 @@ async fn ask(
     let connector = tokio_rustls::TlsConnector::from(host.authority.client(who));
     let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
     let stream = connector.connect(name, stream).await.unwrap();
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
     tokio::spawn(connection);
     let request = hyper::Request::get(path).header("host", "localhost").body(Empty::<bytes::Bytes>::new());
     sender.send_request(request.unwrap()).await.unwrap()
@@ -200,7 +198,8 @@ async fn logs_are_read_and_followed_by_those_who_may() {
     ] {
         assert_eq!(ask(&host, ADMIN, path).await.status(), code, "{path}");
     }
-    let pods: serde_json::Value = serde_json::from_str(&text(ask(&host, ADMIN, "/pods").await).await).unwrap();
+    let pods: serde_json::Value =
+        serde_json::from_str(&text(ask(&host, ADMIN, "/pods").await).await).unwrap();
     assert_eq!(pods["items"][0]["metadata"]["name"], "a");
     host.shut_down().await;
 }

@@ -26,7 +26,9 @@ impl Isolation {
             Ok(ForkResult::Child) => {
                 let code = match () {
                     () if works(libc::CLONE_NEWNS | libc::CLONE_NEWUTS) => PRIVILEGED,
-                    () if works(libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWUTS) => USER_NAMESPACE,
+                    () if works(libc::CLONE_NEWUSER | libc::CLONE_NEWNS | libc::CLONE_NEWUTS) => {
+                        USER_NAMESPACE
+                    }
                     () => 0,
                 };
                 // SAFETY: ends this child at once.

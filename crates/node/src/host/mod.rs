@@ -3,6 +3,7 @@
 mod environment;
 mod expand;
 mod isolation;
+mod leftovers;
 mod log_file;
 mod log_read;
 mod mounts;
@@ -14,6 +15,7 @@ mod volumes;
 pub(crate) use environment::{Missing, Sources, environment};
 pub(crate) use expand::expand;
 pub(crate) use isolation::Isolation;
+pub(crate) use leftovers::{POD_FOLDER, kill_leftovers};
 pub(crate) use log_file::{LogFile, LogProgress, capture};
 pub(crate) use log_read::{LogCursor, LogOptions, since_cut};
 pub(crate) use mounts::{Bind, plan};

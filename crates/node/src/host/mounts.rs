@@ -238,10 +238,15 @@ impl Step {
                 exists_is_fine(unsafe { libc::symlink(to.as_ptr(), path.as_ptr()) })
             }
             Step::Memory(path) => mount(c"none".as_ptr(), path, c"tmpfs".as_ptr(), 0),
-            Step::Show(source, target) => mount(source.as_ptr(), target, null.cast(), libc::MS_BIND | libc::MS_REC),
-            Step::ReadOnly(path, flags) => {
-                mount(null.cast(), path, null.cast(), libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY | flags)
+            Step::Show(source, target) => {
+                mount(source.as_ptr(), target, null.cast(), libc::MS_BIND | libc::MS_REC)
             }
+            Step::ReadOnly(path, flags) => mount(
+                null.cast(),
+                path,
+                null.cast(),
+                libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY | flags,
+            ),
             // SAFETY: the path is a string that lives through the call.
             Step::Hide(path) => unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) },
             // SAFETY: the strings live through the calls.

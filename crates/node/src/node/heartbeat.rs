@@ -8,8 +8,8 @@ use objects::Writer;
 use serde_json::Value;
 use store::Store;
 
-use super::registration::{Identity, due};
 use super::read_machine;
+use super::registration::{Identity, due};
 use crate::clock::Clock;
 
 const LOOK: Duration = Duration::from_secs(10);

@@ -121,14 +121,22 @@ fn conditions(machine: &Machine, before: &Value, now: Timestamp) -> Value {
     let memory = machine.memory_left_kib < 100 << 10;
     let disk = machine.disk_left_kib < (1 << 20) && machine.disk_left_kib < machine.disk_kib / 20;
     let ours = [
-        ("MemoryPressure", memory, match memory {
-            true => ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
-            false => ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-        }),
-        ("DiskPressure", disk, match disk {
-            true => ("KubeletHasDiskPressure", "kubelet has disk pressure"),
-            false => ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
-        }),
+        (
+            "MemoryPressure",
+            memory,
+            match memory {
+                true => ("KubeletHasInsufficientMemory", "kubelet has insufficient memory available"),
+                false => ("KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+            },
+        ),
+        (
+            "DiskPressure",
+            disk,
+            match disk {
+                true => ("KubeletHasDiskPressure", "kubelet has disk pressure"),
+                false => ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+            },
+        ),
         ("PIDPressure", false, ("KubeletHasSufficientPID", "kubelet has sufficient PID available")),
         ("Ready", true, ("KubeletReady", "kubelet is posting ready status")),
     ];
@@ -155,8 +163,10 @@ fn conditions(machine: &Machine, before: &Value, now: Timestamp) -> Value {
         let mut condition = Map::new();
         condition.insert("type".into(), (*kind).into());
         condition.insert("status".into(), status.into());
-        condition.insert("lastHeartbeatTime".into(), heard.map_or_else(|| rfc3339(now), str::to_owned).into());
-        condition.insert("lastTransitionTime".into(), since.map_or_else(|| rfc3339(now), str::to_owned).into());
+        condition
+            .insert("lastHeartbeatTime".into(), heard.map_or_else(|| rfc3339(now), str::to_owned).into());
+        condition
+            .insert("lastTransitionTime".into(), since.map_or_else(|| rfc3339(now), str::to_owned).into());
         condition.insert("reason".into(), (*reason).into());
         condition.insert("message".into(), (*message).into());
         list.push(Value::Object(condition));

@@ -246,8 +246,11 @@ fn start_if_due(
             if *again > now.elapsed && !*told {
                 *told = true;
                 let name = pod.metadata.name.as_deref().unwrap_or_default();
-                let message =
-                    format!("Back-off restarting failed container {} in pod {name}_{}", spec.name, under(pod));
+                let message = format!(
+                    "Back-off restarting failed container {} in pod {name}_{}",
+                    spec.name,
+                    under(pod)
+                );
                 decision.event(true, "BackOff", message, Some(&spec.name));
             }
             *again
@@ -319,7 +322,14 @@ fn has_pre_stop(spec: &Spec) -> bool {
 }
 
 /// Ends everything: first all but the sidecars, then these from the last to the first.
-fn stop_all(pod: &Pod, record: &mut Record, deadline: Duration, force: bool, now: Now, decision: &mut Decision) {
+fn stop_all(
+    pod: &Pod,
+    record: &mut Record,
+    deadline: Duration,
+    force: bool,
+    now: Now,
+    decision: &mut Decision,
+) {
     let mut waiting = false;
     for spec in all_containers(pod).filter(|spec| !is_sidecar(spec)) {
         waiting |= stop_one(spec, record, deadline, force, now, decision);

@@ -6,8 +6,8 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
 
-use super::record::{Container, Exit, Record, Stage};
 use super::decide::restarts;
+use super::record::{Container, Exit, Record, Stage};
 use super::{container, uid};
 use crate::clock::Now;
 

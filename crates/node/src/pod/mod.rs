@@ -6,6 +6,8 @@ mod former;
 mod names;
 mod record;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use decide::{Action, decide, must_end};
 pub(crate) use former::resume;

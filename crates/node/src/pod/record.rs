@@ -223,9 +223,7 @@ impl Record {
     pub(crate) fn prepared(&mut self, result: Result<IpAddr, (String, String)>, now: Now) {
         self.preparation = match result {
             Ok(address) => Preparation::Done { address },
-            Err((reason, message)) => {
-                Preparation::Failed { reason, message, retry: now.elapsed + RETRY }
-            }
+            Err((reason, message)) => Preparation::Failed { reason, message, retry: now.elapsed + RETRY },
         };
     }
 
@@ -308,9 +306,15 @@ impl Record {
             }
             (ProbeKind::Readiness, healthy) => running.ready = healthy,
             (ProbeKind::Liveness, true) => {}
-            (ProbeKind::Startup | ProbeKind::Liveness, false) => {
-                running.stop.get_or_insert(Stop { deadline: now.elapsed + grace, step: StopStep::None });
-            }
+            (ProbeKind::Startup | ProbeKind::Liveness, false) => self.must_restart(name, attempt, grace, now),
+        }
+    }
+
+    /// Something is wrong with a container: its process must end within `grace`.
+    pub(crate) fn must_restart(&mut self, name: &str, attempt: u32, grace: Duration, now: Now) {
+        let Some(container) = self.current(name, attempt) else { return };
+        if let Stage::Running(running) = &mut container.stage {
+            running.stop.get_or_insert(Stop { deadline: now.elapsed + grace, step: StopStep::None });
         }
     }
 

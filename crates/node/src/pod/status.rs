@@ -233,7 +233,8 @@ fn container_status(pod: &Pod, spec: &Spec, is_init: bool, record: &Record) -> V
         Stage::Waiting { .. } | Stage::Starting => waiting(pod, record, container),
     };
     status.insert("state".into(), state);
-    status.insert("lastState".into(), last.map_or_else(|| json!({}), |e| json!({"terminated": terminated(e)})));
+    status
+        .insert("lastState".into(), last.map_or_else(|| json!({}), |e| json!({"terminated": terminated(e)})));
     let running = matches!(&container.stage, Stage::Running(_));
     let ended_well = matches!(&container.stage, Stage::Ended { exit, .. } if exit.code == 0);
     let is_plain_init = is_init && !is_sidecar(spec);

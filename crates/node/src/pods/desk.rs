@@ -17,10 +17,10 @@ use super::Host;
 use super::life::{Report, Started, Which, live, pre_stop};
 use super::writing::{finish, write_status};
 use crate::clock::Now;
-use crate::host::signal_group;
+use crate::host::{kill_leftovers, signal_group};
 use crate::pod::{
-    Action, Preparation, ProbeKind, Record, Stage, StartError, Then, container, container_id, decide, difference, is_ready, must_end,
-    resume, status, subject, uid,
+    Action, Preparation, ProbeKind, Record, Stage, StartError, Then, container, container_id, decide,
+    difference, is_ready, must_end, resume, status, subject, uid,
 };
 use crate::probe::Finding;
 
@@ -81,6 +81,9 @@ impl Desk {
 
     /// Works until `stop` says true and all processes are dead, or the store ended.
     pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
+        // Nothing of a former life may hold a port or a file that its pod needs again.
+        let former = self.host.folders.pods();
+        let _ = tokio::task::spawn_blocking(move || kill_leftovers(&former)).await;
         let prefix = || KeyRange::prefix(objects::kind_prefix("", "pods"));
         let state = tokio::select! {
             state = self.fresh_state() => state,
@@ -356,8 +359,8 @@ impl Desk {
                         let pod = subject(&entry.pod);
                         tracing::debug!(pod, %error, "a pod's status was not written");
                         entry.last_patch = None;
-                        entry.retry_wait = (entry.retry_wait * 2)
-                            .clamp(Duration::from_millis(20), Duration::from_secs(1));
+                        entry.retry_wait =
+                            (entry.retry_wait * 2).clamp(Duration::from_millis(20), Duration::from_secs(1));
                         entry.retry_after = now.elapsed + entry.retry_wait;
                     }
                 }
@@ -399,12 +402,7 @@ fn refusal(pod: &Pod, state: &State) -> Option<String> {
     ))
 }
 
-fn prepared(
-    host: &Host,
-    entry: &mut Entry,
-    result: Result<std::net::IpAddr, (String, String)>,
-    now: Now,
-) {
+fn prepared(host: &Host, entry: &mut Entry, result: Result<std::net::IpAddr, (String, String)>, now: Now) {
     match &result {
         Ok(_) => entry.told_failure.clear(),
         Err((_, message)) if entry.told_failure == *message => {}
@@ -417,13 +415,7 @@ fn prepared(
     entry.record.prepared(result, now);
 }
 
-fn started(
-    host: &Host,
-    entry: &mut Entry,
-    which: &Which,
-    result: Result<Started, StartError>,
-    now: Now,
-) {
+fn started(host: &Host, entry: &mut Entry, which: &Which, result: Result<Started, StartError>, now: Now) {
     let Some(spec) = container(&entry.pod, &which.container) else { return };
     let probes = (spec.startup_probe.is_some(), spec.readiness_probe.is_some());
     let name = which.container.as_str();
@@ -466,6 +458,13 @@ fn found(host: &Host, entry: &mut Entry, which: &Which, finding: Finding, now: N
     };
     let Some(spec) = container(&entry.pod, name) else { return };
     match finding {
+        Finding::PostStartFailed(why) => {
+            let message = format!("PostStartHook failed: {why}");
+            host.recorder.tell(&entry.pod, Some(name), true, "FailedPostStartHook", message);
+            let seconds = entry.pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
+            let grace = Duration::from_secs(seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(30));
+            entry.record.must_restart(name, which.attempt, grace, now);
+        }
         Finding::Failure(kind, why) => {
             let message = format!("{} probe failed: {why}", word(kind));
             host.recorder.tell(&entry.pod, Some(name), true, "Unhealthy", message);

@@ -26,9 +26,14 @@ impl Folders {
         self.data.join("addresses.json")
     }
 
+    /// The folder of all pods' folders.
+    pub(crate) fn pods(&self) -> PathBuf {
+        self.data.join("pods")
+    }
+
     /// The pod's own folder.
     pub(crate) fn pod(&self, uid: &str) -> PathBuf {
-        self.data.join("pods").join(uid)
+        self.pods().join(uid)
     }
 
     /// What is mounted over while a container is made.

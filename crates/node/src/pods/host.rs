@@ -13,8 +13,8 @@ use crate::addresses::{Addresses, PodAddresses};
 use crate::clock::Clock;
 use crate::events::Recorder;
 use crate::host::{
-    Bind, Command, Isolation, Missing, Sources, Spawner, environment, expand, materialise, plan, refresh,
-    volume_path,
+    Bind, Command, Isolation, Missing, POD_FOLDER, Sources, Spawner, environment, expand, kill_leftovers,
+    materialise, plan, refresh, volume_path,
 };
 use crate::pod::{StartError, uid};
 
@@ -79,7 +79,8 @@ impl Host {
             let mut book = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
             book.of(uid(pod), known)
         };
-        let address = address.ok_or_else(|| failed("every address of the host's pod range is taken".into()))?;
+        let address =
+            address.ok_or_else(|| failed("every address of the host's pod range is taken".into()))?;
         let added = self.network.add(address).await;
         added.map_err(|error| failed(format!("can't add the address {address}: {error}")))?;
         Ok(address)
@@ -97,7 +98,11 @@ impl Host {
             tracing::warn!(%address, %error, "can't remove a pod's address");
         }
         let host = self.clone();
-        let _ = tokio::task::spawn_blocking(move || host.folders.remove(&pod)).await;
+        let work = move || {
+            kill_leftovers(&host.folders.pod(uid(&pod)));
+            host.folders.remove(&pod);
+        };
+        let _ = tokio::task::spawn_blocking(work).await;
     }
 
     /// Brings the pod's files from ConfigMaps and Secrets up to date.
@@ -127,7 +132,9 @@ impl Host {
             let variable = format!("HOLDFAST_VOLUME_{}", volume.name.to_uppercase().replace('-', "_"));
             base.push((variable, volume_path(&folder, volume).display().to_string()));
         }
-        let env = environment(container, &base, self.sources(&state, pod, address)).map_err(config)?;
+        let mut env = environment(container, &base, self.sources(&state, pod, address)).map_err(config)?;
+        env.retain(|(name, _)| name != POD_FOLDER);
+        env.push((POD_FOLDER.into(), folder.display().to_string()));
         let lookup = |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, v)| v.clone());
         let parts = container.command.iter().flatten().chain(container.args.iter().flatten());
         let argv: Vec<String> = parts.map(|part| expand(part, lookup)).collect();
@@ -234,8 +241,11 @@ impl Identity {
         let of_pod = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
         let own = container.and_then(|container| container.security_context.as_ref());
         let id = |id: Option<i64>| id.and_then(|id| u32::try_from(id).ok());
-        let mut groups: Vec<u32> =
-            of_pod.iter().flat_map(|c| c.supplemental_groups.iter().flatten()).filter_map(|g| id(Some(*g))).collect();
+        let mut groups: Vec<u32> = of_pod
+            .iter()
+            .flat_map(|c| c.supplemental_groups.iter().flatten())
+            .filter_map(|g| id(Some(*g)))
+            .collect();
         groups.extend(of_pod.and_then(|c| id(c.fs_group)));
         Identity {
             user: id(own.and_then(|c| c.run_as_user).or(of_pod.and_then(|c| c.run_as_user))),
@@ -256,7 +266,8 @@ impl Identity {
         let gid = nix::unistd::getegid().as_raw();
         let other = user != me.as_raw() || self.group.is_some_and(|group| group != gid);
         if other && !me.is_root() {
-            let why = format!("runAsUser {user} or its group: only an agent that runs as root can change them");
+            let why =
+                format!("runAsUser {user} or its group: only an agent that runs as root can change them");
             return Err(StartError::Config(why));
         }
         Ok(())

@@ -100,14 +100,11 @@ pub(crate) async fn live(
     };
     tell(Report::Started(which.clone(), Ok(Started { pid, target: target.clone() })));
 
-    let asks = spec.startup_probe.is_some() || spec.readiness_probe.is_some() || spec.liveness_probe.is_some();
     let found = |finding| tell(Report::Found(which.clone(), finding));
     let status = tokio::select! {
         status = process.child.wait() => status,
         () = async {
-            if asks {
-                probe_container(target, host.clock, found).await;
-            }
+            probe_container(target, host.clock, found).await;
             std::future::pending().await
         } => return,
     };

@@ -61,8 +61,7 @@ pub(crate) async fn finish(
             let patch = json!({"metadata": {"uid": uid(&pod)}, "status": status});
             until_done(&host, Write::Merge { subject: subject(&pod), subresource: "status", patch }).await;
         }
-        let options =
-            Delete { uid: Some(uid(&pod).to_owned()), grace_seconds: Some(0), ..Delete::default() };
+        let options = Delete { uid: Some(uid(&pod).to_owned()), grace_seconds: Some(0), ..Delete::default() };
         until_done(&host, Write::Delete { subject: subject(&pod), options }).await;
     }
     let _ = reports.send(Report::Finished(uid(&pod).to_owned()));

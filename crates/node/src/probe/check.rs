@@ -41,7 +41,9 @@ impl Check {
             (Some(exec), ..) => Check::Exec(exec.command.clone().unwrap_or_default()),
             (_, Some(http), _) => Check::Http(http.clone()),
             (.., Some(tcp)) => Check::Tcp(tcp.clone()),
-            _ if probe.grpc.is_some() => Check::Unknown("this version has no grpc probes: use httpGet or tcpSocket"),
+            _ if probe.grpc.is_some() => {
+                Check::Unknown("this version has no grpc probes: use httpGet or tcpSocket")
+            }
             _ => Check::Unknown("the probe says nothing to do"),
         }
     }

@@ -9,6 +9,9 @@ use super::{Check, Target};
 use crate::clock::Clock;
 use crate::pod::ProbeKind;
 
+/// A postStart hook has no limit of its own upstream; one that takes longer than this has failed.
+const POST_START: Duration = Duration::from_secs(600);
+
 /// What a probe found.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Finding {
@@ -16,11 +19,20 @@ pub(crate) enum Finding {
     Verdict(ProbeKind, bool),
     /// A regular attempt failed.
     Failure(ProbeKind, String),
+    /// The postStart hook failed.
+    PostStartFailed(String),
 }
 
-/// Probes a container until dropped: first its startup probe until that passes, then the others.
+/// Runs a container's postStart hook, then probes it until dropped: first its startup probe until that passes,
+/// then the others.
 pub(crate) async fn probe_container(target: Target, clock: Clock, tell: impl Fn(Finding)) {
     let spec = &target.container;
+    let hook = spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
+    if let Some(hook) = hook
+        && let Err(why) = Check::of_hook(hook).run(&target, POST_START).await
+    {
+        return tell(Finding::PostStartFailed(why));
+    }
     let start = clock.now().elapsed;
     if let Some(probe) = &spec.startup_probe
         && !follow(probe, ProbeKind::Startup, &target, start, clock, &tell).await

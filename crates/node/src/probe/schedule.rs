@@ -170,8 +170,7 @@ mod tests {
         for success in [true, false, true, true, false, true, false, false, false, true, true] {
             verdicts.push(history.observe(&s, success, true));
         }
-        let expected =
-            [None, None, None, Some(true), None, None, None, Some(false), None, None, Some(true)];
+        let expected = [None, None, None, Some(true), None, None, None, Some(false), None, None, Some(true)];
         assert_eq!(verdicts, expected);
     }
 }

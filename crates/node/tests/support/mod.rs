@@ -165,7 +165,11 @@ impl Default for Authority {
 }
 
 impl Authority {
-    fn issue(&self, name: &str, group: &str) -> (Vec<rustls::pki_types::CertificateDer<'static>>, PrivateKeyDer<'static>) {
+    fn issue(
+        &self,
+        name: &str,
+        group: &str,
+    ) -> (Vec<rustls::pki_types::CertificateDer<'static>>, PrivateKeyDer<'static>) {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.distinguished_name.push(DnType::OrganizationName, group);

@@ -1,0 +1,331 @@
+//! Decisions as tables: what happens to a pod, and what the agent does and says of it.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::clock::Now;
+
+fn at(seconds: u64) -> Now {
+    let wall = Timestamp::from_second(1_800_000_000 + i64::try_from(seconds).unwrap()).unwrap();
+    Now { elapsed: Duration::from_secs(seconds), wall }
+}
+
+/// A pod on the table.
+struct Table {
+    pod: Pod,
+    stored: Value,
+    record: Record,
+}
+
+impl Table {
+    fn new(spec: Value) -> Self {
+        let pod = json!({"metadata": {"name": "p", "namespace": "d", "uid": "u"}, "spec": spec});
+        let pod = serde_json::from_value(pod).unwrap();
+        Table { pod, stored: json!({}), record: Record::new(at(0)) }
+    }
+
+    /// What is done at a time, in short words.
+    fn step(&mut self, seconds: u64) -> Vec<String> {
+        let decision = decide(&self.pod, &mut self.record, at(seconds));
+        let word = |action: Action| match action {
+            Action::Prepare => "prepare".into(),
+            Action::Start { container, attempt } => format!("start {container} {attempt}"),
+            Action::PreStop { container, .. } => format!("hook {container}"),
+            Action::Signal { container, kill, .. } => {
+                format!("{} {container}", if kill { "kill" } else { "term" })
+            }
+            Action::Finish(then) => format!("finish {then:?}"),
+            Action::Event { reason, .. } => format!("event {reason}"),
+        };
+        decision.actions.into_iter().map(word).collect()
+    }
+
+    fn prepared(&mut self) {
+        assert_eq!(self.step(0), ["prepare"]);
+        self.record.prepared(Ok("127.1.1.1".parse().unwrap()), at(0));
+    }
+
+    fn started(&mut self, name: &str, attempt: u32, seconds: u64) {
+        self.record.started("id", name, attempt, Ok((false, false)), at(seconds));
+    }
+
+    fn exited(&mut self, name: &str, attempt: u32, code: i32, seconds: u64) {
+        self.record.exited("id", name, attempt, code, 0, at(seconds));
+    }
+
+    fn delete(&mut self, grace: i64) {
+        self.pod.metadata.deletion_timestamp = Some(at(0).wall.into());
+        self.pod.metadata.deletion_grace_period_seconds = Some(grace);
+    }
+
+    fn said(&self, seconds: u64) -> Value {
+        status(&self.pod, &self.stored, &self.record, "127.0.0.1".parse().unwrap(), at(seconds))
+    }
+
+    fn phase(&self) -> String {
+        self.said(0)["phase"].as_str().unwrap().to_owned()
+    }
+}
+
+fn one(policy: &str) -> Value {
+    json!({"restartPolicy": policy, "containers": [{"name": "m"}]})
+}
+
+const NOTHING: [&str; 0] = [];
+
+#[test]
+fn the_restart_policy_decides_what_follows_an_exit() {
+    for (policy, code, next, phase) in [
+        ("Always", 0, vec!["start m 1"], "Running"),
+        ("Always", 1, vec!["start m 1"], "Running"),
+        ("OnFailure", 0, vec![], "Succeeded"),
+        ("OnFailure", 1, vec!["start m 1"], "Running"),
+        ("Never", 0, vec![], "Succeeded"),
+        ("Never", 1, vec![], "Failed"),
+    ] {
+        let mut table = Table::new(one(policy));
+        table.prepared();
+        assert_eq!(table.step(0), ["start m 0"]);
+        assert_eq!(table.phase(), "Pending");
+        table.started("m", 0, 0);
+        assert_eq!((table.step(1), table.phase()), (vec![], "Running".into()));
+        table.exited("m", 0, code, 2);
+        assert_eq!(table.phase(), phase, "{policy} {code}");
+        assert_eq!(table.step(2), next, "{policy} {code}");
+    }
+}
+
+#[test]
+fn restarts_wait_longer_and_longer() {
+    let mut table = Table::new(one("Always"));
+    table.prepared();
+    let (mut now, mut starts) = (0, Vec::new());
+    for attempt in 0..5 {
+        while !table.step(now).contains(&format!("start m {attempt}")) {
+            now += 1;
+        }
+        starts.push(now);
+        table.started("m", attempt, now);
+        table.exited("m", attempt, 1, now);
+    }
+    assert_eq!(starts, [0, 0, 10, 30, 70]);
+    assert_eq!(table.step(now), ["event BackOff"]);
+    let said = table.said(now);
+    let main = &said["containerStatuses"][0];
+    assert_eq!(main["state"]["waiting"]["reason"], "CrashLoopBackOff");
+    assert_eq!(main["restartCount"], 4);
+    assert_eq!(main["lastState"]["terminated"]["exitCode"], 1);
+    assert!(main["state"]["waiting"]["message"].as_str().unwrap().starts_with("back-off 80s restarting"));
+}
+
+#[test]
+fn news_of_an_earlier_life_changes_nothing() {
+    let mut table = Table::new(one("Always"));
+    table.prepared();
+    table.step(0);
+    table.started("m", 0, 0);
+    table.exited("m", 0, 1, 1);
+    assert_eq!(table.step(1), ["start m 1"]);
+    table.started("m", 1, 1);
+    table.exited("m", 0, 1, 2);
+    table.record.probed("m", 0, ProbeKind::Liveness, false, false, Duration::ZERO, at(2));
+    assert_eq!((table.step(2), table.phase()), (vec![], "Running".into()));
+}
+
+#[test]
+fn init_containers_and_sidecars_start_in_order_and_end_in_order() {
+    let mut table = Table::new(json!({
+        "restartPolicy": "Never",
+        "initContainers": [{"name": "a"}, {"name": "side", "restartPolicy": "Always"}, {"name": "b"}],
+        "containers": [{"name": "m"}],
+    }));
+    table.prepared();
+    assert_eq!(table.step(0), ["start a 0"]);
+    table.started("a", 0, 0);
+    assert_eq!(table.step(1), NOTHING);
+    table.exited("a", 0, 0, 1);
+    assert_eq!(table.step(1), ["start side 0"]);
+    table.record.started("id", "side", 0, Ok((true, false)), at(1));
+    assert_eq!(table.step(2), NOTHING, "its startup probe has not passed");
+    table.record.probed("side", 0, ProbeKind::Startup, true, false, Duration::ZERO, at(2));
+    assert_eq!(table.step(2), ["start b 0"]);
+    table.started("b", 0, 2);
+    table.exited("side", 0, 1, 3);
+    assert_eq!(table.step(3), ["start side 1"], "a sidecar restarts whatever the pod's policy");
+    table.started("side", 1, 3);
+    table.exited("b", 0, 0, 3);
+    assert_eq!(table.step(3), ["start m 0"]);
+    table.started("m", 0, 3);
+    assert_eq!(table.phase(), "Running");
+    table.exited("m", 0, 0, 4);
+    assert_eq!(table.step(4), ["event Killing", "term side"], "the work is done");
+    assert_eq!(table.phase(), "Succeeded");
+}
+
+#[test]
+fn a_failed_init_container_fails_a_pod_that_never_restarts() {
+    let mut table = Table::new(json!({
+        "restartPolicy": "Never", "initContainers": [{"name": "a"}], "containers": [{"name": "m"}],
+    }));
+    table.prepared();
+    table.step(0);
+    table.started("a", 0, 0);
+    table.exited("a", 0, 1, 1);
+    assert_eq!((table.step(1), table.phase()), (vec![], "Failed".into()));
+    assert_eq!(table.said(1)["containerStatuses"][0]["state"]["waiting"]["reason"], "PodInitializing");
+}
+
+#[test]
+fn a_deleted_pod_ends_by_hook_signal_and_force() {
+    let hook = json!({"containers": [{"name": "m", "lifecycle": {"preStop": {"exec": {"command": ["x"]}}}}]});
+    let mut table = Table::new(hook.clone());
+    table.prepared();
+    table.step(0);
+    table.started("m", 0, 0);
+    table.delete(10);
+    assert_eq!(table.step(1), ["event Killing", "hook m"]);
+    assert_eq!(table.step(2), NOTHING);
+    table.record.pre_stop_done("m", 0);
+    assert_eq!(table.step(3), ["term m"]);
+    assert_eq!(table.step(10), NOTHING);
+    assert_eq!(table.step(11), ["kill m"]);
+    assert_eq!(table.step(12), NOTHING);
+    table.exited("m", 0, 137, 12);
+    assert_eq!(table.phase(), "Failed");
+    assert_eq!(table.step(12), ["finish Confirm"]);
+    assert_eq!(table.step(13), NOTHING, "once");
+
+    let mut table = Table::new(hook);
+    table.prepared();
+    table.step(0);
+    table.started("m", 0, 0);
+    table.delete(10);
+    table.step(1);
+    assert_eq!(table.step(11), ["term m"], "the hook took all the time");
+    assert_eq!(table.step(13), ["kill m"]);
+}
+
+#[test]
+fn the_end_can_be_hastened() {
+    for (grace, then, done) in [(1, None, "kill m"), (0, None, "kill m"), (30, Some(Then::Forget), "kill m")]
+    {
+        let mut table = Table::new(one("Always"));
+        table.prepared();
+        table.step(0);
+        table.started("m", 0, 0);
+        table.delete(30);
+        assert_eq!(table.step(1), ["event Killing", "term m"]);
+        table.delete(grace);
+        if let Some(then) = then {
+            must_end(&mut table.record, then, at(2).elapsed);
+        }
+        table.step(2);
+        table.step(3);
+        table.exited("m", 0, 137, 4);
+        let finished = if then.is_some() { "finish Forget" } else { "finish Confirm" };
+        assert_eq!(table.step(4), [finished], "{grace} {done}");
+    }
+}
+
+#[test]
+fn a_pod_deleted_before_it_ran_is_confirmed_at_once() {
+    let mut table = Table::new(one("Always"));
+    table.delete(30);
+    assert_eq!(table.step(0), ["finish Confirm"]);
+
+    let mut table = Table::new(one("Always"));
+    table.step(0);
+    table.delete(30);
+    assert_eq!(table.step(1), NOTHING, "its folder is being made");
+    table.record.prepared(Ok("127.1.1.1".parse().unwrap()), at(1));
+    assert_eq!(table.step(1), ["finish Confirm"]);
+}
+
+#[test]
+fn what_is_missing_is_looked_for_again_without_counting() {
+    let mut table = Table::new(one("Always"));
+    assert_eq!(table.step(0), ["prepare"]);
+    table.record.prepared(Err(("ContainerCreating".into(), "no volume".into())), at(0));
+    assert_eq!(table.step(0), NOTHING);
+    assert_eq!(table.said(0)["containerStatuses"][0]["state"]["waiting"]["message"], "no volume");
+    assert_eq!(table.step(1), ["prepare"]);
+    table.record.prepared(Ok("127.1.1.1".parse().unwrap()), at(1));
+    assert_eq!(table.step(1), ["start m 0"]);
+    table.record.started("id", "m", 0, Err(StartError::Config("no map".into())), at(1));
+    assert_eq!(table.step(1), NOTHING);
+    let waiting = table.said(1)["containerStatuses"][0]["state"]["waiting"].clone();
+    assert_eq!(waiting, json!({"reason": "CreateContainerConfigError", "message": "no map"}));
+    assert_eq!(table.step(2), ["start m 0"]);
+}
+
+#[test]
+fn readiness_is_of_all_containers() {
+    let mut table = Table::new(json!({"containers": [{"name": "a"}, {"name": "b"}],
+        "readinessGates": [{"conditionType": "gate"}]}));
+    table.prepared();
+    table.step(0);
+    table.started("a", 0, 0);
+    table.record.started("id", "b", 0, Ok((false, true)), at(0));
+    let ready = |table: &Table| {
+        let said = table.said(5);
+        let find = |kind: &str| {
+            let all = said["conditions"].as_array().unwrap();
+            all.iter().find(|c| c["type"] == kind).unwrap().clone()
+        };
+        (find("ContainersReady"), find("Ready"))
+    };
+    let (containers, _) = ready(&table);
+    assert_eq!(containers["message"], "containers with unready status: [b]");
+    table.record.probed("b", 0, ProbeKind::Readiness, true, true, Duration::ZERO, at(1));
+    let (containers, pod) = ready(&table);
+    assert_eq!((&containers["status"], &pod["status"]), (&json!("True"), &json!("False")));
+    assert_eq!(pod["reason"], "ReadinessGatesNotReady");
+    let since = "2020-01-01T00:00:00Z";
+    table.stored = json!({"conditions": [{"type": "gate", "status": "True"},
+        {"type": "Ready", "status": "True", "lastTransitionTime": since}]});
+    let (_, pod) = ready(&table);
+    assert_eq!((&pod["status"], &pod["lastTransitionTime"]), (&json!("True"), &json!(since)));
+    assert!(is_ready(&table.said(5)));
+}
+
+#[test]
+fn a_former_life_counts() {
+    let container = |state: Value| json!({"name": "m", "image": "", "imageID": "", "ready": false, "restartCount": 2, "state": state});
+    for (policy, phase, state, next) in [
+        ("Always", "Running", json!({"running": {}}), vec!["prepare"]),
+        ("Never", "Running", json!({"running": {}}), vec!["prepare"]),
+        ("Always", "Failed", json!({"terminated": {"exitCode": 1}}), vec![]),
+        ("Never", "Succeeded", json!({"terminated": {"exitCode": 0}}), vec![]),
+    ] {
+        let mut table = Table::new(one(policy));
+        let status = json!({"phase": phase, "containerStatuses": [container(state)]});
+        table.pod.status = serde_json::from_value(status.clone()).unwrap();
+        table.stored = status;
+        table.record = resume(&table.pod, at(0));
+        assert_eq!(table.step(0), next, "{policy} {phase}");
+        if phase != "Running" {
+            assert_eq!(table.phase(), phase);
+            continue;
+        }
+        table.record.prepared(Ok("127.1.1.1".parse().unwrap()), at(0));
+        let restart: &[&str] = if policy == "Always" { &["start m 3"] } else { &[] };
+        assert_eq!(table.step(0), restart, "{policy}");
+    }
+}
+
+#[test]
+fn a_difference_makes_the_one_out_of_the_other() {
+    for (from, to, patch) in [
+        (json!({"a": 1}), json!({"a": 1}), None),
+        (json!({"a": 1, "b": 2}), json!({"a": 1}), Some(json!({"b": null}))),
+        (json!({"a": {"x": 1, "y": 2}}), json!({"a": {"x": 1, "y": 3}}), Some(json!({"a": {"y": 3}}))),
+        (json!({"a": [1, 2]}), json!({"a": [2]}), Some(json!({"a": [2]}))),
+        (Value::Null, json!({"a": 1}), Some(json!({"a": 1}))),
+    ] {
+        assert_eq!(difference(&from, &to), patch, "{from} {to}");
+    }
+}
