@@ -28,7 +28,7 @@ pub fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Pl
     let Some(deployment) = view.deployments.get(namespace, name) else { return plan };
     let (Some(spec), Some(stored)) = (&deployment.spec, view.json(deployment.as_ref())) else { return plan };
     let sets = claim(view, deployment, spec, &mut plan);
-    let mut rollout = Rollout::new(deployment, spec, &stored, sets, now);
+    let mut rollout = Rollout::new(view, deployment, spec, &stored, sets, now);
     if deployment.metadata.deletion_timestamp.is_some() || !view.is_open(namespace) {
         status::report(&mut rollout, &mut plan, false);
         return plan;

@@ -16,6 +16,7 @@ use objects::{Change, selects};
 use crate::endpoints::SERVICE_NAME;
 use crate::graph;
 use crate::plan::Plan;
+use crate::pods;
 use crate::view::{Touched, View, controller_of, node_name};
 use crate::{
     api_service, deployment, endpoints, expiry, garbage, missing_node, namespace, node, replica_set,
@@ -156,6 +157,7 @@ impl Key {
 
 fn pod(view: &View, Change { old, new, .. }: &Change<Pod>, each: &mut impl FnMut(Key, Duration)) {
     let now = Duration::ZERO;
+    let is_active = |pod: &Option<Arc<Pod>>| pod.as_ref().is_some_and(|pod| pods::is_active(pod));
     for pod in [old, new].into_iter().flatten() {
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
         let labels = pod.metadata.labels.as_ref();
@@ -165,8 +167,8 @@ fn pod(view: &View, Change { old, new, .. }: &Change<Pod>, each: &mut impl FnMut
         match controller_of(&pod.metadata) {
             Some(owner) if owner.kind == "ReplicaSet" => {
                 each(Key::ReplicaSet(namespace.to_owned(), owner.name.clone()), now);
-                // With the strategy Recreate, a deployment waits for the end of its old pods.
-                if new.is_none()
+                // A deployment counts pods: those that make room, and with the strategy Recreate their end.
+                if (new.is_none() || is_active(old) != is_active(new))
                     && let Some(set) = view.replica_sets.get(namespace, &owner.name)
                     && let Some(deployment) = controller_of(&set.metadata)
                 {

@@ -143,7 +143,7 @@ impl View {
     }
 
     /// The pods whose controller has this uid.
-    pub fn pods_of(&self, uid: &str) -> impl Iterator<Item = &Arc<Pod>> {
+    pub fn pods_of(&self, uid: &str) -> impl Iterator<Item = &Arc<Pod>> + Clone {
         self.pods_by_owner.get(uid)
     }
 
@@ -202,7 +202,7 @@ impl<T: Kind> Index<T> {
         Index { of, entries: HashMap::new() }
     }
 
-    fn get(&self, value: &str) -> impl Iterator<Item = &Arc<T>> {
+    fn get(&self, value: &str) -> impl Iterator<Item = &Arc<T>> + Clone {
         self.entries.get(value).into_iter().flat_map(BTreeMap::values)
     }
 

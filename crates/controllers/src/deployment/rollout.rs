@@ -1,6 +1,7 @@
 //! One deployment with its ReplicaSets, and what is decided about each of them.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use api::Object;
 use jiff::Timestamp;
@@ -11,6 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{owner_reference, template};
 use crate::plan::{Action, Note, Plan, delete, merge};
+use crate::pods;
 use crate::view::{View, controller_of};
 
 pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -31,6 +33,10 @@ const OWN: [&str; 6] = [
 pub(super) struct Sized<'a> {
     pub set: &'a Arc<ReplicaSet>,
     pub replicas: i32,
+    /// How many pods it has that count.
+    pods: i32,
+    /// How many of them serve, and for long enough.
+    serving: i32,
     annotations: Map<String, Value>,
     min_ready_seconds: Option<i32>,
 }
@@ -40,8 +46,15 @@ impl Sized<'_> {
         self.set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
     }
 
+    /// How many pods serve and will go on to, at the size that the set has now: those beyond it are on
+    /// their way out. Counted among the pods themselves: the set's status comes later.
     pub fn available(&self) -> i32 {
-        self.set.status.as_ref().and_then(|status| status.available_replicas).unwrap_or(0)
+        self.serving.min(self.spec_replicas())
+    }
+
+    /// How many pods there may be of it until it has its size.
+    fn at_most(&self) -> i32 {
+        self.replicas.max(self.pods)
     }
 
     pub fn annotation(&self, name: &str) -> Option<&str> {
@@ -95,6 +108,7 @@ pub(super) struct Rollout<'a> {
 
 impl<'a> Rollout<'a> {
     pub fn new(
+        view: &View,
         deployment: &'a Deployment,
         spec: &'a DeploymentSpec,
         stored: &'a Value,
@@ -109,7 +123,8 @@ impl<'a> Rollout<'a> {
             .into_iter()
             .map(|set| {
                 let replicas = set.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1);
-                Sized { set, replicas, annotations: Map::new(), min_ready_seconds: None }
+                let (pods, serving) = count(view, set, now);
+                Sized { set, replicas, pods, serving, annotations: Map::new(), min_ready_seconds: None }
             })
             .collect();
         let collisions = deployment.status.as_ref().and_then(|status| status.collision_count).unwrap_or(0);
@@ -281,7 +296,7 @@ impl<'a> Rollout<'a> {
             return self.replicas;
         }
         let own = self.new_set().map_or(0, |set| set.replicas);
-        let all: i32 = self.sets.iter().map(|set| set.replicas).fold(0, i32::saturating_add);
+        let all: i32 = self.sets.iter().map(Sized::at_most).fold(0, i32::saturating_add);
         let room = (self.maximum() - all).max(0).min((self.replicas - own).max(0));
         own.saturating_add(room)
     }
@@ -389,6 +404,18 @@ impl<'a> Rollout<'a> {
             plan.write(merge(self.deployment, "", patch));
         }
     }
+}
+
+/// How many pods of a set count, and how many of them are available.
+fn count(view: &View, set: &ReplicaSet, now: Timestamp) -> (i32, i32) {
+    let seconds = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
+    let minimum = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
+    let uid = set.metadata.uid.as_deref().unwrap_or_default();
+    let active = view.pods_of(uid).filter(|pod| pods::is_active(pod));
+    let available =
+        active.clone().filter(|pod| pods::available_in(pod, minimum, now) == Some(Duration::ZERO));
+    let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
+    (number(active.count()), number(available.count()))
 }
 
 /// A number of pods, or a share of all of them.

@@ -1,0 +1,105 @@
+//! The drivers at work: controllers and scheduler on the leader, with clocks and tasks of their own.
+#![allow(clippy::unwrap_used)]
+
+mod cluster;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use cluster::{Cluster, wire};
+use k8s_openapi::api::core::v1::{Event, Pod};
+use objects::Reader;
+use serde_json::json;
+use store::{State, Store};
+use tokio::sync::watch;
+
+async fn until(states: &mut watch::Receiver<Arc<State>>, mut holds: impl FnMut(&State) -> bool) {
+    let wait = async {
+        while !holds(&states.borrow_and_update().clone()) {
+            states.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the cluster gets there");
+}
+
+fn placed(state: &State, without: &str) -> usize {
+    let pods = Reader::<Pod>::default().list(state);
+    let here = pods.iter().filter(|pod| {
+        let node = pod.spec.as_ref().unwrap().node_name.as_deref().unwrap_or_default();
+        pod.metadata.deletion_timestamp.is_none() && !node.is_empty() && node != without
+    });
+    here.count()
+}
+
+// The test stands for the membership, which knows since when a host is silent.
+#[allow(clippy::disallowed_methods)]
+#[tokio::test]
+async fn drivers_replace_the_pods_of_a_silent_host_when_it_is_time() {
+    let cluster = Cluster::new(&["n1", "n2", "n3"]).await;
+    let (silent, silence) = watch::channel(BTreeMap::new());
+    let (store, writer) = (cluster.store.clone(), cluster.writer.clone());
+    let controllers = tokio::spawn(controllers::run(controllers::Options {
+        store: store.clone(),
+        writer: writer.clone(),
+        silence: silence.clone(),
+    }));
+    let scheduler =
+        tokio::spawn(scheduler::run(scheduler::Options { store: store.clone(), writer, silence }));
+    let mut states = store.states();
+    cluster.deploy("web", 3, json!({})).await;
+    until(&mut states, |state| placed(state, "") == 3).await;
+
+    let since = Instant::now();
+    silent.send_replace(BTreeMap::from([("n2".to_owned(), since)]));
+    until(&mut states, |state| placed(state, "n2") == 3).await;
+    let took = since.elapsed();
+    assert!(took >= controllers::GRACE, "not before its time: {took:?}");
+
+    let told = |state: &State, reason: &str| {
+        let events = Reader::<Event>::default().list(state);
+        events.iter().any(|event| event.reason.as_deref() == Some(reason))
+    };
+    let reasons =
+        ["SuccessfulCreate", "ScalingReplicaSet", "Scheduled", "NodeNotReady", "TaintManagerEviction"];
+    until(&mut states, |state| reasons.iter().all(|reason| told(state, reason))).await;
+    assert!(!controllers.is_finished() && !scheduler.is_finished());
+    controllers.abort();
+    scheduler.abort();
+}
+
+#[tokio::test]
+async fn a_pod_without_a_place_says_why_and_gets_one_when_there_is_one() {
+    let cluster = Cluster::new(&["n1"]).await;
+    let (_silent, silence) = watch::channel(BTreeMap::new());
+    let (store, writer) = (cluster.store.clone(), cluster.writer.clone());
+    let scheduler =
+        tokio::spawn(scheduler::run(scheduler::Options { store: store.clone(), writer, silence }));
+    cluster
+        .create(json!({
+            "kind": "Pod", "apiVersion": "v1", "metadata": {"name": "big", "namespace": "default"},
+            "spec": {"containers": [{"name": "c", "image": "c", "resources": {"requests": {"cpu": "5"}}}]},
+        }))
+        .await;
+    let mut states = store.states();
+    let condition = |state: &State| {
+        let pod: Pod = Reader::get(state, "default", "big")?;
+        let conditions = pod.status?.conditions?;
+        conditions.into_iter().find(|condition| condition.type_ == "PodScheduled")
+    };
+    until(&mut states, |state| {
+        condition(state).is_some_and(|condition| {
+            condition.status == "False"
+                && condition.reason.as_deref() == Some("Unschedulable")
+                && condition.message.as_deref() == Some("0/1 nodes are available: 1 Insufficient cpu.")
+        })
+    })
+    .await;
+    let status = json!({"status": {
+        "allocatable": {"cpu": "8", "memory": "8Gi", "pods": "110"},
+        "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": wire(cluster.now.wall)}],
+    }});
+    cluster.patch("v1", "Node", "", "n1", "status", status).await.unwrap();
+    until(&mut states, |state| placed(state, "") == 1).await;
+    scheduler.abort();
+}
