@@ -152,7 +152,7 @@ mod tests {
             assert!(lines.pop().is_none());
             within
         });
-        assert!(pushed.count() <= 2 * LIMIT >> 20);
+        assert!(pushed.count() <= (2 * LIMIT) >> 20);
     }
 
     #[test]

@@ -108,7 +108,7 @@ mod tests {
             (vec![], 5),
             // Within the quiet time after the first answer.
             (blip(3020), 3055 - 1000),
-            (vec![blip(3020), blip(6020)].concat(), 6055 - 1000),
+            ([blip(3020), blip(6020)].concat(), 6055 - 1000),
             // After it: counted as failed, and the outage was over.
             (blip(9020), 5),
         ] {

@@ -1,7 +1,7 @@
 //! The picture: the run on one scale, bars for the clocks and a mark for each thing that happened.
 
 /// The width of the picture in characters.
-const WIDTH: usize = 48;
+const WIDTH: usize = 40;
 
 /// A scale of time from the cut on.
 pub(crate) struct Scale {
@@ -33,7 +33,8 @@ impl Scale {
         let mut line = String::new();
         for quarter in 0..=4u64 {
             let at = self.to_ms * quarter / 4;
-            let label = if at == 0 { "0".into() } else { format!("{} s", at as f64 / 1000.0) };
+            let label = (at as f64 / 1000.0).to_string();
+            let label = if quarter == 4 { format!("{label} s") } else { label };
             let column = WIDTH * quarter as usize / 4;
             let column = if quarter == 4 { WIDTH.saturating_sub(label.len()) } else { column };
             if line.len() < column || line.is_empty() {
@@ -87,6 +88,6 @@ mod tests {
         ] {
             assert_eq!(line.chars().count(), WIDTH, "{line}");
         }
-        assert_eq!(scale.axis().trim_end(), "0           0.5 s       1 s         1.5 s    2 s");
+        assert_eq!(scale.axis().trim_end(), "0         0.5       1         1.5    2 s");
     }
 }

@@ -72,7 +72,7 @@ fn timeline(run: &Run, out: &mut dyn Write) -> Result<()> {
     };
     let slowest = bars.iter().filter_map(|(_, ms)| *ms).max();
     // One straggler must not squeeze the clocks into a corner.
-    let shown = slowest.map_or_else(|| last(cut, 0), |slowest| last(cut, 0).min(slowest + slowest / 2));
+    let shown = slowest.map_or_else(|| last(cut, 0), |slowest| last(cut, 0).min(slowest + slowest / 10));
     let scale = Scale::up_to(shown.max(slowest.unwrap_or(0)));
     writeln!(out)?;
     writeln!(out, "  {:<54}{}", "after the cut", scale.axis())?;
@@ -100,4 +100,107 @@ fn lines(entries: &[Entry], from: i64, scale: &Scale, out: &mut dyn Write) -> Re
         writeln!(out, "  {text:<54}{}", scale.mark(at))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::{Cluster, Rejoin, Replacement, Summary};
+
+    fn entry(at_ms: i64, what: &str, node: &str, subject: &str) -> Entry {
+        let there = |s: &str| Some(s.to_owned()).filter(|s| !s.is_empty());
+        Entry { at_ms, what: what.into(), node: there(node), subject: there(subject) }
+    }
+
+    fn clock(outage_ms: Option<u64>, failed: usize, slowest_ms: u64) -> Clock {
+        Clock { outage_ms, failed, asked: 160, slowest_ms }
+    }
+
+    fn example() -> Report {
+        let run = Run {
+            fault: "power-off",
+            target: "n1".into(),
+            was: vec!["leader", "vip", "worker"],
+            api: clock(Some(381), 7, 12),
+            service: clock(Some(388), 7, 14),
+            survivors: Some(clock(Some(4), 0, 231)),
+            kubectl_proxy: None,
+            replacement: Replacement { answered_ms: Some(1624), pod: Some("web-5".into()) },
+            rejoin: Rejoin { ready_ms: Some(612), caught_up_ms: Some(240), power_on_at_ms: 7000 },
+            timeline: vec![
+                entry(-12, "last-heartbeat", "n1", ""),
+                entry(0, "power-off", "n1", ""),
+                entry(238, "host-silent", "n2", "n1"),
+                entry(239, "endpoints-dropped", "n2", "n1"),
+                entry(331, "election-won", "n2", ""),
+                entry(344, "vip-moved", "n2", ""),
+                entry(1624, "replacement-answers", "", "x/web-5"),
+                entry(5000, "straggler", "n3", ""),
+                entry(7000, "power-on", "n1", ""),
+                entry(7240, "store-caught-up", "n1", ""),
+                entry(7612, "node-ready", "n2", "n1"),
+            ],
+        };
+        let runs = vec![run];
+        let summary = Summary::of(&runs);
+        Report { version: 1, seed: 7, cluster: Cluster { nodes: 3, net: "loopback".into() }, runs, summary }
+    }
+
+    fn printed(report: &Report) -> String {
+        let mut out = Vec::new();
+        super::report(report, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_run_in_full() {
+        let expected = "\
+Power cut on n1 (leader, vip, worker)
+
+  clock                         outage    failed/asked    slowest answer
+  API                           381 ms           7/160             12 ms
+  service                       388 ms           7/160             14 ms
+  service, surviving hosts        4 ms           0/160            231 ms
+  new pod answers after         1.62 s
+  host Ready after power on     612 ms
+
+  after the cut                                         0         0.5       1         1.5    2 s
+        API  381 ms                                     ███████▌································
+    service  388 ms                                     ███████▌································
+    new pod  1.62 s                                     ███████████████████████████████▌········
+     -12 ms  n1   last heartbeat heard                  ●·······································
+      +0 ms  n1   power off                             ●·······································
+    +238 ms  n2   n1 is silent                          ····●···································
+    +239 ms  n2   drops the endpoints on n1             ····●···································
+    +331 ms  n2   won the election, leads               ······●·································
+    +344 ms  n2   holds the virtual address             ······●·································
+    +1.62 s       new pod web-5 answers                 ·······························●········
+    +5.00 s  n3   straggler                             ·······································▶
+
+  after power on                                        0         0.2       0.4       0.6  0.8 s
+      +0 ms  n1   power on again                        ●·······································
+    +240 ms  n1   store caught up                       ···········●····························
+    +612 ms  n2   node n1 Ready                         ·····························●··········
+
+1 power cut, 3 hosts, net loopback, seed 7
+";
+        let text = printed(&example());
+        assert_eq!(text, expected, "\n{text}");
+    }
+
+    #[test]
+    fn what_never_came_is_said_so() {
+        let mut report = example();
+        report.runs[0].api = clock(None, 160, 0);
+        report.runs.push(report.runs[0].clone());
+        report.summary = Summary::of(&report.runs);
+        let text = printed(&report);
+        for words in
+            ["Run 2 of 2: power cut on n1", "API                            never         160/160", "p50"]
+        {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        let row = text.lines().find(|l| l.contains("API outage")).unwrap();
+        assert_eq!(row.split_whitespace().filter(|w| *w == "never").count(), 3, "{row}");
+    }
 }
