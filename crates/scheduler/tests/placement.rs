@@ -1,0 +1,268 @@
+//! Where pods go and why not: cases, and the laws that hold for any cluster.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use k8s_openapi::api::core::v1::{Node, Pod};
+use proptest::prelude::*;
+use scheduler::{Cluster, Host, schedule};
+use serde_json::{Value, json};
+
+fn node(name: &str, extra: Value) -> Arc<Node> {
+    let mut node = json!({
+        "metadata": {"name": name, "labels": {"kubernetes.io/hostname": name}},
+        "spec": {},
+        "status": {
+            "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "10"},
+            "conditions": [{"type": "Ready", "status": "True"}],
+        },
+    });
+    merge(&mut node, extra);
+    Arc::new(serde_json::from_value(node).unwrap())
+}
+
+fn merge(into: &mut Value, from: Value) {
+    match (into, from) {
+        (Value::Object(into), Value::Object(from)) => {
+            for (key, value) in from {
+                merge(into.entry(key).or_insert(Value::Null), value);
+            }
+        }
+        (into, from) => *into = from,
+    }
+}
+
+fn pod(name: &str, spec: Value) -> Arc<Pod> {
+    let mut pod = json!({
+        "metadata": {"name": name, "namespace": "d", "uid": name, "labels": {"app": "a"}},
+        "spec": {"containers": [{"name": "c"}]},
+    });
+    merge(&mut pod, json!({"spec": spec}));
+    Arc::new(serde_json::from_value(pod).unwrap())
+}
+
+fn cluster(nodes: &[Arc<Node>]) -> Cluster {
+    let host = |node: &Arc<Node>| (node.metadata.name.clone().unwrap(), Host::new(node.clone(), false));
+    Cluster { hosts: nodes.iter().map(host).collect(), ..Cluster::default() }
+}
+
+fn three() -> Vec<Arc<Node>> {
+    ["n1", "n2", "n3"].map(|name| node(name, json!({}))).to_vec()
+}
+
+fn asking(cpu: &str) -> Value {
+    json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]})
+}
+
+fn taking_port() -> Value {
+    json!({"containers": [{"name": "c", "ports": [{"containerPort": 1, "hostPort": 80}]}]})
+}
+
+#[test]
+fn what_stands_against_nodes_is_said_in_the_words_of_kubernetes() {
+    let tainted = json!({"spec": {"taints": [{"key": "k", "value": "v", "effect": "NoSchedule"}]}});
+    let not_ready = json!({"status": {"conditions": [{"type": "Ready", "status": "False"}]}});
+    let away = json!({"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}});
+    let term =
+        json!({"labelSelector": {"matchLabels": {"app": "b"}}, "topologyKey": "kubernetes.io/hostname"});
+    let near =
+        json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}});
+    for (node_extra, spec, expected) in [
+        (json!({}), asking("5"), "1 Insufficient cpu"),
+        (json!({"status": {"allocatable": {"pods": "1"}}}), json!({}), "1 Too many pods"),
+        (json!({"spec": {"unschedulable": true}}), json!({}), "1 node(s) were unschedulable"),
+        (tainted.clone(), json!({}), "1 node(s) had untolerated taint {k: v}"),
+        (not_ready, json!({}), "1 node(s) had untolerated taint {node.kubernetes.io/not-ready: }"),
+        (away, json!({}), "1 node(s) had untolerated taint {node.kubernetes.io/unreachable: }"),
+        (
+            json!({}),
+            json!({"nodeSelector": {"disk": "ssd"}}),
+            "1 node(s) didn't match Pod's node affinity/selector",
+        ),
+        (json!({}), near, "1 node(s) didn't match pod affinity rules"),
+        (json!({}), taking_port(), "1 node(s) didn't have free ports for the requested pod ports"),
+    ] {
+        let mut cluster = cluster(&[node("n1", node_extra)]);
+        cluster.place(&pod("there", taking_port()), "n1");
+        let why = schedule(&cluster, &pod("p", spec)).unwrap_err();
+        assert_eq!(why.to_string(), format!("0/1 nodes are available: {expected}."));
+    }
+    let why = schedule(&Cluster::default(), &pod("p", json!({}))).unwrap_err();
+    assert_eq!(why.to_string(), "no nodes available to schedule pods");
+    let tolerant = json!({"tolerations": [{"key": "k", "operator": "Exists"}]});
+    assert_eq!(schedule(&cluster(&[node("n1", tainted)]), &pod("p", tolerant)), Ok("n1".into()));
+}
+
+#[test]
+fn reasons_are_counted_over_all_nodes() {
+    let nodes = [
+        node("n1", json!({})),
+        node("n2", json!({})),
+        node("n3", json!({"spec": {"taints": [{"key": "k", "effect": "NoExecute"}]}})),
+    ];
+    let why = schedule(&cluster(&nodes), &pod("p", asking("5"))).unwrap_err();
+    let expected = "0/3 nodes are available: 1 node(s) had untolerated taint {k: }, 2 Insufficient cpu.";
+    assert_eq!(why.to_string(), expected);
+}
+
+#[test]
+fn a_silent_host_gets_nothing_new_even_before_it_is_marked() {
+    let mut cluster = cluster(&three());
+    for name in ["n1", "n3"] {
+        let host = cluster.hosts.get_mut(name).unwrap();
+        *host = Host::new(host.node.clone(), true);
+    }
+    for at in 0..5 {
+        let pod = pod(&format!("p{at}"), json!({}));
+        let node = schedule(&cluster, &pod).unwrap();
+        assert_eq!(node, "n2");
+        cluster.place(&pod, &node);
+    }
+}
+
+#[test]
+fn node_affinity_is_met_where_required_and_sought_where_preferred() {
+    let nodes = [
+        node("n1", json!({"metadata": {"labels": {"size": "3", "disk": "ssd"}}})),
+        node("n2", json!({"metadata": {"labels": {"size": "9"}}})),
+        node("n3", json!({})),
+    ];
+    let required = |term: Value| {
+        json!({"affinity": {"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution":
+            {"nodeSelectorTerms": [term]}}}})
+    };
+    let labels = |expression: Value| json!({"matchExpressions": [expression]});
+    for (term, expected) in [
+        (labels(json!({"key": "size", "operator": "Gt", "values": ["5"]})), "n2"),
+        (labels(json!({"key": "size", "operator": "Lt", "values": ["5"]})), "n1"),
+        (labels(json!({"key": "size", "operator": "DoesNotExist"})), "n3"),
+        (labels(json!({"key": "disk", "operator": "In", "values": ["ssd", "nvme"]})), "n1"),
+        (json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n3"]}]}), "n3"),
+    ] {
+        let chosen = schedule(&cluster(&nodes), &pod("p", required(term.clone())));
+        assert_eq!(chosen.unwrap(), expected, "{term}");
+    }
+    let preferred = json!({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
+        {"weight": 10, "preference": labels(json!({"key": "size", "operator": "Exists"}))},
+        {"weight": 5, "preference": labels(json!({"key": "size", "operator": "In", "values": ["9"]}))},
+    ]}}});
+    assert_eq!(schedule(&cluster(&nodes), &pod("p", preferred)).unwrap(), "n2");
+}
+
+#[test]
+fn pods_keep_near_and_apart_as_they_ask() {
+    let mut cluster = cluster(&three());
+    let term = json!([{"labelSelector": {"matchLabels": {"app": "a"}},
+        "topologyKey": "kubernetes.io/hostname"}]);
+    let required =
+        |kind: &str| json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": term}}});
+    let near = pod("near", required("podAffinity"));
+    assert_eq!(schedule(&cluster, &near).unwrap(), "n1", "the first of its kind may be anywhere");
+    cluster.place(&pod("first", json!({})), "n2");
+    assert_eq!(schedule(&cluster, &near).unwrap(), "n2");
+    for expected in ["n1", "n3"] {
+        let apart = pod(expected, required("podAntiAffinity"));
+        assert_eq!(schedule(&cluster, &apart).unwrap(), expected);
+        cluster.place(&apart, expected);
+    }
+    let beside = schedule(&cluster, &pod("p", json!({}))).unwrap();
+    assert_eq!(beside, "n2", "those that keep apart keep others away too");
+    let why = schedule(&cluster, &pod("apart", required("podAntiAffinity"))).unwrap_err();
+    assert_eq!(why.to_string(), "0/3 nodes are available: 3 node(s) didn't match pod anti-affinity rules.");
+}
+
+#[test]
+fn spread_constraints_are_kept() {
+    let zone = |name: &str, zone: &str| node(name, json!({"metadata": {"labels": {"zone": zone}}}));
+    let mut cluster = cluster(&[zone("n1", "a"), zone("n2", "a"), zone("n3", "b"), node("n4", json!({}))]);
+    let spread = |when: &str| {
+        json!({"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone",
+            "whenUnsatisfiable": when, "labelSelector": {"matchLabels": {"app": "a"}}}]})
+    };
+    cluster.place(&pod("x", json!({})), "n1");
+    assert_eq!(schedule(&cluster, &pod("p", spread("DoNotSchedule"))).unwrap(), "n3");
+    assert_eq!(schedule(&cluster, &pod("p", spread("ScheduleAnyway"))).unwrap(), "n3");
+    let cordoned = json!({"metadata": {"labels": {"zone": "b"}}, "spec": {"unschedulable": true}});
+    cluster.hosts.insert("n3".into(), Host::new(node("n3", cordoned), false));
+    let why = schedule(&cluster, &pod("p", spread("DoNotSchedule"))).unwrap_err();
+    assert_eq!(
+        why.to_string(),
+        "0/4 nodes are available: 1 node(s) didn't match pod topology spread constraints (missing required \
+         label), 1 node(s) were unschedulable, 2 node(s) didn't match pod topology spread constraints."
+    );
+    assert_eq!(schedule(&cluster, &pod("p", spread("ScheduleAnyway"))).unwrap(), "n2");
+}
+
+#[test]
+fn a_runtime_class_s_selector_counts() {
+    let special = node("n2", json!({"metadata": {"labels": {"vm": "yes"}}}));
+    let mut cluster = cluster(&[node("n1", json!({})), special]);
+    let selector = BTreeMap::from([("vm".to_owned(), "yes".to_owned())]);
+    cluster.runtime_classes.insert("kata".into(), selector);
+    assert_eq!(schedule(&cluster, &pod("p", json!({"runtimeClassName": "kata"}))).unwrap(), "n2");
+}
+
+fn replica(name: &str, cpu: u32) -> Arc<Pod> {
+    let mut replica = Pod::clone(&pod(name, asking(&format!("{cpu}m"))));
+    let owner =
+        json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r", "controller": true}]);
+    replica.metadata.owner_references = Some(serde_json::from_value(owner).unwrap());
+    Arc::new(replica)
+}
+
+proptest! {
+    #[test]
+    fn no_node_is_ever_given_more_than_it_has(
+        sizes in prop::collection::vec((0u32..4000, 0u32..12), 1..6),
+        asks in prop::collection::vec(0u32..2000, 1..60),
+    ) {
+        let nodes: Vec<_> = sizes.iter().enumerate().map(|(at, (cpu, pods))| {
+            let allocatable = json!({"cpu": format!("{cpu}m"), "pods": pods.to_string()});
+            node(&format!("n{at}"), json!({"status": {"allocatable": allocatable}}))
+        }).collect();
+        let mut cluster = cluster(&nodes);
+        let mut given: BTreeMap<String, (u32, u32)> = BTreeMap::new();
+        for (at, ask) in asks.iter().enumerate() {
+            let pod = pod(&format!("p{at}"), asking(&format!("{ask}m")));
+            let fits = |name: &str, (cpu, pods): &(u32, u32)| {
+                let (used, count) = given.get(name).copied().unwrap_or_default();
+                (used + ask <= *cpu || *ask == 0) && count < *pods
+            };
+            let any = sizes.iter().enumerate().any(|(at, size)| fits(&format!("n{at}"), size));
+            match schedule(&cluster, &pod) {
+                Ok(name) => {
+                    let at: usize = name[1..].parse().unwrap();
+                    prop_assert!(fits(&name, &sizes[at]));
+                    cluster.place(&pod, &name);
+                    let entry = given.entry(name).or_default();
+                    *entry = (entry.0 + ask, entry.1 + 1);
+                }
+                Err(_) => prop_assert!(!any, "a node had room"),
+            }
+        }
+    }
+
+    #[test]
+    fn replicas_are_spread_evenly_whatever_else_runs(
+        others in prop::collection::vec((0usize..5, 1u32..300), 0..20),
+        hosts in 1usize..6,
+        replicas in 1usize..12,
+    ) {
+        let nodes: Vec<_> = (0..hosts).map(|at| {
+            node(&format!("n{at}"), json!({"status": {"allocatable": {"cpu": "100", "pods": "500"}}}))
+        }).collect();
+        let mut cluster = cluster(&nodes);
+        for (at, (host, cpu)) in others.iter().enumerate() {
+            cluster.place(&pod(&format!("o{at}"), asking(&format!("{cpu}m"))), &format!("n{}", host % hosts));
+        }
+        let mut count = vec![0usize; hosts];
+        for at in 0..replicas {
+            let replica = replica(&format!("r{at}"), 100);
+            let name = schedule(&cluster, &replica).unwrap();
+            cluster.place(&replica, &name);
+            count[name[1..].parse::<usize>().unwrap()] += 1;
+            prop_assert!(count.iter().max().unwrap() - count.iter().min().unwrap() <= 1, "{count:?}");
+        }
+    }
+}
