@@ -6,6 +6,7 @@
 mod compare;
 mod house;
 mod known;
+mod kubectl;
 mod proxy;
 mod reads;
 mod replay;

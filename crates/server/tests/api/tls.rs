@@ -7,7 +7,9 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
@@ -19,7 +21,7 @@ use crate::house::House;
 
 /// A cluster's authority.
 pub struct Authority {
-    certificate: CertificateDer<'static>,
+    certificate: Certificate,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -32,23 +34,38 @@ impl Authority {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let certificate = params.self_signed(&key).unwrap().der().clone();
+        let certificate = params.self_signed(&key).unwrap();
         Authority { certificate, issuer: Issuer::new(params, key) }
     }
 
     fn issue(&self, user: &str, group: &str) -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
+        let (certificate, key) = self.sign(user, group);
+        (vec![certificate.der().clone()], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+    }
+
+    /// A certificate and its key as PEM.
+    pub fn issue_pem(&self, user: &str, group: &str) -> (String, String) {
+        let (certificate, key) = self.sign(user, group);
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// The authority's own certificate as PEM.
+    pub fn pem(&self) -> String {
+        self.certificate.pem()
+    }
+
+    fn sign(&self, user: &str, group: &str) -> (Certificate, KeyPair) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
         params.distinguished_name = DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, user);
         params.distinguished_name.push(DnType::OrganizationName, group);
-        let certificate = params.signed_by(&key, &self.issuer).unwrap().der().clone();
-        (vec![certificate], PrivatePkcs8KeyDer::from(key.serialize_der()).into())
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
     fn roots(&self) -> RootCertStore {
         let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.clone()).unwrap();
+        roots.add(self.certificate.der().clone()).unwrap();
         roots
     }
 

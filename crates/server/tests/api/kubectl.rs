@@ -1,0 +1,140 @@
+//! `kubectl` as people use it, where it is installed.
+//!
+//! Its commands that make objects out of flags (`create configmap`) and `auth can-i` send protobuf, which is
+//! not read yet; whatever comes from a manifest is JSON.
+
+use std::net::Ipv4Addr;
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use tokio::io::AsyncWriteExt;
+use tokio::process::Command;
+
+use crate::house::House;
+use crate::tls::Authority;
+
+const DEPLOYMENT: &str = r"
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      runtimeClassName: host
+      containers:
+      - {name: web, image: 'web:1', ports: [{containerPort: 80, name: http}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  selector: {app: web}
+  ports: [{port: 80, targetPort: http}]
+";
+
+const CONFIG_MAP: &str = r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}"#;
+
+struct Kubectl<'a> {
+    folder: &'a Path,
+}
+
+impl Kubectl<'_> {
+    /// Runs it; the answer is whether it was content, and all that it said.
+    async fn run(&self, line: &str, input: &str) -> (bool, String) {
+        let mut child = Command::new("kubectl")
+            .arg("--kubeconfig")
+            .arg(self.folder.join("kubeconfig"))
+            .arg("--cache-dir")
+            .arg(self.folder.join("cache"))
+            .args(line.split(' '))
+            .env("HOME", self.folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
+        let output = child.wait_with_output().await.unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&text).into_owned())
+    }
+}
+
+fn kubeconfig(address: std::net::SocketAddr, authority: &Authority) -> String {
+    let data = |pem: &str| STANDARD.encode(pem);
+    let (certificate, key) = authority.issue_pem("kubernetes-admin", "system:masters");
+    format!(
+        "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+         contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n\
+         clusters: [{{name: c, cluster: {{server: 'https://{address}', certificate-authority-data: {}}}}}]\n\
+         users: [{{name: u, user: {{client-certificate-data: {}, client-key-data: {}}}}}]\n",
+        data(&authority.pem()),
+        data(&certificate),
+        data(&key),
+    )
+}
+
+#[tokio::test]
+async fn kubectl_works() {
+    if Command::new("kubectl").arg("help").stdout(Stdio::null()).status().await.is_err() {
+        return;
+    }
+    let authority = Authority::new();
+    let house = House::new().await;
+    let tls = Arc::new(authority.server_config(false));
+    let listening = house.server.listen((Ipv4Addr::LOCALHOST, 0).into(), tls).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("kubeconfig"), kubeconfig(listening.address(), &authority)).unwrap();
+    let kubectl = Kubectl { folder: folder.path() };
+
+    let changed = DEPLOYMENT.replace("web:1", "web:2");
+    let misspelled = DEPLOYMENT.replace("replicas", "replicass");
+    for (line, input, expected) in [
+        ("apply -f -", DEPLOYMENT, "deployment.apps/web created\nservice/web created"),
+        ("apply -f -", DEPLOYMENT, "deployment.apps/web unchanged\nservice/web unchanged"),
+        ("diff -f -", DEPLOYMENT, ""),
+        ("diff -f -", &changed, "web:2"),
+        ("apply -f -", &changed, "deployment.apps/web configured"),
+        ("apply -f -", &misspelled, "unknown field \"spec.replicass\""),
+        ("get deployments", "", "web    0/3     0            0"),
+        ("get deploy,svc -o wide", "", "service/web"),
+        ("get deploy web -o yaml", "", "image: web:2"),
+        ("get all -A", "", "service/kubernetes"),
+        ("get namespaces", "", "kube-node-lease   Active"),
+        ("scale deployment web --replicas=5", "", "deployment.apps/web scaled"),
+        ("get deploy web -o jsonpath={.spec.replicas}", "", "5"),
+        ("patch deploy web -p {\"spec\":{\"paused\":true}}", "", "deployment.apps/web patched"),
+        ("label deploy web tier=front", "", "deployment.apps/web labeled"),
+        ("annotate svc web note=x", "", "service/web annotated"),
+        ("get deploy -l tier=front -o name", "", "deployment.apps/web"),
+        ("describe deploy web", "", "Replicas:"),
+        ("describe svc web", "", "Port:"),
+        ("set image deploy/web web=web:3", "", "deployment.apps/web image updated"),
+        ("explain deployment.spec.strategy", "", "rollingUpdate"),
+        ("api-resources", "", "deployments"),
+        ("api-versions", "", "apps/v1"),
+        ("version", "", "Server Version: v1.36.2+holdfast"),
+        ("run p --image=i --restart=Never", "", "pod/p created"),
+        ("get pods", "", "p      0/1     Pending"),
+        ("wait --for=jsonpath={.status.phase}=Pending pod/p --timeout=10s", "", "pod/p condition met"),
+        ("logs p", "", ""),
+        ("get events", "", "No resources found"),
+        ("create -f -", CONFIG_MAP, "configmap/c created"),
+        ("get configmaps --watch --output-watch-events --request-timeout=1s", "", "ADDED"),
+        ("delete pod p", "", "pod \"p\" deleted"),
+        ("delete deploy,svc web", "", "deleted"),
+        ("delete configmaps --all", "", "configmap \"c\" deleted"),
+        ("get cats", "", "the server doesn't have a resource type \"cats\""),
+        ("get pod none", "", "pods \"none\" not found"),
+    ] {
+        let (_, said) = kubectl.run(line, input).await;
+        assert!(said.contains(expected), "kubectl {line}: {said}");
+    }
+}
