@@ -242,10 +242,10 @@ fn owned(
         _ => false,
     };
     let same_owners = old.map(|node| &node.owners) == new.map(|node| &node.owners);
-    if let Some(new) = new.filter(|new| !new.owners.is_empty() || new.deleting) {
-        if !same_owners || !same_end {
-            each(Key::Garbage(new.key.clone()), now);
-        }
+    if let Some(new) = new.filter(|new| !new.owners.is_empty() || new.deleting)
+        && (!same_owners || !same_end)
+    {
+        each(Key::Garbage(new.key.clone()), now);
     }
     if same_end && same_owners {
         return;

@@ -35,9 +35,7 @@ pub fn reconcile(view: &View, name: &str, silent_for: Option<Duration>, now: Tim
     }
     let silent = silent_for.is_some_and(|silent| silent >= GRACE);
     if silent {
-        if let Some(action) = mark(view, node, now) {
-            plan.actions.push(action);
-        }
+        plan.actions.extend(mark(view, node, now));
     }
     let ready = ready_status(node);
     let marked = ready == "Unknown";

@@ -14,7 +14,7 @@ pub(crate) type HostPort = (String, String, i32);
 
 /// The amounts in a list of quantities; what is no quantity counts as nothing.
 pub(crate) fn amounts(list: Option<&BTreeMap<String, Text>>) -> Amounts {
-    let quantity = |text: &Text| Quantity::parse(&text.0).map_or(0, |quantity| i128::from(quantity.milli()));
+    let quantity = |text: &Text| Quantity::parse(&text.0).map_or(0, |quantity| quantity.milli());
     list.into_iter().flatten().map(|(name, text)| (name.clone(), quantity(text).max(0))).collect()
 }
 
