@@ -1,5 +1,7 @@
 //! Environment, volumes, host names, and the agent's own API.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on ends")]
+
 mod support;
 
 use http_body_util::{BodyExt, Empty};
@@ -214,19 +216,14 @@ async fn the_previous_life_s_log_stays() {
     host.shut_down().await;
 }
 
-/// Runs this very test without root rights, where it was started with them.
+/// Runs the tests of this file without root rights, where they were started with them.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_agent_without_root_runs_pods() {
     let mut host = TestHost::start();
     if nix::unistd::geteuid().is_root() {
         use std::os::unix::process::CommandExt;
         let me = std::env::current_exe().unwrap();
-        let child = std::process::Command::new(me)
-            .args(["--exact", "an_agent_without_root_runs_pods"])
-            .current_dir("/")
-            .uid(65534)
-            .gid(65534)
-            .output();
+        let child = std::process::Command::new(me).current_dir("/").uid(65534).gid(65534).output();
         match child {
             Ok(output) => {
                 let text = String::from_utf8_lossy(&output.stdout);

@@ -253,7 +253,7 @@ fn check(result: libc::c_int) -> io::Result<()> {
 /// Turns the forked child into the container. Only system calls.
 fn become_container(to: &Prepared) -> Result<(), (u8, io::Error)> {
     let at = |step: u8| move |error| (step, error);
-    // SAFETY (all below): system calls on integers, or on strings and buffers that live through them.
+    // SAFETY: here and below: system calls on integers, or on strings and buffers that live through them.
     check(unsafe { libc::setsid() }).map_err(at(0))?;
     for (namespace, kind) in &to.beside {
         // SAFETY: see above.

@@ -128,6 +128,8 @@ pub(crate) struct Running {
     pub since: Now,
     /// Whether its startup probe passed (or it has none).
     pub started: bool,
+    /// Whether it has a readiness probe.
+    pub asked_ready: bool,
     /// Whether its readiness probe passes (or it has none).
     pub ready: bool,
     /// Set once it must end.
@@ -242,6 +244,7 @@ impl Record {
                 container.stage = Stage::Running(Running {
                     since: now,
                     started: !startup,
+                    asked_ready: readiness,
                     ready: !startup && !readiness,
                     stop: None,
                 });
@@ -293,7 +296,6 @@ impl Record {
         attempt: u32,
         kind: ProbeKind,
         healthy: bool,
-        has_readiness: bool,
         grace: Duration,
         now: Now,
     ) {
@@ -302,7 +304,7 @@ impl Record {
         match (kind, healthy) {
             (ProbeKind::Startup, true) => {
                 running.started = true;
-                running.ready |= !has_readiness;
+                running.ready |= !running.asked_ready;
             }
             (ProbeKind::Readiness, healthy) => running.ready = healthy,
             (ProbeKind::Liveness, true) => {}

@@ -132,7 +132,7 @@ fn news_of_an_earlier_life_changes_nothing() {
     assert_eq!(table.step(1), ["start m 1"]);
     table.started("m", 1, 1);
     table.exited("m", 0, 1, 2);
-    table.record.probed("m", 0, ProbeKind::Liveness, false, false, Duration::ZERO, at(2));
+    table.record.probed("m", 0, ProbeKind::Liveness, false, Duration::ZERO, at(2));
     assert_eq!((table.step(2), table.phase()), (vec![], "Running".into()));
 }
 
@@ -151,7 +151,7 @@ fn init_containers_and_sidecars_start_in_order_and_end_in_order() {
     assert_eq!(table.step(1), ["start side 0"]);
     table.record.started("id", "side", 0, Ok((true, false)), at(1));
     assert_eq!(table.step(2), NOTHING, "its startup probe has not passed");
-    table.record.probed("side", 0, ProbeKind::Startup, true, false, Duration::ZERO, at(2));
+    table.record.probed("side", 0, ProbeKind::Startup, true, Duration::ZERO, at(2));
     assert_eq!(table.step(2), ["start b 0"]);
     table.started("b", 0, 2);
     table.exited("side", 0, 1, 3);
@@ -280,7 +280,7 @@ fn readiness_is_of_all_containers() {
     };
     let (containers, _) = ready(&table);
     assert_eq!(containers["message"], "containers with unready status: [b]");
-    table.record.probed("b", 0, ProbeKind::Readiness, true, true, Duration::ZERO, at(1));
+    table.record.probed("b", 0, ProbeKind::Readiness, true, Duration::ZERO, at(1));
     let (containers, pod) = ready(&table);
     assert_eq!((&containers["status"], &pod["status"]), (&json!("True"), &json!("False")));
     assert_eq!(pod["reason"], "ReadinessGatesNotReady");

@@ -14,43 +14,17 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::Host;
-use super::life::{Report, Started, Which, live, pre_stop};
-use super::writing::{finish, write_status};
+use super::acting::{carry_out, say};
+use super::entry::{Entry, found, prepared, started};
+use super::life::{Report, Which};
 use crate::clock::Now;
-use crate::host::{kill_leftovers, signal_group};
-use crate::pod::{
-    Action, Preparation, ProbeKind, Record, Stage, StartError, Then, container, container_id, decide,
-    difference, is_ready, must_end, resume, status, subject, uid,
-};
-use crate::probe::Finding;
+use crate::host::kill_leftovers;
+use crate::pod::{Preparation, Then, container_id, decide, must_end, resume, subject, uid};
 
 /// How long pods have to end when the agent stops.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// How often files from ConfigMaps and Secrets are brought up to date.
 const REFRESH: Duration = Duration::from_secs(20);
-/// The same change of a status is not written again sooner than this: whoever undoes it would do so again.
-const SAME_AGAIN: Duration = Duration::from_secs(1);
-
-/// One pod of the host.
-struct Entry {
-    key: Bytes,
-    pod: Arc<Pod>,
-    /// Its status as stored.
-    stored: Value,
-    revision: u64,
-    record: Record,
-    processes: HashMap<String, Started>,
-    wake: Option<Duration>,
-    writing: bool,
-    retry_after: Duration,
-    retry_wait: Duration,
-    last_patch: Option<(Value, Duration)>,
-    gone: bool,
-    finished: bool,
-    told_started: bool,
-    told_ready: bool,
-    told_failure: String,
-}
 
 /// The pods of the host.
 pub(crate) struct Desk {
@@ -228,24 +202,7 @@ impl Desk {
             self.host.recorder.tell(&pod, None, true, "FailedCreatePodSandBox", why.clone());
         }
         self.by_key.insert(kv.key.clone(), id.clone());
-        let entry = Entry {
-            key: kv.key.clone(),
-            pod: Arc::new(pod),
-            told_ready: is_ready(&stored),
-            stored,
-            revision: kv.mod_revision,
-            record,
-            processes: HashMap::new(),
-            wake: Some(Duration::ZERO),
-            writing: false,
-            retry_after: Duration::ZERO,
-            retry_wait: Duration::ZERO,
-            last_patch: None,
-            gone: false,
-            finished: false,
-            told_started: false,
-            told_failure: String::new(),
-        };
+        let entry = Entry::new(kv, pod, stored, record);
         self.entries.insert(id, entry);
     }
 
@@ -400,189 +357,4 @@ fn refusal(pod: &Pod, state: &State) -> Option<String> {
     Some(format!(
         "RuntimeClass {name:?} has no runtime on this host: this version runs pods of RuntimeClass host"
     ))
-}
-
-fn prepared(host: &Host, entry: &mut Entry, result: Result<std::net::IpAddr, (String, String)>, now: Now) {
-    match &result {
-        Ok(_) => entry.told_failure.clear(),
-        Err((_, message)) if entry.told_failure == *message => {}
-        Err((reason, message)) => {
-            entry.told_failure.clone_from(message);
-            let word = if reason == "ContainerCreating" { "FailedMount" } else { "FailedCreatePodSandBox" };
-            host.recorder.tell(&entry.pod, None, true, word, message.clone());
-        }
-    }
-    entry.record.prepared(result, now);
-}
-
-fn started(host: &Host, entry: &mut Entry, which: &Which, result: Result<Started, StartError>, now: Now) {
-    let Some(spec) = container(&entry.pod, &which.container) else { return };
-    let probes = (spec.startup_probe.is_some(), spec.readiness_probe.is_some());
-    let name = which.container.as_str();
-    let full = container_id(&which.uid, name, which.attempt);
-    let tell = |warning, reason, message: String| {
-        host.recorder.tell(&entry.pod, Some(name), warning, reason, message);
-    };
-    match result {
-        Ok(process) => {
-            tell(false, "Created", format!("Container created: {name}"));
-            tell(false, "Started", format!("Container started: {name}"));
-            if !entry.told_started {
-                entry.told_started = true;
-                let subject = subject(&entry.pod);
-                tracing::info!(target: "timeline", what = "pod-started", subject);
-            }
-            entry.processes.insert(name.to_owned(), process);
-            entry.record.started(&full, name, which.attempt, Ok(probes), now);
-        }
-        Err(error) => {
-            let message = match &error {
-                StartError::Config(why) => format!("Error: {why}"),
-                StartError::Run(why) => format!("Error: failed to start the process: {why}"),
-            };
-            if entry.told_failure != message {
-                tell(true, "Failed", message.clone());
-                entry.told_failure = message;
-            }
-            entry.record.started(&full, name, which.attempt, Err(error), now);
-        }
-    }
-}
-
-fn found(host: &Host, entry: &mut Entry, which: &Which, finding: Finding, now: Now) {
-    let name = which.container.as_str();
-    let word = |kind: ProbeKind| match kind {
-        ProbeKind::Startup => "Startup",
-        ProbeKind::Readiness => "Readiness",
-        ProbeKind::Liveness => "Liveness",
-    };
-    let Some(spec) = container(&entry.pod, name) else { return };
-    match finding {
-        Finding::PostStartFailed(why) => {
-            let message = format!("PostStartHook failed: {why}");
-            host.recorder.tell(&entry.pod, Some(name), true, "FailedPostStartHook", message);
-            let seconds = entry.pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
-            let grace = Duration::from_secs(seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(30));
-            entry.record.must_restart(name, which.attempt, grace, now);
-        }
-        Finding::Failure(kind, why) => {
-            let message = format!("{} probe failed: {why}", word(kind));
-            host.recorder.tell(&entry.pod, Some(name), true, "Unhealthy", message);
-        }
-        Finding::Verdict(kind, healthy) => {
-            let probe = match kind {
-                ProbeKind::Startup => &spec.startup_probe,
-                ProbeKind::Readiness => &spec.readiness_probe,
-                ProbeKind::Liveness => &spec.liveness_probe,
-            };
-            let of_probe = probe.as_ref().and_then(|p| p.termination_grace_period_seconds);
-            let of_pod = entry.pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
-            let seconds = of_probe.or(of_pod).and_then(|s| u64::try_from(s).ok()).unwrap_or(30);
-            let grace = Duration::from_secs(seconds);
-            if !healthy && kind != ProbeKind::Readiness {
-                let lower = word(kind).to_lowercase();
-                let message = format!("Container {name} failed {lower} probe, will be restarted");
-                host.recorder.tell(&entry.pod, Some(name), false, "Killing", message);
-            }
-            let readiness = spec.readiness_probe.is_some();
-            entry.record.probed(name, which.attempt, kind, healthy, readiness, grace, now);
-        }
-    }
-}
-
-fn carry_out(
-    host: &Arc<Host>,
-    reports: &mpsc::UnboundedSender<Report>,
-    work: &mut JoinSet<()>,
-    entry: &mut Entry,
-    action: Action,
-    now: Now,
-) {
-    let pod = entry.pod.clone();
-    let id = uid(&pod).to_owned();
-    let (host, reports) = (host.clone(), reports.clone());
-    match action {
-        Action::Prepare => {
-            work.spawn(async move {
-                let result = host.prepare(pod).await;
-                let _ = reports.send(Report::Prepared(id, result));
-            });
-        }
-        Action::Start { container, attempt } => {
-            let Preparation::Done { address } = entry.record.preparation else { return };
-            let which = Which { uid: id, container, attempt };
-            work.spawn(live(host, pod, which, address, reports));
-        }
-        Action::PreStop { container, attempt, limit } => {
-            let which = Which { uid: id, container, attempt };
-            match entry.processes.get(&which.container) {
-                Some(process) => {
-                    work.spawn(pre_stop(process.target.clone(), which, limit, reports));
-                }
-                None => {
-                    let _ = reports.send(Report::PreStopDone(which, Ok(())));
-                }
-            }
-        }
-        Action::Signal { container, kill, .. } => {
-            if let Some(process) = entry.processes.get(&container) {
-                signal_group(process.pid, kill);
-            }
-        }
-        Action::Finish(then) => {
-            let wanted = status(&pod, &entry.stored, &entry.record, host.address, now);
-            let last = difference(&entry.stored, &wanted);
-            work.spawn(finish(host, pod, then, last, reports));
-        }
-        Action::Event { warning, reason, message, container } => {
-            host.recorder.tell(&pod, container.as_deref(), warning, reason, message);
-        }
-    }
-}
-
-/// Writes the pod's status if it says something else than it should.
-fn say(
-    host: &Arc<Host>,
-    reports: &mpsc::UnboundedSender<Report>,
-    work: &mut JoinSet<()>,
-    entry: &mut Entry,
-    now: Now,
-) {
-    if entry.gone || entry.record.finishing {
-        return;
-    }
-    let wanted = status(&entry.pod, &entry.stored, &entry.record, host.address, now);
-    let ready = is_ready(&wanted);
-    if ready && !entry.told_ready {
-        let subject = subject(&entry.pod);
-        tracing::info!(target: "timeline", what = "pod-ready", subject);
-    }
-    entry.told_ready = ready;
-    if entry.writing {
-        return;
-    }
-    let starting = |record: &Record| {
-        let asked = matches!(record.preparation, Preparation::Asked);
-        asked || record.containers.values().any(|c| c.stage == Stage::Starting)
-    };
-    if now.elapsed < entry.record.hold_status_until && starting(&entry.record) {
-        return;
-    }
-    let Some(patch) = difference(&entry.stored, &wanted) else {
-        entry.last_patch = None;
-        return;
-    };
-    let mut wait_until = entry.retry_after;
-    if let Some((last, at)) = &entry.last_patch
-        && *last == patch
-    {
-        wait_until = wait_until.max(*at + SAME_AGAIN);
-    }
-    if now.elapsed < wait_until {
-        entry.wake = Some(entry.wake.map_or(wait_until, |wake| wake.min(wait_until)));
-        return;
-    }
-    entry.writing = true;
-    entry.last_patch = Some((patch.clone(), now.elapsed));
-    work.spawn(write_status(host.clone(), entry.pod.clone(), patch, reports.clone()));
 }

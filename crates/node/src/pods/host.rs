@@ -1,7 +1,7 @@
 //! What every pod of this host shares, and a container's command made from its spec.
 
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
@@ -189,7 +189,7 @@ impl Host {
                     }
                 }
             }
-            if source == PathBuf::from(&mount.mount_path) {
+            if source == Path::new(&mount.mount_path) {
                 continue;
             }
             if self.isolation == Isolation::None {

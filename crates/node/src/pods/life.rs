@@ -65,7 +65,7 @@ pub(crate) enum Report {
 #[derive(Debug)]
 pub(crate) struct Started {
     pub pid: i32,
-    pub target: Target,
+    pub target: Box<Target>,
 }
 
 /// Lives one life of a container, from start to end.
@@ -98,7 +98,7 @@ pub(crate) async fn live(
         (Some(out), Some(err)) => Some(tokio::spawn(capture(out, err, log))),
         _ => None,
     };
-    tell(Report::Started(which.clone(), Ok(Started { pid, target: target.clone() })));
+    tell(Report::Started(which.clone(), Ok(Started { pid, target: Box::new(target.clone()) })));
 
     let found = |finding| tell(Report::Found(which.clone(), finding));
     let status = tokio::select! {
@@ -158,7 +158,7 @@ async fn make(
 
 /// Runs a container's preStop hook.
 pub(crate) async fn pre_stop(
-    target: Target,
+    target: Box<Target>,
     which: Which,
     limit: Duration,
     reports: mpsc::UnboundedSender<Report>,

@@ -1,6 +1,8 @@
 //! The driver of pods: feeds decisions with what happens, and carries out what they say.
 
+mod acting;
 mod desk;
+mod entry;
 mod folder;
 mod host;
 mod life;

@@ -1,6 +1,7 @@
 //! A host on a store in memory, and what tests do with it.
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that can't go on ends")]
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;

@@ -1,0 +1,116 @@
+//! Carries out what was decided for one pod, and says how it is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::Host;
+use super::entry::Entry;
+use super::life::{Report, Which, live, pre_stop};
+use super::writing::{finish, write_status};
+use crate::clock::Now;
+use crate::host::signal_group;
+use crate::pod::{Action, Preparation, Record, Stage, difference, is_ready, status, subject, uid};
+
+/// The same change of a status is not written again sooner than this: whoever undoes it would do so again.
+const SAME_AGAIN: Duration = Duration::from_secs(1);
+
+/// Carries out one decision.
+pub(super) fn carry_out(
+    host: &Arc<Host>,
+    reports: &mpsc::UnboundedSender<Report>,
+    work: &mut JoinSet<()>,
+    entry: &mut Entry,
+    action: Action,
+    now: Now,
+) {
+    let pod = entry.pod.clone();
+    let id = uid(&pod).to_owned();
+    let (host, reports) = (host.clone(), reports.clone());
+    match action {
+        Action::Prepare => {
+            work.spawn(async move {
+                let result = host.prepare(pod).await;
+                let _ = reports.send(Report::Prepared(id, result));
+            });
+        }
+        Action::Start { container, attempt } => {
+            let Preparation::Done { address } = entry.record.preparation else { return };
+            let which = Which { uid: id, container, attempt };
+            work.spawn(live(host, pod, which, address, reports));
+        }
+        Action::PreStop { container, attempt, limit } => {
+            let which = Which { uid: id, container, attempt };
+            match entry.processes.get(&which.container) {
+                Some(process) => {
+                    work.spawn(pre_stop(process.target.clone(), which, limit, reports));
+                }
+                None => {
+                    let _ = reports.send(Report::PreStopDone(which, Ok(())));
+                }
+            }
+        }
+        Action::Signal { container, kill, .. } => {
+            if let Some(process) = entry.processes.get(&container) {
+                signal_group(process.pid, kill);
+            }
+        }
+        Action::Finish(then) => {
+            let wanted = status(&pod, &entry.stored, &entry.record, host.address, now);
+            let last = difference(&entry.stored, &wanted);
+            work.spawn(finish(host, pod, then, last, reports));
+        }
+        Action::Event { warning, reason, message, container } => {
+            host.recorder.tell(&pod, container.as_deref(), warning, reason, message);
+        }
+    }
+}
+
+/// Writes the pod's status if it says something else than it should.
+pub(super) fn say(
+    host: &Arc<Host>,
+    reports: &mpsc::UnboundedSender<Report>,
+    work: &mut JoinSet<()>,
+    entry: &mut Entry,
+    now: Now,
+) {
+    if entry.gone || entry.record.finishing {
+        return;
+    }
+    let wanted = status(&entry.pod, &entry.stored, &entry.record, host.address, now);
+    let ready = is_ready(&wanted);
+    if ready && !entry.told_ready {
+        let subject = subject(&entry.pod);
+        tracing::info!(target: "timeline", what = "pod-ready", subject);
+    }
+    entry.told_ready = ready;
+    if entry.writing {
+        return;
+    }
+    let starting = |record: &Record| {
+        let asked = matches!(record.preparation, Preparation::Asked);
+        asked || record.containers.values().any(|c| c.stage == Stage::Starting)
+    };
+    if now.elapsed < entry.record.hold_status_until && starting(&entry.record) {
+        return;
+    }
+    let Some(patch) = difference(&entry.stored, &wanted) else {
+        entry.last_patch = None;
+        return;
+    };
+    let mut wait_until = entry.retry_after;
+    if let Some((last, at)) = &entry.last_patch
+        && *last == patch
+    {
+        wait_until = wait_until.max(*at + SAME_AGAIN);
+    }
+    if now.elapsed < wait_until {
+        entry.wake = Some(entry.wake.map_or(wait_until, |wake| wake.min(wait_until)));
+        return;
+    }
+    entry.writing = true;
+    entry.last_patch = Some((patch.clone(), now.elapsed));
+    work.spawn(write_status(host.clone(), entry.pod.clone(), patch, reports.clone()));
+}

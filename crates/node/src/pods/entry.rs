@@ -1,0 +1,173 @@
+//! One pod at the desk, and how news of its processes goes into its record.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use k8s_openapi::api::core::v1::Pod;
+use serde_json::Value;
+use store::KeyValue;
+
+use super::Host;
+use super::life::{Started, Which};
+use crate::clock::Now;
+use crate::pod::{ProbeKind, Record, StartError, container, container_id, is_ready, subject};
+use crate::probe::Finding;
+
+/// One pod of the host.
+pub(super) struct Entry {
+    /// Where its object lies.
+    pub(super) key: Bytes,
+    /// Its object.
+    pub(super) pod: Arc<Pod>,
+    /// Its status as stored.
+    pub(super) stored: Value,
+    /// The revision of its object.
+    pub(super) revision: u64,
+    /// What is remembered of it.
+    pub(super) record: Record,
+    /// Its processes by container.
+    pub(super) processes: HashMap<String, Started>,
+    /// When it must be decided on again.
+    pub(super) wake: Option<Duration>,
+    /// Whether a write of its status is under way.
+    pub(super) writing: bool,
+    /// When a write that failed may be tried again.
+    pub(super) retry_after: Duration,
+    /// How long the last such wait was.
+    pub(super) retry_wait: Duration,
+    /// The last change written, and when.
+    pub(super) last_patch: Option<(Value, Duration)>,
+    /// Whether its object is gone.
+    pub(super) gone: bool,
+    /// Whether its last steps are done.
+    pub(super) finished: bool,
+    /// Whether the timeline was told that it started.
+    pub(super) told_started: bool,
+    /// Whether the last status said ready.
+    pub(super) told_ready: bool,
+    /// The last failure that people were told of.
+    pub(super) told_failure: String,
+}
+
+impl Entry {
+    /// A pod as it is read for the first time.
+    pub(super) fn new(kv: &KeyValue, pod: Pod, stored: Value, record: Record) -> Self {
+        Entry {
+            key: kv.key.clone(),
+            pod: Arc::new(pod),
+            told_ready: is_ready(&stored),
+            stored,
+            revision: kv.mod_revision,
+            record,
+            processes: HashMap::new(),
+            wake: Some(Duration::ZERO),
+            writing: false,
+            retry_after: Duration::ZERO,
+            retry_wait: Duration::ZERO,
+            last_patch: None,
+            gone: false,
+            finished: false,
+            told_started: false,
+            told_failure: String::new(),
+        }
+    }
+}
+
+/// Folder, volumes and address are there, or not.
+pub(super) fn prepared(host: &Host, entry: &mut Entry, result: Result<IpAddr, (String, String)>, now: Now) {
+    match &result {
+        Ok(_) => entry.told_failure.clear(),
+        Err((_, message)) if entry.told_failure == *message => {}
+        Err((reason, message)) => {
+            entry.told_failure.clone_from(message);
+            let word = if reason == "ContainerCreating" { "FailedMount" } else { "FailedCreatePodSandBox" };
+            host.recorder.tell(&entry.pod, None, true, word, message.clone());
+        }
+    }
+    entry.record.prepared(result, now);
+}
+
+/// A process was made, or not.
+pub(super) fn started(
+    host: &Host,
+    entry: &mut Entry,
+    which: &Which,
+    result: Result<Started, StartError>,
+    now: Now,
+) {
+    let Some(spec) = container(&entry.pod, &which.container) else { return };
+    let probes = (spec.startup_probe.is_some(), spec.readiness_probe.is_some());
+    let name = which.container.as_str();
+    let full = container_id(&which.uid, name, which.attempt);
+    let tell = |warning, reason, message: String| {
+        host.recorder.tell(&entry.pod, Some(name), warning, reason, message);
+    };
+    match result {
+        Ok(process) => {
+            tell(false, "Created", format!("Container created: {name}"));
+            tell(false, "Started", format!("Container started: {name}"));
+            if !entry.told_started {
+                entry.told_started = true;
+                let subject = subject(&entry.pod);
+                tracing::info!(target: "timeline", what = "pod-started", subject);
+            }
+            entry.processes.insert(name.to_owned(), process);
+            entry.record.started(&full, name, which.attempt, Ok(probes), now);
+        }
+        Err(error) => {
+            let message = match &error {
+                StartError::Config(why) => format!("Error: {why}"),
+                StartError::Run(why) => format!("Error: failed to start the process: {why}"),
+            };
+            if entry.told_failure != message {
+                tell(true, "Failed", message.clone());
+                entry.told_failure = message;
+            }
+            entry.record.started(&full, name, which.attempt, Err(error), now);
+        }
+    }
+}
+
+/// A probe or a hook found something.
+pub(super) fn found(host: &Host, entry: &mut Entry, which: &Which, finding: Finding, now: Now) {
+    let name = which.container.as_str();
+    let word = |kind: ProbeKind| match kind {
+        ProbeKind::Startup => "Startup",
+        ProbeKind::Readiness => "Readiness",
+        ProbeKind::Liveness => "Liveness",
+    };
+    let Some(spec) = container(&entry.pod, name) else { return };
+    match finding {
+        Finding::PostStartFailed(why) => {
+            let message = format!("PostStartHook failed: {why}");
+            host.recorder.tell(&entry.pod, Some(name), true, "FailedPostStartHook", message);
+            let seconds = entry.pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
+            let grace = Duration::from_secs(seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(30));
+            entry.record.must_restart(name, which.attempt, grace, now);
+        }
+        Finding::Failure(kind, why) => {
+            let message = format!("{} probe failed: {why}", word(kind));
+            host.recorder.tell(&entry.pod, Some(name), true, "Unhealthy", message);
+        }
+        Finding::Verdict(kind, healthy) => {
+            let probe = match kind {
+                ProbeKind::Startup => &spec.startup_probe,
+                ProbeKind::Readiness => &spec.readiness_probe,
+                ProbeKind::Liveness => &spec.liveness_probe,
+            };
+            let of_probe = probe.as_ref().and_then(|p| p.termination_grace_period_seconds);
+            let of_pod = entry.pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
+            let seconds = of_probe.or(of_pod).and_then(|s| u64::try_from(s).ok()).unwrap_or(30);
+            let grace = Duration::from_secs(seconds);
+            if !healthy && kind != ProbeKind::Readiness {
+                let lower = word(kind).to_lowercase();
+                let message = format!("Container {name} failed {lower} probe, will be restarted");
+                host.recorder.tell(&entry.pod, Some(name), false, "Killing", message);
+            }
+            entry.record.probed(name, which.attempt, kind, healthy, grace, now);
+        }
+    }
+}
