@@ -17,6 +17,8 @@ mod log;
 mod machine;
 mod outbox;
 mod sessions;
+#[cfg(test)]
+mod simulation;
 mod transport;
 mod wire;
 

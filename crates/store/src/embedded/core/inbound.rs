@@ -37,9 +37,6 @@ impl Core {
                     _ => return,
                 }
             }
-            MessageType::MsgAppendResponse if !message.reject => {
-                self.sending.remove(&message.from);
-            }
             MessageType::MsgTimeoutNow if self.may_not_lead() => return,
             _ => {}
         }

@@ -175,11 +175,28 @@ pub struct Core {
     /// Whether a snapshot is being written, and what was applied since the last one.
     saving: bool,
     since_image: (u64, usize),
-    /// Since when a peer is waiting for its snapshot.
+    /// Until when the answer of a peer that was sent a snapshot is waited for.
     sending: BTreeMap<u64, Duration>,
     space: Result<(), String>,
     state_changed: bool,
     out: Effects,
+}
+
+impl std::fmt::Debug for Core {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let raft = &self.node.raft;
+        let progress = raft.prs().iter().map(|(id, p)| (*id, p.state, p.matched, p.next_idx, p.paused));
+        f.debug_struct("Core")
+            .field("id", &self.settings.id)
+            .field("role", &(raft.state, raft.term, raft.leader_id))
+            .field("committed", &raft.raft_log.committed)
+            .field("persisted", &raft.raft_log.persisted)
+            .field("applied", &self.applied)
+            .field("log", &(self.node.store().first(), raft.raft_log.last_index()))
+            .field("persisting", &self.persisting.len())
+            .field("progress", &progress.collect::<Vec<_>>())
+            .finish_non_exhaustive()
+    }
 }
 
 impl Core {
@@ -377,7 +394,7 @@ impl Core {
     fn send(&mut self, message: Message) {
         let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
         let image = is_snapshot.then(|| {
-            self.sending.insert(message.to, self.now);
+            self.sending.insert(message.to, self.now + role::SNAPSHOT_PATIENCE);
             self.image()
         });
         let metadata = message.get_snapshot().get_metadata();

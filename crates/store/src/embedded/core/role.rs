@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use raft::{ReadOnlyOption, SnapshotStatus, StateRole};
+use raft::{ProgressState, ReadOnlyOption, SnapshotStatus, StateRole};
 use rand::Rng;
 use rand::rngs::StdRng;
 
@@ -15,7 +15,7 @@ use crate::{Error, Leadership};
 const NEVER: usize = 1 << 30;
 
 /// A snapshot that a peer has not answered after this long was lost on the way.
-const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
+pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
 /// A snapshot that was sent in full is answered within this time, or not at all.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -92,12 +92,20 @@ impl Core {
                 self.requests.add(None, command.encode(), now, deadline);
             }
         }
-        let lost: Vec<u64> = self
-            .sending
-            .iter()
-            .filter(|(_, since)| **since + SNAPSHOT_PATIENCE <= now)
-            .map(|(to, _)| *to)
-            .collect();
+        self.watch_snapshots();
+    }
+
+    /// Raft waits for a peer's answer to a snapshot forever, unless it is told that there will be none.
+    fn watch_snapshots(&mut self) {
+        for (id, progress) in self.node.raft.prs().iter() {
+            if progress.state == ProgressState::Snapshot {
+                self.sending.entry(*id).or_insert(self.now + SNAPSHOT_PATIENCE);
+            } else {
+                self.sending.remove(id);
+            }
+        }
+        let overdue = |(to, until): (&u64, &Duration)| (*until <= self.now).then_some(*to);
+        let lost: Vec<u64> = self.sending.iter().filter_map(overdue).collect();
         for to in lost {
             self.snapshot_sent(to, false);
         }
@@ -177,8 +185,8 @@ impl Core {
     pub(super) fn snapshot_sent(&mut self, to: u64, arrived: bool) {
         if arrived {
             // The peer's own answer ends this; should that get lost, the patience does.
-            if let Some(since) = self.sending.get_mut(&to) {
-                *since = (self.now + ANSWER_PATIENCE).saturating_sub(SNAPSHOT_PATIENCE);
+            if let Some(until) = self.sending.get_mut(&to) {
+                *until = self.now + ANSWER_PATIENCE;
             }
         } else if self.sending.remove(&to).is_some() {
             self.node.report_snapshot(to, SnapshotStatus::Failure);
