@@ -338,6 +338,8 @@ impl Drill<'_> {
                 replaced = true;
                 let subject = Some(format!("{}/{pod}", self.workload.namespace));
                 self.stage.note(*at, "replacement-answers", None, subject)?;
+                let quiet = self.options.quiet.as_secs();
+                self.stage.progress.say(&format!("the clocks stop when nothing has failed for {quiet} s"))?;
             }
             let now = self.clock.now();
             if now < looked + LOOK {

@@ -4,7 +4,7 @@ use crate::clock::Clock;
 use crate::observe::Seen;
 use crate::progress::Progress;
 use crate::sight::{Change, sights};
-use crate::timeline::{Event, Source, concerns, is_shown, is_told};
+use crate::timeline::{Event, Source, concerns, is_repeated, is_shown, is_told};
 use crate::{Error, Happening, Moment};
 use std::time::Duration;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
@@ -133,6 +133,7 @@ impl<'a> Stage<'a> {
             && concerns(&event, &self.namespace)
             && !is_told(&event, &self.events)
             && !is_shown(&event, &self.events)
+            && !is_repeated(&event, self.events.iter().filter(|e| e.at >= since))
         {
             self.progress.tell(&event, since)?;
         }

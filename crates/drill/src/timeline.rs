@@ -71,17 +71,38 @@ fn are_twins(watched: &Event, inside: &Event) -> bool {
         && watched.at.abs_diff(inside.at) <= TWINS
 }
 
+/// What was so already: a state of a host (Ready or not, heard or silent) that is told a second time without
+/// having been otherwise between.
+pub(crate) fn is_repeated<'a>(event: &Event, earlier: impl DoubleEndedIterator<Item = &'a Event>) -> bool {
+    let Some(key) = state_of(event) else { return false };
+    earlier.rev().find(|e| state_of(e) == Some(key)).is_some_and(|last| last.what == event.what)
+}
+
+/// Which state an event sets: of what, and in whose eyes.
+fn state_of(event: &Event) -> Option<(&str, Option<&str>, &str)> {
+    let subject = event.subject.as_deref().filter(|s| !s.contains('/'))?;
+    match event.what.split('-').next()? {
+        // A Node is Ready or not for everybody.
+        "node" => Some(("node", None, subject)),
+        own @ ("host" | "endpoints") => Some((own, event.host.as_deref(), subject)),
+        _ => None,
+    }
+}
+
 /// The story of a run, in order: everything from the cut on that concerns the workload, each thing told once,
 /// and the last heartbeat of the host that was cut.
 pub(crate) fn merge(events: &[Event], cut: Moment, namespace: &str, target: &str) -> Vec<Entry> {
     let told = events.iter().filter(|e| e.at >= cut && concerns(e, namespace) && !is_told(e, events));
-    let entry = |at: Moment, e: &Event| Entry {
-        at_ms: offset_ms(cut, at),
+    let mut told: Vec<&Event> = told.collect();
+    told.sort_by_key(|e| e.at);
+    let entry = |e: &Event| Entry {
+        at_ms: offset_ms(cut, e.at),
         what: e.what.clone(),
         node: e.host.clone(),
         subject: e.subject.clone(),
     };
-    let mut story: Vec<(Moment, Entry)> = told.map(|e| (e.at, entry(e.at, e))).collect();
+    let fresh = told.iter().enumerate().filter(|(i, e)| !is_repeated(e, told[..*i].iter().copied()));
+    let mut story: Vec<(Moment, Entry)> = fresh.map(|(_, e)| (e.at, entry(e))).collect();
     if let Some(at) = last_heartbeat(events, cut, target) {
         let entry = Entry {
             at_ms: offset_ms(cut, at),
@@ -159,6 +180,25 @@ mod tests {
                 (8000, "pod-ready", Some("n1")),
             ]
         );
+    }
+
+    #[test]
+    fn a_state_is_told_when_it_changes() {
+        let events = [
+            event(1, "node-not-ready", "n2", "n1", Source::Inside),
+            event(2, "node-not-ready", "n3", "n1", Source::Inside),
+            event(3, "node-ready", "", "n1", Source::Watch),
+            event(4, "node-not-ready", "n3", "n1", Source::Inside),
+            event(5, "host-silent", "n2", "n1", Source::Inside),
+            event(6, "host-silent", "n3", "n1", Source::Inside),
+            event(7, "host-heard", "n2", "n1", Source::Inside),
+            event(8, "host-silent", "n2", "n1", Source::Inside),
+            event(8, "host-silent", "n2", "n1", Source::Inside),
+            event(9, "endpoint-added", "n2", "x/web", Source::Inside),
+            event(9, "endpoint-added", "n2", "x/web", Source::Inside),
+        ];
+        let at: Vec<i64> = merge(&events, Duration::ZERO, "x", "n1").iter().map(|e| e.at_ms).collect();
+        assert_eq!(at, [1, 3, 4, 5, 6, 7, 8, 9, 9]);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 /// What happened, for people. `subject` is a host, `namespace/pod` or `namespace/service`.
 pub(crate) fn wording(what: &str, subject: Option<&str>) -> String {
     let subject = subject.unwrap_or_default();
-    let name = subject.rsplit('/').next().unwrap_or_default();
+    let name = &short(subject.rsplit('/').next().unwrap_or_default());
     match what {
         "power-off" => "power off".into(),
         "power-on" => "power on again".into(),
@@ -33,6 +33,16 @@ pub(crate) fn wording(what: &str, subject: Option<&str>) -> String {
         other if subject.is_empty() => other.replace('-', " "),
         other => format!("{} ({subject})", other.replace('-', " ")),
     }
+}
+
+/// A name within bounds: its end tells pods apart.
+fn short(name: &str) -> String {
+    const LONGEST: usize = 20;
+    let length = name.chars().count();
+    if length <= LONGEST {
+        return name.to_owned();
+    }
+    "…".chars().chain(name.chars().skip(length + 1 - LONGEST)).collect()
 }
 
 /// A length of time, short: `412 ms`, `1.62 s`, `12.3 s`.
@@ -71,6 +81,8 @@ mod tests {
     #[test]
     fn words() {
         assert_eq!(wording("pod-placed", Some("x/web-1")), "pod web-1 placed");
+        let long = wording("pod-placed", Some("x/test-deployment-65944b89c8-mwrgk"));
+        assert_eq!(long, "pod …nt-65944b89c8-mwrgk placed");
         assert_eq!(wording("new-thing", Some("n1")), "new thing (n1)");
         assert_eq!(wording("new-thing", None), "new thing");
     }
