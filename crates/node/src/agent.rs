@@ -159,17 +159,10 @@ impl Drop for Agent {
     }
 }
 
-/// The variables of every container: the API's place, and a PATH in which this program is found too.
+/// The variables of every container: the API's place, and the agent's own PATH.
 fn variables(service_host: IpAddr, service_port: u16) -> Vec<(String, String)> {
-    let mut path = std::env::var("PATH").unwrap_or_default();
-    if path.is_empty() {
-        path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into();
-    }
-    if let Ok(program) = std::env::current_exe()
-        && let Some(folder) = program.parent().and_then(|p| p.to_str())
-    {
-        path = format!("{path}:{folder}");
-    }
+    let path = std::env::var("PATH").ok().filter(|path| !path.is_empty());
+    let path = path.unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
     let host = service_host.to_string();
     let shown = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     let url = format!("tcp://{shown}:{service_port}");

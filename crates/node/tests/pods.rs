@@ -271,3 +271,18 @@ async fn a_process_that_left_its_group_ends_with_its_pod() {
     assert!(!is_alive(&pid));
     host.shut_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_host_writes_nothing() {
+    let mut host = TestHost::start();
+    host.pod("a", json!({"command": ["sleep", "1000"]}), json!({}));
+    host.until("a", "ready", is_ready).await;
+    let merges = || host.writer.merges.lock().unwrap().iter().filter(|name| *name == "a").count();
+    let before = merges();
+    assert!(before <= 3, "{before} writes for one pod");
+    // Longer than the wait before a change is written again.
+    host.pod("b", json!({"command": ["sleep", "1.5"]}), json!({"restartPolicy": "Never"}));
+    host.until("b", "done", |pod| pod["status"]["phase"] == "Succeeded").await;
+    assert_eq!(merges(), before);
+    host.shut_down().await;
+}

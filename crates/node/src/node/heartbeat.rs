@@ -11,6 +11,7 @@ use store::Store;
 use super::read_machine;
 use super::registration::{Identity, due};
 use crate::clock::Clock;
+use crate::pod::without_nulls;
 
 const LOOK: Duration = Duration::from_secs(10);
 const FIRST_RETRY: Duration = Duration::from_millis(10);
@@ -41,7 +42,7 @@ pub(crate) async fn keep_registered(
             seen = Some(revision);
             look_at = now.elapsed + LOOK;
             let machine = read_machine(&data);
-            let stored = kv.and_then(|kv| serde_json::from_slice::<Value>(&kv.value).ok());
+            let stored = kv.and_then(|kv| serde_json::from_slice::<Value>(&kv.value).ok()).map(without_nulls);
             let mut failed = false;
             for write in due(&who, &machine, stored.as_ref(), now.wall) {
                 let answer = tokio::time::timeout(Duration::from_secs(5), writer.write(&user, write)).await;

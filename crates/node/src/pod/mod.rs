@@ -13,4 +13,4 @@ pub(crate) use decide::{Action, decide, must_end};
 pub(crate) use former::resume;
 pub(crate) use names::{all_containers, container, container_id, is_sidecar, subject, uid};
 pub(crate) use record::{Preparation, ProbeKind, Record, Stage, StartError, Then};
-pub(crate) use status::{difference, is_ready, status};
+pub(crate) use status::{difference, is_ready, status, without_nulls};

@@ -74,6 +74,18 @@ pub(crate) fn difference(from: &Value, to: &Value) -> Option<Value> {
     (!patch.is_empty()).then_some(Value::Object(patch))
 }
 
+/// The value without its nulls: the API fills some in (`lastProbeTime`), and they say nothing.
+pub(crate) fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let kept = map.into_iter().filter(|(_, value)| !value.is_null());
+            Value::Object(kept.map(|(key, value)| (key, without_nulls(value))).collect())
+        }
+        Value::Array(list) => Value::Array(list.into_iter().map(without_nulls).collect()),
+        other => other,
+    }
+}
+
 fn phase(pod: &Pod, record: &Record) -> &'static str {
     // A terminal phase never changes again.
     match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {

@@ -19,7 +19,7 @@ use super::entry::{Entry, found, prepared, started};
 use super::life::{Report, Which};
 use crate::clock::Now;
 use crate::host::kill_leftovers;
-use crate::pod::{Preparation, Then, container_id, decide, must_end, resume, subject, uid};
+use crate::pod::{Preparation, Then, container_id, decide, must_end, resume, subject, uid, without_nulls};
 
 /// How long pods have to end when the agent stops.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
@@ -184,7 +184,7 @@ impl Desk {
             return;
         }
         let stored = serde_json::from_slice::<Value>(&kv.value).map(|mut v| v["status"].take());
-        let stored = stored.unwrap_or_default();
+        let stored = without_nulls(stored.unwrap_or_default());
         let id = uid(&pod).to_owned();
         if self.by_key.get(&kv.key).is_some_and(|known| *known != id) {
             self.gone(&kv.key);

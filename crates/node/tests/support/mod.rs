@@ -24,6 +24,8 @@ pub struct TestWriter {
     pub store: Arc<Memory>,
     /// Refuses everything, as without a quorum.
     pub broken: Mutex<bool>,
+    /// The names of the objects that merges were asked for.
+    pub merges: Mutex<Vec<String>>,
 }
 
 fn place(subject: &Subject) -> String {
@@ -99,6 +101,11 @@ impl TestWriter {
                         return Err(Status::conflict("", &subject.kind, &subject.name, "another uid"));
                     }
                     merge(&mut value, &patch);
+                    // The API fills this in.
+                    for condition in value["status"]["conditions"].as_array_mut().into_iter().flatten() {
+                        condition["lastProbeTime"] = Value::Null;
+                    }
+                    self.merges.lock().unwrap().push(subject.name.clone());
                     let key = kv.key.clone();
                     let same = Condition::ModRevision(key.clone(), store::Compare::Equal, kv.mod_revision);
                     let put = Op::Put { key, value: value.to_string().into(), lease: 0 };
@@ -235,7 +242,7 @@ impl TestHost {
     pub fn off() -> Self {
         let store = Arc::new(Memory::default());
         TestHost {
-            writer: Arc::new(TestWriter { store, broken: Mutex::new(false) }),
+            writer: Arc::new(TestWriter { store, broken: Mutex::new(false), merges: Mutex::default() }),
             addresses: Arc::default(),
             authority: Authority::default(),
             folder: tempfile::tempdir().unwrap(),
