@@ -1,5 +1,7 @@
 //! `get`: objects as a table, or whole.
 
+use std::time::Duration;
+
 use anyhow::bail;
 use client::{Client, Discovery, WatchKind, with_query};
 use serde_json::{Value, json};
@@ -11,6 +13,9 @@ use super::yaml;
 use super::{Connection, put};
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
+
+/// Between the end of a watch and the next.
+const AGAIN: Duration = Duration::from_millis(200);
 
 /// Arguments of `get`.
 #[derive(Debug, clap::Args)]
@@ -182,6 +187,8 @@ impl Get<'_> {
                     put(&printer.print(&event.object))?;
                 }
             }
+            // The server ended the watch, as it does now and then. One that does so at once is not asked in a hurry.
+            tokio::time::sleep(AGAIN).await;
         }
     }
 

@@ -52,10 +52,14 @@ pub fn complaint(error: &anyhow::Error) -> String {
 
 /// The error and its causes; a cause that an outer message quotes already is not said twice.
 fn in_one_line(error: &anyhow::Error) -> String {
-    error.chain().map(ToString::to_string).reduce(|said, cause| match said.contains(&cause) {
-        true => said,
-        false => format!("{said}: {cause}"),
-    }).unwrap_or_default()
+    error
+        .chain()
+        .map(ToString::to_string)
+        .reduce(|said, cause| match said.contains(&cause) {
+            true => said,
+            false => format!("{said}: {cause}"),
+        })
+        .unwrap_or_default()
 }
 
 /// Writes to stdout. A reader that has gone away (`| head`) ends the program in silence, as it does others.
