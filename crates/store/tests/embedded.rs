@@ -1,16 +1,20 @@
 //! Whole members over loopback TLS in one process: elections, crashes, restarts.
 #![allow(clippy::disallowed_methods)] // A test is a driver.
+#![allow(clippy::unwrap_used)] // A test ends where something is not as it should be.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use pki::{Authority, ClientAuth, HostNames};
+use pki::{Authority, ClientAuth, HostNames, Identity};
 use store::{Config, Embedded, Error, KeyRange, StartError, Store, Txn};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+static CLUSTERS: AtomicU8 = AtomicU8::new(1);
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Cluster {
@@ -19,23 +23,30 @@ struct Cluster {
     _folder: tempfile::TempDir,
 }
 
+fn host_identity(authority: &Authority, name: &str) -> Identity {
+    let host = HostNames {
+        name: name.to_owned(),
+        address: LOCALHOST,
+        virtual_address: LOCALHOST,
+        first_service_address: LOCALHOST,
+    };
+    authority.host_identity(&host, SystemTime::now()).unwrap()
+}
+
 fn configs(folder: &Path, members: usize) -> Vec<Config> {
-    let listeners: Vec<TcpListener> =
-        (0..members).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    let names = (1..).map(|n| format!("n{n}"));
+    configs_by(&Authority::create("test", SystemTime::now()).unwrap(), folder, members)
+}
+
+fn configs_by(authority: &Authority, folder: &Path, members: usize) -> Vec<Config> {
+    // An address of its own, so that nobody takes a port while its member is down.
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let ip = Ipv4Addr::new(127, high | 0x40, low, CLUSTERS.fetch_add(1, Ordering::Relaxed));
+    let port = |n: u16| SocketAddr::new(ip.into(), 2380 + n);
     let peers: BTreeMap<String, SocketAddr> =
-        names.zip(listeners.iter().map(|listener| listener.local_addr().unwrap())).collect();
-    let now = SystemTime::now();
-    let authority = Authority::create("test", now).unwrap();
+        (1..=members as u16).map(|n| (format!("n{n}"), port(n))).collect();
     let trust = authority.trust().unwrap();
     let config = |name: &String| {
-        let host = HostNames {
-            name: name.clone(),
-            address: LOCALHOST,
-            virtual_address: LOCALHOST,
-            first_service_address: LOCALHOST,
-        };
-        let identity = authority.host_identity(&host, now).unwrap();
+        let identity = host_identity(authority, name);
         let server = identity.server_config(&trust, ClientAuth::Required, &[]).unwrap();
         let client = identity.client_config(&trust, &[]).unwrap();
         let folder = folder.join(name);
@@ -186,8 +197,8 @@ async fn a_leader_that_shuts_down_hands_over_first() {
     let start = Instant::now();
     cluster.members[leader].as_ref().unwrap().shutdown().await;
     put(&other, "after").await;
-    // Well below an election's timeout plus what a slow machine takes.
     println!("handed over in {:?}", start.elapsed());
+    assert!(!cluster.members[leader].as_ref().unwrap().leadership().borrow().is_me);
     assert_eq!(keys(&other), ["after", "before"]);
 }
 
@@ -290,4 +301,54 @@ async fn a_folder_of_others_is_refused_in_one_sentence() {
     let mut unknown = own;
     unknown.name = "n9".into();
     assert!(matches!(refused(unknown).await, StartError::Config(_)));
+}
+
+/// Says something as `identity` to a member, and waits until the member hangs up.
+async fn turned_away(authority: &Authority, identity: &Identity, member: &Config, words: Vec<u8>) {
+    let tls = identity.client_config(&authority.trust().unwrap(), &[]).unwrap();
+    let stream = tokio::net::TcpStream::connect(member.listen).await.unwrap();
+    let name = member.name.clone().try_into().unwrap();
+    let mut stream = tokio_rustls::TlsConnector::from(tls).connect(name, stream).await.unwrap();
+    // The member may hang up before it has heard all.
+    let _ = stream.write_all(&words).await;
+    let _ = stream.flush().await;
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    assert!(read.is_ok() && answer.is_empty(), "{words:?}");
+}
+
+fn hello(cluster: &str, member: &str) -> Vec<u8> {
+    let mut content = vec![0, 1];
+    for text in [cluster, member] {
+        content.push(text.len() as u8);
+        content.extend(text.as_bytes());
+    }
+    frame(content)
+}
+
+fn frame(content: Vec<u8>) -> Vec<u8> {
+    [&(content.len() as u32).to_le_bytes()[..], &content].concat()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_no_member_is_turned_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let authority = Authority::create("test", SystemTime::now()).unwrap();
+    let config = configs_by(&authority, folder.path(), 3).remove(0);
+    let _store = Embedded::start(config.clone()).await.unwrap();
+    let admin = authority.admin_identity(SystemTime::now()).unwrap();
+    let n2 = host_identity(&authority, "n2");
+    let table = [
+        (&admin, hello("test", "n2")),
+        (&n2, hello("test", "n3")),
+        (&n2, hello("test", "n9")),
+        (&n2, hello("other", "n2")),
+        (&n2, frame(vec![1, 2, 3])),
+        (&n2, vec![0xff; 100]),
+        (&n2, [hello("test", "n2"), frame(vec![0xff; 50])].concat()),
+        (&n2, [hello("test", "n2"), frame(vec![3, 1])].concat()),
+    ];
+    for (identity, words) in table {
+        turned_away(&authority, identity, &config, words).await;
+    }
 }

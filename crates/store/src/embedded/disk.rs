@@ -39,10 +39,20 @@ pub trait DiskFile: Send {
 pub fn replace(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
     let temporary = format!("{name}{TEMPORARY}");
     let mut file = disk.create(&temporary)?;
-    file.append(bytes)?;
-    file.sync()?;
+    if let Err(error) = file.append(bytes) {
+        // What is left of it takes room that may be what was missing; the next start removes it too.
+        let _ = disk.remove(&temporary);
+        return Err(error);
+    }
+    for_good(file.sync())?;
     disk.rename(&temporary, name)?;
-    disk.sync_folder()
+    for_good(disk.sync_folder())
+}
+
+/// A sync that failed, for whatever reason, is never tried again: the system may have dropped what it could
+/// not write, and then says that all is well.
+pub fn for_good(sync: io::Result<()>) -> io::Result<()> {
+    sync.map_err(|error| io::Error::other(format!("a sync failed: {error}")))
 }
 
 /// How the names of files end that were not finished.

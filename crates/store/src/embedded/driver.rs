@@ -59,8 +59,14 @@ struct Callers {
 
 impl Driver {
     /// Runs until it is told to end.
-    #[allow(clippy::disallowed_methods)] // The core gets its time from here.
     pub fn run(mut self) {
+        self.turns();
+        // Whoever still looks must not take an ended member for the leader.
+        self.leadership.send_modify(|leadership| (leadership.leader, leadership.is_me) = (None, false));
+    }
+
+    #[allow(clippy::disallowed_methods)] // The core gets its time from here.
+    fn turns(&mut self) {
         let start = Instant::now();
         let mut callers = Callers::default();
         let mut next_tick = start + self.timing.tick;

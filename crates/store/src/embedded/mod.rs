@@ -24,10 +24,12 @@ mod wire;
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
@@ -90,8 +92,9 @@ impl Embedded {
     /// # Errors
     /// [`StartError`]: the folder is another's, in use or damaged; the port is taken.
     pub async fn start(config: Config) -> Result<Arc<Self>, StartError> {
-        let listen = |source| StartError::Listen { address: config.listen, source };
-        let listener = TcpListener::bind(config.listen).await.map_err(listen)?;
+        config.check()?;
+        let address = config.listen;
+        let listener = bind(address).await.map_err(|source| StartError::Listen { address, source })?;
         Self::start_on(config, listener).await
     }
 
@@ -163,7 +166,10 @@ impl Embedded {
             // The driver says so, or is gone: either way it has ended.
             let _ = ended.await;
         }
-        let running = self.take_running();
+        let mut running = self.take_running();
+        if let Some(running) = &mut running {
+            running.connections.shutdown().await;
+        }
         // Joining may wait for the disk; a panic of a thread was told when it happened.
         let _ = tokio::task::spawn_blocking(move || running.map(Running::end)).await;
     }
@@ -224,6 +230,20 @@ impl Drop for Embedded {
     }
 }
 
+/// Listens on an address. One in use may be a predecessor's that is just ending: it gets a moment.
+async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    const TRIES: u32 = 25;
+    for _ in 1..TRIES {
+        match TcpListener::bind(address).await {
+            Err(problem) if problem.kind() == io::ErrorKind::AddrInUse => {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            bound => return bound,
+        }
+    }
+    TcpListener::bind(address).await
+}
+
 type Opened = (File, disk::Folder, Log, Recovered, u64);
 
 fn open(config: &Config) -> Result<Opened, StartError> {
@@ -242,9 +262,7 @@ fn open(config: &Config) -> Result<Opened, StartError> {
 fn settings(config: &Config, boot: u64) -> Settings {
     let members = config.members();
     let id = members.iter().find(|(_, name)| **name == config.name).map_or(0, |(id, _)| *id);
-    let ticks = |time: std::time::Duration| {
-        (time.as_micros() / config.timing.tick.as_micros().max(1)).max(1) as usize
-    };
+    let ticks = |time: Duration| (time.as_micros() / config.timing.tick.as_micros().max(1)).max(1) as usize;
     let Timing { heartbeat, election_min, election_max, .. } = config.timing;
     Settings {
         id,

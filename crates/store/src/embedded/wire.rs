@@ -183,12 +183,9 @@ pub fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
 
 /// Reads an entry; its content shares memory with the input.
 pub fn entry(d: &mut Decoder) -> Result<Entry, Malformed> {
-    let mut entry = Entry::default();
-    entry.term = d.number()?;
-    entry.index = d.number()?;
-    entry.context = d.shared()?;
-    entry.data = d.shared()?;
-    Ok(entry)
+    let (term, index) = (d.number()?, d.number()?);
+    let (context, data) = (d.shared()?, d.shared()?);
+    Ok(Entry { term, index, context, data, ..Entry::default() })
 }
 
 #[cfg(test)]

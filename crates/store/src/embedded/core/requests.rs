@@ -76,9 +76,7 @@ impl Requests {
         for (sequence, request) in &mut self.waiting {
             if request.due <= now {
                 let id = RequestId { member: self.member, boot: self.boot, sequence: *sequence, oldest };
-                let mut entry = Entry::default();
-                entry.context = id.encode();
-                entry.data = request.command.clone();
+                let entry = Entry { context: id.encode(), data: request.command.clone(), ..Entry::default() };
                 bytes += entry.data.len();
                 let batch = batches.last().map_or(0, Vec::len);
                 if batch > 0 && (batch >= BATCH_ENTRIES || bytes > BATCH_BYTES) {

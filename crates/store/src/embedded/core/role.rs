@@ -156,7 +156,8 @@ impl Core {
         }
     }
 
-    fn hand_over(&mut self) {
+    /// Asks the most up-to-date of the members that are there to lead.
+    pub(super) fn hand_over(&mut self) {
         let me = self.settings.id;
         let progress = self.node.raft.prs().iter();
         let active = progress.filter(|(id, progress)| **id != me && progress.recent_active);

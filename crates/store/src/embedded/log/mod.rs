@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use raft::eraftpb::{Entry, HardState};
 
-use super::disk::{Disk, DiskFile, is_full, replace};
+use super::disk::{Disk, DiskFile, for_good, is_full, replace};
 use super::image::Image;
 use record::Record;
 pub use replay::{LogError, Recovered};
@@ -120,7 +120,7 @@ impl Log {
             }
             return Err(error);
         }
-        self.file.sync()?;
+        for_good(self.file.sync())?;
         self.length += buffer.len() as u64;
         self.synced = self.length;
         Ok(())
@@ -173,8 +173,8 @@ fn start_segment(
     Record::HardState(hard_state.clone()).encode(number, 0, &mut buffer);
     let mut file = disk.create(&segment_name(number))?;
     file.append(&buffer)?;
-    file.sync()?;
-    disk.sync_folder()?;
+    for_good(file.sync())?;
+    for_good(disk.sync_folder())?;
     Ok((file, buffer.len() as u64))
 }
 

@@ -74,11 +74,8 @@ impl Record {
         let mut d = Decoder(content);
         let record = match d.byte()? {
             0 => {
-                let mut state = HardState::default();
-                state.term = d.number()?;
-                state.vote = d.number()?;
-                state.commit = d.number()?;
-                Record::HardState(state)
+                let (term, vote, commit) = (d.number()?, d.number()?, d.number()?);
+                Record::HardState(HardState { term, vote, commit, ..HardState::default() })
             }
             1 => Record::Entries(d.list(entry)?),
             2 => Record::Image { index: d.number()?, term: d.number()? },

@@ -262,6 +262,7 @@ impl World {
         }
         let effects = running.core.effects();
         assert_eq!(effects.fatal, None);
+        let woke = now == host.paused_until;
         if !effects.persist.is_empty() {
             if running.steps.is_empty() {
                 running.synced_at = now + self.rng.random_range(0..=self.weather.sync);
@@ -277,6 +278,8 @@ impl World {
         if let Some(leadership) = effects.leadership {
             running.leadership = leadership;
         }
+        let alone = members == 1;
+        assert!(alone || !woke || !running.leadership.is_me, "who was away asks before it leads again");
         for answer in effects.answers {
             match (answer, &running.core) {
                 (Answer::Change(token, result), _) => {

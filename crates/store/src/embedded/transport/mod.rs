@@ -23,6 +23,7 @@ use super::wire::{FRAME_LIMIT, Frame, HEADER};
 
 /// What the connections tell the driver.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // Nearly all events are messages.
 pub enum Event {
     /// A message came. The permit is given back when it has been handled, so that no peer can fill the
     /// memory.

@@ -1,0 +1,125 @@
+//! What goes into the core and what comes out of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use raft::eraftpb::Message;
+
+use crate::embedded::command::Response;
+use crate::embedded::image::Image;
+use crate::embedded::log::Persist;
+use crate::{Error, Leadership, State};
+
+/// What a core is told once.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// This member's number.
+    pub id: u64,
+    /// All members' numbers and names.
+    pub members: BTreeMap<u64, String>,
+    /// Which life of this member it is; grows with every start.
+    pub boot: u64,
+    /// Seeds all randomness.
+    pub seed: u64,
+    /// How much time a tick stands for.
+    pub tick: Duration,
+    /// Ticks between a leader's heartbeats.
+    pub heartbeat_ticks: usize,
+    /// The shortest and the longest election timeout, in ticks.
+    pub election_ticks: (usize, usize),
+    /// How long a request may wait for its answer.
+    pub request_timeout: Duration,
+    /// How long a leader's disk may stall before another member is asked to lead.
+    pub disk_stall: Duration,
+    /// A snapshot is made after so many entries,
+    pub snapshot_entries: u64,
+    /// or so many bytes of them.
+    pub snapshot_bytes: usize,
+    /// So many entries before a snapshot are kept for members that were away for a moment,
+    pub trailing_entries: u64,
+    /// as long as they take no more than so many bytes.
+    pub trailing_bytes: usize,
+}
+
+/// What happened in the world.
+#[derive(Debug)]
+#[allow(clippy::large_enum_variant)] // Nearly all inputs are messages.
+pub enum Input {
+    /// A tick passed; the time since some moment before the core was made.
+    Tick(Duration),
+    /// The core was not running for longer than an election takes.
+    WokeLate,
+    /// A message came; with the snapshot, if it is one of those.
+    Message(Message, Option<Image>),
+    /// A caller asks for a change (an encoded [`Command`](crate::embedded::command::Command)).
+    Propose(u64, Bytes),
+    /// A caller asks for a read.
+    Read(u64),
+    /// Every step up to this number is on the disk.
+    Persisted(u64),
+    /// The snapshot at this index is on the disk, or could not be written.
+    SnapshotSaved(Option<u64>),
+    /// A snapshot was handed to a peer in full, or was not.
+    SnapshotSent(u64, bool),
+    /// The connection to a peer broke.
+    Unreachable(u64),
+    /// Whether there is room on the disk; if not, where.
+    Space(Result<(), String>),
+    /// The process is about to end: let another member lead.
+    Resign,
+}
+
+/// A message for a peer.
+#[derive(Debug, Clone)]
+pub struct Outgoing {
+    /// The message.
+    pub message: Message,
+    /// The snapshot that goes with it.
+    pub image: Option<Image>,
+}
+
+/// An answer to a caller.
+#[derive(Debug)]
+pub enum Answer {
+    /// To a change.
+    Change(u64, Result<Response, Error>),
+    /// To a read: the newest state answers it now.
+    Read(u64, Result<(), Error>),
+}
+
+/// Something for the timeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Happening {
+    /// This member wants to lead.
+    ElectionStarted(u64),
+    /// This member leads, in this term.
+    ElectionWon(u64),
+    /// This member has applied all that was committed when it started; how long that took.
+    CaughtUp(Duration),
+}
+
+/// What is to be done. Messages may leave at once; state and leadership are to be shown before the answers
+/// are given; steps are to be persisted in order, and their numbers told by [`Input::Persisted`].
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// For peers.
+    pub messages: Vec<Outgoing>,
+    /// For the log.
+    pub persist: Vec<Persist>,
+    /// The newest state, if it changed.
+    pub state: Option<Arc<State>>,
+    /// Who leads, if that changed.
+    pub leadership: Option<Leadership>,
+    /// For callers.
+    pub answers: Vec<Answer>,
+    /// A snapshot to write; [`Input::SnapshotSaved`] tells when it is there.
+    pub save: Option<Image>,
+    /// The log may forget entries up to this index.
+    pub forget: Option<u64>,
+    /// For the timeline.
+    pub happenings: Vec<Happening>,
+    /// This member must not go on, and why.
+    pub fatal: Option<String>,
+}
