@@ -84,7 +84,7 @@ fn one_run(program: &Path, args: &Args) -> anyhow::Result<Run> {
     let started = Instant::now();
     let up = Command::new(program)
         .args(["up", "--port", "0", "--net", &args.net, "--dir"])
-        .arg(dir.path())
+        .arg(dir.path().join("cluster"))
         .stdin(Stdio::null())
         .stdout(log.try_clone()?)
         .stderr(log)
@@ -122,7 +122,7 @@ fn idle(time: Duration) {
 fn ready_nodes(program: &Path, dir: &Path) -> usize {
     let output = Command::new(program)
         .args(["get", "nodes", "--kubeconfig"])
-        .arg(dir.join("kubeconfig"))
+        .arg(dir.join("cluster/kubeconfig"))
         .stdin(Stdio::null())
         .output();
     let text = output.map(|output| output.stdout).unwrap_or_default();

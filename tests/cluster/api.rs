@@ -42,8 +42,8 @@ fn service() -> Service {
 
 async fn ready_pods(client: &Client, count: usize) -> Vec<Pod> {
     wait_for(&format!("{count} ready pods"), || async {
-        let pods = Api::<Pod>::default_namespaced(client.clone()).list(&ListParams::default().labels("app=web"));
-        let pods = pods.await.ok()?.items;
+        let pods = Api::<Pod>::default_namespaced(client.clone());
+        let pods = pods.list(&ListParams::default().labels("app=web")).await.ok()?.items;
         let ready = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).all(|pod| {
             let conditions = pod.status.iter().flat_map(|s| s.conditions.iter().flatten());
             conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")

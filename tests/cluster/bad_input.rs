@@ -50,12 +50,14 @@ fn a_folder_of_another_cluster_is_refused() {
     let rt = tokio::runtime::Runtime::new().unwrap();
     rt.block_on(async {
         let dir = tempfile::tempdir().unwrap();
-        let mut cluster = Cluster::start(dir.path(), 1, "auto");
+        let cluster = Cluster::start(dir.path(), 1, "auto");
         cluster.wait_until_ready(1).await;
         // While it runs: the folder is in use. Afterwards: it is a cluster of one host.
-        refused(&["up", "--nodes", "1", "--port", "0", "--dir", dir.path().to_str().unwrap()], &["in use"]);
+        let folder = cluster.folder();
+        let folder = folder.to_str().unwrap();
+        refused(&["up", "--nodes", "1", "--port", "0", "--dir", folder], &[folder, "runs on"]);
         drop(cluster);
-        refused(&["up", "--nodes", "3", "--port", "0", "--dir", dir.path().to_str().unwrap()], &["1"]);
+        refused(&["up", "--nodes", "3", "--port", "0", "--dir", folder], &[folder, "1 host"]);
     });
 }
 

@@ -13,7 +13,7 @@ fn config_map(n: usize) -> ConfigMap {
 #[tokio::test]
 async fn every_acknowledged_write_survives_a_kill_of_everything() {
     let dir = tempfile::tempdir().unwrap();
-    let mut cluster = Cluster::start(dir.path(), 3, "auto");
+    let cluster = Cluster::start(dir.path(), 3, "auto");
     cluster.wait_until_ready(3).await;
     let maps = Api::<ConfigMap>::namespaced(cluster.client().await.unwrap(), "default");
 
@@ -28,10 +28,11 @@ async fn every_acknowledged_write_survives_a_kill_of_everything() {
     });
     let written = Api::<ConfigMap>::namespaced(cluster.client().await.unwrap(), "default");
     wait_for("some writes", || async { written.get_opt("written-50").await.ok()? }).await;
-    cluster.signal(libc::SIGKILL);
+    cluster.kill_hosts();
+    drop(cluster);
     let acknowledged = writer.await.unwrap();
 
-    let mut cluster = Cluster::start(dir.path(), 3, "auto");
+    let cluster = Cluster::start(dir.path(), 3, "auto");
     cluster.wait_until_ready(3).await;
     let maps = Api::<ConfigMap>::namespaced(cluster.client().await.unwrap(), "default");
     for n in 0..acknowledged {
@@ -43,13 +44,13 @@ async fn every_acknowledged_write_survives_a_kill_of_everything() {
 #[tokio::test]
 async fn one_host_alone_is_a_cluster_and_ends_cleanly() {
     let dir = tempfile::tempdir().unwrap();
-    let mut cluster = Cluster::start(dir.path(), 1, "auto");
+    let cluster = Cluster::start(dir.path(), 1, "auto");
     cluster.wait_until_ready(1).await;
     let maps = Api::<ConfigMap>::namespaced(cluster.client().await.unwrap(), "default");
     maps.create(&PostParams::default(), &config_map(1)).await.unwrap();
     assert_eq!(cluster.signal(libc::SIGINT), Some(0), "Ctrl-C ends it cleanly");
 
-    let mut cluster = Cluster::start(dir.path(), 1, "auto");
+    let cluster = Cluster::start(dir.path(), 1, "auto");
     cluster.wait_until_ready(1).await;
     let maps = Api::<ConfigMap>::namespaced(cluster.client().await.unwrap(), "default");
     assert!(maps.get_opt("written-1").await.unwrap().is_some());

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::Node;
@@ -20,7 +21,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A cluster in the foreground of a process of its own; ended when dropped.
 pub struct Cluster {
-    up: Child,
+    up: Mutex<Child>,
+    /// Where the cluster's folder and what `up` prints lie.
     dir: PathBuf,
     _temporary: Option<tempfile::TempDir>,
     _loopback: Option<File>,
@@ -42,22 +44,24 @@ impl Cluster {
         cluster
     }
 
-    /// Starts (again) the cluster whose folder is `dir`.
+    /// Starts (again) the cluster whose folder lies in `dir`.
     pub fn start(dir: &Path, nodes: usize, net: &str) -> Cluster {
         // On loopback all clusters of a machine share its addresses: one at a time.
         let loopback = (net != "netns" && !namespaces_allowed()).then(lock_loopback);
         let log = File::create(dir.join("up.log")).unwrap();
         let mut command = Command::new(HOLDFAST);
-        command.args(["up", "--port", "0", "--net", net, "--nodes", &nodes.to_string(), "--dir"]).arg(dir);
+        command.args(["up", "--port", "0", "--net", net, "--nodes", &nodes.to_string(), "--dir"]).arg(dir.join("cluster"));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
         let up = command.spawn().unwrap();
-        Cluster { up, dir: dir.to_owned(), _temporary: None, _loopback: loopback }
+        Cluster { up: Mutex::new(up), dir: dir.to_owned(), _temporary: None, _loopback: loopback }
     }
 
     /// Waits until all hosts are ready.
-    pub async fn wait_until_ready(&mut self, nodes: usize) {
-        wait_for("the kubeconfig", || async { self.kubeconfig().exists().then_some(()) }).await;
-        wait_for(&format!("{nodes} ready nodes; {}", self.log()), || async {
+    pub async fn wait_until_ready(&self, nodes: usize) {
+        wait_for(&format!("{nodes} ready nodes"), || async {
+            if let Ok(Some(status)) = self.up.lock().unwrap().try_wait() {
+                panic!("up ended with {status}: {}", self.log());
+            }
             let list = Api::<Node>::all(self.client().await?).list(&ListParams::default()).await.ok()?;
             (list.items.iter().filter(|node| is_ready(node)).count() == nodes).then_some(())
         })
@@ -71,12 +75,21 @@ impl Cluster {
         Client::try_from(config).ok()
     }
 
+    fn pid(&self) -> i32 {
+        self.up.lock().unwrap().id() as i32
+    }
+
     /// The path of the kubeconfig.
     pub fn kubeconfig(&self) -> PathBuf {
-        self.dir.join("kubeconfig")
+        self.folder().join("kubeconfig")
     }
 
     /// The cluster's folder.
+    pub fn folder(&self) -> PathBuf {
+        self.dir.join("cluster")
+    }
+
+    /// A folder for what a test needs beside the cluster's own.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -101,11 +114,26 @@ impl Cluster {
             .unwrap_or_else(|error| panic!("can't run {program}: {error}"))
     }
 
+    /// Kills all hosts at once, as a power cut of the whole machine room would.
+    pub fn kill_hosts(&self) {
+        let mut killed = 0;
+        for process in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+            let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let command = String::from_utf8_lossy(&command).replace('\0', " ");
+            if command.contains(" host --config ") && command.contains(self.dir.to_str().unwrap()) {
+                // SAFETY: kill has no memory effects; the process is a host of this test's own cluster.
+                killed += i32::from(unsafe { libc::kill(pid, libc::SIGKILL) } == 0);
+            }
+        }
+        assert!(killed > 0, "no host was found");
+    }
+
     /// Sends `signal` to `up` and waits for its end.
     pub fn signal(mut self, signal: i32) -> Option<i32> {
         // SAFETY: kill has no memory effects; the process is our own child and not yet waited for.
-        unsafe { libc::kill(self.up.id() as i32, signal) };
-        let status = self.up.wait().unwrap();
+        unsafe { libc::kill(self.pid(), signal) };
+        let status = self.up.get_mut().unwrap().wait().unwrap();
         status.code()
     }
 }
@@ -113,16 +141,17 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         // SAFETY: as above.
-        unsafe { libc::kill(self.up.id() as i32, libc::SIGTERM) };
+        unsafe { libc::kill(self.pid(), libc::SIGTERM) };
         let end = Instant::now() + Duration::from_secs(10);
         while Instant::now() < end {
-            if matches!(self.up.try_wait(), Ok(Some(_))) {
+            if matches!(self.up.lock().unwrap().try_wait(), Ok(Some(_))) {
                 return;
             }
             std::thread::yield_now();
         }
-        let _ = self.up.kill();
-        let _ = self.up.wait();
+        let up = self.up.get_mut().unwrap();
+        let _ = up.kill();
+        let _ = up.wait();
     }
 }
 
