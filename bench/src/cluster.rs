@@ -89,7 +89,7 @@ fn one_run(program: &Path, args: &Args) -> anyhow::Result<Run> {
         .stdout(log.try_clone()?)
         .stderr(log)
         .spawn()?;
-    let up = Up(up);
+    let _up = Up(up);
     let ready_ms = loop {
         if ready_nodes(program, dir.path()) == 3 {
             break started.elapsed().as_secs_f64() * 1e3;
@@ -99,7 +99,7 @@ fn one_run(program: &Path, args: &Args) -> anyhow::Result<Run> {
         }
         std::thread::yield_now();
     };
-    let hosts = hosts_of(up.0.id())?;
+    let hosts = hosts_in(dir.path())?;
     anyhow::ensure!(hosts.len() == 3, "found {} host processes instead of 3", hosts.len());
     idle(Duration::from_secs(5));
     let before = hosts.iter().map(|pid| cpu_seconds(*pid)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -129,22 +129,19 @@ fn ready_nodes(program: &Path, dir: &Path) -> usize {
     String::from_utf8_lossy(&text).lines().filter(|line| line.split_whitespace().nth(1) == Some("Ready")).count()
 }
 
-/// The processes below `ancestor` that are hosts.
-fn hosts_of(ancestor: u32) -> anyhow::Result<Vec<u32>> {
+/// The host processes of the cluster in `dir`.
+fn hosts_in(dir: &Path) -> anyhow::Result<Vec<u32>> {
     let mut hosts = Vec::new();
     for entry in std::fs::read_dir("/proc")?.filter_map(Result::ok) {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
         let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let is_host = command.split(|b| *b == 0).nth(1) == Some(b"host");
-        if is_host && parent(pid) == Some(ancestor) {
+        let mut words = command.split(|byte| *byte == 0).skip(1).map(String::from_utf8_lossy);
+        let is_host = words.next().is_some_and(|word| word == "host");
+        if is_host && words.any(|word| Path::new(&*word).starts_with(dir)) {
             hosts.push(pid);
         }
     }
     Ok(hosts)
-}
-
-fn parent(pid: u32) -> Option<u32> {
-    stat(pid).ok()?.get(1)?.parse().ok()
 }
 
 /// The fields of `/proc/PID/stat` from the state on: see proc_pid_stat(5).
