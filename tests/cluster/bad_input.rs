@@ -57,7 +57,7 @@ fn a_folder_of_another_cluster_is_refused() {
         let folder = folder.to_str().unwrap();
         refused(&["up", "--nodes", "1", "--port", "0", "--dir", folder], &[folder, "runs on"]);
         drop(cluster);
-        refused(&["up", "--nodes", "3", "--port", "0", "--dir", folder], &[folder, "1 host"]);
+        refused(&["up", "--nodes", "3", "--port", "0", "--dir", folder], &[folder, "--nodes 1"]);
     });
 }
 

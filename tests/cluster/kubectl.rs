@@ -33,6 +33,21 @@ spec:
   ports: [{port: 80, targetPort: http}]
 "#;
 
+const OTHERS: &str = r#"apiVersion: v1
+kind: Namespace
+metadata: {name: other}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: settings, namespace: other}
+data: {a: b}
+---
+apiVersion: v1
+kind: Secret
+metadata: {name: password, namespace: other}
+stringData: {p: q}
+"#;
+
 struct Kubectl<'a>(&'a Cluster, &'a str);
 
 impl Kubectl<'_> {
@@ -87,7 +102,7 @@ async fn kubectl_does_what_it_does_elsewhere() {
     kubectl.says("get pods --field-selector status.phase=Running -o name", &["pod/web-"]);
     kubectl.says("get svc web -o jsonpath={.spec.clusterIP}", &["."]);
     kubectl.says("describe deployment web", &["StrategyType:", "RollingUpdate", "NewReplicaSet:"]);
-    kubectl.says("describe pod -l app=web", &["Ready:", "True", "RuntimeClass", "Scheduled"]);
+    kubectl.says("describe pod -l app=web", &["Ready:", "True", "Runtime Class Name:  host", "Scheduled"]);
     kubectl.says("describe node n1", &["Allocatable:", "Conditions:", "web-"]);
     kubectl.says("describe service web", &["Endpoints:", ":8080"]);
     kubectl.says("explain deployment.spec.strategy", &["KIND:", "Deployment", "rollingUpdate"]);
@@ -116,9 +131,9 @@ async fn kubectl_does_what_it_does_elsewhere() {
     kubectl.says("rollout restart deployment/web", &["restarted"]);
     kubectl.says("rollout status deployment/web --timeout=60s", &["successfully rolled out"]);
     kubectl.says(r#"patch svc web --type=json -p=[{"op":"add","path":"/metadata/labels","value":{"x":"y"}}]"#, &["patched"]);
-    kubectl.says("create namespace other", &["namespace/other created"]);
-    kubectl.says("create configmap settings --from-literal=a=b -n other", &["configmap/settings created"]);
-    kubectl.says("create secret generic password --from-literal=p=q -n other", &["secret/password created"]);
+    let others = cluster.dir().join("others.yaml");
+    std::fs::write(&others, OTHERS).unwrap();
+    kubectl.says(&format!("create -f {}", others.display()), &["namespace/other created", "secret/password created"]);
     kubectl.says("get cm,secret -n other", &["settings", "password", "Opaque"]);
     kubectl.says("get events", &["SuccessfulCreate"]);
     let misspelled = cluster.dir().join("misspelled.yaml");

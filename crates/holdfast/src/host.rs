@@ -45,7 +45,7 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let config = HostConfig::load(&args.config)?;
     log_to(&config)?;
-    put_program_on_path()?;
+    put_program_on_path(&config)?;
     // Two threads carry a host of a small machine; more would cost memory for each.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(serve(config))
@@ -88,8 +88,6 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         config.peers.iter().map(|(name, ip)| (name.clone(), SocketAddr::new(*ip, port))).collect()
     };
     let here = |port: u16| SocketAddr::new(config.address, port);
-    fs::create_dir_all(&config.data_dir)
-        .with_context(|| format!("can't make the folder {}", config.data_dir.display()))?;
 
     let membership = Membership::start(membership::Options::new(
         &config.name,
@@ -236,10 +234,15 @@ fn log_to(config: &HostConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Pods run this very program as `holdfast`, wherever it lies.
-fn put_program_on_path() -> anyhow::Result<()> {
-    let program = crate::ground::program()?;
-    let folder = program.parent().context("this program has no folder")?.to_owned();
+/// Pods run this very program as `holdfast`, wherever it lies and whatever its file is called.
+fn put_program_on_path(config: &HostConfig) -> anyhow::Result<()> {
+    let folder = config.data_dir.join("bin");
+    let link = folder.join("holdfast");
+    let made = fs::create_dir_all(&folder).and_then(|()| match fs::remove_file(&link) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => std::os::unix::fs::symlink(crate::ground::program().map_err(io::Error::other)?, &link),
+    });
+    made.with_context(|| format!("can't make {}", link.display()))?;
     let old = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths([folder].into_iter().chain(std::env::split_paths(&old)))?;
     // SAFETY: called before the process has a second thread.
