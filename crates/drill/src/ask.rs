@@ -20,8 +20,8 @@ pub struct Ask {
 /// What a series of asks says about a cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Outage {
-    /// From the cut to the first answer after which nothing failed for the quiet time; none where it did not
-    /// come to that.
+    /// From the cut to the first answer after which nothing failed for the quiet time; zero where no ask
+    /// failed before that answer: nobody was left without one. None where it did not come to that.
     pub outage: Option<Duration>,
     /// Asks without a good answer.
     pub failed: usize,
@@ -35,8 +35,13 @@ pub struct Outage {
 pub fn measure(asks: &[Ask], cut: Moment, quiet: Duration, seen_until: Moment) -> Outage {
     let since: Vec<&Ask> = asks.iter().filter(|a| a.done > cut).collect();
     let good = since.iter().filter(|a| a.ok);
+    let first_failure = since.iter().filter(|a| !a.ok).map(|a| a.sent).min();
+    let until = |answer: &Ask| match first_failure {
+        Some(sent) if sent <= answer.sent => answer.done - cut,
+        _ => Duration::ZERO,
+    };
     Outage {
-        outage: steady_from(asks, cut, quiet, seen_until).map(|at| at - cut),
+        outage: steady(asks, cut, quiet, seen_until).map(until),
         failed: since.iter().filter(|a| !a.ok).count(),
         asked: since.len(),
         slowest: good.map(|a| a.done.saturating_sub(a.sent)).max().unwrap_or_default(),
@@ -45,6 +50,10 @@ pub fn measure(asks: &[Ask], cut: Moment, quiet: Duration, seen_until: Moment) -
 
 /// When the first answer came after which nothing failed for `quiet`.
 pub(crate) fn steady_from(asks: &[Ask], cut: Moment, quiet: Duration, seen_until: Moment) -> Option<Moment> {
+    steady(asks, cut, quiet, seen_until).map(|answer| answer.done)
+}
+
+fn steady(asks: &[Ask], cut: Moment, quiet: Duration, seen_until: Moment) -> Option<&Ask> {
     let mut failures: Vec<Moment> = asks.iter().filter(|a| !a.ok && a.done > cut).map(|a| a.sent).collect();
     failures.sort_unstable();
     let stays = |answer: &Ask| {
@@ -52,7 +61,7 @@ pub(crate) fn steady_from(asks: &[Ask], cut: Moment, quiet: Duration, seen_until
         failures.get(next).is_none_or(|sent| *sent > answer.done + quiet)
     };
     let answers = asks.iter().filter(|a| a.ok && a.done > cut && a.done + quiet <= seen_until);
-    answers.filter(|a| stays(a)).map(|a| a.done).min()
+    answers.filter(|a| stays(a)).min_by_key(|a| a.done)
 }
 
 #[cfg(test)]
@@ -90,14 +99,14 @@ mod tests {
         assert_eq!(measured(&asks, 1000, 9000), (Some(5), 1, 161));
         let answered = Ask { sent: ms(990), done: ms(1250), ok: true };
         let late = [vec![answered], every_50(1250, 9000, 100, true)].concat();
-        assert_eq!(measured(&late, 1000, 9000), (Some(250), 0, 156));
+        assert_eq!(measured(&late, 1000, 9000), (Some(0), 0, 156), "late, but nobody was turned away");
         assert_eq!(measure(&late, ms(1000), QUIET, ms(9000)).slowest, ms(260));
     }
 
     #[test]
     fn what_ended_before_the_cut_does_not_count() {
         let asks = [every_50(0, 900, 5, false), every_50(1000, 9000, 5, true)].concat();
-        assert_eq!(measured(&asks, 950, 9000), (Some(55), 0, 160));
+        assert_eq!(measured(&asks, 950, 9000), (Some(0), 0, 160));
     }
 
     #[test]
@@ -105,12 +114,12 @@ mod tests {
         let blip = |at: u64| vec![Ask { sent: ms(at), done: ms(at + 10), ok: false }];
         let up = every_50(1000, 20_000, 5, true);
         for (failures, expected) in [
-            (vec![], 5),
+            (vec![], 0),
             // Within the quiet time after the first answer.
             (blip(3020), 3055 - 1000),
             ([blip(3020), blip(6020)].concat(), 6055 - 1000),
-            // After it: counted as failed, and the outage was over.
-            (blip(9020), 5),
+            // After it: counted as failed, and no outage of the cut's.
+            (blip(9020), 0),
         ] {
             let count = failures.len();
             let asks = [up.clone(), failures].concat();

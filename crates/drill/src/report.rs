@@ -59,7 +59,8 @@ pub struct Run {
 /// One series of asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Clock {
-    /// Milliseconds from the cut to the first answer after which nothing failed; null when that never came.
+    /// Milliseconds from the cut to the first answer after which nothing failed; 0 when nothing failed before
+    /// it either, null when it never came.
     pub outage_ms: Option<u64>,
     /// Asks without a good answer.
     pub failed: usize,

@@ -46,7 +46,7 @@ async fn two_cuts_with_the_survivors_asked() {
     assert_eq!(targets, ["n1", "n2"], "the second cut is of the host that leads then");
     for run in &report.runs {
         let survivors = run.survivors.unwrap();
-        assert_eq!(survivors.failed, 0, "the survivors were never silent");
+        assert_eq!((survivors.failed, survivors.outage_ms), (0, Some(0)), "the survivors were never silent");
         let told: Vec<&str> = run.timeline.iter().map(|e| e.what.as_str()).collect();
         let place = |what| told.iter().position(|t| *t == what).unwrap_or_else(|| panic!("{what}: {told:?}"));
         let order =
