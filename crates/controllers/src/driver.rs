@@ -15,9 +15,10 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::key::{Key, Now, Silence};
+use crate::node;
 use crate::plan::{Action, Note};
 use crate::queue::{Outcome, Queue};
-use crate::view::View;
+use crate::view::{Touched, View};
 
 const USER: &str = "system:kube-controller-manager";
 /// So many keys are written for at the same time: a slow write delays no other.
@@ -104,6 +105,7 @@ async fn sleep_until(time: Option<Instant>) {
 struct Work {
     writer: Arc<dyn Writer>,
     view: View,
+    /// Since when each silent host has given no sign of life: not by a heartbeat, nor by its agent's writes.
     silence: Silence,
     deaf: bool,
     queue: Queue<Key>,
@@ -135,8 +137,13 @@ impl Work {
     /// Takes a newer state in; everything that it touches becomes due.
     fn advance(&mut self, state: Arc<State>) {
         let now = clocks().instant;
-        let queue = &mut self.queue;
+        let (queue, silence) = (&mut self.queue, &mut self.silence);
         let followed = self.view.advance(state.clone(), |view, change| {
+            if let Touched::Node(change) = &change
+                && let Some(since) = node::agent_spoke(change).and_then(|name| silence.get_mut(name))
+            {
+                *since = now;
+            }
             Key::touched(view, &change, |key, wait| enqueue(queue, key, now, wait));
         });
         if !followed {
@@ -145,8 +152,11 @@ impl Work {
         }
     }
 
-    fn hear(&mut self, silence: Silence) {
+    fn hear(&mut self, mut silence: Silence) {
         let now = clocks().instant;
+        for (host, since) in &mut silence {
+            *since = self.silence.get(host).map_or(*since, |known| *known.max(since));
+        }
         for host in self.silence.keys().chain(silence.keys()) {
             if self.silence.get(host) != silence.get(host) {
                 self.queue.add(Key::Node(host.clone()), now);

@@ -3,15 +3,16 @@
 //! Who writes what: a host's agent writes all conditions of its Node, when it starts and from then on. This
 //! controller only turns them to Unknown once the host is silent, and takes its own taints away once the
 //! agent says Ready again. Taints and tolerations follow `pkg/controller/nodelifecycle` and
-//! `tainteviction`; silence comes from heartbeats and not from leases.
+//! `tainteviction`; silence comes from heartbeats and not from leases. As there, what the agent writes is a
+//! sign of life too: a host that comes back may be heard through the store before its first heartbeat is.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, Pod, Taint};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use objects::{Delete, Occurrence, Write, tolerates};
+use objects::{Change, Delete, Occurrence, Write, tolerates};
 use serde_json::{Value, json};
 
 use crate::plan::{Action, Note, Plan, merge_this, subject};
@@ -51,10 +52,28 @@ pub fn reconcile(view: &View, name: &str, silent_for: Option<Duration>, now: Tim
     plan
 }
 
+/// The node's condition Ready, if it has one.
+fn ready(node: &Node) -> Option<&NodeCondition> {
+    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.into_iter().find(|condition| condition.type_ == "Ready")
+}
+
 /// The status of the node's condition Ready, nothing if it has none.
 fn ready_status(node: &Node) -> &str {
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.into_iter().find(|c| c.type_ == "Ready").map_or("", |condition| &condition.status)
+    ready(node).map_or("", |condition| &condition.status)
+}
+
+/// The name of the node whose agent wrote this change: nobody else makes a node Ready, or says that it
+/// still is.
+pub(crate) fn agent_spoke(change: &Change<Node>) -> Option<&str> {
+    let node = change.new.as_deref()?;
+    let said = |node: &Node| {
+        let condition = ready(node).filter(|condition| condition.status == "True");
+        condition.map(|condition| condition.last_heartbeat_time.clone())
+    };
+    let now = said(node)?;
+    let before = change.old.as_deref().and_then(said);
+    (before != Some(now)).then_some(node.metadata.name.as_deref()?)
 }
 
 /// Turns the conditions that the agent keeps to Unknown.
@@ -183,8 +202,7 @@ fn tolerated_for(node: &Node, pod: &Pod, now: Timestamp) -> Option<Duration> {
         }
     }
     let Some(tolerated) = shortest else { return (!forever).then_some(Duration::ZERO) };
-    let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let unknown = conditions.into_iter().find(|c| c.type_ == "Ready" && c.status == "Unknown");
+    let unknown = ready(node).filter(|condition| condition.status == "Unknown");
     let since = unknown.and_then(|condition| condition.last_transition_time.as_ref()).map_or(now, |t| t.0);
     let passed = Duration::try_from(now.duration_since(since)).unwrap_or_default();
     Some(tolerated.saturating_sub(passed))

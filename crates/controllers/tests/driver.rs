@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use cluster::{Cluster, wire};
-use k8s_openapi::api::core::v1::{Event, Pod};
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use objects::Reader;
 use serde_json::json;
 use store::{State, Store};
@@ -66,6 +66,32 @@ async fn drivers_replace_the_pods_of_a_silent_host_when_it_is_time() {
     assert!(!controllers.is_finished() && !scheduler.is_finished());
     controllers.abort();
     scheduler.abort();
+}
+
+// The test stands for the membership, which knows since when a host is silent.
+#[allow(clippy::disallowed_methods)]
+#[tokio::test]
+async fn an_agent_that_writes_is_alive_before_its_heartbeat_is_heard() {
+    let cluster = Cluster::new(&["n1", "n2"]).await;
+    let since = Instant::now().checked_sub(Duration::from_secs(5)).unwrap();
+    let (_silent, silence) = watch::channel(BTreeMap::from([("n2".to_owned(), since)]));
+    let controllers = tokio::spawn(controllers::run(controllers::Options {
+        store: cluster.store.clone(),
+        writer: cluster.writer.clone(),
+        silence,
+    }));
+    let mut states = cluster.store.states();
+    let tainted = |state: &State| {
+        let node: Node = Reader::get(state, "", "n2").unwrap();
+        node.spec.unwrap().taints.is_some_and(|taints| !taints.is_empty())
+    };
+    until(&mut states, tainted).await;
+    let status = json!({"status": {"conditions": [cluster.condition("Ready", "True")]}});
+    cluster.patch("v1", "Node", "", "n2", "status", status).await.unwrap();
+    until(&mut states, |state| !tainted(state)).await;
+    // A host of which nothing more is heard is silent all the same.
+    until(&mut states, tainted).await;
+    controllers.abort();
 }
 
 #[tokio::test]
