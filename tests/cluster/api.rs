@@ -3,7 +3,9 @@
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Pod, Service};
-use kube::api::{Api, DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams};
+use kube::api::{
+    Api, DeleteParams, ListParams, LogParams, Patch, PatchParams, PostParams, WatchEvent, WatchParams,
+};
 use kube::{Client, ResourceExt};
 use serde_json::json;
 
@@ -78,12 +80,14 @@ async fn a_deployment_lives_its_whole_life() {
     // Through the API's own proxy the load is spread over all three.
     let mut answers = std::collections::BTreeSet::new();
     wait_for("an answer from each pod", || async {
-        let request = http::Request::get("/api/v1/namespaces/default/services/web:80/proxy/").body(vec![]).ok()?;
+        let request =
+            http::Request::get("/api/v1/namespaces/default/services/web:80/proxy/").body(vec![]).ok()?;
         client.request_text(request).await.ok()
     })
     .await;
     for _ in 0..9 {
-        let request = http::Request::get("/api/v1/namespaces/default/services/web:80/proxy/").body(vec![]).unwrap();
+        let request =
+            http::Request::get("/api/v1/namespaces/default/services/web:80/proxy/").body(vec![]).unwrap();
         answers.insert(client.request_text(request).await.unwrap().trim().to_owned());
     }
     let names: std::collections::BTreeSet<_> = three.iter().map(ResourceExt::name_any).collect();
@@ -94,8 +98,10 @@ async fn a_deployment_lives_its_whole_life() {
     deployments.patch("web", &PatchParams::default(), &Patch::Strategic(&patch)).await.unwrap();
     wait_for("the rollout", || async {
         let status = deployments.get("web").await.ok()?.status?;
-        (status.updated_replicas == Some(3) && status.replicas == Some(3) && status.available_replicas == Some(3))
-            .then_some(())
+        (status.updated_replicas == Some(3)
+            && status.replicas == Some(3)
+            && status.available_replicas == Some(3))
+        .then_some(())
     })
     .await;
     let sets = Api::<ReplicaSet>::default_namespaced(client.clone());
@@ -131,8 +137,10 @@ async fn a_watch_tells_every_change_and_resumes() {
     let maps = Api::<ConfigMap>::default_namespaced(cluster.client().await.unwrap());
     let start = maps.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
     let map = |value: &str| -> ConfigMap {
-        serde_json::from_value(json!({"metadata": {"name": "seen", "labels": {"l": value}}, "data": {"k": value}}))
-            .unwrap()
+        serde_json::from_value(
+            json!({"metadata": {"name": "seen", "labels": {"l": value}}, "data": {"k": value}}),
+        )
+        .unwrap()
     };
     maps.create(&PostParams::default(), &map("a")).await.unwrap();
     maps.replace("seen", &PostParams::default(), &map("b")).await.unwrap();

@@ -42,7 +42,10 @@ fn a_port_in_use_is_named() {
     let port = taken.local_addr().unwrap().port().to_string();
     let dir = tempfile::tempdir().unwrap();
     let folder = dir.path().join("cluster");
-    refused(&["up", "--net", "netns", "--port", &port, "--dir", folder.to_str().unwrap()], &[&port, "in use"]);
+    refused(
+        &["up", "--net", "netns", "--port", &port, "--dir", folder.to_str().unwrap()],
+        &[&port, "in use"],
+    );
 }
 
 #[test]

@@ -50,7 +50,9 @@ impl Cluster {
         let loopback = (net != "netns" && !namespaces_allowed()).then(lock_loopback);
         let log = File::create(dir.join("up.log")).unwrap();
         let mut command = Command::new(HOLDFAST);
-        command.args(["up", "--port", "0", "--net", net, "--nodes", &nodes.to_string(), "--dir"]).arg(dir.join("cluster"));
+        command
+            .args(["up", "--port", "0", "--net", net, "--nodes", &nodes.to_string(), "--dir"])
+            .arg(dir.join("cluster"));
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
         let up = command.spawn().unwrap();
         Cluster { up: Mutex::new(up), dir: dir.to_owned(), _temporary: None, _loopback: loopback }
@@ -118,7 +120,9 @@ impl Cluster {
     pub fn kill_hosts(&self) {
         let mut killed = 0;
         for process in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
-            let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+            let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+                continue;
+            };
             let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
             let command = String::from_utf8_lossy(&command).replace('\0', " ");
             if command.contains(" host --config ") && command.contains(self.dir.to_str().unwrap()) {

@@ -119,7 +119,10 @@ async fn kubectl_does_what_it_does_elsewhere() {
 
     kubectl.says("scale deployment/web --replicas=3", &["deployment.apps/web scaled"]);
     kubectl.says_soon("get deploy web", "3/3");
-    kubectl.says(r#"patch deployment web -p {"spec":{"template":{"metadata":{"annotations":{"v":"2"}}}}}"#, &["patched"]);
+    kubectl.says(
+        r#"patch deployment web -p {"spec":{"template":{"metadata":{"annotations":{"v":"2"}}}}}"#,
+        &["patched"],
+    );
     kubectl.says("rollout status deployment/web --timeout=60s", &["successfully rolled out"]);
     kubectl.says("rollout history deployment/web", &["1", "2"]);
     kubectl.says("rollout undo deployment/web", &["rolled back"]);
@@ -130,10 +133,16 @@ async fn kubectl_does_what_it_does_elsewhere() {
     kubectl.says("annotate deployment web note=yes", &["annotated"]);
     kubectl.says("rollout restart deployment/web", &["restarted"]);
     kubectl.says("rollout status deployment/web --timeout=60s", &["successfully rolled out"]);
-    kubectl.says(r#"patch svc web --type=json -p=[{"op":"add","path":"/metadata/labels","value":{"x":"y"}}]"#, &["patched"]);
+    kubectl.says(
+        r#"patch svc web --type=json -p=[{"op":"add","path":"/metadata/labels","value":{"x":"y"}}]"#,
+        &["patched"],
+    );
     let others = cluster.dir().join("others.yaml");
     std::fs::write(&others, OTHERS).unwrap();
-    kubectl.says(&format!("create -f {}", others.display()), &["namespace/other created", "secret/password created"]);
+    kubectl.says(
+        &format!("create -f {}", others.display()),
+        &["namespace/other created", "secret/password created"],
+    );
     kubectl.says("get cm,secret -n other", &["settings", "password", "Opaque"]);
     kubectl.says("get events", &["SuccessfulCreate"]);
     let misspelled = cluster.dir().join("misspelled.yaml");
@@ -150,7 +159,8 @@ async fn kubectl_does_what_it_does_elsewhere() {
         .unwrap();
     let mut seen = [0; 1];
     watch.stdout.as_mut().unwrap().read_exact(&mut seen).unwrap();
-    kubectl.says(&format!("delete -f {file}"), &["deployment.apps \"web\" deleted", "service \"web\" deleted"]);
+    kubectl
+        .says(&format!("delete -f {file}"), &["deployment.apps \"web\" deleted", "service \"web\" deleted"]);
     kubectl.says_soon("get pods", "No resources found");
     watch.kill().unwrap();
     let mut shown = String::new();
@@ -177,6 +187,7 @@ async fn the_thin_client_says_what_kubectl_says() {
     let pod = pods.lines().next().unwrap();
     holdfast.says(&format!("logs {pod}"), &["up and running"]);
     holdfast.says("get pods,svc -A -o wide", &["NAMESPACE", "service/web", "pod/web-"]);
-    holdfast.says(&format!("delete -f {file}"), &["deployment.apps \"web\" deleted", "service \"web\" deleted"]);
+    holdfast
+        .says(&format!("delete -f {file}"), &["deployment.apps \"web\" deleted", "service \"web\" deleted"]);
     holdfast.says_soon("get pods", "No resources found");
 }

@@ -3,7 +3,8 @@
 
 mod api;
 mod bad_input;
-mod durability;
 mod drill;
+mod durability;
+mod full_disk;
 mod harness;
 mod kubectl;

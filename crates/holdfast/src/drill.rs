@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::ground::{self, Ground, NetChoice};
 use crate::site::LocalSite;
-use crate::up::{End, wait_until_ready};
+use crate::up::{End, logs, wait_until_ready};
 
 const NODES: usize = 3;
 
@@ -79,19 +79,25 @@ async fn hold(
         arguments: vec!["host".into()],
         net: ground.net,
     };
-    let site = LocalSite::new(Cluster::start(start).await?);
+    let cluster = Cluster::start(start).await?;
+    let logs = logs(&cluster);
+    let site = LocalSite::new(cluster);
     let config = client::Kubeconfig::load(&kubeconfig)?;
     let outcome = tokio::select! {
         () = end.asked() => Err(anyhow::anyhow!("the drill was interrupted")),
         report = async {
             let asker = client::Client::new(&config)?;
-            wait_until_ready(&asker, NODES).await;
+            tokio::time::timeout(options.patience, wait_until_ready(&asker, NODES, &logs))
+                .await
+                .map_err(|_| anyhow::anyhow!("the hosts did not come up within {:?}", options.patience))?;
             Ok(drill::run(&site, &config, options, &mut io::stderr()).await?)
         } => report,
     };
     let cluster = site.into_cluster();
     let outcome = outcome.and_then(|report| tell(&report, json.as_deref()));
-    if outcome.is_ok() && let Some(front) = front {
+    if outcome.is_ok()
+        && let Some(front) = front
+    {
         let door = local::forward(ground.door.context("no port was bound for the cluster")?, api)?;
         let kubeconfig = cluster.folder().write_kubeconfig(&format!("https://{}", door.address()))?;
         println!("The cluster is left running. Its kubeconfig: {}", kubeconfig.display());
@@ -110,6 +116,9 @@ fn tell(report: &drill::Report, json: Option<&std::path::Path>) -> anyhow::Resul
         fs::write(path, report.to_json()?).with_context(|| format!("can't write {}", path.display()))?;
     }
     report.print(&mut io::stdout())?;
-    anyhow::ensure!(report.is_recovered(), "the cluster did not recover in every run; the table shows what stayed away");
+    anyhow::ensure!(
+        report.is_recovered(),
+        "the cluster did not recover in every run; the table shows what stayed away"
+    );
     Ok(())
 }

@@ -65,7 +65,9 @@ impl Ground {
 fn bind(port: u16) -> anyhow::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
-            anyhow::anyhow!("port {port} of 127.0.0.1 is in use; give another with --port, or 0 for a free one")
+            anyhow::anyhow!(
+                "port {port} of 127.0.0.1 is in use; give another with --port, or 0 for a free one"
+            )
         }
         _ => anyhow::Error::new(error).context(format!("can't listen on port {port} of 127.0.0.1")),
     })

@@ -120,9 +120,9 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         NetConfig::Netns { .. } => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), API),
         NetConfig::Loopback { .. } => here(API),
     };
-    let listening = server
-        .listen(api_address, tls)
-        .with_context(|| format!("can't listen on {api_address}: is another cluster running on this machine?"))?;
+    let listening = server.listen(api_address, tls).with_context(|| {
+        format!("can't listen on {api_address}: is another cluster running on this machine?")
+    })?;
 
     let network = Arc::new(start_network(&config, store.clone(), membership.hosts()).await?);
     reach.network.set(network.clone()).map_err(|_| anyhow::anyhow!("the network was started twice"))?;
@@ -228,7 +228,8 @@ fn log_to(config: &HostConfig) -> anyhow::Result<()> {
     let file = Timeline::open(&config.timeline_file, &config.name)
         .with_context(|| format!("can't write {}", config.timeline_file.display()))?;
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
-    let people = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false).with_filter(filter);
+    let people =
+        tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false).with_filter(filter);
     let timeline = file.with_filter(filter_fn(|metadata| metadata.target() == timeline::TARGET));
     tracing_subscriber::registry().with(people).with(timeline).init();
     Ok(())

@@ -67,7 +67,6 @@ fn main() -> ExitCode {
     }
 }
 
-
 /// Runs `work` where everything happens in turn: enough for a client, and small.
 fn on_one_thread(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)

@@ -103,7 +103,8 @@ impl drill::Site for LocalSite {
 /// Reads the hosts' timelines along, for as long as it is let.
 async fn follow(files: Vec<PathBuf>, seen: Arc<Mutex<Seen>>) {
     const BETWEEN: Duration = Duration::from_millis(20);
-    let mut tails: Vec<Tail> = files.into_iter().map(|path| Tail { path, read: 0, rest: Vec::new() }).collect();
+    let mut tails: Vec<Tail> =
+        files.into_iter().map(|path| Tail { path, read: 0, rest: Vec::new() }).collect();
     loop {
         for tail in &mut tails {
             for happening in tail.news() {

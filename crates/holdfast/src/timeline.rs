@@ -109,6 +109,9 @@ mod tests {
         });
         let text = std::fs::read_to_string(&path).unwrap();
         let line: Value = serde_json::from_str(text.trim_end()).unwrap();
-        assert_eq!((&line["host"], &line["what"], &line["term"]), (&"n1".into(), &"election-won".into(), &3.into()));
+        assert_eq!(
+            (&line["host"], &line["what"], &line["term"]),
+            (&"n1".into(), &"election-won".into(), &3.into())
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! `holdfast up`: a cluster on this machine, in the foreground.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -44,18 +44,27 @@ async fn serve(ground: Ground) -> anyhow::Result<()> {
     let door = local::forward(door, addresses.api())?;
     let kubeconfig = ground.folder.write_kubeconfig(&format!("https://{}", door.address()))?;
     let net = ground.net.kind();
-    eprintln!("{nodes} host{} in {} (--net {net})", if nodes == 1 { "" } else { "s" }, ground.folder.path().display());
-    let options =
-        Options { folder: ground.folder, program: ground::program()?, arguments: vec!["host".into()], net: ground.net };
+    eprintln!(
+        "{nodes} host{} in {} (--net {net})",
+        if nodes == 1 { "" } else { "s" },
+        ground.folder.path().display()
+    );
+    let options = Options {
+        folder: ground.folder,
+        program: ground::program()?,
+        arguments: vec!["host".into()],
+        net: ground.net,
+    };
     let mut cluster = Cluster::start(options).await?;
 
     let config = client::Kubeconfig::load(&kubeconfig)?;
     let asker = client::Client::new(&config.with_server(format!("https://{}", addresses.api())))?;
+    let logs = logs(&cluster);
     let outcome = tokio::select! {
         () = end.asked() => Ok(()),
         outcome = keep_running(&mut cluster) => outcome,
         () = async {
-            wait_until_ready(&asker, nodes).await;
+            wait_until_ready(&asker, nodes, &logs).await;
             eprintln!("{nodes} of {nodes} nodes are Ready after {:.1} s; Ctrl-C stops the cluster", started.elapsed().as_secs_f64());
             println!("export KUBECONFIG={}", kubeconfig.display());
             std::future::pending().await
@@ -87,19 +96,42 @@ async fn keep_running(cluster: &mut Cluster) -> anyhow::Result<()> {
     }
 }
 
-/// Asks until `nodes` nodes are Ready.
-pub async fn wait_until_ready(client: &client::Client, nodes: usize) {
+/// Asks until `nodes` nodes are Ready. From time to time it says what the hosts complain of in their `logs`.
+pub async fn wait_until_ready(client: &client::Client, nodes: usize, logs: &[PathBuf]) {
     const BETWEEN: Duration = Duration::from_millis(20);
+    const PATIENCE: Duration = Duration::from_secs(5);
     let client = client.with_timeout(Duration::from_secs(1));
+    let mut said = now();
     loop {
-        if let Ok(list) = client.get("/api/v1/nodes").await {
-            let items = list["items"].as_array().map(Vec::as_slice).unwrap_or_default();
-            if items.iter().filter(|node| is_ready(node)).count() >= nodes {
-                return;
+        let list = client.get("/api/v1/nodes").await.unwrap_or_default();
+        let ready =
+            list["items"].as_array().map_or(0, |items| items.iter().filter(|node| is_ready(node)).count());
+        if ready >= nodes {
+            return;
+        }
+        if said.elapsed() > PATIENCE {
+            said = now();
+            eprintln!("{ready} of {nodes} nodes are Ready");
+            for log in logs {
+                if let Some(complaint) = last_complaint(log) {
+                    eprintln!("  {}: {complaint}", log.display());
+                }
             }
         }
         tokio::time::sleep(BETWEEN).await;
     }
+}
+
+/// The last warning or error in a host's log.
+fn last_complaint(log: &Path) -> Option<String> {
+    let text = std::fs::read_to_string(log).ok()?;
+    let is_complaint = |line: &&str| [" WARN ", " ERROR ", "error: "].iter().any(|word| line.contains(word));
+    text.lines().rev().find(is_complaint).map(str::to_owned)
+}
+
+/// The files to which the hosts of a cluster write what they have to say.
+pub fn logs(cluster: &Cluster) -> Vec<PathBuf> {
+    cluster.hosts().iter().map(|name| cluster.folder().log(name)).collect()
 }
 
 fn is_ready(node: &Value) -> bool {
