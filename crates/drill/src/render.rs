@@ -5,11 +5,15 @@ use crate::wording::{offset, time, time_or_never, wording};
 use crate::{Clock, Entry, Percentiles, Report, Run};
 use std::io::{Result, Write};
 
-/// Writes every run and, when there are several, the summary.
+/// Writes a single run whole. Of several, it writes a line each, the slowest one whole, and the summary.
 pub(crate) fn report(report: &Report, out: &mut dyn Write) -> Result<()> {
     let runs = report.runs.len();
-    for (number, run) in report.runs.iter().enumerate() {
-        let which = if runs > 1 { format!("Run {} of {runs}: power", number + 1) } else { "Power".into() };
+    if runs > 1 {
+        table_of_runs(&report.runs, out)?;
+    }
+    let slowest = report.runs.iter().enumerate().max_by_key(|(_, run)| slowness(run));
+    if let Some((number, run)) = slowest {
+        let which = if runs > 1 { format!("The slowest, run {}: power", number + 1) } else { "Power".into() };
         writeln!(out, "{which} cut on {} ({})", run.target, run.was.join(", "))?;
         clocks(run, out)?;
         timeline(run, out)?;
@@ -35,6 +39,30 @@ pub(crate) fn report(report: &Report, out: &mut dyn Write) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The longest time that a caller was without the API or the service; never is the longest of all.
+fn slowness(run: &Run) -> u64 {
+    [run.api.outage_ms, run.service.outage_ms].map(|ms| ms.unwrap_or(u64::MAX)).into_iter().max().unwrap_or(0)
+}
+
+fn table_of_runs(runs: &[Run], out: &mut dyn Write) -> Result<()> {
+    let head = ["API", "service", "asks failed", "new pod", "host Ready"];
+    let [api, service, failed, pod, ready] = head;
+    writeln!(out, "  {:>5}  {:<6}{api:>10}{service:>10}{failed:>13}{pod:>11}{ready:>12}", "run", "cut")?;
+    for (number, run) in runs.iter().enumerate() {
+        let [api, service] = [&run.api, &run.service].map(|clock| time_or_never(clock.outage_ms));
+        let failed = run.api.failed + run.service.failed;
+        let pod = time_or_never(run.replacement.answered_ms);
+        let ready = time_or_never(run.rejoin.ready_ms);
+        let number = number + 1;
+        writeln!(
+            out,
+            "  {number:>5}  {:<6}{api:>10}{service:>10}{failed:>13}{pod:>11}{ready:>12}",
+            run.target
+        )?;
+    }
+    writeln!(out)
 }
 
 fn clocks(run: &Run, out: &mut dyn Write) -> Result<()> {
@@ -195,9 +223,11 @@ Power cut on n1 (leader, vip, worker)
         report.runs.push(report.runs[0].clone());
         report.summary = Summary::of(&report.runs);
         let text = printed(&report);
-        for words in
-            ["Run 2 of 2: power cut on n1", "API                            never         160/160", "p50"]
-        {
+        for words in [
+            "The slowest, run 2: power cut on n1",
+            "API                            never         160/160",
+            "p50",
+        ] {
             assert!(text.contains(words), "{words}: {text}");
         }
         let row = text.lines().find(|l| l.contains("API outage")).unwrap();
