@@ -133,6 +133,38 @@ async fn volumes_lie_at_their_mount_paths_and_nowhere_else() {
     host.shut_down().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_has_names_of_its_own_and_the_host_keeps_its() {
+    if !can_mount() {
+        eprintln!("skipped: this machine gives no mount namespaces");
+        return;
+    }
+    let of_machine = || ["/etc/hosts", "/etc/resolv.conf"].map(|path| std::fs::read(path).ok());
+    let before = of_machine();
+    let mut host = TestHost::start();
+    let command = "echo 127.0.0.9 added >> /etc/hosts; cat /etc/hosts /etc/resolv.conf > report; \
+                   getent hosts alias.test >> report; echo done >> report; exec sleep 1000";
+    let spec = json!({
+        "subdomain": "webs", "hostAliases": [{"ip": "192.0.2.7", "hostnames": ["alias.test"]}],
+        "dnsPolicy": "None", "dnsConfig": {"nameservers": ["192.0.2.53"]},
+    });
+    let uid = host.pod("web-1", json!({"command": ["sh", "-c", command]}), spec);
+    let report = host.until_file(&host.work(&uid).join("report"), |text| text.ends_with("done\n")).await;
+    let pod = host.until("web-1", "ready", is_ready).await;
+    let address = pod["status"]["podIP"].as_str().unwrap();
+    for line in [
+        "127.0.0.1\tlocalhost",
+        &format!("{address}\tweb-1.webs.default.svc.cluster.local\tweb-1"),
+        "127.0.0.9 added",
+        "nameserver 192.0.2.53",
+    ] {
+        assert!(report.lines().any(|l| l == line), "{line}: {report}");
+    }
+    assert_eq!(report.matches("192.0.2.7").count(), 2, "in the file, and found by it: {report}");
+    assert_eq!(before, of_machine(), "the machine's own files are as they were");
+    host.shut_down().await;
+}
+
 /// Asks the agent's API; the answer's status and the response to read on.
 async fn ask(
     host: &TestHost,

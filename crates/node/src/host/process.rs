@@ -208,7 +208,7 @@ fn prepare(command: &Command, isolation: Isolation, folder: CString, failed: Fil
         beside: Vec::new(),
         root: None,
         maps: Vec::new(),
-        hostname: command.hostname.as_bytes()[..command.hostname.len().min(63)].to_vec(),
+        hostname: command.hostname.clone().into_bytes(),
         plan: command.plan.clone(),
         folder,
         groups: None,

@@ -11,6 +11,6 @@ mod tests;
 
 pub(crate) use decide::{Action, decide, must_end};
 pub(crate) use former::resume;
-pub(crate) use names::{all_containers, container, container_id, is_sidecar, subject, uid};
+pub(crate) use names::{all_containers, container, container_id, domain, hostname, is_sidecar, subject, uid};
 pub(crate) use record::{Preparation, ProbeKind, Record, Stage, StartError, Then};
 pub(crate) use status::{difference, is_ready, status, without_nulls};

@@ -13,6 +13,25 @@ pub(crate) fn subject(pod: &Pod) -> String {
     format!("{}/{}", of(&pod.metadata.namespace), of(&pod.metadata.name))
 }
 
+/// The longest host name that Linux takes.
+const LONGEST_HOSTNAME: usize = 63;
+/// What the names of all services and their pods end with.
+const CLUSTER_DOMAIN: &str = "cluster.local";
+
+/// The host name of the pod's processes: `spec.hostname` or its own name, cut off where Linux does.
+pub(crate) fn hostname(pod: &Pod) -> String {
+    let asked = pod.spec.as_ref().and_then(|spec| spec.hostname.as_deref()).filter(|name| !name.is_empty());
+    let name = asked.or(pod.metadata.name.as_deref()).unwrap_or_default();
+    name[..name.floor_char_boundary(LONGEST_HOSTNAME)].trim_end_matches(['-', '.']).to_owned()
+}
+
+/// What makes the pod's host name a full one, if it is under a subdomain.
+pub(crate) fn domain(pod: &Pod) -> Option<String> {
+    let subdomain = pod.spec.as_ref()?.subdomain.as_deref().filter(|name| !name.is_empty())?;
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    Some(format!("{subdomain}.{namespace}.svc.{CLUSTER_DOMAIN}"))
+}
+
 /// The id of one life of a container.
 pub(crate) fn container_id(uid: &str, container: &str, attempt: u32) -> String {
     format!("host://{uid}/{container}/{attempt}")
@@ -33,4 +52,19 @@ pub(crate) fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
 /// One container of the pod.
 pub(crate) fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
     all_containers(pod).find(|c| c.name == name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_name_is_never_longer_than_linux_takes() {
+        let of = |name: &str| {
+            hostname(&serde_json::from_value(serde_json::json!({"metadata": {"name": name}})).unwrap())
+        };
+        assert_eq!(of("web-0"), "web-0");
+        assert_eq!(of(&"x".repeat(70)), "x".repeat(63));
+        assert_eq!(of(&format!("{}-.-y", "x".repeat(60))), "x".repeat(60));
+    }
 }

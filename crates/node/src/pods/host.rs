@@ -14,9 +14,9 @@ use crate::clock::Clock;
 use crate::events::Recorder;
 use crate::host::{
     Bind, Command, Isolation, Missing, POD_FOLDER, Sources, Spawner, environment, expand, kill_leftovers,
-    materialise, plan, refresh, volume_path,
+    materialise, name_files, plan, refresh, volume_path, write_name_files,
 };
-use crate::pod::{StartError, uid};
+use crate::pod::{StartError, hostname, uid};
 
 /// What every pod of this host shares.
 pub(crate) struct Host {
@@ -64,6 +64,7 @@ impl Host {
             let (owner, group) = if chown { (user.user, user.group) } else { (None, None) };
             host.folders.make(uid(&pod), owner, group).map_err(|e| e.to_string())?;
             let folder = host.folders.pod(uid(&pod));
+            write_name_files(&folder, &pod, address).map_err(|e| e.to_string())?;
             materialise(&folder, host.sources(&state, &pod, address)).map_err(|e| e.to_string())
         });
         match work.await {
@@ -121,12 +122,11 @@ impl Host {
         let config = |missing: Missing| StartError::Config(missing.0);
         let uid = uid(pod);
         let state = self.store.snapshot();
-        let name = pod.metadata.name.clone().unwrap_or_default();
         let mut base = self.variables.clone();
         let work = self.folders.work(uid).display().to_string();
         base.push(("HOME".into(), work));
         base.push(("TMPDIR".into(), self.folders.tmp(uid).display().to_string()));
-        base.push(("HOSTNAME".into(), name.clone()));
+        base.push(("HOSTNAME".into(), hostname(pod)));
         let folder = self.folders.pod(uid);
         for volume in pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten()) {
             let variable = format!("HOLDFAST_VOLUME_{}", volume.name.to_uppercase().replace('-', "_"));
@@ -155,7 +155,7 @@ impl Host {
         Ok(Command {
             argv,
             folder: folder.unwrap_or_else(|| self.folders.work(uid)),
-            hostname: pod.spec.as_ref().and_then(|s| s.hostname.clone()).unwrap_or(name),
+            hostname: hostname(pod),
             user: user.user,
             group: user.group,
             groups: user.groups,
@@ -209,6 +209,14 @@ impl Host {
             let files = volume.empty_dir.is_none() && volume.host_path.is_none();
             let read_only = files || mount.read_only == Some(true);
             binds.push(Bind { source, target: PathBuf::from(&mount.mount_path), read_only });
+        }
+        if self.isolation != Isolation::None {
+            for (source, path) in name_files(&folder) {
+                let target = PathBuf::from(path);
+                if source.exists() && !binds.iter().any(|bind| bind.target == target) {
+                    binds.push(Bind { source, target, read_only: false });
+                }
+            }
         }
         Ok(binds)
     }
