@@ -1,6 +1,9 @@
 //! Whole clusters on this machine, driven by clients that share no code with Holdfast: `kube` everywhere,
 //! `kubectl` where it is installed.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+#![allow(clippy::disallowed_methods, reason = "tests wait for real clusters, and give up in the end")]
+
 mod api;
 mod bad_input;
 mod drill;
