@@ -98,6 +98,14 @@ impl Addresses {
         }
     }
 
+    /// The network that the pods of all hosts are in, and the length of its prefix.
+    pub fn pods(self) -> (Ipv4Addr, u8) {
+        match self.kind {
+            NetKind::Netns => (Ipv4Addr::new(10, 244, 0, 0), 16),
+            NetKind::Loopback => (Ipv4Addr::new(127, 0, 0, 0), 8),
+        }
+    }
+
     /// The addresses of services, in CIDR notation.
     pub fn service_cidr(self) -> &'static str {
         match self.kind {

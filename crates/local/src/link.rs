@@ -160,7 +160,8 @@ impl Bridge {
         inside.address(link, self.addresses.host(number)).await?;
         self.netlink.up(outer).await?;
         inside.up(link).await?;
-        inside.route((Ipv4Addr::UNSPECIFIED, 0), self.addresses.switch()).await?;
+        // No default route: nothing lies beyond the switch, and what is sent there is to fail at once.
+        inside.route(self.addresses.pods(), self.addresses.switch()).await?;
         self.netlink.route(self.addresses.pod_network(number), self.addresses.host(number)).await?;
         Ok(namespace)
     }

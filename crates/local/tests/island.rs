@@ -216,6 +216,8 @@ fn hosts_reach_each_other(island: Island, runtime: &tokio::runtime::Runtime) -> 
     // A host sees its network alone: the bridge's address, and the loopback that is its own.
     assert_eq!(ask(&mut connect(address(&cluster, 1))?, "127.0.0.1")?, "hello");
     assert!(ask_udp("127.0.0.1".parse()?).is_err(), "the island's loopback isn't a host's");
+    let outside = ask(&mut connect(address(&cluster, 1))?, "192.0.2.1")?;
+    assert_eq!(outside, "Network is unreachable (os error 101)", "at once, not in silence");
     runtime.block_on(cluster.stop())?;
     Ok(())
 }
