@@ -172,6 +172,10 @@ impl Pulse {
             Ok(socket) => socket,
             Err(error) => return tracing::error!(%error, "no heartbeats: the socket can't be used"),
         };
+        // The runtime refuses to send until it has asked the system once: the first beat would be lost.
+        if let Err(error) = socket.writable().await {
+            return tracing::error!(%error, "no heartbeats: the socket can't be used");
+        }
         let mut next_beat = Instant::now();
         loop {
             if Instant::now() >= next_beat {

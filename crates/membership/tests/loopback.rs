@@ -65,6 +65,15 @@ async fn who_stops_is_silent_at_both_others_and_heard_again_after_its_restart() 
 }
 
 #[tokio::test]
+async fn the_very_first_beat_goes_out() {
+    let addresses = addresses();
+    let n1 = start("n1", &addresses, KEY);
+    let seldom = Options::new("n2", addresses["n2"], addresses.clone(), KEY);
+    let _n2 = Membership::start(Options { interval: 10 * SOON, ..seldom }).unwrap();
+    wait(&n1, |hosts| hosts.0["n2"].incarnation.is_some()).await;
+}
+
+#[tokio::test]
 async fn another_key_and_garbage_are_not_heard() {
     let addresses = addresses();
     let n1 = start("n1", &addresses, KEY);
