@@ -118,19 +118,34 @@ impl Cluster {
 
     /// Kills all hosts at once, as a power cut of the whole machine room would.
     pub fn kill_hosts(&self) {
-        let mut killed = 0;
+        let killed = self.signal_hosts(" host --config ", libc::SIGKILL);
+        assert!(killed > 0, "no host was found");
+    }
+
+    /// Stops one host's process for a while.
+    pub async fn pause(&self, host: &str, time: Duration) {
+        let config = format!("/{host}/config.json");
+        assert_eq!(self.signal_hosts(&config, libc::SIGSTOP), 1, "{host} was not found");
+        tokio::time::sleep(time).await;
+        self.signal_hosts(&config, libc::SIGCONT);
+    }
+
+    /// Sends a signal to the hosts of this cluster whose command line contains `words`; says to how many.
+    fn signal_hosts(&self, words: &str, signal: i32) -> i32 {
+        let mut reached = 0;
         for process in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
             let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
                 continue;
             };
             let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
             let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            if command.contains(" host --config ") && command.contains(self.dir.to_str().unwrap()) {
+            let is_host = command.contains(" host --config ") && command.contains(self.dir.to_str().unwrap());
+            if is_host && command.contains(words) {
                 // SAFETY: kill has no memory effects; the process is a host of this test's own cluster.
-                killed += i32::from(unsafe { libc::kill(pid, libc::SIGKILL) } == 0);
+                reached += i32::from(unsafe { libc::kill(pid, signal) } == 0);
             }
         }
-        assert!(killed > 0, "no host was found");
+        reached
     }
 
     /// Sends `signal` to `up` and waits for its end.

@@ -11,3 +11,4 @@ mod durability;
 mod full_disk;
 mod harness;
 mod kubectl;
+mod pause;
