@@ -62,6 +62,8 @@ async fn open(front: &Front, from: SocketAddr) -> Option<(Arc<UdpSocket>, Backen
     let connect = async || {
         let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await?;
         socket.connect(backend.address).await?;
+        // The runtime refuses to send until it has asked the system once: the first datagram would be lost.
+        socket.writable().await?;
         io::Result::Ok(socket)
     };
     match connect().await {
