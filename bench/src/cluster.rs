@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
+use crate::process::{cpu_seconds, resident_mb};
+
 /// Arguments of `bench cluster`.
 #[derive(clap::Args)]
 pub struct Args {
@@ -64,7 +66,11 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
 fn spread(mut values: Vec<f64>) -> [f64; 3] {
     values.sort_by(f64::total_cmp);
     let (first, last) = (values.first().copied(), values.last().copied());
-    [first.unwrap_or(f64::NAN), values.get(values.len() / 2).copied().unwrap_or(f64::NAN), last.unwrap_or(f64::NAN)]
+    [
+        first.unwrap_or(f64::NAN),
+        values.get(values.len() / 2).copied().unwrap_or(f64::NAN),
+        last.unwrap_or(f64::NAN),
+    ]
 }
 
 /// A cluster in the foreground of a process of its own; ended when dropped.
@@ -126,14 +132,19 @@ fn ready_nodes(program: &Path, dir: &Path) -> usize {
         .stdin(Stdio::null())
         .output();
     let text = output.map(|output| output.stdout).unwrap_or_default();
-    String::from_utf8_lossy(&text).lines().filter(|line| line.split_whitespace().nth(1) == Some("Ready")).count()
+    String::from_utf8_lossy(&text)
+        .lines()
+        .filter(|line| line.split_whitespace().nth(1) == Some("Ready"))
+        .count()
 }
 
 /// The host processes of the cluster in `dir`.
 fn hosts_in(dir: &Path) -> anyhow::Result<Vec<u32>> {
     let mut hosts = Vec::new();
     for entry in std::fs::read_dir("/proc")?.filter_map(Result::ok) {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let mut words = command.split(|byte| *byte == 0).skip(1).map(String::from_utf8_lossy);
         let is_host = words.next().is_some_and(|word| word == "host");
@@ -142,25 +153,4 @@ fn hosts_in(dir: &Path) -> anyhow::Result<Vec<u32>> {
         }
     }
     Ok(hosts)
-}
-
-/// The fields of `/proc/PID/stat` from the state on: see proc_pid_stat(5).
-fn stat(pid: u32) -> anyhow::Result<Vec<String>> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let (_, fields) = stat.rsplit_once(')').context("a stat without a name")?;
-    Ok(fields.split_whitespace().map(str::to_owned).collect())
-}
-
-fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
-    const TICKS_PER_SECOND: f64 = 100.0;
-    let fields = stat(pid)?;
-    let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).context("a short stat");
-    Ok((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
-}
-
-fn resident_mb(pid: u32) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    let kb: f64 = line.trim().trim_end_matches(" kB").parse()?;
-    Ok(kb * 1024.0 / 1e6)
 }

@@ -2,6 +2,8 @@
 //! `--json FILE`, writes its numbers.
 
 mod cluster;
+mod process;
+mod store;
 
 use std::path::PathBuf;
 
@@ -18,11 +20,18 @@ struct Cli {
 enum Question {
     /// How fast three hosts are ready, and what they take when idle
     Cluster(cluster::Args),
+    /// How fast the store is, beside etcd
+    Store(store::Args),
+    /// Loads one member of a store; started by the others
+    #[command(hide = true)]
+    Member,
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().question {
         Question::Cluster(args) => cluster::run(&args),
+        Question::Store(args) => store::run(&args),
+        Question::Member => store::member::run(),
     }
 }
 

@@ -1,0 +1,26 @@
+//! What the system tells about a process.
+
+use anyhow::Context;
+
+/// The fields of `/proc/PID/stat` from the state on: see proc_pid_stat(5).
+fn stat(pid: u32) -> anyhow::Result<Vec<String>> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, fields) = stat.rsplit_once(')').context("a stat without a name")?;
+    Ok(fields.split_whitespace().map(str::to_owned).collect())
+}
+
+/// The time that a process spent on processors.
+pub fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let fields = stat(pid)?;
+    let ticks = |at: usize| fields.get(at).and_then(|f| f.parse::<f64>().ok()).context("a short stat");
+    Ok((ticks(11)? + ticks(12)?) / TICKS_PER_SECOND)
+}
+
+/// A process's resident memory in megabytes.
+pub fn resident_mb(pid: u32) -> anyhow::Result<f64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let kb: f64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kb * 1024.0 / 1e6)
+}

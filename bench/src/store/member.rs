@@ -1,0 +1,137 @@
+//! A process that loads one member: ours runs in it, etcd's beside it. It is told what to do by lines of JSON.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context;
+use pki::{ClientAuth, Identity, Trust};
+use serde::{Deserialize, Serialize};
+use store::{Config, Embedded};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+
+use super::client::Source;
+use super::load::{self, Share, Yield};
+
+/// What the process is for: its first line.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Setup {
+    /// The member's name.
+    pub name: String,
+    /// Where the certificates lie.
+    pub pki: PathBuf,
+    /// Which side.
+    pub side: Side,
+}
+
+/// Which side a member belongs to.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Side {
+    /// Our store, run by this process.
+    Ours {
+        /// All members.
+        peers: BTreeMap<String, SocketAddr>,
+        /// Where its data lies.
+        data: PathBuf,
+    },
+    /// etcd, run by another process.
+    Etcd {
+        /// Where it answers.
+        endpoint: String,
+    },
+}
+
+/// What it is told after that.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Order {
+    /// Write keys: see [`load::fill`].
+    Fill {
+        /// The first one.
+        from: usize,
+        /// Up to this one.
+        until: usize,
+        /// By so many clients.
+        clients: usize,
+    },
+    /// Do a share of a load.
+    Run(Share),
+    /// Say whether the member leads.
+    Leads,
+}
+
+/// What it answers.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub enum Report {
+    /// It is done.
+    Done,
+    /// What came of a share.
+    Yield(Yield),
+    /// Whether the member leads.
+    Leads(bool),
+    /// It failed.
+    Failed(String),
+}
+
+/// Runs until its input ends.
+#[tokio::main]
+pub async fn run() -> anyhow::Result<()> {
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let setup: Setup = serde_json::from_str(&lines.next_line().await?.context("no setup was given")?)?;
+    let source = source(&setup).await?;
+    let mut out = tokio::io::stdout();
+    let mut report = ready(&source).await;
+    loop {
+        let mut line = serde_json::to_string(&report)?;
+        line.push('\n');
+        out.write_all(line.as_bytes()).await?;
+        out.flush().await?;
+        let Some(line) = lines.next_line().await? else { return Ok(()) };
+        report = obey(&source, serde_json::from_str(&line)?).await;
+    }
+}
+
+async fn source(setup: &Setup) -> anyhow::Result<Source> {
+    let Setup { name, pki, side } = setup;
+    match side {
+        Side::Ours { peers, data } => {
+            let (identity, trust) = (Identity::load(pki, name)?, Trust::load(pki)?);
+            let server = identity.server_config(&trust, ClientAuth::Required, &[])?;
+            let client = identity.client_config(&trust, &[])?;
+            let config = Config::new(name, "bench", peers.clone(), data, server, client)?;
+            Ok(Source::Ours(Embedded::start(config).await?))
+        }
+        Side::Etcd { endpoint } => {
+            Ok(Source::Etcd { endpoint: endpoint.clone(), pki: pki.clone(), name: name.clone() })
+        }
+    }
+}
+
+/// Waits until the member takes writes.
+async fn ready(source: &Source) -> Report {
+    const TRIES: usize = 300;
+    let mut last = String::new();
+    for _ in 0..TRIES {
+        match try_put(source).await {
+            Ok(()) => return Report::Done,
+            Err(problem) => last = format!("{problem:#}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    Report::Failed(format!("the member takes no writes: {last}"))
+}
+
+async fn try_put(source: &Source) -> anyhow::Result<()> {
+    source.open().await?.put("/registry/bench/ready".into(), "x".into()).await
+}
+
+async fn obey(source: &Source, order: Order) -> Report {
+    let done = match order {
+        Order::Fill { from, until, clients } => {
+            load::fill(source, from, until, clients).await.map(|()| Report::Done)
+        }
+        Order::Run(share) => load::run(source, &share).await.map(Report::Yield),
+        Order::Leads => async { Ok(Report::Leads(source.open().await?.leads().await?)) }.await,
+    };
+    done.unwrap_or_else(|problem: anyhow::Error| Report::Failed(format!("{problem:#}")))
+}
