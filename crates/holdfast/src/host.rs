@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
@@ -66,7 +66,7 @@ struct Host {
     network: Arc<Network>,
     server: Arc<Server>,
     store: Arc<Embedded>,
-    _listening: server::Listening,
+    _listening: Vec<server::Listening>,
     _membership: Membership,
 }
 
@@ -115,14 +115,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         limits: server::Limits::default(),
     });
     let tls = identity.server_config(&trust, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
-    let api_address = match &config.net {
-        // In a namespace of its own the host answers on every address that it holds, the virtual one included.
-        NetConfig::Netns { .. } => SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), API),
-        NetConfig::Loopback { .. } => here(API),
-    };
-    let listening = server.listen(api_address, tls).with_context(|| {
-        format!("can't listen on {api_address}: is another cluster running on this machine?")
-    })?;
+    let listening = listen(&config, &server, &tls)?;
 
     let network = Arc::new(start_network(&config, store.clone(), membership.hosts()).await?);
     reach.network.set(network.clone()).map_err(|_| anyhow::anyhow!("the network was started twice"))?;
@@ -155,6 +148,25 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         async move { server.bootstrap().await }
     });
     Ok(Host { agent, network, server, store, _listening: listening, _membership: membership })
+}
+
+/// The API on the host's own address, and on the virtual one for when this host holds it. On loopback the switch
+/// keeps the virtual address and passes its connections on to the host's.
+fn listen(
+    config: &HostConfig,
+    server: &Arc<Server>,
+    tls: &Arc<rustls::ServerConfig>,
+) -> anyhow::Result<Vec<server::Listening>> {
+    let refused =
+        |at: SocketAddr| move || format!("can't listen on {at}: is another cluster running on this machine?");
+    let own = SocketAddr::new(config.address, API);
+    let mut listening = vec![server.listen(own, tls.clone()).with_context(refused(own))?];
+    if let NetConfig::Netns { .. } = config.net {
+        let shared = SocketAddr::new(config.virtual_address, API);
+        let listener = network::listen_before_held(shared).with_context(refused(shared))?;
+        listening.push(server.listen_on(listener, tls.clone()).with_context(refused(shared))?);
+    }
+    Ok(listening)
 }
 
 async fn start_network(

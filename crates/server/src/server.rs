@@ -1,7 +1,7 @@
 //! The server: its parts, and what the program does with it.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 
 use objects::Writer;
@@ -66,7 +66,20 @@ impl Server {
         address: SocketAddr,
         tls: Arc<ServerConfig>,
     ) -> Result<Listening, io::Error> {
-        let listening = http::listen(self.clone(), address, tls)?;
+        self.listen_on(TcpListener::bind(address)?, tls)
+    }
+
+    /// Like [`listen`](Server::listen), with a listener that was bound before, for example to an address that
+    /// this host holds only at times.
+    ///
+    /// # Errors
+    /// If the listener can't be used.
+    pub fn listen_on(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        tls: Arc<ServerConfig>,
+    ) -> Result<Listening, io::Error> {
+        let listening = http::listen(self.clone(), listener, tls)?;
         let _ = self.address.set(listening.address());
         Ok(listening)
     }

@@ -64,13 +64,12 @@ impl Listening {
     }
 }
 
-/// Binds and serves.
+/// Serves.
 pub(crate) fn listen(
     server: Arc<Server>,
-    address: SocketAddr,
+    listener: std::net::TcpListener,
     tls: Arc<ServerConfig>,
 ) -> Result<Listening, io::Error> {
-    let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;

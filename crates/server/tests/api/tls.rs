@@ -1,6 +1,6 @@
 //! Who gets in: certificates of the cluster's own authority, and nobody else.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -129,8 +129,10 @@ async fn only_certificates_of_the_cluster_get_in() {
     let (authority, stranger) = (Authority::new(), Authority::new());
     let house = House::new().await;
     let tls = Arc::new(authority.server_config(false));
-    let listening = house.server.listen((Ipv4Addr::LOCALHOST, 0).into(), tls).unwrap();
+    let listening = house.server.listen((Ipv4Addr::LOCALHOST, 0).into(), tls.clone()).unwrap();
     let address = listening.address();
+    let bound_before = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let other_listening = house.server.listen_on(bound_before, tls).unwrap();
     let admin = Some(("kubernetes-admin", "system:masters"));
     for http2 in [false, true] {
         assert_eq!(nodes(address, authority.client_config(admin), http2).await.unwrap(), 200);
@@ -151,9 +153,12 @@ async fn only_certificates_of_the_cluster_get_in() {
         assert!(nodes(address, forged, http2).await.is_err());
     }
 
+    let other_address = other_listening.address();
+    assert_eq!(nodes(other_address, authority.client_config(admin), false).await.unwrap(), 200);
     drop(listening);
     for _ in 0..100 {
         if nodes(address, authority.client_config(admin), false).await.is_err() {
+            assert_eq!(nodes(other_address, authority.client_config(admin), false).await.unwrap(), 200);
             return;
         }
         tokio::task::yield_now().await;
