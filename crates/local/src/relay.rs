@@ -14,13 +14,13 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 const EXHAUSTED: Duration = Duration::from_millis(20);
 
 /// Copies between two connections until both are done. An error on one side resets the other.
-pub async fn splice(mut near: TcpStream, mut far: TcpStream) {
+pub async fn splice(near: &mut TcpStream, far: &mut TcpStream) {
     // Delay is a matter of speed alone.
     let _ = near.set_nodelay(true);
     let _ = far.set_nodelay(true);
-    if copy_bidirectional(&mut near, &mut far).await.is_err() {
-        reset(&near);
-        reset(&far);
+    if copy_bidirectional(near, far).await.is_err() {
+        reset(near);
+        reset(far);
     }
 }
 
@@ -86,9 +86,9 @@ pub fn forward(listener: std::net::TcpListener, to: SocketAddr) -> io::Result<Fo
     Ok(Forward { task, address })
 }
 
-async fn pass_on(near: TcpStream, to: SocketAddr) {
+async fn pass_on(mut near: TcpStream, to: SocketAddr) {
     match tokio::time::timeout(PATIENCE, TcpStream::connect(to)).await {
-        Ok(Ok(far)) => splice(near, far).await,
+        Ok(Ok(mut far)) => splice(&mut near, &mut far).await,
         Ok(Err(_)) | Err(_) => reset(&near),
     }
 }

@@ -121,8 +121,9 @@ impl Shared {
 
     #[allow(clippy::disallowed_methods)] // A driver: the table's clock.
     fn announced(&self, announcement: &Announcement) {
-        self.table().announced(announcement, Instant::now());
-        self.news.send_replace(());
+        if self.table().announced(announcement, Instant::now()) {
+            self.news.send_replace(());
+        }
     }
 
     #[allow(clippy::disallowed_methods)] // A driver: the table's clock.
@@ -135,6 +136,16 @@ impl Shared {
     #[allow(clippy::disallowed_methods)] // A driver: the table's clock.
     pub(super) fn targets(&self, frontend: Frontend) -> Vec<SocketAddr> {
         self.table().targets(frontend, Instant::now())
+    }
+
+    /// Waits until another host than the one at `holder` has the address; for ever if it is no such address.
+    async fn moved(&self, frontend: Frontend, holder: SocketAddr) {
+        let mut news = self.news.subscribe();
+        while !self.table().is_elsewhere(frontend, holder) {
+            if news.changed().await.is_err() {
+                return;
+            }
+        }
     }
 }
 
@@ -228,17 +239,23 @@ async fn pass_all_on(mut accepted: mpsc::Receiver<(Frontend, TcpStream)>, shared
     }
 }
 
-async fn pass_on(frontend: Frontend, near: TcpStream, shared: Shared) {
+async fn pass_on(frontend: Frontend, mut near: TcpStream, shared: Shared) {
     // An address that nobody holds answers with silence.
     let Ok(far) = tokio::time::timeout(relay::PATIENCE, connect(frontend, &shared)).await else { return };
-    match far {
-        Some(far) => relay::splice(near, far).await,
-        None => relay::reset(&near),
+    let Some((mut far, target)) = far else { return relay::reset(&near) };
+    tokio::select! {
+        () = relay::splice(&mut near, &mut far) => return,
+        () = shared.moved(frontend, target) => {}
     }
+    // What the client sends from now on goes to a host that knows nothing of the connection, and whose kernel
+    // says so. Until then the client hears nothing, of the former holder neither.
+    let _ = near.readable().await;
+    relay::reset(&near);
 }
 
-/// A connection to who stands for the address; none when all refuse. Waits while nobody stands for it.
-async fn connect(frontend: Frontend, shared: &Shared) -> Option<TcpStream> {
+/// A connection to who stands for the address, and which of them that is; none when all refuse. Waits while
+/// nobody stands for it.
+async fn connect(frontend: Frontend, shared: &Shared) -> Option<(TcpStream, SocketAddr)> {
     let mut news = shared.news.subscribe();
     let targets = loop {
         let targets = shared.targets(frontend);
@@ -249,7 +266,7 @@ async fn connect(frontend: Frontend, shared: &Shared) -> Option<TcpStream> {
     };
     for target in targets {
         if let Ok(far) = TcpStream::connect(target).await {
-            return Some(far);
+            return Some((far, target));
         }
     }
     None

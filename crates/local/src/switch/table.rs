@@ -50,20 +50,22 @@ impl Table {
         Self { vips: BTreeMap::from([(vip, None)]), services: BTreeMap::new() }
     }
 
-    /// Takes in what a host announced.
-    pub fn announced(&mut self, announcement: &Announcement, now: Instant) {
+    /// Takes in what a host announced. True if connections go elsewhere from now on, or somewhere at all.
+    pub fn announced(&mut self, announcement: &Announcement, now: Instant) -> bool {
+        let mut is_news = false;
         let mut listed = BTreeSet::new();
         for entry in &announcement.entries {
             let frontend = Frontend { protocol: entry.protocol, address: entry.address, port: entry.port };
             match entry.kind {
                 Kind::Vip => {
-                    self.vips.insert(frontend, Some(entry.target));
+                    is_news |= self.vips.insert(frontend, Some(entry.target)) != Some(Some(entry.target));
                 }
                 Kind::Service if !self.vips.contains_key(&frontend) => {
                     let service = self.services.entry(frontend).or_default();
                     if service.claims.len() < MOST_HOSTS || service.claims.contains_key(&announcement.host) {
                         let claim = Claim { target: entry.target, heard: now };
-                        service.claims.insert(announcement.host.clone(), claim);
+                        let former = service.claims.insert(announcement.host.clone(), claim);
+                        is_news |= former.is_none_or(|former| former.target != entry.target);
                     }
                     listed.insert(frontend);
                 }
@@ -76,6 +78,12 @@ impl Table {
             }
         }
         self.expire(now);
+        is_news
+    }
+
+    /// Whether the address is one that only one host holds at a time, and that is not the one at `holder`.
+    pub fn is_elsewhere(&self, frontend: Frontend, holder: SocketAddr) -> bool {
+        self.vips.get(&frontend).copied().flatten().is_some_and(|now| now != holder)
     }
 
     /// Forgets the services of hosts that fell silent.
@@ -146,11 +154,14 @@ mod tests {
         let (start, at) = moments();
         let mut table = Table::with_vip(VIP);
         assert_eq!(table.targets(VIP, start), []);
-        table.announced(&says(1, &[(Kind::Vip, VIP)]), start);
+        assert!(table.announced(&says(1, &[(Kind::Vip, VIP)]), start));
+        assert!(!table.announced(&says(1, &[(Kind::Vip, VIP)]), at(40)), "said before");
         table.announced(&says(2, &[]), at(50));
         table.expire(at(60_000));
         assert_eq!(table.targets(VIP, at(60_000)), [target(1)], "silence takes nothing away");
-        table.announced(&says(2, &[(Kind::Vip, VIP)]), at(60_001));
+        assert!(!table.is_elsewhere(VIP, target(1)));
+        assert!(table.announced(&says(2, &[(Kind::Vip, VIP)]), at(60_001)));
+        assert!(table.is_elsewhere(VIP, target(1)) && !table.is_elsewhere(VIP, target(2)));
         assert_eq!(table.targets(VIP, at(60_001)), [target(2)]);
         assert_eq!(table.frontends(), BTreeSet::from([VIP]));
     }
@@ -160,8 +171,9 @@ mod tests {
         let (start, at) = moments();
         let mut table = Table::with_vip(VIP);
         for host in [1, 2, 3] {
-            table.announced(&says(host, &[(Kind::Service, SERVICE)]), start);
+            assert!(table.announced(&says(host, &[(Kind::Service, SERVICE)]), start));
         }
+        assert!(!table.is_elsewhere(SERVICE, target(1)), "every host holds it");
         let first: BTreeSet<_> = (0..3).map(|_| table.targets(SERVICE, at(1))[0]).collect();
         assert_eq!(first, BTreeSet::from([target(1), target(2), target(3)]));
         table.announced(&says(1, &[(Kind::Service, SERVICE)]), at(299));

@@ -56,7 +56,7 @@ async fn a_connection_to_an_address_that_nobody_holds_waits_in_silence() {
 }
 
 #[tokio::test]
-async fn a_new_holder_gets_the_new_connections_and_the_old_one_keeps_its_own() {
+async fn a_new_holder_gets_the_new_connections_and_resets_those_it_does_not_know() {
     let (switch, host) = switch().await;
     let vip = switch.addresses().virtual_address;
     announce(&host, "n1", vec![entry(Kind::Vip, Protocol::Tcp, vip, target(1).await)]).await;
@@ -65,6 +65,22 @@ async fn a_new_holder_gets_the_new_connections_and_the_old_one_keeps_its_own() {
     announce(&host, "n2", vec![entry(Kind::Vip, Protocol::Tcp, vip, target(2).await)]).await;
     while TcpStream::connect(vip).await.unwrap().read_u8().await.unwrap() != 2 {}
     assert!(tokio::time::timeout(SILENCE, old.read_u8()).await.is_err(), "silence, not an end");
+    old.write_u8(0).await.unwrap();
+    assert_eq!(old.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn the_same_holder_keeps_its_connections_however_often_it_says_so() {
+    let (switch, host) = switch().await;
+    let vip = switch.addresses().virtual_address;
+    let entries = vec![entry(Kind::Vip, Protocol::Tcp, vip, target(1).await)];
+    announce(&host, "n1", entries.clone()).await;
+    let mut kept = TcpStream::connect(vip).await.unwrap();
+    assert_eq!(kept.read_u8().await.unwrap(), 1);
+    announce(&host, "n1", entries).await;
+    announce(&host, "n2", vec![]).await;
+    kept.write_u8(0).await.unwrap();
+    assert!(tokio::time::timeout(SILENCE, kept.read_u8()).await.is_err(), "it lives");
 }
 
 #[tokio::test]
