@@ -43,6 +43,21 @@ pub struct Settings {
     pub trailing_bytes: usize,
 }
 
+impl Settings {
+    /// Whether a snapshot is due after so many entries and bytes of them, of a state of `whole` keys and
+    /// revisions.
+    ///
+    /// A snapshot writes everything, however little is new: under load, a state that is large beside what the
+    /// log gained would be written again and again. It waits until half as much is new, as long as the log
+    /// stays within a limit.
+    pub(super) fn snapshot_due(&self, entries: u64, bytes: usize, whole: u64) -> bool {
+        /// So many times the bytes that make a snapshot due may be in the log before there is one.
+        const MOST_GROWTH: usize = 8;
+        let worth_it = entries >= whole / 2 || bytes >= self.snapshot_bytes.saturating_mul(MOST_GROWTH);
+        worth_it && (entries >= self.snapshot_entries || bytes >= self.snapshot_bytes)
+    }
+}
+
 /// What happened in the world.
 #[derive(Debug)]
 #[allow(clippy::large_enum_variant)] // Nearly all inputs are messages.
@@ -122,4 +137,40 @@ pub struct Effects {
     pub happenings: Vec<Happening>,
     /// This member must not go on, and why.
     pub fatal: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_snapshot_is_worth_what_it_writes() {
+        let settings = Settings {
+            id: 1,
+            members: BTreeMap::new(),
+            boot: 1,
+            seed: 1,
+            tick: Duration::ZERO,
+            heartbeat_ticks: 1,
+            election_ticks: (1, 2),
+            request_timeout: Duration::ZERO,
+            disk_stall: Duration::ZERO,
+            snapshot_entries: 100,
+            snapshot_bytes: 1000,
+            trailing_entries: 0,
+            trailing_bytes: 0,
+        };
+        let table = [
+            (99, 999, 0, false, "too little is new"),
+            (100, 0, 0, true, "enough entries"),
+            (1, 1000, 0, true, "enough bytes"),
+            (100, 1000, 202, false, "the state is much larger"),
+            (101, 1000, 202, true, "half as much is new"),
+            (1, 7999, 1_000_000, false, "the log may still grow"),
+            (1, 8000, 1_000_000, true, "the log may not grow any more"),
+        ];
+        for (entries, bytes, whole, due, why) in table {
+            assert_eq!(settings.snapshot_due(entries, bytes, whole), due, "{why}");
+        }
+    }
 }

@@ -360,8 +360,9 @@ impl Core {
 
     fn save_if_due(&mut self) {
         let (entries, bytes) = self.since_image;
-        let due = entries >= self.settings.snapshot_entries || bytes >= self.settings.snapshot_bytes;
-        if due && !self.saving {
+        let state = &self.machine.state;
+        let whole = (state.len() + state.history().len()) as u64;
+        if self.settings.snapshot_due(entries, bytes, whole) && !self.saving {
             self.saving = true;
             self.since_image = (0, 0);
             self.out.save = Some(self.image());
