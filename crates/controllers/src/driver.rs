@@ -9,7 +9,7 @@ use std::time::Instant;
 use api::Status;
 use futures::future::join_all;
 use jiff::Timestamp;
-use objects::{Occurrence, Recorder, Write, Writer};
+use objects::{Occurrence, Recorder, Reporter, Write, Writer};
 use store::{Leadership, State, Store};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -195,7 +195,10 @@ impl Work {
     }
 
     fn recorder(&mut self, component: &'static str) -> Recorder {
-        let start = || Recorder::start(self.writer.clone(), USER.to_owned(), component.to_owned());
+        let start = || {
+            let from = Reporter { component: component.to_owned(), host: None };
+            Recorder::start(self.writer.clone(), USER.to_owned(), from)
+        };
         self.recorders.entry(component).or_insert_with(start).clone()
     }
 }

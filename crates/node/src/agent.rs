@@ -4,14 +4,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use objects::Writer;
+use objects::{Recorder, Reporter, Writer};
 use store::Store;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use crate::addresses::{Addresses, PodAddresses, PodRange};
 use crate::clock::Clock;
-use crate::events::Recorder;
 use crate::host::{Isolation, Spawner};
 use crate::node::{Identity, keep_registered, read_machine};
 use crate::pods::{Desk, Folders, Host, Logs};
@@ -101,7 +100,9 @@ impl Agent {
         tracing::debug!(?isolation, "what this host can give to a process");
         let spawner = Spawner::start(isolation).map_err(Error::Thread)?;
         let machine = read_machine(&data);
-        let (recorder, recording) = Recorder::new(options.name.clone(), options.writer.clone(), clock);
+        let from = Reporter { component: "kubelet".into(), host: Some(options.name.clone()) };
+        let user = format!("system:node:{}", options.name);
+        let recorder = Recorder::start(options.writer.clone(), user, from);
         let folders = Folders::new(data.clone());
         let book = Addresses::open(&folders.addresses(), range);
         let host = Arc::new(Host {
@@ -129,7 +130,6 @@ impl Agent {
         let (stop, stopped) = watch::channel(false);
         let others = vec![
             tokio::spawn(keep_registered(identity, data, options.store, options.writer, clock)),
-            tokio::spawn(recording),
             tokio::spawn(server::serve(listener, options.tls, host.clone())),
         ];
         let desk = tokio::spawn(Desk::new(host).run(stopped));

@@ -6,7 +6,6 @@
 mod addresses;
 mod agent;
 mod clock;
-mod events;
 mod host;
 mod node;
 mod pod;

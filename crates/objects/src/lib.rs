@@ -11,7 +11,7 @@ mod write;
 
 pub use key::{Place, key, kind_prefix, namespace_prefix, parse};
 pub use reader::{Kind, Reader, decode, stamped};
-pub use recorder::{Occurrence, Recorder};
+pub use recorder::{Occurrence, Recorder, Reporter};
 pub use selector::{selects, tolerates};
 pub use table::{Change, Table};
 pub use write::{Delete, Propagation, Subject, Write, Writer};

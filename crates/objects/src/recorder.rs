@@ -1,24 +1,28 @@
-//! Kubernetes Events: what happened to an object, for `kubectl describe`. Written aside, never in the way.
+//! Kubernetes Events: what happened to an object, for `kubectl describe`. Written when there is time, counted
+//! instead of repeated, and dropped before they hold anything up.
 
-use std::collections::HashMap;
+mod ledger;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Object, Status};
+use api::Object;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
+use self::ledger::{Count, Ledger};
 use crate::{Kind, Subject, Write, Writer};
 
 /// Events wait this long before they are written, so that a burst of real work goes first.
 const YIELD: Duration = Duration::from_millis(500);
 /// Events that wait; more are dropped: they are for people, and best effort by definition.
 const WAITING: usize = 1024;
-/// Series remembered, to count a repetition instead of writing it again.
-const REMEMBERED: usize = 1024;
+/// The longest message, in bytes: the API takes no longer one.
+const LONGEST: usize = 1024;
 
 /// Something that happened to an object.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,11 +52,6 @@ impl Occurrence {
         };
         Occurrence { regarding, warning, reason, message }
     }
-
-    /// What makes two occurrences the same one happening again.
-    fn series(&self) -> (String, &'static str, String) {
-        (self.regarding.uid.clone().unwrap_or_default(), self.reason, self.message.clone())
-    }
 }
 
 /// Writes Events in the background. Cloning it is cheap; its task ends with its last clone.
@@ -62,104 +61,104 @@ pub struct Recorder {
 }
 
 impl Recorder {
-    /// A recorder that writes as `user` for `component` (such as `replicaset-controller`), and its task.
-    pub fn start(writer: Arc<dyn Writer>, user: String, component: String) -> Self {
+    /// A recorder that writes as `user` for `from`, and its task.
+    pub fn start(writer: Arc<dyn Writer>, user: String, from: Reporter) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
-        tokio::spawn(write_all(writer, user, component, receiver));
+        tokio::spawn(write_all(writer, user, from, receiver));
         Recorder { sender }
     }
 
     /// Has an event written soon. Never waits; with too many waiting it is dropped.
     // Events are stamped where they happen; nothing is decided by this time.
     #[allow(clippy::disallowed_methods)]
-    pub fn record(&self, occurrence: Occurrence) {
+    pub fn record(&self, mut occurrence: Occurrence) {
+        occurrence.message.truncate(occurrence.message.floor_char_boundary(LONGEST));
         let _ = self.sender.try_send((occurrence, Timestamp::now()));
     }
 }
 
+/// Who tells of what happened.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Reporter {
+    /// The component, such as `replicaset-controller`.
+    pub component: String,
+    /// The host that it tells of, if it is the component of one.
+    pub host: Option<String>,
+}
+
+#[allow(clippy::disallowed_methods)] // A driver: the ledger's clock.
 async fn write_all(
     writer: Arc<dyn Writer>,
     user: String,
-    component: String,
+    from: Reporter,
     mut receiver: mpsc::Receiver<(Occurrence, Timestamp)>,
 ) {
-    let mut known: HashMap<(String, &'static str, String), (String, i32)> = HashMap::new();
-    let mut batch = Vec::new();
-    while receiver.recv_many(&mut batch, WAITING).await > 0 {
+    let started = Instant::now();
+    let mut ledger = Ledger::default();
+    loop {
+        let next = ledger.next().map(|at| started + at);
+        let wait = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            received = receiver.recv() => match received {
+                Some((occurrence, at)) => ledger.happened(occurrence, at),
+                None => return,
+            },
+            () = wait => {}
+        }
         tokio::time::sleep(YIELD).await;
-        for (occurrence, at) in batch.drain(..) {
-            let series = occurrence.series();
-            if let Some((name, count)) = known.get_mut(&series) {
-                *count += 1;
-                if writer.write(&user, again(&occurrence, name, *count, at)).await.is_ok() {
-                    continue;
-                }
-            }
-            if known.len() >= REMEMBERED {
-                known.clear();
-            }
-            if let Ok(event) = create(&writer, &user, &component, &occurrence, at).await {
-                known.insert(series, (event.name().to_owned(), 1));
+        while let Ok((occurrence, at)) = receiver.try_recv() {
+            ledger.happened(occurrence, at);
+        }
+        for count in ledger.due(started.elapsed()) {
+            let Some(write) = write(&count, &from) else { continue };
+            if writer.write(&user, write).await.is_err() {
+                ledger.not_written(count);
             }
         }
     }
 }
 
-fn namespace(occurrence: &Occurrence) -> String {
-    let namespace = occurrence.regarding.namespace.clone().unwrap_or_default();
-    if namespace.is_empty() { "default".to_owned() } else { namespace }
-}
-
-async fn create(
-    writer: &Arc<dyn Writer>,
-    user: &str,
-    component: &str,
-    occurrence: &Occurrence,
-    at: Timestamp,
-) -> Result<Object, Status> {
-    let name = occurrence.regarding.name.as_deref().unwrap_or_default();
+fn write(count: &Count, from: &Reporter) -> Option<Write> {
+    let Occurrence { regarding, warning, reason, message } = &count.occurrence;
+    let namespace = regarding.namespace.clone().filter(|namespace| !namespace.is_empty());
+    let namespace = namespace.unwrap_or_else(|| "default".to_owned());
+    if count.written.is_some() {
+        let subject =
+            Subject { api_version: "v1".into(), kind: "Event".into(), namespace, name: count.event.clone() };
+        let patch = json!({"count": count.count, "lastTimestamp": Time(count.last)});
+        return Some(Write::Merge { subject, subresource: "", patch });
+    }
     let event = Event {
         metadata: ObjectMeta {
-            name: Some(format!("{name}.{:x}", at.as_nanosecond())),
-            namespace: Some(namespace(occurrence)),
+            name: Some(count.event.clone()),
+            namespace: Some(namespace),
             ..ObjectMeta::default()
         },
-        involved_object: occurrence.regarding.clone(),
-        reason: Some(occurrence.reason.to_owned()),
-        message: Some(occurrence.message.clone()),
-        type_: Some(if occurrence.warning { "Warning" } else { "Normal" }.to_owned()),
-        source: Some(EventSource { component: Some(component.to_owned()), host: None }),
-        reporting_component: Some(component.to_owned()),
-        reporting_instance: Some(String::new()),
-        count: Some(1),
-        first_timestamp: Some(Time(at)),
-        last_timestamp: Some(Time(at)),
+        involved_object: regarding.clone(),
+        reason: Some((*reason).to_owned()),
+        message: Some(message.clone()),
+        type_: Some(if *warning { "Warning" } else { "Normal" }.to_owned()),
+        source: Some(EventSource { component: Some(from.component.clone()), host: from.host.clone() }),
+        reporting_component: Some(from.component.clone()),
+        reporting_instance: Some(from.host.clone().unwrap_or_default()),
+        count: Some(count.count),
+        first_timestamp: Some(Time(count.first)),
+        last_timestamp: Some(Time(count.last)),
         ..Event::default()
     };
-    let object = serde_json::to_value(&event).ok().and_then(Object::from_value);
-    match object {
-        Some(object) => writer.write(user, Write::Create(object)).await,
-        None => Err(Status::internal("an event could not be written as JSON")),
-    }
-}
-
-fn again(occurrence: &Occurrence, name: &str, count: i32, at: Timestamp) -> Write {
-    Write::Merge {
-        subject: Subject {
-            api_version: "v1".into(),
-            kind: "Event".into(),
-            namespace: namespace(occurrence),
-            name: name.into(),
-        },
-        subresource: "",
-        patch: json!({"count": count, "lastTimestamp": Time(at)}),
-    }
+    serde_json::to_value(&event).ok().and_then(Object::from_value).map(Write::Create)
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
+    use api::Status;
     use futures::future::{BoxFuture, ready};
     use tokio::sync::Notify;
 
@@ -183,18 +182,35 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_happens_again_is_counted() {
         let written = Arc::new(Written::default());
-        let recorder = Recorder::start(written.clone(), "me".into(), "test".into());
+        let from = Reporter { component: "kubelet".into(), host: Some("n1".into()) };
+        let recorder = Recorder::start(written.clone(), "me".into(), from);
         let regarding =
             ObjectReference { name: Some("p".into()), uid: Some("u".into()), ..Default::default() };
-        let once = Occurrence { regarding, warning: true, reason: "Failed", message: "no".into() };
+        let message = "no".repeat(LONGEST);
+        let once = Occurrence { regarding, warning: true, reason: "Failed", message };
+        let wait = async |number| {
+            while written.0.lock().unwrap().len() < number {
+                written.1.notified().await;
+            }
+        };
+        recorder.record(once.clone());
+        wait(1).await;
         recorder.record(once.clone());
         recorder.record(once);
-        while written.0.lock().unwrap().len() < 2 {
-            written.1.notified().await;
-        }
+        wait(2).await;
         let writes = written.0.lock().unwrap();
-        assert!(matches!(&writes[0], Write::Create(event)
-            if event.namespace() == "default" && event.pointer("/type").unwrap() == "Warning"));
-        assert!(matches!(&writes[1], Write::Merge { patch, .. } if patch["count"] == 2));
+        let Write::Create(event) = &writes[0] else { panic!("{:?}", writes[0]) };
+        assert_eq!(event.namespace(), "default");
+        for (pointer, value) in [
+            ("/type", "Warning"),
+            ("/source/host", "n1"),
+            ("/reportingInstance", "n1"),
+            ("/reportingComponent", "kubelet"),
+        ] {
+            assert_eq!(event.pointer(pointer).unwrap(), value, "{pointer}");
+        }
+        assert_eq!(event.pointer("/message").unwrap().as_str().unwrap().len(), LONGEST);
+        assert!(matches!(&writes[1], Write::Merge { patch, subject, .. }
+            if patch["count"] == 3 && subject.name == event.name()));
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use objects::{Occurrence, Recorder, Subject, Write, Writer};
+use objects::{Occurrence, Recorder, Reporter, Subject, Write, Writer};
 use serde_json::{Value, json};
 use store::{Leadership, State, Store};
 use tokio::sync::watch;
@@ -107,7 +107,7 @@ struct Work {
 
 impl Work {
     fn new(options: &Options, state: Arc<State>) -> Self {
-        let component = "default-scheduler".to_owned();
+        let from = Reporter { component: "default-scheduler".to_owned(), host: None };
         Work {
             writer: options.writer.clone(),
             waiting: Waiting::load(state),
@@ -115,7 +115,7 @@ impl Work {
             telling: JoinSet::new(),
             failures: HashMap::new(),
             retries: BTreeMap::new(),
-            recorder: Recorder::start(options.writer.clone(), USER.to_owned(), component),
+            recorder: Recorder::start(options.writer.clone(), USER.to_owned(), from),
         }
     }
 

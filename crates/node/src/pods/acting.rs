@@ -63,7 +63,7 @@ pub(super) fn carry_out(
             work.spawn(finish(host, pod, then, last, reports));
         }
         Action::Event { warning, reason, message, container } => {
-            host.recorder.tell(&pod, container.as_deref(), warning, reason, message);
+            host.tell(&pod, container.as_deref(), warning, reason, message);
         }
     }
 }

@@ -199,7 +199,7 @@ impl Desk {
         let mut record = resume(&pod, self.host.clock.now());
         record.refused = refusal(&pod, state);
         if let (Some(why), None) = (&record.refused, &pod.metadata.deletion_timestamp) {
-            self.host.recorder.tell(&pod, None, true, "FailedCreatePodSandBox", why.clone());
+            self.host.tell(&pod, None, true, "FailedCreatePodSandBox", why.clone());
         }
         self.by_key.insert(kv.key.clone(), id.clone());
         let entry = Entry::new(kv, pod, stored, record);
@@ -304,7 +304,7 @@ impl Desk {
                 if let Err(why) = result {
                     let message = format!("PreStopHook failed: {why}");
                     let name = Some(which.container.as_str());
-                    self.host.recorder.tell(&entry.pod, name, true, "FailedPreStopHook", message);
+                    self.host.tell(&entry.pod, name, true, "FailedPreStopHook", message);
                 }
                 entry.record.pre_stop_done(&which.container, which.attempt);
             }

@@ -84,7 +84,7 @@ pub(super) fn prepared(host: &Host, entry: &mut Entry, result: Result<IpAddr, (S
         Err((reason, message)) => {
             entry.told_failure.clone_from(message);
             let word = if reason == "ContainerCreating" { "FailedMount" } else { "FailedCreatePodSandBox" };
-            host.recorder.tell(&entry.pod, None, true, word, message.clone());
+            host.tell(&entry.pod, None, true, word, message.clone());
         }
     }
     entry.record.prepared(result, now);
@@ -103,7 +103,7 @@ pub(super) fn started(
     let name = which.container.as_str();
     let full = container_id(&which.uid, name, which.attempt);
     let tell = |warning, reason, message: String| {
-        host.recorder.tell(&entry.pod, Some(name), warning, reason, message);
+        host.tell(&entry.pod, Some(name), warning, reason, message);
     };
     match result {
         Ok(process) => {
@@ -143,14 +143,14 @@ pub(super) fn found(host: &Host, entry: &mut Entry, which: &Which, finding: Find
     match finding {
         Finding::PostStartFailed(why) => {
             let message = format!("PostStartHook failed: {why}");
-            host.recorder.tell(&entry.pod, Some(name), true, "FailedPostStartHook", message);
+            host.tell(&entry.pod, Some(name), true, "FailedPostStartHook", message);
             let seconds = entry.pod.spec.as_ref().and_then(|s| s.termination_grace_period_seconds);
             let grace = Duration::from_secs(seconds.and_then(|s| u64::try_from(s).ok()).unwrap_or(30));
             entry.record.must_restart(name, which.attempt, grace, now);
         }
         Finding::Failure(kind, why) => {
             let message = format!("{} probe failed: {why}", word(kind));
-            host.recorder.tell(&entry.pod, Some(name), true, "Unhealthy", message);
+            host.tell(&entry.pod, Some(name), true, "Unhealthy", message);
         }
         Finding::Verdict(kind, healthy) => {
             let probe = match kind {
@@ -165,7 +165,7 @@ pub(super) fn found(host: &Host, entry: &mut Entry, which: &Which, finding: Find
             if !healthy && kind != ProbeKind::Readiness {
                 let lower = word(kind).to_lowercase();
                 let message = format!("Container {name} failed {lower} probe, will be restarted");
-                host.recorder.tell(&entry.pod, Some(name), false, "Killing", message);
+                host.tell(&entry.pod, Some(name), false, "Killing", message);
             }
             entry.record.probed(name, which.attempt, kind, healthy, grace, now);
         }

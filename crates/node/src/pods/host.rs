@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
-use objects::Writer;
+use objects::{Occurrence, Recorder, Writer};
 use store::{State, Store};
 
 use super::{Folders, Logs};
 use crate::addresses::{Addresses, PodAddresses};
 use crate::clock::Clock;
-use crate::events::Recorder;
 use crate::host::{
     Bind, Command, Isolation, Missing, POD_FOLDER, Sources, Spawner, environment, expand, kill_leftovers,
     materialise, name_files, plan, refresh, volume_path, write_name_files,
@@ -42,6 +41,24 @@ impl Host {
     /// The agent's name as a user.
     pub(crate) fn user(&self) -> String {
         format!("system:node:{}", self.name)
+    }
+
+    /// Has an Event written of a pod, or of a container of it. Never waits.
+    pub(crate) fn tell(
+        &self,
+        pod: &Pod,
+        container: Option<&str>,
+        warning: bool,
+        reason: &'static str,
+        message: String,
+    ) {
+        let mut occurrence = Occurrence::of(pod, warning, reason, message);
+        occurrence.regarding.field_path = container.map(|name| {
+            let mut init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+            let list = if init.any(|c| c.name == name) { "initContainers" } else { "containers" };
+            format!("spec.{list}{{{name}}}")
+        });
+        self.recorder.record(occurrence);
     }
 
     fn sources<'a>(&self, state: &'a State, pod: &'a Pod, pod_address: IpAddr) -> Sources<'a> {
