@@ -15,6 +15,7 @@ mod state;
 mod transaction;
 mod watch;
 
+pub use embedded::parts;
 pub use embedded::{Config, Embedded, Limits, Member, StartError, Timing};
 pub use engine::{Leadership, Store};
 pub use error::Error;

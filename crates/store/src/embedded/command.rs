@@ -18,6 +18,14 @@ pub enum Command {
     KeepAlive(LeaseId),
     /// End a lease.
     Revoke(LeaseId),
+    /// End a lease whose time ran out, unless it was kept alive since: by then another member may lead, or a
+    /// request to keep it alive may have come first.
+    Expire {
+        /// The lease.
+        lease: LeaseId,
+        /// The entry that last started its time.
+        started: u64,
+    },
 }
 
 /// What a command led to.
@@ -91,6 +99,11 @@ impl Command {
                 out.push(4);
                 put_signed(&mut out, *lease);
             }
+            Command::Expire { lease, started } => {
+                out.push(5);
+                put_signed(&mut out, *lease);
+                put_number(&mut out, *started);
+            }
         }
         out.into()
     }
@@ -108,6 +121,7 @@ impl Command {
             2 => Command::Grant(d.number()?),
             3 => Command::KeepAlive(d.signed()?),
             4 => Command::Revoke(d.signed()?),
+            5 => Command::Expire { lease: d.signed()?, started: d.number()? },
             _ => return Err(Malformed("there is no such command")),
         };
         d.end()?;
@@ -257,6 +271,7 @@ mod tests {
             any::<u64>().prop_map(Command::Grant),
             any::<i64>().prop_map(Command::KeepAlive),
             any::<i64>().prop_map(Command::Revoke),
+            any::<(i64, u64)>().prop_map(|(lease, started)| Command::Expire { lease, started }),
         ]
     }
 

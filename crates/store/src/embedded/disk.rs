@@ -35,8 +35,8 @@ pub trait DiskFile: Send {
     fn cut(&mut self, length: u64) -> io::Result<()>;
 }
 
-/// Writes a whole file so that after a crash it is there in full or not at all.
-pub fn replace(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
+/// Writes a whole file so that after a crash it is there in full or not at all. It can be appended to.
+pub fn replace(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<Box<dyn DiskFile>> {
     let temporary = format!("{name}{TEMPORARY}");
     let mut file = disk.create(&temporary)?;
     if let Err(error) = file.append(bytes) {
@@ -46,7 +46,8 @@ pub fn replace(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<()> {
     }
     for_good(file.sync())?;
     disk.rename(&temporary, name)?;
-    for_good(disk.sync_folder())
+    for_good(disk.sync_folder())?;
+    Ok(file)
 }
 
 /// A sync that failed, for whatever reason, is never tried again: the system may have dropped what it could

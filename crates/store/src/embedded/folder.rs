@@ -1,8 +1,9 @@
 //! Whose data a folder holds: refused where it is another cluster's or member's.
 
+use std::path::Path;
+
 use serde::{Deserialize, Serialize};
 
-use super::config::Config;
 use super::disk::{Disk, replace};
 use super::error::StartError;
 
@@ -18,18 +19,26 @@ struct Owner {
     boot: u64,
 }
 
+/// Who claims a folder.
+#[derive(Debug, Clone, Copy)]
+pub struct Claimant<'a> {
+    /// The cluster's name.
+    pub cluster: &'a str,
+    /// The member's name.
+    pub member: &'a str,
+    /// All members' names, in order.
+    pub members: &'a [String],
+    /// Where the folder is, for messages.
+    pub folder: &'a Path,
+}
+
 /// Makes the folder this member's, or makes sure that it is; tells which start this is.
-pub fn claim(disk: &dyn Disk, config: &Config) -> Result<u64, StartError> {
-    let folder = &config.data_dir;
-    let failed = |source| StartError::Folder { folder: folder.clone(), source };
-    let members: Vec<String> = config.peers.keys().cloned().collect();
+pub fn claim(disk: &dyn Disk, claimant: &Claimant<'_>) -> Result<u64, StartError> {
+    let Claimant { cluster, member, members, folder } = *claimant;
+    let failed = |source| StartError::Folder { folder: folder.to_owned(), source };
     let names = disk.list().map_err(failed)?;
-    let mut owner = Owner {
-        cluster: config.cluster_id.clone(),
-        member: config.name.clone(),
-        members: members.clone(),
-        boot: 0,
-    };
+    let mut owner =
+        Owner { cluster: cluster.into(), member: member.into(), members: members.to_vec(), boot: 0 };
     if names.iter().any(|name| name == NAME) {
         let content = disk.read(NAME).map_err(failed)?;
         owner = serde_json::from_slice(&content).map_err(|problem| StartError::Damaged {
@@ -37,17 +46,16 @@ pub fn claim(disk: &dyn Disk, config: &Config) -> Result<u64, StartError> {
             offset: problem.column() as u64,
             what: problem.to_string(),
         })?;
-        let foreign = |found, wanted| Err(StartError::Foreign { folder: folder.clone(), found, wanted });
-        if owner.cluster != config.cluster_id {
-            let (found, wanted) = (&owner.cluster, &config.cluster_id);
-            return foreign(format!("cluster {found:?}"), format!("cluster {wanted:?}"));
+        let foreign = |found, wanted| Err(StartError::Foreign { folder: folder.to_owned(), found, wanted });
+        if owner.cluster != cluster {
+            return foreign(format!("cluster {:?}", owner.cluster), format!("cluster {cluster:?}"));
         }
-        if owner.member != config.name {
-            return foreign(format!("member {}", owner.member), format!("member {}", config.name));
+        if owner.member != member {
+            return foreign(format!("member {}", owner.member), format!("member {member}"));
         }
         if owner.members != members {
             let list = |members: &[String]| format!("a cluster of {}", members.join(", "));
-            return foreign(list(&owner.members), list(&members));
+            return foreign(list(&owner.members), list(members));
         }
     } else if names.iter().any(|name| name.starts_with("log-") || name.starts_with("snapshot-")) {
         return Err(StartError::Damaged {

@@ -9,7 +9,7 @@ use imbl::OrdMap;
 use super::codec::{Decoder, Malformed, put_bytes, put_number, put_signed};
 use super::machine::Machine;
 use super::sessions::Sessions;
-use crate::{Event, KeyValue, State};
+use crate::{Event, KeyValue, Revision, State};
 
 /// The machine as it was after an entry of the log.
 #[derive(Debug, Clone)]
@@ -22,9 +22,14 @@ pub struct Image {
     pub machine: Machine,
 }
 
-const MAGIC: &[u8; 8] = b"HFIMAGE1";
+const MAGIC: &[u8; 8] = b"HFIMAGE2";
 
 impl Image {
+    /// The map's revision in it.
+    pub fn revision(&self) -> Revision {
+        self.machine.state.revision()
+    }
+
     /// As bytes that end in a checksum of all before.
     pub fn encode(&self) -> Vec<u8> {
         let state = &self.machine.state;
@@ -38,6 +43,7 @@ impl Image {
         for (lease, seconds) in leases {
             put_signed(&mut out, lease);
             put_number(&mut out, seconds);
+            put_number(&mut out, self.machine.lease_starts.get(&lease).copied().unwrap_or(0));
         }
         self.machine.sessions.encode(&mut out);
         let checksum = crc32fast::hash(&out);
@@ -58,11 +64,13 @@ impl Image {
         let mut d = Decoder(bytes.slice(MAGIC.len()..body));
         let (index, term, revision, compacted) = (d.number()?, d.number()?, d.number()?, d.number()?);
         let (entries, history) = versions(&mut d)?;
-        let leases = d.list(|d| Ok((d.signed()?, d.number()?)))?.into_iter().collect();
+        let leases = d.list(|d| Ok((d.signed()?, d.number()?, d.number()?)))?;
+        let lease_starts = leases.iter().map(|(lease, _, started)| (*lease, *started)).collect();
+        let leases = leases.into_iter().map(|(lease, seconds, _)| (lease, seconds)).collect();
         let sessions = Sessions::decode(&mut d)?;
         d.end()?;
         let state = State::restored(revision, compacted, entries, history, leases);
-        Ok(Image { index, term, machine: Machine { state, sessions } })
+        Ok(Image { index, term, machine: Machine { state, sessions, lease_starts } })
     }
 }
 
@@ -168,7 +176,8 @@ mod tests {
         state.apply(&Txn { success: vec![delete], ..Txn::default() }).unwrap();
         state.grant(7, 60);
         state.compact(10);
-        Image { index: 70, term: 3, machine: Machine { state, sessions: Sessions::default() } }
+        let lease_starts = [(7, 65u64)].into_iter().collect();
+        Image { index: 70, term: 3, machine: Machine { state, sessions: Sessions::default(), lease_starts } }
     }
 
     #[test]
@@ -182,6 +191,7 @@ mod tests {
         assert!(new.range(&all).eq(old.range(&all)));
         assert!(new.events(0).eq(old.events(0)));
         assert!(new.leases().eq(old.leases()));
+        assert_eq!(restored.machine.lease_starts, image.machine.lease_starts);
     }
 
     #[test]

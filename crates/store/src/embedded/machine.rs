@@ -1,6 +1,7 @@
 //! The replicated machine: the same entries in the same order make the same machine on every member.
 
 use bytes::Bytes;
+use imbl::OrdMap;
 use raft::eraftpb::Entry;
 
 use super::command::{Command, RequestId, Response};
@@ -14,6 +15,8 @@ pub struct Machine {
     pub state: State,
     /// The requests carried out.
     pub sessions: Sessions,
+    /// For each lease, the entry that last started its time.
+    pub lease_starts: OrdMap<LeaseId, u64>,
 }
 
 /// What an entry did.
@@ -25,8 +28,8 @@ pub struct Applied {
     pub admission: Admission,
     /// What it led to, where it was carried out.
     pub result: Option<Result<Response, Error>>,
-    /// The lease whose time starts (anew), with its seconds.
-    pub lease_started: Option<(LeaseId, u64)>,
+    /// The lease whose time starts (anew).
+    pub lease_started: Option<LeaseId>,
 }
 
 impl Machine {
@@ -48,7 +51,7 @@ impl Machine {
         Some(applied)
     }
 
-    fn carry_out(&mut self, index: u64, bytes: Bytes) -> (Result<Response, Error>, Option<(LeaseId, u64)>) {
+    fn carry_out(&mut self, index: u64, bytes: Bytes) -> (Result<Response, Error>, Option<LeaseId>) {
         let command = match Command::decode(bytes) {
             Ok(command) => command,
             Err(malformed) => return (Err(Error::Invalid(malformed.to_string())), None),
@@ -63,13 +66,52 @@ impl Machine {
                 // The entry's index is a number that nobody else has or will have.
                 let lease = index as LeaseId;
                 self.state.grant(lease, seconds);
-                (Ok(Response::Lease(lease)), Some((lease, seconds)))
+                self.lease_starts.insert(lease, index);
+                (Ok(Response::Lease(lease)), Some(lease))
             }
-            Command::KeepAlive(lease) => match self.state.lease(lease) {
-                Some(seconds) => (Ok(Response::Done), Some((lease, seconds))),
-                None => (Err(Error::LeaseNotFound(lease)), None),
-            },
-            Command::Revoke(lease) => (self.state.revoke(lease).map(|()| Response::Done), None),
+            Command::KeepAlive(lease) => {
+                if self.state.lease(lease).is_none() {
+                    return (Err(Error::LeaseNotFound(lease)), None);
+                }
+                self.lease_starts.insert(lease, index);
+                (Ok(Response::Done), Some(lease))
+            }
+            Command::Revoke(lease) => (self.end_lease(lease), None),
+            Command::Expire { lease, started } if self.lease_starts.get(&lease) == Some(&started) => {
+                (self.end_lease(lease), None)
+            }
+            Command::Expire { .. } => (Ok(Response::Done), None),
         }
+    }
+
+    fn end_lease(&mut self, lease: LeaseId) -> Result<Response, Error> {
+        self.state.revoke(lease)?;
+        self.lease_starts.remove(&lease);
+        Ok(Response::Done)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_that_was_kept_alive_outlives_the_word_that_its_time_is_up() {
+        let mut machine = Machine::default();
+        let mut index = 0;
+        let mut apply = |command: Command| {
+            index += 1;
+            let id = RequestId { member: 1, boot: 1, sequence: index, oldest: 1 };
+            let (context, data) = (id.encode(), command.encode());
+            let applied =
+                machine.apply(&Entry { index, term: 1, context, data, ..Entry::default() }).unwrap();
+            (applied.result.unwrap(), machine.state.lease(1))
+        };
+        assert_eq!(apply(Command::Grant(10)).0.unwrap(), Response::Lease(1));
+        assert_eq!(apply(Command::KeepAlive(1)).1, Some(10));
+        assert_eq!(apply(Command::Expire { lease: 1, started: 1 }).1, Some(10), "that start is past");
+        assert_eq!(apply(Command::Expire { lease: 1, started: 2 }).1, None);
+        assert!(apply(Command::KeepAlive(1)).0.is_err());
+        assert!(apply(Command::Expire { lease: 1, started: 2 }).0.is_ok(), "once more says nothing new");
     }
 }

@@ -16,9 +16,8 @@ mod keeper;
 mod log;
 mod machine;
 mod outbox;
+pub mod parts;
 mod sessions;
-#[cfg(test)]
-mod simulation;
 mod transport;
 mod wire;
 
@@ -250,7 +249,14 @@ fn open(config: &Config) -> Result<Opened, StartError> {
     let failed = |source| StartError::Folder { folder: config.data_dir.clone(), source };
     let disk = disk::Folder::new(&config.data_dir).map_err(failed)?;
     let lock = disk.lock().map_err(failed)?.ok_or_else(|| StartError::InUse(config.data_dir.clone()))?;
-    let boot = folder::claim(&disk, config)?;
+    let members: Vec<String> = config.peers.keys().cloned().collect();
+    let claimant = folder::Claimant {
+        cluster: &config.cluster_id,
+        member: &config.name,
+        members: &members,
+        folder: &config.data_dir,
+    };
+    let boot = folder::claim(&disk, &claimant)?;
     let (log, recovered) = Log::open(Arc::new(disk.clone())).map_err(|problem| match problem {
         LogError::Io(source) => failed(source),
         LogError::Damaged(damaged) => damaged,

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use crate::embedded::command::Command;
-use crate::{LeaseId, Revision, State};
+use crate::embedded::machine::Machine;
+use crate::{LeaseId, Revision};
 
 const MARK_EVERY: Duration = Duration::from_secs(60);
 const KEEP_HISTORY: Duration = Duration::from_secs(300);
@@ -26,34 +27,37 @@ pub struct Duties {
 
 impl Duties {
     /// Says whether this member leads.
-    pub fn set_leading(&mut self, leading: bool, state: &State, now: Duration) {
+    pub fn set_leading(&mut self, leading: bool, machine: &Machine, now: Duration) {
         if leading == self.leading {
             return;
         }
         *self = Duties { leading, ..Duties::default() };
         if leading {
-            self.leases = state.leases().map(|(lease, seconds)| (lease, end(now, seconds))).collect();
-            self.marks.push_back((now, state.revision()));
+            let leases = machine.state.leases();
+            self.leases = leases.map(|(lease, seconds)| (lease, end(now, seconds))).collect();
+            self.marks.push_back((now, machine.state.revision()));
         }
     }
 
     /// A lease was made or kept alive.
-    pub fn lease_started(&mut self, lease: LeaseId, seconds: u64, now: Duration) {
-        if self.leading {
+    pub fn lease_started(&mut self, lease: LeaseId, machine: &Machine, now: Duration) {
+        if let Some(seconds) = machine.state.lease(lease).filter(|_| self.leading) {
             self.leases.insert(lease, end(now, seconds));
         }
     }
 
     /// What is to be done now.
-    pub fn due(&mut self, state: &State, now: Duration) -> Vec<Command> {
+    pub fn due(&mut self, machine: &Machine, now: Duration) -> Vec<Command> {
         let mut commands = Vec::new();
         if !self.leading {
             return commands;
         }
+        let state = &machine.state;
         self.leases.retain(|lease, _| state.lease(*lease).is_some());
         for (lease, end) in &mut self.leases {
             if *end <= now {
-                commands.push(Command::Revoke(*lease));
+                let started = machine.lease_starts.get(lease).copied().unwrap_or(0);
+                commands.push(Command::Expire { lease: *lease, started });
                 *end = now + PATIENCE;
             }
         }
@@ -88,35 +92,36 @@ mod tests {
 
     #[test]
     fn a_lease_ends_unless_it_is_kept_alive_and_anew_with_every_leader() {
-        let mut state = State::default();
-        state.grant(7, 10);
+        let mut machine = Machine::default();
+        machine.state.grant(7, 10);
+        machine.lease_starts.insert(7, 3);
         let mut duties = Duties::default();
-        assert_eq!(duties.due(&state, 100 * S), []);
-        duties.set_leading(true, &state, 100 * S);
-        assert_eq!(duties.due(&state, 109 * S), []);
-        duties.lease_started(7, 10, 109 * S);
-        assert_eq!(duties.due(&state, 118 * S), []);
-        assert_eq!(duties.due(&state, 119 * S), [Command::Revoke(7)]);
-        assert_eq!(duties.due(&state, 120 * S), [], "once is enough for now");
-        duties.set_leading(false, &state, 121 * S);
-        duties.set_leading(true, &state, 122 * S);
-        assert_eq!(duties.due(&state, 131 * S), []);
-        state.revoke(7).unwrap();
-        assert_eq!(duties.due(&state, 132 * S), []);
+        assert_eq!(duties.due(&machine, 100 * S), []);
+        duties.set_leading(true, &machine, 100 * S);
+        assert_eq!(duties.due(&machine, 109 * S), []);
+        duties.lease_started(7, &machine, 109 * S);
+        assert_eq!(duties.due(&machine, 118 * S), []);
+        assert_eq!(duties.due(&machine, 119 * S), [Command::Expire { lease: 7, started: 3 }]);
+        assert_eq!(duties.due(&machine, 120 * S), [], "once is enough for now");
+        duties.set_leading(false, &machine, 121 * S);
+        duties.set_leading(true, &machine, 122 * S);
+        assert_eq!(duties.due(&machine, 131 * S), []);
+        machine.state.revoke(7).unwrap();
+        assert_eq!(duties.due(&machine, 132 * S), []);
     }
 
     #[test]
     fn history_older_than_five_minutes_is_forgotten() {
-        let mut state = State::default();
+        let mut machine = Machine::default();
         let mut duties = Duties::default();
-        duties.set_leading(true, &state, S);
+        duties.set_leading(true, &machine, S);
         let mut compacted = Vec::new();
         for second in 1..=660u32 {
-            state.apply(&Txn::put("k", "v")).unwrap();
-            for command in duties.due(&state, second * S) {
+            machine.state.apply(&Txn::put("k", "v")).unwrap();
+            for command in duties.due(&machine, second * S) {
                 let Command::Compact(revision) = command else { panic!("{command:?}") };
                 compacted.push((second, revision));
-                state.compact(revision);
+                machine.state.compact(revision);
             }
         }
         assert_eq!(compacted.len(), 6);
@@ -124,12 +129,15 @@ mod tests {
             compacted.iter().skip(1).all(|(at, revision)| u64::from(*at) - revision >= 298),
             "{compacted:?}"
         );
-        state.compact(state.revision());
+        machine.state.compact(machine.state.revision());
         duties = Duties::default();
-        duties.set_leading(true, &state, 700 * S);
+        duties.set_leading(true, &machine, 700 * S);
         for _ in 0..=MOST_REVISIONS {
-            state.apply(&Txn::put("k", "v")).unwrap();
+            machine.state.apply(&Txn::put("k", "v")).unwrap();
         }
-        assert_eq!(duties.due(&state, 701 * S), [Command::Compact(state.revision() - KEPT_REVISIONS)]);
+        assert_eq!(
+            duties.due(&machine, 701 * S),
+            [Command::Compact(machine.state.revision() - KEPT_REVISIONS)]
+        );
     }
 }

@@ -301,7 +301,8 @@ impl Core {
         self.out.messages.push(Outgoing { message, image });
     }
 
-    fn image(&self) -> Image {
+    /// The machine as it is now.
+    pub fn image(&self) -> Image {
         Image { index: self.applied.0, term: self.applied.1, machine: self.machine.clone() }
     }
 
@@ -314,8 +315,9 @@ impl Core {
             self.since_image.1 += entry.data.len();
             let Some(applied) = self.machine.apply(entry) else { continue };
             self.state_changed = true;
-            if let Some((lease, seconds)) = applied.lease_started {
-                self.duties.lease_started(lease, seconds, self.now);
+            if let Some(lease) = applied.lease_started {
+                // Its time starts at the end of the tick: never too early.
+                self.duties.lease_started(lease, &self.machine, self.now + self.settings.tick);
             }
             if applied.admission == Admission::Outdated && applied.id.member == self.settings.id {
                 self.requests.propose_again(self.now);
@@ -340,7 +342,8 @@ impl Core {
             match reader {
                 Reader::Caller(token) => self.out.answers.push(Answer::Read(token, Ok(()))),
                 Reader::CatchUp => self.out.happenings.push(Happening::CaughtUp(self.now)),
-                Reader::Confirm => self.role.doubtful = false,
+                Reader::Confirm(absence) if absence == self.role.absences => self.role.doubtful = false,
+                Reader::Confirm(_) => {}
             }
         }
     }

@@ -12,8 +12,9 @@ pub enum Reader {
     Caller(u64),
     /// This member after its start: once answered, it has caught up.
     CatchUp,
-    /// A leader that was not running for a while: once answered, it is still the leader.
-    Confirm,
+    /// A leader that was not running for a while: once answered, it is still the leader, unless it was away
+    /// again since. The number tells one such time from the next.
+    Confirm(u64),
 }
 
 #[derive(Debug)]

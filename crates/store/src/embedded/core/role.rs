@@ -29,6 +29,8 @@ pub struct Role {
     published: Leadership,
     /// This leader was not running for a while: somebody else may lead by now.
     pub doubtful: bool,
+    /// How often that was so.
+    pub absences: u64,
     resigned: bool,
     campaigning: bool,
 }
@@ -86,7 +88,7 @@ impl Core {
         for token in self.reads.expired(now) {
             self.out.answers.push(Answer::Read(token, Err(Error::Unavailable)));
         }
-        for command in self.duties.due(&self.machine.state, now) {
+        for command in self.duties.due(&self.machine, now) {
             if self.space.is_ok() || matches!(command, Command::Compact(_)) {
                 let deadline = now + self.settings.request_timeout;
                 self.requests.add(None, command.encode(), now, deadline);
@@ -178,7 +180,8 @@ impl Core {
     pub(super) fn doubt_leadership(&mut self) {
         if self.node.raft.state == StateRole::Leader && self.settings.members.len() > 1 {
             self.role.doubtful = true;
-            self.reads.add(Reader::Confirm, Duration::MAX);
+            self.role.absences += 1;
+            self.reads.add(Reader::Confirm(self.role.absences), Duration::MAX);
             self.reads.ask_again();
         }
     }
@@ -227,7 +230,7 @@ impl Core {
         let leader = if self.role.doubtful { None } else { self.settings.members.get(&leader).cloned() };
         let leadership = Leadership { leader, term, is_me };
         if leadership != self.role.published {
-            self.duties.set_leading(is_me, &self.machine.state, self.now);
+            self.duties.set_leading(is_me, &self.machine, self.now + self.settings.tick);
             self.out.leadership = Some(leadership.clone());
             self.role.published = leadership;
         }

@@ -16,7 +16,7 @@ use super::image::Image;
 use record::Record;
 pub use replay::{LogError, Recovered};
 
-/// A segment that has grown to this length is followed by a new one.
+/// A segment that has grown to this length is followed by a new one, unless the log is told otherwise.
 const SEGMENT: u64 = 4 << 20;
 
 /// Something for the log to keep, as one step of Raft made it.
@@ -45,6 +45,7 @@ pub struct Log {
     /// The last entry's index.
     last: u64,
     hard_state: HardState,
+    segment_length: u64,
 }
 
 /// A file of the log.
@@ -92,10 +93,15 @@ impl Log {
         if let Some(segment) = self.segments.back_mut() {
             segment.last_index = highest;
         }
-        if self.length >= SEGMENT {
+        if self.length >= self.segment_length {
             self.rotate()?;
         }
         Ok(())
+    }
+
+    /// From now on a segment that has grown to `length` is followed by a new one.
+    pub fn set_segment_length(&mut self, length: u64) {
+        self.segment_length = length;
     }
 
     /// Notes that a snapshot replaced everything before.
@@ -162,6 +168,8 @@ impl Log {
 }
 
 /// Makes a segment. It begins with the last index and the hard state, so that those before it may be deleted.
+/// It gets its name when it is durable: the one before goes on growing where there is no room for this one, and
+/// must not be taken for finished then.
 fn start_segment(
     disk: &dyn Disk,
     number: u64,
@@ -171,10 +179,7 @@ fn start_segment(
     let mut buffer = Vec::new();
     Record::Start(last).encode(number, 0, &mut buffer);
     Record::HardState(hard_state.clone()).encode(number, 0, &mut buffer);
-    let mut file = disk.create(&segment_name(number))?;
-    file.append(&buffer)?;
-    for_good(file.sync())?;
-    for_good(disk.sync_folder())?;
+    let file = replace(disk, &segment_name(number), &buffer)?;
     Ok((file, buffer.len() as u64))
 }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use raft::eraftpb::{Entry, HardState};
 
 use super::record::{self, Record};
-use super::{Log, Segment, image_index, image_name, segment_name, segment_number, start_segment};
+use super::{Log, SEGMENT, Segment, image_index, image_name, segment_name, segment_number, start_segment};
 use crate::embedded::disk::{Disk, TEMPORARY};
 use crate::embedded::error::StartError;
 use crate::embedded::image::Image;
@@ -75,13 +75,13 @@ impl Log {
                 return Err(damaged(&name, offset, what));
             }
             let is_last = Some(number) == numbers.last();
-            if let Some(problem) = end.problem.filter(|_| !is_last || end.was_durable) {
+            // A file gets its name when its first record is durable.
+            let is_torn = is_last && end.length > 0 && !end.was_durable;
+            if let Some(problem) = end.problem.filter(|_| !is_torn) {
                 return Err(damaged(&name, end.length, problem.0));
             }
-            if is_last && end.length == 0 {
-                // The crash came while the file was being made.
-                disk.remove(&name)?;
-                break;
+            if end.length == 0 {
+                return Err(damaged(&name, 0, "the file is empty"));
             }
             length = end.length;
             segments.push_back(Segment { number: *number, last_index: replay.highest });
@@ -106,7 +106,8 @@ impl Log {
             }
         };
         disk.sync_folder()?;
-        let mut log = Log { disk, segments, file, length, synced: length, last, hard_state };
+        let mut log =
+            Log { disk, segments, file, length, synced: length, last, hard_state, segment_length: SEGMENT };
         if let Some(image) = recovered.image.as_ref().filter(|_| recovered.entries.is_empty()) {
             // What follows begins behind the snapshot, wherever the records before it ended.
             log.mark(image)?;

@@ -1,0 +1,392 @@
+//! What the engine's threads do for a member, done by the world instead.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use raft::eraftpb::MessageType;
+use rand::Rng;
+use store::parts::{Answer, Disk, Effects, Frame, HEADER, Happening, Image, Input, Outgoing, is_full, save};
+
+use crate::member::{self, ELECTION, Failed, LOOK, RESERVE, Running, TICK};
+use crate::report::Failure;
+use crate::world::{Mistake, Moment, World};
+
+use std::time::Duration;
+
+fn mistake(what: impl Into<String>) -> Failure {
+    Failure::new("engine", what)
+}
+
+impl World {
+    /// The process, if it runs.
+    pub fn process(&mut self, n: usize) -> Option<&mut Running> {
+        self.hosts[n].running.as_mut()
+    }
+
+    /// Starts a member, unless its disk keeps it from it.
+    pub fn start(&mut self, n: usize) -> Result<(), Failure> {
+        if self.hosts[n].retired || self.hosts[n].running.is_some() {
+            return Ok(());
+        }
+        let (seed, now) = (self.rng.random(), self.now);
+        let host = &mut self.hosts[n];
+        host.life += 1;
+        let life = host.life;
+        let rot = host.rot.take();
+        match member::start(&host.disk, n as u64 + 1, self.sizes, seed, host.clock.show(now)) {
+            Ok(_) if rot.is_some() => {
+                return Err(Failure::new("rot", format!("n{} starts in spite of {rot:?}", n + 1)));
+            }
+            Ok(running) => host.running = Some(running),
+            Err(Failed::Damaged(file, offset)) => {
+                let rot = rot.filter(|rot| rot.file == file && offset <= rot.offset);
+                if rot.is_none() {
+                    let what = format!("n{}: {file} is damaged at {offset}, says its start", n + 1);
+                    return Err(Failure::new("rot", what));
+                }
+                host.retired = true;
+                self.report.fault("rot found, member retired");
+                self.tell(|| format!("n{} refuses to start: {file} is damaged at {offset}", n + 1));
+                return Ok(());
+            }
+            Err(Failed::TryAgain) => {
+                host.rot = rot;
+                if host.disk.is_cut() {
+                    host.disk.power_on(&mut self.rng);
+                }
+                self.schedule(200_000, Moment::Start(n));
+                return Ok(());
+            }
+            Err(Failed::Mistake(what)) => return Err(mistake(what)),
+        }
+        let (tick, look) = (host.clock.wait(TICK), host.clock.wait(LOOK));
+        self.tell(|| format!("n{} starts its life {life}", n + 1));
+        self.schedule(tick, Moment::Tick(n, life));
+        self.schedule(look, Moment::Look(n, life));
+        self.act(n)
+    }
+
+    /// Ends a member's process, with or without the power of its machine. What it was writing is there in part.
+    pub fn crash(&mut self, n: usize, power: bool) {
+        let host = &mut self.hosts[n];
+        let Some(mut running) = host.running.take() else { return };
+        host.paused_until = 0;
+        if !host.disk.is_cut() {
+            host.disk.cut_after(self.rng.random_range(0..12));
+            running.writing.append(&mut running.waiting);
+            // Errors are what a power cut looks like from here.
+            let written = running.log.append(&running.writing);
+            if let Some(image) = running.saving.as_ref().filter(|_| written.is_ok()) {
+                let _ = save(&host.disk, image);
+            }
+        }
+        if power {
+            host.disk.power_on(&mut self.rng);
+        } else {
+            host.disk.killed();
+        }
+        let away = self.rng.random_range(1_000..1_500_000);
+        self.tell(|| format!("n{} crashes, {}", n + 1, if power { "power cut" } else { "killed" }));
+        for client in 0..self.clients.len() {
+            self.give_up(client, n);
+        }
+        self.schedule(away, Moment::Start(n));
+    }
+
+    /// A disk that said no: without power it is a crash. Whether it was one.
+    fn failed(&mut self, n: usize, problem: &std::io::Error) -> Result<(), Failure> {
+        if self.hosts[n].disk.is_cut() {
+            self.report.fault("power went in the middle of writing");
+            self.crash(n, true);
+            return Ok(());
+        }
+        Err(mistake(format!("n{}'s disk says {problem}", n + 1)))
+    }
+
+    /// Hands a member something, at once or when it goes on.
+    pub fn give(&mut self, n: usize, input: Input) -> Result<(), Failure> {
+        let is_paused = self.hosts[n].paused_until > self.now;
+        let Some(running) = self.process(n) else { return Ok(()) };
+        if is_paused {
+            running.deferred.push(input);
+            return Ok(());
+        }
+        running.core.handle(input);
+        self.act(n)
+    }
+
+    pub fn tick(&mut self, n: usize) -> Result<(), Failure> {
+        let (now, life) = (self.now, self.hosts[n].life);
+        let host = &mut self.hosts[n];
+        let clock = host.clock;
+        let is_paused = host.paused_until > now;
+        let Some(running) = &mut host.running else { return Ok(()) };
+        running.missed_tick = is_paused;
+        if is_paused {
+            return Ok(());
+        }
+        let local = clock.show(now).saturating_sub(running.started);
+        if local + 2 < running.next_tick {
+            // The clock has become slower since the tick was planned.
+            let wait = clock.wait(running.next_tick - local);
+            self.schedule(wait, Moment::Tick(n, life));
+            return Ok(());
+        }
+        let late = local.saturating_sub(running.next_tick);
+        if late >= ELECTION {
+            running.core.handle(Input::WokeLate);
+        }
+        let time = Duration::from_micros(local);
+        running.core.handle(Input::Tick(time));
+        running.next_tick = if late < TICK { running.next_tick + TICK } else { local + TICK };
+        let wait = clock.wait(running.next_tick.saturating_sub(local));
+        self.schedule(wait, Moment::Tick(n, life));
+        self.act(n)
+    }
+
+    /// A member that stood still handles what came meanwhile, sees how late it is, and goes on.
+    pub fn wake(&mut self, n: usize) -> Result<(), Failure> {
+        if self.hosts[n].paused_until > self.now {
+            return Ok(());
+        }
+        let members = self.sizes.members;
+        let Some(running) = self.process(n) else { return Ok(()) };
+        for input in std::mem::take(&mut running.deferred) {
+            running.core.handle(input);
+        }
+        let due = running.next_tick;
+        if running.missed_tick {
+            self.tick(n)?;
+        } else {
+            self.act(n)?;
+        }
+        let woke_late = self.process(n).is_some_and(|running| running.next_tick >= due + ELECTION + TICK);
+        if members > 1 && woke_late && self.process(n).is_some_and(|running| running.leadership.is_me) {
+            return Err(Failure::new("leader", format!("n{} was away and leads without asking", n + 1)));
+        }
+        Ok(())
+    }
+
+    /// Does what a member's core wants done.
+    pub fn act(&mut self, n: usize) -> Result<(), Failure> {
+        loop {
+            let Some(running) = self.process(n) else { return Ok(()) };
+            let effects = running.core.effects();
+            if !self.perform(n, effects)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the core was told something, so that there may be more to do.
+    fn perform(&mut self, n: usize, effects: Effects) -> Result<bool, Failure> {
+        if let Some(problem) = effects.fatal {
+            return Err(mistake(format!("n{} ends itself: {problem}", n + 1)));
+        }
+        let mut more = false;
+        for outgoing in effects.messages {
+            if outgoing.image.is_some() {
+                // Handed to the connection in full, or not; whether it arrives nobody can say.
+                let (from, to) = (n as u64 + 1, outgoing.message.to);
+                let handed = self.network.carries(from, to);
+                self.report.fault("snapshots sent");
+                if let Some(running) = self.process(n) {
+                    running.core.handle(Input::SnapshotSent(to, handed));
+                    more = true;
+                }
+            }
+            self.send(outgoing);
+        }
+        if !effects.persist.is_empty() {
+            let last = effects.persist.last().map_or(0, |step| step.number);
+            let early = self.mistake == Some(Mistake::AckBeforeSync);
+            if let Some(running) = self.process(n) {
+                running.waiting.extend(effects.persist);
+                if early {
+                    running.core.handle(Input::Persisted(last));
+                    more = true;
+                }
+            }
+            self.write(n);
+        }
+        let (life, now) = (self.hosts[n].life, self.now);
+        if let Some(image) = effects.save {
+            let later = self.rng.random_range(0..50_000).max(self.hosts[n].stalled_until.saturating_sub(now));
+            if let Some(running) = self.process(n) {
+                running.saving = Some(image);
+            }
+            self.schedule(later, Moment::Saved(n, life));
+        }
+        if let Some(index) = effects.forget
+            && let Some(running) = self.process(n)
+            && let Err(problem) = running.log.forget(index)
+        {
+            self.failed(n, &problem)?;
+            return Ok(false);
+        }
+        if let Some(state) = effects.state {
+            let Some(running) = &mut self.hosts[n].running else { return Ok(false) };
+            let image = running.core.image();
+            let shown = std::mem::replace(&mut running.shown, state.revision());
+            self.chronicle.publish(n as u64 + 1, shown, &state, &image)?;
+            running.states.send_replace(state);
+        }
+        if let Some(leadership) = effects.leadership {
+            if leadership.is_me {
+                self.chronicle.leads(n as u64 + 1, leadership.term)?;
+            }
+            if let Some(running) = self.process(n) {
+                running.leadership = leadership;
+            }
+        }
+        for answer in effects.answers {
+            match answer {
+                Answer::Change(token, result) => self.changed(token, result),
+                Answer::Read(token, result) => self.read(n, token, result.is_ok()),
+            }
+        }
+        for happening in effects.happenings {
+            if let Happening::ElectionWon(term) = happening {
+                self.report.elections += 1;
+                self.tell(|| format!("n{} wins the election of term {term}", n + 1));
+            }
+        }
+        Ok(more)
+    }
+
+    /// Gives the disk what waits, if it has nothing to do.
+    fn write(&mut self, n: usize) {
+        let (now, life) = (self.now, self.hosts[n].life);
+        let stalled = self.hosts[n].stalled_until.saturating_sub(now);
+        let sync = self.rng.random_range(0..=self.weather.sync);
+        let Some(running) = self.process(n) else { return };
+        if running.writing.is_empty() && !running.waiting.is_empty() {
+            running.writing = std::mem::take(&mut running.waiting);
+            self.schedule(sync.max(stalled), Moment::Written(n, life));
+        }
+    }
+
+    pub fn written(&mut self, n: usize) -> Result<(), Failure> {
+        let Some(running) = self.process(n) else { return Ok(()) };
+        let Some(number) = running.writing.last().map(|step| step.number) else { return Ok(()) };
+        match running.log.append(&running.writing) {
+            Ok(()) => {
+                running.writing.clear();
+                running.stuck = false;
+                self.write(n);
+                self.give(n, Input::Persisted(number))
+            }
+            Err(problem) if is_full(&problem) => {
+                running.stuck = true;
+                if std::mem::replace(&mut running.roomy, false) {
+                    return self.give(n, Input::Space(Err("simulated".into())));
+                }
+                Ok(())
+            }
+            Err(problem) => self.failed(n, &problem),
+        }
+    }
+
+    pub fn saved(&mut self, n: usize) -> Result<(), Failure> {
+        let disk = self.hosts[n].disk.clone();
+        let Some(image) = self.process(n).and_then(|running| running.saving.take()) else { return Ok(()) };
+        let saved = match save(&disk, &image) {
+            Ok(()) => Some(image.index),
+            Err(problem) if is_full(&problem) => None,
+            Err(problem) => return self.failed(n, &problem),
+        };
+        self.give(n, Input::SnapshotSaved(saved))
+    }
+
+    pub fn look(&mut self, n: usize) -> Result<(), Failure> {
+        let (life, wait) = (self.hosts[n].life, self.hosts[n].clock.wait(LOOK));
+        self.schedule(wait, Moment::Look(n, life));
+        let room = match self.hosts[n].disk.free_space() {
+            Ok(free) => free >= RESERVE,
+            Err(problem) => return self.failed(n, &problem),
+        };
+        let Some(running) = self.process(n) else { return Ok(()) };
+        let stuck = running.stuck;
+        if std::mem::replace(&mut running.roomy, room) != room {
+            let space = if room { Ok(()) } else { Err("simulated".into()) };
+            self.give(n, Input::Space(space))?;
+        }
+        if stuck { self.written(n) } else { Ok(()) }
+    }
+
+    /// Puts a message on its way, as the network is.
+    fn send(&mut self, outgoing: Outgoing) {
+        let (from, to) = (outgoing.message.from, outgoing.message.to);
+        if !self.network.carries(from, to) {
+            self.report.fault("messages lost");
+            return;
+        }
+        let copies = match self.rng.random_range(0..100) {
+            n if n < self.weather.lost => 0,
+            n if n < self.weather.lost + self.weather.doubled => 2,
+            _ => 1,
+        };
+        match copies {
+            0 => self.report.fault("messages lost"),
+            2 => self.report.fault("messages doubled"),
+            _ => {}
+        }
+        for _ in 0..copies {
+            let late = self.rng.random_range(0..100) < self.weather.late;
+            let longest = if late { self.weather.delay * 20 + 50_000 } else { self.weather.delay };
+            let delay = self.rng.random_range(50..=longest.max(100));
+            if late {
+                self.report.fault("messages late");
+            }
+            let last = self.last_arrival.entry((from, to)).or_default();
+            if *last > self.now + delay {
+                self.report.fault("messages out of order");
+            }
+            *last = (*last).max(self.now + delay);
+            self.schedule(delay, Moment::Arrival(Box::new(outgoing.clone())));
+        }
+    }
+
+    /// A message comes out of the wire's encoding.
+    pub fn arrive(&mut self, outgoing: Outgoing) -> Result<(), Failure> {
+        let (from, to) = (outgoing.message.from, outgoing.message.to);
+        if !self.network.carries(from, to) {
+            self.report.fault("messages lost");
+            return Ok(());
+        }
+        let frame = Frame::Message(outgoing.message).encode();
+        self.trace.update(&self.now.to_le_bytes());
+        self.trace.update(&frame);
+        let Ok(Frame::Message(mut message)) = Frame::decode(Bytes::from(frame).slice(HEADER..)) else {
+            return Err(mistake("a message does not survive the wire"));
+        };
+        if self.mistake == Some(Mistake::NoDedupe) && message.get_msg_type() == MessageType::MsgPropose {
+            self.forget_identity(&mut message);
+        }
+        let image = match outgoing.image.map(|image| Image::decode(image.encode().into())).transpose() {
+            Ok(image) => image,
+            Err(malformed) => return Err(mistake(malformed.to_string())),
+        };
+        self.give(to as usize - 1, Input::Message(message, image))
+    }
+
+    /// What is passed on a second time gets an identity of its own, as if nobody kept account of them.
+    fn forget_identity(&mut self, message: &mut raft::eraftpb::Message) {
+        let mut entries = message.take_entries();
+        for entry in entries.iter_mut() {
+            if !self.passed_on.insert(entry.context.to_vec())
+                && let Ok(mut id) = store::parts::RequestId::decode(entry.context.clone())
+            {
+                id.sequence += (self.passed_on.len() as u64) << 32;
+                self.passed_on.insert(id.encode().to_vec());
+                entry.context = id.encode();
+            }
+        }
+        message.set_entries(entries);
+    }
+
+    /// What everybody may read on a member.
+    pub fn states(&self, n: usize) -> Option<tokio::sync::watch::Receiver<Arc<store::State>>> {
+        self.hosts[n].running.as_ref().map(|running| running.states.subscribe())
+    }
+}

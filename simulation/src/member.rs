@@ -1,0 +1,192 @@
+//! One member: its core, its log, its disk, its clock. It does what the engine's two threads do.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use store::parts::{Claimant, Core, Image, Input, Log, LogError, Persist, Settings, claim};
+use store::{Leadership, Revision, StartError, State};
+use tokio::sync::watch;
+
+use crate::disk::{Rot, SimulatedDisk};
+
+/// How often a member looks at the room on its disk, by its own clock.
+pub const LOOK: u64 = 1_000_000;
+/// The engine's tick, by its own clock.
+pub const TICK: u64 = 10_000;
+/// With less room than this on the disk, changes are refused.
+pub const RESERVE: u64 = 4096;
+/// The shortest time without a leader that makes an election, by a member's own clock.
+pub const ELECTION: u64 = 150_000;
+
+/// What stays when a process ends.
+#[derive(Debug, Default)]
+pub struct Host {
+    /// The disk.
+    pub disk: SimulatedDisk,
+    /// Which life of the process it is.
+    pub life: u64,
+    /// The process, if it runs.
+    pub running: Option<Running>,
+    /// The disk was found damaged: this member does not come back.
+    pub retired: bool,
+    /// What is wrong with the disk, until it is found.
+    pub rot: Option<Rot>,
+    /// It stands still until then.
+    pub paused_until: u64,
+    /// Its disk answers no sync until then.
+    pub stalled_until: u64,
+    /// How fast its clock runs.
+    pub clock: Clock,
+}
+
+/// A clock that runs faster or slower than the world's.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    rate: f64,
+    /// What it showed when it began to run so, and when that was.
+    since: (f64, u64),
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Clock { rate: 1.0, since: (0.0, 0) }
+    }
+}
+
+impl Clock {
+    /// What it shows, in microseconds.
+    pub fn show(&self, now: u64) -> u64 {
+        (self.since.0 + (now - self.since.1) as f64 * self.rate) as u64
+    }
+
+    /// How long the world waits until it has moved on by so much.
+    pub fn wait(&self, local: u64) -> u64 {
+        ((local as f64 / self.rate) as u64).max(1)
+    }
+
+    /// Runs at another speed from now on.
+    pub fn set_rate(&mut self, now: u64, rate: f64) {
+        *self = Clock { rate, since: (self.show(now) as f64, now) };
+    }
+}
+
+/// A process.
+pub struct Running {
+    /// The consensus.
+    pub core: Core,
+    /// The log.
+    pub log: Log,
+    /// When the clock showed what when the process started.
+    pub started: u64,
+    /// When the next tick is due, by its clock since the start.
+    pub next_tick: u64,
+    /// A tick was due while it stood still.
+    pub missed_tick: bool,
+    /// What is being written.
+    pub writing: Vec<Persist>,
+    /// What is to be written then.
+    pub waiting: Vec<Persist>,
+    /// There was no room for what is being written.
+    pub stuck: bool,
+    /// Whether the core was told that there is room.
+    pub roomy: bool,
+    /// A snapshot on its way to the disk.
+    pub saving: Option<Image>,
+    /// What the watchers follow.
+    pub states: watch::Sender<Arc<State>>,
+    /// The newest revision shown.
+    pub shown: Revision,
+    /// Who leads, as shown.
+    pub leadership: Leadership,
+    /// What came while it stood still.
+    pub deferred: Vec<Input>,
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let disk = (self.writing.len(), self.waiting.len(), self.stuck, self.roomy);
+        write!(f, "{:?} disk {disk:?} {:?}", self.core, self.leadership)
+    }
+}
+
+/// How a start ended otherwise than with a running member.
+#[derive(Debug)]
+pub enum Failed {
+    /// The power went, or there is no room.
+    TryAgain,
+    /// The disk is damaged, as this says.
+    Damaged(String, u64),
+    /// Anything else is a mistake.
+    Mistake(String),
+}
+
+/// The sizes that a world draws.
+#[derive(Debug, Clone, Copy)]
+pub struct Sizes {
+    /// How many members there are.
+    pub members: u64,
+    /// A snapshot is made after so many entries.
+    pub snapshot_entries: u64,
+    /// So many of them stay in the log.
+    pub trailing_entries: u64,
+    /// How long a file of the log grows.
+    pub segment: u64,
+}
+
+/// Starts a member on its disk, as the engine does.
+pub fn start(disk: &SimulatedDisk, id: u64, sizes: Sizes, seed: u64, clock: u64) -> Result<Running, Failed> {
+    let members: BTreeMap<u64, String> = (1..=sizes.members).map(|id| (id, format!("n{id}"))).collect();
+    let names: Vec<String> = members.values().cloned().collect();
+    let claimant = Claimant {
+        cluster: "simulation",
+        member: &members[&id],
+        members: &names,
+        folder: Path::new("simulated"),
+    };
+    let failed = |problem: StartError| match problem {
+        StartError::Damaged { file, offset, .. } => Failed::Damaged(file, offset),
+        StartError::Folder { .. } => Failed::TryAgain,
+        other => Failed::Mistake(other.to_string()),
+    };
+    let boot = claim(disk, &claimant).map_err(failed)?;
+    let (mut log, recovered) = Log::open(Arc::new(disk.clone())).map_err(|problem| match problem {
+        LogError::Io(_) => Failed::TryAgain,
+        LogError::Damaged(damaged) => failed(damaged),
+    })?;
+    log.set_segment_length(sizes.segment);
+    let settings = Settings {
+        id,
+        members,
+        boot,
+        seed,
+        tick: Duration::from_micros(TICK),
+        heartbeat_ticks: 3,
+        election_ticks: (15, 30),
+        request_timeout: Duration::from_secs(3),
+        disk_stall: Duration::from_millis(300),
+        snapshot_entries: sizes.snapshot_entries,
+        snapshot_bytes: 1 << 20,
+        trailing_entries: sizes.trailing_entries,
+        trailing_bytes: 1 << 20,
+    };
+    let core = Core::new(settings, recovered).map_err(|problem| Failed::Mistake(problem.to_string()))?;
+    let states = watch::Sender::new(Arc::new(core.state().clone()));
+    Ok(Running {
+        core,
+        log,
+        started: clock,
+        next_tick: TICK,
+        missed_tick: false,
+        writing: Vec::new(),
+        waiting: Vec::new(),
+        stuck: false,
+        roomy: true,
+        saving: None,
+        states,
+        shown: 0,
+        leadership: Leadership::default(),
+        deferred: Vec::new(),
+    })
+}

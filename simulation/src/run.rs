@@ -1,0 +1,74 @@
+//! One seed, from its storm to the verdict.
+
+use std::cell::Cell;
+
+use crate::member::Sizes;
+use crate::report::{Failure, Report};
+use crate::weather::Weather;
+use crate::world::{Mistake, World};
+
+/// What to run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Seed {
+    /// Everything that happens follows from this.
+    pub seed: u64,
+    /// A mistake to make.
+    pub mistake: Option<Mistake>,
+    /// Whether faults and elections are told to standard error.
+    pub aloud: bool,
+}
+
+thread_local! {
+    static RUNNING: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// Runs a seed: what its world saw, and what went wrong, if anything did.
+pub fn run(seed: Seed) -> (Report, Option<Failure>) {
+    RUNNING.set(Some(seed.seed));
+    let mut world = World::new(seed.seed, None, None, seed.mistake);
+    world.aloud = seed.aloud;
+    let failure = world.weathered().err();
+    RUNNING.set(None);
+    (world.report, failure)
+}
+
+/// The seed that runs on this thread: for those who want to tell it when the program panics.
+pub fn running() -> Option<u64> {
+    RUNNING.get()
+}
+
+/// How long three members need for a leader, in milliseconds.
+#[derive(Debug, Clone, Copy)]
+pub struct Outages {
+    /// After they start.
+    pub first: u64,
+    /// After their leader crashed.
+    pub after_crash: u64,
+    /// Whether the first leader stayed while nothing went wrong.
+    pub stayed: bool,
+}
+
+/// Starts three members in fine weather, lets them be, and crashes their leader.
+///
+/// # Errors
+/// What the checks found.
+pub fn outages(seed: u64) -> Result<Outages, Failure> {
+    const STEP: u64 = 1_000;
+    let sizes = Sizes { members: 3, snapshot_entries: 50, trailing_entries: 20, segment: 4000 };
+    let mut world = World::new(seed, Some(sizes), Some(Weather::fine()), None);
+    let wait = |world: &mut World| {
+        let begin = world.now;
+        while world.leaders().is_empty() && world.now < begin + 10_000_000 {
+            world.run_until(world.now + STEP)?;
+        }
+        Ok((world.now - begin) / 1000)
+    };
+    let first = wait(&mut world)?;
+    let leaders = world.leaders();
+    world.run_until(world.now + 2_000_000)?;
+    let stayed = world.leaders() == leaders;
+    if let Some(leader) = world.leaders().first() {
+        world.crash(*leader, true);
+    }
+    Ok(Outages { first, after_crash: wait(&mut world)?, stayed })
+}
