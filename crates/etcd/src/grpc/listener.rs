@@ -1,0 +1,183 @@
+//! The server's side: connections in, calls to their methods.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::Stream;
+use futures::future::BoxFuture;
+use futures::stream::unfold;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue, Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::server::conn::http2;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use prost::Message;
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::{Code, Frames, MOST_MESSAGE_BYTES, Messages, Status};
+
+/// Connections at the same time; more wait.
+const MOST_CONNECTIONS: usize = 1000;
+/// Calls of one connection at the same time.
+const MOST_CALLS: u32 = 1000;
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// A peer from which nothing comes is asked whether it is there, and gets as long to answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+/// Rest after an error of `accept` (no file descriptors left), so that it isn't repeated without end.
+const ACCEPT_REST: Duration = Duration::from_millis(50);
+/// Answers that wait for the network; whoever makes more waits too.
+const WAITING_ANSWERS: usize = 8;
+
+/// An answer on its way out.
+pub type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// The methods of a server, by path.
+pub trait Router: Send + Sync + 'static {
+    /// Carries a call out.
+    fn call(self: Arc<Self>, path: String, question: Messages) -> BoxFuture<'static, Answer>;
+}
+
+/// Where a streaming method puts its messages.
+#[derive(Debug, Clone)]
+pub struct Answers(mpsc::Sender<Bytes>);
+
+impl Answers {
+    /// Sends one, once there is room.
+    pub async fn send(&self, message: &impl Message) -> Result<(), Status> {
+        let gone = |_| Status::new(Code::Cancelled, "the client has gone");
+        self.0.send(Frames::encode(message)).await.map_err(gone)
+    }
+}
+
+/// Answers a call of one message with one.
+pub async fn answer_unary<Q, A, F>(mut question: Messages, method: impl FnOnce(Q) -> F) -> Answer
+where
+    Q: Message + Default,
+    A: Message,
+    F: Future<Output = Result<A, Status>>,
+{
+    let outcome = async {
+        let missing = || Status::new(Code::InvalidArgument, "the call brought no message");
+        let message = question.next().await?.ok_or_else(missing)?;
+        method(message).await
+    };
+    let parts = match outcome.await {
+        Ok(message) => vec![Frame::data(Frames::encode(&message)), Frame::trailers(Status::trailers(Ok(())))],
+        Err(status) => return refused(status),
+    };
+    answer(futures::stream::iter(parts.into_iter().map(Ok)))
+}
+
+/// Answers a call with a stream; `method` runs until it ends or the client goes.
+pub fn answer_stream<F>(method: impl FnOnce(Answers) -> F) -> Answer
+where
+    F: Future<Output = Result<(), Status>> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(WAITING_ANSWERS);
+    let mut running = JoinSet::new();
+    running.spawn(method(Answers(sender)));
+    // The set goes with the body: a client that leaves ends the method.
+    let frames = unfold(Some((receiver, running)), |streaming| async {
+        let (mut receiver, mut running) = streaming?;
+        if let Some(bytes) = receiver.recv().await {
+            return Some((Ok(Frame::data(bytes)), Some((receiver, running))));
+        }
+        let broken = || Err(Status::new(Code::Internal, "the method ended unexpectedly"));
+        let outcome = running.join_next().await.and_then(Result::ok).unwrap_or_else(broken);
+        Some((Ok(Frame::trailers(Status::trailers(outcome))), None))
+    });
+    answer(frames)
+}
+
+/// An answer that is only an outcome.
+pub fn refused(status: Status) -> Answer {
+    // Headers that end the stream themselves: clients don't look for an outcome there otherwise.
+    let mut answer = typed(Empty::new().boxed_unsync());
+    answer.headers_mut().extend::<HeaderMap>(Status::trailers(Err(status)));
+    answer
+}
+
+fn answer(frames: impl Stream<Item = Result<Frame<Bytes>, Infallible>> + Send + 'static) -> Answer {
+    typed(StreamBody::new(frames).boxed_unsync())
+}
+
+fn typed(body: UnsyncBoxBody<Bytes, Infallible>) -> Answer {
+    let mut answer = Response::new(body);
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    answer
+}
+
+/// Serves until it is dropped, which ends all connections.
+pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, router: Arc<impl Router>) {
+    let tls = tls.map(|tls| {
+        let mut tls = ServerConfig::clone(&tls);
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        TlsAcceptor::from(Arc::new(tls))
+    });
+    let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let mut connections = JoinSet::new();
+    loop {
+        // The semaphore is never closed.
+        let slot = slots.clone().acquire_owned().await.ok();
+        while connections.try_join_next().is_some() {}
+        match listener.accept().await {
+            Ok((stream, peer)) => {
+                let (tls, router) = (tls.clone(), router.clone());
+                connections.spawn(async move {
+                    let _slot = slot;
+                    connection(stream, peer, tls, router).await;
+                });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "can't accept a connection to etcd's API");
+                sleep(ACCEPT_REST).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>, router: Arc<impl Router>) {
+    // Delays answers where it fails, no more.
+    let _ = stream.set_nodelay(true);
+    let Some(tls) = tls else {
+        return calls(stream, router).await;
+    };
+    match timeout(HANDSHAKE, tls.accept(stream)).await {
+        Ok(Ok(stream)) => calls(stream, router).await,
+        Ok(Err(error)) => tracing::debug!(%error, %peer, "a TLS handshake failed"),
+        Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+    }
+}
+
+async fn calls(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, router: Arc<impl Router>) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let router = router.clone();
+        async move {
+            let path = request.uri().path().to_owned();
+            let question = Messages::question(request.into_body(), MOST_MESSAGE_BYTES);
+            Ok::<_, Infallible>(router.call(path, question).await)
+        }
+    });
+    let served = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .max_concurrent_streams(MOST_CALLS)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection to etcd's API broke");
+    }
+}

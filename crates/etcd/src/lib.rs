@@ -1,0 +1,15 @@
+//! etcd's gRPC API, both sides of it: [`serve`] lets `etcdctl` and every etcd client speak to a store, and
+//! [`Client`] speaks to an etcd.
+//!
+//! The messages are [`proto`], written by hand; gRPC is a few hundred lines on the HTTP/2 that is here anyway.
+
+mod client;
+mod grpc;
+/// etcd's messages, by its own names.
+#[allow(missing_docs)] // etcd's API reference documents each of them under these very names.
+pub mod proto;
+mod server;
+
+pub use client::{Client, WatchCall};
+pub use grpc::{Code, Status};
+pub use server::{Identity, Member, Snapshot, SnapshotError, serve};

@@ -1,0 +1,68 @@
+//! etcd's service `KV`.
+
+use super::{Server, range, refusal, txn};
+use crate::proto::{
+    CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
+    RangeRequest, RangeResponse, RequestOp, RequestOpRequest, ResponseOp, ResponseOpResponse, TxnRequest,
+    TxnResponse,
+};
+use crate::{Code, Status};
+
+impl Server {
+    pub async fn range(&self, request: RangeRequest) -> Result<RangeResponse, Status> {
+        range::check(&request)?;
+        let state = self.state(!request.serializable).await?;
+        let response = range::range(&state, &request)?;
+        Ok(RangeResponse { header: self.header(state.revision()), ..response })
+    }
+
+    pub async fn put(&self, request: PutRequest) -> Result<PutResponse, Status> {
+        let (revision, response) = self.one(RequestOpRequest::Put(request)).await?;
+        match response {
+            Some(ResponseOpResponse::Put(put)) => Ok(PutResponse { header: self.header(revision), ..put }),
+            _ => Err(unexpected()),
+        }
+    }
+
+    pub async fn delete_range(&self, request: DeleteRangeRequest) -> Result<DeleteRangeResponse, Status> {
+        let (revision, response) = self.one(RequestOpRequest::DeleteRange(request)).await?;
+        match response {
+            Some(ResponseOpResponse::DeleteRange(deleted)) => {
+                Ok(DeleteRangeResponse { header: self.header(revision), ..deleted })
+            }
+            _ => Err(unexpected()),
+        }
+    }
+
+    /// Carries out a transaction of one step.
+    async fn one(&self, op: RequestOpRequest) -> Result<(u64, Option<ResponseOpResponse>), Status> {
+        let success = vec![RequestOp { request: Some(op) }];
+        let request = TxnRequest { success, ..TxnRequest::default() };
+        let mut outcome = txn::execute(&*self.store, &request).await?;
+        let response = outcome.responses.pop().and_then(|ResponseOp { response }| response);
+        Ok((outcome.revision, response))
+    }
+
+    pub async fn txn(&self, request: TxnRequest) -> Result<TxnResponse, Status> {
+        let outcome = txn::execute(&*self.store, &request).await?;
+        let header = self.header(outcome.revision);
+        Ok(TxnResponse { header, succeeded: outcome.succeeded, responses: outcome.responses })
+    }
+
+    pub async fn compact(&self, request: CompactionRequest) -> Result<CompactionResponse, Status> {
+        let state = self.store.read().await?;
+        let revision = u64::try_from(request.revision).unwrap_or(0);
+        if revision <= state.compacted() {
+            return Err(refusal::compacted());
+        }
+        if revision > state.revision() {
+            return Err(refusal::future_revision());
+        }
+        self.store.compact(revision).await?;
+        Ok(CompactionResponse { header: self.header(self.store.snapshot().revision()) })
+    }
+}
+
+fn unexpected() -> Status {
+    Status::new(Code::Internal, "the store answered another step than it was asked")
+}

@@ -1,0 +1,115 @@
+//! etcd's service `Lease`.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use store::{LeaseId, State};
+
+use super::range::signed;
+use super::{Server, refusal};
+use crate::Status;
+use crate::grpc::{Answers, Messages};
+use crate::proto::{
+    LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
+    LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
+    LeaseTimeToLiveResponse,
+};
+
+/// etcd's longest and (with its default timers) shortest lease, in seconds.
+const LONGEST: i64 = 9_000_000_000;
+const SHORTEST: u64 = 2;
+/// Clocks of leases that ended are thrown away once there are so many more than leases.
+const SPARE_CLOCKS: usize = 1000;
+
+/// When the leases that were made or kept alive here last started. The leader alone knows all of them.
+#[derive(Debug, Default)]
+pub struct LeaseClocks(Mutex<HashMap<LeaseId, Instant>>);
+
+impl LeaseClocks {
+    #[allow(clippy::disallowed_methods)] // A driver: what remains of a lease is measured here.
+    fn started(&self, lease: LeaseId, state: &State) {
+        let mut clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        clocks.insert(lease, Instant::now());
+        if clocks.len() > state.leases().count() + SPARE_CLOCKS {
+            let kept: HashMap<_, _> = state.leases().collect();
+            clocks.retain(|lease, _| kept.contains_key(lease));
+        }
+    }
+
+    /// What remains of a lease of `seconds`; all of it where nothing is known.
+    fn remaining(&self, lease: LeaseId, seconds: u64) -> u64 {
+        let clocks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let passed = clocks.get(&lease).map_or(Duration::ZERO, Instant::elapsed);
+        seconds.saturating_sub(passed.as_secs())
+    }
+}
+
+fn seconds(state: &State, lease: LeaseId) -> Option<u64> {
+    state.leases().find(|(id, _)| *id == lease).map(|(_, seconds)| seconds)
+}
+
+impl Server {
+    pub async fn grant(&self, request: LeaseGrantRequest) -> Result<LeaseGrantResponse, Status> {
+        if request.ttl > LONGEST {
+            return Err(refusal::ttl_too_large());
+        }
+        if request.id != 0 {
+            let known = seconds(&*self.store.read().await?, request.id).is_some();
+            let numbers = "the store gives leases their numbers: ask for one with ID 0";
+            return Err(if known { refusal::lease_exists() } else { refusal::unimplemented(numbers) });
+        }
+        let ttl = u64::try_from(request.ttl).unwrap_or(0).max(SHORTEST);
+        let id = self.store.grant(ttl).await?;
+        let state = self.store.snapshot();
+        self.leases.started(id, &state);
+        let header = self.header(state.revision());
+        Ok(LeaseGrantResponse { header, id, ttl: signed(ttl), error: String::new() })
+    }
+
+    pub async fn revoke(&self, request: LeaseRevokeRequest) -> Result<LeaseRevokeResponse, Status> {
+        self.store.revoke(request.id).await?;
+        Ok(LeaseRevokeResponse { header: self.header(self.store.snapshot().revision()) })
+    }
+
+    pub async fn time_to_live(
+        &self,
+        request: LeaseTimeToLiveRequest,
+    ) -> Result<LeaseTimeToLiveResponse, Status> {
+        let state = self.store.read().await?;
+        let header = self.header(state.revision());
+        let id = request.id;
+        let Some(granted) = seconds(&state, id) else {
+            return Ok(LeaseTimeToLiveResponse { header, id, ttl: -1, ..LeaseTimeToLiveResponse::default() });
+        };
+        let all = store::KeyRange::prefix("");
+        let hung = state.range(&all).filter(|kv| request.keys && kv.lease == id);
+        let keys = hung.map(|kv| kv.key.clone()).collect();
+        let ttl = signed(self.leases.remaining(id, granted));
+        Ok(LeaseTimeToLiveResponse { header, id, ttl, granted_ttl: signed(granted), keys })
+    }
+
+    pub async fn leases(&self, _: LeaseLeasesRequest) -> Result<LeaseLeasesResponse, Status> {
+        let state = self.store.read().await?;
+        let leases = state.leases().map(|(id, _)| LeaseStatus { id }).collect();
+        Ok(LeaseLeasesResponse { header: self.header(state.revision()), leases })
+    }
+}
+
+/// Keeps leases alive, one for each question; one that is gone has 0 seconds left.
+pub async fn keep_alive(server: Arc<Server>, mut question: Messages, answers: Answers) -> Result<(), Status> {
+    while let Some(LeaseKeepAliveRequest { id }) = question.next().await? {
+        let ttl = match server.store.keep_alive(id).await {
+            Ok(()) => {
+                let state = server.store.snapshot();
+                server.leases.started(id, &state);
+                seconds(&state, id).map_or(0, signed)
+            }
+            Err(store::Error::LeaseNotFound(_)) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        let header = server.header(server.store.snapshot().revision());
+        answers.send(&LeaseKeepAliveResponse { header, id, ttl }).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,100 @@
+//! etcd's service `Maintenance`.
+
+use std::sync::Arc;
+
+use store::{KeyRange, State};
+
+use super::range::signed;
+use super::{Server, Snapshot, number, refusal};
+use crate::Status;
+use crate::grpc::{Answers, Messages};
+use crate::proto::{
+    AlarmAction, AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, HashKvRequest,
+    HashKvResponse, HashRequest, HashResponse, SnapshotRequest, SnapshotResponse, StatusRequest,
+    StatusResponse,
+};
+
+/// The version of etcd whose API this is: clients choose by it what they ask for.
+const API_VERSION: &str = "3.4.0";
+const BLOB_BYTES: usize = 32 * 1024;
+
+impl Server {
+    pub async fn status(&self, _: StatusRequest) -> Result<StatusResponse, Status> {
+        let state = self.store.snapshot();
+        let leadership = self.store.leadership().borrow().clone();
+        let all = KeyRange::prefix("");
+        let size = signed(state.range(&all).map(|kv| (kv.key.len() + kv.value.len()) as u64).sum());
+        let revision = state.revision();
+        Ok(StatusResponse {
+            header: self.header(revision),
+            version: API_VERSION.into(),
+            db_size: size,
+            db_size_in_use: size,
+            leader: leadership.leader.as_deref().map_or(0, number),
+            // The engine keeps its log's places to itself; the revision grows with them.
+            raft_index: revision,
+            raft_applied_index: revision,
+            raft_term: leadership.term,
+            ..StatusResponse::default()
+        })
+    }
+
+    pub async fn alarm(&self, request: AlarmRequest) -> Result<AlarmResponse, Status> {
+        if request.action() == AlarmAction::Activate {
+            return Err(refusal::unimplemented("alarms can't be raised by hand"));
+        }
+        Ok(AlarmResponse { header: self.header(self.store.snapshot().revision()), alarms: Vec::new() })
+    }
+
+    /// There is nothing to do: the log is cut by itself.
+    pub async fn defragment(&self, _: DefragmentRequest) -> Result<DefragmentResponse, Status> {
+        Ok(DefragmentResponse { header: self.header(self.store.snapshot().revision()) })
+    }
+
+    pub async fn hash(&self, _: HashRequest) -> Result<HashResponse, Status> {
+        let state = self.store.snapshot();
+        Ok(HashResponse { header: self.header(state.revision()), hash: hash(&state) })
+    }
+
+    pub async fn hash_kv(&self, request: HashKvRequest) -> Result<HashKvResponse, Status> {
+        let state = self.store.snapshot();
+        let revision = u64::try_from(request.revision).ok().filter(|revision| *revision > 0);
+        let revision = revision.unwrap_or(state.revision());
+        let hash = hash(&state.at(revision)?);
+        let compact_revision = signed(state.compacted());
+        let header = self.header(state.revision());
+        Ok(HashKvResponse { header, hash, compact_revision, hash_revision: signed(revision) })
+    }
+}
+
+/// The same on all members at the same revision.
+fn hash(state: &State) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for kv in state.range(&KeyRange::prefix("")) {
+        for bytes in [&kv.key, &kv.value] {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        }
+        for number in [kv.create_revision, kv.mod_revision, kv.version, kv.lease.cast_unsigned()] {
+            hasher.update(&number.to_le_bytes());
+        }
+    }
+    hasher.finalize()
+}
+
+/// Sends the state as a file, in pieces.
+pub async fn snapshot(server: Arc<Server>, mut question: Messages, answers: Answers) -> Result<(), Status> {
+    question.next::<SnapshotRequest>().await?;
+    let state = server.store.read().await?;
+    let header = server.header(state.revision());
+    let file = Snapshot::of(&state).encode();
+    let mut rest = file;
+    while !rest.is_empty() {
+        let blob = rest.split_to(rest.len().min(BLOB_BYTES));
+        let remaining_bytes = rest.len() as u64;
+        let piece =
+            SnapshotResponse { header: header.clone(), remaining_bytes, blob, version: String::new() };
+        answers.send(&piece).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,150 @@
+//! A store as etcd's server: each of its methods, by path.
+
+mod keys;
+mod lease;
+mod maintenance;
+mod range;
+mod refusal;
+mod snapshot;
+mod txn;
+mod watch;
+
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use rustls::ServerConfig;
+use store::{Revision, State, Store};
+use tokio::net::TcpListener;
+
+use self::lease::LeaseClocks;
+use crate::grpc::{self, Answer, Messages, Router, answer_stream, answer_unary, refused};
+use crate::proto::{self, MemberListRequest, MemberListResponse, ResponseHeader};
+use crate::{Code, Status};
+
+pub use self::snapshot::{Snapshot, SnapshotError};
+
+/// Which cluster a store is, for those who ask by etcd's API.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// The cluster's name; etcd's number of it is made from this.
+    pub cluster: String,
+    /// This member's name.
+    pub me: String,
+    /// All members, this one included.
+    pub members: Vec<Member>,
+}
+
+/// A member, for those who ask by etcd's API.
+#[derive(Debug, Clone)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Where the other members reach it.
+    pub peer_url: String,
+    /// Where etcd's clients reach it.
+    pub client_url: String,
+}
+
+/// Serves etcd's API (v3, as of etcd 3.4) on a listener until it is dropped. With `tls`, whose rules about
+/// clients' certificates are its own, all connections are encrypted.
+///
+/// What it can't do is refused with `UNIMPLEMENTED` and a reason: users and roles, transactions within
+/// transactions, comparisons of ranges, leases whose number the client chose, and changes to the members.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    store: Arc<dyn Store>,
+    identity: Identity,
+) {
+    let server = Server {
+        store,
+        cluster_id: number(&identity.cluster),
+        member_id: number(&identity.me),
+        identity,
+        leases: LeaseClocks::default(),
+    };
+    grpc::serve(listener, tls, Arc::new(server)).await;
+}
+
+/// A store with what etcd's API says besides.
+struct Server {
+    store: Arc<dyn Store>,
+    identity: Identity,
+    cluster_id: u64,
+    member_id: u64,
+    leases: LeaseClocks,
+}
+
+/// A name as the number that etcd has in its place: FNV-1a, never 0, which stands for nobody.
+fn number(name: &str) -> u64 {
+    let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    hash.max(1)
+}
+
+impl Server {
+    fn header(&self, revision: Revision) -> Option<ResponseHeader> {
+        Some(ResponseHeader {
+            cluster_id: self.cluster_id,
+            member_id: self.member_id,
+            revision: range::signed(revision),
+            raft_term: self.store.leadership().borrow().term,
+        })
+    }
+
+    /// The newest state, or at least the one known here.
+    async fn state(&self, linearizable: bool) -> Result<Arc<State>, Status> {
+        if linearizable { Ok(self.store.read().await?) } else { Ok(self.store.snapshot()) }
+    }
+
+    async fn members(&self, request: MemberListRequest) -> Result<MemberListResponse, Status> {
+        let state = self.state(request.linearizable).await?;
+        let member = |member: &Member| proto::Member {
+            id: number(&member.name),
+            name: member.name.clone(),
+            peer_urls: vec![member.peer_url.clone()],
+            client_urls: vec![member.client_url.clone()],
+            is_learner: false,
+        };
+        let members = self.identity.members.iter().map(member).collect();
+        Ok(MemberListResponse { header: self.header(state.revision()), members })
+    }
+}
+
+impl Router for Server {
+    fn call(self: Arc<Self>, path: String, question: Messages) -> BoxFuture<'static, Answer> {
+        let s = self;
+        Box::pin(async move {
+            match path.strip_prefix("/etcdserverpb.").unwrap_or_default() {
+                "KV/Range" => answer_unary(question, |q| s.range(q)).await,
+                "KV/Put" => answer_unary(question, |q| s.put(q)).await,
+                "KV/DeleteRange" => answer_unary(question, |q| s.delete_range(q)).await,
+                "KV/Txn" => answer_unary(question, |q| s.txn(q)).await,
+                "KV/Compact" => answer_unary(question, |q| s.compact(q)).await,
+                "Watch/Watch" => answer_stream(|answers| watch::watch(s, question, answers)),
+                "Lease/LeaseGrant" => answer_unary(question, |q| s.grant(q)).await,
+                "Lease/LeaseRevoke" => answer_unary(question, |q| s.revoke(q)).await,
+                "Lease/LeaseKeepAlive" => answer_stream(|answers| lease::keep_alive(s, question, answers)),
+                "Lease/LeaseTimeToLive" => answer_unary(question, |q| s.time_to_live(q)).await,
+                "Lease/LeaseLeases" => answer_unary(question, |q| s.leases(q)).await,
+                "Cluster/MemberList" => answer_unary(question, |q| s.members(q)).await,
+                "Cluster/MemberAdd"
+                | "Cluster/MemberRemove"
+                | "Cluster/MemberUpdate"
+                | "Cluster/MemberPromote" => refused(refusal::unimplemented(
+                    "the members of this cluster are its hosts: they can't be changed by etcd's API",
+                )),
+                "Maintenance/Status" => answer_unary(question, |q| s.status(q)).await,
+                "Maintenance/Alarm" => answer_unary(question, |q| s.alarm(q)).await,
+                "Maintenance/Defragment" => answer_unary(question, |q| s.defragment(q)).await,
+                "Maintenance/Hash" => answer_unary(question, |q| s.hash(q)).await,
+                "Maintenance/HashKV" => answer_unary(question, |q| s.hash_kv(q)).await,
+                "Maintenance/Snapshot" => {
+                    answer_stream(|answers| maintenance::snapshot(s, question, answers))
+                }
+                _ => refused(Status::new(Code::Unimplemented, format!("{path} isn't supported here"))),
+            }
+        })
+    }
+}

@@ -1,0 +1,50 @@
+//! What is refused, with the code and the words that etcd has for it (etcd's `rpctypes/error.go`): its
+//! clients compare them.
+
+use crate::{Code, Status};
+
+macro_rules! refusals {
+    ($($name:ident: $code:ident, $message:literal;)*) => {
+        $(pub fn $name() -> Status {
+            Status::new(Code::$code, $message)
+        })*
+    };
+}
+
+refusals! {
+    empty_key: InvalidArgument, "etcdserver: key is not provided";
+    key_not_found: InvalidArgument, "etcdserver: key not found";
+    value_provided: InvalidArgument, "etcdserver: value is provided";
+    lease_provided: InvalidArgument, "etcdserver: lease is provided";
+    too_many_ops: InvalidArgument, "etcdserver: too many operations in txn request";
+    duplicate_key: InvalidArgument, "etcdserver: duplicate key given in txn request";
+    too_large: InvalidArgument, "etcdserver: request is too large";
+    compacted: OutOfRange, "etcdserver: mvcc: required revision has been compacted";
+    future_revision: OutOfRange, "etcdserver: mvcc: required revision is a future revision";
+    no_space: ResourceExhausted, "etcdserver: mvcc: database space exceeded";
+    lease_not_found: NotFound, "etcdserver: requested lease not found";
+    lease_exists: FailedPrecondition, "etcdserver: lease already exists";
+    ttl_too_large: OutOfRange, "etcdserver: too large lease TTL";
+    timed_out: Unavailable, "etcdserver: request timed out";
+    stopped: Unavailable, "etcdserver: server stopped";
+}
+
+/// What this store can't do though etcd can.
+pub fn unimplemented(what: &str) -> Status {
+    Status::new(Code::Unimplemented, what)
+}
+
+impl From<store::Error> for Status {
+    fn from(error: store::Error) -> Self {
+        match error {
+            store::Error::Unavailable => timed_out(),
+            store::Error::Closed => stopped(),
+            store::Error::Compacted { .. } => compacted(),
+            store::Error::Future { .. } => future_revision(),
+            store::Error::LeaseNotFound(_) => lease_not_found(),
+            store::Error::NoSpace(_) => no_space(),
+            // Empty keys are refused before: what remains is a request over the store's own limit.
+            store::Error::Invalid(_) => too_large(),
+        }
+    }
+}

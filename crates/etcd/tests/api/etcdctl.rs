@@ -1,0 +1,124 @@
+//! The tool that people have: where it is installed, each command must say what it says against an etcd.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use crate::servers::{self, Running};
+
+/// Commands with their input, whose words must be the same.
+const SAME: &[(&[&str], &str)] = &[
+    (&["put", "/a", "1"], ""),
+    (&["put", "/a", "2", "--prev-kv"], ""),
+    (&["put", "/b", "3"], ""),
+    (&["put", "/d/1", "x"], ""),
+    (&["put", "/d/2", "y"], ""),
+    (&["get", "/a"], ""),
+    (&["get", "/a", "--rev=2"], ""),
+    (&["get", "", "--prefix", "--keys-only"], ""),
+    (&["get", "/", "--prefix", "--sort-by=value", "--order=DESCEND", "--limit=2"], ""),
+    (&["get", "/b", "--from-key", "--print-value-only"], ""),
+    (&["txn"], "value(\"/a\") = \"2\"\n\nput /t yes\nget /a\n\nput /t no\n\n"),
+    (&["txn"], "mod(\"/a\") > \"100\"\n\nput /t yes\n\ndel /b\nget /t\n\n"),
+    (&["del", "/d/", "--prefix", "--prev-kv"], ""),
+    (&["del", "/nobody"], ""),
+    (&["compaction", "4"], ""),
+    (&["get", "/a", "--rev=3"], ""),
+    (&["compaction", "400"], ""),
+    (&["put", "/x", "1", "--lease=77"], ""),
+    (&["alarm", "list"], ""),
+    (&["lease", "list"], ""),
+    (&["lease", "timetolive", "4d"], ""),
+    (&["lock", "mutex", "echo", "held"], ""),
+    (&["get", "mutex", "--prefix"], ""),
+];
+
+/// What differs by nature, with a word that must be in it.
+const ALIKE: &[(&[&str], &str)] = &[
+    (&["endpoint", "status", "-w", "json"], "\"leader\""),
+    (&["endpoint", "health"], "healthy"),
+    (&["endpoint", "hashkv"], ", "),
+    (&["member", "list"], "started, n1"),
+    (&["defrag"], "Finished"),
+    (&["lease", "grant", "60"], "granted with TTL(60s)"),
+];
+
+fn etcdctl(server: &Running, arguments: &[&str], input: &str) -> Option<(bool, String, String)> {
+    let mut child = Command::new("etcdctl")
+        .env("ETCDCTL_API", "3")
+        // With a scheme, etcdctl 3.4 asks for maintenance of an authority "http://...", which HTTP/2 here refuses.
+        .env("ETCDCTL_ENDPOINTS", server.address.to_string())
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .ok()?;
+    // A command without input may have ended already.
+    let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+    let output = child.wait_with_output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Some((output.status.success(), text(output.stdout), text(output.stderr)))
+}
+
+/// The last line, where a message ends: the lines before have times and addresses in them.
+fn told(errors: &str) -> &str {
+    errors.lines().last().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn etcdctl_gets_what_etcd_gives() {
+    let ours = servers::embedded().await;
+    if etcdctl(&ours, &["version"], "").is_none() {
+        return eprintln!("skipped: etcdctl is not installed");
+    }
+    let peer = servers::peer().await;
+    for (arguments, input) in SAME {
+        let (ok, said, errors) = etcdctl(&ours, arguments, input).unwrap();
+        if let Some(peer) = &peer {
+            let (peer_ok, peer_said, peer_errors) = etcdctl(peer, arguments, input).unwrap();
+            // A lock's key has its lease's number in it.
+            if arguments[0] != "lock" {
+                assert_eq!(said, peer_said, "{arguments:?}: {errors}");
+            }
+            assert_eq!((ok, told(&errors)), (peer_ok, told(&peer_errors)), "{arguments:?}");
+        }
+    }
+    for (arguments, word) in ALIKE {
+        for server in [Some(&ours), peer.as_ref()].into_iter().flatten() {
+            let (ok, said, errors) = etcdctl(server, arguments, "").unwrap();
+            assert!(ok && (said.contains(word) || errors.contains(word)), "{arguments:?}: {said}{errors}");
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("snapshot");
+    let (ok, _, errors) = etcdctl(&ours, &["snapshot", "save", file.to_str().unwrap()], "").unwrap();
+    assert!(ok, "{errors}");
+    let snapshot = etcd::Snapshot::decode(std::fs::read(file).unwrap().into()).unwrap();
+    assert_eq!(snapshot.len(), ours.store.as_ref().unwrap().snapshot().len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn etcdctl_watches() {
+    let server = servers::memory().await;
+    if etcdctl(&server, &["version"], "").is_none() {
+        return eprintln!("skipped: etcdctl is not installed");
+    }
+    for arguments in [["put", "/a", "1"], ["put", "/a", "2"], ["del", "/a", "--prev-kv"]] {
+        assert!(etcdctl(&server, &arguments, "").unwrap().0);
+    }
+    let mut watch = Command::new("etcdctl")
+        .env("ETCDCTL_API", "3")
+        // With a scheme, etcdctl 3.4 asks for maintenance of an authority "http://...", which HTTP/2 here refuses.
+        .env("ETCDCTL_ENDPOINTS", server.address.to_string())
+        .args(["watch", "/", "--prefix", "--rev=2", "--prev-kv"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = std::io::BufReader::new(watch.stdout.take().unwrap());
+    let expected = "PUT\n/a\n1\nPUT\n/a\n1\n/a\n2\nDELETE\n/a\n2\n/a\n\n";
+    let mut lines = String::new();
+    while lines.len() < expected.len() && std::io::BufRead::read_line(&mut said, &mut lines).unwrap() > 0 {}
+    watch.kill().unwrap();
+    watch.wait().unwrap();
+    assert_eq!(lines, expected);
+}
