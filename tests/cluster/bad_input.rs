@@ -33,6 +33,19 @@ fn a_folder_of_something_else_is_left_alone() {
 }
 
 #[test]
+fn a_cause_is_said_once() {
+    for args in [
+        &["up", "--net", "loopback", "--port", "0", "--dir", "/proc/holdfast/cluster"][..],
+        &["get", "pods", "--kubeconfig", "/dev/null/kubeconfig"],
+    ] {
+        let output = Command::new(HOLDFAST).args(args).output().unwrap();
+        let said = text(&output);
+        assert!(!output.status.success(), "{args:?} was accepted: {said}");
+        assert_eq!(said.matches("os error").count(), 1, "{args:?}: {said}");
+    }
+}
+
+#[test]
 fn a_port_in_use_is_named() {
     if !namespaces_allowed() {
         eprintln!("skipped: this machine allows no network namespaces");

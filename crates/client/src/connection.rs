@@ -72,14 +72,14 @@ impl Endpoint {
         let tcp = TcpStream::connect((self.host.as_str(), self.port))
             .await
             .and_then(|tcp| tcp.set_nodelay(true).map(|()| tcp))
-            .map_err(|source| Error::Connect { server: self.authority.clone(), source })?;
+            .map_err(|why| Error::Connect { server: self.authority.clone(), why })?;
         match &self.tls {
             None => self.shake_hands(TokioIo::new(tcp)).await,
             Some(Greeting { connector, name }) => {
                 let tls = connector
                     .connect(name.clone(), tcp)
                     .await
-                    .map_err(|source| Error::Tls { server: self.authority.clone(), source })?;
+                    .map_err(|why| Error::Tls { server: self.authority.clone(), why })?;
                 self.shake_hands(TokioIo::new(tls)).await
             }
         }
@@ -153,8 +153,8 @@ impl Endpoint {
         Err(Error::Request { path: self.authority.clone(), why: "the request was lost".into() })
     }
 
-    pub(crate) fn broken(&self, source: hyper::Error) -> Error {
-        Error::Broken { server: self.authority.clone(), source }
+    pub(crate) fn broken(&self, error: hyper::Error) -> Error {
+        Error::broken(&self.authority, &error)
     }
 
     /// Reads a body of at most `limit` bytes.
@@ -186,7 +186,7 @@ impl Stream {
     /// The next bytes, none at the end.
     pub async fn chunk(&mut self) -> Result<Option<Bytes>, Error> {
         while let Some(frame) = self.body.frame().await {
-            let frame = frame.map_err(|source| Error::Broken { server: self.server.clone(), source })?;
+            let frame = frame.map_err(|error| Error::broken(&self.server, &error))?;
             if let Ok(data) = frame.into_data() {
                 return Ok(Some(data));
             }

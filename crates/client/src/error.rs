@@ -12,12 +12,12 @@ pub enum Error {
     #[error("{0}")]
     Server(Box<ServerStatus>),
     /// A file could not be read.
-    #[error("cannot read {path}: {source}")]
+    #[error("cannot read {path}: {why}")]
     Read {
         /// The file.
         path: PathBuf,
         /// Why not.
-        source: std::io::Error,
+        why: std::io::Error,
     },
     /// The kubeconfig cannot be used.
     #[error("the kubeconfig {origin} cannot be used: {why}")]
@@ -34,20 +34,20 @@ pub enum Error {
         looked: String,
     },
     /// Nobody accepted the connection.
-    #[error("cannot connect to the server {server}: {source}; is the cluster up, and is this its address?")]
+    #[error("cannot connect to the server {server}: {why}; is the cluster up, and is this its address?")]
     Connect {
         /// Host and port.
         server: String,
         /// What the operating system said.
-        source: std::io::Error,
+        why: std::io::Error,
     },
     /// The connection is not to be trusted, or the server does not trust us.
-    #[error("the TLS handshake with {server} failed: {source}; is the kubeconfig this cluster's?")]
+    #[error("the TLS handshake with {server} failed: {why}; is the kubeconfig this cluster's?")]
     Tls {
         /// Host and port.
         server: String,
         /// What TLS said.
-        source: std::io::Error,
+        why: std::io::Error,
     },
     /// Nothing came back in time.
     #[error("the server {server} did not answer within {} s", .after.as_secs_f32())]
@@ -58,12 +58,12 @@ pub enum Error {
         after: Duration,
     },
     /// The connection broke in the middle.
-    #[error("the connection to the server {server} broke: {source}")]
+    #[error("the connection to the server {server} broke: {why}")]
     Broken {
         /// Host and port.
         server: String,
-        /// What HTTP said.
-        source: hyper::Error,
+        /// What HTTP said, with its causes.
+        why: String,
     },
     /// An answer of more bytes than a client should hold.
     #[error("the answer to {path} is longer than {limit} bytes")]
@@ -114,6 +114,13 @@ pub enum Error {
 }
 
 impl Error {
+    /// The connection to `server` broke.
+    pub(crate) fn broken(server: &str, error: &hyper::Error) -> Self {
+        let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
+        let why = causes.fold(error.to_string(), |said, cause| format!("{said}: {cause}"));
+        Error::Broken { server: server.to_owned(), why }
+    }
+
     /// The server's HTTP code, where the server answered at all.
     pub fn code(&self) -> Option<u16> {
         match self {

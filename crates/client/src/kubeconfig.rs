@@ -116,8 +116,7 @@ impl Kubeconfig {
 
     /// Reads a file.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let text =
-            std::fs::read_to_string(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|why| Error::Read { path: path.to_owned(), why })?;
         let base = path.parent().unwrap_or(Path::new("."));
         Kubeconfig::parse(&text, base, &path.display().to_string())
     }
@@ -187,7 +186,7 @@ impl Kubeconfig {
                 .map_err(|_| wrong(format!("{field}-data is not base64"))),
             (None, Some(path)) => {
                 let path = base.join(path);
-                std::fs::read(&path).map(Some).map_err(|source| Error::Read { path, source })
+                std::fs::read(&path).map(Some).map_err(|why| Error::Read { path, why })
             }
             (None, None) => Ok(None),
         };

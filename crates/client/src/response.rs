@@ -62,8 +62,8 @@ pub enum AskFailure {
 impl From<Error> for AskFailure {
     fn from(error: Error) -> Self {
         match error {
-            Error::Connect { source, .. } => AskFailure::Connect(source.to_string()),
-            Error::Tls { source, .. } => AskFailure::Tls(source.to_string()),
+            Error::Connect { why, .. } => AskFailure::Connect(why.to_string()),
+            Error::Tls { why, .. } => AskFailure::Tls(why.to_string()),
             Error::Timeout { after, .. } => AskFailure::Timeout(after),
             other => AskFailure::Broken(other.to_string()),
         }

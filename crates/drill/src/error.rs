@@ -27,15 +27,21 @@ pub enum Error {
     Client(#[from] client::Error),
     /// Progress could not be shown.
     #[error("cannot write progress: {0}")]
-    Progress(#[from] std::io::Error),
+    Progress(std::io::Error),
     /// The site could not do what it was told.
-    #[error("{what} {host} failed: {source}")]
+    #[error("{what} {host} failed: {why:#}")]
     Site {
         /// What it was told.
         what: &'static str,
         /// To which host.
         host: String,
         /// Why not.
-        source: anyhow::Error,
+        why: anyhow::Error,
     },
+}
+
+impl From<std::io::Error> for Error {
+    fn from(why: std::io::Error) -> Self {
+        Error::Progress(why)
+    }
 }

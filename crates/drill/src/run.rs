@@ -174,10 +174,10 @@ impl Drill<'_> {
         let until = self.clock.now() + self.options.patience;
         loop {
             let site = self.site;
-            let leads = site.leader().await.map_err(|source| Error::Site {
+            let leads = site.leader().await.map_err(|why| Error::Site {
                 what: "asking for",
                 host: "the leader".into(),
-                source,
+                why,
             })?;
             match leads {
                 Some(host) => return Ok(host),
@@ -243,7 +243,7 @@ impl Drill<'_> {
 
         let cut = self.site.cut(&target).await;
         let cut =
-            cut.map_err(|source| Error::Site { what: "cutting the power of", host: target.clone(), source })?;
+            cut.map_err(|why| Error::Site { what: "cutting the power of", host: target.clone(), why })?;
         let cut = self.clock.moment(cut);
         self.stage.since = Some(cut);
         self.stage.note(cut, "power-off", Some(&target), None)?;
@@ -362,7 +362,7 @@ impl Drill<'_> {
 
     /// Gives the host its power back and waits until it is Ready and has caught up.
     async fn bring_back(&mut self, target: &str, cut: Moment, observer: &Observer) -> Result<Rejoin, Error> {
-        let failed = |what| move |source| Error::Site { what, host: target.to_owned(), source };
+        let failed = |what| move |why| Error::Site { what, host: target.to_owned(), why };
         self.stage.progress.say(&format!("clocks stopped; {target} gets its power back"))?;
         self.site.bury(target).await.map_err(failed("burying"))?;
         let on = self.site.power_on(target).await.map_err(failed("powering on"))?;

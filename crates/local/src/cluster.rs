@@ -52,7 +52,13 @@ pub enum Error {
     Tree(#[from] tree::Error),
     /// What the system said.
     #[error("can't run a cluster: {0}")]
-    System(#[from] std::io::Error),
+    System(std::io::Error),
+}
+
+impl From<std::io::Error> for Error {
+    fn from(why: std::io::Error) -> Self {
+        Error::System(why)
+    }
 }
 
 /// The network between the hosts.

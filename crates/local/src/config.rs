@@ -10,20 +10,20 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file can't be read.
-    #[error("can't read the host's configuration {path}: {source}; check the path and its permissions")]
+    #[error("can't read the host's configuration {path}: {why}; check the path and its permissions")]
     Read {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        why: std::io::Error,
     },
     /// The file isn't a host's configuration.
-    #[error("{path} isn't a host's configuration: {source}; let `holdfast up` write it anew")]
+    #[error("{path} isn't a host's configuration: {why}; let `holdfast up` write it anew")]
     Parse {
         /// The file.
         path: PathBuf,
         /// Where it goes wrong.
-        source: serde_json::Error,
+        why: serde_json::Error,
     },
 }
 
@@ -75,8 +75,8 @@ pub enum NetConfig {
 impl HostConfig {
     /// Reads a host's configuration from its file.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read(path).map_err(|source| Error::Read { path: path.into(), source })?;
-        serde_json::from_slice(&text).map_err(|source| Error::Parse { path: path.into(), source })
+        let text = std::fs::read(path).map_err(|why| Error::Read { path: path.into(), why })?;
+        serde_json::from_slice(&text).map_err(|why| Error::Parse { path: path.into(), why })
     }
 }
 

@@ -17,7 +17,13 @@ pub enum Error {
     Threads,
     /// What the system said.
     #[error("can't split the program off from its shell: {0}")]
-    System(#[from] io::Error),
+    System(io::Error),
+}
+
+impl From<io::Error> for Error {
+    fn from(why: io::Error) -> Self {
+        Error::System(why)
+    }
 }
 
 /// The process in front, which the shell waits for.

@@ -33,12 +33,12 @@ pub enum Error {
     #[error("{0} isn't empty and holds no cluster of Holdfast; give an empty or new folder")]
     Foreign(PathBuf),
     /// The record of the cluster can't be understood.
-    #[error("{path} can't be understood ({source}); restore it, or give another folder")]
+    #[error("{path} can't be understood ({why}); restore it, or give another folder")]
     Record {
         /// The file.
         path: PathBuf,
         /// Where it goes wrong.
-        source: serde_json::Error,
+        why: serde_json::Error,
     },
     /// A newer program made the folder.
     #[error("{path} is of version {version}, and this program knows {VERSION}; use the newer program")]
@@ -74,12 +74,12 @@ pub enum Error {
     #[error("a cluster runs on {0} already; stop it first, or give another folder")]
     Locked(PathBuf),
     /// A file can't be read or written.
-    #[error("can't write {path}: {source}; check its permissions and the space on the disk")]
+    #[error("can't write {path}: {why}; check its permissions and the space on the disk")]
     File {
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        why: io::Error,
     },
     /// A key or a certificate.
     #[error(transparent)]
@@ -119,10 +119,10 @@ impl Folder {
             Ok(text) => text,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(None),
-            Err(source) => return Err(Error::File { path, source }),
+            Err(why) => return Err(Error::File { path, why }),
         };
         let record: Record =
-            serde_json::from_slice(&text).map_err(|source| Error::Record { path: path.clone(), source })?;
+            serde_json::from_slice(&text).map_err(|why| Error::Record { path: path.clone(), why })?;
         if record.version != VERSION {
             return Err(Error::Version { path, version: record.version });
         }
@@ -146,7 +146,7 @@ impl Folder {
             Some(_) => {}
             None => check_free(path)?,
         }
-        let failed = |source| Error::File { path: path.into(), source };
+        let failed = |why| Error::File { path: path.into(), why };
         fs::create_dir_all(path).map_err(failed)?;
         let path = fs::canonicalize(path).map_err(failed)?;
         let lock = lock(&path)?;
@@ -195,7 +195,7 @@ impl Folder {
         let config = self.host_config(number);
         for folder in [self.host(name), config.data_dir.clone(), config.pki_dir.clone()] {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
-            made.map_err(|source| Error::File { path: folder, source })?;
+            made.map_err(|why| Error::File { path: folder, why })?;
         }
         if !config.pki_dir.join(HEARTBEAT_KEY).exists() {
             let names = HostNames {
@@ -306,7 +306,7 @@ fn check_free(path: &Path) -> Result<(), Error> {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
             return Err(Error::Foreign(path.into()));
         }
-        Err(source) => return Err(Error::File { path: path.into(), source }),
+        Err(why) => return Err(Error::File { path: path.into(), why }),
     };
     let was_begun = fs::read_to_string(path.join(LOCK)).is_ok_and(|text| text == LOCK_TEXT);
     match entries.next() {
@@ -320,12 +320,12 @@ const LOCK_TEXT: &str = "Held by a running cluster of Holdfast.\n";
 
 fn lock(folder: &Path) -> Result<File, Error> {
     let path = folder.join(LOCK);
-    let failed = |source| Error::File { path: path.clone(), source };
+    let failed = |why| Error::File { path: path.clone(), why };
     let mut file = OpenOptions::new().read(true).append(true).create(true).open(&path).map_err(failed)?;
     match file.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => return Err(Error::Locked(folder.into())),
-        Err(TryLockError::Error(source)) => return Err(failed(source)),
+        Err(TryLockError::Error(why)) => return Err(failed(why)),
     }
     if file.metadata().map_err(failed)?.len() == 0 {
         file.write_all(LOCK_TEXT.as_bytes()).map_err(failed)?;
@@ -343,7 +343,7 @@ fn write(path: &Path, text: &[u8], mode: u32) -> Result<(), Error> {
         file.sync_all()?;
         fs::rename(&new, path)
     };
-    write().map_err(|source| Error::File { path: path.into(), source })
+    write().map_err(|why| Error::File { path: path.into(), why })
 }
 
 #[cfg(test)]

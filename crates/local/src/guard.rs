@@ -22,7 +22,13 @@ pub enum Error {
     Threads,
     /// What the system said.
     #[error("can't stand guard over this program: {0}")]
-    System(#[from] io::Error),
+    System(io::Error),
+}
+
+impl From<io::Error> for Error {
+    fn from(why: io::Error) -> Self {
+        Error::System(why)
+    }
 }
 
 /// Splits the process in two: a guard, which never returns from here, and the program, which does. When the

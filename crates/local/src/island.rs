@@ -23,16 +23,22 @@ pub enum Error {
     #[error("this machine doesn't allow network namespaces ({0}); use --net loopback")]
     Refused(Errno),
     /// The user namespace can't be set up.
-    #[error("can't set up a user namespace ({file}: {source}); use --net loopback")]
+    #[error("can't set up a user namespace ({file}: {why}); use --net loopback")]
     Map {
         /// The file under /proc/self that refused.
         file: &'static str,
         /// What the system said.
-        source: io::Error,
+        why: io::Error,
     },
     /// What the system said to a fork, a pipe, or a look at /proc.
     #[error("can't find out whether network namespaces are allowed: {0}")]
-    System(#[from] io::Error),
+    System(io::Error),
+}
+
+impl From<io::Error> for Error {
+    fn from(why: io::Error) -> Self {
+        Error::System(why)
+    }
 }
 
 /// What a machine says to network namespaces.
@@ -107,7 +113,7 @@ fn enter_as_user() -> Result<(), Error> {
         ("/proc/self/uid_map", format!("0 {user} 1")),
         ("/proc/self/gid_map", format!("0 {group} 1")),
     ] {
-        fs::write(file, text).map_err(|source| Error::Map { file, source })?;
+        fs::write(file, text).map_err(|why| Error::Map { file, why })?;
     }
     Ok(())
 }

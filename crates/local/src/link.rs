@@ -26,23 +26,23 @@ const BRIDGE_HARDWARE: [u8; 6] = [0x02, 0x48, 0x46, 0x00, 0x00, 0xfe];
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel refused a change to the network.
-    #[error("can't {action}: {source}")]
+    #[error("can't {action}: {why}")]
     Netlink {
         /// What was to be done.
         action: String,
         /// What the kernel said.
-        source: rtnetlink::Error,
+        why: rtnetlink::Error,
     },
     /// A link isn't there.
     #[error("there is no link {0}; was it removed by someone else?")]
     Missing(String),
     /// No namespace for a host.
-    #[error("can't make a network namespace for host n{number}: {source}")]
+    #[error("can't make a network namespace for host n{number}: {why}")]
     Namespace {
         /// The host's number.
         number: u8,
         /// What the system said.
-        source: std::io::Error,
+        why: std::io::Error,
     },
     /// No netlink socket.
     #[error("can't open a netlink socket: {0}")]
@@ -51,7 +51,7 @@ pub enum Error {
 
 fn failed(action: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> Error {
     let action = action.into();
-    move |source| Error::Netlink { action, source }
+    move |why| Error::Netlink { action, why }
 }
 
 /// A netlink connection to one network namespace; ends when dropped.
@@ -73,7 +73,7 @@ impl Netlink {
         match links.next().await {
             Some(Ok(link)) => Ok(Some(link)),
             Some(Err(rtnetlink::Error::NetlinkError(e))) if e.raw_code() == -libc::ENODEV => Ok(None),
-            Some(Err(source)) => Err(Error::Netlink { action: format!("look for link {name}"), source }),
+            Some(Err(why)) => Err(Error::Netlink { action: format!("look for link {name}"), why }),
             None => Ok(None),
         }
     }
@@ -140,7 +140,7 @@ impl Bridge {
     pub async fn plug(&self, number: u8) -> Result<HostNamespace, Error> {
         let runtime = tokio::runtime::Handle::current();
         let (namespace, inside) =
-            open_namespace(runtime).await.map_err(|source| Error::Namespace { number, source })?;
+            open_namespace(runtime).await.map_err(|why| Error::Namespace { number, why })?;
         let port = port_name(number);
         self.unplug(number).await?;
         let pair = LinkVeth::new(&port, &format!("{port}-peer")).controller(self.index).build();

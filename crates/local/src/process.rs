@@ -20,20 +20,20 @@ use tokio::sync::oneshot;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// Its log can't be opened.
-    #[error("can't open the log {path}: {source}")]
+    #[error("can't open the log {path}: {why}")]
     Log {
         /// The log.
         path: PathBuf,
         /// What the system said.
-        source: io::Error,
+        why: io::Error,
     },
     /// The program can't be run.
-    #[error("can't start {program}: {source}")]
+    #[error("can't start {program}: {why}")]
     Start {
         /// The program.
         program: PathBuf,
         /// What the system said.
-        source: io::Error,
+        why: io::Error,
     },
     /// The thread that starts hosts is gone.
     #[error("can't start a host: the cluster is being taken down")]
@@ -96,14 +96,14 @@ fn spawn(host: HostProcess) -> Result<Child, Error> {
         let file = OpenOptions::new().create(true).append(true).open(&log)?;
         Ok((file.try_clone()?, file))
     };
-    let (output, errors) = open().map_err(|source| Error::Log { path: log.clone(), source })?;
+    let (output, errors) = open().map_err(|why| Error::Log { path: log.clone(), why })?;
     let mut command = Command::new(&program);
     command.args(arguments).stdin(Stdio::null()).stdout(Stdio::from(output)).stderr(Stdio::from(errors));
     command.kill_on_drop(true);
     let launcher = getpid();
     // SAFETY: between fork and exec there are system calls only: nothing allocates or takes a lock.
     unsafe { command.pre_exec(move || enter(launcher, namespace.as_ref(), &name)) };
-    command.spawn().map_err(|source| Error::Start { program, source })
+    command.spawn().map_err(|why| Error::Start { program, why })
 }
 
 /// Makes the new process a host: in a session of its own, the root of all that it starts, bound to the

@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub enum Error {
     /// /proc can't be read.
     #[error("can't read the table of processes: {0}; is /proc mounted?")]
-    Table(#[from] io::Error),
+    Table(io::Error),
     /// A signal was refused.
     #[error("can't send {signal} to process {pid}: {errno}")]
     Signal {
@@ -35,6 +35,12 @@ pub enum Error {
     /// Some processes go on.
     #[error("processes {0:?} don't obey SIGSTOP or SIGKILL; they are stuck in the kernel")]
     Stuck(Vec<i32>),
+}
+
+impl From<io::Error> for Error {
+    fn from(why: io::Error) -> Self {
+        Error::Table(why)
+    }
 }
 
 /// A line of the table of processes.

@@ -81,7 +81,7 @@ impl Membership {
         if !(1..=LONGEST_NAME).contains(&options.name.len()) {
             return Err(Error::Name(options.name));
         }
-        let listen = |source| Error::Listen { address: options.listen, source };
+        let listen = |why| Error::Listen { address: options.listen, why };
         let socket = StdUdpSocket::bind(options.listen).map_err(listen)?;
         socket.set_nonblocking(true).map_err(listen)?;
         let address = socket.local_addr().map_err(listen)?;

@@ -6,12 +6,12 @@ use std::net::SocketAddr;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The address for heartbeats can't be had.
-    #[error("can't listen for heartbeats on {address} (UDP): {source}")]
+    #[error("can't listen for heartbeats on {address} (UDP): {why}")]
     Listen {
         /// Which address.
         address: SocketAddr,
         /// What the system said.
-        source: std::io::Error,
+        why: std::io::Error,
     },
     /// The thread that exchanges heartbeats can't be started.
     #[error("can't start the thread for heartbeats: {0}")]

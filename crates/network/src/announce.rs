@@ -61,7 +61,7 @@ impl Announcer {
             socket.connect(switch).await?;
             io::Result::Ok(socket)
         };
-        let socket = open().await.map_err(|source| Error::Socket { what: "the switch", source })?;
+        let socket = open().await.map_err(|why| Error::Socket { what: "the switch", why })?;
         Ok(Announcer { host: host.to_owned(), socket, services, virtual_address })
     }
 

@@ -8,20 +8,20 @@ use crate::Cidr;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The kernel refused a change.
-    #[error("can't {action}: {source}; this takes the right to administer the network (CAP_NET_ADMIN)")]
+    #[error("can't {action}: {why}; this takes the right to administer the network (CAP_NET_ADMIN)")]
     Netlink {
         /// What was to be done.
         action: String,
         /// What the kernel said.
-        source: rtnetlink::Error,
+        why: rtnetlink::Error,
     },
     /// A socket that everything else needs.
-    #[error("can't open a socket to {what}: {source}")]
+    #[error("can't open a socket to {what}: {why}")]
     Socket {
         /// What it is for.
         what: &'static str,
         /// What the system said.
-        source: std::io::Error,
+        why: std::io::Error,
     },
     /// The host's link isn't there.
     #[error("there is no link {0} on this host: name one of those in /sys/class/net")]

@@ -29,8 +29,8 @@ pub(crate) struct Netlink {
 
 impl Netlink {
     pub fn open() -> Result<Self, Error> {
-        let (connection, handle, _) = rtnetlink::new_connection()
-            .map_err(|source| Error::Socket { what: "the kernel (netlink)", source })?;
+        let (connection, handle, _) =
+            rtnetlink::new_connection().map_err(|why| Error::Socket { what: "the kernel (netlink)", why })?;
         Ok(Netlink { handle, connection: tokio::spawn(connection) })
     }
 
@@ -41,7 +41,7 @@ impl Netlink {
             Some(Err(rtnetlink::Error::NetlinkError(e))) if e.raw_code() == -libc::ENODEV => {
                 return Err(Error::NoLink(name.to_owned()));
             }
-            Some(Err(source)) => return Err(failed(format!("look for link {name}"))(source)),
+            Some(Err(why)) => return Err(failed(format!("look for link {name}"))(why)),
             None => return Err(Error::NoLink(name.to_owned())),
         };
         let address = found.attributes.iter().find_map(|attribute| match attribute {
@@ -77,7 +77,7 @@ impl Netlink {
     pub async fn route(&self, cidr: Cidr, via: IpAddr) -> Result<(), Error> {
         let action = || format!("route {cidr} by {via}");
         let invalid =
-            |error: String| Error::Netlink { action: action(), source: rtnetlink::Error::InvalidNla(error) };
+            |error: String| Error::Netlink { action: action(), why: rtnetlink::Error::InvalidNla(error) };
         let route = RouteMessageBuilder::<IpAddr>::new()
             .destination_prefix(cidr.address, cidr.prefix)
             .map_err(|error| invalid(error.to_string()))?
@@ -119,7 +119,7 @@ impl Drop for Netlink {
 
 fn failed(action: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> Error {
     let action = action.into();
-    move |source| Error::Netlink { action, source }
+    move |why| Error::Netlink { action, why }
 }
 
 #[cfg(test)]

@@ -26,7 +26,7 @@ pub(crate) fn read(path: &Path) -> Result<String, Error> {
         }
         io::read_to_string(file)
     };
-    read().map_err(|source| Error::File { path: path.to_owned(), source })
+    read().map_err(|why| Error::File { path: path.to_owned(), why })
 }
 
 fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
@@ -46,7 +46,7 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
         fs::rename(&temporary, path)?;
         File::open(folder)?.sync_all()
     };
-    write().map_err(|source| Error::File { path: path.to_owned(), source })
+    write().map_err(|why| Error::File { path: path.to_owned(), why })
 }
 
 #[cfg(test)]

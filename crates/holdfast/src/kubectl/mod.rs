@@ -46,20 +46,8 @@ impl Connection {
 pub fn complaint(error: &anyhow::Error) -> String {
     match error.downcast_ref::<client::Error>() {
         Some(client::Error::Server(status)) => status.to_string(),
-        _ => format!("error: {}", in_one_line(error)),
+        _ => format!("error: {error:#}"),
     }
-}
-
-/// The error and its causes; a cause that an outer message quotes already is not said twice.
-fn in_one_line(error: &anyhow::Error) -> String {
-    error
-        .chain()
-        .map(ToString::to_string)
-        .reduce(|said, cause| match said.contains(&cause) {
-            true => said,
-            false => format!("{said}: {cause}"),
-        })
-        .unwrap_or_default()
 }
 
 /// Writes to stdout. A reader that has gone away (`| head`) ends the program in silence, as it does others.

@@ -35,12 +35,12 @@ pub enum Error {
         address: SocketAddr,
     },
     /// The address can't be had.
-    #[error("can't listen on {address}: {source}")]
+    #[error("can't listen on {address}: {why}")]
     Bind {
         /// Which address.
         address: SocketAddr,
         /// What the system said.
-        source: io::Error,
+        why: io::Error,
     },
 }
 
@@ -71,9 +71,9 @@ impl Switch {
     /// Starts a switch. Port 0 means any port; [`Switch::addresses`] says which it became.
     pub async fn start(addresses: SwitchAddresses) -> Result<Self, Error> {
         let refused = |address| {
-            move |source: io::Error| match source.kind() {
+            move |why: io::Error| match why.kind() {
                 io::ErrorKind::AddrInUse => Error::InUse { address },
-                _ => Error::Bind { address, source },
+                _ => Error::Bind { address, why },
             }
         };
         let failed = refused(addresses.virtual_address);

@@ -21,13 +21,13 @@ pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 pub(super) enum BackendError {
     /// No connection.
     #[error("no connection: {0}")]
-    Connect(#[from] io::Error),
+    Connect(io::Error),
     /// The connection broke before the head of an answer.
     #[error("the connection broke: {0}")]
-    Broken(#[from] hyper::Error),
+    Broken(hyper::Error),
     /// The path can't be sent.
     #[error("the path can't be sent: {0}")]
-    Path(#[from] http::uri::InvalidUri),
+    Path(http::uri::InvalidUri),
 }
 
 /// Connects to an address.
@@ -41,10 +41,11 @@ pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, io::Erro
 /// Makes a client's request one for the backend: the path behind `proxy`, and headers for `host`.
 pub(super) fn rewrite(parts: &mut http::request::Parts, rest: &str, host: &str) -> Result<(), BackendError> {
     let path = if rest.is_empty() { "/" } else { rest };
-    let uri: Uri = match parts.uri.query() {
-        Some(query) => format!("{path}?{query}").parse()?,
-        None => path.parse()?,
+    let uri = match parts.uri.query() {
+        Some(query) => format!("{path}?{query}").parse::<Uri>(),
+        None => path.parse(),
     };
+    let uri = uri.map_err(BackendError::Path)?;
     let original = std::mem::replace(&mut parts.uri, uri);
     parts.version = http::Version::HTTP_11;
     parts.extensions.clear();
@@ -57,14 +58,14 @@ pub(super) async fn send<S>(stream: S, request: Request<Body>) -> Result<Respons
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(BackendError::Broken)?;
     // The connection lives for as long as the answer's body is read.
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a proxied connection broke");
         }
     });
-    let mut response = sender.send_request(request).await?;
+    let mut response = sender.send_request(request).await.map_err(BackendError::Broken)?;
     strip_hop_by_hop(response.headers_mut());
     Ok(response.map(|body| body.boxed_unsync()))
 }

@@ -73,10 +73,12 @@ struct Backend<'a> {
 impl Backend<'_> {
     /// Asks once.
     async fn ask(&self, request: Request<Body>) -> Result<Response<Body>, BackendError> {
-        let stream = self.server.backends().connect(self.namespace, self.service, self.port).await?;
+        let stream = self.server.backends().connect(self.namespace, self.service, self.port).await;
+        let stream = stream.map_err(BackendError::Connect)?;
         if self.https {
             let name = format!("{}.{}.svc", self.service, self.namespace);
-            return send(tls::encrypt(stream, &name).await?, request).await;
+            let stream = tls::encrypt(stream, &name).await.map_err(BackendError::Connect)?;
+            return send(stream, request).await;
         }
         send(stream, request).await
     }

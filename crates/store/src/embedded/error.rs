@@ -11,7 +11,7 @@ pub enum StartError {
     #[error("the store's configuration is wrong: {0}")]
     Config(String),
     /// The data folder can't be read or written.
-    #[error("the store's folder {folder} can't be used: {source}")]
+    #[error("the store's folder {folder} can't be used")]
     Folder {
         /// The folder.
         folder: PathBuf,
@@ -48,7 +48,7 @@ pub enum StartError {
         what: String,
     },
     /// The members' port can't be listened on.
-    #[error("the store can't listen on {address}: {source}")]
+    #[error("the store can't listen on {address}")]
     Listen {
         /// The address.
         address: SocketAddr,
