@@ -66,7 +66,7 @@ struct Host {
     network: Arc<Network>,
     server: Arc<Server>,
     store: Arc<Embedded>,
-    _listening: Vec<server::Listening>,
+    _listening: Arc<Listeners>,
     _membership: Membership,
 }
 
@@ -115,9 +115,15 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         limits: server::Limits::default(),
     });
     let tls = identity.server_config(&trust, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
-    let listening = listen(&config, &server, &tls)?;
+    let listening = Arc::new(listen(&config, &server, &tls)?);
 
-    let network = Arc::new(start_network(&config, store.clone(), membership.hosts()).await?);
+    let network = Arc::new(
+        start_network(&config, store.clone(), membership.hosts(), {
+            let listening = listening.clone();
+            move || listening.hang_up()
+        })
+        .await?,
+    );
     reach.network.set(network.clone()).map_err(|_| anyhow::anyhow!("the network was started twice"))?;
 
     tokio::spawn(controllers::run(controllers::Options {
@@ -152,27 +158,45 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
 
 /// The API on the host's own address, and on the virtual one for when this host holds it. On loopback the switch
 /// keeps the virtual address and passes its connections on to the host's.
+struct Listeners {
+    _own: server::Listening,
+    shared: Option<server::Listening>,
+}
+
+impl Listeners {
+    /// Ends the connections to the virtual address, which is about to leave this host.
+    fn hang_up(&self) {
+        if let Some(shared) = &self.shared {
+            shared.hang_up();
+        }
+    }
+}
+
 fn listen(
     config: &HostConfig,
     server: &Arc<Server>,
     tls: &Arc<rustls::ServerConfig>,
-) -> anyhow::Result<Vec<server::Listening>> {
+) -> anyhow::Result<Listeners> {
     let refused =
         |at: SocketAddr| move || format!("can't listen on {at}: is another cluster running on this machine?");
     let own = SocketAddr::new(config.address, API);
-    let mut listening = vec![server.listen(own, tls.clone()).with_context(refused(own))?];
-    if let NetConfig::Netns { .. } = config.net {
-        let shared = SocketAddr::new(config.virtual_address, API);
-        let listener = network::listen_before_held(shared).with_context(refused(shared))?;
-        listening.push(server.listen_on(listener, tls.clone()).with_context(refused(shared))?);
-    }
-    Ok(listening)
+    let own = server.listen(own, tls.clone()).with_context(refused(own))?;
+    let shared = match config.net {
+        NetConfig::Netns { .. } => {
+            let shared = SocketAddr::new(config.virtual_address, API);
+            let listener = network::listen_before_held(shared).with_context(refused(shared))?;
+            Some(server.listen_on(listener, tls.clone()).with_context(refused(shared))?)
+        }
+        NetConfig::Loopback { .. } => None,
+    };
+    Ok(Listeners { _own: own, shared })
 }
 
 async fn start_network(
     config: &HostConfig,
     store: Arc<dyn Store>,
     hosts: tokio::sync::watch::Receiver<Arc<membership::Hosts>>,
+    before_release: impl Fn() + Send + 'static,
 ) -> anyhow::Result<Network> {
     let place = |(name, address): (&String, &IpAddr)| -> anyhow::Result<(String, HostNetwork)> {
         let cidr = config.pod_cidrs.get(name).with_context(|| format!("host {name} has no pod network"))?;
@@ -189,7 +213,7 @@ async fn start_network(
         virtual_address: SocketAddr::new(config.virtual_address, API),
         most_connections: MOST_CONNECTIONS,
     };
-    Ok(Network::start(options, store, hosts).await?)
+    Ok(Network::start(options, store, hosts, before_release).await?)
 }
 
 fn parse_cidr(text: &str) -> anyhow::Result<network::Cidr> {

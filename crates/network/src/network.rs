@@ -74,7 +74,8 @@ pub struct Network {
 
 impl Network {
     /// Makes the addresses this host's own, and starts to proxy and to follow leadership. The API should listen
-    /// already: whoever leads is reachable from here on.
+    /// already: whoever leads is reachable from here on. `before_release` is called before the virtual address
+    /// is given up, while its connections can still be ended: nothing can be sent from it afterwards.
     ///
     /// # Errors
     /// [`Error`] if the kernel refuses or the options don't fit.
@@ -82,6 +83,7 @@ impl Network {
         options: Options,
         store: Arc<dyn Store>,
         hosts: watch::Receiver<Arc<Hosts>>,
+        before_release: impl Fn() + Send + 'static,
     ) -> Result<Network, Error> {
         let own =
             *options.hosts.get(&options.name).ok_or_else(|| Error::UnknownHost(options.name.clone()))?;
@@ -90,6 +92,7 @@ impl Network {
         let (place, holder) = match &options.mode {
             Mode::Namespaces { link } => {
                 let netlink = set_up(&options, own).await?;
+                ask_in_the_own_name(link);
                 let link = netlink.link(link).await?;
                 let address = options.virtual_address.ip();
                 (Place::There, Holder::Link { netlink: Arc::new(netlink), link, address })
@@ -111,7 +114,7 @@ impl Network {
                 (Place::Here(services), Holder::Switch { entry, announced })
             }
         };
-        ending.spawn(virtual_address::follow(holder, store.leadership(), stop.subscribe()));
+        ending.spawn(virtual_address::follow(holder, before_release, store.leadership(), stop.subscribe()));
         let (services, services_seen) = watch::channel(Arc::new(Services::default()));
         running.spawn(follow(store, hosts.clone(), services));
         let dialer = Arc::new(Dialer::new(&options.name, services_seen, hosts));
@@ -176,6 +179,16 @@ impl Network {
         self.stop.send_replace(true);
         let mut ending = std::mem::take(&mut *self.ending.lock().unwrap_or_else(PoisonError::into_inner));
         while ending.join_next().await.is_some() {}
+    }
+}
+
+/// Keeps the kernel from asking for neighbours in the name of the virtual address (`arp_announce` 2, see Linux'
+/// ip-sysctl): who hears such a question believes that the address is where it came from. A host that lost the
+/// address without knowing, because it paused, would draw callers back to itself.
+fn ask_in_the_own_name(link: &str) {
+    let file = format!("/proc/sys/net/ipv4/conf/{link}/arp_announce");
+    if let Err(error) = std::fs::write(&file, "2") {
+        tracing::warn!(%file, %error, "neighbours may be slow to notice when the virtual address moves");
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use store::Leadership;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::announce::Entry;
 use crate::netlink::{Link, Netlink};
@@ -15,6 +16,9 @@ use crate::{Error, arp};
 
 /// When neighbours are told, counted from the acquisition: more than once, for a datagram may be lost.
 const TELL_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(200)];
+/// What is this late is not said any more: a host that paused may have lost the address without knowing it yet, and
+/// would draw its callers back.
+const LATE: Duration = Duration::from_millis(100);
 /// After this time, what the kernel refused is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
 
@@ -62,10 +66,12 @@ impl Holder {
 
 async fn tell_neighbours(link: Link, address: IpAddr) {
     let IpAddr::V4(address) = address else { return };
-    let mut waited = Duration::ZERO;
+    let acquired = now();
     for after in TELL_AFTER {
-        tokio::time::sleep(after - waited).await;
-        waited = after;
+        tokio::time::sleep_until(acquired + after).await;
+        if now() > acquired + after + LATE {
+            return;
+        }
         let told: io::Result<()> = arp::announce(link.index, link.hardware, address);
         if let Err(error) = told {
             tracing::warn!(%address, %error, "can't tell the neighbours who has the virtual address");
@@ -73,9 +79,16 @@ async fn tell_neighbours(link: Link, address: IpAddr) {
     }
 }
 
-/// Follows leadership until `stop` or the store's end; then gives the address up.
+#[allow(clippy::disallowed_methods, reason = "the driver of the virtual address: here it gets its time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+/// Follows leadership until `stop` or the store's end; then gives the address up. `before_release` is called
+/// each time before it does.
 pub(crate) async fn follow(
     holder: Holder,
+    before_release: impl Fn() + Send,
     mut leadership: watch::Receiver<Leadership>,
     mut stop: watch::Receiver<bool>,
 ) {
@@ -98,7 +111,10 @@ pub(crate) async fn follow(
             match wanted {
                 // Leading again in a later term, too: another host may have had it in between.
                 Some(_) => holder.acquire(&mut telling).await,
-                None => holder.release().await,
+                None => {
+                    before_release();
+                    holder.release().await
+                }
             }
         };
         if done.is_ok() {

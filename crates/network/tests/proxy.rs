@@ -43,7 +43,7 @@ impl Bench {
             virtual_address: "127.0.0.100:6443".parse().unwrap(),
             most_connections: 64,
         };
-        let network = Network::start(options, store.clone(), hosts.subscribe()).await.unwrap();
+        let network = Network::start(options, store.clone(), hosts.subscribe(), || {}).await.unwrap();
         Bench { store, hosts, network, switch }
     }
 

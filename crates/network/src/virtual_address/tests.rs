@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use tokio::sync::watch::{Receiver, Sender};
 use tokio::time::timeout;
 
@@ -31,13 +33,21 @@ async fn an_address_is_held_exactly_while_this_host_leads() {
     let (holder, entry, mut seen) = on_switch();
     let leadership = Sender::new(leader(false, 1));
     let stop = Sender::new(false);
-    let task = tokio::spawn(follow(holder, leadership.subscribe(), stop.subscribe()));
+    let watched = seen.clone();
+    let farewells = Arc::new(AtomicUsize::new(0));
+    let count = farewells.clone();
+    let farewell = move || {
+        assert!(watched.borrow().is_some(), "the farewell comes before the address goes");
+        count.fetch_add(1, Ordering::SeqCst);
+    };
+    let task = tokio::spawn(follow(holder, farewell, leadership.subscribe(), stop.subscribe()));
     for term in [2, 4] {
         leadership.send_replace(leader(true, term));
         sees(&mut seen, Some(&entry)).await;
         leadership.send_replace(leader(false, term + 1));
         sees(&mut seen, None).await;
     }
+    assert_eq!(farewells.load(Ordering::SeqCst), 2);
     leadership.send_replace(leader(true, 6));
     sees(&mut seen, Some(&entry)).await;
     stop.send_replace(true);
@@ -50,7 +60,7 @@ async fn an_address_is_taken_anew_when_another_may_have_had_it_in_between() {
     let (holder, entry, mut seen) = on_switch();
     let leadership = Sender::new(leader(true, 1));
     let stop = Sender::new(false);
-    tokio::spawn(follow(holder, leadership.subscribe(), stop.subscribe()));
+    tokio::spawn(follow(holder, || {}, leadership.subscribe(), stop.subscribe()));
     sees(&mut seen, Some(&entry)).await;
     seen.mark_unchanged();
     // What happened between two looks isn't seen; the term tells it.
@@ -64,7 +74,7 @@ async fn the_end_of_the_store_is_the_end_of_leading() {
     let (holder, entry, mut seen) = on_switch();
     let leadership = Sender::new(leader(true, 1));
     let stop = Sender::new(false);
-    let task = tokio::spawn(follow(holder, leadership.subscribe(), stop.subscribe()));
+    let task = tokio::spawn(follow(holder, || {}, leadership.subscribe(), stop.subscribe()));
     sees(&mut seen, Some(&entry)).await;
     drop(leadership);
     sees(&mut seen, None).await;

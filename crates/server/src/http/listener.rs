@@ -1,8 +1,10 @@
 //! Listeners: TLS connections in, each with limits to what it may use up.
 
+use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -13,6 +15,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
+use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{sleep, timeout};
@@ -54,6 +57,7 @@ impl Default for Limits {
 #[derive(Debug)]
 pub struct Listening {
     address: SocketAddr,
+    open: Arc<Open>,
     _stop: watch::Sender<()>,
 }
 
@@ -61,6 +65,44 @@ impl Listening {
     /// The address bound, with the port that was chosen for port 0.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Ends all connections before this returns: for an address that is about to leave this host. Nothing
+    /// can be sent from it afterwards, and callers that aren't told would wait for answers for long.
+    pub fn hang_up(&self) {
+        for connection in self.open.lock().values() {
+            // One that has ended by itself needs no end.
+            let _ = SockRef::from(connection).shutdown(Shutdown::Both);
+        }
+    }
+}
+
+/// The sockets of a listener's connections, by number.
+#[derive(Debug, Default)]
+struct Open(Mutex<HashMap<u64, OwnedFd>>);
+
+impl Open {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, OwnedFd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A connection that is among the open ones until this is dropped.
+struct Listed {
+    open: Arc<Open>,
+    number: u64,
+}
+
+impl Listed {
+    fn new(open: Arc<Open>, number: u64, stream: &TcpStream) -> io::Result<Self> {
+        open.lock().insert(number, stream.as_fd().try_clone_to_owned()?);
+        Ok(Listed { open, number })
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.open.lock().remove(&self.number);
     }
 }
 
@@ -76,18 +118,20 @@ pub(crate) fn listen(
     let mut tls = ServerConfig::clone(&tls);
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let (stop, stopped) = watch::channel(());
-    tokio::spawn(accept(server, listener, TlsAcceptor::from(Arc::new(tls)), stopped));
-    Ok(Listening { address, _stop: stop })
+    let open = Arc::new(Open::default());
+    tokio::spawn(accept(server, listener, TlsAcceptor::from(Arc::new(tls)), open.clone(), stopped));
+    Ok(Listening { address, open, _stop: stop })
 }
 
 async fn accept(
     server: Arc<Server>,
     listener: TcpListener,
     tls: TlsAcceptor,
+    open: Arc<Open>,
     mut stopped: watch::Receiver<()>,
 ) {
     let slots = Arc::new(Semaphore::new(server.limits().connections));
-    loop {
+    for number in 0.. {
         let accepted = async {
             let slot = slots.clone().acquire_owned().await;
             (slot, listener.accept().await)
@@ -96,11 +140,13 @@ async fn accept(
             _ = stopped.changed() => return,
             accepted = accepted => accepted,
         };
-        match accepted {
-            Ok((stream, _)) => {
+        let listed =
+            accepted.and_then(|(stream, _)| Ok((Listed::new(open.clone(), number, &stream)?, stream)));
+        match listed {
+            Ok((listed, stream)) => {
                 let (server, tls, stopped) = (server.clone(), tls.clone(), stopped.clone());
                 tokio::spawn(async move {
-                    let _slot = slot;
+                    let _held = (slot, listed);
                     serve(server, stream, tls, stopped).await;
                 });
             }

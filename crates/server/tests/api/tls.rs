@@ -2,6 +2,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
@@ -14,6 +15,7 @@ use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -164,4 +166,25 @@ async fn only_certificates_of_the_cluster_get_in() {
         tokio::task::yield_now().await;
     }
     panic!("a listener that was dropped still answers");
+}
+
+#[tokio::test]
+async fn connections_end_when_their_address_leaves_the_host() {
+    let authority = Authority::new();
+    let house = House::new().await;
+    let tls = Arc::new(authority.server_config(false));
+    let listening = house.server.listen((Ipv4Addr::LOCALHOST, 0).into(), tls).unwrap();
+    let admin = Some(("kubernetes-admin", "system:masters"));
+    let connector = TlsConnector::from(Arc::new(authority.client_config(admin)));
+    let stream = TcpStream::connect(listening.address()).await.unwrap();
+    let name = ServerName::IpAddress(listening.address().ip().into());
+    let mut idle = connector.connect(name, stream).await.unwrap();
+    assert_eq!(nodes(listening.address(), authority.client_config(admin), false).await.unwrap(), 200);
+
+    listening.hang_up();
+    let mut heard = Vec::new();
+    let end = idle.read_to_end(&mut heard);
+    tokio::time::timeout(Duration::from_secs(20), end).await.expect("the caller hears of it").ok();
+    // The address may come back.
+    assert_eq!(nodes(listening.address(), authority.client_config(admin), false).await.unwrap(), 200);
 }
