@@ -58,7 +58,8 @@ pub(super) async fn send<S>(stream: S, request: Request<Body>) -> Result<Respons
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(BackendError::Broken)?;
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(BackendError::Broken)?;
     // The connection lives for as long as the answer's body is read.
     tokio::spawn(async move {
         if let Err(error) = connection.await {
