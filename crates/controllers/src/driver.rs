@@ -2,7 +2,6 @@
 //! the writes out. No polling: it sleeps until something changes or is due.
 
 use std::collections::HashMap;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,7 +9,7 @@ use api::Status;
 use futures::future::join_all;
 use jiff::Timestamp;
 use objects::{Occurrence, Recorder, Reporter, Write, Writer};
-use store::{Leadership, State, Store};
+use store::{State, Store};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -39,27 +38,7 @@ pub struct Options {
 
 /// Runs the controllers whenever this member leads, until the store ends.
 pub async fn run(options: Options) {
-    let mut leadership = options.store.leadership();
-    loop {
-        if leadership.borrow_and_update().is_me {
-            let work = pin!(lead(&options));
-            tokio::select! {
-                biased;
-                () = lost(&mut leadership) => {}
-                () = work => return,
-            }
-        } else if leadership.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn lost(leadership: &mut watch::Receiver<Leadership>) {
-    while leadership.borrow_and_update().is_me {
-        if leadership.changed().await.is_err() {
-            return;
-        }
-    }
+    store::while_leading(&*options.store, || lead(&options)).await;
 }
 
 // The driver is where the clocks are read.

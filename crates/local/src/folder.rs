@@ -49,7 +49,9 @@ pub enum Error {
         version: u32,
     },
     /// The cluster there has another size.
-    #[error("{path} holds a cluster of {found} nodes, not {asked}; use --nodes {found}, or another folder")]
+    #[error(
+        "{path} holds a cluster made for --nodes {found}, not {asked}; use --nodes {found}, or another folder"
+    )]
     OtherSize {
         /// The folder.
         path: PathBuf,

@@ -1,7 +1,6 @@
 //! Runs the scheduler while this member leads: reacts to a waiting pod, or to room for one, at once.
 
 use std::collections::{BTreeMap, HashMap};
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -10,7 +9,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use objects::{Occurrence, Recorder, Reporter, Subject, Write, Writer};
 use serde_json::{Value, json};
-use store::{Leadership, State, Store};
+use store::{State, Store};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -34,27 +33,7 @@ pub struct Options {
 
 /// Runs the scheduler whenever this member leads, until the store ends.
 pub async fn run(options: Options) {
-    let mut leadership = options.store.leadership();
-    loop {
-        if leadership.borrow_and_update().is_me {
-            let work = pin!(lead(&options));
-            tokio::select! {
-                biased;
-                () = lost(&mut leadership) => {}
-                () = work => return,
-            }
-        } else if leadership.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-async fn lost(leadership: &mut watch::Receiver<Leadership>) {
-    while leadership.borrow_and_update().is_me {
-        if leadership.changed().await.is_err() {
-            return;
-        }
-    }
+    store::while_leading(&*options.store, || lead(&options)).await;
 }
 
 // The driver is where the clocks are read.

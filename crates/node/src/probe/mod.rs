@@ -3,7 +3,6 @@
 mod check;
 mod prober;
 mod schedule;
-mod tls;
 
 pub(crate) use check::{Check, Target};
 pub(crate) use prober::{Finding, probe_container};
