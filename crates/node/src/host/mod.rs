@@ -16,7 +16,7 @@ mod volumes;
 pub(crate) use environment::{Missing, Sources, environment};
 pub(crate) use expand::expand;
 pub(crate) use isolation::Isolation;
-pub(crate) use leftovers::{POD_FOLDER, kill_leftovers};
+pub(crate) use leftovers::{POD_FOLDER, end_leftovers};
 pub(crate) use log_file::{LogFile, LogProgress, capture};
 pub(crate) use log_read::{LogCursor, LogOptions, since_cut};
 pub(crate) use mounts::{Bind, plan};

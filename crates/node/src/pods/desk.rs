@@ -18,7 +18,7 @@ use super::acting::{carry_out, say};
 use super::entry::{Entry, found, prepared, started};
 use super::life::{Report, Which};
 use crate::clock::Now;
-use crate::host::kill_leftovers;
+use crate::host::end_leftovers;
 use crate::pod::{Preparation, Then, container_id, decide, must_end, resume, subject, uid, without_nulls};
 
 /// How long pods have to end when the agent stops.
@@ -56,8 +56,10 @@ impl Desk {
     /// Works until `stop` says true and all processes are dead, or the store ended.
     pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
         // Nothing of a former life may hold a port or a file that its pod needs again.
-        let former = self.host.folders.pods();
-        let _ = tokio::task::spawn_blocking(move || kill_leftovers(&former)).await;
+        tokio::select! {
+            () = end_leftovers(self.host.folders.pods()) => {}
+            _ = stop.wait_for(|stop| *stop) => return,
+        }
         let prefix = || KeyRange::prefix(objects::kind_prefix("", "pods"));
         let state = tokio::select! {
             state = self.fresh_state() => state,

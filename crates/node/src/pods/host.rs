@@ -12,7 +12,7 @@ use super::{Folders, Logs};
 use crate::addresses::{Addresses, PodAddresses};
 use crate::clock::Clock;
 use crate::host::{
-    Bind, Command, Isolation, Missing, POD_FOLDER, Sources, Spawner, environment, expand, kill_leftovers,
+    Bind, Command, Isolation, Missing, POD_FOLDER, Sources, Spawner, end_leftovers, environment, expand,
     materialise, name_files, plan, refresh, volume_path, write_name_files,
 };
 use crate::pod::{StartError, hostname, uid};
@@ -106,6 +106,7 @@ impl Host {
 
     /// Gives back what a pod that ended had.
     pub(crate) async fn clean_up(self: Arc<Self>, pod: Arc<Pod>) {
+        end_leftovers(self.folders.pod(uid(&pod))).await;
         let address = {
             let mut book = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
             book.release(uid(&pod))
@@ -116,11 +117,7 @@ impl Host {
             tracing::warn!(%address, %error, "can't remove a pod's address");
         }
         let host = self.clone();
-        let work = move || {
-            kill_leftovers(&host.folders.pod(uid(&pod)));
-            host.folders.remove(&pod);
-        };
-        let _ = tokio::task::spawn_blocking(work).await;
+        let _ = tokio::task::spawn_blocking(move || host.folders.remove(&pod)).await;
     }
 
     /// Brings the pod's files from ConfigMaps and Secrets up to date.
