@@ -32,7 +32,7 @@ pub fn discovery_group(group: &str) -> Option<Value> {
 /// What `GET /api/v1` or `GET /apis/GROUP/VERSION` answers; nothing if there is no such version.
 pub fn discovery_resources(group: &str, version: &str) -> Option<Value> {
     let mut list = Vec::new();
-    for resource in resources().iter().filter(|r| r.group == group && r.version == version) {
+    for resource in resources().filter(|r| r.group == group && r.version == version) {
         list.push(resource_entry(resource));
         list.extend(resource.subresources.iter().map(|sub| subresource_entry(resource, sub)));
     }
@@ -55,7 +55,7 @@ pub fn discovery_aggregated(core: bool) -> Value {
     let items = groups().into_iter().filter(|group| group.is_empty() == core).map(|group| {
         let metadata = if core { json!({}) } else { json!({ "name": group }) };
         let versions = versions(group).into_iter().map(|version| {
-            let resources = resources().iter().filter(|r| r.group == group && r.version == version);
+            let resources = resources().filter(|r| r.group == group && r.version == version);
             let resources: Vec<Value> = resources.map(aggregated_entry).collect();
             json!({ "version": version, "resources": resources, "freshness": "Current" })
         });
@@ -68,14 +68,13 @@ pub fn discovery_aggregated(core: bool) -> Value {
 }
 
 fn groups() -> Vec<&'static str> {
-    let mut groups: Vec<&str> = resources().iter().map(|r| r.group).collect();
+    let mut groups: Vec<&str> = resources().map(|r| r.group).collect();
     groups.dedup();
     groups
 }
 
 fn versions(group: &str) -> Vec<&'static str> {
-    let mut versions: Vec<&str> =
-        resources().iter().filter(|r| r.group == group).map(|r| r.version).collect();
+    let mut versions: Vec<&str> = resources().filter(|r| r.group == group).map(|r| r.version).collect();
     versions.dedup();
     versions
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::kinds::{RESOURCES, Rules};
+use crate::kinds::{GROUPS, Rules};
 
 /// A kind of object that the API serves, as discovery tells it.
 pub struct Resource {
@@ -73,6 +73,36 @@ impl Resource {
         self.verbs.contains(&verb)
     }
 
+    /// Whether a delete answers with the object that it deleted, not with a Status: upstream's
+    /// `ReturnDeletedObject`.
+    pub fn answers_deleted_object(&self) -> bool {
+        match self.group {
+            "" => matches!(
+                self.plural,
+                "persistentvolumeclaims"
+                    | "persistentvolumes"
+                    | "pods"
+                    | "podtemplates"
+                    | "resourcequotas"
+                    | "serviceaccounts"
+                    | "services"
+            ),
+            "storage.k8s.io" => self.plural != "csistoragecapacities",
+            group => group == "resource.k8s.io",
+        }
+    }
+
+    /// Whether a PUT must name the version that it replaces: the opposite of upstream's
+    /// `AllowUnconditionalUpdate`.
+    pub fn demands_version(&self) -> bool {
+        self.rules.demands_version()
+    }
+
+    /// Whether a PUT makes what is not there: upstream's `AllowCreateOnUpdate`.
+    pub fn creates_on_update(&self) -> bool {
+        self.rules.creates_on_update()
+    }
+
     /// The subresource of that name.
     pub fn subresource(&self, name: &str) -> Option<&'static Subresource> {
         self.subresources.iter().find(|s| s.name == name)
@@ -84,17 +114,21 @@ pub(crate) fn api_version(group: &str, version: &str) -> String {
 }
 
 /// Everything that the API serves; resources of one group and version stand together, by name.
-pub fn resources() -> &'static [Resource] {
-    RESOURCES
+pub fn resources() -> impl Iterator<Item = &'static Resource> + Clone {
+    GROUPS.iter().copied().flatten()
 }
 
 /// The resource of a path.
 pub fn resource(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
-    RESOURCES.iter().find(|r| r.group == group && r.version == version && r.plural == plural)
+    of_group(group)?.iter().find(|r| r.version == version && r.plural == plural)
 }
 
 /// The resource of an object's `apiVersion` and `kind`.
 pub fn resource_of_kind(api_version: &str, kind: &str) -> Option<&'static Resource> {
     let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
-    RESOURCES.iter().find(|r| r.group == group && r.version == version && r.kind == kind)
+    of_group(group)?.iter().find(|r| r.version == version && r.kind == kind)
+}
+
+fn of_group(group: &str) -> Option<&'static [Resource]> {
+    GROUPS.iter().copied().find(|resources| resources.first().is_some_and(|r| r.group == group))
 }

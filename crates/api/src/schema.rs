@@ -1,12 +1,10 @@
-//! The published schemas in a compact form, read once from the OpenAPI documents inside the program.
+//! The published schemas in a compact form, each read from its text inside the program when it is first used.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 use serde::Deserialize;
 use serde_json::Value;
-
-use crate::openapi::DOCUMENTS;
 
 /// What a field's value looks like.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,50 +65,103 @@ impl Schema {
     }
 }
 
-/// All schemas.
-#[derive(Debug)]
+/// All schemas, each read when it is first asked for.
 pub(crate) struct Schemas {
-    numbers: HashMap<&'static str, usize>,
-    list: Vec<Schema>,
+    /// In the order of their names: name, text, and what the text says.
+    list: Box<[(&'static str, &'static str, OnceLock<Schema>)]>,
 }
 
 impl Schemas {
     /// The schema of that name.
     pub fn named(&self, name: &str) -> Option<&Schema> {
-        self.list.get(*self.numbers.get(name)?)
+        self.number(name).map(|number| self.numbered(number))
     }
 
     /// The schema of that number: what [`Shape::Object`] holds.
     pub fn numbered(&self, number: usize) -> &Schema {
-        &self.list[number]
+        let (name, text, schema) = &self.list[number];
+        schema.get_or_init(|| match serde_json::from_str::<Published<'static>>(text) {
+            Ok(published) => self.compact(name, published),
+            Err(e) => unreachable!("{name} is part of the program, and a test reads each: {e}"),
+        })
+    }
+
+    /// The schema of that name as published.
+    pub fn published(&self, name: &str) -> Option<Value> {
+        serde_json::from_str(self.list[self.find(name)?].1).ok()
+    }
+
+    fn find(&self, name: &str) -> Option<usize> {
+        self.list.binary_search_by(|(known, ..)| (*known).cmp(name)).ok()
+    }
+
+    /// Nothing for schemas without fields: what they describe is no object.
+    fn number(&self, name: &str) -> Option<usize> {
+        self.find(name).filter(|number| self.list[*number].1.contains("\"properties\":{"))
+    }
+
+    fn compact(&self, name: &'static str, schema: Published<'static>) -> Schema {
+        let fields = schema.properties.into_iter().flatten().map(|(field, property)| {
+            let strategies = property.patch_strategy.unwrap_or_default();
+            Field {
+                name: field,
+                shape: self.shape(&property),
+                required: schema.required.contains(&field),
+                patch: PatchStrategy {
+                    merge: strategies.split(',').any(|s| s == "merge"),
+                    retain_keys: strategies.split(',').any(|s| s == "retainKeys"),
+                    merge_key: property.merge_key,
+                },
+                default: property.default,
+                choices: property.choices.into(),
+            }
+        });
+        Schema { name, fields: fields.collect() }
+    }
+
+    fn shape(&self, schema: &Published<'_>) -> Shape {
+        if let Some(reference) = schema.reference.or_else(|| schema.all_of.iter().find_map(|s| s.reference)) {
+            let name = reference.trim_start_matches("#/components/schemas/");
+            return match name.rsplit('.').next() {
+                Some("Quantity") => Shape::Quantity,
+                Some("IntOrString") => Shape::IntOrString,
+                Some("Time") => Shape::Time,
+                Some("MicroTime") => Shape::MicroTime,
+                _ => self.number(name).map_or(Shape::Any, Shape::Object),
+            };
+        }
+        match (schema.kind, schema.format) {
+            (Some("string"), Some("byte")) => Shape::Bytes,
+            (Some("string"), _) => Shape::Text,
+            (Some("integer"), Some("int32")) => Shape::Int32,
+            (Some("integer"), _) => Shape::Int64,
+            (Some("number"), _) => Shape::Number,
+            (Some("boolean"), _) => Shape::Boolean,
+            (Some("array"), _) => {
+                Shape::List(Box::new(schema.items.as_ref().map_or(Shape::Any, |items| self.shape(items))))
+            }
+            (Some("object"), _) => match &schema.additional {
+                Some(values) => Shape::Map(Box::new(self.shape(values))),
+                None => Shape::Any,
+            },
+            _ => Shape::Any,
+        }
     }
 }
+
+/// The published schemas, one a line, by name. `schemas/select.py` makes them.
+const PUBLISHED: &str = include_str!("../schemas/schemas.json");
 
 /// The schemas of everything that is served.
 pub(crate) fn schemas() -> &'static Schemas {
     static SCHEMAS: OnceLock<Schemas> = OnceLock::new();
     SCHEMAS.get_or_init(|| {
-        let mut all = BTreeMap::new();
-        for (_, document) in DOCUMENTS {
-            match serde_json::from_str::<Document<'static>>(document) {
-                Ok(document) => all.extend(document.components.schemas),
-                Err(e) => unreachable!("the documents are part of the program, and a test reads each: {e}"),
-            }
-        }
-        compact(all)
+        let lines = PUBLISHED.lines().filter_map(|line| {
+            let (name, text) = line.strip_prefix('"')?.split_once("\":")?;
+            Some((name, text.strip_suffix(',').unwrap_or(text), OnceLock::new()))
+        });
+        Schemas { list: lines.collect() }
     })
-}
-
-#[derive(Deserialize)]
-struct Document<'a> {
-    #[serde(borrow)]
-    components: Components<'a>,
-}
-
-#[derive(Deserialize)]
-struct Components<'a> {
-    #[serde(borrow)]
-    schemas: BTreeMap<&'a str, Published<'a>>,
 }
 
 /// A schema as published.
@@ -142,61 +193,6 @@ struct Published<'a> {
     merge_key: Option<&'a str>,
 }
 
-fn compact(all: BTreeMap<&'static str, Published<'static>>) -> Schemas {
-    let numbers: HashMap<&'static str, usize> =
-        all.iter().filter(|(_, s)| s.properties.is_some()).enumerate().map(|(i, (n, _))| (*n, i)).collect();
-    let mut list = Vec::with_capacity(numbers.len());
-    for (name, schema) in all {
-        let Some(properties) = schema.properties else { continue };
-        let fields = properties.into_iter().map(|(field, property)| {
-            let strategies = property.patch_strategy.unwrap_or_default();
-            Field {
-                name: field,
-                shape: shape(&property, &numbers),
-                required: schema.required.contains(&field),
-                patch: PatchStrategy {
-                    merge: strategies.split(',').any(|s| s == "merge"),
-                    retain_keys: strategies.split(',').any(|s| s == "retainKeys"),
-                    merge_key: property.merge_key,
-                },
-                default: property.default,
-                choices: property.choices.into(),
-            }
-        });
-        list.push(Schema { name, fields: fields.collect() });
-    }
-    Schemas { numbers, list }
-}
-
-fn shape(schema: &Published<'_>, numbers: &HashMap<&'static str, usize>) -> Shape {
-    if let Some(reference) = schema.reference.or_else(|| schema.all_of.iter().find_map(|s| s.reference)) {
-        let name = reference.trim_start_matches("#/components/schemas/");
-        return match name.rsplit('.').next() {
-            Some("Quantity") => Shape::Quantity,
-            Some("IntOrString") => Shape::IntOrString,
-            Some("Time") => Shape::Time,
-            Some("MicroTime") => Shape::MicroTime,
-            _ => numbers.get(name).map_or(Shape::Any, |number| Shape::Object(*number)),
-        };
-    }
-    match (schema.kind, schema.format) {
-        (Some("string"), Some("byte")) => Shape::Bytes,
-        (Some("string"), _) => Shape::Text,
-        (Some("integer"), Some("int32")) => Shape::Int32,
-        (Some("integer"), _) => Shape::Int64,
-        (Some("number"), _) => Shape::Number,
-        (Some("boolean"), _) => Shape::Boolean,
-        (Some("array"), _) => {
-            Shape::List(Box::new(schema.items.as_ref().map_or(Shape::Any, |items| shape(items, numbers))))
-        }
-        (Some("object"), _) => match &schema.additional {
-            Some(values) => Shape::Map(Box::new(shape(values, numbers))),
-            None => Shape::Any,
-        },
-        _ => Shape::Any,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -208,6 +204,16 @@ mod tests {
             let schema = schemas().named(resource.schema);
             assert!(schema.is_some_and(|s| s.field("metadata").is_some()), "{}", resource.schema);
         }
+    }
+
+    #[test]
+    fn every_schema_can_be_read() {
+        let all = schemas();
+        for (name, ..) in &all.list {
+            let number = all.find(name).expect("the list is in order");
+            assert_eq!(all.numbered(number).name, *name);
+        }
+        assert!(all.list.len() > 500);
     }
 
     #[test]

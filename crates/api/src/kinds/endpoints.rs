@@ -14,6 +14,10 @@ pub(crate) struct Endpoints;
 pub(crate) const SHOWN: usize = 3;
 
 impl Rules for Endpoints {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         for subset in object.0.get_mut("subsets").and_then(Value::as_array_mut).into_iter().flatten() {
             for port in subset.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {

@@ -10,6 +10,10 @@ use crate::time;
 pub(crate) struct Event;
 
 impl Rules for Event {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
         let about = object.pointer("/involvedObject/namespace").and_then(Value::as_str).unwrap_or_default();
         // Events about cluster-scoped objects lie in `default`.

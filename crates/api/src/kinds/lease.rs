@@ -9,6 +9,14 @@ use crate::status::Cause;
 pub(crate) struct Lease;
 
 impl Rules for Lease {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
+    fn demands_version(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
         for (field, least, why) in [
             ("leaseDurationSeconds", 1, "must be greater than 0"),

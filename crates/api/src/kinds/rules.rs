@@ -45,6 +45,17 @@ pub(crate) trait Rules: Sync {
         false
     }
 
+    /// Whether an update must name the version that it replaces: upstream's `AllowUnconditionalUpdate`, turned
+    /// around.
+    fn demands_version(&self) -> bool {
+        false
+    }
+
+    /// Whether a PUT makes what is not there: upstream's `AllowCreateOnUpdate`.
+    fn creates_on_update(&self) -> bool {
+        false
+    }
+
     /// What a change of the object may not change, beyond status and metadata.
     fn prepare_update(&self, _subresource: &str, _object: &mut Object, _old: &Object) {}
 
@@ -80,6 +91,11 @@ pub(crate) trait Rules: Sync {
         vec![json!(object.name()), age(object, now)]
     }
 }
+
+/// A kind of which its schema says all.
+pub(crate) struct Plain;
+
+impl Rules for Plain {}
 
 /// The cell of the column `Age`.
 pub(crate) fn age(object: &Object, now: i64) -> Value {

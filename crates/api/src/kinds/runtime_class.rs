@@ -10,6 +10,10 @@ use crate::status::Cause;
 pub(crate) struct RuntimeClass;
 
 impl Rules for RuntimeClass {
+    fn demands_version(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
         let handler = object.0.get("handler").and_then(Value::as_str).unwrap_or_default();
         if let Some(fault) = name::label_fault(handler) {

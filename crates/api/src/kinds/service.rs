@@ -38,6 +38,10 @@ fn spec_of(object: &mut Object) -> Option<&mut Map<String, Value>> {
 }
 
 impl Rules for Service {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         let (external, with_node_ports) = (is_external_name(object), has_node_ports(object));
         let balanced = kind(object) == "LoadBalancer";

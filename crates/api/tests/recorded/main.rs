@@ -73,7 +73,7 @@ fn defaults_of_a_rich_pod() {
 fn served(group: &str, list: &Value) -> Vec<Value> {
     let is_served = |name: &str| {
         let (plural, sub) = name.split_once('/').unwrap_or((name, ""));
-        let resource = resources().iter().find(|r| r.group == group && r.plural == plural);
+        let resource = resources().find(|r| r.group == group && r.plural == plural);
         resource.is_some_and(|r| sub.is_empty() || r.subresource(sub).is_some())
     };
     let list = list.as_array().unwrap().iter();
@@ -100,7 +100,7 @@ fn discovery() {
         .as_array()
         .unwrap()
         .iter()
-        .filter(|group| resources().iter().any(|r| group["name"] == r.group))
+        .filter(|group| resources().any(|r| group["name"] == r.group))
         .cloned()
         .collect();
     assert_eq!(discovery_groups()["groups"], Value::from(known));

@@ -3,13 +3,16 @@
 use serde_json::{Map, Value};
 
 const RECORDED: &str = include_str!("../../testdata/recorded.jsonl");
+const NOT_YET: &str = include_str!("../../testdata/not-yet.txt");
 
 fn all() -> impl Iterator<Item = Value> {
     RECORDED.lines().map(|line| serde_json::from_str(line).unwrap())
 }
 
+/// The names of the cases that are replayed.
 pub fn cases() -> impl Iterator<Item = String> {
-    all().map(|case| case["case"].as_str().unwrap().to_owned())
+    let names = all().map(|case| case["case"].as_str().unwrap().to_owned());
+    names.filter(|name| !NOT_YET.lines().any(|line| line == name))
 }
 
 /// The steps of a case.
@@ -62,6 +65,7 @@ fn cells(cells: &mut Value) {
 
 fn without_admission(map: &mut Map<String, Value>) {
     map.remove("description");
+    map.remove("managedFields");
     if map.get("code").is_some() || map.contains_key("reason") && map.contains_key("message") {
         map.remove("message");
     }

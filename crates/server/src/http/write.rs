@@ -110,11 +110,15 @@ impl<'a> Writing<'a> {
             )));
         }
         let change = |_: &Object| match object.resource_version() {
-            "" if demands_version(target.resource) => Err(version_missing(&self.named())),
+            "" if target.resource.demands_version() => Err(version_missing(&self.named())),
             _ => Ok(object.clone()),
         };
         match registry.change(&self.change(), &change).await {
-            Err(status) if status.code == 404 && creates_on_update(target.resource, &target.subresource) => {
+            Err(status)
+                if status.code == 404
+                    && target.subresource.is_empty()
+                    && target.resource.creates_on_update() =>
+            {
                 let create = Create {
                     who: self.asked.who,
                     resource: target.resource,
@@ -252,29 +256,11 @@ fn scale_object(value: Option<Value>) -> Result<Object, Status> {
 
 /// The resources whose delete answers with the object: upstream's `ReturnDeletedObject`.
 fn answers_deleted_object(resource: &api::Resource) -> bool {
-    matches!((resource.group, resource.plural), ("", "pods" | "services" | "serviceaccounts"))
-        || resource.plural == "namespaces" && resource.group.is_empty()
-}
-
-/// The resources that are only replaced in a version that is named: upstream's `AllowUnconditionalUpdate`.
-fn demands_version(resource: &api::Resource) -> bool {
-    matches!(
-        (resource.group, resource.plural),
-        ("coordination.k8s.io", "leases") | ("node.k8s.io", "runtimeclasses")
-    )
+    resource.answers_deleted_object() || resource.plural == "namespaces" && resource.group.is_empty()
 }
 
 fn version_missing(named: &Named<'_>) -> Status {
     let why = "must be specified for an update";
     let cause = api::Cause::invalid("metadata.resourceVersion", &json!(0), why);
     Status::invalid(named.resource.group, named.resource.kind, named.name, vec![cause])
-}
-
-/// The resources that a PUT makes where they are not: upstream's `AllowCreateOnUpdate`.
-fn creates_on_update(resource: &api::Resource, subresource: &str) -> bool {
-    subresource.is_empty()
-        && matches!(
-            (resource.group, resource.plural),
-            ("", "endpoints" | "events" | "services") | ("coordination.k8s.io", "leases")
-        )
 }

@@ -1,0 +1,28 @@
+//! `apiextensions.k8s.io`.
+
+use super::{ALL, PARTLY};
+use crate::kinds::Plain;
+use crate::resource::{Resource, Subresource};
+
+pub(super) static RESOURCES: &[Resource] = &[Resource {
+    group: "apiextensions.k8s.io",
+    version: "v1",
+    kind: "CustomResourceDefinition",
+    plural: "customresourcedefinitions",
+    singular: "customresourcedefinition",
+    namespaced: false,
+    short_names: &["crd", "crds"],
+    categories: &["api-extensions"],
+    verbs: ALL,
+    subresources: &[Subresource {
+        name: "status",
+        group: "",
+        version: "",
+        kind: "CustomResourceDefinition",
+        verbs: PARTLY,
+    }],
+    storage_version_hash: "jfWCUB31mvA=",
+    keeps_generation: true,
+    schema: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
+    rules: &Plain,
+}];

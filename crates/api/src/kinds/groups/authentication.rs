@@ -1,0 +1,5 @@
+//! `authentication.k8s.io`.
+
+use crate::resource::Resource;
+
+pub(super) static RESOURCES: &[Resource] = &[];

@@ -1,0 +1,5 @@
+//! `autoscaling`.
+
+use crate::resource::Resource;
+
+pub(super) static RESOURCES: &[Resource] = &[];

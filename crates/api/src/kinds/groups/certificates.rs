@@ -1,0 +1,28 @@
+//! `certificates.k8s.io`.
+
+use super::{ALL, PARTLY};
+use crate::kinds::Plain;
+use crate::resource::{Resource, Subresource};
+
+pub(super) static RESOURCES: &[Resource] = &[Resource {
+    group: "certificates.k8s.io",
+    version: "v1",
+    kind: "CertificateSigningRequest",
+    plural: "certificatesigningrequests",
+    singular: "certificatesigningrequest",
+    namespaced: false,
+    short_names: &["csr"],
+    categories: &[],
+    verbs: ALL,
+    subresources: &[Subresource {
+        name: "status",
+        group: "",
+        version: "",
+        kind: "CertificateSigningRequest",
+        verbs: PARTLY,
+    }],
+    storage_version_hash: "95fRKMXA+00=",
+    keeps_generation: false,
+    schema: "io.k8s.api.certificates.v1.CertificateSigningRequest",
+    rules: &Plain,
+}];

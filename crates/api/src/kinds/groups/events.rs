@@ -1,0 +1,5 @@
+//! `events.k8s.io`.
+
+use crate::resource::Resource;
+
+pub(super) static RESOURCES: &[Resource] = &[];

@@ -1,0 +1,52 @@
+//! `flowcontrol.apiserver.k8s.io`.
+
+use super::{ALL, PARTLY};
+use crate::kinds::Plain;
+use crate::resource::{Resource, Subresource};
+
+pub(super) static RESOURCES: &[Resource] = &[
+    Resource {
+        group: "flowcontrol.apiserver.k8s.io",
+        version: "v1",
+        kind: "FlowSchema",
+        plural: "flowschemas",
+        singular: "flowschema",
+        namespaced: false,
+        short_names: &[],
+        categories: &[],
+        verbs: ALL,
+        subresources: &[Subresource {
+            name: "status",
+            group: "",
+            version: "",
+            kind: "FlowSchema",
+            verbs: PARTLY,
+        }],
+        storage_version_hash: "GJVAJZSZBIw=",
+        keeps_generation: true,
+        schema: "io.k8s.api.flowcontrol.v1.FlowSchema",
+        rules: &Plain,
+    },
+    Resource {
+        group: "flowcontrol.apiserver.k8s.io",
+        version: "v1",
+        kind: "PriorityLevelConfiguration",
+        plural: "prioritylevelconfigurations",
+        singular: "prioritylevelconfiguration",
+        namespaced: false,
+        short_names: &[],
+        categories: &[],
+        verbs: ALL,
+        subresources: &[Subresource {
+            name: "status",
+            group: "",
+            version: "",
+            kind: "PriorityLevelConfiguration",
+            verbs: PARTLY,
+        }],
+        storage_version_hash: "Kir5PVfvNeI=",
+        keeps_generation: true,
+        schema: "io.k8s.api.flowcontrol.v1.PriorityLevelConfiguration",
+        rules: &Plain,
+    },
+];

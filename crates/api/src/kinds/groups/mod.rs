@@ -1,0 +1,56 @@
+//! What is served, one table a group.
+
+mod admissionregistration;
+mod apiextensions;
+mod apiregistration;
+mod apps;
+mod authentication;
+mod authorization;
+mod autoscaling;
+mod batch;
+mod certificates;
+mod coordination;
+mod core;
+mod discovery;
+mod events;
+mod flowcontrol;
+mod networking;
+mod node;
+mod policy;
+mod rbac;
+mod resource;
+mod scheduling;
+mod storage;
+
+use crate::resource::Resource;
+
+const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const PARTLY: &[&str] = &["get", "patch", "update"];
+/// The verbs of a proxy, for the methods that it carries.
+const CARRIED: &[&str] = &["create", "delete", "get", "patch", "update"];
+
+/// Groups in the order in which discovery tells them; within a group the preferred version first, within a version
+/// resources by name.
+pub(crate) static GROUPS: [&[Resource]; 21] = [
+    core::RESOURCES,
+    apiregistration::RESOURCES,
+    apps::RESOURCES,
+    events::RESOURCES,
+    authentication::RESOURCES,
+    authorization::RESOURCES,
+    autoscaling::RESOURCES,
+    batch::RESOURCES,
+    certificates::RESOURCES,
+    networking::RESOURCES,
+    policy::RESOURCES,
+    rbac::RESOURCES,
+    storage::RESOURCES,
+    admissionregistration::RESOURCES,
+    apiextensions::RESOURCES,
+    scheduling::RESOURCES,
+    coordination::RESOURCES,
+    node::RESOURCES,
+    discovery::RESOURCES,
+    resource::RESOURCES,
+    flowcontrol::RESOURCES,
+];

@@ -1,0 +1,28 @@
+//! `policy`.
+
+use super::{ALL, PARTLY};
+use crate::kinds::Plain;
+use crate::resource::{Resource, Subresource};
+
+pub(super) static RESOURCES: &[Resource] = &[Resource {
+    group: "policy",
+    version: "v1",
+    kind: "PodDisruptionBudget",
+    plural: "poddisruptionbudgets",
+    singular: "poddisruptionbudget",
+    namespaced: true,
+    short_names: &["pdb"],
+    categories: &[],
+    verbs: ALL,
+    subresources: &[Subresource {
+        name: "status",
+        group: "",
+        version: "",
+        kind: "PodDisruptionBudget",
+        verbs: PARTLY,
+    }],
+    storage_version_hash: "EVWiDmWqyJw=",
+    keeps_generation: true,
+    schema: "io.k8s.api.policy.v1.PodDisruptionBudget",
+    rules: &Plain,
+}];

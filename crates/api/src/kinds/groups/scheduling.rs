@@ -1,0 +1,22 @@
+//! `scheduling.k8s.io`.
+
+use super::ALL;
+use crate::kinds::Plain;
+use crate::resource::Resource;
+
+pub(super) static RESOURCES: &[Resource] = &[Resource {
+    group: "scheduling.k8s.io",
+    version: "v1",
+    kind: "PriorityClass",
+    plural: "priorityclasses",
+    singular: "priorityclass",
+    namespaced: false,
+    short_names: &["pc"],
+    categories: &[],
+    verbs: ALL,
+    subresources: &[],
+    storage_version_hash: "1QwjyaZjj3Y=",
+    keeps_generation: true,
+    schema: "io.k8s.api.scheduling.v1.PriorityClass",
+    rules: &Plain,
+}];

@@ -1,0 +1,149 @@
+//! The OpenAPI v3 documents, as `kubectl` reads them for `explain`, `apply` and `diff`: made from the table of
+//! resources and the published schemas when they are asked for.
+
+mod operation;
+mod paths;
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::OnceLock;
+
+use serde_json::{Map, Value, json};
+
+use crate::resource::{Resource, resources};
+use crate::schema::schemas;
+
+/// What the schemas of meta/v1 begin with.
+const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
+const REFERENCE: &str = "#/components/schemas/";
+
+/// A document and where it is.
+struct Document {
+    /// The path below `/openapi/v3/`, such as `apis/apps/v1`.
+    path: String,
+    paths: Value,
+    group: &'static str,
+    version: &'static str,
+}
+
+/// What `GET /openapi/v3` answers: where each document is, with a hash so that clients may keep it.
+pub fn openapi_v3_index() -> Value {
+    static INDEX: OnceLock<Value> = OnceLock::new();
+    let index = INDEX.get_or_init(|| {
+        let entries = documents().map(|document| {
+            let mut hasher = DefaultHasher::new();
+            document.text().hash(&mut hasher);
+            let url = format!("/openapi/v3/{}?hash={:016X}", document.path, hasher.finish());
+            (document.path, json!({ "serverRelativeURL": url }))
+        });
+        json!({ "paths": entries.collect::<Map<_, _>>() })
+    });
+    index.clone()
+}
+
+/// The document at `path`, such as `api/v1` or `apis/apps/v1`.
+pub fn openapi_v3(path: &str) -> Option<String> {
+    documents().find(|document| document.path == path).map(|document| document.text())
+}
+
+fn documents() -> impl Iterator<Item = Document> {
+    let roots =
+        paths::roots().into_iter().map(|(path, paths)| Document { path, paths, group: "", version: "" });
+    let mut versions: Vec<(&str, &str)> = resources().map(|r| (r.group, r.version)).collect();
+    versions.dedup();
+    roots.chain(versions.into_iter().map(|(group, version)| {
+        let prefix = if group.is_empty() { "api".to_owned() } else { format!("apis/{group}") };
+        let of_version = resources().filter(move |r| r.group == group && r.version == version);
+        let paths = paths::of_version(group, version, of_version);
+        Document { path: format!("{prefix}/{version}"), paths, group, version }
+    }))
+}
+
+impl Document {
+    /// The document in JSON: its paths, and the schemas that these lead to.
+    fn text(&self) -> String {
+        let mut reached = BTreeSet::new();
+        let mut components = Map::new();
+        add_schemas(&self.paths, &mut reached, &mut components);
+        components.sort_keys();
+        for kind in ["DeleteOptions", "WatchEvent"] {
+            let kinds = components.get_mut(&format!("{META}.{kind}"));
+            let kinds = kinds.and_then(|schema| schema.get_mut("x-kubernetes-group-version-kind"));
+            if let Some(Value::Array(kinds)) = kinds
+                && !self.group.is_empty()
+            {
+                kinds.push(json!({ "group": self.group, "kind": kind, "version": self.version }));
+            }
+        }
+        let mut of_all = Map::new();
+        if !components.is_empty() {
+            of_all.insert("schemas".into(), components.into());
+        }
+        let token = json!({ "in": "header", "name": "authorization", "type": "apiKey" });
+        of_all.insert("securitySchemes".into(), json!({ "BearerToken": token }));
+        json!({
+            "components": of_all, "info": { "title": "Kubernetes", "version": "v1.36.2" }, "openapi": "3.0.0",
+            "paths": self.paths,
+        })
+        .to_string()
+    }
+}
+
+/// Adds the schemas that `value` names, and those that they name.
+fn add_schemas(value: &Value, reached: &mut BTreeSet<String>, components: &mut Map<String, Value>) {
+    match value {
+        Value::Object(map) => {
+            for (key, value) in map {
+                let name = value.as_str().filter(|_| key == "$ref").and_then(|r| r.strip_prefix(REFERENCE));
+                let Some(name) = name else {
+                    add_schemas(value, reached, components);
+                    continue;
+                };
+                if reached.insert(name.to_owned())
+                    && let Some(schema) = schemas().published(name)
+                {
+                    add_schemas(&schema, reached, components);
+                    components.insert(name.to_owned(), schema);
+                }
+            }
+        }
+        Value::Array(list) => list.iter().for_each(|value| add_schemas(value, reached, components)),
+        _ => {}
+    }
+}
+
+/// The name of the schema of a subresource's bodies.
+fn schema_of(resource: &Resource, sub: &crate::resource::Subresource) -> String {
+    if sub.version.is_empty() && sub.kind == resource.kind {
+        return resource.schema.to_owned();
+    }
+    let (group, version) =
+        if sub.version.is_empty() { (resource.group, resource.version) } else { (sub.group, sub.version) };
+    let group = group.split('.').next().filter(|group| !group.is_empty()).unwrap_or("core");
+    format!("io.k8s.api.{group}.{version}.{}", sub.kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_served_group_and_version_has_a_document_with_its_kinds() {
+        let index = openapi_v3_index();
+        for resource in resources() {
+            let prefix = if resource.group.is_empty() { "api/" } else { "apis/" };
+            let path = format!("{prefix}{}", resource.api_version());
+            assert!(index["paths"][&path]["serverRelativeURL"].is_string(), "{path}");
+            let document: Value = serde_json::from_str(&openapi_v3(&path).unwrap()).unwrap();
+            let kinds =
+                &document["components"]["schemas"][resource.schema]["x-kubernetes-group-version-kind"];
+            assert_eq!(kinds[0]["kind"], resource.kind);
+            if !resource.has_verb("patch") {
+                continue;
+            }
+            let scope = if resource.namespaced { "/namespaces/{namespace}" } else { "" };
+            let one = &document["paths"][format!("/{path}{scope}/{}/{{name}}", resource.plural)];
+            assert_eq!(one["patch"]["x-kubernetes-group-version-kind"]["kind"], resource.kind);
+        }
+    }
+}
