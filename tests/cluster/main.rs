@@ -8,6 +8,7 @@ mod api;
 mod bad_input;
 mod drill;
 mod durability;
+mod etcdctl;
 mod full_disk;
 mod harness;
 mod kubectl;

@@ -11,5 +11,5 @@ pub mod proto;
 mod server;
 
 pub use client::{Client, WatchCall};
-pub use grpc::{Code, Status};
+pub use grpc::{Code, Status, Tls};
 pub use server::{Identity, Member, Snapshot, SnapshotError, serve};

@@ -8,7 +8,7 @@ use anyhow::Context;
 use local::{Cluster, Front, Options};
 use tempfile::TempDir;
 
-use crate::ground::{self, Ground, NetChoice};
+use crate::ground::{self, Ground, NetChoice, Ports};
 use crate::site::LocalSite;
 use crate::up::{End, logs, wait_until_ready};
 
@@ -51,7 +51,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let front = args.keep.then(local::split_off).transpose()?;
     local::stand_guard()?;
     let temporary = tempfile::Builder::new().prefix("holdfast-drill-").tempdir()?;
-    let ground = Ground::prepare(temporary.path(), Some(NODES), args.net, args.keep.then_some(0))?;
+    let ports = args.keep.then_some(Ports { api: 0, etcd: Some(0) });
+    let ground = Ground::prepare(temporary.path(), Some(NODES), args.net, ports)?;
     let options = drill::Options {
         runs: args.runs as usize,
         seed: args.seed.unwrap_or_else(rand::random),
@@ -99,9 +100,10 @@ async fn hold(
     if outcome.is_ok()
         && let Some(front) = front
     {
-        let door = local::forward(ground.door.context("no port was bound for the cluster")?, api)?;
-        let kubeconfig = cluster.folder().write_kubeconfig(&format!("https://{}", door.address()))?;
+        let ways = ground.doors.context("no ports were bound for the cluster")?.open(cluster.folder())?;
+        let kubeconfig = cluster.folder().write_kubeconfig(&format!("https://{}", ways.api.address()))?;
         println!("The cluster is left running. Its kubeconfig: {}", kubeconfig.display());
+        println!("Its store: {}", ways.etcdctl(cluster.folder()));
         println!("Stop it and remove it with: kill {}", std::process::id());
         io::stdout().flush()?;
         front.release(0)?;

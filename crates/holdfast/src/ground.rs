@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::ValueEnum;
-use local::{Folder, Island, Net, NetKind, Permission, SwitchAddresses};
+use local::{Addresses, Folder, Forward, Island, Net, NetKind, Permission, SwitchAddresses};
 
 /// The kind of network, as it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -19,24 +19,39 @@ pub enum NetChoice {
     Loopback,
 }
 
-/// The folder, the network and the port.
+/// Ports of this machine's own loopback that lead into a cluster.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    /// The API's; 0 takes a free one.
+    pub api: u16,
+    /// That of etcd's API; none takes 2379, or a free one where somebody else has that.
+    pub etcd: Option<u16>,
+}
+
+/// The ports, bound.
+pub struct Doors {
+    pub api: TcpListener,
+    pub etcd: TcpListener,
+}
+
+/// The folder, the network and the ports.
 pub struct Ground {
     /// The cluster's folder.
     pub folder: Folder,
     /// The hosts' network. In namespaces, this process is in it.
     pub net: Net,
-    /// A port of the machine's own loopback, to be passed on to the API.
-    pub door: Option<TcpListener>,
+    /// To be passed on into the cluster.
+    pub doors: Option<Doors>,
 }
 
 impl Ground {
-    /// Opens or makes the folder `dir` of a cluster of `nodes` hosts (those it has, or three), binds `port`
-    /// of 127.0.0.1 if one is asked for, and enters the hosts' network.
+    /// Opens or makes the folder `dir` of a cluster of `nodes` hosts (those it has, or three), binds `ports`
+    /// of 127.0.0.1 if they are asked for, and enters the hosts' network.
     pub fn prepare(
         dir: &Path,
         nodes: Option<usize>,
         choice: NetChoice,
-        port: Option<u16>,
+        ports: Option<Ports>,
     ) -> anyhow::Result<Ground> {
         let record = Folder::record_in(dir)?;
         let kind = match (choice, &record) {
@@ -53,20 +68,64 @@ impl Ground {
         };
         let nodes = nodes.or(record.map(|record| record.nodes)).unwrap_or(3);
         let folder = Folder::open_or_create(dir, nodes, kind)?;
-        let door = port.map(bind).transpose()?;
+        let doors = ports.map(Ports::bind).transpose()?;
         let net = match kind {
             NetKind::Netns => Net::Netns(Island::enter()?),
             NetKind::Loopback => Net::Loopback(SwitchAddresses::default()),
         };
-        Ok(Ground { folder, net, door })
+        Ok(Ground { folder, net, doors })
     }
 }
 
-fn bind(port: u16) -> anyhow::Result<TcpListener> {
+/// The ways into a cluster; they close when this is dropped.
+pub struct Ways {
+    /// To the API.
+    pub api: Forward,
+    /// To the store, by etcd's API, of whichever host answers.
+    pub etcd: Forward,
+}
+
+impl Doors {
+    /// Passes on what comes.
+    pub fn open(self, folder: &Folder) -> std::io::Result<Ways> {
+        let addresses = folder.addresses();
+        let hosts = addresses.peers(folder.record().nodes).into_values();
+        let stores = hosts.map(|host| (host, Addresses::ETCD_PORT).into()).collect();
+        let api = local::forward(self.api, vec![addresses.api()])?;
+        Ok(Ways { api, etcd: local::forward(self.etcd, stores)? })
+    }
+}
+
+impl Ways {
+    /// The command line with which etcdctl gets in.
+    pub fn etcdctl(&self, folder: &Folder) -> String {
+        let file = |name: &str| folder.pki().join(name).display().to_string();
+        format!(
+            "ETCDCTL_API=3 etcdctl --endpoints=https://{} --cacert={} --cert={} --key={}",
+            self.etcd.address(),
+            file("ca.crt"),
+            file("admin.crt"),
+            file("admin.key"),
+        )
+    }
+}
+
+impl Ports {
+    fn bind(self) -> anyhow::Result<Doors> {
+        let api = bind(self.api, "--port")?;
+        let etcd = match self.etcd {
+            Some(port) => bind(port, "--etcd-port")?,
+            None => bind(Addresses::ETCD_PORT, "--etcd-port").or_else(|_| bind(0, "--etcd-port"))?,
+        };
+        Ok(Doors { api, etcd })
+    }
+}
+
+fn bind(port: u16, option: &str) -> anyhow::Result<TcpListener> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => {
             anyhow::anyhow!(
-                "port {port} of 127.0.0.1 is in use; give another with --port, or 0 for a free one"
+                "port {port} of 127.0.0.1 is in use; give another with {option}, or 0 for a free one"
             )
         }
         _ => anyhow::Error::new(error).context(format!("can't listen on port {port} of 127.0.0.1")),

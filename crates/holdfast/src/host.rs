@@ -17,16 +17,19 @@ use pki::{ClientAuth, HeartbeatKey, Identity, Trust};
 use server::Server;
 use store::{Embedded, Store};
 use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::store_door;
 use crate::timeline::{self, Timeline};
 use crate::up::End;
 
 const API: u16 = 6443;
-const STORE: u16 = 2380;
+/// The port of the store's members among themselves.
+pub const STORE: u16 = 2380;
 const HEARTBEATS: u16 = 2381;
 const AGENT: u16 = 10250;
 
@@ -66,6 +69,7 @@ struct Host {
     network: Arc<Network>,
     server: Arc<Server>,
     store: Arc<Embedded>,
+    etcd: JoinHandle<()>,
     _listening: Arc<Listeners>,
     _membership: Membership,
 }
@@ -74,6 +78,7 @@ impl Host {
     /// Stops in the order in which nobody notices: pods first, leadership before the connections.
     async fn stop(self) {
         self.agent.shutdown().await;
+        self.etcd.abort();
         self.store.shutdown().await;
         self.network.stop().await;
         self.server.close();
@@ -104,6 +109,9 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         identity.client_config(&trust, &[])?,
     )?)
     .await?;
+
+    let etcd_tls = identity.server_config(&trust, ClientAuth::Required, &[])?;
+    let etcd = store_door::open(&config, etcd_tls, store.clone());
 
     let reach = Arc::new(Reach::default());
     let services: server::ServiceRange = config.service_cidr.parse()?;
@@ -153,7 +161,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         let server = server.clone();
         async move { server.bootstrap().await }
     });
-    Ok(Host { agent, network, server, store, _listening: listening, _membership: membership })
+    Ok(Host { agent, network, server, store, etcd, _listening: listening, _membership: membership })
 }
 
 /// The API on the host's own address, and on the virtual one for when this host holds it. On loopback the switch

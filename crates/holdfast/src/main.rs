@@ -5,6 +5,7 @@ mod ground;
 mod host;
 mod kubectl;
 mod site;
+mod store_door;
 mod timeline;
 mod up;
 mod web;

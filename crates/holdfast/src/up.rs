@@ -8,7 +8,7 @@ use local::{Cluster, Options};
 use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::ground::{self, Ground, NetChoice};
+use crate::ground::{self, Ground, NetChoice, Ports};
 
 /// Arguments of `holdfast up`.
 #[derive(clap::Args)]
@@ -25,13 +25,17 @@ pub struct Args {
     /// The port of 127.0.0.1 on which the API is reached; 0 takes a free one
     #[arg(long, default_value_t = 6443)]
     port: u16,
+    /// The port of 127.0.0.1 on which etcdctl reaches the store; 0 takes a free one [default: 2379, or a free one]
+    #[arg(long)]
+    etcd_port: Option<u16>,
 }
 
 /// Runs the cluster until it is told to stop.
 pub fn run(args: Args) -> anyhow::Result<()> {
     local::stand_guard()?;
     let dir = args.dir.unwrap_or_else(crate::default_dir);
-    let ground = Ground::prepare(&dir, args.nodes.map(|n| n as usize), args.net, Some(args.port))?;
+    let ports = Ports { api: args.port, etcd: args.etcd_port };
+    let ground = Ground::prepare(&dir, args.nodes.map(|n| n as usize), args.net, Some(ports))?;
     ground::runtime()?.block_on(serve(ground))
 }
 
@@ -40,9 +44,9 @@ async fn serve(ground: Ground) -> anyhow::Result<()> {
     let started = now();
     let addresses = ground.folder.addresses();
     let nodes = ground.folder.record().nodes;
-    let door = ground.door.context("up was given no port")?;
-    let door = local::forward(door, addresses.api())?;
-    let kubeconfig = ground.folder.write_kubeconfig(&format!("https://{}", door.address()))?;
+    let ways = ground.doors.context("up was given no ports")?.open(&ground.folder)?;
+    let etcdctl = ways.etcdctl(&ground.folder);
+    let kubeconfig = ground.folder.write_kubeconfig(&format!("https://{}", ways.api.address()))?;
     let net = ground.net.kind();
     eprintln!(
         "{nodes} host{} in {} (--net {net})",
@@ -66,6 +70,7 @@ async fn serve(ground: Ground) -> anyhow::Result<()> {
         () = async {
             wait_until_ready(&asker, nodes, &logs).await;
             eprintln!("{nodes} of {nodes} nodes are Ready after {:.1} s; Ctrl-C stops the cluster", started.elapsed().as_secs_f64());
+            eprintln!("the store is reached with: {etcdctl}");
             println!("export KUBECONFIG={}", kubeconfig.display());
             std::future::pending().await
         } => Ok(()),

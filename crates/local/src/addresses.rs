@@ -58,6 +58,8 @@ pub struct Addresses {
 impl Addresses {
     /// The port of the API, on every host and on the virtual address.
     pub const API_PORT: u16 = 6443;
+    /// The port of etcd's API, on every host.
+    pub const ETCD_PORT: u16 = 2379;
     /// The port on which the switch listens for announcements (loopback).
     pub const SWITCH_PORT: u16 = 2382;
 

@@ -286,6 +286,12 @@ impl Folder {
         self.authority.certificate_pem()
     }
 
+    /// Where the cluster's authority (`ca.crt`) and the administrator's certificate and key (`admin.crt`,
+    /// `admin.key`) lie as files.
+    pub fn pki(&self) -> PathBuf {
+        self.path.join(PKI)
+    }
+
     /// The administrator's identity.
     pub fn admin(&self) -> &Identity {
         &self.admin

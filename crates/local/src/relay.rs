@@ -2,14 +2,18 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::select_ok;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
 /// How long a connection may take to come about before the caller is let go.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+/// How much later each further target is tried.
+const HEAD_START: Duration = Duration::from_millis(200);
 /// How long to wait when the system has no more descriptors.
 const EXHAUSTED: Duration = Duration::from_millis(20);
 
@@ -66,18 +70,19 @@ impl Drop for Forward {
     }
 }
 
-/// Passes every connection to `listener` on to `to`. The listener may have been bound in another network
+/// Passes every connection to `listener` on to the first of `to` that takes it. The listener may have been bound in another network
 /// namespace (before [`Island::enter`](crate::Island::enter)): the connections to `to` are made in this one.
-pub fn forward(listener: std::net::TcpListener, to: SocketAddr) -> io::Result<Forward> {
+pub fn forward(listener: std::net::TcpListener, to: Vec<SocketAddr>) -> io::Result<Forward> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
+    let to: Arc<[SocketAddr]> = to.into();
     let task = tokio::spawn(async move {
         let mut connections = tokio::task::JoinSet::new();
         loop {
             tokio::select! {
                 near = accept(&listener) => {
-                    connections.spawn(pass_on(near, to));
+                    connections.spawn(pass_on(near, to.clone()));
                 }
                 Some(_) = connections.join_next() => {}
             }
@@ -86,9 +91,16 @@ pub fn forward(listener: std::net::TcpListener, to: SocketAddr) -> io::Result<Fo
     Ok(Forward { task, address })
 }
 
-async fn pass_on(mut near: TcpStream, to: SocketAddr) {
-    match tokio::time::timeout(PATIENCE, TcpStream::connect(to)).await {
-        Ok(Ok(mut far)) => splice(&mut near, &mut far).await,
+async fn pass_on(mut near: TcpStream, to: Arc<[SocketAddr]>) {
+    // A host whose power was cut refuses nothing: the next one is tried beside it.
+    let tries = (0..).zip(to.iter()).map(|(turn, address)| {
+        Box::pin(async move {
+            tokio::time::sleep(HEAD_START * turn).await;
+            TcpStream::connect(address).await
+        })
+    });
+    match tokio::time::timeout(PATIENCE, select_ok(tries)).await {
+        Ok(Ok((mut far, _))) => splice(&mut near, &mut far).await,
         Ok(Err(_)) | Err(_) => reset(&near),
     }
 }
@@ -102,7 +114,7 @@ mod tests {
     async fn pair() -> (Forward, TcpStream, TcpStream) {
         let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let forward = forward(listener, target.local_addr().unwrap()).unwrap();
+        let forward = forward(listener, vec![target.local_addr().unwrap()]).unwrap();
         let near = TcpStream::connect(forward.address()).await.unwrap();
         let far = target.accept().await.unwrap().0;
         (forward, near, far)
@@ -133,9 +145,20 @@ mod tests {
     #[tokio::test]
     async fn a_target_that_refuses_is_a_reset() {
         let refusing = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-        let forward = forward(std::net::TcpListener::bind("127.0.0.1:0").unwrap(), refusing).unwrap();
+        let forward = forward(std::net::TcpListener::bind("127.0.0.1:0").unwrap(), vec![refusing]).unwrap();
         let mut near = TcpStream::connect(forward.address()).await.unwrap();
         assert_eq!(near.read_u8().await.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+    }
+
+    #[tokio::test]
+    async fn the_first_target_that_takes_it_gets_the_connection() {
+        let refusing = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let target = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = vec![refusing, target.local_addr().unwrap()];
+        let forward = forward(std::net::TcpListener::bind("127.0.0.1:0").unwrap(), to).unwrap();
+        let mut near = TcpStream::connect(forward.address()).await.unwrap();
+        target.accept().await.unwrap().0.write_all(b"x").await.unwrap();
+        assert_eq!(near.read_u8().await.unwrap(), b'x');
     }
 
     #[tokio::test]

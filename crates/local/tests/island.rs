@@ -244,7 +244,7 @@ fn forwarded() -> Outcome {
     let host = address(&cluster, 1);
     connect(host)?;
     let _context = runtime.enter();
-    let _forward = local::forward(listener, (host, PORT).into())?;
+    let _forward = local::forward(listener, vec![(host, PORT).into()])?;
     let status = nix::sys::wait::waitpid(asker, None)?;
     assert_eq!(status, nix::sys::wait::WaitStatus::Exited(asker, 0));
     runtime.block_on(cluster.stop())?;

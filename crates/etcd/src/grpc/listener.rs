@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use futures::future::BoxFuture;
+use futures::future::{BoxFuture, ready};
 use futures::stream::unfold;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
@@ -19,6 +19,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prost::Message;
 use rustls::ServerConfig;
+use rustls::pki_types::CertificateDer;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
@@ -26,6 +27,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
+use super::authority::OneAuthority;
 use super::{Code, Frames, MOST_MESSAGE_BYTES, Messages, Status};
 
 /// Connections at the same time; more wait.
@@ -119,12 +121,21 @@ fn typed(body: UnsyncBoxBody<Bytes, Infallible>) -> Answer {
     answer
 }
 
+/// How connections are secured, and whose are heard.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// The handshake: certificates, versions, whether a client must show who it is.
+    pub config: Arc<ServerConfig>,
+    /// Whether the owner of a certificate, which the handshake found valid, may ask at all.
+    pub admits: fn(&CertificateDer<'_>) -> bool,
+}
+
 /// Serves until it is dropped, which ends all connections.
-pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, router: Arc<impl Router>) {
-    let tls = tls.map(|tls| {
-        let mut tls = ServerConfig::clone(&tls);
-        tls.alpn_protocols = vec![b"h2".to_vec()];
-        TlsAcceptor::from(Arc::new(tls))
+pub async fn serve(listener: TcpListener, tls: Option<Tls>, router: Arc<impl Router>) {
+    let tls = tls.map(|Tls { config, admits }| {
+        let mut config = ServerConfig::clone(&config);
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        (TlsAcceptor::from(Arc::new(config)), admits)
     });
     let slots = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let mut connections = JoinSet::new();
@@ -148,16 +159,36 @@ pub async fn serve(listener: TcpListener, tls: Option<Arc<ServerConfig>>, router
     }
 }
 
-async fn connection(stream: TcpStream, peer: SocketAddr, tls: Option<TlsAcceptor>, router: Arc<impl Router>) {
+type Gate = (TlsAcceptor, fn(&CertificateDer<'_>) -> bool);
+
+async fn connection(stream: TcpStream, peer: SocketAddr, gate: Option<Gate>, router: Arc<impl Router>) {
     // Delays answers where it fails, no more.
     let _ = stream.set_nodelay(true);
-    let Some(tls) = tls else {
+    let Some((tls, admits)) = gate else {
         return calls(stream, router).await;
     };
     match timeout(HANDSHAKE, tls.accept(stream)).await {
-        Ok(Ok(stream)) => calls(stream, router).await,
+        Ok(Ok(stream)) => {
+            let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+            if shown.is_some_and(admits) {
+                calls(stream, router).await;
+            } else {
+                tracing::info!(%peer, "somebody without the right to it asked etcd's API");
+                calls(stream, Arc::new(Refusing)).await;
+            }
+        }
         Ok(Err(error)) => tracing::debug!(%error, %peer, "a TLS handshake failed"),
         Err(_) => tracing::debug!(%peer, "a TLS handshake took too long"),
+    }
+}
+
+/// Answers those who may ask nothing.
+struct Refusing;
+
+impl Router for Refusing {
+    fn call(self: Arc<Self>, _: String, _: Messages) -> BoxFuture<'static, Answer> {
+        let denied = Status::new(Code::PermissionDenied, "etcdserver: permission denied");
+        Box::pin(ready(refused(denied)))
     }
 }
 
@@ -175,7 +206,7 @@ async fn calls(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, rou
         .keep_alive_interval(KEEP_ALIVE)
         .keep_alive_timeout(KEEP_ALIVE)
         .max_concurrent_streams(MOST_CALLS)
-        .serve_connection(TokioIo::new(stream), service)
+        .serve_connection(TokioIo::new(OneAuthority::new(stream)), service)
         .await;
     if let Err(error) = served {
         tracing::debug!(%error, "a connection to etcd's API broke");

@@ -12,12 +12,11 @@ mod watch;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use rustls::ServerConfig;
 use store::{Revision, State, Store};
 use tokio::net::TcpListener;
 
 use self::lease::LeaseClocks;
-use crate::grpc::{self, Answer, Messages, Router, answer_stream, answer_unary, refused};
+use crate::grpc::{self, Answer, Messages, Router, Tls, answer_stream, answer_unary, refused};
 use crate::proto::{self, MemberListRequest, MemberListResponse, ResponseHeader};
 use crate::{Code, Status};
 
@@ -45,17 +44,12 @@ pub struct Member {
     pub client_url: String,
 }
 
-/// Serves etcd's API (v3, as of etcd 3.4) on a listener until it is dropped. With `tls`, whose rules about
-/// clients' certificates are its own, all connections are encrypted.
+/// Serves etcd's API (v3, as of etcd 3.4) on a listener until it is dropped. With `tls`, all connections
+/// are encrypted, and who isn't admitted hears `PERMISSION_DENIED`; without, everybody is heard.
 ///
 /// What it can't do is refused with `UNIMPLEMENTED` and a reason: users and roles, transactions within
 /// transactions, comparisons of ranges, leases whose number the client chose, and changes to the members.
-pub async fn serve(
-    listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
-    store: Arc<dyn Store>,
-    identity: Identity,
-) {
+pub async fn serve(listener: TcpListener, tls: Option<Tls>, store: Arc<dyn Store>, identity: Identity) {
     let server = Server {
         store,
         cluster_id: number(&identity.cluster),

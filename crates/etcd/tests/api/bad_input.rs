@@ -79,6 +79,7 @@ async fn noise_ends_its_own_connection_only() {
         let mut stream = tokio::net::TcpStream::connect(server.address).await.unwrap();
         // Both may fail once the server has hung up.
         let _ = stream.write_all(noise).await;
+        let _ = stream.shutdown().await;
         let _ = stream.read_to_end(&mut Vec::new()).await;
     }
     server.client().put(put("/still", "here")).await.unwrap();

@@ -45,8 +45,7 @@ const ALIKE: &[(&[&str], &str)] = &[
 fn etcdctl(server: &Running, arguments: &[&str], input: &str) -> Option<(bool, String, String)> {
     let mut child = Command::new("etcdctl")
         .env("ETCDCTL_API", "3")
-        // With a scheme, etcdctl 3.4 asks for maintenance of an authority "http://...", which HTTP/2 here refuses.
-        .env("ETCDCTL_ENDPOINTS", server.address.to_string())
+        .env("ETCDCTL_ENDPOINTS", server.endpoint())
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -108,8 +107,7 @@ async fn etcdctl_watches() {
     }
     let mut watch = Command::new("etcdctl")
         .env("ETCDCTL_API", "3")
-        // With a scheme, etcdctl 3.4 asks for maintenance of an authority "http://...", which HTTP/2 here refuses.
-        .env("ETCDCTL_ENDPOINTS", server.address.to_string())
+        .env("ETCDCTL_ENDPOINTS", server.endpoint())
         .args(["watch", "/", "--prefix", "--rev=2", "--prev-kv"])
         .stdout(Stdio::piped())
         .spawn()

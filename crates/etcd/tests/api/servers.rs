@@ -31,6 +31,11 @@ impl Drop for Peer {
 }
 
 impl Running {
+    /// Its URL.
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
     pub fn client(&self) -> Client {
         Client::new(vec![format!("http://{}", self.address).parse().unwrap()], None)
     }
