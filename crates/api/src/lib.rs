@@ -1,6 +1,7 @@
 //! What a Kubernetes object is, without I/O: kinds and schemas, decoding, defaults, validation, what a write
 //! may change, patches, selectors, tables, names, quantities, discovery.
 
+mod cbor;
 mod conform;
 mod decode;
 mod defaults;
@@ -11,6 +12,7 @@ mod name;
 mod object;
 mod openapi;
 mod patch;
+mod protobuf;
 mod quantity;
 mod resource;
 mod scale;
@@ -23,6 +25,7 @@ mod table;
 mod time;
 mod validate;
 
+pub use cbor::{CborError, from_cbor, to_cbor};
 pub use decode::{Decoded, check, decode};
 pub use defaults::set_defaults;
 pub use discovery::{
@@ -32,6 +35,9 @@ pub use name::{generate_name, validate_name};
 pub use object::Object;
 pub use openapi::{openapi_v3, openapi_v3_index};
 pub use patch::{PatchType, patch};
+pub use protobuf::{
+    ProtobufError, ProtobufList, from_protobuf, has_protobuf, protobuf_watch_frame, to_protobuf,
+};
 pub use quantity::{Quantity, QuantityError};
 pub use resource::{Resource, Subresource, resource, resource_of_kind, resources};
 pub use scale::{apply_scale, scale_of};

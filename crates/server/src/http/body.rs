@@ -1,4 +1,4 @@
-//! Bodies of requests: limited in size, JSON or YAML, decoded with the strictness that the client asks for.
+//! Bodies of requests: limited in size, of any encoding, decoded with the strictness that the client asks for.
 
 use api::{Object, Resource, Status};
 use bytes::Bytes;
@@ -7,9 +7,9 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 
 use super::Body;
+use super::encoding::Encoding;
 use super::negotiate::{content_type, unsupported};
 use super::query::Query;
-use super::response::{JSON, YAML};
 
 /// The largest body, as upstream has it for writes.
 const LARGEST_BODY: usize = 3 << 20;
@@ -27,29 +27,18 @@ pub(crate) async fn read(body: Body) -> Result<Bytes, Status> {
     })
 }
 
-/// The JSON of a body that is JSON or YAML.
-fn as_json(headers: &HeaderMap, body: Bytes) -> Result<Bytes, Status> {
-    match content_type(headers).as_str() {
-        "application/json" => Ok(body),
-        "application/yaml" => {
-            let value: Value = serde_yaml_ng::from_slice(&body).map_err(|error| {
-                Status::bad_request(format!("the body of the request is not valid YAML: {error}"))
-            })?;
-            Ok(Bytes::from(value.to_string()))
-        }
-        other => Err(unsupported(other, &format!("{JSON}, {YAML}"))),
-    }
+/// The encoding of a body.
+fn encoding(headers: &HeaderMap) -> Result<Encoding, Status> {
+    let media_type = content_type(headers);
+    Encoding::of(&media_type).ok_or_else(|| unsupported(&media_type, &Encoding::names(&Encoding::ALL)))
 }
 
-/// A body that is any JSON value, or YAML; nothing if it is empty.
+/// A body that is any value; nothing if it is empty.
 pub(crate) fn value(headers: &HeaderMap, body: Bytes) -> Result<Option<Value>, Status> {
     if body.is_empty() {
         return Ok(None);
     }
-    let json = as_json(headers, body)?;
-    serde_json::from_slice(&json)
-        .map(Some)
-        .map_err(|error| Status::bad_request(format!("the body of the request is not valid JSON: {error}")))
+    encoding(headers)?.decode(&body).map(Some)
 }
 
 /// What happens to fields that are unknown or there twice.
@@ -93,6 +82,18 @@ pub(crate) fn object(
     body: Bytes,
 ) -> Result<(Object, Vec<String>), Status> {
     let validation = FieldValidation::parse(query)?;
-    let decoded = api::decode(resource, &as_json(headers, body)?)?;
-    Ok((decoded.object, validation.judge(decoded.faults)?))
+    let (object, faults) = match encoding(headers)? {
+        Encoding::Json => {
+            let decoded = api::decode(resource, &body)?;
+            (decoded.object, decoded.faults)
+        }
+        other => {
+            let object = Object::from_value(other.decode(&body)?);
+            let mut object =
+                object.ok_or_else(|| Status::bad_request("the body of the request must be an object"))?;
+            let faults = api::check(resource, &mut object)?;
+            (object, faults)
+        }
+    };
+    Ok((object, validation.judge(faults)?))
 }

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue, Response};
 use serde_json::{Value, json};
 
 use super::Body;
+use super::encoding::Encoding;
 use super::negotiate::wants_aggregated_discovery;
 use super::response::{JSON, bytes, error, json as json_answer, no_such_path};
 
@@ -40,7 +41,7 @@ pub(crate) fn resources(group: &str, version: &str) -> Response<Body> {
 
 /// `/openapi/v3` and below.
 pub(crate) fn openapi(path: &str, headers: &HeaderMap) -> Response<Body> {
-    if let Err(status) = super::negotiate::accepted(headers) {
+    if let Err(status) = super::negotiate::accepted(headers, &Encoding::PLAIN) {
         return error(&status);
     }
     if path.is_empty() {

@@ -3,6 +3,7 @@
 mod access;
 mod body;
 mod discovery;
+pub(crate) mod encoding;
 mod health;
 pub(crate) mod identity;
 mod listener;

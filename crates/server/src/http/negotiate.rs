@@ -1,8 +1,10 @@
 //! What the client wants to read and what it sends: `Accept` and `Content-Type`.
 
-use api::Status;
+use api::{Resource, Status};
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
+
+use super::encoding::Encoding;
 
 /// The form of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,7 +21,7 @@ pub(crate) enum Shape {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Accepted {
     pub(crate) shape: Shape,
-    pub(crate) yaml: bool,
+    pub(crate) encoding: Encoding,
 }
 
 /// One media range of an `Accept` header.
@@ -46,7 +48,17 @@ impl<'a> Range<'a> {
     }
 
     fn is_json(&self) -> bool {
-        matches!(self.kind, "application/json" | "application/*" | "*/*")
+        self.encoding(&[Encoding::Json]).is_some()
+    }
+
+    /// The encoding of those offered that the range takes.
+    fn encoding(&self, offered: &[Encoding]) -> Option<Encoding> {
+        match self.kind {
+            "application/*" | "*/*" => offered.first().copied(),
+            // Asked for by those who mean a watch.
+            "application/cbor-seq" => Some(Encoding::Cbor).filter(|cbor| offered.contains(cbor)),
+            kind => offered.iter().copied().find(|encoding| encoding.media_type() == kind),
+        }
     }
 }
 
@@ -62,32 +74,52 @@ fn ranges(headers: &HeaderMap) -> Vec<Range<'_>> {
     ranges
 }
 
-fn not_acceptable(offered: &str) -> Status {
-    let message = format!("only the following media types are accepted: {offered}");
+/// 406: nothing that is offered is accepted.
+pub(crate) fn not_acceptable(offered: &[Encoding]) -> Status {
+    let message = format!("only the following media types are accepted: {}", Encoding::names(offered));
     Status::new(406, "NotAcceptable", message).about("", "", "")
 }
 
-/// What an object, a list or a watch should be answered as.
-pub(crate) fn accepted(headers: &HeaderMap) -> Result<Accepted, Status> {
+/// What an object, a list or a watch should be answered as, out of what is offered.
+pub(crate) fn accepted(headers: &HeaderMap, offered: &[Encoding]) -> Result<Accepted, Status> {
     let ranges = ranges(headers);
     if ranges.is_empty() {
-        return Ok(Accepted { shape: Shape::Plain, yaml: false });
+        return Ok(Accepted { shape: Shape::Plain, encoding: Encoding::Json });
     }
     for range in &ranges {
-        let yaml = range.kind == "application/yaml";
-        if !range.is_json() && !yaml {
-            continue;
-        }
+        let Some(encoding) = range.encoding(offered) else { continue };
         let ours = range.parameter("g") == Some("meta.k8s.io") && range.parameter("v") == Some("v1");
         let shape = match range.parameter("as") {
             None => Shape::Plain,
-            Some("Table") if ours => Shape::Table,
+            // A Table's cells are of any type: it has no message.
+            Some("Table") if ours && encoding != Encoding::Protobuf => Shape::Table,
             Some("PartialObjectMetadata" | "PartialObjectMetadataList") if ours => Shape::Metadata,
             Some(_) => continue,
         };
-        return Ok(Accepted { shape, yaml });
+        return Ok(Accepted { shape, encoding });
     }
-    Err(not_acceptable("application/json, application/yaml"))
+    Err(not_acceptable(offered))
+}
+
+/// What answers about objects of a resource can be written as.
+pub(crate) fn accepted_for(headers: &HeaderMap, resource: &Resource) -> Result<Accepted, Status> {
+    if Encoding::Protobuf.has(resource) {
+        return accepted(headers, &Encoding::ALL);
+    }
+    accepted(headers, &[Encoding::Json, Encoding::Yaml, Encoding::Cbor])
+}
+
+/// What a watch of a resource can be written as: no YAML, whose documents have no end.
+pub(crate) fn accepted_stream(headers: &HeaderMap, resource: &Resource) -> Result<Accepted, Status> {
+    if Encoding::Protobuf.has(resource) {
+        return accepted(headers, &[Encoding::Json, Encoding::Protobuf, Encoding::Cbor]);
+    }
+    accepted(headers, &[Encoding::Json, Encoding::Cbor])
+}
+
+/// What an error is written as: JSON where the client asked for nothing that is known.
+pub(crate) fn accepted_error(headers: &HeaderMap) -> Encoding {
+    ranges(headers).iter().find_map(|range| range.encoding(&Encoding::ALL)).unwrap_or(Encoding::Json)
 }
 
 /// Whether discovery should be answered in its aggregated form.
@@ -108,7 +140,7 @@ pub(crate) fn wants_aggregated_discovery(headers: &HeaderMap) -> Result<bool, St
             Some(_) => {}
         }
     }
-    Err(not_acceptable("application/json"))
+    Err(not_acceptable(&[Encoding::Json]))
 }
 
 /// The media type of the body, without parameters; JSON if none is given.
@@ -131,28 +163,48 @@ mod tests {
 
     use super::*;
 
-    fn shape_of(accept: &'static str) -> Option<(Shape, bool)> {
+    fn answered(accept: &'static str) -> Option<(Shape, Encoding)> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
-        accepted(&headers).ok().map(|a| (a.shape, a.yaml))
+        accepted(&headers, &Encoding::ALL).ok().map(|a| (a.shape, a.encoding))
     }
 
     #[test]
     fn the_first_range_that_can_be_answered_wins() {
         let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
         for (accept, expected) in [
-            (kubectl, Some((Shape::Table, false))),
-            ("application/vnd.kubernetes.protobuf,application/json", Some((Shape::Plain, false))),
-            ("application/json;as=Nothing;v=v1;g=meta.k8s.io,application/yaml", Some((Shape::Plain, true))),
-            ("application/json;q=0.1, application/yaml", Some((Shape::Plain, true))),
-            ("*/*", Some((Shape::Plain, false))),
+            (kubectl, Some((Shape::Table, Encoding::Json))),
+            (
+                "application/vnd.kubernetes.protobuf,application/json",
+                Some((Shape::Plain, Encoding::Protobuf)),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;q=0.5, application/json",
+                Some((Shape::Plain, Encoding::Json)),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=Table;v=v1;g=meta.k8s.io,application/json",
+                Some((Shape::Plain, Encoding::Json)),
+            ),
+            (
+                "application/vnd.kubernetes.protobuf;as=PartialObjectMetadata;v=v1;g=meta.k8s.io",
+                Some((Shape::Metadata, Encoding::Protobuf)),
+            ),
+            (
+                "application/json;as=Nothing;v=v1;g=meta.k8s.io,application/yaml",
+                Some((Shape::Plain, Encoding::Yaml)),
+            ),
+            ("application/json;q=0.1, application/yaml", Some((Shape::Plain, Encoding::Yaml))),
+            ("application/cbor, */*;q=0.1", Some((Shape::Plain, Encoding::Cbor))),
+            ("application/cbor-seq", Some((Shape::Plain, Encoding::Cbor))),
+            ("text/html, */*;q=0.8", Some((Shape::Plain, Encoding::Json))),
             ("image/png", None),
             (
                 "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io",
-                Some((Shape::Metadata, false)),
+                Some((Shape::Metadata, Encoding::Json)),
             ),
         ] {
-            assert_eq!(shape_of(accept), expected, "{accept}");
+            assert_eq!(answered(accept), expected, "{accept}");
         }
     }
 }

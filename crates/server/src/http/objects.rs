@@ -9,9 +9,10 @@ use serde_json::{Value, json};
 use store::{KeyValue, Revision};
 
 use super::Body;
-use super::negotiate::{Accepted, Shape, accepted};
+use super::encoding::{Encoding, protobuf_list};
+use super::negotiate::{Accepted, Shape, accepted_for};
 use super::query::Query;
-use super::response::{JSON, YAML, bytes, json as json_answer, yaml};
+use super::response::{JSON, bytes};
 use super::serve::Asked;
 use crate::clock;
 use crate::registry::{Freshness, ListOptions, Listing, Match, Named, Selection, list_item, load};
@@ -24,7 +25,7 @@ pub(crate) async fn read(
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Status> {
     let target = asked.target;
-    let accepted = accepted(headers)?;
+    let accepted = accepted_for(headers, target.resource)?;
     if asked.verb == "list" {
         let options = list_options(asked)?;
         let listing = server.registry().list(&options).await?;
@@ -43,7 +44,7 @@ pub(crate) async fn read(
         );
     }
     let kv = server.registry().get(&named, freshness).await?;
-    if accepted.shape == Shape::Plain && !accepted.yaml {
+    if accepted.shape == Shape::Plain && accepted.encoding == Encoding::Json {
         return Ok(bytes(200, JSON, objects::stamped(&kv)));
     }
     object(target.resource, 200, load(&kv)?, accepted, asked.query)
@@ -99,11 +100,7 @@ pub(crate) fn object(
             api::table(resource, &[object], &meta, include(query)?, clock::now().as_second())
         }
     };
-    answer(code, &value, accepted)
-}
-
-fn answer(code: u16, value: &Value, accepted: Accepted) -> Result<Response<Body>, Status> {
-    if accepted.yaml { Ok(bytes(code, YAML, yaml(value)?)) } else { Ok(json_answer(code, value)) }
+    accepted.encoding.answer(code, &value)
 }
 
 /// A list in the form that the client wants; in its plain form the stored bytes are copied.
@@ -121,12 +118,16 @@ pub(crate) fn list(
         meta["remainingItemCount"] = json!(remaining);
     }
     if accepted.shape == Shape::Plain {
-        let body = plain_list(resource, &meta, &listing.items);
-        if accepted.yaml {
-            let value: Value = serde_json::from_slice(&body).map_err(Status::internal)?;
-            return answer(200, &value, accepted);
-        }
-        return Ok(bytes(200, JSON, body));
+        let encoding = accepted.encoding;
+        let body = match encoding {
+            Encoding::Json => plain_list(resource, &meta, &listing.items),
+            Encoding::Protobuf => protobuf_list(resource, &meta, listing.items.iter().map(|kv| load(kv)))?,
+            Encoding::Yaml | Encoding::Cbor => {
+                let json = plain_list(resource, &meta, &listing.items);
+                encoding.encode(&serde_json::from_slice(&json).map_err(Status::internal)?)?
+            }
+        };
+        return Ok(bytes(200, encoding.media_type(), body));
     }
     let objects: Vec<Object> = listing.items.iter().map(|kv| load(kv)).collect::<Result<_, _>>()?;
     let value = if accepted.shape == Shape::Table {
@@ -137,7 +138,7 @@ pub(crate) fn list(
         let items = if items.is_empty() { Value::Null } else { Value::Array(items) };
         json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "items": items})
     };
-    answer(200, &value, accepted)
+    accepted.encoding.answer(200, &value)
 }
 
 fn plain_list(resource: &Resource, meta: &Value, items: &[Arc<KeyValue>]) -> Bytes {

@@ -8,13 +8,13 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use serde_json::Value;
 
+use super::encoding::Encoding;
+
 /// The body of a request or an answer.
 pub type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
 /// The media type of JSON.
 pub(crate) const JSON: &str = "application/json";
-/// The media type of YAML.
-pub(crate) const YAML: &str = "application/yaml";
 /// The media type of plain text.
 pub(crate) const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -57,9 +57,15 @@ pub(crate) fn status_value(status: &Status) -> Value {
     value
 }
 
-/// An error.
+/// An error as JSON.
 pub(crate) fn error(status: &Status) -> Response<Body> {
-    let mut response = json(status.code, &status_value(status));
+    error_as(status, Encoding::Json)
+}
+
+/// An error.
+pub(crate) fn error_as(status: &Status, encoding: Encoding) -> Response<Body> {
+    let value = status_value(status);
+    let mut response = encoding.answer(status.code, &value).unwrap_or_else(|_| json(status.code, &value));
     let seconds = status.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     if seconds > 0 {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));

@@ -6,8 +6,9 @@ use std::time::Duration;
 use api::Status;
 use http::{Method, Request, Response};
 
+use super::negotiate::accepted_error;
 use super::query::Query;
-use super::response::{error, json, no_such_path, warn};
+use super::response::{error_as, json, no_such_path, warn};
 use super::route::{Route, Target, route};
 use super::{Body, Identity, access, body, discovery, health, objects, watch, write};
 use crate::authorize::{self, Attributes};
@@ -29,10 +30,11 @@ impl Server {
     /// Answers one request of `who` (nobody if there was no certificate): all that the server does, without
     /// sockets and TLS.
     pub async fn handle(self: &Arc<Self>, request: Request<Body>, who: Option<Identity>) -> Response<Body> {
-        let Some(who) = who else { return error(&Status::unauthorized()) };
+        let encoding = accepted_error(request.headers());
+        let Some(who) = who else { return error_as(&Status::unauthorized(), encoding) };
         match self.answer(request, &who).await {
             Ok(response) => response,
-            Err(status) => error(&status),
+            Err(status) => error_as(&status, encoding),
         }
     }
 
@@ -77,9 +79,10 @@ impl Server {
             },
         )?;
         let asked = Asked { who, target: &target, query: &query, verb };
+        let encoding = accepted_error(request.headers());
         let answer = self.answer_asked(&asked, request).await;
         let Some(deprecated) = deprecation(target.resource) else { return answer };
-        let mut response = answer.unwrap_or_else(|status| error(&status));
+        let mut response = answer.unwrap_or_else(|status| error_as(&status, encoding));
         warn(&mut response, &[deprecated.to_owned()]);
         Ok(response)
     }

@@ -1,4 +1,4 @@
-//! Watches over HTTP: one JSON object a line, until the time is over or the server ends.
+//! Watches over HTTP: event after event, until the time is over or the server ends.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,9 +15,10 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
 use super::Body;
-use super::negotiate::{Accepted, Shape, accepted};
+use super::encoding::Encoding;
+use super::negotiate::{Accepted, Shape, accepted_stream};
 use super::objects::{include, selection};
-use super::response::{JSON, status_value};
+use super::response::{full, status_value};
 use super::serve::Asked;
 use crate::clock;
 use crate::registry::{Match, Watch, WatchEvent, WatchOptions, load, stamped_at};
@@ -35,7 +36,7 @@ pub(crate) async fn start(
     asked: &Asked<'_>,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Status> {
-    let accepted = accepted(headers)?;
+    let accepted = accepted_stream(headers, asked.target.resource)?;
     let query = asked.query;
     let bookmarks = query.flag("allowWatchBookmarks");
     let options = WatchOptions {
@@ -49,21 +50,19 @@ pub(crate) async fn start(
     };
     let default = || u64::from(SHORTEST_DEFAULT + clock::below(SHORTEST_DEFAULT));
     let seconds = query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0).unwrap_or_else(default);
-    let lines =
-        Lines { resource: asked.target.resource, accepted, include: include(query)?, columns_told: false };
+    let frames =
+        Frames { resource: asked.target.resource, accepted, include: include(query)?, columns_told: false };
     let watch = match server.registry().watch(options).await {
         Ok(watch) => watch,
         // As upstream: a watch from too long ago is one that ends with an error.
         Err(status) if status.code == 410 => {
-            return Ok(response(
-                http_body_util::Full::new(Bytes::from(error_line(&status))).map_err(never).boxed_unsync(),
-            ));
+            return Ok(response(full(frames.error(&status)), accepted.encoding));
         }
         Err(status) => return Err(status),
     };
     let running = Running {
         watch,
-        lines,
+        frames,
         end: Box::pin(sleep(Duration::from_secs(seconds))),
         bookmark: bookmarks.then(|| Box::pin(sleep(BOOKMARK_EVERY))),
         closing: server.closing(),
@@ -72,29 +71,30 @@ pub(crate) async fn start(
         let (bytes, next) = running?.step().await?;
         Some((Ok::<_, Infallible>(Frame::data(bytes)), next))
     });
-    Ok(response(StreamBody::new(events).map_err(never).boxed_unsync()))
+    Ok(response(StreamBody::new(events).map_err(never).boxed_unsync(), accepted.encoding))
 }
 
 fn never(never: Infallible) -> hyper::Error {
     match never {}
 }
 
-fn response(body: Body) -> Response<Body> {
+fn response(body: Body, encoding: Encoding) -> Response<Body> {
     let mut response = Response::new(body);
-    response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static(JSON));
+    let content_type = HeaderValue::from_static(encoding.stream_type());
+    response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);
     response
 }
 
 struct Running {
     watch: Watch,
-    lines: Lines,
+    frames: Frames,
     end: std::pin::Pin<Box<Sleep>>,
     bookmark: Option<std::pin::Pin<Box<Sleep>>>,
     closing: watch::Receiver<bool>,
 }
 
 impl Running {
-    /// The next lines, and the watch if it goes on; nothing at its end.
+    /// The next frames, and the watch if it goes on; nothing at its end.
     async fn step(mut self) -> Option<(Bytes, Option<Self>)> {
         let bookmark = async {
             match &mut self.bookmark {
@@ -115,30 +115,34 @@ impl Running {
         let events = match events {
             Ok(events) => events,
             Err(error @ store::Error::Compacted { .. }) => {
-                let line = error_line(&Status::expired(format!("too old resource version: {error}")));
-                return Some((line.into(), None));
+                let status = Status::expired(format!("too old resource version: {error}"));
+                return Some((self.frames.error(&status), None));
             }
             Err(_) => return None,
         };
+        // The frame of one event goes out as it is shared, without a copy.
+        if let [event] = &events[..] {
+            return Some(match self.frames.frame(event) {
+                Ok(frame) => (frame, Some(self)),
+                Err(status) => (self.frames.error(&status), None),
+            });
+        }
         let mut bytes = Vec::new();
         for event in &events {
-            if let Err(status) = self.lines.write(event, &mut bytes) {
-                bytes.extend_from_slice(&error_line(&status));
-                return Some((bytes.into(), None));
+            match self.frames.frame(event) {
+                Ok(frame) => bytes.extend_from_slice(&frame),
+                Err(status) => {
+                    bytes.extend_from_slice(&self.frames.error(&status));
+                    return Some((bytes.into(), None));
+                }
             }
         }
         Some((bytes.into(), Some(self)))
     }
 }
 
-fn error_line(status: &Status) -> Vec<u8> {
-    let mut line = json!({"type": "ERROR", "object": status_value(status)}).to_string().into_bytes();
-    line.push(b'\n');
-    line
-}
-
-/// Writes events as lines.
-struct Lines {
+/// Writes events in the form that the client wants.
+struct Frames {
     resource: &'static Resource,
     accepted: Accepted,
     include: Include,
@@ -146,45 +150,78 @@ struct Lines {
     columns_told: bool,
 }
 
-impl Lines {
-    fn write(&mut self, event: &WatchEvent, out: &mut Vec<u8>) -> Result<(), Status> {
-        let (kind, object) = match event {
-            WatchEvent::Object(kind, kv, revision) => (*kind, self.object(kv, *revision)?),
-            WatchEvent::Bookmark { revision, initial_end } => {
-                ("BOOKMARK", self.bookmark(*revision, *initial_end))
+impl Frames {
+    fn frame(&mut self, event: &WatchEvent) -> Result<Bytes, Status> {
+        match event {
+            WatchEvent::Initial(kv) => self.object("ADDED", kv, kv.mod_revision),
+            WatchEvent::Change(kind, kv, told) => {
+                let key = (std::ptr::from_ref(self.resource).addr(), *kind, self.form());
+                let frame = told.frame(key, || self.object(kind, kv, told.event.revision()));
+                self.columns_told |= self.accepted.shape == Shape::Table;
+                frame
             }
-        };
-        out.extend_from_slice(format!(r#"{{"type":"{kind}","object":"#).as_bytes());
-        out.extend_from_slice(&object);
-        out.extend_from_slice(b"}\n");
-        Ok(())
+            WatchEvent::Bookmark { revision, initial_end } => {
+                let bookmark = self.bookmark(*revision, *initial_end);
+                self.framed("BOOKMARK", &bookmark)
+            }
+        }
     }
 
-    fn object(&mut self, kv: &store::KeyValue, revision: store::Revision) -> Result<Vec<u8>, Status> {
-        if self.accepted.shape == Shape::Plain {
-            return Ok(stamped_at(kv, revision));
+    /// A number that is the same for watches that look the same.
+    fn form(&self) -> u32 {
+        let Accepted { shape, encoding } = self.accepted;
+        let table =
+            if shape == Shape::Table { self.include as u32 * 2 + u32::from(self.columns_told) } else { 0 };
+        (shape as u32 * 8 + encoding as u32) * 8 + table
+    }
+
+    fn error(&self, status: &Status) -> Bytes {
+        // A Status can be written in every encoding.
+        self.framed("ERROR", &status_value(status)).unwrap_or_default()
+    }
+
+    /// One event around a value.
+    fn framed(&self, kind: &str, object: &Value) -> Result<Bytes, Status> {
+        match self.accepted.encoding {
+            Encoding::Cbor => Encoding::Cbor.encode(&json!({"type": kind, "object": object})),
+            Encoding::Protobuf => {
+                Ok(api::protobuf_watch_frame(kind, &Encoding::Protobuf.encode(object)?).into())
+            }
+            Encoding::Json | Encoding::Yaml => Ok(line(kind, object.to_string().as_bytes())),
+        }
+    }
+
+    fn object(
+        &mut self,
+        kind: &str,
+        kv: &store::KeyValue,
+        revision: store::Revision,
+    ) -> Result<Bytes, Status> {
+        if self.accepted.shape == Shape::Plain && self.accepted.encoding == Encoding::Json {
+            return Ok(line(kind, &stamped_at(kv, revision)));
         }
         let mut object = load(kv)?;
         object.set_meta("resourceVersion", revision.to_string());
         let value = match self.accepted.shape {
+            Shape::Plain => object.into_value(),
             Shape::Metadata => api::partial_metadata(&object),
-            _ => {
+            Shape::Table => {
                 let meta = json!({"resourceVersion": revision.to_string()});
                 let table =
                     api::table(self.resource, &[object], &meta, self.include, clock::now().as_second());
                 self.columns_once(table)
             }
         };
-        Ok(value.to_string().into_bytes())
+        self.framed(kind, &value)
     }
 
-    fn bookmark(&mut self, revision: store::Revision, initial_end: bool) -> Vec<u8> {
+    fn bookmark(&mut self, revision: store::Revision, initial_end: bool) -> Value {
         let mut meta = json!({"resourceVersion": revision.to_string()});
         if initial_end {
             meta["annotations"] = json!({"k8s.io/initial-events-end": "true"});
         }
         let (kind, version) = (self.resource.kind, self.resource.api_version());
-        let value = match self.accepted.shape {
+        match self.accepted.shape {
             Shape::Plain => json!({"kind": kind, "apiVersion": version, "metadata": meta}),
             Shape::Metadata => {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta})
@@ -197,8 +234,7 @@ impl Lines {
                 table["rows"] = json!([{"cells": [], "object": object}]);
                 table
             }
-        };
-        value.to_string().into_bytes()
+        }
     }
 
     fn columns_once(&mut self, mut table: Value) -> Value {
@@ -208,4 +244,15 @@ impl Lines {
         self.columns_told = true;
         table
     }
+}
+
+/// One event as a line of JSON.
+fn line(kind: &str, object: &[u8]) -> Bytes {
+    let mut line = Vec::with_capacity(object.len() + kind.len() + 24);
+    line.extend_from_slice(b"{\"type\":\"");
+    line.extend_from_slice(kind.as_bytes());
+    line.extend_from_slice(b"\",\"object\":");
+    line.extend_from_slice(object);
+    line.extend_from_slice(b"}\n");
+    line.into()
 }

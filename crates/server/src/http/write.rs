@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 
 use super::Body;
 use super::body::{self, FieldValidation};
-use super::negotiate::{Accepted, Shape, accepted, content_type, unsupported};
+use super::negotiate::{Accepted, Shape, accepted_for, content_type, unsupported};
 use super::objects::{list, list_options, listing_of, object};
 use super::query::Query;
-use super::response::{json as json_answer, warn};
+use super::response::warn;
 use super::serve::Asked;
 use crate::registry::{Binding, Change, Create, DeleteOptions, Named, propagation};
 use crate::server::Server;
@@ -27,7 +27,7 @@ pub(crate) async fn write(
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     let (parts, body) = request.into_parts();
-    let accepted = accepted(&parts.headers)?;
+    let accepted = accepted_for(&parts.headers, asked.target.resource)?;
     let body = body::read(body).await?;
     let write = Writing { server, asked, headers: &parts.headers, accepted, dry_run: dry_run(asked.query)? };
     match (asked.target.subresource.as_str(), asked.verb) {
@@ -195,10 +195,8 @@ impl<'a> Writing<'a> {
         if !named.resource.group.is_empty() {
             details["group"] = json!(named.resource.group);
         }
-        Ok(json_answer(
-            200,
-            &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}),
-        ))
+        let status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details});
+        self.accepted.encoding.answer(200, &status)
     }
 
     async fn delete_collection(&self, body: Bytes) -> Result<Response<Body>, Status> {
@@ -207,6 +205,13 @@ impl<'a> Writing<'a> {
         let (items, revision) =
             self.server.registry().delete_collection(self.asked.who, &which, &options).await?;
         list(self.asked.target.resource, &listing_of(items, revision), self.accepted, self.asked.query)
+    }
+
+    /// 201 for a subresource that is created but isn't an object.
+    fn done(&self) -> Result<Response<Body>, Status> {
+        let status =
+            json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201});
+        self.accepted.encoding.answer(201, &status)
     }
 
     async fn bind(&self, body: Bytes) -> Result<Response<Body>, Status> {
@@ -227,7 +232,7 @@ impl<'a> Writing<'a> {
             dry_run: self.dry_run,
         };
         self.server.registry().bind(self.asked.who, &binding).await?;
-        Ok(done())
+        self.done()
     }
 
     async fn evict(&self, body: Bytes) -> Result<Response<Body>, Status> {
@@ -237,16 +242,8 @@ impl<'a> Writing<'a> {
             options.parse(given)?;
         }
         self.server.registry().delete(self.asked.who, &self.named(), &options).await?;
-        Ok(done())
+        self.done()
     }
-}
-
-/// 201 for a subresource that is created but isn't an object.
-fn done() -> Response<Body> {
-    json_answer(
-        201,
-        &json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201}),
-    )
 }
 
 fn scale_object(value: Option<Value>) -> Result<Object, Status> {

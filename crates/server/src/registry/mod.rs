@@ -6,6 +6,7 @@ mod collection;
 mod commit;
 mod create;
 mod delete;
+mod hub;
 mod list;
 mod named;
 mod namespace;
@@ -23,6 +24,8 @@ use store::Store;
 
 use crate::admission::ServiceRange;
 
+use self::hub::Hub;
+
 pub(crate) use binding::Binding;
 pub(crate) use commit::Claims;
 pub(crate) use create::Create;
@@ -39,11 +42,13 @@ pub(crate) use watch::{Watch, WatchEvent, WatchOptions};
 pub(crate) struct Registry {
     store: Arc<dyn Store>,
     services: ServiceRange,
+    hub: Arc<Hub>,
 }
 
 impl Registry {
     pub(crate) fn new(store: Arc<dyn Store>, services: ServiceRange) -> Self {
-        Registry { store, services }
+        let hub = Hub::new(store.clone());
+        Registry { store, services, hub }
     }
 
     /// The API's own address as a service.

@@ -4,9 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use api::{Resource, Status};
-use store::{Error, Event, KeyRange, KeyValue, Revision, Watcher};
+use store::{Error, Event, KeyRange, KeyValue, Revision, Store};
+use tokio::sync::watch;
 
 use super::commit::read_failed;
+use super::hub::{Hub, Told, Topic};
 use super::list::{Match, wrong_option};
 use super::read::Freshness;
 use super::{Registry, Selection};
@@ -26,25 +28,32 @@ pub(crate) struct WatchOptions<'a> {
 }
 
 /// One event of a watch.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub(crate) enum WatchEvent {
-    /// `ADDED`, `MODIFIED` or `DELETED` with the object, as of a revision.
-    Object(&'static str, Arc<KeyValue>, Revision),
+    /// An object that was there at first: `ADDED`.
+    Initial(Arc<KeyValue>),
+    /// `ADDED`, `MODIFIED` or `DELETED` with the object, as of the change's revision.
+    Change(&'static str, Arc<KeyValue>, Arc<Told>),
     /// Everything up to that revision was told; `initial_end`: everything that was there at first.
     Bookmark { revision: Revision, initial_end: bool },
 }
 
 /// A running watch.
-#[derive(Debug)]
 pub(crate) struct Watch {
     selection: Selection,
     /// What was there at first and isn't told yet.
     initial: VecDeque<WatchEvent>,
-    watcher: Watcher,
+    range: KeyRange,
+    /// Everything up to that revision was told.
+    told: Revision,
+    topic: Arc<Topic>,
+    newest: watch::Receiver<Revision>,
+    hub: Arc<Hub>,
+    store: Arc<dyn Store>,
 }
 
-/// So many of the first events are told at once.
-const INITIAL_BATCH: usize = 256;
+/// So many events are told at once.
+const BATCH: usize = 256;
 
 impl Registry {
     /// Starts a watch.
@@ -62,13 +71,12 @@ impl Registry {
         let selection = options.selection;
         let from = match (freshness, options.initial) {
             (Freshness::AtLeast(revision), None | Some(false)) => {
-                let watcher = self.store.watch(range, revision.saturating_add(1)).map_err(read_failed)?;
-                return Ok(Watch { selection, initial: VecDeque::new(), watcher });
+                self.store.snapshot().check_history(revision.saturating_add(1)).map_err(read_failed)?;
+                return Ok(self.start_watch(selection, range, VecDeque::new(), revision));
             }
             (freshness, Some(false)) => {
-                let from = self.state(freshness).await?.revision();
-                let watcher = self.store.watch(range, from + 1).map_err(read_failed)?;
-                return Ok(Watch { selection, initial: VecDeque::new(), watcher });
+                let told = self.state(freshness).await?.revision();
+                return Ok(self.start_watch(selection, range, VecDeque::new(), told));
             }
             (freshness, _) => freshness,
         };
@@ -76,13 +84,25 @@ impl Registry {
         let mut initial: VecDeque<WatchEvent> = state
             .range(&range)
             .filter(|kv| selection.matches_stored(kv))
-            .map(|kv| WatchEvent::Object("ADDED", kv.clone(), kv.mod_revision))
+            .map(|kv| WatchEvent::Initial(kv.clone()))
             .collect();
         if options.initial == Some(true) && options.bookmarks {
             initial.push_back(WatchEvent::Bookmark { revision: state.revision(), initial_end: true });
         }
-        let watcher = self.store.watch(range, state.revision() + 1).map_err(read_failed)?;
-        Ok(Watch { selection, initial, watcher })
+        Ok(self.start_watch(selection, range, initial, state.revision()))
+    }
+
+    fn start_watch(
+        &self,
+        selection: Selection,
+        range: KeyRange,
+        initial: VecDeque<WatchEvent>,
+        told: Revision,
+    ) -> Watch {
+        let topic = self.hub.topic(&range);
+        let newest = topic.follow();
+        let (hub, store) = (self.hub.clone(), self.store.clone());
+        Watch { selection, initial, range, told, topic, newest, hub, store }
     }
 }
 
@@ -106,45 +126,70 @@ impl Watch {
     /// May be dropped while it waits: nothing is lost.
     pub(crate) async fn next(&mut self) -> Result<Vec<WatchEvent>, Error> {
         if !self.initial.is_empty() {
-            let batch = self.initial.len().min(INITIAL_BATCH);
+            let batch = self.initial.len().min(BATCH);
             return Ok(self.initial.drain(..batch).collect());
         }
         loop {
-            let (changes, _) = self.watcher.changes().await?;
+            // Seen before it is looked: what comes in between wakes this again.
+            self.newest.borrow_and_update();
+            let changes = self.changes()?;
+            if changes.is_empty() {
+                self.newest.changed().await.map_err(|_| Error::Closed)?;
+                continue;
+            }
             let events: Vec<WatchEvent> =
-                changes.iter().filter_map(|change| seen(change, &self.selection)).collect();
+                changes.iter().filter_map(|told| seen(told, &self.selection)).collect();
             if !events.is_empty() {
                 return Ok(events);
             }
         }
     }
 
-    /// Everything up to this revision was told, if nothing of the first state is left.
-    pub(crate) fn bookmark(&self) -> Option<WatchEvent> {
-        let revision = self.watcher.next_revision().saturating_sub(1);
-        self.initial.is_empty().then_some(WatchEvent::Bookmark { revision, initial_end: false })
+    /// The changes since what was told; now they count as told.
+    fn changes(&mut self) -> Result<Vec<Arc<Told>>, Error> {
+        if let Some(changes) = self.topic.after(self.told, BATCH) {
+            if let Some(last) = changes.last() {
+                self.told = last.event.revision();
+            }
+            return Ok(changes);
+        }
+        let state = self.store.snapshot();
+        state.check_history(self.told + 1)?;
+        let missed = state.events(self.told + 1).filter(|event| self.range.contains(event.key()));
+        let changes = missed.map(|event| Arc::new(Told::new(event.clone()))).collect();
+        self.told = state.revision();
+        Ok(changes)
+    }
+
+    /// Everything up to this revision was told, if nothing is left to tell.
+    pub(crate) fn bookmark(&mut self) -> Option<WatchEvent> {
+        // Looked at first: what was passed on by then is in the topic.
+        let through = self.hub.through();
+        if !self.initial.is_empty() || !self.topic.is_quiet_after(self.told) {
+            return None;
+        }
+        self.told = self.told.max(through);
+        Some(WatchEvent::Bookmark { revision: self.told, initial_end: false })
     }
 }
 
 /// What a change is to somebody who sees only what the selection matches.
-fn seen(change: &Event, selection: &Selection) -> Option<WatchEvent> {
-    let matches = |kv: &Arc<KeyValue>| selection.matches_stored(kv);
-    match change {
+fn seen(told: &Arc<Told>, selection: &Selection) -> Option<WatchEvent> {
+    let matches = |kv: &Arc<KeyValue>| {
+        selection.is_everything() || told.object(kv).is_some_and(|object| selection.matches(object))
+    };
+    let (kind, kv) = match &told.event {
         Event::Put { current, previous } => {
             let before = previous.as_ref().filter(|previous| matches(previous));
             match (before, matches(current)) {
-                (None, true) => Some(WatchEvent::Object("ADDED", current.clone(), current.mod_revision)),
-                (Some(_), true) => {
-                    Some(WatchEvent::Object("MODIFIED", current.clone(), current.mod_revision))
-                }
-                (Some(before), false) => {
-                    Some(WatchEvent::Object("DELETED", before.clone(), current.mod_revision))
-                }
-                (None, false) => None,
+                (None, true) => ("ADDED", current),
+                (Some(_), true) => ("MODIFIED", current),
+                (Some(before), false) => ("DELETED", before),
+                (None, false) => return None,
             }
         }
-        Event::Delete { revision, previous } => {
-            matches(previous).then(|| WatchEvent::Object("DELETED", previous.clone(), *revision))
-        }
-    }
+        Event::Delete { previous, .. } if matches(previous) => ("DELETED", previous),
+        Event::Delete { .. } => return None,
+    };
+    Some(WatchEvent::Change(kind, kv.clone(), told.clone()))
 }

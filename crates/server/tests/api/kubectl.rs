@@ -1,7 +1,5 @@
-//! `kubectl` as people use it, where it is installed.
-//!
-//! Its commands that make objects out of flags (`create configmap`) and `auth can-i` send protobuf, which is
-//! not read yet; whatever comes from a manifest is JSON.
+//! `kubectl` as people use it, where it is installed. What it makes out of flags (`create configmap`) goes in as
+//! protobuf, what comes from a manifest as JSON.
 
 use std::net::Ipv4Addr;
 use std::path::Path;
@@ -128,6 +126,23 @@ async fn kubectl_works() {
         ("get events", "", "No resources found"),
         ("create -f -", CONFIG_MAP, "configmap/c created"),
         ("get configmaps --watch --output-watch-events --request-timeout=1s", "", "ADDED"),
+        ("create namespace team", "", "namespace/team created"),
+        ("create configmap flags --from-literal=a=b", "", "configmap/flags created"),
+        ("get configmap flags -o jsonpath={.data.a}", "", "b"),
+        ("create secret generic hidden --from-literal=k=v", "", "secret/hidden created"),
+        ("get secret hidden -o jsonpath={.data.k}", "", "dg=="),
+        ("create serviceaccount robot", "", "serviceaccount/robot created"),
+        ("create deployment idle --image=i --replicas=0 --port=80", "", "deployment.apps/idle created"),
+        ("get deploy idle -o jsonpath={.spec.replicas},{.spec.strategy.type}", "", "0,RollingUpdate"),
+        ("expose deployment idle --port=80 --target-port=web", "", "service/idle exposed"),
+        ("create service nodeport np --tcp=80:8080", "", "service/np created"),
+        ("auth can-i list pods", "", "yes"),
+        ("create deployment idle --image=i", "", "already exists"),
+        (
+            "delete deploy,svc,cm,secret,sa idle np flags hidden robot --ignore-not-found",
+            "",
+            "\"robot\" deleted",
+        ),
         ("delete pod p", "", "pod \"p\" deleted"),
         ("delete deploy,svc web", "", "deleted"),
         ("delete configmaps --all", "", "configmap \"c\" deleted"),

@@ -1,0 +1,147 @@
+//! Protobuf, CBOR and YAML: what goes in and comes out in each is the same object.
+
+use futures::StreamExt;
+use http::{HeaderMap, Request};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+
+use crate::house::{House, admin, body_of};
+
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+const PODS: &str = "/api/v1/namespaces/default/pods";
+
+fn pod(name: &str) -> Value {
+    json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "labels": {"a": "b"}}, "spec": {
+        "containers": [{"name": "c", "image": "i", "ports": [{"containerPort": 80}],
+            "readinessProbe": {"httpGet": {"port": "web"}}, "resources": {"requests": {"cpu": "100m"}}}]}})
+}
+
+async fn ask(
+    house: &House,
+    method: &str,
+    path: &str,
+    sent: &str,
+    wanted: &str,
+    body: Vec<u8>,
+) -> (u16, HeaderMap, Vec<u8>) {
+    let request =
+        Request::builder().method(method).uri(path).header("content-type", sent).header("accept", wanted);
+    let response = house.server.handle(request.body(body_of(body)).unwrap(), Some(admin())).await;
+    let (code, headers) = (response.status().as_u16(), response.headers().clone());
+    (code, headers, response.into_body().collect().await.unwrap().to_bytes().to_vec())
+}
+
+fn encode(encoding: &str, value: &Value) -> Vec<u8> {
+    match encoding {
+        PROTOBUF => api::to_protobuf(value.as_object().unwrap()).unwrap(),
+        "application/cbor" => api::to_cbor(value),
+        _ => value.to_string().into_bytes(),
+    }
+}
+
+fn decode(encoding: &str, bytes: &[u8]) -> Value {
+    match encoding {
+        PROTOBUF => api::from_protobuf(bytes, ("", "")).unwrap(),
+        "application/cbor" => api::from_cbor(bytes).unwrap(),
+        "application/yaml" => serde_yaml_ng::from_slice(bytes).unwrap(),
+        _ => serde_json::from_slice(bytes).unwrap(),
+    }
+}
+
+#[tokio::test]
+async fn an_object_is_the_same_in_every_encoding() {
+    let house = House::new().await;
+    let encodings = ["application/json", "application/yaml", "application/cbor", PROTOBUF];
+    for (index, sent) in encodings.into_iter().enumerate() {
+        let name = format!("p{index}");
+        let (code, headers, body) =
+            ask(&house, "POST", PODS, sent, PROTOBUF, encode(sent, &pod(&name))).await;
+        assert_eq!((code, headers["content-type"].to_str().unwrap()), (201, PROTOBUF), "{sent}");
+        assert_eq!(
+            decode(PROTOBUF, &body)["spec"]["containers"][0]["readinessProbe"]["httpGet"]["port"],
+            "web"
+        );
+        let path = format!("{PODS}/{name}");
+        let (_, plain) = house.ask("GET", &path, None).await;
+        assert_eq!(plain["spec"]["containers"][0]["resources"]["requests"]["cpu"], "100m", "{sent}: {plain}");
+        for wanted in encodings {
+            let (code, headers, body) = ask(&house, "GET", &path, sent, wanted, Vec::new()).await;
+            assert_eq!((code, headers["content-type"].to_str().unwrap()), (200, wanted));
+            let read = decode(wanted, &body);
+            if wanted == PROTOBUF {
+                for path in [
+                    "/kind",
+                    "/apiVersion",
+                    "/metadata/uid",
+                    "/metadata/resourceVersion",
+                    "/spec/tolerations",
+                ] {
+                    assert_eq!(read.pointer(path), plain.pointer(path), "{path}");
+                }
+            } else {
+                assert_eq!(read, plain, "{sent} {wanted}");
+            }
+            let (_, _, body) = ask(&house, "GET", PODS, sent, wanted, Vec::new()).await;
+            let list = decode(wanted, &body);
+            assert_eq!(
+                (&list["kind"], &list["items"][index]["metadata"]["name"]),
+                (&json!("PodList"), &json!(name))
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn deletes_scales_and_errors_speak_the_clients_encoding() {
+    let house = House::new().await;
+    house.ask("POST", PODS, Some(pod("a"))).await;
+    let options = json!({"kind": "DeleteOptions", "apiVersion": "v1", "gracePeriodSeconds": 0, "preconditions": {"uid": "x"}});
+    let path = format!("{PODS}/a");
+    let (code, headers, body) =
+        ask(&house, "DELETE", &path, PROTOBUF, PROTOBUF, encode(PROTOBUF, &options)).await;
+    assert_eq!((code, headers["content-type"].to_str().unwrap()), (409, PROTOBUF));
+    let status = decode(PROTOBUF, &body);
+    assert_eq!(
+        (&status["kind"], &status["reason"], &status["code"]),
+        (&json!("Status"), &json!("Conflict"), &json!(409))
+    );
+    let (code, ..) = ask(&house, "POST", PODS, "text/html", PROTOBUF, b"<p>".to_vec()).await;
+    assert_eq!(code, 415);
+    let (code, ..) = ask(&house, "GET", PODS, PROTOBUF, "image/png", Vec::new()).await;
+    assert_eq!(code, 406);
+    let (code, ..) = ask(&house, "POST", PODS, PROTOBUF, PROTOBUF, b"k8s\0\x12\xff".to_vec()).await;
+    assert_eq!(code, 400);
+}
+
+#[tokio::test]
+async fn a_watch_tells_frames_in_the_clients_encoding() {
+    let house = House::new().await;
+    for (wanted, stream_type) in [
+        (PROTOBUF, "application/vnd.kubernetes.protobuf;stream=watch"),
+        ("application/cbor", "application/cbor-seq"),
+    ] {
+        let request =
+            Request::get(format!("{PODS}?watch=1")).header("accept", wanted).body(body_of("")).unwrap();
+        let response = house.server.handle(request, Some(admin())).await;
+        assert_eq!(response.headers()["content-type"], stream_type);
+        let mut frames = response.into_body().into_data_stream();
+        let name = wanted.rsplit(['.', '/']).next().unwrap();
+        house.ask("POST", PODS, Some(pod(name))).await;
+        loop {
+            let frame = frames.next().await.unwrap().unwrap();
+            if wanted == PROTOBUF {
+                assert_eq!(u32::from_be_bytes(frame[..4].try_into().unwrap()) as usize, frame.len() - 4);
+                let at = frame.windows(4).position(|window| window == b"k8s\0").unwrap();
+                let object = api::from_protobuf(&frame[at..], ("", "")).unwrap();
+                if object["metadata"]["name"] == name {
+                    break;
+                }
+            } else if api::from_cbor(&frame).unwrap()["object"]["metadata"]["name"] == name {
+                break;
+            }
+        }
+    }
+    let request =
+        Request::get(format!("{PODS}?watch=1")).header("accept", "application/yaml").body(body_of(""));
+    assert_eq!(house.server.handle(request.unwrap(), Some(admin())).await.status(), 406);
+}
