@@ -72,7 +72,6 @@ pub(crate) fn conform(resource: &Resource, object: &mut Object) -> Result<Vec<St
         let mut conform = Conform::new(&mut faults, MOST_FAULTS);
         conform.object(schema, &mut object.0)?;
     }
-    object.remove_meta("managedFields");
     object.remove_meta("selfLink");
     order(object);
     Ok(faults)

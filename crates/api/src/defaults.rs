@@ -48,10 +48,15 @@ fn fill_object(schema: &Schema, object: &mut Map<String, Value>) {
             fill_value(&field.shape, value);
         }
     }
-    let times = NULL_TIMES.iter().find(|(name, _)| *name == schema.name);
-    for time in times.into_iter().flat_map(|(_, times)| *times) {
+    for time in null_times(schema) {
         object.entry(*time).or_insert(Value::Null);
     }
+}
+
+/// The times that are `null` in an object of the schema where there is none.
+pub(crate) fn null_times(schema: &Schema) -> impl Iterator<Item = &'static &'static str> {
+    let times = NULL_TIMES.iter().find(|(name, _)| *name == schema.name);
+    times.into_iter().flat_map(|(_, times)| *times)
 }
 
 fn fill_value(shape: &Shape, value: &mut Value) {

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Number, Value};
 
 /// The JSON in `body`; `duplicate field "..."` is added to `faults` for every key that stands there again.
@@ -13,6 +13,18 @@ pub(crate) fn parse(body: &[u8], faults: &mut Vec<String>) -> Result<Value, serd
     let value = Part { path: &mut path, faults }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)
+}
+
+/// Any format's value, and `duplicate field "..."` for every key that stands there again.
+///
+/// # Errors
+/// Those of the format, and for what JSON can't say.
+pub fn value_and_duplicates<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<(Value, Vec<String>), D::Error> {
+    let (mut path, mut faults) = (String::new(), Vec::new());
+    let value = Part { path: &mut path, faults: &mut faults }.deserialize(deserializer)?;
+    Ok((value, faults))
 }
 
 struct Part<'a> {
@@ -78,7 +90,7 @@ impl<'de> Visitor<'de> for Part<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
         let (length, mut map) = (self.path.len(), Map::new());
-        while let Some(key) = access.next_key::<String>()? {
+        while let Some(Key(key)) = access.next_key()? {
             if length > 0 {
                 self.path.push('.');
             }
@@ -91,6 +103,45 @@ impl<'de> Visitor<'de> for Part<'_> {
             map.insert(key, value);
         }
         Ok(map.into())
+    }
+}
+
+/// A key: a text, or what YAML takes for something else.
+struct Key(String);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(KeyVisitor)
+    }
+}
+
+struct KeyVisitor;
+
+impl Visitor<'_> for KeyVisitor {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key")
+    }
+
+    fn visit_str<E>(self, key: &str) -> Result<Key, E> {
+        Ok(Key(key.to_owned()))
+    }
+
+    fn visit_string<E>(self, key: String) -> Result<Key, E> {
+        Ok(Key(key))
+    }
+
+    fn visit_bool<E>(self, key: bool) -> Result<Key, E> {
+        Ok(Key(key.to_string()))
+    }
+
+    fn visit_i64<E>(self, key: i64) -> Result<Key, E> {
+        Ok(Key(key.to_string()))
+    }
+
+    fn visit_u64<E>(self, key: u64) -> Result<Key, E> {
+        Ok(Key(key.to_string()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What a Kubernetes object is, without I/O: kinds and schemas, decoding, defaults, validation, what a write
 //! may change, patches, selectors, tables, names, quantities, discovery.
 
+mod apply;
 mod cbor;
 mod conform;
 mod decode;
@@ -25,12 +26,17 @@ mod table;
 mod time;
 mod validate;
 
+pub use apply::{
+    FieldManager, FieldSet, Patch, StructuralType, Typing, managed_of_object, managed_of_scale,
+    manager_of_user_agent, same_but_times,
+};
 pub use cbor::{CborError, from_cbor, to_cbor};
 pub use decode::{Decoded, check, decode};
 pub use defaults::set_defaults;
 pub use discovery::{
     discovery_aggregated, discovery_api_versions, discovery_group, discovery_groups, discovery_resources,
 };
+pub use duplicates::value_and_duplicates;
 pub use name::{generate_name, validate_name};
 pub use object::Object;
 pub use openapi::{openapi_v3, openapi_v3_index};

@@ -6,6 +6,8 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::apply::{Topology, topology};
+
 /// What a field's value looks like.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Shape {
@@ -46,12 +48,15 @@ pub(crate) struct Field {
     pub default: Option<Value>,
     pub choices: Box<[&'static str]>,
     pub patch: PatchStrategy,
+    pub topology: Topology,
 }
 
 /// The fields of one schema, by name.
 #[derive(Debug)]
 pub(crate) struct Schema {
     pub name: &'static str,
+    /// Whether writers own its objects as a whole.
+    pub atomic: bool,
     fields: Box<[Field]>,
 }
 
@@ -112,11 +117,13 @@ impl Schemas {
                     retain_keys: strategies.split(',').any(|s| s == "retainKeys"),
                     merge_key: property.merge_key,
                 },
+                topology: topology(property.list_type, &property.list_keys, property.map_type),
                 default: property.default,
                 choices: property.choices.into(),
             }
         });
-        Schema { name, fields: fields.collect() }
+        let atomic = schema.map_type == Some("atomic");
+        Schema { name, atomic, fields: fields.collect() }
     }
 
     fn shape(&self, schema: &Published<'_>) -> Shape {
@@ -191,6 +198,12 @@ struct Published<'a> {
     patch_strategy: Option<&'a str>,
     #[serde(borrow, rename = "x-kubernetes-patch-merge-key")]
     merge_key: Option<&'a str>,
+    #[serde(borrow, rename = "x-kubernetes-list-type")]
+    list_type: Option<&'a str>,
+    #[serde(borrow, rename = "x-kubernetes-list-map-keys")]
+    list_keys: Vec<&'a str>,
+    #[serde(borrow, rename = "x-kubernetes-map-type")]
+    map_type: Option<&'a str>,
 }
 
 #[cfg(test)]

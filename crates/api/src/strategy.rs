@@ -12,9 +12,7 @@ use crate::resource::Resource;
 /// and what every new object of the kind starts with.
 pub fn prepare_create(resource: &Resource, object: &mut Object) {
     let metadata = object.metadata_mut();
-    for field in
-        ["deletionTimestamp", "deletionGracePeriodSeconds", "managedFields", "selfLink", "generation"]
-    {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
         metadata.shift_remove(field);
     }
     if resource.keeps_generation {
@@ -39,7 +37,6 @@ pub fn prepare_update(resource: &Resource, subresource: &str, object: &mut Objec
             keep(object.metadata_mut(), old.0.get("metadata").and_then(Value::as_object), field);
         }
     }
-    object.remove_meta("managedFields");
     object.remove_meta("selfLink");
     match subresource {
         "" if resource.subresource("status").is_some() => keep(&mut object.0, Some(&old.0), "status"),

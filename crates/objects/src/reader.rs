@@ -44,7 +44,10 @@ pub fn stamped(kv: &KeyValue) -> Vec<u8> {
 /// If the value isn't such an object.
 pub fn decode<T: Kind>(kv: &KeyValue) -> Result<T, serde_json::Error> {
     let mut object: T = serde_json::from_slice(&kv.value)?;
-    object.metadata_mut().resource_version = Some(kv.mod_revision.to_string());
+    let metadata = object.metadata_mut();
+    metadata.resource_version = Some(kv.mod_revision.to_string());
+    // Nobody in here reads who manages which field, and it can be larger than the object.
+    metadata.managed_fields = None;
     Ok(object)
 }
 

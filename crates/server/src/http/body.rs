@@ -1,6 +1,6 @@
 //! Bodies of requests: limited in size, of any encoding, decoded with the strictness that the client asks for.
 
-use api::{Object, Resource, Status};
+use api::{Cause, Object, Resource, Status};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -50,13 +50,14 @@ pub(crate) enum FieldValidation {
 }
 
 impl FieldValidation {
-    pub(crate) fn parse(query: &Query) -> Result<Self, Status> {
+    pub(crate) fn parse(query: &Query) -> Result<Self, Cause> {
         match query.get("fieldValidation") {
             None | Some("Warn") => Ok(FieldValidation::Warn),
             Some("Ignore") => Ok(FieldValidation::Ignore),
             Some("Strict") => Ok(FieldValidation::Strict),
             Some(other) => {
-                Err(Status::bad_request(format!("fieldValidation={other}: must be Ignore, Warn or Strict")))
+                let supported = ["Ignore", "Strict", "Warn"];
+                Err(Cause::not_supported("fieldValidation", &other.into(), &supported))
             }
         }
     }
@@ -78,10 +79,9 @@ impl FieldValidation {
 pub(crate) fn object(
     resource: &'static Resource,
     headers: &HeaderMap,
-    query: &Query,
+    validation: FieldValidation,
     body: Bytes,
 ) -> Result<(Object, Vec<String>), Status> {
-    let validation = FieldValidation::parse(query)?;
     let (object, faults) = match encoding(headers)? {
         Encoding::Json => {
             let decoded = api::decode(resource, &body)?;

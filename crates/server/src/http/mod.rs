@@ -1,6 +1,7 @@
 //! HTTP: listeners, who asks, what for, and in which form the answer goes out.
 
 mod access;
+mod apply;
 mod body;
 mod discovery;
 pub(crate) mod encoding;
@@ -9,6 +10,7 @@ pub(crate) mod identity;
 mod listener;
 pub(crate) mod negotiate;
 mod objects;
+mod options;
 pub(crate) mod query;
 pub(crate) mod response;
 mod route;

@@ -8,17 +8,18 @@ use http::{HeaderMap, Request, Response};
 use serde_json::{Value, json};
 
 use super::Body;
-use super::body::{self, FieldValidation};
+use super::apply;
+use super::body;
 use super::negotiate::{Accepted, Shape, accepted_for, content_type, unsupported};
 use super::objects::{list, list_options, listing_of, object};
-use super::query::Query;
+use super::options::WriteOptions;
 use super::response::warn;
 use super::serve::Asked;
-use crate::registry::{Binding, Change, Create, DeleteOptions, Named, propagation};
+use crate::registry::{Apply, Binding, Change, Create, DeleteOptions, Named, Recorded, propagation};
 use crate::server::Server;
 
-const PATCHES: &str =
-    "application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json";
+const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
+     application/strategic-merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor";
 
 /// Answers create, update, patch, delete and deletecollection.
 pub(crate) async fn write(
@@ -29,7 +30,10 @@ pub(crate) async fn write(
     let (parts, body) = request.into_parts();
     let accepted = accepted_for(&parts.headers, asked.target.resource)?;
     let body = body::read(body).await?;
-    let write = Writing { server, asked, headers: &parts.headers, accepted, dry_run: dry_run(asked.query)? };
+    let is_apply =
+        asked.verb == "patch" && matches!(content_type(&parts.headers).as_str(), apply::YAML | apply::CBOR);
+    let options = WriteOptions::parse(asked.query, &parts.headers, asked.verb, is_apply)?;
+    let write = Writing { server, asked, headers: &parts.headers, accepted, options };
     match (asked.target.subresource.as_str(), asked.verb) {
         ("", "create") => write.create(body).await,
         ("", "delete") => write.delete(body).await,
@@ -37,21 +41,10 @@ pub(crate) async fn write(
         ("binding", "create") => write.bind(body).await,
         ("eviction", "create") => write.evict(body).await,
         (_, "update") => write.update(body).await,
+        (_, "patch") if is_apply => write.apply(body).await,
         (_, "patch") => write.patch(body).await,
         _ => Err(Status::method_not_allowed().about("", "", "")),
     }
-}
-
-/// `dryRun=All`
-fn dry_run(query: &Query) -> Result<bool, Status> {
-    let mut dry = false;
-    for value in query.all("dryRun").filter(|value| !value.is_empty()) {
-        if value != "All" {
-            return Err(Status::bad_request(format!("dryRun={value}: must be All")));
-        }
-        dry = true;
-    }
-    Ok(dry)
 }
 
 struct Writing<'a> {
@@ -59,7 +52,7 @@ struct Writing<'a> {
     asked: &'a Asked<'a>,
     headers: &'a HeaderMap,
     accepted: Accepted,
-    dry_run: bool,
+    options: WriteOptions,
 }
 
 impl<'a> Writing<'a> {
@@ -68,9 +61,24 @@ impl<'a> Writing<'a> {
         Named { resource: target.resource, namespace: &target.namespace, name: &target.name }
     }
 
-    fn change(&self) -> Change<'a> {
-        let subresource = self.asked.target.subresource.as_str();
-        Change { who: self.asked.who, named: self.named(), subresource, dry_run: self.dry_run }
+    fn change(&self) -> Change<'_> {
+        Change {
+            who: self.asked.who,
+            named: self.named(),
+            subresource: self.asked.target.subresource.as_str(),
+            dry_run: self.options.dry_run,
+            recorded: Recorded::Update(&self.options.manager),
+        }
+    }
+
+    fn creation(&self) -> Create<'_> {
+        Create {
+            who: self.asked.who,
+            resource: self.asked.target.resource,
+            namespace: &self.asked.target.namespace,
+            dry_run: self.options.dry_run,
+            recorded: Recorded::Update(&self.options.manager),
+        }
     }
 
     fn answer(&self, code: u16, found: Object, warnings: &[String]) -> Result<Response<Body>, Status> {
@@ -84,14 +92,8 @@ impl<'a> Writing<'a> {
 
     async fn create(&self, body: Bytes) -> Result<Response<Body>, Status> {
         let target = self.asked.target;
-        let (object, warnings) = body::object(target.resource, self.headers, self.asked.query, body)?;
-        let create = Create {
-            who: self.asked.who,
-            resource: target.resource,
-            namespace: &target.namespace,
-            dry_run: self.dry_run,
-        };
-        let created = self.server.registry().create(&create, object).await?;
+        let (object, warnings) = body::object(target.resource, self.headers, self.options.validation, body)?;
+        let created = self.server.registry().create(&self.creation(), object).await?;
         self.answer(201, created, &warnings)
     }
 
@@ -102,7 +104,7 @@ impl<'a> Writing<'a> {
             let updated = registry.change_scale(&self.change(), &|_| Ok(scale.clone())).await?;
             return self.answer(200, updated, &[]);
         }
-        let (object, warnings) = body::object(target.resource, self.headers, self.asked.query, body)?;
+        let (object, warnings) = body::object(target.resource, self.headers, self.options.validation, body)?;
         if !object.name().is_empty() && object.name() != target.name {
             let (given, asked) = (object.name(), &target.name);
             return Err(Status::bad_request(format!(
@@ -119,13 +121,7 @@ impl<'a> Writing<'a> {
                     && target.subresource.is_empty()
                     && target.resource.creates_on_update() =>
             {
-                let create = Create {
-                    who: self.asked.who,
-                    resource: target.resource,
-                    namespace: &target.namespace,
-                    dry_run: self.dry_run,
-                };
-                self.answer(201, registry.create(&create, object.clone()).await?, &warnings)
+                self.answer(201, registry.create(&self.creation(), object.clone()).await?, &warnings)
             }
             updated => self.answer(200, updated?, &warnings),
         }
@@ -137,10 +133,6 @@ impl<'a> Writing<'a> {
             "application/json-patch+json" => PatchType::Json,
             "application/merge-patch+json" => PatchType::Merge,
             "application/strategic-merge-patch+json" => PatchType::Strategic,
-            "application/apply-patch+yaml" => {
-                let message = "server-side apply is not served by this version: apply without --server-side";
-                return Err(Status::new(415, "UnsupportedMediaType", message).about("", "", ""));
-            }
             other => return Err(unsupported(other, PATCHES).about("", "", "")),
         };
         let patch: Value = serde_json::from_slice(&body)
@@ -153,21 +145,38 @@ impl<'a> Writing<'a> {
             let patched = registry.change_scale(&self.change(), &change).await?;
             return self.answer(200, patched, &[]);
         }
-        let validation = FieldValidation::parse(self.asked.query)?;
         let warnings = Mutex::new(Vec::new());
         let change = |old: &Object| {
             let mut patched = api::patch(resource, kind, old, &patch)?;
             let faults = api::check(resource, &mut patched)?;
-            *warnings.lock().unwrap_or_else(PoisonError::into_inner) = validation.judge(faults)?;
+            *warnings.lock().unwrap_or_else(PoisonError::into_inner) =
+                self.options.validation.judge(faults)?;
             Ok(patched)
         };
         let patched = registry.change(&self.change(), &change).await?;
         self.answer(200, patched, &warnings.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
+    async fn apply(&self, body: Bytes) -> Result<Response<Body>, Status> {
+        let (resource, registry) = (self.asked.target.resource, self.server.registry());
+        let (patch, warnings) =
+            apply::patch(&self.named(), &self.options, &content_type(self.headers), &body)?;
+        let request =
+            Apply { change: self.change(), manager: &self.options.manager, force: self.options.force };
+        if self.asked.target.subresource == "scale" {
+            return self.answer(200, registry.apply_scale(&request, &patch).await?, &warnings);
+        }
+        let finish = |mut object: Object| {
+            api::check(resource, &mut object)?;
+            Ok(object)
+        };
+        let applied = registry.apply(&request, &patch, &finish).await?;
+        self.answer(if applied.created { 201 } else { 200 }, applied.object, &warnings)
+    }
+
     fn delete_options(&self, body: Bytes) -> Result<DeleteOptions, Status> {
         let query = self.asked.query;
-        let mut options = DeleteOptions { dry_run: self.dry_run, ..DeleteOptions::default() };
+        let mut options = DeleteOptions { dry_run: self.options.dry_run, ..DeleteOptions::default() };
         if let Some(seconds) = query.get("gracePeriodSeconds") {
             let seconds = seconds.parse().map_err(|_| {
                 Status::bad_request(format!("gracePeriodSeconds={seconds}: must be a whole number"))
@@ -229,7 +238,7 @@ impl<'a> Writing<'a> {
             pod: &self.asked.target.name,
             uid: text("/metadata/uid"),
             node,
-            dry_run: self.dry_run,
+            dry_run: self.options.dry_run,
         };
         self.server.registry().bind(self.asked.who, &binding).await?;
         self.done()
@@ -237,7 +246,7 @@ impl<'a> Writing<'a> {
 
     async fn evict(&self, body: Bytes) -> Result<Response<Body>, Status> {
         let value = body::value(self.headers, body)?.unwrap_or_default();
-        let mut options = DeleteOptions { dry_run: self.dry_run, ..DeleteOptions::default() };
+        let mut options = DeleteOptions { dry_run: self.options.dry_run, ..DeleteOptions::default() };
         if let Some(given) = value.get("deleteOptions").filter(|given| given.is_object()) {
             options.parse(given)?;
         }

@@ -4,7 +4,7 @@ use api::{Object, Status};
 use serde_json::{Map, Value, json};
 
 use super::update::BINDING;
-use super::{Change, Named, Registry};
+use super::{Change, Named, Recorded, Registry};
 use crate::clock;
 use crate::http::Identity;
 
@@ -24,7 +24,9 @@ impl Registry {
         let resource =
             api::resource("", "v1", "pods").ok_or_else(|| Status::internal("pods are not served"))?;
         let named = Named { resource, namespace: binding.namespace, name: binding.pod };
-        let change = Change { who, named, subresource: BINDING, dry_run: binding.dry_run };
+        // As upstream: nobody owns a pod's node by placing it.
+        let recorded = Recorded::Already;
+        let change = Change { who, named, subresource: BINDING, dry_run: binding.dry_run, recorded };
         self.change(&change, &|pod| assign(pod, binding, &clock::text(clock::now()))).await
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use store::{Compare, Condition, State};
 
 use super::read::Freshness;
-use super::{Named, Registry};
+use super::{Named, Recorded, Registry};
 use crate::admission;
 use crate::clock;
 use crate::http::Identity;
@@ -23,6 +23,7 @@ pub(crate) struct Create<'a> {
     /// The namespace of the path, empty for cluster-scoped resources.
     pub(crate) namespace: &'a str,
     pub(crate) dry_run: bool,
+    pub(crate) recorded: Recorded<'a>,
 }
 
 impl Registry {
@@ -116,6 +117,7 @@ fn prepare(create: &Create<'_>, object: &mut Object, state: &State) -> Result<()
     object.set_meta("uid", clock::uid());
     object.set_meta("creationTimestamp", clock::text(clock::now()));
     api::set_defaults(resource, object);
+    create.recorded.update(resource, "", None, object);
     api::prepare_create(resource, object);
     admission::on_create(create, object, state)?;
     let causes = api::validate_create(resource, object);

@@ -1,6 +1,7 @@
 //! The objects as the API keeps them: create, read, change, delete, list and watch, for requests from outside
 //! and for the parts of this process alike.
 
+mod apply;
 mod binding;
 mod collection;
 mod commit;
@@ -11,6 +12,7 @@ mod list;
 mod named;
 mod namespace;
 mod read;
+mod recorded;
 mod scale;
 mod selection;
 mod stored;
@@ -26,6 +28,7 @@ use crate::admission::ServiceRange;
 
 use self::hub::Hub;
 
+pub(crate) use apply::Apply;
 pub(crate) use binding::Binding;
 pub(crate) use commit::Claims;
 pub(crate) use create::Create;
@@ -33,6 +36,7 @@ pub(crate) use delete::{DeleteOptions, propagation};
 pub(crate) use list::{ListOptions, Listing, Match};
 pub(crate) use named::Named;
 pub(crate) use read::Freshness;
+pub(crate) use recorded::Recorded;
 pub(crate) use selection::Selection;
 pub(crate) use stored::{list_item, load, stamped_at};
 pub(crate) use update::Change;

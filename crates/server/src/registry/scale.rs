@@ -1,9 +1,10 @@
 //! The subresource `scale`: a resource's replicas in a form that is the same for all resources.
 
-use api::{Object, Status};
+use api::{FieldManager, Object, Patch, Status, Typing};
 
 use super::read::Freshness;
-use super::{Change, Named, Registry, load};
+use super::{Apply, Change, Named, Recorded, Registry, load};
+use crate::clock;
 
 fn no_scale(named: &Named<'_>) -> Status {
     Status::not_found(named.resource.group, named.resource.plural, "scale")
@@ -16,29 +17,64 @@ impl Registry {
         api::scale_of(named.resource, &object).ok_or_else(|| no_scale(named))
     }
 
-    /// Changes the scale of an object by `change`; the answer is the scale.
+    /// Changes the scale of an object by `change`, which gets the scale with its managed fields; the answer is
+    /// the scale.
     pub(crate) async fn change_scale(
         &self,
         request: &Change<'_>,
         change: &(dyn Fn(&Object) -> Result<Object, Status> + Send + Sync),
     ) -> Result<Object, Status> {
         let named = &request.named;
+        let (version, now) = (named.resource.api_version(), clock::text(clock::now()));
         let change_object = |object: &Object| {
-            let old = api::scale_of(named.resource, object).ok_or_else(|| no_scale(named))?;
-            let new = change(&old)?;
+            let mut old = api::scale_of(named.resource, object).ok_or_else(|| no_scale(named))?;
+            let recorded = object.meta("managedFields");
+            if let Some(managed) = api::managed_of_scale(recorded) {
+                old.set_meta("managedFields", managed);
+            }
+            let mut new = change(&old)?;
             if new.name() != named.name {
                 let message = "the name of the scale does not match the name on the URL";
                 return Err(Status::bad_request(message));
             }
+            if let Recorded::Update(name) = request.recorded {
+                scale_manager(name, &now).update(Some(&old), &mut new);
+            }
             let mut object = object.clone();
             api::apply_scale(named.resource, &mut object, &new)?;
+            match api::managed_of_object(&version, recorded, new.meta("managedFields")) {
+                Some(managed) => object.set_meta("managedFields", managed),
+                None => {
+                    object.remove_meta("managedFields");
+                }
+            }
             if !new.resource_version().is_empty() {
                 object.set_meta("resourceVersion", new.resource_version());
             }
             Ok(object)
         };
-        let plain = Change { subresource: "", ..*request };
+        let plain = Change { subresource: "", recorded: Recorded::Already, ..*request };
         let object = self.change(&plain, &change_object).await?;
         api::scale_of(named.resource, &object).ok_or_else(|| no_scale(named))
+    }
+
+    /// Applies a scale.
+    pub(crate) async fn apply_scale(&self, request: &Apply<'_>, patch: &Object) -> Result<Object, Status> {
+        let now = clock::text(clock::now());
+        let patch = Patch { object: patch, force: request.force };
+        let change = Change { recorded: Recorded::Already, ..request.change };
+        let manager = scale_manager(request.manager, &now);
+        self.change_scale(&change, &|old| manager.apply(Some(old), &patch)).await
+    }
+}
+
+fn scale_manager<'a>(name: &'a str, now: &'a str) -> FieldManager<'a> {
+    FieldManager {
+        name,
+        api_version: "autoscaling/v1",
+        subresource: "scale",
+        typing: Typing::Scale,
+        has_status: false,
+        now,
     }
 }

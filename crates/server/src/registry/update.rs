@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::create::{ATTEMPTS, fit_namespace, too_busy};
 use super::read::Freshness;
-use super::{Named, Registry, load};
+use super::recorded;
+use super::{Named, Recorded, Registry, load};
 use crate::admission;
 use crate::http::Identity;
 
@@ -16,12 +17,14 @@ const MODIFIED: &str =
 pub(super) const BINDING: &str = "binding";
 
 /// A request to change one object or a subresource of it.
+#[derive(Clone, Copy)]
 pub(crate) struct Change<'a> {
     pub(crate) who: &'a Identity,
     pub(crate) named: Named<'a>,
     /// Such as `status`, or empty for the object itself.
     pub(crate) subresource: &'a str,
     pub(crate) dry_run: bool,
+    pub(crate) recorded: Recorded<'a>,
 }
 
 impl Registry {
@@ -67,7 +70,19 @@ impl Registry {
         // A binding is the server's own change, and touches both sides of the pod.
         if request.subresource != BINDING {
             api::set_defaults(resource, &mut new);
+            // Nobody owns what the server takes back: of a status update that is all but the status, and some of
+            // the metadata as the kind says. Otherwise upstream records first what the client asks for.
+            let record = |new: &mut Object| {
+                request.recorded.update(resource, request.subresource, Some(&old), new);
+            };
+            let is_status = request.subresource == "status";
+            if !is_status {
+                record(&mut new);
+            }
             api::prepare_update(resource, request.subresource, &mut new, &old);
+            if is_status {
+                record(&mut new);
+            }
             let causes = api::validate_update(resource, request.subresource, &new, &old);
             if !causes.is_empty() {
                 return Err(Status::invalid(resource.group, resource.kind, named.name, causes));
@@ -76,6 +91,7 @@ impl Registry {
         let claims = admission::allocate(&self.services, resource, &mut new, Some(&old), &state)?;
 
         new.set_meta("resourceVersion", old.resource_version());
+        recorded::keep_times(&mut new, &old);
         if request.dry_run {
             return Ok(Some(new));
         }

@@ -4,7 +4,8 @@ use api::{Object, PatchType, Resource, Status};
 use futures::future::BoxFuture;
 use objects::{Delete, Subject, Write, Writer};
 
-use super::{Binding, Change, Create, DeleteOptions, Named, Registry};
+use super::recorded::name_of_user;
+use super::{Binding, Change, Create, DeleteOptions, Named, Recorded, Registry};
 use crate::authorize::{self, Attributes};
 use crate::http::Identity;
 
@@ -19,8 +20,9 @@ impl Writer for Registry {
                 Write::Merge { subject, subresource, patch } => {
                     let resource = resource_of(&subject.api_version, &subject.kind)?;
                     allow(&who, "patch", resource, subresource, &subject.namespace, &subject.name)?;
-                    let change =
-                        Change { who: &who, named: name(resource, &subject), subresource, dry_run: false };
+                    let recorded = Recorded::Update(name_of_user(user));
+                    let named = name(resource, &subject);
+                    let change = Change { who: &who, named, subresource, dry_run: false, recorded };
                     let merge = |old: &Object| {
                         let mut merged = api::patch(resource, PatchType::Merge, old, &patch)?;
                         api::check(resource, &mut merged)?;
@@ -52,7 +54,8 @@ impl Registry {
         let namespace = object.namespace().to_owned();
         allow(who, "create", resource, "", &namespace, object.name())?;
         api::check(resource, &mut object)?;
-        self.create(&Create { who, resource, namespace: &namespace, dry_run: false }, object).await
+        let recorded = Recorded::Update(name_of_user(&who.user));
+        self.create(&Create { who, resource, namespace: &namespace, dry_run: false, recorded }, object).await
     }
 
     async fn write_update(
@@ -66,7 +69,8 @@ impl Registry {
         allow(who, "update", resource, subresource, &namespace, &name)?;
         api::check(resource, &mut object)?;
         let named = Named { resource, namespace: &namespace, name: &name };
-        let change = Change { who, named, subresource, dry_run: false };
+        let recorded = Recorded::Update(name_of_user(&who.user));
+        let change = Change { who, named, subresource, dry_run: false, recorded };
         self.change(&change, &|_| Ok(object.clone())).await
     }
 

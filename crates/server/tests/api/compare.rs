@@ -2,8 +2,8 @@
 
 use serde_json::Value;
 
-/// Fields that nobody holds a server to: sentences for people, and what belongs to server-side apply.
-const NOT_COMPARED: [&str; 3] = ["message", "description", "managedFields"];
+/// Fields that nobody holds a server to: sentences for people.
+const NOT_COMPARED: [&str; 2] = ["message", "description"];
 
 /// Every difference between the recorded and the actual value, each with its path.
 pub fn differences(recorded: &Value, actual: &Value) -> Vec<String> {

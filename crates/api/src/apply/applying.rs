@@ -1,0 +1,170 @@
+//! Server-side apply.
+
+use serde_json::Value;
+
+use super::check::faults;
+use super::compare::fields_of;
+use super::conflict::{Conflict, apply_conflict};
+use super::entry::{Entry, Operation, encode, own_entries};
+use super::field_set::FieldSet;
+use super::last_applied::{allowed, renew};
+use super::manager::{FieldManager, bare, stripped};
+use super::merge::merge;
+use super::remove::prune;
+use super::types::Typing;
+use crate::decode::conform;
+use crate::object::Object;
+use crate::status::Status;
+
+/// Who owns the fields of an object that nobody recorded before the first apply.
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
+/// The manager whose client-side applies become server-side ones.
+const KUBECTL: &str = "kubectl";
+
+/// What is applied.
+#[derive(Debug, Clone, Copy)]
+pub struct Patch<'a> {
+    /// The fields that the applier wants, as it sent them.
+    pub object: &'a Object,
+    /// Whether to take fields from other managers where their values differ.
+    pub force: bool,
+}
+
+impl<'m> FieldManager<'m> {
+    /// `live` (none: there is no such object) with `patch` applied, and its managed fields. It has no defaults yet,
+    /// and `null` where a list or a map lost all it had.
+    ///
+    /// # Errors
+    /// If the patch makes no sense, or other managers own fields that it would change.
+    pub fn apply(&self, live: Option<&Object>, patch: &Patch<'_>) -> Result<Object, Status> {
+        self.check_patch(patch.object)?;
+        let Some(live) = live else { return Ok(self.create(patch.object)) };
+        let mut entries = own_entries(live.meta("managedFields"));
+        if entries.is_empty() {
+            let before = FieldManager { name: BEFORE_FIRST_APPLY, ..*self };
+            entries = before.updated(Vec::new(), before.compare(None, live));
+        }
+        let applied = match self.merge(live, patch, entries.clone()) {
+            Err(conflicts) if self.name() == KUBECTL => {
+                // What kubectl applied by itself before isn't another manager's.
+                let Some(allowed) = allowed(self, live) else { return Err(apply_conflict(conflicts)) };
+                let left = conflicts.into_iter().filter_map(|conflict| conflict.without(&allowed));
+                let left: Vec<Conflict> = left.collect();
+                if !left.is_empty() {
+                    return Err(apply_conflict(left));
+                }
+                self.merge(live, &Patch { force: true, ..*patch }, entries)
+            }
+            merged => merged,
+        };
+        let mut applied = applied.map_err(apply_conflict)?;
+        if self.name() == KUBECTL {
+            renew(&mut applied, patch.object);
+        }
+        Ok(applied)
+    }
+
+    fn create(&self, patch: &Object) -> Object {
+        let mut created = patch.clone();
+        let fields = self.fields_of(patch);
+        if !fields.is_empty() {
+            let mut entry = Entry::new(self, Operation::Apply, fields);
+            entry.time = Some(self.now.into());
+            if let Some(managed) = encode(vec![entry]) {
+                created.set_meta("managedFields", managed);
+            }
+        }
+        created
+    }
+
+    fn merge<'e>(
+        &self,
+        live: &Object,
+        patch: &Patch<'_>,
+        mut entries: Vec<Entry<'e>>,
+    ) -> Result<Object, Vec<Conflict>>
+    where
+        'm: 'e,
+    {
+        let root = self.typing.root();
+        let old = bare(live);
+        let merged = merge(root, &old, &bare(patch.object));
+
+        let known = entries.iter().position(|entry| entry.is_of(self, Operation::Apply));
+        let last = known.map(|at| entries[at].fields.clone()).unwrap_or_default();
+        let fields = self.applied_fields(patch.object);
+        let mut entry = Entry::new(self, Operation::Apply, fields);
+        entry.time = known.and_then(|at| entries[at].time.clone());
+        match known {
+            Some(at) => entries[at] = entry,
+            None => entries.push(entry),
+        }
+        let owned = entries.iter().fold(FieldSet::default(), |all, entry| all.union(entry.fields.clone()));
+        let new = prune(root, merged, &last, &owned);
+
+        let new = Object::from_value(new).unwrap_or_else(|| Object(serde_json::Map::new()));
+        let difference = self.compare(Some(live), &new);
+        if !patch.force {
+            let others = entries.iter().filter(|entry| !entry.is_of(self, Operation::Apply));
+            let conflicts: Vec<_> =
+                others.filter_map(|entry| Conflict::with(entry, &difference.changed)).collect();
+            if !conflicts.is_empty() {
+                return Err(conflicts);
+            }
+        }
+        let mut entries = self.taken(entries, &difference, Some(Operation::Apply));
+        let changes = Value::Object(new.0.clone()) != old;
+        if let Some(entry) = entries.iter_mut().find(|entry| entry.is_of(self, Operation::Apply)) {
+            entry.fields = stripped(std::mem::take(&mut entry.fields));
+            if changes {
+                entry.time = Some(self.now.into());
+            }
+        }
+        entries.retain(|entry| !entry.fields.is_empty());
+        let mut new = new;
+        match encode(entries) {
+            Some(managed) => new.set_meta("managedFields", managed),
+            None => {
+                new.remove_meta("managedFields");
+            }
+        }
+        Ok(new)
+    }
+
+    /// The fields that the patch says.
+    fn applied_fields(&self, patch: &Object) -> FieldSet {
+        fields_of(self.typing.root(), &bare(patch)).recursive_difference(&self.ignored())
+    }
+
+    /// Those of them that can be owned.
+    fn fields_of(&self, patch: &Object) -> FieldSet {
+        stripped(self.applied_fields(patch))
+    }
+
+    fn check_patch(&self, patch: &Object) -> Result<(), Status> {
+        if patch.api_version() != self.api_version {
+            let (given, expected) = (patch.api_version(), self.api_version);
+            return Err(Status::bad_request(format!(
+                "Incorrect version specified in apply patch. Specified patch version: {given}, expected: {expected}"
+            )));
+        }
+        if patch.meta("managedFields").is_some_and(|managed| !managed.is_null()) {
+            return Err(Status::bad_request("metadata.managedFields must be nil"));
+        }
+        let mut faults = faults(self.typing.root(), &Value::Object(patch.0.clone()));
+        if let (true, Typing::Resource(resource)) = (faults.is_empty(), self.typing) {
+            faults.extend(conform(resource, &mut patch.clone()).err().map(|mismatch| format!(".{mismatch}")));
+        }
+        let faults = match faults.as_slice() {
+            [] => return Ok(()),
+            [only] => only.clone(),
+            all => format!("errors:\n  {}", all.join("\n  ")),
+        };
+        let which = [patch.namespace(), patch.name()].join("/");
+        let (which, version, kind) = (which.trim_start_matches('/'), self.api_version, patch.kind());
+        let message =
+            format!("failed to create typed patch object ({which}; {version}, Kind={kind}): {faults}");
+        // As upstream has it: a plain error.
+        Err(Status::new(500, "", message))
+    }
+}

@@ -1,0 +1,45 @@
+//! From `kubectl apply` by the client, which keeps what it applied in an annotation, to that by the server.
+
+use serde_json::Value;
+
+use super::compare::{compare, fields_of};
+use super::field_set::FieldSet;
+use super::manager::{FieldManager, bare};
+use crate::object::Object;
+
+const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
+/// How much all annotations of an object may have.
+const LARGEST: usize = 256 * 1024;
+
+fn annotation(object: &Object) -> Option<&str> {
+    object.meta("annotations")?.get(ANNOTATION)?.as_str().filter(|text| !text.is_empty())
+}
+
+/// The fields that are as the client last applied them: they may be changed as if they were the applier's own.
+pub(super) fn allowed(manager: &FieldManager<'_>, live: &Object) -> Option<FieldSet> {
+    let applied: Value = serde_json::from_str(annotation(live)?).ok()?;
+    if applied.get("apiVersion").and_then(Value::as_str) != Some(manager.api_version) {
+        return None;
+    }
+    let root = manager.typing.root();
+    let difference = compare(root, &applied, &bare(live));
+    Some(fields_of(root, &applied).difference(&difference.changed).difference(&difference.removed))
+}
+
+/// Keeps the annotation, where there is one, at what is applied now.
+pub(super) fn renew(object: &mut Object, applied: &Object) {
+    if annotation(object).is_none() {
+        return;
+    }
+    let mut applied = applied.clone();
+    if let Some(Value::Object(annotations)) = applied.metadata_mut().get_mut("annotations") {
+        annotations.shift_remove(ANNOTATION);
+    }
+    let text = format!("{}\n", Value::Object(applied.0));
+    let Some(Value::Object(annotations)) = object.metadata_mut().get_mut("annotations") else { return };
+    annotations.insert(ANNOTATION.to_owned(), text.into());
+    let size = |(key, value): (&String, &Value)| key.len() + value.as_str().map_or(0, str::len);
+    if annotations.iter().map(size).sum::<usize>() > LARGEST {
+        annotations.shift_remove(ANNOTATION);
+    }
+}

@@ -1,0 +1,189 @@
+//! Recording what a create, an update or a patch changed.
+
+use serde_json::Value;
+
+use super::cap::cap_updates;
+use super::compare::{Difference, compare};
+use super::entry::{Entry, Operation, encode, foreign_entries, own_entries};
+use super::field_set::FieldSet;
+use super::types::Typing;
+use crate::object::Object;
+use crate::status::Cause;
+
+/// How long a manager's name may be, in bytes.
+const LONGEST_NAME: usize = 128;
+
+/// A writer, and what it writes to.
+#[derive(Debug, Clone, Copy)]
+pub struct FieldManager<'a> {
+    /// Its name; `unknown` where it is empty.
+    pub name: &'a str,
+    /// Group and version in which it writes.
+    pub api_version: &'a str,
+    /// The subresource that it writes, or empty.
+    pub subresource: &'a str,
+    /// Where the types of the object come from.
+    pub typing: Typing<'a>,
+    /// Whether the object's `status` is a subresource: then only its writers own it.
+    pub has_status: bool,
+    /// The time of the write, as RFC 3339.
+    pub now: &'a str,
+}
+
+/// The manager's name of a client that gives none: its `User-Agent` up to the first slash.
+pub fn manager_of_user_agent(agent: &str) -> String {
+    let mut name = String::new();
+    let product = agent.split('/').next().unwrap_or_default();
+    for character in product.chars().filter(|c| is_printable(*c)) {
+        if name.len() + character.len_utf8() > LONGEST_NAME {
+            break;
+        }
+        name.push(character);
+    }
+    name
+}
+
+fn is_printable(character: char) -> bool {
+    !character.is_control() && (character == ' ' || !character.is_whitespace())
+}
+
+impl<'a> FieldManager<'a> {
+    /// Why `name` can't be a manager's, if it can't.
+    pub fn name_fault(name: &str) -> Option<Cause> {
+        if name.len() > LONGEST_NAME {
+            let message = format!("Too long: may not be more than {LONGEST_NAME} bytes");
+            return Some(Cause { reason: "FieldValueTooLong".into(), message, field: "fieldManager".into() });
+        }
+        let odd = name.chars().position(|c| !is_printable(c))?;
+        let why = format!("invalid character at position {odd}: must be printable");
+        Some(Cause::invalid("fieldManager", &name.into(), &why))
+    }
+
+    pub(super) fn name(&self) -> &'a str {
+        if self.name.is_empty() { "unknown" } else { self.name }
+    }
+
+    /// Records in `new`, an object with its defaults, what this manager changes of `live` (none: it creates the
+    /// object). The managed fields that `new` brings along are taken where they make sense, those of `live`
+    /// otherwise; a list of one empty entry takes all away.
+    pub fn update(&self, live: Option<&Object>, new: &mut Object) {
+        let theirs = new.remove_meta("managedFields");
+        let recorded = live.and_then(|live| live.meta("managedFields"));
+        let theirs = theirs.filter(|theirs| self.subresource.is_empty() && Some(theirs) != recorded);
+        let entries = match &theirs {
+            Some(theirs) if is_reset(theirs) => Vec::new(),
+            Some(theirs) => foreign_entries(theirs)
+                .filter(|entries| !entries.is_empty())
+                .unwrap_or_else(|| own_entries(recorded)),
+            None => own_entries(recorded),
+        };
+        // Whoever took an object's managed fields away doesn't want them, until somebody applies.
+        if entries.is_empty() && live.is_some() {
+            return;
+        }
+        let difference = self.compare(live, new);
+        if theirs.is_none() && difference.changed.is_empty() && difference.removed.is_empty() {
+            if let Some(recorded) = recorded {
+                new.set_meta("managedFields", recorded.clone());
+            }
+            return;
+        }
+        if let Some(managed) = encode(self.updated(entries, difference)) {
+            new.set_meta("managedFields", managed);
+        }
+    }
+
+    /// The entries after this manager's update.
+    pub(super) fn updated<'e>(&self, entries: Vec<Entry<'e>>, difference: Difference) -> Vec<Entry<'e>>
+    where
+        'a: 'e,
+    {
+        let mut entries = self.taken(entries, &difference, None);
+        let own = stripped(difference.changed);
+        if !own.is_empty() {
+            let entry = match entries.iter_mut().find(|entry| entry.is_of(self, Operation::Update)) {
+                Some(entry) => {
+                    entry.fields = std::mem::take(&mut entry.fields).union(own);
+                    entry
+                }
+                None => entries.push_mut(Entry::new(self, Operation::Update, own)),
+            };
+            entry.time = Some(self.now.into());
+        }
+        cap_updates(&mut entries);
+        entries
+    }
+
+    /// The entries without the fields that changed hands or are gone, but `kept`'s.
+    pub(super) fn taken<'e>(
+        &self,
+        mut entries: Vec<Entry<'e>>,
+        difference: &Difference,
+        kept: Option<Operation>,
+    ) -> Vec<Entry<'e>> {
+        for entry in &mut entries {
+            if !kept.is_some_and(|operation| entry.is_of(self, operation)) {
+                let fields = std::mem::take(&mut entry.fields);
+                entry.fields = fields.difference(&difference.changed).difference(&difference.removed);
+            }
+        }
+        entries.retain(|entry| !entry.fields.is_empty());
+        entries
+    }
+
+    /// In which of the fields that can be owned here two objects differ.
+    pub(super) fn compare(&self, live: Option<&Object>, new: &Object) -> Difference {
+        let empty;
+        let (live, new) = match live {
+            Some(live) => (bare(live), bare(new)),
+            None => {
+                empty = self.typing.empty();
+                (empty, bare(new))
+            }
+        };
+        let ignored = self.ignored();
+        let Difference { changed, removed } = compare(self.typing.root(), &live, &new);
+        Difference {
+            changed: changed.recursive_difference(&ignored),
+            removed: removed.recursive_difference(&ignored),
+        }
+    }
+
+    /// What nobody comes to own by this write: the other side of an object.
+    pub(super) fn ignored(&self) -> FieldSet {
+        match self.subresource {
+            "" if self.has_status => FieldSet::of(&[&["f:status"]]),
+            "status" => FieldSet::of(&[&["f:spec"]]),
+            _ => FieldSet::default(),
+        }
+    }
+}
+
+/// An object without its managed fields.
+pub(super) fn bare(object: &Object) -> Value {
+    let mut object = object.clone();
+    object.remove_meta("managedFields");
+    object.into_value()
+}
+
+fn is_reset(managed: &Value) -> bool {
+    matches!(managed.as_array().map(Vec::as_slice), Some([Value::Object(only)]) if only.is_empty())
+}
+
+/// Without what the server sets and what names the object: nobody owns that.
+pub(super) fn stripped(fields: FieldSet) -> FieldSet {
+    fields.difference(&FieldSet::of(&[
+        &["f:apiVersion"],
+        &["f:kind"],
+        &["f:metadata"],
+        &["f:metadata", "f:name"],
+        &["f:metadata", "f:namespace"],
+        &["f:metadata", "f:creationTimestamp"],
+        &["f:metadata", "f:selfLink"],
+        &["f:metadata", "f:uid"],
+        &["f:metadata", "f:clusterName"],
+        &["f:metadata", "f:generation"],
+        &["f:metadata", "f:managedFields"],
+        &["f:metadata", "f:resourceVersion"],
+    ]))
+}

@@ -1,0 +1,30 @@
+//! Who manages which field: `metadata.managedFields` of every writer, and server-side apply.
+//!
+//! Follows KEP-555 and upstream's structured-merge-diff: an object's fields form a set of paths, each writer owns
+//! some of them, and what an applier no longer applies goes, unless somebody else owns it too.
+
+mod applying;
+mod cap;
+mod check;
+mod compare;
+mod conflict;
+mod entry;
+mod field_set;
+mod fields_v1;
+mod item;
+mod last_applied;
+mod manager;
+mod merge;
+mod remove;
+mod replicas;
+mod structural;
+mod types;
+
+pub use applying::Patch;
+pub use entry::same_but_times;
+pub use field_set::FieldSet;
+pub use manager::{FieldManager, manager_of_user_agent};
+pub use replicas::{managed_of_object, managed_of_scale};
+pub use structural::StructuralType;
+pub use types::Typing;
+pub(crate) use types::{Topology, topology};

@@ -1,0 +1,74 @@
+//! Taking fields out of an object, and what an applier no longer applies.
+
+use serde_json::{Map, Value};
+
+use super::compare::{field_element, fields_of};
+use super::field_set::{FieldSet, Node};
+use super::item::item_element;
+use super::types::{Atom, Type};
+
+/// `merged` without what its applier owned before (`last`) and nobody owns now (`owned`: by anybody).
+pub(super) fn prune(of: Type<'_>, merged: Value, last: &FieldSet, owned: &FieldSet) -> Value {
+    if last.is_empty() {
+        return merged;
+    }
+    let last = with_named_fields(of, last);
+    let all = with_named_fields(of, &fields_of(of, &merged));
+    // What was owned goes; what somebody owns comes back; and only what was owned before stays away.
+    let pruned = without(of, &merged, &last);
+    let kept = with_named_fields(of, &fields_of(of, &pruned)).union(with_named_fields(of, owned));
+    let pruned = without(of, &merged, &all.clone().difference(&kept));
+    let kept = with_named_fields(of, &fields_of(of, &pruned));
+    without(of, &merged, &all.difference(&kept).intersection(&last))
+}
+
+/// `value` without the fields of the set. A list or map that loses all it has is `null`.
+fn without(of: Type<'_>, value: &Value, gone: &FieldSet) -> Value {
+    match (of.atom(Some(value)), value) {
+        (Atom::Map(fields), Value::Object(map)) => {
+            let mut kept = Map::with_capacity(map.len());
+            for (name, value) in map {
+                match gone.node(&field_element(name)) {
+                    Some(node) if node.member => {}
+                    Some(node) => {
+                        kept.insert(name.clone(), without(fields.of(name), value, &node.children));
+                    }
+                    None => {
+                        kept.insert(name.clone(), value.clone());
+                    }
+                }
+            }
+            if kept.is_empty() { Value::Null } else { Value::Object(kept) }
+        }
+        (Atom::List { keys, items }, Value::Array(list)) => {
+            let mut kept = Vec::with_capacity(list.len());
+            for item in list {
+                let element = item_element(keys, items, item).ok();
+                match element.and_then(|element| gone.node(&element)) {
+                    Some(node) if node.member => {}
+                    Some(node) => kept.push(without(items, item, &node.children)),
+                    None => kept.push(item.clone()),
+                }
+            }
+            if kept.is_empty() { Value::Null } else { Value::Array(kept) }
+        }
+        (_, value) => value.clone(),
+    }
+}
+
+/// The set with the fields on the way to its paths that the type names: who owns `spec.replicas` has `spec` there
+/// too. Keys of maps and items of lists are owned for themselves.
+fn with_named_fields(of: Type<'_>, set: &FieldSet) -> FieldSet {
+    let atom = of.atom(None);
+    let nodes = set.nodes().iter().map(|node| {
+        let name = node.element.strip_prefix("f:");
+        let (below, named) = match (atom, name) {
+            (Atom::Map(fields), Some(name)) => (fields.of(name), fields.declares(name)),
+            (Atom::List { items, .. }, None) => (items, false),
+            _ => (Type::Deduced, false),
+        };
+        let member = node.member || (named && !node.children.is_empty());
+        Node { element: node.element.clone(), member, children: with_named_fields(below, &node.children) }
+    });
+    FieldSet::of_nodes(nodes.collect())
+}

@@ -1,0 +1,48 @@
+//! The body of a server-side apply.
+
+use api::{Object, Status};
+use bytes::Bytes;
+
+use super::encoding::Encoding;
+use super::options::WriteOptions;
+use crate::registry::Named;
+
+/// The media types of an apply; YAML is JSON too.
+pub(crate) const YAML: &str = "application/apply-patch+yaml";
+pub(crate) const CBOR: &str = "application/apply-patch+cbor";
+
+/// What is applied, and warnings about it.
+pub(crate) fn patch(
+    named: &Named<'_>,
+    options: &WriteOptions,
+    media_type: &str,
+    body: &Bytes,
+) -> Result<(Object, Vec<String>), Status> {
+    let (value, duplicates) = if media_type == CBOR {
+        (Encoding::Cbor.decode(body)?, Vec::new())
+    } else {
+        api::value_and_duplicates(serde_yaml_ng::Deserializer::from_slice(body))
+            .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?
+    };
+    let patch =
+        Object::from_value(value).ok_or_else(|| Status::bad_request("an apply patch must be an object"))?;
+    let warnings = options.validation.judge(duplicates)?;
+    fit(named, &patch)?;
+    Ok((patch, warnings))
+}
+
+/// The patch must be of the object that the path names.
+fn fit(named: &Named<'_>, patch: &Object) -> Result<(), Status> {
+    let mismatch = |what: &str, given: &str, asked: &str| {
+        Status::bad_request(format!(
+            "the {what} of the object ({given}) does not match the {what} on the URL ({asked})"
+        ))
+    };
+    if patch.name() != named.name {
+        return Err(mismatch("name", patch.name(), named.name));
+    }
+    if !patch.namespace().is_empty() && patch.namespace() != named.namespace {
+        return Err(mismatch("namespace", patch.namespace(), named.namespace));
+    }
+    Ok(())
+}

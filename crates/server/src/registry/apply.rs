@@ -1,0 +1,82 @@
+//! Server-side apply: makes an object, or changes the fields that its applier wants.
+
+use api::{Object, Patch, Status};
+
+use super::create::{ATTEMPTS, too_busy};
+use super::recorded::manager;
+use super::{Change, Create, Recorded, Registry};
+use crate::clock;
+
+/// A request to apply.
+pub(crate) struct Apply<'a> {
+    /// Which object, and by whom.
+    pub(crate) change: Change<'a>,
+    /// The applier's name.
+    pub(crate) manager: &'a str,
+    /// Whether it takes fields from others.
+    pub(crate) force: bool,
+}
+
+/// What became of it.
+pub(crate) struct Applied {
+    pub(crate) object: Object,
+    /// Whether the object is new.
+    pub(crate) created: bool,
+}
+
+impl Registry {
+    /// Applies `patch`; `finish` makes an object that fits its kind of what comes out.
+    pub(crate) async fn apply(
+        &self,
+        request: &Apply<'_>,
+        patch: &Object,
+        finish: &(dyn Fn(Object) -> Result<Object, Status> + Send + Sync),
+    ) -> Result<Applied, Status> {
+        let Change { who, named, subresource, dry_run, .. } = request.change;
+        let (version, now) = (named.resource.api_version(), clock::text(clock::now()));
+        let manager = manager(request.manager, named.resource, &version, subresource, &now);
+        let patch_of = Patch { object: patch, force: request.force };
+        let change = Change { recorded: Recorded::Already, ..request.change };
+        for _ in 0..ATTEMPTS {
+            let merged = |old: &Object| {
+                // The patch itself decides which version it is for.
+                finish(manager.apply(Some(old), &patch_of)?)
+            };
+            match self.change(&change, &merged).await {
+                Err(status)
+                    if status.code == 404 && status.reason == "NotFound" && subresource.is_empty() => {}
+                changed => return Ok(Applied { object: changed?, created: false }),
+            }
+            check_new(&change, patch)?;
+            let create = Create {
+                who,
+                resource: named.resource,
+                namespace: named.namespace,
+                dry_run,
+                recorded: Recorded::Already,
+            };
+            let mut object = finish(manager.apply(None, &patch_of)?)?;
+            object.set_meta("name", named.name);
+            match self.create(&create, object).await {
+                Err(status) if status.reason == "AlreadyExists" => {}
+                created => return Ok(Applied { object: created?, created: true }),
+            }
+        }
+        Err(too_busy())
+    }
+}
+
+/// An applier that names the very object that it means doesn't mean a new one.
+fn check_new(change: &Change<'_>, patch: &Object) -> Result<(), Status> {
+    if !patch.uid().is_empty() {
+        return Err(change.named.conflict(&format!(
+            "uid mismatch: the provided object specified uid {}, and no existing object was found",
+            patch.uid()
+        )));
+    }
+    if !patch.resource_version().is_empty() {
+        let why = "the provided object specified a resourceVersion, and no existing object was found";
+        return Err(change.named.conflict(why));
+    }
+    Ok(())
+}

@@ -1,0 +1,65 @@
+//! Under whose name the fields of a write are recorded in `metadata.managedFields`.
+
+use api::{FieldManager, Object, Resource, Typing};
+
+use crate::clock;
+
+/// Who writes, for the record.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Recorded<'a> {
+    /// A create, an update or a patch by the field manager of that name.
+    Update(&'a str),
+    /// The object has its managed fields already.
+    Already,
+}
+
+impl Recorded<'_> {
+    /// Records in `new`, which has its defaults and nothing else of the server's yet, what it changes of `old`.
+    pub(super) fn update(
+        self,
+        resource: &Resource,
+        subresource: &str,
+        old: Option<&Object>,
+        new: &mut Object,
+    ) {
+        if let Recorded::Update(name) = self {
+            let (version, now) = (resource.api_version(), clock::text(clock::now()));
+            manager(name, resource, &version, subresource, &now).update(old, new);
+        }
+    }
+}
+
+/// The field manager of that name, for an object of `resource`.
+pub(super) fn manager<'a>(
+    name: &'a str,
+    resource: &'a Resource,
+    api_version: &'a str,
+    subresource: &'a str,
+    now: &'a str,
+) -> FieldManager<'a> {
+    let has_status = resource.subresource("status").is_some();
+    let typing = Typing::Resource(resource);
+    FieldManager { name, api_version, subresource, typing, has_status, now }
+}
+
+/// The field manager's name of a part of the cluster that writes as `user`: that of upstream's program for it.
+pub(super) fn name_of_user(user: &str) -> &str {
+    match user {
+        "system:apiserver" => "kube-apiserver",
+        user if user.starts_with("system:node:") => "kubelet",
+        user => user.strip_prefix("system:").unwrap_or(user),
+    }
+}
+
+/// A write that changes nothing but when a manager wrote changes nothing.
+pub(super) fn keep_times(new: &mut Object, old: &Object) {
+    let (ours, theirs) = (new.meta("managedFields"), old.meta("managedFields"));
+    if ours == theirs || !api::same_but_times(ours, theirs) {
+        return;
+    }
+    let (Some(ours), Some(theirs)) = (ours.cloned(), theirs.cloned()) else { return };
+    new.set_meta("managedFields", theirs);
+    if new != old {
+        new.set_meta("managedFields", ours);
+    }
+}
