@@ -7,7 +7,7 @@ use prost::Message;
 use rustls::ClientConfig;
 
 use crate::Status;
-use crate::grpc::{Channel, Messages, Questions};
+use crate::grpc::{Channel, Endpoint, Messages, Questions};
 use crate::proto::{
     AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DefragmentRequest,
     DefragmentResponse, DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse,
@@ -71,7 +71,20 @@ unary! {
 impl Client {
     /// Of servers like `https://host:2379`; `tls` is for those with `https`. Connects when it is first asked.
     pub fn new(endpoints: Vec<Uri>, tls: Option<Arc<ClientConfig>>) -> Self {
+        Client::of(endpoints.into_iter().map(Endpoint::from).collect(), tls)
+    }
+
+    /// Of servers that may be reached elsewhere than their names say.
+    pub fn of(endpoints: Vec<Endpoint>, tls: Option<Arc<ClientConfig>>) -> Self {
         Client(Arc::new(Channel::new(endpoints, tls)))
+    }
+
+    /// Connects, if there is no connection yet. The answer is the connection's number.
+    ///
+    /// # Errors
+    /// Why no endpoint could be connected to: nothing was asked of any.
+    pub async fn connected(&self) -> Result<u64, Status> {
+        self.0.connected().await
     }
 
     /// Begins a stream of watches with its first request.
@@ -105,9 +118,15 @@ impl Client {
         Ok(file)
     }
 
-    /// Speaks to the next endpoint from now on: this one, though connected, is of no use.
+    /// Speaks to the next endpoint from now on: this one, though connected, is of no use. Calls that it didn't
+    /// answer fail, and streams of watches break.
     pub async fn move_on(&self) {
         self.0.move_on().await;
+    }
+
+    /// As [`move_on`](Self::move_on), if the connection is still the one of this number.
+    pub async fn leave(&self, connection: u64) {
+        self.0.leave(connection).await;
     }
 
     /// A call of one message by its path, for methods that have no function here.

@@ -23,6 +23,6 @@ pub use error::Error;
 pub use key_value::{Event, KeyRange, KeyValue, LeaseId, Revision};
 pub use leading::while_leading;
 pub use memory::Memory;
-pub use state::State;
+pub use state::{State, Told};
 pub use transaction::{Compare, Condition, Op, OpResult, Txn, TxnResponse};
 pub use watch::Watcher;

@@ -1,5 +1,7 @@
 //! The map at one revision, with the history that led to it.
 
+mod mirror;
+
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -9,6 +11,8 @@ use imbl::OrdMap;
 use crate::{
     Compare, Condition, Error, Event, KeyRange, KeyValue, LeaseId, Op, OpResult, Revision, Txn, TxnResponse,
 };
+
+pub use mirror::Told;
 
 /// An immutable version of the whole map. Cloning it copies a few pointers; changing a clone shares all
 /// that stayed the same.
@@ -147,17 +151,15 @@ impl State {
     /// # Errors
     /// [`Error::Invalid`] and [`Error::LeaseNotFound`], with nothing changed.
     pub fn apply(&mut self, txn: &Txn) -> Result<TxnResponse, Error> {
+        txn.check()?;
         let succeeded = txn.conditions.iter().all(|c| self.holds(c));
         let ops = if succeeded { &txn.success } else { &txn.failure };
         for op in ops {
-            match op {
-                Op::Put { key, .. } if key.is_empty() => {
-                    return Err(Error::Invalid("the key is empty".into()));
-                }
-                Op::Put { lease, .. } if *lease != 0 && !self.leases.contains_key(lease) => {
-                    return Err(Error::LeaseNotFound(*lease));
-                }
-                _ => {}
+            if let Op::Put { lease, .. } = op
+                && *lease != 0
+                && !self.leases.contains_key(lease)
+            {
+                return Err(Error::LeaseNotFound(*lease));
             }
         }
         let revision = self.revision + 1;

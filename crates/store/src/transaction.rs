@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use crate::{KeyRange, KeyValue, LeaseId, Revision};
+use crate::{Error, KeyRange, KeyValue, LeaseId, Revision};
 
 /// If every condition holds, `success` happens, else `failure`; either as one revision.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,6 +23,36 @@ impl Txn {
     pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
         let op = Op::Put { key: key.into(), value: value.into(), lease: 0 };
         Txn { success: vec![op], ..Txn::default() }
+    }
+
+    /// Refuses what no engine carries out, in either branch: a put without a key, and, as in etcd, a key that is
+    /// put twice, or put and deleted.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`].
+    pub fn check(&self) -> Result<(), Error> {
+        for ops in [&self.success, &self.failure] {
+            let mut put: Vec<&Bytes> = Vec::new();
+            let mut deleted = Vec::new();
+            for op in ops {
+                match op {
+                    Op::Put { key, .. } if key.is_empty() => {
+                        return Err(Error::Invalid("the key is empty".into()));
+                    }
+                    Op::Put { key, .. } => put.push(key),
+                    Op::Delete(range) => deleted.push(range),
+                    Op::Range(_) => {}
+                }
+            }
+            put.sort();
+            let twice = put.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0]);
+            let both = || put.iter().find(|key| deleted.iter().any(|range| range.contains(key))).copied();
+            if let Some(key) = twice.or_else(both) {
+                let key = String::from_utf8_lossy(key);
+                return Err(Error::Invalid(format!("the transaction changes the key {key} twice")));
+            }
+        }
+        Ok(())
     }
 }
 

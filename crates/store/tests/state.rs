@@ -48,6 +48,9 @@ impl Model {
             _ => unreachable!("not generated"),
         });
         let steps = if holds { &txn.success } else { &txn.failure };
+        if changes_twice(&txn.success) || changes_twice(&txn.failure) {
+            return false;
+        }
         let leased =
             |op: &Op| matches!(op, Op::Put { lease, .. } if *lease != 0 && !self.leases.contains(lease));
         if steps.iter().any(leased) {
@@ -85,6 +88,18 @@ impl Model {
         }
         known
     }
+}
+
+/// Whether a key is put twice, or put and deleted.
+fn changes_twice(ops: &[Op]) -> bool {
+    ops.iter().enumerate().any(|(n, op)| {
+        let Op::Put { key, .. } = op else { return false };
+        ops.iter().enumerate().any(|(m, other)| match other {
+            Op::Put { key: other, .. } => m != n && other == key,
+            Op::Delete(range) => range.contains(key),
+            Op::Range(_) => false,
+        })
+    })
 }
 
 fn compare<T: Ord>(how: Compare, left: T, right: T) -> bool {
@@ -177,7 +192,7 @@ proptest! {
                                 prop_assert!(before.range(range).eq(found));
                             }
                         }
-                        Err(error) => prop_assert!(matches!(error, Error::LeaseNotFound(_))),
+                        Err(error) => prop_assert!(matches!(error, Error::LeaseNotFound(_) | Error::Invalid(_))),
                     }
                 }
                 Step::Grant(lease) => {

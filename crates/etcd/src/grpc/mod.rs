@@ -8,7 +8,7 @@ mod listener;
 mod messages;
 mod status;
 
-pub use channel::{Channel, Questions};
+pub use channel::{Channel, Endpoint, Questions};
 pub use frame::{Frames, MOST_MESSAGE_BYTES};
 pub use listener::{Answer, Answers, Router, Tls, answer_stream, answer_unary, refused, serve};
 pub use messages::Messages;

@@ -35,7 +35,8 @@ async fn a_client_needs_a_certificate() {
     };
     ask(admin.client_config(&trust, &[]).unwrap()).await.unwrap();
     for tls in [trust.client_config(&[]).unwrap(), stranger.client_config(&trust, &[]).unwrap()] {
-        assert_eq!(ask(tls).await.unwrap_err().code, Code::Unavailable);
+        let refused = ask(tls).await.unwrap_err();
+        assert_eq!(refused.code, Code::Unauthenticated, "{refused}");
     }
     let known = ask(host.client_config(&trust, &[]).unwrap()).await.unwrap_err();
     assert_eq!((known.code, &*known.message), (Code::PermissionDenied, "etcdserver: permission denied"));

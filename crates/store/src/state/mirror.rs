@@ -1,0 +1,116 @@
+//! A state that follows another store's: loaded whole at one revision, then told each later one.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+
+use super::State;
+use crate::{Event, KeyValue, LeaseId, Revision};
+use bytes::Bytes;
+
+/// What another store tells of one revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// A key is now so.
+    Put(KeyValue),
+    /// A key is gone.
+    Deleted(Bytes),
+    /// A lease was made, with its time to live in seconds.
+    Granted(LeaseId, u64),
+    /// A lease ended; the end of its keys is told by itself.
+    Ended(LeaseId),
+    /// The history up to this revision is forgotten.
+    Compacted(Revision),
+}
+
+impl State {
+    /// What another store holds at `revision`. Its history starts there.
+    pub fn loaded(
+        revision: Revision,
+        entries: impl IntoIterator<Item = KeyValue>,
+        leases: HashMap<LeaseId, u64>,
+    ) -> State {
+        let entries: OrdMap<Bytes, Arc<KeyValue>> =
+            entries.into_iter().map(|kv| (kv.key.clone(), Arc::new(kv))).collect();
+        State::restored(revision, revision, entries, OrdMap::new(), leases.into_iter().collect())
+    }
+
+    /// Takes over what another store did at `revision`. What this state knows already is not taken twice.
+    pub fn follow(&mut self, revision: Revision, told: impl IntoIterator<Item = Told>) {
+        if revision <= self.revision {
+            return;
+        }
+        let mut events = Vec::new();
+        let mut compacted = 0;
+        for told in told {
+            match told {
+                Told::Put(kv) => {
+                    let current = Arc::new(kv);
+                    let previous = self.entries.insert(current.key.clone(), current.clone());
+                    events.push(Event::Put { current, previous });
+                }
+                Told::Deleted(key) => {
+                    if let Some(previous) = self.entries.remove(&key) {
+                        events.push(Event::Delete { revision, previous });
+                    }
+                }
+                Told::Granted(lease, seconds) => self.grant(lease, seconds),
+                Told::Ended(lease) => {
+                    self.leases.remove(&lease);
+                }
+                Told::Compacted(revision) => compacted = revision,
+            }
+        }
+        self.record(revision, events);
+        // Also where nothing of ours changed, time went on.
+        self.revision = revision;
+        self.compact(compacted);
+    }
+
+    /// How many revisions the history holds.
+    pub fn kept_revisions(&self) -> usize {
+        self.history.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{KeyRange, Txn};
+
+    fn kv(key: &str, created: Revision, modified: Revision, version: u64) -> KeyValue {
+        KeyValue {
+            key: Bytes::copy_from_slice(key.as_bytes()),
+            value: "v".into(),
+            create_revision: created,
+            mod_revision: modified,
+            version,
+            lease: 0,
+        }
+    }
+
+    #[test]
+    fn a_follower_is_what_it_follows() {
+        let mut leader = State::default();
+        for key in ["a", "b", "a"] {
+            leader.apply(&Txn::put(key, "v")).unwrap();
+        }
+        let mut follower = State::loaded(2, [kv("a", 2, 2, 1)], HashMap::new());
+        follower.follow(3, [Told::Put(kv("b", 3, 3, 1))]);
+        follower.follow(4, [Told::Put(kv("a", 2, 4, 2))]);
+        follower.follow(4, [Told::Deleted("a".into())]);
+        let all = KeyRange::prefix("");
+        assert!(leader.range(&all).eq(follower.range(&all)));
+        assert!(leader.events(3).eq(follower.events(3)));
+        assert!(follower.check_history(2).is_err(), "what led to the first state is not known");
+
+        follower.follow(9, [Told::Deleted("b".into()), Told::Deleted("c".into()), Told::Granted(7, 60)]);
+        assert_eq!((follower.revision(), follower.len(), follower.events(5).count()), (9, 1, 1));
+        assert!(follower.leases().eq([(7, 60)]));
+        assert_eq!(follower.at(8).unwrap().len(), 2);
+        follower.follow(12, [Told::Ended(7), Told::Compacted(4)]);
+        assert_eq!((follower.revision(), follower.compacted(), follower.kept_revisions()), (12, 4, 1));
+        assert_eq!(follower.leases().count(), 0);
+    }
+}
