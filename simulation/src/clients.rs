@@ -170,7 +170,7 @@ impl World {
                 Outcome::Done(response.revision, before, response.succeeded)
             }
             Ok(Response::Lease(lease)) => Outcome::Granted(lease),
-            Ok(Response::Done) => Outcome::Done(0, Vec::new(), true),
+            Ok(Response::Done | Response::Member(_)) => Outcome::Done(0, Vec::new(), true),
             Err(Error::LeaseNotFound(_)) => Outcome::NoLease,
             Err(Error::NoSpace(_) | Error::Invalid(_)) => Outcome::Refused,
             Err(_) => Outcome::Unknown,

@@ -1,12 +1,15 @@
 //! One member: its core, its log, its disk, its clock. It does what the engine's two threads do.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use store::parts::{Claimant, Core, Image, Input, Log, LogError, Persist, Settings, claim};
-use store::{Leadership, Revision, StartError, State};
+use store::parts::{
+    Claim, Claimant, Core, Image, Input, Log, LogError, Membership, Persist, Settings, claim,
+};
+use store::{Leadership, Revision, Start, StartError, State};
 use tokio::sync::watch;
 
 use crate::disk::{Rot, SimulatedDisk};
@@ -137,12 +140,16 @@ pub struct Sizes {
 
 /// Starts a member on its disk, as the engine does.
 pub fn start(disk: &SimulatedDisk, id: u64, sizes: Sizes, seed: u64, clock: u64) -> Result<Running, Failed> {
-    let members: BTreeMap<u64, String> = (1..=sizes.members).map(|id| (id, format!("n{id}"))).collect();
-    let names: Vec<String> = members.values().cloned().collect();
+    let peers: BTreeMap<String, SocketAddr> = (1..=sizes.members)
+        .map(|id| (format!("n{id}"), SocketAddr::from(([10, 0, 0, id as u8], 1))))
+        .collect();
+    let first = Membership::initial(&peers);
+    let name = format!("n{id}");
     let claimant = Claimant {
         cluster: "simulation",
-        member: &members[&id],
-        members: &names,
+        member: &name,
+        first: &first,
+        start: Start::Bootstrap,
         folder: Path::new("simulated"),
     };
     let failed = |problem: StartError| match problem {
@@ -150,7 +157,10 @@ pub fn start(disk: &SimulatedDisk, id: u64, sizes: Sizes, seed: u64, clock: u64)
         StartError::Folder { .. } => Failed::TryAgain,
         other => Failed::Mistake(other.to_string()),
     };
-    let boot = claim(disk, &claimant).map_err(failed)?;
+    let boot = match claim(disk, &claimant).map_err(failed)? {
+        Claim::Member(_, boot) => boot,
+        Claim::Newcomer => return Err(Failed::Mistake("a member does not know itself".into())),
+    };
     let (mut log, recovered) = Log::open(Arc::new(disk.clone())).map_err(|problem| match problem {
         LogError::Io(_) => Failed::TryAgain,
         LogError::Damaged(damaged) => failed(damaged),
@@ -158,7 +168,6 @@ pub fn start(disk: &SimulatedDisk, id: u64, sizes: Sizes, seed: u64, clock: u64)
     log.set_segment_length(sizes.segment);
     let settings = Settings {
         id,
-        members,
         boot,
         seed,
         tick: Duration::from_micros(TICK),

@@ -1,6 +1,6 @@
 //! What can go wrong between a caller and the store.
 
-use crate::Revision;
+use crate::{MemberError, Revision};
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -36,4 +36,10 @@ pub enum Error {
     /// The disk is (nearly) full: writes are refused until there is room again.
     #[error("no room left on the store's disk: free some space under {0}, writes resume by themselves")]
     NoSpace(String),
+    /// A change of the members was refused.
+    #[error(transparent)]
+    Members(#[from] MemberError),
+    /// This member was removed from the cluster, or replaced.
+    #[error("this member was removed from the cluster: it takes no part any more")]
+    Removed,
 }

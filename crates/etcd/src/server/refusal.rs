@@ -1,6 +1,8 @@
 //! What is refused, with the code and the words that etcd has for it (etcd's `rpctypes/error.go`): its
 //! clients compare them.
 
+use store::MemberError;
+
 use crate::{Code, Status};
 
 macro_rules! refusals {
@@ -27,6 +29,14 @@ refusals! {
     ttl_too_large: OutOfRange, "etcdserver: too large lease TTL";
     timed_out: Unavailable, "etcdserver: request timed out";
     stopped: Unavailable, "etcdserver: server stopped";
+    member_not_found: NotFound, "etcdserver: member not found";
+    member_exists: FailedPrecondition, "etcdserver: member ID already exist";
+    address_exists: FailedPrecondition, "etcdserver: Peer URLs already exists";
+    not_learner: FailedPrecondition, "etcdserver: can only promote a learner member";
+    learner_behind: FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader";
+    too_few_started: FailedPrecondition, "etcdserver: re-configuration failed due to not enough started members";
+    too_many_learners: FailedPrecondition, "etcdserver: too many learner members in cluster";
+    unhealthy: Unavailable, "etcdserver: unhealthy cluster";
 }
 
 /// What this store can't do though etcd can.
@@ -45,6 +55,23 @@ impl From<store::Error> for Status {
             store::Error::NoSpace(_) => no_space(),
             // Empty keys are refused before: what remains is a request over the store's own limit.
             store::Error::Invalid(_) => too_large(),
+            store::Error::Removed => stopped(),
+            store::Error::Members(why) => why.into(),
+        }
+    }
+}
+
+impl From<MemberError> for Status {
+    fn from(error: MemberError) -> Self {
+        match error {
+            MemberError::NotFound(_) => member_not_found(),
+            MemberError::NameTaken(_) => member_exists(),
+            MemberError::AddressTaken(_) => address_exists(),
+            MemberError::NotLearner(_) => not_learner(),
+            MemberError::Behind(_) => learner_behind(),
+            MemberError::Quorum { .. } => too_few_started(),
+            MemberError::TooMany(_) => too_many_learners(),
+            MemberError::Busy => unhealthy(),
         }
     }
 }

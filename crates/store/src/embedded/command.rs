@@ -2,8 +2,11 @@
 
 use bytes::Bytes;
 
+use raft::eraftpb::{Entry, EntryType};
+
 use super::codec::{Decoder, Malformed, put_bytes, put_number, put_signed};
-use crate::{Compare, Condition, KeyRange, LeaseId, Op, Revision, Txn, TxnResponse};
+use super::membership::{MemberChange, put_refusal, refusal};
+use crate::{Compare, Condition, KeyRange, LeaseId, MemberError, MemberId, Op, Revision, Txn, TxnResponse};
 
 /// A change to the replicated machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +29,10 @@ pub enum Command {
         /// The entry that last started its time.
         started: u64,
     },
+    /// Change the members: stands only in entries that Raft knows to change them.
+    Members(MemberChange),
+    /// The leader refuses the change of members that was asked for.
+    Refuse(MemberError),
 }
 
 /// What a command led to.
@@ -35,6 +42,8 @@ pub enum Response {
     Txn(TxnResponse),
     /// The lease made.
     Lease(LeaseId),
+    /// The member that was added, let vote or removed.
+    Member(MemberId),
     /// Nothing to tell.
     Done,
 }
@@ -65,12 +74,34 @@ impl RequestId {
     /// From bytes.
     pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
         let mut d = Decoder(bytes);
-        let id =
-            RequestId { member: d.number()?, boot: d.number()?, sequence: d.number()?, oldest: d.number()? };
+        let id = Self::read(&mut d)?;
         d.end()?;
         Ok(id)
     }
+
+    fn read(d: &mut Decoder) -> Result<Self, Malformed> {
+        Ok(RequestId { member: d.number()?, boot: d.number()?, sequence: d.number()?, oldest: d.number()? })
+    }
 }
+
+/// What is asked in an entry, and by whom. An entry that changes the members has Raft's own bytes as its data,
+/// which only the leader that made them ever reads; so the command stands behind the request's id.
+pub fn asked(entry: &Entry) -> Result<(RequestId, Bytes), Malformed> {
+    let mut d = Decoder(entry.context.clone());
+    let id = RequestId::read(&mut d)?;
+    if entry.get_entry_type() == EntryType::EntryNormal {
+        d.end()?;
+        return Ok((id, entry.data.clone()));
+    }
+    Ok((id, d.0))
+}
+
+/// Whether a command's bytes ask for a change of the members.
+pub fn changes_members(command: &[u8]) -> bool {
+    command.first() == Some(&MEMBERS)
+}
+
+const MEMBERS: u8 = 6;
 
 impl Command {
     /// As bytes.
@@ -104,6 +135,14 @@ impl Command {
                 put_signed(&mut out, *lease);
                 put_number(&mut out, *started);
             }
+            Command::Members(change) => {
+                out.push(MEMBERS);
+                change.encode(&mut out);
+            }
+            Command::Refuse(why) => {
+                out.push(7);
+                put_refusal(&mut out, why);
+            }
         }
         out.into()
     }
@@ -122,6 +161,8 @@ impl Command {
             3 => Command::KeepAlive(d.signed()?),
             4 => Command::Revoke(d.signed()?),
             5 => Command::Expire { lease: d.signed()?, started: d.number()? },
+            MEMBERS => Command::Members(MemberChange::decode(&mut d)?),
+            7 => Command::Refuse(refusal(&mut d)?),
             _ => return Err(Malformed("there is no such command")),
         };
         d.end()?;
@@ -261,6 +302,18 @@ mod tests {
         })
     }
 
+    fn changes() -> impl Strategy<Value = MemberChange> {
+        (any::<(u64, bool, std::net::SocketAddrV4)>(), ".*").prop_map(|((id, learner, address), name)| {
+            let address = address.into();
+            match id % 4 {
+                0 => MemberChange::Add { name, address, learner },
+                1 => MemberChange::Join { name, address },
+                2 => MemberChange::Promote(id),
+                _ => MemberChange::Remove(id),
+            }
+        })
+    }
+
     fn commands() -> impl Strategy<Value = Command> {
         let list = || proptest::collection::vec(ops(), 0..4);
         prop_oneof![
@@ -272,6 +325,12 @@ mod tests {
             any::<i64>().prop_map(Command::KeepAlive),
             any::<i64>().prop_map(Command::Revoke),
             any::<(i64, u64)>().prop_map(|(lease, started)| Command::Expire { lease, started }),
+            changes().prop_map(Command::Members),
+            (any::<u64>(), ".*").prop_map(|(id, name)| Command::Refuse(match id % 3 {
+                0 => MemberError::NameTaken(name),
+                1 => MemberError::Busy,
+                _ => MemberError::Quorum { there: id, voters: 3, needed: 2 },
+            })),
         ]
     }
 

@@ -15,8 +15,11 @@ pub struct Config {
     pub name: String,
     /// The cluster's name: members of different clusters don't talk, and a data folder belongs to one.
     pub cluster_id: String,
-    /// All members with their addresses, this one included. An odd number; it can't be changed later.
+    /// The members that the cluster begins with and their addresses, this one included: an odd number. For one
+    /// that joins, the members to ask, and itself. From then on the cluster itself knows who its members are.
     pub peers: BTreeMap<String, SocketAddr>,
+    /// What an empty folder means.
+    pub start: Start,
     /// Where this member listens for the others.
     pub listen: SocketAddr,
     /// Where its data lies.
@@ -32,6 +35,18 @@ pub struct Config {
     pub limits: Limits,
     /// Seeds what is drawn at random; from the system if none is given.
     pub seed: Option<u64>,
+}
+
+/// How a member with an empty folder starts. One whose folder holds its data goes on with that.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Start {
+    /// A new cluster begins, of all [`peers`](Config::peers). To be said of a cluster's first start alone: a
+    /// member that lost its disk must not vote as the one that it was.
+    #[default]
+    Bootstrap,
+    /// The cluster is there: the others are asked to let this member in, for as long as it takes. It gets a
+    /// new number in place of the old one of its name, everything from the leader, and then its vote.
+    Join,
 }
 
 /// The engine's clocks.
@@ -128,6 +143,7 @@ impl Config {
             name,
             cluster_id: cluster_id.into(),
             peers,
+            start: Start::default(),
             listen,
             data_dir: data_dir.into(),
             server_tls,
@@ -138,16 +154,13 @@ impl Config {
         })
     }
 
-    /// The members' numbers: their places in the order of their names.
-    pub(super) fn members(&self) -> BTreeMap<u64, String> {
-        (1..).zip(self.peers.keys().cloned()).collect()
-    }
-
     /// Refuses what can't work.
     pub(super) fn check(&self) -> Result<(), StartError> {
         let t = &self.timing;
         let problem = if !self.peers.contains_key(&self.name) {
             format!("member {} is not among its own peers", self.name)
+        } else if self.start == Start::Join && self.peers.len() == 1 {
+            "there is nobody among the peers to join".into()
         } else if self.peers.len() > 7 {
             format!("{} members are too many: take 1, 3 or 5", self.peers.len())
         } else if self.peers.keys().any(|name| rustls::pki_types::ServerName::try_from(&**name).is_err()) {

@@ -1,6 +1,6 @@
 //! The thread that runs the core: the only place where it meets the clock.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
@@ -12,8 +12,8 @@ use super::command::Response;
 use super::config::Timing;
 use super::core::{Answer, Core, Effects, Happening, Input};
 use super::keeper::{self, Task};
-use super::outbox::Outbox;
-use super::transport;
+use super::membership::Membership;
+use super::transport::{self, Roster};
 use crate::{Error, Leadership, State};
 
 /// What comes into the driver's inbox.
@@ -44,7 +44,9 @@ pub struct Driver {
     pub timing: Timing,
     pub inbox: Receiver<Event>,
     pub keeper: Sender<Task>,
-    pub outboxes: BTreeMap<u64, Arc<Outbox>>,
+    pub roster: Arc<Roster>,
+    pub members: watch::Sender<Arc<Membership>>,
+    pub removed: watch::Sender<bool>,
     pub states: watch::Sender<Arc<State>>,
     pub leadership: watch::Sender<Leadership>,
 }
@@ -94,9 +96,14 @@ impl Driver {
                 next_tick = self.tick(now, next_tick, start);
             }
             let effects = self.core.effects();
+            let removed = effects.removed;
             self.perform(effects, &mut callers);
+            if removed {
+                self.retire(callers);
+                return;
+            }
             if let Some((_, limit)) = &leaving
-                && (!self.leadership.borrow().is_me || self.outboxes.is_empty() || now >= *limit)
+                && (!self.leadership.borrow().is_me || self.roster.is_empty() || now >= *limit)
                 && let Some((done, _)) = leaving.take()
             {
                 // Nobody waiting for the word is no reason to go on.
@@ -135,7 +142,8 @@ impl Driver {
             Event::Peers(transport::Event::SnapshotSent(peer, sent)) => {
                 self.core.handle(Input::SnapshotSent(peer, sent));
             }
-            Event::Change(command, answer) => {
+            Event::Peers(transport::Event::Removed) => self.core.handle(Input::Removed),
+            Event::Change(command, answer) | Event::Peers(transport::Event::Joins(command, answer)) => {
                 callers.next += 1;
                 callers.changes.insert(callers.next, answer);
                 self.core.handle(Input::Propose(callers.next, command));
@@ -150,12 +158,26 @@ impl Driver {
         }
     }
 
+    /// The cluster goes on without this member.
+    fn retire(&self, callers: Callers) {
+        tracing::error!("this member was removed from the cluster: it takes no part any more");
+        self.removed.send_replace(true);
+        // The keeper ends after this thread; a caller that does not wait any more needs no answer.
+        let _ = self.keeper.send(Task::Retire);
+        for caller in callers.changes.into_values() {
+            let _ = caller.send(Err(Error::Removed));
+        }
+        for caller in callers.reads.into_values() {
+            let _ = caller.send(Err(Error::Removed));
+        }
+    }
+
     fn perform(&mut self, effects: Effects, callers: &mut Callers) {
         if let Some(problem) = effects.fatal {
             keeper::fatal(&problem);
         }
         for outgoing in effects.messages {
-            if let Some(outbox) = self.outboxes.get(&outgoing.message.to) {
+            if let Some(outbox) = self.roster.outbox(outgoing.message.to) {
                 outbox.push(outgoing);
             }
         }
@@ -170,6 +192,9 @@ impl Driver {
         }
         if let Some(state) = effects.state {
             self.states.send_replace(state);
+        }
+        if let Some(members) = effects.members {
+            self.members.send_replace(members);
         }
         if let Some(leadership) = effects.leadership {
             self.leadership.send_replace(leadership);

@@ -36,16 +36,30 @@ pub enum StartError {
     },
     /// What is on the disk is not what was written.
     #[error(
-        "the store's file {file} is damaged at byte {offset} ({what}): restore it, or remove this member and \
-         let it join anew"
+        "the store's file {file} is damaged at byte {offset} ({what}): move the folder that it lies in away and \
+         start this member again, then it joins the others anew and gets everything from them"
     )]
     Damaged {
-        /// The file, within the data folder.
+        /// The file.
         file: String,
         /// Where in the file.
         offset: u64,
         /// What is wrong there.
         what: String,
+    },
+    /// The member was removed from the cluster, or replaced by a new one.
+    #[error(
+        "the member whose data lies in {0} was removed from the cluster: move the folder away and start this \
+         member again, then it joins the others anew"
+    )]
+    Removed(PathBuf),
+    /// The others won't let this member in.
+    #[error("the cluster does not let this member in: {by} says that {why}")]
+    NotLetIn {
+        /// Who says so.
+        by: String,
+        /// Why.
+        why: String,
     },
     /// The members' port can't be listened on.
     #[error("the store can't listen on {address}")]

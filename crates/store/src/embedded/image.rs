@@ -8,6 +8,7 @@ use imbl::OrdMap;
 
 use super::codec::{Decoder, Malformed, put_bytes, put_number, put_signed};
 use super::machine::Machine;
+use super::membership::Membership;
 use super::sessions::Sessions;
 use crate::{Event, KeyValue, Revision, State};
 
@@ -22,9 +23,16 @@ pub struct Image {
     pub machine: Machine,
 }
 
-const MAGIC: &[u8; 8] = b"HFIMAGE2";
+const MAGIC: &[u8; 8] = b"HFIMAGE3";
 
 impl Image {
+    /// What a cluster of these members begins with. It counts as an entry, so that whoever comes later gets
+    /// it as a snapshot: the log alone does not say who the first members were.
+    pub fn initial(members: Membership) -> Self {
+        let machine = Machine { members: Arc::new(members), ..Machine::default() };
+        Image { index: 1, term: 1, machine }
+    }
+
     /// The map's revision in it.
     pub fn revision(&self) -> Revision {
         self.machine.state.revision()
@@ -46,6 +54,7 @@ impl Image {
             put_number(&mut out, self.machine.lease_starts.get(&lease).copied().unwrap_or(0));
         }
         self.machine.sessions.encode(&mut out);
+        self.machine.members.encode(&mut out);
         let checksum = crc32fast::hash(&out);
         out.extend_from_slice(&checksum.to_le_bytes());
         out
@@ -68,9 +77,10 @@ impl Image {
         let lease_starts = leases.iter().map(|(lease, _, started)| (*lease, *started)).collect();
         let leases = leases.into_iter().map(|(lease, seconds, _)| (lease, seconds)).collect();
         let sessions = Sessions::decode(&mut d)?;
+        let members = Arc::new(Membership::decode(&mut d)?);
         d.end()?;
         let state = State::restored(revision, compacted, entries, history, leases);
-        Ok(Image { index, term, machine: Machine { state, sessions, lease_starts } })
+        Ok(Image { index, term, machine: Machine { state, sessions, lease_starts, members } })
     }
 }
 
@@ -164,6 +174,8 @@ fn versions(d: &mut Decoder) -> Result<Versions, Malformed> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
     use crate::{KeyRange, Op, Txn};
 
@@ -177,7 +189,10 @@ mod tests {
         state.grant(7, 60);
         state.compact(10);
         let lease_starts = [(7, 65u64)].into_iter().collect();
-        Image { index: 70, term: 3, machine: Machine { state, sessions: Sessions::default(), lease_starts } }
+        let peers = [("n1".to_owned(), SocketAddr::from(([127, 0, 0, 1], 2380)))].into();
+        let members = Arc::new(Membership::initial(&peers));
+        let machine = Machine { state, sessions: Sessions::default(), lease_starts, members };
+        Image { index: 70, term: 3, machine }
     }
 
     #[test]
@@ -192,6 +207,7 @@ mod tests {
         assert!(new.events(0).eq(old.events(0)));
         assert!(new.leases().eq(old.leases()));
         assert_eq!(restored.machine.lease_starts, image.machine.lease_starts);
+        assert_eq!(restored.machine.members, image.machine.members);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use super::core::Input;
 use super::disk::{Disk, is_full};
 use super::driver::Event;
+use super::folder;
 use super::image::Image;
 use super::log::{self, Log, Persist};
 
@@ -19,6 +20,8 @@ pub enum Task {
     Save(Image),
     /// Delete what is not needed any more.
     Forget(u64),
+    /// Note that the member was removed from the cluster.
+    Retire,
 }
 
 /// How often the room on the disk is looked at, and a write that found none is tried again.
@@ -70,6 +73,7 @@ impl Keeper {
                     Task::Persist(more) => steps.extend(more),
                     Task::Save(image) => saving = Some(self.save(image)),
                     Task::Forget(index) => forget = Some(index),
+                    Task::Retire => self.retire(),
                 }
             }
             if !stuck {
@@ -137,6 +141,13 @@ impl Keeper {
             // A driver that has ended needs no word.
             let _ = events.send(Event::Disk(Input::SnapshotSaved(saved)));
         })
+    }
+
+    fn retire(&self) {
+        // Without the note the others say it again at the next start.
+        if let Err(problem) = folder::retire(&*self.disk) {
+            tracing::warn!(%problem, "it can't be noted that this member was removed");
+        }
     }
 
     fn tell(&self, input: Input) {

@@ -1,10 +1,13 @@
 //! The replicated machine: the same entries in the same order make the same machine on every member.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use imbl::OrdMap;
-use raft::eraftpb::Entry;
+use raft::eraftpb::{ConfChangeV2, Entry, EntryType};
 
-use super::command::{Command, RequestId, Response};
+use super::command::{Command, RequestId, Response, asked};
+use super::membership::{Changed, MemberChange, Membership};
 use super::sessions::{Admission, Sessions};
 use crate::{Error, LeaseId, State};
 
@@ -17,6 +20,8 @@ pub struct Machine {
     pub sessions: Sessions,
     /// For each lease, the entry that last started its time.
     pub lease_starts: OrdMap<LeaseId, u64>,
+    /// Who the members are.
+    pub members: Arc<Membership>,
 }
 
 /// What an entry did.
@@ -30,58 +35,83 @@ pub struct Applied {
     pub result: Option<Result<Response, Error>>,
     /// The lease whose time starts (anew).
     pub lease_started: Option<LeaseId>,
+    /// What it changed of the members, for Raft.
+    pub conf_changes: Vec<ConfChangeV2>,
+}
+
+/// What a command did.
+#[derive(Default)]
+struct Effect {
+    lease_started: Option<LeaseId>,
+    conf_changes: Vec<ConfChangeV2>,
 }
 
 impl Machine {
     /// Carries out an entry; none for one that asks for nothing (a new leader's first one).
     pub fn apply(&mut self, entry: &Entry) -> Option<Applied> {
-        if entry.data.is_empty() {
+        if entry.data.is_empty() && entry.context.is_empty() {
             return None;
         }
         // Both were encoded by a member and came through checksums; bytes that make no sense are the same
         // on every member and so are skipped by every member.
-        let id = RequestId::decode(entry.context.clone()).ok()?;
-        let admission = self.sessions.admit(&id);
-        let mut applied = Applied { id, admission, result: None, lease_started: None };
+        let (id, command) = asked(entry).ok()?;
+        let admission =
+            if self.members.is_removed(id.member) { Admission::Outdated } else { self.sessions.admit(&id) };
+        let mut applied =
+            Applied { id, admission, result: None, lease_started: None, conf_changes: Vec::new() };
         if admission == Admission::Fresh {
-            let (result, lease) = self.carry_out(entry.index, entry.data.clone());
-            applied.result = Some(result);
-            applied.lease_started = lease;
+            let mut effect = Effect::default();
+            applied.result = Some(self.carry_out(entry, command, &mut effect));
+            (applied.lease_started, applied.conf_changes) = (effect.lease_started, effect.conf_changes);
         }
         Some(applied)
     }
 
-    fn carry_out(&mut self, index: u64, bytes: Bytes) -> (Result<Response, Error>, Option<LeaseId>) {
-        let command = match Command::decode(bytes) {
-            Ok(command) => command,
-            Err(malformed) => return (Err(Error::Invalid(malformed.to_string())), None),
-        };
+    fn carry_out(&mut self, entry: &Entry, bytes: Bytes, effect: &mut Effect) -> Result<Response, Error> {
+        let command = Command::decode(bytes).map_err(|malformed| Error::Invalid(malformed.to_string()))?;
+        let changes_members = entry.get_entry_type() != EntryType::EntryNormal;
+        if changes_members != matches!(command, Command::Members(_)) {
+            return Err(Error::Invalid("the entry is of another kind than its command".into()));
+        }
         match command {
-            Command::Txn(txn) => (self.state.apply(&txn).map(Response::Txn), None),
-            Command::Compact(revision) => {
-                self.state.compact(revision);
-                (Ok(Response::Done), None)
-            }
+            Command::Txn(txn) => return self.state.apply(&txn).map(Response::Txn),
+            Command::Compact(revision) => self.state.compact(revision),
             Command::Grant(seconds) => {
                 // The entry's index is a number that nobody else has or will have.
-                let lease = index as LeaseId;
+                let lease = entry.index as LeaseId;
                 self.state.grant(lease, seconds);
-                self.lease_starts.insert(lease, index);
-                (Ok(Response::Lease(lease)), Some(lease))
+                self.lease_starts.insert(lease, entry.index);
+                effect.lease_started = Some(lease);
+                return Ok(Response::Lease(lease));
             }
             Command::KeepAlive(lease) => {
                 if self.state.lease(lease).is_none() {
-                    return (Err(Error::LeaseNotFound(lease)), None);
+                    return Err(Error::LeaseNotFound(lease));
                 }
-                self.lease_starts.insert(lease, index);
-                (Ok(Response::Done), Some(lease))
+                self.lease_starts.insert(lease, entry.index);
+                effect.lease_started = Some(lease);
             }
-            Command::Revoke(lease) => (self.end_lease(lease), None),
+            Command::Revoke(lease) => return self.end_lease(lease),
             Command::Expire { lease, started } if self.lease_starts.get(&lease) == Some(&started) => {
-                (self.end_lease(lease), None)
+                return self.end_lease(lease);
             }
-            Command::Expire { .. } => (Ok(Response::Done), None),
+            Command::Expire { .. } => {}
+            Command::Members(change) => return self.change_members(&change, effect),
+            Command::Refuse(why) => return Err(why.into()),
         }
+        Ok(Response::Done)
+    }
+
+    fn change_members(&mut self, change: &MemberChange, effect: &mut Effect) -> Result<Response, Error> {
+        let Changed { membership, id, conf_changes } = self.members.change(change)?;
+        let gone = |id: &u64| membership.is_removed(*id);
+        let gone: Vec<u64> = self.members.iter().map(|(id, _)| id).filter(gone).collect();
+        for id in gone {
+            self.sessions.forget(id);
+        }
+        self.members = Arc::new(membership);
+        effect.conf_changes = conf_changes;
+        Ok(Response::Member(id))
     }
 
     fn end_lease(&mut self, lease: LeaseId) -> Result<Response, Error> {

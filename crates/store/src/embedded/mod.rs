@@ -15,13 +15,13 @@ mod image;
 mod keeper;
 mod log;
 mod machine;
+mod membership;
 mod outbox;
 pub mod parts;
 mod sessions;
 mod transport;
 mod wire;
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -39,31 +39,26 @@ use tokio::task::JoinSet;
 use self::command::{Command, Response};
 use self::core::{Core, Settings};
 use self::driver::{Driver, Event};
+use self::folder::Claim;
 use self::keeper::Keeper;
 use self::log::{Log, LogError, Recovered};
-use crate::{Error, KeyRange, Leadership, LeaseId, Op, Revision, State, Store, Txn, TxnResponse, Watcher};
+use self::membership::{MemberChange, Membership};
+use self::wire::Caller;
+use crate::{
+    Error, KeyRange, Leadership, LeaseId, Member, MemberId, Op, Revision, State, Store, Txn, TxnResponse,
+    Watcher,
+};
 
-pub use self::config::{Config, Limits, Timing};
+pub use self::config::{Config, Limits, Start, Timing};
 pub use self::error::StartError;
-
-/// A member of the cluster as others see it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Member {
-    /// Its name.
-    pub name: String,
-    /// Where it listens for the others.
-    pub address: SocketAddr,
-    /// Whether it leads.
-    pub is_leader: bool,
-    /// Whether it is this process.
-    pub is_me: bool,
-}
 
 /// The replicated store within this process. Dropping it ends the member at once, as a crash would;
 /// [`shutdown`](Embedded::shutdown) ends it in peace.
 pub struct Embedded {
     name: String,
-    peers: BTreeMap<String, SocketAddr>,
+    id: MemberId,
+    members: watch::Receiver<Arc<Membership>>,
+    removed: watch::Receiver<bool>,
     request_bytes: usize,
     waiting: Semaphore,
     events: Sender<Event>,
@@ -105,10 +100,19 @@ impl Embedded {
         config.check()?;
         let opening = config.clone();
         let opened = tokio::task::spawn_blocking(move || open(&opening)).await;
-        let (lock, disk, log, recovered, boot) =
-            opened.map_err(|problem| StartError::Thread(problem.into()))??;
+        let (lock, disk, claim) = opened.map_err(|problem| StartError::Thread(problem.into()))??;
+        let (newcomer, others) = match claim {
+            Claim::Newcomer => {
+                let (id, others) = transport::join(&config).await?;
+                (Some(id), others)
+            }
+            Claim::Member(..) => (None, Vec::new()),
+        };
+        let (opening, reading) = (config.clone(), disk.clone());
+        let opened = tokio::task::spawn_blocking(move || read(&opening, &reading, claim, newcomer)).await;
+        let (id, boot, log, recovered) = opened.map_err(|problem| StartError::Thread(problem.into()))??;
 
-        let core = Core::new(settings(&config, boot), recovered)
+        let core = Core::new(settings(&config, id, boot), recovered)
             .map_err(|problem| StartError::Config(problem.to_string()))?;
         let (events, inbox) = channel();
         let (tasks, keeper_tasks) = channel();
@@ -117,7 +121,12 @@ impl Embedded {
             // A driver that has ended needs no word.
             let _ = peers.send(Event::Peers(event));
         });
-        let (connections, outboxes) = transport::start(&config, listener, sink);
+        let (members, seen_members) = watch::channel(Arc::new(core.members().clone()));
+        let (removed, seen_removed) = watch::channel(false);
+        let address = config.peers.get(&config.name).copied().unwrap_or(config.listen);
+        let me = Caller { id, name: config.name.clone(), address };
+        let (connections, roster) =
+            transport::start(&config, me, others, seen_members.clone(), listener, sink);
         let (states, seen_states) = watch::channel(Arc::new(core.state().clone()));
         let (leadership, seen_leadership) = watch::channel(Leadership::default());
         let keeper = Keeper {
@@ -134,7 +143,9 @@ impl Embedded {
             timing: config.timing,
             inbox,
             keeper: tasks,
-            outboxes,
+            roster,
+            members,
+            removed,
             states,
             leadership,
         };
@@ -147,7 +158,9 @@ impl Embedded {
         ];
         Ok(Arc::new(Embedded {
             name: config.name,
-            peers: config.peers,
+            id,
+            members: seen_members,
+            removed: seen_removed,
             request_bytes: config.limits.request_bytes,
             waiting: Semaphore::new(config.limits.waiting_requests),
             events,
@@ -173,16 +186,102 @@ impl Embedded {
         let _ = tokio::task::spawn_blocking(move || running.map(Running::end)).await;
     }
 
-    /// Who the members are.
+    /// Who the members are, as this member knows it, by their numbers.
     pub fn members(&self) -> Vec<Member> {
         let leader = self.leadership.borrow().leader.clone();
-        let member = |(name, address): (&String, &SocketAddr)| Member {
-            name: name.clone(),
-            address: *address,
-            is_leader: leader.as_ref() == Some(name),
-            is_me: *name == self.name,
+        let members = self.members.borrow();
+        let member = |(id, record): (MemberId, &membership::Record)| Member {
+            id,
+            name: record.name.clone(),
+            address: record.address,
+            is_learner: record.learner,
+            has_joined: record.joined,
+            is_leader: record.joined && leader.as_ref() == Some(&record.name),
+            is_me: id == self.id,
         };
-        self.peers.iter().map(member).collect()
+        members.iter().map(member).collect()
+    }
+
+    /// Who the members are as soon as they are others than `known`, or have changed: to follow them, begin
+    /// with none and go on with what this told.
+    pub async fn next_members(&self, known: &[Member]) -> Vec<Member> {
+        let mut members = self.members.clone();
+        loop {
+            members.mark_unchanged();
+            let now = self.members();
+            let lead = |member: &Member| Member { is_leader: false, ..member.clone() };
+            if !now.iter().map(lead).eq(known.iter().map(lead)) {
+                return now;
+            }
+            if members.changed().await.is_err() {
+                // The store has ended: nothing changes any more.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    /// This member's number.
+    pub fn id(&self) -> MemberId {
+        self.id
+    }
+
+    /// Returns when this member has been removed from the cluster, or replaced by a new one. It takes no part
+    /// any more, and never will under its number.
+    pub async fn removed(&self) {
+        let mut removed = self.removed.clone();
+        if removed.wait_for(|removed| *removed).await.is_err() {
+            // It has ended for another reason.
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Adds a member and tells its number; the new member starts with an empty folder and
+    /// [`Start::Join`]. It is waited for until then. The name may be empty where only the address is known
+    /// yet. With `learner` it follows without a vote until it is [promoted](Self::promote_member); otherwise the
+    /// leader lets it vote as soon as it has caught up.
+    ///
+    /// # Errors
+    /// [`Error::Members`] if the change is refused; [`Error::Unavailable`] if no majority answers: it may or may
+    /// not have happened.
+    pub async fn add_member(
+        &self,
+        name: &str,
+        address: SocketAddr,
+        learner: bool,
+    ) -> Result<MemberId, Error> {
+        self.change_members(MemberChange::Add { name: name.into(), address, learner }).await
+    }
+
+    /// Lets a learner vote that has caught up.
+    ///
+    /// # Errors
+    /// As [`add_member`](Self::add_member).
+    pub async fn promote_member(&self, id: MemberId) -> Result<(), Error> {
+        self.change_members(MemberChange::Promote(id)).await.map(|_| ())
+    }
+
+    /// Removes a member for good. A leader that is removed hands its office on first.
+    ///
+    /// # Errors
+    /// As [`add_member`](Self::add_member).
+    pub async fn remove_member(&self, id: MemberId) -> Result<(), Error> {
+        match self.change_members(MemberChange::Remove(id)).await {
+            // Whoever is removed hears of it in this way.
+            Err(Error::Removed) if id == self.id => Ok(()),
+            other => other.map(|_| ()),
+        }
+    }
+
+    async fn change_members(&self, change: MemberChange) -> Result<MemberId, Error> {
+        match self.change(Command::Members(change)).await? {
+            Response::Member(id) => Ok(id),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Why there is no answer.
+    fn ended(&self) -> Error {
+        if *self.removed.borrow() { Error::Removed } else { Error::Closed }
     }
 
     fn take_running(&self) -> Option<Running> {
@@ -197,14 +296,14 @@ impl Embedded {
         }
         let _permit = self.waiting.acquire().await.map_err(|_| Error::Closed)?;
         let (answer, answered) = oneshot::channel();
-        self.events.send(Event::Change(bytes, answer)).map_err(|_| Error::Closed)?;
-        answered.await.map_err(|_| Error::Closed)?
+        self.events.send(Event::Change(bytes, answer)).map_err(|_| self.ended())?;
+        answered.await.map_err(|_| self.ended())?
     }
 
     async fn linearized(&self) -> Result<Arc<State>, Error> {
         let (answer, answered) = oneshot::channel();
-        self.events.send(Event::Read(answer)).map_err(|_| Error::Closed)?;
-        answered.await.map_err(|_| Error::Closed)??;
+        self.events.send(Event::Read(answer)).map_err(|_| self.ended())?;
+        answered.await.map_err(|_| self.ended())??;
         Ok(self.snapshot())
     }
 }
@@ -243,36 +342,64 @@ async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     TcpListener::bind(address).await
 }
 
-type Opened = (File, disk::Folder, Log, Recovered, u64);
-
-fn open(config: &Config) -> Result<Opened, StartError> {
+/// Locks the folder and looks whose it is.
+fn open(config: &Config) -> Result<(File, disk::Folder, Claim), StartError> {
     let failed = |source| StartError::Folder { folder: config.data_dir.clone(), source };
     let disk = disk::Folder::new(&config.data_dir).map_err(failed)?;
     let lock = disk.lock().map_err(failed)?.ok_or_else(|| StartError::InUse(config.data_dir.clone()))?;
-    let members: Vec<String> = config.peers.keys().cloned().collect();
-    let claimant = folder::Claimant {
+    let claim = folder::claim(&disk, &claimant(config, &Membership::initial(&config.peers)));
+    Ok((lock, disk, claim.map_err(|problem| located(config, problem))?))
+}
+
+/// Reads what the folder holds: of the member that it is of, or of the newcomer that has got its number.
+fn read(
+    config: &Config,
+    disk: &disk::Folder,
+    claim: Claim,
+    newcomer: Option<MemberId>,
+) -> Result<(MemberId, u64, Log, Recovered), StartError> {
+    let (id, boot) = match (claim, newcomer) {
+        (Claim::Member(id, boot), _) => (id, boot),
+        (Claim::Newcomer, id) => {
+            let id = id.unwrap_or_default();
+            let first = Membership::initial(&config.peers);
+            (id, folder::settle(disk, &claimant(config, &first), id)?)
+        }
+    };
+    let (log, recovered) = Log::open(Arc::new(disk.clone())).map_err(|problem| match problem {
+        LogError::Io(source) => StartError::Folder { folder: config.data_dir.clone(), source },
+        LogError::Damaged(damaged) => located(config, damaged),
+    })?;
+    Ok((id, boot, log, recovered))
+}
+
+fn claimant<'a>(config: &'a Config, first: &'a Membership) -> folder::Claimant<'a> {
+    folder::Claimant {
         cluster: &config.cluster_id,
         member: &config.name,
-        members: &members,
+        first,
+        start: config.start,
         folder: &config.data_dir,
-    };
-    let boot = folder::claim(&disk, &claimant)?;
-    let (log, recovered) = Log::open(Arc::new(disk.clone())).map_err(|problem| match problem {
-        LogError::Io(source) => failed(source),
-        LogError::Damaged(damaged) => damaged,
-    })?;
-    Ok((lock, disk, log, recovered, boot))
+    }
+}
+
+/// Says of damage where the file lies.
+fn located(config: &Config, problem: StartError) -> StartError {
+    match problem {
+        StartError::Damaged { file, offset, what } => {
+            let file = config.data_dir.join(file).display().to_string();
+            StartError::Damaged { file, offset, what }
+        }
+        other => other,
+    }
 }
 
 #[allow(clippy::disallowed_methods)] // A seed has to come from somewhere, once a start.
-fn settings(config: &Config, boot: u64) -> Settings {
-    let members = config.members();
-    let id = members.iter().find(|(_, name)| **name == config.name).map_or(0, |(id, _)| *id);
+fn settings(config: &Config, id: MemberId, boot: u64) -> Settings {
     let ticks = |time: Duration| (time.as_micros() / config.timing.tick.as_micros().max(1)).max(1) as usize;
     let Timing { heartbeat, election_min, election_max, .. } = config.timing;
     Settings {
         id,
-        members,
         boot,
         seed: config.seed.unwrap_or_else(rand::random),
         tick: config.timing.tick,

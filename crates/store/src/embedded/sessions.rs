@@ -49,6 +49,11 @@ impl Sessions {
         Admission::Fresh
     }
 
+    /// Forgets a member that was removed: its number never comes back.
+    pub fn forget(&mut self, member: u64) {
+        self.0.remove(&member);
+    }
+
     /// The newest life of a member that made a request, 0 if none did.
     pub fn boot(&self, member: u64) -> u64 {
         self.0.get(&member).map_or(0, |session| session.boot)

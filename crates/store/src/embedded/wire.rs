@@ -1,10 +1,14 @@
 //! What members say to each other, as frames: length, kind, content. Raft's messages in an encoding of our
 //! own, so that the protobuf under `raft` never parses bytes from outside.
 
+use std::net::SocketAddr;
+
 use bytes::Bytes;
-use raft::eraftpb::{Entry, Message, MessageType};
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
 use super::codec::{Decoder, Malformed, put_bytes, put_number, put_signed};
+use super::membership::{address, put_address};
+use crate::MemberId;
 
 /// The largest frame that is read: one append message with the largest request in it.
 pub const FRAME_LIMIT: usize = 16 << 20;
@@ -15,7 +19,9 @@ pub const SNAPSHOT_LIMIT: u64 = 4 << 30;
 /// What a frame begins with: its length (4 bytes, least significant first).
 pub const HEADER: usize = 4;
 
-const VERSION: u8 = 1;
+/// The version of what members say to each other. The first two bytes of a hello and the whole of a refusal
+/// stay as they are, so that members of different versions can tell each other so.
+pub const VERSION: u8 = 2;
 
 /// One frame.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,7 +31,7 @@ pub enum Frame {
         /// The cluster.
         cluster: String,
         /// The member.
-        member: String,
+        caller: Caller,
     },
     /// A message of Raft.
     Message(Message),
@@ -38,18 +44,52 @@ pub enum Frame {
     },
     /// The next piece of the snapshot.
     SnapshotChunk(Bytes),
+    /// The last on a connection, from the one that was connected to: it will not listen.
+    Refused(Refusal),
+    /// A member that joins is let in: its number, and who the others are.
+    Admitted {
+        /// The number.
+        id: MemberId,
+        /// The other members.
+        others: Vec<Caller>,
+    },
 }
+
+/// Who speaks, or is spoken of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Caller {
+    /// Its number; 0 for one that has none yet and asks to be let in.
+    pub id: MemberId,
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// Why a member does not listen to another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// It was removed from the cluster.
+    Removed,
+    /// It will not do, however often it tries.
+    Never(String),
+    /// Not now.
+    Later(String),
+}
+
+/// What is said of a hello of another version.
+pub const OTHER_VERSION: Malformed = Malformed("the peer speaks another version of the protocol");
 
 impl Frame {
     /// As bytes, length included.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![0; HEADER];
         match self {
-            Frame::Hello { cluster, member } => {
+            Frame::Hello { cluster, caller } => {
                 out.push(0);
                 out.push(VERSION);
                 put_bytes(&mut out, cluster.as_bytes());
-                put_bytes(&mut out, member.as_bytes());
+                put_caller(&mut out, caller);
             }
             Frame::Message(message) => {
                 out.push(1);
@@ -64,6 +104,24 @@ impl Frame {
                 out.push(3);
                 out.extend_from_slice(bytes);
             }
+            Frame::Refused(refusal) => {
+                out.push(4);
+                let (kind, why) = match refusal {
+                    Refusal::Removed => (0, ""),
+                    Refusal::Never(why) => (1, why.as_str()),
+                    Refusal::Later(why) => (2, why.as_str()),
+                };
+                out.push(kind);
+                put_bytes(&mut out, why.as_bytes());
+            }
+            Frame::Admitted { id, others } => {
+                out.push(5);
+                put_number(&mut out, *id);
+                put_number(&mut out, others.len() as u64);
+                for other in others {
+                    put_caller(&mut out, other);
+                }
+            }
         }
         let length = (out.len() - HEADER) as u32;
         out[..HEADER].copy_from_slice(&length.to_le_bytes());
@@ -76,9 +134,9 @@ impl Frame {
         let frame = match d.byte()? {
             0 => {
                 if d.byte()? != VERSION {
-                    return Err(Malformed("the peer speaks another version of the protocol"));
+                    return Err(OTHER_VERSION);
                 }
-                Frame::Hello { cluster: d.text()?, member: d.text()? }
+                Frame::Hello { cluster: d.text()?, caller: caller(&mut d)? }
             }
             1 => Frame::Message(message(&mut d)?),
             2 => {
@@ -86,11 +144,30 @@ impl Frame {
                 Frame::SnapshotStart { length, message: message(&mut d)? }
             }
             3 => return Ok(Frame::SnapshotChunk(d.0)),
+            4 => {
+                let (kind, why) = (d.byte()?, d.text()?);
+                Frame::Refused(match kind {
+                    0 => Refusal::Removed,
+                    1 => Refusal::Never(why),
+                    _ => Refusal::Later(why),
+                })
+            }
+            5 => Frame::Admitted { id: d.number()?, others: d.list(caller)? },
             _ => return Err(Malformed("there is no such frame")),
         };
         d.end()?;
         Ok(frame)
     }
+}
+
+fn put_caller(out: &mut Vec<u8>, caller: &Caller) {
+    put_number(out, caller.id);
+    put_bytes(out, caller.name.as_bytes());
+    put_address(out, caller.address);
+}
+
+fn caller(d: &mut Decoder) -> Result<Caller, Malformed> {
+    Ok(Caller { id: d.number()?, name: d.text()?, address: address(d)? })
 }
 
 /// The kinds of message that members send each other; all others are for use within one member.
@@ -137,10 +214,12 @@ fn put_message(out: &mut Vec<u8>, m: &Message) {
     let metadata = m.get_snapshot().get_metadata();
     put_number(out, metadata.index);
     put_number(out, metadata.term);
-    let voters = &metadata.get_conf_state().voters;
-    put_number(out, voters.len() as u64);
-    for voter in voters {
-        put_number(out, *voter);
+    let members = metadata.get_conf_state();
+    for ids in [&members.voters, &members.learners] {
+        put_number(out, ids.len() as u64);
+        for id in ids {
+            put_number(out, *id);
+        }
     }
 }
 
@@ -163,18 +242,20 @@ fn message(d: &mut Decoder) -> Result<Message, Malformed> {
     m.context = d.shared()?;
     m.set_entries(d.list(entry)?.into());
     let (index, term) = (d.number()?, d.number()?);
-    let voters = d.list(Decoder::number)?;
+    let (voters, learners) = (d.list(Decoder::number)?, d.list(Decoder::number)?);
     if index != 0 {
         let metadata = m.mut_snapshot().mut_metadata();
         metadata.index = index;
         metadata.term = term;
         metadata.mut_conf_state().voters = voters;
+        metadata.mut_conf_state().learners = learners;
     }
     Ok(m)
 }
 
-/// Appends an entry. All are of the normal kind: what the members are is not changed through the log.
+/// Appends an entry.
 pub fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
+    out.push(u8::from(entry.get_entry_type() != EntryType::EntryNormal));
     put_number(out, entry.term);
     put_number(out, entry.index);
     put_bytes(out, &entry.context);
@@ -183,9 +264,14 @@ pub fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
 
 /// Reads an entry; its content shares memory with the input.
 pub fn entry(d: &mut Decoder) -> Result<Entry, Malformed> {
+    let changes_members = d.truth()?;
     let (term, index) = (d.number()?, d.number()?);
     let (context, data) = (d.shared()?, d.shared()?);
-    Ok(Entry { term, index, context, data, ..Entry::default() })
+    let mut entry = Entry { term, index, context, data, ..Entry::default() };
+    if changes_members {
+        entry.set_entry_type(EntryType::EntryConfChangeV2);
+    }
+    Ok(entry)
 }
 
 #[cfg(test)]
@@ -195,8 +281,11 @@ mod tests {
     use super::*;
 
     prop_compose! {
-        fn entries()(term: u64, index: u64, data: Vec<u8>, context: Vec<u8>) -> Entry {
+        fn entries()(term: u64, index: u64, data: Vec<u8>, context: Vec<u8>, conf: bool) -> Entry {
             let mut entry = Entry::default();
+            if conf {
+                entry.set_entry_type(EntryType::EntryConfChangeV2);
+            }
             (entry.term, entry.index) = (term, index);
             (entry.data, entry.context) = (data.into(), context.into());
             entry
@@ -212,6 +301,7 @@ mod tests {
             context: Vec<u8>,
             entries in proptest::collection::vec(entries(), 0..4),
             voters: Vec<u64>,
+            learners: Vec<u64>,
         ) -> Message {
             let mut m = Message::default();
             m.set_msg_type(KINDS[kind]);
@@ -223,14 +313,29 @@ mod tests {
                 let metadata = m.mut_snapshot().mut_metadata();
                 (metadata.index, metadata.term) = (n[10], n[11]);
                 metadata.mut_conf_state().voters = voters;
+                metadata.mut_conf_state().learners = learners;
             }
             m
         }
     }
 
+    prop_compose! {
+        fn callers()(id: u64, name in ".*", address: std::net::SocketAddrV4) -> Caller {
+            Caller { id, name, address: address.into() }
+        }
+    }
+
     fn frames() -> impl Strategy<Value = Frame> {
         prop_oneof![
-            (".*", ".*").prop_map(|(cluster, member)| Frame::Hello { cluster, member }),
+            (".*", callers()).prop_map(|(cluster, caller)| Frame::Hello { cluster, caller }),
+            Just(Frame::Refused(Refusal::Removed)),
+            (".*", any::<bool>()).prop_map(|(why, never)| Frame::Refused(if never {
+                Refusal::Never(why)
+            } else {
+                Refusal::Later(why)
+            })),
+            (any::<u64>(), proptest::collection::vec(callers(), 0..4))
+                .prop_map(|(id, others)| Frame::Admitted { id, others }),
             messages().prop_map(Frame::Message),
             (messages(), any::<u64>()).prop_map(|(message, length)| Frame::SnapshotStart { message, length }),
             any::<Vec<u8>>().prop_map(|bytes| Frame::SnapshotChunk(bytes.into())),

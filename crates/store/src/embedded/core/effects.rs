@@ -1,6 +1,5 @@
 //! What goes into the core and what comes out of it.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +9,7 @@ use raft::eraftpb::Message;
 use crate::embedded::command::Response;
 use crate::embedded::image::Image;
 use crate::embedded::log::Persist;
+use crate::embedded::membership::Membership;
 use crate::{Error, Leadership, State};
 
 /// What a core is told once.
@@ -17,8 +17,6 @@ use crate::{Error, Leadership, State};
 pub struct Settings {
     /// This member's number.
     pub id: u64,
-    /// All members' numbers and names.
-    pub members: BTreeMap<u64, String>,
     /// Which life of this member it is; grows with every start.
     pub boot: u64,
     /// Seeds all randomness.
@@ -84,6 +82,8 @@ pub enum Input {
     Space(Result<(), String>),
     /// The process is about to end: let another member lead.
     Resign,
+    /// A peer says that this member was removed from the cluster.
+    Removed,
 }
 
 /// A message for a peer.
@@ -125,6 +125,8 @@ pub struct Effects {
     pub persist: Vec<Persist>,
     /// The newest state, if it changed.
     pub state: Option<Arc<State>>,
+    /// Who the members are, if that changed.
+    pub members: Option<Arc<Membership>>,
     /// Who leads, if that changed.
     pub leadership: Option<Leadership>,
     /// For callers.
@@ -135,6 +137,8 @@ pub struct Effects {
     pub forget: Option<u64>,
     /// For the timeline.
     pub happenings: Vec<Happening>,
+    /// This member was removed from the cluster: it is to end, and never to come back under its number.
+    pub removed: bool,
     /// This member must not go on, and why.
     pub fatal: Option<String>,
 }
@@ -147,7 +151,6 @@ mod tests {
     fn a_snapshot_is_worth_what_it_writes() {
         let settings = Settings {
             id: 1,
-            members: BTreeMap::new(),
             boot: 1,
             seed: 1,
             tick: Duration::ZERO,

@@ -3,17 +3,18 @@
 
 use raft::StateRole;
 use raft::Storage;
-use raft::eraftpb::{EntryType, Message, MessageType};
+use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
 use super::Core;
 use crate::embedded::image::Image;
 
 impl Core {
-    pub(super) fn receive(&mut self, message: Message, image: Option<Image>) {
+    pub(super) fn receive(&mut self, mut message: Message, image: Option<Image>) {
         if !self.makes_sense(&message) {
             tracing::debug!(?message, "left out a message that makes no sense here");
             return;
         }
+        self.heard(message.from);
         match message.get_msg_type() {
             MessageType::MsgHeartbeat
                 if message.term >= self.node.raft.term
@@ -31,13 +32,20 @@ impl Core {
                 let metadata = message.get_snapshot().get_metadata();
                 let key = (metadata.index, metadata.term);
                 match image {
-                    Some(image) if (image.index, image.term) == key => {
+                    Some(image) if (image.index, image.term) == key && is_of(&message, &image) => {
                         self.received.insert(key, image);
                     }
                     _ => return,
                 }
             }
             MessageType::MsgTimeoutNow if self.may_not_lead() => return,
+            MessageType::MsgPropose => {
+                let entries = self.propose_member_changes(message.take_entries().into());
+                if entries.is_empty() {
+                    return;
+                }
+                message.set_entries(entries.into());
+            }
             _ => {}
         }
         // Raft's errors say that it has no use for the message: from no member, no leader to pass it on to.
@@ -46,15 +54,20 @@ impl Core {
 
     fn makes_sense(&self, message: &Message) -> bool {
         let entries = &message.entries;
-        let known = message.from != self.settings.id && self.settings.members.contains_key(&message.from);
-        let normal = entries.iter().all(|entry| entry.get_entry_type() == EntryType::EntryNormal);
-        if message.to != self.settings.id || !known || !normal {
+        // A member may be newer than what this one knows of the members; one that was removed has no say.
+        let known = message.from != self.settings.id
+            && message.from != raft::INVALID_ID
+            && !self.machine.members.is_removed(message.from);
+        if message.to != self.settings.id || !known {
             return false;
         }
         let leading = self.node.raft.state == StateRole::Leader;
         match message.get_msg_type() {
             // Passed on by nobody but the one who asks: it asks again when it knows the new leader.
-            MessageType::MsgPropose => leading && !entries.is_empty() && self.space.is_ok(),
+            MessageType::MsgPropose => {
+                let normal = |entry: &Entry| entry.get_entry_type() == EntryType::EntryNormal;
+                leading && !entries.is_empty() && entries.iter().all(normal) && self.space.is_ok()
+            }
             MessageType::MsgReadIndex => leading && entries.len() == 1,
             MessageType::MsgAppend => {
                 let mut next = message.index;
@@ -64,14 +77,7 @@ impl Core {
                 });
                 message.term > 0 && contiguous && !self.contradicts(message)
             }
-            MessageType::MsgSnapshot => {
-                let metadata = message.get_snapshot().get_metadata();
-                let voters = &metadata.get_conf_state().voters;
-                message.term > 0
-                    && metadata.index > 0
-                    && voters.len() == self.settings.members.len()
-                    && voters.iter().all(|voter| self.settings.members.contains_key(voter))
-            }
+            MessageType::MsgSnapshot => message.term > 0 && message.get_snapshot().get_metadata().index > 0,
             _ => message.term > 0,
         }
     }
@@ -86,4 +92,11 @@ impl Core {
             .take_while(|entry| entry.index <= log.committed)
             .any(|entry| store.term(entry.index).is_ok_and(|term| term != entry.term))
     }
+}
+
+/// Whether a snapshot's members are those that its message tells Raft of.
+fn is_of(message: &Message, image: &Image) -> bool {
+    let told = message.get_snapshot().get_metadata().get_conf_state();
+    let members = image.machine.members.conf_state();
+    (&told.voters, &told.learners) == (&members.voters, &members.learners)
 }

@@ -5,6 +5,7 @@
 mod duties;
 mod effects;
 mod inbound;
+mod members;
 mod reads;
 mod requests;
 mod role;
@@ -26,6 +27,7 @@ use super::sessions::Admission;
 use crate::{Error, State};
 use duties::Duties;
 pub use effects::{Answer, Effects, Happening, Input, Outgoing, Settings};
+use members::Changes;
 pub use reads::Reader;
 use reads::Reads;
 use requests::Requests;
@@ -57,6 +59,7 @@ pub struct Core {
     requests: Requests,
     reads: Reads,
     duties: Duties,
+    changes: Changes,
     persisting: VecDeque<Persisting>,
     vote: (u64, u64),
     /// Snapshots that came with messages, until Raft says whether it takes them.
@@ -97,10 +100,9 @@ impl Core {
         let Recovered { hard_state, image, compacted, entries } = recovered;
         let image = image.unwrap_or(Image { index: 0, term: 0, machine: Machine::default() });
         let applied = (image.index, image.term);
-        let voters: Vec<u64> = settings.members.keys().copied().collect();
         let since_image = (entries.len() as u64, entries.iter().map(|entry| entry.data.len()).sum());
         let vote = (hard_state.term, hard_state.vote);
-        let log = MemoryLog::new(hard_state, voters, compacted, entries, applied);
+        let log = MemoryLog::new(hard_state, image.machine.members.conf_state(), compacted, entries, applied);
         let config = role::raft_config(&settings, applied.0);
         let node = RawNode::new(&config, log, &slog::Logger::root(slog::Discard, slog::o!()))?;
         let mut rng = StdRng::seed_from_u64(settings.seed);
@@ -118,6 +120,7 @@ impl Core {
             role,
             reads,
             duties: Duties::default(),
+            changes: Changes::default(),
             persisting: VecDeque::new(),
             vote,
             received: HashMap::new(),
@@ -128,7 +131,8 @@ impl Core {
             state_changed: true,
             out: Effects::default(),
         };
-        if core.settings.members.len() == 1 {
+        core.members_changed();
+        if core.votes_alone() {
             core.campaign();
         }
         Ok(core)
@@ -171,6 +175,7 @@ impl Core {
                 }
             }
             Input::Resign => self.resign(),
+            Input::Removed => self.leave(),
         }
     }
 
@@ -199,6 +204,10 @@ impl Core {
         let leading = self.node.raft.state == StateRole::Leader;
         let known_boot = self.machine.sessions.boot(self.settings.id);
         for batch in self.requests.due(self.now, leading, known_boot) {
+            let batch = if leading { self.propose_member_changes(batch) } else { batch };
+            if batch.is_empty() {
+                continue;
+            }
             let mut message = Message::default();
             message.set_msg_type(MessageType::MsgPropose);
             message.from = self.settings.id;
@@ -315,6 +324,9 @@ impl Core {
             self.since_image.1 += entry.data.len();
             let Some(applied) = self.machine.apply(entry) else { continue };
             self.state_changed = true;
+            if !applied.conf_changes.is_empty() {
+                self.change_conf(entry, &applied.conf_changes);
+            }
             if let Some(lease) = applied.lease_started {
                 // Its time starts at the end of the tick: never too early.
                 self.duties.lease_started(lease, &self.machine, self.now + self.settings.tick);
@@ -351,6 +363,8 @@ impl Core {
     /// Takes a leader's snapshot in place of the machine.
     fn install(&mut self, image: Image) {
         self.machine = image.machine;
+        self.node.mut_store().set_members(self.machine.members.conf_state());
+        self.members_changed();
         self.since_image = (0, 0);
         self.state_changed = true;
         self.advance_applied((image.index, image.term));

@@ -95,6 +95,7 @@ impl Core {
             }
         }
         self.watch_snapshots();
+        self.tend_members();
     }
 
     /// Raft waits for a peer's answer to a snapshot forever, unless it is told that there will be none.
@@ -117,7 +118,10 @@ impl Core {
     pub(super) fn campaign(&mut self) {
         // Raft can't campaign between taking a snapshot and applying it.
         let installing = self.persisting.iter().any(|step| step.image.is_some());
-        if self.role.resigned || installing || self.disk_stalls(self.settings.disk_stall) {
+        // Who votes alone leads at once, and then its log must be on the disk.
+        let unsaved = self.votes_alone() && self.persisting.iter().any(|step| step.needs_disk);
+        let may = self.node.raft.promotable() && !unsaved && !installing && !self.role.resigned;
+        if !may || self.disk_stalls(self.settings.disk_stall) {
             return;
         }
         if !self.role.campaigning {
@@ -147,7 +151,7 @@ impl Core {
     /// help, stops being in the way.
     fn watch_disk(&mut self) {
         let limit = self.settings.disk_stall;
-        if self.settings.members.len() == 1 || !self.disk_stalls(limit) {
+        if self.votes_alone() || !self.disk_stalls(limit) {
             return;
         }
         if self.disk_stalls(limit * 3) {
@@ -162,7 +166,9 @@ impl Core {
     pub(super) fn hand_over(&mut self) {
         let me = self.settings.id;
         let progress = self.node.raft.prs().iter();
-        let active = progress.filter(|(id, progress)| **id != me && progress.recent_active);
+        let voters = &self.node.raft.prs().conf().voters();
+        let active =
+            progress.filter(|(id, progress)| **id != me && progress.recent_active && voters.contains(**id));
         if let Some((id, _)) = active.max_by_key(|(id, progress)| (progress.matched, **id)) {
             let id = *id;
             self.node.transfer_leader(id);
@@ -178,7 +184,7 @@ impl Core {
 
     /// A leader that did not run for a while asks the others before it calls itself leader again.
     pub(super) fn doubt_leadership(&mut self) {
-        if self.node.raft.state == StateRole::Leader && self.settings.members.len() > 1 {
+        if self.node.raft.state == StateRole::Leader && !self.votes_alone() {
             self.role.doubtful = true;
             self.role.absences += 1;
             self.reads.add(Reader::Confirm(self.role.absences), Duration::MAX);
@@ -226,8 +232,9 @@ impl Core {
         }
         self.role.committed_in_term = committed_in_term;
 
-        let is_me = state == StateRole::Leader && committed_in_term && !self.role.doubtful;
-        let leader = if self.role.doubtful { None } else { self.settings.members.get(&leader).cloned() };
+        let is_out = self.role.doubtful || self.is_removed();
+        let is_me = state == StateRole::Leader && committed_in_term && !is_out;
+        let leader = self.machine.members.get(leader).filter(|_| !is_out).map(|record| record.name.clone());
         let leadership = Leadership { leader, term, is_me };
         if leadership != self.role.published {
             self.duties.set_leading(is_me, &self.machine, self.now + self.settings.tick);

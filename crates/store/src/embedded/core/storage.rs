@@ -27,12 +27,11 @@ impl MemoryLog {
     /// A log as recovered.
     pub fn new(
         hard_state: HardState,
-        voters: Vec<u64>,
+        members: ConfState,
         compacted: (u64, u64),
         entries: VecDeque<Entry>,
         applied: (u64, u64),
     ) -> Self {
-        let members = ConfState { voters, ..ConfState::default() };
         let bytes = entries.iter().map(size).sum();
         MemoryLog { hard_state, members, compacted, entries, bytes, applied }
     }
@@ -67,6 +66,11 @@ impl MemoryLog {
     /// Says what was applied.
     pub fn set_applied(&mut self, index: u64, term: u64) {
         self.applied = (index, term);
+    }
+
+    /// Says who the members are after the last entry applied.
+    pub fn set_members(&mut self, members: ConfState) {
+        self.members = members;
     }
 
     /// Forgets what a snapshot at `saved` holds, but for the last `keep` entries and `keep_bytes` before it,

@@ -209,3 +209,13 @@ fn image_name(index: u64) -> String {
 fn image_index(name: &str) -> Option<u64> {
     name.strip_prefix("snapshot-")?.parse().ok()
 }
+
+/// Whether a file's name is that of a part of the log.
+pub fn is_log(name: &str) -> bool {
+    segment_number(name).is_some()
+}
+
+/// Whether a file's name is that of a snapshot.
+pub fn is_snapshot(name: &str) -> bool {
+    image_index(name).is_some()
+}

@@ -10,7 +10,7 @@ use raft::eraftpb::{Entry, HardState};
 use crate::embedded::codec::{Decoder, Malformed, put_number};
 use crate::embedded::wire::{entry, put_entry};
 
-const MAGIC: &[u8; 4] = b"HFR1";
+const MAGIC: &[u8; 4] = b"HFR2";
 /// Magic, length, durable length, checksum.
 const HEADER: usize = 4 + 4 + 8 + 4;
 

@@ -2,9 +2,11 @@
 //! connected speaks. A peer's task and queue are its own, so a dead one never delays another.
 
 mod inbound;
+mod join;
 mod outbound;
+mod roster;
 
-use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,14 +14,20 @@ use bytes::{Bytes, BytesMut};
 use raft::eraftpb::Message;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use super::codec::Malformed;
+use super::command::Response;
 use super::config::{Config, Timing};
 use super::image::Image;
+use super::membership::Membership;
 use super::outbox::Outbox;
-use super::wire::{FRAME_LIMIT, Frame, HEADER};
+use super::wire::{Caller, FRAME_LIMIT, Frame, HEADER, Refusal};
+use crate::{Error, MemberId};
+
+pub use join::join;
+pub use roster::Roster;
 
 /// What the connections tell the driver.
 #[derive(Debug)]
@@ -32,6 +40,10 @@ pub enum Event {
     Unreachable(u64),
     /// A snapshot was handed to a peer in full, or was not.
     SnapshotSent(u64, bool),
+    /// A member with an empty folder asks to be let in; the command says how.
+    Joins(Bytes, oneshot::Sender<Result<Response, Error>>),
+    /// A peer says that this member was removed.
+    Removed,
 }
 
 /// Takes what the connections tell.
@@ -39,9 +51,9 @@ pub type Sink = Arc<dyn Fn(Event) + Send + Sync>;
 
 /// One peer as its tasks see it.
 struct Peer {
-    id: u64,
+    id: MemberId,
     name: String,
-    address: std::net::SocketAddr,
+    address: SocketAddr,
     outbox: Arc<Outbox>,
     /// Rung when the peer connected to us: it is there again, so it is worth trying at once.
     heard: Notify,
@@ -49,45 +61,42 @@ struct Peer {
 
 /// What all tasks share.
 struct Shared {
-    name: String,
+    me: Caller,
     cluster: String,
     timing: Timing,
     server_tls: Arc<rustls::ServerConfig>,
     client_tls: Arc<rustls::ClientConfig>,
-    peers: BTreeMap<String, Arc<Peer>>,
+    roster: Arc<Roster>,
+    members: watch::Receiver<Arc<Membership>>,
     sink: Sink,
 }
 
-/// Runs the connections until the set is dropped. The outboxes are the peers', by their numbers.
+/// Runs the connections until the set is dropped: to the members, as they change, and to those (like `others`)
+/// of whom this member does not know more yet than that they are there.
 pub fn start(
     config: &Config,
+    me: Caller,
+    others: Vec<Caller>,
+    members: watch::Receiver<Arc<Membership>>,
     listener: TcpListener,
     sink: Sink,
-) -> (JoinSet<()>, BTreeMap<u64, Arc<Outbox>>) {
-    let others = config.members().into_iter().filter(|(_, name)| *name != config.name);
-    let peers: BTreeMap<String, Arc<Peer>> = others
-        .map(|(id, name)| {
-            let address = config.peers[&name];
-            let peer = Peer { id, name: name.clone(), address, outbox: Arc::default(), heard: Notify::new() };
-            (name, Arc::new(peer))
-        })
-        .collect();
-    let outboxes = peers.values().map(|peer| (peer.id, peer.outbox.clone())).collect();
+) -> (JoinSet<()>, Arc<Roster>) {
+    let roster = Arc::new(Roster::default());
     let shared = Arc::new(Shared {
-        name: config.name.clone(),
+        me,
         cluster: config.cluster_id.clone(),
         timing: config.timing,
         server_tls: config.server_tls.clone(),
         client_tls: config.client_tls.clone(),
-        peers,
+        roster: roster.clone(),
+        members,
         sink,
     });
+    let (callers, heard) = mpsc::channel(16);
     let mut tasks = JoinSet::new();
-    for peer in shared.peers.values() {
-        tasks.spawn(outbound::run(shared.clone(), peer.clone()));
-    }
-    tasks.spawn(inbound::run(shared, listener));
-    (tasks, outboxes)
+    tasks.spawn(roster::run(shared.clone(), others, heard));
+    tasks.spawn(inbound::run(shared, listener, callers));
+    (tasks, roster)
 }
 
 /// Why a connection ended.
@@ -101,6 +110,11 @@ enum ConnectionError {
     Timeout(#[from] tokio::time::error::Elapsed),
     #[error("{0}")]
     Refused(String),
+    #[error("the peer says: {}", match .0 {
+        Refusal::Removed => "this member was removed from the cluster",
+        Refusal::Never(why) | Refusal::Later(why) => why.as_str(),
+    })]
+    TurnedAway(Refusal),
 }
 
 /// No waiting for more data to send; and a peer that answers nothing, not even with its kernel, for this

@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use raft::eraftpb::{Message, Snapshot};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::{ConnectionError, Event, Peer, Shared, tune};
+use super::{ConnectionError, Event, Peer, Shared, read_frame, tune};
 use crate::embedded::image::Image;
 use crate::embedded::outbox::{Item, Outbox};
-use crate::embedded::wire::{CHUNK, Frame};
+use crate::embedded::wire::{CHUNK, Caller, Frame, Refusal};
 
 /// A write that a peer does not take for this long ends the connection.
 const STUCK: Duration = Duration::from_secs(2);
@@ -50,15 +50,27 @@ pub async fn run(shared: Arc<Shared>, peer: Arc<Peer>) {
     }
 }
 
-type Stream = tokio_rustls::client::TlsStream<TcpStream>;
+pub type Stream = tokio_rustls::client::TlsStream<TcpStream>;
 
 async fn connect(shared: &Shared, peer: &Peer) -> Result<Stream, ConnectionError> {
-    let stream = TcpStream::connect(peer.address).await?;
-    tune(&stream, shared.timing.silence)?;
-    let name = ServerName::try_from(peer.name.clone())
-        .map_err(|_| ConnectionError::Refused(format!("{} is no host name", peer.name)))?;
-    let mut stream = TlsConnector::from(shared.client_tls.clone()).connect(name, stream).await?;
-    let hello = Frame::Hello { cluster: shared.cluster.clone(), member: shared.name.clone() };
+    let host = Caller { id: peer.id, name: peer.name.clone(), address: peer.address };
+    greet(&shared.client_tls, &shared.cluster, &shared.me, &host, shared.timing.silence).await
+}
+
+/// Connects to a member and says who calls.
+pub async fn greet(
+    tls: &Arc<rustls::ClientConfig>,
+    cluster: &str,
+    me: &Caller,
+    host: &Caller,
+    silence: Duration,
+) -> Result<Stream, ConnectionError> {
+    let stream = TcpStream::connect(host.address).await?;
+    tune(&stream, silence)?;
+    let name = ServerName::try_from(host.name.clone())
+        .map_err(|_| ConnectionError::Refused(format!("{} is no host name", host.name)))?;
+    let mut stream = TlsConnector::from(tls.clone()).connect(name, stream).await?;
+    let hello = Frame::Hello { cluster: cluster.to_owned(), caller: me.clone() };
     stream.write_all(&hello.encode()).await?;
     stream.flush().await?;
     Ok(stream)
@@ -81,13 +93,19 @@ async fn send(shared: &Shared, peer: &Peer, stream: Stream) -> ConnectionError {
             }
         }
     };
-    // The peer never says anything on this connection, so whatever comes is its end.
-    let mut byte = [0];
+    // The peer says nothing on this connection but why it ends it.
+    let mut buffer = BytesMut::new();
     tokio::select! {
         problem = writing => problem,
-        read = reader.read(&mut byte) => match read {
+        read = read_frame(&mut reader, &mut buffer) => match read {
+            Ok(Some(Frame::Refused(refusal))) => {
+                if refusal == Refusal::Removed {
+                    (shared.sink)(Event::Removed);
+                }
+                ConnectionError::TurnedAway(refusal)
+            }
             Ok(_) => ConnectionError::Refused("the peer closed the connection".into()),
-            Err(problem) => problem.into(),
+            Err(problem) => problem,
         },
     }
 }

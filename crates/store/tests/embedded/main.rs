@@ -2,108 +2,15 @@
 #![allow(clippy::disallowed_methods)] // A test is a driver.
 #![allow(clippy::unwrap_used)] // A test ends where something is not as it should be.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+mod harness;
+mod members;
+
 use std::time::{Duration, Instant, SystemTime};
 
-use pki::{Authority, ClientAuth, HostNames, Identity};
+use harness::{Cluster, PATIENCE, configs, configs_by, host_identity, keys, put};
+use pki::{Authority, Identity};
 use store::{Config, Embedded, Error, KeyRange, StartError, Store, Txn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-
-const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
-static CLUSTERS: AtomicU8 = AtomicU8::new(1);
-const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Cluster {
-    configs: Vec<Config>,
-    members: Vec<Option<Arc<Embedded>>>,
-    _folder: tempfile::TempDir,
-}
-
-fn host_identity(authority: &Authority, name: &str) -> Identity {
-    let host = HostNames {
-        name: name.to_owned(),
-        address: LOCALHOST,
-        virtual_address: LOCALHOST,
-        first_service_address: LOCALHOST,
-    };
-    authority.host_identity(&host, SystemTime::now()).unwrap()
-}
-
-fn configs(folder: &Path, members: usize) -> Vec<Config> {
-    configs_by(&Authority::create("test", SystemTime::now()).unwrap(), folder, members)
-}
-
-fn configs_by(authority: &Authority, folder: &Path, members: usize) -> Vec<Config> {
-    // An address of its own, so that nobody takes a port while its member is down.
-    let [_, _, high, low] = std::process::id().to_be_bytes();
-    let ip = Ipv4Addr::new(127, high | 0x40, low, CLUSTERS.fetch_add(1, Ordering::Relaxed));
-    let port = |n: u16| SocketAddr::new(ip.into(), 2380 + n);
-    let peers: BTreeMap<String, SocketAddr> =
-        (1..=members as u16).map(|n| (format!("n{n}"), port(n))).collect();
-    let trust = authority.trust().unwrap();
-    let config = |name: &String| {
-        let identity = host_identity(authority, name);
-        let server = identity.server_config(&trust, ClientAuth::Required, &[]).unwrap();
-        let client = identity.client_config(&trust, &[]).unwrap();
-        let folder = folder.join(name);
-        Config::new(name.clone(), "test", peers.clone(), folder, server, client).unwrap()
-    };
-    peers.keys().map(config).collect()
-}
-
-impl Cluster {
-    async fn start(members: usize) -> Cluster {
-        let folder = tempfile::tempdir().unwrap();
-        let configs = configs(folder.path(), members);
-        let mut cluster = Cluster { members: vec![None; members], configs, _folder: folder };
-        for n in 0..members {
-            cluster.restart(n).await;
-        }
-        cluster
-    }
-
-    async fn restart(&mut self, n: usize) {
-        self.members[n] = Some(Embedded::start(self.configs[n].clone()).await.unwrap());
-    }
-
-    fn crash(&mut self, n: usize) {
-        let member = self.members[n].take().unwrap();
-        drop(Arc::into_inner(member).expect("nobody else holds the member"));
-    }
-
-    fn up(&self) -> impl Iterator<Item = &Arc<Embedded>> {
-        self.members.iter().flatten()
-    }
-
-    async fn leader(&self) -> usize {
-        let leads = |n: usize| self.members[n].as_ref().is_some_and(|m| m.leadership().borrow().is_me);
-        until(|| (0..self.members.len()).find(|n| leads(*n))).await
-    }
-}
-
-async fn until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(value) = condition() {
-            return value;
-        }
-        assert!(start.elapsed() < PATIENCE, "the condition does not come true");
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
-}
-
-async fn put(store: &Embedded, key: &str) {
-    store.txn(Txn::put(key.to_owned(), "value")).await.unwrap();
-}
-
-fn keys(store: &Embedded) -> Vec<String> {
-    let all = KeyRange::prefix("");
-    store.snapshot().range(&all).map(|kv| String::from_utf8_lossy(&kv.key).into_owned()).collect()
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_member_keeps_what_it_acknowledged() {
@@ -165,7 +72,7 @@ async fn a_member_that_was_away_gets_a_snapshot() {
         config.limits.snapshot_entries = 50;
         config.limits.trailing_entries = 5;
     }
-    let mut cluster = Cluster { members: vec![None; 3], configs, _folder: folder };
+    let mut cluster = Cluster { members: vec![None; 3], configs, folder };
     for n in 0..3 {
         cluster.restart(n).await;
     }
@@ -295,16 +202,13 @@ async fn a_folder_of_others_is_refused_in_one_sentence() {
     println!("{error}");
     let other_member = Config { name: "n2".into(), ..own.clone() };
     assert!(matches!(refused(other_member).await, StartError::Foreign { .. }));
-    let mut other_members = own.clone();
-    other_members.peers.remove("n3");
-    assert!(matches!(refused(other_members).await, StartError::Foreign { .. }));
     let mut unknown = own;
     unknown.name = "n9".into();
     assert!(matches!(refused(unknown).await, StartError::Config(_)));
 }
 
 /// Says something as `identity` to a member, and waits until the member hangs up.
-async fn turned_away(authority: &Authority, identity: &Identity, member: &Config, words: Vec<u8>) {
+async fn turned_away(authority: &Authority, identity: &Identity, member: &Config, words: Vec<u8>) -> String {
     let tls = identity.client_config(&authority.trust().unwrap(), &[]).unwrap();
     let stream = tokio::net::TcpStream::connect(member.listen).await.unwrap();
     let name = member.name.clone().try_into().unwrap();
@@ -314,12 +218,17 @@ async fn turned_away(authority: &Authority, identity: &Identity, member: &Config
     let _ = stream.flush().await;
     let mut answer = Vec::new();
     let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
-    assert!(read.is_ok() && answer.is_empty(), "{words:?}");
+    assert!(read.is_ok(), "{words:?}");
+    // It says why, in a frame of the kind 4 whose words stand behind the kind of refusal and their length.
+    assert!(answer.is_empty() || answer[4] == 4, "{words:?}: {answer:?}");
+    String::from_utf8_lossy(answer.get(7..).unwrap_or_default()).into_owned()
 }
 
-fn hello(cluster: &str, member: &str) -> Vec<u8> {
-    let mut content = vec![0, 1];
-    for text in [cluster, member] {
+fn hello(cluster: &str, id: u8, member: &str) -> Vec<u8> {
+    let mut content = vec![0, 2, cluster.len() as u8];
+    content.extend(cluster.as_bytes());
+    content.push(id);
+    for text in [member, "127.0.0.1:9"] {
         content.push(text.len() as u8);
         content.extend(text.as_bytes());
     }
@@ -338,17 +247,24 @@ async fn who_is_no_member_is_turned_away() {
     let _store = Embedded::start(config.clone()).await.unwrap();
     let admin = authority.admin_identity(SystemTime::now()).unwrap();
     let n2 = host_identity(&authority, "n2");
+    let mut newer = hello("test", 2, "n2");
+    newer[5] = 9;
     let table = [
-        (&admin, hello("test", "n2")),
-        (&n2, hello("test", "n3")),
-        (&n2, hello("test", "n9")),
-        (&n2, hello("other", "n2")),
-        (&n2, frame(vec![1, 2, 3])),
-        (&n2, vec![0xff; 100]),
-        (&n2, [hello("test", "n2"), frame(vec![0xff; 50])].concat()),
-        (&n2, [hello("test", "n2"), frame(vec![3, 1])].concat()),
+        (&admin, hello("test", 2, "n2"), "no certificate"),
+        (&n2, hello("test", 3, "n3"), "no certificate"),
+        (&n2, hello("test", 9, "n9"), "no certificate"),
+        (&n2, hello("test", 0, "n9"), "no certificate"),
+        (&n2, hello("test", 3, "n2"), "member 3 is not"),
+        (&n2, hello("test", 1, "n2"), "member 1 is not"),
+        (&n2, hello("other", 2, "n2"), "it is of cluster \"other\", n1 of another one"),
+        (&n2, newer, "n1 speaks version 2"),
+        (&n2, frame(vec![1, 2, 3]), ""),
+        (&n2, vec![0xff; 100], ""),
+        (&n2, [hello("test", 2, "n2"), frame(vec![0xff; 50])].concat(), ""),
+        (&n2, [hello("test", 2, "n2"), frame(vec![3, 1])].concat(), ""),
     ];
-    for (identity, words) in table {
-        turned_away(&authority, identity, &config, words).await;
+    for (identity, words, why) in table {
+        let said = turned_away(&authority, identity, &config, words).await;
+        assert!(said.contains(why), "{said:?} says nothing of {why:?}");
     }
 }
