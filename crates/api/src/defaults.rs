@@ -7,18 +7,28 @@ use crate::object::Object;
 use crate::resource::Resource;
 use crate::schema::{Schema, Shape, schemas};
 
-/// Times that upstream writes as `null` where there is none: their Go fields are no pointers. The published
-/// schemas don't tell.
-const NULL_TIMES: [(&str, &[&str]); 9] = [
+/// Fields that upstream writes as `null` where there is nothing: their Go fields are no pointers, and are written
+/// always. The published schemas don't tell.
+const NULLS: [(&str, &[&str]); 19] = [
+    ("io.k8s.api.apps.v1.DaemonSetCondition", &["lastTransitionTime"]),
     ("io.k8s.api.apps.v1.DeploymentCondition", &["lastUpdateTime", "lastTransitionTime"]),
     ("io.k8s.api.apps.v1.ReplicaSetCondition", &["lastTransitionTime"]),
+    ("io.k8s.api.apps.v1.StatefulSetCondition", &["lastTransitionTime"]),
+    ("io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerCondition", &["lastTransitionTime"]),
+    ("io.k8s.api.autoscaling.v2.HorizontalPodAutoscalerStatus", &["currentMetrics"]),
+    ("io.k8s.api.batch.v1.JobCondition", &["lastProbeTime", "lastTransitionTime"]),
     ("io.k8s.api.core.v1.ContainerStateRunning", &["startedAt"]),
     ("io.k8s.api.core.v1.ContainerStateTerminated", &["startedAt", "finishedAt"]),
     ("io.k8s.api.core.v1.Event", &["firstTimestamp", "lastTimestamp", "eventTime"]),
     ("io.k8s.api.core.v1.EventSeries", &["lastObservedTime"]),
     ("io.k8s.api.core.v1.NamespaceCondition", &["lastTransitionTime"]),
     ("io.k8s.api.core.v1.NodeCondition", &["lastHeartbeatTime", "lastTransitionTime"]),
+    ("io.k8s.api.core.v1.PersistentVolumeClaimCondition", &["lastProbeTime", "lastTransitionTime"]),
     ("io.k8s.api.core.v1.PodCondition", &["lastProbeTime", "lastTransitionTime"]),
+    ("io.k8s.api.core.v1.ReplicationControllerCondition", &["lastTransitionTime"]),
+    ("io.k8s.api.events.v1.Event", &["deprecatedFirstTimestamp", "deprecatedLastTimestamp", "eventTime"]),
+    ("io.k8s.api.events.v1.EventSeries", &["lastObservedTime"]),
+    ("io.k8s.apimachinery.pkg.apis.meta.v1.Condition", &["lastTransitionTime"]),
 ];
 
 /// Fills in what a client may leave out. Doing it again changes nothing.
@@ -48,15 +58,15 @@ fn fill_object(schema: &Schema, object: &mut Map<String, Value>) {
             fill_value(&field.shape, value);
         }
     }
-    for time in null_times(schema) {
-        object.entry(*time).or_insert(Value::Null);
+    for field in nulls(schema) {
+        object.entry(*field).or_insert(Value::Null);
     }
 }
 
-/// The times that are `null` in an object of the schema where there is none.
-pub(crate) fn null_times(schema: &Schema) -> impl Iterator<Item = &'static &'static str> {
-    let times = NULL_TIMES.iter().find(|(name, _)| *name == schema.name);
-    times.into_iter().flat_map(|(_, times)| *times)
+/// The fields that are `null` in an object of the schema where there is nothing.
+pub(crate) fn nulls(schema: &Schema) -> impl Iterator<Item = &'static &'static str> {
+    let of_schema = NULLS.iter().find(|(name, _)| *name == schema.name);
+    of_schema.into_iter().flat_map(|(_, fields)| *fields)
 }
 
 fn fill_value(shape: &Shape, value: &mut Value) {

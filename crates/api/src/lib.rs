@@ -4,10 +4,13 @@
 mod apply;
 mod cbor;
 mod conform;
+mod convert;
+mod cron;
 mod decode;
 mod defaults;
 mod discovery;
 mod duplicates;
+mod int_or_percent;
 mod kinds;
 mod name;
 mod object;
@@ -31,6 +34,7 @@ pub use apply::{
     manager_of_user_agent, same_but_times,
 };
 pub use cbor::{CborError, from_cbor, to_cbor};
+pub use convert::{from_stored, to_stored};
 pub use decode::{Decoded, check, decode};
 pub use defaults::set_defaults;
 pub use discovery::{

@@ -92,6 +92,23 @@ impl Resource {
         }
     }
 
+    /// Group and plural under which its objects lie: its own, or those of the resource that it is another
+    /// version of.
+    pub fn stored_under(&self) -> (&'static str, &'static str) {
+        self.rules.stored_as().map_or((self.group, self.plural), |(group, _, plural)| (group, plural))
+    }
+
+    /// Whether its objects lie in the form of another version, so that they have to be converted.
+    pub fn is_converted(&self) -> bool {
+        self.rules.stored_as().is_some()
+    }
+
+    /// Whether a delete that says nothing of dependents leaves them: upstream's
+    /// `DefaultGarbageCollectionPolicy`.
+    pub fn orphans_by_default(&self) -> bool {
+        self.rules.orphans_by_default()
+    }
+
     /// Whether a PUT must name the version that it replaces: the opposite of upstream's
     /// `AllowUnconditionalUpdate`.
     pub fn demands_version(&self) -> bool {

@@ -117,8 +117,12 @@ impl Schemas {
                     retain_keys: strategies.split(',').any(|s| s == "retainKeys"),
                     merge_key: property.merge_key,
                 },
-                topology: topology(property.list_type, &property.list_keys, property.map_type),
-                default: property.default,
+                // What nobody has a schema for is managed as one thing.
+                topology: match property.names("RawExtension") {
+                    true => Topology::Atomic,
+                    false => topology(property.list_type, &property.list_keys, property.map_type),
+                },
+                default: property.default.filter(|default| !is_omitted(name, field, default)),
                 choices: property.choices.into(),
             }
         });
@@ -127,7 +131,7 @@ impl Schemas {
     }
 
     fn shape(&self, schema: &Published<'_>) -> Shape {
-        if let Some(reference) = schema.reference.or_else(|| schema.all_of.iter().find_map(|s| s.reference)) {
+        if let Some(reference) = schema.target() {
             let name = reference.trim_start_matches("#/components/schemas/");
             return match name.rsplit('.').next() {
                 Some("Quantity") => Shape::Quantity,
@@ -156,6 +160,17 @@ impl Schemas {
     }
 }
 
+/// Whether a default is published that nobody ever sees: Go leaves empty texts and zeros out of these.
+fn is_omitted(schema: &str, field: &str, default: &Value) -> bool {
+    let kind = schema.rsplit('.').next().unwrap_or_default();
+    let source = ["ConfigMap", "Secret", "LocalObject"].iter().any(|kinds| kind.starts_with(kinds));
+    match (kind, field) {
+        ("ReplicationControllerSpec", "minReadySeconds") | ("ScaleSpec", "replicas") => default == 0,
+        (_, "name") => source && default == "",
+        _ => false,
+    }
+}
+
 /// The published schemas, one a line, by name. `schemas/select.py` makes them.
 const PUBLISHED: &str = include_str!("../schemas/schemas.json");
 
@@ -169,6 +184,18 @@ pub(crate) fn schemas() -> &'static Schemas {
         });
         Schemas { list: lines.collect() }
     })
+}
+
+impl Published<'_> {
+    /// The schema that this one refers to.
+    fn target(&self) -> Option<&str> {
+        self.reference.or_else(|| self.all_of.iter().find_map(|part| part.reference))
+    }
+
+    /// Whether this refers to a schema of that kind.
+    fn names(&self, kind: &str) -> bool {
+        self.target().and_then(|name| name.rsplit('.').next()) == Some(kind)
+    }
 }
 
 /// A schema as published.

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::kinds::TEMPLATE_GENERATION;
 use crate::object::Object;
 use crate::resource::Resource;
 
@@ -50,6 +51,17 @@ pub fn table(
 
 /// The object's metadata as an object of its own.
 pub fn partial_metadata(object: &Object) -> Value {
-    let metadata = object.0.get("metadata").cloned().unwrap_or_else(|| json!({}));
+    let mut metadata = object.0.get("metadata").cloned().unwrap_or_else(|| json!({}));
+    // Upstream makes this one up when it converts whole objects, and only then.
+    if object.kind() == "DaemonSet"
+        && let Some(Value::Object(annotations)) = metadata.get_mut("annotations")
+    {
+        annotations.shift_remove(TEMPLATE_GENERATION);
+        if annotations.is_empty()
+            && let Value::Object(metadata) = &mut metadata
+        {
+            metadata.shift_remove("annotations");
+        }
+    }
     json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata })
 }

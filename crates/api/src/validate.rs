@@ -16,6 +16,7 @@ pub fn validate_create(resource: &Resource, object: &Object) -> Vec<Cause> {
     let mut faults = Vec::new();
     faults.extend(validate_name(resource, object.name()));
     validate_object(resource, object, &mut faults);
+    resource.rules.validate_create(object, &mut faults);
     faults
 }
 

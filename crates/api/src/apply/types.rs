@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::structural::{Struct, StructuralType};
-use crate::defaults::null_times;
+use crate::defaults::nulls;
 use crate::resource::Resource;
 use crate::schema::{Field, Schema, Shape, schemas};
 
@@ -61,7 +61,7 @@ fn zero(schema: &Schema) -> Value {
         };
         map.insert(field.name.to_owned(), value);
     }
-    map.extend(null_times(schema).map(|time| ((*time).to_owned(), Value::Null)));
+    map.extend(nulls(schema).map(|field| ((*field).to_owned(), Value::Null)));
     Value::Object(map)
 }
 

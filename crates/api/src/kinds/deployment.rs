@@ -4,9 +4,10 @@ use serde_json::{Value, json};
 
 use super::rules::{Column, Rules, age};
 use super::workload::{
-    set_default, set_template_defaults, template_cells, validate_not_negative,
+    set_default, set_template_defaults, template_cells, validate_counts, validate_not_negative,
     validate_selector_and_template, validate_selector_stays,
 };
+use crate::int_or_percent::{Share, share};
 use crate::object::Object;
 use crate::status::Cause;
 use crate::strategy::keep;
@@ -61,7 +62,11 @@ impl Rules for Deployment {
     }
 
     fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
-        if subresource != "status" {
+        if subresource == "status" {
+            let parts = ["updatedReplicas", "readyReplicas", "availableReplicas"];
+            let others = ["observedGeneration", "unavailableReplicas", "collisionCount"];
+            validate_counts(object, &others, ("replicas", &parts), faults);
+        } else {
             validate_selector_stays(object, old, faults);
         }
     }
@@ -109,9 +114,9 @@ fn validate_strategy(strategy: &Value, faults: &mut Vec<Cause>) {
     let mut both_nothing = true;
     for field in ["maxUnavailable", "maxSurge"] {
         match share(&rolling[field]) {
-            Some((value, percent)) => {
-                both_nothing &= value == 0;
-                if percent && value > 100 && field == "maxUnavailable" {
+            Some(Share { number, percent }) => {
+                both_nothing &= number == 0;
+                if percent && number > 100 && field == "maxUnavailable" {
                     faults.push(Cause::invalid(
                         format!("{path}.{field}"),
                         &rolling[field],
@@ -129,18 +134,5 @@ fn validate_strategy(strategy: &Value, faults: &mut Vec<Cause>) {
     if both_nothing {
         let why = "may not be 0 when `maxSurge` is 0";
         faults.push(Cause::invalid(format!("{path}.maxUnavailable"), &rolling["maxUnavailable"], why));
-    }
-}
-
-/// A number of pods or a percentage of them.
-fn share(value: &Value) -> Option<(i64, bool)> {
-    match value {
-        Value::Null => Some((0, false)),
-        Value::Number(number) => Some((number.as_i64().filter(|n| *n >= 0)?, false)),
-        Value::String(text) => {
-            let digits = text.strip_suffix('%').filter(|d| d.bytes().all(|b| b.is_ascii_digit()))?;
-            Some((digits.parse().ok()?, true))
-        }
-        _ => None,
     }
 }

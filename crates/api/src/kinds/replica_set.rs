@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::rules::{Column, Rules, age};
 use super::workload::{
-    set_default, set_template_defaults, template_cells, validate_not_negative,
+    set_default, set_template_defaults, template_cells, validate_counts, validate_not_negative,
     validate_selector_and_template, validate_selector_stays,
 };
 use crate::object::Object;
@@ -25,7 +25,10 @@ impl Rules for ReplicaSet {
     }
 
     fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
-        if subresource != "status" {
+        if subresource == "status" {
+            let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+            validate_counts(object, &["observedGeneration"], ("replicas", &parts), faults);
+        } else {
             validate_selector_stays(object, old, faults);
         }
     }

@@ -11,7 +11,7 @@ use crate::time;
 #[derive(Debug)]
 pub(crate) struct Column {
     pub name: &'static str,
-    /// `string` or `integer`.
+    /// `string`, `integer`, `boolean` or `date`.
     pub kind: &'static str,
     /// 0 is always shown, 1 only in a wide table.
     pub priority: u8,
@@ -24,6 +24,10 @@ impl Column {
 
     pub const fn integer(name: &'static str) -> Self {
         Column { name, kind: "integer", priority: 0 }
+    }
+
+    pub const fn of(name: &'static str, kind: &'static str) -> Self {
+        Column { name, kind, priority: 0 }
     }
 
     pub const fn wide(name: &'static str) -> Self {
@@ -45,6 +49,17 @@ pub(crate) trait Rules: Sync {
         false
     }
 
+    /// Group, version and plural in whose form and place the objects lie, where that is not the resource's own.
+    fn stored_as(&self) -> Option<(&'static str, &'static str, &'static str)> {
+        None
+    }
+
+    /// Brings an object into the form in which it lies.
+    fn to_stored(&self, _object: &mut Object) {}
+
+    /// Brings an object out of the form in which it lies.
+    fn to_served(&self, _object: &mut Object) {}
+
     /// Whether an update must name the version that it replaces: upstream's `AllowUnconditionalUpdate`, turned
     /// around.
     fn demands_version(&self) -> bool {
@@ -53,6 +68,11 @@ pub(crate) trait Rules: Sync {
 
     /// Whether a PUT makes what is not there: upstream's `AllowCreateOnUpdate`.
     fn creates_on_update(&self) -> bool {
+        false
+    }
+
+    /// Whether a delete that says nothing of dependents leaves them: upstream's `DefaultGarbageCollectionPolicy`.
+    fn orphans_by_default(&self) -> bool {
         false
     }
 
@@ -71,6 +91,9 @@ pub(crate) trait Rules: Sync {
 
     /// Faults of an object beyond its metadata.
     fn validate(&self, _object: &Object, _faults: &mut Vec<Cause>) {}
+
+    /// Faults of a new object, beyond those of any.
+    fn validate_create(&self, _object: &Object, _faults: &mut Vec<Cause>) {}
 
     /// Faults of a change, beyond those of the object.
     fn validate_update(&self, _subresource: &str, _object: &Object, _old: &Object, _faults: &mut Vec<Cause>) {
@@ -96,6 +119,16 @@ pub(crate) trait Rules: Sync {
 pub(crate) struct Plain;
 
 impl Rules for Plain {}
+
+/// The number at a JSON pointer, 0 where there is none.
+pub(crate) fn number(object: &Object, pointer: &str) -> i64 {
+    object.pointer(pointer).and_then(Value::as_i64).unwrap_or_default()
+}
+
+/// The text at a JSON pointer, empty where there is none.
+pub(crate) fn text<'a>(object: &'a Object, pointer: &str) -> &'a str {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
 
 /// The cell of the column `Age`.
 pub(crate) fn age(object: &Object, now: i64) -> Value {

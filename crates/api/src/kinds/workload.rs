@@ -1,4 +1,4 @@
-//! What Deployment and ReplicaSet have in common: a selector, a pod template, a number.
+//! What kinds with a pod template have in common: a selector, the template, numbers.
 
 use serde_json::{Value, json};
 
@@ -10,6 +10,10 @@ use crate::validate::{validate_labels, validate_metadata};
 
 pub(crate) fn set_template_defaults(object: &mut Object) {
     let template = object.0.get_mut("spec").and_then(|spec| spec.get_mut("template"));
+    set_pod_template_defaults(template);
+}
+
+pub(crate) fn set_pod_template_defaults(template: Option<&mut Value>) {
     if let Some(spec) = template.and_then(|template| template.get_mut("spec")) {
         set_pod_spec_defaults(spec);
     }
@@ -23,10 +27,35 @@ pub(crate) fn set_default(object: &mut Object, field: &str, value: Value) {
 
 /// A number of the spec that may not be below zero.
 pub(crate) fn validate_not_negative(object: &Object, field: &str, faults: &mut Vec<Cause>) {
-    if let Some(value) = object.pointer(&format!("/spec/{field}"))
-        && value.as_i64().is_some_and(|number| number < 0)
-    {
-        faults.push(Cause::invalid(format!("spec.{field}"), value, "must be greater than or equal to 0"));
+    let value = object.pointer(&format!("/spec/{field}")).unwrap_or(&Value::Null);
+    validate_value_not_negative(value, format!("spec.{field}"), faults);
+}
+
+/// A number at `path` that may not be below zero.
+pub(crate) fn validate_value_not_negative(value: &Value, path: String, faults: &mut Vec<Cause>) {
+    if value.as_i64().is_some_and(|number| number < 0) {
+        faults.push(Cause::invalid(path, value, "must be greater than or equal to 0"));
+    }
+}
+
+/// Numbers of a status: none below zero, and each of `parts` no more than `whole`.
+pub(crate) fn validate_counts(
+    object: &Object,
+    others: &[&str],
+    (whole, parts): (&str, &[&str]),
+    faults: &mut Vec<Cause>,
+) {
+    let null = Value::Null;
+    let value = |field: &str| object.pointer(&format!("/status/{field}")).unwrap_or(&null);
+    for field in [whole].iter().chain(parts).chain(others) {
+        validate_value_not_negative(value(field), format!("status.{field}"), faults);
+    }
+    let all = value(whole).as_i64().unwrap_or_default();
+    for field in parts {
+        if value(field).as_i64().unwrap_or_default() > all {
+            let why = format!("cannot be greater than status.{whole}");
+            faults.push(Cause::invalid(format!("status.{field}"), value(field), &why));
+        }
     }
 }
 
@@ -45,21 +74,36 @@ pub(crate) fn validate_selector_and_template(object: &Object, kind: &str, faults
             faults.push(Cause::invalid("spec.selector", selector, &why));
         }
     }
+    validate_fits(parsed.as_ref(), template, faults);
+    validate_template(template, "spec.template", faults);
+    validate_always_restarts(template, "spec.template", kind, faults);
+}
+
+/// The selector must select what the template makes.
+pub(crate) fn validate_fits(selector: Option<&LabelSelector>, template: &Value, faults: &mut Vec<Cause>) {
     let labels = &template["metadata"]["labels"];
-    let fits = parsed.is_some_and(|selector| selector.matches_labels(|key| labels.get(key)?.as_str()));
+    let fits = selector.is_some_and(|selector| selector.matches_labels(|key| labels.get(key)?.as_str()));
     if !fits {
         let why = "`selector` does not match template `labels`";
         faults.push(Cause::invalid("spec.template.metadata.labels", labels, why));
     }
-    validate_metadata(&template["metadata"], "spec.template.metadata", faults);
-    validate_pod_spec(&template["spec"], "spec.template.spec", faults);
+}
+
+/// A pod template by itself.
+pub(crate) fn validate_template(template: &Value, path: &str, faults: &mut Vec<Cause>) {
+    validate_metadata(&template["metadata"], &format!("{path}.metadata"), faults);
+    validate_pod_spec(&template["spec"], &format!("{path}.spec"), faults);
+}
+
+/// Pods that are replaced when they end are to run forever.
+pub(crate) fn validate_always_restarts(template: &Value, path: &str, kind: &str, faults: &mut Vec<Cause>) {
     let restart = &template["spec"]["restartPolicy"];
     if restart.as_str().is_some_and(|policy| policy != "Always") {
-        faults.push(Cause::not_supported("spec.template.spec.restartPolicy", restart, &["Always"]));
+        faults.push(Cause::not_supported(format!("{path}.spec.restartPolicy"), restart, &["Always"]));
     }
     if !template["spec"]["activeDeadlineSeconds"].is_null() {
         let why = format!("activeDeadlineSeconds in {kind} is not Supported");
-        faults.push(Cause::forbidden("spec.template.spec.activeDeadlineSeconds", &why));
+        faults.push(Cause::forbidden(format!("{path}.spec.activeDeadlineSeconds"), &why));
     }
 }
 
@@ -91,21 +135,38 @@ pub(crate) fn validate_selector(selector: &Value, path: &str, faults: &mut Vec<C
 
 /// A selector says which pods belong to the object: it stays.
 pub(crate) fn validate_selector_stays(object: &Object, old: &Object, faults: &mut Vec<Cause>) {
-    let selector = object.pointer("/spec/selector");
-    if selector != old.pointer("/spec/selector") {
-        faults.push(Cause::invalid("spec.selector", selector.unwrap_or(&Value::Null), "field is immutable"));
+    validate_stays(object, old, "/spec/selector", faults);
+}
+
+/// A field that stays as it was when the object was made.
+pub(crate) fn validate_stays(object: &Object, old: &Object, pointer: &str, faults: &mut Vec<Cause>) {
+    let value = object.pointer(pointer);
+    if value != old.pointer(pointer) {
+        let path = pointer.trim_start_matches('/').replace('/', ".");
+        faults.push(Cause::invalid(path, value.unwrap_or(&Value::Null), "field is immutable"));
     }
 }
 
-/// The cells of the wide columns `Containers`, `Images` and `Selector`.
-pub(crate) fn template_cells(object: &Object) -> [Value; 3] {
-    let containers = object.pointer("/spec/template/spec/containers").and_then(Value::as_array);
+/// The cells of the wide columns `Containers` and `Images` of the template at `pointer`.
+pub(crate) fn container_cells(object: &Object, pointer: &str) -> [Value; 2] {
+    let containers = object.pointer(&format!("{pointer}/spec/containers")).and_then(Value::as_array);
     let all = |field: &str| {
         let texts =
             containers.into_iter().flatten().map(|container| container[field].as_str().unwrap_or_default());
         Value::from(texts.collect::<Vec<_>>().join(","))
     };
+    [all("name"), all("image")]
+}
+
+/// The cells of the wide columns `Containers`, `Images` and `Selector`.
+pub(crate) fn template_cells(object: &Object) -> [Value; 3] {
+    let [names, images] = container_cells(object, "/spec/template");
     let selector = object.pointer("/spec/selector").and_then(LabelSelector::from_value);
+    [names, images, selector_cell(selector)]
+}
+
+/// A selector, or that there is none.
+pub(crate) fn selector_cell(selector: Option<LabelSelector>) -> Value {
     let selector = selector.filter(|s| !s.is_everything()).map(|s| s.to_string());
-    [all("name"), all("image"), selector.unwrap_or_else(|| "<none>".into()).into()]
+    selector.unwrap_or_else(|| "<none>".into()).into()
 }

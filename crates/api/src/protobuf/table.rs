@@ -189,7 +189,8 @@ mod tests {
         for resource in crate::resources() {
             let version = resource.api_version();
             assert!(message_of(&version, resource.kind).is_some(), "{resource:?}");
-            assert!(message_of(&version, &format!("{}List", resource.kind)).is_some(), "{resource:?}");
+            let list = message_of(&version, &format!("{}List", resource.kind));
+            assert_eq!(list.is_some(), resource.has_verb("list"), "{resource:?}");
         }
         assert!(message_of("example.com/v1", "Pod").is_none());
         assert!(message_of("policy/v1", "DeleteOptions").is_some());

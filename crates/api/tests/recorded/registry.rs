@@ -10,6 +10,8 @@ use api::{
 use serde_json::{Value, json};
 
 const NOW: &str = "2026-01-31T12:00:00Z";
+/// The uid of every object.
+pub const UID: &str = "7f0c2b1e-0000-4000-8000-000000000000";
 const NOW_SECONDS: i64 = 1_769_860_800;
 
 #[derive(Default)]
@@ -99,8 +101,13 @@ impl Registry {
             "PUT" => self.update(&target, step).map(|body| (200, body)),
             "PATCH" => self.patch(&target, step, &header("Content-Type")).map(|body| (200, body)),
             "DELETE" => {
-                // The form of the answer is the server's.
+                // The form of the answer is the server's, and whether the object stays for a while.
                 self.objects.remove(&key(&target, &target.name));
+                let body = &step["answer"]["body"];
+                if body["metadata"]["finalizers"].is_array() {
+                    let object = Object::from_value(body.clone()).unwrap();
+                    self.objects.insert(key(&target, &target.name), object);
+                }
                 return None;
             }
             _ => return None,
@@ -148,10 +155,10 @@ impl Registry {
         if resource.namespaced {
             object.set_meta("namespace", target.namespace.as_str());
         }
+        object.set_meta("uid", UID);
+        object.set_meta("creationTimestamp", NOW);
         set_defaults(resource, &mut object);
         prepare_create(resource, &mut object);
-        object.set_meta("uid", "u");
-        object.set_meta("creationTimestamp", NOW);
         let faults = validate_create(resource, &object);
         if !faults.is_empty() {
             return Err(Status::invalid(resource.group, resource.kind, object.name(), faults));

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::registry::UID;
+
 const RECORDED: &str = include_str!("../../testdata/recorded.jsonl");
 const NOT_YET: &str = include_str!("../../testdata/not-yet.txt");
 
@@ -47,6 +49,7 @@ fn normalise(value: &mut Value) {
             }
         }
         Value::String(text) if is_time(text) => *value = "<time>".into(),
+        Value::String(text) if text == UID => *value = "<uid>".into(),
         _ => {}
     }
 }
@@ -58,7 +61,11 @@ fn is_time(text: &str) -> bool {
 fn cells(cells: &mut Value) {
     for cell in cells.as_array_mut().unwrap() {
         if let Value::String(text) = cell {
-            *text = if text == "0s" { "<age>".into() } else { text.replace("31000", "<port>") };
+            *text = match text.as_str() {
+                "0s" => "<age>".into(),
+                time if is_time(time) => "<time>".into(),
+                other => other.replace("31000", "<port>").replace(UID, "<uid>"),
+            };
         }
     }
 }
@@ -68,6 +75,10 @@ fn without_admission(map: &mut Map<String, Value>) {
     map.remove("managedFields");
     if map.get("code").is_some() || map.contains_key("reason") && map.contains_key("message") {
         map.remove("message");
+    }
+    let is_protection = |finalizer: &Value| finalizer.as_str().unwrap().ends_with("-protection");
+    if map.get("finalizers").and_then(Value::as_array).is_some_and(|list| list.iter().all(is_protection)) {
+        map.remove("finalizers");
     }
     if map.get("kind").is_some_and(|kind| kind == "Pod")
         && let Some(Value::Object(spec)) = map.get_mut("spec")

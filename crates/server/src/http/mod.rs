@@ -3,13 +3,12 @@
 mod access;
 mod apply;
 mod body;
-mod compress;
+mod component_status;
 mod discovery;
 pub(crate) mod encoding;
 mod health;
 pub(crate) mod identity;
 mod listener;
-pub(crate) mod metrics;
 pub(crate) mod negotiate;
 mod objects;
 mod options;

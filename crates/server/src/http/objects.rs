@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use store::{KeyValue, Revision};
 
 use super::Body;
+use super::component_status;
 use super::encoding::{Encoding, protobuf_list};
 use super::negotiate::{Accepted, Shape, accepted_for};
 use super::query::Query;
@@ -25,6 +26,9 @@ pub(crate) async fn read(
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Status> {
     let target = asked.target;
+    if target.resource.kind == "ComponentStatus" {
+        return component_status::read(server, asked, headers).await;
+    }
     let accepted = accepted_for(headers, target.resource)?;
     if asked.verb == "list" {
         let options = list_options(asked)?;

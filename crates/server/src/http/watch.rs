@@ -16,7 +16,6 @@ use tokio::time::{Sleep, sleep};
 
 use super::Body;
 use super::encoding::Encoding;
-use super::metrics::{self, Counted};
 use super::negotiate::{Accepted, Shape, accepted_stream};
 use super::objects::{include, selection};
 use super::response::{full, status_value};
@@ -67,7 +66,6 @@ pub(crate) async fn start(
         end: Box::pin(sleep(Duration::from_secs(seconds))),
         bookmark: bookmarks.then(|| Box::pin(sleep(BOOKMARK_EVERY))),
         closing: server.closing(),
-        _counted: server.metrics().running(metrics::Running::Watching),
     };
     let events = stream::unfold(Some(running), |running| async move {
         let (bytes, next) = running?.step().await?;
@@ -93,7 +91,6 @@ struct Running {
     end: std::pin::Pin<Box<Sleep>>,
     bookmark: Option<std::pin::Pin<Box<Sleep>>>,
     closing: watch::Receiver<bool>,
-    _counted: Counted,
 }
 
 impl Running {

@@ -21,6 +21,10 @@ use crate::server::Server;
 const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
      application/strategic-merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor";
 
+/// What upstream says to a delete of a job that doesn't say what shall become of its pods.
+const PODS_ARE_LEFT: &str = "child pods are preserved by default when jobs are deleted; \
+    set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
+
 /// Answers create, update, patch, delete and deletecollection.
 pub(crate) async fn write(
     server: &Arc<Server>,
@@ -35,6 +39,7 @@ pub(crate) async fn write(
     let options = WriteOptions::parse(asked.query, &parts.headers, asked.verb, is_apply)?;
     let write = Writing { server, asked, headers: &parts.headers, accepted, options };
     match (asked.target.subresource.as_str(), asked.verb) {
+        ("", "create") if asked.target.resource.kind == "Binding" => write.bind(body).await,
         ("", "create") => write.create(body).await,
         ("", "delete") => write.delete(body).await,
         ("", "deletecollection") => write.delete_collection(body).await,
@@ -196,8 +201,11 @@ impl<'a> Writing<'a> {
         let named = self.named();
         let options = self.delete_options(body)?;
         let deleted = self.server.registry().delete(self.asked.who, &named, &options).await?;
+        let is_job = (named.resource.group, named.resource.plural) == ("batch", "jobs");
+        let leaves_pods = is_job && options.propagation.is_none();
+        let warnings = if leaves_pods { &[PODS_ARE_LEFT.to_owned()][..] } else { &[] };
         if !deleted.gone || answers_deleted_object(named.resource) {
-            return self.answer(200, deleted.object, &[]);
+            return self.answer(200, deleted.object, warnings);
         }
         let mut details =
             json!({"name": named.name, "kind": named.resource.plural, "uid": deleted.object.uid()});
@@ -226,16 +234,24 @@ impl<'a> Writing<'a> {
     async fn bind(&self, body: Bytes) -> Result<Response<Body>, Status> {
         let value = body::value(self.headers, body)?.unwrap_or_default();
         let text = |path: &str| value.pointer(path).and_then(Value::as_str).filter(|text| !text.is_empty());
-        let Some(node) = text("/target/name") else {
-            let cause = api::Cause::required("target.name", "");
-            return Err(Status::invalid("", "Binding", &self.asked.target.name, vec![cause]));
+        // A pod's own path names it; the one for all bindings leaves that to the binding.
+        let pod = match self.asked.target.name.as_str() {
+            "" => text("/metadata/name").unwrap_or_default(),
+            name => name,
         };
+        let required = |field: &str| {
+            Status::invalid("", "Binding", pod, vec![api::Cause::required(field, "name is required")])
+        };
+        if pod.is_empty() {
+            return Err(required("metadata.name"));
+        }
+        let Some(node) = text("/target/name") else { return Err(required("target.name")) };
         if text("/target/kind").is_some_and(|kind| kind != "Node") {
             return Err(Status::bad_request("the target of a binding must be a Node"));
         }
         let binding = Binding {
             namespace: &self.asked.target.namespace,
-            pod: &self.asked.target.name,
+            pod,
             uid: text("/metadata/uid"),
             node,
             dry_run: self.options.dry_run,
@@ -250,7 +266,11 @@ impl<'a> Writing<'a> {
         if let Some(given) = value.get("deleteOptions").filter(|given| given.is_object()) {
             options.parse(given)?;
         }
-        self.server.registry().delete(self.asked.who, &self.named(), &options).await?;
+        let given = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
+        if !given.is_empty() && given != self.asked.target.name {
+            return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+        }
+        self.server.registry().evict(self.asked.who, &self.named(), &options).await?;
         self.done()
     }
 }

@@ -68,7 +68,16 @@ impl Registry {
     ) -> Result<Option<Revision>, Status> {
         let key = Bytes::from(named.key());
         let op = match object {
-            Some(object) => Op::Put { key: key.clone(), value: stored::encode(object)?, lease: 0 },
+            Some(object) => {
+                let value = if named.resource.is_converted() {
+                    let mut object = object.clone();
+                    api::to_stored(named.resource, &mut object);
+                    stored::encode(&object)?
+                } else {
+                    stored::encode(object)?
+                };
+                Op::Put { key: key.clone(), value, lease: 0 }
+            }
             None => Op::Delete(KeyRange::key(key.clone())),
         };
         let mut txn = Txn { conditions: claims.conditions, success: claims.ops, failure: Vec::new() };

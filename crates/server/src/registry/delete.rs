@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
 use super::update::is_finished;
-use super::{Named, Registry, load, namespace};
+use super::{Named, Registry, load_as, namespace};
 use crate::admission;
 use crate::clock;
 use crate::http::Identity;
@@ -126,10 +126,15 @@ impl Registry {
     ) -> Result<Option<Deleted>, Status> {
         let state = self.state(freshness).await?;
         let kv = state.get(named.key().as_bytes()).ok_or_else(|| named.not_found())?;
-        let old = load(kv)?;
+        let old = load_as(named.resource, kv)?;
         admission::on_change(who, named, &old)?;
         check_preconditions(named, options, &old)?;
-        let (object, gone) = match decide(&old, options, clock::now()) {
+        let mut options = options.clone();
+        let leaves = named.resource.orphans_by_default();
+        if options.propagation.is_none() && leaves && !old.finalizers().contains(&FOREGROUND) {
+            options.propagation = Some(Propagation::Orphan);
+        }
+        let (object, gone) = match decide(&old, &options, clock::now()) {
             Verdict::Unchanged => {
                 let deleted = Deleted { object: old, gone: false };
                 return Ok((freshness != Freshness::Any).then_some(deleted));

@@ -11,6 +11,7 @@ use store::{KeyRange, KeyValue, Revision, State};
 
 use super::commit::read_failed;
 use super::read::Freshness;
+use super::stored::served;
 use super::{Registry, Selection};
 
 /// `resourceVersionMatch`.
@@ -69,7 +70,6 @@ pub(crate) struct Listing {
 #[derive(Serialize, Deserialize)]
 struct Token {
     v: String,
-    /// The state to go on in; 0 for the newest one, whatever has changed since the pages before.
     rv: Revision,
     start: String,
 }
@@ -79,7 +79,8 @@ const TOKEN_VERSION: &str = "holdfast/v1";
 impl Registry {
     pub(crate) async fn list(&self, options: &ListOptions<'_>) -> Result<Listing, Status> {
         let resource = options.resource;
-        let prefix = objects::namespace_prefix(resource.group, resource.plural, options.namespace);
+        let (group, plural) = resource.stored_under();
+        let prefix = objects::namespace_prefix(group, plural, options.namespace);
         let mut range = range_of(options, &prefix);
         let state = match options.continued {
             Some(token) => {
@@ -90,28 +91,20 @@ impl Registry {
                     ));
                 }
                 range.start = Bytes::from(prefix.clone() + &token.start);
-                match token.rv {
-                    0 => self.state(Freshness::Newest).await?,
-                    revision => match self.pages.at(revision) {
-                        Some(state) => state,
-                        None => {
-                            self.state_at(revision).await.map_err(|status| too_old(status, token.start))?
-                        }
-                    },
-                }
+                self.state_at(token.rv).await?
             }
             None => self.state_for(options).await?,
         };
         // As upstream: a list from what is known here ignores the limit.
         let limit = if options.resource_version == Some("0") { 0 } else { options.limit };
-        let mut matching = state.range(&range).filter(|kv| options.selection.matches_stored(kv));
+        let all = state.range(&range).filter_map(|kv| served(resource, kv).ok());
+        let mut matching = all.filter(|kv| options.selection.matches_stored(kv));
         let wanted = if limit == 0 { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) };
-        let items: Vec<Arc<KeyValue>> = matching.by_ref().take(wanted).cloned().collect();
+        let items: Vec<Arc<KeyValue>> = matching.by_ref().take(wanted).collect();
         let mut listing = Listing { revision: state.revision(), items, continues: None, remaining: None };
         if let Some(next) = matching.next() {
             let start = String::from_utf8_lossy(&next.key[prefix.len()..]).into_owned();
             listing.continues = Some(write_token(state.revision(), start)?);
-            self.pages.keep(&state);
             let all = options.selection.is_everything();
             listing.remaining = all.then(|| 1 + matching.count() as u64);
         }
@@ -153,21 +146,6 @@ fn range_of(options: &ListOptions<'_>, prefix: &str) -> KeyRange {
             KeyRange::key(format!("{prefix}{name}"))
         }
         _ => KeyRange::prefix(prefix.to_owned()),
-    }
-}
-
-/// 410 with a token that goes on all the same (upstream's `handleCompactedErrorForPaging`).
-fn too_old(status: Status, start: String) -> Status {
-    if status.code != 410 {
-        return status;
-    }
-    let message = "The provided continue parameter is too old to display a consistent list result. You can start a new \
-         list without the continue parameter, or use the continue token in this response to retrieve the remainder of \
-         the results. Continuing with the provided token results in an inconsistent list - objects that were created, \
-         modified, or deleted between the time the first chunk was returned and now may show up in the list.";
-    match write_token(0, start) {
-        Ok(token) => Status::expired(message).continued(token),
-        Err(status) => status,
     }
 }
 

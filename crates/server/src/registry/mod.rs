@@ -7,11 +7,11 @@ mod collection;
 mod commit;
 mod create;
 mod delete;
+mod eviction;
 mod hub;
 mod list;
 mod named;
 mod namespace;
-mod pages;
 mod read;
 mod recorded;
 mod scale;
@@ -28,7 +28,6 @@ use store::Store;
 use crate::admission::ServiceRange;
 
 use self::hub::Hub;
-use self::pages::Pages;
 
 pub(crate) use apply::Apply;
 pub(crate) use binding::Binding;
@@ -40,7 +39,7 @@ pub(crate) use named::Named;
 pub(crate) use read::Freshness;
 pub(crate) use recorded::Recorded;
 pub(crate) use selection::Selection;
-pub(crate) use stored::{list_item, load, stamped_at};
+pub(crate) use stored::{list_item, load, load_as, stamped_at};
 pub(crate) use update::Change;
 pub(crate) use watch::{Watch, WatchEvent, WatchOptions};
 
@@ -49,13 +48,12 @@ pub(crate) struct Registry {
     store: Arc<dyn Store>,
     services: ServiceRange,
     hub: Arc<Hub>,
-    pages: Pages,
 }
 
 impl Registry {
     pub(crate) fn new(store: Arc<dyn Store>, services: ServiceRange) -> Self {
         let hub = Hub::new(store.clone());
-        Registry { store, services, hub, pages: Pages::default() }
+        Registry { store, services, hub }
     }
 
     /// The API's own address as a service.

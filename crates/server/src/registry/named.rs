@@ -13,7 +13,8 @@ pub(crate) struct Named<'a> {
 
 impl Named<'_> {
     pub(crate) fn key(&self) -> String {
-        objects::key(self.resource.group, self.resource.plural, self.namespace, self.name)
+        let (group, plural) = self.resource.stored_under();
+        objects::key(group, plural, self.namespace, self.name)
     }
 
     pub(crate) fn not_found(&self) -> Status {

@@ -6,6 +6,7 @@ use api::{Cause, Status};
 use store::{KeyValue, Revision, State};
 
 use super::commit::read_failed;
+use super::stored::served;
 use super::{Named, Registry};
 
 /// How fresh a read has to be: the `resourceVersion` of a get, list or watch.
@@ -53,10 +54,11 @@ impl Registry {
         }
     }
 
-    /// One object's key with its value.
+    /// One object's key with its value, as its resource serves it.
     pub(crate) async fn get(&self, named: &Named<'_>, freshness: Freshness) -> Result<Arc<KeyValue>, Status> {
         let state = self.state(freshness).await?;
-        state.get(named.key().as_bytes()).cloned().ok_or_else(|| named.not_found())
+        let found = state.get(named.key().as_bytes()).ok_or_else(|| named.not_found())?;
+        served(named.resource, found)
     }
 }
 

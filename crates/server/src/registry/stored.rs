@@ -1,11 +1,13 @@
 //! The stored form of an object and back: JSON with `kind`, `apiVersion` and `metadata` first and without
 //! `metadata.resourceVersion`, which is the revision that wrote it.
 
+use std::sync::Arc;
+
 use api::{Object, Resource, Status};
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
-use store::{KeyValue, Revision};
+use store::{Event, KeyValue, Revision};
 
 /// The bytes to store for an object.
 pub(crate) fn encode(object: &Object) -> Result<Bytes, Status> {
@@ -42,6 +44,36 @@ pub(crate) fn load(kv: &KeyValue) -> Result<Object, Status> {
     })?;
     object.set_meta("resourceVersion", kv.mod_revision.to_string());
     Ok(object)
+}
+
+/// The object in a stored value as `resource` serves it, with its resourceVersion.
+pub(crate) fn load_as(resource: &Resource, kv: &KeyValue) -> Result<Object, Status> {
+    let mut object = load(kv)?;
+    api::from_stored(resource, &mut object);
+    Ok(object)
+}
+
+/// A stored value as `resource` serves it: itself, but where the resource is another version of what lies
+/// there.
+pub(crate) fn served(resource: &Resource, kv: &Arc<KeyValue>) -> Result<Arc<KeyValue>, Status> {
+    if !resource.is_converted() {
+        return Ok(kv.clone());
+    }
+    let value = encode(&load_as(resource, kv)?)?;
+    Ok(Arc::new(KeyValue { value, ..(**kv).clone() }))
+}
+
+/// A change with its values as `resource` serves them.
+pub(crate) fn served_event(resource: &Resource, event: &Event) -> Result<Event, Status> {
+    Ok(match event {
+        Event::Put { current, previous } => Event::Put {
+            current: served(resource, current)?,
+            previous: previous.as_ref().map(|previous| served(resource, previous)).transpose()?,
+        },
+        Event::Delete { revision, previous } => {
+            Event::Delete { revision: *revision, previous: served(resource, previous)? }
+        }
+    })
 }
 
 /// The wire form of a stored object, as of `revision` instead of the one that wrote it: a watch tells

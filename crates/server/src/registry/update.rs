@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::create::{ATTEMPTS, fit_namespace, too_busy};
 use super::read::Freshness;
 use super::recorded;
-use super::{Named, Recorded, Registry, load};
+use super::{Named, Recorded, Registry, load_as};
 use crate::admission;
 use crate::http::Identity;
 
@@ -62,7 +62,7 @@ impl Registry {
         let resource = named.resource;
         let state = self.state(freshness).await?;
         let kv = state.get(named.key().as_bytes()).ok_or_else(|| named.not_found())?;
-        let old = load(kv)?;
+        let old = load_as(named.resource, kv)?;
         let mut new = change(&old)?;
         check_identity(named, &mut new, &old)?;
 

@@ -11,6 +11,7 @@ use super::commit::read_failed;
 use super::hub::{Hub, Told, Topic};
 use super::list::{Match, wrong_option};
 use super::read::Freshness;
+use super::stored::{served, served_event};
 use super::{Registry, Selection};
 
 /// What to watch.
@@ -40,6 +41,7 @@ pub(crate) enum WatchEvent {
 
 /// A running watch.
 pub(crate) struct Watch {
+    resource: &'static Resource,
     selection: Selection,
     /// What was there at first and isn't told yet.
     initial: VecDeque<WatchEvent>,
@@ -60,7 +62,8 @@ impl Registry {
     pub(crate) async fn watch(&self, options: WatchOptions<'_>) -> Result<Watch, Status> {
         check(&options)?;
         let resource = options.resource;
-        let prefix = objects::namespace_prefix(resource.group, resource.plural, options.namespace);
+        let (group, plural) = resource.stored_under();
+        let prefix = objects::namespace_prefix(group, plural, options.namespace);
         let range = match options.selection.name() {
             Some(name) if !resource.namespaced || !options.namespace.is_empty() => {
                 KeyRange::key(format!("{prefix}{name}"))
@@ -72,28 +75,30 @@ impl Registry {
         let from = match (freshness, options.initial) {
             (Freshness::AtLeast(revision), None | Some(false)) => {
                 self.store.snapshot().check_history(revision.saturating_add(1)).map_err(read_failed)?;
-                return Ok(self.start_watch(selection, range, VecDeque::new(), revision));
+                return Ok(self.start_watch(resource, selection, range, VecDeque::new(), revision));
             }
             (freshness, Some(false)) => {
                 let told = self.state(freshness).await?.revision();
-                return Ok(self.start_watch(selection, range, VecDeque::new(), told));
+                return Ok(self.start_watch(resource, selection, range, VecDeque::new(), told));
             }
             (freshness, _) => freshness,
         };
         let state = self.state(from).await?;
         let mut initial: VecDeque<WatchEvent> = state
             .range(&range)
+            .filter_map(|kv| served(resource, kv).ok())
             .filter(|kv| selection.matches_stored(kv))
-            .map(|kv| WatchEvent::Initial(kv.clone()))
+            .map(WatchEvent::Initial)
             .collect();
         if options.initial == Some(true) && options.bookmarks {
             initial.push_back(WatchEvent::Bookmark { revision: state.revision(), initial_end: true });
         }
-        Ok(self.start_watch(selection, range, initial, state.revision()))
+        Ok(self.start_watch(resource, selection, range, initial, state.revision()))
     }
 
     fn start_watch(
         &self,
+        resource: &'static Resource,
         selection: Selection,
         range: KeyRange,
         initial: VecDeque<WatchEvent>,
@@ -102,7 +107,7 @@ impl Registry {
         let topic = self.hub.topic(&range);
         let newest = topic.follow();
         let (hub, store) = (self.hub.clone(), self.store.clone());
-        Watch { selection, initial, range, told, topic, newest, hub, store }
+        Watch { resource, selection, initial, range, told, topic, newest, hub, store }
     }
 }
 
@@ -137,8 +142,8 @@ impl Watch {
                 self.newest.changed().await.map_err(|_| Error::Closed)?;
                 continue;
             }
-            let events: Vec<WatchEvent> =
-                changes.iter().filter_map(|told| seen(told, &self.selection)).collect();
+            let as_served = changes.into_iter().filter_map(|told| as_served(self.resource, told));
+            let events: Vec<WatchEvent> = as_served.filter_map(|told| seen(&told, &self.selection)).collect();
             if !events.is_empty() {
                 return Ok(events);
             }
@@ -171,6 +176,14 @@ impl Watch {
         self.told = self.told.max(through);
         Some(WatchEvent::Bookmark { revision: self.told, initial_end: false })
     }
+}
+
+/// A change in the form that a resource serves; nothing if that can't be had.
+fn as_served(resource: &Resource, told: Arc<Told>) -> Option<Arc<Told>> {
+    if !resource.is_converted() {
+        return Some(told);
+    }
+    served_event(resource, &told.event).ok().map(|event| Arc::new(Told::new(event)))
 }
 
 /// What a change is to somebody who sees only what the selection matches.

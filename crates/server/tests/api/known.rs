@@ -20,6 +20,8 @@ impl Known {
 const TOKENS: &str = "service accounts have no tokens yet, so that none is mounted";
 const TWICE: &str = "upstream validates metadata more than once and tells each fault as often";
 
+const UNPROTECTED: &str = "no controller knows yet whether a volume is in use, so that none is protected";
+
 pub const KNOWN: &[Known] = &[
     Known { contains: &["/body/spec/volumes: ", "kube-api-access-<gen>"], reason: TOKENS },
     Known { contains: &["/volumeMounts: ", "kube-api-access-<gen>"], reason: TOKENS },
@@ -36,7 +38,10 @@ pub const KNOWN: &[Known] = &[
         contains: &["errors, step 15", "/body: ", "managedFields"],
         reason: "the text has managedFields in it, and strings are quoted otherwise",
     },
-    Known { contains: &["errors, step 44", "cronjobs"], reason: "CronJob is not served yet" },
+    Known { contains: &["life PersistentVolume", "/metadata/finalizers: "], reason: UNPROTECTED },
+    Known { contains: &["life PersistentVolumeClaim, step 7, DELETE", "/deletion"], reason: UNPROTECTED },
+    Known { contains: &["life PersistentVolumeClaim, step 8, GET"], reason: UNPROTECTED },
+    Known { contains: &["life PersistentVolume, step 5, DELETE", "/deletion"], reason: UNPROTECTED },
+    Known { contains: &["life PersistentVolume, step 6, GET"], reason: UNPROTECTED },
     Known { contains: &["/details/causes: recorded 2 items, here 1"], reason: TWICE },
-    Known { contains: &["/ephemeralcontainers: "], reason: "ephemeral containers are not served yet" },
 ];

@@ -1,7 +1,7 @@
 //! `apps`.
 
 use super::{ALL, PARTLY};
-use crate::kinds::{Plain, deployment, replica_set};
+use crate::kinds::{controller_revision, daemon_set, deployment, replica_set, stateful_set};
 use crate::resource::{Resource, Subresource};
 
 pub(super) static RESOURCES: &[Resource] = &[
@@ -19,7 +19,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "85nkx63pcBU=",
         keeps_generation: false,
         schema: "io.k8s.api.apps.v1.ControllerRevision",
-        rules: &Plain,
+        rules: &controller_revision::ControllerRevision,
     },
     Resource {
         group: "apps",
@@ -41,7 +41,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "dd7pWHUlMKQ=",
         keeps_generation: true,
         schema: "io.k8s.api.apps.v1.DaemonSet",
-        rules: &Plain,
+        rules: &daemon_set::DaemonSet,
     },
     Resource {
         group: "apps",
@@ -98,6 +98,6 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "H+vl74LkKdo=",
         keeps_generation: true,
         schema: "io.k8s.api.apps.v1.StatefulSet",
-        rules: &Plain,
+        rules: &stateful_set::StatefulSet,
     },
 ];

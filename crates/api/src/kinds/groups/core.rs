@@ -2,11 +2,45 @@
 
 use super::{ALL, CARRIED, PARTLY};
 use crate::kinds::{
-    Plain, config_map, endpoints, event, namespace, node, pod, secret, service, service_account,
+    Plain, component_status, config_map, endpoints, event, limit_range, namespace, node, persistent_volume,
+    persistent_volume_claim, pod, pod_template, replication_controller, resource_quota, secret, service,
+    service_account,
 };
 use crate::resource::{Resource, Subresource};
 
 pub(super) static RESOURCES: &[Resource] = &[
+    Resource {
+        group: "",
+        version: "v1",
+        kind: "Binding",
+        plural: "bindings",
+        singular: "binding",
+        namespaced: true,
+        short_names: &[],
+        categories: &[],
+        verbs: &["create"],
+        subresources: &[],
+        storage_version_hash: "",
+        keeps_generation: false,
+        schema: "io.k8s.api.core.v1.Binding",
+        rules: &Plain,
+    },
+    Resource {
+        group: "",
+        version: "v1",
+        kind: "ComponentStatus",
+        plural: "componentstatuses",
+        singular: "componentstatus",
+        namespaced: false,
+        short_names: &["cs"],
+        categories: &[],
+        verbs: &["get", "list"],
+        subresources: &[],
+        storage_version_hash: "",
+        keeps_generation: false,
+        schema: "io.k8s.api.core.v1.ComponentStatus",
+        rules: &component_status::ComponentStatus,
+    },
     Resource {
         group: "",
         version: "v1",
@@ -69,7 +103,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "EBKMFVe6cwo=",
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.LimitRange",
-        rules: &Plain,
+        rules: &limit_range::LimitRange,
     },
     Resource {
         group: "",
@@ -126,7 +160,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "QWTyNDq0dC4=",
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.PersistentVolumeClaim",
-        rules: &Plain,
+        rules: &persistent_volume_claim::PersistentVolumeClaim,
     },
     Resource {
         group: "",
@@ -148,7 +182,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "HN/zwEC+JgM=",
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.PersistentVolume",
-        rules: &Plain,
+        rules: &persistent_volume::PersistentVolume,
     },
     Resource {
         group: "",
@@ -162,6 +196,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         verbs: ALL,
         subresources: &[
             Subresource { name: "binding", group: "", version: "", kind: "Binding", verbs: &["create"] },
+            Subresource { name: "ephemeralcontainers", group: "", version: "", kind: "Pod", verbs: PARTLY },
             Subresource {
                 name: "eviction",
                 group: "policy",
@@ -171,6 +206,7 @@ pub(super) static RESOURCES: &[Resource] = &[
             },
             Subresource { name: "log", group: "", version: "", kind: "Pod", verbs: &["get"] },
             Subresource { name: "proxy", group: "", version: "", kind: "PodProxyOptions", verbs: CARRIED },
+            Subresource { name: "resize", group: "", version: "", kind: "Pod", verbs: PARTLY },
             Subresource { name: "status", group: "", version: "", kind: "Pod", verbs: PARTLY },
         ],
         storage_version_hash: "xPOwRZ+Yhw8=",
@@ -192,7 +228,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "LIXB2x4IFpk=",
         keeps_generation: true,
         schema: "io.k8s.api.core.v1.PodTemplate",
-        rules: &Plain,
+        rules: &pod_template::PodTemplate,
     },
     Resource {
         group: "",
@@ -217,7 +253,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "Jond2If31h0=",
         keeps_generation: true,
         schema: "io.k8s.api.core.v1.ReplicationController",
-        rules: &Plain,
+        rules: &replication_controller::ReplicationController,
     },
     Resource {
         group: "",
@@ -239,7 +275,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "8uhSgffRX6w=",
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.ResourceQuota",
-        rules: &Plain,
+        rules: &resource_quota::ResourceQuota,
     },
     Resource {
         group: "",

@@ -1,5 +1,22 @@
 //! `events.k8s.io`.
 
+use super::ALL;
+use crate::kinds::newer_event;
 use crate::resource::Resource;
 
-pub(super) static RESOURCES: &[Resource] = &[];
+pub(super) static RESOURCES: &[Resource] = &[Resource {
+    group: "events.k8s.io",
+    version: "v1",
+    kind: "Event",
+    plural: "events",
+    singular: "event",
+    namespaced: true,
+    short_names: &["ev"],
+    categories: &[],
+    verbs: ALL,
+    subresources: &[],
+    storage_version_hash: "r2yiGXH7wu8=",
+    keeps_generation: false,
+    schema: "io.k8s.api.events.v1.Event",
+    rules: &newer_event::NewerEvent,
+}];

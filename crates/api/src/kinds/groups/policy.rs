@@ -1,7 +1,7 @@
 //! `policy`.
 
 use super::{ALL, PARTLY};
-use crate::kinds::Plain;
+use crate::kinds::pod_disruption_budget;
 use crate::resource::{Resource, Subresource};
 
 pub(super) static RESOURCES: &[Resource] = &[Resource {
@@ -24,5 +24,5 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     storage_version_hash: "EVWiDmWqyJw=",
     keeps_generation: true,
     schema: "io.k8s.api.policy.v1.PodDisruptionBudget",
-    rules: &Plain,
+    rules: &pod_disruption_budget::PodDisruptionBudget,
 }];

@@ -2,6 +2,7 @@
 
 mod defaults;
 mod quality;
+mod subresources;
 mod table;
 mod update;
 mod validation;
@@ -32,8 +33,11 @@ impl Rules for Pod {
     }
 
     fn prepare_update(&self, subresource: &str, object: &mut Object, old: &Object) {
-        if subresource != "status" {
-            return;
+        match subresource {
+            "ephemeralcontainers" => return subresources::keep_all_but_ephemeral(object, old),
+            "resize" => return subresources::keep_all_but_resources(object, old),
+            "status" => {}
+            _ => return,
         }
         let before = old.0.get("metadata").and_then(Value::as_object);
         keep(object.metadata_mut(), before, "ownerReferences");
@@ -44,12 +48,28 @@ impl Rules for Pod {
     }
 
     fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
-        validate_pod_spec(object.0.get("spec").unwrap_or(&Value::Null), "spec", faults);
+        let null = Value::Null;
+        let spec = object.0.get("spec").unwrap_or(&null);
+        validate_pod_spec(spec, "spec", faults);
+        subresources::validate_ephemeral(spec, "spec", faults);
+    }
+
+    fn validate_create(&self, object: &Object, faults: &mut Vec<Cause>) {
+        if object
+            .pointer("/spec/ephemeralContainers")
+            .and_then(Value::as_array)
+            .is_some_and(|l| !l.is_empty())
+        {
+            faults.push(Cause::forbidden("spec.ephemeralContainers", "cannot be set on create"));
+        }
     }
 
     fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
-        if subresource.is_empty() {
-            update::validate_spec_stays(object, old, faults);
+        match subresource {
+            "" => update::validate_spec_stays(object, old, faults),
+            "ephemeralcontainers" => subresources::validate_ephemeral_stay(object, old, faults),
+            "resize" => subresources::validate_resize(object, old, faults),
+            _ => {}
         }
     }
 

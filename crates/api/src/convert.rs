@@ -1,0 +1,29 @@
+//! Objects between the version in which they are served and the one in which they lie.
+
+use crate::decode::order;
+use crate::defaults::fill;
+use crate::object::Object;
+use crate::resource::{Resource, resource};
+
+/// Brings an object of `resource` into the form in which it lies.
+pub fn to_stored(resource: &Resource, object: &mut Object) {
+    if let Some((group, version, plural)) = resource.rules.stored_as() {
+        resource.rules.to_stored(object);
+        refill(group, version, plural, object);
+    }
+}
+
+/// Brings what lies under `resource` into the form in which it is served.
+pub fn from_stored(resource: &Resource, object: &mut Object) {
+    if resource.is_converted() {
+        resource.rules.to_served(object);
+        fill(resource, object);
+    }
+}
+
+fn refill(group: &str, version: &str, plural: &str, object: &mut Object) {
+    match resource(group, version, plural) {
+        Some(stored) => fill(stored, object),
+        None => order(object),
+    }
+}

@@ -1,0 +1,158 @@
+//! `DaemonSet`.
+
+use serde_json::{Value, json};
+
+use super::rules::{Column, Rules, age, number};
+use super::workload::{
+    selector_cell, set_default, set_template_defaults, template_cells, validate_counts,
+    validate_not_negative, validate_selector_and_template, validate_selector_stays,
+    validate_value_not_negative,
+};
+use crate::int_or_percent::{Share, share};
+use crate::object::Object;
+use crate::selector::LabelSelector;
+use crate::status::Cause;
+
+pub(crate) struct DaemonSet;
+
+/// Where the API of old kept the generation of the template; clients still read it.
+pub(crate) const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+impl Rules for DaemonSet {
+    fn set_defaults(&self, object: &mut Object) {
+        set_default(object, "updateStrategy", json!({}));
+        set_default(object, "revisionHistoryLimit", 10.into());
+        let strategy = object.0.get_mut("spec").and_then(|spec| spec.get_mut("updateStrategy"));
+        if let Some(Value::Object(strategy)) = strategy {
+            let kind = strategy.entry("type").or_insert_with(|| "RollingUpdate".into());
+            if kind == "RollingUpdate"
+                && let Value::Object(rolling) = strategy.entry("rollingUpdate").or_insert_with(|| json!({}))
+            {
+                rolling.entry("maxUnavailable").or_insert_with(|| 1.into());
+                rolling.entry("maxSurge").or_insert_with(|| 0.into());
+            }
+        }
+        set_template_defaults(object);
+        let annotations = object.metadata_mut().entry("annotations").or_insert_with(|| json!({}));
+        if let Value::Object(annotations) = annotations {
+            annotations.entry(TEMPLATE_GENERATION).or_insert_with(|| "0".into());
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Object) {
+        set_template_generation(object, 1);
+    }
+
+    fn prepare_update(&self, subresource: &str, object: &mut Object, old: &Object) {
+        if subresource == "status" {
+            return;
+        }
+        let annotation = old.meta("annotations").and_then(|all| all[TEMPLATE_GENERATION].as_str());
+        let before: i64 = annotation.and_then(|text| text.parse().ok()).unwrap_or_default();
+        let changed = object.pointer("/spec/template") != old.pointer("/spec/template");
+        set_template_generation(object, before.saturating_add(i64::from(changed)));
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+        validate_selector_and_template(object, "daemonset", faults);
+        for field in ["minReadySeconds", "revisionHistoryLimit"] {
+            validate_not_negative(object, field, faults);
+        }
+        validate_strategy(object.pointer("/spec/updateStrategy").unwrap_or(&Value::Null), faults);
+    }
+
+    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+        if subresource == "status" {
+            let counts =
+                ["currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady"];
+            let others =
+                ["observedGeneration", "updatedNumberScheduled", "numberAvailable", "numberUnavailable"];
+            for field in counts.iter().chain(&others) {
+                let value = object.pointer(&format!("/status/{field}")).unwrap_or(&Value::Null);
+                validate_value_not_negative(value, format!("status.{field}"), faults);
+            }
+            validate_counts(object, &[], ("collisionCount", &[]), faults);
+        } else {
+            validate_selector_stays(object, old, faults);
+        }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const {
+            &[
+                Column::text("Name"),
+                Column::integer("Desired"),
+                Column::integer("Current"),
+                Column::integer("Ready"),
+                Column::integer("Up-to-date"),
+                Column::integer("Available"),
+                Column::text("Node Selector"),
+                Column::text("Age"),
+                Column::wide("Containers"),
+                Column::wide("Images"),
+                Column::wide("Selector"),
+            ]
+        }
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        let nodes = object.pointer("/spec/template/spec/nodeSelector").and_then(LabelSelector::from_labels);
+        let mut cells = vec![
+            json!(object.name()),
+            number(object, "/status/desiredNumberScheduled").into(),
+            number(object, "/status/currentNumberScheduled").into(),
+            number(object, "/status/numberReady").into(),
+            number(object, "/status/updatedNumberScheduled").into(),
+            number(object, "/status/numberAvailable").into(),
+            selector_cell(nodes),
+            age(object, now),
+        ];
+        cells.extend(template_cells(object));
+        cells
+    }
+}
+
+fn set_template_generation(object: &mut Object, generation: i64) {
+    let annotations = object.metadata_mut().entry("annotations").or_insert_with(|| json!({}));
+    if let Value::Object(annotations) = annotations {
+        annotations.insert(TEMPLATE_GENERATION.into(), generation.to_string().into());
+    }
+}
+
+fn validate_strategy(strategy: &Value, faults: &mut Vec<Cause>) {
+    let path = "spec.updateStrategy.rollingUpdate";
+    let rolling = &strategy["rollingUpdate"];
+    if strategy["type"] != "RollingUpdate" {
+        return;
+    }
+    if rolling.is_null() {
+        return faults.push(Cause::required(path, ""));
+    }
+    let mut values = [0; 2];
+    for (field, slot) in ["maxUnavailable", "maxSurge"].iter().zip(&mut values) {
+        match share(&rolling[*field]) {
+            Some(Share { number, percent }) => {
+                *slot = number;
+                if percent && number > 100 {
+                    let why = "must not be greater than 100%";
+                    faults.push(Cause::invalid(format!("{path}.{field}"), &rolling[*field], why));
+                }
+            }
+            None => {
+                *slot = -1;
+                let why = "must be an integer that is not negative, or a percentage such as 25%";
+                faults.push(Cause::invalid(format!("{path}.{field}"), &rolling[*field], why));
+            }
+        }
+    }
+    match values {
+        [0, 0] => {
+            faults.push(Cause::required(format!("{path}.maxUnavailable"), "cannot be 0 when maxSurge is 0"));
+        }
+        [unavailable, surge] if unavailable != 0 && surge != 0 => {
+            let why = "may not be set when maxUnavailable is non-zero";
+            faults.push(Cause::invalid(format!("{path}.maxSurge"), &rolling["maxSurge"], why));
+        }
+        _ => {}
+    }
+}

@@ -1,0 +1,151 @@
+//! `Event` of `events.k8s.io`: the same events as those of the core group, in whose form they are stored, with
+//! other names for some fields.
+
+use serde_json::{Value, json};
+
+use super::event::Event;
+use super::rules::{Column, Rules, text};
+use crate::name::qualified_fault;
+use crate::object::Object;
+use crate::status::Cause;
+
+pub(crate) struct NewerEvent;
+
+/// Names here, and in the core group.
+const NAMES: [(&str, &str); 7] = [
+    ("regarding", "involvedObject"),
+    ("note", "message"),
+    ("deprecatedSource", "source"),
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedCount", "count"),
+    ("reportingController", "reportingComponent"),
+];
+
+/// How long texts may be, in bytes.
+const LONGEST_NAME: usize = 128;
+const LONGEST_NOTE: usize = 1024;
+
+impl Rules for NewerEvent {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
+    fn stored_as(&self) -> Option<(&'static str, &'static str, &'static str)> {
+        Some(("", "v1", "events"))
+    }
+
+    fn to_stored(&self, object: &mut Object) {
+        object.0.insert("apiVersion".into(), "v1".into());
+        for (here, core) in NAMES {
+            rename(object, here, core);
+        }
+        // The core group always has these two.
+        for field in ["reportingComponent", "reportingInstance"] {
+            object.0.entry(field).or_insert_with(|| "".into());
+        }
+        for field in ["involvedObject", "source"] {
+            object.0.entry(field).or_insert_with(|| json!({}));
+        }
+    }
+
+    fn to_served(&self, object: &mut Object) {
+        object.0.insert("apiVersion".into(), "events.k8s.io/v1".into());
+        for (here, core) in NAMES {
+            rename(object, core, here);
+        }
+        for field in ["reportingController", "reportingInstance"] {
+            if object.0.get(field).is_some_and(|value| value == "") {
+                object.0.shift_remove(field);
+            }
+        }
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+        validate_namespace(object, faults);
+        if object.0.get("eventTime").is_none_or(Value::is_null) {
+            faults.push(Cause::required("eventTime", ""));
+        }
+        for field in ["reportingController", "reportingInstance", "action", "reason"] {
+            let value = text(object, &format!("/{field}"));
+            if value.is_empty() {
+                faults.push(Cause::required(field, ""));
+            } else if field == "reportingController" && qualified_fault(value).is_some() {
+                faults.push(Cause::invalid(field, &json!(value), qualified_fault(value).unwrap_or_default()));
+            } else if value.len() > LONGEST_NAME {
+                let why = format!("can have at most {LONGEST_NAME} characters");
+                faults.push(Cause::invalid(field, &"".into(), &why));
+            }
+        }
+        if text(object, "/note").len() > LONGEST_NOTE {
+            let why = format!("can have at most {LONGEST_NOTE} characters");
+            faults.push(Cause::invalid("message", &"".into(), &why));
+        }
+        if !matches!(text(object, "/type"), "Normal" | "Warning") {
+            let value = object.0.get("type").unwrap_or(&Value::Null);
+            faults.push(Cause::invalid("type", value, "has invalid value"));
+        }
+        for (field, core) in [
+            ("deprecatedFirstTimestamp", "firstTimestamp"),
+            ("deprecatedLastTimestamp", "lastTimestamp"),
+            ("deprecatedCount", "count"),
+        ] {
+            let value = object.0.get(field).unwrap_or(&Value::Null);
+            if !value.is_null() && *value != 0 {
+                faults.push(Cause::invalid(core, value, "needs to be unset"));
+            }
+        }
+        if object
+            .0
+            .get("deprecatedSource")
+            .and_then(Value::as_object)
+            .is_some_and(|source| !source.is_empty())
+        {
+            let value = object.0.get("deprecatedSource").unwrap_or(&Value::Null);
+            faults.push(Cause::invalid("source", value, "needs to be unset"));
+        }
+    }
+
+    fn selectable(&self) -> &'static [(&'static str, &'static str)] {
+        &[
+            ("regarding.kind", "/regarding/kind"),
+            ("regarding.namespace", "/regarding/namespace"),
+            ("regarding.name", "/regarding/name"),
+            ("regarding.uid", "/regarding/uid"),
+            ("regarding.apiVersion", "/regarding/apiVersion"),
+            ("regarding.resourceVersion", "/regarding/resourceVersion"),
+            ("regarding.fieldPath", "/regarding/fieldPath"),
+            ("reason", "/reason"),
+            ("reportingController", "/reportingController"),
+            ("type", "/type"),
+        ]
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        Event.columns()
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        let mut stored = object.clone();
+        self.to_stored(&mut stored);
+        Event.cells(&stored, now)
+    }
+}
+
+fn validate_namespace(object: &Object, faults: &mut Vec<Cause>) {
+    let about = text(object, "/regarding/namespace");
+    let fits = match about {
+        "" => matches!(object.namespace(), "default" | "kube-system"),
+        about => object.namespace() == about,
+    };
+    if !fits {
+        let why = "does not match event.namespace";
+        faults.push(Cause::invalid("involvedObject.namespace", &json!(about), why));
+    }
+}
+
+fn rename(object: &mut Object, from: &str, to: &str) {
+    if let Some(value) = object.0.shift_remove(from) {
+        object.0.insert(to.to_owned(), value);
+    }
+}

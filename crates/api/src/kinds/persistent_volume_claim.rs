@@ -1,0 +1,193 @@
+//! `PersistentVolumeClaim`.
+
+use serde_json::{Map, Value, json};
+
+use super::rules::{Column, Rules, age, text};
+use super::volume_cells::{ACCESS_MODES, access_modes, or_unset, phase, storage_class};
+use super::workload::validate_selector;
+use crate::name::subdomain_fault;
+use crate::object::Object;
+use crate::quantity::Quantity;
+use crate::status::Cause;
+
+pub(crate) struct PersistentVolumeClaim;
+
+/// The defaults of a claim, or of the template of one.
+pub(crate) fn set_claim_defaults(claim: &mut Map<String, Value>) {
+    if let Some(Value::Object(spec)) = claim.get_mut("spec") {
+        spec.entry("volumeMode").or_insert_with(|| "Filesystem".into());
+    }
+    if let Value::Object(status) = claim.entry("status").or_insert_with(|| json!({})) {
+        status.entry("phase").or_insert_with(|| "Pending".into());
+    }
+}
+
+impl Rules for PersistentVolumeClaim {
+    fn set_defaults(&self, object: &mut Object) {
+        set_claim_defaults(&mut object.0);
+    }
+
+    fn prepare_create(&self, object: &mut Object) {
+        object.0.insert("status".into(), json!({ "phase": "Pending" }));
+        // Two names for one field; whoever sets one of them means both.
+        let Some(Value::Object(spec)) = object.0.get_mut("spec") else { return };
+        match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
+            (Some(source), None) => _ = spec.insert("dataSourceRef".into(), source),
+            (None, Some(source)) if source["namespace"].as_str().unwrap_or_default().is_empty() => {
+                spec.insert("dataSource".into(), source);
+            }
+            _ => {}
+        }
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+        validate_claim_spec(object.0.get("spec").unwrap_or(&Value::Null), "spec", faults);
+    }
+
+    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+        let null = Value::Null;
+        if subresource == "status" {
+            let capacity = object.pointer("/status/capacity").and_then(Value::as_object);
+            for (resource, amount) in capacity.into_iter().flatten() {
+                validate_amount(amount, format!("status.capacity[{resource}]"), false, faults);
+            }
+            return;
+        }
+        let fixed = |object: &Object| {
+            let mut spec = object.0.get("spec")?.as_object()?.clone();
+            if let Some(Value::Object(resources)) = spec.get_mut("resources") {
+                resources.shift_remove("requests");
+            }
+            spec.shift_remove("volumeAttributesClassName");
+            Some(spec)
+        };
+        let (mut new, before) = (fixed(object).unwrap_or_default(), fixed(old).unwrap_or_default());
+        // A claim that is not bound gets its volume, and one without a class the default one.
+        if text(old, "/spec/volumeName").is_empty() {
+            match before.get("volumeName") {
+                Some(name) => _ = new.insert("volumeName".into(), name.clone()),
+                None => _ = new.shift_remove("volumeName"),
+            }
+        }
+        if old.pointer("/spec/storageClassName").is_none() {
+            new.shift_remove("storageClassName");
+        }
+        if new != before {
+            let why = "spec is immutable after creation except resources.requests and \
+                volumeAttributesClassName for bound claims";
+            faults.push(Cause::forbidden("spec", why));
+        }
+        let storage = "/spec/resources/requests/storage";
+        let (asked, had) = (object.pointer(storage).unwrap_or(&null), old.pointer(storage).unwrap_or(&null));
+        if asked == had {
+            return;
+        }
+        if text(old, "/status/phase") != "Bound" {
+            let why = "spec is immutable after creation except resources.requests and \
+                volumeAttributesClassName for bound claims";
+            return faults.push(Cause::forbidden("spec", why));
+        }
+        let amount = |value: &Value| value.as_str().and_then(|text| Quantity::parse(text).ok());
+        let has = object.pointer("/status/capacity/storage").and_then(amount).or_else(|| amount(had));
+        if amount(asked).zip(has).is_some_and(|(asked, has)| asked < has) {
+            let why = "field can not be less than status.capacity";
+            faults.push(Cause::forbidden("spec.resources.requests.storage", why));
+        }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const {
+            &[
+                Column::text("Name"),
+                Column::text("Status"),
+                Column::text("Volume"),
+                Column::text("Capacity"),
+                Column::text("Access Modes"),
+                Column::text("StorageClass"),
+                Column::text("VolumeAttributesClass"),
+                Column::text("Age"),
+                Column::wide("VolumeMode"),
+            ]
+        }
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        let volume = text(object, "/spec/volumeName");
+        let (mut capacity, mut modes) = ("", String::new());
+        if !volume.is_empty() {
+            capacity = text(object, "/status/capacity/storage");
+            modes = access_modes(object.pointer("/status/accessModes"));
+        }
+        vec![
+            json!(object.name()),
+            phase(object).into(),
+            volume.into(),
+            capacity.into(),
+            modes.into(),
+            storage_class(object).into(),
+            or_unset(object, "/spec/volumeAttributesClassName").into(),
+            age(object, now),
+            or_unset(object, "/spec/volumeMode").into(),
+        ]
+    }
+}
+
+/// The faults of the spec of a claim.
+fn validate_claim_spec(spec: &Value, path: &str, faults: &mut Vec<Cause>) {
+    validate_access_modes(&spec["accessModes"], &format!("{path}.accessModes"), faults);
+    if !spec["selector"].is_null() {
+        validate_selector(&spec["selector"], &format!("{path}.selector"), faults);
+    }
+    let field = format!("{path}.resources[storage]");
+    match &spec["resources"]["requests"]["storage"] {
+        Value::Null => faults.push(Cause::required(field, "")),
+        amount => validate_amount(amount, field, true, faults),
+    }
+    for field in ["storageClassName", "volumeAttributesClassName"] {
+        let name = spec[field].as_str().filter(|name| !name.is_empty());
+        if let Some(why) = name.and_then(subdomain_fault) {
+            faults.push(Cause::invalid(format!("{path}.{field}"), &spec[field], why));
+        }
+    }
+    for field in ["dataSource", "dataSourceRef"] {
+        let source = &spec[field];
+        if source.is_null() {
+            continue;
+        }
+        for part in ["name", "kind"] {
+            if source[part].as_str().unwrap_or_default().is_empty() {
+                faults.push(Cause::required(format!("{path}.{field}.{part}"), ""));
+            }
+        }
+        let group = source["apiGroup"].as_str().unwrap_or_default();
+        if group.is_empty() && source["kind"] != "PersistentVolumeClaim" {
+            let why = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+            faults.push(Cause::invalid(format!("{path}.{field}"), &source["kind"], why));
+        }
+    }
+}
+
+/// How a volume may be used: at least one way, and one for a single pod alone.
+pub(super) fn validate_access_modes(modes: &Value, path: &str, faults: &mut Vec<Cause>) {
+    let modes = modes.as_array().map_or(&[][..], Vec::as_slice);
+    if modes.is_empty() {
+        return faults.push(Cause::required(path, "at least 1 access mode is required"));
+    }
+    for mode in modes.iter().filter(|mode| !ACCESS_MODES.iter().any(|known| *mode == known)) {
+        faults.push(Cause::not_supported(path, mode, &ACCESS_MODES));
+    }
+    if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
+        let why = "may not use ReadWriteOncePod with other access modes";
+        faults.push(Cause::forbidden(path, why));
+    }
+}
+
+/// An amount of storage.
+pub(super) fn validate_amount(amount: &Value, field: String, positive: bool, faults: &mut Vec<Cause>) {
+    let Some(quantity) = amount.as_str().and_then(|text| Quantity::parse(text).ok()) else { return };
+    if positive && quantity <= Quantity::from_units(0) {
+        faults.push(Cause::invalid(field, amount, "must be greater than zero"));
+    } else if quantity.is_negative() {
+        faults.push(Cause::invalid(field, amount, "must be greater than or equal to 0"));
+    }
+}

@@ -1,0 +1,167 @@
+//! `ResourceQuota`.
+
+use serde_json::{Value, json};
+
+use super::rules::{Column, Rules, age};
+use super::workload::validate_stays;
+use crate::name::qualified_fault;
+use crate::object::Object;
+use crate::quantity::Quantity;
+use crate::status::Cause;
+
+pub(crate) struct ResourceQuota;
+
+/// Resources without a domain that a quota can limit.
+const RESOURCES: [&str; 22] = [
+    "configmaps",
+    "cpu",
+    "ephemeral-storage",
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "memory",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+    "requests.storage",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+    "storage",
+    "requests.hugepages-",
+    "hugepages-",
+];
+
+/// Resources of which there are only whole ones.
+const WHOLE: [&str; 9] = [
+    "configmaps",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+];
+
+const SCOPES: [&str; 7] = [
+    "BestEffort",
+    "CrossNamespacePodAffinity",
+    "NotBestEffort",
+    "NotTerminating",
+    "PriorityClass",
+    "Terminating",
+    "VolumeAttributesClass",
+];
+
+/// Scopes that leave nothing to count when they stand together.
+const CONFLICTING: [[&str; 2]; 2] = [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]];
+
+impl Rules for ResourceQuota {
+    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+        validate_amounts(object, "spec", "hard", faults);
+        let scopes = object.pointer("/spec/scopes").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        for (index, scope) in scopes.iter().enumerate() {
+            if !SCOPES.iter().any(|known| scope == known) {
+                // The schema's choices have told that one.
+                continue;
+            }
+            if scopes[..index].contains(scope) {
+                faults.push(Cause::duplicate(format!("spec.scopes[{index}]"), scope));
+            }
+        }
+        if CONFLICTING.iter().any(|pair| pair.iter().all(|scope| scopes.iter().any(|given| given == scope))) {
+            let value = object.pointer("/spec/scopes").unwrap_or(&Value::Null);
+            faults.push(Cause::invalid("spec.scopes", value, "conflicting scopes"));
+        }
+        validate_scope_selector(object.pointer("/spec/scopeSelector").unwrap_or(&Value::Null), faults);
+    }
+
+    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+        if subresource == "status" {
+            validate_amounts(object, "status", "hard", faults);
+            validate_amounts(object, "status", "used", faults);
+        } else {
+            validate_stays(object, old, "/spec/scopes", faults);
+        }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::text("Name"), Column::text("Request"), Column::text("Limit"), Column::text("Age")] }
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        let hard = object.pointer("/status/hard").and_then(Value::as_object);
+        let mut resources: Vec<_> = hard.into_iter().flatten().collect();
+        resources.sort_unstable_by_key(|(resource, _)| *resource);
+        let all = |limits: bool| {
+            let of_kind = resources.iter().filter(|(resource, _)| resource.starts_with("limits") == limits);
+            let parts = of_kind.map(|(resource, hard)| {
+                let used = object.pointer("/status/used").and_then(|used| used.get(*resource));
+                let text = |value: Option<&Value>| value.and_then(Value::as_str).unwrap_or("0").to_owned();
+                format!("{resource}: {}/{}", text(used), text(Some(hard)))
+            });
+            parts.collect::<Vec<_>>().join(", ")
+        };
+        vec![json!(object.name()), all(false).into(), all(true).into(), age(object, now)]
+    }
+}
+
+fn validate_amounts(object: &Object, part: &str, field: &str, faults: &mut Vec<Cause>) {
+    let amounts = object.pointer(&format!("/{part}/{field}")).and_then(Value::as_object);
+    for (resource, amount) in amounts.into_iter().flatten() {
+        let path = format!("{part}.{field}[{resource}]");
+        if let Some(why) = qualified_fault(resource) {
+            faults.push(Cause::invalid(&path, &json!(resource), why));
+        } else if !resource.contains('/') && !is_known(resource) {
+            let why = "must be a standard resource for quota";
+            faults.push(Cause::invalid(&path, &json!(resource), why));
+        }
+        let Some(quantity) = amount.as_str().and_then(|text| Quantity::parse(text).ok()) else { continue };
+        if quantity.is_negative() {
+            faults.push(Cause::invalid(&path, amount, "must be greater than or equal to 0"));
+        }
+        let whole = WHOLE.contains(&resource.as_str()) || resource.starts_with("count/");
+        if whole && !quantity.is_whole() {
+            faults.push(Cause::invalid(&path, amount, "must be an integer"));
+        }
+    }
+}
+
+fn is_known(resource: &str) -> bool {
+    let exact = RESOURCES.iter().any(|known| !known.ends_with('-') && *known == resource);
+    exact || RESOURCES.iter().any(|known| known.ends_with('-') && resource.starts_with(known))
+}
+
+fn validate_scope_selector(selector: &Value, faults: &mut Vec<Cause>) {
+    let path = "spec.scopeSelector.matchExpressions";
+    for requirement in selector["matchExpressions"].as_array().into_iter().flatten() {
+        let values = requirement["values"].as_array().map_or(0, Vec::len);
+        let (scope, operator) =
+            (&requirement["scopeName"], requirement["operator"].as_str().unwrap_or_default());
+        let only_exists = !matches!(scope.as_str(), Some("PriorityClass" | "VolumeAttributesClass"));
+        if only_exists && operator != "Exists" {
+            let why = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, \
+                ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort \
+                or ResourceQuotaScopeCrossNamespacePodAffinity";
+            faults.push(Cause::invalid(format!("{path}.operator"), &requirement["operator"], why));
+        }
+        match operator {
+            "In" | "NotIn" if values == 0 => {
+                let why = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
+                faults.push(Cause::required(format!("{path}.values"), why));
+            }
+            "Exists" | "DoesNotExist" if values > 0 => {
+                let why = "must be no value when `operator` is 'Exists' or 'DoesNotExist' for scope selector";
+                faults.push(Cause::invalid(format!("{path}.values"), &requirement["values"], why));
+            }
+            _ => {}
+        }
+    }
+}
