@@ -1,6 +1,7 @@
 //! Measurements of the whole program, one subcommand a question. Each prints a table to stdout and, with
 //! `--json FILE`, writes its numbers.
 
+mod api;
 mod cluster;
 mod process;
 mod store;
@@ -20,16 +21,23 @@ struct Cli {
 enum Question {
     /// How fast three hosts are ready, and what they take when idle
     Cluster(cluster::Args),
+    /// How fast the API is, and what it takes
+    Api(api::Args),
     /// How fast the store is, beside etcd
     Store(store::Args),
     /// Loads one member of a store; started by the others
     #[command(hide = true)]
     Member,
+    /// Serves the API of one host; started by the others
+    #[command(hide = true)]
+    ApiHost,
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().question {
         Question::Cluster(args) => cluster::run(&args),
+        Question::Api(args) => api::run(&args),
+        Question::ApiHost => api::host::run(),
         Question::Store(args) => store::run(&args),
         Question::Member => store::member::run(),
     }

@@ -18,6 +18,7 @@ use anyhow::Context;
 use serde_json::{Map, Value, json};
 
 use self::cases::{CASES, Case, Figures, Times};
+pub use self::histogram::Histogram;
 use self::histogram::median;
 use self::members::Whose;
 

@@ -41,6 +41,9 @@ pub struct Details {
     /// Seconds after which to try again, 0 for none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retry_after_seconds: u32,
+    /// Where a list that expired may go on, all the same: told as `metadata.continue`.
+    #[serde(skip)]
+    pub list_continue: String,
 }
 
 /// One fault of an object.
@@ -191,6 +194,12 @@ impl Status {
         self
     }
 
+    /// The same error about a list, with the token by which the list may go on.
+    pub fn continued(mut self, token: String) -> Self {
+        self.details = Some(Box::new(Details { list_continue: token, ..Details::default() }));
+        self
+    }
+
     /// The `meta/v1 Status` object.
     pub fn to_value(&self) -> Value {
         let mut value = json!({
@@ -198,7 +207,11 @@ impl Status {
             "message": self.message, "reason": self.reason,
         });
         if let Some(details) = &self.details {
-            value["details"] = json!(details);
+            if !details.list_continue.is_empty() {
+                value["metadata"]["continue"] = details.list_continue.clone().into();
+            } else {
+                value["details"] = json!(details);
+            }
         }
         value["code"] = self.code.into();
         value

@@ -31,3 +31,9 @@ pub(crate) fn below(bound: u32) -> u32 {
 pub(crate) fn random() -> u32 {
     rand::rng().random()
 }
+
+/// A moment, for how long things take.
+#[allow(clippy::disallowed_methods, reason = "requests are timed here, at the driver's edge")]
+pub(crate) fn instant() -> std::time::Instant {
+    std::time::Instant::now()
+}

@@ -10,6 +10,7 @@ use store::Store;
 use tokio::sync::watch;
 
 use crate::admission::ServiceRange;
+use crate::http::metrics::Metrics;
 use crate::http::{self, Limits, Listening};
 use crate::proxy::Backends;
 use crate::registry::Registry;
@@ -36,6 +37,7 @@ pub struct Server {
     limits: Limits,
     closing: watch::Sender<bool>,
     address: OnceLock<SocketAddr>,
+    metrics: Arc<Metrics>,
 }
 
 impl Server {
@@ -48,6 +50,7 @@ impl Server {
             limits: options.limits,
             closing: watch::Sender::new(false),
             address: OnceLock::new(),
+            metrics: Arc::default(),
         })
     }
 
@@ -91,6 +94,10 @@ impl Server {
 
     pub(crate) fn closing(&self) -> watch::Receiver<bool> {
         self.closing.subscribe()
+    }
+
+    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
     }
 
     pub(crate) fn registry(&self) -> &Registry {

@@ -18,6 +18,8 @@ pub(crate) enum Route {
     Resources { group: String, version: String },
     /// `/healthz`, `/livez`, `/readyz`, each maybe with the name of one check.
     Health { endpoint: String, check: String },
+    /// `/metrics`
+    Metrics,
     /// `/version`
     Version,
     /// `/openapi/v3` and the documents below it; the path within.
@@ -51,6 +53,7 @@ pub(crate) fn route(path: &str) -> Route {
     match segments.as_slice() {
         ["api"] => Route::CoreVersions,
         ["apis"] => Route::Groups,
+        ["metrics"] => Route::Metrics,
         ["version"] => Route::Version,
         ["openapi", "v3", rest @ ..] => Route::OpenApi(rest.join("/")),
         [endpoint @ ("healthz" | "livez" | "readyz"), check @ ..] => {

@@ -6,12 +6,14 @@ use std::time::Duration;
 use api::Status;
 use http::{Method, Request, Response};
 
+use super::compress::{compressed, takes_gzip};
 use super::negotiate::accepted_error;
 use super::query::Query;
 use super::response::{error_as, json, no_such_path, warn};
 use super::route::{Route, Target, route};
-use super::{Body, Identity, access, body, discovery, health, objects, watch, write};
+use super::{Body, Identity, access, body, discovery, health, metrics, objects, watch, write};
 use crate::authorize::{self, Attributes};
+use crate::clock;
 use crate::proxy;
 use crate::server::Server;
 
@@ -60,10 +62,16 @@ impl Server {
             Route::Groups => return Ok(discovery::root(false, request.headers(), self.address())),
             Route::Group(group) => return Ok(discovery::group(&group)),
             Route::Resources { group, version } => return Ok(discovery::resources(&group, &version)),
-            Route::OpenApi(path) => return Ok(discovery::openapi(&path, request.headers())),
+            Route::OpenApi(path) => {
+                let answer = discovery::openapi(&path, request.headers());
+                let smaller = takes_gzip(request.headers());
+                return Ok(if smaller { compressed(answer).await } else { answer });
+            }
+            Route::Metrics => return Ok(self.metrics().text(&**self.registry().store())),
             Route::Version => return Ok(json(200, &discovery::version())),
             Route::Health { endpoint, check } => {
-                return Ok(health::health(&endpoint, &check, &query, &**self.registry().store()));
+                let closing = *self.closing().borrow();
+                return Ok(health::health(&endpoint, &check, &query, &**self.registry().store(), closing));
             }
         };
         let verb = verb(request.method(), &target, &query)?;
@@ -80,7 +88,16 @@ impl Server {
         )?;
         let asked = Asked { who, target: &target, query: &query, verb };
         let encoding = accepted_error(request.headers());
+        let started = clock::instant();
+        let running = match verb {
+            "get" | "list" | "watch" => metrics::Running::Reading,
+            _ => metrics::Running::Changing,
+        };
+        let running = self.metrics().running(running);
         let answer = self.answer_asked(&asked, request).await;
+        drop(running);
+        let code = answer.as_ref().map_or_else(|status| status.code, |response| response.status().as_u16());
+        self.metrics().answered(verb, &target, code, started.elapsed());
         let Some(deprecated) = deprecation(target.resource) else { return answer };
         let mut response = answer.unwrap_or_else(|status| error_as(&status, encoding));
         warn(&mut response, &[deprecated.to_owned()]);
@@ -102,7 +119,11 @@ impl Server {
                     query.get("timeout").and_then(seconds).unwrap_or(LONGEST_REQUEST).min(LONGEST_REQUEST);
                 let answer = async {
                     match verb {
-                        "get" | "list" => objects::read(self, asked, request.headers()).await,
+                        "get" | "list" => {
+                            let answer = objects::read(self, asked, request.headers()).await?;
+                            let smaller = takes_gzip(request.headers());
+                            Ok(if smaller { compressed(answer).await } else { answer })
+                        }
                         _ => write::write(self, asked, request).await,
                     }
                 };

@@ -16,6 +16,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::Body;
 use super::encoding::Encoding;
+use super::metrics::{self, Counted};
 use super::negotiate::{Accepted, Shape, accepted_stream};
 use super::objects::{include, selection};
 use super::response::{full, status_value};
@@ -66,6 +67,7 @@ pub(crate) async fn start(
         end: Box::pin(sleep(Duration::from_secs(seconds))),
         bookmark: bookmarks.then(|| Box::pin(sleep(BOOKMARK_EVERY))),
         closing: server.closing(),
+        _counted: server.metrics().running(metrics::Running::Watching),
     };
     let events = stream::unfold(Some(running), |running| async move {
         let (bytes, next) = running?.step().await?;
@@ -91,6 +93,7 @@ struct Running {
     end: std::pin::Pin<Box<Sleep>>,
     bookmark: Option<std::pin::Pin<Box<Sleep>>>,
     closing: watch::Receiver<bool>,
+    _counted: Counted,
 }
 
 impl Running {

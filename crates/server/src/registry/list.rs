@@ -70,6 +70,7 @@ pub(crate) struct Listing {
 #[derive(Serialize, Deserialize)]
 struct Token {
     v: String,
+    /// The state to go on in; 0 for the newest one, whatever has changed since the pages before.
     rv: Revision,
     start: String,
 }
@@ -91,7 +92,15 @@ impl Registry {
                     ));
                 }
                 range.start = Bytes::from(prefix.clone() + &token.start);
-                self.state_at(token.rv).await?
+                match token.rv {
+                    0 => self.state(Freshness::Newest).await?,
+                    revision => match self.pages.at(revision) {
+                        Some(state) => state,
+                        None => {
+                            self.state_at(revision).await.map_err(|status| too_old(status, token.start))?
+                        }
+                    },
+                }
             }
             None => self.state_for(options).await?,
         };
@@ -105,6 +114,7 @@ impl Registry {
         if let Some(next) = matching.next() {
             let start = String::from_utf8_lossy(&next.key[prefix.len()..]).into_owned();
             listing.continues = Some(write_token(state.revision(), start)?);
+            self.pages.keep(&state);
             let all = options.selection.is_everything();
             listing.remaining = all.then(|| 1 + matching.count() as u64);
         }
@@ -146,6 +156,21 @@ fn range_of(options: &ListOptions<'_>, prefix: &str) -> KeyRange {
             KeyRange::key(format!("{prefix}{name}"))
         }
         _ => KeyRange::prefix(prefix.to_owned()),
+    }
+}
+
+/// 410 with a token that goes on all the same (upstream's `handleCompactedErrorForPaging`).
+fn too_old(status: Status, start: String) -> Status {
+    if status.code != 410 {
+        return status;
+    }
+    let message = "The provided continue parameter is too old to display a consistent list result. You can start a new \
+         list without the continue parameter, or use the continue token in this response to retrieve the remainder of \
+         the results. Continuing with the provided token results in an inconsistent list - objects that were created, \
+         modified, or deleted between the time the first chunk was returned and now may show up in the list.";
+    match write_token(0, start) {
+        Ok(token) => Status::expired(message).continued(token),
+        Err(status) => status,
     }
 }
 

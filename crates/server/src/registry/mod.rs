@@ -12,6 +12,7 @@ mod hub;
 mod list;
 mod named;
 mod namespace;
+mod pages;
 mod read;
 mod recorded;
 mod scale;
@@ -28,6 +29,7 @@ use store::Store;
 use crate::admission::ServiceRange;
 
 use self::hub::Hub;
+use self::pages::Pages;
 
 pub(crate) use apply::Apply;
 pub(crate) use binding::Binding;
@@ -48,12 +50,13 @@ pub(crate) struct Registry {
     store: Arc<dyn Store>,
     services: ServiceRange,
     hub: Arc<Hub>,
+    pages: Pages,
 }
 
 impl Registry {
     pub(crate) fn new(store: Arc<dyn Store>, services: ServiceRange) -> Self {
         let hub = Hub::new(store.clone());
-        Registry { store, services, hub }
+        Registry { store, services, hub, pages: Pages::default() }
     }
 
     /// The API's own address as a service.

@@ -66,11 +66,134 @@ async fn the_past_that_is_forgotten_is_gone() {
 
     house.ask("POST", MAPS, Some(map("d"))).await;
     house.store.compact(house.store.snapshot().revision()).await.unwrap();
-    let (code, gone) = house.ask("GET", &format!("{MAPS}?limit=9&continue={token}"), None).await;
-    assert_eq!((code, &gone["reason"]), (410, &json!("Expired")));
     let watch = text(house.get(&format!("{MAPS}?watch=1&resourceVersion=2")).await).await;
     let error: Value = serde_json::from_str(&watch).unwrap();
     assert_eq!((&error["type"], &error["object"]["code"]), (&json!("ERROR"), &json!(410)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_page_can_be_asked_for_during_five_minutes() {
+    let house = House::new().await;
+    for name in ["a", "b", "c"] {
+        house.ask("POST", MAPS, Some(map(name))).await;
+    }
+    let (_, page) = house.ask("GET", &format!("{MAPS}?limit=2"), None).await;
+    assert_eq!(page["metadata"]["remainingItemCount"], 1);
+    let token = page["metadata"]["continue"].as_str().unwrap().to_owned();
+    house.ask("DELETE", &format!("{MAPS}/c"), None).await;
+    house.ask("POST", MAPS, Some(map("d"))).await;
+    house.store.compact(house.store.snapshot().revision()).await.unwrap();
+    let next = format!("{MAPS}?limit=2&continue={token}");
+    let names = |page: &Value| -> Vec<String> {
+        let items = page["items"].as_array().unwrap().iter();
+        items.map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    let (_, rest) = house.ask("GET", &next, None).await;
+    assert_eq!(names(&rest), ["c"], "as it was, though the history is gone");
+
+    tokio::time::sleep(std::time::Duration::from_secs(301)).await;
+    let (code, gone) = house.ask("GET", &next, None).await;
+    assert_eq!((code, &gone["reason"], &gone["details"]), (410, &json!("Expired"), &Value::Null));
+    let token = gone["metadata"]["continue"].as_str().unwrap();
+    let (code, rest) = house.ask("GET", &format!("{MAPS}?limit=2&continue={token}"), None).await;
+    assert_eq!((code, names(&rest)), (200, vec!["d".to_owned()]), "as it is now, from where it was");
+}
+
+#[tokio::test]
+async fn large_answers_are_compressed_for_those_who_take_it() {
+    let house = House::new().await;
+    for n in 0..3 {
+        let mut map = map(&format!("large-{n}"));
+        map["data"] = json!({"k": "v".repeat(100_000)});
+        house.ask("POST", MAPS, Some(map)).await;
+    }
+    let plain = text(house.get(MAPS).await).await;
+    for (path, encoding, compressed) in [
+        (MAPS.to_owned(), "gzip", true),
+        (MAPS.to_owned(), "gzip;q=0, br", false),
+        (format!("{MAPS}/large-1"), "gzip", false),
+    ] {
+        let request = Request::get(&path).header("accept-encoding", encoding).body(body_of("")).unwrap();
+        let response = house.server.handle(request, Some(admin())).await;
+        let named =
+            response.headers().get("content-encoding").map(|value| value.to_str().unwrap().to_owned());
+        assert_eq!(named.as_deref(), compressed.then_some("gzip"), "{path} {encoding}");
+        let bytes = response.into_body().collect().await.unwrap().to_bytes();
+        if compressed {
+            let mut read = String::new();
+            std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&bytes[..]), &mut read).unwrap();
+            assert!(bytes.len() < 20_000 && read == plain);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_write_wakes_the_watches_it_concerns_and_is_told_once_in_each_form() {
+    let house = House::new().await;
+    let watch = |path: &str| {
+        let (house, path) = (&house, format!("{path}?watch=1"));
+        async move { house.get(&path).await.into_body().into_data_stream() }
+    };
+    let mut same = Vec::new();
+    for _ in 0..2 {
+        same.push(watch(MAPS).await);
+    }
+    let mut everywhere = watch("/api/v1/configmaps").await;
+    let mut selected = watch(&format!("{MAPS}/b")).await;
+    let mut labelled =
+        house.get(&format!("{MAPS}?watch=1&labelSelector=x%3Dy")).await.into_body().into_data_stream();
+    house.ask("POST", MAPS, Some(map("a"))).await;
+    let mut frames = Vec::new();
+    for body in &mut same {
+        frames.push(body.next().await.unwrap().unwrap());
+    }
+    assert_eq!(frames[0].as_ptr(), frames[1].as_ptr(), "the same bytes, not equal ones");
+    assert_eq!(next_line(&mut everywhere).await.unwrap()["object"]["metadata"]["name"], "a");
+    house.ask("POST", MAPS, Some(map("b"))).await;
+    assert_eq!(next_line(&mut selected).await.unwrap()["object"]["metadata"]["name"], "b");
+    let path = format!("{MAPS}/a");
+    for (label, kind) in [("y", "ADDED"), ("z", "DELETED")] {
+        house.ask("PATCH", &path, Some(json!({"metadata": {"labels": {"x": label}}}))).await;
+        assert_eq!(next_line(&mut labelled).await.unwrap()["type"], kind);
+    }
+}
+
+#[tokio::test]
+async fn a_watch_that_fell_behind_catches_up_from_the_history() {
+    let house = House::new().await;
+    let mut body = house.get(&format!("{MAPS}?watch=1")).await.into_body().into_data_stream();
+    const CHANGES: usize = 3000;
+    for n in 0..CHANGES {
+        let key = objects::key("", "configmaps", "default", &format!("m{n}"));
+        house.store.txn(store::Txn::put(key, map("m").to_string())).await.unwrap();
+        // The server takes note of each, and keeps but the last ones for its watches.
+        tokio::task::yield_now().await;
+    }
+    let mut seen = 0;
+    while seen < CHANGES {
+        let chunk = body.next().await.unwrap().unwrap();
+        seen += chunk.iter().filter(|byte| **byte == b'\n').count();
+    }
+    assert_eq!(seen, CHANGES);
+}
+
+#[tokio::test]
+async fn metrics_count_what_was_asked() {
+    let house = House::new().await;
+    house.ask("POST", MAPS, Some(map("a"))).await;
+    house.ask("GET", &format!("{MAPS}/none"), None).await;
+    let _watch = house.get(&format!("{MAPS}?watch=1")).await;
+    let told = text(house.get("/metrics").await).await;
+    for line in [
+        r#"apiserver_request_total{verb="POST",group="",version="v1",resource="configmaps",subresource="",scope="namespace",component="apiserver",code="201"} 1"#,
+        r#"resource="configmaps",subresource="",scope="resource",component="apiserver",code="404"} 1"#,
+        r#"apiserver_longrunning_requests{verb="WATCH"} 1"#,
+        r#"apiserver_storage_objects{resource="configmaps"} 1"#,
+        r#"component="apiserver",le="+Inf"} 1"#,
+        "holdfast_store_has_leader 1",
+    ] {
+        assert!(told.contains(line), "{line} is not in:\n{told}");
+    }
 }
 
 #[tokio::test]
@@ -106,8 +229,11 @@ async fn readiness_can_be_asked_in_detail() {
     let house = House::new().await;
     assert_eq!(
         text(house.get("/readyz?verbose").await).await,
-        "[+]ping ok\n[+]store ok\nreadyz check passed\n"
+        "[+]ping ok\n[+]log ok\n[+]etcd ok\n[+]informer-sync ok\n[+]shutdown ok\nreadyz check passed\n"
     );
+    let without = text(house.get("/livez?verbose&exclude=log&exclude=cats").await).await;
+    assert!(without.contains("[+]log excluded: ok") && without.contains("[\"cats\"]"), "{without}");
+    assert_eq!(text(house.get("/readyz/etcd").await).await, "ok");
     assert_eq!(house.get("/readyz/nothing").await.status(), 404);
     let (_, version) = house.ask("GET", "/version", None).await;
     assert!(version["gitVersion"].as_str().unwrap().starts_with("v1.36.2+holdfast"));

@@ -1,0 +1,95 @@
+//! A process that is one host's API: the store's member and the server over it, as `holdfast host` puts them
+//! together, without the parts that would change what is measured (controllers, scheduler, agent).
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use futures::future::BoxFuture;
+use pki::{ClientAuth, Identity, Trust};
+use serde::{Deserialize, Serialize};
+use server::{Backends, Limits, Options, Server};
+use store::{Config, Embedded, Store};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+
+/// What the process is told: its one line of input.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Setup {
+    /// The member's name.
+    pub name: String,
+    /// Where the certificates lie.
+    pub pki: PathBuf,
+    /// All members of the store.
+    pub peers: BTreeMap<String, SocketAddr>,
+    /// Where its data lies.
+    pub data: PathBuf,
+    /// Where the API listens.
+    pub listen: SocketAddr,
+}
+
+/// Nothing runs behind services here.
+struct Nowhere;
+
+impl Backends for Nowhere {
+    fn connect<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a str,
+        _: &'a str,
+    ) -> BoxFuture<'a, Result<TcpStream, io::Error>> {
+        Box::pin(async { Err(io::ErrorKind::NotConnected.into()) })
+    }
+
+    fn is_silent(&self, _: &str) -> bool {
+        false
+    }
+}
+
+/// Runs until its input ends.
+#[tokio::main]
+pub async fn run() -> anyhow::Result<()> {
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    let setup: Setup = serde_json::from_str(&lines.next_line().await?.context("no setup was given")?)?;
+    let (identity, trust) = (Identity::load(&setup.pki, &setup.name)?, Trust::load(&setup.pki)?);
+    let store = Embedded::start(Config::new(
+        &setup.name,
+        "bench",
+        setup.peers,
+        setup.data,
+        identity.server_config(&trust, ClientAuth::Required, &[])?,
+        identity.client_config(&trust, &[])?,
+    )?)
+    .await?;
+    let server = Server::new(Options {
+        store: store.clone(),
+        services: "10.96.0.0/16".parse()?,
+        backends: Arc::new(Nowhere),
+        kubelet_client_tls: identity.client_config(&trust, &[])?,
+        limits: Limits::default(),
+    });
+    let tls = identity.server_config(&trust, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
+    let _listening = server.listen(setup.listen, tls)?;
+    server.bootstrap().await?;
+    wait_for_default_namespace(&*store).await?;
+    let mut out = tokio::io::stdout();
+    out.write_all(b"ready\n").await?;
+    out.flush().await?;
+    while lines.next_line().await?.is_some() {}
+    Ok(())
+}
+
+async fn wait_for_default_namespace(store: &dyn Store) -> anyhow::Result<()> {
+    const TRIES: usize = 600;
+    for _ in 0..TRIES {
+        if store.snapshot().get(b"/registry/core/namespaces/default").is_some() {
+            return Ok(());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    anyhow::bail!("there is no namespace `default`")
+}

@@ -1,0 +1,244 @@
+//! `/metrics`: what the server did and holds, as Prometheus reads it, under upstream's names where it has them.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use store::Store;
+
+use super::Body;
+use super::response::bytes;
+use super::route::Target;
+
+/// Where the histogram of durations is cut, in seconds: every third of upstream's bounds.
+const BOUNDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 60.0];
+/// The text format of Prometheus.
+const PROMETHEUS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What a request was about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Labels {
+    verb: &'static str,
+    group: String,
+    version: String,
+    resource: String,
+    subresource: String,
+    scope: &'static str,
+}
+
+impl Labels {
+    fn of(verb: &'static str, target: &Target) -> Self {
+        let resource = target.resource;
+        let scope = match (target.name.is_empty(), target.namespace.is_empty()) {
+            (false, _) => "resource",
+            (true, false) => "namespace",
+            (true, true) => "cluster",
+        };
+        Labels {
+            verb,
+            group: resource.group.to_string(),
+            version: resource.version.to_string(),
+            resource: resource.plural.to_string(),
+            subresource: target.subresource.clone(),
+            scope,
+        }
+    }
+
+    fn write(&self, out: &mut String) {
+        let Labels { verb, group, version, resource, subresource, scope } = self;
+        let verb = match *verb {
+            "create" => "POST".to_owned(),
+            "update" => "PUT".to_owned(),
+            other => other.to_ascii_uppercase(),
+        };
+        let _ = write!(
+            out,
+            r#"verb="{verb}",group="{group}",version="{version}",resource="{resource}",subresource="{subresource}",scope="{scope}",component="apiserver""#
+        );
+    }
+}
+
+#[derive(Debug, Default)]
+struct Series {
+    codes: BTreeMap<u16, u64>,
+    buckets: [u64; BOUNDS.len()],
+    count: u64,
+    seconds: f64,
+}
+
+/// What is counted.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    requests: Mutex<BTreeMap<Labels, Series>>,
+    running: [AtomicI64; 3],
+}
+
+/// What is running, by kind.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Running {
+    Reading,
+    Changing,
+    Watching,
+}
+
+/// One thing that runs until this is dropped.
+#[derive(Debug)]
+pub(crate) struct Counted(Arc<Metrics>, Running);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.running[self.1 as usize].fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Metrics {
+    /// Counts something as running.
+    pub(crate) fn running(self: &Arc<Self>, what: Running) -> Counted {
+        self.running[what as usize].fetch_add(1, Ordering::Relaxed);
+        Counted(self.clone(), what)
+    }
+
+    /// Counts a request that was answered.
+    pub(crate) fn answered(&self, verb: &'static str, target: &Target, code: u16, took: Duration) {
+        let (labels, seconds) = (Labels::of(verb, target), took.as_secs_f64());
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        let series = requests.entry(labels).or_default();
+        *series.codes.entry(code).or_default() += 1;
+        // How long a watch runs is the client's choice.
+        if verb != "watch" {
+            series.count += 1;
+            series.seconds += seconds;
+            if let Some(bucket) = BOUNDS.iter().position(|bound| seconds <= *bound) {
+                series.buckets[bucket] += 1;
+            }
+        }
+    }
+
+    /// All of it as text.
+    pub(crate) fn text(&self, store: &dyn Store) -> http::Response<Body> {
+        let mut out = String::new();
+        self.write_requests(&mut out);
+        let running = |what: Running| self.running[what as usize].load(Ordering::Relaxed);
+        head(&mut out, "apiserver_current_inflight_requests", "gauge", "Requests being answered");
+        let (reading, changing) = (running(Running::Reading), running(Running::Changing));
+        let _ = writeln!(out, r#"apiserver_current_inflight_requests{{request_kind="readOnly"}} {reading}"#);
+        let _ = writeln!(out, r#"apiserver_current_inflight_requests{{request_kind="mutating"}} {changing}"#);
+        head(&mut out, "apiserver_longrunning_requests", "gauge", "Watches that are open");
+        let _ =
+            writeln!(out, r#"apiserver_longrunning_requests{{verb="WATCH"}} {}"#, running(Running::Watching));
+        write_store(&mut out, store);
+        write_process(&mut out);
+        bytes(200, PROMETHEUS, out)
+    }
+
+    fn write_requests(&self, out: &mut String) {
+        let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        head(
+            out,
+            "apiserver_request_total",
+            "counter",
+            "Requests by what they were about and how they ended",
+        );
+        for (labels, series) in requests.iter() {
+            for (code, count) in &series.codes {
+                out.push_str("apiserver_request_total{");
+                labels.write(out);
+                let _ = writeln!(out, r#",code="{code}"}} {count}"#);
+            }
+        }
+        const DURATION: &str = "apiserver_request_duration_seconds";
+        head(out, DURATION, "histogram", "How long requests took that are no watches");
+        for (labels, series) in requests.iter().filter(|(_, series)| series.count > 0) {
+            let mut below = 0;
+            let bounds = BOUNDS.iter().zip(series.buckets).map(|(bound, count)| {
+                below += count;
+                (bound.to_string(), below)
+            });
+            let bounds: Vec<(String, u64)> = bounds.chain([("+Inf".to_owned(), series.count)]).collect();
+            for (bound, count) in bounds {
+                let _ = write!(out, "{DURATION}_bucket{{");
+                labels.write(out);
+                let _ = writeln!(out, r#",le="{bound}"}} {count}"#);
+            }
+            for (name, value) in [("sum", series.seconds), ("count", series.count as f64)] {
+                let _ = write!(out, "{DURATION}_{name}{{");
+                labels.write(out);
+                let _ = writeln!(out, "}} {value}");
+            }
+        }
+    }
+}
+
+fn head(out: &mut String, name: &str, kind: &str, help: &str) {
+    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+}
+
+fn write_store(out: &mut String, store: &dyn Store) {
+    let state = store.snapshot();
+    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+    for kv in state.range(&store::KeyRange::prefix("/registry/")) {
+        let Some(place) = objects::parse(&kv.key) else { continue };
+        let name = if place.group.is_empty() {
+            place.resource.to_owned()
+        } else {
+            format!("{}.{}", place.resource, place.group)
+        };
+        *counts.entry(name).or_default() += 1;
+    }
+    head(out, "apiserver_storage_objects", "gauge", "Objects in the store by resource");
+    for (resource, count) in counts {
+        let _ = writeln!(out, r#"apiserver_storage_objects{{resource="{resource}"}} {count}"#);
+    }
+    let leadership = store.leadership().borrow().clone();
+    for (name, help, value) in [
+        ("holdfast_store_keys", "Keys in the store", state.len() as u64),
+        ("holdfast_store_revision", "The newest revision known here", state.revision()),
+        (
+            "holdfast_store_compacted_revision",
+            "The revision up to which history is forgotten",
+            state.compacted(),
+        ),
+        ("holdfast_store_term", "The term of the leader's election", leadership.term),
+        ("holdfast_store_has_leader", "Whether a leader is known", u64::from(leadership.leader.is_some())),
+        ("holdfast_store_is_leader", "Whether this host leads", u64::from(leadership.is_me)),
+    ] {
+        head(out, name, "gauge", help);
+        let _ = writeln!(out, "{name} {value}");
+    }
+}
+
+/// What the system tells about this process: see proc_pid_stat(5).
+fn write_process(out: &mut String) {
+    const TICKS_PER_SECOND: f64 = 100.0;
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<f64> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split(' ')
+        .filter_map(|field| field.parse().ok())
+        .collect();
+    // Counted from the parent's id on: utime, stime, threads.
+    let ticks = fields.get(10).zip(fields.get(11)).map(|(user, system)| user + system);
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let resident = resident.and_then(|line| line.trim().trim_end_matches(" kB").parse::<f64>().ok());
+    let opened = std::fs::read_dir("/proc/self/fd").map(|folder| folder.count() as f64).ok();
+    for (name, kind, help, value) in [
+        (
+            "process_cpu_seconds_total",
+            "counter",
+            "Time on processors",
+            ticks.map(|ticks| ticks / TICKS_PER_SECOND),
+        ),
+        ("process_resident_memory_bytes", "gauge", "Resident memory", resident.map(|kb| kb * 1024.0)),
+        ("process_open_fds", "gauge", "Open file descriptors", opened),
+    ] {
+        if let Some(value) = value {
+            head(out, name, kind, help);
+            let _ = writeln!(out, "{name} {value}");
+        }
+    }
+}
