@@ -15,6 +15,15 @@ pub(crate) fn parse(body: &[u8], faults: &mut Vec<String>) -> Result<Value, serd
     Ok(value)
 }
 
+/// The JSON in `body`, and `duplicate field "..."` for every key that stands there again.
+///
+/// # Errors
+/// If it is no JSON.
+pub fn json_and_duplicates(body: &[u8]) -> Result<(Value, Vec<String>), serde_json::Error> {
+    let mut faults = Vec::new();
+    parse(body, &mut faults).map(|value| (value, faults))
+}
+
 /// Any format's value, and `duplicate field "..."` for every key that stands there again.
 ///
 /// # Errors

@@ -40,7 +40,7 @@ pub use defaults::set_defaults;
 pub use discovery::{
     discovery_aggregated, discovery_api_versions, discovery_group, discovery_groups, discovery_resources,
 };
-pub use duplicates::value_and_duplicates;
+pub use duplicates::{json_and_duplicates, value_and_duplicates};
 pub use name::{generate_name, validate_name};
 pub use object::Object;
 pub use openapi::{openapi_v3, openapi_v3_index};

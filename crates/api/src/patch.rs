@@ -46,7 +46,13 @@ pub fn patch(resource: &Resource, kind: PatchType, object: &Object, patch: &Valu
         PatchType::Strategic => {
             let schema = schemas().named(resource.schema);
             let bad = |e: PatchError| {
-                Status::bad_request(format!("the strategic merge patch can't be applied: {e}"))
+                let message = format!("the strategic merge patch can't be applied: {e}");
+                // As upstream: what the patch says is well formed, and can't be done.
+                if matches!(e, PatchError::NoKey { .. }) {
+                    unprocessable(&message)
+                } else {
+                    Status::bad_request(message)
+                }
             };
             merge_strategic(schema, &mut value, patch).map_err(bad)?;
         }

@@ -57,6 +57,8 @@ pub(crate) struct Schema {
     pub name: &'static str,
     /// Whether writers own its objects as a whole.
     pub atomic: bool,
+    /// An object of the schema that says nothing, made when it is first asked for.
+    pub empty: OnceLock<serde_json::Map<String, Value>>,
     fields: Box<[Field]>,
 }
 
@@ -127,7 +129,7 @@ impl Schemas {
             }
         });
         let atomic = schema.map_type == Some("atomic");
-        Schema { name, atomic, fields: fields.collect() }
+        Schema { name, atomic, empty: OnceLock::new(), fields: fields.collect() }
     }
 
     fn shape(&self, schema: &Published<'_>) -> Shape {

@@ -25,6 +25,8 @@ pub(crate) enum PatchError {
     Directive { field: String, directive: String },
     #[error("{field} must be a list")]
     NoList { field: String },
+    #[error("{field} is in the patch, but not in its {RETAIN_KEYS}")]
+    NotRetained { field: String },
 }
 
 /// Merges `patch` into `value`, an object of `schema`.
@@ -52,8 +54,15 @@ fn merge_object(schema: Option<&Schema>, object: &mut Fields, patch: &Fields) ->
         }
         _ => {}
     }
-    if let Some(Value::Array(kept)) = patch.get(RETAIN_KEYS) {
-        object.retain(|name, _| kept.iter().any(|key| key == name));
+    if let Some(kept) = patch.get(RETAIN_KEYS) {
+        let no_list = || PatchError::NoList { field: RETAIN_KEYS.to_owned() };
+        let kept = kept.as_array().ok_or_else(no_list)?;
+        let is_kept = |name: &String| kept.iter().any(|key| key == name);
+        let mut said = patch.iter().filter(|(name, value)| !name.starts_with('$') && !value.is_null());
+        if let Some((lost, _)) = said.find(|(name, _)| !is_kept(name)) {
+            return Err(PatchError::NotRetained { field: lost.clone() });
+        }
+        object.retain(|name, _| is_kept(name));
     }
     for (name, part) in patch {
         if let Some(list) = name.strip_prefix(DELETE_FROM) {

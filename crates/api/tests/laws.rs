@@ -3,8 +3,8 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use api::{
-    Object, PatchType, Resource, check, decode, patch, prepare_create, prepare_update, resource, resources,
-    set_defaults, table, validate_create, validate_update,
+    FieldSelector, LabelSelector, Object, PatchType, Resource, check, decode, patch, prepare_create,
+    prepare_update, resource, resources, set_defaults, table, validate_create, validate_update,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -32,6 +32,14 @@ fn any_json() -> impl Strategy<Value = Value> {
             prop::collection::btree_map(key, inner, 0..6).prop_map(|map| json!(map)),
         ]
     })
+}
+
+/// An operation of RFC 6902, sensible or not.
+fn any_operation() -> impl Strategy<Value = Value> {
+    let path = "(/(metadata|spec|labels|template|containers|0|1|-|a~1b|~2)){0,4}";
+    let name = "(add|remove|replace|move|copy|test|none)";
+    (name, path, path, any_json())
+        .prop_map(|(op, path, from, value)| json!({"op": op, "path": path, "from": from, "value": value}))
 }
 
 fn any_object() -> impl Strategy<Value = Object> {
@@ -106,6 +114,38 @@ proptest! {
                 }
             }
         }
+    }
+
+    #[test]
+    fn any_text_is_a_selector_or_is_told_off(text in "\\PC{0,40}", near in "[a-z]{0,3}[ ]?(=|==|!=|in|notin|,|\\(|\\)|!|>|<| ){0,4}[a-z0-9]{0,3}",
+        object in any_object()) {
+        for text in [&text, &near] {
+            if let Ok(selector) = LabelSelector::parse(text) {
+                selector.matches(&object);
+                let again = LabelSelector::parse(&selector.to_string()).unwrap();
+                prop_assert_eq!(selector.matches(&object), again.matches(&object), "written and read again");
+            }
+            for resource in resources() {
+                if let Ok(selector) = FieldSelector::parse(resource, text) {
+                    selector.matches(&object);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_operations_apply_or_are_told_off(object in any_object(), operations in prop::collection::vec(any_operation(), 0..6)) {
+        let operations = Value::Array(operations);
+        if let Ok(patched) = patch(deployments(), PatchType::Json, &object, &operations) {
+            let tests = operations.as_array().unwrap().iter().all(|operation| operation["op"] == "test");
+            prop_assert!(!tests || patched == object, "tests alone change nothing");
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_values_or_are_told_off(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
+        let _ = api::json_and_duplicates(&bytes);
+        api::manager_of_user_agent(&String::from_utf8_lossy(&bytes));
     }
 
     #[test]

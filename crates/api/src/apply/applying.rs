@@ -39,10 +39,13 @@ impl<'m> FieldManager<'m> {
     pub fn apply(&self, live: Option<&Object>, patch: &Patch<'_>) -> Result<Object, Status> {
         self.check_patch(patch.object)?;
         let Some(live) = live else { return Ok(self.create(patch.object)) };
-        let mut entries = own_entries(live.meta("managedFields"));
+        let mut entries = own_entries(live.meta("managedFields").cloned());
         if entries.is_empty() {
             let before = FieldManager { name: BEFORE_FIRST_APPLY, ..*self };
             entries = before.updated(Vec::new(), before.compare(None, live));
+        }
+        for entry in &mut entries {
+            entry.fields.set();
         }
         let applied = match self.merge(live, patch, entries.clone()) {
             Err(conflicts) if self.name() == KUBECTL => {
@@ -91,7 +94,7 @@ impl<'m> FieldManager<'m> {
         let merged = merge(root, &old, &bare(patch.object));
 
         let known = entries.iter().position(|entry| entry.is_of(self, Operation::Apply));
-        let last = known.map(|at| entries[at].fields.clone()).unwrap_or_default();
+        let last = known.map(|at| entries[at].fields.take()).unwrap_or_default();
         let fields = self.applied_fields(patch.object);
         let mut entry = Entry::new(self, Operation::Apply, fields);
         entry.time = known.and_then(|at| entries[at].time.clone());
@@ -99,7 +102,8 @@ impl<'m> FieldManager<'m> {
             Some(at) => entries[at] = entry,
             None => entries.push(entry),
         }
-        let owned = entries.iter().fold(FieldSet::default(), |all, entry| all.union(entry.fields.clone()));
+        let owned =
+            entries.iter_mut().fold(FieldSet::default(), |all, entry| all.union(entry.fields.set().clone()));
         let new = prune(root, merged, &last, &owned);
 
         let new = Object::from_value(new).unwrap_or_else(|| Object(serde_json::Map::new()));
@@ -115,7 +119,7 @@ impl<'m> FieldManager<'m> {
         let mut entries = self.taken(entries, &difference, Some(Operation::Apply));
         let changes = Value::Object(new.0.clone()) != old;
         if let Some(entry) = entries.iter_mut().find(|entry| entry.is_of(self, Operation::Apply)) {
-            entry.fields = stripped(std::mem::take(&mut entry.fields));
+            *entry.fields.set() = stripped(entry.fields.take());
             if changes {
                 entry.time = Some(self.now.into());
             }
@@ -133,7 +137,7 @@ impl<'m> FieldManager<'m> {
 
     /// The fields that the patch says.
     fn applied_fields(&self, patch: &Object) -> FieldSet {
-        fields_of(self.typing.root(), &bare(patch)).recursive_difference(&self.ignored())
+        fields_of(self.typing.root(), &bare(patch)).recursive_difference(self.ignored())
     }
 
     /// Those of them that can be owned.

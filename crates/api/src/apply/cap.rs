@@ -31,10 +31,10 @@ pub(super) fn cap_updates(entries: &mut Vec<Entry<'_>>) {
             buckets.insert(version, at);
             continue;
         };
-        let (fields, time) = (std::mem::take(&mut entries[at].fields), entries[at].time.take());
+        let (fields, time) = (entries[at].fields.take(), entries[at].time.take());
         let into = &mut entries[bucket];
         (into.manager, into.subresource, into.time) = (ANCIENT.into(), "".into(), time);
-        into.fields = std::mem::take(&mut into.fields).union(fields);
+        *into.fields.set() = into.fields.take().union(fields);
         gone.push(at);
         count -= 1;
     }

@@ -1,7 +1,5 @@
 //! The fields of an object as a set, and those in which two objects differ.
 
-use std::collections::HashMap;
-
 use serde_json::{Map, Value};
 
 use super::field_set::{FieldSet, Node, Part};
@@ -54,10 +52,20 @@ pub(super) struct Difference {
     pub removed: FieldSet,
 }
 
-/// Compares `old` with `new`.
-pub(super) fn compare(of: Type<'_>, old: &Value, new: &Value) -> Difference {
-    let Parts { changed, removed } = parts(of, Some(old), Some(new));
-    Difference { changed: changed.children, removed: removed.children }
+impl Difference {
+    /// Whether they don't.
+    pub fn is_empty(&self) -> bool {
+        self.changed.is_empty() && self.removed.is_empty()
+    }
+}
+
+/// Compares the object `old` with `new`.
+pub(super) fn compare(of: Type<'_>, old: &Map<String, Value>, new: &Map<String, Value>) -> Difference {
+    let mut parts = Parts::default();
+    if let Atom::Map(fields) = of.atom(None) {
+        maps(fields, Some(old), Some(new), &mut parts);
+    }
+    Difference { changed: parts.changed.children, removed: parts.removed.children }
 }
 
 #[derive(Default)]
@@ -170,57 +178,63 @@ fn maps(of: Fields<'_>, old: Option<&Map<String, Value>>, new: Option<&Map<Strin
 fn lists(keys: &[Box<str>], items: Type<'_>, old: &[Value], new: &[Value], out: &mut Parts) {
     let mut collected = Collected::default();
     let (before, after) = (index(keys, items, old), index(keys, items, new));
-    for (element, new) in &after.found {
-        let old = before.found.get(element).map_or(&[][..], Vec::as_slice);
-        let parts = match (old, new.as_slice()) {
-            (old @ ([] | [_]), [new]) => parts(items, old.first().copied(), Some(new)),
+    for group in after.groups() {
+        let element = &group[0].0;
+        let parts = match (before.all(element), group) {
+            (old @ ([] | [_]), [new]) => parts(items, old.first().map(|old| old.1), Some(new.1)),
             // An item that stood there more than once was one field, and each is one now.
-            ([_, _, ..], [new]) => {
-                let mut parts = parts(items, None, Some(new));
+            (_, [new]) => {
+                let mut parts = parts(items, None, Some(new.1));
                 parts.removed.member = true;
                 parts
             }
-            (old, [_, _, ..]) if old.len() < 2 => {
-                let mut parts = old.first().map_or_else(Parts::default, |old| parts(items, Some(old), None));
+            (old @ ([] | [_]), _) => {
+                let mut parts =
+                    old.first().map_or_else(Parts::default, |old| parts(items, Some(old.1), None));
                 parts.changed.member = true;
                 parts
             }
             (old, new) => {
                 let mut parts = Parts::default();
-                parts.changed.member = old != new;
+                parts.changed.member = !old.iter().map(|old| old.1).eq(new.iter().map(|new| new.1));
                 parts
             }
         };
         collected.add(|| element.clone(), parts);
     }
-    for (element, old) in &before.found {
-        if after.found.contains_key(element) {
-            continue;
-        }
-        let parts = match old.as_slice() {
-            [old] => parts(items, Some(old), None),
+    for group in before.groups().filter(|group| after.all(&group[0].0).is_empty()) {
+        let parts = match group {
+            [old] => parts(items, Some(old.1), None),
             _ => {
                 let mut parts = Parts::default();
                 parts.removed.member = true;
                 parts
             }
         };
-        collected.add(|| element.clone(), parts);
+        collected.add(|| group[0].0.clone(), parts);
     }
     collected.put_into(out);
 }
 
-/// The items of a list by their elements; those that can't be told apart are left out.
-pub(super) struct Index<'a> {
-    pub found: HashMap<Box<str>, Vec<&'a Value>>,
+/// The items of a list in the order of their elements; those that can't be told apart are left out.
+pub(super) struct Index<'a>(Vec<(Box<str>, &'a Value)>);
+
+impl<'a> Index<'a> {
+    /// The items of one element.
+    pub fn all(&self, element: &str) -> &[(Box<str>, &'a Value)] {
+        let start = self.0.partition_point(|(other, _)| **other < *element);
+        let count = self.0[start..].iter().take_while(|(other, _)| **other == *element).count();
+        &self.0[start..start + count]
+    }
+
+    fn groups(&self) -> impl Iterator<Item = &[(Box<str>, &'a Value)]> {
+        self.0.chunk_by(|a, b| a.0 == b.0)
+    }
 }
 
 pub(super) fn index<'a>(keys: &[Box<str>], items: Type<'_>, list: &'a [Value]) -> Index<'a> {
-    let mut found: HashMap<Box<str>, Vec<&Value>> = HashMap::with_capacity(list.len());
-    for item in list {
-        if let Ok(element) = item_element(keys, items, item) {
-            found.entry(element).or_default().push(item);
-        }
-    }
-    Index { found }
+    let items = list.iter().filter_map(|item| Some((item_element(keys, items, item).ok()?, item)));
+    let mut found: Vec<_> = items.collect();
+    found.sort_by(|a, b| a.0.cmp(&b.0));
+    Index(found)
 }

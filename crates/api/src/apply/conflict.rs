@@ -16,7 +16,7 @@ pub(super) struct Conflict {
 impl Conflict {
     /// The conflict with an entry, if the change touches its fields.
     pub fn with(entry: &Entry<'_>, changed: &FieldSet) -> Option<Self> {
-        let fields = entry.fields.intersection(changed);
+        let fields = entry.fields.clone().set().intersection(changed);
         (!fields.is_empty()).then(|| Conflict { manager: in_words(entry), fields })
     }
 

@@ -31,7 +31,53 @@ pub(super) struct Entry<'a> {
     pub api_version: Cow<'a, str>,
     pub time: Option<Cow<'a, str>>,
     pub subresource: Cow<'a, str>,
-    pub fields: FieldSet,
+    pub fields: OwnedFields,
+}
+
+/// An entry's fields. Most writes touch nobody else's, so that those are decoded only when they must be.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum OwnedFields {
+    /// As `fieldsV1`, which this program wrote.
+    Encoded(Value),
+    Set(FieldSet),
+}
+
+impl OwnedFields {
+    pub fn set(&mut self) -> &mut FieldSet {
+        if let OwnedFields::Encoded(fields) = self {
+            *self = OwnedFields::Set(FieldSet::from_own_fields_v1(fields));
+        }
+        match self {
+            OwnedFields::Set(set) => set,
+            OwnedFields::Encoded(_) => unreachable!("decoded just above"),
+        }
+    }
+
+    pub fn take(&mut self) -> FieldSet {
+        std::mem::take(self.set())
+    }
+
+    /// Whether one of the paths is among them.
+    pub fn touches(&self, paths: &FieldSet) -> bool {
+        match self {
+            OwnedFields::Encoded(fields) => paths.touches(fields),
+            OwnedFields::Set(set) => !set.intersection(paths).is_empty(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        match self {
+            OwnedFields::Encoded(fields) => fields.as_object().is_none_or(Map::is_empty),
+            OwnedFields::Set(set) => set.is_empty(),
+        }
+    }
+
+    fn into_value(self) -> Value {
+        match self {
+            OwnedFields::Encoded(fields) => fields,
+            OwnedFields::Set(set) => set.to_fields_v1(),
+        }
+    }
 }
 
 impl<'a> Entry<'a> {
@@ -42,7 +88,7 @@ impl<'a> Entry<'a> {
             api_version: manager.api_version.into(),
             time: None,
             subresource: manager.subresource.into(),
-            fields,
+            fields: OwnedFields::Set(fields),
         }
     }
 
@@ -59,7 +105,7 @@ impl<'a> Entry<'a> {
         (self.operation, self.time.as_deref(), &self.manager, &self.api_version, &self.subresource)
     }
 
-    fn to_value(&self) -> Value {
+    fn into_value(self) -> Value {
         let mut map = Map::with_capacity(7);
         let mut put = |name: &str, value: &str| {
             if !value.is_empty() {
@@ -71,7 +117,7 @@ impl<'a> Entry<'a> {
         put("apiVersion", &self.api_version);
         put("time", self.time.as_deref().unwrap_or_default());
         put("fieldsType", "FieldsV1");
-        map.insert("fieldsV1".to_owned(), self.fields.to_fields_v1());
+        map.insert("fieldsV1".to_owned(), self.fields.into_value());
         if !self.subresource.is_empty() {
             map.insert("subresource".to_owned(), json!(self.subresource));
         }
@@ -80,15 +126,20 @@ impl<'a> Entry<'a> {
 }
 
 /// The entries that this program wrote.
-pub(super) fn own_entries(managed: Option<&Value>) -> Vec<Entry<'_>> {
-    let list = managed.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-    list.iter().filter_map(|entry| decode(entry, FieldSet::from_own_fields_v1)).collect()
+pub(super) fn own_entries(managed: Option<Value>) -> Vec<Entry<'static>> {
+    let Some(Value::Array(list)) = managed else { return Vec::new() };
+    let entries = list.into_iter().filter_map(|mut entry| {
+        let fields = entry.get_mut("fieldsV1").map(Value::take).unwrap_or_default();
+        decode(&mut entry, OwnedFields::Encoded(fields))
+    });
+    entries.collect()
 }
 
 /// The entries that a client wrote; nothing if any of them makes no sense.
-pub(super) fn foreign_entries(managed: &Value) -> Option<Vec<Entry<'_>>> {
-    let mut entries: Vec<Entry<'_>> = Vec::new();
-    for value in managed.as_array()? {
+pub(super) fn foreign_entries(managed: Value) -> Option<Vec<Entry<'static>>> {
+    let Value::Array(list) = managed else { return None };
+    let mut entries: Vec<Entry<'static>> = Vec::new();
+    for mut value in list {
         if value.get("fieldsType").and_then(Value::as_str) != Some("FieldsV1") {
             return None;
         }
@@ -96,7 +147,7 @@ pub(super) fn foreign_entries(managed: &Value) -> Option<Vec<Entry<'_>>> {
             None => FieldSet::default(),
             Some(fields) => FieldSet::from_fields_v1(fields)?,
         };
-        let entry = decode(value, |_| fields)?;
+        let entry = decode(&mut value, OwnedFields::Set(fields))?;
         let is_same = |known: &Entry<'_>| {
             known.operation == entry.operation
                 && known.manager == entry.manager
@@ -109,26 +160,29 @@ pub(super) fn foreign_entries(managed: &Value) -> Option<Vec<Entry<'_>>> {
     Some(entries)
 }
 
-fn decode(value: &Value, fields: impl FnOnce(&Value) -> FieldSet) -> Option<Entry<'_>> {
-    let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
+fn decode(value: &mut Value, fields: OwnedFields) -> Option<Entry<'static>> {
+    let mut text = |field: &str| match value.get_mut(field).map(Value::take) {
+        Some(Value::String(text)) => text,
+        _ => String::new(),
+    };
     Some(Entry {
         manager: text("manager").into(),
-        operation: match text("operation") {
+        operation: match text("operation").as_str() {
             "Apply" => Operation::Apply,
             "Update" => Operation::Update,
             _ => return None,
         },
         api_version: Some(text("apiVersion")).filter(|version| !version.is_empty())?.into(),
-        time: Some(text("time")).filter(|time| !time.is_empty()).map(Cow::Borrowed),
+        time: Some(text("time")).filter(|time| !time.is_empty()).map(Cow::Owned),
         subresource: text("subresource").into(),
-        fields: fields(value.get("fieldsV1").unwrap_or(&Value::Null)),
+        fields,
     })
 }
 
 /// `metadata.managedFields` of these entries; nothing if there are none.
 pub(super) fn encode(mut entries: Vec<Entry<'_>>) -> Option<Value> {
     entries.sort_by(|a, b| a.order().cmp(&b.order()));
-    (!entries.is_empty()).then(|| entries.iter().map(Entry::to_value).collect())
+    (!entries.is_empty()).then(|| entries.into_iter().map(Entry::into_value).collect())
 }
 
 /// Whether two lists of managed fields differ in nothing but their times.

@@ -32,6 +32,17 @@ impl FieldSet {
         decode(fields, &|element| canonical(element), 0).map(|(_, set)| set)
     }
 
+    /// Whether one of the set's paths is in `fields`, which this program wrote.
+    pub(super) fn touches(&self, fields: &Value) -> bool {
+        self.nodes().iter().any(|node| {
+            let Some(Value::Object(below)) = fields.get(&*node.element) else { return false };
+            node.member && (below.is_empty() || below.contains_key("."))
+                || !below.is_empty()
+                    && !node.children.is_empty()
+                    && node.children.touches(&fields[&*node.element])
+        })
+    }
+
     /// Likewise, of a text that this program wrote.
     pub(super) fn from_own_fields_v1(fields: &Value) -> Self {
         decode(fields, &|element| Some(element.into()), 0).map(|(_, set)| set).unwrap_or_default()

@@ -17,13 +17,13 @@ fn annotation(object: &Object) -> Option<&str> {
 
 /// The fields that are as the client last applied them: they may be changed as if they were the applier's own.
 pub(super) fn allowed(manager: &FieldManager<'_>, live: &Object) -> Option<FieldSet> {
-    let applied: Value = serde_json::from_str(annotation(live)?).ok()?;
-    if applied.get("apiVersion").and_then(Value::as_str) != Some(manager.api_version) {
+    let applied: Object = serde_json::from_str(annotation(live)?).ok()?;
+    if applied.api_version() != manager.api_version {
         return None;
     }
     let root = manager.typing.root();
-    let difference = compare(root, &applied, &bare(live));
-    Some(fields_of(root, &applied).difference(&difference.changed).difference(&difference.removed))
+    let difference = compare(root, &applied.0, &live.0);
+    Some(fields_of(root, &bare(&applied)).difference(&difference.changed).difference(&difference.removed))
 }
 
 /// Keeps the annotation, where there is one, at what is applied now.

@@ -1,5 +1,7 @@
 //! Recording what a create, an update or a patch changed.
 
+use std::sync::LazyLock;
+
 use serde_json::Value;
 
 use super::cap::cap_updates;
@@ -67,28 +69,27 @@ impl<'a> FieldManager<'a> {
     /// object). The managed fields that `new` brings along are taken where they make sense, those of `live`
     /// otherwise; a list of one empty entry takes all away.
     pub fn update(&self, live: Option<&Object>, new: &mut Object) {
-        let theirs = new.remove_meta("managedFields");
         let recorded = live.and_then(|live| live.meta("managedFields"));
-        let theirs = theirs.filter(|theirs| self.subresource.is_empty() && Some(theirs) != recorded);
-        let entries = match &theirs {
-            Some(theirs) if is_reset(theirs) => Vec::new(),
-            Some(theirs) => foreign_entries(theirs)
-                .filter(|entries| !entries.is_empty())
-                .unwrap_or_else(|| own_entries(recorded)),
-            None => own_entries(recorded),
+        let (own, foreign) = match new.remove_meta("managedFields") {
+            Some(copy) if Some(&copy) == recorded => (Some(copy), None),
+            Some(brought) if self.subresource.is_empty() => (None, Some(brought)),
+            _ => (None, None),
         };
+        if live.is_some() && foreign.as_ref().is_some_and(is_reset) {
+            return;
+        }
+        let foreign = foreign.and_then(foreign_entries).filter(|entries| !entries.is_empty());
         // Whoever took an object's managed fields away doesn't want them, until somebody applies.
-        if entries.is_empty() && live.is_some() {
+        if foreign.is_none() && live.is_some() && recorded.is_none() {
             return;
         }
         let difference = self.compare(live, new);
-        if theirs.is_none() && difference.changed.is_empty() && difference.removed.is_empty() {
-            if let Some(recorded) = recorded {
-                new.set_meta("managedFields", recorded.clone());
-            }
-            return;
-        }
-        if let Some(managed) = encode(self.updated(entries, difference)) {
+        let own = own.or_else(|| recorded.filter(|_| foreign.is_none()).cloned());
+        let managed = match foreign {
+            None if difference.is_empty() => own,
+            foreign => encode(self.updated(foreign.unwrap_or_else(|| own_entries(own)), difference)),
+        };
+        if let Some(managed) = managed {
             new.set_meta("managedFields", managed);
         }
     }
@@ -103,7 +104,7 @@ impl<'a> FieldManager<'a> {
         if !own.is_empty() {
             let entry = match entries.iter_mut().find(|entry| entry.is_of(self, Operation::Update)) {
                 Some(entry) => {
-                    entry.fields = std::mem::take(&mut entry.fields).union(own);
+                    *entry.fields.set() = entry.fields.take().union(own);
                     entry
                 }
                 None => entries.push_mut(Entry::new(self, Operation::Update, own)),
@@ -122,9 +123,11 @@ impl<'a> FieldManager<'a> {
         kept: Option<Operation>,
     ) -> Vec<Entry<'e>> {
         for entry in &mut entries {
-            if !kept.is_some_and(|operation| entry.is_of(self, operation)) {
-                let fields = std::mem::take(&mut entry.fields);
-                entry.fields = fields.difference(&difference.changed).difference(&difference.removed);
+            let is_kept = kept.is_some_and(|operation| entry.is_of(self, operation));
+            for gone in [&difference.changed, &difference.removed] {
+                if !is_kept && entry.fields.touches(gone) {
+                    *entry.fields.set() = entry.fields.take().difference(gone);
+                }
             }
         }
         entries.retain(|entry| !entry.fields.is_empty());
@@ -133,28 +136,28 @@ impl<'a> FieldManager<'a> {
 
     /// In which of the fields that can be owned here two objects differ.
     pub(super) fn compare(&self, live: Option<&Object>, new: &Object) -> Difference {
-        let empty;
-        let (live, new) = match live {
-            Some(live) => (bare(live), bare(new)),
-            None => {
-                empty = self.typing.empty();
-                (empty, bare(new))
-            }
+        let root = self.typing.root();
+        let Difference { changed, removed } = match live {
+            Some(live) => compare(root, &live.0, &new.0),
+            None => self.typing.with_empty(|empty| compare(root, empty, &new.0)),
         };
         let ignored = self.ignored();
-        let Difference { changed, removed } = compare(self.typing.root(), &live, &new);
         Difference {
-            changed: changed.recursive_difference(&ignored),
-            removed: removed.recursive_difference(&ignored),
+            changed: changed.recursive_difference(ignored),
+            removed: removed.recursive_difference(ignored),
         }
     }
 
-    /// What nobody comes to own by this write: the other side of an object.
-    pub(super) fn ignored(&self) -> FieldSet {
+    /// What nobody comes to own by this write: the other side of an object, and the record itself.
+    pub(super) fn ignored(&self) -> &'static FieldSet {
+        const RECORD: &[&str] = &["f:metadata", "f:managedFields"];
+        static NONE: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of(&[RECORD]));
+        static STATUS: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of(&[RECORD, &["f:status"]]));
+        static SPEC: LazyLock<FieldSet> = LazyLock::new(|| FieldSet::of(&[RECORD, &["f:spec"]]));
         match self.subresource {
-            "" if self.has_status => FieldSet::of(&[&["f:status"]]),
-            "status" => FieldSet::of(&[&["f:spec"]]),
-            _ => FieldSet::default(),
+            "" if self.has_status => &STATUS,
+            "status" => &SPEC,
+            _ => &NONE,
         }
     }
 }
@@ -172,18 +175,21 @@ fn is_reset(managed: &Value) -> bool {
 
 /// Without what the server sets and what names the object: nobody owns that.
 pub(super) fn stripped(fields: FieldSet) -> FieldSet {
-    fields.difference(&FieldSet::of(&[
-        &["f:apiVersion"],
-        &["f:kind"],
-        &["f:metadata"],
-        &["f:metadata", "f:name"],
-        &["f:metadata", "f:namespace"],
-        &["f:metadata", "f:creationTimestamp"],
-        &["f:metadata", "f:selfLink"],
-        &["f:metadata", "f:uid"],
-        &["f:metadata", "f:clusterName"],
-        &["f:metadata", "f:generation"],
-        &["f:metadata", "f:managedFields"],
-        &["f:metadata", "f:resourceVersion"],
-    ]))
+    static UNOWNED: LazyLock<FieldSet> = LazyLock::new(|| {
+        FieldSet::of(&[
+            &["f:apiVersion"],
+            &["f:kind"],
+            &["f:metadata"],
+            &["f:metadata", "f:name"],
+            &["f:metadata", "f:namespace"],
+            &["f:metadata", "f:creationTimestamp"],
+            &["f:metadata", "f:selfLink"],
+            &["f:metadata", "f:uid"],
+            &["f:metadata", "f:clusterName"],
+            &["f:metadata", "f:generation"],
+            &["f:metadata", "f:managedFields"],
+            &["f:metadata", "f:resourceVersion"],
+        ])
+    });
+    fields.difference(&UNOWNED)
 }

@@ -1,6 +1,6 @@
 //! One object merged into another, as the types say.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
 use serde_json::{Map, Value};
 
@@ -55,25 +55,25 @@ fn merge_lists(keys: &[Box<str>], items: Type<'_>, live: &[Value], patch: &[Valu
         list.iter().map(|item| item_element(keys, items, item).ok()).collect()
     };
     let (old, new) = (elements(live), elements(patch));
-    let (known, wanted) = (index(keys, items, live).found, index(keys, items, patch).found);
+    let (known, wanted) = (index(keys, items, live), index(keys, items, patch));
     let merged_item = |element: &Option<Box<str>>, item: &Value| -> Value {
         // Items that stand in the live list more than once are not merged with.
-        match element.as_ref().and_then(|element| known.get(element)).map(Vec::as_slice) {
-            Some([live]) => merge(items, live, item),
+        match element.as_ref().map_or(&[][..], |element| known.all(element)) {
+            [(_, live)] => merge(items, live, item),
             _ => item.clone(),
         }
     };
-    let is_wanted = |element: &Option<Box<str>>| element.as_ref().is_some_and(|e| wanted.contains_key(e));
-    let mut shared = new.iter().filter(|e| e.as_ref().is_some_and(|e| known.contains_key(e)));
+    let is_wanted = |element: &Option<Box<str>>| element.as_ref().is_some_and(|e| !wanted.all(e).is_empty());
+    let mut shared = new.iter().filter(|e| e.as_ref().is_some_and(|e| !known.all(e).is_empty()));
     let mut next_shared = shared.next();
-    let mut done: HashMap<&str, ()> = HashMap::new();
+    let mut done: HashSet<&str> = HashSet::new();
     let mut merged = Vec::with_capacity(live.len().max(patch.len()));
     let (mut left, mut right) = (0, 0);
     while left < live.len() || right < patch.len() {
         if left < live.len() && right < patch.len() {
             if old[left] == new[right] {
                 merged.push(merged_item(&new[right], &patch[right]));
-                done.extend(new[right].as_deref().map(|element| (element, ())));
+                done.extend(new[right].as_deref());
                 (left, right) = (left + 1, right + 1);
                 next_shared = shared.next();
                 continue;
@@ -89,13 +89,13 @@ fn merge_lists(keys: &[Box<str>], items: Type<'_>, live: &[Value], patch: &[Valu
                 left += 1;
                 continue;
             }
-            if old[left].as_deref().is_some_and(|element| done.contains_key(element)) {
+            if old[left].as_deref().is_some_and(|element| done.contains(element)) {
                 left += 1;
             }
         }
         if right < patch.len() {
             merged.push(merged_item(&new[right], &patch[right]));
-            done.extend(new[right].as_deref().map(|element| (element, ())));
+            done.extend(new[right].as_deref());
             if next_shared == Some(&new[right]) {
                 next_shared = shared.next();
             }

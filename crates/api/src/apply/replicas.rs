@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::entry::{Entry, encode, own_entries};
+use super::entry::{Entry, OwnedFields, encode, own_entries};
 use super::field_set::FieldSet;
 
 const REPLICAS: &[&str] = &["f:spec", "f:replicas"];
@@ -10,9 +10,13 @@ const SCALE: &str = "autoscaling/v1";
 
 /// The managed fields of an object's scale.
 pub fn managed_of_scale(object: Option<&Value>) -> Option<Value> {
-    let owners = own_entries(object).into_iter().filter(|entry| entry.fields.has(REPLICAS));
-    let entries =
-        owners.map(|entry| Entry { api_version: SCALE.into(), fields: FieldSet::of(&[REPLICAS]), ..entry });
+    let replicas = FieldSet::of(&[REPLICAS]);
+    let owners = own_entries(object.cloned()).into_iter().filter(|entry| entry.fields.touches(&replicas));
+    let entries = owners.map(|entry| Entry {
+        api_version: SCALE.into(),
+        fields: OwnedFields::Set(replicas.clone()),
+        ..entry
+    });
     encode(entries.collect())
 }
 
@@ -22,24 +26,22 @@ pub fn managed_of_object(api_version: &str, object: Option<&Value>, scale: Optio
         (&ours.manager, ours.operation, &ours.subresource)
             == (&theirs.manager, theirs.operation, &theirs.subresource)
     };
-    let mut owners = own_entries(scale);
-    let mut entries = own_entries(object);
-    for entry in entries.iter_mut().filter(|entry| entry.fields.has(REPLICAS)) {
+    let replicas = FieldSet::of(&[REPLICAS]);
+    let mut owners = own_entries(scale.cloned());
+    let mut entries = own_entries(object.cloned());
+    for entry in entries.iter_mut().filter(|entry| entry.fields.touches(&replicas)) {
         match owners.iter().position(|owner| same(owner, entry)) {
             // Still theirs, as it was.
             Some(at) => {
                 owners.remove(at);
             }
-            None => {
-                let fields = std::mem::take(&mut entry.fields);
-                entry.fields = fields.difference(&FieldSet::of(&[REPLICAS]));
-            }
+            None => *entry.fields.set() = entry.fields.take().difference(&replicas),
         }
     }
     entries.retain(|entry| !entry.fields.is_empty());
-    for owner in owners.into_iter().filter(|owner| owner.fields.has(REPLICAS)) {
+    for owner in owners.into_iter().filter(|owner| owner.fields.touches(&replicas)) {
         // As upstream has it: no time.
-        let fields = FieldSet::of(&[REPLICAS]);
+        let fields = OwnedFields::Set(replicas.clone());
         entries.push(Entry { api_version: api_version.into(), time: None, fields, ..owner });
     }
     encode(entries)

@@ -1,6 +1,6 @@
 //! What a value's parts are for merging: where the types come from.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::structural::{Struct, StructuralType};
 use crate::defaults::nulls;
@@ -30,12 +30,12 @@ impl<'a> Typing<'a> {
         }
     }
 
-    /// What a writer of a new object starts from: the parts that every object of the type has, as upstream's
-    /// typed empty object has them.
-    pub(super) fn empty(self) -> Value {
+    /// Calls `with` with what a writer of a new object starts from: the parts that every object of the type has,
+    /// as upstream's typed empty object has them.
+    pub(super) fn with_empty<T>(self, with: impl FnOnce(&Map<String, Value>) -> T) -> T {
         match self.root() {
-            Type::Schema(schema) => zero(schema),
-            _ => Value::Object(serde_json::Map::new()),
+            Type::Schema(schema) => with(schema.empty.get_or_init(|| zero(schema))),
+            _ => with(&Map::new()),
         }
     }
 }
@@ -45,11 +45,13 @@ fn named<'a>(name: &str) -> Type<'a> {
 }
 
 /// Fields whose value is a struct are always there, and those that are required are `null` or nothing.
-fn zero(schema: &Schema) -> Value {
-    let mut map = serde_json::Map::new();
+fn zero(schema: &Schema) -> Map<String, Value> {
+    let mut map = Map::new();
     for field in schema.fields() {
         let value = match (&field.shape, &field.default) {
-            (Shape::Object(number), Some(Value::Object(_))) => zero(schemas().numbered(*number)),
+            (Shape::Object(number), Some(Value::Object(_))) => {
+                Value::Object(zero(schemas().numbered(*number)))
+            }
             (_, Some(default)) if field.required || is_zero(default) => match default {
                 Value::String(_) => "".into(),
                 Value::Number(_) => 0.into(),
@@ -62,7 +64,7 @@ fn zero(schema: &Schema) -> Value {
         map.insert(field.name.to_owned(), value);
     }
     map.extend(nulls(schema).map(|field| ((*field).to_owned(), Value::Null)));
-    Value::Object(map)
+    map
 }
 
 fn is_zero(default: &Value) -> bool {

@@ -3,6 +3,7 @@
 use api::{Object, Status};
 use bytes::Bytes;
 
+use super::body;
 use super::encoding::Encoding;
 use super::options::WriteOptions;
 use crate::registry::Named;
@@ -16,14 +17,10 @@ pub(crate) fn patch(
     named: &Named<'_>,
     options: &WriteOptions,
     media_type: &str,
-    body: &Bytes,
+    bytes: &Bytes,
 ) -> Result<(Object, Vec<String>), Status> {
-    let (value, duplicates) = if media_type == CBOR {
-        (Encoding::Cbor.decode(body)?, Vec::new())
-    } else {
-        api::value_and_duplicates(serde_yaml_ng::Deserializer::from_slice(body))
-            .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?
-    };
+    let (value, duplicates) =
+        if media_type == CBOR { (Encoding::Cbor.decode(bytes)?, Vec::new()) } else { body::yaml(bytes)? };
     let patch =
         Object::from_value(value).ok_or_else(|| Status::bad_request("an apply patch must be an object"))?;
     let warnings = options.validation.judge(duplicates)?;

@@ -75,6 +75,12 @@ impl FieldValidation {
     }
 }
 
+/// The value in YAML, and `duplicate field "..."` for every key that stands there again.
+pub(crate) fn yaml(body: &[u8]) -> Result<(Value, Vec<String>), Status> {
+    api::value_and_duplicates(serde_yaml_ng::Deserializer::from_slice(body))
+        .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))
+}
+
 /// The object in a body, and warnings about it.
 pub(crate) fn object(
     resource: &'static Resource,
@@ -88,10 +94,14 @@ pub(crate) fn object(
             (decoded.object, decoded.faults)
         }
         other => {
-            let object = Object::from_value(other.decode(&body)?);
+            let (value, mut faults) = match other {
+                Encoding::Yaml => yaml(&body)?,
+                other => (other.decode(&body)?, Vec::new()),
+            };
+            let object = Object::from_value(value);
             let mut object =
                 object.ok_or_else(|| Status::bad_request("the body of the request must be an object"))?;
-            let faults = api::check(resource, &mut object)?;
+            faults.extend(api::check(resource, &mut object)?);
             (object, faults)
         }
     };

@@ -140,7 +140,7 @@ impl<'a> Writing<'a> {
             "application/strategic-merge-patch+json" => PatchType::Strategic,
             other => return Err(unsupported(other, PATCHES).about("", "", "")),
         };
-        let patch: Value = serde_json::from_slice(&body)
+        let (patch, duplicates) = api::json_and_duplicates(&body)
             .map_err(|error| Status::bad_request(format!("the patch is not valid JSON: {error}")))?;
         let resource = target.resource;
         let registry = self.server.registry();
@@ -148,12 +148,13 @@ impl<'a> Writing<'a> {
             // A scale's fields are those of its object, as far as types go.
             let change = |scale: &Object| api::patch(resource, kind, scale, &patch);
             let patched = registry.change_scale(&self.change(), &change).await?;
-            return self.answer(200, patched, &[]);
+            return self.answer(200, patched, &self.options.validation.judge(duplicates)?);
         }
         let warnings = Mutex::new(Vec::new());
         let change = |old: &Object| {
             let mut patched = api::patch(resource, kind, old, &patch)?;
-            let faults = api::check(resource, &mut patched)?;
+            let mut faults = duplicates.clone();
+            faults.extend(api::check(resource, &mut patched)?);
             *warnings.lock().unwrap_or_else(PoisonError::into_inner) =
                 self.options.validation.judge(faults)?;
             Ok(patched)
@@ -190,6 +191,9 @@ impl<'a> Writing<'a> {
         }
         if let Some(policy) = query.get("propagationPolicy") {
             options.propagation = Some(propagation(policy)?);
+        }
+        if let Some(orphan) = query.choice("orphanDependents") {
+            options.orphan_dependents(orphan)?;
         }
         if let Some(value) = body::value(self.headers, body)? {
             options.parse(&value)?;

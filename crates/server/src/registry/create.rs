@@ -58,6 +58,9 @@ impl Registry {
                     names += 1;
                     continue;
                 }
+                if generated {
+                    return Err(named.no_free_name());
+                }
                 if attempt > 0 {
                     return Err(named.already_exists());
                 }

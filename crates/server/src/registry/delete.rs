@@ -5,6 +5,7 @@
 use api::{Cause, Object, Status};
 use jiff::{SignedDuration, Timestamp};
 use objects::Propagation;
+use serde::Deserialize;
 use serde_json::Value;
 
 use super::create::{ATTEMPTS, too_busy};
@@ -48,22 +49,57 @@ impl DeleteOptions {
                 "the body of a delete must be DeleteOptions, not {kind}"
             )));
         }
-        if let Some(grace) = body.get("gracePeriodSeconds").and_then(Value::as_i64) {
-            self.grace_seconds = Some(grace);
+        let given: Given = serde_json::from_value(body.clone()).map_err(|error| {
+            Status::bad_request(format!("the body of a delete is no DeleteOptions: {error}"))
+        })?;
+        if given.dry_run.iter().flatten().any(|dry| dry != "All") {
+            let dry = serde_json::json!(given.dry_run);
+            return Err(invalid(Cause::not_supported("dryRun", &dry, &["All"])));
         }
-        if let Some(policy) = body.get("propagationPolicy").and_then(Value::as_str) {
-            self.propagation = Some(propagation(policy)?);
-        } else if let Some(orphan) = body.get("orphanDependents").and_then(Value::as_bool) {
-            self.propagation = Some(if orphan { Propagation::Orphan } else { Propagation::Background });
+        self.grace_seconds = given.grace_period_seconds.or(self.grace_seconds);
+        if let Some(policy) = given.propagation_policy {
+            self.propagation = Some(propagation(&policy)?);
         }
-        let text = |field: &str| body.pointer(field).and_then(Value::as_str).map(str::to_owned);
-        self.uid = text("/preconditions/uid");
-        self.resource_version = text("/preconditions/resourceVersion");
-        if let Some(list) = body.get("dryRun").and_then(Value::as_array) {
-            self.dry_run |= !list.is_empty();
+        if let Some(orphan) = given.orphan_dependents {
+            self.orphan_dependents(orphan)?;
         }
+        let preconditions = given.preconditions.unwrap_or_default();
+        (self.uid, self.resource_version) = (preconditions.uid, preconditions.resource_version);
+        self.dry_run |= given.dry_run.is_some_and(|list| !list.is_empty());
         Ok(())
     }
+
+    /// The old form of a propagation policy, which can't go with one.
+    pub(crate) fn orphan_dependents(&mut self, orphan: bool) -> Result<(), Status> {
+        if self.propagation.is_some() {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            return Err(invalid(Cause::invalid("propagationPolicy", &orphan.into(), why)));
+        }
+        self.propagation = Some(if orphan { Propagation::Orphan } else { Propagation::Background });
+        Ok(())
+    }
+}
+
+/// `DeleteOptions` as they are sent.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Given {
+    grace_period_seconds: Option<i64>,
+    propagation_policy: Option<String>,
+    orphan_dependents: Option<bool>,
+    preconditions: Option<Preconditions>,
+    dry_run: Option<Vec<String>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Preconditions {
+    uid: Option<String>,
+    resource_version: Option<String>,
+}
+
+fn invalid(cause: Cause) -> Status {
+    Status::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause])
 }
 
 /// The propagation policy of that name.
@@ -80,7 +116,7 @@ pub(crate) fn propagation(policy: &str) -> Result<Propagation, Status> {
                 ),
                 field: "propagationPolicy".into(),
             };
-            Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", vec![cause]))
+            Err(invalid(cause))
         }
     }
 }

@@ -25,6 +25,16 @@ impl Named<'_> {
         Status::already_exists(self.resource.group, self.resource.plural, self.name)
     }
 
+    /// 409: every name that was generated is taken; another try may find a free one.
+    pub(crate) fn no_free_name(&self) -> Status {
+        let mut status = self.already_exists();
+        status.message.push_str(", the server was not able to generate a unique name for the object");
+        if let Some(details) = &mut status.details {
+            details.retry_after_seconds = 1;
+        }
+        status
+    }
+
     pub(crate) fn conflict(&self, why: &str) -> Status {
         Status::conflict(self.resource.group, self.resource.plural, self.name, why)
     }

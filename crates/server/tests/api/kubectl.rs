@@ -79,9 +79,10 @@ fn kubeconfig(address: std::net::SocketAddr, authority: &Authority) -> String {
     )
 }
 
-#[tokio::test]
-async fn kubectl_works() {
+/// Runs each line against a server of its own and looks for what it has to say; skipped without kubectl.
+async fn hold(lines: &[(&str, &str, &str)]) {
     if Command::new("kubectl").arg("help").stdout(Stdio::null()).status().await.is_err() {
+        eprintln!("skipped: kubectl is not installed");
         return;
     }
     let authority = Authority::new();
@@ -91,10 +92,17 @@ async fn kubectl_works() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("kubeconfig"), kubeconfig(listening.address(), &authority)).unwrap();
     let kubectl = Kubectl { folder: folder.path() };
+    for (line, input, expected) in lines {
+        let (_, said) = kubectl.run(line, input).await;
+        assert!(said.contains(expected), "kubectl {line}: {said}");
+    }
+}
 
+#[tokio::test]
+async fn kubectl_works() {
     let changed = DEPLOYMENT.replace("web:1", "web:2");
     let misspelled = DEPLOYMENT.replace("replicas", "replicass");
-    for (line, input, expected) in [
+    hold(&[
         ("apply -f -", DEPLOYMENT, "deployment.apps/web created\nservice/web created"),
         ("apply -f -", DEPLOYMENT, "deployment.apps/web unchanged\nservice/web unchanged"),
         ("diff -f -", DEPLOYMENT, ""),
@@ -148,8 +156,48 @@ async fn kubectl_works() {
         ("delete configmaps --all", "", "configmap \"c\" deleted"),
         ("get cats", "", "the server doesn't have a resource type \"cats\""),
         ("get pod none", "", "pods \"none\" not found"),
-    ] {
-        let (_, said) = kubectl.run(line, input).await;
-        assert!(said.contains(expected), "kubectl {line}: {said}");
-    }
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn kubectl_applies_on_the_server() {
+    let changed = DEPLOYMENT.replace("web:1", "web:2");
+    let fewer = DEPLOYMENT.replace("  replicas: 3\n", "");
+    let misspelled = DEPLOYMENT.replace("replicas", "replicass");
+    let jsonpath = "get deploy web -o jsonpath={.metadata.managedFields[*].manager} --show-managed-fields";
+    hold(&[
+        ("diff --server-side -f -", DEPLOYMENT, "+  replicas: 3"),
+        (
+            "apply --server-side -f -",
+            DEPLOYMENT,
+            "deployment.apps/web serverside-applied\nservice/web serverside-applied",
+        ),
+        ("apply --server-side -f -", DEPLOYMENT, "deployment.apps/web serverside-applied"),
+        (jsonpath, "", "kubectl"),
+        ("get deploy web -o yaml --show-managed-fields", "", "operation: Apply"),
+        ("diff --server-side -f -", &changed, "web:2"),
+        ("apply --server-side --dry-run=server -f -", &changed, "serverside-applied (server dry run)"),
+        ("get deploy web -o yaml", "", "image: web:1"),
+        ("apply --server-side -f -", &misspelled, ".spec.replicass: field not declared in schema"),
+        ("scale deployment web --replicas=5", "", "scaled"),
+        ("apply --server-side -f -", DEPLOYMENT, "conflict with \"kubectl\" with subresource \"scale\""),
+        ("apply --server-side -f -", &fewer, "deployment.apps/web serverside-applied"),
+        ("get deploy web -o jsonpath={.spec.replicas}", "", "5"),
+        ("apply --server-side --force-conflicts -f -", DEPLOYMENT, "serverside-applied"),
+        ("get deploy web -o jsonpath={.spec.replicas}", "", "3"),
+        ("apply --server-side --field-manager=ci -f -", &changed, "Apply failed with 1 conflict"),
+        ("delete deploy,svc web", "", "deleted"),
+        // What kubectl applied by itself becomes the server's to merge, and may change.
+        ("apply -f -", DEPLOYMENT, "deployment.apps/web created"),
+        (jsonpath, "", "kubectl-client-side-apply"),
+        ("apply --server-side -f -", &changed, "deployment.apps/web serverside-applied"),
+        ("get deploy web -o yaml", "", "image: web:2"),
+        ("apply --server-side -f -", &fewer, "deployment.apps/web serverside-applied"),
+        ("get deploy web -o jsonpath={.spec.replicas}", "", "1"),
+        // And back.
+        ("apply -f -", &changed, "deployment.apps/web configured"),
+        ("get deploy web -o jsonpath={.spec.replicas}", "", "3"),
+    ])
+    .await;
 }
