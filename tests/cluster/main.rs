@@ -5,6 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "tests wait for real clusters, and give up in the end")]
 
 mod api;
+mod backup;
 mod bad_input;
 mod drill;
 mod durability;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::ValueEnum;
-use local::{Addresses, Folder, Forward, Island, Net, NetKind, Permission, SwitchAddresses};
+use local::{Addresses, Folder, Forward, Island, Net, NetKind, Permission, Record, SwitchAddresses};
 
 /// The kind of network, as it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -17,6 +17,25 @@ pub enum NetChoice {
     Netns,
     /// All hosts on this machine's loopback addresses
     Loopback,
+}
+
+impl NetChoice {
+    /// The kind that is meant: that of the cluster which is there, or the best that the machine allows. To be asked
+    /// while the process has one thread.
+    pub fn kind(self, record: Option<&Record>) -> anyhow::Result<NetKind> {
+        Ok(match (self, record) {
+            (NetChoice::Netns, _) => NetKind::Netns,
+            (NetChoice::Loopback, _) => NetKind::Loopback,
+            (NetChoice::Auto, Some(record)) => record.net,
+            (NetChoice::Auto, None) => match Island::permission()? {
+                Permission::Granted => NetKind::Netns,
+                Permission::Refused(why) => {
+                    eprintln!("no network namespaces here ({why}): the hosts live on loopback");
+                    NetKind::Loopback
+                }
+            },
+        })
+    }
 }
 
 /// Ports of this machine's own loopback that lead into a cluster.
@@ -54,18 +73,7 @@ impl Ground {
         ports: Option<Ports>,
     ) -> anyhow::Result<Ground> {
         let record = Folder::record_in(dir)?;
-        let kind = match (choice, &record) {
-            (NetChoice::Netns, _) => NetKind::Netns,
-            (NetChoice::Loopback, _) => NetKind::Loopback,
-            (NetChoice::Auto, Some(record)) => record.net,
-            (NetChoice::Auto, None) => match Island::permission()? {
-                Permission::Granted => NetKind::Netns,
-                Permission::Refused(why) => {
-                    eprintln!("no network namespaces here ({why}): the hosts live on loopback");
-                    NetKind::Loopback
-                }
-            },
-        };
+        let kind = choice.kind(record.as_ref())?;
         let nodes = nodes.or(record.map(|record| record.nodes)).unwrap_or(3);
         let folder = Folder::open_or_create(dir, nodes, kind)?;
         let doors = ports.map(Ports::bind).transpose()?;

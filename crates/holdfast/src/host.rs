@@ -63,6 +63,11 @@ async fn serve(config: HostConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Where a host's store keeps its data.
+pub fn store_dir(config: &HostConfig) -> PathBuf {
+    config.data_dir.join("store")
+}
+
 /// All parts of a host, running.
 struct Host {
     agent: Agent,
@@ -104,7 +109,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         &config.name,
         &config.cluster_id,
         peers(STORE),
-        config.data_dir.join("store"),
+        store_dir(&config),
         identity.server_config(&trust, ClientAuth::Required, &[])?,
         identity.client_config(&trust, &[])?,
     )?)

@@ -1,9 +1,11 @@
 //! Holdfast: a highly available Kubernetes in one program.
 
+mod backup;
 mod drill;
 mod ground;
 mod host;
 mod kubectl;
+mod restore;
 mod site;
 mod store_door;
 mod timeline;
@@ -39,6 +41,10 @@ enum Command {
     Logs(kubectl::LogsArgs),
     /// Set how many replicas there are, as kubectl does
     Scale(kubectl::ScaleArgs),
+    /// Write the whole state of a cluster to a file
+    Backup(backup::Args),
+    /// Make a new cluster of what a backup holds
+    Restore(restore::Args),
     /// Run one host
     #[command(hide = true)]
     Host(host::Args),
@@ -56,6 +62,8 @@ fn main() -> ExitCode {
         Command::Delete(args) => on_one_thread(kubectl::delete(args)),
         Command::Logs(args) => on_one_thread(kubectl::logs(args)),
         Command::Scale(args) => on_one_thread(kubectl::scale(args)),
+        Command::Backup(args) => on_one_thread(backup::run(args)),
+        Command::Restore(args) => restore::run(args),
         Command::Host(args) => host::run(args),
         Command::Web(args) => on_one_thread(web::run(args)),
     };

@@ -48,6 +48,13 @@ pub trait Store: Send + Sync + 'static {
     /// Makes a lease that deletes its keys unless it is kept alive every `ttl_seconds`.
     fn grant(&self, ttl_seconds: u64) -> BoxFuture<'_, Result<LeaseId, Error>>;
 
+    /// Makes a lease whose number the caller chose. [`Error::LeaseExists`] where there is one of that number.
+    fn grant_as(&self, lease: LeaseId, _ttl_seconds: u64) -> BoxFuture<'_, Result<(), Error>> {
+        let refused =
+            Error::Invalid(format!("this store numbers leases itself: it makes none of number {lease}"));
+        Box::pin(std::future::ready(Err(refused)))
+    }
+
     /// Starts the lease's time anew.
     fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), Error>>;
 

@@ -30,6 +30,9 @@ pub enum Error {
     /// A put named a lease that does not exist or ran out.
     #[error("lease {0} does not exist")]
     LeaseNotFound(i64),
+    /// A lease of the number that was asked for exists already.
+    #[error("lease {0} exists already")]
+    LeaseExists(i64),
     /// A request that can never succeed: an empty key, a value or transaction over the limit.
     #[error("{0}")]
     Invalid(String),

@@ -6,6 +6,7 @@
 //! Behind the trait stands the embedded engine (Raft, log, snapshots); [`Memory`] is the same state
 //! without replication or disk.
 
+mod backup;
 mod embedded;
 mod engine;
 mod error;
@@ -17,8 +18,9 @@ mod state;
 mod transaction;
 mod watch;
 
+pub use backup::{Backup, BackupError, BackupFile};
 pub use embedded::parts;
-pub use embedded::{Config, Embedded, Limits, Start, StartError, Timing};
+pub use embedded::{Config, Embedded, FirstMember, Limits, Start, StartError, Timing};
 pub use engine::{Leadership, Store};
 pub use error::Error;
 pub use key_value::{Event, KeyRange, KeyValue, LeaseId, Revision};

@@ -76,12 +76,15 @@ impl Store for Memory {
 
     fn grant(&self, ttl_seconds: u64) -> BoxFuture<'_, Result<LeaseId, Error>> {
         let mut last = self.last_lease.lock().unwrap_or_else(PoisonError::into_inner);
-        *last += 1;
-        let lease = *last;
         Box::pin(ready(self.change(|state| {
-            state.grant(lease, ttl_seconds);
-            Ok(lease)
+            *last = state.free_lease(*last + 1);
+            state.grant(*last, ttl_seconds);
+            Ok(*last)
         })))
+    }
+
+    fn grant_as(&self, lease: LeaseId, ttl_seconds: u64) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(ready(self.change(|state| state.grant_as(lease, ttl_seconds))))
     }
 
     fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), Error>> {

@@ -183,6 +183,24 @@ impl State {
         self.leases.insert(lease, ttl_seconds);
     }
 
+    /// Makes a lease whose number the caller chose.
+    ///
+    /// # Errors
+    /// [`Error::LeaseExists`] where there is one of that number.
+    pub fn grant_as(&mut self, lease: LeaseId, ttl_seconds: u64) -> Result<(), Error> {
+        if self.leases.contains_key(&lease) {
+            return Err(Error::LeaseExists(lease));
+        }
+        self.grant(lease, ttl_seconds);
+        Ok(())
+    }
+
+    /// The first number from `first` on that no lease has.
+    pub(crate) fn free_lease(&self, first: LeaseId) -> LeaseId {
+        let taken = |lease: &LeaseId| self.leases.contains_key(lease);
+        (first..).find(|lease| !taken(lease)).unwrap_or(first)
+    }
+
     /// Ends a lease and deletes its keys.
     ///
     /// # Errors

@@ -59,7 +59,7 @@ impl Server {
             return Err(refusal::future_revision());
         }
         self.store.compact(revision).await?;
-        Ok(CompactionResponse { header: self.header(self.store.snapshot().revision()) })
+        Ok(CompactionResponse { header: self.now() })
     }
 }
 

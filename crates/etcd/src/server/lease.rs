@@ -54,13 +54,11 @@ impl Server {
         if request.ttl > LONGEST {
             return Err(refusal::ttl_too_large());
         }
-        if request.id != 0 {
-            let known = seconds(&*self.store.read().await?, request.id).is_some();
-            let numbers = "the store gives leases their numbers: ask for one with ID 0";
-            return Err(if known { refusal::lease_exists() } else { refusal::unimplemented(numbers) });
-        }
         let ttl = u64::try_from(request.ttl).unwrap_or(0).max(SHORTEST);
-        let id = self.store.grant(ttl).await?;
+        let id = match request.id {
+            0 => self.store.grant(ttl).await?,
+            id => self.store.grant_as(id, ttl).await.map(|()| id)?,
+        };
         let state = self.store.snapshot();
         self.leases.started(id, &state);
         let header = self.header(state.revision());
@@ -69,7 +67,7 @@ impl Server {
 
     pub async fn revoke(&self, request: LeaseRevokeRequest) -> Result<LeaseRevokeResponse, Status> {
         self.store.revoke(request.id).await?;
-        Ok(LeaseRevokeResponse { header: self.header(self.store.snapshot().revision()) })
+        Ok(LeaseRevokeResponse { header: self.now() })
     }
 
     pub async fn time_to_live(
@@ -108,7 +106,7 @@ pub async fn keep_alive(server: Arc<Server>, mut question: Messages, answers: An
             Err(store::Error::LeaseNotFound(_)) => 0,
             Err(error) => return Err(error.into()),
         };
-        let header = server.header(server.store.snapshot().revision());
+        let header = server.now();
         answers.send(&LeaseKeepAliveResponse { header, id, ttl }).await?;
     }
     Ok(())

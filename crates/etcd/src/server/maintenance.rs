@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use store::{KeyRange, State};
+use store::{BackupFile, KeyRange, State};
 
 use super::range::signed;
-use super::{Server, Snapshot, number, refusal};
+use super::{Server, refusal};
 use crate::Status;
 use crate::grpc::{Answers, Messages};
 use crate::proto::{
@@ -16,12 +16,13 @@ use crate::proto::{
 
 /// The version of etcd whose API this is: clients choose by it what they ask for.
 const API_VERSION: &str = "3.4.0";
+/// A message's worth of a snapshot: clients take 4 MiB at most, and a key may be a third of that.
 const BLOB_BYTES: usize = 32 * 1024;
 
 impl Server {
     pub async fn status(&self, _: StatusRequest) -> Result<StatusResponse, Status> {
         let state = self.store.snapshot();
-        let leadership = self.store.leadership().borrow().clone();
+        let raft_term = self.store.leadership().borrow().term;
         let all = KeyRange::prefix("");
         let size = signed(state.range(&all).map(|kv| (kv.key.len() + kv.value.len()) as u64).sum());
         let revision = state.revision();
@@ -30,11 +31,12 @@ impl Server {
             version: API_VERSION.into(),
             db_size: size,
             db_size_in_use: size,
-            leader: leadership.leader.as_deref().map_or(0, number),
+            leader: self.number_of(|member| member.is_leader),
+            is_learner: self.members.members().iter().any(|member| member.is_me && member.is_learner),
             // The engine keeps its log's places to itself; the revision grows with them.
             raft_index: revision,
             raft_applied_index: revision,
-            raft_term: leadership.term,
+            raft_term,
             ..StatusResponse::default()
         })
     }
@@ -43,12 +45,12 @@ impl Server {
         if request.action() == AlarmAction::Activate {
             return Err(refusal::unimplemented("alarms can't be raised by hand"));
         }
-        Ok(AlarmResponse { header: self.header(self.store.snapshot().revision()), alarms: Vec::new() })
+        Ok(AlarmResponse { header: self.now(), alarms: Vec::new() })
     }
 
     /// There is nothing to do: the log is cut by itself.
     pub async fn defragment(&self, _: DefragmentRequest) -> Result<DefragmentResponse, Status> {
-        Ok(DefragmentResponse { header: self.header(self.store.snapshot().revision()) })
+        Ok(DefragmentResponse { header: self.now() })
     }
 
     pub async fn hash(&self, _: HashRequest) -> Result<HashResponse, Status> {
@@ -87,14 +89,15 @@ pub async fn snapshot(server: Arc<Server>, mut question: Messages, answers: Answ
     question.next::<SnapshotRequest>().await?;
     let state = server.store.read().await?;
     let header = server.header(state.revision());
-    let file = Snapshot::of(&state).encode();
-    let mut rest = file;
-    while !rest.is_empty() {
-        let blob = rest.split_to(rest.len().min(BLOB_BYTES));
-        let remaining_bytes = rest.len() as u64;
-        let piece =
-            SnapshotResponse { header: header.clone(), remaining_bytes, blob, version: String::new() };
-        answers.send(&piece).await?;
+    let mut file = BackupFile::new(state);
+    while let Some(mut piece) = file.next() {
+        while !piece.is_empty() {
+            let blob = piece.split_to(piece.len().min(BLOB_BYTES));
+            let remaining_bytes = file.left() + piece.len() as u64;
+            let response =
+                SnapshotResponse { header: header.clone(), remaining_bytes, blob, version: String::new() };
+            answers.send(&response).await?;
+        }
     }
     Ok(())
 }

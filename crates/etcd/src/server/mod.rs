@@ -3,58 +3,50 @@
 mod keys;
 mod lease;
 mod maintenance;
+mod members;
 mod range;
 mod refusal;
-mod snapshot;
 mod txn;
 mod watch;
 
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use store::{Revision, State, Store};
+use store::{Member, Revision, State, Store};
 use tokio::net::TcpListener;
 
 use self::lease::LeaseClocks;
+pub use self::members::Members;
 use crate::grpc::{self, Answer, Messages, Router, Tls, answer_stream, answer_unary, refused};
-use crate::proto::{self, MemberListRequest, MemberListResponse, ResponseHeader};
+use crate::proto::ResponseHeader;
 use crate::{Code, Status};
-
-pub use self::snapshot::{Snapshot, SnapshotError};
 
 /// Which cluster a store is, for those who ask by etcd's API.
 #[derive(Debug, Clone)]
 pub struct Identity {
     /// The cluster's name; etcd's number of it is made from this.
     pub cluster: String,
-    /// This member's name.
-    pub me: String,
-    /// All members, this one included.
-    pub members: Vec<Member>,
-}
-
-/// A member, for those who ask by etcd's API.
-#[derive(Debug, Clone)]
-pub struct Member {
-    /// Its name.
-    pub name: String,
-    /// Where the other members reach it.
-    pub peer_url: String,
-    /// Where etcd's clients reach it.
-    pub client_url: String,
+    /// The port on which every member serves etcd's API.
+    pub client_port: u16,
 }
 
 /// Serves etcd's API (v3, as of etcd 3.4) on a listener until it is dropped. With `tls`, all connections
 /// are encrypted, and who isn't admitted hears `PERMISSION_DENIED`; without, everybody is heard.
 ///
 /// What it can't do is refused with `UNIMPLEMENTED` and a reason: users and roles, transactions within
-/// transactions, comparisons of ranges, leases whose number the client chose, and changes to the members.
-pub async fn serve(listener: TcpListener, tls: Option<Tls>, store: Arc<dyn Store>, identity: Identity) {
+/// transactions, comparisons of ranges, and another address for a member.
+pub async fn serve(
+    listener: TcpListener,
+    tls: Option<Tls>,
+    store: Arc<dyn Store>,
+    members: Arc<dyn Members>,
+    identity: Identity,
+) {
     let server = Server {
         store,
         cluster_id: number(&identity.cluster),
-        member_id: number(&identity.me),
         identity,
+        members,
         leases: LeaseClocks::default(),
     };
     grpc::serve(listener, tls, Arc::new(server)).await;
@@ -64,12 +56,12 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, store: Arc<dyn Store
 struct Server {
     store: Arc<dyn Store>,
     identity: Identity,
+    members: Arc<dyn Members>,
     cluster_id: u64,
-    member_id: u64,
     leases: LeaseClocks,
 }
 
-/// A name as the number that etcd has in its place: FNV-1a, never 0, which stands for nobody.
+/// The cluster's name as the number that etcd has in its place: FNV-1a, never 0, which stands for nobody.
 fn number(name: &str) -> u64 {
     let hash = name.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
@@ -81,7 +73,7 @@ impl Server {
     fn header(&self, revision: Revision) -> Option<ResponseHeader> {
         Some(ResponseHeader {
             cluster_id: self.cluster_id,
-            member_id: self.member_id,
+            member_id: self.number_of(|member| member.is_me),
             revision: range::signed(revision),
             raft_term: self.store.leadership().borrow().term,
         })
@@ -92,17 +84,14 @@ impl Server {
         if linearizable { Ok(self.store.read().await?) } else { Ok(self.store.snapshot()) }
     }
 
-    async fn members(&self, request: MemberListRequest) -> Result<MemberListResponse, Status> {
-        let state = self.state(request.linearizable).await?;
-        let member = |member: &Member| proto::Member {
-            id: number(&member.name),
-            name: member.name.clone(),
-            peer_urls: vec![member.peer_url.clone()],
-            client_urls: vec![member.client_url.clone()],
-            is_learner: false,
-        };
-        let members = self.identity.members.iter().map(member).collect();
-        Ok(MemberListResponse { header: self.header(state.revision()), members })
+    /// What comes with an answer that is about no certain state.
+    fn now(&self) -> Option<ResponseHeader> {
+        self.header(self.store.snapshot().revision())
+    }
+
+    /// The number of the member that is meant; 0 stands for nobody.
+    fn number_of(&self, meant: impl Fn(&Member) -> bool) -> u64 {
+        self.members.members().iter().find(|member| meant(member)).map_or(0, |member| member.id)
     }
 }
 
@@ -122,12 +111,12 @@ impl Router for Server {
                 "Lease/LeaseKeepAlive" => answer_stream(|answers| lease::keep_alive(s, question, answers)),
                 "Lease/LeaseTimeToLive" => answer_unary(question, |q| s.time_to_live(q)).await,
                 "Lease/LeaseLeases" => answer_unary(question, |q| s.leases(q)).await,
-                "Cluster/MemberList" => answer_unary(question, |q| s.members(q)).await,
-                "Cluster/MemberAdd"
-                | "Cluster/MemberRemove"
-                | "Cluster/MemberUpdate"
-                | "Cluster/MemberPromote" => refused(refusal::unimplemented(
-                    "the members of this cluster are its hosts: they can't be changed by etcd's API",
+                "Cluster/MemberAdd" => answer_unary(question, |q| s.member_add(q)).await,
+                "Cluster/MemberRemove" => answer_unary(question, |q| s.member_remove(q)).await,
+                "Cluster/MemberPromote" => answer_unary(question, |q| s.member_promote(q)).await,
+                "Cluster/MemberList" => answer_unary(question, |q| s.member_list(q)).await,
+                "Cluster/MemberUpdate" => refused(refusal::unimplemented(
+                    "a member's address can't be changed: remove it, and add it with another",
                 )),
                 "Maintenance/Status" => answer_unary(question, |q| s.status(q)).await,
                 "Maintenance/Alarm" => answer_unary(question, |q| s.alarm(q)).await,

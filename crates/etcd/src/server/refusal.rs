@@ -36,6 +36,7 @@ refusals! {
     learner_behind: FailedPrecondition, "etcdserver: can only promote a learner member which is in sync with leader";
     too_few_started: FailedPrecondition, "etcdserver: re-configuration failed due to not enough started members";
     too_many_learners: FailedPrecondition, "etcdserver: too many learner members in cluster";
+    bad_urls: InvalidArgument, "etcdserver: given member URLs are invalid";
     unhealthy: Unavailable, "etcdserver: unhealthy cluster";
 }
 
@@ -52,6 +53,7 @@ impl From<store::Error> for Status {
             store::Error::Compacted { .. } => compacted(),
             store::Error::Future { .. } => future_revision(),
             store::Error::LeaseNotFound(_) => lease_not_found(),
+            store::Error::LeaseExists(_) => lease_exists(),
             store::Error::NoSpace(_) => no_space(),
             // Empty keys are refused before: what remains is a request over the store's own limit.
             store::Error::Invalid(_) => too_large(),

@@ -11,7 +11,7 @@ use crate::servers::{self, Running};
 async fn a_store_answers_as_etcd_does() {
     let memory = answers(&servers::memory().await).await;
     let embedded = answers(&servers::embedded().await).await;
-    same(&embedded, &memory);
+    same(&embedded[..memory.len()], &memory);
     if let Some(peer) = servers::peer().await {
         same(&embedded, &answers(&peer).await);
     }
@@ -111,6 +111,7 @@ async fn answers(server: &Running) -> Vec<String> {
     refusals(&mut script).await;
     watches(&mut script).await;
     compaction(&mut script).await;
+    members(&mut script, server).await;
     script.lines
 }
 
@@ -264,6 +265,13 @@ async fn leases(script: &mut Script) {
     script.note("revoke", client.lease_revoke(LeaseRevokeRequest { id }).await);
     script.note("revoke again", client.lease_revoke(LeaseRevokeRequest { id }).await);
     script.range("leased", range("/leased/", "/leased0")).await;
+    for id in [1234, i64::MAX, -5, 1234] {
+        script.note("chosen", client.lease_grant(LeaseGrantRequest { ttl: 600, id }).await);
+    }
+    script.put(PutRequest { lease: 1234, ..put("/leased/4", "a") }).await;
+    for id in [1234, i64::MAX, -5, 1234] {
+        script.note("revoke chosen", client.lease_revoke(LeaseRevokeRequest { id }).await);
+    }
     let short = client.lease_grant(LeaseGrantRequest { ttl: -5, id: 0 }).await.unwrap();
     script.lines.push(format!("shortest: {}", short.ttl));
     client.lease_revoke(LeaseRevokeRequest { id: short.id }).await.unwrap();
@@ -356,4 +364,49 @@ async fn compaction(script: &mut Script) {
             note_events(script, "from the cut", &mut watch, "/end/2").await;
         }
     }
+}
+
+/// Changes of the members that need no second member to be there.
+async fn members(script: &mut Script, server: &Running) {
+    // A store of one process has no members to change.
+    if server.is_alone {
+        return;
+    }
+    let client = script.client.clone();
+    let call = async |method: &str, question: MemberAddRequest| {
+        client.call::<MemberAddResponse>(&format!("/etcdserverpb.Cluster/{method}"), &question).await
+    };
+    let add = |url: &str| MemberAddRequest { peer_urls: vec![url.to_owned()], is_learner: true };
+    script.note("no such member", remove(&client, 77).await);
+    script.note("promote nobody", promote(&client, 77).await);
+    let me = client.members(MemberListRequest { linearizable: true }).await.unwrap().members[0].id;
+    script.note("promote a voter", promote(&client, me).await);
+    let added = call("MemberAdd", add("https://127.0.0.1:9")).await.unwrap();
+    let learner = added.member.unwrap();
+    let shown =
+        |member: &Member| (member.name.clone(), member.peer_urls[0].contains(":9"), member.is_learner);
+    script.note("added", Ok((shown(&learner), added.members.iter().map(shown).collect::<Vec<_>>())));
+    let twice = call("MemberAdd", add("https://127.0.0.1:9")).await;
+    // Within a second, etcd gives the same number twice and says that instead.
+    script.note(
+        "added twice",
+        twice.map(|_| ()).map_err(|refused| Status { message: String::new(), ..refused }),
+    );
+    script.note("promoted too early", promote(&client, learner.id).await);
+    let listed = client.members(MemberListRequest { linearizable: true }).await.unwrap().members;
+    script.note("listed", Ok(listed.iter().map(shown).collect::<Vec<_>>()));
+    script.note("removed", remove(&client, learner.id).await);
+    script.note("removed again", remove(&client, learner.id).await);
+}
+
+async fn remove(client: &Client, id: u64) -> Result<usize, Status> {
+    let path = "/etcdserverpb.Cluster/MemberRemove";
+    let answer = client.call::<MemberRemoveResponse>(path, &MemberRemoveRequest { id }).await;
+    answer.map(|answer| answer.members.len())
+}
+
+async fn promote(client: &Client, id: u64) -> Result<usize, Status> {
+    let path = "/etcdserverpb.Cluster/MemberPromote";
+    let answer = client.call::<MemberPromoteResponse>(path, &MemberPromoteRequest { id }).await;
+    answer.map(|answer| answer.members.len())
 }

@@ -1,13 +1,15 @@
 //! What is asked: this store in process, and an etcd where there is one.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd::{Client, Identity, Member};
+use etcd::{Client, Identity, Members};
+use futures::future::BoxFuture;
 use pki::{Authority, ClientAuth, HostNames};
-use store::{Config, Embedded, Memory, Store};
+use store::{Config, Embedded, Error, FirstMember, Member, MemberError, MemberId, Memory, State, Store};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -16,6 +18,8 @@ use tokio::task::JoinSet;
 pub struct Running {
     pub address: SocketAddr,
     pub store: Option<Arc<dyn Store>>,
+    /// Whether it has no members that could be changed.
+    pub is_alone: bool,
     _task: JoinSet<()>,
     _peer: Option<Peer>,
     _folder: Option<TempDir>,
@@ -42,29 +46,58 @@ impl Running {
 }
 
 pub fn identity(address: SocketAddr) -> Identity {
-    let me = Member {
-        name: "n1".into(),
-        peer_url: "https://127.0.0.1:2380".into(),
-        client_url: format!("http://{address}"),
-    };
-    Identity { cluster: "test".into(), me: "n1".into(), members: vec![me] }
+    Identity { cluster: "test".into(), client_port: address.port() }
+}
+
+/// A member without others.
+pub struct Alone;
+
+impl Members for Alone {
+    fn members(&self) -> Vec<Member> {
+        vec![Member {
+            id: 1,
+            name: "n1".into(),
+            address: "127.0.0.1:2380".parse().unwrap(),
+            is_learner: false,
+            has_joined: true,
+            is_leader: true,
+            is_me: true,
+        }]
+    }
+
+    fn add(&self, _: SocketAddr, _: bool) -> BoxFuture<'_, Result<MemberId, Error>> {
+        Box::pin(async { Err(MemberError::Busy.into()) })
+    }
+
+    fn promote(&self, id: MemberId) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move { Err(MemberError::NotLearner(id).into()) })
+    }
+
+    fn remove(&self, id: MemberId) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move { Err(MemberError::NotFound(id).into()) })
+    }
 }
 
 /// A store behind etcd's API.
-pub async fn serve(store: Arc<dyn Store>) -> Running {
+pub async fn serve(store: Arc<dyn Store>, members: Arc<dyn Members>) -> Running {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut task = JoinSet::new();
-    task.spawn(etcd::serve(listener, None, store.clone(), identity(address)));
-    Running { address, store: Some(store), _task: task, _peer: None, _folder: None }
+    task.spawn(etcd::serve(listener, None, store.clone(), members, identity(address)));
+    Running { address, store: Some(store), is_alone: false, _task: task, _peer: None, _folder: None }
 }
 
 pub async fn memory() -> Running {
-    serve(Arc::new(Memory::default())).await
+    Running { is_alone: true, ..serve(Arc::new(Memory::default()), Arc::new(Alone)).await }
 }
 
 /// The embedded engine, of one member.
 pub async fn embedded() -> Running {
+    embedded_with(None).await
+}
+
+/// The embedded engine, of one member, whose cluster begins with a state.
+pub async fn embedded_with(state: Option<State>) -> Running {
     let folder = tempfile::tempdir().unwrap();
     let authority = Authority::create("test", std::time::SystemTime::now()).unwrap();
     let local = Ipv4Addr::LOCALHOST.into();
@@ -73,10 +106,16 @@ pub async fn embedded() -> Running {
     let identity = authority.host_identity(&host, std::time::SystemTime::now()).unwrap();
     let trust = authority.trust().unwrap();
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let peers: BTreeMap<_, _> = [("n1".to_owned(), listener.local_addr().unwrap())].into();
+    if let Some(state) = state {
+        let first = FirstMember { name: "n1", cluster_id: "test", peers: &peers, data_dir: folder.path() };
+        first.begin_with(state.clone()).unwrap();
+        assert!(first.begin_with(state).is_err(), "a folder is begun once");
+    }
     let config = Config::new(
         "n1",
         "test",
-        [("n1".to_owned(), listener.local_addr().unwrap())].into(),
+        peers,
         folder.path().to_owned(),
         identity.server_config(&trust, ClientAuth::Required, &[]).unwrap(),
         identity.client_config(&trust, &[]).unwrap(),
@@ -84,7 +123,7 @@ pub async fn embedded() -> Running {
     let store = Embedded::start_on(config.unwrap(), listener).await.unwrap();
     let mut leadership = store.leadership();
     leadership.wait_for(|leadership| leadership.is_me).await.unwrap();
-    let mut running = serve(store).await;
+    let mut running = serve(store.clone(), store).await;
     running._folder = Some(folder);
     running
 }
@@ -113,6 +152,7 @@ pub async fn peer() -> Option<Running> {
         let running = |peer| Running {
             address: client,
             store: None,
+            is_alone: false,
             _task: JoinSet::new(),
             _peer: Some(peer),
             _folder: Some(folder),

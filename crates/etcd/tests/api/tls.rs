@@ -11,7 +11,7 @@ use store::Memory;
 use tokio::net::TcpListener;
 
 use crate::compare::put;
-use crate::servers::identity;
+use crate::servers::{Alone, identity};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_needs_a_certificate() {
@@ -28,7 +28,13 @@ async fn a_client_needs_a_certificate() {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
     let tls = Tls { config: host.server_config(&trust, ClientAuth::Required, &[]).unwrap(), admits };
-    tokio::spawn(etcd::serve(listener, Some(tls), Arc::new(Memory::default()), identity(address)));
+    tokio::spawn(etcd::serve(
+        listener,
+        Some(tls),
+        Arc::new(Memory::default()),
+        Arc::new(Alone),
+        identity(address),
+    ));
     let ask = async |tls| {
         let endpoint = format!("https://{address}").parse().unwrap();
         Client::new(vec![endpoint], Some(tls)).put(put("/a", "1")).await

@@ -11,7 +11,7 @@ mod target;
 mod yaml;
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use client::{Client, Kubeconfig};
 
@@ -35,11 +35,16 @@ pub struct Connection {
 impl Connection {
     /// The client, and the namespace that is meant.
     fn open(&self) -> anyhow::Result<(Client, String)> {
-        let own = crate::default_dir().join("kubeconfig");
-        let client = Client::new(&Kubeconfig::from_env(self.kubeconfig.as_deref(), &[own])?)?;
+        let client = client(self.kubeconfig.as_deref())?;
         let namespace = self.namespace.clone().unwrap_or_else(|| client.namespace().to_owned());
         Ok((client, namespace))
     }
+}
+
+/// The client for a kubeconfig, or for the one that is meant where none is named.
+pub fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
+    let own = crate::default_dir().join("kubeconfig");
+    Ok(Client::new(&Kubeconfig::from_env(kubeconfig, &[own])?)?)
 }
 
 /// An error as kubectl says it: what the server said as it is, everything else after `error: `.

@@ -2,6 +2,7 @@
 
 mod access;
 mod apply;
+mod backup;
 mod body;
 mod component_status;
 mod compress;

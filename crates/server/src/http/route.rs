@@ -24,6 +24,8 @@ pub(crate) enum Route {
     Version,
     /// `/openapi/v3` and the documents below it; the path within.
     OpenApi(String),
+    /// `/holdfast/backup`
+    Backup,
     /// `POST` of a question what one may do.
     AccessReview,
     /// A version that exists, but not that resource in it; or a version that doesn't: a `Status` answer.
@@ -55,6 +57,7 @@ pub(crate) fn route(path: &str) -> Route {
         ["apis"] => Route::Groups,
         ["metrics"] => Route::Metrics,
         ["version"] => Route::Version,
+        ["holdfast", "backup"] => Route::Backup,
         ["openapi", "v3", rest @ ..] => Route::OpenApi(rest.join("/")),
         [endpoint @ ("healthz" | "livez" | "readyz"), check @ ..] => {
             Route::Health { endpoint: (*endpoint).to_owned(), check: check.join("/") }

@@ -11,7 +11,7 @@ use super::negotiate::accepted_error;
 use super::query::Query;
 use super::response::{error_as, json, no_such_path, warn};
 use super::route::{Route, Target, route};
-use super::{Body, Identity, access, body, discovery, health, metrics, objects, watch, write};
+use super::{Body, Identity, access, backup, body, discovery, health, metrics, objects, watch, write};
 use crate::authorize::{self, Attributes};
 use crate::clock;
 use crate::proxy;
@@ -68,6 +68,7 @@ impl Server {
                 return Ok(if smaller { compressed(answer).await } else { answer });
             }
             Route::Metrics => return Ok(self.metrics().text(&**self.registry().store())),
+            Route::Backup => return backup::backup(who, &**self.registry().store()).await,
             Route::Version => return Ok(json(200, &discovery::version())),
             Route::Health { endpoint, check } => {
                 let closing = *self.closing().borrow();

@@ -33,6 +33,8 @@ pub enum Command {
     Members(MemberChange),
     /// The leader refuses the change of members that was asked for.
     Refuse(MemberError),
+    /// Make a lease of this number and of so many seconds.
+    GrantAs(LeaseId, u64),
 }
 
 /// What a command led to.
@@ -143,6 +145,11 @@ impl Command {
                 out.push(7);
                 put_refusal(&mut out, why);
             }
+            Command::GrantAs(lease, seconds) => {
+                out.push(8);
+                put_signed(&mut out, *lease);
+                put_number(&mut out, *seconds);
+            }
         }
         out.into()
     }
@@ -163,6 +170,7 @@ impl Command {
             5 => Command::Expire { lease: d.signed()?, started: d.number()? },
             MEMBERS => Command::Members(MemberChange::decode(&mut d)?),
             7 => Command::Refuse(refusal(&mut d)?),
+            8 => Command::GrantAs(d.signed()?, d.number()?),
             _ => return Err(Malformed("there is no such command")),
         };
         d.end()?;
@@ -322,6 +330,7 @@ mod tests {
             ),
             any::<u64>().prop_map(Command::Compact),
             any::<u64>().prop_map(Command::Grant),
+            any::<(i64, u64)>().prop_map(|(lease, seconds)| Command::GrantAs(lease, seconds)),
             any::<i64>().prop_map(Command::KeepAlive),
             any::<i64>().prop_map(Command::Revoke),
             any::<(i64, u64)>().prop_map(|(lease, started)| Command::Expire { lease, started }),

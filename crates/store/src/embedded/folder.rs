@@ -95,12 +95,17 @@ pub fn claim(disk: &dyn Disk, claimant: &Claimant<'_>) -> Result<Claim, StartErr
         // can say for sure, so it asks once more and is somebody new.
         Some(owner) if owner.joins => Ok(Claim::Newcomer),
         None if claimant.start == Start::Join => Ok(Claim::Newcomer),
-        _ => begin(disk, claimant),
+        _ => begin(disk, claimant, &Image::initial(claimant.first.clone())),
     }
 }
 
-/// A cluster begins: all its first members do the same.
-fn begin(disk: &dyn Disk, claimant: &Claimant<'_>) -> Result<Claim, StartError> {
+/// Whether the folder is anybody's.
+pub fn is_claimed(disk: &dyn Disk) -> std::io::Result<bool> {
+    Ok(disk.list()?.iter().any(|name| name == NAME || is_log(name) || is_snapshot(name)))
+}
+
+/// A cluster begins, with this image: all its first members do the same.
+pub fn begin(disk: &dyn Disk, claimant: &Claimant<'_>, image: &Image) -> Result<Claim, StartError> {
     let failed = |source| StartError::Folder { folder: claimant.folder.to_owned(), source };
     let named = claimant.first.iter().find(|(_, record)| record.name == claimant.member);
     let unnamed = || StartError::Config(format!("member {} is not among its own peers", claimant.member));
@@ -108,7 +113,7 @@ fn begin(disk: &dyn Disk, claimant: &Claimant<'_>) -> Result<Claim, StartError> 
     let mut owner = owner(claimant, id, false);
     write(disk, claimant, &owner)?;
     wipe(disk).map_err(failed)?;
-    save(disk, &Image::initial(claimant.first.clone())).map_err(failed)?;
+    save(disk, image).map_err(failed)?;
     owner.begun = true;
     write(disk, claimant, &owner)?;
     Ok(Claim::Member(id, owner.boot))

@@ -77,9 +77,15 @@ impl Machine {
             Command::Txn(txn) => return self.state.apply(&txn).map(Response::Txn),
             Command::Compact(revision) => self.state.compact(revision),
             Command::Grant(seconds) => {
-                // The entry's index is a number that nobody else has or will have.
-                let lease = entry.index as LeaseId;
+                // The entry's index is a number that nobody was given before, but somebody may have chosen it.
+                let lease = self.state.free_lease(entry.index as LeaseId);
                 self.state.grant(lease, seconds);
+                self.lease_starts.insert(lease, entry.index);
+                effect.lease_started = Some(lease);
+                return Ok(Response::Lease(lease));
+            }
+            Command::GrantAs(lease, seconds) => {
+                self.state.grant_as(lease, seconds)?;
                 self.lease_starts.insert(lease, entry.index);
                 effect.lease_started = Some(lease);
                 return Ok(Response::Lease(lease));

@@ -3,7 +3,7 @@
 //! [`core`] decides without I/O; [`driver`] runs it on a thread and gives it the time; [`keeper`] has the
 //! disk, [`transport`] the connections.
 
-mod codec;
+pub(crate) mod codec;
 mod command;
 mod config;
 mod core;
@@ -18,6 +18,7 @@ mod machine;
 mod membership;
 mod outbox;
 pub mod parts;
+mod restore;
 mod sessions;
 mod transport;
 mod wire;
@@ -51,6 +52,7 @@ use crate::{
 
 pub use self::config::{Config, Limits, Start, Timing};
 pub use self::error::StartError;
+pub use self::restore::FirstMember;
 
 /// The replicated store within this process. Dropping it ends the member at once, as a crash would;
 /// [`shutdown`](Embedded::shutdown) ends it in peace.
@@ -461,6 +463,10 @@ impl Store for Embedded {
                 other => Err(unexpected(&other)),
             }
         })
+    }
+
+    fn grant_as(&self, lease: LeaseId, ttl_seconds: u64) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move { self.change(Command::GrantAs(lease, ttl_seconds)).await.map(|_| ()) })
     }
 
     fn keep_alive(&self, lease: LeaseId) -> BoxFuture<'_, Result<(), Error>> {

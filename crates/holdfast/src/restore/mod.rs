@@ -1,0 +1,102 @@
+//! `holdfast restore`: a new cluster that begins with what a backup holds.
+
+mod fit;
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use local::{Folder, HostConfig};
+use store::{Backup, FirstMember, State};
+
+use self::fit::Place;
+use crate::ground::NetChoice;
+
+/// Arguments of `holdfast restore`.
+#[derive(clap::Args)]
+pub struct Args {
+    /// The backup, as `holdfast backup` or `etcdctl snapshot save` wrote it
+    file: PathBuf,
+    /// The new cluster's folder, for `holdfast up --dir`; it must be empty or not there
+    #[arg(long)]
+    dir: PathBuf,
+    /// How many hosts the new cluster has
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
+    nodes: u64,
+    /// The network between the hosts
+    #[arg(long, value_enum, default_value_t = NetChoice::Auto)]
+    net: NetChoice,
+}
+
+/// Makes the cluster. It is there whole or not at all.
+pub fn run(args: Args) -> anyhow::Result<()> {
+    let mut backup = read(&args.file)?;
+    check_free(&args.dir)?;
+    let net = args.net.kind(None)?;
+    let dir = std::path::absolute(&args.dir)?;
+    let parent = dir.parent().unwrap_or(Path::new("/"));
+    let failed = || format!("can't write {}", parent.display());
+    fs::create_dir_all(parent).with_context(failed)?;
+    let building = tempfile::Builder::new().prefix(".restore-").tempdir_in(parent).with_context(failed)?;
+    let folder = Folder::open_or_create(&building.path().join("cluster"), args.nodes as usize, net)?;
+
+    let addresses = folder.addresses();
+    let hosts = addresses.peers(folder.record().nodes).into_keys().collect();
+    let place = Place { hosts, services: addresses.first_service() };
+    let (keys, revision) = (backup.keys().len(), backup.revision());
+    backup.fit(|kv| place.fit(&kv.key, &mut kv.value));
+    let kept = backup.keys().len();
+    begin(&folder, backup.into_state())?;
+
+    let built = folder.path().to_owned();
+    drop(folder);
+    // An empty folder in its place gives way.
+    fs::rename(&built, &dir).with_context(|| format!("can't write {}", dir.display()))?;
+    fs::File::open(parent).and_then(|parent| parent.sync_all()).with_context(failed)?;
+    eprintln!(
+        "{}: {kept} of {keys} keys of revision {revision}, for {} hosts; left out is what was of hosts that are no more",
+        dir.display(),
+        args.nodes,
+    );
+    println!("holdfast up --dir {}", args.dir.display());
+    Ok(())
+}
+
+/// Gives every host of a new cluster the same beginning.
+fn begin(folder: &Folder, state: State) -> anyhow::Result<()> {
+    for name in folder.addresses().peers(folder.record().nodes).into_keys() {
+        let config = HostConfig::load(&folder.config_file(&name))?;
+        let peer =
+            |(name, address): (&String, &_)| (name.clone(), SocketAddr::new(*address, crate::host::STORE));
+        let member = FirstMember {
+            name: &name,
+            cluster_id: &config.cluster_id,
+            peers: &config.peers.iter().map(peer).collect(),
+            data_dir: &crate::host::store_dir(&config),
+        };
+        member.begin_with(state.clone())?;
+    }
+    Ok(())
+}
+
+/// Reads a backup and makes sure that nothing in it was changed.
+fn read(path: &Path) -> anyhow::Result<Backup> {
+    let bytes = fs::read(path).with_context(|| format!("can't read {}", path.display()))?;
+    Backup::decode(bytes.into()).with_context(|| format!("{} can't be restored", path.display()))
+}
+
+fn check_free(dir: &Path) -> anyhow::Result<()> {
+    let is_free = match fs::read_dir(dir) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+        Err(error) => return Err(error).with_context(|| format!("can't restore into {}", dir.display())),
+    };
+    anyhow::ensure!(
+        is_free,
+        "{} isn't empty: a backup becomes a new cluster, in a folder of its own; give another with --dir",
+        dir.display()
+    );
+    Ok(())
+}
