@@ -1,6 +1,8 @@
 //! Holdfast: a highly available Kubernetes in one program.
 
+mod datastore;
 mod drill;
+mod engine;
 mod ground;
 mod host;
 mod kubectl;
