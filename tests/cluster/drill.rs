@@ -49,7 +49,7 @@ fn a_drill_asks_the_users_own_workload() {
     }
 }
 
-fn check_drill(net: &str, args: &[&str]) -> Value {
+pub fn check_drill(net: &str, args: &[&str]) -> Value {
     let temporary = tempfile::tempdir().unwrap();
     let json = temporary.path().join("report.json");
     let output = Command::new(HOLDFAST)

@@ -46,13 +46,19 @@ impl Cluster {
 
     /// Starts (again) the cluster whose folder lies in `dir`.
     pub fn start(dir: &Path, nodes: usize, net: &str) -> Cluster {
+        Cluster::start_with(dir, nodes, net, &[])
+    }
+
+    /// As [`start`](Self::start), with more arguments.
+    pub fn start_with(dir: &Path, nodes: usize, net: &str, more: &[&str]) -> Cluster {
         // On loopback all clusters of a machine share its addresses: one at a time.
         let loopback = (net != "netns" && !namespaces_allowed()).then(lock_loopback);
         let log = File::create(dir.join("up.log")).unwrap();
         let mut command = Command::new(HOLDFAST);
         command
             .args(["up", "--port", "0", "--net", net, "--nodes", &nodes.to_string(), "--dir"])
-            .arg(dir.join("cluster"));
+            .arg(dir.join("cluster"))
+            .args(more);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
         let up = command.spawn().unwrap();
         Cluster { up: Mutex::new(up), dir: dir.to_owned(), _temporary: None, _loopback: loopback }

@@ -13,4 +13,5 @@ mod etcdctl;
 mod full_disk;
 mod harness;
 mod kubectl;
+mod on_etcd;
 mod pause;

@@ -8,7 +8,8 @@ use anyhow::Context;
 use local::{Cluster, Front, Options};
 use tempfile::TempDir;
 
-use crate::ground::{self, Ground, NetChoice, Ports};
+use crate::datastore::DatastoreArgs;
+use crate::ground::{self, Ground, NetChoice, Ports, Wish};
 use crate::site::LocalSite;
 use crate::up::{End, logs, wait_until_ready};
 
@@ -35,6 +36,8 @@ pub struct Args {
     /// The network between the hosts
     #[arg(long, value_enum, default_value_t = NetChoice::Auto)]
     net: NetChoice,
+    #[command(flatten)]
+    datastore: DatastoreArgs,
 }
 
 /// Holds the drill.
@@ -52,7 +55,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     local::stand_guard()?;
     let temporary = tempfile::Builder::new().prefix("holdfast-drill-").tempdir()?;
     let ports = args.keep.then_some(Ports { api: 0, etcd: Some(0) });
-    let ground = Ground::prepare(temporary.path(), Some(NODES), args.net, ports)?;
+    // Of its own: an etcd may hold clusters that somebody needs.
+    let prefix = format!("/holdfast-drill-{:016x}", rand::random::<u64>());
+    let datastore = args.datastore.datastore(&prefix)?;
+    let wish = Wish { nodes: Some(NODES), net: args.net, ports, datastore, passes: true };
+    let ground = Ground::prepare(temporary.path(), wish)?;
     let options = drill::Options {
         runs: args.runs as usize,
         seed: args.seed.unwrap_or_else(rand::random),
@@ -81,6 +88,7 @@ async fn hold(
         arguments: vec!["host".into()],
         net: ground.net,
     };
+    let _ways_to_etcd = ground::open(ground.crossings)?;
     let cluster = Cluster::start(start).await?;
     let logs = logs(&cluster);
     let site = LocalSite::new(cluster);
@@ -103,13 +111,19 @@ async fn hold(
         let ways = ground.doors.context("no ports were bound for the cluster")?.open(cluster.folder())?;
         let kubeconfig = cluster.folder().write_kubeconfig(&format!("https://{}", ways.api.address()))?;
         println!("The cluster is left running. Its kubeconfig: {}", kubeconfig.display());
-        println!("Its store: {}", ways.etcdctl(cluster.folder()));
+        if let Some(etcdctl) = ways.etcdctl(cluster.folder()) {
+            println!("Its store: {etcdctl}");
+        }
         println!("Stop it and remove it with: kill {}", std::process::id());
         io::stdout().flush()?;
         front.release(0)?;
         end.asked().await;
     }
     cluster.stop().await?;
+    if let Some(removal) = ground.removal {
+        let complaint = removal.run()?;
+        anyhow::ensure!(complaint.is_empty(), "can't remove the drill's keys from etcd: {complaint}");
+    }
     temporary.close().context("can't remove the drill's folder")?;
     outcome
 }

@@ -6,7 +6,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::ValueEnum;
-use local::{Addresses, Folder, Forward, Island, Net, NetKind, Permission, Record, SwitchAddresses};
+use local::{
+    Addresses, Crossing, Datastore, Ferry, Folder, Forward, Island, Net, NetKind, Outside, Permission, Plan,
+    Record, SwitchAddresses,
+};
+
+use crate::datastore;
 
 /// The kind of network, as it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -61,28 +66,91 @@ pub struct Ground {
     pub net: Net,
     /// To be passed on into the cluster.
     pub doors: Option<Doors>,
+    /// The ways of the hosts to the etcd outside that their state lies in.
+    pub crossings: Vec<Crossing>,
+    /// Removes the cluster from its etcd, once it is told to.
+    pub removal: Option<Outside>,
+}
+
+/// What a cluster is asked to stand on.
+pub struct Wish {
+    /// How many hosts; none for those that the folder has, or three.
+    pub nodes: Option<usize>,
+    /// The hosts' network.
+    pub net: NetChoice,
+    /// Ports that lead into the cluster.
+    pub ports: Option<Ports>,
+    /// The etcd that the cluster's state lies in; none for that which the folder knows, or the hosts' own store.
+    pub datastore: Option<Datastore>,
+    /// Whether the cluster is to be removed from its etcd in the end.
+    pub passes: bool,
 }
 
 impl Ground {
-    /// Opens or makes the folder `dir` of a cluster of `nodes` hosts (those it has, or three), binds `ports`
-    /// of 127.0.0.1 if they are asked for, and enters the hosts' network.
-    pub fn prepare(
-        dir: &Path,
-        nodes: Option<usize>,
-        choice: NetChoice,
-        ports: Option<Ports>,
-    ) -> anyhow::Result<Ground> {
+    /// Opens or makes the folder `dir` of a cluster, binds the ports of 127.0.0.1, and enters the hosts' network.
+    /// The etcd that the cluster's state lies in, where it has one, must answer.
+    pub fn prepare(dir: &Path, wish: Wish) -> anyhow::Result<Ground> {
+        let Wish { nodes, net: choice, ports, datastore, passes } = wish;
         let record = Folder::record_in(dir)?;
         let kind = choice.kind(record.as_ref())?;
-        let nodes = nodes.or(record.map(|record| record.nodes)).unwrap_or(3);
-        let folder = Folder::open_or_create(dir, nodes, kind)?;
+        let mut plan = Plan::new(nodes.or(record.as_ref().map(|record| record.nodes)).unwrap_or(3), kind);
+        if let Some(record) = &record {
+            plan.id.clone_from(&record.id);
+        }
+        let etcd = datastore.clone().or(record.and_then(|record| record.datastore));
+        plan.datastore = datastore;
+        let mut ferries = Vec::new();
+        if let Some(etcd) = &etcd {
+            check(etcd, &plan.id)?;
+            if kind == NetKind::Netns {
+                for endpoint in &etcd.endpoints {
+                    let (host, port) = datastore::place(endpoint)?;
+                    ferries.push(Ferry::launch(&host, port)?);
+                }
+            }
+        }
+        let removal = etcd.as_ref().filter(|_| passes).map(|etcd| removal(etcd, &plan.id)).transpose()?;
+        let folder = Folder::open_or_make(dir, plan)?;
         let doors = ports.map(Ports::bind).transpose()?;
         let net = match kind {
             NetKind::Netns => Net::Netns(Island::enter()?),
             NetKind::Loopback => Net::Loopback(SwitchAddresses::default()),
         };
-        Ok(Ground { folder, net, doors })
+        let places = folder.addresses().datastore(ferries.len());
+        let crossings = places.into_iter().zip(ferries).map(|(at, ferry)| Crossing::bind(at, ferry));
+        let crossings = crossings.collect::<Result<_, _>>().context("can't prepare the way to etcd")?;
+        Ok(Ground { folder, net, doors, crossings, removal })
     }
+}
+
+/// Tries the etcd out, by a child: this process must have one thread still.
+fn check(etcd: &Datastore, cluster: &str) -> anyhow::Result<()> {
+    let config = datastore::config(etcd, "launcher", cluster)?;
+    let complaint = Outside::prepare(|| said(etcd::Engine::check(&config)))?.run()?;
+    anyhow::ensure!(complaint.is_empty(), complaint);
+    Ok(())
+}
+
+/// Prepares to remove a cluster from its etcd.
+fn removal(etcd: &Datastore, cluster: &str) -> anyhow::Result<Outside> {
+    let config = datastore::config(etcd, "launcher", cluster)?;
+    Ok(Outside::prepare(|| said(etcd::Engine::remove(&config)))?)
+}
+
+/// What went wrong; nothing if nothing did.
+fn said(work: impl Future<Output = Result<(), etcd::EngineError>>) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let outcome = runtime.map(|runtime| runtime.block_on(work));
+    match outcome {
+        Ok(Ok(())) => String::new(),
+        Ok(Err(error)) => error.to_string(),
+        Err(error) => error.to_string(),
+    }
+}
+
+/// Opens the hosts' ways to the etcd outside; they close when the answer is dropped.
+pub fn open(crossings: Vec<Crossing>) -> std::io::Result<Vec<Forward>> {
+    crossings.into_iter().map(Crossing::open).collect()
 }
 
 /// The ways into a cluster; they close when this is dropped.
@@ -105,16 +173,19 @@ impl Doors {
 }
 
 impl Ways {
-    /// The command line with which etcdctl gets in.
-    pub fn etcdctl(&self, folder: &Folder) -> String {
+    /// The command line with which etcdctl gets in; none where the state lies in an etcd of its own.
+    pub fn etcdctl(&self, folder: &Folder) -> Option<String> {
+        if folder.record().datastore.is_some() {
+            return None;
+        }
         let file = |name: &str| folder.pki().join(name).display().to_string();
-        format!(
+        Some(format!(
             "ETCDCTL_API=3 etcdctl --endpoints=https://{} --cacert={} --cert={} --key={}",
             self.etcd.address(),
             file("ca.crt"),
             file("admin.crt"),
             file("admin.key"),
-        )
+        ))
     }
 }
 

@@ -15,7 +15,7 @@ use network::{HostNetwork, Network};
 use node::Agent;
 use pki::{ClientAuth, HeartbeatKey, Identity, Trust};
 use server::Server;
-use store::{Embedded, Store};
+use store::Store;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tracing_subscriber::EnvFilter;
@@ -23,6 +23,7 @@ use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::engine::Engine;
 use crate::store_door;
 use crate::timeline::{self, Timeline};
 use crate::up::End;
@@ -58,9 +59,12 @@ async fn serve(config: HostConfig) -> anyhow::Result<()> {
     let mut end = End::new()?;
     tracing::info!(target: timeline::TARGET, what = "host-started");
     let host = start(config).await?;
-    end.asked().await;
+    let outcome = tokio::select! {
+        () = end.asked() => Ok(()),
+        error = host.engine.failed() => Err(error),
+    };
     host.stop().await;
-    Ok(())
+    outcome
 }
 
 /// Where a host's store keeps its data.
@@ -73,8 +77,8 @@ struct Host {
     agent: Agent,
     network: Arc<Network>,
     server: Arc<Server>,
-    store: Arc<Embedded>,
-    etcd: JoinHandle<()>,
+    engine: Engine,
+    etcd: Option<JoinHandle<()>>,
     _listening: Arc<Listeners>,
     _membership: Membership,
 }
@@ -83,8 +87,10 @@ impl Host {
     /// Stops in the order in which nobody notices: pods first, leadership before the connections.
     async fn stop(self) {
         self.agent.shutdown().await;
-        self.etcd.abort();
-        self.store.shutdown().await;
+        if let Some(etcd) = self.etcd {
+            etcd.abort();
+        }
+        self.engine.shutdown().await;
         self.network.stop().await;
         self.server.close();
     }
@@ -105,18 +111,17 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         peers(HEARTBEATS),
         *heartbeat_key.expose(),
     ))?;
-    let store = Embedded::start(store::Config::new(
-        &config.name,
-        &config.cluster_id,
-        peers(STORE),
-        store_dir(&config),
-        identity.server_config(&trust, ClientAuth::Required, &[])?,
-        identity.client_config(&trust, &[])?,
-    )?)
-    .await?;
+    let engine = Engine::start(&config, &identity, &trust, peers(STORE)).await?;
+    let store = engine.store();
 
-    let etcd_tls = identity.server_config(&trust, ClientAuth::Required, &[])?;
-    let etcd = store_door::open(&config, etcd_tls, store.clone());
+    // Who brought an etcd asks that one.
+    let etcd = match &engine {
+        Engine::Embedded(embedded) => {
+            let tls = identity.server_config(&trust, ClientAuth::Required, &[])?;
+            Some(store_door::open(&config, tls, embedded.clone()))
+        }
+        Engine::Etcd(_) => None,
+    };
 
     let reach = Arc::new(Reach::default());
     let services: server::ServiceRange = config.service_cidr.parse()?;
@@ -166,7 +171,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         let server = server.clone();
         async move { server.bootstrap().await }
     });
-    Ok(Host { agent, network, server, store, etcd, _listening: listening, _membership: membership })
+    Ok(Host { agent, network, server, engine, etcd, _listening: listening, _membership: membership })
 }
 
 /// The API on the host's own address, and on the virtual one for when this host holds it. On loopback the switch

@@ -1,7 +1,9 @@
 //! Holdfast: a highly available Kubernetes in one program.
 
 mod backup;
+mod datastore;
 mod drill;
+mod engine;
 mod ground;
 mod host;
 mod kubectl;

@@ -8,7 +8,8 @@ use local::{Cluster, Options};
 use serde_json::Value;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::ground::{self, Ground, NetChoice, Ports};
+use crate::datastore::DatastoreArgs;
+use crate::ground::{self, Ground, NetChoice, Ports, Wish};
 
 /// Arguments of `holdfast up`.
 #[derive(clap::Args)]
@@ -28,14 +29,21 @@ pub struct Args {
     /// The port of 127.0.0.1 on which etcdctl reaches the store; 0 takes a free one [default: 2379, or a free one]
     #[arg(long)]
     etcd_port: Option<u16>,
+    #[command(flatten)]
+    datastore: DatastoreArgs,
 }
+
+const PREFIX: &str = "/holdfast";
 
 /// Runs the cluster until it is told to stop.
 pub fn run(args: Args) -> anyhow::Result<()> {
     local::stand_guard()?;
     let dir = args.dir.unwrap_or_else(crate::default_dir);
     let ports = Ports { api: args.port, etcd: args.etcd_port };
-    let ground = Ground::prepare(&dir, args.nodes.map(|n| n as usize), args.net, Some(ports))?;
+    let datastore = args.datastore.datastore(PREFIX)?;
+    let nodes = args.nodes.map(|n| n as usize);
+    let wish = Wish { nodes, net: args.net, ports: Some(ports), datastore, passes: false };
+    let ground = Ground::prepare(&dir, wish)?;
     ground::runtime()?.block_on(serve(ground))
 }
 
@@ -53,6 +61,10 @@ async fn serve(ground: Ground) -> anyhow::Result<()> {
         if nodes == 1 { "" } else { "s" },
         ground.folder.path().display()
     );
+    if let Some(etcd) = &ground.folder.record().datastore {
+        eprintln!("their state lies in etcd at {}, under {}/", etcd.endpoints.join(","), etcd.prefix);
+    }
+    let _ways_to_etcd = ground::open(ground.crossings)?;
     let options = Options {
         folder: ground.folder,
         program: ground::program()?,
@@ -70,7 +82,9 @@ async fn serve(ground: Ground) -> anyhow::Result<()> {
         () = async {
             wait_until_ready(&asker, nodes, &logs).await;
             eprintln!("{nodes} of {nodes} nodes are Ready after {:.1} s; Ctrl-C stops the cluster", started.elapsed().as_secs_f64());
-            eprintln!("the store is reached with: {etcdctl}");
+            if let Some(etcdctl) = etcdctl {
+                eprintln!("the store is reached with: {etcdctl}");
+            }
             println!("export KUBECONFIG={}", kubeconfig.display());
             std::future::pending().await
         } => Ok(()),

@@ -63,9 +63,24 @@ impl Addresses {
     /// The port on which the switch listens for announcements (loopback).
     pub const SWITCH_PORT: u16 = 2382;
 
+    /// The switch's first port that leads to a member of the etcd that a cluster's state lies in.
+    pub const DATASTORE_PORT: u16 = 23790;
+
     /// The addresses in a network of this kind.
     pub fn new(kind: NetKind) -> Self {
         Self { kind }
+    }
+
+    /// Where hosts reach so many members of an etcd outside: by the switch in namespaces, by their own names (so
+    /// nothing is said here) on loopback.
+    pub fn datastore(self, members: usize) -> Vec<SocketAddr> {
+        match self.kind {
+            NetKind::Netns => (Self::DATASTORE_PORT..)
+                .take(members)
+                .map(|port| SocketAddr::new(self.switch().into(), port))
+                .collect(),
+            NetKind::Loopback => Vec::new(),
+        }
     }
 
     /// The name of host `number`.

@@ -51,9 +51,34 @@ pub struct HostConfig {
     pub data_dir: PathBuf,
     /// The file to which the host appends its timeline as lines of JSON.
     pub timeline_file: PathBuf,
+    /// The etcd that the cluster's state lies in; none where the hosts keep it themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore: Option<Datastore>,
     /// Where the host's keys and certificates lie: `ca.crt`, `NAME.crt`, `NAME.key` and `heartbeat.key`, as
     /// `pki` saves them.
     pub pki_dir: PathBuf,
+}
+
+/// An etcd that a cluster's state lies in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Datastore {
+    /// Its members, like `https://host:2379`.
+    pub endpoints: Vec<String>,
+    /// Where the members are reached, in the same order; none: by their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub via: Vec<SocketAddr>,
+    /// What all keys of the cluster begin with.
+    pub prefix: String,
+    /// The authority of the members' certificates, as PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca: Option<PathBuf>,
+    /// The certificate to show to them, as PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert: Option<PathBuf>,
+    /// Its key, as PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
 }
 
 /// The network that a host lives in.

@@ -10,7 +10,7 @@ use pki::{Authority, HostNames, Identity};
 use serde::{Deserialize, Serialize};
 
 use crate::addresses::{Addresses, MOST_NODES, NetKind};
-use crate::config::{HostConfig, NetConfig};
+use crate::config::{Datastore, HostConfig, NetConfig};
 use crate::kubeconfig::kubeconfig;
 use crate::link::HOST_LINK;
 
@@ -72,6 +72,22 @@ pub enum Error {
         /// The network that was asked for.
         asked: NetKind,
     },
+    /// The state of the cluster there lies elsewhere.
+    #[error(
+        "{0} holds a cluster whose state lies in its own hosts, not in an etcd; give another folder for --datastore"
+    )]
+    OwnStore(PathBuf),
+    /// The cluster there uses another prefix in its etcd.
+    #[error(
+        "{path} holds a cluster whose state lies in an etcd under {found}; use --datastore-prefix {found}, or \
+         another folder"
+    )]
+    OtherPrefix {
+        /// The folder.
+        path: PathBuf,
+        /// The prefix that it was made for.
+        found: String,
+    },
     /// Another launcher runs on it.
     #[error("a cluster runs on {0} already; stop it first, or give another folder")]
     Locked(PathBuf),
@@ -101,6 +117,49 @@ pub struct Record {
     pub nodes: usize,
     /// The kind of network that it was made for.
     pub net: NetKind,
+    /// The etcd that its state lies in; none where its hosts keep it themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub datastore: Option<Datastore>,
+}
+
+/// What a cluster is made as, or is expected to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// What a new cluster is told from all others by.
+    pub id: String,
+    /// How many hosts.
+    pub nodes: usize,
+    /// The kind of network.
+    pub net: NetKind,
+    /// The etcd that its state lies in; none for what the cluster was made with, or its own hosts.
+    pub datastore: Option<Datastore>,
+}
+
+impl Plan {
+    /// A cluster that keeps its state itself.
+    pub fn new(nodes: usize, net: NetKind) -> Self {
+        Plan { id: uuid::Uuid::new_v4().to_string(), nodes, net, datastore: None }
+    }
+}
+
+impl Record {
+    /// Whether the cluster in `path` is as it is expected to be.
+    fn check(&self, path: &Path, plan: &Plan) -> Result<(), Error> {
+        let path = || path.to_owned();
+        if self.nodes != plan.nodes {
+            return Err(Error::OtherSize { path: path(), found: self.nodes, asked: plan.nodes });
+        }
+        if self.net != plan.net {
+            return Err(Error::OtherNet { path: path(), found: self.net, asked: plan.net });
+        }
+        match (&self.datastore, &plan.datastore) {
+            (None, Some(_)) => Err(Error::OwnStore(path())),
+            (Some(known), Some(asked)) if known.prefix != asked.prefix => {
+                Err(Error::OtherPrefix { path: path(), found: known.prefix.clone() })
+            }
+            _ => Ok(()),
+        }
+    }
 }
 
 /// A cluster's folder, held by this process alone.
@@ -134,18 +193,16 @@ impl Folder {
     /// Opens the cluster's folder, or makes a new cluster where there is nothing. What belongs to another
     /// cluster, or to something else, stays untouched.
     pub fn open_or_create(path: &Path, nodes: usize, net: NetKind) -> Result<Self, Error> {
-        if !(1..=MOST_NODES).contains(&nodes) {
-            return Err(Error::Nodes(nodes));
+        Self::open_or_make(path, Plan::new(nodes, net))
+    }
+
+    /// As [`open_or_create`](Self::open_or_create), for a cluster whose state may lie in an etcd.
+    pub fn open_or_make(path: &Path, plan: Plan) -> Result<Self, Error> {
+        if !(1..=MOST_NODES).contains(&plan.nodes) {
+            return Err(Error::Nodes(plan.nodes));
         }
-        let record = Self::record_in(path)?;
-        match &record {
-            Some(record) if record.nodes != nodes => {
-                return Err(Error::OtherSize { path: path.into(), found: record.nodes, asked: nodes });
-            }
-            Some(record) if record.net != net => {
-                return Err(Error::OtherNet { path: path.into(), found: record.net, asked: net });
-            }
-            Some(_) => {}
+        match &Self::record_in(path)? {
+            Some(record) => record.check(path, &plan)?,
             None => check_free(path)?,
         }
         let failed = |why| Error::File { path: path.into(), why };
@@ -154,11 +211,14 @@ impl Folder {
         let lock = lock(&path)?;
         // Whoever held the lock until now may have finished the cluster meanwhile.
         let record = match Self::record_in(&path)? {
-            Some(record) if (record.nodes, record.net) == (nodes, net) => record,
+            Some(record) if record.check(&path, &plan).is_ok() => {
+                // An etcd's members and the files of its certificates may change.
+                Record { datastore: plan.datastore.or(record.datastore), ..record }
+            }
             Some(_) => return Err(Error::Locked(path)),
             None => {
-                let id = uuid::Uuid::new_v4().to_string();
-                Record { version: VERSION, id, name: NAME.into(), nodes, net }
+                let Plan { id, nodes, net, datastore } = plan;
+                Record { version: VERSION, id, name: NAME.into(), nodes, net, datastore }
             }
         };
         Self::provision(path, record, lock)
@@ -185,7 +245,7 @@ impl Folder {
         for (number, name) in Addresses::hosts(folder.record.nodes) {
             folder.provision_host(number, &name, now)?;
         }
-        if is_new {
+        if is_new || Self::record_in(&folder.path)?.as_ref() != Some(&folder.record) {
             let mut text = serde_json::to_vec_pretty(&folder.record).unwrap_or_default();
             text.push(b'\n');
             write(&folder.path.join(RECORD), &text, 0o644)?;
@@ -234,6 +294,10 @@ impl Folder {
             },
             data_dir: home.join("data"),
             timeline_file: home.join("timeline.jsonl"),
+            datastore: self.record.datastore.clone().map(|datastore| Datastore {
+                via: addresses.datastore(datastore.endpoints.len()),
+                ..datastore
+            }),
             pki_dir: home.join(PKI),
             name,
         }

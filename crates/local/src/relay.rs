@@ -73,16 +73,24 @@ impl Drop for Forward {
 /// Passes every connection to `listener` on to the first of `to` that takes it. The listener may have been bound in another network
 /// namespace (before [`Island::enter`](crate::Island::enter)): the connections to `to` are made in this one.
 pub fn forward(listener: std::net::TcpListener, to: Vec<SocketAddr>) -> io::Result<Forward> {
+    let to: Arc<[SocketAddr]> = to.into();
+    forward_by(listener, move |near| pass_on(near, to.clone()))
+}
+
+/// Passes every connection to `listener` on by `pass_on`.
+pub fn forward_by<P: Future<Output = ()> + Send + 'static>(
+    listener: std::net::TcpListener,
+    pass_on: impl Fn(TcpStream) -> P + Send + 'static,
+) -> io::Result<Forward> {
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
-    let to: Arc<[SocketAddr]> = to.into();
     let task = tokio::spawn(async move {
         let mut connections = tokio::task::JoinSet::new();
         loop {
             tokio::select! {
                 near = accept(&listener) => {
-                    connections.spawn(pass_on(near, to.clone()));
+                    connections.spawn(pass_on(near));
                 }
                 Some(_) = connections.join_next() => {}
             }

@@ -116,8 +116,30 @@ impl Identity {
     /// # Errors
     /// [`Error::Tls`], for example if certificate and key are not a pair.
     pub fn client_config(&self, trust: &Trust, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, Error> {
+        self.client(trust, NEWEST, alpn)
+    }
+
+    /// As [`client_config`](Self::client_config), for servers that aren't ours and may be of any age: TLS 1.2
+    /// also.
+    ///
+    /// # Errors
+    /// [`Error::Tls`], for example if certificate and key are not a pair.
+    pub fn client_config_for_any_age(
+        &self,
+        trust: &Trust,
+        alpn: &[&[u8]],
+    ) -> Result<Arc<ClientConfig>, Error> {
+        self.client(trust, ANY, alpn)
+    }
+
+    fn client(
+        &self,
+        trust: &Trust,
+        versions: &[&'static SupportedProtocolVersion],
+        alpn: &[&[u8]],
+    ) -> Result<Arc<ClientConfig>, Error> {
         let config = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(NEWEST)
+            .with_protocol_versions(versions)
             .map_err(Error::tls)?
             .with_root_certificates(trust.roots.clone())
             .with_client_auth_cert(self.chain()?, self.key()?)

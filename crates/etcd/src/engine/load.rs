@@ -30,46 +30,52 @@ pub struct Claimed {
     pub etcd: u64,
 }
 
-/// Makes sure that the keys under the prefix are this cluster's: they are made its own where there is nothing.
-pub async fn claim(client: &Client, config: &Config, keys: &Keys) -> Result<Claimed, EngineError> {
+/// What stands under the prefix; none where nothing does. It must be this cluster's.
+pub async fn look(client: &Client, config: &Config, keys: &Keys) -> Result<Option<Claimed>, EngineError> {
     let of = |status: Status| EngineError::of(status, &config.prefix);
     let status = client.status(StatusRequest {}).await.map_err(of)?;
     if is_too_old(&status.version) {
         return Err(EngineError::TooOld(status.version));
     }
-    loop {
-        let range = |key: Bytes| RequestOpRequest::Range(RangeRequest { key, ..RangeRequest::default() });
-        let look = txn(Vec::new(), vec![range(keys.cluster()), range(keys.compacted())]);
-        let answer = client.txn(look).await.map_err(of)?;
-        let newest = revision(answer.header.as_ref());
-        let etcd = answer.header.as_ref().map_or(0, |header| header.cluster_id);
-        let mut found = answer.responses.into_iter().map(|response| match response.response {
-            Some(ResponseOpResponse::Range(range)) => range.kvs.into_iter().next(),
-            _ => None,
+    let range = |key: Bytes| RequestOpRequest::Range(RangeRequest { key, ..RangeRequest::default() });
+    let question = txn(Vec::new(), vec![range(keys.cluster()), range(keys.compacted())]);
+    let answer = client.txn(question).await.map_err(of)?;
+    let newest = revision(answer.header.as_ref());
+    let etcd = answer.header.as_ref().map_or(0, |header| header.cluster_id);
+    let mut found = answer.responses.into_iter().map(|response| match response.response {
+        Some(ResponseOpResponse::Range(range)) => range.kvs.into_iter().next(),
+        _ => None,
+    });
+    let Some(cluster) = found.next().flatten() else { return Ok(None) };
+    if cluster.value != config.cluster_id.as_bytes() {
+        return Err(EngineError::OtherCluster {
+            prefix: config.prefix.clone(),
+            found: String::from_utf8_lossy(&cluster.value).into_owned(),
+            ours: config.cluster_id.clone(),
         });
-        let Some(cluster) = found.next().flatten() else {
-            let absent = Compare {
-                key: keys.cluster(),
-                range_end: Bytes::new(),
-                result: CompareResult::Equal as i32,
-                target: CompareTarget::Create as i32,
-                target_union: Some(CompareTargetUnion::CreateRevision(0)),
-            };
-            let id = config.cluster_id.clone().into();
-            let put = PutRequest { key: keys.cluster(), value: id, ..PutRequest::default() };
-            client.txn(txn(vec![absent], vec![RequestOpRequest::Put(put)])).await.map_err(of)?;
-            // Somebody else may have been first: looked at again, whoever it was.
-            continue;
-        };
-        if cluster.value != config.cluster_id.as_bytes() {
-            return Err(EngineError::OtherCluster {
-                prefix: config.prefix.clone(),
-                found: String::from_utf8_lossy(&cluster.value).into_owned(),
-                ours: config.cluster_id.clone(),
-            });
+    }
+    let compacted = found.next().flatten().map_or(0, |kv| number(&kv.value));
+    Ok(Some(Claimed { history: compacted.max(unsigned(cluster.create_revision)), newest, etcd }))
+}
+
+/// Makes sure that the keys under the prefix are this cluster's: they are made its own where there is nothing.
+pub async fn claim(client: &Client, config: &Config, keys: &Keys) -> Result<Claimed, EngineError> {
+    loop {
+        if let Some(claimed) = look(client, config, keys).await? {
+            return Ok(claimed);
         }
-        let compacted = found.next().flatten().map_or(0, |kv| number(&kv.value));
-        return Ok(Claimed { history: compacted.max(unsigned(cluster.create_revision)), newest, etcd });
+        let absent = Compare {
+            key: keys.cluster(),
+            range_end: Bytes::new(),
+            result: CompareResult::Equal as i32,
+            target: CompareTarget::Create as i32,
+            target_union: Some(CompareTargetUnion::CreateRevision(0)),
+        };
+        let id = config.cluster_id.clone().into();
+        let put = PutRequest { key: keys.cluster(), value: id, ..PutRequest::default() };
+        // Somebody else may be first: looked at again, whoever it was.
+        let put = txn(vec![absent], vec![RequestOpRequest::Put(put)]);
+        client.txn(put).await.map_err(|status| EngineError::of(status, &config.prefix))?;
     }
 }
 

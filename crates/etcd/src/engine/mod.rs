@@ -140,16 +140,26 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Tries an etcd out: whether it can be reached and used, and holds nothing of another cluster's.
+    /// Tries an etcd out: whether it can be reached and used, and holds nothing of another cluster's. Changes
+    /// nothing.
     ///
     /// # Errors
     /// [`EngineError`].
     pub async fn check(config: &Config) -> Result<(), EngineError> {
-        let client = Client::of(config.endpoints.clone(), config.tls.clone());
+        const TRIES: usize = 3;
         let keys = Keys::new(&config.prefix);
-        let tried = load::claim(&client, config, &keys);
-        let late = |_| EngineError::Unreachable("it doesn't answer".into());
-        timeout(config.request_timeout, tried).await.map_err(late)?.map(drop)
+        let mut outcome = Err(EngineError::Unreachable("no endpoint was given".into()));
+        // Why a connection ended may get lost on the way: asked more than once, most servers say it.
+        for _ in 0..TRIES {
+            let client = Client::of(config.endpoints.clone(), config.tls.clone());
+            let late = |_| EngineError::Unreachable("it doesn't answer".into());
+            let tried = load::look(&client, config, &keys);
+            outcome = timeout(config.request_timeout, tried).await.map_err(late).flatten().map(drop);
+            if !outcome.as_ref().is_err_and(EngineError::may_pass) {
+                break;
+            }
+        }
+        outcome
     }
 
     /// Deletes everything of the cluster from etcd.
