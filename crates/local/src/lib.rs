@@ -28,7 +28,7 @@ pub use detach::{Error as DetachError, Front, split_off};
 pub use folder::{Error as FolderError, Folder, Record};
 pub use guard::{Error as GuardError, stand_guard};
 pub use island::{Error as IslandError, Island, Permission};
-pub use link::Error as LinkError;
+pub use link::{Bridge, Error as LinkError, HostNamespace};
 pub use process::Error as ProcessError;
 pub use relay::{Forward, forward};
 pub use switch::{Announcement, Entry, Error as SwitchError, Kind, Protocol, Switch, SwitchAddresses};
