@@ -1,6 +1,8 @@
 //! Real faults for some seconds, and that what a member lies about is found. Which faults there are depends on what
 //! this machine allows; what is left out is told in one line each.
 
+#![allow(clippy::unwrap_used)] // A test ends where something is not as it should be.
+
 use std::process::{Command, Output};
 
 fn real(arguments: &[&str]) -> Output {

@@ -34,6 +34,10 @@ pub struct Desk {
     pub last_success: Cell<Instant>,
     /// The longest time that writes stopped while a majority was well.
     pub longest_stop: Cell<Duration>,
+    /// What was going on when that ended.
+    pub longest_during: RefCell<String>,
+    /// What is going on.
+    pub during: RefCell<String>,
     /// Reads that were answered.
     pub reads: Cell<u64>,
 }
@@ -52,6 +56,8 @@ impl Desk {
             well_since: Cell::new(Some(now)),
             last_success: Cell::new(now),
             longest_stop: Cell::default(),
+            longest_during: RefCell::default(),
+            during: RefCell::default(),
             reads: Cell::default(),
         })
     }
@@ -59,7 +65,10 @@ impl Desk {
     fn succeeded(&self, now: Instant) {
         if let Some(well) = self.well_since.get() {
             let stop = now - self.last_success.get().max(well);
-            self.longest_stop.set(self.longest_stop.get().max(stop));
+            if stop > self.longest_stop.get() {
+                self.longest_stop.set(stop);
+                self.longest_during.replace(self.during.borrow().clone());
+            }
         }
         self.last_success.set(now);
     }

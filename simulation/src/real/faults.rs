@@ -117,8 +117,12 @@ impl Storm<'_> {
         let victim = leader.filter(|_| self.rng.random()).unwrap_or(any);
         self.tally.leaders += u64::from(leader == Some(victim) && fault != Fault::KillAll);
         *self.tally.faults.entry(fault.name()).or_default() += 1;
-        // A second one is killed or stopped at the same time, now and then: no majority is left.
+        // A second one is killed at the same time, now and then: no majority is left.
         let second = self.rng.random_ratio(1, 6).then_some((victim + 1) % MEMBERS);
+        let whose = if leader == Some(victim) { ", which leads" } else { "" };
+        let also = second.map_or(String::new(), |second| format!(", and n{} is killed", second + 1));
+        let what = format!("{} (n{}{whose}{also})", fault.name(), victim + 1);
+        self.desk.during.replace(what);
         if second.is_some() || fault == Fault::KillAll {
             self.desk.well_since.set(None);
         }

@@ -120,7 +120,7 @@ impl Member {
     async fn change(&self, op: Op) -> Answer {
         match self.store.txn(Txn { success: vec![op], ..Txn::default() }).await {
             Ok(response) => Answer::Done(response.revision),
-            Err(problem @ Error::NoSpace(_)) => Answer::NoRoom(problem.to_string()),
+            Err(problem @ (Error::NoSpace(_) | Error::Sealed { .. })) => Answer::NoRoom(problem.to_string()),
             Err(problem) => Answer::Failed(problem.to_string()),
         }
     }

@@ -282,8 +282,9 @@ fn tell(numbers: &Numbers, tally: &Tally, desk: &Desk, took: Duration) {
     }
     println!("{} reads of what the reader had written, {} events watched", desk.reads.get(), numbers.watched);
     println!(
-        "writes stopped for at most {} ms while a majority was well",
-        desk.longest_stop.get().as_millis()
+        "writes stopped for at most {} ms while a majority was well: {}",
+        desk.longest_stop.get().as_millis(),
+        desk.longest_during.borrow()
     );
     println!(
         "a full disk's refusal took {} ms at most; its first write once there was room {} ms",
@@ -312,6 +313,7 @@ fn json(
         "reads": desk.reads.get(),
         "watched": numbers.watched,
         "longest_stop_ms": desk.longest_stop.get().as_millis() as u64,
+        "longest_stop_during": *desk.longest_during.borrow(),
         "slowest_refusal_ms": tally.slowest_refusal.as_millis() as u64,
         "slowest_return_ms": tally.slowest_return.as_millis() as u64,
         "failed": failure.map(|failure| serde_json::json!({"check": failure.check, "what": failure.what})),

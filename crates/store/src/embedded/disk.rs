@@ -21,7 +21,7 @@ pub trait Disk: Send + Sync + 'static {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes creations, renames and removals durable.
     fn sync_folder(&self) -> io::Result<()>;
-    /// How many bytes may still be written.
+    /// How many bytes may still be written; an error that [`is_sealed`] if no file can be made.
     fn free_space(&self) -> io::Result<u64>;
 }
 
@@ -66,6 +66,16 @@ pub const TEMPORARY: &str = ".tmp";
 /// Whether an error says that there is no room.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether an error says that the folder can't be written: its permissions, or a file system that takes no writes.
+pub fn is_sealed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Whether a file could not be made, and nothing happened: it may be tried again.
+pub fn may_be_tried_again(error: &io::Error) -> bool {
+    is_full(error) || is_sealed(error)
 }
 
 /// A folder of the operating system's.
@@ -130,6 +140,7 @@ impl Disk for Folder {
     }
 
     fn free_space(&self) -> io::Result<u64> {
+        nix::unistd::access(&self.0, nix::unistd::AccessFlags::W_OK)?;
         let stats = nix::sys::statvfs::statvfs(&self.0)?;
         // The types of the fields differ from system to system.
         #[allow(clippy::useless_conversion)]

@@ -16,6 +16,10 @@ const NEVER: usize = 1 << 30;
 
 /// A snapshot that a peer has not answered after this long was lost on the way.
 pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
+/// So many elections a member whose disk takes no changes leaves to the others: then there seem to be none.
+const MOST_HELD_BACK: u32 = 3;
+/// How long a leader whose disk takes no changes waits for the one that it asked to lead.
+const WAY_PATIENCE: Duration = Duration::from_millis(200);
 /// A snapshot that was sent in full is answered within this time, or not at all.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -33,6 +37,11 @@ pub struct Role {
     pub absences: u64,
     resigned: bool,
     campaigning: bool,
+    /// How many elections this member left to those whose disks take changes.
+    held_back: u32,
+    /// When a leader whose disk takes no changes asks another member (again) to lead, and whom it has asked.
+    next_way: Duration,
+    asked: u64,
 }
 
 impl Role {
@@ -81,6 +90,7 @@ impl Core {
         }
         if leading {
             self.watch_disk();
+            self.make_way();
         }
         for token in self.requests.expired(now) {
             self.out.answers.push(Answer::Change(token, Err(Error::Unavailable)));
@@ -124,6 +134,10 @@ impl Core {
         if !may || self.disk_stalls(self.settings.disk_stall) {
             return;
         }
+        if self.space.is_err() && self.settings.members.len() > 1 && self.role.held_back < MOST_HELD_BACK {
+            self.role.held_back += 1;
+            return;
+        }
         if !self.role.campaigning {
             self.role.campaigning = true;
             self.out.happenings.push(Happening::ElectionStarted(self.node.raft.term + 1));
@@ -139,7 +153,7 @@ impl Core {
 
     /// Whether messages that ask for an election must be left out.
     pub(super) fn may_not_lead(&self) -> bool {
-        self.role.resigned || self.persisting.iter().any(|step| step.image.is_some())
+        self.role.resigned || self.space.is_err() || self.persisting.iter().any(|step| step.image.is_some())
     }
 
     fn disk_stalls(&self, limit: Duration) -> bool {
@@ -160,6 +174,31 @@ impl Core {
         } else if self.node.raft.lead_transferee.is_none() {
             self.hand_over();
         }
+    }
+
+    /// A leader whose disk takes no changes stands in the way of all others: it asks them to lead, one after the
+    /// other. Those whose disks take none either don't listen, and where there are no others it goes on, for
+    /// the reads.
+    pub(super) fn make_way(&mut self) {
+        let waits = self.now < self.role.next_way || self.node.raft.lead_transferee.is_some();
+        if self.space.is_ok() || waits || self.node.raft.state != StateRole::Leader {
+            return;
+        }
+        self.role.next_way = self.now + WAY_PATIENCE;
+        let next = self.others().find(|id| *id > self.role.asked).or_else(|| self.others().next());
+        if let Some(id) = next {
+            self.role.asked = id;
+            self.node.transfer_leader(id);
+        }
+    }
+
+    /// The other members that are there, by their numbers.
+    fn others(&self) -> impl Iterator<Item = u64> {
+        let me = self.settings.id;
+        let active = self.node.raft.prs().iter().filter(|(_, progress)| progress.recent_active);
+        let mut ids: Vec<u64> = active.map(|(id, _)| *id).filter(|id| *id != me).collect();
+        ids.sort_unstable();
+        ids.into_iter()
     }
 
     /// Asks the most up-to-date of the members that are there to lead.
@@ -221,6 +260,7 @@ impl Core {
             }
             if leader != raft::INVALID_ID {
                 self.role.campaigning = false;
+                self.role.held_back = 0;
                 self.requests.propose_again(self.now);
                 self.reads.ask_again();
             }

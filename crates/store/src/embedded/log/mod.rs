@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use raft::eraftpb::{Entry, HardState};
 
-use super::disk::{Disk, DiskFile, for_good, is_full, replace};
+use super::disk::{Disk, DiskFile, for_good, is_full, may_be_tried_again, replace};
 use super::image::Image;
 use record::Record;
 pub use replay::{LogError, Recovered};
@@ -64,7 +64,8 @@ impl Log {
     /// Appends all steps and makes them durable with one sync (with none where none is needed).
     ///
     /// # Errors
-    /// A full disk leaves the log as it was, to be tried again. After any other error nothing is known
+    /// A full disk, or a folder in which no file can be made, leaves the log as it was, to be tried again. After any
+    /// other error nothing is known
     /// about the file: the process must end, so that the next start reads what is really there.
     pub fn append(&mut self, steps: &[Persist]) -> io::Result<()> {
         let mut buffer = self.take_buffer();
@@ -132,10 +133,12 @@ impl Log {
             self.file.reserve(self.reserved)?;
         }
         if let Err(error) = self.file.append(buffer) {
-            if is_full(&error) {
-                self.file.cut(self.length)?;
-                self.reserved = 0;
+            if !is_full(&error) {
+                // A file that is open and takes nothing is not to be tried again, whatever the reason is.
+                return Err(io::Error::other(format!("a write failed: {error}")));
             }
+            self.file.cut(self.length)?;
+            self.reserved = 0;
             return Err(error);
         }
         for_good(self.file.sync())?;
@@ -173,8 +176,14 @@ impl Log {
         record.encode(self.current().number, self.synced, out);
     }
 
-    /// Goes on in a new segment. Where there is no room for one, the old one grows a little longer.
+    /// Goes on in a new segment. Where there can't be one yet, the old one grows a little longer.
     fn rotate(&mut self) -> io::Result<()> {
+        if self.reserved > self.length {
+            // Only of the last segment it is known that it may end in zeros.
+            self.file.cut(self.length)?;
+            for_good(self.file.sync())?;
+            self.reserved = self.length;
+        }
         let last = self.current();
         match start_segment(&*self.disk, last.number + 1, self.last, &self.hard_state) {
             Ok((file, length)) => {
@@ -182,7 +191,7 @@ impl Log {
                 self.segments.push_back(Segment { number: last.number + 1, last_index: last.last_index });
                 Ok(())
             }
-            Err(error) if is_full(&error) => Ok(()),
+            Err(error) if may_be_tried_again(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }
