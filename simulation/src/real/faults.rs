@@ -17,7 +17,7 @@ use super::protocol::{Answer, Ask};
 use crate::report::Failure;
 
 /// Something that befalls members.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Fault {
     /// A process is killed, and started again after a while.
     Kill,

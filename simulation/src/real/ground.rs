@@ -2,7 +2,6 @@
 //! allows them.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -10,6 +9,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::Context;
 use local::{Addresses, Bridge, HostNamespace, Island, NetKind, Permission};
+use nix::fcntl::{FallocateFlags, fallocate};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
 
@@ -156,19 +156,17 @@ impl Disk {
 
     /// Fills the disk, but for so many bytes.
     pub fn fill(&self, spare: u64) -> anyhow::Result<()> {
-        const PIECE: u64 = 256 << 10;
-        let mut file = OpenOptions::new().append(true).create(true).open(self.filler())?;
-        loop {
-            let free = self.free()?;
-            if free <= spare {
-                return Ok(());
-            }
-            let piece = vec![0xff; PIECE.min(free - spare) as usize];
-            // A disk that has no room for the piece any more is full.
-            if file.write_all(&piece).and_then(|()| file.sync_data()).is_err() {
-                return Ok(());
+        let file = OpenOptions::new().write(true).create(true).truncate(false).open(self.filler())?;
+        let mut piece = self.free()?;
+        while piece >= 4096 {
+            let take = piece.min(self.free()?.saturating_sub(spare)) as i64;
+            let end = file.metadata()?.len() as i64;
+            // What a file system needs for itself takes some of what it calls free.
+            if take == 0 || fallocate(&file, FallocateFlags::empty(), end, take).is_err() {
+                piece /= 2;
             }
         }
+        Ok(())
     }
 
     /// How many bytes are free.

@@ -48,6 +48,9 @@ pub struct Args {
     /// Where the members' folders are made: on the disk that is to be relied on
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
+    /// Let only this befall the members (may be given more than once)
+    #[arg(long = "fault")]
+    faults: Vec<Fault>,
     /// Lets the members lie now and then, to see that it is found
     #[arg(long = "break")]
     lie: Option<Lie>,
@@ -82,7 +85,9 @@ async fn all(args: &Args, namespaces: Namespaces) -> anyhow::Result<ExitCode> {
     let dir = tempfile::Builder::new().prefix("real-faults-").tempdir_in(&args.dir)?;
     let members = Members::prepare(Links::build(namespaces).await?, dir.path(), args.lie)?;
     println!("seed {seed}; three members with {}", ground(&members));
-    let faults = possible(&members, dir.path());
+    let mut faults = possible(&members, dir.path());
+    faults.retain(|fault| args.faults.is_empty() || args.faults.contains(fault));
+    anyhow::ensure!(!faults.is_empty(), "this machine allows none of these faults");
     let desk = Desk::new((0..MEMBERS).map(|n| members.socket(n).to_owned()).collect());
     let begun = Instant::now();
     let mut tally = Tally::default();

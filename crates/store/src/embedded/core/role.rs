@@ -134,7 +134,7 @@ impl Core {
         if !may || self.disk_stalls(self.settings.disk_stall) {
             return;
         }
-        if self.space.is_err() && self.settings.members.len() > 1 && self.role.held_back < MOST_HELD_BACK {
+        if self.space.is_err() && !self.votes_alone() && self.role.held_back < MOST_HELD_BACK {
             self.role.held_back += 1;
             return;
         }
@@ -185,31 +185,28 @@ impl Core {
             return;
         }
         self.role.next_way = self.now + WAY_PATIENCE;
-        let next = self.others().find(|id| *id > self.role.asked).or_else(|| self.others().next());
+        let asked = self.role.asked;
+        let others = || self.others().map(|(_, id)| id);
+        let next = others().filter(|id| *id > asked).min().or_else(|| others().min());
         if let Some(id) = next {
             self.role.asked = id;
             self.node.transfer_leader(id);
         }
     }
 
-    /// The other members that are there, by their numbers.
-    fn others(&self) -> impl Iterator<Item = u64> {
+    /// The other voters that are there: how far their logs are known to agree with this one, and their numbers.
+    fn others(&self) -> impl Iterator<Item = (u64, u64)> {
         let me = self.settings.id;
-        let active = self.node.raft.prs().iter().filter(|(_, progress)| progress.recent_active);
-        let mut ids: Vec<u64> = active.map(|(id, _)| *id).filter(|id| *id != me).collect();
-        ids.sort_unstable();
-        ids.into_iter()
+        let prs = self.node.raft.prs();
+        let voters = prs.conf().voters();
+        prs.iter()
+            .filter(move |(id, progress)| **id != me && progress.recent_active && voters.contains(**id))
+            .map(|(id, progress)| (progress.matched, *id))
     }
 
     /// Asks the most up-to-date of the members that are there to lead.
     pub(super) fn hand_over(&mut self) {
-        let me = self.settings.id;
-        let progress = self.node.raft.prs().iter();
-        let voters = &self.node.raft.prs().conf().voters();
-        let active =
-            progress.filter(|(id, progress)| **id != me && progress.recent_active && voters.contains(**id));
-        if let Some((id, _)) = active.max_by_key(|(id, progress)| (progress.matched, **id)) {
-            let id = *id;
+        if let Some((_, id)) = self.others().max() {
             self.node.transfer_leader(id);
         }
     }
