@@ -172,7 +172,7 @@ impl World {
             Ok(Response::Lease(lease)) => Outcome::Granted(lease),
             Ok(Response::Done | Response::Member(_)) => Outcome::Done(0, Vec::new(), true),
             Err(Error::LeaseNotFound(_)) => Outcome::NoLease,
-            Err(Error::NoSpace(_) | Error::Invalid(_)) => Outcome::Refused,
+            Err(Error::NoSpace(_) | Error::Sealed { .. } | Error::Invalid(_)) => Outcome::Refused,
             Err(_) => Outcome::Unknown,
         };
         self.answered(token, outcome);

@@ -30,6 +30,10 @@ struct Content {
 #[derive(Debug, Default)]
 struct FileContent {
     bytes: Vec<u8>,
+    /// The file's length, if it took room for more than was appended: the rest reads as zeros.
+    reserved: usize,
+    /// How much of that a power cut can't undo.
+    reserved_for_good: usize,
     synced: usize,
     /// Where each append began.
     appends: Vec<usize>,
@@ -129,7 +133,12 @@ impl SimulatedDisk {
                 file.appends.retain(|start| *start < intact);
                 file.appends.pop();
             }
-            file.synced = kept;
+            // Of a file with room in it the length stays, and what is lost reads as zeros.
+            if file.reserved > kept && (file.reserved_for_good == file.reserved || rng.random()) {
+                file.bytes.resize(file.reserved, 0);
+            }
+            (file.reserved, file.reserved_for_good) = (0, 0);
+            file.synced = file.bytes.len();
         }
     }
 
@@ -193,7 +202,10 @@ impl Disk for SimulatedDisk {
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         let mut content = self.operation()?;
         let number = *content.names.get(name).ok_or_else(missing)?;
-        Ok(content.file(number)?.bytes.clone())
+        let file = content.file(number)?;
+        let mut bytes = file.bytes.clone();
+        bytes.resize(file.reserved.max(bytes.len()), 0);
+        Ok(bytes)
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
@@ -241,12 +253,28 @@ impl Disk for SimulatedDisk {
 }
 
 impl DiskFile for SimulatedFile {
+    fn reserve(&mut self, length: u64) -> io::Result<()> {
+        let mut guard = self.0.operation()?;
+        let content = &mut *guard;
+        let room = content.room;
+        let file = content.file(self.1)?;
+        let more = length.saturating_sub(file.reserved.max(file.bytes.len()) as u64);
+        if room.is_none_or(|room| room >= more) {
+            file.reserved = length as usize;
+            content.room = room.map(|room| room - more);
+        }
+        Ok(())
+    }
+
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut guard = self.0.content();
         let content = &mut *guard;
+        let file = content.file(self.1)?;
+        let taken = file.reserved.saturating_sub(file.bytes.len()) as u64;
+        let more = (bytes.len() as u64).saturating_sub(taken);
         // Cut in the middle of a write, some of it may be there; so it is when the room ends.
         let is_cut = content.operations == Some(0);
-        let is_full = content.room.is_some_and(|room| room < bytes.len() as u64);
+        let is_full = content.room.is_some_and(|room| room < more);
         let part = if is_cut || is_full { &bytes[..bytes.len() / 2] } else { bytes };
         let file = content.file(self.1)?;
         if part.len() == bytes.len() {
@@ -260,7 +288,7 @@ impl DiskFile for SimulatedFile {
         }
         match &mut content.room {
             _ if is_full => return Err(io::ErrorKind::StorageFull.into()),
-            Some(room) => *room -= bytes.len() as u64,
+            Some(room) => *room -= more,
             None => {}
         }
         Ok(())
@@ -270,6 +298,7 @@ impl DiskFile for SimulatedFile {
         let mut content = self.0.operation()?;
         let file = content.file(self.1)?;
         file.synced = file.bytes.len();
+        file.reserved_for_good = file.reserved;
         Ok(())
     }
 
@@ -277,6 +306,7 @@ impl DiskFile for SimulatedFile {
         let mut content = self.0.operation()?;
         let file = content.file(self.1)?;
         file.bytes.truncate(length as usize);
+        (file.reserved, file.reserved_for_good) = (0, 0);
         file.appends.retain(|start| (*start as u64) < length);
         file.synced = file.synced.min(file.bytes.len());
         Ok(())

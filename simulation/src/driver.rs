@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use raft::eraftpb::MessageType;
 use rand::Rng;
+use store::Error;
 use store::parts::{Answer, Disk, Effects, Frame, HEADER, Happening, Image, Input, Outgoing, is_full, save};
 
 use crate::member::{self, ELECTION, Failed, LOOK, RESERVE, Running, TICK};
@@ -279,7 +280,7 @@ impl World {
             Err(problem) if is_full(&problem) => {
                 running.stuck = true;
                 if std::mem::replace(&mut running.roomy, false) {
-                    return self.give(n, Input::Space(Err("simulated".into())));
+                    return self.give(n, Input::Space(Err(Error::NoSpace("simulated".into()))));
                 }
                 Ok(())
             }
@@ -308,7 +309,7 @@ impl World {
         let Some(running) = self.process(n) else { return Ok(()) };
         let stuck = running.stuck;
         if std::mem::replace(&mut running.roomy, room) != room {
-            let space = if room { Ok(()) } else { Err("simulated".into()) };
+            let space = if room { Ok(()) } else { Err(Error::NoSpace("simulated".into())) };
             self.give(n, Input::Space(space))?;
         }
         if stuck { self.written(n) } else { Ok(()) }

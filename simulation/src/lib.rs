@@ -11,6 +11,7 @@ mod history;
 mod linearizability;
 mod member;
 mod network;
+pub mod real;
 mod report;
 mod run;
 mod watchers;

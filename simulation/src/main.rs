@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
-use simulation::{Failure, Mistake, Report, Seed, run, running};
+use simulation::{Failure, Mistake, Report, Seed, real, run, running};
 
 #[derive(Parser)]
 #[command(about = "Runs Holdfast's parts under a seed, with faults, and checks what they promise")]
@@ -21,6 +21,14 @@ struct Cli {
 enum Part {
     /// The store: consensus, log, snapshots, state, sessions, leases and watches
     Store(Args),
+    /// The store as three real processes, under real faults, for minutes
+    Real(real::Args),
+    /// One of those processes; started by the others
+    #[command(hide = true)]
+    Member {
+        /// What it is to know
+        setup: PathBuf,
+    },
 }
 
 #[derive(clap::Args)]
@@ -46,7 +54,11 @@ fn mistake(name: &str) -> Result<Mistake, String> {
 }
 
 fn main() -> anyhow::Result<ExitCode> {
-    let Part::Store(args) = Cli::parse().part;
+    let args = match Cli::parse().part {
+        Part::Store(args) => args,
+        Part::Real(args) => return real::run(&args),
+        Part::Member { setup } => return real::member(&setup),
+    };
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if let Some(seed) = running() {

@@ -31,7 +31,7 @@ pub use ferry::{Crossing, Ferry};
 pub use folder::{Error as FolderError, Folder, Plan, Record};
 pub use guard::{Error as GuardError, stand_guard};
 pub use island::{Error as IslandError, Island, Permission};
-pub use link::Error as LinkError;
+pub use link::{Bridge, Error as LinkError, HostNamespace};
 pub use outside::Outside;
 pub use process::Error as ProcessError;
 pub use relay::{Forward, forward};

@@ -174,6 +174,11 @@ impl Bridge {
         request.execute().await.map_err(failed(format!("take link {port} down")))
     }
 
+    /// Takes the link of host `number` up again.
+    pub async fn mend(&self, number: u8) -> Result<(), Error> {
+        self.netlink.up(self.netlink.index(&port_name(number)).await?).await
+    }
+
     /// Removes the link of host `number`, if it has one.
     pub async fn unplug(&self, number: u8) -> Result<(), Error> {
         let port = port_name(number);

@@ -45,4 +45,14 @@ pub enum Error {
     /// This member was removed from the cluster, or replaced.
     #[error("this member was removed from the cluster: it takes no part any more")]
     Removed,
+    /// The store's folder can't be written: changes are refused until it can be again.
+    #[error(
+        "the store's folder {folder} can't be written ({why}): make it writable, writes resume by themselves"
+    )]
+    Sealed {
+        /// The folder.
+        folder: String,
+        /// What the system said.
+        why: String,
+    },
 }

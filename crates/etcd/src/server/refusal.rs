@@ -54,7 +54,7 @@ impl From<store::Error> for Status {
             store::Error::Future { .. } => future_revision(),
             store::Error::LeaseNotFound(_) => lease_not_found(),
             store::Error::LeaseExists(_) => lease_exists(),
-            store::Error::NoSpace(_) => no_space(),
+            store::Error::NoSpace(_) | store::Error::Sealed { .. } => no_space(),
             // Empty keys are refused before: what remains is a request over the store's own limit.
             store::Error::Invalid(_) => too_large(),
             store::Error::Removed => stopped(),

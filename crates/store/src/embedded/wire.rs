@@ -83,22 +83,30 @@ pub const OTHER_VERSION: Malformed = Malformed("the peer speaks another version 
 impl Frame {
     /// As bytes, length included.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![0; HEADER];
+        let mut out = Vec::new();
+        self.append_to(&mut out);
+        out
+    }
+
+    /// Appends it as bytes, length included.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        out.resize(start + HEADER, 0);
         match self {
             Frame::Hello { cluster, caller } => {
                 out.push(0);
                 out.push(VERSION);
-                put_bytes(&mut out, cluster.as_bytes());
-                put_caller(&mut out, caller);
+                put_bytes(out, cluster.as_bytes());
+                put_caller(out, caller);
             }
             Frame::Message(message) => {
                 out.push(1);
-                put_message(&mut out, message);
+                put_message(out, message);
             }
             Frame::SnapshotStart { message, length } => {
                 out.push(2);
-                put_number(&mut out, *length);
-                put_message(&mut out, message);
+                put_number(out, *length);
+                put_message(out, message);
             }
             Frame::SnapshotChunk(bytes) => {
                 out.push(3);
@@ -112,23 +120,22 @@ impl Frame {
                     Refusal::Later(why) => (2, why.as_str()),
                 };
                 out.push(kind);
-                put_bytes(&mut out, why.as_bytes());
+                put_bytes(out, why.as_bytes());
             }
             Frame::Admitted { id, others } => {
                 out.push(5);
-                put_number(&mut out, *id);
-                put_number(&mut out, others.len() as u64);
+                put_number(out, *id);
+                put_number(out, others.len() as u64);
                 for other in others {
-                    put_caller(&mut out, other);
+                    put_caller(out, other);
                 }
             }
         }
-        let length = (out.len() - HEADER) as u32;
-        out[..HEADER].copy_from_slice(&length.to_le_bytes());
-        out
+        let length = (out.len() - start - HEADER) as u32;
+        out[start..start + HEADER].copy_from_slice(&length.to_le_bytes());
     }
 
-    /// From a frame's bytes after the length.
+    /// From a frame's bytes after the length. Nothing but a piece of a snapshot shares memory with them.
     pub fn decode(bytes: Bytes) -> Result<Self, Malformed> {
         let mut d = Decoder(bytes);
         let frame = match d.byte()? {
@@ -239,7 +246,7 @@ fn message(d: &mut Decoder) -> Result<Message, Malformed> {
     m.deprecated_priority = d.number()?;
     m.priority = d.signed()?;
     m.reject = d.truth()?;
-    m.context = d.shared()?;
+    m.context = d.owned()?;
     m.set_entries(d.list(entry)?.into());
     let (index, term) = (d.number()?, d.number()?);
     let (voters, learners) = (d.list(Decoder::number)?, d.list(Decoder::number)?);
@@ -262,11 +269,12 @@ pub fn put_entry(out: &mut Vec<u8>, entry: &Entry) {
     put_bytes(out, &entry.data);
 }
 
-/// Reads an entry; its content shares memory with the input.
+/// Reads an entry. Its content is a copy, and each entry's its own: entries and the values in them stay in memory
+/// for long, and must not keep there what came with them.
 pub fn entry(d: &mut Decoder) -> Result<Entry, Malformed> {
     let changes_members = d.truth()?;
     let (term, index) = (d.number()?, d.number()?);
-    let (context, data) = (d.shared()?, d.shared()?);
+    let (context, data) = (d.owned()?, d.owned()?);
     let mut entry = Entry { term, index, context, data, ..Entry::default() };
     if changes_members {
         entry.set_entry_type(EntryType::EntryConfChangeV2);

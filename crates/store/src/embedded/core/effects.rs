@@ -78,8 +78,8 @@ pub enum Input {
     SnapshotSent(u64, bool),
     /// The connection to a peer broke.
     Unreachable(u64),
-    /// Whether there is room on the disk; if not, where.
-    Space(Result<(), String>),
+    /// Whether the disk takes changes; if not, what callers are told.
+    Space(Result<(), Error>),
     /// The process is about to end: let another member lead.
     Resign,
     /// A peer says that this member was removed from the cluster.

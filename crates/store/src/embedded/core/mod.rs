@@ -69,7 +69,8 @@ pub struct Core {
     since_image: (u64, usize),
     /// Until when the answer of a peer that was sent a snapshot is waited for.
     sending: BTreeMap<u64, Duration>,
-    space: Result<(), String>,
+    /// Whether the disk takes changes; if not, what callers are told.
+    space: Result<(), Error>,
     state_changed: bool,
     out: Effects,
 }
@@ -155,10 +156,7 @@ impl Core {
                     let deadline = self.now + self.settings.request_timeout;
                     self.requests.add(Some(token), command, self.now, deadline);
                 }
-                Err(folder) => {
-                    let error = Error::NoSpace(folder.clone());
-                    self.out.answers.push(Answer::Change(token, Err(error)));
-                }
+                Err(refusal) => self.out.answers.push(Answer::Change(token, Err(refusal.clone()))),
             },
             Input::Read(token) => {
                 self.reads.add(Reader::Caller(token), self.now + self.settings.request_timeout);
@@ -169,10 +167,7 @@ impl Core {
             Input::Unreachable(peer) => self.node.report_unreachable(peer),
             Input::Space(space) => {
                 self.space = space;
-                if self.space.is_err() && self.node.raft.state == StateRole::Leader {
-                    // Another member may have room, and then the others' changes go on.
-                    self.hand_over();
-                }
+                self.make_way();
             }
             Input::Resign => self.resign(),
             Input::Removed => self.leave(),

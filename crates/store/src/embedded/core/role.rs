@@ -16,6 +16,10 @@ const NEVER: usize = 1 << 30;
 
 /// A snapshot that a peer has not answered after this long was lost on the way.
 pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
+/// So many elections a member whose disk takes no changes leaves to the others: then there seem to be none.
+const MOST_HELD_BACK: u32 = 3;
+/// How long a leader whose disk takes no changes waits for the one that it asked to lead.
+const WAY_PATIENCE: Duration = Duration::from_millis(200);
 /// A snapshot that was sent in full is answered within this time, or not at all.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -33,6 +37,11 @@ pub struct Role {
     pub absences: u64,
     resigned: bool,
     campaigning: bool,
+    /// How many elections this member left to those whose disks take changes.
+    held_back: u32,
+    /// When a leader whose disk takes no changes asks another member (again) to lead, and whom it has asked.
+    next_way: Duration,
+    asked: u64,
 }
 
 impl Role {
@@ -81,6 +90,7 @@ impl Core {
         }
         if leading {
             self.watch_disk();
+            self.make_way();
         }
         for token in self.requests.expired(now) {
             self.out.answers.push(Answer::Change(token, Err(Error::Unavailable)));
@@ -124,6 +134,10 @@ impl Core {
         if !may || self.disk_stalls(self.settings.disk_stall) {
             return;
         }
+        if self.space.is_err() && !self.votes_alone() && self.role.held_back < MOST_HELD_BACK {
+            self.role.held_back += 1;
+            return;
+        }
         if !self.role.campaigning {
             self.role.campaigning = true;
             self.out.happenings.push(Happening::ElectionStarted(self.node.raft.term + 1));
@@ -139,7 +153,7 @@ impl Core {
 
     /// Whether messages that ask for an election must be left out.
     pub(super) fn may_not_lead(&self) -> bool {
-        self.role.resigned || self.persisting.iter().any(|step| step.image.is_some())
+        self.role.resigned || self.space.is_err() || self.persisting.iter().any(|step| step.image.is_some())
     }
 
     fn disk_stalls(&self, limit: Duration) -> bool {
@@ -162,15 +176,37 @@ impl Core {
         }
     }
 
+    /// A leader whose disk takes no changes stands in the way of all others: it asks them to lead, one after the
+    /// other. Those whose disks take none either don't listen, and where there are no others it goes on, for
+    /// the reads.
+    pub(super) fn make_way(&mut self) {
+        let waits = self.now < self.role.next_way || self.node.raft.lead_transferee.is_some();
+        if self.space.is_ok() || waits || self.node.raft.state != StateRole::Leader {
+            return;
+        }
+        self.role.next_way = self.now + WAY_PATIENCE;
+        let asked = self.role.asked;
+        let others = || self.others().map(|(_, id)| id);
+        let next = others().filter(|id| *id > asked).min().or_else(|| others().min());
+        if let Some(id) = next {
+            self.role.asked = id;
+            self.node.transfer_leader(id);
+        }
+    }
+
+    /// The other voters that are there: how far their logs are known to agree with this one, and their numbers.
+    fn others(&self) -> impl Iterator<Item = (u64, u64)> {
+        let me = self.settings.id;
+        let prs = self.node.raft.prs();
+        let voters = prs.conf().voters();
+        prs.iter()
+            .filter(move |(id, progress)| **id != me && progress.recent_active && voters.contains(**id))
+            .map(|(id, progress)| (progress.matched, *id))
+    }
+
     /// Asks the most up-to-date of the members that are there to lead.
     pub(super) fn hand_over(&mut self) {
-        let me = self.settings.id;
-        let progress = self.node.raft.prs().iter();
-        let voters = &self.node.raft.prs().conf().voters();
-        let active =
-            progress.filter(|(id, progress)| **id != me && progress.recent_active && voters.contains(**id));
-        if let Some((id, _)) = active.max_by_key(|(id, progress)| (progress.matched, **id)) {
-            let id = *id;
+        if let Some((_, id)) = self.others().max() {
             self.node.transfer_leader(id);
         }
     }
@@ -221,6 +257,7 @@ impl Core {
             }
             if leader != raft::INVALID_ID {
                 self.role.campaigning = false;
+                self.role.held_back = 0;
                 self.requests.propose_again(self.now);
                 self.reads.ask_again();
             }

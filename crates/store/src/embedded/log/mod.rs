@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use raft::eraftpb::{Entry, HardState};
 
-use super::disk::{Disk, DiskFile, for_good, is_full, replace};
+use super::disk::{Disk, DiskFile, for_good, is_full, may_be_tried_again, replace};
 use super::image::Image;
 use record::Record;
 pub use replay::{LogError, Recovered};
@@ -42,6 +42,10 @@ pub struct Log {
     file: Box<dyn DiskFile>,
     length: u64,
     synced: u64,
+    /// Up to here there is room in the file.
+    reserved: u64,
+    /// What is appended next is put together here.
+    buffer: Vec<u8>,
     /// The last entry's index.
     last: u64,
     hard_state: HardState,
@@ -60,10 +64,11 @@ impl Log {
     /// Appends all steps and makes them durable with one sync (with none where none is needed).
     ///
     /// # Errors
-    /// A full disk leaves the log as it was, to be tried again. After any other error nothing is known
+    /// A full disk, or a folder in which no file can be made, leaves the log as it was, to be tried again. After any
+    /// other error nothing is known
     /// about the file: the process must end, so that the next start reads what is really there.
     pub fn append(&mut self, steps: &[Persist]) -> io::Result<()> {
-        let mut buffer = Vec::new();
+        let mut buffer = self.take_buffer();
         let (mut last, mut highest) = (self.last, self.current().last_index);
         let mut hard_state = self.hard_state.clone();
         for step in steps {
@@ -85,10 +90,12 @@ impl Log {
             if let Some(entry) = step.entries.last() {
                 last = entry.index;
                 highest = highest.max(last);
-                self.put(&mut buffer, &Record::Entries(step.entries.clone()));
+                let (number, synced) = (self.current().number, self.synced);
+                record::encode_entries(&step.entries, number, synced, &mut buffer);
             }
         }
         self.write(&buffer)?;
+        self.buffer = buffer;
         (self.last, self.hard_state) = (last, hard_state);
         if let Some(segment) = self.segments.back_mut() {
             segment.last_index = highest;
@@ -120,14 +127,22 @@ impl Log {
         if buffer.is_empty() {
             return Ok(());
         }
+        let end = self.length + buffer.len() as u64;
+        if self.reserved < end {
+            self.reserved = self.segment_length.max(end);
+            self.file.reserve(self.reserved)?;
+        }
         if let Err(error) = self.file.append(buffer) {
-            if is_full(&error) {
-                self.file.cut(self.length)?;
+            if !is_full(&error) {
+                // A file that is open and takes nothing is not to be tried again, whatever the reason is.
+                return Err(io::Error::other(format!("a write failed: {error}")));
             }
+            self.file.cut(self.length)?;
+            self.reserved = 0;
             return Err(error);
         }
         for_good(self.file.sync())?;
-        self.length += buffer.len() as u64;
+        self.length = end;
         self.synced = self.length;
         Ok(())
     }
@@ -144,6 +159,15 @@ impl Log {
         Ok(())
     }
 
+    /// An empty buffer, the last one if it did not become too large to be kept.
+    fn take_buffer(&mut self) -> Vec<u8> {
+        const MOST: usize = 2 << 20;
+        let mut buffer = std::mem::take(&mut self.buffer);
+        buffer.clear();
+        buffer.shrink_to(MOST);
+        buffer
+    }
+
     fn current(&self) -> Segment {
         self.segments.back().copied().unwrap_or(Segment { number: 0, last_index: 0 })
     }
@@ -152,16 +176,22 @@ impl Log {
         record.encode(self.current().number, self.synced, out);
     }
 
-    /// Goes on in a new segment. Where there is no room for one, the old one grows a little longer.
+    /// Goes on in a new segment. Where there can't be one yet, the old one grows a little longer.
     fn rotate(&mut self) -> io::Result<()> {
+        if self.reserved > self.length {
+            // Only of the last segment it is known that it may end in zeros.
+            self.file.cut(self.length)?;
+            for_good(self.file.sync())?;
+            self.reserved = self.length;
+        }
         let last = self.current();
         match start_segment(&*self.disk, last.number + 1, self.last, &self.hard_state) {
             Ok((file, length)) => {
-                (self.file, self.length, self.synced) = (file, length, length);
+                (self.file, self.length, self.synced, self.reserved) = (file, length, length, 0);
                 self.segments.push_back(Segment { number: last.number + 1, last_index: last.last_index });
                 Ok(())
             }
-            Err(error) if is_full(&error) => Ok(()),
+            Err(error) if may_be_tried_again(&error) => Ok(()),
             Err(error) => Err(error),
         }
     }

@@ -35,22 +35,14 @@ pub enum Record {
 impl Record {
     /// Appends it as bytes of segment `segment`, of which `synced` bytes are durable.
     pub fn encode(&self, segment: u64, synced: u64, out: &mut Vec<u8>) {
-        let start = out.len();
-        out.resize(start + HEADER, 0);
-        match self {
+        framed(segment, synced, out, |out| match self {
             Record::HardState(state) => {
                 out.push(0);
                 for number in [state.term, state.vote, state.commit] {
                     put_number(out, number);
                 }
             }
-            Record::Entries(entries) => {
-                out.push(1);
-                put_number(out, entries.len() as u64);
-                for entry in entries {
-                    put_entry(out, entry);
-                }
-            }
+            Record::Entries(entries) => put_entries(out, entries),
             Record::Image { index, term } => {
                 out.push(2);
                 put_number(out, *index);
@@ -60,14 +52,7 @@ impl Record {
                 out.push(3);
                 put_number(out, *last);
             }
-        }
-        let length = (out.len() - start - HEADER) as u32;
-        let (header, content) = out[start..].split_at_mut(HEADER);
-        header[..4].copy_from_slice(MAGIC);
-        header[4..8].copy_from_slice(&length.to_le_bytes());
-        header[8..16].copy_from_slice(&synced.to_le_bytes());
-        let checksum = checksum(segment, &header[..16], content);
-        header[16..].copy_from_slice(&checksum.to_le_bytes());
+        });
     }
 
     fn decode(content: Bytes) -> Result<Self, Malformed> {
@@ -85,6 +70,33 @@ impl Record {
         d.end()?;
         Ok(record)
     }
+}
+
+/// Appends the record of some entries, without making one.
+pub fn encode_entries(entries: &[Entry], segment: u64, synced: u64, out: &mut Vec<u8>) {
+    framed(segment, synced, out, |out| put_entries(out, entries));
+}
+
+fn put_entries(out: &mut Vec<u8>, entries: &[Entry]) {
+    out.push(1);
+    put_number(out, entries.len() as u64);
+    for entry in entries {
+        put_entry(out, entry);
+    }
+}
+
+/// Appends a content with its header.
+fn framed(segment: u64, synced: u64, out: &mut Vec<u8>, content: impl FnOnce(&mut Vec<u8>)) {
+    let start = out.len();
+    out.resize(start + HEADER, 0);
+    content(out);
+    let length = (out.len() - start - HEADER) as u32;
+    let (header, content) = out[start..].split_at_mut(HEADER);
+    header[..4].copy_from_slice(MAGIC);
+    header[4..8].copy_from_slice(&length.to_le_bytes());
+    header[8..16].copy_from_slice(&synced.to_le_bytes());
+    let checksum = checksum(segment, &header[..16], content);
+    header[16..].copy_from_slice(&checksum.to_le_bytes());
 }
 
 fn checksum(segment: u64, header: &[u8], content: &[u8]) -> u32 {
@@ -145,6 +157,10 @@ pub fn read(bytes: &Bytes, segment: u64, mut each: impl FnMut(u64, Record)) -> E
 
 /// Whether some record after `offset` knew that what stands at `offset` was durable.
 fn knows_durable(bytes: &Bytes, segment: u64, offset: usize) -> bool {
+    if bytes[offset..].iter().all(|byte| *byte == 0) {
+        // The room that the file took for what was to come.
+        return false;
+    }
     let mut at = offset + 1;
     while let Some(found) = bytes.get(at..).and_then(|rest| rest.windows(4).position(|w| w == MAGIC)) {
         at += found;

@@ -106,8 +106,18 @@ impl Log {
             }
         };
         disk.sync_folder()?;
-        let mut log =
-            Log { disk, segments, file, length, synced: length, last, hard_state, segment_length: SEGMENT };
+        let mut log = Log {
+            disk,
+            segments,
+            file,
+            length,
+            synced: length,
+            reserved: 0,
+            buffer: Vec::new(),
+            last,
+            hard_state,
+            segment_length: SEGMENT,
+        };
         if let Some(image) = recovered.image.as_ref().filter(|_| recovered.entries.is_empty()) {
             // What follows begins behind the snapshot, wherever the records before it ended.
             log.mark(image)?;

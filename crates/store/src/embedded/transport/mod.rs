@@ -137,7 +137,7 @@ async fn read_frame(
             }
             if buffer.len() >= HEADER + length {
                 let frame = buffer.split_to(HEADER + length).freeze();
-                return Ok(Some(Frame::decode(own(frame.slice(HEADER..)))?));
+                return Ok(Some(Frame::decode(frame.slice(HEADER..))?));
             }
             buffer.reserve(HEADER + length - buffer.len());
         } else {
@@ -147,9 +147,4 @@ async fn read_frame(
             return Ok(None);
         }
     }
-}
-
-/// A copy: entries stay in memory for long, and must not keep the whole read buffer there.
-fn own(frame: Bytes) -> Bytes {
-    Bytes::copy_from_slice(&frame)
 }

@@ -79,11 +79,14 @@ pub async fn greet(
 async fn send(shared: &Shared, peer: &Peer, stream: Stream) -> ConnectionError {
     let (mut reader, mut writer) = tokio::io::split(stream);
     let writing = async {
+        let mut buffer = Vec::new();
         loop {
             let sent = match peer.outbox.next().await {
-                Item::Message(message) => write_messages(&mut writer, &peer.outbox, message).await,
+                Item::Message(message) => {
+                    write_messages(&mut writer, &peer.outbox, message, &mut buffer).await
+                }
                 Item::Snapshot(message, image) => {
-                    let sent = write_snapshot(&mut writer, &peer.outbox, message, image).await;
+                    let sent = write_snapshot(&mut writer, &peer.outbox, message, image, &mut buffer).await;
                     (shared.sink)(Event::SnapshotSent(peer.id, sent.is_ok()));
                     sent
                 }
@@ -114,14 +117,17 @@ async fn write_messages(
     writer: &mut (impl AsyncWrite + Unpin),
     outbox: &Outbox,
     first: Message,
+    buffer: &mut Vec<u8>,
 ) -> Result<(), ConnectionError> {
-    let mut bytes = Frame::Message(first).encode();
-    while bytes.len() < BATCH
+    buffer.clear();
+    buffer.shrink_to(BATCH * 2);
+    Frame::Message(first).append_to(buffer);
+    while buffer.len() < BATCH
         && let Some(message) = outbox.try_message()
     {
-        bytes.extend(Frame::Message(message).encode());
+        Frame::Message(message).append_to(buffer);
     }
-    write(writer, &bytes).await
+    write(writer, buffer).await
 }
 
 async fn write_snapshot(
@@ -129,6 +135,7 @@ async fn write_snapshot(
     outbox: &Outbox,
     mut message: Message,
     image: Image,
+    buffer: &mut Vec<u8>,
 ) -> Result<(), ConnectionError> {
     let encoded = tokio::task::spawn_blocking(move || Bytes::from(image.encode()));
     let encoded = encoded.await.map_err(|problem| ConnectionError::Refused(problem.to_string()))?;
@@ -138,7 +145,7 @@ async fn write_snapshot(
     write(writer, &start.encode()).await?;
     for place in (0..encoded.len()).step_by(CHUNK) {
         while let Some(message) = outbox.try_message() {
-            write_messages(writer, outbox, message).await?;
+            write_messages(writer, outbox, message, buffer).await?;
         }
         let chunk = encoded.slice(place..encoded.len().min(place + CHUNK));
         write(writer, &Frame::SnapshotChunk(chunk).encode()).await?;

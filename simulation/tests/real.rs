@@ -1,0 +1,37 @@
+//! Real faults for some seconds, and that what a member lies about is found. Which faults there are depends on what
+//! this machine allows; what is left out is told in one line each.
+
+#![allow(clippy::unwrap_used)] // A test ends where something is not as it should be.
+
+use std::process::{Command, Output};
+
+fn real(arguments: &[&str]) -> Output {
+    let output = Command::new(env!("CARGO_BIN_EXE_simulation")).arg("real").args(arguments).output().unwrap();
+    eprintln!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    output
+}
+
+#[test]
+fn what_was_acknowledged_is_there_after_real_faults() {
+    let dir = tempfile::tempdir().unwrap();
+    let (numbers, members) = (dir.path().join("numbers.json"), dir.path().join("members"));
+    std::fs::create_dir(&members).unwrap();
+    let output =
+        real(&["--minutes", "0.2", "--json", numbers.to_str().unwrap(), "--dir", members.to_str().unwrap()]);
+    assert!(output.status.success());
+    let numbers: serde_json::Value = serde_json::from_slice(&std::fs::read(numbers).unwrap()).unwrap();
+    assert_eq!(numbers["failed"], serde_json::Value::Null);
+    assert!(numbers["acknowledged"].as_u64().unwrap() > 0, "{numbers}");
+    assert!(!numbers["faults"].as_object().unwrap().is_empty(), "{numbers}");
+    assert_eq!(std::fs::read_dir(&members).unwrap().count(), 0, "nothing is left behind");
+}
+
+#[test]
+fn an_acknowledgement_without_a_write_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let output =
+        real(&["--minutes", "0.1", "--break", "ack-without-write", "--dir", dir.path().to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("failed: stale read") || said.contains("failed: lost write"), "{said}");
+}
