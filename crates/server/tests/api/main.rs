@@ -6,6 +6,7 @@
 mod compare;
 mod encodings;
 mod house;
+mod kinds;
 mod known;
 mod kubectl;
 mod proxy;
