@@ -32,6 +32,9 @@ pub struct Args {
     /// How many watchers see each change
     #[arg(long, default_value_t = 1000)]
     watchers: usize,
+    /// How many seconds to send 1,000 requests each
+    #[arg(long, default_value_t = 10)]
+    seconds: usize,
     /// Where the hosts keep their data: a folder on the disk that is to be measured
     #[arg(long, default_value_os_t = std::env::temp_dir())]
     dir: PathBuf,
@@ -72,7 +75,7 @@ async fn measure(args: &Args, count: usize) -> anyhow::Result<Map<String, Value>
     let (listed, bytes) = load::list(&hosts, 20).await?;
     figures.outcome("list", &listed)?;
     figures.note("a list", &[("megabytes", bytes as f64 / 1e6)]);
-    figures.outcome("1000 a second", &load::open(&hosts, 32, 1000, 10, args.pods).await?)?;
+    figures.outcome("1000 a second", &load::open(&hosts, 32, 1000, args.seconds, args.pods).await?)?;
     const CHANGES: usize = 100;
     let told = load::fan_out(&hosts, args.watchers, CHANGES).await?;
     figures.outcome("watch", &told)?;

@@ -10,7 +10,7 @@ mod table;
 mod write;
 
 pub use key::{Place, key, kind_prefix, namespace_prefix, parse};
-pub use reader::{Kind, Reader, decode, stamped};
+pub use reader::{Kind, Reader, STAMP, decode, put_stamped, stamped};
 pub use recorder::{Occurrence, Recorder, Reporter};
 pub use selector::{selects, tolerates};
 pub use table::{Change, Table};

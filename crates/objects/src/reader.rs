@@ -1,13 +1,14 @@
 //! Objects read from a snapshot as typed structs, each decoded once per change.
 
 use std::collections::HashMap;
+use std::io::Write;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use k8s_openapi::Metadata;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
-use store::{KeyRange, KeyValue, State};
+use store::{KeyRange, KeyValue, Revision, State};
 
 use crate::{key, kind_prefix, namespace_prefix};
 
@@ -27,15 +28,27 @@ where
 /// The stored JSON with its `metadata.resourceVersion`: objects lie in the store without it, since the
 /// revision is known only once they are there.
 pub fn stamped(kv: &KeyValue) -> Vec<u8> {
+    let mut out = Vec::with_capacity(kv.value.len() + STAMP);
+    put_stamped(&mut out, &kv.value, kv.mod_revision);
+    out
+}
+
+/// So much longer is an object with its resourceVersion, at most.
+pub const STAMP: usize = 44;
+
+/// Writes stored JSON, or the end of it that begins before its metadata, with a resourceVersion.
+pub fn put_stamped(out: &mut Vec<u8>, stored: &[u8], revision: Revision) {
     const METADATA: &[u8] = br#""metadata":{"#;
-    let value = &kv.value;
-    let Some(at) = value.windows(METADATA.len()).position(|w| w == METADATA).map(|at| at + METADATA.len())
+    let Some(at) = stored.windows(METADATA.len()).position(|w| w == METADATA).map(|at| at + METADATA.len())
     else {
-        return value.to_vec();
+        return out.extend_from_slice(stored);
     };
-    let comma = if value.get(at) == Some(&b'}') { "" } else { "," };
-    let version = format!(r#""resourceVersion":"{}"{comma}"#, kv.mod_revision);
-    [&value[..at], version.as_bytes(), &value[at..]].concat()
+    let (before, after) = stored.split_at(at);
+    out.extend_from_slice(before);
+    let comma = if after.first() == Some(&b'}') { "" } else { "," };
+    // Writing into a vector never fails.
+    let _ = write!(out, r#""resourceVersion":"{revision}"{comma}"#);
+    out.extend_from_slice(after);
 }
 
 /// The typed object in a key's value, with its resourceVersion.

@@ -16,7 +16,7 @@ use super::query::Query;
 use super::response::{JSON, bytes};
 use super::serve::Asked;
 use crate::clock;
-use crate::registry::{Freshness, ListOptions, Listing, Match, Named, Selection, list_item, load};
+use crate::registry::{Freshness, ListOptions, Listing, Match, Named, Selection, load, put_list_items};
 use crate::server::Server;
 
 /// Answers get and list.
@@ -146,7 +146,7 @@ pub(crate) fn list(
 }
 
 fn plain_list(resource: &Resource, meta: &Value, items: &[Arc<KeyValue>]) -> Bytes {
-    let size: usize = items.iter().map(|kv| kv.value.len() + 32).sum();
+    let size: usize = items.iter().map(|kv| kv.value.len() + objects::STAMP).sum();
     let mut body = Vec::with_capacity(size + 256);
     let head = format!(
         r#"{{"kind":"{}List","apiVersion":"{}","metadata":{meta},"items":["#,
@@ -154,12 +154,7 @@ fn plain_list(resource: &Resource, meta: &Value, items: &[Arc<KeyValue>]) -> Byt
         resource.api_version()
     );
     body.extend_from_slice(head.as_bytes());
-    for (index, kv) in items.iter().enumerate() {
-        if index > 0 {
-            body.push(b',');
-        }
-        body.extend_from_slice(&list_item(resource, kv));
-    }
+    put_list_items(&mut body, resource, items);
     body.extend_from_slice(b"]}");
     body.into()
 }

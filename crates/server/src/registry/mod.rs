@@ -41,7 +41,7 @@ pub(crate) use named::Named;
 pub(crate) use read::Freshness;
 pub(crate) use recorded::Recorded;
 pub(crate) use selection::Selection;
-pub(crate) use stored::{list_item, load, load_as, stamped_at};
+pub(crate) use stored::{load, load_as, put_list_items, stamped_at};
 pub(crate) use update::Change;
 pub(crate) use watch::{Watch, WatchEvent, WatchOptions};
 

@@ -79,20 +79,26 @@ pub(crate) fn served_event(resource: &Resource, event: &Event) -> Result<Event, 
 /// The wire form of a stored object, as of `revision` instead of the one that wrote it: a watch tells
 /// deletions so.
 pub(crate) fn stamped_at(kv: &KeyValue, revision: Revision) -> Vec<u8> {
-    if revision == kv.mod_revision {
-        return objects::stamped(kv);
-    }
-    objects::stamped(&KeyValue { mod_revision: revision, ..kv.clone() })
+    let mut out = Vec::with_capacity(kv.value.len() + objects::STAMP);
+    objects::put_stamped(&mut out, &kv.value, revision);
+    out
 }
 
-/// The wire form of an object as an item of its kind's list, where upstream leaves `kind` and `apiVersion`
-/// out.
-pub(crate) fn list_item(resource: &Resource, kv: &KeyValue) -> Vec<u8> {
-    let stamped = objects::stamped(kv);
+/// Writes stored objects as the items of their kind's list, where upstream leaves `kind` and `apiVersion` out.
+pub(crate) fn put_list_items(out: &mut Vec<u8>, resource: &Resource, items: &[Arc<KeyValue>]) {
     let head = format!(r#"{{"kind":"{}","apiVersion":"{}","#, resource.kind, resource.api_version());
-    match stamped.strip_prefix(head.as_bytes()) {
-        Some(rest) => [b"{", rest].concat(),
-        None => stamped,
+    for (index, kv) in items.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        let stored = match kv.value.strip_prefix(head.as_bytes()) {
+            Some(rest) => {
+                out.push(b'{');
+                rest
+            }
+            None => &kv.value[..],
+        };
+        objects::put_stamped(out, stored, kv.mod_revision);
     }
 }
 
