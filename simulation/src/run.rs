@@ -48,6 +48,34 @@ pub struct Outages {
     pub stayed: bool,
 }
 
+/// Starts three members in fine weather and fills the leader's disk: how long until another one leads, in
+/// milliseconds, and how often the full one led again within the next five seconds.
+///
+/// # Errors
+/// What the checks found.
+pub fn full_leader(seed: u64) -> Result<(u64, u64), Failure> {
+    const STEP: u64 = 1_000;
+    const PATIENCE: u64 = 10_000_000;
+    let sizes = Sizes { members: 3, snapshot_entries: 50, trailing_entries: 20, segment: 4000 };
+    let mut world = World::new(seed, Some(sizes), Some(Weather::fine()), None);
+    while world.leaders().is_empty() && world.now < PATIENCE {
+        world.run_until(world.now + STEP)?;
+    }
+    let full = world.leaders().first().copied().unwrap_or(0);
+    world.hosts[full].disk.set_room(Some(0));
+    let begin = world.now;
+    while !world.leaders().iter().any(|n| *n != full) && world.now < begin + PATIENCE {
+        world.run_until(world.now + STEP)?;
+    }
+    let took = (world.now - begin) / 1000;
+    let (mut again, end) = (0, world.now + 5_000_000);
+    while world.now < end {
+        world.run_until(world.now + STEP)?;
+        again += u64::from(world.leaders() == [full]);
+    }
+    Ok((took, again))
+}
+
 /// Starts three members in fine weather, lets them be, and crashes their leader.
 ///
 /// # Errors

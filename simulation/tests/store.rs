@@ -1,6 +1,6 @@
 //! The store's promises under a fixed number of seeds, and that mistakes are found.
 
-use simulation::{Failure, Mistake, Report, Seed, outages, run};
+use simulation::{Failure, Mistake, Report, Seed, full_leader, outages, run};
 
 /// Runs seeds until one fails.
 fn seeds(seeds: std::ops::Range<u64>, mistake: Option<Mistake>) -> (Report, Option<(u64, Failure)>) {
@@ -111,4 +111,13 @@ fn a_leader_comes_soon_stays_and_is_replaced_soon() {
     replaced.sort_unstable();
     println!("without a leader, in ms: {replaced:?}");
     assert!(replaced[25] <= 300 && replaced[49] <= 700, "{replaced:?}");
+}
+
+#[test]
+fn a_leader_with_a_full_disk_makes_way() {
+    for seed in 0..50 {
+        let (took, again) = full_leader(seed).unwrap();
+        assert!(took <= 2_000, "seed {seed}: it led for another {took} ms");
+        assert_eq!(again, 0, "seed {seed}: it led again");
+    }
 }

@@ -5,6 +5,35 @@
 //! consistent for as long as its reader likes, and a watch reads the history that the state carries.
 //! Behind the trait stands the embedded engine (Raft, log, snapshots); [`Memory`] is the same state
 //! without replication or disk.
+//!
+//! ```
+//! use store::{Compare, Condition, KeyRange, Memory, Store, Txn};
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), store::Error> {
+//! let store = Memory::default();
+//! let mut watcher = store.watch(KeyRange::prefix("/lamps/"), 0)?;
+//!
+//! let first = store.txn(Txn::put("/lamps/hall", "on")).await?;
+//!
+//! // Off, unless somebody else was at the switch since.
+//! let unchanged = Condition::ModRevision("/lamps/hall".into(), Compare::Equal, first.revision);
+//! let off = Txn { conditions: vec![unchanged], ..Txn::put("/lamps/hall", "off") };
+//! assert!(store.txn(off.clone()).await?.succeeded);
+//! assert!(!store.txn(off).await?.succeeded);
+//!
+//! let (events, state) = watcher.changes().await?;
+//! assert_eq!(events.len(), 2);
+//! assert_eq!(state.get(b"/lamps/hall").map(|kv| &*kv.value), Some(&b"off"[..]));
+//!
+//! // What was, as long as it is not compacted: a state never changes.
+//! assert_eq!(state.at(first.revision)?.get(b"/lamps/hall").map(|kv| &*kv.value), Some(&b"on"[..]));
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A program with members of its own starts each with [`Embedded::start`] and a [`Config`]: the example
+//! `three_members` shows it whole.
 
 mod backup;
 mod embedded;

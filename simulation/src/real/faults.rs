@@ -187,6 +187,11 @@ impl Storm<'_> {
 
     async fn disk(&mut self, fault: Fault, victim: usize, long: Duration) -> Outcomes {
         let disk = self.members.disk(victim);
+        // One that is about to start has nothing to wait with, and says so.
+        let begun = now();
+        while self.members.ask(victim, &Ask::Leads, PATIENCE).await.is_err() && begun.elapsed() < PATIENCE {
+            pause(Duration::from_millis(20)).await;
+        }
         if fault == Fault::Seal {
             disk.seal()?;
             pause(long).await;

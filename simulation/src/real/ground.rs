@@ -204,6 +204,16 @@ impl Disk {
     }
 }
 
+impl Drop for Disk {
+    fn drop(&mut self) {
+        if self.kind != Kind::Shared {
+            // The folder can't be removed while something is mounted on it. What is not mounted needs no end.
+            let _ = umount2(&self.folder(), MntFlags::MNT_DETACH);
+            let _ = umount2(&self.root, MntFlags::MNT_DETACH);
+        }
+    }
+}
+
 /// Whether permissions keep this process from anything.
 pub fn permissions_matter(dir: &Path) -> bool {
     let probe = dir.join("probe");
