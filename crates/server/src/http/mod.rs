@@ -1,6 +1,5 @@
 //! HTTP: listeners, who asks, what for, and in which form the answer goes out.
 
-mod access;
 mod apply;
 mod body;
 mod component_status;
@@ -9,6 +8,7 @@ mod discovery;
 pub(crate) mod encoding;
 mod health;
 pub(crate) mod identity;
+mod impersonate;
 mod listener;
 pub(crate) mod metrics;
 pub(crate) mod negotiate;
