@@ -93,7 +93,9 @@ fn resource_entry(resource: &Resource) -> Value {
         "kind": resource.kind, "verbs": resource.verbs,
     });
     add_names(&mut entry, resource);
-    entry["storageVersionHash"] = resource.storage_version_hash.into();
+    if !resource.storage_version_hash.is_empty() {
+        entry["storageVersionHash"] = resource.storage_version_hash.into();
+    }
     entry
 }
 

@@ -26,7 +26,8 @@ pub struct Resource {
     pub verbs: &'static [&'static str],
     /// Its subresources, in the order of their names.
     pub subresources: &'static [Subresource],
-    /// The hash of group, version and kind of the stored form, as upstream publishes it.
+    /// The hash of group, version and kind of the stored form, as upstream publishes it; empty for what is
+    /// answered and not stored.
     pub storage_version_hash: &'static str,
     /// Whether `metadata.generation` counts the changes of what its objects ask for.
     pub keeps_generation: bool,

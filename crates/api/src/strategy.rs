@@ -47,6 +47,8 @@ pub fn prepare_update(resource: &Resource, subresource: &str, object: &mut Objec
                 keep(&mut object.0, Some(&old.0), name);
             }
         }
+        // Its decisions are part of the status.
+        "approval" => {}
         _ => keep(&mut object.0, Some(&old.0), "status"),
     }
     resource.rules.prepare_update(subresource, object, old);

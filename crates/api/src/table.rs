@@ -27,8 +27,8 @@ pub fn table(
     now: i64,
 ) -> Value {
     let columns = resource.rules.columns().iter().map(|column| {
-        // The name's format tells `kubectl` which column it is.
-        let format = if column.name == "Name" { "name" } else { "" };
+        // The name's format tells `kubectl` which column it is; upstream gives it to attachers too.
+        let format = if matches!(column.name, "Name" | "Attacher") { "name" } else { "" };
         json!({
             "name": column.name, "type": column.kind, "format": format,
             "description": "", "priority": column.priority,

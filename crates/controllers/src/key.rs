@@ -10,6 +10,7 @@ use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use objects::{Change, selects};
 
@@ -19,7 +20,8 @@ use crate::plan::Plan;
 use crate::pods;
 use crate::view::{Touched, View, controller_of, node_name};
 use crate::{
-    api_service, deployment, endpoints, expiry, garbage, missing_node, namespace, node, replica_set,
+    api_service, cluster_role, deployment, endpoints, expiry, garbage, missing_node, namespace, node,
+    replica_set,
 };
 
 /// Hosts that are silent, each with the time when it was last heard.
@@ -40,6 +42,8 @@ pub enum Key {
     ApiService,
     /// A namespace, by name.
     Namespace(String),
+    /// A ClusterRole, by name.
+    ClusterRole(String),
     /// The ownership of the object at a key of the store.
     Garbage(Bytes),
     /// The pods of a node that does not exist.
@@ -70,6 +74,7 @@ impl Key {
             Key::Deployment(namespace, name) => deployment::reconcile(view, namespace, name, now.wall),
             Key::ApiService => api_service::reconcile(view),
             Key::Namespace(name) => namespace::reconcile(view, name),
+            Key::ClusterRole(name) => cluster_role::reconcile(view, name),
             Key::Garbage(key) => garbage::reconcile(view, key),
             Key::MissingNode(name) => missing_node::reconcile(view, name),
             Key::Expiry => expiry::reconcile(view, now.wall),
@@ -84,6 +89,7 @@ impl Key {
             Key::ReplicaSet(..) => "replicaset-controller",
             Key::Deployment(..) => "deployment-controller",
             Key::Namespace(_) => "namespace-controller",
+            Key::ClusterRole(_) => "clusterrole-aggregation-controller",
             Key::Garbage(_) | Key::MissingNode(_) | Key::Expiry => "garbage-collector",
         }
     }
@@ -96,6 +102,9 @@ impl Key {
         view.replica_sets.iter().for_each(|o| each(of(o.as_ref(), Key::ReplicaSet), now));
         view.deployments.iter().for_each(|o| each(of(o.as_ref(), Key::Deployment), now));
         view.namespaces.iter().for_each(|namespace| each(Key::Namespace(named(namespace.as_ref())), now));
+        for role in view.cluster_roles.iter().filter(|role| role.aggregation_rule.is_some()) {
+            each(Key::ClusterRole(named(role.as_ref())), now);
+        }
         for node in view.graph.iter().filter(|node| node.deleting || !node.owners.is_empty()) {
             each(Key::Garbage(node.key.clone()), now);
         }
@@ -148,6 +157,14 @@ impl Key {
             Touched::ServiceAccount(Change { old, new, .. }) => {
                 for account in latest(old, new) {
                     each(Key::Namespace(account.metadata.namespace.clone().unwrap_or_default()), now);
+                }
+            }
+            Touched::ClusterRole(Change { old, new, .. }) => {
+                for role in [old, new].into_iter().flatten() {
+                    let made = |other: &ClusterRole| cluster_role::is_made_of(other, role);
+                    let whole = view.cluster_roles.iter().filter(|other| made(other));
+                    whole.for_each(|whole| each(Key::ClusterRole(named(whole.as_ref())), now));
+                    each(Key::ClusterRole(named(role.as_ref())), now);
                 }
             }
             Touched::Owned(old, new) => owned(view, old.as_deref(), new.as_deref(), &mut each),

@@ -3,6 +3,7 @@
 //! was decided. [`run`] drives them all while this member leads the store.
 
 mod api_service;
+mod cluster_role;
 mod deployment;
 mod driver;
 mod endpoints;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use objects::{Change, Kind, Table, key};
 use serde_json::Value;
@@ -36,6 +37,8 @@ pub struct View {
     pub namespaces: Table<Namespace>,
     /// ServiceAccounts.
     pub service_accounts: Table<ServiceAccount>,
+    /// ClusterRoles.
+    pub cluster_roles: Table<ClusterRole>,
     /// Who owns whom, over all kinds.
     pub graph: Graph,
     pods_by_owner: Index<Pod>,
@@ -64,6 +67,8 @@ pub enum Touched {
     Namespace(Change<Namespace>),
     /// A ServiceAccount.
     ServiceAccount(Change<ServiceAccount>),
+    /// A ClusterRole.
+    ClusterRole(Change<ClusterRole>),
     /// An object of any kind, these among them: its place in the ownership.
     Owned(Option<Arc<graph::Node>>, Option<Arc<graph::Node>>),
 }
@@ -81,6 +86,7 @@ impl View {
             nodes: Table::load(&state),
             namespaces: Table::load(&state),
             service_accounts: Table::load(&state),
+            cluster_roles: Table::load(&state),
             graph: Graph::load(&state),
             pods_by_owner: Index::new(owner_uid),
             pods_by_node: Index::new(|pod: &Pod| node_name(pod).map(str::to_owned)),
@@ -140,6 +146,7 @@ impl View {
             .or_else(|| self.nodes.apply(event).map(Touched::Node))
             .or_else(|| self.namespaces.apply(event).map(Touched::Namespace))
             .or_else(|| self.service_accounts.apply(event).map(Touched::ServiceAccount))
+            .or_else(|| self.cluster_roles.apply(event).map(Touched::ClusterRole))
     }
 
     /// The pods whose controller has this uid.

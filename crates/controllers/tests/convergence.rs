@@ -12,6 +12,7 @@ use cluster::Cluster;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::rbac::v1::ClusterRole;
 use objects::{Delete, Propagation};
 use serde_json::{Value, json};
 
@@ -371,4 +372,31 @@ async fn the_api_s_service_is_backed_by_the_ready_hosts() {
     assert_eq!(addresses, ["10.73.0.1", "10.73.0.2"]);
     let slice: EndpointSlice = cluster.get("default", "kubernetes").unwrap();
     assert_eq!(slice.endpoints.unwrap_or_default().len(), 2);
+}
+
+#[tokio::test]
+async fn a_role_is_made_of_those_that_its_selectors_mean() {
+    let mut cluster = Cluster::new(&["n1"]).await;
+    let role = |name: &str, labels: Value, verb: &str| {
+        json!({"kind": "ClusterRole", "apiVersion": "rbac.authorization.k8s.io/v1",
+            "metadata": {"name": name, "labels": labels},
+            "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": [verb]}]})
+    };
+    let mut whole = role("whole", json!({}), "get");
+    whole.as_object_mut().unwrap().remove("rules");
+    whole["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {"part": "yes"}}]});
+    cluster.create(whole).await;
+    cluster.create(role("b", json!({"part": "yes"}), "list")).await;
+    cluster.create(role("a", json!({"part": "yes"}), "get")).await;
+    cluster.create(role("c", json!({"part": "no"}), "delete")).await;
+    cluster.settle().await;
+    let verbs = |cluster: &Cluster| -> Vec<String> {
+        let whole: ClusterRole = cluster.get("", "whole").unwrap();
+        whole.rules.into_iter().flatten().flat_map(|rule| rule.verbs).collect()
+    };
+    assert_eq!(verbs(&cluster), ["get", "list"]);
+    let labels = json!({"metadata": {"labels": {"part": "no"}}});
+    cluster.patch("rbac.authorization.k8s.io/v1", "ClusterRole", "", "a", "", labels).await.unwrap();
+    cluster.settle().await;
+    assert_eq!(verbs(&cluster), ["list"]);
 }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::field::too_long;
 use super::rules::{Column, Rules, age};
 use crate::object::Object;
 use crate::status::Cause;
@@ -77,10 +78,4 @@ pub(crate) fn validate_immutable(object: &Object, old: &Object, fields: &[&str],
     for field in fields.iter().filter(|field| object.0.get(**field) != old.0.get(**field)) {
         faults.push(Cause::forbidden(*field, why));
     }
-}
-
-/// More than `most` bytes.
-pub(crate) fn too_long(field: &str, most: usize) -> Cause {
-    let message = format!("Too long: may not be more than {most} bytes");
-    Cause { reason: "FieldValueTooLong".into(), message, field: field.into() }
 }

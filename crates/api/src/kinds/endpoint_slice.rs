@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::endpoints::{some_of, validate_ip};
+use super::field::too_many;
 use super::rules::{Column, Rules, age};
 use crate::object::Object;
 use crate::status::Cause;
@@ -101,9 +102,4 @@ impl Rules for EndpointSlice {
 
 fn list<'a>(object: &'a Object, field: &str) -> &'a [Value] {
     object.0.get(field).and_then(Value::as_array).map_or(&[], Vec::as_slice)
-}
-
-fn too_many(field: &str, count: usize, most: usize) -> Cause {
-    let message = format!("Too many: {count}: must have at most {most} items");
-    Cause { reason: "FieldValueTooMany".into(), message, field: field.into() }
 }

@@ -1,20 +1,29 @@
 //! The kinds, as data; and what their schemas can't say, one module a kind.
 
+mod admissionregistration;
+mod api_service;
+mod apiextensions;
 mod autoscaler;
+mod certificate_signing_request;
+mod client_config;
 mod component_status;
 mod config_map;
 mod controller_revision;
 mod cron_job;
 mod daemon_set;
 mod deployment;
+mod devices;
 mod endpoint_slice;
 mod endpoints;
 mod event;
+mod field;
+mod flowcontrol;
 mod groups;
 mod job;
 mod lease;
 mod limit_range;
 mod namespace;
+mod networking;
 mod newer_event;
 mod node;
 mod persistent_volume;
@@ -22,6 +31,8 @@ mod persistent_volume_claim;
 mod pod;
 mod pod_disruption_budget;
 mod pod_template;
+mod priority_class;
+mod rbac;
 mod replica_set;
 mod replication_controller;
 mod resource_quota;
@@ -31,6 +42,7 @@ mod secret;
 mod service;
 mod service_account;
 mod stateful_set;
+mod storage;
 mod volume_cells;
 mod workload;
 

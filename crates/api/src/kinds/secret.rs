@@ -4,7 +4,8 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::config_map::{MOST_DATA, too_long, validate_immutable, validate_keys};
+use super::config_map::{MOST_DATA, validate_immutable, validate_keys};
+use super::field::too_long;
 use super::rules::{Column, Rules, age};
 use crate::object::Object;
 use crate::status::Cause;

@@ -1,8 +1,10 @@
 //! What is decided about a change beyond the object itself: what it needs must exist, what it claims must be
 //! free, and hosts write only what is theirs.
 
+mod certificate;
 mod node;
 mod pod;
+mod priority_class;
 mod service;
 
 use api::{Object, Resource, Status};
@@ -22,6 +24,36 @@ pub(crate) fn on_create(create: &Create<'_>, object: &mut Object, state: &State)
     }
     match (create.resource.group, create.resource.plural) {
         ("", "pods") => pod::on_create(&named, object, state),
+        ("certificates.k8s.io", "certificatesigningrequests") => {
+            certificate::on_create(create.who, object);
+            Ok(())
+        }
+        ("scheduling.k8s.io", "priorityclasses") => priority_class::check(&named, object, state),
+        _ => Ok(()),
+    }
+}
+
+/// Completes and checks an object that is to replace `old`.
+pub(crate) fn on_update(
+    named: &Named<'_>,
+    object: &mut Object,
+    old: &Object,
+    state: &State,
+) -> Result<(), Status> {
+    match (named.resource.group, named.resource.plural) {
+        ("certificates.k8s.io", "certificatesigningrequests") => {
+            certificate::on_update(object, old);
+            Ok(())
+        }
+        ("scheduling.k8s.io", "priorityclasses") => priority_class::check(named, object, state),
+        _ => Ok(()),
+    }
+}
+
+/// Checks that an object may be deleted.
+pub(crate) fn on_delete(named: &Named<'_>) -> Result<(), Status> {
+    match (named.resource.group, named.resource.plural) {
+        ("scheduling.k8s.io", "priorityclasses") => priority_class::on_delete(named),
         _ => Ok(()),
     }
 }

@@ -2,6 +2,7 @@
 //! that writes the service, so that no two services ever have the same.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
@@ -39,6 +40,12 @@ impl FromStr for ServiceRange {
             Some(ServiceRange { base: u32::from(address) & !(size - 1), size })
         };
         parse().ok_or_else(|| ServiceRangeError(text.to_owned()))
+    }
+}
+
+impl fmt::Display for ServiceRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", Ipv4Addr::from(self.base), self.size.leading_zeros() + 1)
     }
 }
 

@@ -29,6 +29,14 @@ impl Identity {
         Identity { user: user.to_owned(), groups: vec![group.to_owned()] }
     }
 
+    /// The same with the group that everybody is in who is known.
+    pub(crate) fn authenticated(mut self) -> Self {
+        if !self.is_in(AUTHENTICATED) {
+            self.groups.push(AUTHENTICATED.to_owned());
+        }
+        self
+    }
+
     pub(crate) fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|g| g == group)
     }
@@ -44,6 +52,10 @@ impl Identity {
 
 /// The group that may do everything.
 pub(crate) const MASTERS: &str = "system:masters";
+/// The group of everybody who is known.
+pub(crate) const AUTHENTICATED: &str = "system:authenticated";
+/// The group of everybody else.
+pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
 /// The group of hosts' agents.
 pub(crate) const NODES: &str = "system:nodes";
 const NODE_PREFIX: &str = "system:node:";

@@ -1,6 +1,5 @@
 //! HTTP: listeners, who asks, what for, and in which form the answer goes out.
 
-mod access;
 mod apply;
 mod backup;
 mod body;
@@ -10,6 +9,7 @@ mod discovery;
 pub(crate) mod encoding;
 mod health;
 pub(crate) mod identity;
+mod impersonate;
 mod listener;
 pub(crate) mod metrics;
 pub(crate) mod negotiate;

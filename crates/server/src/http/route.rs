@@ -26,8 +26,6 @@ pub(crate) enum Route {
     OpenApi(String),
     /// `/holdfast/backup`
     Backup,
-    /// `POST` of a question what one may do.
-    AccessReview,
     /// A version that exists, but not that resource in it; or a version that doesn't: a `Status` answer.
     NoSuchResource,
     /// Nothing: a text answer.
@@ -67,7 +65,6 @@ pub(crate) fn route(path: &str) -> Route {
         ["apis", group, version] => {
             Route::Resources { group: (*group).to_owned(), version: (*version).to_owned() }
         }
-        ["apis", "authorization.k8s.io", "v1", "selfsubjectaccessreviews"] => Route::AccessReview,
         ["api", version, rest @ ..] => objects("", version, rest, path),
         ["apis", group, version, rest @ ..] => objects(group, version, rest, path),
         _ => Route::Nothing,

@@ -7,12 +7,13 @@ use api::Status;
 use http::{Method, Request, Response};
 
 use super::compress::{compressed, takes_gzip};
+use super::impersonate::impersonated;
 use super::negotiate::accepted_error;
 use super::query::Query;
 use super::response::{error_as, json, no_such_path, warn};
 use super::route::{Route, Target, route};
-use super::{Body, Identity, access, backup, body, discovery, health, metrics, objects, watch, write};
-use crate::authorize::{self, Attributes};
+use super::{Body, Identity, backup, discovery, health, metrics, objects, watch, write};
+use crate::authorize::{Attributes, Wanted};
 use crate::clock;
 use crate::proxy;
 use crate::server::Server;
@@ -34,6 +35,10 @@ impl Server {
     pub async fn handle(self: &Arc<Self>, request: Request<Body>, who: Option<Identity>) -> Response<Body> {
         let encoding = accepted_error(request.headers());
         let Some(who) = who else { return error_as(&Status::unauthorized(), encoding) };
+        let who = match impersonated(self.registry(), &who.clone().authenticated(), request.headers()) {
+            Ok(other) => other.unwrap_or_else(|| who.authenticated()),
+            Err(status) => return error_as(&status, encoding),
+        };
         match self.answer(request, &who).await {
             Ok(response) => response,
             Err(status) => error_as(&status, encoding),
@@ -46,47 +51,25 @@ impl Server {
         who: &Identity,
     ) -> Result<Response<Body>, Status> {
         let query = Query::parse(request.uri().query());
-        let is_get = matches!(*request.method(), Method::GET | Method::HEAD);
         let target = match route(request.uri().path()) {
             Route::Objects(target) => target,
-            Route::AccessReview if *request.method() == Method::POST => {
-                let (parts, body) = request.into_parts();
-                let review = body::value(&parts.headers, body::read(body).await?)?.unwrap_or_default();
-                return Ok(json(201, &access::review(who, review)?));
-            }
-            Route::AccessReview => return Err(Status::method_not_allowed().about("", "", "")),
             Route::NoSuchResource => return Err(discovery::no_such_resource()),
-            Route::Nothing => return Ok(no_such_path()),
-            _ if !is_get => return Err(Status::method_not_allowed().about("", "", "")),
-            Route::CoreVersions => return Ok(discovery::root(true, request.headers(), self.address())),
-            Route::Groups => return Ok(discovery::root(false, request.headers(), self.address())),
-            Route::Group(group) => return Ok(discovery::group(&group)),
-            Route::Resources { group, version } => return Ok(discovery::resources(&group, &version)),
-            Route::OpenApi(path) => {
-                let answer = discovery::openapi(&path, request.headers());
-                let smaller = takes_gzip(request.headers());
-                return Ok(if smaller { compressed(answer).await } else { answer });
-            }
-            Route::Metrics => return Ok(self.metrics().text(&**self.registry().store())),
-            Route::Backup => return backup::backup(who, &**self.registry().store()).await,
-            Route::Version => return Ok(json(200, &discovery::version())),
-            Route::Health { endpoint, check } => {
-                let closing = *self.closing().borrow();
-                return Ok(health::health(&endpoint, &check, &query, &**self.registry().store(), closing));
+            other => {
+                let (parts, _) = request.into_parts();
+                return self.answer_path(other, who, &parts, &query).await;
             }
         };
         let verb = verb(request.method(), &target, &query)?;
-        authorize::check(
-            who,
-            &Attributes {
-                verb,
-                group: target.resource.group,
-                resource: target.resource.plural,
-                subresource: &target.subresource,
-                namespace: &target.namespace,
-                name: &target.name,
-            },
-        )?;
+        let wanted = Attributes {
+            verb,
+            group: target.resource.group,
+            resource: target.resource.plural,
+            subresource: &target.subresource,
+            namespace: &target.namespace,
+            name: &target.name,
+            fields: query.get("fieldSelector").unwrap_or_default(),
+        };
+        self.registry().check_allowed(who, &Wanted::Object(wanted))?;
         let asked = Asked { who, target: &target, query: &query, verb };
         let encoding = accepted_error(request.headers());
         let started = clock::instant();
@@ -103,6 +86,41 @@ impl Server {
         let mut response = answer.unwrap_or_else(|status| error_as(&status, encoding));
         warn(&mut response, &[deprecated.to_owned()]);
         Ok(response)
+    }
+
+    /// Answers what is no object's: discovery, health and the like.
+    async fn answer_path(
+        &self,
+        route: Route,
+        who: &Identity,
+        request: &http::request::Parts,
+        query: &Query,
+    ) -> Result<Response<Body>, Status> {
+        let (method, path) = (request.method.as_str().to_ascii_lowercase(), request.uri.path());
+        let verb = if method == "head" { "get" } else { &method };
+        let is_get = matches!(request.method, Method::GET | Method::HEAD);
+        self.registry().check_allowed(who, &Wanted::Path { verb, path })?;
+        match route {
+            Route::Objects(_) | Route::NoSuchResource => Err(discovery::no_such_resource()),
+            Route::Nothing => Ok(no_such_path()),
+            _ if !is_get => Err(Status::method_not_allowed().about("", "", "")),
+            Route::CoreVersions => Ok(discovery::root(true, &request.headers, self.address())),
+            Route::Groups => Ok(discovery::root(false, &request.headers, self.address())),
+            Route::Group(group) => Ok(discovery::group(&group)),
+            Route::Resources { group, version } => Ok(discovery::resources(&group, &version)),
+            Route::OpenApi(path) => {
+                let answer = discovery::openapi(&path, &request.headers);
+                let smaller = takes_gzip(&request.headers);
+                Ok(if smaller { compressed(answer).await } else { answer })
+            }
+            Route::Backup => backup::backup(who, &**self.registry().store()).await,
+            Route::Metrics => Ok(self.metrics().text(&**self.registry().store())),
+            Route::Version => Ok(json(200, &discovery::version())),
+            Route::Health { endpoint, check } => {
+                let closing = *self.closing().borrow();
+                Ok(health::health(&endpoint, &check, query, &**self.registry().store(), closing))
+            }
+        }
     }
 
     async fn answer_asked(

@@ -15,7 +15,10 @@ use super::objects::{list, list_options, listing_of, object};
 use super::options::WriteOptions;
 use super::response::warn;
 use super::serve::Asked;
-use crate::registry::{Apply, Binding, Change, Create, DeleteOptions, Named, Recorded, propagation};
+use crate::authorize::review;
+use crate::registry::{
+    Apply, Binding, Change, Create, DeleteOptions, Named, Recorded, fit_namespace, propagation,
+};
 use crate::server::Server;
 
 const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
@@ -98,8 +101,19 @@ impl<'a> Writing<'a> {
     async fn create(&self, body: Bytes) -> Result<Response<Body>, Status> {
         let target = self.asked.target;
         let (object, warnings) = body::object(target.resource, self.headers, self.options.validation, body)?;
+        if is_question(target.resource) {
+            return self.answer(201, self.review(object)?, &warnings);
+        }
         let created = self.server.registry().create(&self.creation(), object).await?;
         self.answer(201, created, &warnings)
+    }
+
+    fn review(&self, mut question: Object) -> Result<Object, Status> {
+        let (target, registry) = (self.asked.target, self.server.registry());
+        fit_namespace(target.resource, &target.namespace, &mut question)?;
+        Recorded::Update(&self.options.manager).update(target.resource, "", None, &mut question);
+        let state = registry.store().snapshot();
+        review(registry.authorizer(), &state, self.asked.who, target.resource, question)
     }
 
     async fn update(&self, body: Bytes) -> Result<Response<Body>, Status> {
@@ -126,6 +140,7 @@ impl<'a> Writing<'a> {
                     && target.subresource.is_empty()
                     && target.resource.creates_on_update() =>
             {
+                registry.check_may_create(self.asked.who, &self.named())?;
                 self.answer(201, registry.create(&self.creation(), object.clone()).await?, &warnings)
             }
             updated => self.answer(200, updated?, &warnings),
@@ -277,6 +292,11 @@ impl<'a> Writing<'a> {
         self.server.registry().evict(self.asked.who, &self.named(), &options).await?;
         self.done()
     }
+}
+
+/// Whether objects of the resource are questions, which are answered and not kept.
+fn is_question(resource: &api::Resource) -> bool {
+    matches!(resource.group, "authentication.k8s.io" | "authorization.k8s.io")
 }
 
 fn scale_object(value: Option<Value>) -> Result<Object, Status> {

@@ -47,6 +47,7 @@ impl Registry {
                     if status.code == 404 && status.reason == "NotFound" && subresource.is_empty() => {}
                 changed => return Ok(Applied { object: changed?, created: false }),
             }
+            self.check_may_create(who, &named)?;
             check_new(&change, patch)?;
             let create = Create {
                 who,

@@ -8,6 +8,7 @@ use store::{Compare, Condition, State};
 use super::read::Freshness;
 use super::{Named, Recorded, Registry};
 use crate::admission;
+use crate::authorize::Decided;
 use crate::clock;
 use crate::http::Identity;
 
@@ -53,6 +54,11 @@ impl Registry {
             }
             let name = object.name().to_owned();
             let named = Named { resource: create.resource, namespace: create.namespace, name: &name };
+            let decided = Decided { named, subresource: "", new: &object, old: None };
+            match self.authorizer().check_privilege(&state, create.who, &decided) {
+                Err(_) if attempt == 0 => continue,
+                checked => checked?,
+            }
             if state.get(named.key().as_bytes()).is_some() {
                 if generated && names < NAME_ATTEMPTS {
                     names += 1;
@@ -139,7 +145,7 @@ fn fit(create: &Create<'_>, object: &mut Object) -> Result<(), Status> {
 }
 
 /// The namespace in the object must be the path's, or not there.
-pub(super) fn fit_namespace(
+pub(crate) fn fit_namespace(
     resource: &api::Resource,
     namespace: &str,
     object: &mut Object,

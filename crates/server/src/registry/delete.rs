@@ -164,6 +164,7 @@ impl Registry {
         let kv = state.get(named.key().as_bytes()).ok_or_else(|| named.not_found())?;
         let old = load_as(named.resource, kv)?;
         admission::on_change(who, named, &old)?;
+        admission::on_delete(named)?;
         check_preconditions(named, options, &old)?;
         let mut options = options.clone();
         let leaves = named.resource.orphans_by_default();

@@ -7,6 +7,7 @@ mod collection;
 mod commit;
 mod create;
 mod delete;
+mod ensure;
 mod eviction;
 mod hub;
 mod list;
@@ -24,9 +25,12 @@ mod writer;
 
 use std::sync::Arc;
 
+use api::Status;
 use store::Store;
 
 use crate::admission::ServiceRange;
+use crate::authorize::{Attributes, Authorizer, Wanted};
+use crate::http::Identity;
 
 use self::hub::Hub;
 use self::pages::Pages;
@@ -34,7 +38,7 @@ use self::pages::Pages;
 pub(crate) use apply::Apply;
 pub(crate) use binding::Binding;
 pub(crate) use commit::Claims;
-pub(crate) use create::Create;
+pub(crate) use create::{Create, fit_namespace};
 pub(crate) use delete::{DeleteOptions, propagation};
 pub(crate) use list::{ListOptions, Listing, Match};
 pub(crate) use named::Named;
@@ -49,6 +53,7 @@ pub(crate) use watch::{Watch, WatchEvent, WatchOptions};
 pub(crate) struct Registry {
     store: Arc<dyn Store>,
     services: ServiceRange,
+    authorizer: Authorizer,
     hub: Arc<Hub>,
     pages: Pages,
 }
@@ -56,12 +61,40 @@ pub(crate) struct Registry {
 impl Registry {
     pub(crate) fn new(store: Arc<dyn Store>, services: ServiceRange) -> Self {
         let hub = Hub::new(store.clone());
-        Registry { store, services, hub, pages: Pages::default() }
+        Registry { store, services, authorizer: Authorizer::default(), hub, pages: Pages::default() }
     }
 
     /// The API's own address as a service.
     pub(crate) fn first_service_address(&self) -> std::net::Ipv4Addr {
         self.services.first()
+    }
+
+    /// The addresses that services get.
+    pub(crate) fn services(&self) -> &ServiceRange {
+        &self.services
+    }
+
+    pub(crate) fn authorizer(&self) -> &Authorizer {
+        &self.authorizer
+    }
+
+    /// 403 unless `who` may do it.
+    pub(crate) fn check_allowed(&self, who: &Identity, wanted: &Wanted<'_>) -> Result<(), Status> {
+        self.authorizer.check(&self.store.snapshot(), who, wanted)
+    }
+
+    /// 403 unless `who` may create it: asked of those who came to change what turns out not to be there.
+    pub(crate) fn check_may_create(&self, who: &Identity, named: &Named<'_>) -> Result<(), Status> {
+        let wanted = Attributes {
+            verb: "create",
+            group: named.resource.group,
+            resource: named.resource.plural,
+            subresource: "",
+            namespace: named.namespace,
+            name: named.name,
+            fields: "",
+        };
+        self.check_allowed(who, &Wanted::Object(wanted))
     }
 
     pub(crate) fn store(&self) -> &Arc<dyn Store> {

@@ -15,7 +15,7 @@ pub(crate) enum Recorded<'a> {
 
 impl Recorded<'_> {
     /// Records in `new`, which has its defaults and nothing else of the server's yet, what it changes of `old`.
-    pub(super) fn update(
+    pub(crate) fn update(
         self,
         resource: &Resource,
         subresource: &str,

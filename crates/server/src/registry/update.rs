@@ -8,6 +8,7 @@ use super::read::Freshness;
 use super::recorded;
 use super::{Named, Recorded, Registry, load_as};
 use crate::admission;
+use crate::authorize::Decided;
 use crate::http::Identity;
 
 const MODIFIED: &str =
@@ -83,6 +84,10 @@ impl Registry {
             if is_status {
                 record(&mut new);
             }
+            admission::on_update(named, &mut new, &old, &state)?;
+            let decided =
+                Decided { named: *named, subresource: request.subresource, new: &new, old: Some(&old) };
+            self.authorizer().check_privilege(&state, request.who, &decided)?;
             let causes = api::validate_update(resource, request.subresource, &new, &old);
             if !causes.is_empty() {
                 return Err(Status::invalid(resource.group, resource.kind, named.name, causes));

@@ -6,7 +6,7 @@ use objects::{Delete, Subject, Write, Writer};
 
 use super::recorded::name_of_user;
 use super::{Binding, Change, Create, DeleteOptions, Named, Recorded, Registry};
-use crate::authorize::{self, Attributes};
+use crate::authorize::{Attributes, Wanted};
 use crate::http::Identity;
 
 impl Writer for Registry {
@@ -19,7 +19,7 @@ impl Writer for Registry {
                 Write::UpdateStatus(object) => self.write_update(&who, object, "status").await,
                 Write::Merge { subject, subresource, patch } => {
                     let resource = resource_of(&subject.api_version, &subject.kind)?;
-                    allow(&who, "patch", resource, subresource, &subject.namespace, &subject.name)?;
+                    self.allow(&who, "patch", resource, subresource, &subject.namespace, &subject.name)?;
                     let recorded = Recorded::Update(name_of_user(user));
                     let named = name(resource, &subject);
                     let change = Change { who: &who, named, subresource, dry_run: false, recorded };
@@ -33,7 +33,7 @@ impl Writer for Registry {
                 Write::Delete { subject, options } => self.write_delete(&who, &subject, options).await,
                 Write::Bind { namespace, pod, uid, node } => {
                     let resource = resource_of("v1", "Pod")?;
-                    allow(&who, "create", resource, "binding", &namespace, &pod)?;
+                    self.allow(&who, "create", resource, "binding", &namespace, &pod)?;
                     let binding = Binding {
                         namespace: &namespace,
                         pod: &pod,
@@ -49,10 +49,24 @@ impl Writer for Registry {
 }
 
 impl Registry {
+    fn allow(
+        &self,
+        who: &Identity,
+        verb: &str,
+        resource: &'static Resource,
+        subresource: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Result<(), Status> {
+        let Resource { group, plural, .. } = *resource;
+        let wanted = Attributes { verb, group, resource: plural, subresource, namespace, name, fields: "" };
+        self.check_allowed(who, &Wanted::Object(wanted))
+    }
+
     async fn write_create(&self, who: &Identity, mut object: Object) -> Result<Object, Status> {
         let resource = resource_of(object.api_version(), object.kind())?;
         let namespace = object.namespace().to_owned();
-        allow(who, "create", resource, "", &namespace, object.name())?;
+        self.allow(who, "create", resource, "", &namespace, object.name())?;
         api::check(resource, &mut object)?;
         let recorded = Recorded::Update(name_of_user(&who.user));
         self.create(&Create { who, resource, namespace: &namespace, dry_run: false, recorded }, object).await
@@ -66,7 +80,7 @@ impl Registry {
     ) -> Result<Object, Status> {
         let resource = resource_of(object.api_version(), object.kind())?;
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
-        allow(who, "update", resource, subresource, &namespace, &name)?;
+        self.allow(who, "update", resource, subresource, &namespace, &name)?;
         api::check(resource, &mut object)?;
         let named = Named { resource, namespace: &namespace, name: &name };
         let recorded = Recorded::Update(name_of_user(&who.user));
@@ -81,7 +95,7 @@ impl Registry {
         options: Delete,
     ) -> Result<Object, Status> {
         let resource = resource_of(&subject.api_version, &subject.kind)?;
-        allow(who, "delete", resource, "", &subject.namespace, &subject.name)?;
+        self.allow(who, "delete", resource, "", &subject.namespace, &subject.name)?;
         let options = DeleteOptions {
             uid: options.uid,
             resource_version: options.resource_version,
@@ -100,18 +114,4 @@ fn resource_of(api_version: &str, kind: &str) -> Result<&'static Resource, Statu
 
 fn name<'a>(resource: &'static Resource, subject: &'a Subject) -> Named<'a> {
     Named { resource, namespace: &subject.namespace, name: &subject.name }
-}
-
-fn allow(
-    who: &Identity,
-    verb: &str,
-    resource: &'static Resource,
-    subresource: &str,
-    namespace: &str,
-    name: &str,
-) -> Result<(), Status> {
-    authorize::check(
-        who,
-        &Attributes { verb, group: resource.group, resource: resource.plural, subresource, namespace, name },
-    )
 }

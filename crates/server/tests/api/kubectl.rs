@@ -36,6 +36,44 @@ spec:
   ports: [{port: 80, targetPort: http}]
 ";
 
+const OTHERS: &str = r"
+apiVersion: networking.k8s.io/v1
+kind: Ingress
+metadata: {name: front}
+spec:
+  rules:
+  - host: a.example.com
+    http: {paths: [{path: /, pathType: Prefix, backend: {service: {name: web, port: {number: 80}}}}]}
+---
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: quiet}
+spec: {podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {}}], ports: [{port: 80}]}]}
+---
+apiVersion: storage.k8s.io/v1
+kind: StorageClass
+metadata: {name: disk}
+provisioner: example.com/disk
+---
+apiVersion: certificates.k8s.io/v1
+kind: CertificateSigningRequest
+metadata: {name: paper}
+spec:
+  signerName: example.com/signer
+  usages: [client auth]
+  request: LS0tLS1CRUdJTiBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0KTUFBPQotLS0tLUVORCBDRVJUSUZJQ0FURSBSRVFVRVNULS0tLS0K
+---
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: widgets.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: widgets, kind: Widget}
+  versions:
+  - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object}}}
+";
+
 const CONFIG_MAP: &str = r#"{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}}"#;
 
 struct Kubectl<'a> {
@@ -79,8 +117,8 @@ fn kubeconfig(address: std::net::SocketAddr, authority: &Authority) -> String {
     )
 }
 
-/// Runs each line against a server of its own and looks for what it has to say; skipped without kubectl.
-async fn hold(lines: &[(&str, &str, &str)]) {
+/// Runs lines, each with its input, against a fresh server; each must say what is expected of it.
+async fn expect(lines: &[(&str, &str, &str)]) {
     if Command::new("kubectl").arg("help").stdout(Stdio::null()).status().await.is_err() {
         eprintln!("skipped: kubectl is not installed");
         return;
@@ -102,7 +140,7 @@ async fn hold(lines: &[(&str, &str, &str)]) {
 async fn kubectl_works() {
     let changed = DEPLOYMENT.replace("web:1", "web:2");
     let misspelled = DEPLOYMENT.replace("replicas", "replicass");
-    hold(&[
+    expect(&[
         ("apply -f -", DEPLOYMENT, "deployment.apps/web created\nservice/web created"),
         ("apply -f -", DEPLOYMENT, "deployment.apps/web unchanged\nservice/web unchanged"),
         ("diff -f -", DEPLOYMENT, ""),
@@ -166,7 +204,7 @@ async fn kubectl_applies_on_the_server() {
     let fewer = DEPLOYMENT.replace("  replicas: 3\n", "");
     let misspelled = DEPLOYMENT.replace("replicas", "replicass");
     let jsonpath = "get deploy web -o jsonpath={.metadata.managedFields[*].manager} --show-managed-fields";
-    hold(&[
+    expect(&[
         ("diff --server-side -f -", DEPLOYMENT, "+  replicas: 3"),
         (
             "apply --server-side -f -",
@@ -198,6 +236,59 @@ async fn kubectl_applies_on_the_server() {
         // And back.
         ("apply -f -", &changed, "deployment.apps/web configured"),
         ("get deploy web -o jsonpath={.spec.replicas}", "", "3"),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn kubectl_knows_the_other_kinds_and_who_may_what() {
+    expect(&[
+        ("apply -f -", OTHERS, "ingress.networking.k8s.io/front created"),
+        ("apply -f -", OTHERS, "customresourcedefinition.apiextensions.k8s.io/widgets.example.com unchanged"),
+        ("get ing,netpol,sc,pc", "", "front   <none>   a.example.com             80"),
+        ("describe ing front", "", "a.example.com"),
+        ("describe netpol quiet", "", "Allowing ingress traffic"),
+        ("get crd", "", "widgets.example.com"),
+        ("get apiservices", "", "v1.apps"),
+        ("get flowschemas,prioritylevelconfigurations", "", "workload-low"),
+        ("get clusterroles", "", "cluster-admin"),
+        ("get clusterrolebindings -o wide", "", "system:masters"),
+        ("explain networkpolicy.spec.ingress", "", "ports"),
+        ("explain crd.spec.versions", "", "served"),
+        (
+            "create role reader --verb=get,list --resource=configmaps",
+            "",
+            "role.rbac.authorization.k8s.io/reader created",
+        ),
+        (
+            "create rolebinding jane --role=reader --user=jane",
+            "",
+            "rolebinding.rbac.authorization.k8s.io/jane created",
+        ),
+        (
+            "create clusterrole watcher --verb=watch --resource=nodes",
+            "",
+            "clusterrole.rbac.authorization.k8s.io/watcher created",
+        ),
+        (
+            "create clusterrolebinding bob --clusterrole=watcher --user=bob",
+            "",
+            "clusterrolebinding.rbac.authorization.k8s.io/bob created",
+        ),
+        ("describe rolebinding jane", "", "reader"),
+        ("auth can-i list configmaps --as=jane", "", "yes"),
+        ("auth can-i delete configmaps --as=jane", "", "no"),
+        ("auth can-i watch nodes --as=bob", "", "yes"),
+        ("auth can-i --list --as=jane", "", "configmaps"),
+        ("auth whoami", "", "kubernetes-admin"),
+        ("get configmaps --as=jane", "", "No resources found"),
+        ("get secrets --as=jane", "", "secrets is forbidden: User \"jane\" cannot list resource \"secrets\""),
+        ("create priorityclass high --value=100", "", "priorityclass.scheduling.k8s.io/high created"),
+        ("delete priorityclass system-node-critical", "", "is forbidden"),
+        ("create ingress flags --rule=b.example.com/*=web:80", "", "ingress.networking.k8s.io/flags created"),
+        ("certificate approve paper", "", "certificatesigningrequest.certificates.k8s.io/paper approved"),
+        ("get csr", "", "Approved"),
+        ("delete ing,netpol,sc --all", "", "\"front\" deleted"),
     ])
     .await;
 }

@@ -12,5 +12,6 @@ mod kubectl;
 mod proxy;
 mod reads;
 mod replay;
+mod roles;
 mod tls;
 mod writes;

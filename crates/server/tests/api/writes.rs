@@ -130,7 +130,8 @@ async fn a_host_changes_its_own_node_and_pods_and_nobody_elses() {
         ("DELETE", "/api/v1/namespaces/default/pods/n2", None, 403),
         ("DELETE", "/api/v1/namespaces/default/pods/n1?gracePeriodSeconds=0", None, 200),
         ("POST", "/api/v1/namespaces/default/configmaps", Some(json!({})), 403),
-        ("GET", "/api/v1/namespaces/default/pods", None, 200),
+        ("GET", "/api/v1/namespaces/default/pods", None, 403),
+        ("GET", "/api/v1/namespaces/default/pods?fieldSelector=spec.nodeName%3Dn1", None, 200),
     ] {
         let (code, answer) = house.ask_as(node("n1"), method, path, body).await;
         assert_eq!(code, expected, "{method} {path}: {answer}");

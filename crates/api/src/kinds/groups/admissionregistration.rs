@@ -1,7 +1,7 @@
 //! `admissionregistration.k8s.io`.
 
 use super::{ALL, PARTLY};
-use crate::kinds::Plain;
+use crate::kinds::admissionregistration;
 use crate::resource::{Resource, Subresource};
 
 pub(super) static RESOURCES: &[Resource] = &[
@@ -19,7 +19,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "LYmCf+UMVdg=",
         keeps_generation: true,
         schema: "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicy",
-        rules: &Plain,
+        rules: &admissionregistration::MutatingAdmissionPolicy,
     },
     Resource {
         group: "admissionregistration.k8s.io",
@@ -35,7 +35,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "90V5FRZZ3Zg=",
         keeps_generation: true,
         schema: "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBinding",
-        rules: &Plain,
+        rules: &admissionregistration::MutatingAdmissionPolicyBinding,
     },
     Resource {
         group: "admissionregistration.k8s.io",
@@ -51,7 +51,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "Sqi0GUgDaX0=",
         keeps_generation: true,
         schema: "io.k8s.api.admissionregistration.v1.MutatingWebhookConfiguration",
-        rules: &Plain,
+        rules: &admissionregistration::MutatingWebhookConfiguration,
     },
     Resource {
         group: "admissionregistration.k8s.io",
@@ -73,7 +73,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "6OxvlMmQ6is=",
         keeps_generation: true,
         schema: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicy",
-        rules: &Plain,
+        rules: &admissionregistration::ValidatingAdmissionPolicy,
     },
     Resource {
         group: "admissionregistration.k8s.io",
@@ -89,7 +89,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "v9715VZqakg=",
         keeps_generation: true,
         schema: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBinding",
-        rules: &Plain,
+        rules: &admissionregistration::ValidatingAdmissionPolicyBinding,
     },
     Resource {
         group: "admissionregistration.k8s.io",
@@ -105,6 +105,6 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "B0wHjQmsGNk=",
         keeps_generation: true,
         schema: "io.k8s.api.admissionregistration.v1.ValidatingWebhookConfiguration",
-        rules: &Plain,
+        rules: &admissionregistration::ValidatingWebhookConfiguration,
     },
 ];

@@ -1,7 +1,7 @@
 //! `apiextensions.k8s.io`.
 
 use super::{ALL, PARTLY};
-use crate::kinds::Plain;
+use crate::kinds::apiextensions;
 use crate::resource::{Resource, Subresource};
 
 pub(super) static RESOURCES: &[Resource] = &[Resource {
@@ -24,5 +24,5 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     storage_version_hash: "jfWCUB31mvA=",
     keeps_generation: true,
     schema: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
-    rules: &Plain,
+    rules: &apiextensions::CustomResourceDefinition,
 }];

@@ -1,7 +1,7 @@
 //! `apiregistration.k8s.io`.
 
 use super::{ALL, PARTLY};
-use crate::kinds::Plain;
+use crate::kinds::api_service;
 use crate::resource::{Resource, Subresource};
 
 pub(super) static RESOURCES: &[Resource] = &[Resource {
@@ -24,5 +24,5 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     storage_version_hash: "InPBPD7+PqM=",
     keeps_generation: false,
     schema: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService",
-    rules: &Plain,
+    rules: &api_service::ApiService,
 }];

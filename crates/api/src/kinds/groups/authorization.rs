@@ -1,5 +1,73 @@
-//! `authorization.k8s.io`.
+//! `authorization.k8s.io`: questions, which are answered and not kept.
 
+use crate::kinds::Plain;
 use crate::resource::Resource;
 
-pub(super) static RESOURCES: &[Resource] = &[];
+const CREATE: &[&str] = &["create"];
+
+pub(super) static RESOURCES: &[Resource] = &[
+    Resource {
+        group: "authorization.k8s.io",
+        version: "v1",
+        kind: "LocalSubjectAccessReview",
+        plural: "localsubjectaccessreviews",
+        singular: "localsubjectaccessreview",
+        namespaced: true,
+        short_names: &[],
+        categories: &[],
+        verbs: CREATE,
+        subresources: &[],
+        storage_version_hash: "",
+        keeps_generation: false,
+        schema: "io.k8s.api.authorization.v1.LocalSubjectAccessReview",
+        rules: &Plain,
+    },
+    Resource {
+        group: "authorization.k8s.io",
+        version: "v1",
+        kind: "SelfSubjectAccessReview",
+        plural: "selfsubjectaccessreviews",
+        singular: "selfsubjectaccessreview",
+        namespaced: false,
+        short_names: &[],
+        categories: &[],
+        verbs: CREATE,
+        subresources: &[],
+        storage_version_hash: "",
+        keeps_generation: false,
+        schema: "io.k8s.api.authorization.v1.SelfSubjectAccessReview",
+        rules: &Plain,
+    },
+    Resource {
+        group: "authorization.k8s.io",
+        version: "v1",
+        kind: "SelfSubjectRulesReview",
+        plural: "selfsubjectrulesreviews",
+        singular: "selfsubjectrulesreview",
+        namespaced: false,
+        short_names: &[],
+        categories: &[],
+        verbs: CREATE,
+        subresources: &[],
+        storage_version_hash: "",
+        keeps_generation: false,
+        schema: "io.k8s.api.authorization.v1.SelfSubjectRulesReview",
+        rules: &Plain,
+    },
+    Resource {
+        group: "authorization.k8s.io",
+        version: "v1",
+        kind: "SubjectAccessReview",
+        plural: "subjectaccessreviews",
+        singular: "subjectaccessreview",
+        namespaced: false,
+        short_names: &[],
+        categories: &[],
+        verbs: CREATE,
+        subresources: &[],
+        storage_version_hash: "",
+        keeps_generation: false,
+        schema: "io.k8s.api.authorization.v1.SubjectAccessReview",
+        rules: &Plain,
+    },
+];

@@ -1,7 +1,7 @@
 //! `certificates.k8s.io`.
 
 use super::{ALL, PARTLY};
-use crate::kinds::Plain;
+use crate::kinds::certificate_signing_request;
 use crate::resource::{Resource, Subresource};
 
 pub(super) static RESOURCES: &[Resource] = &[Resource {
@@ -14,15 +14,24 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     short_names: &["csr"],
     categories: &[],
     verbs: ALL,
-    subresources: &[Subresource {
-        name: "status",
-        group: "",
-        version: "",
-        kind: "CertificateSigningRequest",
-        verbs: PARTLY,
-    }],
+    subresources: &[
+        Subresource {
+            name: "approval",
+            group: "",
+            version: "",
+            kind: "CertificateSigningRequest",
+            verbs: PARTLY,
+        },
+        Subresource {
+            name: "status",
+            group: "",
+            version: "",
+            kind: "CertificateSigningRequest",
+            verbs: PARTLY,
+        },
+    ],
     storage_version_hash: "95fRKMXA+00=",
     keeps_generation: false,
     schema: "io.k8s.api.certificates.v1.CertificateSigningRequest",
-    rules: &Plain,
+    rules: &certificate_signing_request::CertificateSigningRequest,
 }];

@@ -1,7 +1,7 @@
 //! `flowcontrol.apiserver.k8s.io`.
 
 use super::{ALL, PARTLY};
-use crate::kinds::Plain;
+use crate::kinds::flowcontrol;
 use crate::resource::{Resource, Subresource};
 
 pub(super) static RESOURCES: &[Resource] = &[
@@ -25,7 +25,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "GJVAJZSZBIw=",
         keeps_generation: true,
         schema: "io.k8s.api.flowcontrol.v1.FlowSchema",
-        rules: &Plain,
+        rules: &flowcontrol::FlowSchema,
     },
     Resource {
         group: "flowcontrol.apiserver.k8s.io",
@@ -47,6 +47,6 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "Kir5PVfvNeI=",
         keeps_generation: true,
         schema: "io.k8s.api.flowcontrol.v1.PriorityLevelConfiguration",
-        rules: &Plain,
+        rules: &flowcontrol::PriorityLevelConfiguration,
     },
 ];

@@ -1,7 +1,7 @@
 //! `networking.k8s.io`.
 
 use super::{ALL, PARTLY};
-use crate::kinds::Plain;
+use crate::kinds::networking;
 use crate::resource::{Resource, Subresource};
 
 pub(super) static RESOURCES: &[Resource] = &[
@@ -19,7 +19,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "l/iqIbDgFyQ=",
         keeps_generation: true,
         schema: "io.k8s.api.networking.v1.IngressClass",
-        rules: &Plain,
+        rules: &networking::IngressClass,
     },
     Resource {
         group: "networking.k8s.io",
@@ -41,7 +41,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "39NQlfNR+bo=",
         keeps_generation: true,
         schema: "io.k8s.api.networking.v1.Ingress",
-        rules: &Plain,
+        rules: &networking::Ingress,
     },
     Resource {
         group: "networking.k8s.io",
@@ -57,7 +57,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "3f/plJFChNE=",
         keeps_generation: false,
         schema: "io.k8s.api.networking.v1.IPAddress",
-        rules: &Plain,
+        rules: &networking::IpAddress,
     },
     Resource {
         group: "networking.k8s.io",
@@ -73,7 +73,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "YpfwF18m1G8=",
         keeps_generation: true,
         schema: "io.k8s.api.networking.v1.NetworkPolicy",
-        rules: &Plain,
+        rules: &networking::NetworkPolicy,
     },
     Resource {
         group: "networking.k8s.io",
@@ -95,6 +95,6 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "gNLvruQhW2g=",
         keeps_generation: false,
         schema: "io.k8s.api.networking.v1.ServiceCIDR",
-        rules: &Plain,
+        rules: &networking::ServiceCidr,
     },
 ];

@@ -1,7 +1,7 @@
 //! `rbac.authorization.k8s.io`.
 
 use super::ALL;
-use crate::kinds::Plain;
+use crate::kinds::rbac;
 use crate::resource::Resource;
 
 pub(super) static RESOURCES: &[Resource] = &[
@@ -19,7 +19,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "48tpQ8gZHFc=",
         keeps_generation: false,
         schema: "io.k8s.api.rbac.v1.ClusterRoleBinding",
-        rules: &Plain,
+        rules: &rbac::ClusterRoleBinding,
     },
     Resource {
         group: "rbac.authorization.k8s.io",
@@ -35,7 +35,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "bYE5ZWDrJ44=",
         keeps_generation: false,
         schema: "io.k8s.api.rbac.v1.ClusterRole",
-        rules: &Plain,
+        rules: &rbac::ClusterRole,
     },
     Resource {
         group: "rbac.authorization.k8s.io",
@@ -51,7 +51,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "eGsCzGH6b1g=",
         keeps_generation: false,
         schema: "io.k8s.api.rbac.v1.RoleBinding",
-        rules: &Plain,
+        rules: &rbac::RoleBinding,
     },
     Resource {
         group: "rbac.authorization.k8s.io",
@@ -67,6 +67,6 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "7FuwZcIIItM=",
         keeps_generation: false,
         schema: "io.k8s.api.rbac.v1.Role",
-        rules: &Plain,
+        rules: &rbac::Role,
     },
 ];

@@ -1,7 +1,7 @@
 //! `resource.k8s.io`.
 
 use super::{ALL, PARTLY};
-use crate::kinds::Plain;
+use crate::kinds::devices;
 use crate::resource::{Resource, Subresource};
 
 pub(super) static RESOURCES: &[Resource] = &[
@@ -19,7 +19,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "Yk2PTc1Ybxk=",
         keeps_generation: true,
         schema: "io.k8s.api.resource.v1.DeviceClass",
-        rules: &Plain,
+        rules: &devices::DeviceClass,
     },
     Resource {
         group: "resource.k8s.io",
@@ -41,7 +41,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "wgAZaHcZxUg=",
         keeps_generation: false,
         schema: "io.k8s.api.resource.v1.ResourceClaim",
-        rules: &Plain,
+        rules: &devices::ResourceClaim,
     },
     Resource {
         group: "resource.k8s.io",
@@ -57,7 +57,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "TuzjC49aUfM=",
         keeps_generation: false,
         schema: "io.k8s.api.resource.v1.ResourceClaimTemplate",
-        rules: &Plain,
+        rules: &devices::ResourceClaimTemplate,
     },
     Resource {
         group: "resource.k8s.io",
@@ -73,6 +73,6 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "KsC072WgaEY=",
         keeps_generation: true,
         schema: "io.k8s.api.resource.v1.ResourceSlice",
-        rules: &Plain,
+        rules: &devices::ResourceSlice,
     },
 ];

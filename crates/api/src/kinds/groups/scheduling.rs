@@ -1,7 +1,7 @@
 //! `scheduling.k8s.io`.
 
 use super::ALL;
-use crate::kinds::Plain;
+use crate::kinds::priority_class;
 use crate::resource::Resource;
 
 pub(super) static RESOURCES: &[Resource] = &[Resource {
@@ -18,5 +18,5 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     storage_version_hash: "1QwjyaZjj3Y=",
     keeps_generation: true,
     schema: "io.k8s.api.scheduling.v1.PriorityClass",
-    rules: &Plain,
+    rules: &priority_class::PriorityClass,
 }];

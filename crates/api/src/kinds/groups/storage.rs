@@ -1,7 +1,7 @@
 //! `storage.k8s.io`.
 
 use super::{ALL, PARTLY};
-use crate::kinds::Plain;
+use crate::kinds::storage;
 use crate::resource::{Resource, Subresource};
 
 pub(super) static RESOURCES: &[Resource] = &[
@@ -19,7 +19,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "hL6j/rwBV5w=",
         keeps_generation: false,
         schema: "io.k8s.api.storage.v1.CSIDriver",
-        rules: &Plain,
+        rules: &storage::CsiDriver,
     },
     Resource {
         group: "storage.k8s.io",
@@ -35,7 +35,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "Pe62DkZtjuo=",
         keeps_generation: false,
         schema: "io.k8s.api.storage.v1.CSINode",
-        rules: &Plain,
+        rules: &storage::CsiNode,
     },
     Resource {
         group: "storage.k8s.io",
@@ -51,7 +51,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "xeVl+2Ly1kE=",
         keeps_generation: false,
         schema: "io.k8s.api.storage.v1.CSIStorageCapacity",
-        rules: &Plain,
+        rules: &storage::CsiStorageCapacity,
     },
     Resource {
         group: "storage.k8s.io",
@@ -67,7 +67,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "K+m6uJwbjGY=",
         keeps_generation: false,
         schema: "io.k8s.api.storage.v1.StorageClass",
-        rules: &Plain,
+        rules: &storage::StorageClass,
     },
     Resource {
         group: "storage.k8s.io",
@@ -89,7 +89,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "tJx/ezt6UDU=",
         keeps_generation: false,
         schema: "io.k8s.api.storage.v1.VolumeAttachment",
-        rules: &Plain,
+        rules: &storage::VolumeAttachment,
     },
     Resource {
         group: "storage.k8s.io",
@@ -105,6 +105,6 @@ pub(super) static RESOURCES: &[Resource] = &[
         storage_version_hash: "tIjydgKBC5w=",
         keeps_generation: false,
         schema: "io.k8s.api.storage.v1.VolumeAttributesClass",
-        rules: &Plain,
+        rules: &storage::VolumeAttributesClass,
     },
 ];

@@ -1,0 +1,144 @@
+//! `ValidatingWebhookConfiguration` and `MutatingWebhookConfiguration`.
+
+use serde_json::{Value, json};
+
+use super::matching::{default_rules, validate_conditions, validate_rule};
+use crate::kinds::client_config::validate_client;
+use crate::kinds::field::{self, default, items, part, paths, text};
+use crate::kinds::rules::{Column, Rules, age};
+use crate::kinds::workload::validate_selector;
+use crate::name;
+use crate::object::Object;
+use crate::status::Cause;
+
+pub(crate) struct ValidatingWebhookConfiguration;
+pub(crate) struct MutatingWebhookConfiguration;
+
+const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
+const COLUMNS: &[Column] = &[Column::text("Name"), Column::integer("Webhooks"), Column::text("Age")];
+
+impl Rules for ValidatingWebhookConfiguration {
+    fn demands_version(&self) -> bool {
+        true
+    }
+
+    fn set_defaults(&self, object: &mut Object) {
+        set_defaults(object, false);
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+        validate(object, faults);
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        cells(object, now)
+    }
+}
+
+impl Rules for MutatingWebhookConfiguration {
+    fn demands_version(&self) -> bool {
+        true
+    }
+
+    fn set_defaults(&self, object: &mut Object) {
+        set_defaults(object, true);
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+        validate(object, faults);
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        COLUMNS
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        cells(object, now)
+    }
+}
+
+fn cells(object: &Object, now: i64) -> Vec<Value> {
+    vec![object.name().into(), items(part(object, "webhooks")).len().into(), age(object, now)]
+}
+
+fn set_defaults(object: &mut Object, mutating: bool) {
+    let webhooks = object.0.get_mut("webhooks").and_then(Value::as_array_mut);
+    for webhook in webhooks.into_iter().flatten() {
+        default(webhook, "failurePolicy", "Fail");
+        default(webhook, "matchPolicy", "Equivalent");
+        default(webhook, "namespaceSelector", json!({}));
+        default(webhook, "objectSelector", json!({}));
+        default(webhook, "timeoutSeconds", 10);
+        if mutating {
+            default(webhook, "reinvocationPolicy", "Never");
+        }
+        default_rules(webhook, "rules");
+        if let Some(service) = webhook.get_mut("clientConfig").and_then(|config| config.get_mut("service")) {
+            default(service, "port", 443);
+        }
+    }
+}
+
+fn validate(object: &Object, faults: &mut Vec<Cause>) {
+    let webhooks = part(object, "webhooks");
+    for (path, webhook) in paths(webhooks, "webhooks") {
+        validate_webhook(webhook, &path, faults);
+        let versions = &webhook["admissionReviewVersions"];
+        let path = format!("{path}.admissionReviewVersions");
+        if !field::require(versions, &path, "must specify one of v1, v1beta1", faults) {
+            continue;
+        }
+        field::unique(versions, &path, faults);
+        for (path, version) in paths(versions, &path) {
+            field::named(version, path, name::label_1035_fault, faults);
+        }
+        let known = |version: &Value| version.as_str().is_some_and(|v| REVIEW_VERSIONS.contains(&v));
+        if !items(versions).iter().any(known) {
+            let why = "must include at least one of v1, v1beta1";
+            faults.push(Cause::invalid(path, versions, why));
+        }
+    }
+    field::unique_by(webhooks, "name", "webhooks", faults);
+}
+
+fn validate_webhook(webhook: &Value, path: &str, faults: &mut Vec<Cause>) {
+    let name = &webhook["name"];
+    if field::require(name, format!("{path}.name"), "", faults) {
+        let text = name.as_str().unwrap_or_default();
+        let why = match name::subdomain_fault(text) {
+            None if text.split('.').count() < 3 => {
+                Some("should be a domain with at least three segments separated by dots")
+            }
+            fault => fault,
+        };
+        faults.extend(why.map(|why| Cause::invalid(format!("{path}.name"), name, why)));
+    }
+    for (path, rule) in paths(&webhook["rules"], &format!("{path}.rules")) {
+        validate_rule(rule, &path, faults);
+    }
+    let side_effects = &webhook["sideEffects"];
+    if field::require(
+        side_effects,
+        format!("{path}.sideEffects"),
+        "must specify one of None, NoneOnDryRun",
+        faults,
+    ) && matches!(text(webhook, "sideEffects"), "Some" | "Unknown")
+    {
+        let choices = ["None", "NoneOnDryRun"];
+        field::one_of(side_effects, format!("{path}.sideEffects"), &choices, faults);
+    }
+    let seconds = &webhook["timeoutSeconds"];
+    if seconds.as_i64().is_some_and(|seconds| !(1..=30).contains(&seconds)) {
+        let why = "the timeout value must be between 1 and 30 seconds";
+        faults.push(Cause::invalid(format!("{path}.timeoutSeconds"), seconds, why));
+    }
+    for selector in ["namespaceSelector", "objectSelector"] {
+        validate_selector(&webhook[selector], &format!("{path}.{selector}"), faults);
+    }
+    validate_client(&webhook["clientConfig"], &format!("{path}.clientConfig"), faults);
+    validate_conditions(&webhook["matchConditions"], &format!("{path}.matchConditions"), faults);
+}

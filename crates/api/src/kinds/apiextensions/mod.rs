@@ -1,0 +1,8 @@
+//! `apiextensions.k8s.io`.
+
+mod definition;
+mod names;
+mod structural;
+mod versions;
+
+pub(crate) use definition::CustomResourceDefinition;

@@ -1,0 +1,46 @@
+//! The names that a CustomResourceDefinition gives its kind.
+
+use serde_json::Value;
+
+use crate::kinds::field::{self, paths, text};
+use crate::name;
+use crate::status::Cause;
+
+pub(super) fn validate_group(group: &Value, faults: &mut Vec<Cause>) {
+    if !field::require(group, "spec.group", "", faults) {
+        return;
+    }
+    field::named(group, "spec.group", name::subdomain_fault, faults);
+    if !group.as_str().unwrap_or_default().contains('.') {
+        faults.push(Cause::invalid("spec.group", group, "should be a domain with at least one dot"));
+    }
+}
+
+pub(super) fn validate_names(names: &Value, faults: &mut Vec<Cause>) {
+    let path = "spec.names";
+    for field in ["plural", "singular", "kind", "listKind"] {
+        let value = &names[field];
+        let path = format!("{path}.{field}");
+        if value.as_str().is_none_or(str::is_empty) {
+            faults.push(Cause::required(path, ""));
+            continue;
+        }
+        // Kinds have capitals, and are words otherwise.
+        let word = match field {
+            "kind" | "listKind" => text(names, field).to_lowercase(),
+            _ => text(names, field).to_owned(),
+        };
+        if let Some(why) = name::label_1035_fault(&word) {
+            faults.push(Cause::invalid(path, value, why));
+        }
+    }
+    for list in ["shortNames", "categories"] {
+        for (path, name) in paths(&names[list], &format!("{path}.{list}")) {
+            field::named(name, path, name::label_1035_fault, faults);
+        }
+    }
+    if !text(names, "kind").is_empty() && names["kind"] == names["listKind"] {
+        let why = "kind and listKind may not be the same";
+        faults.push(Cause::invalid(format!("{path}.listKind"), &names["listKind"], why));
+    }
+}

@@ -1,0 +1,64 @@
+//! `resource.k8s.io`: devices that pods claim.
+
+mod claim;
+mod class;
+mod request;
+mod slice;
+
+pub(crate) use claim::{ResourceClaim, ResourceClaimTemplate};
+pub(crate) use class::DeviceClass;
+pub(crate) use slice::ResourceSlice;
+
+use serde_json::Value;
+
+use super::field;
+use crate::name;
+use crate::status::Cause;
+
+/// The most items of a list of a claim or a class.
+const MOST: usize = 32;
+const LONGEST_DRIVER: usize = 63;
+
+/// The name of a driver of devices.
+fn validate_driver(driver: &Value, path: &str, faults: &mut Vec<Cause>) {
+    if !field::require(driver, path, "", faults) {
+        return;
+    }
+    if driver.as_str().is_some_and(|driver| driver.len() > LONGEST_DRIVER) {
+        faults.push(field::too_long(path, LONGEST_DRIVER));
+    }
+    field::named(driver, path, name::subdomain_fault, faults);
+}
+
+/// Selectors of devices, each an expression in CEL.
+fn validate_selectors(selectors: &Value, path: &str, faults: &mut Vec<Cause>) {
+    validate_count(selectors, path, faults);
+    for (path, selector) in field::paths(selectors, path) {
+        let path = format!("{path}.cel");
+        if field::require(&selector["cel"], &path, "", faults) {
+            field::require(&selector["cel"]["expression"], format!("{path}.expression"), "", faults);
+        }
+    }
+}
+
+/// Configuration that only its driver can read.
+fn validate_opaque(config: &Value, path: &str, faults: &mut Vec<Cause>) {
+    let path = format!("{path}.opaque");
+    let opaque = &config["opaque"];
+    if !field::require(opaque, &path, "", faults) {
+        return;
+    }
+    validate_driver(&opaque["driver"], &format!("{path}.driver"), faults);
+    let parameters = &opaque["parameters"];
+    let path = format!("{path}.parameters");
+    if field::require(parameters, &path, "", faults) && !parameters.is_object() {
+        faults.push(Cause::invalid(path, parameters, "must be a valid JSON object"));
+    }
+}
+
+fn validate_count(list: &Value, path: &str, faults: &mut Vec<Cause>) {
+    let count = field::items(list).len();
+    if count > MOST {
+        faults.push(field::too_many(path, count, MOST));
+    }
+}

@@ -1,0 +1,140 @@
+//! What a claim asks for.
+
+use serde_json::Value;
+
+use super::{validate_count, validate_opaque, validate_selectors};
+use crate::kinds::field::{self, default, default_each, items, paths, text};
+use crate::name;
+use crate::status::Cause;
+
+const MOST_ALTERNATIVES: usize = 8;
+const MODES: [&str; 2] = ["All", "ExactCount"];
+
+pub(super) fn default_requests(spec: &mut Value) {
+    let Some(devices) = spec.get_mut("devices") else { return };
+    default_each(devices, "requests", |request| {
+        if let Some(exactly) = request.get_mut("exactly") {
+            default_request(exactly);
+        }
+        default_each(request, "firstAvailable", default_request);
+    });
+}
+
+fn default_request(request: &mut Value) {
+    default(request, "allocationMode", "ExactCount");
+    if request["allocationMode"] == "ExactCount" {
+        default(request, "count", 1);
+    }
+    default_each(request, "tolerations", |toleration| default(toleration, "operator", "Equal"));
+}
+
+pub(super) fn validate_claim(spec: &Value, path: &str, faults: &mut Vec<Cause>) {
+    let devices = &spec["devices"];
+    let path = format!("{path}.devices");
+    for list in ["requests", "constraints", "config"] {
+        validate_count(&devices[list], &format!("{path}.{list}"), faults);
+    }
+    let requests = &devices["requests"];
+    for (path, request) in paths(requests, &format!("{path}.requests")) {
+        validate_named(request, &path, faults);
+        let alternatives = &request["firstAvailable"];
+        match (request["exactly"].is_null(), items(alternatives).is_empty()) {
+            (true, true) => {
+                let why = "exactly one of `exactly` or `firstAvailable` is required";
+                faults.push(Cause::required(path, why));
+            }
+            (false, false) => {
+                let why =
+                    "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set";
+                faults.push(Cause::invalid(path, &Value::Null, why));
+            }
+            (false, true) => validate_request(&request["exactly"], &format!("{path}.exactly"), faults),
+            (true, false) => {
+                let path = format!("{path}.firstAvailable");
+                if items(alternatives).len() > MOST_ALTERNATIVES {
+                    faults.push(field::too_many(&path, items(alternatives).len(), MOST_ALTERNATIVES));
+                }
+                for (path, alternative) in paths(alternatives, &path) {
+                    validate_named(alternative, &path, faults);
+                    validate_request(alternative, &path, faults);
+                }
+                field::unique_by(alternatives, "name", &path, faults);
+            }
+        }
+    }
+    field::unique_by(requests, "name", &format!("{path}.requests"), faults);
+    let known = known_requests(requests);
+    for (path, constraint) in paths(&devices["constraints"], &format!("{path}.constraints")) {
+        validate_references(&constraint["requests"], &known, &format!("{path}.requests"), faults);
+        if constraint["distinctAttribute"].is_null() {
+            let attribute = &constraint["matchAttribute"];
+            let path = format!("{path}.matchAttribute");
+            if field::require(attribute, &path, "", faults) {
+                if !text(constraint, "matchAttribute").contains('/') {
+                    let why = "must include the domain of the attribute";
+                    faults.push(Cause::invalid(path, attribute, why));
+                } else {
+                    field::named(attribute, path, name::qualified_fault, faults);
+                }
+            }
+        }
+    }
+    for (path, config) in paths(&devices["config"], &format!("{path}.config")) {
+        validate_references(&config["requests"], &known, &format!("{path}.requests"), faults);
+        validate_opaque(config, &path, faults);
+    }
+}
+
+fn validate_named(request: &Value, path: &str, faults: &mut Vec<Cause>) {
+    let path = format!("{path}.name");
+    if field::require(&request["name"], &path, "", faults) {
+        field::named(&request["name"], path, name::label_fault, faults);
+    }
+}
+
+fn validate_request(request: &Value, path: &str, faults: &mut Vec<Cause>) {
+    let class = format!("{path}.deviceClassName");
+    if field::require(&request["deviceClassName"], &class, "", faults) {
+        field::named(&request["deviceClassName"], class, name::subdomain_fault, faults);
+    }
+    validate_selectors(&request["selectors"], &format!("{path}.selectors"), faults);
+    let count = &request["count"];
+    let number = count.as_i64().unwrap_or_default();
+    match text(request, "allocationMode") {
+        "All" if number != 0 => {
+            let why = "must not be specified when allocationMode is 'All'";
+            faults.push(Cause::invalid(format!("{path}.count"), count, why));
+        }
+        "ExactCount" if number <= 0 => {
+            faults.push(Cause::invalid(format!("{path}.count"), count, "must be greater than zero"));
+        }
+        "All" | "ExactCount" => {}
+        // The schema's choices have told of any other.
+        "" => field::one_of(&request["allocationMode"], format!("{path}.allocationMode"), &MODES, faults),
+        _ => {}
+    }
+}
+
+/// The names that constraints and configurations may use: `request`, `request/alternative`.
+fn known_requests(requests: &Value) -> Vec<String> {
+    let mut known = Vec::new();
+    for request in items(requests) {
+        let name = text(request, "name");
+        known.push(name.to_owned());
+        let alternatives = items(&request["firstAvailable"]).iter();
+        known.extend(alternatives.map(|alternative| format!("{name}/{}", text(alternative, "name"))));
+    }
+    known
+}
+
+fn validate_references(list: &Value, known: &[String], path: &str, faults: &mut Vec<Cause>) {
+    validate_count(list, path, faults);
+    field::unique(list, path, faults);
+    for (path, reference) in paths(list, path) {
+        if !known.iter().any(|name| reference == name) {
+            let why = "must be the name of a request in the claim or the name of a request and a subrequest \
+                separated by '/'";
+            faults.push(Cause::invalid(path, reference, why));
+        }
+    }
+}

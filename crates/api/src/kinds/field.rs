@@ -1,0 +1,280 @@
+//! Faults that fields of many kinds can have.
+
+use std::net::IpAddr;
+
+use serde_json::Value;
+
+use crate::name;
+use crate::object::Object;
+use crate::status::Cause;
+
+static NULL: Value = Value::Null;
+
+const PORT_NUMBER: &str = "must be between 1 and 65535, inclusive";
+const PORT_NAME: &str = "must be at most 15 lower case letters, digits or '-', with a letter in it, and '-' neither at an end nor twice in a row";
+const IMMUTABLE: &str = "field is immutable";
+
+/// A top-level part of an object, null where there is none.
+pub(crate) fn part<'a>(object: &'a Object, field: &str) -> &'a Value {
+    object.0.get(field).unwrap_or(&NULL)
+}
+
+/// The text of a field, empty where there is none.
+pub(crate) fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or_default()
+}
+
+/// The items of a list, none where there is no list.
+pub(crate) fn items(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// The items of a list with the paths that causes name them by.
+pub(crate) fn paths<'a>(value: &'a Value, path: &str) -> impl Iterator<Item = (String, &'a Value)> {
+    items(value).iter().enumerate().map(move |(index, item)| (format!("{path}[{index}]"), item))
+}
+
+/// Gives a field of a JSON object a value where it has none.
+pub(crate) fn default(value: &mut Value, field: &str, default: impl Into<Value>) {
+    if let Value::Object(map) = value {
+        let entry = map.entry(field).or_insert(Value::Null);
+        if entry.is_null() {
+            *entry = default.into();
+        }
+    }
+}
+
+/// Gives every item of the list in `field` what `each` says.
+pub(crate) fn default_each(value: &mut Value, field: &str, mut each: impl FnMut(&mut Value)) {
+    let list = value.get_mut(field).and_then(Value::as_array_mut);
+    list.into_iter().flatten().for_each(&mut each);
+}
+
+/// A field that must not be empty; whether it isn't.
+pub(crate) fn require(value: &Value, path: impl Into<String>, why: &str, faults: &mut Vec<Cause>) -> bool {
+    let there = match value {
+        Value::Null => false,
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        _ => true,
+    };
+    if !there {
+        faults.push(Cause::required(path, why));
+    }
+    there
+}
+
+/// A field that must be one of `choices`; nothing is as wrong as another value.
+pub(crate) fn one_of(value: &Value, path: impl Into<String>, choices: &[&str], faults: &mut Vec<Cause>) {
+    if !value.as_str().is_some_and(|text| choices.contains(&text)) {
+        let empty = Value::from("");
+        let value = if value.is_null() { &empty } else { value };
+        faults.push(Cause::not_supported(path, value, choices));
+    }
+}
+
+/// A field that may not change.
+pub(crate) fn immutable(path: &str, new: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    let pointer = format!("/{}", path.replace('.', "/"));
+    let value = new.pointer(&pointer);
+    if value != old.pointer(&pointer) {
+        faults.push(Cause::invalid(path, value.unwrap_or(&NULL), IMMUTABLE));
+    }
+}
+
+/// A text that `fault` has to find no fault with.
+pub(crate) fn named(
+    value: &Value,
+    path: impl Into<String>,
+    fault: fn(&str) -> Option<&'static str>,
+    faults: &mut Vec<Cause>,
+) {
+    if let Some(why) = fault(value.as_str().unwrap_or_default()) {
+        faults.push(Cause::invalid(path, value, why));
+    }
+}
+
+/// A name that stands as one segment in a path.
+pub(crate) fn segment_fault(name: &str) -> Option<&'static str> {
+    match name {
+        "." | ".." => Some("may not be '.' or '..'"),
+        name if name.contains(['/', '%']) => Some("may not contain '/' or '%'"),
+        _ => None,
+    }
+}
+
+/// The number of a port.
+pub(crate) fn port_number(value: &Value, path: impl Into<String>, faults: &mut Vec<Cause>) {
+    if !value.as_i64().is_some_and(|port| (1..=65535).contains(&port)) {
+        faults.push(Cause::invalid(path, value, PORT_NUMBER));
+    }
+}
+
+/// The name of a port (RFC 6335).
+pub(crate) fn port_name(value: &Value, path: impl Into<String>, faults: &mut Vec<Cause>) {
+    let name = value.as_str().unwrap_or_default();
+    let bytes = name.as_bytes();
+    let fits = !name.is_empty()
+        && name.len() <= 15
+        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+        && bytes.iter().any(u8::is_ascii_lowercase)
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && !name.contains("--");
+    if !fits {
+        faults.push(Cause::invalid(path, value, PORT_NAME));
+    }
+}
+
+/// A number that must lie between two others, both included.
+pub(crate) fn between(
+    value: &Value,
+    path: impl Into<String>,
+    least: i64,
+    most: i64,
+    faults: &mut Vec<Cause>,
+) {
+    if value.as_i64().is_some_and(|number| !(least..=most).contains(&number)) {
+        let why = match (least, most) {
+            (least, i64::MAX) => format!("must be greater than or equal to {least}"),
+            (least, most) => format!("must be between {least} and {most}, inclusive"),
+        };
+        faults.push(Cause::invalid(path, value, &why));
+    }
+}
+
+/// `example.com/name`: a DNS subdomain and a path below it.
+pub(crate) fn domain_path(value: &Value, path: &str, faults: &mut Vec<Cause>) {
+    let text = value.as_str().unwrap_or_default();
+    if text.is_empty() {
+        faults.push(Cause::required(path, ""));
+        return;
+    }
+    let fits = text.split_once('/').is_some_and(|(domain, rest)| {
+        name::subdomain_fault(domain).is_none()
+            && !rest.is_empty()
+            && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b))
+    });
+    if !fits {
+        let why = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+        faults.push(Cause::invalid(path, value, why));
+    }
+}
+
+/// A block of addresses in the notation of CIDR.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Block {
+    address: IpAddr,
+    bits: u8,
+}
+
+impl Block {
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, bits) = text.split_once('/')?;
+        let address: IpAddr = address.parse().ok()?;
+        let bits: u8 = bits.parse().ok().filter(|_| !bits.starts_with('+'))?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        (bits <= most).then_some(Block { address, bits })
+    }
+
+    pub fn is_ipv4(&self) -> bool {
+        self.address.is_ipv4()
+    }
+
+    /// Whether no bit is set behind the prefix.
+    pub fn is_canonical(&self) -> bool {
+        self.prefix(self.bits) == self.number()
+    }
+
+    /// Whether `other` lies in this block and is smaller.
+    pub fn strictly_contains(&self, other: &Block) -> bool {
+        self.is_ipv4() == other.is_ipv4()
+            && other.bits > self.bits
+            && self.prefix(self.bits) == other.prefix(self.bits)
+    }
+
+    /// The address as a number of 128 bits, an IPv4 address in the upper 32 of them.
+    fn number(&self) -> u128 {
+        match self.address {
+            IpAddr::V4(address) => u128::from(address.to_bits()) << 96,
+            IpAddr::V6(address) => address.to_bits(),
+        }
+    }
+
+    fn prefix(&self, bits: u8) -> u128 {
+        u128::MAX.checked_shl(128 - u32::from(bits)).unwrap_or(0) & self.number()
+    }
+}
+
+/// The faults of a block of addresses; the block, if it is one.
+pub(crate) fn block(value: &Value, path: impl Into<String>, faults: &mut Vec<Cause>) -> Option<Block> {
+    let block = Block::parse(value.as_str().unwrap_or_default());
+    if block.is_none() {
+        let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+        faults.push(Cause::invalid(path, value, why));
+    }
+    block
+}
+
+/// A list of texts without one twice.
+pub(crate) fn unique(list: &Value, path: &str, faults: &mut Vec<Cause>) {
+    for (index, (path, item)) in paths(list, path).enumerate() {
+        if items(list)[..index].contains(item) {
+            faults.push(Cause::duplicate(path, item));
+        }
+    }
+}
+
+/// Items of a list whose `field` stands in an earlier one already.
+pub(crate) fn unique_by(list: &Value, field: &str, path: &str, faults: &mut Vec<Cause>) {
+    for (index, (path, item)) in paths(list, path).enumerate() {
+        if items(list)[..index].iter().any(|other| other[field] == item[field]) {
+            faults.push(Cause::duplicate(format!("{path}.{field}"), &item[field]));
+        }
+    }
+}
+
+/// A text that is longer than it may be.
+pub(crate) fn too_long(path: impl Into<String>, most: usize) -> Cause {
+    let message = format!("Too long: may not be more than {most} bytes");
+    Cause { reason: "FieldValueTooLong".into(), message, field: path.into() }
+}
+
+/// A list or a map with more items than it may have.
+pub(crate) fn too_many(path: impl Into<String>, count: usize, most: usize) -> Cause {
+    let message = format!("Too many: {count}: must have at most {most} items");
+    Cause { reason: "FieldValueTooMany".into(), message, field: path.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_contain_smaller_ones() {
+        let block = |text| Block::parse(text).unwrap();
+        assert!(block("10.0.0.0/8").strictly_contains(&block("10.1.0.0/16")));
+        assert!(block("0.0.0.0/0").strictly_contains(&block("10.0.0.0/8")));
+        assert!(block("::/0").strictly_contains(&block("2001:db8::/32")));
+        for (outer, inner) in
+            [("10.0.0.0/8", "10.0.0.0/8"), ("10.0.0.0/8", "11.0.0.0/16"), ("::/0", "1.0.0.0/8")]
+        {
+            assert!(!block(outer).strictly_contains(&block(inner)), "{outer} {inner}");
+        }
+        assert!(block("10.0.0.0/8").is_canonical() && !block("10.0.0.1/8").is_canonical());
+        for bad in ["10.0.0.0", "10.0.0.0/33", "x/8", "10.0.0.0/+8", "/"] {
+            assert_eq!(Block::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn names_of_ports_are_told_from_others() {
+        let faults = |name: &str| {
+            let mut faults = Vec::new();
+            port_name(&name.into(), "p", &mut faults);
+            faults.len()
+        };
+        assert_eq!(["http", "h2c", "a-b"].map(faults), [0, 0, 0]);
+        assert_eq!(["", "80", "-a", "a-", "a--b", "A", "a234567890123456"].map(faults), [1; 7]);
+    }
+}

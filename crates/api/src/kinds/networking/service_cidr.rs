@@ -1,0 +1,53 @@
+//! `ServiceCIDR`.
+
+use serde_json::Value;
+
+use crate::kinds::field::{self, Block, block, items, part, paths};
+use crate::kinds::rules::{Column, Rules, age};
+use crate::object::Object;
+use crate::status::Cause;
+
+pub(crate) struct ServiceCidr;
+
+impl Rules for ServiceCidr {
+    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+        let cidrs = &part(object, "spec")["cidrs"];
+        if !field::require(cidrs, "spec.cidrs", "at least one CIDR required", faults) {
+            return;
+        }
+        let parsed: Vec<Block> =
+            items(cidrs).iter().filter_map(|cidr| Block::parse(cidr.as_str().unwrap_or_default())).collect();
+        if items(cidrs).len() > 2 {
+            faults.push(Cause::invalid("spec.cidrs", cidrs, "may only hold up to 2 values"));
+        } else if let [one, other] = parsed[..]
+            && one.is_ipv4() == other.is_ipv4()
+        {
+            let why =
+                "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/96";
+            faults.push(Cause::invalid("spec.cidrs", cidrs, why));
+        }
+        for (path, cidr) in paths(cidrs, "spec.cidrs") {
+            if block(cidr, &path, faults).is_some_and(|block| !block.is_canonical()) {
+                faults.push(Cause::invalid(path, cidr, "must have no bits set behind the prefix"));
+            }
+        }
+    }
+
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+        let (new, before) = (items(&part(object, "spec")["cidrs"]), items(&part(old, "spec")["cidrs"]));
+        // One family may get the other beside it.
+        if !(new.len() == 2 && before.len() == 1 && new[0] == before[0]) {
+            field::immutable("spec.cidrs", object, old, faults);
+        }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::text("Name"), Column::text("CIDRs"), Column::text("Age")] }
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        let cidrs: Vec<&str> =
+            items(&part(object, "spec")["cidrs"]).iter().filter_map(Value::as_str).collect();
+        vec![object.name().into(), cidrs.join(",").into(), age(object, now)]
+    }
+}

@@ -1,0 +1,73 @@
+//! `VolumeAttachment`.
+
+use serde_json::{Value, json};
+
+use super::validate_driver;
+use crate::kinds::field::{self, part, text};
+use crate::kinds::rules::{Column, Rules, age};
+use crate::name;
+use crate::object::Object;
+use crate::status::Cause;
+
+pub(crate) struct VolumeAttachment;
+
+impl Rules for VolumeAttachment {
+    fn demands_version(&self) -> bool {
+        true
+    }
+
+    fn prepare_create(&self, object: &mut Object) {
+        object.0.insert("status".into(), json!({ "attached": false }));
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+        let spec = part(object, "spec");
+        validate_driver(&spec["attacher"], "spec.attacher", faults);
+        let source = &spec["source"];
+        let volume = &source["persistentVolumeName"];
+        match (volume.is_null(), source["inlineVolumeSpec"].is_null()) {
+            (true, true) => {
+                let why = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+                faults.push(Cause::required("spec.source", why));
+            }
+            (false, false) => {
+                let why = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
+                faults.push(Cause::invalid("spec.source", source, why));
+            }
+            (false, true) => {
+                field::require(volume, "spec.source.persistentVolumeName", "", faults);
+            }
+            (true, false) => {}
+        }
+        field::named(&spec["nodeName"], "spec.nodeName", name::subdomain_fault, faults);
+    }
+
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+        field::immutable("spec", object, old, faults);
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const {
+            &[
+                Column::text("Name"),
+                Column::text("Attacher"),
+                Column::text("PV"),
+                Column::text("Node"),
+                Column { name: "Attached", kind: "boolean", priority: 0 },
+                Column::text("Age"),
+            ]
+        }
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        let spec = part(object, "spec");
+        vec![
+            object.name().into(),
+            text(spec, "attacher").into(),
+            text(&spec["source"], "persistentVolumeName").into(),
+            text(spec, "nodeName").into(),
+            (part(object, "status")["attached"] == true).into(),
+            age(object, now),
+        ]
+    }
+}

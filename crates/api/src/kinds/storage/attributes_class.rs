@@ -1,0 +1,32 @@
+//! `VolumeAttributesClass`.
+
+use serde_json::Value;
+
+use super::{class_name, validate_driver, validate_parameters, validate_stays};
+use crate::kinds::field::part;
+use crate::kinds::rules::{Column, Rules, age};
+use crate::object::Object;
+use crate::status::Cause;
+
+pub(crate) struct VolumeAttributesClass;
+
+impl Rules for VolumeAttributesClass {
+    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+        validate_driver(part(object, "driverName"), "driverName", faults);
+        validate_parameters(part(object, "parameters"), true, faults);
+    }
+
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+        validate_stays("driverName", object, old, faults);
+        validate_stays("parameters", object, old, faults);
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::text("Name"), Column::text("DriverName"), Column::text("Age")] }
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        let name = class_name(object, &["storageclass.kubernetes.io/is-default-class"]);
+        vec![name, part(object, "driverName").clone(), age(object, now)]
+    }
+}

@@ -1,0 +1,46 @@
+//! `CSIStorageCapacity`.
+
+use serde_json::Value;
+
+use crate::kinds::field::{self, part};
+use crate::kinds::rules::{Column, Rules};
+use crate::kinds::workload::validate_selector;
+use crate::name;
+use crate::object::Object;
+use crate::status::Cause;
+
+pub(crate) struct CsiStorageCapacity;
+
+impl Rules for CsiStorageCapacity {
+    fn demands_version(&self) -> bool {
+        true
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+        if field::require(part(object, "storageClassName"), "storageClassName", "", faults) {
+            let class = part(object, "storageClassName");
+            field::named(class, "storageClassName", name::subdomain_fault, faults);
+        }
+        validate_selector(part(object, "nodeTopology"), "nodeTopology", faults);
+        for field in ["capacity", "maximumVolumeSize"] {
+            let value = part(object, field);
+            if value.as_str().is_some_and(|quantity| quantity.starts_with('-')) {
+                faults.push(Cause::invalid(field, value, "must be greater than or equal to 0"));
+            }
+        }
+    }
+
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+        field::immutable("nodeTopology", object, old, faults);
+        field::immutable("storageClassName", object, old, faults);
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::text("Name"), Column::text("StorageClassName"), Column::text("Capacity")] }
+    }
+
+    fn cells(&self, object: &Object, _now: i64) -> Vec<Value> {
+        let capacity = part(object, "capacity").as_str().unwrap_or("<unset>");
+        vec![object.name().into(), part(object, "storageClassName").clone(), capacity.into()]
+    }
+}

@@ -1,0 +1,79 @@
+//! `StorageClass`.
+
+use serde_json::Value;
+
+use super::{class_name, validate_parameters, validate_stays};
+use crate::kinds::field::{self, items, part, paths};
+use crate::kinds::rules::{Column, Rules, age};
+use crate::name;
+use crate::object::Object;
+use crate::status::Cause;
+
+pub(crate) struct StorageClass;
+
+const DEFAULT: [&str; 2] =
+    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
+
+impl Rules for StorageClass {
+    fn set_defaults(&self, object: &mut Object) {
+        object.0.entry("reclaimPolicy").or_insert_with(|| "Delete".into());
+        object.0.entry("volumeBindingMode").or_insert_with(|| "Immediate".into());
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+        let provisioner = part(object, "provisioner");
+        if field::require(provisioner, "provisioner", "", faults)
+            && let Some(why) =
+                name::qualified_fault(&provisioner.as_str().unwrap_or_default().to_ascii_lowercase())
+        {
+            faults.push(Cause::invalid("provisioner", provisioner, why));
+        }
+        validate_parameters(part(object, "parameters"), false, faults);
+        // The schema knows one more, for old volumes.
+        if part(object, "reclaimPolicy") == "Recycle" {
+            field::one_of(part(object, "reclaimPolicy"), "reclaimPolicy", &["Delete", "Retain"], faults);
+        }
+        for (path, term) in paths(part(object, "allowedTopologies"), "allowedTopologies") {
+            let path = format!("{path}.matchLabelExpressions");
+            for (path, expression) in paths(&term["matchLabelExpressions"], &path) {
+                field::named(&expression["key"], format!("{path}.key"), name::qualified_fault, faults);
+                field::require(&expression["values"], format!("{path}.values"), "", faults);
+                field::unique(&expression["values"], &format!("{path}.values"), faults);
+            }
+            if items(&term["matchLabelExpressions"]).is_empty() {
+                faults.push(Cause::required(path, ""));
+            }
+        }
+    }
+
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+        for field in ["parameters", "provisioner", "reclaimPolicy"] {
+            validate_stays(field, object, old, faults);
+        }
+        field::immutable("volumeBindingMode", object, old, faults);
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const {
+            &[
+                Column::text("Name"),
+                Column::text("Provisioner"),
+                Column::text("ReclaimPolicy"),
+                Column::text("VolumeBindingMode"),
+                Column::text("AllowVolumeExpansion"),
+                Column::text("Age"),
+            ]
+        }
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        vec![
+            class_name(object, &DEFAULT),
+            part(object, "provisioner").clone(),
+            part(object, "reclaimPolicy").clone(),
+            part(object, "volumeBindingMode").clone(),
+            (part(object, "allowVolumeExpansion") == true).into(),
+            age(object, now),
+        ]
+    }
+}

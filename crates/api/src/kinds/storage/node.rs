@@ -1,0 +1,75 @@
+//! `CSINode`.
+
+use serde_json::Value;
+
+use super::validate_driver;
+use crate::kinds::field::{self, between, items, part, paths, text};
+use crate::kinds::rules::{Column, Rules, age};
+use crate::name;
+use crate::object::Object;
+use crate::status::Cause;
+
+pub(crate) struct CsiNode;
+
+const LONGEST_NODE_ID: usize = 256;
+
+impl Rules for CsiNode {
+    fn demands_version(&self) -> bool {
+        true
+    }
+
+    fn set_defaults(&self, object: &mut Object) {
+        // Upstream always writes the list down.
+        if let Some(Value::Object(spec)) = object.0.get_mut("spec") {
+            spec.entry("drivers").or_insert(Value::Null);
+        }
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+        let drivers = &part(object, "spec")["drivers"];
+        for (path, driver) in paths(drivers, "spec.drivers") {
+            validate_driver(&driver["name"], &format!("{path}.name"), faults);
+            let id = &driver["nodeID"];
+            if field::require(id, format!("{path}.nodeID"), "", faults)
+                && id.as_str().is_some_and(|id| id.len() > LONGEST_NODE_ID)
+            {
+                faults.push(field::too_long(format!("{path}.nodeID"), LONGEST_NODE_ID));
+            }
+            between(
+                &driver["allocatable"]["count"],
+                format!("{path}.allocatable.count"),
+                0,
+                i64::MAX,
+                faults,
+            );
+            for (path, key) in paths(&driver["topologyKeys"], &format!("{path}.topologyKeys")) {
+                field::named(key, path, name::qualified_fault, faults);
+            }
+            field::unique(&driver["topologyKeys"], &format!("{path}.topologyKeys"), faults);
+        }
+        field::unique_by(drivers, "name", "spec.drivers", faults);
+    }
+
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+        let before = items(&part(old, "spec")["drivers"]);
+        for (path, driver) in paths(&part(object, "spec")["drivers"], "spec.drivers") {
+            let Some(known) = before.iter().find(|known| known["name"] == driver["name"]) else { continue };
+            for field in
+                ["nodeID", "topologyKeys"].into_iter().filter(|field| driver[*field] != known[*field])
+            {
+                let why = "field is immutable";
+                faults.push(Cause::invalid(format!("{path}.{field}"), &driver[field], why));
+            }
+        }
+    }
+
+    fn columns(&self) -> &'static [Column] {
+        const { &[Column::text("Name"), Column::integer("Drivers"), Column::text("Age")] }
+    }
+
+    fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        let drivers = items(&part(object, "spec")["drivers"]);
+        let count = drivers.iter().filter(|driver| !text(driver, "name").is_empty()).count();
+        vec![object.name().into(), count.into(), age(object, now)]
+    }
+}
