@@ -21,7 +21,7 @@ pub trait Disk: Send + Sync + 'static {
     fn remove(&self, name: &str) -> io::Result<()>;
     /// Makes creations, renames and removals durable.
     fn sync_folder(&self) -> io::Result<()>;
-    /// How many bytes may still be written; an error that [`is_sealed`] if no file can be made.
+    /// How many bytes may still be written; an error if no file can be made (see `is_sealed`).
     fn free_space(&self) -> io::Result<u64>;
 }
 
