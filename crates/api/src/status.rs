@@ -147,9 +147,13 @@ impl Status {
         Status::new(400, "BadRequest", message)
     }
 
-    /// 403: not allowed.
+    /// 403: not allowed; `name` is empty where the request is about no object of its own, as a list.
     pub fn forbidden(group: &str, plural: &str, name: &str, why: &str) -> Self {
-        let message = format!("{} {name:?} is forbidden: {why}", qualified(group, plural));
+        let resource = qualified(group, plural);
+        let message = match name {
+            "" => format!("{resource} is forbidden: {why}"),
+            _ => format!("{resource} {name:?} is forbidden: {why}"),
+        };
         Status::new(403, "Forbidden", message).about(group, plural, name)
     }
 
