@@ -2,61 +2,23 @@
 //! free, and hosts write only what is theirs.
 
 mod certificate;
+mod chain;
 mod node;
 mod pod;
 mod priority_class;
+mod request;
 mod service;
+pub(crate) mod warnings;
 
 use api::{Object, Resource, Status};
 use store::State;
 
 use crate::http::Identity;
-use crate::registry::{Claims, Create, Named};
+use crate::registry::{Claims, Named};
 
+pub(crate) use chain::Admission;
+pub(crate) use request::{Operation, Outcome, Request};
 pub use service::{ServiceRange, ServiceRangeError};
-
-/// Completes and checks an object that is to be created.
-pub(crate) fn on_create(create: &Create<'_>, object: &mut Object, state: &State) -> Result<(), Status> {
-    let name = object.name().to_owned();
-    let named = Named { resource: create.resource, namespace: create.namespace, name: &name };
-    if let Some(node) = create.who.node() {
-        node::check(node, &named, object)?;
-    }
-    match (create.resource.group, create.resource.plural) {
-        ("", "pods") => pod::on_create(&named, object, state),
-        ("certificates.k8s.io", "certificatesigningrequests") => {
-            certificate::on_create(create.who, object);
-            Ok(())
-        }
-        ("scheduling.k8s.io", "priorityclasses") => priority_class::check(&named, object, state),
-        _ => Ok(()),
-    }
-}
-
-/// Completes and checks an object that is to replace `old`.
-pub(crate) fn on_update(
-    named: &Named<'_>,
-    object: &mut Object,
-    old: &Object,
-    state: &State,
-) -> Result<(), Status> {
-    match (named.resource.group, named.resource.plural) {
-        ("certificates.k8s.io", "certificatesigningrequests") => {
-            certificate::on_update(object, old);
-            Ok(())
-        }
-        ("scheduling.k8s.io", "priorityclasses") => priority_class::check(named, object, state),
-        _ => Ok(()),
-    }
-}
-
-/// Checks that an object may be deleted.
-pub(crate) fn on_delete(named: &Named<'_>) -> Result<(), Status> {
-    match (named.resource.group, named.resource.plural) {
-        ("scheduling.k8s.io", "priorityclasses") => priority_class::on_delete(named),
-        _ => Ok(()),
-    }
-}
 
 /// Checks who changes or deletes `object`, as it is before that.
 pub(crate) fn on_change(who: &Identity, named: &Named<'_>, object: &Object) -> Result<(), Status> {

@@ -13,6 +13,7 @@ use super::query::Query;
 use super::response::{error_as, json, no_such_path, warn};
 use super::route::{Route, Target, route};
 use super::{Body, Identity, backup, discovery, health, metrics, objects, watch, write};
+use crate::admission::warnings;
 use crate::authorize::{Attributes, Wanted};
 use crate::clock;
 use crate::proxy;
@@ -78,13 +79,16 @@ impl Server {
             _ => metrics::Running::Changing,
         };
         let running = self.metrics().running(running);
-        let answer = self.answer_asked(&asked, request).await;
+        let (answer, mut warnings) = warnings::collect(self.answer_asked(&asked, request)).await;
         drop(running);
         let code = answer.as_ref().map_or_else(|status| status.code, |response| response.status().as_u16());
         self.metrics().answered(verb, &target, code, started.elapsed());
-        let Some(deprecated) = deprecation(target.resource) else { return answer };
+        warnings.extend(deprecation(target.resource).map(str::to_owned));
+        if warnings.is_empty() {
+            return answer;
+        }
         let mut response = answer.unwrap_or_else(|status| error_as(&status, encoding));
-        warn(&mut response, &[deprecated.to_owned()]);
+        warn(&mut response, &warnings);
         Ok(response)
     }
 

@@ -21,6 +21,12 @@ impl Claims {
         self.ops.push(Op::Put { key, value: Bytes::copy_from_slice(owner.as_bytes()), lease: 0 });
     }
 
+    /// Adds what another part of the change claims and frees.
+    pub(crate) fn add(&mut self, other: Claims) {
+        self.conditions.extend(other.conditions);
+        self.ops.extend(other.ops);
+    }
+
     /// Gives a key back.
     pub(crate) fn free(&mut self, key: String) {
         self.ops.push(Op::Delete(KeyRange::key(key)));

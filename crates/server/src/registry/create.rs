@@ -6,8 +6,8 @@ use serde_json::Value;
 use store::{Compare, Condition, State};
 
 use super::read::Freshness;
-use super::{Named, Recorded, Registry};
-use crate::admission;
+use super::{Named, Recorded, Refused, Registry};
+use crate::admission::{self, Operation, Outcome, Request};
 use crate::authorize::Decided;
 use crate::clock;
 use crate::http::Identity;
@@ -25,6 +25,20 @@ pub(crate) struct Create<'a> {
     pub(crate) namespace: &'a str,
     pub(crate) dry_run: bool,
     pub(crate) recorded: Recorded<'a>,
+}
+
+impl<'a> Create<'a> {
+    fn request(&self, named: Named<'a>, state: &'a State) -> Request<'a> {
+        Request {
+            who: self.who,
+            named,
+            subresource: "",
+            operation: Operation::Create,
+            dry_run: self.dry_run,
+            options: self.recorded.options("CreateOptions", self.dry_run),
+            state,
+        }
+    }
 }
 
 impl Registry {
@@ -46,14 +60,15 @@ impl Registry {
                 Err(_) if attempt == 0 => continue,
                 Err(status) => return Err(status),
             };
-            match prepare(create, &mut object, &state) {
-                Ok(()) => {}
-                // What is missing here may exist elsewhere already.
-                Err(status) if attempt == 0 && status.code == 403 => continue,
-                Err(status) => return Err(status),
-            }
             let name = object.name().to_owned();
             let named = Named { resource: create.resource, namespace: create.namespace, name: &name };
+            let request = create.request(named, &state);
+            match self.prepare(create, &request, &mut object).await {
+                Ok(()) => {}
+                // What is missing here may exist elsewhere already.
+                Err(refused) if attempt == 0 && !refused.is_final && refused.status.code == 403 => continue,
+                Err(refused) => return Err(refused.status),
+            }
             let decided = Decided { named, subresource: "", new: &object, old: None };
             match self.authorizer().check_privilege(&state, create.who, &decided) {
                 Err(_) if attempt == 0 => continue,
@@ -73,6 +88,12 @@ impl Registry {
                 continue;
             }
             let mut claims = admission::allocate(&self.services, create.resource, &mut object, None, &state)?;
+            let outcome = Outcome { new: Some(&object), old: None };
+            match self.admission.validate(&request, outcome, &mut claims).await {
+                Ok(()) => {}
+                Err(refused) if attempt == 0 && !refused.is_final && refused.status.code == 403 => continue,
+                Err(refused) => return Err(refused.status),
+            }
             if create.dry_run {
                 return Ok(object);
             }
@@ -83,6 +104,27 @@ impl Registry {
             }
         }
         Err(too_busy())
+    }
+
+    /// Defaults, those who may change the object, and validation.
+    async fn prepare(
+        &self,
+        create: &Create<'_>,
+        request: &Request<'_>,
+        object: &mut Object,
+    ) -> Result<(), Refused> {
+        let resource = create.resource;
+        object.set_meta("uid", clock::uid());
+        object.set_meta("creationTimestamp", clock::text(clock::now()));
+        api::set_defaults(resource, object);
+        create.recorded.update(resource, "", None, object);
+        api::prepare_create(resource, object);
+        self.admission.mutate(request, object, None).await?;
+        let causes = api::validate_create(resource, object);
+        if causes.is_empty() {
+            return Ok(());
+        }
+        Err(Status::invalid(resource.group, resource.kind, object.name(), causes).into())
     }
 
     /// The namespace must exist and not be going away, until the write is done.
@@ -118,22 +160,6 @@ impl Registry {
         }
         Ok(Some(Condition::ModRevision(Bytes::from(key), Compare::Equal, kv.mod_revision)))
     }
-}
-
-/// Defaults, admission and validation.
-fn prepare(create: &Create<'_>, object: &mut Object, state: &State) -> Result<(), Status> {
-    let resource = create.resource;
-    object.set_meta("uid", clock::uid());
-    object.set_meta("creationTimestamp", clock::text(clock::now()));
-    api::set_defaults(resource, object);
-    create.recorded.update(resource, "", None, object);
-    api::prepare_create(resource, object);
-    admission::on_create(create, object, state)?;
-    let causes = api::validate_create(resource, object);
-    if causes.is_empty() {
-        return Ok(());
-    }
-    Err(Status::invalid(resource.group, resource.kind, object.name(), causes))
 }
 
 /// Makes the object fit the path that it was sent to.

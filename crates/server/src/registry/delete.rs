@@ -6,13 +6,13 @@ use api::{Cause, Object, Status};
 use jiff::{SignedDuration, Timestamp};
 use objects::Propagation;
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
 use super::update::is_finished;
-use super::{Named, Registry, load_as, namespace};
-use crate::admission;
+use super::{Claims, Named, Refused, Registry, load_as, namespace};
+use crate::admission::{self, Operation, Outcome, Request};
 use crate::clock;
 use crate::http::Identity;
 
@@ -67,6 +67,27 @@ impl DeleteOptions {
         (self.uid, self.resource_version) = (preconditions.uid, preconditions.resource_version);
         self.dry_run |= given.dry_run.is_some_and(|list| !list.is_empty());
         Ok(())
+    }
+
+    /// The options as they are sent.
+    fn to_value(&self) -> Value {
+        let mut value = json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"});
+        if let Some(seconds) = self.grace_seconds {
+            value["gracePeriodSeconds"] = json!(seconds);
+        }
+        if let Some(uid) = &self.uid {
+            value["preconditions"]["uid"] = json!(uid);
+        }
+        if let Some(version) = &self.resource_version {
+            value["preconditions"]["resourceVersion"] = json!(version);
+        }
+        if let Some(propagation) = self.propagation {
+            value["propagationPolicy"] = json!(format!("{propagation:?}"));
+        }
+        if self.dry_run {
+            value["dryRun"] = json!(["All"]);
+        }
+        value
     }
 
     /// The old form of a propagation policy, which can't go with one.
@@ -146,7 +167,9 @@ impl Registry {
             match self.try_delete(who, named, options, freshness).await {
                 Ok(Some(deleted)) => return Ok(deleted),
                 Ok(None) => {}
-                Err(status) if newest || status.code >= 500 => return Err(status),
+                Err(refused) if newest || refused.is_final || refused.status.code >= 500 => {
+                    return Err(refused.status);
+                }
                 Err(_) => {}
             }
         }
@@ -159,13 +182,23 @@ impl Registry {
         named: &Named<'_>,
         options: &DeleteOptions,
         freshness: Freshness,
-    ) -> Result<Option<Deleted>, Status> {
+    ) -> Result<Option<Deleted>, Refused> {
         let state = self.state(freshness).await?;
         let kv = state.get(named.key().as_bytes()).ok_or_else(|| named.not_found())?;
         let old = load_as(named.resource, kv)?;
         admission::on_change(who, named, &old)?;
-        admission::on_delete(named)?;
         check_preconditions(named, options, &old)?;
+        let request = Request {
+            who,
+            named: *named,
+            subresource: "",
+            operation: Operation::Delete,
+            dry_run: options.dry_run,
+            options: options.to_value(),
+            state: &state,
+        };
+        let mut claims = Claims::default();
+        self.admission.validate(&request, Outcome { new: None, old: Some(&old) }, &mut claims).await?;
         let mut options = options.clone();
         let leaves = named.resource.orphans_by_default();
         if options.propagation.is_none() && leaves && !old.finalizers().contains(&FOREGROUND) {
@@ -182,7 +215,9 @@ impl Registry {
         if options.dry_run {
             return Ok(Some(Deleted { object, gone }));
         }
-        let claims = if gone { admission::release(named.resource, &old) } else { Default::default() };
+        if gone {
+            claims.add(admission::release(named.resource, &old));
+        }
         let written = (!gone).then_some(&object);
         let revision = self.commit(named, kv.mod_revision, written, claims).await?;
         Ok(revision.map(|revision| {
@@ -308,8 +343,6 @@ fn shorten(object: &mut Object, asked: Option<i64>) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn pod(node: &str, grace: Option<i64>) -> Object {

@@ -16,6 +16,7 @@ mod namespace;
 mod pages;
 mod read;
 mod recorded;
+mod refused;
 mod scale;
 mod selection;
 mod stored;
@@ -28,7 +29,7 @@ use std::sync::Arc;
 use api::Status;
 use store::Store;
 
-use crate::admission::ServiceRange;
+use crate::admission::{Admission, ServiceRange};
 use crate::authorize::{Attributes, Authorizer, Wanted};
 use crate::http::Identity;
 
@@ -44,6 +45,7 @@ pub(crate) use list::{ListOptions, Listing, Match};
 pub(crate) use named::Named;
 pub(crate) use read::Freshness;
 pub(crate) use recorded::Recorded;
+pub(crate) use refused::Refused;
 pub(crate) use selection::Selection;
 pub(crate) use stored::{load, load_as, put_list_items, stamped_at};
 pub(crate) use update::Change;
@@ -54,6 +56,7 @@ pub(crate) struct Registry {
     store: Arc<dyn Store>,
     services: ServiceRange,
     authorizer: Authorizer,
+    admission: Admission,
     hub: Arc<Hub>,
     pages: Pages,
 }
@@ -61,7 +64,8 @@ pub(crate) struct Registry {
 impl Registry {
     pub(crate) fn new(store: Arc<dyn Store>, services: ServiceRange) -> Self {
         let hub = Hub::new(store.clone());
-        Registry { store, services, authorizer: Authorizer::default(), hub, pages: Pages::default() }
+        let authorizer = Authorizer::default();
+        Registry { store, services, authorizer, admission: Admission, hub, pages: Pages::default() }
     }
 
     /// The API's own address as a service.

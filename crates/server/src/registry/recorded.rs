@@ -1,6 +1,7 @@
 //! Under whose name the fields of a write are recorded in `metadata.managedFields`.
 
 use api::{FieldManager, Object, Resource, Typing};
+use serde_json::{Value, json};
 
 use crate::clock;
 
@@ -26,6 +27,20 @@ impl Recorded<'_> {
             let (version, now) = (resource.api_version(), clock::text(clock::now()));
             manager(name, resource, &version, subresource, &now).update(old, new);
         }
+    }
+}
+
+impl Recorded<'_> {
+    /// The options of a write of that kind, as admission is told of them.
+    pub(super) fn options(self, kind: &str, dry_run: bool) -> Value {
+        let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
+        if dry_run {
+            options["dryRun"] = json!(["All"]);
+        }
+        if let Recorded::Update(name) = self {
+            options["fieldManager"] = json!(name);
+        }
+        options
     }
 }
 

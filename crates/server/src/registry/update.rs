@@ -2,12 +2,13 @@
 
 use api::{Object, Status};
 use serde_json::Value;
+use store::State;
 
 use super::create::{ATTEMPTS, fit_namespace, too_busy};
 use super::read::Freshness;
 use super::recorded;
-use super::{Named, Recorded, Registry, load_as};
-use crate::admission;
+use super::{Named, Recorded, Refused, Registry, load_as};
+use crate::admission::{self, Operation, Outcome, Request};
 use crate::authorize::Decided;
 use crate::http::Identity;
 
@@ -28,6 +29,20 @@ pub(crate) struct Change<'a> {
     pub(crate) recorded: Recorded<'a>,
 }
 
+impl<'a> Change<'a> {
+    fn asked(&self, state: &'a State) -> Request<'a> {
+        Request {
+            who: self.who,
+            named: self.named,
+            subresource: self.subresource,
+            operation: Operation::Update,
+            dry_run: self.dry_run,
+            options: self.recorded.options("UpdateOptions", self.dry_run),
+            state,
+        }
+    }
+}
+
 impl Registry {
     /// Changes an object by `change`, a function from what it is to what it shall be. A resourceVersion in
     /// the result other than the current one is a conflict. The function is called again when the object
@@ -45,7 +60,9 @@ impl Registry {
             match self.attempt(request, change, freshness).await {
                 Ok(Some(object)) => return Ok(object),
                 Ok(None) => {}
-                Err(status) if newest || status.code >= 500 => return Err(status),
+                Err(refused) if newest || refused.is_final || refused.status.code >= 500 => {
+                    return Err(refused.status);
+                }
                 Err(_) => {}
             }
         }
@@ -58,7 +75,7 @@ impl Registry {
         request: &Change<'_>,
         change: &(dyn Fn(&Object) -> Result<Object, Status> + Send + Sync),
         freshness: Freshness,
-    ) -> Result<Option<Object>, Status> {
+    ) -> Result<Option<Object>, Refused> {
         let named = &request.named;
         let resource = named.resource;
         let state = self.state(freshness).await?;
@@ -68,6 +85,7 @@ impl Registry {
         check_identity(named, &mut new, &old)?;
 
         admission::on_change(request.who, named, &old)?;
+        let asked = request.asked(&state);
         // A binding is the server's own change, and touches both sides of the pod.
         if request.subresource != BINDING {
             api::set_defaults(resource, &mut new);
@@ -84,16 +102,18 @@ impl Registry {
             if is_status {
                 record(&mut new);
             }
-            admission::on_update(named, &mut new, &old, &state)?;
+            self.admission.mutate(&asked, &mut new, Some(&old)).await?;
             let decided =
                 Decided { named: *named, subresource: request.subresource, new: &new, old: Some(&old) };
             self.authorizer().check_privilege(&state, request.who, &decided)?;
             let causes = api::validate_update(resource, request.subresource, &new, &old);
             if !causes.is_empty() {
-                return Err(Status::invalid(resource.group, resource.kind, named.name, causes));
+                return Err(Status::invalid(resource.group, resource.kind, named.name, causes).into());
             }
         }
-        let claims = admission::allocate(&self.services, resource, &mut new, Some(&old), &state)?;
+        let mut claims = admission::allocate(&self.services, resource, &mut new, Some(&old), &state)?;
+        let outcome = Outcome { new: Some(&new), old: Some(&old) };
+        self.admission.validate(&asked, outcome, &mut claims).await?;
 
         new.set_meta("resourceVersion", old.resource_version());
         recorded::keep_times(&mut new, &old);

@@ -1,0 +1,39 @@
+//! A change as admission sees it.
+
+use api::Object;
+use serde_json::Value;
+use store::State;
+
+use crate::http::Identity;
+use crate::registry::Named;
+
+/// What is done to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    Create,
+    Update,
+    Delete,
+}
+
+/// A change as admission sees it, beside the object itself.
+#[allow(dead_code, reason = "for policies and webhooks, which come next in the chain")]
+pub(crate) struct Request<'a> {
+    pub(crate) who: &'a Identity,
+    pub(crate) named: Named<'a>,
+    /// Such as `status`, or empty for the object itself.
+    pub(crate) subresource: &'a str,
+    pub(crate) operation: Operation,
+    pub(crate) dry_run: bool,
+    /// `CreateOptions`, `UpdateOptions`, `PatchOptions` or `DeleteOptions`, as far as they matter to others.
+    pub(crate) options: Value,
+    /// The state that the change is decided on.
+    pub(crate) state: &'a State,
+}
+
+/// What a change makes of an object: nothing is left of it, or nothing was there.
+#[derive(Debug, Clone, Copy)]
+#[allow(dead_code, reason = "for policies and webhooks, which come next in the chain")]
+pub(crate) struct Outcome<'a> {
+    pub(crate) new: Option<&'a Object>,
+    pub(crate) old: Option<&'a Object>,
+}

@@ -1,0 +1,25 @@
+//! Why a change was not made.
+
+use api::Status;
+
+/// Why an attempt at a change failed, and whether another attempt at a newer state may fare better.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) status: Status,
+    /// Somebody who isn't asked twice has decided: a webhook or a policy.
+    pub(crate) is_final: bool,
+}
+
+impl Refused {
+    #[allow(dead_code, reason = "for policies and webhooks, which come next in the chain")]
+    /// A refusal that stands, whatever the newest state is.
+    pub(crate) fn finally(status: Status) -> Self {
+        Refused { status, is_final: true }
+    }
+}
+
+impl From<Status> for Refused {
+    fn from(status: Status) -> Self {
+        Refused { status, is_final: false }
+    }
+}
