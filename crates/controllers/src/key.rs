@@ -10,6 +10,7 @@ use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use objects::{Change, selects};
@@ -20,8 +21,8 @@ use crate::plan::Plan;
 use crate::pods;
 use crate::view::{Touched, View, controller_of, node_name};
 use crate::{
-    api_service, cluster_role, deployment, endpoints, expiry, garbage, missing_node, namespace, node,
-    replica_set,
+    api_service, cluster_role, deployment, endpoints, expiry, flow_schema, garbage, missing_node, namespace,
+    node, replica_set,
 };
 
 /// Hosts that are silent, each with the time when it was last heard.
@@ -44,6 +45,8 @@ pub enum Key {
     Namespace(String),
     /// A ClusterRole, by name.
     ClusterRole(String),
+    /// A FlowSchema, by name.
+    FlowSchema(String),
     /// The ownership of the object at a key of the store.
     Garbage(Bytes),
     /// The pods of a node that does not exist.
@@ -75,6 +78,7 @@ impl Key {
             Key::ApiService => api_service::reconcile(view),
             Key::Namespace(name) => namespace::reconcile(view, name),
             Key::ClusterRole(name) => cluster_role::reconcile(view, name),
+            Key::FlowSchema(name) => flow_schema::reconcile(view, name, now.wall),
             Key::Garbage(key) => garbage::reconcile(view, key),
             Key::MissingNode(name) => missing_node::reconcile(view, name),
             Key::Expiry => expiry::reconcile(view, now.wall),
@@ -90,6 +94,7 @@ impl Key {
             Key::Deployment(..) => "deployment-controller",
             Key::Namespace(_) => "namespace-controller",
             Key::ClusterRole(_) => "clusterrole-aggregation-controller",
+            Key::FlowSchema(_) => "api-priority-and-fairness-config-consumer-v1",
             Key::Garbage(_) | Key::MissingNode(_) | Key::Expiry => "garbage-collector",
         }
     }
@@ -105,6 +110,7 @@ impl Key {
         for role in view.cluster_roles.iter().filter(|role| role.aggregation_rule.is_some()) {
             each(Key::ClusterRole(named(role.as_ref())), now);
         }
+        view.flow_schemas.iter().for_each(|schema| each(Key::FlowSchema(named(schema.as_ref())), now));
         for node in view.graph.iter().filter(|node| node.deleting || !node.owners.is_empty()) {
             each(Key::Garbage(node.key.clone()), now);
         }
@@ -167,6 +173,18 @@ impl Key {
                     each(Key::ClusterRole(named(role.as_ref())), now);
                 }
             }
+            Touched::FlowSchema(Change { old, new, .. }) => {
+                latest(old, new).for_each(|s: &FlowSchema| each(Key::FlowSchema(named(s)), now));
+            }
+            Touched::PriorityLevel(Change { old, new, .. }) if old.is_some() != new.is_some() => {
+                let of_level = |schema: &FlowSchema| {
+                    let level = latest(old, new).next();
+                    level.is_some_and(|level: &PriorityLevelConfiguration| flow_schema::is_of(schema, level))
+                };
+                let schemas = view.flow_schemas.iter().filter(|schema| of_level(schema));
+                schemas.for_each(|schema| each(Key::FlowSchema(named(schema.as_ref())), now));
+            }
+            Touched::PriorityLevel(_) => {}
             Touched::Owned(old, new) => owned(view, old.as_deref(), new.as_deref(), &mut each),
         }
     }

@@ -8,6 +8,7 @@ mod deployment;
 mod driver;
 mod endpoints;
 mod expiry;
+mod flow_schema;
 mod garbage;
 mod graph;
 mod key;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use objects::{Change, Kind, Table, key};
@@ -39,6 +40,10 @@ pub struct View {
     pub service_accounts: Table<ServiceAccount>,
     /// ClusterRoles.
     pub cluster_roles: Table<ClusterRole>,
+    /// FlowSchemas.
+    pub flow_schemas: Table<FlowSchema>,
+    /// PriorityLevelConfigurations.
+    pub priority_levels: Table<PriorityLevelConfiguration>,
     /// Who owns whom, over all kinds.
     pub graph: Graph,
     pods_by_owner: Index<Pod>,
@@ -69,6 +74,10 @@ pub enum Touched {
     ServiceAccount(Change<ServiceAccount>),
     /// A ClusterRole.
     ClusterRole(Change<ClusterRole>),
+    /// A FlowSchema.
+    FlowSchema(Change<FlowSchema>),
+    /// A PriorityLevelConfiguration.
+    PriorityLevel(Change<PriorityLevelConfiguration>),
     /// An object of any kind, these among them: its place in the ownership.
     Owned(Option<Arc<graph::Node>>, Option<Arc<graph::Node>>),
 }
@@ -87,6 +96,8 @@ impl View {
             namespaces: Table::load(&state),
             service_accounts: Table::load(&state),
             cluster_roles: Table::load(&state),
+            flow_schemas: Table::load(&state),
+            priority_levels: Table::load(&state),
             graph: Graph::load(&state),
             pods_by_owner: Index::new(owner_uid),
             pods_by_node: Index::new(|pod: &Pod| node_name(pod).map(str::to_owned)),
@@ -147,6 +158,8 @@ impl View {
             .or_else(|| self.namespaces.apply(event).map(Touched::Namespace))
             .or_else(|| self.service_accounts.apply(event).map(Touched::ServiceAccount))
             .or_else(|| self.cluster_roles.apply(event).map(Touched::ClusterRole))
+            .or_else(|| self.flow_schemas.apply(event).map(Touched::FlowSchema))
+            .or_else(|| self.priority_levels.apply(event).map(Touched::PriorityLevel))
     }
 
     /// The pods whose controller has this uid.

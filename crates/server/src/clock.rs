@@ -35,5 +35,6 @@ pub(crate) fn random() -> u32 {
 /// A moment, for how long things take.
 #[allow(clippy::disallowed_methods, reason = "requests are timed here, at the driver's edge")]
 pub(crate) fn instant() -> std::time::Instant {
-    std::time::Instant::now()
+    // The clock of the runtime: a test may hold it.
+    tokio::time::Instant::now().into_std()
 }

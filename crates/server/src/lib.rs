@@ -8,6 +8,7 @@ mod admission;
 mod authorize;
 mod bootstrap;
 mod clock;
+mod fairness;
 mod http;
 mod proxy;
 mod registry;

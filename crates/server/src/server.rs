@@ -10,6 +10,7 @@ use store::Store;
 use tokio::sync::watch;
 
 use crate::admission::ServiceRange;
+use crate::fairness::Fairness;
 use crate::http::metrics::Metrics;
 use crate::http::{self, Limits, Listening};
 use crate::proxy::Backends;
@@ -38,12 +39,15 @@ pub struct Server {
     closing: watch::Sender<bool>,
     address: OnceLock<SocketAddr>,
     metrics: Arc<Metrics>,
+    fairness: Arc<Fairness>,
 }
 
 impl Server {
     /// A server over a store.
     pub fn new(options: Options) -> Arc<Self> {
+        let fairness = Fairness::new(options.limits.seats, &options.store.snapshot());
         Arc::new(Server {
+            fairness,
             registry: Arc::new(Registry::new(options.store, options.services)),
             backends: options.backends,
             kubelet_client_tls: options.kubelet_client_tls,
@@ -98,6 +102,10 @@ impl Server {
 
     pub(crate) fn metrics(&self) -> &Arc<Metrics> {
         &self.metrics
+    }
+
+    pub(crate) fn fairness(&self) -> &Arc<Fairness> {
+        &self.fairness
     }
 
     pub(crate) fn registry(&self) -> &Registry {

@@ -40,6 +40,10 @@ pub struct Limits {
     pub headers: Duration,
     /// How large a request's headers may be, in bytes.
     pub header_bytes: usize,
+    /// How many requests run at the same time, over all priority levels but the exempt one; more wait or are
+    /// refused, as their level says (upstream's `--max-requests-inflight` and `--max-mutating-requests-inflight`
+    /// together).
+    pub seats: u32,
 }
 
 impl Default for Limits {
@@ -49,6 +53,7 @@ impl Default for Limits {
             handshake: Duration::from_secs(5),
             headers: Duration::from_secs(10),
             header_bytes: 1 << 20,
+            seats: 600,
         }
     }
 }

@@ -11,6 +11,7 @@ use store::Store;
 use super::Body;
 use super::response::bytes;
 use super::route::Target;
+use crate::fairness::Fairness;
 
 /// Where the histogram of durations is cut, in seconds: every third of upstream's bounds.
 const BOUNDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 60.0];
@@ -117,9 +118,10 @@ impl Metrics {
     }
 
     /// All of it as text.
-    pub(crate) fn text(&self, store: &dyn Store) -> http::Response<Body> {
+    pub(crate) fn text(&self, store: &dyn Store, fairness: &Fairness) -> http::Response<Body> {
         let mut out = String::new();
         self.write_requests(&mut out);
+        fairness.write_metrics(&mut out);
         let running = |what: Running| self.running[what as usize].load(Ordering::Relaxed);
         head(&mut out, "apiserver_current_inflight_requests", "gauge", "Requests being answered");
         let (reading, changing) = (running(Running::Reading), running(Running::Changing));

@@ -17,7 +17,7 @@ mod objects;
 mod options;
 pub(crate) mod query;
 pub(crate) mod response;
-mod route;
+pub(crate) mod route;
 pub(crate) mod serve;
 mod watch;
 mod write;

@@ -16,13 +16,46 @@ use super::{Body, Identity, backup, discovery, health, metrics, objects, watch, 
 use crate::admission::warnings;
 use crate::authorize::{Attributes, Wanted};
 use crate::clock;
+use crate::fairness::{Admitted, Class, seats};
 use crate::proxy;
 use crate::server::Server;
 
 /// How long a request may take that isn't a watch, a log or a proxied one.
 const LONGEST_REQUEST: Duration = Duration::from_secs(60);
 
-/// A request as far as it is understood.
+/// What a request means, before anybody asks whether it may be.
+struct Understood {
+    route: Route,
+    query: Query,
+    verb: &'static str,
+}
+
+impl Understood {
+    fn parse(request: &Request<Body>) -> Result<Self, Status> {
+        let query = Query::parse(request.uri().query());
+        let route = route(request.uri().path());
+        let verb = match &route {
+            Route::Objects(target) => verb(request.method(), target, &query)?,
+            _ => path_verb(request.method()),
+        };
+        Ok(Understood { route, query, verb })
+    }
+
+    fn wanted<'a>(&'a self, path: &'a str) -> Wanted<'a> {
+        let Route::Objects(target) = &self.route else { return Wanted::Path { verb: self.verb, path } };
+        Wanted::Object(Attributes {
+            verb: self.verb,
+            group: target.resource.group,
+            resource: target.resource.plural,
+            subresource: &target.subresource,
+            namespace: &target.namespace,
+            name: &target.name,
+            fields: self.query.get("fieldSelector").unwrap_or_default(),
+        })
+    }
+}
+
+/// A request for objects as far as it is understood.
 pub(crate) struct Asked<'a> {
     pub(crate) who: &'a Identity,
     pub(crate) target: &'a Target,
@@ -40,49 +73,59 @@ impl Server {
             Ok(other) => other.unwrap_or_else(|| who.authenticated()),
             Err(status) => return error_as(&status, encoding),
         };
-        match self.answer(request, &who).await {
-            Ok(response) => response,
-            Err(status) => error_as(&status, encoding),
-        }
+        let understood = match Understood::parse(&request) {
+            Ok(understood) => understood,
+            Err(status) => return error_as(&status, encoding),
+        };
+        let class = {
+            let state = self.registry().store().snapshot();
+            self.fairness().class(&state, &who, &understood.wanted(request.uri().path()))
+        };
+        let answer = self.answer(request, &who, &understood, &class).await;
+        let mut response = answer.unwrap_or_else(|status| error_as(&status, encoding));
+        class.mark(&mut response);
+        response
     }
 
+    /// Answers when it is the request's turn.
     async fn answer(
         self: &Arc<Self>,
         request: Request<Body>,
         who: &Identity,
+        understood: &Understood,
+        class: &Class,
     ) -> Result<Response<Body>, Status> {
-        let query = Query::parse(request.uri().query());
-        let target = match route(request.uri().path()) {
-            Route::Objects(target) => target,
-            Route::NoSuchResource => return Err(discovery::no_such_resource()),
-            other => {
-                let (parts, _) = request.into_parts();
-                return self.answer_path(other, who, &parts, &query).await;
+        let Understood { route, query, verb } = understood;
+        let admitted = match route {
+            Route::Objects(target) if is_long_running(target, verb) => None,
+            Route::Objects(target) => {
+                // What nothing limits isn't measured.
+                let seats = match class.is_exempt() {
+                    true => 1,
+                    false => seats(&self.registry().store().snapshot(), verb, target, query),
+                };
+                Some(self.fairness().admit(class, seats, time_of(query)?).await?)
             }
+            _ => Some(self.fairness().admit(class, 1, time_of(query)?).await?),
         };
-        let verb = verb(request.method(), &target, &query)?;
-        let wanted = Attributes {
-            verb,
-            group: target.resource.group,
-            resource: target.resource.plural,
-            subresource: &target.subresource,
-            namespace: &target.namespace,
-            name: &target.name,
-            fields: query.get("fieldSelector").unwrap_or_default(),
+        let wanted = understood.wanted(request.uri().path());
+        self.registry().check_allowed(who, &wanted)?;
+        let Route::Objects(target) = route else {
+            let (parts, _) = request.into_parts();
+            return self.answer_path(route, verb, who, &parts, query).await;
         };
-        self.registry().check_allowed(who, &Wanted::Object(wanted))?;
-        let asked = Asked { who, target: &target, query: &query, verb };
+        let asked = Asked { who, target, query, verb };
         let encoding = accepted_error(request.headers());
         let started = clock::instant();
-        let running = match verb {
+        let running = match *verb {
             "get" | "list" | "watch" => metrics::Running::Reading,
             _ => metrics::Running::Changing,
         };
         let running = self.metrics().running(running);
-        let (answer, mut warnings) = warnings::collect(self.answer_asked(&asked, request)).await;
+        let (answer, mut warnings) = warnings::collect(self.answer_asked(&asked, request, admitted)).await;
         drop(running);
         let code = answer.as_ref().map_or_else(|status| status.code, |response| response.status().as_u16());
-        self.metrics().answered(verb, &target, code, started.elapsed());
+        self.metrics().answered(verb, target, code, started.elapsed());
         warnings.extend(deprecation(target.resource).map(str::to_owned));
         if warnings.is_empty() {
             return answer;
@@ -95,34 +138,31 @@ impl Server {
     /// Answers what is no object's: discovery, health and the like.
     async fn answer_path(
         &self,
-        route: Route,
+        route: &Route,
+        verb: &str,
         who: &Identity,
         request: &http::request::Parts,
         query: &Query,
     ) -> Result<Response<Body>, Status> {
-        let (method, path) = (request.method.as_str().to_ascii_lowercase(), request.uri.path());
-        let verb = if method == "head" { "get" } else { &method };
-        let is_get = matches!(request.method, Method::GET | Method::HEAD);
-        self.registry().check_allowed(who, &Wanted::Path { verb, path })?;
         match route {
             Route::Objects(_) | Route::NoSuchResource => Err(discovery::no_such_resource()),
             Route::Nothing => Ok(no_such_path()),
-            _ if !is_get => Err(Status::method_not_allowed().about("", "", "")),
+            _ if verb != "get" => Err(Status::method_not_allowed().about("", "", "")),
             Route::CoreVersions => Ok(discovery::root(true, &request.headers, self.address())),
             Route::Groups => Ok(discovery::root(false, &request.headers, self.address())),
-            Route::Group(group) => Ok(discovery::group(&group)),
-            Route::Resources { group, version } => Ok(discovery::resources(&group, &version)),
+            Route::Group(group) => Ok(discovery::group(group)),
+            Route::Resources { group, version } => Ok(discovery::resources(group, version)),
             Route::OpenApi(path) => {
-                let answer = discovery::openapi(&path, &request.headers);
+                let answer = discovery::openapi(path, &request.headers);
                 let smaller = takes_gzip(&request.headers);
                 Ok(if smaller { compressed(answer).await } else { answer })
             }
             Route::Backup => backup::backup(who, &**self.registry().store()).await,
-            Route::Metrics => Ok(self.metrics().text(&**self.registry().store())),
+            Route::Metrics => Ok(self.metrics().text(&**self.registry().store(), self.fairness())),
             Route::Version => Ok(json(200, &discovery::version())),
             Route::Health { endpoint, check } => {
                 let closing = *self.closing().borrow();
-                Ok(health::health(&endpoint, &check, query, &**self.registry().store(), closing))
+                Ok(health::health(endpoint, check, query, &**self.registry().store(), closing))
             }
         }
     }
@@ -131,15 +171,15 @@ impl Server {
         self: &Arc<Self>,
         asked: &Asked<'_>,
         request: Request<Body>,
+        admitted: Option<Admitted>,
     ) -> Result<Response<Body>, Status> {
         let Asked { target, query, verb, .. } = *asked;
         match (target.subresource.as_str(), verb) {
             ("proxy", _) => proxy::forward(self, asked, request).await,
             ("log", "get") => proxy::logs(self, asked).await,
-            (_, "watch") => watch::start(self, asked, request.headers()).await,
+            (_, "watch") => watch::start(self, asked, request.headers(), admitted).await,
             _ => {
-                let limit =
-                    query.get("timeout").and_then(seconds).unwrap_or(LONGEST_REQUEST).min(LONGEST_REQUEST);
+                let limit = time_of(query)?;
                 let answer = async {
                     match verb {
                         "get" | "list" => {
@@ -157,6 +197,19 @@ impl Server {
             }
         }
     }
+}
+
+/// Whether a request lasts for as long as its client wants, and so takes no seat: all but watches, which take one
+/// until they begin to tell what there is at first (upstream's `longRunningFunc`).
+fn is_long_running(target: &Target, verb: &str) -> bool {
+    verb == "proxy" || matches!(&*target.subresource, "attach" | "exec" | "log" | "portforward" | "proxy")
+}
+
+/// How long a request may take that has an end: what it asks for, up to the most there is.
+fn time_of(query: &Query) -> Result<Duration, Status> {
+    let Some(text) = query.get("timeout") else { return Ok(LONGEST_REQUEST) };
+    let wrong = || Status::bad_request(format!("invalid timeout specified in the request URL - {text:?}"));
+    Ok(seconds(text).ok_or_else(wrong)?.min(LONGEST_REQUEST))
 }
 
 /// What clients of a resource are told about its end (upstream's `APILifecycleDeprecated`).
@@ -182,6 +235,19 @@ fn seconds(text: &str) -> Option<Duration> {
         _ => return None,
     };
     Duration::try_from_secs_f64(number * unit).ok()
+}
+
+/// The verb of a request for a path that is no resource's: its method.
+fn path_verb(method: &Method) -> &'static str {
+    match *method {
+        Method::GET | Method::HEAD => "get",
+        Method::POST => "post",
+        Method::PUT => "put",
+        Method::PATCH => "patch",
+        Method::DELETE => "delete",
+        Method::OPTIONS => "options",
+        _ => "unknown",
+    }
 }
 
 /// The verb of a request; 405 where the resource has none such.

@@ -22,6 +22,7 @@ use super::objects::{include, selection};
 use super::response::{full, status_value};
 use super::serve::Asked;
 use crate::clock;
+use crate::fairness::Admitted;
 use crate::registry::{Match, Watch, WatchEvent, WatchOptions, load, stamped_at};
 use crate::server::Server;
 
@@ -36,6 +37,7 @@ pub(crate) async fn start(
     server: &Arc<Server>,
     asked: &Asked<'_>,
     headers: &HeaderMap,
+    admitted: Option<Admitted>,
 ) -> Result<Response<Body>, Status> {
     let accepted = accepted_stream(headers, asked.target.resource)?;
     let query = asked.query;
@@ -62,6 +64,7 @@ pub(crate) async fn start(
         Err(status) => return Err(status),
     };
     let running = Running {
+        admitted: admitted.filter(|_| watch.has_initial()),
         watch,
         frames,
         end: Box::pin(sleep(Duration::from_secs(seconds))),
@@ -88,6 +91,8 @@ fn response(body: Body, encoding: Encoding) -> Response<Body> {
 }
 
 struct Running {
+    /// The seat that it takes until it begins to tell what was there at first.
+    admitted: Option<Admitted>,
     watch: Watch,
     frames: Frames,
     end: std::pin::Pin<Box<Sleep>>,
@@ -99,6 +104,8 @@ struct Running {
 impl Running {
     /// The next frames, and the watch if it goes on; nothing at its end.
     async fn step(mut self) -> Option<(Bytes, Option<Self>)> {
+        // No longer than until the first of it is written: the rest comes as fast as the client reads.
+        let _seat = self.admitted.take();
         let bookmark = async {
             match &mut self.bookmark {
                 Some(timer) => timer.await,

@@ -126,6 +126,11 @@ fn check(options: &WatchOptions<'_>) -> Result<(), Status> {
 }
 
 impl Watch {
+    /// Whether something that was there at first isn't told yet.
+    pub(crate) fn has_initial(&self) -> bool {
+        !self.initial.is_empty()
+    }
+
     /// Waits for the next events, never none.
     ///
     /// May be dropped while it waits: nothing is lost.

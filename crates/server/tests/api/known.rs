@@ -19,7 +19,7 @@ impl Known {
 
 const TOKENS: &str = "service accounts have no tokens yet, so that none is mounted";
 const DEFINITIONS: &str = "custom resources are not served yet, so that nobody accepts a definition's names";
-const LEVELS: &str = "no controller looks yet whether a schema's priority level is there";
+const LEVELS: &str = "a controller says whether the priority level is there, and none runs beside this test";
 const TWICE: &str = "upstream validates metadata more than once and tells each fault as often";
 
 const UNPROTECTED: &str = "no controller knows yet whether a volume is in use, so that none is protected";

@@ -5,6 +5,7 @@
 
 mod compare;
 mod encodings;
+mod fairness;
 mod house;
 mod kinds;
 mod known;

@@ -1,0 +1,123 @@
+//! What class a request is of, as the schemas and levels in a state of the store say.
+
+use std::sync::Arc;
+
+use http::HeaderValue;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use store::{KeyRange, KeyValue, Revision, State};
+
+use super::deal::flow;
+use super::level::{self, Level};
+use super::rules::{self, Distinguisher, Rule};
+use crate::authorize::Wanted;
+use crate::http::Identity;
+
+/// Below it lie all schemas and levels.
+const PREFIX: &str = "/registry/flowcontrol.apiserver.k8s.io/";
+
+/// All schemas and levels.
+#[derive(Debug)]
+pub(super) struct Classes {
+    pub(super) levels: Vec<Level>,
+    schemas: Vec<Schema>,
+    last: Schema,
+}
+
+/// A FlowSchema.
+#[derive(Debug)]
+pub(super) struct Schema {
+    pub(super) name: Arc<str>,
+    pub(super) uid: HeaderValue,
+    precedence: i64,
+    distinguisher: Option<Distinguisher>,
+    rules: Vec<Rule>,
+    /// Where its level stands among the levels.
+    pub(super) level: usize,
+}
+
+#[derive(Deserialize)]
+struct Stored<T> {
+    metadata: Metadata,
+    spec: T,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    name: String,
+    #[serde(default)]
+    uid: String,
+}
+
+fn stored<T: DeserializeOwned>(kv: &KeyValue) -> Option<Stored<T>> {
+    serde_json::from_slice(&kv.value).ok()
+}
+
+impl Classes {
+    /// The classes of a state. Where the two levels are missing that every cluster has, they are as upstream has them.
+    pub(super) fn of(state: &State) -> Self {
+        let range = |plural: &str| KeyRange::prefix(format!("{PREFIX}{plural}/"));
+        let mut levels: Vec<Level> = state
+            .range(&range("prioritylevelconfigurations"))
+            .filter_map(|kv| stored::<level::Spec>(kv))
+            .map(|found| Level::new(&found.metadata.name, &found.metadata.uid, found.spec))
+            .collect();
+        let place = |levels: &[Level], name: &str| levels.iter().position(|level| &*level.name == name);
+        for needed in [Level::exempt(), Level::catch_all()] {
+            if place(&levels, &needed.name).is_none() {
+                levels.push(needed);
+            }
+        }
+        // A schema whose level is missing means nothing.
+        let mut schemas: Vec<Schema> = state
+            .range(&range("flowschemas"))
+            .filter_map(|kv| stored::<rules::Spec>(kv))
+            .filter_map(|found| {
+                let rules::Spec { priority_level_configuration, .. } = &found.spec;
+                let level = place(&levels, &priority_level_configuration.name)?;
+                Some(Schema::new(found.metadata, found.spec, level))
+            })
+            .collect();
+        schemas.sort_by(|a, b| (a.precedence, &a.name).cmp(&(b.precedence, &b.name)));
+        let written = schemas.iter().find(|schema| &*schema.name == "catch-all");
+        let uid = written.and_then(|schema| schema.uid.to_str().ok()).unwrap_or_default().to_owned();
+        let level = place(&levels, "catch-all").unwrap_or_default();
+        let method = rules::Method { kind: Distinguisher::ByUser };
+        let spec = rules::Spec { distinguisher_method: Some(method), ..rules::Spec::default() };
+        let last = Schema::new(Metadata { name: "catch-all".into(), uid }, spec, level);
+        Classes { levels, schemas, last }
+    }
+
+    /// Whether a state may have other schemas or levels than the one of an older revision.
+    pub(super) fn differ(older: Revision, state: &State) -> bool {
+        let from = older + 1;
+        state.check_history(from).is_err()
+            || state.events(from).any(|event| event.key().starts_with(PREFIX.as_bytes()))
+    }
+
+    /// The schema that means what somebody wants, and the flow within it.
+    pub(super) fn class(&self, who: &Identity, wanted: &Wanted<'_>) -> (&Schema, u64) {
+        let meant =
+            self.schemas.iter().find(|schema| schema.rules.iter().any(|rule| rule.means(who, wanted)));
+        let schema = meant.unwrap_or(&self.last);
+        let distinguisher = match schema.distinguisher {
+            Some(Distinguisher::ByUser) => &who.user,
+            Some(Distinguisher::ByNamespace) => rules::namespace(wanted),
+            None => "",
+        };
+        (schema, flow(&schema.name, distinguisher))
+    }
+}
+
+impl Schema {
+    fn new(metadata: Metadata, spec: rules::Spec, level: usize) -> Self {
+        Schema {
+            name: metadata.name.into(),
+            uid: HeaderValue::from_str(&metadata.uid).unwrap_or_else(|_| HeaderValue::from_static("")),
+            precedence: spec.matching_precedence,
+            distinguisher: spec.distinguisher_method.map(|method| method.kind),
+            rules: spec.rules,
+            level,
+        }
+    }
+}
