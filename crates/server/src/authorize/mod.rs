@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     fn user(user: &str, group: &str) -> Identity {
-        Identity { user: user.into(), groups: vec![group.into()] }
+        Identity::new(user, [group])
     }
 
     #[test]

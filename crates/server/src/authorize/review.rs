@@ -21,7 +21,7 @@ pub(crate) fn review(
     let status = match resource.plural {
         "selfsubjectreviews" => {
             review.set_meta("creationTimestamp", clock::text(clock::now()));
-            json!({"userInfo": {"username": who.user, "groups": who.groups}})
+            json!({"userInfo": who.user_info()})
         }
         "tokenreviews" => {
             if spec["token"].as_str().unwrap_or_default().is_empty() {
@@ -80,10 +80,7 @@ fn check_question(spec: &Value) -> Result<(), Vec<Cause>> {
 
 fn subject(spec: &Value) -> Identity {
     let groups = spec["groups"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    Identity {
-        user: spec["user"].as_str().unwrap_or_default().to_owned(),
-        groups: groups.map(str::to_owned).collect(),
-    }
+    Identity::new(spec["user"].as_str().unwrap_or_default(), groups)
 }
 
 fn answer(authorizer: &Authorizer, state: &State, who: &Identity, spec: &Value) -> Value {

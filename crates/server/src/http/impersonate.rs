@@ -2,6 +2,8 @@
 //!
 //! Follows `k8s.io/apiserver/pkg/endpoints/filters/impersonation`.
 
+use std::collections::BTreeMap;
+
 use api::Status;
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
@@ -51,11 +53,14 @@ pub(crate) fn impersonated(
     if !uid.is_empty() {
         check("authentication.k8s.io", "uids", "", "", uid)?;
     }
-    for key in extras() {
-        let key = percent_decode_str(key).decode_utf8_lossy().to_lowercase();
-        for value in all(&format!("{EXTRA}{key}")) {
-            check("authentication.k8s.io", "userextras", &key, "", &value)?;
+    let mut extra = BTreeMap::new();
+    for header in extras() {
+        let key = percent_decode_str(header).decode_utf8_lossy().to_lowercase();
+        let values = all(&format!("{EXTRA}{header}"));
+        for value in &values {
+            check("authentication.k8s.io", "userextras", &key, "", value)?;
         }
+        extra.insert(key, values);
     }
     let mut groups = groups;
     if let Some((namespace, _)) = account.filter(|_| groups.is_empty()) {
@@ -66,5 +71,5 @@ pub(crate) fn impersonated(
     if !groups.iter().any(|group| group == AUTHENTICATED || group == UNAUTHENTICATED) {
         groups.push(everybody.to_owned());
     }
-    Ok(Some(Identity { user: user.to_owned(), groups }))
+    Ok(Some(Identity { user: user.to_owned(), groups, uid: uid.to_owned(), extra }))
 }

@@ -107,9 +107,9 @@ pub async fn text(response: Response<Body>) -> String {
 }
 
 pub fn admin() -> Identity {
-    Identity { user: "admin".into(), groups: vec!["system:masters".into()] }
+    Identity::new("admin", ["system:masters"])
 }
 
 pub fn node(name: &str) -> Identity {
-    Identity { user: format!("system:node:{name}"), groups: vec!["system:nodes".into()] }
+    Identity::new(format!("system:node:{name}"), ["system:nodes"])
 }

@@ -13,7 +13,7 @@ const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
 fn person(name: &str) -> Identity {
-    Identity { user: name.into(), groups: vec!["people".into()] }
+    Identity::new(name, ["people"])
 }
 
 async fn made(house: &House, path: &str, object: Value) {
