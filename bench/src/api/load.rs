@@ -68,6 +68,17 @@ async fn connected(hosts: &Hosts, clients: usize) -> anyhow::Result<Vec<Client>>
     Ok(connected)
 }
 
+/// Makes the account that pods run as: no controllers run here that would.
+pub async fn account(hosts: &Hosts) -> anyhow::Result<()> {
+    let path = "/api/v1/namespaces/default/serviceaccounts";
+    let account = r#"{"kind":"ServiceAccount","apiVersion":"v1","metadata":{"name":"default"}}"#;
+    let mut clients = connected(hosts, 1).await?;
+    for client in &mut clients {
+        client.ask("POST", path, JSON, account).await?;
+    }
+    Ok(())
+}
+
 /// Sends a request for each number, by so many clients that each send the next one when they have the answer.
 #[allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 pub async fn closed(

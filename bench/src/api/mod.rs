@@ -67,6 +67,7 @@ async fn measure(args: &Args, count: usize) -> anyhow::Result<Map<String, Value>
     let mut figures = Figures { hosts: &hosts, cpu: hosts.cpu_seconds()?, numbers: Map::new() };
     figures.note("idle", &[("resident_mb", hosts.resident_mb()?)]);
 
+    load::account(&hosts).await?;
     let created = load::closed(&hosts, args.clients, 0..args.pods, Request::Create).await?;
     figures.outcome("create", &created)?;
     figures.note("with pods", &[("resident_mb", hosts.resident_mb()?)]);

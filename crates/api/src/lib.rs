@@ -1,6 +1,7 @@
 //! What a Kubernetes object is, without I/O: kinds and schemas, decoding, defaults, validation, what a write
 //! may change, patches, selectors, tables, names, quantities, discovery.
 
+mod amounts;
 mod apply;
 mod cbor;
 mod conform;
@@ -29,6 +30,7 @@ mod table;
 mod time;
 mod validate;
 
+pub use amounts::{Amounts, PodResources, pod_resources};
 pub use apply::{
     FieldManager, FieldSet, Patch, StructuralType, Typing, managed_of_object, managed_of_scale,
     manager_of_user_agent, same_but_times,

@@ -4,6 +4,7 @@
 
 use std::cmp::Ordering;
 use std::fmt;
+use std::ops::{Add, Sub};
 use std::str::FromStr;
 
 /// An amount of a resource, exact to a billionth.
@@ -90,6 +91,25 @@ impl Quantity {
     /// Whether the amount is whole.
     pub fn is_whole(&self) -> bool {
         self.nanos % NANO == 0
+    }
+}
+
+impl Add for Quantity {
+    type Output = Quantity;
+
+    /// The sum, written as the first one unless that is nothing.
+    fn add(self, other: Quantity) -> Quantity {
+        let form = if self.nanos == 0 { other.form } else { self.form };
+        Quantity { nanos: self.nanos.saturating_add(other.nanos), form }
+    }
+}
+
+impl Sub for Quantity {
+    type Output = Quantity;
+
+    /// The difference, written as the first one unless that is nothing.
+    fn sub(self, other: Quantity) -> Quantity {
+        self + Quantity { nanos: -other.nanos, form: other.form }
     }
 }
 

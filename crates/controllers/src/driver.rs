@@ -34,6 +34,8 @@ pub struct Options {
     pub writer: Arc<dyn Writer>,
     /// Which hosts are silent, and when each was last heard.
     pub silence: watch::Receiver<Silence>,
+    /// The certificate of the cluster's authority (PEM), by which pods believe the API.
+    pub root_certificate: Arc<str>,
 }
 
 /// Runs the controllers whenever this member leads, until the store ends.
@@ -84,6 +86,7 @@ async fn sleep_until(time: Option<Instant>) {
 struct Work {
     writer: Arc<dyn Writer>,
     view: View,
+    root_certificate: Arc<str>,
     /// Since when each silent host has given no sign of life: not by a heartbeat, nor by its agent's writes.
     silence: Silence,
     deaf: bool,
@@ -96,7 +99,8 @@ impl Work {
     fn new(options: &Options, state: Arc<State>, silence: Silence) -> Self {
         let mut work = Work {
             writer: options.writer.clone(),
-            view: View::load(state),
+            view: View::load(state).publishing(options.root_certificate.clone()),
+            root_certificate: options.root_certificate.clone(),
             silence,
             deaf: false,
             queue: Queue::default(),
@@ -126,7 +130,7 @@ impl Work {
             Key::touched(view, &change, |key, wait| enqueue(queue, key, now, wait));
         });
         if !followed {
-            self.view = View::load(state);
+            self.view = View::load(state).publishing(self.root_certificate.clone());
             self.resync();
         }
     }

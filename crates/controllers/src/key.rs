@@ -22,7 +22,7 @@ use crate::pods;
 use crate::view::{Touched, View, controller_of, node_name};
 use crate::{
     api_service, cluster_role, deployment, endpoints, expiry, flow_schema, garbage, missing_node, namespace,
-    node, replica_set,
+    node, protection, replica_set,
 };
 
 /// Hosts that are silent, each with the time when it was last heard.
@@ -43,6 +43,10 @@ pub enum Key {
     ApiService,
     /// A namespace, by name.
     Namespace(String),
+    /// The use of a PersistentVolumeClaim.
+    Claim(String, String),
+    /// The use of a PersistentVolume, by name.
+    Volume(String),
     /// A ClusterRole, by name.
     ClusterRole(String),
     /// A FlowSchema, by name.
@@ -79,6 +83,8 @@ impl Key {
             Key::Namespace(name) => namespace::reconcile(view, name),
             Key::ClusterRole(name) => cluster_role::reconcile(view, name),
             Key::FlowSchema(name) => flow_schema::reconcile(view, name, now.wall),
+            Key::Claim(namespace, name) => protection::reconcile_claim(view, namespace, name),
+            Key::Volume(name) => protection::reconcile_volume(view, name),
             Key::Garbage(key) => garbage::reconcile(view, key),
             Key::MissingNode(name) => missing_node::reconcile(view, name),
             Key::Expiry => expiry::reconcile(view, now.wall),
@@ -93,6 +99,8 @@ impl Key {
             Key::ReplicaSet(..) => "replicaset-controller",
             Key::Deployment(..) => "deployment-controller",
             Key::Namespace(_) => "namespace-controller",
+            Key::Claim(..) => "pvc-protection-controller",
+            Key::Volume(_) => "pv-protection-controller",
             Key::ClusterRole(_) => "clusterrole-aggregation-controller",
             Key::FlowSchema(_) => "api-priority-and-fairness-config-consumer-v1",
             Key::Garbage(_) | Key::MissingNode(_) | Key::Expiry => "garbage-collector",
@@ -114,6 +122,7 @@ impl Key {
         for node in view.graph.iter().filter(|node| node.deleting || !node.owners.is_empty()) {
             each(Key::Garbage(node.key.clone()), now);
         }
+        view.graph.iter().filter_map(|node| protected(node)).for_each(|key| each(key, now));
         // Slices and Endpoints whose service went while nobody looked.
         view.slices.iter().filter_map(|slice| service_of(slice)).for_each(|key| each(key, now));
         view.endpoints.iter().for_each(|endpoints| each(of(endpoints.as_ref(), Key::Service), now));
@@ -219,6 +228,10 @@ fn pod(view: &View, Change { old, new, .. }: &Change<Pod>, each: &mut impl FnMut
             }
         }
     }
+    if let (Some(pod), None) = (old, new) {
+        let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+        protection::claims(pod).for_each(|claim| each(Key::Claim(namespace.clone(), claim), now));
+    }
     if let Some(name) = new.as_ref().and_then(|pod| node_name(pod)) {
         match view.nodes.get("", name) {
             // A pod may be placed on, or say Ready from, a host that is silent.
@@ -276,6 +289,13 @@ fn owned(
         (None, Some(new)) => !new.deleting,
         _ => false,
     };
+    new.and_then(protected).into_iter().for_each(|key| each(key, now));
+    for node in [old, new].into_iter().flatten() {
+        // Somebody may have taken it away, or changed it.
+        if node.kind == "ConfigMap" && node.name == namespace::ROOT_CERTIFICATE {
+            each(Key::Namespace(node.namespace.clone()), now);
+        }
+    }
     let same_owners = old.map(|node| &node.owners) == new.map(|node| &node.owners);
     if let Some(new) = new.filter(|new| !new.owners.is_empty() || new.deleting)
         && (!same_owners || !same_end)
@@ -300,6 +320,15 @@ fn owned(
         if !node.namespace.is_empty() && !view.is_open(&node.namespace) {
             each(Key::Namespace(node.namespace.clone()), now);
         }
+    }
+}
+
+/// The use of what is not deleted while it is used.
+fn protected(node: &graph::Node) -> Option<Key> {
+    match node.kind.as_str() {
+        "PersistentVolumeClaim" => Some(Key::Claim(node.namespace.clone(), node.name.clone())),
+        "PersistentVolume" => Some(Key::Volume(node.name.clone())),
+        _ => None,
     }
 }
 

@@ -17,6 +17,7 @@ mod namespace;
 mod node;
 mod plan;
 mod pods;
+mod protection;
 mod queue;
 mod replica_set;
 mod victims;

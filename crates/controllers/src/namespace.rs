@@ -1,15 +1,24 @@
-//! Namespaces: each has its default ServiceAccount, and one that is deleted is emptied first.
+//! Namespaces: each has its default ServiceAccount and the cluster's root certificate, and one that is deleted is
+//! emptied first.
 //!
-//! Follows `pkg/controller/namespace` and `pkg/controller/serviceaccount`.
+//! Follows `pkg/controller/namespace`, `pkg/controller/serviceaccount` and
+//! `pkg/controller/certificates/rootcacertpublisher`.
 
-use k8s_openapi::api::core::v1::{Namespace, ServiceAccount};
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use objects::{Delete, Propagation, Write};
+use objects::{Delete, Propagation, Reader, Write};
 use serde_json::json;
 
-use crate::plan::{Plan, create, merge};
+use crate::plan::{Plan, create, merge, merge_this};
 use crate::view::View;
 
+/// The ConfigMap by which pods know the API.
+pub const ROOT_CERTIFICATE: &str = "kube-root-ca.crt";
+const DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the kube-apiserver when using internal \
+     endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across \
+     distributions of Kubernetes clusters.";
 const FINALIZER: &str = "kubernetes";
 /// The most objects that one reconciliation deletes; the next one goes on.
 const BURST: usize = 100;
@@ -20,7 +29,9 @@ pub fn reconcile(view: &View, name: &str) -> Plan {
     let Some(namespace) = view.namespaces.get("", name) else { return plan };
     if namespace.metadata.deletion_timestamp.is_some() {
         empty(view, namespace, name, &mut plan);
-    } else if view.service_accounts.get(name, "default").is_none() {
+        return plan;
+    }
+    if view.service_accounts.get(name, "default").is_none() {
         let metadata = ObjectMeta {
             name: Some("default".into()),
             namespace: Some(name.into()),
@@ -29,7 +40,24 @@ pub fn reconcile(view: &View, name: &str) -> Plan {
         let account = ServiceAccount { metadata, ..ServiceAccount::default() };
         plan.actions.extend(create(&account).map(Into::into));
     }
+    plan.actions.extend(publish(view, name).map(Into::into));
     plan
+}
+
+/// Gives a namespace the certificate by which pods believe the API.
+fn publish(view: &View, namespace: &str) -> Option<Write> {
+    let data = BTreeMap::from([("ca.crt".to_owned(), view.root_certificate()?.to_owned())]);
+    let Some(known) = Reader::<ConfigMap>::get(view.state(), namespace, ROOT_CERTIFICATE) else {
+        let note = ("kubernetes.io/description".to_owned(), DESCRIPTION.to_owned());
+        let metadata = ObjectMeta {
+            name: Some(ROOT_CERTIFICATE.into()),
+            namespace: Some(namespace.into()),
+            annotations: Some(BTreeMap::from([note])),
+            ..ObjectMeta::default()
+        };
+        return create(&ConfigMap { metadata, data: Some(data), ..ConfigMap::default() });
+    };
+    (known.data.as_ref() != Some(&data)).then(|| merge_this(&known, "", json!({ "data": data })))
 }
 
 fn empty(view: &View, namespace: &Namespace, name: &str, plan: &mut Plan) {

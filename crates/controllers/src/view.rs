@@ -46,6 +46,7 @@ pub struct View {
     pub priority_levels: Table<PriorityLevelConfiguration>,
     /// Who owns whom, over all kinds.
     pub graph: Graph,
+    root_certificate: Option<Arc<str>>,
     pods_by_owner: Index<Pod>,
     pods_by_node: Index<Pod>,
     replica_sets_by_owner: Index<ReplicaSet>,
@@ -99,6 +100,7 @@ impl View {
             flow_schemas: Table::load(&state),
             priority_levels: Table::load(&state),
             graph: Graph::load(&state),
+            root_certificate: None,
             pods_by_owner: Index::new(owner_uid),
             pods_by_node: Index::new(|pod: &Pod| node_name(pod).map(str::to_owned)),
             replica_sets_by_owner: Index::new(owner_uid),
@@ -112,6 +114,16 @@ impl View {
             view.replica_sets_by_owner.insert(set);
         }
         view
+    }
+
+    /// The same, with the certificate (PEM) by which pods believe the API, to be published.
+    pub fn publishing(self, root_certificate: Arc<str>) -> Self {
+        View { root_certificate: Some(root_certificate), ..self }
+    }
+
+    /// The certificate by which pods believe the API.
+    pub fn root_certificate(&self) -> Option<&str> {
+        self.root_certificate.as_deref()
     }
 
     /// The state that this is a view of.

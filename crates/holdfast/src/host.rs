@@ -148,6 +148,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         store: store.clone(),
         writer: server.writer(),
         silence: membership.silence(),
+        root_certificate: trust.pem().into(),
     }));
     tokio::spawn(scheduler::run(scheduler::Options {
         store: store.clone(),

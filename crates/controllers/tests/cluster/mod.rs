@@ -90,6 +90,12 @@ impl Cluster {
         cluster
             .create(json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "default"}}))
             .await;
+        cluster
+            .create(json!({
+                "kind": "ServiceAccount", "apiVersion": "v1",
+                "metadata": {"name": "default", "namespace": "default"},
+            }))
+            .await;
         for (at, host) in hosts.iter().enumerate() {
             let address = format!("10.73.0.{}", at + 1);
             cluster
@@ -102,6 +108,9 @@ impl Cluster {
                 "conditions": [cluster.condition("Ready", "True")],
             }});
             cluster.patch("v1", "Node", "", host, "status", status).await.unwrap();
+            // Not every test has a controller that would take it away.
+            let ready = json!({"spec": {"taints": null}});
+            cluster.patch("v1", "Node", "", host, "", ready).await.unwrap();
         }
         cluster
     }

@@ -4,7 +4,10 @@
 use api::{Object, Status};
 
 use super::request::{Operation, Outcome, Request};
-use super::{certificate, node, pod, priority_class};
+use super::{
+    certificate, default_class, limit_ranger, node, pod_security, priority, priority_class, runtime_class,
+    service_account, storage, toleration,
+};
 use crate::registry::{Claims, Refused};
 
 /// Everybody who is asked.
@@ -42,7 +45,24 @@ fn complete(request: &Request<'_>, object: &mut Object, old: Option<&Object>) ->
         node::check(node, named, object)?;
     }
     match (named.resource.group, named.resource.plural, old) {
-        ("", "pods", None) => pod::on_create(named, object, state),
+        ("", "pods", None) => complete_pod(request, object),
+        ("", "nodes", None) => {
+            toleration::taint(object);
+            Ok(())
+        }
+        ("", "persistentvolumeclaims", None) => {
+            storage::set_default_class(request, object);
+            storage::protect(object, "kubernetes.io/pvc-protection");
+            Ok(())
+        }
+        ("", "persistentvolumes", None) => {
+            storage::protect(object, "kubernetes.io/pv-protection");
+            Ok(())
+        }
+        ("networking.k8s.io", "ingresses", None) => {
+            default_class::set_for_ingress(request, object);
+            Ok(())
+        }
         ("certificates.k8s.io", "certificatesigningrequests", None) => {
             certificate::on_create(request.who, object);
             Ok(())
@@ -56,11 +76,39 @@ fn complete(request: &Request<'_>, object: &mut Object, old: Option<&Object>) ->
     }
 }
 
+/// What a new pod gets.
+fn complete_pod(request: &Request<'_>, pod: &mut Object) -> Result<(), Status> {
+    limit_ranger::complete(request, pod);
+    service_account::complete(request, pod)?;
+    priority::complete(request, pod)?;
+    toleration::tolerate(pod);
+    runtime_class::complete(request, pod)
+}
+
 /// The plugins that only judge, in upstream's order.
-fn judge(request: &Request<'_>, _outcome: Outcome<'_>) -> Result<(), Status> {
+fn judge(request: &Request<'_>, outcome: Outcome<'_>) -> Result<(), Status> {
     let named = &request.named;
-    match (named.resource.group, named.resource.plural, request.operation) {
-        ("scheduling.k8s.io", "priorityclasses", Operation::Delete) => priority_class::on_delete(named),
+    match (named.resource.group, named.resource.plural, outcome) {
+        ("", "pods", Outcome { new: Some(pod), old }) => {
+            limit_ranger::check(request, pod)?;
+            service_account::check(request, pod)?;
+            pod_security::check_pod(request, pod, old)
+        }
+        ("", "namespaces", Outcome { new: Some(namespace), old }) => {
+            pod_security::check_namespace(request, namespace, old)
+        }
+        ("", "replicationcontrollers" | "podtemplates", Outcome { new: Some(object), .. })
+        | ("apps" | "batch", _, Outcome { new: Some(object), .. }) => {
+            pod_security::check_template(request, object);
+            Ok(())
+        }
+        ("", "persistentvolumeclaims", Outcome { new: Some(claim), old }) => {
+            limit_ranger::check(request, claim)?;
+            old.map_or(Ok(()), |old| storage::check_growth(request, claim, old))
+        }
+        ("scheduling.k8s.io", "priorityclasses", Outcome { new: None, .. }) => {
+            priority_class::on_delete(named)
+        }
         _ => Ok(()),
     }
 }

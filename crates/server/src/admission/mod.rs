@@ -3,11 +3,18 @@
 
 mod certificate;
 mod chain;
+mod default_class;
+mod limit_ranger;
 mod node;
-mod pod;
+mod pod_security;
+mod priority;
 mod priority_class;
 mod request;
+mod runtime_class;
 mod service;
+pub(crate) mod service_account;
+mod storage;
+mod toleration;
 pub(crate) mod warnings;
 
 use api::{Object, Resource, Status};

@@ -7,7 +7,7 @@ use store::{Compare, Condition, State};
 
 use super::read::Freshness;
 use super::{Named, Recorded, Refused, Registry};
-use crate::admission::{self, Operation, Outcome, Request};
+use crate::admission::{self, Operation, Outcome, Request, service_account};
 use crate::authorize::Decided;
 use crate::clock;
 use crate::http::Identity;
@@ -47,6 +47,9 @@ impl Registry {
         fit(create, &mut object)?;
         let generated = object.name().is_empty() && !generate_name(&object).is_empty();
         let mut names = 0;
+        if (create.resource.group, create.resource.plural) == ("", "pods") {
+            service_account::wait_for_default(&*self.store, create.namespace, &object).await;
+        }
         for attempt in 0..ATTEMPTS {
             // What this member knows is nearly always enough: the transaction compares.
             let freshness = if attempt == 0 { Freshness::Any } else { Freshness::Newest };
@@ -118,8 +121,8 @@ impl Registry {
         object.set_meta("creationTimestamp", clock::text(clock::now()));
         api::set_defaults(resource, object);
         create.recorded.update(resource, "", None, object);
-        api::prepare_create(resource, object);
         self.admission.mutate(request, object, None).await?;
+        api::prepare_create(resource, object);
         let causes = api::validate_create(resource, object);
         if causes.is_empty() {
             return Ok(());

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
-use serde_json::Value;
+use serde_json::{Value, json};
 use server::{Backends, Body, Identity, Limits, Options, Server};
 use store::Memory;
 use tokio::net::TcpStream;
@@ -74,7 +74,17 @@ impl House {
             limits: Limits::default(),
         });
         server.bootstrap().await.unwrap();
-        House { server, store, backends }
+        let house = House { server, store, backends };
+        house.account("default").await;
+        house
+    }
+
+    /// The account that pods of a namespace run as: no controllers run here that would make it.
+    pub async fn account(&self, namespace: &str) {
+        let account = json!({"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": "default"}});
+        let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
+        let (code, answer) = self.ask("POST", &path, Some(account)).await;
+        assert_eq!(code, 201, "{answer}");
     }
 
     /// What the server answers an identity: code and JSON.

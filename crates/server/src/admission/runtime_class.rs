@@ -1,0 +1,77 @@
+//! What a pod's runtime class brings: what it costs beside the containers, and the nodes that have it.
+//!
+//! Follows `plugin/pkg/admission/runtimeclass` upstream.
+
+use api::{Amounts, Object, Status};
+use serde_json::{Map, Value, json};
+
+use super::request::Request;
+use crate::registry::load;
+
+/// Completes a new pod by its runtime class, which must be there.
+pub(super) fn complete(request: &Request<'_>, pod: &mut Object) -> Result<(), Status> {
+    let refused = |why: &str| Err(request.named.forbidden(&format!("pod rejected: {why}")));
+    let Some(Value::Object(spec)) = pod.0.get_mut("spec") else { return Ok(()) };
+    let given = spec.get("overhead").map(Amounts::of).filter(|overhead| !overhead.is_empty());
+    let name = spec.get("runtimeClassName").and_then(Value::as_str).unwrap_or_default().to_owned();
+    if name.is_empty() {
+        return match given {
+            Some(_) => refused("Pod Overhead set without corresponding RuntimeClass defined Overhead"),
+            None => Ok(()),
+        };
+    }
+    let key = objects::key("node.k8s.io", "runtimeclasses", "", &name);
+    let Some(kv) = request.state.get(key.as_bytes()) else {
+        return refused(&format!("RuntimeClass {name:?} not found"));
+    };
+    let class = load(kv)?;
+    match (class.pointer("/overhead/podFixed"), given) {
+        (Some(fixed), Some(given)) if Amounts::of(fixed) != given => {
+            return refused("Pod's Overhead doesn't match RuntimeClass's defined Overhead");
+        }
+        (Some(fixed), None) => _ = spec.insert("overhead".into(), fixed.clone()),
+        (None, Some(_)) => {
+            return refused("Pod Overhead set without corresponding RuntimeClass defined Overhead");
+        }
+        _ => {}
+    }
+    let null = Value::Null;
+    let scheduling = class.0.get("scheduling").unwrap_or(&null);
+    if let Err(why) = merge_selector(spec, &scheduling["nodeSelector"]) {
+        return Err(request.named.forbidden(&why));
+    }
+    merge_tolerations(spec, &scheduling["tolerations"]);
+    Ok(())
+}
+
+fn merge_selector(spec: &mut Map<String, Value>, wanted: &Value) -> Result<(), String> {
+    let Some(wanted) = wanted.as_object().filter(|wanted| !wanted.is_empty()) else { return Ok(()) };
+    let selector = spec.entry("nodeSelector").or_insert_with(|| json!({}));
+    let Some(selector) = selector.as_object_mut() else { return Ok(()) };
+    for (label, value) in wanted {
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        match selector.get(label).filter(|has| *has != value) {
+            Some(has) => {
+                return Err(format!(
+                    "conflict: runtimeClass.scheduling.nodeSelector[{label}] = {}; \
+                     pod.spec.nodeSelector[{label}] = {}",
+                    text(value),
+                    text(has)
+                ));
+            }
+            None => _ = selector.insert(label.clone(), value.clone()),
+        }
+    }
+    Ok(())
+}
+
+fn merge_tolerations(spec: &mut Map<String, Value>, wanted: &Value) {
+    let Some(wanted) = wanted.as_array().filter(|wanted| !wanted.is_empty()) else { return };
+    let tolerations = spec.entry("tolerations").or_insert_with(|| json!([]));
+    let Some(tolerations) = tolerations.as_array_mut() else { return };
+    for toleration in wanted {
+        if !tolerations.contains(toleration) {
+            tolerations.push(toleration.clone());
+        }
+    }
+}
