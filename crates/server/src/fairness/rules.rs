@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn rules_mean_users_groups_and_accounts() {
-        let who = |user: &str, group: &str| Identity { user: user.into(), groups: vec![group.into()] };
+        let who = |user: &str, group: &str| Identity::new(user, [group]);
         let account = "system:serviceaccount:ns:name";
         let get = Wanted::Path { verb: "get", path: "/healthz/ping" };
         for (subject, user, means) in [
@@ -204,7 +204,7 @@ mod tests {
 
     #[test]
     fn rules_mean_resources_in_namespaces_or_of_the_cluster() {
-        let who = Identity { user: "a".into(), groups: vec![] };
+        let who = Identity::new("a", [""; 0]);
         let asked = |resource: &'static str, subresource: &'static str, namespace: &'static str| {
             Wanted::Object(Attributes {
                 verb: "list",

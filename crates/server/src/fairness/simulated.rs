@@ -248,7 +248,7 @@ fn requests_survive_that_their_level_changes_or_goes() {
 #[test]
 fn without_any_schema_everything_is_the_last_ones() {
     let classes = Classes::of(&store::State::default());
-    let who = crate::http::Identity { user: "a".into(), groups: vec!["system:masters".into()] };
+    let who = crate::http::Identity::new("a", ["system:masters"]);
     let wanted = crate::authorize::Wanted::Path { verb: "get", path: "/x" };
     assert_eq!(&*classes.class(&who, &wanted).0.name, "catch-all");
 }

@@ -16,7 +16,7 @@ use crate::house::{House, body_of, node, text};
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
 fn user(name: &str) -> Identity {
-    Identity { user: name.into(), groups: vec!["people".into()] }
+    Identity::new(name, ["people"])
 }
 
 /// A house where everybody may do everything.
@@ -144,10 +144,7 @@ async fn answers_name_their_class_and_schemas_count_as_soon_as_they_are_written(
     assert_eq!(class(user("a"), "/api/v1/nowhere").await, of("global-default", "global-default").await);
     assert_eq!(class(node("n1"), "/api/v1/nodes/n1").await, of("system-node-high", "node-high").await);
     assert_eq!(class(node("n1"), "/api/v1/pods").await, of("system-nodes", "system").await);
-    let account = Identity {
-        user: "system:serviceaccount:kube-system:dns".into(),
-        groups: vec!["system:serviceaccounts".into()],
-    };
+    let account = Identity::new("system:serviceaccount:kube-system:dns", ["system:serviceaccounts"]);
     assert_eq!(class(account, MAPS).await, of("kube-system-service-accounts", "workload-high").await);
 
     let level = json!({"kind": "PriorityLevelConfiguration", "apiVersion": "flowcontrol.apiserver.k8s.io/v1",
