@@ -83,6 +83,21 @@ impl Quantity {
         round_up(self.nanos, NANO / 1000)
     }
 
+    /// The amount in billionths.
+    pub(crate) fn nanos(&self) -> i128 {
+        self.nanos
+    }
+
+    /// This amount and another, written as this one is; past the largest, the largest.
+    pub(crate) fn plus(&self, other: &Quantity) -> Self {
+        Quantity { nanos: (self.nanos + other.nanos).clamp(-LARGEST, LARGEST), form: self.form }
+    }
+
+    /// The same amount below zero, or above.
+    pub(crate) fn negated(&self) -> Self {
+        Quantity { nanos: -self.nanos, form: self.form }
+    }
+
     /// Whether the amount is less than nothing.
     pub fn is_negative(&self) -> bool {
         self.nanos < 0

@@ -9,6 +9,7 @@ use crate::kinds::field::{self, default, items, part, paths, text};
 use crate::kinds::rules::{Column, Rules, age};
 use crate::name;
 use crate::object::Object;
+use crate::policy::Policy;
 use crate::status::Cause;
 
 pub(crate) struct ValidatingAdmissionPolicy;
@@ -51,6 +52,7 @@ impl Rules for ValidatingAdmissionPolicy {
             validate_expression(&audit["valueExpression"], &format!("{path}.valueExpression"), faults);
         }
         field::unique_by(&spec["auditAnnotations"], "key", "spec.auditAnnotations", faults);
+        Policy::compile(object, faults);
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -111,6 +113,7 @@ impl Rules for MutatingAdmissionPolicy {
                 validate_expression(&mutation[wanted]["expression"], &format!("{path}.expression"), faults);
             }
         }
+        Policy::compile(object, faults);
     }
 
     fn columns(&self) -> &'static [Column] {

@@ -9,6 +9,7 @@ use crate::kinds::rules::{Column, Rules, age};
 use crate::kinds::workload::validate_selector;
 use crate::name;
 use crate::object::Object;
+use crate::policy::compile_conditions;
 use crate::status::Cause;
 
 pub(crate) struct ValidatingWebhookConfiguration;
@@ -140,5 +141,7 @@ fn validate_webhook(webhook: &Value, path: &str, faults: &mut Vec<Cause>) {
         validate_selector(&webhook[selector], &format!("{path}.{selector}"), faults);
     }
     validate_client(&webhook["clientConfig"], &format!("{path}.clientConfig"), faults);
-    validate_conditions(&webhook["matchConditions"], &format!("{path}.matchConditions"), faults);
+    let (conditions, path) = (&webhook["matchConditions"], format!("{path}.matchConditions"));
+    validate_conditions(conditions, &path, faults);
+    compile_conditions(conditions, false, &path, faults);
 }

@@ -5,6 +5,7 @@
 use serde_json::Value;
 
 use crate::kinds::field::{self, items, paths, text};
+use crate::schema_rules::SchemaRules;
 use crate::status::Cause;
 
 /// Deeper schemas are refused: every object would be walked as deep.
@@ -70,6 +71,7 @@ pub(super) fn validate_schema(schema: &Value, path: &str, has_status: bool, faul
     }
     validate_metadata(&schema["properties"]["metadata"], &format!("{path}.properties[metadata]"), faults);
     Walk { faults, depth: 0 }.schema(schema, path, "at the root");
+    SchemaRules::compile(schema, path, faults);
 }
 
 /// The metadata is the same for all kinds: a schema may say a little about the name.

@@ -1,0 +1,92 @@
+//! What an expression says, as a tree.
+
+/// An expression and where it begins in the text, in bytes.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Expr {
+    pub(super) at: usize,
+    pub(super) kind: Kind,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Kind {
+    Literal(Literal),
+    /// A variable; the checker makes one also of a qualified name such as `variables.a`.
+    Ident(String),
+    Select {
+        operand: Box<Expr>,
+        field: String,
+        access: Access,
+    },
+    Index {
+        operand: Box<Expr>,
+        index: Box<Expr>,
+        optional: bool,
+    },
+    /// Operators are functions with names such as `_+_`.
+    Call {
+        function: String,
+        target: Option<Box<Expr>>,
+        arguments: Vec<Expr>,
+    },
+    And(Box<Expr>, Box<Expr>),
+    Or(Box<Expr>, Box<Expr>),
+    Conditional(Box<[Expr; 3]>),
+    /// Items, and whether each is an optional that may be missing.
+    List(Vec<(Expr, bool)>),
+    Map(Vec<(Expr, Expr, bool)>),
+    /// An object of a named type.
+    Message {
+        name: String,
+        fields: Vec<(String, Expr, bool)>,
+    },
+    Comprehension(Box<Comprehension>),
+}
+
+/// How a field is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    /// `a.b`
+    Value,
+    /// `a.?b`
+    Optional,
+    /// `has(a.b)`
+    Presence,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Literal {
+    Null,
+    Bool(bool),
+    Int(i64),
+    Uint(u64),
+    Double(f64),
+    String(String),
+    Bytes(Vec<u8>),
+}
+
+/// A macro over the items of a list or a map, or over what an optional holds.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Comprehension {
+    pub(super) does: Does,
+    pub(super) range: Expr,
+    /// The variable of the item; with `second`, that of its index or key.
+    pub(super) first: String,
+    pub(super) second: Option<String>,
+    pub(super) filter: Option<Expr>,
+    pub(super) body: Expr,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Does {
+    All,
+    Exists,
+    ExistsOne,
+    Filter,
+    /// `map` and `transformList`.
+    Map,
+    TransformMap,
+    TransformMapEntry,
+    SortBy,
+    OptMap,
+    OptFlatMap,
+}

@@ -1,0 +1,148 @@
+//! Compiles the rules of a schema, and says what is wrong with them.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::field_path::field_path;
+use super::{Node, Rule, SchemaRules};
+use crate::cel::{Environment, Program, Type};
+use crate::status::Cause;
+
+const RULES: &str = "x-kubernetes-validations";
+/// Schemas are no deeper where they are valid.
+const DEEPEST: usize = 64;
+const REASONS: [&str; 4] =
+    ["FieldValueRequired", "FieldValueForbidden", "FieldValueInvalid", "FieldValueDuplicate"];
+
+impl SchemaRules {
+    /// The rules of the structural schema of a kind; what is wrong with them goes to `faults`, where `path`
+    /// leads to the schema.
+    pub fn compile(schema: &Value, path: &str, faults: &mut Vec<Cause>) -> Self {
+        let mut schema = schema.clone();
+        // An object has apiVersion, kind and metadata, whatever its schema says.
+        if let Value::Object(map) = &mut schema {
+            map.insert("x-kubernetes-embedded-resource".into(), json!(true));
+        }
+        let root = Walk { faults, depth: 0 }.node(&schema, path, None);
+        SchemaRules { schema: Arc::new(schema), root }
+    }
+}
+
+struct Walk<'f> {
+    faults: &'f mut Vec<Cause>,
+    depth: usize,
+}
+
+impl Walk<'_> {
+    /// The rules from `schema` on down; `uncorrelatable` is the place above from which on no value can be told
+    /// to be the one that was.
+    fn node(&mut self, schema: &Value, path: &str, uncorrelatable: Option<&str>) -> Node {
+        let mut node = Node::default();
+        if self.depth > DEEPEST {
+            return node;
+        }
+        self.depth += 1;
+        let rules = schema.get(RULES).and_then(Value::as_array);
+        for (index, rule) in rules.into_iter().flatten().enumerate() {
+            let path = format!("{path}.{RULES}[{index}]");
+            node.rules.extend(self.rule(schema, rule, &path, uncorrelatable));
+        }
+        for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+            let below = self.node(property, &format!("{path}.properties[{name}]"), uncorrelatable);
+            if !below.is_empty() {
+                node.properties.insert(name.clone(), below);
+            }
+        }
+        if let Some(values) = schema.get("additionalProperties").filter(|values| values.is_object()) {
+            let below = self.node(values, &format!("{path}.additionalProperties"), uncorrelatable);
+            node.items = (!below.is_empty()).then(|| Box::new(below));
+        }
+        if let Some(items) = schema.get("items").filter(|items| items.is_object()) {
+            let path = format!("{path}.items");
+            let has_keys = schema.get("x-kubernetes-list-type").and_then(Value::as_str) == Some("map");
+            let uncorrelatable = uncorrelatable.or((!has_keys).then_some(path.as_str()));
+            let below = self.node(items, &path, uncorrelatable);
+            node.items = (!below.is_empty()).then(|| Box::new(below));
+        }
+        self.depth -= 1;
+        node
+    }
+
+    fn rule(
+        &mut self,
+        schema: &Value,
+        rule: &Value,
+        path: &str,
+        uncorrelatable: Option<&str>,
+    ) -> Option<Rule> {
+        let text = |key: &str| rule.get(key).and_then(Value::as_str).unwrap_or_default().trim();
+        if text("rule").is_empty() {
+            return None;
+        }
+        let value_type = Type::of_schema(schema);
+        let old_is_optional = rule.get("optionalOldSelf") == Some(&json!(true));
+        let old_type = match old_is_optional {
+            true => Type::Optional(Box::new(value_type.clone())),
+            false => value_type.clone(),
+        };
+        let environment = Environment::default().with("self", value_type).with("oldSelf", old_type);
+        let program = self.program(&environment, rule, path, "rule", "bool")?;
+        let is_transition = program.uses("oldSelf");
+        if is_transition && let Some(place) = uncorrelatable {
+            let why =
+                format!("oldSelf cannot be used on the uncorrelatable portion of the schema within {place}");
+            self.faults.push(Cause::invalid(format!("{path}.rule"), &rule["rule"], &why));
+            return None;
+        }
+        if old_is_optional && !is_transition {
+            let why = "may not be set if oldSelf is not used in rule";
+            self.faults.push(Cause::invalid(format!("{path}.optionalOldSelf"), &json!(true), why));
+        }
+        let has_expression = !text("messageExpression").is_empty();
+        let message_program = match has_expression {
+            true => self.program(&environment, rule, path, "messageExpression", "string"),
+            false => None,
+        };
+        let reason = match text("reason") {
+            "" => "FieldValueInvalid",
+            given => REASONS.into_iter().find(|known| *known == given).unwrap_or_else(|| {
+                let cause = Cause::not_supported(format!("{path}.reason"), &rule["reason"], &REASONS);
+                self.faults.push(cause);
+                "FieldValueInvalid"
+            }),
+        };
+        let field_path = match text("fieldPath") {
+            "" => String::new(),
+            given => field_path(schema, given).unwrap_or_else(|why| {
+                self.faults.push(Cause::invalid(format!("{path}.fieldPath"), &rule["fieldPath"], &why));
+                String::new()
+            }),
+        };
+        let message = match text("message") {
+            "" => format!("failed rule: {}", text("rule")),
+            message => message.to_owned(),
+        };
+        Some(Rule { program, message, message_program, reason, field_path, is_transition, old_is_optional })
+    }
+
+    fn program(
+        &mut self,
+        environment: &Environment<'_>,
+        rule: &Value,
+        path: &str,
+        field: &str,
+        wanted: &str,
+    ) -> Option<Program> {
+        let text = rule.get(field).and_then(Value::as_str).unwrap_or_default();
+        let why = match Program::compile(environment, text) {
+            Ok((program, Type::Dyn)) => return Some(program),
+            Ok((program, result)) if result.to_string() == wanted => return Some(program),
+            Ok(_) if field == "rule" => "cel expression must evaluate to a bool".to_owned(),
+            Ok(_) => "must evaluate to a string".to_owned(),
+            Err(error) => format!("compilation failed: {error}"),
+        };
+        self.faults.push(Cause::invalid(format!("{path}.{field}"), &rule[field], &why));
+        None
+    }
+}

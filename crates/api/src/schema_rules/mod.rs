@@ -1,0 +1,64 @@
+//! `x-kubernetes-validations`: rules in CEL that a schema has for its values.
+//!
+//! Follows `pkg/apiserver/schema/cel` of apiextensions-apiserver. Upstream also estimates what a rule could cost
+//! at most, and refuses those that could cost too much; here only what a rule does cost is held against its
+//! budget.
+
+mod compile;
+mod evaluate;
+mod field_path;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use crate::cel::Program;
+
+/// The compiled rules of a schema.
+#[derive(Debug)]
+pub struct SchemaRules {
+    schema: Arc<Value>,
+    root: Node,
+}
+
+/// The rules at one place of a schema, and those below it.
+#[derive(Debug, Default)]
+struct Node {
+    rules: Vec<Rule>,
+    properties: BTreeMap<String, Node>,
+    /// Of a list's items or a map's values.
+    items: Option<Box<Node>>,
+}
+
+impl Node {
+    fn is_empty(&self) -> bool {
+        self.rules.is_empty() && self.properties.is_empty() && self.items.is_none()
+    }
+}
+
+#[derive(Debug)]
+struct Rule {
+    program: Program,
+    /// What to say if it doesn't hold.
+    message: String,
+    message_program: Option<Program>,
+    /// Such as `FieldValueInvalid`.
+    reason: &'static str,
+    /// What to put behind the path of the value.
+    field_path: String,
+    /// Whether it compares with what was.
+    is_transition: bool,
+    /// Whether it also applies where there was nothing.
+    old_is_optional: bool,
+}
+
+impl SchemaRules {
+    /// Whether there is no rule at all.
+    pub fn is_empty(&self) -> bool {
+        self.root.is_empty()
+    }
+}
