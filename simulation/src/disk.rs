@@ -159,6 +159,9 @@ impl SimulatedDisk {
         if let Some((name, number)) = snapshot {
             places.push((name.clone(), *number, content.files.get(number)?.bytes.len()));
         }
+        if let Some(number) = content.names.get("member.json") {
+            places.push(("member.json".into(), *number, content.files.get(number)?.bytes.len()));
+        }
         places.retain(|(_, _, end)| *end > 0);
         let (file, number, end) = places.get(rng.random_range(0..places.len().max(1)))?.clone();
         let offset = rng.random_range(0..end);

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use bytes::Bytes;
 use raft::eraftpb::MessageType;
 use rand::Rng;
-use store::Error;
 use store::parts::{Answer, Disk, Effects, Frame, HEADER, Happening, Image, Input, Outgoing, is_full, save};
+use store::{Error, MemberId};
 
-use crate::member::{self, ELECTION, Failed, LOOK, RESERVE, Running, TICK};
+use crate::member::{self, ELECTION, Failed, LOOK, RESERVE, Running, Started, TICK};
+use crate::members::is_of_members;
 use crate::report::Failure;
 use crate::world::{Mistake, Moment, World};
 
@@ -26,28 +27,57 @@ impl World {
 
     /// Starts a member, unless its disk keeps it from it.
     pub fn start(&mut self, n: usize) -> Result<(), Failure> {
-        if self.hosts[n].retired || self.hosts[n].running.is_some() {
+        self.start_as(n, None)
+    }
+
+    /// Starts a member, under a number that it was just given if that is so.
+    pub fn start_as(&mut self, n: usize, admitted: Option<MemberId>) -> Result<(), Failure> {
+        if self.hosts[n].absent || self.hosts[n].running.is_some() {
             return Ok(());
         }
         let (seed, now) = (self.rng.random(), self.now);
+        let is_dark = self.now < self.weather.storm && self.rng.random_ratio(1, 12);
+        let cut = self.rng.random_range(0..25);
+        let broken = self.mistake == Some(Mistake::ReusedNumber);
         let host = &mut self.hosts[n];
         host.life += 1;
+        host.asks = None;
+        if is_dark {
+            host.disk.cut_after(cut);
+        }
         let life = host.life;
-        let rot = host.rot.take();
-        match member::start(&host.disk, n as u64 + 1, self.sizes, seed, host.clock.show(now)) {
+        let mut rot = host.rot.take();
+        let joins = host.begun && !broken || n as u64 >= self.sizes.members;
+        let empty = if joins { store::Start::Join } else { store::Start::Bootstrap };
+        let start = member::Start { n, empty, admitted, seed, clock: host.clock.show(now) };
+        let started = member::start(&host.disk, self.sizes, start);
+        if let Ok(Started::Newcomer) = &started {
+            // Who asks to be let in anew throws its log away unread.
+            rot.take_if(|rot| rot.file.starts_with("log-"));
+        }
+        match started {
             Ok(_) if rot.is_some() => {
                 return Err(Failure::new("rot", format!("n{} starts in spite of {rot:?}", n + 1)));
             }
-            Ok(running) => host.running = Some(running),
+            Ok(Started::Newcomer) => {
+                host.disk.killed();
+                return self.ask_to_join(n);
+            }
+            Ok(Started::Running(running)) => {
+                (host.begun, host.id) = (true, Some(running.id));
+                let id = running.id;
+                host.running = Some(running);
+                self.numbered(n, id)?;
+            }
             Err(Failed::Damaged(file, offset)) => {
                 let rot = rot.filter(|rot| rot.file == file && offset <= rot.offset);
                 if rot.is_none() {
                     let what = format!("n{}: {file} is damaged at {offset}, says its start", n + 1);
                     return Err(Failure::new("rot", what));
                 }
-                host.retired = true;
-                self.report.fault("rot found, member retired");
+                self.report.fault("rot found, member rebuilt");
                 self.tell(|| format!("n{} refuses to start: {file} is damaged at {offset}", n + 1));
+                self.new_disk(n);
                 return Ok(());
             }
             Err(Failed::TryAgain) => {
@@ -60,8 +90,9 @@ impl World {
             }
             Err(Failed::Mistake(what)) => return Err(mistake(what)),
         }
+        let host = &self.hosts[n];
         let (tick, look) = (host.clock.wait(TICK), host.clock.wait(LOOK));
-        self.tell(|| format!("n{} starts its life {life}", n + 1));
+        self.tell(|| format!("n{} starts its life {life} as member {:?}", n + 1, self.hosts[n].id));
         self.schedule(tick, Moment::Tick(n, life));
         self.schedule(look, Moment::Look(n, life));
         self.act(n)
@@ -72,6 +103,7 @@ impl World {
         let host = &mut self.hosts[n];
         let Some(mut running) = host.running.take() else { return };
         host.paused_until = 0;
+        host.left_changing = running.core.changes_under_way().0 > 0;
         if !host.disk.is_cut() {
             host.disk.cut_after(self.rng.random_range(0..12));
             running.writing.append(&mut running.waiting);
@@ -150,8 +182,9 @@ impl World {
         if self.hosts[n].paused_until > self.now {
             return Ok(());
         }
-        let members = self.sizes.members;
         let Some(running) = self.process(n) else { return Ok(()) };
+        // While it stood still, nobody could lead without its vote; what it does now may give others a vote.
+        let alone = running.core.members().votes_alone(running.id);
         for input in std::mem::take(&mut running.deferred) {
             running.core.handle(input);
         }
@@ -162,7 +195,7 @@ impl World {
             self.act(n)?;
         }
         let woke_late = self.process(n).is_some_and(|running| running.next_tick >= due + ELECTION + TICK);
-        if members > 1 && woke_late && self.process(n).is_some_and(|running| running.leadership.is_me) {
+        if !alone && woke_late && self.process(n).is_some_and(|running| running.leadership.is_me) {
             return Err(Failure::new("leader", format!("n{} was away and leads without asking", n + 1)));
         }
         Ok(())
@@ -173,6 +206,9 @@ impl World {
         loop {
             let Some(running) = self.process(n) else { return Ok(()) };
             let effects = running.core.effects();
+            if effects.removed {
+                return self.removed(n);
+            }
             if !self.perform(n, effects)? {
                 return Ok(());
             }
@@ -188,8 +224,8 @@ impl World {
         for outgoing in effects.messages {
             if outgoing.image.is_some() {
                 // Handed to the connection in full, or not; whether it arrives nobody can say.
-                let (from, to) = (n as u64 + 1, outgoing.message.to);
-                let handed = self.network.carries(from, to);
+                let to = outgoing.message.to;
+                let handed = self.machine(to).is_some_and(|m| self.network.carries(n, m));
                 self.report.fault("snapshots sent");
                 if let Some(running) = self.process(n) {
                     running.core.handle(Input::SnapshotSent(to, handed));
@@ -229,12 +265,16 @@ impl World {
             let Some(running) = &mut self.hosts[n].running else { return Ok(false) };
             let image = running.core.image();
             let shown = std::mem::replace(&mut running.shown, state.revision());
-            self.chronicle.publish(n as u64 + 1, shown, &state, &image)?;
+            self.chronicle.publish(running.id, shown, &state, &image)?;
             running.states.send_replace(state);
         }
+        if effects.members.is_some() {
+            self.members_told(n);
+        }
         if let Some(leadership) = effects.leadership {
+            let id = self.process(n).map_or(0, |running| running.id);
             if leadership.is_me {
-                self.chronicle.leads(n as u64 + 1, leadership.term)?;
+                self.chronicle.leads(id, leadership.term)?;
             }
             if let Some(running) = self.process(n) {
                 running.leadership = leadership;
@@ -242,6 +282,9 @@ impl World {
         }
         for answer in effects.answers {
             match answer {
+                Answer::Change(token, result) if is_of_members(token) => {
+                    self.members_changed(n, token, result)
+                }
                 Answer::Change(token, result) => self.changed(token, result),
                 Answer::Read(token, result) => self.read(n, token, result.is_ok()),
             }
@@ -302,6 +345,7 @@ impl World {
     pub fn look(&mut self, n: usize) -> Result<(), Failure> {
         let (life, wait) = (self.hosts[n].life, self.hosts[n].clock.wait(LOOK));
         self.schedule(wait, Moment::Look(n, life));
+        self.knock(n)?;
         let room = match self.hosts[n].disk.free_space() {
             Ok(free) => free >= RESERVE,
             Err(problem) => return self.failed(n, &problem),
@@ -318,7 +362,8 @@ impl World {
     /// Puts a message on its way, as the network is.
     fn send(&mut self, outgoing: Outgoing) {
         let (from, to) = (outgoing.message.from, outgoing.message.to);
-        if !self.network.carries(from, to) {
+        if !self.machine(from).zip(self.machine(to)).is_some_and(|(from, to)| self.network.carries(from, to))
+        {
             self.report.fault("messages lost");
             return;
         }
@@ -351,10 +396,12 @@ impl World {
     /// A message comes out of the wire's encoding.
     pub fn arrive(&mut self, outgoing: Outgoing) -> Result<(), Failure> {
         let (from, to) = (outgoing.message.from, outgoing.message.to);
-        if !self.network.carries(from, to) {
+        let (Some(sender), Some(receiver)) = (self.machine(from), self.machine(to)) else { return Ok(()) };
+        if !self.network.carries(sender, receiver) {
             self.report.fault("messages lost");
             return Ok(());
         }
+        self.tell_the_removed(sender, receiver);
         let frame = Frame::Message(outgoing.message).encode();
         self.trace.update(&self.now.to_le_bytes());
         self.trace.update(&frame);
@@ -368,7 +415,7 @@ impl World {
             Ok(image) => image,
             Err(malformed) => return Err(mistake(malformed.to_string())),
         };
-        self.give(to as usize - 1, Input::Message(message, image))
+        self.give(receiver, Input::Message(message, image))
     }
 
     /// What is passed on a second time gets an identity of its own, as if nobody kept account of them.

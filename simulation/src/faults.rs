@@ -14,13 +14,13 @@ impl World {
         let later = self.rng.random_range(1..=self.weather.fault_every.saturating_mul(2));
         self.schedule(later, Moment::Fault);
         let fault = self.weather.fault(&mut self.rng);
-        let members = self.sizes.members;
+        let machines = self.hosts.len();
         let n = self.rng.random_range(0..self.hosts.len());
         let (now, life) = (self.now, self.hosts[n].life);
         let runs = self.hosts[n].running.is_some();
         match fault {
-            Fault::Split if members > 1 => {
-                let what = self.network.split(members, &mut self.rng);
+            Fault::Split if machines > 1 => {
+                let what = self.network.split(machines, &mut self.rng);
                 self.report.fault(what);
                 self.tell(|| what.into());
                 self.notice_broken_links()?;
@@ -57,6 +57,16 @@ impl World {
                 self.schedule(long, Moment::Room(n));
             }
             Fault::Rot => self.rot(n),
+            Fault::DiskLost if self.may_lose(n) => {
+                self.report.fault("disks lost");
+                self.tell(|| format!("n{}'s disk is lost", n + 1));
+                self.crash(n, true);
+                self.new_disk(n);
+            }
+            Fault::DiskLost => {}
+            Fault::Grow => self.grow()?,
+            Fault::Shrink => self.shrink()?,
+            Fault::Promote => self.promote()?,
             Fault::Drift => {
                 self.report.fault("clocks drift");
                 let rates = [0.5, 0.8, 0.99, 1.0, 1.01, 1.25, FASTEST_CLOCK];
@@ -71,8 +81,7 @@ impl World {
 
     /// A bit of a member's disk changes while the power is off. As many members as the rest can do without.
     fn rot(&mut self, n: usize) {
-        let lost = self.hosts.iter().filter(|host| host.retired || host.rot.is_some()).count() as u64;
-        if lost >= (self.sizes.members - 1) / 2 || self.hosts[n].retired || self.hosts[n].rot.is_some() {
+        if !self.may_lose(n) {
             return;
         }
         if self.hosts[n].running.is_some() {
@@ -88,10 +97,11 @@ impl World {
 
     /// Where a connection broke, its end may notice.
     fn notice_broken_links(&mut self) -> Result<(), Failure> {
-        for from in 1..=self.sizes.members {
-            for to in 1..=self.sizes.members {
+        for from in 0..self.hosts.len() {
+            for to in 0..self.hosts.len() {
                 if from != to && !self.network.carries(from, to) && self.rng.random() {
-                    self.give(from as usize - 1, Input::Unreachable(to))?;
+                    let Some(id) = self.hosts[to].id else { continue };
+                    self.give(from, Input::Unreachable(id))?;
                 }
             }
         }

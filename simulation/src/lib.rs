@@ -10,6 +10,7 @@ mod faults;
 mod history;
 mod linearizability;
 mod member;
+mod members;
 mod network;
 pub mod real;
 mod report;

@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use store::parts::{
-    Claim, Claimant, Core, Image, Input, Log, LogError, Membership, Persist, Settings, claim,
+    Claim, Claimant, Core, Image, Input, Log, LogError, Membership, Persist, Settings, claim, settle,
 };
-use store::{Leadership, Revision, Start, StartError, State};
+use store::{Leadership, MemberId, Revision, StartError, State};
 use tokio::sync::watch;
 
 use crate::disk::{Rot, SimulatedDisk};
@@ -32,8 +32,16 @@ pub struct Host {
     pub life: u64,
     /// The process, if it runs.
     pub running: Option<Running>,
-    /// The disk was found damaged: this member does not come back.
-    pub retired: bool,
+    /// The number of the member whose data the disk holds, unless the disk is lost.
+    pub id: Option<MemberId>,
+    /// Its store took part once: with an empty disk it joins.
+    pub begun: bool,
+    /// Whether its log held a change of members that was not applied, when its process ended.
+    pub left_changing: bool,
+    /// It was never switched on.
+    pub absent: bool,
+    /// The request with which it asks to be let in.
+    pub asks: Option<u64>,
     /// What is wrong with the disk, until it is found.
     pub rot: Option<Rot>,
     /// It stands still until then.
@@ -77,6 +85,8 @@ impl Clock {
 
 /// A process.
 pub struct Running {
+    /// Its number as a member.
+    pub id: MemberId,
     /// The consensus.
     pub core: Core,
     /// The log.
@@ -128,8 +138,10 @@ pub enum Failed {
 /// The sizes that a world draws.
 #[derive(Debug, Clone, Copy)]
 pub struct Sizes {
-    /// How many members there are.
+    /// How many members the cluster begins with.
     pub members: u64,
+    /// How many machines there are that may join later.
+    pub spares: u64,
     /// A snapshot is made after so many entries.
     pub snapshot_entries: u64,
     /// So many of them stay in the log.
@@ -138,18 +150,51 @@ pub struct Sizes {
     pub segment: u64,
 }
 
+/// How a start ended well.
+#[allow(clippy::large_enum_variant)] // There are few of them.
+pub enum Started {
+    /// A member runs.
+    Running(Running),
+    /// It has no number yet.
+    Newcomer,
+}
+
+/// What a machine is called.
+pub fn name(n: usize) -> String {
+    format!("n{}", n + 1)
+}
+
+/// Where a machine is.
+pub fn address(n: usize) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, n as u8 + 1], 1))
+}
+
+/// What a start needs to know beside the disk.
+#[derive(Debug, Clone, Copy)]
+pub struct Start {
+    /// The machine.
+    pub n: usize,
+    /// What an empty disk means.
+    pub empty: store::Start,
+    /// The number that it has just been given.
+    pub admitted: Option<MemberId>,
+    /// Seeds the core.
+    pub seed: u64,
+    /// What its clock shows.
+    pub clock: u64,
+}
+
 /// Starts a member on its disk, as the engine does.
-pub fn start(disk: &SimulatedDisk, id: u64, sizes: Sizes, seed: u64, clock: u64) -> Result<Running, Failed> {
-    let peers: BTreeMap<String, SocketAddr> = (1..=sizes.members)
-        .map(|id| (format!("n{id}"), SocketAddr::from(([10, 0, 0, id as u8], 1))))
-        .collect();
+pub fn start(disk: &SimulatedDisk, sizes: Sizes, start: Start) -> Result<Started, Failed> {
+    let Start { n, seed, clock, .. } = start;
+    let peers: BTreeMap<String, SocketAddr> =
+        (0..sizes.members as usize).map(|n| (name(n), address(n))).collect();
     let first = Membership::initial(&peers);
-    let name = format!("n{id}");
     let claimant = Claimant {
         cluster: "simulation",
-        member: &name,
+        member: &name(n),
         first: &first,
-        start: Start::Bootstrap,
+        start: start.empty,
         folder: Path::new("simulated"),
     };
     let failed = |problem: StartError| match problem {
@@ -157,9 +202,10 @@ pub fn start(disk: &SimulatedDisk, id: u64, sizes: Sizes, seed: u64, clock: u64)
         StartError::Folder { .. } => Failed::TryAgain,
         other => Failed::Mistake(other.to_string()),
     };
-    let boot = match claim(disk, &claimant).map_err(failed)? {
-        Claim::Member(_, boot) => boot,
-        Claim::Newcomer => return Err(Failed::Mistake("a member does not know itself".into())),
+    let (id, boot) = match (claim(disk, &claimant).map_err(failed)?, start.admitted) {
+        (Claim::Member(id, boot), _) => (id, boot),
+        (Claim::Newcomer, Some(id)) => (id, settle(disk, &claimant, id).map_err(failed)?),
+        (Claim::Newcomer, None) => return Ok(Started::Newcomer),
     };
     let (mut log, recovered) = Log::open(Arc::new(disk.clone())).map_err(|problem| match problem {
         LogError::Io(_) => Failed::TryAgain,
@@ -182,7 +228,8 @@ pub fn start(disk: &SimulatedDisk, id: u64, sizes: Sizes, seed: u64, clock: u64)
     };
     let core = Core::new(settings, recovered).map_err(|problem| Failed::Mistake(problem.to_string()))?;
     let states = watch::Sender::new(Arc::new(core.state().clone()));
-    Ok(Running {
+    Ok(Started::Running(Running {
+        id,
         core,
         log,
         started: clock,
@@ -197,5 +244,5 @@ pub fn start(disk: &SimulatedDisk, id: u64, sizes: Sizes, seed: u64, clock: u64)
         shown: 0,
         leadership: Leadership::default(),
         deferred: Vec::new(),
-    })
+    }))
 }

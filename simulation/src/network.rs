@@ -1,20 +1,20 @@
-//! Who hears whom, and how late.
+//! Who hears whom.
 
 use std::collections::BTreeSet;
 
 use rand::Rng;
 use rand::rngs::StdRng;
 
-/// The links between members, numbered from 1.
+/// The links between machines.
 #[derive(Debug, Default)]
 pub struct Network {
     /// Who (first) is not heard by whom (second).
-    cut: BTreeSet<(u64, u64)>,
+    cut: BTreeSet<(usize, usize)>,
 }
 
 impl Network {
     /// Whether a message gets through.
-    pub fn carries(&self, from: u64, to: u64) -> bool {
+    pub fn carries(&self, from: usize, to: usize) -> bool {
         !self.cut.contains(&(from, to))
     }
 
@@ -24,10 +24,10 @@ impl Network {
     }
 
     /// Cuts links in one of the ways that links are cut. Says which.
-    pub fn split(&mut self, members: u64, rng: &mut StdRng) -> &'static str {
+    pub fn split(&mut self, machines: usize, rng: &mut StdRng) -> &'static str {
         self.cut.clear();
-        let one = rng.random_range(1..=members);
-        let all = || (1..=members).flat_map(|from| (1..=members).map(move |to| (from, to)));
+        let one = rng.random_range(0..machines);
+        let all = || (0..machines).flat_map(|from| (0..machines).map(move |to| (from, to)));
         match rng.random_range(0..5) {
             0 => {
                 self.cut.extend(all().filter(|(from, _)| *from == one));
@@ -38,7 +38,7 @@ impl Network {
                 "links cut one way: a member hears nobody"
             }
             2 => {
-                let other = rng.random_range(1..=members);
+                let other = rng.random_range(0..machines);
                 self.cut.insert((one, other));
                 "links cut one way: a member does not hear another"
             }
@@ -47,7 +47,7 @@ impl Network {
                 "links cut: all"
             }
             _ => {
-                let side: BTreeSet<u64> = (1..=members).filter(|_| rng.random()).collect();
+                let side: BTreeSet<usize> = (0..machines).filter(|_| rng.random()).collect();
                 self.cut.extend(all().filter(|(from, to)| side.contains(from) != side.contains(to)));
                 "links cut: the members are split"
             }

@@ -24,9 +24,17 @@ pub enum Fault {
     Rot,
     /// A clock runs faster or slower from now on.
     Drift,
+    /// A disk is lost with all that was on it.
+    DiskLost,
+    /// A new machine comes.
+    Grow,
+    /// A member is removed.
+    Shrink,
+    /// A learner is promoted, whether it is ready or not.
+    Promote,
 }
 
-const FAULTS: [Fault; 9] = [
+const FAULTS: [Fault; 13] = [
     Fault::PowerCut,
     Fault::Kill,
     Fault::Split,
@@ -36,6 +44,10 @@ const FAULTS: [Fault; 9] = [
     Fault::Full,
     Fault::Rot,
     Fault::Drift,
+    Fault::DiskLost,
+    Fault::Grow,
+    Fault::Shrink,
+    Fault::Promote,
 ];
 
 /// How bad a world is.
@@ -84,6 +96,8 @@ impl Weather {
             match fault {
                 Fault::Mend => *weight += 6,
                 Fault::Rot => *weight = weight.div_ceil(8),
+                Fault::DiskLost | Fault::Shrink => *weight = weight.div_ceil(2),
+                Fault::Grow | Fault::Promote => *weight = weight.div_ceil(3),
                 _ => {}
             }
         }

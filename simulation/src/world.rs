@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use store::parts::Outgoing;
+use store::MemberId;
+use store::parts::{Input, Membership, Outgoing};
 
 use crate::chronicle::Chronicle;
 use crate::clients::Client;
@@ -26,15 +27,18 @@ pub enum Mistake {
     SkippedEvent,
     /// A request that comes twice is carried out twice.
     NoDedupe,
+    /// A member whose disk was lost comes back under its old number, with nothing.
+    ReusedNumber,
 }
 
 impl Mistake {
     /// All of them, with their names.
-    pub const ALL: [(&'static str, Mistake); 4] = [
+    pub const ALL: [(&'static str, Mistake); 5] = [
         ("ack-before-sync", Mistake::AckBeforeSync),
         ("stale-read", Mistake::StaleRead),
         ("skipped-event", Mistake::SkippedEvent),
         ("no-dedupe", Mistake::NoDedupe),
+        ("reused-number", Mistake::ReusedNumber),
     ];
 }
 
@@ -58,6 +62,12 @@ pub(crate) enum Moment {
     Wake(usize, u64),
     /// It starts.
     Start(usize),
+    /// It asks to be let in, unless it was.
+    Ask(usize, u64),
+    /// It is let in, if it still asks with this request, under this number.
+    Admitted(usize, u64, MemberId),
+    /// It hears that it was removed.
+    Removed(usize, u64),
     /// A client does its next thing.
     Client(usize),
     /// A watcher looks.
@@ -87,6 +97,14 @@ pub(crate) struct World {
     pub last_arrival: BTreeMap<(u64, u64), u64>,
     /// Requests that were passed on, for the mistake of doing them twice.
     pub passed_on: BTreeSet<Vec<u8>>,
+    /// The machine of each member that there ever was.
+    pub numbers: BTreeMap<MemberId, usize>,
+    /// The members whose disks are lost.
+    pub lost: BTreeSet<MemberId>,
+    /// Who the members are by the newest entry that any of them has applied.
+    pub members: (u64, Membership),
+    /// Until when a removal may be on its way.
+    pub removal_until: u64,
     moments: BTreeMap<(u64, u64), Moment>,
     scheduled: u64,
 }
@@ -103,7 +121,8 @@ impl World {
     pub fn new(seed: u64, sizes: Option<Sizes>, weather: Option<Weather>, mistake: Option<Mistake>) -> World {
         let mut rng = StdRng::seed_from_u64(seed);
         let drawn = Sizes {
-            members: [1, 3, 3, 3, 3, 3, 3, 5][rng.random_range(0..8)],
+            members: [1, 2, 3, 3, 3, 3, 3, 5][rng.random_range(0..8)],
+            spares: rng.random_range(0..3),
             snapshot_entries: rng.random_range(15..80),
             trailing_entries: rng.random_range(2..30),
             segment: rng.random_range(1000..6000),
@@ -115,7 +134,9 @@ impl World {
             weather,
             sizes,
             mistake,
-            hosts: (0..sizes.members).map(|_| Host::default()).collect(),
+            hosts: (0..sizes.members + sizes.spares)
+                .map(|n| Host { absent: n >= sizes.members, ..Host::default() })
+                .collect(),
             network: Network::default(),
             clients: (0..CLIENTS).map(|_| Client::default()).collect(),
             viewers: (0..WATCHERS).map(|n| Viewer::new(n, &mut rng)).collect(),
@@ -126,6 +147,10 @@ impl World {
             aloud: false,
             last_arrival: BTreeMap::new(),
             passed_on: BTreeSet::new(),
+            numbers: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            members: (0, Membership::default()),
+            removal_until: 0,
             moments: BTreeMap::new(),
             scheduled: 0,
             rng,
@@ -178,6 +203,9 @@ impl World {
                 Ok(())
             }
             Moment::Start(n) => self.start(n),
+            Moment::Ask(n, life) => self.ask_again(n, life),
+            Moment::Admitted(n, token, id) => self.admitted(n, token, id),
+            Moment::Removed(n, life) if self.lives(n, life) => self.give(n, Input::Removed),
             Moment::Client(n) => self.client(n),
             Moment::Watch(n) => self.view(n),
             Moment::Fault => self.strike(),
@@ -186,6 +214,7 @@ impl World {
             | Moment::Saved(..)
             | Moment::Look(..)
             | Moment::PowerGone(..)
+            | Moment::Removed(..)
             | Moment::Wake(..) => Ok(()),
         }
     }
@@ -217,11 +246,16 @@ impl World {
             client.stop = true;
         }
         let limit = self.now + SETTLE;
+        let mut rounds = 0;
         while !self.settled() {
             if self.now >= limit {
                 return Err(Failure::new("settling", self.describe()));
             }
             self.run_until(self.now + 100_000)?;
+            rounds += 1;
+            if rounds % 10 == 0 {
+                self.promote()?;
+            }
         }
         if self.acknowledged() <= acknowledged {
             return Err(Failure::new("settling", "nothing was written after the storm"));
@@ -246,12 +280,13 @@ impl World {
 
     /// Whether all that is left is the same everywhere and nobody waits for anything.
     fn settled(&self) -> bool {
-        let living = || self.hosts.iter().filter(|host| !host.retired);
+        let living = || self.hosts.iter().filter(|host| !host.absent);
         let all_run = living().all(|host| host.running.is_some());
         let mut images =
             living().filter_map(|host| host.running.as_ref()).map(|r| (r.core.image().index, r.shown));
         let first = images.next();
         all_run
+            && self.is_whole()
             && self.leaders().len() == 1
             && images.all(|image| Some(image) == first)
             && self.clients.iter().all(Client::is_idle)
@@ -263,9 +298,9 @@ impl World {
     /// What the keys hold at the end, on all members alike.
     fn end(&mut self) -> Result<BTreeMap<usize, history::Content>, Failure> {
         let mut end = BTreeMap::new();
-        for (n, host) in self.hosts.iter().enumerate() {
+        for host in &self.hosts {
             let Some(running) = &host.running else { continue };
-            self.chronicle.compare(n as u64 + 1, &running.core.image(), true)?;
+            self.chronicle.compare(running.id, &running.core.image(), true)?;
             end = (0..crate::clients::KEYS)
                 .map(|key| (key, crate::clients::held(running.core.state(), key)))
                 .collect();
@@ -276,9 +311,16 @@ impl World {
     /// What the members think, for those who look for a mistake.
     pub fn describe(&self) -> String {
         let lines = self.hosts.iter().enumerate().map(|(n, host)| {
-            format!("n{} life {} retired {} {:?}", n + 1, host.life, host.retired, host.running)
+            format!(
+                "n{} life {} member {:?} absent {} {:?}",
+                n + 1,
+                host.life,
+                host.id,
+                host.absent,
+                host.running
+            )
         });
         let clients = self.clients.iter().map(|client| format!("{client:?}"));
-        lines.chain(clients).collect::<Vec<_>>().join("\n")
+        lines.chain([format!("members {}", self.members.1)]).chain(clients).collect::<Vec<_>>().join("\n")
     }
 }

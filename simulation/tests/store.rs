@@ -41,7 +41,13 @@ fn hold(range: std::ops::Range<u64>) {
         "power cuts",
         "power went in the middle of writing",
         "processes killed",
-        "rot found, member retired",
+        "changes of members refused",
+        "disks lost",
+        "machines added",
+        "members changed by hand",
+        "members let in",
+        "removed members told so",
+        "rot found, member rebuilt",
         "snapshots sent",
     ] {
         assert!(report.faults.get(kind).is_some_and(|count| *count >= 10), "{kind}: {report}");
@@ -87,6 +93,12 @@ fn a_skipped_event_is_found() {
 fn a_request_that_is_done_twice_is_found() {
     let check = found(Mistake::NoDedupe, 10);
     assert!(["linearizability", "done twice"].contains(&check), "{check}");
+}
+
+#[test]
+fn a_number_that_is_used_twice_is_found() {
+    // The member itself sees that it lacks what it confirmed, or two members tell the same entry differently.
+    assert_ne!(found(Mistake::ReusedNumber, 100), "nothing");
 }
 
 #[test]

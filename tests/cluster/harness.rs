@@ -136,6 +136,12 @@ impl Cluster {
         self.signal_hosts(&config, libc::SIGCONT);
     }
 
+    /// Sends a signal to one host's process.
+    pub fn signal_host(&self, host: &str, signal: i32) {
+        let config = format!("/{host}/config.json");
+        assert_eq!(self.signal_hosts(&config, signal), 1, "{host} was not found");
+    }
+
     /// Sends a signal to the hosts of this cluster whose command line contains `words`; says to how many.
     fn signal_hosts(&self, words: &str, signal: i32) -> i32 {
         let mut reached = 0;

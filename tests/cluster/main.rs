@@ -13,5 +13,6 @@ mod etcdctl;
 mod full_disk;
 mod harness;
 mod kubectl;
+mod lost_disk;
 mod on_etcd;
 mod pause;

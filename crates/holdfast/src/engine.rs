@@ -1,9 +1,13 @@
 //! What the cluster's state lies in: the hosts' own store, or an etcd.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context;
 use local::HostConfig;
 use pki::{ClientAuth, Identity, Trust};
 use store::{Embedded, Store};
@@ -30,7 +34,7 @@ impl Engine {
             let config = datastore::config(datastore, &config.name, &config.cluster_id)?;
             return Ok(Engine::Etcd(etcd::Engine::start(config).await?));
         }
-        let config = store::Config::new(
+        let mut store_config = store::Config::new(
             &config.name,
             &config.cluster_id,
             peers,
@@ -38,7 +42,12 @@ impl Engine {
             identity.server_config(trust, ClientAuth::Required, &[])?,
             identity.client_config(trust, &[])?,
         )?;
-        Ok(Engine::Embedded(Embedded::start(config).await?))
+        if config.begun_file.exists() {
+            store_config.start = store::Start::Join;
+        }
+        let store = Embedded::start(store_config).await?;
+        begun(&config.begun_file)?;
+        Ok(Engine::Embedded(store))
     }
 
     /// The store itself.
@@ -60,9 +69,27 @@ impl Engine {
     /// Waits until the engine can't go on, and says why.
     pub async fn failed(&self) -> anyhow::Error {
         match self {
-            // It ends the process by itself.
-            Engine::Embedded(_) => std::future::pending().await,
+            // A disk that fails ends the process by itself.
+            Engine::Embedded(store) => {
+                store.removed().await;
+                anyhow::anyhow!(
+                    "this host's store was removed from the cluster: move its folder (data/store) away, and it \
+                     joins the others anew"
+                )
+            }
             Engine::Etcd(store) => store.failed().await.into(),
         }
     }
+}
+
+/// Notes, beside the store's folder and to last longer, that the store has taken part.
+fn begun(file: &Path) -> anyhow::Result<()> {
+    let note = || -> io::Result<()> {
+        File::create(file)?.sync_all()?;
+        file.parent().map_or(Ok(()), |folder| File::open(folder)?.sync_all())
+    };
+    if file.exists() {
+        return Ok(());
+    }
+    note().with_context(|| format!("can't write {}", file.display()))
 }

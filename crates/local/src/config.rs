@@ -49,6 +49,9 @@ pub struct HostConfig {
     pub net: NetConfig,
     /// Where the host keeps its state. The host alone writes there.
     pub data_dir: PathBuf,
+    /// This file is there once the host's store has taken part in the cluster: from then on an empty store
+    /// joins the others, and never begins a cluster.
+    pub begun_file: PathBuf,
     /// The file to which the host appends its timeline as lines of JSON.
     pub timeline_file: PathBuf,
     /// The etcd that the cluster's state lies in; none where the hosts keep it themselves.

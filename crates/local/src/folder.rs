@@ -255,6 +255,7 @@ impl Folder {
 
     fn provision_host(&self, number: u8, name: &str, now: SystemTime) -> Result<(), Error> {
         let config = self.host_config(number);
+        let was_there = self.host(name).exists();
         for folder in [self.host(name), config.data_dir.clone(), config.pki_dir.clone()] {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
             made.map_err(|why| Error::File { path: folder, why })?;
@@ -269,6 +270,10 @@ impl Folder {
             self.authority.trust()?.save(&config.pki_dir)?;
             self.authority.host_identity(&names, now)?.save(&config.pki_dir, name)?;
             self.authority.heartbeat_key()?.save(&config.pki_dir)?;
+        }
+        if !was_there && self.path.join(RECORD).exists() {
+            // The host's whole folder was lost since the cluster was made: it is to join, as one that began.
+            write(&config.begun_file, b"", 0o644)?;
         }
         // Written anew every time: the folder may have been moved.
         let mut text = serde_json::to_vec_pretty(&config).unwrap_or_default();
@@ -293,6 +298,7 @@ impl Folder {
                 NetKind::Loopback => NetConfig::Loopback { switch: addresses.announcements() },
             },
             data_dir: home.join("data"),
+            begun_file: home.join("begun"),
             timeline_file: home.join("timeline.jsonl"),
             datastore: self.record.datastore.clone().map(|datastore| Datastore {
                 via: addresses.datastore(datastore.endpoints.len()),

@@ -19,18 +19,28 @@ pub struct Txn {
 }
 
 impl Txn {
+    /// The longest value, in bytes.
+    pub const MOST_VALUE: usize = 3 << 19;
+    /// The most conditions, and the most steps of either branch.
+    pub const MOST_OPS: usize = 128;
+
     /// Writes one key without a condition.
     pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
         let op = Op::Put { key: key.into(), value: value.into(), lease: 0 };
         Txn { success: vec![op], ..Txn::default() }
     }
 
-    /// Refuses what no engine carries out, in either branch: a put without a key, and, as in etcd, a key that is
-    /// put twice, or put and deleted.
+    /// Refuses what no engine carries out, in either branch: a put without a key or of a value that is too long,
+    /// too many steps or conditions, and, as in etcd, a key that is put twice, or put and deleted.
     ///
     /// # Errors
     /// [`Error::Invalid`].
     pub fn check(&self) -> Result<(), Error> {
+        let most = self.conditions.len().max(self.success.len()).max(self.failure.len());
+        if most > Self::MOST_OPS {
+            let limit = Self::MOST_OPS;
+            return Err(Error::Invalid(format!("the transaction has {most} steps; {limit} are allowed")));
+        }
         for ops in [&self.success, &self.failure] {
             let mut put: Vec<&Bytes> = Vec::new();
             let mut deleted = Vec::new();
@@ -38,6 +48,11 @@ impl Txn {
                 match op {
                     Op::Put { key, .. } if key.is_empty() => {
                         return Err(Error::Invalid("the key is empty".into()));
+                    }
+                    Op::Put { value, .. } if value.len() > Self::MOST_VALUE => {
+                        let (size, limit) = (value.len(), Self::MOST_VALUE);
+                        let what = format!("the value is {size} bytes long; {limit} are allowed");
+                        return Err(Error::Invalid(what));
                     }
                     Op::Put { key, .. } => put.push(key),
                     Op::Delete(range) => deleted.push(range),

@@ -14,8 +14,6 @@ use crate::{Code, Status};
 
 /// etcd's limit for a request in bytes.
 const MOST_BYTES: usize = 3 << 19;
-/// etcd's limit for the steps of a branch, and for its conditions.
-const MOST_OPS: usize = 128;
 /// How often a change is tried anew because somebody changed what it had read.
 const TRIES: usize = 100;
 
@@ -81,7 +79,7 @@ async fn execute_keeping(store: &dyn Store, request: &TxnRequest) -> Result<Outc
 
 fn check(request: &TxnRequest) -> Result<(), Status> {
     let (success, failure) = (&request.success, &request.failure);
-    if request.compare.len().max(success.len()).max(failure.len()) > MOST_OPS {
+    if request.compare.len().max(success.len()).max(failure.len()) > Txn::MOST_OPS {
         return Err(refusal::too_many_ops());
     }
     if request.compare.iter().any(|compare| compare.key.is_empty()) {

@@ -159,8 +159,6 @@ impl Config {
         let t = &self.timing;
         let problem = if !self.peers.contains_key(&self.name) {
             format!("member {} is not among its own peers", self.name)
-        } else if self.start == Start::Join && self.peers.len() == 1 {
-            "there is nobody among the peers to join".into()
         } else if self.peers.len() > 7 {
             format!("{} members are too many: take 1, 3 or 5", self.peers.len())
         } else if self.peers.keys().any(|name| rustls::pki_types::ServerName::try_from(&**name).is_err()) {

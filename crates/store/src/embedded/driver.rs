@@ -194,6 +194,7 @@ impl Driver {
             self.states.send_replace(state);
         }
         if let Some(members) = effects.members {
+            tracing::info!(members = %members, "the store's members");
             self.members.send_replace(members);
         }
         if let Some(leadership) = effects.leadership {

@@ -2,6 +2,7 @@
 //! next, the same on every member.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
@@ -264,6 +265,18 @@ impl Membership {
             return Err(Malformed("a member has a number that was never given"));
         }
         Ok(Membership { next, members })
+    }
+}
+
+/// As people read it: names with their numbers, and who does not vote.
+impl fmt::Display for Membership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, (id, record)) in self.members.iter().enumerate() {
+            let between = if place == 0 { "" } else { ", " };
+            let how = if record.learner { ", learner" } else { "" };
+            write!(f, "{between}{} ({id}{how})", record.name)?;
+        }
+        Ok(())
     }
 }
 

@@ -427,6 +427,7 @@ impl Store for Embedded {
 
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, Error>> {
         Box::pin(async move {
+            txn.check()?;
             let mut steps = txn.success.iter().chain(&txn.failure);
             if steps.all(|op| matches!(op, Op::Range(_))) {
                 // What changes nothing needs no entry in the log.

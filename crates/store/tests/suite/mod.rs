@@ -121,13 +121,18 @@ async fn what_is_refused_changes_nothing(store: &dyn Store) {
         vec![put("r/a", 0), put("r/a", 0)],
         vec![put("r/a", 0), delete(KeyRange::prefix("r/"))],
         vec![delete(KeyRange::key("r/b")), put("r/b", 0)],
+        vec![
+            put("r/a", 0),
+            Op::Put { key: "r/b".into(), value: vec![0; Txn::MOST_VALUE + 1].into(), lease: 0 },
+        ],
+        (0..=Txn::MOST_OPS).map(|n| put(&format!("r/{n}"), 0)).collect(),
     ];
     for success in cases {
         let txn = Txn { success: success.clone(), ..Txn::default() };
         let refused = store.txn(txn).await;
-        assert!(matches!(refused, Err(Error::Invalid(_))), "{success:?}: {refused:?}");
+        assert!(matches!(refused, Err(Error::Invalid(_))), "{refused:?}");
         let branch = Txn { failure: success.clone(), ..Txn::default() };
-        assert!(matches!(store.txn(branch).await, Err(Error::Invalid(_))), "{success:?}: in either branch");
+        assert!(matches!(store.txn(branch).await, Err(Error::Invalid(_))), "in either branch");
     }
     let leased = Txn { success: vec![put("r/a", 0), put("r/b", 12345)], ..Txn::default() };
     assert!(matches!(store.txn(leased).await, Err(Error::LeaseNotFound(12345))));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use raft::eraftpb::{ConfChangeV2, ConfState, Entry};
+use raft::eraftpb::{ConfChangeV2, ConfState, Entry, EntryType};
 use raft::{ProgressState, StateRole};
 
 use super::Core;
@@ -27,8 +27,6 @@ pub struct Changes {
     heard: BTreeMap<MemberId, Duration>,
     /// The next time to look for a learner that may vote.
     promote_at: Duration,
-    /// The entry that removed this member.
-    removed_at: Option<u64>,
 }
 
 /// What becomes of a change that was asked for.
@@ -43,6 +41,15 @@ impl Core {
     /// Who the members are, as far as applied here.
     pub fn members(&self) -> &Membership {
         &self.machine.members
+    }
+
+    /// How many changes of the members are in the log that are not applied, and not known to be committed: for
+    /// those who look for mistakes.
+    pub fn changes_under_way(&self) -> (usize, usize) {
+        let committed = self.node.raft.raft_log.committed;
+        let unapplied = self.node.store().entries_behind(self.applied.0);
+        let indices: Vec<u64> = unapplied.filter(|entry| is_change(entry)).map(|entry| entry.index).collect();
+        (indices.len(), indices.iter().filter(|index| **index > committed).count())
     }
 
     /// Whether this member alone votes.
@@ -183,9 +190,6 @@ impl Core {
                 Some(format!("Raft does not take a change of the members to {state:?}: {taken:?}"));
         }
         self.members_changed();
-        if self.is_removed() {
-            self.changes.removed_at.get_or_insert(entry.index);
-        }
     }
 
     /// Lets the world know who the members are now.
@@ -202,10 +206,6 @@ impl Core {
             return;
         }
         self.changes.running.take_if(|(index, _)| *index <= self.applied.0);
-        if let Some(at) = self.changes.removed_at {
-            self.leave_in_order(at);
-            return;
-        }
         if self.now < self.changes.promote_at || self.node.raft.has_pending_conf() {
             return;
         }
@@ -217,23 +217,49 @@ impl Core {
         }
     }
 
-    /// A leader that finds itself removed (it came to lead with the change in its log) goes on until a majority
+    /// Whether a committed change of the members may be carried out, which a step brought.
+    ///
+    /// Whoever hears that it was removed throws away what it has. By then the others must be able to start again
+    /// without its word: that the change is committed must be on the disk.
+    ///
+    /// A leader that finds itself removed (it came to lead with the change in its log) leads on until a majority
     /// of those that stay knows of it: they could not elect anybody otherwise.
-    fn leave_in_order(&mut self, removed_at: u64) {
-        let progress = self.node.raft.prs();
-        let knows = |id: &u64| progress.get(*id).is_some_and(|p| p.committed_index >= removed_at);
-        let voters: Vec<u64> = self.machine.members.voters().collect();
-        if voters.iter().filter(|id| knows(id)).count() > voters.len() / 2 {
-            self.hand_over();
-            let term = self.node.raft.term;
-            self.node.raft.become_follower(term, raft::INVALID_ID);
+    pub(super) fn may_change_members(&mut self, number: u64, entry: &Entry) -> bool {
+        if self.persisting.iter().any(|step| step.number <= number && step.needs_disk) {
+            return false;
         }
+        let Some(staying) = self.staying_without_this_one(entry) else { return true };
+        if self.node.raft.state != StateRole::Leader {
+            return true;
+        }
+        let progress = self.node.raft.prs();
+        let knows = |id: &&u64| progress.get(**id).is_some_and(|p| p.committed_index >= entry.index);
+        if staying.iter().filter(knows).count() <= staying.len() / 2 {
+            return false;
+        }
+        self.hand_over();
+        let term = self.node.raft.term;
+        self.node.raft.become_follower(term, raft::INVALID_ID);
+        true
+    }
+
+    /// The voters after a change, if it removes this member.
+    fn staying_without_this_one(&self, entry: &Entry) -> Option<Vec<MemberId>> {
+        let (_, command) = asked(entry).ok()?;
+        let Ok(Command::Members(change)) = Command::decode(command) else { return None };
+        let changed = self.machine.members.change(&change).ok()?.membership;
+        changed.is_removed(self.settings.id).then(|| changed.voters().collect())
     }
 
     /// A peer says that this member was removed: nobody needs it any more.
     pub(super) fn leave(&mut self) {
         self.out.removed = true;
     }
+}
+
+/// Whether an entry changes the members.
+pub(super) fn is_change(entry: &Entry) -> bool {
+    entry.get_entry_type() != EntryType::EntryNormal
 }
 
 fn same(left: &[u64], right: &[u64]) -> bool {

@@ -61,6 +61,8 @@ pub struct Core {
     duties: Duties,
     changes: Changes,
     persisting: VecDeque<Persisting>,
+    /// Entries to carry out, with the number of the step that brought them.
+    committed: VecDeque<(u64, Vec<Entry>)>,
     vote: (u64, u64),
     /// Snapshots that came with messages, until Raft says whether it takes them.
     received: HashMap<(u64, u64), Image>,
@@ -123,6 +125,7 @@ impl Core {
             duties: Duties::default(),
             changes: Changes::default(),
             persisting: VecDeque::new(),
+            committed: VecDeque::new(),
             vote,
             received: HashMap::new(),
             saving: false,
@@ -177,6 +180,7 @@ impl Core {
     /// What is to be done now.
     pub fn effects(&mut self) -> Effects {
         loop {
+            self.apply_committed();
             self.observe_role();
             self.ask();
             if !self.node.has_ready() {
@@ -225,9 +229,9 @@ impl Core {
         for answer in ready.take_read_states() {
             self.reads.answer(answer.request_ctx, answer.index);
         }
-        let committed = ready.take_committed_entries();
         let number = ready.number();
-        let sync = ready.must_sync();
+        let of_members = self.committed_in(number, ready.take_committed_entries());
+        let sync = ready.must_sync() || of_members;
         let mut messages = ready.take_persisted_messages();
         let mut persist = Persist { number, sync, hard_state: ready.hs().cloned(), ..Persist::default() };
         persist.entries = ready.take_entries();
@@ -239,15 +243,14 @@ impl Core {
                 self.out.fatal = Some(format!("the snapshot at index {index} is gone before it was used"));
             }
             self.node.mut_store().restart(index, term);
+            // The snapshot has what they do, and Raft knows its members already.
+            self.committed.clear();
         }
         self.received.clear();
         self.node.mut_store().append(&persist.entries);
         let vote = persist.hard_state.as_ref().map_or(self.vote, |state| (state.term, state.vote));
         let changes_vote = std::mem::replace(&mut self.vote, vote) != vote;
         self.node.advance_append_async(ready);
-        self.apply(committed);
-        self.answer_reads();
-
         if !changes_vote && !self.persisting.iter().any(|step| step.changes_vote) {
             // These promise nothing about the log, only that this member is alive in its term: a slow disk
             // must not keep them back.
@@ -310,7 +313,31 @@ impl Core {
         Image { index: self.applied.0, term: self.applied.1, machine: self.machine.clone() }
     }
 
-    /// Carries committed entries out.
+    /// Takes committed entries over, to be carried out; says whether one of them changes the members. Such a one
+    /// begins a batch of its own.
+    fn committed_in(&mut self, number: u64, entries: Vec<Entry>) -> bool {
+        if !entries.iter().any(members::is_change) {
+            self.committed.push_back((number, entries));
+            return false;
+        }
+        let batches = entries.chunk_by(|_, next| !members::is_change(next));
+        self.committed.extend(batches.map(|batch| (number, batch.to_vec())));
+        true
+    }
+
+    /// Carries out what is committed.
+    fn apply_committed(&mut self) {
+        while let Some((number, entries)) = self.committed.pop_front() {
+            let change = entries.first().filter(|entry| members::is_change(entry));
+            if change.is_some_and(|change| !self.may_change_members(number, change)) {
+                self.committed.push_front((number, entries));
+                break;
+            }
+            self.apply(entries);
+        }
+        self.answer_reads();
+    }
+
     fn apply(&mut self, entries: Vec<Entry>) {
         let Some(last) = entries.last() else { return };
         let last = (last.index, last.term);
@@ -363,7 +390,6 @@ impl Core {
         self.since_image = (0, 0);
         self.state_changed = true;
         self.advance_applied((image.index, image.term));
-        self.answer_reads();
         let sessions = &self.machine.sessions;
         for token in self.requests.lost(|member, boot, sequence| sessions.knows(member, boot, sequence)) {
             self.out.answers.push(Answer::Change(token, Err(Error::Unavailable)));

@@ -56,6 +56,12 @@ impl MemoryLog {
         self.entries.extend(entries.iter().cloned());
     }
 
+    /// The entries kept behind an index.
+    pub fn entries_behind(&self, index: u64) -> impl Iterator<Item = &Entry> {
+        let skip = (index + 1).saturating_sub(self.first()) as usize;
+        self.entries.iter().skip(skip)
+    }
+
     /// Starts anew behind a snapshot.
     pub fn restart(&mut self, index: u64, term: u64) {
         self.entries.clear();

@@ -48,7 +48,9 @@ pub struct Log {
     buffer: Vec<u8>,
     /// The last entry's index.
     last: u64,
+    /// The newest one, which the disk may know less of, and the one that it knows.
     hard_state: HardState,
+    written: HardState,
     segment_length: u64,
 }
 
@@ -70,7 +72,7 @@ impl Log {
     pub fn append(&mut self, steps: &[Persist]) -> io::Result<()> {
         let mut buffer = self.take_buffer();
         let (mut last, mut highest) = (self.last, self.current().last_index);
-        let mut hard_state = self.hard_state.clone();
+        let (mut hard_state, mut written) = (self.hard_state.clone(), self.written.clone());
         for step in steps {
             if let Some(image) = &step.image {
                 save(&*self.disk, image)?;
@@ -81,11 +83,18 @@ impl Log {
             }
             // Term and vote before the entries of that term: a torn tail must not leave entries of a term
             // that the member then knows nothing about.
+            // And what is known to be committed before the entries behind it: who has a change of the members
+            // in its log must know of the one before that it is committed. Not of these entries themselves: if
+            // the tail is torn, those that they were to replace are there.
             if let Some(new) = &step.hard_state {
                 hard_state = new.clone();
-                if step.sync {
-                    self.put(&mut buffer, &Record::HardState(new.clone()));
+            }
+            if step.sync && hard_state != written {
+                written = hard_state.clone();
+                if let Some(first) = step.entries.first() {
+                    written.commit = written.commit.min(first.index.saturating_sub(1));
                 }
+                self.put(&mut buffer, &Record::HardState(written.clone()));
             }
             if let Some(entry) = step.entries.last() {
                 last = entry.index;
@@ -96,7 +105,7 @@ impl Log {
         }
         self.write(&buffer)?;
         self.buffer = buffer;
-        (self.last, self.hard_state) = (last, hard_state);
+        (self.last, self.hard_state, self.written) = (last, hard_state, written);
         if let Some(segment) = self.segments.back_mut() {
             segment.last_index = highest;
         }
@@ -188,6 +197,7 @@ impl Log {
         match start_segment(&*self.disk, last.number + 1, self.last, &self.hard_state) {
             Ok((file, length)) => {
                 (self.file, self.length, self.synced, self.reserved) = (file, length, length, 0);
+                self.written = self.hard_state.clone();
                 self.segments.push_back(Segment { number: last.number + 1, last_index: last.last_index });
                 Ok(())
             }

@@ -115,6 +115,8 @@ impl Log {
             reserved: 0,
             buffer: Vec::new(),
             last,
+            // What was recovered may be more than what is written: it is written again.
+            written: HardState::default(),
             hard_state,
             segment_length: SEGMENT,
         };

@@ -93,6 +93,27 @@ fn a_torn_tail_is_cut_at_any_byte() {
 }
 
 #[test]
+fn a_torn_tail_commits_nothing_that_it_was_to_replace() {
+    let folder = tempfile::tempdir().unwrap();
+    let (mut log, _) = Log::open(disk(&folder)).unwrap();
+    log.append(&[step(1, 1..=3)]).unwrap();
+    let file = last_file(&folder);
+    let durable = log.length;
+    let mut replaces = step(2, 2..=3);
+    replaces.hard_state.as_mut().unwrap().commit = 3;
+    log.append(&[replaces]).unwrap();
+    let (bytes, length) = (std::fs::read(&file).unwrap(), log.length);
+    drop(log);
+    for end in durable..=length {
+        std::fs::write(&file, &bytes[..end as usize]).unwrap();
+        let (_, recovered) = Log::open(disk(&folder)).unwrap();
+        let last = recovered.entries.back().unwrap();
+        assert!(last.term == 2 || recovered.hard_state.commit <= 1, "{end} of {length} bytes");
+        std::fs::write(&file, &bytes).unwrap();
+    }
+}
+
+#[test]
 fn damage_to_what_was_durable_is_refused_by_file_and_offset() {
     let folder = tempfile::tempdir().unwrap();
     let (mut log, _) = Log::open(disk(&folder)).unwrap();

@@ -23,6 +23,11 @@ const PATIENCE: u32 = 20;
 /// [`StartError::NotLetIn`] where none of those that are there ever will.
 pub async fn join(config: &Config) -> Result<(MemberId, Vec<Caller>), StartError> {
     let address = config.peers.get(&config.name).copied().unwrap_or(config.listen);
+    if config.peers.keys().all(|name| *name == config.name) {
+        let folder = config.data_dir.display();
+        let what = format!("{folder} is empty and there is nobody to join: restore it from a backup");
+        return Err(StartError::Config(what));
+    }
     let me = Caller { id: 0, name: config.name.clone(), address };
     for round in 0.. {
         let mut answers = Vec::new();
