@@ -48,7 +48,10 @@ pub use discovery::{
 pub use duplicates::{json_and_duplicates, value_and_duplicates};
 pub use name::{generate_name, validate_name};
 pub use object::Object;
-pub use openapi::{openapi_v3, openapi_v3_index};
+pub use openapi::{
+    openapi_hash, openapi_v2, openapi_v2_protobuf, openapi_v3, openapi_v3_documents, openapi_v3_index,
+    openapi_v3_protobuf,
+};
 pub use patch::{PatchType, patch};
 pub use protobuf::{
     ProtobufError, ProtobufList, from_protobuf, has_protobuf, protobuf_watch_frame, to_protobuf,

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::admission::ServiceRange;
 use crate::fairness::Fairness;
 use crate::http::metrics::Metrics;
+use crate::http::openapi::Swaggers;
 use crate::http::{self, Limits, Listening};
 use crate::proxy::Backends;
 use crate::registry::Registry;
@@ -40,6 +41,7 @@ pub struct Server {
     address: OnceLock<SocketAddr>,
     metrics: Arc<Metrics>,
     fairness: Arc<Fairness>,
+    swaggers: Swaggers,
 }
 
 impl Server {
@@ -55,6 +57,7 @@ impl Server {
             closing: watch::Sender::new(false),
             address: OnceLock::new(),
             metrics: Arc::default(),
+            swaggers: Swaggers::default(),
         })
     }
 
@@ -106,6 +109,10 @@ impl Server {
 
     pub(crate) fn fairness(&self) -> &Arc<Fairness> {
         &self.fairness
+    }
+
+    pub(crate) fn swaggers(&self) -> &Swaggers {
+        &self.swaggers
     }
 
     pub(crate) fn registry(&self) -> &Registry {

@@ -1,8 +1,10 @@
-//! The OpenAPI v3 documents, as `kubectl` reads them for `explain`, `apply` and `diff`: made from the table of
-//! resources and the published schemas when they are asked for.
+//! The OpenAPI documents, as `kubectl` reads them for `explain`, `apply` and `diff`: made from the table of
+//! resources and the published schemas when they are asked for. That of v2 is made out of those of v3.
 
 mod operation;
 mod paths;
+mod protobuf;
+mod swagger;
 
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -31,9 +33,8 @@ pub fn openapi_v3_index() -> Value {
     static INDEX: OnceLock<Value> = OnceLock::new();
     let index = INDEX.get_or_init(|| {
         let entries = documents().map(|document| {
-            let mut hasher = DefaultHasher::new();
-            document.text().hash(&mut hasher);
-            let url = format!("/openapi/v3/{}?hash={:016X}", document.path, hasher.finish());
+            let hash = openapi_hash(document.value().to_string().as_bytes());
+            let url = format!("/openapi/v3/{}?hash={hash}", document.path);
             (document.path, json!({ "serverRelativeURL": url }))
         });
         json!({ "paths": entries.collect::<Map<_, _>>() })
@@ -43,7 +44,34 @@ pub fn openapi_v3_index() -> Value {
 
 /// The document at `path`, such as `api/v1` or `apis/apps/v1`.
 pub fn openapi_v3(path: &str) -> Option<String> {
-    documents().find(|document| document.path == path).map(|document| document.text())
+    documents().find(|document| document.path == path).map(|document| document.value().to_string())
+}
+
+/// What tells one document from another one, for clients that keep them.
+pub fn openapi_hash(document: &[u8]) -> String {
+    let mut hasher = DefaultHasher::new();
+    document.hash(&mut hasher);
+    format!("{:016X}", hasher.finish())
+}
+
+/// All documents, one after the other.
+pub fn openapi_v3_documents() -> impl Iterator<Item = Value> {
+    documents().map(|document| document.value())
+}
+
+/// A document as protobuf: gnostic's `openapi.v3.Document`.
+pub fn openapi_v3_protobuf(document: &Value) -> Vec<u8> {
+    document.as_object().map(protobuf::document).unwrap_or_default()
+}
+
+/// The OpenAPI v2 document of everything that v3 documents tell, as JSON.
+pub fn openapi_v2(documents: impl Iterator<Item = Value>) -> String {
+    swagger::Swagger::json(documents)
+}
+
+/// The OpenAPI v2 document of everything that v3 documents tell, as protobuf: gnostic's `openapi.v2.Document`.
+pub fn openapi_v2_protobuf(documents: impl Iterator<Item = Value>) -> Vec<u8> {
+    protobuf::swagger(documents)
 }
 
 fn documents() -> impl Iterator<Item = Document> {
@@ -60,8 +88,8 @@ fn documents() -> impl Iterator<Item = Document> {
 }
 
 impl Document {
-    /// The document in JSON: its paths, and the schemas that these lead to.
-    fn text(&self) -> String {
+    /// The document: its paths, and the schemas that these lead to.
+    fn value(&self) -> Value {
         let mut reached = BTreeSet::new();
         let mut components = Map::new();
         add_schemas(&self.paths, &mut reached, &mut components);
@@ -85,7 +113,6 @@ impl Document {
             "components": of_all, "info": { "title": "Kubernetes", "version": "v1.36.2" }, "openapi": "3.0.0",
             "paths": self.paths,
         })
-        .to_string()
     }
 }
 

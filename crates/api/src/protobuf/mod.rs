@@ -14,5 +14,7 @@ mod tests;
 mod values;
 mod wire;
 
+pub(crate) use wire::{FIXED64, VARINT, put_bytes, put_key, put_nested, put_varint};
+
 pub use decode::ProtobufError;
 pub use envelope::{ProtobufList, from_protobuf, has_protobuf, protobuf_watch_frame, to_protobuf};

@@ -27,6 +27,12 @@ pub(crate) fn takes_gzip(headers: &HeaderMap) -> bool {
     })
 }
 
+/// Bytes compressed.
+pub(crate) fn compress(plain: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 6), Compression::new(LEVEL));
+    encoder.write_all(plain).and_then(|()| encoder.finish())
+}
+
 /// The answer, smaller if it is large.
 pub(crate) async fn compressed(response: Response<Body>) -> Response<Body> {
     if response.body().size_hint().exact().is_none_or(|size| size < LARGE) {
@@ -38,11 +44,7 @@ pub(crate) async fn compressed(response: Response<Body>) -> Response<Body> {
         return Response::from_parts(head, full(""));
     };
     let work = plain.clone();
-    let smaller = tokio::task::spawn_blocking(move || {
-        let mut encoder = GzEncoder::new(Vec::with_capacity(work.len() / 6), Compression::new(LEVEL));
-        encoder.write_all(&work).and_then(|()| encoder.finish())
-    });
-    match smaller.await {
+    match tokio::task::spawn_blocking(move || compress(&work)).await {
         Ok(Ok(smaller)) => {
             head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             head.headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));

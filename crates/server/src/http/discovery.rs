@@ -1,4 +1,4 @@
-//! Discovery: versions, groups, resources, OpenAPI, and the version of the server.
+//! Discovery: versions, groups, resources, and the version of the server.
 
 use std::net::SocketAddr;
 
@@ -7,9 +7,8 @@ use http::{HeaderMap, HeaderValue, Response};
 use serde_json::{Value, json};
 
 use super::Body;
-use super::encoding::Encoding;
 use super::negotiate::wants_aggregated_discovery;
-use super::response::{JSON, bytes, error, json as json_answer, no_such_path};
+use super::response::{bytes, error, json as json_answer, no_such_path};
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
@@ -37,17 +36,6 @@ pub(crate) fn group(group: &str) -> Response<Body> {
 pub(crate) fn resources(group: &str, version: &str) -> Response<Body> {
     api::discovery_resources(group, version)
         .map_or_else(|| error(&no_such_resource()), |value| json_answer(200, &value))
-}
-
-/// `/openapi/v3` and below.
-pub(crate) fn openapi(path: &str, headers: &HeaderMap) -> Response<Body> {
-    if let Err(status) = super::negotiate::accepted(headers, &Encoding::PLAIN) {
-        return error(&status);
-    }
-    if path.is_empty() {
-        return json_answer(200, &api::openapi_v3_index());
-    }
-    api::openapi_v3(path).map_or_else(no_such_path, |document| bytes(200, JSON, document))
 }
 
 /// `/version`: the version of Kubernetes whose API this is, and that this is Holdfast.

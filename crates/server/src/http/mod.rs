@@ -14,6 +14,7 @@ mod listener;
 pub(crate) mod metrics;
 pub(crate) mod negotiate;
 mod objects;
+pub(crate) mod openapi;
 mod options;
 pub(crate) mod query;
 pub(crate) mod response;

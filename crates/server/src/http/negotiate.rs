@@ -80,6 +80,18 @@ pub(crate) fn not_acceptable(offered: &[Encoding]) -> Status {
     Status::new(406, "NotAcceptable", message).about("", "", "")
 }
 
+/// The most wanted one of the media types that are offered.
+pub(crate) fn accepted_media_type<'a>(headers: &HeaderMap, offered: &[&'a str]) -> Option<&'a str> {
+    let ranges = ranges(headers);
+    if ranges.is_empty() {
+        return offered.first().copied();
+    }
+    ranges.iter().find_map(|range| match range.kind {
+        "*/*" | "application/*" => offered.first().copied(),
+        kind => offered.iter().copied().find(|offered| *offered == kind),
+    })
+}
+
 /// What an object, a list or a watch should be answered as, out of what is offered.
 pub(crate) fn accepted(headers: &HeaderMap, offered: &[Encoding]) -> Result<Accepted, Status> {
     let ranges = ranges(headers);

@@ -22,6 +22,8 @@ pub(crate) enum Route {
     Metrics,
     /// `/version`
     Version,
+    /// `/openapi/v2`
+    Swagger,
     /// `/openapi/v3` and the documents below it; the path within.
     OpenApi(String),
     /// `/holdfast/backup`
@@ -56,6 +58,7 @@ pub(crate) fn route(path: &str) -> Route {
         ["metrics"] => Route::Metrics,
         ["version"] => Route::Version,
         ["holdfast", "backup"] => Route::Backup,
+        ["openapi", "v2"] => Route::Swagger,
         ["openapi", "v3", rest @ ..] => Route::OpenApi(rest.join("/")),
         [endpoint @ ("healthz" | "livez" | "readyz"), check @ ..] => {
             Route::Health { endpoint: (*endpoint).to_owned(), check: check.join("/") }

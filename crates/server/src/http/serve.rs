@@ -12,7 +12,7 @@ use super::negotiate::accepted_error;
 use super::query::Query;
 use super::response::{error_as, json, no_such_path, warn};
 use super::route::{Route, Target, route};
-use super::{Body, Identity, backup, discovery, health, metrics, objects, watch, write};
+use super::{Body, Identity, backup, discovery, health, metrics, objects, openapi, watch, write};
 use crate::admission::warnings;
 use crate::authorize::{Attributes, Wanted};
 use crate::clock;
@@ -152,11 +152,8 @@ impl Server {
             Route::Groups => Ok(discovery::root(false, &request.headers, self.address())),
             Route::Group(group) => Ok(discovery::group(group)),
             Route::Resources { group, version } => Ok(discovery::resources(group, version)),
-            Route::OpenApi(path) => {
-                let answer = discovery::openapi(path, &request.headers);
-                let smaller = takes_gzip(&request.headers);
-                Ok(if smaller { compressed(answer).await } else { answer })
-            }
+            Route::Swagger => openapi::v2(self.swaggers(), &request.headers).await,
+            Route::OpenApi(path) => openapi::v3(path, query, &request.headers).await,
             Route::Backup => backup::backup(who, &**self.registry().store()).await,
             Route::Metrics => Ok(self.metrics().text(&**self.registry().store(), self.fairness())),
             Route::Version => Ok(json(200, &discovery::version())),

@@ -162,6 +162,12 @@ async fn kubectl_works() {
         ("describe svc web", "", "Port:"),
         ("set image deploy/web web=web:3", "", "deployment.apps/web image updated"),
         ("explain deployment.spec.strategy", "", "rollingUpdate"),
+        ("explain deployment.spec.strategy --output=plaintext-openapiv2", "", "rollingUpdate\t<Object>"),
+        (
+            "explain pod.spec.containers.resources --output=plaintext-openapiv2",
+            "",
+            "limits\t<map[string]string>",
+        ),
         ("api-resources", "", "deployments"),
         ("api-versions", "", "apps/v1"),
         ("version", "", "Server Version: v1.36.2+holdfast"),

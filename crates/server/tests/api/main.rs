@@ -10,6 +10,7 @@ mod house;
 mod kinds;
 mod known;
 mod kubectl;
+mod openapi;
 mod proxy;
 mod reads;
 mod replay;
