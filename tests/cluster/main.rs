@@ -16,3 +16,4 @@ mod kubectl;
 mod lost_disk;
 mod on_etcd;
 mod pause;
+mod streams;

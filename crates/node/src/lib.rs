@@ -3,6 +3,7 @@
 //! keeps what they print, and says of each how it is. It reads from the store's state and writes through
 //! [`objects::Writer`] as `system:node:NAME`. What to do is decided without I/O; a thin driver does it.
 
+mod about;
 mod addresses;
 mod agent;
 mod clock;
@@ -12,6 +13,7 @@ mod pod;
 mod pods;
 mod probe;
 mod server;
+mod streams;
 
 pub use addresses::PodAddresses;
 pub use agent::{Agent, Error, Options};

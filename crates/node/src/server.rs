@@ -1,4 +1,4 @@
-//! The agent's own API over HTTPS: logs, pods, health. The API server asks it in the name of its host.
+//! The agent's own API over HTTPS: logs, streams, pods, health, metrics, configuration. The API server asks it in the name of its host.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -16,14 +16,17 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::Pod;
 use objects::Reader;
 use serde_json::{Value, json};
+use socket2::{SockRef, TcpKeepalive};
 use store::KeyRange;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 
+use crate::about;
 use crate::host::{LogCursor, LogOptions, since_cut};
 use crate::pod::all_containers;
 use crate::pods::Host;
+use crate::streams;
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -49,32 +52,39 @@ pub(crate) async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>,
             Some(_) = connections.join_next() => continue,
         };
         let (acceptor, host) = (acceptor.clone(), host.clone());
-        connections.spawn(async move {
-            connection(stream, acceptor, host).await;
-            drop(place);
-        });
+        connections.spawn(connection(stream, acceptor, host, Arc::new(place)));
     }
 }
 
-async fn connection(stream: TcpStream, acceptor: TlsAcceptor, host: Arc<Host>) {
+/// Serves one connection. `place` is given back once it is over, as another protocol too.
+async fn connection(
+    stream: TcpStream,
+    acceptor: TlsAcceptor,
+    host: Arc<Host>,
+    place: Arc<OwnedSemaphorePermit>,
+) {
+    // Who lost power says nothing: a stream that nobody uses would stand for ever.
+    if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keepalive()) {
+        tracing::debug!(%error, "a connection can't be kept alive");
+    }
     let handshake = tokio::time::timeout(Duration::from_secs(10), acceptor.accept(stream));
     let Ok(Ok(stream)) = handshake.await else { return };
     let caller = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first()).map(|c| may(c));
-    let service = service_fn(move |request: Request<Incoming>| {
-        let host = host.clone();
+    let service = service_fn(move |mut request: Request<Incoming>| {
+        let (host, place) = (host.clone(), place.clone());
         async move {
             let answer = match caller {
                 None => plain(StatusCode::UNAUTHORIZED, "Unauthorized"),
                 Some(false) => {
                     plain(StatusCode::FORBIDDEN, "Forbidden: only the API's hosts and administrators")
                 }
-                Some(true) => route(&request, &host),
+                Some(true) => route(&mut request, &host, place),
             };
             Ok::<_, Infallible>(answer)
         }
     });
     let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+    let _ = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
 }
 
 /// Whether the certificate is an administrator's or a host's.
@@ -99,21 +109,53 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
     response
 }
 
-fn route(request: &Request<Incoming>, host: &Arc<Host>) -> Response<Body> {
+fn route(
+    request: &mut Request<Incoming>,
+    host: &Arc<Host>,
+    place: Arc<OwnedSemaphorePermit>,
+) -> Response<Body> {
+    let upgrade = hyper::upgrade::on(&mut *request);
+    let path = request.uri().path().to_owned();
+    let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+    let query = request.uri().query().unwrap_or_default();
+    if matches!(*request.method(), Method::GET | Method::POST)
+        && let Some(answer) = streams::answer(host, &parts, query, request.headers(), upgrade, place)
+    {
+        return match answer {
+            Ok(headers) => {
+                let mut response = Response::new(body(""));
+                *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+                *response.headers_mut() = headers;
+                response
+            }
+            Err((status, why)) => plain(status, why),
+        };
+    }
     if request.method() != Method::GET {
         return plain(StatusCode::METHOD_NOT_ALLOWED, "only GET is allowed here");
     }
-    let parts: Vec<&str> = request.uri().path().trim_matches('/').split('/').collect();
     match parts[..] {
         ["healthz"] => plain(StatusCode::OK, "ok"),
         ["pods"] => pods(host),
-        ["containerLogs", namespace, pod, container] => {
-            let query = request.uri().query().unwrap_or_default();
-            logs(host, namespace, pod, container, query)
-                .unwrap_or_else(|why| plain(StatusCode::BAD_REQUEST, why))
-        }
+        ["metrics"] => plain(StatusCode::OK, about::metrics(host)),
+        ["configz"] => json_answer(&about::configuration(host)),
+        ["containerLogs", namespace, pod, container] => logs(host, namespace, pod, container, query)
+            .unwrap_or_else(|why| plain(StatusCode::BAD_REQUEST, why)),
         _ => plain(StatusCode::NOT_FOUND, "404 page not found"),
     }
+}
+
+/// After a quarter of a minute without a sign of life a connection is gone.
+fn keepalive() -> TcpKeepalive {
+    let (idle, interval) = (Duration::from_secs(6), Duration::from_secs(3));
+    TcpKeepalive::new().with_time(idle).with_interval(interval).with_retries(3)
+}
+
+fn json_answer(value: &Value) -> Response<Body> {
+    let mut response = Response::new(body(value.to_string()));
+    let kind = http::HeaderValue::from_static("application/json");
+    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+    response
 }
 
 fn pods(host: &Host) -> Response<Body> {
@@ -124,10 +166,7 @@ fn pods(host: &Host) -> Response<Body> {
         state.range(&prefix).filter_map(|kv| serde_json::from_slice::<Value>(&objects::stamped(kv)).ok());
     let items: Vec<Value> = all.filter(mine).collect();
     let list = json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items});
-    let mut response = Response::new(body(list.to_string()));
-    let kind = http::HeaderValue::from_static("application/json");
-    response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
-    response
+    json_answer(&list)
 }
 
 /// What a query asks of a log.

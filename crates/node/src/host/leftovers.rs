@@ -1,13 +1,16 @@
-//! Processes that left their group and so outlived their container: found by a variable that all of a pod's
-//! processes inherit.
+//! Processes that would outlive what they belong to. Those that left their group and so outlived their container
+//! are found by a variable that all of a pod's processes inherit; those of a command's session by its number.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
+
+use super::process::signal_group;
 
 /// The variable: the pod's own folder.
 pub(crate) const POD_FOLDER: &str = "HOLDFAST_POD_FOLDER";
@@ -18,14 +21,46 @@ const PATIENCE: (Duration, Duration) = (Duration::from_millis(1), Duration::from
 /// Kills every process of the pod with this folder, or of all pods below it, and returns once all are dead: what
 /// comes after (the pod's end is confirmed, its address given away) relies on that.
 pub(crate) async fn end_leftovers(folder: PathBuf) {
+    let start = [POD_FOLDER.as_bytes(), b"=", folder.as_os_str().as_bytes()].concat();
+    end_all(move |process| {
+        // Another user's processes can't be read; they are not ours either.
+        let Ok(environment) = fs::read(process.join("environ")) else { return false };
+        let is_of = |variable: &[u8]| {
+            let rest = variable.strip_prefix(start.as_slice());
+            rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+        };
+        let found = environment.split(|byte| *byte == 0).any(is_of);
+        if found {
+            tracing::info!(process = %process.display(), "a process outlived its container: killed");
+        }
+        found
+    })
+    .await;
+}
+
+/// Kills every process of the session that the process `leader` began (its jobs in groups of their own too), and
+/// returns once all are dead.
+pub(crate) async fn end_session(leader: i32) {
+    signal_group(leader, true);
+    end_all(move |process| {
+        let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
+        // Behind the name, which may hold anything: state, parent, group, session.
+        let session = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(3)?.parse().ok());
+        session == Some(leader) && is_running(&stat)
+    })
+    .await;
+}
+
+async fn end_all(is_doomed: impl Fn(&Path) -> bool + Send + Sync + 'static) {
+    let is_doomed = Arc::new(is_doomed);
     let mut doomed: Vec<Pid> = Vec::new();
     let mut patience = PATIENCE.0;
     loop {
-        let (place, mut dying) = (folder.clone(), std::mem::take(&mut doomed));
+        let (is_doomed, mut dying) = (is_doomed.clone(), std::mem::take(&mut doomed));
         let round = tokio::task::spawn_blocking(move || {
             dying.retain(|pid| is_alive(*pid));
             // Again each time: a process that was killed may have had a child just before.
-            kill_all(&place, &mut dying);
+            kill_all(&*is_doomed, &mut dying);
             dying
         });
         match round.await {
@@ -38,18 +73,11 @@ pub(crate) async fn end_leftovers(folder: PathBuf) {
     }
 }
 
-fn kill_all(folder: &Path, dying: &mut Vec<Pid>) {
-    let start = [POD_FOLDER.as_bytes(), b"=", folder.as_os_str().as_bytes()].concat();
-    let is_of = |variable: &[u8]| {
-        variable.strip_prefix(start.as_slice()).is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
-    };
+fn kill_all(is_doomed: &impl Fn(&Path) -> bool, dying: &mut Vec<Pid>) {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
         let pid = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok());
         let Some(pid) = pid.map(Pid::from_raw).filter(|pid| *pid != getpid()) else { continue };
-        // Another user's processes can't be read; they are not ours either.
-        let Ok(environment) = fs::read(entry.path().join("environ")) else { continue };
-        if !dying.contains(&pid) && environment.split(|byte| *byte == 0).any(is_of) {
-            tracing::info!(%pid, folder = %folder.display(), "a process outlived its container: killed");
+        if !dying.contains(&pid) && is_doomed(&entry.path()) {
             let _ = kill(pid, Signal::SIGKILL);
             dying.push(pid);
         }
@@ -58,7 +86,10 @@ fn kill_all(folder: &Path, dying: &mut Vec<Pid>) {
 
 /// A process that only waits for its parent to ask how it ended is dead.
 fn is_alive(pid: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
-    let state = stat.ok().and_then(|stat| stat.rsplit(')').next()?.trim_start().chars().next());
+    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| is_running(&stat))
+}
+
+fn is_running(stat: &str) -> bool {
+    let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
     !matches!(state, None | Some('Z' | 'X'))
 }

@@ -4,6 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -102,35 +103,97 @@ pub(super) fn aside(path: &Path, place: u32) -> PathBuf {
     name.into()
 }
 
-/// Writes what a process prints until it closes both streams.
-pub(crate) async fn capture(
+/// Writes what a process prints until it closes both streams, or until its [`Tail`] is read; `seen` gets the bytes
+/// as they came.
+pub(crate) async fn capture<Seen: Future<Output = ()>>(
     mut stdout: impl AsyncRead + Unpin,
     mut stderr: impl AsyncRead + Unpin,
     mut log: LogFile,
+    mut tail: Tail,
+    mut seen: impl FnMut(Source, &[u8]) -> Seen,
 ) {
-    let mut out = Stream::new("stdout");
-    let mut err = Stream::new("stderr");
+    let mut out = Stream::new(Source::Stdout);
+    let mut err = Stream::new(Source::Stderr);
     while !(out.ended && err.ended) {
-        tokio::select! {
-            read = stdout.read_buf(&mut out.held), if !out.ended => out.ended = !matches!(read, Ok(n) if n > 0),
-            read = stderr.read_buf(&mut err.held), if !err.ended => err.ended = !matches!(read, Ok(n) if n > 0),
+        let (stream, before) = tokio::select! {
+            (before, ended) = read(&mut stdout, &mut out.held), if !out.ended => {
+                out.ended = ended;
+                (&out, before)
+            }
+            (before, ended) = read(&mut stderr, &mut err.held), if !err.ended => {
+                err.ended = ended;
+                (&err, before)
+            }
+            () = tail.is_quiet() => {
+                (out.ended, err.ended) = (true, true);
+                (&out, out.held.len())
+            }
+        };
+        let fresh = &stream.held[before..];
+        let shown = (!fresh.is_empty()).then(|| seen(stream.source, fresh));
+        if tail.is_over_after(fresh.len()) {
+            (out.ended, err.ended) = (true, true);
         }
         let mut lines = Vec::new();
         let time = stamp(wall());
         out.take_lines(&time, &mut lines);
         err.take_lines(&time, &mut lines);
-        if lines.is_empty() {
-            continue;
+        if !lines.is_empty() {
+            // Files may block on a slow disk: not on a thread that serves others.
+            let written = tokio::task::spawn_blocking(move || {
+                log.append(&lines);
+                log
+            });
+            match written.await {
+                Ok(returned) => log = returned,
+                Err(_) => return,
+            }
         }
-        // Files may block on a slow disk: not on a thread that serves others.
-        let written = tokio::task::spawn_blocking(move || {
-            log.append(&lines);
-            log
-        });
-        match written.await {
-            Ok(returned) => log = returned,
-            Err(_) => return,
+        if let Some(shown) = shown {
+            shown.await;
         }
+    }
+}
+
+/// Reads more behind what is held: from where, and whether it was the end.
+async fn read(from: &mut (impl AsyncRead + Unpin), held: &mut Vec<u8>) -> (usize, bool) {
+    let before = held.len();
+    let read = from.read_buf(held).await;
+    (before, !matches!(read, Ok(n) if n > 0))
+}
+
+/// How long the output of a process that ended may be silent until it counts as over: a process that left the
+/// group may hold the other end, but what it prints is not the container's.
+const QUIET: Duration = Duration::from_millis(300);
+/// How much is read of it at most: more than pipes hold.
+const LONGEST_TAIL: usize = 2 << 20;
+
+/// What remains to be read of the output of a process that ended.
+#[derive(Debug, Clone)]
+pub(crate) struct Tail {
+    over: watch::Receiver<bool>,
+    left: usize,
+}
+
+impl Tail {
+    /// The tail of a process' output; `over` says whether it ended.
+    pub(crate) fn new(over: watch::Receiver<bool>) -> Self {
+        Tail { over, left: LONGEST_TAIL }
+    }
+
+    /// Waits until the process ended and prints nothing for a while.
+    pub(crate) async fn is_quiet(&mut self) {
+        // Who would say that it ended is gone: so is the process.
+        let _ = self.over.wait_for(|over| *over).await;
+        tokio::time::sleep(QUIET).await;
+    }
+
+    /// Counts what was read, and says whether that was all that counts.
+    pub(crate) fn is_over_after(&mut self, read: usize) -> bool {
+        if *self.over.borrow() {
+            self.left = self.left.saturating_sub(read);
+        }
+        self.left == 0
     }
 }
 
@@ -144,15 +207,31 @@ pub(super) fn stamp(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string()
 }
 
+/// Which output it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Source {
+    Stdout,
+    Stderr,
+}
+
+impl Source {
+    fn name(self) -> &'static str {
+        match self {
+            Source::Stdout => "stdout",
+            Source::Stderr => "stderr",
+        }
+    }
+}
+
 struct Stream {
-    name: &'static str,
+    source: Source,
     held: Vec<u8>,
     ended: bool,
 }
 
 impl Stream {
-    fn new(name: &'static str) -> Self {
-        Stream { name, held: Vec::with_capacity(4096), ended: false }
+    fn new(source: Source) -> Self {
+        Stream { source, held: Vec::with_capacity(4096), ended: false }
     }
 
     /// Moves all whole lines (at the end: all) out of what is held.
@@ -167,7 +246,7 @@ impl Stream {
                 None if self.ended => (rest, 'F', self.held.len()),
                 None => break,
             };
-            lines.extend_from_slice(format!("{time} {} {tag} ", self.name).as_bytes());
+            lines.extend_from_slice(format!("{time} {} {tag} ", self.source.name()).as_bytes());
             lines.extend_from_slice(line);
             lines.push(b'\n');
             from = next;
@@ -186,7 +265,16 @@ mod tests {
         let long = "x".repeat(LONGEST_LINE + 5);
         let printed = format!("one\n\n{long}\nlast");
         let log = LogFile::open(folder.path(), 0).unwrap();
-        capture(printed.as_bytes(), &b"oops\n"[..], log).await;
+        let (_running, over) = watch::channel(false);
+        let seen = std::cell::RefCell::new(Vec::new());
+        capture(printed.as_bytes(), &b"oops\n"[..], log, Tail::new(over), |source, bytes| {
+            if source == Source::Stdout {
+                seen.borrow_mut().extend_from_slice(bytes);
+            }
+            std::future::ready(())
+        })
+        .await;
+        assert_eq!(seen.into_inner(), printed.as_bytes());
         let text = fs::read_to_string(folder.path().join("0.log")).unwrap();
         let records: Vec<(&str, &str, &str)> = text
             .lines()

@@ -9,6 +9,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::process::Stdio;
 use std::sync::mpsc;
 
@@ -16,11 +17,25 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, pipe2};
+use tokio::io::AsyncRead;
 use tokio::process::Child;
 use tokio::sync::oneshot;
 
 use super::Isolation;
 use super::mounts::Plan;
+use super::terminal::{Terminal, three_streams};
+
+/// How the three streams of a process are laid.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Streams {
+    /// Its outputs are pipes; it has nothing to read.
+    #[default]
+    Outputs,
+    /// All are pipes.
+    Pipes,
+    /// All are one terminal.
+    Terminal,
+}
 
 /// A process to make.
 #[derive(Debug, Clone, Default)]
@@ -43,6 +58,8 @@ pub(crate) struct Command {
     pub plan: Plan,
     /// The process whose namespaces it joins, instead of having its own.
     pub beside: Option<i32>,
+    /// Its input and outputs.
+    pub streams: Streams,
 }
 
 /// A process that was made.
@@ -50,8 +67,21 @@ pub(crate) struct Command {
 pub(crate) struct Process {
     /// Its id, also of its session and process group.
     pub pid: i32,
-    /// Its handle, with its output.
+    /// Its handle, with its pipes.
     pub child: Child,
+    /// Its terminal, if that is what its streams are.
+    pub terminal: Option<Terminal>,
+}
+
+type Reader = Pin<Box<dyn AsyncRead + Send>>;
+
+/// Takes a process' two outputs; a terminal is its first.
+pub(crate) fn outputs(process: &mut Process) -> (Reader, Reader) {
+    let reader = |pipe: Option<Reader>| pipe.unwrap_or_else(|| Box::pin(tokio::io::empty()));
+    let stdout = process.child.stdout.take().map(|pipe| Box::pin(pipe) as Reader);
+    let stderr = process.child.stderr.take().map(|pipe| Box::pin(pipe) as Reader);
+    let terminal = process.terminal.clone().map(|terminal| Box::pin(terminal) as Reader);
+    (reader(stdout.or(terminal)), reader(stderr))
 }
 
 /// Why a process could not be made.
@@ -123,7 +153,7 @@ pub(crate) fn signal_group(pid: i32, kill: bool) {
 }
 
 /// What the process-to-be does between fork and exec, in this order. Each is told by its number if it fails.
-const STEPS: [&str; 9] = [
+const STEPS: [&str; 10] = [
     "start a session",
     "join the container's namespaces",
     "make namespaces",
@@ -133,6 +163,7 @@ const STEPS: [&str; 9] = [
     "change to the working directory",
     "change user and group",
     "tie the process to its agent",
+    "make the terminal the session's",
 ];
 
 struct Prepared {
@@ -147,6 +178,7 @@ struct Prepared {
     groups: Option<Vec<libc::gid_t>>,
     group: Option<libc::gid_t>,
     user: Option<libc::uid_t>,
+    terminal: bool,
     failed: File,
 }
 
@@ -168,7 +200,23 @@ fn spawn(command: &Command, isolation: Isolation) -> Result<Process, ProcessErro
 
     let mut std_command = std::process::Command::new(program);
     std_command.args(args).env_clear().envs(command.env.iter().map(|(k, v)| (k, v)));
-    std_command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let terminal = match command.streams {
+        Streams::Outputs => {
+            std_command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            None
+        }
+        Streams::Pipes => {
+            std_command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+            None
+        }
+        Streams::Terminal => {
+            let owner = command.user.filter(|_| nix::unistd::geteuid().is_root());
+            let (terminal, inside) = Terminal::open(owner).map_err(system("make a terminal"))?;
+            let [stdin, stdout, stderr] = three_streams(inside).map_err(system("open the terminal"))?;
+            std_command.stdin(stdin).stdout(stdout).stderr(stderr);
+            Some(terminal)
+        }
+    };
     use std::os::unix::process::CommandExt;
     // SAFETY: between fork and exec, `become_container` makes system calls on memory that was prepared
     // before, and allocates nothing.
@@ -188,7 +236,7 @@ fn spawn(command: &Command, isolation: Isolation) -> Result<Process, ProcessErro
         Ok(child) => {
             let pid = child.id().and_then(|id| i32::try_from(id).ok());
             let pid = pid.ok_or_else(|| system("start it")(io::Error::other("it has no process id")))?;
-            Ok(Process { pid, child })
+            Ok(Process { pid, child, terminal })
         }
         Err(why) => {
             let mut step = [0];
@@ -214,6 +262,7 @@ fn prepare(command: &Command, isolation: Isolation, folder: CString, failed: Fil
         groups: None,
         group: command.group,
         user: command.user,
+        terminal: command.streams == Streams::Terminal,
         failed,
     };
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
@@ -300,6 +349,10 @@ fn become_container(to: &Prepared) -> Result<(), (u8, io::Error)> {
     // SAFETY: see above.
     if unsafe { libc::getppid() } != to.parent {
         return Err((8, io::Error::from_raw_os_error(libc::ESRCH)));
+    }
+    if to.terminal {
+        // SAFETY: see above.
+        check(unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) }).map_err(at(9))?;
     }
     Ok(())
 }

@@ -8,12 +8,12 @@ use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 use objects::{Occurrence, Recorder, Writer};
 use store::{State, Store};
 
-use super::{Folders, Logs};
+use super::{Folders, Logs, Running};
 use crate::addresses::{Addresses, PodAddresses};
 use crate::clock::Clock;
 use crate::host::{
-    Bind, Command, Isolation, Missing, POD_FOLDER, Sources, Spawner, end_leftovers, environment, expand,
-    materialise, name_files, plan, refresh, volume_path, write_name_files,
+    Bind, Command, Isolation, Missing, POD_FOLDER, Sources, Spawner, Streams, end_leftovers, environment,
+    expand, materialise, name_files, plan, refresh, volume_path, write_name_files,
 };
 use crate::pod::{StartError, hostname, uid};
 
@@ -31,6 +31,7 @@ pub(crate) struct Host {
     pub isolation: Isolation,
     pub spawner: Spawner,
     pub logs: Logs,
+    pub running: Running,
     /// Processors in thousandths, memory in bytes.
     pub capacity: (u64, u64),
     /// Variables of every container.
@@ -149,6 +150,14 @@ impl Host {
         let mut env = environment(container, &base, self.sources(&state, pod, address)).map_err(config)?;
         env.retain(|(name, _)| name != POD_FOLDER);
         env.push((POD_FOLDER.into(), folder.display().to_string()));
+        let streams = match (container.tty == Some(true), container.stdin == Some(true)) {
+            (true, _) => Streams::Terminal,
+            (false, true) => Streams::Pipes,
+            (false, false) => Streams::Outputs,
+        };
+        if streams == Streams::Terminal && !env.iter().any(|(name, _)| name == "TERM") {
+            env.push(("TERM".into(), "xterm".into()));
+        }
         let lookup = |name: &str| env.iter().find(|(known, _)| known == name).map(|(_, v)| v.clone());
         let parts = container.command.iter().flatten().chain(container.args.iter().flatten());
         let argv: Vec<String> = parts.map(|part| expand(part, lookup)).collect();
@@ -175,6 +184,7 @@ impl Host {
             groups: user.groups,
             plan: mounts.map_err(|e| StartError::Config(format!("can't mount the volumes: {e}")))?,
             beside: None,
+            streams,
             env,
         })
     }

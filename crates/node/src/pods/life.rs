@@ -7,11 +7,15 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::sync::{mpsc, watch};
 
 use super::Host;
-use crate::host::{Command, LogFile, LogProgress, ProcessError, capture, signal_group};
+use super::running::{Input, Live};
+use crate::host::{
+    Command, LogFile, LogProgress, Process, ProcessError, Streams, Tail, capture, end_session, outputs,
+    signal_group,
+};
 use crate::pod::{StartError, container, uid};
 use crate::probe::{Check, Finding, Target, probe_container};
 
@@ -86,18 +90,16 @@ pub(crate) async fn live(
     };
     let Some(spec) = container(&pod, &which.container) else { return };
     let pid = process.pid;
-    let target = Target {
-        container: spec.clone(),
-        address,
-        command: Command { beside: Some(pid), ..command },
-        spawner: host.spawner.clone(),
-    };
+    let beside = Command { beside: Some(pid), streams: Streams::Outputs, ..command };
+    let target =
+        Target { container: spec.clone(), address, command: beside.clone(), spawner: host.spawner.clone() };
     let path = host.folders.logs(&pod, &which.container).join(format!("{}.log", which.attempt));
     host.logs.begin(path.clone(), log.progress());
-    let output = match (process.child.stdout.take(), process.child.stderr.take()) {
-        (Some(out), Some(err)) => Some(tokio::spawn(capture(out, err, log))),
-        _ => None,
-    };
+    let input = input(&mut process, spec);
+    let (ended, over) = watch::channel(false);
+    let listed = Live::new(beside, input, process.terminal.clone());
+    let listed = host.running.begin(&which.uid, &which.container, listed);
+    let output = tokio::spawn(capture_all(&mut process, log, Tail::new(over), listed.live().clone()));
     tell(Report::Started(which.clone(), Ok(Started { pid, target: Box::new(target.clone()) })));
 
     let found = |finding| tell(Report::Found(which.clone(), finding));
@@ -108,15 +110,16 @@ pub(crate) async fn live(
             std::future::pending().await
         } => return,
     };
-    // With its first process the container is over: whatever that left behind in its group ends too.
+    // With its first process the container is over: whatever that left behind in its group ends too, and the jobs
+    // of a shell on its terminal.
     signal_group(pid, true);
-    if let Some(mut output) = output {
-        let done = tokio::time::timeout(Duration::from_millis(300), &mut output).await;
-        if done.is_err() {
-            // A process that left the group still holds the output: its lines are not the container's.
-            output.abort();
-        }
+    if process.terminal.is_some() {
+        end_session(pid).await;
     }
+    listed.end().await;
+    ended.send_replace(true);
+    let _ = output.await;
+    drop(listed);
     host.logs.end(&path);
     let (code, signal) = match status {
         Ok(status) => {
@@ -131,12 +134,35 @@ pub(crate) async fn live(
     tell(Report::Exited(which.clone(), code, signal));
 }
 
+/// Writes all that a process prints to its log, and passes it on to those who watch.
+fn capture_all(
+    process: &mut Process,
+    log: LogFile,
+    tail: Tail,
+    live: Arc<Live>,
+) -> impl Future<Output = ()> + use<> {
+    let (stdout, stderr) = outputs(process);
+    let seen = move |source, bytes: &[u8]| {
+        let (live, piece) = (live.clone(), live.output.piece(bytes));
+        async move { live.output.pass(source, piece).await }
+    };
+    capture(stdout, stderr, log, tail, seen)
+}
+
+/// What a container reads, as its spec has it.
+fn input(process: &mut Process, spec: &Container) -> Input {
+    let pipe = process.child.stdin.take().map(|pipe| Box::pin(pipe) as _);
+    let terminal = process.terminal.clone().filter(|_| spec.stdin == Some(true));
+    let writer = pipe.or_else(|| Some(Box::pin(terminal?) as _));
+    Input::new(writer, spec.stdin_once == Some(true))
+}
+
 async fn make(
     host: &Arc<Host>,
     pod: &Arc<Pod>,
     which: &Which,
     address: IpAddr,
-) -> Result<(Command, crate::host::Process, LogFile), StartError> {
+) -> Result<(Command, Process, LogFile), StartError> {
     let failed = |what: &str, why: String| StartError::Run(format!("{what}: {why}"));
     let (on_host, of_pod, name) = (host.clone(), pod.clone(), which.clone());
     let prepared = tokio::task::spawn_blocking(move || {

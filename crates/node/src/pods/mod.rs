@@ -6,9 +6,11 @@ mod entry;
 mod folder;
 mod host;
 mod life;
+mod running;
 mod writing;
 
 pub(crate) use desk::Desk;
 pub(crate) use folder::Folders;
 pub(crate) use host::Host;
 pub(crate) use life::Logs;
+pub(crate) use running::{Guest, Live, Running};

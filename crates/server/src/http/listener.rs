@@ -1,6 +1,7 @@
 //! Listeners: TLS connections in, each with limits to what it may use up.
 
 use std::collections::HashMap;
+use std::future::pending;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,9 +16,9 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use rustls::ServerConfig;
-use socket2::SockRef;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
@@ -28,6 +29,9 @@ use crate::server::Server;
 const FAREWELL: Duration = Duration::from_millis(250);
 /// Rest after an error of `accept` (no file descriptors left), so that it isn't repeated without end.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
+
+/// How long a connection may be quiet until the other side is asked whether it is there.
+const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// What clients may use up.
 #[derive(Debug, Clone)]
@@ -138,7 +142,8 @@ async fn accept(
     let slots = Arc::new(Semaphore::new(server.limits().connections));
     for number in 0.. {
         let accepted = async {
-            let slot = slots.clone().acquire_owned().await;
+            // The semaphore is never closed.
+            let Ok(slot) = slots.clone().acquire_owned().await else { pending().await };
             (slot, listener.accept().await)
         };
         let (slot, accepted) = tokio::select! {
@@ -151,8 +156,8 @@ async fn accept(
             Ok((listed, stream)) => {
                 let (server, tls, stopped) = (server.clone(), tls.clone(), stopped.clone());
                 tokio::spawn(async move {
-                    let _held = (slot, listed);
-                    serve(server, stream, tls, stopped).await;
+                    let held = Connection { _held: Arc::new((slot, listed)), stopped: stopped.clone() };
+                    serve(server, stream, tls, stopped, held).await;
                 });
             }
             Err(error) => {
@@ -163,8 +168,34 @@ async fn accept(
     }
 }
 
-async fn serve(server: Arc<Server>, stream: TcpStream, tls: TlsAcceptor, mut stopped: watch::Receiver<()>) {
+/// A client's connection, for what lasts longer than HTTP on it: until the last of these is dropped it counts among
+/// the listener's, and ends with it.
+#[derive(Clone)]
+pub(crate) struct Connection {
+    _held: Arc<(OwnedSemaphorePermit, Listed)>,
+    stopped: watch::Receiver<()>,
+}
+
+impl Connection {
+    /// Waits until the listener stops.
+    pub(crate) async fn stopped(&mut self) {
+        let _ = self.stopped.changed().await;
+    }
+}
+
+async fn serve(
+    server: Arc<Server>,
+    stream: TcpStream,
+    tls: TlsAcceptor,
+    mut stopped: watch::Receiver<()>,
+    held: Connection,
+) {
     let _ = stream.set_nodelay(true);
+    // A client that lost power says nothing: what it left open would stay so for ever.
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 2).with_retries(3);
+    if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keepalive) {
+        tracing::debug!(%error, "a connection can't be kept alive");
+    }
     let limits = server.limits().clone();
     let handshake = timeout(limits.handshake, tls.accept(stream));
     let stream = tokio::select! {
@@ -191,14 +222,15 @@ async fn serve(server: Arc<Server>, stream: TcpStream, tls: TlsAcceptor, mut sto
         .max_concurrent_streams(250)
         .max_header_list_size(u32::try_from(limits.header_bytes).unwrap_or(u32::MAX));
     let service = service_fn(move |request: Request<Incoming>| {
-        let (server, who) = (server.clone(), who.clone());
+        let (server, who, held) = (server.clone(), who.clone(), held.clone());
         let answer: BoxFuture<'static, _> = Box::pin(async move {
-            let request: Request<Body> = request.map(|body| body.boxed_unsync());
+            let mut request: Request<Body> = request.map(|body| body.boxed_unsync());
+            request.extensions_mut().insert(held);
             Ok::<_, std::convert::Infallible>(server.handle(request, who).await)
         });
         answer
     });
-    let connection = builder.serve_connection(TokioIo::new(stream), service);
+    let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
     tokio::select! {
         _ = connection.as_mut() => {}

@@ -27,4 +27,4 @@ pub use identity::Identity;
 pub use listener::{Limits, Listening};
 pub use response::Body;
 
-pub(crate) use listener::listen;
+pub(crate) use listener::{Connection, listen};

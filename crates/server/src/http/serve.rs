@@ -174,6 +174,7 @@ impl Server {
         match (target.subresource.as_str(), verb) {
             ("proxy", _) => proxy::forward(self, asked, request).await,
             ("log", "get") => proxy::logs(self, asked).await,
+            ("exec" | "attach" | "portforward", _) => proxy::stream(self, asked, request).await,
             (_, "watch") => watch::start(self, asked, request.headers(), admitted).await,
             _ => {
                 let limit = time_of(query)?;

@@ -1,11 +1,15 @@
-//! Ways through the API to what runs in the cluster: pods, services, logs.
+//! Ways through the API to what runs in the cluster: pods, services, hosts, logs, streams.
 
+mod agent;
 mod connect;
 mod headers;
 mod logs;
+mod node;
 mod pod;
 mod service;
+mod streams;
 mod tls;
+mod upgrade;
 
 use std::io;
 use std::sync::Arc;
@@ -13,6 +17,7 @@ use std::sync::Arc;
 use api::Status;
 use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::http::Body;
@@ -20,7 +25,11 @@ use crate::http::response::full;
 use crate::http::serve::Asked;
 use crate::server::Server;
 
+use connect::send;
+use upgrade::{Client, send_upgrade};
+
 pub(crate) use logs::logs;
+pub(crate) use streams::stream;
 
 /// The way to what stands behind services, and who is believed to be silent.
 pub trait Backends: Send + Sync + 'static {
@@ -36,11 +45,11 @@ pub trait Backends: Send + Sync + 'static {
     fn is_silent(&self, node: &str) -> bool;
 }
 
-/// Answers `pods/NAME/proxy` and `services/NAME/proxy`.
+/// Answers `pods/NAME/proxy`, `services/NAME/proxy` and `nodes/NAME/proxy`.
 pub(crate) async fn forward(
     server: &Arc<Server>,
     asked: &Asked<'_>,
-    request: Request<Body>,
+    mut request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
     // Relative links need a slash at the end.
     if asked.target.rest.is_empty() && matches!(request.method().as_str(), "GET" | "HEAD") {
@@ -55,11 +64,34 @@ pub(crate) async fn forward(
         }
         return Ok(response);
     }
+    let client = Client::of(&mut request);
     match (asked.target.resource.group, asked.target.resource.plural) {
-        ("", "pods") => pod::forward(server, asked, request).await,
-        ("", "services") => service::forward(server, asked, request).await,
+        ("", "pods") => pod::forward(server, asked, request, client).await,
+        ("", "services") => service::forward(server, asked, request, client).await,
+        ("", "nodes") => node::forward(server, asked, request, client).await,
         _ => Err(Status::method_not_allowed().about("", "", "")),
     }
+}
+
+/// Sends a request on, and answers what comes: of the same protocol, or, for a client that asks for it, of another.
+async fn pass_on<S>(
+    server: &Arc<Server>,
+    stream: S,
+    mut request: Request<Body>,
+    client: Option<Client>,
+    node: Option<String>,
+) -> Result<Response<Body>, Status>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let answer = match client {
+        Some(client) => {
+            client.ask(request.headers_mut());
+            send_upgrade(server, stream, request, client, node).await
+        }
+        None => send(stream, request).await,
+    };
+    answer.map_err(unreachable_backend)
 }
 
 /// `[SCHEME:]NAME[:PORT]`, as a proxy's name is written.

@@ -6,8 +6,9 @@ use api::{Object, Status};
 use http::{Request, Response};
 use serde_json::Value;
 
-use super::connect::{connect, rewrite, send};
-use super::{Authority, tls, unreachable_backend};
+use super::connect::{connect, rewrite};
+use super::upgrade::Client;
+use super::{Authority, pass_on, tls, unreachable_backend};
 use crate::http::Body;
 use crate::http::serve::Asked;
 use crate::registry::{Freshness, Named, load};
@@ -17,6 +18,7 @@ pub(super) async fn forward(
     server: &Arc<Server>,
     asked: &Asked<'_>,
     request: Request<Body>,
+    client: Option<Client>,
 ) -> Result<Response<Body>, Status> {
     let target = asked.target;
     let authority = Authority::parse(&target.name)?;
@@ -36,12 +38,12 @@ pub(super) async fn forward(
     rewrite(&mut parts, &target.rest, &host).map_err(unreachable_backend)?;
     let request = Request::from_parts(parts, body);
     let stream = connect(ip, port).await.map_err(unreachable_backend)?;
-    let answer = if authority.https {
-        send(tls::encrypt(stream, ip).await.map_err(unreachable_backend)?, request).await
-    } else {
-        send(stream, request).await
-    };
-    answer.map_err(unreachable_backend)
+    let node = Some(text("/spec/nodeName").to_owned());
+    if authority.https {
+        let stream = tls::encrypt(stream, ip).await.map_err(unreachable_backend)?;
+        return pass_on(server, stream, request, client, node).await;
+    }
+    pass_on(server, stream, request, client, node).await
 }
 
 /// The port asked for, by number or by name; without one, the pod's first.

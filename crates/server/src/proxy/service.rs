@@ -13,10 +13,13 @@ use futures::stream::FuturesUnordered;
 use http::{Method, Request, Response};
 use hyper::body::Body as _;
 use serde_json::Value;
+use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::client::TlsStream;
 
 use super::connect::{BackendError, rewrite, send};
-use super::{Authority, tls, unreachable_backend};
+use super::upgrade::Client;
+use super::{Authority, pass_on, tls, unreachable_backend};
 use crate::http::Body;
 use crate::http::response::full;
 use crate::http::serve::Asked;
@@ -34,6 +37,7 @@ pub(super) async fn forward(
     server: &Arc<Server>,
     asked: &Asked<'_>,
     request: Request<Body>,
+    client: Option<Client>,
 ) -> Result<Response<Body>, Status> {
     let target = asked.target;
     let authority = Authority::parse(&target.name)?;
@@ -50,6 +54,15 @@ pub(super) async fn forward(
         port: &port,
         https: authority.https,
     };
+    if client.is_some() {
+        let stream = to.connect().await.map_err(unreachable_backend)?;
+        let request = Request::from_parts(parts, body);
+        if to.https {
+            let stream = to.encrypt(stream).await.map_err(unreachable_backend)?;
+            return pass_on(server, stream, request, client, None).await;
+        }
+        return pass_on(server, stream, request, client, None).await;
+    }
     let repeatable = matches!(parts.method, Method::GET | Method::HEAD) && body.is_end_stream();
     let answer = if repeatable {
         timeout(LONGEST_WAIT, to.ask_until_answered(&parts)).await
@@ -73,14 +86,21 @@ struct Backend<'a> {
 impl Backend<'_> {
     /// Asks once.
     async fn ask(&self, request: Request<Body>) -> Result<Response<Body>, BackendError> {
-        let stream = self.server.backends().connect(self.namespace, self.service, self.port).await;
-        let stream = stream.map_err(BackendError::Connect)?;
+        let stream = self.connect().await?;
         if self.https {
-            let name = format!("{}.{}.svc", self.service, self.namespace);
-            let stream = tls::encrypt(stream, &name).await.map_err(BackendError::Connect)?;
-            return send(stream, request).await;
+            return send(self.encrypt(stream).await?, request).await;
         }
         send(stream, request).await
+    }
+
+    async fn connect(&self) -> Result<TcpStream, BackendError> {
+        let stream = self.server.backends().connect(self.namespace, self.service, self.port).await;
+        stream.map_err(BackendError::Connect)
+    }
+
+    async fn encrypt(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, BackendError> {
+        let name = format!("{}.{}.svc", self.service, self.namespace);
+        tls::encrypt(stream, &name).await.map_err(BackendError::Connect)
     }
 
     /// Asks up to [`ATTEMPTS`] times: at once after a failure, else whenever patience is over.

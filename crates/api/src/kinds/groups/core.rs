@@ -1,6 +1,6 @@
 //! `core`.
 
-use super::{ALL, CARRIED, PARTLY};
+use super::{ALL, CARRIED, PARTLY, STREAMED};
 use crate::kinds::{
     Plain, component_status, config_map, endpoints, event, limit_range, namespace, node, persistent_volume,
     persistent_volume_claim, pod, pod_template, replication_controller, resource_quota, secret, service,
@@ -134,7 +134,10 @@ pub(super) static RESOURCES: &[Resource] = &[
         short_names: &["no"],
         categories: &[],
         verbs: ALL,
-        subresources: &[Subresource { name: "status", group: "", version: "", kind: "Node", verbs: PARTLY }],
+        subresources: &[
+            Subresource { name: "proxy", group: "", version: "", kind: "NodeProxyOptions", verbs: CARRIED },
+            Subresource { name: "status", group: "", version: "", kind: "Node", verbs: PARTLY },
+        ],
         storage_version_hash: "XwShjMxG9Fs=",
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.Node",
@@ -195,6 +198,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         categories: &["all"],
         verbs: ALL,
         subresources: &[
+            Subresource { name: "attach", group: "", version: "", kind: "PodAttachOptions", verbs: STREAMED },
             Subresource { name: "binding", group: "", version: "", kind: "Binding", verbs: &["create"] },
             Subresource { name: "ephemeralcontainers", group: "", version: "", kind: "Pod", verbs: PARTLY },
             Subresource {
@@ -204,7 +208,15 @@ pub(super) static RESOURCES: &[Resource] = &[
                 kind: "Eviction",
                 verbs: &["create"],
             },
+            Subresource { name: "exec", group: "", version: "", kind: "PodExecOptions", verbs: STREAMED },
             Subresource { name: "log", group: "", version: "", kind: "Pod", verbs: &["get"] },
+            Subresource {
+                name: "portforward",
+                group: "",
+                version: "",
+                kind: "PodPortForwardOptions",
+                verbs: STREAMED,
+            },
             Subresource { name: "proxy", group: "", version: "", kind: "PodProxyOptions", verbs: CARRIED },
             Subresource { name: "resize", group: "", version: "", kind: "Pod", verbs: PARTLY },
             Subresource { name: "status", group: "", version: "", kind: "Pod", verbs: PARTLY },

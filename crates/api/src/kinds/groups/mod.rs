@@ -28,6 +28,8 @@ const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "p
 const PARTLY: &[&str] = &["get", "patch", "update"];
 /// The verbs of a proxy, for the methods that it carries.
 const CARRIED: &[&str] = &["create", "delete", "get", "patch", "update"];
+/// The verbs of what goes both ways, for the methods that begin it.
+const STREAMED: &[&str] = &["create", "get"];
 
 /// Groups in the order in which discovery tells them; within a group the preferred version first, within a version
 /// resources by name.

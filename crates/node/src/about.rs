@@ -1,0 +1,37 @@
+//! What the agent tells of itself: its metrics, and how it is configured.
+
+use std::fmt::Write;
+
+use serde_json::{Value, json};
+
+use crate::pods::Host;
+
+/// Metrics, as Prometheus reads them; named as the kubelet's.
+pub(crate) fn metrics(host: &Host) -> String {
+    let (containers, pods) = host.running.count();
+    let mut text = String::new();
+    let mut gauge = |name: &str, help: &str, labels: &str, value: usize| {
+        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name}{labels} {value}\n");
+    };
+    let node = format!("{{node=\"{}\"}}", host.name);
+    gauge("kubelet_node_name", "The node's name. The count is always 1.", &node, 1);
+    gauge("kubelet_running_pods", "Number of pods that have a running container.", "", pods);
+    let state = "{container_state=\"running\"}";
+    gauge("kubelet_running_containers", "Number of containers currently running.", state, containers);
+    text
+}
+
+/// The configuration, in the kubelet's words as far as it has them.
+pub(crate) fn configuration(host: &Host) -> Value {
+    json!({"kubeletconfig": {
+        "kind": "KubeletConfiguration",
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "authentication": {"anonymous": {"enabled": false}, "webhook": {"enabled": false}},
+        "clusterDomain": "cluster.local",
+        "containerLogMaxSize": "10Mi",
+        "containerLogMaxFiles": 3,
+        "rotateCertificates": false,
+        "shutdownGracePeriod": "2s",
+        "address": host.address.to_string(),
+    }})
+}

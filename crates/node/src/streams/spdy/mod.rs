@@ -1,0 +1,12 @@
+//! SPDY/3.1, as far as Kubernetes speaks it: streams that the caller opens, each with headers, over one connection.
+//! There is no flow control in it (no client of Kubernetes does any): who is slow slows the connection.
+
+mod connection;
+mod dictionary;
+mod frame;
+mod headers;
+mod sessions;
+mod transport;
+
+pub(super) use sessions::{forward, process};
+pub(super) use transport::Transport;

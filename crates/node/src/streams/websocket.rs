@@ -1,0 +1,296 @@
+//! WebSocket: the handshake, the numbered channels of `v4.channel.k8s.io` and `v5.channel.k8s.io`, and the older
+//! form of port-forward over them.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use bytes::{BufMut, Bytes, BytesMut};
+use futures::stream::{SplitSink, SplitStream};
+use futures::{SinkExt, StreamExt};
+use http::HeaderMap;
+use hyper::upgrade::Upgraded;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode};
+use tokio_tungstenite::tungstenite::{Error, Message};
+
+use super::forward::Ports;
+use super::session::{CallerEnd, PIECE, size_of};
+use crate::host::Source;
+
+pub(super) type WebSocket = WebSocketStream<TokioIo<Upgraded>>;
+
+/// The longest message that is taken: clients write files in one.
+const LONGEST_MESSAGE: usize = 16 << 20;
+/// How often the caller is asked whether it is there. A caller who is gone is noticed by what can't be sent to it,
+/// also while nothing is read from it because the process takes no more.
+const PING: Duration = Duration::from_secs(5);
+/// How long a caller may take to end its side once this one has.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// The answer to a `Sec-WebSocket-Key` (RFC 6455, section 4.2.2).
+pub(super) fn accept_key(key: &[u8]) -> String {
+    const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
+    let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat());
+    base64::engine::general_purpose::STANDARD.encode(digest)
+}
+
+/// The first protocol of ours among those that the caller offers.
+pub(super) fn offered<'a>(headers: &HeaderMap, name: &str, ours: &[&'a str]) -> Option<&'a str> {
+    let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let mut theirs = values.flat_map(|value| value.split(',')).map(str::trim);
+    theirs.find_map(|theirs| ours.iter().copied().find(|ours| *ours == theirs))
+}
+
+/// The connection as a WebSocket.
+pub(super) async fn accept(upgraded: Upgraded) -> WebSocket {
+    let mut config = WebSocketConfig::default();
+    config.read_buffer_size = PIECE;
+    config.write_buffer_size = 0;
+    config.max_message_size = Some(LONGEST_MESSAGE);
+    config.max_frame_size = Some(LONGEST_MESSAGE);
+    WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await
+}
+
+const STDIN: u8 = 0;
+const STDOUT: u8 = 1;
+const STDERR: u8 = 2;
+const ERROR: u8 = 3;
+const RESIZE: u8 = 4;
+/// With v5, before the number of a channel whose sender has ended.
+const CLOSE: u8 = 255;
+
+/// What a message of the caller means.
+#[derive(Debug, PartialEq, Eq)]
+enum Told {
+    Input(Bytes),
+    Size(Bytes),
+    InputEnds,
+    Nothing,
+}
+
+fn told(mut message: Bytes, closes: bool) -> Told {
+    if message.is_empty() {
+        return Told::Nothing;
+    }
+    let content = message.split_off(1);
+    match message[0] {
+        STDIN if content.is_empty() => Told::Nothing,
+        STDIN => Told::Input(content),
+        RESIZE => Told::Size(content),
+        CLOSE if closes && content.first() == Some(&STDIN) => Told::InputEnds,
+        _ => Told::Nothing,
+    }
+}
+
+fn on_channel(channel: u8, content: &[u8]) -> Message {
+    let mut message = BytesMut::with_capacity(content.len() + 1);
+    message.put_u8(channel);
+    message.extend_from_slice(content);
+    Message::Binary(message.freeze())
+}
+
+fn payload(message: Message) -> Option<Bytes> {
+    match message {
+        Message::Binary(bytes) => Some(bytes),
+        Message::Text(text) => Some(text.into()),
+        _ => None,
+    }
+}
+
+/// Leads a session over channels. `first` is the lowest that the caller reads; `closes` whether it says when its input
+/// ends (v5).
+pub(super) async fn channels(socket: WebSocket, mut end: CallerEnd, first: Option<Source>, closes: bool) {
+    let (mut sink, mut stream) = socket.split();
+    let (mut input, size) = (end.input.take(), end.size.clone());
+    let listening = async {
+        while let Some(Ok(message)) = stream.next().await {
+            let Some(bytes) = payload(message) else { continue };
+            match told(bytes, closes) {
+                Told::Input(piece) => {
+                    if let Some(to) = &input
+                        && to.send(piece).await.is_err()
+                    {
+                        input = None;
+                    }
+                }
+                Told::Size(text) => {
+                    if let Some(told) = size_of(&text) {
+                        size.send_replace(Some(told));
+                    }
+                }
+                Told::InputEnds => input = None,
+                Told::Nothing => {}
+            }
+        }
+    };
+    let speaking = async {
+        // As upstream: says that the connection stands.
+        let first = first.map_or(ERROR, channel_of);
+        sink.send(on_channel(first, b"")).await?;
+        let mut ping = tokio::time::interval(PING);
+        loop {
+            tokio::select! {
+                piece = end.output.recv() => match piece {
+                    Some((source, bytes)) => sink.send(on_channel(channel_of(source), &bytes)).await?,
+                    None => break,
+                },
+                _ = ping.tick() => sink.send(Message::Ping(Bytes::new())).await?,
+            }
+        }
+        let status = end.ended().await.status().to_string();
+        sink.send(on_channel(ERROR, status.as_bytes())).await?;
+        Ok::<_, Error>(())
+    };
+    let ended = tokio::select! {
+        () = listening => return,
+        ended = speaking => ended,
+    };
+    if ended.is_ok() {
+        say_goodbye(sink, stream).await;
+    }
+}
+
+fn channel_of(source: Source) -> u8 {
+    match source {
+        Source::Stdout => STDOUT,
+        Source::Stderr => STDERR,
+    }
+}
+
+/// Ends a WebSocket in good order.
+pub(super) async fn say_goodbye(mut sink: SplitSink<WebSocket, Message>, mut stream: SplitStream<WebSocket>) {
+    let close = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+    let farewell = async {
+        let _ = sink.send(Message::Close(Some(close))).await;
+        while let Some(Ok(_)) = stream.next().await {}
+    };
+    let _ = tokio::time::timeout(FAREWELL, farewell).await;
+}
+
+/// Forwards ports over channels, two for each: data, and what went wrong. One connection a port, which is how the
+/// clients for Python and Rust do it.
+pub(super) async fn forward(socket: WebSocket, ports: Arc<Ports>, wanted: Vec<u16>) {
+    let (mut sink, mut stream) = socket.split();
+    let (send, mut outgoing) = mpsc::channel::<Message>(4);
+    let mut inputs = Vec::new();
+    let mut connections = tokio::task::JoinSet::new();
+    for (port, channel) in wanted.into_iter().zip((0..=u8::MAX).step_by(2)) {
+        let (input, inputs_of_port) = mpsc::channel(4);
+        inputs.push(Some(input));
+        connections.spawn(one_port(ports.clone(), port, channel, inputs_of_port, send.clone()));
+    }
+    drop(send);
+    let listening = async {
+        while let Some(Ok(message)) = stream.next().await {
+            let Some(mut bytes) = payload(message).filter(|bytes| !bytes.is_empty()) else { continue };
+            let content = bytes.split_off(1);
+            let slot = inputs.get_mut(usize::from(bytes[0] / 2)).filter(|_| bytes[0] % 2 == 0);
+            if let Some(slot) = slot
+                && let Some(input) = slot
+                && input.send(content).await.is_err()
+            {
+                *slot = None;
+            }
+        }
+    };
+    let speaking = async {
+        let mut ping = tokio::time::interval(PING);
+        loop {
+            tokio::select! {
+                message = outgoing.recv() => match message {
+                    Some(message) => sink.send(message).await?,
+                    None => return Ok::<_, Error>(()),
+                },
+                _ = ping.tick() => sink.send(Message::Ping(Bytes::new())).await?,
+            }
+        }
+    };
+    let ended = tokio::select! {
+        () = listening => return,
+        () = ports.gone() => Ok(()),
+        ended = speaking => ended,
+    };
+    if ended.is_ok() {
+        say_goodbye(sink, stream).await;
+    }
+}
+
+/// One port: its number on both channels, then what comes and goes.
+async fn one_port(
+    ports: Arc<Ports>,
+    port: u16,
+    channel: u8,
+    mut input: mpsc::Receiver<Bytes>,
+    output: mpsc::Sender<Message>,
+) {
+    for channel in [channel, channel + 1] {
+        if output.send(on_channel(channel, &port.to_le_bytes())).await.is_err() {
+            return;
+        }
+    }
+    let stream = match ports.connect(port).await {
+        Ok(stream) => stream,
+        Err(why) => {
+            let _ = output.send(on_channel(channel + 1, why.as_bytes())).await;
+            return;
+        }
+    };
+    let (mut reader, mut writer) = stream.into_split();
+    let inward = async {
+        while let Some(piece) = input.recv().await {
+            if writer.write_all(&piece).await.is_err() {
+                return;
+            }
+        }
+        std::future::pending().await
+    };
+    let outward = async {
+        let mut held = BytesMut::new();
+        loop {
+            held.reserve(PIECE);
+            match reader.read_buf(&mut held).await {
+                Ok(1..) if output.send(on_channel(channel, &held.split())).await.is_ok() => {}
+                _ => return,
+            }
+        }
+    };
+    tokio::select! {
+        () = inward => {}
+        () = outward => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn the_example_of_the_rfc_is_answered_as_there() {
+        assert_eq!(accept_key(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
+    }
+
+    #[test]
+    fn messages_go_by_their_first_byte() {
+        let of = |bytes: &[u8], closes| told(Bytes::copy_from_slice(bytes), closes);
+        assert_eq!(of(b"\0abc", true), Told::Input(Bytes::from_static(b"abc")));
+        assert_eq!(of(b"\0", true), Told::Nothing);
+        assert_eq!(of(b"\x04{}", true), Told::Size(Bytes::from_static(b"{}")));
+        assert_eq!(of(b"\xff\0", true), Told::InputEnds);
+        assert_eq!(of(b"\xff\0", false), Told::Nothing);
+        assert_eq!(of(b"", true), Told::Nothing);
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_and_no_size_panics(bytes: Vec<u8>, closes: bool) {
+            let _ = size_of(&bytes);
+            let _ = told(bytes.into(), closes);
+        }
+    }
+}

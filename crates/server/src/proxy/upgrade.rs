@@ -1,0 +1,167 @@
+//! A request that asks for another protocol: once the backend has agreed, bytes go both ways until one side ends.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::header::{CONNECTION, UPGRADE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::client::conn::http1;
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::time::{interval, timeout};
+
+use super::connect::BackendError;
+use super::headers::strip_hop_by_hop;
+use crate::http::response::full;
+use crate::http::{Body, Connection};
+use crate::server::Server;
+
+/// How long a client may go on sending to a backend that has ended.
+const FAREWELL: Duration = Duration::from_secs(5);
+/// How often it is looked whether the backend's host is silent. Twice in a row it ends the connection: a host that
+/// paused for a moment goes on.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// A client that asks for another protocol.
+pub(super) struct Client {
+    upgrade: OnUpgrade,
+    protocol: HeaderValue,
+    connection: Option<Connection>,
+}
+
+impl Client {
+    /// The client of a request, if that is what it asks for.
+    pub(super) fn of(request: &mut Request<Body>) -> Option<Self> {
+        let protocol = request.headers().get(UPGRADE).filter(|_| asks(request.headers()))?.clone();
+        let connection = request.extensions_mut().remove::<Connection>();
+        Some(Client { upgrade: hyper::upgrade::on(request), protocol, connection })
+    }
+
+    /// Writes into a request to a backend what the client asks for.
+    pub(super) fn ask(&self, headers: &mut HeaderMap) {
+        headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+        headers.insert(UPGRADE, self.protocol.clone());
+    }
+}
+
+/// Whether headers ask for another protocol.
+fn asks(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"))
+}
+
+/// Sends a request over a connection of its own. An answer of 101 leaves both sides to each other; any other is
+/// answered as it is. `node` is the backend's host, if that is known.
+pub(super) async fn send_upgrade<S>(
+    server: &Arc<Server>,
+    stream: S,
+    request: Request<Body>,
+    client: Client,
+    node: Option<String>,
+) -> Result<Response<Body>, BackendError>
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let (mut sender, connection) =
+        http1::handshake(TokioIo::new(stream)).await.map_err(BackendError::Broken)?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.with_upgrades().await {
+            tracing::debug!(%error, "a proxied connection broke");
+        }
+    });
+    let mut response = sender.send_request(request).await.map_err(BackendError::Broken)?;
+    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+        strip_hop_by_hop(response.headers_mut());
+        return Ok(response.map(|body| body.boxed_unsync()));
+    }
+    let backend = hyper::upgrade::on(&mut response);
+    let (server, Client { upgrade, connection, .. }) = (server.clone(), client);
+    tokio::spawn(async move {
+        let (client, backend) = match tokio::try_join!(upgrade, backend) {
+            Ok(both) => both,
+            Err(error) => return tracing::debug!(%error, "one side went before the protocol changed"),
+        };
+        let mut closing = server.closing();
+        tokio::select! {
+            () = relay(client, backend) => {}
+            _ = closing.wait_for(|closing| *closing) => {}
+            () = silence(&server, node) => {}
+            () = stopped(connection) => {}
+        }
+    });
+    let (parts, _) = response.into_parts();
+    Ok(Response::from_parts(parts, full("")))
+}
+
+async fn stopped(connection: Option<Connection>) {
+    match connection {
+        Some(mut connection) => connection.stopped().await,
+        None => pending().await,
+    }
+}
+
+/// Waits until a host has been silent for a while.
+async fn silence(server: &Arc<Server>, node: Option<String>) {
+    let Some(node) = node else { return pending().await };
+    let (mut look, mut silent) = (interval(LOOK), 0);
+    while silent < 2 {
+        look.tick().await;
+        silent = if server.backends().is_silent(&node) { silent + 1 } else { 0 };
+    }
+}
+
+/// Copies both ways. When the backend has ended, the client may go on for a moment; when the client has, the
+/// backend may end what it does.
+async fn relay(client: Upgraded, backend: Upgraded) {
+    let (from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
+    let (from_backend, mut to_backend) = tokio::io::split(TokioIo::new(backend));
+    let mut inward = std::pin::pin!(copy(from_client, &mut to_backend));
+    let outward = copy(from_backend, &mut to_client);
+    let mut inward_over = false;
+    let mut outward = std::pin::pin!(outward);
+    loop {
+        tokio::select! {
+            whole = &mut inward, if !inward_over => {
+                inward_over = true;
+                // A client whose connection broke is gone: nobody reads what would come.
+                if !whole {
+                    return;
+                }
+            }
+            whole = &mut outward => {
+                if whole && !inward_over {
+                    let _ = timeout(FAREWELL, inward).await;
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// Copies until the end, and passes that on; whether nothing broke.
+async fn copy(mut from: impl AsyncRead + Unpin, to: &mut (impl AsyncWrite + Unpin)) -> bool {
+    tokio::io::copy(&mut from, to).await.is_ok() && to.shutdown().await.is_ok()
+}
+
+/// The first bytes of an answer's body as text: what a backend that refuses says.
+pub(super) async fn reason(response: Response<Body>) -> String {
+    const LONGEST: usize = 4 << 10;
+    let mut text = Vec::new();
+    let read = async {
+        let mut body = response.into_body();
+        while let Some(Ok(frame)) = body.frame().await {
+            if let Ok(data) = frame.into_data() {
+                text.extend_from_slice(&data);
+            }
+            if text.len() >= LONGEST {
+                break;
+            }
+        }
+    };
+    let _ = timeout(FAREWELL, read).await;
+    text.truncate(LONGEST);
+    String::from_utf8_lossy(&text).trim().to_owned()
+}
