@@ -183,8 +183,8 @@ impl World {
             return Ok(());
         }
         let Some(running) = self.process(n) else { return Ok(()) };
-        // While it stood still, nobody could lead without its vote; what it does now may give others a vote.
-        let alone = running.core.members().votes_alone(running.id);
+        let votes_alone = |running: &Running| running.core.members().votes_alone(running.id);
+        let alone = votes_alone(running);
         for input in std::mem::take(&mut running.deferred) {
             running.core.handle(input);
         }
@@ -195,6 +195,8 @@ impl World {
             self.act(n)?;
         }
         let woke_late = self.process(n).is_some_and(|running| running.next_tick >= due + ELECTION + TICK);
+        // Of one voter, or two, the other one could not lead without it, whatever it finds changed now.
+        let alone = alone || self.process(n).is_some_and(|running| votes_alone(running));
         if !alone && woke_late && self.process(n).is_some_and(|running| running.leadership.is_me) {
             return Err(Failure::new("leader", format!("n{} was away and leads without asking", n + 1)));
         }
