@@ -70,6 +70,7 @@ pub async fn run() -> anyhow::Result<()> {
         services: "10.96.0.0/16".parse()?,
         backends: Arc::new(Nowhere),
         kubelet_client_tls: identity.client_config(&trust, &[])?,
+        front_proxy: None,
         limits: Limits::default(),
     });
     let tls = identity.server_config(&trust, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;

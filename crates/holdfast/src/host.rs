@@ -123,6 +123,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         Engine::Etcd(_) => None,
     };
 
+    let front_proxy = Identity::load(&config.pki_dir, local::FRONT_PROXY)?;
     let reach = Arc::new(Reach::default());
     let services: server::ServiceRange = config.service_cidr.parse()?;
     let server = Server::new(server::Options {
@@ -130,6 +131,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         services,
         backends: reach.clone(),
         kubelet_client_tls: identity.client_config(&trust, &[b"http/1.1"])?,
+        front_proxy: Some(server::FrontProxy { identity: front_proxy, trust: trust.clone() }),
         limits: server::Limits::default(),
     });
     let tls = identity.server_config(&trust, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
@@ -172,6 +174,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         let server = server.clone();
         async move { server.bootstrap().await }
     });
+    tokio::spawn(server.clone().aggregate());
     Ok(Host { agent, network, server, engine, etcd, _listening: listening, _membership: membership })
 }
 

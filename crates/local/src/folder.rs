@@ -16,6 +16,8 @@ use crate::link::HOST_LINK;
 
 /// The shape of the folder that this program reads and writes.
 const VERSION: u32 = 1;
+/// The name of the identity by which the API vouches for who asks to servers of aggregated APIs.
+pub const FRONT_PROXY: &str = "front-proxy-client";
 const RECORD: &str = "cluster.json";
 const LOCK: &str = "lock";
 const PKI: &str = "pki";
@@ -270,6 +272,10 @@ impl Folder {
             self.authority.trust()?.save(&config.pki_dir)?;
             self.authority.host_identity(&names, now)?.save(&config.pki_dir, name)?;
             self.authority.heartbeat_key()?.save(&config.pki_dir)?;
+        }
+        // A folder of before there were aggregated APIs has none.
+        if !config.pki_dir.join(format!("{FRONT_PROXY}.crt")).exists() {
+            self.authority.front_proxy_identity(now)?.save(&config.pki_dir, FRONT_PROXY)?;
         }
         if !was_there && self.path.join(RECORD).exists() {
             // The host's whole folder was lost since the cluster was made: it is to join, as one that began.

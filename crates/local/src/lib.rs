@@ -28,7 +28,7 @@ pub use cluster::{Cluster, Cut, Error as ClusterError, Net, Options};
 pub use config::{Datastore, Error as HostConfigError, HostConfig, NetConfig};
 pub use detach::{Error as DetachError, Front, split_off};
 pub use ferry::{Crossing, Ferry};
-pub use folder::{Error as FolderError, Folder, Plan, Record};
+pub use folder::{Error as FolderError, FRONT_PROXY, Folder, Plan, Record};
 pub use guard::{Error as GuardError, stand_guard};
 pub use island::{Error as IslandError, Island, Permission};
 pub use link::{Bridge, Error as LinkError, HostNamespace};

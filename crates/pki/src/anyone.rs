@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
+use rustls::client::WantsClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::{ClientConfig, ConfigBuilder, DigitallySignedStruct, SignatureScheme};
 
-use crate::Error;
+use crate::{Error, Identity};
 
 /// Accepts every certificate whose key signs the handshake.
 #[derive(Debug)]
@@ -54,12 +55,27 @@ impl ServerCertVerifier for AnyCertificate {
 /// # Errors
 /// [`Error::Tls`].
 pub fn client_config_for_anyone() -> Result<Arc<ClientConfig>, Error> {
+    Ok(Arc::new(builder()?.with_no_client_auth()))
+}
+
+impl Identity {
+    /// A client with this identity that believes everybody: for a server of an aggregated API whose certificate
+    /// the cluster's administrator said not to look at.
+    ///
+    /// # Errors
+    /// [`Error::Tls`], for example if certificate and key are not a pair.
+    pub fn client_config_for_anyone(&self) -> Result<Arc<ClientConfig>, Error> {
+        let config = builder()?.with_client_auth_cert(self.chain()?, self.key()?).map_err(Error::tls)?;
+        Ok(Arc::new(config))
+    }
+}
+
+fn builder() -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, Error> {
     let provider = Arc::new(ring::default_provider());
-    let config = ClientConfig::builder_with_provider(provider.clone())
+    let builder = ClientConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .map_err(Error::tls)?
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
-        .with_no_client_auth();
-    Ok(Arc::new(config))
+        .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)));
+    Ok(builder)
 }

@@ -40,6 +40,16 @@ impl Authority {
         self.issue(&subject, &names, &addresses, Validity::years(now, YEARS))
     }
 
+    /// The identity by which the API vouches to servers of aggregated APIs for who asks: `CN=front-proxy-client`, for
+    /// client use.
+    ///
+    /// # Errors
+    /// [`Error::Issue`].
+    pub fn front_proxy_identity(&self, now: SystemTime) -> Result<Identity, Error> {
+        let subject = Subject { common_name: "front-proxy-client".to_owned(), organization: None };
+        self.issue(&subject, &[], &[], Validity::years(now, YEARS))
+    }
+
     /// The administrator's identity: `CN=kubernetes-admin`, `O=system:masters`, for client use.
     ///
     /// # Errors

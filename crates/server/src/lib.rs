@@ -5,16 +5,19 @@
 //! also leads to pods, services and logs, wherever they are.
 
 mod admission;
+mod aggregation;
 mod authorize;
 mod bootstrap;
 mod clock;
 mod fairness;
+mod followed;
 mod http;
 mod proxy;
 mod registry;
 mod server;
 
 pub use admission::{ServiceRange, ServiceRangeError};
+pub use aggregation::FrontProxy;
 pub use http::{Body, Identity, Limits, Listening};
 pub use proxy::Backends;
 pub use server::{Options, Server};

@@ -10,6 +10,7 @@ use store::Store;
 use tokio::sync::watch;
 
 use crate::admission::ServiceRange;
+use crate::aggregation::{Aggregation, FrontProxy};
 use crate::fairness::Fairness;
 use crate::http::metrics::Metrics;
 use crate::http::openapi::Swaggers;
@@ -27,6 +28,8 @@ pub struct Options {
     pub backends: Arc<dyn Backends>,
     /// How the server presents itself to the hosts' agents (and whom it believes), for logs.
     pub kubelet_client_tls: Arc<ClientConfig>,
+    /// How the server presents itself to the servers of aggregated APIs; without, they know nobody's name.
+    pub front_proxy: Option<FrontProxy>,
     /// What a client may use up.
     pub limits: Limits,
 }
@@ -42,13 +45,16 @@ pub struct Server {
     metrics: Arc<Metrics>,
     fairness: Arc<Fairness>,
     swaggers: Swaggers,
+    aggregation: Aggregation,
 }
 
 impl Server {
     /// A server over a store.
     pub fn new(options: Options) -> Arc<Self> {
         let fairness = Fairness::new(options.limits.seats, &options.store.snapshot());
+        let aggregation = Aggregation::new(options.front_proxy, &options.store.snapshot());
         Arc::new(Server {
+            aggregation,
             fairness,
             registry: Arc::new(Registry::new(options.store, options.services)),
             backends: options.backends,
@@ -109,6 +115,10 @@ impl Server {
 
     pub(crate) fn fairness(&self) -> &Arc<Fairness> {
         &self.fairness
+    }
+
+    pub(crate) fn aggregation(&self) -> &Aggregation {
+        &self.aggregation
     }
 
     pub(crate) fn swaggers(&self) -> &Swaggers {

@@ -65,6 +65,7 @@ pub fn writer_over(store: Arc<Memory>) -> Arc<dyn Writer> {
         services: "10.96.0.0/16".parse().unwrap(),
         backends: Arc::new(NoBackends),
         kubelet_client_tls: Arc::new(tls),
+        front_proxy: None,
         limits: server::Limits::default(),
     };
     Server::new(options).writer()

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 pub(crate) use roles::node_rules;
 
+use crate::aggregation::config_map;
 use crate::clock;
 use crate::server::Server;
 
@@ -33,6 +34,7 @@ impl Server {
         objects.extend(roles::roles());
         objects.extend(flows::flows());
         objects.extend(groups::groups());
+        objects.extend(self.aggregation().front_proxy.as_ref().map(config_map));
         registry.ensure(objects.into_iter().filter_map(Object::from_value).collect()).await
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::HeaderValue;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use store::{KeyRange, KeyValue, Revision, State};
+use store::{KeyRange, KeyValue, State};
 
 use super::deal::flow;
 use super::level::{self, Level};
@@ -14,7 +14,7 @@ use crate::authorize::Wanted;
 use crate::http::Identity;
 
 /// Below it lie all schemas and levels.
-const PREFIX: &str = "/registry/flowcontrol.apiserver.k8s.io/";
+pub(super) const PREFIX: &str = "/registry/flowcontrol.apiserver.k8s.io/";
 
 /// All schemas and levels.
 #[derive(Debug)]
@@ -86,13 +86,6 @@ impl Classes {
         let spec = rules::Spec { distinguisher_method: Some(method), ..rules::Spec::default() };
         let last = Schema::new(Metadata { name: "catch-all".into(), uid }, spec, level);
         Classes { levels, schemas, last }
-    }
-
-    /// Whether a state may have other schemas or levels than the one of an older revision.
-    pub(super) fn differ(older: Revision, state: &State) -> bool {
-        let from = older + 1;
-        state.check_history(from).is_err()
-            || state.events(from).any(|event| event.key().starts_with(PREFIX.as_bytes()))
     }
 
     /// The schema that means what somebody wants, and the flow within it.

@@ -1,8 +1,7 @@
 //! Requests at the gate: they run, wait for their turn, or are refused.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use api::Status;
@@ -10,12 +9,13 @@ use http::{HeaderValue, Response};
 use store::State;
 use tokio::sync::oneshot;
 
-use super::classes::{Classes, Schema};
+use super::classes::{self, Classes, Schema};
 use super::gate::{Gate, Refusal, Seat, Started, Verdict};
 use super::metrics::Counts;
 use super::queues::Ticket;
 use crate::authorize::Wanted;
 use crate::clock;
+use crate::followed::Followed;
 use crate::http::{Body, Identity};
 
 /// The longest that a request waits for a seat, and the part of its time that it waits at most (as upstream).
@@ -26,9 +26,7 @@ const AGAIN_IN: u32 = 1;
 
 /// Classes requests and lets them in.
 pub(crate) struct Fairness {
-    classes: RwLock<Arc<Classes>>,
-    /// The newest revision that the classes were compared with.
-    seen: AtomicU64,
+    classes: Followed<Classes>,
     inner: Mutex<Inner>,
 }
 
@@ -130,11 +128,10 @@ impl Inner {
 impl Fairness {
     /// A gate with so many seats, for the classes of a state.
     pub(crate) fn new(seats: u32, state: &State) -> Arc<Self> {
-        let classes = Classes::of(state);
-        let gate = Gate::new(seats, &classes.levels);
+        let classes = Followed::new(classes::PREFIX, Classes::of, state);
+        let gate = Gate::new(seats, &classes.get(state, |_| {}).levels);
         Arc::new(Fairness {
-            seen: AtomicU64::new(state.revision()),
-            classes: RwLock::new(Arc::new(classes)),
+            classes,
             inner: Mutex::new(Inner { gate, counts: Counts::default(), waiting: HashMap::new() }),
         })
     }
@@ -145,10 +142,11 @@ impl Fairness {
 
     /// The class of what somebody wants, by the schemas in `state`.
     pub(crate) fn class(&self, state: &State, who: &Identity, wanted: &Wanted<'_>) -> Class {
-        if self.seen.load(Ordering::Acquire) < state.revision() {
-            self.follow(state);
-        }
-        let classes = self.classes.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let classes = self.classes.get(state, |classes| {
+            let mut inner = self.lock();
+            let started = inner.gate.reconfigure(&classes.levels, clock::instant());
+            inner.hand_out(started);
+        });
         let (schema, flow): (&Schema, u64) = classes.class(who, wanted);
         let level = &classes.levels[schema.level];
         Class {
@@ -158,21 +156,6 @@ impl Fairness {
             exempt: level.exempt,
             uids: [schema.uid.clone(), level.uid.clone()],
         }
-    }
-
-    fn follow(&self, state: &State) {
-        let mut classes = self.classes.write().unwrap_or_else(PoisonError::into_inner);
-        let seen = self.seen.load(Ordering::Acquire);
-        if seen >= state.revision() {
-            return;
-        }
-        if Classes::differ(seen, state) {
-            *classes = Arc::new(Classes::of(state));
-            let mut inner = self.lock();
-            let started = inner.gate.reconfigure(&classes.levels, clock::instant());
-            inner.hand_out(started);
-        }
-        self.seen.store(state.revision(), Ordering::Release);
     }
 
     /// Lets a request in that needs so many seats and may last for `time`: at once, or when its turn comes.

@@ -1,35 +1,62 @@
 //! Discovery: versions, groups, resources, and the version of the server.
 
-use std::net::SocketAddr;
-
 use api::Status;
 use http::{HeaderMap, HeaderValue, Response};
 use serde_json::{Value, json};
 
 use super::Body;
 use super::negotiate::wants_aggregated_discovery;
+use super::openapi::{holds, not_modified, tag};
 use super::response::{bytes, error, json as json_answer, no_such_path};
+use crate::server::Server;
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// `/api` and `/apis`.
-pub(crate) fn root(core: bool, headers: &HeaderMap, address: Option<SocketAddr>) -> Response<Body> {
+pub(crate) fn root(server: &Server, core: bool, headers: &HeaderMap) -> Response<Body> {
     let mut response = match wants_aggregated_discovery(headers) {
         Err(status) => return error(&status),
-        Ok(true) => bytes(200, AGGREGATED, api::discovery_aggregated(core).to_string()),
+        Ok(true) => {
+            let mut list = api::discovery_aggregated(core);
+            if !core {
+                server.add_remote_discovery(&mut list);
+            }
+            tagged(headers, list.to_string())
+        }
         Ok(false) if core => {
-            let address = address.map(|address| address.to_string()).unwrap_or_default();
+            let address = server.address().map(|address| address.to_string()).unwrap_or_default();
             json_answer(200, &api::discovery_api_versions(&address))
         }
-        Ok(false) => json_answer(200, &api::discovery_groups()),
+        Ok(false) => json_answer(200, &groups(server)),
     };
     response.headers_mut().insert(http::header::VARY, HeaderValue::from_static("Accept"));
     response
 }
 
+/// Aggregated discovery with its tag, or nothing for who has it already.
+fn tagged(headers: &HeaderMap, list: String) -> Response<Body> {
+    let tag = tag(list.as_bytes());
+    let mut response = if holds(headers, &tag) { not_modified() } else { bytes(200, AGGREGATED, list) };
+    response.headers_mut().insert(http::header::ETAG, tag);
+    response
+}
+
+fn groups(server: &Server) -> Value {
+    let mut groups = api::discovery_groups();
+    server.add_remote_groups(&mut groups);
+    groups
+}
+
 /// `/apis/GROUP`
-pub(crate) fn group(group: &str) -> Response<Body> {
-    api::discovery_group(group).map_or_else(no_such_path, |value| json_answer(200, &value))
+pub(crate) fn group(server: &Server, group: &str) -> Response<Body> {
+    let mut groups = groups(server);
+    let found = groups["groups"].as_array_mut().and_then(|all| all.iter_mut().find(|g| g["name"] == *group));
+    let Some(Value::Object(entry)) = found.map(Value::take) else { return no_such_path() };
+    let mut answer = json!({"kind": "APIGroup", "apiVersion": "v1"});
+    if let Value::Object(answer) = &mut answer {
+        answer.extend(entry);
+    }
+    json_answer(200, &answer)
 }
 
 /// `/api/v1`, `/apis/GROUP/VERSION`

@@ -4,6 +4,7 @@
 
 use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use api::Status;
 use bytes::Bytes;
@@ -11,23 +12,28 @@ use flate2::read::GzDecoder;
 use http::header::{
     CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, EXPIRES, IF_NONE_MATCH, LOCATION, VARY,
 };
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
-use super::Body;
 use super::compress::{compress, compressed, takes_gzip};
 use super::encoding::Encoding;
 use super::negotiate::{accepted_media_type, not_acceptable};
 use super::query::Query;
 use super::response::{JSON, bytes, full, no_such_path};
+use super::{Body, Identity};
+use crate::aggregation;
 use crate::clock;
+use crate::server::Server;
 
 const V2: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
 const V3: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
 /// The same as older clients ask for it, with a sign that no media type may have.
 const OLD_V2: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 const OLD_V3: &str = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
+
+/// How long the server of an aggregated API may take for its document.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// How a document is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,23 +58,31 @@ pub(crate) struct Swaggers(Mutex<[Option<Arc<Swagger>>; 2]>);
 struct Swagger {
     tag: HeaderValue,
     gzip: Bytes,
+    /// Where the documents of aggregated APIs are that went into it.
+    addresses: Vec<String>,
 }
 
 impl Swaggers {
-    async fn get(&self, form: Form) -> Result<Arc<Swagger>, Status> {
+    async fn get(&self, server: &Arc<Server>, form: Form) -> Result<Arc<Swagger>, Status> {
         let place = form as usize;
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner)[place].clone();
-        if let Some(known) = known {
+        let remotes = server.remote_openapi();
+        let addresses: Vec<String> = remotes.iter().map(|(_, url)| url.clone()).collect();
+        if let Some(known) = known.filter(|known| known.addresses == addresses) {
             return Ok(known);
         }
+        let mut others = Vec::new();
+        for (remote, url) in &remotes {
+            others.extend(server.fetch_openapi(remote, url).await);
+        }
         let make = move || {
-            let documents = api::openapi_v3_documents();
+            let documents = api::openapi_v3_documents().chain(others);
             let document = match form {
                 Form::Json => api::openapi_v2(documents).into_bytes(),
                 Form::Protobuf => api::openapi_v2_protobuf(documents),
             };
             let tag = tag(&document);
-            compress(&document).map(|gzip| Arc::new(Swagger { tag, gzip: gzip.into() }))
+            compress(&document).map(|gzip| Arc::new(Swagger { tag, gzip: gzip.into(), addresses }))
         };
         let made = tokio::task::spawn_blocking(make).await.map_err(Status::internal)?;
         let made = made.map_err(Status::internal)?;
@@ -78,9 +92,9 @@ impl Swaggers {
 }
 
 /// `/openapi/v2`
-pub(crate) async fn v2(swaggers: &Swaggers, headers: &HeaderMap) -> Result<Response<Body>, Status> {
+pub(crate) async fn v2(server: &Arc<Server>, headers: &HeaderMap) -> Result<Response<Body>, Status> {
     let form = form(headers, [V2, OLD_V2])?;
-    let swagger = swaggers.get(form).await?;
+    let swagger = server.swaggers().get(server, form).await?;
     let mut response = if holds(headers, &swagger.tag) {
         not_modified()
     } else if takes_gzip(headers) {
@@ -100,10 +114,23 @@ pub(crate) async fn v2(swaggers: &Swaggers, headers: &HeaderMap) -> Result<Respo
 }
 
 /// `/openapi/v3` and below.
-pub(crate) async fn v3(path: &str, query: &Query, headers: &HeaderMap) -> Result<Response<Body>, Status> {
+pub(crate) async fn v3(
+    server: &Arc<Server>,
+    path: &str,
+    who: &Identity,
+    query: &Query,
+    request: &http::request::Parts,
+) -> Result<Response<Body>, Status> {
+    if let Some((remote, "")) = server.remote(&format!("/{path}")) {
+        let request = Request::from_parts(request.clone(), full(""));
+        return aggregation::forward(server, &remote, who, request, Some(LONGEST)).await;
+    }
+    let headers = &request.headers;
     let (document, form) = if path.is_empty() {
         accepted_media_type(headers, &[JSON]).ok_or_else(|| not_acceptable(&[Encoding::Json]))?;
-        (api::openapi_v3_index().to_string(), Form::Json)
+        let mut index = api::openapi_v3_index();
+        server.add_remote_openapi(&mut index);
+        (index.to_string(), Form::Json)
     } else {
         let form = form(headers, [V3, OLD_V3])?;
         match api::openapi_v3(path) {
@@ -147,19 +174,19 @@ fn in_a_year(now: Timestamp) -> String {
     then.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()
 }
 
-fn tag(document: &[u8]) -> HeaderValue {
+pub(super) fn tag(document: &[u8]) -> HeaderValue {
     let tag = format!("\"{}\"", api::openapi_hash(document));
     HeaderValue::from_str(&tag).unwrap_or_else(|_| HeaderValue::from_static("\"\""))
 }
 
 /// Whether a client has the document of that tag already.
-fn holds(headers: &HeaderMap, tag: &HeaderValue) -> bool {
+pub(super) fn holds(headers: &HeaderMap, tag: &HeaderValue) -> bool {
     let held = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     let mut held = held.flat_map(|value| value.split(',')).map(str::trim);
     held.any(|held| held == "*" || held.strip_prefix("W/").unwrap_or(held).as_bytes() == tag.as_bytes())
 }
 
-fn not_modified() -> Response<Body> {
+pub(super) fn not_modified() -> Response<Body> {
     let mut response = Response::new(full(""));
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     response

@@ -1,13 +1,19 @@
 //! What a path means.
 
+use std::sync::Arc;
+
 use api::Resource;
 use percent_encoding::percent_decode_str;
+
+use crate::aggregation::Remote;
 
 /// What a path names.
 #[derive(Debug)]
 pub(crate) enum Route {
     /// Objects.
     Objects(Target),
+    /// Something that another server answers for.
+    Remote(Arc<Remote>),
     /// `/api`
     CoreVersions,
     /// `/apis`

@@ -14,6 +14,7 @@ use super::response::{error_as, json, no_such_path, warn};
 use super::route::{Route, Target, route};
 use super::{Body, Identity, backup, discovery, health, metrics, objects, openapi, watch, write};
 use crate::admission::warnings;
+use crate::aggregation::{self, RequestInfo};
 use crate::authorize::{Attributes, Wanted};
 use crate::clock;
 use crate::fairness::{Admitted, Class, seats};
@@ -28,20 +29,31 @@ struct Understood {
     route: Route,
     query: Query,
     verb: &'static str,
+    /// Of an aggregated API: what is wanted of it, if that is about objects.
+    info: Option<RequestInfo>,
 }
 
 impl Understood {
-    fn parse(request: &Request<Body>) -> Result<Self, Status> {
+    fn parse(server: &Server, request: &Request<Body>) -> Result<Self, Status> {
         let query = Query::parse(request.uri().query());
-        let route = route(request.uri().path());
+        let (method, path) = (request.method(), request.uri().path());
+        if let Some((remote, rest)) = server.remote(path) {
+            let info = RequestInfo::parse(&remote.group, rest, method, &query);
+            let verb = info.as_ref().map_or_else(|| path_verb(method), |info| info.verb);
+            return Ok(Understood { route: Route::Remote(remote), query, verb, info });
+        }
+        let route = route(path);
         let verb = match &route {
-            Route::Objects(target) => verb(request.method(), target, &query)?,
-            _ => path_verb(request.method()),
+            Route::Objects(target) => verb(method, target, &query)?,
+            _ => path_verb(method),
         };
-        Ok(Understood { route, query, verb })
+        Ok(Understood { route, query, verb, info: None })
     }
 
     fn wanted<'a>(&'a self, path: &'a str) -> Wanted<'a> {
+        if let Some(info) = &self.info {
+            return info.wanted(&self.query);
+        }
         let Route::Objects(target) = &self.route else { return Wanted::Path { verb: self.verb, path } };
         Wanted::Object(Attributes {
             verb: self.verb,
@@ -73,7 +85,7 @@ impl Server {
             Ok(other) => other.unwrap_or_else(|| who.authenticated()),
             Err(status) => return error_as(&status, encoding),
         };
-        let understood = match Understood::parse(&request) {
+        let understood = match Understood::parse(self, &request) {
             Ok(understood) => understood,
             Err(status) => return error_as(&status, encoding),
         };
@@ -95,9 +107,11 @@ impl Server {
         understood: &Understood,
         class: &Class,
     ) -> Result<Response<Body>, Status> {
-        let Understood { route, query, verb } = understood;
+        let Understood { route, query, verb, info } = understood;
+        let is_endless = info.as_ref().is_some_and(RequestInfo::is_long_running);
         let admitted = match route {
             Route::Objects(target) if is_long_running(target, verb) => None,
+            Route::Remote(_) if is_endless => None,
             Route::Objects(target) => {
                 // What nothing limits isn't measured.
                 let seats = match class.is_exempt() {
@@ -110,6 +124,10 @@ impl Server {
         };
         let wanted = understood.wanted(request.uri().path());
         self.registry().check_allowed(who, &wanted)?;
+        if let Route::Remote(remote) = route {
+            let time = if is_endless { None } else { Some(time_of(query)?) };
+            return aggregation::forward(self, remote, who, request, time).await;
+        }
         let Route::Objects(target) = route else {
             let (parts, _) = request.into_parts();
             return self.answer_path(route, verb, who, &parts, query).await;
@@ -137,7 +155,7 @@ impl Server {
 
     /// Answers what is no object's: discovery, health and the like.
     async fn answer_path(
-        &self,
+        self: &Arc<Self>,
         route: &Route,
         verb: &str,
         who: &Identity,
@@ -145,15 +163,17 @@ impl Server {
         query: &Query,
     ) -> Result<Response<Body>, Status> {
         match route {
-            Route::Objects(_) | Route::NoSuchResource => Err(discovery::no_such_resource()),
+            Route::Objects(_) | Route::Remote(_) | Route::NoSuchResource => {
+                Err(discovery::no_such_resource())
+            }
             Route::Nothing => Ok(no_such_path()),
             _ if verb != "get" => Err(Status::method_not_allowed().about("", "", "")),
-            Route::CoreVersions => Ok(discovery::root(true, &request.headers, self.address())),
-            Route::Groups => Ok(discovery::root(false, &request.headers, self.address())),
-            Route::Group(group) => Ok(discovery::group(group)),
+            Route::CoreVersions => Ok(discovery::root(self, true, &request.headers)),
+            Route::Groups => Ok(discovery::root(self, false, &request.headers)),
+            Route::Group(group) => Ok(discovery::group(self, group)),
             Route::Resources { group, version } => Ok(discovery::resources(group, version)),
-            Route::Swagger => openapi::v2(self.swaggers(), &request.headers).await,
-            Route::OpenApi(path) => openapi::v3(path, query, &request.headers).await,
+            Route::Swagger => openapi::v2(self, &request.headers).await,
+            Route::OpenApi(path) => openapi::v3(self, path, who, query, request).await,
             Route::Backup => backup::backup(who, &**self.registry().store()).await,
             Route::Metrics => Ok(self.metrics().text(&**self.registry().store(), self.fairness())),
             Route::Version => Ok(json(200, &discovery::version())),

@@ -18,7 +18,7 @@ pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why a backend gave no answer.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BackendError {
+pub(crate) enum BackendError {
     /// No connection.
     #[error("no connection: {0}")]
     Connect(io::Error),
@@ -39,7 +39,7 @@ pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, io::Erro
 }
 
 /// Makes a client's request one for the backend: the path behind `proxy`, and headers for `host`.
-pub(super) fn rewrite(parts: &mut http::request::Parts, rest: &str, host: &str) -> Result<(), BackendError> {
+pub(crate) fn rewrite(parts: &mut http::request::Parts, rest: &str, host: &str) -> Result<(), BackendError> {
     let path = if rest.is_empty() { "/" } else { rest };
     let uri = match parts.uri.query() {
         Some(query) => format!("{path}?{query}").parse::<Uri>(),

@@ -26,10 +26,12 @@ use crate::http::serve::Asked;
 use crate::server::Server;
 
 use connect::send;
-use upgrade::{Client, send_upgrade};
+use upgrade::send_upgrade;
 
+pub(crate) use connect::rewrite;
 pub(crate) use logs::logs;
 pub(crate) use streams::stream;
+pub(crate) use upgrade::Client;
 
 /// The way to what stands behind services, and who is believed to be silent.
 pub trait Backends: Send + Sync + 'static {
@@ -74,7 +76,7 @@ pub(crate) async fn forward(
 }
 
 /// Sends a request on, and answers what comes: of the same protocol, or, for a client that asks for it, of another.
-async fn pass_on<S>(
+pub(crate) async fn pass_on<S>(
     server: &Arc<Server>,
     stream: S,
     mut request: Request<Body>,
@@ -121,7 +123,7 @@ impl<'a> Authority<'a> {
 }
 
 /// 503: what stands behind can't be reached.
-fn unreachable_backend(why: impl std::fmt::Display) -> Status {
+pub(crate) fn unreachable_backend(why: impl std::fmt::Display) -> Status {
     Status::unavailable(format!("error trying to reach service: {why}"))
 }
 

@@ -26,7 +26,7 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// A client that asks for another protocol.
-pub(super) struct Client {
+pub(crate) struct Client {
     upgrade: OnUpgrade,
     protocol: HeaderValue,
     connection: Option<Connection>,
@@ -34,7 +34,7 @@ pub(super) struct Client {
 
 impl Client {
     /// The client of a request, if that is what it asks for.
-    pub(super) fn of(request: &mut Request<Body>) -> Option<Self> {
+    pub(crate) fn of(request: &mut Request<Body>) -> Option<Self> {
         let protocol = request.headers().get(UPGRADE).filter(|_| asks(request.headers()))?.clone();
         let connection = request.extensions_mut().remove::<Connection>();
         Some(Client { upgrade: hyper::upgrade::on(request), protocol, connection })

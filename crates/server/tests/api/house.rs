@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-use server::{Backends, Body, Identity, Limits, Options, Server};
+use server::{Backends, Body, FrontProxy, Identity, Limits, Options, Server};
 use store::Memory;
 use tokio::net::TcpStream;
 
@@ -54,23 +54,27 @@ pub struct House {
 impl House {
     /// A server with the default objects.
     pub async fn new() -> Self {
-        let nobody =
-            rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-                .with_safe_default_protocol_versions()
-                .unwrap()
-                .with_root_certificates(rustls::RootCertStore::empty())
-                .with_no_client_auth();
-        Self::with_agents(nobody).await
+        Self::with_agents(client_without_name()).await
+    }
+
+    /// Likewise, with a name for the servers of aggregated APIs.
+    pub async fn with_front_proxy(front_proxy: FrontProxy) -> Self {
+        Self::build(client_without_name(), Some(front_proxy)).await
     }
 
     /// Likewise, believing agents as `tls` says.
     pub async fn with_agents(tls: rustls::ClientConfig) -> Self {
+        Self::build(tls, None).await
+    }
+
+    async fn build(tls: rustls::ClientConfig, front_proxy: Option<FrontProxy>) -> Self {
         let (store, backends) = (Arc::new(Memory::default()), Arc::new(Turns::default()));
         let server = Server::new(Options {
             store: store.clone(),
             services: "10.96.0.0/16".parse().unwrap(),
             backends: backends.clone(),
             kubelet_client_tls: Arc::new(tls),
+            front_proxy,
             limits: Limits::default(),
         });
         server.bootstrap().await.unwrap();
@@ -122,4 +126,12 @@ pub fn admin() -> Identity {
 
 pub fn node(name: &str) -> Identity {
     Identity::new(format!("system:node:{name}"), ["system:nodes"])
+}
+
+fn client_without_name() -> rustls::ClientConfig {
+    rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth()
 }

@@ -1,0 +1,122 @@
+//! What aggregated APIs serve, beside what is served here.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::Remote;
+use crate::server::Server;
+
+impl Server {
+    /// The aggregated API that a path is below, and what follows its version.
+    pub(crate) fn remote<'a>(&self, path: &'a str) -> Option<(Arc<Remote>, &'a str)> {
+        let remotes = self.aggregation().remotes(&self.registry().store().snapshot());
+        if remotes.list.is_empty() {
+            return None;
+        }
+        let below = path.strip_prefix("/apis/")?;
+        let (group, below) = below.split_once('/')?;
+        let (version, rest) = match below.find('/') {
+            Some(at) => below.split_at(at),
+            None => (below, ""),
+        };
+        Some((remotes.find(group, version)?.clone(), rest))
+    }
+
+    fn all_remotes(&self) -> Vec<Arc<Remote>> {
+        self.aggregation().remotes(&self.registry().store().snapshot()).list.clone()
+    }
+
+    /// Adds aggregated groups that answer to an `APIGroupList`.
+    pub(crate) fn add_remote_groups(&self, list: &mut Value) {
+        let Some(groups) = list["groups"].as_array_mut() else { return };
+        for remote in self.all_remotes().iter().filter(|remote| remote.available) {
+            let Remote { group, version, .. } = &**remote;
+            let entry = json!({"groupVersion": format!("{group}/{version}"), "version": version});
+            let known = groups.iter_mut().find(|known| known["name"] == **group);
+            match known.and_then(|known| known["versions"].as_array_mut()) {
+                Some(versions) => versions.push(entry),
+                None => groups.push(json!({"name": group, "versions": [entry], "preferredVersion": entry})),
+            }
+        }
+    }
+
+    /// Adds aggregated groups to an `APIGroupDiscoveryList`: of those who don't answer what they last said, as stale.
+    pub(crate) fn add_remote_discovery(&self, list: &mut Value) {
+        let Some(items) = list["items"].as_array_mut() else { return };
+        for remote in self.all_remotes() {
+            let (resources, current) = self.aggregation().probes.resources(&remote.name);
+            let resources = aggregated(resources.as_ref());
+            let freshness = if current { "Current" } else { "Stale" };
+            let mut version = json!({"version": remote.version, "freshness": freshness});
+            if !resources.is_empty() {
+                version["resources"] = resources.into();
+            }
+            let known = items.iter_mut().find(|item| item["metadata"]["name"] == *remote.group);
+            match known.and_then(|known| known["versions"].as_array_mut()) {
+                Some(versions) => versions.push(version),
+                None => items.push(json!({"metadata": {"name": remote.group}, "versions": [version]})),
+            }
+        }
+    }
+
+    /// Adds aggregated APIs' documents to the index of OpenAPI v3.
+    pub(crate) fn add_remote_openapi(&self, index: &mut Value) {
+        for remote in self.all_remotes() {
+            if let Some(url) = self.aggregation().probes.openapi(&remote.name) {
+                let path = format!("apis/{}/{}", remote.group, remote.version);
+                index["paths"][path] = json!({"serverRelativeURL": url});
+            }
+        }
+    }
+
+    /// What the documents of aggregated APIs are known by now.
+    pub(crate) fn remote_openapi(&self) -> Vec<(Arc<Remote>, String)> {
+        let probes = &self.aggregation().probes;
+        self.all_remotes().into_iter().filter_map(|r| Some((r.clone(), probes.openapi(&r.name)?))).collect()
+    }
+
+    /// The OpenAPI v3 document of an aggregated API, if it can be had.
+    pub(crate) async fn fetch_openapi(self: &Arc<Self>, remote: &Remote, url: &str) -> Option<Value> {
+        self.fetch(remote, url).await.ok()
+    }
+}
+
+/// The resources of an `APIResourceList` as an `APIGroupDiscoveryList` has them.
+fn aggregated(resources: Option<&Value>) -> Vec<Value> {
+    let all = || resources.and_then(Value::as_array).into_iter().flatten();
+    let name = |resource: &Value| resource["name"].as_str().unwrap_or_default().to_owned();
+    let kind = |resource: &Value| {
+        json!({
+            "group": resource["group"].as_str().unwrap_or_default(),
+            "version": resource["version"].as_str().unwrap_or_default(),
+            "kind": resource["kind"],
+        })
+    };
+    let whole = all().filter(|resource| !name(resource).contains('/'));
+    let entries = whole.map(|resource| {
+        let scope = if resource["namespaced"] == true { "Namespaced" } else { "Cluster" };
+        let mut entry = json!({
+            "resource": resource["name"], "responseKind": kind(resource), "scope": scope,
+            "singularResource": resource["singularName"], "verbs": resource["verbs"],
+        });
+        for key in ["shortNames", "categories"] {
+            if resource[key].is_array() {
+                entry[key] = resource[key].clone();
+            }
+        }
+        let plural = name(resource);
+        let parts: Vec<Value> = all()
+            .filter_map(|other| {
+                let full = name(other);
+                let sub = full.strip_prefix(&plural)?.strip_prefix('/')?;
+                Some(json!({"subresource": sub, "responseKind": kind(other), "verbs": other["verbs"]}))
+            })
+            .collect();
+        if !parts.is_empty() {
+            entry["subresources"] = parts.into();
+        }
+        entry
+    });
+    entries.collect()
+}

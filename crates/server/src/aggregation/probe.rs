@@ -1,0 +1,237 @@
+//! Asks the servers of aggregated APIs again and again what they serve: who doesn't answer isn't available.
+//!
+//! Follows the available condition controller of `kube-aggregator`. Every host asks, because every host tells what
+//! they serve; the one that leads writes the conditions.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::future::join_all;
+use http::Request;
+use http_body_util::{BodyExt, Limited};
+use objects::{Subject, Write};
+use serde_json::{Value, json};
+use store::{Revision, State};
+use tokio::time::timeout;
+
+use super::{Remote, forward};
+use crate::clock;
+use crate::http::Identity;
+use crate::http::response::full;
+use crate::server::Server;
+
+const USER: &str = "system:apiserver";
+/// How long an answer may take.
+const WITHIN: Duration = Duration::from_secs(5);
+/// How often those who answer are asked, and those who don't.
+const EVERY: Duration = Duration::from_secs(30);
+const SOON: Duration = Duration::from_secs(2);
+/// The largest answer that is taken.
+const LARGEST: usize = 16 << 20;
+
+/// What was last learnt of each APIService, by name.
+#[derive(Debug, Default)]
+pub(crate) struct Probes(Mutex<BTreeMap<String, Probe>>);
+
+#[derive(Debug, Clone)]
+struct Probe {
+    /// The APIService's revision, and the newest one of what it needs.
+    of: (Revision, Revision),
+    at: Instant,
+    verdict: Verdict,
+    /// The resources of its `APIResourceList`, of the last time that it answered.
+    resources: Option<Value>,
+    /// Where its OpenAPI document is, if it has one.
+    openapi: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Verdict {
+    available: bool,
+    reason: &'static str,
+    message: String,
+}
+
+impl Verdict {
+    fn missing(reason: &'static str, message: String) -> Self {
+        Verdict { available: false, reason, message }
+    }
+}
+
+impl Probes {
+    /// The resources of an APIService as far as they were ever told, and whether that was just now.
+    pub(super) fn resources(&self, name: &str) -> (Option<Value>, bool) {
+        let probes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let probe = probes.get(name);
+        (probe.and_then(|probe| probe.resources.clone()), probe.is_some_and(|probe| probe.verdict.available))
+    }
+
+    /// Where an APIService's OpenAPI document is.
+    pub(crate) fn openapi(&self, name: &str) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name)?.openapi.clone()
+    }
+
+    /// When the one is due again that was asked about `of`.
+    fn due(&self, name: &str, of: (Revision, Revision)) -> Option<Instant> {
+        let probes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let probe = probes.get(name).filter(|probe| probe.of == of)?;
+        Some(probe.at + if probe.verdict.available { EVERY } else { SOON })
+    }
+}
+
+/// The newest revision of what stands between here and the server: its service, and that one's endpoints.
+fn surroundings(state: &State, remote: &Remote) -> Revision {
+    let service = objects::key("", "services", &remote.namespace, &remote.service);
+    let endpoints = objects::key("", "endpoints", &remote.namespace, &remote.service);
+    let newest =
+        [service, endpoints].iter().filter_map(|key| Some(state.get(key.as_bytes())?.mod_revision)).max();
+    newest.unwrap_or_default()
+}
+
+impl Server {
+    /// Keeps what is known of aggregated APIs up to date, for as long as it is polled.
+    pub async fn aggregate(self: Arc<Self>) {
+        let mut states = self.registry().store().states();
+        let mut closing = self.closing();
+        loop {
+            let state = states.borrow_and_update().clone();
+            let wait = self.probe_what_is_due(&state).await;
+            let next = async {
+                match wait {
+                    Some(wait) => tokio::time::sleep(wait).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                _ = closing.wait_for(|closing| *closing) => return,
+                () = next => {}
+                changed = states.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Asks those who are due; the answer is when the next one is.
+    async fn probe_what_is_due(self: &Arc<Self>, state: &State) -> Option<Duration> {
+        let remotes = self.aggregation().remotes(state);
+        let leads = self.registry().store().leadership().borrow().is_me;
+        if leads {
+            let all = remotes.silent_locals.iter();
+            join_all(all.map(|name| self.write_condition(name, local()))).await;
+        }
+        let now = clock::instant();
+        let due = |remote: &&Arc<Remote>| {
+            let of = (remote.revision, surroundings(state, remote));
+            self.aggregation().probes.due(&remote.name, of).is_none_or(|at| at <= now)
+        };
+        join_all(remotes.list.iter().filter(due).map(|remote| self.probe(state, remote))).await;
+        let mut probes = self.aggregation().probes.0.lock().unwrap_or_else(PoisonError::into_inner);
+        probes.retain(|name, _| remotes.list.iter().any(|remote| remote.name == *name));
+        let now = clock::instant();
+        let next = probes.values().map(|p| p.at + if p.verdict.available { EVERY } else { SOON }).min();
+        next.map(|next| next.saturating_duration_since(now).max(Duration::from_millis(100)))
+    }
+
+    async fn probe(self: &Arc<Self>, state: &State, remote: &Arc<Remote>) {
+        let of = (remote.revision, surroundings(state, remote));
+        let (verdict, resources, openapi) = self.learn(state, remote).await;
+        let differs = remote.available != verdict.available || !self.says(state, remote, &verdict);
+        if differs && self.registry().store().leadership().borrow().is_me {
+            self.write_condition(&remote.name, verdict.clone()).await;
+        }
+        let mut probes = self.aggregation().probes.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = probes.remove(&remote.name);
+        let resources = resources.or_else(|| known.as_ref()?.resources.clone());
+        let openapi = if verdict.available { openapi } else { known.and_then(|known| known.openapi) };
+        let probe = Probe { of, at: clock::instant(), verdict, resources, openapi };
+        probes.insert(remote.name.clone(), probe);
+    }
+
+    /// What an APIService's server says now.
+    async fn learn(
+        self: &Arc<Self>,
+        state: &State,
+        remote: &Arc<Remote>,
+    ) -> (Verdict, Option<Value>, Option<String>) {
+        let Remote { namespace, service, port, .. } = &**remote;
+        let key = objects::key("", "services", namespace, service);
+        let found = state.get(key.as_bytes()).and_then(|kv| serde_json::from_slice::<Value>(&kv.value).ok());
+        let place = format!("service/{service} in {namespace:?}");
+        let Some(found) = found else {
+            return (Verdict::missing("ServiceNotFound", format!("{place} is not present")), None, None);
+        };
+        let ports = found.pointer("/spec/ports").and_then(Value::as_array);
+        let has_port = |known: &Value| known["port"].as_u64() == port.parse().ok();
+        if !ports.is_some_and(|ports| ports.iter().any(has_port)) {
+            let message = format!("{place} is not listening on port {port}");
+            return (Verdict::missing("ServicePortError", message), None, None);
+        }
+        let list = match timeout(WITHIN, self.fetch(remote, &remote.path())).await {
+            Ok(Ok(list)) => list,
+            Ok(Err(why)) => {
+                let message = format!("failing or missing response from {}: {why}", remote.path());
+                return (Verdict::missing("FailedDiscoveryCheck", message), None, None);
+            }
+            Err(_) => {
+                let message = format!("no response from {} within {WITHIN:?}", remote.path());
+                return (Verdict::missing("FailedDiscoveryCheck", message), None, None);
+            }
+        };
+        let index = timeout(WITHIN, self.fetch(remote, "/openapi/v3")).await;
+        let openapi = index.ok().and_then(Result::ok).and_then(|index| {
+            let own = format!("apis/{}/{}", remote.group, remote.version);
+            Some(index["paths"][own]["serverRelativeURL"].as_str()?.to_owned())
+        });
+        let verdict = Verdict { available: true, reason: "Passed", message: "all checks passed".to_owned() };
+        (verdict, list.get("resources").cloned(), openapi)
+    }
+
+    /// A JSON document of an aggregated API's server, asked for in the API's own name.
+    pub(super) async fn fetch(self: &Arc<Self>, remote: &Remote, path: &str) -> Result<Value, String> {
+        let request = Request::get(path).header("accept", "application/json").body(full(""));
+        let who = Identity::new("system:kube-aggregator", ["system:masters"]);
+        let answer =
+            forward::ask(self, remote, &who, request.map_err(|error| error.to_string())?, None).await;
+        let answer = answer.map_err(|status| status.message)?;
+        if !answer.status().is_success() {
+            return Err(format!("it answered {}", answer.status()));
+        }
+        let body = Limited::new(answer.into_body(), LARGEST).collect().await.map_err(|e| e.to_string())?;
+        serde_json::from_slice(&body.to_bytes()).map_err(|error| error.to_string())
+    }
+
+    /// Whether an APIService's condition says that already.
+    fn says(&self, state: &State, remote: &Remote, verdict: &Verdict) -> bool {
+        let key = objects::key("apiregistration.k8s.io", "apiservices", "", &remote.name);
+        let value = state.get(key.as_bytes()).and_then(|kv| serde_json::from_slice::<Value>(&kv.value).ok());
+        let Some(value) = value else { return true };
+        let conditions = value.pointer("/status/conditions").and_then(Value::as_array);
+        let known = conditions.into_iter().flatten().find(|condition| condition["type"] == "Available");
+        known.is_some_and(|known| known["reason"] == verdict.reason)
+    }
+
+    async fn write_condition(&self, name: &str, verdict: Verdict) {
+        let status = if verdict.available { "True" } else { "False" };
+        let condition = json!({
+            "type": "Available", "status": status, "reason": verdict.reason, "message": verdict.message,
+            "lastTransitionTime": clock::text(clock::now()),
+        });
+        let subject = Subject {
+            api_version: "apiregistration.k8s.io/v1".into(),
+            kind: "APIService".into(),
+            namespace: String::new(),
+            name: name.to_owned(),
+        };
+        let patch = json!({"status": {"conditions": [condition]}});
+        let written = self.writer().write(USER, Write::Merge { subject, subresource: "status", patch }).await;
+        if let Err(status) = written {
+            tracing::debug!(name, %status, "the condition of an APIService can't be written now");
+        }
+    }
+}
+
+/// What is served here.
+fn local() -> Verdict {
+    let message = "Local APIServices are always available".to_owned();
+    Verdict { available: true, reason: "Local", message }
+}
