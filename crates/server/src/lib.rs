@@ -15,6 +15,7 @@ mod http;
 mod proxy;
 mod registry;
 mod server;
+mod webhook;
 
 pub use admission::{ServiceRange, ServiceRangeError};
 pub use aggregation::FrontProxy;

@@ -56,7 +56,7 @@ impl Server {
         Arc::new(Server {
             aggregation,
             fairness,
-            registry: Arc::new(Registry::new(options.store, options.services)),
+            registry: Arc::new(Registry::new(options.store, options.services, options.backends.clone())),
             backends: options.backends,
             kubelet_client_tls: options.kubelet_client_tls,
             limits: options.limits,

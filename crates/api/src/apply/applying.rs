@@ -14,6 +14,7 @@ use super::remove::prune;
 use super::types::Typing;
 use crate::decode::conform;
 use crate::object::Object;
+use crate::resource::Resource;
 use crate::status::Status;
 
 /// Who owns the fields of an object that nobody recorded before the first apply.
@@ -28,6 +29,23 @@ pub struct Patch<'a> {
     pub object: &'a Object,
     /// Whether to take fields from other managers where their values differ.
     pub force: bool,
+}
+
+/// `live` with `configuration` merged in as an apply does it, with nobody's name to it; it has no defaults yet.
+///
+/// # Errors
+/// If what comes out is no object of the kind.
+pub fn merge_configuration(
+    resource: &Resource,
+    live: &Object,
+    configuration: &Value,
+) -> Result<Object, Status> {
+    let root = Typing::Resource(resource).root();
+    let merged = merge(root, &Value::Object(live.0.clone()), configuration);
+    let wrong = || Status::bad_request("an apply configuration must be an object that fits its kind");
+    let mut merged = Object::from_value(merged).ok_or_else(wrong)?;
+    conform(resource, &mut merged).map_err(|_| wrong())?;
+    Ok(merged)
 }
 
 impl<'m> FieldManager<'m> {

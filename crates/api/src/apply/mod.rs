@@ -20,7 +20,7 @@ mod replicas;
 mod structural;
 mod types;
 
-pub use applying::Patch;
+pub use applying::{Patch, merge_configuration};
 pub use entry::same_but_times;
 pub use field_set::FieldSet;
 pub use manager::{FieldManager, manager_of_user_agent};

@@ -2,7 +2,9 @@
 //! only judge it, and quotas last, once nothing else can refuse.
 
 use api::{Object, Status};
+use serde_json::{Map, json};
 
+use super::outside::{Outside, Round};
 use super::request::{Operation, Outcome, Request};
 use super::{
     certificate, default_class, limit_ranger, node, pod_security, priority, priority_class, runtime_class,
@@ -11,9 +13,16 @@ use super::{
 use crate::registry::{Claims, Refused};
 
 /// Everybody who is asked.
-pub(crate) struct Admission;
+pub(crate) struct Admission {
+    outside: Outside,
+}
 
 impl Admission {
+    /// The chain, with whoever is configured.
+    pub(crate) fn new(outside: Outside) -> Self {
+        Admission { outside }
+    }
+
     /// Those who may change an object that is to be created or changed, before it is validated.
     pub(crate) async fn mutate(
         &self,
@@ -22,7 +31,22 @@ impl Admission {
         old: Option<&Object>,
     ) -> Result<(), Refused> {
         complete(request, object, old)?;
+        let before = object.clone();
+        if self.outside.mutate(request, object, old, Round::First).await? {
+            // What others put in gets what the plugins give, and whoever wants to see it sees it once more.
+            self.outside.settle(request, object, &before, old)?;
+            complete(request, object, old)?;
+            if self.outside.mutate(request, object, old, Round::Again).await? {
+                self.outside.settle(request, object, &before, old)?;
+            }
+        }
         Ok(())
+    }
+
+    /// Those outside who judge what is done to an object through a subresource that isn't a part of it.
+    pub(crate) async fn validate_action(&self, request: &Request<'_>, action: &Object) -> Result<(), Status> {
+        let outcome = Outcome { new: Some(action), old: None };
+        self.outside.validate(request, outcome).await.map_err(|refused| refused.status)
     }
 
     /// Those who judge a change of a valid object. What they count is claimed together with the change.
@@ -34,8 +58,30 @@ impl Admission {
     ) -> Result<(), Refused> {
         let _ = claims;
         judge(request, outcome)?;
-        Ok(())
+        if let (BINDING, Some(pod)) = (request.subresource, outcome.new) {
+            // Others know a binding as something of its own that is created.
+            let (request, binding) = (request.clone_as(Operation::Create), binding_of(pod));
+            let outcome = Outcome { new: Some(&binding), old: None };
+            return self.outside.validate(&request, outcome).await;
+        }
+        self.outside.validate(request, outcome).await
     }
+}
+
+const BINDING: &str = "binding";
+
+/// What places a pod where it is.
+fn binding_of(pod: &Object) -> Object {
+    let mut binding = Object(Map::new());
+    binding.0.insert("kind".into(), json!("Binding"));
+    binding.0.insert("apiVersion".into(), json!("v1"));
+    binding.0.insert(
+        "metadata".into(),
+        json!({"name": pod.name(), "namespace": pod.namespace(), "uid": pod.uid()}),
+    );
+    let node = pod.pointer("/spec/nodeName").cloned().unwrap_or_default();
+    binding.0.insert("target".into(), json!({"kind": "Node", "name": node}));
+    binding
 }
 
 /// The plugins that change objects, in upstream's order.

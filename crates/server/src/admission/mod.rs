@@ -6,6 +6,7 @@ mod chain;
 mod default_class;
 mod limit_ranger;
 mod node;
+mod outside;
 mod pod_security;
 mod priority;
 mod priority_class;
@@ -24,6 +25,7 @@ use crate::http::Identity;
 use crate::registry::{Claims, Named};
 
 pub(crate) use chain::Admission;
+pub(crate) use outside::{Outside, part};
 pub(crate) use request::{Operation, Outcome, Request};
 pub use service::{ServiceRange, ServiceRangeError};
 

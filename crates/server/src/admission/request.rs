@@ -16,7 +16,6 @@ pub(crate) enum Operation {
 }
 
 /// A change as admission sees it, beside the object itself.
-#[allow(dead_code, reason = "for policies and webhooks, which come next in the chain")]
 pub(crate) struct Request<'a> {
     pub(crate) who: &'a Identity,
     pub(crate) named: Named<'a>,
@@ -30,9 +29,15 @@ pub(crate) struct Request<'a> {
     pub(crate) state: &'a State,
 }
 
+impl Request<'_> {
+    /// The same as another operation.
+    pub(crate) fn clone_as(&self, operation: Operation) -> Self {
+        Request { operation, options: self.options.clone(), ..*self }
+    }
+}
+
 /// What a change makes of an object: nothing is left of it, or nothing was there.
 #[derive(Debug, Clone, Copy)]
-#[allow(dead_code, reason = "for policies and webhooks, which come next in the chain")]
 pub(crate) struct Outcome<'a> {
     pub(crate) new: Option<&'a Object>,
     pub(crate) old: Option<&'a Object>,

@@ -3,7 +3,6 @@
 use std::cell::RefCell;
 use std::future::Future;
 
-#[allow(dead_code, reason = "for policies and webhooks, which come next in the chain")]
 /// So much is said in one answer at most, in bytes: clients and proxies limit headers.
 const MOST: usize = 4 * 1024;
 
@@ -21,7 +20,6 @@ pub(crate) async fn collect<F: Future>(request: F) -> (F::Output, Vec<String>) {
         .await
 }
 
-#[allow(dead_code, reason = "for policies and webhooks, which come next in the chain")]
 /// Says something to whoever made the request that is answered here; parts of this process hear nothing.
 pub(crate) fn warn(text: impl Into<String>) {
     let text = text.into();

@@ -54,7 +54,7 @@ pub(crate) fn rewrite(parts: &mut http::request::Parts, rest: &str, host: &str) 
 }
 
 /// Sends a request over a connection of its own and waits for the head of the answer; the body streams.
-pub(super) async fn send<S>(stream: S, request: Request<Body>) -> Result<Response<Body>, BackendError>
+pub(crate) async fn send<S>(stream: S, request: Request<Body>) -> Result<Response<Body>, BackendError>
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {

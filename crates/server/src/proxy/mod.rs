@@ -25,10 +25,9 @@ use crate::http::response::full;
 use crate::http::serve::Asked;
 use crate::server::Server;
 
-use connect::send;
 use upgrade::send_upgrade;
 
-pub(crate) use connect::rewrite;
+pub(crate) use connect::{rewrite, send};
 pub(crate) use logs::logs;
 pub(crate) use streams::stream;
 pub(crate) use upgrade::Client;

@@ -3,12 +3,13 @@
 //! Follows `pkg/registry/core/pod/storage/eviction.go` upstream.
 
 use api::{Cause, LabelSelector, Object, Resource, Status};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use store::{KeyRange, State};
 
 use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
 use super::{Change, DeleteOptions, Named, Recorded, Registry, load};
+use crate::admission::{Operation, Request};
 use crate::clock;
 use crate::http::Identity;
 
@@ -30,6 +31,7 @@ impl Registry {
         for _ in 0..ATTEMPTS {
             let state = self.state(Freshness::Newest).await?;
             let found = load(state.get(pod.key().as_bytes()).ok_or_else(|| pod.not_found())?)?;
+            self.ask_about_eviction(who, pod, options, &state).await?;
             if let Some(budget) = budget_of(&state, budgets, &found)?
                 && let Verdict::Counts(counted) = judge(&found, &budget, &clock::text(clock::now()))?
             {
@@ -49,6 +51,30 @@ impl Registry {
             return self.delete(who, pod, options).await.map(|_| ());
         }
         Err(too_busy())
+    }
+
+    /// Asks those outside who judge evictions.
+    async fn ask_about_eviction(
+        &self,
+        who: &Identity,
+        pod: &Named<'_>,
+        options: &DeleteOptions,
+        state: &State,
+    ) -> Result<(), Status> {
+        let mut eviction = Object(Map::new());
+        eviction.0.insert("kind".into(), json!("Eviction"));
+        eviction.0.insert("apiVersion".into(), json!("policy/v1"));
+        eviction.0.insert("metadata".into(), json!({"name": pod.name, "namespace": pod.namespace}));
+        let request = Request {
+            who,
+            named: *pod,
+            subresource: "eviction",
+            operation: Operation::Create,
+            dry_run: options.dry_run,
+            options: Recorded::Already.options("CreateOptions", options.dry_run),
+            state,
+        };
+        self.admission.validate_action(&request, &eviction).await
     }
 
     /// Says in a pod's status that it is evicted.

@@ -29,9 +29,10 @@ use std::sync::Arc;
 use api::Status;
 use store::Store;
 
-use crate::admission::{Admission, ServiceRange};
+use crate::admission::{Admission, Outside, ServiceRange};
 use crate::authorize::{Attributes, Authorizer, Wanted};
 use crate::http::Identity;
+use crate::proxy::Backends;
 
 use self::hub::Hub;
 use self::pages::Pages;
@@ -55,17 +56,18 @@ pub(crate) use watch::{Watch, WatchEvent, WatchOptions};
 pub(crate) struct Registry {
     store: Arc<dyn Store>,
     services: ServiceRange,
-    authorizer: Authorizer,
+    authorizer: Arc<Authorizer>,
     admission: Admission,
     hub: Arc<Hub>,
     pages: Pages,
 }
 
 impl Registry {
-    pub(crate) fn new(store: Arc<dyn Store>, services: ServiceRange) -> Self {
+    pub(crate) fn new(store: Arc<dyn Store>, services: ServiceRange, backends: Arc<dyn Backends>) -> Self {
         let hub = Hub::new(store.clone());
-        let authorizer = Authorizer::default();
-        Registry { store, services, authorizer, admission: Admission, hub, pages: Pages::default() }
+        let authorizer = Arc::new(Authorizer::default());
+        let admission = Admission::new(Outside::new(authorizer.clone(), backends));
+        Registry { store, services, authorizer, admission, hub, pages: Pages::default() }
     }
 
     /// The API's own address as a service.

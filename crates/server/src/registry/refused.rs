@@ -11,7 +11,6 @@ pub(crate) struct Refused {
 }
 
 impl Refused {
-    #[allow(dead_code, reason = "for policies and webhooks, which come next in the chain")]
     /// A refusal that stands, whatever the newest state is.
     pub(crate) fn finally(status: Status) -> Self {
         Refused { status, is_final: true }

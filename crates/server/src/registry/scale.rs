@@ -53,7 +53,7 @@ impl Registry {
             }
             Ok(object)
         };
-        let plain = Change { subresource: "", recorded: Recorded::Already, ..*request };
+        let plain = Change { subresource: "scale", recorded: Recorded::Already, ..*request };
         let object = self.change(&plain, &change_object).await?;
         api::scale_of(named.resource, &object).ok_or_else(|| no_scale(named))
     }

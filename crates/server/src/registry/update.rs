@@ -86,27 +86,27 @@ impl Registry {
 
         admission::on_change(request.who, named, &old)?;
         let asked = request.asked(&state);
+        let part = admission::part(request.subresource);
         // A binding is the server's own change, and touches both sides of the pod.
         if request.subresource != BINDING {
             api::set_defaults(resource, &mut new);
             // Nobody owns what the server takes back: of a status update that is all but the status, and some of
             // the metadata as the kind says. Otherwise upstream records first what the client asks for.
             let record = |new: &mut Object| {
-                request.recorded.update(resource, request.subresource, Some(&old), new);
+                request.recorded.update(resource, part, Some(&old), new);
             };
-            let is_status = request.subresource == "status";
+            let is_status = part == "status";
             if !is_status {
                 record(&mut new);
             }
-            api::prepare_update(resource, request.subresource, &mut new, &old);
+            api::prepare_update(resource, part, &mut new, &old);
             if is_status {
                 record(&mut new);
             }
             self.admission.mutate(&asked, &mut new, Some(&old)).await?;
-            let decided =
-                Decided { named: *named, subresource: request.subresource, new: &new, old: Some(&old) };
+            let decided = Decided { named: *named, subresource: part, new: &new, old: Some(&old) };
             self.authorizer().check_privilege(&state, request.who, &decided)?;
-            let causes = api::validate_update(resource, request.subresource, &new, &old);
+            let causes = api::validate_update(resource, part, &new, &old);
             if !causes.is_empty() {
                 return Err(Status::invalid(resource.group, resource.kind, named.name, causes).into());
             }

@@ -1,0 +1,103 @@
+//! Those who are asked about changes because somebody configured it: policies and webhooks.
+
+mod configured;
+mod guard;
+mod matching;
+mod mutating_policy;
+mod parameters;
+mod review;
+mod validating_policy;
+mod webhooks;
+
+use std::sync::Arc;
+
+use api::{Object, Status};
+
+use crate::admission::{Outcome, Request};
+use crate::authorize::Authorizer;
+use crate::proxy::Backends;
+use crate::registry::Refused;
+use crate::webhook::Client;
+
+use self::configured::Configured;
+use self::matching::is_exempt;
+
+/// Everything that is configured, and the way to webhooks.
+pub(crate) struct Outside {
+    configured: Configured,
+    authorizer: Arc<Authorizer>,
+    client: Client,
+}
+
+impl Outside {
+    pub(crate) fn new(authorizer: Arc<Authorizer>, backends: Arc<dyn Backends>) -> Self {
+        Outside { configured: Configured::default(), authorizer, client: Client::new(backends) }
+    }
+}
+
+/// Who is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Round {
+    /// Everybody.
+    First,
+    /// Those who want to see what others made of the object (`reinvocationPolicy`).
+    Again,
+}
+
+impl Outside {
+    /// Those who may change the object: policies, then webhooks. The answer is whether anybody did.
+    pub(crate) async fn mutate(
+        &self,
+        request: &Request<'_>,
+        object: &mut Object,
+        old: Option<&Object>,
+        round: Round,
+    ) -> Result<bool, Refused> {
+        if is_exempt(request) {
+            return Ok(false);
+        }
+        let mut changed = self.apply_policies(request, object, old, round).map_err(Refused::finally)?;
+        changed |= self.call_mutating(request, object, old, round).await.map_err(Refused::finally)?;
+        Ok(changed)
+    }
+
+    /// Makes an object that others changed one of its kind again; what is the server's stays as it was before.
+    pub(crate) fn settle(
+        &self,
+        request: &Request<'_>,
+        object: &mut Object,
+        before: &Object,
+        old: Option<&Object>,
+    ) -> Result<(), Status> {
+        let resource = request.named.resource;
+        for field in ["name", "namespace", "uid", "creationTimestamp", "managedFields", "resourceVersion"] {
+            match before.meta(field) {
+                Some(value) => object.set_meta(field, value.clone()),
+                None => {
+                    object.remove_meta(field);
+                }
+            }
+        }
+        api::check(resource, object)?;
+        api::set_defaults(resource, object);
+        match old {
+            Some(old) => api::prepare_update(resource, part(request.subresource), object, old),
+            None => api::prepare_create(resource, object),
+        }
+        Ok(())
+    }
+
+    /// Those who judge: policies, then webhooks.
+    pub(crate) async fn validate(&self, request: &Request<'_>, outcome: Outcome<'_>) -> Result<(), Refused> {
+        if is_exempt(request) {
+            return Ok(());
+        }
+        self.ask_policies(request, outcome).map_err(Refused::finally)?;
+        self.call_validating(request, outcome).await.map_err(Refused::finally)
+    }
+}
+
+/// The part of the object that is written: a scale is a view of all of it.
+pub(crate) fn part(subresource: &str) -> &str {
+    if subresource == "scale" { "" } else { subresource }
+}

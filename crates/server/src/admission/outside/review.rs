@@ -1,0 +1,90 @@
+//! A request as others are told of it: `AdmissionRequest` of admission.k8s.io/v1.
+
+use api::{Object, Resource};
+use serde_json::{Value, json};
+
+use super::matching::operation;
+use crate::admission::{Outcome, Request};
+
+/// The request as `resource`, without the objects.
+pub(super) fn request_value(request: &Request<'_>, resource: &Resource) -> Value {
+    let own = request.named.resource;
+    let subresource = request.subresource;
+    let mut value = json!({
+        "kind": kind(resource, subresource),
+        "resource": {"group": resource.group, "version": resource.version, "resource": resource.plural},
+        "requestKind": kind(own, subresource),
+        "requestResource": {"group": own.group, "version": own.version, "resource": own.plural},
+        "name": request.named.name,
+        "operation": operation(request),
+        "userInfo": request.who.user_info(),
+        "dryRun": request.dry_run,
+        "options": request.options,
+    });
+    if !subresource.is_empty() {
+        value["subResource"] = json!(subresource);
+        value["requestSubResource"] = json!(subresource);
+    }
+    let is_namespace = (own.group, own.plural) == ("", "namespaces");
+    let namespace = if is_namespace { request.named.name } else { request.named.namespace };
+    if !namespace.is_empty() {
+        value["namespace"] = json!(namespace);
+    }
+    value
+}
+
+fn kind(resource: &Resource, subresource: &str) -> Value {
+    let (group, version, kind) = match resource.subresource(subresource) {
+        Some(part) if !part.version.is_empty() => (part.group, part.version, part.kind),
+        Some(part) => (resource.group, resource.version, part.kind),
+        None => (resource.group, resource.version, resource.kind),
+    };
+    json!({"group": group, "version": version, "kind": kind})
+}
+
+/// What a request changes, in the form of `resource`.
+pub(super) struct Shown {
+    pub(super) new: Option<Object>,
+    pub(super) old: Option<Object>,
+}
+
+impl Shown {
+    pub(super) fn of(request: &Request<'_>, outcome: Outcome<'_>, resource: &Resource) -> Self {
+        let show = |object: &Object| shown(request, object, resource);
+        Shown { new: outcome.new.map(show), old: outcome.old.map(show) }
+    }
+}
+
+/// An object in the form of `resource`; of a scale, the scale.
+pub(super) fn shown(request: &Request<'_>, object: &Object, resource: &Resource) -> Object {
+    let own = request.named.resource;
+    if request.subresource == "scale" {
+        return api::scale_of(own, object).unwrap_or_else(|| object.clone());
+    }
+    let mut object = object.clone();
+    if *own != *resource {
+        api::to_stored(own, &mut object);
+        api::from_stored(resource, &mut object);
+    }
+    object
+}
+
+/// The object that was shown, brought back into the request's own form; `object` is what it was there.
+pub(super) fn taken_back(
+    request: &Request<'_>,
+    mut changed: Object,
+    object: &Object,
+    resource: &Resource,
+) -> Result<Object, api::Status> {
+    let own = request.named.resource;
+    if request.subresource == "scale" {
+        let mut whole = object.clone();
+        api::apply_scale(own, &mut whole, &changed)?;
+        return Ok(whole);
+    }
+    if *own != *resource {
+        api::to_stored(resource, &mut changed);
+        api::from_stored(own, &mut changed);
+    }
+    Ok(changed)
+}

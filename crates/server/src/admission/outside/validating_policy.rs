@@ -1,0 +1,155 @@
+//! `ValidatingAdmissionPolicy`: expressions that judge a change.
+//!
+//! Follows `pkg/admission/plugin/policy/validating/dispatcher.go` of apiserver.
+
+use api::cel::Budget;
+use api::policy::{Inputs, Scope, Verdict};
+use api::{Cause, Object, Status};
+use serde_json::Value;
+
+use super::configured::{Binding, PolicyEntry};
+use super::matching::{matched, namespace_of};
+use super::parameters::parameters;
+use super::review::{Shown, request_value};
+use super::{Outside, guard};
+use crate::admission::{Outcome, Request, warnings};
+
+/// Why a policy is against a change.
+struct Denial {
+    message: String,
+    reason: String,
+}
+
+impl Outside {
+    /// Asks the policies.
+    pub(super) fn ask_policies(&self, request: &Request<'_>, outcome: Outcome<'_>) -> Result<(), Status> {
+        let mut denied = None;
+        for (policy, bindings) in self.configured.validating_policies(request.state) {
+            let Some(resource) = matched(&policy.spec["matchConstraints"], "resourceRules", request, outcome)
+            else {
+                continue;
+            };
+            let shown = Shown::of(request, outcome, resource);
+            let asked = request_value(request, resource);
+            for binding in bindings {
+                let narrowed = &binding.spec["matchResources"];
+                if !narrowed.is_null() && matched(narrowed, "resourceRules", request, outcome).is_none() {
+                    continue;
+                }
+                for denial in self.judge(&policy, &binding, request, &shown, &asked) {
+                    let first = act(&policy, &binding, &denial);
+                    denied = denied.or(first);
+                }
+            }
+        }
+        match denied {
+            Some((message, reason)) => Err(refused(request, message, &reason)),
+            None => Ok(()),
+        }
+    }
+
+    fn judge(
+        &self,
+        policy: &PolicyEntry,
+        binding: &Binding,
+        request: &Request<'_>,
+        shown: &Shown,
+        asked: &Value,
+    ) -> Vec<Denial> {
+        let fails = policy.spec["failurePolicy"] != "Ignore";
+        let failed = |message: String| {
+            let denial = Denial { message, reason: String::new() };
+            if fails { vec![denial] } else { Vec::new() }
+        };
+        let all = match parameters(&policy.spec, binding, request) {
+            Ok(all) => all,
+            Err(why) => return failed(why),
+        };
+        let namespace = namespace_of(request).map(Object::into_value);
+        let value = |object: &Option<Object>| object.clone().map(Object::into_value);
+        let (new, old) = (value(&shown.new), value(&shown.old));
+        let hosts = guard::hosts(&self.authorizer, request);
+        let mut denials = Vec::new();
+        for params in &all {
+            let mut budget = Budget::default();
+            let inputs = Inputs {
+                object: new.as_ref(),
+                old_object: old.as_ref(),
+                request: asked,
+                namespace: namespace.as_ref(),
+                params: params.as_ref(),
+                authorizer: Some(&hosts),
+            };
+            let scope = Scope::new(&policy.compiled, inputs);
+            match scope.conditions_hold(&mut budget) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(why) => {
+                    denials.extend(failed(why));
+                    continue;
+                }
+            }
+            for verdict in scope.validate(&mut budget) {
+                match verdict {
+                    Verdict::Admit => {}
+                    Verdict::Deny { message, reason } => denials.push(Denial { message, reason }),
+                    Verdict::Failed(why) => denials.extend(failed(why)),
+                }
+            }
+            for (key, value) in scope.audit(&mut budget) {
+                tracing::debug!(
+                    policy = policy.name,
+                    key,
+                    value,
+                    "a policy says something to whoever audits"
+                );
+            }
+        }
+        denials
+    }
+}
+
+/// Does what the binding wants to be done; the answer is why the change is refused, if it is.
+fn act(policy: &PolicyEntry, binding: &Binding, denial: &Denial) -> Option<(String, String)> {
+    let (policy, binding, actions) = (&policy.name, &binding.name, &binding.spec["validationActions"]);
+    let mut refusal = None;
+    for action in actions.as_array().into_iter().flatten().filter_map(Value::as_str) {
+        match action {
+            "Deny" => {
+                let message = format!(
+                    "ValidatingAdmissionPolicy '{policy}' with binding '{binding}' denied request: {}",
+                    denial.message
+                );
+                refusal = Some((message, denial.reason.clone()));
+            }
+            "Warn" => warnings::warn(format!(
+                "Validation failed for ValidatingAdmissionPolicy '{policy}' with binding '{binding}': {}",
+                denial.message
+            )),
+            _ => {
+                let message = &denial.message;
+                tracing::info!(
+                    policy,
+                    binding,
+                    message,
+                    "a change that a policy is against, for whoever audits"
+                );
+            }
+        }
+    }
+    refusal
+}
+
+fn refused(request: &Request<'_>, message: String, reason: &str) -> Status {
+    let mut status = request.named.forbidden(&message);
+    (status.code, status.reason) = match reason {
+        "Forbidden" => (403, "Forbidden"),
+        "Unauthorized" => (401, "Unauthorized"),
+        "RequestEntityTooLarge" => (413, "RequestEntityTooLarge"),
+        _ => (422, "Invalid"),
+    };
+    if let Some(details) = &mut status.details {
+        details.causes.push(Cause { reason: String::new(), message, field: String::new() });
+    }
+    status
+}
