@@ -1,0 +1,293 @@
+//! What is fuzzed, each with the laws that it has to keep.
+
+use api::{FieldManager, FieldSelector, LabelSelector, Object, Patch, PatchType, Resource, Typing};
+use rand::Rng;
+use rand::rngs::StdRng;
+use serde_json::{Value, json};
+
+use crate::corpus::Corpus;
+use crate::mutate;
+
+/// Something that reads input from outside.
+pub struct Target {
+    /// Its name.
+    pub name: &'static str,
+    /// Makes an input.
+    pub make: fn(&mut StdRng, &Corpus) -> Vec<u8>,
+    /// Reads one; panics where a law is broken.
+    pub read: fn(&[u8]),
+}
+
+/// All of them but whole requests.
+pub fn targets() -> Vec<Target> {
+    vec![
+        Target { name: "json", make: json_text, read: json },
+        Target { name: "yaml", make: yaml_text, read: yaml },
+        Target { name: "cbor", make: cbor_bytes, read: cbor },
+        Target { name: "protobuf", make: protobuf_bytes, read: protobuf },
+        Target { name: "objects", make: tree_text, read: objects },
+        Target { name: "patch", make: pair_text, read: patch },
+        Target { name: "apply", make: pair_text, read: apply },
+        Target { name: "selectors", make: selector_text, read: selectors },
+        Target { name: "openapi", make: schema_text, read: openapi },
+    ]
+}
+
+fn any<'a>(rng: &mut StdRng, list: &'a [Value]) -> &'a Value {
+    &list[rng.random_range(0..list.len())]
+}
+
+fn changed(rng: &mut StdRng, corpus: &Corpus) -> Value {
+    let (value, other) = (any(rng, &corpus.values).clone(), any(rng, &corpus.values));
+    mutate::tree(rng, value, other)
+}
+
+/// Bytes, half of the time changed once more.
+fn bent(rng: &mut StdRng, input: Vec<u8>, corpus: &Corpus) -> Vec<u8> {
+    if rng.random() {
+        return input;
+    }
+    let others = any(rng, &corpus.values).to_string();
+    mutate::bytes(rng, input, others.as_bytes())
+}
+
+fn json_text(rng: &mut StdRng, corpus: &Corpus) -> Vec<u8> {
+    let text = changed(rng, corpus).to_string();
+    bent(rng, text.into_bytes(), corpus)
+}
+
+fn tree_text(rng: &mut StdRng, corpus: &Corpus) -> Vec<u8> {
+    changed(rng, corpus).to_string().into_bytes()
+}
+
+fn yaml_text(rng: &mut StdRng, corpus: &Corpus) -> Vec<u8> {
+    let value = changed(rng, corpus);
+    let text = serde_yaml_ng::to_string(&value).unwrap_or_default();
+    bent(rng, text.into_bytes(), corpus)
+}
+
+fn cbor_bytes(rng: &mut StdRng, corpus: &Corpus) -> Vec<u8> {
+    let bytes = api::to_cbor(&changed(rng, corpus));
+    bent(rng, bytes, corpus)
+}
+
+fn protobuf_bytes(rng: &mut StdRng, corpus: &Corpus) -> Vec<u8> {
+    let value = any(rng, &corpus.values);
+    let bytes = value.as_object().and_then(api::to_protobuf).unwrap_or_else(|| b"k8s\0".to_vec());
+    bent(rng, bytes, corpus)
+}
+
+fn pair_text(rng: &mut StdRng, corpus: &Corpus) -> Vec<u8> {
+    let object = any(rng, &corpus.values).clone();
+    let patch = match rng.random_range(0..4) {
+        0 => operations(rng, &object),
+        1 => changed(rng, corpus),
+        _ => {
+            let other = any(rng, &corpus.values);
+            mutate::tree(rng, object.clone(), other)
+        }
+    };
+    json!([object, patch]).to_string().into_bytes()
+}
+
+/// Operations of RFC 6902 on paths that an object has, or hasn't.
+fn operations(rng: &mut StdRng, object: &Value) -> Value {
+    let mut path = String::new();
+    let mut place = object;
+    while let Some(map) = place.as_object().filter(|map| !map.is_empty() && rng.random_range(0..4) > 0) {
+        let Some((key, value)) = map.iter().nth(rng.random_range(0..map.len())) else { break };
+        path = format!("{path}/{}", key.replace('~', "~0").replace('/', "~1"));
+        place = value;
+    }
+    let operation = |rng: &mut StdRng| {
+        let names = ["add", "remove", "replace", "move", "copy", "test", "none"];
+        let ends = ["", "", "/0", "/-", "/18446744073709551616", "/01", "/x", "/~2"];
+        let end = ends[rng.random_range(0..ends.len())];
+        let from = format!("{path}{}", ends[rng.random_range(0..ends.len())]);
+        json!({"op": names[rng.random_range(0..names.len())], "path": format!("{path}{end}"), "from": from,
+            "value": mutate::leaf(rng)})
+    };
+    (0..rng.random_range(0..6)).map(|_| operation(rng)).collect()
+}
+
+fn selector_text(rng: &mut StdRng, corpus: &Corpus) -> Vec<u8> {
+    let parts = [
+        "a",
+        "=",
+        "==",
+        "!=",
+        " in ",
+        " notin ",
+        "(",
+        ")",
+        ",",
+        "!",
+        "b/c",
+        ">",
+        "<",
+        "1",
+        "\\,",
+        "metadata.name",
+    ];
+    let mut text = String::new();
+    for _ in 0..rng.random_range(0..14) {
+        text += if rng.random_range(0..8) == 0 {
+            mutate::word(rng)
+        } else {
+            parts[rng.random_range(0..parts.len())]
+        };
+    }
+    bent(rng, text.into_bytes(), corpus)
+}
+
+fn schema_text(rng: &mut StdRng, corpus: &Corpus) -> Vec<u8> {
+    let schema = json!({"type": "object", "nullable": true, "properties": {"a": {"oneOf": [{"type": "string"}],
+        "allOf": [{"$ref": "#/components/schemas/x"}], "default": {}}, "b": {"items": {"enum": [1, null]},
+        "additionalProperties": true, "x-kubernetes-int-or-string": true, "minimum": 0.5}}});
+    let document = json!({"openapi": "3.0.0", "paths": {"/a": {"parameters": [{"in": "path", "name": "n",
+        "schema": {"type": "string"}}], "get": {"parameters": [], "requestBody": {"content": {"*/*": {"schema": schema}}},
+        "responses": {"200": {"content": {"application/json": {"schema": schema}}}}, "tags": ["a"]}}},
+        "components": {"schemas": {"x": schema}, "securitySchemes": {}}});
+    let other = any(rng, &corpus.values);
+    mutate::tree(rng, document, other).to_string().into_bytes()
+}
+
+/// The resource that a value says to be of; pods for one that says nothing.
+fn resource_of(value: &Value) -> &'static Resource {
+    let text = |key: &str| value[key].as_str().unwrap_or_default();
+    let known = api::resource_of_kind(text("apiVersion"), text("kind"));
+    known.or_else(|| api::resource("", "v1", "pods")).unwrap_or_else(|| unreachable!("pods are served"))
+}
+
+fn json(input: &[u8]) {
+    let _ = api::json_and_duplicates(input);
+    let value = serde_json::from_slice(input).unwrap_or_default();
+    let _ = api::decode(resource_of(&value), input);
+}
+
+fn yaml(input: &[u8]) {
+    if let Ok((value, _)) = api::value_and_duplicates(serde_yaml_ng::Deserializer::from_slice(input)) {
+        let size = value.to_string().len();
+        assert!(size <= 1000 * (input.len() + 1000), "{} bytes of YAML grow to {size}", input.len());
+    }
+}
+
+fn cbor(input: &[u8]) {
+    if let Ok(value) = api::from_cbor(input) {
+        let again = api::from_cbor(&api::to_cbor(&value));
+        assert_eq!(again.ok().as_ref(), Some(&value), "what was read is written and read again");
+    }
+}
+
+fn protobuf(input: &[u8]) {
+    let Ok(value) = api::from_protobuf(input, ("", "")) else { return };
+    assert!(value.to_string().len() <= 100 * (input.len() + 1000), "grows");
+    if let Some(bytes) = value.as_object().and_then(api::to_protobuf) {
+        let again = api::from_protobuf(&bytes, ("", ""));
+        let once = again.unwrap_or_else(|error| panic!("what was written can't be read: {error}"));
+        let bytes = once.as_object().and_then(api::to_protobuf).unwrap_or_default();
+        assert_eq!(
+            api::from_protobuf(&bytes, ("", "")).ok(),
+            Some(once),
+            "written and read it stays the same"
+        );
+    }
+}
+
+fn objects(input: &[u8]) {
+    let value: Value = serde_json::from_slice(input).unwrap_or_default();
+    let resource = resource_of(&value);
+    let Some(mut object) = Object::from_value(value) else { return };
+    if api::check(resource, &mut object).is_err() {
+        return;
+    }
+    let old = object.clone();
+    api::set_defaults(resource, &mut object);
+    let defaulted = object.clone();
+    api::set_defaults(resource, &mut object);
+    assert_eq!(object, defaulted, "defaults set again change nothing");
+    api::prepare_create(resource, &mut object);
+    for cause in api::validate_create(resource, &object) {
+        assert!(!cause.reason.is_empty() && !cause.message.is_empty(), "{cause:?}");
+    }
+    for subresource in ["", "status"] {
+        let mut new = object.clone();
+        api::prepare_update(resource, subresource, &mut new, &old);
+        api::validate_update(resource, subresource, &new, &old);
+    }
+    api::table(resource, std::slice::from_ref(&object), &json!({}), api::Include::Object, 0);
+    api::partial_metadata(&object);
+    if let Ok(fields) = FieldSelector::parse(resource, "metadata.name=a,metadata.namespace!=b") {
+        fields.matches(&object);
+    }
+}
+
+fn pair(input: &[u8]) -> Option<(&'static Resource, Object, Value)> {
+    let Ok(Value::Array(mut both)) = serde_json::from_slice(input) else { return None };
+    let (patch, object) = (both.pop()?, both.pop()?);
+    let resource = resource_of(&object);
+    let mut object = Object::from_value(object)?;
+    api::check(resource, &mut object).ok()?;
+    Some((resource, object, patch))
+}
+
+fn patch(input: &[u8]) {
+    let Some((resource, object, patch)) = pair(input) else { return };
+    for kind in [PatchType::Json, PatchType::Merge, PatchType::Strategic] {
+        if let Ok(patched) = api::patch(resource, kind, &object, &patch) {
+            let (before, after) = (object.clone().into_value(), patched.into_value());
+            let (before, after, own) =
+                (before.to_string().len(), after.to_string().len(), patch.to_string().len());
+            assert!(after <= 64 * (before + own) + 1000, "{before} patched by {own} grows to {after}");
+        }
+    }
+}
+
+fn apply(input: &[u8]) {
+    let Some((resource, object, patch)) = pair(input) else { return };
+    let Some(patch) = Object::from_value(patch) else { return };
+    let version = resource.api_version();
+    let manager = |name| FieldManager {
+        name,
+        api_version: &version,
+        subresource: "",
+        typing: Typing::Resource(resource),
+        has_status: true,
+        now: "2026-01-01T00:00:00Z",
+    };
+    let mut live = object.clone();
+    manager("one").update(None, &mut live);
+    for force in [false, true] {
+        let Ok(applied) = manager("two").apply(Some(&live), &Patch { object: &patch, force }) else {
+            continue;
+        };
+        let again = |live: &Object| {
+            let applied = manager("two").apply(Some(live), &Patch { object: &patch, force: true });
+            applied.unwrap_or_else(|status| panic!("what was applied can't be applied again: {status}"))
+        };
+        // Once more may still give up what is empty; after that nothing changes.
+        let settled = again(&again(&applied));
+        assert_eq!(again(&settled), settled, "applied again it changes nothing");
+    }
+}
+
+fn selectors(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let object = Object::from_value(json!({"metadata": {"name": "a", "labels": {"a": "b", "b/c": "1"}}}));
+    let Some(object) = object else { return };
+    if let Ok(labels) = LabelSelector::parse(&text) {
+        labels.matches(&object);
+    }
+    let resource = resource_of(&Value::Null);
+    if let Ok(fields) = FieldSelector::parse(resource, &text) {
+        fields.matches(&object);
+    }
+}
+
+fn openapi(input: &[u8]) {
+    let Ok(document) = serde_json::from_slice::<Value>(input) else { return };
+    let text = api::openapi_v2(std::iter::once(document.clone()));
+    assert!(serde_json::from_str::<Value>(&text).is_ok(), "{text}");
+    api::openapi_v2_protobuf(std::iter::once(document.clone()));
+    api::openapi_v3_protobuf(&document);
+}
