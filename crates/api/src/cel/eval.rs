@@ -32,20 +32,6 @@ type Evaluated<'a> = Result<Value<'a>, Error>;
 impl<'a> Evaluator<'a, '_> {
     pub(super) fn eval(&mut self, expr: &'a Expr) -> Evaluated<'a> {
         self.budget.charge(1)?;
-        let value = self.value(expr)?;
-        // Bytes are made anew wherever they are read.
-        if let Value::Bytes(bytes) = &value {
-            self.budget.charge_bytes(bytes.len())?;
-        }
-        Ok(value)
-    }
-
-    /// Pays for a text that becomes a key.
-    fn charge_key(&mut self, key: &Value<'_>) -> Result<(), Error> {
-        key.as_str().map_or(Ok(()), |text| self.budget.charge_bytes(text.len()))
-    }
-
-    fn value(&mut self, expr: &'a Expr) -> Evaluated<'a> {
         match &expr.kind {
             Kind::Literal(literal) => Ok(of_literal(literal)),
             Kind::Ident(name) => self.variable(name),
@@ -55,7 +41,6 @@ impl<'a> Evaluator<'a, '_> {
             }
             Kind::Index { operand, index, optional } => {
                 let (operand, index) = (self.eval(operand)?, self.eval(index)?);
-                self.charge_key(&index)?;
                 element(operand, &index, *optional)
             }
             Kind::Call { function, target, arguments } => self.call(function, target.as_deref(), arguments),
@@ -80,7 +65,6 @@ impl<'a> Evaluator<'a, '_> {
                 let mut map = BTreeMap::new();
                 for (key, value, optional) in entries {
                     let key = self.eval(key)?;
-                    self.charge_key(&key)?;
                     let Some(key) = Key::of(&key) else {
                         return Error::failed(format!("unsupported key type: {}", key.type_name()));
                     };
@@ -209,7 +193,6 @@ impl<'a> Evaluator<'a, '_> {
         let mut failed = None;
         for (key, item) in items {
             self.budget.charge(1)?;
-            self.charge_key(&key)?;
             let depth = self.locals.len();
             let subject = match &of.second {
                 Some(second) => {

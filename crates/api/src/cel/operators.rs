@@ -65,10 +65,7 @@ fn ordered<'a>(
 fn within<'a>(a: &Value<'a>, b: &Value<'a>, budget: &mut Budget) -> Result<Value<'a>, Error> {
     match b {
         Value::List(list) => contains(list, a, budget).map(Value::Bool),
-        Value::Map(map) => {
-            budget.charge_bytes(a.as_str().map_or(0, str::len))?;
-            Ok(Value::Bool(map.get(a).is_some()))
-        }
+        Value::Map(map) => Ok(Value::Bool(map.get(a).is_some())),
         _ => Error::failed("no such overload"),
     }
 }

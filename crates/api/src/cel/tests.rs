@@ -86,7 +86,6 @@ fn expressions_have_results() {
         ("'abc123'.matches('^[a-z]+[0-9]+$') && 'abc 123'.find('[0-9]+') == '123'", json!(true)),
         ("'a1b22'.findAll('[0-9]+')", json!(["1", "22"])),
         ("[1, 2, 3].sum() + [3, 1].min() + [3, 1].max() + [1, 2, 1].lastIndexOf(1)", json!(12)),
-        ("[2.0, 0.0 / 0.0, 1.0, 0.0 / 0.0, 0.5].sort().slice(0, 3)", json!([0.5, 1.0, 2.0])),
         ("[1, 2, 2].isSorted() && [3, 1, 2].sort() == [1, 2, 3] && [1, 1].distinct() == [1]", json!(true)),
         ("['bb', 'a'].sortBy(x, x.size())", json!(["a", "bb"])),
         ("[[1], [2, 3]].flatten()", json!([1, 2, 3])),
@@ -211,9 +210,6 @@ fn nothing_costs_more_than_it_may() {
     assert_eq!(run(&replacing), expensive);
     assert_eq!(run("'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa!'.matches('^(a+)+$')"), Ok(json!(false)));
     assert!(run("'a'.matches('((a{100}){100}){100}')").is_err());
-    let searching = "lists.range(3000).map(n, 'xxxxxxxxxxxxxxxxxxxx').join().findAll('x.*y|x').size() > 0";
-    assert_eq!(run(searching), expensive);
-    assert_eq!(run("lists.range(1000).map(n, lists.range(1000).sort()).size() > 0"), expensive);
     let million = format!("'{}'.size()", "a".repeat(99_000));
     assert_eq!(run(&million), Ok(json!(99_000)));
 }

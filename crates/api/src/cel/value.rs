@@ -165,11 +165,6 @@ impl Key {
         }
     }
 
-    /// How many bytes it takes to copy.
-    pub(super) fn len(&self) -> usize {
-        if let Key::String(text) = self { text.len() } else { 0 }
-    }
-
     pub(super) fn to_value<'a>(&self) -> Value<'a> {
         match self {
             Key::Bool(b) => Value::Bool(*b),

@@ -163,26 +163,23 @@ pub(in super::super) fn sort_by<'a>(
     items: Vec<Value<'a>>,
     budget: &mut Budget,
 ) -> Result<Vec<Value<'a>>, Error> {
-    // All is checked and paid for first: a sort can't be left halfway, and wants an order that is total.
-    let rounds = u64::from(keys.len().checked_ilog2().unwrap_or(0)) + 1;
-    for key in keys {
-        let length = key.as_str().map_or(0, str::len) as u64;
-        budget.charge(rounds.saturating_mul(length / 10 + 1))?;
-        order(&keys[0], key, budget)?;
-    }
-    let mut free = Budget::new(u64::MAX);
+    let mut failed = None;
     let mut places: Vec<usize> = (0..keys.len()).collect();
     places.sort_by(|a, b| {
-        let (a, b) = (&keys[*a], &keys[*b]);
-        // Only what is no number has no order among numbers: it comes last.
-        let known = order(a, b, &mut free).ok().flatten();
-        known.unwrap_or_else(|| is_nan(a).cmp(&is_nan(b)))
+        if failed.is_some() {
+            return Ordering::Equal;
+        }
+        order(&keys[*a], &keys[*b], budget).map(|found| found.unwrap_or(Ordering::Equal)).unwrap_or_else(
+            |error| {
+                failed = Some(error);
+                Ordering::Equal
+            },
+        )
     });
-    Ok(places.into_iter().filter_map(|at| items.get(at).cloned()).collect())
-}
-
-fn is_nan(value: &Value<'_>) -> bool {
-    matches!(value, Value::Double(n) if n.is_nan())
+    match failed {
+        Some(error) => Err(error),
+        None => Ok(places.into_iter().filter_map(|at| items.get(at).cloned()).collect()),
+    }
 }
 
 /// The numbers from 0 to below `count`.

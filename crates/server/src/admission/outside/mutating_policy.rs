@@ -105,7 +105,7 @@ fn changed(
     if mutation.is_json_patch {
         return api::patch(resource, PatchType::Json, object, &made);
     }
-    let named = |key: &str| made.get(key).is_some_and(|value| Some(value) != object.0.get(key));
+    let named = |key: &str| made.get(key).is_some_and(|value| *value != object.0[key]);
     if named("apiVersion") || named("kind") || made.pointer("/metadata/managedFields").is_some() {
         return Err(Status::bad_request(
             "a mutation may not change apiVersion, kind and metadata.managedFields",
