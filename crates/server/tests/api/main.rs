@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod admission;
 mod aggregation;
 mod compare;
 mod encodings;
@@ -19,5 +20,6 @@ mod reads;
 mod replay;
 mod roles;
 mod tls;
+mod tokens;
 mod webhooks;
 mod writes;
