@@ -72,6 +72,7 @@ pub async fn run() -> anyhow::Result<()> {
         kubelet_client_tls: identity.client_config(&trust, &[])?,
         front_proxy: None,
         limits: Limits::default(),
+        tokens: server::Tokens::new(pki::TokenKey::create()?, trust.pem()),
     });
     let tls = identity.server_config(&trust, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
     let _listening = server.listen(setup.listen, tls)?;

@@ -21,6 +21,7 @@ mod patch;
 pub mod policy;
 mod protobuf;
 mod quantity;
+mod quota;
 mod resource;
 mod scale;
 mod schema;
@@ -57,6 +58,7 @@ pub use protobuf::{
     ProtobufError, ProtobufList, from_protobuf, has_protobuf, protobuf_watch_frame, to_protobuf,
 };
 pub use quantity::{Quantity, QuantityError};
+pub use quota::{Quotable, quota_hard, quota_resources};
 pub use resource::{Resource, Subresource, resource, resource_of_kind, resources};
 pub use scale::{apply_scale, scale_of};
 pub use schema_rules::SchemaRules;

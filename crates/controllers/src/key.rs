@@ -8,7 +8,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, ResourceQuota, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::rbac::v1::ClusterRole;
@@ -22,7 +22,7 @@ use crate::pods;
 use crate::view::{Touched, View, controller_of, node_name};
 use crate::{
     api_service, cluster_role, deployment, endpoints, expiry, flow_schema, garbage, missing_node, namespace,
-    node, protection, replica_set,
+    node, protection, replica_set, resource_quota,
 };
 
 /// Hosts that are silent, each with the time when it was last heard.
@@ -47,6 +47,8 @@ pub enum Key {
     Claim(String, String),
     /// The use of a PersistentVolume, by name.
     Volume(String),
+    /// What is used of a ResourceQuota.
+    ResourceQuota(String, String),
     /// A ClusterRole, by name.
     ClusterRole(String),
     /// A FlowSchema, by name.
@@ -85,6 +87,7 @@ impl Key {
             Key::FlowSchema(name) => flow_schema::reconcile(view, name, now.wall),
             Key::Claim(namespace, name) => protection::reconcile_claim(view, namespace, name),
             Key::Volume(name) => protection::reconcile_volume(view, name),
+            Key::ResourceQuota(namespace, name) => resource_quota::reconcile(view, namespace, name, now.wall),
             Key::Garbage(key) => garbage::reconcile(view, key),
             Key::MissingNode(name) => missing_node::reconcile(view, name),
             Key::Expiry => expiry::reconcile(view, now.wall),
@@ -101,6 +104,7 @@ impl Key {
             Key::Namespace(_) => "namespace-controller",
             Key::Claim(..) => "pvc-protection-controller",
             Key::Volume(_) => "pv-protection-controller",
+            Key::ResourceQuota(..) => "resourcequota-controller",
             Key::ClusterRole(_) => "clusterrole-aggregation-controller",
             Key::FlowSchema(_) => "api-priority-and-fairness-config-consumer-v1",
             Key::Garbage(_) | Key::MissingNode(_) | Key::Expiry => "garbage-collector",
@@ -122,6 +126,7 @@ impl Key {
         for node in view.graph.iter().filter(|node| node.deleting || !node.owners.is_empty()) {
             each(Key::Garbage(node.key.clone()), now);
         }
+        view.quotas.iter().for_each(|o| each(of(o.as_ref(), Key::ResourceQuota), now));
         view.graph.iter().filter_map(|node| protected(node)).for_each(|key| each(key, now));
         // Slices and Endpoints whose service went while nobody looked.
         view.slices.iter().filter_map(|slice| service_of(slice)).for_each(|key| each(key, now));
@@ -182,6 +187,12 @@ impl Key {
                     each(Key::ClusterRole(named(role.as_ref())), now);
                 }
             }
+            Touched::ResourceQuota(change) => {
+                if resource_quota::is_news(change) {
+                    latest(&change.old, &change.new)
+                        .for_each(|q: &ResourceQuota| each(of(q, Key::ResourceQuota), now));
+                }
+            }
             Touched::FlowSchema(Change { old, new, .. }) => {
                 latest(old, new).for_each(|s: &FlowSchema| each(Key::FlowSchema(named(s)), now));
             }
@@ -227,6 +238,12 @@ fn pod(view: &View, Change { old, new, .. }: &Change<Pod>, each: &mut impl FnMut
                 sets.filter(|set| means(set)).for_each(|set| each(of(set.as_ref(), Key::ReplicaSet), now));
             }
         }
+    }
+    if let (Some(old), Some(new)) = (old, new)
+        && pods::is_finished(new)
+        && !pods::is_finished(old)
+    {
+        recount(view, new.metadata.namespace.as_deref().unwrap_or_default(), each);
     }
     if let (Some(pod), None) = (old, new) {
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
@@ -289,6 +306,11 @@ fn owned(
         (None, Some(new)) => !new.deleting,
         _ => false,
     };
+    // What is gone, and what may be less, is free again.
+    let shrinks = |node: &graph::Node| matches!(node.kind.as_str(), "Service" | "PersistentVolumeClaim");
+    if let Some(old) = old.filter(|old| new.is_none() || shrinks(old)) {
+        recount(view, &old.namespace, each);
+    }
     new.and_then(protected).into_iter().for_each(|key| each(key, now));
     for node in [old, new].into_iter().flatten() {
         // Somebody may have taken it away, or changed it.
@@ -320,6 +342,14 @@ fn owned(
         if !node.namespace.is_empty() && !view.is_open(&node.namespace) {
             each(Key::Namespace(node.namespace.clone()), now);
         }
+    }
+}
+
+/// Counts the quotas of a namespace anew, soon.
+fn recount(view: &View, namespace: &str, each: &mut impl FnMut(Key, Duration)) {
+    if !namespace.is_empty() {
+        let quotas = view.quotas.in_namespace(namespace);
+        quotas.for_each(|quota| each(of(quota.as_ref(), Key::ResourceQuota), resource_quota::PAUSE));
     }
 }
 

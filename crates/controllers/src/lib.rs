@@ -20,6 +20,7 @@ mod pods;
 mod protection;
 mod queue;
 mod replica_set;
+mod resource_quota;
 mod victims;
 mod view;
 

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::rbac::v1::ClusterRole;
@@ -40,6 +40,8 @@ pub struct View {
     pub service_accounts: Table<ServiceAccount>,
     /// ClusterRoles.
     pub cluster_roles: Table<ClusterRole>,
+    /// ResourceQuotas.
+    pub quotas: Table<ResourceQuota>,
     /// FlowSchemas.
     pub flow_schemas: Table<FlowSchema>,
     /// PriorityLevelConfigurations.
@@ -75,6 +77,8 @@ pub enum Touched {
     ServiceAccount(Change<ServiceAccount>),
     /// A ClusterRole.
     ClusterRole(Change<ClusterRole>),
+    /// A ResourceQuota.
+    ResourceQuota(Change<ResourceQuota>),
     /// A FlowSchema.
     FlowSchema(Change<FlowSchema>),
     /// A PriorityLevelConfiguration.
@@ -97,6 +101,7 @@ impl View {
             namespaces: Table::load(&state),
             service_accounts: Table::load(&state),
             cluster_roles: Table::load(&state),
+            quotas: Table::load(&state),
             flow_schemas: Table::load(&state),
             priority_levels: Table::load(&state),
             graph: Graph::load(&state),
@@ -170,6 +175,7 @@ impl View {
             .or_else(|| self.namespaces.apply(event).map(Touched::Namespace))
             .or_else(|| self.service_accounts.apply(event).map(Touched::ServiceAccount))
             .or_else(|| self.cluster_roles.apply(event).map(Touched::ClusterRole))
+            .or_else(|| self.quotas.apply(event).map(Touched::ResourceQuota))
             .or_else(|| self.flow_schemas.apply(event).map(Touched::FlowSchema))
             .or_else(|| self.priority_levels.apply(event).map(Touched::PriorityLevel))
     }

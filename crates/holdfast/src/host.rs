@@ -13,7 +13,7 @@ use local::{HostConfig, NetConfig};
 use membership::Membership;
 use network::{HostNetwork, Network};
 use node::Agent;
-use pki::{ClientAuth, HeartbeatKey, Identity, Trust};
+use pki::{ClientAuth, HeartbeatKey, Identity, TokenKey, Trust};
 use server::Server;
 use store::Store;
 use tokio::net::TcpStream;
@@ -133,6 +133,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         kubelet_client_tls: identity.client_config(&trust, &[b"http/1.1"])?,
         front_proxy: Some(server::FrontProxy { identity: front_proxy, trust: trust.clone() }),
         limits: server::Limits::default(),
+        tokens: server::Tokens::new(TokenKey::load(&config.pki_dir)?, trust.pem()),
     });
     let tls = identity.server_config(&trust, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
     let listening = Arc::new(listen(&config, &server, &tls)?);

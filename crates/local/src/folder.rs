@@ -6,7 +6,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use pki::{Authority, HostNames, Identity};
+use pki::{Authority, HostNames, Identity, TokenKey};
 use serde::{Deserialize, Serialize};
 
 use crate::addresses::{Addresses, MOST_NODES, NetKind};
@@ -23,6 +23,7 @@ const LOCK: &str = "lock";
 const PKI: &str = "pki";
 const ADMIN: &str = "admin";
 const HEARTBEAT_KEY: &str = "heartbeat.key";
+const TOKEN_KEY: &str = "sa.key";
 const NAME: &str = "holdfast";
 
 /// Why a folder can't be used for a cluster.
@@ -171,6 +172,7 @@ pub struct Folder {
     record: Record,
     authority: Authority,
     admin: Identity,
+    tokens: TokenKey,
     _lock: File,
 }
 
@@ -243,7 +245,8 @@ impl Folder {
             authority.admin_identity(now)?.save(&pki, ADMIN)?;
         }
         let admin = Identity::load(&pki, ADMIN)?;
-        let folder = Self { path, record, authority, admin, _lock: lock };
+        let tokens = TokenKey::load_or_create(&pki)?;
+        let folder = Self { path, record, authority, admin, tokens, _lock: lock };
         for (number, name) in Addresses::hosts(folder.record.nodes) {
             folder.provision_host(number, &name, now)?;
         }
@@ -280,6 +283,10 @@ impl Folder {
         if !was_there && self.path.join(RECORD).exists() {
             // The host's whole folder was lost since the cluster was made: it is to join, as one that began.
             write(&config.begun_file, b"", 0o644)?;
+        }
+        // A folder of before there were tokens gets its key now.
+        if !config.pki_dir.join(TOKEN_KEY).exists() {
+            self.tokens.save(&config.pki_dir)?;
         }
         // Written anew every time: the folder may have been moved.
         let mut text = serde_json::to_vec_pretty(&config).unwrap_or_default();

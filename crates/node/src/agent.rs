@@ -13,7 +13,7 @@ use crate::addresses::{Addresses, PodAddresses, PodRange};
 use crate::clock::Clock;
 use crate::host::{Isolation, Spawner};
 use crate::node::{Identity, keep_registered, read_machine};
-use crate::pods::{Desk, Folders, Host, Logs, Running};
+use crate::pods::{Desk, Folders, Host, Logs, Running, TokenBook};
 use crate::server;
 
 /// What the agent of a host needs.
@@ -119,6 +119,7 @@ impl Agent {
             spawner,
             logs: Logs::default(),
             running: Running::default(),
+            tokens: TokenBook::default(),
             capacity: (machine.cpus * 1000, machine.memory_kib << 10),
             variables: variables(options.service_host, options.service_port),
         });

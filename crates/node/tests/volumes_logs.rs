@@ -134,6 +134,36 @@ async fn volumes_lie_at_their_mount_paths_and_nowhere_else() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_finds_its_token_the_certificate_and_its_namespace_where_clients_look() {
+    if !can_mount() {
+        eprintln!("skipped: this machine gives no mount namespaces");
+        return;
+    }
+    let mut host = TestHost::start();
+    config_map(&host, json!({"ca.crt": "a certificate"}));
+    let command = "cd /var/run/secrets/kubernetes.io/serviceaccount; \
+                   { cat token; echo; cat ca.crt; echo; cat namespace; echo; } > $HOME/report 2>&1; \
+                   echo done >> $HOME/report; exec sleep 1000";
+    let container = json!({
+        "command": ["sh", "-c", command],
+        "volumeMounts": [{"name": "kube-api-access-x7abc", "readOnly": true,
+            "mountPath": "/var/run/secrets/kubernetes.io/serviceaccount"}],
+    });
+    let namespace = json!({"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}});
+    let spec = json!({"serviceAccountName": "robot", "volumes": [
+        {"name": "kube-api-access-x7abc", "projected": {"sources": [
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+            {"configMap": {"name": "settings", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            {"downwardAPI": {"items": [namespace]}},
+        ]}},
+    ]});
+    let uid = host.pod("web-0", container, spec);
+    let report = host.until_file(&host.work(&uid).join("report"), |text| text.ends_with("done\n")).await;
+    assert_eq!(report, "default/robot web-0  3607\na certificate\ndefault\ndone\n");
+    host.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_pod_has_names_of_its_own_and_the_host_keeps_its() {
     if !can_mount() {
         eprintln!("skipped: this machine gives no mount namespaces");

@@ -3,6 +3,7 @@
 //! a [`Writer`], which is the API's own write path.
 
 mod key;
+mod quota;
 mod reader;
 mod recorder;
 mod selector;
@@ -10,8 +11,9 @@ mod table;
 mod write;
 
 pub use key::{Place, key, kind_prefix, namespace_prefix, parse};
+pub use quota::quota_usage;
 pub use reader::{Kind, Reader, STAMP, decode, put_stamped, stamped};
 pub use recorder::{Occurrence, Recorder, Reporter};
 pub use selector::{selects, tolerates};
 pub use table::{Change, Table};
-pub use write::{Delete, Propagation, Subject, Write, Writer};
+pub use write::{Delete, Propagation, Subject, TokenRequest, Write, Writer};

@@ -85,4 +85,27 @@ pub trait Writer: Send + Sync + 'static {
     /// Carries one change out in the name of `user`, such as `system:kube-scheduler`; the answer is the
     /// object as it is afterwards (as it was, if it is gone).
     fn write<'a>(&'a self, user: &'a str, write: Write) -> BoxFuture<'a, Result<Object, Status>>;
+
+    /// A token of a service account for a pod, asked for in the name of `user`; 404 where none are made.
+    fn token<'a>(&'a self, _user: &'a str, request: TokenRequest) -> BoxFuture<'a, Result<String, Status>> {
+        let refused = Status::not_found("", "serviceaccounts", &request.account);
+        Box::pin(std::future::ready(Err(refused)))
+    }
+}
+
+/// A request for a token of a service account, bound to a pod.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRequest {
+    /// The namespace of account and pod.
+    pub namespace: String,
+    /// The account's name.
+    pub account: String,
+    /// For whom the token is; empty for the API.
+    pub audience: String,
+    /// For how long, in seconds.
+    pub seconds: i64,
+    /// The pod's name.
+    pub pod: String,
+    /// The pod's uid.
+    pub pod_uid: String,
 }

@@ -1,8 +1,8 @@
 //! Authorities and certificates.
 //!
 //! One [`Authority`] a cluster signs one [`Identity`] a host and one for the administrator. A host keeps its
-//! identity, the certificates that it trusts ([`Trust`]) and the [`HeartbeatKey`]; the authority's own key
-//! stays where the cluster was made. Everything speaks TLS by rustls with ring's cryptography, chosen here
+//! identity, the certificates that it trusts ([`Trust`]), the [`HeartbeatKey`] and the [`TokenKey`]; the authority's own
+//! key stays where the cluster was made. Everything speaks TLS by rustls with ring's cryptography, chosen here
 //! once. Times are arguments.
 
 mod anyone;
@@ -14,6 +14,7 @@ mod identity;
 mod roles;
 mod secret;
 mod tls;
+mod token_key;
 
 pub use anyone::client_config_for_anyone;
 pub use authority::{Authority, Subject, Validity};
@@ -23,3 +24,4 @@ pub use identity::Identity;
 pub use roles::HostNames;
 pub use secret::SecretText;
 pub use tls::{ClientAuth, Trust};
+pub use token_key::TokenKey;

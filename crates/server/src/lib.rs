@@ -15,6 +15,7 @@ mod http;
 mod proxy;
 mod registry;
 mod server;
+mod tokens;
 mod webhook;
 
 pub use admission::{ServiceRange, ServiceRangeError};
@@ -22,3 +23,4 @@ pub use aggregation::FrontProxy;
 pub use http::{Body, Identity, Limits, Listening};
 pub use proxy::Backends;
 pub use server::{Options, Server};
+pub use tokens::Tokens;

@@ -17,6 +17,7 @@ use crate::http::openapi::Swaggers;
 use crate::http::{self, Limits, Listening};
 use crate::proxy::Backends;
 use crate::registry::Registry;
+use crate::tokens::Tokens;
 
 /// What a server is made of.
 pub struct Options {
@@ -32,6 +33,8 @@ pub struct Options {
     pub front_proxy: Option<FrontProxy>,
     /// What a client may use up.
     pub limits: Limits,
+    /// What tokens of service accounts are made with.
+    pub tokens: Tokens,
 }
 
 /// The API. Made once a process; it serves nobody from outside until it [listens](Server::listen).
@@ -56,7 +59,12 @@ impl Server {
         Arc::new(Server {
             aggregation,
             fairness,
-            registry: Arc::new(Registry::new(options.store, options.services, options.backends.clone())),
+            registry: Arc::new(Registry::new(
+                options.store,
+                options.services,
+                options.backends.clone(),
+                options.tokens,
+            )),
             backends: options.backends,
             kubelet_client_tls: options.kubelet_client_tls,
             limits: options.limits,

@@ -18,6 +18,8 @@ use serde_json::{Value, json};
 use server::{Backends, Options, Server};
 use store::{Memory, State, Store};
 
+/// What stands for the authority's certificate.
+pub const CERTIFICATE: &str = "a certificate";
 const ADMIN: &str = "kubernetes-admin";
 /// More steps than any test needs to come to rest.
 const RESTLESS: usize = 5000;
@@ -67,6 +69,7 @@ pub fn writer_over(store: Arc<Memory>) -> Arc<dyn Writer> {
         kubelet_client_tls: Arc::new(tls),
         front_proxy: None,
         limits: server::Limits::default(),
+        tokens: server::Tokens::new(pki::TokenKey::create().unwrap(), ""),
     };
     Server::new(options).writer()
 }
@@ -80,7 +83,7 @@ impl Cluster {
             writer: writer_over(store.clone()),
             silence: Silence::new(),
             now: Now { wall: Timestamp::now(), instant: Instant::now() },
-            view: View::load(store.snapshot()),
+            view: View::load(store.snapshot()).publishing(CERTIFICATE.into()),
             waiting: Waiting::load(store.snapshot()),
             due: BTreeSet::new(),
             later: BTreeMap::new(),

@@ -11,6 +11,7 @@ use store::State;
 
 use super::{expand, quantity, service_links};
 use crate::pod;
+use crate::pods::PodTokens;
 
 /// Something that the spec names does not exist.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -30,6 +31,8 @@ pub(crate) struct Sources<'a> {
     pub host_address: IpAddr,
     /// The host's cpus (in thousandths) and memory (in bytes): limits where none are given.
     pub capacity: (u64, u64),
+    /// The tokens of the pod's service account.
+    pub tokens: &'a PodTokens,
 }
 
 /// The container's variables: `base`, then services, `envFrom` and `env`, later ones winning; `$(NAME)` in

@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, HostPathVolumeSource, Ke
 
 use super::Sources;
 use super::environment::{Missing, config_map, field, resource, secret};
+use crate::pods::kind;
 
 /// Where a volume's content lies.
 pub(crate) fn volume_path(pod_folder: &Path, volume: &Volume) -> PathBuf {
@@ -94,7 +95,12 @@ fn make(volume: &Volume, path: &Path, sources: Sources<'_>) -> Result<(), Missin
             if let Some(source) = &source.downward_api {
                 downward(&mut files, &source.items, from.default_mode, sources)?;
             }
-            // Service account tokens don't exist in this version: a pod that mounts one by default still runs.
+            if let Some(source) = &source.service_account_token {
+                let token = sources.tokens.get(&kind(source));
+                let token = token.ok_or_else(|| Missing("there is no token of the pod's account".into()))?;
+                let mode = mode(from.default_mode);
+                files.insert(source.path.clone(), (token.clone().into_bytes(), mode));
+            }
         }
     } else {
         return Err(Missing(

@@ -273,6 +273,9 @@ impl Desk {
             if from_objects && entry.record.ending.is_none() {
                 let (host, pod) = (self.host.clone(), entry.pod.clone());
                 self.work.spawn(async move {
+                    if let Err(error) = host.renew_tokens(&pod).await {
+                        tracing::debug!(pod = subject(&pod), %error, "a pod keeps the tokens that it has");
+                    }
                     let of = pod.clone();
                     let done = tokio::task::spawn_blocking(move || host.refresh(&of, address)).await;
                     if let Ok(Err(error)) = done {

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, VolumeMount};
 use objects::{Occurrence, Recorder, Writer};
 use store::{State, Store};
 
-use super::{Folders, Logs, Running};
+use super::{Folders, Logs, PodTokens, Running, TokenBook};
 use crate::addresses::{Addresses, PodAddresses};
 use crate::clock::Clock;
 use crate::host::{
@@ -32,6 +32,7 @@ pub(crate) struct Host {
     pub spawner: Spawner,
     pub logs: Logs,
     pub running: Running,
+    pub tokens: TokenBook,
     /// Processors in thousandths, memory in bytes.
     pub capacity: (u64, u64),
     /// Variables of every container.
@@ -62,8 +63,14 @@ impl Host {
         self.recorder.record(occurrence);
     }
 
-    fn sources<'a>(&self, state: &'a State, pod: &'a Pod, pod_address: IpAddr) -> Sources<'a> {
-        Sources { state, pod, pod_address, host_address: self.address, capacity: self.capacity }
+    fn sources<'a>(
+        &self,
+        state: &'a State,
+        pod: &'a Pod,
+        pod_address: IpAddr,
+        tokens: &'a PodTokens,
+    ) -> Sources<'a> {
+        Sources { state, pod, pod_address, host_address: self.address, capacity: self.capacity, tokens }
     }
 
     /// Makes a pod's folder, volumes and address. The error is a reason and a message.
@@ -75,15 +82,17 @@ impl Host {
         let on_host = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
         let address = if on_host { self.address } else { self.pod_address(&pod).await? };
         let host = self.clone();
+        let renewed = self.renew_tokens(&pod).await;
         let work = tokio::task::spawn_blocking(move || {
-            let state = host.store.snapshot();
+            renewed.map_err(|missing| missing.to_string())?;
+            let (state, tokens) = (host.store.snapshot(), host.tokens.of(&pod));
             let user = Identity::of(&pod, None);
             let chown = nix::unistd::geteuid().is_root();
             let (owner, group) = if chown { (user.user, user.group) } else { (None, None) };
             host.folders.make(uid(&pod), owner, group).map_err(|e| e.to_string())?;
             let folder = host.folders.pod(uid(&pod));
             write_name_files(&folder, &pod, address).map_err(|e| e.to_string())?;
-            materialise(&folder, host.sources(&state, &pod, address)).map_err(|e| e.to_string())
+            materialise(&folder, host.sources(&state, &pod, address, &tokens)).map_err(|e| e.to_string())
         });
         match work.await {
             Ok(result) => result.map(|()| address).map_err(failed("ContainerCreating")),
@@ -108,6 +117,7 @@ impl Host {
     /// Gives back what a pod that ended had.
     pub(crate) async fn clean_up(self: Arc<Self>, pod: Arc<Pod>) {
         end_leftovers(self.folders.pod(uid(&pod))).await;
+        self.tokens.forget(&pod);
         let address = {
             let mut book = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
             book.release(uid(&pod))
@@ -123,8 +133,8 @@ impl Host {
 
     /// Brings the pod's files from ConfigMaps and Secrets up to date.
     pub(crate) fn refresh(&self, pod: &Pod, address: IpAddr) -> Result<(), Missing> {
-        let state = self.store.snapshot();
-        refresh(&self.folders.pod(uid(pod)), self.sources(&state, pod, address))
+        let (state, tokens) = (self.store.snapshot(), self.tokens.of(pod));
+        refresh(&self.folders.pod(uid(pod)), self.sources(&state, pod, address, &tokens))
     }
 
     /// The process of one container.
@@ -136,7 +146,8 @@ impl Host {
     ) -> Result<Command, StartError> {
         let config = |missing: Missing| StartError::Config(missing.0);
         let uid = uid(pod);
-        let state = self.store.snapshot();
+        // Variables are made of no tokens.
+        let (state, no_tokens) = (self.store.snapshot(), PodTokens::new());
         let mut base = self.variables.clone();
         let work = self.folders.work(uid).display().to_string();
         base.push(("HOME".into(), work));
@@ -147,7 +158,8 @@ impl Host {
             let variable = format!("HOLDFAST_VOLUME_{}", volume.name.to_uppercase().replace('-', "_"));
             base.push((variable, volume_path(&folder, volume).display().to_string()));
         }
-        let mut env = environment(container, &base, self.sources(&state, pod, address)).map_err(config)?;
+        let mut env =
+            environment(container, &base, self.sources(&state, pod, address, &no_tokens)).map_err(config)?;
         env.retain(|(name, _)| name != POD_FOLDER);
         env.push((POD_FOLDER.into(), folder.display().to_string()));
         let streams = match (container.tty == Some(true), container.stdin == Some(true)) {

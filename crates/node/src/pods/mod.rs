@@ -7,6 +7,7 @@ mod folder;
 mod host;
 mod life;
 mod running;
+mod tokens;
 mod writing;
 
 pub(crate) use desk::Desk;
@@ -14,3 +15,4 @@ pub(crate) use folder::Folders;
 pub(crate) use host::Host;
 pub(crate) use life::Logs;
 pub(crate) use running::{Guest, Live, Running};
+pub(crate) use tokens::{PodTokens, TokenBook, kind};

@@ -12,7 +12,7 @@ use std::time::Duration;
 use api::{Object, Status};
 use futures::future::{BoxFuture, FutureExt, ready};
 use node::{Agent, Options, PodAddresses};
-use objects::{Subject, Write, Writer};
+use objects::{Subject, TokenRequest, Write, Writer};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::WebPkiClientVerifier;
@@ -137,6 +137,12 @@ impl Writer for TestWriter {
     fn write<'a>(&'a self, user: &'a str, write: Write) -> BoxFuture<'a, Result<Object, Status>> {
         assert_eq!(user, "system:node:n1");
         ready(self.apply(write)).boxed()
+    }
+
+    fn token<'a>(&'a self, user: &'a str, request: TokenRequest) -> BoxFuture<'a, Result<String, Status>> {
+        assert_eq!(user, "system:node:n1");
+        let TokenRequest { namespace, account, audience, seconds, pod, .. } = request;
+        ready(Ok(format!("{namespace}/{account} {pod} {audience} {seconds}"))).boxed()
     }
 }
 

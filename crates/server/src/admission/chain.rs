@@ -7,8 +7,8 @@ use serde_json::{Map, json};
 use super::outside::{Outside, Round};
 use super::request::{Operation, Outcome, Request};
 use super::{
-    certificate, default_class, limit_ranger, node, pod_security, priority, priority_class, runtime_class,
-    service_account, storage, toleration,
+    certificate, default_class, limit_ranger, node, pod_security, priority, priority_class, quota,
+    runtime_class, service_account, storage, toleration,
 };
 use crate::registry::{Claims, Refused};
 
@@ -56,7 +56,6 @@ impl Admission {
         outcome: Outcome<'_>,
         claims: &mut Claims,
     ) -> Result<(), Refused> {
-        let _ = claims;
         judge(request, outcome)?;
         if let (BINDING, Some(pod)) = (request.subresource, outcome.new) {
             // Others know a binding as something of its own that is created.
@@ -64,7 +63,9 @@ impl Admission {
             let outcome = Outcome { new: Some(&binding), old: None };
             return self.outside.validate(&request, outcome).await;
         }
-        self.outside.validate(request, outcome).await
+        self.outside.validate(request, outcome).await?;
+        quota::charge(request, outcome, claims)?;
+        Ok(())
     }
 }
 
@@ -139,6 +140,9 @@ fn judge(request: &Request<'_>, outcome: Outcome<'_>) -> Result<(), Status> {
             limit_ranger::check(request, pod)?;
             service_account::check(request, pod)?;
             pod_security::check_pod(request, pod, old)
+        }
+        ("", "nodes", Outcome { new: Some(object), old }) => {
+            request.who.node().map_or(Ok(()), |node| node::check_node(node, named, object, old))
         }
         ("", "namespaces", Outcome { new: Some(namespace), old }) => {
             pod_security::check_namespace(request, namespace, old)

@@ -10,6 +10,7 @@ mod outside;
 mod pod_security;
 mod priority;
 mod priority_class;
+pub(crate) mod quota;
 mod request;
 mod runtime_class;
 mod service;
@@ -52,6 +53,7 @@ pub(crate) fn allocate(
 pub(crate) fn release(resource: &Resource, old: &Object) -> Claims {
     match (resource.group, resource.plural) {
         ("", "services") => service::release(old),
+        ("", "namespaces") => quota::release(old.name()),
         _ => Claims::default(),
     }
 }

@@ -34,6 +34,10 @@ pub(crate) enum Route {
     OpenApi(String),
     /// `/holdfast/backup`
     Backup,
+    /// `/.well-known/openid-configuration`
+    TokenIssuer,
+    /// `/openid/v1/jwks`
+    TokenKeys,
     /// A version that exists, but not that resource in it; or a version that doesn't: a `Status` answer.
     NoSuchResource,
     /// Nothing: a text answer.
@@ -64,6 +68,8 @@ pub(crate) fn route(path: &str) -> Route {
         ["metrics"] => Route::Metrics,
         ["version"] => Route::Version,
         ["holdfast", "backup"] => Route::Backup,
+        [".well-known", "openid-configuration"] => Route::TokenIssuer,
+        ["openid", "v1", "jwks"] => Route::TokenKeys,
         ["openapi", "v2"] => Route::Swagger,
         ["openapi", "v3", rest @ ..] => Route::OpenApi(rest.join("/")),
         [endpoint @ ("healthz" | "livez" | "readyz"), check @ ..] => {

@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::Status;
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 
 use super::compress::{compressed, takes_gzip};
 use super::impersonate::impersonated;
 use super::negotiate::accepted_error;
 use super::query::Query;
-use super::response::{error_as, json, no_such_path, warn};
+use super::response::{bytes, error_as, json, no_such_path, warn};
 use super::route::{Route, Target, route};
 use super::{Body, Identity, backup, discovery, health, metrics, objects, openapi, watch, write};
 use crate::admission::warnings;
@@ -19,7 +19,9 @@ use crate::authorize::{Attributes, Wanted};
 use crate::clock;
 use crate::fairness::{Admitted, Class, seats};
 use crate::proxy;
+use crate::registry::Freshness;
 use crate::server::Server;
+use crate::tokens;
 
 /// How long a request may take that isn't a watch, a log or a proxied one.
 const LONGEST_REQUEST: Duration = Duration::from_secs(60);
@@ -80,6 +82,10 @@ impl Server {
     /// sockets and TLS.
     pub async fn handle(self: &Arc<Self>, request: Request<Body>, who: Option<Identity>) -> Response<Body> {
         let encoding = accepted_error(request.headers());
+        let who = match who {
+            Some(who) => Some(who),
+            None => self.of_token(request.headers()).await,
+        };
         let Some(who) = who else { return error_as(&Status::unauthorized(), encoding) };
         let who = match impersonated(self.registry(), &who.clone().authenticated(), request.headers()) {
             Ok(other) => other.unwrap_or_else(|| who.authenticated()),
@@ -100,6 +106,21 @@ impl Server {
     }
 
     /// Answers when it is the request's turn.
+    /// The account whose token came with a request.
+    async fn of_token(&self, headers: &HeaderMap) -> Option<Identity> {
+        let (registry, token) = (self.registry(), tokens::bearer(headers)?);
+        let known = registry.store().snapshot();
+        let found = match tokens::authenticate(registry.tokens(), &known, token, &[], clock::now()) {
+            // It may have been made a moment ago, at another host.
+            Err(true) => {
+                let newest = registry.state(Freshness::Newest).await.ok()?;
+                tokens::authenticate(registry.tokens(), &newest, token, &[], clock::now())
+            }
+            found => found,
+        };
+        Some(found.ok()?.who)
+    }
+
     async fn answer(
         self: &Arc<Self>,
         request: Request<Body>,
@@ -176,6 +197,11 @@ impl Server {
             Route::OpenApi(path) => openapi::v3(self, path, who, query, request).await,
             Route::Backup => backup::backup(who, &**self.registry().store()).await,
             Route::Metrics => Ok(self.metrics().text(&**self.registry().store(), self.fairness())),
+            Route::TokenIssuer => Ok(json(200, &tokens::configuration(self.address()))),
+            Route::TokenKeys => {
+                let keys = tokens::keys(self.registry().tokens()).to_string();
+                Ok(bytes(200, "application/jwk-set+json", keys))
+            }
             Route::Version => Ok(json(200, &discovery::version())),
             Route::Health { endpoint, check } => {
                 let closing = *self.closing().borrow();

@@ -16,10 +16,12 @@ use super::options::WriteOptions;
 use super::response::warn;
 use super::serve::Asked;
 use crate::authorize::review;
+use crate::clock;
 use crate::registry::{
-    Apply, Binding, Change, Create, DeleteOptions, Named, Recorded, fit_namespace, propagation,
+    Apply, Binding, Change, Create, DeleteOptions, Freshness, Named, Recorded, fit_namespace, propagation,
 };
 use crate::server::Server;
+use crate::tokens::{self, TokenRequest};
 
 const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
      application/strategic-merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor";
@@ -48,6 +50,7 @@ pub(crate) async fn write(
         ("", "deletecollection") => write.delete_collection(body).await,
         ("binding", "create") => write.bind(body).await,
         ("eviction", "create") => write.evict(body).await,
+        ("token", "create") => write.token(body).await,
         (_, "update") => write.update(body).await,
         (_, "patch") if is_apply => write.apply(body).await,
         (_, "patch") => write.patch(body).await,
@@ -108,11 +111,32 @@ impl<'a> Writing<'a> {
         self.answer(201, created, &warnings)
     }
 
+    async fn token(&self, body: Bytes) -> Result<Response<Body>, Status> {
+        let (target, registry) = (self.asked.target, self.server.registry());
+        let question = body::value(self.headers, body)?.and_then(Object::from_value);
+        let question = question.filter(|question| question.kind() == "TokenRequest");
+        let mut question = question.ok_or_else(|| {
+            Status::bad_request("the body must be a TokenRequest of authentication.k8s.io/v1")
+        })?;
+        question.0.shift_remove("status");
+        let version = question.api_version().to_owned();
+        let fields = question.0.get("spec").cloned().unwrap_or_default();
+        let request = TokenRequest::parse(&target.namespace, &target.name, &fields)?;
+        let state = registry.state(Freshness::Newest).await?;
+        let mut answer = registry.tokens().answer(&state, self.asked.who, &request, question)?;
+        let now = clock::text(clock::now());
+        answer.set_meta("managedFields", recorded_fields(&fields, &self.options.manager, &version, &now));
+        self.accepted.encoding.answer(201, &answer.into_value())
+    }
+
     fn review(&self, mut question: Object) -> Result<Object, Status> {
         let (target, registry) = (self.asked.target, self.server.registry());
         fit_namespace(target.resource, &target.namespace, &mut question)?;
         Recorded::Update(&self.options.manager).update(target.resource, "", None, &mut question);
         let state = registry.store().snapshot();
+        if target.resource.plural == "tokenreviews" {
+            return tokens::review(registry.tokens(), &state, question, clock::now());
+        }
         review(registry.authorizer(), &state, self.asked.who, target.resource, question)
     }
 
@@ -292,6 +316,17 @@ impl<'a> Writing<'a> {
         self.server.registry().evict(self.asked.who, &self.named(), &options).await?;
         self.done()
     }
+}
+
+/// Who asked for which fields of a `TokenRequest`.
+fn recorded_fields(spec: &Value, manager: &str, version: &str, now: &str) -> Value {
+    let asked = spec.as_object().into_iter().flatten().map(|(field, _)| (format!("f:{field}"), json!({})));
+    let fields: serde_json::Map<String, Value> = asked.collect();
+    let manager = if manager.is_empty() { "unknown" } else { manager };
+    json!([{
+        "manager": manager, "operation": "Update", "apiVersion": version, "time": now,
+        "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": fields}, "subresource": "token",
+    }])
 }
 
 /// Whether objects of the resource are questions, which are answered and not kept.

@@ -7,7 +7,7 @@ use store::{Compare, Condition, State};
 
 use super::read::Freshness;
 use super::{Named, Recorded, Refused, Registry};
-use crate::admission::{self, Operation, Outcome, Request, service_account};
+use crate::admission::{self, Operation, Outcome, Request, quota, service_account};
 use crate::authorize::Decided;
 use crate::clock;
 use crate::http::Identity;
@@ -50,9 +50,14 @@ impl Registry {
         if (create.resource.group, create.resource.plural) == ("", "pods") {
             service_account::wait_for_default(&*self.store, create.namespace, &object).await;
         }
+        let mut turn = None;
         for attempt in 0..ATTEMPTS {
             // What this member knows is nearly always enough: the transaction compares.
             let freshness = if attempt == 0 { Freshness::Any } else { Freshness::Newest };
+            // Who was overtaken waits for a turn, where only one change at a time can be counted.
+            if attempt > 1 && turn.is_none() && quota::is_limited(create.namespace, &self.store.snapshot()) {
+                turn = Some(self.turns.wait(create.namespace).await);
+            }
             let state = self.state(freshness).await?;
             let mut object = object.clone();
             if generated {
@@ -121,6 +126,7 @@ impl Registry {
         object.set_meta("creationTimestamp", clock::text(clock::now()));
         api::set_defaults(resource, object);
         create.recorded.update(resource, "", None, object);
+        self.tokens.fill(request.state, object);
         self.admission.mutate(request, object, None).await?;
         api::prepare_create(resource, object);
         let causes = api::validate_create(resource, object);

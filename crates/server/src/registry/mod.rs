@@ -29,10 +29,12 @@ use std::sync::Arc;
 use api::Status;
 use store::Store;
 
+use crate::admission::quota::Turns;
 use crate::admission::{Admission, Outside, ServiceRange};
 use crate::authorize::{Attributes, Authorizer, Wanted};
 use crate::http::Identity;
 use crate::proxy::Backends;
+use crate::tokens::Tokens;
 
 use self::hub::Hub;
 use self::pages::Pages;
@@ -48,7 +50,7 @@ pub(crate) use read::Freshness;
 pub(crate) use recorded::Recorded;
 pub(crate) use refused::Refused;
 pub(crate) use selection::Selection;
-pub(crate) use stored::{load, load_as, put_list_items, stamped_at};
+pub(crate) use stored::{encode, load, load_as, put_list_items, stamped_at};
 pub(crate) use update::Change;
 pub(crate) use watch::{Watch, WatchEvent, WatchOptions};
 
@@ -58,16 +60,24 @@ pub(crate) struct Registry {
     services: ServiceRange,
     authorizer: Arc<Authorizer>,
     admission: Admission,
+    turns: Turns,
+    tokens: Tokens,
     hub: Arc<Hub>,
     pages: Pages,
 }
 
 impl Registry {
-    pub(crate) fn new(store: Arc<dyn Store>, services: ServiceRange, backends: Arc<dyn Backends>) -> Self {
+    pub(crate) fn new(
+        store: Arc<dyn Store>,
+        services: ServiceRange,
+        backends: Arc<dyn Backends>,
+        tokens: Tokens,
+    ) -> Self {
         let hub = Hub::new(store.clone());
         let authorizer = Arc::new(Authorizer::default());
         let admission = Admission::new(Outside::new(authorizer.clone(), backends));
-        Registry { store, services, authorizer, admission, hub, pages: Pages::default() }
+        let (turns, pages) = (Turns::default(), Pages::default());
+        Registry { store, services, authorizer, admission, turns, tokens, hub, pages }
     }
 
     /// The API's own address as a service.
@@ -78,6 +88,10 @@ impl Registry {
     /// The addresses that services get.
     pub(crate) fn services(&self) -> &ServiceRange {
         &self.services
+    }
+
+    pub(crate) fn tokens(&self) -> &Tokens {
+        &self.tokens
     }
 
     pub(crate) fn authorizer(&self) -> &Authorizer {

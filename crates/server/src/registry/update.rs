@@ -103,6 +103,7 @@ impl Registry {
             if is_status {
                 record(&mut new);
             }
+            self.tokens.fill(&state, &mut new);
             self.admission.mutate(&asked, &mut new, Some(&old)).await?;
             let decided = Decided { named: *named, subresource: part, new: &new, old: Some(&old) };
             self.authorizer().check_privilege(&state, request.who, &decided)?;

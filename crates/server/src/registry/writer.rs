@@ -5,9 +5,10 @@ use futures::future::BoxFuture;
 use objects::{Delete, Subject, Write, Writer};
 
 use super::recorded::name_of_user;
-use super::{Binding, Change, Create, DeleteOptions, Named, Recorded, Registry};
+use super::{Binding, Change, Create, DeleteOptions, Freshness, Named, Recorded, Registry};
 use crate::authorize::{Attributes, Wanted};
 use crate::http::Identity;
+use crate::tokens::{Bound, TokenRequest};
 
 impl Writer for Registry {
     fn write<'a>(&'a self, user: &'a str, write: Write) -> BoxFuture<'a, Result<Object, Status>> {
@@ -44,6 +45,28 @@ impl Writer for Registry {
                     self.bind(&who, &binding).await
                 }
             }
+        })
+    }
+
+    fn token<'a>(
+        &'a self,
+        user: &'a str,
+        request: objects::TokenRequest,
+    ) -> BoxFuture<'a, Result<String, Status>> {
+        Box::pin(async move {
+            let who = Identity::in_process(user);
+            let resource = resource_of("v1", "ServiceAccount")?;
+            let state = self.state(Freshness::Newest).await?;
+            let objects::TokenRequest { namespace, account, audience, seconds, pod, pod_uid } = request;
+            self.allow(&who, "create", resource, "token", &namespace, &account)?;
+            let wanted = TokenRequest {
+                namespace: &namespace,
+                account: &account,
+                audiences: Some(audience).filter(|audience| !audience.is_empty()).into_iter().collect(),
+                seconds,
+                bound: Some(Bound { kind: "v1/Pod".into(), name: pod, uid: pod_uid }),
+            };
+            Ok(self.tokens.issue(&state, &who, &wanted)?.token)
         })
     }
 }

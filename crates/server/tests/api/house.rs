@@ -10,9 +10,12 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-use server::{Backends, Body, FrontProxy, Identity, Limits, Options, Server};
+use server::{Backends, Body, FrontProxy, Identity, Limits, Options, Server, Tokens};
 use store::Memory;
 use tokio::net::TcpStream;
+
+/// What stands for the authority's certificate.
+pub const CERTIFICATE: &str = "a certificate";
 
 /// Backends of services: addresses that are tried by turns.
 #[derive(Default)]
@@ -76,6 +79,7 @@ impl House {
             kubelet_client_tls: Arc::new(tls),
             front_proxy,
             limits: Limits::default(),
+            tokens: Tokens::new(pki::TokenKey::create().unwrap(), CERTIFICATE),
         });
         server.bootstrap().await.unwrap();
         let house = House { server, store, backends };

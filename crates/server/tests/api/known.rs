@@ -17,13 +17,11 @@ impl Known {
     }
 }
 
-const TOKENS: &str = "service accounts have no tokens yet";
 const DEFINITIONS: &str = "custom resources are not served yet, so that nobody accepts a definition's names";
 const LEVELS: &str = "a controller says whether the priority level is there, and none runs beside this test";
 const TWICE: &str = "upstream validates metadata more than once and tells each fault as often";
 
 pub const KNOWN: &[Known] = &[
-    Known { contains: &["/serviceaccounts/default/token"], reason: TOKENS },
     Known {
         contains: &["errors, step 15", "/body: ", "managedFields"],
         reason: "the text has managedFields in it, and strings are quoted otherwise",

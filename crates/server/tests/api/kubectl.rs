@@ -298,3 +298,28 @@ async fn kubectl_knows_the_other_kinds_and_who_may_what() {
     ])
     .await;
 }
+
+#[tokio::test]
+async fn kubectl_meets_quotas_levels_and_tokens() {
+    expect(&[
+        ("create token default", "", "eyJ"),
+        ("create token default --duration=1h --audience=vault", "", "eyJ"),
+        ("create token nobody", "", "\"nobody\" not found"),
+        ("create serviceaccount robot", "", "serviceaccount/robot created"),
+        ("create quota small --hard=pods=1,count/configmaps=2", "", "resourcequota/small created"),
+        ("run one --image=i", "", "pod/one created"),
+        ("describe quota small", "", "pods              1     1"),
+        ("run two --image=i", "", "exceeded quota: small, requested: pods=1, used: pods=1, limited: pods=1"),
+        ("delete quota small", "", "deleted"),
+        ("label ns default pod-security.kubernetes.io/enforce=baseline", "", "namespace/default labeled"),
+        (
+            "run bad --image=i --privileged",
+            "",
+            "violates PodSecurity \"baseline:latest\": privileged (container",
+        ),
+        ("label ns default pod-security.kubernetes.io/warn=restricted", "", "namespace/default labeled"),
+        ("create deployment web --image=i", "", "Warning: would violate PodSecurity \"restricted:latest\""),
+        ("get --raw /openid/v1/jwks", "", "ES256"),
+    ])
+    .await;
+}

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod admission;
 mod aggregation;
 mod compare;
 mod encodings;
@@ -20,5 +21,6 @@ mod replay;
 mod roles;
 mod streams;
 mod tls;
+mod tokens;
 mod webhooks;
 mod writes;

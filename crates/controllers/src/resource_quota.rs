@@ -1,0 +1,46 @@
+//! Quotas: what is used of each, counted anew where something was freed.
+//!
+//! What is added counts in the transaction that adds it, so a quota says too much for a moment but never too little.
+//! Follows `pkg/controller/resourcequota`.
+
+use std::time::Duration;
+
+use api::{Object, quota_hard};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ResourceQuota;
+use objects::{Change, Write, quota_usage};
+use serde_json::json;
+
+use crate::plan::Plan;
+use crate::view::View;
+
+/// So long after something was freed it is counted anew: what goes together is counted together.
+pub const PAUSE: Duration = Duration::from_millis(300);
+/// Counted anew at the latest: a pod that doesn't end in its time frees what it had without a word.
+const RESYNC: Duration = Duration::from_secs(300);
+
+/// Counts what is used of one quota.
+pub fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
+    let Some(typed) = view.quotas.get(namespace, name) else { return plan };
+    let Some(mut quota) = view.json(typed.as_ref()).and_then(Object::from_value) else { return plan };
+    plan.again(RESYNC);
+    let hard = quota_hard(&quota);
+    let used = quota_usage(&quota, &hard, view.state(), now);
+    let status = json!({"hard": hard.to_value(), "used": used.to_value()});
+    if quota.0.get("status") != Some(&status) {
+        // Only if nobody counted something more meanwhile.
+        quota.set_meta("resourceVersion", typed.metadata.resource_version.clone().unwrap_or_default());
+        quota.0.insert("status".into(), status);
+        plan.write(Write::UpdateStatus(quota));
+    }
+    plan
+}
+
+/// Whether a quota has something new to count: all else that is added to it was counted by whoever added it.
+pub fn is_news(change: &Change<ResourceQuota>) -> bool {
+    let Some(new) = &change.new else { return false };
+    change.old.as_ref().is_none_or(|old| old.spec != new.spec)
+        || new.spec.as_ref().and_then(|spec| spec.hard.as_ref())
+            != new.status.as_ref().and_then(|status| status.hard.as_ref())
+}

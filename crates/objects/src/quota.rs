@@ -1,0 +1,27 @@
+//! How much of a quota is used, counted from the objects that there are.
+
+use api::{Amounts, Object, Quantity, Quotable, quota_resources};
+use jiff::Timestamp;
+use store::{KeyRange, State};
+
+use crate::namespace_prefix;
+
+/// What the objects of a quota's namespace use of the resources in `hard`, each of which is in the answer.
+pub fn quota_usage(quota: &Object, hard: &Amounts, state: &State, now: Timestamp) -> Amounts {
+    let mut used = Amounts::default();
+    hard.iter().for_each(|(name, _)| used.set(name, Quantity::default()));
+    for (group, plural) in quota_resources(hard) {
+        let prefix = namespace_prefix(&group, &plural, quota.namespace());
+        for kv in state.range(&KeyRange::prefix(prefix)) {
+            // What is damaged uses nothing that could be told.
+            let Ok(object) = serde_json::from_slice::<Object>(&kv.value) else { continue };
+            let quotable = Quotable { group: &group, plural: &plural, object: &object };
+            if quotable.is_in_scope(quota) {
+                let usage = quotable.usage(now);
+                let limited = usage.iter().filter(|(name, _)| hard.get(name).is_some());
+                limited.for_each(|(name, amount)| used.add(name, *amount));
+            }
+        }
+    }
+    used
+}

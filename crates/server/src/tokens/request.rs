@@ -1,0 +1,196 @@
+//! `TokenRequest`: a token for an account, for some audiences and some time, maybe bound to an object.
+
+use api::{Cause, Object, Status};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+use store::State;
+
+use super::{ISSUER, Tokens};
+use crate::clock;
+use crate::http::Identity;
+use crate::registry::load;
+
+const LEAST_SECONDS: i64 = 600;
+const MOST_SECONDS: i64 = 1 << 32;
+const DEFAULT_SECONDS: i64 = 3600;
+/// What pods ask for by default. Clients that never read their token again get one that lives on for a year, while
+/// all are told to renew it within the hour.
+const RENEWED_SECONDS: i64 = 3607;
+const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
+
+/// An object that a token is bound to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Bound {
+    pub(crate) kind: String,
+    pub(crate) name: String,
+    /// Empty where any of that name will do.
+    pub(crate) uid: String,
+}
+
+/// A request for a token.
+#[derive(Debug, Clone)]
+pub(crate) struct TokenRequest<'a> {
+    pub(crate) namespace: &'a str,
+    pub(crate) account: &'a str,
+    /// Empty for the API's own.
+    pub(crate) audiences: Vec<String>,
+    pub(crate) seconds: i64,
+    pub(crate) bound: Option<Bound>,
+}
+
+/// A token that was made.
+#[derive(Debug, Clone)]
+pub(crate) struct Issued {
+    pub(crate) token: String,
+    pub(crate) audiences: Vec<String>,
+    /// When it is to be renewed at the latest.
+    pub(crate) expires: Timestamp,
+}
+
+impl<'a> TokenRequest<'a> {
+    /// The request in the spec of a `TokenRequest` of authentication.k8s.io/v1.
+    pub(crate) fn parse(namespace: &'a str, account: &'a str, spec: &Value) -> Result<Self, Status> {
+        let given = &spec["expirationSeconds"];
+        let seconds = given.as_i64().unwrap_or(DEFAULT_SECONDS);
+        let why = match seconds {
+            seconds if seconds < LEAST_SECONDS => Some("may not specify a duration less than 10 minutes"),
+            seconds if seconds > MOST_SECONDS => Some("may not specify a duration larger than 2^32 seconds"),
+            _ => None,
+        };
+        if let Some(why) = why {
+            let cause = Cause::invalid("spec.expirationSeconds", given, why);
+            return Err(Status::invalid("authentication.k8s.io", "TokenRequest", "", vec![cause]));
+        }
+        let texts = |value: &Value| -> Vec<String> {
+            let list = value.as_array().into_iter().flatten().filter_map(Value::as_str);
+            list.filter(|text| !text.is_empty()).map(str::to_owned).collect()
+        };
+        let reference = &spec["boundObjectRef"];
+        let text = |field: &str| reference[field].as_str().unwrap_or_default().to_owned();
+        let bound = reference.is_object().then(|| Bound {
+            kind: format!("{}/{}", text("apiVersion"), text("kind")),
+            name: text("name"),
+            uid: text("uid"),
+        });
+        let audiences = texts(&spec["audiences"]);
+        Ok(TokenRequest { namespace, account, audiences, seconds, bound })
+    }
+}
+
+impl Tokens {
+    /// Makes the token that `who`, who may make tokens for the account, asks for.
+    pub(crate) fn issue(
+        &self,
+        state: &State,
+        who: &Identity,
+        request: &TokenRequest<'_>,
+    ) -> Result<Issued, Status> {
+        let TokenRequest { namespace, account, .. } = *request;
+        let account = find(state, "serviceaccounts", namespace, account)?;
+        let mut own = json!({
+            "namespace": namespace,
+            "serviceaccount": {"name": account.name(), "uid": account.uid()},
+        });
+        let bound = request.bound.as_ref().map(|bound| bind(state, request, bound)).transpose()?;
+        if let Some((field, object)) = &bound {
+            own[*field] = json!({"name": object.name(), "uid": object.uid()});
+            let node = object.pointer("/spec/nodeName").and_then(Value::as_str);
+            if let Some(node) = node.filter(|node| *field == "pod" && !node.is_empty()) {
+                own["node"] = match find(state, "nodes", "", node) {
+                    Ok(found) => json!({"name": node, "uid": found.uid()}),
+                    // The pod was placed before its node went.
+                    Err(_) => json!({"name": node}),
+                };
+            }
+        }
+        check_node(who, bound.as_ref())?;
+        let audiences =
+            if request.audiences.is_empty() { vec![ISSUER.to_owned()] } else { request.audiences.clone() };
+        let now = clock::now();
+        let after = |seconds: i64| now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
+        let renewed = request.seconds == RENEWED_SECONDS && own["pod"].is_object() && audiences == [ISSUER];
+        let expires = after(request.seconds);
+        let end = if renewed { after(EXTENDED_SECONDS) } else { expires };
+        if renewed {
+            own["warnafter"] = json!(expires.as_second());
+        }
+        let claims = json!({
+            "aud": audiences, "exp": end.as_second(), "iat": now.as_second(), "iss": ISSUER, "jti": clock::uid(),
+            "kubernetes.io": own, "nbf": now.as_second(),
+            "sub": format!("system:serviceaccount:{namespace}:{}", account.name()),
+        });
+        Ok(Issued { token: self.sign(&claims)?, audiences, expires })
+    }
+
+    /// The answer to a `TokenRequest`.
+    pub(crate) fn answer(
+        &self,
+        state: &State,
+        who: &Identity,
+        request: &TokenRequest<'_>,
+        mut question: Object,
+    ) -> Result<Object, Status> {
+        let issued = self.issue(state, who, request)?;
+        question.set_meta("name", request.account);
+        question.set_meta("namespace", request.namespace);
+        question.set_meta("uid", clock::uid());
+        question.set_meta("creationTimestamp", clock::text(clock::now()));
+        let bound = question.pointer("/spec/boundObjectRef").cloned().unwrap_or_default();
+        let spec = json!({
+            "audiences": issued.audiences, "expirationSeconds": request.seconds, "boundObjectRef": bound,
+        });
+        question.0.insert("spec".into(), spec);
+        let status = json!({"token": issued.token, "expirationTimestamp": clock::text(issued.expires)});
+        question.0.insert("status".into(), status);
+        Ok(question)
+    }
+}
+
+fn find(state: &State, plural: &str, namespace: &str, name: &str) -> Result<Object, Status> {
+    let key = objects::key("", plural, namespace, name);
+    load(state.get(key.as_bytes()).ok_or_else(|| Status::not_found("", plural, name))?)
+}
+
+/// The object that a token is to be bound to, and what tokens call it.
+fn bind(state: &State, request: &TokenRequest<'_>, bound: &Bound) -> Result<(&'static str, Object), Status> {
+    let (field, plural, namespace) = match bound.kind.as_str() {
+        "v1/Pod" => ("pod", "pods", request.namespace),
+        "v1/Secret" => ("secret", "secrets", request.namespace),
+        "v1/Node" => ("node", "nodes", ""),
+        other => {
+            let why = format!("cannot bind token for object of type {other}");
+            return Err(Status::bad_request(why));
+        }
+    };
+    let object = find(state, plural, namespace, &bound.name)?;
+    if !bound.uid.is_empty() && bound.uid != object.uid() {
+        let why = format!(
+            "the UID in the bound object reference ({}) does not match the UID in record. The object might have been \
+             deleted and then recreated",
+            bound.uid
+        );
+        return Err(Status::conflict("", plural, &bound.name, &why));
+    }
+    let account = object.pointer("/spec/serviceAccountName").and_then(Value::as_str);
+    if field == "pod" && account != Some(request.account) {
+        let why = format!(
+            "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
+            request.account
+        );
+        return Err(Status::bad_request(why));
+    }
+    Ok((field, object))
+}
+
+/// A host gets tokens for its own pods and no others (upstream's NodeRestriction).
+fn check_node(who: &Identity, bound: Option<&(&'static str, Object)>) -> Result<(), Status> {
+    let Some(node) = who.node() else { return Ok(()) };
+    let why = match bound {
+        Some(("pod", pod)) if pod.pointer("/spec/nodeName").is_some_and(|placed| placed == node) => {
+            return Ok(());
+        }
+        Some(("pod", _)) => "node requested token bound to a pod scheduled on a different node",
+        _ => "node requested token not bound to a pod",
+    };
+    Err(Status::forbidden("", "serviceaccounts/token", "", why))
+}
