@@ -78,6 +78,8 @@ impl House {
             limits: Limits::default(),
         });
         server.bootstrap().await.unwrap();
+        let keeping = server.clone();
+        tokio::spawn(async move { keeping.keep_definitions().await });
         let house = House { server, store, backends };
         house.account("default").await;
         house

@@ -5,6 +5,7 @@
 
 mod aggregation;
 mod compare;
+mod custom;
 mod encodings;
 mod fairness;
 mod hooks;
