@@ -29,6 +29,11 @@ impl<'a> Conform<'a> {
         Conform { faults, most, path: String::new() }
     }
 
+    /// Of an object that stands at `path`.
+    pub fn at(path: &str, faults: &'a mut Vec<String>, most: usize) -> Self {
+        Conform { faults, most, path: path.to_owned() }
+    }
+
     pub fn object(&mut self, schema: &Schema, object: &mut Map<String, Value>) -> Result<(), TypeMismatch> {
         let length = self.path.len();
         let mut result = Ok(());

@@ -7,7 +7,9 @@ use crate::resource::{Resource, resource};
 
 /// Brings an object of `resource` into the form in which it lies.
 pub fn to_stored(resource: &Resource, object: &mut Object) {
-    if let Some((group, version, plural)) = resource.rules.stored_as() {
+    if let Some(custom) = &resource.custom {
+        object.0.insert("apiVersion".into(), custom.storage_api_version().into());
+    } else if let Some((group, version, plural)) = resource.rules.stored_as() {
         resource.rules.to_stored(object);
         refill(group, version, plural, object);
     }
@@ -15,7 +17,9 @@ pub fn to_stored(resource: &Resource, object: &mut Object) {
 
 /// Brings what lies under `resource` into the form in which it is served.
 pub fn from_stored(resource: &Resource, object: &mut Object) {
-    if resource.is_converted() {
+    if let Some(custom) = &resource.custom {
+        custom.serve(resource, object);
+    } else if resource.is_converted() {
         resource.rules.to_served(object);
         fill(resource, object);
     }

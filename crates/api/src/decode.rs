@@ -67,6 +67,9 @@ pub fn check(resource: &Resource, object: &mut Object) -> Result<Vec<String>, St
 
 /// The schema's part of [`check`].
 pub(crate) fn conform(resource: &Resource, object: &mut Object) -> Result<Vec<String>, TypeMismatch> {
+    if let Some(custom) = &resource.custom {
+        return custom.conform(object, MOST_FAULTS);
+    }
     let mut faults = Vec::new();
     if let Some(schema) = schemas().named(resource.schema) {
         let mut conform = Conform::new(&mut faults, MOST_FAULTS);

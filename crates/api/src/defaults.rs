@@ -33,6 +33,9 @@ const NULLS: [(&str, &[&str]); 19] = [
 
 /// Fills in what a client may leave out. Doing it again changes nothing.
 pub fn set_defaults(resource: &Resource, object: &mut Object) {
+    if let Some(custom) = &resource.custom {
+        return custom.fill(object);
+    }
     // First the schema's, so that the kind's find the parts that are always there.
     fill(resource, object);
     resource.rules.set_defaults(object);

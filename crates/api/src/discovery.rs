@@ -2,7 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::resource::{Resource, Subresource, api_version, resources};
+use crate::custom::Catalog;
+use crate::resource::{Resource, Subresource, api_version};
 
 /// What `GET /api` answers.
 pub fn discovery_api_versions(server_address: &str) -> Value {
@@ -13,26 +14,26 @@ pub fn discovery_api_versions(server_address: &str) -> Value {
 }
 
 /// What `GET /apis` answers.
-pub fn discovery_groups() -> Value {
-    let groups: Vec<Value> =
-        groups().into_iter().filter(|group| !group.is_empty()).map(group_entry).collect();
+pub fn discovery_groups(catalog: &Catalog) -> Value {
+    let groups = catalog.groups().into_iter().filter(|group| !group.is_empty());
+    let groups: Vec<Value> = groups.map(|group| group_entry(catalog, group)).collect();
     json!({ "kind": "APIGroupList", "apiVersion": "v1", "groups": groups })
 }
 
 /// What `GET /apis/GROUP` answers; nothing if there is no such group.
-pub fn discovery_group(group: &str) -> Option<Value> {
-    let group = groups().into_iter().find(|known| !known.is_empty() && *known == group)?;
+pub fn discovery_group(catalog: &Catalog, group: &str) -> Option<Value> {
+    let group = catalog.groups().into_iter().find(|known| !known.is_empty() && *known == group)?;
     let mut answer = json!({ "kind": "APIGroup", "apiVersion": "v1" });
-    if let (Value::Object(answer), Value::Object(entry)) = (&mut answer, group_entry(group)) {
+    if let (Value::Object(answer), Value::Object(entry)) = (&mut answer, group_entry(catalog, group)) {
         answer.extend(entry);
     }
     Some(answer)
 }
 
 /// What `GET /api/v1` or `GET /apis/GROUP/VERSION` answers; nothing if there is no such version.
-pub fn discovery_resources(group: &str, version: &str) -> Option<Value> {
+pub fn discovery_resources(catalog: &Catalog, group: &str, version: &str) -> Option<Value> {
     let mut list = Vec::new();
-    for resource in resources().filter(|r| r.group == group && r.version == version) {
+    for resource in catalog.resources().filter(|r| r.group == group && r.version == version) {
         list.push(resource_entry(resource));
         list.extend(resource.subresources.iter().map(|sub| subresource_entry(resource, sub)));
     }
@@ -51,11 +52,11 @@ pub fn discovery_resources(group: &str, version: &str) -> Option<Value> {
 }
 
 /// What `GET /api` (`core`) or `GET /apis` answers to clients that ask for all at once: KEP-3352.
-pub fn discovery_aggregated(core: bool) -> Value {
-    let items = groups().into_iter().filter(|group| group.is_empty() == core).map(|group| {
+pub fn discovery_aggregated(catalog: &Catalog, core: bool) -> Value {
+    let items = catalog.groups().into_iter().filter(|group| group.is_empty() == core).map(|group| {
         let metadata = if core { json!({}) } else { json!({ "name": group }) };
-        let versions = versions(group).into_iter().map(|version| {
-            let resources = resources().filter(|r| r.group == group && r.version == version);
+        let versions = catalog.versions(group).into_iter().map(|version| {
+            let resources = catalog.resources().filter(|r| r.group == group && r.version == version);
             let resources: Vec<Value> = resources.map(aggregated_entry).collect();
             json!({ "version": version, "resources": resources, "freshness": "Current" })
         });
@@ -67,20 +68,9 @@ pub fn discovery_aggregated(core: bool) -> Value {
     })
 }
 
-fn groups() -> Vec<&'static str> {
-    let mut groups: Vec<&str> = resources().map(|r| r.group).collect();
-    groups.dedup();
-    groups
-}
-
-fn versions(group: &str) -> Vec<&'static str> {
-    let mut versions: Vec<&str> = resources().filter(|r| r.group == group).map(|r| r.version).collect();
-    versions.dedup();
-    versions
-}
-
-fn group_entry(group: &str) -> Value {
-    let versions: Vec<Value> = versions(group)
+fn group_entry(catalog: &Catalog, group: &str) -> Value {
+    let versions: Vec<Value> = catalog
+        .versions(group)
         .into_iter()
         .map(|version| json!({ "groupVersion": api_version(group, version), "version": version }))
         .collect();

@@ -8,6 +8,7 @@ pub mod cel;
 mod conform;
 mod convert;
 mod cron;
+mod custom;
 mod decode;
 mod defaults;
 mod discovery;
@@ -41,6 +42,7 @@ pub use apply::{
 };
 pub use cbor::{CborError, from_cbor, to_cbor};
 pub use convert::{from_stored, to_stored};
+pub use custom::{Catalog, Conversion, Custom, Definition};
 pub use decode::{Decoded, check, decode};
 pub use defaults::set_defaults;
 pub use discovery::{

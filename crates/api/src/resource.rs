@@ -1,10 +1,14 @@
 //! What the API serves: resources and their subresources.
 
+use std::borrow::Cow;
 use std::fmt;
+use std::sync::Arc;
 
+use crate::custom::Custom;
 use crate::kinds::{GROUPS, Rules};
 
 /// A kind of object that the API serves, as discovery tells it.
+#[derive(Clone)]
 pub struct Resource {
     /// The API group, empty for core.
     pub group: &'static str,
@@ -34,6 +38,8 @@ pub struct Resource {
     /// Its schema's name in the OpenAPI documents.
     pub schema: &'static str,
     pub(crate) rules: &'static dyn Rules,
+    /// What a CustomResourceDefinition says of it, where it comes from one.
+    pub(crate) custom: Option<Arc<Custom>>,
 }
 
 /// A part of an object with a path, a kind and verbs of its own.
@@ -74,6 +80,20 @@ impl Resource {
         self.verbs.contains(&verb)
     }
 
+    /// Whether objects that are there may be asked for `verb`: what is being deleted together with its definition can
+    /// still be changed, so that its finalizers can go.
+    pub fn allows(&self, verb: &str) -> bool {
+        self.has_verb(verb) || (self.custom.is_some() && matches!(verb, "patch" | "update"))
+    }
+
+    /// The kind of its lists.
+    pub fn list_kind(&self) -> Cow<'static, str> {
+        match self.custom() {
+            Some(custom) => custom.list_kind().into(),
+            None => format!("{}List", self.kind).into(),
+        }
+    }
+
     /// Whether a delete answers with the object that it deleted, not with a Status: upstream's
     /// `ReturnDeletedObject`.
     pub fn answers_deleted_object(&self) -> bool {
@@ -99,9 +119,15 @@ impl Resource {
         self.rules.stored_as().map_or((self.group, self.plural), |(group, _, plural)| (group, plural))
     }
 
-    /// Whether its objects lie in the form of another version, so that they have to be converted.
+    /// What a CustomResourceDefinition says of it; nothing for a resource that is part of the program.
+    pub fn custom(&self) -> Option<&Custom> {
+        self.custom.as_deref()
+    }
+
+    /// Whether its objects may lie in another form than the one that is served, so that they have to be brought
+    /// into it.
     pub fn is_converted(&self) -> bool {
-        self.rules.stored_as().is_some()
+        self.rules.stored_as().is_some() || self.custom.is_some()
     }
 
     /// Whether a delete that says nothing of dependents leaves them: upstream's
@@ -113,7 +139,7 @@ impl Resource {
     /// Whether a PUT must name the version that it replaces: the opposite of upstream's
     /// `AllowUnconditionalUpdate`.
     pub fn demands_version(&self) -> bool {
-        self.rules.demands_version()
+        self.custom.is_some() || self.rules.demands_version()
     }
 
     /// Whether a PUT makes what is not there: upstream's `AllowCreateOnUpdate`.

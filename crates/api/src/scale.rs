@@ -17,13 +17,21 @@ pub fn scale_of(resource: &Resource, object: &Object) -> Option<Object> {
         }
     }
     let count = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or_default();
+    let (asked, there, selector) = match resource.custom() {
+        Some(custom) => custom.read_scale(object)?,
+        None => {
+            let selector = object.pointer("/spec/selector").and_then(LabelSelector::from_value);
+            let selector = selector.map(|selector| selector.to_string()).unwrap_or_default();
+            (count("/spec/replicas"), count("/status/replicas"), selector)
+        }
+    };
     let mut spec = Map::new();
-    if count("/spec/replicas") != 0 {
-        spec.insert("replicas".into(), count("/spec/replicas").into());
+    if asked != 0 {
+        spec.insert("replicas".into(), asked.into());
     }
-    let mut status = json!({ "replicas": count("/status/replicas") });
-    if let Some(selector) = object.pointer("/spec/selector").and_then(LabelSelector::from_value) {
-        status["selector"] = selector.to_string().into();
+    let mut status = json!({ "replicas": there });
+    if !selector.is_empty() {
+        status["selector"] = selector.into();
     }
     Object::from_value(json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": metadata, "spec": spec, "status": status,
@@ -50,7 +58,9 @@ pub fn apply_scale(resource: &Resource, object: &mut Object, scale: &Object) -> 
     if replicas < 0 {
         return Err(invalid(asked, "must be greater than or equal to 0"));
     }
-    if let Value::Object(spec) = object.0.entry("spec").or_insert_with(|| json!({})) {
+    if let Some(custom) = resource.custom() {
+        custom.write_scale(object, i64::from(replicas));
+    } else if let Value::Object(spec) = object.0.entry("spec").or_insert_with(|| json!({})) {
         spec.insert("replicas".into(), replicas.into());
     }
     Ok(())

@@ -51,12 +51,28 @@ pub fn prepare_update(resource: &Resource, subresource: &str, object: &mut Objec
         "approval" => {}
         _ => keep(&mut object.0, Some(&old.0), "status"),
     }
+    if resource.custom.is_some() && subresource == "status" {
+        keep_metadata(object, old);
+    }
     resource.rules.prepare_update(subresource, object, old);
     fill(resource, object);
     if resource.keeps_generation && subresource != "status" {
-        let changed = asks(object) != asks(old) || resource.rules.counts_as_change(object, old);
+        // Where nobody writes the status apart, it is as good as any other field.
+        let status = resource.custom.is_some() && resource.subresource("status").is_none();
+        let changed = asks(object) != asks(old)
+            || (status && object.0.get("status") != old.0.get("status"))
+            || resource.rules.counts_as_change(object, old);
         let generation = old.meta("generation").and_then(Value::as_i64).unwrap_or_default();
         object.set_meta("generation", generation.saturating_add(i64::from(changed)));
+    }
+}
+
+/// Who writes a custom object's status writes none of its metadata, but the record of who did.
+fn keep_metadata(object: &mut Object, old: &Object) {
+    let new = std::mem::take(object.metadata_mut());
+    *object.metadata_mut() = old.0.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+    for field in ["managedFields", "resourceVersion"] {
+        keep(object.metadata_mut(), Some(&new), field);
     }
 }
 

@@ -26,16 +26,22 @@ pub fn table(
     include: Include,
     now: i64,
 ) -> Value {
-    let columns = resource.rules.columns().iter().map(|column| {
-        // The name's format tells `kubectl` which column it is; upstream gives it to attachers too.
-        let format = if matches!(column.name, "Name" | "Attacher") { "name" } else { "" };
-        json!({
-            "name": column.name, "type": column.kind, "format": format,
-            "description": "", "priority": column.priority,
+    let columns = || {
+        resource.rules.columns().iter().map(|column| {
+            // The name's format tells `kubectl` which column it is; upstream gives it to attachers too.
+            let format = if matches!(column.name, "Name" | "Attacher") { "name" } else { "" };
+            json!({
+                "name": column.name, "type": column.kind, "format": format,
+                "description": "", "priority": column.priority,
+            })
         })
-    });
+    };
     let rows = objects.iter().map(|object| {
-        let mut row = json!({ "cells": resource.rules.cells(object, now) });
+        let cells = match &resource.custom {
+            Some(custom) => custom.cells(object, now),
+            None => resource.rules.cells(object, now),
+        };
+        let mut row = json!({ "cells": cells });
         row["object"] = match include {
             Include::None => Value::Null,
             Include::Metadata => partial_metadata(object),
@@ -43,9 +49,10 @@ pub fn table(
         };
         row
     });
+    let columns = resource.custom.as_ref().map_or_else(|| columns().collect(), |custom| custom.columns());
     json!({
         "kind": "Table", "apiVersion": "meta.k8s.io/v1", "metadata": list_meta,
-        "columnDefinitions": columns.collect::<Value>(), "rows": rows.collect::<Value>(),
+        "columnDefinitions": columns, "rows": rows.collect::<Value>(),
     })
 }
 

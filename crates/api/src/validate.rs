@@ -15,7 +15,7 @@ const MOST_ANNOTATIONS: usize = 256 * 1024;
 pub fn validate_create(resource: &Resource, object: &Object) -> Vec<Cause> {
     let mut faults = Vec::new();
     faults.extend(validate_name(resource, object.name()));
-    validate_object(resource, object, &mut faults);
+    validate_object(resource, object, None, &mut faults);
     resource.rules.validate_create(object, &mut faults);
     faults
 }
@@ -26,9 +26,9 @@ pub fn validate_update(resource: &Resource, subresource: &str, object: &Object, 
     // Upstream looks at labels, annotations and owners of an update three times, and clients see it.
     let metadata = object.0.get("metadata").unwrap_or(&Value::Null);
     for _ in 0..2 {
-        validate_metadata(metadata, "metadata", &mut faults);
+        validate_own_metadata(resource, metadata, &mut faults);
     }
-    validate_object(resource, object, &mut faults);
+    validate_object(resource, object, Some(old), &mut faults);
     for field in ["name", "namespace", "uid", "creationTimestamp"] {
         let value = object.meta(field);
         if value != old.meta(field) {
@@ -48,8 +48,8 @@ pub fn validate_update(resource: &Resource, subresource: &str, object: &Object, 
     faults
 }
 
-fn validate_object(resource: &Resource, object: &Object, faults: &mut Vec<Cause>) {
-    validate_metadata(object.0.get("metadata").unwrap_or(&Value::Null), "metadata", faults);
+fn validate_object(resource: &Resource, object: &Object, old: Option<&Object>, faults: &mut Vec<Cause>) {
+    validate_own_metadata(resource, object.0.get("metadata").unwrap_or(&Value::Null), faults);
     if let Some(schema) = schemas().named(resource.schema) {
         let mut path = String::new();
         for field in schema.fields().iter().filter(|f| !matches!(f.name, "metadata" | "status")) {
@@ -61,6 +61,9 @@ fn validate_object(resource: &Resource, object: &Object, faults: &mut Vec<Cause>
         }
     }
     resource.rules.validate(object, faults);
+    if let Some(custom) = &resource.custom {
+        custom.validate(object, old, faults);
+    }
 }
 
 /// Labels, annotations, finalizers and owners of an object or a pod template.
@@ -81,14 +84,25 @@ pub(crate) fn validate_metadata(metadata: &Value, path: &str, faults: &mut Vec<C
     }
     validate_owners(&metadata["ownerReferences"], &format!("{path}.ownerReferences"), faults);
     let finalizers = metadata["finalizers"].as_array();
-    for (index, finalizer) in finalizers.into_iter().flatten().enumerate() {
-        let text = finalizer.as_str().unwrap_or_default();
-        if let Some(fault) = qualified_fault(text) {
+    for finalizer in finalizers.into_iter().flatten() {
+        if let Some(fault) = qualified_fault(finalizer.as_str().unwrap_or_default()) {
             faults.push(Cause::invalid(format!("{path}.finalizers"), finalizer, fault));
         }
+    }
+}
+
+/// The metadata of an object. What is not of Kubernetes' own kinds may call its finalizers as it likes.
+fn validate_own_metadata(resource: &Resource, metadata: &Value, faults: &mut Vec<Cause>) {
+    validate_metadata(metadata, "metadata", faults);
+    if resource.custom.is_some() || resource.group == "apiextensions.k8s.io" {
+        return;
+    }
+    let finalizers = metadata["finalizers"].as_array();
+    for (index, finalizer) in finalizers.into_iter().flatten().enumerate() {
+        let text = finalizer.as_str().unwrap_or_default();
         if !text.contains('/') && !matches!(text, "orphan" | "foregroundDeletion" | "kubernetes") {
             let why = "name is neither a standard finalizer name nor is it fully qualified";
-            faults.push(Cause::invalid(format!("{path}.finalizers[{index}]"), finalizer, why));
+            faults.push(Cause::invalid(format!("metadata.finalizers[{index}]"), finalizer, why));
         }
     }
 }

@@ -27,7 +27,7 @@ fn documents_are_those_of_the_recorded_server() {
     let mut different = Vec::new();
     for line in RECORDED.lines() {
         let (path, recorded) = line.split_once(' ').unwrap();
-        let mut ours: Value = match api::openapi_v3(path) {
+        let mut ours: Value = match api::openapi_v3(&api::Catalog::default(), path) {
             Some(document) => serde_json::from_str(&document).unwrap(),
             None => Value::Null,
         };
@@ -41,7 +41,7 @@ fn documents_are_those_of_the_recorded_server() {
 }
 
 fn swagger() -> Value {
-    serde_json::from_str(&api::openapi_v2(api::openapi_v3_documents())).unwrap()
+    serde_json::from_str(&api::openapi_v2(api::openapi_v3_documents(&api::Catalog::default()))).unwrap()
 }
 
 /// Everything that a document refers to.
@@ -61,7 +61,7 @@ fn the_v2_document_has_every_path_operation_and_schema_of_the_v3_documents() {
     let v2 = swagger();
     assert_eq!(v2["swagger"], "2.0");
     let (mut paths, mut operations) = (0, 0);
-    for v3 in api::openapi_v3_documents() {
+    for v3 in api::openapi_v3_documents(&api::Catalog::default()) {
         for (path, item) in v3["paths"].as_object().unwrap() {
             paths += 1;
             for (method, operation) in
@@ -219,7 +219,7 @@ fn named<'a>(pairs: &[(u64, &'a [u8])], name: &str) -> &'a [u8] {
 #[test]
 fn documents_as_protobuf_are_gnostics_messages() {
     // Numbers as in gnostic's OpenAPIv2.proto.
-    let bytes = api::openapi_v2_protobuf(api::openapi_v3_documents());
+    let bytes = api::openapi_v2_protobuf(api::openapi_v3_documents(&api::Catalog::default()));
     let document = fields(&bytes);
     assert_eq!(field(&document, 1), b"2.0");
     let (paths, definitions) = (fields(field(&document, 8)), fields(field(&document, 9)));
@@ -244,7 +244,8 @@ fn documents_as_protobuf_are_gnostics_messages() {
     assert!(query.into_iter().any(|(name, kind)| name == "dryRun" && kind == b"string"));
 
     // And in OpenAPIv3.proto.
-    let apps: Value = serde_json::from_str(&api::openapi_v3("apis/apps/v1").unwrap()).unwrap();
+    let apps: Value =
+        serde_json::from_str(&api::openapi_v3(&api::Catalog::default(), "apis/apps/v1").unwrap()).unwrap();
     let bytes = api::openapi_v3_protobuf(&apps);
     let document = fields(&bytes);
     assert_eq!(field(&document, 1), b"3.0.0");

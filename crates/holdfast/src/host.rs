@@ -176,6 +176,10 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         async move { server.bootstrap().await }
     });
     tokio::spawn(server.clone().aggregate());
+    tokio::spawn({
+        let server = server.clone();
+        async move { server.keep_definitions().await }
+    });
     Ok(Host { agent, network, server, engine, etcd, _listening: listening, _membership: membership })
 }
 

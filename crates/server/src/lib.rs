@@ -9,6 +9,7 @@ mod aggregation;
 mod authorize;
 mod bootstrap;
 mod clock;
+mod definitions;
 mod fairness;
 mod followed;
 mod http;

@@ -23,7 +23,10 @@ pub enum Typing<'a> {
 impl<'a> Typing<'a> {
     pub(super) fn root(self) -> Type<'a> {
         match self {
-            Typing::Resource(resource) => named(resource.schema),
+            Typing::Resource(resource) => match resource.custom() {
+                Some(custom) => Type::Structural(custom.merging()),
+                None => named(resource.schema),
+            },
             Typing::Scale => named("io.k8s.api.autoscaling.v1.Scale"),
             Typing::Structural(root) => Type::Structural(root),
             Typing::Deduced => Type::Deduced,

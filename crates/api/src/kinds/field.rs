@@ -206,6 +206,11 @@ impl Block {
     }
 }
 
+/// Whether a text is a block of addresses.
+pub(crate) fn is_cidr(text: &str) -> bool {
+    Block::parse(text).is_some()
+}
+
 /// The faults of a block of addresses; the block, if it is one.
 pub(crate) fn block(value: &Value, path: impl Into<String>, faults: &mut Vec<Cause>) -> Option<Block> {
     let block = Block::parse(value.as_str().unwrap_or_default());

@@ -47,5 +47,6 @@ mod volume_cells;
 mod workload;
 
 pub(crate) use daemon_set::TEMPLATE_GENERATION;
+pub(crate) use field::{is_cidr, too_many};
 pub(crate) use groups::GROUPS;
-pub(crate) use rules::{Plain, Rules};
+pub(crate) use rules::{PLAIN, Plain, Rules};

@@ -120,6 +120,9 @@ pub(crate) struct Plain;
 
 impl Rules for Plain {}
 
+/// The one for resources that are no part of the program.
+pub(crate) static PLAIN: Plain = Plain;
+
 /// The number at a JSON pointer, 0 where there is none.
 pub(crate) fn number(object: &Object, pointer: &str) -> i64 {
     object.pointer(pointer).and_then(Value::as_i64).unwrap_or_default()

@@ -1,6 +1,7 @@
 //! The OpenAPI documents, as `kubectl` reads them for `explain`, `apply` and `diff`: made from the table of
 //! resources and the published schemas when they are asked for. That of v2 is made out of those of v3.
 
+mod custom;
 mod operation;
 mod paths;
 mod protobuf;
@@ -12,6 +13,7 @@ use std::sync::OnceLock;
 
 use serde_json::{Map, Value, json};
 
+use crate::custom::Catalog;
 use crate::resource::{Resource, resources};
 use crate::schema::schemas;
 
@@ -29,22 +31,29 @@ struct Document {
 }
 
 /// What `GET /openapi/v3` answers: where each document is, with a hash so that clients may keep it.
-pub fn openapi_v3_index() -> Value {
-    static INDEX: OnceLock<Value> = OnceLock::new();
+pub fn openapi_v3_index(catalog: &Catalog) -> Value {
+    static INDEX: OnceLock<Map<String, Value>> = OnceLock::new();
     let index = INDEX.get_or_init(|| {
         let entries = documents().map(|document| {
             let hash = openapi_hash(document.value().to_string().as_bytes());
-            let url = format!("/openapi/v3/{}?hash={hash}", document.path);
-            (document.path, json!({ "serverRelativeURL": url }))
+            entry(document.path, &hash)
         });
-        json!({ "paths": entries.collect::<Map<_, _>>() })
+        entries.collect::<Map<_, _>>()
     });
-    index.clone()
+    let mut index = index.clone();
+    index.extend(custom::index(catalog).iter().map(|(path, hash)| entry(path.clone(), hash)));
+    json!({ "paths": index })
+}
+
+fn entry(path: String, hash: &str) -> (String, Value) {
+    let url = format!("/openapi/v3/{path}?hash={hash}");
+    (path, json!({ "serverRelativeURL": url }))
 }
 
 /// The document at `path`, such as `api/v1` or `apis/apps/v1`.
-pub fn openapi_v3(path: &str) -> Option<String> {
-    documents().find(|document| document.path == path).map(|document| document.value().to_string())
+pub fn openapi_v3(catalog: &Catalog, path: &str) -> Option<String> {
+    let document = documents().find(|document| document.path == path).map(|document| document.value());
+    document.or_else(|| custom::document(catalog, path)).map(|document| document.to_string())
 }
 
 /// What tells one document from another one, for clients that keep them.
@@ -55,8 +64,9 @@ pub fn openapi_hash(document: &[u8]) -> String {
 }
 
 /// All documents, one after the other.
-pub fn openapi_v3_documents() -> impl Iterator<Item = Value> {
-    documents().map(|document| document.value())
+pub fn openapi_v3_documents(catalog: &Catalog) -> impl Iterator<Item = Value> {
+    let custom = custom::paths(catalog).into_iter().filter_map(|path| custom::document(catalog, &path));
+    documents().map(|document| document.value()).chain(custom)
 }
 
 /// A document as protobuf: gnostic's `openapi.v3.Document`.
@@ -90,8 +100,15 @@ fn documents() -> impl Iterator<Item = Document> {
 impl Document {
     /// The document: its paths, and the schemas that these lead to.
     fn value(&self) -> Value {
+        self.with(Map::new())
+    }
+
+    /// Likewise, where some of the schemas are these.
+    fn with(&self, mut components: Map<String, Value>) -> Value {
         let mut reached = BTreeSet::new();
-        let mut components = Map::new();
+        for schema in components.clone().values() {
+            add_schemas(schema, &mut reached, &mut components);
+        }
         add_schemas(&self.paths, &mut reached, &mut components);
         components.sort_keys();
         for kind in ["DeleteOptions", "WatchEvent"] {
@@ -156,12 +173,13 @@ mod tests {
 
     #[test]
     fn every_served_group_and_version_has_a_document_with_its_kinds() {
-        let index = openapi_v3_index();
+        let index = openapi_v3_index(&Catalog::default());
         for resource in resources() {
             let prefix = if resource.group.is_empty() { "api/" } else { "apis/" };
             let path = format!("{prefix}{}", resource.api_version());
             assert!(index["paths"][&path]["serverRelativeURL"].is_string(), "{path}");
-            let document: Value = serde_json::from_str(&openapi_v3(&path).unwrap()).unwrap();
+            let document: Value =
+                serde_json::from_str(&openapi_v3(&Catalog::default(), &path).unwrap()).unwrap();
             let kinds =
                 &document["components"]["schemas"][resource.schema]["x-kubernetes-group-version-kind"];
             assert_eq!(kinds[0]["kind"], resource.kind);

@@ -35,10 +35,10 @@ pub(super) fn roots() -> Vec<(String, Value)> {
 }
 
 /// The paths of one group and version.
-pub(super) fn of_version(
-    group: &'static str,
-    version: &'static str,
-    resources: impl Iterator<Item = &'static Resource>,
+pub(super) fn of_version<'a>(
+    group: &str,
+    version: &str,
+    resources: impl Iterator<Item = &'a Resource>,
 ) -> Value {
     let root = if group.is_empty() { "/api/".to_owned() } else { "/apis/".to_owned() };
     let root = format!("{root}{}/", api_version(group, version));
@@ -72,7 +72,7 @@ struct Paths<'a> {
     /// What the operations' ids have of group and version: `AppsV1`.
     id: &'a str,
     tag: &'a str,
-    resource: &'static Resource,
+    resource: &'a Resource,
     paths: &'a mut BTreeMap<String, Value>,
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Follows `k8s.io/apimachinery/pkg/fields`; which fields a kind has is in its module.
 
+use std::borrow::Cow;
+
 use serde_json::Value;
 
 use crate::object::Object;
@@ -16,7 +18,7 @@ pub struct FieldSelector {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Term {
-    pointer: &'static str,
+    pointer: Cow<'static, str>,
     value: String,
     equal: bool,
 }
@@ -53,10 +55,10 @@ impl FieldSelector {
     /// Whether `object` is selected.
     pub fn matches(&self, object: &Object) -> bool {
         self.terms.iter().all(|term| {
-            let found = object.pointer(term.pointer);
+            let found = object.pointer(&term.pointer);
             let same = match found {
                 None | Some(Value::Null) => {
-                    term.value.is_empty() || (term.value == "false" && is_flag(term.pointer))
+                    term.value.is_empty() || (term.value == "false" && is_flag(&term.pointer))
                 }
                 Some(Value::String(text)) => *text == term.value,
                 Some(Value::Bool(value)) => value.to_string() == term.value,
@@ -83,11 +85,19 @@ fn is_flag(pointer: &str) -> bool {
     matches!(pointer, "/spec/unschedulable" | "/spec/hostNetwork")
 }
 
-fn pointer(resource: &Resource, field: &str) -> Option<&'static str> {
+fn pointer(resource: &Resource, field: &str) -> Option<Cow<'static, str>> {
+    if let Some(pointer) = resource.custom.as_ref().and_then(|custom| custom.selectable(field)) {
+        return Some(pointer.to_owned().into());
+    }
     match field {
-        "metadata.name" => Some(NAME),
-        "metadata.namespace" => Some(NAMESPACE),
-        _ => resource.rules.selectable().iter().find(|(name, _)| *name == field).map(|(_, pointer)| *pointer),
+        "metadata.name" => Some(NAME.into()),
+        "metadata.namespace" => Some(NAMESPACE.into()),
+        _ => resource
+            .rules
+            .selectable()
+            .iter()
+            .find(|(name, _)| *name == field)
+            .map(|(_, pointer)| (*pointer).into()),
     }
 }
 

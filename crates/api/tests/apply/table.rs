@@ -203,13 +203,17 @@ fn replicas_are_owned_through_the_scale_too() {
     let live =
         apply(manager("one"), None, &deployment(&json!({"replicas": 2, "paused": true})), false).unwrap();
     let recorded = live.meta("managedFields");
-    let scale = managed_of_scale(recorded).unwrap();
+    let scale = managed_of_scale(crate::deployments(), recorded).unwrap();
     assert_eq!(scale[0]["apiVersion"], "autoscaling/v1");
     assert_eq!(scale[0]["fieldsV1"], json!({"f:spec": {"f:replicas": {}}}));
-    assert_eq!(managed_of_object("apps/v1", recorded, Some(&scale)).as_ref(), recorded, "nothing changed");
+    assert_eq!(
+        managed_of_object(crate::deployments(), recorded, Some(&scale)).as_ref(),
+        recorded,
+        "nothing changed"
+    );
     let scaler = json!([{"manager": "s", "operation": "Update", "apiVersion": "autoscaling/v1",
         "fieldsType": "FieldsV1", "fieldsV1": {"f:spec": {"f:replicas": {}}}, "subresource": "scale"}]);
-    let taken = managed_of_object("apps/v1", recorded, Some(&scaler)).unwrap();
+    let taken = managed_of_object(crate::deployments(), recorded, Some(&scaler)).unwrap();
     assert_eq!(taken[0]["fieldsV1"], json!({"f:spec": {"f:paused": {}}}));
     assert_eq!((&taken[1]["manager"], &taken[1]["apiVersion"]), (&json!("s"), &json!("apps/v1")));
 }

@@ -83,7 +83,7 @@ pub(crate) fn yaml(body: &[u8]) -> Result<(Value, Vec<String>), Status> {
 
 /// The object in a body, and warnings about it.
 pub(crate) fn object(
-    resource: &'static Resource,
+    resource: &Resource,
     headers: &HeaderMap,
     validation: FieldValidation,
     body: Bytes,

@@ -17,7 +17,7 @@ pub(crate) fn root(server: &Server, core: bool, headers: &HeaderMap) -> Response
     let mut response = match wants_aggregated_discovery(headers) {
         Err(status) => return error(&status),
         Ok(true) => {
-            let mut list = api::discovery_aggregated(core);
+            let mut list = api::discovery_aggregated(&server.registry().catalog(), core);
             if !core {
                 server.add_remote_discovery(&mut list);
             }
@@ -42,7 +42,7 @@ fn tagged(headers: &HeaderMap, list: String) -> Response<Body> {
 }
 
 fn groups(server: &Server) -> Value {
-    let mut groups = api::discovery_groups();
+    let mut groups = api::discovery_groups(&server.registry().catalog());
     server.add_remote_groups(&mut groups);
     groups
 }
@@ -60,8 +60,8 @@ pub(crate) fn group(server: &Server, group: &str) -> Response<Body> {
 }
 
 /// `/api/v1`, `/apis/GROUP/VERSION`
-pub(crate) fn resources(group: &str, version: &str) -> Response<Body> {
-    api::discovery_resources(group, version)
+pub(crate) fn resources(server: &Server, group: &str, version: &str) -> Response<Body> {
+    api::discovery_resources(&server.registry().catalog(), group, version)
         .map_or_else(|| error(&no_such_resource()), |value| json_answer(200, &value))
 }
 

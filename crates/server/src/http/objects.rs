@@ -90,7 +90,7 @@ pub(crate) fn include(query: &Query) -> Result<Include, Status> {
 
 /// One object in the form that the client wants.
 pub(crate) fn object(
-    resource: &'static Resource,
+    resource: &Resource,
     code: u16,
     object: Object,
     accepted: Accepted,
@@ -109,7 +109,7 @@ pub(crate) fn object(
 
 /// A list in the form that the client wants; in its plain form the stored bytes are copied.
 pub(crate) fn list(
-    resource: &'static Resource,
+    resource: &Resource,
     listing: &Listing,
     accepted: Accepted,
     query: &Query,
@@ -149,8 +149,8 @@ fn plain_list(resource: &Resource, meta: &Value, items: &[Arc<KeyValue>]) -> Byt
     let size: usize = items.iter().map(|kv| kv.value.len() + objects::STAMP).sum();
     let mut body = Vec::with_capacity(size + 256);
     let head = format!(
-        r#"{{"kind":"{}List","apiVersion":"{}","metadata":{meta},"items":["#,
-        resource.kind,
+        r#"{{"kind":"{}","apiVersion":"{}","metadata":{meta},"items":["#,
+        resource.list_kind(),
         resource.api_version()
     );
     body.extend_from_slice(head.as_bytes());

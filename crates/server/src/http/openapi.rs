@@ -6,7 +6,7 @@ use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use api::Status;
+use api::{Catalog, Status};
 use bytes::Bytes;
 use flate2::read::GzDecoder;
 use http::header::{
@@ -56,6 +56,8 @@ pub(crate) struct Swaggers(Mutex<[Option<Arc<Swagger>>; 2]>);
 
 #[derive(Debug)]
 struct Swagger {
+    /// What it tells.
+    catalog: Arc<Catalog>,
     tag: HeaderValue,
     gzip: Bytes,
     /// Where the documents of aggregated APIs are that went into it.
@@ -66,9 +68,12 @@ impl Swaggers {
     async fn get(&self, server: &Arc<Server>, form: Form) -> Result<Arc<Swagger>, Status> {
         let place = form as usize;
         let known = self.0.lock().unwrap_or_else(PoisonError::into_inner)[place].clone();
+        let catalog = server.registry().catalog();
         let remotes = server.remote_openapi();
         let addresses: Vec<String> = remotes.iter().map(|(_, url)| url.clone()).collect();
-        if let Some(known) = known.filter(|known| known.addresses == addresses) {
+        let is_same =
+            |known: &Arc<Swagger>| known.addresses == addresses && Arc::ptr_eq(&known.catalog, &catalog);
+        if let Some(known) = known.filter(is_same) {
             return Ok(known);
         }
         let mut others = Vec::new();
@@ -76,13 +81,14 @@ impl Swaggers {
             others.extend(server.fetch_openapi(remote, url).await);
         }
         let make = move || {
-            let documents = api::openapi_v3_documents().chain(others);
+            let documents = api::openapi_v3_documents(&catalog).chain(others);
             let document = match form {
                 Form::Json => api::openapi_v2(documents).into_bytes(),
                 Form::Protobuf => api::openapi_v2_protobuf(documents),
             };
             let tag = tag(&document);
-            compress(&document).map(|gzip| Arc::new(Swagger { tag, gzip: gzip.into(), addresses }))
+            compress(&document)
+                .map(|gzip| Arc::new(Swagger { catalog: catalog.clone(), tag, gzip: gzip.into(), addresses }))
         };
         let made = tokio::task::spawn_blocking(make).await.map_err(Status::internal)?;
         let made = made.map_err(Status::internal)?;
@@ -128,12 +134,12 @@ pub(crate) async fn v3(
     let headers = &request.headers;
     let (document, form) = if path.is_empty() {
         accepted_media_type(headers, &[JSON]).ok_or_else(|| not_acceptable(&[Encoding::Json]))?;
-        let mut index = api::openapi_v3_index();
+        let mut index = api::openapi_v3_index(&server.registry().catalog());
         server.add_remote_openapi(&mut index);
         (index.to_string(), Form::Json)
     } else {
         let form = form(headers, [V3, OLD_V3])?;
-        match api::openapi_v3(path) {
+        match api::openapi_v3(&server.registry().catalog(), path) {
             Some(document) => (document, form),
             None => return Ok(no_such_path()),
         }

@@ -2,16 +2,16 @@
 
 use std::sync::Arc;
 
-use api::Resource;
+use api::{Catalog, Resource};
 use percent_encoding::percent_decode_str;
 
 use crate::aggregation::Remote;
 
 /// What a path names.
 #[derive(Debug)]
-pub(crate) enum Route {
+pub(crate) enum Route<'a> {
     /// Objects.
-    Objects(Target),
+    Objects(Target<'a>),
     /// Something that another server answers for.
     Remote(Arc<Remote>),
     /// `/api`
@@ -46,8 +46,8 @@ pub(crate) enum Route {
 
 /// A path to objects of one resource.
 #[derive(Debug)]
-pub(crate) struct Target {
-    pub(crate) resource: &'static Resource,
+pub(crate) struct Target<'a> {
+    pub(crate) resource: &'a Resource,
     /// Empty for all namespaces and for cluster-scoped resources.
     pub(crate) namespace: String,
     /// Empty for all objects.
@@ -59,7 +59,7 @@ pub(crate) struct Target {
 }
 
 /// Reads a path.
-pub(crate) fn route(path: &str) -> Route {
+pub(crate) fn route<'a>(path: &str, catalog: &'a Catalog) -> Route<'a> {
     let trimmed = path.strip_prefix('/').unwrap_or(path);
     let segments: Vec<&str> = trimmed.trim_end_matches('/').split('/').collect();
     match segments.as_slice() {
@@ -80,13 +80,13 @@ pub(crate) fn route(path: &str) -> Route {
         ["apis", group, version] => {
             Route::Resources { group: (*group).to_owned(), version: (*version).to_owned() }
         }
-        ["api", version, rest @ ..] => objects("", version, rest, path),
-        ["apis", group, version, rest @ ..] => objects(group, version, rest, path),
+        ["api", version, rest @ ..] => objects(catalog, "", version, rest, path),
+        ["apis", group, version, rest @ ..] => objects(catalog, group, version, rest, path),
         _ => Route::Nothing,
     }
 }
 
-fn objects(group: &str, version: &str, segments: &[&str], path: &str) -> Route {
+fn objects<'a>(catalog: &'a Catalog, group: &str, version: &str, segments: &[&str], path: &str) -> Route<'a> {
     // A namespace's own subresources look like resources within it.
     let (namespace, inner) = match segments {
         ["namespaces", _, "status" | "finalize", ..] => ("", segments),
@@ -94,7 +94,7 @@ fn objects(group: &str, version: &str, segments: &[&str], path: &str) -> Route {
         all => ("", all),
     };
     let Some((plural, inner)) = inner.split_first() else { return Route::NoSuchResource };
-    let Some(resource) = api::resource(group, version, plural) else { return Route::NoSuchResource };
+    let Some(resource) = catalog.resource(group, version, plural) else { return Route::NoSuchResource };
     if resource.namespaced == namespace.is_empty() && !(resource.namespaced && inner.is_empty()) {
         return Route::NoSuchResource;
     }
@@ -149,7 +149,7 @@ mod tests {
             ("/api/v1/namespaces/a/pods/p/log/more", "none"),
             ("/api/v1/namespaces/a/pods/..%2Fb", "none"),
         ] {
-            let found = match route(path) {
+            let found = match route(path, &Catalog::default()) {
                 Route::Objects(t) => format!(
                     "{} ns={} name={} sub={} rest={}",
                     t.resource.plural, t.namespace, t.name, t.subresource, t.rest
@@ -158,8 +158,8 @@ mod tests {
             };
             assert_eq!(found, expected, "{path}");
         }
-        assert!(matches!(route("/nothing"), Route::Nothing));
-        assert!(matches!(route("/apis/apps/v9"), Route::Resources { .. }));
-        assert!(matches!(route("/readyz/ping"), Route::Health { .. }));
+        assert!(matches!(route("/nothing", &Catalog::default()), Route::Nothing));
+        assert!(matches!(route("/apis/apps/v9", &Catalog::default()), Route::Resources { .. }));
+        assert!(matches!(route("/readyz/ping", &Catalog::default()), Route::Health { .. }));
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::Status;
+use api::{Catalog, Status};
 use http::{HeaderMap, Method, Request, Response};
 
 use super::compress::{compressed, takes_gzip};
@@ -27,16 +27,16 @@ use crate::tokens;
 const LONGEST_REQUEST: Duration = Duration::from_secs(60);
 
 /// What a request means, before anybody asks whether it may be.
-struct Understood {
-    route: Route,
+struct Understood<'c> {
+    route: Route<'c>,
     query: Query,
     verb: &'static str,
     /// Of an aggregated API: what is wanted of it, if that is about objects.
     info: Option<RequestInfo>,
 }
 
-impl Understood {
-    fn parse(server: &Server, request: &Request<Body>) -> Result<Self, Status> {
+impl<'c> Understood<'c> {
+    fn parse(server: &Server, request: &Request<Body>, catalog: &'c Catalog) -> Result<Self, Status> {
         let query = Query::parse(request.uri().query());
         let (method, path) = (request.method(), request.uri().path());
         if let Some((remote, rest)) = server.remote(path) {
@@ -44,7 +44,7 @@ impl Understood {
             let verb = info.as_ref().map_or_else(|| path_verb(method), |info| info.verb);
             return Ok(Understood { route: Route::Remote(remote), query, verb, info });
         }
-        let route = route(path);
+        let route = route(path, catalog);
         let verb = match &route {
             Route::Objects(target) => verb(method, target, &query)?,
             _ => path_verb(method),
@@ -72,7 +72,7 @@ impl Understood {
 /// A request for objects as far as it is understood.
 pub(crate) struct Asked<'a> {
     pub(crate) who: &'a Identity,
-    pub(crate) target: &'a Target,
+    pub(crate) target: &'a Target<'a>,
     pub(crate) query: &'a Query,
     pub(crate) verb: &'static str,
 }
@@ -91,7 +91,8 @@ impl Server {
             Ok(other) => other.unwrap_or_else(|| who.authenticated()),
             Err(status) => return error_as(&status, encoding),
         };
-        let understood = match Understood::parse(self, &request) {
+        let catalog = self.registry().catalog();
+        let understood = match Understood::parse(self, &request, &catalog) {
             Ok(understood) => understood,
             Err(status) => return error_as(&status, encoding),
         };
@@ -125,7 +126,7 @@ impl Server {
         self: &Arc<Self>,
         request: Request<Body>,
         who: &Identity,
-        understood: &Understood,
+        understood: &Understood<'_>,
         class: &Class,
     ) -> Result<Response<Body>, Status> {
         let Understood { route, query, verb, info } = understood;
@@ -177,7 +178,7 @@ impl Server {
     /// Answers what is no object's: discovery, health and the like.
     async fn answer_path(
         self: &Arc<Self>,
-        route: &Route,
+        route: &Route<'_>,
         verb: &str,
         who: &Identity,
         request: &http::request::Parts,
@@ -192,7 +193,7 @@ impl Server {
             Route::CoreVersions => Ok(discovery::root(self, true, &request.headers)),
             Route::Groups => Ok(discovery::root(self, false, &request.headers)),
             Route::Group(group) => Ok(discovery::group(self, group)),
-            Route::Resources { group, version } => Ok(discovery::resources(group, version)),
+            Route::Resources { group, version } => Ok(discovery::resources(self, group, version)),
             Route::Swagger => openapi::v2(self, &request.headers).await,
             Route::OpenApi(path) => openapi::v3(self, path, who, query, request).await,
             Route::Backup => backup::backup(who, &**self.registry().store()).await,
@@ -257,7 +258,10 @@ fn time_of(query: &Query) -> Result<Duration, Status> {
 }
 
 /// What clients of a resource are told about its end (upstream's `APILifecycleDeprecated`).
-fn deprecation(resource: &api::Resource) -> Option<&'static str> {
+fn deprecation(resource: &api::Resource) -> Option<&str> {
+    if let Some(custom) = resource.custom() {
+        return custom.deprecation();
+    }
     match (resource.group, resource.plural) {
         ("", "componentstatuses") => Some("v1 ComponentStatus is deprecated in v1.19+"),
         ("", "endpoints") => {
@@ -332,7 +336,7 @@ fn verb(method: &Method, target: &Target, query: &Query) -> Result<&'static str,
         // Objects of all namespaces can be listed and watched, nothing else.
         let everywhere = resource.namespaced && target.namespace.is_empty();
         let fits = fits && (!everywhere || matches!(verb, "list" | "watch"));
-        if fits && resource.has_verb(verb) {
+        if fits && resource.allows(verb) {
             return Ok(verb);
         }
         return Err(Status::method_not_allowed().about("", "", ""));

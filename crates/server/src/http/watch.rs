@@ -23,7 +23,7 @@ use super::response::{full, status_value};
 use super::serve::Asked;
 use crate::clock;
 use crate::fairness::Admitted;
-use crate::registry::{Match, Watch, WatchEvent, WatchOptions, load, stamped_at};
+use crate::registry::{Match, ToldAs, Watch, WatchEvent, WatchOptions, load, stamped_at};
 use crate::server::Server;
 
 /// How often a watch that wants bookmarks gets one.
@@ -53,8 +53,12 @@ pub(crate) async fn start(
     };
     let default = || u64::from(SHORTEST_DEFAULT + clock::below(SHORTEST_DEFAULT));
     let seconds = query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0).unwrap_or_else(default);
-    let frames =
-        Frames { resource: asked.target.resource, accepted, include: include(query)?, columns_told: false };
+    let frames = Frames {
+        resource: asked.target.resource.clone(),
+        accepted,
+        include: include(query)?,
+        columns_told: false,
+    };
     let watch = match server.registry().watch(options).await {
         Ok(watch) => watch,
         // As upstream: a watch from too long ago is one that ends with an error.
@@ -153,7 +157,7 @@ impl Running {
 
 /// Writes events in the form that the client wants.
 struct Frames {
-    resource: &'static Resource,
+    resource: Resource,
     accepted: Accepted,
     include: Include,
     /// Only the first Table of a watch says its columns.
@@ -165,7 +169,7 @@ impl Frames {
         match event {
             WatchEvent::Initial(kv) => self.object("ADDED", kv, kv.mod_revision),
             WatchEvent::Change(kind, kv, told) => {
-                let key = (std::ptr::from_ref(self.resource).addr(), *kind, self.form());
+                let key = (self.told_as(), *kind, self.form());
                 let frame = told.frame(key, || self.object(kind, kv, told.event.revision()));
                 self.columns_told |= self.accepted.shape == Shape::Table;
                 frame
@@ -175,6 +179,12 @@ impl Frames {
                 self.framed("BOOKMARK", &bookmark)
             }
         }
+    }
+
+    /// What the frame of an event is told as: the resource, as its definition has it.
+    fn told_as(&self) -> ToldAs {
+        let definition = self.resource.custom().map_or(0, |custom| custom.definition().revision());
+        (self.resource.group, self.resource.version, self.resource.plural, definition)
     }
 
     /// A number that is the same for watches that look the same.
@@ -218,7 +228,7 @@ impl Frames {
             Shape::Table => {
                 let meta = json!({"resourceVersion": revision.to_string()});
                 let table =
-                    api::table(self.resource, &[object], &meta, self.include, clock::now().as_second());
+                    api::table(&self.resource, &[object], &meta, self.include, clock::now().as_second());
                 self.columns_once(table)
             }
         };
@@ -237,7 +247,7 @@ impl Frames {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta})
             }
             Shape::Table => {
-                let table = api::table(self.resource, &[], &meta, self.include, clock::now().as_second());
+                let table = api::table(&self.resource, &[], &meta, self.include, clock::now().as_second());
                 // Upstream's bookmark is a row without cells whose object carries the metadata.
                 let object = json!({"kind": kind, "apiVersion": version, "metadata": meta});
                 let mut table = self.columns_once(table);

@@ -26,6 +26,10 @@ use crate::tokens::{self, TokenRequest};
 const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
      application/strategic-merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor";
 
+/// Of kinds that come from definitions.
+const CUSTOM_PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
+     application/apply-patch+yaml, application/apply-patch+cbor";
+
 /// What upstream says to a delete of a job that doesn't say what shall become of its pods.
 const PODS_ARE_LEFT: &str = "child pods are preserved by default when jobs are deleted; \
     set propagationPolicy=Background to remove them or set propagationPolicy=Orphan to suppress this warning";
@@ -176,7 +180,13 @@ impl<'a> Writing<'a> {
         let kind = match content_type(self.headers).as_str() {
             "application/json-patch+json" => PatchType::Json,
             "application/merge-patch+json" => PatchType::Merge,
-            "application/strategic-merge-patch+json" => PatchType::Strategic,
+            // Lists of kinds that come from definitions say nothing of how they would be merged.
+            "application/strategic-merge-patch+json" if target.resource.custom().is_none() => {
+                PatchType::Strategic
+            }
+            other if target.resource.custom().is_some() => {
+                return Err(unsupported(other, CUSTOM_PATCHES));
+            }
             other => return Err(unsupported(other, PATCHES).about("", "", "")),
         };
         let (patch, duplicates) = api::json_and_duplicates(&body)

@@ -4,7 +4,7 @@ use api::{Object, Status};
 use bytes::Bytes;
 use store::{Compare, Condition, Error, KeyRange, Op, Revision, Txn};
 
-use super::{Named, Registry, stored};
+use super::{Named, Registry, conversion, stored};
 
 /// What else a write claims and frees, and on which conditions.
 #[derive(Debug, Default)]
@@ -76,6 +76,7 @@ impl Registry {
         let op = match object {
             Some(object) => {
                 let value = if named.resource.is_converted() {
+                    conversion::check_stored(named.resource, object)?;
                     let mut object = object.clone();
                     api::to_stored(named.resource, &mut object);
                     stored::encode(&object)?

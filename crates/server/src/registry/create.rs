@@ -6,7 +6,7 @@ use serde_json::Value;
 use store::{Compare, Condition, State};
 
 use super::read::Freshness;
-use super::{Named, Recorded, Refused, Registry};
+use super::{Named, Recorded, Refused, Registry, definition};
 use crate::admission::{self, Operation, Outcome, Request, quota, service_account};
 use crate::authorize::Decided;
 use crate::clock;
@@ -20,7 +20,7 @@ pub(super) const ATTEMPTS: usize = 32;
 /// A request to create.
 pub(crate) struct Create<'a> {
     pub(crate) who: &'a Identity,
-    pub(crate) resource: &'static api::Resource,
+    pub(crate) resource: &'a api::Resource,
     /// The namespace of the path, empty for cluster-scoped resources.
     pub(crate) namespace: &'a str,
     pub(crate) dry_run: bool,
@@ -59,6 +59,11 @@ impl Registry {
                 turn = Some(self.turns.wait(create.namespace).await);
             }
             let state = self.state(freshness).await?;
+            let resource = self.current(create.resource, &state)?;
+            if !resource.has_verb("create") {
+                return Err(Status::method_not_allowed().about("", "", ""));
+            }
+            let create = &Create { resource: &resource, ..*create };
             let mut object = object.clone();
             if generated {
                 object.set_meta("name", api::generate_name(generate_name(&object), clock::random));
@@ -106,6 +111,7 @@ impl Registry {
                 return Ok(object);
             }
             claims.conditions.extend(namespace);
+            claims.conditions.extend(definition::unchanged(&resource));
             if let Some(revision) = self.commit(&named, 0, Some(&object), claims).await? {
                 object.set_meta("resourceVersion", revision.to_string());
                 return Ok(object);

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
 use super::update::is_finished;
-use super::{Claims, Named, Refused, Registry, load_as, namespace};
+use super::{Claims, Named, Refused, Registry, definition, load_as, namespace};
 use crate::admission::{self, Operation, Outcome, Request};
 use crate::clock;
 use crate::http::Identity;
@@ -252,6 +252,10 @@ fn check_preconditions(named: &Named<'_>, options: &DeleteOptions, object: &Obje
 /// What deleting `old` at `now` makes of it.
 fn decide(old: &Object, options: &DeleteOptions, now: Timestamp) -> Verdict {
     let mut object = old.clone();
+    if definition::is(old) && old.deletion_timestamp().is_none() {
+        definition::terminate(&mut object, &clock::text(now));
+        return Verdict::Keep(object);
+    }
     set_finalizers(&mut object, options.propagation);
     let going = old.deletion_timestamp().is_some();
 

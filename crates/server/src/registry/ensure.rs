@@ -45,8 +45,7 @@ impl Registry {
 
     fn add_missing(&self, object: &Object, state: &State, txn: &mut Txn) -> Result<(), Status> {
         let (kind, version) = (object.kind(), object.api_version());
-        let resource = api::resource_of_kind(version, kind)
-            .ok_or_else(|| Status::internal(format!("no kind {kind:?} is served in version {version:?}")))?;
+        let resource = &self.resource_of(version, kind)?;
         let named = Named { resource, namespace: object.namespace(), name: object.name() };
         let key = Bytes::from(named.key());
         if state.get(&key).is_some() {

@@ -26,7 +26,10 @@ pub(crate) struct Told {
 }
 
 /// What makes frames of one change differ: the resource that it is told as, the type of the event, the form.
-type FrameKey = (usize, &'static str, u32);
+type FrameKey = (ToldAs, &'static str, u32);
+
+/// Group, version and plural of a resource, and the revision of its definition if it has one.
+pub(crate) type ToldAs = (&'static str, &'static str, &'static str, Revision);
 
 impl Told {
     pub(super) fn new(event: Event) -> Self {

@@ -12,7 +12,7 @@ use store::{KeyRange, KeyValue, Revision, State};
 use super::commit::read_failed;
 use super::read::Freshness;
 use super::stored::served;
-use super::{Registry, Selection};
+use super::{Registry, Selection, conversion};
 
 /// `resourceVersionMatch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +44,7 @@ pub(super) fn wrong_option(reason: &str, message: String) -> Status {
 /// What to list.
 #[derive(Debug)]
 pub(crate) struct ListOptions<'a> {
-    pub(crate) resource: &'static Resource,
+    pub(crate) resource: &'a Resource,
     /// Empty for all namespaces.
     pub(crate) namespace: &'a str,
     pub(crate) selection: Selection,
@@ -106,6 +106,7 @@ impl Registry {
         };
         // As upstream: a list from what is known here ignores the limit.
         let limit = if options.resource_version == Some("0") { 0 } else { options.limit };
+        conversion::check_served(resource, state.range(&range).map(AsRef::as_ref))?;
         let all = state.range(&range).filter_map(|kv| served(resource, kv).ok());
         let mut matching = all.filter(|kv| options.selection.matches_stored(kv));
         let wanted = if limit == 0 { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) };

@@ -5,7 +5,9 @@ mod apply;
 mod binding;
 mod collection;
 mod commit;
+mod conversion;
 mod create;
+mod definition;
 mod delete;
 mod ensure;
 mod eviction;
@@ -26,12 +28,13 @@ mod writer;
 
 use std::sync::Arc;
 
-use api::Status;
-use store::Store;
+use api::{Catalog, Resource, Status};
+use store::{State, Store};
 
 use crate::admission::quota::Turns;
 use crate::admission::{Admission, Outside, ServiceRange};
 use crate::authorize::{Attributes, Authorizer, Wanted};
+use crate::definitions::{Definitions, Known};
 use crate::http::Identity;
 use crate::proxy::Backends;
 use crate::tokens::Tokens;
@@ -44,6 +47,7 @@ pub(crate) use binding::Binding;
 pub(crate) use commit::Claims;
 pub(crate) use create::{Create, fit_namespace};
 pub(crate) use delete::{DeleteOptions, propagation};
+pub(crate) use hub::ToldAs;
 pub(crate) use list::{ListOptions, Listing, Match};
 pub(crate) use named::Named;
 pub(crate) use read::Freshness;
@@ -64,6 +68,7 @@ pub(crate) struct Registry {
     tokens: Tokens,
     hub: Arc<Hub>,
     pages: Pages,
+    definitions: Known,
 }
 
 impl Registry {
@@ -76,8 +81,8 @@ impl Registry {
         let hub = Hub::new(store.clone());
         let authorizer = Arc::new(Authorizer::default());
         let admission = Admission::new(Outside::new(authorizer.clone(), backends));
-        let (turns, pages) = (Turns::default(), Pages::default());
-        Registry { store, services, authorizer, admission, turns, tokens, hub, pages }
+        let (turns, pages, definitions) = (Turns::default(), Pages::default(), Known::default());
+        Registry { store, services, authorizer, admission, turns, tokens, hub, pages, definitions }
     }
 
     /// The API's own address as a service.
@@ -96,6 +101,31 @@ impl Registry {
 
     pub(crate) fn authorizer(&self) -> &Authorizer {
         &self.authorizer
+    }
+
+    /// What is served now.
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
+        self.definitions_at(&self.store.snapshot()).catalog().clone()
+    }
+
+    /// The definitions as of a state, or newer.
+    pub(crate) fn definitions_at(&self, state: &State) -> Arc<Definitions> {
+        self.definitions.at(state)
+    }
+
+    /// The resource of an object's `apiVersion` and `kind`; of objects that lie in a version that is no longer served,
+    /// the one that is stored.
+    pub(crate) fn resource_of(&self, api_version: &str, kind: &str) -> Result<Resource, Status> {
+        let definitions = self.definitions_at(&self.store.snapshot());
+        if let Some(resource) = definitions.catalog().resource_of_kind(api_version, kind) {
+            return Ok(resource.clone());
+        }
+        let group = api_version.split_once('/').map_or("", |(group, _)| group);
+        let mut of_group = definitions.iter().filter(|definition| definition.group() == group);
+        let stored = of_group.find_map(|definition| definition.storage_resource().filter(|r| r.kind == kind));
+        stored.ok_or_else(|| {
+            Status::bad_request(format!("no kind {kind:?} is served in version {api_version:?}"))
+        })
     }
 
     /// 403 unless `who` may do it.

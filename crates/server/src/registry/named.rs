@@ -5,7 +5,7 @@ use api::{Resource, Status};
 /// Which object.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Named<'a> {
-    pub(crate) resource: &'static Resource,
+    pub(crate) resource: &'a Resource,
     /// Empty for cluster-scoped resources.
     pub(crate) namespace: &'a str,
     pub(crate) name: &'a str,

@@ -25,11 +25,11 @@ impl Registry {
         change: &(dyn Fn(&Object) -> Result<Object, Status> + Send + Sync),
     ) -> Result<Object, Status> {
         let named = &request.named;
-        let (version, now) = (named.resource.api_version(), clock::text(clock::now()));
+        let now = clock::text(clock::now());
         let change_object = |object: &Object| {
             let mut old = api::scale_of(named.resource, object).ok_or_else(|| no_scale(named))?;
             let recorded = object.meta("managedFields");
-            if let Some(managed) = api::managed_of_scale(recorded) {
+            if let Some(managed) = api::managed_of_scale(named.resource, recorded) {
                 old.set_meta("managedFields", managed);
             }
             let mut new = change(&old)?;
@@ -42,7 +42,7 @@ impl Registry {
             }
             let mut object = object.clone();
             api::apply_scale(named.resource, &mut object, &new)?;
-            match api::managed_of_object(&version, recorded, new.meta("managedFields")) {
+            match api::managed_of_object(named.resource, recorded, new.meta("managedFields")) {
                 Some(managed) => object.set_meta("managedFields", managed),
                 None => {
                     object.remove_meta("managedFields");

@@ -14,7 +14,7 @@ pub(crate) struct Selection {
 
 impl Selection {
     pub(crate) fn parse(
-        resource: &'static Resource,
+        resource: &Resource,
         labels: Option<&str>,
         fields: Option<&str>,
     ) -> Result<Self, Status> {

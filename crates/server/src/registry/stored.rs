@@ -9,6 +9,8 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use store::{Event, KeyValue, Revision};
 
+use super::conversion;
+
 /// The bytes to store for an object.
 pub(crate) fn encode(object: &Object) -> Result<Bytes, Status> {
     let mut metadata = object.0.get("metadata").cloned().unwrap_or_else(|| Value::Object(Map::new()));
@@ -48,15 +50,26 @@ pub(crate) fn load(kv: &KeyValue) -> Result<Object, Status> {
 
 /// The object in a stored value as `resource` serves it, with its resourceVersion.
 pub(crate) fn load_as(resource: &Resource, kv: &KeyValue) -> Result<Object, Status> {
+    conversion::check_served(resource, [kv])?;
     let mut object = load(kv)?;
-    api::from_stored(resource, &mut object);
+    if !is_as_served(resource, kv) {
+        api::from_stored(resource, &mut object);
+    }
     Ok(object)
+}
+
+/// Whether a stored value has the form in which `resource` serves it.
+pub(crate) fn is_as_served(resource: &Resource, kv: &KeyValue) -> bool {
+    match resource.custom() {
+        Some(custom) => custom.is_as_served(&kv.value, kv.mod_revision),
+        None => !resource.is_converted(),
+    }
 }
 
 /// A stored value as `resource` serves it: itself, but where the resource is another version of what lies
 /// there.
 pub(crate) fn served(resource: &Resource, kv: &Arc<KeyValue>) -> Result<Arc<KeyValue>, Status> {
-    if !resource.is_converted() {
+    if is_as_served(resource, kv) {
         return Ok(kv.clone());
     }
     let value = encode(&load_as(resource, kv)?)?;
@@ -84,14 +97,16 @@ pub(crate) fn stamped_at(kv: &KeyValue, revision: Revision) -> Vec<u8> {
     out
 }
 
-/// Writes stored objects as the items of their kind's list, where upstream leaves `kind` and `apiVersion` out.
+/// Writes stored objects as the items of their kind's list, where upstream leaves `kind` and `apiVersion` of the
+/// kinds that it knows by itself out.
 pub(crate) fn put_list_items(out: &mut Vec<u8>, resource: &Resource, items: &[Arc<KeyValue>]) {
     let head = format!(r#"{{"kind":"{}","apiVersion":"{}","#, resource.kind, resource.api_version());
     for (index, kv) in items.iter().enumerate() {
         if index > 0 {
             out.push(b',');
         }
-        let stored = match kv.value.strip_prefix(head.as_bytes()) {
+        let known = kv.value.strip_prefix(head.as_bytes()).filter(|_| resource.custom().is_none());
+        let stored = match known {
             Some(rest) => {
                 out.push(b'{');
                 rest

@@ -7,7 +7,7 @@ use store::State;
 use super::create::{ATTEMPTS, fit_namespace, too_busy};
 use super::read::Freshness;
 use super::recorded;
-use super::{Named, Recorded, Refused, Registry, load_as};
+use super::{Named, Recorded, Refused, Registry, definition, load_as};
 use crate::admission::{self, Operation, Outcome, Request};
 use crate::authorize::Decided;
 use crate::http::Identity;
@@ -76,9 +76,10 @@ impl Registry {
         change: &(dyn Fn(&Object) -> Result<Object, Status> + Send + Sync),
         freshness: Freshness,
     ) -> Result<Option<Object>, Refused> {
-        let named = &request.named;
-        let resource = named.resource;
         let state = self.state(freshness).await?;
+        let current = self.current(request.named.resource, &state)?;
+        let request = &Change { named: Named { resource: &current, ..request.named }, ..*request };
+        let (named, resource) = (&request.named, &*current);
         let kv = state.get(named.key().as_bytes()).ok_or_else(|| named.not_found())?;
         let old = load_as(named.resource, kv)?;
         let mut new = change(&old)?;
@@ -126,7 +127,8 @@ impl Registry {
             // Nothing to write, if that is still what the object is.
             return Ok((freshness != Freshness::Any).then_some(new));
         }
-        let claims = if ends { admission::release(resource, &old) } else { claims };
+        let mut claims = if ends { admission::release(resource, &old) } else { claims };
+        claims.conditions.extend(definition::unchanged(resource));
         let revision = self.commit(named, kv.mod_revision, (!ends).then_some(&new), claims).await?;
         Ok(revision.map(|revision| {
             new.set_meta("resourceVersion", revision.to_string());

@@ -11,13 +11,13 @@ use super::commit::read_failed;
 use super::hub::{Hub, Told, Topic};
 use super::list::{Match, wrong_option};
 use super::read::Freshness;
-use super::stored::{served, served_event};
-use super::{Registry, Selection};
+use super::stored::{is_as_served, served, served_event};
+use super::{Registry, Selection, conversion};
 
 /// What to watch.
 #[derive(Debug)]
 pub(crate) struct WatchOptions<'a> {
-    pub(crate) resource: &'static Resource,
+    pub(crate) resource: &'a Resource,
     /// Empty for all namespaces.
     pub(crate) namespace: &'a str,
     pub(crate) selection: Selection,
@@ -41,7 +41,7 @@ pub(crate) enum WatchEvent {
 
 /// A running watch.
 pub(crate) struct Watch {
-    resource: &'static Resource,
+    resource: Resource,
     selection: Selection,
     /// What was there at first and isn't told yet.
     initial: VecDeque<WatchEvent>,
@@ -84,6 +84,7 @@ impl Registry {
             (freshness, _) => freshness,
         };
         let state = self.state(from).await?;
+        conversion::check_served(resource, state.range(&range).map(AsRef::as_ref))?;
         let mut initial: VecDeque<WatchEvent> = state
             .range(&range)
             .filter_map(|kv| served(resource, kv).ok())
@@ -98,7 +99,7 @@ impl Registry {
 
     fn start_watch(
         &self,
-        resource: &'static Resource,
+        resource: &Resource,
         selection: Selection,
         range: KeyRange,
         initial: VecDeque<WatchEvent>,
@@ -107,6 +108,7 @@ impl Registry {
         let topic = self.hub.topic(&range);
         let newest = topic.follow();
         let (hub, store) = (self.hub.clone(), self.store.clone());
+        let resource = resource.clone();
         Watch { resource, selection, initial, range, told, topic, newest, hub, store }
     }
 }
@@ -147,7 +149,11 @@ impl Watch {
                 self.newest.changed().await.map_err(|_| Error::Closed)?;
                 continue;
             }
-            let as_served = changes.into_iter().filter_map(|told| as_served(self.resource, told));
+            // Who can't be told of a change in its version finds out why by a list.
+            if changes.iter().any(|told| conversion::check_event(&self.resource, &told.event).is_err()) {
+                return Err(Error::Closed);
+            }
+            let as_served = changes.into_iter().filter_map(|told| as_served(&self.resource, told));
             let events: Vec<WatchEvent> = as_served.filter_map(|told| seen(&told, &self.selection)).collect();
             if !events.is_empty() {
                 return Ok(events);
@@ -185,7 +191,11 @@ impl Watch {
 
 /// A change in the form that a resource serves; nothing if that can't be had.
 fn as_served(resource: &Resource, told: Arc<Told>) -> Option<Arc<Told>> {
-    if !resource.is_converted() {
+    let (current, previous) = match &told.event {
+        Event::Put { current, previous } => (Some(current), previous.as_ref()),
+        Event::Delete { previous, .. } => (None, Some(previous)),
+    };
+    if current.into_iter().chain(previous).all(|kv| is_as_served(resource, kv)) {
         return Some(told);
     }
     served_event(resource, &told.event).ok().map(|event| Arc::new(Told::new(event)))

@@ -19,7 +19,7 @@ impl Writer for Registry {
                 Write::Update(object) => self.write_update(&who, object, "").await,
                 Write::UpdateStatus(object) => self.write_update(&who, object, "status").await,
                 Write::Merge { subject, subresource, patch } => {
-                    let resource = resource_of(&subject.api_version, &subject.kind)?;
+                    let resource = &self.resource_of(&subject.api_version, &subject.kind)?;
                     self.allow(&who, "patch", resource, subresource, &subject.namespace, &subject.name)?;
                     let recorded = Recorded::Update(name_of_user(user));
                     let named = name(resource, &subject);
@@ -33,7 +33,7 @@ impl Writer for Registry {
                 }
                 Write::Delete { subject, options } => self.write_delete(&who, &subject, options).await,
                 Write::Bind { namespace, pod, uid, node } => {
-                    let resource = resource_of("v1", "Pod")?;
+                    let resource = &self.resource_of("v1", "Pod")?;
                     self.allow(&who, "create", resource, "binding", &namespace, &pod)?;
                     let binding = Binding {
                         namespace: &namespace,
@@ -55,7 +55,7 @@ impl Writer for Registry {
     ) -> BoxFuture<'a, Result<String, Status>> {
         Box::pin(async move {
             let who = Identity::in_process(user);
-            let resource = resource_of("v1", "ServiceAccount")?;
+            let resource = &self.resource_of("v1", "ServiceAccount")?;
             let state = self.state(Freshness::Newest).await?;
             let objects::TokenRequest { namespace, account, audience, seconds, pod, pod_uid } = request;
             self.allow(&who, "create", resource, "token", &namespace, &account)?;
@@ -76,7 +76,7 @@ impl Registry {
         &self,
         who: &Identity,
         verb: &str,
-        resource: &'static Resource,
+        resource: &Resource,
         subresource: &str,
         namespace: &str,
         name: &str,
@@ -87,7 +87,7 @@ impl Registry {
     }
 
     async fn write_create(&self, who: &Identity, mut object: Object) -> Result<Object, Status> {
-        let resource = resource_of(object.api_version(), object.kind())?;
+        let resource = &self.resource_of(object.api_version(), object.kind())?;
         let namespace = object.namespace().to_owned();
         self.allow(who, "create", resource, "", &namespace, object.name())?;
         api::check(resource, &mut object)?;
@@ -101,7 +101,7 @@ impl Registry {
         mut object: Object,
         subresource: &str,
     ) -> Result<Object, Status> {
-        let resource = resource_of(object.api_version(), object.kind())?;
+        let resource = &self.resource_of(object.api_version(), object.kind())?;
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
         self.allow(who, "update", resource, subresource, &namespace, &name)?;
         api::check(resource, &mut object)?;
@@ -117,7 +117,7 @@ impl Registry {
         subject: &Subject,
         options: Delete,
     ) -> Result<Object, Status> {
-        let resource = resource_of(&subject.api_version, &subject.kind)?;
+        let resource = &self.resource_of(&subject.api_version, &subject.kind)?;
         self.allow(who, "delete", resource, "", &subject.namespace, &subject.name)?;
         let options = DeleteOptions {
             uid: options.uid,
@@ -130,11 +130,6 @@ impl Registry {
     }
 }
 
-fn resource_of(api_version: &str, kind: &str) -> Result<&'static Resource, Status> {
-    api::resource_of_kind(api_version, kind)
-        .ok_or_else(|| Status::bad_request(format!("no kind {kind:?} is served in version {api_version:?}")))
-}
-
-fn name<'a>(resource: &'static Resource, subject: &'a Subject) -> Named<'a> {
+fn name<'a>(resource: &'a Resource, subject: &'a Subject) -> Named<'a> {
     Named { resource, namespace: &subject.namespace, name: &subject.name }
 }

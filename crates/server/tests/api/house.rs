@@ -82,6 +82,8 @@ impl House {
             tokens: Tokens::new(pki::TokenKey::create().unwrap(), CERTIFICATE),
         });
         server.bootstrap().await.unwrap();
+        let keeping = server.clone();
+        tokio::spawn(async move { keeping.keep_definitions().await });
         let house = House { server, store, backends };
         house.account("default").await;
         house

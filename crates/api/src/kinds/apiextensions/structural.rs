@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 
+use crate::custom::compile_pattern;
 use crate::kinds::field::{self, items, paths, text};
 use crate::schema_rules::SchemaRules;
 use crate::status::Cause;
@@ -175,6 +176,11 @@ impl Walk<'_> {
         if schema["uniqueItems"] == true {
             let why = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
             self.faults.push(Cause::forbidden(format!("{path}.uniqueItems"), why));
+        }
+        let pattern = text(schema, "pattern");
+        if !pattern.is_empty() && compile_pattern(pattern).is_none() {
+            let why = "must be a valid regular expression, and no very large one";
+            self.faults.push(Cause::invalid(format!("{path}.pattern"), &schema["pattern"], why));
         }
         let values = &schema["additionalProperties"];
         let values_path = format!("{path}.additionalProperties");

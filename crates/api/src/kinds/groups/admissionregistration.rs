@@ -20,6 +20,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicy",
         rules: &admissionregistration::MutatingAdmissionPolicy,
+        custom: None,
     },
     Resource {
         group: "admissionregistration.k8s.io",
@@ -36,6 +37,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBinding",
         rules: &admissionregistration::MutatingAdmissionPolicyBinding,
+        custom: None,
     },
     Resource {
         group: "admissionregistration.k8s.io",
@@ -52,6 +54,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.admissionregistration.v1.MutatingWebhookConfiguration",
         rules: &admissionregistration::MutatingWebhookConfiguration,
+        custom: None,
     },
     Resource {
         group: "admissionregistration.k8s.io",
@@ -74,6 +77,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicy",
         rules: &admissionregistration::ValidatingAdmissionPolicy,
+        custom: None,
     },
     Resource {
         group: "admissionregistration.k8s.io",
@@ -90,6 +94,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBinding",
         rules: &admissionregistration::ValidatingAdmissionPolicyBinding,
+        custom: None,
     },
     Resource {
         group: "admissionregistration.k8s.io",
@@ -106,5 +111,6 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.admissionregistration.v1.ValidatingWebhookConfiguration",
         rules: &admissionregistration::ValidatingWebhookConfiguration,
+        custom: None,
     },
 ];

@@ -25,4 +25,5 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     keeps_generation: true,
     schema: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
     rules: &apiextensions::CustomResourceDefinition,
+    custom: None,
 }];

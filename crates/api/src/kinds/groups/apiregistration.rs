@@ -25,4 +25,5 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     keeps_generation: false,
     schema: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService",
     rules: &api_service::ApiService,
+    custom: None,
 }];

@@ -20,6 +20,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.apps.v1.ControllerRevision",
         rules: &controller_revision::ControllerRevision,
+        custom: None,
     },
     Resource {
         group: "apps",
@@ -42,6 +43,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.apps.v1.DaemonSet",
         rules: &daemon_set::DaemonSet,
+        custom: None,
     },
     Resource {
         group: "apps",
@@ -61,6 +63,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.apps.v1.Deployment",
         rules: &deployment::Deployment,
+        custom: None,
     },
     Resource {
         group: "apps",
@@ -80,6 +83,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.apps.v1.ReplicaSet",
         rules: &replica_set::ReplicaSet,
+        custom: None,
     },
     Resource {
         group: "apps",
@@ -99,5 +103,6 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.apps.v1.StatefulSet",
         rules: &stateful_set::StatefulSet,
+        custom: None,
     },
 ];

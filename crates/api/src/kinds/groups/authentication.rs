@@ -21,6 +21,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.authentication.v1.SelfSubjectReview",
         rules: &Plain,
+        custom: None,
     },
     Resource {
         group: "authentication.k8s.io",
@@ -37,5 +38,6 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.authentication.v1.TokenReview",
         rules: &Plain,
+        custom: None,
     },
 ];

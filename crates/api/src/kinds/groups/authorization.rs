@@ -21,6 +21,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.authorization.v1.LocalSubjectAccessReview",
         rules: &Plain,
+        custom: None,
     },
     Resource {
         group: "authorization.k8s.io",
@@ -37,6 +38,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.authorization.v1.SelfSubjectAccessReview",
         rules: &Plain,
+        custom: None,
     },
     Resource {
         group: "authorization.k8s.io",
@@ -53,6 +55,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.authorization.v1.SelfSubjectRulesReview",
         rules: &Plain,
+        custom: None,
     },
     Resource {
         group: "authorization.k8s.io",
@@ -69,5 +72,6 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.authorization.v1.SubjectAccessReview",
         rules: &Plain,
+        custom: None,
     },
 ];

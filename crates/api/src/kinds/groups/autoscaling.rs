@@ -26,6 +26,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler",
         rules: &autoscaler::Autoscaler,
+        custom: None,
     },
     Resource {
         group: "autoscaling",
@@ -48,5 +49,6 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler",
         rules: &autoscaler::FirstAutoscaler,
+        custom: None,
     },
 ];

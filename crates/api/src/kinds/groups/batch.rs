@@ -26,6 +26,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.batch.v1.CronJob",
         rules: &cron_job::CronJob,
+        custom: None,
     },
     Resource {
         group: "batch",
@@ -42,5 +43,6 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.batch.v1.Job",
         rules: &job::Job,
+        custom: None,
     },
 ];

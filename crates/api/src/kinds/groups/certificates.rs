@@ -34,4 +34,5 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     keeps_generation: false,
     schema: "io.k8s.api.certificates.v1.CertificateSigningRequest",
     rules: &certificate_signing_request::CertificateSigningRequest,
+    custom: None,
 }];

@@ -19,4 +19,5 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     keeps_generation: false,
     schema: "io.k8s.api.coordination.v1.Lease",
     rules: &lease::Lease,
+    custom: None,
 }];

@@ -24,6 +24,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.Binding",
         rules: &Plain,
+        custom: None,
     },
     Resource {
         group: "",
@@ -40,6 +41,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.ComponentStatus",
         rules: &component_status::ComponentStatus,
+        custom: None,
     },
     Resource {
         group: "",
@@ -56,6 +58,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.ConfigMap",
         rules: &config_map::ConfigMap,
+        custom: None,
     },
     Resource {
         group: "",
@@ -72,6 +75,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.Endpoints",
         rules: &endpoints::Endpoints,
+        custom: None,
     },
     Resource {
         group: "",
@@ -88,6 +92,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.Event",
         rules: &event::Event,
+        custom: None,
     },
     Resource {
         group: "",
@@ -104,6 +109,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.LimitRange",
         rules: &limit_range::LimitRange,
+        custom: None,
     },
     Resource {
         group: "",
@@ -123,6 +129,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.Namespace",
         rules: &namespace::Namespace,
+        custom: None,
     },
     Resource {
         group: "",
@@ -142,6 +149,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.Node",
         rules: &node::Node,
+        custom: None,
     },
     Resource {
         group: "",
@@ -164,6 +172,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.PersistentVolumeClaim",
         rules: &persistent_volume_claim::PersistentVolumeClaim,
+        custom: None,
     },
     Resource {
         group: "",
@@ -186,6 +195,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.PersistentVolume",
         rules: &persistent_volume::PersistentVolume,
+        custom: None,
     },
     Resource {
         group: "",
@@ -225,6 +235,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.core.v1.Pod",
         rules: &pod::Pod,
+        custom: None,
     },
     Resource {
         group: "",
@@ -241,6 +252,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.core.v1.PodTemplate",
         rules: &pod_template::PodTemplate,
+        custom: None,
     },
     Resource {
         group: "",
@@ -266,6 +278,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.core.v1.ReplicationController",
         rules: &replication_controller::ReplicationController,
+        custom: None,
     },
     Resource {
         group: "",
@@ -288,6 +301,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.ResourceQuota",
         rules: &resource_quota::ResourceQuota,
+        custom: None,
     },
     Resource {
         group: "",
@@ -304,6 +318,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.Secret",
         rules: &secret::Secret,
+        custom: None,
     },
     Resource {
         group: "",
@@ -326,6 +341,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.ServiceAccount",
         rules: &service_account::ServiceAccount,
+        custom: None,
     },
     Resource {
         group: "",
@@ -351,5 +367,6 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.core.v1.Service",
         rules: &service::Service,
+        custom: None,
     },
 ];

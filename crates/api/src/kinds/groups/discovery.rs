@@ -19,4 +19,5 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     keeps_generation: true,
     schema: "io.k8s.api.discovery.v1.EndpointSlice",
     rules: &endpoint_slice::EndpointSlice,
+    custom: None,
 }];

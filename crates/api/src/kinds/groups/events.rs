@@ -19,4 +19,5 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     keeps_generation: false,
     schema: "io.k8s.api.events.v1.Event",
     rules: &newer_event::NewerEvent,
+    custom: None,
 }];

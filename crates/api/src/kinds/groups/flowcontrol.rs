@@ -26,6 +26,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.flowcontrol.v1.FlowSchema",
         rules: &flowcontrol::FlowSchema,
+        custom: None,
     },
     Resource {
         group: "flowcontrol.apiserver.k8s.io",
@@ -48,5 +49,6 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.flowcontrol.v1.PriorityLevelConfiguration",
         rules: &flowcontrol::PriorityLevelConfiguration,
+        custom: None,
     },
 ];

@@ -20,6 +20,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.networking.v1.IngressClass",
         rules: &networking::IngressClass,
+        custom: None,
     },
     Resource {
         group: "networking.k8s.io",
@@ -42,6 +43,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.networking.v1.Ingress",
         rules: &networking::Ingress,
+        custom: None,
     },
     Resource {
         group: "networking.k8s.io",
@@ -58,6 +60,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.networking.v1.IPAddress",
         rules: &networking::IpAddress,
+        custom: None,
     },
     Resource {
         group: "networking.k8s.io",
@@ -74,6 +77,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.networking.v1.NetworkPolicy",
         rules: &networking::NetworkPolicy,
+        custom: None,
     },
     Resource {
         group: "networking.k8s.io",
@@ -96,5 +100,6 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.networking.v1.ServiceCIDR",
         rules: &networking::ServiceCidr,
+        custom: None,
     },
 ];

@@ -19,4 +19,5 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     keeps_generation: false,
     schema: "io.k8s.api.node.v1.RuntimeClass",
     rules: &runtime_class::RuntimeClass,
+    custom: None,
 }];

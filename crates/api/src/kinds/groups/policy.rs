@@ -25,4 +25,5 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     keeps_generation: true,
     schema: "io.k8s.api.policy.v1.PodDisruptionBudget",
     rules: &pod_disruption_budget::PodDisruptionBudget,
+    custom: None,
 }];

@@ -20,6 +20,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.rbac.v1.ClusterRoleBinding",
         rules: &rbac::ClusterRoleBinding,
+        custom: None,
     },
     Resource {
         group: "rbac.authorization.k8s.io",
@@ -36,6 +37,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.rbac.v1.ClusterRole",
         rules: &rbac::ClusterRole,
+        custom: None,
     },
     Resource {
         group: "rbac.authorization.k8s.io",
@@ -52,6 +54,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.rbac.v1.RoleBinding",
         rules: &rbac::RoleBinding,
+        custom: None,
     },
     Resource {
         group: "rbac.authorization.k8s.io",
@@ -68,5 +71,6 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.rbac.v1.Role",
         rules: &rbac::Role,
+        custom: None,
     },
 ];

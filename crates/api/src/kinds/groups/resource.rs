@@ -20,6 +20,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.resource.v1.DeviceClass",
         rules: &devices::DeviceClass,
+        custom: None,
     },
     Resource {
         group: "resource.k8s.io",
@@ -42,6 +43,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.resource.v1.ResourceClaim",
         rules: &devices::ResourceClaim,
+        custom: None,
     },
     Resource {
         group: "resource.k8s.io",
@@ -58,6 +60,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.resource.v1.ResourceClaimTemplate",
         rules: &devices::ResourceClaimTemplate,
+        custom: None,
     },
     Resource {
         group: "resource.k8s.io",
@@ -74,5 +77,6 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: true,
         schema: "io.k8s.api.resource.v1.ResourceSlice",
         rules: &devices::ResourceSlice,
+        custom: None,
     },
 ];

@@ -19,4 +19,5 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     keeps_generation: true,
     schema: "io.k8s.api.scheduling.v1.PriorityClass",
     rules: &priority_class::PriorityClass,
+    custom: None,
 }];

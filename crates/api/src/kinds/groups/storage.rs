@@ -20,6 +20,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.storage.v1.CSIDriver",
         rules: &storage::CsiDriver,
+        custom: None,
     },
     Resource {
         group: "storage.k8s.io",
@@ -36,6 +37,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.storage.v1.CSINode",
         rules: &storage::CsiNode,
+        custom: None,
     },
     Resource {
         group: "storage.k8s.io",
@@ -52,6 +54,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.storage.v1.CSIStorageCapacity",
         rules: &storage::CsiStorageCapacity,
+        custom: None,
     },
     Resource {
         group: "storage.k8s.io",
@@ -68,6 +71,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.storage.v1.StorageClass",
         rules: &storage::StorageClass,
+        custom: None,
     },
     Resource {
         group: "storage.k8s.io",
@@ -90,6 +94,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.storage.v1.VolumeAttachment",
         rules: &storage::VolumeAttachment,
+        custom: None,
     },
     Resource {
         group: "storage.k8s.io",
@@ -106,5 +111,6 @@ pub(super) static RESOURCES: &[Resource] = &[
         keeps_generation: false,
         schema: "io.k8s.api.storage.v1.VolumeAttributesClass",
         rules: &storage::VolumeAttributesClass,
+        custom: None,
     },
 ];

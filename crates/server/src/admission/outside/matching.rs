@@ -28,12 +28,12 @@ pub(super) fn operation(request: &Request<'_>) -> &'static str {
 
 /// The resource in whose form the request is shown to a policy (`matchConstraints`, `matchResources`) or a webhook;
 /// nothing if it isn't about the request. `rules` is the list's name.
-pub(super) fn matched(
+pub(super) fn matched<'r>(
     constraints: &Value,
     rules: &str,
-    request: &Request<'_>,
+    request: &'r Request<'_>,
     outcome: Outcome<'_>,
-) -> Option<&'static Resource> {
+) -> Option<&'r Resource> {
     if !selects_namespace(&constraints["namespaceSelector"], request, outcome)
         || !selects_object(&constraints["objectSelector"], outcome)
     {
@@ -51,12 +51,12 @@ pub(super) fn matched(
     }
 }
 
-fn by_rules(
+fn by_rules<'r>(
     rules: &Value,
     request: &Request<'_>,
-    own: &'static Resource,
+    own: &'r Resource,
     exact_only: bool,
-) -> Option<&'static Resource> {
+) -> Option<&'r Resource> {
     let rules = rules.as_array().filter(|rules| !rules.is_empty())?;
     let fits = |resource: &Resource| rules.iter().any(|rule| fits(rule, request, resource));
     if fits(own) {

@@ -80,12 +80,12 @@ impl Outside {
     }
 
     /// How the request is shown to the webhook; nothing if it isn't asked.
-    fn wanted(
+    fn wanted<'r>(
         &self,
         hook: &Hook,
-        request: &Request<'_>,
+        request: &'r Request<'_>,
         outcome: Outcome<'_>,
-    ) -> Result<Option<(&'static Resource, Shown)>, Status> {
+    ) -> Result<Option<(&'r Resource, Shown)>, Status> {
         let Some(resource) = matched(&hook.value, "rules", request, outcome) else { return Ok(None) };
         let shown = Shown::of(request, outcome, resource);
         if hook.conditions.is_empty() {

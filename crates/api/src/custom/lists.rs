@@ -1,0 +1,77 @@
+//! Lists whose items must differ: sets by their values, maps by their keys.
+
+use std::collections::HashSet;
+
+use serde_json::{Map, Value};
+
+use super::schema::{Known, ListType, Schema};
+use crate::status::Cause;
+
+/// Adds `FieldValueDuplicate` for every item that stands in its list again.
+pub(super) fn validate(schema: &Schema, value: &Value, path: &str, faults: &mut Vec<Cause>) {
+    match value {
+        Value::Object(object) => {
+            for (name, value) in object.iter().filter(|(_, value)| value.is_object() || value.is_array()) {
+                if let Some(Known::Schema(field)) = schema.field(name) {
+                    let dot = if path.is_empty() { "" } else { "." };
+                    validate(field, value, &format!("{path}{dot}{name}"), faults);
+                }
+            }
+        }
+        Value::Array(list) => {
+            duplicates(schema, list, path, faults);
+            let Some(items) = &schema.items else { return };
+            for (index, item) in
+                list.iter().enumerate().filter(|(_, item)| item.is_object() || item.is_array())
+            {
+                validate(items, item, &format!("{path}[{index}]"), faults);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn duplicates(schema: &Schema, list: &[Value], path: &str, faults: &mut Vec<Cause>) {
+    let identity: Box<dyn Fn(&Value) -> Value> = match &schema.list {
+        ListType::Atomic => return,
+        ListType::Set => Box::new(Value::clone),
+        ListType::Map(keys) => Box::new(|item: &Value| {
+            let keys = keys.iter().filter_map(|key| Some((key.clone(), item.get(key)?.clone())));
+            Value::Object(keys.collect::<Map<_, _>>())
+        }),
+    };
+    let mut seen = HashSet::new();
+    for (index, item) in list.iter().enumerate() {
+        let mut identity = identity(item);
+        identity.sort_all_objects();
+        if !seen.insert(identity.to_string()) {
+            faults.push(Cause::duplicate(format!("{path}[{index}]"), &identity));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn items_of_sets_and_maps_stand_there_once() {
+        let schema = Schema::of_resource(&json!({"type": "object", "properties": {
+            "set": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+            "map": {"type": "array", "x-kubernetes-list-type": "map", "x-kubernetes-list-map-keys": ["a", "b"],
+                "items": {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"},
+                    "inner": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "integer"}}}}},
+            "any": {"type": "array", "items": {"type": "string"}},
+        }}));
+        let object = json!({
+            "set": ["x", "y", "x"], "any": ["x", "x"],
+            "map": [{"a": "x", "b": 1}, {"b": 1, "a": "x", "inner": [1, 1]}, {"a": "x"}],
+        });
+        let mut faults = Vec::new();
+        validate(&schema, &object, "spec", &mut faults);
+        let fields: Vec<&str> = faults.iter().map(|cause| cause.field.as_str()).collect();
+        assert_eq!(fields, ["spec.set[2]", "spec.map[1]", "spec.map[1].inner[1]"]);
+    }
+}

@@ -1,0 +1,186 @@
+//! What a custom resource's schema means for an object of it: unknown fields, defaults, faults.
+
+use serde_json::{Map, Value};
+
+use super::schema::{Known, Schema};
+use super::{Custom, columns, fill, lists, prune, validate};
+use crate::conform::{Conform, TypeMismatch};
+use crate::decode::order;
+use crate::object::Object;
+use crate::resource::Resource;
+use crate::schema::schemas;
+use crate::status::Cause;
+use crate::validate::validate_metadata;
+
+const METADATA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
+impl Custom {
+    /// Takes out what the schema doesn't have, and tells it; the metadata are those of any object.
+    pub(crate) fn conform(&self, object: &mut Object, most: usize) -> Result<Vec<String>, TypeMismatch> {
+        let mut faults = Vec::new();
+        let schema = &self.compiled().schema;
+        let in_metadata = conform_metadata(schema, &mut object.0, "", &mut faults, most);
+        in_metadata?;
+        let unknown = prune::prune(schema, &mut object.0, most);
+        faults.extend(unknown.into_iter().map(|path| format!("unknown field {path:?}")));
+        faults.truncate(most);
+        object.remove_meta("selfLink");
+        order(object);
+        Ok(faults)
+    }
+
+    /// Fills the schema's defaults in.
+    pub(crate) fn fill(&self, object: &mut Object) {
+        fill::fill(&self.compiled().schema, &mut object.0);
+        order(object);
+    }
+
+    /// Brings a stored object of any version into the form of this one, as far as that needs no webhook.
+    pub(crate) fn serve(&self, resource: &Resource, object: &mut Object) {
+        object.0.insert("apiVersion".into(), resource.api_version().into());
+        object.0.insert("kind".into(), resource.kind.into());
+        prune::prune(&self.compiled().schema, &mut object.0, 0);
+        self.fill(object);
+    }
+
+    /// The group and version that objects are stored in.
+    pub fn storage_api_version(&self) -> String {
+        let storage = self.definition.versions.iter().find(|version| version.storage);
+        let version = storage.map_or(self.version().name, |version| version.name);
+        crate::resource::api_version(self.definition.group, version)
+    }
+
+    /// The faults of an object, which replaces `old` if there is one, beyond those of its metadata.
+    pub(crate) fn validate(&self, object: &Object, old: Option<&Object>, faults: &mut Vec<Cause>) {
+        let compiled = self.compiled();
+        let value = Value::Object(object.0.clone());
+        let before = old.map(|old| Value::Object(old.0.clone()));
+        let mut found = Vec::new();
+        validate::validate(&compiled.schema, &value, before.as_ref(), "", &mut found);
+        self.validate_scale(object, &mut found);
+        validate_embedded(&compiled.schema, &value, before.as_ref(), "", &mut found);
+        // A list that had one twice already isn't held against who changes something else.
+        let mut of_lists = Vec::new();
+        if let Some(before) = &before {
+            lists::validate(&compiled.schema, before, "", &mut of_lists);
+        }
+        if of_lists.is_empty() {
+            lists::validate(&compiled.schema, &value, "", &mut found);
+        }
+        compiled.rules.validate_after(&value, before.as_ref(), &mut found);
+        faults.append(&mut found);
+    }
+
+    /// The JSON pointer of a field that objects can be selected by.
+    pub(crate) fn selectable(&self, field: &str) -> Option<&str> {
+        let fields = &self.version().selectable;
+        fields.iter().find(|(name, _)| name == field).map(|(_, pointer)| pointer.as_str())
+    }
+
+    /// The columns of its Tables.
+    pub(crate) fn columns(&self) -> Value {
+        columns::definitions(&self.version().columns)
+    }
+
+    /// The cells of one object, at `now` in Unix seconds.
+    pub(crate) fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
+        columns::cells(&self.version().columns, object, now)
+    }
+}
+
+/// Metadata of an object and of those embedded in it, held against their own schema.
+fn conform_metadata(
+    schema: &Schema,
+    object: &mut Map<String, Value>,
+    path: &str,
+    faults: &mut Vec<String>,
+    most: usize,
+) -> Result<(), TypeMismatch> {
+    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
+    if (path.is_empty() || schema.embedded)
+        && let Some(of_metadata) = schemas().named(METADATA)
+    {
+        match object.get_mut("metadata") {
+            None => {}
+            Some(Value::Object(metadata)) => {
+                Conform::at(&below("metadata"), faults, most).object(of_metadata, metadata)?;
+            }
+            Some(Value::Null) => {
+                object.shift_remove("metadata");
+            }
+            Some(_) => {
+                let (found, expected) = ("no object".to_owned(), "an object");
+                return Err(TypeMismatch { path: below("metadata"), found, expected });
+            }
+        }
+    }
+    if !schema.holds_embedded {
+        return Ok(());
+    }
+    for (name, value) in object.iter_mut() {
+        if let Some(Known::Schema(field)) = schema.field(name).filter(|_| name != "metadata") {
+            conform_embedded(field, value, &below(name), faults, most)?;
+        }
+    }
+    Ok(())
+}
+
+fn conform_embedded(
+    schema: &Schema,
+    value: &mut Value,
+    path: &str,
+    faults: &mut Vec<String>,
+    most: usize,
+) -> Result<(), TypeMismatch> {
+    match value {
+        Value::Object(object) => conform_metadata(schema, object, path, faults, most),
+        Value::Array(list) => {
+            let Some(items) = &schema.items else { return Ok(()) };
+            list.iter_mut().enumerate().try_for_each(|(index, item)| {
+                conform_embedded(items, item, &format!("{path}[{index}]"), faults, most)
+            })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Objects within the object say what they are, and have metadata as any object.
+fn validate_embedded(
+    schema: &Schema,
+    value: &Value,
+    old: Option<&Value>,
+    path: &str,
+    faults: &mut Vec<Cause>,
+) {
+    if !(schema.holds_embedded || schema.embedded) || old == Some(value) {
+        return;
+    }
+    match value {
+        Value::Object(object) => {
+            if schema.embedded && !path.is_empty() {
+                for field in ["apiVersion", "kind"] {
+                    if object.get(field).and_then(Value::as_str).is_none_or(str::is_empty) {
+                        faults.push(Cause::required(format!("{path}.{field}"), "must not be empty"));
+                    }
+                }
+                let metadata = object.get("metadata").unwrap_or(&Value::Null);
+                validate_metadata(metadata, &format!("{path}.metadata"), faults);
+            }
+            for (name, value) in object {
+                if let Some(Known::Schema(field)) = schema.field(name) {
+                    let dot = if path.is_empty() { "" } else { "." };
+                    let old = old.and_then(|old| old.get(name));
+                    validate_embedded(field, value, old, &format!("{path}{dot}{name}"), faults);
+                }
+            }
+        }
+        Value::Array(list) => {
+            for (index, item) in list.iter().enumerate() {
+                if let Some(items) = &schema.items {
+                    validate_embedded(items, item, None, &format!("{path}[{index}]"), faults);
+                }
+            }
+        }
+        _ => {}
+    }
+}

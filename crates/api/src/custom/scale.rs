@@ -1,0 +1,64 @@
+//! The scale of custom objects: numbers and a selector wherever their definition says.
+
+use serde_json::{Value, json};
+
+use super::Custom;
+use crate::object::Object;
+use crate::status::Cause;
+
+impl Custom {
+    /// What an object's scale shows: the replicas asked for, those that there are, and a selector.
+    pub(crate) fn read_scale(&self, object: &Object) -> Option<(i64, i64, String)> {
+        let paths = self.version().scale.as_ref()?;
+        let count = |pointer: &str| object.pointer(pointer).and_then(Value::as_i64).unwrap_or_default();
+        let selector = object.pointer(&paths.selector).and_then(Value::as_str).unwrap_or_default();
+        Some((count(&paths.spec), count(&paths.status), selector.to_owned()))
+    }
+
+    /// Gives an object the number of replicas that its scale asks for.
+    pub(crate) fn write_scale(&self, object: &mut Object, replicas: i64) {
+        let Some(paths) = &self.version().scale else { return };
+        let mut fields = paths.spec.split('/').skip(1).peekable();
+        let mut map = &mut object.0;
+        while let Some(field) = fields.next() {
+            if fields.peek().is_none() {
+                map.insert(field.to_owned(), replicas.into());
+                return;
+            }
+            let inner = map.entry(field).or_insert_with(|| json!({}));
+            if !inner.is_object() {
+                *inner = json!({});
+            }
+            match inner {
+                Value::Object(inner) => map = inner,
+                _ => return,
+            }
+        }
+    }
+
+    /// The path of the number that a scale asks for, as managed fields write it.
+    pub(crate) fn replicas_path(&self) -> Vec<String> {
+        let paths = self.version().scale.as_ref();
+        let fields = paths.into_iter().flat_map(|paths| paths.spec.split('/').skip(1));
+        fields.map(|field| format!("f:{field}")).collect()
+    }
+
+    /// Numbers that no scale can show.
+    pub(super) fn validate_scale(&self, object: &Object, faults: &mut Vec<Cause>) {
+        let Some(paths) = &self.version().scale else { return };
+        for pointer in [&paths.spec, &paths.status] {
+            let Some(value) = object.pointer(pointer) else { continue };
+            let path = pointer[1..].replace('/', ".");
+            match value.as_i64() {
+                Some(number) if number < 0 => {
+                    faults.push(Cause::invalid(path, value, "should be a non-negative integer"));
+                }
+                Some(number) if number > i64::from(i32::MAX) => {
+                    let why = format!("should be less than or equal to {}", i32::MAX);
+                    faults.push(Cause::invalid(path, value, &why));
+                }
+                _ => {}
+            }
+        }
+    }
+}
