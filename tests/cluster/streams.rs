@@ -18,7 +18,7 @@ spec:
   terminationGracePeriodSeconds: 0
   containers:
   - name: web
-    command: ["holdfast", "web"]
+    command: ["/bin/sh", "-c", "echo up and running; exec holdfast web"]
     env:
     - {name: GREETING, value: hello}
     - name: POD_IP
@@ -51,7 +51,6 @@ spec:
     stdin: true
     tty: true
     command: ["/bin/sh"]
-    env: [{name: PS1, value: "ready> "}]
 "#;
 
 /// Ways that kubectl can take: what it does by itself, and what older ones did.
@@ -365,7 +364,7 @@ async fn a_node_is_asked_through_the_api() {
     assert!(ask("web", "pods").contains("\"name\":\"web\""));
     assert!(ask("web", "metrics").contains("kubelet_running_pods "));
     assert!(ask("web", "configz").contains("KubeletConfiguration"));
-    assert!(ask("shell", "containerLogs/default/shell/shell").contains("ready>"));
+    assert_eq!(ask("web", "containerLogs/default/web/web"), "up and running\n");
     let (code, _, err) = kubectl.run(&["get", "--raw", "/api/v1/nodes/nobody/proxy/healthz"], b"");
     assert!(code != Some(0) && err.contains("not found"), "{err}");
 }

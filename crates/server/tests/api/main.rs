@@ -18,6 +18,7 @@ mod proxy;
 mod reads;
 mod replay;
 mod roles;
+mod streams;
 mod tls;
 mod webhooks;
 mod writes;
