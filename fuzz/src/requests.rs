@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
-use server::{Backends, Body, Identity, Limits, Options, Server};
+use server::{Backends, Body, Identity, Limits, Options, Server, Tokens};
 use store::Memory;
 use tokio::net::TcpStream;
 
@@ -89,6 +89,7 @@ impl Requests {
             backends: Arc::new(Nowhere),
             kubelet_client_tls: Arc::new(tls),
             front_proxy: None,
+            tokens: Tokens::new(pki::TokenKey::create()?, ""),
             limits: Limits::default(),
         });
         server.bootstrap().await.map_err(|status| anyhow::anyhow!("{status}"))?;
