@@ -139,7 +139,8 @@ async fn commands_run_and_ports_answer() {
     let (mut out, mut err) = (String::new(), String::new());
     let (mut stdout, mut stderr) = (process.stdout().unwrap(), process.stderr().unwrap());
     let (a, b) = tokio::join!(stdout.read_to_string(&mut out), stderr.read_to_string(&mut err));
-    (a.unwrap(), b.unwrap());
+    a.unwrap();
+    b.unwrap();
     assert_eq!((out.as_str(), err.as_str()), ("heard this\n", "oops\n"));
     let status = process.take_status().unwrap().await.unwrap();
     assert_eq!(status.reason.as_deref(), Some("NonZeroExitCode"));
