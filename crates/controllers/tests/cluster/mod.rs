@@ -74,6 +74,12 @@ pub fn writer_over(store: Arc<Memory>) -> Arc<dyn Writer> {
     Server::new(options).writer()
 }
 
+/// Makes a key due at a time, or earlier if it was to be due earlier, as the controllers' own queue does.
+fn earlier(later: &mut BTreeMap<Key, Instant>, key: Key, at: Instant) {
+    let known = later.entry(key).or_insert(at);
+    *known = at.min(*known);
+}
+
 impl Cluster {
     // The start of the cluster's own time, which the tests move on.
     #[allow(clippy::disallowed_methods)]
@@ -185,7 +191,7 @@ impl Cluster {
                 if wait.is_zero() {
                     due.insert(key);
                 } else {
-                    later.entry(key).or_insert(now + wait);
+                    earlier(later, key, now + wait);
                 }
             });
         });
@@ -207,7 +213,7 @@ impl Cluster {
         self.due.remove(&key);
         let plan = key.reconcile(&self.view, &self.silence, self.now);
         if let Some(wait) = plan.again_in {
-            self.later.insert(key.clone(), self.now.instant + wait);
+            earlier(&mut self.later, key.clone(), self.now.instant + wait);
         }
         let wrote = !plan.actions.is_empty();
         for action in plan.actions {
