@@ -8,7 +8,7 @@ use crate::resource::{Resource, resource};
 /// Brings an object of `resource` into the form in which it lies.
 pub fn to_stored(resource: &Resource, object: &mut Object) {
     if let Some(custom) = &resource.custom {
-        object.0.insert("apiVersion".into(), custom.storage_api_version().into());
+        custom.store(object);
     } else if let Some((group, version, plural)) = resource.rules.stored_as() {
         resource.rules.to_stored(object);
         refill(group, version, plural, object);

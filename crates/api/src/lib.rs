@@ -42,7 +42,7 @@ pub use apply::{
 };
 pub use cbor::{CborError, from_cbor, to_cbor};
 pub use convert::{from_stored, to_stored};
-pub use custom::{Catalog, Conversion, Custom, Definition};
+pub use custom::{Catalog, Conversion, ConversionReview, Custom, Definition};
 pub use decode::{Decoded, check, decode};
 pub use defaults::set_defaults;
 pub use discovery::{
@@ -62,7 +62,7 @@ pub use protobuf::{
 pub use quantity::{Quantity, QuantityError};
 pub use quota::{Quotable, quota_hard, quota_resources};
 pub use resource::{Resource, Subresource, resource, resource_of_kind, resources};
-pub use scale::{apply_scale, scale_of};
+pub use scale::{apply_scale, missing_replicas, scale_of};
 pub use schema_rules::SchemaRules;
 pub use selector::{FieldSelector, LabelSelector};
 pub use status::{Cause, Details, Status};

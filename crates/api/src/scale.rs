@@ -38,6 +38,12 @@ pub fn scale_of(resource: &Resource, object: &Object) -> Option<Object> {
     }))
 }
 
+/// The path at which an object of a definition should say how many replicas it wants, if it doesn't: upstream shows
+/// no scale then.
+pub fn missing_replicas(resource: &Resource, object: &Object) -> Option<String> {
+    resource.custom()?.missing_replicas(object)
+}
+
 /// Gives `object` the number of replicas that `scale` asks for.
 ///
 /// # Errors

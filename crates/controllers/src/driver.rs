@@ -9,6 +9,7 @@ use api::Status;
 use futures::future::join_all;
 use jiff::Timestamp;
 use objects::{Occurrence, Recorder, Reporter, Write, Writer};
+use pki::Authority;
 use store::{State, Store};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -36,6 +37,8 @@ pub struct Options {
     pub silence: watch::Receiver<Silence>,
     /// The certificate of the cluster's authority (PEM), by which pods believe the API.
     pub root_certificate: Arc<str>,
+    /// The authority that signs what certificates are asked for; without it, nobody here signs them.
+    pub signer: Option<Arc<Authority>>,
 }
 
 /// Runs the controllers whenever this member leads, until the store ends.
@@ -87,6 +90,7 @@ struct Work {
     writer: Arc<dyn Writer>,
     view: View,
     root_certificate: Arc<str>,
+    signer: Option<Arc<Authority>>,
     /// Since when each silent host has given no sign of life: not by a heartbeat, nor by its agent's writes.
     silence: Silence,
     deaf: bool,
@@ -99,8 +103,11 @@ impl Work {
     fn new(options: &Options, state: Arc<State>, silence: Silence) -> Self {
         let mut work = Work {
             writer: options.writer.clone(),
-            view: View::load(state).publishing(options.root_certificate.clone()),
+            view: View::load(state)
+                .publishing(options.root_certificate.clone())
+                .signing(options.signer.clone()),
             root_certificate: options.root_certificate.clone(),
+            signer: options.signer.clone(),
             silence,
             deaf: false,
             queue: Queue::default(),
@@ -130,7 +137,8 @@ impl Work {
             Key::touched(view, &change, |key, wait| enqueue(queue, key, now, wait));
         });
         if !followed {
-            self.view = View::load(state).publishing(self.root_certificate.clone());
+            self.view =
+                View::load(state).publishing(self.root_certificate.clone()).signing(self.signer.clone());
             self.resync();
         }
     }

@@ -8,9 +8,11 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::ReplicaSet;
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, ResourceQuota, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use objects::{Change, selects};
@@ -21,8 +23,8 @@ use crate::plan::Plan;
 use crate::pods;
 use crate::view::{Touched, View, controller_of, node_name};
 use crate::{
-    api_service, cluster_role, deployment, endpoints, expiry, flow_schema, garbage, missing_node, namespace,
-    node, protection, replica_set, resource_quota,
+    api_service, certificate, cluster_role, deployment, disruption, endpoints, expiry, flow_schema, garbage,
+    missing_node, namespace, node, protection, replica_set, resource_quota,
 };
 
 /// Hosts that are silent, each with the time when it was last heard.
@@ -39,6 +41,8 @@ pub enum Key {
     ReplicaSet(String, String),
     /// A Deployment.
     Deployment(String, String),
+    /// A PodDisruptionBudget.
+    DisruptionBudget(String, String),
     /// The endpoints of the API's own service.
     ApiService,
     /// A namespace, by name.
@@ -53,6 +57,10 @@ pub enum Key {
     ClusterRole(String),
     /// A FlowSchema, by name.
     FlowSchema(String),
+    /// A CertificateSigningRequest, by name.
+    Certificate(String),
+    /// A pod that is said to be about to be disrupted.
+    Disrupted(String, String),
     /// The ownership of the object at a key of the store.
     Garbage(Bytes),
     /// The pods of a node that does not exist.
@@ -81,6 +89,9 @@ impl Key {
             Key::Service(namespace, name) => endpoints::reconcile(view, namespace, name),
             Key::ReplicaSet(namespace, name) => replica_set::reconcile(view, namespace, name, now.wall),
             Key::Deployment(namespace, name) => deployment::reconcile(view, namespace, name, now.wall),
+            Key::DisruptionBudget(namespace, name) => disruption::reconcile(view, namespace, name, now.wall),
+            Key::Disrupted(namespace, name) => disruption::reconcile_pod(view, namespace, name, now.wall),
+            Key::Certificate(name) => certificate::reconcile(view, name, now.wall),
             Key::ApiService => api_service::reconcile(view),
             Key::Namespace(name) => namespace::reconcile(view, name),
             Key::ClusterRole(name) => cluster_role::reconcile(view, name),
@@ -101,6 +112,8 @@ impl Key {
             Key::Service(..) | Key::ApiService => "endpoint-slice-controller",
             Key::ReplicaSet(..) => "replicaset-controller",
             Key::Deployment(..) => "deployment-controller",
+            Key::DisruptionBudget(..) | Key::Disrupted(..) => "controllermanager",
+            Key::Certificate(_) => "certificate-controller",
             Key::Namespace(_) => "namespace-controller",
             Key::Claim(..) => "pvc-protection-controller",
             Key::Volume(_) => "pv-protection-controller",
@@ -118,6 +131,11 @@ impl Key {
         view.services.iter().for_each(|o| each(of(o.as_ref(), Key::Service), now));
         view.replica_sets.iter().for_each(|o| each(of(o.as_ref(), Key::ReplicaSet), now));
         view.deployments.iter().for_each(|o| each(of(o.as_ref(), Key::Deployment), now));
+        view.budgets.iter().for_each(|o| each(of(o.as_ref(), Key::DisruptionBudget), now));
+        view.certificates.iter().for_each(|request| each(Key::Certificate(named(request.as_ref())), now));
+        for pod in view.pods.iter().filter(|pod| disruption::is_to_go(pod)) {
+            each(of(pod.as_ref(), Key::Disrupted), now);
+        }
         view.namespaces.iter().for_each(|namespace| each(Key::Namespace(named(namespace.as_ref())), now));
         for role in view.cluster_roles.iter().filter(|role| role.aggregation_rule.is_some()) {
             each(Key::ClusterRole(named(role.as_ref())), now);
@@ -193,6 +211,13 @@ impl Key {
                         .for_each(|q: &ResourceQuota| each(of(q, Key::ResourceQuota), now));
                 }
             }
+            Touched::Budget(Change { old, new, .. }) => {
+                latest(old, new).for_each(|b: &PodDisruptionBudget| each(of(b, Key::DisruptionBudget), now));
+            }
+            Touched::Certificate(Change { old, new, .. }) => {
+                latest(old, new)
+                    .for_each(|r: &CertificateSigningRequest| each(Key::Certificate(named(r)), now));
+            }
             Touched::FlowSchema(Change { old, new, .. }) => {
                 latest(old, new).for_each(|s: &FlowSchema| each(Key::FlowSchema(named(s)), now));
             }
@@ -219,6 +244,9 @@ fn pod(view: &View, Change { old, new, .. }: &Change<Pod>, each: &mut impl FnMut
         for service in view.services.in_namespace(namespace).filter(|s| endpoints::selects(s, labels)) {
             each(of(service.as_ref(), Key::Service), now);
         }
+        for budget in view.budgets.in_namespace(namespace).filter(|b| disruption::covers(b, labels)) {
+            each(of(budget.as_ref(), Key::DisruptionBudget), now);
+        }
         match controller_of(&pod.metadata) {
             Some(owner) if owner.kind == "ReplicaSet" => {
                 each(Key::ReplicaSet(namespace.to_owned(), owner.name.clone()), now);
@@ -244,6 +272,9 @@ fn pod(view: &View, Change { old, new, .. }: &Change<Pod>, each: &mut impl FnMut
         && !pods::is_finished(old)
     {
         recount(view, new.metadata.namespace.as_deref().unwrap_or_default(), each);
+    }
+    if let Some(new) = new.as_ref().filter(|new| disruption::is_to_go(new)) {
+        each(of(new.as_ref(), Key::Disrupted), now);
     }
     if let (Some(pod), None) = (old, new) {
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
@@ -311,6 +342,7 @@ fn owned(
     if let Some(old) = old.filter(|old| new.is_none() || shrinks(old)) {
         recount(view, &old.namespace, each);
     }
+    new.or(old).into_iter().for_each(|node| scaled(view, node, each));
     new.and_then(protected).into_iter().for_each(|key| each(key, now));
     for node in [old, new].into_iter().flatten() {
         // Somebody may have taken it away, or changed it.
@@ -342,6 +374,21 @@ fn owned(
         if !node.namespace.is_empty() && !view.is_open(&node.namespace) {
             each(Key::Namespace(node.namespace.clone()), now);
         }
+    }
+}
+
+/// The budgets that cover the pods of something whose number of pods may have changed.
+fn scaled(view: &View, owner: &graph::Node, each: &mut impl FnMut(Key, Duration)) {
+    let mut budgets = view.budgets.in_namespace(&owner.namespace).peekable();
+    if owner.namespace.is_empty() || budgets.peek().is_none() {
+        return;
+    }
+    // The pods of one template have the same labels.
+    let sets = view.replica_sets_of(&owner.uid).filter_map(|set| set.metadata.uid.as_deref());
+    let owners = sets.chain([owner.uid.as_str()]);
+    let pods: Vec<_> = owners.filter_map(|uid| view.pods_of(uid).next()).collect();
+    for budget in budgets.filter(|b| pods.iter().any(|p| disruption::covers(b, p.metadata.labels.as_ref()))) {
+        each(of(budget.as_ref(), Key::DisruptionBudget), Duration::ZERO);
     }
 }
 

@@ -3,8 +3,10 @@
 //! was decided. [`run`] drives them all while this member leads the store.
 
 mod api_service;
+mod certificate;
 mod cluster_role;
 mod deployment;
+mod disruption;
 mod driver;
 mod endpoints;
 mod expiry;
@@ -21,6 +23,7 @@ mod protection;
 mod queue;
 mod replica_set;
 mod resource_quota;
+mod share;
 mod victims;
 mod view;
 

@@ -4,12 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use objects::{Change, Kind, Table, key};
+use pki::Authority;
 use serde_json::Value;
 use store::{Event, State};
 
@@ -46,9 +49,14 @@ pub struct View {
     pub flow_schemas: Table<FlowSchema>,
     /// PriorityLevelConfigurations.
     pub priority_levels: Table<PriorityLevelConfiguration>,
+    /// PodDisruptionBudgets.
+    pub budgets: Table<PodDisruptionBudget>,
+    /// CertificateSigningRequests.
+    pub certificates: Table<CertificateSigningRequest>,
     /// Who owns whom, over all kinds.
     pub graph: Graph,
     root_certificate: Option<Arc<str>>,
+    signer: Option<Arc<Authority>>,
     pods_by_owner: Index<Pod>,
     pods_by_node: Index<Pod>,
     replica_sets_by_owner: Index<ReplicaSet>,
@@ -83,6 +91,10 @@ pub enum Touched {
     FlowSchema(Change<FlowSchema>),
     /// A PriorityLevelConfiguration.
     PriorityLevel(Change<PriorityLevelConfiguration>),
+    /// A PodDisruptionBudget.
+    Budget(Change<PodDisruptionBudget>),
+    /// A CertificateSigningRequest.
+    Certificate(Change<CertificateSigningRequest>),
     /// An object of any kind, these among them: its place in the ownership.
     Owned(Option<Arc<graph::Node>>, Option<Arc<graph::Node>>),
 }
@@ -104,8 +116,11 @@ impl View {
             quotas: Table::load(&state),
             flow_schemas: Table::load(&state),
             priority_levels: Table::load(&state),
+            budgets: Table::load(&state),
+            certificates: Table::load(&state),
             graph: Graph::load(&state),
             root_certificate: None,
+            signer: None,
             pods_by_owner: Index::new(owner_uid),
             pods_by_node: Index::new(|pod: &Pod| node_name(pod).map(str::to_owned)),
             replica_sets_by_owner: Index::new(owner_uid),
@@ -129,6 +144,16 @@ impl View {
     /// The certificate by which pods believe the API.
     pub fn root_certificate(&self) -> Option<&str> {
         self.root_certificate.as_deref()
+    }
+
+    /// The same, with the authority that signs what certificates are asked for.
+    pub fn signing(self, signer: Option<Arc<Authority>>) -> Self {
+        View { signer, ..self }
+    }
+
+    /// The authority that signs what certificates are asked for.
+    pub fn signer(&self) -> Option<&Authority> {
+        self.signer.as_deref()
     }
 
     /// The state that this is a view of.
@@ -178,6 +203,8 @@ impl View {
             .or_else(|| self.quotas.apply(event).map(Touched::ResourceQuota))
             .or_else(|| self.flow_schemas.apply(event).map(Touched::FlowSchema))
             .or_else(|| self.priority_levels.apply(event).map(Touched::PriorityLevel))
+            .or_else(|| self.budgets.apply(event).map(Touched::Budget))
+            .or_else(|| self.certificates.apply(event).map(Touched::Certificate))
     }
 
     /// The pods whose controller has this uid.

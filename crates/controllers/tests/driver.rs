@@ -44,6 +44,7 @@ async fn drivers_replace_the_pods_of_a_silent_host_when_it_is_time() {
         writer: writer.clone(),
         silence: silence.clone(),
         root_certificate: "a certificate".into(),
+        signer: None,
     }));
     let scheduler =
         tokio::spawn(scheduler::run(scheduler::Options { store: store.clone(), writer, silence }));
@@ -81,6 +82,7 @@ async fn an_agent_that_writes_is_alive_before_its_heartbeat_is_heard() {
         writer: cluster.writer.clone(),
         silence,
         root_certificate: "a certificate".into(),
+        signer: None,
     }));
     let mut states = cluster.store.states();
     let tainted = |state: &State| {

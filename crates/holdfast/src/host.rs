@@ -13,7 +13,7 @@ use local::{HostConfig, NetConfig};
 use membership::Membership;
 use network::{HostNetwork, Network};
 use node::Agent;
-use pki::{ClientAuth, HeartbeatKey, Identity, TokenKey, Trust};
+use pki::{Authority, ClientAuth, HeartbeatKey, Identity, TokenKey, Trust};
 use server::Server;
 use store::Store;
 use tokio::net::TcpStream;
@@ -124,18 +124,25 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
     };
 
     let front_proxy = Identity::load(&config.pki_dir, local::FRONT_PROXY)?;
+    let signer = Arc::new(Authority::load_for_requests(&config.pki_dir)?);
+    // Who got a certificate by asking is a user of the API, and nobody to the store and to the other hosts.
+    let users = trust.and(&signer.trust()?)?;
     let reach = Arc::new(Reach::default());
     let services: server::ServiceRange = config.service_cidr.parse()?;
     let server = Server::new(server::Options {
         store: store.clone(),
         services,
         backends: reach.clone(),
-        kubelet_client_tls: identity.client_config(&trust, &[b"http/1.1"])?,
-        front_proxy: Some(server::FrontProxy { identity: front_proxy, trust: trust.clone() }),
+        kubelet_client_tls: identity.client_config(&users, &[b"http/1.1"])?,
+        front_proxy: Some(server::FrontProxy {
+            identity: front_proxy,
+            trust: trust.clone(),
+            clients: users.clone(),
+        }),
         limits: server::Limits::default(),
         tokens: server::Tokens::new(TokenKey::load(&config.pki_dir)?, trust.pem()),
     });
-    let tls = identity.server_config(&trust, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
+    let tls = identity.server_config(&users, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
     let listening = Arc::new(listen(&config, &server, &tls)?);
 
     let network = Arc::new(
@@ -152,6 +159,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         writer: server.writer(),
         silence: membership.silence(),
         root_certificate: trust.pem().into(),
+        signer: Some(signer),
     }));
     tokio::spawn(scheduler::run(scheduler::Options {
         store: store.clone(),

@@ -24,6 +24,7 @@ const PKI: &str = "pki";
 const ADMIN: &str = "admin";
 const HEARTBEAT_KEY: &str = "heartbeat.key";
 const TOKEN_KEY: &str = "sa.key";
+const REQUESTS_KEY: &str = "requests-ca.key";
 const NAME: &str = "holdfast";
 
 /// Why a folder can't be used for a cluster.
@@ -173,6 +174,8 @@ pub struct Folder {
     authority: Authority,
     admin: Identity,
     tokens: TokenKey,
+    /// The authority that signs what users ask for.
+    requests: Authority,
     _lock: File,
 }
 
@@ -246,7 +249,15 @@ impl Folder {
         }
         let admin = Identity::load(&pki, ADMIN)?;
         let tokens = TokenKey::load_or_create(&pki)?;
-        let folder = Self { path, record, authority, admin, tokens, _lock: lock };
+        // A folder of before there were certificates by request has none.
+        let requests = if pki.join(REQUESTS_KEY).exists() {
+            Authority::load_for_requests(&pki)?
+        } else {
+            let requests = Authority::create(&format!("{NAME}-{}-requests", record.id), now)?;
+            requests.save_for_requests(&pki)?;
+            requests
+        };
+        let folder = Self { path, record, authority, admin, tokens, requests, _lock: lock };
         for (number, name) in Addresses::hosts(folder.record.nodes) {
             folder.provision_host(number, &name, now)?;
         }
@@ -287,6 +298,9 @@ impl Folder {
         // A folder of before there were tokens gets its key now.
         if !config.pki_dir.join(TOKEN_KEY).exists() {
             self.tokens.save(&config.pki_dir)?;
+        }
+        if !config.pki_dir.join(REQUESTS_KEY).exists() {
+            self.requests.save_for_requests(&config.pki_dir)?;
         }
         // Written anew every time: the folder may have been moved.
         let mut text = serde_json::to_vec_pretty(&config).unwrap_or_default();

@@ -4,16 +4,19 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
 };
 
 use crate::identity::certificates;
-use crate::{Error, HeartbeatKey, Identity, SecretText, Trust, folder};
+use crate::sign::{self, Usage};
+use crate::{CertificateRequest, Error, HeartbeatKey, Identity, SecretText, Trust, folder};
 
-const CERTIFICATE_FILE: &str = "ca.crt";
-const KEY_FILE: &str = "ca.key";
+const NAME: &str = "ca";
+const REQUESTS_NAME: &str = "requests-ca";
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// Clocks of hosts differ: what is made now is valid for those who are a little behind, too.
 const BEHIND: Duration = Duration::from_secs(60 * 60);
@@ -108,8 +111,36 @@ impl Authority {
     /// # Errors
     /// [`Error::File`].
     pub fn save(&self, folder: &Path) -> Result<(), Error> {
-        folder::write_secret(&folder.join(KEY_FILE), self.key_pem.expose())?;
-        folder::write_public(&folder.join(CERTIFICATE_FILE), &self.certificate_pem)
+        self.save_as(folder, NAME)
+    }
+
+    /// Writes `requests-ca.crt` and `requests-ca.key` (mode 0600) into a folder: the authority that signs what
+    /// users ask for. It is another one than the cluster's own, so that who gets a certificate by asking is never
+    /// taken for a member of the store, and so that the cluster's own key need not lie on the hosts.
+    ///
+    /// # Errors
+    /// [`Error::File`].
+    pub fn save_for_requests(&self, folder: &Path) -> Result<(), Error> {
+        self.save_as(folder, REQUESTS_NAME)
+    }
+
+    /// Reads what [`save_for_requests`](Authority::save_for_requests) wrote.
+    ///
+    /// # Errors
+    /// [`Error::File`], [`Error::Unusable`] and [`Error::NotAPair`].
+    pub fn load_for_requests(folder: &Path) -> Result<Self, Error> {
+        Authority::load_from(folder, REQUESTS_NAME)
+    }
+
+    fn save_as(&self, folder: &Path, name: &str) -> Result<(), Error> {
+        folder::write_secret(&folder.join(format!("{name}.key")), self.key_pem.expose())?;
+        folder::write_public(&folder.join(format!("{name}.crt")), &self.certificate_pem)
+    }
+
+    fn load_from(folder: &Path, name: &str) -> Result<Self, Error> {
+        let certificate = folder::read(&folder.join(format!("{name}.crt")))?;
+        let key = SecretText::new(folder::read(&folder.join(format!("{name}.key")))?);
+        Authority::from_pem(certificate, key)
     }
 
     /// Reads what [`save`](Authority::save) wrote.
@@ -117,8 +148,7 @@ impl Authority {
     /// # Errors
     /// [`Error::File`], [`Error::Unusable`] and [`Error::NotAPair`].
     pub fn load(folder: &Path) -> Result<Self, Error> {
-        let certificate = folder::read(&folder.join(CERTIFICATE_FILE))?;
-        Authority::from_pem(certificate, SecretText::new(folder::read(&folder.join(KEY_FILE))?))
+        Authority::load_from(folder, NAME)
     }
 
     /// What others need in order to believe this authority.
@@ -135,6 +165,21 @@ impl Authority {
     /// [`Error::Unusable`].
     pub fn heartbeat_key(&self) -> Result<HeartbeatKey, Error> {
         HeartbeatKey::derive(self.issuer.key().serialized_der())
+    }
+
+    /// The certificate, as PEM, for a request that somebody else made: with its subject, its key and all names in it,
+    /// for these uses. It ends with the authority's own at the latest.
+    ///
+    /// # Errors
+    /// [`Error::Issue`].
+    pub fn sign(
+        &self,
+        request: &CertificateRequest,
+        usages: &[Usage],
+        validity: Validity,
+    ) -> Result<String, Error> {
+        let der = sign::certificate(&self.certificate_pem, self.issuer.key(), request, usages, validity)?;
+        Ok(pem("CERTIFICATE", &der))
     }
 
     /// Makes a key and a certificate for it. With names or addresses it is for servers and for clients,
@@ -165,6 +210,17 @@ impl Authority {
         let certificate = params.signed_by(&key, &self.issuer).map_err(wrong)?;
         Identity::from_pem(certificate.pem(), SecretText::new(key.serialize_pem()))
     }
+}
+
+/// Lines of 64 characters, as RFC 7468 demands.
+fn pem(label: &str, der: &[u8]) -> String {
+    let text = STANDARD.encode(der);
+    let mut out = format!("-----BEGIN {label}-----\n");
+    for line in text.as_bytes().chunks(64) {
+        out.push_str(&String::from_utf8_lossy(line));
+        out.push('\n');
+    }
+    out + &format!("-----END {label}-----\n")
 }
 
 fn parameters(subject: &Subject, validity: Validity) -> CertificateParams {

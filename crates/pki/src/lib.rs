@@ -2,7 +2,8 @@
 //!
 //! One [`Authority`] a cluster signs one [`Identity`] a host and one for the administrator. A host keeps its
 //! identity, the certificates that it trusts ([`Trust`]), the [`HeartbeatKey`] and the [`TokenKey`]; the authority's own
-//! key stays where the cluster was made. Everything speaks TLS by rustls with ring's cryptography, chosen here
+//! key stays where the cluster was made. What users ask for ([`CertificateRequest`]) is signed by a second authority,
+//! whose key every host has. Everything speaks TLS by rustls with ring's cryptography, chosen here
 //! once. Times are arguments.
 
 mod anyone;
@@ -11,8 +12,10 @@ mod error;
 mod folder;
 mod heartbeat;
 mod identity;
+mod request;
 mod roles;
 mod secret;
+mod sign;
 mod tls;
 mod token_key;
 
@@ -21,7 +24,9 @@ pub use authority::{Authority, Subject, Validity};
 pub use error::Error;
 pub use heartbeat::HeartbeatKey;
 pub use identity::Identity;
+pub use request::{CertificateRequest, valid_until};
 pub use roles::HostNames;
 pub use secret::SecretText;
+pub use sign::Usage;
 pub use tls::{ClientAuth, Trust};
 pub use token_key::TokenKey;

@@ -48,6 +48,14 @@ impl Trust {
         Ok(Trust { pem, roots: Arc::new(roots) })
     }
 
+    /// These certificates and those of another.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`].
+    pub fn and(&self, other: &Trust) -> Result<Self, Error> {
+        Trust::from_pem(format!("{}\n{}", self.pem, other.pem))
+    }
+
     /// The certificates as PEM.
     pub fn pem(&self) -> &str {
         &self.pem

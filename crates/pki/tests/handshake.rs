@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use pki::{Authority, ClientAuth, HostNames, Identity, Subject, Trust, Validity};
+use pki::{Authority, CertificateRequest, ClientAuth, HostNames, Identity, Subject, Trust, Usage, Validity};
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, ServerConfig, ServerConnection};
 
@@ -165,4 +165,78 @@ fn no_key_shows_in_debug_output() {
     let identity = host(&authority, "n1");
     let shown = format!("{authority:?} {identity:?} {:?}", authority.heartbeat_key().unwrap());
     assert!(!shown.contains("PRIVATE KEY"), "{shown}");
+}
+
+/// A request as another program makes it.
+fn request(group: &str) -> (CertificateRequest, rcgen::KeyPair) {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut params = rcgen::CertificateParams::new(vec!["jane.example".to_owned()]).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "jane");
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, group);
+    let pem = params.serialize_request(&key).unwrap().pem().unwrap();
+    (CertificateRequest::from_pem(pem.as_bytes()).unwrap(), key)
+}
+
+#[test]
+fn a_certificate_by_request_lets_its_holder_in_while_it_is_valid_and_only_where_its_authority_is_believed() {
+    let cluster = Authority::create("holdfast", now()).unwrap();
+    let requests = Authority::create("holdfast-requests", now()).unwrap();
+    let trust = cluster.trust().unwrap();
+    let users = trust.and(&requests.trust().unwrap()).unwrap();
+    let n1 = host(&cluster, "n1");
+    let api = n1.server_config(&users, ClientAuth::Optional, &[]).unwrap();
+    let peers = n1.server_config(&trust, ClientAuth::Required, &[]).unwrap();
+
+    let (request, key) = request("dev");
+    let minute = std::time::Duration::from_secs(60);
+    let client = |from: SystemTime, until: SystemTime, usages: &[Usage]| {
+        let pem = requests.sign(&request, usages, Validity { from, until }).unwrap();
+        let identity = Identity::from_pem(pem, pki::SecretText::new(key.serialize_pem())).unwrap();
+        identity.client_config_for_any_age(&trust, &[]).unwrap()
+    };
+    let uses = [Usage::DigitalSignature, Usage::ClientAuth];
+    let good = client(now() - minute, now() + minute, &uses);
+    let (_, server) = shake(good.clone(), api.clone(), "n1").unwrap();
+    assert_eq!(subject_of(&server), "CN=jane, O=dev");
+    assert!(shake(good, peers, "n1").is_err(), "no member of the store");
+    let over = client(now() - 3 * minute, now() - 2 * minute, &uses);
+    assert!(shake(over, api.clone(), "n1").is_err(), "it is over");
+    let server_only = client(now() - minute, now() + minute, &[Usage::DigitalSignature, Usage::ServerAuth]);
+    assert!(shake(server_only, api, "n1").is_err(), "it is for servers alone");
+}
+
+#[test]
+fn a_certificate_by_request_says_what_was_granted_and_ends_with_its_authority() {
+    let authority = Authority::create("requests", now()).unwrap();
+    let (request, _) = request("dev");
+    let century = Validity { from: now(), until: now() + std::time::Duration::from_secs(3_200_000_000) };
+    let pem = authority.sign(
+        &request,
+        &[Usage::DigitalSignature, Usage::KeyEncipherment, Usage::ServerAuth],
+        century,
+    );
+    let pem = pem.unwrap();
+    let (_, block) = x509_parser::pem::parse_x509_pem(pem.as_bytes()).unwrap();
+    let certificate = block.parse_x509().unwrap();
+    let (_, own) = x509_parser::pem::parse_x509_pem(authority.certificate_pem().as_bytes()).unwrap();
+    let own = own.parse_x509().unwrap();
+    certificate.verify_signature(Some(own.public_key())).unwrap();
+    assert_eq!(certificate.issuer(), own.subject());
+    assert_eq!(certificate.validity().not_after, own.validity().not_after);
+    assert!(!certificate.is_ca());
+    let usage = certificate.key_usage().unwrap().unwrap().value;
+    assert!(usage.digital_signature() && usage.key_encipherment() && !usage.key_cert_sign());
+    let purposes = certificate.extended_key_usage().unwrap().unwrap().value;
+    assert!(purposes.server_auth && !purposes.client_auth);
+    let names = certificate.subject_alternative_name().unwrap().unwrap().value;
+    assert_eq!(names.general_names, [x509_parser::extensions::GeneralName::DNSName("jane.example")]);
+    assert_eq!(
+        pki::valid_until(&pem),
+        pki::valid_until(authority.certificate_pem()),
+        "and its end can be read from it"
+    );
+    let other = authority.sign(&request, &[Usage::ClientAuth], century).unwrap();
+    let (_, other) = x509_parser::pem::parse_x509_pem(other.as_bytes()).unwrap();
+    assert_ne!(other.parse_x509().unwrap().raw_serial(), certificate.raw_serial());
 }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::atomics::atomics;
 use super::check::faults;
 use super::compare::fields_of;
 use super::conflict::{Conflict, apply_conflict};
@@ -34,13 +35,21 @@ pub struct Patch<'a> {
 /// `live` with `configuration` merged in as an apply does it, with nobody's name to it; it has no defaults yet.
 ///
 /// # Errors
-/// If what comes out is no object of the kind.
+/// If it would replace something as a whole, or what comes out is no object of the kind.
 pub fn merge_configuration(
     resource: &Resource,
     live: &Object,
     configuration: &Value,
 ) -> Result<Object, Status> {
     let root = Typing::Resource(resource).root();
+    // As upstream: who means to change a part of what is replaced as a whole would lose the rest.
+    let replaced = atomics(root, configuration);
+    if !replaced.is_empty() {
+        return Err(Status::bad_request(format!(
+            "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: {}",
+            replaced.join(", ")
+        )));
+    }
     let merged = merge(root, &Value::Object(live.0.clone()), configuration);
     let wrong = || Status::bad_request("an apply configuration must be an object that fits its kind");
     let mut merged = Object::from_value(merged).ok_or_else(wrong)?;

@@ -4,6 +4,7 @@
 //! some of them, and what an applier no longer applies goes, unless somebody else owns it too.
 
 mod applying;
+mod atomics;
 mod cap;
 mod check;
 mod compare;

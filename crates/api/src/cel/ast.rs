@@ -4,7 +4,35 @@
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Expr {
     pub(super) at: usize,
+    /// What comes out, as far as it matters to costs; known once the expression is checked.
+    pub(super) sort: Sort,
     pub(super) kind: Kind,
+}
+
+impl Expr {
+    pub(super) fn new(at: usize, kind: Kind) -> Self {
+        Expr { at, sort: Sort::Any, kind }
+    }
+}
+
+/// Types, as far as costs differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Sort {
+    /// Numbers, booleans, moments and spans of time, also optional ones: all of the same size.
+    Scalar,
+    /// Texts and bytes.
+    Text,
+    /// Lists of texts or bytes.
+    Texts,
+    /// Other lists.
+    List,
+    Map,
+    /// What has fields.
+    Object,
+    /// What only its functions know.
+    Opaque,
+    /// Everything else.
+    Any,
 }
 
 #[derive(Debug, Clone, PartialEq)]

@@ -1,9 +1,12 @@
 //! Holds an expression against the types of what it may use.
 
-use super::ast::{Access, Comprehension, Does, Expr, Kind, Literal};
+use serde_json::Value;
+
+use super::ast::{Access, Comprehension, Does, Expr, Kind, Literal, Sort};
 use super::error::Fault;
 use super::parser::qualified;
 use super::signatures;
+use super::sizes::Place;
 use super::types::Type;
 
 /// The names of types, as values.
@@ -26,6 +29,7 @@ const TYPES: [&str; 12] = [
 #[derive(Debug, Clone, Default)]
 pub struct Environment<'s> {
     variables: Vec<(String, Type<'s>)>,
+    schemas: Vec<(String, &'s Value)>,
     messages: bool,
 }
 
@@ -37,11 +41,22 @@ impl<'s> Environment<'s> {
         self
     }
 
+    /// One more variable, and the schema of its values, which tells how long they may be.
+    #[must_use]
+    pub fn with_schema(mut self, name: &str, of: Type<'s>, schema: &'s Value) -> Self {
+        self.schemas.push((name.to_owned(), schema));
+        self.with(name, of)
+    }
+
     /// Expressions may make objects of the types `Object`, `Object.spec` and so on, and `JSONPatch`.
     #[must_use]
     pub fn with_messages(mut self) -> Self {
         self.messages = true;
         self
+    }
+
+    pub(super) fn place(&self, name: &str) -> Option<Place<'s>> {
+        self.schemas.iter().find(|(known, _)| known == name).map(|(_, schema)| Place::Of(schema))
     }
 
     fn variable(&self, name: &str) -> Option<&Type<'s>> {
@@ -79,6 +94,12 @@ impl<'s> Checker<'_, 's> {
     }
 
     fn check(&mut self, expr: &mut Expr) -> Type<'s> {
+        let found = self.type_of(expr);
+        expr.sort = sort_of(&found);
+        found
+    }
+
+    fn type_of(&mut self, expr: &mut Expr) -> Type<'s> {
         let at = expr.at;
         if let Kind::Select { access: Access::Value, .. } = expr.kind
             && let Some(name) = qualified(expr)
@@ -302,7 +323,9 @@ impl<'s> Checker<'_, 's> {
         target: Option<Type<'s>>,
         arguments: &[Type<'s>],
     ) -> Type<'s> {
-        let Some(forms) = signatures::of(function) else {
+        // What helps to make patches is there where patches are made.
+        let is_there = self.environment.messages || !function.starts_with("jsonpatch.");
+        let Some(forms) = signatures::of(function).filter(|_| is_there) else {
             return self.fault(at, format!("undeclared reference to '{function}' (in container '')"));
         };
         let mut result: Option<Type<'s>> = None;
@@ -405,6 +428,20 @@ impl<'s> Checker<'_, 's> {
             (_, body @ (Type::Optional(_) | Type::Dyn)) => body,
             (_, other) => self.fault(of.body.at, format!("expected an optional but found '{other}'")),
         }
+    }
+}
+
+fn sort_of(of: &Type<'_>) -> Sort {
+    match of {
+        Type::Bool | Type::Int | Type::Uint | Type::Double | Type::Timestamp | Type::Duration => Sort::Scalar,
+        Type::Optional(held) if sort_of(held) == Sort::Scalar => Sort::Scalar,
+        Type::String | Type::Bytes => Sort::Text,
+        Type::List(item) if sort_of(item) == Sort::Text => Sort::Texts,
+        Type::List(_) => Sort::List,
+        Type::Map(..) => Sort::Map,
+        Type::Object(_) | Type::Message(_) => Sort::Object,
+        Type::Opaque(_) => Sort::Opaque,
+        Type::Dyn | Type::Null | Type::Type | Type::Optional(_) | Type::Parameter(_) => Sort::Any,
     }
 }
 

@@ -120,7 +120,7 @@ impl Parser {
     }
 
     fn made(&self, at: usize, kind: Kind, depth: usize) -> Parsed {
-        if depth >= DEEPEST { Err(self.too_deep()) } else { Ok((Expr { at, kind }, depth + 1)) }
+        if depth >= DEEPEST { Err(self.too_deep()) } else { Ok((Expr::new(at, kind), depth + 1)) }
     }
 
     fn expression(&mut self) -> Parsed {
@@ -200,15 +200,15 @@ impl Parser {
             match self.tokens.get(self.next + 1).map(|(_, token)| token.clone()) {
                 Some(Token::IntMinimum) => {
                     self.next += 2;
-                    return self.postfix(Expr { at, kind: Kind::Literal(Literal::Int(i64::MIN)) }, 1);
+                    return self.postfix(Expr::new(at, Kind::Literal(Literal::Int(i64::MIN))), 1);
                 }
                 Some(Token::Int(value)) => {
                     self.next += 2;
-                    return self.postfix(Expr { at, kind: Kind::Literal(Literal::Int(-value)) }, 1);
+                    return self.postfix(Expr::new(at, Kind::Literal(Literal::Int(-value))), 1);
                 }
                 Some(Token::Double(value)) => {
                     self.next += 2;
-                    return self.postfix(Expr { at, kind: Kind::Literal(Literal::Double(-value)) }, 1);
+                    return self.postfix(Expr::new(at, Kind::Literal(Literal::Double(-value))), 1);
                 }
                 _ => {}
             }
@@ -277,7 +277,7 @@ impl Parser {
 
     fn primary(&mut self) -> Parsed {
         let at = self.at();
-        let literal = |literal| Ok((Expr { at, kind: Kind::Literal(literal) }, 1));
+        let literal = |literal| Ok((Expr::new(at, Kind::Literal(literal)), 1));
         if self.accept("(") {
             let inner = self.expression()?;
             self.expect(")")?;
@@ -313,7 +313,7 @@ impl Parser {
                     let kind = function(at, name, arguments)?;
                     return self.made(at, kind, depth);
                 }
-                Ok((Expr { at, kind: Kind::Ident(name) }, 1))
+                Ok((Expr::new(at, Kind::Ident(name)), 1))
             }
             Token::Int(value) => {
                 self.next += 1;

@@ -4,9 +4,11 @@ use super::ast::{Expr, Kind, Literal};
 use super::budget::{Budget, MOST_OF_ONE};
 use super::check::{Environment, check};
 use super::error::{CompileError, Error, Fault};
+use super::estimate::estimate;
 use super::eval::{Evaluator, Variables};
 use super::functions;
 use super::parser::parse;
+use super::sizes::Sizes;
 use super::time;
 use super::types::Type;
 use super::value::Value;
@@ -31,6 +33,20 @@ impl Program {
             return Err(CompileError::new(text, faults));
         }
         Ok((Program { root }, result))
+    }
+
+    /// The program of `text`, the type of its result, and the most that it may cost, by the schemas of its variables.
+    ///
+    /// # Errors
+    /// As of [`Program::compile`].
+    pub fn compile_with_cost<'s>(
+        environment: &Environment<'s>,
+        text: &str,
+        sizes: &Sizes<'s>,
+    ) -> Result<(Self, Type<'s>, u64), CompileError> {
+        let (program, result) = Program::compile(environment, text)?;
+        let cost = estimate(environment, sizes, &program.root);
+        Ok((program, result, cost))
     }
 
     /// The result for these variables.
@@ -65,7 +81,9 @@ impl Program {
 fn check_literals(root: &Expr, faults: &mut Vec<Fault>) {
     walk(root, &mut |expr| {
         let Kind::Call { function, arguments, .. } = &expr.kind else { return };
-        let Some(Expr { at, kind: Kind::Literal(Literal::String(text)) }) = arguments.last() else { return };
+        let Some(Expr { at, kind: Kind::Literal(Literal::String(text)), .. }) = arguments.last() else {
+            return;
+        };
         let fault = match function.as_str() {
             "matches" => {
                 functions::is_pattern(text).err().map(|why| format!("invalid matches argument: {why}"))

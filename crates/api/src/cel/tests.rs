@@ -77,7 +77,8 @@ fn expressions_have_results() {
         ("'ab'.split('')", json!(["a", "b"])),
         ("['a', 'b'].join('-') + 'xyx'.replace('x', 'z', 1) + 'abc'.substring(1, 2)", json!("a-bzyxb")),
         ("'tacocat'.lastIndexOf('a') + 'h\u{e9}llo'.indexOf('l') + 'abc'.indexOf('z')", json!(6)),
-        ("' x '.trim().upperAscii() + 'Q'.lowerAscii() + 'abc'.charAt(1) + 'abc'.reverse()", json!("Xqbcba")),
+        ("' x '.trim().upperAscii() + 'Q'.lowerAscii() + 'abc'.charAt(1)", json!("Xqb")),
+        ("optional.unwrap([free.?name, free.?nothing]) + [optional.of('x')].unwrapOpt()", json!(["a", "x"])),
         (
             "'%s is %d of %.2f, %s and %x'.format(['a', 2, 1.5, [dyn(1), 'b'], 255])",
             json!("a is 2 of 1.50, [1, b] and ff"),

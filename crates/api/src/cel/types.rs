@@ -81,20 +81,7 @@ impl<'s> Type<'s> {
     /// The type of an object's field, by its name in an expression.
     pub(super) fn field(&self, name: &str) -> Option<Type<'s>> {
         let Type::Object(schema) = self else { return None };
-        let property = |name: &str| schema.get("properties").and_then(|all| all.get(name));
-        // A resource has these, whatever its schema says of them.
-        match name {
-            "apiVersion" | "kind" if is_resource(schema) => return Some(Type::String),
-            "metadata" if is_resource(schema) => return Some(Type::of_schema(metadata())),
-            _ => {}
-        }
-        if let Some(found) = property(name) {
-            return Some(Type::of_schema(found));
-        }
-        if let Some(found) = unescaped(name).and_then(|name| property(&name)) {
-            return Some(Type::of_schema(found));
-        }
-        None
+        field_schema(schema, name).map(Type::of_schema)
     }
 
     pub(super) fn list(of: Type<'s>) -> Self {
@@ -106,8 +93,23 @@ impl<'s> Type<'s> {
     }
 }
 
-fn is_resource(schema: &Value) -> bool {
+/// Whether objects of the schema have a version, a kind and metadata.
+pub(super) fn is_resource(schema: &Value) -> bool {
     schema.get("x-kubernetes-embedded-resource") == Some(&Value::Bool(true))
+}
+
+/// The schema of an object's field, by its name in an expression.
+pub(super) fn field_schema<'s>(schema: &'s Value, name: &str) -> Option<&'s Value> {
+    let property = |name: &str| schema.get("properties").and_then(|all| all.get(name));
+    // A resource has these, whatever its schema says of them.
+    match name {
+        "apiVersion" | "kind" if is_resource(schema) => {
+            return metadata().get("properties").and_then(|all| all.get("name"));
+        }
+        "metadata" if is_resource(schema) => return Some(metadata()),
+        _ => {}
+    }
+    property(name).or_else(|| property(&unescaped(name)?))
 }
 
 /// What an expression may say of an object's metadata.

@@ -11,10 +11,14 @@ use base64::engine::general_purpose::STANDARD;
 use jiff::Timestamp;
 use serde_json::{Map as Json, Value as JsonValue};
 
+use super::budget::Budget;
 use super::error::Error;
 use super::functions::{Format, Semver, Url};
 use super::types::unescaped;
 use crate::quantity::Quantity;
+
+/// How large a result may be as JSON: a unit a value, and for ten bytes of text.
+const LARGEST_RESULT: u64 = 1_000_000;
 
 /// A value of an expression.
 #[derive(Clone)]
@@ -323,35 +327,70 @@ impl<'a> Value<'a> {
     /// The value as JSON.
     ///
     /// # Errors
-    /// If there is no such JSON, as of a type, or of a map whose keys are no texts.
+    /// If there is no such JSON, as of a type; [`Error::TooExpensive`] if it is very large: an expression can name
+    /// one large object many times for little.
     pub fn to_json(&self) -> Result<JsonValue, Error> {
+        self.write(&mut Budget::new(LARGEST_RESULT))
+    }
+
+    fn write(&self, room: &mut Budget) -> Result<JsonValue, Error> {
+        room.charge(1)?;
         Ok(match self {
             Value::Null => JsonValue::Null,
             Value::Bool(b) => (*b).into(),
             Value::Int(n) => (*n).into(),
             Value::Uint(n) => (*n).into(),
             Value::Double(n) => (*n).into(),
-            Value::String(text) => (**text).into(),
-            Value::Bytes(bytes) => STANDARD.encode(bytes).into(),
+            Value::String(text) => {
+                room.charge_bytes(text.len())?;
+                (**text).into()
+            }
+            Value::Bytes(bytes) => {
+                room.charge_bytes(bytes.len())?;
+                STANDARD.encode(bytes).into()
+            }
             Value::Timestamp(time) => time.to_string().into(),
             Value::Duration(nanos) => super::time::duration_text(*nanos).into(),
             Value::Quantity(quantity) => quantity.to_string().into(),
             Value::Optional(None) => JsonValue::Null,
-            Value::Optional(Some(value)) => value.to_json()?,
-            Value::List(List::Json(items, _)) => JsonValue::Array(items.to_vec()),
-            Value::List(list) => {
-                JsonValue::Array(list.iter().map(|item| item.to_json()).collect::<Result<_, _>>()?)
+            Value::Optional(Some(value)) => value.write(room)?,
+            Value::List(List::Json(items, _)) => {
+                items.iter().try_for_each(|item| charge(item, room))?;
+                JsonValue::Array(items.to_vec())
             }
-            Value::Map(Map::Json(map, _)) => JsonValue::Object((*map).clone()),
+            Value::List(list) => {
+                JsonValue::Array(list.iter().map(|item| item.write(room)).collect::<Result<_, _>>()?)
+            }
+            Value::Map(Map::Json(map, _)) => {
+                map.iter().try_for_each(|(key, value)| {
+                    room.charge_bytes(key.len())?;
+                    charge(value, room)
+                })?;
+                JsonValue::Object((*map).clone())
+            }
             Value::Map(map) | Value::Message(_, map) => {
                 let mut object = Json::new();
                 for (key, value) in map.iter() {
-                    object.insert(key.to_string(), value.to_json()?);
+                    object.insert(key.to_string(), value.write(room)?);
                 }
                 JsonValue::Object(object)
             }
             other => return Error::failed(format!("a value of type {} can't be written", other.type_name())),
         })
+    }
+}
+
+/// Pays for a copy of `value`.
+fn charge(value: &JsonValue, room: &mut Budget) -> Result<(), Error> {
+    room.charge(1)?;
+    match value {
+        JsonValue::String(text) => room.charge_bytes(text.len()),
+        JsonValue::Array(items) => items.iter().try_for_each(|item| charge(item, room)),
+        JsonValue::Object(map) => map.iter().try_for_each(|(key, value)| {
+            room.charge_bytes(key.len())?;
+            charge(value, room)
+        }),
+        _ => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a stored CustomResourceDefinition says, as far as it is needed without looking into its schemas.
 
 use std::cmp::Ordering;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use serde::Deserialize;
@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 use super::columns::Column;
 use super::conversion::Conversion;
 use super::json_path::pointer_of;
+use super::versions::Compiled;
 use super::{Custom, intern};
 use crate::kinds::PLAIN;
 use crate::resource::{Resource, api_version};
@@ -43,6 +44,8 @@ pub struct Definition {
     pub(super) approval: Option<String>,
     /// The stored bytes: schemas are read from them when somebody first needs one.
     pub(super) source: Bytes,
+    /// The schemas of its versions, read when they are first needed.
+    pub(super) compiled: Vec<OnceLock<Compiled>>,
 }
 
 /// What a definition calls its kind.
@@ -104,13 +107,15 @@ impl Definition {
             categories: intern::list(&given.categories),
         };
         let group = intern::text(&spec.group);
-        let versions = spec.versions.into_iter().map(|version| version.read(group, names.kind)).collect();
+        let versions: Vec<Version> =
+            spec.versions.into_iter().map(|version| version.read(group, names.kind)).collect();
         let same_spec =
             before.filter(|before| before.uid == metadata.uid && before.generation == metadata.generation);
         Ok(Definition {
             group,
             namespaced: spec.scope == "Namespaced",
             preserves_unknown: spec.preserve_unknown_fields,
+            compiled: versions.iter().map(|_| OnceLock::new()).collect(),
             versions,
             conversion: Conversion::read(spec.conversion),
             established: has("Established"),
@@ -170,6 +175,11 @@ impl Definition {
         Some(self.resource(index))
     }
 
+    /// The name of the version that objects are stored in.
+    pub(super) fn storage_version(&self) -> &'static str {
+        self.versions.iter().find(|version| version.storage).map_or("", |version| version.name)
+    }
+
     /// Its resources, one a version that is served; none until it is established.
     pub fn resources(self: &Arc<Self>) -> Vec<Arc<Resource>> {
         if !self.established {
@@ -182,8 +192,7 @@ impl Definition {
     fn resource(self: &Arc<Self>, index: usize) -> Resource {
         let version = &self.versions[index];
         let Names { plural, singular, kind, short, categories, .. } = self.names;
-        let storage = self.versions.iter().find(|version| version.storage).map_or("", |version| version.name);
-        let hash = storage_hash(self.group, storage, kind);
+        let hash = storage_hash(self.group, self.storage_version(), kind);
         let reversed: Vec<&str> = self.group.rsplit('.').collect();
         Resource {
             group: self.group,

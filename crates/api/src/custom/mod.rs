@@ -15,25 +15,25 @@ mod naming;
 mod object;
 mod pattern;
 mod prune;
+mod review;
 mod scale;
 mod schema;
 mod validate;
+mod versions;
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
-use serde_json::Value;
-
-use self::definition::{Version, schema_in};
-use self::schema::Schema;
+use self::definition::Version;
+use self::versions::Compiled;
 use crate::apply::StructuralType;
-use crate::schema_rules::SchemaRules;
 
 pub use catalog::Catalog;
 pub use conversion::Conversion;
 pub use definition::Definition;
 pub(crate) use definition::compare_versions;
 pub(crate) use pattern::compile as compile_pattern;
+pub use review::ConversionReview;
 
 /// A custom resource: one version of a definition.
 pub struct Custom {
@@ -41,14 +41,6 @@ pub struct Custom {
     version: usize,
     /// What the stored form of its objects begins with, in this version.
     head: String,
-    schema: OnceLock<Compiled>,
-}
-
-/// A schema in the forms in which it is used.
-struct Compiled {
-    schema: Schema,
-    merging: StructuralType,
-    rules: SchemaRules,
 }
 
 impl fmt::Debug for Custom {
@@ -59,9 +51,8 @@ impl fmt::Debug for Custom {
 
 impl Custom {
     fn new(definition: Arc<Definition>, version: usize) -> Self {
-        let (group, name) = (definition.group, definition.versions[version].name);
-        let head = format!(r#"{{"kind":"{}","apiVersion":"{group}/{name}","#, definition.names.kind);
-        Custom { definition, version, head, schema: OnceLock::new() }
+        let head = head(&definition, definition.versions[version].name);
+        Custom { definition, version, head }
     }
 
     /// The definition that it comes from.
@@ -90,9 +81,9 @@ impl Custom {
         !stored.starts_with(self.head.as_bytes())
     }
 
-    /// The `openAPIV3Schema` of its version, as the definition has it; null where there is none.
-    pub fn open_api_schema(&self) -> Value {
-        schema_in(&self.definition.source, self.version).unwrap_or_default()
+    /// Whether a stored value lies there as it would be stored now.
+    pub fn is_in_storage_version(&self, stored: &[u8]) -> bool {
+        stored.starts_with(head(&self.definition, self.definition.storage_version()).as_bytes())
     }
 
     pub(crate) fn merging(&self) -> &StructuralType {
@@ -104,18 +95,11 @@ impl Custom {
     }
 
     fn compiled(&self) -> &Compiled {
-        self.schema.get_or_init(|| {
-            let mut given = self.open_api_schema();
-            if self.definition.preserves_unknown || given.is_null() {
-                given["x-kubernetes-preserve-unknown-fields"] = true.into();
-            }
-            let schema = Schema::of_resource(&given);
-            Compiled {
-                // What is wrong with a rule is told to who writes the definition.
-                rules: SchemaRules::compile(&given, "", &mut Vec::new()),
-                merging: StructuralType::of_resource(&given),
-                schema,
-            }
-        })
+        self.definition.compiled(self.version)
     }
+}
+
+/// What stored objects of a version begin with.
+fn head(definition: &Definition, version: &str) -> String {
+    format!(r#"{{"kind":"{}","apiVersion":"{}/{version}","#, definition.names.kind, definition.group)
 }

@@ -7,7 +7,6 @@ use super::{Custom, columns, fill, lists, prune, validate};
 use crate::conform::{Conform, TypeMismatch};
 use crate::decode::order;
 use crate::object::Object;
-use crate::resource::Resource;
 use crate::schema::schemas;
 use crate::status::Cause;
 use crate::validate::validate_metadata;
@@ -33,21 +32,6 @@ impl Custom {
     pub(crate) fn fill(&self, object: &mut Object) {
         fill::fill(&self.compiled().schema, &mut object.0);
         order(object);
-    }
-
-    /// Brings a stored object of any version into the form of this one, as far as that needs no webhook.
-    pub(crate) fn serve(&self, resource: &Resource, object: &mut Object) {
-        object.0.insert("apiVersion".into(), resource.api_version().into());
-        object.0.insert("kind".into(), resource.kind.into());
-        prune::prune(&self.compiled().schema, &mut object.0, 0);
-        self.fill(object);
-    }
-
-    /// The group and version that objects are stored in.
-    pub fn storage_api_version(&self) -> String {
-        let storage = self.definition.versions.iter().find(|version| version.storage);
-        let version = storage.map_or(self.version().name, |version| version.name);
-        crate::resource::api_version(self.definition.group, version)
     }
 
     /// The faults of an object, which replaces `old` if there is one, beyond those of its metadata.

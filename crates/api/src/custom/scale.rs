@@ -15,6 +15,14 @@ impl Custom {
         Some((count(&paths.spec), count(&paths.status), selector.to_owned()))
     }
 
+    /// The path of the number of replicas as the definition writes it, if an object lacks it: then it has no scale that
+    /// could be shown.
+    pub(crate) fn missing_replicas(&self, object: &Object) -> Option<String> {
+        let paths = self.version().scale.as_ref()?;
+        let is_there = object.pointer(&paths.spec).is_some_and(Value::is_i64);
+        (!is_there).then(|| paths.spec.replace('/', "."))
+    }
+
     /// Gives an object the number of replicas that its scale asks for.
     pub(crate) fn write_scale(&self, object: &mut Object, replicas: i64) {
         let Some(paths) = &self.version().scale else { return };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
+use super::costs::{Costs, below};
 use super::field_path::field_path;
 use super::{Node, Rule, SchemaRules};
 use crate::cel::{Environment, Program, Type};
@@ -19,25 +20,57 @@ impl SchemaRules {
     /// The rules of the structural schema of a kind; what is wrong with them goes to `faults`, where `path`
     /// leads to the schema.
     pub fn compile(schema: &Value, path: &str, faults: &mut Vec<Cause>) -> Self {
-        let mut schema = schema.clone();
-        // An object has apiVersion, kind and metadata, whatever its schema says.
-        if let Value::Object(map) = &mut schema {
-            map.insert("x-kubernetes-embedded-resource".into(), json!(true));
-        }
-        let root = Walk { faults, depth: 0 }.node(&schema, path, None);
+        let schema = of_resource(schema);
+        let root = Walk { faults, costs: None, depth: 0 }.node(&schema, path, Above::default());
         SchemaRules { schema: Arc::new(schema), root }
+    }
+
+    /// Tells which rules may cost too much, however small the objects may be that they will meet.
+    pub fn check_costs(schema: &Value, path: &str, faults: &mut Vec<Cause>) {
+        let schema = of_resource(schema);
+        let mut costs = Costs::default();
+        Walk { faults: &mut Vec::new(), costs: Some(&mut costs), depth: 0 }.node(
+            &schema,
+            path,
+            Above::default(),
+        );
+        costs.finish(path, faults);
     }
 }
 
-struct Walk<'f> {
+/// An object has apiVersion, kind and metadata, whatever its schema says.
+fn of_resource(schema: &Value) -> Value {
+    let mut schema = schema.clone();
+    if let Value::Object(map) = &mut schema {
+        map.insert("x-kubernetes-embedded-resource".into(), json!(true));
+    }
+    schema
+}
+
+/// What stands above a schema.
+#[derive(Debug, Clone, Copy)]
+struct Above<'a> {
+    /// The place from which on no value can be told to be the one that was.
+    uncorrelatable: Option<&'a str>,
+    /// How many values there can be here in one object, where that is limited.
+    count: Option<u64>,
+}
+
+impl Default for Above<'_> {
+    fn default() -> Self {
+        Above { uncorrelatable: None, count: Some(1) }
+    }
+}
+
+struct Walk<'f, 's> {
     faults: &'f mut Vec<Cause>,
+    costs: Option<&'f mut Costs<'s>>,
     depth: usize,
 }
 
-impl Walk<'_> {
-    /// The rules from `schema` on down; `uncorrelatable` is the place above from which on no value can be told
-    /// to be the one that was.
-    fn node(&mut self, schema: &Value, path: &str, uncorrelatable: Option<&str>) -> Node {
+impl<'s> Walk<'_, 's> {
+    /// The rules from `schema` on down.
+    fn node(&mut self, schema: &'s Value, path: &str, above: Above<'_>) -> Node {
         let mut node = Node::default();
         if self.depth > DEEPEST {
             return node;
@@ -46,36 +79,32 @@ impl Walk<'_> {
         let rules = schema.get(RULES).and_then(Value::as_array);
         for (index, rule) in rules.into_iter().flatten().enumerate() {
             let path = format!("{path}.{RULES}[{index}]");
-            node.rules.extend(self.rule(schema, rule, &path, uncorrelatable));
+            node.rules.extend(self.rule(schema, rule, &path, above));
         }
+        let count = above.count.zip(below(schema)).map(|(above, each)| above.saturating_mul(each));
+        let above = Above { count, ..above };
         for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
-            let below = self.node(property, &format!("{path}.properties[{name}]"), uncorrelatable);
+            let below = self.node(property, &format!("{path}.properties[{name}]"), above);
             if !below.is_empty() {
                 node.properties.insert(name.clone(), below);
             }
         }
         if let Some(values) = schema.get("additionalProperties").filter(|values| values.is_object()) {
-            let below = self.node(values, &format!("{path}.additionalProperties"), uncorrelatable);
+            let below = self.node(values, &format!("{path}.additionalProperties"), above);
             node.items = (!below.is_empty()).then(|| Box::new(below));
         }
         if let Some(items) = schema.get("items").filter(|items| items.is_object()) {
             let path = format!("{path}.items");
             let has_keys = schema.get("x-kubernetes-list-type").and_then(Value::as_str) == Some("map");
-            let uncorrelatable = uncorrelatable.or((!has_keys).then_some(path.as_str()));
-            let below = self.node(items, &path, uncorrelatable);
+            let uncorrelatable = above.uncorrelatable.or((!has_keys).then_some(path.as_str()));
+            let below = self.node(items, &path, Above { uncorrelatable, ..above });
             node.items = (!below.is_empty()).then(|| Box::new(below));
         }
         self.depth -= 1;
         node
     }
 
-    fn rule(
-        &mut self,
-        schema: &Value,
-        rule: &Value,
-        path: &str,
-        uncorrelatable: Option<&str>,
-    ) -> Option<Rule> {
+    fn rule(&mut self, schema: &'s Value, rule: &Value, path: &str, above: Above<'_>) -> Option<Rule> {
         let text = |key: &str| rule.get(key).and_then(Value::as_str).unwrap_or_default().trim();
         if text("rule").is_empty() {
             return None;
@@ -86,10 +115,15 @@ impl Walk<'_> {
             true => Type::Optional(Box::new(value_type.clone())),
             false => value_type.clone(),
         };
-        let environment = Environment::default().with("self", value_type).with("oldSelf", old_type);
-        let program = self.program(&environment, rule, path, "rule", "bool")?;
+        let environment = Environment::default()
+            .with_schema("self", value_type, schema)
+            .with_schema("oldSelf", old_type, schema);
+        let (program, cost) = self.program(&environment, rule, path, "rule", "bool")?;
+        if let Some(costs) = &mut self.costs {
+            costs.rule(schema, above.count, cost, format!("{path}.rule"));
+        }
         let is_transition = program.uses("oldSelf");
-        if is_transition && let Some(place) = uncorrelatable {
+        if is_transition && let Some(place) = above.uncorrelatable {
             let why =
                 format!("oldSelf cannot be used on the uncorrelatable portion of the schema within {place}");
             self.faults.push(Cause::invalid(format!("{path}.rule"), &rule["rule"], &why));
@@ -104,6 +138,10 @@ impl Walk<'_> {
             true => self.program(&environment, rule, path, "messageExpression", "string"),
             false => None,
         };
+        if let (Some(costs), Some((_, cost))) = (&mut self.costs, &message_program) {
+            costs.message(*cost, format!("{path}.messageExpression"));
+        }
+        let message_program = message_program.map(|(program, _)| program);
         let reason = match text("reason") {
             "" => "FieldValueInvalid",
             given => REASONS.into_iter().find(|known| *known == given).unwrap_or_else(|| {
@@ -128,16 +166,20 @@ impl Walk<'_> {
 
     fn program(
         &mut self,
-        environment: &Environment<'_>,
+        environment: &Environment<'s>,
         rule: &Value,
         path: &str,
         field: &str,
         wanted: &str,
-    ) -> Option<Program> {
+    ) -> Option<(Program, u64)> {
         let text = rule.get(field).and_then(Value::as_str).unwrap_or_default();
-        let why = match Program::compile(environment, text) {
-            Ok((program, Type::Dyn)) => return Some(program),
-            Ok((program, result)) if result.to_string() == wanted => return Some(program),
+        let compiled = match &self.costs {
+            Some(costs) => Program::compile_with_cost(environment, text, &costs.sizes),
+            None => Program::compile(environment, text).map(|(program, result)| (program, result, 0)),
+        };
+        let why = match compiled {
+            Ok((program, Type::Dyn, cost)) => return Some((program, cost)),
+            Ok((program, result, cost)) if result.to_string() == wanted => return Some((program, cost)),
             Ok(_) if field == "rule" => "cel expression must evaluate to a bool".to_owned(),
             Ok(_) => "must evaluate to a string".to_owned(),
             Err(error) => format!("compilation failed: {error}"),

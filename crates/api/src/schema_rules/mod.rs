@@ -1,10 +1,10 @@
 //! `x-kubernetes-validations`: rules in CEL that a schema has for its values.
 //!
-//! Follows `pkg/apiserver/schema/cel` of apiextensions-apiserver. Upstream also estimates what a rule could cost
-//! at most, and refuses those that could cost too much; here only what a rule does cost is held against its
-//! budget.
+//! Follows `pkg/apiserver/schema/cel` of apiextensions-apiserver. What a rule could cost at most is estimated when
+//! it is written, and what it does cost is held against a budget when it runs.
 
 mod compile;
+mod costs;
 mod evaluate;
 mod field_path;
 

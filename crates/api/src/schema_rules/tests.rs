@@ -140,3 +140,50 @@ fn rules_are_not_asked_of_what_does_not_fit_the_schema() {
     assert_eq!(causes.len(), 2);
     assert_eq!((causes[1].reason.as_str(), causes[1].field.as_str()), ("FieldValueInvalid", "<nil>"));
 }
+
+#[test]
+fn rules_that_may_cost_too_much_are_told() {
+    let told_of = |schema: &Value| {
+        let mut faults = Vec::new();
+        SchemaRules::check_costs(schema, "s", &mut faults);
+        told(faults)
+    };
+    let list = |limits: Value, rule: &str| {
+        let mut list = json!({"type": "array", "items": {"type": "integer"},
+            "x-kubernetes-validations": [{"rule": rule}]});
+        list.as_object_mut().unwrap().extend(limits.as_object().unwrap().clone());
+        json!({"type": "object", "properties": {"list": list}})
+    };
+    let advice = "(try simplifying the rule, or adding maxItems, maxProperties, and maxLength where arrays, maps, and \
+        strings are declared)";
+    let (quadratic, linear) = ("self.all(x, self.all(y, x == y))", "self.all(x, x > 0)");
+    let place = "s.properties[list].x-kubernetes-validations[0].rule";
+    assert_eq!(
+        told_of(&list(json!({}), quadratic)),
+        [
+            (place, "estimated rule cost exceeds budget by factor of more than 100x"),
+            (place, "contributed to estimated rule & messageExpression cost total exceeding cost limit for entire OpenAPIv3 schema"),
+            ("s", "x-kubernetes-validations estimated rule & messageExpression cost total for entire OpenAPIv3 schema exceeds \
+                budget by factor of more than 100x"),
+        ]
+        .map(|(place, why)| match why.starts_with("contributed") {
+            true => (place.to_owned(), format!("Forbidden: {why}")),
+            false => (place.to_owned(), format!("Forbidden: {why} {advice}")),
+        })
+    );
+    assert_eq!(told_of(&list(json!({"maxItems": 100}), quadratic)), []);
+    assert_eq!(told_of(&list(json!({}), linear)), []);
+    // A rule counts as often as there can be values that it is about.
+    let many =
+        json!({"type": "object", "properties": {"outer": list(json!({"maxItems": 1_000_000}), linear)}});
+    assert_eq!(told_of(&many), []);
+    let outer = |most: u64| {
+        json!({"type": "object", "properties": {"outer": {"type": "array", "maxItems": most,
+            "items": list(json!({"maxItems": 10_000}), linear)}}})
+    };
+    assert_eq!(told_of(&outer(190)), []);
+    let [(_, why)] = told_of(&outer(230)).try_into().unwrap();
+    assert!(why.contains("by factor of 1.150046x"), "{why}");
+    let [(_, why)] = told_of(&outer(1000)).try_into().unwrap();
+    assert!(why.contains("by factor of 5.0x"), "{why}");
+}

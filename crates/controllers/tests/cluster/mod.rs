@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use api::{Object, Status};
@@ -55,6 +55,15 @@ pub struct Cluster {
     pub serving: bool,
 }
 
+/// The authority that signs what is asked for.
+pub fn signer() -> Arc<pki::Authority> {
+    static SIGNER: OnceLock<Arc<pki::Authority>> = OnceLock::new();
+    // A test stands for the driver: the authority is valid from now on.
+    #[allow(clippy::disallowed_methods)]
+    let now = std::time::SystemTime::now();
+    SIGNER.get_or_init(|| Arc::new(pki::Authority::create("requests", now).unwrap())).clone()
+}
+
 pub fn writer_over(store: Arc<Memory>) -> Arc<dyn Writer> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
@@ -89,7 +98,7 @@ impl Cluster {
             writer: writer_over(store.clone()),
             silence: Silence::new(),
             now: Now { wall: Timestamp::now(), instant: Instant::now() },
-            view: View::load(store.snapshot()).publishing(CERTIFICATE.into()),
+            view: View::load(store.snapshot()).publishing(CERTIFICATE.into()).signing(Some(signer())),
             waiting: Waiting::load(store.snapshot()),
             due: BTreeSet::new(),
             later: BTreeMap::new(),

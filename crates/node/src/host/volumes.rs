@@ -4,13 +4,13 @@
 //! Files from objects are replaced all at once, as the kubelet does it: `..data` is a link to the folder that
 //! holds them, and each file is a link through it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt, symlink};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
 use std::path::{Component, Path, PathBuf};
 
-use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, Volume};
+use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, Pod, Volume};
 
 use super::Sources;
 use super::environment::{Missing, config_map, field, resource, secret};
@@ -60,8 +60,60 @@ fn io_error(what: &Path) -> impl Fn(io::Error) -> Missing + '_ {
     move |error| Missing(format!("{}: {error}", what.display()))
 }
 
-/// A file of a volume: its bytes and its mode.
-type Files = BTreeMap<String, (Vec<u8>, u32)>;
+/// The files of a volume.
+type Files = BTreeMap<String, File>;
+
+/// A file of a volume.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct File {
+    bytes: Vec<u8>,
+    mode: u32,
+    /// The user and the group whose it is; where there is none, the agent's.
+    owner: Option<u32>,
+    group: Option<u32>,
+}
+
+impl File {
+    fn new(bytes: Vec<u8>, mode: u32) -> Self {
+        File { bytes, mode, owner: None, group: None }
+    }
+
+    /// A token of a pod: for the eyes of the pod's user alone, where all its containers have the same, or of its group
+    /// (upstream: `FsUserFrom` and `fsGroup`). Where they have several and no group, as the volume says.
+    fn token(token: &str, pod: &Pod, default_mode: u32) -> Self {
+        let id = |id: i64| u32::try_from(id).ok();
+        let spec = pod.spec.as_ref();
+        let of_pod = spec.and_then(|spec| spec.security_context.as_ref());
+        let containers =
+            spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
+        let users: BTreeSet<Option<u32>> = containers
+            .map(|container| {
+                let own = container.security_context.as_ref().and_then(|own| own.run_as_user);
+                own.or(of_pod.and_then(|of_pod| of_pod.run_as_user)).and_then(id)
+            })
+            .collect();
+        let group = of_pod.and_then(|of_pod| of_pod.fs_group).and_then(id);
+        let bytes = token.as_bytes().to_vec();
+        match (users.first(), group) {
+            (Some(user), _) if users.len() == 1 => File { bytes, mode: 0o600, owner: *user, group: None },
+            (_, Some(_)) => File { bytes, mode: 0o640, owner: None, group },
+            _ => File::new(bytes, default_mode),
+        }
+    }
+
+    /// Nobody else sees the file before it is as it should be.
+    fn write(&self, path: &Path) -> io::Result<()> {
+        let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        file.write_all(&self.bytes)?;
+        let me = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+        let owner = self.owner.filter(|owner| *owner != me.0);
+        let group = self.group.filter(|group| *group != me.1);
+        if owner.is_some() || group.is_some() {
+            fchown(&file, owner, group)?;
+        }
+        file.set_permissions(fs::Permissions::from_mode(self.mode))
+    }
+}
 
 fn make(volume: &Volume, path: &Path, sources: Sources<'_>) -> Result<(), Missing> {
     let namespace = sources.pod.metadata.namespace.as_deref().unwrap_or_default();
@@ -98,8 +150,8 @@ fn make(volume: &Volume, path: &Path, sources: Sources<'_>) -> Result<(), Missin
             if let Some(source) = &source.service_account_token {
                 let token = sources.tokens.get(&kind(source));
                 let token = token.ok_or_else(|| Missing("there is no token of the pod's account".into()))?;
-                let mode = mode(from.default_mode);
-                files.insert(source.path.clone(), (token.clone().into_bytes(), mode));
+                let file = File::token(token, sources.pod, mode(from.default_mode));
+                files.insert(source.path.clone(), file);
             }
         }
     } else {
@@ -124,13 +176,13 @@ fn choose(
     optional: Option<bool>,
 ) -> Result<(), Missing> {
     let Some(items) = items.as_ref().filter(|items| !items.is_empty()) else {
-        files.extend(data.into_iter().map(|(key, bytes)| (key, (bytes, mode(default_mode)))));
+        files.extend(data.into_iter().map(|(key, bytes)| (key, File::new(bytes, mode(default_mode)))));
         return Ok(());
     };
     for item in items {
         match data.remove(&item.key) {
             Some(bytes) => {
-                files.insert(item.path.clone(), (bytes, mode(item.mode.or(default_mode))));
+                files.insert(item.path.clone(), File::new(bytes, mode(item.mode.or(default_mode))));
             }
             None if optional == Some(true) => {}
             None => return Err(Missing(format!("references non-existent config key: {}", item.key))),
@@ -155,7 +207,8 @@ fn downward(
             }
             (None, None) => continue,
         };
-        files.insert(item.path.clone(), (value.into_bytes(), mode(item.mode.or(default_mode))));
+        let mode = mode(item.mode.or(default_mode));
+        files.insert(item.path.clone(), File::new(value.into_bytes(), mode));
     }
     Ok(())
 }
@@ -188,7 +241,7 @@ fn replace(path: &Path, files: &Files) -> io::Result<()> {
     let folder = path.join(&name);
     let _ = fs::remove_dir_all(&folder);
     fs::DirBuilder::new().mode(0o755).create(&folder)?;
-    for (file, (bytes, mode)) in files {
+    for (file, content) in files {
         let relative = Path::new(file);
         if !relative.components().all(|part| matches!(part, Component::Normal(_))) || file.starts_with("..") {
             return Err(io::Error::other(format!("{file:?} is not a path within the volume")));
@@ -197,8 +250,7 @@ fn replace(path: &Path, files: &Files) -> io::Result<()> {
         if let Some(parent) = target.parent() {
             fs::create_dir_all(parent)?;
         }
-        fs::write(&target, bytes)?;
-        fs::set_permissions(&target, fs::Permissions::from_mode(*mode))?;
+        content.write(&target)?;
     }
     let next = path.join("..data_next");
     let _ = fs::remove_file(&next);
@@ -230,10 +282,10 @@ fn is_same(folder: &Path, files: &Files) -> bool {
         entries.map(|e| if e.path().is_dir() { count(&e.path()) } else { 1 }).sum()
     }
     count(folder) == files.len()
-        && files.iter().all(|(file, (bytes, mode))| {
+        && files.iter().all(|(file, content)| {
             let path = folder.join(file);
-            let same_mode = fs::metadata(&path).is_ok_and(|m| m.permissions().mode() & 0o777 == *mode);
-            same_mode && fs::read(path).is_ok_and(|there| there == *bytes)
+            let same_mode = fs::metadata(&path).is_ok_and(|m| m.permissions().mode() & 0o777 == content.mode);
+            same_mode && fs::read(path).is_ok_and(|there| there == content.bytes)
         })
 }
 
@@ -242,7 +294,7 @@ mod tests {
     use super::*;
 
     fn files(list: &[(&str, &str)]) -> Files {
-        list.iter().map(|(name, text)| ((*name).into(), (text.as_bytes().to_vec(), 0o640))).collect()
+        list.iter().map(|(name, text)| ((*name).into(), File::new(text.as_bytes().to_vec(), 0o640))).collect()
     }
 
     #[test]
@@ -259,6 +311,38 @@ mod tests {
         assert_eq!(fs::read_to_string(path.join("a")).unwrap(), "3");
         assert!(!path.join("sub").exists() && fs::symlink_metadata(path.join("sub")).is_err());
         assert!(!path.join(before).exists());
+    }
+
+    #[test]
+    fn a_token_is_for_the_eyes_of_the_pods_user() {
+        let file = |of_pod: serde_json::Value, own: [serde_json::Value; 2]| {
+            let containers = own.map(|own| serde_json::json!({"name": "c", "securityContext": own}));
+            let pod = serde_json::json!({"spec": {"securityContext": of_pod, "containers": containers}});
+            let file = File::token("t", &serde_json::from_value(pod).unwrap(), 0o644);
+            (file.mode, file.owner, file.group)
+        };
+        use serde_json::json;
+        let (none, seven, eight) = (json!({}), json!({"runAsUser": 7}), json!({"runAsUser": 8}));
+        assert_eq!(file(none.clone(), [none.clone(), none.clone()]), (0o600, None, None), "the agent's own");
+        assert_eq!(file(seven.clone(), [none.clone(), none.clone()]), (0o600, Some(7), None));
+        assert_eq!(file(eight.clone(), [seven.clone(), seven.clone()]), (0o600, Some(7), None));
+        assert_eq!(file(seven, [none.clone(), eight.clone()]), (0o644, None, None), "of two users");
+        assert_eq!(file(json!({"fsGroup": 9}), [none, eight]), (0o640, None, Some(9)), "of one group");
+    }
+
+    #[test]
+    fn a_token_is_nobody_elses_from_its_first_byte() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("v");
+        let token = |text: &str| {
+            let file = File { mode: 0o600, ..File::new(text.as_bytes().to_vec(), 0o644) };
+            Files::from([("token".to_owned(), file)])
+        };
+        replace(&path, &token("one")).unwrap();
+        replace(&path, &token("two")).unwrap();
+        let there = path.join("token");
+        assert_eq!(fs::read_to_string(&there).unwrap(), "two");
+        assert_eq!(fs::metadata(&there).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]

@@ -7,15 +7,14 @@ use super::{FRONT_PROXY, FrontProxy};
 
 /// The ConfigMap `extension-apiserver-authentication`.
 pub(crate) fn config_map(front_proxy: &FrontProxy) -> Value {
-    let authority = front_proxy.trust.pem();
     let list = |name: &str| json!([name]).to_string();
     json!({
         "kind": "ConfigMap", "apiVersion": "v1",
         "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
         "data": {
-            "client-ca-file": authority,
-            "requestheader-client-ca-file": authority,
-            // One authority signs both: so nobody is believed but who has this name.
+            "client-ca-file": front_proxy.clients.pem(),
+            "requestheader-client-ca-file": front_proxy.trust.pem(),
+            // The authority signs hosts also: so nobody is believed but who has this name.
             "requestheader-allowed-names": list(FRONT_PROXY),
             "requestheader-username-headers": list("X-Remote-User"),
             "requestheader-uid-headers": list("X-Remote-Uid"),

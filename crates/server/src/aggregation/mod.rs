@@ -33,8 +33,10 @@ pub(crate) const FRONT_PROXY: &str = "front-proxy-client";
 pub struct FrontProxy {
     /// The certificate by which they know that what a request says about its user is true: `CN=front-proxy-client`.
     pub identity: Identity,
-    /// The authority that signed it, as it signs clients' certificates.
+    /// The authority that signed it.
     pub trust: Trust,
+    /// The authorities that sign clients' certificates.
+    pub clients: Trust,
 }
 
 /// Aggregated APIs as far as they are known here.

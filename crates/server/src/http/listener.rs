@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::{Body, Identity};
+use crate::clock;
 use crate::server::Server;
 
 /// How long requests in flight get when a listener stops.
@@ -207,7 +208,8 @@ async fn serve(
         },
     };
     let certificates = stream.get_ref().1.peer_certificates();
-    let who = certificates.and_then(|chain| chain.first()).and_then(Identity::of_certificate);
+    let who =
+        certificates.and_then(|chain| chain.first()).and_then(|c| Identity::of_current(c, clock::now()));
 
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder

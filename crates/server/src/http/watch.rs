@@ -23,7 +23,7 @@ use super::response::{full, status_value};
 use super::serve::Asked;
 use crate::clock;
 use crate::fairness::Admitted;
-use crate::registry::{Match, ToldAs, Watch, WatchEvent, WatchOptions, load, stamped_at};
+use crate::registry::{Match, Watch, WatchEnd, WatchEvent, WatchOptions, load, stamped_at, told_as};
 use crate::server::Server;
 
 /// How often a watch that wants bookmarks gets one.
@@ -128,11 +128,13 @@ impl Running {
         };
         let events = match events {
             Ok(events) => events,
-            Err(error @ store::Error::Compacted { .. }) => {
+            Err(WatchEnd::Store(error @ store::Error::Compacted { .. })) => {
                 let status = Status::expired(format!("too old resource version: {error}"));
                 return Some((self.frames.error(&status), None));
             }
-            Err(_) => return None,
+            Err(WatchEnd::Store(_)) => return None,
+            // The client lists again, and finds out there whether it lasts.
+            Err(WatchEnd::Unserved(status)) => return Some((self.frames.error(&status), None)),
         };
         // The frame of one event goes out as it is shared, without a copy.
         if let [event] = &events[..] {
@@ -169,7 +171,7 @@ impl Frames {
         match event {
             WatchEvent::Initial(kv) => self.object("ADDED", kv, kv.mod_revision),
             WatchEvent::Change(kind, kv, told) => {
-                let key = (self.told_as(), *kind, self.form());
+                let key = (told_as(&self.resource), *kind, self.form());
                 let frame = told.frame(key, || self.object(kind, kv, told.event.revision()));
                 self.columns_told |= self.accepted.shape == Shape::Table;
                 frame
@@ -179,12 +181,6 @@ impl Frames {
                 self.framed("BOOKMARK", &bookmark)
             }
         }
-    }
-
-    /// What the frame of an event is told as: the resource, as its definition has it.
-    fn told_as(&self) -> ToldAs {
-        let definition = self.resource.custom().map_or(0, |custom| custom.definition().revision());
-        (self.resource.group, self.resource.version, self.resource.plural, definition)
     }
 
     /// A number that is the same for watches that look the same.

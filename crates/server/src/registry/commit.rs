@@ -4,7 +4,7 @@ use api::{Object, Status};
 use bytes::Bytes;
 use store::{Compare, Condition, Error, KeyRange, Op, Revision, Txn};
 
-use super::{Named, Registry, conversion, stored};
+use super::{Named, Registry, stored};
 
 /// What else a write claims and frees, and on which conditions.
 #[derive(Debug, Default)]
@@ -64,33 +64,40 @@ pub(crate) fn write_failed(error: Error) -> Status {
 
 impl Registry {
     /// Writes `object` (none: deletes it) if its key is still as of revision `read` (0: absent); the answer
-    /// is the new revision, or none if something changed in between.
+    /// is the new revision, or none if something changed in between. The object becomes what a read shows of it now.
     pub(crate) async fn commit(
         &self,
         named: &Named<'_>,
         read: Revision,
-        object: Option<&Object>,
+        object: Option<&mut Object>,
         claims: Claims,
     ) -> Result<Option<Revision>, Status> {
         let key = Bytes::from(named.key());
-        let op = match object {
-            Some(object) => {
-                let value = if named.resource.is_converted() {
-                    conversion::check_stored(named.resource, object)?;
-                    let mut object = object.clone();
-                    api::to_stored(named.resource, &mut object);
-                    stored::encode(&object)?
-                } else {
-                    stored::encode(object)?
-                };
-                Op::Put { key: key.clone(), value, lease: 0 }
+        let value = match &object {
+            Some(object) if named.resource.is_converted() => {
+                Some(stored::encode(&self.converter.to_stored(named.resource, (**object).clone()).await?)?)
             }
+            Some(object) => Some(stored::encode(object)?),
+            None => None,
+        };
+        let op = match value.clone() {
+            Some(value) => Op::Put { key: key.clone(), value, lease: 0 },
             None => Op::Delete(KeyRange::key(key.clone())),
         };
         let mut txn = Txn { conditions: claims.conditions, success: claims.ops, failure: Vec::new() };
-        txn.conditions.push(Condition::ModRevision(key, Compare::Equal, read));
+        txn.conditions.push(Condition::ModRevision(key.clone(), Compare::Equal, read));
         txn.success.push(op);
         let response = self.store.txn(txn).await.map_err(write_failed)?;
-        Ok(response.succeeded.then_some(response.revision))
+        if !response.succeeded {
+            return Ok(None);
+        }
+        if let (Some(object), Some(value)) = (object, value) {
+            let shown = self.converter.read_back(named.resource, key, value, response.revision).await?;
+            match shown {
+                Some(shown) => *object = shown,
+                None => object.set_meta("resourceVersion", response.revision.to_string()),
+            }
+        }
+        Ok(Some(response.revision))
     }
 }

@@ -1,48 +1,228 @@
-//! Objects between versions of a definition that a webhook would have to convert: nobody calls it yet, and nothing is
-//! served or stored that only looks converted.
+//! Objects in the version in which they are wanted, where a webhook has to be asked for it.
+//!
+//! Nothing is served or stored that only looks converted: what can't be had is an error.
 
-use api::{Conversion, Custom, Object, Resource, Status};
-use store::{Event, KeyValue};
+use std::sync::Arc;
+
+use api::{Conversion, ConversionReview, Custom, Definition, Object, Resource, Status};
+use bytes::Bytes;
+use serde_json::Map;
+use store::{KeyValue, Revision};
+
+use super::converted::{Converted, Found, Key};
+use super::load;
+use super::stored::{self, is_as_served};
+use crate::clock;
+use crate::webhook::Client;
+
+/// A webhook gets so many objects at once, and so many bytes of them, so that its answer is not too large to be read.
+const BATCH: usize = 256;
+const BATCH_BYTES: usize = 2 * 1024 * 1024;
+/// How long a webhook has, as upstream.
+const TIMEOUT_SECONDS: u64 = 30;
+
+/// Brings objects into other versions of their definition.
+pub(crate) struct Converter {
+    client: Arc<Client>,
+    converted: Converted,
+}
 
 /// The definition of a resource that a webhook converts.
-fn by_webhook(resource: &Resource) -> Option<&Custom> {
+pub(super) fn by_webhook(resource: &Resource) -> Option<&Custom> {
     resource.custom().filter(|custom| matches!(custom.definition().conversion(), Conversion::Webhook { .. }))
 }
 
-/// Refuses to serve stored values that lie there in another version.
-pub(super) fn check_served<'a>(
-    resource: &Resource,
-    stored: impl IntoIterator<Item = &'a KeyValue>,
-) -> Result<(), Status> {
-    let Some(custom) = by_webhook(resource) else { return Ok(()) };
-    match stored.into_iter().find(|kv| custom.is_other_version(&kv.value)) {
-        Some(_) => Err(failed(resource)),
-        None => Ok(()),
+/// Whether a stored value can be served only by a webhook's help.
+pub(super) fn needs_webhook(resource: &Resource, kv: &KeyValue) -> bool {
+    by_webhook(resource).is_some_and(|custom| custom.is_other_version(&kv.value))
+}
+
+impl Converter {
+    pub(super) fn new(client: Arc<Client>) -> Arc<Self> {
+        Arc::new(Converter { client, converted: Converted::default() })
+    }
+
+    /// A stored value as `resource` serves it.
+    pub(super) async fn served(
+        &self,
+        resource: &Resource,
+        kv: &Arc<KeyValue>,
+    ) -> Result<Arc<KeyValue>, Status> {
+        if !needs_webhook(resource, kv) {
+            return stored::served(resource, kv);
+        }
+        let mut served = self.all_served(resource, vec![kv.clone()]).await?;
+        served.pop().ok_or_else(|| Status::internal("a conversion came to nothing"))
+    }
+
+    /// The object in a stored value as `resource` serves it, with its resourceVersion.
+    pub(super) async fn load(&self, resource: &Resource, kv: &Arc<KeyValue>) -> Result<Object, Status> {
+        if !needs_webhook(resource, kv) {
+            return stored::load_as(resource, kv);
+        }
+        load(&*self.served(resource, kv).await?)
+    }
+
+    /// Stored values as `resource` serves them.
+    pub(super) async fn all_served(
+        &self,
+        resource: &Resource,
+        mut values: Vec<Arc<KeyValue>>,
+    ) -> Result<Vec<Arc<KeyValue>>, Status> {
+        let mut left: Vec<usize> = Vec::new();
+        for (index, kv) in values.iter_mut().enumerate() {
+            if needs_webhook(resource, kv) {
+                left.push(index);
+            } else if !is_as_served(resource, kv) {
+                *kv = stored::served(resource, kv)?;
+            }
+        }
+        let Some(custom) = by_webhook(resource) else { return Ok(values) };
+        let mut left = left.into_iter().peekable();
+        while left.peek().is_some() {
+            let (mut batch, mut bytes) = (Vec::new(), 0);
+            while let Some(index) = left.next_if(|_| batch.len() < BATCH && bytes < BATCH_BYTES) {
+                bytes += values[index].value.len();
+                batch.push(index);
+            }
+            self.serve(custom, resource, &mut values, batch).await?;
+        }
+        Ok(values)
+    }
+
+    /// Brings those values that `batch` names into the version of `resource`.
+    async fn serve(
+        &self,
+        custom: &Custom,
+        resource: &Resource,
+        values: &mut [Arc<KeyValue>],
+        mut batch: Vec<usize>,
+    ) -> Result<(), Status> {
+        let revision = custom.definition().revision();
+        let key = |kv: &KeyValue| -> Key { (revision, resource.version, kv.key.clone(), kv.mod_revision) };
+        while !batch.is_empty() {
+            let mut claim = self.converted.claim();
+            let (mut mine, mut others) = (Vec::new(), Vec::new());
+            for index in std::mem::take(&mut batch) {
+                match claim.take(key(&values[index])) {
+                    Found::Kept(value) => put(&mut values[index], value),
+                    Found::Mine => mine.push(index),
+                    Found::Asked(asked) => others.push((index, asked)),
+                }
+            }
+            if !mine.is_empty() {
+                let stored = mine.iter().map(|index| values[*index].as_ref());
+                let converted = match self.convert_stored(custom, resource, stored.collect()).await {
+                    Ok(converted) => converted,
+                    Err(status) => {
+                        claim.fail(&status);
+                        return Err(status);
+                    }
+                };
+                for (index, value) in mine.into_iter().zip(converted) {
+                    claim.keep(key(&values[index]), value.clone());
+                    put(&mut values[index], value);
+                }
+            }
+            // Others may wait for these as this does for theirs.
+            drop(claim);
+            for (index, mut asked) in others {
+                let failed = asked.wait_for(Option::is_some).await.ok().and_then(|outcome| outcome.clone());
+                match failed {
+                    Some(status) => return Err(status),
+                    None => batch.push(index),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn convert_stored(
+        &self,
+        custom: &Custom,
+        resource: &Resource,
+        stored: Vec<&KeyValue>,
+    ) -> Result<Vec<Bytes>, Status> {
+        let definition = custom.definition();
+        let mut objects = Vec::with_capacity(stored.len());
+        for kv in stored {
+            let mut object = load(kv)?;
+            object.remove_meta("resourceVersion");
+            definition.refresh(&mut object);
+            objects.push(object);
+        }
+        let converted = self.convert(definition, objects, &resource.api_version()).await?;
+        converted.iter().map(stored::encode).collect()
+    }
+
+    /// An object of `resource` in the form in which it is stored.
+    pub(super) async fn to_stored(&self, resource: &Resource, mut object: Object) -> Result<Object, Status> {
+        let Some(custom) = by_webhook(resource) else {
+            api::to_stored(resource, &mut object);
+            return Ok(object);
+        };
+        object.remove_meta("resourceVersion");
+        let wanted = custom.storage_api_version();
+        let converted = self.convert(custom.definition(), vec![object], &wanted).await?;
+        let first = converted.into_iter().next();
+        let mut object = first.ok_or_else(|| Status::internal("a conversion came to nothing"))?;
+        // As it lies it is served in that version.
+        custom.definition().refresh(&mut object);
+        Ok(object)
+    }
+
+    /// Objects of a definition in the version `wanted`, in their order.
+    pub(crate) async fn convert(
+        &self,
+        definition: &Definition,
+        mut objects: Vec<Object>,
+        wanted: &str,
+    ) -> Result<Vec<Object>, Status> {
+        let (client, known) = match definition.conversion() {
+            Conversion::None => {
+                objects.iter_mut().for_each(|object| definition.relabel(object, wanted));
+                return Ok(objects);
+            }
+            Conversion::Webhook { client, review_versions } => (client, review_versions),
+        };
+        let is_other = |object: &&mut Object| object.api_version() != wanted;
+        let nothing = || Object(Map::new());
+        let taken = |place: &mut Object| std::mem::replace(place, nothing());
+        let asked: Vec<Object> = objects.iter_mut().filter(is_other).map(taken).collect();
+        if asked.is_empty() {
+            return Ok(objects);
+        }
+        let failed = |why: String| Status::new(500, "", why);
+        let review = ConversionReview::new(known, asked, wanted.to_owned(), clock::uid());
+        let answer = self.client.post(client, &review.body(), TIMEOUT_SECONDS).await;
+        let answer = answer.map_err(|error| failed(review.failed(&error.to_string())))?;
+        let mut converted = review.read(answer).map_err(failed)?.into_iter();
+        for place in objects.iter_mut().filter(|place| place.0.is_empty()) {
+            let mut object = converted.next().unwrap_or_else(nothing);
+            definition.prune(&mut object);
+            *place = object;
+        }
+        Ok(objects)
+    }
+
+    /// What a read shows of an object of `resource` that was just stored at `revision` as `value`; nothing if that is
+    /// what its writer had.
+    pub(super) async fn read_back(
+        &self,
+        resource: &Resource,
+        key: Bytes,
+        value: Bytes,
+        revision: Revision,
+    ) -> Result<Option<Object>, Status> {
+        if resource.custom().is_none_or(|custom| !custom.is_other_version(&value)) {
+            return Ok(None);
+        }
+        let kv =
+            KeyValue { key, value, create_revision: revision, mod_revision: revision, version: 1, lease: 0 };
+        self.load(resource, &Arc::new(kv)).await.map(Some)
     }
 }
 
-/// Refuses to serve a change of which either side lies there in another version.
-pub(super) fn check_event(resource: &Resource, event: &Event) -> Result<(), Status> {
-    let (current, previous) = match event {
-        Event::Put { current, previous } => (Some(current), previous.as_ref()),
-        Event::Delete { previous, .. } => (None, Some(previous)),
-    };
-    check_served(resource, current.into_iter().chain(previous).map(AsRef::as_ref))
-}
-
-/// Refuses to store an object in another version than the one that it is in.
-pub(super) fn check_stored(resource: &Resource, object: &Object) -> Result<(), Status> {
-    match by_webhook(resource) {
-        Some(custom) if custom.storage_api_version() != object.api_version() => Err(failed(resource)),
-        _ => Ok(()),
-    }
-}
-
-fn failed(resource: &Resource) -> Status {
-    Status::internal(format!(
-        "conversion webhook for {}, Kind={} failed: this server calls no conversion webhooks; use the version that \
-         objects are stored in",
-        resource.api_version(),
-        resource.kind
-    ))
+fn put(place: &mut Arc<KeyValue>, value: Bytes) {
+    *place = Arc::new(KeyValue { value, ..(**place).clone() });
 }

@@ -112,8 +112,7 @@ impl Registry {
             }
             claims.conditions.extend(namespace);
             claims.conditions.extend(definition::unchanged(&resource));
-            if let Some(revision) = self.commit(&named, 0, Some(&object), claims).await? {
-                object.set_meta("resourceVersion", revision.to_string());
+            if self.commit(&named, 0, Some(&mut object), claims).await?.is_some() {
                 return Ok(object);
             }
         }

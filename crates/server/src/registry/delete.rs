@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
 use super::update::is_finished;
-use super::{Claims, Named, Refused, Registry, definition, load_as, namespace};
+use super::{Claims, Named, Refused, Registry, definition, namespace};
 use crate::admission::{self, Operation, Outcome, Request};
 use crate::clock;
 use crate::http::Identity;
@@ -185,7 +185,7 @@ impl Registry {
     ) -> Result<Option<Deleted>, Refused> {
         let state = self.state(freshness).await?;
         let kv = state.get(named.key().as_bytes()).ok_or_else(|| named.not_found())?;
-        let old = load_as(named.resource, kv)?;
+        let old = self.converter.load(named.resource, kv).await?;
         admission::on_change(who, named, &old)?;
         check_preconditions(named, options, &old)?;
         let request = Request {
@@ -204,7 +204,7 @@ impl Registry {
         if options.propagation.is_none() && leaves && !old.finalizers().contains(&FOREGROUND) {
             options.propagation = Some(Propagation::Orphan);
         }
-        let (object, gone) = match decide(&old, &options, clock::now()) {
+        let (mut object, gone) = match decide(&old, &options, clock::now()) {
             Verdict::Unchanged => {
                 let deleted = Deleted { object: old, gone: false };
                 return Ok((freshness != Freshness::Any).then_some(deleted));
@@ -218,15 +218,9 @@ impl Registry {
         if gone {
             claims.add(admission::release(named.resource, &old));
         }
-        let written = (!gone).then_some(&object);
+        let written = (!gone).then_some(&mut object);
         let revision = self.commit(named, kv.mod_revision, written, claims).await?;
-        Ok(revision.map(|revision| {
-            let mut object = object;
-            if !gone {
-                object.set_meta("resourceVersion", revision.to_string());
-            }
-            Deleted { object, gone }
-        }))
+        Ok(revision.map(|_| Deleted { object, gone }))
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use api::Object;
+use api::{Object, Resource};
 use bytes::Bytes;
 use store::{Event, KeyRange, KeyValue, Revision, State, Store};
 use tokio::sync::watch;
@@ -23,6 +23,8 @@ pub(crate) struct Told {
     current: OnceLock<Option<Object>>,
     previous: OnceLock<Option<Object>>,
     frames: Mutex<Vec<(FrameKey, Bytes)>>,
+    /// The change in other versions, as they were first asked for.
+    versions: Mutex<Vec<(ToldAs, Arc<Told>)>>,
 }
 
 /// What makes frames of one change differ: the resource that it is told as, the type of the event, the form.
@@ -31,9 +33,33 @@ type FrameKey = (ToldAs, &'static str, u32);
 /// Group, version and plural of a resource, and the revision of its definition if it has one.
 pub(crate) type ToldAs = (&'static str, &'static str, &'static str, Revision);
 
+/// As what changes of a resource's objects are told.
+pub(crate) fn told_as(resource: &Resource) -> ToldAs {
+    let definition = resource.custom().map_or(0, |custom| custom.definition().revision());
+    (resource.group, resource.version, resource.plural, definition)
+}
+
 impl Told {
     pub(super) fn new(event: Event) -> Self {
-        Told { event, current: OnceLock::new(), previous: OnceLock::new(), frames: Mutex::new(Vec::new()) }
+        let (current, previous) = (OnceLock::new(), OnceLock::new());
+        Told { event, current, previous, frames: Mutex::default(), versions: Mutex::default() }
+    }
+
+    /// The change in another version, if it was told so before.
+    pub(super) fn version(&self, key: ToldAs) -> Option<Arc<Told>> {
+        let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        versions.iter().find(|(known, _)| *known == key).map(|(_, told)| told.clone())
+    }
+
+    /// Keeps the change as it is in another version; the answer is the first that was kept.
+    pub(super) fn keep_version(&self, key: ToldAs, event: Event) -> Arc<Told> {
+        let mut versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, told)) = versions.iter().find(|(known, _)| *known == key) {
+            return told.clone();
+        }
+        let told = Arc::new(Told::new(event));
+        versions.push((key, told.clone()));
+        told
     }
 
     /// The object in one of the change's values.

@@ -11,8 +11,7 @@ use store::{KeyRange, KeyValue, Revision, State};
 
 use super::commit::read_failed;
 use super::read::Freshness;
-use super::stored::served;
-use super::{Registry, Selection, conversion};
+use super::{Registry, Selection, conversion, stored};
 
 /// `resourceVersionMatch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +75,8 @@ struct Token {
 }
 
 const TOKEN_VERSION: &str = "holdfast/v1";
+/// So many objects are converted by a webhook before it is seen whether they are enough.
+const CHUNK: usize = 256;
 
 impl Registry {
     pub(crate) async fn list(&self, options: &ListOptions<'_>) -> Result<Listing, Status> {
@@ -106,20 +107,46 @@ impl Registry {
         };
         // As upstream: a list from what is known here ignores the limit.
         let limit = if options.resource_version == Some("0") { 0 } else { options.limit };
-        conversion::check_served(resource, state.range(&range).map(AsRef::as_ref))?;
-        let all = state.range(&range).filter_map(|kv| served(resource, kv).ok());
-        let mut matching = all.filter(|kv| options.selection.matches_stored(kv));
         let wanted = if limit == 0 { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) };
-        let items: Vec<Arc<KeyValue>> = matching.by_ref().take(wanted).collect();
-        let mut listing = Listing { revision: state.revision(), items, continues: None, remaining: None };
-        if let Some(next) = matching.next() {
-            let start = String::from_utf8_lossy(&next.key[prefix.len()..]).into_owned();
+        let Page { items, next, remaining } = match conversion::by_webhook(resource) {
+            Some(_) => self.converted_page(options, state.range(&range).cloned().collect(), wanted).await?,
+            None => page(options, state.range(&range), wanted),
+        };
+        let mut listing = Listing { revision: state.revision(), items, continues: None, remaining };
+        if let Some(next) = next {
+            let start = String::from_utf8_lossy(&next[prefix.len()..]).into_owned();
             listing.continues = Some(write_token(state.revision(), start)?);
             self.pages.keep(&state);
-            let all = options.selection.is_everything();
-            listing.remaining = all.then(|| 1 + matching.count() as u64);
         }
         Ok(listing)
+    }
+
+    /// As [`page`], where a webhook is asked: for no more than is shown, if that can be known before.
+    async fn converted_page(
+        &self,
+        options: &ListOptions<'_>,
+        mut stored: Vec<Arc<KeyValue>>,
+        wanted: usize,
+    ) -> Result<Page, Status> {
+        let resource = options.resource;
+        if options.selection.is_everything() {
+            let next = stored.get(wanted).map(|kv| kv.key.clone());
+            let remaining = next.as_ref().map(|_| (stored.len() - wanted) as u64);
+            stored.truncate(wanted);
+            let items = self.converter.all_served(resource, stored).await?;
+            return Ok(Page { items, next, remaining });
+        }
+        let mut items = Vec::new();
+        for some in stored.chunks(CHUNK) {
+            let served = self.converter.all_served(resource, some.to_vec()).await?;
+            items.extend(served.into_iter().filter(|kv| options.selection.matches_stored(kv)));
+            if items.len() > wanted {
+                break;
+            }
+        }
+        let next = items.get(wanted).map(|kv| kv.key.clone());
+        items.truncate(wanted);
+        Ok(Page { items, next, remaining: None })
     }
 
     async fn state_for(&self, options: &ListOptions<'_>) -> Result<Arc<State>, Status> {
@@ -148,6 +175,28 @@ impl Registry {
         }
         state.at(revision).map(Arc::new).map_err(read_failed)
     }
+}
+
+/// What a page of a list holds, the key after it, and how many there are from there on where that is known.
+struct Page {
+    items: Vec<Arc<KeyValue>>,
+    next: Option<Bytes>,
+    remaining: Option<u64>,
+}
+
+/// The first `wanted` of what the selection matches.
+fn page<'a>(
+    options: &ListOptions<'_>,
+    stored: impl Iterator<Item = &'a Arc<KeyValue>>,
+    wanted: usize,
+) -> Page {
+    let all = stored.filter_map(|kv| stored::served(options.resource, kv).ok());
+    let mut matching = all.filter(|kv| options.selection.matches_stored(kv));
+    let items = matching.by_ref().take(wanted).collect();
+    let next = matching.next().map(|kv| kv.key.clone());
+    let counts = next.is_some() && options.selection.is_everything();
+    let remaining = counts.then(|| 1 + matching.count() as u64);
+    Page { items, next, remaining }
 }
 
 /// The keys that can match: one where the selection names it.

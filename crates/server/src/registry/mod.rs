@@ -6,6 +6,7 @@ mod binding;
 mod collection;
 mod commit;
 mod conversion;
+mod converted;
 mod create;
 mod definition;
 mod delete;
@@ -38,6 +39,7 @@ use crate::definitions::{Definitions, Known};
 use crate::http::Identity;
 use crate::proxy::Backends;
 use crate::tokens::Tokens;
+use crate::webhook::Client;
 
 use self::hub::Hub;
 use self::pages::Pages;
@@ -45,9 +47,10 @@ use self::pages::Pages;
 pub(crate) use apply::Apply;
 pub(crate) use binding::Binding;
 pub(crate) use commit::Claims;
+pub(crate) use conversion::Converter;
 pub(crate) use create::{Create, fit_namespace};
 pub(crate) use delete::{DeleteOptions, propagation};
-pub(crate) use hub::ToldAs;
+pub(crate) use hub::told_as;
 pub(crate) use list::{ListOptions, Listing, Match};
 pub(crate) use named::Named;
 pub(crate) use read::Freshness;
@@ -56,7 +59,7 @@ pub(crate) use refused::Refused;
 pub(crate) use selection::Selection;
 pub(crate) use stored::{encode, load, load_as, put_list_items, stamped_at};
 pub(crate) use update::Change;
-pub(crate) use watch::{Watch, WatchEvent, WatchOptions};
+pub(crate) use watch::{Watch, WatchEnd, WatchEvent, WatchOptions};
 
 /// Reads and changes objects in the store.
 pub(crate) struct Registry {
@@ -67,6 +70,7 @@ pub(crate) struct Registry {
     turns: Turns,
     tokens: Tokens,
     hub: Arc<Hub>,
+    converter: Arc<Converter>,
     pages: Pages,
     definitions: Known,
 }
@@ -80,9 +84,11 @@ impl Registry {
     ) -> Self {
         let hub = Hub::new(store.clone());
         let authorizer = Arc::new(Authorizer::default());
-        let admission = Admission::new(Outside::new(authorizer.clone(), backends));
+        let client = Arc::new(Client::new(backends));
+        let converter = Converter::new(client.clone());
+        let admission = Admission::new(Outside::new(authorizer.clone(), client, converter.clone()));
         let (turns, pages, definitions) = (Turns::default(), Pages::default(), Known::default());
-        Registry { store, services, authorizer, admission, turns, tokens, hub, pages, definitions }
+        Registry { store, services, authorizer, admission, turns, tokens, hub, converter, pages, definitions }
     }
 
     /// The API's own address as a service.

@@ -6,7 +6,6 @@ use api::{Cause, Status};
 use store::{KeyValue, Revision, State};
 
 use super::commit::read_failed;
-use super::stored::served;
 use super::{Named, Registry};
 
 /// How fresh a read has to be: the `resourceVersion` of a get, list or watch.
@@ -58,7 +57,7 @@ impl Registry {
     pub(crate) async fn get(&self, named: &Named<'_>, freshness: Freshness) -> Result<Arc<KeyValue>, Status> {
         let state = self.state(freshness).await?;
         let found = state.get(named.key().as_bytes()).ok_or_else(|| named.not_found())?;
-        served(named.resource, found)
+        self.converter.served(named.resource, found).await
     }
 }
 

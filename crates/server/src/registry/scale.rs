@@ -1,10 +1,14 @@
 //! The subresource `scale`: a resource's replicas in a form that is the same for all resources.
 
 use api::{FieldManager, Object, Patch, Status, Typing};
+use serde_json::{Value, json};
 
 use super::read::Freshness;
 use super::{Apply, Change, Named, Recorded, Registry, load};
 use crate::clock;
+
+/// Stands for a number of replicas that nobody has set: what is left of it in a scale that is written is an error.
+const NOT_SET: i64 = i32::MIN as i64;
 
 fn no_scale(named: &Named<'_>) -> Status {
     Status::not_found(named.resource.group, named.resource.plural, "scale")
@@ -14,6 +18,9 @@ impl Registry {
     /// The scale of an object.
     pub(crate) async fn scale(&self, named: &Named<'_>, freshness: Freshness) -> Result<Object, Status> {
         let object = load(&*self.get(named, freshness).await?)?;
+        if let Some(path) = api::missing_replicas(named.resource, &object) {
+            return Err(Status::internal(format!("the spec replicas field {path:?} does not exist")));
+        }
         api::scale_of(named.resource, &object).ok_or_else(|| no_scale(named))
     }
 
@@ -28,6 +35,10 @@ impl Registry {
         let now = clock::text(clock::now());
         let change_object = |object: &Object| {
             let mut old = api::scale_of(named.resource, object).ok_or_else(|| no_scale(named))?;
+            let missing = api::missing_replicas(named.resource, object);
+            if missing.is_some() {
+                old.0.insert("spec".into(), json!({ "replicas": NOT_SET }));
+            }
             let recorded = object.meta("managedFields");
             if let Some(managed) = api::managed_of_scale(named.resource, recorded) {
                 old.set_meta("managedFields", managed);
@@ -36,6 +47,15 @@ impl Registry {
             if new.name() != named.name {
                 let message = "the name of the scale does not match the name on the URL";
                 return Err(Status::bad_request(message));
+            }
+            let asked = new.pointer("/spec/replicas").and_then(Value::as_i64);
+            if let Some(path) = missing.filter(|_| asked == Some(NOT_SET)) {
+                return Err(Status::bad_request(format!("the spec replicas field {path:?} cannot be empty")));
+            }
+            if !new.uid().is_empty() && new.uid() != object.uid() {
+                let (given, found) = (new.uid(), object.uid());
+                let why = format!("UID in precondition: {given}, UID in object meta: {found}");
+                return Err(named.precondition_failed(&why));
             }
             if let Recorded::Update(name) = request.recorded {
                 scale_manager(name, &now).update(Some(&old), &mut new);

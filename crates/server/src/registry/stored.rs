@@ -7,7 +7,7 @@ use api::{Object, Resource, Status};
 use bytes::Bytes;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
-use store::{Event, KeyValue, Revision};
+use store::{KeyValue, Revision};
 
 use super::conversion;
 
@@ -48,9 +48,13 @@ pub(crate) fn load(kv: &KeyValue) -> Result<Object, Status> {
     Ok(object)
 }
 
-/// The object in a stored value as `resource` serves it, with its resourceVersion.
+/// The object in a stored value as `resource` serves it, with its resourceVersion, where no webhook is needed for that.
 pub(crate) fn load_as(resource: &Resource, kv: &KeyValue) -> Result<Object, Status> {
-    conversion::check_served(resource, [kv])?;
+    if conversion::needs_webhook(resource, kv) {
+        return Err(Status::internal(
+            "this object can't be had in that version without its conversion webhook",
+        ));
+    }
     let mut object = load(kv)?;
     if !is_as_served(resource, kv) {
         api::from_stored(resource, &mut object);
@@ -66,27 +70,20 @@ pub(crate) fn is_as_served(resource: &Resource, kv: &KeyValue) -> bool {
     }
 }
 
-/// A stored value as `resource` serves it: itself, but where the resource is another version of what lies
-/// there.
-pub(crate) fn served(resource: &Resource, kv: &Arc<KeyValue>) -> Result<Arc<KeyValue>, Status> {
+/// Whether a stored value lies there in the version in which it would be stored now: others are written anew by a
+/// change that changes nothing, which is how clients migrate them.
+pub(super) fn is_in_place(resource: &Resource, kv: &KeyValue) -> bool {
+    resource.custom().is_none_or(|custom| custom.is_in_storage_version(&kv.value))
+}
+
+/// A stored value as `resource` serves it, where no webhook is needed for that: itself, but where the resource is
+/// another version of what lies there.
+pub(super) fn served(resource: &Resource, kv: &Arc<KeyValue>) -> Result<Arc<KeyValue>, Status> {
     if is_as_served(resource, kv) {
         return Ok(kv.clone());
     }
     let value = encode(&load_as(resource, kv)?)?;
     Ok(Arc::new(KeyValue { value, ..(**kv).clone() }))
-}
-
-/// A change with its values as `resource` serves them.
-pub(crate) fn served_event(resource: &Resource, event: &Event) -> Result<Event, Status> {
-    Ok(match event {
-        Event::Put { current, previous } => Event::Put {
-            current: served(resource, current)?,
-            previous: previous.as_ref().map(|previous| served(resource, previous)).transpose()?,
-        },
-        Event::Delete { revision, previous } => {
-            Event::Delete { revision: *revision, previous: served(resource, previous)? }
-        }
-    })
 }
 
 /// The wire form of a stored object, as of `revision` instead of the one that wrote it: a watch tells

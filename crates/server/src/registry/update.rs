@@ -7,7 +7,7 @@ use store::State;
 use super::create::{ATTEMPTS, fit_namespace, too_busy};
 use super::read::Freshness;
 use super::recorded;
-use super::{Named, Recorded, Refused, Registry, definition, load_as};
+use super::{Named, Recorded, Refused, Registry, definition, stored};
 use crate::admission::{self, Operation, Outcome, Request};
 use crate::authorize::Decided;
 use crate::http::Identity;
@@ -81,7 +81,7 @@ impl Registry {
         let request = &Change { named: Named { resource: &current, ..request.named }, ..*request };
         let (named, resource) = (&request.named, &*current);
         let kv = state.get(named.key().as_bytes()).ok_or_else(|| named.not_found())?;
-        let old = load_as(named.resource, kv)?;
+        let old = self.converter.load(named.resource, kv).await?;
         let mut new = change(&old)?;
         check_identity(named, &mut new, &old)?;
 
@@ -123,15 +123,18 @@ impl Registry {
             return Ok(Some(new));
         }
         let ends = is_finished(&new);
-        if !ends && new == old {
+        if !ends && new == old && stored::is_in_place(resource, kv) {
             // Nothing to write, if that is still what the object is.
             return Ok((freshness != Freshness::Any).then_some(new));
         }
         let mut claims = if ends { admission::release(resource, &old) } else { claims };
         claims.conditions.extend(definition::unchanged(resource));
-        let revision = self.commit(named, kv.mod_revision, (!ends).then_some(&new), claims).await?;
+        let written = (!ends).then_some(&mut new);
+        let revision = self.commit(named, kv.mod_revision, written, claims).await?;
         Ok(revision.map(|revision| {
-            new.set_meta("resourceVersion", revision.to_string());
+            if ends {
+                new.set_meta("resourceVersion", revision.to_string());
+            }
             new
         }))
     }

@@ -8,11 +8,12 @@ use store::{Error, Event, KeyRange, KeyValue, Revision, Store};
 use tokio::sync::watch;
 
 use super::commit::read_failed;
-use super::hub::{Hub, Told, Topic};
+use super::conversion::Converter;
+use super::hub::{Hub, Told, Topic, told_as};
 use super::list::{Match, wrong_option};
 use super::read::Freshness;
-use super::stored::{is_as_served, served, served_event};
-use super::{Registry, Selection, conversion};
+use super::stored::is_as_served;
+use super::{Registry, Selection};
 
 /// What to watch.
 #[derive(Debug)]
@@ -39,6 +40,21 @@ pub(crate) enum WatchEvent {
     Bookmark { revision: Revision, initial_end: bool },
 }
 
+/// Why a watch goes on no more.
+#[derive(Debug)]
+pub(crate) enum WatchEnd {
+    /// The store can't tell what comes next.
+    Store(Error),
+    /// A change can't be had in the version that is watched.
+    Unserved(Status),
+}
+
+impl From<Error> for WatchEnd {
+    fn from(error: Error) -> Self {
+        WatchEnd::Store(error)
+    }
+}
+
 /// A running watch.
 pub(crate) struct Watch {
     resource: Resource,
@@ -46,12 +62,15 @@ pub(crate) struct Watch {
     /// What was there at first and isn't told yet.
     initial: VecDeque<WatchEvent>,
     range: KeyRange,
-    /// Everything up to that revision was told.
+    /// What happened and isn't told yet, for as long as it takes to bring it into the version that is watched.
+    pending: Vec<Arc<Told>>,
+    /// Everything up to that revision was told, or is pending.
     told: Revision,
     topic: Arc<Topic>,
     newest: watch::Receiver<Revision>,
     hub: Arc<Hub>,
     store: Arc<dyn Store>,
+    converter: Arc<Converter>,
 }
 
 /// So many events are told at once.
@@ -84,13 +103,10 @@ impl Registry {
             (freshness, _) => freshness,
         };
         let state = self.state(from).await?;
-        conversion::check_served(resource, state.range(&range).map(AsRef::as_ref))?;
-        let mut initial: VecDeque<WatchEvent> = state
-            .range(&range)
-            .filter_map(|kv| served(resource, kv).ok())
-            .filter(|kv| selection.matches_stored(kv))
-            .map(WatchEvent::Initial)
-            .collect();
+        let stored: Vec<Arc<KeyValue>> = state.range(&range).cloned().collect();
+        let served = self.converter.all_served(resource, stored).await?;
+        let matching = served.into_iter().filter(|kv| selection.matches_stored(kv));
+        let mut initial: VecDeque<WatchEvent> = matching.map(WatchEvent::Initial).collect();
         if options.initial == Some(true) && options.bookmarks {
             initial.push_back(WatchEvent::Bookmark { revision: state.revision(), initial_end: true });
         }
@@ -107,9 +123,9 @@ impl Registry {
     ) -> Watch {
         let topic = self.hub.topic(&range);
         let newest = topic.follow();
-        let (hub, store) = (self.hub.clone(), self.store.clone());
-        let resource = resource.clone();
-        Watch { resource, selection, initial, range, told, topic, newest, hub, store }
+        let (hub, store, converter) = (self.hub.clone(), self.store.clone(), self.converter.clone());
+        let (resource, pending) = (resource.clone(), Vec::new());
+        Watch { resource, selection, initial, range, pending, told, topic, newest, hub, store, converter }
     }
 }
 
@@ -136,29 +152,56 @@ impl Watch {
     /// Waits for the next events, never none.
     ///
     /// May be dropped while it waits: nothing is lost.
-    pub(crate) async fn next(&mut self) -> Result<Vec<WatchEvent>, Error> {
+    pub(crate) async fn next(&mut self) -> Result<Vec<WatchEvent>, WatchEnd> {
         if !self.initial.is_empty() {
             let batch = self.initial.len().min(BATCH);
             return Ok(self.initial.drain(..batch).collect());
         }
         loop {
-            // Seen before it is looked: what comes in between wakes this again.
-            self.newest.borrow_and_update();
-            let changes = self.changes()?;
-            if changes.is_empty() {
+            if self.pending.is_empty() {
+                // Seen before it is looked: what comes in between wakes this again.
+                self.newest.borrow_and_update();
+                self.pending = self.changes()?;
+            }
+            if self.pending.is_empty() {
                 self.newest.changed().await.map_err(|_| Error::Closed)?;
                 continue;
             }
-            // Who can't be told of a change in its version finds out why by a list.
-            if changes.iter().any(|told| conversion::check_event(&self.resource, &told.event).is_err()) {
-                return Err(Error::Closed);
-            }
-            let as_served = changes.into_iter().filter_map(|told| as_served(&self.resource, told));
-            let events: Vec<WatchEvent> = as_served.filter_map(|told| seen(&told, &self.selection)).collect();
+            let changes = match self.resource.is_converted() {
+                true => self.as_served().await.map_err(WatchEnd::Unserved)?,
+                false => std::mem::take(&mut self.pending),
+            };
+            self.pending.clear();
+            let events: Vec<WatchEvent> =
+                changes.iter().filter_map(|told| seen(told, &self.selection)).collect();
             if !events.is_empty() {
                 return Ok(events);
             }
         }
+    }
+
+    /// What is pending in the version that is watched.
+    async fn as_served(&self) -> Result<Vec<Arc<Told>>, Status> {
+        let (resource, key) = (&self.resource, told_as(&self.resource));
+        let mut changes = self.pending.clone();
+        let (mut places, mut stored) = (Vec::new(), Vec::new());
+        for (place, told) in changes.iter_mut().enumerate() {
+            if values(&told.event).all(|kv| is_as_served(resource, kv)) {
+                continue;
+            }
+            if let Some(known) = told.version(key) {
+                *told = known;
+                continue;
+            }
+            stored.extend(values(&told.event).cloned());
+            places.push(place);
+        }
+        let mut served = self.converter.all_served(resource, stored).await?.into_iter();
+        for place in places {
+            let event = with_values(&changes[place].event, &mut served);
+            changes[place] = changes[place].keep_version(key, event);
+        }
+        Ok(changes)
     }
 
     /// The changes since what was told; now they count as told.
@@ -181,7 +224,8 @@ impl Watch {
     pub(crate) fn bookmark(&mut self) -> Option<WatchEvent> {
         // Looked at first: what was passed on by then is in the topic.
         let through = self.hub.through();
-        if !self.initial.is_empty() || !self.topic.is_quiet_after(self.told) {
+        let is_behind = !self.initial.is_empty() || !self.pending.is_empty();
+        if is_behind || !self.topic.is_quiet_after(self.told) {
             return None;
         }
         self.told = self.told.max(through);
@@ -189,16 +233,27 @@ impl Watch {
     }
 }
 
-/// A change in the form that a resource serves; nothing if that can't be had.
-fn as_served(resource: &Resource, told: Arc<Told>) -> Option<Arc<Told>> {
-    let (current, previous) = match &told.event {
+/// The values of a change.
+fn values(event: &Event) -> impl Iterator<Item = &Arc<KeyValue>> {
+    let (current, previous) = match event {
         Event::Put { current, previous } => (Some(current), previous.as_ref()),
         Event::Delete { previous, .. } => (None, Some(previous)),
     };
-    if current.into_iter().chain(previous).all(|kv| is_as_served(resource, kv)) {
-        return Some(told);
+    current.into_iter().chain(previous)
+}
+
+/// A change with other values, in the order of [`values`].
+fn with_values(event: &Event, values: &mut impl Iterator<Item = Arc<KeyValue>>) -> Event {
+    let mut next = |value: &Arc<KeyValue>| values.next().unwrap_or_else(|| value.clone());
+    match event {
+        Event::Put { current, previous } => {
+            let current = next(current);
+            Event::Put { current, previous: previous.as_ref().map(next) }
+        }
+        Event::Delete { revision, previous } => {
+            Event::Delete { revision: *revision, previous: next(previous) }
+        }
     }
-    served_event(resource, &told.event).ok().map(|event| Arc::new(Told::new(event)))
 }
 
 /// What a change is to somebody who sees only what the selection matches.
@@ -220,4 +275,93 @@ fn seen(told: &Arc<Told>, selection: &Selection) -> Option<WatchEvent> {
         Event::Delete { .. } => return None,
     };
     Some(WatchEvent::Change(kind, kv.clone(), told.clone()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use futures::FutureExt;
+    use futures::future::BoxFuture;
+    use serde_json::json;
+    use store::{Memory, Store, Txn};
+    use tokio::net::TcpStream;
+
+    use super::*;
+    use crate::proxy::Backends;
+    use crate::tokens::Tokens;
+
+    struct Nowhere;
+
+    impl Backends for Nowhere {
+        fn connect<'a>(
+            &'a self,
+            _: &'a str,
+            _: &'a str,
+            _: &'a str,
+        ) -> BoxFuture<'a, Result<TcpStream, io::Error>> {
+            Box::pin(async {
+                tokio::task::yield_now().await;
+                Err(io::ErrorKind::NotConnected.into())
+            })
+        }
+
+        fn is_silent(&self, _: &str) -> bool {
+            false
+        }
+    }
+
+    async fn put(store: &Memory, key: String, value: serde_json::Value) {
+        store.txn(Txn::put(key, value.to_string())).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_change_waits_for_its_conversion_and_is_not_lost() {
+        let store = Arc::new(Memory::default());
+        let tokens = Tokens::new(pki::TokenKey::create().unwrap(), "a certificate");
+        let services = "10.96.0.0/16".parse().unwrap();
+        let registry = Registry::new(store.clone(), services, Arc::new(Nowhere), tokens);
+        let version = |name: &str, storage: bool| json!({"name": name, "served": true, "storage": storage});
+        let key = objects::key("apiextensions.k8s.io", "customresourcedefinitions", "", "doors.example.com");
+        let definition = json!({
+            "kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1",
+            "metadata": {"name": "doors.example.com", "generation": 1},
+            "spec": {
+                "group": "example.com", "scope": "Cluster", "names": {"plural": "doors", "kind": "Door"},
+                "versions": [version("v1", true), version("v2", false)],
+                "conversion": {"strategy": "Webhook", "webhook": {
+                    "clientConfig": {"service": {"namespace": "n", "name": "s"}}, "conversionReviewVersions": ["v1"],
+                }},
+            },
+            "status": {"conditions": [{"type": "Established", "status": "True"}]},
+        });
+        put(&store, key, definition).await;
+        let catalog = registry.catalog();
+        let resource = catalog.resource("example.com", "v2", "doors").unwrap();
+        let options = WatchOptions {
+            resource,
+            namespace: "",
+            selection: Selection::parse(resource, None, None).unwrap(),
+            resource_version: None,
+            matching: None,
+            initial: None,
+            bookmarks: true,
+        };
+        let mut watch = registry.watch(options).await.unwrap();
+        let door = json!({"kind": "Door", "apiVersion": "example.com/v1", "metadata": {"name": "a"}});
+        put(&store, objects::key("example.com", "doors", "", "a"), door).await;
+        // Whoever waits for it gives up each time, as a driver does that has something else to do.
+        while watch.pending.is_empty() {
+            assert!(watch.next().now_or_never().is_none());
+            tokio::task::yield_now().await;
+        }
+        assert!(watch.bookmark().is_none(), "not everything is told");
+        let end = watch.next().await.unwrap_err();
+        let WatchEnd::Unserved(status) = end else { panic!("{end:?}") };
+        assert!(
+            status.message.starts_with("conversion webhook for example.com/v1, Kind=Door failed: "),
+            "{status}"
+        );
+    }
 }

@@ -113,7 +113,7 @@ fn api_service(authority: Option<&Authority>) -> Value {
 async fn house(cluster: &Authority) -> House {
     let trust = cluster.trust().unwrap();
     let identity = cluster.front_proxy_identity(now()).unwrap();
-    House::with_front_proxy(FrontProxy { identity, trust }).await
+    House::with_front_proxy(FrontProxy { identity, clients: trust.clone(), trust }).await
 }
 
 impl Weather {

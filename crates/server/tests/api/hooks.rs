@@ -25,7 +25,7 @@ type Answer = dyn Fn(&Value) -> Value + Send + Sync;
 pub struct Hook {
     pub address: SocketAddr,
     pub bundle: String,
-    /// The requests that it got, as of `AdmissionReview.request`.
+    /// The requests that it got, as of `request` in the reviews.
     pub asked: Arc<Mutex<Vec<Value>>>,
 }
 
@@ -40,13 +40,28 @@ impl Hook {
         response: impl Fn(&Value) -> Value + Send + Sync + 'static,
         gate: Option<Arc<Notify>>,
     ) -> Self {
+        let answer = move |review: &Value| {
+            let mut response = response(&review["request"]);
+            if response["uid"].is_null() {
+                response["uid"] = review["request"]["uid"].clone();
+            }
+            json!({"kind": "AdmissionReview", "apiVersion": review["apiVersion"], "response": response})
+        };
+        Self::reviewing(answer, gate).await
+    }
+
+    /// One that answers with `answer` to a whole review, once it is told to if there is a gate.
+    pub async fn reviewing(
+        answer: impl Fn(&Value) -> Value + Send + Sync + 'static,
+        gate: Option<Arc<Notify>>,
+    ) -> Self {
         let authority = Authority::new();
         let bundle = STANDARD.encode(authority.pem());
         let acceptor = TlsAcceptor::from(Arc::new(authority.server_config(false)));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));
-        let (answer, kept): (Arc<Answer>, _) = (Arc::new(response), asked.clone());
+        let (answer, kept): (Arc<Answer>, _) = (Arc::new(answer), asked.clone());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 tokio::spawn(serve(acceptor.clone(), stream, answer.clone(), kept.clone(), gate.clone()));
@@ -86,13 +101,8 @@ async fn serve(
             if let Some(gate) = gate {
                 gate.notified().await;
             }
-            let mut response = answer(&review["request"]);
-            if response["uid"].is_null() {
-                response["uid"] = review["request"]["uid"].clone();
-            }
-            let code = response["code"].as_u64().unwrap_or(200) as u16;
-            let body =
-                json!({"kind": "AdmissionReview", "apiVersion": review["apiVersion"], "response": response});
+            let body = answer(&review);
+            let code = body["response"]["code"].as_u64().unwrap_or(200) as u16;
             let response = Response::builder().status(code).body(Full::<Bytes>::from(body.to_string()));
             Ok::<_, Infallible>(response.unwrap())
         }

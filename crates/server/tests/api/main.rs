@@ -6,6 +6,7 @@
 mod admission;
 mod aggregation;
 mod compare;
+mod conversion;
 mod custom;
 mod encodings;
 mod fairness;

@@ -48,8 +48,21 @@ pub(super) fn method<'a>(
             .checked_sub(1)
             .and_then(|at| list.get(at))
             .map_or(Value::Optional(None), Value::some)),
+        ("unwrapOpt", []) => unwrapped(list),
         _ => no_overload(),
     }
+}
+
+/// What the optionals in a list hold.
+pub(super) fn unwrapped<'a>(list: &List<'a>) -> Answer<'a> {
+    let mut held = Vec::new();
+    for item in list.iter() {
+        match item {
+            Value::Optional(item) => held.extend(item.map(|value| (*value).clone())),
+            _ => return no_overload(),
+        }
+    }
+    Ok(Value::list(held))
 }
 
 fn join<'a>(list: &List<'_>, separator: &str, budget: &mut Budget) -> Answer<'a> {

@@ -55,6 +55,10 @@ pub(super) fn function<'a>(name: &str, arguments: &[Value<'a>], budget: &mut Bud
     if let Some((space, rest)) = name.split_once('.') {
         return match (space, arguments) {
             ("sets", [Value::List(a), Value::List(b)]) => lists::sets(rest, a, b, budget),
+            ("optional", [Value::List(list)]) if rest == "unwrap" => {
+                budget.charge(list.len() as u64)?;
+                lists::unwrapped(list)
+            }
             ("optional", arguments) => optional(rest, arguments),
             ("lists", [Value::Int(count)]) => lists::range(*count, budget),
             ("strings", [Value::String(text)]) => strings::quote(text, budget),

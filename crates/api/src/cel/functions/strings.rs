@@ -29,7 +29,6 @@ pub(super) fn method<'a>(
         ("lowerAscii", []) => Ok(text.to_ascii_lowercase().into()),
         ("upperAscii", []) => Ok(text.to_ascii_uppercase().into()),
         ("trim", []) => Ok(text.trim().into()),
-        ("reverse", []) => Ok(text.chars().rev().collect::<String>().into()),
         ("charAt", [Value::Int(at)]) => char_at(text, *at),
         ("indexOf", [Value::String(part)]) => index_of(text, part, 0),
         ("indexOf", [Value::String(part), Value::Int(from)]) => index_of(text, part, *from),

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::names::{validate_group, validate_names};
-use super::versions::validate_versions;
+use super::versions::{validate_costs, validate_versions};
 use crate::kinds::client_config::validate_client;
 use crate::kinds::field::{self, default, items, part, paths, text};
 use crate::kinds::rules::{Column, Rules};
@@ -88,10 +88,15 @@ impl Rules for CustomResourceDefinition {
         validate_stored(object, faults);
     }
 
+    fn validate_create(&self, object: &Object, faults: &mut Vec<Cause>) {
+        validate_costs(part(object, "spec"), &Value::Null, faults);
+    }
+
     fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
         if subresource == "status" {
             return;
         }
+        validate_costs(part(object, "spec"), part(old, "spec"), faults);
         let conditions = items(&part(old, "status")["conditions"]);
         let established = conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True");
         if established {

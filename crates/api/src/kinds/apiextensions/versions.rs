@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::structural::validate_schema;
 use crate::kinds::field::{self, items, paths, text};
 use crate::name;
+use crate::schema_rules::SchemaRules;
 use crate::status::Cause;
 
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
@@ -55,6 +56,29 @@ pub(super) fn validate_versions(spec: &Value, faults: &mut Vec<Cause>) {
         for (path, version) in paths(versions, "spec.versions") {
             check(&version[part], version, &format!("{path}.{part}"), faults);
         }
+    }
+}
+
+/// What the rules of the versions may cost. What was stored once may stay: schemas that `old` has are not told of.
+pub(super) fn validate_costs(spec: &Value, old: &Value, faults: &mut Vec<Cause>) {
+    let versions = &spec["versions"];
+    let stays = |version: &Value| {
+        let before = items(&old["versions"]).iter().find(|before| before["name"] == version["name"]);
+        before.is_some_and(|before| before["schema"] == version["schema"])
+    };
+    let check = |version: &Value, path: &str, faults: &mut Vec<Cause>| {
+        let schema = &version["schema"]["openAPIV3Schema"];
+        if !schema.is_null() && !stays(version) {
+            SchemaRules::check_costs(schema, &format!("{path}.openAPIV3Schema"), faults);
+        }
+    };
+    let Some(first) = items(versions).first() else { return };
+    if items(versions).iter().all(|version| version["schema"] == first["schema"]) {
+        check(first, "spec.validation", faults);
+        return;
+    }
+    for (path, version) in paths(versions, "spec.versions") {
+        check(version, &format!("{path}.schema"), faults);
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Follows `pkg/admission/plugin/webhook/predicates` of apiserver.
 
+use std::borrow::Cow;
+
 use api::{LabelSelector, Object, Resource};
 use serde_json::Value;
 
@@ -33,7 +35,7 @@ pub(super) fn matched<'r>(
     rules: &str,
     request: &'r Request<'_>,
     outcome: Outcome<'_>,
-) -> Option<&'r Resource> {
+) -> Option<Cow<'r, Resource>> {
     if !selects_namespace(&constraints["namespaceSelector"], request, outcome)
         || !selects_object(&constraints["objectSelector"], outcome)
     {
@@ -47,7 +49,7 @@ pub(super) fn matched<'r>(
     match &constraints[rules] {
         Value::Array(list) if !list.is_empty() => by_rules(&constraints[rules], request, own, exact_only),
         // A binding without rules narrows nothing; a webhook without rules matches nothing.
-        _ => (rules == "resourceRules").then_some(own),
+        _ => (rules == "resourceRules").then_some(Cow::Borrowed(own)),
     }
 }
 
@@ -56,21 +58,29 @@ fn by_rules<'r>(
     request: &Request<'_>,
     own: &'r Resource,
     exact_only: bool,
-) -> Option<&'r Resource> {
+) -> Option<Cow<'r, Resource>> {
     let rules = rules.as_array().filter(|rules| !rules.is_empty())?;
-    let fits = |resource: &Resource| rules.iter().any(|rule| fits(rule, request, resource));
+    let in_version =
+        |resource: &Resource, version: &str| rules.iter().any(|rule| fits(rule, request, resource, version));
+    let fits = |resource: &Resource| in_version(resource, resource.version);
     if fits(own) {
-        return Some(own);
+        return Some(Cow::Borrowed(own));
     }
     if exact_only {
         return None;
     }
     // The same objects under another group or version.
+    if let Some(custom) = own.custom() {
+        let definition = custom.definition();
+        let version = definition.served_versions().find(|version| in_version(own, version))?;
+        let mut others = definition.resources().into_iter();
+        return others.find(|other| other.version == version).map(|other| Cow::Owned((*other).clone()));
+    }
     let same = |other: &&'static Resource| other.stored_under() == own.stored_under() && **other != *own;
-    api::resources().filter(same).find(|other| fits(other))
+    api::resources().filter(same).find(|other| fits(other)).map(Cow::Borrowed)
 }
 
-fn fits(rule: &Value, request: &Request<'_>, resource: &Resource) -> bool {
+fn fits(rule: &Value, request: &Request<'_>, resource: &Resource, version: &str) -> bool {
     let has = |key: &str, wanted: &str| {
         let list = rule[key].as_array();
         list.into_iter().flatten().any(|item| item == "*" || item == wanted)
@@ -92,7 +102,7 @@ fn fits(rule: &Value, request: &Request<'_>, resource: &Resource) -> bool {
         && named
         && has("operations", operation(request))
         && has("apiGroups", resource.group)
-        && has("apiVersions", resource.version)
+        && has("apiVersions", version)
         && rule["resources"].as_array().into_iter().flatten().any(covers)
 }
 

@@ -15,8 +15,7 @@ use api::{Object, Status};
 
 use crate::admission::{Outcome, Request};
 use crate::authorize::Authorizer;
-use crate::proxy::Backends;
-use crate::registry::Refused;
+use crate::registry::{Converter, Refused};
 use crate::webhook::Client;
 
 use self::configured::Configured;
@@ -26,12 +25,13 @@ use self::matching::is_exempt;
 pub(crate) struct Outside {
     configured: Configured,
     authorizer: Arc<Authorizer>,
-    client: Client,
+    client: Arc<Client>,
+    converter: Arc<Converter>,
 }
 
 impl Outside {
-    pub(crate) fn new(authorizer: Arc<Authorizer>, backends: Arc<dyn Backends>) -> Self {
-        Outside { configured: Configured::default(), authorizer, client: Client::new(backends) }
+    pub(crate) fn new(authorizer: Arc<Authorizer>, client: Arc<Client>, converter: Arc<Converter>) -> Self {
+        Outside { configured: Configured::default(), authorizer, client, converter }
     }
 }
 
@@ -56,7 +56,7 @@ impl Outside {
         if is_exempt(request) {
             return Ok(false);
         }
-        let mut changed = self.apply_policies(request, object, old, round).map_err(Refused::finally)?;
+        let mut changed = self.apply_policies(request, object, old, round).await.map_err(Refused::finally)?;
         changed |= self.call_mutating(request, object, old, round).await.map_err(Refused::finally)?;
         Ok(changed)
     }
@@ -92,7 +92,7 @@ impl Outside {
         if is_exempt(request) {
             return Ok(());
         }
-        self.ask_policies(request, outcome).map_err(Refused::finally)?;
+        self.ask_policies(request, outcome).await.map_err(Refused::finally)?;
         self.call_validating(request, outcome).await.map_err(Refused::finally)
     }
 }

@@ -10,13 +10,13 @@ use serde_json::Value;
 use super::configured::{Binding, PolicyEntry};
 use super::matching::{matched, namespace_of};
 use super::parameters::parameters;
-use super::review::{request_value, shown, taken_back};
+use super::review::request_value;
 use super::{Outside, Round, guard};
 use crate::admission::{Outcome, Request};
 
 impl Outside {
     /// Lets the policies change the object; the answer is whether one did.
-    pub(super) fn apply_policies(
+    pub(super) async fn apply_policies(
         &self,
         request: &Request<'_>,
         object: &mut Object,
@@ -29,7 +29,7 @@ impl Outside {
                 continue;
             }
             for binding in bindings {
-                let applied = self.apply_policy(&policy, &binding, request, object, old);
+                let applied = self.apply_policy(&policy, &binding, request, object, old).await;
                 match applied {
                     Err(why) if policy.spec["failurePolicy"] != "Ignore" => {
                         let why = format!(
@@ -47,7 +47,7 @@ impl Outside {
     }
 
     /// The answer is whether it changed anything.
-    fn apply_policy(
+    async fn apply_policy(
         &self,
         policy: &PolicyEntry,
         binding: &Binding,
@@ -55,7 +55,6 @@ impl Outside {
         object: &mut Object,
         old: Option<&Object>,
     ) -> Result<bool, String> {
-        let before = object.clone();
         let outcome = Outcome { new: Some(object), old };
         let Some(resource) = matched(&policy.spec["matchConstraints"], "resourceRules", request, outcome)
         else {
@@ -65,15 +64,36 @@ impl Outside {
         if !narrowed.is_null() && matched(narrowed, "resourceRules", request, outcome).is_none() {
             return Ok(false);
         }
+        let shown = self.show(request, outcome, &resource).await.map_err(|status| status.message)?;
+        let Some(first) = shown.new else { return Ok(false) };
+        let made = self.mutated(policy, binding, request, &resource, &first, shown.old)?;
+        if made == first {
+            return Ok(false);
+        }
+        let back = self.take_back(request, made, object, &resource).await;
+        let before = std::mem::replace(object, back.map_err(|status| status.message)?);
+        Ok(*object != before)
+    }
+
+    /// What the policy makes of an object, both in the form of `resource`.
+    fn mutated(
+        &self,
+        policy: &PolicyEntry,
+        binding: &Binding,
+        request: &Request<'_>,
+        resource: &api::Resource,
+        object: &Object,
+        old: Option<Object>,
+    ) -> Result<Object, String> {
         let asked = request_value(request, resource);
         let namespace = namespace_of(request).map(Object::into_value);
-        let old = old.map(|old| shown(request, old, resource).into_value());
+        let old = old.map(Object::into_value);
         let hosts = guard::hosts(&self.authorizer, request);
+        let mut new = object.clone();
         for params in parameters(&policy.spec, binding, request)? {
             let mut budget = Budget::default();
             // Each mutation sees what the one before made.
             for (index, mutation) in policy.compiled.mutations().iter().enumerate() {
-                let new = shown(request, object, resource);
                 let value = new.clone().into_value();
                 let inputs = Inputs {
                     object: Some(&value),
@@ -88,11 +108,10 @@ impl Outside {
                     break;
                 }
                 let made = scope.mutate(mutation, &mut budget).map_err(|error| error.to_string())?;
-                let changed = changed(resource, &new, mutation, made).map_err(|status| status.message)?;
-                *object = taken_back(request, changed, object, resource).map_err(|status| status.message)?;
+                new = changed(resource, &new, mutation, made).map_err(|status| status.message)?;
             }
         }
-        Ok(*object != before)
+        Ok(new)
     }
 }
 

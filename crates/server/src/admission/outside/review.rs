@@ -1,8 +1,9 @@
 //! A request as others are told of it: `AdmissionRequest` of admission.k8s.io/v1.
 
-use api::{Object, Resource};
+use api::{Object, Resource, Status};
 use serde_json::{Value, json};
 
+use super::Outside;
 use super::matching::operation;
 use crate::admission::{Outcome, Request};
 
@@ -48,15 +49,62 @@ pub(super) struct Shown {
     pub(super) old: Option<Object>,
 }
 
-impl Shown {
-    pub(super) fn of(request: &Request<'_>, outcome: Outcome<'_>, resource: &Resource) -> Self {
+impl Outside {
+    /// What a request changes, as those are shown it who want to see it as `resource`.
+    pub(super) async fn show(
+        &self,
+        request: &Request<'_>,
+        outcome: Outcome<'_>,
+        resource: &Resource,
+    ) -> Result<Shown, Status> {
+        let own = request.named.resource;
+        if let Some(custom) = own.custom().filter(|_| request.subresource != "scale" && *own != *resource) {
+            let objects = outcome.new.into_iter().chain(outcome.old).cloned().collect();
+            let wanted = resource.api_version();
+            let shown =
+                self.converter.convert(custom.definition(), objects, &wanted).await.map_err(internal)?;
+            let mut shown = shown.into_iter();
+            let new = outcome.new.and_then(|_| shown.next());
+            return Ok(Shown { new, old: shown.next() });
+        }
         let show = |object: &Object| shown(request, object, resource);
-        Shown { new: outcome.new.map(show), old: outcome.old.map(show) }
+        Ok(Shown { new: outcome.new.map(show), old: outcome.old.map(show) })
+    }
+
+    /// The object that was shown, brought back into the request's own form; `object` is what it was there.
+    pub(super) async fn take_back(
+        &self,
+        request: &Request<'_>,
+        mut changed: Object,
+        object: &Object,
+        resource: &Resource,
+    ) -> Result<Object, Status> {
+        let own = request.named.resource;
+        if request.subresource == "scale" {
+            let mut whole = object.clone();
+            api::apply_scale(own, &mut whole, &changed)?;
+            return Ok(whole);
+        }
+        if *own == *resource {
+            return Ok(changed);
+        }
+        if let Some(custom) = own.custom() {
+            let (definition, wanted) = (custom.definition(), own.api_version());
+            let back = self.converter.convert(definition, vec![changed], &wanted).await.map_err(internal)?;
+            return back.into_iter().next().ok_or_else(|| Status::internal("a conversion came to nothing"));
+        }
+        api::to_stored(resource, &mut changed);
+        api::from_stored(own, &mut changed);
+        Ok(changed)
     }
 }
 
-/// An object in the form of `resource`; of a scale, the scale.
-pub(super) fn shown(request: &Request<'_>, object: &Object, resource: &Resource) -> Object {
+fn internal(status: Status) -> Status {
+    Status::internal(status.message)
+}
+
+/// An object of the program's own kinds in the form of `resource`; of a scale, the scale.
+fn shown(request: &Request<'_>, object: &Object, resource: &Resource) -> Object {
     let own = request.named.resource;
     if request.subresource == "scale" {
         return api::scale_of(own, object).unwrap_or_else(|| object.clone());
@@ -67,24 +115,4 @@ pub(super) fn shown(request: &Request<'_>, object: &Object, resource: &Resource)
         api::from_stored(resource, &mut object);
     }
     object
-}
-
-/// The object that was shown, brought back into the request's own form; `object` is what it was there.
-pub(super) fn taken_back(
-    request: &Request<'_>,
-    mut changed: Object,
-    object: &Object,
-    resource: &Resource,
-) -> Result<Object, api::Status> {
-    let own = request.named.resource;
-    if request.subresource == "scale" {
-        let mut whole = object.clone();
-        api::apply_scale(own, &mut whole, &changed)?;
-        return Ok(whole);
-    }
-    if *own != *resource {
-        api::to_stored(resource, &mut changed);
-        api::from_stored(own, &mut changed);
-    }
-    Ok(changed)
 }

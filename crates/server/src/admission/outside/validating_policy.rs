@@ -22,15 +22,19 @@ struct Denial {
 
 impl Outside {
     /// Asks the policies.
-    pub(super) fn ask_policies(&self, request: &Request<'_>, outcome: Outcome<'_>) -> Result<(), Status> {
+    pub(super) async fn ask_policies(
+        &self,
+        request: &Request<'_>,
+        outcome: Outcome<'_>,
+    ) -> Result<(), Status> {
         let mut denied = None;
         for (policy, bindings) in self.configured.validating_policies(request.state) {
             let Some(resource) = matched(&policy.spec["matchConstraints"], "resourceRules", request, outcome)
             else {
                 continue;
             };
-            let shown = Shown::of(request, outcome, resource);
-            let asked = request_value(request, resource);
+            let shown = self.show(request, outcome, &resource).await?;
+            let asked = request_value(request, &resource);
             for binding in bindings {
                 let narrowed = &binding.spec["matchResources"];
                 if !narrowed.is_null() && matched(narrowed, "resourceRules", request, outcome).is_none() {

@@ -2,6 +2,8 @@
 //!
 //! Follows `pkg/admission/plugin/webhook` of apiserver.
 
+use std::borrow::Cow;
+
 use api::cel::Budget;
 use api::policy::{Inputs, conditions_hold};
 use api::{Details, Object, PatchType, Resource, Status};
@@ -11,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::configured::Hook;
 use super::matching::matched;
-use super::review::{Shown, request_value, taken_back};
+use super::review::{Shown, request_value};
 use super::{Outside, Round, guard};
 use crate::admission::{Outcome, Request, warnings};
 use crate::clock;
@@ -42,7 +44,8 @@ impl Outside {
         for hooks in configured {
             for hook in hooks.iter().filter(wants) {
                 let outcome = Outcome { new: Some(object), old };
-                let Some((resource, shown)) = self.wanted(hook, request, outcome)? else { continue };
+                let Some((resource, shown)) = self.wanted(hook, request, outcome).await? else { continue };
+                let resource = &*resource;
                 let Some(Admitted { patch: Some(patch) }) =
                     self.call(hook, request, resource, &shown).await?
                 else {
@@ -56,7 +59,7 @@ impl Outside {
                 };
                 let Some(before) = &shown.new else { continue };
                 let changed = api::patch(resource, PatchType::Json, before, &patch).map_err(failed)?;
-                *object = taken_back(request, changed, object, resource).map_err(failed)?;
+                *object = self.take_back(request, changed, object, resource).await.map_err(failed)?;
             }
         }
         Ok(*object != before)
@@ -71,27 +74,26 @@ impl Outside {
         let configured = self.configured.validating_hooks(request.state);
         let mut wanted = Vec::new();
         for hook in configured.iter().flat_map(|hooks| hooks.iter()) {
-            wanted.extend(
-                self.wanted(hook, request, outcome)?.map(|(resource, shown)| (hook, resource, shown)),
-            );
+            let shown = self.wanted(hook, request, outcome).await?;
+            wanted.extend(shown.map(|(resource, shown)| (hook, resource, shown)));
         }
         let calls = wanted.iter().map(|(hook, resource, shown)| self.call(hook, request, resource, shown));
         futures::future::join_all(calls).await.into_iter().try_for_each(|answer| answer.map(|_| ()))
     }
 
     /// How the request is shown to the webhook; nothing if it isn't asked.
-    fn wanted<'r>(
+    async fn wanted<'r>(
         &self,
         hook: &Hook,
         request: &'r Request<'_>,
         outcome: Outcome<'_>,
-    ) -> Result<Option<(&'r Resource, Shown)>, Status> {
+    ) -> Result<Option<(Cow<'r, Resource>, Shown)>, Status> {
         let Some(resource) = matched(&hook.value, "rules", request, outcome) else { return Ok(None) };
-        let shown = Shown::of(request, outcome, resource);
+        let shown = self.show(request, outcome, &resource).await?;
         if hook.conditions.is_empty() {
             return Ok(Some((resource, shown)));
         }
-        let asked = request_value(request, resource);
+        let asked = request_value(request, &resource);
         let value = |object: &Option<Object>| object.clone().map(Object::into_value);
         let (new, old) = (value(&shown.new), value(&shown.old));
         let hosts = guard::hosts(&self.authorizer, request);
