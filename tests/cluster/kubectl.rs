@@ -1,10 +1,10 @@
 //! `kubectl` against `up`: the commands that people type.
 
 use std::io::Read;
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
+use std::time::Instant;
 
-use crate::harness::{Cluster, HOLDFAST, text};
+use crate::harness::{Cluster, HOLDFAST, PATIENCE, text};
 
 const MANIFEST: &str = r#"apiVersion: apps/v1
 kind: Deployment
@@ -48,12 +48,22 @@ metadata: {name: password, namespace: other}
 stringData: {p: q}
 "#;
 
-struct Kubectl<'a>(&'a Cluster, &'a str);
+/// `kubectl` (or a program like it) with a cluster's kubeconfig.
+pub struct Kubectl<'a>(pub &'a Cluster, pub &'a str);
+
+/// Whether `kubectl` is there; says so if it isn't.
+pub fn is_installed() -> bool {
+    let there = Command::new("kubectl").args(["version", "--client"]).output().is_ok();
+    if !there {
+        eprintln!("skipped: kubectl is not installed");
+    }
+    there
+}
 
 impl Kubectl<'_> {
     /// Runs it; it must succeed and print each of `words`.
-    fn says(&self, args: &str, words: &[&str]) -> String {
-        let output = self.0.run(self.1, &args.split_whitespace().collect::<Vec<_>>());
+    pub fn says(&self, args: &str, words: &[&str]) -> String {
+        let output = self.run(args);
         let said = text(&output);
         assert!(output.status.success(), "{} {args} failed: {said}", self.1);
         for word in words {
@@ -62,23 +72,36 @@ impl Kubectl<'_> {
         said
     }
 
+    /// Runs it; it must fail and print each of `words`.
+    pub fn fails(&self, args: &str, words: &[&str]) {
+        let output = self.run(args);
+        let said = text(&output);
+        assert!(!output.status.success(), "{} {args} succeeded: {said}", self.1);
+        for word in words {
+            assert!(said.contains(word), "{} {args} doesn't say {word:?}: {said}", self.1);
+        }
+    }
+
     /// Runs it until it prints `word`.
-    fn says_soon(&self, args: &str, word: &str) {
-        let end = Instant::now() + Duration::from_secs(30);
+    pub fn says_soon(&self, args: &str, word: &str) -> String {
+        let end = Instant::now() + PATIENCE;
         loop {
-            let said = text(&self.0.run(self.1, &args.split_whitespace().collect::<Vec<_>>()));
+            let said = text(&self.run(args));
             if said.contains(word) {
-                return;
+                return said;
             }
             assert!(Instant::now() < end, "{} {args} doesn't come to say {word:?}: {said}", self.1);
         }
+    }
+
+    fn run(&self, args: &str) -> Output {
+        self.0.run(self.1, &args.split_whitespace().collect::<Vec<_>>())
     }
 }
 
 #[tokio::test]
 async fn kubectl_does_what_it_does_elsewhere() {
-    if Command::new("kubectl").args(["version", "--client"]).output().is_err() {
-        eprintln!("skipped: kubectl is not installed");
+    if !is_installed() {
         return;
     }
     let cluster = Cluster::up().await;

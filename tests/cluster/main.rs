@@ -7,11 +7,14 @@
 mod api;
 mod backup;
 mod bad_input;
+mod certificates;
+mod drain;
 mod drill;
 mod durability;
 mod etcdctl;
 mod full_disk;
 mod harness;
+mod in_cluster;
 mod kube_client;
 mod kubectl;
 mod lost_disk;

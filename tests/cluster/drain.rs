@@ -1,0 +1,119 @@
+//! `kubectl drain`, `cordon` and `uncordon`: a host is emptied, and no budget is overdrawn.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use futures::StreamExt;
+use k8s_openapi::api::core::v1::Pod;
+use kube::api::{Api, ListParams, WatchEvent, WatchParams};
+
+use crate::harness::Cluster;
+use crate::kubectl::{Kubectl, is_installed};
+
+const MANIFEST: &str = r#"apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 3
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      runtimeClassName: host
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: web
+        command: ["holdfast", "web"]
+        env:
+        - name: POD_IP
+          valueFrom: {fieldRef: {fieldPath: status.podIP}}
+        ports: [{name: http, containerPort: 8080}]
+        readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1}
+---
+apiVersion: policy/v1
+kind: PodDisruptionBudget
+metadata: {name: web}
+spec:
+  minAvailable: 3
+  selector: {matchLabels: {app: web}}
+"#;
+
+/// Follows the pods from now on: the least number of them that served at any moment.
+async fn least_serving(cluster: &Cluster) -> (Arc<AtomicUsize>, tokio::task::JoinHandle<()>) {
+    let pods: Api<Pod> = Api::default_namespaced(cluster.client().await.unwrap());
+    let list = pods.list(&ListParams::default().labels("app=web")).await.unwrap();
+    let version = list.metadata.resource_version.unwrap();
+    let serves = |pod: &Pod| {
+        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        let is_ready = conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True");
+        is_ready && pod.metadata.deletion_timestamp.is_none()
+    };
+    let name = |pod: &Pod| pod.metadata.name.clone().unwrap();
+    let mut known: BTreeMap<String, bool> = list.items.iter().map(|pod| (name(pod), serves(pod))).collect();
+    let least = Arc::new(AtomicUsize::new(known.values().filter(|serves| **serves).count()));
+    let seen = least.clone();
+    let task = tokio::spawn(async move {
+        let params = WatchParams::default().labels("app=web").timeout(290);
+        let mut events = Box::pin(pods.watch(&params, &version).await.unwrap());
+        while let Some(event) = events.next().await {
+            match event.unwrap() {
+                WatchEvent::Added(pod) | WatchEvent::Modified(pod) => known.insert(name(&pod), serves(&pod)),
+                WatchEvent::Deleted(pod) => known.remove(&name(&pod)),
+                WatchEvent::Bookmark(_) => None,
+                WatchEvent::Error(error) => panic!("the pods can't be followed: {error}"),
+            };
+            let serving = known.values().filter(|serves| **serves).count();
+            seen.fetch_min(serving, Ordering::SeqCst);
+        }
+    });
+    (least, task)
+}
+
+#[tokio::test]
+async fn a_host_is_drained_as_fast_as_the_budget_allows() {
+    if !is_installed() {
+        return;
+    }
+    let cluster = Cluster::up().await;
+    let kubectl = Kubectl(&cluster, "kubectl");
+    let file = cluster.dir().join("web.yaml");
+    std::fs::write(&file, MANIFEST).unwrap();
+
+    kubectl.says("cordon n2", &["node/n2 cordoned"]);
+    kubectl.says("cordon n3", &["node/n3 cordoned"]);
+    kubectl.says("get nodes", &["SchedulingDisabled"]);
+    kubectl.says(
+        &format!("apply -f {}", file.display()),
+        &["deployment.apps/web created", "budget/web created"],
+    );
+    kubectl.says("rollout status deployment/web --timeout=60s", &["successfully rolled out"]);
+    let places = "get pods -l app=web -o jsonpath={.items[*].spec.nodeName}";
+    assert_eq!(kubectl.says(places, &[]), "n1 n1 n1", "the others take nothing");
+    kubectl.says("uncordon n2", &["node/n2 uncordoned"]);
+    kubectl.says("uncordon n3", &["node/n3 uncordoned"]);
+    kubectl.says_soon("get pdb web -o jsonpath={.status.currentHealthy}/{.status.expectedPods}", "3/3");
+    kubectl.says("get pdb web", &["MIN AVAILABLE", "ALLOWED DISRUPTIONS", "3"]);
+
+    // All three have to serve: none may go, however long one asks.
+    let refusal = "Cannot evict pod as it would violate the pod's disruption budget";
+    kubectl.fails("drain n1 --ignore-daemonsets --timeout=1s", &[refusal]);
+    assert_eq!(kubectl.says(places, &[]), "n1 n1 n1");
+    kubectl.says("get node n1", &["SchedulingDisabled"]);
+
+    // Two have to serve: they go one by one, each when the one before is replaced.
+    kubectl.says(r#"patch pdb web -p {"spec":{"minAvailable":2}}"#, &["patched"]);
+    kubectl.says_soon("get pdb web -o jsonpath={.status.disruptionsAllowed}", "1");
+    let (least, watching) = least_serving(&cluster).await;
+    kubectl.says("drain n1 --ignore-daemonsets --timeout=120s", &["node/n1 drained"]);
+    assert!(!kubectl.says(places, &[]).contains("n1"), "nothing is left on it");
+    kubectl.says("rollout status deployment/web --timeout=60s", &["successfully rolled out"]);
+    assert!(!watching.is_finished(), "the pods were followed to the end");
+    watching.abort();
+    assert_eq!(least.load(Ordering::SeqCst), 2, "one went at a time");
+    kubectl.says("wait pdb/web --for=condition=DisruptionAllowed --timeout=60s", &["condition met"]);
+
+    kubectl.says("uncordon n1", &["node/n1 uncordoned"]);
+    let nodes = kubectl.says("get nodes", &[]);
+    assert!(!nodes.contains("SchedulingDisabled"), "{nodes}");
+}
