@@ -21,6 +21,7 @@ mod protection;
 mod queue;
 mod replica_set;
 mod resource_quota;
+mod validating_policy;
 mod victims;
 mod view;
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -46,6 +47,8 @@ pub struct View {
     pub flow_schemas: Table<FlowSchema>,
     /// PriorityLevelConfigurations.
     pub priority_levels: Table<PriorityLevelConfiguration>,
+    /// ValidatingAdmissionPolicies.
+    pub validating_policies: Table<ValidatingAdmissionPolicy>,
     /// Who owns whom, over all kinds.
     pub graph: Graph,
     root_certificate: Option<Arc<str>>,
@@ -83,6 +86,8 @@ pub enum Touched {
     FlowSchema(Change<FlowSchema>),
     /// A PriorityLevelConfiguration.
     PriorityLevel(Change<PriorityLevelConfiguration>),
+    /// A ValidatingAdmissionPolicy.
+    ValidatingPolicy(Change<ValidatingAdmissionPolicy>),
     /// An object of any kind, these among them: its place in the ownership.
     Owned(Option<Arc<graph::Node>>, Option<Arc<graph::Node>>),
 }
@@ -104,6 +109,7 @@ impl View {
             quotas: Table::load(&state),
             flow_schemas: Table::load(&state),
             priority_levels: Table::load(&state),
+            validating_policies: Table::load(&state),
             graph: Graph::load(&state),
             root_certificate: None,
             pods_by_owner: Index::new(owner_uid),
@@ -178,6 +184,7 @@ impl View {
             .or_else(|| self.quotas.apply(event).map(Touched::ResourceQuota))
             .or_else(|| self.flow_schemas.apply(event).map(Touched::FlowSchema))
             .or_else(|| self.priority_levels.apply(event).map(Touched::PriorityLevel))
+            .or_else(|| self.validating_policies.apply(event).map(Touched::ValidatingPolicy))
     }
 
     /// The pods whose controller has this uid.
