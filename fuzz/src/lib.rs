@@ -4,6 +4,8 @@
 //! `cargo test -p fuzz` runs each target for a bounded number of cases; the binary runs one for as long as it is told.
 
 mod corpus;
+mod definitions;
+mod expressions;
 mod mutate;
 mod requests;
 mod run;

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
 use crate::corpus::Corpus;
-use crate::mutate;
+use crate::{definitions, expressions, mutate};
 
 /// Something that reads input from outside.
 pub struct Target {
@@ -30,6 +30,8 @@ pub fn targets() -> Vec<Target> {
         Target { name: "apply", make: pair_text, read: apply },
         Target { name: "selectors", make: selector_text, read: selectors },
         Target { name: "openapi", make: schema_text, read: openapi },
+        Target { name: "cel", make: expressions::make, read: expressions::read },
+        Target { name: "definitions", make: definitions::make, read: definitions::read },
     ]
 }
 

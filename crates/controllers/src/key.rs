@@ -24,7 +24,7 @@ use crate::pods;
 use crate::view::{Touched, View, controller_of, node_name};
 use crate::{
     api_service, certificate, cluster_role, deployment, disruption, endpoints, expiry, flow_schema, garbage,
-    missing_node, namespace, node, protection, replica_set, resource_quota,
+    missing_node, namespace, node, protection, replica_set, resource_quota, validating_policy,
 };
 
 /// Hosts that are silent, each with the time when it was last heard.
@@ -61,6 +61,8 @@ pub enum Key {
     Certificate(String),
     /// A pod that is said to be about to be disrupted.
     Disrupted(String, String),
+    /// A ValidatingAdmissionPolicy, by name.
+    ValidatingPolicy(String),
     /// The ownership of the object at a key of the store.
     Garbage(Bytes),
     /// The pods of a node that does not exist.
@@ -96,6 +98,7 @@ impl Key {
             Key::Namespace(name) => namespace::reconcile(view, name),
             Key::ClusterRole(name) => cluster_role::reconcile(view, name),
             Key::FlowSchema(name) => flow_schema::reconcile(view, name, now.wall),
+            Key::ValidatingPolicy(name) => validating_policy::reconcile(view, name),
             Key::Claim(namespace, name) => protection::reconcile_claim(view, namespace, name),
             Key::Volume(name) => protection::reconcile_volume(view, name),
             Key::ResourceQuota(namespace, name) => resource_quota::reconcile(view, namespace, name, now.wall),
@@ -120,6 +123,7 @@ impl Key {
             Key::ResourceQuota(..) => "resourcequota-controller",
             Key::ClusterRole(_) => "clusterrole-aggregation-controller",
             Key::FlowSchema(_) => "api-priority-and-fairness-config-consumer-v1",
+            Key::ValidatingPolicy(_) => "validatingadmissionpolicy-status-controller",
             Key::Garbage(_) | Key::MissingNode(_) | Key::Expiry => "garbage-collector",
         }
     }
@@ -141,6 +145,8 @@ impl Key {
             each(Key::ClusterRole(named(role.as_ref())), now);
         }
         view.flow_schemas.iter().for_each(|schema| each(Key::FlowSchema(named(schema.as_ref())), now));
+        let policies = view.validating_policies.iter();
+        policies.for_each(|policy| each(Key::ValidatingPolicy(named(policy.as_ref())), now));
         for node in view.graph.iter().filter(|node| node.deleting || !node.owners.is_empty()) {
             each(Key::Garbage(node.key.clone()), now);
         }
@@ -230,6 +236,9 @@ impl Key {
                 schemas.for_each(|schema| each(Key::FlowSchema(named(schema.as_ref())), now));
             }
             Touched::PriorityLevel(_) => {}
+            Touched::ValidatingPolicy(Change { new, .. }) => {
+                new.iter().for_each(|policy| each(Key::ValidatingPolicy(named(policy.as_ref())), now));
+            }
             Touched::Owned(old, new) => owned(view, old.as_deref(), new.as_deref(), &mut each),
         }
     }

@@ -24,6 +24,7 @@ mod queue;
 mod replica_set;
 mod resource_quota;
 mod share;
+mod validating_policy;
 mod victims;
 mod view;
 

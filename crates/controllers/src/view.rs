@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount};
@@ -53,6 +54,8 @@ pub struct View {
     pub budgets: Table<PodDisruptionBudget>,
     /// CertificateSigningRequests.
     pub certificates: Table<CertificateSigningRequest>,
+    /// ValidatingAdmissionPolicies.
+    pub validating_policies: Table<ValidatingAdmissionPolicy>,
     /// Who owns whom, over all kinds.
     pub graph: Graph,
     root_certificate: Option<Arc<str>>,
@@ -95,6 +98,8 @@ pub enum Touched {
     Budget(Change<PodDisruptionBudget>),
     /// A CertificateSigningRequest.
     Certificate(Change<CertificateSigningRequest>),
+    /// A ValidatingAdmissionPolicy.
+    ValidatingPolicy(Change<ValidatingAdmissionPolicy>),
     /// An object of any kind, these among them: its place in the ownership.
     Owned(Option<Arc<graph::Node>>, Option<Arc<graph::Node>>),
 }
@@ -118,6 +123,7 @@ impl View {
             priority_levels: Table::load(&state),
             budgets: Table::load(&state),
             certificates: Table::load(&state),
+            validating_policies: Table::load(&state),
             graph: Graph::load(&state),
             root_certificate: None,
             signer: None,
@@ -205,6 +211,7 @@ impl View {
             .or_else(|| self.priority_levels.apply(event).map(Touched::PriorityLevel))
             .or_else(|| self.budgets.apply(event).map(Touched::Budget))
             .or_else(|| self.certificates.apply(event).map(Touched::Certificate))
+            .or_else(|| self.validating_policies.apply(event).map(Touched::ValidatingPolicy))
     }
 
     /// The pods whose controller has this uid.

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use crate::admission::ServiceRange;
 use crate::aggregation::{Aggregation, FrontProxy};
 use crate::fairness::Fairness;
+use crate::http::ahead::Ahead;
 use crate::http::metrics::Metrics;
 use crate::http::openapi::Swaggers;
 use crate::http::{self, Limits, Listening};
@@ -49,6 +50,7 @@ pub struct Server {
     fairness: Arc<Fairness>,
     swaggers: Swaggers,
     aggregation: Aggregation,
+    ahead: Ahead,
 }
 
 impl Server {
@@ -72,6 +74,7 @@ impl Server {
             address: OnceLock::new(),
             metrics: Arc::default(),
             swaggers: Swaggers::default(),
+            ahead: Ahead::default(),
         })
     }
 
@@ -123,6 +126,10 @@ impl Server {
 
     pub(crate) fn fairness(&self) -> &Arc<Fairness> {
         &self.fairness
+    }
+
+    pub(crate) fn ahead(&self) -> &Ahead {
+        &self.ahead
     }
 
     pub(crate) fn aggregation(&self) -> &Aggregation {

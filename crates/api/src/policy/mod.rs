@@ -6,6 +6,7 @@
 mod compile;
 mod environment;
 mod evaluate;
+mod type_check;
 
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ use crate::cel::Program;
 
 pub use compile::compile_conditions;
 pub use evaluate::{Hosts, Inputs, Scope, Verdict, conditions_hold};
+pub use type_check::type_check;
 
 /// A condition that a request must meet before anything else is asked.
 #[derive(Debug)]

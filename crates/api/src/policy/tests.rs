@@ -81,3 +81,45 @@ fn what_is_wrong_with_a_policy_is_told_with_its_field() {
         ]
     );
 }
+
+#[test]
+fn expressions_are_held_against_the_kinds_that_a_policy_names() {
+    let rules = |groups: &[&str], resources: &[&str]| json!({"resourceRules": [{"apiGroups": groups, "apiVersions": ["v1"], "operations": ["CREATE"], "resources": resources}]});
+    let spec = json!({
+        "matchConstraints": rules(&["apps"], &["deployments", "deployments/scale", "daemonsets"]),
+        "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+        "variables": [{"name": "n", "expression": "object.metadata.name"}],
+        "validations": [
+            {"expression": "object.spec.replicas > 1", "messageExpression": "object.nothing"},
+            {"expression": "variables.n.startsWith(params.data['x']) && oldObject == null"},
+            {"expression": "object.spec.template.spec.containers.all(c, c.image != '' && c.resources.limits['cpu'] != 1)"},
+            {"expression": "variables.n > 1"},
+        ],
+    });
+    let found = type_check(&object(spec));
+    let told: Vec<(&str, &str)> =
+        found.iter().map(|w| (w["fieldRef"].as_str().unwrap(), w["warning"].as_str().unwrap())).collect();
+    assert_eq!(told.len(), 3, "{told:#?}");
+    assert_eq!(
+        told[0],
+        (
+            "spec.validations[0].expression",
+            "apps/v1, Kind=DaemonSet: ERROR: <input>:1:12: undefined field 'replicas'\n | object.spec.replicas > 1\n | ...........^"
+        )
+    );
+    assert_eq!(told[1].0, "spec.validations[0].messageExpression");
+    let both = ["apps/v1, Kind=DaemonSet: ERROR", "\napps/v1, Kind=Deployment: ERROR"];
+    assert!(both.iter().all(|part| told[1].1.contains(part)), "{}", told[1].1);
+    assert_eq!(told[2].0, "spec.validations[3].expression");
+    // What is named by wildcards is any kind.
+    let any = json!({"matchConstraints": rules(&["*"], &["deployments"]), "validations": [{"expression": "object.x == 1"}]});
+    assert_eq!(type_check(&object(any)), Vec::<Value>::new());
+    // Each built-in kind has a schema to hold expressions against, also those that hold themselves.
+    for resource in crate::resources() {
+        let rules = json!({"resourceRules": [{"apiGroups": [resource.group], "apiVersions": [resource.version],
+            "operations": ["*"], "resources": [resource.plural]}]});
+        let spec = json!({"matchConstraints": rules, "validations": [{"expression": "object.kind != '' && object.metadata.name != ''"}]});
+        let found = type_check(&object(spec));
+        assert_eq!(found, Vec::<Value>::new(), "{}", resource.plural);
+    }
+}

@@ -49,6 +49,19 @@ impl Admission {
         self.outside.validate(request, outcome).await.map_err(|refused| refused.status)
     }
 
+    /// Those outside who are asked about a stream or a proxy: the answer is its options as they made them.
+    pub(crate) async fn connect(
+        &self,
+        request: &Request<'_>,
+        mut options: Object,
+    ) -> Result<Object, Refused> {
+        if self.outside.mutate(request, &mut options, None, Round::First).await? {
+            self.outside.mutate(request, &mut options, None, Round::Again).await?;
+        }
+        self.outside.validate(request, Outcome { new: Some(&options), old: None }).await?;
+        Ok(options)
+    }
+
     /// Those who judge a change of a valid object. What they count is claimed together with the change.
     pub(crate) async fn validate(
         &self,
@@ -56,6 +69,9 @@ impl Admission {
         outcome: Outcome<'_>,
         claims: &mut Claims,
     ) -> Result<(), Refused> {
+        if let (Operation::Delete, Some(old)) = (request.operation, outcome.old) {
+            self.outside.before_delete(request, old).await?;
+        }
         judge(request, outcome)?;
         if let (BINDING, Some(pod)) = (request.subresource, outcome.new) {
             // Others know a binding as something of its own that is created.

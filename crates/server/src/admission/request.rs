@@ -13,6 +13,8 @@ pub(crate) enum Operation {
     Create,
     Update,
     Delete,
+    /// A stream into a pod, or a proxy.
+    Connect,
 }
 
 /// A change as admission sees it, beside the object itself.

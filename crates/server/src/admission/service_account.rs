@@ -68,7 +68,7 @@ pub(super) fn check(request: &Request<'_>, pod: &Object) -> Result<(), Status> {
     let concerned = match request.operation {
         Operation::Create => request.subresource.is_empty(),
         Operation::Update => request.subresource == "ephemeralcontainers",
-        Operation::Delete => false,
+        Operation::Delete | Operation::Connect => false,
     };
     let Some(Value::Object(spec)) = pod.0.get("spec").filter(|_| concerned) else { return Ok(()) };
     if is_mirror(pod) && request.operation == Operation::Create {

@@ -12,7 +12,7 @@ use super::negotiate::{content_type, unsupported};
 use super::query::Query;
 
 /// The largest body, as upstream has it for writes.
-const LARGEST_BODY: usize = 3 << 20;
+pub(super) const LARGEST_BODY: usize = 3 << 20;
 
 /// Reads a body to its end.
 pub(crate) async fn read(body: Body) -> Result<Bytes, Status> {
@@ -22,9 +22,14 @@ pub(crate) async fn read(body: Body) -> Result<Bytes, Status> {
             let message = format!("Request entity too large: limit is {LARGEST_BODY}");
             Status::new(413, "RequestEntityTooLarge", message)
         } else {
-            Status::bad_request(format!("the body of the request broke off: {error}"))
+            broken_off(error)
         }
     })
+}
+
+/// 400: the body didn't come to its end.
+pub(super) fn broken_off(error: impl std::fmt::Display) -> Status {
+    Status::bad_request(format!("the body of the request broke off: {error}"))
 }
 
 /// The encoding of a body.

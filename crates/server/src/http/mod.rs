@@ -1,5 +1,6 @@
 //! HTTP: listeners, who asks, what for, and in which form the answer goes out.
 
+pub(crate) mod ahead;
 mod apply;
 mod backup;
 mod body;

@@ -19,6 +19,9 @@ use crate::clock;
 use crate::registry::{Freshness, ListOptions, Listing, Match, Named, Selection, load, put_list_items};
 use crate::server::Server;
 
+/// Longer lists are put together beside the threads that answer everybody: heartbeats must not wait for them.
+const LONG: usize = 1000;
+
 /// Answers get and list.
 pub(crate) async fn read(
     server: &Arc<Server>,
@@ -33,7 +36,12 @@ pub(crate) async fn read(
     if asked.verb == "list" {
         let options = list_options(asked)?;
         let listing = server.registry().list(&options).await?;
-        return list(target.resource, &listing, accepted, asked.query);
+        if listing.items.len() <= LONG {
+            return list(target.resource, &listing, accepted, asked.query);
+        }
+        let (resource, query) = (target.resource.clone(), asked.query.clone());
+        let work = move || list(&resource, &listing, accepted, &query);
+        return tokio::task::spawn_blocking(work).await.map_err(Status::internal)?;
     }
     let named = Named { resource: target.resource, namespace: &target.namespace, name: &target.name };
     let freshness = Freshness::parse(asked.query.get("resourceVersion"))?;

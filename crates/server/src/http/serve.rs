@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use api::{Catalog, Status};
 use http::{HeaderMap, Method, Request, Response};
+use hyper::body::Body as _;
 
 use super::compress::{compressed, takes_gzip};
 use super::impersonate::impersonated;
 use super::negotiate::accepted_error;
 use super::query::Query;
-use super::response::{bytes, error_as, json, no_such_path, warn};
+use super::response::{bytes, error_as, full, json, no_such_path, warn};
 use super::route::{Route, Target, route};
 use super::{Body, Identity, backup, discovery, health, metrics, objects, openapi, watch, write};
 use crate::admission::warnings;
@@ -124,13 +125,26 @@ impl Server {
 
     async fn answer(
         self: &Arc<Self>,
-        request: Request<Body>,
+        mut request: Request<Body>,
         who: &Identity,
         understood: &Understood<'_>,
         class: &Class,
     ) -> Result<Response<Body>, Status> {
         let Understood { route, query, verb, info } = understood;
         let is_endless = info.as_ref().is_some_and(RequestInfo::is_long_running);
+        let takes_seat = !class.is_exempt()
+            && match route {
+                Route::Objects(target) => !is_long_running(target, verb),
+                Route::Remote(_) => !is_endless,
+                _ => false,
+            };
+        let mut room = None;
+        if takes_seat && !request.body().is_end_stream() {
+            self.registry().check_allowed(who, &understood.wanted(request.uri().path()))?;
+            let body = std::mem::replace(request.body_mut(), full(""));
+            let read = tokio::time::timeout(time_of(query)?, self.ahead().read(body)).await;
+            (*request.body_mut(), room) = read.map_err(|_| timed_out())??;
+        }
         let admitted = match route {
             Route::Objects(target) if is_long_running(target, verb) => None,
             Route::Remote(_) if is_endless => None,
@@ -144,6 +158,7 @@ impl Server {
             }
             _ => Some(self.fairness().admit(class, 1, time_of(query)?).await?),
         };
+        drop(room);
         let wanted = understood.wanted(request.uri().path());
         self.registry().check_allowed(who, &wanted)?;
         if let Route::Remote(remote) = route {
@@ -235,10 +250,7 @@ impl Server {
                         _ => write::write(self, asked, request).await,
                     }
                 };
-                tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| {
-                    let message = "request did not complete within the allotted timeout";
-                    Err(Status::new(504, "Timeout", format!("Timeout: {message}")))
-                })
+                tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(timed_out()))
             }
         }
     }
@@ -248,6 +260,11 @@ impl Server {
 /// until they begin to tell what there is at first (upstream's `longRunningFunc`).
 fn is_long_running(target: &Target, verb: &str) -> bool {
     verb == "proxy" || matches!(&*target.subresource, "attach" | "exec" | "log" | "portforward" | "proxy")
+}
+
+/// 504: it took too long.
+fn timed_out() -> Status {
+    Status::new(504, "Timeout", "Timeout: request did not complete within the allotted timeout")
 }
 
 /// How long a request may take that has an end: what it asks for, up to the most there is.

@@ -5,6 +5,7 @@ mod connect;
 mod headers;
 mod logs;
 mod node;
+mod options;
 mod pod;
 mod service;
 mod streams;
@@ -52,6 +53,7 @@ pub(crate) async fn forward(
     asked: &Asked<'_>,
     mut request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
+    options::admit_proxy(server, asked).await?;
     // Relative links need a slash at the end.
     if asked.target.rest.is_empty() && matches!(request.method().as_str(), "GET" | "HEAD") {
         let mut location = format!("{}/", request.uri().path());

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::time::timeout;
 
 use super::agent::{Agent, HEAD_WITHIN, container_of};
+use super::options::admit_stream;
 use super::upgrade::{Client, reason, send_upgrade};
 use crate::authorize::{Attributes, Wanted};
 use crate::http::Body;
@@ -39,18 +40,19 @@ pub(crate) async fn stream(
         return Err(Status::bad_request("Upgrade request required"));
     };
     check_may_create(server, asked)?;
+    let query = admit_stream(server, asked).await?;
     let named = Named { resource: target.resource, namespace: &target.namespace, name: &target.name };
     let pod = load(&*server.registry().get(&named, Freshness::Newest).await?)?;
     let (verb, container) = match target.subresource.as_str() {
         "portforward" => ("portForward", String::new()),
-        other => (other, format!("/{}", container_of(&pod, asked.query.get("container"))?)),
+        other => (other, format!("/{}", container_of(&pod, query.get("container"))?)),
     };
     let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
     if node.is_empty() {
         return Err(Status::bad_request(format!("pod {} does not have a host assigned", pod.name())));
     }
     let agent = Agent::of(server, node)?;
-    let query = agents_query(asked.query);
+    let query = agents_query(&query);
     let path = format!("/{verb}/{}/{}{container}", target.namespace, target.name);
     let unreachable = |why: &dyn std::fmt::Display| agent.unreachable(&path, why);
     let mut to_agent = Request::builder().method(request.method()).uri(format!("{path}?{query}"));

@@ -5,6 +5,7 @@ mod apply;
 mod binding;
 mod collection;
 mod commit;
+mod connect;
 mod conversion;
 mod converted;
 mod create;

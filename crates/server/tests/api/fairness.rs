@@ -1,9 +1,10 @@
 //! Clients that ask too much, and others beside them.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt;
 use http::{Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
@@ -34,17 +35,29 @@ fn endless() -> Body {
     StreamBody::new(futures::stream::pending::<Result<Frame<Bytes>, hyper::Error>>()).boxed_unsync()
 }
 
-/// So many writes at the same time whose bodies never come.
-fn hang(house: &Arc<House>, who: &str, count: usize) -> JoinSet<Response<Body>> {
+/// A body that is long, and never ends.
+fn heavy() -> Body {
+    static BEGIN: LazyLock<Bytes> = LazyLock::new(|| vec![b' '; 3 << 20].into());
+    let begin = futures::stream::once(async { Ok(Frame::data(BEGIN.clone())) });
+    StreamBody::new(begin.chain(futures::stream::pending())).boxed_unsync()
+}
+
+/// So many writes at the same time with such bodies.
+fn send(house: &Arc<House>, who: &str, count: usize, body: fn() -> Body) -> JoinSet<Response<Body>> {
     let mut requests = JoinSet::new();
     for _ in 0..count {
         let (server, who) = (house.server.clone(), user(who));
         requests.spawn(async move {
-            let request = Request::post(MAPS).body(endless()).unwrap();
+            let request = Request::post(MAPS).body(body()).unwrap();
             server.handle(request, Some(who)).await
         });
     }
     requests
+}
+
+/// So many writes at the same time whose bodies never end, more than are read ahead of a seat.
+fn hang(house: &Arc<House>, who: &str, count: usize) -> JoinSet<Response<Body>> {
+    send(house, who, count, heavy)
 }
 
 async fn ask(house: &House, who: Identity, method: &str, path: &str) -> Response<Body> {
@@ -97,6 +110,31 @@ async fn a_client_that_takes_all_it_can_get_delays_neither_nodes_nor_controllers
     assert_eq!(answer.status(), 200, "and all seats are free again");
     let metrics = text(house.get("/metrics").await).await;
     assert!(metrics.contains("current_executing_seats{priority_level=\"global-default\"} 0\n"), "{metrics}");
+}
+
+#[tokio::test(start_paused = true)]
+#[allow(clippy::disallowed_methods, reason = "time is paused")]
+async fn clients_whose_bodies_never_come_hold_no_seat() {
+    let house = open_house().await;
+    let mut silent = send(&house, "noisy", 2000, endless);
+    tokio::task::yield_now().await;
+    let begin = tokio::time::Instant::now();
+    for n in 0..100 {
+        let map = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": format!("m{n}")}});
+        assert_eq!(house.ask_as(user("noisy"), "POST", MAPS, Some(map)).await.0, 201, "of the same level");
+    }
+    let metrics = text(house.get("/metrics").await).await;
+    assert!(metrics.contains("current_executing_seats{priority_level=\"global-default\"} 0\n"), "{metrics}");
+    assert_eq!(begin.elapsed(), Duration::ZERO, "none of them waited");
+    while let Some(answer) = silent.join_next().await {
+        assert_eq!(answer.unwrap().status(), 504);
+    }
+    assert_eq!(begin.elapsed().as_secs(), 60);
+
+    // Who may not write isn't listened to.
+    let house = House::new().await;
+    let request = Request::post(MAPS).body(endless()).unwrap();
+    assert_eq!(house.server.handle(request, Some(user("jane"))).await.status(), 403);
 }
 
 #[tokio::test(start_paused = true)]

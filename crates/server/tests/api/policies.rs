@@ -215,3 +215,43 @@ async fn policies_change_objects_by_what_they_apply_and_by_patches() {
         assert_eq!(found, code, "{answer}");
     }
 }
+
+#[tokio::test]
+async fn a_configuration_merges_lists_by_their_keys_and_replaces_nothing_as_a_whole() {
+    let house = House::new().await;
+    let made = |expression: &str| {
+        json!({"matchConstraints": matching(&["CREATE"], &["deployments"]), "reinvocationPolicy": "Never",
+            "mutations": [{"patchType": "ApplyConfiguration", "applyConfiguration": {"expression": expression}}]})
+    };
+    let spec = made(
+        "Object{spec: Object.spec{template: Object.spec.template{spec: Object.spec.template.spec{containers: [
+            Object.spec.template.spec.containers{name: 'b', env: [
+                Object.spec.template.spec.containers.env{name: 'MODE', value: 'quiet'}]}]}}}}",
+    );
+    let (code, answer) = make(&house, "MutatingAdmissionPolicy", "p", spec).await;
+    assert_eq!(code, 201, "{answer}");
+    assert_eq!(make(&house, "MutatingAdmissionPolicyBinding", "b", json!({"policyName": "p"})).await.0, 201);
+    let deployment = json!({"kind": "Deployment", "apiVersion": "apps/v1", "metadata": {"name": "d"},
+        "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
+        "spec": {"containers": [{"name": "a", "image": "i"}, {"name": "b", "image": "i", "env": [{"name": "X", "value": "y"}]}]}}}});
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let (code, answer) = house.ask("POST", deployments, Some(deployment.clone())).await;
+    assert_eq!(code, 201, "{answer}");
+    let containers = &answer["spec"]["template"]["spec"]["containers"];
+    assert_eq!((&containers[0]["name"], &containers[0]["env"]), (&json!("a"), &Value::Null));
+    assert_eq!(
+        containers[1]["env"],
+        json!([{"name": "X", "value": "y"}, {"name": "MODE", "value": "quiet"}])
+    );
+
+    let spec = made("Object{spec: Object.spec{selector: Object.spec.selector{matchLabels: {'c': 'd'}}}}");
+    let (code, answer) = make(&house, "MutatingAdmissionPolicy", "q", spec).await;
+    assert_eq!(code, 201, "{answer}");
+    let binding = json!({"policyName": "q"});
+    assert_eq!(make(&house, "MutatingAdmissionPolicyBinding", "q", binding).await.0, 201);
+    let (code, answer) = house.ask("POST", deployments, Some(deployment)).await;
+    assert_eq!(code, 403);
+    let message = answer["message"].as_str().unwrap();
+    let why = "invalid ApplyConfiguration: may not mutate atomic arrays, maps or structs: .spec.selector";
+    assert!(message.contains(why), "{message}");
+}

@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
+use crate::hooks::{Hook, patched};
 use crate::house::House;
 use crate::tls::Authority;
 
@@ -225,4 +226,42 @@ async fn what_can_not_be_is_refused_by_a_status() {
     );
     let answer = refused(&format!("{EXEC}?command=refused")).await;
     assert_eq!(answer, (500, "Internal error occurred: not found".into()));
+}
+
+#[tokio::test]
+async fn webhooks_and_policies_have_a_say_in_streams() {
+    let mut place = place().await;
+    let hook =
+        Hook::new(|_| patched(json!([{"op": "replace", "path": "/command", "value": ["other", "x"]}]))).await;
+    let group = "/apis/admissionregistration.k8s.io/v1";
+    let rules = json!([{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CONNECT"], "resources": ["pods/exec"]}]);
+    let configuration = json!({"kind": "MutatingWebhookConfiguration", "apiVersion": "admissionregistration.k8s.io/v1",
+        "metadata": {"name": "m"}, "webhooks": [{"name": "m.example.com", "admissionReviewVersions": ["v1"],
+        "sideEffects": "None", "clientConfig": hook.config(), "rules": rules}]});
+    let path = format!("{group}/mutatingwebhookconfigurations");
+    assert_eq!(place.house.ask("POST", &path, Some(configuration)).await.0, 201);
+    let (answer, _stream) = place.upgrade(ADMIN, &format!("{EXEC}?command=sh&stdin=true")).await;
+    assert!(answer.starts_with("HTTP/1.1 101 "), "{answer}");
+    let asked = place.told.recv().await.unwrap();
+    assert!(
+        asked.starts_with("GET /exec/default/p/a?input=1&command=other&command=x HTTP/1.1\r\n"),
+        "{asked}"
+    );
+    assert_eq!(
+        hook.last()["object"],
+        json!({"kind": "PodExecOptions", "apiVersion": "v1", "stdin": true, "command": ["sh"]})
+    );
+    // Those who judge see what was made of it.
+    let policy = json!({"kind": "ValidatingAdmissionPolicy", "apiVersion": "admissionregistration.k8s.io/v1",
+        "metadata": {"name": "p"}, "spec": {"matchConstraints": {"resourceRules": rules},
+        "validations": [{"expression": "object.command[0] == 'sh' || object.stdin == false"}]}});
+    let path = format!("{group}/validatingadmissionpolicies");
+    assert_eq!(place.house.ask("POST", &path, Some(policy)).await.0, 201);
+    let binding = json!({"kind": "ValidatingAdmissionPolicyBinding",
+        "apiVersion": "admissionregistration.k8s.io/v1", "metadata": {"name": "p"},
+        "spec": {"policyName": "p", "validationActions": ["Deny"]}});
+    let path = format!("{group}/validatingadmissionpolicybindings");
+    assert_eq!(place.house.ask("POST", &path, Some(binding)).await.0, 201);
+    assert_eq!(place.code(ADMIN, &format!("{EXEC}?command=sh&stdin=true")).await, "422");
+    assert_eq!(place.code(ADMIN, "/api/v1/namespaces/default/pods/p/portforward?ports=80").await, "101");
 }

@@ -321,3 +321,55 @@ async fn nobody_decides_over_configurations_and_side_effects_forbid_dry_runs() {
     assert_eq!(code, 422);
     assert_eq!(answer["details"]["causes"][0]["field"], "webhooks[0].matchConditions[0].expression");
 }
+
+#[tokio::test]
+async fn a_webhook_is_asked_about_proxies_and_deletes() {
+    let house = House::new().await;
+    let hook = Hook::new(|request| match (&request["operation"], request["name"].as_str()) {
+        (operation, Some("s:web")) if operation == "CONNECT" => {
+            json!({"allowed": false, "status": {"message": "no way", "code": 403}})
+        }
+        (operation, Some("patched")) if operation == "DELETE" => {
+            patched(json!([{"op": "add", "path": "/metadata/labels", "value": {}}]))
+        }
+        (operation, Some("kept")) if operation == "DELETE" => json!({"allowed": false}),
+        _ => admitted(),
+    })
+    .await;
+    mutating(&house, "m", &hook, rule(&["CONNECT", "DELETE"], &["*/*", "*"]), json!({})).await;
+
+    let services = "/api/v1/namespaces/default/services";
+    let answer = house.get(&format!("{services}/s:web/proxy/x/y?z=1")).await;
+    assert_eq!(answer.status(), 403);
+    let answer = text(answer).await;
+    assert!(
+        answer.contains("admission webhook \\\"m.example.com\\\" denied the request: no way"),
+        "{answer}"
+    );
+    let asked = hook.last();
+    assert_eq!(asked["kind"], json!({"group": "", "version": "v1", "kind": "ServiceProxyOptions"}));
+    assert_eq!((&asked["operation"], &asked["subResource"]), (&json!("CONNECT"), &json!("proxy")));
+    assert_eq!(asked["resource"], json!({"group": "", "version": "v1", "resource": "services"}));
+    assert_eq!(asked["object"], json!({"kind": "ServiceProxyOptions", "apiVersion": "v1", "path": "x/y"}));
+    assert_eq!((&asked["oldObject"], &asked["options"]), (&Value::Null, &Value::Null));
+    assert_eq!(house.get(&format!("{services}/other/proxy/")).await.status(), 404, "let through");
+
+    for name in ["gone", "kept", "patched"] {
+        assert_eq!(house.ask("POST", MAPS, Some(map(name))).await.0, 201);
+    }
+    assert_eq!(house.ask("DELETE", &format!("{MAPS}/gone"), None).await.0, 200);
+    let asked = hook.last();
+    assert_eq!((&asked["operation"], &asked["object"]), (&json!("DELETE"), &Value::Null));
+    assert_eq!(asked["oldObject"]["data"]["k"], "v");
+    assert_eq!(house.ask("DELETE", &format!("{MAPS}/kept"), None).await.0, 400);
+    let (code, answer) = house.ask("DELETE", &format!("{MAPS}/patched"), None).await;
+    assert_eq!(code, 500);
+    assert_eq!(
+        answer["message"],
+        "Internal error occurred: admission webhook \"m.example.com\" attempted to modify the object, which is not \
+            supported for this operation"
+    );
+    for name in ["kept", "patched"] {
+        assert_eq!(house.ask("GET", &format!("{MAPS}/{name}"), None).await.0, 200);
+    }
+}

@@ -25,6 +25,7 @@ pub(super) fn operation(request: &Request<'_>) -> &'static str {
         Operation::Create => "CREATE",
         Operation::Update => "UPDATE",
         Operation::Delete => "DELETE",
+        Operation::Connect => "CONNECT",
     }
 }
 
@@ -130,7 +131,10 @@ fn selects_object(selector: &Value, outcome: Outcome<'_>) -> bool {
         return true;
     }
     let Some(selector) = LabelSelector::from_value(selector) else { return false };
-    [outcome.new, outcome.old].into_iter().flatten().any(|object| selector.matches(object))
+    // What can't have labels, such as the options of a stream, is never selected.
+    let mut labelled =
+        [outcome.new, outcome.old].into_iter().flatten().filter(|o| o.0.contains_key("metadata"));
+    labelled.any(|object| selector.matches(object))
 }
 
 /// The namespace that the object lies in.

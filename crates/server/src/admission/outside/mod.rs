@@ -61,6 +61,14 @@ impl Outside {
         Ok(changed)
     }
 
+    /// Webhooks that may change objects, asked about a delete, where there is nothing to change.
+    pub(crate) async fn before_delete(&self, request: &Request<'_>, old: &Object) -> Result<(), Refused> {
+        if is_exempt(request) {
+            return Ok(());
+        }
+        self.call_before_delete(request, old).await.map_err(Refused::finally)
+    }
+
     /// Makes an object that others changed one of its kind again; what is the server's stays as it was before.
     pub(crate) fn settle(
         &self,

@@ -65,6 +65,25 @@ impl Outside {
         Ok(*object != before)
     }
 
+    /// Asks the webhooks that may change objects about a delete, one after the other.
+    pub(super) async fn call_before_delete(&self, request: &Request<'_>, old: &Object) -> Result<(), Status> {
+        for hooks in self.configured.mutating_hooks(request.state) {
+            for hook in hooks.iter() {
+                let outcome = Outcome { new: None, old: Some(old) };
+                let Some((resource, shown)) = self.wanted(hook, request, outcome)? else { continue };
+                let Some(Admitted { patch: Some(_) }) = self.call(hook, request, resource, &shown).await?
+                else {
+                    continue;
+                };
+                return Err(Status::internal(format!(
+                    "admission webhook {:?} attempted to modify the object, which is not supported for this operation",
+                    hook.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
     /// Asks the webhooks that judge, all at once.
     pub(super) async fn call_validating(
         &self,

@@ -30,7 +30,7 @@ pub(super) fn check_pod(request: &Request<'_>, pod: &Object, old: Option<&Object
             matches!(request.subresource, "" | "ephemeralcontainers")
                 && old.is_some_and(|old| is_significant(pod, old))
         }
-        Operation::Delete => false,
+        Operation::Delete | Operation::Connect => false,
     };
     if !concerned {
         return Ok(());

@@ -1,0 +1,33 @@
+//! Streams into pods and proxies: nothing is written, but those outside may have a say.
+
+use api::{Object, Status};
+use serde_json::Value;
+
+use super::{Freshness, Named, Registry};
+use crate::admission::{Operation, Request};
+use crate::http::Identity;
+
+impl Registry {
+    /// Asks policies and webhooks about a stream or a proxy with these options, such as `PodExecOptions`; the answer is
+    /// the options as they made them.
+    pub(crate) async fn connect(
+        &self,
+        who: &Identity,
+        named: Named<'_>,
+        subresource: &str,
+        options: Object,
+    ) -> Result<Object, Status> {
+        let state = self.state(Freshness::Any).await?;
+        let operation = Operation::Connect;
+        let request = Request {
+            who,
+            named,
+            subresource,
+            operation,
+            dry_run: false,
+            options: Value::Null,
+            state: &state,
+        };
+        self.admission.connect(&request, options).await.map_err(|refused| refused.status)
+    }
+}
