@@ -78,8 +78,8 @@ pub(crate) fn make(rng: &mut StdRng, corpus: &Corpus) -> Vec<u8> {
         text.truncate(20_000);
     }
     if rng.random_range(0..3) == 0 {
-        text =
-            String::from_utf8_lossy(&mutate::bytes(rng, text.into_bytes(), any(rng).as_bytes())).into_owned();
+        let other = any(rng);
+        text = String::from_utf8_lossy(&mutate::bytes(rng, text.into_bytes(), other.as_bytes())).into_owned();
     }
     let object = corpus.values[rng.random_range(0..corpus.values.len())].clone();
     let other = &corpus.values[rng.random_range(0..corpus.values.len())];

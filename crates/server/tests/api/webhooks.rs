@@ -336,7 +336,7 @@ async fn a_webhook_is_asked_about_proxies_and_deletes() {
         _ => admitted(),
     })
     .await;
-    mutating(&house, "m", &hook, rule(&["CONNECT", "DELETE"], &["*/*", "*"]), json!({})).await;
+    mutating(&house, "m", &hook, rule(&["CONNECT", "DELETE"], &["*/*"]), json!({})).await;
 
     let services = "/api/v1/namespaces/default/services";
     let answer = house.get(&format!("{services}/s:web/proxy/x/y?z=1")).await;

@@ -70,8 +70,8 @@ impl Outside {
         for hooks in self.configured.mutating_hooks(request.state) {
             for hook in hooks.iter() {
                 let outcome = Outcome { new: None, old: Some(old) };
-                let Some((resource, shown)) = self.wanted(hook, request, outcome)? else { continue };
-                let Some(Admitted { patch: Some(_) }) = self.call(hook, request, resource, &shown).await?
+                let Some((resource, shown)) = self.wanted(hook, request, outcome).await? else { continue };
+                let Some(Admitted { patch: Some(_) }) = self.call(hook, request, &resource, &shown).await?
                 else {
                     continue;
                 };
