@@ -76,7 +76,7 @@ async fn who_asks_for_a_certificate_and_gets_it_is_who_it_says_and_may_what_that
     kubectl.fails(&format!("{jane} get pods"), &["Forbidden", r#"User "jane" cannot list"#]);
     kubectl.says("create rolebinding ops --clusterrole=view --group=ops", &["created"]);
     kubectl.says_soon(&format!("{jane} get pods"), "No resources found");
-    kubectl.fails(&format!("{jane} delete pods --all"), &["Forbidden"]);
+    kubectl.fails(&format!("{jane} delete pod any"), &["Forbidden"]);
     kubectl.says("create rolebinding jane --clusterrole=edit --user=jane", &["created"]);
     kubectl.says_soon(&format!("{jane} auth can-i delete pods"), "yes");
     kubectl.fails(&format!("{jane} certificate approve jane"), &["Forbidden"]);

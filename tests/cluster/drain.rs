@@ -1,12 +1,10 @@
 //! `kubectl drain`, `cordon` and `uncordon`: a host is emptied, and no budget is overdrawn.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
-use kube::api::{Api, ListParams, WatchEvent, WatchParams};
+use kube::api::{Api, ListParams, ObjectList, WatchEvent, WatchParams};
 
 use crate::harness::Cluster;
 use crate::kubectl::{Kubectl, is_installed};
@@ -39,35 +37,38 @@ spec:
   selector: {matchLabels: {app: web}}
 "#;
 
-/// Follows the pods from now on: the least number of them that served at any moment.
-async fn least_serving(cluster: &Cluster) -> (Arc<AtomicUsize>, tokio::task::JoinHandle<()>) {
-    let pods: Api<Pod> = Api::default_namespaced(cluster.client().await.unwrap());
-    let list = pods.list(&ListParams::default().labels("app=web")).await.unwrap();
-    let version = list.metadata.resource_version.unwrap();
-    let serves = |pod: &Pod| {
-        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-        let is_ready = conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True");
-        is_ready && pod.metadata.deletion_timestamp.is_none()
-    };
-    let name = |pod: &Pod| pod.metadata.name.clone().unwrap();
-    let mut known: BTreeMap<String, bool> = list.items.iter().map(|pod| (name(pod), serves(pod))).collect();
-    let least = Arc::new(AtomicUsize::new(known.values().filter(|serves| **serves).count()));
-    let seen = least.clone();
-    let task = tokio::spawn(async move {
-        let params = WatchParams::default().labels("app=web").timeout(290);
-        let mut events = Box::pin(pods.watch(&params, &version).await.unwrap());
-        while let Some(event) = events.next().await {
-            match event.unwrap() {
-                WatchEvent::Added(pod) | WatchEvent::Modified(pod) => known.insert(name(&pod), serves(&pod)),
-                WatchEvent::Deleted(pod) => known.remove(&name(&pod)),
-                WatchEvent::Bookmark(_) => None,
-                WatchEvent::Error(error) => panic!("the pods can't be followed: {error}"),
-            };
-            let serving = known.values().filter(|serves| **serves).count();
-            seen.fetch_min(serving, Ordering::SeqCst);
+fn name(pod: &Pod) -> String {
+    pod.metadata.name.clone().unwrap()
+}
+
+fn serves(pod: &Pod) -> bool {
+    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    let is_ready = conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True");
+    is_ready && pod.metadata.deletion_timestamp.is_none()
+}
+
+/// Follows the pods from a list on until all that were in it are gone and as many others serve: the least number of them
+/// that served at any moment.
+async fn least_serving(pods: &Api<Pod>, before: &ObjectList<Pod>) -> usize {
+    let mut known: BTreeMap<String, bool> = before.items.iter().map(|pod| (name(pod), serves(pod))).collect();
+    let mut least = known.len();
+    let version = before.metadata.resource_version.clone().unwrap();
+    let params = WatchParams::default().labels("app=web").timeout(60);
+    let mut events = Box::pin(pods.watch(&params, &version).await.unwrap());
+    while let Some(event) = events.next().await {
+        match event.unwrap() {
+            WatchEvent::Added(pod) | WatchEvent::Modified(pod) => known.insert(name(&pod), serves(&pod)),
+            WatchEvent::Deleted(pod) => known.remove(&name(&pod)),
+            WatchEvent::Bookmark(_) => None,
+            WatchEvent::Error(error) => panic!("the pods can't be followed: {error}"),
+        };
+        let serving = known.values().filter(|serves| **serves).count();
+        least = least.min(serving);
+        if serving == before.items.len() && before.items.iter().all(|pod| !known.contains_key(&name(pod))) {
+            return least;
         }
-    });
-    (least, task)
+    }
+    panic!("they are not replaced: {known:?}");
 }
 
 #[tokio::test]
@@ -85,7 +86,7 @@ async fn a_host_is_drained_as_fast_as_the_budget_allows() {
     kubectl.says("get nodes", &["SchedulingDisabled"]);
     kubectl.says(
         &format!("apply -f {}", file.display()),
-        &["deployment.apps/web created", "budget/web created"],
+        &["deployment.apps/web created", "poddisruptionbudget.policy/web created"],
     );
     kubectl.says("rollout status deployment/web --timeout=60s", &["successfully rolled out"]);
     let places = "get pods -l app=web -o jsonpath={.items[*].spec.nodeName}";
@@ -104,13 +105,12 @@ async fn a_host_is_drained_as_fast_as_the_budget_allows() {
     // Two have to serve: they go one by one, each when the one before is replaced.
     kubectl.says(r#"patch pdb web -p {"spec":{"minAvailable":2}}"#, &["patched"]);
     kubectl.says_soon("get pdb web -o jsonpath={.status.disruptionsAllowed}", "1");
-    let (least, watching) = least_serving(&cluster).await;
+    let pods = Api::<Pod>::default_namespaced(cluster.client().await.unwrap());
+    let before = pods.list(&ListParams::default().labels("app=web")).await.unwrap();
     kubectl.says("drain n1 --ignore-daemonsets --timeout=120s", &["node/n1 drained"]);
     assert!(!kubectl.says(places, &[]).contains("n1"), "nothing is left on it");
     kubectl.says("rollout status deployment/web --timeout=60s", &["successfully rolled out"]);
-    assert!(!watching.is_finished(), "the pods were followed to the end");
-    watching.abort();
-    assert_eq!(least.load(Ordering::SeqCst), 2, "one went at a time");
+    assert_eq!(least_serving(&pods, &before).await, 2, "one went at a time");
     kubectl.says("wait pdb/web --for=condition=DisruptionAllowed --timeout=60s", &["condition met"]);
 
     kubectl.says("uncordon n1", &["node/n1 uncordoned"]);

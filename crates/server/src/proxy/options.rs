@@ -19,7 +19,7 @@ pub(super) async fn admit_stream(server: &Arc<Server>, asked: &Asked<'_>) -> Res
         "attach" => "PodAttachOptions",
         _ => "PodPortForwardOptions",
     };
-    let admitted = admit(server, asked, options(kind, stream_fields(subresource, asked.query))).await?;
+    let admitted = admit(server, asked, options(kind, stream_fields(subresource, asked.query)?)).await?;
     Ok(query_of(&admitted))
 }
 
@@ -57,14 +57,19 @@ fn options(kind: &str, fields: Map<String, Value>) -> Object {
 
 const FLAGS: [&str; 4] = ["stdin", "stdout", "stderr", "tty"];
 
-fn stream_fields(subresource: &str, query: &Query) -> Map<String, Value> {
+fn stream_fields(subresource: &str, query: &Query) -> Result<Map<String, Value>, Status> {
     let mut fields = Map::new();
     if subresource == "portforward" {
-        let ports: Vec<u64> = query.all("ports").filter_map(|port| port.parse().ok()).collect();
+        let number = |port: &str| {
+            let wrong = || format!("strconv.ParseInt: parsing {port:?}: invalid syntax");
+            port.parse::<i32>().map_err(|_| Status::bad_request(wrong()))
+        };
+        let ports = query.all("ports").flat_map(|ports| ports.split(','));
+        let ports: Vec<i32> = ports.map(number).collect::<Result<_, _>>()?;
         if !ports.is_empty() {
             fields.insert("ports".into(), json!(ports));
         }
-        return fields;
+        return Ok(fields);
     }
     for flag in FLAGS.into_iter().filter(|flag| query.flag(flag)) {
         fields.insert(flag.into(), json!(true));
@@ -75,7 +80,7 @@ fn stream_fields(subresource: &str, query: &Query) -> Map<String, Value> {
     if subresource == "exec" {
         fields.insert("command".into(), query.all("command").collect::<Vec<_>>().into());
     }
-    fields
+    Ok(fields)
 }
 
 fn query_of(options: &Object) -> Query {
@@ -103,7 +108,7 @@ mod tests {
     #[test]
     fn options_say_what_the_query_says_and_back() {
         let query = Query::parse(Some("stdin=true&stdout=1&stderr=false&command=sh&command=-c&container=c"));
-        let exec = options("PodExecOptions", stream_fields("exec", &query));
+        let exec = options("PodExecOptions", stream_fields("exec", &query).unwrap());
         assert_eq!(
             exec.clone().into_value(),
             json!({"kind": "PodExecOptions", "apiVersion": "v1", "stdin": true, "stdout": true, "container": "c",
@@ -113,9 +118,11 @@ mod tests {
         assert!(back.flag("stdin") && back.flag("stdout") && !back.flag("stderr") && !back.flag("tty"));
         assert_eq!(back.all("command").collect::<Vec<_>>(), ["sh", "-c"]);
         assert_eq!(back.get("container"), Some("c"));
-        let ports = stream_fields("portforward", &Query::parse(Some("ports=80&ports=81")));
-        assert_eq!(Value::Object(ports.clone()), json!({"ports": [80, 81]}));
-        let back = query_of(&Object(ports));
-        assert_eq!(back.all("ports").collect::<Vec<_>>(), ["80", "81"]);
+        let ports = |query| stream_fields("portforward", &Query::parse(Some(query)));
+        let asked = ports("ports=80&ports=81,82").unwrap();
+        assert_eq!(Value::Object(asked.clone()), json!({"ports": [80, 81, 82]}));
+        let back = query_of(&Object(asked));
+        assert_eq!(back.all("ports").collect::<Vec<_>>(), ["80", "81", "82"]);
+        assert_eq!(ports("ports=http").unwrap_err().code, 400);
     }
 }
