@@ -97,8 +97,10 @@ async fn a_deployment_lives_its_whole_life() {
     let patch = json!({"spec": {"template": {"metadata": {"annotations": {"version": "2"}}}}});
     deployments.patch("web", &PatchParams::default(), &Patch::Strategic(&patch)).await.unwrap();
     wait_for("the rollout", || async {
-        let status = deployments.get("web").await.ok()?.status?;
-        (status.updated_replicas == Some(3)
+        let web = deployments.get("web").await.ok()?;
+        let status = web.status?;
+        (status.observed_generation == web.metadata.generation
+            && status.updated_replicas == Some(3)
             && status.replicas == Some(3)
             && status.available_replicas == Some(3))
         .then_some(())
