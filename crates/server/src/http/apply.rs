@@ -28,14 +28,14 @@ pub(crate) fn patch(
     Ok((patch, warnings))
 }
 
-/// The patch must be of the object that the path names.
+/// The patch must be of the object that the path names; of one that is there it needn't say the name.
 fn fit(named: &Named<'_>, patch: &Object) -> Result<(), Status> {
     let mismatch = |what: &str, given: &str, asked: &str| {
         Status::bad_request(format!(
             "the {what} of the object ({given}) does not match the {what} on the URL ({asked})"
         ))
     };
-    if patch.name() != named.name {
+    if !patch.name().is_empty() && patch.name() != named.name {
         return Err(mismatch("name", patch.name(), named.name));
     }
     if !patch.namespace().is_empty() && patch.namespace() != named.namespace {

@@ -56,8 +56,7 @@ impl Registry {
                 dry_run,
                 recorded: Recorded::Already,
             };
-            let mut object = finish(manager.apply(None, &patch_of)?)?;
-            object.set_meta("name", named.name);
+            let object = finish(manager.apply(None, &patch_of)?)?;
             match self.create(&create, object).await {
                 Err(status) if status.reason == "AlreadyExists" => {}
                 created => return Ok(Applied { object: created?, created: true }),
@@ -73,6 +72,12 @@ fn check_new(change: &Change<'_>, patch: &Object) -> Result<(), Status> {
         return Err(change.named.conflict(&format!(
             "uid mismatch: the provided object specified uid {}, and no existing object was found",
             patch.uid()
+        )));
+    }
+    if patch.name().is_empty() {
+        return Err(Status::bad_request(format!(
+            "the name of the object ({} based on URL) was undeterminable: name must be provided",
+            change.named.name
         )));
     }
     if !patch.resource_version().is_empty() {
