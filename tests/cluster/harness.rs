@@ -83,6 +83,19 @@ impl Cluster {
         Client::try_from(config).ok()
     }
 
+    /// Prints the ends of all logs: they are gone with the folder.
+    fn tell_what_happened(&self) {
+        const LINES: usize = 30;
+        let hosts = std::fs::read_dir(self.folder()).into_iter().flatten().filter_map(Result::ok);
+        let hosts = hosts.map(|host| host.path().join("host.log")).filter(|log| log.exists());
+        for path in [self.dir.join("up.log")].into_iter().chain(hosts) {
+            let log = std::fs::read_to_string(&path).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let end = &lines[lines.len().saturating_sub(LINES)..];
+            eprintln!("the end of {}:\n{}\n", path.display(), end.join("\n"));
+        }
+    }
+
     fn pid(&self) -> i32 {
         self.up.lock().unwrap().id() as i32
     }
@@ -171,6 +184,9 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell_what_happened();
+        }
         // SAFETY: as above.
         unsafe { libc::kill(self.pid(), libc::SIGTERM) };
         let end = Instant::now() + Duration::from_secs(10);

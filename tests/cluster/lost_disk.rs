@@ -31,14 +31,19 @@ async fn a_host_that_lost_its_store_joins_anew_and_another_one_may_go_then() {
     let cluster = Cluster::up().await;
     wait_for("the first write", || write(&cluster, "before")).await;
 
+    // Who stands still writes nothing into a folder that comes and goes.
     let folder = cluster.folder().join("n2");
+    cluster.signal_host("n2", libc::SIGSTOP);
     fs::rename(folder.join("data/store"), folder.join("lost")).unwrap();
     cluster.signal_host("n2", libc::SIGKILL);
-    let is_back = || async {
-        let log = fs::read_to_string(folder.join("host.log")).unwrap_or_default();
-        log.contains("members=n1 (1), n3 (3), n2 (4)").then_some(())
+    let says = |words: &'static str| {
+        let log = folder.join("host.log");
+        move || {
+            let log = fs::read_to_string(&log).unwrap_or_default();
+            async move { log.contains(words).then_some(()) }
+        }
     };
-    wait_for("n2 to be a voting member again", is_back).await;
+    wait_for("n2 to be a voting member again", says("members=n1 (1), n3 (3), n2 (4)")).await;
 
     // Its vote is needed now.
     cluster.signal_host("n1", libc::SIGSTOP);
@@ -49,12 +54,15 @@ async fn a_host_that_lost_its_store_joins_anew_and_another_one_may_go_then() {
     }
 
     // Its old data is nobody's any more: who brings it back is told so, with what to do.
+    cluster.signal_host("n2", libc::SIGSTOP);
     fs::rename(folder.join("data/store"), folder.join("new")).unwrap();
     fs::rename(folder.join("lost"), folder.join("data/store")).unwrap();
     cluster.signal_host("n2", libc::SIGKILL);
-    wait_for("n2 to say that it was removed", || async {
-        let log = fs::read_to_string(folder.join("host.log")).unwrap_or_default();
-        log.contains("was removed from the cluster: move the folder away").then_some(())
-    })
-    .await;
+    let removed = says("was removed from the cluster: move the folder away");
+    wait_for("n2 to say that it was removed", removed).await;
+
+    // The others go on without it, until that is done.
+    wait_for("a write without n2", || write(&cluster, "without-n2")).await;
+    fs::rename(folder.join("data/store"), folder.join("removed")).unwrap();
+    wait_for("n2 to be a voting member once more", says("members=n1 (1), n3 (3), n2 (5)")).await;
 }

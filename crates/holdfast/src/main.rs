@@ -7,6 +7,7 @@ mod engine;
 mod ground;
 mod host;
 mod kubectl;
+mod restarts;
 mod restore;
 mod site;
 mod store_door;

@@ -1,5 +1,6 @@
 //! `holdfast up`: a cluster on this machine, in the foreground.
 
+use std::cell::Cell;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -10,6 +11,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::datastore::DatastoreArgs;
 use crate::ground::{self, Ground, NetChoice, Ports, Wish};
+use crate::restarts::{self, Restarts};
 
 /// Arguments of `holdfast up`.
 #[derive(clap::Args)]
@@ -76,11 +78,13 @@ async fn serve(ground: Ground) -> anyhow::Result<()> {
     let config = client::Kubeconfig::load(&kubeconfig)?;
     let asker = client::Client::new(&config.with_server(format!("https://{}", addresses.api())))?;
     let logs = logs(&cluster);
+    let ready = Cell::new(false);
     let outcome = tokio::select! {
         () = end.asked() => Ok(()),
-        outcome = keep_running(&mut cluster) => outcome,
+        outcome = keep_running(&mut cluster, &ready) => outcome,
         () = async {
             wait_until_ready(&asker, nodes, &logs).await;
+            ready.set(true);
             eprintln!("{nodes} of {nodes} nodes are Ready after {:.1} s; Ctrl-C stops the cluster", started.elapsed().as_secs_f64());
             if let Some(etcdctl) = etcdctl {
                 eprintln!("the store is reached with: {etcdctl}");
@@ -94,24 +98,45 @@ async fn serve(ground: Ground) -> anyhow::Result<()> {
     outcome
 }
 
-/// Starts hosts again that end by themselves; gives up on one that ends at once, again and again.
-async fn keep_running(cluster: &mut Cluster) -> anyhow::Result<()> {
-    const AT_ONCE: Duration = Duration::from_secs(2);
-    const TRIES: u32 = 3;
-    let mut early_ends = 0;
+/// Starts hosts again that end by themselves. One that can't run is an error until all of them were `ready`: from
+/// then on the others are worth more than an end, and it is tried again from time to time.
+async fn keep_running(cluster: &mut Cluster, ready: &Cell<bool>) -> anyhow::Result<()> {
+    let mut restarts = Restarts::default();
+    for host in cluster.hosts() {
+        restarts.started(&host, now());
+    }
     loop {
-        let since = now();
-        let (name, status) = cluster.host_ended().await;
+        let due = restarts.due();
+        let is_due = async {
+            match due {
+                Some((when, host)) => {
+                    tokio::time::sleep_until(when.into()).await;
+                    host
+                }
+                None => std::future::pending().await,
+            }
+        };
+        let (name, status) = tokio::select! {
+            ended = cluster.host_ended() => ended,
+            host = is_due => {
+                restarts.started(&host, now());
+                cluster.power_on(&host).await?;
+                continue;
+            }
+        };
         let last = cluster.folder().last_log_line(&name).unwrap_or_default();
-        early_ends = if since.elapsed() < AT_ONCE { early_ends + 1 } else { 0 };
         let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
-        anyhow::ensure!(
-            early_ends < TRIES,
-            "host {name} can't run ({how}): {last}; see {}",
-            cluster.folder().log(&name).display()
-        );
-        eprintln!("host {name} ended ({how}): {last}; it is started again");
-        cluster.power_on(&name).await?;
+        match restarts.ended(&name, now()) {
+            None => eprintln!("host {name} ended ({how}): {last}; it is started again"),
+            Some(times) => {
+                let log = cluster.folder().log(&name);
+                let what = format!("host {name} can't run ({how}): {last}; see {}", log.display());
+                anyhow::ensure!(ready.get(), what);
+                if times == restarts::TRIES {
+                    eprintln!("{what}; it is tried again from time to time");
+                }
+            }
+        }
     }
 }
 
