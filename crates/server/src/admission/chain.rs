@@ -31,6 +31,9 @@ impl Admission {
         old: Option<&Object>,
     ) -> Result<(), Refused> {
         complete(request, object, old)?;
+        if !self.outside.may_change(request) {
+            return Ok(());
+        }
         let before = object.clone();
         if self.outside.mutate(request, object, old, Round::First).await? {
             // What others put in gets what the plugins give, and whoever wants to see it sees it once more.

@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use store::{KeyRange, State};
 
 use super::request::{Operation, Request};
-use crate::registry::load;
+use crate::registry::look;
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 const CONTAINERS: [(&str, &str); 2] = [("containers", "container"), ("initContainers", "init container")];
@@ -16,7 +16,7 @@ const CONTAINERS: [(&str, &str); 2] = [("containers", "container"), ("initContai
 /// The limits of a namespace, of all its LimitRanges.
 fn limits(namespace: &str, state: &State) -> Vec<Value> {
     let prefix = objects::namespace_prefix("", "limitranges", namespace);
-    let ranges = state.range(&KeyRange::prefix(prefix)).filter_map(|kv| load(kv).ok());
+    let ranges = state.range(&KeyRange::prefix(prefix)).filter_map(|kv| look(kv).ok());
     let lists = ranges.filter_map(|range| range.pointer("/spec/limits").and_then(Value::as_array).cloned());
     lists.flatten().collect()
 }

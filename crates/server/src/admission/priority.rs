@@ -2,12 +2,14 @@
 //!
 //! Follows `plugin/pkg/admission/priority` upstream.
 
+use std::sync::Arc;
+
 use api::{Object, Status};
 use serde_json::{Value, json};
 use store::{KeyRange, State};
 
 use super::request::Request;
-use crate::registry::load;
+use crate::registry::look;
 
 const GROUP: &str = "scheduling.k8s.io";
 const PREEMPTS: &str = "PreemptLowerPriority";
@@ -24,7 +26,7 @@ pub(super) fn complete(request: &Request<'_>, pod: &mut Object) -> Result<(), St
             let why = format!("no PriorityClass with name {name} was found");
             return Err(request.named.forbidden(&why));
         };
-        Some(load(kv)?)
+        Some(look(kv)?)
     };
     let field = |field: &str| class.as_ref().and_then(|class| class.0.get(field));
     let value = field("value").and_then(Value::as_i64).unwrap_or(0);
@@ -53,10 +55,10 @@ pub(super) fn complete(request: &Request<'_>, pod: &mut Object) -> Result<(), St
 }
 
 /// The class of pods that name none; of several the least important one.
-fn default_class(state: &State) -> Result<Option<Object>, Status> {
-    let mut found: Option<Object> = None;
+fn default_class(state: &State) -> Result<Option<Arc<Object>>, Status> {
+    let mut found: Option<Arc<Object>> = None;
     for kv in state.range(&KeyRange::prefix(objects::kind_prefix(GROUP, "priorityclasses"))) {
-        let class = load(kv)?;
+        let class = look(kv)?;
         let value = |class: &Object| class.0.get("value").and_then(Value::as_i64);
         let is_default = class.0.get("globalDefault") == Some(&Value::Bool(true));
         if is_default && found.as_ref().is_none_or(|found| value(&class) < value(found)) {

@@ -6,7 +6,7 @@ use api::{Amounts, Object, Status};
 use serde_json::{Map, Value, json};
 
 use super::request::Request;
-use crate::registry::load;
+use crate::registry::look;
 
 /// Completes a new pod by its runtime class, which must be there.
 pub(super) fn complete(request: &Request<'_>, pod: &mut Object) -> Result<(), Status> {
@@ -24,7 +24,7 @@ pub(super) fn complete(request: &Request<'_>, pod: &mut Object) -> Result<(), St
     let Some(kv) = request.state.get(key.as_bytes()) else {
         return refused(&format!("RuntimeClass {name:?} not found"));
     };
-    let class = load(kv)?;
+    let class = look(kv)?;
     match (class.pointer("/overhead/podFixed"), given) {
         (Some(fixed), Some(given)) if Amounts::of(fixed) != given => {
             return refused("Pod's Overhead doesn't match RuntimeClass's defined Overhead");

@@ -3,6 +3,7 @@
 //!
 //! Follows `plugin/pkg/admission/serviceaccount` upstream.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Object, Status};
@@ -11,7 +12,7 @@ use store::{State, Store};
 
 use super::request::{Operation, Request};
 use crate::clock;
-use crate::registry::load;
+use crate::registry::look;
 
 /// The service account of pods that name none.
 pub(crate) const DEFAULT: &str = "default";
@@ -147,11 +148,11 @@ fn check_mirror(request: &Request<'_>, spec: &Map<String, Value>) -> Result<(), 
     Ok(())
 }
 
-fn find(request: &Request<'_>, name: &str) -> Result<Object, Status> {
+fn find(request: &Request<'_>, name: &str) -> Result<Arc<Object>, Status> {
     let namespace = request.named.namespace;
     let key = objects::key("", "serviceaccounts", namespace, name);
     match request.state.get(key.as_bytes()) {
-        Some(kv) => load(kv),
+        Some(kv) => look(kv),
         None => {
             let why = format!(
                 "error looking up service account {namespace}/{name}: serviceaccount {name:?} not found"

@@ -24,6 +24,13 @@ pub(crate) struct Accepted {
     pub(crate) encoding: Encoding,
 }
 
+impl Accepted {
+    /// Whether it is the form in which most objects are stored.
+    pub(crate) fn is_plain_json(&self) -> bool {
+        self.shape == Shape::Plain && self.encoding == Encoding::Json
+    }
+}
+
 /// One media range of an `Accept` header.
 struct Range<'a> {
     kind: &'a str,

@@ -56,7 +56,7 @@ pub(crate) async fn read(
         );
     }
     let kv = server.registry().get(&named, freshness).await?;
-    if accepted.shape == Shape::Plain && accepted.encoding == Encoding::Json {
+    if accepted.is_plain_json() {
         return Ok(bytes(200, JSON, objects::stamped(&kv)));
     }
     object(target.resource, 200, load(&kv)?, accepted, asked.query)

@@ -13,12 +13,13 @@ use super::body;
 use super::negotiate::{Accepted, Shape, accepted_for, content_type, unsupported};
 use super::objects::{list, list_options, listing_of, object};
 use super::options::WriteOptions;
-use super::response::warn;
+use super::response::{JSON, bytes, warn};
 use super::serve::Asked;
 use crate::authorize::review;
 use crate::clock;
 use crate::registry::{
-    Apply, Binding, Change, Create, DeleteOptions, Freshness, Named, Recorded, fit_namespace, propagation,
+    Apply, Binding, Change, Create, DeleteOptions, Freshness, Named, Recorded, Written, fit_namespace,
+    propagation,
 };
 use crate::server::Server;
 use crate::tokens::{self, TokenRequest};
@@ -96,11 +97,21 @@ impl<'a> Writing<'a> {
         }
     }
 
-    fn answer(&self, code: u16, found: Object, warnings: &[String]) -> Result<Response<Body>, Status> {
+    fn answer(
+        &self,
+        code: u16,
+        written: impl Into<Written>,
+        warnings: &[String],
+    ) -> Result<Response<Body>, Status> {
         let is_scale = self.asked.target.subresource == "scale";
         let shape = if is_scale { Shape::Plain } else { self.accepted.shape };
         let accepted = Accepted { shape, ..self.accepted };
-        let mut response = object(self.asked.target.resource, code, found, accepted, self.asked.query)?;
+        let written = written.into();
+        let json = if accepted.is_plain_json() { written.json() } else { None };
+        let mut response = match json {
+            Some(json) => bytes(code, JSON, json),
+            None => object(self.asked.target.resource, code, written.object, accepted, self.asked.query)?,
+        };
         warn(&mut response, warnings);
         Ok(response)
     }
@@ -226,7 +237,7 @@ impl<'a> Writing<'a> {
             Ok(object)
         };
         let applied = registry.apply(&request, &patch, &finish).await?;
-        self.answer(if applied.created { 201 } else { 200 }, applied.object, &warnings)
+        self.answer(if applied.created { 201 } else { 200 }, applied.written, &warnings)
     }
 
     fn delete_options(&self, body: Bytes) -> Result<DeleteOptions, Status> {

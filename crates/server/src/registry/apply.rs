@@ -4,7 +4,7 @@ use api::{Object, Patch, Status};
 
 use super::create::{ATTEMPTS, too_busy};
 use super::recorded::manager;
-use super::{Change, Create, Recorded, Registry};
+use super::{Change, Create, Recorded, Registry, Written};
 use crate::clock;
 
 /// A request to apply.
@@ -19,7 +19,7 @@ pub(crate) struct Apply<'a> {
 
 /// What became of it.
 pub(crate) struct Applied {
-    pub(crate) object: Object,
+    pub(crate) written: Written,
     /// Whether the object is new.
     pub(crate) created: bool,
 }
@@ -45,7 +45,7 @@ impl Registry {
             match self.change(&change, &merged).await {
                 Err(status)
                     if status.code == 404 && status.reason == "NotFound" && subresource.is_empty() => {}
-                changed => return Ok(Applied { object: changed?, created: false }),
+                changed => return Ok(Applied { written: changed?, created: false }),
             }
             self.check_may_create(who, &named)?;
             check_new(&change, patch)?;
@@ -59,7 +59,7 @@ impl Registry {
             let object = finish(manager.apply(None, &patch_of)?)?;
             match self.create(&create, object).await {
                 Err(status) if status.reason == "AlreadyExists" => {}
-                created => return Ok(Applied { object: created?, created: true }),
+                created => return Ok(Applied { written: created?, created: true }),
             }
         }
         Err(too_busy())

@@ -27,7 +27,8 @@ impl Registry {
         // As upstream: nobody owns a pod's node by placing it.
         let recorded = Recorded::Already;
         let change = Change { who, named, subresource: BINDING, dry_run: binding.dry_run, recorded };
-        self.change(&change, &|pod| assign(pod, binding, &clock::text(clock::now()))).await
+        let written = self.change(&change, &|pod| assign(pod, binding, &clock::text(clock::now()))).await?;
+        Ok(written.object)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use api::{Object, Status};
 use bytes::Bytes;
-use store::{Compare, Condition, Error, KeyRange, Op, Revision, Txn};
+use store::{Compare, Condition, Error, KeyRange, KeyValue, Op, Revision, Txn};
 
 use super::{Named, Registry, stored};
 
@@ -62,42 +62,81 @@ pub(crate) fn write_failed(error: Error) -> Status {
     }
 }
 
+/// An object as it is once it was written.
+#[derive(Debug)]
+pub(crate) struct Written {
+    pub(crate) object: Object,
+    /// What lies in the store, where the object is served just so.
+    served: Option<KeyValue>,
+}
+
+impl Written {
+    /// The object as JSON, if that is there already.
+    pub(crate) fn json(&self) -> Option<Vec<u8>> {
+        self.served.as_ref().map(objects::stamped)
+    }
+}
+
+impl From<Object> for Written {
+    fn from(object: Object) -> Self {
+        Written { object, served: None }
+    }
+}
+
 impl Registry {
-    /// Writes `object` (none: deletes it) if its key is still as of revision `read` (0: absent); the answer
-    /// is the new revision, or none if something changed in between. The object becomes what a read shows of it now.
-    pub(crate) async fn commit(
+    /// Writes `object` if its key is still as of revision `read` (0: absent); none if something changed in between.
+    pub(crate) async fn put(
         &self,
         named: &Named<'_>,
         read: Revision,
-        object: Option<&mut Object>,
+        mut object: Object,
+        claims: Claims,
+    ) -> Result<Option<Written>, Status> {
+        let resource = named.resource;
+        let value = match resource.is_converted() {
+            true => stored::encode(&self.converter.to_stored(resource, object.clone()).await?)?,
+            false => stored::encode(&object)?,
+        };
+        let key = Bytes::from(named.key());
+        let op = Op::Put { key: key.clone(), value: value.clone(), lease: 0 };
+        let Some(revision) = self.commit(&key, read, op, claims).await? else { return Ok(None) };
+        let kv =
+            KeyValue { key, value, create_revision: revision, mod_revision: revision, version: 1, lease: 0 };
+        if stored::is_as_served(resource, &kv) {
+            object.set_meta("resourceVersion", revision.to_string());
+            return Ok(Some(Written { object, served: Some(kv) }));
+        }
+        match self.converter.read_back(resource, kv).await? {
+            Some(shown) => object = shown,
+            None => object.set_meta("resourceVersion", revision.to_string()),
+        }
+        Ok(Some(object.into()))
+    }
+
+    /// Takes an object away if its key is still as of revision `read`; the answer is the revision that did, or none
+    /// if something changed in between.
+    pub(crate) async fn remove(
+        &self,
+        named: &Named<'_>,
+        read: Revision,
         claims: Claims,
     ) -> Result<Option<Revision>, Status> {
         let key = Bytes::from(named.key());
-        let value = match &object {
-            Some(object) if named.resource.is_converted() => {
-                Some(stored::encode(&self.converter.to_stored(named.resource, (**object).clone()).await?)?)
-            }
-            Some(object) => Some(stored::encode(object)?),
-            None => None,
-        };
-        let op = match value.clone() {
-            Some(value) => Op::Put { key: key.clone(), value, lease: 0 },
-            None => Op::Delete(KeyRange::key(key.clone())),
-        };
+        let op = Op::Delete(KeyRange::key(key.clone()));
+        self.commit(&key, read, op, claims).await
+    }
+
+    async fn commit(
+        &self,
+        key: &Bytes,
+        read: Revision,
+        op: Op,
+        claims: Claims,
+    ) -> Result<Option<Revision>, Status> {
         let mut txn = Txn { conditions: claims.conditions, success: claims.ops, failure: Vec::new() };
         txn.conditions.push(Condition::ModRevision(key.clone(), Compare::Equal, read));
         txn.success.push(op);
         let response = self.store.txn(txn).await.map_err(write_failed)?;
-        if !response.succeeded {
-            return Ok(None);
-        }
-        if let (Some(object), Some(value)) = (object, value) {
-            let shown = self.converter.read_back(named.resource, key, value, response.revision).await?;
-            match shown {
-                Some(shown) => *object = shown,
-                None => object.set_meta("resourceVersion", response.revision.to_string()),
-            }
-        }
-        Ok(Some(response.revision))
+        Ok(response.succeeded.then_some(response.revision))
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use api::{Conversion, ConversionReview, Custom, Definition, Object, Resource, Status};
 use bytes::Bytes;
 use serde_json::Map;
-use store::{KeyValue, Revision};
+use store::KeyValue;
 
 use super::converted::{Converted, Found, Key};
 use super::load;
@@ -205,20 +205,15 @@ impl Converter {
         Ok(objects)
     }
 
-    /// What a read shows of an object of `resource` that was just stored at `revision` as `value`; nothing if that is
-    /// what its writer had.
+    /// What a read shows of an object of `resource` that was just stored; nothing if that is what its writer had.
     pub(super) async fn read_back(
         &self,
         resource: &Resource,
-        key: Bytes,
-        value: Bytes,
-        revision: Revision,
+        kv: KeyValue,
     ) -> Result<Option<Object>, Status> {
-        if resource.custom().is_none_or(|custom| !custom.is_other_version(&value)) {
+        if resource.custom().is_none_or(|custom| !custom.is_other_version(&kv.value)) {
             return Ok(None);
         }
-        let kv =
-            KeyValue { key, value, create_revision: revision, mod_revision: revision, version: 1, lease: 0 };
         self.load(resource, &Arc::new(kv)).await.map(Some)
     }
 }

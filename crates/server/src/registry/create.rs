@@ -6,7 +6,7 @@ use serde_json::Value;
 use store::{Compare, Condition, State};
 
 use super::read::Freshness;
-use super::{Named, Recorded, Refused, Registry, definition};
+use super::{Named, Recorded, Refused, Registry, Written, definition, stored};
 use crate::admission::{self, Operation, Outcome, Request, quota, service_account};
 use crate::authorize::Decided;
 use crate::clock;
@@ -43,7 +43,7 @@ impl<'a> Create<'a> {
 
 impl Registry {
     /// Creates an object; the answer is the object as it is stored.
-    pub(crate) async fn create(&self, create: &Create<'_>, mut object: Object) -> Result<Object, Status> {
+    pub(crate) async fn create(&self, create: &Create<'_>, mut object: Object) -> Result<Written, Status> {
         fit(create, &mut object)?;
         let generated = object.name().is_empty() && !generate_name(&object).is_empty();
         let mut names = 0;
@@ -108,12 +108,12 @@ impl Registry {
                 Err(refused) => return Err(refused.status),
             }
             if create.dry_run {
-                return Ok(object);
+                return Ok(object.into());
             }
             claims.conditions.extend(namespace);
             claims.conditions.extend(definition::unchanged(&resource));
-            if self.commit(&named, 0, Some(&mut object), claims).await?.is_some() {
-                return Ok(object);
+            if let Some(written) = self.put(&named, 0, object, claims).await? {
+                return Ok(written);
             }
         }
         Err(too_busy())
@@ -154,7 +154,7 @@ impl Registry {
         let key = objects::key("", "namespaces", "", create.namespace);
         let kv =
             state.get(key.as_bytes()).ok_or_else(|| Status::not_found("", "namespaces", create.namespace))?;
-        let namespace = super::load(kv)?;
+        let namespace = stored::look(kv)?;
         if namespace.deletion_timestamp().is_some() {
             let name = if object.name().is_empty() { generate_name(object) } else { object.name() };
             let named = Named { resource: create.resource, namespace: create.namespace, name };

@@ -204,7 +204,7 @@ impl Registry {
         if options.propagation.is_none() && leaves && !old.finalizers().contains(&FOREGROUND) {
             options.propagation = Some(Propagation::Orphan);
         }
-        let (mut object, gone) = match decide(&old, &options, clock::now()) {
+        let (object, gone) = match decide(&old, &options, clock::now()) {
             Verdict::Unchanged => {
                 let deleted = Deleted { object: old, gone: false };
                 return Ok((freshness != Freshness::Any).then_some(deleted));
@@ -215,12 +215,13 @@ impl Registry {
         if options.dry_run {
             return Ok(Some(Deleted { object, gone }));
         }
-        if gone {
-            claims.add(admission::release(named.resource, &old));
+        if !gone {
+            let written = self.put(named, kv.mod_revision, object, claims).await?;
+            return Ok(written.map(|written| Deleted { object: written.object, gone }));
         }
-        let written = (!gone).then_some(&mut object);
-        let revision = self.commit(named, kv.mod_revision, written, claims).await?;
-        Ok(revision.map(|_| Deleted { object, gone }))
+        claims.add(admission::release(named.resource, &old));
+        let removed = self.remove(named, kv.mod_revision, claims).await?;
+        Ok(removed.map(|_| Deleted { object, gone }))
     }
 }
 

@@ -47,7 +47,7 @@ use self::pages::Pages;
 
 pub(crate) use apply::Apply;
 pub(crate) use binding::Binding;
-pub(crate) use commit::Claims;
+pub(crate) use commit::{Claims, Written};
 pub(crate) use conversion::Converter;
 pub(crate) use create::{Create, fit_namespace};
 pub(crate) use delete::{DeleteOptions, propagation};
@@ -58,7 +58,7 @@ pub(crate) use read::Freshness;
 pub(crate) use recorded::Recorded;
 pub(crate) use refused::Refused;
 pub(crate) use selection::Selection;
-pub(crate) use stored::{encode, load, load_as, put_list_items, stamped_at};
+pub(crate) use stored::{encode, load, load_as, look, put_list_items, stamped_at};
 pub(crate) use update::Change;
 pub(crate) use watch::{Watch, WatchEnd, WatchEvent, WatchOptions};
 

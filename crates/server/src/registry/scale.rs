@@ -74,8 +74,8 @@ impl Registry {
             Ok(object)
         };
         let plain = Change { subresource: "scale", recorded: Recorded::Already, ..*request };
-        let object = self.change(&plain, &change_object).await?;
-        api::scale_of(named.resource, &object).ok_or_else(|| no_scale(named))
+        let written = self.change(&plain, &change_object).await?;
+        api::scale_of(named.resource, &written.object).ok_or_else(|| no_scale(named))
     }
 
     /// Applies a scale.

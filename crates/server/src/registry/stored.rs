@@ -1,10 +1,13 @@
 //! The stored form of an object and back: JSON with `kind`, `apiVersion` and `metadata` first and without
 //! `metadata.resourceVersion`, which is the revision that wrote it.
 
+use std::cell::RefCell;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use api::{Object, Resource, Status};
 use bytes::Bytes;
+use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use store::{KeyValue, Revision};
@@ -13,26 +16,38 @@ use super::conversion;
 
 /// The bytes to store for an object.
 pub(crate) fn encode(object: &Object) -> Result<Bytes, Status> {
-    let mut metadata = object.0.get("metadata").cloned().unwrap_or_else(|| Value::Object(Map::new()));
-    if let Value::Object(map) = &mut metadata {
-        map.shift_remove("resourceVersion");
-    }
-    serde_json::to_vec(&Ordered { object, metadata: &metadata }).map(Bytes::from).map_err(Status::internal)
+    serde_json::to_vec(&Ordered(object)).map(Bytes::from).map_err(Status::internal)
 }
 
 /// An object in the stored order.
-struct Ordered<'a> {
-    object: &'a Object,
-    metadata: &'a Value,
-}
+struct Ordered<'a>(&'a Object);
 
 impl Serialize for Ordered<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let first = ["kind", "apiVersion"].into_iter();
-        let head = first.filter_map(|key| Some((key, self.object.0.get(key)?)));
-        let rest = self.object.0.iter().map(|(key, value)| (key.as_str(), value));
-        let rest = rest.filter(|(key, _)| !matches!(*key, "kind" | "apiVersion" | "metadata"));
-        serializer.collect_map(head.chain([("metadata", self.metadata)]).chain(rest))
+        let object = &self.0.0;
+        let mut map = serializer.serialize_map(None)?;
+        for key in ["kind", "apiVersion"] {
+            if let Some(value) = object.get(key) {
+                map.serialize_entry(key, value)?;
+            }
+        }
+        map.serialize_entry("metadata", &StoredMetadata(object.get("metadata").and_then(Value::as_object)))?;
+        for (key, value) in object {
+            if !matches!(key.as_str(), "kind" | "apiVersion" | "metadata") {
+                map.serialize_entry(key, value)?;
+            }
+        }
+        map.end()
+    }
+}
+
+/// Metadata without its resourceVersion.
+struct StoredMetadata<'a>(Option<&'a Map<String, Value>>);
+
+impl Serialize for StoredMetadata<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let fields = self.0.into_iter().flatten();
+        serializer.collect_map(fields.filter(|(key, _)| *key != "resourceVersion"))
     }
 }
 
@@ -46,6 +61,34 @@ pub(crate) fn load(kv: &KeyValue) -> Result<Object, Status> {
     })?;
     object.set_meta("resourceVersion", kv.mod_revision.to_string());
     Ok(object)
+}
+
+/// As [`load`], for what many requests look at: accounts, classes, namespaces.
+pub(crate) fn look(kv: &Arc<KeyValue>) -> Result<Arc<Object>, Status> {
+    type Seen = Option<(Arc<KeyValue>, Arc<Object>)>;
+    const PLACES: usize = 32;
+    const LARGEST: usize = 8 << 10;
+    thread_local! {
+        static SEEN: RefCell<[Seen; PLACES]> = const { RefCell::new([const { None }; PLACES]) };
+    }
+    if kv.value.len() > LARGEST {
+        return load(kv).map(Arc::new);
+    }
+    SEEN.with_borrow_mut(|seen| {
+        let place = &mut seen[hash_of(&kv.key) as usize % PLACES];
+        if let Some((_, object)) = place.as_ref().filter(|(known, _)| Arc::ptr_eq(known, kv)) {
+            return Ok(object.clone());
+        }
+        let object = Arc::new(load(kv)?);
+        *place = Some((kv.clone(), object.clone()));
+        Ok(object)
+    })
+}
+
+fn hash_of(key: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// The object in a stored value as `resource` serves it, with its resourceVersion, where no webhook is needed for that.

@@ -7,7 +7,7 @@ use store::State;
 use super::create::{ATTEMPTS, fit_namespace, too_busy};
 use super::read::Freshness;
 use super::recorded;
-use super::{Named, Recorded, Refused, Registry, definition, stored};
+use super::{Named, Recorded, Refused, Registry, Written, definition, stored};
 use crate::admission::{self, Operation, Outcome, Request};
 use crate::authorize::Decided;
 use crate::http::Identity;
@@ -51,14 +51,14 @@ impl Registry {
         &self,
         request: &Change<'_>,
         change: &(dyn Fn(&Object) -> Result<Object, Status> + Send + Sync),
-    ) -> Result<Object, Status> {
+    ) -> Result<Written, Status> {
         for attempt in 0..ATTEMPTS {
             // The first attempt trusts what is known here: if that is old, the transaction fails. An error
             // counts only once it follows from the newest state.
             let newest = attempt > 0;
             let freshness = if newest { Freshness::Newest } else { Freshness::Any };
             match self.attempt(request, change, freshness).await {
-                Ok(Some(object)) => return Ok(object),
+                Ok(Some(written)) => return Ok(written),
                 Ok(None) => {}
                 Err(refused) if newest || refused.is_final || refused.status.code >= 500 => {
                     return Err(refused.status);
@@ -75,7 +75,7 @@ impl Registry {
         request: &Change<'_>,
         change: &(dyn Fn(&Object) -> Result<Object, Status> + Send + Sync),
         freshness: Freshness,
-    ) -> Result<Option<Object>, Refused> {
+    ) -> Result<Option<Written>, Refused> {
         let state = self.state(freshness).await?;
         let current = self.current(request.named.resource, &state)?;
         let request = &Change { named: Named { resource: &current, ..request.named }, ..*request };
@@ -120,22 +120,22 @@ impl Registry {
         new.set_meta("resourceVersion", old.resource_version());
         recorded::keep_times(&mut new, &old);
         if request.dry_run {
-            return Ok(Some(new));
+            return Ok(Some(new.into()));
         }
         let ends = is_finished(&new);
         if !ends && new == old && stored::is_in_place(resource, kv) {
             // Nothing to write, if that is still what the object is.
-            return Ok((freshness != Freshness::Any).then_some(new));
+            return Ok((freshness != Freshness::Any).then(|| new.into()));
         }
         let mut claims = if ends { admission::release(resource, &old) } else { claims };
         claims.conditions.extend(definition::unchanged(resource));
-        let written = (!ends).then_some(&mut new);
-        let revision = self.commit(named, kv.mod_revision, written, claims).await?;
+        if !ends {
+            return Ok(self.put(named, kv.mod_revision, new, claims).await?);
+        }
+        let revision = self.remove(named, kv.mod_revision, claims).await?;
         Ok(revision.map(|revision| {
-            if ends {
-                new.set_meta("resourceVersion", revision.to_string());
-            }
-            new
+            new.set_meta("resourceVersion", revision.to_string());
+            new.into()
         }))
     }
 }

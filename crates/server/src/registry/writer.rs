@@ -29,7 +29,7 @@ impl Writer for Registry {
                         api::check(resource, &mut merged)?;
                         Ok(merged)
                     };
-                    self.change(&change, &merge).await
+                    self.change(&change, &merge).await.map(|written| written.object)
                 }
                 Write::Delete { subject, options } => self.write_delete(&who, &subject, options).await,
                 Write::Bind { namespace, pod, uid, node } => {
@@ -92,7 +92,8 @@ impl Registry {
         self.allow(who, "create", resource, "", &namespace, object.name())?;
         api::check(resource, &mut object)?;
         let recorded = Recorded::Update(name_of_user(&who.user));
-        self.create(&Create { who, resource, namespace: &namespace, dry_run: false, recorded }, object).await
+        let create = Create { who, resource, namespace: &namespace, dry_run: false, recorded };
+        self.create(&create, object).await.map(|written| written.object)
     }
 
     async fn write_update(
@@ -108,7 +109,7 @@ impl Registry {
         let named = Named { resource, namespace: &namespace, name: &name };
         let recorded = Recorded::Update(name_of_user(&who.user));
         let change = Change { who, named, subresource, dry_run: false, recorded };
-        self.change(&change, &|_| Ok(object.clone())).await
+        self.change(&change, &|_| Ok(object.clone())).await.map(|written| written.object)
     }
 
     async fn write_delete(

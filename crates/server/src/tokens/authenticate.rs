@@ -1,6 +1,7 @@
 //! Whose a token is: signed here, in its time, for whom it is shown to, and bound to what is still there.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::{Object, Status};
 use http::HeaderMap;
@@ -12,7 +13,7 @@ use store::State;
 use super::secret::{self, LEGACY_ISSUER};
 use super::{ISSUER, Tokens};
 use crate::http::Identity;
-use crate::registry::load;
+use crate::registry::look;
 
 /// So long an account or a pod that is being deleted is still believed, in seconds.
 const LEEWAY: i64 = 60;
@@ -71,9 +72,9 @@ pub(crate) fn authenticate(
 fn bound_identity(state: &State, claims: &Value, now: i64) -> Option<Identity> {
     let own = &claims["kubernetes.io"];
     let namespace = own["namespace"].as_str()?;
-    let there = |plural: &str, namespace: &str, reference: &Value| -> Option<Object> {
+    let there = |plural: &str, namespace: &str, reference: &Value| -> Option<Arc<Object>> {
         let key = objects::key("", plural, namespace, reference["name"].as_str()?);
-        let object = load(state.get(key.as_bytes())?).ok()?;
+        let object = look(state.get(key.as_bytes())?).ok()?;
         let since = object.deletion_timestamp().and_then(|text| text.parse::<Timestamp>().ok());
         let gone = since.is_some_and(|since| since.as_second() + LEEWAY < now);
         (object.uid() == reference["uid"].as_str()? && !gone).then_some(object)

@@ -124,6 +124,10 @@ fn put_versions(out: &mut Vec<u8>, state: &State) {
             }
         }
     }
+    /// What a version takes beside its key and value: six numbers of up to ten bytes.
+    const NUMBERS: usize = 60;
+    let bytes = versions.iter().map(|kv| kv.key.len() + kv.value.len() + NUMBERS).sum::<usize>();
+    out.reserve(bytes + history.len() + 4096);
     put_number(out, versions.len() as u64);
     for kv in versions {
         put_bytes(out, &kv.key);

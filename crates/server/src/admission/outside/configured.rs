@@ -48,6 +48,14 @@ pub(super) struct Configured {
 pub(super) type Bound = (Arc<PolicyEntry>, Vec<Arc<Binding>>);
 
 impl Configured {
+    /// Whether anything is configured that changes objects.
+    pub(super) fn has_mutating(state: &State) -> bool {
+        let mut kinds = ["mutatingadmissionpolicies", "mutatingwebhookconfigurations"].into_iter();
+        kinds.any(|plural| {
+            state.range(&KeyRange::prefix(objects::kind_prefix(GROUP, plural))).next().is_some()
+        })
+    }
+
     pub(super) fn validating_policies(&self, state: &State) -> Vec<Bound> {
         let policies = self.validating.list(state, "validatingadmissionpolicies", policy);
         bound(policies, || self.validating_bindings.list(state, "validatingadmissionpolicybindings", binding))

@@ -45,6 +45,11 @@ pub(crate) enum Round {
 }
 
 impl Outside {
+    /// Whether anybody is there who might change the object.
+    pub(crate) fn may_change(&self, request: &Request<'_>) -> bool {
+        !is_exempt(request) && Configured::has_mutating(request.state)
+    }
+
     /// Those who may change the object: policies, then webhooks. The answer is whether anybody did.
     pub(crate) async fn mutate(
         &self,

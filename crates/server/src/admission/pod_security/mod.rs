@@ -17,7 +17,7 @@ use self::check::Subject;
 use self::policy::{LABELS, Level, Policies, Policy};
 use super::request::{Operation, Request};
 use super::warnings::warn;
-use crate::registry::load;
+use crate::registry::{load, look};
 
 /// So many pods of a namespace are looked at when its labels change.
 const MOST_PODS: usize = 3000;
@@ -122,7 +122,7 @@ fn tell(names: &[String], violations: &str) -> String {
 
 fn policies_of(namespace: &str, state: &State) -> Policies {
     let key = objects::key("", "namespaces", "", namespace);
-    let namespace = state.get(key.as_bytes()).and_then(|kv| load(kv).ok());
+    let namespace = state.get(key.as_bytes()).and_then(|kv| look(kv).ok());
     namespace.map_or_else(Policies::default, |namespace| Policies::of(&namespace.labels()))
 }
 
