@@ -10,6 +10,13 @@ const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 
 /// Makes a key and a request, and sends the request.
 fn ask(cluster: &Cluster, name: &str, subject: &str, signer: &str, usage: &str) -> PathBuf {
+    let (key, manifest) = request(cluster, name, subject, signer, usage);
+    Kubectl(cluster, "kubectl").says(&format!("create -f {}", manifest.display()), &["created"]);
+    key
+}
+
+/// Makes a key, and a manifest of a request.
+fn request(cluster: &Cluster, name: &str, subject: &str, signer: &str, usage: &str) -> (PathBuf, PathBuf) {
     let key = cluster.dir().join(format!("{name}.key"));
     let request = cluster.dir().join(format!("{name}.csr"));
     openssl(
@@ -27,8 +34,7 @@ fn ask(cluster: &Cluster, name: &str, subject: &str, signer: &str, usage: &str) 
          request: {base64}\n"
     );
     std::fs::write(&manifest, text).unwrap();
-    Kubectl(cluster, "kubectl").says(&format!("create -f {}", manifest.display()), &["created"]);
-    key
+    (key, manifest)
 }
 
 fn openssl(args: &[&str], files: &[&Path; 2]) {
@@ -89,7 +95,6 @@ async fn who_asks_for_a_certificate_and_gets_it_is_who_it_says_and_may_what_that
     for (name, subject, signer, usage, why) in [
         ("serving", "/O=dev/CN=jack", node, "server auth", "subject organization is not system:nodes"),
         ("nameless", "/O=system:nodes/CN=system:node:n9", node, "server auth", "subjectAltName is required"),
-        ("master", "/O=system:masters/CN=jack", CLIENT, "client auth", "system:masters"),
         ("server", "/O=dev/CN=jack", CLIENT, "server auth", "invalid usage"),
     ] {
         ask(&cluster, name, subject, signer, usage);
@@ -97,6 +102,8 @@ async fn who_asks_for_a_certificate_and_gets_it_is_who_it_says_and_may_what_that
         kubectl.says_soon(&format!("get csr {name}"), "Approved,Failed");
         kubectl.says(&format!("get csr {name} -o yaml"), &["SignerValidationFailure", why]);
     }
+    let (_, master) = request(&cluster, "master", "/O=system:masters/CN=jack", CLIENT, "client auth");
+    kubectl.fails(&format!("create -f {}", master.display()), &["Forbidden", "with system:masters group"]);
     ask(&cluster, "other", "/O=dev/CN=jack", "example.com/signer", "client auth");
     kubectl.says("certificate approve other", &["approved"]);
     let requests = kubectl.says("get csr", &[]);

@@ -1,20 +1,44 @@
 //! Requests for certificates: who asks is who sends them, and every decision has its time.
 
-use api::Object;
+use api::{Object, Status};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use pki::CertificateRequest;
 use serde_json::{Value, json};
 
+use super::request::{Operation, Request};
 use crate::clock;
 use crate::http::Identity;
+use crate::http::identity::MASTERS;
+
+/// The signer of certificates that users of the API show.
+const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 
 /// The request is the sender's own, whatever it says.
 pub(super) fn on_create(who: &Identity, object: &mut Object) {
     if let Some(Value::Object(spec)) = object.0.get_mut("spec") {
         for field in ["uid", "extra"] {
-            spec.shift_remove(field);
+            spec.remove(field);
         }
         spec.insert("username".into(), who.user.as_str().into());
         spec.insert("groups".into(), json!(who.groups));
     }
+}
+
+/// 403 for a request to be signed as one who may do everything: upstream's `certificates/subjectrestriction`.
+pub(super) fn check(request: &Request<'_>, object: &Object) -> Result<(), Status> {
+    let text = |field: &str| object.pointer(field).and_then(Value::as_str).unwrap_or_default();
+    if request.operation != Operation::Create || text("/spec/signerName") != CLIENT {
+        return Ok(());
+    }
+    let pem = STANDARD.decode(text("/spec/request")).unwrap_or_default();
+    // What is no request was refused before.
+    let Ok(asked) = CertificateRequest::from_pem(&pem) else { return Ok(()) };
+    if asked.organizations.iter().any(|group| group == MASTERS) {
+        let why = format!("use of {CLIENT} signer with {MASTERS} group is not allowed");
+        return Err(request.named.forbidden(&why));
+    }
+    Ok(())
 }
 
 /// The times of conditions that are new or changed.

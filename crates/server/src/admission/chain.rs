@@ -175,6 +175,9 @@ fn judge(request: &Request<'_>, outcome: Outcome<'_>) -> Result<(), Status> {
             limit_ranger::check(request, claim)?;
             old.map_or(Ok(()), |old| storage::check_growth(request, claim, old))
         }
+        ("certificates.k8s.io", "certificatesigningrequests", Outcome { new: Some(asked), .. }) => {
+            certificate::check(request, asked)
+        }
         ("scheduling.k8s.io", "priorityclasses", Outcome { new: None, .. }) => {
             priority_class::on_delete(named)
         }
