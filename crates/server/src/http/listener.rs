@@ -54,7 +54,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            connections: 10_000,
+            connections: 16_384,
             handshake: Duration::from_secs(5),
             headers: Duration::from_secs(10),
             header_bytes: 1 << 20,
