@@ -34,7 +34,7 @@ impl Corpus {
                 }
                 if step["method"].is_string() {
                     let mut request = step.clone();
-                    request.as_object_mut().map(|request| request.shift_remove("answer"));
+                    request.as_object_mut().map(|request| request.remove("answer"));
                     corpus.requests.push(request);
                 }
             }

@@ -117,7 +117,7 @@ pub(crate) fn tree(rng: &mut StdRng, mut value: Value, other: &Value) -> Value {
             (0, Value::Object(map)) => _ = map.insert(word(rng).to_owned(), piece),
             (1, Value::Object(map)) if !map.is_empty() => {
                 let key = map.keys().nth(rng.random_range(0..map.len())).cloned().unwrap_or_default();
-                map.shift_remove(&key);
+                map.remove(&key);
             }
             (0, Value::Array(list)) => list.push(piece),
             (1, Value::Array(list)) if !list.is_empty() => {
@@ -133,7 +133,7 @@ pub(crate) fn tree(rng: &mut StdRng, mut value: Value, other: &Value) -> Value {
 
 fn rename(rng: &mut StdRng, map: &mut Map<String, Value>) {
     let Some(key) = map.keys().nth(rng.random_range(0..map.len().max(1))).cloned() else { return };
-    if let Some(value) = map.shift_remove(&key) {
+    if let Some(value) = map.remove(&key) {
         map.insert(word(rng).to_owned(), value);
     }
 }

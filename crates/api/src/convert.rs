@@ -1,6 +1,5 @@
 //! Objects between the version in which they are served and the one in which they lie.
 
-use crate::decode::order;
 use crate::defaults::fill;
 use crate::object::Object;
 use crate::resource::{Resource, resource};
@@ -28,6 +27,6 @@ pub fn from_stored(resource: &Resource, object: &mut Object) {
 fn refill(group: &str, version: &str, plural: &str, object: &mut Object) {
     match resource(group, version, plural) {
         Some(stored) => fill(stored, object),
-        None => order(object),
+        None => object.ensure_metadata(),
     }
 }

@@ -48,8 +48,7 @@ pub fn decode(resource: &Resource, body: &[u8]) -> Result<Decoded, Status> {
     Ok(Decoded { object, faults })
 }
 
-/// Holds `object` against its kind's schema, as [`decode`] does: takes unknown fields out and tells them, and
-/// puts the top-level keys into the stored order.
+/// Holds `object` against its kind's schema, as [`decode`] does: takes unknown fields out and tells them.
 ///
 /// # Errors
 /// If the object is of another kind, or a field's value is of the wrong type.
@@ -76,7 +75,7 @@ pub(crate) fn conform(resource: &Resource, object: &mut Object) -> Result<Vec<St
         conform.object(schema, &mut object.0)?;
     }
     object.remove_meta("selfLink");
-    order(object);
+    object.ensure_metadata();
     Ok(faults)
 }
 
@@ -95,21 +94,4 @@ fn kind_of(resource: &Resource, object: &mut Object) -> Result<(), Status> {
         object.0.insert(field.to_owned(), expected.into());
     }
     Ok(())
-}
-
-/// Puts the top-level keys into the stored order: `kind`, `apiVersion`, `metadata`, then the rest.
-pub(crate) fn order(object: &mut Object) {
-    object.metadata_mut();
-    let first = ["kind", "apiVersion", "metadata"];
-    if object.0.keys().zip(first).filter(|(key, name)| key.as_str() == *name).count() == first.len() {
-        return;
-    }
-    let mut ordered = serde_json::Map::new();
-    for name in first {
-        if let Some(value) = object.0.shift_remove(name) {
-            ordered.insert(name.to_owned(), value);
-        }
-    }
-    ordered.extend(std::mem::take(&mut object.0));
-    object.0 = ordered;
 }

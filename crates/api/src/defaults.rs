@@ -2,7 +2,6 @@
 
 use serde_json::{Map, Value};
 
-use crate::decode::order;
 use crate::object::Object;
 use crate::resource::Resource;
 use crate::schema::{Schema, Shape, schemas};
@@ -47,29 +46,30 @@ pub(crate) fn fill(resource: &Resource, object: &mut Object) {
     if let Some(schema) = schemas().named(resource.schema) {
         fill_object(schema, &mut object.0);
     }
-    order(object);
+    object.ensure_metadata();
 }
 
 fn fill_object(schema: &Schema, object: &mut Map<String, Value>) {
-    for field in schema.fields() {
+    for field in schema.fields_with_default() {
         if let Some(default) = &field.default
             && !object.contains_key(field.name)
         {
             object.insert(field.name.to_owned(), default.clone());
         }
-        if let Some(value) = object.get_mut(field.name) {
+    }
+    for (name, value) in object.iter_mut().filter(|(_, value)| value.is_object() || value.is_array()) {
+        if let Some(field) = schema.field(name) {
             fill_value(&field.shape, value);
         }
     }
-    for field in nulls(schema) {
+    for field in schema.nulls {
         object.entry(*field).or_insert(Value::Null);
     }
 }
 
-/// The fields that are `null` in an object of the schema where there is nothing.
-pub(crate) fn nulls(schema: &Schema) -> impl Iterator<Item = &'static &'static str> {
-    let of_schema = NULLS.iter().find(|(name, _)| *name == schema.name);
-    of_schema.into_iter().flat_map(|(_, fields)| *fields)
+/// The fields that are `null` in an object of the schema of that name where there is nothing.
+pub(crate) fn nulls(schema: &str) -> &'static [&'static str] {
+    NULLS.iter().find(|(name, _)| *name == schema).map_or(&[], |(_, fields)| fields)
 }
 
 fn fill_value(shape: &Shape, value: &mut Value) {

@@ -83,7 +83,7 @@ impl Object {
 
     /// Takes one field of the metadata out.
     pub fn remove_meta(&mut self, field: &str) -> Option<Value> {
-        self.metadata_mut().shift_remove(field)
+        self.metadata_mut().remove(field)
     }
 
     /// The metadata, made if it is missing or not an object.
@@ -96,6 +96,11 @@ impl Object {
             Value::Object(map) => map,
             _ => unreachable!("made an object just above"),
         }
+    }
+
+    /// Makes sure that there is metadata: every object has some.
+    pub(crate) fn ensure_metadata(&mut self) {
+        self.metadata_mut();
     }
 
     /// The value at a JSON pointer (RFC 6901), such as `/spec/replicas`.

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::apply::{Topology, topology};
+use crate::defaults::nulls;
 
 /// What a field's value looks like.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,10 +60,41 @@ pub(crate) struct Schema {
     pub atomic: bool,
     /// An object of the schema that says nothing, made when it is first asked for.
     pub empty: OnceLock<serde_json::Map<String, Value>>,
+    /// Fields that are `null` where there is nothing.
+    pub nulls: &'static [&'static str],
     fields: Box<[Field]>,
+    /// The places of those fields that have a default.
+    with_default: Box<[usize]>,
+    /// The places of those fields that have choices.
+    with_choices: Box<[usize]>,
 }
 
 impl Schema {
+    fn new(name: &'static str, atomic: bool, fields: Box<[Field]>) -> Self {
+        let places = |has: fn(&Field) -> bool| -> Box<[usize]> {
+            fields.iter().enumerate().filter(|(_, field)| has(field)).map(|(place, _)| place).collect()
+        };
+        let with_default = places(|field| field.default.is_some());
+        let with_choices = places(|field| !field.choices.is_empty());
+        Schema {
+            name,
+            atomic,
+            empty: OnceLock::new(),
+            nulls: nulls(name),
+            fields,
+            with_default,
+            with_choices,
+        }
+    }
+
+    pub fn fields_with_default(&self) -> impl Iterator<Item = &Field> {
+        self.with_default.iter().map(|place| &self.fields[*place])
+    }
+
+    pub fn fields_with_choices(&self) -> impl Iterator<Item = &Field> {
+        self.with_choices.iter().map(|place| &self.fields[*place])
+    }
+
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.binary_search_by(|field| field.name.cmp(name)).ok().map(|at| &self.fields[at])
     }
@@ -129,7 +161,7 @@ impl Schemas {
             }
         });
         let atomic = schema.map_type == Some("atomic");
-        Schema { name, atomic, empty: OnceLock::new(), fields: fields.collect() }
+        Schema::new(name, atomic, fields.collect())
     }
 
     fn shape(&self, schema: &Published<'_>) -> Shape {

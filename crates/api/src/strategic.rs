@@ -103,7 +103,7 @@ fn merge_field(
 ) -> Result<(), PatchError> {
     match (part, field.map(|field| &field.shape)) {
         (Value::Null, _) => {
-            object.shift_remove(name);
+            object.remove(name);
         }
         (Value::Object(part), shape) => {
             let inner = match shape {

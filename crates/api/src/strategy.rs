@@ -13,13 +13,13 @@ use crate::resource::Resource;
 pub fn prepare_create(resource: &Resource, object: &mut Object) {
     let metadata = object.metadata_mut();
     for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
-        metadata.shift_remove(field);
+        metadata.remove(field);
     }
     if resource.keeps_generation {
         metadata.insert("generation".into(), 1.into());
     }
     if resource.subresource("status").is_some() && !resource.rules.keeps_status() {
-        object.0.shift_remove("status");
+        object.0.remove("status");
     }
     resource.rules.prepare_create(object);
     fill(resource, object);
@@ -59,7 +59,7 @@ pub fn prepare_update(resource: &Resource, subresource: &str, object: &mut Objec
     if resource.keeps_generation && subresource != "status" {
         // Where nobody writes the status apart, it is as good as any other field.
         let status = resource.custom.is_some() && resource.subresource("status").is_none();
-        let changed = asks(object) != asks(old)
+        let changed = asks(object).ne(asks(old))
             || (status && object.0.get("status") != old.0.get("status"))
             || resource.rules.counts_as_change(object, old);
         let generation = old.meta("generation").and_then(Value::as_i64).unwrap_or_default();
@@ -77,20 +77,15 @@ fn keep_metadata(object: &mut Object, old: &Object) {
 }
 
 /// What an object asks for: all but kind, metadata and status.
-fn asks(object: &Object) -> Vec<(&String, &Value)> {
-    let mut parts: Vec<_> = object
-        .0
-        .iter()
-        .filter(|(name, _)| !matches!(name.as_str(), "kind" | "apiVersion" | "metadata" | "status"))
-        .collect();
-    parts.sort_unstable_by_key(|(name, _)| *name);
-    parts
+fn asks(object: &Object) -> impl Iterator<Item = (&String, &Value)> {
+    let is_part = |name: &str| !matches!(name, "kind" | "apiVersion" | "metadata" | "status");
+    object.0.iter().filter(move |(name, _)| is_part(name))
 }
 
 /// Gives `map` the field as it is in `old`.
 pub(crate) fn keep(map: &mut Map<String, Value>, old: Option<&Map<String, Value>>, field: &str) {
     match old.and_then(|old| old.get(field)) {
         Some(value) => map.insert(field.to_owned(), value.clone()),
-        None => map.shift_remove(field),
+        None => map.remove(field),
     };
 }

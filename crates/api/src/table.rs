@@ -63,11 +63,11 @@ pub fn partial_metadata(object: &Object) -> Value {
     if object.kind() == "DaemonSet"
         && let Some(Value::Object(annotations)) = metadata.get_mut("annotations")
     {
-        annotations.shift_remove(TEMPLATE_GENERATION);
+        annotations.remove(TEMPLATE_GENERATION);
         if annotations.is_empty()
             && let Value::Object(metadata) = &mut metadata
         {
-            metadata.shift_remove("annotations");
+            metadata.remove("annotations");
         }
     }
     json!({ "kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata })

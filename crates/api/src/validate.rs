@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::name::{label_value_fault, qualified_fault, validate_name};
 use crate::object::Object;
 use crate::resource::Resource;
-use crate::schema::{Schema, Shape, schemas};
+use crate::schema::{Field, Schema, Shape, schemas};
 use crate::status::Cause;
 
 /// All annotations of an object together, in bytes.
@@ -171,12 +171,20 @@ fn validate_choices(
 
 fn validate_fields(schema: &Schema, object: &Map<String, Value>, path: &mut String, faults: &mut Vec<Cause>) {
     let length = path.len();
-    for (name, value) in object {
-        if let Some(field) = schema.field(name) {
-            path.push('.');
-            path.push_str(name);
-            validate_choices(&field.shape, &field.choices, value, path, faults);
-            path.truncate(length);
+    let mut validate = |field: &Field, value: &Value| {
+        path.push('.');
+        path.push_str(field.name);
+        validate_choices(&field.shape, &field.choices, value, path, faults);
+        path.truncate(length);
+    };
+    for field in schema.fields_with_choices() {
+        if let Some(value) = object.get(field.name) {
+            validate(field, value);
+        }
+    }
+    for (name, value) in object.iter().filter(|(_, value)| value.is_object() || value.is_array()) {
+        if let Some(field) = schema.field(name).filter(|field| field.choices.is_empty()) {
+            validate(field, value);
         }
     }
 }

@@ -27,11 +27,10 @@ fn documents_are_those_of_the_recorded_server() {
     let mut different = Vec::new();
     for line in RECORDED.lines() {
         let (path, recorded) = line.split_once(' ').unwrap();
-        let mut ours: Value = match api::openapi_v3(&api::Catalog::default(), path) {
+        let ours: Value = match api::openapi_v3(&api::Catalog::default(), path) {
             Some(document) => serde_json::from_str(&document).unwrap(),
             None => Value::Null,
         };
-        ours.sort_all_objects();
         let same = format!("{:016x}", hash(&ours.to_string())) == recorded;
         if !same && !NOT_WHOLE.contains(&path) {
             different.push(path);

@@ -95,21 +95,8 @@ fn annotated(object: &Value) -> Value {
             None => *annotations = json!({}),
         }
     }
-    let applied = format!("{}\n", sorted(&plain));
+    let applied = format!("{plain}\n");
     let mut with = plain;
     with["metadata"]["annotations"][LAST_APPLIED] = Value::String(applied);
     with
-}
-
-/// The same value with the keys of its objects in order, as kubectl writes them.
-fn sorted(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let mut entries: Vec<_> = map.iter().map(|(k, v)| (k.clone(), sorted(v))).collect();
-            entries.sort_by(|a, b| a.0.cmp(&b.0));
-            Value::Object(entries.into_iter().collect())
-        }
-        Value::Array(items) => Value::Array(items.iter().map(sorted).collect()),
-        other => other.clone(),
-    }
 }

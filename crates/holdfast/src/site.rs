@@ -164,7 +164,7 @@ impl Tail {
 
 fn parse(line: &[u8]) -> Option<Happening> {
     let Value::Object(mut object) = serde_json::from_slice(line).ok()? else { return None };
-    let mut text = |field: &str| match object.shift_remove(field)? {
+    let mut text = |field: &str| match object.remove(field)? {
         Value::String(text) => Some(text),
         other => Some(other.to_string()),
     };

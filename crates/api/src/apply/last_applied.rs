@@ -33,13 +33,13 @@ pub(super) fn renew(object: &mut Object, applied: &Object) {
     }
     let mut applied = applied.clone();
     if let Some(Value::Object(annotations)) = applied.metadata_mut().get_mut("annotations") {
-        annotations.shift_remove(ANNOTATION);
+        annotations.remove(ANNOTATION);
     }
     let text = format!("{}\n", Value::Object(applied.0));
     let Some(Value::Object(annotations)) = object.metadata_mut().get_mut("annotations") else { return };
     annotations.insert(ANNOTATION.to_owned(), text.into());
     let size = |(key, value): (&String, &Value)| key.len() + value.as_str().map_or(0, str::len);
     if annotations.iter().map(size).sum::<usize>() > LARGEST {
-        annotations.shift_remove(ANNOTATION);
+        annotations.remove(ANNOTATION);
     }
 }

@@ -3,7 +3,6 @@
 use serde_json::{Map, Value};
 
 use super::structural::{Struct, StructuralType};
-use crate::defaults::nulls;
 use crate::resource::Resource;
 use crate::schema::{Field, Schema, Shape, schemas};
 
@@ -66,7 +65,7 @@ fn zero(schema: &Schema) -> Map<String, Value> {
         };
         map.insert(field.name.to_owned(), value);
     }
-    map.extend(nulls(schema).map(|field| ((*field).to_owned(), Value::Null)));
+    map.extend(schema.nulls.iter().map(|field| ((*field).to_owned(), Value::Null)));
     map
 }
 

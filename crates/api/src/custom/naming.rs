@@ -144,7 +144,7 @@ fn put(names: &mut Map<String, Value>, field: &str, value: &Value) {
         _ => false,
     };
     if empty {
-        names.shift_remove(field);
+        names.remove(field);
     } else {
         names.insert(field.to_owned(), value.clone());
     }

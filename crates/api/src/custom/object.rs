@@ -5,7 +5,6 @@ use serde_json::{Map, Value};
 use super::schema::{Known, Schema};
 use super::{Custom, columns, fill, lists, prune, validate};
 use crate::conform::{Conform, TypeMismatch};
-use crate::decode::order;
 use crate::object::Object;
 use crate::schema::schemas;
 use crate::status::Cause;
@@ -24,14 +23,14 @@ impl Custom {
         faults.extend(unknown.into_iter().map(|path| format!("unknown field {path:?}")));
         faults.truncate(most);
         object.remove_meta("selfLink");
-        order(object);
+        object.ensure_metadata();
         Ok(faults)
     }
 
     /// Fills the schema's defaults in.
     pub(crate) fn fill(&self, object: &mut Object) {
         fill::fill(&self.compiled().schema, &mut object.0);
-        order(object);
+        object.ensure_metadata();
     }
 
     /// The faults of an object, which replaces `old` if there is one, beyond those of its metadata.
@@ -90,7 +89,7 @@ fn conform_metadata(
                 Conform::at(&below("metadata"), faults, most).object(of_metadata, metadata)?;
             }
             Some(Value::Null) => {
-                object.shift_remove("metadata");
+                object.remove("metadata");
             }
             Some(_) => {
                 let (found, expected) = ("no object".to_owned(), "an object");

@@ -113,12 +113,12 @@ mod tests {
             unknown,
             [
                 "other",
-                "spec.unknown",
                 "spec.list[0].z",
                 "spec.map.k.z",
                 "spec.open.closed.z",
                 "spec.pod.spec.z",
-                "spec.pod.z"
+                "spec.pod.z",
+                "spec.unknown"
             ]
         );
         assert_eq!(

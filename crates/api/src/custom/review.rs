@@ -126,7 +126,7 @@ impl ConversionReview {
 
 /// The converted object with the metadata of the original, but for labels and annotations.
 fn restore(mut original: Object, mut converted: Object) -> Result<Object, String> {
-    let given = match converted.0.shift_remove("metadata") {
+    let given = match converted.0.remove("metadata") {
         Some(Value::Object(given)) => given,
         Some(_) => return Err("invalid metadata in converted object".to_owned()),
         None => return Err("missing metadata in converted object".to_owned()),
@@ -135,7 +135,7 @@ fn restore(mut original: Object, mut converted: Object) -> Result<Object, String
     for field in ["labels", "annotations"] {
         match given.get(field) {
             None | Some(Value::Null) => {
-                metadata.shift_remove(field);
+                metadata.remove(field);
             }
             Some(Value::Object(new)) => {
                 check(field, new, metadata.get(field))?;

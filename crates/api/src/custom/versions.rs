@@ -11,7 +11,6 @@ use super::definition::schema_in;
 use super::schema::Schema;
 use super::{Custom, Definition, fill, prune};
 use crate::apply::StructuralType;
-use crate::decode::order;
 use crate::object::Object;
 use crate::resource::{Resource, api_version};
 use crate::schema_rules::SchemaRules;
@@ -58,7 +57,7 @@ impl Definition {
         if let Some(version) = self.version_of(object.api_version()) {
             prune::prune(&self.compiled(version).schema, &mut object.0, 0);
         }
-        order(object);
+        object.ensure_metadata();
     }
 
     /// Brings what was written under an older schema into the form that its own version has now.
@@ -66,7 +65,7 @@ impl Definition {
         self.prune(object);
         if let Some(version) = self.version_of(object.api_version()) {
             fill::fill(&self.compiled(version).schema, &mut object.0);
-            order(object);
+            object.ensure_metadata();
         }
     }
 

@@ -156,7 +156,7 @@ fn take_decisions(object: &mut Object, old: &Object, decisions: bool) {
     let status = object.0.entry("status").or_insert_with(|| json!({}));
     if let Value::Object(status) = status {
         if merged.is_empty() {
-            status.shift_remove("conditions");
+            status.remove("conditions");
         } else {
             status.insert("conditions".into(), merged.into());
         }

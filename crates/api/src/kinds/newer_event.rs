@@ -56,7 +56,7 @@ impl Rules for NewerEvent {
         }
         for field in ["reportingController", "reportingInstance"] {
             if object.0.get(field).is_some_and(|value| value == "") {
-                object.0.shift_remove(field);
+                object.0.remove(field);
             }
         }
     }
@@ -145,7 +145,7 @@ fn validate_namespace(object: &Object, faults: &mut Vec<Cause>) {
 }
 
 fn rename(object: &mut Object, from: &str, to: &str) {
-    if let Some(value) = object.0.shift_remove(from) {
+    if let Some(value) = object.0.remove(from) {
         object.0.insert(to.to_owned(), value);
     }
 }

@@ -56,9 +56,9 @@ impl Rules for PersistentVolumeClaim {
         let fixed = |object: &Object| {
             let mut spec = object.0.get("spec")?.as_object()?.clone();
             if let Some(Value::Object(resources)) = spec.get_mut("resources") {
-                resources.shift_remove("requests");
+                resources.remove("requests");
             }
-            spec.shift_remove("volumeAttributesClassName");
+            spec.remove("volumeAttributesClassName");
             Some(spec)
         };
         let (mut new, before) = (fixed(object).unwrap_or_default(), fixed(old).unwrap_or_default());
@@ -66,11 +66,11 @@ impl Rules for PersistentVolumeClaim {
         if text(old, "/spec/volumeName").is_empty() {
             match before.get("volumeName") {
                 Some(name) => _ = new.insert("volumeName".into(), name.clone()),
-                None => _ = new.shift_remove("volumeName"),
+                None => _ = new.remove("volumeName"),
             }
         }
         if old.pointer("/spec/storageClassName").is_none() {
-            new.shift_remove("storageClassName");
+            new.remove("storageClassName");
         }
         if new != before {
             let why = "spec is immutable after creation except resources.requests and \

@@ -14,7 +14,7 @@ pub(crate) struct Secret;
 
 impl Rules for Secret {
     fn set_defaults(&self, object: &mut Object) {
-        if let Some(Value::Object(plain)) = object.0.shift_remove("stringData")
+        if let Some(Value::Object(plain)) = object.0.remove("stringData")
             && let Value::Object(data) = object.0.entry("data").or_insert_with(|| Map::new().into())
         {
             for (key, value) in plain {

@@ -54,7 +54,7 @@ impl Rules for Service {
                 spec.entry("sessionAffinityConfig").or_insert(config);
             }
             false => {
-                spec.shift_remove("sessionAffinityConfig");
+                spec.remove("sessionAffinityConfig");
             }
         }
         if with_node_ports {
@@ -296,7 +296,7 @@ fn drop_what_the_type_lacks(object: &mut Object, old: &Object) {
             if let Value::Object(port) = port {
                 let unchanged = ports(old).iter().any(|old| old.get("nodePort") == port.get("nodePort"));
                 if unchanged {
-                    port.shift_remove("nodePort");
+                    port.remove("nodePort");
                 }
             }
         }
@@ -306,7 +306,7 @@ fn drop_what_the_type_lacks(object: &mut Object, old: &Object) {
     }
     for field in gone {
         if spec.get(field) == old.pointer(&format!("/spec/{field}")) {
-            spec.shift_remove(field);
+            spec.remove(field);
         }
     }
 }

@@ -126,7 +126,7 @@ fn fixed(object: &Object) -> Option<Map<String, Value>> {
     spec.retain(|field, _| !MAY_CHANGE.contains(&field.as_str()));
     let claims = spec.get_mut("volumeClaimTemplates").and_then(Value::as_array_mut);
     for claim in claims.into_iter().flatten().filter_map(Value::as_object_mut) {
-        claim.shift_remove("status");
+        claim.remove("status");
     }
     Some(spec)
 }

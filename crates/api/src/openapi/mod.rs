@@ -110,7 +110,6 @@ impl Document {
             add_schemas(schema, &mut reached, &mut components);
         }
         add_schemas(&self.paths, &mut reached, &mut components);
-        components.sort_keys();
         for kind in ["DeleteOptions", "WatchEvent"] {
             let kinds = components.get_mut(&format!("{META}.{kind}"));
             let kinds = kinds.and_then(|schema| schema.get_mut("x-kubernetes-group-version-kind"));

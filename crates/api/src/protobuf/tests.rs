@@ -53,7 +53,7 @@ fn filled(value: &mut Value) {
     match value {
         Value::Object(map) => {
             // Fields' sets are written in any order and hold placeholders in their names.
-            map.shift_remove("managedFields");
+            map.remove("managedFields");
             for (key, value) in map.iter_mut() {
                 if value.as_str().is_some_and(|text| text.contains('<')) {
                     *value = match key.as_str() {

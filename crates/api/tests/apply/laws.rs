@@ -57,7 +57,7 @@ fn spec(containers: &'static str, variables: &'static str) -> impl Strategy<Valu
 fn labelled(key: &'static str) -> impl Strategy<Value = Object> {
     prop::collection::btree_map(key, "[x-z]", 0..3).prop_map(|labels| {
         let mut object = deployment(&json!({}));
-        object.0.shift_remove("spec");
+        object.0.remove("spec");
         object.set_meta("labels", json!(labels));
         object
     })

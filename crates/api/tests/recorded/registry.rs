@@ -217,8 +217,8 @@ impl Registry {
             true => partial_metadata(&object),
             false => {
                 let mut object = object;
-                object.0.shift_remove("kind");
-                object.0.shift_remove("apiVersion");
+                object.0.remove("kind");
+                object.0.remove("apiVersion");
                 object.into_value()
             }
         });

@@ -76,7 +76,7 @@ impl Sized<'_> {
 
     fn annotate(&mut self, name: &str, value: &str) {
         if self.annotation(name) == Some(value) {
-            self.annotations.shift_remove(name);
+            self.annotations.remove(name);
         } else {
             self.annotations.insert(name.to_owned(), value.into());
         }

@@ -10,7 +10,7 @@ pub(super) fn normalised(template: &Value) -> Value {
     let mut template = template.clone();
     if let Some(metadata) = template.get_mut("metadata").and_then(Value::as_object_mut) {
         if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
-            labels.shift_remove(HASH_LABEL);
+            labels.remove(HASH_LABEL);
         }
         metadata.retain(|_, value| !is_empty(value));
     }

@@ -229,7 +229,7 @@ mod tests {
         let nothing: [&str; 0] = [];
         assert_eq!(written(&node, &machine(), at(10)), nothing, "nothing changed");
         assert_eq!(written(&node, &machine(), at(60)), ["conditions"], "a heartbeat a minute");
-        assert_eq!(written(&node, &Machine { cpus: 3, ..machine() }, at(1)), ["capacity", "allocatable"]);
+        assert_eq!(written(&node, &Machine { cpus: 3, ..machine() }, at(1)), ["allocatable", "capacity"]);
 
         let mut away = node.clone();
         let ready = away["status"]["conditions"].as_array_mut().unwrap().last_mut().unwrap();

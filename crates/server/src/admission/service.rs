@@ -181,7 +181,7 @@ fn allocate_ports(
     for (index, port) in list.iter_mut().enumerate() {
         let Value::Object(port) = port else { continue };
         if !may_have {
-            port.shift_remove("nodePort");
+            port.remove("nodePort");
             continue;
         }
         let protocol = protocol(port).to_owned();
@@ -225,7 +225,7 @@ fn set_address(service: &mut Object, address: &str) {
 fn remove(service: &mut Object, fields: &[&str]) {
     let Some(Value::Object(spec)) = service.0.get_mut("spec") else { return };
     for field in fields {
-        spec.shift_remove(*field);
+        spec.remove(*field);
     }
 }
 

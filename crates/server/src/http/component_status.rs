@@ -46,8 +46,8 @@ pub(crate) async fn read(
         }),
         Shape::Plain => {
             let items = parts.into_iter().map(|mut part| {
-                part.0.shift_remove("kind");
-                part.0.shift_remove("apiVersion");
+                part.0.remove("kind");
+                part.0.remove("apiVersion");
                 part.into_value()
             });
             json!({

@@ -52,7 +52,7 @@ pub(crate) fn status_value(status: &Status) -> Value {
     if let Value::Object(map) = &mut value
         && status.reason.is_empty()
     {
-        map.shift_remove("reason");
+        map.remove("reason");
     }
     value
 }
@@ -87,19 +87,7 @@ pub(crate) fn warn(response: &mut Response<Body>, warnings: &[String]) {
     }
 }
 
-/// A value as YAML, keys in alphabetical order as upstream writes them.
+/// A value as YAML.
 pub(crate) fn yaml(value: &Value) -> Result<String, Status> {
-    serde_yaml_ng::to_string(&sorted(value)).map_err(Status::internal)
-}
-
-fn sorted(value: &Value) -> Value {
-    match value {
-        Value::Object(map) => {
-            let mut keys: Vec<&String> = map.keys().collect();
-            keys.sort_unstable();
-            Value::Object(keys.into_iter().map(|key| (key.clone(), sorted(&map[key]))).collect())
-        }
-        Value::Array(list) => Value::Array(list.iter().map(sorted).collect()),
-        other => other.clone(),
-    }
+    serde_yaml_ng::to_string(value).map_err(Status::internal)
 }

@@ -106,11 +106,11 @@ impl<'a> Writing<'a> {
         let is_scale = self.asked.target.subresource == "scale";
         let shape = if is_scale { Shape::Plain } else { self.accepted.shape };
         let accepted = Accepted { shape, ..self.accepted };
-        let written = written.into();
-        let json = if accepted.is_plain_json() { written.json() } else { None };
-        let mut response = match json {
-            Some(json) => bytes(code, JSON, json),
-            None => object(self.asked.target.resource, code, written.object, accepted, self.asked.query)?,
+        let mut response = match written.into() {
+            Written::Stored(kv) if accepted.is_plain_json() => bytes(code, JSON, objects::stamped(&kv)),
+            other => {
+                object(self.asked.target.resource, code, other.into_object()?, accepted, self.asked.query)?
+            }
         };
         warn(&mut response, warnings);
         Ok(response)
@@ -118,12 +118,19 @@ impl<'a> Writing<'a> {
 
     async fn create(&self, body: Bytes) -> Result<Response<Body>, Status> {
         let target = self.asked.target;
-        let (object, warnings) = body::object(target.resource, self.headers, self.options.validation, body)?;
+        let read = || body::object(target.resource, self.headers, self.options.validation, body.clone());
         if is_question(target.resource) {
-            return self.answer(201, self.review(object)?, &warnings);
+            let (question, warnings) = read()?;
+            return self.answer(201, self.review(question)?, &warnings);
         }
-        let created = self.server.registry().create(&self.creation(), object).await?;
-        self.answer(201, created, &warnings)
+        let warnings = Mutex::new(Vec::new());
+        let make = || {
+            let (object, told) = read()?;
+            *warnings.lock().unwrap_or_else(PoisonError::into_inner) = told;
+            Ok(object)
+        };
+        let created = self.server.registry().create(&self.creation(), &make).await?;
+        self.answer(201, created, &warnings.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn token(&self, body: Bytes) -> Result<Response<Body>, Status> {
@@ -133,7 +140,7 @@ impl<'a> Writing<'a> {
         let mut question = question.ok_or_else(|| {
             Status::bad_request("the body must be a TokenRequest of authentication.k8s.io/v1")
         })?;
-        question.0.shift_remove("status");
+        question.0.remove("status");
         let version = question.api_version().to_owned();
         let fields = question.0.get("spec").cloned().unwrap_or_default();
         let request = TokenRequest::parse(&target.namespace, &target.name, &fields)?;
@@ -180,7 +187,8 @@ impl<'a> Writing<'a> {
                     && target.resource.creates_on_update() =>
             {
                 registry.check_may_create(self.asked.who, &self.named())?;
-                self.answer(201, registry.create(&self.creation(), object.clone()).await?, &warnings)
+                let created = registry.create(&self.creation(), &|| Ok(object.clone())).await?;
+                self.answer(201, created, &warnings)
             }
             updated => self.answer(200, updated?, &warnings),
         }

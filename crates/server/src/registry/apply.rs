@@ -56,8 +56,7 @@ impl Registry {
                 dry_run,
                 recorded: Recorded::Already,
             };
-            let object = finish(manager.apply(None, &patch_of)?)?;
-            match self.create(&create, object).await {
+            match self.create(&create, &|| finish(manager.apply(None, &patch_of)?)).await {
                 Err(status) if status.reason == "AlreadyExists" => {}
                 created => return Ok(Applied { written: created?, created: true }),
             }

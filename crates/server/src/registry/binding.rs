@@ -28,7 +28,7 @@ impl Registry {
         let recorded = Recorded::Already;
         let change = Change { who, named, subresource: BINDING, dry_run: binding.dry_run, recorded };
         let written = self.change(&change, &|pod| assign(pod, binding, &clock::text(clock::now()))).await?;
-        Ok(written.object)
+        written.into_object()
     }
 }
 

@@ -64,22 +64,26 @@ pub(crate) fn write_failed(error: Error) -> Status {
 
 /// An object as it is once it was written.
 #[derive(Debug)]
-pub(crate) struct Written {
-    pub(crate) object: Object,
-    /// What lies in the store, where the object is served just so.
-    served: Option<KeyValue>,
+pub(crate) enum Written {
+    /// It is served just as it lies in the store.
+    Stored(KeyValue),
+    /// It is served in another form, or was not stored.
+    Shown(Object),
 }
 
 impl Written {
-    /// The object as JSON, if that is there already.
-    pub(crate) fn json(&self) -> Option<Vec<u8>> {
-        self.served.as_ref().map(objects::stamped)
+    /// The object itself.
+    pub(crate) fn into_object(self) -> Result<Object, Status> {
+        match self {
+            Written::Stored(kv) => stored::load(&kv),
+            Written::Shown(object) => Ok(object),
+        }
     }
 }
 
 impl From<Object> for Written {
     fn from(object: Object) -> Self {
-        Written { object, served: None }
+        Written::Shown(object)
     }
 }
 
@@ -89,23 +93,24 @@ impl Registry {
         &self,
         named: &Named<'_>,
         read: Revision,
-        mut object: Object,
+        object: Object,
         claims: Claims,
     ) -> Result<Option<Written>, Status> {
-        let resource = named.resource;
-        let value = match resource.is_converted() {
+        let (resource, key) = (named.resource, Bytes::from(named.key()));
+        let is_converted = resource.is_converted();
+        let value = match is_converted {
             true => stored::encode(&self.converter.to_stored(resource, object.clone()).await?)?,
             false => stored::encode(&object)?,
         };
-        let key = Bytes::from(named.key());
+        // Its memory is given back while it is at hand, not after a wait for the disk.
+        let object = is_converted.then_some(object);
         let op = Op::Put { key: key.clone(), value: value.clone(), lease: 0 };
         let Some(revision) = self.commit(&key, read, op, claims).await? else { return Ok(None) };
         let kv =
             KeyValue { key, value, create_revision: revision, mod_revision: revision, version: 1, lease: 0 };
-        if stored::is_as_served(resource, &kv) {
-            object.set_meta("resourceVersion", revision.to_string());
-            return Ok(Some(Written { object, served: Some(kv) }));
-        }
+        let Some(mut object) = object.filter(|_| !stored::is_as_served(resource, &kv)) else {
+            return Ok(Some(Written::Stored(kv)));
+        };
         match self.converter.read_back(resource, kv).await? {
             Some(shown) => object = shown,
             None => object.set_meta("resourceVersion", revision.to_string()),

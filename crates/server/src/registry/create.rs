@@ -42,16 +42,20 @@ impl<'a> Create<'a> {
 }
 
 impl Registry {
-    /// Creates an object; the answer is the object as it is stored.
-    pub(crate) async fn create(&self, create: &Create<'_>, mut object: Object) -> Result<Written, Status> {
-        fit(create, &mut object)?;
-        let generated = object.name().is_empty() && !generate_name(&object).is_empty();
-        let mut names = 0;
-        if (create.resource.group, create.resource.plural) == ("", "pods") {
-            service_account::wait_for_default(&*self.store, create.namespace, &object).await;
-        }
-        let mut turn = None;
+    /// Creates the object that `make` gives. The function is called again where something changed in between.
+    pub(crate) async fn create(
+        &self,
+        create: &Create<'_>,
+        make: &(dyn Fn() -> Result<Object, Status> + Send + Sync),
+    ) -> Result<Written, Status> {
+        let (mut names, mut turn) = (0, None);
         for attempt in 0..ATTEMPTS {
+            let mut object = make()?;
+            fit(create, &mut object)?;
+            let generated = object.name().is_empty() && !generate_name(&object).is_empty();
+            if attempt == 0 && (create.resource.group, create.resource.plural) == ("", "pods") {
+                service_account::wait_for_default(&*self.store, create.namespace, &object).await;
+            }
             // What this member knows is nearly always enough: the transaction compares.
             let freshness = if attempt == 0 { Freshness::Any } else { Freshness::Newest };
             // Who was overtaken waits for a turn, where only one change at a time can be counted.
@@ -64,7 +68,6 @@ impl Registry {
                 return Err(Status::method_not_allowed().about("", "", ""));
             }
             let create = &Create { resource: &resource, ..*create };
-            let mut object = object.clone();
             if generated {
                 object.set_meta("name", api::generate_name(generate_name(&object), clock::random));
             }

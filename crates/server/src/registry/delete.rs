@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
 use super::update::is_finished;
-use super::{Claims, Named, Refused, Registry, definition, namespace};
+use super::{Claims, Named, Refused, Registry, Written, definition, namespace};
 use crate::admission::{self, Operation, Outcome, Request};
 use crate::clock;
 use crate::http::Identity;
@@ -217,7 +217,8 @@ impl Registry {
         }
         if !gone {
             let written = self.put(named, kv.mod_revision, object, claims).await?;
-            return Ok(written.map(|written| Deleted { object: written.object, gone }));
+            let deleted = |written: Written| written.into_object().map(|object| Deleted { object, gone });
+            return Ok(written.map(deleted).transpose()?);
         }
         claims.add(admission::release(named.resource, &old));
         let removed = self.remove(named, kv.mod_revision, claims).await?;

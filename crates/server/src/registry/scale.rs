@@ -75,7 +75,7 @@ impl Registry {
         };
         let plain = Change { subresource: "scale", recorded: Recorded::Already, ..*request };
         let written = self.change(&plain, &change_object).await?;
-        api::scale_of(named.resource, &written.object).ok_or_else(|| no_scale(named))
+        api::scale_of(named.resource, &written.into_object()?).ok_or_else(|| no_scale(named))
     }
 
     /// Applies a scale.

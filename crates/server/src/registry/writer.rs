@@ -29,7 +29,7 @@ impl Writer for Registry {
                         api::check(resource, &mut merged)?;
                         Ok(merged)
                     };
-                    self.change(&change, &merge).await.map(|written| written.object)
+                    self.change(&change, &merge).await?.into_object()
                 }
                 Write::Delete { subject, options } => self.write_delete(&who, &subject, options).await,
                 Write::Bind { namespace, pod, uid, node } => {
@@ -93,7 +93,7 @@ impl Registry {
         api::check(resource, &mut object)?;
         let recorded = Recorded::Update(name_of_user(&who.user));
         let create = Create { who, resource, namespace: &namespace, dry_run: false, recorded };
-        self.create(&create, object).await.map(|written| written.object)
+        self.create(&create, &|| Ok(object.clone())).await?.into_object()
     }
 
     async fn write_update(
@@ -109,7 +109,7 @@ impl Registry {
         let named = Named { resource, namespace: &namespace, name: &name };
         let recorded = Recorded::Update(name_of_user(&who.user));
         let change = Change { who, named, subresource, dry_run: false, recorded };
-        self.change(&change, &|_| Ok(object.clone())).await.map(|written| written.object)
+        self.change(&change, &|_| Ok(object.clone())).await?.into_object()
     }
 
     async fn write_delete(

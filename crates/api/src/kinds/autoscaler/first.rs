@@ -57,7 +57,7 @@ impl Rules for FirstAutoscaler {
         part_mut(object, "status", |status| {
             status.insert("currentMetrics".into(), current);
             if status.get("currentReplicas").is_some_and(|count| count == 0) {
-                status.shift_remove("currentReplicas");
+                status.remove("currentReplicas");
             }
         });
     }
@@ -139,13 +139,13 @@ fn part_mut(object: &mut Object, part: &str, change: impl FnOnce(&mut Map<String
 }
 
 fn take(object: &mut Object, part: &str, field: &str) -> Option<Value> {
-    object.0.get_mut(part)?.as_object_mut()?.shift_remove(field).filter(|value| !value.is_null())
+    object.0.get_mut(part)?.as_object_mut()?.remove(field).filter(|value| !value.is_null())
 }
 
 /// Takes the JSON out of an annotation; nothing, and the annotation gone, if it is none.
 fn take_annotation(object: &mut Object, annotation: &str) -> Option<Value> {
     let annotations = object.metadata_mut().get_mut("annotations")?.as_object_mut()?;
-    let text = annotations.shift_remove(annotation);
+    let text = annotations.remove(annotation);
     if annotations.is_empty() {
         object.remove_meta("annotations");
     }

@@ -44,7 +44,7 @@ fn template(object: &Object, old: &Object) -> Option<Value> {
         for field in fields {
             match before[part].get(field) {
                 Some(value) => map.insert((*field).to_owned(), value.clone()),
-                None => map.shift_remove(*field),
+                None => map.remove(*field),
             };
         }
     }

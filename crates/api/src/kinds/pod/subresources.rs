@@ -28,7 +28,7 @@ pub(super) fn keep_all_but_ephemeral(object: &mut Object, old: &Object) {
     let containers = object.pointer("/spec/ephemeralContainers").cloned();
     take_over(object, old, |spec| match containers {
         Some(containers) => _ = spec.insert("ephemeralContainers".into(), containers),
-        None => _ = spec.shift_remove("ephemeralContainers"),
+        None => _ = spec.remove("ephemeralContainers"),
     });
 }
 
@@ -50,7 +50,7 @@ pub(super) fn keep_all_but_resources(object: &mut Object, old: &Object) {
                 for field in ["resources", "resizePolicy"] {
                     match by.get(field) {
                         Some(value) => container.insert(field.to_owned(), value.clone()),
-                        None => container.shift_remove(field),
+                        None => container.remove(field),
                     };
                 }
             }

@@ -86,11 +86,11 @@ fn binding(object: Object) -> Binding {
 }
 
 fn spec(mut object: Object) -> Value {
-    object.0.shift_remove("spec").unwrap_or_default()
+    object.0.remove("spec").unwrap_or_default()
 }
 
 fn hooks(mut object: Object) -> Vec<Hook> {
-    let hooks = object.0.shift_remove("webhooks").unwrap_or_default();
+    let hooks = object.0.remove("webhooks").unwrap_or_default();
     let Value::Array(hooks) = hooks else { return Vec::new() };
     let hook = |value: Value| {
         let conditions = compile_conditions(&value["matchConditions"], false, "", &mut Vec::new());
