@@ -37,8 +37,8 @@ mod validate;
 
 pub use amounts::{Amounts, PodResources, pod_resources};
 pub use apply::{
-    FieldManager, FieldSet, Patch, StructuralType, Typing, managed_of_object, managed_of_scale,
-    manager_of_user_agent, merge_configuration, same_but_times,
+    Conversions, FieldManager, FieldSet, Patch, StructuralType, Typing, Unconverted, managed_of_object,
+    managed_of_scale, manager_of_user_agent, merge_configuration, same_but_times,
 };
 pub use cbor::{CborError, from_cbor, to_cbor};
 pub use convert::{from_stored, to_stored};

@@ -11,8 +11,8 @@ use super::field_set::FieldSet;
 use super::last_applied::{allowed, renew};
 use super::manager::{FieldManager, bare, stripped};
 use super::merge::merge;
-use super::remove::prune;
 use super::types::Typing;
+use super::versions::{Differences, Unconverted};
 use crate::decode::conform;
 use crate::object::Object;
 use crate::resource::Resource;
@@ -69,12 +69,12 @@ impl<'m> FieldManager<'m> {
         let mut entries = own_entries(live.meta("managedFields").cloned());
         if entries.is_empty() {
             let before = FieldManager { name: BEFORE_FIRST_APPLY, ..*self };
-            entries = before.updated(Vec::new(), before.compare(None, live));
+            entries = before.updated(Vec::new(), Differences::of_one(before.compare(None, live)));
         }
         for entry in &mut entries {
             entry.fields.set();
         }
-        let applied = match self.merge(live, patch, entries.clone()) {
+        let applied = match self.merge(live, patch, entries.clone())? {
             Err(conflicts) if self.name() == KUBECTL => {
                 // What kubectl applied by itself before isn't another manager's.
                 let Some(allowed) = allowed(self, live) else { return Err(apply_conflict(conflicts)) };
@@ -83,7 +83,7 @@ impl<'m> FieldManager<'m> {
                 if !left.is_empty() {
                     return Err(apply_conflict(left));
                 }
-                self.merge(live, &Patch { force: true, ..*patch }, entries)
+                self.merge(live, &Patch { force: true, ..*patch }, entries)?
             }
             merged => merged,
         };
@@ -112,7 +112,7 @@ impl<'m> FieldManager<'m> {
         live: &Object,
         patch: &Patch<'_>,
         mut entries: Vec<Entry<'e>>,
-    ) -> Result<Object, Vec<Conflict>>
+    ) -> Result<Result<Object, Vec<Conflict>>, Unconverted>
     where
         'm: 'e,
     {
@@ -121,7 +121,7 @@ impl<'m> FieldManager<'m> {
         let merged = merge(root, &old, &bare(patch.object));
 
         let known = entries.iter().position(|entry| entry.is_of(self, Operation::Apply));
-        let last = known.map(|at| entries[at].fields.take()).unwrap_or_default();
+        let last = known.map(|at| (entries[at].fields.take(), entries[at].api_version.clone()));
         let fields = self.applied_fields(patch.object);
         let mut entry = Entry::new(self, Operation::Apply, fields);
         entry.time = known.and_then(|at| entries[at].time.clone());
@@ -129,21 +129,21 @@ impl<'m> FieldManager<'m> {
             Some(at) => entries[at] = entry,
             None => entries.push(entry),
         }
-        let owned =
-            entries.iter_mut().fold(FieldSet::default(), |all, entry| all.union(entry.fields.set().clone()));
-        let new = prune(root, merged, &last, &owned);
-
+        let new = match last {
+            Some((last, version)) => self.pruned(merged, &last, &version, &mut entries)?,
+            None => merged,
+        };
         let new = Object::from_value(new).unwrap_or_else(|| Object(serde_json::Map::new()));
         let difference = self.compare(Some(live), &new);
+        let differences = self.differences(Some(live), &new, difference, &entries)?;
         if !patch.force {
             let others = entries.iter().filter(|entry| !entry.is_of(self, Operation::Apply));
-            let conflicts: Vec<_> =
-                others.filter_map(|entry| Conflict::with(entry, &difference.changed)).collect();
+            let conflicts: Vec<_> = others.filter_map(|entry| Conflict::with(entry, &differences)).collect();
             if !conflicts.is_empty() {
-                return Err(conflicts);
+                return Ok(Err(conflicts));
             }
         }
-        let mut entries = self.taken(entries, &difference, Some(Operation::Apply));
+        let mut entries = self.taken(entries, &differences, Some(Operation::Apply));
         let changes = Value::Object(new.0.clone()) != old;
         if let Some(entry) = entries.iter_mut().find(|entry| entry.is_of(self, Operation::Apply)) {
             *entry.fields.set() = stripped(entry.fields.take());
@@ -159,7 +159,7 @@ impl<'m> FieldManager<'m> {
                 new.remove_meta("managedFields");
             }
         }
-        Ok(new)
+        Ok(Ok(new))
     }
 
     /// The fields that the patch says.

@@ -3,6 +3,7 @@
 use super::entry::{Entry, Operation};
 use super::field_set::FieldSet;
 use super::fields_v1::path_text;
+use super::versions::Differences;
 use crate::status::{Cause, Details, Status};
 
 /// One manager's fields that an applier would change.
@@ -15,8 +16,9 @@ pub(super) struct Conflict {
 
 impl Conflict {
     /// The conflict with an entry, if the change touches its fields.
-    pub fn with(entry: &Entry<'_>, changed: &FieldSet) -> Option<Self> {
-        let fields = entry.fields.clone().set().intersection(changed);
+    pub fn with(entry: &Entry<'_>, differences: &Differences) -> Option<Self> {
+        let difference = differences.in_version(&entry.api_version)?;
+        let fields = entry.fields.clone().set().intersection(&difference.changed);
         (!fields.is_empty()).then(|| Conflict { manager: in_words(entry), fields })
     }
 

@@ -5,10 +5,11 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 use super::cap::cap_updates;
-use super::compare::{Difference, compare};
+use super::compare::Difference;
 use super::entry::{Entry, Operation, encode, foreign_entries, own_entries};
 use super::field_set::FieldSet;
 use super::types::Typing;
+use super::versions::{Conversions, Differences, Unconverted};
 use crate::object::Object;
 use crate::status::Cause;
 
@@ -30,6 +31,9 @@ pub struct FieldManager<'a> {
     pub has_status: bool,
     /// The time of the write, as RFC 3339.
     pub now: &'a str,
+    /// Where objects in other versions come from that only a webhook can make. Without it, what an update changes
+    /// stays with those who own it in such versions, and nothing can be applied that they have a part in.
+    pub conversions: Option<&'a Conversions>,
 }
 
 /// The manager's name of a client that gives none: its `User-Agent` up to the first slash.
@@ -68,7 +72,10 @@ impl<'a> FieldManager<'a> {
     /// Records in `new`, an object with its defaults, what this manager changes of `live` (none: it creates the
     /// object). The managed fields that `new` brings along are taken where they make sense, those of `live`
     /// otherwise; a list of one empty entry takes all away.
-    pub fn update(&self, live: Option<&Object>, new: &mut Object) {
+    ///
+    /// # Errors
+    /// If objects are missing in other versions; `new` has lost the managed fields that it brought then.
+    pub fn update(&self, live: Option<&Object>, new: &mut Object) -> Result<(), Unconverted> {
         let recorded = live.and_then(|live| live.meta("managedFields"));
         let (own, foreign) = match new.remove_meta("managedFields") {
             Some(copy) if Some(&copy) == recorded => (Some(copy), None),
@@ -76,31 +83,36 @@ impl<'a> FieldManager<'a> {
             _ => (None, None),
         };
         if live.is_some() && foreign.as_ref().is_some_and(is_reset) {
-            return;
+            return Ok(());
         }
         let foreign = foreign.and_then(foreign_entries).filter(|entries| !entries.is_empty());
         // Whoever took an object's managed fields away doesn't want them, until somebody applies.
         if foreign.is_none() && live.is_some() && recorded.is_none() {
-            return;
+            return Ok(());
         }
         let difference = self.compare(live, new);
         let own = own.or_else(|| recorded.filter(|_| foreign.is_none()).cloned());
         let managed = match foreign {
             None if difference.is_empty() => own,
-            foreign => encode(self.updated(foreign.unwrap_or_else(|| own_entries(own)), difference)),
+            foreign => {
+                let entries = foreign.unwrap_or_else(|| own_entries(own));
+                let differences = self.differences(live, new, difference, &entries)?;
+                encode(self.updated(entries, differences))
+            }
         };
         if let Some(managed) = managed {
             new.set_meta("managedFields", managed);
         }
+        Ok(())
     }
 
     /// The entries after this manager's update.
-    pub(super) fn updated<'e>(&self, entries: Vec<Entry<'e>>, difference: Difference) -> Vec<Entry<'e>>
+    pub(super) fn updated<'e>(&self, entries: Vec<Entry<'e>>, differences: Differences) -> Vec<Entry<'e>>
     where
         'a: 'e,
     {
-        let mut entries = self.taken(entries, &difference, None);
-        let own = stripped(difference.changed);
+        let mut entries = self.taken(entries, &differences, None);
+        let own = stripped(differences.own.changed);
         if !own.is_empty() {
             let entry = match entries.iter_mut().find(|entry| entry.is_of(self, Operation::Update)) {
                 Some(entry) => {
@@ -115,15 +127,18 @@ impl<'a> FieldManager<'a> {
         entries
     }
 
-    /// The entries without the fields that changed hands or are gone, but `kept`'s.
+    /// The entries without the fields that changed hands or are gone, but `kept`'s, and without those of versions that
+    /// are no more.
     pub(super) fn taken<'e>(
         &self,
         mut entries: Vec<Entry<'e>>,
-        difference: &Difference,
+        differences: &Differences,
         kept: Option<Operation>,
     ) -> Vec<Entry<'e>> {
+        entries.retain(|entry| differences.in_version(&entry.api_version).is_some());
         for entry in &mut entries {
             let is_kept = kept.is_some_and(|operation| entry.is_of(self, operation));
+            let Some(difference) = differences.in_version(&entry.api_version) else { continue };
             for gone in [&difference.changed, &difference.removed] {
                 if !is_kept && entry.fields.touches(gone) {
                     *entry.fields.set() = entry.fields.take().difference(gone);
@@ -136,16 +151,7 @@ impl<'a> FieldManager<'a> {
 
     /// In which of the fields that can be owned here two objects differ.
     pub(super) fn compare(&self, live: Option<&Object>, new: &Object) -> Difference {
-        let root = self.typing.root();
-        let Difference { changed, removed } = match live {
-            Some(live) => compare(root, &live.0, &new.0),
-            None => self.typing.with_empty(|empty| compare(root, empty, &new.0)),
-        };
-        let ignored = self.ignored();
-        Difference {
-            changed: changed.recursive_difference(ignored),
-            removed: removed.recursive_difference(ignored),
-        }
+        self.difference(self.typing, live, new)
     }
 
     /// What nobody comes to own by this write: the other side of an object, and the record itself.

@@ -16,10 +16,12 @@ mod item;
 mod last_applied;
 mod manager;
 mod merge;
+mod prune;
 mod remove;
 mod replicas;
 mod structural;
 mod types;
+mod versions;
 
 pub use applying::{Patch, merge_configuration};
 pub use entry::same_but_times;
@@ -29,3 +31,4 @@ pub use replicas::{managed_of_object, managed_of_scale};
 pub use structural::StructuralType;
 pub use types::Typing;
 pub(crate) use types::{Topology, topology};
+pub use versions::{Conversions, Unconverted};

@@ -12,14 +12,46 @@ pub(super) fn prune(of: Type<'_>, merged: Value, last: &FieldSet, owned: &FieldS
     if last.is_empty() {
         return merged;
     }
-    let last = with_named_fields(of, last);
-    let all = with_named_fields(of, &fields_of(of, &merged));
-    // What was owned goes; what somebody owns comes back; and only what was owned before stays away.
-    let pruned = without(of, &merged, &last);
-    let kept = with_named_fields(of, &fields_of(of, &pruned)).union(with_named_fields(of, owned));
-    let pruned = without(of, &merged, &all.clone().difference(&kept));
-    let kept = with_named_fields(of, &fields_of(of, &pruned));
-    without(of, &merged, &all.difference(&kept).intersection(&last))
+    let merged = Merged::new(of, merged);
+    let pruned = merged.without(last);
+    let pruned = merged.with_owned(&pruned, owned);
+    merged.without_last(&pruned, last)
+}
+
+/// What came out of a merge, from which goes what its applier no longer applies: what was owned goes; what somebody owns
+/// comes back; and only what was owned before stays away.
+pub(super) struct Merged<'t> {
+    of: Type<'t>,
+    pub value: Value,
+    all: FieldSet,
+}
+
+impl<'t> Merged<'t> {
+    pub fn new(of: Type<'t>, value: Value) -> Self {
+        let all = with_named_fields(of, &fields_of(of, &value));
+        Merged { of, value, all }
+    }
+
+    /// All but what the applier owned.
+    pub fn without(&self, last: &FieldSet) -> Value {
+        without(self.of, &self.value, &with_named_fields(self.of, last))
+    }
+
+    /// What is left in `pruned`, and what is owned.
+    pub fn with_owned(&self, pruned: &Value, owned: &FieldSet) -> Value {
+        let kept = self.fields_in(pruned).union(with_named_fields(self.of, owned));
+        without(self.of, &self.value, &self.all.clone().difference(&kept))
+    }
+
+    /// All but what isn't in `pruned` and was owned before.
+    pub fn without_last(&self, pruned: &Value, last: &FieldSet) -> Value {
+        let gone = self.all.clone().difference(&self.fields_in(pruned));
+        without(self.of, &self.value, &gone.intersection(&with_named_fields(self.of, last)))
+    }
+
+    fn fields_in(&self, value: &Value) -> FieldSet {
+        with_named_fields(self.of, &fields_of(self.of, value))
+    }
 }
 
 /// `value` without the fields of the set. A list or map that loses all it has is `null`.

@@ -90,6 +90,12 @@ impl Custom {
         &self.compiled().merging
     }
 
+    /// The types of another version; nothing if there is no such version.
+    pub(crate) fn merging_in(&self, api_version: &str) -> Option<&StructuralType> {
+        let version = self.definition.version_of(api_version)?;
+        Some(&self.definition.compiled(version).merging)
+    }
+
     fn version(&self) -> &Version {
         &self.definition.versions[self.version]
     }

@@ -44,11 +44,13 @@ impl Custom {
         }
     }
 
-    /// The path of the number that a scale asks for, as managed fields write it.
-    pub(crate) fn replicas_path(&self) -> Vec<String> {
-        let paths = self.version().scale.as_ref();
+    /// The path of the number that a scale asks for in a version, as managed fields write it: none where that has no
+    /// scale. Nothing if there is no such version.
+    pub(crate) fn replicas_path_in(&self, api_version: &str) -> Option<Vec<String>> {
+        let version = self.definition.version_of(api_version)?;
+        let paths = self.definition.versions[version].scale.as_ref();
         let fields = paths.into_iter().flat_map(|paths| paths.spec.split('/').skip(1));
-        fields.map(|field| format!("f:{field}")).collect()
+        Some(fields.map(|field| format!("f:{field}")).collect())
     }
 
     /// Numbers that no scale can show.

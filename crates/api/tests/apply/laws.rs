@@ -198,7 +198,7 @@ proptest! {
         live = apply(manager("two"), Some(&live), &deployment(&second), true).unwrap();
         live = apply(manager("one"), Some(&live), &deployment(&third), true).unwrap();
         let mut updated = deployment(&first);
-        manager("three").update(Some(&live), &mut updated);
+        manager("three").update(Some(&live), &mut updated).unwrap();
         for object in [&live, &updated] {
             let mut all = object.clone();
             all.remove_meta("managedFields");
@@ -228,9 +228,9 @@ proptest! {
             let _ = by.apply(None, &patch);
             let _ = by.apply(Some(&live), &patch);
             let mut new = patch.object.clone();
-            by.update(Some(&live), &mut new);
+            by.update(Some(&live), &mut new).unwrap();
             let mut new = patch.object.clone();
-            by.update(None, &mut new);
+            by.update(None, &mut new).unwrap();
         }
     }
 }

@@ -16,7 +16,8 @@ pub fn deployments() -> &'static Resource {
 
 pub fn manager(name: &str) -> FieldManager<'_> {
     let typing = Typing::Resource(deployments());
-    FieldManager { name, api_version: "apps/v1", subresource: "", typing, has_status: true, now: NOW }
+    let api_version = "apps/v1";
+    FieldManager { name, api_version, subresource: "", typing, has_status: true, now: NOW, conversions: None }
 }
 
 /// A deployment of this spec.

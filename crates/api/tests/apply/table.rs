@@ -51,14 +51,14 @@ fn an_update_takes_what_it_changes() {
     let live =
         apply(manager("one"), None, &deployment(&json!({"replicas": 2, "paused": true})), false).unwrap();
     let mut new = deployment(&json!({"replicas": 5}));
-    manager("edit").update(Some(&live), &mut new);
+    manager("edit").update(Some(&live), &mut new).unwrap();
     assert_eq!(fields(&new, "one"), Value::Null, "changed the one, took away the other");
     assert_eq!(fields(&new, "edit"), json!({"f:spec": {"f:replicas": {}}}));
     // What didn't change keeps its owners, and its time.
     let later = FieldManager { now: "2026-03-03T00:00:00Z", ..manager("edit") };
     let mut same = new.clone();
     same.remove_meta("managedFields");
-    later.update(Some(&new), &mut same);
+    later.update(Some(&new), &mut same).unwrap();
     assert_eq!(same, new);
 }
 
@@ -67,7 +67,7 @@ fn conflicts_name_manager_and_field() {
     let live = apply(manager("one"), None, &containers(json!([{"name": "a", "image": "i"}])), false).unwrap();
     let mut new = live.clone();
     new.0["spec"]["replicas"] = json!(4);
-    manager("scaler").update(Some(&live), &mut new);
+    manager("scaler").update(Some(&live), &mut new).unwrap();
     let mut patch = containers(json!([{"name": "a", "image": "j"}]));
     patch.0["spec"]["replicas"] = json!(1);
     let status = apply(manager("two"), Some(&new), &patch, false).unwrap_err();
@@ -120,7 +120,7 @@ fn kubectl_takes_over_what_it_applied_by_itself() {
         "annotations",
         json!({"kubectl.kubernetes.io/last-applied-configuration": applied.to_string()}),
     );
-    manager("kubectl-client-side-apply").update(None, &mut live);
+    manager("kubectl-client-side-apply").update(None, &mut live).unwrap();
     let patch = deployment(&json!({"replicas": 3}));
     let merged = apply(manager("kubectl"), Some(&live), &patch, false).unwrap();
     assert_eq!(merged.pointer("/spec/replicas"), Some(&json!(3)));
@@ -139,12 +139,12 @@ fn kubectl_takes_over_what_it_applied_by_itself() {
 fn old_updaters_become_one() {
     let mut live = deployment(&json!({}));
     live.set_meta("annotations", json!({"start": "x"}));
-    manager("start").update(None, &mut live);
+    manager("start").update(None, &mut live).unwrap();
     for day in 10..25 {
         let (name, now) = (format!("m{day}"), format!("2026-01-{day}T00:00:00Z"));
         let mut new = live.clone();
         new.0["metadata"]["annotations"][&name] = json!("x");
-        FieldManager { now: &now, ..manager(&name) }.update(Some(&live), &mut new);
+        FieldManager { now: &now, ..manager(&name) }.update(Some(&live), &mut new).unwrap();
         live = new;
     }
     let entries = entries(&live);
@@ -161,7 +161,7 @@ fn managed_fields_are_the_clients_to_set_and_to_take_away() {
     let with = |managed: Value| {
         let mut new = live.clone();
         new.set_meta("managedFields", managed);
-        manager("edit").update(Some(&live), &mut new);
+        manager("edit").update(Some(&live), &mut new).unwrap();
         new
     };
     assert_eq!(with(json!([{}])).meta("managedFields"), None, "reset");
@@ -175,12 +175,12 @@ fn managed_fields_are_the_clients_to_set_and_to_take_away() {
     let reset = with(json!([{}]));
     let mut new = reset.clone();
     new.0["spec"]["replicas"] = json!(4);
-    manager("edit").update(Some(&reset), &mut new);
+    manager("edit").update(Some(&reset), &mut new).unwrap();
     assert_eq!(new.meta("managedFields"), None);
     // Not through a subresource.
     let mut new = live.clone();
     new.set_meta("managedFields", json!([{}]));
-    FieldManager { subresource: "status", ..manager("edit") }.update(Some(&live), &mut new);
+    FieldManager { subresource: "status", ..manager("edit") }.update(Some(&live), &mut new).unwrap();
     assert_eq!(new, live);
 }
 
@@ -191,9 +191,9 @@ fn a_status_has_owners_of_its_own() {
     let mut new = live.clone();
     new.0.insert("status".into(), json!({"replicas": 2}));
     let mut through_main = new.clone();
-    manager("c").update(Some(&live), &mut through_main);
+    manager("c").update(Some(&live), &mut through_main).unwrap();
     assert_eq!(fields(&through_main, "c"), Value::Null);
-    FieldManager { subresource: "status", ..manager("c") }.update(Some(&live), &mut new);
+    FieldManager { subresource: "status", ..manager("c") }.update(Some(&live), &mut new).unwrap();
     assert_eq!(fields(&new, "c"), json!({"f:status": {"f:replicas": {}}}));
     assert_eq!(new.meta("managedFields").unwrap()[1]["subresource"], "status");
 }

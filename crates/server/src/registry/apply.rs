@@ -1,6 +1,6 @@
 //! Server-side apply: makes an object, or changes the fields that its applier wants.
 
-use api::{Object, Patch, Status};
+use api::{Conversions, FieldManager, Object, Patch, Status};
 
 use super::create::{ATTEMPTS, too_busy};
 use super::recorded::manager;
@@ -34,7 +34,11 @@ impl Registry {
     ) -> Result<Applied, Status> {
         let Change { who, named, subresource, dry_run, .. } = request.change;
         let (version, now) = (named.resource.api_version(), clock::text(clock::now()));
-        let manager = manager(request.manager, named.resource, &version, subresource, &now);
+        let conversions = Conversions::default();
+        let manager = FieldManager {
+            conversions: Some(&conversions),
+            ..manager(request.manager, named.resource, &version, subresource, &now)
+        };
         let patch_of = Patch { object: patch, force: request.force };
         let change = Change { recorded: Recorded::Already, ..request.change };
         for _ in 0..ATTEMPTS {
@@ -42,7 +46,12 @@ impl Registry {
                 // The patch itself decides which version it is for.
                 finish(manager.apply(Some(old), &patch_of)?)
             };
-            match self.change(&change, &merged).await {
+            let changed = self.change(&change, &merged).await;
+            if let (true, Some(custom)) = (conversions.lacks_some(), named.resource.custom()) {
+                self.converter.make(custom, &conversions).await?;
+                continue;
+            }
+            match changed {
                 Err(status)
                     if status.code == 404 && status.reason == "NotFound" && subresource.is_empty() => {}
                 changed => return Ok(Applied { written: changed?, created: false }),

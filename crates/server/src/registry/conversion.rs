@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use api::{Conversion, ConversionReview, Custom, Definition, Object, Resource, Status};
+use api::{Conversion, ConversionReview, Conversions, Custom, Definition, Object, Resource, Status};
 use bytes::Bytes;
 use serde_json::Map;
 use store::KeyValue;
@@ -203,6 +203,19 @@ impl Converter {
             *place = object;
         }
         Ok(objects)
+    }
+
+    /// Makes the objects that a write lacks in other versions to tell who owns what.
+    pub(super) async fn make(&self, custom: &Custom, conversions: &Conversions) -> Result<(), Status> {
+        let missing = conversions.take_missing();
+        if missing.is_empty() {
+            return Err(Status::internal("a write lacks an object that it doesn't name"));
+        }
+        for (version, objects) in missing {
+            let made = self.convert(custom.definition(), objects.clone(), &version).await?;
+            conversions.add(objects, made);
+        }
+        Ok(())
     }
 
     /// What a read shows of an object of `resource` that was just stored; nothing if that is what its writer had.

@@ -133,7 +133,7 @@ impl Registry {
         object.set_meta("uid", clock::uid());
         object.set_meta("creationTimestamp", clock::text(clock::now()));
         api::set_defaults(resource, object);
-        create.recorded.update(resource, "", None, object);
+        self.record(create.recorded, resource, "", None, object).await;
         self.tokens.fill(request.state, object);
         self.admission.mutate(request, object, None).await?;
         api::prepare_create(resource, object);

@@ -1,8 +1,10 @@
 //! Under whose name the fields of a write are recorded in `metadata.managedFields`.
 
-use api::{FieldManager, Object, Resource, Typing};
+use api::{Conversions, FieldManager, Object, Resource, Typing};
 use serde_json::{Value, json};
 
+use super::Registry;
+use super::conversion::by_webhook;
 use crate::clock;
 
 /// Who writes, for the record.
@@ -15,7 +17,8 @@ pub(crate) enum Recorded<'a> {
 }
 
 impl Recorded<'_> {
-    /// Records in `new`, which has its defaults and nothing else of the server's yet, what it changes of `old`.
+    /// Records in `new`, which has its defaults and nothing else of the server's yet, what it changes of `old`. What
+    /// others own in versions that only a webhook can make stays theirs.
     pub(crate) fn update(
         self,
         resource: &Resource,
@@ -25,7 +28,43 @@ impl Recorded<'_> {
     ) {
         if let Recorded::Update(name) = self {
             let (version, now) = (resource.api_version(), clock::text(clock::now()));
-            manager(name, resource, &version, subresource, &now).update(old, new);
+            let recorded = manager(name, resource, &version, subresource, &now).update(old, new);
+            debug_assert_eq!(recorded, Ok(()), "nothing is missing where nobody is asked");
+        }
+    }
+}
+
+impl Registry {
+    /// Likewise, in all versions. When the webhook fails, the write goes on: whoever owned something in another version
+    /// may own more by then than is right, so that appliers see a conflict too many, and none too few.
+    pub(super) async fn record(
+        &self,
+        recorded: Recorded<'_>,
+        resource: &Resource,
+        subresource: &str,
+        old: Option<&Object>,
+        new: &mut Object,
+    ) {
+        let (Recorded::Update(name), Some(custom)) = (recorded, by_webhook(resource)) else {
+            return recorded.update(resource, subresource, old, new);
+        };
+        let (version, now) = (resource.api_version(), clock::text(clock::now()));
+        let conversions = Conversions::default();
+        let manager = FieldManager {
+            conversions: Some(&conversions),
+            ..manager(name, resource, &version, subresource, &now)
+        };
+        loop {
+            let mut told = new.clone();
+            if manager.update(old, &mut told).is_ok() {
+                *new = told;
+                return;
+            }
+            if let Err(status) = self.converter.make(custom, &conversions).await {
+                let object = new.name();
+                tracing::warn!(%status, object, "who owns its fields in other versions can't be brought up to date");
+                return recorded.update(resource, subresource, old, new);
+            }
         }
     }
 }
@@ -54,7 +93,7 @@ pub(super) fn manager<'a>(
 ) -> FieldManager<'a> {
     let has_status = resource.subresource("status").is_some();
     let typing = Typing::Resource(resource);
-    FieldManager { name, api_version, subresource, typing, has_status, now }
+    FieldManager { name, api_version, subresource, typing, has_status, now, conversions: None }
 }
 
 /// The field manager's name of a part of the cluster that writes as `user`: that of upstream's program for it.

@@ -58,7 +58,7 @@ impl Registry {
                 return Err(named.precondition_failed(&why));
             }
             if let Recorded::Update(name) = request.recorded {
-                scale_manager(name, &now).update(Some(&old), &mut new);
+                scale_manager(name, &now).update(Some(&old), &mut new)?;
             }
             let mut object = object.clone();
             api::apply_scale(named.resource, &mut object, &new)?;
@@ -96,5 +96,6 @@ fn scale_manager<'a>(name: &'a str, now: &'a str) -> FieldManager<'a> {
         typing: Typing::Scale,
         has_status: false,
         now,
+        conversions: None,
     }
 }

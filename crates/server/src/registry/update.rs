@@ -93,16 +93,13 @@ impl Registry {
             api::set_defaults(resource, &mut new);
             // Nobody owns what the server takes back: of a status update that is all but the status, and some of
             // the metadata as the kind says. Otherwise upstream records first what the client asks for.
-            let record = |new: &mut Object| {
-                request.recorded.update(resource, part, Some(&old), new);
-            };
             let is_status = part == "status";
-            if !is_status {
-                record(&mut new);
-            }
-            api::prepare_update(resource, part, &mut new, &old);
             if is_status {
-                record(&mut new);
+                api::prepare_update(resource, part, &mut new, &old);
+            }
+            self.record(request.recorded, resource, part, Some(&old), &mut new).await;
+            if !is_status {
+                api::prepare_update(resource, part, &mut new, &old);
             }
             self.tokens.fill(&state, &mut new);
             self.admission.mutate(&asked, &mut new, Some(&old)).await?;

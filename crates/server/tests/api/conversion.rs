@@ -13,13 +13,13 @@ use tokio::sync::Notify;
 use crate::hooks::{Hook, patched};
 use crate::house::{House, admin, body_of, text};
 
-const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+pub const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 /// `spec.address`, such as `a:1`.
-const V1: &str = "/apis/example.com/v1/namespaces/default/doors";
+pub const V1: &str = "/apis/example.com/v1/namespaces/default/doors";
 /// `spec.host` and `spec.port`.
-const V2: &str = "/apis/example.com/v2/namespaces/default/doors";
+pub const V2: &str = "/apis/example.com/v2/namespaces/default/doors";
 
-fn version(name: &str, storage: bool) -> Value {
+pub fn version(name: &str, storage: bool) -> Value {
     let spec = match name {
         "v1" => json!({"type": "object", "properties": {"address": {"type": "string"}}}),
         _ => {
@@ -34,7 +34,7 @@ fn version(name: &str, storage: bool) -> Value {
     })
 }
 
-fn definition(config: &Value, stored: &str) -> Value {
+pub fn definition(config: &Value, stored: &str) -> Value {
     json!({
         "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
         "metadata": {"name": "doors.example.com"},
@@ -66,7 +66,7 @@ fn converted(object: &Value, wanted: &str) -> Value {
     object
 }
 
-fn answer(review: &Value) -> Value {
+pub fn answer(review: &Value) -> Value {
     let request = &review["request"];
     let wanted = request["desiredAPIVersion"].as_str().unwrap();
     let objects = request["objects"].as_array().unwrap();
@@ -77,19 +77,19 @@ fn answer(review: &Value) -> Value {
     }})
 }
 
-fn door(version: &str, name: &str, spec: Value) -> Value {
+pub fn door(version: &str, name: &str, spec: Value) -> Value {
     json!({"apiVersion": format!("example.com/{version}"), "kind": "Door",
         "metadata": {"name": name, "labels": {"name": name}}, "spec": spec})
 }
 
-async fn done(house: &House, method: &str, path: &str, body: Option<Value>) -> Value {
+pub async fn done(house: &House, method: &str, path: &str, body: Option<Value>) -> Value {
     let (code, answer) = house.ask(method, path, body).await;
     assert!((200..300).contains(&code), "{method} {path}: {answer}");
     answer
 }
 
 /// Asks until the answer is as wanted: definitions are looked after in their own time.
-async fn until(house: &House, path: &str, wanted: impl Fn(u16, &Value) -> bool) {
+pub async fn until(house: &House, path: &str, wanted: impl Fn(u16, &Value) -> bool) {
     let asking = async {
         loop {
             let (code, answer) = house.ask("GET", path, None).await;
@@ -102,7 +102,7 @@ async fn until(house: &House, path: &str, wanted: impl Fn(u16, &Value) -> bool) 
     tokio::time::timeout(Duration::from_secs(60), asking).await.expect("the definition is looked after");
 }
 
-async fn house(hook: &Hook) -> House {
+pub async fn house(hook: &Hook) -> House {
     let house = House::new().await;
     done(&house, "POST", DEFINITIONS, Some(definition(&hook.config(), "v1"))).await;
     until(&house, V1, |code, _| code == 200).await;
@@ -110,7 +110,7 @@ async fn house(hook: &Hook) -> House {
 }
 
 /// Points the definition at another webhook, or to none that answers.
-async fn redirect(house: &House, config: &Value, stored: &str) {
+pub async fn redirect(house: &House, config: &Value, stored: &str) {
     let spec = definition(config, stored)["spec"].clone();
     done(house, "PATCH", &format!("{DEFINITIONS}/doors.example.com"), Some(json!({ "spec": spec }))).await;
 }

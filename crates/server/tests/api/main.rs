@@ -5,6 +5,7 @@
 
 mod admission;
 mod aggregation;
+mod applied_versions;
 mod compare;
 mod conversion;
 mod custom;
