@@ -131,7 +131,11 @@ async fn expect(lines: &[(&str, &str, &str)]) {
     std::fs::write(folder.path().join("kubeconfig"), kubeconfig(listening.address(), &authority)).unwrap();
     let kubectl = Kubectl { folder: folder.path() };
     for (line, input, expected) in lines {
-        let (_, said) = kubectl.run(line, input).await;
+        let mut said = kubectl.run(line, input).await.1;
+        // On a machine that does much else the ten seconds that it gives a server can be too few.
+        while said.contains("TLS handshake timeout") {
+            said = kubectl.run(line, input).await.1;
+        }
         assert!(said.contains(expected), "kubectl {line}: {said}");
     }
 }
