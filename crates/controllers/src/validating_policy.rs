@@ -2,8 +2,14 @@
 //!
 //! Follows `pkg/controller/validatingadmissionpolicystatus`.
 
+use std::collections::BTreeSet;
+
+use api::policy::type_check;
+use api::{Definition, Object};
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
+use objects::{kind_prefix, parse};
 use serde_json::{Value, json};
+use store::KeyRange;
 
 use crate::plan::{Plan, merge_this};
 use crate::view::View;
@@ -18,10 +24,27 @@ pub fn reconcile(view: &View, name: &str) -> Plan {
         return plan;
     }
     let policy: &ValidatingAdmissionPolicy = policy.as_ref();
-    let object = serde_json::to_value(policy).ok().and_then(api::Object::from_value);
-    let warnings = object.map(|object| api::policy::type_check(&object)).unwrap_or_default();
+    let object = serde_json::to_value(policy).ok().and_then(Object::from_value);
+    let warnings = object.map(|object| type_check(&object, &definitions(view, &object))).unwrap_or_default();
     let warnings = if warnings.is_empty() { Value::Null } else { Value::Array(warnings) };
     let status = json!({"observedGeneration": generation, "typeChecking": {"expressionWarnings": warnings}});
     plan.write(merge_this(policy, "status", json!({"status": status})));
     plan
+}
+
+/// The definitions in the groups that a policy names.
+fn definitions(view: &View, policy: &Object) -> Vec<Definition> {
+    let rules = policy.pointer("/spec/matchConstraints/resourceRules").and_then(Value::as_array);
+    let named =
+        rules.into_iter().flatten().flat_map(|rule| rule["apiGroups"].as_array().into_iter().flatten());
+    let mut groups: BTreeSet<&str> = named.filter_map(Value::as_str).collect();
+    let params = policy.pointer("/spec/paramKind/apiVersion").and_then(Value::as_str).unwrap_or_default();
+    groups.extend(params.split_once('/').map(|(group, _)| group));
+    let range = KeyRange::prefix(kind_prefix("apiextensions.k8s.io", "customresourcedefinitions"));
+    let all = view.state().range(&range);
+    let of_groups = all.filter(|kv| {
+        let group = parse(&kv.key).and_then(|place| Some(place.name.split_once('.')?.1));
+        group.is_some_and(|group| groups.contains(group))
+    });
+    of_groups.filter_map(|kv| Definition::parse(kv.value.clone(), kv.mod_revision, None).ok()).collect()
 }

@@ -144,6 +144,16 @@ impl Definition {
         self.group
     }
 
+    /// Its kind.
+    pub(crate) fn kind(&self) -> &'static str {
+        self.names.kind
+    }
+
+    /// Its kind's name in paths.
+    pub(crate) fn plural(&self) -> &'static str {
+        self.names.plural
+    }
+
     /// The revision that it was read from.
     pub fn revision(&self) -> u64 {
         self.revision

@@ -29,6 +29,13 @@ impl fmt::Debug for Compiled {
 }
 
 impl Definition {
+    /// The `openAPIV3Schema` of a version that it wants served, as its users know it: null where there is none.
+    pub(crate) fn served_schema(&self, version: &str) -> Option<Value> {
+        let place = self.versions.iter().position(|known| known.name == version && known.served)?;
+        let schema = schema_in(&self.source, place).unwrap_or_default();
+        Some(if self.preserves_unknown { Value::Null } else { schema })
+    }
+
     /// The schema of one of its versions.
     pub(super) fn compiled(&self, version: usize) -> &Compiled {
         self.compiled[version].get_or_init(|| {

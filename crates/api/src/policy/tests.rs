@@ -2,6 +2,7 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::cel::Budget;
+use crate::custom::Definition;
 use crate::object::Object;
 
 fn object(spec: Value) -> Object {
@@ -96,7 +97,7 @@ fn expressions_are_held_against_the_kinds_that_a_policy_names() {
             {"expression": "variables.n > 1"},
         ],
     });
-    let found = type_check(&object(spec));
+    let found = type_check(&object(spec), &[]);
     let told: Vec<(&str, &str)> =
         found.iter().map(|w| (w["fieldRef"].as_str().unwrap(), w["warning"].as_str().unwrap())).collect();
     assert_eq!(told.len(), 3, "{told:#?}");
@@ -113,13 +114,66 @@ fn expressions_are_held_against_the_kinds_that_a_policy_names() {
     assert_eq!(told[2].0, "spec.validations[3].expression");
     // What is named by wildcards is any kind.
     let any = json!({"matchConstraints": rules(&["*"], &["deployments"]), "validations": [{"expression": "object.x == 1"}]});
-    assert_eq!(type_check(&object(any)), Vec::<Value>::new());
+    assert_eq!(type_check(&object(any), &[]), Vec::<Value>::new());
     // Each built-in kind has a schema to hold expressions against, also those that hold themselves.
     for resource in crate::resources() {
         let rules = json!({"resourceRules": [{"apiGroups": [resource.group], "apiVersions": [resource.version],
             "operations": ["*"], "resources": [resource.plural]}]});
         let spec = json!({"matchConstraints": rules, "validations": [{"expression": "object.kind != '' && object.metadata.name != ''"}]});
-        let found = type_check(&object(spec));
+        let found = type_check(&object(spec), &[]);
         assert_eq!(found, Vec::<Value>::new(), "{}", resource.plural);
     }
+}
+
+/// A definition of `Widget` in `example.com`, whose versions have these schemas.
+fn widgets(versions: Value) -> Definition {
+    let versions: Value = versions
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, schema)| {
+            json!({"name": name, "served": name != "v0", "storage": name == "v1", "schema": {"openAPIV3Schema": schema}})
+        })
+        .collect();
+    let definition = json!({"metadata": {"name": "widgets.example.com"}, "spec": {"group": "example.com", "scope": "Namespaced",
+        "names": {"plural": "widgets", "kind": "Widget"}, "versions": versions}});
+    Definition::parse(definition.to_string().into(), 1, None).unwrap()
+}
+
+#[test]
+fn expressions_are_held_against_kinds_of_definitions_too() {
+    let spec_of = |field: &str| json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {field: {"type": "integer"}}}}});
+    let definitions = [widgets(json!({
+        "v0": spec_of("old"), "v1": spec_of("size"), "v2": spec_of("length"),
+        "v3": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+        "v4": {"type": "object"},
+    }))];
+    let rules = |versions: &[&str]| {
+        json!({"resourceRules": [{"apiGroups": ["example.com"], "apiVersions": versions,
+        "operations": ["CREATE"], "resources": ["*", "widgets", "widgets/status", "gadgets"]}]})
+    };
+    let told = |versions: &[&str], param_version: &str, expression: &str| -> String {
+        let spec = json!({"matchConstraints": rules(versions),
+            "paramKind": {"apiVersion": format!("example.com/{param_version}"), "kind": "Widget"},
+            "validations": [{"expression": expression}]});
+        let found = type_check(&object(spec), &definitions);
+        found.iter().map(|warning| warning["warning"].as_str().unwrap().to_owned()).collect()
+    };
+    let fits = "object.spec.size > 1 && object.metadata.labels['a'] == object.kind && object.metadata.generation > 0";
+    assert_eq!(told(&["v1"], "v1", fits), "");
+    assert_eq!(
+        told(&["v1", "v2"], "v1", "object.spec.size > 1"),
+        "example.com/v2, Kind=Widget: ERROR: <input>:1:12: undefined field 'size'\n | object.spec.size > 1\n \
+            | ...........^"
+    );
+    assert!(told(&["v1"], "v1", "object.spec.size == 'x'").contains("no matching overload"));
+    assert!(told(&["v1"], "v1", "object.metadata.nothing == 'x'").contains("undefined field 'nothing'"));
+    assert!(told(&["v4"], "v1", "object.spec.size > 1").contains("undefined field 'spec'"));
+    // What may be anything is, and what isn't served is none.
+    for versions in [&["v3"][..], &["v0"], &["v9"], &["*"]] {
+        assert_eq!(told(versions, "v1", "object.anything.goes == 1"), "", "{versions:?}");
+    }
+    assert!(told(&["v1"], "v2", "params.spec.size > 1").contains("undefined field 'size'"));
+    assert_eq!(told(&["v1"], "v2", "params.spec.length > object.spec.size"), "");
+    assert_eq!(told(&["v1"], "v9", "params.spec.size > 1"), "");
 }

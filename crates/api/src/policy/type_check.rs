@@ -8,8 +8,9 @@ use serde_json::{Map, Value, json};
 
 use super::environment::{environment, namespace};
 use crate::cel::{Environment, Program, Type};
+use crate::custom::Definition;
 use crate::object::Object;
-use crate::resource::{self, Resource};
+use crate::resource;
 use crate::schema::{Schema, Shape, schemas};
 
 /// So many kinds are looked at.
@@ -17,27 +18,27 @@ const MOST_KINDS: usize = 10;
 /// What lies deeper in an object may be anything.
 const DEEPEST: usize = 24;
 
+/// What every object's metadata are.
+const METADATA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
+
 /// What is wrong with the validations of a `ValidatingAdmissionPolicy`, as `status.typeChecking.expressionWarnings` has
-/// it. Kinds are those that are part of the program and that the policy names without wildcards.
-pub fn type_check(policy: &Object) -> Vec<Value> {
+/// it. Kinds are those that are part of the program or come from `definitions`, and that the policy names without
+/// wildcards.
+pub fn type_check(policy: &Object, definitions: &[Definition]) -> Vec<Value> {
     let spec = policy.0.get("spec").unwrap_or(&Value::Null);
-    let kinds: Vec<(String, Value)> =
-        kinds(spec).into_iter().map(|r| (title(r), structural(r.schema))).collect();
+    let kinds = kinds(spec, definitions);
     let params = &spec["paramKind"];
-    let params = params.is_object().then(|| {
-        let text = |key: &str| params[key].as_str().unwrap_or_default();
-        resource::resource_of_kind(text("apiVersion"), text("kind")).map(|r| structural(r.schema))
-    });
+    let params = params.is_object().then(|| schema_of_kind(params, definitions));
     let mut warnings = Vec::new();
     for (index, validation) in spec["validations"].as_array().into_iter().flatten().enumerate() {
         for field in ["expression", "messageExpression"] {
             let Some(text) = validation[field].as_str().filter(|text| !text.is_empty()) else { continue };
             let faults: Vec<String> = kinds
                 .iter()
-                .filter_map(|(title, schema)| {
-                    let environment = environment_of(spec, schema, params.as_ref().map(Option::as_ref));
+                .filter_map(|kind| {
+                    let environment = environment_of(spec, &kind.schema, params.as_ref().map(Option::as_ref));
                     let error = Program::compile(&environment, text).err()?;
-                    Some(format!("{title}: {error}"))
+                    Some(format!("{}/{}, Kind={}: {error}", kind.group, kind.version, kind.kind))
                 })
                 .collect();
             if !faults.is_empty() {
@@ -49,33 +50,84 @@ pub fn type_check(policy: &Object) -> Vec<Value> {
     warnings
 }
 
-/// The built-in kinds that the rules name.
-fn kinds(spec: &Value) -> Vec<&'static Resource> {
-    let mut found: BTreeSet<(&str, &str, &str)> = BTreeSet::new();
-    let mut kinds = Vec::new();
+/// A kind that a policy is about.
+struct Kind<'a> {
+    group: &'a str,
+    version: &'a str,
+    kind: &'a str,
+    schema: Value,
+}
+
+/// The kinds that the rules name.
+fn kinds<'a>(spec: &'a Value, definitions: &'a [Definition]) -> Vec<Kind<'a>> {
+    let mut kinds: Vec<Kind<'_>> = Vec::new();
     for rule in spec["matchConstraints"]["resourceRules"].as_array().into_iter().flatten() {
-        let names = |key: &str| -> BTreeSet<&str> {
-            let all = rule[key].as_array().into_iter().flatten().filter_map(Value::as_str);
-            let all: BTreeSet<&str> = all.collect();
-            if all.contains("*") { BTreeSet::new() } else { all }
+        let names = |key: &str| -> BTreeSet<&'a str> {
+            rule[key].as_array().into_iter().flatten().filter_map(Value::as_str).collect()
         };
-        for group in names("apiGroups") {
-            for version in names("apiVersions") {
+        let (groups, versions) = (names("apiGroups"), names("apiVersions"));
+        // As upstream: resources count beside a wildcard, groups and versions don't.
+        if groups.contains("*") || versions.contains("*") {
+            continue;
+        }
+        for group in groups {
+            for version in &versions {
                 for plural in names("resources") {
-                    let Some(resource) = resource::resource(group, version, plural) else { continue };
-                    if kinds.len() < MOST_KINDS && found.insert((group, version, resource.kind)) {
-                        kinds.push(resource);
-                    }
+                    let known = |kind: &str| {
+                        kinds.iter().any(|k| (k.group, k.version, k.kind) == (group, *version, kind))
+                    };
+                    let found = find(group, version, plural, definitions);
+                    let found = found.filter(|found| kinds.len() < MOST_KINDS && !known(found.kind));
+                    kinds.extend(found);
                 }
             }
         }
     }
-    kinds.sort_by_key(|resource| (resource.group, resource.version, resource.kind));
+    kinds.sort_by_key(|kind| (kind.group, kind.version, kind.kind));
     kinds
 }
 
-fn title(resource: &Resource) -> String {
-    format!("{}/{}, Kind={}", resource.group, resource.version, resource.kind)
+fn find<'a>(
+    group: &'a str,
+    version: &'a str,
+    plural: &str,
+    definitions: &'a [Definition],
+) -> Option<Kind<'a>> {
+    if let Some(resource) = resource::resource(group, version, plural) {
+        return Some(Kind { group, version, kind: resource.kind, schema: structural(resource.schema) });
+    }
+    let definition = definitions.iter().find(|d| (d.group(), d.plural()) == (group, plural))?;
+    let schema = definition.served_schema(version)?;
+    Some(Kind { group, version, kind: definition.kind(), schema: custom(schema) })
+}
+
+/// The schema of a policy's parameters, if there is such a kind.
+fn schema_of_kind(reference: &Value, definitions: &[Definition]) -> Option<Value> {
+    let text = |key: &str| reference[key].as_str().unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    if let Some(resource) = resource::resource_of_kind(api_version, kind) {
+        return Some(structural(resource.schema));
+    }
+    let (group, version) = api_version.split_once('/')?;
+    let mut of_kind = definitions.iter().filter(|d| (d.group(), d.kind()) == (group, kind));
+    of_kind.find_map(|definition| definition.served_schema(version)).map(custom)
+}
+
+/// A schema of a definition, with what every object has.
+fn custom(mut schema: Value) -> Value {
+    let Some(root) = schema.as_object_mut() else { return anything() };
+    root.remove("x-kubernetes-embedded-resource");
+    let is_open = root.get("x-kubernetes-preserve-unknown-fields") == Some(&Value::Bool(true));
+    let properties = match root.get_mut("properties") {
+        Some(Value::Object(properties)) => properties,
+        _ if is_open => return anything(),
+        _ => return custom(json!({"type": "object", "properties": {}})),
+    };
+    for name in ["apiVersion", "kind"] {
+        properties.insert(name.to_owned(), json!({"type": "string"}));
+    }
+    properties.insert("metadata".to_owned(), structural(METADATA));
+    schema
 }
 
 fn environment_of<'s>(spec: &Value, schema: &'s Value, params: Option<Option<&'s Value>>) -> Environment<'s> {

@@ -64,7 +64,7 @@ impl Converter {
     }
 
     /// Stored values as `resource` serves them.
-    pub(super) async fn all_served(
+    pub(crate) async fn all_served(
         &self,
         resource: &Resource,
         mut values: Vec<Arc<KeyValue>>,

@@ -58,7 +58,7 @@ pub(crate) use read::Freshness;
 pub(crate) use recorded::Recorded;
 pub(crate) use refused::Refused;
 pub(crate) use selection::Selection;
-pub(crate) use stored::{encode, load, load_as, look, put_list_items, stamped_at};
+pub(crate) use stored::{encode, load, look, put_list_items, stamped_at};
 pub(crate) use update::Change;
 pub(crate) use watch::{Watch, WatchEnd, WatchEvent, WatchOptions};
 
@@ -73,7 +73,7 @@ pub(crate) struct Registry {
     hub: Arc<Hub>,
     converter: Arc<Converter>,
     pages: Pages,
-    definitions: Known,
+    definitions: Arc<Known>,
 }
 
 impl Registry {
@@ -87,8 +87,9 @@ impl Registry {
         let authorizer = Arc::new(Authorizer::default());
         let client = Arc::new(Client::new(backends));
         let converter = Converter::new(client.clone());
-        let admission = Admission::new(Outside::new(authorizer.clone(), client, converter.clone()));
-        let (turns, pages, definitions) = (Turns::default(), Pages::default(), Known::default());
+        let definitions = Arc::new(Known::default());
+        let outside = Outside::new(authorizer.clone(), client, converter.clone(), definitions.clone());
+        let (admission, turns, pages) = (Admission::new(outside), Turns::default(), Pages::default());
         Registry { store, services, authorizer, admission, turns, tokens, hub, converter, pages, definitions }
     }
 

@@ -92,7 +92,7 @@ fn hash_of(key: &[u8]) -> u64 {
 }
 
 /// The object in a stored value as `resource` serves it, with its resourceVersion, where no webhook is needed for that.
-pub(crate) fn load_as(resource: &Resource, kv: &KeyValue) -> Result<Object, Status> {
+pub(super) fn load_as(resource: &Resource, kv: &KeyValue) -> Result<Object, Status> {
     if conversion::needs_webhook(resource, kv) {
         return Err(Status::internal(
             "this object can't be had in that version without its conversion webhook",

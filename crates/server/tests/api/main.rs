@@ -18,6 +18,7 @@ mod known;
 mod kubectl;
 mod openapi;
 mod policies;
+mod policy_parameters;
 mod proxy;
 mod reads;
 mod replay;

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 
 use crate::house::{House, admin, body_of, text};
 
-const MAPS: &str = "/api/v1/namespaces/default/configmaps";
-const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
+pub const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+pub const GROUP: &str = "/apis/admissionregistration.k8s.io/v1";
 
-fn matching(operations: &[&str], resources: &[&str]) -> Value {
+pub fn matching(operations: &[&str], resources: &[&str]) -> Value {
     json!({"resourceRules": [{"apiGroups": ["*"], "apiVersions": ["*"], "operations": operations, "resources": resources}]})
 }
 
-async fn make(house: &House, kind: &str, name: &str, spec: Value) -> (u16, Value) {
+pub async fn make(house: &House, kind: &str, name: &str, spec: Value) -> (u16, Value) {
     let plural = match kind {
         "ValidatingAdmissionPolicy" => "validatingadmissionpolicies".to_owned(),
         "MutatingAdmissionPolicy" => "mutatingadmissionpolicies".to_owned(),
@@ -22,14 +22,14 @@ async fn make(house: &House, kind: &str, name: &str, spec: Value) -> (u16, Value
     house.ask("POST", &format!("{GROUP}/{plural}"), Some(body)).await
 }
 
-async fn policy(house: &House, spec: Value, binding: Value) {
+pub async fn policy(house: &House, spec: Value, binding: Value) {
     let (code, answer) = make(house, "ValidatingAdmissionPolicy", "p", spec).await;
     assert_eq!(code, 201, "{answer}");
     let (code, answer) = make(house, "ValidatingAdmissionPolicyBinding", "b", binding).await;
     assert_eq!(code, 201, "{answer}");
 }
 
-fn map(name: &str, data: Value) -> Value {
+pub fn map(name: &str, data: Value) -> Value {
     json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name}, "data": data})
 }
 

@@ -15,6 +15,7 @@ use api::{Object, Status};
 
 use crate::admission::{Outcome, Request};
 use crate::authorize::Authorizer;
+use crate::definitions::Known;
 use crate::registry::{Converter, Refused};
 use crate::webhook::Client;
 
@@ -27,11 +28,17 @@ pub(crate) struct Outside {
     authorizer: Arc<Authorizer>,
     client: Arc<Client>,
     converter: Arc<Converter>,
+    definitions: Arc<Known>,
 }
 
 impl Outside {
-    pub(crate) fn new(authorizer: Arc<Authorizer>, client: Arc<Client>, converter: Arc<Converter>) -> Self {
-        Outside { configured: Configured::default(), authorizer, client, converter }
+    pub(crate) fn new(
+        authorizer: Arc<Authorizer>,
+        client: Arc<Client>,
+        converter: Arc<Converter>,
+        definitions: Arc<Known>,
+    ) -> Self {
+        Outside { configured: Configured::default(), authorizer, client, converter, definitions }
     }
 }
 

@@ -4,12 +4,13 @@
 
 use api::cel::Budget;
 use api::policy::{Inputs, Mutation, Scope};
-use api::{Object, PatchType, Status};
+use api::{Cause, Object, PatchType, Resource, Status};
 use serde_json::Value;
+use thiserror::Error;
 
 use super::configured::{Binding, PolicyEntry};
 use super::matching::{matched, namespace_of};
-use super::parameters::parameters;
+use super::parameters::Misconfigured;
 use super::review::request_value;
 use super::{Outside, Round, guard};
 use crate::admission::{Outcome, Request};
@@ -29,18 +30,17 @@ impl Outside {
                 continue;
             }
             for binding in bindings {
-                let applied = self.apply_policy(&policy, &binding, request, object, old).await;
-                match applied {
-                    Err(why) if policy.spec["failurePolicy"] != "Ignore" => {
-                        let why = format!(
-                            "MutatingAdmissionPolicy '{}' with binding '{}' denied request: {why}",
-                            policy.name, binding.name
-                        );
-                        return Err(request.named.forbidden(&why));
+                let why = match self.apply_policy(&policy, &binding, request, object, old).await {
+                    Ok(applied) => {
+                        changed |= applied;
+                        continue;
                     }
-                    Err(why) => tracing::warn!(policy = policy.name, why, "a policy failed, and is ignored"),
-                    Ok(applied) => changed |= applied,
+                    Err(why) => why,
+                };
+                if policy.spec["failurePolicy"] != "Ignore" {
+                    return Err(refused(request, &policy, &binding, &why));
                 }
+                tracing::warn!(policy = policy.name, %why, "a policy failed, and is ignored");
             }
         }
         Ok(changed)
@@ -54,24 +54,26 @@ impl Outside {
         request: &Request<'_>,
         object: &mut Object,
         old: Option<&Object>,
-    ) -> Result<bool, String> {
+    ) -> Result<bool, Failure> {
         let outcome = Outcome { new: Some(object), old };
         let Some(resource) = matched(&policy.spec["matchConstraints"], "resourceRules", request, outcome)
         else {
             return Ok(false);
         };
+        let kind = self.kind_of_parameters(&policy.spec, request)?;
         let narrowed = &binding.spec["matchResources"];
         if !narrowed.is_null() && matched(narrowed, "resourceRules", request, outcome).is_none() {
             return Ok(false);
         }
-        let shown = self.show(request, outcome, &resource).await.map_err(|status| status.message)?;
+        let shown = self.show(request, outcome, &resource).await?;
         let Some(first) = shown.new else { return Ok(false) };
-        let made = self.mutated(policy, binding, request, &resource, &first, shown.old)?;
+        let params = self.parameters(kind.as_ref(), binding, request).await?;
+        let made = self.mutated(policy, request, &resource, &first, shown.old, &params)?;
         if made == first {
             return Ok(false);
         }
         let back = self.take_back(request, made, object, &resource).await;
-        let before = std::mem::replace(object, back.map_err(|status| status.message)?);
+        let before = std::mem::replace(object, back?);
         Ok(*object != before)
     }
 
@@ -79,18 +81,18 @@ impl Outside {
     fn mutated(
         &self,
         policy: &PolicyEntry,
-        binding: &Binding,
         request: &Request<'_>,
-        resource: &api::Resource,
+        resource: &Resource,
         object: &Object,
         old: Option<Object>,
-    ) -> Result<Object, String> {
+        params: &[Option<Value>],
+    ) -> Result<Object, Failure> {
         let asked = request_value(request, resource);
         let namespace = namespace_of(request).map(Object::into_value);
         let old = old.map(Object::into_value);
         let hosts = guard::hosts(&self.authorizer, request);
         let mut new = object.clone();
-        for params in parameters(&policy.spec, binding, request)? {
+        for params in params {
             let mut budget = Budget::default();
             // Each mutation sees what the one before made.
             for (index, mutation) in policy.compiled.mutations().iter().enumerate() {
@@ -108,19 +110,54 @@ impl Outside {
                     break;
                 }
                 let made = scope.mutate(mutation, &mut budget).map_err(|error| error.to_string())?;
-                new = changed(resource, &new, mutation, made).map_err(|status| status.message)?;
+                new = changed(resource, &new, mutation, made)?;
             }
         }
         Ok(new)
     }
 }
 
-fn changed(
-    resource: &api::Resource,
-    object: &Object,
-    mutation: &Mutation,
-    made: Value,
-) -> Result<Object, Status> {
+/// Why a policy couldn't change an object.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error(transparent)]
+    Misconfigured(#[from] Misconfigured),
+    /// Its expressions, or what they made.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl From<String> for Failure {
+    fn from(why: String) -> Self {
+        Failure::Failed(why)
+    }
+}
+
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Failure::Failed(status.message)
+    }
+}
+
+/// As upstream: 403 in any case, and the message stands for itself.
+fn refused(request: &Request<'_>, policy: &PolicyEntry, binding: &Binding, why: &Failure) -> Status {
+    let who = match why {
+        Failure::Misconfigured(Misconfigured::UnknownKind { .. }) => format!("policy {:?}", policy.name),
+        _ => format!("policy '{}' with binding '{}'", policy.name, binding.name),
+    };
+    let message = format!("{who} denied request: {why}");
+    let mut status = request.named.forbidden("");
+    if let Failure::Failed(_) = why {
+        status.reason = "Invalid";
+    }
+    status.message.clone_from(&message);
+    if let Some(details) = &mut status.details {
+        details.causes.push(Cause { reason: String::new(), message, field: String::new() });
+    }
+    status
+}
+
+fn changed(resource: &Resource, object: &Object, mutation: &Mutation, made: Value) -> Result<Object, Status> {
     if mutation.is_json_patch {
         return api::patch(resource, PatchType::Json, object, &made);
     }

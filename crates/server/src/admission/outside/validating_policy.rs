@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::configured::{Binding, PolicyEntry};
 use super::matching::{matched, namespace_of};
-use super::parameters::parameters;
+use super::parameters::Misconfigured;
 use super::review::{Shown, request_value};
 use super::{Outside, guard};
 use crate::admission::{Outcome, Request, warnings};
@@ -35,12 +35,26 @@ impl Outside {
             };
             let shown = self.show(request, outcome, &resource).await?;
             let asked = request_value(request, &resource);
+            let kind = match self.kind_of_parameters(&policy.spec, request) {
+                Ok(kind) => kind,
+                Err(why) => {
+                    denied = denied.or_else(|| misconfigured(&policy, None, &why));
+                    continue;
+                }
+            };
             for binding in bindings {
                 let narrowed = &binding.spec["matchResources"];
                 if !narrowed.is_null() && matched(narrowed, "resourceRules", request, outcome).is_none() {
                     continue;
                 }
-                for denial in self.judge(&policy, &binding, request, &shown, &asked) {
+                let params = match self.parameters(kind.as_ref(), &binding, request).await {
+                    Ok(params) => params,
+                    Err(why) => {
+                        denied = denied.or_else(|| misconfigured(&policy, Some(&binding), &why));
+                        continue;
+                    }
+                };
+                for denial in self.judge(&policy, request, &shown, &asked, &params) {
                     let first = act(&policy, &binding, &denial);
                     denied = denied.or(first);
                 }
@@ -55,26 +69,22 @@ impl Outside {
     fn judge(
         &self,
         policy: &PolicyEntry,
-        binding: &Binding,
         request: &Request<'_>,
         shown: &Shown,
         asked: &Value,
+        params: &[Option<Value>],
     ) -> Vec<Denial> {
         let fails = policy.spec["failurePolicy"] != "Ignore";
         let failed = |message: String| {
             let denial = Denial { message, reason: String::new() };
             if fails { vec![denial] } else { Vec::new() }
         };
-        let all = match parameters(&policy.spec, binding, request) {
-            Ok(all) => all,
-            Err(why) => return failed(why),
-        };
         let namespace = namespace_of(request).map(Object::into_value);
         let value = |object: &Option<Object>| object.clone().map(Object::into_value);
         let (new, old) = (value(&shown.new), value(&shown.old));
         let hosts = guard::hosts(&self.authorizer, request);
         let mut denials = Vec::new();
-        for params in &all {
+        for params in params {
             let mut budget = Budget::default();
             let inputs = Inputs {
                 object: new.as_ref(),
@@ -111,6 +121,21 @@ impl Outside {
         }
         denials
     }
+}
+
+/// A policy that can't be asked refuses whatever it is about, unless it is to be ignored then: its bindings' actions are
+/// about what it says.
+fn misconfigured(
+    policy: &PolicyEntry,
+    binding: Option<&Binding>,
+    why: &Misconfigured,
+) -> Option<(String, String)> {
+    if policy.spec["failurePolicy"] == "Ignore" {
+        return None;
+    }
+    let binding = binding.map(|binding| format!(" with binding '{}'", binding.name)).unwrap_or_default();
+    let message = format!("ValidatingAdmissionPolicy '{}'{binding} denied request: {why}", policy.name);
+    Some((message, String::new()))
 }
 
 /// Does what the binding wants to be done; the answer is why the change is refused, if it is.
