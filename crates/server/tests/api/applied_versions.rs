@@ -1,12 +1,13 @@
 //! Who owns which field, where they write in different versions.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use http::Request;
 use serde_json::{Value, json};
 
-use crate::conversion::{DEFINITIONS, V1, V2, answer, definition, done, door, house, redirect, version};
+use crate::conversion::{
+    DEFINITIONS, V1, V2, answer, definition, done, door, house, moody, redirect, version,
+};
 use crate::hooks::Hook;
 use crate::house::{House, admin, body_of, text};
 
@@ -144,19 +145,7 @@ async fn what_is_no_longer_applied_goes_whichever_version_it_was_applied_in() {
 
 #[tokio::test]
 async fn without_its_webhook_updates_go_on_and_nobody_loses_what_they_own() {
-    let fails = Arc::new(AtomicBool::new(false));
-    let failing = fails.clone();
-    let hook = Hook::reviewing(
-        move |review| {
-            let mut answer = answer(review);
-            if failing.load(Ordering::Relaxed) {
-                answer["response"]["result"] = json!({"status": "Failed", "message": "not in the mood"});
-            }
-            answer
-        },
-        None,
-    )
-    .await;
+    let (hook, fails) = moody().await;
     let house = house(&hook).await;
     applied(&house, "v1", "one", json!({"address": "a:1"})).await;
     applied(&house, "v2", "two", json!({"host": "a"})).await;

@@ -275,21 +275,23 @@ async fn whoever_asks_at_once_shares_one_question() {
     assert_eq!(hook.count(), 1);
 }
 
-#[tokio::test]
-async fn without_its_webhook_nothing_looks_converted() {
+/// A webhook that fails while it is told to.
+pub async fn moody() -> (Hook, Arc<AtomicBool>) {
     let fails = Arc::new(AtomicBool::new(false));
     let failing = fails.clone();
-    let hook = Hook::reviewing(
-        move |review| {
-            let mut answer = answer(review);
-            if failing.load(Ordering::Relaxed) {
-                answer["response"]["result"] = json!({"status": "Failed", "message": "not in the mood"});
-            }
-            answer
-        },
-        None,
-    )
-    .await;
+    let reviewed = move |review: &Value| {
+        let mut answer = answer(review);
+        if failing.load(Ordering::Relaxed) {
+            answer["response"]["result"] = json!({"status": "Failed", "message": "not in the mood"});
+        }
+        answer
+    };
+    (Hook::reviewing(reviewed, None).await, fails)
+}
+
+#[tokio::test]
+async fn without_its_webhook_nothing_looks_converted() {
+    let (hook, fails) = moody().await;
     let house = house(&hook).await;
     done(&house, "POST", V1, Some(door("v1", "a", json!({"address": "a:1"})))).await;
     let mut watch = Lines::of(&house, &format!("{V2}?watch=1&resourceVersion=0")).await;

@@ -1,11 +1,10 @@
 //! Parameters of admission policies that are custom resources.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 
 use serde_json::{Value, json};
 
-use crate::conversion::{DEFINITIONS, V1, answer, definition, done, door, house, until};
+use crate::conversion::{DEFINITIONS, V1, answer, definition, done, door, house, moody, until};
 use crate::hooks::Hook;
 use crate::house::House;
 use crate::policies::{GROUP, MAPS, make, map, matching, policy};
@@ -146,19 +145,8 @@ async fn without_the_kind_of_its_parameters_a_policy_refuses_or_is_ignored() {
 
 #[tokio::test]
 async fn parameters_that_cannot_be_had_refuse_as_well() {
-    let fails = Arc::new(AtomicBool::new(true));
-    let failing = fails.clone();
-    let hook = Hook::reviewing(
-        move |review| {
-            let mut answer = answer(review);
-            if failing.load(Ordering::Relaxed) {
-                answer["response"]["result"] = json!({"status": "Failed", "message": "not in the mood"});
-            }
-            answer
-        },
-        None,
-    )
-    .await;
+    let (hook, fails) = moody().await;
+    fails.store(true, Ordering::Relaxed);
     let house = house(&hook).await;
     done(&house, "POST", V1, Some(door("v1", "two", json!({"address": "a:2"})))).await;
     let reference = json!({"name": "two", "parameterNotFoundAction": "Allow"});
