@@ -63,9 +63,14 @@ impl Request {
 async fn connected(hosts: &Hosts, clients: usize) -> anyhow::Result<Vec<Client>> {
     let mut connected = Vec::with_capacity(clients);
     for n in 0..clients {
-        connected.push(Client::connect(hosts.addresses[n % hosts.addresses.len()], &hosts.tls).await?);
+        connected.push(connected_to(hosts, n).await?);
     }
     Ok(connected)
+}
+
+/// The client of that number: they are spread evenly over the hosts.
+async fn connected_to(hosts: &Hosts, number: usize) -> anyhow::Result<Client> {
+    Client::connect(hosts.addresses[number % hosts.addresses.len()], &hosts.tls).await
 }
 
 /// Makes the account that pods run as: no controllers run here that would.
@@ -177,7 +182,9 @@ pub async fn fan_out(hosts: &Hosts, watchers: usize, changes: usize) -> anyhow::
     let mut tasks = JoinSet::new();
     let sent: Arc<Vec<std::sync::OnceLock<Instant>>> =
         Arc::new((0..changes).map(|_| std::sync::OnceLock::new()).collect());
-    for mut client in connected(hosts, watchers).await? {
+    for n in 0..watchers {
+        // One after the other: who connects and asks for nothing for long is hung up on.
+        let mut client = connected_to(hosts, n).await?;
         client.watch(&format!("{path}?watch=1&timeoutSeconds=600")).await?;
         let sent = sent.clone();
         tasks.spawn(async move {
