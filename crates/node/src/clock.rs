@@ -1,8 +1,9 @@
 //! The two times that a decision needs: one that only moves forward, and one that people read.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use jiff::Timestamp;
+use tokio::time::Instant;
 
 /// A moment, as decisions see it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -13,7 +14,7 @@ pub(crate) struct Now {
     pub wall: Timestamp,
 }
 
-/// The driver's clock.
+/// The driver's clock: the runtime's, so that a test can let time pass.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     started: Instant,
@@ -33,8 +34,8 @@ impl Clock {
     }
 
     /// The instant at which `elapsed` will have passed.
-    pub(crate) fn instant(&self, elapsed: Duration) -> tokio::time::Instant {
-        tokio::time::Instant::from_std(self.started + elapsed)
+    pub(crate) fn instant(&self, elapsed: Duration) -> Instant {
+        self.started + elapsed
     }
 }
 

@@ -163,6 +163,29 @@ async fn a_pod_finds_its_token_the_certificate_and_its_namespace_where_clients_l
     host.shut_down().await;
 }
 
+#[tokio::test]
+async fn a_token_is_renewed_where_the_pod_reads_it() {
+    let mut host = TestHost::start();
+    let spec = json!({"serviceAccountName": "robot", "volumes": [{"name": "access", "projected": {
+        "sources": [{"serviceAccountToken": {"path": "token", "expirationSeconds": 1000}}]}}]});
+    let uid = host.pod("web-0", json!({"command": ["sleep", "1000"]}), spec);
+    host.until("web-0", "ready", is_ready).await;
+    let token = host.work(&uid).with_file_name("volumes").join("access/token");
+    assert_eq!(std::fs::read_to_string(&token).unwrap(), "default/robot web-0  1000");
+    for (seconds, expected) in
+        [(810, "default/robot web-0  1000 again 1"), (810, "default/robot web-0  1000 again 2")]
+    {
+        // A leap, and files are looked after at the latest 20 seconds later.
+        tokio::time::pause();
+        tokio::time::advance(std::time::Duration::from_secs(seconds + 20)).await;
+        tokio::time::resume();
+        host.until_file(&token, |text| text == expected).await;
+    }
+    let pod = host.writer.get("pods", "default", "web-0").unwrap();
+    assert_eq!(main_status(&pod)["restartCount"], 0, "the container went on");
+    host.shut_down().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_has_names_of_its_own_and_the_host_keeps_its() {
     if !can_mount() {

@@ -26,6 +26,8 @@ pub struct TestWriter {
     pub broken: Mutex<bool>,
     /// The names of the objects that merges were asked for.
     pub merges: Mutex<Vec<String>>,
+    /// How many tokens were asked for.
+    pub tokens: AtomicU8,
 }
 
 fn place(subject: &Subject) -> String {
@@ -142,7 +144,12 @@ impl Writer for TestWriter {
     fn token<'a>(&'a self, user: &'a str, request: TokenRequest) -> BoxFuture<'a, Result<String, Status>> {
         assert_eq!(user, "system:node:n1");
         let TokenRequest { namespace, account, audience, seconds, pod, .. } = request;
-        ready(Ok(format!("{namespace}/{account} {pod} {audience} {seconds}"))).boxed()
+        // Each is another one.
+        let again = match self.tokens.fetch_add(1, Ordering::Relaxed) {
+            0 => String::new(),
+            before => format!(" again {before}"),
+        };
+        ready(Ok(format!("{namespace}/{account} {pod} {audience} {seconds}{again}"))).boxed()
     }
 }
 
@@ -248,7 +255,12 @@ impl TestHost {
     pub fn off() -> Self {
         let store = Arc::new(Memory::default());
         TestHost {
-            writer: Arc::new(TestWriter { store, broken: Mutex::new(false), merges: Mutex::default() }),
+            writer: Arc::new(TestWriter {
+                store,
+                broken: Mutex::new(false),
+                merges: Mutex::default(),
+                tokens: AtomicU8::new(0),
+            }),
             addresses: Arc::default(),
             authority: Authority::default(),
             folder: tempfile::tempdir().unwrap(),

@@ -77,6 +77,8 @@ struct Token {
 const TOKEN_VERSION: &str = "holdfast/v1";
 /// So many objects are converted by a webhook before it is seen whether they are enough.
 const CHUNK: usize = 256;
+/// More objects are looked through beside the threads that answer everybody: heartbeats must not wait for them.
+const LONG: usize = 1000;
 
 impl Registry {
     pub(crate) async fn list(&self, options: &ListOptions<'_>) -> Result<Listing, Status> {
@@ -110,7 +112,7 @@ impl Registry {
         let wanted = if limit == 0 { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) };
         let Page { items, next, remaining } = match conversion::by_webhook(resource) {
             Some(_) => self.converted_page(options, state.range(&range).cloned().collect(), wanted).await?,
-            None => page(options, state.range(&range), wanted),
+            None => long_page(options, &state, range, wanted).await?,
         };
         let mut listing = Listing { revision: state.revision(), items, continues: None, remaining };
         if let Some(next) = next {
@@ -184,17 +186,35 @@ struct Page {
     remaining: Option<u64>,
 }
 
+/// As [`page`], where many objects may have to be read for it.
+async fn long_page(
+    options: &ListOptions<'_>,
+    state: &Arc<State>,
+    range: KeyRange,
+    wanted: usize,
+) -> Result<Page, Status> {
+    let (resource, selection) = (options.resource, &options.selection);
+    let reads = !selection.is_everything() || resource.is_converted();
+    if !reads || state.range(&range).nth(LONG).is_none() {
+        return Ok(page(resource, selection, state.range(&range), wanted));
+    }
+    let (resource, selection, state) = (resource.clone(), selection.clone(), state.clone());
+    let work = move || page(&resource, &selection, state.range(&range), wanted);
+    tokio::task::spawn_blocking(work).await.map_err(Status::internal)
+}
+
 /// The first `wanted` of what the selection matches.
 fn page<'a>(
-    options: &ListOptions<'_>,
+    resource: &Resource,
+    selection: &Selection,
     stored: impl Iterator<Item = &'a Arc<KeyValue>>,
     wanted: usize,
 ) -> Page {
-    let all = stored.filter_map(|kv| stored::served(options.resource, kv).ok());
-    let mut matching = all.filter(|kv| options.selection.matches_stored(kv));
+    let all = stored.filter_map(|kv| stored::served(resource, kv).ok());
+    let mut matching = all.filter(|kv| selection.matches_stored(kv));
     let items = matching.by_ref().take(wanted).collect();
     let next = matching.next().map(|kv| kv.key.clone());
-    let counts = next.is_some() && options.selection.is_everything();
+    let counts = next.is_some() && selection.is_everything();
     let remaining = counts.then(|| 1 + matching.count() as u64);
     Page { items, next, remaining }
 }

@@ -238,3 +238,37 @@ async fn readiness_can_be_asked_in_detail() {
     let (_, version) = house.ask("GET", "/version", None).await;
     assert!(version["gitVersion"].as_str().unwrap().starts_with("v1.36.2+holdfast"));
 }
+
+#[tokio::test]
+async fn a_long_list_is_looked_through_beside_those_who_answer_others() {
+    let house = House::new().await;
+    let path = format!("{MAPS}?labelSelector=odd%3Dyes&limit=3");
+    let mut made = 0;
+    // Put there at once; nobody else is served meanwhile.
+    let mut put = async |until: usize| {
+        for number in made..until {
+            let odd = if number % 300 == 7 { "yes" } else { "no" };
+            let object = json!({"kind": "ConfigMap", "apiVersion": "v1",
+                "metadata": {"name": format!("m{number:04}"), "namespace": "default", "labels": {"odd": odd}}});
+            let key = objects::key("", "configmaps", "default", &format!("m{number:04}"));
+            house.store.txn(store::Txn::put(key, object.to_string())).await.unwrap();
+        }
+        made = until;
+    };
+    put(900).await;
+    let mut short = Box::pin(house.ask("GET", &path, None));
+    let short = futures::poll!(&mut short);
+    assert!(matches!(short, std::task::Poll::Ready((200, _))), "nothing to wait for");
+    put(1500).await;
+    let mut long = Box::pin(house.ask("GET", &path, None));
+    assert!(futures::poll!(&mut long).is_pending(), "others have their turn");
+    let (code, first) = long.await;
+    let names = |list: &Value| -> Vec<String> {
+        let items = list["items"].as_array().unwrap().iter();
+        items.map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!((code, names(&first)), (200, ["m0007", "m0307", "m0607"].map(str::to_owned).to_vec()));
+    let token = first["metadata"]["continue"].as_str().unwrap();
+    let (code, rest) = house.ask("GET", &format!("{path}&continue={token}"), None).await;
+    assert_eq!((code, names(&rest)), (200, ["m0907", "m1207"].map(str::to_owned).to_vec()));
+}
