@@ -137,6 +137,8 @@ async fn a_deployment_lives_its_whole_life() {
 async fn a_watch_tells_every_change_and_resumes() {
     let cluster = Cluster::with(1, "auto").await;
     let maps = Api::<ConfigMap>::default_namespaced(cluster.client().await.unwrap());
+    wait_for("the map that every namespace gets", || async { maps.get_opt("kube-root-ca.crt").await.ok()? })
+        .await;
     let start = maps.list(&ListParams::default()).await.unwrap().metadata.resource_version.unwrap();
     let map = |value: &str| -> ConfigMap {
         serde_json::from_value(
