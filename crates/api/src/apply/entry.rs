@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value, json};
 
+use super::field_manager::FieldManager;
 use super::field_set::FieldSet;
-use super::manager::FieldManager;
 
 /// How a manager came to its fields.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

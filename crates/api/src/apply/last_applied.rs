@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::compare::{compare, fields_of};
+use super::field_manager::{FieldManager, bare};
 use super::field_set::FieldSet;
-use super::manager::{FieldManager, bare};
 use crate::object::Object;
 
 const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";

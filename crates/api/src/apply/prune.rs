@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::entry::Entry;
+use super::field_manager::FieldManager;
 use super::field_set::FieldSet;
-use super::manager::FieldManager;
 use super::remove::{Merged, prune};
 use super::versions::Unconverted;
 use crate::object::Object;

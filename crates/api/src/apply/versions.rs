@@ -9,7 +9,7 @@ use thiserror::Error;
 
 use super::compare::{Difference, compare};
 use super::entry::Entry;
-use super::manager::FieldManager;
+use super::field_manager::FieldManager;
 use super::types::Typing;
 use crate::convert::{from_stored, to_stored};
 use crate::custom::Conversion;
