@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::process::Command;
 
-use crate::harness::{Cluster, HOLDFAST, namespaces_allowed, text};
+use crate::harness::{Cluster, HOLDFAST, text};
 
 /// Runs the program; it must fail and say something that contains each of `words`.
 fn refused(args: &[&str], words: &[&str]) {
@@ -47,8 +47,7 @@ fn a_cause_is_said_once() {
 
 #[test]
 fn a_port_in_use_is_named() {
-    if !namespaces_allowed() {
-        eprintln!("skipped: this machine allows no network namespaces");
+    if !testing::has_namespaces() {
         return;
     }
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();

@@ -5,12 +5,11 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::harness::{HOLDFAST, lock_loopback, namespaces_allowed, text};
+use crate::harness::{HOLDFAST, lock_loopback, text};
 
 #[test]
 fn a_drill_in_namespaces_measures_every_clock_and_leaves_nothing() {
-    if !namespaces_allowed() {
-        eprintln!("skipped: this machine allows no network namespaces");
+    if !testing::has_namespaces() {
         return;
     }
     check_drill("netns", &[]);
@@ -28,24 +27,20 @@ const TEST_SERVICE: &str = include_str!("test-service.yaml");
 #[test]
 fn a_drill_asks_the_users_own_workload() {
     for program in ["python3", "bash"] {
-        if Command::new(program).arg("--version").output().is_err() {
-            eprintln!("skipped: {program} is not installed");
+        if !testing::has(program) {
             return;
         }
     }
-    if !namespaces_allowed() {
-        eprintln!("skipped: this machine allows no network namespaces");
+    if !testing::has_namespaces() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
     let manifest = dir.path().join("test-service.yaml");
     std::fs::write(&manifest, TEST_SERVICE).unwrap();
     let report = check_drill("netns", &["--workload", manifest.to_str().unwrap()]);
-    if Command::new("kubectl").arg("version").arg("--client").output().is_ok() {
+    if testing::has("kubectl") {
         let proxied = &report["runs"][0]["kubectl_proxy"];
         assert!(proxied["asked"].as_u64() > Some(0), "kubectl proxy was not asked: {proxied}");
-    } else {
-        eprintln!("skipped asking through kubectl proxy: kubectl is not installed");
     }
 }
 

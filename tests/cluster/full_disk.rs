@@ -3,7 +3,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::harness::{HOLDFAST, namespaces_allowed, text};
+use crate::harness::{HOLDFAST, text};
 
 /// Runs in a mount namespace of its own, so that a small disk can be had without being root.
 const SCRIPT: &str = r#"
@@ -27,8 +27,7 @@ wait $up
 
 #[test]
 fn a_full_disk_refuses_writes_and_recovers_by_itself() {
-    if !namespaces_allowed() {
-        eprintln!("skipped: this machine allows no namespaces");
+    if !testing::has_namespaces() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -52,7 +52,7 @@ impl Cluster {
     /// As [`start`](Self::start), with more arguments.
     pub fn start_with(dir: &Path, nodes: usize, net: &str, more: &[&str]) -> Cluster {
         // On loopback all clusters of a machine share its addresses: one at a time.
-        let loopback = (net != "netns" && !namespaces_allowed()).then(lock_loopback);
+        let loopback = (net != "netns" && !testing::allows_namespaces()).then(lock_loopback);
         let log = File::create(dir.join("up.log")).unwrap();
         let mut command = Command::new(HOLDFAST);
         command
@@ -141,6 +141,17 @@ impl Cluster {
         assert!(killed > 0, "no host was found");
     }
 
+    /// How often the cluster's timelines say that this happened to `subject`, on whichever host.
+    pub fn happened(&self, what: &str, subject: &str) -> usize {
+        let hosts = std::fs::read_dir(self.folder()).unwrap().filter_map(Result::ok);
+        let files = hosts.filter_map(|host| std::fs::read_to_string(host.path().join("timeline.jsonl")).ok());
+        let events = files.flat_map(|file| {
+            let lines = file.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+            lines.collect::<Vec<_>>()
+        });
+        events.filter(|event| event["what"] == what && event["subject"] == subject).count()
+    }
+
     /// Stops one host's process for a while.
     pub async fn pause(&self, host: &str, time: Duration) {
         let config = format!("/{host}/config.json");
@@ -194,7 +205,8 @@ impl Drop for Cluster {
             if matches!(self.up.lock().unwrap().try_wait(), Ok(Some(_))) {
                 return;
             }
-            std::thread::yield_now();
+            // With the processor left to the hosts that are to end.
+            std::thread::sleep(Duration::from_millis(10));
         }
         let up = self.up.get_mut().unwrap();
         let _ = up.kill();
@@ -221,11 +233,6 @@ pub async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut ask: imp
         assert!(Instant::now() < end, "waited {PATIENCE:?} for {what}");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-/// Whether hosts can have network namespaces on this machine.
-pub fn namespaces_allowed() -> bool {
-    Command::new("unshare").args(["-Urn", "true"]).output().is_ok_and(|out| out.status.success())
 }
 
 /// Held by whoever runs a cluster on the machine's loopback addresses.

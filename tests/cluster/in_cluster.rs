@@ -64,9 +64,7 @@ fn manifest() -> String {
 
 #[tokio::test]
 async fn a_pod_asks_the_api_as_its_account_and_gets_what_that_may() {
-    let has_curl = Command::new("curl").arg("--version").output().is_ok();
-    if !is_installed() || !has_curl || !crate::harness::namespaces_allowed() {
-        eprintln!("skipped: this needs kubectl, curl and namespaces");
+    if !is_installed() || !testing::has("curl") || !testing::has_namespaces() {
         return;
     }
     let cluster = Cluster::up().await;

@@ -53,11 +53,7 @@ pub struct Kubectl<'a>(pub &'a Cluster, pub &'a str);
 
 /// Whether `kubectl` is there; says so if it isn't.
 pub fn is_installed() -> bool {
-    let there = Command::new("kubectl").args(["version", "--client"]).output().is_ok();
-    if !there {
-        eprintln!("skipped: kubectl is not installed");
-    }
-    there
+    testing::has("kubectl")
 }
 
 impl Kubectl<'_> {

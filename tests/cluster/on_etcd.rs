@@ -11,7 +11,7 @@ use kube::api::{Api, ObjectMeta, PostParams};
 use pki::{Authority, HostNames};
 
 use crate::drill::check_drill;
-use crate::harness::{Cluster, HOLDFAST, lock_loopback, namespaces_allowed, text};
+use crate::harness::{Cluster, HOLDFAST, lock_loopback, text};
 
 /// An etcd of one member with TLS; it ends with this.
 struct Etcd {
@@ -77,7 +77,7 @@ impl Etcd {
                 Some(etcd)
             }
             Err(_) => {
-                eprintln!("skipped: etcd is not installed");
+                testing::skip("etcd", "etcd is not installed");
                 None
             }
         }
@@ -118,8 +118,7 @@ impl Etcd {
 
 #[test]
 fn a_drill_on_an_etcd_in_namespaces_measures_every_clock_and_leaves_nothing() {
-    if !namespaces_allowed() {
-        eprintln!("skipped: this machine allows no network namespaces");
+    if !testing::has_namespaces() {
         return;
     }
     drill("netns");

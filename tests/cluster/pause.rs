@@ -18,6 +18,15 @@ async fn uids(client: &Client) -> Option<Vec<String>> {
     Some(uids)
 }
 
+/// The pods once there are three and all of them are available.
+async fn pods(client: &Client, deployments: &Api<Deployment>) -> Vec<String> {
+    wait_for("three available replicas", || async {
+        let available = deployments.get("web").await.ok()?.status?.available_replicas;
+        uids(client).await.filter(|uids| available == Some(3) && uids.len() == 3)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_host_that_pauses_for_a_second_loses_no_pod() {
     let cluster = Cluster::up().await;
@@ -26,25 +35,33 @@ async fn a_host_that_pauses_for_a_second_loses_no_pod() {
     let deployment: Deployment = serde_yaml_ng::from_str(deployment).unwrap();
     let deployments = Api::<Deployment>::default_namespaced(client.clone());
     deployments.create(&PostParams::default(), &deployment).await.unwrap();
-    wait_for("three available replicas", || async {
-        (deployments.get("web").await.ok()?.status?.available_replicas == Some(3)).then_some(())
-    })
-    .await;
-    let before = uids(&client).await.unwrap();
-
     for host in ["n1", "n2", "n3"] {
-        cluster.pause(host, Duration::from_secs(1)).await;
-        wait_for(&format!("{host} and all others to be Ready"), || async {
-            let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.ok()?;
-            nodes.iter().all(is_ready).then_some(())
-        })
-        .await;
-        // A write through the leader shows that whoever was deposed has caught up with it.
-        let patch = serde_json::json!({"metadata": {"annotations": {"paused": host}}});
-        wait_for("a write", || async {
-            deployments.patch("web", &PatchParams::default(), &Patch::Merge(&patch)).await.ok()
-        })
-        .await;
-        assert_eq!(uids(&client).await.unwrap(), before, "{host}'s pause cost a pod");
+        // What the hosts see as a second and a tenth may cost the pods: on a busy machine a second's pause can be that long.
+        // Then this try says nothing. One that costs pods without it does.
+        let tried = async || {
+            let (before, silent) =
+                (pods(&client, &deployments).await, cluster.happened("node-not-ready", host));
+            cluster.pause(host, Duration::from_secs(1)).await;
+            wait_for(&format!("{host} and all others to be Ready"), || async {
+                let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.ok()?;
+                nodes.iter().all(is_ready).then_some(())
+            })
+            .await;
+            // A write through the leader shows that whoever was deposed has caught up with it.
+            let patch = serde_json::json!({"metadata": {"annotations": {"paused": host}}});
+            wait_for("a write", || async {
+                deployments.patch("web", &PatchParams::default(), &Patch::Merge(&patch)).await.ok()
+            })
+            .await;
+            let after = wait_for("the pods", || uids(&client)).await;
+            let counts = cluster.happened("node-not-ready", host) == silent;
+            assert!(!counts || after == before, "{host}'s pause cost a pod: {before:?}, {after:?}");
+            counts
+        };
+        let mut tries = 1;
+        while !tried().await {
+            assert!(tries < 5, "{host} is NotReady after a pause of one second, each time");
+            tries += 1;
+        }
     }
 }

@@ -19,8 +19,7 @@ fn python() -> Option<&'static str> {
 #[tokio::test]
 async fn the_python_client_does_what_it_does_elsewhere() {
     let Some(python) = python() else {
-        eprintln!("skipped: the Python client (python3-kubernetes) is not installed");
-        return;
+        return testing::skip("python", "the Python client (python3-kubernetes) is not installed");
     };
     let cluster = Cluster::up().await;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/cluster/python.py");

@@ -97,11 +97,7 @@ impl Kubectl<'_> {
 
 /// Whether there is a kubectl.
 pub fn kubectl_is_there() -> bool {
-    let there = Command::new("kubectl").args(["version", "--client"]).output().is_ok();
-    if !there {
-        eprintln!("skipped: kubectl is not installed");
-    }
-    there
+    testing::has("kubectl")
 }
 
 async fn with_pods() -> Cluster {
@@ -187,8 +183,7 @@ async fn files_are_copied() {
     if !kubectl_is_there() {
         return;
     }
-    if Command::new("tar").arg("--version").output().is_err() {
-        eprintln!("skipped: tar is not installed");
+    if !testing::has("tar") {
         return;
     }
     let cluster = with_pods().await;

@@ -55,7 +55,7 @@ fn all_cases(filter: Option<&String>) -> ExitCode {
     match Island::permission() {
         Ok(Permission::Granted) => {}
         refused => {
-            println!("skipped: {refused:?}");
+            testing::skip("netns", format_args!("{refused:?}"));
             return ExitCode::SUCCESS;
         }
     }

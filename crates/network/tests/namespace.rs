@@ -30,7 +30,7 @@ fn a_host_serves_services_and_holds_the_virtual_address_while_it_leads() {
     });
     match thread.join() {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => eprintln!("skipped: no network namespace ({error})"),
+        Ok(Err(error)) => testing::skip("netns", format_args!("no network namespace ({error})")),
         Err(panic) => std::panic::resume_unwind(panic),
     }
 }

@@ -15,13 +15,17 @@ fn config_map(host: &TestHost, data: serde_json::Value) {
     host.writer.put(&map);
 }
 
-/// Whether this machine gives mount namespaces to processes, as the agent would find out.
+/// Whether this machine gives mount namespaces to processes, as the agent would find out; says so if it doesn't.
 fn can_mount() -> bool {
     let unshare = |args: &[&str]| {
         let status = std::process::Command::new("unshare").args(args).arg("true").status();
         status.is_ok_and(|status| status.success())
     };
-    unshare(&["-m", "-u"]) || unshare(&["-r", "-m", "-u"])
+    let can = unshare(&["-m", "-u"]) || unshare(&["-r", "-m", "-u"]);
+    if !can {
+        testing::skip("mounts", "this machine gives no mount namespaces");
+    }
+    can
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,7 +95,6 @@ async fn the_environment_is_what_the_spec_says() {
 #[tokio::test(flavor = "multi_thread")]
 async fn volumes_lie_at_their_mount_paths_and_nowhere_else() {
     if !can_mount() {
-        eprintln!("skipped: this machine gives no mount namespaces");
         return;
     }
     let mut host = TestHost::start();
@@ -136,7 +139,6 @@ async fn volumes_lie_at_their_mount_paths_and_nowhere_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_finds_its_token_the_certificate_and_its_namespace_where_clients_look() {
     if !can_mount() {
-        eprintln!("skipped: this machine gives no mount namespaces");
         return;
     }
     let mut host = TestHost::start();
@@ -189,7 +191,6 @@ async fn a_token_is_renewed_where_the_pod_reads_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_has_names_of_its_own_and_the_host_keeps_its() {
     if !can_mount() {
-        eprintln!("skipped: this machine gives no mount namespaces");
         return;
     }
     let of_machine = || ["/etc/hosts", "/etc/resolv.conf"].map(|path| std::fs::read(path).ok());
@@ -314,7 +315,10 @@ async fn an_agent_without_root_runs_pods() {
                 let text = String::from_utf8_lossy(&output.stdout);
                 assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
             }
-            Err(error) => eprintln!("skipped: the test's program can't be run by another user: {error}"),
+            Err(error) => testing::skip(
+                "users",
+                format_args!("the test's program can't be run by another user: {error}"),
+            ),
         }
         host.shut_down().await;
         return;

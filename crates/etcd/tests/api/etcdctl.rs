@@ -76,7 +76,7 @@ fn told(errors: &str) -> &str {
 async fn etcdctl_gets_what_etcd_gives() {
     let ours = servers::embedded().await;
     if etcdctl(&ours, &["version"], "").is_none() {
-        return eprintln!("skipped: etcdctl is not installed");
+        return testing::skip("etcdctl", "etcdctl is not installed");
     }
     let peer = servers::peer().await;
     for (arguments, input) in SAME {
@@ -163,7 +163,7 @@ fn members(server: &Running) {
 async fn etcdctl_watches() {
     let server = servers::memory().await;
     if etcdctl(&server, &["version"], "").is_none() {
-        return eprintln!("skipped: etcdctl is not installed");
+        return testing::skip("etcdctl", "etcdctl is not installed");
     }
     for arguments in [["put", "/a", "1"], ["put", "/a", "2"], ["del", "/a", "--prev-kv"]] {
         assert!(etcdctl(&server, &arguments, "").unwrap().0);

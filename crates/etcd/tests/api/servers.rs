@@ -145,7 +145,7 @@ pub async fn peer() -> Option<Running> {
             .stderr(Stdio::null())
             .spawn();
         let Ok(child) = started else {
-            eprintln!("skipped the comparison with a real etcd: etcd is not installed");
+            testing::skip("etcd", "the comparison with a real etcd: etcd is not installed");
             return None;
         };
         let mut peer = Peer(child);

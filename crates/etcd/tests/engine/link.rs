@@ -47,6 +47,13 @@ impl Link {
     pub fn set(&self, how: How) {
         self.how.send_replace(how);
     }
+
+    /// Cuts the link, and returns when no connection is left.
+    pub async fn cut(&self) {
+        self.set(How::Cut);
+        // Each direction of a connection listens, and who accepts them.
+        crate::etcds::until(|| (self.how.receiver_count() == 1).then_some(())).await;
+    }
 }
 
 async fn pump(

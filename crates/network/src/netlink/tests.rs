@@ -22,7 +22,7 @@ fn in_namespace<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + S
     });
     match permitted.join() {
         Ok(Ok(())) => {}
-        Ok(Err(error)) => eprintln!("{name} is skipped: no network namespace ({error})"),
+        Ok(Err(error)) => testing::skip("netns", format_args!("{name}: no network namespace ({error})")),
         Err(panic) => std::panic::resume_unwind(panic),
     }
 }

@@ -119,8 +119,7 @@ fn kubeconfig(address: std::net::SocketAddr, authority: &Authority) -> String {
 
 /// Runs lines, each with its input, against a fresh server; each must say what is expected of it.
 async fn expect(lines: &[(&str, &str, &str)]) {
-    if Command::new("kubectl").arg("help").stdout(Stdio::null()).status().await.is_err() {
-        eprintln!("skipped: kubectl is not installed");
+    if !testing::has("kubectl") {
         return;
     }
     let authority = Authority::new();
