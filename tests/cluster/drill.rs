@@ -18,7 +18,9 @@ fn a_drill_in_namespaces_measures_every_clock_and_leaves_nothing() {
 #[test]
 fn a_drill_on_loopback_measures_every_clock_and_leaves_nothing() {
     let _lock = lock_loopback();
-    check_drill("loopback", &[]);
+    let report = check_drill("loopback", &["--preload", "25"]);
+    assert_eq!(report["cluster"]["preloaded_pods"], 25);
+    assert!(report["summary"]["new_leader_peak_bytes"]["max"].is_u64(), "{report}");
 }
 
 /// The user's own workload, with nothing but `runtimeClassName: host` added.
@@ -69,6 +71,10 @@ pub fn check_drill(net: &str, args: &[&str]) -> Value {
         assert!(run[clock]["asked"].as_u64() > Some(20), "{clock} was hardly asked: {run}");
         assert!(run[clock]["outage_ms"].is_u64(), "{clock} never came back: {run}");
     }
+    assert!(run["elections_won"].as_u64() >= Some(1), "{run}");
+    let bytes = |which: &str| run["memory"][which].as_u64().unwrap_or_default();
+    assert!(bytes("leader_before_bytes") > 1_000_000, "{run}");
+    assert!(bytes("new_leader_peak_bytes") >= bytes("new_leader_before_bytes") / 2, "{run}");
     assert!(run["replacement"]["answered_ms"].as_u64() > Some(0), "{run}");
     assert!(run["rejoin"]["ready_ms"].as_u64() > Some(0), "{run}");
     let happened: Vec<&str> =

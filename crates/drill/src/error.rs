@@ -16,6 +16,20 @@ pub enum Error {
         /// What is not as it should be.
         unready: Vec<String>,
     },
+    /// The controllers did not take what was preloaded.
+    #[error(
+        "the controllers are not done with what was preloaded: for {} s nothing has changed, and {open} of {all} \
+         Deployments have other pods than those that were made for them",
+        .after.as_secs()
+    )]
+    Preload {
+        /// How long nothing changed.
+        after: Duration,
+        /// How many Deployments wait.
+        open: usize,
+        /// Of how many.
+        all: usize,
+    },
     /// Nobody leads.
     #[error("no host leads the cluster after {} s: is a majority of the hosts running?", .after.as_secs())]
     NoLeader {

@@ -1,7 +1,7 @@
 //! A cluster for tests: an API server of a few kinds in this process, hosts that are only names, and power cuts
 //! that last as long as the test says.
 
-use crate::{BoxFuture, Happening, Site};
+use crate::{BoxFuture, Happening, Memory, Site};
 use bytes::Bytes;
 use client::Kubeconfig;
 use futures::StreamExt;
@@ -128,9 +128,16 @@ impl FakeCluster {
         self.put(&format!("{NODES}/{host}"), node);
     }
 
+    /// The objects of the workload's collections whose paths end so.
     fn all(&self, suffix: &str) -> Vec<(String, Value)> {
+        self.found(|path| {
+            !path.contains("-load-") && collection_of(path).is_some_and(|c| c.ends_with(suffix))
+        })
+    }
+
+    /// What is there, by its path.
+    pub(crate) fn found(&self, of: impl Fn(&str) -> bool) -> Vec<(String, Value)> {
         let state = self.state.lock().unwrap();
-        let of = |path: &String| collection_of(path).is_some_and(|c| c.ends_with(suffix));
         state.objects.iter().filter(|(path, _)| of(path)).map(|(p, o)| (p.clone(), o.clone())).collect()
     }
 
@@ -169,6 +176,15 @@ impl FakeCluster {
         let slice = json!({"metadata": {"name": "web-1", "namespace": namespace, "uid": "slice",
             "labels": {"kubernetes.io/service-name": "web"}}, "endpoints": endpoints});
         self.put(&format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices/web-1"), slice);
+    }
+
+    /// What the controllers say of a preloaded owner.
+    fn count(&self, path: &str, mut owner: Value) {
+        let replicas = owner["spec"]["replicas"].clone();
+        if replicas.is_number() {
+            owner["status"] = json!({"replicas": replicas, "updatedReplicas": replicas});
+            self.put(path, owner);
+        }
     }
 
     fn tell(&self, host: &str, what: &str, fields: &[(&str, &str)]) {
@@ -228,7 +244,15 @@ impl FakeCluster {
                 let object: Value = serde_json::from_slice(body).unwrap();
                 let path = format!("{path}/{}", object["metadata"]["name"].as_str().unwrap());
                 let made = self.put(&path, object);
-                if path.contains("/deployments/") {
+                if path.starts_with("/api/v1/namespaces/") && path.split('/').count() == 5 {
+                    self.put(
+                        &format!("{path}/serviceaccounts/default"),
+                        json!({"metadata": {"name": "default"}}),
+                    );
+                }
+                if path.contains("-load-") {
+                    self.count(&path, made.clone());
+                } else if path.contains("/deployments/") {
                     for host in ["n1", "n2", "n3"] {
                         self.set_pod(&path, &self.next_name(), host, self.script.healthy);
                     }
@@ -370,6 +394,10 @@ impl Site for FakeSite {
 
     fn bury<'a>(&'a self, _: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {
         Box::pin(async { Ok(()) })
+    }
+
+    fn memory<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Option<Memory>> {
+        Box::pin(async { Some(Memory { resident: 30_000_000, peak: 40_000_000 }) })
     }
 
     fn power_on<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<SystemTime>> {

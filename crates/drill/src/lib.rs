@@ -7,11 +7,13 @@
 mod ask;
 mod clock;
 mod error;
+mod memory;
 mod observe;
 mod options;
 mod owner;
 mod percentile;
 mod picture;
+mod preload;
 mod probe;
 mod progress;
 mod render;
@@ -31,9 +33,9 @@ pub use clock::Moment;
 pub use error::Error;
 pub use options::Options;
 pub use percentile::{Percentiles, nearest_rank};
-pub use report::{Clock, Cluster, Rejoin, Replacement, Report, Run, Summary};
+pub use report::{Clock, Cluster, MemoryOfRun, Rejoin, Replacement, Report, Run, Summary};
 pub use run::run;
-pub use site::{BoxFuture, Happening, Site};
+pub use site::{BoxFuture, Happening, Memory, Site};
 pub use timeline::Entry;
 pub use workload::DEFAULT_WORKLOAD;
 

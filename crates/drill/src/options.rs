@@ -8,6 +8,8 @@ use std::time::Duration;
 pub struct Options {
     /// How many power cuts.
     pub runs: usize,
+    /// How many pods lie in the cluster beside the workload, with their owners, before anything is measured.
+    pub preload: usize,
     /// Fixes what is chosen at random: the namespace's name, the moment of the cut.
     pub seed: u64,
     /// The user's own workload as YAML, instead of [`crate::DEFAULT_WORKLOAD`].
@@ -29,6 +31,7 @@ impl Default for Options {
     fn default() -> Self {
         Options {
             runs: 1,
+            preload: 0,
             seed: 0,
             workload: None,
             kubeconfig_file: None,

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-/// p50, p99 and max of a clock over all runs, in milliseconds; none where that many runs never got there.
+/// p50, p99 and max over all runs, of a clock in milliseconds or of a count; none where that many runs never got there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Percentiles {
     /// Half of the runs were no slower.

@@ -1,7 +1,7 @@
 //! The report as text for people.
 
 use crate::picture::Scale;
-use crate::wording::{offset, time, time_or_never, wording};
+use crate::wording::{bytes, offset, time, time_or_never, wording};
 use crate::{Clock, Entry, Percentiles, Report, Run};
 use std::io::{Result, Write};
 
@@ -23,7 +23,11 @@ pub(crate) fn report(report: &Report, out: &mut dyn Write) -> Result<()> {
     let hosts = if cluster.nodes == 1 { "host" } else { "hosts" };
     let cuts = if runs == 1 { "power cut" } else { "power cuts" };
     let (nodes, net, seed) = (cluster.nodes, &cluster.net, report.seed);
-    writeln!(out, "{runs} {cuts}, {nodes} {hosts}, net {net}, seed {seed}")?;
+    let preloaded = match cluster.preloaded_pods {
+        0 => String::new(),
+        pods => format!(", {pods} pods preloaded"),
+    };
+    writeln!(out, "{runs} {cuts}, {nodes} {hosts}, net {net}, seed {seed}{preloaded}")?;
     if runs > 1 {
         let summary = &report.summary;
         writeln!(out, "  {:<26}{:>10}{:>10}{:>10}", "", "p50", "p99", "max")?;
@@ -37,6 +41,16 @@ pub(crate) fn report(report: &Report, out: &mut dyn Write) -> Result<()> {
             let [p50, p99, max] = [p50, p99, max].map(time_or_never);
             writeln!(out, "  {name:<26}{p50:>10}{p99:>10}{max:>10}")?;
         }
+        type Words = fn(u64) -> String;
+        let counts: [(&str, Option<Percentiles>, Words); 2] = [
+            ("elections won", summary.elections_won, |count| count.to_string()),
+            ("new leader's memory, peak", summary.new_leader_peak_bytes, bytes),
+        ];
+        for (name, counted, words) in counts {
+            let Some(Percentiles { p50, p99, max }) = counted else { continue };
+            let [p50, p99, max] = [p50, p99, max].map(|count| count.map_or_else(|| "?".into(), words));
+            writeln!(out, "  {name:<26}{p50:>10}{p99:>10}{max:>10}")?;
+        }
     }
     Ok(())
 }
@@ -47,18 +61,23 @@ fn slowness(run: &Run) -> u64 {
 }
 
 fn table_of_runs(runs: &[Run], out: &mut dyn Write) -> Result<()> {
-    let head = ["API", "service", "asks failed", "new pod", "host Ready"];
-    let [api, service, failed, pod, ready] = head;
-    writeln!(out, "  {:>5}  {:<6}{api:>10}{service:>10}{failed:>13}{pod:>11}{ready:>12}", "run", "cut")?;
+    let head = ["API", "service", "asks failed", "new pod", "host Ready", "elections"];
+    let [api, service, failed, pod, ready, won] = head;
+    writeln!(
+        out,
+        "  {:>5}  {:<6}{api:>10}{service:>10}{failed:>13}{pod:>11}{ready:>12}{won:>11}",
+        "run", "cut"
+    )?;
     for (number, run) in runs.iter().enumerate() {
         let [api, service] = [&run.api, &run.service].map(|clock| time_or_never(clock.outage_ms));
         let failed = run.api.failed + run.service.failed;
         let pod = time_or_never(run.replacement.answered_ms);
         let ready = time_or_never(run.rejoin.ready_ms);
         let number = number + 1;
+        let won = run.elections_won.map_or_else(|| "?".into(), |won| won.to_string());
         writeln!(
             out,
-            "  {number:>5}  {:<6}{api:>10}{service:>10}{failed:>13}{pod:>11}{ready:>12}",
+            "  {number:>5}  {:<6}{api:>10}{service:>10}{failed:>13}{pod:>11}{ready:>12}{won:>11}",
             run.target
         )?;
     }
@@ -82,7 +101,16 @@ fn clocks(run: &Run, out: &mut dyn Write) -> Result<()> {
         writeln!(out, "  {name:<26}{outage:>10}{asked:>16}{slowest:>18}")?;
     }
     writeln!(out, "  {:<26}{:>10}", "new pod answers after", time_or_never(run.replacement.answered_ms))?;
-    writeln!(out, "  {:<26}{:>10}", "host Ready after power on", time_or_never(run.rejoin.ready_ms))
+    writeln!(out, "  {:<26}{:>10}", "host Ready after power on", time_or_never(run.rejoin.ready_ms))?;
+    if let Some(won) = run.elections_won {
+        writeln!(out, "  {:<26}{won:>10}", "elections won")?;
+    }
+    if let Some(memory) = &run.memory {
+        let (before, peak) = (bytes(memory.new_leader_before_bytes), bytes(memory.new_leader_peak_bytes));
+        writeln!(out, "  {:<26}{before:>10}", "new leader's memory")?;
+        writeln!(out, "  {:<26}{peak:>10}", "its peak after the cut")?;
+    }
+    Ok(())
 }
 
 /// The timeline in two parts, each with the picture beside it: after the cut, and after the power's return.
@@ -133,7 +161,7 @@ fn lines(entries: &[Entry], from: i64, scale: &Scale, out: &mut dyn Write) -> Re
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::{Cluster, Rejoin, Replacement, Summary};
+    use crate::report::{Cluster, MemoryOfRun, Rejoin, Replacement, Summary};
 
     fn entry(at_ms: i64, what: &str, node: &str, subject: &str) -> Entry {
         let there = |s: &str| Some(s.to_owned()).filter(|s| !s.is_empty());
@@ -155,6 +183,13 @@ mod tests {
             kubectl_proxy: None,
             replacement: Replacement { answered_ms: Some(1624), pod: Some("web-5".into()) },
             rejoin: Rejoin { ready_ms: Some(612), caught_up_ms: Some(240), power_on_at_ms: 7000 },
+            elections_won: Some(1),
+            memory: Some(MemoryOfRun {
+                leader_before_bytes: 31_000_000,
+                new_leader: "n2".into(),
+                new_leader_before_bytes: 26_400_000,
+                new_leader_peak_bytes: 1_234_000_000,
+            }),
             timeline: vec![
                 entry(-12, "last-heartbeat", "n1", ""),
                 entry(0, "power-off", "n1", ""),
@@ -171,7 +206,8 @@ mod tests {
         };
         let runs = vec![run];
         let summary = Summary::of(&runs);
-        Report { version: 1, seed: 7, cluster: Cluster { nodes: 3, net: "loopback".into() }, runs, summary }
+        let cluster = Cluster { nodes: 3, net: "loopback".into(), preloaded_pods: 0 };
+        Report { version: 1, seed: 7, cluster, runs, summary }
     }
 
     fn printed(report: &Report) -> String {
@@ -191,6 +227,9 @@ Power cut on n1 (leader, vip, worker)
   service, surviving hosts        4 ms           0/160            231 ms
   new pod answers after         1.62 s
   host Ready after power on     612 ms
+  elections won                      1
+  new leader's memory            26 MB
+  its peak after the cut        1.2 GB
 
   after the cut                                         0         0.5       1         1.5    2 s
         API  381 ms                                     ███████▌································
@@ -214,6 +253,28 @@ Power cut on n1 (leader, vip, worker)
 ";
         let text = printed(&example());
         assert_eq!(text, expected, "\n{text}");
+    }
+
+    #[test]
+    fn what_lay_in_the_cluster_and_what_it_cost() {
+        let mut report = example();
+        report.cluster.preloaded_pods = 10_000;
+        report.runs.push(report.runs[0].clone());
+        report.runs[1].elections_won = Some(15);
+        report.runs[1].memory = None;
+        report.summary = Summary::of(&report.runs);
+        let text = printed(&report);
+        for words in [
+            "2 power cuts, 3 hosts, net loopback, seed 7, 10000 pods preloaded\n",
+            "  elections won                      1        15        15\n",
+            "  new leader's memory, peak     1.2 GB         ?         ?\n",
+            "     2  n1        381 ms    388 ms           14     1.62 s      612 ms         15\n",
+        ] {
+            assert!(text.contains(words), "{words}: {text}");
+        }
+        report.runs.iter_mut().for_each(|run| run.elections_won = None);
+        report.summary = Summary::of(&report.runs);
+        assert!(!printed(&report).contains("elections won"), "a site that doesn't tell");
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Cluster {
     pub nodes: usize,
     /// How they are connected.
     pub net: String,
+    /// How many pods lay in it beside the workload.
+    pub preloaded_pods: usize,
 }
 
 /// One power cut.
@@ -52,6 +54,12 @@ pub struct Run {
     pub replacement: Replacement,
     /// The host's return.
     pub rejoin: Rejoin,
+    /// How many elections were won from the cut to the end of the run, where the hosts tell: one is enough.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elections_won: Option<u64>,
+    /// What the hosts held in memory, where the site tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<MemoryOfRun>,
     /// What happened.
     pub timeline: Vec<Entry>,
 }
@@ -92,7 +100,20 @@ pub struct Rejoin {
     pub power_on_at_ms: i64,
 }
 
-/// Percentiles of each clock.
+/// The resident memory of hosts' own processes, in bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MemoryOfRun {
+    /// Of the host that was cut, just before.
+    pub leader_before_bytes: u64,
+    /// The host that led when the clocks stopped.
+    pub new_leader: String,
+    /// What it held just before the cut.
+    pub new_leader_before_bytes: u64,
+    /// The most that it held from the cut to the end of the run.
+    pub new_leader_peak_bytes: u64,
+}
+
+/// Percentiles of each clock, and of what else is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// Of the API's outage.
@@ -103,6 +124,12 @@ pub struct Summary {
     pub replacement_answered_ms: Percentiles,
     /// Of the host's return.
     pub rejoin_ready_ms: Percentiles,
+    /// Of the elections won, where the hosts tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub elections_won: Option<Percentiles>,
+    /// Of the most that a new leader held in memory, where the site tells.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_leader_peak_bytes: Option<Percentiles>,
 }
 
 pub(crate) fn ms(time: Duration) -> u64 {
@@ -124,11 +151,15 @@ impl Summary {
     pub(crate) fn of(runs: &[Run]) -> Self {
         let of =
             |clock: fn(&Run) -> Option<u64>| Percentiles::of(&runs.iter().map(clock).collect::<Vec<_>>());
+        // What a site doesn't tell, it tells of no run.
+        let told = |all: Percentiles| all.p50.map(|_| all);
         Summary {
             api_outage_ms: of(|r| r.api.outage_ms),
             service_outage_ms: of(|r| r.service.outage_ms),
             replacement_answered_ms: of(|r| r.replacement.answered_ms),
             rejoin_ready_ms: of(|r| r.rejoin.ready_ms),
+            elections_won: told(of(|r| r.elections_won)),
+            new_leader_peak_bytes: told(of(|r| Some(r.memory.as_ref()?.new_leader_peak_bytes))),
         }
     }
 }

@@ -2,8 +2,10 @@
 
 use crate::ask::{measure, steady_from};
 use crate::clock::{Clock, offset_ms};
+use crate::memory::Memories;
 use crate::observe::{KINDS, Observer};
 use crate::owner::OwnersProxy;
+use crate::preload::Preload;
 use crate::probe::{EVERY, Series, fresh};
 use crate::progress::Progress;
 use crate::replacement::Replacements;
@@ -45,18 +47,15 @@ pub async fn run(
     let mut drill =
         Drill { site, kubeconfig, options, client, clock, workload, stage, random, owners_proxy: None };
 
-    drill.deploy(&namespace).await?;
-    let mut runs = Vec::new();
-    for number in 1..=options.runs {
-        if options.runs > 1 {
-            drill.stage.progress.say(&format!("run {number} of {}", options.runs))?;
-        }
-        runs.push(drill.cut_once().await?);
-    }
+    let preload = Preload::of(options.preload, &namespace);
+    let runs = drill.all_runs(&namespace, &preload).await;
     if !options.keep {
         drill.remove(&namespace).await;
+        preload.remove(&drill.client).await;
     }
-    let cluster = Cluster { nodes: site.hosts().len(), net: site.net().to_owned() };
+    let runs = runs?;
+    let cluster =
+        Cluster { nodes: site.hosts().len(), net: site.net().to_owned(), preloaded_pods: options.preload };
     let summary = Summary::of(&runs);
     Ok(Report { version: 1, seed: options.seed, cluster, runs, summary })
 }
@@ -88,6 +87,25 @@ impl Probes {
 }
 
 impl Drill<'_> {
+    async fn all_runs(&mut self, namespace: &str, preload: &Preload) -> Result<Vec<Run>, Error> {
+        if self.options.preload > 0 {
+            self.stage.progress.say(&preload.describe())?;
+            let began = self.clock.now();
+            preload.fill(&self.client, self.clock, self.options.patience).await?;
+            let took = (self.clock.now() - began).as_secs_f64();
+            self.stage.progress.say(&format!("  preloaded in {took:.1} s"))?;
+        }
+        self.deploy(namespace).await?;
+        let mut runs = Vec::new();
+        for number in 1..=self.options.runs {
+            if self.options.runs > 1 {
+                self.stage.progress.say(&format!("run {number} of {}", self.options.runs))?;
+            }
+            runs.push(self.cut_once().await?);
+        }
+        Ok(runs)
+    }
+
     async fn deploy(&mut self, namespace: &str) -> Result<(), Error> {
         let Workload { deployment, replicas, .. } = &self.workload;
         let say = format!("deploying {deployment} ({replicas} replicas) into {}", self.workload.namespace);
@@ -240,6 +258,7 @@ impl Drill<'_> {
         self.warm_up(&probes).await?;
         let jitter = Duration::from_micros(self.random.random_range(0..1_000_000));
         self.wait(jitter).await?;
+        let memories = Memories::before(self.site).await;
 
         let cut = self.site.cut(&target).await;
         let cut =
@@ -249,6 +268,7 @@ impl Drill<'_> {
         self.stage.note(cut, "power-off", Some(&target), None)?;
 
         let replacement = self.measure(cut, &probes, &observer, survivors.is_empty()).await?;
+        let new_leader = self.stage.last_winner(cut);
         let outage = |series: &Series| {
             let (asks, until) = series.asks();
             measure(&asks, cut, self.options.quiet, until)
@@ -268,6 +288,10 @@ impl Drill<'_> {
         }
         let rejoin = self.bring_back(&target, cut, &observer).await?;
         drop(observer);
+        let memory = match new_leader {
+            Some(leader) => memories.after(self.site, &target, leader).await,
+            None => None,
+        };
         Ok(Run {
             fault: "power-off",
             was,
@@ -280,6 +304,8 @@ impl Drill<'_> {
                 pod: replacement.map(|(_, pod)| pod),
             },
             rejoin,
+            elections_won: self.stage.elections_won(cut),
+            memory,
             timeline: merge(&self.stage.events, cut, &self.workload.namespace, &target),
             target,
         })

@@ -32,8 +32,27 @@ pub trait Site: Send + Sync {
     /// The host that leads and holds the API's virtual address now, none while nobody does.
     fn leader<'a>(&'a self) -> BoxFuture<'a, anyhow::Result<Option<String>>>;
 
+    /// What the host's own process holds in memory; none where the site can't tell.
+    fn memory<'a>(&'a self, _host: &'a str) -> BoxFuture<'a, Option<Memory>> {
+        Box::pin(async { None })
+    }
+
+    /// From now on [`Memory::peak`] of every host that is on counts anew.
+    fn forget_peaks(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {})
+    }
+
     /// What happens inside the hosts from now on, where they tell; a receiver that is closed where they don't.
     fn timeline(&self) -> UnboundedReceiver<Happening>;
+}
+
+/// The resident memory of a process, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Memory {
+    /// Now.
+    pub resident: u64,
+    /// The most since it began, or since [`Site::forget_peaks`].
+    pub peak: u64,
 }
 
 /// Something that happened inside a host.

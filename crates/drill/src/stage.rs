@@ -127,6 +127,23 @@ impl<'a> Stage<'a> {
         self.events.iter().filter(of_host).map(|e| e.at).min()
     }
 
+    /// How many elections were won since then; none where the hosts don't tell what happens inside.
+    pub(crate) fn elections_won(&self, since: Moment) -> Option<u64> {
+        let is_told = self.events.iter().any(|e| e.source == Source::Inside);
+        is_told.then(|| self.wins(since).count() as u64)
+    }
+
+    /// Who won the last election since then.
+    pub(crate) fn last_winner(&self, since: Moment) -> Option<String> {
+        self.wins(since).max_by_key(|e| e.at)?.host.clone()
+    }
+
+    fn wins(&self, since: Moment) -> impl Iterator<Item = &Event> {
+        let is_win =
+            move |e: &&Event| e.source == Source::Inside && e.what == "election-won" && e.at >= since;
+        self.events.iter().filter(is_win)
+    }
+
     fn hear(&mut self, event: Event) -> Result<(), Error> {
         if let Some(since) = self.since
             && event.at >= since

@@ -2,6 +2,7 @@
 
 use crate::fake_cluster::{FakeCluster, FakeSite, Script};
 use crate::{Error, Options, Report, run};
+use std::sync::Arc;
 use std::time::Duration;
 
 const SILENT: Duration = Duration::from_millis(300);
@@ -18,6 +19,10 @@ fn options() -> Options {
 
 async fn drilled(script: Script, options: Options) -> (Result<Report, Error>, String) {
     let cluster = FakeCluster::start(script).await;
+    drilled_on(&cluster, options).await
+}
+
+async fn drilled_on(cluster: &Arc<FakeCluster>, options: Options) -> (Result<Report, Error>, String) {
     let mut progress = Vec::new();
     let report = run(&FakeSite(cluster.clone()), &cluster.kubeconfig, &options, &mut progress).await;
     (report, String::from_utf8(progress).unwrap())
@@ -76,6 +81,36 @@ async fn two_cuts_with_the_survivors_asked() {
         assert!(json.pointer(pointer).is_some_and(serde_json::Value::is_number), "{pointer}: {json}");
     }
     assert!(report.is_recovered());
+}
+
+#[tokio::test]
+async fn a_full_cluster_is_filled_once_and_emptied() {
+    let cluster = FakeCluster::start(script()).await;
+    let is_preloaded = |path: &str| path.contains("-load-") && path.contains("/pods/");
+    let (report, progress) =
+        drilled_on(&cluster, Options { preload: 25, runs: 2, keep: true, ..options() }).await;
+    let report = report.unwrap();
+    is_honest(&report);
+    let pods = cluster.found(is_preloaded);
+    assert_eq!((pods.len(), report.cluster.preloaded_pods), (25, 25), "once, for both runs");
+    assert!(progress.contains("preloading 25 pods of 3 Deployments in 1 namespaces"), "{progress}");
+    for run in &report.runs {
+        assert_eq!(run.elections_won, Some(1));
+        let memory = run.memory.as_ref().unwrap();
+        assert_ne!(memory.new_leader, run.target);
+        assert_eq!((memory.new_leader_before_bytes, memory.new_leader_peak_bytes), (30_000_000, 40_000_000));
+    }
+    assert_eq!(report.summary.elections_won.unwrap().max, Some(1));
+}
+
+#[tokio::test]
+async fn what_was_preloaded_goes_also_after_an_error() {
+    let cluster = FakeCluster::start(Script { healthy: false, ..script() }).await;
+    let patience = Duration::from_millis(300);
+    let (report, _) = drilled_on(&cluster, Options { preload: 5, patience, ..options() }).await;
+    report.unwrap_err();
+    let is_namespace = |path: &str| path.starts_with("/api/v1/namespaces/") && path.split('/').count() == 5;
+    assert_eq!(cluster.found(is_namespace), [], "the namespaces are deleted, with all in them");
 }
 
 #[tokio::test]

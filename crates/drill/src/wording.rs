@@ -65,6 +65,14 @@ pub(crate) fn time_or_never(ms: Option<u64>) -> String {
     ms.map_or_else(|| "never".into(), time)
 }
 
+/// A number of bytes, short: `26 MB`, `1.2 GB`.
+pub(crate) fn bytes(bytes: u64) -> String {
+    match bytes / 1_000_000 {
+        mega @ 0..1000 => format!("{mega} MB"),
+        _ => format!("{:.1} GB", bytes as f64 / 1e9),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +84,13 @@ mod tests {
         }
         assert_eq!((offset(-12).as_str(), offset(1500).as_str()), ("-12 ms", "+1.50 s"));
         assert_eq!(time_or_never(None), "never");
+    }
+
+    #[test]
+    fn sizes() {
+        for (count, text) in [(26_400_000, "26 MB"), (999_999_999, "999 MB"), (1_234_000_000, "1.2 GB")] {
+            assert_eq!(bytes(count), text);
+        }
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub struct Args {
     /// How often to cut the leader's power
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
     runs: u64,
+    /// How many pods to put into the cluster first, with their owners: they only lie in the store
+    #[arg(long, value_name = "PODS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=100_000))]
+    preload: u64,
     /// Where to write all that was measured, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -62,6 +65,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let ground = Ground::prepare(temporary.path(), wish)?;
     let options = drill::Options {
         runs: args.runs as usize,
+        preload: args.preload as usize,
         seed: args.seed.unwrap_or_else(rand::random),
         workload,
         kubeconfig_file: Some(ground.folder.path().join("kubeconfig")),

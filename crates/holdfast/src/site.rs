@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use drill::{BoxFuture, Happening};
+use drill::{BoxFuture, Happening, Memory};
 use local::Cluster;
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
@@ -91,6 +91,17 @@ impl drill::Site for LocalSite {
         let holder = seen.holder.as_ref().map(|(_, host)| host);
         let settled = leader.filter(|leader| Some(*leader) == holder).cloned();
         Box::pin(async move { Ok(settled) })
+    }
+
+    fn memory<'a>(&'a self, host: &'a str) -> BoxFuture<'a, Option<Memory>> {
+        Box::pin(async move {
+            let cluster = self.cluster.lock().await;
+            Some(Memory { resident: cluster.resident_memory(host)?, peak: cluster.peak_memory(host)? })
+        })
+    }
+
+    fn forget_peaks(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async move { self.cluster.lock().await.forget_peaks() })
     }
 
     fn timeline(&self) -> UnboundedReceiver<Happening> {

@@ -282,6 +282,21 @@ impl Cluster {
         tree::resident_memory(self.pid(name)?)
     }
 
+    /// The most that a host's own process has held in memory since it began or since [`Cluster::forget_peaks`], in
+    /// bytes.
+    pub fn peak_memory(&self, name: &str) -> Option<u64> {
+        tree::peak_memory(self.pid(name)?)
+    }
+
+    /// From now on [`Cluster::peak_memory`] counts anew. Where the system refuses, it goes on counting.
+    pub fn forget_peaks(&self) {
+        for pid in self.hosts.keys().filter_map(|name| self.pid(name)) {
+            if let Err(error) = tree::forget_peak(pid) {
+                tracing::debug!(%error, pid, "the most memory that a host has held stays that of its whole life");
+            }
+        }
+    }
+
     /// The time that a host's own process has spent on a processor; its pods don't count.
     pub fn processor_time(&self, name: &str) -> Option<Duration> {
         tree::processor_time(self.pid(name)?)

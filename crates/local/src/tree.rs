@@ -205,8 +205,22 @@ pub fn in_network(inode: u64) -> Vec<i32> {
 
 /// The resident memory of a process in bytes: `VmRSS` in `/proc/PID/status`.
 pub fn resident_memory(pid: i32) -> Option<u64> {
+    memory(pid, "VmRSS:")
+}
+
+/// The most resident memory that a process has had, in bytes: `VmHWM` in `/proc/PID/status`.
+pub fn peak_memory(pid: i32) -> Option<u64> {
+    memory(pid, "VmHWM:")
+}
+
+/// Lets [`peak_memory`] count from now on, by a 5 in `/proc/PID/clear_refs` (proc_pid_clear_refs(5)).
+pub fn forget_peak(pid: i32) -> io::Result<()> {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5")
+}
+
+fn memory(pid: i32, field: &str) -> Option<u64> {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
@@ -303,10 +317,31 @@ mod tests {
     }
 
     #[test]
+    fn a_peak_is_forgotten() {
+        let mut child = Command::new("sh")
+            .args(["-c", "x=$(head -c 40000000 /dev/zero | tr '\\0' x); x=; echo ready; read _"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+        let pid = child.id() as i32;
+        let before = peak_memory(pid).unwrap();
+        assert!(before > 30_000_000, "{before}");
+        forget_peak(pid).unwrap();
+        let after = peak_memory(pid).unwrap();
+        assert!(after < before, "{after} of {before}");
+        drop(child.stdin.take());
+        child.wait().unwrap();
+    }
+
+    #[test]
     fn memory_and_processor_time_are_read() {
         let me = std::process::id() as i32;
         assert!(resident_memory(me).unwrap() > 100_000);
         assert!(processor_time(me).is_some());
-        assert_eq!(resident_memory(-1), None);
+        assert!(peak_memory(me).unwrap() >= resident_memory(me).unwrap());
+        assert_eq!((resident_memory(-1), peak_memory(-1)), (None, None));
     }
 }
