@@ -52,6 +52,16 @@ impl FieldSelector {
         Ok(FieldSelector { terms })
     }
 
+    /// The value that a selector of any kind of objects requires of a field, if it does; nothing of a text that is no
+    /// selector (upstream's `RequiresExactMatch`).
+    pub fn required(text: &str, field: &str) -> Option<String> {
+        let parts = split(text);
+        let terms: Option<Vec<_>> =
+            parts.iter().filter(|part| !part.is_empty()).map(|part| term(part)).collect();
+        let mut found = terms?.into_iter().filter(|(name, _, equal)| *equal && *name == field);
+        unescape(found.next()?.1)
+    }
+
     /// Whether `object` is selected.
     pub fn matches(&self, object: &Object) -> bool {
         self.terms.iter().all(|term| {

@@ -7,7 +7,7 @@ use serde_json::{Map, json};
 use super::outside::{Outside, Round};
 use super::request::{Operation, Outcome, Request};
 use super::{
-    certificate, default_class, limit_ranger, node, pod_security, priority, priority_class, quota,
+    certificate, default_class, idle, limit_ranger, node, pod_security, priority, priority_class, quota,
     runtime_class, service_account, storage, toleration,
 };
 use crate::registry::{Claims, Refused};
@@ -84,6 +84,9 @@ impl Admission {
         }
         self.outside.validate(request, outcome).await?;
         quota::charge(request, outcome, claims)?;
+        if let Some(new) = outcome.new {
+            idle::tell(request, new);
+        }
         Ok(())
     }
 }
@@ -107,8 +110,8 @@ fn binding_of(pod: &Object) -> Object {
 /// The plugins that change objects, in upstream's order.
 fn complete(request: &Request<'_>, object: &mut Object, old: Option<&Object>) -> Result<(), Status> {
     let (named, state) = (&request.named, request.state);
-    if let (Operation::Create, Some(node)) = (request.operation, request.who.node()) {
-        node::check(node, named, object)?;
+    if request.operation == Operation::Create {
+        node::check_create(request, object)?;
     }
     match (named.resource.group, named.resource.plural, old) {
         ("", "pods", None) => complete_pod(request, object),
@@ -154,14 +157,14 @@ fn complete_pod(request: &Request<'_>, pod: &mut Object) -> Result<(), Status> {
 /// The plugins that only judge, in upstream's order.
 fn judge(request: &Request<'_>, outcome: Outcome<'_>) -> Result<(), Status> {
     let named = &request.named;
+    if let Some(new) = outcome.new {
+        node::check_outcome(request, new, outcome.old)?;
+    }
     match (named.resource.group, named.resource.plural, outcome) {
         ("", "pods", Outcome { new: Some(pod), old }) => {
             limit_ranger::check(request, pod)?;
             service_account::check(request, pod)?;
             pod_security::check_pod(request, pod, old)
-        }
-        ("", "nodes", Outcome { new: Some(object), old }) => {
-            request.who.node().map_or(Ok(()), |node| node::check_node(node, named, object, old))
         }
         ("", "namespaces", Outcome { new: Some(namespace), old }) => {
             pod_security::check_namespace(request, namespace, old)

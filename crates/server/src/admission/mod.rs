@@ -4,6 +4,7 @@
 mod certificate;
 mod chain;
 mod default_class;
+mod idle;
 mod limit_ranger;
 mod node;
 mod outside;
@@ -31,8 +32,13 @@ pub(crate) use request::{Operation, Outcome, Request};
 pub use service::{ServiceRange, ServiceRangeError};
 
 /// Checks who changes or deletes `object`, as it is before that.
-pub(crate) fn on_change(who: &Identity, named: &Named<'_>, object: &Object) -> Result<(), Status> {
-    who.node().map_or(Ok(()), |node| node::check(node, named, object))
+pub(crate) fn on_change(request: &Request<'_>, object: &Object) -> Result<(), Status> {
+    node::check_change(request, object)
+}
+
+/// Checks who evicts a pod.
+pub(crate) fn on_eviction(who: &Identity, named: &Named<'_>, pod: &Object) -> Result<(), Status> {
+    node::check_eviction(who, named, pod)
 }
 
 /// Claims what a valid object needs that nobody else may have, and frees what it has no more.

@@ -16,7 +16,7 @@ use crate::registry::look;
 
 /// The service account of pods that name none.
 pub(crate) const DEFAULT: &str = "default";
-const MIRROR: &str = "kubernetes.io/config.mirror";
+pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
 const VOLUME: &str = "kube-api-access-";
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -162,7 +162,8 @@ fn find(request: &Request<'_>, name: &str) -> Result<Arc<Object>, Status> {
     }
 }
 
-fn is_mirror(pod: &Object) -> bool {
+/// Whether a pod says that it mirrors one which its host runs by itself.
+pub(super) fn is_mirror(pod: &Object) -> bool {
     pod.meta("annotations").is_some_and(|annotations| !annotations[MIRROR].is_null())
 }
 

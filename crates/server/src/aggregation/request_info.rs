@@ -7,6 +7,7 @@ use percent_encoding::percent_decode_str;
 
 use crate::authorize::{Attributes, Wanted};
 use crate::http::query::Query;
+use crate::http::serve::only_name;
 
 /// What a path below a group and version names.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -46,11 +47,12 @@ impl RequestInfo {
             Method::DELETE => "deletecollection",
             _ => "",
         };
+        let name = if one { part(1) } else { only_name(verb, query) };
         Some(RequestInfo {
             verb,
             group: group.to_owned(),
             resource: part(0),
-            name: part(1),
+            name,
             subresource: part(2),
             namespace,
         })
@@ -89,6 +91,14 @@ mod tests {
         for (method, rest, query, expected) in [
             (Method::GET, "/nodes", "", "list nodes ns= name= sub="),
             (Method::GET, "/nodes", "watch=true", "watch nodes ns= name= sub="),
+            (Method::GET, "/nodes", "fieldSelector=metadata.name%3Dn1", "list nodes ns= name=n1 sub="),
+            (Method::GET, "/nodes", "fieldSelector=metadata.name!%3Dn1", "list nodes ns= name= sub="),
+            (
+                Method::DELETE,
+                "/nodes",
+                "fieldSelector=metadata.name%3Dn1",
+                "deletecollection nodes ns= name= sub=",
+            ),
             (Method::GET, "/nodes/n%31", "", "get nodes ns= name=n1 sub="),
             (Method::GET, "/namespaces/a/pods", "", "list pods ns=a name= sub="),
             (Method::POST, "/namespaces/a/pods/p/eviction", "", "create pods ns=a name=p sub=eviction"),

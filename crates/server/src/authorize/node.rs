@@ -3,11 +3,16 @@
 //!
 //! Follows upstream's Node authorizer (`plugin/pkg/auth/authorizer/node`).
 
+use std::borrow::Cow;
+
+use api::FieldSelector;
 use serde_json::Value;
 use store::{KeyRange, KeyValue, State};
 
 use super::Attributes;
 
+/// What a host says of pods that it runs by itself.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 const LEASES: &str = "kube-node-lease";
 
 /// What is decided about a request of a host's agent before its role is asked.
@@ -28,8 +33,8 @@ pub(super) fn decide(node: &str, wanted: &Attributes<'_>, state: &State) -> Verd
     match (group, resource, subresource) {
         ("", "secrets" | "configmaps" | "persistentvolumeclaims" | "serviceaccounts", "") => {
             // A list or a watch must be of one object by name.
-            let one = if name.is_empty() { selected(fields, "metadata.name") } else { name };
-            answer(reads && !one.is_empty() && is_used(node, resource, namespace, one, state))
+            let one = named(name, fields);
+            answer(reads && !one.is_empty() && is_used(node, resource, namespace, &one, state))
         }
         ("", "persistentvolumeclaims", "status") => {
             let verb = matches!(verb, "get" | "update" | "patch");
@@ -52,8 +57,21 @@ pub(super) fn decide(node: &str, wanted: &Attributes<'_>, state: &State) -> Verd
             LEASES => own(verb, name, node),
             _ => Verdict::No,
         },
+        // Its own node alone (KEP-4601).
+        ("", "nodes", "") if reads => answer(named(name, fields) == node),
+        ("", "nodes", _) => own(verb, name, node),
+        ("resource.k8s.io", "resourceslices", "") => match verb {
+            "create" => Verdict::Yes,
+            "list" | "watch" | "deletecollection" => answer(selects(fields, "spec.nodeName", node)),
+            _ => {
+                let key = objects::key(group, resource, "", name);
+                let slice = state.get(key.as_bytes()).and_then(|kv| parse(kv));
+                let changes = matches!(verb, "get" | "update" | "patch" | "delete");
+                answer(changes && slice.is_some_and(|slice| slice["spec"]["nodeName"] == node))
+            }
+        },
         ("", "pods", "") if matches!(verb, "list" | "watch") => {
-            answer(selected(fields, "spec.nodeName") == node)
+            answer(selects(fields, "spec.nodeName", node))
         }
         ("", "pods", "") if verb == "get" => {
             let key = objects::key("", "pods", namespace, name);
@@ -73,14 +91,17 @@ fn own(verb: &str, name: &str, node: &str) -> Verdict {
     }
 }
 
-/// The value that a field selector asks a field to have, empty if it doesn't.
-fn selected<'a>(selector: &'a str, field: &str) -> &'a str {
-    let mut terms = selector.split(',').filter(|term| !term.contains("!="));
-    let found = terms.find_map(|term| {
-        let (name, value) = term.split_once('=')?;
-        (name.trim() == field).then(|| value.trim_start_matches('=').trim())
-    });
-    found.unwrap_or_default()
+/// The one object that is meant, by its name or by a field selector; empty if there may be several.
+fn named<'a>(name: &'a str, fields: &str) -> Cow<'a, str> {
+    if !name.is_empty() {
+        return name.into();
+    }
+    FieldSelector::required(fields, "metadata.name").unwrap_or_default().into()
+}
+
+/// Whether a field selector means those alone whose field has that value.
+fn selects(fields: &str, field: &str, value: &str) -> bool {
+    FieldSelector::required(fields, field).is_some_and(|required| required == value)
 }
 
 fn parse(kv: &KeyValue) -> Option<Value> {
@@ -116,6 +137,10 @@ fn is_used(node: &str, resource: &str, namespace: &str, name: &str, state: &Stat
 }
 
 fn uses(pod: &Value, resource: &str, name: &str) -> bool {
+    // A host makes these itself: they give it nothing, whatever they say.
+    if !pod["metadata"]["annotations"][MIRROR].is_null() {
+        return false;
+    }
     let spec = &pod["spec"];
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     if resource == "serviceaccounts" {
@@ -224,6 +249,37 @@ mod tests {
         assert_eq!(get("pods", "", "list", "", "", "spec.nodeName=n2"), Verdict::No);
         assert_eq!(get("pods", "", "get", "a", "p1", ""), Verdict::Yes);
         assert_eq!(get("pods", "", "get", "a", "p2", ""), Verdict::No);
+        assert_eq!(get("pods", "", "list", "", "", "spec.nodeName!=n1"), Verdict::No);
+        // One term, whose value has a comma in it.
+        assert_eq!(get("pods", "", "list", "", "", "metadata.name!=a\\,spec.nodeName=n1"), Verdict::No);
         assert_eq!(get("services", "", "list", "", "", ""), Verdict::AsRole);
+        for verb in ["get", "list", "watch"] {
+            assert_eq!(get("nodes", "", verb, "", "n1", ""), Verdict::Yes);
+            assert_eq!(get("nodes", "", verb, "", "n2", ""), Verdict::No);
+            assert_eq!(get("nodes", "", verb, "", "", ""), Verdict::No);
+        }
+        assert_eq!(get("nodes", "", "list", "", "", "metadata.name=n1"), Verdict::Yes);
+        assert_eq!(get("nodes", "", "list", "", "", "metadata.name!=n1"), Verdict::No);
+        assert_eq!(get("nodes", "", "patch", "", "n2", ""), Verdict::No);
+        assert_eq!(get("nodes", "status", "patch", "", "n2", ""), Verdict::No);
+        assert_eq!(get("nodes", "status", "patch", "", "n1", ""), Verdict::AsRole);
+    }
+
+    #[test]
+    fn a_pod_that_an_agent_made_gives_it_nothing() {
+        let mirror = json!({"kind": "Pod", "metadata": {"name": "p", "namespace": "a",
+            "annotations": {"kubernetes.io/config.mirror": "x"}}, "spec": {"nodeName": "n1",
+            "volumes": [{"name": "v", "secret": {"secretName": "one"}}]}});
+        let state = state(&[mirror]);
+        let wanted = Attributes {
+            verb: "get",
+            group: "",
+            resource: "secrets",
+            subresource: "",
+            namespace: "a",
+            name: "one",
+            fields: "",
+        };
+        assert_eq!(decide("n1", &wanted, &state), Verdict::No);
     }
 }

@@ -93,4 +93,5 @@ pub(crate) const AUTHENTICATED: &str = "system:authenticated";
 pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
 /// The group of hosts' agents.
 pub(crate) const NODES: &str = "system:nodes";
-const NODE_PREFIX: &str = "system:node:";
+/// What the names of hosts' agents begin with.
+pub(crate) const NODE_PREFIX: &str = "system:node:";

@@ -19,6 +19,9 @@ use crate::clock;
 use crate::registry::{Freshness, ListOptions, Listing, Match, Named, Selection, load, put_list_items};
 use crate::server::Server;
 
+/// What the column STATUS of a Job says while nothing has begun it: what runs a Job says first when it began.
+const NOT_BEGUN: &str = "Pending";
+
 /// Longer lists are put together beside the threads that answer everybody: heartbeats must not wait for them.
 const LONG: usize = 1000;
 
@@ -96,6 +99,23 @@ pub(crate) fn include(query: &Query) -> Result<Include, Status> {
     }
 }
 
+/// A Table of objects, which shows no progress of what nothing has begun.
+pub(crate) fn table(resource: &Resource, objects: &[Object], meta: &Value, include: Include) -> Value {
+    let mut table = api::table(resource, objects, meta, include, clock::now().as_second());
+    if (resource.group, resource.plural) != ("batch", "jobs") {
+        return table;
+    }
+    let rows = table["rows"].as_array_mut().into_iter().flatten();
+    for (row, job) in rows.zip(objects) {
+        if job.pointer("/status/startTime").is_none()
+            && let Some(status) = row["cells"].get_mut(1).filter(|status| **status == "Running")
+        {
+            *status = NOT_BEGUN.into();
+        }
+    }
+    table
+}
+
 /// One object in the form that the client wants.
 pub(crate) fn object(
     resource: &Resource,
@@ -109,7 +129,7 @@ pub(crate) fn object(
         Shape::Metadata => api::partial_metadata(&object),
         Shape::Table => {
             let meta = json!({"resourceVersion": object.resource_version()});
-            api::table(resource, &[object], &meta, include(query)?, clock::now().as_second())
+            table(resource, &[object], &meta, include(query)?)
         }
     };
     accepted.encoding.answer(code, &value)
@@ -143,7 +163,7 @@ pub(crate) fn list(
     }
     let objects: Vec<Object> = listing.items.iter().map(|kv| load(kv)).collect::<Result<_, _>>()?;
     let value = if accepted.shape == Shape::Table {
-        api::table(resource, &objects, &meta, include(query)?, clock::now().as_second())
+        table(resource, &objects, &meta, include(query)?)
     } else {
         let items: Vec<Value> = objects.iter().map(api::partial_metadata).collect();
         // As upstream has it: no items are null here.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Catalog, Status};
+use api::{Catalog, FieldSelector, Status};
 use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Body as _;
 
@@ -34,6 +34,8 @@ struct Understood<'c> {
     verb: &'static str,
     /// Of an aggregated API: what is wanted of it, if that is about objects.
     info: Option<RequestInfo>,
+    /// The only object that a list or a watch can be of, as its field selector says; else empty.
+    only: String,
 }
 
 impl<'c> Understood<'c> {
@@ -43,14 +45,15 @@ impl<'c> Understood<'c> {
         if let Some((remote, rest)) = server.remote(path) {
             let info = RequestInfo::parse(&remote.group, rest, method, &query);
             let verb = info.as_ref().map_or_else(|| path_verb(method), |info| info.verb);
-            return Ok(Understood { route: Route::Remote(remote), query, verb, info });
+            return Ok(Understood { route: Route::Remote(remote), query, verb, info, only: String::new() });
         }
         let route = route(path, catalog);
         let verb = match &route {
             Route::Objects(target) => verb(method, target, &query)?,
             _ => path_verb(method),
         };
-        Ok(Understood { route, query, verb, info: None })
+        let only = only_name(verb, &query);
+        Ok(Understood { route, query, verb, info: None, only })
     }
 
     fn wanted<'a>(&'a self, path: &'a str) -> Wanted<'a> {
@@ -64,7 +67,7 @@ impl<'c> Understood<'c> {
             resource: target.resource.plural,
             subresource: &target.subresource,
             namespace: &target.namespace,
-            name: &target.name,
+            name: if target.name.is_empty() { &self.only } else { &target.name },
             fields: self.query.get("fieldSelector").unwrap_or_default(),
         })
     }
@@ -130,7 +133,7 @@ impl Server {
         understood: &Understood<'_>,
         class: &Class,
     ) -> Result<Response<Body>, Status> {
-        let Understood { route, query, verb, info } = understood;
+        let Understood { route, query, verb, info, .. } = understood;
         let is_endless = info.as_ref().is_some_and(RequestInfo::is_long_running);
         let takes_seat = !class.is_exempt()
             && match route {
@@ -272,6 +275,15 @@ fn time_of(query: &Query) -> Result<Duration, Status> {
     let Some(text) = query.get("timeout") else { return Ok(LONGEST_REQUEST) };
     let wrong = || Status::bad_request(format!("invalid timeout specified in the request URL - {text:?}"));
     Ok(duration(text).ok_or_else(wrong)?.min(LONGEST_REQUEST))
+}
+
+/// The name that a list or a watch requires: it is authorized as one of that object alone. What deletes a collection is
+/// never authorized by a name, as upstream.
+pub(crate) fn only_name(verb: &str, query: &Query) -> String {
+    let fields = query.get("fieldSelector").filter(|_| matches!(verb, "list" | "watch"));
+    let name = fields.and_then(|fields| FieldSelector::required(fields, "metadata.name"));
+    let is_name = |name: &String| !matches!(name.as_str(), "." | "..") && !name.contains(['/', '%']);
+    name.filter(is_name).unwrap_or_default()
 }
 
 /// What clients of a resource are told about its end (upstream's `APILifecycleDeprecated`).

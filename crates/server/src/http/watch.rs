@@ -18,7 +18,7 @@ use super::Body;
 use super::encoding::Encoding;
 use super::metrics::{self, Counted};
 use super::negotiate::{Accepted, Shape, accepted_stream};
-use super::objects::{include, selection};
+use super::objects::{include, selection, table};
 use super::response::{full, status_value};
 use super::serve::Asked;
 use crate::clock;
@@ -223,8 +223,7 @@ impl Frames {
             Shape::Metadata => api::partial_metadata(&object),
             Shape::Table => {
                 let meta = json!({"resourceVersion": revision.to_string()});
-                let table =
-                    api::table(&self.resource, &[object], &meta, self.include, clock::now().as_second());
+                let table = table(&self.resource, &[object], &meta, self.include);
                 self.columns_once(table)
             }
         };
@@ -243,7 +242,7 @@ impl Frames {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta})
             }
             Shape::Table => {
-                let table = api::table(&self.resource, &[], &meta, self.include, clock::now().as_second());
+                let table = table(&self.resource, &[], &meta, self.include);
                 // Upstream's bookmark is a row without cells whose object carries the metadata.
                 let object = json!({"kind": kind, "apiVersion": version, "metadata": meta});
                 let mut table = self.columns_once(table);

@@ -186,8 +186,6 @@ impl Registry {
         let state = self.state(freshness).await?;
         let kv = state.get(named.key().as_bytes()).ok_or_else(|| named.not_found())?;
         let old = self.converter.load(named.resource, kv).await?;
-        admission::on_change(who, named, &old)?;
-        check_preconditions(named, options, &old)?;
         let request = Request {
             who,
             named: *named,
@@ -197,6 +195,8 @@ impl Registry {
             options: options.to_value(),
             state: &state,
         };
+        admission::on_change(&request, &old)?;
+        check_preconditions(named, options, &old)?;
         let mut claims = Claims::default();
         self.admission.validate(&request, Outcome { new: None, old: Some(&old) }, &mut claims).await?;
         let mut options = options.clone();

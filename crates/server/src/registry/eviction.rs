@@ -9,7 +9,7 @@ use store::{KeyRange, State};
 use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
 use super::{Change, DeleteOptions, Named, Recorded, Registry, load};
-use crate::admission::{Operation, Request};
+use crate::admission::{self, Operation, Request};
 use crate::clock;
 use crate::http::Identity;
 
@@ -31,6 +31,7 @@ impl Registry {
         for _ in 0..ATTEMPTS {
             let state = self.state(Freshness::Newest).await?;
             let found = load(state.get(pod.key().as_bytes()).ok_or_else(|| pod.not_found())?)?;
+            admission::on_eviction(who, pod, &found)?;
             self.ask_about_eviction(who, pod, options, &state).await?;
             if let Some(budget) = budget_of(&state, budgets, &found)?
                 && let Verdict::Counts(counted) = judge(&found, &budget, &clock::text(clock::now()))?

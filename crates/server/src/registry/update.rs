@@ -85,8 +85,8 @@ impl Registry {
         let mut new = change(&old)?;
         check_identity(named, &mut new, &old)?;
 
-        admission::on_change(request.who, named, &old)?;
         let asked = request.asked(&state);
+        admission::on_change(&asked, &old)?;
         let part = admission::part(request.subresource);
         // A binding is the server's own change, and touches both sides of the pod.
         if request.subresource != BINDING {

@@ -103,7 +103,7 @@ impl Tokens {
                 };
             }
         }
-        check_node(who, bound.as_ref())?;
+        check_node(who, request, bound.as_ref())?;
         let audiences =
             if request.audiences.is_empty() { vec![ISSUER.to_owned()] } else { request.audiences.clone() };
         let now = clock::now();
@@ -182,15 +182,28 @@ fn bind(state: &State, request: &TokenRequest<'_>, bound: &Bound) -> Result<(&'s
     Ok((field, object))
 }
 
-/// A host gets tokens for its own pods and no others (upstream's NodeRestriction).
-fn check_node(who: &Identity, bound: Option<&(&'static str, Object)>) -> Result<(), Status> {
+/// A host gets tokens for its own pods and no others, for those whom the pods' volumes name (upstream's NodeRestriction).
+fn check_node(
+    who: &Identity,
+    request: &TokenRequest<'_>,
+    bound: Option<&(&'static str, Object)>,
+) -> Result<(), Status> {
     let Some(node) = who.node() else { return Ok(()) };
-    let why = match bound {
-        Some(("pod", pod)) if pod.pointer("/spec/nodeName").is_some_and(|placed| placed == node) => {
-            return Ok(());
-        }
-        Some(("pod", _)) => "node requested token bound to a pod scheduled on a different node",
-        _ => "node requested token not bound to a pod",
-    };
-    Err(Status::forbidden("", "serviceaccounts/token", "", why))
+    let refused = |why: &str| Err(Status::forbidden("", "serviceaccounts/token", "", why));
+    let Some(("pod", pod)) = bound else { return refused("node requested token not bound to a pod") };
+    if request.bound.as_ref().is_none_or(|bound| bound.uid.is_empty()) {
+        return refused("node requested token with a pod binding without a uid");
+    }
+    if node.is_empty() || pod.pointer("/spec/nodeName").is_none_or(|placed| placed != node) {
+        return refused("node requested token bound to a pod scheduled on a different node");
+    }
+    let volumes = pod.pointer("/spec/volumes").and_then(Value::as_array).into_iter().flatten();
+    let sources = volumes.filter_map(|volume| volume["projected"]["sources"].as_array()).flatten();
+    let named: Vec<&str> =
+        sources.filter_map(|source| source["serviceAccountToken"]["audience"].as_str()).collect();
+    let is_known = |audience: &&String| *audience == ISSUER || named.contains(&audience.as_str());
+    match request.audiences.iter().find(|audience| !is_known(audience)) {
+        Some(other) => refused(&format!("audience {other:?} not found in pod spec volume")),
+        None => Ok(()),
+    }
 }

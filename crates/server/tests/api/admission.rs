@@ -242,3 +242,149 @@ async fn claims_and_ingresses_get_the_default_class() {
     let (code, made) = house.ask("POST", path, Some(ingress)).await;
     assert_eq!((code, &made["spec"]["ingressClassName"]), (201, &json!("front")));
 }
+
+#[tokio::test]
+async fn pods_that_are_processes_of_the_host_are_kept_out_by_baseline_whatever_their_class_is_called() {
+    let house = House::new().await;
+    let class = json!({"kind": "RuntimeClass", "apiVersion": "node.k8s.io/v1", "metadata": {"name": "nice"},
+        "handler": "host"});
+    assert_eq!(house.ask("POST", "/apis/node.k8s.io/v1/runtimeclasses", Some(class)).await.0, 201);
+    let of_class = |name: &str, class: &str| {
+        let mut pod = pod(name);
+        pod["spec"]["runtimeClassName"] = json!(class);
+        pod
+    };
+    let made = house.ask("POST", PODS, Some(of_class("before", "nice"))).await;
+    assert_eq!(made.0, 201, "a namespace that says nothing lets it in: {}", made.1);
+    let level = json!({"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "baseline"}}});
+    assert_eq!(house.ask("PATCH", "/api/v1/namespaces/default", Some(level)).await.0, 200);
+    for class in ["nice", "host"] {
+        let (code, answer) = house.ask("POST", PODS, Some(of_class("p", class))).await;
+        assert_eq!(code, 403);
+        let why = format!(
+            "pods \"p\" is forbidden: violates PodSecurity \"baseline:latest\": hostProcess (pod must not set \
+             runtimeClassName=\"{class}\", which runs it as processes of the host)"
+        );
+        assert_eq!(message(&answer), why);
+    }
+    let debugger = json!({"spec": {"ephemeralContainers": [{"name": "d", "image": "i"}]}});
+    let path = format!("{PODS}/before/ephemeralcontainers");
+    let (code, answer) = house.ask("PATCH", &path, Some(debugger)).await;
+    assert!(code == 403 && message(&answer).contains("hostProcess"), "{answer}");
+
+    let job = json!({"template": {"spec": {
+        "restartPolicy": "Never", "runtimeClassName": "nice", "containers": [{"name": "a", "image": "i"}]}}});
+    let cron = json!({"kind": "CronJob", "apiVersion": "batch/v1", "metadata": {"name": "c"},
+        "spec": {"schedule": "* * * * *", "jobTemplate": {"spec": job}}});
+    let request = http::Request::post("/apis/batch/v1/namespaces/default/cronjobs")
+        .header("content-type", "application/json")
+        .body(body_of(cron.to_string()))
+        .unwrap();
+    let response = house.server.handle(request, Some(crate::house::admin())).await;
+    assert_eq!(response.status(), 201, "of a workload it is only warned");
+    let told = response.headers().get_all("warning").iter().map(|value| value.to_str().unwrap());
+    assert!(told.into_iter().any(|text| text.contains("hostProcess")), "{:?}", response.headers());
+}
+
+#[tokio::test]
+async fn whoever_writes_what_nothing_acts_on_is_told() {
+    let house = House::new().await;
+    let told = async |method: &str, path: &str, body: Value| -> Vec<String> {
+        let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+        let request = http::Request::builder().method(method).uri(path).header("content-type", kind);
+        let request = request.body(body_of(body.to_string())).unwrap();
+        let response = house.server.handle(request, Some(crate::house::admin())).await;
+        assert!(response.status().is_success(), "{method} {path}: {}", response.status());
+        let all = response.headers().get_all("warning").iter();
+        all.map(|value| value.to_str().unwrap().replace('\\', "")).collect()
+    };
+    let of = |spec: &Value| json!({"metadata": {"labels": {"a": "b"}}, "spec": spec});
+    let plain = json!({"containers": [{"name": "a", "image": "i"}]});
+    let on_host = json!({"runtimeClassName": "host", "containers": [{"name": "a", "image": "i"}]});
+    let limited = json!({"runtimeClassName": "host", "containers": [
+        {"name": "a", "image": "i", "resources": {"limits": {"cpu": "1"}}}]});
+    let object = |kind: &str, version: &str, spec: Value| json!({"kind": kind, "apiVersion": version, "metadata": {"generateName": "x-"}, "spec": spec});
+    let selector = json!({"matchLabels": {"a": "b"}});
+    let workload = |spec: &Value| json!({"selector": selector, "template": of(spec)});
+    let mut job = on_host.clone();
+    job["restartPolicy"] = json!("Never");
+    let job = json!({"template": of(&job)});
+    let ports = json!([{"port": 80}]);
+    let service = |kind: &str| json!({"type": kind, "ports": ports});
+    for (path, object, expected) in [
+        ("/api/v1/namespaces/default/pods", object("Pod", "v1", plain.clone()), "no containers"),
+        ("/api/v1/namespaces/default/pods", object("Pod", "v1", on_host.clone()), ""),
+        ("/api/v1/namespaces/default/pods", object("Pod", "v1", limited), "hold nothing back"),
+        (
+            "/apis/apps/v1/namespaces/default/deployments",
+            object("Deployment", "apps/v1", workload(&plain)),
+            "no containers",
+        ),
+        (
+            "/apis/apps/v1/namespaces/default/deployments",
+            object("Deployment", "apps/v1", workload(&on_host)),
+            "",
+        ),
+        (
+            "/apis/apps/v1/namespaces/default/daemonsets",
+            object("DaemonSet", "apps/v1", workload(&on_host)),
+            "the pods of a DaemonSet",
+        ),
+        (
+            "/apis/batch/v1/namespaces/default/jobs",
+            object("Job", "batch/v1", job.clone()),
+            "the pods of a Job",
+        ),
+        (
+            "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies",
+            object("NetworkPolicy", "networking.k8s.io/v1", json!({"podSelector": {}})),
+            "all traffic passes",
+        ),
+        ("/api/v1/namespaces/default/services", object("Service", "v1", service("ClusterIP")), ""),
+        ("/api/v1/namespaces/default/services", object("Service", "v1", service("NodePort")), ""),
+        (
+            "/api/v1/namespaces/default/services",
+            object("Service", "v1", service("LoadBalancer")),
+            "outside the cluster",
+        ),
+        (
+            "/api/v1/namespaces/default/services",
+            object("Service", "v1", json!({"clusterIP": "None", "ports": ports})),
+            "no DNS",
+        ),
+        (
+            "/apis/node.k8s.io/v1/runtimeclasses",
+            json!({"kind": "RuntimeClass", "apiVersion": "node.k8s.io/v1", "metadata": {"generateName": "x-"},
+                "handler": "runsc"}),
+            "no host has",
+        ),
+    ] {
+        let warnings = told("POST", path, object.clone()).await;
+        match expected {
+            "" => assert!(warnings.is_empty(), "{object}: {warnings:?}"),
+            words => {
+                assert!(warnings.len() == 1 && warnings[0].contains(words), "{object}: {warnings:?}");
+            }
+        }
+    }
+    let mut named = object("Job", "batch/v1", job);
+    named["metadata"] = json!({"name": "j"});
+    let jobs = "/apis/batch/v1/namespaces/default/jobs";
+    told("POST", jobs, named).await;
+    let path = format!("{jobs}/j");
+    assert_eq!(told("PATCH", &path, json!({"metadata": {"labels": {"x": "y"}}})).await.len(), 1);
+    assert!(told("PATCH", &format!("{path}/status"), json!({"status": {"active": 0}})).await.is_empty());
+
+    let shown = async || {
+        let request =
+            http::Request::get(&path).header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io");
+        let response =
+            house.server.handle(request.body(body_of("")).unwrap(), Some(crate::house::admin())).await;
+        let table: Value = serde_json::from_str(&crate::house::text(response).await).unwrap();
+        table["rows"][0]["cells"][1].clone()
+    };
+    assert_eq!(shown().await, "Pending", "nothing has begun it");
+    let begun = json!({"status": {"startTime": "2026-01-01T00:00:00Z"}});
+    told("PATCH", &format!("{path}/status"), begun).await;
+    assert_eq!(shown().await, "Running");
+}

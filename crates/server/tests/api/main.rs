@@ -12,6 +12,7 @@ mod custom;
 mod encodings;
 mod fairness;
 mod hooks;
+mod hosts;
 mod house;
 mod kinds;
 mod known;

@@ -280,9 +280,16 @@ fn sysctls(subject: &Subject<'_>, version: Version) -> Option<String> {
     (!bad.is_empty()).then(|| format!("forbidden sysctls ({})", bad.join(", ")))
 }
 
+/// Processes of the host: Windows' own kind of them, and those of a runtime class that makes nothing else.
 fn host_process(subject: &Subject<'_>) -> Option<String> {
     let set = |context: &Value| context["windowsOptions"]["hostProcess"] == true;
     let bad = subject.containers_that(|container| set(&container["securityContext"]));
-    let who = setters(set(subject.context()), &bad)?;
-    Some(format!("hostProcess ({who} must not set securityContext.windowsOptions.hostProcess=true)"))
+    let windows = setters(set(subject.context()), &bad);
+    let windows =
+        windows.map(|who| format!("{who} must not set securityContext.windowsOptions.hostProcess=true"));
+    let class = subject.host_class().map(|class| {
+        format!("pod must not set runtimeClassName={class:?}, which runs it as processes of the host")
+    });
+    let details: Vec<String> = windows.into_iter().chain(class).collect();
+    (!details.is_empty()).then(|| format!("hostProcess ({})", details.join("; ")))
 }

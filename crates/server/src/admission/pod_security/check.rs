@@ -2,6 +2,13 @@
 
 use api::Object;
 use serde_json::Value;
+use store::State;
+
+use crate::registry::look;
+
+/// The handler that runs a pod's containers as processes of the host, and the class of that name, which agents take for
+/// it whatever it says.
+const HOST: &str = "host";
 
 const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContainers"];
 
@@ -9,16 +16,29 @@ const CONTAINERS: [&str; 3] = ["initContainers", "containers", "ephemeralContain
 pub(super) struct Subject<'a> {
     annotations: &'a Value,
     spec: &'a Value,
+    host_class: Option<&'a str>,
 }
 
 impl<'a> Subject<'a> {
-    pub(super) fn of_pod(pod: &'a Object) -> Self {
+    /// A pod, with the runtime classes that are there.
+    pub(super) fn of_pod(pod: &'a Object, state: &State) -> Self {
         let annotations = pod.meta("annotations").unwrap_or(&Value::Null);
-        Subject { annotations, spec: pod.0.get("spec").unwrap_or(&Value::Null) }
+        Subject::new(annotations, pod.0.get("spec").unwrap_or(&Value::Null), state)
     }
 
-    pub(super) fn of_template(template: &'a Value) -> Self {
-        Subject { annotations: &template["metadata"]["annotations"], spec: &template["spec"] }
+    /// A template, likewise.
+    pub(super) fn of_template(template: &'a Value, state: &State) -> Self {
+        Subject::new(&template["metadata"]["annotations"], &template["spec"], state)
+    }
+
+    fn new(annotations: &'a Value, spec: &'a Value, state: &State) -> Self {
+        let class = spec["runtimeClassName"].as_str().filter(|class| runs_on_the_host(class, state));
+        Subject { annotations, spec, host_class: class }
+    }
+
+    /// The pod's runtime class, if that runs it as processes of the host.
+    pub(super) fn host_class(&self) -> Option<&'a str> {
+        self.host_class
     }
 
     pub(super) fn spec(&self) -> &'a Value {
@@ -64,6 +84,16 @@ impl<'a> Subject<'a> {
     pub(super) fn has_own_users(&self) -> bool {
         self.spec["hostUsers"] == false
     }
+}
+
+/// Whether a runtime class has the handler that makes processes of the host; its own name says nothing of that.
+fn runs_on_the_host(class: &str, state: &State) -> bool {
+    if class.is_empty() || class == HOST {
+        return class == HOST;
+    }
+    let key = objects::key("node.k8s.io", "runtimeclasses", "", class);
+    let class = state.get(key.as_bytes()).and_then(|kv| look(kv).ok());
+    class.is_some_and(|class| class.pointer("/handler").and_then(Value::as_str) == Some(HOST))
 }
 
 pub(super) fn name(value: &Value) -> &str {

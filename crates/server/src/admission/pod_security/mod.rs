@@ -36,12 +36,12 @@ pub(super) fn check_pod(request: &Request<'_>, pod: &Object, old: Option<&Object
         return Ok(());
     }
     let policies = policies_of(request.named.namespace, request.state);
-    let subject = Subject::of_pod(pod);
+    let subject = Subject::of_pod(pod, request.state);
     if let Some(violations) = violations(&policies.enforce, &subject) {
         let why = format!("violates PodSecurity \"{}\": {violations}", policies.enforce);
         return Err(request.named.forbidden(&why));
     }
-    warn_of(&policies, &subject);
+    tell_of(request, &policies, &subject);
     Ok(())
 }
 
@@ -53,10 +53,18 @@ pub(super) fn check_template(request: &Request<'_>, object: &Object) {
         _ => "/spec/template",
     };
     let Some(template) = object.pointer(template).filter(|_| request.subresource.is_empty()) else { return };
-    warn_of(&policies_of(request.named.namespace, request.state), &Subject::of_template(template));
+    let subject = Subject::of_template(template, request.state);
+    tell_of(request, &policies_of(request.named.namespace, request.state), &subject);
 }
 
-fn warn_of(policies: &Policies, subject: &Subject<'_>) {
+/// Says what the namespace warns of to the caller, and what it audits to the host's own log.
+fn tell_of(request: &Request<'_>, policies: &Policies, subject: &Subject<'_>) {
+    if let Some(violations) = violations(&policies.audit, subject) {
+        tracing::info!(
+            object = request.named.key(), user = request.who.user, policy = %policies.audit, violations,
+            "a change that Pod Security is against, for whoever audits"
+        );
+    }
     if let Some(violations) = violations(&policies.warn, subject) {
         warn(format!("would violate PodSecurity \"{}\": {violations}", policies.warn));
     }
@@ -95,7 +103,7 @@ fn warn_of_existing(namespace: &str, policy: &Policy, state: &State) {
     let pods = state.range(&KeyRange::prefix(prefix)).take(MOST_PODS).filter_map(|kv| load(kv).ok());
     let mut by_violations: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for pod in pods {
-        if let Some(violations) = violations(policy, &Subject::of_pod(&pod)) {
+        if let Some(violations) = violations(policy, &Subject::of_pod(&pod, state)) {
             by_violations.entry(violations).or_default().push(pod.name().to_owned());
         }
     }

@@ -122,10 +122,11 @@ impl Label {
     }
 }
 
-/// What a namespace says. Audit is not among it: nothing is audited here.
+/// What a namespace says.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Policies {
     pub(super) enforce: Policy,
+    pub(super) audit: Policy,
     pub(super) warn: Policy,
 }
 
@@ -139,12 +140,12 @@ impl Policies {
                 .map_or(Level::Privileged, |text| Level::parse(text).unwrap_or(Level::Restricted)),
             version: version("enforce-version"),
         };
-        let warn = match label("warn") {
-            Some(text) => {
-                Policy { level: Level::parse(text).unwrap_or_default(), version: version("warn-version") }
-            }
-            None => enforce,
+        let told = |level: &str, version_label: &str| {
+            let level = Level::parse(label(level)?).unwrap_or_default();
+            Some(Policy { level, version: version(version_label) })
         };
-        Policies { enforce, warn }
+        let warn = told("warn", "warn-version").unwrap_or(enforce);
+        let audit = told("audit", "audit-version").unwrap_or_default();
+        Policies { enforce, audit, warn }
     }
 }

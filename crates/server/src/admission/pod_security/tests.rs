@@ -1,13 +1,58 @@
 use api::Object;
 use serde_json::{Value, json};
 
+use bytes::Bytes;
+use store::{Op, State, Txn};
+
 use super::check::Subject;
 use super::policy::{Level, Policies, Policy, Version};
 use super::violations;
 
 fn found(level: Level, version: Version, spec: Value) -> String {
     let pod = Object::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap();
-    violations(&Policy { level, version }, &Subject::of_pod(&pod)).unwrap_or_default()
+    violations(&Policy { level, version }, &Subject::of_pod(&pod, &classes())).unwrap_or_default()
+}
+
+/// The runtime classes that the pods here may name: by their handlers, not by their names.
+fn classes() -> State {
+    let class = |(name, handler): (&str, &str)| {
+        let class = json!({"kind": "RuntimeClass", "apiVersion": "node.k8s.io/v1", "metadata": {"name": name},
+            "handler": handler});
+        let key = objects::key("node.k8s.io", "runtimeclasses", "", name);
+        Op::Put { key: Bytes::from(key), value: Bytes::from(class.to_string()), lease: 0 }
+    };
+    let classes = [("host", "host"), ("harmless", "host"), ("host-like", "oci"), ("gvisor", "runsc")];
+    let mut state = State::default();
+    let success = classes.into_iter().map(class).collect();
+    state.apply(&Txn { conditions: vec![], success, failure: vec![] }).unwrap();
+    state
+}
+
+#[test]
+fn processes_of_the_host_are_neither_baseline_nor_restricted_whatever_their_class_is_called() {
+    let pod = |class: &str| hardened(|spec| spec["runtimeClassName"] = json!(class));
+    for class in ["host", "harmless"] {
+        let fault = format!(
+            "hostProcess (pod must not set runtimeClassName=\"{class}\", which runs it as processes of the host)"
+        );
+        for version in [Version::default(), Version::v1(0), Version::v1(35)] {
+            assert_eq!(found(Level::Baseline, version, pod(class)), fault);
+            assert!(found(Level::Restricted, version, pod(class)).contains(&fault));
+            assert_eq!(found(Level::Privileged, version, pod(class)), "");
+        }
+    }
+    for class in ["host-like", "gvisor", "not-there", ""] {
+        assert_eq!(restricted(pod(class)), "", "{class:?}");
+    }
+    let windows = hardened(|spec| {
+        spec["runtimeClassName"] = json!("host");
+        spec["containers"][0]["securityContext"]["windowsOptions"] = json!({"hostProcess": true});
+    });
+    assert_eq!(
+        baseline(windows),
+        "hostProcess (container \"a\" must not set securityContext.windowsOptions.hostProcess=true; pod must not set \
+         runtimeClassName=\"host\", which runs it as processes of the host)"
+    );
 }
 
 fn baseline(spec: Value) -> String {

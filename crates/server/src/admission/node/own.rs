@@ -1,12 +1,10 @@
-//! A host's agent writes its own node, the pods bound to it and its own lease, nothing else (upstream's
-//! NodeRestriction).
+//! What a host may say of its own node: neither what keeps pods apart, nor what it can be deleted by.
 
 use api::{Object, Status};
 use serde_json::Value;
 
 use crate::registry::Named;
 
-const LEASES: &str = "kube-node-lease";
 /// Labels of Kubernetes' own that an agent says of its host; every host here is of the control plane.
 const OWN_LABELS: [&str; 16] = [
     "beta.kubernetes.io/arch",
@@ -27,27 +25,8 @@ const OWN_LABELS: [&str; 16] = [
     "topology.kubernetes.io/zone",
 ];
 
-/// 403 unless the object (as it is before the change) belongs to the host.
-pub(super) fn check(node: &str, named: &Named<'_>, object: &Object) -> Result<(), Status> {
-    let allowed = match (named.resource.group, named.resource.plural) {
-        ("", "nodes") => named.name == node,
-        ("", "pods") => object.pointer("/spec/nodeName").and_then(Value::as_str) == Some(node),
-        ("coordination.k8s.io", "leases") => named.namespace == LEASES && named.name == node,
-        _ => true,
-    };
-    if allowed {
-        return Ok(());
-    }
-    Err(named.forbidden(&format!("node {node:?} may only change its own node, lease and pods")))
-}
-
 /// 403 if a host gives its own node what only others may: taints, and labels that say where pods may run.
-pub(super) fn check_node(
-    node: &str,
-    named: &Named<'_>,
-    new: &Object,
-    old: Option<&Object>,
-) -> Result<(), Status> {
+pub(super) fn check(node: &str, named: &Named<'_>, new: &Object, old: Option<&Object>) -> Result<(), Status> {
     let before = old.map(Object::labels).unwrap_or_default();
     let labels = new.labels();
     let names = labels.keys().chain(before.keys());
@@ -60,9 +39,20 @@ pub(super) fn check_node(
         let list = forbidden.join(", ");
         return Err(named.forbidden(&format!("node {node:?} is not allowed to {what}: {list}")));
     }
-    let taints = |node: &Object| node.pointer("/spec/taints").cloned();
-    if old.is_some_and(|old| taints(old) != taints(new)) {
-        return Err(named.forbidden(&format!("node {node:?} is not allowed to modify taints")));
+    let refused = |what: &str| Err(named.forbidden(&format!("node {node:?} is not allowed to {what}")));
+    let at = |object: Option<&Object>, path: &str| {
+        object.and_then(|object| object.pointer(path).cloned()).filter(|value| !is_empty(value))
+    };
+    let changes = |path: &str| at(Some(new), path) != at(old, path);
+    if old.is_some() && changes("/spec/taints") {
+        return refused("modify taints");
+    }
+    // Who is owned goes with its owner.
+    if changes("/metadata/ownerReferences") {
+        return refused("modify ownerReferences");
+    }
+    if at(Some(new), "/spec/configSource").is_some() && changes("/spec/configSource") {
+        return refused("update configSource to a new non-nil configSource");
     }
     Ok(())
 }
@@ -76,6 +66,10 @@ fn may_label(name: &str) -> bool {
     }
     let known = !(within("kubernetes.io") || within("k8s.io"));
     known || OWN_LABELS.contains(&name) || within("kubelet.kubernetes.io") || within("node.kubernetes.io")
+}
+
+fn is_empty(value: &Value) -> bool {
+    value.is_null() || value.as_array().is_some_and(Vec::is_empty)
 }
 
 #[cfg(test)]
@@ -93,20 +87,20 @@ mod tests {
         let resource = api::resource("", "v1", "nodes").unwrap();
         let named = Named { resource, namespace: "", name: "n1" };
         let old = node(json!({"kubernetes.io/os": "linux"}), json!([{"key": "a", "effect": "NoSchedule"}]));
-        let check = |labels: Value, taints: Value| {
-            check_node("n1", &named, &node(labels, taints), Some(&old)).map_err(|status| status.message)
+        let judged = |labels: Value, taints: Value| {
+            check("n1", &named, &node(labels, taints), Some(&old)).map_err(|status| status.message)
         };
         let taints = || json!([{"key": "a", "effect": "NoSchedule"}]);
         let fine =
             json!({"kubernetes.io/hostname": "n1", "example.com/rack": "7", "node.kubernetes.io/x": "y"});
-        assert_eq!(check(fine, taints()), Ok(()));
+        assert_eq!(judged(fine, taints()), Ok(()));
         let why = |what: &str| {
             Err(format!("nodes \"n1\" is forbidden: node \"n1\" is not allowed to modify {what}"))
         };
         let secret = json!({"kubernetes.io/os": "linux", "node-restriction.kubernetes.io/fips": "true"});
-        assert_eq!(check(secret, taints()), why("labels: node-restriction.kubernetes.io/fips"));
+        assert_eq!(judged(secret, taints()), why("labels: node-restriction.kubernetes.io/fips"));
         let unknown = json!({"kubernetes.io/os": "linux", "node-role.kubernetes.io/master": ""});
-        assert_eq!(check(unknown, taints()), why("labels: node-role.kubernetes.io/master"));
-        assert_eq!(check(json!({"kubernetes.io/os": "linux"}), json!([])), why("taints"));
+        assert_eq!(judged(unknown, taints()), why("labels: node-role.kubernetes.io/master"));
+        assert_eq!(judged(json!({"kubernetes.io/os": "linux"}), json!([])), why("taints"));
     }
 }
