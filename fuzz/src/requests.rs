@@ -34,6 +34,10 @@ impl Backends for Nowhere {
     fn is_silent(&self, _: &str) -> bool {
         true
     }
+
+    fn allows(&self, _: std::net::IpAddr) -> bool {
+        false
+    }
 }
 
 const METHODS: [&str; 6] = ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
@@ -90,6 +94,7 @@ impl Requests {
             kubelet_client_tls: Arc::new(tls),
             front_proxy: None,
             tokens: Tokens::new(pki::TokenKey::create()?, ""),
+            authority: None,
             limits: Limits::default(),
         });
         server.bootstrap().await.map_err(|status| anyhow::anyhow!("{status}"))?;

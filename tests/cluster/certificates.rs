@@ -105,6 +105,45 @@ async fn who_asks_for_a_certificate_and_gets_it_is_who_it_says_and_may_what_that
     kubectl.fails(&format!("create -f {}", master.display()), &["Forbidden", "with system:masters group"]);
     ask(&cluster, "other", "/O=dev/CN=jack", "example.com/signer", "client auth");
     kubectl.says("certificate approve other", &["approved"]);
+    ask(&cluster, "part", "/CN=system:kube-scheduler", CLIENT, "client auth");
+    kubectl.says("certificate approve part", &["approved"]);
+    kubectl.says_soon("get csr part", "Approved,Failed");
+    kubectl.says("get csr part -o yaml", &["a name of the cluster's own parts"]);
     let requests = kubectl.says("get csr", &[]);
     assert_eq!(requests.matches("Issued").count(), 1, "hers alone was signed: {requests}");
+
+    // Root on a host can read the key that signs requests. It makes users with it, and nobody more.
+    let pki = cluster.folder().join("n1").join("pki");
+    let extensions = cluster.dir().join("extensions");
+    std::fs::write(&extensions, "extendedKeyUsage=clientAuth\nkeyUsage=digitalSignature\n").unwrap();
+    for (name, subject, answer) in [
+        ("forged", "/O=system:masters/CN=mallory", "Unauthorized"),
+        ("forged-host", "/O=system:nodes/CN=system:node:n2", "Unauthorized"),
+        ("forged-user", "/O=dev/CN=mallory", r#"User "mallory" cannot list"#),
+    ] {
+        let (key, _) = request(&cluster, name, subject, CLIENT, "client auth");
+        let (asked, signed) =
+            (cluster.dir().join(format!("{name}.csr")), cluster.dir().join(format!("{name}.crt")));
+        let (ca, ca_key) = (pki.join("requests-ca.crt"), pki.join("requests-ca.key"));
+        let [ca, ca_key, extensions] = [&ca, &ca_key, &extensions].map(|path| path.to_str().unwrap());
+        let sign = [
+            "x509",
+            "-req",
+            "-days",
+            "2",
+            "-CA",
+            ca,
+            "-CAkey",
+            ca_key,
+            "-set_serial",
+            "7",
+            "-extfile",
+            extensions,
+            "-in",
+        ];
+        openssl(&sign, &[&asked, &signed]);
+        let files = format!("--client-certificate={} --client-key={}", signed.display(), key.display());
+        kubectl.says(&format!("{jane} config set-credentials {name} {files} --embed-certs"), &["set"]);
+        kubectl.fails(&format!("{jane} --user={name} get secrets -A"), &[answer]);
+    }
 }

@@ -48,6 +48,10 @@ impl Backends for Nowhere {
     fn is_silent(&self, _: &str) -> bool {
         false
     }
+
+    fn allows(&self, _: std::net::IpAddr) -> bool {
+        false
+    }
 }
 
 /// Runs until its input ends.
@@ -71,6 +75,7 @@ pub async fn run() -> anyhow::Result<()> {
         backends: Arc::new(Nowhere),
         kubelet_client_tls: identity.client_config(&trust, &[])?,
         front_proxy: None,
+        authority: None,
         limits: Limits::default(),
         tokens: server::Tokens::new(pki::TokenKey::create()?, trust.pem()),
     });

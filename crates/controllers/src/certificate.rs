@@ -1,8 +1,8 @@
 //! Requests for certificates: those that were approved are signed, old ones are removed.
 //!
 //! Follows `pkg/controller/certificates`: its `signer`, its `cleaner`, and the rules that each signer of
-//! `kubernetes.io` has for subject, names and uses. Two things are stricter. Nobody is put into `system:masters`, as
-//! upstream's admission plugin CertificateSubjectRestriction has it; and `kubernetes.io/legacy-unknown`, which has no rules,
+//! `kubernetes.io` has for subject, names and uses. Some things are stricter. Nobody is put into `system:masters`, as
+//! upstream's admission plugin CertificateSubjectRestriction has it, nor gets a name of the cluster's own parts; and `kubernetes.io/legacy-unknown`, which has no rules,
 //! is left to others.
 
 mod signer;

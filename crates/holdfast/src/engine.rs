@@ -39,7 +39,7 @@ impl Engine {
             &config.cluster_id,
             peers,
             host::store_dir(config),
-            identity.server_config(trust, ClientAuth::Required, &[])?,
+            identity.server_config(trust, ClientAuth::Hosts, &[])?,
             identity.client_config(trust, &[])?,
         )?;
         if config.begun_file.exists() {

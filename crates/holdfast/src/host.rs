@@ -137,7 +137,12 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         front_proxy: Some(server::FrontProxy {
             identity: front_proxy,
             trust: trust.clone(),
-            clients: users.clone(),
+            // Servers of aggregated APIs ask the API who the others are.
+            clients: trust.clone(),
+        }),
+        authority: Some(server::Authority {
+            trust: trust.clone(),
+            hosts: config.peers.keys().cloned().collect(),
         }),
         limits: server::Limits::default(),
         tokens: server::Tokens::new(TokenKey::load(&config.pki_dir)?, trust.pem()),
@@ -281,6 +286,10 @@ impl server::Backends for Reach {
 
     fn is_silent(&self, node: &str) -> bool {
         self.network.get().is_some_and(|network| network.is_silent(node))
+    }
+
+    fn allows(&self, address: IpAddr) -> bool {
+        self.network.get().is_some_and(|network| network.allows(address))
     }
 }
 

@@ -66,7 +66,7 @@ mod tests {
             json!({"metadata": meta("web-1"), "addressType": "IPv4", "ports": ports, "endpoints": endpoints});
         let service: Service = serde_json::from_value(service).unwrap();
         let slice: EndpointSlice = serde_json::from_value(slice).unwrap();
-        Services::new(&[Arc::new(service)], &[Arc::new(slice)])
+        Services::new(&[Arc::new(service)], &[Arc::new(slice)], &crate::Targets::default())
     }
 
     #[allow(clippy::disallowed_methods)] // Some instant; nothing depends on which.

@@ -9,8 +9,8 @@ use objects::{Kind, Table};
 use store::{KeyRange, State, Store, Watcher};
 use tokio::sync::watch;
 
-use crate::Services;
 use crate::dropped::{Dropped, News};
+use crate::{Services, Targets};
 
 /// One kind's objects and the changes to come.
 struct Followed<T> {
@@ -38,11 +38,12 @@ impl<T: Kind> Followed<T> {
 pub(crate) async fn follow(
     store: Arc<dyn Store>,
     hosts: watch::Receiver<Arc<Hosts>>,
+    targets: Targets,
     services: watch::Sender<Arc<Services>>,
 ) {
     let mut dropped = Dropped::default();
     loop {
-        match follow_history(&*store, hosts.clone(), &services, &mut dropped).await {
+        match follow_history(&*store, hosts.clone(), &targets, &services, &mut dropped).await {
             // The history was cut past what was seen: start from the newest state again.
             Err(store::Error::Compacted { .. }) => {}
             Err(error) => return tracing::debug!(%error, "services are no longer followed"),
@@ -54,6 +55,7 @@ pub(crate) async fn follow(
 async fn follow_history(
     store: &dyn Store,
     mut hosts: watch::Receiver<Arc<Hosts>>,
+    targets: &Targets,
     services: &watch::Sender<Arc<Services>>,
     dropped: &mut Dropped,
 ) -> Result<(), store::Error> {
@@ -62,7 +64,7 @@ async fn follow_history(
     let mut slices = Followed::<EndpointSlice>::start(store, &state)?;
     drop(state);
     loop {
-        let now = Services::new(objects.table.iter(), slices.table.iter());
+        let now = Services::new(objects.table.iter(), slices.table.iter(), targets);
         services.send_if_modified(|known| {
             let changed = **known != now;
             if changed {

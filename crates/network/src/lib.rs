@@ -19,6 +19,7 @@ mod netlink;
 mod network;
 mod proxy;
 mod services;
+mod targets;
 mod virtual_address;
 
 pub use balancer::{Balancer, Scope};
@@ -27,3 +28,4 @@ pub use error::Error;
 pub use listen::listen_before_held;
 pub use network::{HostNetwork, Mode, Network, Options};
 pub use services::{Backend, PortId, Protocol, ServicePort, Services};
+pub use targets::Targets;

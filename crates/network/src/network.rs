@@ -17,7 +17,7 @@ use crate::follow::follow;
 use crate::netlink::Netlink;
 use crate::proxy::{Listeners, Place};
 use crate::virtual_address::{self, Holder};
-use crate::{Cidr, Error, Protocol, Scope, Services};
+use crate::{Cidr, Error, Protocol, Scope, Services, Targets};
 
 /// How this host is connected with the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,6 +64,7 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Network {
     own: HostNetwork,
+    targets: Targets,
     dialer: Arc<Dialer>,
     stop: watch::Sender<bool>,
     /// These end by themselves once they are asked to stop.
@@ -116,11 +117,12 @@ impl Network {
         };
         ending.spawn(virtual_address::follow(holder, before_release, store.leadership(), stop.subscribe()));
         let (services, services_seen) = watch::channel(Arc::new(Services::default()));
-        running.spawn(follow(store, hosts.clone(), services));
+        let targets = Targets::new(&options.hosts);
+        running.spawn(follow(store, hosts.clone(), targets.clone(), services));
         let dialer = Arc::new(Dialer::new(&options.name, services_seen, hosts));
         let listeners = Listeners::new(own.address, place, dialer.clone(), options.most_connections);
         running.spawn(listeners.run());
-        Ok(Network { own, dialer, stop, ending: Mutex::new(ending), _running: running })
+        Ok(Network { own, targets, dialer, stop, ending: Mutex::new(ending), _running: running })
     }
 
     /// A connection to the next live backend of a Service's port, given by name or number (or empty, if there
@@ -137,6 +139,11 @@ impl Network {
         let (stream, _) = self.dialer.connect(&found.id, Scope::Internal, None).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
+    }
+
+    /// Whether a connection may lead to an address in the cluster's name.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        self.targets.allows(address)
     }
 
     /// Whether a node's host is silent.

@@ -9,6 +9,8 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 
+use crate::Targets;
+
 /// The label by which a slice names its Service (`k8s.io/api/discovery/v1`, `LabelServiceName`).
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// How long a client sticks to a backend if the Service doesn't say (`core/v1`, `ClientIPConfig`).
@@ -85,10 +87,12 @@ pub struct Services {
 }
 
 impl Services {
-    /// What the objects amount to. Ports of protocols that can't be proxied (SCTP) are left out.
+    /// What the objects amount to. Ports of protocols that can't be proxied (SCTP) are left out, and so are endpoints
+    /// that are no targets.
     pub fn new<'a>(
         services: impl IntoIterator<Item = &'a Arc<Service>>,
         slices: impl IntoIterator<Item = &'a Arc<EndpointSlice>>,
+        targets: &Targets,
     ) -> Self {
         let mut by_service: BTreeMap<(&str, &str), Vec<&EndpointSlice>> = BTreeMap::new();
         for slice in slices {
@@ -104,7 +108,7 @@ impl Services {
             let name = service.metadata.name.as_deref().unwrap_or_default();
             let slices = by_service.get(&(namespace, name)).map(Vec::as_slice).unwrap_or_default();
             let Some(spec) = &service.spec else { continue };
-            for port in ports_of(namespace, name, spec, slices) {
+            for port in ports_of((namespace, name), spec, slices, targets) {
                 ports.insert(port.id.clone(), port);
             }
         }
@@ -147,7 +151,12 @@ impl Services {
     }
 }
 
-fn ports_of(namespace: &str, name: &str, spec: &ServiceSpec, slices: &[&EndpointSlice]) -> Vec<ServicePort> {
+fn ports_of(
+    (namespace, name): (&str, &str),
+    spec: &ServiceSpec,
+    slices: &[&EndpointSlice],
+    targets: &Targets,
+) -> Vec<ServicePort> {
     if spec.type_.as_deref() == Some("ExternalName") {
         return Vec::new();
     }
@@ -168,7 +177,7 @@ fn ports_of(namespace: &str, name: &str, spec: &ServiceSpec, slices: &[&Endpoint
             continue;
         };
         let port_name = port.name.clone().unwrap_or_default();
-        let backends = backends(slices, &port_name, protocol);
+        let backends = backends(slices, &port_name, protocol, targets);
         ports.push(ServicePort {
             id: PortId { namespace: namespace.into(), service: name.into(), port: port_name },
             protocol,
@@ -184,7 +193,7 @@ fn ports_of(namespace: &str, name: &str, spec: &ServiceSpec, slices: &[&Endpoint
     ports
 }
 
-fn backends(slices: &[&EndpointSlice], port_name: &str, wanted: Protocol) -> Vec<Backend> {
+fn backends(slices: &[&EndpointSlice], port_name: &str, wanted: Protocol, targets: &Targets) -> Vec<Backend> {
     let mut backends: BTreeMap<SocketAddr, Backend> = BTreeMap::new();
     for slice in slices {
         let numbers = slice.ports.iter().flatten().filter(|port| {
@@ -195,9 +204,8 @@ fn backends(slices: &[&EndpointSlice], port_name: &str, wanted: Protocol) -> Vec
             for endpoint in slice.endpoints.iter().flatten() {
                 let Some(ready) = usable(endpoint) else { continue };
                 // Beyond the first address none has a meaning (`discovery/v1`, `Endpoint`).
-                let Some(ip) = endpoint.addresses.first().and_then(|address| address.parse().ok()) else {
-                    continue;
-                };
+                let first = endpoint.addresses.first().and_then(|address| address.parse().ok());
+                let Some(ip) = first.filter(|ip| targets.allows(*ip)) else { continue };
                 let address = SocketAddr::new(ip, number);
                 let node = endpoint.node_name.as_deref().map(Arc::from);
                 let backend = Backend { address, node, ready };

@@ -372,3 +372,27 @@ async fn pods_have_addresses_of_their_host() {
     let error = bench.network.add_pod_address("127.2.1.1".parse().unwrap()).await.unwrap_err();
     assert_eq!(error.to_string(), "127.2.1.1 is not in 127.1.0.0/16, the network of this host's pods");
 }
+
+#[tokio::test]
+async fn an_endpoint_at_what_a_host_keeps_to_itself_is_nobodys_backend() {
+    let bench = Bench::start().await;
+    let secret = TcpListener::bind("127.0.0.9:0").await.unwrap();
+    let port = secret.local_addr().unwrap().port();
+    let metadata =
+        json!({"name": "web", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}});
+    for (at, address) in ["127.0.0.9", "::ffff:127.0.0.9", "169.254.169.254", "0.0.0.0"].iter().enumerate() {
+        let slice = json!({"metadata": metadata, "ports": [{"port": port}],
+            "endpoints": [{"addresses": [address], "conditions": {"ready": true}}]});
+        bench.put(("discovery.k8s.io", "endpointslices"), &format!("bad-{at}"), &slice).await;
+    }
+    bench.serve(spec(), "TCP", &[(server("p1").await, "n1")]).await;
+    let front = bench.front().await;
+    for _ in 0..8 {
+        assert_eq!(ask(front).await.unwrap(), "p1");
+        name(&mut bench.network.connect("default", "web", "").await.unwrap()).await.unwrap();
+    }
+    assert!(timeout(Duration::ZERO, secret.accept()).await.is_err(), "nobody came");
+    for (address, allowed) in [("127.0.0.9", false), ("127.1.0.7", true), ("127.0.0.1", true)] {
+        assert_eq!(bench.network.allows(address.parse().unwrap()), allowed, "{address}");
+    }
+}

@@ -2,28 +2,34 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustls::crypto::{CryptoProvider, ring};
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
+use crate::hosts::HostsAlone;
 use crate::identity::certificates;
 use crate::{Error, Identity, folder};
 
 const FILE: &str = "ca.crt";
-/// Between hosts.
+/// Wherever we listen, and between hosts.
 const NEWEST: &[&SupportedProtocolVersion] = &[&TLS13];
-/// With programs of any age.
+/// As a client of programs of any age: webhooks, servers of aggregated APIs.
 const ANY: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 
-/// Whether a server insists on a certificate.
+/// Whom a server lets in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// Who has none is turned away in the handshake: between hosts, TLS 1.3 alone.
+    /// Only hosts: who has no certificate, or another one of the same authority (the administrator, the front proxy), is
+    /// turned away in the handshake.
+    Hosts,
+    /// Who has no certificate is turned away in the handshake.
     Required,
-    /// Who has none may speak, and the server decides what to answer: for the API, where programs of any age
-    /// call, so TLS 1.2 also. A certificate that is shown must be valid.
+    /// Who has none may speak, and the server decides what to answer: for the API. A certificate that is shown must be
+    /// valid.
     Optional,
 }
 
@@ -77,6 +83,14 @@ impl Trust {
         Trust::from_pem(folder::read(&folder.join(FILE))?)
     }
 
+    /// Whether one of these authorities signed a client's certificate, at a time when it is valid.
+    pub fn vouches_for(&self, certificate: &CertificateDer<'_>, now: SystemTime) -> bool {
+        let verifier = WebPkiClientVerifier::builder_with_provider(self.roots.clone(), provider()).build();
+        let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = UnixTime::since_unix_epoch(since);
+        verifier.is_ok_and(|verifier| verifier.verify_client_cert(certificate, &[], now).is_ok())
+    }
+
     /// A client without a certificate. Sessions are resumed. `alpn` is in the order of preference.
     ///
     /// # Errors
@@ -92,7 +106,7 @@ impl Trust {
 }
 
 impl Identity {
-    /// A server with this identity. Sessions are resumed by tickets that no memory is kept for.
+    /// A server with this identity: TLS 1.3. Sessions are resumed by tickets that no memory is kept for.
     ///
     /// # Errors
     /// [`Error::Tls`], for example if certificate and key are not a pair.
@@ -103,14 +117,18 @@ impl Identity {
         alpn: &[&[u8]],
     ) -> Result<Arc<ServerConfig>, Error> {
         let verifier = WebPkiClientVerifier::builder_with_provider(trust.roots.clone(), provider());
-        let (verifier, versions) = match client_auth {
-            ClientAuth::Required => (verifier, NEWEST),
-            ClientAuth::Optional => (verifier.allow_unauthenticated(), ANY),
+        let verifier = match client_auth {
+            ClientAuth::Hosts | ClientAuth::Required => verifier,
+            ClientAuth::Optional => verifier.allow_unauthenticated(),
         };
+        let mut verifier = verifier.build().map_err(Error::tls)?;
+        if client_auth == ClientAuth::Hosts {
+            verifier = Arc::new(HostsAlone(verifier));
+        }
         let mut config = ServerConfig::builder_with_provider(provider())
-            .with_protocol_versions(versions)
+            .with_protocol_versions(NEWEST)
             .map_err(Error::tls)?
-            .with_client_cert_verifier(verifier.build().map_err(Error::tls)?)
+            .with_client_cert_verifier(verifier)
             .with_single_cert(self.chain()?, self.key()?)
             .map_err(Error::tls)?;
         config.ticketer = ring::Ticketer::new().map_err(Error::tls)?;

@@ -240,3 +240,76 @@ fn a_certificate_by_request_says_what_was_granted_and_ends_with_its_authority() 
     let (_, other) = x509_parser::pem::parse_x509_pem(other.as_bytes()).unwrap();
     assert_ne!(other.parse_x509().unwrap().raw_serial(), certificate.raw_serial());
 }
+
+#[test]
+fn where_hosts_speak_to_each_other_nobody_else_gets_in() {
+    let authority = Authority::create("holdfast", now()).unwrap();
+    let trust = authority.trust().unwrap();
+    let door = host(&authority, "n1").server_config(&trust, ClientAuth::Hosts, &[]).unwrap();
+    let n2 = host(&authority, "n2").client_config(&trust, &[]).unwrap();
+    let (_, server) = shake(n2, door.clone(), "n1").unwrap();
+    assert_eq!(subject_of(&server), "O=system:nodes, CN=system:node:n2");
+    let of = |user: &str, group: Option<&str>| {
+        let subject = Subject { common_name: user.into(), organization: group.map(str::to_owned) };
+        authority.issue(&subject, &["n2".into()], &[], Validity::years(now(), 1)).unwrap()
+    };
+    for other in [
+        authority.admin_identity(now()).unwrap(),
+        authority.front_proxy_identity(now()).unwrap(),
+        of("system:node:n2", None),
+        of("system:node:", Some("system:nodes")),
+        of("n2", Some("system:nodes")),
+    ] {
+        let client = other.client_config(&trust, &[]).unwrap();
+        assert!(shake(client, door.clone(), "n1").is_err());
+    }
+    assert!(shake(trust.client_config(&[]).unwrap(), door, "n1").is_err(), "without any");
+}
+
+#[test]
+fn whatever_listens_speaks_tls_1_3_alone_and_calls_out_with_1_2_too() {
+    let authority = Authority::create("holdfast", now()).unwrap();
+    let trust = authority.trust().unwrap();
+    let n1 = host(&authority, "n1");
+    let mut roots = rustls::RootCertStore::empty();
+    let (_, pem) = x509_parser::pem::parse_x509_pem(trust.pem().as_bytes()).unwrap();
+    roots.add(pem.contents.into()).unwrap();
+    let provider = || Arc::new(rustls::crypto::ring::default_provider());
+    let old = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    for auth in [ClientAuth::Optional, ClientAuth::Required, ClientAuth::Hosts] {
+        let server = n1.server_config(&trust, auth, &[]).unwrap();
+        assert!(shake(Arc::new(old.clone()), server, "n1").is_err(), "{auth:?}");
+    }
+    let (chain, key) = (n1.certificate_pem(), n1.key_pem().expose());
+    let (_, chain) = x509_parser::pem::parse_x509_pem(chain.as_bytes()).unwrap();
+    let (_, key) = x509_parser::pem::parse_x509_pem(key.as_bytes()).unwrap();
+    let key = rustls::pki_types::PrivatePkcs8KeyDer::from(key.contents);
+    let webhook = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS12])
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(vec![chain.contents.into()], key.into())
+        .unwrap();
+    let client = n1.client_config_for_any_age(&trust, &[]).unwrap();
+    let (client, _) = shake(client, Arc::new(webhook), "n1").unwrap();
+    assert_eq!(client.protocol_version(), Some(rustls::ProtocolVersion::TLSv1_2));
+}
+
+#[test]
+fn an_authority_vouches_for_its_own_while_they_are_valid() {
+    let (own, other) =
+        (Authority::create("holdfast", now()).unwrap(), Authority::create("holdfast", now()).unwrap());
+    let shown = |authority: &Authority| {
+        let identity = authority.admin_identity(now()).unwrap();
+        let (_, pem) = x509_parser::pem::parse_x509_pem(identity.certificate_pem().as_bytes()).unwrap();
+        rustls::pki_types::CertificateDer::from(pem.contents)
+    };
+    let trust = own.trust().unwrap();
+    assert!(trust.vouches_for(&shown(&own), now()));
+    assert!(!trust.vouches_for(&shown(&other), now()), "another one of the same name");
+    assert!(!trust.vouches_for(&shown(&own), SystemTime::UNIX_EPOCH));
+}

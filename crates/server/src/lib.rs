@@ -6,6 +6,7 @@
 
 mod admission;
 mod aggregation;
+mod authority;
 mod authorize;
 mod bootstrap;
 mod clock;
@@ -21,6 +22,7 @@ mod webhook;
 
 pub use admission::{ServiceRange, ServiceRangeError};
 pub use aggregation::FrontProxy;
+pub use authority::Authority;
 pub use http::{Body, Identity, Limits, Listening};
 pub use proxy::Backends;
 pub use server::{Options, Server};

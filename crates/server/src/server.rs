@@ -4,18 +4,21 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 
+use jiff::Timestamp;
 use objects::Writer;
+use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ServerConfig};
 use store::Store;
 use tokio::sync::watch;
 
 use crate::admission::ServiceRange;
 use crate::aggregation::{Aggregation, FrontProxy};
+use crate::authority::Authority;
 use crate::fairness::Fairness;
 use crate::http::ahead::Ahead;
 use crate::http::metrics::Metrics;
 use crate::http::openapi::Swaggers;
-use crate::http::{self, Limits, Listening};
+use crate::http::{self, Identity, Limits, Listening};
 use crate::proxy::Backends;
 use crate::registry::Registry;
 use crate::tokens::Tokens;
@@ -32,6 +35,8 @@ pub struct Options {
     pub kubelet_client_tls: Arc<ClientConfig>,
     /// How the server presents itself to the servers of aggregated APIs; without, they know nobody's name.
     pub front_proxy: Option<FrontProxy>,
+    /// The cluster's own authority; without, every certificate that a listener lets in may name anybody.
+    pub authority: Option<Authority>,
     /// What a client may use up.
     pub limits: Limits,
     /// What tokens of service accounts are made with.
@@ -43,6 +48,7 @@ pub struct Server {
     registry: Arc<Registry>,
     backends: Arc<dyn Backends>,
     kubelet_client_tls: Arc<ClientConfig>,
+    authority: Option<Authority>,
     limits: Limits,
     closing: watch::Sender<bool>,
     address: OnceLock<SocketAddr>,
@@ -69,6 +75,7 @@ impl Server {
             )),
             backends: options.backends,
             kubelet_client_tls: options.kubelet_client_tls,
+            authority: options.authority,
             limits: options.limits,
             closing: watch::Sender::new(false),
             address: OnceLock::new(),
@@ -154,6 +161,20 @@ impl Server {
 
     pub(crate) fn limits(&self) -> &Limits {
         &self.limits
+    }
+
+    /// Who shows a certificate that was let in; nobody if it is over, or names whom it may not speak for.
+    pub(crate) fn shown_by(&self, certificate: &CertificateDer<'_>, now: Timestamp) -> Option<Identity> {
+        let who = Identity::of_current(certificate, now)?;
+        let believed =
+            self.authority.as_ref().is_none_or(|authority| authority.believes(certificate, &who, now));
+        if !believed {
+            tracing::warn!(
+                user = who.user,
+                "a certificate of the requests' authority names a part of the cluster"
+            );
+        }
+        believed.then_some(who)
     }
 
     /// The address that was listened on first.

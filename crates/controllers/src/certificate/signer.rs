@@ -29,6 +29,11 @@ pub(super) fn granted(
             if asked.organizations.iter().any(|group| group == "system:masters") {
                 return Err(format!("use of {CLIENT} signer with system:masters group is not allowed"));
             }
+            // The API wouldn't believe it.
+            let groups = asked.organizations.iter().map(String::as_str);
+            if let Some(name) = pki::reserved_name(&asked.common_name, groups) {
+                return Err(format!("subject has a name of the cluster's own parts: {name}"));
+            }
         }
         NODE_CLIENT => {
             of_node(asked)?;
@@ -137,6 +142,10 @@ mod tests {
         assert!(judged(CLIENT, &jane, &["client auth", "server auth"]).contains("invalid usage"));
         let master = asked("jane", "system:masters", Vec::new());
         assert!(judged(CLIENT, &master, &["client auth"]).contains("system:masters"));
+        for (name, group) in [("system:kube-scheduler", ""), ("jane", "system:nodes")] {
+            let part = asked(name, group, Vec::new());
+            assert!(judged(CLIENT, &part, &["client auth"]).contains("the cluster's own parts"), "{name}");
+        }
         assert!(judged(CLIENT, &asked("", "dev", Vec::new()), &["client auth"]).contains("no common name"));
     }
 

@@ -39,6 +39,10 @@ impl Backends for NoBackends {
     fn is_silent(&self, _: &str) -> bool {
         false
     }
+
+    fn allows(&self, _: std::net::IpAddr) -> bool {
+        false
+    }
 }
 
 pub struct Cluster {
@@ -77,6 +81,7 @@ pub fn writer_over(store: Arc<Memory>) -> Arc<dyn Writer> {
         backends: Arc::new(NoBackends),
         kubelet_client_tls: Arc::new(tls),
         front_proxy: None,
+        authority: None,
         limits: server::Limits::default(),
         tokens: server::Tokens::new(pki::TokenKey::create().unwrap(), ""),
     };

@@ -7,7 +7,7 @@ fn services(services: Value, slices: Value) -> Services {
     let slices: Vec<EndpointSlice> = serde_json::from_value(slices).unwrap();
     let services: Vec<_> = services.into_iter().map(Arc::new).collect();
     let slices: Vec<_> = slices.into_iter().map(Arc::new).collect();
-    Services::new(&services, &slices)
+    Services::new(&services, &slices, &Targets::default())
 }
 
 fn slice(name: &str, service: &str, ports: Value, endpoints: Value) -> Value {

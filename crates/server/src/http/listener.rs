@@ -22,7 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 
-use super::{Body, Identity};
+use super::Body;
 use crate::clock;
 use crate::server::Server;
 
@@ -208,8 +208,7 @@ async fn serve(
         },
     };
     let certificates = stream.get_ref().1.peer_certificates();
-    let who =
-        certificates.and_then(|chain| chain.first()).and_then(|c| Identity::of_current(c, clock::now()));
+    let who = certificates.and_then(|chain| chain.first()).and_then(|c| server.shown_by(c, clock::now()));
 
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use super::allowed;
 use super::connect::{CONNECT_WITHIN, connect, send};
 use crate::http::Body;
 use crate::http::response::full;
@@ -46,9 +47,10 @@ impl Agent {
             .into_iter()
             .flatten()
             .find(|address| address.get("type").and_then(Value::as_str) == Some("InternalIP"))
-            .and_then(|address| address.get("address")?.as_str()?.parse().ok());
+            .and_then(|address| address.get("address")?.as_str());
         let host = internal
             .ok_or_else(|| Status::internal(format!("node {node:?} tells no address of its agent")))?;
+        let host = allowed(server, host)?;
         let port = object
             .pointer("/status/daemonEndpoints/kubeletEndpoint/Port")
             .and_then(Value::as_u64)

@@ -9,6 +9,9 @@ use http::{HeaderMap, HeaderValue, Uri};
 const HOP_BY_HOP: [HeaderName; 7] =
     [CONNECTION, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
+/// What headers begin with that say in whose name a request comes: a backend believes them of a front proxy.
+const IDENTITY: [&str; 2] = ["impersonate-", "x-remote-"];
+
 /// Takes out what belongs to one connection alone.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
@@ -30,9 +33,9 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
 pub(super) fn to_backend(headers: &mut HeaderMap, original: &Uri, host: &str) {
     strip_hop_by_hop(headers);
     headers.remove(AUTHORIZATION);
-    let impersonation: Vec<HeaderName> =
-        headers.keys().filter(|name| name.as_str().starts_with("impersonate-")).cloned().collect();
-    for name in impersonation {
+    let says_who = |name: &&HeaderName| IDENTITY.iter().any(|prefix| name.as_str().starts_with(prefix));
+    let saying_who: Vec<HeaderName> = headers.keys().filter(says_who).cloned().collect();
+    for name in saying_who {
         headers.remove(name);
     }
     let original_host = headers.remove(HOST).or_else(|| HeaderValue::from_str(original.host()?).ok());
@@ -60,6 +63,9 @@ mod tests {
             ("x-kept", "1"),
             ("authorization", "Bearer secret"),
             ("impersonate-user", "root"),
+            ("x-remote-user", "root"),
+            ("x-remote-group", "system:masters"),
+            ("x-remote-extra-scopes", "all"),
             ("host", "api:6443"),
             ("transfer-encoding", "chunked"),
         ] {

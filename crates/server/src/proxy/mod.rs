@@ -13,6 +13,7 @@ mod tls;
 mod upgrade;
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::Status;
@@ -45,6 +46,10 @@ pub trait Backends: Send + Sync + 'static {
 
     /// Whether a host is believed to be silent: it isn't worth a connection.
     fn is_silent(&self, node: &str) -> bool;
+
+    /// Whether a connection may lead to an address that a pod or a node tells: not to what this host keeps to itself,
+    /// its loopback network and what only its link knows.
+    fn allows(&self, address: IpAddr) -> bool;
 }
 
 /// Answers `pods/NAME/proxy`, `services/NAME/proxy` and `nodes/NAME/proxy`.
@@ -121,6 +126,13 @@ impl<'a> Authority<'a> {
         }
         Ok(Authority { https: scheme == "https", name, port })
     }
+}
+
+/// The address that a pod or a node tells; 400 if it is none, or no connection may lead there (upstream's
+/// `IsProxyableIP`).
+fn allowed(server: &Arc<Server>, address: &str) -> Result<IpAddr, Status> {
+    let address = address.parse().ok().filter(|address| server.backends().allows(*address));
+    address.ok_or_else(|| Status::bad_request("address not allowed"))
 }
 
 /// 503: what stands behind can't be reached.

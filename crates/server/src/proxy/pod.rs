@@ -1,5 +1,6 @@
 //! `pods/[https:]NAME[:PORT]/proxy`: straight to a pod.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use api::{Object, Status};
@@ -8,7 +9,7 @@ use serde_json::Value;
 
 use super::connect::{connect, rewrite};
 use super::upgrade::Client;
-use super::{Authority, pass_on, tls, unreachable_backend};
+use super::{Authority, allowed, pass_on, tls, unreachable_backend};
 use crate::http::Body;
 use crate::http::serve::Asked;
 use crate::registry::{Freshness, Named, load};
@@ -32,9 +33,10 @@ pub(super) async fn forward(
     if ip.is_empty() {
         return Err(Status::bad_request("address not allowed: the pod has no address yet"));
     }
+    let address = allowed(server, ip)?;
     let port = port_of(&pod, authority.port)?;
     let (mut parts, body) = request.into_parts();
-    let host = format!("{ip}:{port}");
+    let host = SocketAddr::new(address, port).to_string();
     rewrite(&mut parts, &target.rest, &host).map_err(unreachable_backend)?;
     let request = Request::from_parts(parts, body);
     let stream = connect(ip, port).await.map_err(unreachable_backend)?;

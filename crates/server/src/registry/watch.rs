@@ -310,6 +310,10 @@ mod tests {
         fn is_silent(&self, _: &str) -> bool {
             false
         }
+
+        fn allows(&self, _: std::net::IpAddr) -> bool {
+            false
+        }
     }
 
     async fn put(store: &Memory, key: String, value: serde_json::Value) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
@@ -22,6 +22,8 @@ pub const CERTIFICATE: &str = "a certificate";
 pub struct Turns {
     pub addresses: Mutex<Vec<SocketAddr>>,
     pub silent: Mutex<BTreeSet<String>>,
+    /// Where no connection may lead.
+    pub refused: Mutex<BTreeSet<IpAddr>>,
 }
 
 impl Backends for Turns {
@@ -46,6 +48,10 @@ impl Backends for Turns {
     fn is_silent(&self, node: &str) -> bool {
         self.silent.lock().unwrap().contains(node)
     }
+
+    fn allows(&self, address: IpAddr) -> bool {
+        !self.refused.lock().unwrap().contains(&address)
+    }
 }
 
 pub struct House {
@@ -62,15 +68,24 @@ impl House {
 
     /// Likewise, with a name for the servers of aggregated APIs.
     pub async fn with_front_proxy(front_proxy: FrontProxy) -> Self {
-        Self::build(client_without_name(), Some(front_proxy)).await
+        Self::build(client_without_name(), Some(front_proxy), None).await
     }
 
     /// Likewise, believing agents as `tls` says.
     pub async fn with_agents(tls: rustls::ClientConfig) -> Self {
-        Self::build(tls, None).await
+        Self::build(tls, None, None).await
     }
 
-    async fn build(tls: rustls::ClientConfig, front_proxy: Option<FrontProxy>) -> Self {
+    /// Likewise, where certificates of other authorities than this one speak for no part of the cluster.
+    pub async fn with_authority(authority: server::Authority) -> Self {
+        Self::build(client_without_name(), None, Some(authority)).await
+    }
+
+    async fn build(
+        tls: rustls::ClientConfig,
+        front_proxy: Option<FrontProxy>,
+        authority: Option<server::Authority>,
+    ) -> Self {
         let (store, backends) = (Arc::new(Memory::default()), Arc::new(Turns::default()));
         let server = Server::new(Options {
             store: store.clone(),
@@ -78,6 +93,7 @@ impl House {
             backends: backends.clone(),
             kubelet_client_tls: Arc::new(tls),
             front_proxy,
+            authority,
             limits: Limits::default(),
             tokens: Tokens::new(pki::TokenKey::create().unwrap(), CERTIFICATE),
         });

@@ -173,3 +173,60 @@ async fn logs_come_from_the_agent_of_the_pods_host() {
     house.backends.silent.lock().unwrap().insert("n1".into());
     assert_eq!(house.get(logs).await.status(), 503);
 }
+
+#[tokio::test]
+async fn no_proxy_leads_to_what_a_host_keeps_to_itself() {
+    let house = House::new().await;
+    with_pod(&house).await;
+    let node = json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n1"}});
+    house.ask("POST", "/api/v1/nodes", Some(node)).await;
+    let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}]}});
+    house.ask("PATCH", "/api/v1/nodes/n1/status", Some(status)).await;
+    let port = alive().await.port();
+    let pod = format!("/api/v1/namespaces/default/pods/p:{port}/proxy/");
+    let node = format!("/api/v1/nodes/n1:{port}/proxy/");
+    for path in [&pod, &node] {
+        assert_eq!(house.get(path).await.status(), 200, "{path}");
+    }
+    house.backends.refused.lock().unwrap().insert(Ipv4Addr::LOCALHOST.into());
+    let log = "/api/v1/namespaces/default/pods/p/log".to_owned();
+    for path in [&pod, &node, &log] {
+        let answer = house.get(path).await;
+        assert_eq!(answer.status(), 400, "{path}");
+        assert!(text(answer).await.contains("address not allowed"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn no_backend_hears_from_a_client_who_it_is() {
+    let house = with_service(vec![alive().await]).await;
+    with_pod(&house).await;
+    let node = json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "n1"}});
+    house.ask("POST", "/api/v1/nodes", Some(node)).await;
+    let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}]}});
+    house.ask("PATCH", "/api/v1/nodes/n1/status", Some(status)).await;
+    let port = alive().await.port();
+    for (path, upgraded) in [
+        (format!("{SERVICE}/x"), false),
+        (format!("{SERVICE}/x"), true),
+        (format!("/api/v1/namespaces/default/pods/p:{port}/proxy/x"), false),
+        (format!("/api/v1/namespaces/default/pods/p:{port}/proxy/x"), true),
+        (format!("/api/v1/nodes/n1:{port}/proxy/x"), false),
+        (format!("/api/v1/nodes/n1:{port}/proxy/x"), true),
+    ] {
+        let mut request = Request::get(&path)
+            .header("x-remote-user", "root")
+            .header("X-Remote-Group", "system:masters")
+            .header("x-remote-uid", "0")
+            .header("x-remote-extra-scopes", "all")
+            .header("x-kept", "yes");
+        if upgraded {
+            request = request.header("connection", "Upgrade").header("upgrade", "websocket");
+        }
+        let answer = house.server.handle(request.body(body_of("")).unwrap(), Some(admin())).await;
+        let heard = text(answer).await;
+        assert!(heard.contains("x-kept: yes"), "{path} {upgraded}: {heard}");
+        assert_eq!(heard.contains("upgrade: websocket"), upgraded, "{heard}");
+        assert!(!heard.to_lowercase().contains("x-remote-"), "{path} {upgraded}: {heard}");
+    }
+}

@@ -140,7 +140,8 @@ async fn only_certificates_of_the_cluster_get_in() {
     for http2 in [false, true] {
         assert_eq!(nodes(address, authority.client_config(admin), http2).await.unwrap(), 200);
         let member = Some(("system:node:n1", "system:nodes"));
-        assert_eq!(nodes(address, authority.client_config(member), http2).await.unwrap(), 200);
+        let code = nodes(address, authority.client_config(member), http2).await.unwrap();
+        assert_eq!(code, 403, "known, and of nodes it may read its own");
         let other = Some(("somebody", "people"));
         assert_eq!(nodes(address, authority.client_config(other), http2).await.unwrap(), 403);
         assert_eq!(nodes(address, authority.client_config(None), http2).await.unwrap(), 401);
@@ -188,4 +189,45 @@ async fn connections_end_when_their_address_leaves_the_host() {
     tokio::time::timeout(Duration::from_secs(20), end).await.expect("the caller hears of it").ok();
     // The address may come back.
     assert_eq!(nodes(listening.address(), authority.client_config(admin), false).await.unwrap(), 200);
+}
+
+#[tokio::test]
+async fn no_certificate_by_request_speaks_for_the_cluster_itself() {
+    let now = clock();
+    let own = pki::Authority::create("holdfast", now).unwrap();
+    let requests = pki::Authority::create("holdfast-requests", now).unwrap();
+    let trust = own.trust().unwrap();
+    let users = trust.and(&requests.trust().unwrap()).unwrap();
+    let hosts = ["n1".to_owned()].into();
+    let house = House::with_authority(server::Authority { trust: trust.clone(), hosts }).await;
+    let names = ["127.0.0.1".parse().unwrap()];
+    let subject =
+        |user: &str, group: &str| pki::Subject { common_name: user.into(), organization: Some(group.into()) };
+    let years = pki::Validity::years(now, 1);
+    let server = own.issue(&subject("system:node:n1", "system:nodes"), &[], &names, years).unwrap();
+    let tls = server.server_config(&users, pki::ClientAuth::Optional, &[b"http/1.1"]).unwrap();
+    let listening = house.server.listen((Ipv4Addr::LOCALHOST, 0).into(), tls).unwrap();
+    let ask = async |authority: &pki::Authority, user: &str, group: &str| {
+        let client = authority.issue(&subject(user, group), &[], &[], years).unwrap();
+        let client = client.client_config(&trust, &[]).unwrap();
+        nodes(listening.address(), ClientConfig::clone(&client), false).await.unwrap()
+    };
+    for (user, group, of_own, of_requests) in [
+        ("jane", "dev", 403, 403),
+        ("kubernetes-admin", "system:masters", 200, 401),
+        ("system:kube-controller-manager", "x", 200, 401),
+        ("system:kube-scheduler", "x", 200, 401),
+        ("system:apiserver", "system:masters", 200, 401),
+        ("system:node:n1", "system:nodes", 403, 401),
+        ("system:node:n9", "system:nodes", 403, 403),
+        ("jane", "system:nodes", 403, 401),
+    ] {
+        assert_eq!(ask(&own, user, group).await, of_own, "{user} {group}");
+        assert_eq!(ask(&requests, user, group).await, of_requests, "{user} {group}, by request");
+    }
+}
+
+#[allow(clippy::disallowed_methods)] // A test is a driver: certificates are checked against today.
+fn clock() -> std::time::SystemTime {
+    std::time::SystemTime::now()
 }

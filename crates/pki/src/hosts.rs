@@ -1,0 +1,64 @@
+//! Doors for hosts alone: who shows another certificate of the same authority is turned away in the handshake.
+
+use std::sync::Arc;
+
+use rustls::client::danger::HandshakeSignatureValid;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+
+use crate::reserved::{NODES, node};
+
+/// Whether a certificate is a host's: `CN=system:node:NAME`, `O=system:nodes`.
+fn is_hosts(certificate: &CertificateDer<'_>) -> bool {
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(certificate) else { return false };
+    let subject = certificate.subject();
+    let mut names = subject.iter_common_name().map(|name| name.as_str().unwrap_or_default());
+    let is_node = names.next().is_some_and(|name| node(name).is_some()) && names.next().is_none();
+    is_node && subject.iter_organization().any(|group| group.as_str() == Ok(NODES))
+}
+
+/// Lets in whom another verifier lets in, and who is a host.
+#[derive(Debug)]
+pub(crate) struct HostsAlone(pub(crate) Arc<dyn ClientCertVerifier>);
+
+impl ClientCertVerifier for HostsAlone {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        self.0.root_hint_subjects()
+    }
+
+    fn verify_client_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        let verified = self.0.verify_client_cert(end_entity, intermediates, now)?;
+        if is_hosts(end_entity) {
+            return Ok(verified);
+        }
+        Err(Error::InvalidCertificate(CertificateError::ApplicationVerificationFailure))
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        self.0.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.supported_verify_schemes()
+    }
+}

@@ -1,0 +1,28 @@
+//! Which certificates may speak for the cluster's own parts.
+
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+use pki::{Trust, reserved_name};
+use rustls::pki_types::CertificateDer;
+
+use crate::http::Identity;
+
+/// The cluster's own authority. Clients may show certificates of another one, which signs what users ask for: with
+/// those nobody is an administrator, a part of the cluster, or the agent of one of its hosts.
+#[derive(Debug, Clone)]
+pub struct Authority {
+    /// Its certificate.
+    pub trust: Trust,
+    /// The hosts that it made certificates for.
+    pub hosts: BTreeSet<String>,
+}
+
+impl Authority {
+    /// Whether a certificate that was let in may speak for `who`, whom it names.
+    pub(crate) fn believes(&self, certificate: &CertificateDer<'_>, who: &Identity, now: Timestamp) -> bool {
+        let reserved = reserved_name(&who.user, who.groups.iter().map(String::as_str)).is_some();
+        let of_host = who.node().is_some_and(|host| self.hosts.contains(host));
+        !(reserved || of_host) || self.trust.vouches_for(certificate, now.into())
+    }
+}
