@@ -8,6 +8,7 @@
 
 mod anyone;
 mod authority;
+mod believed;
 mod error;
 mod folder;
 mod heartbeat;

@@ -4,12 +4,14 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use rustls::client::WantsClientCert;
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::WebPkiClientVerifier;
 use rustls::version::{TLS12, TLS13};
-use rustls::{ClientConfig, RootCertStore, ServerConfig, SupportedProtocolVersion};
+use rustls::{ClientConfig, ConfigBuilder, RootCertStore, ServerConfig, SupportedProtocolVersion};
 
+use crate::believed::Believed;
 use crate::hosts::HostsAlone;
 use crate::identity::certificates;
 use crate::{Error, Identity, folder};
@@ -37,6 +39,7 @@ pub enum ClientAuth {
 #[derive(Debug, Clone)]
 pub struct Trust {
     pem: String,
+    certificates: Vec<CertificateDer<'static>>,
     roots: Arc<RootCertStore>,
 }
 
@@ -47,11 +50,27 @@ impl Trust {
     /// [`Error::Unusable`] if there is none, or one that is not an authority's.
     pub fn from_pem(pem: impl Into<String>) -> Result<Self, Error> {
         let pem = pem.into();
+        let certificates = certificates("the authority's certificate", &pem)?;
         let mut roots = RootCertStore::empty();
-        for certificate in certificates("the authority's certificate", &pem)? {
-            roots.add(certificate).map_err(|e| Error::unusable("the authority's certificate", e))?;
+        for certificate in &certificates {
+            roots.add(certificate.clone()).map_err(|e| Error::unusable("the authority's certificate", e))?;
         }
-        Ok(Trust { pem, roots: Arc::new(roots) })
+        Ok(Trust { pem, certificates, roots: Arc::new(roots) })
+    }
+
+    /// Those certificates in a PEM text that can be used: of a machine's authorities some may be too old to be understood.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] if there is none.
+    pub fn from_old_pem(pem: impl Into<String>) -> Result<Self, Error> {
+        let pem = pem.into();
+        let mut certificates = certificates("the machine's authorities", &pem)?;
+        let mut roots = RootCertStore::empty();
+        certificates.retain(|certificate| roots.add(certificate.clone()).is_ok());
+        if certificates.is_empty() {
+            return Err(Error::unusable("the machine's authorities", "none can be understood"));
+        }
+        Ok(Trust { pem, certificates, roots: Arc::new(roots) })
     }
 
     /// These certificates and those of another.
@@ -91,17 +110,23 @@ impl Trust {
         verifier.is_ok_and(|verifier| verifier.verify_client_cert(certificate, &[], now).is_ok())
     }
 
-    /// A client without a certificate. Sessions are resumed. `alpn` is in the order of preference.
+    /// A client without a certificate, for servers that aren't ours: of any age, and believed also if their own
+    /// certificate is one of these. Sessions are resumed. `alpn` is in the order of preference.
     ///
     /// # Errors
     /// [`Error::Tls`].
     pub fn client_config(&self, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, Error> {
-        let config = ClientConfig::builder_with_provider(provider())
+        Ok(speaking(self.others()?.with_no_client_auth(), alpn))
+    }
+
+    fn others(&self) -> Result<ConfigBuilder<ClientConfig, WantsClientCert>, Error> {
+        let verifier = Believed::new(self.certificates.clone(), self.roots.clone(), provider())?;
+        let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(ANY)
             .map_err(Error::tls)?
-            .with_root_certificates(self.roots.clone())
-            .with_no_client_auth();
-        Ok(speaking(config, alpn))
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        Ok(builder)
     }
 }
 
@@ -142,11 +167,17 @@ impl Identity {
     /// # Errors
     /// [`Error::Tls`], for example if certificate and key are not a pair.
     pub fn client_config(&self, trust: &Trust, alpn: &[&[u8]]) -> Result<Arc<ClientConfig>, Error> {
-        self.client(trust, NEWEST, alpn)
+        let config = ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(NEWEST)
+            .map_err(Error::tls)?
+            .with_root_certificates(trust.roots.clone())
+            .with_client_auth_cert(self.chain()?, self.key()?)
+            .map_err(Error::tls)?;
+        Ok(speaking(config, alpn))
     }
 
     /// As [`client_config`](Self::client_config), for servers that aren't ours and may be of any age: TLS 1.2
-    /// also.
+    /// also. They are believed also if their own certificate is among those of `trust`.
     ///
     /// # Errors
     /// [`Error::Tls`], for example if certificate and key are not a pair.
@@ -155,21 +186,7 @@ impl Identity {
         trust: &Trust,
         alpn: &[&[u8]],
     ) -> Result<Arc<ClientConfig>, Error> {
-        self.client(trust, ANY, alpn)
-    }
-
-    fn client(
-        &self,
-        trust: &Trust,
-        versions: &[&'static SupportedProtocolVersion],
-        alpn: &[&[u8]],
-    ) -> Result<Arc<ClientConfig>, Error> {
-        let config = ClientConfig::builder_with_provider(provider())
-            .with_protocol_versions(versions)
-            .map_err(Error::tls)?
-            .with_root_certificates(trust.roots.clone())
-            .with_client_auth_cert(self.chain()?, self.key()?)
-            .map_err(Error::tls)?;
+        let config = trust.others()?.with_client_auth_cert(self.chain()?, self.key()?).map_err(Error::tls)?;
         Ok(speaking(config, alpn))
     }
 }

@@ -313,3 +313,62 @@ fn an_authority_vouches_for_its_own_while_they_are_valid() {
     assert!(!trust.vouches_for(&shown(&other), now()), "another one of the same name");
     assert!(!trust.vouches_for(&shown(&own), SystemTime::UNIX_EPOCH));
 }
+
+/// What `openssl req -x509` makes: a server's certificate that is an authority's, signed by itself.
+fn self_signed(change: impl FnOnce(&mut rcgen::CertificateParams)) -> Identity {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let names = vec!["127.0.0.1".to_owned(), "hook.default.svc".to_owned()];
+    let mut params = rcgen::CertificateParams::new(names).unwrap();
+    params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    change(&mut params);
+    let certificate = params.self_signed(&key).unwrap();
+    Identity::from_pem(certificate.pem(), pki::SecretText::new(key.serialize_pem())).unwrap()
+}
+
+/// A handshake with a server that shows `server`, by clients that believe `bundle`.
+fn believes(bundle: &str, server: &Identity, name: &str) -> Result<(), String> {
+    let trust = Trust::from_pem(bundle).unwrap();
+    let shown = server.server_config(&trust, ClientAuth::Optional, &[]).unwrap();
+    let own = host(&Authority::create("holdfast", now()).unwrap(), "n1");
+    let with = own.client_config_for_any_age(&trust, &[]).unwrap();
+    let in_words = |error: rustls::Error| error.to_string();
+    let without = shake(trust.client_config(&[]).unwrap(), shown.clone(), name).map(drop).map_err(in_words);
+    let with = shake(with, shown, name).map(drop).map_err(in_words);
+    // A certificate of the client's that the server doesn't know ends the handshake after the server's was believed.
+    let is_unknown = with.as_ref().is_err_and(|error| error.contains("UnknownIssuer"));
+    assert!(with == without || is_unknown && without.is_ok(), "{with:?} is not {without:?}");
+    without
+}
+
+#[test]
+fn a_server_whose_own_certificate_is_in_the_bundle_is_believed_as_go_does() {
+    let server = self_signed(|_| {});
+    for name in ["127.0.0.1", "hook.default.svc"] {
+        assert_eq!(believes(server.certificate_pem(), &server, name), Ok(()));
+    }
+    let other = self_signed(|_| {});
+    let both = format!("{}{}", other.certificate_pem(), server.certificate_pem());
+    assert_eq!(believes(&both, &server, "127.0.0.1"), Ok(()), "beside another one");
+    let plain = self_signed(|params| params.is_ca = rcgen::IsCa::NoCa);
+    assert_eq!(believes(plain.certificate_pem(), &plain, "127.0.0.1"), Ok(()), "no authority's");
+    let authority = Authority::create("others", now()).unwrap();
+    let leaf = host(&authority, "n1");
+    assert_eq!(believes(leaf.certificate_pem(), &leaf, "127.0.0.1"), Ok(()), "signed by somebody unknown");
+
+    let refused = |bundle: &Identity, server: &Identity, name: &str, why: &str| {
+        let error = believes(bundle.certificate_pem(), server, name).unwrap_err();
+        assert!(error.contains(why), "{why}: {error}");
+    };
+    refused(&server, &server, "127.0.0.2", "not valid for name");
+    refused(&server, &server, "other.default.svc", "not valid for name");
+    refused(&other, &server, "127.0.0.1", "CaUsedAsEndEntity");
+    refused(&leaf, &plain, "127.0.0.1", "UnknownIssuer");
+    let over = self_signed(|params| params.not_after = rcgen::date_time_ymd(2020, 1, 2));
+    refused(&over, &over, "127.0.0.1", "Expired");
+    let early = self_signed(|params| params.not_before = rcgen::date_time_ymd(3000, 1, 1));
+    refused(&early, &early, "127.0.0.1", "NotValidYet");
+    let client = self_signed(|params| {
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ClientAuth];
+    });
+    refused(&client, &client, "127.0.0.1", "InvalidPurpose");
+}

@@ -5,10 +5,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use rustls::crypto::ring;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use pki::Trust;
+use rustls::ClientConfig;
 
 use super::CallError;
 
@@ -30,26 +28,15 @@ impl Trusts {
         if let Some(found) = self.kept.lock().unwrap_or_else(PoisonError::into_inner).get(bundle) {
             return Ok(found.clone());
         }
-        let pem = if bundle.is_empty() {
-            SYSTEM.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default()
+        let wrong = |error: &dyn std::fmt::Display| CallError::Bundle(error.to_string());
+        let trust = if bundle.is_empty() {
+            let found = SYSTEM.iter().find_map(|path| std::fs::read(path).ok()).unwrap_or_default();
+            Trust::from_old_pem(String::from_utf8_lossy(&found))
         } else {
-            STANDARD.decode(bundle).map_err(|error| CallError::Bundle(error.to_string()))?
+            let pem = STANDARD.decode(bundle).map_err(|error| wrong(&error))?;
+            Trust::from_pem(String::from_utf8_lossy(&pem))
         };
-        let mut roots = RootCertStore::empty();
-        for certificate in CertificateDer::pem_slice_iter(&pem) {
-            let certificate = certificate.map_err(|error| CallError::Bundle(error.to_string()))?;
-            // Of a machine's authorities some may be too old to be understood.
-            let added = roots.add(certificate);
-            if !bundle.is_empty() {
-                added.map_err(|error| CallError::Bundle(error.to_string()))?;
-            }
-        }
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| CallError::Bundle(error.to_string()))?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        let config = Arc::new(config);
+        let config = trust.and_then(|trust| trust.client_config(&[])).map_err(|error| wrong(&error))?;
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() >= MOST {
             kept.clear();

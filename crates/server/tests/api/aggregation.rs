@@ -19,6 +19,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
 use crate::house::{House, admin, body_of, text};
+use crate::self_signed::self_signed;
 
 const SERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
 const NAME: &str = "v1.weather.example.com";
@@ -39,6 +40,11 @@ impl Extension {
         let subject = Subject { common_name: "weather".into(), organization: None };
         let name = "weather.default.svc".to_owned();
         let identity = authority.issue(&subject, &[name], &[], Validity::years(now(), 1)).unwrap();
+        Self::showing(&identity, clients).await
+    }
+
+    /// Likewise, with a certificate of its own.
+    async fn showing(identity: &pki::Identity, clients: &Trust) -> Self {
         let tls = identity.server_config(clients, ClientAuth::Required, &[b"http/1.1"]).unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let (address, is_well) = (listener.local_addr().unwrap(), Arc::new(AtomicBool::new(true)));
@@ -100,11 +106,11 @@ struct Weather {
     _task: tokio_util::task::AbortOnDropHandle<()>,
 }
 
-fn api_service(authority: Option<&Authority>) -> Value {
+fn api_service(bundle: Option<&str>) -> Value {
     let mut spec = json!({"group": "weather.example.com", "version": "v1", "groupPriorityMinimum": 100,
         "versionPriority": 100, "service": {"namespace": "default", "name": "weather"}});
-    match authority {
-        Some(authority) => spec["caBundle"] = STANDARD.encode(authority.certificate_pem()).into(),
+    match bundle {
+        Some(pem) => spec["caBundle"] = STANDARD.encode(pem).into(),
         None => spec["insecureSkipTLSVerify"] = true.into(),
     }
     json!({"kind": "APIService", "apiVersion": "apiregistration.k8s.io/v1", "metadata": {"name": NAME}, "spec": spec})
@@ -124,8 +130,9 @@ impl Weather {
         let extension = Extension::start(&other, &cluster.trust().unwrap()).await;
         house.backends.addresses.lock().unwrap().push(extension.address);
         let task = tokio::spawn(house.server.clone().aggregate());
-        let (code, answer) =
-            house.ask("POST", SERVICES, Some(api_service((!insecure).then_some(&other)))).await;
+        let (code, answer) = house
+            .ask("POST", SERVICES, Some(api_service((!insecure).then_some(other.certificate_pem()))))
+            .await;
         assert_eq!(code, 201, "{answer}");
         Weather { house, extension, _task: tokio_util::task::AbortOnDropHandle::new(task) }
     }
@@ -254,22 +261,41 @@ async fn discovery_and_openapi_tell_what_aggregated_apis_serve() {
     assert!(v2["definitions"]["com.example.Storm"].is_null());
 }
 
-#[tokio::test]
-async fn a_server_of_another_authority_is_not_believed() {
-    let (cluster, other, third) = (
-        Authority::create("cluster", now()).unwrap(),
-        Authority::create("other", now()).unwrap(),
-        Authority::create("third", now()).unwrap(),
-    );
+/// An APIService with a bundle, whose server shows `identity`.
+async fn weather_of(identity: impl FnOnce(&Authority) -> pki::Identity, bundle: &str) -> Weather {
+    let cluster = Authority::create("cluster", now()).unwrap();
     let house = house(&cluster).await;
-    let extension = Extension::start(&other, &cluster.trust().unwrap()).await;
+    let extension = Extension::showing(&identity(&cluster), &cluster.trust().unwrap()).await;
     house.backends.addresses.lock().unwrap().push(extension.address);
     let task = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(house.server.clone().aggregate()));
-    house.ask("POST", SERVICES, Some(api_service(Some(&third)))).await;
+    house.ask("POST", SERVICES, Some(api_service(Some(bundle)))).await;
     let weather = Weather { house, extension, _task: task };
     weather.add_service().await;
+    weather
+}
+
+#[tokio::test]
+async fn a_server_of_another_authority_is_not_believed() {
+    let third = Authority::create("third", now()).unwrap();
+    let other = |_: &Authority| self_signed(&["weather.default.svc"], 3000);
+    let weather = weather_of(other, third.certificate_pem()).await;
     let condition = weather.until("FailedDiscoveryCheck").await;
     assert!(condition["message"].as_str().unwrap().contains("certificate"), "{condition}");
+}
+
+#[tokio::test]
+async fn a_server_whose_own_certificate_is_the_bundle_is_believed_if_name_and_time_fit() {
+    let good = self_signed(&["weather.default.svc"], 3000);
+    let bundle = good.certificate_pem().to_owned();
+    weather_of(|_| good, &bundle).await.until("Passed").await;
+    for (wrong, why) in [
+        (self_signed(&["hail.default.svc"], 3000), "not valid for name"),
+        (self_signed(&["weather.default.svc"], 2020), "Expired"),
+    ] {
+        let bundle = wrong.certificate_pem().to_owned();
+        let condition = weather_of(|_| wrong, &bundle).await.until("FailedDiscoveryCheck").await;
+        assert!(condition["message"].as_str().unwrap().contains(why), "{why}: {condition}");
+    }
 }
 
 #[tokio::test]

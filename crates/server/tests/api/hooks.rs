@@ -13,6 +13,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
@@ -56,8 +57,17 @@ impl Hook {
         gate: Option<Arc<Notify>>,
     ) -> Self {
         let authority = Authority::new();
-        let bundle = STANDARD.encode(authority.pem());
-        let acceptor = TlsAcceptor::from(Arc::new(authority.server_config(false)));
+        Self::showing(answer, gate, Arc::new(authority.server_config(false)), &authority.pem()).await
+    }
+
+    /// Likewise, one that shows another certificate, with what vouches for it.
+    pub async fn showing(
+        answer: impl Fn(&Value) -> Value + Send + Sync + 'static,
+        gate: Option<Arc<Notify>>,
+        tls: Arc<ServerConfig>,
+        bundle: &str,
+    ) -> Self {
+        let (bundle, acceptor) = (STANDARD.encode(bundle), TlsAcceptor::from(tls));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let asked = Arc::new(Mutex::new(Vec::new()));

@@ -24,6 +24,7 @@ mod proxy;
 mod reads;
 mod replay;
 mod roles;
+mod self_signed;
 mod streams;
 mod tls;
 mod tokens;

@@ -1,0 +1,100 @@
+//! Servers of others, whose own certificate may be the one that is believed.
+
+use std::sync::Arc;
+
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
+use rustls::{CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use crate::Error;
+
+/// Believes who shows a certificate that is itself among those believed, and else who shows one that they vouch for.
+///
+/// Go's `Certificate.Verify` ends a chain at a certificate that is in the pool, be it the server's own; webpki wants an
+/// authority above every server, and refuses a server whose certificate is an authority's. But `openssl req -x509` makes just
+/// that, and people give it to the API as the `caBundle` of their server.
+#[derive(Debug)]
+pub(crate) struct Believed {
+    certificates: Vec<CertificateDer<'static>>,
+    authorities: Arc<WebPkiServerVerifier>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Believed {
+    pub(crate) fn new(
+        certificates: Vec<CertificateDer<'static>>,
+        roots: Arc<RootCertStore>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Arc<Self>, Error> {
+        let authorities = WebPkiServerVerifier::builder_with_provider(roots, provider.clone());
+        let authorities = authorities.build().map_err(Error::tls)?;
+        Ok(Arc::new(Believed { certificates, authorities, provider }))
+    }
+}
+
+impl ServerCertVerifier for Believed {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        if !self.certificates.iter().any(|believed| believed == end_entity) {
+            return self.authorities.verify_server_cert(
+                end_entity,
+                intermediates,
+                server_name,
+                ocsp_response,
+                now,
+            );
+        }
+        check_itself(end_entity, now)?;
+        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// What nobody else says of a certificate that is believed for itself: its time, and that it may be a server's.
+fn check_itself(certificate: &CertificateDer<'_>, now: UnixTime) -> Result<(), CertificateError> {
+    let (_, parsed) =
+        x509_parser::parse_x509_certificate(certificate).map_err(|_| CertificateError::BadEncoding)?;
+    let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
+    if now < parsed.validity().not_before.timestamp() {
+        return Err(CertificateError::NotValidYet);
+    }
+    if now > parsed.validity().not_after.timestamp() {
+        return Err(CertificateError::Expired);
+    }
+    let purposes = parsed.extended_key_usage().map_err(|_| CertificateError::BadEncoding)?;
+    if purposes.is_some_and(|purposes| !purposes.value.any && !purposes.value.server_auth) {
+        return Err(CertificateError::InvalidPurpose);
+    }
+    Ok(())
+}
