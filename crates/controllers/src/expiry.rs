@@ -1,38 +1,64 @@
-//! Old Events: each is removed an hour after it last happened, as the API server's TTL does upstream.
+//! Old Events: each is removed an hour after it was last written or last happened, as the API server's TTL does upstream.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::Resource;
 use k8s_openapi::api::core::v1::Event;
-use objects::Reader;
+use objects::{Delete, Kind, Subject, Write};
+use serde_json::Value;
+use store::KeyRange;
 
-use crate::plan::{Plan, delete};
+use crate::plan::Plan;
 use crate::view::View;
 
 /// How long an Event is kept.
 pub const KEPT: Duration = Duration::from_secs(3600);
 /// The least time between two looks: Events that end within it are removed together.
 const PAUSE: Duration = Duration::from_secs(60);
-/// The most Events that one reconciliation deletes.
-const BURST: usize = 100;
+/// The most Events that one reconciliation deletes, so that its writes don't crowd out others'. The next one follows
+/// at once: however many end at a time, none stays.
+const SLICE: usize = 500;
 
 /// Removes old Events.
 pub fn reconcile(view: &View, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let mut next = KEPT;
-    for event in Reader::<Event>::default().list(view.state()) {
-        let last = event.last_timestamp.as_ref().map(|time| time.0);
-        let series = event.series.as_ref().and_then(|series| series.last_observed_time.as_ref()).map(|t| t.0);
-        let created = event.metadata.creation_timestamp.as_ref().map(|time| time.0);
-        let first = event.event_time.as_ref().map(|time| time.0);
-        let Some(at) = last.max(series).or(first).or(created) else { continue };
-        let age = Duration::try_from(now.duration_since(at)).unwrap_or_default();
+    let all = KeyRange::prefix(objects::kind_prefix(Event::GROUP, Event::PLURAL));
+    for kv in view.state().range(&all) {
+        let Ok(event) = serde_json::from_slice::<Value>(&kv.value) else { continue };
+        let age = last_time(&event, now).map_or(Duration::ZERO, |at| now.duration_since(at).unsigned_abs());
         match KEPT.checked_sub(age).filter(|left| !left.is_zero()) {
             Some(left) => next = next.min(left),
-            None if plan.actions.len() < BURST => plan.write(delete(event.as_ref())),
-            None => next = Duration::ZERO,
+            None if plan.actions.len() < SLICE => plan.write(delete(&event)),
+            None => {
+                plan.again(Duration::ZERO);
+                return plan;
+            }
         }
     }
     plan.again(next.max(PAUSE));
     plan
+}
+
+/// When an Event was last written or last happened. What is still to come is left out: otherwise an Event of the year
+/// 3000 would stay until then.
+fn last_time(event: &Value, now: Timestamp) -> Option<Timestamp> {
+    let named = ["/metadata/creationTimestamp", "/lastTimestamp", "/series/lastObservedTime", "/eventTime"];
+    let managed = event.pointer("/metadata/managedFields").and_then(Value::as_array);
+    let written = managed.into_iter().flatten().map(|entry| &entry["time"]);
+    let times = named.iter().filter_map(|path| event.pointer(path)).chain(written);
+    times.filter_map(|time| time.as_str()?.parse().ok()).filter(|time| *time <= now).max()
+}
+
+fn delete(event: &Value) -> Write {
+    let text = |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
+    let subject = Subject {
+        api_version: Event::API_VERSION.to_owned(),
+        kind: Event::KIND.to_owned(),
+        namespace: text("/metadata/namespace"),
+        name: text("/metadata/name"),
+    };
+    let uid = Some(text("/metadata/uid")).filter(|uid| !uid.is_empty());
+    Write::Delete { subject, options: Delete { uid, ..Delete::default() } }
 }

@@ -7,12 +7,14 @@ mod cluster;
 
 use std::time::Duration;
 
-use cluster::Cluster;
+use cluster::{Cluster, wire};
+use controllers::Key;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota,
+    ConfigMap, Event, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota,
 };
 use objects::{Delete, Kind, Reader};
 use serde_json::json;
+use store::{Store, Txn};
 
 fn used(cluster: &Cluster) -> String {
     let quota: ResourceQuota = cluster.get("default", "q").unwrap();
@@ -100,4 +102,51 @@ async fn every_namespace_has_the_certificate_by_which_pods_believe_the_api() {
     cluster.delete("v1", "Namespace", "", "shop", Delete::default()).await;
     cluster.settle().await;
     assert!(!is_there::<Namespace>(&cluster, "", "shop"), "and it keeps no namespace from going");
+}
+
+/// Puts Events into the store as the API would, each with the times that it tells.
+async fn put_events(cluster: &Cluster, name: &str, count: usize, times: serde_json::Value) {
+    for number in 0..count {
+        let name = format!("{name}-{number}");
+        let mut event = json!({"kind": "Event", "apiVersion": "v1", "type": "Normal", "involvedObject": {},
+            "metadata": {"name": name, "namespace": "default", "uid": name}});
+        for (field, value) in times.as_object().unwrap() {
+            match field.as_str() {
+                "creationTimestamp" => event["metadata"][field] = value.clone(),
+                _ => event[field] = value.clone(),
+            }
+        }
+        let key = objects::key("", "events", "default", &name);
+        cluster.store.txn(Txn::put(key, event.to_string())).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn ten_thousand_events_whose_time_is_over_are_gone_after_one_round() {
+    let mut cluster = Cluster::new(&[]).await;
+    cluster.settle().await;
+    let now = cluster.now.wall;
+    let hours = |hours: i64| wire(now + jiff::SignedDuration::from_hours(hours));
+    let minutes = |minutes: i64| wire(now + jiff::SignedDuration::from_mins(minutes));
+    put_events(&cluster, "due", 10_000, json!({"creationTimestamp": hours(-2)})).await;
+    let repeated = json!({"creationTimestamp": hours(-9), "lastTimestamp": minutes(-61)});
+    put_events(&cluster, "again", 1, repeated).await;
+    let ahead =
+        json!({"creationTimestamp": hours(-2), "lastTimestamp": hours(24 * 365), "eventTime": "never"});
+    put_events(&cluster, "ahead", 1, ahead).await;
+    let lately = json!({"creationTimestamp": hours(-9), "lastTimestamp": minutes(-59)});
+    put_events(&cluster, "lately", 1, lately).await;
+    // Restored from elsewhere a minute ago: it happened long ago, and stays an hour as upstream.
+    let restored = json!({"creationTimestamp": minutes(-1), "lastTimestamp": hours(-1000)});
+    put_events(&cluster, "restored", 1, restored).await;
+
+    while cluster.reconcile(Key::Expiry).await && cluster.due().contains(&Key::Expiry) {}
+    let names = |cluster: &Cluster| -> Vec<String> {
+        cluster.list::<Event>().iter().map(|event| event.metadata.name.clone().unwrap()).collect()
+    };
+    assert_eq!(names(&cluster), ["lately-0", "restored-0"]);
+    cluster.pass(Duration::from_secs(60));
+    assert!(cluster.due().contains(&Key::Expiry), "the next ends a minute later");
+    while cluster.reconcile(Key::Expiry).await {}
+    assert_eq!(names(&cluster), ["restored-0"]);
 }
