@@ -24,6 +24,7 @@ use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::engine::Engine;
+use crate::files;
 use crate::store_door;
 use crate::timeline::{self, Timeline};
 use crate::up::End;
@@ -34,7 +35,7 @@ pub const STORE: u16 = 2380;
 const HEARTBEATS: u16 = 2381;
 const AGENT: u16 = 10250;
 
-/// Connections that the service proxy carries at once.
+/// Connections that the service proxy carries at once, where there are files for them.
 const MOST_CONNECTIONS: usize = 10_000;
 
 /// Arguments of `holdfast host`.
@@ -144,7 +145,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
             trust: trust.clone(),
             hosts: config.peers.keys().cloned().collect(),
         }),
-        limits: server::Limits::default(),
+        limits: server::Limits::of_files(files::most()),
         tokens: server::Tokens::new(TokenKey::load(&config.pki_dir)?, trust.pem()),
     });
     let tls = identity.server_config(&users, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
@@ -251,7 +252,7 @@ async fn start_network(
         hosts: config.peers.iter().map(place).collect::<anyhow::Result<_>>()?,
         services: parse_cidr(&config.service_cidr)?,
         virtual_address: SocketAddr::new(config.virtual_address, API),
-        most_connections: MOST_CONNECTIONS,
+        most_connections: files::connections_of_services(MOST_CONNECTIONS, files::most()),
     };
     Ok(Network::start(options, store, hosts, before_release).await?)
 }

@@ -4,6 +4,7 @@ mod backup;
 mod datastore;
 mod drill;
 mod engine;
+mod files;
 mod ground;
 mod host;
 mod kubectl;
@@ -60,7 +61,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    allow_open_files();
+    files::allow_all();
     let result = match Cli::parse().command {
         Command::Drill(args) => drill::run(args),
         Command::Up(args) => up::run(args),
@@ -80,18 +81,6 @@ fn main() -> ExitCode {
             eprintln!("{}", kubectl::complaint(&error));
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Takes as many open files as the machine gives: a connection is one, and the usual limit of 1,024 is there for programs
-/// that can't count further.
-fn allow_open_files() {
-    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: the call writes the struct that it is given, and nothing else.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) } == 0 {
-        limit.rlim_cur = limit.rlim_max;
-        // SAFETY: the call reads the struct. Where it fails, the limit stays as it was.
-        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &limit) };
     }
 }
 

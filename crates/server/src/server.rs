@@ -16,8 +16,11 @@ use crate::aggregation::{Aggregation, FrontProxy};
 use crate::authority::Authority;
 use crate::fairness::Fairness;
 use crate::http::ahead::Ahead;
+use crate::http::beside::Beside;
+use crate::http::connection::Places;
 use crate::http::metrics::Metrics;
 use crate::http::openapi::Swaggers;
+use crate::http::outgoing::Outgoing;
 use crate::http::{self, Identity, Limits, Listening};
 use crate::proxy::Backends;
 use crate::registry::Registry;
@@ -57,6 +60,9 @@ pub struct Server {
     swaggers: Swaggers,
     aggregation: Aggregation,
     ahead: Ahead,
+    beside: Beside,
+    outgoing: Arc<Outgoing>,
+    places: Arc<Places>,
 }
 
 impl Server {
@@ -64,6 +70,7 @@ impl Server {
     pub fn new(options: Options) -> Arc<Self> {
         let fairness = Fairness::new(options.limits.seats, &options.store.snapshot());
         let aggregation = Aggregation::new(options.front_proxy, &options.store.snapshot());
+        let (places, outgoing) = (Places::new(&options.limits), Outgoing::new(&options.limits));
         Arc::new(Server {
             aggregation,
             fairness,
@@ -82,6 +89,9 @@ impl Server {
             metrics: Arc::default(),
             swaggers: Swaggers::default(),
             ahead: Ahead::default(),
+            beside: Beside::default(),
+            outgoing,
+            places,
         })
     }
 
@@ -114,7 +124,9 @@ impl Server {
         tls: Arc<ServerConfig>,
     ) -> Result<Listening, io::Error> {
         let listening = http::listen(self.clone(), listener, tls)?;
-        let _ = self.address.set(listening.address());
+        if self.address.set(listening.address()).is_ok() {
+            tokio::spawn(Outgoing::watch_over(Arc::downgrade(&self.outgoing)));
+        }
         Ok(listening)
     }
 
@@ -137,6 +149,18 @@ impl Server {
 
     pub(crate) fn ahead(&self) -> &Ahead {
         &self.ahead
+    }
+
+    pub(crate) fn beside(&self) -> &Beside {
+        &self.beside
+    }
+
+    pub(crate) fn outgoing(&self) -> &Arc<Outgoing> {
+        &self.outgoing
+    }
+
+    pub(crate) fn places(&self) -> &Arc<Places> {
+        &self.places
     }
 
     pub(crate) fn aggregation(&self) -> &Aggregation {

@@ -16,7 +16,7 @@ use super::queues::Ticket;
 use crate::authorize::Wanted;
 use crate::clock;
 use crate::followed::Followed;
-use crate::http::{Body, Identity};
+use crate::http::{Body, Identity, response};
 
 /// The longest that a request waits for a seat, and the part of its time that it waits at most (as upstream).
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
@@ -217,9 +217,5 @@ fn too_many(class: &Class, refusal: Refusal) -> Status {
         class.level,
         refusal.name()
     );
-    let mut status = Status::new(429, "TooManyRequests", message).about("", "", "");
-    if let Some(details) = &mut status.details {
-        details.retry_after_seconds = AGAIN_IN;
-    }
-    status
+    response::too_many(message, AGAIN_IN)
 }

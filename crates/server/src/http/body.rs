@@ -3,10 +3,12 @@
 use api::{Cause, Object, Resource, Status};
 use bytes::Bytes;
 use http::HeaderMap;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
+use hyper::body::Body as _;
 use serde_json::Value;
 
 use super::Body;
+use super::beside::{Beside, LARGE};
 use super::encoding::Encoding;
 use super::negotiate::{content_type, unsupported};
 use super::query::Query;
@@ -14,16 +16,24 @@ use super::query::Query;
 /// The largest body, as upstream has it for writes.
 pub(super) const LARGEST_BODY: usize = 3 << 20;
 
-/// Reads a body to its end.
-pub(crate) async fn read(body: Body) -> Result<Bytes, Status> {
-    let collected = Limited::new(body, LARGEST_BODY).collect().await;
-    collected.map(|body| body.to_bytes()).map_err(|error| {
-        if error.is::<LengthLimitError>() {
+/// Reads a body to its end. One that is large and still to come is read when there is room for it.
+pub(super) async fn read(mut body: Body, beside: &Beside) -> Result<Bytes, Status> {
+    let (mut parts, mut size, mut room): (Vec<Bytes>, usize, _) = (Vec::new(), 0, None);
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(broken_off)?.into_data() else { continue };
+        size += data.len();
+        if size > LARGEST_BODY {
             let message = format!("Request entity too large: limit is {LARGEST_BODY}");
-            Status::new(413, "RequestEntityTooLarge", message)
-        } else {
-            broken_off(error)
+            return Err(Status::new(413, "RequestEntityTooLarge", message));
         }
+        parts.push(data);
+        if size > LARGE && room.is_none() && !body.is_end_stream() {
+            room = Some(beside.room_to_arrive(LARGEST_BODY).await);
+        }
+    }
+    Ok(match parts.len() {
+        1 => parts.swap_remove(0),
+        _ => parts.concat().into(),
     })
 }
 

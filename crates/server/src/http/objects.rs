@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use store::{KeyValue, Revision};
 
 use super::Body;
+use super::beside::LARGE;
 use super::component_status;
 use super::encoding::{Encoding, protobuf_list};
 use super::negotiate::{Accepted, Shape, accepted_for};
@@ -22,8 +23,8 @@ use crate::server::Server;
 /// What the column STATUS of a Job says while nothing has begun it: what runs a Job says first when it began.
 const NOT_BEGUN: &str = "Pending";
 
-/// Longer lists are put together beside the threads that answer everybody: heartbeats must not wait for them.
-const LONG: usize = 1000;
+/// So many times its JSON an object takes in memory while it is looked at.
+const PARSED: usize = 8;
 
 /// Answers get and list.
 pub(crate) async fn read(
@@ -38,13 +39,24 @@ pub(crate) async fn read(
     let accepted = accepted_for(headers, target.resource)?;
     if asked.verb == "list" {
         let options = list_options(asked)?;
-        let listing = server.registry().list(&options).await?;
-        if listing.items.len() <= LONG {
-            return list(target.resource, &listing, accepted, asked.query);
-        }
-        let (resource, query) = (target.resource.clone(), asked.query.clone());
-        let work = move || list(&resource, &listing, accepted, &query);
-        return tokio::task::spawn_blocking(work).await.map_err(Status::internal)?;
+        let answer = async {
+            let listing = server.registry().list(&options).await?;
+            let bytes: usize = listing.items.iter().map(|kv| kv.value.len()).sum();
+            let times = if accepted.is_plain_json() { 1 } else { PARSED };
+            let room = match bytes > LARGE {
+                true => Some(server.outgoing().room(bytes * times, asked.connection.cloned()).await?),
+                false => None,
+            };
+            let mut answer = list(target.resource, &listing, accepted, asked.query)?;
+            if let Some(room) = room {
+                answer.extensions_mut().insert(room);
+            }
+            Ok(answer)
+        };
+        return match server.registry().is_long(target.resource, &target.namespace) {
+            true => server.beside().read(answer).await,
+            false => answer.await,
+        };
     }
     let named = Named { resource: target.resource, namespace: &target.namespace, name: &target.name };
     let freshness = Freshness::parse(asked.query.get("resourceVersion"))?;
@@ -62,7 +74,8 @@ pub(crate) async fn read(
     if accepted.is_plain_json() {
         return Ok(bytes(200, JSON, objects::stamped(&kv)));
     }
-    object(target.resource, 200, load(&kv)?, accepted, asked.query)
+    let answer = async { object(target.resource, 200, load(&kv)?, accepted, asked.query) };
+    if kv.value.len() > LARGE { server.beside().read(answer).await } else { answer.await }
 }
 
 /// The options of a list in a query.

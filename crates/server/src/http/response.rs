@@ -73,6 +73,15 @@ pub(crate) fn error_as(status: &Status, encoding: Encoding) -> Response<Body> {
     response
 }
 
+/// 429: come again after so many seconds.
+pub(crate) fn too_many(message: impl Into<String>, again_in: u32) -> Status {
+    let mut status = Status::new(429, "TooManyRequests", message).about("", "", "");
+    if let Some(details) = &mut status.details {
+        details.retry_after_seconds = again_in;
+    }
+    status
+}
+
 /// Adds the warnings that a request earned (RFC 7234, code 299).
 pub(crate) fn warn(response: &mut Response<Body>, warnings: &[String]) {
     for warning in warnings {

@@ -13,7 +13,7 @@ use super::negotiate::accepted_error;
 use super::query::Query;
 use super::response::{bytes, error_as, full, json, no_such_path, warn};
 use super::route::{Route, Target, route};
-use super::{Body, Identity, backup, discovery, health, metrics, objects, openapi, watch, write};
+use super::{Body, Connection, Identity, backup, discovery, health, metrics, objects, openapi, watch, write};
 use crate::admission::warnings;
 use crate::aggregation::{self, RequestInfo};
 use crate::authorize::{Attributes, Wanted};
@@ -79,6 +79,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) target: &'a Target<'a>,
     pub(crate) query: &'a Query,
     pub(crate) verb: &'static str,
+    /// The connection that it came on, if it came on one.
+    pub(crate) connection: Option<&'a Connection>,
 }
 
 impl Server {
@@ -91,6 +93,10 @@ impl Server {
             None => self.of_token(request.headers()).await,
         };
         let Some(who) = who else { return error_as(&Status::unauthorized(), encoding) };
+        let connection = request.extensions().get::<Connection>();
+        if let Some(Err(status)) = connection.map(|connection| connection.know(&who)) {
+            return error_as(&status, encoding);
+        }
         let who = match impersonated(self.registry(), &who.clone().authenticated(), request.headers()) {
             Ok(other) => other.unwrap_or_else(|| who.authenticated()),
             Err(status) => return error_as(&status, encoding),
@@ -170,9 +176,11 @@ impl Server {
         }
         let Route::Objects(target) = route else {
             let (parts, _) = request.into_parts();
-            return self.answer_path(route, verb, who, &parts, query).await;
+            let answer = self.answer_path(route, verb, who, &parts, query).await?;
+            return Ok(self.outgoing().counted(answer, parts.extensions.get()));
         };
-        let asked = Asked { who, target, query, verb };
+        let connection = request.extensions().get::<Connection>().cloned();
+        let asked = Asked { who, target, query, verb, connection: connection.as_ref() };
         let encoding = accepted_error(request.headers());
         let started = clock::instant();
         let running = match *verb {
@@ -253,7 +261,9 @@ impl Server {
                         _ => write::write(self, asked, request).await,
                     }
                 };
-                tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(timed_out()))
+                let answer =
+                    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(timed_out()))?;
+                Ok(self.outgoing().counted(answer, asked.connection))
             }
         }
     }

@@ -19,6 +19,7 @@ use super::encoding::Encoding;
 use super::metrics::{self, Counted};
 use super::negotiate::{Accepted, Shape, accepted_stream};
 use super::objects::{include, selection, table};
+use super::outgoing::{Pieces, Share};
 use super::response::{full, status_value};
 use super::serve::Asked;
 use crate::clock;
@@ -31,6 +32,8 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// The shortest time that a watch without `timeoutSeconds` runs; up to twice of it is drawn, so that watches
 /// don't all end together.
 const SHORTEST_DEFAULT: u32 = 1800;
+/// So many bytes one object counts for that was there at first and isn't told yet: the store has it too.
+const INITIAL: usize = 64;
 
 /// Starts a watch; its events are the body of the answer.
 pub(crate) async fn start(
@@ -59,7 +62,11 @@ pub(crate) async fn start(
         include: include(query)?,
         columns_told: false,
     };
-    let watch = match server.registry().watch(options).await {
+    let tells_initial = options.initial != Some(false);
+    let is_long = tells_initial && server.registry().is_long(asked.target.resource, &asked.target.namespace);
+    let started = server.registry().watch(options);
+    let started = if is_long { server.beside().read(started).await } else { started.await };
+    let watch = match started {
         Ok(watch) => watch,
         // As upstream: a watch from too long ago is one that ends with an error.
         Err(status) if status.code == 410 => {
@@ -67,8 +74,15 @@ pub(crate) async fn start(
         }
         Err(status) => return Err(status),
     };
+    let share = server.outgoing().share(asked.connection.cloned());
+    let initial = watch.initial() * INITIAL;
+    share.add(initial);
     let running = Running {
-        admitted: admitted.filter(|_| watch.has_initial()),
+        admitted: admitted.filter(|_| initial > 0),
+        share,
+        initial,
+        pieces: Pieces::default(),
+        is_over: false,
         watch,
         frames,
         end: Box::pin(sleep(Duration::from_secs(seconds))),
@@ -97,6 +111,14 @@ fn response(body: Body, encoding: Encoding) -> Response<Body> {
 struct Running {
     /// The seat that it takes until it begins to tell what was there at first.
     admitted: Option<Admitted>,
+    /// What waits for the client: counted in bytes, so that who never reads can be ended.
+    share: Share,
+    /// How much of it stands for what was there at first and isn't told yet.
+    initial: usize,
+    /// What is told next.
+    pieces: Pieces,
+    /// Nothing comes after that.
+    is_over: bool,
     watch: Watch,
     frames: Frames,
     end: std::pin::Pin<Box<Sleep>>,
@@ -106,10 +128,27 @@ struct Running {
 }
 
 impl Running {
-    /// The next frames, and the watch if it goes on; nothing at its end.
+    /// The next bytes, and the watch; nothing at its end.
     async fn step(mut self) -> Option<(Bytes, Option<Self>)> {
         // No longer than until the first of it is written: the rest comes as fast as the client reads.
         let _seat = self.admitted.take();
+        loop {
+            if let Some(piece) = self.pieces.next() {
+                return Some((piece, Some(self)));
+            }
+            if self.is_over {
+                return None;
+            }
+            let bytes = self.next().await?;
+            self.pieces = self.share.pieces(bytes);
+            let initial = self.watch.initial() * INITIAL;
+            self.share.give_back(self.initial - initial);
+            self.initial = initial;
+        }
+    }
+
+    /// The frames of the next events; nothing at the watch's end.
+    async fn next(&mut self) -> Option<Bytes> {
         let bookmark = async {
             match &mut self.bookmark {
                 Some(timer) => timer.await,
@@ -126,34 +165,39 @@ impl Running {
                 Ok(self.watch.bookmark().into_iter().collect())
             }
         };
-        let events = match events {
-            Ok(events) => events,
+        let status = match events {
+            Ok(events) => match self.frames_of(&events) {
+                Ok(frames) => return Some(frames),
+                Err(status) => status,
+            },
             Err(WatchEnd::Store(error @ store::Error::Compacted { .. })) => {
-                let status = Status::expired(format!("too old resource version: {error}"));
-                return Some((self.frames.error(&status), None));
+                Status::expired(format!("too old resource version: {error}"))
             }
             Err(WatchEnd::Store(_)) => return None,
             // The client lists again, and finds out there whether it lasts.
-            Err(WatchEnd::Unserved(status)) => return Some((self.frames.error(&status), None)),
+            Err(WatchEnd::Unserved(status)) => status,
         };
-        // The frame of one event goes out as it is shared, without a copy.
-        if let [event] = &events[..] {
-            return Some(match self.frames.frame(event) {
-                Ok(frame) => (frame, Some(self)),
-                Err(status) => (self.frames.error(&status), None),
-            });
+        self.is_over = true;
+        Some(self.frames.error(&status))
+    }
+
+    /// The frames of some events. The frame of one alone goes out as it is shared, without a copy.
+    fn frames_of(&mut self, events: &[WatchEvent]) -> Result<Bytes, Status> {
+        if let [event] = events {
+            return self.frames.frame(event);
         }
         let mut bytes = Vec::new();
-        for event in &events {
+        for event in events {
             match self.frames.frame(event) {
                 Ok(frame) => bytes.extend_from_slice(&frame),
                 Err(status) => {
                     bytes.extend_from_slice(&self.frames.error(&status));
-                    return Some((bytes.into(), None));
+                    self.is_over = true;
+                    break;
                 }
             }
         }
-        Some((bytes.into(), Some(self)))
+        Ok(bytes.into())
     }
 }
 

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::Body;
 use super::apply;
+use super::beside::LARGE;
 use super::body;
 use super::negotiate::{Accepted, Shape, accepted_for, content_type, unsupported};
 use super::objects::{list, list_options, listing_of, object};
@@ -43,24 +44,17 @@ pub(crate) async fn write(
 ) -> Result<Response<Body>, Status> {
     let (parts, body) = request.into_parts();
     let accepted = accepted_for(&parts.headers, asked.target.resource)?;
-    let body = body::read(body).await?;
     let is_apply =
         asked.verb == "patch" && matches!(content_type(&parts.headers).as_str(), apply::YAML | apply::CBOR);
     let options = WriteOptions::parse(asked.query, &parts.headers, asked.verb, is_apply)?;
-    let write = Writing { server, asked, headers: &parts.headers, accepted, options };
-    match (asked.target.subresource.as_str(), asked.verb) {
-        ("", "create") if asked.target.resource.kind == "Binding" => write.bind(body).await,
-        ("", "create") => write.create(body).await,
-        ("", "delete") => write.delete(body).await,
-        ("", "deletecollection") => write.delete_collection(body).await,
-        ("binding", "create") => write.bind(body).await,
-        ("eviction", "create") => write.evict(body).await,
-        ("token", "create") => write.token(body).await,
-        (_, "update") => write.update(body).await,
-        (_, "patch") if is_apply => write.apply(body).await,
-        (_, "patch") => write.patch(body).await,
-        _ => Err(Status::method_not_allowed().about("", "", "")),
+    let write = Writing { server, asked, headers: &parts.headers, accepted, options, is_apply };
+    let body = body::read(body, server.beside()).await?;
+    let large = body.len().max(write.stored_bytes());
+    let _room = server.beside().room(large)?;
+    if large <= LARGE {
+        return write.answer_to(body).await;
     }
+    server.beside().change(write.answer_to(body)).await
 }
 
 struct Writing<'a> {
@@ -69,9 +63,32 @@ struct Writing<'a> {
     headers: &'a HeaderMap,
     accepted: Accepted,
     options: WriteOptions,
+    is_apply: bool,
 }
 
 impl<'a> Writing<'a> {
+    async fn answer_to(&self, body: Bytes) -> Result<Response<Body>, Status> {
+        match (self.asked.target.subresource.as_str(), self.asked.verb) {
+            ("", "create") if self.asked.target.resource.kind == "Binding" => self.bind(body).await,
+            ("", "create") => self.create(body).await,
+            ("", "delete") => self.delete(body).await,
+            ("", "deletecollection") => self.delete_collection(body).await,
+            ("binding", "create") => self.bind(body).await,
+            ("eviction", "create") => self.evict(body).await,
+            ("token", "create") => self.token(body).await,
+            (_, "update") => self.update(body).await,
+            (_, "patch") if self.is_apply => self.apply(body).await,
+            (_, "patch") => self.patch(body).await,
+            _ => Err(Status::method_not_allowed().about("", "", "")),
+        }
+    }
+
+    /// How large the object is that is changed: a patch of a few bytes may change a large one.
+    fn stored_bytes(&self) -> usize {
+        let state = self.server.registry().store().snapshot();
+        state.get(self.named().key().as_bytes()).map_or(0, |kv| kv.value.len())
+    }
+
     fn named(&self) -> Named<'a> {
         let target = self.asked.target;
         Named { resource: target.resource, namespace: &target.namespace, name: &target.name }

@@ -12,8 +12,13 @@ use tokio::sync::watch;
 
 use super::load;
 
-/// So many changes of a topic are kept for its watches; who is further behind reads the store's history.
+/// So many changes of a topic are kept for its watches, and so many bytes of their objects; who is further behind reads the
+/// store's history.
 const KEPT: usize = 1024;
+const KEPT_BYTES: usize = 4 << 20;
+/// So many bytes of objects are kept by all topics together. With them are kept what was worked out about them: frames, and
+/// objects parsed for selectors, some five times as much.
+const ALL_KEPT_BYTES: usize = 32 << 20;
 
 /// A change, and what was worked out about it.
 #[derive(Debug)]
@@ -40,6 +45,16 @@ pub(crate) fn told_as(resource: &Resource) -> ToldAs {
 }
 
 impl Told {
+    /// The bytes of the objects that it holds.
+    pub(super) fn bytes(&self) -> usize {
+        match &self.event {
+            Event::Put { current, previous } => {
+                current.value.len() + previous.as_ref().map_or(0, |previous| previous.value.len())
+            }
+            Event::Delete { previous, .. } => previous.value.len(),
+        }
+    }
+
     pub(super) fn new(event: Event) -> Self {
         let (current, previous) = (OnceLock::new(), OnceLock::new());
         Told { event, current, previous, frames: Mutex::default(), versions: Mutex::default() }
@@ -96,8 +111,19 @@ pub(super) struct Topic {
 #[derive(Debug)]
 struct Recent {
     events: VecDeque<Arc<Told>>,
+    /// The bytes of the objects in them.
+    bytes: usize,
     /// Everything after that revision is in `events`.
     after: Revision,
+}
+
+impl Recent {
+    fn forget_first(&mut self) {
+        if let Some(gone) = self.events.pop_front() {
+            self.after = gone.event.revision();
+            self.bytes -= gone.bytes();
+        }
+    }
 }
 
 impl Topic {
@@ -109,23 +135,21 @@ impl Topic {
         self.newest.subscribe()
     }
 
-    /// What is known after a revision, at most `most` changes but whole revisions; nothing if that is too far
-    /// back to be known here.
-    pub(super) fn after(&self, revision: Revision, most: usize) -> Option<Vec<Arc<Told>>> {
+    /// What is known after a revision, as much as a batch takes; nothing if that is too far back to be known here.
+    pub(super) fn after(&self, revision: Revision) -> Option<Vec<Arc<Told>>> {
         let recent = self.recent();
         if revision < recent.after {
             return None;
         }
         let start = recent.events.partition_point(|told| told.event.revision() <= revision);
-        let mut found: Vec<Arc<Told>> = Vec::new();
+        let mut batch = Batch::default();
         for told in recent.events.range(start..) {
-            let same = found.last().is_some_and(|last| last.event.revision() == told.event.revision());
-            if found.len() >= most && !same {
+            if !batch.takes(told.event.revision()) {
                 break;
             }
-            found.push(told.clone());
+            batch.push(told.clone());
         }
-        Some(found)
+        Some(batch.changes)
     }
 
     /// Whether nothing happened after a revision, as far as is known.
@@ -137,11 +161,10 @@ impl Topic {
     fn push(&self, events: Vec<Arc<Told>>) {
         let newest = events.last().map(|told| told.event.revision());
         let mut recent = self.recent();
+        recent.bytes += events.iter().map(|told| told.bytes()).sum::<usize>();
         recent.events.extend(events);
-        while recent.events.len() > KEPT {
-            if let Some(gone) = recent.events.pop_front() {
-                recent.after = gone.event.revision();
-            }
+        while recent.events.len() > KEPT || recent.bytes > KEPT_BYTES {
+            recent.forget_first();
         }
         drop(recent);
         if let Some(newest) = newest {
@@ -149,25 +172,79 @@ impl Topic {
         }
     }
 
+    /// Forgets what happened up to a revision.
+    fn forget_through(&self, revision: Revision) {
+        let mut recent = self.recent();
+        while recent.events.front().is_some_and(|told| told.event.revision() <= revision) {
+            recent.forget_first();
+        }
+    }
+
     fn forget(&self, through: Revision) {
         let mut recent = self.recent();
         recent.events.clear();
-        recent.after = through;
+        (recent.bytes, recent.after) = (0, through);
         drop(recent);
         self.newest.send_replace(through);
+    }
+}
+
+/// Changes that are told at once: whole revisions, and no more than a client can be expected to wait for. What a watch holds
+/// while its client doesn't read is no more than that.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) changes: Vec<Arc<Told>>,
+    bytes: usize,
+}
+
+impl Batch {
+    /// So many changes, or so many bytes of objects in them, are enough.
+    pub(super) const ENOUGH: usize = 256;
+    pub(super) const ENOUGH_BYTES: usize = 256 << 10;
+
+    /// Whether a change of that revision still belongs to it.
+    pub(super) fn takes(&self, revision: Revision) -> bool {
+        let same = self.changes.last().is_some_and(|last| last.event.revision() == revision);
+        same || self.changes.len() < Self::ENOUGH && self.bytes < Self::ENOUGH_BYTES
+    }
+
+    pub(super) fn push(&mut self, told: Arc<Told>) {
+        self.bytes += told.bytes();
+        self.changes.push(told);
     }
 }
 
 /// All topics of a server.
 pub(super) struct Hub {
     store: Arc<dyn Store>,
-    topics: Mutex<HashMap<Bytes, Weak<Topic>>>,
+    topics: Mutex<Topics>,
     started: AtomicBool,
     /// Everything up to that revision was passed on.
     through: Arc<AtomicU64>,
 }
 
-type Topics = HashMap<Bytes, Weak<Topic>>;
+#[derive(Default)]
+struct Topics {
+    of: HashMap<Bytes, Weak<Topic>>,
+    /// What they may keep: the revisions and bytes of changes, the oldest first.
+    kept: VecDeque<(Revision, usize)>,
+    bytes: usize,
+}
+
+impl Topics {
+    /// Makes all forget what is too much for them together; somewhat more, since each of them has to be asked.
+    fn bound(&mut self) {
+        if self.bytes <= ALL_KEPT_BYTES {
+            return;
+        }
+        let mut through = 0;
+        while self.bytes > ALL_KEPT_BYTES / 4 * 3 {
+            let Some((revision, bytes)) = self.kept.pop_front() else { break };
+            (through, self.bytes) = (revision, self.bytes - bytes);
+        }
+        self.of.retain(|_, topic| topic.upgrade().inspect(|topic| topic.forget_through(through)).is_some());
+    }
+}
 
 impl Hub {
     pub(super) fn new(store: Arc<dyn Store>) -> Arc<Self> {
@@ -192,13 +269,13 @@ impl Hub {
             self.through.store(states.borrow_and_update().revision(), Ordering::Release);
             tokio::spawn(pass_on(Arc::downgrade(self), states));
         }
-        if let Some(topic) = topics.get(&range.start).and_then(Weak::upgrade) {
+        if let Some(topic) = topics.of.get(&range.start).and_then(Weak::upgrade) {
             return topic;
         }
         let through = self.through();
-        let recent = Recent { events: VecDeque::new(), after: through };
+        let recent = Recent { events: VecDeque::new(), bytes: 0, after: through };
         let topic = Arc::new(Topic { recent: Mutex::new(recent), newest: watch::Sender::new(through) });
-        topics.insert(range.start.clone(), Arc::downgrade(&topic));
+        topics.of.insert(range.start.clone(), Arc::downgrade(&topic));
         topic
     }
 
@@ -208,10 +285,11 @@ impl Hub {
         let newest = state.revision();
         if state.check_history(through + 1).is_err() {
             // What happened in between is not known: the watches find out by themselves.
-            for topic in topics.values().filter_map(Weak::upgrade) {
+            for topic in topics.of.values().filter_map(Weak::upgrade) {
                 topic.forget(newest);
             }
-        } else if !topics.is_empty() {
+            (topics.bytes, topics.kept) = (0, VecDeque::new());
+        } else if !topics.of.is_empty() {
             pass_on_events(&mut topics, state, through);
         }
         self.through.store(newest, Ordering::Release);
@@ -223,9 +301,9 @@ fn pass_on_events(topics: &mut Topics, state: &State, through: Revision) {
     for event in state.events(through + 1) {
         let mut told: Option<Arc<Told>> = None;
         for place in places(event.key()) {
-            let Some(topic) = topics.get(place) else { continue };
+            let Some(topic) = topics.of.get(place) else { continue };
             let Some(topic) = topic.upgrade() else {
-                topics.remove(place);
+                topics.of.remove(place);
                 continue;
             };
             let told = told.get_or_insert_with(|| Arc::new(Told::new(event.clone()))).clone();
@@ -234,10 +312,15 @@ fn pass_on_events(topics: &mut Topics, state: &State, through: Revision) {
                 None => touched.push((topic, vec![told])),
             }
         }
+        if let Some(told) = told {
+            topics.kept.push_back((event.revision(), told.bytes()));
+            topics.bytes += told.bytes();
+        }
     }
     for (topic, events) in touched {
         topic.push(events);
     }
+    topics.bound();
 }
 
 /// The ranges that a key lies in: itself, and what it starts with up to each slash.

@@ -77,10 +77,24 @@ struct Token {
 const TOKEN_VERSION: &str = "holdfast/v1";
 /// So many objects are converted by a webhook before it is seen whether they are enough.
 const CHUNK: usize = 256;
-/// More objects are looked through beside the threads that answer everybody: heartbeats must not wait for them.
+/// More objects than so many, or more bytes of them, are looked through beside the threads that answer everybody: heartbeats must
+/// not wait for them.
 const LONG: usize = 1000;
+const LONG_BYTES: usize = 1 << 20;
 
 impl Registry {
+    /// Whether it takes long to look through the objects of a resource, or of a namespace if one is named.
+    pub(crate) fn is_long(&self, resource: &Resource, namespace: &str) -> bool {
+        let (group, plural) = resource.stored_under();
+        let range = KeyRange::prefix(objects::namespace_prefix(group, plural, namespace));
+        let state = self.store.snapshot();
+        let mut bytes = 0;
+        state.range(&range).enumerate().any(|(number, kv)| {
+            bytes += kv.value.len();
+            number >= LONG || bytes > LONG_BYTES
+        })
+    }
+
     pub(crate) async fn list(&self, options: &ListOptions<'_>) -> Result<Listing, Status> {
         let resource = options.resource;
         let (group, plural) = resource.stored_under();
@@ -112,7 +126,7 @@ impl Registry {
         let wanted = if limit == 0 { usize::MAX } else { usize::try_from(limit).unwrap_or(usize::MAX) };
         let Page { items, next, remaining } = match conversion::by_webhook(resource) {
             Some(_) => self.converted_page(options, state.range(&range).cloned().collect(), wanted).await?,
-            None => long_page(options, &state, range, wanted).await?,
+            None => page(resource, &options.selection, state.range(&range), wanted),
         };
         let mut listing = Listing { revision: state.revision(), items, continues: None, remaining };
         if let Some(next) = next {
@@ -184,23 +198,6 @@ struct Page {
     items: Vec<Arc<KeyValue>>,
     next: Option<Bytes>,
     remaining: Option<u64>,
-}
-
-/// As [`page`], where many objects may have to be read for it.
-async fn long_page(
-    options: &ListOptions<'_>,
-    state: &Arc<State>,
-    range: KeyRange,
-    wanted: usize,
-) -> Result<Page, Status> {
-    let (resource, selection) = (options.resource, &options.selection);
-    let reads = !selection.is_everything() || resource.is_converted();
-    if !reads || state.range(&range).nth(LONG).is_none() {
-        return Ok(page(resource, selection, state.range(&range), wanted));
-    }
-    let (resource, selection, state) = (resource.clone(), selection.clone(), state.clone());
-    let work = move || page(&resource, &selection, state.range(&range), wanted);
-    tokio::task::spawn_blocking(work).await.map_err(Status::internal)
 }
 
 /// The first `wanted` of what the selection matches.

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use super::commit::read_failed;
 use super::conversion::Converter;
-use super::hub::{Hub, Told, Topic, told_as};
+use super::hub::{Batch, Hub, Told, Topic, told_as};
 use super::list::{Match, wrong_option};
 use super::read::Freshness;
 use super::stored::is_as_served;
@@ -72,9 +72,6 @@ pub(crate) struct Watch {
     store: Arc<dyn Store>,
     converter: Arc<Converter>,
 }
-
-/// So many events are told at once.
-const BATCH: usize = 256;
 
 impl Registry {
     /// Starts a watch.
@@ -144,9 +141,9 @@ fn check(options: &WatchOptions<'_>) -> Result<(), Status> {
 }
 
 impl Watch {
-    /// Whether something that was there at first isn't told yet.
-    pub(crate) fn has_initial(&self) -> bool {
-        !self.initial.is_empty()
+    /// How much of what was there at first isn't told yet.
+    pub(crate) fn initial(&self) -> usize {
+        self.initial.len()
     }
 
     /// Waits for the next events, never none.
@@ -154,7 +151,15 @@ impl Watch {
     /// May be dropped while it waits: nothing is lost.
     pub(crate) async fn next(&mut self) -> Result<Vec<WatchEvent>, WatchEnd> {
         if !self.initial.is_empty() {
-            let batch = self.initial.len().min(BATCH);
+            let mut bytes = 0;
+            let more = |event: &WatchEvent| {
+                let before = bytes;
+                if let WatchEvent::Initial(kv) = event {
+                    bytes += kv.value.len();
+                }
+                before < Batch::ENOUGH_BYTES
+            };
+            let batch = self.initial.iter().take(Batch::ENOUGH).map(more).take_while(|more| *more).count();
             return Ok(self.initial.drain(..batch).collect());
         }
         loop {
@@ -206,7 +211,7 @@ impl Watch {
 
     /// The changes since what was told; now they count as told.
     fn changes(&mut self) -> Result<Vec<Arc<Told>>, Error> {
-        if let Some(changes) = self.topic.after(self.told, BATCH) {
+        if let Some(changes) = self.topic.after(self.told) {
             if let Some(last) = changes.last() {
                 self.told = last.event.revision();
             }
@@ -214,10 +219,16 @@ impl Watch {
         }
         let state = self.store.snapshot();
         state.check_history(self.told + 1)?;
-        let missed = state.events(self.told + 1).filter(|event| self.range.contains(event.key()));
-        let changes = missed.map(|event| Arc::new(Told::new(event.clone()))).collect();
+        let mut batch = Batch::default();
+        for event in state.events(self.told + 1).filter(|event| self.range.contains(event.key())) {
+            if !batch.takes(event.revision()) {
+                self.told = event.revision() - 1;
+                return Ok(batch.changes);
+            }
+            batch.push(Arc::new(Told::new(event.clone())));
+        }
         self.told = state.revision();
-        Ok(changes)
+        Ok(batch.changes)
     }
 
     /// Everything up to this revision was told, if nothing is left to tell.

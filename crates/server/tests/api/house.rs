@@ -68,23 +68,29 @@ impl House {
 
     /// Likewise, with a name for the servers of aggregated APIs.
     pub async fn with_front_proxy(front_proxy: FrontProxy) -> Self {
-        Self::build(client_without_name(), Some(front_proxy), None).await
+        Self::build(client_without_name(), Some(front_proxy), None, Limits::default()).await
     }
 
     /// Likewise, believing agents as `tls` says.
     pub async fn with_agents(tls: rustls::ClientConfig) -> Self {
-        Self::build(tls, None, None).await
+        Self::build(tls, None, None, Limits::default()).await
     }
 
     /// Likewise, where certificates of other authorities than this one speak for no part of the cluster.
     pub async fn with_authority(authority: server::Authority) -> Self {
-        Self::build(client_without_name(), None, Some(authority)).await
+        Self::build(client_without_name(), None, Some(authority), Limits::default()).await
+    }
+
+    /// Likewise, whose clients may use up other things.
+    pub async fn with_limits(limits: Limits) -> Self {
+        Self::build(client_without_name(), None, None, limits).await
     }
 
     async fn build(
         tls: rustls::ClientConfig,
         front_proxy: Option<FrontProxy>,
         authority: Option<server::Authority>,
+        limits: Limits,
     ) -> Self {
         let (store, backends) = (Arc::new(Memory::default()), Arc::new(Turns::default()));
         let server = Server::new(Options {
@@ -94,7 +100,7 @@ impl House {
             kubelet_client_tls: Arc::new(tls),
             front_proxy,
             authority,
-            limits: Limits::default(),
+            limits,
             tokens: Tokens::new(pki::TokenKey::create().unwrap(), CERTIFICATE),
         });
         server.bootstrap().await.unwrap();

@@ -1,5 +1,8 @@
 //! Reads: watches as they happen, pages of one state, health, and who may not.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use futures::StreamExt;
 use http::Request;
 use http_body_util::BodyExt;
@@ -239,36 +242,108 @@ async fn readiness_can_be_asked_in_detail() {
     assert!(version["gitVersion"].as_str().unwrap().starts_with("v1.36.2+holdfast"));
 }
 
-#[tokio::test]
-async fn a_long_list_is_looked_through_beside_those_who_answer_others() {
-    let house = House::new().await;
-    let path = format!("{MAPS}?labelSelector=odd%3Dyes&limit=3");
-    let mut made = 0;
-    // Put there at once; nobody else is served meanwhile.
-    let mut put = async |until: usize| {
-        for number in made..until {
-            let odd = if number % 300 == 7 { "yes" } else { "no" };
-            let object = json!({"kind": "ConfigMap", "apiVersion": "v1",
-                "metadata": {"name": format!("m{number:04}"), "namespace": "default", "labels": {"odd": odd}}});
-            let key = objects::key("", "configmaps", "default", &format!("m{number:04}"));
-            house.store.txn(store::Txn::put(key, object.to_string())).await.unwrap();
-        }
-        made = until;
+#[test]
+fn what_takes_long_is_done_beside_those_who_answer_others() {
+    // A thread that does something long leaves its other tasks to a thread more.
+    let threads = Arc::new(AtomicUsize::new(0));
+    let started = threads.clone();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .on_thread_start(move || {
+            started.fetch_add(1, Ordering::SeqCst);
+        })
+        .build()
+        .unwrap();
+    let house = Arc::new(runtime.block_on(House::new()));
+    let ask = |method: &'static str, path: &str, body: Option<Value>| {
+        let (house, path) = (house.clone(), path.to_owned());
+        runtime.block_on(runtime.spawn(async move { house.ask(method, &path, body).await })).unwrap()
     };
-    put(900).await;
-    let mut short = Box::pin(house.ask("GET", &path, None));
-    let short = futures::poll!(&mut short);
-    assert!(matches!(short, std::task::Poll::Ready((200, _))), "nothing to wait for");
-    put(1500).await;
-    let mut long = Box::pin(house.ask("GET", &path, None));
-    assert!(futures::poll!(&mut long).is_pending(), "others have their turn");
-    let (code, first) = long.await;
+    let map = |name: &str, text: &str| {
+        json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": name, "namespace": "default"},
+            "data": {"text": text}})
+    };
+    let put = |numbers: std::ops::Range<usize>| {
+        for number in numbers {
+            let mut object = map(&format!("m{number:04}"), "");
+            let odd = if number % 300 == 7 { "yes" } else { "no" };
+            object["metadata"]["labels"] = json!({"odd": odd});
+            let key = objects::key("", "configmaps", "default", &format!("m{number:04}"));
+            runtime.block_on(house.store.txn(store::Txn::put(key, object.to_string()))).unwrap();
+        }
+    };
+    let selected = format!("{MAPS}?labelSelector=odd%3Dyes&limit=3");
+    put(0..900);
+    assert_eq!(ask("GET", &selected, None).0, 200);
+    assert_eq!(ask("POST", MAPS, Some(map("small", &"x".repeat(60_000)))).0, 201);
+    assert_eq!(ask("PATCH", &format!("{MAPS}/small"), Some(json!({"data": {"more": "1"}}))).0, 200);
+    assert_eq!(threads.load(Ordering::SeqCst), 1, "what is short needs no other thread");
+
+    put(900..1500);
+    let (code, first) = ask("GET", &selected, None);
+    until_two(&threads, "a long list");
     let names = |list: &Value| -> Vec<String> {
         let items = list["items"].as_array().unwrap().iter();
         items.map(|item| item["metadata"]["name"].as_str().unwrap().to_owned()).collect()
     };
     assert_eq!((code, names(&first)), (200, ["m0007", "m0307", "m0607"].map(str::to_owned).to_vec()));
     let token = first["metadata"]["continue"].as_str().unwrap();
-    let (code, rest) = house.ask("GET", &format!("{path}&continue={token}"), None).await;
+    let (code, rest) = ask("GET", &format!("{selected}&continue={token}"), None);
     assert_eq!((code, names(&rest)), (200, ["m0907", "m1207"].map(str::to_owned).to_vec()));
+}
+
+/// Waits until a second thread has started: the one that was asked for may not run yet.
+fn until_two(threads: &AtomicUsize, what: &str) {
+    for _ in 0..1_000_000 {
+        if threads.load(Ordering::SeqCst) == 2 {
+            return;
+        }
+        std::thread::yield_now();
+    }
+    panic!("{what} had no thread of its own");
+}
+
+#[test]
+fn large_changes_are_worked_on_beside_those_who_answer_others() {
+    let threads = Arc::new(AtomicUsize::new(0));
+    let house = || {
+        let (started, threads) = (threads.clone(), threads.clone());
+        threads.store(0, Ordering::SeqCst);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .on_thread_start(move || {
+                started.fetch_add(1, Ordering::SeqCst);
+            })
+            .build()
+            .unwrap();
+        let house = Arc::new(runtime.block_on(House::new()));
+        (runtime, house)
+    };
+    let large = json!({"kind": "ConfigMap", "apiVersion": "v1", "metadata": {"name": "large", "namespace": "default"},
+        "data": {"text": "x".repeat(70_000)}});
+    let one = format!("{MAPS}/large");
+    let asked: [(&str, &str, Option<Value>, u16); 4] = [
+        ("POST", MAPS, Some(large.clone()), 201),
+        ("PUT", &one, Some(large.clone()), 200),
+        // Only what is changed is large.
+        ("PATCH", &one, Some(json!({"data": {"more": "1"}})), 200),
+        ("DELETE", &one, None, 200),
+    ];
+    for (method, path, body, wanted) in asked {
+        let (runtime, house) = house();
+        if method != "POST" {
+            let key = objects::key("", "configmaps", "default", "large");
+            let mut stored = large.clone();
+            stored["metadata"]["uid"] = json!("u");
+            runtime.block_on(house.store.txn(store::Txn::put(key, stored.to_string()))).unwrap();
+        }
+        assert_eq!(threads.load(Ordering::SeqCst), 1);
+        let path = path.to_owned();
+        let answer = runtime.spawn(async move { house.ask(method, &path, body).await });
+        let (code, answer) = runtime.block_on(answer).unwrap();
+        assert_eq!(code, wanted, "{method}: {answer}");
+        until_two(&threads, method);
+    }
 }

@@ -99,7 +99,7 @@ impl Authority {
 }
 
 /// Asks for the nodes over TLS; the answer is the code.
-async fn nodes(
+pub async fn nodes(
     address: SocketAddr,
     mut tls: ClientConfig,
     http2: bool,

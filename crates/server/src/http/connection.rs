@@ -1,0 +1,161 @@
+//! A client's connection: the place that it takes, whether its client is known, and its end.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use api::Status;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+
+use super::limits::Limits;
+use super::socket::Listed;
+use super::strangers::Strangers;
+use super::{Identity, response};
+
+/// When a client that found no place may come again, in seconds.
+const AGAIN_IN: u32 = 1;
+
+/// Places for the connections of all listeners of a server.
+#[derive(Debug)]
+pub(crate) struct Places {
+    all: Arc<Semaphore>,
+    /// For clients that have shown who they are: not all, so that strangers can still come and show it.
+    known: Arc<Semaphore>,
+    strangers: Strangers,
+    last: AtomicU64,
+}
+
+impl Places {
+    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
+        let known = limits.connections.saturating_sub(limits.strangers).max(1);
+        Arc::new(Places {
+            all: Arc::new(Semaphore::new(limits.connections)),
+            known: Arc::new(Semaphore::new(known)),
+            strangers: Strangers::new(limits.strangers, limits.strangers_a_peer),
+            last: AtomicU64::new(0),
+        })
+    }
+
+    /// Waits for a place for one more connection. Where there is none, the oldest stranger goes.
+    pub(super) async fn wait(&self) -> OwnedSemaphorePermit {
+        if let Ok(place) = self.all.clone().try_acquire_owned() {
+            return place;
+        }
+        self.strangers.end_oldest();
+        match self.all.clone().acquire_owned().await {
+            Ok(place) => place,
+            // It is never closed.
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Frees what a stranger takes up: the process has no file left.
+    pub(super) fn make_room(&self) {
+        self.strangers.end_oldest();
+    }
+
+    /// A stranger's connection from an address takes a place.
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        place: OwnedSemaphorePermit,
+        peer: IpAddr,
+        listed: Listed,
+        stopped: watch::Receiver<()>,
+    ) -> Connection {
+        let number = self.last.fetch_add(1, Ordering::Relaxed);
+        let end = Arc::new(Notify::new());
+        self.strangers.add(number, peer, end.clone());
+        let held = Held {
+            places: self.clone(),
+            number,
+            end,
+            asked: AtomicBool::new(false),
+            known: AtomicBool::new(false),
+            _place: place,
+            _listed: listed,
+        };
+        Connection { held: Arc::new(held), stopped }
+    }
+}
+
+/// A client's connection. What lasts longer than HTTP on it holds this too: until the last of these is dropped it counts
+/// among the server's, and ends with its listener.
+#[derive(Debug, Clone)]
+pub(crate) struct Connection {
+    held: Arc<Held>,
+    stopped: watch::Receiver<()>,
+}
+
+#[derive(Debug)]
+struct Held {
+    places: Arc<Places>,
+    number: u64,
+    end: Arc<Notify>,
+    /// Whether a request has come.
+    asked: AtomicBool,
+    /// Whether it has one of the places for known clients.
+    known: AtomicBool,
+    _place: OwnedSemaphorePermit,
+    _listed: Listed,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.places.strangers.remove(self.number);
+        if *self.known.get_mut() {
+            self.places.known.add_permits(1);
+        }
+    }
+}
+
+impl Connection {
+    /// Waits until the listener stops.
+    pub(crate) async fn stopped(&mut self) {
+        let _ = self.stopped.changed().await;
+    }
+
+    /// A request has come.
+    pub(super) fn has_asked(&self) {
+        self.held.asked.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a request has come.
+    pub(super) fn did_ask(&self) -> bool {
+        self.held.asked.load(Ordering::Relaxed)
+    }
+
+    /// Its client has shown who it is.
+    ///
+    /// # Errors
+    /// 429 if known clients have all the connections that they may have. Administrators and hosts come in always: they
+    /// have to mend it.
+    pub(super) fn know(&self, who: &Identity) -> Result<(), Status> {
+        let Held { places, number, known, .. } = &*self.held;
+        if known.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let is_trusted = who.groups.iter().any(|group| group == "system:masters" || group == "system:nodes");
+        match places.known.clone().try_acquire_owned() {
+            // Of two requests at the same time one finds that it is known already.
+            Ok(permit) if !known.swap(true, Ordering::AcqRel) => permit.forget(),
+            Ok(_) => {}
+            Err(_) if is_trusted => {}
+            Err(_) => {
+                let message = "Too many connections to this host, please try again later";
+                return Err(response::too_many(message, AGAIN_IN));
+            }
+        }
+        places.strangers.remove(*number);
+        Ok(())
+    }
+
+    /// Ends it at once: nobody reads what it is sent.
+    pub(super) fn cut(&self) {
+        self.held.end.notify_one();
+    }
+
+    /// Waits until it has to end.
+    pub(super) async fn has_to_end(&self) {
+        self.held.end.notified().await;
+    }
+}

@@ -1,0 +1,115 @@
+//! A connection's socket, which two may hold with one descriptor: who speaks on it, and who may have to end it.
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::net::Shutdown;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::task::{Context, Poll, ready};
+
+use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+/// The sockets of a listener's connections, each until its [`Listed`] is dropped.
+#[derive(Debug, Default)]
+pub(super) struct Open(Mutex<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    streams: HashMap<u64, Weak<TcpStream>>,
+    last: u64,
+}
+
+/// A connection that is among the open ones until this is dropped.
+#[derive(Debug)]
+pub(super) struct Listed {
+    open: Arc<Open>,
+    number: u64,
+}
+
+impl Open {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn add(self: &Arc<Self>, stream: &Arc<TcpStream>) -> Listed {
+        let mut inner = self.lock();
+        inner.last += 1;
+        let number = inner.last;
+        inner.streams.insert(number, Arc::downgrade(stream));
+        Listed { open: self.clone(), number }
+    }
+
+    /// Ends all of them before this returns.
+    pub(super) fn shut(&self) {
+        for stream in self.lock().streams.values().filter_map(Weak::upgrade) {
+            // One that has ended by itself needs no end.
+            let _ = SockRef::from(&*stream).shutdown(Shutdown::Both);
+        }
+    }
+}
+
+impl Drop for Listed {
+    fn drop(&mut self) {
+        self.open.lock().streams.remove(&self.number);
+    }
+}
+
+/// Reads and writes a stream that others hold too. Nobody else may read or write it: readiness wakes one task.
+#[derive(Debug)]
+pub(super) struct Socket(pub(super) Arc<TcpStream>);
+
+impl AsyncRead for Socket {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            ready!(self.0.poll_read_ready(cx))?;
+            match self.0.try_read_buf(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done.map(drop)),
+            }
+        }
+    }
+}
+
+impl Socket {
+    fn poll_writing(
+        &self,
+        cx: &mut Context<'_>,
+        write: impl Fn(&TcpStream) -> io::Result<usize>,
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            ready!(self.0.poll_write_ready(cx))?;
+            match write(&self.0) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                done => return Poll::Ready(done),
+            }
+        }
+    }
+}
+
+impl AsyncWrite for Socket {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_writing(cx, |stream| stream.try_write(buf))
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        self.poll_writing(cx, |stream| stream.try_write_vectored(bufs))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(SockRef::from(&*self.0).shutdown(Shutdown::Write))
+    }
+}
