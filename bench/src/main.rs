@@ -3,6 +3,7 @@
 
 mod api;
 mod cluster;
+mod hostile;
 mod process;
 mod store;
 
@@ -27,6 +28,8 @@ enum Question {
     Cluster(cluster::Args),
     /// How fast the API is, and what it takes
     Api(api::Args),
+    /// What clients that mean no good cost a host, and the others
+    Hostile(hostile::Args),
     /// How fast the store is, beside etcd
     Store(store::Args),
     /// Loads one member of a store; started by the others
@@ -41,6 +44,7 @@ fn main() -> anyhow::Result<()> {
     match Cli::parse().question {
         Question::Cluster(args) => cluster::run(&args),
         Question::Api(args) => api::run(&args),
+        Question::Hostile(args) => hostile::run(&args),
         Question::ApiHost => api::host::run(),
         Question::Store(args) => store::run(&args),
         Question::Member => store::member::run(),

@@ -19,8 +19,28 @@ pub fn cpu_seconds(pid: u32) -> anyhow::Result<f64> {
 
 /// A process's resident memory in megabytes.
 pub fn resident_mb(pid: u32) -> anyhow::Result<f64> {
+    megabytes(pid, "VmRSS:")
+}
+
+/// The most that a process's resident memory was since [`forget_peak`], in megabytes.
+pub fn peak_mb(pid: u32) -> anyhow::Result<f64> {
+    megabytes(pid, "VmHWM:")
+}
+
+/// Begins to watch for a new peak: see `clear_refs` in proc(5).
+pub fn forget_peak(pid: u32) -> anyhow::Result<()> {
+    Ok(std::fs::write(format!("/proc/{pid}/clear_refs"), "5")?)
+}
+
+/// How many files a process has open.
+pub fn open_files(pid: u32) -> anyhow::Result<usize> {
+    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
+fn megabytes(pid: u32, name: &str) -> anyhow::Result<f64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    let line = line.with_context(|| format!("no {name}"))?;
     let kb: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kb * 1024.0 / 1e6)
 }

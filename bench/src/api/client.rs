@@ -42,6 +42,22 @@ impl Client {
         media_type: &str,
         body: &str,
     ) -> anyhow::Result<usize> {
+        let (code, length) = self.try_ask(method, path, media_type, body).await?;
+        ensure!((200..300).contains(&code), "{method} {path}: the API answered {code}");
+        Ok(length)
+    }
+
+    /// Likewise; the answer is its code and length, whatever the code is.
+    ///
+    /// # Errors
+    /// If the connection breaks.
+    pub async fn try_ask(
+        &mut self,
+        method: &str,
+        path: &str,
+        media_type: &str,
+        body: &str,
+    ) -> anyhow::Result<(u16, usize)> {
         self.send(method, path, media_type, body).await?;
         let (code, length) = self.head().await?;
         let length = match length {
@@ -60,8 +76,7 @@ impl Client {
                 }
             }
         };
-        ensure!((200..300).contains(&code), "{method} {path}: the API answered {code}");
-        Ok(length)
+        Ok((code, length))
     }
 
     /// Starts a watch; its events come by [`Client::chunk`].
@@ -72,7 +87,14 @@ impl Client {
         Ok(())
     }
 
-    async fn send(&mut self, method: &str, path: &str, media_type: &str, body: &str) -> anyhow::Result<()> {
+    /// Sends a request and doesn't read its answer.
+    pub async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        media_type: &str,
+        body: &str,
+    ) -> anyhow::Result<()> {
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: bench\r\naccept: application/json\r\ncontent-type: {media_type}\r\n\
              content-length: {}\r\n\r\n{body}",

@@ -30,19 +30,23 @@ pub struct Setup {
     pub data: PathBuf,
     /// Where the API listens.
     pub listen: SocketAddr,
+    /// What stands behind every service; nothing if there is none.
+    pub backend: Option<SocketAddr>,
+    /// How many files it may have open.
+    pub files: u64,
 }
 
-/// Nothing runs behind services here.
-struct Nowhere;
+/// The same address behind every service.
+struct Behind(Option<SocketAddr>);
 
-impl Backends for Nowhere {
+impl Backends for Behind {
     fn connect<'a>(
         &'a self,
         _: &'a str,
         _: &'a str,
         _: &'a str,
     ) -> BoxFuture<'a, Result<TcpStream, io::Error>> {
-        Box::pin(async { Err(io::ErrorKind::NotConnected.into()) })
+        Box::pin(async { TcpStream::connect(self.0.ok_or(io::ErrorKind::NotConnected)?).await })
     }
 
     fn is_silent(&self, _: &str) -> bool {
@@ -72,11 +76,11 @@ pub async fn run() -> anyhow::Result<()> {
     let server = Server::new(Options {
         store: store.clone(),
         services: "10.96.0.0/16".parse()?,
-        backends: Arc::new(Nowhere),
+        backends: Arc::new(Behind(setup.backend)),
         kubelet_client_tls: identity.client_config(&trust, &[])?,
         front_proxy: None,
         authority: None,
-        limits: Limits::default(),
+        limits: Limits::of_files(setup.files),
         tokens: server::Tokens::new(pki::TokenKey::create()?, trust.pem()),
     });
     let tls = identity.server_config(&trust, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;

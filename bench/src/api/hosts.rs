@@ -17,6 +17,8 @@ use crate::process::{cpu_seconds, resident_mb};
 
 const PEER_PORT: u16 = 2380;
 const API_PORT: u16 = 6443;
+/// The files that a host may open.
+const FILES: u64 = 65_536;
 
 /// One or three hosts; they end, with their folder, when dropped.
 pub struct Hosts {
@@ -41,8 +43,18 @@ impl Drop for Process {
 
 impl Hosts {
     /// Starts so many hosts with their data in a new folder in `dir`; returns when each serves.
-    #[allow(clippy::disallowed_methods, reason = "certificates are valid from now on")]
     pub fn start(count: usize, dir: &Path) -> anyhow::Result<Self> {
+        Self::start_with(count, dir, FILES, None)
+    }
+
+    /// Likewise, with so many files that each may open, and with what stands behind services.
+    #[allow(clippy::disallowed_methods, reason = "certificates are valid from now on")]
+    pub fn start_with(
+        count: usize,
+        dir: &Path,
+        files: u64,
+        backend: Option<SocketAddr>,
+    ) -> anyhow::Result<Self> {
         let dir = tempfile::Builder::new().prefix("bench-api-").tempdir_in(dir)?;
         // Addresses of its own, so that hosts don't meet those of another run.
         let [_, _, high, low] = std::process::id().to_be_bytes();
@@ -72,9 +84,13 @@ impl Hosts {
                 peers: names.iter().enumerate().map(|(n, name)| (name.clone(), at(n, PEER_PORT))).collect(),
                 data: dir.path().join(name),
                 listen: at(n, API_PORT),
+                backend,
+                files,
             };
-            let mut child = Command::new(std::env::current_exe()?)
-                .arg("api-host")
+            // The shell sets the limit, where the machine allows it, and becomes the host.
+            let mut child = Command::new("sh")
+                .args(["-c", &format!("ulimit -n {files} 2>/dev/null; exec \"$0\" api-host")])
+                .arg(std::env::current_exe()?)
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .spawn()?;
@@ -92,6 +108,11 @@ impl Hosts {
         }
         let addresses = (0..count).map(|n| at(n, API_PORT)).collect();
         Ok(Hosts { processes, addresses, tls, _dir: dir })
+    }
+
+    /// The process of the first host.
+    pub fn first(&self) -> u32 {
+        self.processes.first().map_or(0, |process| process.0.id())
     }
 
     /// The largest resident memory of a host in megabytes.

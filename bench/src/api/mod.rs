@@ -1,9 +1,9 @@
 //! The API under load: pods are made, read, listed, changed and watched by clients of another process, over TLS,
 //! with the disk synced; one host, and three.
 
-mod client;
+pub mod client;
 pub mod host;
-mod hosts;
+pub mod hosts;
 mod load;
 
 use std::path::PathBuf;
