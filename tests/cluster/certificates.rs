@@ -108,7 +108,7 @@ async fn who_asks_for_a_certificate_and_gets_it_is_who_it_says_and_may_what_that
     ask(&cluster, "part", "/CN=system:kube-scheduler", CLIENT, "client auth");
     kubectl.says("certificate approve part", &["approved"]);
     kubectl.says_soon("get csr part", "Approved,Failed");
-    kubectl.says("get csr part -o yaml", &["a name of the cluster's own parts"]);
+    kubectl.says("get csr part -o yaml", &["own parts: system:kube-scheduler"]);
     let requests = kubectl.says("get csr", &[]);
     assert_eq!(requests.matches("Issued").count(), 1, "hers alone was signed: {requests}");
 
