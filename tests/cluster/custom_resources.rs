@@ -258,7 +258,7 @@ async fn an_operator_looks_after_its_own_kind() {
     let cluster = Cluster::with(1, "auto").await;
     let client = cluster.client().await.unwrap();
     let definitions = Api::<CustomResourceDefinition>::all(client.clone());
-    let definition = serde_yaml_ng::from_str(DEFINITION).unwrap();
+    let definition = serde_json::from_value(values::from_yaml(DEFINITION.as_bytes()).unwrap()).unwrap();
     definitions.create(&PostParams::default(), &definition).await.unwrap();
     let established = await_condition(definitions, "lamps.example.com", conditions::is_crd_established());
     tokio::time::timeout(PATIENCE, established).await.expect("established").unwrap();

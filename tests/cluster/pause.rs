@@ -32,7 +32,8 @@ async fn a_host_that_pauses_for_a_second_loses_no_pod() {
     let cluster = Cluster::up().await;
     let client = cluster.client().await.unwrap();
     let deployment = WORKLOAD.split("\n---\n").next().unwrap();
-    let deployment: Deployment = serde_yaml_ng::from_str(deployment).unwrap();
+    let deployment: Deployment =
+        serde_json::from_value(values::from_yaml(deployment.as_bytes()).unwrap()).unwrap();
     let deployments = Api::<Deployment>::default_namespaced(client.clone());
     deployments.create(&PostParams::default(), &deployment).await.unwrap();
     for host in ["n1", "n2", "n3"] {

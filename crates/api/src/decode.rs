@@ -4,9 +4,9 @@
 //! an error, an unknown or duplicate field is told and left out, `null` is nothing.
 
 use serde_json::Value;
+use values::JsonError;
 
 use crate::conform::{Conform, TypeMismatch};
-use crate::duplicates;
 use crate::object::Object;
 use crate::resource::Resource;
 use crate::schema::schemas;
@@ -36,13 +36,15 @@ pub fn decode(resource: &Resource, body: &[u8]) -> Result<Decoded, Status> {
         let message = format!("the body has {} bytes, and the limit is {LARGEST}", body.len());
         return Err(Status::new(413, "RequestEntityTooLarge", message));
     }
-    let mut faults = Vec::new();
-    let value = duplicates::parse(body, &mut faults)
-        .map_err(|e| Status::bad_request(format!("the body of the request is no valid JSON: {e}")))?;
+    let (value, mut faults) = values::json_and_duplicates(body).map_err(|error| match error {
+        JsonError::TooLarge(exceeded) => Status::too_large(exceeded),
+        JsonError::Broken(error) => {
+            Status::bad_request(format!("the body of the request is no valid JSON: {error}"))
+        }
+    })?;
     let Some(mut object) = Object::from_value(value) else {
         return Err(Status::bad_request("the body of the request must be a JSON object"));
     };
-    faults.truncate(MOST_FAULTS);
     faults.extend(check(resource, &mut object)?);
     faults.truncate(MOST_FAULTS);
     Ok(Decoded { object, faults })

@@ -12,8 +12,8 @@ mod custom;
 mod decode;
 mod defaults;
 mod discovery;
-mod duplicates;
 mod int_or_percent;
+mod json_patch;
 mod kinds;
 mod name;
 mod object;
@@ -48,7 +48,6 @@ pub use defaults::set_defaults;
 pub use discovery::{
     discovery_aggregated, discovery_api_versions, discovery_group, discovery_groups, discovery_resources,
 };
-pub use duplicates::{json_and_duplicates, value_and_duplicates};
 pub use name::{generate_name, validate_name};
 pub use object::Object;
 pub use openapi::{

@@ -1,22 +1,15 @@
 //! Patches: RFC 6902 (JSON patch), RFC 7396 (merge patch), and upstream's strategic merge patch.
 
-use json_patch::PatchOperation;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::conform::TypeMismatch;
 use crate::decode::conform;
+use crate::json_patch;
 use crate::object::Object;
 use crate::resource::Resource;
 use crate::schema::schemas;
 use crate::status::{Cause, Details, Status};
 use crate::strategic::{PatchError, merge_strategic};
-
-/// How many operations a JSON patch may have, as upstream.
-const MOST_OPERATIONS: usize = 10_000;
-/// How much the `copy` operations of a patch may copy: they double an object otherwise without bound.
-const LARGEST: usize = 3 * 1024 * 1024;
-/// How deep a patch may nest values; what is read from JSON is half as deep at most.
-const DEEPEST: usize = 256;
 
 /// The kinds of patches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,12 +29,12 @@ pub enum PatchType {
 pub fn patch(resource: &Resource, kind: PatchType, object: &Object, patch: &Value) -> Result<Object, Status> {
     let mut value = Value::Object(object.0.clone());
     match kind {
-        PatchType::Json => apply_operations(&mut value, patch)?,
+        PatchType::Json => json_patch::apply(&mut value, patch)?,
         PatchType::Merge => {
             if !patch.is_object() {
                 return Err(Status::bad_request("a merge patch must be a JSON object"));
             }
-            json_patch::merge(&mut value, patch);
+            merge(&mut value, patch);
         }
         PatchType::Strategic => {
             let schema = schemas().named(resource.schema);
@@ -67,69 +60,22 @@ pub fn patch(resource: &Resource, kind: PatchType, object: &Object, patch: &Valu
     }
 }
 
-fn apply_operations(value: &mut Value, patch: &Value) -> Result<(), Status> {
-    let operations: json_patch::Patch = serde::Deserialize::deserialize(patch).map_err(|e| {
-        Status::bad_request(format!("the patch is no list of JSON patch operations (RFC 6902): {e}"))
-    })?;
-    if operations.0.len() > MOST_OPERATIONS {
-        let message =
-            format!("the patch has {} operations, and the limit is {MOST_OPERATIONS}", operations.0.len());
-        return Err(Status::new(413, "RequestEntityTooLarge", message));
+/// A merge patch (RFC 7396): `null` removes, objects are merged, anything else replaces.
+fn merge(value: &mut Value, patch: &Value) {
+    let Value::Object(fields) = patch else {
+        *value = patch.clone();
+        return;
+    };
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
     }
-    let (mut copied, mut deepest) = (0, depth(value));
-    for operation in operations.0 {
-        copied += added_by_copy(value, &operation);
-        if copied > LARGEST {
-            return Err(Status::new(413, "RequestEntityTooLarge", "the patch copies too much"));
+    let Value::Object(map) = value else { return };
+    for (name, change) in fields {
+        if change.is_null() {
+            map.remove(name);
+        } else {
+            merge(map.entry(name.as_str()).or_insert(Value::Null), change);
         }
-        deepest = deepest_after(&operation, deepest);
-        json_patch::patch(value, &[operation])
-            .map_err(|e| unprocessable(&format!("the patch doesn't apply: {e}")))?;
-        if deepest > DEEPEST {
-            deepest = depth(value);
-        }
-        if deepest > DEEPEST {
-            return Err(unprocessable("the patch nests values too deeply"));
-        }
-    }
-    Ok(())
-}
-
-/// Bytes that an operation copies.
-fn added_by_copy(value: &Value, operation: &PatchOperation) -> usize {
-    match operation {
-        PatchOperation::Copy(copy) => value.pointer(copy.from.as_str()).map_or(0, size),
-        _ => 0,
-    }
-}
-
-/// A bound of the depth after an operation on a value that is no deeper than `before`.
-fn deepest_after(operation: &PatchOperation, before: usize) -> usize {
-    let steps = |path: &str| path.matches('/').count();
-    match operation {
-        PatchOperation::Add(add) => before.max(steps(add.path.as_str()) + depth(&add.value)),
-        PatchOperation::Replace(replace) => before.max(steps(replace.path.as_str()) + depth(&replace.value)),
-        PatchOperation::Move(change) => before + steps(change.path.as_str()),
-        PatchOperation::Copy(copy) => before + steps(copy.path.as_str()),
-        PatchOperation::Remove(_) | PatchOperation::Test(_) => before,
-    }
-}
-
-fn depth(value: &Value) -> usize {
-    match value {
-        Value::Array(list) => 1 + list.iter().map(depth).max().unwrap_or_default(),
-        Value::Object(map) => 1 + map.values().map(depth).max().unwrap_or_default(),
-        _ => 0,
-    }
-}
-
-/// Roughly how many bytes `value` has as JSON.
-fn size(value: &Value) -> usize {
-    match value {
-        Value::String(text) => text.len() + 2,
-        Value::Array(list) => list.iter().map(|item| size(item) + 1).sum(),
-        Value::Object(map) => map.iter().map(|(key, value)| key.len() + 4 + size(value)).sum(),
-        _ => 8,
     }
 }
 

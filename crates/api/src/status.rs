@@ -171,6 +171,11 @@ impl Status {
         )
     }
 
+    /// 413: a request that would cost too much.
+    pub fn too_large(why: impl std::fmt::Display) -> Self {
+        Status::new(413, "RequestEntityTooLarge", format!("Request entity too large: {why}"))
+    }
+
     /// 410: a revision that the history no longer holds.
     pub fn expired(message: impl Into<String>) -> Self {
         Status::new(410, "Expired", message)

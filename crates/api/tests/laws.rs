@@ -144,7 +144,7 @@ proptest! {
 
     #[test]
     fn any_bytes_are_values_or_are_told_off(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
-        let _ = api::json_and_duplicates(&bytes);
+        let _ = values::json_and_duplicates(&bytes);
         api::manager_of_user_agent(&String::from_utf8_lossy(&bytes));
     }
 

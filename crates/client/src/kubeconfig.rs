@@ -137,7 +137,8 @@ impl Kubeconfig {
     /// Reads the text of a kubeconfig; paths in it are relative to `base`.
     pub fn parse(text: &str, base: &Path, origin: &str) -> Result<Self, Error> {
         let wrong = |why: String| Error::Kubeconfig { origin: origin.to_owned(), why };
-        let file: File = serde_yaml_ng::from_str(text).map_err(|e| wrong(e.to_string()))?;
+        let value = values::from_yaml(text.as_bytes()).map_err(|e| wrong(e.to_string()))?;
+        let file: File = serde_json::from_value(value).map_err(|e| wrong(e.to_string()))?;
         let context = match file.contexts.into_iter().find(|c| c.name == file.current_context) {
             Some(found) => found.context,
             None if file.current_context.is_empty() => {
@@ -288,6 +289,7 @@ contexts:
             ),
             ("crt.pem", "gone.pem", "gone.pem"),
             ("clusters:", "clusters: [", "cannot be used"),
+            ("clusters:", &format!("clusters: {}", "{a: ".repeat(300_000)), "nested more than"),
         ] {
             let text = GOOD.replace(from, to);
             assert_ne!(text, GOOD, "{from} is not in the example");

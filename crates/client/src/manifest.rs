@@ -1,7 +1,6 @@
 //! Manifests: one or many documents, YAML or JSON.
 
 use crate::Error;
-use serde::Deserialize;
 use serde_json::Value;
 
 /// The objects of a manifest: every document of a stream, every item of a `List`.
@@ -9,11 +8,10 @@ pub fn documents(text: &str, origin: &str) -> Result<Vec<Value>, Error> {
     let wrong = |why: String| Error::Manifest { origin: origin.to_owned(), why };
     let parsed = |e: &dyn std::fmt::Display| wrong(format!("cannot be parsed: {e}"));
     let mut objects = Vec::new();
-    for document in serde_yaml_ng::Deserializer::from_str(text) {
-        // By way of a YAML value, which refuses a key that stands there twice.
-        let mut value = serde_yaml_ng::Value::deserialize(document).map_err(|e| parsed(&e))?;
-        value.apply_merge().map_err(|e| parsed(&e))?;
-        let value = serde_json::to_value(value).map_err(|e| parsed(&e))?;
+    for values::Document { value, duplicates } in values::documents(text).map_err(|e| parsed(&e))? {
+        if let Some(duplicate) = duplicates.first() {
+            return Err(parsed(duplicate));
+        }
         match value {
             Value::Null => {}
             Value::Object(ref map) => match map.get("items") {
@@ -57,6 +55,7 @@ mod tests {
             (pod.to_owned(), 1),
             (format!("---\n{pod}---\n\n---\n{pod}"), 2),
             (json.to_owned(), 1),
+            (format!("{pod}base: &x {{a: b}}\ndata: {{<<: *x, a: c}}\n"), 1),
             (String::new(), 0),
         ] {
             assert_eq!(documents(&text, "x").unwrap().len(), count, "{text}");
@@ -71,7 +70,9 @@ mod tests {
             ("apiVersion: v1\nmetadata: {name: a}", "no kind"),
             ("apiVersion: v1\nkind: Pod", "kind Pod has no metadata.name"),
             ("a: [", "cannot be parsed"),
-            ("a: 1\na: 2", "cannot be parsed"),
+            ("a: 1\na: 2", "line 2: key \"a\" already set in map"),
+            (&"[".repeat(1_000_000), "nested more than"),
+            (&"- ".repeat(500_000), "nested more than"),
         ] {
             let error = documents(text, "file.yaml").unwrap_err().to_string();
             assert!(error.starts_with("file.yaml: ") && error.contains(says), "{text:?}: {error}");

@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use super::output::Output;
 use super::table::TablePrinter;
 use super::target::{Target, targets};
-use super::yaml;
 use super::{Connection, put};
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
@@ -263,9 +262,19 @@ impl Get<'_> {
 
 fn print(object: &Value, form: Output) -> anyhow::Result<String> {
     match form {
-        Output::Yaml => yaml::yaml(object),
-        _ => yaml::json(object),
+        Output::Yaml => Ok(values::to_yaml(object)),
+        _ => json(object),
     }
+}
+
+/// As JSON, four spaces deep, as kubectl prints it.
+fn json(value: &Value) -> anyhow::Result<String> {
+    let mut bytes = Vec::new();
+    let indent = serde_json::ser::PrettyFormatter::with_indent(b"    ");
+    let mut serializer = serde_json::Serializer::with_formatter(&mut bytes, indent);
+    serde::Serialize::serialize(value, &mut serializer)?;
+    bytes.push(b'\n');
+    Ok(String::from_utf8(bytes)?)
 }
 
 fn revision(object: &Value) -> String {

@@ -8,7 +8,6 @@ mod output;
 mod scale;
 mod table;
 mod target;
-mod yaml;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};

@@ -3,7 +3,7 @@
 use api::{Object, Status};
 use bytes::Bytes;
 
-use super::body;
+use super::body::{self, FieldValidation};
 use super::encoding::Encoding;
 use super::options::WriteOptions;
 use crate::registry::Named;
@@ -23,7 +23,13 @@ pub(crate) fn patch(
         if media_type == CBOR { (Encoding::Cbor.decode(bytes)?, Vec::new()) } else { body::yaml(bytes)? };
     let patch =
         Object::from_value(value).ok_or_else(|| Status::bad_request("an apply patch must be an object"))?;
-    let warnings = options.validation.judge(duplicates)?;
+    let warnings = match options.validation {
+        FieldValidation::Strict if !duplicates.is_empty() => {
+            let why = duplicates.join(", ");
+            return Err(Status::bad_request(format!("error strict decoding YAML: {why}")));
+        }
+        validation => validation.judge(duplicates)?,
+    };
     fit(named, &patch)?;
     Ok((patch, warnings))
 }

@@ -6,6 +6,7 @@ use http::HeaderMap;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
 use serde_json::Value;
+use values::YamlError;
 
 use super::Body;
 use super::beside::{Beside, LARGE};
@@ -90,10 +91,12 @@ impl FieldValidation {
     }
 }
 
-/// The value in YAML, and `duplicate field "..."` for every key that stands there again.
+/// The value in YAML, and what is to be said about keys that stand twice.
 pub(crate) fn yaml(body: &[u8]) -> Result<(Value, Vec<String>), Status> {
-    api::value_and_duplicates(serde_yaml_ng::Deserializer::from_slice(body))
-        .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))
+    values::yaml_and_duplicates(body).map_err(|error| match error {
+        YamlError::TooLarge(exceeded) => Status::too_large(exceeded),
+        error => Status::bad_request(format!("error decoding YAML: {error}")),
+    })
 }
 
 /// The object in a body, and warnings about it.

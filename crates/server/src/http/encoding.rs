@@ -4,9 +4,10 @@ use api::{Object, Resource, Status};
 use bytes::Bytes;
 use http::Response;
 use serde_json::Value;
+use values::JsonError;
 
 use super::Body;
-use super::response::{bytes, yaml};
+use super::response::bytes;
 
 /// How a value becomes bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,7 +63,7 @@ impl Encoding {
     pub(crate) fn encode(self, value: &Value) -> Result<Bytes, Status> {
         Ok(match self {
             Encoding::Json => value.to_string().into(),
-            Encoding::Yaml => yaml(value)?.into(),
+            Encoding::Yaml => values::to_yaml(value).into(),
             Encoding::Cbor => api::to_cbor(value).into(),
             Encoding::Protobuf => {
                 let encoded = value.as_object().and_then(api::to_protobuf);
@@ -85,8 +86,11 @@ impl Encoding {
             ))
         };
         match self {
-            Encoding::Json => serde_json::from_slice(body).map_err(|error| wrong(&error)),
-            Encoding::Yaml => serde_yaml_ng::from_slice(body).map_err(|error| wrong(&error)),
+            Encoding::Json => values::from_json(body).map_err(|error| match error {
+                JsonError::TooLarge(exceeded) => Status::too_large(exceeded),
+                JsonError::Broken(error) => wrong(&error),
+            }),
+            Encoding::Yaml => super::body::yaml(body).map(|(value, _)| value),
             Encoding::Cbor => api::from_cbor(body).map_err(|error| wrong(&error)),
             Encoding::Protobuf => api::from_protobuf(body, ("", "")).map_err(|error| wrong(&error)),
         }

@@ -95,8 +95,3 @@ pub(crate) fn warn(response: &mut Response<Body>, warnings: &[String]) {
         }
     }
 }
-
-/// A value as YAML.
-pub(crate) fn yaml(value: &Value) -> Result<String, Status> {
-    serde_yaml_ng::to_string(value).map_err(Status::internal)
-}

@@ -6,6 +6,7 @@ use api::{Object, PatchType, Status};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
 use serde_json::{Value, json};
+use values::JsonError;
 
 use super::Body;
 use super::apply;
@@ -225,8 +226,10 @@ impl<'a> Writing<'a> {
             }
             other => return Err(unsupported(other, PATCHES).about("", "", "")),
         };
-        let (patch, duplicates) = api::json_and_duplicates(&body)
-            .map_err(|error| Status::bad_request(format!("the patch is not valid JSON: {error}")))?;
+        let (patch, duplicates) = values::json_and_duplicates(&body).map_err(|error| match error {
+            JsonError::TooLarge(exceeded) => Status::too_large(exceeded),
+            JsonError::Broken(error) => Status::bad_request(format!("the patch is not valid JSON: {error}")),
+        })?;
         let resource = target.resource;
         let registry = self.server.registry();
         if target.subresource == "scale" {

@@ -43,7 +43,7 @@ fn decode(encoding: &str, bytes: &[u8]) -> Value {
     match encoding {
         PROTOBUF => api::from_protobuf(bytes, ("", "")).unwrap(),
         "application/cbor" => api::from_cbor(bytes).unwrap(),
-        "application/yaml" => serde_yaml_ng::from_slice(bytes).unwrap(),
+        "application/yaml" => values::from_yaml(bytes).unwrap(),
         _ => serde_json::from_slice(bytes).unwrap(),
     }
 }

@@ -32,3 +32,4 @@ mod tokens;
 mod unread;
 mod webhooks;
 mod writes;
+mod yaml;

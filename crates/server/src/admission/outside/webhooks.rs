@@ -213,7 +213,7 @@ fn patch(hook: &Hook, response: &Value) -> Result<Option<Value>, Status> {
         return Err(wrong(format!("unsupported patch type {}", response["patchType"])));
     }
     let bytes = STANDARD.decode(text).map_err(|error| wrong(error.to_string()))?;
-    serde_json::from_slice(&bytes).map(Some).map_err(|error| wrong(format!("the patch is no JSON: {error}")))
+    values::from_json(&bytes).map(Some).map_err(|error| wrong(format!("the patch is no JSON: {error}")))
 }
 
 /// The reasons that clients know.
