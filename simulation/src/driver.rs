@@ -102,7 +102,7 @@ impl World {
     pub fn crash(&mut self, n: usize, power: bool) {
         let host = &mut self.hosts[n];
         let Some(mut running) = host.running.take() else { return };
-        host.paused_until = 0;
+        (host.paused_until, host.busy_until) = (0, 0);
         host.left_changing = running.core.changes_under_way().0 > 0;
         if !host.disk.is_cut() {
             host.disk.cut_after(self.rng.random_range(0..12));
@@ -170,11 +170,40 @@ impl World {
             running.core.handle(Input::WokeLate);
         }
         let time = Duration::from_micros(local);
+        let leader = running.leadership.leader.clone().filter(|_| !running.leadership.is_me);
+        let beats = leader.is_some_and(|leader| self.beats(&leader, n));
+        let Some(running) = self.process(n) else { return Ok(()) };
+        if beats {
+            running.core.handle(Input::LeaderBeat(time));
+        }
         running.core.handle(Input::Tick(time));
         running.next_tick = if late < TICK { running.next_tick + TICK } else { local + TICK };
         let wait = clock.wait(running.next_tick.saturating_sub(local));
         self.schedule(wait, Moment::Tick(n, life));
         self.act(n)
+    }
+
+    /// Whether a member hears the heartbeats of another one: they go on while that one's store is late by its own fault.
+    fn beats(&self, of: &str, to: usize) -> bool {
+        let Some(from) = (0..self.hosts.len()).find(|n| member::name(*n) == of) else { return false };
+        let host = &self.hosts[from];
+        let still = host.paused_until > self.now && host.paused_until > host.busy_until;
+        host.running.is_some() && !still && self.network.carries(from, to)
+    }
+
+    /// The work after a victory: it takes the winner's time.
+    fn celebrate(&mut self, n: usize) {
+        if self.weather.victory == 0 {
+            return;
+        }
+        let (life, long) = (self.hosts[n].life, self.rng.random_range(0..self.weather.victory));
+        self.report.fault("victories that took time");
+        let host = &mut self.hosts[n];
+        host.busy_until = self.now + long;
+        if host.paused_until < host.busy_until {
+            host.paused_until = host.busy_until;
+            self.schedule(long, Moment::Wake(n, life));
+        }
     }
 
     /// A member that stood still handles what came meanwhile, sees how late it is, and goes on.
@@ -295,6 +324,7 @@ impl World {
             if let Happening::ElectionWon(term) = happening {
                 self.report.elections += 1;
                 self.tell(|| format!("n{} wins the election of term {term}", n + 1));
+                self.celebrate(n);
             }
         }
         Ok(more)

@@ -20,5 +20,5 @@ mod weather;
 mod world;
 
 pub use report::{Failure, Report};
-pub use run::{Outages, Seed, full_leader, outages, run, running};
+pub use run::{Outages, Seed, elections_after_crash, full_leader, outages, run, running};
 pub use world::Mistake;

@@ -46,6 +46,8 @@ pub struct Host {
     pub rot: Option<Rot>,
     /// It stands still until then.
     pub paused_until: u64,
+    /// It stands still until then, but its heartbeats, which have a thread of their own, go on.
+    pub busy_until: u64,
     /// Its disk answers no sync until then.
     pub stalled_until: u64,
     /// How fast its clock runs.

@@ -100,3 +100,21 @@ pub fn outages(seed: u64) -> Result<Outages, Failure> {
     }
     Ok(Outages { first, after_crash: wait(&mut world)?, stayed })
 }
+
+/// Starts three members whose work after a victory takes up to `victory` microseconds, crashes their leader, and counts
+/// the elections won within the five seconds after.
+///
+/// # Errors
+/// What the checks found.
+pub fn elections_after_crash(seed: u64, victory: u64) -> Result<u64, Failure> {
+    let sizes = Sizes { members: 3, spares: 0, snapshot_entries: 50, trailing_entries: 20, segment: 4000 };
+    let weather = Weather { victory, ..Weather::fine() };
+    let mut world = World::new(seed, Some(sizes), Some(weather), None);
+    world.run_until(5_000_000)?;
+    let before = world.report.elections;
+    if let Some(leader) = world.leaders().first() {
+        world.crash(*leader, true);
+    }
+    world.run_until(world.now + 5_000_000)?;
+    Ok(world.report.elections - before)
+}

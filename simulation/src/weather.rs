@@ -67,6 +67,8 @@ pub struct Weather {
     pub fault_every: u64,
     /// How often each fault is drawn.
     pub weights: Vec<(Fault, u32)>,
+    /// How long a member that wins an election does nothing else at most, in microseconds.
+    pub victory: u64,
     /// How long the storm lasts, in microseconds.
     pub storm: u64,
 }
@@ -82,6 +84,7 @@ impl Weather {
             sync: 2_000,
             fault_every: u64::MAX / 4,
             weights: vec![(Fault::Mend, 1)],
+            victory: 0,
             storm: 0,
         }
     }
@@ -109,6 +112,7 @@ impl Weather {
             sync: rng.random_range(200..30_000),
             fault_every: rng.random_range(60_000..700_000),
             weights,
+            victory: if rng.random_ratio(2, 3) { 0 } else { rng.random_range(1_000..900_000) },
             storm: rng.random_range(4_000_000..9_000_000),
         }
     }

@@ -1,6 +1,6 @@
 //! The store's promises under a fixed number of seeds, and that mistakes are found.
 
-use simulation::{Failure, Mistake, Report, Seed, full_leader, outages, run};
+use simulation::{Failure, Mistake, Report, Seed, elections_after_crash, full_leader, outages, run};
 
 /// Runs seeds until one fails.
 fn seeds(seeds: std::ops::Range<u64>, mistake: Option<Mistake>) -> (Report, Option<(u64, Failure)>) {
@@ -131,5 +131,16 @@ fn a_leader_with_a_full_disk_makes_way() {
         let (took, again) = full_leader(seed).unwrap();
         assert!(took <= 2_000, "seed {seed}: it led for another {took} ms");
         assert_eq!(again, 0, "seed {seed}: it led again");
+    }
+}
+
+#[test]
+fn a_winner_with_much_to_do_stays_the_winner() {
+    for seed in 0..50 {
+        let elections = elections_after_crash(seed, 900_000).unwrap();
+        assert_eq!(
+            elections, 1,
+            "seed {seed}: its store is late by its own fault, and its heartbeats are heard"
+        );
     }
 }

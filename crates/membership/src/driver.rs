@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -67,6 +67,7 @@ pub struct Membership {
     incarnation: u64,
     hosts: watch::Receiver<Arc<Hosts>>,
     silence: watch::Receiver<BTreeMap<String, Instant>>,
+    last_heard: LastHeard,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -95,6 +96,7 @@ impl Membership {
         let (hosts, hosts_seen) = watch::channel(Arc::new(tally.hosts()));
         let (silence, silence_seen) = watch::channel(BTreeMap::new());
         let (stop, stopped) = oneshot::channel();
+        let last_heard = LastHeard::default();
         let pulse = Pulse {
             name: options.name,
             incarnation,
@@ -105,6 +107,7 @@ impl Membership {
             tally,
             hosts,
             silence,
+            last_heard: last_heard.clone(),
         };
         let thread = std::thread::Builder::new()
             .name("heartbeats".into())
@@ -115,6 +118,7 @@ impl Membership {
             incarnation,
             hosts: hosts_seen,
             silence: silence_seen,
+            last_heard,
             stop: Some(stop),
             thread: Some(thread),
         })
@@ -136,9 +140,33 @@ impl Membership {
         self.hosts.clone()
     }
 
+    /// When each host was last heard, to be asked at any time.
+    pub fn last_heard(&self) -> LastHeard {
+        self.last_heard.clone()
+    }
+
     /// Follows who is silent, with the time when each was last heard.
     pub fn silence(&self) -> watch::Receiver<BTreeMap<String, Instant>> {
         self.silence.clone()
+    }
+}
+
+/// When each host was last heard.
+#[derive(Debug, Clone, Default)]
+pub struct LastHeard(Arc<Mutex<BTreeMap<String, Instant>>>);
+
+impl LastHeard {
+    /// When a host's last beat came; nothing if none has come yet.
+    pub fn of(&self, host: &str) -> Option<Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(host).copied()
+    }
+
+    fn note(&self, host: &str, at: Instant) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match known.get_mut(host) {
+            Some(known) => *known = at,
+            None => drop(known.insert(host.to_owned(), at)),
+        }
     }
 }
 
@@ -163,6 +191,7 @@ struct Pulse {
     tally: Tally,
     hosts: watch::Sender<Arc<Hosts>>,
     silence: watch::Sender<BTreeMap<String, Instant>>,
+    last_heard: LastHeard,
 }
 
 impl Pulse {
@@ -226,8 +255,12 @@ impl Pulse {
                 tracing::debug!("a datagram that is no heartbeat of this cluster");
                 continue;
             };
-            match self.tally.beat(beat.from, beat.incarnation, beat.sequence, Instant::now()) {
-                Ok(more) => changes.extend(more),
+            let now = Instant::now();
+            match self.tally.beat(beat.from, beat.incarnation, beat.sequence, now) {
+                Ok(more) => {
+                    self.last_heard.note(beat.from, now);
+                    changes.extend(more);
+                }
                 Err(refused) => tracing::debug!(from = beat.from, ?refused, "a heartbeat that doesn't count"),
             }
         }

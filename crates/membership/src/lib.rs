@@ -10,7 +10,7 @@ mod error;
 mod hosts;
 mod tally;
 
-pub use driver::{Membership, Options};
+pub use driver::{LastHeard, Membership, Options};
 pub use error::Error;
 pub use hosts::{Host, Hosts};
 pub use tally::{Change, Refused, Tally};

@@ -86,6 +86,8 @@ async fn another_key_and_garbage_are_not_heard() {
     let _n3 = start("n3", &addresses, KEY);
     let hosts = wait(&n1, |hosts| !hosts.is_silent("n3")).await;
     assert!(hosts.is_silent("n2"), "it beats all the time, with the wrong key");
+    assert!(n1.last_heard().of("n3").is_some());
+    assert_eq!(n1.last_heard().of("n2"), None);
     assert_eq!(hosts.0["n2"].incarnation, None);
 }
 

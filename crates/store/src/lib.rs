@@ -49,11 +49,11 @@ mod watch;
 
 pub use backup::{Backup, BackupError, BackupFile};
 pub use embedded::parts;
-pub use embedded::{Config, Embedded, FirstMember, Limits, Start, StartError, Timing};
+pub use embedded::{Beats, Config, Embedded, FirstMember, Limits, Start, StartError, Timing};
 pub use engine::{Leadership, Store};
 pub use error::Error;
 pub use key_value::{Event, KeyRange, KeyValue, LeaseId, Revision};
-pub use leading::while_leading;
+pub use leading::{Duty, keep_ready, while_leading};
 pub use members::{Member, MemberError, MemberId};
 pub use memory::Memory;
 pub use state::{State, Told};

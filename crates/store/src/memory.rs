@@ -27,6 +27,12 @@ impl Default for Memory {
 }
 
 impl Memory {
+    /// Lets it lose its leadership to nobody, and win it again.
+    #[cfg(test)]
+    pub(crate) fn set_leading(&self, leading: bool) {
+        self.leadership.send_modify(|leadership| leadership.is_me = leading);
+    }
+
     fn change<R>(&self, change: impl FnOnce(&mut State) -> Result<R, Error>) -> Result<R, Error> {
         let mut result = Err(Error::Closed);
         self.states.send_if_modified(|state| {

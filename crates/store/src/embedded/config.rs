@@ -1,10 +1,11 @@
 //! What a member is told when it starts.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::error::StartError;
 
@@ -35,6 +36,30 @@ pub struct Config {
     pub limits: Limits,
     /// Seeds what is drawn at random; from the system if none is given.
     pub seed: Option<u64>,
+    /// Tells of members' signs of life beside the store's own messages, if there are such.
+    pub beats: Option<Beats>,
+}
+
+/// When a member was last heard by other means than the store's messages. A leader that is late with those, and is heard
+/// by these, is waited for a little longer before another one is elected.
+#[derive(Clone)]
+pub struct Beats(Arc<dyn Fn(&str) -> Option<Instant> + Send + Sync>);
+
+impl Beats {
+    /// Asks `last_heard` for a member, by its name. It is asked often, and must answer at once.
+    pub fn new(last_heard: impl Fn(&str) -> Option<Instant> + Send + Sync + 'static) -> Self {
+        Beats(Arc::new(last_heard))
+    }
+
+    pub(super) fn last_heard(&self, member: &str) -> Option<Instant> {
+        (self.0)(member)
+    }
+}
+
+impl fmt::Debug for Beats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Beats")
+    }
 }
 
 /// How a member with an empty folder starts. One whose folder holds its data goes on with that.
@@ -151,6 +176,7 @@ impl Config {
             timing: Timing::default(),
             limits: Limits::default(),
             seed: None,
+            beats: None,
         })
     }
 

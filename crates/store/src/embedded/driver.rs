@@ -9,7 +9,7 @@ use bytes::Bytes;
 use tokio::sync::{oneshot, watch};
 
 use super::command::Response;
-use super::config::Timing;
+use super::config::{Beats, Timing};
 use super::core::{Answer, Core, Effects, Happening, Input};
 use super::keeper::{self, Task};
 use super::membership::Membership;
@@ -49,6 +49,7 @@ pub struct Driver {
     pub removed: watch::Sender<bool>,
     pub states: watch::Sender<Arc<State>>,
     pub leadership: watch::Sender<Leadership>,
+    pub beats: Option<Beats>,
 }
 
 /// The callers who wait for an answer, by their tokens.
@@ -124,12 +125,22 @@ impl Driver {
             );
             self.core.handle(Input::WokeLate);
         }
+        if let Some(heard) = self.leader_heard() {
+            self.core.handle(Input::LeaderBeat(heard.saturating_duration_since(start)));
+        }
         self.core.handle(Input::Tick(now - start));
         if late < tick {
             return due + tick;
         }
         self.core.handle(Input::Tick(now - start));
         if late < tick * 2 { due + tick * 2 } else { now + tick }
+    }
+
+    /// When the leader, if it is another member, was last heard by other means.
+    fn leader_heard(&self) -> Option<Instant> {
+        let (beats, leadership) = (self.beats.as_ref()?, self.leadership.borrow());
+        let leader = leadership.leader.as_deref().filter(|_| !leadership.is_me)?;
+        beats.last_heard(leader)
     }
 
     fn take(&mut self, event: Event, callers: &mut Callers) {

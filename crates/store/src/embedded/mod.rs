@@ -50,7 +50,7 @@ use crate::{
     Watcher,
 };
 
-pub use self::config::{Config, Limits, Start, Timing};
+pub use self::config::{Beats, Config, Limits, Start, Timing};
 pub use self::error::StartError;
 pub use self::restore::FirstMember;
 
@@ -150,6 +150,7 @@ impl Embedded {
             removed,
             states,
             leadership,
+            beats: config.beats,
         };
         let thread = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.into()).spawn(run).map_err(StartError::Thread)

@@ -64,6 +64,8 @@ pub enum Input {
     Tick(Duration),
     /// The core was not running for longer than an election takes.
     WokeLate,
+    /// The leader gave a sign of life by other means than a message, at this time (as in `Tick`).
+    LeaderBeat(Duration),
     /// A message came; with the snapshot, if it is one of those.
     Message(Message, Option<Image>),
     /// A caller asks for a change (an encoded [`Command`](crate::embedded::command::Command)).

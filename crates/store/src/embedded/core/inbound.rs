@@ -38,6 +38,8 @@ impl Core {
                     _ => return,
                 }
             }
+            // A leader asks for no votes: one that does leads no more.
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => self.distrust(message.from),
             MessageType::MsgTimeoutNow if self.may_not_lead() => return,
             MessageType::MsgPropose => {
                 let entries = self.propose_member_changes(message.take_entries().into());

@@ -167,7 +167,11 @@ impl Core {
             Input::Persisted(number) => self.persisted(number),
             Input::SnapshotSaved(index) => self.snapshot_saved(index),
             Input::SnapshotSent(to, arrived) => self.snapshot_sent(to, arrived),
-            Input::Unreachable(peer) => self.node.report_unreachable(peer),
+            Input::LeaderBeat(at) => self.leader_beat(at),
+            Input::Unreachable(peer) => {
+                self.distrust(peer);
+                self.node.report_unreachable(peer);
+            }
             Input::Space(space) => {
                 self.space = space;
                 self.make_way();

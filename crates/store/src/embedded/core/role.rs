@@ -20,6 +20,16 @@ pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
 const MOST_HELD_BACK: u32 = 3;
 /// How long a leader whose disk takes no changes waits for the one that it asked to lead.
 const WAY_PATIENCE: Duration = Duration::from_millis(200);
+/// A leader that gave a sign of life by other means this recently is taken to be late rather than dead: two beats of
+/// 50 ms. A dead one costs no time by it, for an election starts no earlier than 150 ms after its last message.
+const FRESH: Duration = Duration::from_millis(100);
+/// For so long at most: a leader whose store does nothing is no leader, however well its other parts are.
+const MOST_TRUST: Duration = Duration::from_secs(1);
+/// Elections that follow each other within this time show that something is wrong that elections don't mend, such as a
+/// machine with too much to do.
+const HASTE: Duration = Duration::from_secs(2);
+/// How often the election timeout is doubled then, at most: up to 600–1200 ms with the default clocks.
+const MOST_CALMING: u32 = 2;
 /// A snapshot that was sent in full is answered within this time, or not at all.
 const ANSWER_PATIENCE: Duration = Duration::from_secs(2);
 
@@ -42,6 +52,14 @@ pub struct Role {
     /// When a leader whose disk takes no changes asks another member (again) to lead, and whom it has asked.
     next_way: Duration,
     asked: u64,
+    /// When the leader last gave a sign of life by other means than its messages.
+    leader_beat: Option<Duration>,
+    /// Its connection broke, or it asked for votes: its beats don't count until there is another leader.
+    distrusted: bool,
+    /// The newest term with a leader, when that was first seen, and how many such terms came right after another.
+    led_term: u64,
+    elected_at: Duration,
+    hasty: u32,
 }
 
 impl Role {
@@ -83,7 +101,7 @@ impl Core {
         self.now = now;
         self.node.tick();
         let leading = self.node.raft.state == StateRole::Leader;
-        if !leading && self.node.raft.election_elapsed >= self.role.timeout {
+        if !leading && self.node.raft.election_elapsed >= self.role.timeout && !self.trusts_leader() {
             self.node.raft.election_elapsed = 0;
             self.draw_timeout();
             self.campaign();
@@ -106,6 +124,28 @@ impl Core {
         }
         self.watch_snapshots();
         self.tend_members();
+    }
+
+    /// Takes note that the leader gave a sign of life, though not by a message of its store.
+    pub(super) fn leader_beat(&mut self, at: Duration) {
+        self.role.leader_beat = Some(at);
+    }
+
+    /// What comes from the leader says that it leads no more, or lives no more: its beats don't count.
+    pub(super) fn distrust(&mut self, member: u64) {
+        if member == self.node.raft.leader_id {
+            self.role.leader_beat = None;
+            self.role.distrusted = true;
+        }
+    }
+
+    /// Whether the leader, though it is late, is to be waited for. One election more would help nobody if it only has
+    /// too much to do.
+    fn trusts_leader(&self) -> bool {
+        let late = self.settings.tick * u32::try_from(self.node.raft.election_elapsed).unwrap_or(u32::MAX);
+        let fresh = self.role.leader_beat.is_some_and(|at| self.now < at + FRESH);
+        let known = self.node.raft.leader_id != raft::INVALID_ID && !self.role.distrusted;
+        known && fresh && late < MOST_TRUST
     }
 
     /// Raft waits for a peer's answer to a snapshot forever, unless it is told that there will be none.
@@ -148,7 +188,8 @@ impl Core {
 
     fn draw_timeout(&mut self) {
         let (shortest, longest) = self.settings.election_ticks;
-        self.role.timeout = self.rng.random_range(shortest..=longest);
+        let calm = 1 << self.role.hasty;
+        self.role.timeout = self.rng.random_range(shortest * calm..=longest * calm);
     }
 
     /// Whether messages that ask for an election must be left out.
@@ -245,6 +286,12 @@ impl Core {
         let committed_in_term = self.applied.1 == term;
         let seen = (term, leader, Some(state));
         if seen != self.role.seen {
+            if leader != raft::INVALID_ID && term > self.role.led_term {
+                let hasty = self.role.led_term > 0 && self.now < self.role.elected_at + HASTE;
+                self.role.hasty = if hasty { (self.role.hasty + 1).min(MOST_CALMING) } else { 0 };
+                (self.role.led_term, self.role.elected_at) = (term, self.now);
+                self.role.distrusted = false;
+            }
             if (term, Some(state)) != (self.role.seen.0, self.role.seen.2) && self.role.seen.2.is_some() {
                 self.draw_timeout();
             }
