@@ -10,11 +10,11 @@ use std::time::Duration;
 
 use api::Object;
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use objects::{Occurrence, Write, selects};
+use objects::{Occurrence, Pod, Write, selects};
 use serde_json::json;
 
 use crate::plan::{Action, Note, Plan, merge_this};
@@ -219,18 +219,19 @@ fn with_condition(
 pub fn reconcile_pod(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let Some(pod) = view.pods.get(namespace, name).filter(|pod| is_to_go(pod)) else { return plan };
-    let mut conditions = pod.status.clone().and_then(|status| status.conditions).unwrap_or_default();
-    let Some(condition) = conditions.iter_mut().find(|condition| condition.type_ == TARGET) else {
-        return plan;
-    };
+    let Some(condition) = pods::condition(pod, TARGET) else { return plan };
     let since = condition.last_transition_time.as_ref().map_or(now, |time| time.0);
     match left(since, now) {
         Some(left) => plan.again(left),
         None => {
-            condition.status = "False".to_owned();
-            condition.last_transition_time = Some(Time(now));
-            let status = json!({"status": {"conditions": conditions}});
-            plan.write(merge_this(pod.as_ref(), "status", status));
+            let ended = PodCondition {
+                status: "False".to_owned(),
+                last_transition_time: Some(Time(now)),
+                ..condition.clone()
+            };
+            let all = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+            let conditions: Vec<_> = all.map(|c| if c.type_ == TARGET { &ended } else { c }).collect();
+            plan.write(merge_this(pod.as_ref(), "status", json!({"status": {"conditions": conditions}})));
         }
     }
     plan

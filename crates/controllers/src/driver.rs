@@ -1,5 +1,6 @@
 //! Runs the controllers while this member leads: follows the state, reconciles what was touched, carries
-//! the writes out. No polling: it sleeps until something changes or is due.
+//! the writes out. No polling: it sleeps until something changes or is due. While another member leads it only
+//! follows, so that a takeover decodes nothing.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,9 +9,9 @@ use std::time::Instant;
 use api::Status;
 use futures::future::join_all;
 use jiff::Timestamp;
-use objects::{Occurrence, Recorder, Reporter, Write, Writer};
+use objects::{Occurrence, Pod, Pool, Recorder, Reporter, Write, Writer};
 use pki::Authority;
-use store::{State, Store};
+use store::{Duty, State, Store};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -35,6 +36,8 @@ pub struct Options {
     pub writer: Arc<dyn Writer>,
     /// Which hosts are silent, and when each was last heard.
     pub silence: watch::Receiver<Silence>,
+    /// The pods, as the scheduler has them too.
+    pub pods: Pool<Pod>,
     /// The certificate of the cluster's authority (PEM), by which pods believe the API.
     pub root_certificate: Arc<str>,
     /// The authority that signs what certificates are asked for; without it, nobody here signs them.
@@ -43,40 +46,62 @@ pub struct Options {
 
 /// Runs the controllers whenever this member leads, until the store ends.
 pub async fn run(options: Options) {
-    store::while_leading(&*options.store, || lead(&options)).await;
+    let mut duty = Controllers { view: options.view(options.store.snapshot()), options };
+    let store = duty.options.store.clone();
+    store::keep_ready(&*store, &mut duty).await;
+}
+
+impl Options {
+    fn view(&self, state: Arc<State>) -> View {
+        View::load(state, &self.pods).publishing(self.root_certificate.clone()).signing(self.signer.clone())
+    }
+}
+
+struct Controllers {
+    options: Options,
+    view: View,
+}
+
+impl Duty for Controllers {
+    fn follow(&mut self, state: Arc<State>) {
+        if !self.view.advance(state.clone(), |_, _| {}) {
+            self.view = self.options.view(state);
+        }
+    }
+
+    async fn lead(&mut self) {
+        let mut states = self.options.store.states();
+        let mut silence = self.options.silence.clone();
+        self.follow(states.borrow_and_update().clone());
+        let mut work = Work::new(&self.options, &mut self.view, silence.borrow_and_update().clone());
+        work.resync();
+        loop {
+            let state = states.borrow_and_update().clone();
+            work.advance(state);
+            if work.decide() {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            let next = work.queue.next_time();
+            tokio::select! {
+                changed = states.changed() => if changed.is_err() { return },
+                changed = silence.changed(), if !work.deaf => match changed {
+                    Ok(()) => work.hear(silence.borrow_and_update().clone()),
+                    Err(_) => work.deaf = true,
+                },
+                Some(Ok((key, outcome))) = work.writing.join_next() => {
+                    work.queue.end(key, outcome, clocks().instant);
+                }
+                () = sleep_until(next) => {}
+            }
+        }
+    }
 }
 
 // The driver is where the clocks are read.
 #[allow(clippy::disallowed_methods)]
 fn clocks() -> Now {
     Now { wall: Timestamp::now(), instant: Instant::now() }
-}
-
-async fn lead(options: &Options) {
-    let mut states = options.store.states();
-    let mut silence = options.silence.clone();
-    let mut work =
-        Work::new(options, states.borrow_and_update().clone(), silence.borrow_and_update().clone());
-    loop {
-        let state = states.borrow_and_update().clone();
-        work.advance(state);
-        if work.decide() {
-            tokio::task::yield_now().await;
-            continue;
-        }
-        let next = work.queue.next_time();
-        tokio::select! {
-            changed = states.changed() => if changed.is_err() { return },
-            changed = silence.changed(), if !work.deaf => match changed {
-                Ok(()) => work.hear(silence.borrow_and_update().clone()),
-                Err(_) => work.deaf = true,
-            },
-            Some(Ok((key, outcome))) = work.writing.join_next() => {
-                work.queue.end(key, outcome, clocks().instant);
-            }
-            () = sleep_until(next) => {}
-        }
-    }
 }
 
 async fn sleep_until(time: Option<Instant>) {
@@ -86,11 +111,9 @@ async fn sleep_until(time: Option<Instant>) {
     }
 }
 
-struct Work {
-    writer: Arc<dyn Writer>,
-    view: View,
-    root_certificate: Arc<str>,
-    signer: Option<Arc<Authority>>,
+struct Work<'a> {
+    options: &'a Options,
+    view: &'a mut View,
     /// Since when each silent host has given no sign of life: not by a heartbeat, nor by its agent's writes.
     silence: Silence,
     deaf: bool,
@@ -99,29 +122,23 @@ struct Work {
     recorders: HashMap<&'static str, Recorder>,
 }
 
-impl Work {
-    fn new(options: &Options, state: Arc<State>, silence: Silence) -> Self {
-        let mut work = Work {
-            writer: options.writer.clone(),
-            view: View::load(state)
-                .publishing(options.root_certificate.clone())
-                .signing(options.signer.clone()),
-            root_certificate: options.root_certificate.clone(),
-            signer: options.signer.clone(),
+impl<'a> Work<'a> {
+    fn new(options: &'a Options, view: &'a mut View, silence: Silence) -> Self {
+        Work {
+            options,
+            view,
             silence,
             deaf: false,
             queue: Queue::default(),
             writing: JoinSet::new(),
             recorders: HashMap::new(),
-        };
-        work.resync();
-        work
+        }
     }
 
     fn resync(&mut self) {
         let now = clocks().instant;
         let queue = &mut self.queue;
-        Key::all(&self.view, |key, wait| enqueue(queue, key, now, wait));
+        Key::all(self.view, |key, wait| enqueue(queue, key, now, wait));
     }
 
     /// Takes a newer state in; everything that it touches becomes due.
@@ -137,8 +154,7 @@ impl Work {
             Key::touched(view, &change, |key, wait| enqueue(queue, key, now, wait));
         });
         if !followed {
-            self.view =
-                View::load(state).publishing(self.root_certificate.clone()).signing(self.signer.clone());
+            *self.view = self.options.view(state);
             self.resync();
         }
     }
@@ -165,7 +181,7 @@ impl Work {
             }
             let now = clocks();
             let Some(key) = self.queue.pop(now.instant) else { return false };
-            let plan = key.reconcile(&self.view, &self.silence, now);
+            let plan = key.reconcile(self.view, &self.silence, now);
             if let Some(wait) = plan.again_in {
                 self.queue.add_at(key.clone(), now.instant + wait);
             }
@@ -175,7 +191,7 @@ impl Work {
             }
             let recorder = self.recorder(key.component());
             self.queue.begin(key.clone());
-            let writer = self.writer.clone();
+            let writer = self.options.writer.clone();
             self.writing.spawn(async move {
                 let writes = plan.actions.into_iter().map(|action| carry_out(&*writer, &recorder, action));
                 let outcome = join_all(writes).await.into_iter().fold(Outcome::Done, worse);
@@ -188,7 +204,7 @@ impl Work {
     fn recorder(&mut self, component: &'static str) -> Recorder {
         let start = || {
             let from = Reporter { component: component.to_owned(), host: None };
-            Recorder::start(self.writer.clone(), USER.to_owned(), from)
+            Recorder::start(self.options.writer.clone(), USER.to_owned(), from)
         };
         self.recorders.entry(component).or_insert_with(start).clone()
     }

@@ -10,9 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, Taint};
+use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use objects::{Change, Delete, Occurrence, Write, tolerates};
+use objects::{Change, Delete, Occurrence, Pod, Write, tolerates};
 use serde_json::{Value, json};
 
 use crate::plan::{Action, Note, Plan, merge_this, subject};

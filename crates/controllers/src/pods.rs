@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::PodCondition;
+use objects::Pod;
 
 /// The pod's phase.
 pub fn phase(pod: &Pod) -> &str {

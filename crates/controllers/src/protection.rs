@@ -2,8 +2,8 @@
 //!
 //! Follows `pkg/controller/volume/pvcprotection` and `pvprotection`.
 
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
-use objects::{Kind, Reader};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use objects::{Kind, Pod, Reader};
 use serde_json::json;
 
 use crate::plan::{Plan, merge_this};
@@ -36,10 +36,9 @@ pub fn reconcile_volume(view: &View, name: &str) -> Plan {
 pub fn claims(pod: &Pod) -> impl Iterator<Item = String> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
-    volumes.filter_map(move |volume| match (&volume.persistent_volume_claim, &volume.ephemeral) {
-        (Some(source), _) => Some(source.claim_name.clone()),
-        (None, Some(_)) => Some(format!("{pod_name}-{}", volume.name)),
-        (None, None) => None,
+    volumes.map(move |volume| match &volume.persistent_volume_claim {
+        Some(source) => source.claim_name.clone(),
+        None => format!("{pod_name}-{}", volume.name),
     })
 }
 

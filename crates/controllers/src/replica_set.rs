@@ -11,9 +11,8 @@ use std::time::Duration;
 use api::Object;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use objects::{Occurrence, Write, selects};
+use objects::{Occurrence, Pod, Write, selects};
 use serde_json::{Value, json};
 
 use crate::plan::{Action, Note, Plan, delete, difference, merge, merge_this};

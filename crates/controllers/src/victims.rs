@@ -5,12 +5,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Pod;
+use objects::{DELETION_COST, Pod};
 
 use crate::pods;
 use crate::view::node_name;
-
-const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
 /// The `count` pods that are missed least; `per_node` says how many related pods each node has.
 pub(crate) fn choose<'a>(

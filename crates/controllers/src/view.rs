@@ -6,13 +6,13 @@ use std::sync::Arc;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, ResourceQuota, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use objects::{Change, Kind, Table, key};
+use objects::{Change, Kind, Pod, Pool, Table, key};
 use pki::Authority;
 use serde_json::Value;
 use store::{Event, State};
@@ -105,12 +105,12 @@ pub enum Touched {
 }
 
 impl View {
-    /// The view of a state.
-    pub fn load(state: Arc<State>) -> Self {
+    /// The view of a state, with pods of a pool.
+    pub fn load(state: Arc<State>, pods: &Pool<Pod>) -> Self {
         let mut view = View {
             deployments: Table::load(&state),
             replica_sets: Table::load(&state),
-            pods: Table::load(&state),
+            pods: Table::load_shared(&state, pods),
             services: Table::load(&state),
             endpoints: Table::load(&state),
             slices: Table::load(&state),

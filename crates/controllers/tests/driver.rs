@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use cluster::{Cluster, wire};
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
-use objects::Reader;
+use objects::{Pool, Reader};
 use serde_json::json;
 use store::{State, Store};
 use tokio::sync::watch;
@@ -43,11 +43,16 @@ async fn drivers_replace_the_pods_of_a_silent_host_when_it_is_time() {
         store: store.clone(),
         writer: writer.clone(),
         silence: silence.clone(),
+        pods: Pool::default(),
         root_certificate: "a certificate".into(),
         signer: None,
     }));
-    let scheduler =
-        tokio::spawn(scheduler::run(scheduler::Options { store: store.clone(), writer, silence }));
+    let scheduler = tokio::spawn(scheduler::run(scheduler::Options {
+        store: store.clone(),
+        writer,
+        silence,
+        pods: Pool::default(),
+    }));
     let mut states = store.states();
     cluster.deploy("web", 3, json!({})).await;
     until(&mut states, |state| placed(state, "") == 3).await;
@@ -81,6 +86,7 @@ async fn an_agent_that_writes_is_alive_before_its_heartbeat_is_heard() {
         store: cluster.store.clone(),
         writer: cluster.writer.clone(),
         silence,
+        pods: Pool::default(),
         root_certificate: "a certificate".into(),
         signer: None,
     }));
@@ -103,8 +109,12 @@ async fn a_pod_without_a_place_says_why_and_gets_one_when_there_is_one() {
     let cluster = Cluster::new(&["n1"]).await;
     let (_silent, silence) = watch::channel(BTreeMap::new());
     let (store, writer) = (cluster.store.clone(), cluster.writer.clone());
-    let scheduler =
-        tokio::spawn(scheduler::run(scheduler::Options { store: store.clone(), writer, silence }));
+    let scheduler = tokio::spawn(scheduler::run(scheduler::Options {
+        store: store.clone(),
+        writer,
+        silence,
+        pods: Pool::default(),
+    }));
     cluster
         .create(json!({
             "kind": "Pod", "apiVersion": "v1", "metadata": {"name": "big", "namespace": "default"},

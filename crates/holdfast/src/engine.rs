@@ -23,12 +23,13 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// Starts it; `peers` are the members of the hosts' own store.
+    /// Starts it; `peers` are the members of the hosts' own store, `beats` what is heard of them beside it.
     pub async fn start(
         config: &HostConfig,
         identity: &Identity,
         trust: &Trust,
         peers: BTreeMap<String, SocketAddr>,
+        beats: store::Beats,
     ) -> anyhow::Result<Engine> {
         if let Some(datastore) = &config.datastore {
             let config = datastore::config(datastore, &config.name, &config.cluster_id)?;
@@ -42,6 +43,7 @@ impl Engine {
             identity.server_config(trust, ClientAuth::Hosts, &[])?,
             identity.client_config(trust, &[])?,
         )?;
+        store_config.beats = Some(beats);
         if config.begun_file.exists() {
             store_config.start = store::Start::Join;
         }

@@ -17,6 +17,7 @@ use pki::{Authority, ClientAuth, HeartbeatKey, Identity, TokenKey, Trust};
 use server::Server;
 use store::Store;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
@@ -26,6 +27,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::engine::Engine;
 use crate::files;
 use crate::store_door;
+use crate::threads;
 use crate::timeline::{self, Timeline};
 use crate::up::End;
 
@@ -106,13 +108,21 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
     };
     let here = |port: u16| SocketAddr::new(config.address, port);
 
-    let membership = Membership::start(membership::Options::new(
-        &config.name,
-        here(HEARTBEATS),
-        peers(HEARTBEATS),
-        *heartbeat_key.expose(),
-    ))?;
-    let engine = Engine::start(&config, &identity, &trust, peers(STORE)).await?;
+    let urgent = threads::urgent()?;
+    let beats =
+        membership::Options::new(&config.name, here(HEARTBEATS), peers(HEARTBEATS), *heartbeat_key.expose());
+    let (membership, engine) = urgent
+        .spawn({
+            let (config, identity, trust, members) =
+                (config.clone(), identity.clone(), trust.clone(), peers(STORE));
+            async move {
+                let membership = Membership::start(beats)?;
+                let last_heard = membership.last_heard();
+                let beats = store::Beats::new(move |member| last_heard.of(member));
+                anyhow::Ok((membership, Engine::start(&config, &identity, &trust, members, beats).await?))
+            }
+        })
+        .await??;
     let store = engine.store();
 
     // Who brought an etcd asks that one.
@@ -151,27 +161,33 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
     let tls = identity.server_config(&users, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
     let listening = Arc::new(listen(&config, &server, &tls)?);
 
-    let network = Arc::new(
-        start_network(&config, store.clone(), membership.hosts(), {
-            let listening = listening.clone();
-            move || listening.hang_up()
+    let network = urgent
+        .spawn({
+            let (config, store, hosts) = (config.clone(), store.clone(), membership.hosts());
+            let (listening, carrying) = (listening.clone(), Handle::current());
+            async move { start_network(&config, store, hosts, move || listening.hang_up(), &carrying).await }
         })
-        .await?,
-    );
+        .await??;
+    let network = Arc::new(network);
     reach.network.set(network.clone()).map_err(|_| anyhow::anyhow!("the network was started twice"))?;
 
-    tokio::spawn(controllers::run(controllers::Options {
+    let pods = objects::Pool::default();
+    let controlling = controllers::Options {
         store: store.clone(),
         writer: server.writer(),
         silence: membership.silence(),
+        pods: pods.clone(),
         root_certificate: trust.pem().into(),
         signer: Some(signer),
-    }));
-    tokio::spawn(scheduler::run(scheduler::Options {
+    };
+    threads::apart("controllers", || controllers::run(controlling))?;
+    let scheduling = scheduler::Options {
         store: store.clone(),
         writer: server.writer(),
         silence: membership.silence(),
-    }));
+        pods,
+    };
+    threads::apart("scheduler", || scheduler::run(scheduling))?;
     let agent = Agent::start(node::Options {
         name: config.name.clone(),
         address: config.address,
@@ -238,6 +254,7 @@ async fn start_network(
     store: Arc<dyn Store>,
     hosts: tokio::sync::watch::Receiver<Arc<membership::Hosts>>,
     before_release: impl Fn() + Send + 'static,
+    carrying: &Handle,
 ) -> anyhow::Result<Network> {
     let place = |(name, address): (&String, &IpAddr)| -> anyhow::Result<(String, HostNetwork)> {
         let cidr = config.pod_cidrs.get(name).with_context(|| format!("host {name} has no pod network"))?;
@@ -254,7 +271,7 @@ async fn start_network(
         virtual_address: SocketAddr::new(config.virtual_address, API),
         most_connections: files::connections_of_services(MOST_CONNECTIONS, files::most()),
     };
-    Ok(Network::start(options, store, hosts, before_release).await?)
+    Ok(Network::start(options, store, hosts, before_release, carrying).await?)
 }
 
 fn parse_cidr(text: &str) -> anyhow::Result<network::Cidr> {

@@ -12,6 +12,7 @@ mod restarts;
 mod restore;
 mod site;
 mod store_door;
+mod threads;
 mod timeline;
 mod up;
 mod web;

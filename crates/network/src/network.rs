@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use membership::Hosts;
 use store::Store;
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -76,7 +77,9 @@ pub struct Network {
 impl Network {
     /// Makes the addresses this host's own, and starts to proxy and to follow leadership. The API should listen
     /// already: whoever leads is reachable from here on. `before_release` is called before the virtual address
-    /// is given up, while its connections can still be ended: nothing can be sent from it afterwards.
+    /// is given up, while its connections can still be ended: nothing can be sent from it afterwards. The proxy
+    /// carries its connections on the runtime `carrying`; the addresses are looked after on the caller's, which
+    /// should be one that nothing delays.
     ///
     /// # Errors
     /// [`Error`] if the kernel refuses or the options don't fit.
@@ -85,6 +88,7 @@ impl Network {
         store: Arc<dyn Store>,
         hosts: watch::Receiver<Arc<Hosts>>,
         before_release: impl Fn() + Send + 'static,
+        carrying: &Handle,
     ) -> Result<Network, Error> {
         let own =
             *options.hosts.get(&options.name).ok_or_else(|| Error::UnknownHost(options.name.clone()))?;
@@ -118,10 +122,10 @@ impl Network {
         ending.spawn(virtual_address::follow(holder, before_release, store.leadership(), stop.subscribe()));
         let (services, services_seen) = watch::channel(Arc::new(Services::default()));
         let targets = Targets::new(&options.hosts);
-        running.spawn(follow(store, hosts.clone(), targets.clone(), services));
+        running.spawn_on(follow(store, hosts.clone(), targets.clone(), services), carrying);
         let dialer = Arc::new(Dialer::new(&options.name, services_seen, hosts));
         let listeners = Listeners::new(own.address, place, dialer.clone(), options.most_connections);
-        running.spawn(listeners.run());
+        running.spawn_on(listeners.run(), carrying);
         Ok(Network { own, targets, dialer, stop, ending: Mutex::new(ending), _running: running })
     }
 

@@ -73,7 +73,10 @@ async fn serve_and_hold() {
     let api = TcpListener::from_std(listen_before_held(virtual_address).unwrap()).unwrap();
     let store = Arc::new(Memory::default());
     let hosts = watch::Sender::new(Arc::new(membership::Hosts::default()));
-    let network = Network::start(options, store.clone(), hosts.subscribe(), || {}).await.unwrap();
+    let network =
+        Network::start(options, store.clone(), hosts.subscribe(), || {}, &tokio::runtime::Handle::current())
+            .await
+            .unwrap();
 
     let (connected, accepted) =
         tokio::join!(timeout(SOON, TcpStream::connect(virtual_address)), api.accept());

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use store::{KeyRange, Memory, Op, Store, Txn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -43,7 +44,9 @@ impl Bench {
             virtual_address: "127.0.0.100:6443".parse().unwrap(),
             most_connections: 64,
         };
-        let network = Network::start(options, store.clone(), hosts.subscribe(), || {}).await.unwrap();
+        let network = Network::start(options, store.clone(), hosts.subscribe(), || {}, &Handle::current())
+            .await
+            .unwrap();
         Bench { store, hosts, network, switch }
     }
 

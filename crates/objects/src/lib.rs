@@ -3,6 +3,8 @@
 //! a [`Writer`], which is the API's own write path.
 
 mod key;
+mod pod;
+mod pool;
 mod quota;
 mod reader;
 mod recorder;
@@ -11,6 +13,8 @@ mod table;
 mod write;
 
 pub use key::{Place, key, kind_prefix, namespace_prefix, parse};
+pub use pod::{Container, DELETION_COST, Pod, PodSpec, PodStatus};
+pub use pool::Pool;
 pub use quota::quota_usage;
 pub use reader::{Kind, Reader, STAMP, decode, put_stamped, stamped};
 pub use recorder::{Occurrence, Recorder, Reporter};

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use store::{Event, KeyRange, State};
+use store::{Event, KeyRange, KeyValue, State};
 
-use crate::{Kind, decode, key, kind_prefix, namespace_prefix};
+use crate::{Kind, Pool, key, kind_prefix, namespace_prefix};
 
 /// All objects of one kind by key. It is loaded once from a state and then follows the changes, so that
 /// each costs the decoding of one object, however many there are.
@@ -14,6 +14,7 @@ use crate::{Kind, decode, key, kind_prefix, namespace_prefix};
 pub struct Table<T> {
     prefix: String,
     entries: BTreeMap<Bytes, Arc<T>>,
+    pool: Option<Pool<T>>,
 }
 
 /// One object before and after a change.
@@ -30,12 +31,27 @@ pub struct Change<T> {
 impl<T: Kind> Table<T> {
     /// The table as of a state. An object that can't be decoded is left out.
     pub fn load(state: &State) -> Self {
+        Table::fill(state, None)
+    }
+
+    /// The same, with objects that are decoded once for all tables of the pool.
+    pub fn load_shared(state: &State, pool: &Pool<T>) -> Self {
+        Table::fill(state, Some(pool.clone()))
+    }
+
+    fn fill(state: &State, pool: Option<Pool<T>>) -> Self {
         let prefix = kind_prefix(T::GROUP, T::PLURAL);
-        let entries = state
-            .range(&KeyRange::prefix(prefix.clone()))
-            .filter_map(|kv| Some((kv.key.clone(), Arc::new(decode(kv).ok()?))))
-            .collect();
-        Table { prefix, entries }
+        let mut table = Table { prefix: prefix.clone(), entries: BTreeMap::new(), pool };
+        let all = state.range(&KeyRange::prefix(prefix));
+        table.entries = all.filter_map(|kv| Some((kv.key.clone(), table.decode(kv)?))).collect();
+        table
+    }
+
+    fn decode(&self, kv: &KeyValue) -> Option<Arc<T>> {
+        match &self.pool {
+            Some(pool) => pool.decode(kv),
+            None => crate::decode(kv).ok().map(Arc::new),
+        }
     }
 
     /// Takes one change in; nothing if it is another kind's.
@@ -45,8 +61,11 @@ impl<T: Kind> Table<T> {
             return None;
         }
         let new = match event {
-            Event::Put { current, .. } => decode::<T>(current).ok().map(Arc::new),
-            Event::Delete { .. } => None,
+            Event::Put { current, .. } => self.decode(current),
+            Event::Delete { .. } => {
+                self.pool.iter().for_each(|pool| pool.forget(key));
+                None
+            }
         };
         let old = match &new {
             Some(new) => self.entries.insert(key.clone(), new.clone()),
@@ -113,5 +132,29 @@ mod tests {
         assert_eq!(names, ["y"], "one namespace, and not those that start like it");
         assert_eq!(table.len(), 2);
         assert!(table.get("ab", "z").is_some());
+    }
+
+    #[tokio::test]
+    async fn tables_of_one_pool_share_what_they_decode() {
+        let store = Memory::default();
+        let pool = Pool::default();
+        let put = |value: &str| {
+            let value = format!(r#"{{"metadata":{{"name":"x","namespace":"a"}},"data":{{"v":"{value}"}}}}"#);
+            store.txn(Txn::put(key("", "configmaps", "a", "x"), value))
+        };
+        put("1").await.unwrap();
+        let mut one = Table::<ConfigMap>::load_shared(&store.snapshot(), &pool);
+        let mut other = Table::<ConfigMap>::load_shared(&store.snapshot(), &pool);
+        let seen = store.snapshot().revision() + 1;
+        assert!(Arc::ptr_eq(one.get("a", "x").unwrap(), other.get("a", "x").unwrap()));
+
+        put("2").await.unwrap();
+        let state = store.snapshot();
+        state.events(seen).for_each(|event| drop(one.apply(event)));
+        let version =
+            |table: &Table<ConfigMap>| table.get("a", "x").unwrap().data.as_ref().unwrap()["v"].clone();
+        assert_eq!((version(&one), version(&other)), ("2".to_owned(), "1".to_owned()));
+        state.events(seen).for_each(|event| drop(other.apply(event)));
+        assert!(Arc::ptr_eq(one.get("a", "x").unwrap(), other.get("a", "x").unwrap()));
     }
 }

@@ -3,21 +3,21 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::core::v1::{
-    Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodAffinityTerm, PodSpec,
+    Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use objects::selects;
+use objects::{Pod, PodSpec, selects};
 
 use crate::cluster::{Cluster, Host, Labels, is_leaving, namespace};
 
 fn affinity(pod: &Pod) -> Option<&Affinity> {
-    pod.spec.as_ref()?.affinity.as_ref()
+    pod.spec.as_ref()?.affinity.as_deref()
 }
 
 /// Whether a node has what the pod's node selector and required node affinity ask for.
 pub(crate) fn wants_node(spec: &PodSpec, host: &Host) -> bool {
     let selected = spec.node_selector.iter().flatten().all(|(k, v)| host.label(k) == Some(v));
-    let affinity = spec.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
+    let affinity = spec.affinity.as_deref().and_then(|affinity| affinity.node_affinity.as_ref());
     let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
     selected && required.is_none_or(|selector| meets_any(selector, host))
 }

@@ -1,15 +1,16 @@
-//! Runs the scheduler while this member leads: reacts to a waiting pod, or to room for one, at once.
+//! Runs the scheduler while this member leads: reacts to a waiting pod, or to room for one, at once. While another
+//! member leads it only follows, so that a takeover decodes nothing.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use objects::{Occurrence, Recorder, Reporter, Subject, Write, Writer};
+use objects::{Occurrence, Pod, Pool, Recorder, Reporter, Subject, Write, Writer};
 use serde_json::{Value, json};
-use store::{State, Store};
+use store::{Duty, State, Store};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -29,42 +30,59 @@ pub struct Options {
     pub writer: Arc<dyn Writer>,
     /// Which hosts are silent, and when each was last heard.
     pub silence: watch::Receiver<Silence>,
+    /// The pods, as the controllers have them too.
+    pub pods: Pool<Pod>,
 }
 
 /// Runs the scheduler whenever this member leads, until the store ends.
 pub async fn run(options: Options) {
-    store::while_leading(&*options.store, || lead(&options)).await;
+    let mut duty = Scheduler { waiting: Waiting::load(options.store.snapshot(), &options.pods), options };
+    let store = duty.options.store.clone();
+    store::keep_ready(&*store, &mut duty).await;
+}
+
+struct Scheduler {
+    options: Options,
+    waiting: Waiting,
+}
+
+impl Duty for Scheduler {
+    fn follow(&mut self, state: Arc<State>) {
+        self.waiting.advance(state);
+    }
+
+    async fn lead(&mut self) {
+        let mut states = self.options.store.states();
+        let mut silence = self.options.silence.clone();
+        // What was on its way when this member last led is known by now, or never happened.
+        self.waiting.forget_all();
+        let mut work = Work::new(&self.options, &mut self.waiting);
+        let (mut deaf, mut due) = (false, true);
+        loop {
+            let state = states.borrow_and_update().clone();
+            due |= work.waiting.advance(state);
+            if std::mem::take(&mut due) {
+                let silent = silence.borrow_and_update().clone();
+                work.decide(&silent);
+            }
+            let next = work.retries.keys().next().copied();
+            tokio::select! {
+                changed = states.changed() => if changed.is_err() { return },
+                changed = silence.changed(), if !deaf => {
+                    deaf = changed.is_err();
+                    due = true;
+                }
+                Some(Ok((uid, placed))) = work.binding.join_next() => work.bound(uid, placed),
+                () = sleep_until(next) => due = work.retry(),
+            }
+        }
+    }
 }
 
 // The driver is where the clocks are read.
 #[allow(clippy::disallowed_methods)]
 fn clocks() -> (Instant, Timestamp) {
     (Instant::now(), Timestamp::now())
-}
-
-async fn lead(options: &Options) {
-    let mut states = options.store.states();
-    let mut silence = options.silence.clone();
-    let mut work = Work::new(options, states.borrow_and_update().clone());
-    let (mut deaf, mut due) = (false, true);
-    loop {
-        let state = states.borrow_and_update().clone();
-        due |= work.waiting.advance(state);
-        if std::mem::take(&mut due) {
-            let silent = silence.borrow_and_update().clone();
-            work.decide(&silent);
-        }
-        let next = work.retries.keys().next().copied();
-        tokio::select! {
-            changed = states.changed() => if changed.is_err() { return },
-            changed = silence.changed(), if !deaf => {
-                deaf = changed.is_err();
-                due = true;
-            }
-            Some(Ok((uid, placed))) = work.binding.join_next() => work.bound(uid, placed),
-            () = sleep_until(next) => due = work.retry(),
-        }
-    }
 }
 
 async fn sleep_until(time: Option<Instant>) {
@@ -74,9 +92,9 @@ async fn sleep_until(time: Option<Instant>) {
     }
 }
 
-struct Work {
+struct Work<'a> {
     writer: Arc<dyn Writer>,
-    waiting: Waiting,
+    waiting: &'a mut Waiting,
     binding: JoinSet<(String, bool)>,
     telling: JoinSet<()>,
     failures: HashMap<String, u32>,
@@ -84,12 +102,12 @@ struct Work {
     recorder: Recorder,
 }
 
-impl Work {
-    fn new(options: &Options, state: Arc<State>) -> Self {
+impl<'a> Work<'a> {
+    fn new(options: &Options, waiting: &'a mut Waiting) -> Self {
         let from = Reporter { component: "default-scheduler".to_owned(), host: None };
         Work {
             writer: options.writer.clone(),
-            waiting: Waiting::load(state),
+            waiting,
             binding: JoinSet::new(),
             telling: JoinSet::new(),
             failures: HashMap::new(),

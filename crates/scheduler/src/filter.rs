@@ -1,7 +1,7 @@
 //! Where a pod can be: every reason against a node, in the words of kube-scheduler's plugins.
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec, Taint};
-use objects::tolerates;
+use k8s_openapi::api::core::v1::Taint;
+use objects::{Pod, PodSpec, tolerates};
 
 use crate::affinity::{Neighbours, wants_node};
 use crate::cluster::{Cluster, Host};

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod};
+use k8s_openapi::api::core::v1::{Namespace, Node};
 use k8s_openapi::api::node::v1::RuntimeClass;
-use objects::Table;
+use objects::{Pod, Pool, Table};
 use store::State;
 
 use crate::cluster::{Cluster, Host, is_finished, is_leaving, node_name};
@@ -23,6 +23,7 @@ pub struct Waiting {
     state: Arc<State>,
     nodes: Table<Node>,
     pods: Table<Pod>,
+    pool: Pool<Pod>,
     namespaces: Table<Namespace>,
     runtime_classes: Table<RuntimeClass>,
     waiting: BTreeSet<Bytes>,
@@ -40,15 +41,16 @@ pub struct Decision {
 }
 
 impl Waiting {
-    /// What waits in a state.
-    pub fn load(state: Arc<State>) -> Self {
-        let pods: Table<Pod> = Table::load(&state);
+    /// What waits in a state, with pods of a pool.
+    pub fn load(state: Arc<State>, pool: &Pool<Pod>) -> Self {
+        let pods: Table<Pod> = Table::load_shared(&state, pool);
         let waiting = pods.iter().filter(|pod| waits(pod)).map(|pod| key(pod)).collect();
         Waiting {
             nodes: Table::load(&state),
             namespaces: Table::load(&state),
             runtime_classes: Table::load(&state),
             pods,
+            pool: pool.clone(),
             waiting,
             assumed: HashMap::new(),
             state,
@@ -68,7 +70,7 @@ impl Waiting {
         }
         if state.check_history(from).is_err() {
             let assumed = std::mem::take(&mut self.assumed);
-            *self = Waiting::load(state);
+            *self = Waiting::load(state, &self.pool);
             self.assumed = assumed;
             return true;
         }
@@ -138,6 +140,11 @@ impl Waiting {
     /// A bind failed: the pod waits again.
     pub fn forget(&mut self, uid: &str) {
         self.assumed.remove(uid);
+    }
+
+    /// No bind is on its way.
+    pub fn forget_all(&mut self) {
+        self.assumed.clear();
     }
 
     fn pod(&self, key: &Bytes) -> Option<Arc<Pod>> {

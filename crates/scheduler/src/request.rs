@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::Quantity;
-use k8s_openapi::api::core::v1::{Container, PodSpec};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+use objects::{Container, PodSpec};
 
 /// Amounts of resources by name, in thousandths.
 pub(crate) type Amounts = BTreeMap<String, i128>;

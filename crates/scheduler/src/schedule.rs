@@ -1,10 +1,9 @@
 //! The decision: which node a pod goes to, or why none.
 
+use objects::Pod;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
-
-use k8s_openapi::api::core::v1::Pod;
 
 use crate::affinity::preferred_node;
 use crate::cluster::{Cluster, Host};

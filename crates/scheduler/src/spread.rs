@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Pod, PodSpec, TopologySpreadConstraint};
-use objects::selects;
+use k8s_openapi::api::core::v1::TopologySpreadConstraint;
+use objects::{Pod, PodSpec, selects};
 
 use crate::affinity::{wants_node, with_keys};
 use crate::cluster::{Cluster, Host, is_leaving, namespace};

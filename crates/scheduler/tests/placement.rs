@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::{Node, Pod};
+use k8s_openapi::api::core::v1::Node;
+use objects::Pod;
 use proptest::prelude::*;
 use scheduler::{Cluster, Host, schedule};
 use serde_json::{Value, json};

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::{Definition, Object, Resource, resource_of_kind, scale_of};
-use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use objects::{key, parse};
+use objects::{Pod, key, parse};
 use serde_json::Value;
 use store::State;
 

@@ -2,8 +2,9 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{ContainerPort, ObjectReference, Pod, Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::core::v1::{ContainerPort, ObjectReference, Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use objects::Pod;
 
 use crate::pods::{is_finished, is_ready};
 use crate::view::{View, node_name};

@@ -12,7 +12,7 @@ use api::{Object, Status};
 use controllers::{Key, Now, Silence, View};
 use futures::future::{BoxFuture, ready};
 use jiff::Timestamp;
-use objects::{Delete, Kind, Reader, Subject, Write, Writer};
+use objects::{Delete, Kind, Pool, Reader, Subject, Write, Writer};
 use scheduler::Waiting;
 use serde_json::{Value, json};
 use server::{Backends, Options, Server};
@@ -99,12 +99,13 @@ impl Cluster {
     #[allow(clippy::disallowed_methods)]
     pub async fn new(hosts: &[&str]) -> Self {
         let store = Arc::new(Memory::default());
+        let pods = Pool::default();
         let cluster = Cluster {
             writer: writer_over(store.clone()),
             silence: Silence::new(),
             now: Now { wall: Timestamp::now(), instant: Instant::now() },
-            view: View::load(store.snapshot()).publishing(CERTIFICATE.into()).signing(Some(signer())),
-            waiting: Waiting::load(store.snapshot()),
+            view: View::load(store.snapshot(), &pods).publishing(CERTIFICATE.into()).signing(Some(signer())),
+            waiting: Waiting::load(store.snapshot(), &pods),
             due: BTreeSet::new(),
             later: BTreeMap::new(),
             addresses: 0,

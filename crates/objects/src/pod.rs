@@ -1,0 +1,278 @@
+//! What controllers and the scheduler read of a pod, and nothing else of it.
+//!
+//! Every host keeps all pods of the cluster in this form, so its size is what a pod costs a host's memory beside its
+//! bytes in the store: a tenth of the API's own struct. Fields have the API's names and forms (core/v1 Pod).
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::Metadata;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{
+    Affinity, ContainerPort, PersistentVolumeClaimVolumeSource, PodCondition, PodIP, PodSchedulingGate,
+    Toleration, TopologySpreadConstraint,
+};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use serde::Deserialize;
+use serde::de::{Deserializer, IgnoredAny};
+
+/// How much its deletion costs, for a ReplicaSet that has to choose: the one annotation that is read (KEP-2255).
+pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+
+/// A pod.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Pod {
+    /// Its metadata, without what its managers say, and of its annotations only [`DELETION_COST`].
+    #[serde(deserialize_with = "metadata")]
+    pub metadata: ObjectMeta,
+    /// What it asks for.
+    pub spec: Option<PodSpec>,
+    /// What its host says of it.
+    pub status: Option<PodStatus>,
+}
+
+/// What a pod asks for.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PodSpec {
+    /// The node that it is placed on.
+    pub node_name: Option<String>,
+    /// Who places it.
+    pub scheduler_name: Option<String>,
+    /// What must be taken away before it is placed (KEP-3521).
+    pub scheduling_gates: Option<Vec<PodSchedulingGate>>,
+    /// Its priority as a number.
+    pub priority: Option<i32>,
+    /// Its affinities.
+    pub affinity: Option<Box<Affinity>>,
+    /// Labels that its node must have.
+    pub node_selector: Option<BTreeMap<String, String>>,
+    /// What taints it bears.
+    pub tolerations: Option<Vec<Toleration>>,
+    /// How it is spread.
+    pub topology_spread_constraints: Option<Vec<TopologySpreadConstraint>>,
+    /// Its runtime.
+    pub runtime_class_name: Option<String>,
+    /// What its runtime takes beside its containers.
+    pub overhead: Option<BTreeMap<String, Quantity>>,
+    /// What the pod as a whole asks for (KEP-2837).
+    pub resources: Option<Resources>,
+    /// Its containers.
+    pub containers: Vec<Container>,
+    /// Its init containers and sidecars.
+    pub init_containers: Option<Vec<Container>>,
+    /// Its volumes that are claims; the others are left out.
+    #[serde(deserialize_with = "claims")]
+    pub volumes: Option<Vec<Volume>>,
+    /// Its name within its subdomain.
+    pub hostname: Option<String>,
+    /// Its subdomain: a service that names it.
+    pub subdomain: Option<String>,
+}
+
+/// A container.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Container {
+    /// Its ports.
+    pub ports: Option<Vec<ContainerPort>>,
+    /// What it asks for.
+    pub resources: Option<Resources>,
+    /// When it is started again; `Always` makes an init container a sidecar.
+    pub restart_policy: Option<String>,
+}
+
+/// What is asked for of a node's resources.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Resources {
+    /// How much of each.
+    pub requests: Option<BTreeMap<String, Quantity>>,
+}
+
+/// A volume that is a claim, or makes one.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Volume {
+    /// Its name in the pod.
+    pub name: String,
+    /// The claim.
+    pub persistent_volume_claim: Option<PersistentVolumeClaimVolumeSource>,
+    /// Whether the claim is made with the pod and named after both.
+    #[serde(deserialize_with = "is_there")]
+    pub ephemeral: bool,
+}
+
+/// What a pod's host says of it.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PodStatus {
+    /// How far it has come.
+    pub phase: Option<String>,
+    /// What holds of it.
+    pub conditions: Option<Vec<PodCondition>>,
+    /// Its first address.
+    #[serde(rename = "podIP")]
+    pub pod_ip: Option<String>,
+    /// All of its addresses.
+    #[serde(rename = "podIPs")]
+    pub pod_ips: Option<Vec<PodIP>>,
+    /// Its containers.
+    pub container_statuses: Option<Vec<ContainerStatus>>,
+}
+
+/// What a pod's host says of a container.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ContainerStatus {
+    /// How often it was started again.
+    pub restart_count: i32,
+}
+
+impl k8s_openapi::Resource for Pod {
+    const API_VERSION: &'static str = "v1";
+    const GROUP: &'static str = "";
+    const KIND: &'static str = "Pod";
+    const VERSION: &'static str = "v1";
+    const URL_PATH_SEGMENT: &'static str = "pods";
+    type Scope = NamespaceResourceScope;
+}
+
+impl Metadata for Pod {
+    type Ty = ObjectMeta;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// The metadata that is read; what isn't named here is passed over without being kept.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Read {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<Annotations>,
+    owner_references: Option<Vec<OwnerReference>>,
+    finalizers: Option<Vec<String>>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    deletion_grace_period_seconds: Option<i64>,
+    generation: Option<i64>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Annotations {
+    #[serde(rename = "controller.kubernetes.io/pod-deletion-cost")]
+    deletion_cost: Option<String>,
+}
+
+fn metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
+    let read = Read::deserialize(from)?;
+    let cost = read
+        .annotations
+        .and_then(|read| read.deletion_cost)
+        .map(|cost| BTreeMap::from([(DELETION_COST.to_owned(), cost)]));
+    Ok(ObjectMeta {
+        name: read.name,
+        namespace: read.namespace,
+        uid: read.uid,
+        labels: read.labels,
+        annotations: cost,
+        owner_references: read.owner_references,
+        finalizers: read.finalizers,
+        creation_timestamp: read.creation_timestamp,
+        deletion_timestamp: read.deletion_timestamp,
+        deletion_grace_period_seconds: read.deletion_grace_period_seconds,
+        generation: read.generation,
+        ..ObjectMeta::default()
+    })
+}
+
+fn claims<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Volume>>, D::Error> {
+    let mut volumes = Option::<Vec<Volume>>::deserialize(from)?.unwrap_or_default();
+    volumes.retain(|volume| volume.ephemeral || volume.persistent_volume_claim.is_some());
+    volumes.shrink_to_fit();
+    Ok((!volumes.is_empty()).then_some(volumes))
+}
+
+fn is_there<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+    Ok(Option::<IgnoredAny>::deserialize(from)?.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_keeps_what_is_read_of_it_and_nothing_else() {
+        let pod: Pod = serde_json::from_value(json!({
+            "kind": "Pod", "apiVersion": "v1",
+            "metadata": {
+                "name": "web-1", "namespace": "d", "uid": "u", "labels": {"app": "web"},
+                "annotations": {DELETION_COST: "7", "other": "x"},
+                "managedFields": [{"manager": "m", "operation": "Update"}],
+                "creationTimestamp": "2024-01-01T00:00:00Z",
+            },
+            "spec": {
+                "nodeName": "n1",
+                "containers": [{
+                    "name": "c", "image": "i", "env": [{"name": "A", "value": "b"}],
+                    "ports": [{"name": "http", "containerPort": 80}],
+                    "resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "2"}},
+                }],
+                "volumes": [
+                    {"name": "tmp", "emptyDir": {}},
+                    {"name": "data", "persistentVolumeClaim": {"claimName": "c"}},
+                    {"name": "own", "ephemeral": {"volumeClaimTemplate": {"spec": {}}}},
+                ],
+            },
+            "status": {
+                "phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}],
+                "containerStatuses": [{"name": "c", "restartCount": 3}],
+            },
+        }))
+        .unwrap();
+        let annotations = pod.metadata.annotations.unwrap();
+        assert_eq!(annotations, BTreeMap::from([(DELETION_COST.to_owned(), "7".to_owned())]));
+        assert_eq!(pod.metadata.managed_fields, None);
+        let spec = pod.spec.unwrap();
+        let volumes: Vec<_> = spec.volumes.iter().flatten().map(|v| (v.name.as_str(), v.ephemeral)).collect();
+        assert_eq!(volumes, [("data", false), ("own", true)]);
+        assert_eq!(spec.containers[0].ports.as_ref().unwrap()[0].container_port, 80);
+        let requests = spec.containers[0].resources.as_ref().unwrap().requests.as_ref().unwrap();
+        assert_eq!(requests["cpu"].0, "1");
+        let status = pod.status.unwrap();
+        assert_eq!(status.pod_ips.unwrap()[0].ip, "10.0.0.1");
+        assert_eq!(status.container_statuses.unwrap()[0].restart_count, 3);
+    }
+
+    #[test]
+    fn what_is_null_is_absent() {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "a", "labels": null, "annotations": null, "ownerReferences": null},
+            "spec": {"volumes": null, "affinity": null, "containers": []},
+            "status": null,
+        }))
+        .unwrap();
+        assert_eq!(pod.metadata.labels, None);
+        assert_eq!(pod.spec.unwrap().volumes, None);
+        assert_eq!(pod.status, None);
+    }
+
+    #[test]
+    fn a_pod_is_thin() {
+        let (thin, whole) = (size_of::<Pod>(), size_of::<k8s_openapi::api::core::v1::Pod>());
+        assert!(thin * 2 < whole, "{thin} of {whole} bytes");
+    }
+}
