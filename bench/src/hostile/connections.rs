@@ -1,5 +1,6 @@
 //! Connections that are opened and left so.
 
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -19,16 +20,22 @@ const HELD: Duration = Duration::from_secs(8);
 /// From so many addresses connections come, as if from many machines.
 const ADDRESSES: usize = 100;
 
+/// Connects from one of the addresses.
+async fn connect(number: usize, to: SocketAddr) -> io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    let from = Ipv4Addr::new(127, 77, 0, (number % ADDRESSES) as u8 + 1);
+    socket.bind(SocketAddr::new(from.into(), 0))?;
+    socket.connect(to).await
+}
+
 /// Connections without a word, of nobody; from many addresses.
 pub async fn idle(hosts: &Hosts, count: usize) -> anyhow::Result<Figures> {
     let before = open_files(hosts.first())?;
     let (mut held, mut most) = (Vec::new(), 0);
     for number in 0..count {
-        let socket = TcpSocket::new_v4()?;
-        let from = Ipv4Addr::new(127, 77, 0, (number % ADDRESSES) as u8 + 1);
-        socket.bind(SocketAddr::new(from.into(), 0))?;
         // What the host has no place for waits in the kernel, or is refused.
-        if let Ok(Ok(stream)) = timeout(Duration::from_secs(1), socket.connect(hosts.addresses[0])).await {
+        let connected = connect(number, hosts.addresses[0]);
+        if let Ok(Ok(stream)) = timeout(Duration::from_secs(1), connected).await {
             held.push(stream);
         }
         if number % 100 == 0 {
@@ -44,14 +51,15 @@ pub async fn idle(hosts: &Hosts, count: usize) -> anyhow::Result<Figures> {
     Ok(vec![("opened", opened), ("files_before", before as f64), ("files_most", most as f64)])
 }
 
-/// TLS connections whose request's headers come byte by byte, and never end; how long the last of them lived.
+/// TLS connections of nobody, from many addresses, whose request's headers come byte by byte, and never end; how long the last of them lived.
 #[allow(clippy::disallowed_methods, reason = "it measures")]
 pub async fn slow_headers(hosts: &Hosts, count: usize) -> anyhow::Result<Figures> {
     let (begin, mut sending) = (Instant::now(), JoinSet::new());
-    for _ in 0..count {
-        let (address, tls) = (hosts.addresses[0], TlsConnector::from(hosts.tls.clone()));
+    let nobody = pki::client_config_for_anyone()?;
+    for number in 0..count {
+        let (address, tls) = (hosts.addresses[0], TlsConnector::from(nobody.clone()));
         sending.spawn(async move {
-            let Ok(stream) = TcpStream::connect(address).await else { return };
+            let Ok(stream) = connect(number, address).await else { return };
             let name = ServerName::IpAddress(address.ip().into());
             let Ok(mut stream) = tls.connect(name, stream).await else { return };
             let _ = stream.write_all(b"GET /api/v1/nodes HTTP/1.1\r\nx: ").await;
