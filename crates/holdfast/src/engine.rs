@@ -15,6 +15,7 @@ use store::{Embedded, Store};
 use crate::{datastore, host};
 
 /// The engine of a host.
+#[derive(Clone)]
 pub enum Engine {
     /// This host is a member of the cluster's own store.
     Embedded(Arc<Embedded>),

@@ -30,6 +30,7 @@ use crate::store_door;
 use crate::threads;
 use crate::timeline::{self, Timeline};
 use crate::up::End;
+use crate::watchdog;
 
 const API: u16 = 6443;
 /// The port of the store's members among themselves.
@@ -169,6 +170,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         })
         .await??;
     let network = Arc::new(network);
+    urgent.spawn(watchdog::watch(Handle::current(), engine.clone(), network.clone()));
     reach.network.set(network.clone()).map_err(|_| anyhow::anyhow!("the network was started twice"))?;
 
     let pods = objects::Pool::default();

@@ -15,6 +15,7 @@ mod store_door;
 mod threads;
 mod timeline;
 mod up;
+mod watchdog;
 mod web;
 
 use std::future::Future;
