@@ -11,8 +11,11 @@ use crate::{Kind, decode};
 /// The decoded objects of one kind that tables share. It keeps none alive: what no table holds is gone.
 #[derive(Debug)]
 pub struct Pool<T> {
-    known: Arc<Mutex<HashMap<Bytes, (Revision, Weak<T>)>>>,
+    known: Arc<Mutex<Known<T>>>,
 }
+
+/// Objects by key, each with the revision that wrote it.
+type Known<T> = HashMap<Bytes, (Revision, Weak<T>)>;
 
 impl<T> Clone for Pool<T> {
     fn clone(&self) -> Self {
@@ -29,7 +32,7 @@ impl<T> Default for Pool<T> {
 impl<T: Kind> Pool<T> {
     /// The object in a key's value, decoded unless another table has it already; nothing if it can't be decoded.
     pub(crate) fn decode(&self, kv: &KeyValue) -> Option<Arc<T>> {
-        let shared = |known: &HashMap<Bytes, (Revision, Weak<T>)>| {
+        let shared = |known: &Known<T>| {
             let (revision, object) = known.get(&kv.key)?;
             object.upgrade().filter(|_| *revision == kv.mod_revision)
         };
@@ -51,7 +54,7 @@ impl<T: Kind> Pool<T> {
         self.known().remove(key);
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<Bytes, (Revision, Weak<T>)>> {
+    fn known(&self) -> MutexGuard<'_, Known<T>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -43,7 +43,9 @@ pub struct Config {
 /// When a member was last heard by other means than the store's messages. A leader that is late with those, and is heard
 /// by these, is waited for a little longer before another one is elected.
 #[derive(Clone)]
-pub struct Beats(Arc<dyn Fn(&str) -> Option<Instant> + Send + Sync>);
+pub struct Beats(Arc<LastHeard>);
+
+type LastHeard = dyn Fn(&str) -> Option<Instant> + Send + Sync;
 
 impl Beats {
     /// Asks `last_heard` for a member, by its name. It is asked often, and must answer at once.

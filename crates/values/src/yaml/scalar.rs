@@ -142,7 +142,8 @@ fn is_timestamp(text: &str) -> bool {
         && number(month, 12)
         && number(&rest[..day_end], 31);
     // Whatever follows, neither a whole number nor one with a fraction looks so: `-` stands within.
-    is_day && rest[day_end..].starts_with(['T', 't', ' ']) || is_day && day_end == rest.len()
+    let ends = day_end == rest.len() || rest[day_end..].starts_with(['T', 't', ' ']);
+    is_day && ends
 }
 
 impl Scalar {

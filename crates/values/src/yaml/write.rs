@@ -89,8 +89,9 @@ fn is_plain(text: &str) -> bool {
     let Some(first) = text.chars().next() else { return false };
     let starts = first.is_alphanumeric()
         || matches!(first, '/' | '_' | '.' | '$' | '(' | '+' | ';' | '^' | '<' | '\\' | '-');
+    let dashes = text == "-" || text.starts_with("--") || text.starts_with("- ");
     starts
-        && !(first == '-' && text[1..].starts_with(['-', ' ']) || text == "-")
+        && !dashes
         && !text.starts_with("...")
         && !text.ends_with([' ', ':'])
         && !text.contains(": ")
