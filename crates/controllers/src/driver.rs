@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 
 use crate::key::{Key, Now, Silence};
 use crate::node;
-use crate::plan::{Action, Note};
+use crate::plan::{Action, Note, with_reason};
 use crate::queue::{Outcome, Queue};
 use crate::view::{Touched, View};
 
@@ -181,7 +181,10 @@ impl<'a> Work<'a> {
             }
             let now = clocks();
             let Some(key) = self.queue.pop(now.instant) else { return false };
-            let plan = key.reconcile(self.view, &self.silence, now);
+            let mut plan = key.reconcile(self.view, &self.silence, now);
+            for occurrence in plan.told.drain(..) {
+                self.recorder(key.component()).record(occurrence);
+            }
             if let Some(wait) = plan.again_in {
                 self.queue.add_at(key.clone(), now.instant + wait);
             }
@@ -194,8 +197,13 @@ impl<'a> Work<'a> {
             let writer = self.options.writer.clone();
             self.writing.spawn(async move {
                 let writes = plan.actions.into_iter().map(|action| carry_out(&*writer, &recorder, action));
-                let outcome = join_all(writes).await.into_iter().fold(Outcome::Done, worse);
-                (key, outcome)
+                let (outcomes, otherwise): (Vec<_>, Vec<_>) = join_all(writes).await.into_iter().unzip();
+                if let Some(write) = otherwise.into_iter().flatten().next()
+                    && let Err(status) = writer.write(USER, write).await
+                {
+                    tracing::debug!(code = status.code, reason = status.reason, "{status}");
+                }
+                (key, outcomes.into_iter().fold(Outcome::Done, worse))
             });
         }
         true
@@ -222,24 +230,28 @@ fn worse(a: Outcome, b: Outcome) -> Outcome {
     }
 }
 
-async fn carry_out(writer: &dyn Writer, recorder: &Recorder, action: Action) -> Outcome {
+/// How a write ended, and what to write because it was refused.
+async fn carry_out(writer: &dyn Writer, recorder: &Recorder, action: Action) -> (Outcome, Option<Write>) {
     let is_create = matches!(action.write, Write::Create(_));
     match writer.write(USER, action.write).await {
         Ok(object) => {
             for note in action.done {
                 tell(recorder, note, object.name());
             }
-            Outcome::Done
+            (Outcome::Done, None)
         }
         // It is gone: what was to be done to it needs no doing any more.
-        Err(status) if status.code == 404 && !is_create => Outcome::Done,
+        Err(status) if status.code == 404 && !is_create => (Outcome::Done, None),
         Err(status) => {
             tracing::debug!(code = status.code, reason = status.reason, "{status}");
             let outcome = outcome(&status);
-            if let Some(occurrence) = action.refused.filter(|_| outcome == Outcome::Refused) {
+            if outcome != Outcome::Refused {
+                return (outcome, None);
+            }
+            if let Some(occurrence) = action.refused {
                 record(recorder, occurrence, &status.message);
             }
-            outcome
+            (outcome, action.otherwise.map(|write| with_reason(write, &status.message)))
         }
     }
 }

@@ -3,11 +3,15 @@
 //! Follows `pkg/controller/endpoint`, `pkg/controller/endpointslice` and the EndpointSlice API (KEP-752):
 //! conditions, named target ports, one list of ports a slice.
 
+mod mirror;
 mod pods;
 mod slices;
 mod subsets;
 
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use crate::plan::{Plan, delete};
 use crate::view::View;
@@ -22,12 +26,8 @@ pub const CONTROLLER: &str = "endpointslice-controller.k8s.io";
 /// Brings the Endpoints and EndpointSlices of one Service up to date.
 pub fn reconcile(view: &View, namespace: &str, name: &str) -> Plan {
     let mut plan = Plan::default();
-    let existing = view.slices.in_namespace(namespace).filter(|slice| {
-        let label = |key: &str| slice.metadata.labels.as_ref().and_then(|labels| labels.get(key));
-        label(SERVICE_NAME).is_some_and(|service| service == name)
-            && label(MANAGED_BY).is_some_and(|manager| manager == CONTROLLER)
-    });
-    let existing: Vec<_> = existing.filter(|slice| slice.metadata.deletion_timestamp.is_none()).collect();
+    mirror::update(view, namespace, name, &mut plan);
+    let existing: Vec<_> = slices_of(view, namespace, name, CONTROLLER).collect();
     let Some(service) = view.services.get(namespace, name) else {
         for slice in existing {
             plan.write(delete(slice.as_ref()));
@@ -48,6 +48,32 @@ pub fn reconcile(view: &View, namespace: &str, name: &str) -> Plan {
     let behind = pods::behind(view, service, spec);
     slices::update(service, spec, &behind, &existing, &mut plan);
     subsets::update(view, service, spec, &behind, &mut plan);
+    plan
+}
+
+/// The slices of a service that one manager keeps.
+fn slices_of<'a>(
+    view: &'a View,
+    namespace: &'a str,
+    name: &'a str,
+    manager: &'a str,
+) -> impl Iterator<Item = &'a Arc<EndpointSlice>> {
+    view.slices.in_namespace(namespace).filter(move |slice| {
+        let label = |key: &str| slice.metadata.labels.as_ref().and_then(|labels| labels.get(key));
+        label(SERVICE_NAME).is_some_and(|service| service == name)
+            && label(MANAGED_BY).is_some_and(|known| known == manager)
+            && slice.metadata.deletion_timestamp.is_none()
+    })
+}
+
+/// Deletes the Endpoints of a service that was deleted, whoever made them, as upstream does.
+pub fn clean_up(view: &View, namespace: &str, name: &str) -> Plan {
+    let mut plan = Plan::default();
+    if view.services.get(namespace, name).is_none()
+        && let Some(endpoints) = view.endpoints.get(namespace, name)
+    {
+        plan.write(delete(endpoints.as_ref()));
+    }
     plan
 }
 

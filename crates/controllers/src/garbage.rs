@@ -1,13 +1,15 @@
 //! Garbage collection: dependents go with their owners, in the background, first, or not at all.
 //!
 //! Follows `pkg/controller/garbagecollector` (`attemptToDeleteItem`, `processDeletingDependentsItem`,
-//! `orphanDependents`) over all kinds in the store. Upstream's doubt about an owner that it can't see is
-//! not needed: a view is one consistent revision.
+//! `orphanDependents`) over all kinds in the store. What names an owner that can't be judged stays as it is, with all
+//! its owners: a kind that isn't served (yet), another server's, or a namespaced one of a cluster-scoped object.
 
-use objects::{Delete, Propagation, Write};
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use objects::{Delete, Occurrence, Propagation, Write};
 use serde_json::{Value, json};
 
-use crate::graph::Node;
+use crate::graph::{Node, Standing};
 use crate::plan::Plan;
 use crate::view::View;
 
@@ -43,7 +45,8 @@ fn finish(view: &View, node: &Node, plan: &mut Plan) {
     } else if node.has_finalizer(FOREGROUND) {
         let blocks = |dependent: &Node| {
             let mut owners = dependent.owners.iter();
-            owners.any(|owner| owner.uid == node.uid && owner.block_owner_deletion == Some(true))
+            dependent.uid != node.uid
+                && owners.any(|owner| owner.uid == node.uid && owner.block_owner_deletion == Some(true))
         };
         if !dependents().any(|dependent| blocks(dependent)) {
             plan.write(without_finalizer(node, FOREGROUND));
@@ -59,18 +62,44 @@ fn view_owner(view: &View, dependent: &Node, owner: &Node) -> bool {
 /// Deletes a dependent whose owners are all gone, and makes it forget those that are gone.
 fn follow_owners(view: &View, node: &Node, plan: &mut Plan) {
     let (mut solid, mut gone, mut waiting) = (0, Vec::new(), Vec::new());
+    let mut unknown = false;
     for reference in &node.owners {
-        match view.graph.owner(node, reference) {
-            None => gone.push(reference.uid.clone()),
-            Some(owner) if owner.waits_for_dependents() => waiting.push(reference.uid.clone()),
-            Some(_) => solid += 1,
+        match view.graph.standing(node, reference) {
+            Standing::There(owner) if owner.waits_for_dependents() => waiting.push(reference.uid.clone()),
+            Standing::There(_) => solid += 1,
+            Standing::Gone => {
+                let elsewhere = view
+                    .graph
+                    .with_uid(&reference.uid)
+                    .is_some_and(|owner| !owner.namespace.is_empty() && owner.namespace != node.namespace);
+                if elsewhere {
+                    plan.told.push(wrong_namespace(node, reference));
+                }
+                gone.push(reference.uid.clone());
+            }
+            Standing::OutOfReach => {
+                plan.told.push(wrong_namespace(node, reference));
+                unknown = true;
+            }
+            Standing::Unknown => unknown = true,
         }
+    }
+    if unknown {
+        return;
     }
     if gone.is_empty() && waiting.is_empty() {
         return;
     }
     if solid > 0 {
         plan.write(without_owners(node, |uid| gone.iter().chain(&waiting).any(|other| other == uid)));
+        return;
+    }
+    // Two that own each other would wait for each other for ever: the later one stops holding the other up first, and
+    // is deleted once that is written.
+    let circular = view.graph.dependents(&node.uid).any(|dependent| dependent.waits_for_dependents());
+    let holds_up = node.owners.iter().any(|owner| owner.block_owner_deletion == Some(true));
+    if !waiting.is_empty() && circular && holds_up {
+        plan.write(without_blocking(node));
         return;
     }
     let own_dependents = view.graph.dependents(&node.uid).next().is_some();
@@ -89,10 +118,35 @@ fn follow_owners(view: &View, node: &Node, plan: &mut Plan) {
     plan.write(Write::Delete { subject: node.subject(), options });
 }
 
+fn wrong_namespace(node: &Node, owner: &OwnerReference) -> Occurrence {
+    let regarding = ObjectReference {
+        api_version: Some(node.api_version.clone()),
+        kind: Some(node.kind.clone()),
+        namespace: Some(node.namespace.clone()).filter(|namespace| !namespace.is_empty()),
+        name: Some(node.name.clone()),
+        uid: Some(node.uid.clone()),
+        resource_version: Some(node.revision.to_string()),
+        field_path: None,
+    };
+    let OwnerReference { api_version, kind, name, uid, .. } = owner;
+    let namespace = &node.namespace;
+    let message = format!(
+        "ownerRef [{api_version}/{kind}, namespace: {namespace}, name: {name}, uid: {uid}] does not exist in \
+         namespace {namespace:?}"
+    );
+    Occurrence { regarding, warning: true, reason: "OwnerRefInvalidNamespace", message }
+}
+
 fn without_owners(node: &Node, goes: impl Fn(&str) -> bool) -> Write {
     let kept: Vec<_> = node.owners.iter().filter(|owner| !goes(&owner.uid)).collect();
     let kept = if kept.is_empty() { Value::Null } else { json!(kept) };
     patch(node, "ownerReferences", kept)
+}
+
+fn without_blocking(node: &Node) -> Write {
+    let mut owners = node.owners.clone();
+    owners.iter_mut().for_each(|owner| owner.block_owner_deletion = Some(false));
+    patch(node, "ownerReferences", json!(owners))
 }
 
 fn without_finalizer(node: &Node, finalizer: &str) -> Write {

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use objects::{Subject, parse};
+use objects::{Subject, key, parse};
 use serde::Deserialize;
 use store::{Event, KeyRange, KeyValue, State};
+
+use crate::kinds::Kinds;
 
 /// What ownership needs to know about an object.
 #[derive(Debug, Clone, Default)]
@@ -93,13 +95,36 @@ impl Node {
     }
 }
 
+/// Keys of objects, by what they have in common.
+type Sets = HashMap<String, BTreeSet<Bytes>>;
+
 /// The ownership between all objects.
 #[derive(Debug, Default)]
 pub struct Graph {
     nodes: BTreeMap<Bytes, Arc<Node>>,
     by_uid: HashMap<String, Bytes>,
-    dependents: HashMap<String, BTreeSet<Bytes>>,
-    namespaces: BTreeMap<String, BTreeSet<Bytes>>,
+    dependents: Sets,
+    namespaces: Sets,
+    /// Those that were seen to go, by uid, for as long as something names them as owner: what became of them is
+    /// known even once their kind isn't any more.
+    gone: HashMap<String, Arc<Node>>,
+    /// The objects with an owner whose kind is not part of the program, by that kind's group: what may be known of
+    /// such owners changes with definitions and APIServices.
+    foreign: Sets,
+    kinds: Kinds,
+}
+
+/// What is known of an owner that an object names.
+#[derive(Debug)]
+pub enum Standing<'a> {
+    /// It is there.
+    There(&'a Arc<Node>),
+    /// There is no such object.
+    Gone,
+    /// It lies in a namespace and the object that names it doesn't: no such owner can be looked up.
+    OutOfReach,
+    /// Its kind or version is not served, or another server's: nobody here can say.
+    Unknown,
 }
 
 impl Graph {
@@ -107,17 +132,41 @@ impl Graph {
     pub fn load(state: &State) -> Self {
         let mut graph = Graph::default();
         for kv in state.range(&KeyRange::prefix("/registry/")) {
+            graph.kinds.put(kv);
             graph.put(kv);
         }
         graph
     }
 
+    /// Which kinds there are.
+    pub fn kinds(&self) -> &Kinds {
+        &self.kinds
+    }
+
+    /// Takes in what a change tells of kinds: if it does, the objects whose owners may be judged otherwise from now on.
+    pub fn learn(&mut self, event: &Event) -> Option<Vec<Bytes>> {
+        let groups = self.kinds.apply(event);
+        let doubted = groups.iter().filter_map(|group| self.foreign.get(group)).flatten().cloned();
+        (!groups.is_empty()).then(|| doubted.collect())
+    }
+
     /// Takes one change in: the object before and now.
     pub fn apply(&mut self, event: &Event) -> (Option<Arc<Node>>, Option<Arc<Node>>) {
-        match event {
+        let (old, new) = match event {
             Event::Put { current, .. } => self.put(current),
             Event::Delete { previous, .. } => (self.remove(&previous.key), None),
+        };
+        if let (Some(node), None) = (&old, &new)
+            && self.dependents.contains_key(&node.uid)
+        {
+            self.gone.insert(node.uid.clone(), node.clone());
         }
+        for owner in old.iter().flat_map(|node| &node.owners) {
+            if !self.dependents.contains_key(&owner.uid) {
+                self.gone.remove(&owner.uid);
+            }
+        }
+        (old, new)
     }
 
     fn put(&mut self, kv: &KeyValue) -> (Option<Arc<Node>>, Option<Arc<Node>>) {
@@ -127,9 +176,13 @@ impl Graph {
         };
         if !node.uid.is_empty() {
             self.by_uid.insert(node.uid.clone(), node.key.clone());
+            self.gone.remove(&node.uid);
         }
         for owner in &node.owners {
             self.dependents.entry(owner.uid.clone()).or_default().insert(node.key.clone());
+            if let Some(group) = foreign_group(owner) {
+                self.foreign.entry(group.to_owned()).or_default().insert(node.key.clone());
+            }
         }
         self.namespaces.entry(node.namespace.clone()).or_default().insert(node.key.clone());
         self.nodes.insert(node.key.clone(), node.clone());
@@ -142,19 +195,12 @@ impl Graph {
             self.by_uid.remove(&node.uid);
         }
         for owner in &node.owners {
-            if let Some(keys) = self.dependents.get_mut(&owner.uid) {
-                keys.remove(key);
-                if keys.is_empty() {
-                    self.dependents.remove(&owner.uid);
-                }
+            take(&mut self.dependents, &owner.uid, key);
+            if let Some(group) = foreign_group(owner) {
+                take(&mut self.foreign, group, key);
             }
         }
-        if let Some(keys) = self.namespaces.get_mut(&node.namespace) {
-            keys.remove(key);
-            if keys.is_empty() {
-                self.namespaces.remove(&node.namespace);
-            }
-        }
+        take(&mut self.namespaces, &node.namespace, key);
         Some(node)
     }
 
@@ -168,12 +214,40 @@ impl Graph {
         self.nodes.values()
     }
 
-    /// The owner that a reference of `dependent` means, if it exists: same uid, kind and name, and in the
-    /// same namespace or in none.
+    /// The owner that a reference of `dependent` means, if it is known to be there.
     pub fn owner(&self, dependent: &Node, reference: &OwnerReference) -> Option<&Arc<Node>> {
-        let owner = self.nodes.get(self.by_uid.get(&reference.uid)?)?;
-        let reachable = owner.namespace.is_empty() || owner.namespace == dependent.namespace;
-        (reachable && owner.kind == reference.kind && owner.name == reference.name).then_some(owner)
+        match self.standing(dependent, reference) {
+            Standing::There(owner) => Some(owner),
+            _ => None,
+        }
+    }
+
+    /// What is known of the owner that a reference of `dependent` means: the object of that kind and name in the
+    /// same namespace, or in none if the kind is cluster-scoped, and with that uid (`isDangling` of upstream's
+    /// garbage collector).
+    pub fn standing(&self, dependent: &Node, reference: &OwnerReference) -> Standing<'_> {
+        let Some(lies) = self.kinds.find(&reference.api_version, &reference.kind) else {
+            let went = self.gone.get(&reference.uid).is_some_and(|owner| {
+                (&owner.api_version, &owner.kind, &owner.name)
+                    == (&reference.api_version, &reference.kind, &reference.name)
+                    && (owner.namespace.is_empty() || owner.namespace == dependent.namespace)
+            });
+            return if went { Standing::Gone } else { Standing::Unknown };
+        };
+        if lies.namespaced && dependent.namespace.is_empty() {
+            return Standing::OutOfReach;
+        }
+        let namespace = if lies.namespaced { dependent.namespace.as_str() } else { "" };
+        let owner = self.nodes.get(key(lies.group, lies.plural, namespace, &reference.name).as_bytes());
+        match owner.filter(|owner| owner.uid == reference.uid) {
+            Some(owner) => Standing::There(owner),
+            None => Standing::Gone,
+        }
+    }
+
+    /// The object with this uid, wherever it lies.
+    pub fn with_uid(&self, uid: &str) -> Option<&Arc<Node>> {
+        self.nodes.get(self.by_uid.get(uid)?)
     }
 
     /// The objects that name `uid` as an owner.
@@ -184,5 +258,21 @@ impl Graph {
     /// The objects in a namespace.
     pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<Node>> {
         self.namespaces.get(namespace).into_iter().flatten().filter_map(|key| self.nodes.get(key))
+    }
+}
+
+/// The group of an owner whose kind is not part of the program.
+fn foreign_group(owner: &OwnerReference) -> Option<&str> {
+    let (group, _) = owner.api_version.split_once('/')?;
+    api::resource_of_kind(&owner.api_version, &owner.kind).is_none().then_some(group)
+}
+
+/// Takes a key out of a set, which goes once it is empty.
+fn take(sets: &mut Sets, name: &str, key: &Bytes) {
+    if let Some(keys) = sets.get_mut(name) {
+        keys.remove(key);
+        if keys.is_empty() {
+            sets.remove(name);
+        }
     }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::Metadata;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
-use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, ResourceQuota, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Node, ResourceQuota, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
@@ -23,8 +23,9 @@ use crate::plan::Plan;
 use crate::pods;
 use crate::view::{Touched, View, controller_of, node_name};
 use crate::{
-    api_service, certificate, cluster_role, deployment, disruption, endpoints, expiry, flow_schema, garbage,
-    missing_node, namespace, node, protection, replica_set, resource_quota, validating_policy,
+    account_token, api_service, certificate, cluster_role, deployment, disruption, endpoints, expiry,
+    flow_schema, garbage, missing_node, namespace, node, protection, replica_set, resource_quota,
+    validating_policy,
 };
 
 /// Hosts that are silent, each with the time when it was last heard.
@@ -37,6 +38,8 @@ pub enum Key {
     Node(String),
     /// A service's endpoints, by namespace and name.
     Service(String, String),
+    /// What a service that was deleted leaves behind.
+    ServiceGone(String, String),
     /// A ReplicaSet.
     ReplicaSet(String, String),
     /// A Deployment.
@@ -47,6 +50,10 @@ pub enum Key {
     ApiService,
     /// A namespace, by name.
     Namespace(String),
+    /// Why a namespace that is being deleted is still there.
+    NamespaceEnd(String),
+    /// The token Secrets of a ServiceAccount that went.
+    AccountTokens(String, String),
     /// The use of a PersistentVolumeClaim.
     Claim(String, String),
     /// The use of a PersistentVolume, by name.
@@ -89,16 +96,19 @@ impl Key {
                 node::reconcile(view, name, silent_for, now.wall)
             }
             Key::Service(namespace, name) => endpoints::reconcile(view, namespace, name),
+            Key::ServiceGone(namespace, name) => endpoints::clean_up(view, namespace, name),
             Key::ReplicaSet(namespace, name) => replica_set::reconcile(view, namespace, name, now.wall),
             Key::Deployment(namespace, name) => deployment::reconcile(view, namespace, name, now.wall),
             Key::DisruptionBudget(namespace, name) => disruption::reconcile(view, namespace, name, now.wall),
             Key::Disrupted(namespace, name) => disruption::reconcile_pod(view, namespace, name, now.wall),
             Key::Certificate(name) => certificate::reconcile(view, name, now.wall),
             Key::ApiService => api_service::reconcile(view),
-            Key::Namespace(name) => namespace::reconcile(view, name),
+            Key::Namespace(name) => namespace::reconcile(view, name, now.wall),
+            Key::NamespaceEnd(name) => namespace::report(view, name, now.wall),
             Key::ClusterRole(name) => cluster_role::reconcile(view, name),
             Key::FlowSchema(name) => flow_schema::reconcile(view, name, now.wall),
             Key::ValidatingPolicy(name) => validating_policy::reconcile(view, name),
+            Key::AccountTokens(namespace, name) => account_token::reconcile(view, namespace, name),
             Key::Claim(namespace, name) => protection::reconcile_claim(view, namespace, name),
             Key::Volume(name) => protection::reconcile_volume(view, name),
             Key::ResourceQuota(namespace, name) => resource_quota::reconcile(view, namespace, name, now.wall),
@@ -112,19 +122,21 @@ impl Key {
     pub fn component(&self) -> &'static str {
         match self {
             Key::Node(_) => "node-controller",
-            Key::Service(..) | Key::ApiService => "endpoint-slice-controller",
+            Key::Service(..) | Key::ServiceGone(..) | Key::ApiService => "endpoint-slice-controller",
             Key::ReplicaSet(..) => "replicaset-controller",
             Key::Deployment(..) => "deployment-controller",
             Key::DisruptionBudget(..) | Key::Disrupted(..) => "controllermanager",
             Key::Certificate(_) => "certificate-controller",
-            Key::Namespace(_) => "namespace-controller",
+            Key::Namespace(_) | Key::NamespaceEnd(_) => "namespace-controller",
+            Key::AccountTokens(..) => "serviceaccount-token-controller",
             Key::Claim(..) => "pvc-protection-controller",
             Key::Volume(_) => "pv-protection-controller",
             Key::ResourceQuota(..) => "resourcequota-controller",
             Key::ClusterRole(_) => "clusterrole-aggregation-controller",
             Key::FlowSchema(_) => "api-priority-and-fairness-config-consumer-v1",
             Key::ValidatingPolicy(_) => "validatingadmissionpolicy-status-controller",
-            Key::Garbage(_) | Key::MissingNode(_) | Key::Expiry => "garbage-collector",
+            Key::Garbage(_) => "garbage-collector-controller",
+            Key::MissingNode(_) | Key::Expiry => "garbage-collector",
         }
     }
 
@@ -141,6 +153,7 @@ impl Key {
             each(of(pod.as_ref(), Key::Disrupted), now);
         }
         view.namespaces.iter().for_each(|namespace| each(Key::Namespace(named(namespace.as_ref())), now));
+        closing(view, &mut each);
         for role in view.cluster_roles.iter().filter(|role| role.aggregation_rule.is_some()) {
             each(Key::ClusterRole(named(role.as_ref())), now);
         }
@@ -196,11 +209,21 @@ impl Key {
                 }
             }
             Touched::Namespace(Change { old, new, .. }) => {
-                latest(old, new).for_each(|n: &Namespace| each(Key::Namespace(named(n)), now));
+                for namespace in latest(old, new) {
+                    let namespace: &Namespace = namespace;
+                    each(Key::Namespace(named(namespace)), now);
+                    if namespace.metadata.deletion_timestamp.is_some() {
+                        each(Key::NamespaceEnd(named(namespace)), namespace::PAUSE);
+                    }
+                }
             }
             Touched::ServiceAccount(Change { old, new, .. }) => {
                 for account in latest(old, new) {
                     each(Key::Namespace(account.metadata.namespace.clone().unwrap_or_default()), now);
+                }
+                let uid = |account: &Option<Arc<ServiceAccount>>| account.as_ref()?.metadata.uid.clone();
+                if let Some(old) = old.as_ref().filter(|_| uid(old) != uid(new)) {
+                    each(of(old.as_ref(), Key::AccountTokens), now);
                 }
             }
             Touched::ClusterRole(Change { old, new, .. }) => {
@@ -238,6 +261,10 @@ impl Key {
             Touched::PriorityLevel(_) => {}
             Touched::ValidatingPolicy(Change { new, .. }) => {
                 new.iter().for_each(|policy| each(Key::ValidatingPolicy(named(policy.as_ref())), now));
+            }
+            Touched::Kinds(doubted) => {
+                doubted.iter().for_each(|object| each(Key::Garbage(object.clone()), now));
+                closing(view, &mut each);
             }
             Touched::Owned(old, new) => owned(view, old.as_deref(), new.as_deref(), &mut each),
         }
@@ -327,6 +354,9 @@ fn replica_set(
 fn service(Change { old, new, .. }: &Change<Service>, each: &mut impl FnMut(Key, Duration)) {
     if let Some(service) = latest(old, new).next() {
         each(of(service, Key::Service), Duration::ZERO);
+        if new.is_none() {
+            each(of(service, Key::ServiceGone), Duration::ZERO);
+        }
         if is_api_service(&service.metadata) {
             each(Key::ApiService, Duration::ZERO);
         }
@@ -382,7 +412,16 @@ fn owned(
         }
         if !node.namespace.is_empty() && !view.is_open(&node.namespace) {
             each(Key::Namespace(node.namespace.clone()), now);
+            each(Key::NamespaceEnd(node.namespace.clone()), namespace::PAUSE);
         }
+    }
+}
+
+/// The namespaces that are being deleted.
+fn closing(view: &View, each: &mut impl FnMut(Key, Duration)) {
+    for namespace in view.namespaces.iter().filter(|n| n.metadata.deletion_timestamp.is_some()) {
+        each(Key::Namespace(named(namespace.as_ref())), Duration::ZERO);
+        each(Key::NamespaceEnd(named(namespace.as_ref())), namespace::PAUSE);
     }
 }
 

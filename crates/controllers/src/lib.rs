@@ -2,6 +2,7 @@
 //! consistent revision of the state, typed and indexed; a [`Key`] says what to reconcile; a [`Plan`] is what
 //! was decided. [`run`] drives them all while this member leads the store.
 
+mod account_token;
 mod api_service;
 mod certificate;
 mod cluster_role;
@@ -9,11 +10,13 @@ mod deployment;
 mod disruption;
 mod driver;
 mod endpoints;
+mod eviction;
 mod expiry;
 mod flow_schema;
 mod garbage;
 mod graph;
 mod key;
+mod kinds;
 mod missing_node;
 mod namespace;
 mod node;
@@ -29,8 +32,9 @@ mod victims;
 mod view;
 
 pub use driver::{Options, run};
-pub use graph::{Graph, Node};
+pub use graph::{Graph, Node, Standing};
 pub use key::{Key, Now, Silence};
+pub use kinds::{Kinds, Lies, Remote};
 pub use node::GRACE;
-pub use plan::{Action, Note, Plan};
+pub use plan::{Action, Note, Plan, with_reason};
 pub use view::{Touched, View};

@@ -4,15 +4,21 @@
 //! Follows `pkg/controller/namespace`, `pkg/controller/serviceaccount` and
 //! `pkg/controller/certificates/rootcacertpublisher`.
 
-use std::collections::BTreeMap;
+mod ending;
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, ServiceAccount};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use objects::{Delete, Propagation, Reader, Write};
 use serde_json::json;
 
-use crate::plan::{Plan, create, merge, merge_this};
+use crate::plan::{Action, Plan, create, merge, merge_this};
 use crate::view::View;
+
+pub use ending::{PAUSE, report};
 
 /// The ConfigMap by which pods know the API.
 pub const ROOT_CERTIFICATE: &str = "kube-root-ca.crt";
@@ -24,11 +30,11 @@ const FINALIZER: &str = "kubernetes";
 const BURST: usize = 100;
 
 /// Fills or empties one namespace.
-pub fn reconcile(view: &View, name: &str) -> Plan {
+pub fn reconcile(view: &View, name: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let Some(namespace) = view.namespaces.get("", name) else { return plan };
     if namespace.metadata.deletion_timestamp.is_some() {
-        empty(view, namespace, name, &mut plan);
+        empty(view, namespace, name, now, &mut plan);
         return plan;
     }
     if view.service_accounts.get(name, "default").is_none() {
@@ -60,16 +66,19 @@ fn publish(view: &View, namespace: &str) -> Option<Write> {
     (known.data.as_ref() != Some(&data)).then(|| merge_this(&known, "", json!({ "data": data })))
 }
 
-fn empty(view: &View, namespace: &Namespace, name: &str, plan: &mut Plan) {
-    let finalizers = namespace.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten());
-    let others: Vec<&String> = finalizers.clone().filter(|finalizer| *finalizer != FINALIZER).collect();
-    if !finalizers.into_iter().any(|finalizer| finalizer == FINALIZER) {
+fn empty(view: &View, namespace: &Arc<Namespace>, name: &str, now: Timestamp, plan: &mut Plan) {
+    if !is_ours(namespace) {
         return;
     }
     let mut contents = view.graph.in_namespace(name).peekable();
     if contents.peek().is_none() {
-        let patch = json!({"spec": {"finalizers": others}});
-        plan.write(merge(namespace, "finalize", patch));
+        // What another server has in here only that server knows: while it doesn't answer, nobody can say that this
+        // is all.
+        if view.graph.kinds().unavailable().next().is_none() {
+            let finalizers = namespace.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten());
+            let others: Vec<&String> = finalizers.filter(|finalizer| *finalizer != FINALIZER).collect();
+            plan.write(merge(namespace.as_ref(), "finalize", json!({"spec": {"finalizers": others}})));
+        }
         return;
     }
     for node in contents.filter(|node| !node.deleting).take(BURST) {
@@ -78,6 +87,13 @@ fn empty(view: &View, namespace: &Namespace, name: &str, plan: &mut Plan) {
             propagation: Some(Propagation::Background),
             ..Delete::default()
         };
-        plan.write(Write::Delete { subject: node.subject(), options });
+        let delete = Action::from(Write::Delete { subject: node.subject(), options });
+        plan.actions.push(delete.or_else(ending::refused(namespace, now)));
     }
+}
+
+/// Whether a namespace waits for its contents to go: others may keep it for reasons of their own.
+fn is_ours(namespace: &Namespace) -> bool {
+    let mut finalizers = namespace.spec.iter().flat_map(|spec| spec.finalizers.iter().flatten());
+    finalizers.any(|finalizer| finalizer == FINALIZER)
 }

@@ -3,7 +3,7 @@
 //! Who writes what: a host's agent writes all conditions of its Node, when it starts and from then on. This
 //! controller only turns them to Unknown once the host is silent, and takes its own taints away once the
 //! agent says Ready again. Taints and tolerations follow `pkg/controller/nodelifecycle` and
-//! `tainteviction`; silence comes from heartbeats and not from leases. As there, what the agent writes is a
+//! `tainteviction` (other taints of that effect: [`eviction`]); silence comes from heartbeats and not from leases. As there, what the agent writes is a
 //! sign of life too: a host that comes back may be heard through the store before its first heartbeat is.
 
 use std::sync::Arc;
@@ -16,13 +16,14 @@ use objects::{Change, Delete, Occurrence, Pod, Write, tolerates};
 use serde_json::{Value, json};
 
 use crate::plan::{Action, Note, Plan, merge_this, subject};
-use crate::pods;
 use crate::view::{View, controller_of};
+use crate::{eviction, pods};
 
 /// A host that was silent for this long is not ready, and its stateless pods get spares.
 pub const GRACE: Duration = Duration::from_millis(1100);
 
-const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+/// The taint of a node that is not heard.
+pub(crate) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
@@ -42,7 +43,13 @@ pub fn reconcile(view: &View, name: &str, silent_for: Option<Duration>, now: Tim
     let marked = ready == "Unknown";
     // The version that the status went into is another one: the taints follow when that is written.
     if plan.actions.is_empty() {
-        taint(node, ready, &mut plan);
+        taint(node, ready, now, &mut plan);
+    }
+    if plan.actions.is_empty() {
+        eviction::evict(view, node, now, &mut plan);
+    }
+    if ready != "True" {
+        eviction::end_out_of_service(view, node, &mut plan);
     }
     if silent || marked {
         for pod in view.pods_on(name) {
@@ -111,7 +118,7 @@ fn mark(view: &View, node: &Arc<Node>, now: Timestamp) -> Option<Action> {
 }
 
 /// Gives the node the taints that go with its condition Ready, and takes those away that don't.
-fn taint(node: &Arc<Node>, ready: &str, plan: &mut Plan) {
+fn taint(node: &Arc<Node>, ready: &str, now: Timestamp, plan: &mut Plan) {
     let taints = node.spec.as_ref().and_then(|spec| spec.taints.clone()).unwrap_or_default();
     let cordoned = node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
     let mut wanted = Vec::new();
@@ -133,7 +140,8 @@ fn taint(node: &Arc<Node>, ready: &str, plan: &mut Plan) {
         taints.iter().filter(|taint| !ours(taint) || is_wanted(taint)).cloned().collect();
     for (key, effect) in &wanted {
         if !kept.iter().any(|taint| taint.key == *key && taint.effect == *effect) {
-            kept.push(Taint { key: (*key).into(), effect: (*effect).into(), ..Taint::default() });
+            let (key, effect) = ((*key).to_owned(), (*effect).to_owned());
+            kept.push(Taint { key, effect, time_added: Some(Time(now)), value: None });
         }
     }
     if kept == taints {
@@ -163,11 +171,7 @@ fn leave(view: &View, node: &Node, pod: &Arc<Pod>, now: Timestamp, plan: &mut Pl
             Some(Duration::ZERO) => {
                 let options = Delete { uid: pod.metadata.uid.clone(), ..Delete::default() };
                 let write = Write::Delete { subject: subject(pod.as_ref()), options };
-                let name = pod.metadata.name.as_deref().unwrap_or_default();
-                let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-                let told = format!("Marking for deletion Pod {namespace}/{name}");
-                let event = Occurrence::of(pod.as_ref(), false, "TaintManagerEviction", told);
-                plan.actions.push(Action::from(write).telling(Note::Event(event)));
+                plan.actions.push(Action::from(write).telling(eviction::told(pod)));
                 return;
             }
             Some(wait) => plan.again(wait),

@@ -12,6 +12,8 @@ use serde_json::{Map, Value};
 pub struct Plan {
     /// The changes to make.
     pub actions: Vec<Action>,
+    /// What to tell whether anything changes or not.
+    pub told: Vec<Occurrence>,
     /// When to reconcile again even if nothing changes until then.
     pub again_in: Option<Duration>,
 }
@@ -25,6 +27,9 @@ pub struct Action {
     pub done: Vec<Note>,
     /// What to tell if it was refused.
     pub refused: Option<Occurrence>,
+    /// What to write if it was refused; in its texts, `{}` stands for the reason. Of several actions of a plan that
+    /// are refused, the first one's is written.
+    pub otherwise: Option<Write>,
 }
 
 /// Something to tell. In its texts, `{}` stands for the name of the object that was written.
@@ -57,7 +62,7 @@ impl Plan {
 
 impl From<Write> for Action {
     fn from(write: Write) -> Self {
-        Action { write, done: Vec::new(), refused: None }
+        Action { write, done: Vec::new(), refused: None, otherwise: None }
     }
 }
 
@@ -66,6 +71,29 @@ impl Action {
     pub fn telling(mut self, note: Note) -> Self {
         self.done.push(note);
         self
+    }
+
+    /// The same change, with what to write if it is refused.
+    pub fn or_else(mut self, write: Write) -> Self {
+        self.otherwise = Some(write);
+        self
+    }
+}
+
+/// A write for when another was refused, with the reason in its place.
+pub fn with_reason(mut write: Write, reason: &str) -> Write {
+    if let Write::Merge { patch, .. } = &mut write {
+        fill(patch, reason);
+    }
+    write
+}
+
+fn fill(value: &mut Value, reason: &str) {
+    match value {
+        Value::String(text) if text.contains("{}") => *text = text.replace("{}", reason),
+        Value::Array(list) => list.iter_mut().for_each(|value| fill(value, reason)),
+        Value::Object(map) => map.values_mut().for_each(|value| fill(value, reason)),
+        _ => {}
     }
 }
 

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use api::Object;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use objects::{Occurrence, Pod, Write, selects};
 use serde_json::{Value, json};
 
@@ -21,6 +21,8 @@ use crate::{pods, victims};
 
 /// The most pods that one reconciliation makes or deletes; the next one goes on.
 const BURST: usize = 100;
+/// The condition of a set whose pods are refused.
+pub(crate) const FAILURE: &str = "ReplicaFailure";
 
 /// Brings one ReplicaSet nearer to its spec.
 pub fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
@@ -98,8 +100,10 @@ fn scale(
     let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
     if active.len() < wanted {
         let Some(pod) = new_pod(view, set) else { return };
-        for _ in 0..(wanted - active.len()).min(BURST) {
-            plan.actions.push(creation(set, pod.clone()));
+        // Where pods are refused, one is enough to find out whether they still are.
+        let burst = if has_failed(set) { 1 } else { BURST };
+        for _ in 0..(wanted - active.len()).min(burst) {
+            plan.actions.push(creation(set, pod.clone(), now));
         }
     } else if active.len() > wanted {
         let surplus = (active.len() - wanted).min(BURST);
@@ -107,12 +111,15 @@ fn scale(
         for pod in victims::choose(active, &related, surplus, now) {
             let name = pod.metadata.name.as_deref().unwrap_or_default();
             let told = Occurrence::of(set, false, "SuccessfulDelete", format!("Deleted pod: {name}"));
-            plan.actions.push(Action::from(delete(pod.as_ref())).telling(Note::Event(told)));
+            let mut action = Action::from(delete(pod.as_ref())).telling(Note::Event(told));
+            action.refused = Some(Occurrence::of(set, true, "FailedDelete", "Error deleting: {}".to_owned()));
+            action.otherwise = failure(set, "FailedDelete", now);
+            plan.actions.push(action);
         }
     }
 }
 
-fn creation(set: &ReplicaSet, pod: Object) -> Action {
+fn creation(set: &ReplicaSet, pod: Object, now: Timestamp) -> Action {
     let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
     let told = Occurrence::of(set, false, "SuccessfulCreate", "Created pod: {}".to_owned());
     let refused = Occurrence::of(set, true, "FailedCreate", "Error creating: {}".to_owned());
@@ -123,7 +130,33 @@ fn creation(set: &ReplicaSet, pod: Object) -> Action {
             Note::Event(told),
         ],
         refused: Some(refused),
+        otherwise: failure(set, "FailedCreate", now),
     }
+}
+
+/// Whether the set says that pods of it were refused.
+fn has_failed(set: &ReplicaSet) -> bool {
+    conditions(set).any(|condition| condition.type_ == FAILURE)
+}
+
+fn conditions(set: &ReplicaSet) -> impl Iterator<Item = &ReplicaSetCondition> {
+    set.status.iter().flat_map(|status| status.conditions.iter().flatten())
+}
+
+/// The condition that says why a set doesn't have its size, unless it says that already; `{}` stands for the reason.
+fn failure(set: &ReplicaSet, reason: &str, now: Timestamp) -> Option<Write> {
+    if has_failed(set) {
+        return None;
+    }
+    let mut all: Vec<ReplicaSetCondition> = conditions(set).cloned().collect();
+    all.push(ReplicaSetCondition {
+        type_: FAILURE.into(),
+        status: "True".into(),
+        reason: Some(reason.into()),
+        message: Some("{}".into()),
+        last_transition_time: Some(Time(now)),
+    });
+    Some(merge(set, "status", json!({"status": {"conditions": all}})))
 }
 
 /// A pod from the set's template, as it is stored: fields that the typed structs don't know stay in it.
@@ -196,7 +229,11 @@ fn status(
     let leaving = |pod: &&&Arc<Pod>| pod.metadata.deletion_timestamp.is_some() && !pods::is_finished(pod);
     let terminating = claimed.iter().filter(leaving).count();
     let count = |n: i32| if n == 0 { Value::Null } else { n.into() };
+    let has_its_size = usize::try_from(spec.replicas.unwrap_or(1)).is_ok_and(|n| n == active.len());
+    let kept = conditions(set).filter(|condition| condition.type_ != FAILURE || !has_its_size);
+    let kept: Vec<&ReplicaSetCondition> = kept.collect();
     let wanted = json!({
+        "conditions": if kept.is_empty() { Value::Null } else { json!(kept) },
         "replicas": active.len(),
         "fullyLabeledReplicas": count(labeled),
         "readyReplicas": count(ready),

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
@@ -102,6 +103,8 @@ pub enum Touched {
     ValidatingPolicy(Change<ValidatingAdmissionPolicy>),
     /// An object of any kind, these among them: its place in the ownership.
     Owned(Option<Arc<graph::Node>>, Option<Arc<graph::Node>>),
+    /// What is known of kinds: the keys of objects whose owners may be judged otherwise from now on.
+    Kinds(Vec<Bytes>),
 }
 
 impl View {
@@ -184,6 +187,9 @@ impl View {
             }
             let (old, new) = self.graph.apply(event);
             touched(self, Touched::Owned(old, new));
+            if let Some(doubted) = self.graph.learn(event) {
+                touched(self, Touched::Kinds(doubted));
+            }
         }
         true
     }

@@ -143,3 +143,51 @@ async fn a_pod_without_a_place_says_why_and_gets_one_when_there_is_one() {
     until(&mut states, |state| placed(state, "") == 1).await;
     scheduler.abort();
 }
+
+#[tokio::test]
+async fn a_gated_pod_is_not_placed_nor_called_unschedulable_until_its_last_gate_is_gone() {
+    let cluster = Cluster::new(&["n1"]).await;
+    let (_silent, silence) = watch::channel(BTreeMap::new());
+    let (store, writer) = (cluster.store.clone(), cluster.writer.clone());
+    let scheduler = tokio::spawn(scheduler::run(scheduler::Options {
+        store: store.clone(),
+        writer,
+        silence,
+        pods: Pool::default(),
+    }));
+    let pod = |name: &str, gates: serde_json::Value, selector: serde_json::Value| {
+        json!({
+            "kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"schedulingGates": gates, "nodeSelector": selector, "containers": [{"name": "c", "image": "c"}]},
+        })
+    };
+    let nowhere = || json!({"no": "where"});
+    let gates = json!([{"name": "ex.io/a"}, {"name": "ex.io/b"}]);
+    cluster.create(pod("gated", gates.clone(), json!(null))).await;
+    cluster.create(pod("misled", gates, nowhere())).await;
+    cluster.create(pod("hopeless", json!(null), nowhere())).await;
+    let mut states = store.states();
+    let reason = |state: &State, name: &str| {
+        let pod: Pod = Reader::get(state, "default", name).unwrap();
+        let conditions = pod.status.and_then(|status| status.conditions).unwrap_or_default();
+        let condition = conditions.into_iter().find(|condition| condition.type_ == "PodScheduled");
+        condition.and_then(|condition| condition.reason)
+    };
+    let unschedulable = Some("Unschedulable".to_owned());
+    until(&mut states, |state| reason(state, "hopeless") == unschedulable).await;
+    let state = store.snapshot();
+    assert_ne!(reason(&state, "misled"), unschedulable);
+    assert_eq!(placed(&state, ""), 0);
+
+    let one = json!({"spec": {"schedulingGates": [{"name": "ex.io/b"}]}});
+    let none = json!({"spec": {"schedulingGates": []}});
+    for name in ["gated", "misled"] {
+        cluster.patch("v1", "Pod", "default", name, "", one.clone()).await.unwrap();
+    }
+    cluster.patch("v1", "Pod", "default", "misled", "", none.clone()).await.unwrap();
+    until(&mut states, |state| reason(state, "misled") == unschedulable).await;
+    assert_eq!(placed(&store.snapshot(), ""), 0, "one gate is left");
+    cluster.patch("v1", "Pod", "default", "gated", "", none).await.unwrap();
+    until(&mut states, |state| placed(state, "") == 1).await;
+    scheduler.abort();
+}

@@ -147,3 +147,147 @@ async fn a_service_of_many_pods_is_split() {
     sizes.sort_unstable();
     assert_eq!(sizes, [1, 1000]);
 }
+
+fn mirrored(cluster: &Cluster) -> Vec<std::sync::Arc<EndpointSlice>> {
+    let mut slices = slices(cluster);
+    slices.retain(|slice| {
+        slice.metadata.labels.as_ref().unwrap()["endpointslice.kubernetes.io/managed-by"]
+            == "endpointslicemirroring-controller.k8s.io"
+    });
+    slices
+}
+
+async fn endpoints(cluster: &Cluster, metadata: Value, subsets: Value) {
+    let mut all = json!({"name": "s", "namespace": "default"});
+    all.as_object_mut().unwrap().extend(metadata.as_object().unwrap().clone());
+    cluster
+        .create(json!({"kind": "Endpoints", "apiVersion": "v1", "metadata": all, "subsets": subsets}))
+        .await;
+}
+
+#[tokio::test]
+async fn endpoints_that_are_made_by_hand_become_slices() {
+    let mut cluster = Cluster::new(&[]).await;
+    service(&cluster, json!({"ports": [{"port": 80, "targetPort": 8099}]})).await;
+    let metadata = json!({
+        "labels": {"mine": "x"},
+        "annotations": {"note": "n", "endpoints.kubernetes.io/last-change-trigger-time": "2026-01-01T00:00:00Z",
+            "kubectl.kubernetes.io/last-applied-configuration": "{}"},
+    });
+    let subset = |ip: &str| json!({"addresses": [{"ip": ip}], "ports": [{"port": 8099}]});
+    let both = json!({
+        "addresses": [{"ip": "10.1.0.1", "hostname": "h", "nodeName": "n9",
+            "targetRef": {"kind": "Pod", "name": "p", "namespace": "default"}}, {"ip": "fd00::1"}],
+        "notReadyAddresses": [{"ip": "10.1.0.2"}], "ports": [{"name": "web", "port": 8099, "appProtocol": "h2c"}],
+    });
+    endpoints(&cluster, metadata, json!([both, subset("10.1.0.3")])).await;
+    cluster.settle().await;
+    let slices = mirrored(&cluster);
+    assert_eq!(slices.len(), 3, "one for each family and list of ports: {slices:?}");
+    for slice in &slices {
+        let metadata = &slice.metadata;
+        assert!(metadata.name.as_ref().unwrap().starts_with("s-"));
+        let labels = metadata.labels.as_ref().unwrap();
+        assert_eq!((labels["kubernetes.io/service-name"].as_str(), labels["mine"].as_str()), ("s", "x"));
+        let annotations = metadata.annotations.as_ref().unwrap();
+        assert_eq!(
+            annotations.keys().collect::<Vec<_>>(),
+            ["note"],
+            "what is said of the Endpoints alone stays there"
+        );
+        let owner = &metadata.owner_references.as_ref().unwrap()[0];
+        assert_eq!((owner.kind.as_str(), owner.controller), ("Endpoints", Some(true)));
+    }
+    let web = slices.iter().find(|slice| {
+        slice.address_type == "IPv4" && slice.ports.as_ref().unwrap()[0].name.as_deref() == Some("web")
+    });
+    let web = web.unwrap();
+    let port = &web.ports.as_ref().unwrap()[0];
+    assert_eq!(
+        (port.port, port.protocol.as_deref(), port.app_protocol.as_deref()),
+        (Some(8099), Some("TCP"), Some("h2c"))
+    );
+    let listed: Vec<_> = web.endpoints.iter().flatten().collect();
+    let first = listed.iter().find(|e| e.addresses == ["10.1.0.1"]).unwrap();
+    assert_eq!((first.hostname.as_deref(), first.node_name.as_deref()), (Some("h"), Some("n9")));
+    assert_eq!(first.target_ref.as_ref().unwrap().name.as_deref(), Some("p"));
+    assert_eq!(first.conditions.as_ref().unwrap().ready, Some(true));
+    let second = listed.iter().find(|e| e.addresses == ["10.1.0.2"]).unwrap();
+    assert_eq!(second.conditions.as_ref().unwrap().ready, Some(false));
+
+    // Changes follow, in the slices that are there.
+    let uid = web.metadata.uid.clone();
+    let patch = json!({"metadata": {"labels": {"mine": "y"}, "annotations": {"note": null}},
+        "subsets": [{"addresses": [{"ip": "10.1.0.9"}], "ports": [{"name": "web", "port": 8099, "appProtocol": "h2c"}]}]});
+    cluster.patch("v1", "Endpoints", "default", "s", "", patch).await.unwrap();
+    cluster.settle().await;
+    let slices = mirrored(&cluster);
+    assert_eq!(slices.len(), 1);
+    assert_eq!(slices[0].metadata.uid, uid);
+    assert_eq!(slices[0].endpoints.as_ref().unwrap()[0].addresses, ["10.1.0.9"]);
+    assert_eq!(slices[0].metadata.labels.as_ref().unwrap()["mine"], "y");
+    assert_eq!(slices[0].metadata.annotations.clone().unwrap_or_default().len(), 0);
+
+    let name = slices[0].metadata.name.clone().unwrap();
+    cluster.delete("discovery.k8s.io/v1", "EndpointSlice", "default", &name, Delete::default()).await;
+    cluster.settle().await;
+    assert_eq!(mirrored(&cluster).len(), 1, "a slice that somebody deletes comes back");
+    cluster.delete("v1", "Service", "default", "s", Delete::default()).await;
+    cluster.settle().await;
+    assert_eq!(mirrored(&cluster).len(), 0);
+    assert!(cluster.get::<Endpoints>("default", "s").is_none(), "as upstream, whoever made them");
+}
+
+#[tokio::test]
+async fn only_endpoints_that_want_it_are_mirrored() {
+    let subsets = json!([{"addresses": [{"ip": "10.1.0.1"}], "ports": [{"port": 1}]}]);
+    let skip = json!({"labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}});
+    let other = json!({"labels": {"endpointslice.kubernetes.io/skip-mirror": "false"}});
+    let elects = json!({"annotations": {"control-plane.alpha.kubernetes.io/leader": "{}"}});
+    let selector = json!({"selector": {"app": "a"}, "ports": [{"port": 80}]});
+    let plain = json!({"ports": [{"port": 80}]});
+    for (spec, metadata, count) in [
+        (&plain, &skip, 0),
+        (&plain, &elects, 0),
+        (&selector, &json!({}), 0),
+        (&plain, &other, 1),
+        (&plain, &json!({}), 1),
+    ] {
+        let mut cluster = Cluster::new(&[]).await;
+        endpoints(&cluster, metadata.clone(), subsets.clone()).await;
+        cluster.settle().await;
+        assert_eq!(mirrored(&cluster).len(), 0, "there is no service");
+        service(&cluster, spec.clone()).await;
+        cluster.settle().await;
+        assert_eq!(mirrored(&cluster).len(), count, "{spec} {metadata}");
+        if count == 1 {
+            let patch = json!({"metadata": skip.clone()});
+            cluster.patch("v1", "Endpoints", "default", "s", "", patch).await.unwrap();
+            cluster.settle().await;
+            assert_eq!(mirrored(&cluster).len(), 0);
+            let patch = json!({"metadata": {"labels": null}});
+            cluster.patch("v1", "Endpoints", "default", "s", "", patch).await.unwrap();
+            cluster.settle().await;
+            assert_eq!(mirrored(&cluster).len(), 1);
+            cluster.delete("v1", "Endpoints", "default", "s", Delete::default()).await;
+            cluster.settle().await;
+            assert_eq!(mirrored(&cluster).len(), 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_subset_is_mirrored_up_to_a_thousand_addresses() {
+    let mut cluster = Cluster::new(&[]).await;
+    service(&cluster, json!({"ports": [{"port": 80}]})).await;
+    let list: Vec<Value> =
+        (0..1005).map(|n| json!({"ip": format!("10.1.{}.{}", n / 250, n % 250 + 1)})).collect();
+    endpoints(&cluster, json!({}), json!([{"addresses": list, "ports": [{"port": 1}]}])).await;
+    cluster.settle().await;
+    let slices = mirrored(&cluster);
+    assert_eq!(slices.len(), 1);
+    assert_eq!(slices[0].endpoints.as_ref().unwrap().len(), 1000);
+    let told = cluster.told("s", "TooManyAddressesToMirror");
+    let expected = "A max of 1000 addresses can be mirrored to EndpointSlices per Endpoints subset. 5 addresses were skipped";
+    assert_eq!(told, [expected]);
+}

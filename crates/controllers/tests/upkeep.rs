@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use cluster::{Cluster, wire};
 use controllers::Key;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Event, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota,
+    ConfigMap, Event, Namespace, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Secret,
 };
 use objects::{Delete, Kind, Reader};
 use serde_json::json;
@@ -45,6 +46,46 @@ async fn a_quota_counts_what_is_there_and_what_went() {
     cluster.pass(Duration::from_secs(1));
     cluster.settle().await;
     assert_eq!(used(&cluster), "1");
+}
+
+#[tokio::test]
+async fn a_set_whose_pods_are_refused_says_so_and_its_deployment_too() {
+    let mut cluster = Cluster::new(&["n1"]).await;
+    let quota = json!({"kind": "ResourceQuota", "apiVersion": "v1",
+        "metadata": {"name": "q", "namespace": "default"}, "spec": {"hard": {"pods": "2"}}});
+    cluster.create(quota).await;
+    cluster.settle().await;
+    cluster.deploy("web", 3, json!({})).await;
+    cluster.settle().await;
+    cluster.pass(Duration::from_secs(2));
+    cluster.settle().await;
+    let set = cluster.list::<ReplicaSet>().remove(0);
+    let status = set.status.clone().unwrap();
+    assert_eq!((status.replicas, status.observed_generation), (2, set.metadata.generation));
+    let condition = status.conditions.unwrap().remove(0);
+    assert_eq!((condition.type_.as_str(), condition.status.as_str()), ("ReplicaFailure", "True"));
+    assert_eq!(condition.reason.as_deref(), Some("FailedCreate"));
+    let message = condition.message.unwrap();
+    let wanted = "is forbidden: exceeded quota: q, requested: pods=1, used: pods=2, limited: pods=2";
+    assert!(message.starts_with("pods \"web-") && message.ends_with(wanted), "{message}");
+    assert!(!cluster.told(set.metadata.name.as_ref().unwrap(), "FailedCreate").is_empty());
+    let of_deployment = |cluster: &Cluster| {
+        let deployment: Deployment = cluster.get("default", "web").unwrap();
+        let conditions = deployment.status.unwrap().conditions.unwrap();
+        conditions.into_iter().find(|condition| condition.type_ == "ReplicaFailure")
+    };
+    let condition = of_deployment(&cluster).unwrap();
+    assert_eq!((condition.reason.as_deref(), condition.message), (Some("FailedCreate"), Some(message)));
+
+    let more = json!({"spec": {"hard": {"pods": "5"}}});
+    cluster.patch("v1", "ResourceQuota", "default", "q", "", more).await.unwrap();
+    cluster.settle().await;
+    cluster.pass(Duration::from_secs(40));
+    cluster.settle().await;
+    assert_eq!(cluster.list::<Pod>().len(), 3);
+    assert_eq!(of_deployment(&cluster), None);
+    let set = cluster.list::<ReplicaSet>().remove(0);
+    assert_eq!(set.status.clone().unwrap().conditions, None);
 }
 
 #[tokio::test]
@@ -149,4 +190,39 @@ async fn ten_thousand_events_whose_time_is_over_are_gone_after_one_round() {
     assert!(cluster.due().contains(&Key::Expiry), "the next ends a minute later");
     while cluster.reconcile(Key::Expiry).await {}
     assert_eq!(names(&cluster), ["restored-0"]);
+}
+
+#[tokio::test]
+async fn a_service_account_takes_its_token_secrets_along() {
+    let mut cluster = Cluster::new(&[]).await;
+    let account = |name: &str| json!({"kind": "ServiceAccount", "apiVersion": "v1", "metadata": {"name": name, "namespace": "default"}});
+    let secret = |name: &str, account: &str, kind: &str| {
+        let annotations = json!({"kubernetes.io/service-account.name": account});
+        json!({"kind": "Secret", "apiVersion": "v1", "type": kind,
+            "metadata": {"name": name, "namespace": "default", "annotations": annotations}})
+    };
+    let token = "kubernetes.io/service-account-token";
+    for name in ["a", "b"] {
+        cluster.create(account(name)).await;
+    }
+    for (name, account, kind) in [
+        ("a", "a", token),
+        ("a2", "a", token),
+        ("b", "b", token),
+        ("plain", "a", "Opaque"),
+        ("early", "c", token),
+    ] {
+        cluster.create(secret(name, account, kind)).await;
+    }
+    cluster.settle().await;
+    cluster.delete("v1", "ServiceAccount", "default", "a", Delete::default()).await;
+    cluster.create(account("a")).await;
+    cluster.settle().await;
+    let names: Vec<_> =
+        cluster.list::<Secret>().iter().map(|secret| secret.metadata.name.clone().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["b", "early", "plain"],
+        "those of the account that was deleted go, whatever comes after it"
+    );
 }

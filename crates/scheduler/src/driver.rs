@@ -209,6 +209,7 @@ fn condition(pod: &Pod, message: &str, state: &State, now: Timestamp) -> Option<
         reason: Some("Unschedulable".into()),
         message: Some(message.to_owned()),
         last_transition_time: since.or(Some(Time(now))),
+        observed_generation: pod.metadata.generation,
         ..PodCondition::default()
     };
     let kv = state.get(objects::key("", "pods", &namespace, &name).as_bytes())?;

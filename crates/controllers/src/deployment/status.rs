@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::rollout::Rollout;
 use crate::plan::{Plan, difference, merge};
+use crate::replica_set::FAILURE;
 
 const AVAILABLE: &str = "Available";
 const PROGRESSING: &str = "Progressing";
@@ -21,6 +22,7 @@ pub(super) fn report(rollout: &mut Rollout<'_>, plan: &mut Plan, rolling: bool) 
     let mut new = numbers(rollout);
     let mut conditions = Conditions { list: old.conditions.clone().unwrap_or_default(), now: rollout.now };
     availability(rollout, &new, &mut conditions);
+    failure(rollout, &mut conditions);
     match deadline(rollout) {
         Some(deadline) => {
             pause(rollout, &mut conditions);
@@ -102,6 +104,19 @@ fn availability(rollout: &Rollout<'_>, status: &DeploymentStatus, conditions: &m
     } else {
         let message = "Deployment does not have minimum availability.";
         conditions.set(AVAILABLE, "False", "MinimumReplicasUnavailable", message);
+    }
+}
+
+/// What a set says of refused pods, the deployment says too: the new set's words first.
+fn failure(rollout: &Rollout<'_>, conditions: &mut Conditions) {
+    let sets = rollout.new_set().into_iter().chain(rollout.old());
+    let all = sets.filter_map(|set| set.set.status.as_ref()?.conditions.as_ref()).flatten();
+    match all.into_iter().find(|condition| condition.type_ == FAILURE) {
+        Some(failure) => {
+            let text = |text: &Option<String>| text.clone().unwrap_or_default();
+            conditions.set(FAILURE, &failure.status, &text(&failure.reason), &text(&failure.message));
+        }
+        None => conditions.remove(FAILURE),
     }
 }
 

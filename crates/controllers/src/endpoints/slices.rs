@@ -209,7 +209,7 @@ fn endpoint(pod: &Behind, address: &IpAddr) -> Endpoint {
     }
 }
 
-fn slice_port(port: &Port) -> EndpointPort {
+pub(super) fn slice_port(port: &Port) -> EndpointPort {
     EndpointPort {
         name: Some(port.name.clone()),
         protocol: Some(port.protocol.clone()),
@@ -218,7 +218,7 @@ fn slice_port(port: &Port) -> EndpointPort {
     }
 }
 
-fn same_ports(slice: &EndpointSlice, ports: &[Port]) -> bool {
+pub(super) fn same_ports(slice: &EndpointSlice, ports: &[Port]) -> bool {
     let mut own: Vec<Port> = slice
         .ports
         .iter()
@@ -259,6 +259,6 @@ fn families(spec: &ServiceSpec) -> Vec<&'static str> {
     vec![address.as_ref().map_or("IPv4", family_of)]
 }
 
-fn family_of(address: &IpAddr) -> &'static str {
+pub(super) fn family_of(address: &IpAddr) -> &'static str {
     if address.is_ipv4() { "IPv4" } else { "IPv6" }
 }

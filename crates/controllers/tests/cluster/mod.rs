@@ -9,10 +9,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use api::{Object, Status};
-use controllers::{Key, Now, Silence, View};
+use controllers::{Key, Note, Now, Silence, View};
 use futures::future::{BoxFuture, ready};
 use jiff::Timestamp;
-use objects::{Delete, Kind, Pool, Reader, Subject, Write, Writer};
+use objects::{Delete, Kind, Occurrence, Pool, Reader, Subject, Write, Writer};
 use scheduler::Waiting;
 use serde_json::{Value, json};
 use server::{Backends, Options, Server};
@@ -55,6 +55,8 @@ pub struct Cluster {
     due: BTreeSet<Key>,
     later: BTreeMap<Key, Instant>,
     addresses: u32,
+    /// What was told, as Events will tell it.
+    pub told: Vec<Occurrence>,
     /// Whether hosts make pods ready by themselves.
     pub serving: bool,
 }
@@ -109,6 +111,7 @@ impl Cluster {
             due: BTreeSet::new(),
             later: BTreeMap::new(),
             addresses: 0,
+            told: Vec::new(),
             serving: true,
             store,
         };
@@ -231,11 +234,31 @@ impl Cluster {
             earlier(&mut self.later, key.clone(), self.now.instant + wait);
         }
         let wrote = !plan.actions.is_empty();
+        let mut otherwise = Vec::new();
+        self.told.extend(plan.told);
         for action in plan.actions {
-            if let Err(status) = self.writer.write("system:kube-controller-manager", action.write).await {
-                assert!([404, 409].contains(&status.code), "{key:?}: {status}");
-                self.due.insert(key.clone());
+            match self.writer.write("system:kube-controller-manager", action.write).await {
+                Ok(_) => self.told.extend(action.done.into_iter().filter_map(|note| match note {
+                    Note::Event(occurrence) => Some(occurrence),
+                    Note::Timeline { .. } => None,
+                })),
+                // What is refused for what it is, is tried again later, and may be told in a status.
+                Err(status)
+                    if [403, 422].contains(&status.code)
+                        && (action.refused.is_some() || action.otherwise.is_some()) =>
+                {
+                    otherwise.extend(action.otherwise.map(|w| controllers::with_reason(w, &status.message)));
+                    self.told.extend(action.refused);
+                    earlier(&mut self.later, key.clone(), self.now.instant + Duration::from_secs(1));
+                }
+                Err(status) => {
+                    assert!([404, 409].contains(&status.code), "{key:?}: {status}");
+                    self.due.insert(key.clone());
+                }
             }
+        }
+        if let Some(write) = otherwise.into_iter().next() {
+            self.writer.write("system:kube-controller-manager", write).await.unwrap();
         }
         wrote
     }
@@ -294,6 +317,13 @@ impl Cluster {
             "conditions": [self.condition("Ready", if ready { "True" } else { "False" })],
         }});
         self.patch("v1", "Pod", namespace, name, "status", status).await.unwrap();
+    }
+
+    /// What was told of objects of this name for this reason.
+    pub fn told(&self, name: &str, reason: &str) -> Vec<String> {
+        let about =
+            |told: &&Occurrence| told.regarding.name.as_deref() == Some(name) && told.reason == reason;
+        self.told.iter().filter(about).map(|told| told.message.clone()).collect()
     }
 
     /// Lets everybody work until nothing is left to do at this time.

@@ -1,4 +1,4 @@
-//! Keeps the host's Node object as it should be, for as long as the agent lives.
+//! Keeps the host's Node object, and its lease, as they should be, for as long as the agent lives.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use objects::Writer;
 use serde_json::Value;
 use store::Store;
 
-use super::read_machine;
 use super::registration::{Identity, due};
+use super::{lease, read_machine};
 use crate::clock::Clock;
 use crate::pod::without_nulls;
 
@@ -27,6 +27,7 @@ pub(crate) async fn keep_registered(
 ) {
     let user = format!("system:node:{}", who.name);
     let key = objects::key("", "nodes", "", &who.name);
+    let lease_key = objects::key("coordination.k8s.io", "leases", lease::NAMESPACE, &who.name);
     let mut states = store.states();
     let mut leadership = store.leadership();
     let mut retry = FIRST_RETRY;
@@ -43,8 +44,13 @@ pub(crate) async fn keep_registered(
             look_at = now.elapsed + LOOK;
             let machine = read_machine(&data);
             let stored = kv.and_then(|kv| serde_json::from_slice::<Value>(&kv.value).ok()).map(without_nulls);
+            let uid = stored.as_ref().and_then(|node| node["metadata"]["uid"].as_str());
+            let held = store.snapshot().get(lease_key.as_bytes()).cloned();
+            let held = held.and_then(|kv| serde_json::from_slice::<Value>(&kv.value).ok());
+            // A lease hangs on its node: without one, there is none to renew yet.
+            let lease = uid.and_then(|uid| lease::due(&who.name, uid, held.as_ref(), now.wall));
             let mut failed = false;
-            for write in due(&who, &machine, stored.as_ref(), now.wall) {
+            for write in due(&who, &machine, stored.as_ref(), now.wall).into_iter().chain(lease) {
                 let answer = tokio::time::timeout(Duration::from_secs(5), writer.write(&user, write)).await;
                 match answer {
                     Ok(Ok(_)) => {}

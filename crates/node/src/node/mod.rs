@@ -1,6 +1,7 @@
 //! The host as an object: what the machine is, and the Node that says so.
 
 mod heartbeat;
+mod lease;
 mod machine;
 mod registration;
 

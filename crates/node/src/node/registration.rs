@@ -21,8 +21,9 @@ pub(crate) struct Identity {
     pub port: u16,
 }
 
-/// Times of heartbeat older than this are renewed: a write by every host every minute.
-pub(crate) const HEARTBEAT: Duration = Duration::from_secs(60);
+/// Times of heartbeat older than this are renewed (the kubelet's `nodeStatusReportFrequency`): the lease, which is far
+/// smaller, says more often that the host lives.
+pub(crate) const HEARTBEAT: Duration = Duration::from_secs(300);
 
 const PODS: &str = "250";
 
@@ -228,7 +229,7 @@ mod tests {
         let node = registered();
         let nothing: [&str; 0] = [];
         assert_eq!(written(&node, &machine(), at(10)), nothing, "nothing changed");
-        assert_eq!(written(&node, &machine(), at(60)), ["conditions"], "a heartbeat a minute");
+        assert_eq!(written(&node, &machine(), at(300)), ["conditions"], "a heartbeat every five minutes");
         assert_eq!(written(&node, &Machine { cpus: 3, ..machine() }, at(1)), ["allocatable", "capacity"]);
 
         let mut away = node.clone();

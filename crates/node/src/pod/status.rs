@@ -195,8 +195,18 @@ fn conditions(pod: &Pod, stored: &Value, record: &Record, phase: &str, now: Time
 fn gates(pod: &Pod, stored: &Value) -> Option<(&'static str, String)> {
     let gates = pod.spec.as_ref()?.readiness_gates.iter().flatten();
     let closed: Vec<String> = gates
-        .filter(|gate| condition(stored, &gate.condition_type).is_none_or(|c| c["status"] != "True"))
-        .map(|gate| format!("the status of pod readiness gate {:?} is not \"True\"", gate.condition_type))
+        .filter_map(|gate| {
+            let kind = &gate.condition_type;
+            match condition(stored, kind).map(|c| c["status"].as_str().unwrap_or_default()) {
+                None => {
+                    Some(format!("corresponding condition of pod readiness gate {kind:?} does not exist."))
+                }
+                Some("True") => None,
+                Some(status) => {
+                    Some(format!("the status of pod readiness gate {kind:?} is not \"True\", but {status}"))
+                }
+            }
+        })
         .collect();
     (!closed.is_empty()).then(|| ("ReadinessGatesNotReady", closed.join(", ")))
 }

@@ -284,6 +284,10 @@ fn readiness_is_of_all_containers() {
     let (containers, pod) = ready(&table);
     assert_eq!((&containers["status"], &pod["status"]), (&json!("True"), &json!("False")));
     assert_eq!(pod["reason"], "ReadinessGatesNotReady");
+    assert_eq!(pod["message"], "corresponding condition of pod readiness gate \"gate\" does not exist.");
+    table.stored = json!({"conditions": [{"type": "gate", "status": "False"}]});
+    let (_, pod) = ready(&table);
+    assert_eq!(pod["message"], "the status of pod readiness gate \"gate\" is not \"True\", but False");
     let since = "2020-01-01T00:00:00Z";
     table.stored = json!({"conditions": [{"type": "gate", "status": "True"},
         {"type": "Ready", "status": "True", "lastTransitionTime": since}]});
