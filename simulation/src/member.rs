@@ -148,6 +148,8 @@ pub struct Sizes {
     pub snapshot_entries: u64,
     /// So many of them stay in the log.
     pub trailing_entries: u64,
+    /// So many bytes of history are kept.
+    pub history_bytes: u64,
     /// How long a file of the log grows.
     pub segment: u64,
 }
@@ -227,6 +229,7 @@ pub fn start(disk: &SimulatedDisk, sizes: Sizes, start: Start) -> Result<Started
         snapshot_bytes: 1 << 20,
         trailing_entries: sizes.trailing_entries,
         trailing_bytes: 1 << 20,
+        history_bytes: sizes.history_bytes,
     };
     let core = Core::new(settings, recovered).map_err(|problem| Failed::Mistake(problem.to_string()))?;
     let states = watch::Sender::new(Arc::new(core.state().clone()));

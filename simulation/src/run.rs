@@ -56,7 +56,14 @@ pub struct Outages {
 pub fn full_leader(seed: u64) -> Result<(u64, u64), Failure> {
     const STEP: u64 = 1_000;
     const PATIENCE: u64 = 10_000_000;
-    let sizes = Sizes { members: 3, spares: 0, snapshot_entries: 50, trailing_entries: 20, segment: 4000 };
+    let sizes = Sizes {
+        members: 3,
+        spares: 0,
+        snapshot_entries: 50,
+        trailing_entries: 20,
+        history_bytes: 1 << 20,
+        segment: 4000,
+    };
     let mut world = World::new(seed, Some(sizes), Some(Weather::fine()), None);
     while world.leaders().is_empty() && world.now < PATIENCE {
         world.run_until(world.now + STEP)?;
@@ -82,7 +89,14 @@ pub fn full_leader(seed: u64) -> Result<(u64, u64), Failure> {
 /// What the checks found.
 pub fn outages(seed: u64) -> Result<Outages, Failure> {
     const STEP: u64 = 1_000;
-    let sizes = Sizes { members: 3, spares: 0, snapshot_entries: 50, trailing_entries: 20, segment: 4000 };
+    let sizes = Sizes {
+        members: 3,
+        spares: 0,
+        snapshot_entries: 50,
+        trailing_entries: 20,
+        history_bytes: 1 << 20,
+        segment: 4000,
+    };
     let mut world = World::new(seed, Some(sizes), Some(Weather::fine()), None);
     let wait = |world: &mut World| {
         let begin = world.now;
@@ -107,7 +121,14 @@ pub fn outages(seed: u64) -> Result<Outages, Failure> {
 /// # Errors
 /// What the checks found.
 pub fn elections_after_crash(seed: u64, victory: u64) -> Result<u64, Failure> {
-    let sizes = Sizes { members: 3, spares: 0, snapshot_entries: 50, trailing_entries: 20, segment: 4000 };
+    let sizes = Sizes {
+        members: 3,
+        spares: 0,
+        snapshot_entries: 50,
+        trailing_entries: 20,
+        history_bytes: 1,
+        segment: 4000,
+    };
     let weather = Weather { victory, ..Weather::fine() };
     let mut world = World::new(seed, Some(sizes), Some(weather), None);
     world.run_until(5_000_000)?;

@@ -125,6 +125,7 @@ impl World {
             spares: rng.random_range(0..3),
             snapshot_entries: rng.random_range(15..80),
             trailing_entries: rng.random_range(2..30),
+            history_bytes: rng.random_range(20_000..200_000),
             segment: rng.random_range(1000..6000),
         };
         let sizes = sizes.unwrap_or(drawn);

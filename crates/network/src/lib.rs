@@ -14,6 +14,7 @@ mod dropped;
 mod error;
 mod follow;
 mod frontends;
+mod keeper;
 mod listen;
 mod netlink;
 mod network;

@@ -94,6 +94,19 @@ impl Netlink {
         added.map_err(failed(format!("take the address {address}")))
     }
 
+    /// Whether a link has an address.
+    pub async fn has_address(&self, link: Link, address: IpAddr) -> Result<bool, Error> {
+        let prefix = if address.is_ipv4() { 32 } else { 128 };
+        let addresses = self.handle.address().get().set_link_index_filter(link.index);
+        let addresses = addresses.set_address_filter(address).set_prefix_length_filter(prefix);
+        let mut found = std::pin::pin!(addresses.execute());
+        match found.next().await {
+            None => Ok(false),
+            Some(Ok(_)) => Ok(true),
+            Some(Err(why)) => Err(failed(format!("look for the address {address}"))(why)),
+        }
+    }
+
     /// Takes an address from a link. It may be gone already.
     pub async fn remove_address(&self, link: Link, address: IpAddr) -> Result<(), Error> {
         let message = match address {
@@ -111,6 +124,14 @@ impl Netlink {
     }
 }
 
+#[cfg(test)]
+impl Netlink {
+    /// As if the kernel had ended the connection.
+    pub fn break_off(&self) {
+        self.connection.abort();
+    }
+}
+
 impl Drop for Netlink {
     fn drop(&mut self) {
         self.connection.abort();
@@ -123,4 +144,4 @@ fn failed(action: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> Error {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

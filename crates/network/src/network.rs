@@ -15,6 +15,7 @@ use tokio::task::JoinSet;
 use crate::announce::{Announcer, Entry, Kind};
 use crate::dial::Dialer;
 use crate::follow::follow;
+use crate::keeper::{self, Wanted};
 use crate::netlink::Netlink;
 use crate::proxy::{Listeners, Place};
 use crate::virtual_address::{self, Holder};
@@ -96,11 +97,16 @@ impl Network {
         let (mut ending, mut running) = (JoinSet::new(), JoinSet::new());
         let (place, holder) = match &options.mode {
             Mode::Namespaces { link } => {
-                let netlink = set_up(&options, own).await?;
+                let netlink = Netlink::open()?;
+                let wanted = wanted(&options, own);
+                wanted.put(&netlink).await?;
                 ask_in_the_own_name(link);
-                let link = netlink.link(link).await?;
+                netlink.link(link).await?;
+                let (counter, changes) = watch::channel(0);
+                running.spawn(keeper::listen(counter));
+                running.spawn(keeper::keep(Netlink::open()?, wanted, changes.clone()));
                 let address = options.virtual_address.ip();
-                (Place::There, Holder::Link { netlink: Arc::new(netlink), link, address })
+                (Place::There, Holder::Link { netlink, link: link.clone(), address, changes })
             }
             Mode::Loopback { switch } => {
                 let (services, services_seen) = watch::channel(Vec::new());
@@ -203,16 +209,11 @@ fn ask_in_the_own_name(link: &str) {
     }
 }
 
-/// Makes pods and services local to this host and routes those of the others to theirs.
-async fn set_up(options: &Options, own: HostNetwork) -> Result<Netlink, Error> {
-    let netlink = Netlink::open()?;
-    let loopback = netlink.loopback().await?;
-    netlink.make_local(own.pods, loopback).await?;
-    netlink.make_local(options.services, loopback).await?;
-    for (name, host) in &options.hosts {
-        if *name != options.name {
-            netlink.route(host.pods, host.address).await?;
-        }
+/// Pods and services are local to this host; those of the others are routed to theirs.
+fn wanted(options: &Options, own: HostNetwork) -> Wanted {
+    let others = options.hosts.iter().filter(|(name, _)| **name != options.name);
+    Wanted {
+        local: vec![own.pods, options.services],
+        routes: others.map(|(_, host)| (host.pods, host.address)).collect(),
     }
-    Ok(netlink)
 }

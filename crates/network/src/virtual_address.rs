@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use store::Leadership;
@@ -12,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::announce::Entry;
 use crate::netlink::{Link, Netlink};
-use crate::{Error, arp};
+use crate::{Error, arp, keeper};
 
 /// When neighbours are told, counted from the acquisition: more than once, for a datagram may be lost.
 const TELL_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(200)];
@@ -25,8 +24,9 @@ const AGAIN: Duration = Duration::from_millis(100);
 /// How an address is held.
 #[derive(Debug)]
 pub(crate) enum Holder {
-    /// On a link of this host.
-    Link { netlink: Arc<Netlink>, link: Link, address: IpAddr },
+    /// On a link of this host, by its name: it may go and come again. `changes` tells when to look whether the address is where
+    /// it should be.
+    Link { netlink: Netlink, link: String, address: IpAddr, changes: watch::Receiver<u64> },
     /// By announcing it to the switch.
     Switch { entry: Entry, announced: watch::Sender<Option<Entry>> },
 }
@@ -42,9 +42,10 @@ impl Holder {
     /// Takes the address, and starts to tell the neighbours.
     async fn acquire(&self, telling: &mut JoinSet<()>) -> Result<(), Error> {
         match self {
-            Holder::Link { netlink, link, address } => {
-                netlink.add_address(*link, *address).await?;
-                telling.spawn(tell_neighbours(*link, *address));
+            Holder::Link { netlink, link, address, .. } => {
+                let link = netlink.link(link).await?;
+                netlink.add_address(link, *address).await?;
+                telling.spawn(tell_neighbours(link, *address));
             }
             Holder::Switch { entry, announced } => {
                 announced.send_replace(Some(entry.clone()));
@@ -55,11 +56,46 @@ impl Holder {
 
     async fn release(&self) -> Result<(), Error> {
         match self {
-            Holder::Link { netlink, link, address } => netlink.remove_address(*link, *address).await,
+            Holder::Link { netlink, link, address, .. } => {
+                let link = match netlink.link(link).await {
+                    // A link that is gone has no address.
+                    Err(Error::NoLink(_)) => return Ok(()),
+                    found => found?,
+                };
+                netlink.remove_address(link, *address).await
+            }
             Holder::Switch { announced, .. } => {
                 announced.send_replace(None);
                 Ok(())
             }
+        }
+    }
+
+    /// After a refusal: the connection to the kernel may be what is broken, and would refuse for ever.
+    fn begin_anew(&mut self) {
+        if let Holder::Link { netlink, .. } = self
+            && let Ok(anew) = Netlink::open()
+        {
+            *netlink = anew;
+        }
+    }
+
+    /// Waits for a reason to look at the address.
+    async fn reason(&mut self) {
+        match self {
+            Holder::Link { changes, .. } => keeper::reason(changes).await,
+            Holder::Switch { .. } => std::future::pending().await,
+        }
+    }
+
+    /// Whether the address is here; where only an announcement makes it so, it is as `wanted`.
+    async fn is_here(&self, wanted: bool) -> Result<bool, Error> {
+        match self {
+            Holder::Link { netlink, link, address, .. } => match netlink.link(link).await {
+                Err(Error::NoLink(_)) => Ok(false),
+                found => netlink.has_address(found?, *address).await,
+            },
+            Holder::Switch { .. } => Ok(wanted),
         }
     }
 }
@@ -87,7 +123,7 @@ fn now() -> Instant {
 /// Follows leadership until `stop` or the store's end; then gives the address up. `before_release` is called
 /// each time before it does.
 pub(crate) async fn follow(
-    holder: Holder,
+    mut holder: Holder,
     before_release: impl Fn() + Send,
     mut leadership: watch::Receiver<Leadership>,
     mut stop: watch::Receiver<bool>,
@@ -95,7 +131,7 @@ pub(crate) async fn follow(
     let address = holder.address();
     // The term in which the address was taken. At the start a former life of this host may have left it on.
     let mut held: Option<u64> = None;
-    let mut left_behind = matches!(holder, Holder::Link { .. });
+    let mut misplaced = matches!(holder, Holder::Link { .. });
     // Emptied before the address is given up, so that nobody is told a thing that is no longer true.
     let mut telling = JoinSet::new();
     let mut ended = false;
@@ -104,7 +140,7 @@ pub(crate) async fn follow(
             let leadership = leadership.borrow_and_update();
             (leadership.is_me && !ended).then_some(leadership.term)
         };
-        let done = if wanted == held && !left_behind {
+        let done = if wanted == held && !misplaced {
             Ok(())
         } else {
             telling.abort_all();
@@ -125,10 +161,11 @@ pub(crate) async fn follow(
                 }
                 _ => {}
             }
-            (held, left_behind) = (wanted, false);
+            (held, misplaced) = (wanted, false);
         }
         if let Err(error) = &done {
             tracing::error!(%error, "the virtual address is not where it should be");
+            holder.begin_anew();
         }
         if ended && done.is_ok() {
             return;
@@ -136,10 +173,24 @@ pub(crate) async fn follow(
         while telling.try_join_next().is_some() {}
         tokio::select! {
             changed = leadership.changed(), if !ended => ended |= changed.is_err(),
-            _ = stop.wait_for(|stop| *stop), if !ended => ended = true,
+            () = asked(&mut stop), if !ended => ended = true,
             () = tokio::time::sleep(AGAIN), if done.is_err() => {}
+            // Somebody may have removed it; or it is here, and shouldn't be.
+            () = holder.reason(), if done.is_ok() && !ended => {
+                let wanted = held.is_some();
+                misplaced = holder.is_here(wanted).await.map_or(true, |is_here| is_here != wanted);
+                if misplaced {
+                    tracing::warn!(%address, wanted, "the virtual address is not where it was put");
+                }
+            }
         }
     }
+}
+
+/// Returns once it is to end, or nobody is left who could say so.
+async fn asked(stop: &mut watch::Receiver<bool>) {
+    // Either way it ends.
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 #[cfg(test)]

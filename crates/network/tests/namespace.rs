@@ -118,6 +118,49 @@ async fn serve_and_hold() {
         assert_eq!(answer, "p1", "{address}");
     }
 
+    if testing::has("ip") {
+        what_is_gone_is_put_back().await;
+    }
     timeout(SOON, network.stop()).await.unwrap();
     assert!(StdListener::bind("10.73.0.100:1").is_err(), "given up at the end");
+}
+
+fn ip(arguments: &str) -> String {
+    let output = std::process::Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The host has all of its routes and addresses again, whatever happened to them.
+async fn what_is_gone_is_put_back() {
+    let is_whole = || {
+        let (routes, local) = (ip("route show"), ip("route show table local"));
+        routes.contains("10.244.2.0/24 via 10.73.0.2 dev eth0")
+            && local.contains("local 10.244.1.0/24 dev lo")
+            && local.contains("local 10.96.0.0/16 dev lo")
+            && local.contains("local 10.73.0.100 dev eth0")
+            && ip("link show lo").contains("LOOPBACK,UP")
+    };
+    assert!(is_whole());
+    for harm in [
+        &["link set eth0 down", "link set eth0 up"][..],
+        &["route del 10.244.2.0/24"],
+        &["route replace 10.244.2.0/24 via 10.73.0.9"],
+        &["route del local 10.244.1.0/24 dev lo table local"],
+        &["route del local 10.96.0.0/16 dev lo table local"],
+        &["link set lo down"],
+        &["address del 10.73.0.100/32 dev eth0"],
+        &["address flush dev eth0", "address add 10.73.0.1/24 dev eth0"],
+    ] {
+        for command in harm {
+            ip(command);
+        }
+        let wait = async {
+            while !is_whole() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let back = timeout(SOON, wait).await;
+        assert!(back.is_ok(), "{harm:?}: {}{}", ip("route show"), ip("route show table local"));
+    }
 }

@@ -6,6 +6,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN, digest};
 
 use crate::embedded::codec::{Decoder, Malformed, put_bytes, put_number, put_signed};
+use crate::state::History;
 use crate::{KeyRange, KeyValue, LeaseId, Revision, State};
 
 const MAGIC: &[u8; 15] = b"HOLDFAST-BACKUP";
@@ -118,7 +119,7 @@ impl Backup {
         let revision = self.revision + LEAP;
         let entries = self.keys.into_iter().map(|kv| (kv.key.clone(), Arc::new(kv))).collect();
         let leases = self.leases.into_iter().collect();
-        State::restored(revision, revision, entries, imbl::OrdMap::new(), leases)
+        State::restored(revision, revision, entries, History::default(), leases)
     }
 }
 

@@ -56,6 +56,6 @@ pub use key_value::{Event, KeyRange, KeyValue, LeaseId, Revision};
 pub use leading::{Duty, keep_ready, while_leading};
 pub use members::{Member, MemberError, MemberId};
 pub use memory::Memory;
-pub use state::{State, Told};
+pub use state::{HISTORY_BYTES, State, Told};
 pub use transaction::{Compare, Condition, Op, OpResult, Txn, TxnResponse};
 pub use watch::Watcher;

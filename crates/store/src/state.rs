@@ -1,5 +1,6 @@
 //! The map at one revision, with the history that led to it.
 
+mod history;
 mod mirror;
 
 use std::ops::Bound;
@@ -12,6 +13,8 @@ use crate::{
     Compare, Condition, Error, Event, KeyRange, KeyValue, LeaseId, Op, OpResult, Revision, Txn, TxnResponse,
 };
 
+pub use history::HISTORY_BYTES;
+pub(crate) use history::History;
 pub use mirror::Told;
 
 /// An immutable version of the whole map. Cloning it copies a few pointers; changing a clone shares all
@@ -21,7 +24,9 @@ pub struct State {
     revision: Revision,
     compacted: Revision,
     entries: OrdMap<Bytes, Arc<KeyValue>>,
-    history: OrdMap<Revision, Arc<[Event]>>,
+    /// What the entries' keys and values take.
+    bytes: u64,
+    history: History,
     leases: OrdMap<LeaseId, u64>,
 }
 
@@ -32,7 +37,8 @@ impl Default for State {
             revision: 1,
             compacted: 0,
             entries: OrdMap::new(),
-            history: OrdMap::new(),
+            bytes: 0,
+            history: History::default(),
             leases: OrdMap::new(),
         }
     }
@@ -88,8 +94,41 @@ impl State {
     }
 
     /// The history kept, revision by revision.
-    pub(crate) fn history(&self) -> &OrdMap<Revision, Arc<[Event]>> {
+    pub(crate) fn history(&self) -> &History {
         &self.history
+    }
+
+    /// What its keys and values take in memory, in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What is in memory for the history's sake alone, in bytes. Like [`bytes`](Self::bytes) it is counted with each change, and
+    /// the same on every member at the same revision.
+    pub fn history_bytes(&self) -> u64 {
+        self.history.bytes()
+    }
+
+    /// What the changes since an `earlier` state replaced or deleted, in bytes: more than that isn't in memory only because
+    /// somebody still has the earlier state. None where it isn't known, as this state was read anew since.
+    pub fn replaced_since(&self, earlier: &State) -> Option<u64> {
+        self.history.replaced().checked_sub(earlier.history.replaced())
+    }
+
+    /// The revision up to which history must be forgotten, if there is too much of it: more than 50,000 revisions, or more bytes
+    /// than `most` and than half of what the map itself takes.
+    pub fn too_much_history(&self, most: u64) -> Option<Revision> {
+        self.history.too_much(self.bearable(most))
+    }
+
+    /// How many bytes may be in memory for the sake of what was: `most`, or half of what the map itself takes.
+    pub fn bearable(&self, most: u64) -> u64 {
+        most.max(self.bytes / 2)
+    }
+
+    /// The same map without its history, for those who keep it for long.
+    pub fn without_history(&self) -> State {
+        State { compacted: self.revision, history: self.history.emptied(), ..self.clone() }
     }
 
     /// A state put together again from what the accessors tell.
@@ -97,15 +136,16 @@ impl State {
         revision: Revision,
         compacted: Revision,
         entries: OrdMap<Bytes, Arc<KeyValue>>,
-        history: OrdMap<Revision, Arc<[Event]>>,
+        history: History,
         leases: OrdMap<LeaseId, u64>,
     ) -> State {
-        State { revision, compacted, entries, history, leases }
+        let bytes = entries.values().map(|kv| history::size(kv)).sum();
+        State { revision, compacted, entries, bytes, history, leases }
     }
 
     /// The changes from revision `from` on, oldest first.
     pub fn events(&self, from: Revision) -> impl Iterator<Item = &Event> {
-        self.history.range(from..).flat_map(|(_, events)| events.iter())
+        self.history.since(from).flat_map(|(_, events)| events.iter())
     }
 
     /// Whether the history reaches back to `from`.
@@ -131,17 +171,17 @@ impl State {
             return Err(Error::Compacted { asked: revision, oldest: self.compacted });
         }
         let mut old = self.clone();
-        for (_, events) in self.history.range(revision + 1..).rev() {
+        for (_, events) in self.history.since(revision + 1).rev() {
             for event in events.iter().rev() {
                 match event {
-                    Event::Put { current, previous: None } => old.entries.remove(&current.key),
+                    Event::Put { current, previous: None } => old.remove(&current.key),
                     Event::Put { previous: Some(previous), .. } | Event::Delete { previous, .. } => {
-                        old.entries.insert(previous.key.clone(), previous.clone())
+                        old.insert(previous.clone())
                     }
                 };
             }
         }
-        old.history = self.history.split(&(revision + 1)).0;
+        old.history = self.history.until(revision);
         old.revision = revision;
         Ok(old)
     }
@@ -174,7 +214,7 @@ impl State {
         let revision = revision.min(self.revision);
         if revision > self.compacted {
             self.compacted = revision;
-            self.history = self.history.split(&revision).1;
+            self.history.forget(revision);
         }
     }
 
@@ -220,9 +260,22 @@ impl State {
 
     fn record(&mut self, revision: Revision, events: Vec<Event>) {
         if !events.is_empty() {
-            self.history.insert(revision, events.into());
+            self.history.push(revision, events.into());
             self.revision = revision;
         }
+    }
+
+    fn insert(&mut self, version: Arc<KeyValue>) -> Option<Arc<KeyValue>> {
+        self.bytes += history::size(&version);
+        let previous = self.entries.insert(version.key.clone(), version);
+        self.bytes -= previous.as_ref().map_or(0, |kv| history::size(kv));
+        previous
+    }
+
+    fn remove(&mut self, key: &Bytes) -> Option<Arc<KeyValue>> {
+        let previous = self.entries.remove(key);
+        self.bytes -= previous.as_ref().map_or(0, |kv| history::size(kv));
+        previous
     }
 
     fn holds(&self, condition: &Condition) -> bool {
@@ -252,14 +305,14 @@ impl State {
                     version: previous.as_ref().map_or(1, |kv| kv.version + 1),
                     lease: *lease,
                 });
-                self.entries.insert(key.clone(), current.clone());
+                self.insert(current.clone());
                 events.push(Event::Put { current, previous: previous.clone() });
                 OpResult::Put(previous)
             }
             Op::Delete(range) => {
                 let deleted: Vec<Arc<KeyValue>> = self.range(range).cloned().collect();
                 for previous in &deleted {
-                    self.entries.remove(&previous.key);
+                    self.remove(&previous.key);
                     events.push(Event::Delete { revision, previous: previous.clone() });
                 }
                 OpResult::Deleted(deleted)

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Weak;
 use std::time::Duration;
 
-use store::{Revision, Store};
+use store::{HISTORY_BYTES, Revision, Store};
 use tokio::time::MissedTickBehavior;
 
 use super::Engine;
@@ -13,9 +13,6 @@ const LOOK: Duration = Duration::from_secs(5);
 const MARK_EVERY: Duration = Duration::from_secs(60);
 /// A mark is compacted to when so many newer ones are there: then it is five minutes old.
 const NEWER_MARKS: usize = 5;
-/// More revisions than this are not kept, however young they are.
-const MOST_REVISIONS: usize = 50_000;
-const KEPT_REVISIONS: u64 = 40_000;
 
 /// Forgets whenever this member leads, for as long as it is there.
 pub async fn keep_short(engine: Weak<Engine>) {
@@ -36,8 +33,7 @@ pub async fn keep_short(engine: Weak<Engine>) {
             marks.push_back(state.revision());
         }
         looks += 1;
-        let crowded = state.kept_revisions() > MOST_REVISIONS;
-        if let Some(revision) = due(&mut marks, crowded, state.revision())
+        if let Some(revision) = due(&mut marks).max(state.too_much_history(HISTORY_BYTES))
             && revision > state.compacted()
             && let Err(error) = engine.compact(revision).await
         {
@@ -47,10 +43,8 @@ pub async fn keep_short(engine: Weak<Engine>) {
     }
 }
 
-fn due(marks: &mut VecDeque<Revision>, crowded: bool, newest: Revision) -> Option<Revision> {
-    let old = if marks.len() > NEWER_MARKS { marks.pop_front() } else { None };
-    let many = crowded.then(|| newest.saturating_sub(KEPT_REVISIONS));
-    old.max(many)
+fn due(marks: &mut VecDeque<Revision>) -> Option<Revision> {
+    if marks.len() > NEWER_MARKS { marks.pop_front() } else { None }
 }
 
 #[cfg(test)]
@@ -58,12 +52,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn five_minutes_are_kept_and_no_more_than_fits() {
+    fn five_minutes_are_kept() {
         let mut marks = VecDeque::from([10, 20, 30, 40, 50]);
-        assert_eq!(due(&mut marks, false, 55), None);
+        assert_eq!(due(&mut marks), None);
         marks.push_back(60);
-        assert_eq!(due(&mut marks, false, 65), Some(10));
-        assert_eq!(due(&mut marks, false, 66), None);
-        assert_eq!(due(&mut marks, true, 100_000), Some(60_000));
+        assert_eq!(due(&mut marks), Some(10));
+        assert_eq!(due(&mut marks), None);
     }
 }

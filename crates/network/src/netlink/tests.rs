@@ -13,7 +13,7 @@ use crate::arp;
 use crate::listen_before_held;
 
 /// Runs a test on a thread with a network namespace of its own; where that isn't permitted, says so.
-fn in_namespace<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + Send + 'static) {
+pub(crate) fn in_namespace<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + Send + 'static) {
     let permitted = std::thread::spawn(move || {
         unshare(CloneFlags::CLONE_NEWNET)?;
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -27,8 +27,15 @@ fn in_namespace<F: Future<Output = ()>>(name: &str, test: impl FnOnce() -> F + S
     }
 }
 
+/// Runs `ip` in the namespace of the thread that calls.
+pub(crate) fn ip(arguments: &str) -> String {
+    let output = std::process::Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
 /// A pair of links, `eth0` with the address 10.73.0.1/24 and `far`, both on.
-async fn pair(netlink: &Netlink) -> (Link, Link) {
+pub(crate) async fn pair(netlink: &Netlink) -> (Link, Link) {
     netlink.handle.link().add(LinkVeth::new("eth0", "far").build()).execute().await.unwrap();
     let links = (netlink.link("eth0").await.unwrap(), netlink.link("far").await.unwrap());
     for link in [links.0, links.1] {

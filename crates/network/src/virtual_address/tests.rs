@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::watch::{Receiver, Sender};
@@ -6,6 +7,7 @@ use tokio::time::timeout;
 use super::*;
 use crate::Protocol;
 use crate::announce::Kind;
+use crate::netlink::tests::{in_namespace, ip, pair};
 
 /// Long enough for any machine; nothing waits for it unless something is wrong.
 const SOON: Duration = Duration::from_secs(20);
@@ -79,4 +81,55 @@ async fn the_end_of_the_store_is_the_end_of_leading() {
     drop(leadership);
     sees(&mut seen, None).await;
     timeout(SOON, task).await.unwrap().unwrap();
+}
+
+/// Waits until `eth0` has the virtual address, or hasn't.
+async fn is_on_link(wanted: bool) {
+    let looks = async {
+        while ip("address show").contains("10.73.0.100/32") != wanted {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(timeout(SOON, looks).await.is_ok(), "it should be {wanted} that the address is here");
+}
+
+#[test]
+fn an_address_that_others_remove_or_add_is_put_right() {
+    if !testing::has("ip") {
+        return;
+    }
+    in_namespace("an_address_that_others_remove", || async {
+        let netlink = Netlink::open().unwrap();
+        pair(&netlink).await;
+        // A former life has left it, and the first try to give it up fails.
+        ip("address add 10.73.0.100/32 dev eth0");
+        netlink.break_off();
+        let (counter, changes) = watch::channel(0);
+        tokio::spawn(keeper::listen(counter));
+        let address = [10, 73, 0, 100].into();
+        let holder = Holder::Link { netlink, link: "eth0".into(), address, changes };
+        let leadership = Sender::new(leader(false, 1));
+        let stop = Sender::new(false);
+        let task = tokio::spawn(follow(holder, || {}, leadership.subscribe(), stop.subscribe()));
+        is_on_link(false).await;
+        for term in [2, 4] {
+            ip("address add 10.73.0.100/32 dev eth0");
+            is_on_link(false).await;
+            leadership.send_replace(leader(true, term));
+            is_on_link(true).await;
+            ip("address del 10.73.0.100/32 dev eth0");
+            is_on_link(true).await;
+            // A link that comes again is another one of the same name.
+            ip("link del eth0");
+            ip("link add eth0 type veth peer name far");
+            is_on_link(true).await;
+            leadership.send_replace(leader(false, term + 1));
+            is_on_link(false).await;
+        }
+        leadership.send_replace(leader(true, 6));
+        is_on_link(true).await;
+        stop.send_replace(true);
+        timeout(SOON, task).await.unwrap().unwrap();
+        is_on_link(false).await;
+    });
 }

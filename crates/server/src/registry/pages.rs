@@ -1,10 +1,11 @@
-//! The states that pages of lists were cut from: kept for as long as their readers have for the next page.
+//! The states that pages of lists were cut from: kept for as long as their readers have for the next page, unless what has
+//! changed since then is more than the store keeps of its history.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use store::{Revision, State};
+use store::{HISTORY_BYTES, Revision, State};
 use tokio::time::Instant;
 
 /// How long a client has to ask for the next page, as with upstream's compaction.
@@ -23,30 +24,67 @@ struct Page {
 }
 
 impl Pages {
-    /// Keeps a state from now on.
+    /// Keeps a state from now on; `newest` says what has changed since the others.
     #[allow(clippy::disallowed_methods, reason = "pages have a time to live, at the driver's edge")]
-    pub(super) fn keep(&self, state: &Arc<State>) {
+    pub(super) fn keep(&self, state: &State, newest: &State) {
         let now = Instant::now();
-        let mut pages = self.current(now);
+        let mut pages = self.current(now, newest);
         pages.retain(|page| page.state.revision() != state.revision());
         if pages.len() >= MOST {
             pages.pop_front();
         }
-        pages.push_back(Page { until: now + KEPT, state: state.clone() });
+        pages.push_back(Page { until: now + KEPT, state: Arc::new(state.without_history()) });
     }
 
     /// The state of a revision, if it is kept.
     #[allow(clippy::disallowed_methods, reason = "pages have a time to live, at the driver's edge")]
-    pub(super) fn at(&self, revision: Revision) -> Option<Arc<State>> {
-        let pages = self.current(Instant::now());
+    pub(super) fn at(&self, revision: Revision, newest: &State) -> Option<Arc<State>> {
+        let pages = self.current(Instant::now(), newest);
         pages.iter().find(|page| page.state.revision() == revision).map(|page| page.state.clone())
     }
 
-    fn current(&self, now: Instant) -> MutexGuard<'_, VecDeque<Page>> {
+    fn current(&self, now: Instant, newest: &State) -> MutexGuard<'_, VecDeque<Page>> {
         let mut pages = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        while pages.front().is_some_and(|page| page.until <= now) {
+        // An old state keeps alive what was replaced since.
+        let most = newest.bearable(HISTORY_BYTES);
+        let is_over = |page: &Page| {
+            page.until <= now || newest.replaced_since(&page.state).is_none_or(|bytes| bytes > most)
+        };
+        while pages.front().is_some_and(is_over) {
             pages.pop_front();
         }
         pages
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use store::Txn;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_state_is_kept_until_too_much_of_it_was_replaced() {
+        let pages = Pages::default();
+        let mut state = State::default();
+        let mut grow = |value: &[u8]| {
+            state.apply(&Txn::put("k", value.to_vec())).unwrap();
+            state.clone()
+        };
+        let old = grow(b"old");
+        pages.keep(&old, &old);
+        let mut newest = grow(&[0; 1 << 20]);
+        for _ in 0..60 {
+            newest = grow(&[0; 1 << 20]);
+        }
+        let page = pages.at(old.revision(), &newest).expect("the history isn't longer than that");
+        assert_eq!(page.get(b"k").map(|kv| &kv.value[..]), Some(&b"old"[..]));
+        assert_eq!(page.history_bytes(), 0, "nobody watches from there");
+        pages.keep(&newest, &newest);
+        for _ in 0..10 {
+            newest = grow(&[0; 1 << 20]);
+        }
+        assert!(pages.at(old.revision(), &newest).is_none(), "it would keep more alive than the history");
+        assert!(pages.at(newest.revision() - 10, &newest).is_some());
     }
 }

@@ -127,6 +127,9 @@ pub struct Limits {
     pub trailing_entries: u64,
     /// unless they take more than so many bytes.
     pub trailing_bytes: usize,
+    /// History keeps no more than so many bytes in memory of what was replaced and deleted, or than half as many as the map
+    /// itself takes where that is more; however young it is.
+    pub history_bytes: u64,
     /// With less than this free on the disk, changes are refused.
     pub disk_reserve: u64,
     /// The largest change, in bytes.
@@ -142,6 +145,7 @@ impl Default for Limits {
             snapshot_bytes: 8 << 20,
             trailing_entries: 5_000,
             trailing_bytes: 4 << 20,
+            history_bytes: crate::HISTORY_BYTES,
             disk_reserve: 64 << 20,
             request_bytes: 4 << 20,
             waiting_requests: 4096,

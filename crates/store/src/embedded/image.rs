@@ -10,6 +10,7 @@ use super::codec::{Decoder, Malformed, put_bytes, put_number, put_signed};
 use super::machine::Machine;
 use super::membership::Membership;
 use super::sessions::Sessions;
+use crate::state::History;
 use crate::{Event, KeyValue, Revision, State};
 
 /// The machine as it was after an entry of the log.
@@ -103,8 +104,8 @@ fn put_versions(out: &mut Vec<u8>, state: &State) {
     }
     let mut history = Vec::new();
     put_number(&mut history, state.history().len() as u64);
-    for (revision, events) in state.history() {
-        put_number(&mut history, *revision);
+    for (revision, events) in state.history().since(0) {
+        put_number(&mut history, revision);
         put_number(&mut history, events.len() as u64);
         for event in events.iter() {
             match event {
@@ -141,7 +142,7 @@ fn put_versions(out: &mut Vec<u8>, state: &State) {
     out.extend_from_slice(&history);
 }
 
-type Versions = (OrdMap<Bytes, Arc<KeyValue>>, OrdMap<u64, Arc<[Event]>>);
+type Versions = (OrdMap<Bytes, Arc<KeyValue>>, History);
 
 fn versions(d: &mut Decoder) -> Result<Versions, Malformed> {
     let versions = d.list(|d| {
@@ -209,6 +210,7 @@ mod tests {
         let all = KeyRange::prefix("");
         assert!(new.range(&all).eq(old.range(&all)));
         assert!(new.events(0).eq(old.events(0)));
+        assert_eq!((new.bytes(), new.history_bytes()), (old.bytes(), old.history_bytes()));
         assert!(new.leases().eq(old.leases()));
         assert_eq!(restored.machine.lease_starts, image.machine.lease_starts);
         assert_eq!(restored.machine.members, image.machine.members);

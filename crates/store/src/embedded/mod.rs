@@ -414,6 +414,7 @@ fn settings(config: &Config, id: MemberId, boot: u64) -> Settings {
         snapshot_bytes: config.limits.snapshot_bytes,
         trailing_entries: config.limits.trailing_entries,
         trailing_bytes: config.limits.trailing_bytes,
+        history_bytes: config.limits.history_bytes,
     }
 }
 

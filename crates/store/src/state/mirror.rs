@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 
-use super::State;
+use super::{History, State};
 use crate::{Event, KeyValue, LeaseId, Revision};
 use bytes::Bytes;
 
@@ -33,7 +33,7 @@ impl State {
     ) -> State {
         let entries: OrdMap<Bytes, Arc<KeyValue>> =
             entries.into_iter().map(|kv| (kv.key.clone(), Arc::new(kv))).collect();
-        State::restored(revision, revision, entries, OrdMap::new(), leases.into_iter().collect())
+        State::restored(revision, revision, entries, History::default(), leases.into_iter().collect())
     }
 
     /// Takes over what another store did at `revision`. What this state knows already is not taken twice.
@@ -47,11 +47,11 @@ impl State {
             match told {
                 Told::Put(kv) => {
                     let current = Arc::new(kv);
-                    let previous = self.entries.insert(current.key.clone(), current.clone());
+                    let previous = self.insert(current.clone());
                     events.push(Event::Put { current, previous });
                 }
                 Told::Deleted(key) => {
-                    if let Some(previous) = self.entries.remove(&key) {
+                    if let Some(previous) = self.remove(&key) {
                         events.push(Event::Delete { revision, previous });
                     }
                 }
@@ -66,11 +66,6 @@ impl State {
         // Also where nothing of ours changed, time went on.
         self.revision = revision;
         self.compact(compacted);
-    }
-
-    /// How many revisions the history holds.
-    pub fn kept_revisions(&self) -> usize {
-        self.history.len()
     }
 }
 
@@ -110,7 +105,7 @@ mod tests {
         assert!(follower.leases().eq([(7, 60)]));
         assert_eq!(follower.at(8).unwrap().len(), 2);
         follower.follow(12, [Told::Ended(7), Told::Compacted(4)]);
-        assert_eq!((follower.revision(), follower.compacted(), follower.kept_revisions()), (12, 4, 1));
+        assert_eq!((follower.revision(), follower.compacted(), follower.history().len()), (12, 4, 1));
         assert_eq!(follower.leases().count(), 0);
     }
 }

@@ -9,9 +9,6 @@ use crate::{LeaseId, Revision};
 
 const MARK_EVERY: Duration = Duration::from_secs(60);
 const KEEP_HISTORY: Duration = Duration::from_secs(300);
-/// More revisions than this are not kept, however young they are.
-const MOST_REVISIONS: usize = 50_000;
-const KEPT_REVISIONS: u64 = 40_000;
 /// How long a command that was proposed may take before it is proposed once more.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -22,7 +19,8 @@ pub struct Duties {
     leases: BTreeMap<LeaseId, Duration>,
     /// Revisions with when they were the newest.
     marks: VecDeque<(Duration, Revision)>,
-    trimmed_at: Option<Duration>,
+    /// What was to be forgotten as it was too much, and when that was said.
+    trimmed: Option<(Revision, Duration)>,
 }
 
 impl Duties {
@@ -46,8 +44,8 @@ impl Duties {
         }
     }
 
-    /// What is to be done now.
-    pub fn due(&mut self, machine: &Machine, now: Duration) -> Vec<Command> {
+    /// What is to be done now. `history` is how many bytes of it may be kept in any case.
+    pub fn due(&mut self, machine: &Machine, history: u64, now: Duration) -> Vec<Command> {
         let mut commands = Vec::new();
         if !self.leading {
             return commands;
@@ -70,10 +68,13 @@ impl Duties {
                 commands.push(Command::Compact(revision));
             }
         }
-        let patient = self.trimmed_at.is_some_and(|at| now < at + PATIENCE);
-        if state.history().len() > MOST_REVISIONS && !patient {
-            self.trimmed_at = Some(now);
-            commands.push(Command::Compact(state.revision() - KEPT_REVISIONS));
+        // However young it is. The next one is due as soon as the one before was done: who writes as much as the disks take
+        // brings the whole bound again within seconds.
+        let patient =
+            self.trimmed.is_some_and(|(up_to, at)| state.compacted() < up_to && now < at + PATIENCE);
+        if let Some(revision) = state.too_much_history(history).filter(|_| !patient) {
+            self.trimmed = Some((revision, now));
+            commands.push(Command::Compact(revision));
         }
         commands
     }
@@ -89,6 +90,7 @@ mod tests {
     use crate::Txn;
 
     const S: Duration = Duration::from_secs(1);
+    const MOST: u64 = 64 << 20;
 
     #[test]
     fn a_lease_ends_unless_it_is_kept_alive_and_anew_with_every_leader() {
@@ -96,18 +98,18 @@ mod tests {
         machine.state.grant(7, 10);
         machine.lease_starts.insert(7, 3);
         let mut duties = Duties::default();
-        assert_eq!(duties.due(&machine, 100 * S), []);
+        assert_eq!(duties.due(&machine, MOST, 100 * S), []);
         duties.set_leading(true, &machine, 100 * S);
-        assert_eq!(duties.due(&machine, 109 * S), []);
+        assert_eq!(duties.due(&machine, MOST, 109 * S), []);
         duties.lease_started(7, &machine, 109 * S);
-        assert_eq!(duties.due(&machine, 118 * S), []);
-        assert_eq!(duties.due(&machine, 119 * S), [Command::Expire { lease: 7, started: 3 }]);
-        assert_eq!(duties.due(&machine, 120 * S), [], "once is enough for now");
+        assert_eq!(duties.due(&machine, MOST, 118 * S), []);
+        assert_eq!(duties.due(&machine, MOST, 119 * S), [Command::Expire { lease: 7, started: 3 }]);
+        assert_eq!(duties.due(&machine, MOST, 120 * S), [], "once is enough for now");
         duties.set_leading(false, &machine, 121 * S);
         duties.set_leading(true, &machine, 122 * S);
-        assert_eq!(duties.due(&machine, 131 * S), []);
+        assert_eq!(duties.due(&machine, MOST, 131 * S), []);
         machine.state.revoke(7).unwrap();
-        assert_eq!(duties.due(&machine, 132 * S), []);
+        assert_eq!(duties.due(&machine, MOST, 132 * S), []);
     }
 
     #[test]
@@ -118,7 +120,7 @@ mod tests {
         let mut compacted = Vec::new();
         for second in 1..=660u32 {
             machine.state.apply(&Txn::put("k", "v")).unwrap();
-            for command in duties.due(&machine, second * S) {
+            for command in duties.due(&machine, MOST, second * S) {
                 let Command::Compact(revision) = command else { panic!("{command:?}") };
                 compacted.push((second, revision));
                 machine.state.compact(revision);
@@ -129,15 +131,33 @@ mod tests {
             compacted.iter().skip(1).all(|(at, revision)| u64::from(*at) - revision >= 298),
             "{compacted:?}"
         );
-        machine.state.compact(machine.state.revision());
-        duties = Duties::default();
-        duties.set_leading(true, &machine, 700 * S);
-        for _ in 0..=MOST_REVISIONS {
-            machine.state.apply(&Txn::put("k", "v")).unwrap();
+    }
+
+    #[test]
+    fn more_history_than_fits_is_forgotten_however_young_it_is() {
+        // More revisions than 50,000; more bytes than the bound; the same where the map itself takes much more.
+        for (keys, value, writes, kept) in
+            [(1, 1, 50_001, 40_000), (1, 1 << 20, 65, 47), (400, 1 << 20, 600, 149)]
+        {
+            let mut machine = Machine::default();
+            let mut duties = Duties::default();
+            duties.set_leading(true, &machine, S);
+            let value = bytes::Bytes::from(vec![0; value]);
+            for n in 0..writes {
+                assert_eq!(duties.due(&machine, MOST, S), [], "{keys} {n}");
+                machine.state.apply(&Txn::put(format!("k{}", n % keys), value.clone())).unwrap();
+            }
+            let newest = machine.state.revision();
+            let due = duties.due(&machine, MOST, 2 * S);
+            let [Command::Compact(revision)] = due[..] else { panic!("{keys} {writes}: {due:?}") };
+            assert_eq!(newest - revision, kept, "{keys} {writes}");
+            assert_eq!(duties.due(&machine, MOST, 3 * S), [], "once is enough for now");
+            machine.state.compact(revision);
+            assert_eq!(duties.due(&machine, MOST, 4 * S), [], "there is room again");
+            for n in 0..writes {
+                machine.state.apply(&Txn::put(format!("k{}", n % keys), value.clone())).unwrap();
+            }
+            assert_eq!(duties.due(&machine, MOST, 5 * S).len(), 1, "and no patience when there is none");
         }
-        assert_eq!(
-            duties.due(&machine, 701 * S),
-            [Command::Compact(machine.state.revision() - KEPT_REVISIONS)]
-        );
     }
 }

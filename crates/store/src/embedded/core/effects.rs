@@ -39,6 +39,8 @@ pub struct Settings {
     pub trailing_entries: u64,
     /// as long as they take no more than so many bytes.
     pub trailing_bytes: usize,
+    /// So many bytes of history are kept at most, or half as many as the map takes where that is more.
+    pub history_bytes: u64,
 }
 
 impl Settings {
@@ -164,6 +166,7 @@ mod tests {
             snapshot_bytes: 1000,
             trailing_entries: 0,
             trailing_bytes: 0,
+            history_bytes: 0,
         };
         let table = [
             (99, 999, 0, false, "too little is new"),

@@ -116,7 +116,7 @@ impl Core {
         for token in self.reads.expired(now) {
             self.out.answers.push(Answer::Read(token, Err(Error::Unavailable)));
         }
-        for command in self.duties.due(&self.machine, now) {
+        for command in self.duties.due(&self.machine, self.settings.history_bytes, now) {
             if self.space.is_ok() || matches!(command, Command::Compact(_)) {
                 let deadline = now + self.settings.request_timeout;
                 self.requests.add(None, command.encode(), now, deadline);

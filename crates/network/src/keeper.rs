@@ -1,0 +1,118 @@
+//! Puts a host's addresses and routes back whenever they are gone: the kernel takes the routes by a link away when that goes
+//! down, and doesn't bring them back; and others who administer the host may remove what they don't know.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use futures::StreamExt;
+use rtnetlink::packet_core::NetlinkPayload;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::{MulticastGroup, new_multicast_connection};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::netlink::Netlink;
+use crate::{Cidr, Error};
+
+/// Everything is looked at so often in any case: the kernel drops what it has to tell when nobody listens in time, and a route
+/// that was replaced by another one is no news of something gone.
+pub(crate) const EVERY: Duration = Duration::from_secs(3);
+/// What is told within this time is one reason to look: a link that goes down takes many routes along.
+const TOGETHER: Duration = Duration::from_millis(20);
+
+/// What has to be there for as long as the host is.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    /// Networks that are this host's own.
+    pub local: Vec<Cidr>,
+    /// Networks of others, each with the neighbour that leads there.
+    pub routes: Vec<(Cidr, IpAddr)>,
+}
+
+impl Wanted {
+    /// Makes it so, also where it is already. All is tried; the first refusal is told.
+    pub async fn put(&self, netlink: &Netlink) -> Result<(), Error> {
+        let loopback = netlink.loopback().await?;
+        let mut result = Ok(());
+        for cidr in &self.local {
+            result = result.and(netlink.make_local(*cidr, loopback).await);
+        }
+        for (cidr, via) in &self.routes {
+            result = result.and(netlink.route(*cidr, *via).await);
+        }
+        result
+    }
+}
+
+/// Counts what happens to links, and what is removed: each is a reason to look whether all is there.
+pub(crate) async fn listen(changes: watch::Sender<u64>) {
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Ipv4Ifaddr,
+        MulticastGroup::Ipv6Ifaddr,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv6Route,
+    ];
+    loop {
+        match new_multicast_connection(&groups) {
+            Ok((connection, _handle, mut messages)) => {
+                let connection = tokio::spawn(connection);
+                // What happened before it listened.
+                changes.send_modify(|count| *count += 1);
+                while let Some((message, _)) = messages.next().await {
+                    if matters(&message.payload) {
+                        changes.send_modify(|count| *count += 1);
+                    }
+                }
+                connection.abort();
+            }
+            Err(error) => tracing::warn!(%error, "the kernel doesn't tell what happens to links and routes"),
+        }
+        sleep(EVERY).await;
+    }
+}
+
+/// New routes don't: they are our own, as often as not.
+fn matters(payload: &NetlinkPayload<RouteNetlinkMessage>) -> bool {
+    use RouteNetlinkMessage::{DelAddress, DelLink, DelRoute, NewAddress, NewLink};
+    matches!(
+        payload,
+        NetlinkPayload::InnerMessage(NewLink(_) | DelLink(_) | NewAddress(_) | DelAddress(_) | DelRoute(_))
+    )
+}
+
+/// Waits for a reason to look.
+pub(crate) async fn reason(changes: &mut watch::Receiver<u64>) {
+    // Without anybody who counts there are still the regular looks.
+    if let Ok(Err(_)) = timeout(EVERY, changes.changed()).await {
+        sleep(EVERY).await;
+    }
+    sleep(TOGETHER).await;
+    changes.mark_unchanged();
+}
+
+/// Keeps what is wanted there.
+pub(crate) async fn keep(mut netlink: Netlink, wanted: Wanted, mut changes: watch::Receiver<u64>) {
+    let mut refused = None;
+    loop {
+        reason(&mut changes).await;
+        let problem = wanted.put(&netlink).await.err();
+        let said = problem.as_ref().map(ToString::to_string);
+        // While a link is down, each look finds the same.
+        if said != refused {
+            match &said {
+                Some(error) => {
+                    tracing::warn!(%error, "not all of this host's routes are there; they are tried again")
+                }
+                None => tracing::info!("all of this host's routes are there again"),
+            }
+        }
+        if problem.is_some()
+            && let Ok(anew) = Netlink::open()
+        {
+            // The connection itself may be what is broken.
+            netlink = anew;
+        }
+        refused = said;
+    }
+}
