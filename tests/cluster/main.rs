@@ -23,3 +23,4 @@ mod on_etcd;
 mod pause;
 mod python;
 mod streams;
+mod terminal;

@@ -14,6 +14,8 @@ use std::time::Duration;
 const LIMIT: usize = 256 << 20;
 /// The bytes of an answer to a fresh ask.
 const FRESH_LIMIT: usize = 16 << 20;
+/// The bytes of a request that an API server takes: upstream's default, and ours.
+const MOST_SENT: usize = 3 << 20;
 /// The bytes of an error that is read.
 const ERROR_LIMIT: usize = 1 << 20;
 
@@ -54,7 +56,7 @@ impl Client {
             None => None,
             Some(token) => {
                 let mut value = HeaderValue::try_from(format!("Bearer {token}")).map_err(|_| {
-                    Error::Kubeconfig { origin: config.server.clone(), why: "its token is not one".into() }
+                    Error::Kubeconfig { origin: config.origin.clone(), why: "its token is not one".into() }
                 })?;
                 value.set_sensitive(true);
                 Some(value)
@@ -132,8 +134,9 @@ impl Client {
         body: Option<(Content, Bytes)>,
         accept: Option<&str>,
     ) -> Result<Response, Error> {
+        let sent = body.as_ref().map_or(0, |(_, bytes)| bytes.len());
         let request = self.build(method, path, body, accept)?;
-        self.in_time(self.timeout, async {
+        let answered = self.in_time(self.timeout, async {
             let (response, connection) = self.endpoint.send(request).await?;
             let (parts, body) = response.into_parts();
             let limit = if parts.status.is_success() { LIMIT } else { ERROR_LIMIT };
@@ -145,8 +148,14 @@ impl Client {
             let warnings = parts.headers.get_all(header::WARNING).iter();
             let warnings = warnings.filter_map(|w| warning_text(w.to_str().ok()?)).collect();
             Ok(Response { code: parts.status, body, warnings, path: path.to_owned() })
-        })
-        .await
+        });
+        match answered.await {
+            // A server that has read enough answers and closes, and the answer may be lost to what was still on its way.
+            Err(Error::Broken { .. }) if sent > MOST_SENT => {
+                Err(Error::TooLarge { path: path.to_owned(), bytes: sent, limit: MOST_SENT })
+            }
+            answered => answered,
+        }
     }
 
     /// Asks over a connection of its own, as a user's first ask: TCP, TLS, one GET, closed. The time given is

@@ -46,7 +46,7 @@ impl Drop for Driver {
 impl Endpoint {
     pub(crate) fn new(config: &Kubeconfig) -> Result<Self, Error> {
         let wrong = |why: &str| Error::Kubeconfig {
-            origin: config.server.clone(),
+            origin: config.origin.clone(),
             why: format!("its server {:?} {why}", config.server),
         };
         let url: http::Uri = config.server.parse().map_err(|_| wrong("is not a URL"))?;
@@ -79,7 +79,7 @@ impl Endpoint {
                 let tls = connector
                     .connect(name.clone(), tcp)
                     .await
-                    .map_err(|why| Error::Tls { server: self.authority.clone(), why })?;
+                    .map_err(|why| Error::tls(&self.authority, &why))?;
                 self.shake_hands(TokioIo::new(tls)).await
             }
         }

@@ -65,6 +65,16 @@ pub enum Error {
         /// What HTTP said, with its causes.
         why: String,
     },
+    /// A request of more bytes than a server takes.
+    #[error("the request to {path} is too large: it has {bytes} bytes, and a server takes {limit} at most")]
+    TooLarge {
+        /// What was asked.
+        path: String,
+        /// Its size.
+        bytes: usize,
+        /// The bound.
+        limit: usize,
+    },
     /// An answer of more bytes than a client should hold.
     #[error("the answer to {path} is longer than {limit} bytes")]
     TooLong {
@@ -118,7 +128,15 @@ impl Error {
     pub(crate) fn broken(server: &str, error: &hyper::Error) -> Self {
         let causes = std::iter::successors(std::error::Error::source(error), |error| error.source());
         let why = causes.fold(error.to_string(), |said, cause| format!("{said}: {cause}"));
-        Error::Broken { server: server.to_owned(), why }
+        Error::Broken { server: server.to_owned(), why: without_links(&why) }
+    }
+
+    /// The greeting failed.
+    pub(crate) fn tls(server: &str, why: &std::io::Error) -> Self {
+        Error::Tls {
+            server: server.to_owned(),
+            why: std::io::Error::new(why.kind(), without_links(&why.to_string())),
+        }
     }
 
     /// The server's HTTP code, where the server answered at all.
@@ -175,5 +193,31 @@ impl std::fmt::Display for ServerStatus {
             "" => write!(f, "Error from server: {}", self.message),
             reason => write!(f, "Error from server ({reason}): {}", self.message),
         }
+    }
+}
+
+/// A library's words without the address of its manual: whoever reads them uses a program, not the library.
+fn without_links(words: &str) -> String {
+    let is_link = |word: &&str| word.starts_with("https://docs.rs/");
+    let kept: Vec<&str> = words.split(' ').filter(|word| !is_link(word)).collect();
+    kept.join(" ").trim_end_matches(':').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_error_sends_its_reader_to_a_library_s_manual() {
+        let rustls = "connection error: peer closed connection without sending TLS close_notify: \
+                      https://docs.rs/rustls/latest/rustls/manual/_03_howto/index.html#unexpected-eof";
+        let kept = "connection error: peer closed connection without sending TLS close_notify";
+        assert_eq!(without_links(rustls), kept);
+        assert_eq!(
+            without_links("cannot reach https://10.0.0.1:6443: refused"),
+            "cannot reach https://10.0.0.1:6443: refused"
+        );
+        let io = std::io::Error::new(std::io::ErrorKind::UnexpectedEof, rustls);
+        assert!(!Error::tls("x", &io).to_string().contains("docs.rs"));
     }
 }

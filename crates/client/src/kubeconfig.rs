@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 /// The current context of a kubeconfig, with the files it names already read.
 #[derive(Clone, PartialEq)]
 pub struct Kubeconfig {
+    /// The file that says all this, or where else it came from: for errors.
+    pub origin: String,
     /// The server's URL: `https://HOST:PORT`.
     pub server: String,
     /// The name to expect in the server's certificate, where it is not the host of the URL.
@@ -98,8 +100,10 @@ struct Context {
 impl Kubeconfig {
     /// A server that is asked over plain HTTP and without a name, such as `kubectl proxy`.
     pub fn anonymous(server: impl Into<String>) -> Self {
+        let server = server.into();
         Kubeconfig {
-            server: server.into(),
+            origin: format!("for {server}"),
+            server,
             tls_server_name: None,
             certificate_authority: Vec::new(),
             client_certificate: None,
@@ -198,6 +202,7 @@ impl Kubeconfig {
             (None, None) => None,
         };
         Ok(Kubeconfig {
+            origin: origin.to_owned(),
             server: cluster.server.trim_end_matches('/').to_owned(),
             tls_server_name: cluster.tls_server_name,
             certificate_authority: material(

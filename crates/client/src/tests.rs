@@ -148,3 +148,51 @@ async fn apply_of_nonsense_is_an_error() {
         assert!(error.contains(says), "{object}: {error}");
     }
 }
+
+/// A server that stops reading, as one does that has had enough.
+#[tokio::test]
+async fn a_request_that_is_too_large_is_said_to_be() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let client =
+        Client::new(&Kubeconfig::anonymous(format!("http://{}", listener.local_addr().unwrap()))).unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut tcp, _)) = listener.accept().await {
+            let mut some = [0; 100];
+            drop(tokio::io::AsyncReadExt::read(&mut tcp, &mut some).await);
+        }
+    });
+    let create = async |bytes: usize| {
+        let object = json!({"data": "x".repeat(bytes)});
+        client.create("/api/v1/namespaces/default/configmaps", &object).await.unwrap_err()
+    };
+    let error = create(5 << 20).await.to_string();
+    assert!(error.contains("has 5242891 bytes, and a server takes 3145728 at most"), "{error}");
+    assert!(matches!(create(1 << 20).await, Error::Broken { .. }), "for another reason");
+}
+
+#[tokio::test]
+async fn a_bad_certificate_is_said_to_be_bad_and_where() {
+    let server = TestServer::start(|_| (200, "{}".into())).await;
+    type Spoil = fn(&mut Kubeconfig);
+    let cases: [(Spoil, &str); 4] = [
+        (|k| k.certificate_authority = b"hello".to_vec(), "no certificate in its certificate-authority"),
+        (|k| k.certificate_authority.clear(), "has no certificate-authority"),
+        (
+            |k| {
+                k.certificate_authority =
+                    b"-----BEGIN CERTIFICATE-----\naGVsbG8=\n-----END CERTIFICATE-----\n".to_vec();
+            },
+            "is not a certificate",
+        ),
+        (
+            |k| (k.client_certificate, k.client_key) = (Some(b"hello".to_vec()), Some(b"hello".to_vec())),
+            "no certificate in its client-certificate",
+        ),
+    ];
+    for (spoil, says) in cases {
+        let mut config = Kubeconfig { origin: "/home/me/config".into(), ..server.kubeconfig.clone() };
+        spoil(&mut config);
+        let error = Client::new(&config).err().unwrap().to_string();
+        assert!(error.contains(says) && error.contains("/home/me/config"), "{error}");
+    }
+}

@@ -15,7 +15,7 @@ pub(crate) struct Greeting {
 
 /// Builds the greeting. Sessions are never resumed: every connection is a user's first.
 pub(crate) fn greeting(config: &Kubeconfig, host: &str) -> Result<Greeting, Error> {
-    let wrong = |why: String| Error::Kubeconfig { origin: config.server.clone(), why };
+    let wrong = |why: String| Error::Kubeconfig { origin: config.origin.clone(), why };
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&config.certificate_authority) {
         let certificate =
@@ -23,6 +23,9 @@ pub(crate) fn greeting(config: &Kubeconfig, host: &str) -> Result<Greeting, Erro
         roots
             .add(certificate)
             .map_err(|e| wrong(format!("its certificate-authority is not a certificate: {e}")))?;
+    }
+    if roots.is_empty() && !config.certificate_authority.is_empty() {
+        return Err(wrong("there is no certificate in its certificate-authority (it must be PEM)".into()));
     }
     if roots.is_empty() {
         return Err(wrong("it has no certificate-authority, so that the server cannot be trusted".into()));
@@ -37,6 +40,11 @@ pub(crate) fn greeting(config: &Kubeconfig, host: &str) -> Result<Greeting, Erro
             let chain = CertificateDer::pem_slice_iter(certificate)
                 .collect::<Result<Vec<_>, _>>()
                 .map_err(|e| wrong(format!("its client-certificate is not PEM: {e}")))?;
+            if chain.is_empty() {
+                return Err(wrong(
+                    "there is no certificate in its client-certificate (it must be PEM)".into(),
+                ));
+            }
             let key = PrivateKeyDer::from_pem_slice(key)
                 .map_err(|e| wrong(format!("its client-key is not a private key as PEM: {e}")))?;
             builder.with_client_auth_cert(chain, key).map_err(|e| {

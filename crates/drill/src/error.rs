@@ -16,6 +16,9 @@ pub enum Error {
         /// What is not as it should be.
         unready: Vec<String>,
     },
+    /// The workload's pods can't run, however long they are given.
+    #[error("the workload can't run: {}", .0.join("; "))]
+    Hopeless(Vec<String>),
     /// The controllers did not take what was preloaded.
     #[error(
         "the controllers are not done with what was preloaded: for {} s nothing has changed, and {open} of {all} \

@@ -23,6 +23,8 @@ pub struct Options {
     pub limit: Duration,
     /// How long the cluster may take to come to rest.
     pub patience: Duration,
+    /// How long pods may be refused before they are given up: what they need may come a moment after them.
+    pub hope: Duration,
     /// How long nothing may have failed before an outage counts as over.
     pub quiet: Duration,
 }
@@ -38,6 +40,7 @@ impl Default for Options {
             keep: false,
             limit: Duration::from_secs(60),
             patience: Duration::from_secs(60),
+            hope: Duration::from_secs(2),
             quiet: Duration::from_secs(5),
         }
     }

@@ -54,7 +54,14 @@ impl Preload {
     /// Says what it is.
     pub(crate) fn describe(&self) -> String {
         let (pods, deployments, namespaces) = (self.pods, self.groups.len(), self.namespaces().len());
-        format!("preloading {pods} pods of {deployments} Deployments in {namespaces} namespaces")
+        let count =
+            |number: usize, noun: &str| format!("{number} {noun}{}", if number == 1 { "" } else { "s" });
+        format!(
+            "preloading {} of {} in {}",
+            count(pods, "pod"),
+            count(deployments, "Deployment"),
+            count(namespaces, "namespace")
+        )
     }
 
     /// The groups of each namespace.

@@ -108,7 +108,8 @@ impl Drill<'_> {
 
     async fn deploy(&mut self, namespace: &str) -> Result<(), Error> {
         let Workload { deployment, replicas, .. } = &self.workload;
-        let say = format!("deploying {deployment} ({replicas} replicas) into {}", self.workload.namespace);
+        let noun = if *replicas == 1 { "replica" } else { "replicas" };
+        let say = format!("deploying {deployment} ({replicas} {noun}) into {}", self.workload.namespace);
         self.stage.progress.say(&say)?;
         self.make_namespace(namespace).await?;
         let discovery = Discovery::ask(&self.client).await?;
@@ -161,6 +162,7 @@ impl Drill<'_> {
         let until = self.clock.now() + self.options.patience;
         let hosts = self.site.hosts();
         let mut moved = 0;
+        let mut hopeless_since = None;
         loop {
             let unready = match Picture::take(&self.client, &self.workload).await {
                 Err(error) => {
@@ -169,6 +171,13 @@ impl Drill<'_> {
                 }
                 Ok(picture) => {
                     let unready = picture.unready(&hosts);
+                    let hopeless = picture.hopeless();
+                    let since = *hopeless_since.get_or_insert(self.clock.now());
+                    if hopeless.is_empty() {
+                        hopeless_since = None;
+                    } else if self.clock.now() > since + self.options.hope {
+                        return Err(Error::Hopeless(hopeless));
+                    }
                     let misplaced = picture.misplaced(&hosts).filter(|_| unready.is_empty() && moved < 4);
                     match misplaced {
                         Some(pod) => {

@@ -64,6 +64,8 @@ impl Picture {
         if ready != wanted || number("/status/observedGeneration") < number("/metadata/generation") {
             wrong.push(format!("the Deployment {name} has {ready} of {wanted} replicas ready"));
         }
+        // Pods with the same complaint are named together.
+        let mut complaints: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for pod in &self.pods {
             let (name, host) = (text(pod, "/metadata/name"), text(pod, "/spec/nodeName"));
             if is_going(pod) {
@@ -72,14 +74,39 @@ impl Picture {
                 // Kept for its log; it serves nobody.
             } else if !is_true(pod, "Ready") {
                 let place = if host.is_empty() { "not placed".into() } else { format!("on {host}") };
-                wrong.push(format!("the pod {name} ({place}) is not Ready{}", why(pod)));
+                complaints.entry(why(pod)).or_default().push(format!("{name} ({place})"));
             }
         }
+        wrong.extend(complaints.into_iter().map(|(why, pods)| match pods.as_slice() {
+            [one] => format!("the pod {one} is not Ready{why}"),
+            several => format!("the pods {} are not Ready{why}", several.join(", ")),
+        }));
         let endpoints: usize = self.slices.iter().map(|s| ready_endpoints(s).len()).sum();
         if wrong.is_empty() && endpoints as u64 != wanted {
             wrong.push(format!("the Service has {endpoints} endpoints for {wanted} replicas"));
         }
         wrong
+    }
+
+    /// What no time mends: pods that their host or the API refuses, and pods that no host has room for. Empty while
+    /// there is hope.
+    pub(crate) fn hopeless(&self) -> Vec<String> {
+        let conditions = self.deployment.pointer("/status/conditions").and_then(Value::as_array);
+        let refused = conditions.into_iter().flatten();
+        let refused = refused.filter(|c| c["type"] == "ReplicaFailure" && c["status"] == "True");
+        let name = text(&self.deployment, "/metadata/name");
+        let refused = refused.map(|c| format!("the Deployment {name}: {}", text(c, "/message")));
+        let mut pods: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for pod in self.pods.iter().filter(|pod| !is_going(pod) && !is_finished(pod)) {
+            if let Some(complaint) = verdict(pod) {
+                pods.entry(complaint).or_default().push(text(pod, "/metadata/name"));
+            }
+        }
+        let pods = pods.into_iter().map(|(complaint, pods)| match pods.as_slice() {
+            [one] => format!("the pod {one}: {complaint}"),
+            several => format!("the pods {}: {complaint}", several.join(", ")),
+        });
+        refused.chain(pods).collect()
     }
 
     /// A pod to delete so that it comes back on a host that has none: the newest of the fullest host. None when
@@ -103,13 +130,52 @@ fn is_finished(pod: &Value) -> bool {
 
 /// What the pod says about itself.
 fn why(pod: &Value) -> String {
-    let statuses = pod.pointer("/status/containerStatuses").and_then(Value::as_array);
-    let waiting = statuses.into_iter().flatten().find_map(|s| s.pointer("/state/waiting/reason")?.as_str());
-    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
-    let unplaced =
-        conditions.into_iter().flatten().find(|c| c["type"] == "PodScheduled" && c["status"] == "False");
-    let reason = waiting.or_else(|| unplaced?.get("message")?.as_str());
+    let waiting = waiting(pod).find_map(|(_, state)| {
+        let (reason, message) = (text(state, "/reason"), text(state, "/message"));
+        let both = if message.is_empty() { reason.to_owned() } else { format!("{reason}: {message}") };
+        Some(both).filter(|words| !words.is_empty())
+    });
+    let reason = waiting.or_else(|| unplaced(pod).map(str::to_owned));
     reason.map(|r| format!(": {r}")).unwrap_or_default()
+}
+
+/// The containers that wait, each with what it waits for.
+fn waiting(pod: &Value) -> impl Iterator<Item = (&Value, &Value)> {
+    let of = |field| pod.pointer(field).and_then(Value::as_array).into_iter().flatten();
+    let all = of("/status/initContainerStatuses").chain(of("/status/containerStatuses"));
+    all.filter_map(|status| Some((status, status.pointer("/state/waiting")?)))
+}
+
+/// Why the scheduler finds no host for the pod.
+fn unplaced(pod: &Value) -> Option<&str> {
+    let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
+    let mut found = conditions.into_iter().flatten();
+    let condition = found.find(|c| c["type"] == "PodScheduled" && c["status"] == "False")?;
+    condition.get("message")?.as_str()
+}
+
+/// Reasons to wait that a kubelet gives for what only another manifest, or another object, mends.
+const REFUSALS: [&str; 5] = [
+    "RuntimeClassNotSupported",
+    "CreateContainerConfigError",
+    "CreateContainerError",
+    "InvalidImageName",
+    "ErrImageNeverPull",
+];
+
+/// Why the pod will not run, in the words of its host or of the scheduler, which are those of its Events.
+fn verdict(pod: &Value) -> Option<String> {
+    let refused = waiting(pod).find_map(|(status, state)| {
+        let last = status.pointer("/lastState/terminated");
+        let is_no_start =
+            last.is_some_and(|last| matches!(text(last, "/reason"), "StartError" | "ContainerCannotRun"));
+        match last {
+            _ if REFUSALS.contains(&text(state, "/reason")) => Some(text(state, "/message")),
+            Some(last) if is_no_start => Some(text(last, "/message")),
+            _ => None,
+        }
+    });
+    Some(refused.or_else(|| unplaced(pod))?.to_owned())
 }
 
 /// Deletes a pod, so that its ReplicaSet makes another.
@@ -178,6 +244,33 @@ mod tests {
             let unready = picture.unready(&hosts).join("; ");
             assert!(unready.contains(says), "{says}: {unready}");
         }
+    }
+
+    #[test]
+    fn says_what_is_hopeless_once() {
+        let waits = |name: &str, reason: &str, last: Value| {
+            let mut pod = pod(name, "n1", false);
+            let state = json!({"waiting": {"reason": reason, "message": "set runtimeClassName: host"}});
+            pod["status"]["containerStatuses"] = json!([{"state": state, "lastState": last}]);
+            pod
+        };
+        let no_start = json!({"terminated": {"reason": "StartError", "message": "no such file"}});
+        let crashed = json!({"terminated": {"reason": "Error"}});
+        let mut picture = at_rest();
+        assert_eq!(picture.hopeless(), Vec::<String>::new());
+        picture.pods = ["a", "b"].map(|name| waits(name, "RuntimeClassNotSupported", json!({}))).into();
+        assert_eq!(picture.hopeless(), ["the pods a, b: set runtimeClassName: host"]);
+        let unready = picture.unready(&["n1".to_owned()]).join("; ");
+        assert_eq!(unready.matches("set runtimeClassName: host").count(), 1, "{unready}");
+        assert!(unready.contains("the pods a (on n1), b (on n1) are not Ready"), "{unready}");
+        picture.pods = vec![waits("a", "CrashLoopBackOff", no_start)];
+        assert_eq!(picture.hopeless(), ["the pod a: no such file"]);
+        picture.pods =
+            vec![waits("a", "CrashLoopBackOff", crashed), waits("b", "ContainerCreating", json!({}))];
+        assert_eq!(picture.hopeless(), Vec::<String>::new(), "a pod that crashes may wait for another");
+        picture.deployment["status"]["conditions"] =
+            json!([{"type": "ReplicaFailure", "status": "True", "message": "no service account"}]);
+        assert_eq!(picture.hopeless(), ["the Deployment web: no service account"]);
     }
 
     #[test]

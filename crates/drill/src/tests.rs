@@ -93,7 +93,7 @@ async fn a_full_cluster_is_filled_once_and_emptied() {
     is_honest(&report);
     let pods = cluster.found(is_preloaded);
     assert_eq!((pods.len(), report.cluster.preloaded_pods), (25, 25), "once, for both runs");
-    assert!(progress.contains("preloading 25 pods of 3 Deployments in 1 namespaces"), "{progress}");
+    assert!(progress.contains("preloading 25 pods of 3 Deployments in 1 namespace"), "{progress}");
     for run in &report.runs {
         assert_eq!(run.elections_won, Some(1));
         let memory = run.memory.as_ref().unwrap();
@@ -128,7 +128,10 @@ async fn a_cluster_that_does_not_come_to_rest_is_an_error() {
     let (report, _) = drilled(script, Options { patience: Duration::from_millis(300), ..options() }).await;
     let error = report.unwrap_err().to_string();
     assert!(error.contains("not steady") && error.contains("0 of 3 replicas ready"), "{error}");
-    assert!(error.contains("the pod web-001 (on n1) is not Ready"), "{error}");
+    assert!(
+        error.contains("the pods web-001 (on n1), web-002 (on n2), web-003 (on n3) are not Ready"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

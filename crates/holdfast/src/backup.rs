@@ -1,12 +1,15 @@
 //! `holdfast backup`: the whole state of a running cluster as one file.
 
 use std::io::Write;
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use client::{Client, Stream};
 use store::Backup;
 use tempfile::NamedTempFile;
+
+use crate::tell::{count, say};
 
 /// Arguments of `holdfast backup`.
 #[derive(clap::Args)]
@@ -22,10 +25,26 @@ pub struct Args {
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let client = crate::kubectl::client(args.kubeconfig.as_deref())?;
     let Args { file, .. } = args;
+    check_replaceable(&file)?;
     let backup = fetch(&client, &file).await?;
-    let (keys, revision) = (backup.keys().len(), backup.revision());
-    eprintln!("{}: {keys} keys at revision {revision}, Secrets among them: keep it safe", file.display());
+    let (keys, revision) = (count(backup.keys().len(), "key"), backup.revision());
+    say!("{}: {keys} at revision {revision}, Secrets among them: keep it safe", file.display());
     Ok(())
+}
+
+/// Whether a backup may take this place: a new file replaces what is there, and that must be nothing but a plain file.
+fn check_replaceable(path: &Path) -> anyhow::Result<()> {
+    let is = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error).with_context(|| format!("can't write {}", path.display())),
+        Ok(there) if there.is_file() => return Ok(()),
+        Ok(there) if there.is_dir() => "a folder",
+        Ok(there) if there.is_symlink() => "a symbolic link",
+        Ok(there) if there.file_type().is_fifo() => "a pipe",
+        Ok(there) if there.file_type().is_socket() => "a socket",
+        Ok(_) => "a device",
+    };
+    anyhow::bail!("{} is {is}, and a backup replaces plain files only; name a file", path.display())
 }
 
 async fn fetch(client: &Client, path: &Path) -> anyhow::Result<Backup> {
@@ -41,6 +60,8 @@ async fn fetch(client: &Client, path: &Path) -> anyhow::Result<Backup> {
     new.as_file().sync_all().with_context(failed)?;
     let bytes = std::fs::read(new.path()).with_context(failed)?;
     let backup = Backup::decode(bytes.into()).context("what the server sent is no whole backup")?;
+    // It may have become something else meanwhile.
+    check_replaceable(path)?;
     new.persist(path).map_err(|refused| refused.error).with_context(failed)?;
     std::fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(failed)?;
     Ok(backup)
@@ -55,4 +76,35 @@ async fn copy(
         file.write_all(&piece).with_context(failed)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_but_a_plain_file_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("plain"), "old").unwrap();
+        std::os::unix::fs::symlink(at("plain"), at("link")).unwrap();
+        std::os::unix::fs::symlink(at("gone"), at("dangling")).unwrap();
+        nix::unistd::mkfifo(&at("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        for good in ["plain", "new"] {
+            check_replaceable(&at(good)).unwrap();
+        }
+        for (path, is) in [
+            (at("link"), "a symbolic link"),
+            (at("dangling"), "a symbolic link"),
+            (at("fifo"), "a pipe"),
+            (at("socket"), "a socket"),
+            (dir.path().to_owned(), "a folder"),
+            ("/dev/full".into(), "a device"),
+        ] {
+            let error = check_replaceable(&path).unwrap_err().to_string();
+            assert!(error.contains(&format!("is {is}")), "{error}");
+        }
+        assert!(check_replaceable(&at("plain/below")).is_err());
+    }
 }

@@ -11,6 +11,8 @@ use local::Datastore;
 use pki::{Identity, SecretText, Trust};
 use rustls::ClientConfig;
 
+use crate::tell::say;
+
 const DEFAULT_PORT: u16 = 2379;
 
 /// Arguments about the etcd.
@@ -60,9 +62,7 @@ impl DatastoreArgs {
         // What can't be used is said now.
         config(&datastore, "", "")?;
         if datastore.endpoints.iter().any(|endpoint| !endpoint.starts_with("https://")) {
-            eprintln!(
-                "warning: what goes to etcd, Secrets included, is not encrypted: take https:// endpoints"
-            );
+            say!("warning: what goes to etcd, Secrets included, is not encrypted: take https:// endpoints");
         }
         Ok(Some(datastore))
     }

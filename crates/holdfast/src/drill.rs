@@ -1,22 +1,26 @@
 //! `holdfast drill`: a cluster on this machine, one power cut, every clock measured.
 
 use std::fs;
-use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use local::{Cluster, Front, Options};
 use tempfile::TempDir;
 
 use crate::datastore::DatastoreArgs;
+use crate::end::End;
 use crate::ground::{self, Ground, NetChoice, Ports, Wish};
 use crate::site::LocalSite;
-use crate::up::{End, logs, wait_until_ready};
+use crate::tell::{Stderr, quoted, say, show};
+use crate::up::{logs, wait_until_ready};
 
 const NODES: usize = 3;
 
 /// Arguments of `holdfast drill`.
 #[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  holdfast drill\n  holdfast drill --runs 20 --json report.json\n  holdfast drill --preload 10000\n  holdfast drill --workload app.yaml --keep"
+)]
 pub struct Args {
     /// How often to cut the leader's power
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
@@ -24,7 +28,7 @@ pub struct Args {
     /// How many pods to put into the cluster first, with their owners: they only lie in the store
     #[arg(long, value_name = "PODS", default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=100_000))]
     preload: u64,
-    /// Where to write all that was measured, as JSON
+    /// Where to write all that was measured, as JSON; - for the standard output
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
     /// Fixes what is chosen at random [default: chosen at random]
@@ -50,10 +54,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         fs::read_to_string(path).with_context(|| format!("can't read the workload {}", path.display()))
     });
     let workload = workload.transpose()?;
-    if let Some(path) = &args.json {
-        // Now, so that no measurement is lost to a path that can't be written.
-        fs::File::create(path).with_context(|| format!("can't write {}", path.display()))?;
-    }
+    let findings = Findings { json: args.json };
+    findings.prepare()?;
     let front = args.keep.then(local::split_off).transpose()?;
     local::stand_guard()?;
     let temporary = tempfile::Builder::new().prefix("holdfast-drill-").tempdir()?;
@@ -72,20 +74,20 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         keep: args.keep,
         ..drill::Options::default()
     };
-    ground::runtime()?.block_on(hold(ground, &options, args.json, front, temporary))
+    ground::runtime()?.block_on(hold(ground, &options, findings, front, temporary))
 }
 
 async fn hold(
     ground: Ground,
     options: &drill::Options,
-    json: Option<PathBuf>,
+    findings: Findings,
     front: Option<Front>,
     temporary: TempDir,
 ) -> anyhow::Result<()> {
     let mut end = End::new()?;
     let api = ground.folder.addresses().api();
     let kubeconfig = ground.folder.write_kubeconfig(&format!("https://{api}"))?;
-    eprintln!("{NODES} hosts start (--net {}, --seed {})", ground.net.kind(), options.seed);
+    say!("{NODES} hosts start (--net {}, --seed {})", ground.net.kind(), options.seed);
     let start = Options {
         folder: ground.folder,
         program: ground::program()?,
@@ -104,22 +106,24 @@ async fn hold(
             tokio::time::timeout(options.patience, wait_until_ready(&asker, NODES, &logs))
                 .await
                 .map_err(|_| anyhow::anyhow!("the hosts did not come up within {:?}", options.patience))?;
-            Ok(drill::run(&site, &config, options, &mut io::stderr()).await?)
+            Ok(drill::run(&site, &config, options, &mut Stderr).await?)
         } => report,
     };
     let cluster = site.into_cluster();
-    let outcome = outcome.and_then(|report| tell(&report, json.as_deref()));
+    let outcome = outcome.and_then(|report| findings.tell(&report));
     if outcome.is_ok()
         && let Some(front) = front
     {
         let ways = ground.doors.context("no ports were bound for the cluster")?.open(cluster.folder())?;
         let kubeconfig = cluster.folder().write_kubeconfig(&format!("https://{}", ways.api.address()))?;
-        println!("The cluster is left running. Its kubeconfig: {}", kubeconfig.display());
+        let mut words = format!("The cluster is left running. Its kubeconfig: {}\n", quoted(&kubeconfig));
         if let Some(etcdctl) = ways.etcdctl(cluster.folder()) {
-            println!("Its store: {etcdctl}");
+            words += &format!("Its store: {etcdctl}\n");
         }
-        println!("Stop it and remove it with: kill {}", std::process::id());
-        io::stdout().flush()?;
+        words += &format!("Stop it and remove it with: kill {}\n", std::process::id());
+        if let Err(error) = findings.say(&words) {
+            say!("{error:#}");
+        }
         front.release(0)?;
         end.asked().await;
     }
@@ -132,14 +136,53 @@ async fn hold(
     outcome
 }
 
-fn tell(report: &drill::Report, json: Option<&std::path::Path>) -> anyhow::Result<()> {
-    if let Some(path) = json {
-        fs::write(path, report.to_json()?).with_context(|| format!("can't write {}", path.display()))?;
+/// Where a drill's findings go: the report to stdout, unless the JSON goes there.
+struct Findings {
+    json: Option<PathBuf>,
+}
+
+impl Findings {
+    fn has_stdout(&self) -> bool {
+        self.json.as_deref() != Some(Path::new("-"))
     }
-    report.print(&mut io::stdout())?;
-    anyhow::ensure!(
-        report.is_recovered(),
-        "the cluster did not recover in every run; the table shows what stayed away"
-    );
-    Ok(())
+
+    /// Makes sure, before anything is measured, that no measurement is lost to a path that can't be written.
+    fn prepare(&self) -> anyhow::Result<()> {
+        match &self.json {
+            Some(path) if self.has_stdout() => {
+                fs::File::create(path).with_context(|| format!("can't write {}", path.display()))?;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Words for people.
+    fn say(&self, words: &str) -> anyhow::Result<()> {
+        if self.has_stdout() {
+            return show(words);
+        }
+        say!("{}", words.trim_end());
+        Ok(())
+    }
+
+    fn tell(&self, report: &drill::Report) -> anyhow::Result<()> {
+        let mut words = Vec::new();
+        report.print(&mut words)?;
+        // Both are tried, whatever becomes of the other.
+        let said = self.say(&String::from_utf8_lossy(&words));
+        let written = match &self.json {
+            Some(path) if self.has_stdout() => {
+                fs::write(path, report.to_json()?).with_context(|| format!("can't write {}", path.display()))
+            }
+            Some(_) => show(&report.to_json()?),
+            None => Ok(()),
+        };
+        said.and(written)?;
+        anyhow::ensure!(
+            report.is_recovered(),
+            "the cluster did not recover in every run; the table shows what stayed away"
+        );
+        Ok(())
+    }
 }

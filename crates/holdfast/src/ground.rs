@@ -12,6 +12,7 @@ use local::{
 };
 
 use crate::datastore;
+use crate::tell::{quoted, say};
 
 /// The kind of network, as it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -35,7 +36,7 @@ impl NetChoice {
             (NetChoice::Auto, None) => match Island::permission()? {
                 Permission::Granted => NetKind::Netns,
                 Permission::Refused(why) => {
-                    eprintln!("no network namespaces here ({why}): the hosts live on loopback");
+                    say!("no network namespaces here ({why}): the hosts live on loopback");
                     NetKind::Loopback
                 }
             },
@@ -110,8 +111,9 @@ impl Ground {
             }
         }
         let removal = etcd.as_ref().filter(|_| passes).map(|etcd| removal(etcd, &plan.id)).transpose()?;
-        let folder = Folder::open_or_make(dir, plan)?;
+        // Before the folder is made: a port in use leaves nothing behind.
         let doors = ports.map(Ports::bind).transpose()?;
+        let folder = Folder::open_or_make(dir, plan)?;
         let net = match kind {
             NetKind::Netns => Net::Netns(Island::enter()?),
             NetKind::Loopback => Net::Loopback(SwitchAddresses::default()),
@@ -178,7 +180,7 @@ impl Ways {
         if folder.record().datastore.is_some() {
             return None;
         }
-        let file = |name: &str| folder.pki().join(name).display().to_string();
+        let file = |name: &str| quoted(folder.pki().join(name));
         Some(format!(
             "ETCDCTL_API=3 etcdctl --endpoints=https://{} --cacert={} --cert={} --key={}",
             self.etcd.address(),

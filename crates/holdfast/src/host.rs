@@ -24,12 +24,12 @@ use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 
+use crate::end::End;
 use crate::engine::Engine;
 use crate::files;
 use crate::store_door;
 use crate::threads;
 use crate::timeline::{self, Timeline};
-use crate::up::End;
 use crate::watchdog;
 
 const API: u16 = 6443;

@@ -1,8 +1,12 @@
 //! Holdfast: a highly available Kubernetes in one program.
 
+// `tell` writes what nobody may hear.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
 mod backup;
 mod datastore;
 mod drill;
+mod end;
 mod engine;
 mod files;
 mod ground;
@@ -12,6 +16,7 @@ mod restarts;
 mod restore;
 mod site;
 mod store_door;
+mod tell;
 mod threads;
 mod timeline;
 mod up;
@@ -22,6 +27,8 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context;
+use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 
 #[global_allocator]
@@ -50,6 +57,8 @@ enum Command {
     Logs(kubectl::LogsArgs),
     /// Set how many replicas there are, as kubectl does
     Scale(kubectl::ScaleArgs),
+    /// Show the versions of this program and of the server
+    Version(kubectl::VersionArgs),
     /// Write the whole state of a cluster to a file
     Backup(backup::Args),
     /// Make a new cluster of what a backup holds
@@ -64,7 +73,8 @@ enum Command {
 
 fn main() -> ExitCode {
     files::allow_all();
-    let result = match Cli::parse().command {
+    let cli = Cli::try_parse().unwrap_or_else(|error| without_misleading_tips(error).exit());
+    let result = match cli.command {
         Command::Drill(args) => drill::run(args),
         Command::Up(args) => up::run(args),
         Command::Get(args) => on_one_thread(kubectl::get(args)),
@@ -72,6 +82,7 @@ fn main() -> ExitCode {
         Command::Delete(args) => on_one_thread(kubectl::delete(args)),
         Command::Logs(args) => on_one_thread(kubectl::logs(args)),
         Command::Scale(args) => on_one_thread(kubectl::scale(args)),
+        Command::Version(args) => on_one_thread(kubectl::version(args)),
         Command::Backup(args) => on_one_thread(backup::run(args)),
         Command::Restore(args) => restore::run(args),
         Command::Host(args) => host::run(args),
@@ -80,10 +91,21 @@ fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}", kubectl::complaint(&error));
+            tell::say!("{}", kubectl::complaint(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error without the tip to pass a misspelt option as a value: nothing that these commands take begins with a dash.
+fn without_misleading_tips(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::StyledStrs(mut tips)) = error.remove(ContextKind::Suggested) {
+        tips.retain(|tip| !tip.to_string().contains("as a value"));
+        if !tips.is_empty() {
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tips));
+        }
+    }
+    error
 }
 
 /// Runs `work` where everything happens in turn: enough for a client, and small.
@@ -92,9 +114,14 @@ fn on_one_thread(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Resu
 }
 
 /// Where `up` keeps a cluster, and the client finds its kubeconfig, unless told otherwise: the XDG Base
-/// Directory Specification's place for state.
-fn default_dir() -> PathBuf {
-    let home = || std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".local/state"));
-    let state = std::env::var_os("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
-    state.or_else(home).unwrap_or_else(std::env::temp_dir).join("holdfast")
+/// Directory Specification's place for state. None where this user has no home.
+fn default_dir() -> Option<PathBuf> {
+    let absolute = |variable| std::env::var_os(variable).map(PathBuf::from).filter(|path| path.is_absolute());
+    let home = || absolute("HOME").map(|home| home.join(".local/state"));
+    Some(absolute("XDG_STATE_HOME").or_else(home)?.join("holdfast"))
+}
+
+/// The folder that is named, or the usual one.
+fn dir_or_default(dir: Option<PathBuf>) -> anyhow::Result<PathBuf> {
+    dir.or_else(default_dir).context("there is no HOME to keep the cluster in; say where with --dir DIR")
 }

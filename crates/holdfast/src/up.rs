@@ -7,17 +7,21 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use local::{Cluster, Options};
 use serde_json::Value;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::datastore::DatastoreArgs;
+use crate::end::End;
 use crate::ground::{self, Ground, NetChoice, Ports, Wish};
 use crate::restarts::{self, Restarts};
+use crate::tell::{count, quoted, say, show};
 
 /// Arguments of `holdfast up`.
 #[derive(clap::Args)]
+#[command(
+    after_help = "Examples:\n  holdfast up\n  holdfast up --nodes 1 --dir /tmp/one --port 0\n  nohup holdfast up > up.log 2>&1 &"
+)]
 pub struct Args {
     /// How many hosts [default: those the folder has, or 3]
-    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=9))]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..=store::MOST_PEERS as u64))]
     nodes: Option<u64>,
     /// Where the cluster keeps its data [default: ~/.local/state/holdfast]
     #[arg(long)]
@@ -40,7 +44,7 @@ const PREFIX: &str = "/holdfast";
 /// Runs the cluster until it is told to stop.
 pub fn run(args: Args) -> anyhow::Result<()> {
     local::stand_guard()?;
-    let dir = args.dir.unwrap_or_else(crate::default_dir);
+    let dir = crate::dir_or_default(args.dir)?;
     let ports = Ports { api: args.port, etcd: args.etcd_port };
     let datastore = args.datastore.datastore(PREFIX)?;
     let nodes = args.nodes.map(|n| n as usize);
@@ -58,13 +62,13 @@ async fn serve(ground: Ground) -> anyhow::Result<()> {
     let etcdctl = ways.etcdctl(&ground.folder);
     let kubeconfig = ground.folder.write_kubeconfig(&format!("https://{}", ways.api.address()))?;
     let net = ground.net.kind();
-    eprintln!(
-        "{nodes} host{} in {} (--net {net})",
-        if nodes == 1 { "" } else { "s" },
-        ground.folder.path().display()
-    );
+    say!("{} in {} (--net {net})", count(nodes, "host"), ground.folder.path().display());
+    // With an etcd outside, it is the etcd's members that count.
+    if let (None, Some(worth)) = (&ground.folder.record().datastore, worth(nodes)) {
+        say!("{worth}");
+    }
     if let Some(etcd) = &ground.folder.record().datastore {
-        eprintln!("their state lies in etcd at {}, under {}/", etcd.endpoints.join(","), etcd.prefix);
+        say!("their state lies in etcd at {}, under {}/", etcd.endpoints.join(","), etcd.prefix);
     }
     let _ways_to_etcd = ground::open(ground.crossings)?;
     let options = Options {
@@ -85,15 +89,18 @@ async fn serve(ground: Ground) -> anyhow::Result<()> {
         () = async {
             wait_until_ready(&asker, nodes, &logs).await;
             ready.set(true);
-            eprintln!("{nodes} of {nodes} nodes are Ready after {:.1} s; Ctrl-C stops the cluster", started.elapsed().as_secs_f64());
+            say!("{nodes} of {} Ready after {:.1} s; Ctrl-C stops the cluster", are(nodes), started.elapsed().as_secs_f64());
             if let Some(etcdctl) = etcdctl {
-                eprintln!("the store is reached with: {etcdctl}");
+                say!("the store is reached with: {etcdctl}");
             }
-            println!("export KUBECONFIG={}", kubeconfig.display());
+            // The hosts run, whether anybody reads this or not.
+            if let Err(error) = show(&format!("export KUBECONFIG={}\n", quoted(&kubeconfig))) {
+                say!("{error:#}");
+            }
             std::future::pending().await
         } => Ok(()),
     };
-    eprintln!("stopping");
+    say!("stopping");
     cluster.stop().await?;
     outcome
 }
@@ -127,13 +134,13 @@ async fn keep_running(cluster: &mut Cluster, ready: &Cell<bool>) -> anyhow::Resu
         let last = cluster.folder().last_log_line(&name).unwrap_or_default();
         let how = status.map_or_else(|error| error.to_string(), |status| status.to_string());
         match restarts.ended(&name, now()) {
-            None => eprintln!("host {name} ended ({how}): {last}; it is started again"),
+            None => say!("host {name} ended ({how}): {last}; it is started again"),
             Some(times) => {
                 let log = cluster.folder().log(&name);
                 let what = format!("host {name} can't run ({how}): {last}; see {}", log.display());
                 anyhow::ensure!(ready.get(), what);
                 if times == restarts::TRIES {
-                    eprintln!("{what}; it is tried again from time to time");
+                    say!("{what}; it is tried again from time to time");
                 }
             }
         }
@@ -155,15 +162,29 @@ pub async fn wait_until_ready(client: &client::Client, nodes: usize, logs: &[Pat
         }
         if said.elapsed() > PATIENCE {
             said = now();
-            eprintln!("{ready} of {nodes} nodes are Ready");
+            say!("{ready} of {} Ready", are(nodes));
             for log in logs {
                 if let Some(complaint) = last_complaint(log) {
-                    eprintln!("  {}: {complaint}", log.display());
+                    say!("  {}: {complaint}", log.display());
                 }
             }
         }
         tokio::time::sleep(BETWEEN).await;
     }
+}
+
+/// What an even number of hosts is worth: a majority of 4 is 3, so that they bear one loss, as 3 do.
+fn worth(nodes: usize) -> Option<String> {
+    let borne = |nodes: usize| match (nodes - 1) / 2 {
+        0 => "no loss".into(),
+        losses => format!("the loss of {losses}"),
+    };
+    let is_even = nodes > 0 && nodes.is_multiple_of(2);
+    is_even.then(|| format!("{nodes} hosts bear {}, as {} would", borne(nodes), count(nodes - 1, "host")))
+}
+
+fn are(nodes: usize) -> String {
+    format!("{} {}", count(nodes, "node"), if nodes == 1 { "is" } else { "are" })
 }
 
 /// The last warning or error in a host's log.
@@ -183,28 +204,21 @@ fn is_ready(node: &Value) -> bool {
     conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
 }
 
-/// The signals that ask a program to end.
-pub struct End {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl End {
-    /// From now on these signals end nothing by themselves.
-    pub fn new() -> std::io::Result<Self> {
-        Ok(End { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
-    }
-
-    /// Waits for one of them.
-    pub async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
-}
-
 #[allow(clippy::disallowed_methods, reason = "a launcher says how long things took")]
 fn now() -> Instant {
     Instant::now()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn even_numbers_are_worth_no_more() {
+        let said: Vec<Option<String>> = (1..=6).map(worth).collect();
+        assert_eq!(said[1].as_deref(), Some("2 hosts bear no loss, as 1 host would"));
+        assert_eq!(said[3].as_deref(), Some("4 hosts bear the loss of 1, as 3 hosts would"));
+        assert_eq!(said[5].as_deref(), Some("6 hosts bear the loss of 2, as 5 hosts would"));
+        assert!([0, 2, 4].iter().all(|&odd| said[odd].is_none()));
+    }
 }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// The most hosts that a cluster on one machine may have: every one of them is a voting member.
+/// The most hosts that have addresses on one machine. How many can run is the store's to say.
 pub const MOST_NODES: usize = 9;
 
 /// The kind of network between the hosts of a cluster on one machine.

@@ -25,6 +25,7 @@ const ADMIN: &str = "admin";
 const HEARTBEAT_KEY: &str = "heartbeat.key";
 const TOKEN_KEY: &str = "sa.key";
 const REQUESTS_KEY: &str = "requests-ca.key";
+const HOST_LOG: &str = "host.log";
 const NAME: &str = "holdfast";
 
 /// Why a folder can't be used for a cluster.
@@ -92,6 +93,17 @@ pub enum Error {
         /// The prefix that it was made for.
         found: String,
     },
+    /// The record of the cluster is gone, its hosts are there.
+    #[error(
+        "{0} holds hosts of a cluster, but the file cluster.json that says which is gone; put it back from a copy, or give \
+         another folder"
+    )]
+    LostRecord(PathBuf),
+    /// The cluster's keys are gone.
+    #[error(
+        "{0} is gone, which this cluster can't be without; put the folder pki back from a copy, or give another folder"
+    )]
+    LostKey(PathBuf),
     /// Another launcher runs on it.
     #[error("a cluster runs on {0} already; stop it first, or give another folder")]
     Locked(PathBuf),
@@ -213,7 +225,8 @@ impl Folder {
             None => check_free(path)?,
         }
         let failed = |why| Error::File { path: path.into(), why };
-        fs::create_dir_all(path).map_err(failed)?;
+        // For its owner alone: there are keys in it.
+        DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
         let path = fs::canonicalize(path).map_err(failed)?;
         let lock = lock(&path)?;
         // Whoever held the lock until now may have finished the cluster meanwhile.
@@ -237,6 +250,11 @@ impl Folder {
         let now = SystemTime::now();
         let is_new = !path.join(RECORD).exists();
         let pki = path.join(PKI);
+        if !is_new {
+            let lost =
+                ["ca.crt", "ca.key"].map(|file| pki.join(file)).into_iter().find(|file| !file.exists());
+            lost.map_or(Ok(()), |file| Err(Error::LostKey(file)))?;
+        }
         let authority = if is_new && !pki.join("ca.crt").exists() {
             let authority = Authority::create(&format!("{NAME}-{}", record.id), now)?;
             authority.save(&pki)?;
@@ -368,7 +386,7 @@ impl Folder {
 
     /// What a host has to say, of all its lives.
     pub fn log(&self, name: &str) -> PathBuf {
-        self.host(name).join("host.log")
+        self.host(name).join(HOST_LOG)
     }
 
     /// The last line that a host wrote to its log, if there is one.
@@ -416,6 +434,10 @@ fn check_free(path: &Path) -> Result<(), Error> {
     let was_begun = fs::read_to_string(path.join(LOCK)).is_ok_and(|text| text == LOCK_TEXT);
     match entries.next() {
         Some(_) if !was_begun => Err(Error::Foreign(path.into())),
+        // The record is written before any host runs, and a host that has run leaves this.
+        Some(_) if Addresses::hosts(MOST_NODES).any(|(_, name)| path.join(name).join(HOST_LOG).exists()) => {
+            Err(Error::LostRecord(path.into()))
+        }
         _ => Ok(()),
     }
 }
@@ -533,6 +555,36 @@ mod tests {
         assert!(open(3, NetKind::Loopback).contains("can't be understood"));
         fs::write(path.join(RECORD), &before[&path.join(RECORD)]).unwrap();
         assert_eq!(contents(path), before);
+    }
+
+    #[test]
+    fn what_was_lost_is_said_and_nothing_made_in_its_place() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("cluster");
+        let open = || Folder::open_or_create(&path, 3, NetKind::Loopback).map(drop).unwrap_err().to_string();
+        drop(Folder::open_or_create(&path, 3, NetKind::Loopback).unwrap());
+        fs::write(path.join("n2").join(HOST_LOG), "").unwrap();
+        for (lost, says) in [
+            (RECORD, "cluster.json that says which is gone; put it back"),
+            (PKI, "ca.crt is gone"),
+            ("pki/ca.key", "ca.key is gone"),
+        ] {
+            fs::rename(path.join(lost), parent.path().join("kept")).unwrap();
+            let before = contents(&path);
+            let said = open();
+            assert!(said.contains(says), "{lost}: {said}");
+            assert_eq!(contents(&path), before, "{lost}");
+            fs::rename(parent.path().join("kept"), path.join(lost)).unwrap();
+        }
+        Folder::open_or_create(&path, 3, NetKind::Loopback).unwrap();
+    }
+
+    #[test]
+    fn a_cluster_s_folder_is_its_owner_s_alone() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("state/cluster");
+        drop(Folder::open_or_create(&path, 1, NetKind::Loopback).unwrap());
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::mpsc;
 
+use nix::errno::Errno;
 use nix::mount::{MsFlags, mount};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::prctl;
@@ -115,6 +116,7 @@ fn enter(launcher: Pid, namespace: Option<&OwnedFd>, name: &str) -> io::Result<(
         return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }
     prctl::set_child_subreaper(true)?;
+    keep_out_strangers()?;
     let Some(namespace) = namespace else { return Ok(()) };
     setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET)?;
     // A name, mounts and shared memory of its own are good to have; a host that is refused them still runs.
@@ -127,4 +129,19 @@ fn enter(launcher: Pid, namespace: Option<&OwnedFd>, name: &str) -> io::Result<(
         let _ = mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none);
     }
     Ok(())
+}
+
+/// Lets no descriptor that the launcher's own shell left open reach the host, and its pods: only input, output and
+/// errors go on. They are closed by the exec, as the namespace is entered first.
+fn keep_out_strangers() -> io::Result<()> {
+    const FIRST: libc::c_uint = libc::STDERR_FILENO as libc::c_uint + 1;
+    // SAFETY: the call takes numbers, and closes nothing yet.
+    let marked =
+        unsafe { libc::syscall(libc::SYS_close_range, FIRST, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    match marked {
+        0 => Ok(()),
+        // A kernel before 5.11 doesn't know the flag; the host runs there too.
+        _ if matches!(Errno::last(), Errno::EINVAL | Errno::ENOSYS) => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }

@@ -84,7 +84,8 @@ pub fn watch(
             else {
                 continue;
             };
-            let is_from_terminal = received.ssi_code == libc::SI_KERNEL;
+            // A terminal that goes away says so to the leader of its session, which may be this process alone.
+            let is_from_terminal = received.ssi_code == libc::SI_KERNEL && signal != Signal::SIGHUP;
             if signal != Signal::SIGCHLD && !(is_from_terminal && terminal == Terminal::Shared) {
                 // A child that has ended needs no request.
                 let _ = kill(child, signal);

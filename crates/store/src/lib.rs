@@ -49,7 +49,7 @@ mod watch;
 
 pub use backup::{Backup, BackupError, BackupFile};
 pub use embedded::parts;
-pub use embedded::{Beats, Config, Embedded, FirstMember, Limits, Start, StartError, Timing};
+pub use embedded::{Beats, Config, Embedded, FirstMember, Limits, MOST_PEERS, Start, StartError, Timing};
 pub use engine::{Leadership, Store};
 pub use error::Error;
 pub use key_value::{Event, KeyRange, KeyValue, LeaseId, Revision};

@@ -8,9 +8,13 @@ use client::{Discovery, documents};
 use serde_json::Value;
 
 use super::{Connection, complaint, put};
+use crate::tell::say;
 
 /// Arguments of `apply`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  holdfast apply -f app.yaml\n  holdfast apply -f folder/ -n shop\n  cat app.yaml | holdfast apply -f -"
+)]
 pub struct Args {
     /// A manifest, a folder of manifests, or - for what is typed in
     #[arg(short, long, required = true, value_name = "FILE")]
@@ -34,13 +38,13 @@ pub async fn apply(args: Args) -> anyhow::Result<()> {
         match outcome {
             Ok(applied) => {
                 for warning in applied.warnings {
-                    eprintln!("Warning: {warning}");
+                    say!("Warning: {warning}");
                 }
                 put(&format!("{} {}\n", applied.name, applied.outcome))?;
             }
             Err(error) => {
                 if let Some(earlier) = failed.replace(said(error, &origin)) {
-                    eprintln!("{}", complaint(&earlier));
+                    say!("{}", complaint(&earlier));
                 }
             }
         }

@@ -10,12 +10,14 @@ use serde_json::{Value, json};
 use super::apply::read_all;
 use super::target::targets;
 use super::{Connection, complaint, put};
+use crate::tell::say;
 
 /// Between two looks whether an object is gone.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Arguments of `delete`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  holdfast delete pod web-1\n  holdfast delete -f app.yaml")]
 pub struct Args {
     /// What: TYPE NAME... or TYPE/NAME...
     #[arg(value_name = "TYPE[/NAME]", required_unless_present = "filename", conflicts_with = "filename")]
@@ -92,7 +94,7 @@ pub async fn delete(args: Args) -> anyhow::Result<()> {
             Err(error) if args.ignore_not_found && error.is_not_found() => {}
             Err(error) => {
                 if let Some(earlier) = failed.replace(error.into()) {
-                    eprintln!("{}", complaint(&earlier));
+                    say!("{}", complaint(&earlier));
                 }
             }
         }

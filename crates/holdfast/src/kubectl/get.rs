@@ -10,6 +10,7 @@ use super::output::Output;
 use super::table::TablePrinter;
 use super::target::{Target, targets};
 use super::{Connection, put};
+use crate::tell::say;
 
 const TABLE: &str = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json";
 
@@ -18,6 +19,9 @@ const AGAIN: Duration = Duration::from_millis(200);
 
 /// Arguments of `get`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  holdfast get pods -o wide\n  holdfast get deployment/web service/web\n  holdfast get pods -A -w"
+)]
 pub struct Args {
     /// What: TYPE, TYPE NAME..., TYPE,TYPE or TYPE/NAME...
     #[arg(required = true, value_name = "TYPE[/NAME]")]
@@ -123,7 +127,7 @@ impl Get<'_> {
                     Ok(None) => continue,
                     Err(error) if !target.names.is_empty() => {
                         if let Some(earlier) = missing.replace(error) {
-                            eprintln!("{}", super::complaint(&earlier));
+                            say!("{}", super::complaint(&earlier));
                         }
                         continue;
                     }
@@ -151,8 +155,8 @@ impl Get<'_> {
         }
         if printed == 0 && !self.args.ignore_not_found {
             match self.args.all_namespaces || targets.iter().all(|t| !t.resource.namespaced) {
-                true => eprintln!("No resources found"),
-                false => eprintln!("No resources found in {} namespace.", self.namespace),
+                true => say!("No resources found"),
+                false => say!("No resources found in {} namespace.", self.namespace),
             }
         }
         Ok(())

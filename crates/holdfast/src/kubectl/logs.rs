@@ -1,6 +1,5 @@
 //! `logs`: what a container said.
 
-use anyhow::bail;
 use client::{Discovery, with_query};
 use std::io::Write;
 
@@ -8,8 +7,11 @@ use super::Connection;
 
 /// Arguments of `logs`.
 #[derive(Debug, clap::Args)]
+#[command(
+    after_help = "Examples:\n  holdfast logs web-5fcbc4fd74-tkkfw\n  holdfast logs deployment/web --tail 20 -f"
+)]
 pub struct Args {
-    /// The pod: NAME or pod/NAME
+    /// The pod: NAME, or TYPE/NAME of what has pods, such as deployment/web
     #[arg(value_name = "POD")]
     pub pod: String,
     /// The container, where the pod has several
@@ -39,11 +41,7 @@ pub struct Args {
 pub async fn logs(args: Args) -> anyhow::Result<()> {
     let (client, namespace) = args.connection.open()?;
     let discovery = Discovery::ask(&client).await?;
-    let name = match args.pod.split_once('/') {
-        None => args.pod.as_str(),
-        Some((kind, name)) if discovery.find(kind)?.plural == "pods" => name,
-        Some((kind, _)) => bail!("logs are those of pods, and {kind:?} is not one: say pod/NAME"),
-    };
+    let name = super::pods_of::pod(&client, &discovery, &namespace, &args.pod).await?;
     let flags = [("follow", args.follow), ("previous", args.previous), ("timestamps", args.timestamps)];
     let numbers = [("tailLines", args.tail), ("sinceSeconds", args.since_seconds)];
     let numbers = numbers.map(|(field, number)| (field, number.map(|n| n.to_string())));
@@ -51,7 +49,7 @@ pub async fn logs(args: Args) -> anyhow::Result<()> {
     query.extend(flags.iter().filter(|(_, set)| *set).map(|(flag, _)| (*flag, "true")));
     query.extend(numbers.iter().filter_map(|(field, number)| Some((*field, number.as_deref()?))));
     query.extend(args.container.as_deref().map(|container| ("container", container)));
-    let path = discovery.find("pods")?.path(Some(&namespace), Some(name));
+    let path = discovery.find("pods")?.path(Some(&namespace), Some(&name));
     let mut stream = client.stream(&with_query(&format!("{path}/log"), &query), Some("*/*")).await?;
     while let Some(chunk) = stream.chunk().await? {
         let mut out = std::io::stdout().lock();

@@ -1,13 +1,15 @@
-//! `get`, `apply`, `delete`, `logs`, `scale`: a thin client in kubectl's words, for machines without kubectl.
+//! `get`, `apply`, `delete`, `logs`, `scale`, `version`: a thin client in kubectl's words, for machines without kubectl.
 
 mod apply;
 mod delete;
 mod get;
 mod logs;
 mod output;
+mod pods_of;
 mod scale;
 mod table;
 mod target;
+mod version;
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -19,6 +21,7 @@ pub use delete::{Args as DeleteArgs, delete};
 pub use get::{Args as GetArgs, get};
 pub use logs::{Args as LogsArgs, logs};
 pub use scale::{Args as ScaleArgs, scale};
+pub use version::{Args as VersionArgs, version};
 
 /// Which cluster, and which namespace in it.
 #[derive(Debug, Clone, clap::Args)]
@@ -42,8 +45,8 @@ impl Connection {
 
 /// The client for a kubeconfig, or for the one that is meant where none is named.
 pub fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
-    let own = crate::default_dir().join("kubeconfig");
-    Ok(Client::new(&Kubeconfig::from_env(kubeconfig, &[own])?)?)
+    let own: Vec<PathBuf> = crate::default_dir().map(|dir| dir.join("kubeconfig")).into_iter().collect();
+    Ok(Client::new(&Kubeconfig::from_env(kubeconfig, &own)?)?)
 }
 
 /// An error as kubectl says it: what the server said as it is, everything else after `error: `.

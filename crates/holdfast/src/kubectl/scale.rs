@@ -9,6 +9,7 @@ use super::{Connection, put};
 
 /// Arguments of `scale`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:\n  holdfast scale deployment/web --replicas 5")]
 pub struct Args {
     /// What: TYPE NAME or TYPE/NAME
     #[arg(required = true, value_name = "TYPE/NAME")]

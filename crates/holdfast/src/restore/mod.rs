@@ -13,6 +13,7 @@ use store::{Backup, FirstMember, State};
 
 use self::fit::Place;
 use crate::ground::NetChoice;
+use crate::tell::{count, quoted, say, show};
 
 /// Arguments of `holdfast restore`.
 #[derive(clap::Args)]
@@ -23,7 +24,7 @@ pub struct Args {
     #[arg(long)]
     dir: PathBuf,
     /// How many hosts the new cluster has
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=9))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=store::MOST_PEERS as u64))]
     nodes: u64,
     /// The network between the hosts
     #[arg(long, value_enum, default_value_t = NetChoice::Auto)]
@@ -55,13 +56,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     // An empty folder in its place gives way.
     fs::rename(&built, &dir).with_context(|| format!("can't write {}", dir.display()))?;
     fs::File::open(parent).and_then(|parent| parent.sync_all()).with_context(failed)?;
-    eprintln!(
-        "{}: {kept} of {keys} keys of revision {revision}, for {} hosts; left out is what was of hosts that are no more",
+    say!(
+        "{}: {kept} of {keys} keys of revision {revision}, for {}; left out is what was of hosts that are no more",
         dir.display(),
-        args.nodes,
+        count(args.nodes as usize, "host"),
     );
-    println!("holdfast up --dir {}", args.dir.display());
-    Ok(())
+    show(&format!("holdfast up --dir {}\n", quoted(&args.dir)))
 }
 
 /// Gives every host of a new cluster the same beginning.

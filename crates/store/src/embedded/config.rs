@@ -9,6 +9,9 @@ use std::time::{Duration, Instant};
 
 use super::error::StartError;
 
+/// The most members that a store begins with: each more makes every write slower, and seven bear the loss of three.
+pub const MOST_PEERS: usize = 7;
+
 /// What a member is told when it starts.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -191,8 +194,8 @@ impl Config {
         let t = &self.timing;
         let problem = if !self.peers.contains_key(&self.name) {
             format!("member {} is not among its own peers", self.name)
-        } else if self.peers.len() > 7 {
-            format!("{} members are too many: take 1, 3 or 5", self.peers.len())
+        } else if self.peers.len() > MOST_PEERS {
+            format!("{} members are too many: {MOST_PEERS} are the most, and 3 or 5 do", self.peers.len())
         } else if self.peers.keys().any(|name| rustls::pki_types::ServerName::try_from(&**name).is_err()) {
             "the members' names must be host names".into()
         } else if t.tick.is_zero() || t.heartbeat < t.tick {

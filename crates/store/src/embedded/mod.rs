@@ -50,7 +50,7 @@ use crate::{
     Watcher,
 };
 
-pub use self::config::{Beats, Config, Limits, Start, Timing};
+pub use self::config::{Beats, Config, Limits, MOST_PEERS, Start, Timing};
 pub use self::error::StartError;
 pub use self::restore::FirstMember;
 
