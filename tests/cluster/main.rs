@@ -18,6 +18,7 @@ mod harness;
 mod in_cluster;
 mod kube_client;
 mod kubectl;
+mod leftovers;
 mod lost_disk;
 mod on_etcd;
 mod pause;

@@ -53,7 +53,7 @@ pub struct Args {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let config = HostConfig::load(&args.config)?;
     log_to(&config)?;
-    put_program_on_path(&config)?;
+    link_program(&config)?;
     // Two threads carry a host of a small machine; more would cost memory for each.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     runtime.block_on(serve(config))
@@ -101,6 +101,8 @@ impl Host {
 }
 
 async fn start(config: HostConfig) -> anyhow::Result<Host> {
+    // Before anything listens: what a pod of a former life left running may hold one of the ports.
+    node::end_former_pods(&node_dir(&config)).await;
     let identity = Identity::load(&config.pki_dir, &config.name)?;
     let trust = Trust::load(&config.pki_dir)?;
     let heartbeat_key = HeartbeatKey::load(&config.pki_dir)?;
@@ -194,13 +196,14 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         name: config.name.clone(),
         address: config.address,
         pod_cidr: config.pod_cidrs.get(&config.name).cloned().context("the host has no pod network")?,
-        data_dir: config.data_dir.join("node"),
+        data_dir: node_dir(&config),
+        programs: programs_dir(&config),
         store: store.clone(),
         writer: server.writer(),
         addresses: reach.clone(),
         service_host: services.first().into(),
         service_port: 443,
-        tls: identity.server_config(&trust, ClientAuth::Optional, &[b"http/1.1"])?,
+        tls: identity.server_config(&trust, ClientAuth::Required, &[b"http/1.1"])?,
         listen: here(AGENT),
     })?;
     tokio::spawn({
@@ -335,18 +338,23 @@ fn log_to(config: &HostConfig) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Where the agent keeps its pods.
+fn node_dir(config: &HostConfig) -> PathBuf {
+    config.data_dir.join("node")
+}
+
+/// The folder that comes first on the pods' PATH.
+fn programs_dir(config: &HostConfig) -> PathBuf {
+    config.data_dir.join("bin")
+}
+
 /// Pods run this very program as `holdfast`, wherever it lies and whatever its file is called.
-fn put_program_on_path(config: &HostConfig) -> anyhow::Result<()> {
-    let folder = config.data_dir.join("bin");
+fn link_program(config: &HostConfig) -> anyhow::Result<()> {
+    let folder = programs_dir(config);
     let link = folder.join("holdfast");
     let made = fs::create_dir_all(&folder).and_then(|()| match fs::remove_file(&link) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => std::os::unix::fs::symlink(crate::ground::program().map_err(io::Error::other)?, &link),
     });
-    made.with_context(|| format!("can't make {}", link.display()))?;
-    let old = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths([folder].into_iter().chain(std::env::split_paths(&old)))?;
-    // SAFETY: called before the process has a second thread.
-    unsafe { std::env::set_var("PATH", path) };
-    Ok(())
+    made.with_context(|| format!("can't make {}", link.display()))
 }

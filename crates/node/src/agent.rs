@@ -1,7 +1,7 @@
 //! The agent as one thing: what it needs, how it starts, how it ends.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use objects::{Recorder, Reporter, Writer};
@@ -11,7 +11,7 @@ use tokio::task::JoinHandle;
 
 use crate::addresses::{Addresses, PodAddresses, PodRange};
 use crate::clock::Clock;
-use crate::host::{Isolation, Spawner};
+use crate::host::{Isolation, Powers, Spawner, end_leftovers};
 use crate::node::{Identity, keep_registered, read_machine};
 use crate::pods::{Desk, Folders, Host, Logs, Running, TokenBook};
 use crate::server;
@@ -26,6 +26,8 @@ pub struct Options {
     pub pod_cidr: String,
     /// Where pods, logs and the agent's own files lie; made if it is missing.
     pub data_dir: PathBuf,
+    /// The folder that comes first on the pods' PATH; missing is fine.
+    pub programs: PathBuf,
     /// Where objects are read.
     pub store: Arc<dyn Store>,
     /// Where changes are asked for.
@@ -69,6 +71,15 @@ pub enum Error {
     Thread(std::io::Error),
 }
 
+/// Ends what a former life of the host's agent left running, and returns once all of it is dead. `data_dir` is
+/// [`Options::data_dir`]. A host does this before it listens anywhere: a leftover may hold one of its ports.
+pub async fn end_former_pods(data_dir: &Path) {
+    // Folders are known to processes by their real paths. Without one there was no former life.
+    if let Ok(data) = data_dir.canonicalize() {
+        end_leftovers(Folders::new(data).pods()).await;
+    }
+}
+
 /// A running agent. When it is dropped without [`shutdown`](Agent::shutdown), its pods are killed at once.
 #[derive(Debug)]
 pub struct Agent {
@@ -90,6 +101,7 @@ impl Agent {
         std::fs::create_dir_all(&data).map_err(|why| Error::Data { path: data.clone(), why })?;
         // Processes get absolute paths: they change their folder.
         let data = data.canonicalize().map_err(|why| Error::Data { path: data.clone(), why })?;
+        let programs = options.programs.canonicalize().unwrap_or(options.programs);
         let listen = |why| Error::Listen { address: options.listen, why };
         let listener = std::net::TcpListener::bind(options.listen).map_err(listen)?;
         listener.set_nonblocking(true).map_err(listen)?;
@@ -115,13 +127,14 @@ impl Agent {
             folders,
             recorder,
             clock,
-            isolation,
+            powers: Powers::read(isolation),
+            programs: programs.clone(),
             spawner,
             logs: Logs::default(),
             running: Running::default(),
             tokens: TokenBook::default(),
             capacity: (machine.cpus * 1000, machine.memory_kib << 10),
-            variables: variables(options.service_host, options.service_port),
+            variables: variables(&programs, options.service_host, options.service_port),
         });
         let identity = Identity {
             name: options.name,
@@ -161,16 +174,18 @@ impl Drop for Agent {
     }
 }
 
-/// The variables of every container: the API's place, and the agent's own PATH.
-fn variables(service_host: IpAddr, service_port: u16) -> Vec<(String, String)> {
-    let path = std::env::var("PATH").ok().filter(|path| !path.is_empty());
-    let path = path.unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
+/// Where programs are looked for, behind the agent's own: never where whoever started the agent looks.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The variables of every container: the API's place, and a PATH.
+fn variables(programs: &Path, service_host: IpAddr, service_port: u16) -> Vec<(String, String)> {
+    let path = format!("{}:{PATH}", programs.display());
     let host = service_host.to_string();
     let shown = if host.contains(':') { format!("[{host}]") } else { host.clone() };
     let url = format!("tcp://{shown}:{service_port}");
     let port = service_port.to_string();
     [
-        ("PATH", path.as_str()),
+        ("PATH", &*path),
         ("KUBERNETES_SERVICE_HOST", &host),
         ("KUBERNETES_SERVICE_PORT", &port),
         ("KUBERNETES_SERVICE_PORT_HTTPS", &port),

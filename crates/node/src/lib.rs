@@ -16,4 +16,4 @@ mod server;
 mod streams;
 
 pub use addresses::PodAddresses;
-pub use agent::{Agent, Error, Options};
+pub use agent::{Agent, Error, Options, end_former_pods};

@@ -7,25 +7,12 @@ mod support;
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
 use serde_json::json;
-use support::{TestHost, is_ready, main_status};
+use support::{TestHost, can_mount, is_ready, main_status};
 
 fn config_map(host: &TestHost, data: serde_json::Value) {
     let map = json!({"kind": "ConfigMap", "apiVersion": "v1",
         "metadata": {"name": "settings", "namespace": "default"}, "data": data});
     host.writer.put(&map);
-}
-
-/// Whether this machine gives mount namespaces to processes, as the agent would find out; says so if it doesn't.
-fn can_mount() -> bool {
-    let unshare = |args: &[&str]| {
-        let status = std::process::Command::new("unshare").args(args).arg("true").status();
-        status.is_ok_and(|status| status.success())
-    };
-    let can = unshare(&["-m", "-u"]) || unshare(&["-r", "-m", "-u"]);
-    if !can {
-        testing::skip("mounts", "this machine gives no mount namespaces");
-    }
-    can
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -289,6 +276,48 @@ async fn logs_are_read_and_followed_by_those_who_may() {
     let pods: serde_json::Value =
         serde_json::from_str(&text(ask(&host, ADMIN, "/pods").await).await).unwrap();
     assert_eq!(pods["items"][0]["metadata"]["name"], "a");
+    host.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_keep_nobody_out() {
+    let mut host = TestHost::start();
+    let address = host.agent.as_ref().unwrap().listening();
+    let mut held: Vec<Box<dyn std::any::Any + Send>> = Vec::new();
+    for _ in 0..300 {
+        held.push(Box::new(tokio::net::TcpStream::connect(address).await.unwrap()));
+    }
+    let connector = tokio_rustls::TlsConnector::from(host.authority.client(None));
+    let name = rustls::pki_types::ServerName::try_from("localhost").unwrap();
+    for _ in 0..300 {
+        let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        held.push(Box::new(connector.connect(name.clone(), stream).await.unwrap()));
+    }
+    assert_eq!(ask(&host, ADMIN, "/healthz").await.status(), 200);
+    drop(held);
+    host.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_there_is_no_log_is_said_as_the_pods_status_says_it() {
+    let mut host = TestHost::start();
+    let init = json!({"name": "i", "command": ["sleep", "1000"]});
+    host.pod("a", json!({"command": ["sleep", "1000"]}), json!({"initContainers": [init]}));
+    host.pod("b", json!({"command": []}), json!({}));
+    let waits =
+        |pod: &serde_json::Value, reason: &str| main_status(pod)["state"]["waiting"]["reason"] == reason;
+    host.until("a", "waits", |pod| waits(pod, "PodInitializing")).await;
+    host.until("b", "refused", |pod| waits(pod, "CreateContainerConfigError")).await;
+    for (path, why) in [
+        ("a/main", "container \"main\" in pod \"a\" is waiting to start: PodInitializing"),
+        ("b/main", "container \"main\" in pod \"b\" is waiting to start: CreateContainerConfigError"),
+        ("a/main?previous=true", "previous terminated container \"main\" in pod \"a\" not found"),
+        ("a/else", "container else is not valid for pod a"),
+    ] {
+        let answer = ask(&host, ADMIN, &format!("/containerLogs/default/{path}")).await;
+        assert_eq!(answer.status(), 400, "{path}");
+        assert_eq!(text(answer).await, why);
+    }
     host.shut_down().await;
 }
 

@@ -1,5 +1,6 @@
 //! A container's environment, from its spec and the objects that it names.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -218,7 +219,7 @@ pub(super) fn resource(
 ) -> Result<String, Missing> {
     let wrong = || Missing(format!("resource {:?} is not supported", select.resource));
     let container = match select.container_name.as_deref().filter(|name| !name.is_empty()) {
-        None => container,
+        None => Cow::Borrowed(container),
         Some(name) => pod::container(sources.pod, name)
             .ok_or_else(|| Missing(format!("resourceFieldRef names no container of the pod: {name:?}")))?,
     };

@@ -1,5 +1,6 @@
 //! Processes that would outlive what they belong to. Those that left their group and so outlived their container
-//! are found by a variable that all of a pod's processes inherit; those of a command's session by its number.
+//! are found by a variable that all of a pod's processes inherit, and, should one have dropped it, by what is mounted
+//! for it; those of a command's session by its number.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -21,15 +22,17 @@ const PATIENCE: (Duration, Duration) = (Duration::from_millis(1), Duration::from
 /// Kills every process of the pod with this folder, or of all pods below it, and returns once all are dead: what
 /// comes after (the pod's end is confirmed, its address given away) relies on that.
 pub(crate) async fn end_leftovers(folder: PathBuf) {
-    let start = [POD_FOLDER.as_bytes(), b"=", folder.as_os_str().as_bytes()].concat();
+    let name = [POD_FOLDER.as_bytes(), b"="].concat();
+    let mounted = Mounted::of(&folder);
     end_all(move |process| {
         // Another user's processes can't be read; they are not ours either.
         let Ok(environment) = fs::read(process.join("environ")) else { return false };
-        let is_of = |variable: &[u8]| {
-            let rest = variable.strip_prefix(start.as_slice());
-            rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/')))
+        let told = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(&name[..]));
+        let found = match told.map(|path| path.strip_prefix(folder.as_os_str().as_bytes())) {
+            Some(rest) => rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/'))),
+            // The table of mounts is long: it is read only where the variable is gone.
+            None => mounted.as_ref().is_some_and(|mounted| mounted.is_seen_by(process)),
         };
-        let found = environment.split(|byte| *byte == 0).any(is_of);
         if found {
             tracing::info!(process = %process.display(), "a process outlived its container: killed");
         }
@@ -38,10 +41,59 @@ pub(crate) async fn end_leftovers(folder: PathBuf) {
     .await;
 }
 
+/// What a pod's folder is in the mount tables of its processes: each sees its own file for last words.
+struct Mounted {
+    /// This process' own mount namespace, in which no pod is.
+    namespace: PathBuf,
+    /// `major:minor` of the file system.
+    device: String,
+    /// The folder's path within the file system, as the tables write it.
+    path: String,
+}
+
+impl Mounted {
+    fn of(folder: &Path) -> Option<Self> {
+        let namespace = fs::read_link("/proc/self/ns/mnt").ok()?;
+        let table = fs::read_to_string("/proc/self/mountinfo").ok()?;
+        let folder = escaped(folder.to_str()?);
+        // The mount that the folder lies on: the one that is deepest, and of those at one place the last.
+        let mounts = table.lines().filter_map(|line| {
+            let mut fields = line.split(' ').skip(2);
+            let (device, root, point) = (fields.next()?, fields.next()?, fields.next()?);
+            let below = folder.strip_prefix(point.trim_end_matches('/'))?;
+            (below.is_empty() || below.starts_with('/')).then_some((point.len(), device, root, below))
+        });
+        let (_, device, root, below) = mounts.max_by_key(|(depth, ..)| *depth)?;
+        let path = format!("{}{below}", root.trim_end_matches('/'));
+        Some(Mounted { namespace, device: device.to_owned(), path })
+    }
+
+    fn is_seen_by(&self, process: &Path) -> bool {
+        match fs::read_link(process.join("ns/mnt")) {
+            Ok(namespace) if namespace != self.namespace => {}
+            _ => return false,
+        }
+        let table = fs::read_to_string(process.join("mountinfo")).unwrap_or_default();
+        table.lines().any(|line| {
+            let mut fields = line.split(' ').skip(2);
+            let (device, root) = (fields.next(), fields.next().unwrap_or_default());
+            let below = root.strip_prefix(&self.path).unwrap_or_default();
+            device == Some(&self.device)
+                && below.starts_with('/')
+                && format!("{below}/").contains("/messages/")
+        })
+    }
+}
+
+/// A path as the mount tables write it.
+fn escaped(path: &str) -> String {
+    path.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011").replace('\n', "\\012")
+}
+
 /// Kills every process of the session that the process `leader` began (its jobs in groups of their own too), and
 /// returns once all are dead.
 pub(crate) async fn end_session(leader: i32) {
-    signal_group(leader, true);
+    signal_group(leader, libc::SIGKILL);
     end_all(move |process| {
         let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
         // Behind the name, which may hold anything: state, parent, group, session.

@@ -3,6 +3,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -51,7 +52,7 @@ impl LogFile {
     }
 
     fn with_limit(path: PathBuf, largest: u64) -> io::Result<Self> {
-        let file = OpenOptions::new().create(true).append(true).open(&path)?;
+        let file = OpenOptions::new().create(true).append(true).custom_flags(libc::O_NOFOLLOW).open(&path)?;
         let size = file.metadata()?.len();
         let progress = watch::Sender::new(LogProgress::default());
         Ok(LogFile { path, file, size, largest, progress, failed: false })
@@ -83,7 +84,9 @@ impl LogFile {
     fn rotate(&mut self) {
         let _ = fs::rename(aside(&self.path, 1), aside(&self.path, 2));
         let _ = fs::rename(&self.path, aside(&self.path, 1));
-        if let Ok(file) = OpenOptions::new().create(true).append(true).open(&self.path) {
+        if let Ok(file) =
+            OpenOptions::new().create(true).append(true).custom_flags(libc::O_NOFOLLOW).open(&self.path)
+        {
             self.file = file;
             self.size = 0;
         }

@@ -1,9 +1,9 @@
 //! Reading a container's log back, as `kubectl logs` asks for it.
 
 use std::collections::VecDeque;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
@@ -41,6 +41,11 @@ pub(crate) struct LogCursor {
     at_line_start: bool,
 }
 
+/// A pod that reaches this folder (by a hostPath) may have put a link in the log's place: not followed.
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path)
+}
+
 /// How much is read at a time.
 const CHUNK: usize = 64 << 10;
 
@@ -51,8 +56,8 @@ impl LogCursor {
     /// If there is none.
     pub(crate) fn open(folder: &Path, attempt: u32, options: LogOptions) -> io::Result<Self> {
         let path = folder.join(format!("{attempt}.log"));
-        let older = [2, 1].iter().filter_map(|place| File::open(aside(&path, *place)).ok()).collect();
-        let current = File::open(&path)?;
+        let older = [2, 1].iter().filter_map(|place| open(&aside(&path, *place)).ok()).collect();
+        let current = open(&path)?;
         let inode = current.metadata()?.ino();
         Ok(LogCursor { path, older, current, inode, options, held: Vec::new(), sent: 0, at_line_start: true })
     }
@@ -115,7 +120,7 @@ impl LogCursor {
             if read > 0 {
                 break read;
             }
-            match File::open(&self.path) {
+            match open(&self.path) {
                 Ok(file) if file.metadata()?.ino() != self.inode => {
                     self.inode = file.metadata()?.ino();
                     self.current = file;

@@ -10,79 +10,142 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
+use std::sync::Arc;
+
+use super::Place;
+use super::beneath::Spot;
+use super::mount_step::Step;
 
 /// One volume at one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Bind {
+    /// What people call it: `volume "data"`.
+    pub what: String,
     /// What is shown.
-    pub source: PathBuf,
+    pub source: Place,
     /// Where.
     pub target: PathBuf,
-    /// Whether the process may only read it.
+    /// Whether the process may change it.
+    pub access: Access,
+}
+
+/// What a process may do with what is shown to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    Full,
+    /// What is mounted below it keeps the access that it has.
+    ReadOnly,
+    /// All below it too (`recursiveReadOnly`).
+    ReadOnlyBelow,
+}
+
+/// What a process shall see.
+#[derive(Debug, Clone)]
+pub(crate) struct View<'a> {
+    /// Its volumes.
+    pub binds: &'a [Bind],
+    /// Folders that keep their path, also where a volume covers a folder above them.
+    pub kept: &'a [PathBuf],
+    /// An empty folder of the pod's own.
+    pub scratch: &'a Path,
+    /// Whether all but the volumes is read-only.
     pub read_only: bool,
 }
 
-/// One system call of the plan.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Step {
-    /// Makes a folder (fine if it is there).
-    Folder(CString),
-    /// Makes an empty file (fine if it is there).
-    File(CString),
-    /// Makes a symbolic link: (content, path).
-    Link(CString, CString),
-    /// Mounts an empty memory file system.
-    Memory(CString),
-    /// Shows a path with all mounted below it elsewhere: (source, target).
-    Show(CString, CString),
-    /// Makes a shown path read-only, keeping the flags that its mount has.
-    ReadOnly(CString, libc::c_ulong),
-    /// Takes a mount away.
-    Hide(CString),
-    /// Changes the root folder.
-    Root(CString),
-}
-
-/// What the process-to-be does.
+/// What the process-to-be does, each step with what it is for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
-    pub(super) steps: Vec<Step>,
+    pub(super) steps: Vec<(Step, Arc<str>)>,
 }
 
 fn c(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::other("a path with a NUL byte"))
 }
 
-/// Plans `binds`; `scratch` is an empty folder of the pod's own.
+/// Plans a view.
 ///
 /// # Errors
-/// If a source is missing, a target is not absolute, or a folder can't be read.
-pub(crate) fn plan(binds: &[Bind], scratch: &Path) -> io::Result<Plan> {
-    let mut binds: Vec<Bind> = binds.to_vec();
-    for bind in &mut binds {
+/// If a source is missing, a target is not absolute, or a folder can't be read; with the volume and its path.
+pub(crate) fn plan(view: &View<'_>) -> io::Result<Plan> {
+    let mut binds = view.binds.to_vec();
+    for bind in &binds {
         if !bind.target.is_absolute() || bind.target.components().any(|c| c == Component::ParentDir) {
             let why = format!("mountPath {} is not absolute", bind.target.display());
             return Err(io::Error::other(why));
         }
-        bind.target = resolved(&bind.target);
     }
-    // Outer paths first: an inner one lies within what the outer one shows.
-    binds.sort_by_key(|bind| bind.target.components().count());
-    let mut planner = Planner { scratch, root: None, covered: Vec::new(), plan: Plan::default() };
-    let needs_root = binds.iter().any(|b| !b.target.exists() && existing(&b.target) == Path::new("/"));
-    if needs_root {
-        let root = scratch.join("root");
+    sort(&mut binds);
+    resolve(&mut binds);
+    for kept in view.kept {
+        // The agent's own files may lie below a folder that a volume covers (an emptyDir at /tmp).
+        if kept.exists() && binds.iter().any(|bind| kept.starts_with(&bind.target)) {
+            binds.push(Bind {
+                what: "the pod's own folder".into(),
+                source: Place::of(kept),
+                target: kept.clone(),
+                access: Access::Full,
+            });
+        }
+    }
+    sort(&mut binds);
+    let root = needs_root(&binds, view).then(|| view.scratch.join("root"));
+    let mut planner = Planner {
+        scratch: view.scratch,
+        root,
+        covered: Vec::new(),
+        plan: Plan::default(),
+        shows: Vec::new(),
+    };
+    if let Some(root) = planner.root.clone() {
         fs::create_dir_all(&root)?;
-        planner.cover(Path::new("/"), Path::new("/"), &root)?;
-        planner.root = Some(root);
+        let about: Arc<str> = "make the pod's root folder".into();
+        planner.step(Step::Memory(c(&root)?), &about);
+        planner.step(Step::NotShown(c(&root)?), &about);
+        planner.show_entries(Path::new("/"), Path::new("/"), &root, &about)?;
     }
-    for (place, bind) in binds.iter().enumerate() {
-        planner.bind(bind, &binds[..place])?;
+    for (number, bind) in binds.iter().enumerate() {
+        planner.bind(bind, &binds[..number]).map_err(|error| {
+            io::Error::new(error.kind(), format!("{} at {}: {error}", bind.what, bind.target.display()))
+        })?;
     }
-    if let Some(root) = &planner.root {
-        planner.plan.steps.push(Step::Root(c(root)?));
+    planner.finish(view.read_only)
+}
+
+/// Outer paths first: an inner one lies within what the outer one shows.
+fn sort(binds: &mut [Bind]) {
+    binds.sort_by_key(|bind| bind.target.components().count());
+}
+
+/// Follows the links of the host's in all targets; below another volume's target, only that volume's content counts.
+fn resolve(binds: &mut [Bind]) {
+    let asked: Vec<PathBuf> = binds.iter().map(|bind| bind.target.clone()).collect();
+    for number in 0..binds.len() {
+        let outer = (0..number).rev().find(|outer| asked[number].starts_with(&asked[*outer]));
+        let within = outer.and_then(|outer| {
+            Some(binds[outer].target.join(asked[number].strip_prefix(&asked[outer]).ok()?))
+        });
+        binds[number].target = match within {
+            Some(target) => target.components().collect(),
+            None => resolved(&asked[number]),
+        };
     }
-    Ok(planner.plan)
+}
+
+/// Whether the mounts need a root folder of their own: one is missing right below the root, or one would cover
+/// what another one is to show.
+fn needs_root(binds: &[Bind], view: &View<'_>) -> bool {
+    let touched = binds
+        .iter()
+        .filter(|bind| !has_outer(bind, binds))
+        .map(|bind| if bind.target.exists() { bind.target.as_path() } else { existing(&bind.target) });
+    let shown: Vec<PathBuf> = binds.iter().map(|bind| bind.source.path()).collect();
+    let needed = shown.iter().map(PathBuf::as_path).chain([view.scratch]);
+    let needed: Vec<&Path> = needed.collect();
+    view.read_only || touched.into_iter().any(|touched| needed.iter().any(|path| path.starts_with(touched)))
+}
+
+fn has_outer(bind: &Bind, binds: &[Bind]) -> bool {
+    binds.iter().any(|other| bind.target != other.target && bind.target.starts_with(&other.target))
 }
 
 /// The path with symbolic links in its existing part resolved.
@@ -114,6 +177,8 @@ struct Planner<'a> {
     /// Folders that are covered by memory already: things can be made there.
     covered: Vec<PathBuf>,
     plan: Plan,
+    /// What comes after all mount points are there.
+    shows: Vec<(Step, Arc<str>)>,
 }
 
 impl Planner<'_> {
@@ -125,76 +190,110 @@ impl Planner<'_> {
         }
     }
 
+    fn step(&mut self, step: Step, about: &Arc<str>) {
+        self.plan.steps.push((step, about.clone()));
+    }
+
     fn bind(&mut self, bind: &Bind, before: &[Bind]) -> io::Result<()> {
-        let is_folder = fs::metadata(&bind.source)?.is_dir();
+        let about: Arc<str> = format!("mount {} at {}", bind.what, bind.target.display()).into();
+        let is_folder = bind.source.is_folder()?;
         let outer = before.iter().rev().find(|b| bind.target.starts_with(&b.target));
-        if let Some(outer) = outer {
-            // Within another volume: the mount point is made there, as container runtimes do.
-            let inner = bind.target.strip_prefix(&outer.target).map_err(io::Error::other)?;
-            let point = outer.source.join(inner);
-            if inner != Path::new("") && !point.exists() {
-                let made = if is_folder { fs::create_dir_all(&point) } else { touch(&point) };
-                made?;
+        let target = match outer {
+            Some(outer) => {
+                // Within another volume: the mount point is made there, as container runtimes do.
+                let inner = bind.target.strip_prefix(&outer.target).map_err(io::Error::other)?;
+                if inner != Path::new("") {
+                    outer.source.join(inner).make(is_folder)?;
+                }
+                let top = before.iter().find(|b| bind.target.starts_with(&b.target)).unwrap_or(outer);
+                let inner = bind.target.strip_prefix(&top.target).map_err(io::Error::other)?;
+                Place::of(self.within(&top.target)).join(inner)
             }
-        } else if !fs::metadata(&bind.target).is_ok_and(|m| m.is_dir() == is_folder) {
-            let folder = existing(&bind.target).to_owned();
-            if !self.covered.contains(&folder) {
-                let place = self.within(&folder);
-                self.cover_in_place(&folder, &place)?;
+            None => {
+                if !fs::metadata(&bind.target).is_ok_and(|m| m.is_dir() == is_folder) {
+                    self.mount_point(&bind.target, is_folder, &about)?;
+                }
+                Place::of(self.within(&bind.target))
             }
-            let mut path = self.within(&folder);
-            let missing = bind.target.strip_prefix(&folder).map_err(io::Error::other)?;
-            let parts: Vec<_> = missing.components().collect();
-            for (n, part) in parts.iter().enumerate() {
-                path.push(part);
-                let last = n + 1 == parts.len();
-                let step = if last && !is_folder { Step::File } else { Step::Folder };
-                self.plan.steps.push(step(c(&path)?));
-            }
+        };
+        let show = Step::Show(Spot::of(&bind.source)?, Spot::of(&target)?, bind.access);
+        self.shows.push((show, about.clone()));
+        if bind.access == Access::ReadOnly && bind.source.is_plain() && target.is_plain() {
+            let flags = mount_flags(&bind.source.root);
+            self.shows.push((Step::ReadOnly(c(&target.root)?, flags), about));
         }
-        let target = c(&self.within(&bind.target))?;
-        self.plan.steps.push(Step::Show(c(&bind.source)?, target.clone()));
-        if bind.read_only {
-            self.plan.steps.push(Step::ReadOnly(target, mount_flags(&bind.source)));
+        Ok(())
+    }
+
+    /// Makes a mount point that the host doesn't have, in memory over the nearest folder that it has.
+    fn mount_point(&mut self, target: &Path, is_folder: bool, about: &Arc<str>) -> io::Result<()> {
+        let folder = existing(target).to_owned();
+        if !self.covered.contains(&folder) {
+            self.cover_in_place(&folder, about)?;
+        }
+        let mut path = self.within(&folder);
+        let missing = target.strip_prefix(&folder).map_err(io::Error::other)?;
+        let parts: Vec<_> = missing.components().collect();
+        for (n, part) in parts.iter().enumerate() {
+            path.push(part);
+            let last = n + 1 == parts.len();
+            let step = if last && !is_folder { Step::File } else { Step::Folder };
+            self.step(step(c(&path)?), about);
         }
         Ok(())
     }
 
     /// Covers a folder by memory that shows the same entries.
-    fn cover_in_place(&mut self, folder: &Path, place: &Path) -> io::Result<()> {
+    fn cover_in_place(&mut self, folder: &Path, about: &Arc<str>) -> io::Result<()> {
+        let place = self.within(folder);
+        if self.root.is_some() {
+            // What the host has stays where it is until the root changes.
+            self.step(Step::Memory(c(&place)?), about);
+            return self.show_entries(folder, folder, &place, about);
+        }
         let aside = self.scratch.join(format!("aside-{}", self.covered.len()));
         fs::create_dir_all(&aside)?;
-        self.plan.steps.push(Step::Show(c(place)?, c(&aside)?));
-        self.cover(folder, &aside, place)?;
-        self.plan.steps.push(Step::Hide(c(&aside)?));
+        self.step(Step::show(c(&place)?, c(&aside)?), about);
+        self.step(Step::Memory(c(&place)?), about);
+        self.show_entries(folder, &aside, &place, about)?;
+        self.step(Step::Hide(c(&aside)?), about);
         Ok(())
     }
 
-    /// Memory at `place` with the entries of `folder`, which are shown from `from`.
-    fn cover(&mut self, folder: &Path, from: &Path, place: &Path) -> io::Result<()> {
-        self.plan.steps.push(Step::Memory(c(place)?));
+    /// Shows the entries of `folder`, which lie at `from` now, in the memory at `place`.
+    fn show_entries(&mut self, folder: &Path, from: &Path, place: &Path, about: &Arc<str>) -> io::Result<()> {
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
             let (source, target) = (from.join(entry.file_name()), place.join(entry.file_name()));
             let kind = entry.file_type()?;
             if kind.is_symlink() {
-                self.plan.steps.push(Step::Link(c(&fs::read_link(entry.path())?)?, c(&target)?));
+                self.step(Step::Link(c(&fs::read_link(entry.path())?)?, c(&target)?), about);
                 continue;
             }
             let step = if kind.is_dir() { Step::Folder } else { Step::File };
-            self.plan.steps.push(step(c(&target)?));
-            self.plan.steps.push(Step::Show(c(&source)?, c(&target)?));
+            self.step(step(c(&target)?), about);
+            self.step(Step::show(c(&source)?, c(&target)?), about);
         }
         self.covered.push(folder.to_owned());
         Ok(())
     }
-}
 
-fn touch(path: &Path) -> io::Result<()> {
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent)?;
+    /// All mount points are there: the volumes can follow, and what is not one of them may become read-only.
+    fn finish(mut self, read_only: bool) -> io::Result<Plan> {
+        if read_only && let Some(root) = &self.root {
+            self.plan.steps.push((Step::ReadOnlyBelow(c(root)?), "make the root folder read-only".into()));
+            let shared = Path::new("/dev/shm");
+            if shared.is_dir() {
+                // As a container has it: memory of its own to share among its processes.
+                self.plan.steps.push((Step::Memory(c(&self.within(shared))?), "mount /dev/shm".into()));
+            }
+        }
+        self.plan.steps.append(&mut self.shows);
+        if let Some(root) = &self.root {
+            self.plan.steps.push((Step::Root(c(root)?), "change the root folder".into()));
+        }
+        Ok(self.plan)
     }
-    fs::OpenOptions::new().create(true).append(true).open(path).map(drop)
 }
 
 /// The flags that a remount must repeat: within a user namespace they can't be taken off.
@@ -212,53 +311,4 @@ fn mount_flags(path: &Path) -> libc::c_ulong {
     .iter()
     .filter(|(flag, _)| stat.flags().contains(*flag))
     .fold(0, |all, (_, flag)| all | flag)
-}
-
-impl Step {
-    /// Carries the step out. Makes nothing but system calls: it runs between fork and exec.
-    pub(super) fn run(&self) -> io::Result<()> {
-        let null = std::ptr::null();
-        let mount = |source: *const libc::c_char, target: &CString, kind, flags| {
-            // SAFETY: every pointer is null or a string that lives through the call.
-            unsafe { libc::mount(source, target.as_ptr(), kind, flags, null) }
-        };
-        let result = match self {
-            // SAFETY: the path is a string that lives through the call.
-            Step::Folder(path) => exists_is_fine(unsafe { libc::mkdir(path.as_ptr(), 0o755) }),
-            Step::File(path) => {
-                let flags = libc::O_CREAT | libc::O_CLOEXEC | libc::O_RDONLY;
-                // SAFETY: the path lives through the call; the descriptor is closed here and nowhere else.
-                unsafe {
-                    let file = libc::open(path.as_ptr(), flags, 0o644);
-                    if file < 0 { file } else { libc::close(file) }
-                }
-            }
-            Step::Link(to, path) => {
-                // SAFETY: both strings live through the call.
-                exists_is_fine(unsafe { libc::symlink(to.as_ptr(), path.as_ptr()) })
-            }
-            Step::Memory(path) => mount(c"none".as_ptr(), path, c"tmpfs".as_ptr(), 0),
-            Step::Show(source, target) => {
-                mount(source.as_ptr(), target, null.cast(), libc::MS_BIND | libc::MS_REC)
-            }
-            Step::ReadOnly(path, flags) => mount(
-                null.cast(),
-                path,
-                null.cast(),
-                libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY | flags,
-            ),
-            // SAFETY: the path is a string that lives through the call.
-            Step::Hide(path) => unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) },
-            // SAFETY: the strings live through the calls.
-            Step::Root(path) => unsafe {
-                if libc::chroot(path.as_ptr()) == 0 { libc::chdir(c"/".as_ptr()) } else { -1 }
-            },
-        };
-        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-    }
-}
-
-fn exists_is_fine(result: libc::c_int) -> libc::c_int {
-    let exists = || io::Error::last_os_error().raw_os_error() == Some(libc::EEXIST);
-    if result < 0 && exists() { 0 } else { result }
 }

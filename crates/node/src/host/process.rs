@@ -15,14 +15,15 @@ use std::sync::mpsc;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::signal::{Signal, killpg};
-use nix::unistd::{Pid, pipe2};
+use nix::sys::signal::Signal;
+use nix::unistd::pipe2;
 use tokio::io::AsyncRead;
 use tokio::process::Child;
 use tokio::sync::oneshot;
 
 use super::Isolation;
 use super::mounts::Plan;
+use super::rights;
 use super::terminal::{Terminal, three_streams};
 
 /// How the three streams of a process are laid.
@@ -54,6 +55,12 @@ pub(crate) struct Command {
     pub group: Option<u32>,
     /// More groups.
     pub groups: Vec<u32>,
+    /// The capabilities that it keeps at most, one bit each; all if none are named.
+    pub capabilities: Option<u64>,
+    /// Whether neither it nor what it runs ever gets more rights (set-uid files).
+    pub no_new_privileges: bool,
+    /// Whether its user, rather than the agent, must be allowed to enter its folder.
+    pub folder_as_user: bool,
     /// Its mounts.
     pub plan: Plan,
     /// The process whose namespaces it joins, instead of having its own.
@@ -120,6 +127,7 @@ impl Spawner {
     /// # Errors
     /// If the system has no thread left.
     pub(crate) fn start(isolation: Isolation) -> io::Result<Self> {
+        keep_descriptors()?;
         let (jobs, waiting) = mpsc::channel::<Job>();
         let runtime = tokio::runtime::Handle::current();
         std::thread::Builder::new().name("processes".into()).spawn(move || {
@@ -143,17 +151,46 @@ impl Spawner {
     }
 }
 
-/// Sends SIGTERM or SIGKILL to a process and all of its group. One that is gone is fine.
-pub(crate) fn signal_group(pid: i32, kill: bool) {
-    let signal = if kill { Signal::SIGKILL } else { Signal::SIGTERM };
-    match killpg(Pid::from_raw(pid), signal) {
-        Ok(()) | Err(Errno::ESRCH) => {}
-        Err(error) => tracing::warn!(pid, %signal, %error, "can't signal a process group"),
+/// What was open when the agent's program was started is none of its pods' business; all that it opens itself is not
+/// handed on anyway.
+fn keep_descriptors() -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
+        let number = entry.file_name().to_str().and_then(|name| name.parse::<libc::c_int>().ok());
+        if let Some(number) = number.filter(|number| *number > libc::STDERR_FILENO) {
+            // SAFETY: sets a flag of a descriptor, or finds none of that number: that of this folder is closed soon.
+            unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+    Ok(())
+}
+
+/// The number of the signal that a container wants to be asked to end with (`SIGUSR1`, `SIGRTMIN+3`); SIGTERM if it
+/// names none, or none that this system knows.
+pub(crate) fn stop_signal(name: Option<&str>) -> libc::c_int {
+    let real_time = |name: &str| {
+        let offset = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<libc::c_int>().ok() };
+        match (name.strip_prefix("SIGRTMIN"), name.strip_prefix("SIGRTMAX")) {
+            (Some(rest), _) => Some(libc::SIGRTMIN() + offset(rest)?),
+            (_, Some(rest)) => Some(libc::SIGRTMAX() + offset(rest)?),
+            _ => None,
+        }
+    };
+    let known = |name: &str| name.parse::<Signal>().ok().map(|signal| signal as libc::c_int);
+    name.and_then(|name| known(name).or_else(|| real_time(name))).unwrap_or(libc::SIGTERM)
+}
+
+/// Sends a signal to a process and all of its group. One that is gone is fine.
+pub(crate) fn signal_group(pid: i32, signal: libc::c_int) {
+    // SAFETY: a system call on numbers.
+    let sent = Errno::result(unsafe { libc::killpg(pid, signal) });
+    match sent {
+        Ok(_) | Err(Errno::ESRCH) => {}
+        Err(error) => tracing::warn!(pid, signal, %error, "can't signal a process group"),
     }
 }
 
 /// What the process-to-be does between fork and exec, in this order. Each is told by its number if it fails.
-const STEPS: [&str; 10] = [
+const STEPS: [&str; 12] = [
     "start a session",
     "join the container's namespaces",
     "make namespaces",
@@ -164,7 +201,11 @@ const STEPS: [&str; 10] = [
     "change user and group",
     "tie the process to its agent",
     "make the terminal the session's",
+    "drop capabilities",
+    "forbid new privileges",
 ];
+/// The step that is one of the plan's in turn, of which the number follows.
+const MOUNTS: u8 = 5;
 
 struct Prepared {
     parent: libc::pid_t,
@@ -175,9 +216,12 @@ struct Prepared {
     hostname: Vec<u8>,
     plan: Plan,
     folder: CString,
+    folder_as_user: bool,
     groups: Option<Vec<libc::gid_t>>,
     group: Option<libc::gid_t>,
     user: Option<libc::uid_t>,
+    capabilities: Option<u64>,
+    no_new_privileges: bool,
     terminal: bool,
     failed: File,
 }
@@ -222,16 +266,17 @@ fn spawn(command: &Command, isolation: Isolation) -> Result<Process, ProcessErro
     // before, and allocates nothing.
     unsafe {
         std_command.pre_exec(move || {
-            become_container(&prepared).map_err(|(step, error)| {
-                let _ = (&prepared.failed).write(&[step]);
+            become_container(&prepared).map_err(|Failed { step, mount, error }| {
+                let [low, high] = mount.to_le_bytes();
+                let _ = (&prepared.failed).write(&[step, low, high]);
                 error
             })
         });
     }
-    let mut command = tokio::process::Command::from(std_command);
-    command.kill_on_drop(true);
-    let result = command.spawn();
-    drop(command); // its end of the pipe
+    let mut made = tokio::process::Command::from(std_command);
+    made.kill_on_drop(true);
+    let result = made.spawn();
+    drop(made); // its end of the pipe
     match result {
         Ok(child) => {
             let pid = child.id().and_then(|id| i32::try_from(id).ok());
@@ -239,10 +284,17 @@ fn spawn(command: &Command, isolation: Isolation) -> Result<Process, ProcessErro
             Ok(Process { pid, child, terminal })
         }
         Err(why) => {
-            let mut step = [0];
-            let what = match told.read(&mut step) {
-                Ok(1) => STEPS.get(usize::from(step[0])).map_or("start it", |s| s).to_owned(),
-                _ => format!("exec {program:?}"),
+            let mut said = [0; 3];
+            let what = match told.read_exact(&mut said) {
+                Ok(()) => {
+                    let [step, low, high] = said;
+                    let mount = command.plan.steps.get(usize::from(u16::from_le_bytes([low, high])));
+                    match mount.filter(|_| step == MOUNTS) {
+                        Some((_, about)) => about.to_string(),
+                        None => STEPS.get(usize::from(step)).map_or("start it", |s| s).to_owned(),
+                    }
+                }
+                Err(_) => format!("exec {program:?}"),
             };
             Err(ProcessError::System { what, why })
         }
@@ -259,14 +311,18 @@ fn prepare(command: &Command, isolation: Isolation, folder: CString, failed: Fil
         hostname: command.hostname.clone().into_bytes(),
         plan: command.plan.clone(),
         folder,
+        folder_as_user: command.folder_as_user,
         groups: None,
         group: command.group,
         user: command.user,
+        capabilities: command.capabilities,
+        no_new_privileges: command.no_new_privileges,
         terminal: command.streams == Streams::Terminal,
         failed,
     };
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
-    if command.user.is_some() && uid.is_root() {
+    if uid.is_root() && isolation != Isolation::UserNamespace {
+        // Also where the pod says nothing: the agent's groups are none of its business.
         prepared.groups = Some(command.groups.clone());
         prepared.group = prepared.group.or(Some(0));
     }
@@ -299,9 +355,16 @@ fn check(result: libc::c_int) -> io::Result<()> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
+/// At which of [`STEPS`] and which step of the plan it ended, and why.
+struct Failed {
+    step: u8,
+    mount: u16,
+    error: io::Error,
+}
+
 /// Turns the forked child into the container. Only system calls.
-fn become_container(to: &Prepared) -> Result<(), (u8, io::Error)> {
-    let at = |step: u8| move |error| (step, error);
+fn become_container(to: &Prepared) -> Result<(), Failed> {
+    let at = |step: u8| move |error| Failed { step, mount: u16::MAX, error };
     // SAFETY: here and below: system calls on integers, or on strings and buffers that live through them.
     check(unsafe { libc::setsid() }).map_err(at(0))?;
     for (namespace, kind) in &to.beside {
@@ -325,13 +388,20 @@ fn become_container(to: &Prepared) -> Result<(), (u8, io::Error)> {
         let private = libc::MS_REC | libc::MS_PRIVATE;
         let (none, root, null) = (c"none".as_ptr(), c"/".as_ptr(), std::ptr::null());
         // SAFETY: see above.
-        check(unsafe { libc::mount(none, root, null, private, null.cast()) }).map_err(at(5))?;
-        for step in &to.plan.steps {
-            step.run().map_err(at(5))?;
+        check(unsafe { libc::mount(none, root, null, private, null.cast()) }).map_err(at(MOUNTS))?;
+        for (number, (step, _)) in to.plan.steps.iter().enumerate() {
+            let mount = u16::try_from(number).unwrap_or(u16::MAX);
+            step.run().map_err(|error| Failed { step: MOUNTS, mount, error })?;
         }
     }
-    // SAFETY: see above.
-    check(unsafe { libc::chdir(to.folder.as_ptr()) }).map_err(at(6))?;
+    if !to.folder_as_user {
+        // SAFETY: see above.
+        check(unsafe { libc::chdir(to.folder.as_ptr()) }).map_err(at(6))?;
+    }
+    if let Some(keep) = to.capabilities {
+        // While it still has the right to.
+        rights::bound(keep).map_err(at(10))?;
+    }
     if let Some(groups) = &to.groups {
         // SAFETY: see above.
         check(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) }).map_err(at(7))?;
@@ -344,15 +414,26 @@ fn become_container(to: &Prepared) -> Result<(), (u8, io::Error)> {
         // SAFETY: see above.
         check(unsafe { libc::setuid(user) }).map_err(at(7))?;
     }
+    if let Some(keep) = to.capabilities {
+        rights::keep(keep).map_err(at(10))?;
+    }
+    if to.folder_as_user {
+        // A folder that the pod names: the agent's own rights, and its open files (/proc/self/fd), are no way in.
+        // SAFETY: see above.
+        check(unsafe { libc::chdir(to.folder.as_ptr()) }).map_err(at(6))?;
+    }
     // SAFETY: see above. After the change of user, which would undo it.
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }).map_err(at(8))?;
     // SAFETY: see above.
     if unsafe { libc::getppid() } != to.parent {
-        return Err((8, io::Error::from_raw_os_error(libc::ESRCH)));
+        return Err(at(8)(io::Error::from_raw_os_error(libc::ESRCH)));
     }
     if to.terminal {
         // SAFETY: see above.
         check(unsafe { libc::ioctl(libc::STDIN_FILENO, libc::TIOCSCTTY, 0) }).map_err(at(9))?;
+    }
+    if to.no_new_privileges {
+        rights::no_new().map_err(at(11))?;
     }
     Ok(())
 }

@@ -4,7 +4,7 @@
 //! Files from objects are replaced all at once, as the kubelet does it: `..data` is a link to the folder that
 //! holds them, and each file is a link through it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, fchown, symlink};
@@ -14,6 +14,7 @@ use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, HostPathVolumeSource, Ke
 
 use super::Sources;
 use super::environment::{Missing, config_map, field, resource, secret};
+use super::security::{users, volume_group};
 use crate::pods::kind;
 
 /// Where a volume's content lies.
@@ -81,18 +82,7 @@ impl File {
     /// A token of a pod: for the eyes of the pod's user alone, where all its containers have the same, or of its group
     /// (upstream: `FsUserFrom` and `fsGroup`). Where they have several and no group, as the volume says.
     fn token(token: &str, pod: &Pod, default_mode: u32) -> Self {
-        let id = |id: i64| u32::try_from(id).ok();
-        let spec = pod.spec.as_ref();
-        let of_pod = spec.and_then(|spec| spec.security_context.as_ref());
-        let containers =
-            spec.iter().flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-        let users: BTreeSet<Option<u32>> = containers
-            .map(|container| {
-                let own = container.security_context.as_ref().and_then(|own| own.run_as_user);
-                own.or(of_pod.and_then(|of_pod| of_pod.run_as_user)).and_then(id)
-            })
-            .collect();
-        let group = of_pod.and_then(|of_pod| of_pod.fs_group).and_then(id);
+        let (users, group) = (users(pod), volume_group(pod));
         let bytes = token.as_bytes().to_vec();
         match (users.first(), group) {
             (Some(user), _) if users.len() == 1 => File { bytes, mode: 0o600, owner: *user, group: None },
@@ -120,9 +110,9 @@ fn make(volume: &Volume, path: &Path, sources: Sources<'_>) -> Result<(), Missin
     if let Some(host) = &volume.host_path {
         return host_path(host);
     }
+    let group = volume_group(sources.pod);
     if volume.empty_dir.is_some() {
-        fs::create_dir_all(path).map_err(io_error(path))?;
-        return fs::set_permissions(path, fs::Permissions::from_mode(0o777)).map_err(io_error(path));
+        return empty_dir(path, group).map_err(io_error(path));
     }
     let mut files = Files::new();
     if let Some(from) = &volume.config_map {
@@ -161,7 +151,23 @@ fn make(volume: &Volume, path: &Path, sources: Sources<'_>) -> Result<(), Missin
                 .into(),
         ));
     }
+    for file in files.values_mut().filter(|file| file.group.is_none() && file.owner.is_none()) {
+        if group.is_some() {
+            // As upstream's SetVolumeOwnership for a volume that is only read.
+            (file.group, file.mode) = (group, file.mode | 0o440);
+        }
+    }
     replace(path, &files).map_err(io_error(path))
+}
+
+/// With `fsGroup` the folder is that group's, and what is made in it too (upstream's `SetVolumeOwnership`).
+fn empty_dir(path: &Path, group: Option<u32>) -> io::Result<()> {
+    fs::create_dir_all(path)?;
+    if group.is_some() {
+        std::os::unix::fs::chown(path, None, group)?;
+    }
+    let mode = if group.is_some() { 0o2777 } else { 0o777 };
+    fs::set_permissions(path, fs::Permissions::from_mode(mode))
 }
 
 fn mode(mode: Option<i32>) -> u32 {
@@ -266,7 +272,8 @@ fn replace(path: &Path, files: &Files) -> io::Result<()> {
     for entry in fs::read_dir(path)?.flatten() {
         let name = entry.file_name();
         let kept = name.to_str().is_some_and(|name| name.starts_with("..") || shown.contains(&name));
-        if !kept {
+        // What is no link is a mount point that another volume needed here.
+        if !kept && entry.file_type()?.is_symlink() {
             fs::remove_file(entry.path())?;
         }
     }

@@ -6,10 +6,10 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container as Spec, Pod};
+use k8s_openapi::api::core::v1::{Container as Spec, ContainerRestartRule, Pod};
 
-use super::record::{Container, Ending, Exit, Preparation, Record, Stage, Stop, StopStep, Then};
-use super::{all_containers, is_sidecar, uid};
+use super::record::{Container, Ending, Exit, Failure, Preparation, Record, Stage, Stop, StopStep, Then};
+use super::{all_containers, ephemeral_containers, is_sidecar, uid};
 use crate::clock::Now;
 
 /// One thing to do.
@@ -96,12 +96,13 @@ pub(crate) fn decide(pod: &Pod, record: &mut Record, now: Now) -> Decision {
     if pod.metadata.deletion_timestamp.is_some() && record.ending.as_ref().is_none_or(is_confirm) {
         must_end(record, Then::Confirm, now.elapsed + grace(pod));
     }
+    look_at_deadline(pod, record, now, &mut decision);
     if record.ending.is_some() {
         end(pod, record, now, &mut decision);
-    } else if record.refused.is_some() {
-    } else if let Some("Succeeded" | "Failed") = phase(pod) {
+    } else if record.failed.is_some() || is_over(pod) {
         let deadline = now.elapsed + spec_grace(pod);
         stop_all(pod, record, deadline, false, now, &mut decision);
+    } else if record.refused.is_some() {
     } else if prepared(record, now, &mut decision) {
         run(pod, record, now, &mut decision);
         stops(pod, record, now, &mut decision);
@@ -116,8 +117,25 @@ fn is_confirm(ending: &Ending) -> bool {
     ending.then == Then::Confirm
 }
 
-fn phase(pod: &Pod) -> Option<&str> {
-    pod.status.as_ref()?.phase.as_deref()
+/// Whether the pod's object says that it is over: it never runs again.
+fn is_over(pod: &Pod) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    matches!(phase, Some("Succeeded" | "Failed"))
+}
+
+/// `activeDeadlineSeconds`: counted from `status.startTime`, whatever the pod is doing.
+fn look_at_deadline(pod: &Pod, record: &mut Record, now: Now, decision: &mut Decision) {
+    let limit = seconds(pod.spec.as_ref().and_then(|spec| spec.active_deadline_seconds));
+    let (Some(limit), false) = (limit, is_over(pod) || record.failed.is_some()) else { return };
+    // A clock that was set back doesn't make the pod younger than new.
+    let age = Duration::try_from(now.wall.duration_since(record.start_time)).unwrap_or_default();
+    if age < limit {
+        decision.wake_at(now.elapsed + (limit - age));
+        return;
+    }
+    let message = "Pod was active on the node longer than the specified deadline";
+    record.failed = Some(Failure { reason: "DeadlineExceeded", message });
+    decision.event(true, "DeadlineExceeded", message.to_owned(), None);
 }
 
 fn seconds(value: Option<i64>) -> Option<Duration> {
@@ -148,11 +166,37 @@ fn prepared(record: &mut Record, now: Now, decision: &mut Decision) -> bool {
     false
 }
 
+/// Whether nothing of the pod is started any more.
+pub(super) fn is_done(pod: &Pod, record: &Record) -> bool {
+    record.ending.is_some()
+        || record.failed.is_some()
+        || is_over(pod)
+        || all_over(pod, record)
+        || init(pod, record) == Init::Failed
+}
+
+/// Whether one of a container's own rules has it started again after that exit (KEP-5307).
+fn rules_restart(container: &Spec, code: i32) -> bool {
+    let matches = |rule: &ContainerRestartRule| {
+        let Some(codes) = rule.exit_codes.as_ref().filter(|_| rule.action == "Restart") else { return false };
+        let listed = codes.values.iter().flatten().any(|value| *value == code);
+        match codes.operator.as_str() {
+            "In" => listed,
+            "NotIn" => !listed,
+            _ => false,
+        }
+    };
+    container.restart_policy_rules.iter().flatten().any(matches)
+}
+
 /// Whether a container that ended so is started again.
 pub(super) fn restarts(pod: &Pod, container: &Spec, is_init: bool, exit: &Exit) -> bool {
     let spec = pod.spec.as_ref();
     let of_pod = spec.and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always");
     let policy = container.restart_policy.as_deref().unwrap_or(of_pod);
+    if rules_restart(container, exit.code) && (!is_init || exit.code != 0) {
+        return true;
+    }
     match policy {
         "Never" => false,
         "OnFailure" => exit.code != 0,
@@ -210,7 +254,7 @@ fn run(pod: &Pod, record: &mut Record, now: Now, decision: &mut Decision) {
     let Some(spec) = &pod.spec else { return };
     let containers = spec.init_containers.as_deref().unwrap_or_default();
     let progress = init(pod, record);
-    let over = all_over(pod, record) || progress == Init::Failed;
+    let over = is_done(pod, record);
     for (place, container) in containers.iter().enumerate() {
         let turn = match progress {
             Init::At(at) => place == at || (place < at && is_sidecar(container)),
@@ -223,8 +267,13 @@ fn run(pod: &Pod, record: &mut Record, now: Now, decision: &mut Decision) {
     }
     if over {
         let deadline = now.elapsed + spec_grace(pod);
-        stop_all(pod, record, deadline, false, now, decision);
-    } else if progress == Init::Done {
+        return stop_all(pod, record, deadline, false, now, decision);
+    }
+    for container in ephemeral_containers(pod) {
+        // Also while init containers are at it: that may be what somebody wants to look at.
+        start_if_due(pod, &container, false, record, now, decision);
+    }
+    if progress == Init::Done {
         for container in &spec.containers {
             start_if_due(pod, container, false, record, now, decision);
         }
@@ -284,7 +333,7 @@ pub(super) fn under(pod: &Pod) -> String {
 fn stops(pod: &Pod, record: &mut Record, now: Now, decision: &mut Decision) {
     for spec in all_containers(pod) {
         if let Some(container) = record.containers.get_mut(&spec.name) {
-            stop(spec, container, false, now, decision);
+            stop(&spec, container, false, now, decision);
         }
     }
 }
@@ -330,14 +379,15 @@ fn stop_all(
     now: Now,
     decision: &mut Decision,
 ) {
+    record.stopping = true;
     let mut waiting = false;
     for spec in all_containers(pod).filter(|spec| !is_sidecar(spec)) {
-        waiting |= stop_one(spec, record, deadline, force, now, decision);
+        waiting |= stop_one(&spec, record, deadline, force, now, decision);
     }
-    let sidecars: Vec<&Spec> = all_containers(pod).filter(|spec| is_sidecar(spec)).collect();
+    let sidecars: Vec<_> = all_containers(pod).filter(|spec| is_sidecar(spec)).collect();
     for spec in sidecars.into_iter().rev() {
         if !waiting || force || now.elapsed >= deadline {
-            waiting |= stop_one(spec, record, deadline, force, now, decision);
+            waiting |= stop_one(&spec, record, deadline, force, now, decision);
         }
     }
     if waiting {

@@ -21,12 +21,13 @@ pub(crate) fn resume(pod: &Pod, now: Now) -> Record {
     let over = matches!(status.phase.as_deref(), Some("Succeeded" | "Failed"));
     let init = status.init_container_statuses.iter().flatten().map(|s| (s, true));
     let main = status.container_statuses.iter().flatten().map(|s| (s, false));
-    for (told, is_init) in init.chain(main) {
+    let added = status.ephemeral_container_statuses.iter().flatten().map(|s| (s, false));
+    for (told, is_init) in init.chain(main).chain(added) {
         let Some(spec) = container(pod, &told.name) else { continue };
         let mut known = Container { restarts: count(told.restart_count), ..Container::default() };
         if let Some(exit) = last_exit(told, pod, now) {
             known.attempted = true;
-            let stays = over || (!is_init && !restarts(pod, spec, is_init, &exit));
+            let stays = over || (!is_init && !restarts(pod, &spec, is_init, &exit));
             if stays {
                 known.stage = Stage::Ended { exit, again: now.elapsed, told: true };
             } else {

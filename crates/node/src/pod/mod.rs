@@ -11,6 +11,8 @@ mod tests;
 
 pub(crate) use decide::{Action, decide, must_end};
 pub(crate) use former::resume;
-pub(crate) use names::{all_containers, container, container_id, domain, hostname, is_sidecar, subject, uid};
-pub(crate) use record::{Preparation, ProbeKind, Record, Stage, StartError, Then};
+pub(crate) use names::{
+    all_containers, container, container_id, domain, ephemeral_containers, hostname, is_sidecar, subject, uid,
+};
+pub(crate) use record::{Outcome, Preparation, ProbeKind, Record, Stage, StartError, Then};
 pub(crate) use status::{difference, is_ready, status, without_nulls};

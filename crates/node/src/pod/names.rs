@@ -1,5 +1,7 @@
 //! The parts of a pod that every module asks for.
 
+use std::borrow::Cow;
+
 use k8s_openapi::api::core::v1::{Container, Pod};
 
 /// The pod's uid, or nothing.
@@ -42,15 +44,41 @@ pub(crate) fn is_sidecar(container: &Container) -> bool {
     container.restart_policy.as_deref() == Some("Always")
 }
 
-/// Init containers, then the others.
-pub(crate) fn all_containers(pod: &Pod) -> impl Iterator<Item = &Container> {
+/// Init containers, then the others, then those that somebody added to look inside.
+pub(crate) fn all_containers(pod: &Pod) -> impl Iterator<Item = Cow<'_, Container>> {
     let spec = pod.spec.as_ref();
     let init = spec.and_then(|s| s.init_containers.as_deref()).unwrap_or_default();
-    init.iter().chain(spec.map(|s| s.containers.as_slice()).unwrap_or_default())
+    let mains = spec.map(|s| s.containers.as_slice()).unwrap_or_default();
+    init.iter().chain(mains).map(Cow::Borrowed).chain(ephemeral_containers(pod).map(Cow::Owned))
+}
+
+/// The containers that were added to look inside (`ephemeralContainers`), as containers that never restart.
+pub(crate) fn ephemeral_containers(pod: &Pod) -> impl Iterator<Item = Container> {
+    let list = pod.spec.iter().flat_map(|spec| spec.ephemeral_containers.iter().flatten());
+    list.cloned().map(|added| Container {
+        args: added.args,
+        command: added.command,
+        env: added.env,
+        env_from: added.env_from,
+        image: added.image,
+        name: added.name,
+        restart_policy: Some("Never".into()),
+        security_context: added.security_context,
+        stdin: added.stdin,
+        stdin_once: added.stdin_once,
+        termination_message_path: added.termination_message_path,
+        termination_message_policy: added.termination_message_policy,
+        tty: added.tty,
+        volume_devices: added.volume_devices,
+        volume_mounts: added.volume_mounts,
+        working_dir: added.working_dir,
+        // The API allows them no more than that.
+        ..Container::default()
+    })
 }
 
 /// One container of the pod.
-pub(crate) fn container<'a>(pod: &'a Pod, name: &str) -> Option<&'a Container> {
+pub(crate) fn container<'a>(pod: &'a Pod, name: &str) -> Option<Cow<'a, Container>> {
     all_containers(pod).find(|c| c.name == name)
 }
 

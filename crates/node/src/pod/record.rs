@@ -22,10 +22,23 @@ pub(crate) struct Record {
     pub ending: Option<Ending>,
     /// Why this host won't run it, if it won't.
     pub refused: Option<String>,
+    /// Why it failed as a whole, if it did: once its processes are dead its phase says so.
+    pub failed: Option<Failure>,
     /// Until when a status that only says "being created" is not worth a write.
     pub hold_status_until: Duration,
+    /// Whether all of it is being ended: it is over, failed or must go.
+    pub stopping: bool,
     /// Whether its last steps were asked for.
     pub finishing: bool,
+}
+
+/// Why a pod failed, beyond what its containers did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Failure {
+    /// In the API's word.
+    pub reason: &'static str,
+    /// For people.
+    pub message: &'static str,
 }
 
 /// How far a pod's folder, volumes and address are.
@@ -179,6 +192,16 @@ pub(crate) struct Exit {
     pub finished_at: Option<Timestamp>,
 }
 
+/// How a process ended, as its parent saw it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Outcome {
+    pub code: i32,
+    /// The signal that ended it, or 0.
+    pub signal: i32,
+    /// What it said last.
+    pub message: String,
+}
+
 /// Which probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ProbeKind {
@@ -211,7 +234,9 @@ impl Record {
             containers: BTreeMap::new(),
             ending: None,
             refused: None,
+            failed: None,
             hold_status_until: now.elapsed + Duration::from_millis(100),
+            stopping: false,
             finishing: false,
         }
     }
@@ -272,17 +297,18 @@ impl Record {
         }
     }
 
-    /// A process ended with `code`, by `signal` if that is not 0.
-    pub(crate) fn exited(&mut self, id: &str, name: &str, attempt: u32, code: i32, signal: i32, now: Now) {
+    /// A process ended.
+    pub(crate) fn exited(&mut self, id: &str, name: &str, attempt: u32, outcome: Outcome, now: Now) {
         let Some(container) = self.current(name, attempt) else { return };
         let Stage::Running(running) = &container.stage else { return };
         let since = running.since;
+        let Outcome { code, signal, message } = outcome;
         let exit = Exit {
             id: id.to_owned(),
             code,
             signal,
             reason: if code == 0 { "Completed" } else { "Error" }.into(),
-            message: String::new(),
+            message,
             started_at: Some(since.wall),
             finished_at: Some(now.wall),
         };

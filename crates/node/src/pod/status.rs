@@ -8,9 +8,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container as Spec, Pod};
 use serde_json::{Map, Value, json};
 
-use super::decide::{Init, all_over, init, restarts, under};
+use super::decide::{Init, all_over, init, is_done, restarts, under};
 use super::record::{Container, Exit, Preparation, Record, Stage, Then};
-use super::{container_id, is_sidecar, uid};
+use super::{all_containers, container_id, ephemeral_containers, is_sidecar, uid};
 use crate::clock::{Now, rfc3339};
 
 /// The status that the pod should have, with everything of `stored` that isn't the agent's to say.
@@ -28,6 +28,10 @@ pub(crate) fn status(pod: &Pod, stored: &Value, record: &Record, host: IpAddr, n
         status.insert("reason".into(), "RuntimeClassNotSupported".into());
         status.insert("message".into(), message.as_str().into());
     }
+    if let Some(failure) = record.failed.filter(|_| phase == "Failed") {
+        status.insert("reason".into(), failure.reason.into());
+        status.insert("message".into(), failure.message.into());
+    }
     status.insert("hostIP".into(), host.to_string().into());
     status.insert("hostIPs".into(), json!([{"ip": host}]));
     if let Preparation::Done { address } = &record.preparation {
@@ -42,6 +46,20 @@ pub(crate) fn status(pod: &Pod, stored: &Value, record: &Record, host: IpAddr, n
     }
     let list = spec.containers.iter().map(|c| container_status(pod, c, false, record)).collect();
     status.insert("containerStatuses".into(), Value::Array(list));
+    let added: Vec<Value> = ephemeral_containers(pod)
+        .map(|c| {
+            let mut told = container_status(pod, &c, false, record);
+            // Nobody waits for it to come up.
+            told["ready"] = false.into();
+            if let Some(told) = told.as_object_mut() {
+                told.remove("started");
+            }
+            told
+        })
+        .collect();
+    if !added.is_empty() {
+        status.insert("ephemeralContainerStatuses".into(), Value::Array(added));
+    }
     Value::Object(status)
 }
 
@@ -92,6 +110,9 @@ fn phase(pod: &Pod, record: &Record) -> &'static str {
         Some("Succeeded") => return "Succeeded",
         Some("Failed") => return "Failed",
         _ => {}
+    }
+    if record.failed.is_some() && !record.alive() {
+        return "Failed";
     }
     if record.refused.is_some() {
         return "Pending";
@@ -231,13 +252,14 @@ fn container_status(pod: &Pod, spec: &Spec, is_init: bool, record: &Record) -> V
     let fresh = Container::default();
     let container = known.unwrap_or(&fresh);
     let id = container_id(uid(pod), &spec.name, container.restarts);
+    let most = LONGEST_MESSAGES / all_containers(pod).count().max(1);
     let mut status = Map::new();
     status.insert("name".into(), spec.name.as_str().into());
     let mut last = container.last.as_ref();
     let state = match &container.stage {
         Stage::Running(running) => json!({"running": {"startedAt": rfc3339(running.since.wall)}}),
         Stage::Ended { exit, .. } => {
-            let again = record.ending.is_none() && restarts(pod, spec, is_init, exit);
+            let again = !is_done(pod, record) && restarts(pod, spec, is_init, exit);
             if again {
                 last = Some(exit);
                 let wait = container.back_off.as_secs().max(20) / 2;
@@ -249,14 +271,16 @@ fn container_status(pod: &Pod, spec: &Spec, is_init: bool, record: &Record) -> V
                 );
                 json!({"waiting": {"reason": "CrashLoopBackOff", "message": message}})
             } else {
-                json!({"terminated": terminated(exit)})
+                json!({"terminated": terminated(exit, most)})
             }
         }
         Stage::Waiting { .. } | Stage::Starting => waiting(pod, record, container),
     };
     status.insert("state".into(), state);
-    status
-        .insert("lastState".into(), last.map_or_else(|| json!({}), |e| json!({"terminated": terminated(e)})));
+    status.insert(
+        "lastState".into(),
+        last.map_or_else(|| json!({}), |e| json!({"terminated": terminated(e, most)})),
+    );
     let running = matches!(&container.stage, Stage::Running(_));
     let ended_well = matches!(&container.stage, Stage::Ended { exit, .. } if exit.code == 0);
     let is_plain_init = is_init && !is_sidecar(spec);
@@ -294,7 +318,11 @@ fn waiting(pod: &Pod, record: &Record, container: &Container) -> Value {
     }
 }
 
-fn terminated(exit: &Exit) -> Value {
+/// How long the last words of all of a pod's containers may be together.
+const LONGEST_MESSAGES: usize = 12 << 10;
+
+/// `most` is how long the message may be.
+fn terminated(exit: &Exit, most: usize) -> Value {
     let mut value = Map::new();
     value.insert("exitCode".into(), exit.code.into());
     if exit.signal != 0 {
@@ -302,7 +330,8 @@ fn terminated(exit: &Exit) -> Value {
     }
     value.insert("reason".into(), exit.reason.as_str().into());
     if !exit.message.is_empty() {
-        value.insert("message".into(), exit.message.as_str().into());
+        let message = &exit.message[..exit.message.floor_char_boundary(most)];
+        value.insert("message".into(), message.into());
     }
     for (name, time) in [("startedAt", exit.started_at), ("finishedAt", exit.finished_at)] {
         if let Some(time) = time {

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::clock::Now;
+use crate::clock::{Now, rfc3339};
 
 fn at(seconds: u64) -> Now {
     let wall = Timestamp::from_second(1_800_000_000 + i64::try_from(seconds).unwrap()).unwrap();
@@ -54,7 +54,8 @@ impl Table {
     }
 
     fn exited(&mut self, name: &str, attempt: u32, code: i32, seconds: u64) {
-        self.record.exited("id", name, attempt, code, 0, at(seconds));
+        let outcome = Outcome { code, ..Outcome::default() };
+        self.record.exited("id", name, attempt, outcome, at(seconds));
     }
 
     fn delete(&mut self, grace: i64) {
@@ -164,6 +165,134 @@ fn init_containers_and_sidecars_start_in_order_and_end_in_order() {
     table.exited("m", 0, 0, 4);
     assert_eq!(table.step(4), ["event Killing", "term side"], "the work is done");
     assert_eq!(table.phase(), "Succeeded");
+}
+
+#[test]
+fn a_sidecar_that_ended_with_its_pod_is_over() {
+    for code in [0, 143] {
+        let mut table = Table::new(json!({
+            "restartPolicy": "Never",
+            "initContainers": [{"name": "side", "restartPolicy": "Always"}],
+            "containers": [{"name": "m"}],
+        }));
+        table.prepared();
+        table.step(0);
+        table.started("side", 0, 0);
+        table.step(0);
+        table.started("m", 0, 0);
+        table.exited("m", 0, 0, 1);
+        table.step(1);
+        table.exited("side", 0, code, 2);
+        assert_eq!(table.step(2), NOTHING, "it is not started again");
+        let side = table.said(2)["initContainerStatuses"][0].clone();
+        assert_eq!(side["state"]["terminated"]["exitCode"], code, "{side}");
+        assert_eq!((table.phase(), &side["lastState"]), ("Succeeded".into(), &json!({})));
+    }
+}
+
+#[test]
+fn a_containers_own_rules_restart_it() {
+    let rule = |operator: &str, values: Value| json!([{"action": "Restart", "exitCodes": {"operator": operator, "values": values}}]);
+    for (rules, code, again) in [
+        (rule("In", json!([42])), 42, true),
+        (rule("In", json!([42])), 5, false),
+        (rule("NotIn", json!([42])), 5, true),
+        (rule("NotIn", json!([42])), 42, false),
+        (rule("In", json!([0])), 0, true),
+    ] {
+        let main = json!({"name": "m", "restartPolicy": "Never", "restartPolicyRules": rules});
+        let mut table = Table::new(json!({"restartPolicy": "Never", "containers": [main]}));
+        table.prepared();
+        table.step(0);
+        table.started("m", 0, 0);
+        table.exited("m", 0, code, 1);
+        let next: &[&str] = if again { &["start m 1"] } else { &[] };
+        assert_eq!(table.step(1), next, "{rules} {code}");
+    }
+    let init =
+        json!({"name": "a", "restartPolicy": "Never", "restartPolicyRules": rule("In", json!([0, 7]))});
+    for (code, next) in [(0, "start m 0"), (7, "start a 1")] {
+        let mut table = Table::new(
+            json!({"restartPolicy": "Never", "initContainers": [init], "containers": [{"name": "m"}]}),
+        );
+        table.prepared();
+        table.step(0);
+        table.started("a", 0, 0);
+        table.exited("a", 0, code, 1);
+        assert_eq!(table.step(1), [next], "an init container that did its work is done");
+    }
+}
+
+#[test]
+fn a_pod_has_until_its_deadline() {
+    let spec = |policy: &str| json!({"restartPolicy": policy, "activeDeadlineSeconds": 10, "containers": [{"name": "m"}]});
+    for policy in ["Always", "OnFailure", "Never"] {
+        let mut table = Table::new(spec(policy));
+        table.prepared();
+        table.step(0);
+        table.started("m", 0, 1);
+        let decision = decide(&table.pod, &mut table.record, at(2));
+        assert_eq!(decision.wake, Some(Duration::from_secs(10)));
+        assert_eq!(table.step(10), ["event DeadlineExceeded", "event Killing", "term m"]);
+        assert_eq!(table.phase(), "Running", "until its processes are dead");
+        table.exited("m", 0, 143, 11);
+        assert_eq!(table.step(11), NOTHING, "{policy}");
+        let said = table.said(11);
+        assert_eq!((&said["phase"], &said["reason"]), (&json!("Failed"), &json!("DeadlineExceeded")));
+        assert!(said["containerStatuses"][0]["state"]["terminated"].is_object());
+    }
+
+    // An agent that starts again counts on from what the object says.
+    let mut table = Table::new(spec("Always"));
+    let started = rfc3339(at(0).wall);
+    table.pod.status = serde_json::from_value(json!({"phase": "Running", "startTime": started})).unwrap();
+    table.record = resume(&table.pod, at(60));
+    assert_eq!(table.step(60), ["event DeadlineExceeded"]);
+    assert_eq!(table.phase(), "Failed");
+
+    // One that can't even begin, and one that is over already.
+    let mut table = Table::new(spec("Always"));
+    table.record.refused = Some("no".into());
+    table.step(10);
+    assert_eq!(table.phase(), "Failed");
+    let mut table = Table::new(spec("Never"));
+    table.pod.status = serde_json::from_value(json!({"phase": "Succeeded", "startTime": started})).unwrap();
+    table.record = resume(&table.pod, at(60));
+    assert_eq!((table.step(60), table.phase()), (vec![], "Succeeded".into()));
+}
+
+#[test]
+fn a_container_added_later_starts_at_any_time_and_once() {
+    let mut table = Table::new(json!({"restartPolicy": "Always", "initContainers": [{"name": "a"}],
+        "containers": [{"name": "m"}], "ephemeralContainers": [{"name": "dbg", "image": "x"}]}));
+    table.prepared();
+    assert_eq!(table.step(0), ["start a 0", "start dbg 0"]);
+    table.started("a", 0, 0);
+    table.started("dbg", 0, 0);
+    let told = table.said(0)["ephemeralContainerStatuses"][0].clone();
+    assert!(told["state"]["running"].is_object() && told.get("started").is_none(), "{told}");
+    table.exited("dbg", 0, 1, 1);
+    assert_eq!(table.step(1), NOTHING);
+    assert_eq!(table.said(1)["ephemeralContainerStatuses"][0]["state"]["terminated"]["exitCode"], 1);
+    assert_eq!(table.phase(), "Pending", "it counts for nothing");
+}
+
+#[test]
+fn last_words_of_all_containers_have_twelve_kibibytes() {
+    let mut table = Table::new(json!({"restartPolicy": "Never", "containers":
+        (0..6).map(|n| json!({"name": format!("c{n}")})).collect::<Vec<_>>()}));
+    table.prepared();
+    table.step(0);
+    for name in ["c0", "c1", "c2", "c3", "c4", "c5"] {
+        table.started(name, 0, 0);
+        let outcome = Outcome { code: 1, signal: 0, message: "ä".repeat(2048) };
+        table.record.exited("id", name, 0, outcome, at(1));
+    }
+    let said = table.said(1);
+    let lengths = said["containerStatuses"].as_array().unwrap().iter();
+    let lengths: Vec<usize> =
+        lengths.map(|c| c["state"]["terminated"]["message"].as_str().unwrap().len()).collect();
+    assert_eq!(lengths, [2048; 6]);
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::entry::Entry;
 use super::life::{Report, Which, live, pre_stop};
 use super::writing::{finish, write_status};
 use crate::clock::Now;
-use crate::host::signal_group;
+use crate::host::{signal_group, stop_signal};
 use crate::pod::{Action, Preparation, Record, Stage, difference, is_ready, status, subject, uid};
 
 /// The same change of a status is not written again sooner than this: whoever undoes it would do so again.
@@ -54,7 +54,10 @@ pub(super) fn carry_out(
         }
         Action::Signal { container, kill, .. } => {
             if let Some(process) = entry.processes.get(&container) {
-                signal_group(process.pid, kill);
+                let hooks = process.target.container.lifecycle.as_ref();
+                let asked = hooks.and_then(|lifecycle| lifecycle.stop_signal.as_deref());
+                let signal = if kill { libc::SIGKILL } else { stop_signal(asked) };
+                signal_group(process.pid, signal);
             }
         }
         Action::Finish(then) => {

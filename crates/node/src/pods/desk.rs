@@ -256,6 +256,11 @@ impl Desk {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let decision = decide(&entry.pod, &mut entry.record, now);
         entry.wake = decision.wake;
+        if entry.record.stopping {
+            for process in entry.processes.values() {
+                process.ending.send_replace(true);
+            }
+        }
         for action in decision.actions {
             carry_out(&self.host, &self.reports, &mut self.work, entry, action, now);
         }
@@ -298,10 +303,10 @@ impl Desk {
         match report {
             Report::Prepared(_, result) => prepared(&self.host, entry, result, now),
             Report::Started(which, result) => started(&self.host, entry, &which, result, now),
-            Report::Exited(which, code, signal) => {
+            Report::Exited(which, outcome) => {
                 let Which { container, attempt, .. } = &which;
                 let full = container_id(&which.uid, container, *attempt);
-                entry.record.exited(&full, container, *attempt, code, signal, now);
+                entry.record.exited(&full, container, *attempt, outcome, now);
                 entry.processes.remove(container);
             }
             Report::Found(which, finding) => found(&self.host, entry, &which, finding, now),

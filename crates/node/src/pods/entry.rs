@@ -140,7 +140,15 @@ pub(super) fn found(host: &Host, entry: &mut Entry, which: &Which, finding: Find
         ProbeKind::Liveness => "Liveness",
     };
     let Some(spec) = container(&entry.pod, name) else { return };
+    let of_ending = |kind| kind != ProbeKind::Readiness && entry.record.stopping;
     match finding {
+        // Found a moment before the prober heard of the pod's end.
+        Finding::Verdict(kind, _) | Finding::Failure(kind, _) | Finding::Warning(kind, _)
+            if of_ending(kind) => {}
+        Finding::Warning(kind, why) => {
+            let message = format!("{} probe warning: {why}", word(kind));
+            host.tell(&entry.pod, Some(name), true, "ProbeWarning", message);
+        }
         Finding::PostStartFailed(why) => {
             let message = format!("PostStartHook failed: {why}");
             host.tell(&entry.pod, Some(name), true, "FailedPostStartHook", message);

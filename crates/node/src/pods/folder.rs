@@ -51,6 +51,27 @@ impl Folders {
         self.pod(uid).join("tmp")
     }
 
+    /// Where a container's last words are read.
+    pub(crate) fn message(&self, uid: &str, container: &str) -> PathBuf {
+        self.pod(uid).join("messages").join(container)
+    }
+
+    /// Makes an empty file for a container's last words, which its user may write, whoever that is. A new one: what
+    /// its last life still has open is not it.
+    pub(crate) fn make_message(&self, uid: &str, container: &str) -> io::Result<PathBuf> {
+        let path = self.message(uid, container);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = fs::OpenOptions::new().write(true).create_new(true).open(&path)?;
+        file.set_permissions(fs::Permissions::from_mode(0o666))?;
+        Ok(path)
+    }
+
     /// The folder of a container's logs.
     pub(crate) fn logs(&self, pod: &Pod, container: &str) -> PathBuf {
         self.pod_logs(pod).join(container)

@@ -13,10 +13,10 @@ use tokio::sync::{mpsc, watch};
 use super::Host;
 use super::running::{Input, Live};
 use crate::host::{
-    Command, LogFile, LogProgress, Process, ProcessError, Streams, Tail, capture, end_session, outputs,
-    signal_group,
+    Command, LogFile, LogProgress, Process, ProcessError, Streams, Tail, capture, end_session, last_words,
+    outputs, signal_group,
 };
-use crate::pod::{StartError, container, uid};
+use crate::pod::{Outcome, StartError, container, uid};
 use crate::probe::{Check, Finding, Target, probe_container};
 
 /// The logs that are being written, by the file's path: who follows one waits here.
@@ -53,8 +53,8 @@ pub(crate) enum Report {
     Prepared(String, Result<IpAddr, (String, String)>),
     /// A process was made, or not.
     Started(Which, Result<Started, StartError>),
-    /// A process ended, with its exit code and signal.
-    Exited(Which, i32, i32),
+    /// A process ended.
+    Exited(Which, Outcome),
     /// A probe found something.
     Found(Which, Finding),
     /// A preStop hook is over.
@@ -70,6 +70,8 @@ pub(crate) enum Report {
 pub(crate) struct Started {
     pub pid: i32,
     pub target: Box<Target>,
+    /// Set to true once the whole pod ends.
+    pub ending: watch::Sender<bool>,
 }
 
 /// Lives one life of a container, from start to end.
@@ -91,28 +93,33 @@ pub(crate) async fn live(
     let Some(spec) = container(&pod, &which.container) else { return };
     let pid = process.pid;
     let beside = Command { beside: Some(pid), streams: Streams::Outputs, ..command };
-    let target =
-        Target { container: spec.clone(), address, command: beside.clone(), spawner: host.spawner.clone() };
+    let target = Target {
+        container: spec.clone().into_owned(),
+        address,
+        command: beside.clone(),
+        spawner: host.spawner.clone(),
+    };
     let path = host.folders.logs(&pod, &which.container).join(format!("{}.log", which.attempt));
     host.logs.begin(path.clone(), log.progress());
-    let input = input(&mut process, spec);
+    let input = input(&mut process, &spec);
     let (ended, over) = watch::channel(false);
     let listed = Live::new(beside, input, process.terminal.clone());
     let listed = host.running.begin(&which.uid, &which.container, listed);
     let output = tokio::spawn(capture_all(&mut process, log, Tail::new(over), listed.live().clone()));
-    tell(Report::Started(which.clone(), Ok(Started { pid, target: Box::new(target.clone()) })));
+    let (ending, ends) = watch::channel(false);
+    tell(Report::Started(which.clone(), Ok(Started { pid, target: Box::new(target.clone()), ending })));
 
     let found = |finding| tell(Report::Found(which.clone(), finding));
     let status = tokio::select! {
         status = process.child.wait() => status,
         () = async {
-            probe_container(target, host.clock, found).await;
+            probe_container(target, host.clock, ends, found).await;
             std::future::pending().await
         } => return,
     };
     // With its first process the container is over: whatever that left behind in its group ends too, and the jobs
     // of a shell on its terminal.
-    signal_group(pid, true);
+    signal_group(pid, libc::SIGKILL);
     if process.terminal.is_some() {
         end_session(pid).await;
     }
@@ -131,7 +138,11 @@ pub(crate) async fn live(
             (255, 0)
         }
     };
-    tell(Report::Exited(which.clone(), code, signal));
+    let fallback = spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError") && code != 0;
+    let file = host.folders.message(&which.uid, &which.container);
+    let read = tokio::task::spawn_blocking(move || last_words(&file, fallback.then_some(&*path)));
+    let message = read.await.unwrap_or_default();
+    tell(Report::Exited(which.clone(), Outcome { code, signal, message }));
 }
 
 /// Writes all that a process prints to its log, and passes it on to those who watch.
@@ -169,7 +180,7 @@ async fn make(
         let Some(spec) = container(&of_pod, &name.container) else {
             return Err(StartError::Run("the container is not in the pod any more".into()));
         };
-        let command = on_host.command(&of_pod, spec, address)?;
+        let command = on_host.command(&of_pod, &spec, address)?;
         let log = LogFile::open(&on_host.folders.logs(&of_pod, &name.container), name.attempt);
         Ok((command, log.map_err(|e| failed("can't make the log", e.to_string()))?))
     });
@@ -191,7 +202,7 @@ pub(crate) async fn pre_stop(
 ) {
     let hook = target.container.lifecycle.as_ref().and_then(|lifecycle| lifecycle.pre_stop.as_ref());
     let result = match hook {
-        Some(hook) => Check::of_hook(hook).run(&target, limit).await,
+        Some(hook) => Check::of_hook(hook).run(&target, limit).await.map(drop),
         None => Ok(()),
     };
     let _ = reports.send(Report::PreStopDone(which, result));

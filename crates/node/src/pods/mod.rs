@@ -1,6 +1,7 @@
 //! The driver of pods: feeds decisions with what happens, and carries out what they say.
 
 mod acting;
+mod command;
 mod desk;
 mod entry;
 mod folder;

@@ -3,14 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
-use http_body_util::Empty;
-use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler, Probe, TCPSocketAction};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncReadExt};
 
+use super::http::{self, Url};
 use crate::host::{Command, Spawner, signal_group};
 
 /// What to do.
@@ -57,25 +54,28 @@ impl Check {
         }
     }
 
-    /// Does it, within `limit`; an error says why it failed.
-    pub(crate) async fn run(&self, target: &Target, limit: Duration) -> Result<(), String> {
+    /// Does it, within `limit`; what went well may have a warning, an error says why it failed.
+    pub(crate) async fn run(&self, target: &Target, limit: Duration) -> Result<Option<String>, String> {
         match self {
-            Check::Exec(argv) => return exec(argv, target, limit).await,
+            Check::Exec(argv) => return exec(argv, target, limit).await.map(|()| None),
             Check::Sleep(time) => {
                 tokio::time::sleep((*time).min(limit)).await;
-                return Ok(());
+                return Ok(None);
             }
             Check::Unknown(why) => return Err((*why).to_owned()),
             Check::Http(_) | Check::Tcp(_) => {}
         }
         let work = async {
             match self {
-                Check::Http(action) => http(action, target).await,
+                Check::Http(action) => {
+                    let headers = action.http_headers.as_deref().unwrap_or_default();
+                    http::get(url(action, target)?, headers).await
+                }
                 Check::Tcp(action) => {
                     let host = host(action.host.as_deref(), target);
-                    connect(&host, port(&action.port, &target.container)?).await.map(drop)
+                    http::connect(&host, port(&action.port, &target.container)?).await.map(|_| None)
                 }
-                _ => Ok(()),
+                _ => Ok(None),
             }
         };
         let late = || Err(format!("no answer within {} s", limit.as_secs_f32()));
@@ -84,7 +84,21 @@ impl Check {
 }
 
 fn host(host: Option<&str>, target: &Target) -> String {
-    host.filter(|h| !h.is_empty()).map_or_else(|| target.address.to_string(), str::to_owned)
+    let host = host.filter(|h| !h.is_empty()).map_or_else(|| target.address.to_string(), str::to_owned);
+    host.trim_start_matches('[').trim_end_matches(']').to_owned()
+}
+
+fn url(action: &HTTPGetAction, target: &Target) -> Result<Url, String> {
+    let path = match action.path.as_deref().unwrap_or_default() {
+        path if path.starts_with('/') => path.to_owned(),
+        path => format!("/{path}"),
+    };
+    Ok(Url {
+        tls: action.scheme.as_deref() == Some("HTTPS"),
+        host: host(action.host.as_deref(), target),
+        port: port(&action.port, &target.container)?,
+        path,
+    })
 }
 
 fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
@@ -96,65 +110,10 @@ fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
         }
     };
     let valid = number.and_then(|n| u16::try_from(n).ok()).filter(|n| *n > 0);
-    valid.ok_or_else(|| format!("the container has no port {port:?}"))
-}
-
-async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
-    let to = (host.trim_start_matches('[').trim_end_matches(']'), port);
-    TcpStream::connect(to).await.map_err(|e| format!("dial tcp {host}:{port}: {e}"))
-}
-
-async fn http(action: &HTTPGetAction, target: &Target) -> Result<(), String> {
-    let (host, port) = (host(action.host.as_deref(), target), port(&action.port, &target.container)?);
-    let stream = connect(&host, port).await?;
-    let path = match action.path.as_deref().unwrap_or_default() {
-        path if path.starts_with('/') => path.to_owned(),
-        path => format!("/{path}"),
-    };
-    let authority = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
-    let mut request = http::Request::get(&path)
-        .header("User-Agent", "kube-probe/1.36")
-        .header("Accept", "*/*")
-        .header("Connection", "close");
-    let headers = action.http_headers.iter().flatten();
-    let own_host = headers.clone().any(|h| h.name.eq_ignore_ascii_case("host"));
-    if !own_host {
-        request = request.header("Host", &authority);
-    }
-    for header in headers {
-        request = request.header(&header.name, &header.value);
-    }
-    let request = request.body(Empty::new()).map_err(|e| e.to_string())?;
-    if action.scheme.as_deref() == Some("HTTPS") {
-        let config = pki::client_config_for_anyone().map_err(|e| e.to_string())?;
-        let name = match host.parse::<IpAddr>() {
-            Ok(address) => rustls::pki_types::ServerName::IpAddress(address.into()),
-            Err(_) => host.clone().try_into().map_err(|_| format!("{host:?} is no host name"))?,
-        };
-        let stream = tokio_rustls::TlsConnector::from(config).connect(name, stream).await;
-        return ask(stream.map_err(|e| e.to_string())?, request).await;
-    }
-    ask(stream, request).await
-}
-
-async fn ask(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: http::Request<Empty<Bytes>>,
-) -> Result<(), String> {
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| e.to_string())?;
-    let mut answer = std::pin::pin!(sender.send_request(request));
-    let answered = tokio::select! {
-        biased;
-        answered = &mut answer => answered,
-        // The connection may end in the same moment as the answer arrives: then the answer counts.
-        _ = connection => answer.await,
-    };
-    let status = answered.map_err(|e| e.to_string())?.status();
-    if (200..400).contains(&status.as_u16()) {
-        return Ok(());
-    }
-    Err(format!("HTTP probe failed with statuscode: {}", status.as_u16()))
+    valid.ok_or_else(|| match port {
+        IntOrString::Int(number) => format!("invalid port number: {number}"),
+        IntOrString::String(name) => format!("the container has no port of the name {name:?}"),
+    })
 }
 
 async fn exec(argv: &[String], target: &Target, limit: Duration) -> Result<(), String> {
@@ -166,14 +125,17 @@ async fn exec(argv: &[String], target: &Target, limit: Duration) -> Result<(), S
         (out, err, status)
     };
     let result = tokio::time::timeout(limit, work).await;
-    signal_group(process.pid, true);
+    signal_group(process.pid, libc::SIGKILL);
     match result {
         Ok((_, _, Ok(status))) if status.success() => Ok(()),
-        Ok((out, err, Ok(status))) => Err(format!("{status}: {out}{err}")),
+        // As upstream, what it printed says why; its status only where it printed nothing.
+        Ok((out, err, Ok(status))) if out.is_empty() && err.is_empty() => Err(status.to_string()),
+        Ok((out, err, Ok(_))) => Err(format!("{out}{err}")),
         Ok((.., Err(error))) => Err(error.to_string()),
         Err(_) => {
             let _ = process.child.wait().await;
-            Err(format!("command timed out: {argv:?} timed out after {} s", limit.as_secs_f32()))
+            let command = argv.join(" ");
+            Err(format!("command timed out: {command:?} timed out after {}s", limit.as_secs_f32()))
         }
     }
 }

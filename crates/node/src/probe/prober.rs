@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Probe;
+use tokio::sync::watch;
 
 use super::schedule::{History, Schedule};
 use super::{Check, Target};
@@ -17,6 +18,8 @@ const POST_START: Duration = Duration::from_secs(600);
 pub(crate) enum Finding {
     /// Its verdict is another now.
     Verdict(ProbeKind, bool),
+    /// An attempt went well, but.
+    Warning(ProbeKind, String),
     /// A regular attempt failed.
     Failure(ProbeKind, String),
     /// The postStart hook failed.
@@ -24,8 +27,13 @@ pub(crate) enum Finding {
 }
 
 /// Runs a container's postStart hook, then probes it until dropped: first its startup probe until that passes,
-/// then the others.
-pub(crate) async fn probe_container(target: Target, clock: Clock, tell: impl Fn(Finding)) {
+/// then the others. Once `ending` is true, its pod ends: whether it is well or has come up is nobody's question any more.
+pub(crate) async fn probe_container(
+    target: Target,
+    clock: Clock,
+    ending: watch::Receiver<bool>,
+    tell: impl Fn(Finding),
+) {
     let spec = &target.container;
     let hook = spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
     if let Some(hook) = hook
@@ -35,7 +43,7 @@ pub(crate) async fn probe_container(target: Target, clock: Clock, tell: impl Fn(
     }
     let start = clock.now().elapsed;
     if let Some(probe) = &spec.startup_probe
-        && !follow(probe, ProbeKind::Startup, &target, start, clock, &tell).await
+        && !until(&ending, follow(probe, ProbeKind::Startup, &target, start, clock, &tell)).await
     {
         return;
     }
@@ -49,8 +57,25 @@ pub(crate) async fn probe_container(target: Target, clock: Clock, tell: impl Fn(
     };
     tokio::join!(
         other(&spec.readiness_probe, ProbeKind::Readiness),
-        other(&spec.liveness_probe, ProbeKind::Liveness)
+        until(&ending, async {
+            other(&spec.liveness_probe, ProbeKind::Liveness).await;
+            true
+        })
     );
+}
+
+/// What the work answers; false if the pod's end comes first.
+async fn until(ending: &watch::Receiver<bool>, work: impl Future<Output = bool>) -> bool {
+    let mut ending = ending.clone();
+    let ends = async {
+        if ending.wait_for(|ending| *ending).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        answer = work => answer,
+        () = ends => false,
+    }
 }
 
 /// Follows one probe. A startup probe ends with its first verdict, which is answered.
@@ -71,8 +96,10 @@ async fn follow(
         let answer = check.run(target, schedule.timeout).await;
         elapsed = clock.now().elapsed.saturating_sub(start).max(attempt.at);
         let verdict = history.observe(&schedule, answer.is_ok(), attempt.counts);
-        if let (Err(why), true) = (answer, attempt.counts) {
-            tell(Finding::Failure(kind, why));
+        match answer {
+            Err(why) if attempt.counts => tell(Finding::Failure(kind, why)),
+            Ok(Some(warning)) => tell(Finding::Warning(kind, warning)),
+            Err(_) | Ok(None) => {}
         }
         if let Some(healthy) = verdict {
             tell(Finding::Verdict(kind, healthy));

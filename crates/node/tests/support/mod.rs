@@ -281,6 +281,7 @@ impl TestHost {
             address: Ipv4Addr::LOCALHOST.into(),
             pod_cidr: format!("127.{}.0.0/16", self.net),
             data_dir: self.folder.path().join("agent"),
+            programs: self.folder.path().join("programs"),
             store: self.writer.store.clone(),
             writer: self.writer.clone(),
             addresses: self.addresses.clone(),
@@ -316,6 +317,36 @@ impl TestHost {
         merge(&mut pod["spec"], &spec);
         self.writer.put(&pod);
         uid
+    }
+
+    /// The Events that were written: reason and message.
+    pub fn events(&self) -> Vec<(String, String)> {
+        let state = self.writer.store.snapshot();
+        let all = state.range(&KeyRange::prefix(objects::kind_prefix("", "events")));
+        all.map(|kv| {
+            let event: Value = serde_json::from_slice(&kv.value).unwrap();
+            let of = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
+            (of("reason"), of("message"))
+        })
+        .collect()
+    }
+
+    /// Waits until an Event of that reason was written with a message of which `holds` says so.
+    pub async fn until_event(&self, reason: &str, holds: impl Fn(&str) -> bool) {
+        for _ in 0..2000 {
+            if self.events().iter().any(|(known, message)| known == reason && holds(message)) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("no such {reason}: {:#?}", self.events());
+    }
+
+    /// Changes a stored pod.
+    pub fn change(&self, name: &str, change: impl Fn(&mut Value)) {
+        let mut pod = self.writer.get("pods", "default", name).unwrap();
+        change(&mut pod);
+        self.writer.put(&pod);
     }
 
     /// Asks for a pod's end, as `kubectl delete` does.
@@ -385,4 +416,22 @@ pub fn main_status(pod: &Value) -> &Value {
 pub fn is_alive(pid: &str) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim()));
     stat.is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
+}
+
+/// Whether this machine gives mount namespaces to processes, as the agent would find out; says so if it doesn't.
+pub fn can_mount() -> bool {
+    let unshare = |args: &[&str]| {
+        let status = std::process::Command::new("unshare").args(args).arg("true").status();
+        status.is_ok_and(|status| status.success())
+    };
+    let can = unshare(&["-m", "-u"]) || unshare(&["-r", "-m", "-u"]);
+    if !can {
+        testing::skip("mounts", "this machine gives no mount namespaces");
+    }
+    can
+}
+
+/// Whether the agent of this test runs as root, and gives any user and right.
+pub fn is_root() -> bool {
+    std::fs::read_to_string("/proc/self/status").is_ok_and(|text| text.contains("\nUid:\t0\t"))
 }

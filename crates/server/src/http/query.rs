@@ -38,13 +38,4 @@ impl Query {
     pub(crate) fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.iter().filter(move |(key, _)| key == name).map(|(_, value)| value.as_str())
     }
-
-    /// The parameters but `dropped`, encoded again.
-    pub(crate) fn without(&self, dropped: &str) -> String {
-        let mut encoded = form_urlencoded::Serializer::new(String::new());
-        for (key, value) in self.0.iter().filter(|(key, _)| key != dropped) {
-            encoded.append_pair(key, value);
-        }
-        encoded.finish()
-    }
 }

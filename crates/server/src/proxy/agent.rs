@@ -103,17 +103,26 @@ pub(super) fn container_of(pod: &Object, asked: Option<&str>) -> Result<String, 
         list.filter_map(|c| c.get("name")?.as_str().map(str::to_owned)).collect()
     };
     let (containers, init) = (names("/spec/containers"), names("/spec/initContainers"));
+    let added = names("/spec/ephemeralContainers");
     match (asked, containers.as_slice()) {
-        (Some(asked), all) if all.iter().chain(&init).any(|name| name == asked) => Ok(asked.to_owned()),
+        (Some(asked), all) if all.iter().chain(&init).chain(&added).any(|name| name == asked) => {
+            Ok(asked.to_owned())
+        }
         (Some(asked), _) => {
             Err(Status::bad_request(format!("container {asked} is not valid for pod {}", pod.name())))
         }
         (None, [only]) => Ok(only.clone()),
-        (None, many) => Err(Status::bad_request(format!(
-            "a container name must be specified for pod {}, choose one of: [{}]",
-            pod.name(),
-            many.join(" ")
-        ))),
+        (None, many) => {
+            let mut why = format!(
+                "a container name must be specified for pod {}, choose one of: [{}]",
+                pod.name(),
+                many.join(" ")
+            );
+            if !init.is_empty() {
+                why.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+            }
+            Err(Status::bad_request(why))
+        }
     }
 }
 
@@ -127,13 +136,15 @@ mod tests {
     fn a_pod_with_one_container_needs_no_name() {
         let pod = |names: &[&str]| {
             let containers: Vec<Value> = names.iter().map(|name| json!({"name": name})).collect();
-            Object::from_value(json!({"metadata": {"name": "p"}, "spec": {"containers": containers}}))
-                .unwrap()
+            let added = json!([{"name": "dbg"}]);
+            let spec = json!({"containers": containers, "ephemeralContainers": added});
+            Object::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).unwrap()
         };
         let code = |result: Result<String, Status>| result.map_err(|status| status.code);
         assert_eq!(code(container_of(&pod(&["a"]), None)), Ok("a".into()));
         assert_eq!(code(container_of(&pod(&["a", "b"]), Some("b"))), Ok("b".into()));
         assert_eq!(code(container_of(&pod(&["a", "b"]), None)), Err(400));
+        assert_eq!(code(container_of(&pod(&["a"]), Some("dbg"))), Ok("dbg".into()));
         assert_eq!(code(container_of(&pod(&["a"]), Some("c"))), Err(400));
     }
 }

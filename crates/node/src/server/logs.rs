@@ -1,0 +1,164 @@
+//! A container's log over HTTP, as the kubelet's `/containerLogs` has it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use http::{Response, StatusCode};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::Frame;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
+use objects::Reader;
+use tokio::sync::mpsc;
+
+use super::{Body, plain};
+use crate::host::{LogCursor, LogOptions, LogProgress, since_cut};
+use crate::pod::container;
+use crate::pods::Host;
+
+/// What a query asks of a log.
+#[derive(Debug, Default)]
+struct Asked {
+    follow: bool,
+    previous: bool,
+    options: LogOptions,
+}
+
+fn asked(query: &str, now: Timestamp) -> Result<Asked, String> {
+    let mut asked = Asked::default();
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        let number = || value.parse::<u64>().map_err(|_| format!("{name} must be a number, not {value:?}"));
+        let yes = || match &*value {
+            "true" | "1" | "" => Ok(true),
+            "false" | "0" => Ok(false),
+            _ => Err(format!("{name} must be true or false, not {value:?}")),
+        };
+        match &*name {
+            "follow" => asked.follow = yes()?,
+            "previous" => asked.previous = yes()?,
+            "timestamps" => asked.options.timestamps = yes()?,
+            "tailLines" => asked.options.tail = Some(usize::try_from(number()?).unwrap_or(usize::MAX)),
+            "limitBytes" => asked.options.limit = Some(number()?),
+            "sinceSeconds" => {
+                let ago = SignedDuration::from_secs(i64::try_from(number()?).unwrap_or(i64::MAX));
+                asked.options.since = now.checked_sub(ago).ok().map(since_cut);
+            }
+            "sinceTime" => {
+                let time = value.parse().map_err(|_| format!("sinceTime is no RFC 3339 time: {value:?}"))?;
+                asked.options.since = Some(since_cut(time));
+            }
+            _ => {}
+        }
+    }
+    Ok(asked)
+}
+
+/// Answers with the log of one container; an error is the caller's to mend.
+pub(super) fn logs(
+    host: &Arc<Host>,
+    namespace: &str,
+    pod_name: &str,
+    name: &str,
+    query: &str,
+) -> Result<Response<Body>, String> {
+    let asked = asked(query, host.clock.now().wall)?;
+    let pod = Reader::<Pod>::get(&host.store.snapshot(), namespace, pod_name);
+    let on_me = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&host.name);
+    let Some(pod) = pod.filter(on_me) else {
+        let why = format!("pod \"{namespace}/{pod_name}\" is not on this host");
+        return Ok(plain(StatusCode::NOT_FOUND, why));
+    };
+    if container(&pod, name).is_none() {
+        return Err(format!("container {name} is not valid for pod {pod_name}"));
+    }
+    let folder = host.folders.logs(&pod, name);
+    let mut attempts: Vec<u32> = std::fs::read_dir(&folder)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.strip_suffix(".log")?.parse().ok())
+        .collect();
+    attempts.sort_unstable();
+    let told = told(&pod, name);
+    let waiting = told.and_then(|told| told.state.as_ref()?.waiting.as_ref());
+    if asked.previous {
+        // One that waits for its next life has its last one before it already.
+        let is_between = waiting.is_some()
+            && told
+                .is_some_and(|told| told.last_state.as_ref().is_some_and(|last| last.terminated.is_some()));
+        if !is_between {
+            attempts.pop();
+        }
+        if attempts.is_empty() {
+            let why = format!("previous terminated container {name:?} in pod {pod_name:?} not found");
+            return Err(why);
+        }
+    }
+    let Some(attempt) = attempts.last() else {
+        let reason = waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or("ContainerCreating");
+        return Err(format!("container {name:?} in pod {pod_name:?} is waiting to start: {reason}"));
+    };
+    let path = folder.join(format!("{attempt}.log"));
+    let progress = if asked.follow { host.logs.progress(&path) } else { None };
+    let cursor = LogCursor::open(&folder, *attempt, asked.options).map_err(|e| e.to_string())?;
+    let (send, lines) = mpsc::channel::<Bytes>(4);
+    tokio::spawn(stream(cursor, progress, send));
+    let frames = futures::stream::unfold(lines, |mut lines| async move {
+        let bytes = lines.recv().await?;
+        Some((bytes, lines))
+    });
+    let frames = frames.map(|bytes| Ok::<_, Infallible>(Frame::data(bytes)));
+    let mut response = plain(StatusCode::OK, "");
+    *response.body_mut() = BodyExt::boxed(StreamBody::new(frames));
+    Ok(response)
+}
+
+/// What the pod's status says of a container.
+fn told<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
+    let status = pod.status.as_ref()?;
+    let lists =
+        [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
+    lists.into_iter().flatten().flatten().find(|told| told.name == name)
+}
+
+/// Sends a log's lines, and those to come for as long as it is written and somebody listens.
+async fn stream(
+    mut cursor: LogCursor,
+    mut progress: Option<tokio::sync::watch::Receiver<LogProgress>>,
+    send: mpsc::Sender<Bytes>,
+) {
+    loop {
+        let ended = progress.as_mut().is_none_or(|progress| progress.borrow_and_update().ended);
+        loop {
+            let read = tokio::task::spawn_blocking(move || {
+                let next = cursor.next();
+                (next, cursor)
+            });
+            let Ok((next, returned)) = read.await else { return };
+            cursor = returned;
+            match next {
+                Ok(Some(text)) => {
+                    if !text.is_empty() && send.send(text.into()).await.is_err() {
+                        return;
+                    }
+                    if cursor.is_full() {
+                        return;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "a container's log can't be read");
+                    return;
+                }
+            }
+        }
+        let Some(progress) = progress.as_mut().filter(|_| !ended) else { return };
+        tokio::select! {
+            // An end is a change too: one more round for what came last.
+            _ = progress.changed() => {}
+            () = send.closed() => return,
+        }
+    }
+}
