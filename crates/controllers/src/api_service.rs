@@ -3,13 +3,17 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Node};
+use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Node, Service};
 use k8s_openapi::api::discovery::v1::{self as discovery, EndpointConditions, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::json;
 
+use crate::controller::{Controller, Due, Moment, Urgency, latest};
 use crate::endpoints::SERVICE_NAME;
+use crate::key::Key;
 use crate::plan::{Plan, create, merge_this};
+use crate::tables::Watches;
+use crate::touched::Touched;
 use crate::view::View;
 
 /// The namespace of the service.
@@ -19,10 +23,54 @@ pub const NAME: &str = "kubernetes";
 const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
 const PORT: i32 = 6443;
 
+/// Keeps the endpoints of the API's own service.
+pub(crate) struct ApiService;
+
+impl Controller for ApiService {
+    fn name(&self) -> &'static str {
+        "api-service"
+    }
+
+    fn component(&self) -> &'static str {
+        "endpoint-slice-controller"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Traffic
+    }
+
+    fn watches(&self, watches: &mut Watches<'_>) {
+        watches.table::<Service>();
+        watches.table::<Endpoints>();
+        watches.table::<EndpointSlice>();
+        watches.table::<Node>();
+    }
+
+    fn all(&self, _: &View, due: &mut Due<'_>) {
+        due.now(NAMESPACE, NAME);
+    }
+
+    fn touched(&self, _: &View, change: &Touched, due: &mut Due<'_>) {
+        let ours = |metadata: &ObjectMeta| {
+            metadata.namespace.as_deref() == Some(NAMESPACE) && metadata.name.as_deref() == Some(NAME)
+        };
+        let is_ours = change.of::<Service>().and_then(latest).is_some_and(|service| ours(&service.metadata))
+            || change.of::<Endpoints>().and_then(latest).is_some_and(|endpoints| ours(&endpoints.metadata))
+            || change.of::<EndpointSlice>().and_then(latest).is_some_and(|slice| ours(&slice.metadata));
+        if is_ours || change.of::<Node>().is_some() {
+            due.now(NAMESPACE, NAME);
+        }
+    }
+
+    fn reconcile(&self, view: &View, _: &Key, _: &Moment<'_>) -> Plan {
+        reconcile(view)
+    }
+}
+
 /// Brings the endpoints of the API's own service up to date: the hosts of the control plane that are ready.
-pub fn reconcile(view: &View) -> Plan {
+fn reconcile(view: &View) -> Plan {
     let mut plan = Plan::default();
-    if view.services.get(NAMESPACE, NAME).is_none() || !view.is_open(NAMESPACE) {
+    if view.table::<Service>().get(NAMESPACE, NAME).is_none() || !view.is_open(NAMESPACE) {
         return plan;
     }
     let addresses = addresses(view);
@@ -39,8 +87,8 @@ fn addresses(view: &View) -> Vec<IpAddr> {
     let is_member =
         |node: &Node| node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(CONTROL_PLANE));
     // A cluster whose hosts don't say what they are is one where every host is of the control plane.
-    let any = view.nodes.iter().any(|node| is_member(node));
-    let members = view.nodes.iter().filter(|node| !any || is_member(node));
+    let any = view.table::<Node>().iter().any(|node| is_member(node));
+    let members = view.table::<Node>().iter().filter(|node| !any || is_member(node));
     let mut list: Vec<IpAddr> =
         members.filter(|node| is_ready(node)).filter_map(|n| internal_ip(n)).collect();
     list.sort();
@@ -73,7 +121,7 @@ fn update_endpoints(view: &View, addresses: &[IpAddr], plan: &mut Plan) {
     let subsets = vec![subset];
     let labels =
         || BTreeMap::from([("endpointslice.kubernetes.io/skip-mirror".to_owned(), "true".to_owned())]);
-    match view.endpoints.get(NAMESPACE, NAME) {
+    match view.table::<Endpoints>().get(NAMESPACE, NAME) {
         None => {
             let endpoints = Endpoints { metadata: metadata(labels()), subsets: Some(subsets) };
             plan.actions.extend(create(&endpoints).map(Into::into));
@@ -92,7 +140,7 @@ fn update_slice(view: &View, addresses: &[IpAddr], plan: &mut Plan) {
         ..discovery::Endpoint::default()
     };
     let endpoints: Vec<_> = addresses.iter().map(endpoint).collect();
-    match view.slices.get(NAMESPACE, NAME) {
+    match view.table::<EndpointSlice>().get(NAMESPACE, NAME) {
         None => {
             let slice = EndpointSlice {
                 metadata: metadata(BTreeMap::from([(SERVICE_NAME.to_owned(), NAME.to_owned())])),

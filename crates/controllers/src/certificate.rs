@@ -19,7 +19,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use pki::{Authority, CertificateRequest, Validity};
 use serde_json::{Value, json};
 
+use crate::controller::{Controller, Due, Moment, Urgency};
+use crate::key::Key;
 use crate::plan::{Plan, delete, merge_this};
+use crate::tables::Watches;
+use crate::touched::Touched;
 use crate::view::View;
 
 /// A request is kept for so long after it was decided.
@@ -35,10 +39,43 @@ const BEHIND: Duration = Duration::from_secs(300);
 /// What is valid for less loses none of it for being valid from before.
 const SHORT: Duration = Duration::from_secs(8 * 3600);
 
+/// Signs requests for certificates and removes old ones.
+pub(crate) struct Certificates;
+
+impl Controller for Certificates {
+    fn name(&self) -> &'static str {
+        "certificate"
+    }
+
+    fn component(&self) -> &'static str {
+        "certificate-controller"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Upkeep
+    }
+
+    fn watches(&self, watches: &mut Watches<'_>) {
+        watches.table::<CertificateSigningRequest>();
+    }
+
+    fn all(&self, view: &View, due: &mut Due<'_>) {
+        due.objects(view.table::<CertificateSigningRequest>().iter());
+    }
+
+    fn touched(&self, _: &View, change: &Touched, due: &mut Due<'_>) {
+        due.changed::<CertificateSigningRequest>(change);
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, moment: &Moment<'_>) -> Plan {
+        reconcile(view, key.name(), moment.now.wall)
+    }
+}
+
 /// Signs one request, if it is to be, or removes it, once it is old.
-pub fn reconcile(view: &View, name: &str, now: Timestamp) -> Plan {
+fn reconcile(view: &View, name: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let Some(request) = view.certificates.get("", name) else { return plan };
+    let Some(request) = view.table::<CertificateSigningRequest>().get("", name) else { return plan };
     if let Some(end) = end(request) {
         match Duration::try_from(end.duration_since(now)) {
             Ok(left) if !left.is_zero() => plan.again(left),

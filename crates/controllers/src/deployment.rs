@@ -14,18 +14,83 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use objects::selects;
+use objects::{Change, Pod, selects};
 use serde_json::json;
 
+use crate::controller::{Controller, Due, Moment, Urgency, both};
+use crate::index::{By, Owner};
+use crate::key::Key;
 use crate::plan::{Plan, merge_this};
 use crate::pods;
+use crate::tables::Watches;
+use crate::touched::Touched;
 use crate::view::{View, controller_of};
 use rollout::Rollout;
 
+/// Rolls Deployments from one pod template to the next.
+pub(crate) struct Deployments;
+
+impl Controller for Deployments {
+    fn name(&self) -> &'static str {
+        "deployment"
+    }
+
+    fn component(&self) -> &'static str {
+        "deployment-controller"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Workload
+    }
+
+    fn watches(&self, watches: &mut Watches<'_>) {
+        watches.table::<Deployment>();
+        watches.index::<By<Owner<Pod>>>();
+        watches.index::<By<Owner<ReplicaSet>>>();
+    }
+
+    fn all(&self, view: &View, due: &mut Due<'_>) {
+        due.objects(view.table::<Deployment>().iter());
+    }
+
+    fn touched(&self, view: &View, change: &Touched, due: &mut Due<'_>) {
+        due.changed::<Deployment>(change);
+        for set in change.of::<ReplicaSet>().into_iter().flat_map(both) {
+            let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+            match controller_of(&set.metadata) {
+                Some(owner) => due.now(namespace, &owner.name),
+                None => {
+                    let labels = set.metadata.labels.as_ref();
+                    let deployments = view.table::<Deployment>().in_namespace(namespace);
+                    due.objects(deployments.filter(|deployment| {
+                        deployment.spec.as_ref().is_some_and(|spec| selects(&spec.selector, labels))
+                    }));
+                }
+            }
+        }
+        let is_active = |pod: &Option<Arc<Pod>>| pod.as_ref().is_some_and(|pod| pods::is_active(pod));
+        // It counts pods: those that make room, and with the strategy Recreate their end.
+        let counts =
+            |change: &&Change<Pod>| change.new.is_none() || is_active(&change.old) != is_active(&change.new);
+        for pod in change.of::<Pod>().filter(counts).into_iter().flat_map(both) {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            let owner = controller_of(&pod.metadata).filter(|owner| owner.kind == "ReplicaSet");
+            let set = owner.and_then(|owner| view.table::<ReplicaSet>().get(namespace, &owner.name));
+            if let Some(deployment) = set.and_then(|set| controller_of(&set.metadata)) {
+                due.now(namespace, &deployment.name);
+            }
+        }
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, moment: &Moment<'_>) -> Plan {
+        reconcile(view, key.namespace(), key.name(), moment.now.wall)
+    }
+}
+
 /// Brings one Deployment nearer to its spec.
-pub fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
+fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let Some(deployment) = view.deployments.get(namespace, name) else { return plan };
+    let Some(deployment) = view.table::<Deployment>().get(namespace, name) else { return plan };
     let (Some(spec), Some(stored)) = (&deployment.spec, view.json(deployment.as_ref())) else { return plan };
     let sets = claim(view, deployment, spec, &mut plan);
     let mut rollout = Rollout::new(view, deployment, spec, &stored, sets, now);
@@ -67,7 +132,7 @@ fn claim<'a>(
     let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
     let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
     let (mut claimed, released): (Vec<_>, Vec<_>) = view
-        .replica_sets_of(uid)
+        .by::<Owner<ReplicaSet>>(uid)
         .filter(|set| set.metadata.namespace.as_deref() == Some(namespace))
         .partition(|set| selects(&spec.selector, set.metadata.labels.as_ref()));
     let everything = spec.selector.match_labels.is_none() && spec.selector.match_expressions.is_none();
@@ -79,7 +144,7 @@ fn claim<'a>(
             set.metadata.owner_references.iter().flatten().filter(|owner| owner.uid != uid).collect();
         plan.write(merge_this(set.as_ref(), "", json!({"metadata": {"ownerReferences": kept}})));
     }
-    let orphans = view.replica_sets.in_namespace(namespace).filter(|set| {
+    let orphans = view.table::<ReplicaSet>().in_namespace(namespace).filter(|set| {
         controller_of(&set.metadata).is_none()
             && set.metadata.deletion_timestamp.is_none()
             && selects(&spec.selector, set.metadata.labels.as_ref())
@@ -108,6 +173,6 @@ fn owner_reference(deployment: &Deployment) -> OwnerReference {
 fn has_running_old_pods(view: &View, rollout: &Rollout<'_>) -> bool {
     rollout.old().any(|set| {
         let uid = set.set.metadata.uid.as_deref().unwrap_or_default();
-        view.pods_of(uid).any(|pod| !pods::is_finished(pod))
+        view.by::<Owner<Pod>>(uid).any(|pod| !pods::is_finished(pod))
     })
 }

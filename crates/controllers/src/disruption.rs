@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use api::Object;
 use jiff::Timestamp;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -17,9 +18,15 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use objects::{Occurrence, Pod, Write, selects};
 use serde_json::json;
 
+use crate::controller::{Controller, Due, Moment, Urgency, both};
+use crate::graph::Node;
+use crate::index::{By, Owner};
+use crate::key::Key;
 use crate::plan::{Action, Note, Plan, merge_this};
 use crate::pods;
 use crate::share::resolve;
+use crate::tables::Watches;
+use crate::touched::Touched;
 use crate::view::View;
 
 /// So long after its eviction was allowed a pod counts as gone although nobody has deleted it yet.
@@ -29,11 +36,101 @@ const RETRY: Duration = Duration::from_secs(60);
 const ALLOWED: &str = "DisruptionAllowed";
 const TARGET: &str = "DisruptionTarget";
 
+/// Reckons how many of the pods that each budget covers may go.
+pub(crate) struct Budgets;
+
+impl Controller for Budgets {
+    fn name(&self) -> &'static str {
+        "disruption-budget"
+    }
+
+    fn component(&self) -> &'static str {
+        "controllermanager"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Upkeep
+    }
+
+    fn watches(&self, watches: &mut Watches<'_>) {
+        watches.table::<PodDisruptionBudget>();
+        watches.table::<Pod>();
+        watches.table::<Deployment>();
+        watches.index::<By<Owner<Pod>>>();
+        watches.index::<By<Owner<ReplicaSet>>>();
+    }
+
+    fn all(&self, view: &View, due: &mut Due<'_>) {
+        due.objects(view.table::<PodDisruptionBudget>().iter());
+    }
+
+    fn touched(&self, view: &View, change: &Touched, due: &mut Due<'_>) {
+        due.changed::<PodDisruptionBudget>(change);
+        for pod in change.of::<Pod>().into_iter().flat_map(both) {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            let budgets = view.table::<PodDisruptionBudget>().in_namespace(namespace);
+            due.objects(budgets.filter(|budget| covers(budget, pod.metadata.labels.as_ref())));
+        }
+        change.owned().latest().into_iter().for_each(|owner| scaled(view, owner, due));
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, moment: &Moment<'_>) -> Plan {
+        reconcile(view, key.namespace(), key.name(), moment.now.wall)
+    }
+}
+
+/// Takes back that a pod is to go, once nobody has made it go in time.
+pub(crate) struct DisruptedPods;
+
+impl Controller for DisruptedPods {
+    fn name(&self) -> &'static str {
+        "disrupted-pod"
+    }
+
+    fn component(&self) -> &'static str {
+        "controllermanager"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Upkeep
+    }
+
+    fn watches(&self, watches: &mut Watches<'_>) {
+        watches.table::<Pod>();
+    }
+
+    fn all(&self, view: &View, due: &mut Due<'_>) {
+        due.objects(view.table::<Pod>().iter().filter(|pod| is_to_go(pod)));
+    }
+
+    fn touched(&self, _: &View, change: &Touched, due: &mut Due<'_>) {
+        let pod = change.of::<Pod>().and_then(|change| change.new.as_ref());
+        due.objects(pod.filter(|pod| is_to_go(pod)));
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, moment: &Moment<'_>) -> Plan {
+        reconcile_pod(view, key.namespace(), key.name(), moment.now.wall)
+    }
+}
+
+/// The budgets that cover the pods of something whose number of pods may have changed are due.
+fn scaled(view: &View, owner: &Node, due: &mut Due<'_>) {
+    let mut budgets = view.table::<PodDisruptionBudget>().in_namespace(&owner.namespace).peekable();
+    if owner.namespace.is_empty() || budgets.peek().is_none() {
+        return;
+    }
+    // The pods of one template have the same labels.
+    let sets = view.by::<Owner<ReplicaSet>>(&owner.uid).filter_map(|set| set.metadata.uid.as_deref());
+    let owners = sets.chain([owner.uid.as_str()]);
+    let pods: Vec<_> = owners.filter_map(|uid| view.by::<Owner<Pod>>(uid).next()).collect();
+    due.objects(budgets.filter(|b| pods.iter().any(|p| covers(b, p.metadata.labels.as_ref()))));
+}
+
 /// Brings the status of one budget up to date.
-pub fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
+fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let Some(budget) = view.budgets.get(namespace, name) else { return plan };
-    let covered = view.pods.in_namespace(namespace).map(AsRef::as_ref);
+    let Some(budget) = view.table::<PodDisruptionBudget>().get(namespace, name) else { return plan };
+    let covered = view.table::<Pod>().in_namespace(namespace).map(AsRef::as_ref);
     let covered: Vec<&Pod> = covered.filter(|pod| covers(budget, pod.metadata.labels.as_ref())).collect();
     let old = budget.status.clone().unwrap_or_default();
     let mut told = Vec::new();
@@ -216,9 +313,9 @@ fn with_condition(
 }
 
 /// Takes back that a pod is to go, once nobody has made it go in time.
-pub fn reconcile_pod(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
+fn reconcile_pod(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let Some(pod) = view.pods.get(namespace, name).filter(|pod| is_to_go(pod)) else { return plan };
+    let Some(pod) = view.table::<Pod>().get(namespace, name).filter(|pod| is_to_go(pod)) else { return plan };
     let Some(condition) = pods::condition(pod, TARGET) else { return plan };
     let since = condition.last_transition_time.as_ref().map_or(now, |time| time.0);
     match left(since, now) {

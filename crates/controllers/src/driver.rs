@@ -15,11 +15,12 @@ use store::{Duty, State, Store};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::key::{Key, Now, Silence};
+use crate::controller::{Now, Silence};
+use crate::key::Key;
 use crate::node;
 use crate::plan::{Action, Note, with_reason};
 use crate::queue::{Outcome, Queue};
-use crate::view::{Touched, View};
+use crate::view::View;
 
 const USER: &str = "system:kube-controller-manager";
 /// So many keys are written for at the same time: a slow write delays no other.
@@ -146,12 +147,11 @@ impl<'a> Work<'a> {
         let now = clocks().instant;
         let (queue, silence) = (&mut self.queue, &mut self.silence);
         let followed = self.view.advance(state.clone(), |view, change| {
-            if let Touched::Node(change) = &change
-                && let Some(since) = node::agent_spoke(change).and_then(|name| silence.get_mut(name))
-            {
+            let spoke = change.of().and_then(node::agent_spoke);
+            if let Some(since) = spoke.and_then(|name| silence.get_mut(name)) {
                 *since = now;
             }
-            Key::touched(view, &change, |key, wait| enqueue(queue, key, now, wait));
+            Key::touched(view, change, |key, wait| enqueue(queue, key, now, wait));
         });
         if !followed {
             *self.view = self.options.view(state);
@@ -166,7 +166,7 @@ impl<'a> Work<'a> {
         }
         for host in self.silence.keys().chain(silence.keys()) {
             if self.silence.get(host) != silence.get(host) {
-                self.queue.add(Key::Node(host.clone()), now);
+                Key::heard(host, |key, wait| enqueue(&mut self.queue, key, now, wait));
             }
         }
         self.silence = silence;

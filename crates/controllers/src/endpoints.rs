@@ -10,10 +10,16 @@ mod subsets;
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Endpoints, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
+use objects::{Change, Pod};
+
+use crate::controller::{Controller, Due, Moment, Urgency, both, latest};
+use crate::key::Key;
 use crate::plan::{Plan, delete};
+use crate::tables::Watches;
+use crate::touched::Touched;
 use crate::view::View;
 
 /// The label that names a slice's service.
@@ -23,16 +29,109 @@ pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// What stands there for the slices kept here.
 pub const CONTROLLER: &str = "endpointslice-controller.k8s.io";
 
+/// Keeps the Endpoints and EndpointSlices of services.
+pub(crate) struct Services;
+
+impl Controller for Services {
+    fn name(&self) -> &'static str {
+        "endpoints"
+    }
+
+    fn component(&self) -> &'static str {
+        "endpoint-slice-controller"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Traffic
+    }
+
+    fn watches(&self, watches: &mut Watches<'_>) {
+        watches.table::<Service>();
+        watches.table::<Endpoints>();
+        watches.table::<EndpointSlice>();
+        watches.table::<Pod>();
+        watches.table::<Node>();
+    }
+
+    fn all(&self, view: &View, due: &mut Due<'_>) {
+        due.objects(view.table::<Service>().iter());
+        // Slices and Endpoints whose service went while nobody looked.
+        view.table::<EndpointSlice>().iter().for_each(|slice| service_of(slice, due));
+        due.objects(view.table::<Endpoints>().iter());
+    }
+
+    fn touched(&self, view: &View, change: &Touched, due: &mut Due<'_>) {
+        due.changed::<Service>(change);
+        due.changed::<Endpoints>(change);
+        change.of::<EndpointSlice>().and_then(latest).into_iter().for_each(|slice| service_of(slice, due));
+        for pod in change.of::<Pod>().into_iter().flat_map(both) {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            let services = view.table::<Service>().in_namespace(namespace);
+            due.objects(services.filter(|service| selects(service, pod.metadata.labels.as_ref())));
+        }
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, _: &Moment<'_>) -> Plan {
+        reconcile(view, key.namespace(), key.name())
+    }
+}
+
+/// Deletes what a service that was deleted leaves behind.
+pub(crate) struct GoneServices;
+
+impl Controller for GoneServices {
+    fn name(&self) -> &'static str {
+        "gone-service"
+    }
+
+    fn component(&self) -> &'static str {
+        "endpoint-slice-controller"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Traffic
+    }
+
+    fn watches(&self, watches: &mut Watches<'_>) {
+        watches.table::<Service>();
+        watches.table::<Endpoints>();
+    }
+
+    fn all(&self, _: &View, _: &mut Due<'_>) {
+        // What went while nobody looked has no Service of which that is known.
+    }
+
+    fn touched(&self, _: &View, change: &Touched, due: &mut Due<'_>) {
+        if let Some(Change { old: Some(service), new: None, .. }) = change.of::<Service>() {
+            due.object(service.as_ref());
+        }
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, _: &Moment<'_>) -> Plan {
+        clean_up(view, key.namespace(), key.name())
+    }
+}
+
+/// The service of a slice is due.
+fn service_of(slice: &EndpointSlice, due: &mut Due<'_>) {
+    let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
+    if let (Some(namespace), Some(name)) = (&slice.metadata.namespace, service) {
+        due.now(namespace, name);
+    }
+}
+
 /// Brings the Endpoints and EndpointSlices of one Service up to date.
-pub fn reconcile(view: &View, namespace: &str, name: &str) -> Plan {
+fn reconcile(view: &View, namespace: &str, name: &str) -> Plan {
     let mut plan = Plan::default();
     mirror::update(view, namespace, name, &mut plan);
     let existing: Vec<_> = slices_of(view, namespace, name, CONTROLLER).collect();
-    let Some(service) = view.services.get(namespace, name) else {
+    let Some(service) = view.table::<Service>().get(namespace, name) else {
         for slice in existing {
             plan.write(delete(slice.as_ref()));
         }
-        if let Some(endpoints) = view.endpoints.get(namespace, name).filter(|e| subsets::is_ours(e)) {
+        if let Some(endpoints) =
+            view.table::<Endpoints>().get(namespace, name).filter(|e| subsets::is_ours(e))
+        {
             plan.write(delete(endpoints.as_ref()));
         }
         return plan;
@@ -58,7 +157,7 @@ fn slices_of<'a>(
     name: &'a str,
     manager: &'a str,
 ) -> impl Iterator<Item = &'a Arc<EndpointSlice>> {
-    view.slices.in_namespace(namespace).filter(move |slice| {
+    view.table::<EndpointSlice>().in_namespace(namespace).filter(move |slice| {
         let label = |key: &str| slice.metadata.labels.as_ref().and_then(|labels| labels.get(key));
         label(SERVICE_NAME).is_some_and(|service| service == name)
             && label(MANAGED_BY).is_some_and(|known| known == manager)
@@ -67,10 +166,10 @@ fn slices_of<'a>(
 }
 
 /// Deletes the Endpoints of a service that was deleted, whoever made them, as upstream does.
-pub fn clean_up(view: &View, namespace: &str, name: &str) -> Plan {
+fn clean_up(view: &View, namespace: &str, name: &str) -> Plan {
     let mut plan = Plan::default();
-    if view.services.get(namespace, name).is_none()
-        && let Some(endpoints) = view.endpoints.get(namespace, name)
+    if view.table::<Service>().get(namespace, name).is_none()
+        && let Some(endpoints) = view.table::<Endpoints>().get(namespace, name)
     {
         plan.write(delete(endpoints.as_ref()));
     }

@@ -14,6 +14,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use objects::{Delete, Occurrence, Pod, Write, tolerates};
 use serde_json::{Value, json};
 
+use crate::index::OnNode;
 use crate::node::UNREACHABLE;
 use crate::plan::{Action, Note, Plan, delete, merge_this, subject};
 use crate::pods;
@@ -30,7 +31,7 @@ pub(crate) fn evict(view: &View, node: &Arc<Node>, now: Timestamp, plan: &mut Pl
         return;
     }
     let mut timed = false;
-    for pod in view.pods_on(node.metadata.name.as_deref().unwrap_or_default()) {
+    for pod in view.by::<OnNode>(node.metadata.name.as_deref().unwrap_or_default()) {
         if !pods::is_active(pod) {
             continue;
         }
@@ -52,7 +53,7 @@ pub(crate) fn end_out_of_service(view: &View, node: &Node, plan: &mut Plan) {
     if !taints(node).any(|taint| taint.key == OUT_OF_SERVICE) {
         return;
     }
-    let on_it = view.pods_on(node.metadata.name.as_deref().unwrap_or_default());
+    let on_it = view.by::<OnNode>(node.metadata.name.as_deref().unwrap_or_default());
     for pod in on_it.filter(|pod| pod.metadata.deletion_timestamp.is_some()) {
         let options = Delete { uid: pod.metadata.uid.clone(), grace_seconds: Some(0), ..Delete::default() };
         plan.write(Write::Delete { subject: subject(pod.as_ref()), options });
@@ -79,7 +80,7 @@ pub(crate) fn tolerated(taint: &Taint, pod: &Pod) -> Option<Duration> {
     }
 }
 
-fn taints(node: &Node) -> impl Iterator<Item = &Taint> {
+pub(crate) fn taints(node: &Node) -> impl Iterator<Item = &Taint> {
     node.spec.iter().flat_map(|spec| spec.taints.iter().flatten())
 }
 

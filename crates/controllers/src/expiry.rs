@@ -9,7 +9,11 @@ use objects::{Delete, Kind, Subject, Write};
 use serde_json::Value;
 use store::KeyRange;
 
+use crate::controller::{Controller, Due, Moment, Urgency};
+use crate::key::Key;
 use crate::plan::Plan;
+use crate::tables::Watches;
+use crate::touched::Touched;
 use crate::view::View;
 
 /// How long an Event is kept.
@@ -21,7 +25,38 @@ const PAUSE: Duration = Duration::from_secs(60);
 const SLICE: usize = 500;
 
 /// Removes old Events.
-pub fn reconcile(view: &View, now: Timestamp) -> Plan {
+pub(crate) struct Expiry;
+
+impl Controller for Expiry {
+    fn name(&self) -> &'static str {
+        "event-expiry"
+    }
+
+    fn component(&self) -> &'static str {
+        "garbage-collector"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Background
+    }
+
+    fn watches(&self, _: &mut Watches<'_>) {}
+
+    fn all(&self, _: &View, due: &mut Due<'_>) {
+        due.now("", "");
+    }
+
+    fn touched(&self, _: &View, _: &Touched, _: &mut Due<'_>) {
+        // Only time brings an Event nearer to its end.
+    }
+
+    fn reconcile(&self, view: &View, _: &Key, moment: &Moment<'_>) -> Plan {
+        reconcile(view, moment.now.wall)
+    }
+}
+
+/// Removes old Events.
+fn reconcile(view: &View, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let mut next = KEPT;
     let all = KeyRange::prefix(objects::kind_prefix(Event::GROUP, Event::PLURAL));

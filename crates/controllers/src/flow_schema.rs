@@ -6,16 +6,61 @@ use jiff::Timestamp;
 use k8s_openapi::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
 use serde_json::json;
 
+use objects::Change;
+
+use crate::controller::{Controller, Due, Moment, Urgency, latest};
+use crate::key::Key;
 use crate::plan::{Plan, merge_this};
+use crate::tables::Watches;
+use crate::touched::Touched;
 use crate::view::View;
 
+/// Says of FlowSchemas whether their levels are there.
+pub(crate) struct FlowSchemas;
+
+impl Controller for FlowSchemas {
+    fn name(&self) -> &'static str {
+        "flow-schema"
+    }
+
+    fn component(&self) -> &'static str {
+        "api-priority-and-fairness-config-consumer-v1"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Upkeep
+    }
+
+    fn watches(&self, watches: &mut Watches<'_>) {
+        watches.table::<FlowSchema>();
+        watches.table::<PriorityLevelConfiguration>();
+    }
+
+    fn all(&self, view: &View, due: &mut Due<'_>) {
+        due.objects(view.table::<FlowSchema>().iter());
+    }
+
+    fn touched(&self, view: &View, change: &Touched, due: &mut Due<'_>) {
+        due.changed::<FlowSchema>(change);
+        let comes_or_goes =
+            |change: &&Change<PriorityLevelConfiguration>| change.old.is_some() != change.new.is_some();
+        if let Some(level) = change.of().filter(comes_or_goes).and_then(latest) {
+            due.objects(view.table::<FlowSchema>().iter().filter(|schema| is_of(schema, level)));
+        }
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, moment: &Moment<'_>) -> Plan {
+        reconcile(view, key.name(), moment.now.wall)
+    }
+}
+
 /// Says in a schema's condition `Dangling` whether its level is missing.
-pub fn reconcile(view: &View, name: &str, now: Timestamp) -> Plan {
+fn reconcile(view: &View, name: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let Some(schema) = view.flow_schemas.get("", name) else { return plan };
+    let Some(schema) = view.table::<FlowSchema>().get("", name) else { return plan };
     let level = schema.spec.as_ref().map(|spec| spec.priority_level_configuration.name.as_str());
     let level = level.unwrap_or_default();
-    let found = view.priority_levels.get("", level).is_some();
+    let found = view.table::<PriorityLevelConfiguration>().get("", level).is_some();
     let (status, reason, message) = if found {
         (
             "False",

@@ -9,15 +9,78 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use objects::{Delete, Occurrence, Propagation, Write};
 use serde_json::{Value, json};
 
+use crate::controller::{Controller, Due, Moment, Urgency};
 use crate::graph::{Node, Standing};
+use crate::key::Key;
 use crate::plan::Plan;
+use crate::tables::Watches;
+use crate::touched::Touched;
 use crate::view::View;
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
 
+/// Does what ownership asks for. Its keys are named like those of the store.
+pub(crate) struct Garbage;
+
+impl Controller for Garbage {
+    fn name(&self) -> &'static str {
+        "garbage"
+    }
+
+    fn component(&self) -> &'static str {
+        "garbage-collector-controller"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Background
+    }
+
+    fn watches(&self, _: &mut Watches<'_>) {}
+
+    fn all(&self, view: &View, due: &mut Due<'_>) {
+        for node in view.graph.iter().filter(|node| node.deleting || !node.owners.is_empty()) {
+            object_at(&node.key, due);
+        }
+    }
+
+    fn touched(&self, view: &View, change: &Touched, due: &mut Due<'_>) {
+        change.doubted().into_iter().flatten().for_each(|key| object_at(key, due));
+        let owned = change.owned();
+        let (same_end, same_owners) = (owned.same_end(), owned.same_owners());
+        if same_end && same_owners {
+            return;
+        }
+        if let Some(new) = owned.new.as_ref().filter(|new| !new.owners.is_empty() || new.deleting) {
+            object_at(&new.key, due);
+        }
+        for node in owned.both() {
+            // Those who hang on it, and those who wait for it.
+            if !same_end && !node.uid.is_empty() {
+                view.graph.dependents(&node.uid).for_each(|dependent| object_at(&dependent.key, due));
+            }
+            for reference in &node.owners {
+                if let Some(owner) = view.graph.owner(node, reference).filter(|owner| owner.deleting) {
+                    object_at(&owner.key, due);
+                }
+            }
+        }
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, _: &Moment<'_>) -> Plan {
+        reconcile(view, key.name().as_bytes())
+    }
+}
+
+/// The object at a key of the store is due. Keys are text: each was made of names.
+fn object_at(key: &[u8], due: &mut Due<'_>) {
+    if let Ok(key) = std::str::from_utf8(key) {
+        due.now("", key);
+    }
+}
+
 /// Does what ownership asks for with the object at one key.
-pub fn reconcile(view: &View, key: &[u8]) -> Plan {
+fn reconcile(view: &View, key: &[u8]) -> Plan {
     let mut plan = Plan::default();
     let Some(node) = view.graph.get(key) else { return plan };
     if node.deleting {

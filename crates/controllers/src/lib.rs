@@ -1,11 +1,12 @@
-//! One module a controller: `reconcile(view, key, now)` decides, as data, what to change. A [`View`] is one
-//! consistent revision of the state, typed and indexed; a [`Key`] says what to reconcile; a [`Plan`] is what
-//! was decided. [`run`] drives them all while this member leads the store.
+//! One module a controller: what it looks at, which keys a change touches, and how it decides, as data, what to
+//! change. A [`View`] is one consistent revision of the state, typed and indexed; a [`Key`] says what to reconcile;
+//! a [`Plan`] is what was decided. [`run`] drives all controllers of the list while this member leads the store.
 
 mod account_token;
 mod api_service;
 mod certificate;
 mod cluster_role;
+mod controller;
 mod deployment;
 mod disruption;
 mod driver;
@@ -15,8 +16,10 @@ mod expiry;
 mod flow_schema;
 mod garbage;
 mod graph;
+mod index;
 mod key;
 mod kinds;
+mod list;
 mod missing_node;
 mod namespace;
 mod node;
@@ -27,14 +30,16 @@ mod queue;
 mod replica_set;
 mod resource_quota;
 mod share;
+mod tables;
+mod touched;
 mod validating_policy;
 mod victims;
 mod view;
 
+pub use controller::{Now, Silence, Urgency};
 pub use driver::{Options, run};
-pub use graph::{Graph, Node, Standing};
-pub use key::{Key, Now, Silence};
-pub use kinds::{Kinds, Lies, Remote};
+pub use key::Key;
 pub use node::GRACE;
 pub use plan::{Action, Note, Plan, with_reason};
-pub use view::{Touched, View};
+pub use touched::Touched;
+pub use view::View;

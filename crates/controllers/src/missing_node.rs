@@ -2,19 +2,70 @@
 
 use std::time::Duration;
 
-use objects::{Delete, Write};
+use k8s_openapi::api::core::v1::Node;
+use objects::{Change, Delete, Pod, Write};
 
+use crate::controller::{Controller, Due, Moment, Urgency};
+use crate::index::{By, OnNode};
+use crate::key::Key;
 use crate::plan::{Plan, subject};
-use crate::view::View;
+use crate::tables::Watches;
+use crate::touched::Touched;
+use crate::view::{View, node_name};
 
 /// How long a node may be missing before its pods are removed: it may just be registering anew.
 pub const QUARANTINE: Duration = Duration::from_secs(40);
 
+/// Removes the pods of nodes that do not exist.
+pub(crate) struct MissingNodes;
+
+impl Controller for MissingNodes {
+    fn name(&self) -> &'static str {
+        "missing-node"
+    }
+
+    fn component(&self) -> &'static str {
+        "garbage-collector"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Background
+    }
+
+    fn watches(&self, watches: &mut Watches<'_>) {
+        watches.table::<Node>();
+        watches.index::<By<OnNode>>();
+    }
+
+    fn all(&self, view: &View, due: &mut Due<'_>) {
+        let used = view.index::<By<OnNode>>().into_iter().flat_map(By::values);
+        for name in used.filter(|name| view.table::<Node>().get("", name).is_none()) {
+            due.later("", name, QUARANTINE);
+        }
+    }
+
+    fn touched(&self, view: &View, change: &Touched, due: &mut Due<'_>) {
+        if let Some(Change { old: Some(node), new: None, .. }) = change.of::<Node>() {
+            due.later("", node.metadata.name.as_deref().unwrap_or_default(), QUARANTINE);
+        }
+        let pod = change.of::<Pod>().and_then(|change| change.new.as_ref());
+        if let Some(name) = pod.and_then(|pod| node_name(pod))
+            && view.table::<Node>().get("", name).is_none()
+        {
+            due.later("", name, QUARANTINE);
+        }
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, _: &Moment<'_>) -> Plan {
+        reconcile(view, key.name())
+    }
+}
+
 /// Removes the pods of a node that does not exist (to be asked after [`QUARANTINE`]).
-pub fn reconcile(view: &View, node: &str) -> Plan {
+fn reconcile(view: &View, node: &str) -> Plan {
     let mut plan = Plan::default();
-    if view.nodes.get("", node).is_none() {
-        for pod in view.pods_on(node) {
+    if view.table::<Node>().get("", node).is_none() {
+        for pod in view.by::<OnNode>(node) {
             let options =
                 Delete { uid: pod.metadata.uid.clone(), grace_seconds: Some(0), ..Delete::default() };
             plan.write(Write::Delete { subject: subject(pod.as_ref()), options });

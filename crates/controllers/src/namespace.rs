@@ -15,10 +15,15 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use objects::{Delete, Propagation, Reader, Write};
 use serde_json::json;
 
+use crate::controller::{Controller, Due, Moment, Urgency, latest};
+use crate::graph::Node;
+use crate::key::Key;
 use crate::plan::{Action, Plan, create, merge, merge_this};
+use crate::tables::Watches;
+use crate::touched::Touched;
 use crate::view::View;
 
-pub use ending::{PAUSE, report};
+use ending::{PAUSE, report};
 
 /// The ConfigMap by which pods know the API.
 pub const ROOT_CERTIFICATE: &str = "kube-root-ca.crt";
@@ -29,15 +34,94 @@ const FINALIZER: &str = "kubernetes";
 /// The most objects that one reconciliation deletes; the next one goes on.
 const BURST: usize = 100;
 
+/// Fills and empties namespaces.
+pub(crate) struct Namespaces;
+
+impl Controller for Namespaces {
+    fn name(&self) -> &'static str {
+        "namespace"
+    }
+
+    fn component(&self) -> &'static str {
+        "namespace-controller"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Upkeep
+    }
+
+    fn watches(&self, watches: &mut Watches<'_>) {
+        watches.table::<Namespace>();
+        watches.table::<ServiceAccount>();
+    }
+
+    fn all(&self, view: &View, due: &mut Due<'_>) {
+        due.objects(view.table::<Namespace>().iter());
+    }
+
+    fn touched(&self, view: &View, change: &Touched, due: &mut Due<'_>) {
+        due.changed::<Namespace>(change);
+        let account = change.of::<ServiceAccount>().and_then(latest);
+        account.into_iter().for_each(|a| due.now("", a.metadata.namespace.as_deref().unwrap_or_default()));
+        // Somebody may have taken it away, or changed it.
+        let published = |node: &&Node| node.kind == "ConfigMap" && node.name == ROOT_CERTIFICATE;
+        change.owned().latest().filter(published).into_iter().for_each(|node| due.now("", &node.namespace));
+        ending::closing(view, change, |namespace| due.now("", namespace));
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, moment: &Moment<'_>) -> Plan {
+        reconcile(view, key.name(), moment.now.wall)
+    }
+}
+
+/// Says why namespaces that are being deleted are still there.
+pub(crate) struct EndingNamespaces;
+
+impl Controller for EndingNamespaces {
+    fn name(&self) -> &'static str {
+        "ending-namespace"
+    }
+
+    fn component(&self) -> &'static str {
+        "namespace-controller"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Upkeep
+    }
+
+    fn watches(&self, watches: &mut Watches<'_>) {
+        watches.table::<Namespace>();
+    }
+
+    fn all(&self, view: &View, due: &mut Due<'_>) {
+        ending::all(view).for_each(|namespace| due.later("", namespace, PAUSE));
+    }
+
+    fn touched(&self, view: &View, change: &Touched, due: &mut Due<'_>) {
+        let namespace = change.of::<Namespace>().and_then(latest);
+        for namespace in
+            namespace.into_iter().filter(|namespace| namespace.metadata.deletion_timestamp.is_some())
+        {
+            due.later("", namespace.metadata.name.as_deref().unwrap_or_default(), PAUSE);
+        }
+        ending::closing(view, change, |namespace| due.later("", namespace, PAUSE));
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, moment: &Moment<'_>) -> Plan {
+        report(view, key.name(), moment.now.wall)
+    }
+}
+
 /// Fills or empties one namespace.
-pub fn reconcile(view: &View, name: &str, now: Timestamp) -> Plan {
+fn reconcile(view: &View, name: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let Some(namespace) = view.namespaces.get("", name) else { return plan };
+    let Some(namespace) = view.table::<Namespace>().get("", name) else { return plan };
     if namespace.metadata.deletion_timestamp.is_some() {
         empty(view, namespace, name, now, &mut plan);
         return plan;
     }
-    if view.service_accounts.get(name, "default").is_none() {
+    if view.table::<ServiceAccount>().get(name, "default").is_none() {
         let metadata = ObjectMeta {
             name: Some("default".into()),
             namespace: Some(name.into()),

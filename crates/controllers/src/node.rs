@@ -15,8 +15,13 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use objects::{Change, Delete, Occurrence, Pod, Write, tolerates};
 use serde_json::{Value, json};
 
+use crate::controller::{Controller, Due, Moment, Urgency};
+use crate::index::{By, OnNode};
+use crate::key::Key;
 use crate::plan::{Action, Note, Plan, merge_this, subject};
-use crate::view::{View, controller_of};
+use crate::tables::Watches;
+use crate::touched::Touched;
+use crate::view::{View, controller_of, node_name};
 use crate::{eviction, pods};
 
 /// A host that was silent for this long is not ready, and its stateless pods get spares.
@@ -27,11 +32,58 @@ pub(crate) const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
+/// Keeps the conditions, taints and pods of nodes in line with what is heard of them.
+pub(crate) struct Nodes;
+
+impl Controller for Nodes {
+    fn name(&self) -> &'static str {
+        "node"
+    }
+
+    fn component(&self) -> &'static str {
+        "node-controller"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Traffic
+    }
+
+    fn watches(&self, watches: &mut Watches<'_>) {
+        watches.table::<Node>();
+        watches.index::<By<OnNode>>();
+    }
+
+    fn all(&self, view: &View, due: &mut Due<'_>) {
+        due.objects(view.table::<Node>().iter());
+    }
+
+    fn touched(&self, view: &View, change: &Touched, due: &mut Due<'_>) {
+        due.changed::<Node>(change);
+        let pod = change.of::<Pod>().and_then(|change| change.new.as_ref());
+        // A pod may be placed on, or say Ready from, a host that is silent.
+        if let Some(node) = pod.and_then(|pod| view.table::<Node>().get("", node_name(pod)?))
+            && eviction::taints(node).next().is_some()
+        {
+            due.object(node.as_ref());
+        }
+    }
+
+    fn heard(&self, host: &str, due: &mut Due<'_>) {
+        due.now("", host);
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, moment: &Moment<'_>) -> Plan {
+        let since = moment.silence.get(key.name());
+        let silent_for = since.map(|since| moment.now.instant.saturating_duration_since(*since));
+        reconcile(view, key.name(), silent_for, moment.now.wall)
+    }
+}
+
 /// Brings one node's conditions, taints and pods in line with what is heard of it; `silent_for` is how
 /// long it was not heard from, if it is silent.
-pub fn reconcile(view: &View, name: &str, silent_for: Option<Duration>, now: Timestamp) -> Plan {
+fn reconcile(view: &View, name: &str, silent_for: Option<Duration>, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let Some(node) = view.nodes.get("", name) else { return plan };
+    let Some(node) = view.table::<Node>().get("", name) else { return plan };
     if let Some(left) = silent_for.and_then(|silent| GRACE.checked_sub(silent)).filter(|l| !l.is_zero()) {
         plan.again(left);
     }
@@ -52,7 +104,7 @@ pub fn reconcile(view: &View, name: &str, silent_for: Option<Duration>, now: Tim
         eviction::end_out_of_service(view, node, &mut plan);
     }
     if silent || marked {
-        for pod in view.pods_on(name) {
+        for pod in view.by::<OnNode>(name) {
             leave(view, node, pod, now, &mut plan);
         }
     }

@@ -3,28 +3,104 @@
 //! Follows `pkg/controller/volume/pvcprotection` and `pvprotection`.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use objects::{Kind, Pod, Reader};
+use objects::{Change, Kind, Pod, Reader};
 use serde_json::json;
 
+use crate::controller::{Controller, Due, Moment, Urgency};
+use crate::key::Key;
 use crate::plan::{Plan, merge_this};
+use crate::tables::Watches;
+use crate::touched::Touched;
 use crate::view::{View, node_name};
 
 const OF_CLAIM: &str = "kubernetes.io/pvc-protection";
 const OF_VOLUME: &str = "kubernetes.io/pv-protection";
 
+/// Protects claims that are used.
+pub(crate) struct Claims;
+
+impl Controller for Claims {
+    fn name(&self) -> &'static str {
+        "claim-protection"
+    }
+
+    fn component(&self) -> &'static str {
+        "pvc-protection-controller"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Upkeep
+    }
+
+    fn watches(&self, watches: &mut Watches<'_>) {
+        watches.table::<Pod>();
+    }
+
+    fn all(&self, view: &View, due: &mut Due<'_>) {
+        let claims = view.graph.iter().filter(|node| node.kind == "PersistentVolumeClaim");
+        claims.for_each(|claim| due.now(&claim.namespace, &claim.name));
+    }
+
+    fn touched(&self, _: &View, change: &Touched, due: &mut Due<'_>) {
+        let new = change.owned().new.as_ref().filter(|node| node.kind == "PersistentVolumeClaim");
+        new.into_iter().for_each(|claim| due.now(&claim.namespace, &claim.name));
+        if let Some(Change { old: Some(pod), new: None, .. }) = change.of::<Pod>() {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            claims(pod).for_each(|claim| due.now(namespace, &claim));
+        }
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, _: &Moment<'_>) -> Plan {
+        reconcile_claim(view, key.namespace(), key.name())
+    }
+}
+
+/// Protects volumes that are bound.
+pub(crate) struct Volumes;
+
+impl Controller for Volumes {
+    fn name(&self) -> &'static str {
+        "volume-protection"
+    }
+
+    fn component(&self) -> &'static str {
+        "pv-protection-controller"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Upkeep
+    }
+
+    fn watches(&self, _: &mut Watches<'_>) {}
+
+    fn all(&self, view: &View, due: &mut Due<'_>) {
+        let volumes = view.graph.iter().filter(|node| node.kind == "PersistentVolume");
+        volumes.for_each(|volume| due.now("", &volume.name));
+    }
+
+    fn touched(&self, _: &View, change: &Touched, due: &mut Due<'_>) {
+        let new = change.owned().new.as_ref().filter(|node| node.kind == "PersistentVolume");
+        new.into_iter().for_each(|volume| due.now("", &volume.name));
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, _: &Moment<'_>) -> Plan {
+        reconcile_volume(view, key.name())
+    }
+}
+
 /// Protects a claim, or lets it go if it is to be deleted and no pod on any node uses it.
-pub fn reconcile_claim(view: &View, namespace: &str, name: &str) -> Plan {
+fn reconcile_claim(view: &View, namespace: &str, name: &str) -> Plan {
     let Some(claim) = Reader::<PersistentVolumeClaim>::get(view.state(), namespace, name) else {
         return Plan::default();
     };
     // A pod without a node is never started once its claim is being deleted.
     let uses = |pod: &Pod| node_name(pod).is_some() && claims(pod).any(|used| used == name);
-    let used = || view.pods.in_namespace(namespace).any(|pod| uses(pod));
+    let used = || view.table::<Pod>().in_namespace(namespace).any(|pod| uses(pod));
     keep_or_release(&claim, OF_CLAIM, used)
 }
 
 /// Protects a volume, or lets it go if it is to be deleted and bound to no claim.
-pub fn reconcile_volume(view: &View, name: &str) -> Plan {
+fn reconcile_volume(view: &View, name: &str) -> Plan {
     let Some(volume) = Reader::<PersistentVolume>::get(view.state(), "", name) else {
         return Plan::default();
     };
@@ -33,7 +109,7 @@ pub fn reconcile_volume(view: &View, name: &str) -> Plan {
 }
 
 /// The names of the claims that a pod uses.
-pub fn claims(pod: &Pod) -> impl Iterator<Item = String> {
+fn claims(pod: &Pod) -> impl Iterator<Item = String> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
     volumes.map(move |volume| match &volume.persistent_volume_claim {

@@ -15,7 +15,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use objects::{Occurrence, Pod, Write, selects};
 use serde_json::{Value, json};
 
+use crate::controller::{Controller, Due, Moment, Urgency, both};
+use crate::index::{By, Owner};
+use crate::key::Key;
 use crate::plan::{Action, Note, Plan, delete, difference, merge, merge_this};
+use crate::tables::Watches;
+use crate::touched::Touched;
 use crate::view::{View, controller_of, node_name};
 use crate::{pods, victims};
 
@@ -24,10 +29,62 @@ const BURST: usize = 100;
 /// The condition of a set whose pods are refused.
 pub(crate) const FAILURE: &str = "ReplicaFailure";
 
+/// Gives ReplicaSets as many pods as they ask for.
+pub(crate) struct ReplicaSets;
+
+impl Controller for ReplicaSets {
+    fn name(&self) -> &'static str {
+        "replicaset"
+    }
+
+    fn component(&self) -> &'static str {
+        "replicaset-controller"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Workload
+    }
+
+    fn watches(&self, watches: &mut Watches<'_>) {
+        watches.table::<ReplicaSet>();
+        watches.table::<Pod>();
+        watches.index::<By<Owner<Pod>>>();
+        watches.index::<By<Owner<ReplicaSet>>>();
+    }
+
+    fn all(&self, view: &View, due: &mut Due<'_>) {
+        due.objects(view.table::<ReplicaSet>().iter());
+    }
+
+    fn touched(&self, view: &View, change: &Touched, due: &mut Due<'_>) {
+        due.objects(change.of::<ReplicaSet>().into_iter().flat_map(both));
+        for pod in change.of::<Pod>().into_iter().flat_map(both) {
+            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+            match controller_of(&pod.metadata) {
+                Some(owner) if owner.kind == "ReplicaSet" => due.now(namespace, &owner.name),
+                Some(_) => {}
+                None => {
+                    let labels = pod.metadata.labels.as_ref();
+                    let sets = view.table::<ReplicaSet>().in_namespace(namespace);
+                    due.objects(
+                        sets.filter(|set| {
+                            set.spec.as_ref().is_some_and(|spec| selects(&spec.selector, labels))
+                        }),
+                    );
+                }
+            }
+        }
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, moment: &Moment<'_>) -> Plan {
+        reconcile(view, key.namespace(), key.name(), moment.now.wall)
+    }
+}
+
 /// Brings one ReplicaSet nearer to its spec.
-pub fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
+fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let Some(set) = view.replica_sets.get(namespace, name) else { return plan };
+    let Some(set) = view.table::<ReplicaSet>().get(namespace, name) else { return plan };
     let Some(spec) = &set.spec else { return plan };
     let claimed = claim(view, set, spec, &mut plan);
     let active: Vec<&Arc<Pod>> = claimed.iter().copied().filter(|pod| pods::is_active(pod)).collect();
@@ -43,7 +100,7 @@ fn claim<'a>(view: &'a View, set: &ReplicaSet, spec: &ReplicaSetSpec, plan: &mut
     let uid = set.metadata.uid.as_deref().unwrap_or_default();
     let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
     let (mut claimed, released): (Vec<_>, Vec<_>) = view
-        .pods_of(uid)
+        .by::<Owner<Pod>>(uid)
         .filter(|pod| pod.metadata.namespace.as_deref() == Some(namespace))
         .partition(|pod| selects(&spec.selector, pod.metadata.labels.as_ref()));
     if set.metadata.deletion_timestamp.is_some() {
@@ -58,7 +115,7 @@ fn claim<'a>(view: &'a View, set: &ReplicaSet, spec: &ReplicaSetSpec, plan: &mut
     if is_everything(spec) {
         return claimed;
     }
-    let orphans = view.pods.in_namespace(namespace).filter(|pod| {
+    let orphans = view.table::<Pod>().in_namespace(namespace).filter(|pod| {
         controller_of(&pod.metadata).is_none()
             && pods::is_active(pod)
             && selects(&spec.selector, pod.metadata.labels.as_ref())
@@ -184,12 +241,12 @@ fn pods_per_node(view: &View, set: &ReplicaSet, spec: &ReplicaSetSpec) -> HashMa
     let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
     let siblings: Vec<&str> = match controller_of(&set.metadata) {
         Some(owner) => {
-            view.replica_sets_of(&owner.uid).filter_map(|set| set.metadata.uid.as_deref()).collect()
+            view.by::<Owner<ReplicaSet>>(&owner.uid).filter_map(|set| set.metadata.uid.as_deref()).collect()
         }
         None => set.metadata.uid.as_deref().into_iter().collect(),
     };
     let mut count = HashMap::new();
-    let related = view.pods.in_namespace(namespace).filter(|pod| {
+    let related = view.table::<Pod>().in_namespace(namespace).filter(|pod| {
         controller_of(&pod.metadata).map_or_else(
             || selects(&spec.selector, pod.metadata.labels.as_ref()),
             |owner| siblings.contains(&owner.uid.as_str()),

@@ -8,10 +8,16 @@ use std::time::Duration;
 use api::{Object, quota_hard};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceQuota;
-use objects::{Change, Write, quota_usage};
+use objects::{Change, Pod, Write, quota_usage};
 use serde_json::json;
 
+use crate::controller::{Controller, Due, Moment, Urgency, latest};
+use crate::graph::Node;
+use crate::key::Key;
 use crate::plan::Plan;
+use crate::pods;
+use crate::tables::Watches;
+use crate::touched::{Owned, Touched};
 use crate::view::View;
 
 /// So long after something was freed it is counted anew: what goes together is counted together.
@@ -19,10 +25,67 @@ pub const PAUSE: Duration = Duration::from_millis(300);
 /// Counted anew at the latest: a pod that doesn't end in its time frees what it had without a word.
 const RESYNC: Duration = Duration::from_secs(300);
 
+/// Counts what is used of quotas.
+pub(crate) struct Quotas;
+
+impl Controller for Quotas {
+    fn name(&self) -> &'static str {
+        "resource-quota"
+    }
+
+    fn component(&self) -> &'static str {
+        "resourcequota-controller"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Upkeep
+    }
+
+    fn watches(&self, watches: &mut Watches<'_>) {
+        watches.table::<ResourceQuota>();
+        watches.table::<Pod>();
+    }
+
+    fn all(&self, view: &View, due: &mut Due<'_>) {
+        due.objects(view.table::<ResourceQuota>().iter());
+    }
+
+    fn touched(&self, view: &View, change: &Touched, due: &mut Due<'_>) {
+        let quota = change.of::<ResourceQuota>().filter(|change| is_news(change));
+        due.objects(quota.and_then(latest));
+        if let Some(Change { old: Some(old), new: Some(new), .. }) = change.of::<Pod>()
+            && pods::is_finished(new)
+            && !pods::is_finished(old)
+        {
+            recount(view, new.metadata.namespace.as_deref().unwrap_or_default(), due);
+        }
+        // What is gone, and what may be less, is free again.
+        let shrinks = |node: &Node| matches!(node.kind.as_str(), "Service" | "PersistentVolumeClaim");
+        let Owned { old, new } = change.owned();
+        if let Some(old) = old.as_ref().filter(|old| new.is_none() || shrinks(old)) {
+            recount(view, &old.namespace, due);
+        }
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, moment: &Moment<'_>) -> Plan {
+        reconcile(view, key.namespace(), key.name(), moment.now.wall)
+    }
+}
+
+/// The quotas of a namespace are counted anew, soon.
+fn recount(view: &View, namespace: &str, due: &mut Due<'_>) {
+    if namespace.is_empty() {
+        return;
+    }
+    for quota in view.table::<ResourceQuota>().in_namespace(namespace) {
+        due.later(namespace, quota.metadata.name.as_deref().unwrap_or_default(), PAUSE);
+    }
+}
+
 /// Counts what is used of one quota.
-pub fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
+fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let Some(typed) = view.quotas.get(namespace, name) else { return plan };
+    let Some(typed) = view.table::<ResourceQuota>().get(namespace, name) else { return plan };
     let Some(mut quota) = view.json(typed.as_ref()).and_then(Object::from_value) else { return plan };
     plan.again(RESYNC);
     let hard = quota_hard(&quota);
@@ -38,7 +101,7 @@ pub fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Pl
 }
 
 /// Whether a quota has something new to count: all else that is added to it was counted by whoever added it.
-pub fn is_news(change: &Change<ResourceQuota>) -> bool {
+fn is_news(change: &Change<ResourceQuota>) -> bool {
     let Some(new) = &change.new else { return false };
     change.old.as_ref().is_none_or(|old| old.spec != new.spec)
         || new.spec.as_ref().and_then(|spec| spec.hard.as_ref())

@@ -11,13 +11,50 @@ use objects::{kind_prefix, parse};
 use serde_json::{Value, json};
 use store::KeyRange;
 
+use crate::controller::{Controller, Due, Moment, Urgency};
+use crate::key::Key;
 use crate::plan::{Plan, merge_this};
+use crate::tables::Watches;
+use crate::touched::Touched;
 use crate::view::View;
 
+/// Says of ValidatingAdmissionPolicies what their expressions get wrong.
+pub(crate) struct ValidatingPolicies;
+
+impl Controller for ValidatingPolicies {
+    fn name(&self) -> &'static str {
+        "validating-policy"
+    }
+
+    fn component(&self) -> &'static str {
+        "validatingadmissionpolicy-status-controller"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Upkeep
+    }
+
+    fn watches(&self, watches: &mut Watches<'_>) {
+        watches.table::<ValidatingAdmissionPolicy>();
+    }
+
+    fn all(&self, view: &View, due: &mut Due<'_>) {
+        due.objects(view.table::<ValidatingAdmissionPolicy>().iter());
+    }
+
+    fn touched(&self, _: &View, change: &Touched, due: &mut Due<'_>) {
+        due.objects(change.of::<ValidatingAdmissionPolicy>().and_then(|change| change.new.as_ref()));
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, _: &Moment<'_>) -> Plan {
+        reconcile(view, key.name())
+    }
+}
+
 /// Tells what a policy's expressions get wrong, once for each generation of it.
-pub fn reconcile(view: &View, name: &str) -> Plan {
+fn reconcile(view: &View, name: &str) -> Plan {
     let mut plan = Plan::default();
-    let Some(policy) = view.validating_policies.get("", name) else { return plan };
+    let Some(policy) = view.table::<ValidatingAdmissionPolicy>().get("", name) else { return plan };
     let generation = policy.metadata.generation;
     let status = policy.status.as_ref();
     if generation.is_none() || status.and_then(|status| status.observed_generation) == generation {

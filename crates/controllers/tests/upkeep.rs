@@ -181,14 +181,15 @@ async fn ten_thousand_events_whose_time_is_over_are_gone_after_one_round() {
     let restored = json!({"creationTimestamp": minutes(-1), "lastTimestamp": hours(-1000)});
     put_events(&cluster, "restored", 1, restored).await;
 
-    while cluster.reconcile(Key::Expiry).await && cluster.due().contains(&Key::Expiry) {}
+    let expiry = Key::of("event-expiry", "", "").unwrap();
+    while cluster.reconcile(expiry.clone()).await && cluster.due().contains(&expiry) {}
     let names = |cluster: &Cluster| -> Vec<String> {
         cluster.list::<Event>().iter().map(|event| event.metadata.name.clone().unwrap()).collect()
     };
     assert_eq!(names(&cluster), ["lately-0", "restored-0"]);
     cluster.pass(Duration::from_secs(60));
-    assert!(cluster.due().contains(&Key::Expiry), "the next ends a minute later");
-    while cluster.reconcile(Key::Expiry).await {}
+    assert!(cluster.due().contains(&expiry), "the next ends a minute later");
+    while cluster.reconcile(expiry.clone()).await {}
     assert_eq!(names(&cluster), ["restored-0"]);
 }
 

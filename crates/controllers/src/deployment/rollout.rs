@@ -6,10 +6,11 @@ use std::time::Duration;
 use api::Object;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
-use objects::{Occurrence, Write};
+use objects::{Occurrence, Pod, Write};
 use serde_json::{Map, Value, json};
 
 use super::{owner_reference, template};
+use crate::index::Owner;
 use crate::plan::{Action, Note, Plan, delete, merge};
 use crate::pods;
 use crate::share::resolve;
@@ -265,7 +266,7 @@ impl<'a> Rollout<'a> {
         let (namespace, owner) =
             (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default());
         let name = format!("{owner}-{hash}");
-        if view.replica_sets.get(namespace, &name).is_some_and(|set| {
+        if view.table::<ReplicaSet>().get(namespace, &name).is_some_and(|set| {
             controller_of(&set.metadata).is_none_or(|owner| Some(&owner.uid) != metadata.uid.as_ref())
         }) {
             // The name is taken by a set that is not ours: the next hash is another one.
@@ -411,7 +412,7 @@ fn count(view: &View, set: &ReplicaSet, now: Timestamp) -> (i32, i32) {
     let seconds = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
     let minimum = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
     let uid = set.metadata.uid.as_deref().unwrap_or_default();
-    let active = view.pods_of(uid).filter(|pod| pods::is_active(pod));
+    let active = view.by::<Owner<Pod>>(uid).filter(|pod| pods::is_active(pod));
     let available =
         active.clone().filter(|pod| pods::available_in(pod, minimum, now) == Some(Duration::ZERO));
     let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);

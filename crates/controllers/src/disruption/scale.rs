@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::{Definition, Object, Resource, resource_of_kind, scale_of};
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use objects::{Pod, key, parse};
 use serde_json::Value;
@@ -43,9 +44,10 @@ pub(super) fn of<'a>(view: &View, pods: &[&'a Pod]) -> Result<Expected<'a>, Stri
 fn deployment(view: &View, namespace: &str, owner: &OwnerReference) -> Option<(String, i32)> {
     let is =
         |uid: &Option<String>, reference: &OwnerReference| uid.as_deref() == Some(reference.uid.as_str());
-    let set = view.replica_sets.get(namespace, &owner.name).filter(|set| is(&set.metadata.uid, owner))?;
+    let set =
+        view.table::<ReplicaSet>().get(namespace, &owner.name).filter(|set| is(&set.metadata.uid, owner))?;
     let reference = controller_of(&set.metadata).filter(|reference| reference.kind == "Deployment")?;
-    let deployment = view.deployments.get(namespace, &reference.name)?;
+    let deployment = view.table::<Deployment>().get(namespace, &reference.name)?;
     let replicas = deployment.spec.as_ref()?.replicas.unwrap_or(1);
     is(&deployment.metadata.uid, reference).then(|| (reference.uid.clone(), replicas))
 }

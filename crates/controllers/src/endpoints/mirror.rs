@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::Object;
-use k8s_openapi::api::core::v1::{EndpointAddress, Endpoints};
+use k8s_openapi::api::core::v1::{EndpointAddress, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use objects::{Occurrence, Write};
@@ -34,7 +34,8 @@ type Group = (&'static str, Vec<Port>);
 /// Brings the slices that mirror the Endpoints of a name up to date.
 pub(super) fn update(view: &View, namespace: &str, name: &str, plan: &mut Plan) {
     let mut existing: Vec<&Arc<EndpointSlice>> = super::slices_of(view, namespace, name, MIRROR).collect();
-    let source = view.endpoints.get(namespace, name).filter(|endpoints| is_mirrored(view, endpoints));
+    let source =
+        view.table::<Endpoints>().get(namespace, name).filter(|endpoints| is_mirrored(view, endpoints));
     let (groups, left_out) = source.map_or_else(Default::default, |endpoints| groups(endpoints));
     let mut writes: Vec<Action> = Vec::new();
     for ((family, ports), endpoints) in groups {
@@ -66,14 +67,14 @@ fn is_mirrored(view: &View, endpoints: &Endpoints) -> bool {
         (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default());
     let skips = metadata.labels.as_ref().and_then(|l| l.get(SKIP)).is_some_and(|skip| skip == "true");
     let elects = metadata.annotations.as_ref().is_some_and(|a| a.contains_key(LEADER_ELECTION));
-    let selects = |service: &k8s_openapi::api::core::v1::Service| {
+    let selects = |service: &Service| {
         service.spec.as_ref().and_then(|s| s.selector.as_ref()).is_some_and(|s| !s.is_empty())
     };
     !skips
         && !elects
         && metadata.deletion_timestamp.is_none()
         && view.is_open(namespace)
-        && view.services.get(namespace, name).is_some_and(|service| !selects(service))
+        && view.table::<Service>().get(namespace, name).is_some_and(|service| !selects(service))
 }
 
 /// The endpoints by what those of a slice have in common, and how many addresses were left out.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{ContainerPort, ObjectReference, Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::core::v1::{ContainerPort, Node, ObjectReference, Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use objects::Pod;
 
@@ -36,7 +36,7 @@ pub(super) struct Behind {
 pub(super) fn behind(view: &View, service: &Service, spec: &ServiceSpec) -> Vec<Behind> {
     let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
     let selected = view
-        .pods
+        .table::<Pod>()
         .in_namespace(namespace)
         .filter(|pod| super::selects(service, pod.metadata.labels.as_ref()) && !is_finished(pod));
     selected.filter_map(|pod| one(view, service, spec, pod)).collect()
@@ -55,7 +55,10 @@ fn one(view: &View, service: &Service, spec: &ServiceSpec, pod: &Pod) -> Option<
     let (serving, terminating) = (is_ready(pod), pod.metadata.deletion_timestamp.is_some());
     let publish = spec.publish_not_ready_addresses == Some(true);
     let node = node_name(pod).map(str::to_owned);
-    let labels = node.as_deref().and_then(|node| view.nodes.get("", node)).map(|n| n.metadata.labels.clone());
+    let labels = node
+        .as_deref()
+        .and_then(|node| view.table::<Node>().get("", node))
+        .map(|n| n.metadata.labels.clone());
     let zone = labels.flatten().and_then(|labels| labels.get("topology.kubernetes.io/zone").cloned());
     let pod_spec = pod.spec.as_ref();
     let own_domain = pod_spec.and_then(|spec| spec.subdomain.as_ref()) == service.metadata.name.as_ref();

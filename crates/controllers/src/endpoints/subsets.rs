@@ -34,8 +34,9 @@ pub(super) fn update(view: &View, service: &Service, spec: &ServiceSpec, behind:
     }
     let (namespace, name) = (service.metadata.namespace.clone(), service.metadata.name.clone());
     let subsets = subsets(spec, behind);
-    let existing =
-        view.endpoints.get(namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default());
+    let existing = view
+        .table::<Endpoints>()
+        .get(namespace.as_deref().unwrap_or_default(), name.as_deref().unwrap_or_default());
     let Some(existing) = existing else {
         let metadata = ObjectMeta { name, namespace, labels: Some(labels), ..ObjectMeta::default() };
         let subsets = (!subsets.is_empty()).then_some(subsets);

@@ -13,6 +13,7 @@ use serde_json::json;
 
 use super::is_ours;
 use crate::plan::{Plan, merge_this};
+use crate::touched::Touched;
 use crate::view::View;
 
 /// The least time between two looks: a namespace that goes at once needs no explanation, and one with many objects is
@@ -27,11 +28,31 @@ const FINALIZERS: &str = "NamespaceFinalizersRemaining";
 
 /// What is wrong: type, reason and message.
 type Finding = (&'static str, &'static str, String);
+/// The names of the namespaces that are being deleted.
+pub(super) fn all(view: &View) -> impl Iterator<Item = &str> {
+    let closing = view.table::<Namespace>().iter().filter(|n| n.metadata.deletion_timestamp.is_some());
+    closing.filter_map(|namespace| namespace.metadata.name.as_deref())
+}
+
+/// The namespaces that a change may bring nearer to their end: the one that something lies in, or all if it is another
+/// question now what kinds there are.
+pub(super) fn closing(view: &View, change: &Touched, mut each: impl FnMut(&str)) {
+    if change.doubted().is_some() {
+        all(view).for_each(&mut each);
+    }
+    let owned = change.owned();
+    if owned.same_end() && owned.same_owners() {
+        return;
+    }
+    if let Some(node) = owned.latest().filter(|n| !n.namespace.is_empty() && !view.is_open(&n.namespace)) {
+        each(&node.namespace);
+    }
+}
 
 /// Says in a namespace's status what it waits for.
 pub fn report(view: &View, name: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let Some(namespace) = view.namespaces.get("", name) else { return plan };
+    let Some(namespace) = view.table::<Namespace>().get("", name) else { return plan };
     if namespace.metadata.deletion_timestamp.is_none() || !is_ours(namespace) {
         return plan;
     }

@@ -191,13 +191,13 @@ impl Cluster {
     /// A host falls silent.
     pub fn silence(&mut self, host: &str) {
         self.silence.insert(host.to_owned(), self.now.instant);
-        self.due.insert(Key::Node(host.to_owned()));
+        Key::heard(host, |key, _| self.due.extend([key]));
     }
 
     /// A host is heard again, and its agent says so.
     pub async fn hear(&mut self, host: &str) {
         self.silence.remove(host);
-        self.due.insert(Key::Node(host.to_owned()));
+        Key::heard(host, |key, _| self.due.extend([key]));
         let status = json!({"status": {"conditions": [self.condition("Ready", "True")]}});
         self.patch("v1", "Node", "", host, "status", status).await.unwrap();
     }
@@ -205,7 +205,7 @@ impl Cluster {
     fn follow(&mut self) {
         let (due, later, now) = (&mut self.due, &mut self.later, self.now.instant);
         let followed = self.view.advance(self.store.snapshot(), |view, change| {
-            Key::touched(view, &change, |key, wait| {
+            Key::touched(view, change, |key, wait| {
                 if wait.is_zero() {
                     due.insert(key);
                 } else {

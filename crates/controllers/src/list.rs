@@ -1,0 +1,46 @@
+//! All controllers.
+
+use crate::controller::Controller;
+use crate::{
+    account_token, api_service, certificate, cluster_role, deployment, disruption, endpoints, expiry,
+    flow_schema, garbage, missing_node, namespace, node, protection, replica_set, resource_quota,
+    validating_policy,
+};
+
+/// All controllers. Of those that are equally urgent, the earlier ones' keys come first where nothing else orders them.
+pub(crate) static CONTROLLERS: &[&dyn Controller] = &[
+    &node::Nodes,
+    &endpoints::Services,
+    &endpoints::GoneServices,
+    &api_service::ApiService,
+    &replica_set::ReplicaSets,
+    &deployment::Deployments,
+    &disruption::Budgets,
+    &namespace::Namespaces,
+    &namespace::EndingNamespaces,
+    &account_token::AccountTokens,
+    &protection::Claims,
+    &protection::Volumes,
+    &resource_quota::Quotas,
+    &cluster_role::ClusterRoles,
+    &flow_schema::FlowSchemas,
+    &certificate::Certificates,
+    &disruption::DisruptedPods,
+    &validating_policy::ValidatingPolicies,
+    &garbage::Garbage,
+    &missing_node::MissingNodes,
+    &expiry::Expiry,
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_controllers_have_the_same_name() {
+        let names: BTreeSet<_> = CONTROLLERS.iter().map(|controller| controller.name()).collect();
+        assert_eq!(names.len(), CONTROLLERS.len());
+    }
+}
