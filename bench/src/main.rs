@@ -5,6 +5,7 @@ mod api;
 mod cluster;
 mod hostile;
 mod process;
+mod scale;
 mod store;
 
 use std::path::PathBuf;
@@ -30,6 +31,8 @@ enum Question {
     Api(api::Args),
     /// What clients that mean no good cost a host, and the others
     Hostile(hostile::Args),
+    /// How fast pods are placed and replaced with thousands of hosts
+    Scale(scale::Args),
     /// How fast the store is, beside etcd
     Store(store::Args),
     /// Loads one member of a store; started by the others
@@ -45,6 +48,7 @@ fn main() -> anyhow::Result<()> {
         Question::Cluster(args) => cluster::run(&args),
         Question::Api(args) => api::run(&args),
         Question::Hostile(args) => hostile::run(&args),
+        Question::Scale(args) => scale::run(&args),
         Question::ApiHost => api::host::run(),
         Question::Store(args) => store::run(&args),
         Question::Member => store::member::run(),

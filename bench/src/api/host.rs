@@ -1,5 +1,5 @@
 //! A process that is one host's API: the store's member and the server over it, as `holdfast host` puts them
-//! together, without the parts that would change what is measured (controllers, scheduler, agent).
+//! together. Controllers and scheduler start when they are asked for; there is no agent.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -16,6 +16,12 @@ use server::{Backends, Limits, Options, Server};
 use store::{Config, Embedded, Store};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
+
+/// The line that starts the scheduler.
+pub const SCHEDULER: &str = "scheduler";
+/// The line that starts the controllers.
+pub const CONTROLLERS: &str = "controllers";
 
 /// What the process is told: its one line of input.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -90,7 +96,36 @@ pub async fn run() -> anyhow::Result<()> {
     let mut out = tokio::io::stdout();
     out.write_all(b"ready\n").await?;
     out.flush().await?;
-    while lines.next_line().await?.is_some() {}
+    // Parts that would change what others measure start when a measurement asks for them.
+    let pods = objects::Pool::default();
+    let (_beats, silence) = watch::channel(BTreeMap::new());
+    while let Some(part) = lines.next_line().await? {
+        let (store, writer) = (store.clone() as Arc<dyn Store>, server.writer());
+        match part.as_str() {
+            SCHEDULER => apart(scheduler::run(scheduler::Options {
+                store,
+                writer,
+                silence: silence.clone(),
+                pods: pods.clone(),
+            }))?,
+            CONTROLLERS => apart(controllers::run(controllers::Options {
+                store,
+                writer,
+                silence: silence.clone(),
+                pods: pods.clone(),
+                root_certificate: trust.pem().into(),
+                signer: None,
+            }))?,
+            other => anyhow::bail!("there is no part {other:?}"),
+        }
+    }
+    Ok(())
+}
+
+/// Runs a part on a thread of its own, as a host does.
+fn apart(part: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::Builder::new().spawn(move || runtime.block_on(part))?;
     Ok(())
 }
 

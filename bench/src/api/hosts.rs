@@ -110,6 +110,15 @@ impl Hosts {
         Ok(Hosts { processes, addresses, tls, _dir: dir })
     }
 
+    /// Starts a part of every host: [`super::host::SCHEDULER`] or [`super::host::CONTROLLERS`].
+    pub fn start_part(&mut self, part: &str) -> anyhow::Result<()> {
+        for process in &mut self.processes {
+            let input = process.0.stdin.as_mut().context("a process without pipes")?;
+            input.write_all(format!("{part}\n").as_bytes())?;
+        }
+        Ok(())
+    }
+
     /// The process of the first host.
     pub fn first(&self) -> u32 {
         self.processes.first().map_or(0, |process| process.0.id())

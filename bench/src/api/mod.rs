@@ -4,7 +4,7 @@
 pub mod client;
 pub mod host;
 pub mod hosts;
-mod load;
+pub mod load;
 
 use std::path::PathBuf;
 

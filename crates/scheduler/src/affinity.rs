@@ -1,39 +1,39 @@
 //! Affinities: to nodes by their labels, to and against other pods.
 
-use std::collections::BTreeSet;
-
 use k8s_openapi::api::core::v1::{
     Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm,
 };
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 use objects::{Pod, PodSpec, selects};
 
-use crate::cluster::{Cluster, Host, Labels, is_leaving, namespace};
+use crate::class::{Class, Labels};
+use crate::cluster::Namespaces;
+use crate::node::Node;
 
 fn affinity(pod: &Pod) -> Option<&Affinity> {
     pod.spec.as_ref()?.affinity.as_deref()
 }
 
 /// Whether a node has what the pod's node selector and required node affinity ask for.
-pub(crate) fn wants_node(spec: &PodSpec, host: &Host) -> bool {
-    let selected = spec.node_selector.iter().flatten().all(|(k, v)| host.label(k) == Some(v));
+pub(crate) fn wants_node(spec: &PodSpec, node: &Node) -> bool {
+    let selected = spec.node_selector.iter().flatten().all(|(k, v)| node.label(k) == Some(v));
     let affinity = spec.affinity.as_deref().and_then(|affinity| affinity.node_affinity.as_ref());
     let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-    selected && required.is_none_or(|selector| meets_any(selector, host))
+    selected && required.is_none_or(|selector| meets_any(selector, node))
 }
 
-fn meets_any(selector: &NodeSelector, host: &Host) -> bool {
-    selector.node_selector_terms.iter().any(|term| meets(term, host))
+fn meets_any(selector: &NodeSelector, node: &Node) -> bool {
+    selector.node_selector_terms.iter().any(|term| meets(term, node))
 }
 
-fn meets(term: &NodeSelectorTerm, host: &Host) -> bool {
+fn meets(term: &NodeSelectorTerm, node: &Node) -> bool {
     let (labels, fields) = (term.match_expressions.iter().flatten(), term.match_fields.iter().flatten());
     // A term without any requirement means no node.
     let is_empty = labels.clone().next().is_none() && fields.clone().next().is_none();
     !is_empty
-        && labels.into_iter().all(|requirement| holds(requirement, host.label(&requirement.key)))
+        && labels.into_iter().all(|requirement| holds(requirement, node.label(&requirement.key)))
         && fields.into_iter().all(|requirement| {
-            let value = (requirement.key == "metadata.name").then(|| host.name());
+            let value = (requirement.key == "metadata.name").then(|| node.name());
             holds(requirement, value)
         })
 }
@@ -53,135 +53,74 @@ fn holds(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
 }
 
 /// The weight of the preferred node affinities that a node meets.
-pub(crate) fn preferred_node(pod: &Pod, host: &Host) -> i64 {
+pub(crate) fn preferred_node(pod: &Pod, node: &Node) -> i64 {
     let affinity = affinity(pod).and_then(|affinity| affinity.node_affinity.as_ref());
     let terms = affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
-    let met = terms.into_iter().flatten().filter(|term| meets(&term.preference, host));
+    let met = terms.into_iter().flatten().filter(|term| meets(&term.preference, node));
     met.map(|term| i64::from(term.weight)).sum()
 }
 
-/// What other pods mean for the placement of one, worked out once for all nodes.
-pub(crate) struct Neighbours {
-    /// For each required affinity: its topology key, and the values where a matching pod is; nothing if the
-    /// pod may be the first of its kind.
-    near: Vec<(String, Option<BTreeSet<String>>)>,
-    /// Topologies that the pod keeps away from.
-    apart: BTreeSet<(String, String)>,
-    /// Topologies that pods already there keep the pod away from.
-    refused: BTreeSet<(String, String)>,
-    /// Preferred topologies with their weights.
-    preferred: Vec<(String, String, i64)>,
+/// A pod affinity term with everything in it that depends on its owner.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Term {
+    pub topology_key: String,
+    namespaces: Vec<String>,
+    namespace_selector: Option<LabelSelector>,
+    /// Without one, no pod is meant.
+    selector: Option<LabelSelector>,
 }
 
-impl Neighbours {
-    pub fn of(pod: &Pod, cluster: &Cluster) -> Self {
-        let (near, apart) = (affinity(pod).and_then(|a| a.pod_affinity.as_ref()), anti_affinity(pod));
-        let near = near.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-        let near = near.into_iter().flatten().map(|term| {
-            let places: BTreeSet<String> = topologies(term, pod, cluster).map(|(_, value)| value).collect();
-            let first = places.is_empty() && means(term, pod, pod, cluster);
-            (term.topology_key.clone(), (!first).then_some(places))
+impl Term {
+    /// A term of a pod.
+    pub fn of(term: &PodAffinityTerm, owner: &Pod) -> Self {
+        let labels = owner.metadata.labels.as_ref();
+        let selector = term.label_selector.as_ref().map(|selector| {
+            let same = with_keys(selector, term.match_label_keys.as_ref(), "In", labels);
+            with_keys(&same, term.mismatch_label_keys.as_ref(), "NotIn", labels)
         });
-        let apart_terms = apart.into_iter().flatten();
-        Neighbours {
-            near: near.collect(),
-            apart: apart_terms.flat_map(|term| topologies(term, pod, cluster)).collect(),
-            refused: refused(pod, cluster),
-            preferred: preferred(pod, cluster),
+        let mut namespaces = term.namespaces.clone().unwrap_or_default();
+        if namespaces.is_empty() && term.namespace_selector.is_none() {
+            namespaces.push(owner.metadata.namespace.clone().unwrap_or_default());
+        }
+        Term {
+            topology_key: term.topology_key.clone(),
+            namespaces,
+            namespace_selector: term.namespace_selector.clone(),
+            selector,
         }
     }
 
-    pub fn meets_affinity(&self, host: &Host) -> bool {
-        self.near.iter().all(|(key, places)| {
-            let value = host.label(key);
-            value.is_some_and(|value| places.as_ref().is_none_or(|places| places.contains(value)))
-        })
-    }
-
-    pub fn meets_anti_affinity(&self, host: &Host) -> bool {
-        !is_in(host, &self.apart)
-    }
-
-    pub fn is_welcome(&self, host: &Host) -> bool {
-        !is_in(host, &self.refused)
-    }
-
-    pub fn preference(&self, host: &Host) -> i64 {
-        let here = self.preferred.iter().filter(|(key, value, _)| host.label(key) == Some(value));
-        here.map(|(_, _, weight)| weight).sum()
+    /// Whether the term means pods of a class.
+    pub fn means(&self, other: &Class, namespaces: &Namespaces) -> bool {
+        let by_labels = |selector| selects(selector, namespaces.get(&other.namespace));
+        let in_namespace = self.namespaces.contains(&other.namespace)
+            || self.namespace_selector.as_ref().is_some_and(by_labels);
+        in_namespace && self.selector.as_ref().is_some_and(|s| selects(s, other.labels.as_ref()))
     }
 }
 
-fn is_in(host: &Host, places: &BTreeSet<(String, String)>) -> bool {
-    places.iter().any(|(key, value)| host.label(key) == Some(value))
+/// The required terms by which a pod keeps near others.
+pub(crate) fn near(pod: &Pod) -> Vec<Term> {
+    let near = affinity(pod).and_then(|a| a.pod_affinity.as_ref());
+    let terms = near.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
+    terms.into_iter().flatten().map(|term| Term::of(term, pod)).collect()
 }
 
-fn anti_affinity(pod: &Pod) -> Option<&Vec<PodAffinityTerm>> {
+/// The required terms by which a pod keeps away from others.
+pub(crate) fn anti_affinity(pod: &Pod) -> Option<&Vec<PodAffinityTerm>> {
     let anti = affinity(pod)?.pod_anti_affinity.as_ref()?;
     anti.required_during_scheduling_ignored_during_execution.as_ref()
 }
 
-fn refused(pod: &Pod, cluster: &Cluster) -> BTreeSet<(String, String)> {
-    let mut places = BTreeSet::new();
-    for host in cluster.hosts.values() {
-        for other in host.pods.iter().filter(|other| !is_leaving(other)) {
-            for term in anti_affinity(other).into_iter().flatten() {
-                if let Some(value) = host.label(&term.topology_key)
-                    && means(term, other, pod, cluster)
-                {
-                    places.insert((term.topology_key.clone(), value.to_owned()));
-                }
-            }
-        }
-    }
-    places
-}
-
-fn preferred(pod: &Pod, cluster: &Cluster) -> Vec<(String, String, i64)> {
+/// The preferred terms of a pod: a positive weight to be near, a negative one to be apart.
+pub(crate) fn preferred(pod: &Pod) -> Vec<(Term, i64)> {
     let near = affinity(pod).and_then(|a| a.pod_affinity.as_ref());
     let near = near.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
     let apart = affinity(pod).and_then(|a| a.pod_anti_affinity.as_ref());
     let apart = apart.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
     let near = near.into_iter().flatten().map(|term| (term, i64::from(term.weight)));
     let apart = apart.into_iter().flatten().map(|term| (term, -i64::from(term.weight)));
-    near.chain(apart)
-        .flat_map(|(term, weight)| {
-            let places = topologies(&term.pod_affinity_term, pod, cluster);
-            places.map(move |(key, value)| (key, value, weight))
-        })
-        .collect()
-}
-
-/// Where the pods are that a term of `pod` means; a place with two such pods comes twice.
-fn topologies<'a>(
-    term: &'a PodAffinityTerm,
-    pod: &'a Pod,
-    cluster: &'a Cluster,
-) -> impl Iterator<Item = (String, String)> + 'a {
-    cluster.hosts.values().flat_map(move |host| {
-        let value = host.label(&term.topology_key);
-        let pods = value.map(|_| host.pods.iter()).into_iter().flatten();
-        let meant = pods.filter(move |other| !is_leaving(other) && means(term, pod, other, cluster));
-        meant.filter_map(move |_| Some((term.topology_key.clone(), value?.to_owned())))
-    })
-}
-
-/// Whether a term of `owner` means `other`.
-fn means(term: &PodAffinityTerm, owner: &Pod, other: &Pod, cluster: &Cluster) -> bool {
-    let named = term.namespaces.iter().flatten();
-    let in_namespace = match &term.namespace_selector {
-        None if named.clone().next().is_none() => namespace(owner) == namespace(other),
-        None => named.into_iter().any(|name| name == namespace(other)),
-        Some(selector) => {
-            named.into_iter().any(|name| name == namespace(other))
-                || selects(selector, cluster.namespaces.get(namespace(other)))
-        }
-    };
-    let Some(selector) = &term.label_selector else { return false };
-    let same = with_keys(selector, term.match_label_keys.as_ref(), "In", owner.metadata.labels.as_ref());
-    let other_than = term.mismatch_label_keys.as_ref();
-    let both = with_keys(&same, other_than, "NotIn", owner.metadata.labels.as_ref());
-    in_namespace && selects(&both, other.metadata.labels.as_ref())
+    near.chain(apart).map(|(term, weight)| (Term::of(&term.pod_affinity_term, pod), weight)).collect()
 }
 
 /// A selector that also asks for the pod's own values of some labels (`matchLabelKeys`, KEP-3243 and KEP-3633).

@@ -1,86 +1,320 @@
-//! The nodes with the pods on them: what placements are decided from.
+//! All nodes with the pods on them, kept as they change, and the decision on one pod.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Node;
+use bytes::Bytes;
 use objects::Pod;
 
-use crate::request::{self, Amounts, HostPort};
+use crate::class::{Class, Classes, Labels};
+use crate::host::Host;
+use crate::ledger::Ledger;
+use crate::node::Node;
+use crate::unschedulable::{COMPANY, Hope, NODES, ROOM, Unschedulable};
+use crate::wish::{Wish, asks_the_same};
 
-/// Labels of an object.
-pub type Labels = BTreeMap<String, String>;
+/// The labels of every namespace.
+pub(crate) type Namespaces = BTreeMap<String, Labels>;
 
-/// A node with what is on it.
-#[derive(Debug, Clone)]
-pub struct Host {
-    /// The node.
-    pub node: Arc<Node>,
-    /// Whether it was not heard from lately.
-    pub silent: bool,
-    /// The pods on it that have not ended.
-    pub pods: Vec<Arc<Pod>>,
-    pub(crate) allocatable: Amounts,
-    pub(crate) requested: Amounts,
-    pub(crate) ports: BTreeSet<HostPort>,
-}
+/// Figures of one host for one wish are some 60 bytes: this bounds what all of them take to a few dozen MB, and keeps some
+/// hundred different wishes for 5,000 hosts.
+const MOST_FIGURES: usize = 500_000;
+/// A pod is compared with as many wishes to find its own.
+const MOST_WISHES: usize = 256;
 
 /// All nodes with their pods, and what else a placement depends on.
-#[derive(Debug, Clone, Default)]
+///
+/// ```
+/// use std::sync::Arc;
+/// use scheduler::{Cluster, Node};
+/// use serde_json::json;
+///
+/// let mut cluster = Cluster::default();
+/// let ready = json!([{"type": "Ready", "status": "True"}]);
+/// for name in ["n1", "n2"] {
+///     let node = json!({"metadata": {"name": name}, "status": {"conditions": ready}});
+///     cluster.set_node(name, Some(Arc::new(serde_json::from_value::<Node>(node)?)));
+/// }
+/// let pod = |name: &str| {
+///     let metadata = json!({"name": name, "namespace": "default", "labels": {"app": "web"}});
+///     serde_json::from_value(json!({"metadata": metadata, "spec": {"containers": []}})).map(Arc::new)
+/// };
+/// let first = pod("a")?;
+/// assert_eq!(cluster.schedule(&first), Ok("n1".to_owned()));
+/// cluster.place(&first, "n1");
+/// assert_eq!(cluster.schedule(&pod("b")?), Ok("n2".to_owned()), "pods that are alike keep apart");
+/// # Ok::<(), serde_json::Error>(())
+/// ```
+#[derive(Debug, Default)]
 pub struct Cluster {
-    /// The nodes by name.
-    pub hosts: BTreeMap<String, Host>,
-    /// The labels of every namespace.
-    pub namespaces: BTreeMap<String, Labels>,
-    /// The node selector of every RuntimeClass that has one.
-    pub runtime_classes: BTreeMap<String, Labels>,
+    hosts: Vec<Host>,
+    by_name: BTreeMap<String, usize>,
+    free: Vec<usize>,
+    /// By the host's number: its place in the order of names.
+    ranks: Vec<u32>,
+    ranked: bool,
+    silent: BTreeSet<String>,
+    /// How many changes there were to hosts.
+    clock: u64,
+    /// By the host's number: its last change.
+    versions: Vec<u64>,
+    /// Each host under its last change.
+    changes: BTreeMap<u64, usize>,
+    placed: HashMap<Bytes, Placed>,
+    classes: Classes,
+    namespaces: Namespaces,
+    runtime_classes: BTreeMap<String, Labels>,
+    ledgers: Vec<Ledger>,
+    /// How many decisions there were.
+    decisions: u64,
 }
 
-impl Host {
-    /// A node without pods.
-    pub fn new(node: Arc<Node>, silent: bool) -> Self {
-        let status = node.status.as_ref();
-        let allocatable =
-            request::amounts(status.and_then(|s| s.allocatable.as_ref().or(s.capacity.as_ref())));
-        Host {
-            node,
-            silent,
-            pods: Vec::new(),
-            allocatable,
-            requested: Amounts::new(),
-            ports: BTreeSet::new(),
-        }
-    }
-
-    /// The node's name.
-    pub fn name(&self) -> &str {
-        self.node.metadata.name.as_deref().unwrap_or_default()
-    }
-
-    /// The value of one of the node's labels.
-    pub fn label(&self, key: &str) -> Option<&str> {
-        self.node.metadata.labels.as_ref()?.get(key).map(String::as_str)
-    }
-
-    /// Puts a pod on the node.
-    pub fn place(&mut self, pod: Arc<Pod>) {
-        if let Some(spec) = &pod.spec {
-            request::add(&mut self.requested, &request::of(spec));
-            self.ports.extend(request::host_ports(spec));
-        }
-        self.pods.push(pod);
-    }
+#[derive(Debug)]
+struct Placed {
+    pod: Arc<Pod>,
+    class: Arc<Class>,
+    host: usize,
 }
 
 impl Cluster {
-    /// Puts a pod on a node, if there is such a node and the pod has not ended.
+    /// What a node is now; nothing if it is gone. Pods on it stay counted for the case that it comes back.
+    pub fn set_node(&mut self, name: &str, node: Option<Arc<Node>>) {
+        self.put_node(name, node);
+    }
+
+    pub(crate) fn put_node(&mut self, name: &str, node: Option<Arc<Node>>) -> Hope {
+        if node.is_none() && !self.by_name.contains_key(name) {
+            return 0;
+        }
+        let at = self.host(name);
+        if self.hosts[at].node == node {
+            return 0;
+        }
+        self.hosts[at].set_node(node);
+        self.touch(at);
+        self.drop_if_empty(at);
+        // A node that goes takes its pods out of the counts that others look at.
+        NODES | ROOM | COMPANY
+    }
+
+    /// Which hosts are not heard from.
+    pub fn set_silent<'a>(&mut self, silent: impl Iterator<Item = &'a String>) {
+        self.put_silent(silent);
+    }
+
+    pub(crate) fn put_silent<'a>(&mut self, silent: impl Iterator<Item = &'a String>) -> Hope {
+        let silent: BTreeSet<String> = silent.cloned().collect();
+        let changed: Vec<String> = silent.symmetric_difference(&self.silent).cloned().collect();
+        self.silent = silent;
+        for name in &changed {
+            if let Some(at) = self.by_name.get(name).copied() {
+                self.hosts[at].silent = self.silent.contains(name);
+                self.touch(at);
+            }
+        }
+        if changed.is_empty() { 0 } else { NODES | ROOM | COMPANY }
+    }
+
+    /// The labels of a namespace; nothing if it is gone.
+    pub fn set_namespace(&mut self, name: &str, labels: Option<Labels>) {
+        self.put_namespace(name, labels);
+    }
+
+    pub(crate) fn put_namespace(&mut self, name: &str, labels: Option<Labels>) -> Hope {
+        self.put_labels(|cluster| &mut cluster.namespaces, name, labels)
+    }
+
+    /// The node selector of a RuntimeClass, if it has one.
+    pub fn set_runtime_class(&mut self, name: &str, selector: Option<Labels>) {
+        self.put_runtime_class(name, selector);
+    }
+
+    pub(crate) fn put_runtime_class(&mut self, name: &str, selector: Option<Labels>) -> Hope {
+        self.put_labels(|cluster| &mut cluster.runtime_classes, name, selector)
+    }
+
+    fn put_labels(
+        &mut self,
+        of: fn(&mut Cluster) -> &mut BTreeMap<String, Labels>,
+        name: &str,
+        labels: Option<Labels>,
+    ) -> Hope {
+        if of(self).get(name) == labels.as_ref() {
+            return 0;
+        }
+        match labels {
+            Some(labels) => of(self).insert(name.to_owned(), labels),
+            None => of(self).remove(name),
+        };
+        // Any rule may mean other pods or nodes than before.
+        self.ledgers.clear();
+        NODES | ROOM | COMPANY
+    }
+
+    /// Puts a pod on a node, or takes in what has become of it; one that has ended is taken away.
     pub fn place(&mut self, pod: &Arc<Pod>, node: &str) {
-        if !is_finished(pod)
-            && let Some(host) = self.hosts.get_mut(node)
+        self.put_pod(pod, node);
+    }
+
+    pub(crate) fn put_pod(&mut self, pod: &Arc<Pod>, node: &str) -> Hope {
+        let key = key(pod);
+        if is_finished(pod) {
+            return self.take(&key);
+        }
+        if let Some(placed) = self.placed.get_mut(&key)
+            && self.hosts[placed.host].name == node
+            && counts_the_same(&placed.pod, pod)
         {
-            host.place(pod.clone());
+            placed.pod = pod.clone();
+            return 0;
+        }
+        let hope = self.take(&key) | COMPANY;
+        let (at, class) = (self.host(node), self.classes.of(pod));
+        self.hosts[at].add(pod.spec.as_ref(), &class, is_leaving(pod));
+        self.touch(at);
+        self.placed.insert(key, Placed { pod: pod.clone(), class, host: at });
+        hope
+    }
+
+    /// Takes a pod away from its node.
+    pub fn remove(&mut self, pod: &Pod) {
+        self.take(&key(pod));
+    }
+
+    pub(crate) fn take(&mut self, key: &Bytes) -> Hope {
+        let Some(Placed { pod, class, host }) = self.placed.remove(key) else { return 0 };
+        self.hosts[host].remove(pod.spec.as_ref(), &class, is_leaving(&pod));
+        self.touch(host);
+        self.drop_if_empty(host);
+        // With fewer pods in one domain, others may have too many; a spread may also be even again.
+        ROOM
+    }
+
+    /// The name of the node that the pod of a key is on.
+    pub(crate) fn node_of(&self, key: &Bytes) -> Option<String> {
+        self.placed.get(key).map(|placed| self.hosts[placed.host].name.clone())
+    }
+
+    /// The node for a pod.
+    ///
+    /// Nodes that can't have it are left out; of the others the best has, in this order: what the pod or the
+    /// node prefers, the fewest pods like this one (so that three replicas are on three hosts whenever
+    /// three can have one), the fewest in its zone, the most room left, the fewest pods, the first name.
+    ///
+    /// # Errors
+    /// [`Unschedulable`] if no node can have it.
+    pub fn schedule(&mut self, pod: &Arc<Pod>) -> Result<String, Arc<Unschedulable>> {
+        self.rank();
+        self.decisions += 1;
+        let at = self.ledger(pod);
+        let ledger = &mut self.ledgers[at];
+        ledger.used = self.decisions;
+        if let Some((when, why)) = &ledger.failed
+            && *when == self.clock
+        {
+            return Err(why.clone());
+        }
+        for (_, host) in self.changes.range(ledger.seen.saturating_add(1)..) {
+            ledger.update(*host, &self.hosts, &self.namespaces);
+        }
+        ledger.seen = self.clock;
+        match ledger.best(&self.ranks) {
+            Some(host) => Ok(self.hosts[host].name.clone()),
+            None => {
+                let why = Arc::new(ledger.reasons(&self.hosts));
+                ledger.failed = Some((self.clock, why.clone()));
+                Err(why)
+            }
         }
     }
+
+    /// The number of the ledger for what a pod asks for.
+    fn ledger(&mut self, pod: &Arc<Pod>) -> usize {
+        let class = self.classes.of(pod);
+        if let Some(at) = self.ledgers.iter().position(|ledger| ledger.wish.is_of(pod, &class)) {
+            if !self.ledgers[at].is_worn() {
+                return at;
+            }
+            self.ledgers.swap_remove(at);
+        }
+        let most = (MOST_FIGURES / self.hosts.len().max(1)).clamp(4, MOST_WISHES);
+        while self.ledgers.len() >= most {
+            let oldest = self.ledgers.iter().enumerate().min_by_key(|(_, ledger)| ledger.used);
+            let Some((oldest, _)) = oldest else { break };
+            self.ledgers.swap_remove(oldest);
+        }
+        let runtime = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_ref());
+        let runtime = runtime.and_then(|name| self.runtime_classes.get(name)).cloned();
+        self.ledgers.push(Ledger::new(Wish::of(pod, class, runtime, &self.namespaces)));
+        self.ledgers.len() - 1
+    }
+
+    /// The number of the host of a name, which is made if there is none.
+    fn host(&mut self, name: &str) -> usize {
+        if let Some(at) = self.by_name.get(name) {
+            return *at;
+        }
+        let mut host = Host::new(name);
+        host.silent = self.silent.contains(name);
+        let at = match self.free.pop() {
+            Some(at) => {
+                self.hosts[at] = host;
+                at
+            }
+            None => {
+                self.hosts.push(host);
+                self.versions.push(0);
+                self.hosts.len() - 1
+            }
+        };
+        self.by_name.insert(name.to_owned(), at);
+        self.ranked = false;
+        at
+    }
+
+    fn drop_if_empty(&mut self, at: usize) {
+        if self.hosts[at].is_empty() {
+            self.by_name.remove(&self.hosts[at].name);
+            self.free.push(at);
+            self.ranked = false;
+        }
+    }
+
+    fn touch(&mut self, at: usize) {
+        self.changes.remove(&self.versions[at]);
+        self.clock += 1;
+        self.versions[at] = self.clock;
+        self.changes.insert(self.clock, at);
+    }
+
+    fn rank(&mut self) {
+        if std::mem::replace(&mut self.ranked, true) {
+            return;
+        }
+        self.ranks.resize(self.hosts.len(), 0);
+        for (rank, at) in self.by_name.values().enumerate() {
+            self.ranks[*at] = u32::try_from(rank).unwrap_or(u32::MAX);
+        }
+    }
+}
+
+/// Whether a pod means the same for others as it did before: a report of its status, which most changes are, costs
+/// nothing.
+fn counts_the_same(old: &Pod, new: &Pod) -> bool {
+    is_leaving(old) == is_leaving(new)
+        && old.metadata.labels == new.metadata.labels
+        && old.metadata.owner_references == new.metadata.owner_references
+        && match (&old.spec, &new.spec) {
+            (Some(old), Some(new)) => asks_the_same(old, new),
+            (old, new) => old.is_none() && new.is_none(),
+        }
+}
+
+/// The store's key of a pod.
+pub(crate) fn key(pod: &Pod) -> Bytes {
+    let metadata = &pod.metadata;
+    let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
+    objects::key("", "pods", namespace.unwrap_or_default(), name.unwrap_or_default()).into()
 }
 
 /// Whether a pod has ended and needs nothing any more.
@@ -97,8 +331,4 @@ pub(crate) fn is_leaving(pod: &Pod) -> bool {
 /// The node that a pod is placed on.
 pub(crate) fn node_name(pod: &Pod) -> Option<&str> {
     pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
-}
-
-pub(crate) fn namespace(pod: &Pod) -> &str {
-    pod.metadata.namespace.as_deref().unwrap_or_default()
 }

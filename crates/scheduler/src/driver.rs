@@ -14,12 +14,17 @@ use store::{Duty, State, Store};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::pending::{Decision, Silence, Waiting};
-use crate::schedule::Unschedulable;
+use crate::unschedulable::Unschedulable;
+use crate::waiting::{Decision, Silence, Waiting};
 
 const USER: &str = "system:kube-scheduler";
+/// The pause before a bind that failed is tried again; it doubles with every further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Binds and reports on their way at the same time: enough for the store to take them in large groups.
+const WRITES: usize = 1024;
+/// After this many decisions without a pause, the state is looked at again and other tasks get their turn.
+const TURN: usize = 128;
 
 /// What the scheduler needs.
 #[derive(Clone)]
@@ -57,23 +62,23 @@ impl Duty for Scheduler {
         // What was on its way when this member last led is known by now, or never happened.
         self.waiting.forget_all();
         let mut work = Work::new(&self.options, &mut self.waiting);
-        let (mut deaf, mut due) = (false, true);
+        let mut deaf = false;
         loop {
             let state = states.borrow_and_update().clone();
-            due |= work.waiting.advance(state);
-            if std::mem::take(&mut due) {
-                let silent = silence.borrow_and_update().clone();
-                work.decide(&silent);
+            work.waiting.advance(state);
+            work.retry();
+            let silent = silence.borrow_and_update().clone();
+            if work.decide(&silent) {
+                tokio::task::yield_now().await;
+                continue;
             }
-            let next = work.retries.keys().next().copied();
+            let next = work.retries.keys().next().copied().into_iter().chain(work.waiting.next_time()).min();
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
-                changed = silence.changed(), if !deaf => {
-                    deaf = changed.is_err();
-                    due = true;
-                }
+                changed = silence.changed(), if !deaf => deaf = changed.is_err(),
                 Some(Ok((uid, placed))) = work.binding.join_next() => work.bound(uid, placed),
-                () = sleep_until(next) => due = work.retry(),
+                Some(_) = work.telling.join_next() => {}
+                () = sleep_until(next) => {}
             }
         }
     }
@@ -116,14 +121,20 @@ impl<'a> Work<'a> {
         }
     }
 
-    fn decide(&mut self, silence: &Silence) {
+    /// Decides on what waits, as far as there is room to write. True if it stopped only to let others have a turn.
+    fn decide(&mut self, silence: &Silence) -> bool {
         while self.telling.try_join_next().is_some() {}
-        for Decision { pod, place } in self.waiting.decide(silence) {
+        while let Some(Ok((uid, placed))) = self.binding.try_join_next() {
+            self.bound(uid, placed);
+        }
+        let room = WRITES.saturating_sub(self.binding.len() + self.telling.len());
+        for Decision { pod, place } in self.waiting.decide(silence, room.min(TURN), clocks().0) {
             match place {
                 Ok(node) => self.bind(pod, node),
                 Err(why) => self.tell(&pod, &why),
             }
         }
+        self.waiting.is_ready() && room > TURN
     }
 
     fn bind(&mut self, pod: Arc<Pod>, node: String) {
@@ -167,7 +178,7 @@ impl<'a> Work<'a> {
         self.retries.entry(clocks().0 + pause).or_default().push(uid);
     }
 
-    fn retry(&mut self) -> bool {
+    fn retry(&mut self) {
         let now = clocks().0;
         let later = self.retries.split_off(&(now + Duration::from_nanos(1)));
         let due = std::mem::replace(&mut self.retries, later);
@@ -177,7 +188,6 @@ impl<'a> Work<'a> {
         if self.failures.len() > self.waiting.len() + 64 {
             self.failures.clear();
         }
-        !due.is_empty()
     }
 
     /// Says on the pod, and in an Event, why it has no place; once for each reason.

@@ -1,139 +1,96 @@
-//! Where a pod can be: every reason against a node, in the words of kube-scheduler's plugins.
+//! What stands against a node by itself, in the words of kube-scheduler's plugins; what other nodes' pods have to do with
+//! it is in [`crate::column`].
 
 use k8s_openapi::api::core::v1::Taint;
-use objects::{Pod, PodSpec, tolerates};
+use objects::{PodSpec, tolerates};
 
-use crate::affinity::{Neighbours, wants_node};
-use crate::cluster::{Cluster, Host};
-use crate::request::{self, Amounts, HostPort};
-use crate::spread::{Broken, Constraint};
+use crate::affinity::wants_node;
+use crate::host::Host;
+use crate::node::Node;
+use crate::request::{self, Amounts};
+use crate::unschedulable::{NODES, ROOM, Reason};
+use crate::wish::Wish;
 
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
-/// What a pod asks for, worked out once for all nodes.
-pub(crate) struct Wish<'a> {
-    spec: &'a PodSpec,
-    runtime: Option<&'a crate::cluster::Labels>,
-    amounts: Amounts,
-    ports: std::collections::BTreeSet<HostPort>,
-    pub neighbours: Neighbours,
-    pub spreading: Vec<Constraint>,
+/// The reasons against a node, none if the pod can be there as far as the node goes. As upstream, only the first kind of
+/// reason is told, and every resource that is short.
+pub(crate) fn against(wish: &Wish, host: &Host, node: &Node) -> Vec<Reason> {
+    let spec = wish.spec();
+    let one = |text: &str| vec![Reason { text: text.to_owned(), hope: NODES }];
+    if node.spec.unschedulable == Some(true) && !all_tolerated(spec, &taint(UNSCHEDULABLE)) {
+        return one("node(s) were unschedulable");
+    }
+    if let Some(taint) = untolerated(spec, host, node) {
+        let value = taint.value.unwrap_or_default();
+        return one(&format!("node(s) had untolerated taint {{{}: {value}}}", taint.key));
+    }
+    let runtime = wish.runtime.iter().flatten().all(|(key, value)| node.label(key) == Some(value));
+    if !runtime || !wants_node(spec, node) {
+        return one("node(s) didn't match Pod's node affinity/selector");
+    }
+    if request::collide(&wish.ports, host.ports.keys()) {
+        let text = "node(s) didn't have free ports for the requested pod ports".to_owned();
+        return vec![Reason { text, hope: NODES | ROOM }];
+    }
+    short_of(wish, host)
 }
 
-impl<'a> Wish<'a> {
-    pub fn new(pod: &'a Pod, spec: &'a PodSpec, cluster: &'a Cluster) -> Self {
-        let class = spec.runtime_class_name.as_ref();
-        Wish {
-            spec,
-            runtime: class.and_then(|class| cluster.runtime_classes.get(class)),
-            amounts: request::of(spec),
-            ports: request::host_ports(spec),
-            neighbours: Neighbours::of(pod, cluster),
-            spreading: Constraint::all(pod, spec, cluster),
+fn short_of(wish: &Wish, host: &Host) -> Vec<Reason> {
+    let mut short = Vec::new();
+    if let Some(most) = host.allocatable.get("pods")
+        && (host.pods as i128 + 1) * 1000 > *most
+    {
+        short.push("Too many pods".to_owned());
+    }
+    for (name, asked) in wish.amounts.iter().filter(|(_, asked)| **asked > 0) {
+        if amount(&host.requested, name).saturating_add(*asked) > amount(&host.allocatable, name) {
+            short.push(format!("Insufficient {name}"));
         }
     }
+    short.into_iter().map(|text| Reason { text, hope: NODES | ROOM }).collect()
+}
 
-    /// The reasons against a node, none if the pod can be there. As upstream, only the first kind of
-    /// reason is told, and every resource that is short.
-    pub fn against(&self, host: &Host) -> Vec<String> {
-        let text = |text: &str| vec![text.to_owned()];
-        let cordoned = host.node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true);
-        if cordoned && !self.tolerates(&taint(UNSCHEDULABLE)) {
-            return text("node(s) were unschedulable");
-        }
-        if let Some(taint) = untolerated(self.spec, host) {
-            let value = taint.value.unwrap_or_default();
-            return vec![format!("node(s) had untolerated taint {{{}: {value}}}", taint.key)];
-        }
-        let runtime = self.runtime.into_iter().flatten().all(|(key, value)| host.label(key) == Some(value));
-        if !runtime || !wants_node(self.spec, host) {
-            return text("node(s) didn't match Pod's node affinity/selector");
-        }
-        if request::collide(&self.ports, &host.ports) {
-            return text("node(s) didn't have free ports for the requested pod ports");
-        }
-        let short = self.short_of(host);
-        if !short.is_empty() {
-            return short;
-        }
-        match self.spreading.iter().find_map(|constraint| constraint.broken_by(host)) {
-            Some(Broken::Label) => {
-                return text("node(s) didn't match pod topology spread constraints (missing required label)");
-            }
-            Some(Broken::Skew) => return text("node(s) didn't match pod topology spread constraints"),
-            None => {}
-        }
-        if !self.neighbours.meets_affinity(host) {
-            return text("node(s) didn't match pod affinity rules");
-        }
-        if !self.neighbours.meets_anti_affinity(host) {
-            return text("node(s) didn't match pod anti-affinity rules");
-        }
-        if !self.neighbours.is_welcome(host) {
-            return text("node(s) didn't satisfy existing pods anti-affinity rules");
-        }
-        Vec::new()
-    }
+/// How much of the node's processors and memory would be taken, in thousandths of each, together.
+pub(crate) fn usage(wish: &Wish, host: &Host) -> i128 {
+    let share = |name: &str| {
+        let all = amount(&host.allocatable, name).max(1);
+        (amount(&host.requested, name).saturating_add(amount(&wish.amounts, name))).saturating_mul(1000) / all
+    };
+    share("cpu").saturating_add(share("memory"))
+}
 
-    fn tolerates(&self, taint: &Taint) -> bool {
-        self.spec.tolerations.iter().flatten().any(|toleration| tolerates(toleration, taint))
-    }
+fn amount(amounts: &Amounts, name: &str) -> i128 {
+    amounts.get(name).copied().unwrap_or(0)
+}
 
-    fn short_of(&self, host: &Host) -> Vec<String> {
-        let amount = |amounts: &Amounts, name: &str| amounts.get(name).copied().unwrap_or(0);
-        let mut short = Vec::new();
-        if let Some(most) = host.allocatable.get("pods")
-            && (host.pods.len() as i128 + 1) * 1000 > *most
-        {
-            short.push("Too many pods".to_owned());
-        }
-        for (name, asked) in self.amounts.iter().filter(|(_, asked)| **asked > 0) {
-            if amount(&host.requested, name).saturating_add(*asked) > amount(&host.allocatable, name) {
-                short.push(format!("Insufficient {name}"));
-            }
-        }
-        short
-    }
-
-    /// How much of the node's processors and memory would be taken, in thousandths of each, together.
-    pub fn usage(&self, host: &Host) -> i128 {
-        let amount = |amounts: &Amounts, name: &str| amounts.get(name).copied().unwrap_or(0);
-        let share = |name: &str| {
-            let all = amount(&host.allocatable, name).max(1);
-            (amount(&host.requested, name) + amount(&self.amounts, name)).saturating_mul(1000) / all
-        };
-        share("cpu") + share("memory")
-    }
+fn all_tolerated(spec: &PodSpec, taint: &Taint) -> bool {
+    spec.tolerations.iter().flatten().any(|toleration| tolerates(toleration, taint))
 }
 
 /// The first taint of a node that keeps the pod away. A node that is not ready, or that was not heard from
 /// lately, counts as having the taint that it will get.
-pub(crate) fn untolerated(spec: &PodSpec, host: &Host) -> Option<Taint> {
-    let node = host.node.spec.as_ref();
-    let own = node.into_iter().flat_map(|spec| spec.taints.iter().flatten().cloned());
-    let conditions = host.node.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let ready =
-        conditions.into_iter().find(|c| c.type_ == "Ready").map(|condition| condition.status.as_str());
-    let coming = match ready {
-        _ if host.silent => Some(taint(UNREACHABLE)),
+pub(crate) fn untolerated(spec: &PodSpec, host: &Host, node: &Node) -> Option<Taint> {
+    let coming = match node.status.conditions.as_ref().map(|ready| ready.status.as_str()) {
+        _ if host.silent => Some(UNREACHABLE),
         Some("True") => None,
-        Some("Unknown") => Some(taint(UNREACHABLE)),
-        _ => Some(taint(NOT_READY)),
+        Some("Unknown") => Some(UNREACHABLE),
+        _ => Some(NOT_READY),
     };
-    let tolerated =
-        |taint: &Taint| spec.tolerations.iter().flatten().any(|toleration| tolerates(toleration, taint));
-    let mut hard =
-        own.chain(coming).filter(|taint| ["NoSchedule", "NoExecute"].contains(&taint.effect.as_str()));
-    hard.find(|taint| !tolerated(taint))
+    let hard = |taint: &&Taint| ["NoSchedule", "NoExecute"].contains(&taint.effect.as_str());
+    let own = node.spec.taints.iter().flatten().filter(hard);
+    if let Some(taint) = own.into_iter().find(|taint| !all_tolerated(spec, taint)) {
+        return Some(taint.clone());
+    }
+    coming.map(taint).filter(|taint| !all_tolerated(spec, taint))
 }
 
 /// How many taints of a node would rather not have the pod.
-pub(crate) fn discouraged(spec: &PodSpec, host: &Host) -> usize {
-    let taints = host.node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
-    let soft = taints.filter(|taint| taint.effect == "PreferNoSchedule");
-    soft.filter(|taint| !spec.tolerations.iter().flatten().any(|t| tolerates(t, taint))).count()
+pub(crate) fn discouraged(spec: &PodSpec, node: &Node) -> usize {
+    let soft = node.spec.taints.iter().flatten().filter(|taint| taint.effect == "PreferNoSchedule");
+    soft.filter(|taint| !all_tolerated(spec, taint)).count()
 }
 
 fn taint(key: &str) -> Taint {

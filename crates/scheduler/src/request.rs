@@ -25,6 +25,17 @@ pub(crate) fn add(sum: &mut Amounts, more: &Amounts) {
     }
 }
 
+pub(crate) fn subtract(sum: &mut Amounts, less: &Amounts) {
+    for (name, amount) in less {
+        if let Some(entry) = sum.get_mut(name) {
+            *entry = entry.saturating_sub(*amount);
+            if *entry == 0 {
+                sum.remove(name);
+            }
+        }
+    }
+}
+
 fn raise(most: &mut Amounts, other: &Amounts) {
     for (name, amount) in other {
         let entry = most.entry(name.clone()).or_default();
@@ -70,10 +81,13 @@ pub(crate) fn host_ports(spec: &PodSpec) -> BTreeSet<HostPort> {
     taken.collect()
 }
 
-/// Whether two sets of ports can't be on one host.
-pub(crate) fn collide(a: &BTreeSet<HostPort>, b: &BTreeSet<HostPort>) -> bool {
-    a.iter().any(|(protocol, address, port)| {
-        b.iter().any(|(other_protocol, other_address, other_port)| {
+/// Whether ports can't be on a host that has others.
+pub(crate) fn collide<'a>(
+    ports: &BTreeSet<HostPort>,
+    taken: impl Iterator<Item = &'a HostPort> + Clone,
+) -> bool {
+    ports.iter().any(|(protocol, address, port)| {
+        taken.clone().any(|(other_protocol, other_address, other_port)| {
             protocol == other_protocol
                 && port == other_port
                 && (address.is_empty() || other_address.is_empty() || address == other_address)
@@ -116,10 +130,11 @@ mod tests {
             let port = json!({"containerPort": 80, "hostPort": port, "hostIP": address});
             host_ports(&spec(json!({"containers": [{"name": "c", "ports": [port]}]})))
         };
-        assert!(collide(&ports("", 80), &ports("10.0.0.1", 80)));
-        assert!(collide(&ports("0.0.0.0", 80), &ports("10.0.0.1", 80)));
-        assert!(!collide(&ports("10.0.0.2", 80), &ports("10.0.0.1", 80)));
-        assert!(!collide(&ports("", 80), &ports("", 81)));
+        let meet = |a: &BTreeSet<HostPort>, b: &BTreeSet<HostPort>| collide(a, b.iter());
+        assert!(meet(&ports("", 80), &ports("10.0.0.1", 80)));
+        assert!(meet(&ports("0.0.0.0", 80), &ports("10.0.0.1", 80)));
+        assert!(!meet(&ports("10.0.0.2", 80), &ports("10.0.0.1", 80)));
+        assert!(!meet(&ports("", 80), &ports("", 81)));
         assert!(ports("", 0).is_empty());
     }
 }

@@ -1,107 +1,59 @@
-//! Spreading: the pod's own constraints (KEP-895), and what is done without any.
-
-use std::collections::BTreeMap;
+//! Spreading by the pod's own constraints (KEP-895).
 
 use k8s_openapi::api::core::v1::TopologySpreadConstraint;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use objects::{Pod, PodSpec, selects};
 
 use crate::affinity::{wants_node, with_keys};
-use crate::cluster::{Cluster, Host, is_leaving, namespace};
+use crate::class::Class;
 use crate::filter::untolerated;
+use crate::host::Host;
+use crate::node::Node;
 
-/// One constraint with the count of matching pods in each of its domains.
+/// One constraint of a pod.
+#[derive(Debug, Clone)]
 pub(crate) struct Constraint {
-    key: String,
-    required: bool,
-    max_skew: i64,
-    counts: BTreeMap<String, i64>,
-    least: i64,
-    matches_itself: i64,
-}
-
-/// Why a node breaks a constraint.
-pub(crate) enum Broken {
-    /// It has no such label.
-    Label,
-    /// Its domain would have too many.
-    Skew,
+    pub key: String,
+    /// Whether it must be kept, or should be.
+    pub required: bool,
+    pub max_skew: i64,
+    /// With fewer domains than this, the emptiest counts as having no pod (KEP-3022).
+    pub min_domains: usize,
+    selector: Option<LabelSelector>,
+    honors_affinity: bool,
+    honors_taints: bool,
 }
 
 impl Constraint {
-    pub fn all(pod: &Pod, spec: &PodSpec, cluster: &Cluster) -> Vec<Constraint> {
+    pub fn all(pod: &Pod, spec: &PodSpec) -> Vec<Constraint> {
         let constraints = spec.topology_spread_constraints.iter().flatten();
-        constraints.map(|constraint| Constraint::new(pod, spec, constraint, cluster)).collect()
+        constraints.map(|constraint| Constraint::of(pod, constraint)).collect()
     }
 
-    fn new(pod: &Pod, spec: &PodSpec, constraint: &TopologySpreadConstraint, cluster: &Cluster) -> Self {
-        let labels = pod.metadata.labels.as_ref();
+    fn of(pod: &Pod, constraint: &TopologySpreadConstraint) -> Self {
         let keys = constraint.match_label_keys.as_ref();
-        let selector =
-            constraint.label_selector.as_ref().map(|selector| with_keys(selector, keys, "In", labels));
-        let matches = |other: &Pod| {
-            namespace(other) == namespace(pod)
-                && selector.as_ref().is_some_and(|s| selects(s, other.metadata.labels.as_ref()))
-        };
-        let mut counts = BTreeMap::new();
-        for host in cluster.hosts.values().filter(|host| counts_for(spec, constraint, host)) {
-            if let Some(domain) = host.label(&constraint.topology_key) {
-                let here = host.pods.iter().filter(|other| !is_leaving(other) && matches(other)).count();
-                *counts.entry(domain.to_owned()).or_default() += i64::try_from(here).unwrap_or(i64::MAX);
-            }
-        }
-        let few =
-            i64::try_from(counts.len()).unwrap_or(i64::MAX) < i64::from(constraint.min_domains.unwrap_or(1));
+        let own = pod.metadata.labels.as_ref();
+        let honors = |policy: Option<&String>, default| policy.map_or(default, |policy| policy == "Honor");
         Constraint {
             key: constraint.topology_key.clone(),
             required: constraint.when_unsatisfiable != "ScheduleAnyway",
             max_skew: i64::from(constraint.max_skew),
-            least: if few { 0 } else { counts.values().copied().min().unwrap_or(0) },
-            counts,
-            matches_itself: i64::from(matches(pod)),
+            min_domains: usize::try_from(constraint.min_domains.unwrap_or(1)).unwrap_or(0),
+            selector: constraint.label_selector.as_ref().map(|s| with_keys(s, keys, "In", own)),
+            honors_affinity: honors(constraint.node_affinity_policy.as_ref(), true),
+            honors_taints: honors(constraint.node_taints_policy.as_ref(), false),
         }
     }
 
-    /// How a node breaks the constraint, if it must be kept and the node does.
-    pub fn broken_by(&self, host: &Host) -> Option<Broken> {
-        if !self.required {
-            return None;
-        }
-        let Some(domain) = host.label(&self.key) else { return Some(Broken::Label) };
-        let here = self.counts.get(domain).copied().unwrap_or(0);
-        (here + self.matches_itself - self.least > self.max_skew).then_some(Broken::Skew)
+    /// Whether pods of a class count, for a pod of the class `own`.
+    pub fn means(&self, own: &Class, other: &Class) -> bool {
+        let selected = self.selector.as_ref().is_some_and(|s| selects(s, other.labels.as_ref()));
+        own.namespace == other.namespace && selected
     }
 
-    /// How many matching pods the node's domain has, for constraints that need not be kept.
-    pub fn crowding(&self, host: &Host) -> i64 {
-        let most = self.counts.values().copied().max().unwrap_or(0);
-        let count = host.label(&self.key).map_or(most + 1, |d| self.counts.get(d).copied().unwrap_or(0));
-        if self.required { 0 } else { count }
+    /// Whether a host's pods count: `nodeAffinityPolicy` and `nodeTaintsPolicy` (KEP-3094).
+    pub fn counts(&self, spec: &PodSpec, host: &Host, node: &Node) -> bool {
+        (!self.honors_affinity || wants_node(spec, node))
+            && (!self.honors_taints || untolerated(spec, host, node).is_none())
     }
-}
-
-/// Whether a node's pods count: `nodeAffinityPolicy` and `nodeTaintsPolicy` (KEP-3094).
-fn counts_for(spec: &PodSpec, constraint: &TopologySpreadConstraint, host: &Host) -> bool {
-    let honors = |policy: Option<&String>, default| policy.map_or(default, |policy| policy == "Honor");
-    (!honors(constraint.node_affinity_policy.as_ref(), true) || wants_node(spec, host))
-        && (!honors(constraint.node_taints_policy.as_ref(), false) || untolerated(spec, host).is_none())
-}
-
-/// How many pods like this one a node has: those of the same controller, or for a pod without one those
-/// with the same labels. Replicas stay apart even where nobody asked for it.
-pub(crate) fn siblings(pod: &Pod, host: &Host) -> usize {
-    let owner = |pod: &Pod| {
-        let owners = pod.metadata.owner_references.iter().flatten();
-        owners.filter(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone()).next()
-    };
-    let own = owner(pod);
-    let labels = pod.metadata.labels.as_ref().filter(|labels| !labels.is_empty());
-    let alike = |other: &Pod| match &own {
-        Some(uid) => owner(other).as_ref() == Some(uid),
-        None => labels.is_some() && other.metadata.labels.as_ref() == labels,
-    };
-    let here = host
-        .pods
-        .iter()
-        .filter(|other| !is_leaving(other) && namespace(other) == namespace(pod) && alike(other));
-    here.count()
 }

@@ -4,10 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1::Node;
 use objects::Pod;
 use proptest::prelude::*;
-use scheduler::{Cluster, Host, schedule};
+use scheduler::{Cluster, Node};
 use serde_json::{Value, json};
 
 fn node(name: &str, extra: Value) -> Arc<Node> {
@@ -44,8 +43,9 @@ fn pod(name: &str, spec: Value) -> Arc<Pod> {
 }
 
 fn cluster(nodes: &[Arc<Node>]) -> Cluster {
-    let host = |node: &Arc<Node>| (node.metadata.name.clone().unwrap(), Host::new(node.clone(), false));
-    Cluster { hosts: nodes.iter().map(host).collect(), ..Cluster::default() }
+    let mut cluster = Cluster::default();
+    nodes.iter().for_each(|node| cluster.set_node(node.name(), Some(node.clone())));
+    cluster
 }
 
 fn three() -> Vec<Arc<Node>> {
@@ -86,13 +86,13 @@ fn what_stands_against_nodes_is_said_in_the_words_of_kubernetes() {
     ] {
         let mut cluster = cluster(&[node("n1", node_extra)]);
         cluster.place(&pod("there", taking_port()), "n1");
-        let why = schedule(&cluster, &pod("p", spec)).unwrap_err();
+        let why = cluster.schedule(&pod("p", spec)).unwrap_err();
         assert_eq!(why.to_string(), format!("0/1 nodes are available: {expected}."));
     }
-    let why = schedule(&Cluster::default(), &pod("p", json!({}))).unwrap_err();
+    let why = Cluster::default().schedule(&pod("p", json!({}))).unwrap_err();
     assert_eq!(why.to_string(), "no nodes available to schedule pods");
     let tolerant = json!({"tolerations": [{"key": "k", "operator": "Exists"}]});
-    assert_eq!(schedule(&cluster(&[node("n1", tainted)]), &pod("p", tolerant)), Ok("n1".into()));
+    assert_eq!(cluster(&[node("n1", tainted)]).schedule(&pod("p", tolerant)), Ok("n1".into()));
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn reasons_are_counted_over_all_nodes() {
         node("n2", json!({})),
         node("n3", json!({"spec": {"taints": [{"key": "k", "effect": "NoExecute"}]}})),
     ];
-    let why = schedule(&cluster(&nodes), &pod("p", asking("5"))).unwrap_err();
+    let why = cluster(&nodes).schedule(&pod("p", asking("5"))).unwrap_err();
     let expected = "0/3 nodes are available: 1 node(s) had untolerated taint {k: }, 2 Insufficient cpu.";
     assert_eq!(why.to_string(), expected);
 }
@@ -110,13 +110,10 @@ fn reasons_are_counted_over_all_nodes() {
 #[test]
 fn a_silent_host_gets_nothing_new_even_before_it_is_marked() {
     let mut cluster = cluster(&three());
-    for name in ["n1", "n3"] {
-        let host = cluster.hosts.get_mut(name).unwrap();
-        *host = Host::new(host.node.clone(), true);
-    }
+    cluster.set_silent(["n1".to_owned(), "n3".to_owned()].iter());
     for at in 0..5 {
         let pod = pod(&format!("p{at}"), json!({}));
-        let node = schedule(&cluster, &pod).unwrap();
+        let node = cluster.schedule(&pod).unwrap();
         assert_eq!(node, "n2");
         cluster.place(&pod, &node);
     }
@@ -141,14 +138,14 @@ fn node_affinity_is_met_where_required_and_sought_where_preferred() {
         (labels(json!({"key": "disk", "operator": "In", "values": ["ssd", "nvme"]})), "n1"),
         (json!({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n3"]}]}), "n3"),
     ] {
-        let chosen = schedule(&cluster(&nodes), &pod("p", required(term.clone())));
+        let chosen = cluster(&nodes).schedule(&pod("p", required(term.clone())));
         assert_eq!(chosen.unwrap(), expected, "{term}");
     }
     let preferred = json!({"affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [
         {"weight": 10, "preference": labels(json!({"key": "size", "operator": "Exists"}))},
         {"weight": 5, "preference": labels(json!({"key": "size", "operator": "In", "values": ["9"]}))},
     ]}}});
-    assert_eq!(schedule(&cluster(&nodes), &pod("p", preferred)).unwrap(), "n2");
+    assert_eq!(cluster(&nodes).schedule(&pod("p", preferred)).unwrap(), "n2");
 }
 
 #[test]
@@ -159,17 +156,17 @@ fn pods_keep_near_and_apart_as_they_ask() {
     let required =
         |kind: &str| json!({"affinity": {kind: {"requiredDuringSchedulingIgnoredDuringExecution": term}}});
     let near = pod("near", required("podAffinity"));
-    assert_eq!(schedule(&cluster, &near).unwrap(), "n1", "the first of its kind may be anywhere");
+    assert_eq!(cluster.schedule(&near).unwrap(), "n1", "the first of its kind may be anywhere");
     cluster.place(&pod("first", json!({})), "n2");
-    assert_eq!(schedule(&cluster, &near).unwrap(), "n2");
+    assert_eq!(cluster.schedule(&near).unwrap(), "n2");
     for expected in ["n1", "n3"] {
         let apart = pod(expected, required("podAntiAffinity"));
-        assert_eq!(schedule(&cluster, &apart).unwrap(), expected);
+        assert_eq!(cluster.schedule(&apart).unwrap(), expected);
         cluster.place(&apart, expected);
     }
-    let beside = schedule(&cluster, &pod("p", json!({}))).unwrap();
+    let beside = cluster.schedule(&pod("p", json!({}))).unwrap();
     assert_eq!(beside, "n2", "those that keep apart keep others away too");
-    let why = schedule(&cluster, &pod("apart", required("podAntiAffinity"))).unwrap_err();
+    let why = cluster.schedule(&pod("apart", required("podAntiAffinity"))).unwrap_err();
     assert_eq!(why.to_string(), "0/3 nodes are available: 3 node(s) didn't match pod anti-affinity rules.");
 }
 
@@ -182,17 +179,17 @@ fn spread_constraints_are_kept() {
             "whenUnsatisfiable": when, "labelSelector": {"matchLabels": {"app": "a"}}}]})
     };
     cluster.place(&pod("x", json!({})), "n1");
-    assert_eq!(schedule(&cluster, &pod("p", spread("DoNotSchedule"))).unwrap(), "n3");
-    assert_eq!(schedule(&cluster, &pod("p", spread("ScheduleAnyway"))).unwrap(), "n3");
+    assert_eq!(cluster.schedule(&pod("p", spread("DoNotSchedule"))).unwrap(), "n3");
+    assert_eq!(cluster.schedule(&pod("p", spread("ScheduleAnyway"))).unwrap(), "n3");
     let cordoned = json!({"metadata": {"labels": {"zone": "b"}}, "spec": {"unschedulable": true}});
-    cluster.hosts.insert("n3".into(), Host::new(node("n3", cordoned), false));
-    let why = schedule(&cluster, &pod("p", spread("DoNotSchedule"))).unwrap_err();
+    cluster.set_node("n3", Some(node("n3", cordoned)));
+    let why = cluster.schedule(&pod("p", spread("DoNotSchedule"))).unwrap_err();
     assert_eq!(
         why.to_string(),
         "0/4 nodes are available: 1 node(s) didn't match pod topology spread constraints (missing required \
          label), 1 node(s) were unschedulable, 2 node(s) didn't match pod topology spread constraints."
     );
-    assert_eq!(schedule(&cluster, &pod("p", spread("ScheduleAnyway"))).unwrap(), "n2");
+    assert_eq!(cluster.schedule(&pod("p", spread("ScheduleAnyway"))).unwrap(), "n2");
 }
 
 #[test]
@@ -200,8 +197,8 @@ fn a_runtime_class_s_selector_counts() {
     let special = node("n2", json!({"metadata": {"labels": {"vm": "yes"}}}));
     let mut cluster = cluster(&[node("n1", json!({})), special]);
     let selector = BTreeMap::from([("vm".to_owned(), "yes".to_owned())]);
-    cluster.runtime_classes.insert("kata".into(), selector);
-    assert_eq!(schedule(&cluster, &pod("p", json!({"runtimeClassName": "kata"}))).unwrap(), "n2");
+    cluster.set_runtime_class("kata", Some(selector));
+    assert_eq!(cluster.schedule(&pod("p", json!({"runtimeClassName": "kata"}))).unwrap(), "n2");
 }
 
 fn replica(name: &str, cpu: u32) -> Arc<Pod> {
@@ -231,7 +228,7 @@ proptest! {
                 (used + ask <= *cpu || *ask == 0) && count < *pods
             };
             let any = sizes.iter().enumerate().any(|(at, size)| fits(&format!("n{at}"), size));
-            match schedule(&cluster, &pod) {
+            match cluster.schedule(&pod) {
                 Ok(name) => {
                     let at: usize = name[1..].parse().unwrap();
                     prop_assert!(fits(&name, &sizes[at]));
@@ -260,7 +257,7 @@ proptest! {
         let mut count = vec![0usize; hosts];
         for at in 0..replicas {
             let replica = replica(&format!("r{at}"), 100);
-            let name = schedule(&cluster, &replica).unwrap();
+            let name = cluster.schedule(&replica).unwrap();
             cluster.place(&replica, &name);
             count[name[1..].parse::<usize>().unwrap()] += 1;
             prop_assert!(count.iter().max().unwrap() - count.iter().min().unwrap() <= 1, "{count:?}");

@@ -267,7 +267,7 @@ impl Cluster {
     pub async fn place(&mut self) -> bool {
         self.waiting.advance(self.store.snapshot());
         let mut placed = false;
-        for decision in self.waiting.decide(&self.silence) {
+        for decision in self.waiting.decide(&self.silence, usize::MAX, self.now.instant) {
             let Ok(node) = decision.place else { continue };
             let metadata = &decision.pod.metadata;
             let uid = metadata.uid.clone().unwrap();

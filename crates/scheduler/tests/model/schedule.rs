@@ -3,34 +3,11 @@
 use objects::Pod;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::fmt;
 
-use crate::affinity::preferred_node;
-use crate::cluster::{Cluster, Host};
-use crate::filter::{Wish, discouraged};
-use crate::spread::siblings;
-
-/// Why a pod can be on no node, in kube-scheduler's words.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct Unschedulable {
-    /// How many nodes there are.
-    pub nodes: usize,
-    /// Against how many of them each reason stands.
-    pub reasons: BTreeMap<String, usize>,
-}
-
-impl fmt::Display for Unschedulable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.nodes == 0 {
-            return f.write_str("no nodes available to schedule pods");
-        }
-        write!(f, "0/{} nodes are available: ", self.nodes)?;
-        let mut reasons: Vec<String> =
-            self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-        reasons.sort();
-        write!(f, "{}.", reasons.join(", "))
-    }
-}
+use super::affinity::preferred_node;
+use super::cluster::{Cluster, Host};
+use super::filter::{Wish, discouraged};
+use super::spread::siblings;
 
 /// The node for a pod.
 ///
@@ -39,11 +16,10 @@ impl fmt::Display for Unschedulable {
 /// three can have one), the fewest in its zone, the most room left, the fewest pods, the first name.
 ///
 /// # Errors
-/// [`Unschedulable`] if no node can have it.
-pub fn schedule(cluster: &Cluster, pod: &Pod) -> Result<String, Unschedulable> {
-    let nodes = cluster.hosts.len();
+/// Against how many nodes each reason stands, if no node can have it.
+pub fn schedule(cluster: &Cluster, pod: &Pod) -> Result<String, BTreeMap<String, usize>> {
     let mut reasons = BTreeMap::new();
-    let Some(spec) = &pod.spec else { return Err(Unschedulable { nodes, reasons }) };
+    let Some(spec) = &pod.spec else { return Err(reasons) };
     let wish = Wish::new(pod, spec, cluster);
     let mut zones: BTreeMap<&str, usize> = BTreeMap::new();
     for host in cluster.hosts.values() {
@@ -72,7 +48,7 @@ pub fn schedule(cluster: &Cluster, pod: &Pod) -> Result<String, Unschedulable> {
             best = Some((score, host.name().to_owned()));
         }
     }
-    best.map(|(_, name)| name).ok_or(Unschedulable { nodes, reasons })
+    best.map(|(_, name)| name).ok_or(reasons)
 }
 
 fn zone(host: &Host) -> &str {

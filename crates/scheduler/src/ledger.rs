@@ -1,0 +1,271 @@
+//! For pods that ask for the same: what speaks for and against each host. It is brought up to date for hosts that changed,
+//! so a decision costs the look at one host that changed and a comparison of numbers for each of the others.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use crate::affinity::preferred_node;
+use crate::class::Class;
+use crate::cluster::Namespaces;
+use crate::column::Column;
+use crate::filter;
+use crate::host::Host;
+use crate::node::Node;
+use crate::unschedulable::{COMPANY, NODES, ROOM, Reason, Unschedulable};
+use crate::wish::Wish;
+
+const ZONE: &str = "topology.kubernetes.io/zone";
+
+/// Figures of all hosts for one wish.
+#[derive(Debug)]
+pub(crate) struct Ledger {
+    pub wish: Wish,
+    /// The change of the cluster up to which the figures are right.
+    pub seen: u64,
+    /// When it was last used, in decisions.
+    pub used: u64,
+    /// Why there is no place, as of a change of the cluster.
+    pub failed: Option<(u64, Arc<Unschedulable>)>,
+    rows: Vec<Row>,
+    /// Siblings by zone.
+    zones: Column,
+    near: Vec<Column>,
+    apart: Vec<Column>,
+    preferred: Vec<Column>,
+    spreading: Vec<Column>,
+    /// By topology, the pods that keep those of this wish away.
+    refused: Vec<Column>,
+}
+
+/// One host, as far as other hosts have nothing to do with it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Row {
+    fits: bool,
+    pods: u32,
+    siblings: u32,
+    discouraged: u32,
+    preferred: i64,
+    usage: i64,
+}
+
+/// What stands against a host because of pods elsewhere.
+#[derive(Debug, Clone, Copy)]
+enum Obstacle {
+    NoLabel,
+    Skew,
+    Near,
+    Apart,
+    Refused,
+}
+
+/// What depends on all hosts together, worked out once for a decision.
+struct Round {
+    /// By spreading constraint: the fewest pods in a domain, and the most.
+    ranges: Vec<(i64, i64)>,
+    /// By required affinity: whether the pod may be the first of its kind.
+    first: Vec<bool>,
+}
+
+impl Ledger {
+    pub fn new(wish: Wish) -> Self {
+        let columns = |keys: &mut dyn Iterator<Item = &String>| keys.map(|key| Column::new(key)).collect();
+        Ledger {
+            seen: 0,
+            used: 0,
+            failed: None,
+            rows: Vec::new(),
+            zones: Column::new(ZONE),
+            near: columns(&mut wish.near.iter().map(|(term, _)| &term.topology_key)),
+            apart: columns(&mut wish.class.apart.iter().map(|term| &term.topology_key)),
+            preferred: columns(&mut wish.preferred.iter().map(|(term, _)| &term.topology_key)),
+            spreading: columns(&mut wish.spreading.iter().map(|constraint| &constraint.key)),
+            refused: Vec::new(),
+            wish,
+        }
+    }
+
+    /// Whether it remembers so many domains of nodes that are gone that it should be made anew.
+    pub fn is_worn(&self) -> bool {
+        let most = 2 * self.rows.len() + 64;
+        let all = [&self.near, &self.apart, &self.preferred, &self.spreading, &self.refused];
+        all.into_iter().flatten().chain([&self.zones]).any(|column| column.remembered() > most)
+    }
+
+    /// Takes in what a host is now.
+    pub fn update(&mut self, at: usize, hosts: &[Host], namespaces: &Namespaces) {
+        let host = &hosts[at];
+        if self.rows.len() <= at {
+            self.rows.resize(at + 1, Row::default());
+        }
+        let node = host.open();
+        self.rows[at] = node.map_or(Row::default(), |node| self.row(host, node));
+        let label = |key: &str| node.and_then(|node| node.label(key));
+        let count = |means: &dyn Fn(&Class) -> bool| -> u32 {
+            host.classes.iter().filter(|(class, _)| means(class)).map(|(_, count)| count).sum()
+        };
+        let zone = node.map(|node| node.label(ZONE).unwrap_or_default());
+        self.zones.set(at, zone, self.rows[at].siblings, true);
+        for (column, (term, _)) in self.near.iter_mut().zip(&self.wish.near) {
+            column.set(at, label(&term.topology_key), count(&|class| term.means(class, namespaces)), true);
+        }
+        for (column, term) in self.apart.iter_mut().zip(&self.wish.class.apart) {
+            column.set(at, label(&term.topology_key), count(&|class| term.means(class, namespaces)), true);
+        }
+        for (column, (term, _)) in self.preferred.iter_mut().zip(&self.wish.preferred) {
+            column.set(at, label(&term.topology_key), count(&|class| term.means(class, namespaces)), true);
+        }
+        for (column, constraint) in self.spreading.iter_mut().zip(&self.wish.spreading) {
+            let counts = node.is_some_and(|node| constraint.counts(self.wish.spec(), host, node));
+            let pods = count(&|class| constraint.means(&self.wish.class, class));
+            column.set(at, label(&constraint.key), pods, counts);
+        }
+        self.update_refused(at, hosts, namespaces);
+    }
+
+    fn row(&self, host: &Host, node: &Node) -> Row {
+        let siblings = host.classes.iter().filter(|(class, _)| self.wish.class.is_sibling(class));
+        Row {
+            fits: filter::against(&self.wish, host, node).is_empty(),
+            pods: u32::try_from(host.pods).unwrap_or(u32::MAX),
+            siblings: siblings.map(|(_, count)| count).sum(),
+            discouraged: u32::try_from(filter::discouraged(self.wish.spec(), node)).unwrap_or(u32::MAX),
+            preferred: preferred_node(&self.wish.pod, node),
+            usage: i64::try_from(filter::usage(&self.wish, host)).unwrap_or(i64::MAX),
+        }
+    }
+
+    fn update_refused(&mut self, at: usize, hosts: &[Host], namespaces: &Namespaces) {
+        let rules = hosts[at]
+            .classes
+            .iter()
+            .flat_map(|(class, count)| class.apart.iter().map(move |term| (term, *count)));
+        let rules = rules.filter(|(term, _)| term.means(&self.wish.class, namespaces));
+        let rules: Vec<_> = rules.collect();
+        for (term, _) in &rules {
+            let key = &term.topology_key;
+            if !self.refused.iter().any(|column| column.key() == key) {
+                let mut column = Column::new(key);
+                for (at, host) in hosts.iter().enumerate() {
+                    column.set(at, host.open().and_then(|node| node.label(key)), 0, true);
+                }
+                self.refused.push(column);
+            }
+        }
+        let node = hosts[at].open();
+        for column in &mut self.refused {
+            let here = rules.iter().filter(|(term, _)| term.topology_key == column.key());
+            let pods = here.map(|(_, count)| count).sum();
+            let label = node.and_then(|node| node.label(column.key())).map(str::to_owned);
+            column.set(at, label.as_deref(), pods, true);
+        }
+    }
+
+    /// The best host, by its number; `ranks` are the hosts in the order of their names.
+    pub fn best(&self, ranks: &[u32]) -> Option<usize> {
+        let round = self.round();
+        let fitting = self.rows.iter().enumerate().filter(|(_, row)| row.fits);
+        let open = fitting.filter(|(at, _)| self.obstacle(*at, &round).is_none());
+        let scored = open.map(|(at, row)| {
+            let crowding: i64 = self.crowding(at, &round).sum();
+            let company = self.preferred.iter().zip(&self.wish.preferred);
+            let company = company.map(|(column, (_, weight))| weight * column.around(at).unwrap_or(0));
+            let score = (
+                row.discouraged,
+                Reverse(row.preferred + company.sum::<i64>()),
+                crowding,
+                row.siblings,
+                self.zones.around(at),
+                row.usage,
+                row.pods,
+                ranks.get(at),
+            );
+            (score, at)
+        });
+        scored.min().map(|(_, at)| at)
+    }
+
+    /// Why no host is open to the pod.
+    pub fn reasons(&self, hosts: &[Host]) -> Unschedulable {
+        let round = self.round();
+        let mut why = Unschedulable { hope: NODES, ..Unschedulable::default() };
+        for (at, host) in hosts.iter().enumerate() {
+            let Some(node) = host.open() else { continue };
+            let mut reasons = filter::against(&self.wish, host, node);
+            if reasons.is_empty() {
+                reasons.extend(self.obstacle(at, &round).map(Reason::from));
+            }
+            why.count(reasons);
+        }
+        why
+    }
+
+    fn round(&self) -> Round {
+        let range = |(column, constraint): (&Column, &crate::spread::Constraint)| {
+            let (mut least, mut most, mut domains) = (i64::MAX, 0, 0);
+            for count in column.counts() {
+                (least, most, domains) = (least.min(count), most.max(count), domains + 1);
+            }
+            let few = domains == 0 || domains < constraint.min_domains;
+            (if few { 0 } else { least }, most)
+        };
+        let first = self.near.iter().zip(&self.wish.near);
+        let first = first.map(|(column, (_, itself))| *itself && column.counts().all(|count| count == 0));
+        Round {
+            ranges: self.spreading.iter().zip(&self.wish.spreading).map(range).collect(),
+            first: first.collect(),
+        }
+    }
+
+    fn obstacle(&self, at: usize, round: &Round) -> Option<Obstacle> {
+        for ((column, constraint), (least, _)) in
+            self.spreading.iter().zip(&self.wish.spreading).zip(&round.ranges)
+        {
+            if !constraint.required {
+                continue;
+            }
+            let Some(here) = column.around(at) else { return Some(Obstacle::NoLabel) };
+            let itself = i64::from(constraint.means(&self.wish.class, &self.wish.class));
+            if here + itself - least > constraint.max_skew {
+                return Some(Obstacle::Skew);
+            }
+        }
+        let mut near = self.near.iter().zip(&round.first);
+        let is_near =
+            |(column, first): (&Column, &bool)| column.around(at).is_some_and(|pods| *first || pods > 0);
+        if !near.all(is_near) {
+            return Some(Obstacle::Near);
+        }
+        let any =
+            |columns: &[Column]| columns.iter().any(|column| column.around(at).is_some_and(|pods| pods > 0));
+        if any(&self.apart) {
+            return Some(Obstacle::Apart);
+        }
+        any(&self.refused).then_some(Obstacle::Refused)
+    }
+
+    /// How many matching pods are in the host's domains, for constraints that need not be kept.
+    fn crowding(&self, at: usize, round: &Round) -> impl Iterator<Item = i64> {
+        let constraints = self.spreading.iter().zip(&self.wish.spreading).zip(&round.ranges);
+        let soft = constraints.filter(|((_, constraint), _)| !constraint.required);
+        soft.map(move |((column, _), (_, most))| column.around(at).unwrap_or(most + 1))
+    }
+}
+
+impl From<Obstacle> for Reason {
+    fn from(obstacle: Obstacle) -> Self {
+        match obstacle {
+            Obstacle::NoLabel => Reason::new(
+                "node(s) didn't match pod topology spread constraints (missing required label)",
+                NODES,
+            ),
+            Obstacle::Skew => {
+                Reason::new("node(s) didn't match pod topology spread constraints", NODES | ROOM | COMPANY)
+            }
+            Obstacle::Near => Reason::new("node(s) didn't match pod affinity rules", NODES | COMPANY),
+            Obstacle::Apart => Reason::new("node(s) didn't match pod anti-affinity rules", NODES | ROOM),
+            Obstacle::Refused => {
+                Reason::new("node(s) didn't satisfy existing pods anti-affinity rules", NODES | ROOM)
+            }
+        }
+    }
+}

@@ -1,0 +1,272 @@
+//! The pods that wait for a node, and the cluster that they wait in, as of one revision of the state.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use k8s_openapi::Metadata;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::node::v1::RuntimeClass;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use objects::{Change, Pod, Pool, Table};
+use store::{Event, State};
+
+use crate::class::Labels;
+use crate::cluster::{Cluster, is_finished, is_leaving, key, node_name};
+use crate::node::Node;
+use crate::queue::Queue;
+use crate::unschedulable::{Hope, Unschedulable};
+use crate::wish::asks_the_same;
+
+/// Hosts that are silent, each with the time when it was last heard.
+pub type Silence = BTreeMap<String, Instant>;
+
+/// What the scheduler looks at: one revision of the state, and its own placements that are on their way. It follows the
+/// state change by change, and so does all that decisions are made from.
+#[derive(Debug)]
+pub struct Waiting {
+    state: Arc<State>,
+    nodes: Table<Node>,
+    pods: Table<Pod>,
+    pool: Pool<Pod>,
+    namespaces: Table<Namespace>,
+    runtime_classes: Table<RuntimeClass>,
+    cluster: Cluster,
+    queue: Queue,
+    /// The uid of each pod that a bind is on its way for, with its key.
+    assumed: HashMap<String, Bytes>,
+}
+
+/// What was decided about one pod.
+#[derive(Debug)]
+pub struct Decision {
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// Its node, or why it has none.
+    pub place: Result<String, Arc<Unschedulable>>,
+}
+
+impl Waiting {
+    /// What waits in a state, with pods of a pool.
+    pub fn load(state: Arc<State>, pool: &Pool<Pod>) -> Self {
+        let mut waiting = Waiting {
+            nodes: Table::load(&state),
+            namespaces: Table::load(&state),
+            runtime_classes: Table::load(&state),
+            pods: Table::load_shared(&state, pool),
+            pool: pool.clone(),
+            cluster: Cluster::default(),
+            queue: Queue::default(),
+            assumed: HashMap::new(),
+            state,
+        };
+        let cluster = &mut waiting.cluster;
+        waiting.nodes.iter().for_each(|node| cluster.set_node(node.name(), Some(node.clone())));
+        for namespace in waiting.namespaces.iter() {
+            cluster.set_namespace(name(namespace.as_ref()), Some(labels(namespace)));
+        }
+        for class in waiting.runtime_classes.iter() {
+            cluster.set_runtime_class(name(class.as_ref()), selector(class));
+        }
+        for pod in waiting.pods.iter() {
+            match node_name(pod) {
+                Some(node) => cluster.place(pod, node),
+                None if waits(pod) => waiting.queue.add(key(pod), pod),
+                None => {}
+            }
+        }
+        waiting
+    }
+
+    /// The state that this is about.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Moves on to a newer state.
+    pub fn advance(&mut self, state: Arc<State>) {
+        let from = self.state.revision() + 1;
+        if state.revision() < from {
+            return;
+        }
+        if state.check_history(from).is_err() {
+            let assumed = std::mem::take(&mut self.assumed);
+            let places: Vec<_> = assumed
+                .into_iter()
+                .filter_map(|(uid, key)| Some((uid, self.cluster.node_of(&key)?, key)))
+                .collect();
+            *self = Waiting::load(state, &self.pool);
+            for (uid, node, key) in places {
+                if let Some(pod) =
+                    self.pod(&key).filter(|pod| waits(pod) && pod.metadata.uid.as_ref() == Some(&uid))
+                {
+                    self.assume(&pod, &node);
+                }
+            }
+            return;
+        }
+        for event in state.events(from) {
+            let hope = self.apply(event);
+            self.queue.happened(hope);
+        }
+        self.state = state;
+    }
+
+    fn apply(&mut self, event: &Event) -> Hope {
+        if let Some(change) = self.pods.apply(event) {
+            return self.pod_changed(&change);
+        }
+        if let Some(Change { old, new, .. }) = self.nodes.apply(event) {
+            let node = new.as_ref().or(old.as_ref());
+            return node.map_or(0, |node| self.cluster.put_node(node.name(), new.clone()));
+        }
+        if let Some(Change { old, new, .. }) = self.namespaces.apply(event) {
+            let named = new.as_ref().or(old.as_ref()).map(|namespace| name(namespace.as_ref()));
+            return named.map_or(0, |name| self.cluster.put_namespace(name, new.as_deref().map(labels)));
+        }
+        if let Some(Change { old, new, .. }) = self.runtime_classes.apply(event) {
+            let named = new.as_ref().or(old.as_ref()).map(|class| name(class.as_ref()));
+            return named
+                .map_or(0, |name| self.cluster.put_runtime_class(name, new.as_deref().and_then(selector)));
+        }
+        0
+    }
+
+    fn pod_changed(&mut self, Change { key, old, new }: &Change<Pod>) -> Hope {
+        let uid = |pod: &Option<Arc<Pod>>| pod.as_ref().and_then(|pod| pod.metadata.uid.clone());
+        let same = uid(old) == uid(new);
+        if !same {
+            // Another pod of the same name.
+            uid(old).map(|uid| self.assumed.remove(&uid));
+        }
+        let Some(pod) = new else {
+            self.queue.remove(key);
+            return self.cluster.take(key);
+        };
+        if let Some(node) = node_name(pod) {
+            self.queue.remove(key);
+            uid(new).map(|uid| self.assumed.remove(&uid));
+            return self.cluster.put_pod(pod, node);
+        }
+        let assumed = uid(new).is_some_and(|uid| self.assumed.contains_key(&uid));
+        if waits(pod) {
+            // What is said of a pod without a place, by this scheduler above all, gives it none.
+            let told = old.as_ref().filter(|old| same && waits(old)).is_some_and(|old| asks_alike(old, pod));
+            if !assumed && !told {
+                self.queue.add(key.clone(), pod);
+            }
+        } else {
+            self.queue.remove(key);
+        }
+        if assumed { 0 } else { self.cluster.take(key) }
+    }
+
+    /// Decides on at most `most` of the waiting pods that no bind is on its way for: by priority, then by age. What is
+    /// decided for one counts for those after it.
+    pub fn decide(&mut self, silence: &Silence, most: usize, now: Instant) -> Vec<Decision> {
+        let hope = self.cluster.put_silent(silence.keys());
+        self.queue.happened(hope);
+        let mut decisions = Vec::new();
+        while decisions.len() < most
+            && let Some(key) = self.queue.pop(now)
+        {
+            let Some(pod) = self.pod(&key) else {
+                self.queue.remove(&key);
+                continue;
+            };
+            let place = self.cluster.schedule(&pod);
+            match &place {
+                Ok(node) => {
+                    self.queue.remove(&key);
+                    self.assume(&pod, node);
+                }
+                Err(why) => self.queue.rest(&key, why.hope, now),
+            }
+            decisions.push(Decision { pod, place });
+        }
+        decisions
+    }
+
+    fn assume(&mut self, pod: &Arc<Pod>, node: &str) {
+        self.queue.remove(&key(pod));
+        let hope = self.cluster.put_pod(pod, node);
+        self.queue.happened(hope);
+        if let Some(uid) = &pod.metadata.uid {
+            self.assumed.insert(uid.clone(), key(pod));
+        }
+    }
+
+    /// How many pods wait, those with a bind on its way among them.
+    pub fn len(&self) -> usize {
+        self.queue.len() + self.assumed.len()
+    }
+
+    /// Whether no pod waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether there is a pod to be decided on.
+    pub fn is_ready(&self) -> bool {
+        self.queue.is_ready()
+    }
+
+    /// When a pod without a place is to be tried again, if something happened that may help it.
+    pub fn next_time(&self) -> Option<Instant> {
+        self.queue.next_time()
+    }
+
+    /// A bind failed: the pod waits again.
+    pub fn forget(&mut self, uid: &str) {
+        let Some(key) = self.assumed.remove(uid) else { return };
+        if let Some(pod) = self.pod(&key).filter(|pod| node_name(pod).is_none()) {
+            let hope = self.cluster.take(&key);
+            self.queue.happened(hope);
+            if waits(&pod) {
+                self.queue.add(key, &pod);
+            }
+        }
+    }
+
+    /// No bind is on its way.
+    pub fn forget_all(&mut self) {
+        let assumed: Vec<String> = self.assumed.keys().cloned().collect();
+        assumed.iter().for_each(|uid| self.forget(uid));
+    }
+
+    fn pod(&self, key: &Bytes) -> Option<Arc<Pod>> {
+        let place = objects::parse(key)?;
+        self.pods.get(place.namespace, place.name).cloned()
+    }
+}
+
+/// Whether a pod that waits still asks for what it asked for, in the same order of turns.
+fn asks_alike(old: &Pod, new: &Pod) -> bool {
+    old.metadata.labels == new.metadata.labels
+        && match (&old.spec, &new.spec) {
+            (Some(old), Some(new)) => old.priority == new.priority && asks_the_same(old, new),
+            _ => false,
+        }
+}
+
+/// Whether this scheduler is to place the pod, now.
+fn waits(pod: &Pod) -> bool {
+    let Some(spec) = &pod.spec else { return false };
+    let ours =
+        spec.scheduler_name.as_deref().is_none_or(|name| name.is_empty() || name == "default-scheduler");
+    let gated = spec.scheduling_gates.iter().flatten().next().is_some();
+    ours && !gated && node_name(pod).is_none() && !is_finished(pod) && !is_leaving(pod)
+}
+
+fn name<T: Metadata<Ty = ObjectMeta>>(object: &T) -> &str {
+    object.metadata().name.as_deref().unwrap_or_default()
+}
+
+fn labels(namespace: &Namespace) -> Labels {
+    namespace.metadata.labels.clone().unwrap_or_default()
+}
+
+fn selector(class: &RuntimeClass) -> Option<Labels> {
+    class.scheduling.as_ref()?.node_selector.clone()
+}

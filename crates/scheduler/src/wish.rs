@@ -1,0 +1,75 @@
+//! What a pod asks for, worked out once for all pods that ask for the same.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use objects::{Pod, PodSpec};
+
+use crate::affinity::{self, Term};
+use crate::class::{Class, Labels};
+use crate::cluster::Namespaces;
+use crate::request::{self, Amounts, HostPort};
+use crate::spread::Constraint;
+
+/// What a pod asks for.
+#[derive(Debug)]
+pub(crate) struct Wish {
+    /// One of the pods that ask for it.
+    pub pod: Arc<Pod>,
+    pub class: Arc<Class>,
+    /// Labels that the pod's runtime wants of a node.
+    pub runtime: Option<Labels>,
+    pub amounts: Amounts,
+    pub ports: BTreeSet<HostPort>,
+    /// The required affinities; whether each means the pod itself, which then may be the first of its kind.
+    pub near: Vec<(Term, bool)>,
+    pub preferred: Vec<(Term, i64)>,
+    pub spreading: Vec<Constraint>,
+}
+
+impl Wish {
+    pub fn of(pod: &Arc<Pod>, class: Arc<Class>, runtime: Option<Labels>, namespaces: &Namespaces) -> Self {
+        let spec = spec(pod);
+        let near = affinity::near(pod).into_iter().map(|term| {
+            let itself = term.means(&class, namespaces);
+            (term, itself)
+        });
+        Wish {
+            near: near.collect(),
+            runtime,
+            amounts: request::of(spec),
+            ports: request::host_ports(spec),
+            preferred: affinity::preferred(pod),
+            spreading: Constraint::all(pod, spec),
+            pod: pod.clone(),
+            class,
+        }
+    }
+
+    pub fn spec(&self) -> &PodSpec {
+        spec(&self.pod)
+    }
+
+    /// Whether another pod of a class asks for the same.
+    pub fn is_of(&self, pod: &Pod, class: &Arc<Class>) -> bool {
+        Arc::ptr_eq(&self.class, class) && asks_the_same(self.spec(), spec(pod))
+    }
+}
+
+/// Whether two specs ask for the same of a node; where each is placed, and by whom, makes no difference.
+pub(crate) fn asks_the_same(one: &PodSpec, other: &PodSpec) -> bool {
+    one.affinity == other.affinity
+        && one.node_selector == other.node_selector
+        && one.tolerations == other.tolerations
+        && one.topology_spread_constraints == other.topology_spread_constraints
+        && one.runtime_class_name == other.runtime_class_name
+        && one.overhead == other.overhead
+        && one.resources == other.resources
+        && one.containers == other.containers
+        && one.init_containers == other.init_containers
+}
+
+fn spec(pod: &Pod) -> &PodSpec {
+    static NONE: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
+    pod.spec.as_ref().unwrap_or(&NONE)
+}

@@ -1,0 +1,163 @@
+//! Pods that wait, as the state changes.
+#![allow(clippy::unwrap_used)]
+
+use std::time::{Duration, Instant};
+
+use objects::Pool;
+use scheduler::{Silence, Waiting};
+use serde_json::{Value, json};
+use store::{Memory, Op, Store, Txn};
+
+/// Longer than any pod rests.
+const LONG: Duration = Duration::from_secs(10);
+
+struct World {
+    store: Memory,
+    waiting: Waiting,
+    now: Instant,
+}
+
+impl World {
+    async fn new(nodes: &[&str]) -> Self {
+        let store = Memory::default();
+        let waiting = Waiting::load(store.snapshot(), &Pool::default());
+        // Tests stand for the driver, which reads the clock.
+        #[allow(clippy::disallowed_methods)]
+        let mut world = World { store, waiting, now: Instant::now() };
+        for node in nodes {
+            world.node(node, "2").await;
+        }
+        world
+    }
+
+    async fn put(&mut self, plural: &str, namespace: &str, object: Value) {
+        let name = object["metadata"]["name"].as_str().unwrap();
+        let key = objects::key("", plural, namespace, name);
+        self.store.txn(Txn::put(key, object.to_string())).await.unwrap();
+        self.waiting.advance(self.store.snapshot());
+    }
+
+    async fn node(&mut self, name: &str, cpu: &str) {
+        let ready = json!([{"type": "Ready", "status": "True"}]);
+        let status = json!({"allocatable": {"cpu": cpu, "pods": "10"}, "conditions": ready});
+        self.put("nodes", "", json!({"metadata": {"name": name}, "status": status})).await;
+    }
+
+    async fn pod(&mut self, name: &str, extra: Value) {
+        let container = json!({"name": "c", "resources": {"requests": {"cpu": "1"}}});
+        let mut pod = json!({
+            "metadata": {"name": name, "namespace": "d", "uid": name},
+            "spec": {"containers": [container]},
+        });
+        for (field, value) in extra.as_object().unwrap() {
+            match field.as_str() {
+                "uid" | "deletionTimestamp" => pod["metadata"][field] = value.clone(),
+                "status" => pod["status"] = value.clone(),
+                _ => pod["spec"][field] = value.clone(),
+            }
+        }
+        self.put("pods", "d", pod).await;
+    }
+
+    async fn delete(&mut self, name: &str) {
+        let range = store::KeyRange::key(objects::key("", "pods", "d", name));
+        let txn = Txn { success: vec![Op::Delete(range)], ..Txn::default() };
+        self.store.txn(txn).await.unwrap();
+        self.waiting.advance(self.store.snapshot());
+    }
+
+    /// The decisions, after everything that rests has rested.
+    fn decide(&mut self) -> Vec<(String, Option<String>)> {
+        self.now += LONG;
+        let decisions = self.waiting.decide(&Silence::new(), usize::MAX, self.now);
+        let decided = decisions.into_iter();
+        decided.map(|d| (d.pod.metadata.name.clone().unwrap(), d.place.ok())).collect()
+    }
+}
+
+fn placed(name: &str, node: &str) -> (String, Option<String>) {
+    (name.to_owned(), Some(node.to_owned()))
+}
+
+fn unplaced(name: &str) -> (String, Option<String>) {
+    (name.to_owned(), None)
+}
+
+#[tokio::test]
+async fn what_is_decided_counts_until_the_bind_fails() {
+    let mut world = World::new(&["n1"]).await;
+    for name in ["a", "b", "c"] {
+        world.pod(name, json!({})).await;
+    }
+    assert_eq!(world.decide(), [placed("a", "n1"), placed("b", "n1"), unplaced("c")], "two processors");
+    assert_eq!(world.decide(), [], "nothing happened");
+    world.pod("a", json!({"nodeName": "n1"})).await;
+    assert_eq!(world.decide(), [], "it was bound as decided");
+    world.waiting.forget("a");
+    assert_eq!(world.decide(), [], "a bind that was carried out doesn't fail any more");
+    world.waiting.forget("b");
+    assert_eq!(world.decide(), [placed("b", "n1"), unplaced("c")], "what is older goes first");
+}
+
+#[tokio::test]
+async fn a_pod_without_a_place_is_tried_again_when_something_helps() {
+    let mut world = World::new(&["n1"]).await;
+    world.pod("big", json!({"nodeName": "n1"})).await;
+    world.pod("other", json!({"nodeName": "n1"})).await;
+    world.pod("p", json!({})).await;
+    assert_eq!(world.decide(), [unplaced("p")]);
+    world.pod("p", json!({"status": {"conditions": [{"type": "PodScheduled", "status": "False"}]}})).await;
+    world.pod("big", json!({"nodeName": "n1", "status": {"phase": "Running"}})).await;
+    assert_eq!(world.decide(), [], "reports help nobody");
+    world.pod("big", json!({"nodeName": "n1", "status": {"phase": "Succeeded"}})).await;
+    assert_eq!(world.decide(), [placed("p", "n1")], "a pod that has ended makes room");
+    world.pod("q", json!({})).await;
+    assert_eq!(world.decide(), [unplaced("q")]);
+    world.node("n2", "1").await;
+    assert_eq!(world.decide(), [placed("q", "n2")]);
+    world.pod("r", json!({})).await;
+    assert_eq!(world.decide(), [unplaced("r")]);
+    world.delete("other").await;
+    assert_eq!(world.decide(), [placed("r", "n1")]);
+}
+
+#[tokio::test]
+async fn gates_deletion_and_other_schedulers_keep_a_pod_out() {
+    let mut world = World::new(&["n1"]).await;
+    world.pod("gated", json!({"schedulingGates": [{"name": "g"}]})).await;
+    world.pod("leaving", json!({"deletionTimestamp": "2026-01-01T00:00:00Z"})).await;
+    world.pod("foreign", json!({"schedulerName": "mine"})).await;
+    world.pod("ended", json!({"status": {"phase": "Failed"}})).await;
+    assert_eq!(world.decide(), []);
+    assert!(world.waiting.is_empty());
+    world.pod("gated", json!({})).await;
+    assert_eq!(world.decide(), [placed("gated", "n1")]);
+}
+
+#[tokio::test]
+async fn a_pod_of_the_same_name_is_another_one() {
+    let mut world = World::new(&["n1"]).await;
+    world.pod("a", json!({})).await;
+    world.pod("b", json!({})).await;
+    assert_eq!(world.decide(), [placed("a", "n1"), placed("b", "n1")]);
+    world.delete("a").await;
+    world.pod("a", json!({"uid": "a2"})).await;
+    assert_eq!(world.decide(), [placed("a", "n1")], "the place of the first one is free");
+    assert_eq!(world.waiting.len(), 2);
+}
+
+#[tokio::test]
+async fn pods_on_a_node_that_goes_count_when_it_comes_back() {
+    let mut world = World::new(&["n1"]).await;
+    world.pod("a", json!({"nodeName": "n1"})).await;
+    let range = store::KeyRange::key(objects::key("", "nodes", "", "n1"));
+    let txn = Txn { success: vec![Op::Delete(range)], ..Txn::default() };
+    world.store.txn(txn).await.unwrap();
+    world.waiting.advance(world.store.snapshot());
+    world.pod("p", json!({})).await;
+    assert_eq!(world.decide(), [unplaced("p")], "no node");
+    world.node("n1", "1").await;
+    assert_eq!(world.decide(), [unplaced("p")], "its one processor is taken");
+    world.node("n1", "2").await;
+    assert_eq!(world.decide(), [placed("p", "n1")]);
+}
