@@ -16,9 +16,9 @@ use crate::wish::{Wish, asks_the_same};
 /// The labels of every namespace.
 pub(crate) type Namespaces = BTreeMap<String, Labels>;
 
-/// Figures of one host for one wish are some 60 bytes: this bounds what all of them take to a few dozen MB, and keeps some
-/// hundred different wishes for 5,000 hosts.
-const MOST_FIGURES: usize = 500_000;
+/// Figures of one host for one wish are some 300 bytes: this bounds what all of them take to some 60 MB, and keeps forty
+/// different wishes for 5,000 hosts.
+const MOST_FIGURES: usize = 200_000;
 /// A pod is compared with as many wishes to find its own.
 const MOST_WISHES: usize = 256;
 
@@ -48,11 +48,8 @@ const MOST_WISHES: usize = 256;
 #[derive(Debug, Default)]
 pub struct Cluster {
     hosts: Vec<Host>,
-    by_name: BTreeMap<String, usize>,
+    by_name: HashMap<String, usize>,
     free: Vec<usize>,
-    /// By the host's number: its place in the order of names.
-    ranks: Vec<u32>,
-    ranked: bool,
     silent: BTreeSet<String>,
     /// How many changes there were to hosts.
     clock: u64,
@@ -162,7 +159,7 @@ impl Cluster {
             return self.take(&key);
         }
         if let Some(placed) = self.placed.get_mut(&key)
-            && self.hosts[placed.host].name == node
+            && *self.hosts[placed.host].name == *node
             && counts_the_same(&placed.pod, pod)
         {
             placed.pod = pod.clone();
@@ -192,7 +189,7 @@ impl Cluster {
 
     /// The name of the node that the pod of a key is on.
     pub(crate) fn node_of(&self, key: &Bytes) -> Option<String> {
-        self.placed.get(key).map(|placed| self.hosts[placed.host].name.clone())
+        self.placed.get(key).map(|placed| self.hosts[placed.host].name.to_string())
     }
 
     /// The node for a pod.
@@ -204,7 +201,6 @@ impl Cluster {
     /// # Errors
     /// [`Unschedulable`] if no node can have it.
     pub fn schedule(&mut self, pod: &Arc<Pod>) -> Result<String, Arc<Unschedulable>> {
-        self.rank();
         self.decisions += 1;
         let at = self.ledger(pod);
         let ledger = &mut self.ledgers[at];
@@ -218,8 +214,8 @@ impl Cluster {
             ledger.update(*host, &self.hosts, &self.namespaces);
         }
         ledger.seen = self.clock;
-        match ledger.best(&self.ranks) {
-            Some(host) => Ok(self.hosts[host].name.clone()),
+        match ledger.best() {
+            Some(host) => Ok(self.hosts[host].name.to_string()),
             None => {
                 let why = Arc::new(ledger.reasons(&self.hosts));
                 ledger.failed = Some((self.clock, why.clone()));
@@ -268,15 +264,13 @@ impl Cluster {
             }
         };
         self.by_name.insert(name.to_owned(), at);
-        self.ranked = false;
         at
     }
 
     fn drop_if_empty(&mut self, at: usize) {
         if self.hosts[at].is_empty() {
-            self.by_name.remove(&self.hosts[at].name);
+            self.by_name.remove(&*self.hosts[at].name);
             self.free.push(at);
-            self.ranked = false;
         }
     }
 
@@ -285,16 +279,6 @@ impl Cluster {
         self.clock += 1;
         self.versions[at] = self.clock;
         self.changes.insert(self.clock, at);
-    }
-
-    fn rank(&mut self) {
-        if std::mem::replace(&mut self.ranked, true) {
-            return;
-        }
-        self.ranks.resize(self.hosts.len(), 0);
-        for (rank, at) in self.by_name.values().enumerate() {
-            self.ranks[*at] = u32::try_from(rank).unwrap_or(u32::MAX);
-        }
     }
 }
 

@@ -74,10 +74,14 @@ impl Column {
         self.cells[host] = Cell { domain, pods, counts };
     }
 
+    /// The number of a host's domain; nothing if it is in none.
+    pub fn domain(&self, host: usize) -> Option<u32> {
+        self.cells.get(host).map(|cell| cell.domain).filter(|domain| *domain != NOWHERE)
+    }
+
     /// How many of the pods are in a host's domain; nothing if it is in none.
     pub fn around(&self, host: usize) -> Option<i64> {
-        let domain = self.cells.get(host)?.domain;
-        (domain != NOWHERE).then(|| self.sums[domain as usize].pods)
+        self.domain(host).map(|domain| self.sums[domain as usize].pods)
     }
 
     /// The counts of the domains that some host makes.

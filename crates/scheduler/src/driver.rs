@@ -21,8 +21,8 @@ const USER: &str = "system:kube-scheduler";
 /// The pause before a bind that failed is tried again; it doubles with every further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// Binds and reports on their way at the same time: enough for the store to take them in large groups.
-const WRITES: usize = 1024;
+/// Binds and reports on their way at the same time: enough for the store to take them in groups.
+const WRITES: usize = 256;
 /// After this many decisions without a pause, the state is looked at again and other tasks get their turn.
 const TURN: usize = 128;
 

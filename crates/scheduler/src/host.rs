@@ -12,7 +12,7 @@ use crate::request::{self, Amounts, HostPort};
 /// A node with what is on it. Pods may be placed on a node that isn't there (yet, or any more): they count once it is.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Host {
-    pub name: String,
+    pub name: Arc<str>,
     pub node: Option<Arc<Node>>,
     /// Whether it was not heard from lately.
     pub silent: bool,
@@ -27,7 +27,7 @@ pub(crate) struct Host {
 
 impl Host {
     pub fn new(name: &str) -> Self {
-        Host { name: name.to_owned(), ..Host::default() }
+        Host { name: name.into(), ..Host::default() }
     }
 
     /// The node, if pods may be put on it at all.

@@ -1,7 +1,8 @@
 //! For pods that ask for the same: what speaks for and against each host. It is brought up to date for hosts that changed,
-//! so a decision costs the look at one host that changed and a comparison of numbers for each of the others.
+//! and keeps those that fit in order, so a decision costs the look at one host that changed and at the best of each zone.
 
 use std::cmp::Reverse;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::affinity::preferred_node;
@@ -26,7 +27,10 @@ pub(crate) struct Ledger {
     pub used: u64,
     /// Why there is no place, as of a change of the cluster.
     pub failed: Option<(u64, Arc<Unschedulable>)>,
-    rows: Vec<Row>,
+    /// By the host's number: how it stands, if the pod fits there.
+    rows: Vec<Option<Standing>>,
+    /// The same by zone, the best first.
+    order: HashMap<u32, BTreeSet<Standing>>,
     /// Siblings by zone.
     zones: Column,
     near: Vec<Column>,
@@ -37,15 +41,16 @@ pub(crate) struct Ledger {
     refused: Vec<Column>,
 }
 
-/// One host, as far as other hosts have nothing to do with it.
-#[derive(Debug, Clone, Copy, Default)]
-struct Row {
-    fits: bool,
-    pods: u32,
+/// How a host stands as far as other hosts have nothing to do with it; the best is the least.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Standing {
+    discouraged: usize,
+    preferred: Reverse<i64>,
     siblings: u32,
-    discouraged: u32,
-    preferred: i64,
-    usage: i64,
+    usage: i128,
+    pods: usize,
+    name: Arc<str>,
+    at: usize,
 }
 
 /// What stands against a host because of pods elsewhere.
@@ -74,6 +79,7 @@ impl Ledger {
             used: 0,
             failed: None,
             rows: Vec::new(),
+            order: HashMap::new(),
             zones: Column::new(ZONE),
             near: columns(&mut wish.near.iter().map(|(term, _)| &term.topology_key)),
             apart: columns(&mut wish.class.apart.iter().map(|term| &term.topology_key)),
@@ -94,17 +100,16 @@ impl Ledger {
     /// Takes in what a host is now.
     pub fn update(&mut self, at: usize, hosts: &[Host], namespaces: &Namespaces) {
         let host = &hosts[at];
-        if self.rows.len() <= at {
-            self.rows.resize(at + 1, Row::default());
-        }
         let node = host.open();
-        self.rows[at] = node.map_or(Row::default(), |node| self.row(host, node));
         let label = |key: &str| node.and_then(|node| node.label(key));
         let count = |means: &dyn Fn(&Class) -> bool| -> u32 {
             host.classes.iter().filter(|(class, _)| means(class)).map(|(_, count)| count).sum()
         };
-        let zone = node.map(|node| node.label(ZONE).unwrap_or_default());
-        self.zones.set(at, zone, self.rows[at].siblings, true);
+        let siblings = count(&|class| self.wish.class.is_sibling(class));
+        let standing = node.and_then(|node| self.standing(at, host, node, siblings));
+        self.take_out(at);
+        self.zones.set(at, node.map(|node| node.label(ZONE).unwrap_or_default()), siblings, true);
+        self.put_in(at, standing);
         for (column, (term, _)) in self.near.iter_mut().zip(&self.wish.near) {
             column.set(at, label(&term.topology_key), count(&|class| term.means(class, namespaces)), true);
         }
@@ -122,16 +127,34 @@ impl Ledger {
         self.update_refused(at, hosts, namespaces);
     }
 
-    fn row(&self, host: &Host, node: &Node) -> Row {
-        let siblings = host.classes.iter().filter(|(class, _)| self.wish.class.is_sibling(class));
-        Row {
-            fits: filter::against(&self.wish, host, node).is_empty(),
-            pods: u32::try_from(host.pods).unwrap_or(u32::MAX),
-            siblings: siblings.map(|(_, count)| count).sum(),
-            discouraged: u32::try_from(filter::discouraged(self.wish.spec(), node)).unwrap_or(u32::MAX),
-            preferred: preferred_node(&self.wish.pod, node),
-            usage: i64::try_from(filter::usage(&self.wish, host)).unwrap_or(i64::MAX),
+    fn standing(&self, at: usize, host: &Host, node: &Node, siblings: u32) -> Option<Standing> {
+        filter::against(&self.wish, host, node).is_empty().then(|| Standing {
+            discouraged: filter::discouraged(self.wish.spec(), node),
+            preferred: Reverse(preferred_node(&self.wish.pod, node)),
+            siblings,
+            usage: filter::usage(&self.wish, host),
+            pods: host.pods,
+            name: host.name.clone(),
+            at,
+        })
+    }
+
+    fn take_out(&mut self, at: usize) {
+        let standing = self.rows.get_mut(at).and_then(Option::take);
+        let zone = self.zones.domain(at).and_then(|zone| self.order.get_mut(&zone));
+        if let (Some(standing), Some(zone)) = (standing, zone) {
+            zone.remove(&standing);
         }
+    }
+
+    fn put_in(&mut self, at: usize, standing: Option<Standing>) {
+        if self.rows.len() <= at {
+            self.rows.resize(at + 1, None);
+        }
+        if let (Some(standing), Some(zone)) = (&standing, self.zones.domain(at)) {
+            self.order.entry(zone).or_default().insert(standing.clone());
+        }
+        self.rows[at] = standing;
     }
 
     fn update_refused(&mut self, at: usize, hosts: &[Host], namespaces: &Namespaces) {
@@ -160,28 +183,31 @@ impl Ledger {
         }
     }
 
-    /// The best host, by its number; `ranks` are the hosts in the order of their names.
-    pub fn best(&self, ranks: &[u32]) -> Option<usize> {
+    /// The best host, by its number.
+    pub fn best(&self) -> Option<usize> {
         let round = self.round();
-        let fitting = self.rows.iter().enumerate().filter(|(_, row)| row.fits);
-        let open = fitting.filter(|(at, _)| self.obstacle(*at, &round).is_none());
-        let scored = open.map(|(at, row)| {
+        let is_open = |standing: &&Standing| self.obstacle(standing.at, &round).is_none();
+        let score = |standing: &Standing| {
+            let at = standing.at;
             let crowding: i64 = self.crowding(at, &round).sum();
             let company = self.preferred.iter().zip(&self.wish.preferred);
             let company = company.map(|(column, (_, weight))| weight * column.around(at).unwrap_or(0));
-            let score = (
-                row.discouraged,
-                Reverse(row.preferred + company.sum::<i64>()),
-                crowding,
-                row.siblings,
-                self.zones.around(at),
-                row.usage,
-                row.pods,
-                ranks.get(at),
-            );
-            (score, at)
-        });
-        scored.min().map(|(_, at)| at)
+            let preferred = Reverse(standing.preferred.0 + company.sum::<i64>());
+            (standing.discouraged, preferred, crowding, standing.siblings, self.zones.around(at))
+        };
+        let scored = |standing| (score(standing), standing);
+        let best = if self.is_soft() {
+            self.rows.iter().flatten().filter(is_open).map(scored).min()
+        } else {
+            // Within a zone, what comes from other hosts is the same for all that are open.
+            self.order.values().filter_map(|zone| zone.iter().find(is_open)).map(scored).min()
+        };
+        best.map(|(_, standing)| standing.at)
+    }
+
+    /// Whether it is a matter of degree what pods there are elsewhere.
+    fn is_soft(&self) -> bool {
+        !self.preferred.is_empty() || self.wish.spreading.iter().any(|constraint| !constraint.required)
     }
 
     /// Why no host is open to the pod.
