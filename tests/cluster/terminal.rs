@@ -139,6 +139,23 @@ fn a_cluster_goes_on_when_nobody_hears_it() {
     }
 }
 
+#[test]
+fn a_log_in_json_has_an_object_a_line() {
+    let _lock = (!testing::has_namespaces()).then(lock_loopback);
+    let temporary = tempfile::tempdir().unwrap();
+    let dir = temporary.path().join("cluster");
+    let mut child = up(&dir).args(["--log-format", "json"]).spawn().unwrap();
+    wait_until_it_answers(&dir);
+    kill(&child, libc::SIGINT);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let log = std::fs::read_to_string(dir.join("n1/host.log")).unwrap();
+    assert!(!log.is_empty());
+    for line in log.lines() {
+        let object: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert!(object["level"].is_string() && object["fields"].is_object(), "{line}");
+    }
+}
+
 /// Its error is lost, and it says so with its status.
 #[test]
 fn a_command_that_can_t_say_what_is_wrong_ends_as_it_should() {

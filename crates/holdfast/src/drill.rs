@@ -10,6 +10,7 @@ use tempfile::TempDir;
 use crate::datastore::DatastoreArgs;
 use crate::end::End;
 use crate::ground::{self, Ground, NetChoice, Ports, Wish};
+use crate::host::LogFormat;
 use crate::site::LocalSite;
 use crate::tell::{Stderr, quoted, say, show};
 use crate::up::{logs, wait_until_ready};
@@ -91,7 +92,7 @@ async fn hold(
     let start = Options {
         folder: ground.folder,
         program: ground::program()?,
-        arguments: vec!["host".into()],
+        arguments: LogFormat::default().host_arguments(),
         net: ground.net,
     };
     let _ways_to_etcd = ground::open(ground.crossings)?;

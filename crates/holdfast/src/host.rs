@@ -47,12 +47,36 @@ pub struct Args {
     /// The host's configuration
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// The form of the log
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
+}
+
+/// The form of what a host has to say.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// A JSON object a line: `timestamp`, `level`, `target`, `fields` with the `message`, and the spans it happened in.
+    Json,
+}
+
+impl LogFormat {
+    /// The arguments by which a host is started that writes its log in this form.
+    pub fn host_arguments(self) -> Vec<std::ffi::OsString> {
+        let form = match self {
+            LogFormat::Text => "text",
+            LogFormat::Json => "json",
+        };
+        ["host", "--log-format", form].map(Into::into).to_vec()
+    }
 }
 
 /// Runs the host until it is told to stop.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let config = HostConfig::load(&args.config)?;
-    log_to(&config)?;
+    log_to(&config, args.log_format)?;
     link_program(&config)?;
     // Two threads carry a host of a small machine; more would cost memory for each.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -326,15 +350,19 @@ impl node::PodAddresses for Reach {
     }
 }
 
-/// Logs for people go to stderr, the timeline to its file.
-fn log_to(config: &HostConfig) -> anyhow::Result<()> {
+/// What there is to say goes to stderr, the timeline to its file.
+fn log_to(config: &HostConfig, format: LogFormat) -> anyhow::Result<()> {
     let file = Timeline::open(&config.timeline_file, &config.name)
         .with_context(|| format!("can't write {}", config.timeline_file.display()))?;
     let filter = EnvFilter::builder().with_default_directive(LevelFilter::INFO.into()).from_env_lossy();
-    let people =
-        tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false).with_filter(filter);
+    let log = tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(false);
+    let log = match format {
+        LogFormat::Text => log.boxed(),
+        LogFormat::Json => log.json().boxed(),
+    };
+    let log = log.with_filter(filter);
     let timeline = file.with_filter(filter_fn(|metadata| metadata.target() == timeline::TARGET));
-    tracing_subscriber::registry().with(people).with(timeline).init();
+    tracing_subscriber::registry().with(log).with(timeline).init();
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use serde_json::Value;
 use crate::datastore::DatastoreArgs;
 use crate::end::End;
 use crate::ground::{self, Ground, NetChoice, Ports, Wish};
+use crate::host::LogFormat;
 use crate::restarts::{self, Restarts};
 use crate::tell::{count, quoted, say, show};
 
@@ -35,6 +36,9 @@ pub struct Args {
     /// The port of 127.0.0.1 on which etcdctl reaches the store; 0 takes a free one [default: 2379, or a free one]
     #[arg(long)]
     etcd_port: Option<u16>,
+    /// The form of the hosts' logs
+    #[arg(long, value_enum, default_value_t)]
+    log_format: LogFormat,
     #[command(flatten)]
     datastore: DatastoreArgs,
 }
@@ -50,10 +54,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let nodes = args.nodes.map(|n| n as usize);
     let wish = Wish { nodes, net: args.net, ports: Some(ports), datastore, passes: false };
     let ground = Ground::prepare(&dir, wish)?;
-    ground::runtime()?.block_on(serve(ground))
+    ground::runtime()?.block_on(serve(ground, args.log_format))
 }
 
-async fn serve(ground: Ground) -> anyhow::Result<()> {
+async fn serve(ground: Ground, log_format: LogFormat) -> anyhow::Result<()> {
     let mut end = End::new()?;
     let started = now();
     let addresses = ground.folder.addresses();
@@ -74,7 +78,7 @@ async fn serve(ground: Ground) -> anyhow::Result<()> {
     let options = Options {
         folder: ground.folder,
         program: ground::program()?,
-        arguments: vec!["host".into()],
+        arguments: log_format.host_arguments(),
         net: ground.net,
     };
     let mut cluster = Cluster::start(options).await?;
