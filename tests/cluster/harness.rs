@@ -198,18 +198,26 @@ impl Drop for Cluster {
         if std::thread::panicking() {
             self.tell_what_happened();
         }
+        let pid = self.pid();
         // SAFETY: as above.
-        unsafe { libc::kill(self.pid(), libc::SIGTERM) };
-        let end = Instant::now() + Duration::from_secs(10);
-        while Instant::now() < end {
-            if matches!(self.up.lock().unwrap().try_wait(), Ok(Some(_))) {
-                return;
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+        let (ends, ended) = std::sync::mpsc::channel();
+        let waiting = std::thread::spawn(move || {
+            // SAFETY: an all-zero siginfo is a valid one, and outlives the call. The process is our own child, and is left to be
+            // waited for.
+            unsafe {
+                let mut told: libc::siginfo_t = std::mem::zeroed();
+                libc::waitid(libc::P_PID, pid as libc::id_t, &mut told, libc::WEXITED | libc::WNOWAIT);
             }
-            // With the processor left to the hosts that are to end.
-            std::thread::sleep(Duration::from_millis(10));
-        }
+            let _ = ends.send(());
+        });
         let up = self.up.get_mut().unwrap();
-        let _ = up.kill();
+        // Ended by force it leaves its hosts to end by themselves.
+        if ended.recv_timeout(PATIENCE).is_err() {
+            eprintln!("up doesn't end within {PATIENCE:?} of its signal");
+            let _ = up.kill();
+        }
+        let _ = waiting.join();
         let _ = up.wait();
     }
 }

@@ -13,7 +13,7 @@ use local::{Cluster, Folder, HostConfig, Island, Net, NetKind, Options, Permissi
 type Outcome = Result<(), Box<dyn Error>>;
 
 const PORT: u16 = 7;
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_millis(300);
 
 type Case = (&'static str, fn() -> Outcome);

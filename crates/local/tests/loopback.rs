@@ -15,7 +15,7 @@ use local::{
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 const SILENCE: Duration = Duration::from_millis(300);
 const BEAT: Duration = Duration::from_millis(30);
 /// What tells a host that it leads, in its data folder.

@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use serde_json::json;
-use support::{TestHost, condition, is_alive, is_ready, main_status};
+use support::{PATIENCE, TestHost, condition, is_alive, is_ready, main_status};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,7 +195,7 @@ async fn a_pod_without_its_object_is_killed() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap();
+    tokio::time::timeout(PATIENCE, wait).await.unwrap();
     host.shut_down().await;
 }
 

@@ -35,7 +35,7 @@ pub struct Setup {
 }
 
 /// Of so many answers one is a lie, where lies are told.
-const LIE_EVERY: u64 = 200;
+const LIE_EVERY: u64 = 50;
 
 struct Member {
     store: Arc<Embedded>,

@@ -83,26 +83,22 @@ pub(super) fn logs(
     attempts.sort_unstable();
     let told = told(&pod, name);
     let waiting = told.and_then(|told| told.state.as_ref()?.waiting.as_ref());
-    if asked.previous {
-        // One that waits for its next life has its last one before it already.
-        let is_between = waiting.is_some()
-            && told
-                .is_some_and(|told| told.last_state.as_ref().is_some_and(|last| last.terminated.is_some()));
-        if !is_between {
-            attempts.pop();
-        }
-        if attempts.is_empty() {
+    let attempt = if asked.previous {
+        let Some(attempt) = told.and_then(|told| previous(told, &attempts)) else {
             let why = format!("previous terminated container {name:?} in pod {pod_name:?} not found");
             return Err(why);
-        }
-    }
-    let Some(attempt) = attempts.last() else {
+        };
+        Some(attempt)
+    } else {
+        attempts.last().copied()
+    };
+    let Some(attempt) = attempt else {
         let reason = waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or("ContainerCreating");
         return Err(format!("container {name:?} in pod {pod_name:?} is waiting to start: {reason}"));
     };
     let path = folder.join(format!("{attempt}.log"));
     let progress = if asked.follow { host.logs.progress(&path) } else { None };
-    let cursor = LogCursor::open(&folder, *attempt, asked.options).map_err(|e| e.to_string())?;
+    let cursor = LogCursor::open(&folder, attempt, asked.options).map_err(|e| e.to_string())?;
     let (send, lines) = mpsc::channel::<Bytes>(4);
     tokio::spawn(stream(cursor, progress, send));
     let frames = futures::stream::unfold(lines, |mut lines| async move {
@@ -121,6 +117,18 @@ fn told<'a>(pod: &'a Pod, name: &str) -> Option<&'a ContainerStatus> {
     let lists =
         [&status.init_container_statuses, &status.container_statuses, &status.ephemeral_container_statuses];
     lists.into_iter().flatten().flatten().find(|told| told.name == name)
+}
+
+/// The life before the one that runs or is to come, as the container's status names it. The status lags behind the files: a
+/// life that it knows nothing of may have its log already, and the one that it names may have lost its own to a later life.
+fn previous(told: &ContainerStatus, attempts: &[u32]) -> Option<u32> {
+    let last = told.last_state.as_ref()?.terminated.as_ref()?;
+    let named = last.container_id.as_deref().and_then(|id| id.rsplit('/').next()?.parse::<u32>().ok());
+    match named {
+        Some(named) => attempts.iter().copied().find(|attempt| *attempt >= named),
+        // A former agent may have left no number behind.
+        None => attempts.iter().rev().nth(1).copied(),
+    }
 }
 
 /// Sends a log's lines, and those to come for as long as it is written and somebody listens.
@@ -160,5 +168,34 @@ async fn stream(
             _ = progress.changed() => {}
             () = send.closed() => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_life_before_is_the_one_that_the_status_names() {
+        let ended = |id: &str| json!({"terminated": {"exitCode": 1, "containerID": id}});
+        let told = |status: serde_json::Value| -> ContainerStatus {
+            let mut whole =
+                json!({"name": "c", "image": "", "imageID": "", "ready": false, "restartCount": 1});
+            whole.as_object_mut().unwrap().extend(status.as_object().unwrap().clone());
+            serde_json::from_value(whole).unwrap()
+        };
+        let waiting = json!({"waiting": {"reason": "CrashLoopBackOff"}});
+        let between = told(json!({"state": waiting, "lastState": ended("host://uid/c/0")}));
+        assert_eq!(previous(&between, &[0]), Some(0));
+        assert_eq!(previous(&between, &[0, 1]), Some(0), "the next one's log is made before its status is");
+        assert_eq!(previous(&between, &[1, 2]), Some(1), "two lives later");
+        assert_eq!(previous(&between, &[]), None);
+        let running = told(json!({"state": {"running": {}}, "lastState": ended("host://uid/c/3")}));
+        assert_eq!(previous(&running, &[3, 4]), Some(3));
+        let unnumbered = told(json!({"state": {"running": {}}, "lastState": ended("host://uid/c")}));
+        assert_eq!(previous(&unnumbered, &[3, 4]), Some(3));
+        assert_eq!(previous(&told(json!({"state": {"running": {}}})), &[0]), None, "its first life");
     }
 }

@@ -19,6 +19,9 @@ use rustls::server::WebPkiClientVerifier;
 use serde_json::{Value, json};
 use store::{Condition, KeyRange, Memory, Op, Store, Txn};
 
+/// How long a condition may take: generous, for busy machines.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
 /// Writes to the store as the API would, as far as an agent can tell.
 pub struct TestWriter {
     pub store: Arc<Memory>,
@@ -371,7 +374,7 @@ impl TestHost {
                 states.changed().await.unwrap();
             }
         };
-        let done = tokio::time::timeout(Duration::from_secs(20), wait).await;
+        let done = tokio::time::timeout(PATIENCE, wait).await;
         done.unwrap_or_else(|_| panic!("{what}: {:#?}", self.writer.get("pods", "default", name)))
     }
 
@@ -382,21 +385,24 @@ impl TestHost {
                 states.changed().await.unwrap();
             }
         };
-        let done = tokio::time::timeout(Duration::from_secs(20), wait).await;
+        let done = tokio::time::timeout(PATIENCE, wait).await;
         done.unwrap_or_else(|_| panic!("not gone: {:#?}", self.writer.get("pods", "default", name)));
     }
 
     /// Waits until a file holds a text, and answers it.
     pub async fn until_file(&self, path: &Path, holds: impl Fn(&str) -> bool) -> String {
-        for _ in 0..2000 {
-            if let Ok(text) = std::fs::read_to_string(path)
-                && holds(&text)
-            {
-                return text;
+        let wait = async {
+            loop {
+                if let Ok(text) = std::fs::read_to_string(path)
+                    && holds(&text)
+                {
+                    return text;
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        panic!("{}: {:?}", path.display(), std::fs::read_to_string(path));
+        };
+        let done = tokio::time::timeout(PATIENCE, wait).await;
+        done.unwrap_or_else(|_| panic!("{}: {:?}", path.display(), std::fs::read_to_string(path)))
     }
 }
 

@@ -12,7 +12,7 @@ use store::{Config, Embedded, KeyRange, Store, Txn};
 
 const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 static CLUSTERS: AtomicU8 = AtomicU8::new(1);
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 pub struct Cluster {
     pub configs: Vec<Config>,
