@@ -2,12 +2,13 @@
 //! the writes out. No polling: it sleeps until something changes or is due. While another member leads it only
 //! follows, so that a takeover decodes nothing.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
 use api::Status;
-use futures::future::join_all;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use objects::{Occurrence, Pod, Pool, Recorder, Reporter, Write, Writer};
 use pki::Authority;
@@ -19,12 +20,14 @@ use crate::controller::{Now, Silence};
 use crate::key::Key;
 use crate::node;
 use crate::plan::{Action, Note, with_reason};
-use crate::queue::{Outcome, Queue};
+use crate::queue::{Load, Outcome, Queue};
 use crate::view::View;
 
 const USER: &str = "system:kube-controller-manager";
-/// So many keys are written for at the same time: a slow write delays no other.
-const PARALLEL: usize = 16;
+/// The most writes of one key that are carried out at the same time.
+const TOGETHER: usize = 64;
+/// So many of them begin before one has succeeded.
+const FIRST: usize = 8;
 /// After so many decisions without a pause, other tasks get their turn.
 const TURN: usize = 256;
 
@@ -43,6 +46,8 @@ pub struct Options {
     pub root_certificate: Arc<str>,
     /// The authority that signs what certificates are asked for; without it, nobody here signs them.
     pub signer: Option<Arc<Authority>>,
+    /// Where is shown how much there is to do, by urgency, while this member leads.
+    pub load: watch::Sender<Vec<Load>>,
 }
 
 /// Runs the controllers whenever this member leads, until the store ends.
@@ -79,7 +84,9 @@ impl Duty for Controllers {
         loop {
             let state = states.borrow_and_update().clone();
             work.advance(state);
-            if work.decide() {
+            let goes_on = work.decide();
+            self.options.load.send_replace(work.queue.load());
+            if goes_on {
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -176,34 +183,28 @@ impl<'a> Work<'a> {
     /// let others have a turn.
     fn decide(&mut self) -> bool {
         for _ in 0..TURN {
-            if self.writing.len() >= PARALLEL {
-                return false;
-            }
             let now = clocks();
             let Some(key) = self.queue.pop(now.instant) else { return false };
             let mut plan = key.reconcile(self.view, &self.silence, now);
             for occurrence in plan.told.drain(..) {
                 self.recorder(key.component()).record(occurrence);
             }
+            if !plan.pause.is_zero() {
+                self.queue.rest(key.clone(), now.instant + plan.pause);
+            }
             if let Some(wait) = plan.again_in {
                 self.queue.add_at(key.clone(), now.instant + wait);
             }
             if plan.actions.is_empty() {
-                self.queue.rest(&key);
+                self.queue.quiet(&key);
                 continue;
             }
             let recorder = self.recorder(key.component());
             self.queue.begin(key.clone());
             let writer = self.options.writer.clone();
             self.writing.spawn(async move {
-                let writes = plan.actions.into_iter().map(|action| carry_out(&*writer, &recorder, action));
-                let (outcomes, otherwise): (Vec<_>, Vec<_>) = join_all(writes).await.into_iter().unzip();
-                if let Some(write) = otherwise.into_iter().flatten().next()
-                    && let Err(status) = writer.write(USER, write).await
-                {
-                    tracing::debug!(code = status.code, reason = status.reason, "{status}");
-                }
-                (key, outcomes.into_iter().fold(Outcome::Done, worse))
+                let outcome = carry_out_all(&*writer, &recorder, plan.actions).await;
+                (key, outcome)
             });
         }
         true
@@ -230,9 +231,45 @@ fn worse(a: Outcome, b: Outcome) -> Outcome {
     }
 }
 
+/// Carries the writes of a plan out; the worst of their ends. Those that begin together are eight and as many as have
+/// succeeded, and once a create was refused no further one begins: what refuses one pod of a set refuses the others too,
+/// and nobody is to be told of it five hundred times.
+async fn carry_out_all(writer: &dyn Writer, recorder: &Recorder, actions: Vec<Action>) -> Outcome {
+    let mut waiting = VecDeque::from(actions);
+    let mut writing = FuturesUnordered::new();
+    let (mut outcome, mut otherwise, mut succeeded) = (Outcome::Done, None, 0);
+    loop {
+        while writing.len() < TOGETHER.min(FIRST + succeeded)
+            && let Some(action) = waiting.pop_front()
+        {
+            let is_create = is_create(&action);
+            let write = carry_out(writer, recorder, action);
+            writing.push(async move { (is_create, write.await) });
+        }
+        let Some((was_create, (ended, other))) = writing.next().await else { break };
+        match ended {
+            Outcome::Done => succeeded += 1,
+            Outcome::Refused if was_create => waiting.retain(|action| !is_create(action)),
+            Outcome::Refused | Outcome::Failed => {}
+        }
+        outcome = worse(outcome, ended);
+        otherwise = otherwise.or(other);
+    }
+    if let Some(write) = otherwise
+        && let Err(status) = writer.write(USER, write).await
+    {
+        tracing::debug!(code = status.code, reason = status.reason, "{status}");
+    }
+    outcome
+}
+
+fn is_create(action: &Action) -> bool {
+    matches!(action.write, Write::Create(_))
+}
+
 /// How a write ended, and what to write because it was refused.
 async fn carry_out(writer: &dyn Writer, recorder: &Recorder, action: Action) -> (Outcome, Option<Write>) {
-    let is_create = matches!(action.write, Write::Create(_));
+    let is_create = is_create(&action);
     match writer.write(USER, action.write).await {
         Ok(object) => {
             for note in action.done {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::controller::{Controller, Due, Moment, Now, Silence, Urgency};
 use crate::list::CONTROLLERS;
 use crate::plan::Plan;
+use crate::queue::Urgent;
 use crate::touched::Touched;
 use crate::view::View;
 
@@ -45,11 +46,6 @@ impl Key {
         &self.name
     }
 
-    /// How urgent it is.
-    pub fn urgency(&self) -> Urgency {
-        self.controller().urgency()
-    }
-
     /// The controller's name in Events.
     pub fn component(&self) -> &'static str {
         self.controller().component()
@@ -79,6 +75,12 @@ impl Key {
         for (at, controller) in CONTROLLERS.iter().enumerate() {
             controller.heard(host, &mut Due::new(at, &mut each));
         }
+    }
+}
+
+impl Urgent for Key {
+    fn urgency(&self) -> Urgency {
+        self.controller().urgency()
     }
 }
 

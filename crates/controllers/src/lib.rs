@@ -41,5 +41,6 @@ pub use driver::{Options, run};
 pub use key::Key;
 pub use node::GRACE;
 pub use plan::{Action, Note, Plan, with_reason};
+pub use queue::Load;
 pub use touched::Touched;
 pub use view::View;

@@ -16,6 +16,8 @@ pub struct Plan {
     pub told: Vec<Occurrence>,
     /// When to reconcile again even if nothing changes until then.
     pub again_in: Option<Duration>,
+    /// For how long not to reconcile again whatever changes: that is then looked at together.
+    pub pause: Duration,
 }
 
 /// One change and what to tell about it.

@@ -207,6 +207,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         pods: pods.clone(),
         root_certificate: trust.pem().into(),
         signer: Some(signer),
+        load: Default::default(),
     };
     threads::apart("controllers", || controllers::run(controlling))?;
     let scheduling = scheduler::Options {

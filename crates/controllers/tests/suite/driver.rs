@@ -1,13 +1,11 @@
 //! The drivers at work: controllers and scheduler on the leader, with clocks and tasks of their own.
 #![allow(clippy::unwrap_used)]
 
-mod cluster;
-
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use cluster::{Cluster, wire};
+use crate::cluster::{Cluster, wire};
 use k8s_openapi::api::core::v1::{Event, Node, Pod};
 use objects::{Pool, Reader};
 use serde_json::json;
@@ -46,6 +44,7 @@ async fn drivers_replace_the_pods_of_a_silent_host_when_it_is_time() {
         pods: Pool::default(),
         root_certificate: "a certificate".into(),
         signer: None,
+        load: watch::Sender::default(),
     }));
     let scheduler = tokio::spawn(scheduler::run(scheduler::Options {
         store: store.clone(),
@@ -89,6 +88,7 @@ async fn an_agent_that_writes_is_alive_before_its_heartbeat_is_heard() {
         pods: Pool::default(),
         root_certificate: "a certificate".into(),
         signer: None,
+        load: watch::Sender::default(),
     }));
     let mut states = cluster.store.states();
     let tainted = |state: &State| {

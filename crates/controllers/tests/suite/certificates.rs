@@ -1,13 +1,11 @@
 //! Certificates by request: who gets one, who doesn't, and what becomes of the requests.
 #![allow(clippy::unwrap_used)]
 
-mod cluster;
-
 use std::time::Duration;
 
+use crate::cluster::Cluster;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use cluster::Cluster;
 use k8s_openapi::api::certificates::v1::CertificateSigningRequest;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use serde_json::{Value, json};
@@ -31,7 +29,7 @@ async fn ask(cluster: &Cluster, name: &str, signer: &str, group: &str) {
 
 async fn decide(cluster: &Cluster, name: &str, decision: &str) {
     let condition = json!({"type": decision, "status": "True", "reason": "r", "message": "",
-        "lastUpdateTime": cluster::wire(cluster.now.wall)});
+        "lastUpdateTime": crate::cluster::wire(cluster.now.wall)});
     let conditions: Value = json!({"status": {"conditions": [condition]}});
     cluster.patch(GROUP, KIND, "", name, "approval", conditions).await.unwrap();
 }

@@ -1,11 +1,9 @@
 //! Which pods stand behind a service, and how that is said.
 #![allow(clippy::unwrap_used)]
 
-mod cluster;
-
 use std::collections::BTreeSet;
 
-use cluster::Cluster;
+use crate::cluster::Cluster;
 use k8s_openapi::api::core::v1::Endpoints;
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use objects::Delete;

@@ -3,11 +3,9 @@
 // Functions of a test may unwrap: a failure is the test's.
 #![allow(clippy::unwrap_used)]
 
-mod cluster;
-
 use std::time::Duration;
 
-use cluster::{Cluster, wire};
+use crate::cluster::{Cluster, wire};
 use controllers::Key;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{
@@ -132,11 +130,11 @@ async fn every_namespace_has_the_certificate_by_which_pods_believe_the_api() {
         let map = cluster.get::<ConfigMap>("shop", "kube-root-ca.crt");
         map.and_then(|map| map.data?.remove("ca.crt"))
     };
-    assert_eq!(certificate(&cluster).as_deref(), Some(cluster::CERTIFICATE));
+    assert_eq!(certificate(&cluster).as_deref(), Some(crate::cluster::CERTIFICATE));
     let other = json!({"data": {"ca.crt": "another"}});
     cluster.patch("v1", "ConfigMap", "shop", "kube-root-ca.crt", "", other).await.unwrap();
     cluster.settle().await;
-    assert_eq!(certificate(&cluster).as_deref(), Some(cluster::CERTIFICATE), "nobody replaces it");
+    assert_eq!(certificate(&cluster).as_deref(), Some(crate::cluster::CERTIFICATE), "nobody replaces it");
     cluster.delete("v1", "ConfigMap", "shop", "kube-root-ca.crt", Delete::default()).await;
     cluster.settle().await;
     assert!(certificate(&cluster).is_some());

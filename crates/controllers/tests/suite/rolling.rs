@@ -2,9 +2,7 @@
 //! replicas and surge together, and never fewer that serve than replicas without those that may be missing.
 #![allow(clippy::unwrap_used)]
 
-mod cluster;
-
-use cluster::Cluster;
+use crate::cluster::Cluster;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;

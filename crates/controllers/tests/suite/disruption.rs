@@ -1,11 +1,9 @@
 //! What a disruption budget allows, while pods come and go.
 #![allow(clippy::unwrap_used)]
 
-mod cluster;
-
 use std::time::Duration;
 
-use cluster::Cluster;
+use crate::cluster::Cluster;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use objects::Delete;
@@ -99,7 +97,7 @@ async fn a_pod_whose_eviction_was_allowed_is_gone_until_it_ends_or_its_time_is_o
     }
     cluster.settle().await;
     assert_eq!(numbers(&cluster), [3, 1, 3, 2], "a number needs no controller");
-    let now = cluster::wire(cluster.now.wall);
+    let now = crate::cluster::wire(cluster.now.wall);
     let evicted = json!({"status": {"disruptionsAllowed": 0, "disruptedPods": {"a": now, "b": now}}});
     cluster.patch("policy/v1", "PodDisruptionBudget", "default", "b", "status", evicted).await.unwrap();
     let at_once = Delete { grace_seconds: Some(0), ..Delete::default() };
@@ -149,7 +147,7 @@ async fn whatever_has_a_scale_says_how_many_pods_there_should_be() {
                 "names": {"plural": "rings", "singular": "ring", "kind": "Ring", "listKind": "RingList"}}}))
         .await;
     let conditions = json!([{"type": "Established", "status": "True", "reason": "r", "message": "",
-        "lastTransitionTime": cluster::wire(cluster.now.wall)}]);
+        "lastTransitionTime": crate::cluster::wire(cluster.now.wall)}]);
     let accepted = json!({"plural": "rings", "singular": "ring", "kind": "Ring", "listKind": "RingList"});
     let established =
         json!({"status": {"conditions": conditions, "acceptedNames": accepted, "storedVersions": ["v1"]}});

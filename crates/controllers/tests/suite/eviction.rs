@@ -3,11 +3,9 @@
 // Functions of a test may unwrap: a failure is the test's.
 #![allow(clippy::unwrap_used)]
 
-mod cluster;
-
 use std::time::Duration;
 
-use cluster::Cluster;
+use crate::cluster::Cluster;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use objects::Delete;
 use serde_json::{Value, json};

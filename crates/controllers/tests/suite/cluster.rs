@@ -59,6 +59,8 @@ pub struct Cluster {
     pub told: Vec<Occurrence>,
     /// Whether hosts make pods ready by themselves.
     pub serving: bool,
+    /// How long each key is not looked at again, whatever changes. The steps here don't wait.
+    pub pauses: BTreeMap<Key, Duration>,
 }
 
 /// The authority that signs what is asked for.
@@ -113,6 +115,7 @@ impl Cluster {
             addresses: 0,
             told: Vec::new(),
             serving: true,
+            pauses: BTreeMap::new(),
             store,
         };
         cluster
@@ -233,6 +236,7 @@ impl Cluster {
         if let Some(wait) = plan.again_in {
             earlier(&mut self.later, key.clone(), self.now.instant + wait);
         }
+        self.pauses.insert(key.clone(), plan.pause);
         let wrote = !plan.actions.is_empty();
         let mut otherwise = Vec::new();
         self.told.extend(plan.told);

@@ -3,9 +3,7 @@
 // Functions of a test may unwrap: a failure is the test's.
 #![allow(clippy::unwrap_used)]
 
-mod cluster;
-
-use cluster::Cluster;
+use crate::cluster::Cluster;
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, PersistentVolume};
 use k8s_openapi::api::rbac::v1::ClusterRole;
 use k8s_openapi::api::storage::v1::StorageClass;

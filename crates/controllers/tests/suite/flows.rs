@@ -1,9 +1,7 @@
 //! FlowSchemas say whether their priority level is there.
 #![allow(clippy::unwrap_used)]
 
-mod cluster;
-
-use cluster::Cluster;
+use crate::cluster::Cluster;
 use k8s_openapi::api::flowcontrol::v1::FlowSchema;
 use objects::Delete;
 use serde_json::json;

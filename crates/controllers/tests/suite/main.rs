@@ -1,0 +1,18 @@
+//! The controllers over the real write path, step by step and with their driver: one program, so that it is linked once.
+#![allow(clippy::unwrap_used)]
+
+mod certificates;
+mod cluster;
+mod convergence;
+mod deployments;
+mod disruption;
+mod driver;
+mod endpoints;
+mod eviction;
+mod flows;
+mod garbage;
+mod namespaces;
+mod rolling;
+mod scale;
+mod upkeep;
+mod validating_policies;
