@@ -10,6 +10,7 @@ mod status;
 mod template;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
@@ -18,14 +19,19 @@ use objects::{Change, Pod, selects};
 use serde_json::json;
 
 use crate::controller::{Controller, Due, Moment, Urgency, both};
-use crate::index::{By, Owner};
+use crate::index::{By, Orphans, Owner, with_labels};
 use crate::key::Key;
 use crate::plan::{Plan, merge_this};
 use crate::pods;
+use crate::replicas::Replicas;
+use crate::selectors::{Labels, Selectors, Selects, required};
 use crate::tables::Watches;
 use crate::touched::Touched;
 use crate::view::{View, controller_of};
 use rollout::Rollout;
+
+/// After a step, the next one is taken after so long for each pod: while thousands come and go, steps are of many.
+const PAUSE: Duration = Duration::from_micros(5);
 
 /// Rolls Deployments from one pod template to the next.
 pub(crate) struct Deployments;
@@ -44,8 +50,9 @@ impl Controller for Deployments {
     }
 
     fn watches(&self, watches: &mut Watches<'_>) {
-        watches.table::<Deployment>();
-        watches.index::<By<Owner<Pod>>>();
+        watches.index::<Selectors<Deployments>>();
+        watches.index::<Replicas>();
+        watches.index::<By<Orphans<ReplicaSet>>>();
         watches.index::<By<Owner<ReplicaSet>>>();
     }
 
@@ -61,10 +68,8 @@ impl Controller for Deployments {
                 Some(owner) => due.now(namespace, &owner.name),
                 None => {
                     let labels = set.metadata.labels.as_ref();
-                    let deployments = view.table::<Deployment>().in_namespace(namespace);
-                    due.objects(deployments.filter(|deployment| {
-                        deployment.spec.as_ref().is_some_and(|spec| selects(&spec.selector, labels))
-                    }));
+                    let deployments = view.index::<Selectors<Deployments>>().into_iter();
+                    due.objects(deployments.flat_map(|index| index.of(namespace, labels)));
                 }
             }
         }
@@ -87,6 +92,18 @@ impl Controller for Deployments {
     }
 }
 
+impl Selects for Deployments {
+    type Of = Deployment;
+
+    fn required(deployment: &Deployment) -> Option<&Labels> {
+        Some(required(&deployment.spec.as_ref()?.selector))
+    }
+
+    fn selects(deployment: &Deployment, labels: Option<&Labels>) -> bool {
+        deployment.spec.as_ref().is_some_and(|spec| selects(&spec.selector, labels))
+    }
+}
+
 /// Brings one Deployment nearer to its spec.
 fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
@@ -98,6 +115,7 @@ fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
         status::report(&mut rollout, &mut plan, false);
         return plan;
     }
+    plan.pause = PAUSE * u32::try_from(rollout.replicas).unwrap_or(0);
     let paused = spec.paused == Some(true);
     rollout.sync_revision();
     let scaled = rollout.is_scaled();
@@ -144,10 +162,9 @@ fn claim<'a>(
             set.metadata.owner_references.iter().flatten().filter(|owner| owner.uid != uid).collect();
         plan.write(merge_this(set.as_ref(), "", json!({"metadata": {"ownerReferences": kept}})));
     }
-    let orphans = view.table::<ReplicaSet>().in_namespace(namespace).filter(|set| {
-        controller_of(&set.metadata).is_none()
-            && set.metadata.deletion_timestamp.is_none()
-            && selects(&spec.selector, set.metadata.labels.as_ref())
+    let orphans = with_labels::<Orphans<ReplicaSet>>(view, namespace, required(&spec.selector));
+    let orphans = orphans.filter(|set| {
+        set.metadata.deletion_timestamp.is_none() && selects(&spec.selector, set.metadata.labels.as_ref())
     });
     for set in orphans {
         let mut owners = set.metadata.owner_references.clone().unwrap_or_default();
@@ -173,6 +190,8 @@ fn owner_reference(deployment: &Deployment) -> OwnerReference {
 fn has_running_old_pods(view: &View, rollout: &Rollout<'_>) -> bool {
     rollout.old().any(|set| {
         let uid = set.set.metadata.uid.as_deref().unwrap_or_default();
-        view.by::<Owner<Pod>>(uid).any(|pod| !pods::is_finished(pod))
+        let namespace = set.set.metadata.namespace.as_deref().unwrap_or_default();
+        let kept = view.index::<Replicas>().map(|kept| kept.total(namespace, uid));
+        kept.is_some_and(|count| count.active + count.terminating > 0)
     })
 }

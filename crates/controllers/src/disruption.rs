@@ -6,6 +6,7 @@
 mod scale;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::Object;
@@ -20,10 +21,11 @@ use serde_json::json;
 
 use crate::controller::{Controller, Due, Moment, Urgency, both};
 use crate::graph::Node;
-use crate::index::{By, Owner};
+use crate::index::{By, Labelled, Owner, with_labels};
 use crate::key::Key;
 use crate::plan::{Action, Note, Plan, merge_this};
 use crate::pods;
+use crate::selectors::{Labels, Selectors, Selects, required};
 use crate::share::resolve;
 use crate::tables::Watches;
 use crate::touched::Touched;
@@ -33,6 +35,8 @@ use crate::view::View;
 const DELETION_TIMEOUT: Duration = Duration::from_secs(120);
 /// Looked at again after so long where the scale of a controller can't be found out.
 const RETRY: Duration = Duration::from_secs(60);
+/// After a budget was reckoned, its next change waits for so long for each pod that it covers.
+const PAUSE: Duration = Duration::from_micros(10);
 const ALLOWED: &str = "DisruptionAllowed";
 const TARGET: &str = "DisruptionTarget";
 
@@ -54,8 +58,9 @@ impl Controller for Budgets {
 
     fn watches(&self, watches: &mut Watches<'_>) {
         watches.table::<PodDisruptionBudget>();
-        watches.table::<Pod>();
         watches.table::<Deployment>();
+        watches.index::<By<Labelled<Pod>>>();
+        watches.index::<Selectors<Budgets>>();
         watches.index::<By<Owner<Pod>>>();
         watches.index::<By<Owner<ReplicaSet>>>();
     }
@@ -68,8 +73,7 @@ impl Controller for Budgets {
         due.changed::<PodDisruptionBudget>(change);
         for pod in change.of::<Pod>().into_iter().flat_map(both) {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            let budgets = view.table::<PodDisruptionBudget>().in_namespace(namespace);
-            due.objects(budgets.filter(|budget| covers(budget, pod.metadata.labels.as_ref())));
+            due.objects(covering(view, namespace, pod.metadata.labels.as_ref()));
         }
         change.owned().latest().into_iter().for_each(|owner| scaled(view, owner, due));
     }
@@ -113,25 +117,49 @@ impl Controller for DisruptedPods {
     }
 }
 
+impl Selects for Budgets {
+    type Of = PodDisruptionBudget;
+
+    fn required(budget: &PodDisruptionBudget) -> Option<&Labels> {
+        Some(required(budget.spec.as_ref()?.selector.as_ref()?))
+    }
+
+    fn selects(budget: &PodDisruptionBudget, labels: Option<&Labels>) -> bool {
+        let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        selector.is_some_and(|selector| selects(selector, labels))
+    }
+}
+
+/// The budgets that cover pods with these labels.
+fn covering<'a>(
+    view: &'a View,
+    namespace: &'a str,
+    labels: Option<&'a Labels>,
+) -> impl Iterator<Item = &'a Arc<PodDisruptionBudget>> {
+    view.index::<Selectors<Budgets>>().into_iter().flat_map(move |index| index.of(namespace, labels))
+}
+
 /// The budgets that cover the pods of something whose number of pods may have changed are due.
 fn scaled(view: &View, owner: &Node, due: &mut Due<'_>) {
-    let mut budgets = view.table::<PodDisruptionBudget>().in_namespace(&owner.namespace).peekable();
-    if owner.namespace.is_empty() || budgets.peek().is_none() {
-        return;
-    }
     // The pods of one template have the same labels.
     let sets = view.by::<Owner<ReplicaSet>>(&owner.uid).filter_map(|set| set.metadata.uid.as_deref());
-    let owners = sets.chain([owner.uid.as_str()]);
-    let pods: Vec<_> = owners.filter_map(|uid| view.by::<Owner<Pod>>(uid).next()).collect();
-    due.objects(budgets.filter(|b| pods.iter().any(|p| covers(b, p.metadata.labels.as_ref()))));
+    for pod in sets.chain([owner.uid.as_str()]).filter_map(|uid| view.by::<Owner<Pod>>(uid).next()) {
+        due.objects(covering(view, &owner.namespace, pod.metadata.labels.as_ref()));
+    }
 }
 
 /// Brings the status of one budget up to date.
 fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let Some(budget) = view.table::<PodDisruptionBudget>().get(namespace, name) else { return plan };
-    let covered = view.table::<Pod>().in_namespace(namespace).map(AsRef::as_ref);
-    let covered: Vec<&Pod> = covered.filter(|pod| covers(budget, pod.metadata.labels.as_ref())).collect();
+    let covered: Vec<&Pod> = match Budgets::required(budget) {
+        Some(required) => with_labels::<Labelled<Pod>>(view, namespace, required)
+            .map(AsRef::as_ref)
+            .filter(|pod: &&Pod| Budgets::selects(budget, pod.metadata.labels.as_ref()))
+            .collect(),
+        None => Vec::new(),
+    };
+    plan.pause = PAUSE * u32::try_from(covered.len()).unwrap_or(u32::MAX);
     let old = budget.status.clone().unwrap_or_default();
     let mut told = Vec::new();
     let status = match expected(view, budget, &covered) {
@@ -158,12 +186,6 @@ fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
         plan.actions.push(told.into_iter().fold(action, |action, told| action.telling(Note::Event(told))));
     }
     plan
-}
-
-/// Whether pods with these labels count for a budget.
-pub fn covers(budget: &PodDisruptionBudget, labels: Option<&BTreeMap<String, String>>) -> bool {
-    let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-    selector.is_some_and(|selector| selects(selector, labels))
 }
 
 /// How many pods there should be, how many of them have to serve, and which nobody keeps at a number.

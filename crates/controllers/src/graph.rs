@@ -105,6 +105,8 @@ pub struct Graph {
     by_uid: HashMap<String, Bytes>,
     dependents: Sets,
     namespaces: Sets,
+    /// Those of them that nobody has begun to delete.
+    staying: Sets,
     /// Those that were seen to go, by uid, for as long as something names them as owner: what became of them is
     /// known even once their kind isn't any more.
     gone: HashMap<String, Arc<Node>>,
@@ -185,6 +187,9 @@ impl Graph {
             }
         }
         self.namespaces.entry(node.namespace.clone()).or_default().insert(node.key.clone());
+        if !node.deleting {
+            self.staying.entry(node.namespace.clone()).or_default().insert(node.key.clone());
+        }
         self.nodes.insert(node.key.clone(), node.clone());
         (old, Some(node))
     }
@@ -201,6 +206,7 @@ impl Graph {
             }
         }
         take(&mut self.namespaces, &node.namespace, key);
+        take(&mut self.staying, &node.namespace, key);
         Some(node)
     }
 
@@ -258,6 +264,11 @@ impl Graph {
     /// The objects in a namespace.
     pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<Node>> {
         self.namespaces.get(namespace).into_iter().flatten().filter_map(|key| self.nodes.get(key))
+    }
+
+    /// The objects in a namespace that nobody has begun to delete.
+    pub fn staying_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<Node>> {
+        self.staying.get(namespace).into_iter().flatten().filter_map(|key| self.nodes.get(key))
     }
 }
 

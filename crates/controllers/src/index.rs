@@ -7,8 +7,9 @@ use std::sync::Arc;
 
 use objects::{Kind, Pod};
 
+use crate::selectors::{Labels, label};
 use crate::tables::Index;
-use crate::view::{controller_of, node_name};
+use crate::view::{View, controller_of, node_name};
 
 /// What the objects of a kind are found by.
 pub(crate) trait Group: Send + Sync + 'static {
@@ -26,8 +27,13 @@ pub(crate) struct By<G: Group> {
 
 impl<G: Group> By<G> {
     /// The objects with a value.
-    pub fn get(&self, value: &str) -> impl Iterator<Item = &Arc<G::Of>> + Clone {
+    pub fn get<'a>(&'a self, value: &str) -> impl Iterator<Item = &'a Arc<G::Of>> + Clone + use<'a, G> {
         self.groups.get(value).into_iter().flatten().map(|placed| &placed.0)
+    }
+
+    /// How many objects have a value.
+    pub fn count(&self, value: &str) -> usize {
+        self.groups.get(value).map_or(0, BTreeSet::len)
     }
 
     /// All values that some object has.
@@ -115,4 +121,44 @@ impl Group for OnNode {
     fn values(pod: &Pod, each: &mut dyn FnMut(&str)) {
         node_name(pod).into_iter().for_each(each);
     }
+}
+
+/// By each of their labels, in their namespace (see [`label`]), and by their namespace.
+pub(crate) struct Labelled<T>(PhantomData<T>);
+
+impl<T: Kind + 'static> Group for Labelled<T> {
+    type Of = T;
+
+    fn values(object: &T, each: &mut dyn FnMut(&str)) {
+        let namespace = object.metadata().namespace.as_deref().unwrap_or_default();
+        each(namespace);
+        for (name, value) in object.metadata().labels.iter().flatten() {
+            each(&label(namespace, name, value));
+        }
+    }
+}
+
+/// Those without a controller, like [`Labelled`].
+pub(crate) struct Orphans<T>(PhantomData<T>);
+
+impl<T: Kind + 'static> Group for Orphans<T> {
+    type Of = T;
+
+    fn values(object: &T, each: &mut dyn FnMut(&str)) {
+        if controller_of(object.metadata()).is_none() {
+            Labelled::values(object, each);
+        }
+    }
+}
+
+/// The objects of a namespace that may have all of these labels, in the order of their names: those with the label that
+/// fewest have.
+pub(crate) fn with_labels<'a, G: Group>(
+    view: &'a View,
+    namespace: &str,
+    labels: &Labels,
+) -> impl Iterator<Item = &'a Arc<G::Of>> + use<'a, G> {
+    let count = |value: &String| view.index::<By<G>>().map_or(0, |index| index.count(value));
+    let rarest = labels.iter().map(|(name, value)| label(namespace, name, value)).min_by_key(count);
+    view.by::<G>(rarest.as_deref().unwrap_or(namespace))
 }

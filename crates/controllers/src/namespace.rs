@@ -154,8 +154,7 @@ fn empty(view: &View, namespace: &Arc<Namespace>, name: &str, now: Timestamp, pl
     if !is_ours(namespace) {
         return;
     }
-    let mut contents = view.graph.in_namespace(name).peekable();
-    if contents.peek().is_none() {
+    if view.graph.in_namespace(name).next().is_none() {
         // What another server has in here only that server knows: while it doesn't answer, nobody can say that this
         // is all.
         if view.graph.kinds().unavailable().next().is_none() {
@@ -165,7 +164,7 @@ fn empty(view: &View, namespace: &Arc<Namespace>, name: &str, now: Timestamp, pl
         }
         return;
     }
-    for node in contents.filter(|node| !node.deleting).take(BURST) {
+    for node in view.graph.staying_in(name).take(BURST) {
         let options = Delete {
             uid: Some(node.uid.clone()).filter(|uid| !uid.is_empty()),
             propagation: Some(Propagation::Background),

@@ -1,7 +1,5 @@
 //! What a pod's status says.
 
-use std::time::Duration;
-
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodCondition;
 use objects::Pod;
@@ -35,18 +33,6 @@ pub fn is_ready(pod: &Pod) -> bool {
 pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
     let condition = condition(pod, "Ready").filter(|condition| condition.status == "True")?;
     condition.last_transition_time.as_ref().map(|time| time.0)
-}
-
-/// How long until the pod has served for `minimum`: nothing if it doesn't serve, zero if it has.
-pub fn available_in(pod: &Pod, minimum: Duration, now: Timestamp) -> Option<Duration> {
-    if !is_ready(pod) {
-        return None;
-    }
-    if minimum.is_zero() {
-        return Some(Duration::ZERO);
-    }
-    let served = now.duration_since(ready_since(pod)?).unsigned_abs();
-    Some(minimum.saturating_sub(served))
 }
 
 /// How often the pod's containers were restarted: of the one that was most often.

@@ -7,6 +7,7 @@ use objects::{Change, Kind, Pod, Reader};
 use serde_json::json;
 
 use crate::controller::{Controller, Due, Moment, Urgency};
+use crate::index::{By, Group};
 use crate::key::Key;
 use crate::plan::{Plan, merge_this};
 use crate::tables::Watches;
@@ -33,7 +34,7 @@ impl Controller for Claims {
     }
 
     fn watches(&self, watches: &mut Watches<'_>) {
-        watches.table::<Pod>();
+        watches.index::<By<Claiming>>();
     }
 
     fn all(&self, view: &View, due: &mut Due<'_>) {
@@ -52,6 +53,18 @@ impl Controller for Claims {
 
     fn reconcile(&self, view: &View, key: &Key, _: &Moment<'_>) -> Plan {
         reconcile_claim(view, key.namespace(), key.name())
+    }
+}
+
+/// Pods by the claims that they use.
+struct Claiming;
+
+impl Group for Claiming {
+    type Of = Pod;
+
+    fn values(pod: &Pod, each: &mut dyn FnMut(&str)) {
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        claims(pod).for_each(|claim| each(&format!("{namespace}/{claim}")));
     }
 }
 
@@ -94,8 +107,7 @@ fn reconcile_claim(view: &View, namespace: &str, name: &str) -> Plan {
         return Plan::default();
     };
     // A pod without a node is never started once its claim is being deleted.
-    let uses = |pod: &Pod| node_name(pod).is_some() && claims(pod).any(|used| used == name);
-    let used = || view.table::<Pod>().in_namespace(namespace).any(|pod| uses(pod));
+    let used = || view.by::<Claiming>(&format!("{namespace}/{name}")).any(|pod| node_name(pod).is_some());
     keep_or_release(&claim, OF_CLAIM, used)
 }
 

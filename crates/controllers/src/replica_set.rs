@@ -16,16 +16,21 @@ use objects::{Occurrence, Pod, Write, selects};
 use serde_json::{Value, json};
 
 use crate::controller::{Controller, Due, Moment, Urgency, both};
-use crate::index::{By, Owner};
+use crate::index::{By, Orphans, Owner, with_labels};
 use crate::key::Key;
 use crate::plan::{Action, Note, Plan, delete, difference, merge, merge_this};
+use crate::replicas::{Count, Replicas};
+use crate::selectors::{Labels, Selectors, Selects, required};
 use crate::tables::Watches;
 use crate::touched::Touched;
 use crate::view::{View, controller_of, node_name};
 use crate::{pods, victims};
 
 /// The most pods that one reconciliation makes or deletes; the next one goes on.
-const BURST: usize = 100;
+const BURST: usize = 500;
+/// After a status was looked at, it is not again for so long for each pod: while thousands become ready, it is written
+/// some times a second and not for each of them.
+const STATUS_PAUSE: Duration = Duration::from_micros(10);
 /// The condition of a set whose pods are refused.
 pub(crate) const FAILURE: &str = "ReplicaFailure";
 
@@ -47,8 +52,10 @@ impl Controller for ReplicaSets {
 
     fn watches(&self, watches: &mut Watches<'_>) {
         watches.table::<ReplicaSet>();
-        watches.table::<Pod>();
+        watches.index::<Selectors<ReplicaSets>>();
+        watches.index::<Replicas>();
         watches.index::<By<Owner<Pod>>>();
+        watches.index::<By<Orphans<Pod>>>();
         watches.index::<By<Owner<ReplicaSet>>>();
     }
 
@@ -65,12 +72,8 @@ impl Controller for ReplicaSets {
                 Some(_) => {}
                 None => {
                     let labels = pod.metadata.labels.as_ref();
-                    let sets = view.table::<ReplicaSet>().in_namespace(namespace);
-                    due.objects(
-                        sets.filter(|set| {
-                            set.spec.as_ref().is_some_and(|spec| selects(&spec.selector, labels))
-                        }),
-                    );
+                    let sets = view.index::<Selectors<ReplicaSets>>().into_iter();
+                    due.objects(sets.flat_map(|sets| sets.of(namespace, labels)));
                 }
             }
         }
@@ -81,32 +84,83 @@ impl Controller for ReplicaSets {
     }
 }
 
+impl Selects for ReplicaSets {
+    type Of = ReplicaSet;
+
+    fn required(set: &ReplicaSet) -> Option<&Labels> {
+        Some(required(&set.spec.as_ref()?.selector))
+    }
+
+    fn selects(set: &ReplicaSet, labels: Option<&Labels>) -> bool {
+        set.spec.as_ref().is_some_and(|spec| selects(&spec.selector, labels))
+    }
+}
+
 /// Brings one ReplicaSet nearer to its spec.
 fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let Some(set) = view.table::<ReplicaSet>().get(namespace, name) else { return plan };
     let Some(spec) = &set.spec else { return plan };
     let claimed = claim(view, set, spec, &mut plan);
-    let active: Vec<&Arc<Pod>> = claimed.iter().copied().filter(|pod| pods::is_active(pod)).collect();
     if set.metadata.deletion_timestamp.is_none() && view.is_open(namespace) {
-        scale(view, set, spec, &active, now, &mut plan);
+        scale(view, set, spec, &claimed, now, &mut plan);
     }
-    status(view, set, spec, &claimed, &active, now, &mut plan);
+    // What changes a size is not held up; only what is told of it is told together.
+    if plan.actions.is_empty() {
+        plan.pause = STATUS_PAUSE * u32::try_from(claimed.count.active).unwrap_or(u32::MAX);
+    }
+    status(view, set, spec, &claimed.count, claimed.labeled, now, &mut plan);
     plan
 }
 
-/// The pods of a set. Orphans that its selector means are adopted, pods that it no longer means released.
-fn claim<'a>(view: &'a View, set: &ReplicaSet, spec: &ReplicaSetSpec, plan: &mut Plan) -> Vec<&'a Arc<Pod>> {
+/// The pods of a set.
+struct Claimed<'a> {
+    count: Count,
+    /// How many of the active ones have all labels of the template.
+    labeled: usize,
+    /// Orphans that this reconciliation adopts; they are counted already.
+    adopted: Vec<&'a Arc<Pod>>,
+}
+
+impl<'a> Claimed<'a> {
+    /// Those that are active, one by one.
+    fn active(&self, view: &'a View, set: &ReplicaSet, spec: &ReplicaSetSpec) -> Vec<&'a Arc<Pod>> {
+        let own = own(view, set)
+            .filter(|pod| pods::is_active(pod) && selects(&spec.selector, pod.metadata.labels.as_ref()));
+        own.chain(self.adopted.iter().copied()).collect()
+    }
+}
+
+/// The pods whose controller is a set, whether its selector means them or not.
+fn own<'a>(view: &'a View, set: &ReplicaSet) -> impl Iterator<Item = &'a Arc<Pod>> {
+    let namespace = set.metadata.namespace.clone();
+    let pods = view.by::<Owner<Pod>>(set.metadata.uid.as_deref().unwrap_or_default());
+    pods.filter(move |pod| pod.metadata.namespace == namespace)
+}
+
+/// Counts the pods of a set. Orphans that its selector means are adopted, pods that it no longer means released.
+fn claim<'a>(view: &'a View, set: &ReplicaSet, spec: &ReplicaSetSpec, plan: &mut Plan) -> Claimed<'a> {
     let uid = set.metadata.uid.as_deref().unwrap_or_default();
     let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-    let (mut claimed, released): (Vec<_>, Vec<_>) = view
-        .by::<Owner<Pod>>(uid)
-        .filter(|pod| pod.metadata.namespace.as_deref() == Some(namespace))
-        .partition(|pod| selects(&spec.selector, pod.metadata.labels.as_ref()));
+    let template = spec.template.as_ref().and_then(|template| template.metadata.as_ref());
+    let template = template.and_then(|metadata| metadata.labels.as_ref());
+    let is_labeled =
+        |own: &Labels| template.into_iter().flatten().all(|(name, value)| own.get(name) == Some(value));
+    let mut claimed = Claimed { count: Count::default(), labeled: 0, adopted: Vec::new() };
+    let mut some_released = false;
+    for (labels, count) in view.index::<Replicas>().into_iter().flat_map(|kept| kept.of(namespace, uid)) {
+        if selects(&spec.selector, Some(labels)) {
+            claimed.count.add(count);
+            claimed.labeled += if is_labeled(labels) { count.active } else { 0 };
+        } else {
+            some_released = true;
+        }
+    }
     if set.metadata.deletion_timestamp.is_some() {
         return claimed;
     }
-    for pod in released {
+    let released = own(view, set).filter(|pod| !selects(&spec.selector, pod.metadata.labels.as_ref()));
+    for pod in some_released.then_some(released).into_iter().flatten() {
         let kept: Vec<_> =
             pod.metadata.owner_references.iter().flatten().filter(|owner| owner.uid != uid).collect();
         let kept = if kept.is_empty() { Value::Null } else { json!(kept) };
@@ -115,16 +169,16 @@ fn claim<'a>(view: &'a View, set: &ReplicaSet, spec: &ReplicaSetSpec, plan: &mut
     if is_everything(spec) {
         return claimed;
     }
-    let orphans = view.table::<Pod>().in_namespace(namespace).filter(|pod| {
-        controller_of(&pod.metadata).is_none()
-            && pods::is_active(pod)
-            && selects(&spec.selector, pod.metadata.labels.as_ref())
-    });
-    for pod in orphans {
+    let orphans = with_labels::<Orphans<Pod>>(view, namespace, required(&spec.selector));
+    for pod in
+        orphans.filter(|pod| pods::is_active(pod) && selects(&spec.selector, pod.metadata.labels.as_ref()))
+    {
         let mut owners = pod.metadata.owner_references.clone().unwrap_or_default();
         owners.push(owner_reference(set));
         plan.write(merge_this(pod.as_ref(), "", json!({"metadata": {"ownerReferences": owners}})));
-        claimed.push(pod);
+        claimed.count.count(pod);
+        claimed.labeled += usize::from(pod.metadata.labels.as_ref().is_none_or(&is_labeled));
+        claimed.adopted.push(pod);
     }
     claimed
 }
@@ -150,22 +204,23 @@ fn scale(
     view: &View,
     set: &ReplicaSet,
     spec: &ReplicaSetSpec,
-    active: &[&Arc<Pod>],
+    claimed: &Claimed<'_>,
     now: Timestamp,
     plan: &mut Plan,
 ) {
     let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
-    if active.len() < wanted {
+    let active = claimed.count.active;
+    if active < wanted {
         let Some(pod) = new_pod(view, set) else { return };
         // Where pods are refused, one is enough to find out whether they still are.
         let burst = if has_failed(set) { 1 } else { BURST };
-        for _ in 0..(wanted - active.len()).min(burst) {
+        for _ in 0..(wanted - active).min(burst) {
             plan.actions.push(creation(set, pod.clone(), now));
         }
-    } else if active.len() > wanted {
-        let surplus = (active.len() - wanted).min(BURST);
+    } else if active > wanted {
+        let surplus = (active - wanted).min(BURST);
         let related = pods_per_node(view, set, spec);
-        for pod in victims::choose(active, &related, surplus, now) {
+        for pod in victims::choose(claimed.active(view, set, spec), &related, surplus, now) {
             let name = pod.metadata.name.as_deref().unwrap_or_default();
             let told = Occurrence::of(set, false, "SuccessfulDelete", format!("Deleted pod: {name}"));
             let mut action = Action::from(delete(pod.as_ref())).telling(Note::Event(told));
@@ -245,17 +300,12 @@ fn pods_per_node(view: &View, set: &ReplicaSet, spec: &ReplicaSetSpec) -> HashMa
         }
         None => set.metadata.uid.as_deref().into_iter().collect(),
     };
+    let orphans = with_labels::<Orphans<Pod>>(view, namespace, required(&spec.selector))
+        .filter(|pod| selects(&spec.selector, pod.metadata.labels.as_ref()));
+    let related = siblings.into_iter().flat_map(|uid| view.by::<Owner<Pod>>(uid)).chain(orphans);
     let mut count = HashMap::new();
-    let related = view.table::<Pod>().in_namespace(namespace).filter(|pod| {
-        controller_of(&pod.metadata).map_or_else(
-            || selects(&spec.selector, pod.metadata.labels.as_ref()),
-            |owner| siblings.contains(&owner.uid.as_str()),
-        )
-    });
-    for pod in related.filter(|pod| pods::is_active(pod)) {
-        if let Some(node) = node_name(pod) {
-            *count.entry(node.to_owned()).or_default() += 1;
-        }
+    for node in related.filter(|pod| pods::is_active(pod)).filter_map(|pod| node_name(pod)) {
+        *count.entry(node.to_owned()).or_default() += 1;
     }
     count
 }
@@ -264,38 +314,25 @@ fn status(
     view: &View,
     set: &ReplicaSet,
     spec: &ReplicaSetSpec,
-    claimed: &[&Arc<Pod>],
-    active: &[&Arc<Pod>],
+    count: &Count,
+    labeled: usize,
     now: Timestamp,
     plan: &mut Plan,
 ) {
     let minimum = Duration::from_secs(u64::try_from(spec.min_ready_seconds.unwrap_or(0)).unwrap_or(0));
-    let template = spec.template.as_ref().and_then(|template| template.metadata.as_ref());
-    let labels = template.and_then(|metadata| metadata.labels.clone()).unwrap_or_default();
-    let (mut labeled, mut ready, mut available) = (0, 0, 0);
-    for pod in active {
-        let own = pod.metadata.labels.as_ref();
-        labeled += i32::from(labels.iter().all(|(k, v)| own.and_then(|own| own.get(k)) == Some(v)));
-        ready += i32::from(pods::is_ready(pod));
-        match pods::available_in(pod, minimum, now) {
-            Some(Duration::ZERO) => available += 1,
-            Some(wait) => plan.again(wait),
-            None => {}
-        }
-    }
-    let leaving = |pod: &&&Arc<Pod>| pod.metadata.deletion_timestamp.is_some() && !pods::is_finished(pod);
-    let terminating = claimed.iter().filter(leaving).count();
-    let count = |n: i32| if n == 0 { Value::Null } else { n.into() };
-    let has_its_size = usize::try_from(spec.replicas.unwrap_or(1)).is_ok_and(|n| n == active.len());
+    let (available, next) = count.available(minimum, now);
+    next.into_iter().for_each(|wait| plan.again(wait));
+    let number = |n: usize| if n == 0 { Value::Null } else { n.into() };
+    let has_its_size = usize::try_from(spec.replicas.unwrap_or(1)).is_ok_and(|n| n == count.active);
     let kept = conditions(set).filter(|condition| condition.type_ != FAILURE || !has_its_size);
     let kept: Vec<&ReplicaSetCondition> = kept.collect();
     let wanted = json!({
         "conditions": if kept.is_empty() { Value::Null } else { json!(kept) },
-        "replicas": active.len(),
-        "fullyLabeledReplicas": count(labeled),
-        "readyReplicas": count(ready),
-        "availableReplicas": count(available),
-        "terminatingReplicas": terminating,
+        "replicas": count.active,
+        "fullyLabeledReplicas": number(labeled),
+        "readyReplicas": number(count.ready),
+        "availableReplicas": number(available),
+        "terminatingReplicas": count.terminating,
         "observedGeneration": set.metadata.generation,
     });
     let stored = view.json(set);

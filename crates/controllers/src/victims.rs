@@ -12,15 +12,18 @@ use crate::view::node_name;
 
 /// The `count` pods that are missed least; `per_node` says how many related pods each node has.
 pub(crate) fn choose<'a>(
-    pods: &[&'a Arc<Pod>],
+    mut pods: Vec<&'a Arc<Pod>>,
     per_node: &HashMap<String, usize>,
     count: usize,
     now: Timestamp,
 ) -> Vec<&'a Arc<Pod>> {
-    let mut sorted = pods.to_vec();
-    sorted.sort_by(|a, b| order(a, b, per_node, now));
-    sorted.truncate(count);
-    sorted
+    // Only those that go are put in order.
+    if count < pods.len() {
+        pods.select_nth_unstable_by(count, |a, b| order(a, b, per_node, now));
+        pods.truncate(count);
+    }
+    pods.sort_by(|a, b| order(a, b, per_node, now));
+    pods
 }
 
 fn order(a: &Pod, b: &Pod, per_node: &HashMap<String, usize>, now: Timestamp) -> Ordering {
@@ -97,7 +100,12 @@ mod tests {
         let per_node = HashMap::from([("n1".to_owned(), 2), ("n2".to_owned(), 1), ("n3".to_owned(), 1)]);
         let now: Timestamp = "2026-01-02T00:00:00Z".parse().unwrap();
         let shuffled: Vec<_> = expected.iter().rev().collect();
-        let chosen = choose(&shuffled, &per_node, expected.len(), now);
+        for count in 0..expected.len() {
+            let chosen = choose(shuffled.clone(), &per_node, count, now);
+            assert!(chosen.iter().zip(&expected).all(|(a, b)| Arc::ptr_eq(a, b)), "{count}");
+            assert_eq!(chosen.len(), count);
+        }
+        let chosen = choose(shuffled, &per_node, expected.len(), now);
         let names = |pods: &mut dyn Iterator<Item = &Arc<Pod>>| -> Vec<String> {
             pods.filter_map(|pod| pod.metadata.name.clone()).collect()
         };

@@ -99,8 +99,11 @@ impl View {
     }
 
     /// The objects that a group finds by a value, in the order of namespaces and names.
-    pub(crate) fn by<G: Group>(&self, value: &str) -> impl Iterator<Item = &Arc<G::Of>> + Clone {
-        self.index::<By<G>>().into_iter().flat_map(move |index| index.get(value))
+    pub(crate) fn by<'a, G: Group>(
+        &'a self,
+        value: &str,
+    ) -> impl Iterator<Item = &'a Arc<G::Of>> + Clone + use<'a, G> {
+        self.index::<By<G>>().map(|index| index.get(value)).into_iter().flatten()
     }
 
     /// The JSON of an object as it is stored, fields unknown to the typed structs included.

@@ -6,13 +6,12 @@ use std::time::Duration;
 use api::Object;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
-use objects::{Occurrence, Pod, Write};
+use objects::{Occurrence, Write};
 use serde_json::{Map, Value, json};
 
 use super::{owner_reference, template};
-use crate::index::Owner;
 use crate::plan::{Action, Note, Plan, delete, merge};
-use crate::pods;
+use crate::replicas::Replicas;
 use crate::share::resolve;
 use crate::view::{View, controller_of};
 
@@ -411,10 +410,10 @@ impl<'a> Rollout<'a> {
 fn count(view: &View, set: &ReplicaSet, now: Timestamp) -> (i32, i32) {
     let seconds = set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
     let minimum = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
-    let uid = set.metadata.uid.as_deref().unwrap_or_default();
-    let active = view.by::<Owner<Pod>>(uid).filter(|pod| pods::is_active(pod));
-    let available =
-        active.clone().filter(|pod| pods::available_in(pod, minimum, now) == Some(Duration::ZERO));
+    let metadata = &set.metadata;
+    let (namespace, uid) =
+        (metadata.namespace.as_deref().unwrap_or_default(), metadata.uid.as_deref().unwrap_or_default());
+    let count = view.index::<Replicas>().map(|kept| kept.total(namespace, uid)).unwrap_or_default();
     let number = |count: usize| i32::try_from(count).unwrap_or(i32::MAX);
-    (number(active.count()), number(available.count()))
+    (number(count.active), number(count.available(minimum, now).0))
 }

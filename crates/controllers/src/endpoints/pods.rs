@@ -6,7 +6,10 @@ use k8s_openapi::api::core::v1::{ContainerPort, Node, ObjectReference, Service, 
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use objects::Pod;
 
+use super::Services;
+use crate::index::{Labelled, with_labels};
 use crate::pods::{is_finished, is_ready};
+use crate::selectors::Selects;
 use crate::view::{View, node_name};
 
 /// A port behind a service.
@@ -35,10 +38,9 @@ pub(super) struct Behind {
 /// The pods that a service selects and that have an address and have not ended, in the order of their names.
 pub(super) fn behind(view: &View, service: &Service, spec: &ServiceSpec) -> Vec<Behind> {
     let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
-    let selected = view
-        .table::<Pod>()
-        .in_namespace(namespace)
-        .filter(|pod| super::selects(service, pod.metadata.labels.as_ref()) && !is_finished(pod));
+    let Some(selector) = Services::required(service) else { return Vec::new() };
+    let selected = with_labels::<Labelled<Pod>>(view, namespace, selector)
+        .filter(|pod| Services::selects(service, pod.metadata.labels.as_ref()) && !is_finished(pod));
     selected.filter_map(|pod| one(view, service, spec, pod)).collect()
 }
 

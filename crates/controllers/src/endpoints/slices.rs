@@ -16,8 +16,9 @@ use super::pods::{Behind, Port};
 use super::{CONTROLLER, MANAGED_BY, SERVICE_NAME};
 use crate::plan::{Action, Note, Plan, delete, merge_this};
 
-/// The most endpoints of one slice: the API's limit, so that a service is one slice for as long as possible.
-const MOST: usize = 1000;
+/// The most endpoints of one slice, as upstream (`--max-endpoints-per-slice`): only slices that changed are written and
+/// sent to every host, so a change costs no more than this, however many endpoints there are.
+const MOST: usize = 100;
 const HEADLESS: &str = "service.kubernetes.io/headless";
 
 /// What all endpoints of a slice have in common.

@@ -2,6 +2,9 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;
+use std::time::Duration;
+
+use controllers::Key;
 
 use crate::cluster::Cluster;
 use k8s_openapi::api::core::v1::Endpoints;
@@ -137,13 +140,28 @@ async fn a_service_of_many_pods_is_split() {
     let mut cluster = Cluster::new(&["n1"]).await;
     cluster.serving = false;
     service(&cluster, json!({"selector": {"app": "a"}, "ports": [{"port": 80}]})).await;
-    for at in 0..1001 {
+    for at in 0..201 {
         pod(&mut cluster, &format!("p{at}"), json!([]), Some(true)).await;
     }
     cluster.settle().await;
-    let mut sizes: Vec<_> = slices(&cluster).iter().map(|s| s.endpoints.iter().flatten().count()).collect();
+    let before = slices(&cluster);
+    let mut sizes: Vec<_> = before.iter().map(|s| s.endpoints.iter().flatten().count()).collect();
     sizes.sort_unstable();
-    assert_eq!(sizes, [1, 1000]);
+    assert_eq!(sizes, [1, 100, 100]);
+
+    // Only the slice that it is in is written for a pod.
+    let failed = json!({"status": {"conditions": [cluster.condition("Ready", "False")]}});
+    cluster.patch("v1", "Pod", "default", "p7", "status", failed).await.unwrap();
+    cluster.settle().await;
+    let after = slices(&cluster);
+    let written = before.iter().zip(&after).filter(|(before, after)| {
+        assert_eq!(before.metadata.name, after.metadata.name);
+        before.metadata.resource_version != after.metadata.resource_version
+    });
+    assert_eq!(written.count(), 1);
+    // A look at a service costs what it has, and so do the pauses between two.
+    let key = Key::of("endpoints", "default", "s").unwrap();
+    assert_eq!(cluster.pauses[&key], Duration::from_micros(20) * 201);
 }
 
 fn mirrored(cluster: &Cluster) -> Vec<std::sync::Arc<EndpointSlice>> {
