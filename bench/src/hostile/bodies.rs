@@ -54,6 +54,31 @@ pub async fn many_elements(hosts: &Hosts, count: usize) -> anyhow::Result<Figure
     at_once(hosts, count, "/api/v1/namespaces/default/services", JSON, body).await
 }
 
+/// Two kilobytes of empty elements, each of which gets ten thousand defaults of a custom resource's schema.
+pub async fn many_defaults(hosts: &Hosts, count: usize) -> anyhow::Result<Figures> {
+    let properties: Vec<String> =
+        (0..10_000).map(|number| format!(r#""p{number}":{{"type":"string","default":"x"}}"#)).collect();
+    let definition = format!(
+        r#"{{"kind":"CustomResourceDefinition","apiVersion":"apiextensions.k8s.io/v1","metadata":{{"name":"wides.example.com"}},
+        "spec":{{"group":"example.com","scope":"Namespaced","names":{{"plural":"wides","kind":"Wide"}},"versions":[{{"name":"v1",
+        "served":true,"storage":true,"schema":{{"openAPIV3Schema":{{"type":"object","properties":{{"list":{{"type":"array",
+        "items":{{"type":"object","properties":{{{}}}}}}}}}}}}}}}]}}}}"#,
+        properties.join(",")
+    );
+    let mut client = Client::connect(hosts.addresses[0], &hosts.tls).await?;
+    client.ask("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", JSON, &definition).await?;
+    let path = "/apis/example.com/v1/namespaces/default/wides";
+    // The kind is served as soon as whoever leads has accepted its names.
+    while client.try_ask("GET", path, JSON, "").await?.0 == 404 {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    let items = "{},".repeat(499) + "{}";
+    let body = format!(
+        r#"{{"kind":"Wide","apiVersion":"example.com/v1","metadata":{{"name":"many"}},"list":[{items}]}}"#
+    );
+    at_once(hosts, count, path, JSON, body).await
+}
+
 /// One ConfigMap of a megabyte, written anew by four clients: each version is history.
 #[allow(clippy::disallowed_methods, reason = "it measures")]
 pub async fn rewriting(hosts: &Hosts, count: usize) -> anyhow::Result<Figures> {

@@ -40,8 +40,16 @@ pub struct Args {
 
 /// No case takes longer.
 const LONGEST: Duration = Duration::from_secs(120);
-const CASES: [&str; 7] =
-    ["nested-yaml", "many-elements", "idle", "slow-headers", "unread-watches", "unread-lists", "rewriting"];
+const CASES: [&str; 8] = [
+    "nested-yaml",
+    "many-elements",
+    "many-defaults",
+    "idle",
+    "slow-headers",
+    "unread-watches",
+    "unread-lists",
+    "rewriting",
+];
 
 /// What a case tells.
 type Figures = Vec<(&'static str, f64)>;
@@ -83,6 +91,7 @@ async fn measure(args: &Args, case: &str) -> anyhow::Result<Figures> {
         match case {
             "nested-yaml" => bodies::nested_yaml(&hosts, scaled(8)).await,
             "many-elements" => bodies::many_elements(&hosts, scaled(2)).await,
+            "many-defaults" => bodies::many_defaults(&hosts, scaled(2)).await,
             "idle" => connections::idle(&hosts, scaled(3000)).await,
             "slow-headers" => connections::slow_headers(&hosts, scaled(300)).await,
             "unread-watches" => unread::watches(&hosts, scaled(300), scaled(1000)).await,

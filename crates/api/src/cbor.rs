@@ -4,6 +4,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Map, Number, Value};
+use values::{Budget, Exceeded};
 
 /// The tag that self-describes CBOR (RFC 8949, 3.4.6).
 const SELF_DESCRIBED: [u8; 3] = [0xd9, 0xd9, 0xf7];
@@ -22,6 +23,9 @@ pub enum CborError {
     /// Arrays and maps lie too deep in each other.
     #[error("the body is nested more than {DEEPEST} deep")]
     TooDeep,
+    /// It would take more memory than a body may.
+    #[error(transparent)]
+    TooLarge(#[from] Exceeded),
     /// There is more behind the value.
     #[error("the body holds more than one value")]
     Trailing,
@@ -91,18 +95,21 @@ fn head(out: &mut Vec<u8>, major: u8, value: u64) {
 /// # Errors
 /// If the bytes are no CBOR, or hold what JSON can't.
 pub fn from_cbor(body: &[u8]) -> Result<Value, CborError> {
-    let mut reader = Reader(body);
+    let mut reader = Reader { rest: body, budget: Budget::default() };
     let value = reader.value(0)?.ok_or(CborError::Broken)?;
-    if reader.0.is_empty() { Ok(value) } else { Err(CborError::Trailing) }
+    if reader.rest.is_empty() { Ok(value) } else { Err(CborError::Trailing) }
 }
 
-struct Reader<'a>(&'a [u8]);
+struct Reader<'a> {
+    rest: &'a [u8],
+    budget: Budget,
+}
 
 impl Reader<'_> {
     fn take(&mut self, length: u64) -> Result<&[u8], CborError> {
-        let length = usize::try_from(length).ok().filter(|length| *length <= self.0.len());
-        let (taken, rest) = self.0.split_at(length.ok_or(CborError::Broken)?);
-        self.0 = rest;
+        let length = usize::try_from(length).ok().filter(|length| *length <= self.rest.len());
+        let (taken, rest) = self.rest.split_at(length.ok_or(CborError::Broken)?);
+        self.rest = rest;
         Ok(taken)
     }
 
@@ -128,6 +135,12 @@ impl Reader<'_> {
             return Err(CborError::TooDeep);
         }
         let (major, short, argument) = self.head()?;
+        match major {
+            4 => self.budget.list()?,
+            5 => self.budget.map()?,
+            // A text takes its length too, which the body bounds.
+            _ => self.budget.scalar(0)?,
+        }
         Ok(Some(match (major, argument) {
             (0, Some(number)) => Value::from(number),
             (1, Some(number)) => Value::from(
@@ -193,6 +206,7 @@ impl Reader<'_> {
                 Some(_) => return Err(CborError::Unusable("a map whose keys are no texts")),
                 None => return Err(CborError::Broken),
             };
+            self.budget.field(&key)?;
             let value = self.value(depth + 1)?.ok_or(CborError::Broken)?;
             if map.insert(key, value).is_some() {
                 return Err(CborError::Unusable("a map with a key twice"));

@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 use crate::object::Object;
 use crate::resource::Resource;
 use crate::schema::{Schema, Shape, schemas};
+use crate::status::Status;
 
 /// Fields that upstream writes as `null` where there is nothing: their Go fields are no pointers, and are written
 /// always. The published schemas don't tell.
@@ -31,14 +32,19 @@ const NULLS: [(&str, &[&str]); 19] = [
 ];
 
 /// Fills in what a client may leave out. Doing it again changes nothing.
-pub fn set_defaults(resource: &Resource, object: &mut Object) {
+///
+/// # Errors
+/// 413 if the defaults of a definition's schema would take more memory than they may.
+pub fn set_defaults(resource: &Resource, object: &mut Object) -> Result<(), Status> {
     if let Some(custom) = &resource.custom {
-        return custom.fill(object);
+        let why = "the defaults of its schema would take too much memory";
+        return custom.fill(object).map_err(|_| Status::too_large(why));
     }
     // First the schema's, so that the kind's find the parts that are always there.
     fill(resource, object);
     resource.rules.set_defaults(object);
     fill(resource, object);
+    Ok(())
 }
 
 /// The schema's part of [`set_defaults`].

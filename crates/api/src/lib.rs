@@ -12,6 +12,7 @@ mod custom;
 mod decode;
 mod defaults;
 mod discovery;
+mod faults;
 mod int_or_percent;
 mod json_patch;
 mod kinds;
@@ -48,6 +49,8 @@ pub use defaults::set_defaults;
 pub use discovery::{
     discovery_aggregated, discovery_api_versions, discovery_group, discovery_groups, discovery_resources,
 };
+pub use faults::Faults;
+pub use kinds::validate_endpoint_addresses;
 pub use name::{generate_name, validate_name};
 pub use object::Object;
 pub use openapi::{

@@ -132,7 +132,11 @@ impl Status {
 
     /// 422: the object's fields are wrong.
     pub fn invalid(group: &str, kind: &str, name: &str, causes: Vec<Cause>) -> Self {
-        let list: Vec<String> = causes.iter().map(|c| format!("{}: {}", c.field, c.message)).collect();
+        let told = |cause: &Cause| match cause.field.as_str() {
+            "" => cause.message.clone(),
+            field => format!("{field}: {}", cause.message),
+        };
+        let list: Vec<String> = causes.iter().map(told).collect();
         let list = if list.len() == 1 { list.concat() } else { format!("[{}]", list.join(", ")) };
         let message = format!("{} {name:?} is invalid: {list}", qualified(group, kind));
         let mut status = Status::new(422, "Invalid", message).about(group, kind, name);

@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::faults::Faults;
 use crate::name::{label_value_fault, qualified_fault, validate_name};
 use crate::object::Object;
 use crate::resource::Resource;
@@ -13,16 +14,16 @@ const MOST_ANNOTATIONS: usize = 256 * 1024;
 
 /// The faults of a new object; none, if it may be stored.
 pub fn validate_create(resource: &Resource, object: &Object) -> Vec<Cause> {
-    let mut faults = Vec::new();
+    let mut faults = Faults::default();
     faults.extend(validate_name(resource, object.name()));
     validate_object(resource, object, None, &mut faults);
     resource.rules.validate_create(object, &mut faults);
-    faults
+    faults.into_causes()
 }
 
 /// The faults of an object that is to replace `old` through `subresource`, changes that are forbidden among them.
 pub fn validate_update(resource: &Resource, subresource: &str, object: &Object, old: &Object) -> Vec<Cause> {
-    let mut faults = Vec::new();
+    let mut faults = Faults::default();
     // Upstream looks at labels, annotations and owners of an update three times, and clients see it.
     let metadata = object.0.get("metadata").unwrap_or(&Value::Null);
     for _ in 0..2 {
@@ -45,10 +46,10 @@ pub fn validate_update(resource: &Resource, subresource: &str, object: &Object, 
         }
     }
     resource.rules.validate_update(subresource, object, old, &mut faults);
-    faults
+    faults.into_causes()
 }
 
-fn validate_object(resource: &Resource, object: &Object, old: Option<&Object>, faults: &mut Vec<Cause>) {
+fn validate_object(resource: &Resource, object: &Object, old: Option<&Object>, faults: &mut Faults) {
     validate_own_metadata(resource, object.0.get("metadata").unwrap_or(&Value::Null), faults);
     if let Some(schema) = schemas().named(resource.schema) {
         let mut path = String::new();
@@ -67,7 +68,7 @@ fn validate_object(resource: &Resource, object: &Object, old: Option<&Object>, f
 }
 
 /// Labels, annotations, finalizers and owners of an object or a pod template.
-pub(crate) fn validate_metadata(metadata: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(crate) fn validate_metadata(metadata: &Value, path: &str, faults: &mut Faults) {
     validate_labels(&metadata["labels"], &format!("{path}.labels"), faults);
     let annotations = metadata["annotations"].as_object();
     let field = format!("{path}.annotations");
@@ -92,7 +93,7 @@ pub(crate) fn validate_metadata(metadata: &Value, path: &str, faults: &mut Vec<C
 }
 
 /// The metadata of an object. What is not of Kubernetes' own kinds may call its finalizers as it likes.
-fn validate_own_metadata(resource: &Resource, metadata: &Value, faults: &mut Vec<Cause>) {
+fn validate_own_metadata(resource: &Resource, metadata: &Value, faults: &mut Faults) {
     validate_metadata(metadata, "metadata", faults);
     if resource.custom.is_some() || resource.group == "apiextensions.k8s.io" {
         return;
@@ -107,7 +108,7 @@ fn validate_own_metadata(resource: &Resource, metadata: &Value, faults: &mut Vec
     }
 }
 
-fn validate_owners(owners: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_owners(owners: &Value, path: &str, faults: &mut Faults) {
     let mut controller = None;
     for (index, owner) in owners.as_array().into_iter().flatten().enumerate() {
         for field in ["apiVersion", "kind", "name", "uid"] {
@@ -123,7 +124,7 @@ fn validate_owners(owners: &Value, path: &str, faults: &mut Vec<Cause>) {
 }
 
 /// Keys and values of a map of labels.
-pub(crate) fn validate_labels(labels: &Value, field: &str, faults: &mut Vec<Cause>) {
+pub(crate) fn validate_labels(labels: &Value, field: &str, faults: &mut Faults) {
     for (key, value) in labels.as_object().into_iter().flatten() {
         if let Some(fault) = qualified_fault(key) {
             faults.push(Cause::invalid(field, &json!(key), fault));
@@ -135,13 +136,7 @@ pub(crate) fn validate_labels(labels: &Value, field: &str, faults: &mut Vec<Caus
 }
 
 /// Values that are none of those that the schema lists.
-fn validate_choices(
-    shape: &Shape,
-    choices: &[&str],
-    value: &Value,
-    path: &mut String,
-    faults: &mut Vec<Cause>,
-) {
+fn validate_choices(shape: &Shape, choices: &[&str], value: &Value, path: &mut String, faults: &mut Faults) {
     let length = path.len();
     match (shape, value) {
         (Shape::Text, Value::String(text)) if !choices.is_empty() && !text.is_empty() => {
@@ -169,7 +164,7 @@ fn validate_choices(
     }
 }
 
-fn validate_fields(schema: &Schema, object: &Map<String, Value>, path: &mut String, faults: &mut Vec<Cause>) {
+fn validate_fields(schema: &Schema, object: &Map<String, Value>, path: &mut String, faults: &mut Faults) {
     let length = path.len();
     let mut validate = |field: &Field, value: &Value| {
         path.push('.');

@@ -14,7 +14,7 @@ fn prepared(manifest: &Value) -> Object {
     let mut object = decode(resource, manifest.to_string().as_bytes()).unwrap().object;
     object.set_meta("uid", "u");
     object.set_meta("creationTimestamp", "2026-01-31T12:00:00Z");
-    set_defaults(resource, &mut object);
+    set_defaults(resource, &mut object).unwrap();
     prepare_create(resource, &mut object);
     object
 }
@@ -42,7 +42,7 @@ fn change_faults(kind: (&str, &str), subresource: &str, old: Value, patch: Value
         old.0.insert("status".into(), status.clone());
     }
     let mut object = api::patch(resource, api::PatchType::Merge, &old, &patch).unwrap();
-    set_defaults(resource, &mut object);
+    set_defaults(resource, &mut object).unwrap();
     prepare_update(resource, subresource, &mut object, &old);
     named(validate_update(resource, subresource, &object, &old))
 }
@@ -326,6 +326,78 @@ fn definitions_of_custom_resources() {
 }
 
 #[test]
+fn schemas_of_definitions_may_not_say_what_they_do_not_mean() {
+    let root = "spec.validation.openAPIV3Schema";
+    let spec = |property: Value| {
+        let schema = json!({"type": "object", "properties": {"a": property}});
+        json!({"spec": {"group": "example.com", "scope": "Namespaced", "names": {"plural": "widgets", "kind": "Widget"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": schema}}]}})
+    };
+    const KIND: (&str, &str) = ("apiextensions.k8s.io/v1", "CustomResourceDefinition");
+    let set = |items: Value| json!({"type": "array", "x-kubernetes-list-type": "set", "items": items});
+    let rule = |rule: Value| json!({"type": "integer", "x-kubernetes-validations": [rule]});
+    let of_items = |key: &str| vec![format!("Invalid {root}.properties[a].items.{key}")];
+    let of_rule =
+        |key: &str| vec![format!("Required {root}.properties[a].x-kubernetes-validations[0].{key}")];
+    for (property, expected) in [
+        (set(json!({"type": "string"})), vec![]),
+        (set(json!({"type": "object"})), of_items("x-kubernetes-map-type")),
+        (
+            set(json!({"type": "object", "x-kubernetes-map-type": "granular"})),
+            of_items("x-kubernetes-map-type"),
+        ),
+        (set(json!({"type": "object", "x-kubernetes-map-type": "atomic"})), vec![]),
+        (set(set(json!({"type": "string"}))), of_items("x-kubernetes-list-type")),
+        (set(json!({"type": "array", "items": {"type": "string"}})), vec![]),
+        (
+            set(json!({"type": "array", "x-kubernetes-list-type": "atomic", "items": {"type": "string"}})),
+            vec![],
+        ),
+        (rule(json!({"rule": "self > 1 &&\nself < 3", "message": "must be two"})), vec![]),
+        (rule(json!({"rule": "self > 1\n"})), vec![]),
+        (rule(json!({"rule": "self > 1 &&\nself < 3"})), of_rule("message")),
+        (rule(json!({"rule": "self > 1 &&\rself < 3", "messageExpression": "'two'"})), of_rule("message")),
+        (rule(json!({"rule": "self > 1", "messageExpression": " "})), of_rule("messageExpression")),
+        (
+            rule(json!({"rule": "self > 1", "message": "x".repeat(2049)})),
+            vec![format!("Invalid {root}.properties[a].x-kubernetes-validations[0].message")],
+        ),
+        (
+            json!({"type": "integer", "default": "x"}),
+            vec![format!("TypeInvalid {root}.properties[a].default")],
+        ),
+        // What is no schema has no defaults either.
+        (json!({"type": "odd", "default": "x"}), vec![format!("NotSupported {root}.properties[a].type")]),
+    ] {
+        let found = faults(KIND.0, KIND.1, "widgets.example.com", spec(property.clone()));
+        assert_eq!(found, expected, "{property}");
+    }
+
+    // What was stored once stays, and only a change of the schema has to be right.
+    let resource = resource_of_kind(KIND.0, KIND.1).unwrap();
+    let mut manifest = spec(json!({"type": "integer", "default": "x"}));
+    manifest["apiVersion"] = KIND.0.into();
+    manifest["kind"] = KIND.1.into();
+    manifest["metadata"] = json!({"name": "widgets.example.com"});
+    let old = prepared(&manifest);
+    let update = |change: &dyn Fn(&mut Value)| {
+        let mut new = old.clone().into_value();
+        change(&mut new);
+        let mut new = Object::from_value(new).unwrap();
+        prepare_update(resource, "", &mut new, &old);
+        named(validate_update(resource, "", &new, &old))
+    };
+    assert_eq!(update(&|new| new["spec"]["names"]["shortNames"] = json!(["w"])), NONE);
+    let place = "/spec/versions/0/schema/openAPIV3Schema/properties/a";
+    assert_eq!(
+        update(&|new| {
+            new.pointer_mut(place).unwrap()["minimum"] = 1.into();
+        }),
+        [format!("TypeInvalid {root}.properties[a].default")]
+    );
+}
+
+#[test]
 fn a_deep_schema_is_refused_and_harms_nobody() {
     let mut schema = json!({"type": "object"});
     for _ in 0..55 {
@@ -515,5 +587,57 @@ fn claims_of_devices() {
     assert_eq!(
         slice(json!({"driver": "d", "pool": pool, "nodeName": "n", "allNodes": true})),
         ["Invalid spec"]
+    );
+}
+
+#[test]
+fn endpoint_slices_have_addresses_of_their_type() {
+    let of = |kind: &str, address: &str| {
+        let rest = json!({"addressType": kind, "endpoints": [{"addresses": [address]}]});
+        faults("discovery.k8s.io/v1", "EndpointSlice", "x", rest)
+    };
+    for (kind, address) in
+        [("IPv4", "10.0.0.1"), ("IPv6", "2001:db8::1"), ("FQDN", "a.example.com"), ("FQDN", "example.com.")]
+    {
+        assert_eq!(of(kind, address), NONE, "{kind} {address}");
+    }
+    // Upstream names a wrong family by the list, and what is no address by its place.
+    assert_eq!(of("IPv4", "2001:db8::1"), ["Invalid endpoints[0].addresses"]);
+    assert_eq!(of("IPv6", "10.0.0.1"), ["Invalid endpoints[0].addresses"]);
+    for (kind, address) in
+        [("IPv4", "a"), ("IPv4", "010.0.0.1"), ("FQDN", "localhost"), ("FQDN", "a..b"), ("FQDN", "")]
+    {
+        assert_eq!(of(kind, address), ["Invalid endpoints[0].addresses[0]"], "{kind} {address}");
+    }
+}
+
+#[test]
+fn mounts_stay_below_their_volume() {
+    let of = |mount: Value| {
+        let mut mount = mount;
+        mount["name"] = "v".into();
+        mount["mountPath"] = "/m:x".into();
+        let spec = json!({"volumes": [{"name": "v", "configMap": {"name": "c", "items": [{"key": "k", "path": "k"}]}}],
+            "containers": [{"name": "c", "image": "i", "volumeMounts": [mount]}]});
+        faults("v1", "Pod", "x", json!({"spec": spec}))
+    };
+    assert_eq!(of(json!({"subPath": "a/b"})), NONE);
+    assert_eq!(of(json!({"subPathExpr": "$(A)/b"})), NONE);
+    // Upstream names these by the list alone.
+    assert_eq!(of(json!({"subPath": "../b"})), ["Invalid spec.containers[0].volumeMounts.subPath"]);
+    assert_eq!(of(json!({"subPath": "/b"})), ["Invalid spec.containers[0].volumeMounts.subPath"]);
+    assert_eq!(
+        of(json!({"subPathExpr": "a/../$(A)"})),
+        ["Invalid spec.containers[0].volumeMounts.subPathExpr"]
+    );
+    assert_eq!(
+        of(json!({"subPath": "a", "subPathExpr": "b"})),
+        ["Invalid spec.containers[0].volumeMounts[0].subPathExpr"]
+    );
+    let volume = json!({"volumes": [{"name": "v", "secret": {"secretName": "s", "items": [{"key": "k", "path": "../../x"}]}}],
+        "containers": [{"name": "c", "image": "i"}]});
+    assert_eq!(
+        faults("v1", "Pod", "x", json!({"spec": volume})),
+        ["Invalid spec.volumes[0].secret.items[0].path"]
     );
 }

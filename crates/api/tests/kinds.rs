@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 fn made(resource: &Resource, spec: &Value) -> Object {
     let value = json!({"metadata": {"name": "x", "namespace": "d", "uid": "u"}, "spec": spec});
     let mut object = Object::from_value(value).unwrap();
-    set_defaults(resource, &mut object);
+    set_defaults(resource, &mut object).unwrap();
     prepare_create(resource, &mut object);
     object
 }
@@ -226,7 +226,7 @@ fn an_event_is_the_same_in_both_groups() {
         "reportingController": "example.com/c", "reportingInstance": "c-1", "action": "Test", "reason": "Why",
         "type": "Normal", "note": "all is well", "regarding": {"kind": "Pod", "namespace": "d", "name": "p"}});
     let mut object = Object::from_value(event).unwrap();
-    set_defaults(newer, &mut object);
+    set_defaults(newer, &mut object).unwrap();
     prepare_create(newer, &mut object);
     assert_eq!(validate_create(newer, &object), []);
     let before = object.clone();

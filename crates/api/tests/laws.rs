@@ -97,16 +97,16 @@ proptest! {
             let again = object.clone();
             prop_assert!(check(resource, &mut object).unwrap().is_empty());
             prop_assert_eq!(&object, &again, "held against the schema again, nothing changes");
-            set_defaults(resource, &mut object);
+            set_defaults(resource, &mut object).unwrap();
             let again = object.clone();
-            set_defaults(resource, &mut object);
+            set_defaults(resource, &mut object).unwrap();
             prop_assert_eq!(&object, &again, "defaults set again change nothing");
             prepare_create(resource, &mut object);
             validate_create(resource, &object);
             table(resource, std::slice::from_ref(&object), &json!({}), api::Include::Metadata, 0);
             let mut other = other.clone();
             if check(resource, &mut other).is_ok() {
-                set_defaults(resource, &mut other);
+                set_defaults(resource, &mut other).unwrap();
                 for subresource in ["", "status"] {
                     let mut update = other.clone();
                     prepare_update(resource, subresource, &mut update, &object);

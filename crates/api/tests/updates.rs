@@ -18,7 +18,7 @@ fn object(value: Value) -> Object {
 
 fn created(resource: &Resource, value: Value) -> Object {
     let mut object = object(value);
-    set_defaults(resource, &mut object);
+    set_defaults(resource, &mut object).unwrap();
     prepare_create(resource, &mut object);
     assert_eq!(validate_create(resource, &object), [], "{object:?}");
     object
@@ -27,7 +27,7 @@ fn created(resource: &Resource, value: Value) -> Object {
 /// The object after an update, and the fields that were found wrong.
 fn updated(resource: &Resource, subresource: &str, value: Value, old: &Object) -> (Object, Vec<String>) {
     let mut object = object(value);
-    set_defaults(resource, &mut object);
+    set_defaults(resource, &mut object).unwrap();
     prepare_update(resource, subresource, &mut object, old);
     let faults = validate_update(resource, subresource, &object, old);
     (object, faults.into_iter().map(|fault| fault.field).collect())
@@ -167,4 +167,131 @@ fn a_namespace_is_finalized_by_its_subresource_alone() {
         json!({"finalizers": ["kubernetes"]})
     );
     assert_eq!(updated(namespaces, "finalize", body, &old).0.0["spec"], json!({}));
+}
+
+fn gated(rest: Value) -> Value {
+    let mut spec = json!({"schedulingGates": [{"name": "ex.io/a"}, {"name": "ex.io/b"}],
+        "containers": [{"name": "c", "image": "i:1"}]});
+    spec.as_object_mut().unwrap().extend(rest.as_object().unwrap().clone());
+    json!({"metadata": {"name": "p", "creationTimestamp": "2026-01-31T12:00:00Z"}, "spec": spec})
+}
+
+fn required(terms: Value) -> Value {
+    json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": terms}}})
+}
+
+#[test]
+fn a_gated_pod_says_so_from_the_start() {
+    let pods = of("", "pods");
+    let pod = created(pods, gated(json!({})));
+    let conditions = json!([{
+        "type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+        "message": "Scheduling is blocked due to non-empty scheduling gates",
+        "lastProbeTime": null, "lastTransitionTime": "2026-01-31T12:00:00Z",
+    }]);
+    assert_eq!(pod.pointer("/status/conditions"), Some(&conditions));
+    for gates in [json!(null), json!([])] {
+        let pod = created(pods, gated(json!({"schedulingGates": gates})));
+        assert_eq!(pod.pointer("/status/conditions"), None);
+    }
+    let faults = |rest: Value| -> Vec<String> {
+        let faults = validate_create(pods, &object(gated(rest)));
+        faults.into_iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect()
+    };
+    assert_eq!(
+        faults(json!({"nodeName": "n1"})),
+        ["spec.nodeName: Forbidden: cannot be set until all schedulingGates have been cleared"]
+    );
+    assert_eq!(faults(json!({"nodeName": ""})), [""; 0]);
+    assert_eq!(faults(json!({"nodeName": "n1", "schedulingGates": []})), [""; 0]);
+    let twice = faults(json!({"schedulingGates": [{"name": "a"}, {"name": "a"}]}));
+    assert_eq!(twice, ["spec.schedulingGates[1]: Duplicate value: \"a\""]);
+    let bad = faults(json!({"schedulingGates": [{"name": "no name"}]}));
+    assert!(bad[0].starts_with("spec.schedulingGates[0]: Invalid value: \"no name\""), "{bad:?}");
+}
+
+#[test]
+fn a_gated_pod_is_narrowed_and_never_widened() {
+    let pods = of("", "pods");
+    let key = |name: &str| json!({"key": name, "operator": "Exists"});
+    let terms =
+        |list: Vec<Value>| required(list.into_iter().map(|e| json!({"matchExpressions": e})).collect());
+    let both = |affinity: Value| {
+        let mut affinity = affinity;
+        affinity["nodeAffinity"]["preferredDuringSchedulingIgnoredDuringExecution"] =
+            json!([{"weight": 1, "preference": {"matchExpressions": [key("p")]}}]);
+        affinity
+    };
+    let path = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms";
+    let first = format!("{path}[0]");
+    let (path, first) = (path, first.as_str());
+    let one = || terms(vec![json!([key("a")])]);
+    let anti = json!({"requiredDuringSchedulingIgnoredDuringExecution":
+        [{"topologyKey": "t", "labelSelector": {"matchLabels": {"a": "b"}}}]});
+    let cases: Vec<(Value, Value, Vec<&str>)> = vec![
+        // Gates go, and none comes.
+        (json!({}), json!({"schedulingGates": [{"name": "ex.io/b"}]}), vec![]),
+        (json!({}), json!({"schedulingGates": []}), vec![]),
+        (
+            json!({}),
+            json!({"schedulingGates": [{"name": "ex.io/a"}, {"name": "c"}]}),
+            vec!["spec.schedulingGates[1].name"],
+        ),
+        // A selector may say more, and take nothing back.
+        (json!({}), json!({"nodeSelector": {"k": "v"}}), vec![]),
+        (
+            json!({"nodeSelector": {"k": "v"}}),
+            json!({"nodeSelector": {"k": "v", "l": "w"}, "schedulingGates": []}),
+            vec![],
+        ),
+        (json!({"nodeSelector": {"k": "v"}}), json!({"nodeSelector": {"k": "w"}}), vec!["spec.nodeSelector"]),
+        (json!({"nodeSelector": {"k": "v"}}), json!({"nodeSelector": {"l": "v"}}), vec!["spec.nodeSelector"]),
+        (json!({"nodeSelector": {"k": "v"}}), json!({}), vec!["spec.nodeSelector"]),
+        // Where there was no required term, any may come.
+        (json!({}), json!({"affinity": one()}), vec![]),
+        (json!({}), json!({"affinity": both(one())}), vec![]),
+        (json!({"affinity": {}}), json!({"affinity": one()}), vec![]),
+        (json!({"affinity": {"podAntiAffinity": anti}}), json!({"affinity": one()}), vec!["spec"]),
+        (json!({}), json!({"affinity": {"podAntiAffinity": anti}}), vec!["spec"]),
+        // Preferences are free.
+        (json!({"affinity": both(one())}), json!({"affinity": one()}), vec![]),
+        (json!({"affinity": both(json!({}))}), json!({}), vec![]),
+        // A term gets further requirements behind those that it had.
+        (json!({"affinity": one()}), json!({"affinity": terms(vec![json!([key("a"), key("b")])])}), vec![]),
+        (
+            json!({"affinity": one()}),
+            json!({"affinity": required(json!([{"matchExpressions": [key("a")],
+            "matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n1"]}]}]))}),
+            vec![],
+        ),
+        (
+            json!({"affinity": one()}),
+            json!({"affinity": terms(vec![json!([key("b"), key("a")])])}),
+            vec![first],
+        ),
+        (json!({"affinity": one()}), json!({"affinity": terms(vec![json!([key("b")])])}), vec![first]),
+        (json!({"affinity": one()}), json!({"affinity": required(json!([{}]))}), vec![first]),
+        (json!({"affinity": required(json!([{}]))}), json!({"affinity": one()}), vec![first]),
+        (
+            json!({"affinity": one()}),
+            json!({"affinity": terms(vec![json!([key("a")]), json!([key("b")])])}),
+            vec![path],
+        ),
+        (json!({"affinity": one()}), json!({}), vec![path]),
+    ];
+    for (old, new, expected) in cases {
+        let told = format!("{old} -> {new}");
+        let before = created(pods, gated(old.clone()));
+        assert_eq!(updated(pods, "", gated(new.clone()), &before).1, expected, "{told}");
+        // Without gates nothing of that may change.
+        let open = |mut spec: Value| {
+            spec["schedulingGates"] = json!([]);
+            gated(spec)
+        };
+        let stays =
+            old.get("affinity") == new.get("affinity") && old.get("nodeSelector") == new.get("nodeSelector");
+        let before = created(pods, open(old));
+        let faults = updated(pods, "", open(new), &before).1;
+        assert_eq!(faults.iter().any(|field| field == "spec"), !stays, "{told}");
+    }
 }

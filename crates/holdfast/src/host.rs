@@ -11,7 +11,7 @@ use anyhow::Context;
 use futures::future::BoxFuture;
 use local::{HostConfig, NetConfig};
 use membership::Membership;
-use network::{HostNetwork, Network};
+use network::{HostNetwork, Network, Targets};
 use node::Agent;
 use pki::{Authority, ClientAuth, HeartbeatKey, Identity, TokenKey, Trust};
 use server::Server;
@@ -165,7 +165,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
     let signer = Arc::new(Authority::load_for_requests(&config.pki_dir)?);
     // Who got a certificate by asking is a user of the API, and nobody to the store and to the other hosts.
     let users = trust.and(&signer.trust()?)?;
-    let reach = Arc::new(Reach::default());
+    let reach = Arc::new(Reach { network: OnceLock::new(), targets: Targets::new(&places(&config)?) });
     let services: server::ServiceRange = config.service_cidr.parse()?;
     let server = Server::new(server::Options {
         store: store.clone(),
@@ -286,22 +286,27 @@ async fn start_network(
     before_release: impl Fn() + Send + 'static,
     carrying: &Handle,
 ) -> anyhow::Result<Network> {
-    let place = |(name, address): (&String, &IpAddr)| -> anyhow::Result<(String, HostNetwork)> {
-        let cidr = config.pod_cidrs.get(name).with_context(|| format!("host {name} has no pod network"))?;
-        Ok((name.clone(), HostNetwork { address: *address, pods: parse_cidr(cidr)? }))
-    };
     let options = network::Options {
         name: config.name.clone(),
         mode: match &config.net {
             NetConfig::Netns { link } => network::Mode::Namespaces { link: link.clone() },
             NetConfig::Loopback { switch } => network::Mode::Loopback { switch: *switch },
         },
-        hosts: config.peers.iter().map(place).collect::<anyhow::Result<_>>()?,
+        hosts: places(config)?,
         services: parse_cidr(&config.service_cidr)?,
         virtual_address: SocketAddr::new(config.virtual_address, API),
         most_connections: files::connections_of_services(MOST_CONNECTIONS, files::most()),
     };
     Ok(Network::start(options, store, hosts, before_release, carrying).await?)
+}
+
+/// Where the cluster's hosts and their pods are.
+fn places(config: &HostConfig) -> anyhow::Result<BTreeMap<String, HostNetwork>> {
+    let place = |(name, address): (&String, &IpAddr)| -> anyhow::Result<(String, HostNetwork)> {
+        let cidr = config.pod_cidrs.get(name).with_context(|| format!("host {name} has no pod network"))?;
+        Ok((name.clone(), HostNetwork { address: *address, pods: parse_cidr(cidr)? }))
+    };
+    config.peers.iter().map(place).collect()
 }
 
 fn parse_cidr(text: &str) -> anyhow::Result<network::Cidr> {
@@ -310,9 +315,10 @@ fn parse_cidr(text: &str) -> anyhow::Result<network::Cidr> {
 
 /// The network as server and agent see it. They are made before it is: the API must listen when the network
 /// starts, since whoever leads is reachable from then on.
-#[derive(Default)]
 struct Reach {
     network: OnceLock<Arc<Network>>,
+    /// What the API accepts as an endpoint doesn't wait for the network.
+    targets: Targets,
 }
 
 impl Reach {
@@ -337,7 +343,7 @@ impl server::Backends for Reach {
     }
 
     fn allows(&self, address: IpAddr) -> bool {
-        self.network.get().is_some_and(|network| network.allows(address))
+        self.targets.allows(address)
     }
 }
 

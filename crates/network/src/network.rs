@@ -66,7 +66,6 @@ pub struct Options {
 #[derive(Debug)]
 pub struct Network {
     own: HostNetwork,
-    targets: Targets,
     dialer: Arc<Dialer>,
     stop: watch::Sender<bool>,
     /// These end by themselves once they are asked to stop.
@@ -127,12 +126,11 @@ impl Network {
         };
         ending.spawn(virtual_address::follow(holder, before_release, store.leadership(), stop.subscribe()));
         let (services, services_seen) = watch::channel(Arc::new(Services::default()));
-        let targets = Targets::new(&options.hosts);
-        running.spawn_on(follow(store, hosts.clone(), targets.clone(), services), carrying);
+        running.spawn_on(follow(store, hosts.clone(), Targets::new(&options.hosts), services), carrying);
         let dialer = Arc::new(Dialer::new(&options.name, services_seen, hosts));
         let listeners = Listeners::new(own.address, place, dialer.clone(), options.most_connections);
         running.spawn_on(listeners.run(), carrying);
-        Ok(Network { own, targets, dialer, stop, ending: Mutex::new(ending), _running: running })
+        Ok(Network { own, dialer, stop, ending: Mutex::new(ending), _running: running })
     }
 
     /// A connection to the next live backend of a Service's port, given by name or number (or empty, if there
@@ -149,11 +147,6 @@ impl Network {
         let (stream, _) = self.dialer.connect(&found.id, Scope::Internal, None).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
-    }
-
-    /// Whether a connection may lead to an address in the cluster's name.
-    pub fn allows(&self, address: IpAddr) -> bool {
-        self.targets.allows(address)
     }
 
     /// Whether a node's host is silent.

@@ -395,7 +395,4 @@ async fn an_endpoint_at_what_a_host_keeps_to_itself_is_nobodys_backend() {
         name(&mut bench.network.connect("default", "web", "").await.unwrap()).await.unwrap();
     }
     assert!(timeout(Duration::ZERO, secret.accept()).await.is_err(), "nobody came");
-    for (address, allowed) in [("127.0.0.9", false), ("127.1.0.7", true), ("127.0.0.1", true)] {
-        assert_eq!(bench.network.allows(address.parse().unwrap()), allowed, "{address}");
-    }
 }

@@ -95,6 +95,13 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
         Estimate { cost, size, entries: None, place, sort: expr.sort }
     }
 
+    /// The size of a name that is no variable, such as that of a type: upstream looks for it in the schema of `self`, from
+    /// its second part on, and so finds that schema itself.
+    fn of_name(&self) -> Option<Size> {
+        let most = self.sizes.most(self.environment.place("self")?)?;
+        Some(Size { least: 0, most })
+    }
+
     fn expr(&mut self, expr: &'x Expr) -> Estimate<'s> {
         match &expr.kind {
             Kind::Literal(literal) => self.known(expr, 0, None, Some(of_literal(literal))),
@@ -104,7 +111,10 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
                     let found = self.known(expr, 1, place, None);
                     Estimate { size: found.size.or(size), ..found }
                 }
-                None => self.known(expr, 1, self.environment.place(name), None),
+                None => match self.environment.place(name) {
+                    Some(place) => self.known(expr, 1, Some(place), None),
+                    None => self.known(expr, 1, None, self.of_name()),
+                },
             },
             Kind::Select { operand, field, access } => {
                 let operand = self.expr(operand);

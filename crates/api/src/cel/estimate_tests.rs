@@ -93,6 +93,27 @@ fn costs_are_estimated_as_upstream_does() {
     }
 }
 
+/// A type's name has no size of its own, and upstream takes that of `self` for it.
+#[test]
+fn types_cost_no_more_than_what_they_are_asked_of() {
+    let either = || of("int-or-string");
+    let object = json!({"type": "object", "properties": {"a": either(), "b": either()}});
+    for (schema, rule, most) in [
+        (either(), "type(self) == int", 314_576),
+        (either(), "type(self) != string", 314_576),
+        (either(), "type(self) == int ? self > 0 : true", 314_578),
+        (either(), "type(self) == int ? self > 0 : self.matches('^[0-9]+%$')", 943_720 + 314_576),
+        (object.clone(), "type(self.a) == int", 4),
+        (object.clone(), "type(self.a) == string ? self.a == '99%' : self.a == 42", 7),
+        (text(Some(10)), "type(self) == string", 7),
+        (list(either(), Some(10)), "self.all(x, type(x) == int)", 72),
+    ] {
+        assert_eq!(cost(&schema, rule), most, "{rule}");
+    }
+    // Of neither side is anything known.
+    assert!(cost(&object, "type(self.a) == type(self.b)") > 1_000_000_000);
+}
+
 fn replacing(most: Option<u64>) -> Value {
     json!({"type": "object",
         "properties": {"str": text(most), "before": text(Some(2)), "after": text(Some(4))}})

@@ -5,10 +5,11 @@ use std::collections::HashSet;
 use serde_json::{Map, Value};
 
 use super::schema::{Known, ListType, Schema};
+use crate::faults::Faults;
 use crate::status::Cause;
 
 /// Adds `FieldValueDuplicate` for every item that stands in its list again.
-pub(super) fn validate(schema: &Schema, value: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(super) fn validate(schema: &Schema, value: &Value, path: &str, faults: &mut Faults) {
     match value {
         Value::Object(object) => {
             for (name, value) in object.iter().filter(|(_, value)| value.is_object() || value.is_array()) {
@@ -31,7 +32,7 @@ pub(super) fn validate(schema: &Schema, value: &Value, path: &str, faults: &mut 
     }
 }
 
-fn duplicates(schema: &Schema, list: &[Value], path: &str, faults: &mut Vec<Cause>) {
+fn duplicates(schema: &Schema, list: &[Value], path: &str, faults: &mut Faults) {
     let identity: Box<dyn Fn(&Value) -> Value> = match &schema.list {
         ListType::Atomic => return,
         ListType::Set => Box::new(Value::clone),
@@ -68,7 +69,7 @@ mod tests {
             "set": ["x", "y", "x"], "any": ["x", "x"],
             "map": [{"a": "x", "b": 1}, {"b": 1, "a": "x", "inner": [1, 1]}, {"a": "x"}],
         });
-        let mut faults = Vec::new();
+        let mut faults = Faults::default();
         validate(&schema, &object, "spec", &mut faults);
         let fields: Vec<&str> = faults.iter().map(|cause| cause.field.as_str()).collect();
         assert_eq!(fields, ["spec.map[1]", "spec.map[1].inner[1]", "spec.set[2]"]);

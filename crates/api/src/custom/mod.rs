@@ -5,6 +5,7 @@
 mod catalog;
 mod columns;
 mod conversion;
+mod defaults;
 mod definition;
 mod fill;
 mod format;
@@ -30,6 +31,7 @@ use crate::apply::StructuralType;
 
 pub use catalog::Catalog;
 pub use conversion::Conversion;
+pub(crate) use defaults::validate_defaults;
 pub use definition::Definition;
 pub(crate) use definition::compare_versions;
 pub(crate) use pattern::compile as compile_pattern;

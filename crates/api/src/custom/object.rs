@@ -1,10 +1,12 @@
 //! What a custom resource's schema means for an object of it: unknown fields, defaults, faults.
 
 use serde_json::{Map, Value};
+use values::Exceeded;
 
 use super::schema::{Known, Schema};
 use super::{Custom, columns, fill, lists, prune, validate};
 use crate::conform::{Conform, TypeMismatch};
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::schema::schemas;
 use crate::status::Cause;
@@ -28,22 +30,26 @@ impl Custom {
     }
 
     /// Fills the schema's defaults in.
-    pub(crate) fn fill(&self, object: &mut Object) {
-        fill::fill(&self.compiled().schema, &mut object.0);
+    ///
+    /// # Errors
+    /// If they would take more memory than they may.
+    pub(crate) fn fill(&self, object: &mut Object) -> Result<(), Exceeded> {
+        let filled = fill::fill(&self.compiled().schema, &mut object.0);
         object.ensure_metadata();
+        filled
     }
 
     /// The faults of an object, which replaces `old` if there is one, beyond those of its metadata.
-    pub(crate) fn validate(&self, object: &Object, old: Option<&Object>, faults: &mut Vec<Cause>) {
+    pub(crate) fn validate(&self, object: &Object, old: Option<&Object>, faults: &mut Faults) {
         let compiled = self.compiled();
         let value = Value::Object(object.0.clone());
         let before = old.map(|old| Value::Object(old.0.clone()));
-        let mut found = Vec::new();
+        let mut found = Faults::default();
         validate::validate(&compiled.schema, &value, before.as_ref(), "", &mut found);
         self.validate_scale(object, &mut found);
         validate_embedded(&compiled.schema, &value, before.as_ref(), "", &mut found);
         // A list that had one twice already isn't held against who changes something else.
-        let mut of_lists = Vec::new();
+        let mut of_lists = Faults::default();
         if let Some(before) = &before {
             lists::validate(&compiled.schema, before, "", &mut of_lists);
         }
@@ -51,7 +57,7 @@ impl Custom {
             lists::validate(&compiled.schema, &value, "", &mut found);
         }
         compiled.rules.validate_after(&value, before.as_ref(), &mut found);
-        faults.append(&mut found);
+        faults.append(found);
     }
 
     /// The JSON pointer of a field that objects can be selected by.
@@ -128,12 +134,12 @@ fn conform_embedded(
 }
 
 /// Objects within the object say what they are, and have metadata as any object.
-fn validate_embedded(
+pub(super) fn validate_embedded(
     schema: &Schema,
     value: &Value,
     old: Option<&Value>,
     path: &str,
-    faults: &mut Vec<Cause>,
+    faults: &mut Faults,
 ) {
     if !(schema.holds_embedded || schema.embedded) || old == Some(value) {
         return;

@@ -16,6 +16,13 @@ pub(super) fn prune(schema: &Schema, object: &mut Map<String, Value>, most: usiz
     walk.unknown
 }
 
+/// Whether a value holds something that the schema doesn't have.
+pub(super) fn has_unknown(schema: &Schema, value: &Value) -> bool {
+    let mut walk = Walk { unknown: Vec::new(), most: 1, path: String::new() };
+    walk.value(Some(schema), &mut value.clone());
+    !walk.unknown.is_empty()
+}
+
 struct Walk {
     unknown: Vec<String>,
     most: usize,

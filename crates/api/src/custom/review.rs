@@ -4,8 +4,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::faults::Faults;
 use crate::object::Object;
-use crate::status::Cause;
 use crate::validate::{validate_labels, validate_metadata};
 
 const GROUP: &str = "apiextensions.k8s.io";
@@ -156,7 +156,7 @@ fn check(field: &str, new: &Map<String, Value>, old: Option<&Value>) -> Result<(
     if old.and_then(Value::as_object) == Some(new) {
         return Ok(());
     }
-    let mut faults: Vec<Cause> = Vec::new();
+    let mut faults = Faults::default();
     let value = Value::Object(new.clone());
     match field {
         "labels" => validate_labels(&value, "metadata.labels", &mut faults),

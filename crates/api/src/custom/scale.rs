@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Custom;
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::status::Cause;
 
@@ -54,7 +55,7 @@ impl Custom {
     }
 
     /// Numbers that no scale can show.
-    pub(super) fn validate_scale(&self, object: &Object, faults: &mut Vec<Cause>) {
+    pub(super) fn validate_scale(&self, object: &Object, faults: &mut Faults) {
         let Some(paths) = &self.version().scale else { return };
         for pointer in [&paths.spec, &paths.status] {
             let Some(value) = object.pointer(pointer) else { continue };

@@ -7,23 +7,15 @@ use serde_json::{Map, Value};
 
 use super::format;
 use super::schema::{Checks, Kind, Known, ListType, Schema};
+use crate::faults::{Faults, MOST_FAULTS};
 use crate::kinds::too_many;
 use crate::status::Cause;
 
-/// So many faults are told.
-const MOST_FAULTS: usize = 100;
-
 /// Adds the faults of a value at `path`; `old` is what it replaces, if there is one.
-pub(super) fn validate(
-    schema: &Schema,
-    value: &Value,
-    old: Option<&Value>,
-    path: &str,
-    faults: &mut Vec<Cause>,
-) {
+pub(super) fn validate(schema: &Schema, value: &Value, old: Option<&Value>, path: &str, faults: &mut Faults) {
     let mut walk = Walk { path: path.to_owned(), faults: Vec::new() };
     walk.value(schema, value, old);
-    faults.append(&mut walk.faults);
+    faults.extend(walk.faults);
 }
 
 struct Walk {

@@ -11,6 +11,7 @@ use super::definition::schema_in;
 use super::schema::Schema;
 use super::{Custom, Definition, fill, prune};
 use crate::apply::StructuralType;
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::resource::{Resource, api_version};
 use crate::schema_rules::SchemaRules;
@@ -45,7 +46,7 @@ impl Definition {
             }
             Compiled {
                 // What is wrong with a rule is told to who writes the definition.
-                rules: SchemaRules::compile(&given, "", &mut Vec::new()),
+                rules: SchemaRules::compile(&given, "", &mut Faults::default()),
                 merging: StructuralType::of_resource(&given),
                 schema: Schema::of_resource(&given),
             }
@@ -71,7 +72,8 @@ impl Definition {
     pub fn refresh(&self, object: &mut Object) {
         self.prune(object);
         if let Some(version) = self.version_of(object.api_version()) {
-            fill::fill(&self.compiled(version).schema, &mut object.0);
+            // What lies there is read all the same, with as many defaults as fit.
+            let _ = fill::fill(&self.compiled(version).schema, &mut object.0);
             object.ensure_metadata();
         }
     }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::field::{self, default, items, part, text};
 use super::rules::{Column, Rules, age};
+use crate::faults::Faults;
 use crate::name;
 use crate::object::Object;
 use crate::status::Cause;
@@ -39,7 +40,7 @@ impl Rules for ApiService {
         fault.or_else(|| (!group.is_empty()).then(|| name::subdomain_fault(group)).flatten())
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         let (group, version) = (text(spec, "group"), text(spec, "version"));
         if object.name() != format!("{version}.{group}") {

@@ -1,11 +1,14 @@
 //! `CertificateSigningRequest`.
 
+use std::collections::HashSet;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::field::{self, items, part, paths, text};
 use super::rules::{Column, Rules, age};
+use crate::faults::Faults;
 use crate::name;
 use crate::object::Object;
 use crate::status::Cause;
@@ -33,7 +36,7 @@ impl Rules for CertificateSigningRequest {
         field::segment_fault(name)
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         if !is_request(text(spec, "request")) {
             let why = "must be a PEM block of type CERTIFICATE REQUEST";
@@ -51,7 +54,7 @@ impl Rules for CertificateSigningRequest {
         validate_conditions(object, faults);
     }
 
-    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         if subresource.is_empty() {
             return;
         }
@@ -175,7 +178,7 @@ fn is_request(encoded: &str) -> bool {
 }
 
 /// `example.com/name`, the domain with at least one dot.
-fn validate_signer(signer: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_signer(signer: &Value, path: &str, faults: &mut Faults) {
     let name = signer.as_str().unwrap_or_default();
     if !field::require(signer, path, "", faults) {
         return;
@@ -199,13 +202,12 @@ fn validate_signer(signer: &Value, path: &str, faults: &mut Vec<Cause>) {
     }
 }
 
-fn validate_conditions(object: &Object, faults: &mut Vec<Cause>) {
+fn validate_conditions(object: &Object, faults: &mut Faults) {
     let list = &part(object, "status")["conditions"];
-    for (index, (path, condition)) in paths(list, "status.conditions").enumerate() {
+    let mut kinds = HashSet::new();
+    for (path, condition) in paths(list, "status.conditions") {
         let kind = text(condition, "type");
-        if field::require(&condition["type"], format!("{path}.type"), "", faults)
-            && items(list)[..index].iter().any(|other| other["type"] == kind)
-        {
+        if field::require(&condition["type"], format!("{path}.type"), "", faults) && !kinds.insert(kind) {
             faults.push(Cause::duplicate(format!("{path}.type"), &condition["type"]));
         }
         let status = &condition["status"];

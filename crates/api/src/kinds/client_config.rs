@@ -3,10 +3,11 @@
 use serde_json::Value;
 
 use super::field;
+use crate::faults::Faults;
 use crate::status::Cause;
 
 /// `WebhookClientConfig`: a URL or a service, not both.
-pub(crate) fn validate_client(config: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(crate) fn validate_client(config: &Value, path: &str, faults: &mut Faults) {
     let (url, service) = (&config["url"], &config["service"]);
     match (url.is_null(), service.is_null()) {
         (true, true) | (false, false) => {
@@ -28,7 +29,7 @@ pub(crate) fn validate_client(config: &Value, path: &str, faults: &mut Vec<Cause
     }
 }
 
-fn validate_url(value: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_url(value: &Value, path: &str, faults: &mut Faults) {
     let url = value.as_str().unwrap_or_default();
     let mut invalid = |why: &str| faults.push(Cause::invalid(path, value, why));
     let Some((scheme, rest)) = url.split_once("://") else {
@@ -49,7 +50,7 @@ fn validate_url(value: &Value, path: &str, faults: &mut Vec<Cause>) {
     }
 }
 
-fn validate_path(value: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_path(value: &Value, path: &str, faults: &mut Faults) {
     let url = value.as_str().unwrap_or_default();
     let mut invalid = |why: &str| faults.push(Cause::invalid(path, value, why));
     if url.is_empty() || url == "/" {

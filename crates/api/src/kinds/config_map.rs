@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::field::too_long;
 use super::rules::{Column, Rules, age};
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::status::Cause;
 
@@ -13,7 +14,7 @@ pub(crate) struct ConfigMap;
 pub(crate) const MOST_DATA: usize = 1024 * 1024;
 
 impl Rules for ConfigMap {
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let size =
             validate_keys(object, "data", faults) + validate_keys(object, "binaryData", faults) / 4 * 3;
         let data = object.0.get("data").and_then(Value::as_object);
@@ -33,7 +34,7 @@ impl Rules for ConfigMap {
         }
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         validate_immutable(object, old, &["data", "binaryData"], faults);
     }
 
@@ -48,7 +49,7 @@ impl Rules for ConfigMap {
 }
 
 /// Faults of the keys of `field`; how many bytes its values have.
-pub(crate) fn validate_keys(object: &Object, field: &str, faults: &mut Vec<Cause>) -> usize {
+pub(crate) fn validate_keys(object: &Object, field: &str, faults: &mut Faults) -> usize {
     let mut size = 0;
     for (key, value) in object.0.get(field).and_then(Value::as_object).into_iter().flatten() {
         size += value.as_str().map_or(0, str::len);
@@ -66,7 +67,7 @@ pub(crate) fn validate_keys(object: &Object, field: &str, faults: &mut Vec<Cause
 }
 
 /// Faults of a change of what `immutable: true` protects.
-pub(crate) fn validate_immutable(object: &Object, old: &Object, fields: &[&str], faults: &mut Vec<Cause>) {
+pub(crate) fn validate_immutable(object: &Object, old: &Object, fields: &[&str], faults: &mut Faults) {
     let is_true = |object: &Object| object.0.get("immutable") == Some(&Value::Bool(true));
     if !is_true(old) {
         return;

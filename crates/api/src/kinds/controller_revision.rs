@@ -4,13 +4,14 @@ use serde_json::{Value, json};
 
 use super::rules::{Column, Rules, age, number};
 use super::workload::{validate_stays, validate_value_not_negative};
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::status::Cause;
 
 pub(crate) struct ControllerRevision;
 
 impl Rules for ControllerRevision {
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         if object.0.get("data").is_none_or(Value::is_null) {
             faults.push(Cause::required("data", "data is mandatory"));
         }
@@ -18,7 +19,7 @@ impl Rules for ControllerRevision {
         validate_value_not_negative(revision, "revision".into(), faults);
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         validate_stays(object, old, "/data", faults);
     }
 

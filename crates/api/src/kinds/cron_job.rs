@@ -8,6 +8,7 @@ use super::workload::{
     container_cells, selector_cell, set_default, set_pod_template_defaults, validate_not_negative,
 };
 use crate::cron;
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::selector::LabelSelector;
 use crate::status::Cause;
@@ -34,7 +35,7 @@ impl Rules for CronJob {
         object.0.insert("status".into(), json!({}));
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let null = Value::Null;
         let spec = object.0.get("spec").unwrap_or(&null);
         if object.name().len() > LONGEST_NAME {
@@ -97,7 +98,7 @@ impl Rules for CronJob {
     }
 }
 
-fn validate_schedule(spec: &Value, faults: &mut Vec<Cause>) {
+fn validate_schedule(spec: &Value, faults: &mut Faults) {
     let schedule = spec["schedule"].as_str().unwrap_or_default();
     if schedule.is_empty() {
         faults.push(Cause::required("spec.schedule", ""));
@@ -121,7 +122,7 @@ fn validate_schedule(spec: &Value, faults: &mut Vec<Cause>) {
     faults.push(Cause::invalid("spec.timeZone", zone, why));
 }
 
-fn validate_template(template: &Value, faults: &mut Vec<Cause>) {
+fn validate_template(template: &Value, faults: &mut Faults) {
     let path = "spec.jobTemplate";
     validate_metadata(&template["metadata"], &format!("{path}.metadata"), faults);
     let spec = &template["spec"];

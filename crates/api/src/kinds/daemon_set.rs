@@ -8,6 +8,7 @@ use super::workload::{
     validate_not_negative, validate_selector_and_template, validate_selector_stays,
     validate_value_not_negative,
 };
+use crate::faults::Faults;
 use crate::int_or_percent::{Share, share};
 use crate::object::Object;
 use crate::selector::LabelSelector;
@@ -53,7 +54,7 @@ impl Rules for DaemonSet {
         set_template_generation(object, before.saturating_add(i64::from(changed)));
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         validate_selector_and_template(object, "daemonset", faults);
         for field in ["minReadySeconds", "revisionHistoryLimit"] {
             validate_not_negative(object, field, faults);
@@ -61,7 +62,7 @@ impl Rules for DaemonSet {
         validate_strategy(object.pointer("/spec/updateStrategy").unwrap_or(&Value::Null), faults);
     }
 
-    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         if subresource == "status" {
             let counts =
                 ["currentNumberScheduled", "numberMisscheduled", "desiredNumberScheduled", "numberReady"];
@@ -119,7 +120,7 @@ fn set_template_generation(object: &mut Object, generation: i64) {
     }
 }
 
-fn validate_strategy(strategy: &Value, faults: &mut Vec<Cause>) {
+fn validate_strategy(strategy: &Value, faults: &mut Faults) {
     let path = "spec.updateStrategy.rollingUpdate";
     let rolling = &strategy["rollingUpdate"];
     if strategy["type"] != "RollingUpdate" {

@@ -7,6 +7,7 @@ use super::workload::{
     set_default, set_template_defaults, template_cells, validate_counts, validate_not_negative,
     validate_selector_and_template, validate_selector_stays,
 };
+use crate::faults::Faults;
 use crate::int_or_percent::{Share, share};
 use crate::object::Object;
 use crate::status::Cause;
@@ -45,7 +46,7 @@ impl Rules for Deployment {
         object.meta("annotations") != old.meta("annotations")
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         validate_not_negative(object, "replicas", faults);
         validate_selector_and_template(object, "deployment", faults);
         validate_strategy(object.pointer("/spec/strategy").unwrap_or(&Value::Null), faults);
@@ -61,7 +62,7 @@ impl Rules for Deployment {
         }
     }
 
-    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         if subresource == "status" {
             let parts = ["updatedReplicas", "readyReplicas", "availableReplicas"];
             let others = ["observedGeneration", "unavailableReplicas", "collisionCount"];
@@ -101,7 +102,7 @@ impl Rules for Deployment {
     }
 }
 
-fn validate_strategy(strategy: &Value, faults: &mut Vec<Cause>) {
+fn validate_strategy(strategy: &Value, faults: &mut Faults) {
     let rolling = &strategy["rollingUpdate"];
     let path = "spec.strategy.rollingUpdate";
     if strategy["type"] == "Recreate" {

@@ -1,10 +1,15 @@
 //! `EndpointSlice`.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
-use super::endpoints::{some_of, validate_ip};
+use super::endpoint_address::validate_form;
+use super::endpoints::some_of;
 use super::field::too_many;
 use super::rules::{Column, Rules, age};
+use crate::faults::Faults;
+use crate::name::subdomain_fault;
 use crate::object::Object;
 use crate::status::Cause;
 
@@ -28,7 +33,7 @@ impl Rules for EndpointSlice {
         object.meta("labels") != old.meta("labels")
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let kind = object.0.get("addressType").and_then(Value::as_str).unwrap_or_default();
         if kind.is_empty() {
             faults.push(Cause::required("addressType", ""));
@@ -45,22 +50,23 @@ impl Rules for EndpointSlice {
             } else if addresses.len() > MOST_ADDRESSES {
                 faults.push(too_many(&path, addresses.len(), MOST_ADDRESSES));
             }
-            for (at, address) in addresses.iter().enumerate().filter(|_| kind != "FQDN") {
-                validate_ip(address, format!("{path}[{at}]"), faults);
+            for (at, address) in addresses.iter().enumerate() {
+                validate_address(kind, address, &path, at, faults);
             }
         }
         let ports = list(object, "ports");
         if ports.len() > MOST_PORTS {
             faults.push(too_many("ports", ports.len(), MOST_PORTS));
         }
+        let mut names = HashSet::new();
         for (index, port) in ports.iter().enumerate() {
-            if ports[..index].iter().any(|other| other["name"] == port["name"]) {
+            if !names.insert(&port["name"]) {
                 faults.push(Cause::duplicate(format!("ports[{index}].name"), &port["name"]));
             }
         }
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         if object.0.get("addressType") != old.0.get("addressType") {
             let kind = object.0.get("addressType").unwrap_or(&Value::Null);
             faults.push(Cause::invalid("addressType", kind, "field is immutable"));
@@ -97,6 +103,26 @@ impl Rules for EndpointSlice {
             some_of(&addresses, "<unset>").into(),
             age(object, now),
         ]
+    }
+}
+
+/// An address is of its slice's type.
+fn validate_address(kind: &str, address: &Value, path: &str, at: usize, faults: &mut Faults) {
+    let field = format!("{path}[{at}]");
+    if kind == "FQDN" {
+        let name = address.as_str().unwrap_or_default();
+        let name = name.strip_suffix('.').unwrap_or(name);
+        if let Some(why) = subdomain_fault(name) {
+            faults.push(Cause::invalid(field, address, why));
+        } else if !name.contains('.') {
+            let why = "should be a domain with at least two segments separated by dots";
+            faults.push(Cause::invalid(field, address, why));
+        }
+        return;
+    }
+    let Some(parsed) = validate_form(address, &field, faults) else { return };
+    if matches!((kind, parsed.to_canonical().is_ipv4()), ("IPv4", false) | ("IPv6", true)) {
+        faults.push(Cause::invalid(path, address, &format!("must be an {kind} address")));
     }
 }
 

@@ -1,10 +1,10 @@
 //! `Endpoints`.
 
-use std::net::IpAddr;
-
 use serde_json::{Value, json};
 
+use super::endpoint_address::validate_form;
 use super::rules::{Column, Rules, age};
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::status::Cause;
 
@@ -28,7 +28,7 @@ impl Rules for Endpoints {
         }
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let subsets = object.0.get("subsets").and_then(Value::as_array);
         for (index, subset) in subsets.into_iter().flatten().enumerate() {
             let path = format!("subsets[{index}]");
@@ -38,7 +38,7 @@ impl Rules for Endpoints {
             }
             for field in ["addresses", "notReadyAddresses"] {
                 for (at, address) in list(field).iter().enumerate() {
-                    validate_ip(&address["ip"], format!("{path}.{field}[{at}].ip"), faults);
+                    validate_form(&address["ip"], &format!("{path}.{field}[{at}].ip"), faults);
                 }
             }
             for (at, port) in list("ports").iter().enumerate() {
@@ -86,24 +86,8 @@ pub(crate) fn some_of(list: &[String], none: &str) -> String {
 }
 
 /// A port from 1 to 65535.
-pub(crate) fn validate_port(port: &Value, field: String, faults: &mut Vec<Cause>) {
+pub(crate) fn validate_port(port: &Value, field: String, faults: &mut Faults) {
     if !port.as_i64().is_some_and(|port| (1..=65535).contains(&port)) {
         faults.push(Cause::invalid(field, port, "must be between 1 and 65535, inclusive"));
-    }
-}
-
-/// An address that an endpoint may have. On loopback the pods of a cluster on one machine live; upstream
-/// forbids that.
-pub(crate) fn validate_ip(ip: &Value, field: String, faults: &mut Vec<Cause>) {
-    match ip.as_str().and_then(|ip| ip.parse::<IpAddr>().ok()) {
-        None => faults.push(Cause::invalid(
-            field,
-            ip,
-            "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)",
-        )),
-        Some(known) if known.is_unspecified() || known.is_multicast() => {
-            faults.push(Cause::invalid(field, ip, "may not be unspecified or multicast"));
-        }
-        Some(_) => {}
     }
 }

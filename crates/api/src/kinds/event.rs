@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::rules::{Column, Rules};
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::status::Cause;
 use crate::time;
@@ -14,7 +15,7 @@ impl Rules for Event {
         true
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let about = object.pointer("/involvedObject/namespace").and_then(Value::as_str).unwrap_or_default();
         // Events about cluster-scoped objects lie in `default`.
         let expected = if about.is_empty() { "default" } else { about };

@@ -1,9 +1,11 @@
 //! Faults that fields of many kinds can have.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use serde_json::Value;
 
+use crate::faults::Faults;
 use crate::name;
 use crate::object::Object;
 use crate::status::Cause;
@@ -51,7 +53,7 @@ pub(crate) fn default_each(value: &mut Value, field: &str, mut each: impl FnMut(
 }
 
 /// A field that must not be empty; whether it isn't.
-pub(crate) fn require(value: &Value, path: impl Into<String>, why: &str, faults: &mut Vec<Cause>) -> bool {
+pub(crate) fn require(value: &Value, path: impl Into<String>, why: &str, faults: &mut Faults) -> bool {
     let there = match value {
         Value::Null => false,
         Value::String(text) => !text.is_empty(),
@@ -65,7 +67,7 @@ pub(crate) fn require(value: &Value, path: impl Into<String>, why: &str, faults:
 }
 
 /// A field that must be one of `choices`; nothing is as wrong as another value.
-pub(crate) fn one_of(value: &Value, path: impl Into<String>, choices: &[&str], faults: &mut Vec<Cause>) {
+pub(crate) fn one_of(value: &Value, path: impl Into<String>, choices: &[&str], faults: &mut Faults) {
     if !value.as_str().is_some_and(|text| choices.contains(&text)) {
         let empty = Value::from("");
         let value = if value.is_null() { &empty } else { value };
@@ -74,7 +76,7 @@ pub(crate) fn one_of(value: &Value, path: impl Into<String>, choices: &[&str], f
 }
 
 /// A field that may not change.
-pub(crate) fn immutable(path: &str, new: &Object, old: &Object, faults: &mut Vec<Cause>) {
+pub(crate) fn immutable(path: &str, new: &Object, old: &Object, faults: &mut Faults) {
     let pointer = format!("/{}", path.replace('.', "/"));
     let value = new.pointer(&pointer);
     if value != old.pointer(&pointer) {
@@ -87,7 +89,7 @@ pub(crate) fn named(
     value: &Value,
     path: impl Into<String>,
     fault: fn(&str) -> Option<&'static str>,
-    faults: &mut Vec<Cause>,
+    faults: &mut Faults,
 ) {
     if let Some(why) = fault(value.as_str().unwrap_or_default()) {
         faults.push(Cause::invalid(path, value, why));
@@ -104,14 +106,14 @@ pub(crate) fn segment_fault(name: &str) -> Option<&'static str> {
 }
 
 /// The number of a port.
-pub(crate) fn port_number(value: &Value, path: impl Into<String>, faults: &mut Vec<Cause>) {
+pub(crate) fn port_number(value: &Value, path: impl Into<String>, faults: &mut Faults) {
     if !value.as_i64().is_some_and(|port| (1..=65535).contains(&port)) {
         faults.push(Cause::invalid(path, value, PORT_NUMBER));
     }
 }
 
 /// The name of a port (RFC 6335).
-pub(crate) fn port_name(value: &Value, path: impl Into<String>, faults: &mut Vec<Cause>) {
+pub(crate) fn port_name(value: &Value, path: impl Into<String>, faults: &mut Faults) {
     let name = value.as_str().unwrap_or_default();
     let bytes = name.as_bytes();
     let fits = !name.is_empty()
@@ -127,13 +129,7 @@ pub(crate) fn port_name(value: &Value, path: impl Into<String>, faults: &mut Vec
 }
 
 /// A number that must lie between two others, both included.
-pub(crate) fn between(
-    value: &Value,
-    path: impl Into<String>,
-    least: i64,
-    most: i64,
-    faults: &mut Vec<Cause>,
-) {
+pub(crate) fn between(value: &Value, path: impl Into<String>, least: i64, most: i64, faults: &mut Faults) {
     if value.as_i64().is_some_and(|number| !(least..=most).contains(&number)) {
         let why = match (least, most) {
             (least, i64::MAX) => format!("must be greater than or equal to {least}"),
@@ -144,7 +140,7 @@ pub(crate) fn between(
 }
 
 /// `example.com/name`: a DNS subdomain and a path below it.
-pub(crate) fn domain_path(value: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(crate) fn domain_path(value: &Value, path: &str, faults: &mut Faults) {
     let text = value.as_str().unwrap_or_default();
     if text.is_empty() {
         faults.push(Cause::required(path, ""));
@@ -212,7 +208,7 @@ pub(crate) fn is_cidr(text: &str) -> bool {
 }
 
 /// The faults of a block of addresses; the block, if it is one.
-pub(crate) fn block(value: &Value, path: impl Into<String>, faults: &mut Vec<Cause>) -> Option<Block> {
+pub(crate) fn block(value: &Value, path: impl Into<String>, faults: &mut Faults) -> Option<Block> {
     let block = Block::parse(value.as_str().unwrap_or_default());
     if block.is_none() {
         let why = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
@@ -222,18 +218,20 @@ pub(crate) fn block(value: &Value, path: impl Into<String>, faults: &mut Vec<Cau
 }
 
 /// A list of texts without one twice.
-pub(crate) fn unique(list: &Value, path: &str, faults: &mut Vec<Cause>) {
-    for (index, (path, item)) in paths(list, path).enumerate() {
-        if items(list)[..index].contains(item) {
+pub(crate) fn unique(list: &Value, path: &str, faults: &mut Faults) {
+    let mut seen = HashSet::new();
+    for (path, item) in paths(list, path) {
+        if !seen.insert(item) {
             faults.push(Cause::duplicate(path, item));
         }
     }
 }
 
 /// Items of a list whose `field` stands in an earlier one already.
-pub(crate) fn unique_by(list: &Value, field: &str, path: &str, faults: &mut Vec<Cause>) {
-    for (index, (path, item)) in paths(list, path).enumerate() {
-        if items(list)[..index].iter().any(|other| other[field] == item[field]) {
+pub(crate) fn unique_by(list: &Value, field: &str, path: &str, faults: &mut Faults) {
+    let mut seen = HashSet::new();
+    for (path, item) in paths(list, path) {
+        if !seen.insert(&item[field]) {
             faults.push(Cause::duplicate(format!("{path}.{field}"), &item[field]));
         }
     }
@@ -275,7 +273,7 @@ mod tests {
     #[test]
     fn names_of_ports_are_told_from_others() {
         let faults = |name: &str| {
-            let mut faults = Vec::new();
+            let mut faults = Faults::default();
             port_name(&name.into(), "p", &mut faults);
             faults.len()
         };

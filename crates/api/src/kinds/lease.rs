@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::rules::{Column, Rules, age};
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::status::Cause;
 
@@ -17,7 +18,7 @@ impl Rules for Lease {
         true
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         for (field, least, why) in [
             ("leaseDurationSeconds", 1, "must be greater than 0"),
             ("leaseTransitions", 0, "must be greater than or equal to 0"),

@@ -1,8 +1,11 @@
 //! `LimitRange`.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
 
 use super::rules::{Column, Rules};
+use crate::faults::Faults;
 use crate::name::qualified_fault;
 use crate::object::Object;
 use crate::quantity::Quantity;
@@ -30,8 +33,9 @@ impl Rules for LimitRange {
         }
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let limits = object.pointer("/spec/limits").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let mut kinds = HashSet::new();
         for (index, item) in limits.iter().enumerate() {
             let path = format!("spec.limits[{index}]");
             let kind = &item["type"];
@@ -43,7 +47,7 @@ impl Rules for LimitRange {
                 let why = "must be a standard limit type or fully qualified";
                 faults.push(Cause::invalid(format!("{path}.type"), kind, why));
             }
-            if limits[..index].iter().any(|other| other["type"] == *kind) {
+            if !kinds.insert(kind) {
                 faults.push(Cause::duplicate(format!("{path}.type"), kind));
             }
             validate_item(item, name, &path, faults);
@@ -68,7 +72,7 @@ fn fill_from(item: &mut Map<String, Value>, field: &str, source: &str) {
     }
 }
 
-fn validate_item(item: &Value, kind: &str, path: &str, faults: &mut Vec<Cause>) {
+fn validate_item(item: &Value, kind: &str, path: &str, faults: &mut Faults) {
     let of = |field: &str| item[field].as_object();
     for field in ["min", "max", "default", "defaultRequest", "maxLimitRequestRatio"] {
         for resource in of(field).into_iter().flatten().map(|(resource, _)| resource) {
@@ -103,7 +107,7 @@ fn validate_item(item: &Value, kind: &str, path: &str, faults: &mut Vec<Cause>) 
     }
 }
 
-fn validate_resource(item: &Value, resource: &str, path: &str, faults: &mut Vec<Cause>) {
+fn validate_resource(item: &Value, resource: &str, path: &str, faults: &mut Faults) {
     let of = |field: &str| amount(item[field].as_object(), resource);
     let (max, min) = (of("max"), of("min"));
     let (default, request) = (of("default"), of("defaultRequest"));

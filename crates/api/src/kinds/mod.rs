@@ -13,6 +13,7 @@ mod cron_job;
 mod daemon_set;
 mod deployment;
 mod devices;
+mod endpoint_address;
 mod endpoint_slice;
 mod endpoints;
 mod event;
@@ -47,6 +48,7 @@ mod volume_cells;
 mod workload;
 
 pub(crate) use daemon_set::TEMPLATE_GENERATION;
+pub use endpoint_address::validate_endpoint_addresses;
 pub(crate) use field::{is_cidr, too_many};
 pub(crate) use groups::GROUPS;
 pub(crate) use rules::{PLAIN, Plain, Rules};

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::event::Event;
 use super::rules::{Column, Rules, text};
+use crate::faults::Faults;
 use crate::name::qualified_fault;
 use crate::object::Object;
 use crate::status::Cause;
@@ -61,7 +62,7 @@ impl Rules for NewerEvent {
         }
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         validate_namespace(object, faults);
         if object.0.get("eventTime").is_none_or(Value::is_null) {
             faults.push(Cause::required("eventTime", ""));
@@ -132,7 +133,7 @@ impl Rules for NewerEvent {
     }
 }
 
-fn validate_namespace(object: &Object, faults: &mut Vec<Cause>) {
+fn validate_namespace(object: &Object, faults: &mut Faults) {
     let about = text(object, "/regarding/namespace");
     let fits = match about {
         "" => matches!(object.namespace(), "default" | "kube-system"),

@@ -1,8 +1,11 @@
 //! `Node`.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
 use super::rules::{Column, Rules, age};
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::status::Cause;
 
@@ -30,8 +33,9 @@ impl Rules for Node {
         true
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let taints = object.pointer("/spec/taints").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        let mut seen = HashSet::new();
         for (index, taint) in taints.iter().enumerate() {
             let path = format!("spec.taints[{index}]");
             if taint["key"].as_str().unwrap_or_default().is_empty() {
@@ -40,14 +44,13 @@ impl Rules for Node {
             if taint["effect"].as_str().unwrap_or_default().is_empty() {
                 faults.push(Cause::required(format!("{path}.effect"), ""));
             }
-            let same = |other: &Value| other["key"] == taint["key"] && other["effect"] == taint["effect"];
-            if taints[..index].iter().any(same) {
+            if !seen.insert((&taint["key"], &taint["effect"])) {
                 faults.push(Cause::duplicate(path, taint));
             }
         }
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         for field in ["podCIDRs", "providerID"] {
             let pointer = format!("/spec/{field}");
             let before = old.pointer(&pointer);

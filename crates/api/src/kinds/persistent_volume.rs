@@ -6,6 +6,7 @@ use super::persistent_volume_claim::{validate_access_modes, validate_amount};
 use super::rules::{Column, Rules, age, text};
 use super::volume_cells::{access_modes, or_unset, phase, storage_class};
 use super::workload::validate_stays;
+use crate::faults::Faults;
 use crate::name::subdomain_fault;
 use crate::object::Object;
 use crate::status::Cause;
@@ -84,7 +85,7 @@ impl Rules for PersistentVolume {
         object.0.insert("status".into(), json!({ "phase": "Pending", "lastPhaseTransitionTime": since }));
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let null = Value::Null;
         let spec = object.0.get("spec").unwrap_or(&null);
         validate_access_modes(&spec["accessModes"], "spec.accessModes", faults);
@@ -108,7 +109,7 @@ impl Rules for PersistentVolume {
         }
     }
 
-    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         if subresource == "status" {
             return;
         }
@@ -163,7 +164,7 @@ impl Rules for PersistentVolume {
 }
 
 /// A volume comes from one source, which says what it must.
-fn validate_source(spec: &Value, faults: &mut Vec<Cause>) {
+fn validate_source(spec: &Value, faults: &mut Faults) {
     let given: Vec<&str> = SOURCES.into_iter().filter(|source| spec[*source].is_object()).collect();
     let Some((first, more)) = given.split_first() else {
         return faults.push(Cause::required("spec", "must specify a volume type"));

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::rules::{Column, Rules, age, text};
 use super::volume_cells::{ACCESS_MODES, access_modes, or_unset, phase, storage_class};
 use super::workload::validate_selector;
+use crate::faults::Faults;
 use crate::name::subdomain_fault;
 use crate::object::Object;
 use crate::quantity::Quantity;
@@ -40,11 +41,11 @@ impl Rules for PersistentVolumeClaim {
         }
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         validate_claim_spec(object.0.get("spec").unwrap_or(&Value::Null), "spec", faults);
     }
 
-    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         let null = Value::Null;
         if subresource == "status" {
             let capacity = object.pointer("/status/capacity").and_then(Value::as_object);
@@ -133,7 +134,7 @@ impl Rules for PersistentVolumeClaim {
 }
 
 /// The faults of the spec of a claim.
-fn validate_claim_spec(spec: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_claim_spec(spec: &Value, path: &str, faults: &mut Faults) {
     validate_access_modes(&spec["accessModes"], &format!("{path}.accessModes"), faults);
     if !spec["selector"].is_null() {
         validate_selector(&spec["selector"], &format!("{path}.selector"), faults);
@@ -168,7 +169,7 @@ fn validate_claim_spec(spec: &Value, path: &str, faults: &mut Vec<Cause>) {
 }
 
 /// How a volume may be used: at least one way, and one for a single pod alone.
-pub(super) fn validate_access_modes(modes: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(super) fn validate_access_modes(modes: &Value, path: &str, faults: &mut Faults) {
     let modes = modes.as_array().map_or(&[][..], Vec::as_slice);
     if modes.is_empty() {
         return faults.push(Cause::required(path, "at least 1 access mode is required"));
@@ -183,7 +184,7 @@ pub(super) fn validate_access_modes(modes: &Value, path: &str, faults: &mut Vec<
 }
 
 /// An amount of storage.
-pub(super) fn validate_amount(amount: &Value, field: String, positive: bool, faults: &mut Vec<Cause>) {
+pub(super) fn validate_amount(amount: &Value, field: String, positive: bool, faults: &mut Faults) {
     let Some(quantity) = amount.as_str().and_then(|text| Quantity::parse(text).ok()) else { return };
     if positive && quantity <= Quantity::from_units(0) {
         faults.push(Cause::invalid(field, amount, "must be greater than zero"));

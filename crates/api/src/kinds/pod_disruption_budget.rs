@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::rules::{Column, Rules, age, number};
 use super::workload::{validate_selector, validate_value_not_negative};
+use crate::faults::Faults;
 use crate::int_or_percent::share;
 use crate::object::Object;
 use crate::status::Cause;
@@ -19,7 +20,7 @@ impl Rules for PodDisruptionBudget {
         object.0.insert("status".into(), json!({}));
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let null = Value::Null;
         let spec = object.0.get("spec").unwrap_or(&null);
         if !spec["minAvailable"].is_null() && !spec["maxUnavailable"].is_null() {
@@ -44,7 +45,7 @@ impl Rules for PodDisruptionBudget {
         }
     }
 
-    fn validate_update(&self, subresource: &str, object: &Object, _old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, subresource: &str, object: &Object, _old: &Object, faults: &mut Faults) {
         if subresource != "status" {
             return;
         }

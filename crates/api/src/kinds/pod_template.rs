@@ -4,9 +4,9 @@ use serde_json::{Value, json};
 
 use super::rules::{Column, Rules};
 use super::workload::{container_cells, selector_cell, set_pod_template_defaults, validate_template};
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::selector::LabelSelector;
-use crate::status::Cause;
 
 pub(crate) struct PodTemplate;
 
@@ -15,7 +15,7 @@ impl Rules for PodTemplate {
         set_pod_template_defaults(object.0.get_mut("template"));
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         validate_template(object.0.get("template").unwrap_or(&Value::Null), "template", faults);
     }
 

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::field::{self, part};
 use super::rules::{Column, Rules, age};
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::status::Cause;
 
@@ -29,7 +30,7 @@ impl Rules for PriorityClass {
         object.set_meta("generation", 1);
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let value = part(object, "value").as_i64().unwrap_or_default();
         if object.name().starts_with("system-") {
             let known = SYSTEM.contains(&(object.name(), value)) && part(object, "globalDefault") != true;
@@ -43,7 +44,7 @@ impl Rules for PriorityClass {
         }
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         if part(object, "value") != part(old, "value") {
             faults.push(Cause::forbidden("value", "may not be changed in an update."));
         }

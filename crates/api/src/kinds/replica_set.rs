@@ -7,8 +7,8 @@ use super::workload::{
     set_default, set_template_defaults, template_cells, validate_counts, validate_not_negative,
     validate_selector_and_template, validate_selector_stays,
 };
+use crate::faults::Faults;
 use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct ReplicaSet;
 
@@ -18,13 +18,13 @@ impl Rules for ReplicaSet {
         set_template_defaults(object);
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         validate_not_negative(object, "replicas", faults);
         validate_not_negative(object, "minReadySeconds", faults);
         validate_selector_and_template(object, "replicaset", faults);
     }
 
-    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         if subresource == "status" {
             let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
             validate_counts(object, &["observedGeneration"], ("replicas", &parts), faults);

@@ -7,6 +7,7 @@ use super::workload::{
     container_cells, selector_cell, set_default, set_template_defaults, validate_always_restarts,
     validate_counts, validate_fits, validate_not_negative, validate_template,
 };
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::selector::LabelSelector;
 use crate::status::Cause;
@@ -35,7 +36,7 @@ impl Rules for ReplicationController {
         true
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         validate_not_negative(object, "minReadySeconds", faults);
         let null = Value::Null;
         let spec = object.0.get("spec").unwrap_or(&null);
@@ -54,7 +55,7 @@ impl Rules for ReplicationController {
         validate_always_restarts(&spec["template"], "spec.template", "ReplicationController", faults);
     }
 
-    fn validate_update(&self, subresource: &str, object: &Object, _old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, subresource: &str, object: &Object, _old: &Object, faults: &mut Faults) {
         if subresource == "status" {
             let parts = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
             validate_counts(object, &["observedGeneration"], ("replicas", &parts), faults);

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::rules::{Column, Rules, age};
 use super::workload::validate_stays;
+use crate::faults::Faults;
 use crate::name::qualified_fault;
 use crate::object::Object;
 use crate::quantity::Quantity;
@@ -64,7 +65,7 @@ const SCOPES: [&str; 7] = [
 const CONFLICTING: [[&str; 2]; 2] = [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]];
 
 impl Rules for ResourceQuota {
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         validate_amounts(object, "spec", "hard", faults);
         let scopes = object.pointer("/spec/scopes").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
         for (index, scope) in scopes.iter().enumerate() {
@@ -83,7 +84,7 @@ impl Rules for ResourceQuota {
         validate_scope_selector(object.pointer("/spec/scopeSelector").unwrap_or(&Value::Null), faults);
     }
 
-    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         if subresource == "status" {
             validate_amounts(object, "status", "hard", faults);
             validate_amounts(object, "status", "used", faults);
@@ -113,7 +114,7 @@ impl Rules for ResourceQuota {
     }
 }
 
-fn validate_amounts(object: &Object, part: &str, field: &str, faults: &mut Vec<Cause>) {
+fn validate_amounts(object: &Object, part: &str, field: &str, faults: &mut Faults) {
     let amounts = object.pointer(&format!("/{part}/{field}")).and_then(Value::as_object);
     for (resource, amount) in amounts.into_iter().flatten() {
         let path = format!("{part}.{field}[{resource}]");
@@ -139,7 +140,7 @@ fn is_known(resource: &str) -> bool {
     exact || RESOURCES.iter().any(|known| known.ends_with('-') && resource.starts_with(known))
 }
 
-fn validate_scope_selector(selector: &Value, faults: &mut Vec<Cause>) {
+fn validate_scope_selector(selector: &Value, faults: &mut Faults) {
     let path = "spec.scopeSelector.matchExpressions";
     for requirement in selector["matchExpressions"].as_array().into_iter().flatten() {
         let values = requirement["values"].as_array().map_or(0, Vec::len);

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
+use crate::faults::Faults;
 use crate::name;
 use crate::object::Object;
-use crate::status::Cause;
 use crate::time;
 
 /// A column of a kind's table.
@@ -90,14 +90,13 @@ pub(crate) trait Rules: Sync {
     }
 
     /// Faults of an object beyond its metadata.
-    fn validate(&self, _object: &Object, _faults: &mut Vec<Cause>) {}
+    fn validate(&self, _object: &Object, _faults: &mut Faults) {}
 
     /// Faults of a new object, beyond those of any.
-    fn validate_create(&self, _object: &Object, _faults: &mut Vec<Cause>) {}
+    fn validate_create(&self, _object: &Object, _faults: &mut Faults) {}
 
     /// Faults of a change, beyond those of the object.
-    fn validate_update(&self, _subresource: &str, _object: &Object, _old: &Object, _faults: &mut Vec<Cause>) {
-    }
+    fn validate_update(&self, _subresource: &str, _object: &Object, _old: &Object, _faults: &mut Faults) {}
 
     /// Fields for field selectors, with their JSON pointers, beyond name and namespace.
     fn selectable(&self) -> &'static [(&'static str, &'static str)] {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::rules::{Column, Rules, age};
+use crate::faults::Faults;
 use crate::name;
 use crate::object::Object;
 use crate::status::Cause;
@@ -14,14 +15,14 @@ impl Rules for RuntimeClass {
         true
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let handler = object.0.get("handler").and_then(Value::as_str).unwrap_or_default();
         if let Some(fault) = name::label_fault(handler) {
             faults.push(Cause::invalid("handler", &json!(handler), fault));
         }
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         if object.0.get("handler") != old.0.get("handler") {
             let handler = object.0.get("handler").unwrap_or(&Value::Null);
             faults.push(Cause::invalid("handler", handler, "field is immutable"));

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use super::config_map::{MOST_DATA, validate_immutable, validate_keys};
 use super::field::too_long;
 use super::rules::{Column, Rules, age};
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::status::Cause;
 
@@ -27,7 +28,7 @@ impl Rules for Secret {
         }
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         if validate_keys(object, "data", faults) / 4 * 3 > MOST_DATA {
             faults.push(too_long("data", MOST_DATA));
         }
@@ -50,7 +51,7 @@ impl Rules for Secret {
         }
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         if object.0.get("type") != old.0.get("type") {
             let kind = object.0.get("type").unwrap_or(&Value::Null);
             faults.push(Cause::invalid("type", kind, "field is immutable"));

@@ -1,11 +1,13 @@
 //! `Service`.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 
 use serde_json::{Map, Value, json};
 
 use super::endpoints::validate_port;
 use super::rules::{Column, Rules, age};
+use crate::faults::Faults;
 use crate::name;
 use crate::object::Object;
 use crate::selector::LabelSelector;
@@ -96,7 +98,7 @@ impl Rules for Service {
         name::label_1035_fault(name)
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let headless = object.pointer("/spec/clusterIP").is_some_and(|ip| ip == "None");
         if ports(object).is_empty() && !headless && !is_external_name(object) {
             faults.push(Cause::required("spec.ports", ""));
@@ -129,7 +131,7 @@ impl Rules for Service {
         }
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         let (before, after) = (old.pointer("/spec/clusterIP"), object.pointer("/spec/clusterIP"));
         let stays = !is_external_name(object) && !is_external_name(old);
         if stays && before.is_some_and(|before| before != "") && before != after {
@@ -172,7 +174,8 @@ impl Rules for Service {
     }
 }
 
-fn validate_ports(ports: &[Value], faults: &mut Vec<Cause>) {
+fn validate_ports(ports: &[Value], faults: &mut Faults) {
+    let (mut names, mut numbers) = (HashSet::new(), HashSet::new());
     for (index, port) in ports.iter().enumerate() {
         let path = format!("spec.ports[{index}]");
         let name = port["name"].as_str().unwrap_or_default();
@@ -182,7 +185,7 @@ fn validate_ports(ports: &[Value], faults: &mut Vec<Cause>) {
             if let Some(fault) = name::label_fault(name) {
                 faults.push(Cause::invalid(format!("{path}.name"), &json!(name), fault));
             }
-            if ports[..index].iter().any(|other| other["name"] == name) {
+            if !names.insert(name) {
                 faults.push(Cause::duplicate(format!("{path}.name"), &json!(name)));
             }
         }
@@ -197,8 +200,7 @@ fn validate_ports(ports: &[Value], faults: &mut Vec<Cause>) {
         }
     }
     for (index, port) in ports.iter().enumerate() {
-        let same = |other: &Value| other["port"] == port["port"] && other["protocol"] == port["protocol"];
-        if ports[..index].iter().any(same) {
+        if !numbers.insert((&port["port"], &port["protocol"])) {
             let value = json!({ "port": port["port"], "protocol": port["protocol"] });
             faults.push(Cause::duplicate(format!("spec.ports[{index}]"), &value));
         }

@@ -8,6 +8,7 @@ use super::workload::{
     container_cells, set_default, set_template_defaults, validate_counts, validate_not_negative,
     validate_selector_and_template, validate_value_not_negative,
 };
+use crate::faults::Faults;
 use crate::name;
 use crate::object::Object;
 use crate::status::Cause;
@@ -55,7 +56,7 @@ impl Rules for StatefulSet {
         }
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let null = Value::Null;
         let spec = object.0.get("spec").unwrap_or(&null);
         let policy = &spec["podManagementPolicy"];
@@ -86,7 +87,7 @@ impl Rules for StatefulSet {
         validate_selector_and_template(object, "statefulset", faults);
     }
 
-    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         if subresource == "status" {
             let parts = ["readyReplicas", "currentReplicas", "updatedReplicas", "availableReplicas"];
             validate_counts(object, &["observedGeneration", "collisionCount"], ("replicas", &parts), faults);
@@ -131,7 +132,7 @@ fn fixed(object: &Object) -> Option<Map<String, Value>> {
     Some(spec)
 }
 
-fn validate_strategy(strategy: &Value, faults: &mut Vec<Cause>) {
+fn validate_strategy(strategy: &Value, faults: &mut Faults) {
     let path = "spec.updateStrategy";
     let rolling = &strategy["rollingUpdate"];
     match strategy["type"].as_str().unwrap_or_default() {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::pod::{set_pod_spec_defaults, validate_pod_spec};
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::selector::LabelSelector;
 use crate::status::Cause;
@@ -26,13 +27,13 @@ pub(crate) fn set_default(object: &mut Object, field: &str, value: Value) {
 }
 
 /// A number of the spec that may not be below zero.
-pub(crate) fn validate_not_negative(object: &Object, field: &str, faults: &mut Vec<Cause>) {
+pub(crate) fn validate_not_negative(object: &Object, field: &str, faults: &mut Faults) {
     let value = object.pointer(&format!("/spec/{field}")).unwrap_or(&Value::Null);
     validate_value_not_negative(value, format!("spec.{field}"), faults);
 }
 
 /// A number at `path` that may not be below zero.
-pub(crate) fn validate_value_not_negative(value: &Value, path: String, faults: &mut Vec<Cause>) {
+pub(crate) fn validate_value_not_negative(value: &Value, path: String, faults: &mut Faults) {
     if value.as_i64().is_some_and(|number| number < 0) {
         faults.push(Cause::invalid(path, value, "must be greater than or equal to 0"));
     }
@@ -43,7 +44,7 @@ pub(crate) fn validate_counts(
     object: &Object,
     others: &[&str],
     (whole, parts): (&str, &[&str]),
-    faults: &mut Vec<Cause>,
+    faults: &mut Faults,
 ) {
     let null = Value::Null;
     let value = |field: &str| object.pointer(&format!("/status/{field}")).unwrap_or(&null);
@@ -60,7 +61,7 @@ pub(crate) fn validate_counts(
 }
 
 /// Selector and template, which must fit each other.
-pub(crate) fn validate_selector_and_template(object: &Object, kind: &str, faults: &mut Vec<Cause>) {
+pub(crate) fn validate_selector_and_template(object: &Object, kind: &str, faults: &mut Faults) {
     let null = Value::Null;
     let selector = object.pointer("/spec/selector").unwrap_or(&null);
     let template = object.pointer("/spec/template").unwrap_or(&null);
@@ -80,7 +81,7 @@ pub(crate) fn validate_selector_and_template(object: &Object, kind: &str, faults
 }
 
 /// The selector must select what the template makes.
-pub(crate) fn validate_fits(selector: Option<&LabelSelector>, template: &Value, faults: &mut Vec<Cause>) {
+pub(crate) fn validate_fits(selector: Option<&LabelSelector>, template: &Value, faults: &mut Faults) {
     let labels = &template["metadata"]["labels"];
     let fits = selector.is_some_and(|selector| selector.matches_labels(|key| labels.get(key)?.as_str()));
     if !fits {
@@ -90,13 +91,13 @@ pub(crate) fn validate_fits(selector: Option<&LabelSelector>, template: &Value, 
 }
 
 /// A pod template by itself.
-pub(crate) fn validate_template(template: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(crate) fn validate_template(template: &Value, path: &str, faults: &mut Faults) {
     validate_metadata(&template["metadata"], &format!("{path}.metadata"), faults);
     validate_pod_spec(&template["spec"], &format!("{path}.spec"), faults);
 }
 
 /// Pods that are replaced when they end are to run forever.
-pub(crate) fn validate_always_restarts(template: &Value, path: &str, kind: &str, faults: &mut Vec<Cause>) {
+pub(crate) fn validate_always_restarts(template: &Value, path: &str, kind: &str, faults: &mut Faults) {
     let restart = &template["spec"]["restartPolicy"];
     if restart.as_str().is_some_and(|policy| policy != "Always") {
         faults.push(Cause::not_supported(format!("{path}.spec.restartPolicy"), restart, &["Always"]));
@@ -108,7 +109,7 @@ pub(crate) fn validate_always_restarts(template: &Value, path: &str, kind: &str,
 }
 
 /// Keys, operators and values of a `LabelSelector`.
-pub(crate) fn validate_selector(selector: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(crate) fn validate_selector(selector: &Value, path: &str, faults: &mut Faults) {
     validate_labels(&selector["matchLabels"], &format!("{path}.matchLabels"), faults);
     for (index, expression) in selector["matchExpressions"].as_array().into_iter().flatten().enumerate() {
         let path = format!("{path}.matchExpressions[{index}]");
@@ -134,12 +135,12 @@ pub(crate) fn validate_selector(selector: &Value, path: &str, faults: &mut Vec<C
 }
 
 /// A selector says which pods belong to the object: it stays.
-pub(crate) fn validate_selector_stays(object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+pub(crate) fn validate_selector_stays(object: &Object, old: &Object, faults: &mut Faults) {
     validate_stays(object, old, "/spec/selector", faults);
 }
 
 /// A field that stays as it was when the object was made.
-pub(crate) fn validate_stays(object: &Object, old: &Object, pointer: &str, faults: &mut Vec<Cause>) {
+pub(crate) fn validate_stays(object: &Object, old: &Object, pointer: &str, faults: &mut Faults) {
     let value = object.pointer(pointer);
     if value != old.pointer(pointer) {
         let path = pointer.trim_start_matches('/').replace('/', ".");

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::environment::{environment, namespace};
 use super::{Condition, Mutation, Policy, Validation};
 use crate::cel::{Environment, Program, Type};
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::status::Cause;
 
@@ -13,7 +14,7 @@ pub fn compile_conditions(
     conditions: &Value,
     has_params: bool,
     path: &str,
-    faults: &mut Vec<Cause>,
+    faults: &mut Faults,
 ) -> Vec<Condition> {
     let environment = environment(has_params);
     let mut compiled = Vec::new();
@@ -72,7 +73,7 @@ fn compile<'s>(
     expression: &Value,
     path: &str,
     wanted: Wanted,
-    faults: &mut Vec<Cause>,
+    faults: &mut Faults,
 ) -> Option<(Program, Type<'s>)> {
     // That something is missing is told where shapes are checked.
     let text = expression.as_str().filter(|text| !text.trim().is_empty())?;
@@ -87,7 +88,7 @@ fn compile<'s>(
 
 impl Policy {
     /// The policy's expressions; what is wrong with them goes to `faults`.
-    pub fn compile(policy: &Object, faults: &mut Vec<Cause>) -> Self {
+    pub fn compile(policy: &Object, faults: &mut Faults) -> Self {
         let null = Value::Null;
         let spec = policy.0.get("spec").unwrap_or(&null);
         let has_params = !spec["paramKind"].is_null();

@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::cel::Budget;
 use crate::custom::Definition;
+use crate::faults::Faults;
 use crate::object::Object;
 
 fn object(spec: Value) -> Object {
@@ -11,9 +12,9 @@ fn object(spec: Value) -> Object {
 }
 
 fn verdicts(spec: Value, new: Value) -> Vec<Verdict> {
-    let mut faults = Vec::new();
+    let mut faults = Faults::default();
     let policy = Policy::compile(&object(spec), &mut faults);
-    assert_eq!(faults, vec![]);
+    assert_eq!(faults, Faults::default());
     let request =
         json!({"operation": "CREATE", "userInfo": {"username": "jo", "groups": ["a"]}, "name": "x"});
     let inputs = Inputs {
@@ -57,7 +58,7 @@ fn validations_see_variables_params_and_the_request() {
 
 #[test]
 fn what_is_wrong_with_a_policy_is_told_with_its_field() {
-    let mut faults = Vec::new();
+    let mut faults = Faults::default();
     let spec = json!({
         "matchConditions": [{"name": "a", "expression": "namespaceObject.x == 1"}, {"name": "b", "expression": "1"}],
         "variables": [{"name": "a", "expression": "variables.b"}, {"name": "b", "expression": "1 +"}],

@@ -1,5 +1,6 @@
 //! Protobuf to JSON.
 
+use ::values::{Budget, Exceeded};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Number, Value};
@@ -35,6 +36,9 @@ pub enum ProtobufError {
     /// A value can't be said in JSON.
     #[error("the body holds {0}")]
     Value(&'static str),
+    /// It would take more memory than a body may.
+    #[error(transparent)]
+    TooLarge(#[from] Exceeded),
     /// Messages lie too deep in each other.
     #[error("the body has messages nested more than {DEEPEST} deep")]
     TooDeep,
@@ -46,34 +50,38 @@ pub(super) fn get_message(
     of: &Message,
     object: &mut Map<String, Value>,
     depth: usize,
+    budget: &mut Budget,
 ) -> Result<(), ProtobufError> {
     if depth > DEEPEST {
         return Err(ProtobufError::TooDeep);
     }
+    budget.map()?;
     let mut fields = Fields(bytes);
     while let Some((number, raw)) = fields.next()? {
         let Some(field) = of.numbered(number) else { continue };
         if let (Kind::Inline, Some(inner), Raw::Bytes(bytes)) = (field.kind, field.message, raw) {
-            get_message(bytes, inner, object, depth + 1)?;
+            get_message(bytes, inner, object, depth + 1, budget)?;
             continue;
         }
         match field.count {
             Count::One => {
-                let value = get_value(raw, field, depth)?;
+                let value = get_value(raw, field, depth, budget)?;
                 if value.is_null() || field.presence == Presence::NotZero && is_zero(&value) {
                     continue;
                 }
+                budget.field(field.name)?;
                 object.insert(field.name.to_owned(), value);
             }
             Count::Repeated => {
-                let value = get_value(raw, field, depth)?;
+                let value = get_value(raw, field, depth, budget)?;
                 let list = object.entry(field.name).or_insert_with(|| Value::Array(Vec::new()));
                 if let Value::Array(list) = list {
                     list.push(value);
                 }
             }
             Count::Map => {
-                let (key, value) = get_entry(raw, field, depth)?;
+                let (key, value) = get_entry(raw, field, depth, budget)?;
+                budget.field(&key)?;
                 let map = object.entry(field.name).or_insert_with(|| Value::Object(Map::new()));
                 if let Value::Object(map) = map {
                     map.insert(key, value);
@@ -84,14 +92,19 @@ pub(super) fn get_message(
     Ok(())
 }
 
-fn get_entry(raw: Raw<'_>, field: &Field, depth: usize) -> Result<(String, Value), ProtobufError> {
+fn get_entry(
+    raw: Raw<'_>,
+    field: &Field,
+    depth: usize,
+    budget: &mut Budget,
+) -> Result<(String, Value), ProtobufError> {
     let Raw::Bytes(bytes) = raw else { return Err(ProtobufError::WrongType(field.name)) };
     let mut fields = Fields(bytes);
     let (mut key, mut value) = (String::new(), None);
     while let Some((number, raw)) = fields.next()? {
         match (number, raw) {
             (1, Raw::Bytes(bytes)) => key = text(bytes)?,
-            (2, raw) => value = Some(get_value(raw, field, depth)?),
+            (2, raw) => value = Some(get_value(raw, field, depth, budget)?),
             _ => {}
         }
     }
@@ -104,7 +117,7 @@ fn get_entry(raw: Raw<'_>, field: &Field, depth: usize) -> Result<(String, Value
     Ok((key, value.filter(|value| !value.is_null()).unwrap_or_else(empty)))
 }
 
-fn get_value(raw: Raw<'_>, field: &Field, depth: usize) -> Result<Value, ProtobufError> {
+fn get_value(raw: Raw<'_>, field: &Field, depth: usize, budget: &mut Budget) -> Result<Value, ProtobufError> {
     let value = match (field.kind, raw) {
         (Kind::Text, Raw::Bytes(bytes)) => Value::String(text(bytes)?),
         (Kind::Bytes, Raw::Bytes(bytes)) => Value::String(STANDARD.encode(bytes)),
@@ -115,12 +128,12 @@ fn get_value(raw: Raw<'_>, field: &Field, depth: usize) -> Result<Value, Protobu
         (Kind::Message, Raw::Bytes(bytes)) => {
             let mut inner = Map::new();
             if let Some(of) = field.message {
-                get_message(bytes, of, &mut inner, depth + 1)?;
+                get_message(bytes, of, &mut inner, depth + 1, budget)?;
             }
             Value::Object(inner)
         }
         (Kind::SchemaOrArray | Kind::SchemaOrBool | Kind::SchemaOrTexts, Raw::Bytes(bytes)) => {
-            get_choice(field.kind, bytes, depth + 1)?
+            get_choice(field.kind, bytes, depth + 1, budget)?
         }
         (
             Kind::Time | Kind::MicroTime | Kind::Quantity | Kind::IntOrString | Kind::Raw | Kind::Texts,
@@ -128,6 +141,11 @@ fn get_value(raw: Raw<'_>, field: &Field, depth: usize) -> Result<Value, Protobu
         ) => values::get(field.kind, bytes)?,
         _ => return Err(ProtobufError::WrongType(field.name)),
     };
+    match field.kind {
+        // What messages hold is counted as it is read.
+        Kind::Message | Kind::SchemaOrArray | Kind::SchemaOrBool | Kind::SchemaOrTexts => budget.scalar(0)?,
+        _ => budget.value(&value)?,
+    }
     Ok(value)
 }
 
@@ -140,22 +158,22 @@ fn whole(number: f64) -> Result<Value, ProtobufError> {
 }
 
 /// A schema, or what may stand instead of one.
-fn get_choice(kind: Kind, bytes: &[u8], depth: usize) -> Result<Value, ProtobufError> {
-    let schema = |bytes: &[u8]| {
+fn get_choice(kind: Kind, bytes: &[u8], depth: usize, budget: &mut Budget) -> Result<Value, ProtobufError> {
+    let schema = |bytes: &[u8], budget: &mut Budget| {
         let mut object = Map::new();
         if let Some(of) = message(SCHEMA) {
-            get_message(bytes, of, &mut object, depth + 1)?;
+            get_message(bytes, of, &mut object, depth + 1, budget)?;
         }
-        Ok(Value::Object(object))
+        Ok::<_, ProtobufError>(Value::Object(object))
     };
     let mut fields = Fields(bytes);
     let (mut allows, mut one, mut list) = (false, None, Vec::new());
     while let Some((number, raw)) = fields.next()? {
         match (kind, number, raw) {
             (Kind::SchemaOrBool, 1, Raw::Varint(value)) => allows = value != 0,
-            (Kind::SchemaOrBool, 2, Raw::Bytes(bytes)) => one = Some(schema(bytes)?),
-            (_, 1, Raw::Bytes(bytes)) => one = Some(schema(bytes)?),
-            (Kind::SchemaOrArray, 2, Raw::Bytes(bytes)) => list.push(schema(bytes)?),
+            (Kind::SchemaOrBool, 2, Raw::Bytes(bytes)) => one = Some(schema(bytes, budget)?),
+            (_, 1, Raw::Bytes(bytes)) => one = Some(schema(bytes, budget)?),
+            (Kind::SchemaOrArray, 2, Raw::Bytes(bytes)) => list.push(schema(bytes, budget)?),
             (Kind::SchemaOrTexts, 2, Raw::Bytes(bytes)) => list.push(Value::String(text(bytes)?)),
             _ => {}
         }

@@ -1,6 +1,7 @@
 //! Whole objects, lists and events of a watch.
 
 use serde_json::{Map, Value};
+use values::Budget;
 
 use super::decode::{ProtobufError, get_message, text};
 use super::encode::put_message;
@@ -122,6 +123,6 @@ pub fn from_protobuf(body: &[u8], default_kind: (&str, &str)) -> Result<Value, P
     let mut object = Map::new();
     object.insert("kind".into(), kind.into());
     object.insert("apiVersion".into(), api_version.into());
-    get_message(raw_object, of, &mut object, 0)?;
+    get_message(raw_object, of, &mut object, 0, &mut Budget::default())?;
     Ok(Value::Object(object))
 }

@@ -166,7 +166,10 @@ fn what_is_no_object_is_refused() {
         wire::put_bytes(&mut outer, 28, &deep);
         deep = outer;
     }
-    assert_eq!(decode::get_message(&deep, of, &mut Map::new(), 0), Err(ProtobufError::TooDeep));
+    assert_eq!(
+        decode::get_message(&deep, of, &mut Map::new(), 0, &mut Default::default()),
+        Err(ProtobufError::TooDeep)
+    );
 }
 
 proptest! {

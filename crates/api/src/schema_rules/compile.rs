@@ -8,6 +8,7 @@ use super::costs::{Costs, below};
 use super::field_path::field_path;
 use super::{Node, Rule, SchemaRules};
 use crate::cel::{Environment, Program, Type};
+use crate::faults::Faults;
 use crate::status::Cause;
 
 const RULES: &str = "x-kubernetes-validations";
@@ -19,17 +20,23 @@ const REASONS: [&str; 4] =
 impl SchemaRules {
     /// The rules of the structural schema of a kind; what is wrong with them goes to `faults`, where `path`
     /// leads to the schema.
-    pub fn compile(schema: &Value, path: &str, faults: &mut Vec<Cause>) -> Self {
+    pub fn compile(schema: &Value, path: &str, faults: &mut Faults) -> Self {
         let schema = of_resource(schema);
         let root = Walk { faults, costs: None, depth: 0 }.node(&schema, path, Above::default());
         SchemaRules { schema: Arc::new(schema), root }
     }
 
+    /// The rules of the schema of a value within an object.
+    pub fn compile_part(schema: &Value, faults: &mut Faults) -> Self {
+        let root = Walk { faults, costs: None, depth: 0 }.node(schema, "", Above::default());
+        SchemaRules { schema: Arc::new(schema.clone()), root }
+    }
+
     /// Tells which rules may cost too much, however small the objects may be that they will meet.
-    pub fn check_costs(schema: &Value, path: &str, faults: &mut Vec<Cause>) {
+    pub fn check_costs(schema: &Value, path: &str, faults: &mut Faults) {
         let schema = of_resource(schema);
         let mut costs = Costs::default();
-        Walk { faults: &mut Vec::new(), costs: Some(&mut costs), depth: 0 }.node(
+        Walk { faults: &mut Faults::default(), costs: Some(&mut costs), depth: 0 }.node(
             &schema,
             path,
             Above::default(),
@@ -63,7 +70,7 @@ impl Default for Above<'_> {
 }
 
 struct Walk<'f, 's> {
-    faults: &'f mut Vec<Cause>,
+    faults: &'f mut Faults,
     costs: Option<&'f mut Costs<'s>>,
     depth: usize,
 }

@@ -5,6 +5,7 @@
 use serde_json::Value;
 
 use crate::cel::Sizes;
+use crate::faults::Faults;
 use crate::status::Cause;
 
 /// The most that one rule may cost in all places of an object where it applies.
@@ -46,8 +47,8 @@ impl<'s> Costs<'s> {
     }
 
     /// What is too expensive in the schema at `path`.
-    pub(super) fn finish(mut self, path: &str, faults: &mut Vec<Cause>) {
-        faults.append(&mut self.faults);
+    pub(super) fn finish(mut self, path: &str, faults: &mut Faults) {
+        faults.extend(std::mem::take(&mut self.faults));
         if self.total <= MOST_OF_ALL {
             return;
         }

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{Node, Rule, SchemaRules};
 use crate::cel::{self, Budget, Error};
+use crate::faults::Faults;
 use crate::status::Cause;
 
 /// More than so many faults are not told.
@@ -15,14 +16,19 @@ impl SchemaRules {
     /// The faults of `new`, which otherwise fits its schema; `old` is what it shall replace. A fault that was
     /// there before, of a value that is the same, is not told (KEP-4008).
     pub fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<Cause> {
-        let mut walk = Walk { budget: Budget::default(), faults: Vec::new(), is_over: false };
+        self.validate_within(new, old, &mut Budget::default())
+    }
+
+    /// The same with what is left of a budget that others use too.
+    pub fn validate_within(&self, new: &Value, old: Option<&Value>, budget: &mut Budget) -> Vec<Cause> {
+        let mut walk = Walk { budget, faults: Vec::new(), is_over: false };
         walk.node(&self.root, &self.schema, new, old, "");
         walk.faults
     }
 
     /// Adds the rules' faults to those that the schema found; where these leave open what the value is, the
     /// rules are not asked, which is told.
-    pub fn validate_after(&self, new: &Value, old: Option<&Value>, causes: &mut Vec<Cause>) {
+    pub fn validate_after(&self, new: &Value, old: Option<&Value>, causes: &mut Faults) {
         if self.is_empty() {
             return;
         }
@@ -46,13 +52,13 @@ impl SchemaRules {
     }
 }
 
-struct Walk {
-    budget: Budget,
+struct Walk<'a> {
+    budget: &'a mut Budget,
     faults: Vec<Cause>,
     is_over: bool,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn node(&mut self, node: &Node, schema: &Value, new: &Value, old: Option<&Value>, path: &str) {
         if self.is_over || new.is_null() {
             return;
@@ -105,7 +111,7 @@ impl Walk {
             (None, false) => cel::Value::Null,
         };
         let variables = [("self", value), ("oldSelf", old)];
-        let why = match rule.program.evaluate(&variables, &mut self.budget) {
+        let why = match rule.program.evaluate(&variables, self.budget) {
             Ok(cel::Value::Bool(true)) => return,
             Ok(cel::Value::Bool(false)) => match self.message(rule, &variables) {
                 Some(message) => message,
@@ -140,7 +146,7 @@ impl Walk {
     /// What the rule's own expression says, if that is a message.
     fn message<'a>(&mut self, rule: &'a Rule, variables: &[(&str, cel::Value<'a>); 2]) -> Option<String> {
         let program = rule.message_program.as_ref()?;
-        let value = program.evaluate(variables, &mut self.budget).ok()?;
+        let value = program.evaluate(variables, self.budget).ok()?;
         let text = value.as_str()?.trim();
         let fits = !text.is_empty() && text.len() <= LONGEST_MESSAGE && !text.contains('\n');
         fits.then(|| text.to_owned())

@@ -1,16 +1,17 @@
 use serde_json::{Value, json};
 
 use super::*;
+use crate::faults::Faults;
 use crate::status::Cause;
 
 fn compiled(schema: &Value) -> SchemaRules {
-    let mut faults = Vec::new();
+    let mut faults = Faults::default();
     let rules = SchemaRules::compile(schema, "schema", &mut faults);
-    assert_eq!(faults, vec![]);
+    assert_eq!(faults, Faults::default());
     rules
 }
 
-fn told(faults: Vec<Cause>) -> Vec<(String, String)> {
+fn told(faults: impl IntoIterator<Item = Cause>) -> Vec<(String, String)> {
     faults.into_iter().map(|fault| (fault.field, fault.message)).collect()
 }
 
@@ -93,7 +94,7 @@ fn transitions_compare_with_what_was() {
 
 #[test]
 fn faults_of_rules_are_told_when_they_are_written() {
-    let mut faults = Vec::new();
+    let mut faults = Faults::default();
     let rule = |rule: &str| json!([{"rule": rule}]);
     let schema = json!({"type": "object", "properties": {
         "a": {"type": "integer", "x-kubernetes-validations": rule("self > 'x'")},
@@ -135,7 +136,8 @@ fn all_rules_together_have_one_budget() {
 #[test]
 fn rules_are_not_asked_of_what_does_not_fit_the_schema() {
     let rules = compiled(&schema());
-    let mut causes = vec![Cause::required("spec.size", "")];
+    let mut causes = Faults::default();
+    causes.push(Cause::required("spec.size", ""));
     rules.validate_after(&json!({"spec": {}}), None, &mut causes);
     assert_eq!(causes.len(), 2);
     assert_eq!((causes[1].reason.as_str(), causes[1].field.as_str()), ("FieldValueInvalid", "<nil>"));
@@ -144,7 +146,7 @@ fn rules_are_not_asked_of_what_does_not_fit_the_schema() {
 #[test]
 fn rules_that_may_cost_too_much_are_told() {
     let told_of = |schema: &Value| {
-        let mut faults = Vec::new();
+        let mut faults = Faults::default();
         SchemaRules::check_costs(schema, "s", &mut faults);
         told(faults)
     };

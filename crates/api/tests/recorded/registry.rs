@@ -161,7 +161,7 @@ impl Registry {
         }
         object.set_meta("uid", UID);
         object.set_meta("creationTimestamp", NOW);
-        set_defaults(resource, &mut object);
+        set_defaults(resource, &mut object).unwrap();
         prepare_create(resource, &mut object);
         let faults = validate_create(resource, &object);
         if !faults.is_empty() {
@@ -272,7 +272,7 @@ impl Registry {
 
     fn replace(&mut self, target: &Target, mut object: Object, old: Object) -> Result<Value, Status> {
         let (resource, subresource) = (target.resource, target.subresource.as_str());
-        set_defaults(resource, &mut object);
+        set_defaults(resource, &mut object).unwrap();
         prepare_update(resource, subresource, &mut object, &old);
         let faults = validate_update(resource, subresource, &object, &old);
         if !faults.is_empty() {

@@ -176,7 +176,7 @@ async fn a_gated_pod_is_not_placed_nor_called_unschedulable_until_its_last_gate_
     let unschedulable = Some("Unschedulable".to_owned());
     until(&mut states, |state| reason(state, "hopeless") == unschedulable).await;
     let state = store.snapshot();
-    assert_ne!(reason(&state, "misled"), unschedulable);
+    assert_eq!(reason(&state, "misled").as_deref(), Some("SchedulingGated"));
     assert_eq!(placed(&state, ""), 0);
 
     let one = json!({"spec": {"schedulingGates": [{"name": "ex.io/b"}]}});
@@ -189,5 +189,16 @@ async fn a_gated_pod_is_not_placed_nor_called_unschedulable_until_its_last_gate_
     assert_eq!(placed(&store.snapshot(), ""), 0, "one gate is left");
     cluster.patch("v1", "Pod", "default", "gated", "", none).await.unwrap();
     until(&mut states, |state| placed(state, "") == 1).await;
+    let conditions = |name: &str| {
+        let pod: Pod = Reader::get(&store.snapshot(), "default", name).unwrap();
+        let found = pod.status.unwrap().conditions.unwrap().into_iter().filter(|c| c.type_ == "PodScheduled");
+        found.map(|c| (c.status, c.reason)).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        conditions("misled"),
+        [("False".to_owned(), unschedulable)],
+        "the new reason replaces the old"
+    );
+    assert_eq!(conditions("gated"), [("True".to_owned(), None)]);
     scheduler.abort();
 }

@@ -1,6 +1,6 @@
 //! The encodings that answers go out in and bodies come in.
 
-use api::{Object, Resource, Status};
+use api::{CborError, Object, ProtobufError, Resource, Status};
 use bytes::Bytes;
 use http::Response;
 use serde_json::Value;
@@ -91,8 +91,14 @@ impl Encoding {
                 JsonError::Broken(error) => wrong(&error),
             }),
             Encoding::Yaml => super::body::yaml(body).map(|(value, _)| value),
-            Encoding::Cbor => api::from_cbor(body).map_err(|error| wrong(&error)),
-            Encoding::Protobuf => api::from_protobuf(body, ("", "")).map_err(|error| wrong(&error)),
+            Encoding::Cbor => api::from_cbor(body).map_err(|error| match error {
+                CborError::TooLarge(exceeded) => Status::too_large(exceeded),
+                error => wrong(&error),
+            }),
+            Encoding::Protobuf => api::from_protobuf(body, ("", "")).map_err(|error| match error {
+                ProtobufError::TooLarge(exceeded) => Status::too_large(exceeded),
+                error => wrong(&error),
+            }),
         }
     }
 }

@@ -132,12 +132,13 @@ impl Registry {
         let resource = create.resource;
         object.set_meta("uid", clock::uid());
         object.set_meta("creationTimestamp", clock::text(clock::now()));
-        api::set_defaults(resource, object);
+        api::set_defaults(resource, object)?;
         self.record(create.recorded, resource, "", None, object).await;
         self.tokens.fill(request.state, object);
         self.admission.mutate(request, object, None).await?;
         api::prepare_create(resource, object);
-        let causes = api::validate_create(resource, object);
+        let mut causes = api::validate_create(resource, object);
+        causes.extend(self.endpoint_faults(resource, object));
         if causes.is_empty() {
             return Ok(());
         }

@@ -55,7 +55,7 @@ impl Registry {
         let status = object.0.get("status").cloned();
         object.set_meta("uid", clock::uid());
         object.set_meta("creationTimestamp", clock::text(clock::now()));
-        api::set_defaults(resource, &mut object);
+        api::set_defaults(resource, &mut object)?;
         let manager = match resource.group {
             "flowcontrol.apiserver.k8s.io" => "api-priority-and-fairness-config-producer-v1",
             _ => "kube-apiserver",

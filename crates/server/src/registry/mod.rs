@@ -30,7 +30,7 @@ mod writer;
 
 use std::sync::Arc;
 
-use api::{Catalog, Resource, Status};
+use api::{Catalog, Cause, Object, Resource, Status};
 use store::{State, Store};
 
 use crate::admission::quota::Turns;
@@ -68,6 +68,7 @@ pub(crate) struct Registry {
     services: ServiceRange,
     authorizer: Arc<Authorizer>,
     admission: Admission,
+    backends: Arc<dyn Backends>,
     turns: Turns,
     tokens: Tokens,
     hub: Arc<Hub>,
@@ -85,12 +86,24 @@ impl Registry {
     ) -> Self {
         let hub = Hub::new(store.clone());
         let authorizer = Arc::new(Authorizer::default());
-        let client = Arc::new(Client::new(backends));
+        let client = Arc::new(Client::new(backends.clone()));
         let converter = Converter::new(client.clone());
         let definitions = Arc::new(Known::default());
         let outside = Outside::new(authorizer.clone(), client, converter.clone(), definitions.clone());
         let (admission, turns, pages) = (Admission::new(outside), Turns::default(), Pages::default());
-        Registry { store, services, authorizer, admission, turns, tokens, hub, converter, pages, definitions }
+        Registry {
+            store,
+            services,
+            authorizer,
+            admission,
+            backends,
+            turns,
+            tokens,
+            hub,
+            converter,
+            pages,
+            definitions,
+        }
     }
 
     /// The API's own address as a service.
@@ -101,6 +114,12 @@ impl Registry {
     /// The addresses that services get.
     pub(crate) fn services(&self) -> &ServiceRange {
         &self.services
+    }
+
+    /// The faults of where an object leads connections to: of this host's loopback network, only the cluster's own addresses
+    /// may be endpoints.
+    fn endpoint_faults(&self, resource: &Resource, object: &Object) -> Vec<Cause> {
+        api::validate_endpoint_addresses(resource, object, &|address| self.backends.allows(address))
     }
 
     pub(crate) fn tokens(&self) -> &Tokens {

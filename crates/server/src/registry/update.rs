@@ -90,7 +90,7 @@ impl Registry {
         let part = admission::part(request.subresource);
         // A binding is the server's own change, and touches both sides of the pod.
         if request.subresource != BINDING {
-            api::set_defaults(resource, &mut new);
+            api::set_defaults(resource, &mut new)?;
             // Nobody owns what the server takes back: of a status update that is all but the status, and some of
             // the metadata as the kind says. Otherwise upstream records first what the client asks for.
             let is_status = part == "status";
@@ -105,7 +105,8 @@ impl Registry {
             self.admission.mutate(&asked, &mut new, Some(&old)).await?;
             let decided = Decided { named: *named, subresource: part, new: &new, old: Some(&old) };
             self.authorizer().check_privilege(&state, request.who, &decided)?;
-            let causes = api::validate_update(resource, part, &new, &old);
+            let mut causes = api::validate_update(resource, part, &new, &old);
+            causes.extend(self.endpoint_faults(resource, &new));
             if !causes.is_empty() {
                 return Err(Status::invalid(resource.group, resource.kind, named.name, causes).into());
             }

@@ -322,3 +322,21 @@ async fn a_change_answers_for_what_it_changes_only() {
     let expected = r#"Widget.example.com "a" is invalid: spec.size: Invalid value: "string": spec.size in body must be of type integer: "string""#;
     assert_eq!(message, expected);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_defaults_add_to_an_object_is_bounded() {
+    let wide: serde_json::Map<String, Value> =
+        (0..10_000).map(|n| (format!("p{n}"), json!({"type": "string", "default": "x"}))).collect();
+    let spec = json!({"type": "object", "properties": {"list": {"type": "array",
+        "items": {"type": "object", "properties": wide}}}});
+    let house = house(&[version("v1", true, spec)]).await;
+    let list = |count: usize| json!({ "list": vec![json!({}); count] });
+    let (code, status) = house.ask("POST", WIDGETS, Some(widget("many", list(500)))).await;
+    assert_eq!((code, &status["reason"]), (413, &json!("RequestEntityTooLarge")), "{status}");
+    // An update and a patch are no other way, and what was made stays as it was.
+    let made = done(&house, "POST", WIDGETS, Some(widget("one", list(1)))).await;
+    assert_eq!(made["spec"]["list"][0].as_object().unwrap().len(), 10_000);
+    let path = format!("{WIDGETS}/one");
+    assert_eq!(house.ask("PATCH", &path, Some(json!({"spec": list(500)}))).await.0, 413);
+    assert_eq!(done(&house, "GET", &path, None).await["spec"], made["spec"]);
+}

@@ -145,3 +145,61 @@ async fn a_watch_tells_frames_in_the_clients_encoding() {
         Request::get(format!("{PODS}?watch=1")).header("accept", "application/yaml").body(body_of(""));
     assert_eq!(house.server.handle(request.unwrap(), Some(admin())).await.status(), 406);
 }
+
+/// A field of a protobuf message that holds bytes.
+fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+    let mut out = vec![number << 3 | 2];
+    let mut length = bytes.len();
+    while length >= 0x80 {
+        out.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    out.push(length as u8);
+    out.extend_from_slice(bytes);
+    out
+}
+
+#[tokio::test]
+async fn a_million_elements_are_refused_before_they_are_made() {
+    let house = House::new().await;
+    let million = |item: &str| format!("{}{item}", format!("{item},").repeat(999_999));
+    let text = format!(r#"{{"metadata":{{"name":"p"}},"spec":{{"containers":[{}]}}}}"#, million("{}"));
+    let containers = field(2, &field(2, b"").repeat(1_000_000));
+    let kind = [field(1, b"v1"), field(2, b"Pod")].concat();
+    let protobuf = [b"k8s\0".to_vec(), field(1, &kind), field(2, &containers)].concat();
+    // {"spec": {"containers": [{}, ...]}}
+    let mut cbor = b"\xd9\xd9\xf7\xa1\x44spec\xa1\x4acontainers\x9a\x00\x0f\x42\x40".to_vec();
+    cbor.extend([0xa0; 1_000_000]);
+    for (encoding, body) in [
+        ("application/json", text.clone().into_bytes()),
+        ("application/yaml", text.into_bytes()),
+        ("application/cbor", cbor),
+        (PROTOBUF, protobuf),
+    ] {
+        let (code, _, body) = ask(&house, "POST", PODS, encoding, "application/json", body).await;
+        let status: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((code, &status["reason"]), (413, &json!("RequestEntityTooLarge")), "{encoding}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn a_refusal_tells_a_hundred_faults_and_counts_the_rest() {
+    let house = House::new().await;
+    for (path, kind, spec) in [
+        (PODS, "Pod", json!({"containers": vec![json!({}); 20_000]})),
+        ("/api/v1/namespaces/default/services", "Service", json!({"ports": vec![json!({}); 20_000]})),
+    ] {
+        let body = json!({"kind": kind, "apiVersion": "v1", "metadata": {"name": "many"}, "spec": spec});
+        let (code, status) = house.ask("POST", path, Some(body)).await;
+        let causes = status["details"]["causes"].as_array().unwrap();
+        assert_eq!((code, causes.len()), (422, 101), "{kind}");
+        assert!(causes[..100].iter().all(|cause| cause["field"].as_str().unwrap().starts_with("spec.")));
+        let last = causes[100]["message"].as_str().unwrap();
+        assert!(
+            last.starts_with("too many faults: at least ") && last.ends_with(" more faults not told"),
+            "{last}"
+        );
+        let message = status["message"].as_str().unwrap();
+        assert!(message.ends_with(&format!(", {last}]")) && message.len() < 20_000, "{message}");
+    }
+}

@@ -205,3 +205,46 @@ async fn the_default_objects_are_made_once() {
     let (_, service) = house.ask("GET", "/api/v1/namespaces/default/services/kubernetes", None).await;
     assert_eq!(service["spec"]["clusterIP"], "10.96.0.1");
 }
+
+#[tokio::test]
+async fn an_endpoint_at_what_a_host_keeps_to_itself_is_refused() {
+    let house = House::new().await;
+    // On loopback the cluster's own are there, and nobody else.
+    house.backends.refused.lock().unwrap().insert("127.0.0.1".parse().unwrap());
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices";
+    let slice = |address: &str| {
+        json!({"kind": "EndpointSlice", "apiVersion": "discovery.k8s.io/v1", "metadata": {"name": "a"},
+            "addressType": "IPv4", "endpoints": [{"addresses": [address]}], "ports": [{"port": 80}]})
+    };
+    for (address, range) in [
+        ("127.0.0.1", "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+        ("169.254.169.254", "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
+        ("0.0.0.0", "may not be unspecified (0.0.0.0 or ::)"),
+    ] {
+        let (code, status) = house.ask("POST", slices, Some(slice(address))).await;
+        let cause = &status["details"]["causes"][0];
+        assert_eq!((code, &cause["field"]), (422, &json!("endpoints[0].addresses[0]")), "{status}");
+        assert_eq!(cause["message"], format!("Invalid value: \"{address}\": {range}"));
+    }
+    let (code, made) = house.ask("POST", slices, Some(slice("127.1.0.7"))).await;
+    assert_eq!(code, 201, "{made}");
+    let patch = json!({"endpoints": [{"addresses": ["127.0.0.1"]}]});
+    assert_eq!(house.ask("PATCH", &format!("{slices}/a"), Some(patch)).await.0, 422);
+    let endpoints = json!({"kind": "Endpoints", "apiVersion": "v1", "metadata": {"name": "b"},
+        "subsets": [{"addresses": [{"ip": "::ffff:127.0.0.1"}], "ports": [{"port": 80}]}]});
+    let (code, status) = house.ask("POST", "/api/v1/namespaces/default/endpoints", Some(endpoints)).await;
+    let causes: Vec<&str> = status["details"]["causes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter_map(|c| c["message"].as_str())
+        .collect();
+    assert_eq!(code, 422);
+    assert_eq!(
+        causes,
+        [
+            "Invalid value: \"::ffff:127.0.0.1\": must not be an IPv4-mapped IPv6 address",
+            "Invalid value: \"::ffff:127.0.0.1\": may not be in the loopback range (127.0.0.0/8, ::1/128)",
+        ]
+    );
+}

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::matching::{default_match, validate_match, validate_param_ref};
+use crate::faults::Faults;
 use crate::kinds::field::{self, items, part, text};
 use crate::kinds::rules::{Column, Rules, age};
 use crate::object::Object;
@@ -23,7 +24,7 @@ impl Rules for ValidatingAdmissionPolicyBinding {
         set_defaults(object);
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         validate(object, faults);
         let actions = &part(object, "spec")["validationActions"];
         field::require(
@@ -59,7 +60,7 @@ impl Rules for MutatingAdmissionPolicyBinding {
         set_defaults(object);
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         validate(object, faults);
     }
 
@@ -78,7 +79,7 @@ fn set_defaults(object: &mut Object) {
     }
 }
 
-fn validate(object: &Object, faults: &mut Vec<Cause>) {
+fn validate(object: &Object, faults: &mut Faults) {
     let spec = part(object, "spec");
     if field::require(&spec["policyName"], "spec.policyName", "", faults) {
         field::named(&spec["policyName"], "spec.policyName", crate::name::subdomain_fault, faults);

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::faults::Faults;
 use crate::kinds::field::{self, default, default_each, items, paths, text};
 use crate::kinds::workload::validate_selector;
 use crate::name;
@@ -25,14 +26,14 @@ pub(super) fn default_match(matching: &mut Value) {
 }
 
 /// A rule: what is done to which resources.
-pub(super) fn validate_rule(rule: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(super) fn validate_rule(rule: &Value, path: &str, faults: &mut Faults) {
     for field in ["operations", "apiGroups", "apiVersions"] {
         validate_list(&rule[field], &format!("{path}.{field}"), faults);
     }
     validate_resources(&rule["resources"], &format!("{path}.resources"), faults);
 }
 
-fn validate_list(list: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_list(list: &Value, path: &str, faults: &mut Faults) {
     if !field::require(list, path, "", faults) {
         return;
     }
@@ -48,7 +49,7 @@ fn validate_list(list: &Value, path: &str, faults: &mut Vec<Cause>) {
     }
 }
 
-fn validate_resources(list: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_resources(list: &Value, path: &str, faults: &mut Faults) {
     if !field::require(list, path, "", faults) {
         return;
     }
@@ -80,7 +81,7 @@ fn validate_resources(list: &Value, path: &str, faults: &mut Vec<Cause>) {
 }
 
 /// A `MatchResources` of a policy or its binding.
-pub(super) fn validate_match(matching: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(super) fn validate_match(matching: &Value, path: &str, faults: &mut Faults) {
     for selector in ["namespaceSelector", "objectSelector"] {
         validate_selector(&matching[selector], &format!("{path}.{selector}"), faults);
     }
@@ -93,7 +94,7 @@ pub(super) fn validate_match(matching: &Value, path: &str, faults: &mut Vec<Caus
 }
 
 /// CEL conditions that a request must meet.
-pub(super) fn validate_conditions(conditions: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(super) fn validate_conditions(conditions: &Value, path: &str, faults: &mut Faults) {
     let count = items(conditions).len();
     if count > MOST_CONDITIONS {
         faults.push(field::too_many(path, count, MOST_CONDITIONS));
@@ -109,14 +110,14 @@ pub(super) fn validate_conditions(conditions: &Value, path: &str, faults: &mut V
 }
 
 /// A CEL expression, as far as it can be told without running it.
-pub(super) fn validate_expression(expression: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(super) fn validate_expression(expression: &Value, path: &str, faults: &mut Faults) {
     if expression.as_str().unwrap_or_default().trim().is_empty() {
         faults.push(Cause::required(path, ""));
     }
 }
 
 /// The kind of a policy's parameters.
-pub(super) fn validate_param_kind(kind: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(super) fn validate_param_kind(kind: &Value, path: &str, faults: &mut Faults) {
     if kind.is_null() {
         return;
     }
@@ -138,7 +139,7 @@ pub(super) fn validate_param_kind(kind: &Value, path: &str, faults: &mut Vec<Cau
 }
 
 /// Where a binding's parameters are.
-pub(super) fn validate_param_ref(reference: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(super) fn validate_param_ref(reference: &Value, path: &str, faults: &mut Faults) {
     if reference.is_null() {
         return;
     }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::matching::{
     default_match, validate_conditions, validate_expression, validate_match, validate_param_kind,
 };
+use crate::faults::Faults;
 use crate::kinds::field::{self, default, items, part, paths, text};
 use crate::kinds::rules::{Column, Rules, age};
 use crate::name;
@@ -29,7 +30,7 @@ impl Rules for ValidatingAdmissionPolicy {
         set_defaults(object);
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         validate(object, faults);
         let (validations, audits) = (items(&spec["validations"]), items(&spec["auditAnnotations"]));
@@ -83,7 +84,7 @@ impl Rules for MutatingAdmissionPolicy {
         }
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         validate(object, faults);
         field::require(
@@ -151,7 +152,7 @@ fn set_defaults(object: &mut Object) {
 }
 
 /// What both kinds of policy have.
-fn validate(object: &Object, faults: &mut Vec<Cause>) {
+fn validate(object: &Object, faults: &mut Faults) {
     let spec = part(object, "spec");
     validate_param_kind(&spec["paramKind"], "spec.paramKind", faults);
     let matching = &spec["matchConstraints"];
@@ -182,7 +183,7 @@ fn is_identifier(name: &str) -> bool {
         && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
-fn validate_validation(validation: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_validation(validation: &Value, path: &str, faults: &mut Faults) {
     validate_expression(&validation["expression"], &format!("{path}.expression"), faults);
     for field in ["message", "messageExpression"] {
         let message = &validation[field];

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::matching::{default_rules, validate_conditions, validate_rule};
+use crate::faults::Faults;
 use crate::kinds::client_config::validate_client;
 use crate::kinds::field::{self, default, items, part, paths, text};
 use crate::kinds::rules::{Column, Rules, age};
@@ -27,7 +28,7 @@ impl Rules for ValidatingWebhookConfiguration {
         set_defaults(object, false);
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         validate(object, faults);
     }
 
@@ -49,7 +50,7 @@ impl Rules for MutatingWebhookConfiguration {
         set_defaults(object, true);
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         validate(object, faults);
     }
 
@@ -84,7 +85,7 @@ fn set_defaults(object: &mut Object, mutating: bool) {
     }
 }
 
-fn validate(object: &Object, faults: &mut Vec<Cause>) {
+fn validate(object: &Object, faults: &mut Faults) {
     let webhooks = part(object, "webhooks");
     for (path, webhook) in paths(webhooks, "webhooks") {
         validate_webhook(webhook, &path, faults);
@@ -106,7 +107,7 @@ fn validate(object: &Object, faults: &mut Vec<Cause>) {
     field::unique_by(webhooks, "name", "webhooks", faults);
 }
 
-fn validate_webhook(webhook: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_webhook(webhook: &Value, path: &str, faults: &mut Faults) {
     let name = &webhook["name"];
     if field::require(name, format!("{path}.name"), "", faults) {
         let text = name.as_str().unwrap_or_default();

@@ -2,8 +2,10 @@
 
 use serde_json::{Value, json};
 
+use super::fresh::validate_fresh;
 use super::names::{validate_group, validate_names};
-use super::versions::{validate_costs, validate_versions};
+use super::versions::validate_versions;
+use crate::faults::Faults;
 use crate::kinds::client_config::validate_client;
 use crate::kinds::field::{self, default, items, part, paths, text};
 use crate::kinds::rules::{Column, Rules};
@@ -61,7 +63,7 @@ impl Rules for CustomResourceDefinition {
         }
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         let (group, plural) = (text(spec, "group"), text(&spec["names"], "plural"));
         if object.name() != format!("{plural}.{group}") {
@@ -88,15 +90,15 @@ impl Rules for CustomResourceDefinition {
         validate_stored(object, faults);
     }
 
-    fn validate_create(&self, object: &Object, faults: &mut Vec<Cause>) {
-        validate_costs(part(object, "spec"), &Value::Null, faults);
+    fn validate_create(&self, object: &Object, faults: &mut Faults) {
+        validate_fresh(part(object, "spec"), &Value::Null, faults);
     }
 
-    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         if subresource == "status" {
             return;
         }
-        validate_costs(part(object, "spec"), part(old, "spec"), faults);
+        validate_fresh(part(object, "spec"), part(old, "spec"), faults);
         let conditions = items(&part(old, "status")["conditions"]);
         let established = conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True");
         if established {
@@ -122,7 +124,7 @@ fn stored_version(object: &Object) -> Option<&Value> {
     versions.iter().find(|version| version["storage"] == true).map(|version| &version["name"])
 }
 
-fn validate_stored(object: &Object, faults: &mut Vec<Cause>) {
+fn validate_stored(object: &Object, faults: &mut Faults) {
     let versions = items(&part(object, "spec")["versions"]);
     let stored = &part(object, "status")["storedVersions"];
     let storage = stored_version(object);
@@ -140,7 +142,7 @@ fn validate_stored(object: &Object, faults: &mut Vec<Cause>) {
     }
 }
 
-fn validate_conversion(conversion: &Value, faults: &mut Vec<Cause>) {
+fn validate_conversion(conversion: &Value, faults: &mut Faults) {
     let webhook = &conversion["webhook"];
     let path = "spec.conversion";
     match text(conversion, "strategy") {

@@ -1,6 +1,7 @@
 //! `apiextensions.k8s.io`.
 
 mod definition;
+mod fresh;
 mod names;
 mod structural;
 mod versions;

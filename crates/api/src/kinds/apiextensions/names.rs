@@ -2,11 +2,12 @@
 
 use serde_json::Value;
 
+use crate::faults::Faults;
 use crate::kinds::field::{self, paths, text};
 use crate::name;
 use crate::status::Cause;
 
-pub(super) fn validate_group(group: &Value, faults: &mut Vec<Cause>) {
+pub(super) fn validate_group(group: &Value, faults: &mut Faults) {
     if !field::require(group, "spec.group", "", faults) {
         return;
     }
@@ -16,7 +17,7 @@ pub(super) fn validate_group(group: &Value, faults: &mut Vec<Cause>) {
     }
 }
 
-pub(super) fn validate_names(names: &Value, faults: &mut Vec<Cause>) {
+pub(super) fn validate_names(names: &Value, faults: &mut Faults) {
     let path = "spec.names";
     for field in ["plural", "singular", "kind", "listKind"] {
         let value = &names[field];

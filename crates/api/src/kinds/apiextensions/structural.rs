@@ -5,6 +5,7 @@
 use serde_json::Value;
 
 use crate::custom::compile_pattern;
+use crate::faults::Faults;
 use crate::kinds::field::{self, items, paths, text};
 use crate::schema_rules::SchemaRules;
 use crate::status::Cause;
@@ -53,7 +54,7 @@ const NOT_BESIDE_STATUS: [&str; 11] = [
 ];
 
 /// The faults of the schema at `path`; `has_status` tells whether the kind has a subresource status.
-pub(super) fn validate_schema(schema: &Value, path: &str, has_status: bool, faults: &mut Vec<Cause>) {
+pub(super) fn validate_schema(schema: &Value, path: &str, has_status: bool, faults: &mut Faults) {
     if schema.is_null() {
         return;
     }
@@ -76,7 +77,7 @@ pub(super) fn validate_schema(schema: &Value, path: &str, has_status: bool, faul
 }
 
 /// The metadata is the same for all kinds: a schema may say a little about the name.
-fn validate_metadata(metadata: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_metadata(metadata: &Value, path: &str, faults: &mut Faults) {
     for key in metadata["properties"].as_object().into_iter().flatten().map(|(key, _)| key) {
         if key != "name" && key != "generateName" {
             let why = "must not specify anything other than name and generateName, but metadata is implicitly specified";
@@ -87,7 +88,7 @@ fn validate_metadata(metadata: &Value, path: &str, faults: &mut Vec<Cause>) {
 }
 
 struct Walk<'a> {
-    faults: &'a mut Vec<Cause>,
+    faults: &'a mut Faults,
     depth: usize,
 }
 

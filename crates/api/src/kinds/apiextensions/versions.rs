@@ -3,9 +3,9 @@
 use serde_json::{Value, json};
 
 use super::structural::validate_schema;
+use crate::faults::Faults;
 use crate::kinds::field::{self, items, paths, text};
 use crate::name;
-use crate::schema_rules::SchemaRules;
 use crate::status::Cause;
 
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
@@ -14,7 +14,7 @@ const COLUMN_FORMATS: [&str; 8] =
 const MOST_SELECTABLE: usize = 8;
 const LONGEST_WARNING: usize = 256;
 
-pub(super) fn validate_versions(spec: &Value, faults: &mut Vec<Cause>) {
+pub(super) fn validate_versions(spec: &Value, faults: &mut Faults) {
     let versions = &spec["versions"];
     let storing = items(versions).iter().filter(|version| version["storage"] == true).count();
     if storing != 1 {
@@ -33,7 +33,7 @@ pub(super) fn validate_versions(spec: &Value, faults: &mut Vec<Cause>) {
         validate_warning(version, &path, faults);
     }
     // What all versions share, upstream names once, as if it stood beside them.
-    type Check = fn(&Value, &Value, &str, &mut Vec<Cause>);
+    type Check = fn(&Value, &Value, &str, &mut Faults);
     let parts: [(&str, &str, Check); 4] = [
         ("schema", "spec.validation", |schema, version, path, faults| {
             let status = !version["subresources"]["status"].is_null();
@@ -59,30 +59,7 @@ pub(super) fn validate_versions(spec: &Value, faults: &mut Vec<Cause>) {
     }
 }
 
-/// What the rules of the versions may cost. What was stored once may stay: schemas that `old` has are not told of.
-pub(super) fn validate_costs(spec: &Value, old: &Value, faults: &mut Vec<Cause>) {
-    let versions = &spec["versions"];
-    let stays = |version: &Value| {
-        let before = items(&old["versions"]).iter().find(|before| before["name"] == version["name"]);
-        before.is_some_and(|before| before["schema"] == version["schema"])
-    };
-    let check = |version: &Value, path: &str, faults: &mut Vec<Cause>| {
-        let schema = &version["schema"]["openAPIV3Schema"];
-        if !schema.is_null() && !stays(version) {
-            SchemaRules::check_costs(schema, &format!("{path}.openAPIV3Schema"), faults);
-        }
-    };
-    let Some(first) = items(versions).first() else { return };
-    if items(versions).iter().all(|version| version["schema"] == first["schema"]) {
-        check(first, "spec.validation", faults);
-        return;
-    }
-    for (path, version) in paths(versions, "spec.versions") {
-        check(version, &format!("{path}.schema"), faults);
-    }
-}
-
-fn validate_warning(version: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_warning(version: &Value, path: &str, faults: &mut Faults) {
     let Some(warning) = version["deprecationWarning"].as_str() else { return };
     let path = format!("{path}.deprecationWarning");
     let value = json!(warning);
@@ -100,7 +77,7 @@ fn validate_warning(version: &Value, path: &str, faults: &mut Vec<Cause>) {
     }
 }
 
-fn validate_subresources(subresources: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_subresources(subresources: &Value, path: &str, faults: &mut Faults) {
     let scale = &subresources["scale"];
     if scale.is_null() {
         return;
@@ -140,7 +117,7 @@ fn is_simple_path(path: &str) -> bool {
     })
 }
 
-fn validate_columns(columns: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_columns(columns: &Value, path: &str, faults: &mut Faults) {
     for (path, column) in paths(columns, path) {
         field::require(&column["name"], format!("{path}.name"), "", faults);
         let kind = format!("{path}.type");
@@ -164,7 +141,7 @@ fn validate_columns(columns: &Value, path: &str, faults: &mut Vec<Cause>) {
     }
 }
 
-fn validate_selectable(fields: &Value, version: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_selectable(fields: &Value, version: &Value, path: &str, faults: &mut Faults) {
     let count = items(fields).len();
     if count > MOST_SELECTABLE {
         faults.push(field::too_many(path, count, MOST_SELECTABLE));

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::faults::Faults;
 use crate::kinds::workload::validate_value_not_negative;
 use crate::quantity::Quantity;
 use crate::status::Cause;
@@ -26,7 +27,7 @@ pub(super) fn set_defaults(behavior: Option<&mut Value>) {
     }
 }
 
-pub(super) fn validate(behavior: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(super) fn validate(behavior: &Value, path: &str, faults: &mut Faults) {
     for field in ["scaleUp", "scaleDown"] {
         let rules = &behavior[field];
         if rules.is_object() {
@@ -35,7 +36,7 @@ pub(super) fn validate(behavior: &Value, path: &str, faults: &mut Vec<Cause>) {
     }
 }
 
-fn validate_rules(rules: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_rules(rules: &Value, path: &str, faults: &mut Faults) {
     let window = &rules["stabilizationWindowSeconds"];
     let field = format!("{path}.stabilizationWindowSeconds");
     validate_value_not_negative(window, field.clone(), faults);

@@ -4,6 +4,7 @@
 use serde_json::{Map, Value, json};
 
 use super::{table, validation};
+use crate::faults::Faults;
 use crate::kinds::rules::{Column, Rules};
 use crate::kinds::workload::set_default;
 use crate::object::Object;
@@ -99,7 +100,7 @@ impl Rules for FirstAutoscaler {
         object.0.insert("status".into(), json!({}));
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let null = Value::Null;
         let spec = object.0.get("spec").unwrap_or(&null);
         if spec["targetCPUUtilizationPercentage"].as_i64().is_some_and(|percent| percent < 1) {
@@ -109,13 +110,13 @@ impl Rules for FirstAutoscaler {
         }
         let mut stored = object.clone();
         self.to_stored(&mut stored);
-        let mut others = Vec::new();
+        let mut others = Faults::default();
         validation::validate(stored.0.get("spec").unwrap_or(&null), &mut others);
         others.retain(|fault| !faults.iter().any(|known| known.field == fault.field));
-        faults.extend(others);
+        faults.append(others);
     }
 
-    fn validate_update(&self, subresource: &str, object: &Object, _old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, subresource: &str, object: &Object, _old: &Object, faults: &mut Faults) {
         if subresource == "status" {
             validation::validate_status(object, faults);
         }

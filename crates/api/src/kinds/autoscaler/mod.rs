@@ -11,8 +11,8 @@ pub(crate) use first::FirstAutoscaler;
 
 use super::rules::{Column, Rules};
 use super::workload::set_default;
+use crate::faults::Faults;
 use crate::object::Object;
-use crate::status::Cause;
 
 /// `autoscaling/v2`.
 pub(crate) struct Autoscaler;
@@ -34,11 +34,11 @@ impl Rules for Autoscaler {
         object.0.insert("status".into(), json!({}));
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         validation::validate(object.0.get("spec").unwrap_or(&Value::Null), faults);
     }
 
-    fn validate_update(&self, subresource: &str, object: &Object, _old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, subresource: &str, object: &Object, _old: &Object, faults: &mut Faults) {
         if subresource == "status" {
             validation::validate_status(object, faults);
         }

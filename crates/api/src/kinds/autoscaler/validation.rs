@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::behavior;
+use crate::faults::Faults;
 use crate::kinds::workload::{validate_selector, validate_value_not_negative};
 use crate::object::Object;
 use crate::quantity::Quantity;
@@ -17,7 +18,7 @@ const METRICS: [(&str, &str, &[&str]); 5] = [
     ("Resource", "resource", &["Utilization", "AverageValue"]),
 ];
 
-pub(super) fn validate(spec: &Value, faults: &mut Vec<Cause>) {
+pub(super) fn validate(spec: &Value, faults: &mut Faults) {
     let number = |field: &str| spec[field].as_i64();
     if number("minReplicas").is_some_and(|least| least < 1) {
         let why = "must be greater than or equal to 1";
@@ -38,7 +39,7 @@ pub(super) fn validate(spec: &Value, faults: &mut Vec<Cause>) {
     behavior::validate(&spec["behavior"], "spec.behavior", faults);
 }
 
-pub(super) fn validate_status(object: &Object, faults: &mut Vec<Cause>) {
+pub(super) fn validate_status(object: &Object, faults: &mut Faults) {
     for field in ["currentReplicas", "desiredReplicas"] {
         let value = object.pointer(&format!("/status/{field}")).unwrap_or(&Value::Null);
         validate_value_not_negative(value, format!("status.{field}"), faults);
@@ -46,7 +47,7 @@ pub(super) fn validate_status(object: &Object, faults: &mut Vec<Cause>) {
 }
 
 /// What is scaled or measured.
-pub(super) fn validate_reference(reference: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(super) fn validate_reference(reference: &Value, path: &str, faults: &mut Faults) {
     for field in ["kind", "name"] {
         match reference[field].as_str().unwrap_or_default() {
             "" => faults.push(Cause::required(format!("{path}.{field}"), "")),
@@ -59,7 +60,7 @@ pub(super) fn validate_reference(reference: &Value, path: &str, faults: &mut Vec
     }
 }
 
-fn validate_metric(metric: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_metric(metric: &Value, path: &str, faults: &mut Faults) {
     let kind = &metric["type"];
     let name = kind.as_str().unwrap_or_default();
     let Some((_, field, targets)) = METRICS.iter().find(|(known, ..)| *known == name) else {
@@ -101,7 +102,7 @@ fn validate_metric(metric: &Value, path: &str, faults: &mut Vec<Cause>) {
     validate_target(&source["target"], targets, &format!("{path}.target"), faults);
 }
 
-fn validate_target(target: &Value, targets: &[&str], path: &str, faults: &mut Vec<Cause>) {
+fn validate_target(target: &Value, targets: &[&str], path: &str, faults: &mut Faults) {
     let kind = target["type"].as_str().unwrap_or_default();
     match kind {
         "" => faults.push(Cause::required(format!("{path}.type"), "must specify a metric target type")),

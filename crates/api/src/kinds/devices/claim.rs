@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::request::{default_requests, validate_claim};
+use crate::faults::Faults;
 use crate::kinds::field::{self, items, part};
 use crate::kinds::rules::{Column, Rules, age};
 use crate::object::Object;
@@ -19,11 +20,11 @@ impl Rules for ResourceClaim {
         }
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         validate_claim(part(object, "spec"), "spec", faults);
     }
 
-    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         field::immutable("spec", object, old, faults);
         let (status, before) = (part(object, "status"), part(old, "status"));
         if subresource != "status" {
@@ -69,13 +70,13 @@ impl Rules for ResourceClaimTemplate {
         }
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         validate_metadata(&spec["metadata"], "spec.metadata", faults);
         validate_claim(&spec["spec"], "spec.spec", faults);
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         field::immutable("spec", object, old, faults);
     }
 }

@@ -1,16 +1,16 @@
 //! `DeviceClass`.
 
 use super::{validate_count, validate_opaque, validate_selectors};
+use crate::faults::Faults;
 use crate::kinds::field::{self, part, paths, text};
 use crate::kinds::rules::Rules;
 use crate::name;
 use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct DeviceClass;
 
 impl Rules for DeviceClass {
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         validate_selectors(&spec["selectors"], "spec.selectors", faults);
         validate_count(&spec["config"], "spec.config", faults);

@@ -12,6 +12,7 @@ pub(crate) use slice::ResourceSlice;
 use serde_json::Value;
 
 use super::field;
+use crate::faults::Faults;
 use crate::name;
 use crate::status::Cause;
 
@@ -20,7 +21,7 @@ const MOST: usize = 32;
 const LONGEST_DRIVER: usize = 63;
 
 /// The name of a driver of devices.
-fn validate_driver(driver: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_driver(driver: &Value, path: &str, faults: &mut Faults) {
     if !field::require(driver, path, "", faults) {
         return;
     }
@@ -31,7 +32,7 @@ fn validate_driver(driver: &Value, path: &str, faults: &mut Vec<Cause>) {
 }
 
 /// Selectors of devices, each an expression in CEL.
-fn validate_selectors(selectors: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_selectors(selectors: &Value, path: &str, faults: &mut Faults) {
     validate_count(selectors, path, faults);
     for (path, selector) in field::paths(selectors, path) {
         let path = format!("{path}.cel");
@@ -42,7 +43,7 @@ fn validate_selectors(selectors: &Value, path: &str, faults: &mut Vec<Cause>) {
 }
 
 /// Configuration that only its driver can read.
-fn validate_opaque(config: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_opaque(config: &Value, path: &str, faults: &mut Faults) {
     let path = format!("{path}.opaque");
     let opaque = &config["opaque"];
     if !field::require(opaque, &path, "", faults) {
@@ -56,7 +57,7 @@ fn validate_opaque(config: &Value, path: &str, faults: &mut Vec<Cause>) {
     }
 }
 
-fn validate_count(list: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_count(list: &Value, path: &str, faults: &mut Faults) {
     let count = field::items(list).len();
     if count > MOST {
         faults.push(field::too_many(path, count, MOST));

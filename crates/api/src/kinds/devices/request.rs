@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{validate_count, validate_opaque, validate_selectors};
+use crate::faults::Faults;
 use crate::kinds::field::{self, default, default_each, items, paths, text};
 use crate::name;
 use crate::status::Cause;
@@ -28,7 +29,7 @@ fn default_request(request: &mut Value) {
     default_each(request, "tolerations", |toleration| default(toleration, "operator", "Equal"));
 }
 
-pub(super) fn validate_claim(spec: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(super) fn validate_claim(spec: &Value, path: &str, faults: &mut Faults) {
     let devices = &spec["devices"];
     let path = format!("{path}.devices");
     for list in ["requests", "constraints", "config"] {
@@ -85,14 +86,14 @@ pub(super) fn validate_claim(spec: &Value, path: &str, faults: &mut Vec<Cause>) 
     }
 }
 
-fn validate_named(request: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_named(request: &Value, path: &str, faults: &mut Faults) {
     let path = format!("{path}.name");
     if field::require(&request["name"], &path, "", faults) {
         field::named(&request["name"], path, name::label_fault, faults);
     }
 }
 
-fn validate_request(request: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_request(request: &Value, path: &str, faults: &mut Faults) {
     let class = format!("{path}.deviceClassName");
     if field::require(&request["deviceClassName"], &class, "", faults) {
         field::named(&request["deviceClassName"], class, name::subdomain_fault, faults);
@@ -127,7 +128,7 @@ fn known_requests(requests: &Value) -> Vec<String> {
     known
 }
 
-fn validate_references(list: &Value, known: &[String], path: &str, faults: &mut Vec<Cause>) {
+fn validate_references(list: &Value, known: &[String], path: &str, faults: &mut Faults) {
     validate_count(list, path, faults);
     field::unique(list, path, faults);
     for (path, reference) in paths(list, path) {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::validate_driver;
+use crate::faults::Faults;
 use crate::kinds::field::{self, items, part, paths, text};
 use crate::kinds::rules::{Column, Rules, age};
 use crate::name;
@@ -18,7 +19,7 @@ const LONGEST_POOL: usize = 253;
 const PLACES: [&str; 4] = ["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"];
 
 impl Rules for ResourceSlice {
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         validate_driver(&spec["driver"], "spec.driver", faults);
         validate_pool(&spec["pool"], faults);
@@ -69,7 +70,7 @@ impl Rules for ResourceSlice {
         field::unique_by(devices, "name", "spec.devices", faults);
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         for field in ["spec.nodeName", "spec.driver", "spec.pool.name", "spec.nodeSelector", "spec.allNodes"]
         {
             field::immutable(field, object, old, faults);
@@ -104,7 +105,7 @@ impl Rules for ResourceSlice {
     }
 }
 
-fn validate_pool(pool: &Value, faults: &mut Vec<Cause>) {
+fn validate_pool(pool: &Value, faults: &mut Faults) {
     let name = text(pool, "name");
     if field::require(&pool["name"], "spec.pool.name", "", faults) {
         if name.len() > LONGEST_POOL {

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::EXEMPT;
+use crate::faults::Faults;
 use crate::kinds::field::{self, items, part, paths, text};
 use crate::kinds::rules::{Column, Rules, age};
 use crate::name;
@@ -27,7 +28,7 @@ impl Rules for FlowSchema {
         }
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         let precedence = &spec["matchingPrecedence"];
         let number = precedence.as_i64().unwrap_or_default();
@@ -88,7 +89,7 @@ impl Rules for FlowSchema {
     }
 }
 
-fn validate_rule(rule: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_rule(rule: &Value, path: &str, faults: &mut Faults) {
     let why = "subjects must contain at least one value";
     field::require(&rule["subjects"], format!("{path}.subjects"), why, faults);
     for (path, subject) in paths(&rule["subjects"], &format!("{path}.subjects")) {
@@ -127,7 +128,7 @@ fn validate_rule(rule: &Value, path: &str, faults: &mut Vec<Cause>) {
     }
 }
 
-fn validate_list(list: &Value, path: &str, choices: &[&str], faults: &mut Vec<Cause>) {
+fn validate_list(list: &Value, path: &str, choices: &[&str], faults: &mut Faults) {
     field::require(list, path, "must contain at least one value", faults);
     validate_wildcard(list, path, faults);
     if !choices.is_empty() && items(list).iter().any(|item| !choices.iter().any(|choice| item == choice)) {
@@ -135,14 +136,14 @@ fn validate_list(list: &Value, path: &str, choices: &[&str], faults: &mut Vec<Ca
     }
 }
 
-fn validate_wildcard(list: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_wildcard(list: &Value, path: &str, faults: &mut Faults) {
     if items(list).len() > 1 && items(list).iter().any(|item| item == "*") {
         let why = "if '*' is present, must not specify other values";
         faults.push(Cause::invalid(path, list, why));
     }
 }
 
-fn validate_url(value: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_url(value: &Value, path: &str, faults: &mut Faults) {
     let url = value.as_str().unwrap_or_default();
     let mut invalid = |why: &str| faults.push(Cause::invalid(path, value, why));
     match url {
@@ -160,7 +161,7 @@ fn validate_url(value: &Value, path: &str, faults: &mut Vec<Cause>) {
     }
 }
 
-fn validate_subject(subject: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_subject(subject: &Value, path: &str, faults: &mut Faults) {
     let kinds = [("User", "user"), ("Group", "group"), ("ServiceAccount", "serviceAccount")];
     let kind = text(subject, "kind");
     let Some((_, wanted)) = kinds.iter().find(|(name, _)| *name == kind) else {

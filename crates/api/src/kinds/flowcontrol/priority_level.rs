@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::EXEMPT;
+use crate::faults::Faults;
 use crate::kinds::field::{self, between, default, part, text};
 use crate::kinds::rules::{Column, Rules, age};
 use crate::object::Object;
@@ -34,7 +35,7 @@ impl Rules for PriorityLevelConfiguration {
         }
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         let kind = text(spec, "type");
         if (object.name() == EXEMPT) != (kind == "Exempt") && matches!(kind, "Exempt" | "Limited") {
@@ -96,7 +97,7 @@ impl Rules for PriorityLevelConfiguration {
     }
 }
 
-fn validate_shares(level: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_shares(level: &Value, path: &str, faults: &mut Faults) {
     let shares = &level["nominalConcurrencyShares"];
     if shares.as_i64().is_some_and(|shares| shares < 0) {
         let why = "must be a non-negative integer";
@@ -105,7 +106,7 @@ fn validate_shares(level: &Value, path: &str, faults: &mut Vec<Cause>) {
     between(&level["lendablePercent"], format!("{path}.lendablePercent"), 0, 100, faults);
 }
 
-fn validate_limited(limited: &Value, faults: &mut Vec<Cause>) {
+fn validate_limited(limited: &Value, faults: &mut Faults) {
     validate_shares(limited, "spec.limited", faults);
     let borrowing = &limited["borrowingLimitPercent"];
     if borrowing.as_i64().is_some_and(|percent| percent < 0) {
@@ -130,7 +131,7 @@ fn validate_limited(limited: &Value, faults: &mut Vec<Cause>) {
     }
 }
 
-fn validate_queuing(queuing: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_queuing(queuing: &Value, path: &str, faults: &mut Faults) {
     let number = |field: &str| queuing[field].as_i64().unwrap_or_default();
     let mut invalid = |field: &str, why: &str| {
         faults.push(Cause::invalid(format!("{path}.{field}"), &queuing[field], why));

@@ -1,7 +1,10 @@
 //! `podFailurePolicy` and `podReplacementPolicy` of a job.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
+use crate::faults::Faults;
 use crate::name::label_fault;
 use crate::object::Object;
 use crate::status::Cause;
@@ -23,7 +26,7 @@ pub(super) fn set_defaults(object: &mut Object) {
     }
 }
 
-pub(super) fn validate(spec: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(super) fn validate(spec: &Value, path: &str, faults: &mut Faults) {
     let policy = &spec["podFailurePolicy"];
     if policy.is_null() {
         return;
@@ -38,7 +41,7 @@ pub(super) fn validate(spec: &Value, path: &str, faults: &mut Vec<Cause>) {
         let message = format!("Too many: {}: must have at most {MOST_RULES} items", rules.len());
         faults.push(Cause { reason: "FieldValueTooMany".into(), message, field: path.clone() });
     }
-    let containers: Vec<&str> = ["containers", "initContainers"]
+    let containers: HashSet<&str> = ["containers", "initContainers"]
         .iter()
         .flat_map(|list| spec["template"]["spec"][*list].as_array().into_iter().flatten())
         .filter_map(|container| container["name"].as_str())
@@ -48,7 +51,7 @@ pub(super) fn validate(spec: &Value, path: &str, faults: &mut Vec<Cause>) {
     }
 }
 
-fn validate_rule(rule: &Value, spec: &Value, containers: &[&str], path: &str, faults: &mut Vec<Cause>) {
+fn validate_rule(rule: &Value, spec: &Value, containers: &HashSet<&str>, path: &str, faults: &mut Faults) {
     let action = &rule["action"];
     match action.as_str().unwrap_or_default() {
         "" => faults.push(Cause::required(format!("{path}.action"), "")),
@@ -79,7 +82,7 @@ fn validate_rule(rule: &Value, spec: &Value, containers: &[&str], path: &str, fa
     }
 }
 
-fn validate_exit_codes(codes: &Value, containers: &[&str], path: &str, faults: &mut Vec<Cause>) {
+fn validate_exit_codes(codes: &Value, containers: &HashSet<&str>, path: &str, faults: &mut Faults) {
     if codes["operator"].as_str().unwrap_or_default().is_empty() {
         faults.push(Cause::required(format!("{path}.operator"), ""));
     }

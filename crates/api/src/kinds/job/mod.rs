@@ -11,6 +11,7 @@ pub(crate) use validation::{validate_job_spec, validate_restart};
 
 use super::rules::{Column, Rules};
 use super::workload::{set_default, set_template_defaults, validate_fits, validate_selector};
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::selector::LabelSelector;
 use crate::status::Cause;
@@ -57,7 +58,7 @@ impl Rules for Job {
         true
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         if !is_manual(object) {
             validate_generated(object, faults);
         }
@@ -74,7 +75,7 @@ impl Rules for Job {
         validate_restart(spec, "spec", faults);
     }
 
-    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         if subresource == "status" {
             update::validate_status(object, faults);
         } else {
@@ -136,7 +137,7 @@ fn generate_selector(object: &mut Object) {
 }
 
 /// Labels and selector must be those that were generated.
-fn validate_generated(object: &Object, faults: &mut Vec<Cause>) {
+fn validate_generated(object: &Object, faults: &mut Faults) {
     let path = "spec.template.metadata.labels";
     let expected = [(CONTROLLER_UID, object.uid()), (JOB_NAME, object.name())];
     for (keys, value) in expected {

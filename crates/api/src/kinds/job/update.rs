@@ -1,7 +1,10 @@
 //! What of a job may change: `ValidateJobSpecUpdate` and `ValidateJobStatus` upstream.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
+use crate::faults::Faults;
 use crate::kinds::rules::number;
 use crate::kinds::workload::{validate_stays, validate_value_not_negative};
 use crate::object::Object;
@@ -10,7 +13,7 @@ use crate::status::Cause;
 /// What steers where the pods of a job go: it may change before the first of them starts.
 const SCHEDULING: [&str; 4] = ["affinity", "nodeSelector", "schedulingGates", "tolerations"];
 
-pub(super) fn validate_spec(object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+pub(super) fn validate_spec(object: &Object, old: &Object, faults: &mut Faults) {
     let null = Value::Null;
     let (new, before) = (object.0.get("spec").unwrap_or(&null), old.0.get("spec").unwrap_or(&null));
     // A job with indexes can grow and shrink, with as many pods as there are indexes.
@@ -51,7 +54,7 @@ fn template(object: &Object, old: &Object) -> Option<Value> {
     Some(template)
 }
 
-pub(super) fn validate_status(object: &Object, faults: &mut Vec<Cause>) {
+pub(super) fn validate_status(object: &Object, faults: &mut Faults) {
     for field in ["active", "succeeded", "failed", "ready", "terminating"] {
         let value = object.pointer(&format!("/status/{field}")).unwrap_or(&Value::Null);
         validate_value_not_negative(value, format!("status.{field}"), faults);
@@ -65,11 +68,12 @@ pub(super) fn validate_status(object: &Object, faults: &mut Vec<Cause>) {
         let uids =
             object.pointer(&format!("/status/uncountedTerminatedPods/{list}")).and_then(Value::as_array);
         let uids = uids.map_or(&[][..], Vec::as_slice);
+        let mut seen = HashSet::new();
         for (index, uid) in uids.iter().enumerate() {
             let path = format!("status.uncountedTerminatedPods.{list}[{index}]");
             if uid == "" {
                 faults.push(Cause::invalid(path, uid, "must not be empty"));
-            } else if uids[..index].contains(uid) {
+            } else if !seen.insert(uid) {
                 faults.push(Cause::duplicate(path, uid));
             }
         }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::failure_policy;
+use crate::faults::Faults;
 use crate::kinds::workload::{validate_template, validate_value_not_negative};
 use crate::name::qualified_fault;
 use crate::status::Cause;
@@ -12,7 +13,7 @@ const MOST_PARALLEL: i64 = 100_000;
 const MOST_INDEXES: i64 = 100_000;
 
 /// The faults of the spec of a job or of a job's template, but for selectors and restart policy.
-pub(crate) fn validate_job_spec(spec: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(crate) fn validate_job_spec(spec: &Value, path: &str, faults: &mut Faults) {
     for field in [
         "parallelism",
         "completions",
@@ -82,7 +83,7 @@ pub(crate) fn validate_job_spec(spec: &Value, path: &str, faults: &mut Vec<Cause
 }
 
 /// The pods of a job end: they can't be restarted forever.
-pub(crate) fn validate_restart(spec: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(crate) fn validate_restart(spec: &Value, path: &str, faults: &mut Faults) {
     let policy = &spec["template"]["spec"]["restartPolicy"];
     let field = format!("{path}.template.spec.restartPolicy");
     match policy.as_str().unwrap_or_default() {

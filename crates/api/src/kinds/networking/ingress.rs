@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use serde_json::Value;
 
 use super::reference::validate_reference;
+use crate::faults::Faults;
 use crate::kinds::endpoints::SHOWN;
 use crate::kinds::field::{self, items, part, paths, text};
 use crate::kinds::rules::{Column, Rules, age};
@@ -18,7 +19,7 @@ pub(crate) struct Ingress;
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 
 impl Rules for Ingress {
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         let old_class = object.meta("annotations").and_then(|annotations| annotations.get(CLASS_ANNOTATION));
         if let Some(class) = old_class.filter(|_| !spec["ingressClassName"].is_null())
@@ -50,7 +51,7 @@ impl Rules for Ingress {
         }
     }
 
-    fn validate_update(&self, subresource: &str, object: &Object, _old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, subresource: &str, object: &Object, _old: &Object, faults: &mut Faults) {
         if subresource != "status" {
             return;
         }
@@ -128,7 +129,7 @@ fn host_fault(host: &str) -> Option<&'static str> {
     name::subdomain_fault(host.strip_prefix("*.").unwrap_or(host))
 }
 
-fn validate_rule(rule: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_rule(rule: &Value, path: &str, faults: &mut Faults) {
     let host = text(rule, "host");
     if !host.is_empty() {
         if host.parse::<IpAddr>().is_ok() {
@@ -148,7 +149,7 @@ fn validate_rule(rule: &Value, path: &str, faults: &mut Vec<Cause>) {
     }
 }
 
-fn validate_path(rule: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_path(rule: &Value, path: &str, faults: &mut Faults) {
     let url = text(rule, "path");
     let mut invalid = |why: &str| faults.push(Cause::invalid(format!("{path}.path"), &Value::from(url), why));
     match rule["pathType"].as_str() {
@@ -172,7 +173,7 @@ fn validate_path(rule: &Value, path: &str, faults: &mut Vec<Cause>) {
     }
 }
 
-fn validate_backend(backend: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_backend(backend: &Value, path: &str, faults: &mut Faults) {
     let (service, resource) = (&backend["service"], &backend["resource"]);
     let invalid = |why: &str| Cause::invalid(path, &Value::from(""), why);
     match (service.is_null(), resource.is_null()) {
@@ -183,7 +184,7 @@ fn validate_backend(backend: &Value, path: &str, faults: &mut Vec<Cause>) {
     }
 }
 
-fn validate_service(service: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_service(service: &Value, path: &str, faults: &mut Faults) {
     if field::require(&service["name"], format!("{path}.service.name"), "", faults) {
         field::named(&service["name"], format!("{path}.service.name"), name::label_1035_fault, faults);
     }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::reference::validate_reference;
+use crate::faults::Faults;
 use crate::kinds::field::{self, default, part, text};
 use crate::kinds::rules::{Column, Rules, age};
 use crate::name;
@@ -20,7 +21,7 @@ impl Rules for IngressClass {
         }
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         if text(spec, "controller").len() > LONGEST_CONTROLLER {
             faults.push(field::too_long("spec.controller", LONGEST_CONTROLLER));
@@ -50,7 +51,7 @@ impl Rules for IngressClass {
         }
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         field::immutable("spec.controller", object, old, faults);
     }
 

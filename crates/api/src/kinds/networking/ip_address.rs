@@ -4,11 +4,11 @@ use std::net::IpAddr;
 
 use serde_json::Value;
 
+use crate::faults::Faults;
 use crate::kinds::field::{self, part, text};
 use crate::kinds::rules::{Column, Rules, age};
 use crate::name;
 use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct IpAddress;
 
@@ -21,7 +21,7 @@ impl Rules for IpAddress {
         }
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let parent = &part(object, "spec")["parentRef"];
         if !field::require(parent, "spec.parentRef", "", faults) {
             return;
@@ -40,7 +40,7 @@ impl Rules for IpAddress {
         }
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         field::immutable("spec.parentRef", object, old, faults);
     }
 

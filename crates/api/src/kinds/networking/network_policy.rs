@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::faults::Faults;
 use crate::kinds::field::{self, Block, block, default, items, part, paths};
 use crate::kinds::rules::{Column, Rules, age};
 use crate::kinds::workload::validate_selector;
@@ -26,7 +27,7 @@ impl Rules for NetworkPolicy {
         default(spec, "policyTypes", types);
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         validate_selector(&spec["podSelector"], "spec.podSelector", faults);
         for (direction, peers) in DIRECTIONS {
@@ -57,7 +58,7 @@ impl Rules for NetworkPolicy {
     }
 }
 
-fn validate_port(port: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_port(port: &Value, path: &str, faults: &mut Faults) {
     let end = &port["endPort"];
     let may_not = |why: &str| Cause::invalid(format!("{path}.endPort"), end, why);
     match &port["port"] {
@@ -83,7 +84,7 @@ fn validate_port(port: &Value, path: &str, faults: &mut Vec<Cause>) {
     }
 }
 
-fn validate_peer(peer: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_peer(peer: &Value, path: &str, faults: &mut Faults) {
     let mut peers = 0;
     for selector in ["podSelector", "namespaceSelector"] {
         if !peer[selector].is_null() {
@@ -102,7 +103,7 @@ fn validate_peer(peer: &Value, path: &str, faults: &mut Vec<Cause>) {
     }
 }
 
-fn validate_block(value: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_block(value: &Value, path: &str, faults: &mut Faults) {
     if !field::require(&value["cidr"], format!("{path}.cidr"), "", faults) {
         return;
     }

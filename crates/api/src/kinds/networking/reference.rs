@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
+use crate::faults::Faults;
 use crate::kinds::field::{self, text};
 use crate::name;
-use crate::status::Cause;
 
 /// Group, kind and name of an object that may be of any kind.
-pub(crate) fn validate_reference(reference: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(crate) fn validate_reference(reference: &Value, path: &str, faults: &mut Faults) {
     if !text(reference, "apiGroup").is_empty() {
         field::named(&reference["apiGroup"], format!("{path}.apiGroup"), name::subdomain_fault, faults);
     }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::faults::Faults;
 use crate::kinds::field::{self, Block, block, items, part, paths};
 use crate::kinds::rules::{Column, Rules, age};
 use crate::object::Object;
@@ -10,7 +11,7 @@ use crate::status::Cause;
 pub(crate) struct ServiceCidr;
 
 impl Rules for ServiceCidr {
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let cidrs = &part(object, "spec")["cidrs"];
         if !field::require(cidrs, "spec.cidrs", "at least one CIDR required", faults) {
             return;
@@ -33,7 +34,7 @@ impl Rules for ServiceCidr {
         }
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         let (new, before) = (items(&part(object, "spec")["cidrs"]), items(&part(old, "spec")["cidrs"]));
         // One family may get the other beside it.
         if !(new.len() == 2 && before.len() == 1 && new[0] == before[0]) {

@@ -1,6 +1,7 @@
 //! `Pod`, and the pod template that other kinds carry.
 
 mod defaults;
+mod gates;
 mod quality;
 mod subresources;
 mod table;
@@ -13,6 +14,7 @@ pub(crate) use defaults::set_pod_spec_defaults;
 pub(crate) use validation::validate_pod_spec;
 
 use super::rules::{Column, Rules};
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::status::Cause;
 use crate::strategy::keep;
@@ -29,7 +31,11 @@ impl Rules for Pod {
 
     fn prepare_create(&self, object: &mut Object) {
         let quality = quality::of_pod(object.0.get("spec").unwrap_or(&Value::Null));
-        object.0.insert("status".into(), json!({ "phase": "Pending", "qosClass": quality }));
+        let mut status = json!({ "phase": "Pending", "qosClass": quality });
+        if let Some(conditions) = gates::first_conditions(object) {
+            status["conditions"] = conditions;
+        }
+        object.0.insert("status".into(), status);
     }
 
     fn prepare_update(&self, subresource: &str, object: &mut Object, old: &Object) {
@@ -47,14 +53,14 @@ impl Rules for Pod {
         }
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let null = Value::Null;
         let spec = object.0.get("spec").unwrap_or(&null);
         validate_pod_spec(spec, "spec", faults);
         subresources::validate_ephemeral(spec, "spec", faults);
     }
 
-    fn validate_create(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate_create(&self, object: &Object, faults: &mut Faults) {
         if object
             .pointer("/spec/ephemeralContainers")
             .and_then(Value::as_array)
@@ -62,9 +68,10 @@ impl Rules for Pod {
         {
             faults.push(Cause::forbidden("spec.ephemeralContainers", "cannot be set on create"));
         }
+        gates::validate_unplaced(object, faults);
     }
 
-    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         match subresource {
             "" => update::validate_spec_stays(object, old, faults),
             "ephemeralcontainers" => subresources::validate_ephemeral_stay(object, old, faults),

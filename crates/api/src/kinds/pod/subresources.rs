@@ -2,9 +2,12 @@
 //!
 //! Follows `podEphemeralContainersStrategy` and `podResizeStrategy` of `pkg/registry/core/pod` upstream.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value, json};
 
 use super::quality;
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::status::Cause;
 
@@ -78,19 +81,20 @@ fn take_over(object: &mut Object, old: &Object, change: impl FnOnce(&mut Map<Str
 }
 
 /// Faults of ephemeral containers by themselves.
-pub(super) fn validate_ephemeral(spec: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(super) fn validate_ephemeral(spec: &Value, path: &str, faults: &mut Faults) {
     let all = spec["ephemeralContainers"].as_array().map_or(&[][..], Vec::as_slice);
-    let others: Vec<&str> = ["containers", "initContainers"]
+    let others: HashSet<&str> = ["containers", "initContainers"]
         .iter()
         .flat_map(|list| spec[*list].as_array().into_iter().flatten())
         .filter_map(|container| container["name"].as_str())
         .collect();
+    let mut names = HashSet::new();
     for (index, container) in all.iter().enumerate() {
         let path = format!("{path}.ephemeralContainers[{index}]");
         let name = container["name"].as_str().unwrap_or_default();
         if name.is_empty() {
             faults.push(Cause::required(format!("{path}.name"), ""));
-        } else if others.contains(&name) || all[..index].iter().any(|other| other["name"] == name) {
+        } else if others.contains(&name) || !names.insert(name) {
             faults.push(Cause::duplicate(format!("{path}.name"), &container["name"]));
         }
         if container["image"].as_str().unwrap_or_default().is_empty() {
@@ -123,7 +127,7 @@ pub(super) fn validate_ephemeral(spec: &Value, path: &str, faults: &mut Vec<Caus
 }
 
 /// Ephemeral containers come and stay as they are.
-pub(super) fn validate_ephemeral_stay(object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+pub(super) fn validate_ephemeral_stay(object: &Object, old: &Object, faults: &mut Faults) {
     let list = |object: &Object| {
         let list = object.pointer("/spec/ephemeralContainers").and_then(Value::as_array);
         list.cloned().unwrap_or_default()
@@ -142,7 +146,7 @@ pub(super) fn validate_ephemeral_stay(object: &Object, old: &Object, faults: &mu
 }
 
 /// A resize keeps the pod's quality of service, and touches processor and memory alone.
-pub(super) fn validate_resize(object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+pub(super) fn validate_resize(object: &Object, old: &Object, faults: &mut Faults) {
     let null = Value::Null;
     let (new, before) = (object.0.get("spec").unwrap_or(&null), old.0.get("spec").unwrap_or(&null));
     let (quality, was) = (quality::of_pod(new), quality::of_pod(before));
@@ -167,7 +171,7 @@ pub(super) fn validate_resize(object: &Object, old: &Object, faults: &mut Vec<Ca
     }
 }
 
-fn validate_resized(new: &Value, before: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_resized(new: &Value, before: &Value, path: &str, faults: &mut Faults) {
     let names = |amounts: &Value| amounts.as_object().map(|map| map.keys().cloned().collect::<Vec<_>>());
     for name in names(before).unwrap_or_default() {
         if new[&name].is_null() {

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value};
 
+use super::gates;
+use crate::faults::Faults;
 use crate::object::Object;
 use crate::status::Cause;
 use crate::strategy::keep;
@@ -11,7 +13,7 @@ const WHY: &str = "pod updates may not change fields other than `spec.containers
     tolerations), `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
 
 /// Faults of a change of the spec.
-pub(super) fn validate_spec_stays(object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+pub(super) fn validate_spec_stays(object: &Object, old: &Object, faults: &mut Faults) {
     let empty = Map::new();
     let spec = object.0.get("spec").and_then(Value::as_object).unwrap_or(&empty);
     let before = old.0.get("spec").and_then(Value::as_object).unwrap_or(&empty);
@@ -49,12 +51,7 @@ pub(super) fn validate_spec_stays(object: &Object, old: &Object, faults: &mut Ve
     if grace(before).is_some_and(|old| old < 0) && grace(spec) == Some(1) {
         keep(&mut allowed, Some(before), "terminationGracePeriodSeconds");
     }
-    let gates = |spec: &Map<String, Value>| spec.get("schedulingGates").and_then(Value::as_array).cloned();
-    if let Some(old) = gates(before)
-        && gates(spec).unwrap_or_default().iter().all(|gate| old.contains(gate))
-    {
-        keep(&mut allowed, Some(before), "schedulingGates");
-    }
+    gates::validate_change(&mut allowed, before, faults);
     if allowed != *before {
         faults.push(Cause::forbidden("spec", WHY));
     }

@@ -1,17 +1,24 @@
 //! Faults of pod specs: `ValidatePodSpec` of `pkg/apis/core/validation` upstream.
 
 mod container;
+mod files;
+
+use std::collections::HashSet;
+use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
 use container::validate_containers;
+use files::validate_files;
 
+use super::gates::validate_gates;
+use crate::faults::Faults;
 use crate::name;
 use crate::status::Cause;
 use crate::validate::validate_labels;
 
 /// The faults of a pod spec at `path`.
-pub(crate) fn validate_pod_spec(spec: &Value, path: &str, faults: &mut Vec<Cause>) {
+pub(crate) fn validate_pod_spec(spec: &Value, path: &str, faults: &mut Faults) {
     let volumes = validate_volumes(&spec["volumes"], &format!("{path}.volumes"), faults);
     validate_containers(spec, path, &volumes, faults);
     validate_labels(&spec["nodeSelector"], &format!("{path}.nodeSelector"), faults);
@@ -30,6 +37,7 @@ pub(crate) fn validate_pod_spec(spec: &Value, path: &str, faults: &mut Vec<Cause
         }
     }
     validate_seconds(spec, path, faults);
+    validate_gates(&spec["schedulingGates"], &format!("{path}.schedulingGates"), faults);
     validate_tolerations(&spec["tolerations"], &format!("{path}.tolerations"), faults);
     for (index, constraint) in items(&spec["topologySpreadConstraints"]).enumerate() {
         let path = format!("{path}.topologySpreadConstraints[{index}]");
@@ -44,11 +52,14 @@ pub(crate) fn validate_pod_spec(spec: &Value, path: &str, faults: &mut Vec<Cause
         }
     }
     for (index, alias) in items(&spec["hostAliases"]).enumerate() {
-        super::super::endpoints::validate_ip(&alias["ip"], format!("{path}.hostAliases[{index}].ip"), faults);
+        if alias["ip"].as_str().is_none_or(|ip| ip.parse::<IpAddr>().is_err()) {
+            let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+            faults.push(Cause::invalid(format!("{path}.hostAliases[{index}].ip"), &alias["ip"], why));
+        }
     }
 }
 
-fn validate_seconds(spec: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_seconds(spec: &Value, path: &str, faults: &mut Faults) {
     let deadline = &spec["activeDeadlineSeconds"];
     if deadline.as_i64().is_some_and(|seconds| !(1..=i64::from(i32::MAX)).contains(&seconds)) {
         let why = "must be between 1 and 2147483647, inclusive";
@@ -61,7 +72,7 @@ fn validate_seconds(spec: &Value, path: &str, faults: &mut Vec<Cause>) {
     }
 }
 
-fn validate_tolerations(tolerations: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_tolerations(tolerations: &Value, path: &str, faults: &mut Faults) {
     for (index, toleration) in items(tolerations).enumerate() {
         let path = format!("{path}[{index}]");
         let text = |field: &str| toleration[field].as_str().unwrap_or_default();
@@ -85,13 +96,12 @@ fn validate_tolerations(tolerations: &Value, path: &str, faults: &mut Vec<Cause>
 }
 
 /// Faults of the volumes; their names.
-fn validate_volumes<'a>(volumes: &'a Value, path: &str, faults: &mut Vec<Cause>) -> Vec<&'a str> {
-    let mut names = Vec::new();
+fn validate_volumes<'a>(volumes: &'a Value, path: &str, faults: &mut Faults) -> HashSet<&'a str> {
+    let mut names = HashSet::new();
     for (index, volume) in items(volumes).enumerate() {
         let path = format!("{path}[{index}]");
         let name = volume["name"].as_str().unwrap_or_default();
-        validate_unique_name(name, &path, &names, faults);
-        names.push(name);
+        validate_unique_name(name, &path, &mut names, faults);
         let mut sources =
             volume.as_object().into_iter().flat_map(|map| map.keys()).filter(|key| *key != "name");
         if sources.next().is_some() && sources.next().is_some() {
@@ -105,6 +115,7 @@ fn validate_volumes<'a>(volumes: &'a Value, path: &str, faults: &mut Vec<Cause>)
                 faults.push(Cause::required(format!("{path}.{source}.{field}"), ""));
             }
         }
+        validate_files(volume, &path, faults);
         if volume["hostPath"]["path"].as_str().is_some_and(|path| path.split('/').any(|part| part == "..")) {
             let field = format!("{path}.hostPath.path");
             faults.push(Cause::invalid(field, &volume["hostPath"]["path"], "must not contain '..'"));
@@ -113,16 +124,17 @@ fn validate_volumes<'a>(volumes: &'a Value, path: &str, faults: &mut Vec<Cause>)
     names
 }
 
-/// A DNS label that is none of `taken`.
-fn validate_unique_name(name: &str, path: &str, taken: &[&str], faults: &mut Vec<Cause>) {
+/// A DNS label that is none of `taken`, and is from now on.
+fn validate_unique_name<'a>(name: &'a str, path: &str, taken: &mut HashSet<&'a str>, faults: &mut Faults) {
     let field = format!("{path}.name");
     if name.is_empty() {
         faults.push(Cause::required(field, ""));
     } else if let Some(why) = name::label_fault(name) {
         faults.push(Cause::invalid(field, &json!(name), why));
-    } else if taken.contains(&name) {
+    } else if taken.contains(name) {
         faults.push(Cause::duplicate(field, &json!(name)));
     }
+    taken.insert(name);
 }
 
 fn items(list: &Value) -> impl Iterator<Item = &Value> {

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::GROUP;
+use crate::faults::Faults;
 use crate::kinds::field::{self, items, part, paths, text};
 use crate::kinds::rules::{Column, Rules, age};
 use crate::name;
@@ -34,11 +35,11 @@ impl Rules for RoleBinding {
         field::segment_fault(name)
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         validate(object, &["Role", "ClusterRole"], true, faults);
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         validate_role_stays(object, old, faults);
     }
 
@@ -64,11 +65,11 @@ impl Rules for ClusterRoleBinding {
         field::segment_fault(name)
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         validate(object, &["ClusterRole"], false, faults);
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         validate_role_stays(object, old, faults);
     }
 
@@ -94,7 +95,7 @@ fn default_groups(object: &mut Object) {
     }
 }
 
-fn validate(object: &Object, kinds: &[&str], namespaced: bool, faults: &mut Vec<Cause>) {
+fn validate(object: &Object, kinds: &[&str], namespaced: bool, faults: &mut Faults) {
     let role = part(object, "roleRef");
     field::one_of(&role["apiGroup"], "roleRef.apiGroup", &[GROUP], faults);
     field::one_of(&role["kind"], "roleRef.kind", kinds, faults);
@@ -125,7 +126,7 @@ fn validate(object: &Object, kinds: &[&str], namespaced: bool, faults: &mut Vec<
     }
 }
 
-fn validate_role_stays(object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+fn validate_role_stays(object: &Object, old: &Object, faults: &mut Faults) {
     if part(object, "roleRef") != part(old, "roleRef") {
         faults.push(Cause::invalid("roleRef", part(object, "roleRef"), "cannot change roleRef"));
     }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::faults::Faults;
 use crate::kinds::field::{self, items, part, paths};
 use crate::kinds::rules::{Column, Rules};
 use crate::kinds::workload::validate_selector;
@@ -30,7 +31,7 @@ impl Rules for Role {
         field::segment_fault(name)
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         validate_rules(object, true, faults);
     }
 
@@ -60,7 +61,7 @@ impl Rules for ClusterRole {
         field::segment_fault(name)
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         validate_rules(object, false, faults);
         let aggregation = part(object, "aggregationRule");
         if aggregation.is_null() {
@@ -93,7 +94,7 @@ fn created(object: &Object) -> Vec<Value> {
     vec![object.name().into(), object.meta("creationTimestamp").cloned().unwrap_or_default()]
 }
 
-fn validate_rules(object: &Object, namespaced: bool, faults: &mut Vec<Cause>) {
+fn validate_rules(object: &Object, namespaced: bool, faults: &mut Faults) {
     for (path, rule) in paths(part(object, "rules"), "rules") {
         field::require(
             &rule["verbs"],

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::validate_driver;
+use crate::faults::Faults;
 use crate::kinds::field::{self, part, text};
 use crate::kinds::rules::{Column, Rules, age};
 use crate::name;
@@ -20,7 +21,7 @@ impl Rules for VolumeAttachment {
         object.0.insert("status".into(), json!({ "attached": false }));
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         validate_driver(&spec["attacher"], "spec.attacher", faults);
         let source = &spec["source"];
@@ -42,7 +43,7 @@ impl Rules for VolumeAttachment {
         field::named(&spec["nodeName"], "spec.nodeName", name::subdomain_fault, faults);
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         field::immutable("spec", object, old, faults);
     }
 

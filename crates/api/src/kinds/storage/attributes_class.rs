@@ -3,20 +3,20 @@
 use serde_json::Value;
 
 use super::{class_name, validate_driver, validate_parameters, validate_stays};
+use crate::faults::Faults;
 use crate::kinds::field::part;
 use crate::kinds::rules::{Column, Rules, age};
 use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct VolumeAttributesClass;
 
 impl Rules for VolumeAttributesClass {
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         validate_driver(part(object, "driverName"), "driverName", faults);
         validate_parameters(part(object, "parameters"), true, faults);
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         validate_stays("driverName", object, old, faults);
         validate_stays("parameters", object, old, faults);
     }

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::faults::Faults;
 use crate::kinds::field::{self, part};
 use crate::kinds::rules::{Column, Rules};
 use crate::kinds::workload::validate_selector;
@@ -16,7 +17,7 @@ impl Rules for CsiStorageCapacity {
         true
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         if field::require(part(object, "storageClassName"), "storageClassName", "", faults) {
             let class = part(object, "storageClassName");
             field::named(class, "storageClassName", name::subdomain_fault, faults);
@@ -30,7 +31,7 @@ impl Rules for CsiStorageCapacity {
         }
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         field::immutable("nodeTopology", object, old, faults);
         field::immutable("storageClassName", object, old, faults);
     }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::{class_name, validate_parameters, validate_stays};
+use crate::faults::Faults;
 use crate::kinds::field::{self, items, part, paths};
 use crate::kinds::rules::{Column, Rules, age};
 use crate::name;
@@ -20,7 +21,7 @@ impl Rules for StorageClass {
         object.0.entry("volumeBindingMode").or_insert_with(|| "Immediate".into());
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let provisioner = part(object, "provisioner");
         if field::require(provisioner, "provisioner", "", faults)
             && let Some(why) =
@@ -46,7 +47,7 @@ impl Rules for StorageClass {
         }
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         for field in ["parameters", "provisioner", "reclaimPolicy"] {
             validate_stays(field, object, old, faults);
         }

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::faults::Faults;
 use crate::kinds::field::{self, between, default, items, part, paths, text};
 use crate::kinds::rules::{Column, Rules, age};
 use crate::name;
@@ -46,7 +47,7 @@ impl Rules for CsiDriver {
         name::subdomain_fault(&name.to_ascii_lowercase())
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         for (path, mode) in paths(&spec["volumeLifecycleModes"], "spec.volumeLifecycleModes") {
             field::one_of(mode, path, &MODES, faults);
@@ -68,7 +69,7 @@ impl Rules for CsiDriver {
         between(period, "spec.nodeAllocatableUpdatePeriodSeconds", 10, i64::MAX, faults);
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         field::immutable("spec.attachRequired", object, old, faults);
         field::immutable("spec.volumeLifecycleModes", object, old, faults);
     }

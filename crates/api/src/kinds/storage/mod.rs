@@ -17,6 +17,7 @@ pub(crate) use node::CsiNode;
 use serde_json::Value;
 
 use super::field;
+use crate::faults::Faults;
 use crate::name;
 use crate::object::Object;
 use crate::status::Cause;
@@ -27,7 +28,7 @@ const MOST_PARAMETER_BYTES: usize = 256 * 1024;
 const LONGEST_DRIVER: usize = 63;
 
 /// The name of a CSI driver.
-fn validate_driver(value: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_driver(value: &Value, path: &str, faults: &mut Faults) {
     let driver = value.as_str().unwrap_or_default();
     if !field::require(value, path, "", faults) {
         return;
@@ -41,7 +42,7 @@ fn validate_driver(value: &Value, path: &str, faults: &mut Vec<Cause>) {
 }
 
 /// The parameters of a class, which nobody but its driver reads.
-fn validate_parameters(parameters: &Value, required: bool, faults: &mut Vec<Cause>) {
+fn validate_parameters(parameters: &Value, required: bool, faults: &mut Faults) {
     let map = parameters.as_object();
     let count = map.map_or(0, |map| map.len());
     if count > MOST_PARAMETERS {
@@ -65,7 +66,7 @@ fn validate_parameters(parameters: &Value, required: bool, faults: &mut Vec<Caus
 }
 
 /// Fields of which upstream says with another reason that they stay.
-fn validate_stays(field: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+fn validate_stays(field: &str, object: &Object, old: &Object, faults: &mut Faults) {
     if object.0.get(field) != old.0.get(field) {
         faults.push(Cause::forbidden(field, &format!("updates to {field} are forbidden.")));
     }

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::validate_driver;
+use crate::faults::Faults;
 use crate::kinds::field::{self, between, items, part, paths, text};
 use crate::kinds::rules::{Column, Rules, age};
 use crate::name;
@@ -25,7 +26,7 @@ impl Rules for CsiNode {
         }
     }
 
-    fn validate(&self, object: &Object, faults: &mut Vec<Cause>) {
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let drivers = &part(object, "spec")["drivers"];
         for (path, driver) in paths(drivers, "spec.drivers") {
             validate_driver(&driver["name"], &format!("{path}.name"), faults);
@@ -50,7 +51,7 @@ impl Rules for CsiNode {
         field::unique_by(drivers, "name", "spec.drivers", faults);
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Vec<Cause>) {
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         let before = items(&part(old, "spec")["drivers"]);
         for (path, driver) in paths(&part(object, "spec")["drivers"], "spec.drivers") {
             let Some(known) = before.iter().find(|known| known["name"] == driver["name"]) else { continue };

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use api::Object;
 use api::policy::{Condition, Policy, compile_conditions};
+use api::{Faults, Object};
 use bytes::Bytes;
 use serde_json::Value;
 use store::{KeyRange, Revision, State};
@@ -77,7 +77,7 @@ impl Configured {
 
 fn policy(object: Object) -> PolicyEntry {
     // What can't be compiled was refused when it was written.
-    let compiled = Policy::compile(&object, &mut Vec::new());
+    let compiled = Policy::compile(&object, &mut Faults::default());
     PolicyEntry { name: object.name().to_owned(), spec: spec(object), compiled }
 }
 
@@ -93,7 +93,7 @@ fn hooks(mut object: Object) -> Vec<Hook> {
     let hooks = object.0.remove("webhooks").unwrap_or_default();
     let Value::Array(hooks) = hooks else { return Vec::new() };
     let hook = |value: Value| {
-        let conditions = compile_conditions(&value["matchConditions"], false, "", &mut Vec::new());
+        let conditions = compile_conditions(&value["matchConditions"], false, "", &mut Faults::default());
         Hook { name: value["name"].as_str().unwrap_or_default().to_owned(), value, conditions }
     };
     hooks.into_iter().map(hook).collect()

@@ -99,7 +99,7 @@ impl Outside {
             }
         }
         api::check(resource, object)?;
-        api::set_defaults(resource, object);
+        api::set_defaults(resource, object)?;
         match old {
             Some(old) => api::prepare_update(resource, part(request.subresource), object, old),
             None => api::prepare_create(resource, object),

@@ -1,8 +1,12 @@
 //! Faults of containers: `validateContainers` upstream.
 
+use std::collections::HashSet;
+
 use serde_json::{Value, json};
 
+use super::files::validate_descending;
 use super::{items, validate_unique_name};
+use crate::faults::Faults;
 use crate::kinds::endpoints::validate_port;
 use crate::kinds::service::port_name_fault;
 use crate::name;
@@ -10,11 +14,11 @@ use crate::quantity::Quantity;
 use crate::status::Cause;
 
 /// Containers and init containers of a pod spec; `volumes` are the names of its volumes.
-pub(super) fn validate_containers(spec: &Value, path: &str, volumes: &[&str], faults: &mut Vec<Cause>) {
+pub(super) fn validate_containers(spec: &Value, path: &str, volumes: &HashSet<&str>, faults: &mut Faults) {
     if items(&spec["containers"]).next().is_none() {
         faults.push(Cause::required(format!("{path}.containers"), ""));
     }
-    let mut names = Vec::new();
+    let mut names = HashSet::new();
     for list in ["containers", "initContainers"] {
         for (index, container) in items(&spec[list]).enumerate() {
             let path = format!("{path}.{list}[{index}]");
@@ -27,8 +31,7 @@ pub(super) fn validate_containers(spec: &Value, path: &str, volumes: &[&str], fa
                 let why = "must not have leading or trailing whitespace";
                 faults.push(Cause::invalid(format!("{path}.image"), &container["image"], why));
             }
-            validate_unique_name(name, &path, &names, faults);
-            names.push(name);
+            validate_unique_name(name, &path, &mut names, faults);
             validate_container(container, &path, volumes, spec["hostNetwork"] == true, faults);
             if list == "initContainers" && container["restartPolicy"] != "Always" {
                 for probe in ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
@@ -45,9 +48,9 @@ pub(super) fn validate_containers(spec: &Value, path: &str, volumes: &[&str], fa
 fn validate_container(
     container: &Value,
     path: &str,
-    volumes: &[&str],
+    volumes: &HashSet<&str>,
     on_host: bool,
-    faults: &mut Vec<Cause>,
+    faults: &mut Faults,
 ) {
     for probe in ["livenessProbe", "readinessProbe", "startupProbe"] {
         validate_probe(&container[probe], &format!("{path}.{probe}"), probe != "readinessProbe", faults);
@@ -64,8 +67,8 @@ fn validate_container(
     validate_resources(&container["resources"], &format!("{path}.resources"), faults);
 }
 
-fn validate_ports(ports: &Value, path: &str, on_host: bool, faults: &mut Vec<Cause>) {
-    let mut names: Vec<&str> = Vec::new();
+fn validate_ports(ports: &Value, path: &str, on_host: bool, faults: &mut Faults) {
+    let mut names: HashSet<&str> = HashSet::new();
     for (index, port) in items(ports).enumerate() {
         let path = format!("{path}[{index}]");
         if let Some(name) = port["name"].as_str().filter(|name| !name.is_empty()) {
@@ -75,7 +78,7 @@ fn validate_ports(ports: &Value, path: &str, on_host: bool, faults: &mut Vec<Cau
             } else if names.contains(&name) {
                 faults.push(Cause::duplicate(format!("{path}.name"), &port["name"]));
             }
-            names.push(name);
+            names.insert(name);
         }
         if port["containerPort"].as_i64().unwrap_or_default() == 0 {
             faults.push(Cause::required(format!("{path}.containerPort"), ""));
@@ -92,7 +95,7 @@ fn validate_ports(ports: &Value, path: &str, on_host: bool, faults: &mut Vec<Cau
     }
 }
 
-fn validate_environment(variables: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_environment(variables: &Value, path: &str, faults: &mut Faults) {
     for (index, variable) in items(variables).enumerate() {
         let path = format!("{path}[{index}]");
         match variable["name"].as_str().unwrap_or_default() {
@@ -116,9 +119,14 @@ fn validate_environment(variables: &Value, path: &str, faults: &mut Vec<Cause>) 
     }
 }
 
-fn validate_mounts(mounts: &Value, path: &str, volumes: &[&str], faults: &mut Vec<Cause>) {
-    let mut paths: Vec<&str> = Vec::new();
+fn validate_mounts(mounts: &Value, path: &str, volumes: &HashSet<&str>, faults: &mut Faults) {
+    let mut paths: HashSet<&str> = HashSet::new();
     for (index, mount) in items(mounts).enumerate() {
+        // Upstream names these two by the list alone.
+        for field in ["subPath", "subPathExpr"] {
+            let below = mount[field].as_str().unwrap_or_default();
+            validate_descending(below, &format!("{path}.{field}"), faults);
+        }
         let path = format!("{path}[{index}]");
         match mount["name"].as_str().unwrap_or_default() {
             "" => faults.push(Cause::required(format!("{path}.name"), "")),
@@ -133,16 +141,16 @@ fn validate_mounts(mounts: &Value, path: &str, volumes: &[&str], faults: &mut Ve
         } else if paths.contains(&at) {
             faults.push(Cause::invalid(format!("{path}.mountPath"), &mount["mountPath"], "must be unique"));
         }
-        paths.push(at);
-        let below = mount["subPath"].as_str().unwrap_or_default();
-        if below.starts_with('/') || below.split('/').any(|part| part == "..") {
-            let why = "must be a relative path without '..'";
-            faults.push(Cause::invalid(format!("{path}.subPath"), &mount["subPath"], why));
+        paths.insert(at);
+        let given = |field: &str| mount[field].as_str().is_some_and(|text| !text.is_empty());
+        if given("subPath") && given("subPathExpr") {
+            let why = "subPathExpr and subPath are mutually exclusive";
+            faults.push(Cause::invalid(format!("{path}.subPathExpr"), &mount["subPathExpr"], why));
         }
     }
 }
 
-fn validate_resources(resources: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_resources(resources: &Value, path: &str, faults: &mut Faults) {
     let amount = |value: &Value| value.as_str().and_then(|text| Quantity::parse(text).ok());
     for list in ["limits", "requests"] {
         for (resource, value) in resources[list].as_object().into_iter().flatten() {
@@ -166,7 +174,7 @@ fn validate_resources(resources: &Value, path: &str, faults: &mut Vec<Cause>) {
     }
 }
 
-fn validate_probe(probe: &Value, path: &str, one_success: bool, faults: &mut Vec<Cause>) {
+fn validate_probe(probe: &Value, path: &str, one_success: bool, faults: &mut Faults) {
     if probe.is_null() {
         return;
     }
@@ -193,7 +201,7 @@ fn validate_probe(probe: &Value, path: &str, one_success: bool, faults: &mut Vec
 }
 
 /// What a probe or a lifecycle hook does: exactly one thing.
-fn validate_handler(handler: &Value, path: &str, faults: &mut Vec<Cause>) {
+fn validate_handler(handler: &Value, path: &str, faults: &mut Faults) {
     let kinds = ["exec", "httpGet", "tcpSocket", "grpc", "sleep"];
     let given: Vec<&str> = kinds.into_iter().filter(|kind| handler[*kind].is_object()).collect();
     match given[..] {
