@@ -7,19 +7,18 @@ mod rolling;
 mod rollout;
 mod scaling;
 mod status;
-mod template;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use objects::{Change, Pod, selects};
 use serde_json::json;
 
 use crate::controller::{Controller, Due, Moment, Urgency, both};
 use crate::index::{By, Orphans, Owner, with_labels};
+use crate::kept::{Deployment, DeploymentSpec, ReplicaSet};
 use crate::key::Key;
 use crate::plan::{Plan, merge_this};
 use crate::pods;

@@ -11,7 +11,6 @@ use std::time::Duration;
 
 use api::Object;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -22,6 +21,7 @@ use serde_json::json;
 use crate::controller::{Controller, Due, Moment, Urgency, both};
 use crate::graph::Node;
 use crate::index::{By, Labelled, Owner, with_labels};
+use crate::kept::{Deployment, ReplicaSet};
 use crate::key::Key;
 use crate::plan::{Action, Note, Plan, merge_this};
 use crate::pods;

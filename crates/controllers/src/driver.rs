@@ -70,6 +70,7 @@ struct Controllers {
 
 impl Duty for Controllers {
     fn follow(&mut self, state: Arc<State>) {
+        self.options.load.send_if_modified(|load| !std::mem::take(load).is_empty());
         if !self.view.advance(state.clone(), |_, _| {}) {
             self.view = self.options.view(state);
         }

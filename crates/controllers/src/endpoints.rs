@@ -11,13 +11,14 @@ mod subsets;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Endpoints, Node, Service};
+use k8s_openapi::api::core::v1::{Endpoints, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use objects::{Change, Pod};
 
 use crate::controller::{Controller, Due, Moment, Urgency, both, latest};
 use crate::index::{By, Group, Labelled};
+use crate::kept::Node;
 use crate::key::Key;
 use crate::plan::{Plan, delete};
 use crate::selectors::{Labels, Selectors, Selects};

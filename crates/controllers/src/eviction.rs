@@ -9,12 +9,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, PodCondition, Taint};
+use k8s_openapi::api::core::v1::{PodCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use objects::{Delete, Occurrence, Pod, Write, tolerates};
 use serde_json::{Value, json};
 
 use crate::index::OnNode;
+use crate::kept::Node;
 use crate::node::UNREACHABLE;
 use crate::plan::{Action, Note, Plan, delete, merge_this, subject};
 use crate::pods;

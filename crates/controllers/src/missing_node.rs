@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Node;
 use objects::{Change, Delete, Pod, Write};
 
 use crate::controller::{Controller, Due, Moment, Urgency};
 use crate::index::{By, OnNode};
+use crate::kept::Node;
 use crate::key::Key;
 use crate::plan::{Plan, subject};
 use crate::tables::Watches;

@@ -10,13 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Node, NodeCondition, Taint};
+use k8s_openapi::api::core::v1::{NodeCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use objects::{Change, Delete, Occurrence, Pod, Write, tolerates};
 use serde_json::{Value, json};
 
 use crate::controller::{Controller, Due, Moment, Urgency};
 use crate::index::{By, OnNode};
+use crate::kept::Node;
 use crate::key::Key;
 use crate::plan::{Action, Note, Plan, merge_this, subject};
 use crate::tables::Watches;

@@ -10,13 +10,14 @@ use std::time::Duration;
 
 use api::Object;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetSpec};
+use k8s_openapi::api::apps::v1::ReplicaSetCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
 use objects::{Occurrence, Pod, Write, selects};
 use serde_json::{Value, json};
 
 use crate::controller::{Controller, Due, Moment, Urgency, both};
 use crate::index::{By, Orphans, Owner, with_labels};
+use crate::kept::{ReplicaSet, ReplicaSetSpec};
 use crate::key::Key;
 use crate::plan::{Action, Note, Plan, delete, difference, merge, merge_this};
 use crate::replicas::{Count, Replicas};
@@ -142,10 +143,8 @@ fn own<'a>(view: &'a View, set: &ReplicaSet) -> impl Iterator<Item = &'a Arc<Pod
 fn claim<'a>(view: &'a View, set: &ReplicaSet, spec: &ReplicaSetSpec, plan: &mut Plan) -> Claimed<'a> {
     let uid = set.metadata.uid.as_deref().unwrap_or_default();
     let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-    let template = spec.template.as_ref().and_then(|template| template.metadata.as_ref());
-    let template = template.and_then(|metadata| metadata.labels.as_ref());
-    let is_labeled =
-        |own: &Labels| template.into_iter().flatten().all(|(name, value)| own.get(name) == Some(value));
+    let template = &spec.template.labels;
+    let is_labeled = |own: &Labels| template.iter().all(|(name, value)| own.get(name) == Some(value));
     let mut claimed = Claimed { count: Count::default(), labeled: 0, adopted: Vec::new() };
     let mut some_released = false;
     for (labels, count) in view.index::<Replicas>().into_iter().flat_map(|kept| kept.of(namespace, uid)) {
@@ -177,7 +176,7 @@ fn claim<'a>(view: &'a View, set: &ReplicaSet, spec: &ReplicaSetSpec, plan: &mut
         owners.push(owner_reference(set));
         plan.write(merge_this(pod.as_ref(), "", json!({"metadata": {"ownerReferences": owners}})));
         claimed.count.count(pod);
-        claimed.labeled += usize::from(pod.metadata.labels.as_ref().is_none_or(&is_labeled));
+        claimed.labeled += usize::from(pod.metadata.labels.as_ref().is_some_and(&is_labeled));
         claimed.adopted.push(pod);
     }
     claimed

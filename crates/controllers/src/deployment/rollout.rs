@@ -5,14 +5,15 @@ use std::time::Duration;
 
 use api::Object;
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, ReplicaSet};
 use objects::{Occurrence, Write};
 use serde_json::{Map, Value, json};
 
-use super::{owner_reference, template};
+use super::owner_reference;
+use crate::kept::{Deployment, DeploymentSpec, ReplicaSet};
 use crate::plan::{Action, Note, Plan, delete, merge};
 use crate::replicas::Replicas;
 use crate::share::resolve;
+use crate::template;
 use crate::view::{View, controller_of};
 
 pub(super) const REVISION: &str = "deployment.kubernetes.io/revision";
@@ -210,12 +211,11 @@ impl<'a> Rollout<'a> {
         let Some(wanted) = self.stored.pointer("/spec/template") else { return };
         let wanted = template::normalised(wanted);
         let hash = template::hash(&wanted, self.collisions);
+        let fingerprint = self.spec.template.fingerprint;
         let is_new = |set: &Sized<'_>| {
-            let stored = set.set.spec.as_ref().and_then(|spec| spec.template.as_ref());
-            let same = stored.and_then(|t| serde_json::to_value(t).ok()).map(|t| template::normalised(&t));
-            let typed = self.spec_template().map(|t| template::normalised(&t));
+            let same = set.set.spec.as_ref().is_some_and(|spec| spec.template.fingerprint == fingerprint);
             let label = set.set.metadata.labels.as_ref().and_then(|labels| labels.get(template::HASH_LABEL));
-            same == typed || label == Some(&hash)
+            same || label == Some(&hash)
         };
         self.new = self.sets.iter().position(is_new);
         let newest_old = self.old().map(Sized::revision).max().unwrap_or(0);
@@ -240,10 +240,6 @@ impl<'a> Rollout<'a> {
         let own = set.set.spec.as_ref().and_then(|spec| spec.min_ready_seconds).unwrap_or(0);
         set.min_ready_seconds = (own != min_ready_seconds).then_some(min_ready_seconds);
         self.revision = Some(previous.max(revision));
-    }
-
-    fn spec_template(&self) -> Option<Value> {
-        serde_json::to_value(&self.spec.template).ok()
     }
 
     fn inherited(&self) -> Vec<(String, String)> {

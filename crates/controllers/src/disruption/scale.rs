@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use api::{Definition, Object, Resource, resource_of_kind, scale_of};
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use objects::{Pod, key, parse};
 use serde_json::Value;
@@ -12,6 +11,7 @@ use store::State;
 
 use super::Expected;
 use crate::graph::Node;
+use crate::kept::{Deployment, ReplicaSet};
 use crate::view::{View, controller_of};
 
 /// The sum of what the controllers of these pods want, each counted once, and the pods that have none.

@@ -2,12 +2,13 @@
 
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{ContainerPort, Node, ObjectReference, Service, ServicePort, ServiceSpec};
+use k8s_openapi::api::core::v1::{ContainerPort, ObjectReference, Service, ServicePort, ServiceSpec};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use objects::Pod;
 
 use super::Services;
 use crate::index::{Labelled, with_labels};
+use crate::kept::Node;
 use crate::pods::{is_finished, is_ready};
 use crate::selectors::Selects;
 use crate::view::{View, node_name};

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use futures::StreamExt;
-use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use objects::{Delete, Pod, Pool, Propagation, Reader, Subject, Write, Writer};
+use objects::{Delete, Pod, Pool, Propagation, Reader, Subject, Table, Write, Writer};
 use serde_json::json;
 use store::{Event, KeyRange, State, Store};
 use tokio::sync::watch;
@@ -140,4 +140,51 @@ async fn ten_thousand_pods_come_roll_over_and_go() {
     cluster.writer.write("kubernetes-admin", delete).await.unwrap();
     let all = KeyRange::prefix(objects::kind_prefix("", "pods"));
     until(&mut states, "deleted", |state| state.range(&all).next().is_none()).await;
+}
+
+/// The memory of this process in bytes.
+fn resident() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").unwrap();
+    statm.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).unwrap() * 4096
+}
+
+#[tokio::test]
+#[ignore = "a measurement"]
+async fn a_thousand_deployments_and_their_sets_in_memory() {
+    let cluster = Cluster::new(&[]).await;
+    let variables: Vec<_> =
+        (0..20).map(|n| json!({"name": format!("SETTING_{n}"), "value": "some value"})).collect();
+    let probe = json!({"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 5});
+    let template = json!({
+        "metadata": {"labels": {"app": "web"}},
+        "spec": {"containers": [{
+            "name": "web", "image": "registry.example.com/team/web:1.2.3", "env": variables,
+            "readinessProbe": probe, "livenessProbe": probe,
+            "ports": [{"name": "http", "containerPort": 8080}],
+            "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"memory": "256Mi"}},
+            "volumeMounts": [{"name": "config", "mountPath": "/etc/web"}],
+        }], "volumes": [{"name": "config", "configMap": {"name": "web"}}]},
+    });
+    for n in 0..1000 {
+        for kind in ["Deployment", "ReplicaSet"] {
+            cluster
+                .create(json!({
+                    "kind": kind, "apiVersion": "apps/v1",
+                    "metadata": {"name": format!("web-{n}"), "namespace": "default"},
+                    "spec": {"selector": {"matchLabels": {"app": "web"}}, "template": template},
+                }))
+                .await;
+        }
+    }
+    let (state, pods) = (cluster.state(), Pool::default());
+    let each = |before: usize| (resident() - before) / 5 / 1000;
+    // Several, so that memory that was freed before matters little.
+    let before = resident();
+    let whole: Vec<_> =
+        (0..5).map(|_| (Table::<Deployment>::load(&state), Table::<ReplicaSet>::load(&state))).collect();
+    println!("whole: {} bytes a Deployment with its ReplicaSet", each(before));
+    let before = resident();
+    let views: Vec<_> = (0..5).map(|_| controllers::View::load(state.clone(), &pods)).collect();
+    println!("all that a view has: {} bytes", each(before));
+    drop((whole, views));
 }

@@ -3,10 +3,10 @@
 use serde_json::Value;
 
 /// The label that tells the pods of a deployment's sets apart.
-pub(super) const HASH_LABEL: &str = "pod-template-hash";
+pub(crate) const HASH_LABEL: &str = "pod-template-hash";
 
 /// A template without what doesn't make it another one: the hash label and empty metadata.
-pub(super) fn normalised(template: &Value) -> Value {
+pub(crate) fn normalised(template: &Value) -> Value {
     let mut template = template.clone();
     if let Some(metadata) = template.get_mut("metadata").and_then(Value::as_object_mut) {
         if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
@@ -25,7 +25,7 @@ fn is_empty(value: &Value) -> bool {
 }
 
 /// FNV-1a (32 bits) of the template, written as Kubernetes does: in an alphabet without vowels.
-pub(super) fn hash(normalised: &Value, collisions: i32) -> String {
+pub(crate) fn hash(normalised: &Value, collisions: i32) -> String {
     const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut hash = Fnv(0x811c_9dc5);
     hash.value(normalised);

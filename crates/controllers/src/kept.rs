@@ -1,0 +1,234 @@
+//! What controllers read of Deployments, ReplicaSets and Nodes, and nothing else of them.
+//!
+//! Every host keeps all of them in memory. Most of a Deployment is its pod template, which its ReplicaSets have once
+//! more each: of that, labels and a fingerprint are kept, and whoever needs all of it reads the stored JSON. Fields have the
+//! API's names and forms.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hasher};
+
+use k8s_openapi::api::apps::v1::{DeploymentStatus, DeploymentStrategy, ReplicaSetStatus};
+use k8s_openapi::api::core::v1::{NodeAddress, NodeCondition, Taint};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference, Time};
+use k8s_openapi::{ClusterResourceScope, Metadata, NamespaceResourceScope, Resource};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Deserializer};
+use serde_json::Value;
+
+use crate::template;
+
+/// The annotation with the whole object once more.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// A Deployment (apps/v1).
+pub(crate) type Deployment = Kept<DeploymentSpec, DeploymentStatus>;
+/// A ReplicaSet (apps/v1).
+pub(crate) type ReplicaSet = Kept<ReplicaSetSpec, ReplicaSetStatus>;
+/// A Node (core/v1).
+pub(crate) type Node = Kept<NodeSpec, NodeStatus>;
+
+/// An object with what is kept of its spec and its status.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(bound = "Spec: DeserializeOwned, Status: DeserializeOwned")]
+pub(crate) struct Kept<Spec, Status> {
+    /// Its metadata, without what its managers say and without [`LAST_APPLIED`].
+    #[serde(default, deserialize_with = "metadata")]
+    pub metadata: ObjectMeta,
+    /// What it asks for.
+    #[serde(default = "none")]
+    pub spec: Option<Spec>,
+    /// What is said of it.
+    #[serde(default = "none")]
+    pub status: Option<Status>,
+}
+
+fn none<T>() -> Option<T> {
+    None
+}
+
+/// What a Deployment asks for.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct DeploymentSpec {
+    pub replicas: Option<i32>,
+    pub selector: LabelSelector,
+    pub template: Template,
+    pub strategy: Option<DeploymentStrategy>,
+    pub min_ready_seconds: Option<i32>,
+    pub paused: Option<bool>,
+    pub progress_deadline_seconds: Option<i32>,
+    pub revision_history_limit: Option<i32>,
+}
+
+/// What a ReplicaSet asks for.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct ReplicaSetSpec {
+    pub replicas: Option<i32>,
+    pub min_ready_seconds: Option<i32>,
+    pub selector: LabelSelector,
+    pub template: Template,
+}
+
+/// A pod template: what pods of it have in common, and by what it is told from others.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Template {
+    /// The labels of its pods.
+    pub labels: BTreeMap<String, String>,
+    /// Two templates with the same one are the same. (That two others had it by chance, one in 2^64 would.)
+    pub fingerprint: u64,
+}
+
+impl<'de> Deserialize<'de> for Template {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let whole = Value::deserialize(from)?;
+        let labels = whole.pointer("/metadata/labels").map(BTreeMap::deserialize);
+        // The text of a value has its fields in order.
+        let mut hasher = DefaultHasher::new();
+        hasher.write(template::normalised(&whole).to_string().as_bytes());
+        Ok(Template { labels: labels.and_then(Result::ok).unwrap_or_default(), fingerprint: hasher.finish() })
+    }
+}
+
+/// What is asked of a Node.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct NodeSpec {
+    pub taints: Option<Vec<Taint>>,
+    pub unschedulable: Option<bool>,
+}
+
+/// What a Node's agent says of it; not which images it has.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct NodeStatus {
+    pub addresses: Option<Vec<NodeAddress>>,
+    pub conditions: Option<Vec<NodeCondition>>,
+}
+
+impl Resource for Deployment {
+    const API_VERSION: &'static str = "apps/v1";
+    const GROUP: &'static str = "apps";
+    const KIND: &'static str = "Deployment";
+    const VERSION: &'static str = "v1";
+    const URL_PATH_SEGMENT: &'static str = "deployments";
+    type Scope = NamespaceResourceScope;
+}
+
+impl Resource for ReplicaSet {
+    const API_VERSION: &'static str = "apps/v1";
+    const GROUP: &'static str = "apps";
+    const KIND: &'static str = "ReplicaSet";
+    const VERSION: &'static str = "v1";
+    const URL_PATH_SEGMENT: &'static str = "replicasets";
+    type Scope = NamespaceResourceScope;
+}
+
+impl Resource for Node {
+    const API_VERSION: &'static str = "v1";
+    const GROUP: &'static str = "";
+    const KIND: &'static str = "Node";
+    const VERSION: &'static str = "v1";
+    const URL_PATH_SEGMENT: &'static str = "nodes";
+    type Scope = ClusterResourceScope;
+}
+
+impl<Spec, Status> Metadata for Kept<Spec, Status>
+where
+    Kept<Spec, Status>: Resource,
+{
+    type Ty = ObjectMeta;
+
+    fn metadata(&self) -> &ObjectMeta {
+        &self.metadata
+    }
+
+    fn metadata_mut(&mut self) -> &mut ObjectMeta {
+        &mut self.metadata
+    }
+}
+
+/// The metadata that is read; what isn't named here is passed over without being kept.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Read {
+    name: Option<String>,
+    namespace: Option<String>,
+    uid: Option<String>,
+    labels: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, String>>,
+    owner_references: Option<Vec<OwnerReference>>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+    generation: Option<i64>,
+}
+
+fn metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
+    let mut read = Read::deserialize(from)?;
+    read.annotations.iter_mut().for_each(|annotations| drop(annotations.remove(LAST_APPLIED)));
+    Ok(ObjectMeta {
+        name: read.name,
+        namespace: read.namespace,
+        uid: read.uid,
+        labels: read.labels,
+        annotations: read.annotations,
+        owner_references: read.owner_references,
+        creation_timestamp: read.creation_timestamp,
+        deletion_timestamp: read.deletion_timestamp,
+        generation: read.generation,
+        ..ObjectMeta::default()
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn set(template: Value) -> ReplicaSet {
+        serde_json::from_value(json!({
+            "metadata": {
+                "name": "a", "annotations": {(LAST_APPLIED): "{}", "deployment.kubernetes.io/revision": "3"},
+                "managedFields": [{"manager": "m", "operation": "Update"}],
+            },
+            "spec": {"replicas": 2, "selector": {"matchLabels": {"app": "a"}}, "template": template},
+            "status": {"replicas": 1},
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn templates_are_told_apart_without_being_kept() {
+        let template = |image: &str, hash: Value| {
+            json!({
+                "metadata": {"labels": {"app": "a", "pod-template-hash": hash}, "creationTimestamp": null},
+                "spec": {"containers": [{"name": "c", "image": image}]},
+            })
+        };
+        let of = |template: Value| set(template).spec.unwrap().template;
+        let one = of(template("a:1", "x".into()));
+        assert_eq!(
+            one.labels,
+            BTreeMap::from([("app".into(), "a".into()), ("pod-template-hash".into(), "x".into())])
+        );
+        assert_eq!(
+            one.fingerprint,
+            of(template("a:1", "y".into())).fingerprint,
+            "the label makes no other one"
+        );
+        assert_ne!(one.fingerprint, of(template("a:2", "x".into())).fingerprint);
+    }
+
+    #[test]
+    fn what_is_read_is_kept_and_nothing_else() {
+        let set = set(json!({}));
+        let annotations: Vec<_> = set.metadata.annotations.unwrap().into_keys().collect();
+        assert_eq!(annotations, ["deployment.kubernetes.io/revision"]);
+        assert_eq!((set.metadata.managed_fields, set.status.unwrap().replicas), (None, 1));
+        let empty: Node = serde_json::from_value(json!({"metadata": {"name": "n", "labels": null}})).unwrap();
+        assert!(empty.spec.is_none() && empty.status.is_none() && empty.metadata.labels.is_none());
+        let whole = size_of::<k8s_openapi::api::apps::v1::ReplicaSet>();
+        assert!(size_of::<ReplicaSet>() * 2 < whole, "{} of {whole} bytes", size_of::<ReplicaSet>());
+    }
+}
