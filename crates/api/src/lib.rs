@@ -66,7 +66,7 @@ pub use quota::{Quotable, quota_hard, quota_resources};
 pub use resource::{Resource, Subresource, resource, resource_of_kind, resources};
 pub use scale::{apply_scale, missing_replicas, scale_of};
 pub use schema_rules::SchemaRules;
-pub use selector::{FieldSelector, LabelSelector};
+pub use selector::{FieldSelector, LabelSelector, Selectable};
 pub use status::{Cause, Details, Status};
 pub use strategy::{prepare_create, prepare_update};
 pub use table::{Include, partial_metadata, table};

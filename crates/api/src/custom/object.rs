@@ -66,6 +66,11 @@ impl Custom {
         fields.iter().find(|(name, _)| name == field).map(|(_, pointer)| pointer.as_str())
     }
 
+    /// The JSON pointers of all such fields.
+    pub(crate) fn selectable_pointers(&self) -> impl Iterator<Item = &str> {
+        self.version().selectable.iter().map(|(_, pointer)| pointer.as_str())
+    }
+
     /// The columns of its Tables.
     pub(crate) fn columns(&self) -> Value {
         columns::definitions(&self.version().columns)

@@ -2,6 +2,8 @@
 
 mod field;
 mod label;
+mod part;
 
 pub use field::FieldSelector;
 pub use label::LabelSelector;
+pub use part::Selectable;

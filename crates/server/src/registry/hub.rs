@@ -10,21 +10,22 @@ use bytes::Bytes;
 use store::{Event, KeyRange, KeyValue, Revision, State, Store};
 use tokio::sync::watch;
 
-use super::load;
+use super::Selection;
 
 /// So many changes of a topic are kept for its watches, and so many bytes of their objects; who is further behind reads the
 /// store's history.
 const KEPT: usize = 1024;
 const KEPT_BYTES: usize = 4 << 20;
 /// So many bytes of objects are kept by all topics together. With them are kept what was worked out about them: frames, and
-/// objects parsed for selectors, some five times as much.
+/// what selectors look at.
 const ALL_KEPT_BYTES: usize = 32 << 20;
 
 /// A change, and what was worked out about it.
 #[derive(Debug)]
 pub(crate) struct Told {
     pub(crate) event: Event,
-    /// The objects after and before it, parsed when a selection first asks.
+    /// What selections look at of the objects after and before it, read when one first asks. All watches of a key in one
+    /// version look at the same.
     current: OnceLock<Option<Object>>,
     previous: OnceLock<Option<Object>>,
     frames: Mutex<Vec<(FrameKey, Bytes)>>,
@@ -77,11 +78,11 @@ impl Told {
         told
     }
 
-    /// The object in one of the change's values.
-    pub(super) fn object(&self, kv: &Arc<KeyValue>) -> Option<&Object> {
+    /// What a selection looks at of one of the change's values.
+    pub(super) fn part(&self, kv: &Arc<KeyValue>, selection: &Selection) -> Option<&Object> {
         let is_current = matches!(&self.event, Event::Put { current, .. } if Arc::ptr_eq(current, kv));
         let place = if is_current { &self.current } else { &self.previous };
-        place.get_or_init(|| load(kv).ok()).as_ref()
+        place.get_or_init(|| selection.part(kv)).as_ref()
     }
 
     /// The frame of that key, made by the first who asks.

@@ -1,15 +1,15 @@
 //! Label and field selectors together.
 
-use api::{FieldSelector, LabelSelector, Object, Resource, Status};
+use api::{FieldSelector, LabelSelector, Object, Resource, Selectable, Status};
 use store::KeyValue;
-
-use super::load;
 
 /// Which objects are meant.
 #[derive(Debug, Clone)]
 pub(crate) struct Selection {
     labels: LabelSelector,
     fields: FieldSelector,
+    /// What the two look at.
+    part: Selectable,
 }
 
 impl Selection {
@@ -20,7 +20,7 @@ impl Selection {
     ) -> Result<Self, Status> {
         let labels = LabelSelector::parse(labels.unwrap_or_default())?;
         let fields = FieldSelector::parse(resource, fields.unwrap_or_default())?;
-        Ok(Selection { labels, fields })
+        Ok(Selection { labels, fields, part: Selectable::of(resource) })
     }
 
     /// Whether it means all objects: then none has to be parsed.
@@ -33,12 +33,18 @@ impl Selection {
         self.fields.name()
     }
 
+    /// Whether an object is meant, of which [`part`](Self::part) is enough.
     pub(crate) fn matches(&self, object: &Object) -> bool {
         self.labels.matches(object) && self.fields.matches(object)
     }
 
+    /// What is looked at of a stored object; nothing of one that is damaged.
+    pub(crate) fn part(&self, kv: &KeyValue) -> Option<Object> {
+        self.part.read(&kv.value).ok()
+    }
+
     /// Whether a stored object is meant.
     pub(crate) fn matches_stored(&self, kv: &KeyValue) -> bool {
-        self.is_everything() || load(kv).is_ok_and(|object| self.matches(&object))
+        self.is_everything() || self.part(kv).is_some_and(|object| self.matches(&object))
     }
 }

@@ -270,7 +270,7 @@ fn with_values(event: &Event, values: &mut impl Iterator<Item = Arc<KeyValue>>) 
 /// What a change is to somebody who sees only what the selection matches.
 fn seen(told: &Arc<Told>, selection: &Selection) -> Option<WatchEvent> {
     let matches = |kv: &Arc<KeyValue>| {
-        selection.is_everything() || told.object(kv).is_some_and(|object| selection.matches(object))
+        selection.is_everything() || told.part(kv, selection).is_some_and(|object| selection.matches(object))
     };
     let (kind, kv) = match &told.event {
         Event::Put { current, previous } => {
