@@ -115,6 +115,7 @@ pub async fn run() -> anyhow::Result<()> {
                 pods: pods.clone(),
                 root_certificate: trust.pem().into(),
                 signer: None,
+                load: watch::Sender::default(),
             }))?,
             other => anyhow::bail!("there is no part {other:?}"),
         }

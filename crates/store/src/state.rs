@@ -7,7 +7,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 
 use crate::{
     Compare, Condition, Error, Event, KeyRange, KeyValue, LeaseId, Op, OpResult, Revision, Txn, TxnResponse,
@@ -28,6 +28,8 @@ pub struct State {
     bytes: u64,
     history: History,
     leases: OrdMap<LeaseId, u64>,
+    /// The keys that hang on leases: what ends with one is found without a look at all keys.
+    leased: OrdSet<(LeaseId, Bytes)>,
 }
 
 impl Default for State {
@@ -40,6 +42,7 @@ impl Default for State {
             bytes: 0,
             history: History::default(),
             leases: OrdMap::new(),
+            leased: OrdSet::new(),
         }
     }
 }
@@ -86,6 +89,11 @@ impl State {
     /// The leases that exist, with their time to live in seconds.
     pub fn leases(&self) -> impl Iterator<Item = (LeaseId, u64)> {
         self.leases.iter().map(|(id, ttl)| (*id, *ttl))
+    }
+
+    /// The keys that hang on a lease, in order.
+    pub fn keys_of(&self, lease: LeaseId) -> impl Iterator<Item = &Bytes> {
+        self.leased.range((lease, Bytes::new())..).take_while(move |(of, _)| *of == lease).map(|(_, key)| key)
     }
 
     /// A lease's time to live in seconds.
@@ -140,7 +148,9 @@ impl State {
         leases: OrdMap<LeaseId, u64>,
     ) -> State {
         let bytes = entries.values().map(|kv| history::size(kv)).sum();
-        State { revision, compacted, entries, bytes, history, leases }
+        let leased =
+            entries.values().filter(|kv| kv.lease != 0).map(|kv| (kv.lease, kv.key.clone())).collect();
+        State { revision, compacted, entries, bytes, history, leases, leased }
     }
 
     /// The changes from revision `from` on, oldest first.
@@ -248,8 +258,7 @@ impl State {
     pub fn revoke(&mut self, lease: LeaseId) -> Result<(), Error> {
         self.leases.remove(&lease).ok_or(Error::LeaseNotFound(lease))?;
         let revision = self.revision + 1;
-        let keys: Vec<Bytes> =
-            self.entries.iter().filter(|(_, kv)| kv.lease == lease).map(|(key, _)| key.clone()).collect();
+        let keys: Vec<Bytes> = self.keys_of(lease).cloned().collect();
         let mut events = Vec::new();
         for key in keys {
             self.step(&Op::Delete(KeyRange::key(key)), revision, &mut events);
@@ -267,15 +276,28 @@ impl State {
 
     fn insert(&mut self, version: Arc<KeyValue>) -> Option<Arc<KeyValue>> {
         self.bytes += history::size(&version);
-        let previous = self.entries.insert(version.key.clone(), version);
-        self.bytes -= previous.as_ref().map_or(0, |kv| history::size(kv));
+        let (key, lease) = (version.key.clone(), version.lease);
+        let previous = self.entries.insert(key.clone(), version);
+        self.forgotten(previous.as_deref());
+        if lease != 0 {
+            self.leased.insert((lease, key));
+        }
         previous
     }
 
     fn remove(&mut self, key: &Bytes) -> Option<Arc<KeyValue>> {
         let previous = self.entries.remove(key);
-        self.bytes -= previous.as_ref().map_or(0, |kv| history::size(kv));
+        self.forgotten(previous.as_deref());
         previous
+    }
+
+    /// Takes a version out of what is counted beside the entries.
+    fn forgotten(&mut self, version: Option<&KeyValue>) {
+        let Some(version) = version else { return };
+        self.bytes -= history::size(version);
+        if version.lease != 0 {
+            self.leased.remove(&(version.lease, version.key.clone()));
+        }
     }
 
     fn holds(&self, condition: &Condition) -> bool {

@@ -80,9 +80,7 @@ impl Server {
         let Some(granted) = seconds(&state, id) else {
             return Ok(LeaseTimeToLiveResponse { header, id, ttl: -1, ..LeaseTimeToLiveResponse::default() });
         };
-        let all = store::KeyRange::prefix("");
-        let hung = state.range(&all).filter(|kv| request.keys && kv.lease == id);
-        let keys = hung.map(|kv| kv.key.clone()).collect();
+        let keys = state.keys_of(id).filter(|_| request.keys).cloned().collect();
         let ttl = signed(self.leases.remaining(id, granted));
         Ok(LeaseTimeToLiveResponse { header, id, ttl, granted_ttl: signed(granted), keys })
     }

@@ -21,7 +21,7 @@ pub enum Item {
     /// A message.
     Message(Message),
     /// A message with the snapshot that goes with it.
-    Snapshot(Message, Image),
+    Snapshot(Message, Box<Image>),
 }
 
 /// What waits for one peer.
@@ -93,7 +93,7 @@ impl Outbox {
                     return Item::Message(message);
                 }
                 if let Some((message, image)) = queue.snapshot.take() {
-                    return Item::Snapshot(message, image);
+                    return Item::Snapshot(message, Box::new(image));
                 }
             }
             self.filled.notified().await;

@@ -86,7 +86,7 @@ async fn send(shared: &Shared, peer: &Peer, stream: Stream) -> ConnectionError {
                     write_messages(&mut writer, &peer.outbox, message, &mut buffer).await
                 }
                 Item::Snapshot(message, image) => {
-                    let sent = write_snapshot(&mut writer, &peer.outbox, message, image, &mut buffer).await;
+                    let sent = write_snapshot(&mut writer, &peer.outbox, message, *image, &mut buffer).await;
                     (shared.sink)(Event::SnapshotSent(peer.id, sent.is_ok()));
                     sent
                 }
