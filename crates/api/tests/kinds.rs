@@ -220,6 +220,100 @@ fn an_autoscaler_survives_both_versions() {
 }
 
 #[test]
+fn the_first_autoscaler_says_the_rest_in_annotations_as_upstream() {
+    let first = resource("autoscaling", "v1", "horizontalpodautoscalers").unwrap();
+    let annotation = |name: &str| format!("autoscaling.alpha.kubernetes.io/{name}");
+    let annotated = |annotations: Value| {
+        let annotations: serde_json::Map<String, Value> = annotations
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, value)| (annotation(name), value.to_string().into()))
+            .collect();
+        let mut object = Object::from_value(json!({
+            "metadata": {"name": "x", "namespace": "d", "annotations": annotations},
+            "spec": {"scaleTargetRef": target(), "maxReplicas": 5, "targetCPUUtilizationPercentage": 70},
+        }))
+        .unwrap();
+        set_defaults(first, &mut object).unwrap();
+        prepare_create(first, &mut object);
+        object
+    };
+    let faults = |object: &Object| -> Vec<String> {
+        validate_create(first, object).into_iter().map(|fault| fault.field).collect()
+    };
+    let policies = json!([{"Type": "Percent", "Value": 50, "PeriodSeconds": 15}]);
+    let mut object = annotated(json!({
+        "metrics": [{"type": "Resource", "resource": {"name": "memory", "targetAverageUtilization": 70}},
+            {"type": "Pods", "pods": {"metricName": "rps", "targetAverageValue": "5"}}],
+        "behavior": {"ScaleDown": {"StabilizationWindowSeconds": 33, "SelectPolicy": "Max", "Policies": policies}},
+        "conditions": [{"type": "AbleToScale", "status": "True"}],
+    }));
+    assert_eq!(faults(&object), [""; 0]);
+    let conditions = annotation("conditions");
+    assert_eq!(object.meta("annotations").unwrap().get(&conditions), None, "a new one has no status");
+    to_stored(first, &mut object);
+    assert_eq!(object.meta("annotations"), None);
+    let metrics: Vec<&Value> = object.pointer("/spec/metrics").unwrap().as_array().unwrap().iter().collect();
+    assert_eq!(metrics.len(), 3);
+    assert_eq!(metrics[0]["resource"]["target"], json!({"type": "Utilization", "averageUtilization": 70}));
+    assert_eq!(metrics[1]["pods"]["target"], json!({"type": "AverageValue", "averageValue": "5"}));
+    assert_eq!(metrics[2]["resource"]["name"], "cpu");
+    assert_eq!(object.pointer("/spec/behavior/scaleDown/policies/0/value"), Some(&json!(50)));
+    assert_eq!(object.pointer("/spec/behavior/ScaleDown"), None);
+
+    // Status and conditions go back the same way, and only a write of the status may change them.
+    object.0.insert(
+        "status".into(),
+        json!({"conditions": [{"type": "AbleToScale", "status": "True"}], "desiredReplicas": 1}),
+    );
+    let stored = object.clone();
+    from_stored(first, &mut object);
+    assert_eq!(object.pointer("/spec/targetCPUUtilizationPercentage"), Some(&json!(70)));
+    let read = |object: &Object, name: &str| -> Value {
+        let text = object.meta("annotations").unwrap()[&annotation(name)].as_str().unwrap();
+        serde_json::from_str(text).unwrap()
+    };
+    assert_eq!(
+        read(&object, "metrics")[1],
+        json!({"type": "Pods", "pods": {"metricName": "rps", "targetAverageValue": "5"}})
+    );
+    assert_eq!(read(&object, "behavior")["ScaleDown"]["Policies"], policies);
+    assert_eq!(read(&object, "conditions")[0]["type"], "AbleToScale");
+    let old = object.clone();
+    let forged = json!([{"type": "Forged", "status": "True"}]).to_string();
+    for (subresource, kept) in [("", "AbleToScale"), ("status", "Forged")] {
+        let mut new = old.clone();
+        let mut annotations = new.meta("annotations").unwrap().clone();
+        annotations[&conditions] = forged.clone().into();
+        annotations[annotation("metrics")] = "[]".into();
+        new.set_meta("annotations", annotations);
+        prepare_update(first, subresource, &mut new, &old);
+        assert_eq!(read(&new, "conditions")[0]["type"], kept, "{subresource}");
+        let left = read(&new, "metrics").as_array().unwrap().len();
+        assert_eq!(left, if subresource == "status" { 2 } else { 0 }, "{subresource}");
+    }
+    to_stored(first, &mut object);
+    assert_eq!(
+        (
+            object.0.get("spec"),
+            object.0.get("status").unwrap().get("conditions").unwrap()[0]["type"].as_str()
+        ),
+        (stored.0.get("spec"), Some("AbleToScale"))
+    );
+
+    // What is wrong is found where v2 has it; what can't be read is as if it weren't there.
+    let wrong = annotated(json!({"metrics": [{"type": "Resource", "resource": {"name": "memory",
+        "target": {"type": "AverageValue", "averageValue": "1Gi"}}}]}));
+    assert_eq!(faults(&wrong), ["spec.metrics[0].resource.target.averageUtilization"]);
+    let wrong = annotated(
+        json!({"behavior": {"ScaleUp": {"Policies": [{"Type": "Pods", "Value": 0, "PeriodSeconds": 1}]}}}),
+    );
+    assert_eq!(faults(&wrong), ["spec.behavior.scaleUp.policies[0].value"]);
+    assert_eq!(faults(&annotated(json!({"metrics": "x", "behavior": 1}))), [""; 0]);
+}
+
+#[test]
 fn an_event_is_the_same_in_both_groups() {
     let newer = resource("events.k8s.io", "v1", "events").unwrap();
     let event = json!({"metadata": {"name": "e", "namespace": "d"}, "eventTime": "2026-01-31T12:00:00.000000Z",

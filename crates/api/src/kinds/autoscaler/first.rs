@@ -3,7 +3,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{table, validation};
+use super::{annotations, behavior, table, validation};
 use crate::faults::Faults;
 use crate::kinds::rules::{Column, Rules};
 use crate::kinds::workload::set_default;
@@ -18,13 +18,9 @@ const CURRENT_METRICS: &str = "autoscaling.alpha.kubernetes.io/current-metrics";
 const CONDITIONS: &str = "autoscaling.alpha.kubernetes.io/conditions";
 const BEHAVIOR: &str = "autoscaling.alpha.kubernetes.io/behavior";
 
-/// What v1 says in annotations: the annotation, and the JSON pointer of the list or object in v2.
-const ANNOTATIONS: [(&str, &str, &str); 4] = [
-    (METRICS, "spec", "metrics"),
-    (CURRENT_METRICS, "status", "currentMetrics"),
-    (CONDITIONS, "status", "conditions"),
-    (BEHAVIOR, "spec", "behavior"),
-];
+/// Annotations that are part of the spec, and of the status.
+const OF_SPEC: [&str; 2] = [METRICS, BEHAVIOR];
+const OF_STATUS: [&str; 2] = [CURRENT_METRICS, CONDITIONS];
 
 impl Rules for FirstAutoscaler {
     fn stored_as(&self) -> Option<(&'static str, &'static str, &'static str)> {
@@ -32,59 +28,47 @@ impl Rules for FirstAutoscaler {
     }
 
     fn to_stored(&self, object: &mut Object) {
-        object.0.insert("apiVersion".into(), "autoscaling/v2".into());
-        let mut metrics = Vec::new();
-        if let Some(percent) = take(object, "spec", "targetCPUUtilizationPercentage") {
-            let target = json!({ "type": "Utilization", "averageUtilization": percent });
-            metrics.push(json!({ "type": "Resource", "resource": { "name": "cpu", "target": target } }));
-        }
-        let mut current = Vec::new();
-        if let Some(percent) = take(object, "status", "currentCPUUtilizationPercentage") {
-            let now = json!({ "averageUtilization": percent });
-            current.push(json!({ "type": "Resource", "resource": { "name": "cpu", "current": now } }));
-        }
-        for (annotation, part, field) in ANNOTATIONS {
-            let Some(value) = take_annotation(object, annotation) else { continue };
-            match (field, value) {
-                ("metrics", Value::Array(more)) => metrics.extend(more),
-                ("currentMetrics", Value::Array(more)) => current.extend(more),
-                (_, value) => part_mut(object, part, |part| _ = part.insert(field.into(), value)),
-            }
-        }
-        if !metrics.is_empty() {
-            part_mut(object, "spec", |spec| _ = spec.insert("metrics".into(), metrics.into()));
-        }
-        let current = if current.is_empty() { Value::Null } else { current.into() };
-        part_mut(object, "status", |status| {
-            status.insert("currentMetrics".into(), current);
-            if status.get("currentReplicas").is_some_and(|count| count == 0) {
-                status.remove("currentReplicas");
-            }
-        });
+        convert(object);
+        behavior::set_defaults(object.0.get_mut("spec").and_then(|spec| spec.get_mut("behavior")));
     }
 
     fn to_served(&self, object: &mut Object) {
         object.0.insert("apiVersion".into(), "autoscaling/v1".into());
-        let is_cpu = |metric: &Value| metric["type"] == "Resource" && metric["resource"]["name"] == "cpu";
-        for (annotation, part, field) in ANNOTATIONS {
-            let Some(value) = take(object, part, field) else { continue };
-            let Value::Array(mut list) = value else {
-                put_annotation(object, annotation, &value);
-                continue;
-            };
-            let (name, pointer) = match field {
-                "metrics" => ("targetCPUUtilizationPercentage", "/resource/target/averageUtilization"),
-                _ => ("currentCPUUtilizationPercentage", "/resource/current/averageUtilization"),
-            };
-            if field != "conditions" {
-                let at = list.iter().position(|metric| is_cpu(metric) && metric.pointer(pointer).is_some());
-                if let Some(percent) = at.and_then(|at| list.remove(at).pointer(pointer).cloned()) {
-                    part_mut(object, part, |part| _ = part.insert(name.into(), percent));
-                }
+        let utilization = "/resource/target/averageUtilization";
+        let of_cpu = |metric: &Value, pointer: &str| {
+            let is_cpu = metric["type"] == "Resource" && metric["resource"]["name"] == "cpu";
+            metric.pointer(pointer).filter(|percent| is_cpu && !percent.is_null()).cloned()
+        };
+        if let Some(Value::Array(mut list)) = take(object, "spec", "metrics") {
+            if let Some(percent) = list.iter().find_map(|metric| of_cpu(metric, utilization)) {
+                part_mut(object, "spec", |spec| {
+                    spec.insert("targetCPUUtilizationPercentage".into(), percent);
+                });
             }
+            list.retain(|metric| of_cpu(metric, utilization).is_none());
             if !list.is_empty() {
-                put_annotation(object, annotation, &list.into());
+                put_annotation(object, METRICS, annotations::metrics_as_text(&list));
             }
+        }
+        if let Some(behavior) = take(object, "spec", "behavior") {
+            put_annotation(object, BEHAVIOR, annotations::behavior_as_text(&behavior));
+        }
+        if let Some(Value::Array(list)) = take(object, "status", "currentMetrics") {
+            let now = "/resource/current/averageUtilization";
+            if let Some(percent) = list.iter().find_map(|metric| of_cpu(metric, now)) {
+                part_mut(object, "status", |status| {
+                    status.insert("currentCPUUtilizationPercentage".into(), percent);
+                });
+            }
+            // The share alone doesn't tell the amount, so that of the processor stands in both.
+            if !list.is_empty() {
+                put_annotation(object, CURRENT_METRICS, annotations::current_metrics_as_text(&list));
+            }
+        }
+        if let Some(Value::Array(list)) = take(object, "status", "conditions")
+            && !list.is_empty()
+        {
+            put_annotation(object, CONDITIONS, Value::Array(list).to_string());
         }
     }
 
@@ -98,6 +82,18 @@ impl Rules for FirstAutoscaler {
 
     fn prepare_create(&self, object: &mut Object) {
         object.0.insert("status".into(), json!({}));
+        OF_STATUS.into_iter().for_each(|annotation| _ = take_annotation(object, annotation));
+    }
+
+    fn prepare_update(&self, subresource: &str, object: &mut Object, old: &Object) {
+        let theirs = if subresource == "status" { OF_SPEC } else { OF_STATUS };
+        for annotation in theirs {
+            take_annotation(object, annotation);
+            let before = old.meta("annotations").and_then(|all| all[annotation].as_str());
+            if let Some(before) = before {
+                put_annotation(object, annotation, before.to_owned());
+            }
+        }
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
@@ -109,7 +105,7 @@ impl Rules for FirstAutoscaler {
             faults.push(Cause::invalid(path, value, "must be greater than 0"));
         }
         let mut stored = object.clone();
-        self.to_stored(&mut stored);
+        convert(&mut stored);
         let mut others = Faults::default();
         validation::validate(stored.0.get("spec").unwrap_or(&null), &mut others);
         others.retain(|fault| !faults.iter().any(|known| known.field == fault.field));
@@ -143,19 +139,62 @@ fn take(object: &mut Object, part: &str, field: &str) -> Option<Value> {
     object.0.get_mut(part)?.as_object_mut()?.remove(field).filter(|value| !value.is_null())
 }
 
-/// Takes the JSON out of an annotation; nothing, and the annotation gone, if it is none.
-fn take_annotation(object: &mut Object, annotation: &str) -> Option<Value> {
+/// Takes an annotation away.
+fn take_annotation(object: &mut Object, annotation: &str) -> Option<String> {
     let annotations = object.metadata_mut().get_mut("annotations")?.as_object_mut()?;
     let text = annotations.remove(annotation);
     if annotations.is_empty() {
         object.remove_meta("annotations");
     }
-    serde_json::from_str(text?.as_str()?).ok()
+    Some(text?.as_str()?.to_owned())
 }
 
-fn put_annotation(object: &mut Object, annotation: &str, value: &Value) {
+fn put_annotation(object: &mut Object, annotation: &str, text: String) {
     let annotations = object.metadata_mut().entry("annotations").or_insert_with(|| json!({}));
     if let Value::Object(annotations) = annotations {
-        annotations.insert(annotation.to_owned(), value.to_string().into());
+        annotations.insert(annotation.to_owned(), text.into());
     }
+}
+
+/// Into v2, without its defaults.
+fn convert(object: &mut Object) {
+    object.0.insert("apiVersion".into(), "autoscaling/v2".into());
+    // What stands in the annotation comes first, upstream too.
+    let mut metrics = take_annotation(object, METRICS)
+        .and_then(|text| annotations::metrics_from(&text))
+        .unwrap_or_default();
+    if let Some(percent) = take(object, "spec", "targetCPUUtilizationPercentage") {
+        let target = json!({ "type": "Utilization", "averageUtilization": percent });
+        metrics.push(json!({ "type": "Resource", "resource": { "name": "cpu", "target": target } }));
+    }
+    if !metrics.is_empty() {
+        part_mut(object, "spec", |spec| _ = spec.insert("metrics".into(), metrics.into()));
+    }
+    let behavior = take_annotation(object, BEHAVIOR).and_then(|text| annotations::behavior_from(&text));
+    if let Some(behavior) = behavior {
+        part_mut(object, "spec", |spec| _ = spec.insert("behavior".into(), behavior));
+    }
+
+    let percent = take(object, "status", "currentCPUUtilizationPercentage");
+    let mut current: Vec<Value> = percent
+        .map(|percent| json!({ "type": "Resource", "resource": { "name": "cpu", "current": { "averageUtilization": percent } } }))
+        .into_iter()
+        .collect();
+    let told =
+        take_annotation(object, CURRENT_METRICS).and_then(|text| annotations::current_metrics_from(&text));
+    if let Some(told) = told {
+        // It says more than the percentage.
+        current = told;
+    }
+    let conditions = take_annotation(object, CONDITIONS).and_then(|text| annotations::conditions_from(&text));
+    let current = if current.is_empty() { Value::Null } else { current.into() };
+    part_mut(object, "status", |status| {
+        status.insert("currentMetrics".into(), current);
+        if let Some(conditions) = conditions.filter(|list| !list.is_empty()) {
+            status.insert("conditions".into(), conditions.into());
+        }
+        if status.get("currentReplicas").is_some_and(|count| count == 0) {
+            status.remove("currentReplicas");
+        }
+    });
 }

@@ -1,5 +1,6 @@
 //! `HorizontalPodAutoscaler`: `autoscaling/v2`, in whose form they are stored, and `autoscaling/v1`.
 
+mod annotations;
 mod behavior;
 mod first;
 mod table;
