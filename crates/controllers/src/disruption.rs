@@ -16,7 +16,7 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatu
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use objects::{Occurrence, Pod, Write, selects};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::controller::{Controller, Due, Moment, Urgency, both};
 use crate::graph::Node;
@@ -348,8 +348,12 @@ fn reconcile_pod(view: &View, namespace: &str, name: &str, now: Timestamp) -> Pl
                 last_transition_time: Some(Time(now)),
                 ..condition.clone()
             };
-            let all = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-            let conditions: Vec<_> = all.map(|c| if c.type_ == TARGET { &ended } else { c }).collect();
+            let Some(stored) = view.json(pod.as_ref()) else { return plan };
+            let all =
+                stored.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
+            let ended = json!(ended);
+            let conditions: Vec<_> =
+                all.into_iter().map(|c| if c["type"] == TARGET { ended.clone() } else { c }).collect();
             plan.write(merge_this(pod.as_ref(), "status", json!({"status": {"conditions": conditions}})));
         }
     }
@@ -366,7 +370,6 @@ pub fn is_to_go(pod: &Pod) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
 
     use super::*;
 

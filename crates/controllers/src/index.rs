@@ -9,7 +9,7 @@ use objects::{Kind, Pod};
 
 use crate::selectors::{Labels, label};
 use crate::tables::Index;
-use crate::view::{View, controller_of, node_name};
+use crate::view::{View, controller_of};
 
 /// What the objects of a kind are found by.
 pub(crate) trait Group: Send + Sync + 'static {
@@ -119,7 +119,7 @@ impl Group for OnNode {
     type Of = Pod;
 
     fn values(pod: &Pod, each: &mut dyn FnMut(&str)) {
-        node_name(pod).into_iter().for_each(each);
+        pod.node().into_iter().for_each(each);
     }
 }
 

@@ -11,7 +11,7 @@ use crate::key::Key;
 use crate::plan::{Plan, subject};
 use crate::tables::Watches;
 use crate::touched::Touched;
-use crate::view::{View, node_name};
+use crate::view::View;
 
 /// How long a node may be missing before its pods are removed: it may just be registering anew.
 pub const QUARANTINE: Duration = Duration::from_secs(40);
@@ -49,7 +49,7 @@ impl Controller for MissingNodes {
             due.later("", node.metadata.name.as_deref().unwrap_or_default(), QUARANTINE);
         }
         let pod = change.of::<Pod>().and_then(|change| change.new.as_ref());
-        if let Some(name) = pod.and_then(|pod| node_name(pod))
+        if let Some(name) = pod.and_then(|pod| pod.node())
             && view.table::<Node>().get("", name).is_none()
         {
             due.later("", name, QUARANTINE);

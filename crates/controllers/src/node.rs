@@ -22,7 +22,7 @@ use crate::key::Key;
 use crate::plan::{Action, Note, Plan, merge_this, subject};
 use crate::tables::Watches;
 use crate::touched::Touched;
-use crate::view::{View, controller_of, node_name};
+use crate::view::{View, controller_of};
 use crate::{eviction, pods};
 
 /// A host that was silent for this long is not ready, and its stateless pods get spares.
@@ -62,7 +62,7 @@ impl Controller for Nodes {
         due.changed::<Node>(change);
         let pod = change.of::<Pod>().and_then(|change| change.new.as_ref());
         // A pod may be placed on, or say Ready from, a host that is silent.
-        if let Some(node) = pod.and_then(|pod| view.table::<Node>().get("", node_name(pod)?))
+        if let Some(node) = pod.and_then(|pod| view.table::<Node>().get("", pod.node()?))
             && eviction::taints(node).next().is_some()
         {
             due.object(node.as_ref());

@@ -12,7 +12,7 @@ use crate::key::Key;
 use crate::plan::{Plan, merge_this};
 use crate::tables::Watches;
 use crate::touched::Touched;
-use crate::view::{View, node_name};
+use crate::view::View;
 
 const OF_CLAIM: &str = "kubernetes.io/pvc-protection";
 const OF_VOLUME: &str = "kubernetes.io/pv-protection";
@@ -107,7 +107,7 @@ fn reconcile_claim(view: &View, namespace: &str, name: &str) -> Plan {
         return Plan::default();
     };
     // A pod without a node is never started once its claim is being deleted.
-    let used = || view.by::<Claiming>(&format!("{namespace}/{name}")).any(|pod| node_name(pod).is_some());
+    let used = || view.by::<Claiming>(&format!("{namespace}/{name}")).any(|pod| pod.node().is_some());
     keep_or_release(&claim, OF_CLAIM, used)
 }
 

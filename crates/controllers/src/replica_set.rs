@@ -24,7 +24,7 @@ use crate::replicas::{Count, Replicas};
 use crate::selectors::{Labels, Selectors, Selects, required};
 use crate::tables::Watches;
 use crate::touched::Touched;
-use crate::view::{View, controller_of, node_name};
+use crate::view::{View, controller_of};
 use crate::{pods, victims};
 
 /// The most pods that one reconciliation makes or deletes; the next one goes on.
@@ -303,7 +303,7 @@ fn pods_per_node(view: &View, set: &ReplicaSet, spec: &ReplicaSetSpec) -> HashMa
         .filter(|pod| selects(&spec.selector, pod.metadata.labels.as_ref()));
     let related = siblings.into_iter().flat_map(|uid| view.by::<Owner<Pod>>(uid)).chain(orphans);
     let mut count = HashMap::new();
-    for node in related.filter(|pod| pods::is_active(pod)).filter_map(|pod| node_name(pod)) {
+    for node in related.filter(|pod| pods::is_active(pod)).filter_map(|pod| pod.node()) {
         *count.entry(node.to_owned()).or_default() += 1;
     }
     count

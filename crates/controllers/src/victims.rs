@@ -8,7 +8,6 @@ use jiff::Timestamp;
 use objects::{DELETION_COST, Pod};
 
 use crate::pods;
-use crate::view::node_name;
 
 /// The `count` pods that are missed least; `per_node` says how many related pods each node has.
 pub(crate) fn choose<'a>(
@@ -27,13 +26,13 @@ pub(crate) fn choose<'a>(
 }
 
 fn order(a: &Pod, b: &Pod, per_node: &HashMap<String, usize>, now: Timestamp) -> Ordering {
-    let assigned = |pod: &Pod| node_name(pod).is_some();
+    let assigned = |pod: &Pod| pod.node().is_some();
     let phase = |pod: &Pod| match pods::phase(pod) {
         "Running" => 2,
         "Unknown" => 1,
         _ => 0,
     };
-    let rank = |pod: &Pod| node_name(pod).and_then(|node| per_node.get(node)).copied().unwrap_or(0);
+    let rank = |pod: &Pod| pod.node().and_then(|node| per_node.get(node)).copied().unwrap_or(0);
     let since = |pod: &Pod| age(pods::ready_since(pod), now);
     let created = |pod: &Pod| age(pod.metadata.creation_timestamp.as_ref().map(|time| time.0), now);
     assigned(a)

@@ -1,9 +1,12 @@
 //! What controllers and the scheduler read of a pod, and nothing else of it.
 //!
 //! Every host keeps all pods of the cluster in this form, so its size is what a pod costs a host's memory beside its
-//! bytes in the store: a tenth of the API's own struct. Fields have the API's names and forms (core/v1 Pod).
+//! bytes in the store: a fraction of the API's own struct. Fields have the API's names and forms (core/v1 Pod).
+
+mod common;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use k8s_openapi::Metadata;
 use k8s_openapi::NamespaceResourceScope;
@@ -19,25 +22,53 @@ use serde::de::{Deserializer, IgnoredAny};
 /// How much its deletion costs, for a ReplicaSet that has to choose: the one annotation that is read (KEP-2255).
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
+/// The conditions that are read.
+const CONDITIONS: [&str; 3] = ["Ready", "PodScheduled", "DisruptionTarget"];
+
 /// A pod.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(default)]
+#[serde(from = "Stored")]
 pub struct Pod {
     /// Its metadata, without what its managers say, and of its annotations only [`DELETION_COST`].
-    #[serde(deserialize_with = "metadata")]
     pub metadata: ObjectMeta,
-    /// What it asks for.
-    pub spec: Option<PodSpec>,
+    /// What it asks for; pods of one owner share it.
+    pub spec: Option<Arc<PodSpec>>,
     /// What its host says of it.
     pub status: Option<PodStatus>,
+    node: Option<Box<str>>,
+}
+
+impl Pod {
+    /// The node that it is placed on.
+    pub fn node(&self) -> Option<&str> {
+        self.node.as_deref()
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Stored {
+    #[serde(deserialize_with = "metadata")]
+    metadata: ObjectMeta,
+    spec: Option<PodSpec>,
+    status: Option<PodStatus>,
+}
+
+impl From<Stored> for Pod {
+    fn from(Stored { metadata, mut spec, status }: Stored) -> Self {
+        let node = spec.as_mut().and_then(|spec| spec.node_name.take());
+        let node = node.filter(|name| !name.is_empty()).map(String::into_boxed_str);
+        let spec = spec.map(|spec| common::one_copy(spec, &metadata));
+        Pod { metadata, spec, status, node }
+    }
 }
 
 /// What a pod asks for.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct PodSpec {
-    /// The node that it is placed on.
-    pub node_name: Option<String>,
+    /// Taken out when a pod is read: it is what replicas differ in.
+    node_name: Option<String>,
     /// Who places it.
     pub scheduler_name: Option<String>,
     /// What must be taken away before it is placed (KEP-3521).
@@ -110,7 +141,8 @@ pub struct Volume {
 pub struct PodStatus {
     /// How far it has come.
     pub phase: Option<String>,
-    /// What holds of it.
+    /// What holds of it, as far as it is read: readiness, placement, and whether it is about to be disrupted.
+    #[serde(deserialize_with = "conditions")]
     pub conditions: Option<Vec<PodCondition>>,
     /// Its first address.
     #[serde(rename = "podIP")]
@@ -204,6 +236,15 @@ fn claims<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Volume>>, D::
     Ok((!volumes.is_empty()).then_some(volumes))
 }
 
+fn conditions<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<PodCondition>>, D::Error> {
+    let mut conditions = Option::<Vec<PodCondition>>::deserialize(from)?;
+    if let Some(conditions) = &mut conditions {
+        conditions.retain(|condition| CONDITIONS.contains(&condition.type_.as_str()));
+        conditions.shrink_to_fit();
+    }
+    Ok(conditions)
+}
+
 fn is_there<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
     Ok(Option::<IgnoredAny>::deserialize(from)?.is_some())
 }
@@ -239,6 +280,7 @@ mod tests {
             },
             "status": {
                 "phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}],
+                "conditions": [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": "True"}],
                 "containerStatuses": [{"name": "c", "restartCount": 3}],
             },
         }))
@@ -246,6 +288,7 @@ mod tests {
         let annotations = pod.metadata.annotations.unwrap();
         assert_eq!(annotations, BTreeMap::from([(DELETION_COST.to_owned(), "7".to_owned())]));
         assert_eq!(pod.metadata.managed_fields, None);
+        assert_eq!(pod.node.as_deref(), Some("n1"));
         let spec = pod.spec.unwrap();
         let volumes: Vec<_> = spec.volumes.iter().flatten().map(|v| (v.name.as_str(), v.ephemeral)).collect();
         assert_eq!(volumes, [("data", false), ("own", true)]);
@@ -253,6 +296,8 @@ mod tests {
         let requests = spec.containers[0].resources.as_ref().unwrap().requests.as_ref().unwrap();
         assert_eq!(requests["cpu"].0, "1");
         let status = pod.status.unwrap();
+        let conditions: Vec<_> = status.conditions.iter().flatten().map(|c| c.type_.as_str()).collect();
+        assert_eq!(conditions, ["Ready"]);
         assert_eq!(status.pod_ips.unwrap()[0].ip, "10.0.0.1");
         assert_eq!(status.container_statuses.unwrap()[0].restart_count, 3);
     }
@@ -267,7 +312,29 @@ mod tests {
         .unwrap();
         assert_eq!(pod.metadata.labels, None);
         assert_eq!(pod.spec.unwrap().volumes, None);
+        assert_eq!(pod.node, None);
         assert_eq!(pod.status, None);
+    }
+
+    #[test]
+    fn replicas_share_what_they_ask_for() {
+        let pod = |node: &str, cpu: &str| -> Pod {
+            let owner = json!({"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "of-this-test",
+                "controller": true});
+            let container = json!({"name": "c", "resources": {"requests": {"cpu": cpu}}});
+            let value = json!({
+                "metadata": {"name": node, "ownerReferences": [owner]},
+                "spec": {"nodeName": node, "containers": [container]},
+            });
+            serde_json::from_value(value).unwrap()
+        };
+        let spec = |pod: &Pod| pod.spec.clone().unwrap();
+        let (first, second, other) = (pod("n1", "1"), pod("n2", "1"), pod("n2", "2"));
+        assert!(Arc::ptr_eq(&spec(&first), &spec(&second)));
+        assert_eq!((first.node(), second.node()), (Some("n1"), Some("n2")));
+        assert!(!Arc::ptr_eq(&spec(&first), &spec(&other)));
+        assert_ne!(spec(&first), spec(&other));
+        assert!(Arc::ptr_eq(&spec(&other), &spec(&pod("n3", "2"))), "the newest is remembered");
     }
 
     #[test]

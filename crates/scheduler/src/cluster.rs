@@ -167,7 +167,7 @@ impl Cluster {
         }
         let hope = self.take(&key) | COMPANY;
         let (at, class) = (self.host(node), self.classes.of(pod));
-        self.hosts[at].add(pod.spec.as_ref(), &class, is_leaving(pod));
+        self.hosts[at].add(pod.spec.as_deref(), &class, is_leaving(pod));
         self.touch(at);
         self.placed.insert(key, Placed { pod: pod.clone(), class, host: at });
         hope
@@ -180,7 +180,7 @@ impl Cluster {
 
     pub(crate) fn take(&mut self, key: &Bytes) -> Hope {
         let Some(Placed { pod, class, host }) = self.placed.remove(key) else { return 0 };
-        self.hosts[host].remove(pod.spec.as_ref(), &class, is_leaving(&pod));
+        self.hosts[host].remove(pod.spec.as_deref(), &class, is_leaving(&pod));
         self.touch(host);
         self.drop_if_empty(host);
         // With fewer pods in one domain, others may have too many; a spread may also be even again.
@@ -310,9 +310,4 @@ pub(crate) fn is_finished(pod: &Pod) -> bool {
 /// Whether a pod is on its way out.
 pub(crate) fn is_leaving(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
-}
-
-/// The node that a pod is placed on.
-pub(crate) fn node_name(pod: &Pod) -> Option<&str> {
-    pod.spec.as_ref()?.node_name.as_deref().filter(|name| !name.is_empty())
 }

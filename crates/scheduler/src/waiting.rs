@@ -13,7 +13,7 @@ use objects::{Change, Pod, Pool, Table};
 use store::{Event, State};
 
 use crate::class::Labels;
-use crate::cluster::{Cluster, is_finished, is_leaving, key, node_name};
+use crate::cluster::{Cluster, is_finished, is_leaving, key};
 use crate::node::Node;
 use crate::queue::Queue;
 use crate::unschedulable::{Hope, Unschedulable};
@@ -70,7 +70,7 @@ impl Waiting {
             cluster.set_runtime_class(name(class.as_ref()), selector(class));
         }
         for pod in waiting.pods.iter() {
-            match node_name(pod) {
+            match pod.node() {
                 Some(node) => cluster.place(pod, node),
                 None if waits(pod) => waiting.queue.add(key(pod), pod),
                 None => {}
@@ -144,7 +144,7 @@ impl Waiting {
             self.queue.remove(key);
             return self.cluster.take(key);
         };
-        if let Some(node) = node_name(pod) {
+        if let Some(node) = pod.node() {
             self.queue.remove(key);
             uid(new).map(|uid| self.assumed.remove(&uid));
             return self.cluster.put_pod(pod, node);
@@ -220,7 +220,7 @@ impl Waiting {
     /// A bind failed: the pod waits again.
     pub fn forget(&mut self, uid: &str) {
         let Some(key) = self.assumed.remove(uid) else { return };
-        if let Some(pod) = self.pod(&key).filter(|pod| node_name(pod).is_none()) {
+        if let Some(pod) = self.pod(&key).filter(|pod| pod.node().is_none()) {
             let hope = self.cluster.take(&key);
             self.queue.happened(hope);
             if waits(&pod) {
@@ -256,7 +256,7 @@ fn waits(pod: &Pod) -> bool {
     let ours =
         spec.scheduler_name.as_deref().is_none_or(|name| name.is_empty() || name == "default-scheduler");
     let gated = spec.scheduling_gates.iter().flatten().next().is_some();
-    ours && !gated && node_name(pod).is_none() && !is_finished(pod) && !is_leaving(pod)
+    ours && !gated && pod.node().is_none() && !is_finished(pod) && !is_leaving(pod)
 }
 
 fn name<T: Metadata<Ty = ObjectMeta>>(object: &T) -> &str {

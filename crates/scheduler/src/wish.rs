@@ -58,18 +58,20 @@ impl Wish {
 
 /// Whether two specs ask for the same of a node; where each is placed, and by whom, makes no difference.
 pub(crate) fn asks_the_same(one: &PodSpec, other: &PodSpec) -> bool {
-    one.affinity == other.affinity
-        && one.node_selector == other.node_selector
-        && one.tolerations == other.tolerations
-        && one.topology_spread_constraints == other.topology_spread_constraints
-        && one.runtime_class_name == other.runtime_class_name
-        && one.overhead == other.overhead
-        && one.resources == other.resources
-        && one.containers == other.containers
-        && one.init_containers == other.init_containers
+    // Replicas share what they ask for.
+    std::ptr::eq(one, other)
+        || one.affinity == other.affinity
+            && one.node_selector == other.node_selector
+            && one.tolerations == other.tolerations
+            && one.topology_spread_constraints == other.topology_spread_constraints
+            && one.runtime_class_name == other.runtime_class_name
+            && one.overhead == other.overhead
+            && one.resources == other.resources
+            && one.containers == other.containers
+            && one.init_containers == other.init_containers
 }
 
 fn spec(pod: &Pod) -> &PodSpec {
     static NONE: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
-    pod.spec.as_ref().unwrap_or(&NONE)
+    pod.spec.as_deref().unwrap_or(&NONE)
 }

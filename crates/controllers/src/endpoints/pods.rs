@@ -11,7 +11,7 @@ use crate::index::{Labelled, with_labels};
 use crate::kept::Node;
 use crate::pods::{is_finished, is_ready};
 use crate::selectors::Selects;
-use crate::view::{View, node_name};
+use crate::view::View;
 
 /// A port behind a service.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,7 +57,7 @@ fn one(view: &View, service: &Service, spec: &ServiceSpec, pod: &Pod) -> Option<
     }
     let (serving, terminating) = (is_ready(pod), pod.metadata.deletion_timestamp.is_some());
     let publish = spec.publish_not_ready_addresses == Some(true);
-    let node = node_name(pod).map(str::to_owned);
+    let node = pod.node().map(str::to_owned);
     let labels = node
         .as_deref()
         .and_then(|node| view.table::<Node>().get("", node))

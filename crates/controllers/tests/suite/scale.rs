@@ -31,7 +31,7 @@ fn step(event: &Event, nodes: usize, now: jiff::Timestamp) -> Option<Write> {
         return Some(Write::Delete { subject, options });
     }
     let number = usize::try_from(current.mod_revision).ok()?;
-    if pod.spec.as_ref()?.node_name.is_none() {
+    if pod.node().is_none() {
         let node = format!("n{}", number % nodes);
         return Some(Write::Bind { namespace, pod: name, uid: pod.metadata.uid?, node });
     }
