@@ -16,8 +16,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause after a refusal that will stay one until somebody changes something.
 const LONGEST_REFUSED: Duration = Duration::from_secs(30);
 /// After so many writing reconciliations without a quiet one, a key is slowed down: what it writes may
-/// never be what it wants to read.
-const RESTLESS: u32 = 64;
+/// never be what it wants to read. A rollout of thousands of pods writes some hundred times in a row.
+const RESTLESS: u32 = 1024;
 
 /// What a class of urgency gets, most urgent first.
 const CLASSES: [Share; 4] = [
