@@ -52,6 +52,17 @@ pub(crate) fn make(rng: &mut StdRng, corpus: &Corpus) -> Vec<u8> {
     json!([schema, object, patch]).to_string().into_bytes()
 }
 
+/// What grows may be in the schema, in the object, in both, or in the patch.
+pub(crate) fn grow(rng: &mut StdRng, corpus: &Corpus) -> crate::grow::Growing {
+    let whole = if rng.random_range(0..2) == 0 {
+        json!([schema(), object(), object()])
+    } else {
+        serde_json::from_slice(&make(rng, corpus)).unwrap_or_default()
+    };
+    let tree = crate::grow::tree(rng, whole);
+    Box::new(move |times| tree(times).to_string().into_bytes())
+}
+
 fn definition(schema: &Value) -> Value {
     json!({"kind": "CustomResourceDefinition", "apiVersion": "apiextensions.k8s.io/v1",
         "metadata": {"name": "widgets.fuzz.example.com"}, "spec": {"group": "fuzz.example.com", "scope": "Namespaced",

@@ -86,6 +86,18 @@ pub(crate) fn make(rng: &mut StdRng, corpus: &Corpus) -> Vec<u8> {
     json!([text, mutate::tree(rng, object, other)]).to_string().into_bytes()
 }
 
+/// An expression that grows, or the object that it is about.
+pub(crate) fn grow(rng: &mut StdRng, corpus: &Corpus) -> crate::grow::Growing {
+    let whole: Json = serde_json::from_slice(&make(rng, corpus)).unwrap_or_default();
+    let (text, object) = (whole[0].as_str().unwrap_or_default().to_owned(), whole[1].clone());
+    if rng.random_range(0..3) == 0 {
+        let tree = crate::grow::tree(rng, object);
+        return Box::new(move |times| json!([text, tree(times)]).to_string().into_bytes());
+    }
+    let text = crate::grow::bytes(rng, text.as_bytes());
+    Box::new(move |times| json!([String::from_utf8_lossy(&text(times)), object]).to_string().into_bytes())
+}
+
 /// An expression has a result or an error, and neither its work nor its result outgrows the budget.
 pub(crate) fn read(input: &[u8]) {
     let Ok(Json::Array(both)) = serde_json::from_slice(input) else { return };

@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use clap::Parser;
-use fuzz::{Corpus, Failure, Requests, Tally, run, targets};
+use fuzz::{Calls, Corpus, Failure, Requests, Tally, run, run_growing, targets};
 
 /// Fuzzes what parses bytes from outside.
 #[derive(Parser)]
 struct Arguments {
-    /// The targets; all of them if none is named. `requests` are whole requests to a server.
+    /// The targets; all of them if none is named. `requests` are whole requests to a server,
+    /// `etcd` calls of etcd's API.
     targets: Vec<String>,
     /// How long each of them.
     #[arg(long, default_value_t = 60)]
@@ -30,12 +31,21 @@ fn main() -> anyhow::Result<()> {
     let is_wanted = |name: &str| arguments.targets.is_empty() || arguments.targets.iter().any(|t| t == name);
     for target in targets().iter().filter(|target| is_wanted(target.name)) {
         let begin = now();
-        let outcome = run(target, &corpus, arguments.seed, |_| begin.elapsed() < time);
+        let outcome = run(target, &corpus, arguments.seed, |_| begin.elapsed() < time / 2);
         tell(target.name, outcome)?;
+        let begin = now();
+        let outcome = run_growing(target, &corpus, arguments.seed, |_| begin.elapsed() < time / 2);
+        tell(&format!("{}, growing", target.name), outcome)?;
     }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     if is_wanted("requests") {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        tell("requests", runtime.block_on(requests(&corpus, arguments.seed, time))?)?;
+        for growing in [false, true] {
+            let outcome = runtime.block_on(requests(&corpus, arguments.seed, time / 2, growing))?;
+            tell(if growing { "requests, growing" } else { "requests" }, outcome)?;
+        }
+    }
+    if is_wanted("etcd") {
+        tell("etcd", runtime.block_on(calls(arguments.seed, time))?)?;
     }
     Ok(())
 }
@@ -44,15 +54,40 @@ async fn requests(
     corpus: &Corpus,
     first: u64,
     time: Duration,
+    growing: bool,
 ) -> anyhow::Result<Result<Tally, Box<Failure>>> {
     let begin = now();
-    let mut tally = Tally { inputs: 0, longest: Duration::ZERO };
+    let mut tally = Tally::default();
     while begin.elapsed() < time {
         // A store that isn't full of what came before.
         let requests = Requests::new().await?;
+        for _ in 0..500 {
+            let (sent, seed) = (now(), first + tally.inputs);
+            let answered = match growing {
+                true => requests.send_growing(corpus, seed).await,
+                false => requests.send(corpus, seed).await,
+            };
+            if let Err(failure) = answered {
+                return Ok(Err(failure));
+            }
+            tally.inputs += 1;
+            tally.longest = tally.longest.max(sent.elapsed());
+            if begin.elapsed() >= time {
+                break;
+            }
+        }
+    }
+    Ok(Ok(tally))
+}
+
+async fn calls(first: u64, time: Duration) -> anyhow::Result<Result<Tally, Box<Failure>>> {
+    let begin = now();
+    let mut tally = Tally::default();
+    while begin.elapsed() < time {
+        let calls = Calls::new().await?;
         for _ in 0..2000 {
             let sent = now();
-            if let Err(failure) = requests.send(corpus, first + tally.inputs).await {
+            if let Err(failure) = calls.send(first + tally.inputs).await {
                 return Ok(Err(failure));
             }
             tally.inputs += 1;
@@ -65,7 +100,10 @@ async fn requests(
 fn tell(name: &str, outcome: Result<Tally, Box<Failure>>) -> anyhow::Result<()> {
     match outcome {
         Ok(tally) => {
-            println!("{name}: {} inputs, the longest took {:?}", tally.inputs, tally.longest);
+            println!(
+                "{name}: {} inputs, the longest took {:?}, at most {} bytes allocated for one",
+                tally.inputs, tally.longest, tally.heaviest
+            );
             Ok(())
         }
         Err(failure) => {

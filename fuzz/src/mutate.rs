@@ -138,7 +138,8 @@ fn rename(rng: &mut StdRng, map: &mut Map<String, Value>) {
     }
 }
 
-fn count(value: &Value) -> usize {
+/// How many nodes a tree has.
+pub(crate) fn count(value: &Value) -> usize {
     1 + match value {
         Value::Array(list) => list.iter().map(count).sum::<usize>(),
         Value::Object(map) => map.values().map(count).sum(),
@@ -158,7 +159,8 @@ fn node<'a>(value: &'a Value, at: &mut usize) -> Option<&'a Value> {
     }
 }
 
-fn node_mut<'a>(value: &'a mut Value, at: &mut usize) -> Option<&'a mut Value> {
+/// The node of this number, in the order of a walk.
+pub(crate) fn node_mut<'a>(value: &'a mut Value, at: &mut usize) -> Option<&'a mut Value> {
     if *at == 0 {
         return Some(value);
     }

@@ -7,12 +7,14 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 
 use crate::corpus::Corpus;
+use crate::cost::{self, Cost};
+use crate::law;
 use crate::targets::Target;
 
 /// An input may take so long; a build without optimisation on a busy machine is slow.
-const SLOW: Duration = Duration::from_secs(10);
+pub(crate) const SLOW: Duration = Duration::from_secs(60);
 
-/// An input that a target panicked at, or took too long over.
+/// An input that a target panicked at, or that cost too much.
 #[derive(Debug)]
 pub struct Failure {
     /// The target's name.
@@ -26,12 +28,27 @@ pub struct Failure {
 }
 
 /// What a run did.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Tally {
     /// How many inputs were read.
     pub inputs: u64,
     /// The longest time that one took.
     pub longest: Duration,
+    /// The most bytes that were allocated for a byte of an input, of those that are long enough to tell.
+    pub heaviest: u64,
+}
+
+/// Inputs shorter than this say little of what a byte costs.
+const TELLING: usize = 4 << 10;
+
+impl Tally {
+    pub(crate) fn add(&mut self, length: usize, took: Duration, cost: Cost) {
+        self.inputs += 1;
+        self.longest = self.longest.max(took);
+        if length >= TELLING {
+            self.heaviest = self.heaviest.max(cost.bytes / length as u64);
+        }
+    }
 }
 
 /// Reads inputs with seeds from `first` on while `goes_on` says so, those first that failed before.
@@ -44,7 +61,7 @@ pub fn run(
     first: u64,
     mut goes_on: impl FnMut(u64) -> bool,
 ) -> Result<Tally, Box<Failure>> {
-    let mut tally = Tally { inputs: 0, longest: Duration::ZERO };
+    let mut tally = Tally::default();
     for (_, input) in corpus.kept.iter().filter(|(name, _)| name == target.name) {
         read(target, 0, input, &mut tally)?;
     }
@@ -57,22 +74,85 @@ pub fn run(
     Ok(tally)
 }
 
-fn read(target: &Target, seed: u64, input: &[u8], tally: &mut Tally) -> Result<(), Box<Failure>> {
-    let failure = |what: String| Box::new(Failure { target: target.name, seed, input: input.to_vec(), what });
-    let begin = now();
-    let read = catch_unwind(AssertUnwindSafe(|| (target.read)(input)));
-    let took = begin.elapsed();
-    tally.inputs += 1;
-    tally.longest = tally.longest.max(took);
-    match read {
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            Err(failure(text.unwrap_or_else(|| "it panicked".to_owned())))
+/// How long an input becomes that grows: long enough for what is quadratic to show, short enough to read many.
+const LONGEST: usize = 48 << 10;
+/// No input has as many pieces.
+const MOST_TIMES: usize = 1 << 16;
+/// How often a time is taken that looks like a fault: whatever else the machine does only ever adds to it.
+const AGAIN: usize = 3;
+
+/// Reads inputs that grow, each at three lengths, with seeds from `first` on while `goes_on` says so.
+///
+/// # Errors
+/// The first input that fails, at its longest.
+pub fn run_growing(
+    target: &Target,
+    corpus: &Corpus,
+    first: u64,
+    mut goes_on: impl FnMut(u64) -> bool,
+) -> Result<Tally, Box<Failure>> {
+    let mut tally = Tally::default();
+    let mut seed = first;
+    while goes_on(seed - first) {
+        let growing = (target.grow)(&mut StdRng::seed_from_u64(seed), corpus);
+        let inputs = lengths(&growing);
+        let mut grown = [(0, Cost::default()); 3];
+        for (place, input) in grown.iter_mut().zip(&inputs) {
+            *place = (input.len(), read(target, seed, input, &mut tally)?);
         }
-        Ok(()) if took > SLOW => Err(failure(format!("it took {took:?}"))),
-        Ok(()) => Ok(()),
+        if law::judge_growth(&grown).is_err() {
+            for _ in 0..AGAIN {
+                for ((_, cost), input) in grown.iter_mut().zip(&inputs) {
+                    cost.time = cost.time.min(read(target, seed, input, &mut tally)?.time);
+                }
+            }
+        }
+        if let Err(what) = law::judge_growth(&grown) {
+            let [_, _, input] = inputs;
+            return Err(Box::new(Failure { target: target.name, seed, input, what }));
+        }
+        seed += 1;
     }
+    Ok(tally)
+}
+
+/// An input at a quarter of its length, at half of it, and at all of it.
+pub(crate) fn lengths(growing: &dyn Fn(usize) -> Vec<u8>) -> [Vec<u8>; 3] {
+    let mut times = 4;
+    let mut inputs = [growing(1), growing(2), growing(4)];
+    // What has stopped to grow is as long as it gets.
+    while inputs[2].len() < LONGEST && inputs[1].len() < inputs[2].len() && times < MOST_TIMES {
+        times *= 2;
+        let [_, second, third] = inputs;
+        inputs = [second, third, growing(times)];
+    }
+    inputs
+}
+
+/// Reads an input, and judges what it costs.
+fn read(target: &Target, seed: u64, input: &[u8], tally: &mut Tally) -> Result<Cost, Box<Failure>> {
+    let failure = |what: String| Box::new(Failure { target: target.name, seed, input: input.to_vec(), what });
+    let measured = || {
+        let begin = now();
+        let (read, cost) = cost::of(|| catch_unwind(AssertUnwindSafe(|| (target.read)(input))));
+        (read, cost, begin.elapsed())
+    };
+    let (read, mut cost, took) = measured();
+    tally.add(input.len(), took, cost);
+    if let Err(panic) = read {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        return Err(failure(text.unwrap_or_else(|| "it panicked".to_owned())));
+    }
+    // Tables that are made once for all are made by whichever input comes first.
+    if target.law.judge(input.len(), cost).is_err() {
+        cost = measured().1;
+    }
+    target.law.judge(input.len(), cost).map_err(failure)?;
+    if took > SLOW {
+        return Err(failure(format!("it took {took:?}")));
+    }
+    Ok(cost)
 }
 
 #[allow(clippy::disallowed_methods, reason = "how long an input takes is measured here")]

@@ -6,7 +6,9 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
 use crate::corpus::Corpus;
-use crate::{definitions, expressions, mutate};
+use crate::grow::Growing;
+use crate::law::Law;
+use crate::{definitions, expressions, files, grow, mutate, wire};
 
 /// Something that reads input from outside.
 pub struct Target {
@@ -14,25 +16,193 @@ pub struct Target {
     pub name: &'static str,
     /// Makes an input.
     pub make: fn(&mut StdRng, &Corpus) -> Vec<u8>,
+    /// Makes one that grows.
+    pub grow: fn(&mut StdRng, &Corpus) -> Growing,
     /// Reads one; panics where a law is broken.
     pub read: fn(&[u8]),
+    /// What reading may cost.
+    pub law: Law,
 }
 
-/// All of them but whole requests.
+const MIB: u64 = 1 << 20;
+
+/// All of them but those that need a server: whole requests, and etcd's calls.
 pub fn targets() -> Vec<Target> {
+    let law = |base, per_byte| Law { base, per_byte };
     vec![
-        Target { name: "json", make: json_text, read: json },
-        Target { name: "yaml", make: yaml_text, read: yaml },
-        Target { name: "cbor", make: cbor_bytes, read: cbor },
-        Target { name: "protobuf", make: protobuf_bytes, read: protobuf },
-        Target { name: "objects", make: tree_text, read: objects },
-        Target { name: "patch", make: pair_text, read: patch },
-        Target { name: "apply", make: pair_text, read: apply },
-        Target { name: "selectors", make: selector_text, read: selectors },
-        Target { name: "openapi", make: schema_text, read: openapi },
-        Target { name: "cel", make: expressions::make, read: expressions::read },
-        Target { name: "definitions", make: definitions::make, read: definitions::read },
+        Target { name: "json", make: json_text, grow: grow_json, read: json, law: law(MIB, 800) },
+        Target { name: "yaml", make: yaml_text, grow: grow_yaml, read: yaml, law: law(MIB, 300) },
+        Target { name: "cbor", make: cbor_bytes, grow: grow_cbor, read: cbor, law: law(MIB, 1000) },
+        Target {
+            name: "protobuf",
+            make: protobuf_bytes,
+            grow: grow_protobuf,
+            read: protobuf,
+            law: law(MIB, 500),
+        },
+        Target { name: "objects", make: tree_text, grow: grow_tree, read: objects, law: law(4 * MIB, 300) },
+        Target { name: "patch", make: pair_text, grow: grow_pair, read: patch, law: law(4 * MIB, 600) },
+        Target { name: "apply", make: pair_text, grow: grow_pair, read: apply, law: law(4 * MIB, 300) },
+        Target {
+            name: "selectors",
+            make: selector_text,
+            grow: grow_selector,
+            read: selectors,
+            law: law(MIB, 300),
+        },
+        Target {
+            name: "openapi",
+            make: schema_text,
+            grow: grow_schema,
+            read: openapi,
+            law: law(4 * MIB, 600),
+        },
+        Target {
+            name: "cel",
+            make: expressions::make,
+            grow: expressions::grow,
+            read: expressions::read,
+            law: law(64 * MIB, 3000),
+        },
+        Target {
+            name: "definitions",
+            make: definitions::make,
+            grow: definitions::grow,
+            read: definitions::read,
+            law: law(64 * MIB, 800),
+        },
+        Target {
+            name: "kubeconfig",
+            make: files::make_kubeconfig,
+            grow: files::grow_kubeconfig,
+            read: files::kubeconfig,
+            law: law(MIB, 400),
+        },
+        Target {
+            name: "manifest",
+            make: files::make_manifest,
+            grow: files::grow_manifest,
+            read: files::manifest,
+            law: law(MIB, 400),
+        },
+        Target {
+            name: "files",
+            make: files::make_file,
+            grow: files::grow_file,
+            read: files::file,
+            law: law(MIB, 100),
+        },
+        Target {
+            name: "pem",
+            make: files::make_pem,
+            grow: files::grow_pem,
+            read: files::pem,
+            law: law(MIB, 300),
+        },
+        Target {
+            name: "heartbeats",
+            make: wire::make_heartbeat,
+            grow: wire::grow_heartbeat,
+            read: wire::heartbeat,
+            law: law(MIB, 50),
+        },
+        Target {
+            name: "frames",
+            make: wire::make_frame,
+            grow: wire::grow_frame,
+            read: wire::frame,
+            law: law(MIB, 60),
+        },
+        Target {
+            name: "commands",
+            make: wire::make_command,
+            grow: wire::grow_command,
+            read: wire::command,
+            law: law(MIB, 60),
+        },
+        Target {
+            name: "images",
+            make: wire::make_image,
+            grow: wire::grow_image,
+            read: wire::image,
+            law: law(MIB, 100),
+        },
+        Target {
+            name: "logs",
+            make: wire::make_log,
+            grow: wire::grow_log,
+            read: wire::log,
+            law: law(MIB, 20),
+        },
+        Target {
+            name: "spdy",
+            make: wire::make_spdy,
+            grow: wire::grow_spdy,
+            read: wire::spdy,
+            law: law(MIB, 60),
+        },
     ]
+}
+
+/// A tree that grows, as whatever a target reads.
+fn growing(rng: &mut StdRng, value: Value, written: impl Fn(&Value) -> Vec<u8> + 'static) -> Growing {
+    let tree = grow::tree(rng, value);
+    Box::new(move |times| written(&tree(times)))
+}
+
+/// Either a tree that grows, or its bytes.
+fn growing_bytes(rng: &mut StdRng, value: Value, written: impl Fn(&Value) -> Vec<u8> + 'static) -> Growing {
+    match rng.random_range(0..2) {
+        0 => grow::bytes(rng, &written(&value)),
+        _ => growing(rng, value, written),
+    }
+}
+
+fn text_of(value: &Value) -> Vec<u8> {
+    value.to_string().into_bytes()
+}
+
+fn grow_json(rng: &mut StdRng, corpus: &Corpus) -> Growing {
+    let value = changed(rng, corpus);
+    growing_bytes(rng, value, text_of)
+}
+
+fn grow_yaml(rng: &mut StdRng, corpus: &Corpus) -> Growing {
+    let value = changed(rng, corpus);
+    growing_bytes(rng, value, |value| values::to_yaml(value).into_bytes())
+}
+
+fn grow_cbor(rng: &mut StdRng, corpus: &Corpus) -> Growing {
+    let value = changed(rng, corpus);
+    growing_bytes(rng, value, api::to_cbor)
+}
+
+fn grow_protobuf(rng: &mut StdRng, corpus: &Corpus) -> Growing {
+    let value = any(rng, &corpus.values).clone();
+    let written =
+        |value: &Value| value.as_object().and_then(api::to_protobuf).unwrap_or_else(|| b"k8s\0".to_vec());
+    growing_bytes(rng, value, written)
+}
+
+fn grow_tree(rng: &mut StdRng, corpus: &Corpus) -> Growing {
+    let value = changed(rng, corpus);
+    growing(rng, value, text_of)
+}
+
+/// An object and a patch: what grows may be in either, or in both.
+fn grow_pair(rng: &mut StdRng, corpus: &Corpus) -> Growing {
+    let pair = serde_json::from_slice(&pair_text(rng, corpus)).unwrap_or_default();
+    growing(rng, pair, text_of)
+}
+
+fn grow_selector(rng: &mut StdRng, corpus: &Corpus) -> Growing {
+    let text = selector_text(rng, corpus);
+    grow::bytes(rng, &text)
+}
+
+fn grow_schema(rng: &mut StdRng, corpus: &Corpus) -> Growing {
+    let schema = serde_json::from_slice(&schema_text(rng, corpus)).unwrap_or_default();
+    growing(rng, schema, text_of)
 }
 
 fn any<'a>(rng: &mut StdRng, list: &'a [Value]) -> &'a Value {

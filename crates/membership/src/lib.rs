@@ -14,3 +14,8 @@ pub use driver::{LastHeard, Membership, Options};
 pub use error::Error;
 pub use hosts::{Host, Hosts};
 pub use tally::{Change, Refused, Tally};
+
+/// What reads bytes from outside, for those who look for mistakes in it: a program has no use for these.
+pub mod parts {
+    pub use crate::beat::{heartbeat, heartbeat_in};
+}

@@ -17,3 +17,8 @@ mod streams;
 
 pub use addresses::PodAddresses;
 pub use agent::{Agent, Error, Options, end_former_pods};
+
+/// What reads bytes from outside, for those who look for mistakes in it: a program has no use for these.
+pub mod parts {
+    pub use crate::streams::{read_spdy, spdy};
+}

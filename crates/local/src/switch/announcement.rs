@@ -54,7 +54,10 @@ pub enum Protocol {
 impl Announcement {
     /// Reads a datagram. Only addresses of the loopback network are accepted: nobody outside may be reached by
     /// a datagram that anyone on the machine can send.
-    pub(super) fn parse(datagram: &[u8]) -> Result<Self, String> {
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn parse(datagram: &[u8]) -> Result<Self, String> {
         let announcement: Self = serde_json::from_slice(datagram).map_err(|e| e.to_string())?;
         if announcement.entries.len() > MOST_ENTRIES {
             return Err(format!("more than {MOST_ENTRIES} addresses"));

@@ -12,3 +12,4 @@ mod spdy;
 mod websocket;
 
 pub(crate) use answer::answer;
+pub use spdy::{read_spdy, spdy};

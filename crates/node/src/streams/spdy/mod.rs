@@ -1,6 +1,7 @@
 //! SPDY/3.1, as far as Kubernetes speaks it: streams that the caller opens, each with headers, over one connection.
 //! There is no flow control in it (no client of Kubernetes does any): who is slow slows the connection.
 
+mod anything;
 mod connection;
 mod dictionary;
 mod frame;
@@ -8,5 +9,6 @@ mod headers;
 mod sessions;
 mod transport;
 
+pub use anything::{read_spdy, spdy};
 pub(super) use sessions::{forward, process};
 pub(super) use transport::Transport;
