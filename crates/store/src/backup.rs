@@ -93,6 +93,16 @@ impl Backup {
         let revision = d.number()?;
         let leases = d.list(|d| Ok((d.signed()?, d.number()?)))?;
         let keys = d.list(key)?;
+        // Nobody has to guess a checksum: whatever a file holds may have the right one.
+        if revision > i64::MAX as u64 - LEAP {
+            return Err(BackupError::Damaged("its revision is too high to go on from"));
+        }
+        if !keys.is_sorted_by(|one, next| one.key < next.key) {
+            return Err(BackupError::Damaged("its keys are not in order"));
+        }
+        if keys.iter().any(|kv| kv.mod_revision > revision || kv.create_revision > kv.mod_revision) {
+            return Err(BackupError::Damaged("a key is from after its revision"));
+        }
         Ok(Backup { revision, keys, leases })
     }
 
@@ -243,6 +253,41 @@ impl Iterator for BackupFile {
 mod tests {
     use super::*;
     use crate::{Op, Txn};
+
+    /// A file as it would be with these revisions and keys, with the right length and checksum.
+    fn file_of(revision: Revision, keys: &[(&'static str, Revision)]) -> Bytes {
+        let mut file = MAGIC.to_vec();
+        file.push(VERSION);
+        file.put_u64(0);
+        put_number(&mut file, revision);
+        put_number(&mut file, 0);
+        put_number(&mut file, keys.len() as u64);
+        for (key, revision) in keys {
+            let (key, value) = ((*key).into(), Bytes::new());
+            let (create_revision, mod_revision) = (*revision, *revision);
+            put_key(&mut file, &KeyValue { key, value, create_revision, mod_revision, version: 1, lease: 0 });
+        }
+        let length = (file.len() + SHA256_OUTPUT_LEN) as u64;
+        file[MAGIC.len() + 1..HEAD].copy_from_slice(&length.to_be_bytes());
+        let checksum = digest(&SHA256, &file);
+        file.extend_from_slice(checksum.as_ref());
+        file.into()
+    }
+
+    #[test]
+    fn what_no_cluster_can_begin_with_is_refused_whatever_its_checksum() {
+        let begun = Backup::decode(file_of(9, &[("a", 8), ("b", 9)])).unwrap().into_state();
+        assert_eq!((begun.len(), begun.revision()), (2, 9 + LEAP));
+        for wrong in [
+            file_of(u64::MAX, &[]),
+            file_of(i64::MAX as u64, &[]),
+            file_of(9, &[("b", 8), ("a", 9)]),
+            file_of(9, &[("a", 8), ("a", 9)]),
+            file_of(9, &[("a", 10)]),
+        ] {
+            assert!(matches!(Backup::decode(wrong), Err(BackupError::Damaged(_))));
+        }
+    }
 
     fn sample(keys: usize) -> Arc<State> {
         let mut state = State::default();
