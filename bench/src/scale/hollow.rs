@@ -3,13 +3,13 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use serde::Deserialize;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::requests::{JSON, PODS, node_name, post_all};
+use super::requests::{Events, JSON, PODS, node_name, post_all};
 use crate::api::client::Client;
 use crate::api::host::SCHEDULER;
 use crate::api::hosts::Hosts;
@@ -21,10 +21,9 @@ const CONNECTIONS: usize = 32;
 /// A kubelet says so often that it is there.
 const BEAT: Duration = Duration::from_secs(10);
 
-/// Hollow hosts at work.
+/// Hollow hosts at work; they stop when dropped.
 pub struct Hollow {
-    watching: JoinHandle<anyhow::Result<()>>,
-    writing: Vec<JoinHandle<anyhow::Result<()>>>,
+    tasks: JoinSet<anyhow::Result<()>>,
 }
 
 #[derive(Deserialize)]
@@ -55,47 +54,36 @@ enum Word {
 impl Hollow {
     /// From now on each pod that is placed runs, and each that is deleted ends, at once.
     pub async fn start(hosts: &Hosts) -> anyhow::Result<Self> {
-        let (mut queues, mut writing) = (Vec::new(), Vec::new());
+        let (mut queues, mut tasks) = (Vec::new(), JoinSet::new());
         for n in 0..CONNECTIONS {
             let client = Client::connect(hosts.addresses[n % hosts.addresses.len()], &hosts.tls).await?;
             let (queue, words) = unbounded_channel();
             queues.push(queue);
-            writing.push(tokio::spawn(say(client, words)));
+            tasks.spawn(say(client, words));
         }
-        let mut watcher = Client::connect(hosts.addresses[0], &hosts.tls).await?;
-        watcher.watch(&format!("{PODS}?watch=1&timeoutSeconds=600&fieldSelector=spec.nodeName!=")).await?;
-        Ok(Hollow { watching: tokio::spawn(watch(watcher, queues)), writing })
+        let path = format!("{PODS}?watch=1&timeoutSeconds=600&fieldSelector=spec.nodeName!=");
+        tasks.spawn(watch(Events::of(hosts, &path).await?, queues));
+        Ok(Hollow { tasks })
     }
 
-    /// They stop, and say what went wrong meanwhile.
-    pub async fn end(self) -> anyhow::Result<()> {
-        if self.watching.is_finished() {
-            self.watching.await??;
-            anyhow::bail!("the hollow hosts' watch ended");
+    /// Waits until something goes wrong with them.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        match self.tasks.join_next().await {
+            Some(Ok(Err(error))) => error,
+            other => anyhow::anyhow!("a hollow host ended: {other:?}"),
         }
-        self.watching.abort();
-        for writer in self.writing {
-            if writer.is_finished() {
-                writer.await??;
-            } else {
-                writer.abort();
-            }
-        }
-        Ok(())
     }
 }
 
-async fn watch(mut watcher: Client, queues: Vec<UnboundedSender<Word>>) -> anyhow::Result<()> {
+async fn watch(mut events: Events, queues: Vec<UnboundedSender<Word>>) -> anyhow::Result<()> {
     loop {
-        let chunk = watcher.chunk().await?;
-        ensure!(!chunk.is_empty(), "the watch of the pods ended");
-        for line in chunk.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+        for event in events.next().await? {
             let Event { kind, object: Pod { metadata: Metadata { name, deletion_timestamp } } } =
-                serde_json::from_slice(line)?;
+                serde_json::from_slice(&event)?;
             let mut hasher = DefaultHasher::new();
             name.hash(&mut hasher);
             let queue = &queues[hasher.finish() as usize % queues.len()];
-            // A writer that is gone has its error told at the end.
+            // A writer that is gone tells why by its own end.
             let _ = match kind.as_str() {
                 "ADDED" => queue.send(Word::Runs(name)),
                 "MODIFIED" if deletion_timestamp.is_some() => queue.send(Word::Ended(name)),
@@ -132,20 +120,20 @@ pub async fn idle(hosts: &mut Hosts, nodes: usize, seconds: u64) -> anyhow::Resu
     })
     .await?;
     hosts.start_part(SCHEDULER)?;
-    let mut beating = Vec::new();
+    let mut beating = JoinSet::new();
     for n in 0..CONNECTIONS {
         let client = Client::connect(hosts.addresses[n % hosts.addresses.len()], &hosts.tls).await?;
         let own: Vec<usize> = (n..nodes).step_by(CONNECTIONS).collect();
-        beating.push(tokio::spawn(beat(client, own)));
+        beating.spawn(beat(client, own));
     }
     // The controllers look at everything once when they start.
     tokio::time::sleep(Duration::from_secs(5)).await;
     let (before, measured) = (hosts.cpu_seconds()?, Instant::now());
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let spent = hosts.cpu_seconds()? - before;
-    for task in beating {
-        ensure!(!task.is_finished(), "{:?}", task.await.context("a hollow host's signs of life ended"));
-        task.abort();
+    if let Some(ended) = beating.try_join_next() {
+        ended??;
+        anyhow::bail!("a hollow host's signs of life ended");
     }
     Ok(spent / measured.elapsed().as_secs_f64() * 100.0)
 }

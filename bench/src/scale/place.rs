@@ -2,11 +2,8 @@
 
 use std::time::Instant;
 
-use anyhow::ensure;
-
 use super::Case;
-use super::requests::{PODS, post_all};
-use crate::api::client::Client;
+use super::requests::{Events, PODS, post_all};
 use crate::api::host::SCHEDULER;
 use crate::api::hosts::Hosts;
 
@@ -17,16 +14,14 @@ const APPS: usize = 20;
 #[allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 pub async fn measure(hosts: &mut Hosts, case: Case, pods: usize) -> anyhow::Result<f64> {
     post_all(hosts, PODS, pods, move |number| pod(case, number)).await?;
-    let mut watcher = Client::connect(hosts.addresses[0], &hosts.tls).await?;
-    watcher.watch(&format!("{PODS}?watch=1&timeoutSeconds=600&fieldSelector=spec.nodeName!=")).await?;
+    let path = format!("{PODS}?watch=1&timeoutSeconds=600&fieldSelector=spec.nodeName!=");
+    let mut events = Events::of(hosts, &path).await?;
     let started = Instant::now();
     hosts.start_part(SCHEDULER)?;
     let mut placed = 0;
     while placed < pods {
-        let chunk = watcher.chunk().await?;
-        ensure!(!chunk.is_empty(), "the watch ended with {placed} of {pods} pods placed");
         // A pod comes into what the selector means when it is placed, and nothing else happens to it here.
-        placed += chunk.iter().filter(|byte| **byte == b'\n').count();
+        placed += events.next().await?.len();
     }
     Ok(pods as f64 / started.elapsed().as_secs_f64())
 }

@@ -17,6 +17,38 @@ const CLIENTS: usize = 64;
 /// The hollow hosts stand in as many zones.
 const ZONES: usize = 3;
 
+/// A watch, event by event: an event may come in several chunks, and a chunk may hold several events.
+pub struct Events {
+    client: Client,
+    unread: Vec<u8>,
+}
+
+impl Events {
+    /// Starts to watch.
+    pub async fn of(hosts: &Hosts, path: &str) -> anyhow::Result<Self> {
+        let mut client = Client::connect(hosts.addresses[0], &hosts.tls).await?;
+        client.watch(path).await?;
+        Ok(Events { client, unread: Vec::new() })
+    }
+
+    /// The next events, each a line of JSON; never none.
+    pub async fn next(&mut self) -> anyhow::Result<Vec<Vec<u8>>> {
+        loop {
+            let chunk = self.client.chunk().await?;
+            ensure!(!chunk.is_empty(), "a watch ended");
+            self.unread.extend(chunk);
+            let Some(end) = self.unread.iter().rposition(|byte| *byte == b'\n') else { continue };
+            let rest = self.unread.split_off(end + 1);
+            let whole = std::mem::replace(&mut self.unread, rest);
+            return Ok(whole
+                .split(|byte| *byte == b'\n')
+                .filter(|l| !l.is_empty())
+                .map(<[u8]>::to_vec)
+                .collect());
+        }
+    }
+}
+
 /// Posts the objects of the numbers below `count`.
 pub async fn post_all(
     hosts: &Hosts,
@@ -53,16 +85,13 @@ pub fn node_name(number: usize) -> String {
 /// Makes the nodes of hollow hosts: as large as people's machines, ready, spread over zones. Each gets a taint when it is made,
 /// as upstream's do, which the controllers take away as it is ready: they run from now on.
 pub async fn register(hosts: &mut Hosts, count: usize) -> anyhow::Result<()> {
-    let mut watcher = Client::connect(hosts.addresses[0], &hosts.tls).await?;
-    watcher.watch("/api/v1/nodes?watch=1&timeoutSeconds=600").await?;
+    let mut events = Events::of(hosts, "/api/v1/nodes?watch=1&timeoutSeconds=600").await?;
     make_nodes(hosts, count).await?;
     hosts.start_part(CONTROLLERS)?;
     let mut ready = 0;
     while ready < count {
-        let chunk = watcher.chunk().await?;
-        ensure!(!chunk.is_empty(), "the watch ended with {ready} of {count} nodes ready");
-        let lines = chunk.split(|byte| *byte == b'\n');
-        ready += lines.filter(|line| line.starts_with(br#"{"type":"MODIFIED""#)).count();
+        let changes = events.next().await?;
+        ready += changes.iter().filter(|event| event.starts_with(br#"{"type":"MODIFIED""#)).count();
     }
     Ok(())
 }
