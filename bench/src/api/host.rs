@@ -92,6 +92,10 @@ pub async fn run() -> anyhow::Result<()> {
     let tls = identity.server_config(&trust, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
     let _listening = server.listen(setup.listen, tls)?;
     server.bootstrap().await?;
+    tokio::spawn({
+        let server = server.clone();
+        async move { server.keep_definitions().await }
+    });
     wait_for_default_namespace(&*store).await?;
     let mut out = tokio::io::stdout();
     out.write_all(b"ready\n").await?;

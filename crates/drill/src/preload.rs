@@ -81,7 +81,7 @@ impl Preload {
         maker.make_all(namespaces.keys().map(|name| objects::namespace(name))).await?;
         for namespace in namespaces.keys() {
             // A pod is refused until its namespace has this.
-            maker.wait_for(&format!("/api/v1/namespaces/{namespace}/serviceaccounts/default")).await?;
+            maker.read(&format!("/api/v1/namespaces/{namespace}/serviceaccounts/default")).await?;
         }
         maker.make_all(self.groups.iter().flat_map(|g| (0..g.pods).map(|n| objects::pod(g, n)))).await?;
         maker.make_all(self.groups.iter().map(objects::replica_set)).await?;
@@ -135,13 +135,15 @@ impl Maker<'_> {
         }
     }
 
-    /// Waits until there is such an object.
-    async fn wait_for(&self, path: &str) -> Result<(), Error> {
+    /// What there is at a path, as soon as there is something. A server that is away for a moment is asked again.
+    async fn read(&self, path: &str) -> Result<Value, Error> {
         let until = self.clock.now() + self.patience;
-        while let Err(error) = self.client.get(path).await {
-            self.pause(until, error).await?;
+        loop {
+            match self.client.get(path).await {
+                Ok(value) => return Ok(value),
+                Err(error) => self.pause(until, error).await?,
+            }
         }
-        Ok(())
     }
 
     async fn pause(&self, until: Moment, error: client::Error) -> Result<(), Error> {
@@ -160,8 +162,8 @@ impl Maker<'_> {
             let mut open = 0;
             for (namespace, groups) in std::mem::take(&mut namespaces) {
                 let path = format!("/apis/apps/v1/namespaces/{namespace}");
-                let sets = self.client.get(&format!("{path}/replicasets")).await?;
-                let deployments = self.client.get(&format!("{path}/deployments")).await?;
+                let sets = self.read(&format!("{path}/replicasets")).await?;
+                let deployments = self.read(&format!("{path}/deployments")).await?;
                 let unsettled = groups.iter().filter(|g| !g.is_settled(&sets, &deployments)).count();
                 if unsettled > 0 {
                     open += unsettled;
