@@ -128,6 +128,13 @@ pub fn targets() -> Vec<Target> {
             law: law(MIB, 100),
         },
         Target {
+            name: "backups",
+            make: wire::make_backup,
+            grow: wire::grow_backup,
+            read: wire::backup,
+            law: law(MIB, 150),
+        },
+        Target {
             name: "logs",
             make: wire::make_log,
             grow: wire::grow_log,

@@ -1,5 +1,5 @@
 //! What hosts send each other, and what the store writes and reads again: heartbeats, the members' messages, commands,
-//! snapshots, the log; and SPDY, which clients speak to an agent.
+//! snapshots, the log, backups; and SPDY, which clients speak to an agent.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rand::Rng;
 use rand::rngs::StdRng;
 use store::parts::{Command, Disk, DiskFile, Frame, HEADER, Image, Log, Membership};
-use store::{Compare, Condition, KeyRange, Op, State, Txn};
+use store::{Backup, BackupFile, Compare, Condition, KeyRange, Op, State, Txn};
 
 use crate::corpus::Corpus;
 use crate::grow::Growing;
@@ -96,7 +96,10 @@ pub(crate) fn make_command(rng: &mut StdRng, _: &Corpus) -> Vec<u8> {
 pub(crate) fn command(input: &[u8]) {
     let Ok(command) = Command::decode(Bytes::copy_from_slice(input)) else { return };
     assert_eq!(Command::decode(command.encode()), Ok(command.clone()), "written and read it stays the same");
-    if let Command::Txn(txn) = command {
+    // Each range of a transaction is answered with all that the map holds by then: clients are allowed 128 steps.
+    if let Command::Txn(txn) = command
+        && txn.success.len() + txn.failure.len() <= 128
+    {
         let mut state = state();
         let before = state.revision();
         if state.apply(&txn).is_err() {
@@ -170,6 +173,33 @@ pub(crate) fn image(input: &[u8]) {
     let again = Image::decode(written.clone().into());
     let again = again.unwrap_or_else(|error| panic!("what was written can't be read: {error}"));
     assert_eq!(again.encode(), written, "written and read it stays the same");
+}
+
+/// A backup without its checksum and with any length: the reader puts both right.
+pub(crate) fn make_backup(rng: &mut StdRng, _: &Corpus) -> Vec<u8> {
+    let mut file = BackupFile::new(Arc::new(state())).flatten().collect::<Vec<u8>>();
+    file.truncate(file.len() - 32);
+    // What comes behind the keys is padding.
+    file.truncate(rng.random_range(40..160));
+    bent(rng, file)
+}
+
+pub(crate) fn backup(input: &[u8]) {
+    let mut file = input.to_vec();
+    // Behind what every backup begins with.
+    let head = BackupFile::new(Arc::default()).flatten().collect::<Vec<u8>>();
+    let whole = head.len() as u64;
+    let at = head.windows(8).position(|bytes| bytes == whole.to_be_bytes()).unwrap_or_default();
+    let length = (file.len() + 32) as u64;
+    if let Some(place) = file.get_mut(at..at + 8) {
+        place.copy_from_slice(&length.to_be_bytes());
+    }
+    let checksum = ring::digest::digest(&ring::digest::SHA256, &file);
+    file.extend_from_slice(checksum.as_ref());
+    let Ok(backup) = Backup::decode(file.into()) else { return };
+    let (revision, keys) = (backup.revision(), backup.keys().len());
+    let state = backup.into_state();
+    assert!(state.revision() > revision && state.len() == keys, "a cluster begins with what it holds");
 }
 
 /// A member's log of some entries, as its file.
@@ -335,5 +365,10 @@ pub(crate) fn grow_image(rng: &mut StdRng, corpus: &Corpus) -> Growing {
 
 pub(crate) fn grow_spdy(rng: &mut StdRng, corpus: &Corpus) -> Growing {
     let input = make_spdy(rng, corpus);
+    crate::grow::bytes(rng, &input)
+}
+
+pub(crate) fn grow_backup(rng: &mut StdRng, corpus: &Corpus) -> Growing {
+    let input = make_backup(rng, corpus);
     crate::grow::bytes(rng, &input)
 }

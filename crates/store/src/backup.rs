@@ -85,6 +85,9 @@ impl Backup {
             return Err(BackupError::CutOff { found, length });
         }
         let body = file.len().saturating_sub(SHA256_OUTPUT_LEN);
+        if body < HEAD {
+            return Err(BackupError::CutOff { found, length: (HEAD + SHA256_OUTPUT_LEN) as u64 });
+        }
         let checksum = file.split_off(body);
         if digest(&SHA256, &file).as_ref() != &checksum[..] {
             return Err(BackupError::Damaged("its checksum does not match"));
@@ -287,6 +290,11 @@ mod tests {
         ] {
             assert!(matches!(Backup::decode(wrong), Err(BackupError::Damaged(_))));
         }
+        // Its checksum lies where its head should.
+        let mut short = [&MAGIC[..], &[VERSION], &[0; 7]].concat();
+        let checksum = digest(&SHA256, &short);
+        short.extend_from_slice(checksum.as_ref());
+        assert!(matches!(Backup::decode(short.into()), Err(BackupError::CutOff { .. })));
     }
 
     fn sample(keys: usize) -> Arc<State> {
