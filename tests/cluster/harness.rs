@@ -137,7 +137,7 @@ impl Cluster {
 
     /// Kills all hosts at once, as a power cut of the whole machine room would.
     pub fn kill_hosts(&self) {
-        let killed = self.signal_hosts(" host --config ", libc::SIGKILL);
+        let killed = self.signal_hosts("", libc::SIGKILL);
         assert!(killed > 0, "no host was found");
     }
 
@@ -175,7 +175,7 @@ impl Cluster {
             };
             let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
             let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            let is_host = command.contains(" host --config ") && command.contains(self.dir.to_str().unwrap());
+            let is_host = command.contains(" host ") && command.contains(self.dir.to_str().unwrap());
             if is_host && command.contains(words) {
                 // SAFETY: kill has no memory effects; the process is a host of this test's own cluster.
                 reached += i32::from(unsafe { libc::kill(pid, signal) } == 0);

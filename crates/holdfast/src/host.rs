@@ -65,11 +65,10 @@ pub enum LogFormat {
 impl LogFormat {
     /// The arguments by which a host is started that writes its log in this form.
     pub fn host_arguments(self) -> Vec<std::ffi::OsString> {
-        let form = match self {
-            LogFormat::Text => "text",
-            LogFormat::Json => "json",
-        };
-        ["host", "--log-format", form].map(Into::into).to_vec()
+        match self {
+            LogFormat::Text => vec!["host".into()],
+            LogFormat::Json => ["host", "--log-format", "json"].map(Into::into).to_vec(),
+        }
     }
 }
 
