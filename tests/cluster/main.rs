@@ -24,4 +24,5 @@ mod on_etcd;
 mod pause;
 mod python;
 mod streams;
+mod survival;
 mod terminal;

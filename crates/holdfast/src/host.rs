@@ -124,15 +124,15 @@ impl Host {
 }
 
 async fn start(config: HostConfig) -> anyhow::Result<Host> {
+    let here = |port: u16| SocketAddr::new(config.address, port);
     // Before anything listens: what a pod of a former life left running may hold one of the ports.
-    node::end_former_pods(&node_dir(&config)).await;
+    node::end_former_pods(&node_dir(&config), &[API, STORE, AGENT].map(here)).await;
     let identity = Identity::load(&config.pki_dir, &config.name)?;
     let trust = Trust::load(&config.pki_dir)?;
     let heartbeat_key = HeartbeatKey::load(&config.pki_dir)?;
     let peers = |port: u16| -> BTreeMap<String, SocketAddr> {
         config.peers.iter().map(|(name, ip)| (name.clone(), SocketAddr::new(*ip, port))).collect()
     };
-    let here = |port: u16| SocketAddr::new(config.address, port);
 
     let urgent = threads::urgent()?;
     let beats =
@@ -221,6 +221,8 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         address: config.address,
         pod_cidr: config.pod_cidrs.get(&config.name).cloned().context("the host has no pod network")?,
         data_dir: node_dir(&config),
+        // This very program, also after its file was replaced.
+        program: "/proc/self/exe".into(),
         programs: programs_dir(&config),
         store: store.clone(),
         writer: server.writer(),

@@ -72,6 +72,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // A pod's shim is this program, and none of what follows.
+    if let Some(ended) = node::run_shim() {
+        return ended;
+    }
     files::allow_all();
     let cli = Cli::try_parse().unwrap_or_else(|error| without_misleading_tips(error).exit());
     let result = match cli.command {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -232,6 +232,7 @@ impl Cluster {
             (Wires::Netns(bridge, _), None) => Some(bridge.plug(number).await?),
             (Wires::Loopback(_), _) => None,
         };
+        let folder = real(&self.folder.host(name));
         let mut arguments = self.arguments.clone();
         arguments.extend(["--config".into(), self.folder.config_file(name).into()]);
         let child = self
@@ -247,7 +248,7 @@ impl Cluster {
         let network = namespace.as_ref().map(link::HostNamespace::inode).transpose()?;
         let host = self.host(name)?;
         host.namespace = namespace;
-        host.power = Power::On(Running { child, network });
+        host.power = Power::On(Running { child, folder, network });
         Ok(())
     }
 
@@ -313,6 +314,9 @@ impl Cluster {
             if gently { stop(running).await } else { end(running).await }
         }))
         .await;
+        // A host that ended by itself left its pods behind.
+        let folder = real(self.folder.path());
+        on_a_thread(move || tree::kill_all(&tree::shims(&folder))).await??;
         if let Wires::Netns(bridge, _) = &self.wires {
             for host in self.hosts.values() {
                 bridge.unplug(host.number).await?;
@@ -331,7 +335,15 @@ impl Drop for Cluster {
                 tracing::warn!(%error, "something is left of a host");
             }
         }
+        if let Err(error) = tree::kill_all(&tree::shims(&real(self.folder.path()))) {
+            tracing::warn!(%error, "pods are left of a host");
+        }
     }
+}
+
+/// As processes know a folder.
+fn real(folder: &Path) -> PathBuf {
+    folder.canonicalize().unwrap_or_else(|_| folder.to_owned())
 }
 
 /// Kills everything on a host and waits for its process.

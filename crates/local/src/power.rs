@@ -1,6 +1,7 @@
 //! The power of a host: what is on, what is frozen, what is off.
 
 use std::io;
+use std::path::PathBuf;
 use std::process::ExitStatus;
 
 use tokio::process::Child;
@@ -21,6 +22,8 @@ pub enum Power {
 pub struct Running {
     /// The process.
     pub child: Child,
+    /// The host's folder, by its real path: the shims of its pods are known by it.
+    pub folder: PathBuf,
     /// The inode of the host's network namespace, where it has one of its own.
     pub network: Option<u64>,
 }
@@ -31,11 +34,12 @@ impl Running {
         self.child.id().and_then(|pid| i32::try_from(pid).ok())
     }
 
-    /// The processes that everything on this host is found under: its own, and whatever lives in its network
-    /// namespace without being beneath it.
+    /// The processes that everything on this host is found under: its own, the shims of its pods, which may be of a former
+    /// life, and whatever lives in its network namespace without being beneath it.
     pub fn roots(&self) -> Vec<i32> {
         let own = self.pid();
         let mut roots: Vec<i32> = own.into_iter().collect();
+        roots.extend(tree::shims(&self.folder));
         if let Some(inode) = self.network {
             roots.extend(tree::in_network(inode).into_iter().filter(|&pid| Some(pid) != own));
         }

@@ -5,8 +5,11 @@
 //! detaches itself from a pod stays beneath its host.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -201,6 +204,18 @@ pub fn in_network(inode: u64) -> Vec<i32> {
     use std::os::unix::fs::MetadataExt;
     let is_in = |pid: &i32| fs::metadata(format!("/proc/{pid}/ns/net")).is_ok_and(|file| file.ino() == inode);
     processes().unwrap_or_default().into_iter().map(|process| process.pid).filter(is_in).collect()
+}
+
+/// The shims of pods whose folders lie in `folder`: they outlive their host's process, and are beneath nobody of the
+/// host's then. A shim is the program with the arguments `shim FOLDER-OF-THE-POD`.
+pub fn shims(folder: &Path) -> Vec<i32> {
+    let is_shim = |pid: &i32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0).skip(1);
+        words.next() == Some(b"shim")
+            && words.next().is_some_and(|pod| Path::new(OsStr::from_bytes(pod)).starts_with(folder))
+    };
+    processes().unwrap_or_default().into_iter().map(|process| process.pid).filter(is_shim).collect()
 }
 
 /// The resident memory of a process in bytes: `VmRSS` in `/proc/PID/status`.

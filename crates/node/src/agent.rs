@@ -11,9 +11,9 @@ use tokio::task::JoinHandle;
 
 use crate::addresses::{Addresses, PodAddresses, PodRange};
 use crate::clock::Clock;
-use crate::host::{Isolation, Powers, Spawner, end_leftovers};
+use crate::host::{HostRuntime, Isolation, Powers, end_strays};
 use crate::node::{Identity, keep_registered, read_machine};
-use crate::pods::{Desk, Folders, Host, Logs, Running, TokenBook};
+use crate::pods::{Desk, Folders, Host, Running, TokenBook};
 use crate::server;
 
 /// What the agent of a host needs.
@@ -26,6 +26,8 @@ pub struct Options {
     pub pod_cidr: String,
     /// Where pods, logs and the agent's own files lie; made if it is missing.
     pub data_dir: PathBuf,
+    /// What is executed as a pod's shim: a program that calls [`run_shim`](crate::run_shim) first of all.
+    pub program: PathBuf,
     /// The folder that comes first on the pods' PATH; missing is fine.
     pub programs: PathBuf,
     /// Where objects are read.
@@ -66,21 +68,23 @@ pub enum Error {
         /// Why.
         why: std::io::Error,
     },
-    /// The system has no thread left.
-    #[error("can't start the thread that makes processes: {0}")]
-    Thread(std::io::Error),
+    /// The agent's own open files can't be listed.
+    #[error("can't keep the agent's open files from its pods: {0}; is /proc mounted?")]
+    Files(std::io::Error),
 }
 
-/// Ends what a former life of the host's agent left running, and returns once all of it is dead. `data_dir` is
-/// [`Options::data_dir`]. A host does this before it listens anywhere: a leftover may hold one of its ports.
-pub async fn end_former_pods(data_dir: &Path) {
+/// Ends what a former life of the host's agent left running and no shim holds, and returns once all of it is dead.
+/// `data_dir` is [`Options::data_dir`]. A host does this before it listens anywhere: a leftover may hold one of its ports.
+/// Pods whose shims live are left in peace, unless one of the addresses that the host `needs` is taken.
+pub async fn end_former_pods(data_dir: &Path, needs: &[SocketAddr]) {
     // Folders are known to processes by their real paths. Without one there was no former life.
     if let Ok(data) = data_dir.canonicalize() {
-        end_leftovers(Folders::new(data).pods()).await;
+        end_strays(Folders::new(data).pods(), needs).await;
     }
 }
 
-/// A running agent. When it is dropped without [`shutdown`](Agent::shutdown), its pods are killed at once.
+/// A running agent. When it is dropped without [`shutdown`](Agent::shutdown), its pods go on, and the next agent of this
+/// host takes them over.
 #[derive(Debug)]
 pub struct Agent {
     stop: watch::Sender<bool>,
@@ -110,12 +114,13 @@ impl Agent {
 
         let isolation = Isolation::probe();
         tracing::debug!(?isolation, "what this host can give to a process");
-        let spawner = Spawner::start(isolation).map_err(Error::Thread)?;
         let machine = read_machine(&data);
         let from = Reporter { component: "kubelet".into(), host: Some(options.name.clone()) };
         let user = format!("system:node:{}", options.name);
         let recorder = Recorder::start(options.writer.clone(), user, from);
         let folders = Folders::new(data.clone());
+        let runtime = HostRuntime::new(folders.pods(), options.program, isolation).map_err(Error::Files)?;
+        let runtime = Arc::new(runtime);
         let book = Addresses::open(&folders.addresses(), range);
         let host = Arc::new(Host {
             name: options.name.clone(),
@@ -129,8 +134,7 @@ impl Agent {
             clock,
             powers: Powers::read(isolation),
             programs: programs.clone(),
-            spawner,
-            logs: Logs::default(),
+            runtime,
             running: Running::default(),
             tokens: TokenBook::default(),
             capacity: (machine.cpus * 1000, machine.memory_kib << 10),

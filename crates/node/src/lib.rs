@@ -1,5 +1,5 @@
 //! The agent of a host, the kubelet's part: it says that the host is there and what it is, turns the pods
-//! bound to it into processes (runtime `host`), watches over them with probes, restarts and orderly ends,
+//! bound to it into processes (runtime `host`), which a shim a pod holds, watches over them with probes, restarts and orderly ends,
 //! keeps what they print, and says of each how it is. It reads from the store's state and writes through
 //! [`objects::Writer`] as `system:node:NAME`. What to do is decided without I/O; a thin driver does it.
 
@@ -12,11 +12,14 @@ mod node;
 mod pod;
 mod pods;
 mod probe;
+mod runtime;
 mod server;
+mod shim;
 mod streams;
 
 pub use addresses::PodAddresses;
 pub use agent::{Agent, Error, Options, end_former_pods};
+pub use shim::{SHIM, run_shim};
 
 /// What reads bytes from outside, for those who look for mistakes in it: a program has no use for these.
 pub mod parts {

@@ -48,17 +48,6 @@ async fn a_host_registers_and_runs_a_pod() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dropped_agent_leaves_no_process() {
-    let mut host = TestHost::start();
-    let uid = host.pod("a", json!({"command": ["sh", "-c", "echo $$$$ > pid; exec sleep 1000"]}), json!({}));
-    let pid = host.until_file(&host.work(&uid).join("pid"), |text| text.ends_with('\n')).await;
-    drop(host.agent.take());
-    while is_alive(&pid) {
-        tokio::task::yield_now().await;
-    }
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn a_crash_restarts_at_once_and_then_waits() {
     let mut host = TestHost::start();
     host.pod("a", json!({"command": ["sh", "-c", "exit 3"]}), json!({}));

@@ -12,6 +12,7 @@ use std::path::{Component, Path, PathBuf};
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::sys::stat::{Mode, SFlag, fchmod, fstat, mkdirat};
+use serde::{Deserialize, Serialize};
 
 /// How often a walk is begun anew that somebody disturbed by renaming folders meanwhile.
 const ATTEMPTS: u32 = 64;
@@ -159,7 +160,7 @@ fn told(error: Errno, path: &Path) -> io::Error {
 }
 
 /// A place as the process-to-be opens it, between fork and exec: nothing is allocated.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Spot {
     root: CString,
     beneath: Option<CString>,

@@ -2,9 +2,10 @@
 
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
+use serde::{Deserialize, Serialize};
 
 /// What the kernel allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Isolation {
     /// Mount and UTS namespaces directly: the agent has CAP_SYS_ADMIN.
     Privileged,

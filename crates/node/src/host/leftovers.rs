@@ -1,6 +1,5 @@
-//! Processes that would outlive what they belong to. Those that left their group and so outlived their container
-//! are found by a variable that all of a pod's processes inherit, and, should one have dropped it, by what is mounted
-//! for it; those of a command's session by its number.
+//! Processes that outlived their pod's shim, or that no shim holds any more. They are found by a variable that all of a
+//! pod's processes inherit, and, should one have dropped it, by what is mounted for it.
 
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
@@ -11,28 +10,31 @@ use std::time::Duration;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
 
-use super::process::signal_group;
-
 /// The variable: the pod's own folder.
 pub(crate) const POD_FOLDER: &str = "HOLDFAST_POD_FOLDER";
 
 /// How soon it is asked again whether a killed process is dead, at first and at most.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(100));
 
-/// Kills every process of the pod with this folder, or of all pods below it, and returns once all are dead: what
-/// comes after (the pod's end is confirmed, its address given away) relies on that.
-pub(crate) async fn end_leftovers(folder: PathBuf) {
+/// Kills every process of the pod with this folder, or of all pods below it but the spared ones, and returns once all are
+/// dead: what comes after (the pod's end is confirmed, its address given away) relies on that.
+pub(crate) async fn end_leftovers(folder: PathBuf, is_spared: impl Fn(&str) -> bool + Send + Sync + 'static) {
     let name = [POD_FOLDER.as_bytes(), b"="].concat();
     let mounted = Mounted::of(&folder);
     end_all(move |process| {
         // Another user's processes can't be read; they are not ours either.
         let Ok(environment) = fs::read(process.join("environ")) else { return false };
         let told = environment.split(|byte| *byte == 0).find_map(|variable| variable.strip_prefix(&name[..]));
-        let found = match told.map(|path| path.strip_prefix(folder.as_os_str().as_bytes())) {
-            Some(rest) => rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'/'))),
+        let beneath = match told {
+            Some(path) => path.strip_prefix(folder.as_os_str().as_bytes()).map(<[u8]>::to_vec),
             // The table of mounts is long: it is read only where the variable is gone.
-            None => mounted.as_ref().is_some_and(|mounted| mounted.is_seen_by(process)),
+            None => mounted.as_ref().and_then(|mounted| mounted.seen_by(process)).map(String::into_bytes),
         };
+        let found = beneath.is_some_and(|beneath| {
+            let mut parts = beneath.split(|byte| *byte == b'/');
+            let is_here = parts.next().is_some_and(<[u8]>::is_empty);
+            is_here && !parts.next().is_some_and(|uid| is_spared(&String::from_utf8_lossy(uid)))
+        });
         if found {
             tracing::info!(process = %process.display(), "a process outlived its container: killed");
         }
@@ -68,19 +70,21 @@ impl Mounted {
         Some(Mounted { namespace, device: device.to_owned(), path })
     }
 
-    fn is_seen_by(&self, process: &Path) -> bool {
+    /// What is mounted for a process beneath the folder.
+    fn seen_by(&self, process: &Path) -> Option<String> {
         match fs::read_link(process.join("ns/mnt")) {
             Ok(namespace) if namespace != self.namespace => {}
-            _ => return false,
+            _ => return None,
         }
         let table = fs::read_to_string(process.join("mountinfo")).unwrap_or_default();
-        table.lines().any(|line| {
+        table.lines().find_map(|line| {
             let mut fields = line.split(' ').skip(2);
             let (device, root) = (fields.next(), fields.next().unwrap_or_default());
             let below = root.strip_prefix(&self.path).unwrap_or_default();
-            device == Some(&self.device)
+            let is_it = device == Some(&self.device)
                 && below.starts_with('/')
-                && format!("{below}/").contains("/messages/")
+                && format!("{below}/").contains("/messages/");
+            is_it.then(|| below.to_owned())
         })
     }
 }
@@ -88,19 +92,6 @@ impl Mounted {
 /// A path as the mount tables write it.
 fn escaped(path: &str) -> String {
     path.replace('\\', "\\134").replace(' ', "\\040").replace('\t', "\\011").replace('\n', "\\012")
-}
-
-/// Kills every process of the session that the process `leader` began (its jobs in groups of their own too), and
-/// returns once all are dead.
-pub(crate) async fn end_session(leader: i32) {
-    signal_group(leader, libc::SIGKILL);
-    end_all(move |process| {
-        let stat = fs::read_to_string(process.join("stat")).unwrap_or_default();
-        // Behind the name, which may hold anything: state, parent, group, session.
-        let session = stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(3)?.parse().ok());
-        session == Some(leader) && is_running(&stat)
-    })
-    .await;
 }
 
 async fn end_all(is_doomed: impl Fn(&Path) -> bool + Send + Sync + 'static) {

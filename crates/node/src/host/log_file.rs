@@ -8,14 +8,14 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 const LONGEST_LINE: usize = 16 << 10;
 const LARGEST_FILE: u64 = 10 << 20;
 
 /// How far a container's log is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LogProgress {
     /// How often something was written.
     pub writes: u64,
@@ -30,8 +30,7 @@ pub(crate) struct LogFile {
     file: File,
     size: u64,
     largest: u64,
-    progress: watch::Sender<LogProgress>,
-    failed: bool,
+    writes: u64,
 }
 
 impl LogFile {
@@ -54,31 +53,23 @@ impl LogFile {
     fn with_limit(path: PathBuf, largest: u64) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).custom_flags(libc::O_NOFOLLOW).open(&path)?;
         let size = file.metadata()?.len();
-        let progress = watch::Sender::new(LogProgress::default());
-        Ok(LogFile { path, file, size, largest, progress, failed: false })
+        Ok(LogFile { path, file, size, largest, writes: 0 })
     }
 
-    /// Follows how far it is.
-    pub(crate) fn progress(&self) -> watch::Receiver<LogProgress> {
-        self.progress.subscribe()
+    /// How often something was written.
+    pub(crate) fn writes(&self) -> u64 {
+        self.writes
     }
 
     /// Appends whole lines. What can't be written (a full disk) is lost; the process must not stop for it.
-    fn append(&mut self, lines: &[u8]) {
+    pub(crate) fn append(&mut self, lines: &[u8]) {
         if self.size >= self.largest {
             self.rotate();
         }
-        match self.file.write_all(lines) {
-            Ok(()) => self.failed = false,
-            Err(error) if !self.failed => {
-                self.failed = true;
-                let path = self.path.display();
-                tracing::warn!(%path, %error, "lines of a container's log are lost");
-            }
-            Err(_) => {}
+        if self.file.write_all(lines).is_ok() {
+            self.size += lines.len() as u64;
         }
-        self.size += lines.len() as u64;
-        self.progress.send_modify(|progress| progress.writes += 1);
+        self.writes += 1;
     }
 
     fn rotate(&mut self) {
@@ -93,12 +84,6 @@ impl LogFile {
     }
 }
 
-impl Drop for LogFile {
-    fn drop(&mut self) {
-        self.progress.send_modify(|progress| progress.ended = true);
-    }
-}
-
 /// The name of a file set aside; 1 is the youngest.
 pub(super) fn aside(path: &Path, place: u32) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
@@ -106,70 +91,11 @@ pub(super) fn aside(path: &Path, place: u32) -> PathBuf {
     name.into()
 }
 
-/// Writes what a process prints until it closes both streams, or until its [`Tail`] is read; `seen` gets the bytes
-/// as they came.
-pub(crate) async fn capture<Seen: Future<Output = ()>>(
-    mut stdout: impl AsyncRead + Unpin,
-    mut stderr: impl AsyncRead + Unpin,
-    mut log: LogFile,
-    mut tail: Tail,
-    mut seen: impl FnMut(Source, &[u8]) -> Seen,
-) {
-    let mut out = Stream::new(Source::Stdout);
-    let mut err = Stream::new(Source::Stderr);
-    while !(out.ended && err.ended) {
-        let (stream, before) = tokio::select! {
-            (before, ended) = read(&mut stdout, &mut out.held), if !out.ended => {
-                out.ended = ended;
-                (&out, before)
-            }
-            (before, ended) = read(&mut stderr, &mut err.held), if !err.ended => {
-                err.ended = ended;
-                (&err, before)
-            }
-            () = tail.is_quiet() => {
-                (out.ended, err.ended) = (true, true);
-                (&out, out.held.len())
-            }
-        };
-        let fresh = &stream.held[before..];
-        let shown = (!fresh.is_empty()).then(|| seen(stream.source, fresh));
-        if tail.is_over_after(fresh.len()) {
-            (out.ended, err.ended) = (true, true);
-        }
-        let mut lines = Vec::new();
-        let time = stamp(wall());
-        out.take_lines(&time, &mut lines);
-        err.take_lines(&time, &mut lines);
-        if !lines.is_empty() {
-            // Files may block on a slow disk: not on a thread that serves others.
-            let written = tokio::task::spawn_blocking(move || {
-                log.append(&lines);
-                log
-            });
-            match written.await {
-                Ok(returned) => log = returned,
-                Err(_) => return,
-            }
-        }
-        if let Some(shown) = shown {
-            shown.await;
-        }
-    }
-}
-
-/// Reads more behind what is held: from where, and whether it was the end.
-async fn read(from: &mut (impl AsyncRead + Unpin), held: &mut Vec<u8>) -> (usize, bool) {
-    let before = held.len();
-    let read = from.read_buf(held).await;
-    (before, !matches!(read, Ok(n) if n > 0))
-}
-
 /// How long the output of a process that ended may be silent until it counts as over: a process that left the
 /// group may hold the other end, but what it prints is not the container's.
-const QUIET: Duration = Duration::from_millis(300);
+pub(crate) const QUIET: Duration = Duration::from_millis(300);
 /// How much is read of it at most: more than pipes hold.
-const LONGEST_TAIL: usize = 2 << 20;
+pub(crate) const LONGEST_TAIL: usize = 2 << 20;
 
 /// What remains to be read of the output of a process that ended.
 #[derive(Debug, Clone)]
@@ -200,13 +126,8 @@ impl Tail {
     }
 }
 
-#[allow(clippy::disallowed_methods)] // the driver of the log: lines carry the time they came in
-fn wall() -> Timestamp {
-    Timestamp::now()
-}
-
 /// A time as log lines carry it: always nine digits, so that times compare as text.
-pub(super) fn stamp(time: Timestamp) -> String {
+pub(crate) fn stamp(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%S.%9fZ").to_string()
 }
 
@@ -226,19 +147,23 @@ impl Source {
     }
 }
 
-struct Stream {
+/// What one output has printed and is no whole line yet.
+#[derive(Debug)]
+pub(crate) struct Lines {
     source: Source,
     held: Vec<u8>,
-    ended: bool,
 }
 
-impl Stream {
-    fn new(source: Source) -> Self {
-        Stream { source, held: Vec::with_capacity(4096), ended: false }
+impl Lines {
+    pub(crate) fn new(source: Source) -> Self {
+        Lines { source, held: Vec::new() }
     }
 
-    /// Moves all whole lines (at the end: all) out of what is held.
-    fn take_lines(&mut self, time: &str, lines: &mut Vec<u8>) {
+    /// Takes in what was printed; answers the records of all whole lines, or, at the end of the output, of all that is
+    /// left.
+    pub(crate) fn take(&mut self, printed: &[u8], ended: bool, time: Timestamp) -> Vec<u8> {
+        let (time, mut lines) = (stamp(time), Vec::new());
+        self.held.extend_from_slice(printed);
         let mut from = 0;
         while from < self.held.len() {
             let rest = &self.held[from..];
@@ -246,7 +171,7 @@ impl Stream {
             let (line, tag, next) = match window.iter().position(|b| *b == b'\n') {
                 Some(at) => (&rest[..at], 'F', from + at + 1),
                 None if rest.len() >= LONGEST_LINE => (window, 'P', from + LONGEST_LINE),
-                None if self.ended => (rest, 'F', self.held.len()),
+                None if ended => (rest, 'F', self.held.len()),
                 None => break,
             };
             lines.extend_from_slice(format!("{time} {} {tag} ", self.source.name()).as_bytes());
@@ -255,6 +180,7 @@ impl Stream {
             from = next;
         }
         self.held.drain(..from);
+        lines
     }
 }
 
@@ -262,23 +188,18 @@ impl Stream {
 mod tests {
     use super::*;
 
-    #[tokio::test]
-    async fn lines_become_records_of_the_cri() {
-        let folder = tempfile::tempdir().unwrap();
+    #[test]
+    fn lines_become_records_of_the_cri() {
         let long = "x".repeat(LONGEST_LINE + 5);
         let printed = format!("one\n\n{long}\nlast");
-        let log = LogFile::open(folder.path(), 0).unwrap();
-        let (_running, over) = watch::channel(false);
-        let seen = std::cell::RefCell::new(Vec::new());
-        capture(printed.as_bytes(), &b"oops\n"[..], log, Tail::new(over), |source, bytes| {
-            if source == Source::Stdout {
-                seen.borrow_mut().extend_from_slice(bytes);
-            }
-            std::future::ready(())
-        })
-        .await;
-        assert_eq!(seen.into_inner(), printed.as_bytes());
-        let text = fs::read_to_string(folder.path().join("0.log")).unwrap();
+        let (mut out, mut err) = (Lines::new(Source::Stdout), Lines::new(Source::Stderr));
+        let mut bytes = Vec::new();
+        for piece in printed.as_bytes().chunks(1000) {
+            bytes.extend(out.take(piece, false, Timestamp::UNIX_EPOCH));
+        }
+        bytes.extend(err.take(b"oops\n", false, Timestamp::UNIX_EPOCH));
+        bytes.extend(out.take(b"", true, Timestamp::UNIX_EPOCH));
+        let text = String::from_utf8(bytes).unwrap();
         let records: Vec<(&str, &str, &str)> = text
             .lines()
             .map(|line| {

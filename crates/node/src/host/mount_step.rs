@@ -4,6 +4,8 @@ use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::AsRawFd;
 
+use serde::{Deserialize, Serialize};
+
 use super::beneath::{Spot, owned};
 use super::mounts::Access;
 
@@ -23,7 +25,7 @@ struct Attributes {
 }
 
 /// One system call of the plan, or a few.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Step {
     /// Makes a folder (fine if it is there).
     Folder(CString),

@@ -12,6 +12,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::Place;
 use super::beneath::Spot;
 use super::mount_step::Step;
@@ -30,7 +32,7 @@ pub(crate) struct Bind {
 }
 
 /// What a process may do with what is shown to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Access {
     Full,
     /// What is mounted below it keeps the access that it has.
@@ -53,7 +55,7 @@ pub(crate) struct View<'a> {
 }
 
 /// What the process-to-be does, each step with what it is for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Plan {
     pub(super) steps: Vec<(Step, Arc<str>)>,
 }

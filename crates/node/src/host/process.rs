@@ -1,7 +1,5 @@
-//! Processes of the host: how they are made, and how their end is asked for.
-//!
-//! All are made by one thread that lives as long as the agent: the kernel kills them when that thread ends
-//! (PR_SET_PDEATHSIG), so in this version pods never outlive their agent, however it ends.
+//! Processes of the host: how the pod's shim makes them, and how their end is asked for. The kernel kills them when the
+//! shim ends (PR_SET_PDEATHSIG), however it does.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -9,25 +7,20 @@ use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::pin::Pin;
-use std::process::Stdio;
-use std::sync::mpsc;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::unistd::pipe2;
-use tokio::io::AsyncRead;
-use tokio::process::Child;
-use tokio::sync::oneshot;
+use serde::{Deserialize, Serialize};
 
 use super::Isolation;
 use super::mounts::Plan;
 use super::rights;
-use super::terminal::{Terminal, three_streams};
+use crate::runtime::RunError;
 
 /// How the three streams of a process are laid.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Streams {
     /// Its outputs are pipes; it has nothing to read.
     #[default]
@@ -39,7 +32,7 @@ pub(crate) enum Streams {
 }
 
 /// A process to make.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Command {
     /// The program and its arguments.
     pub argv: Vec<String>,
@@ -69,91 +62,9 @@ pub(crate) struct Command {
     pub streams: Streams,
 }
 
-/// A process that was made.
-#[derive(Debug)]
-pub(crate) struct Process {
-    /// Its id, also of its session and process group.
-    pub pid: i32,
-    /// Its handle, with its pipes.
-    pub child: Child,
-    /// Its terminal, if that is what its streams are.
-    pub terminal: Option<Terminal>,
-}
-
-type Reader = Pin<Box<dyn AsyncRead + Send>>;
-
-/// Takes a process' two outputs; a terminal is its first.
-pub(crate) fn outputs(process: &mut Process) -> (Reader, Reader) {
-    let reader = |pipe: Option<Reader>| pipe.unwrap_or_else(|| Box::pin(tokio::io::empty()));
-    let stdout = process.child.stdout.take().map(|pipe| Box::pin(pipe) as Reader);
-    let stderr = process.child.stderr.take().map(|pipe| Box::pin(pipe) as Reader);
-    let terminal = process.terminal.clone().map(|terminal| Box::pin(terminal) as Reader);
-    (reader(stdout.or(terminal)), reader(stderr))
-}
-
-/// Why a process could not be made.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ProcessError {
-    /// There is nothing to run.
-    #[error("the container has no command, and pods of RuntimeClass host run no image: give it a command")]
-    NoCommand,
-    /// A string that can't be passed to a process.
-    #[error("{0:?} holds a NUL byte, which no process can be given")]
-    Nul(String),
-    /// The kernel said no.
-    #[error("{what}: {why}")]
-    System {
-        /// To what.
-        what: String,
-        /// Why.
-        why: io::Error,
-    },
-    /// The agent is ending.
-    #[error("the agent is shutting down")]
-    Closed,
-}
-
-type Job = (Command, oneshot::Sender<Result<Process, ProcessError>>);
-
-/// The thread that makes all processes. When the last handle is dropped, it ends and they die with it.
-#[derive(Debug, Clone)]
-pub(crate) struct Spawner {
-    jobs: mpsc::Sender<Job>,
-}
-
-impl Spawner {
-    /// Starts the thread; called within a tokio runtime.
-    ///
-    /// # Errors
-    /// If the system has no thread left.
-    pub(crate) fn start(isolation: Isolation) -> io::Result<Self> {
-        keep_descriptors()?;
-        let (jobs, waiting) = mpsc::channel::<Job>();
-        let runtime = tokio::runtime::Handle::current();
-        std::thread::Builder::new().name("processes".into()).spawn(move || {
-            let _entered = runtime.enter();
-            while let Ok((command, answer)) = waiting.recv() {
-                // Dropped answers drop the child, which kills it.
-                let _ = answer.send(spawn(&command, isolation));
-            }
-        })?;
-        Ok(Spawner { jobs })
-    }
-
-    /// Makes a process.
-    ///
-    /// # Errors
-    /// [`ProcessError`], with what failed.
-    pub(crate) async fn spawn(&self, command: Command) -> Result<Process, ProcessError> {
-        let (answer, made) = oneshot::channel();
-        self.jobs.send((command, answer)).map_err(|_| ProcessError::Closed)?;
-        made.await.map_err(|_| ProcessError::Closed)?
-    }
-}
-
 /// What was open when the agent's program was started is none of its pods' business; all that it opens itself is not
 /// handed on anyway.
-fn keep_descriptors() -> io::Result<()> {
+pub(crate) fn keep_descriptors() -> io::Result<()> {
     for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
         let number = entry.file_name().to_str().and_then(|name| name.parse::<libc::c_int>().ok());
         if let Some(number) = number.filter(|number| *number > libc::STDERR_FILENO) {
@@ -183,9 +94,10 @@ pub(crate) fn stop_signal(name: Option<&str>) -> libc::c_int {
 pub(crate) fn signal_group(pid: i32, signal: libc::c_int) {
     // SAFETY: a system call on numbers.
     let sent = Errno::result(unsafe { libc::killpg(pid, signal) });
-    match sent {
-        Ok(_) | Err(Errno::ESRCH) => {}
-        Err(error) => tracing::warn!(pid, signal, %error, "can't signal a process group"),
+    if let Err(error) = sent.map(drop)
+        && error != Errno::ESRCH
+    {
+        tracing::warn!(pid, signal, %error, "can't signal a process group");
     }
 }
 
@@ -199,7 +111,7 @@ const STEPS: [&str; 12] = [
     "mount the volumes",
     "change to the working directory",
     "change user and group",
-    "tie the process to its agent",
+    "tie the process to its shim",
     "make the terminal the session's",
     "drop capabilities",
     "forbid new privileges",
@@ -226,46 +138,39 @@ struct Prepared {
     failed: File,
 }
 
-fn spawn(command: &Command, isolation: Isolation) -> Result<Process, ProcessError> {
+/// Makes a process with these three streams and answers its id, which is also that of its session and process group.
+///
+/// # Errors
+/// What of it is wrong, or what the system refused.
+pub(crate) fn spawn(command: &Command, isolation: Isolation, streams: [OwnedFd; 3]) -> Result<i32, RunError> {
     let system = |what: &str| {
         let what = what.to_owned();
-        move |why: io::Error| ProcessError::System { what, why }
+        move |why: io::Error| RunError::System(format!("{what}: {why}"))
     };
-    let (program, args) = command.argv.split_first().ok_or(ProcessError::NoCommand)?;
+    let nul =
+        |text: &str| RunError::Config(format!("{text:?} holds a NUL byte, which no process can be given"));
+    let no_command =
+        "the container has no command, and pods of RuntimeClass host run no image: give it a command";
+    let (program, args) = command.argv.split_first().ok_or_else(|| RunError::Config(no_command.into()))?;
     let texts = command.argv.iter().chain(command.env.iter().flat_map(|(k, v)| [k, v]));
     if let Some(text) = texts.into_iter().find(|text| text.contains('\0')) {
-        return Err(ProcessError::Nul(text.clone()));
+        return Err(nul(text));
     }
     let folder = CString::new(command.folder.as_os_str().as_bytes())
-        .map_err(|_| ProcessError::Nul(command.folder.display().to_string()))?;
+        .map_err(|_| nul(&command.folder.display().to_string()))?;
     let (told, failed) = pipe2(OFlag::O_CLOEXEC).map_err(|e| system("make a pipe")(e.into()))?;
     let (mut told, failed) = (File::from(told), File::from(failed));
     let prepared = prepare(command, isolation, folder, failed).map_err(system(STEPS[1]))?;
 
-    let mut std_command = std::process::Command::new(program);
-    std_command.args(args).env_clear().envs(command.env.iter().map(|(k, v)| (k, v)));
-    let terminal = match command.streams {
-        Streams::Outputs => {
-            std_command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-            None
-        }
-        Streams::Pipes => {
-            std_command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-            None
-        }
-        Streams::Terminal => {
-            let owner = command.user.filter(|_| nix::unistd::geteuid().is_root());
-            let (terminal, inside) = Terminal::open(owner).map_err(system("make a terminal"))?;
-            let [stdin, stdout, stderr] = three_streams(inside).map_err(system("open the terminal"))?;
-            std_command.stdin(stdin).stdout(stdout).stderr(stderr);
-            Some(terminal)
-        }
-    };
+    let mut made = std::process::Command::new(program);
+    made.args(args).env_clear().envs(command.env.iter().map(|(k, v)| (k, v)));
+    let [stdin, stdout, stderr] = streams;
+    made.stdin(stdin).stdout(stdout).stderr(stderr);
     use std::os::unix::process::CommandExt;
     // SAFETY: between fork and exec, `become_container` makes system calls on memory that was prepared
     // before, and allocates nothing.
     unsafe {
-        std_command.pre_exec(move || {
+        made.pre_exec(move || {
             become_container(&prepared).map_err(|Failed { step, mount, error }| {
                 let [low, high] = mount.to_le_bytes();
                 let _ = (&prepared.failed).write(&[step, low, high]);
@@ -273,16 +178,10 @@ fn spawn(command: &Command, isolation: Isolation) -> Result<Process, ProcessErro
             })
         });
     }
-    let mut made = tokio::process::Command::from(std_command);
-    made.kill_on_drop(true);
     let result = made.spawn();
     drop(made); // its end of the pipe
     match result {
-        Ok(child) => {
-            let pid = child.id().and_then(|id| i32::try_from(id).ok());
-            let pid = pid.ok_or_else(|| system("start it")(io::Error::other("it has no process id")))?;
-            Ok(Process { pid, child, terminal })
-        }
+        Ok(child) => i32::try_from(child.id()).map_err(|why| system("start it")(io::Error::other(why))),
         Err(why) => {
             let mut said = [0; 3];
             let what = match told.read_exact(&mut said) {
@@ -296,7 +195,7 @@ fn spawn(command: &Command, isolation: Isolation) -> Result<Process, ProcessErro
                 }
                 Err(_) => format!("exec {program:?}"),
             };
-            Err(ProcessError::System { what, why })
+            Err(RunError::System(format!("{what}: {why}")))
         }
     }
 }
@@ -367,6 +266,14 @@ fn become_container(to: &Prepared) -> Result<(), Failed> {
     let at = |step: u8| move |error| Failed { step, mount: u16::MAX, error };
     // SAFETY: here and below: system calls on integers, or on strings and buffers that live through them.
     check(unsafe { libc::setsid() }).map_err(at(0))?;
+    // The signals that the shim holds back for itself are the container's own.
+    // SAFETY: zero is a value of a set of bits, and the calls write this one.
+    check(unsafe {
+        let mut none: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut())
+    })
+    .map_err(at(0))?;
     for (namespace, kind) in &to.beside {
         // SAFETY: see above.
         check(unsafe { libc::setns(namespace.as_raw_fd(), *kind) }).map_err(at(1))?;

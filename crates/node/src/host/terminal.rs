@@ -3,14 +3,14 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, fchown};
+use std::os::unix::fs::OpenOptionsExt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::pty::{PtyMaster, grantpt, posix_openpt, ptsname_r, unlockpt};
+use nix::pty::{grantpt, posix_openpt, ptsname_r, unlockpt};
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -24,29 +24,42 @@ pub(crate) struct Size {
 /// A terminal: what its processes print is read, what is written they read. At most one task reads and one
 /// writes at a time.
 #[derive(Debug, Clone)]
-pub(crate) struct Terminal(Arc<AsyncFd<PtyMaster>>);
+pub(crate) struct Terminal(Arc<AsyncFd<OwnedFd>>);
+
+/// Makes a terminal: the side that nobody waits at, and the one that becomes a process' streams.
+///
+/// # Errors
+/// If the system has no terminal left.
+pub(crate) fn open_terminal() -> io::Result<(OwnedFd, OwnedFd)> {
+    // Not inherited by processes that other threads make meanwhile: they would hold it open.
+    let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
+    grantpt(&master)?;
+    unlockpt(&master)?;
+    let flags = libc::O_NOCTTY | libc::O_CLOEXEC;
+    let path = ptsname_r(&master)?;
+    let inside = File::options().read(true).write(true).custom_flags(flags).open(path)?;
+    fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
+    Ok((master.into(), inside.into()))
+}
 
 impl Terminal {
-    /// Makes a terminal, and opens the side that becomes a process' streams for its user; called within a
-    /// tokio runtime.
+    /// Makes a terminal, and opens the side that becomes a process' streams; called within a tokio runtime.
     ///
     /// # Errors
     /// If the system has no terminal left.
-    pub(super) fn open(owner: Option<u32>) -> io::Result<(Self, File)> {
-        // Not inherited by processes that other threads make meanwhile: they would hold it open.
-        let master = posix_openpt(OFlag::O_RDWR | OFlag::O_NOCTTY | OFlag::O_CLOEXEC)?;
-        grantpt(&master)?;
-        unlockpt(&master)?;
-        let flags = libc::O_NOCTTY | libc::O_CLOEXEC;
-        let path = ptsname_r(&master)?;
-        let inside = File::options().read(true).write(true).custom_flags(flags).open(path)?;
-        if owner.is_some() {
-            fchown(&inside, owner, None)?;
-        }
-        fcntl(&master, FcntlArg::F_SETFL(OFlag::O_RDWR | OFlag::O_NONBLOCK))?;
+    pub(crate) fn open() -> io::Result<(Self, OwnedFd)> {
+        let (master, inside) = open_terminal()?;
+        Ok((Self::of(master)?, inside))
+    }
+
+    /// The terminal of which somebody else made this side; called within a tokio runtime.
+    ///
+    /// # Errors
+    /// If the runtime can't wait for it.
+    pub(crate) fn of(master: OwnedFd) -> io::Result<Self> {
         // SAFETY: `master` owns its descriptor, always answers the same one, and closes it only when dropped.
         let master = unsafe { AsyncFd::register(master) }?;
-        Ok((Terminal(Arc::new(master)), inside))
+        Ok(Terminal(Arc::new(master)))
     }
 
     /// Changes its size; its processes are told.
@@ -105,9 +118,4 @@ impl AsyncWrite for Terminal {
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(Ok(()))
     }
-}
-
-/// Three handles of a process' side, for its three streams.
-pub(super) fn three_streams(inside: File) -> io::Result<[OwnedFd; 3]> {
-    Ok([inside.try_clone()?.into(), inside.try_clone()?.into(), inside.into()])
 }

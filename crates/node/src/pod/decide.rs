@@ -118,7 +118,7 @@ fn is_confirm(ending: &Ending) -> bool {
 }
 
 /// Whether the pod's object says that it is over: it never runs again.
-fn is_over(pod: &Pod) -> bool {
+pub(crate) fn is_over(pod: &Pod) -> bool {
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     matches!(phase, Some("Succeeded" | "Failed"))
 }

@@ -1,15 +1,17 @@
 //! What is known of a pod that a former life of this host ran.
 //!
-//! In this version pods end with the agent, so nothing of the former life runs. The pod starts again, init
-//! containers first, and what its object says of the former life becomes the last one.
+//! Containers that its shim holds are taken over as they are. Where there is no shim any more (the machine was off, or
+//! the shim ended) the pod starts again, init containers first, and what its object says of the former life becomes
+//! the last one.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{ContainerState, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{Container as Spec, ContainerState, ContainerStatus, Pod};
 
 use super::decide::restarts;
-use super::record::{Container, Exit, Record, Stage};
-use super::{container, uid};
+use super::record::{Container, Exit, Record, Running, Stage};
+use super::{container, container_id, uid};
 use crate::clock::Now;
+use crate::probe::Past;
 
 /// The record of a pod as its object tells it.
 pub(crate) fn resume(pod: &Pod, now: Now) -> Record {
@@ -42,29 +44,71 @@ pub(crate) fn resume(pod: &Pod, now: Now) -> Record {
     record
 }
 
+/// Puts a container into the record as its runtime holds it: in the life `attempt`, which began at `since`, and as well as
+/// the pod's object says.
+pub(crate) fn take_over(
+    pod: &Pod,
+    spec: &Spec,
+    record: &mut Record,
+    attempt: u32,
+    since: Timestamp,
+    now: Now,
+) -> Past {
+    let told = pod.status.iter().flat_map(|status| {
+        let lists = [
+            &status.init_container_statuses,
+            &status.container_statuses,
+            &status.ephemeral_container_statuses,
+        ];
+        lists.into_iter().flatten().flatten()
+    });
+    let id = container_id(uid(pod), &spec.name, attempt);
+    // What was told of an earlier life says nothing of this one.
+    let told = told
+        .filter(|told| told.name == spec.name)
+        .find(|told| told.container_id.as_deref() == Some(&id) && count(told.restart_count) == attempt);
+    let started = spec.startup_probe.is_none() || told.is_some_and(|told| told.started == Some(true));
+    let asked_ready = spec.readiness_probe.is_some();
+    let ready = started && (!asked_ready || told.is_some_and(|told| told.ready));
+    let container = record.containers.entry(spec.name.clone()).or_default();
+    if let Some(told) = told {
+        container.last = told.last_state.as_ref().and_then(|state| ended(state, told, pod));
+    }
+    container.restarts = attempt;
+    container.attempted = true;
+    let since = Now { wall: since, ..now };
+    container.stage = Stage::Running(Running { since, started, asked_ready, ready, stop: None });
+    Past { started, ready }
+}
+
 fn count(told: i32) -> u32 {
     u32::try_from(told).unwrap_or(0)
 }
 
 /// How the container's last life ended; a life that the object still believes in was lost.
 fn last_exit(told: &ContainerStatus, pod: &Pod, now: Now) -> Option<Exit> {
-    let id = || told.container_id.clone().unwrap_or_else(|| format!("host://{}/{}", uid(pod), told.name));
-    let ended = |state: &ContainerState| {
-        state.terminated.as_ref().map(|terminated| Exit {
-            id: terminated.container_id.clone().unwrap_or_else(id),
-            code: terminated.exit_code,
-            signal: terminated.signal.unwrap_or(0),
-            reason: terminated.reason.clone().unwrap_or_default(),
-            message: terminated.message.clone().unwrap_or_default(),
-            started_at: terminated.started_at.as_ref().map(|t| t.0),
-            finished_at: terminated.finished_at.as_ref().map(|t| t.0),
-        })
-    };
     let state = told.state.as_ref()?;
     if let Some(running) = &state.running {
-        return Some(lost(id(), running.started_at.as_ref().map(|t| t.0), now.wall));
+        return Some(lost(life_id(told, pod), running.started_at.as_ref().map(|t| t.0), now.wall));
     }
-    ended(state).or_else(|| told.last_state.as_ref().and_then(ended))
+    let of = |state| ended(state, told, pod);
+    of(state).or_else(|| told.last_state.as_ref().and_then(of))
+}
+
+fn life_id(told: &ContainerStatus, pod: &Pod) -> String {
+    told.container_id.clone().unwrap_or_else(|| format!("host://{}/{}", uid(pod), told.name))
+}
+
+fn ended(state: &ContainerState, told: &ContainerStatus, pod: &Pod) -> Option<Exit> {
+    state.terminated.as_ref().map(|terminated| Exit {
+        id: terminated.container_id.clone().unwrap_or_else(|| life_id(told, pod)),
+        code: terminated.exit_code,
+        signal: terminated.signal.unwrap_or(0),
+        reason: terminated.reason.clone().unwrap_or_default(),
+        message: terminated.message.clone().unwrap_or_default(),
+        started_at: terminated.started_at.as_ref().map(|t| t.0),
+        finished_at: terminated.finished_at.as_ref().map(|t| t.0),
+    })
 }
 
 fn lost(id: String, started_at: Option<Timestamp>, now: Timestamp) -> Exit {
@@ -73,7 +117,7 @@ fn lost(id: String, started_at: Option<Timestamp>, now: Timestamp) -> Exit {
         code: 137,
         signal: 0,
         reason: "ContainerStatusUnknown".into(),
-        message: "the host's agent ended while the container ran".into(),
+        message: "the container was gone when the host's agent came back".into(),
         started_at,
         finished_at: Some(now),
     }

@@ -9,8 +9,8 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use decide::{Action, decide, must_end};
-pub(crate) use former::resume;
+pub(crate) use decide::{Action, decide, is_over, must_end};
+pub(crate) use former::{resume, take_over};
 pub(crate) use names::{
     all_containers, container, container_id, domain, ephemeral_containers, hostname, is_sidecar, subject, uid,
 };

@@ -200,6 +200,8 @@ pub(crate) struct Outcome {
     pub signal: i32,
     /// What it said last.
     pub message: String,
+    /// When, if that is known better than by the time at which it is told.
+    pub at: Option<Timestamp>,
 }
 
 /// Which probe.
@@ -302,7 +304,7 @@ impl Record {
         let Some(container) = self.current(name, attempt) else { return };
         let Stage::Running(running) = &container.stage else { return };
         let since = running.since;
-        let Outcome { code, signal, message } = outcome;
+        let Outcome { code, signal, message, at } = outcome;
         let exit = Exit {
             id: id.to_owned(),
             code,
@@ -310,7 +312,7 @@ impl Record {
             reason: if code == 0 { "Completed" } else { "Error" }.into(),
             message,
             started_at: Some(since.wall),
-            finished_at: Some(now.wall),
+            finished_at: Some(at.unwrap_or(now.wall)),
         };
         container.end(exit, now.elapsed.saturating_sub(since.elapsed), now);
     }

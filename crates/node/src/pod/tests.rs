@@ -285,7 +285,7 @@ fn last_words_of_all_containers_have_twelve_kibibytes() {
     table.step(0);
     for name in ["c0", "c1", "c2", "c3", "c4", "c5"] {
         table.started(name, 0, 0);
-        let outcome = Outcome { code: 1, signal: 0, message: "ä".repeat(2048) };
+        let outcome = Outcome { code: 1, signal: 0, message: "ä".repeat(2048), at: None };
         table.record.exited("id", name, 0, outcome, at(1));
     }
     let said = table.said(1);

@@ -8,11 +8,12 @@ use tokio::task::JoinSet;
 
 use super::Host;
 use super::entry::Entry;
-use super::life::{Report, Which, live, pre_stop};
+use super::life::{Report, live, pre_stop};
 use super::writing::{finish, write_status};
 use crate::clock::Now;
-use crate::host::{signal_group, stop_signal};
+use crate::host::stop_signal;
 use crate::pod::{Action, Preparation, Record, Stage, difference, is_ready, status, subject, uid};
+use crate::runtime::Which;
 
 /// The same change of a status is not written again sooner than this: whoever undoes it would do so again.
 const SAME_AGAIN: Duration = Duration::from_secs(1);
@@ -57,7 +58,7 @@ pub(super) fn carry_out(
                 let hooks = process.target.container.lifecycle.as_ref();
                 let asked = hooks.and_then(|lifecycle| lifecycle.stop_signal.as_deref());
                 let signal = if kill { libc::SIGKILL } else { stop_signal(asked) };
-                signal_group(process.pid, signal);
+                host.runtime.signal(&process.target.which, signal);
             }
         }
         Action::Finish(then) => {

@@ -16,10 +16,13 @@ use tokio::task::JoinSet;
 use super::Host;
 use super::acting::{carry_out, say};
 use super::entry::{Entry, found, prepared, started};
-use super::life::{Report, Which};
+use super::life::{Report, begin, outcome, watch_over};
 use crate::clock::Now;
-use crate::host::end_leftovers;
-use crate::pod::{Preparation, Then, container_id, decide, must_end, resume, subject, uid, without_nulls};
+use crate::pod::{
+    Preparation, Then, container, container_id, decide, is_over, must_end, resume, subject, take_over, uid,
+    without_nulls,
+};
+use crate::runtime::{Found, Which};
 
 /// How long pods have to end when the agent stops.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
@@ -31,6 +34,8 @@ pub(crate) struct Desk {
     host: Arc<Host>,
     entries: HashMap<String, Entry>,
     by_key: HashMap<Bytes, String>,
+    /// What former agents started, by the uid of its pod, until its pod is known.
+    found: HashMap<String, Vec<Found>>,
     reports: mpsc::UnboundedSender<Report>,
     news: mpsc::UnboundedReceiver<Report>,
     work: JoinSet<()>,
@@ -45,6 +50,7 @@ impl Desk {
             host,
             entries: HashMap::new(),
             by_key: HashMap::new(),
+            found: HashMap::new(),
             reports,
             news,
             work: JoinSet::new(),
@@ -54,11 +60,18 @@ impl Desk {
     }
 
     /// Works until `stop` says true and all processes are dead, or the store ended.
-    pub(crate) async fn run(mut self, mut stop: watch::Receiver<bool>) {
-        // Nothing of a former life may hold a port or a file that its pod needs again.
-        tokio::select! {
-            () = end_leftovers(self.host.folders.pods()) => {}
-            _ = stop.wait_for(|stop| *stop) => return,
+    pub(crate) async fn run(self, stop: watch::Receiver<bool>) {
+        let runtime = self.host.runtime.clone();
+        self.work(stop.clone()).await;
+        if *stop.borrow() {
+            runtime.end_all().await;
+        }
+    }
+
+    async fn work(mut self, mut stop: watch::Receiver<bool>) {
+        // What no shim holds of a former life is ended: it may hold a port or a file that its pod needs again.
+        for found in self.host.runtime.clone().found().await {
+            self.found.entry(found.which.uid.clone()).or_default().push(found);
         }
         let prefix = || KeyRange::prefix(objects::kind_prefix("", "pods"));
         let state = tokio::select! {
@@ -121,7 +134,7 @@ impl Desk {
                     }
                 }
                 () = sleep => {}
-                _ = stop.wait_for(|stop| *stop), if !self.leaving => self.leave(),
+                Ok(_) = stop.wait_for(|stop| *stop), if !self.leaving => self.leave(),
                 Some(_) = self.work.join_next() => {}
             }
         }
@@ -153,6 +166,14 @@ impl Desk {
         };
         for address in unused {
             let _ = self.host.network.remove(address).await;
+        }
+        // Pods that were deleted or replaced elsewhere meanwhile.
+        self.found.clear();
+        for uid in self.host.runtime.sandboxes() {
+            if !uids.contains(&uid) {
+                tracing::info!(uid, "a pod of a former life is not this host's any more: ended");
+                self.host.runtime.end(&uid).await;
+            }
         }
         let folders = self.host.folders.clone();
         let _ = tokio::task::spawn_blocking(move || folders.keep_only(&uids)).await;
@@ -205,7 +226,45 @@ impl Desk {
         }
         self.by_key.insert(kv.key.clone(), id.clone());
         let entry = Entry::new(kv, pod, stored, record);
-        self.entries.insert(id, entry);
+        self.entries.insert(id.clone(), entry);
+        if let Some(found) = self.found.remove(&id) {
+            self.take_over(&id, found);
+        }
+    }
+
+    /// Carries on with what a former agent started of a pod.
+    fn take_over(&mut self, id: &str, found: Vec<Found>) {
+        let (host, now) = (self.host.clone(), self.host.clock.now());
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        let pod = entry.pod.clone();
+        let Some(address) = host.address_of(&pod) else { return };
+        entry.record.preparation = Preparation::Done { address };
+        entry.told_started = true;
+        for Found { which, begun, exit } in found {
+            let name = which.container.as_str();
+            let Some(spec) = container(&pod, name) else { continue };
+            let past = take_over(&pod, &spec, &mut entry.record, which.attempt, begun.since, now);
+            if exit.is_some() {
+                let full = container_id(id, name, which.attempt);
+                let outcome = outcome(&host, &pod, &spec, &which, exit);
+                entry.record.exited(&full, name, which.attempt, outcome, now);
+                continue;
+            }
+            let (started, ends) = begin(&host, &spec, &which, address, begun);
+            let (target, reports) = (*started.target.clone(), self.reports.clone());
+            entry.processes.insert(name.to_owned(), started);
+            self.work.spawn(watch_over(host.clone(), pod.clone(), target, ends, Some(past), reports));
+        }
+        if is_over(&pod) || pod.metadata.deletion_timestamp.is_some() {
+            return;
+        }
+        // Its address is this host's again, and its files are brought up to date.
+        self.work.spawn(async move {
+            let subject = subject(&pod);
+            if let Err((_, error)) = host.furnish(pod).await {
+                tracing::warn!(pod = subject, error, "a pod that was taken over keeps what it has");
+            }
+        });
     }
 
     /// A pod's object is gone: whatever runs is killed.
@@ -260,6 +319,12 @@ impl Desk {
             for process in entry.processes.values() {
                 process.ending.send_replace(true);
             }
+        }
+        if is_over(&entry.pod) && !entry.record.alive() && !entry.released {
+            // It never runs again: what a shim of its own holds is only what was left behind.
+            entry.released = true;
+            let (host, id) = (self.host.clone(), id.to_owned());
+            self.work.spawn(async move { host.runtime.end(&id).await });
         }
         for action in decision.actions {
             carry_out(&self.host, &self.reports, &mut self.work, entry, action, now);

@@ -11,10 +11,11 @@ use serde_json::Value;
 use store::KeyValue;
 
 use super::Host;
-use super::life::{Started, Which};
+use super::life::Started;
 use crate::clock::Now;
 use crate::pod::{ProbeKind, Record, StartError, container, container_id, is_ready, subject};
 use crate::probe::Finding;
+use crate::runtime::Which;
 
 /// One pod of the host.
 pub(super) struct Entry {
@@ -48,6 +49,8 @@ pub(super) struct Entry {
     pub(super) told_started: bool,
     /// Whether the last status said ready.
     pub(super) told_ready: bool,
+    /// Whether its sandbox was ended: the pod is over.
+    pub(super) released: bool,
     /// The last failure that people were told of.
     pub(super) told_failure: String,
 }
@@ -71,6 +74,7 @@ impl Entry {
             gone: false,
             finished: false,
             told_started: false,
+            released: false,
             told_failure: String::new(),
         }
     }
@@ -114,8 +118,9 @@ pub(super) fn started(
                 let subject = subject(&entry.pod);
                 tracing::info!(target: "timeline", what = "pod-started", subject);
             }
+            let since = Now { wall: process.since, ..now };
             entry.processes.insert(name.to_owned(), process);
-            entry.record.started(&full, name, which.attempt, Ok(probes), now);
+            entry.record.started(&full, name, which.attempt, Ok(probes), since);
         }
         Err(error) => {
             let message = match &error {

@@ -8,13 +8,14 @@ use k8s_openapi::api::core::v1::Pod;
 use objects::{Occurrence, Recorder, Writer};
 use store::{State, Store};
 
-use super::{Folders, Logs, PodTokens, Running, TokenBook};
+use super::{Folders, PodTokens, Running, TokenBook};
 use crate::addresses::{Addresses, PodAddresses};
 use crate::clock::Clock;
 use crate::host::{
-    Missing, Powers, Sources, Spawner, end_leftovers, folder_owner, materialise, refresh, write_name_files,
+    Missing, Powers, Sources, end_leftovers, folder_owner, materialise, refresh, write_name_files,
 };
 use crate::pod::{ephemeral_containers, uid};
+use crate::runtime::Runtime;
 
 /// What every pod of this host shares.
 pub(crate) struct Host {
@@ -30,8 +31,7 @@ pub(crate) struct Host {
     pub powers: Powers,
     /// The folder that comes first on the pods' PATH.
     pub programs: PathBuf,
-    pub spawner: Spawner,
-    pub logs: Logs,
+    pub runtime: Arc<dyn Runtime>,
     pub running: Running,
     pub tokens: TokenBook,
     /// Processors in thousandths, memory in bytes.
@@ -78,8 +78,16 @@ impl Host {
         Sources { state, pod, pod_address, host_address: self.address, capacity: self.capacity, tokens }
     }
 
-    /// Makes a pod's folder, volumes and address. The error is a reason and a message.
+    /// Makes a pod's folder, volumes, address and sandbox. The error is a reason and a message.
     pub(crate) async fn prepare(self: Arc<Self>, pod: Arc<Pod>) -> Result<IpAddr, (String, String)> {
+        let address = self.clone().furnish(pod.clone()).await?;
+        let failed = |why| ("FailedCreatePodSandBox".to_owned(), format!("can't make the pod's shim: {why}"));
+        self.runtime.prepare(uid(&pod)).await.map_err(failed)?;
+        Ok(address)
+    }
+
+    /// Makes a pod's folder, volumes and address, or brings them up to date.
+    pub(super) async fn furnish(self: Arc<Self>, pod: Arc<Pod>) -> Result<IpAddr, (String, String)> {
         let failed = |reason: &str| {
             let reason = reason.to_owned();
             move |message: String| (reason, message)
@@ -104,13 +112,18 @@ impl Host {
         }
     }
 
-    async fn pod_address(&self, pod: &Pod) -> Result<IpAddr, (String, String)> {
+    /// The address of a pod that has one already, or of one that is about to.
+    pub(super) fn address_of(&self, pod: &Pod) -> Option<IpAddr> {
+        if pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true) {
+            return Some(self.address);
+        }
         let known = pod.status.as_ref().and_then(|s| s.pod_ip.as_deref()).and_then(|ip| ip.parse().ok());
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).of(uid(pod), known)
+    }
+
+    async fn pod_address(&self, pod: &Pod) -> Result<IpAddr, (String, String)> {
         let failed = |message: String| ("FailedCreatePodSandBox".to_owned(), message);
-        let address = {
-            let mut book = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-            book.of(uid(pod), known)
-        };
+        let address = self.address_of(pod);
         let address =
             address.ok_or_else(|| failed("every address of the host's pod range is taken".into()))?;
         let added = self.network.add(address).await;
@@ -120,7 +133,8 @@ impl Host {
 
     /// Gives back what a pod that ended had.
     pub(crate) async fn clean_up(self: Arc<Self>, pod: Arc<Pod>) {
-        end_leftovers(self.folders.pod(uid(&pod))).await;
+        self.runtime.end(uid(&pod)).await;
+        end_leftovers(self.folders.pod(uid(&pod)), |_| false).await;
         self.tokens.forget(&pod);
         let address = {
             let mut book = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);

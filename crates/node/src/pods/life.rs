@@ -1,50 +1,19 @@
 //! One life of one container: its process from start to end, its log, its probes.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
-use std::os::unix::process::ExitStatusExt;
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::sync::{mpsc, watch};
 
 use super::Host;
-use super::running::{Input, Live};
-use crate::host::{
-    Command, LogFile, LogProgress, Process, ProcessError, Streams, Tail, capture, end_session, last_words,
-    outputs, signal_group,
-};
-use crate::pod::{Outcome, StartError, container, uid};
-use crate::probe::{Check, Finding, Target, probe_container};
-
-/// The logs that are being written, by the file's path: who follows one waits here.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Logs(Arc<Mutex<HashMap<PathBuf, watch::Receiver<LogProgress>>>>);
-
-impl Logs {
-    /// How far a log is, if it is being written.
-    pub(crate) fn progress(&self, path: &PathBuf) -> Option<watch::Receiver<LogProgress>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(path).cloned()
-    }
-
-    fn begin(&self, path: PathBuf, progress: watch::Receiver<LogProgress>) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(path, progress);
-    }
-
-    fn end(&self, path: &PathBuf) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(path);
-    }
-}
-
-/// A container in one of its lives.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Which {
-    pub uid: String,
-    pub container: String,
-    pub attempt: u32,
-}
+use super::running::Live;
+use crate::host::{Command, last_words};
+use crate::pod::{Outcome, StartError, container};
+use crate::probe::{Check, Finding, Past, Target, probe_container};
+use crate::runtime::{Begun, Exit, RunError, Which};
 
 /// News for the desk.
 #[derive(Debug)]
@@ -65,11 +34,12 @@ pub(crate) enum Report {
     Finished(String),
 }
 
-/// A process that was made.
+/// A process that was made, or taken over.
 #[derive(Debug)]
 pub(crate) struct Started {
-    pub pid: i32,
     pub target: Box<Target>,
+    /// When.
+    pub since: Timestamp,
     /// Set to true once the whole pod ends.
     pub ending: watch::Sender<bool>,
 }
@@ -82,115 +52,98 @@ pub(crate) async fn live(
     address: IpAddr,
     reports: mpsc::UnboundedSender<Report>,
 ) {
-    let tell = |report| {
-        let _ = reports.send(report);
-    };
     let made = make(&host, &pod, &which, address).await;
-    let (command, mut process, log) = match made {
-        Ok(made) => made,
-        Err(error) => return tell(Report::Started(which, Err(error))),
+    let Some(spec) = container(&pod, &which.container).map(|spec| spec.into_owned()) else { return };
+    let begun = match made {
+        Ok(begun) => begun,
+        Err(error) => return drop(reports.send(Report::Started(which, Err(error)))),
     };
-    let Some(spec) = container(&pod, &which.container) else { return };
-    let pid = process.pid;
-    let beside = Command { beside: Some(pid), streams: Streams::Outputs, ..command };
-    let target = Target {
-        container: spec.clone().into_owned(),
-        address,
-        command: beside.clone(),
-        spawner: host.spawner.clone(),
-    };
-    let path = host.folders.logs(&pod, &which.container).join(format!("{}.log", which.attempt));
-    host.logs.begin(path.clone(), log.progress());
-    let input = input(&mut process, &spec);
-    let (ended, over) = watch::channel(false);
-    let listed = Live::new(beside, input, process.terminal.clone());
-    let listed = host.running.begin(&which.uid, &which.container, listed);
-    let output = tokio::spawn(capture_all(&mut process, log, Tail::new(over), listed.live().clone()));
-    let (ending, ends) = watch::channel(false);
-    tell(Report::Started(which.clone(), Ok(Started { pid, target: Box::new(target.clone()), ending })));
+    let (started, ends) = begin(&host, &spec, &which, address, begun);
+    let target = started.target.clone();
+    let _ = reports.send(Report::Started(which, Ok(started)));
+    watch_over(host, pod, *target, ends, None, reports).await;
+}
 
-    let found = |finding| tell(Report::Found(which.clone(), finding));
-    let status = tokio::select! {
-        status = process.child.wait() => status,
+/// What the desk keeps of a container that runs, and what tells its prober of the pod's end.
+pub(super) fn begin(
+    host: &Arc<Host>,
+    spec: &Container,
+    which: &Which,
+    address: IpAddr,
+    begun: Begun,
+) -> (Started, watch::Receiver<bool>) {
+    let target =
+        Target { container: spec.clone(), address, which: which.clone(), runtime: host.runtime.clone() };
+    let (ending, ends) = watch::channel(false);
+    (Started { target: Box::new(target), since: begun.since, ending }, ends)
+}
+
+/// Watches over a container until it ends.
+pub(super) async fn watch_over(
+    host: Arc<Host>,
+    pod: Arc<Pod>,
+    target: Target,
+    ends: watch::Receiver<bool>,
+    past: Option<Past>,
+    reports: mpsc::UnboundedSender<Report>,
+) {
+    let (spec, which) = (target.container.clone(), target.which.clone());
+    let listed = host.running.begin(Live {
+        which: which.clone(),
+        reads: spec.stdin == Some(true),
+        once: spec.stdin_once == Some(true),
+        terminal: spec.tty == Some(true),
+    });
+    let found = |finding| drop(reports.send(Report::Found(which.clone(), finding)));
+    let exit = tokio::select! {
+        exit = host.runtime.exit(&which) => exit,
         () = async {
-            probe_container(target, host.clock, ends, found).await;
+            probe_container(target, host.clock, past, ends, found).await;
             std::future::pending().await
         } => return,
     };
-    // With its first process the container is over: whatever that left behind in its group ends too, and the jobs
-    // of a shell on its terminal.
-    signal_group(pid, libc::SIGKILL);
-    if process.terminal.is_some() {
-        end_session(pid).await;
-    }
-    listed.end().await;
-    ended.send_replace(true);
-    let _ = output.await;
     drop(listed);
-    host.logs.end(&path);
-    let (code, signal) = match status {
-        Ok(status) => {
-            let signal = status.signal().unwrap_or(0);
-            (status.code().unwrap_or(128 + signal), signal)
-        }
-        Err(error) => {
-            tracing::error!(uid = uid(&pod), %error, "a container's process can't be waited for");
-            (255, 0)
-        }
+    let asked = host.clone();
+    let read = tokio::task::spawn_blocking({
+        let which = which.clone();
+        move || outcome(&asked, &pod, &spec, &which, exit)
+    });
+    let outcome = read.await.unwrap_or_default();
+    let _ = reports.send(Report::Exited(which, outcome));
+}
+
+/// How a container ended, with what it said last.
+pub(super) fn outcome(
+    host: &Host,
+    pod: &Pod,
+    spec: &Container,
+    which: &Which,
+    exit: Option<Exit>,
+) -> Outcome {
+    let Some(Exit { code, signal, at }) = exit else {
+        let message = "the pod's shim ended, and the container with it".into();
+        return Outcome { code: 137, signal: libc::SIGKILL, message, at: None };
     };
     let fallback = spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError") && code != 0;
     let file = host.folders.message(&which.uid, &which.container);
-    let read = tokio::task::spawn_blocking(move || last_words(&file, fallback.then_some(&*path)));
-    let message = read.await.unwrap_or_default();
-    tell(Report::Exited(which.clone(), Outcome { code, signal, message }));
+    let log = host.folders.logs(pod, &which.container).join(format!("{}.log", which.attempt));
+    Outcome { code, signal, message: last_words(&file, fallback.then_some(&*log)), at: Some(at) }
 }
 
-/// Writes all that a process prints to its log, and passes it on to those who watch.
-fn capture_all(
-    process: &mut Process,
-    log: LogFile,
-    tail: Tail,
-    live: Arc<Live>,
-) -> impl Future<Output = ()> + use<> {
-    let (stdout, stderr) = outputs(process);
-    let seen = move |source, bytes: &[u8]| {
-        let (live, piece) = (live.clone(), live.output.piece(bytes));
-        async move { live.output.pass(source, piece).await }
-    };
-    capture(stdout, stderr, log, tail, seen)
-}
-
-/// What a container reads, as its spec has it.
-fn input(process: &mut Process, spec: &Container) -> Input {
-    let pipe = process.child.stdin.take().map(|pipe| Box::pin(pipe) as _);
-    let terminal = process.terminal.clone().filter(|_| spec.stdin == Some(true));
-    let writer = pipe.or_else(|| Some(Box::pin(terminal?) as _));
-    Input::new(writer, spec.stdin_once == Some(true))
-}
-
-async fn make(
-    host: &Arc<Host>,
-    pod: &Arc<Pod>,
-    which: &Which,
-    address: IpAddr,
-) -> Result<(Command, Process, LogFile), StartError> {
-    let failed = |what: &str, why: String| StartError::Run(format!("{what}: {why}"));
+async fn make(host: &Arc<Host>, pod: &Arc<Pod>, which: &Which, address: IpAddr) -> Result<Begun, StartError> {
     let (on_host, of_pod, name) = (host.clone(), pod.clone(), which.clone());
-    let prepared = tokio::task::spawn_blocking(move || {
+    let prepared = tokio::task::spawn_blocking(move || -> Result<Command, StartError> {
         let Some(spec) = container(&of_pod, &name.container) else {
             return Err(StartError::Run("the container is not in the pod any more".into()));
         };
-        let command = on_host.command(&of_pod, &spec, address)?;
-        let log = LogFile::open(&on_host.folders.logs(&of_pod, &name.container), name.attempt);
-        Ok((command, log.map_err(|e| failed("can't make the log", e.to_string()))?))
+        on_host.command(&of_pod, &spec, address)
     });
-    let (command, log) = prepared.await.map_err(|e| failed("can't prepare", e.to_string()))??;
-    let process = host.spawner.spawn(command.clone()).await;
-    let process = process.map_err(|error| match error {
-        ProcessError::NoCommand | ProcessError::Nul(_) => StartError::Config(error.to_string()),
-        ProcessError::System { .. } | ProcessError::Closed => StartError::Run(error.to_string()),
-    })?;
-    Ok((command, process, log))
+    let command = prepared.await.map_err(|e| StartError::Run(format!("can't prepare: {e}")))??;
+    let log = host.folders.logs(pod, &which.container);
+    host.runtime.start(which, command, log).await.map_err(|error| match error {
+        RunError::Config(why) => StartError::Config(why),
+        RunError::System(_) | RunError::Gone => StartError::Run(error.to_string()),
+    })
 }
 
 /// Runs a container's preStop hook.

@@ -14,6 +14,5 @@ mod writing;
 pub(crate) use desk::Desk;
 pub(crate) use folder::Folders;
 pub(crate) use host::Host;
-pub(crate) use life::Logs;
-pub(crate) use running::{Guest, Live, Running};
+pub(crate) use running::{Live, Running};
 pub(crate) use tokens::{PodTokens, TokenBook, kind};

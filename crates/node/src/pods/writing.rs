@@ -53,8 +53,9 @@ pub(crate) async fn finish(
     status: Option<Value>,
     reports: mpsc::UnboundedSender<Report>,
 ) {
-    if then != Then::Stay {
-        host.clone().clean_up(pod.clone()).await;
+    match then {
+        Then::Stay => host.runtime.end(uid(&pod)).await,
+        Then::Confirm | Then::Forget => host.clone().clean_up(pod.clone()).await,
     }
     if then == Then::Confirm {
         if let Some(status) = status {

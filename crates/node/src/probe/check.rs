@@ -1,6 +1,7 @@
 //! What a probe or a hook does once: an HTTP request, a TCP connection, a command beside the container.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler, Probe, TCPSocketAction};
@@ -8,7 +9,8 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::http::{self, Url};
-use crate::host::{Command, Spawner, signal_group};
+use crate::host::Streams;
+use crate::runtime::{Runtime, Which};
 
 /// What to do.
 #[derive(Debug, Clone)]
@@ -26,9 +28,9 @@ pub(crate) enum Check {
 pub(crate) struct Target {
     pub container: Container,
     pub address: IpAddr,
-    /// How its process was made, and where it runs: commands run beside it.
-    pub command: Command,
-    pub spawner: Spawner,
+    pub which: Which,
+    /// Who runs it, and commands beside it.
+    pub runtime: Arc<dyn Runtime>,
 }
 
 impl Check {
@@ -117,23 +119,22 @@ fn port(port: &IntOrString, container: &Container) -> Result<u16, String> {
 }
 
 async fn exec(argv: &[String], target: &Target, limit: Duration) -> Result<(), String> {
-    let command = Command { argv: argv.to_vec(), ..target.command.clone() };
-    let mut process = target.spawner.spawn(command).await.map_err(|e| e.to_string())?;
-    let (stdout, stderr) = (process.child.stdout.take(), process.child.stderr.take());
-    let work = async {
-        let (out, err, status) = tokio::join!(head(stdout), head(stderr), process.child.wait());
-        (out, err, status)
-    };
-    let result = tokio::time::timeout(limit, work).await;
-    signal_group(process.pid, libc::SIGKILL);
-    match result {
-        Ok((_, _, Ok(status))) if status.success() => Ok(()),
+    let made = target.runtime.exec(&target.which, argv.to_vec(), Streams::Outputs).await;
+    let session = made.map_err(|error| error.to_string())?;
+    let (stdout, stderr) = session.outputs;
+    let work = async { tokio::join!(head(stdout), head(stderr), session.end.exit()) };
+    match tokio::time::timeout(limit, work).await {
+        Ok((_, _, Some(exit))) if exit.code == 0 => Ok(()),
         // As upstream, what it printed says why; its status only where it printed nothing.
-        Ok((out, err, Ok(status))) if out.is_empty() && err.is_empty() => Err(status.to_string()),
-        Ok((out, err, Ok(_))) => Err(format!("{out}{err}")),
-        Ok((.., Err(error))) => Err(error.to_string()),
+        Ok((out, err, Some(exit))) if out.is_empty() && err.is_empty() => Err(match exit.signal {
+            0 => format!("exit status: {}", exit.code),
+            signal => format!("signal: {signal}"),
+        }),
+        Ok((out, err, Some(_))) => Err(format!("{out}{err}")),
+        Ok((.., None)) => Err("the container ended".into()),
         Err(_) => {
-            let _ = process.child.wait().await;
+            session.end.kill();
+            session.end.exit().await;
             let command = argv.join(" ");
             Err(format!("command timed out: {command:?} timed out after {}s", limit.as_secs_f32()))
         }
@@ -141,8 +142,7 @@ async fn exec(argv: &[String], target: &Target, limit: Duration) -> Result<(), S
 }
 
 /// The first kilobytes of an output; the rest is read and dropped, so that the process never blocks on it.
-async fn head(stream: Option<impl AsyncRead + Unpin>) -> String {
-    let Some(stream) = stream else { return String::new() };
+async fn head(stream: impl AsyncRead + Unpin) -> String {
     let mut text = Vec::new();
     let mut limited = stream.take(4096);
     if limited.read_to_end(&mut text).await.is_ok() {

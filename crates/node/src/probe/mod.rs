@@ -6,4 +6,4 @@ mod prober;
 mod schedule;
 
 pub(crate) use check::{Check, Target};
-pub(crate) use prober::{Finding, probe_container};
+pub(crate) use prober::{Finding, Past, probe_container};

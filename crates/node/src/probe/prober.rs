@@ -26,24 +26,35 @@ pub(crate) enum Finding {
     PostStartFailed(String),
 }
 
-/// Runs a container's postStart hook, then probes it until dropped: first its startup probe until that passes,
+/// What is known of a container that a former agent started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Past {
+    /// Whether it had come up.
+    pub started: bool,
+    /// Whether it could serve.
+    pub ready: bool,
+}
+
+/// Runs a container's postStart hook (not of one with a `past`, which had it run), then probes it until dropped: first its startup probe until that passes,
 /// then the others. Once `ending` is true, its pod ends: whether it is well or has come up is nobody's question any more.
 pub(crate) async fn probe_container(
     target: Target,
     clock: Clock,
+    past: Option<Past>,
     ending: watch::Receiver<bool>,
     tell: impl Fn(Finding),
 ) {
     let spec = &target.container;
     let hook = spec.lifecycle.as_ref().and_then(|lifecycle| lifecycle.post_start.as_ref());
-    if let Some(hook) = hook
+    if let Some(hook) = hook.filter(|_| past.is_none())
         && let Err(why) = Check::of_hook(hook).run(&target, POST_START).await
     {
         return tell(Finding::PostStartFailed(why));
     }
     let start = clock.now().elapsed;
     if let Some(probe) = &spec.startup_probe
-        && !until(&ending, follow(probe, ProbeKind::Startup, &target, start, clock, &tell)).await
+        && !past.is_some_and(|past| past.started)
+        && !until(&ending, follow(probe, ProbeKind::Startup, None, &target, start, clock, &tell)).await
     {
         return;
     }
@@ -51,7 +62,7 @@ pub(crate) async fn probe_container(
         let (probe, target, tell) = (probe.clone(), &target, &tell);
         async move {
             if let Some(probe) = &probe {
-                follow(probe, kind, target, start, clock, tell).await;
+                follow(probe, kind, past, target, start, clock, tell).await;
             }
         }
     };
@@ -82,13 +93,21 @@ async fn until(ending: &watch::Receiver<bool>, work: impl Future<Output = bool>)
 async fn follow(
     probe: &Probe,
     kind: ProbeKind,
+    past: Option<Past>,
     target: &Target,
     start: Duration,
     clock: Clock,
     tell: &impl Fn(Finding),
 ) -> bool {
-    let (schedule, check) = (Schedule::of(probe), Check::of_probe(probe));
+    let (mut schedule, check) = (Schedule::of(probe), Check::of_probe(probe));
     let mut history = History::default();
+    if let Some(past) = past {
+        // Its delay is behind it; what it was it stays until attempts say otherwise.
+        schedule.initial_delay = Duration::ZERO;
+        if past.ready || kind == ProbeKind::Liveness {
+            history = History::healthy();
+        }
+    }
     let mut elapsed = Duration::ZERO;
     loop {
         let attempt = history.next(&schedule, elapsed);

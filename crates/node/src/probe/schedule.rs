@@ -61,6 +61,11 @@ impl Schedule {
 }
 
 impl History {
+    /// That of a container that was well under a former agent.
+    pub(crate) fn healthy() -> Self {
+        History { ever_succeeded: true, healthy: true, ..History::default() }
+    }
+
     /// The next attempt after one that ended at `elapsed` since the container's start.
     pub(crate) fn next(&mut self, schedule: &Schedule, elapsed: Duration) -> Attempt {
         let first = schedule.initial_delay;
@@ -160,6 +165,18 @@ mod tests {
         assert_eq!(counted[..4], [(3000, None), (5000, None), (7000, Some(false)), (9000, None)]);
         assert!(list.iter().filter(|a| !a.1).all(|a| a.2.is_none()));
         assert!(list.iter().filter(|a| a.0 > 11_500).all(|a| a.1), "no longer eager");
+    }
+
+    #[test]
+    fn what_was_well_stays_so_until_enough_failures_count() {
+        let s = schedule(0, 2, 1, 2);
+        let (mut history, mut at, mut list) = (History::healthy(), Duration::ZERO, Vec::new());
+        for _ in 0..4 {
+            let next = history.next(&s, at);
+            at = next.at + Duration::from_millis(1);
+            list.push((next.at.as_secs(), history.observe(&s, false, next.counts)));
+        }
+        assert_eq!(list, [(0, None), (2, None), (4, Some(false)), (6, None)]);
     }
 
     #[test]

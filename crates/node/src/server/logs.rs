@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use super::{Body, plain};
 use crate::host::{LogCursor, LogOptions, LogProgress, since_cut};
-use crate::pod::container;
+use crate::pod::{container, uid};
 use crate::pods::Host;
 
 /// What a query asks of a log.
@@ -96,8 +96,9 @@ pub(super) fn logs(
         let reason = waiting.and_then(|waiting| waiting.reason.as_deref()).unwrap_or("ContainerCreating");
         return Err(format!("container {name:?} in pod {pod_name:?} is waiting to start: {reason}"));
     };
-    let path = folder.join(format!("{attempt}.log"));
-    let progress = if asked.follow { host.logs.progress(&path) } else { None };
+    let live = host.running.get(uid(&pod), name);
+    let live = live.filter(|live| asked.follow && live.which.attempt == attempt);
+    let progress = live.map(|live| host.runtime.log(&live.which));
     let cursor = LogCursor::open(&folder, attempt, asked.options).map_err(|e| e.to_string())?;
     let (send, lines) = mpsc::channel::<Bytes>(4);
     tokio::spawn(stream(cursor, progress, send));

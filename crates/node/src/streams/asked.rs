@@ -9,9 +9,10 @@ use objects::Reader;
 use super::forward::Ports;
 use super::session::{CallerEnd, begin};
 use super::{attach, exec};
-use crate::host::{Source, Spawner};
+use crate::host::Source;
 use crate::pod::uid;
-use crate::pods::{Guest, Host, Live};
+use crate::pods::{Host, Live};
+use crate::runtime::Runtime;
 
 /// Why not, as an HTTP answer.
 pub(super) type Refusal = (StatusCode, String);
@@ -49,24 +50,22 @@ pub(super) enum Asked {
 /// A command to run, or a process to attach to, with the streams that are wanted of it.
 pub(super) struct Process {
     pub(super) flags: Flags,
-    what: What,
-}
-
-enum What {
-    Exec { guest: Guest, spawner: Spawner, argv: Vec<String> },
-    Attach(Arc<Live>),
+    live: Arc<Live>,
+    runtime: Arc<dyn Runtime>,
+    /// The command; none for the container's own process.
+    argv: Option<Vec<String>>,
 }
 
 impl Process {
     /// Begins.
     pub(super) fn begin(self) -> CallerEnd {
-        let flags = self.flags;
-        match self.what {
-            What::Exec { guest, spawner, argv } => {
-                begin(flags.input, |end| exec::exec(guest, spawner, argv, flags.terminal, end))
-            }
-            What::Attach(live) => {
-                begin(flags.input, |end| attach::attach(live, flags.output, flags.error, end))
+        let Process { flags, live, runtime, argv } = self;
+        match argv {
+            Some(argv) => begin(flags.input, move |end| {
+                exec::exec(runtime, live.which.clone(), argv, flags.terminal, end)
+            }),
+            None => {
+                begin(flags.input, move |end| attach::attach(runtime, live, flags.output, flags.error, end))
             }
         }
     }
@@ -145,7 +144,7 @@ fn process(
     let live = host.running.get(uid(&pod), container).ok_or_else(missing)?;
     if argv.is_none() {
         // A process has a terminal or not: that can't be chosen any more.
-        flags.terminal = live.terminal.is_some();
+        flags.terminal = live.terminal;
     }
     // A terminal has one output.
     flags.error &= !flags.terminal;
@@ -153,14 +152,7 @@ fn process(
         let why = "you must specify at least 1 of stdin, stdout, stderr";
         return Err((StatusCode::BAD_REQUEST, why.into()));
     }
-    let what = match argv {
-        Some(argv) => {
-            let guest = live.guest().ok_or_else(missing)?;
-            What::Exec { guest, spawner: host.spawner.clone(), argv }
-        }
-        None => What::Attach(live),
-    };
-    Ok(Asked::Process(Process { flags, what }))
+    Ok(Asked::Process(Process { flags, live, runtime: host.runtime.clone(), argv }))
 }
 
 fn pod_here(host: &Host, namespace: &str, name: &str) -> Result<Pod, Refusal> {

@@ -1,51 +1,40 @@
 //! A command beside a container: with its user, folder, environment and namespaces. It ends with its container,
 //! and with its caller.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
 use super::outcome::Outcome;
 use super::session::{PIECE, ProcessEnd};
-use crate::host::{Command, Size, Source, Spawner, Streams, Tail, Terminal, end_session, outputs};
-use crate::pods::Guest;
+use crate::host::{Size, Source, Streams, Tail, Terminal};
+use crate::runtime::{Runtime, Which, Writer};
 
 /// Runs a command until it ends, its container does or its caller is gone. Once this has returned, it is dead, and so
 /// is everything of its session.
 pub(super) async fn exec(
-    guest: Guest,
-    spawner: Spawner,
+    runtime: Arc<dyn Runtime>,
+    which: Which,
     argv: Vec<String>,
     terminal: bool,
     end: ProcessEnd,
 ) -> Outcome {
-    let mut command = Command { argv, ..guest.live().command.clone() };
-    command.streams = if terminal { Streams::Terminal } else { Streams::Pipes };
-    if terminal && !command.env.iter().any(|(name, _)| name == "TERM") {
-        command.env.push(("TERM".into(), "xterm".into()));
-    }
-    let mut process = match spawner.spawn(command).await {
-        Ok(process) => process,
-        Err(error) => return Outcome::Failed(format!("error executing command in container: {error}")),
+    let streams = if terminal { Streams::Terminal } else { Streams::Pipes };
+    let failed = |why: String| Outcome::Failed(format!("error executing command in container: {why}"));
+    let session = match runtime.exec(&which, argv, streams).await {
+        Ok(session) => session,
+        Err(error) => return failed(error.to_string()),
     };
     let ProcessEnd { input, size, output } = end;
-    let (pid, terminal) = (process.pid, process.terminal.clone());
-    let (stdout, stderr) = outputs(&mut process);
-    let writer: Option<Box<dyn AsyncWrite + Send + Unpin>> = match (process.child.stdin.take(), &terminal) {
-        (Some(pipe), _) => Some(Box::new(pipe)),
-        (None, Some(terminal)) => Some(Box::new(terminal.clone())),
-        (None, None) => None,
-    };
+    let (stdout, stderr) = session.outputs;
     let (over, tail) = watch::channel(false);
     let tail = Tail::new(tail);
     let life = async {
-        let status = process.child.wait().await;
-        end_session(pid).await;
+        let exit = session.end.exit().await;
         over.send_replace(true);
-        status
+        exit
     };
     let printed = async {
         tokio::join!(
@@ -54,31 +43,21 @@ pub(super) async fn exec(
         )
     };
     let told = async {
-        tokio::join!(feed(input, writer), follow_size(size, terminal));
+        tokio::join!(feed(input, session.input), follow_size(size, session.terminal));
         std::future::pending::<()>().await;
     };
     let ended = tokio::select! {
-        (status, _) = async { tokio::join!(life, printed) } => Some(status),
+        (exit, _) = async { tokio::join!(life, printed) } => exit,
         () = told => None,
-        () = guest.ended() => None,
-        () = output.closed() => None,
-    };
-    let status = match ended {
-        Some(status) => status,
-        None => {
-            end_session(pid).await;
-            process.child.wait().await
+        () = output.closed() => {
+            session.end.kill();
+            session.end.exit().await
         }
     };
-    match status {
-        Ok(status) => Outcome::Exited(exit_code(status)),
-        Err(error) => Outcome::Failed(format!("error executing command in container: {error}")),
+    match ended {
+        Some(exit) => Outcome::Exited(exit.code),
+        None => failed("its end is not known".into()),
     }
-}
-
-/// The exit code as shells have it: 128 and the signal for one that was killed.
-fn exit_code(status: ExitStatus) -> i32 {
-    status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))
 }
 
 /// Sends on what a process prints, as fast as it is taken.
@@ -103,7 +82,7 @@ async fn print(
 }
 
 /// Hands on what the caller sends, and its end. Without a caller's input, the process has an empty one.
-async fn feed(input: Option<mpsc::Receiver<Bytes>>, writer: Option<Box<dyn AsyncWrite + Send + Unpin>>) {
+async fn feed(input: Option<mpsc::Receiver<Bytes>>, writer: Option<Writer>) {
     let (Some(mut input), Some(mut writer)) = (input, writer) else { return };
     while let Some(piece) = input.recv().await {
         if writer.write_all(&piece).await.is_err() || writer.flush().await.is_err() {

@@ -66,6 +66,13 @@ impl TestWriter {
         self.store.txn(txn).now_or_never().unwrap().unwrap();
     }
 
+    /// Takes an object away, as if nobody had been here.
+    pub fn remove(&self, kind: &str, namespace: &str, name: &str) {
+        let delete = Op::Delete(KeyRange::key(objects::key("", kind, namespace, name)));
+        let txn = Txn { success: vec![delete], ..Txn::default() };
+        self.store.txn(txn).now_or_never().unwrap().unwrap();
+    }
+
     pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
         let state = self.store.snapshot();
         let kv = state.get(objects::key("", kind, namespace, name).as_bytes())?.clone();
@@ -284,6 +291,7 @@ impl TestHost {
             address: Ipv4Addr::LOCALHOST.into(),
             pod_cidr: format!("127.{}.0.0/16", self.net),
             data_dir: self.folder.path().join("agent"),
+            program: env!("CARGO_BIN_EXE_pod-shim").into(),
             programs: self.folder.path().join("programs"),
             store: self.writer.store.clone(),
             writer: self.writer.clone(),
@@ -298,6 +306,35 @@ impl TestHost {
 
     pub async fn shut_down(&mut self) {
         self.agent.take().unwrap().shutdown().await;
+    }
+
+    /// The shims of this host's pods, by their process ids.
+    pub fn shims(&self) -> Vec<i32> {
+        let folder = self.folder.path().canonicalize().unwrap();
+        let is_shim = |pid: &i32| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            let mut words = line.split(|byte| *byte == 0).skip(1);
+            words.next() == Some(node::SHIM.as_bytes())
+                && words.next().is_some_and(|of| of.starts_with(folder.as_os_str().as_encoded_bytes()))
+        };
+        let all = std::fs::read_dir("/proc").unwrap().flatten();
+        all.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_shim).collect()
+    }
+
+    /// Kills all shims at once.
+    pub fn kill_shims(&self) {
+        for shim in self.shims() {
+            // SAFETY: a system call on numbers; the process is a shim of this test's own host.
+            unsafe { libc::kill(shim, libc::SIGKILL) };
+        }
+    }
+
+    /// The log of a pod's container, without times: by name and attempt.
+    pub fn log(&self, pod: &str, attempt: u32) -> String {
+        let folder = format!("agent/logs/default_{pod}_uid-of-{pod}/main");
+        let path = self.folder.path().join(folder).join(format!("{attempt}.log"));
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        text.lines().filter_map(|line| line.splitn(4, ' ').nth(3)).map(|line| format!("{line}\n")).collect()
     }
 
     /// The folder that pods start in, by uid.
@@ -403,6 +440,18 @@ impl TestHost {
         };
         let done = tokio::time::timeout(PATIENCE, wait).await;
         done.unwrap_or_else(|_| panic!("{}: {:?}", path.display(), std::fs::read_to_string(path)))
+    }
+}
+
+impl Drop for TestHost {
+    fn drop(&mut self) {
+        for shim in self.shims() {
+            // SAFETY: a system call on numbers; the process is a shim of this test's own host.
+            unsafe { libc::kill(shim, libc::SIGTERM) };
+            while is_alive(&shim.to_string()) {
+                std::thread::yield_now();
+            }
+        }
     }
 }
 

@@ -1,0 +1,161 @@
+//! The agent's connection to one shim: many questions at once, each with its own answer.
+
+use std::collections::HashMap;
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::shim::wire::{Answer, Ask, Inbox, Outbox, SOCKET, Told, VERSION, encode};
+
+/// An answer with the files that came along.
+pub(super) type Reply = (Answer, Vec<OwnedFd>);
+
+type Waiting = HashMap<u64, oneshot::Sender<Reply>>;
+
+/// A connection to a shim. Dropped, it ends, and with it the commands that were begun through it.
+#[derive(Debug)]
+pub(super) struct Link {
+    pid: Option<i32>,
+    outgoing: mpsc::UnboundedSender<(Vec<u8>, Vec<OwnedFd>)>,
+    /// None once the connection is over.
+    waiting: Arc<Mutex<Option<Waiting>>>,
+    next: AtomicU64,
+    over: watch::Receiver<bool>,
+}
+
+/// The socket of the shim whose pod has this folder: by a handle of the folder, since the path of a socket must be short.
+pub(super) fn socket_in(folder: &Path) -> io::Result<(File, PathBuf)> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let folder = OpenOptions::new().read(true).custom_flags(flags).open(folder)?;
+    let path = PathBuf::from(format!("/proc/self/fd/{}/{SOCKET}", folder.as_raw_fd()));
+    Ok((folder, path))
+}
+
+impl Link {
+    /// Connects to the shim whose pod has this folder, and hears what it holds; nothing of one that speaks otherwise.
+    ///
+    /// # Errors
+    /// If there is none, or somebody else is in its place.
+    pub(super) async fn open(folder: &Path) -> io::Result<(Arc<Self>, Option<Vec<Told>>)> {
+        let (_folder, path) = socket_in(folder)?;
+        let stream = UnixStream::connect(path).await?;
+        let who = stream.peer_cred()?;
+        if who.uid() != nix::unistd::geteuid().as_raw() {
+            return Err(io::Error::other("the shim's socket is another user's"));
+        }
+        let (outgoing, messages) = mpsc::unbounded_channel();
+        let (ends, over) = watch::channel(false);
+        let waiting: Arc<Mutex<Option<Waiting>>> = Arc::new(Mutex::new(Some(HashMap::new())));
+        let answers = waiting.clone();
+        tokio::spawn(async move {
+            let error = carry(stream, messages, &answers).await;
+            tracing::debug!(?error, "the connection to a shim is over");
+            *lock(&answers) = None;
+            ends.send_replace(true);
+        });
+        let link = Link { pid: who.pid(), outgoing, waiting, next: AtomicU64::new(0), over };
+        let told = match link.ask(&Ask::Hello, Vec::new()).await {
+            Some((Answer::Hello { version: VERSION, lives }, _)) => Some(lives),
+            Some(_) => None,
+            None => return Err(io::ErrorKind::ConnectionReset.into()),
+        };
+        Ok((Arc::new(link), told))
+    }
+
+    /// Whether the shim is gone.
+    pub(super) fn is_over(&self) -> bool {
+        *self.over.borrow()
+    }
+
+    /// Waits until the shim is gone.
+    pub(super) async fn over(&self) {
+        // Who would say so is gone: so is the connection.
+        let _ = self.over.clone().wait_for(|over| *over).await;
+    }
+
+    /// Asks without waiting for the answer; the question's number.
+    pub(super) fn send(&self, ask: &Ask, files: Vec<OwnedFd>) -> (u64, oneshot::Receiver<Reply>) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let (tell, answer) = oneshot::channel();
+        // A question that can't be asked has no answer.
+        if let (Some(waiting), Ok(bytes)) = (lock(&self.waiting).as_mut(), encode(number, ask)) {
+            waiting.insert(number, tell);
+            let _ = self.outgoing.send((bytes, files));
+        }
+        (number, answer)
+    }
+
+    /// Asks; None if the shim is gone.
+    pub(super) async fn ask(&self, ask: &Ask, files: Vec<OwnedFd>) -> Option<Reply> {
+        self.send(ask, files).1.await.ok()
+    }
+
+    /// Kills the shim, and so its containers.
+    pub(super) fn kill(&self) {
+        if let Some(pid) = self.pid.filter(|_| !self.is_over()) {
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+        }
+    }
+}
+
+fn lock(waiting: &Mutex<Option<Waiting>>) -> MutexGuard<'_, Option<Waiting>> {
+    waiting.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Carries messages both ways until the connection ends, and says why it did; None if nobody wants it any more.
+async fn carry(
+    stream: UnixStream,
+    mut messages: mpsc::UnboundedReceiver<(Vec<u8>, Vec<OwnedFd>)>,
+    waiting: &Mutex<Option<Waiting>>,
+) -> Option<io::Error> {
+    let (mut inbox, mut outbox) = (Inbox::default(), Outbox::default());
+    let socket = stream.as_raw_fd();
+    loop {
+        let interest =
+            if outbox.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
+        let ready = tokio::select! {
+            message = messages.recv() => {
+                let (bytes, files) = message?;
+                outbox.push(bytes, files);
+                // Most are taken at once.
+                match stream.try_io(Interest::WRITABLE, || outbox.flush(socket)) {
+                    Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Some(error),
+                    _ => continue,
+                }
+            }
+            ready = stream.ready(interest) => match ready {
+                Ok(ready) => ready,
+                Err(error) => return Some(error),
+            },
+        };
+        if ready.is_writable() {
+            match stream.try_io(Interest::WRITABLE, || outbox.flush(socket)) {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => return Some(error),
+                _ => {}
+            }
+        }
+        while ready.is_readable() {
+            let (bytes, files) = match stream.try_io(Interest::READABLE, || inbox.next(socket)) {
+                Ok(message) => message,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Some(error),
+            };
+            let (number, answer): (u64, Answer) = match serde_json::from_slice(&bytes) {
+                Ok(message) => message,
+                Err(error) => return Some(error.into()),
+            };
+            if let Some(tell) = lock(waiting).as_mut().and_then(|waiting| waiting.remove(&number)) {
+                // Who asked may be gone.
+                let _ = tell.send((answer, files));
+            }
+        }
+    }
+}

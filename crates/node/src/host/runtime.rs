@@ -1,0 +1,399 @@
+//! The runtime `host`: a container is a process of this host, made and held by its pod's shim.
+
+use std::collections::{BTreeSet, HashMap};
+use std::fs::{self, Permissions};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::{BoxFuture, join_all};
+use nix::fcntl::OFlag;
+use nix::unistd::pipe2;
+use tokio::net::unix::pipe;
+use tokio::sync::watch;
+
+use super::leftovers::end_leftovers;
+use super::link::{Link, Reply, socket_in};
+use super::log_file::LogProgress;
+use super::process::keep_descriptors;
+use super::{Command, Isolation, Streams, Terminal};
+use crate::runtime::{
+    Attached, Begun, Exit, Found, Reader, RunError, Runtime, Session, SessionEnd, Which, Writer,
+};
+use crate::shim::SHIM;
+use crate::shim::wire::{Answer, Ask, Life, Told};
+
+/// How long a shim may take to end its pod before it is killed.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The shims of this host's pods.
+#[derive(Debug)]
+pub(crate) struct HostRuntime {
+    /// The folder of all pods' folders.
+    pods: PathBuf,
+    /// The program that a shim is.
+    program: PathBuf,
+    isolation: Isolation,
+    slots: Mutex<HashMap<String, Arc<Slot>>>,
+}
+
+/// The place of one pod's shim.
+#[derive(Debug, Default)]
+struct Slot {
+    link: Mutex<Option<Arc<Link>>>,
+    /// Held while one is made.
+    making: tokio::sync::Mutex<()>,
+}
+
+impl Slot {
+    fn link(&self) -> MutexGuard<'_, Option<Arc<Link>>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn life(which: &Which) -> Life {
+    Life { container: which.container.clone(), attempt: which.attempt }
+}
+
+fn system(why: impl ToString) -> RunError {
+    RunError::System(why.to_string())
+}
+
+/// The answer to a question about a start.
+fn begun(reply: Option<Reply>) -> Result<Begun, RunError> {
+    match reply {
+        Some((Answer::Begun(begun), _)) => Ok(begun),
+        Some((Answer::Failed(error), _)) => Err(error),
+        Some(_) => Err(system("the pod's shim answered something else")),
+        None => Err(system("the pod's shim is gone")),
+    }
+}
+
+fn exit(reply: Option<Reply>) -> Option<Exit> {
+    match reply {
+        Some((Answer::Exit(exit), _)) => Some(exit),
+        _ => None,
+    }
+}
+
+impl HostRuntime {
+    /// A runtime whose pods have their folders in `pods`, and whose shims are `program`.
+    ///
+    /// # Errors
+    /// If this process can't tell what it has open.
+    pub(crate) fn new(pods: PathBuf, program: PathBuf, isolation: Isolation) -> io::Result<Self> {
+        keep_descriptors()?;
+        Ok(HostRuntime { pods, program, isolation, slots: Mutex::default() })
+    }
+
+    fn slots(&self) -> MutexGuard<'_, HashMap<String, Arc<Slot>>> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn link(&self, uid: &str) -> Option<Arc<Link>> {
+        self.slots().get(uid).and_then(|slot| slot.link().clone())
+    }
+
+    /// The pod's shim; a new one if it has none.
+    async fn sandbox(&self, uid: &str) -> io::Result<Arc<Link>> {
+        let slot = self.slots().entry(uid.to_owned()).or_default().clone();
+        let _making = slot.making.lock().await;
+        let former = slot.link().clone();
+        if let Some(link) = &former {
+            if !link.is_over() {
+                return Ok(link.clone());
+            }
+            tracing::warn!(uid, "a pod's shim ended: what is left of its containers is killed");
+            end_leftovers(self.pods.join(uid), |_| false).await;
+        }
+        let (folder, program) = (self.pods.join(uid), self.program.clone());
+        let made = folder.clone();
+        let launched = tokio::task::spawn_blocking(move || launch(&program, &made)).await;
+        let mut child = launched.map_err(io::Error::other)??;
+        tokio::spawn(async move { child.wait().await });
+        let (link, told) = Link::open(&folder).await?;
+        if told.is_none() {
+            link.kill();
+            return Err(io::Error::other("the pod's shim is of another version than the agent"));
+        }
+        *slot.link() = Some(link.clone());
+        Ok(link)
+    }
+}
+
+/// Starts a shim: in a session of its own, with nothing of the agent's but the socket that it listens at.
+fn launch(program: &Path, folder: &Path) -> io::Result<tokio::process::Child> {
+    let (_folder, path) = socket_in(folder)?;
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path)?;
+    fs::set_permissions(&path, Permissions::from_mode(0o600))?;
+    let mut command = std::process::Command::new(program);
+    command.arg0("holdfast").arg(SHIM).arg(folder).env_clear();
+    command.stdin(OwnedFd::from(listener)).stdout(Stdio::null()).stderr(Stdio::null());
+    tokio::process::Command::from(command).spawn()
+}
+
+/// The shims that live, by the uids of their pods, with what they hold.
+async fn living(pods: &Path) -> Vec<(String, Arc<Link>, Option<Vec<Told>>)> {
+    let folders = fs::read_dir(pods).into_iter().flatten().flatten();
+    let opened = folders.filter_map(|entry| {
+        let uid = entry.file_name().to_str()?.to_owned();
+        Some(async move {
+            let (link, told) = Link::open(&entry.path()).await.ok()?;
+            Some((uid, link, told))
+        })
+    });
+    join_all(opened).await.into_iter().flatten().collect()
+}
+
+/// Ends a shim with all of its pod.
+async fn end(link: Arc<Link>) {
+    drop(link.send(&Ask::End, Vec::new()));
+    if tokio::time::timeout(PATIENCE, link.over()).await.is_err() {
+        link.kill();
+        link.over().await;
+    }
+}
+
+/// Ends what a former agent's pods left behind and no shim holds. Where one of the addresses that the host is to
+/// listen at is taken, nothing of the former life stays: it may be a pod that took it.
+pub(crate) async fn end_strays(pods: PathBuf, needed: &[SocketAddr]) {
+    let mut living = living(&pods).await;
+    let is_taken = |address: &SocketAddr| {
+        let bound = TcpListener::bind(address);
+        bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+    };
+    if !living.is_empty() && needed.iter().any(is_taken) {
+        tracing::warn!("one of the host's own ports is taken: the pods of its former life are ended");
+        join_all(living.drain(..).map(|(_, link, _)| end(link))).await;
+    }
+    let spared: BTreeSet<String> = living.into_iter().map(|(uid, ..)| uid).collect();
+    end_leftovers(pods, move |uid| spared.contains(uid)).await;
+}
+
+impl Runtime for HostRuntime {
+    fn prepare<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, io::Result<()>> {
+        async move { self.sandbox(uid).await.map(drop) }.boxed()
+    }
+
+    fn start<'a>(
+        &'a self,
+        which: &'a Which,
+        command: Command,
+        log: PathBuf,
+    ) -> BoxFuture<'a, Result<Begun, RunError>> {
+        async move {
+            let link = self.sandbox(&which.uid).await;
+            let link = link.map_err(|why| system(format!("can't make the pod's shim: {why}")))?;
+            let (life, command) = (life(which), Box::new(command));
+            let ask = Ask::Start { life, command, isolation: self.isolation, log };
+            begun(link.ask(&ask, Vec::new()).await)
+        }
+        .boxed()
+    }
+
+    fn exit<'a>(&'a self, which: &'a Which) -> BoxFuture<'a, Option<Exit>> {
+        async move { exit(self.link(&which.uid)?.ask(&Ask::Exit(life(which)), Vec::new()).await) }.boxed()
+    }
+
+    fn signal(&self, which: &Which, signal: i32) {
+        if let Some(link) = self.link(&which.uid) {
+            drop(link.send(&Ask::Signal { life: life(which), signal }, Vec::new()));
+        }
+    }
+
+    fn exec<'a>(
+        &'a self,
+        which: &'a Which,
+        argv: Vec<String>,
+        streams: Streams,
+    ) -> BoxFuture<'a, Result<Session, RunError>> {
+        async move {
+            let link = self.link(&which.uid).ok_or(RunError::Gone)?;
+            let (ours, theirs) = Ours::make(streams).map_err(system)?;
+            let (number, answer) = link.send(&Ask::Exec { life: life(which), argv, streams }, theirs);
+            let end = Box::new(CommandEnd { link, number });
+            begun(answer.await.ok())?;
+            Ok(Session { outputs: ours.outputs, input: ours.input, terminal: ours.terminal, end })
+        }
+        .boxed()
+    }
+
+    fn attach<'a>(
+        &'a self,
+        which: &'a Which,
+        (stdout, stderr): (bool, bool),
+    ) -> BoxFuture<'a, Option<Attached>> {
+        async move {
+            let link = self.link(&which.uid)?;
+            let mut theirs = Vec::new();
+            let mut output = |wanted: bool| -> io::Result<Reader> {
+                if !wanted {
+                    return Ok(Box::pin(tokio::io::empty()));
+                }
+                let (reader, writer) = output_pipe()?;
+                theirs.push(writer);
+                Ok(reader)
+            };
+            let outputs = (output(stdout).ok()?, output(stderr).ok()?);
+            let ask = Ask::Attach { life: life(which), stdout, stderr };
+            let (Answer::Attached, mut files) = link.ask(&ask, theirs).await? else { return None };
+            let mut attached = Attached { outputs, input: None, terminal: None };
+            if let Some(file) = files.pop() {
+                if nix::unistd::isatty(&file).unwrap_or(false) {
+                    let terminal = Terminal::of(file).ok()?;
+                    attached.input = Some(Box::pin(terminal.clone()));
+                    attached.terminal = Some(terminal);
+                } else {
+                    attached.input = Some(Box::pin(pipe::Sender::from_owned_fd(file).ok()?));
+                }
+            }
+            Some(attached)
+        }
+        .boxed()
+    }
+
+    fn close_input(&self, which: &Which) {
+        if let Some(link) = self.link(&which.uid) {
+            drop(link.send(&Ask::CloseInput(life(which)), Vec::new()));
+        }
+    }
+
+    fn log(&self, which: &Which) -> watch::Receiver<LogProgress> {
+        let (tell, progress) = watch::channel(LogProgress::default());
+        let (link, life) = (self.link(&which.uid), life(which));
+        tokio::spawn(async move {
+            let mut seen = LogProgress::default();
+            while !seen.ended {
+                let ask = Ask::Log { life: life.clone(), seen: seen.writes };
+                let answer = async { link.as_ref()?.ask(&ask, Vec::new()).await };
+                seen = tokio::select! {
+                    answer = answer => match answer {
+                        Some((Answer::Log(progress), _)) => progress,
+                        _ => LogProgress { ended: true, ..seen },
+                    },
+                    () = tell.closed() => return,
+                };
+                tell.send_replace(seen);
+            }
+        });
+        progress
+    }
+
+    fn found(&self) -> BoxFuture<'_, Vec<Found>> {
+        async move {
+            let mut found = Vec::new();
+            for (uid, link, told) in living(&self.pods).await {
+                let Some(told) = told else {
+                    tracing::warn!(
+                        uid,
+                        "a pod's shim is of another version than the agent: the pod is ended"
+                    );
+                    link.kill();
+                    link.over().await;
+                    continue;
+                };
+                let here = |Told { life: Life { container, attempt }, begun, exit }| {
+                    let which = Which { uid: uid.clone(), container, attempt };
+                    Found { which, begun, exit }
+                };
+                found.extend(told.into_iter().map(here));
+                let slot = Slot { link: Mutex::new(Some(link)), ..Slot::default() };
+                self.slots().insert(uid, Arc::new(slot));
+            }
+            let spared: BTreeSet<String> = self.slots().keys().cloned().collect();
+            end_leftovers(self.pods.clone(), move |uid| spared.contains(uid)).await;
+            found
+        }
+        .boxed()
+    }
+
+    fn sandboxes(&self) -> Vec<String> {
+        self.slots().keys().cloned().collect()
+    }
+
+    fn end<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, ()> {
+        async move {
+            let slot = self.slots().remove(uid);
+            if let Some(link) = slot.and_then(|slot| slot.link().take()) {
+                end(link).await;
+            }
+        }
+        .boxed()
+    }
+
+    fn end_all(&self) -> BoxFuture<'_, ()> {
+        async move {
+            let uids = self.sandboxes();
+            join_all(uids.iter().map(|uid| self.end(uid))).await;
+        }
+        .boxed()
+    }
+}
+
+/// The agent's ends of a command's streams.
+struct Ours {
+    outputs: (Reader, Reader),
+    input: Option<Writer>,
+    terminal: Option<Terminal>,
+}
+
+impl Ours {
+    /// Both ends: ours, and the command's input, output and errors.
+    fn make(streams: Streams) -> io::Result<(Self, Vec<OwnedFd>)> {
+        if streams == Streams::Terminal {
+            let (terminal, inside) = Terminal::open()?;
+            let theirs = vec![inside.try_clone()?, inside.try_clone()?, inside];
+            let outputs: (Reader, Reader) = (Box::pin(terminal.clone()), Box::pin(tokio::io::empty()));
+            let input: Option<Writer> = Some(Box::pin(terminal.clone()));
+            return Ok((Ours { outputs, input, terminal: Some(terminal) }, theirs));
+        }
+        let (stdout, out) = output_pipe()?;
+        let (stderr, err) = output_pipe()?;
+        let (input, stdin): (Option<Writer>, OwnedFd) = if streams == Streams::Pipes {
+            let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+            (Some(Box::pin(pipe::Sender::from_owned_fd(write)?)), read)
+        } else {
+            (None, fs::File::open("/dev/null")?.into())
+        };
+        Ok((Ours { outputs: (stdout, stderr), input, terminal: None }, vec![stdin, out, err]))
+    }
+}
+
+fn output_pipe() -> io::Result<(Reader, OwnedFd)> {
+    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
+    Ok((Box::pin(pipe::Receiver::from_owned_fd(read)?), write))
+}
+
+/// The end of a command that a question to a shim began.
+struct CommandEnd {
+    link: Arc<Link>,
+    number: u64,
+}
+
+impl SessionEnd for CommandEnd {
+    fn exit(&self) -> BoxFuture<'_, Option<Exit>> {
+        async move { exit(self.link.ask(&Ask::ExecExit(self.number), Vec::new()).await) }.boxed()
+    }
+
+    fn kill(&self) {
+        drop(self.link.send(&Ask::ExecKill(self.number), Vec::new()));
+    }
+}
+
+impl Drop for CommandEnd {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}

@@ -1,0 +1,158 @@
+//! What runs the containers of pods: one trait, of which `host` is the first implementation.
+//!
+//! A pod has one sandbox, in which its containers live, one life each at a time. A runtime outlives the agent: what it
+//! runs is found again by the next one.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::pin::Pin;
+
+use futures::future::BoxFuture;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::watch;
+
+use crate::host::{Command, LogProgress, Streams, Terminal};
+
+/// A container in one of its lives.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct Which {
+    /// Its pod.
+    pub uid: String,
+    /// Its name.
+    pub container: String,
+    /// Which of its lives.
+    pub attempt: u32,
+}
+
+/// Runs containers.
+pub(crate) trait Runtime: fmt::Debug + Send + Sync {
+    /// Makes the sandbox of a pod, whose folder is there; fine if it has one.
+    fn prepare<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, io::Result<()>>;
+
+    /// Starts one life of a container, whose log lies in the folder `log` as `ATTEMPT.log`.
+    fn start<'a>(
+        &'a self,
+        which: &'a Which,
+        command: Command,
+        log: PathBuf,
+    ) -> BoxFuture<'a, Result<Begun, RunError>>;
+
+    /// Waits for a container's end: its processes and the commands beside it are dead, its log is complete. None if
+    /// that can't be known any more: then nobody watches over what is left of it.
+    fn exit<'a>(&'a self, which: &'a Which) -> BoxFuture<'a, Option<Exit>>;
+
+    /// Sends a signal to a container's processes. One that ended gets none.
+    fn signal(&self, which: &Which, signal: i32);
+
+    /// Runs a command beside a container: as its user, with its environment, in its namespaces.
+    fn exec<'a>(
+        &'a self,
+        which: &'a Which,
+        argv: Vec<String>,
+        streams: Streams,
+    ) -> BoxFuture<'a, Result<Session, RunError>>;
+
+    /// What a container prints from now on, of each output that is wanted (stdout, stderr), and what it reads. None if
+    /// it ended.
+    fn attach<'a>(&'a self, which: &'a Which, wanted: (bool, bool)) -> BoxFuture<'a, Option<Attached>>;
+
+    /// A container's input is over.
+    fn close_input(&self, which: &Which);
+
+    /// Follows how far a container's log is.
+    fn log(&self, which: &Which) -> watch::Receiver<LogProgress>;
+
+    /// What runs or ran, also under former agents; what can't be taken over is ended first.
+    fn found(&self) -> BoxFuture<'_, Vec<Found>>;
+
+    /// The pods that have a sandbox.
+    fn sandboxes(&self) -> Vec<String>;
+
+    /// Ends a pod's sandbox, and returns once everything in it is dead.
+    fn end<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, ()>;
+
+    /// Ends all sandboxes.
+    fn end_all(&self) -> BoxFuture<'_, ()>;
+}
+
+/// A container that was started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Begun {
+    /// Its first process.
+    pub pid: i32,
+    /// When.
+    pub since: Timestamp,
+}
+
+/// How a process ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Exit {
+    /// Its exit code, 128 and the signal's number for a signal.
+    pub code: i32,
+    /// The signal that ended it, or 0.
+    pub signal: i32,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Why something was not started.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub(crate) enum RunError {
+    /// The container's spec is wrong.
+    #[error("{0}")]
+    Config(String),
+    /// The system said no.
+    #[error("{0}")]
+    System(String),
+    /// The container ended.
+    #[error("the container ended")]
+    Gone,
+}
+
+/// A container that a sandbox has.
+#[derive(Debug, Clone)]
+pub(crate) struct Found {
+    pub which: Which,
+    pub begun: Begun,
+    /// How it ended, if it did.
+    pub exit: Option<Exit>,
+}
+
+/// An output, until it ends.
+pub(crate) type Reader = Pin<Box<dyn AsyncRead + Send>>;
+/// An input, until it is dropped.
+pub(crate) type Writer = Pin<Box<dyn AsyncWrite + Send>>;
+
+/// A command beside a container. Dropped, all of its session is killed.
+pub(crate) struct Session {
+    /// Its two outputs; a terminal is the first.
+    pub outputs: (Reader, Reader),
+    /// Its input.
+    pub input: Option<Writer>,
+    /// Its terminal, if that is what its streams are.
+    pub terminal: Option<Terminal>,
+    /// Its end.
+    pub end: Box<dyn SessionEnd>,
+}
+
+/// The end of a command beside a container.
+pub(crate) trait SessionEnd: Send + Sync {
+    /// Waits until the command and all of its session are dead. None if that can't be known.
+    fn exit(&self) -> BoxFuture<'_, Option<Exit>>;
+
+    /// Kills it.
+    fn kill(&self);
+}
+
+/// A container's own streams.
+pub(crate) struct Attached {
+    /// What it prints; what isn't wanted is over at once.
+    pub outputs: (Reader, Reader),
+    /// What it reads, if it asked for input.
+    pub input: Option<Writer>,
+    /// Its terminal, if it has one.
+    pub terminal: Option<Terminal>,
+}

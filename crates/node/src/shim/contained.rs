@@ -1,0 +1,176 @@
+//! The containers of the pod, each in its current life, and the commands beside them.
+
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::fchown;
+use std::path::Path;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::unistd::pipe2;
+
+use super::output::Output;
+use super::wire::{Life, Told};
+use crate::host::{Command, Isolation, LogFile, Plan, Streams, open_terminal, spawn};
+use crate::runtime::{Begun, Exit, RunError};
+
+/// Who waits for an answer: which connection, to which of its questions.
+pub(super) type Asker = (u64, u64);
+
+/// A container in its current life.
+#[derive(Debug)]
+pub(super) struct Contained {
+    pub(super) life: Life,
+    pub(super) begun: Begun,
+    /// How its process ended.
+    pub(super) exit: Option<Exit>,
+    pub(super) output: Output,
+    /// What it reads.
+    pub(super) input: Option<OwnedFd>,
+    pub(super) terminal: Option<OwnedFd>,
+    /// How commands are run beside it.
+    command: Command,
+    isolation: Isolation,
+    pub(super) exit_asked: Vec<Asker>,
+    /// With what they have seen.
+    pub(super) log_asked: Vec<(Asker, u64)>,
+}
+
+/// A command beside a container.
+#[derive(Debug)]
+pub(super) struct Beside {
+    /// The question that began it.
+    pub(super) by: Asker,
+    pub(super) container: String,
+    pub(super) pid: i32,
+    /// Whether all of its session ends with it.
+    pub(super) is_session: bool,
+    pub(super) exit: Option<Exit>,
+    /// Who waits for its end.
+    pub(super) asked: Option<Asker>,
+    /// Whether nobody will ask any more.
+    pub(super) is_unwanted: bool,
+}
+
+fn system(what: &'static str) -> impl Fn(std::io::Error) -> RunError {
+    move |why| RunError::System(format!("{what}: {why}"))
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd), RunError> {
+    pipe2(OFlag::O_CLOEXEC).map_err(|errno| system("make a pipe")(errno.into()))
+}
+
+/// Reading or writing at this end waits for nobody.
+fn without_waiting(end: OwnedFd) -> Result<OwnedFd, RunError> {
+    let set = || {
+        let flags = OFlag::from_bits_retain(fcntl(&end, FcntlArg::F_GETFL)?);
+        fcntl(&end, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))
+    };
+    set().map_err(|errno| system("set up a pipe")(errno.into()))?;
+    Ok(end)
+}
+
+fn again(file: &OwnedFd) -> Result<OwnedFd, RunError> {
+    file.try_clone().map_err(system("open a stream"))
+}
+
+fn nothing() -> Result<OwnedFd, RunError> {
+    let null = File::options().read(true).write(true).open("/dev/null");
+    null.map(OwnedFd::from).map_err(system("open /dev/null"))
+}
+
+/// A terminal belongs to its process' user.
+fn give(terminal: &OwnedFd, command: &Command) -> Result<(), RunError> {
+    match command.user.filter(|_| nix::unistd::geteuid().is_root()) {
+        Some(user) => fchown(terminal, Some(user), None).map_err(system("make a terminal")),
+        None => Ok(()),
+    }
+}
+
+impl Contained {
+    /// Starts it.
+    pub(super) fn start(
+        life: Life,
+        command: Command,
+        isolation: Isolation,
+        log: &Path,
+        since: jiff::Timestamp,
+    ) -> Result<Self, RunError> {
+        let log = LogFile::open(log, life.attempt).map_err(system("can't make the log"))?;
+        let (mut input, mut terminal) = (None, None);
+        let (streams, outputs) = match command.streams {
+            Streams::Terminal => {
+                let (master, inside) = open_terminal().map_err(system("make a terminal"))?;
+                give(&inside, &command)?;
+                terminal = Some(again(&master)?);
+                ([again(&inside)?, again(&inside)?, inside], [Some(master), None])
+            }
+            Streams::Pipes | Streams::Outputs => {
+                let ((stdout, out), (stderr, err)) = (pipe()?, pipe()?);
+                let stdin = if command.streams == Streams::Pipes {
+                    let (stdin, write) = pipe()?;
+                    input = Some(without_waiting(write)?);
+                    stdin
+                } else {
+                    nothing()?
+                };
+                let outputs = [Some(without_waiting(stdout)?), Some(without_waiting(stderr)?)];
+                ([stdin, out, err], outputs)
+            }
+        };
+        let pid = spawn(&command, isolation, streams)?;
+        // What it saw mounted is its own affair from here on.
+        let command = Command { beside: Some(pid), plan: Plan::default(), ..command };
+        Ok(Contained {
+            life,
+            begun: Begun { pid, since },
+            exit: None,
+            output: Output::new(outputs, log),
+            input,
+            terminal,
+            command,
+            isolation,
+            exit_asked: Vec::new(),
+            log_asked: Vec::new(),
+        })
+    }
+
+    /// Runs a command beside it, with these three streams.
+    pub(super) fn exec(
+        &self,
+        argv: Vec<String>,
+        streams: Streams,
+        files: Vec<OwnedFd>,
+    ) -> Result<i32, RunError> {
+        let mut command = Command { argv, streams, ..self.command.clone() };
+        let files: [OwnedFd; 3] =
+            files.try_into().map_err(|_| RunError::System("three streams are needed".into()))?;
+        if streams == Streams::Terminal {
+            give(&files[0], &command)?;
+            if !command.env.iter().any(|(name, _)| name == "TERM") {
+                command.env.push(("TERM".into(), "xterm".into()));
+            }
+        }
+        spawn(&command, self.isolation, files)
+    }
+
+    /// Somebody sees what it prints, and gets what it reads or its terminal.
+    pub(super) fn attach(
+        &mut self,
+        wanted: [bool; 2],
+        files: Vec<OwnedFd>,
+    ) -> Result<Vec<OwnedFd>, RunError> {
+        let mut files = files.into_iter();
+        let mut pipe = |wanted: bool| match wanted.then(|| files.next()).flatten() {
+            Some(file) => without_waiting(file).map(Some),
+            None => Ok(None),
+        };
+        let pipes = [pipe(wanted[0])?, pipe(wanted[1])?];
+        self.output.watch(pipes);
+        self.terminal.as_ref().or(self.input.as_ref()).map(again).into_iter().collect()
+    }
+
+    pub(super) fn told(&self) -> Told {
+        let exit = self.exit.filter(|_| self.output.is_over());
+        Told { life: self.life.clone(), begun: self.begun, exit }
+    }
+}

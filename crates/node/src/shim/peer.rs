@@ -1,0 +1,85 @@
+//! One connection of the shim. Whoever is at its other end is of the shim's own user, or is hung up on.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::geteuid;
+
+use super::wire::{Answer, Ask, Inbox, Outbox, encode};
+
+/// An agent, or one that is about to be gone.
+#[derive(Debug)]
+pub(super) struct Peer {
+    /// What tells it from others.
+    pub(super) number: u64,
+    stream: UnixStream,
+    inbox: Inbox,
+    outbox: Outbox,
+}
+
+/// A question with the files that came along.
+pub(super) struct Question {
+    pub(super) number: u64,
+    pub(super) ask: Ask,
+    pub(super) files: Vec<OwnedFd>,
+}
+
+impl Peer {
+    /// # Errors
+    /// If it is of another user.
+    pub(super) fn new(number: u64, stream: UnixStream) -> io::Result<Self> {
+        let who = getsockopt(&stream, sockopt::PeerCredentials)?;
+        if who.uid() != geteuid().as_raw() {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        stream.set_nonblocking(true)?;
+        Ok(Peer { number, stream, inbox: Inbox::default(), outbox: Outbox::default() })
+    }
+
+    /// What to wait for, as poll(2) has it. While it doesn't take answers it is asked nothing more.
+    pub(super) fn interest(&self) -> (i32, libc::c_short) {
+        (self.stream.as_raw_fd(), if self.outbox.is_empty() { libc::POLLIN } else { libc::POLLOUT })
+    }
+
+    /// The next question, if one is there.
+    ///
+    /// # Errors
+    /// At the connection's end, or if it says what makes no sense.
+    pub(super) fn next(&mut self) -> io::Result<Option<Question>> {
+        if !self.outbox.is_empty() {
+            return Ok(None);
+        }
+        match self.inbox.next(self.stream.as_raw_fd()) {
+            Ok((bytes, files)) => {
+                let (number, ask) = serde_json::from_slice(&bytes)?;
+                Ok(Some(Question { number, ask, files }))
+            }
+            Err(error) if is_later(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Answers, now or as soon as it is taken.
+    pub(super) fn answer(&mut self, number: u64, answer: &Answer, files: Vec<OwnedFd>) {
+        if let Ok(bytes) = encode(number, answer) {
+            self.outbox.push(bytes, files);
+        }
+    }
+
+    /// Sends on.
+    ///
+    /// # Errors
+    /// At the connection's end.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        match self.outbox.flush(self.stream.as_raw_fd()) {
+            Err(error) if !is_later(&error) => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn is_later(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
