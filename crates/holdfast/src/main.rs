@@ -129,3 +129,70 @@ fn default_dir() -> Option<PathBuf> {
 fn dir_or_default(dir: Option<PathBuf>) -> anyhow::Result<PathBuf> {
     dir.or_else(default_dir).context("there is no HOME to keep the cluster in; say where with --dir DIR")
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+    use rand::rngs::StdRng;
+    use rand::{Rng, SeedableRng};
+
+    use super::*;
+
+    /// Words as a person, a script or a mistake would put them.
+    const ODD: [&str; 24] = [
+        "",
+        " ",
+        "-",
+        "--",
+        "---",
+        "=",
+        "--=",
+        "-h",
+        "--help",
+        "--version",
+        "0",
+        "-1",
+        "99999999999999999999",
+        "1e9",
+        "\u{0}",
+        "\u{202e}",
+        "é",
+        "a b",
+        "'",
+        "\"",
+        "/dev/full",
+        "../..",
+        "--net=",
+        "--nodes=-0",
+    ];
+
+    #[test]
+    fn any_command_line_is_taken_or_refused_and_ends_with_0_or_2() {
+        let mut words: Vec<String> = ODD.map(str::to_owned).to_vec();
+        words.push("x".repeat(100_000));
+        for command in Cli::command().get_subcommands() {
+            words.push(command.get_name().to_owned());
+            for argument in command.get_arguments() {
+                words.extend(argument.get_long().map(|long| format!("--{long}")));
+                words.extend(argument.get_short().map(|short| format!("-{short}")));
+                words.extend(argument.get_possible_values().iter().map(|value| value.get_name().to_owned()));
+            }
+        }
+        let mut rng = StdRng::seed_from_u64(7);
+        for _ in 0..5000 {
+            let count = rng.random_range(0..7);
+            let mut line = vec!["holdfast".to_owned()];
+            line.extend((0..count).map(|_| words[rng.random_range(0..words.len())].clone()));
+            if let Err(error) = Cli::try_parse_from(&line) {
+                let error = without_misleading_tips(error);
+                assert!([0, 2].contains(&error.exit_code()), "{line:?}");
+                assert!(!error.to_string().is_empty(), "{line:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_made_as_it_should_be() {
+        Cli::command().debug_assert();
+    }
+}
