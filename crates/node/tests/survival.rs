@@ -27,10 +27,12 @@ async fn until_counted(host: &TestHost, pod: &str, more_than: usize) -> usize {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_outlives_its_agent_and_loses_no_line() {
     let mut host = TestHost::start();
-    let probe = json!({"exec": {"command": ["test", "-e", "pid"]}, "periodSeconds": 1});
+    let probe = |command: Value| json!({"exec": {"command": command}, "periodSeconds": 1});
+    // What makes it not ready below must not end it.
+    let (ready, alive) = (probe(json!(["test", "-e", "pid"])), probe(json!(["true"])));
     let uid = host.pod(
         "a",
-        json!({"command": ["sh", "-c", COUNTER], "readinessProbe": probe, "livenessProbe": probe}),
+        json!({"command": ["sh", "-c", COUNTER], "readinessProbe": ready, "livenessProbe": alive}),
         json!({}),
     );
     let pid = host.until_file(&host.work(&uid).join("pid"), |text| text.ends_with('\n')).await;

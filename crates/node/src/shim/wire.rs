@@ -250,7 +250,8 @@ mod tests {
         assert_eq!((come[0].0.len(), come[0].1.len()), ((1 << 20) + 6, 1));
         let (number, ask): (u64, Ask) = serde_json::from_slice(&come[1].0).unwrap();
         assert!(number == 7 && come[1].1.is_empty() && matches!(ask, Ask::Exit(told) if told == life));
-        drop(here);
+        // The file that came along is the other end, too.
+        drop((here, come));
         let end = inbox.next(there.as_raw_fd()).unwrap_err();
         assert_eq!(end.kind(), io::ErrorKind::UnexpectedEof);
     }
