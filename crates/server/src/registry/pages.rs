@@ -67,22 +67,23 @@ mod tests {
     async fn a_state_is_kept_until_too_much_of_it_was_replaced() {
         let pages = Pages::default();
         let mut state = State::default();
+        let part = vec![0; HISTORY_BYTES as usize / 64];
         let mut grow = |value: &[u8]| {
             state.apply(&Txn::put("k", value.to_vec())).unwrap();
             state.clone()
         };
         let old = grow(b"old");
         pages.keep(&old, &old);
-        let mut newest = grow(&[0; 1 << 20]);
+        let mut newest = grow(&part);
         for _ in 0..60 {
-            newest = grow(&[0; 1 << 20]);
+            newest = grow(&part);
         }
         let page = pages.at(old.revision(), &newest).expect("the history isn't longer than that");
         assert_eq!(page.get(b"k").map(|kv| &kv.value[..]), Some(&b"old"[..]));
         assert_eq!(page.history_bytes(), 0, "nobody watches from there");
         pages.keep(&newest, &newest);
         for _ in 0..10 {
-            newest = grow(&[0; 1 << 20]);
+            newest = grow(&part);
         }
         assert!(pages.at(old.revision(), &newest).is_none(), "it would keep more alive than the history");
         assert!(pages.at(newest.revision() - 10, &newest).is_some());
