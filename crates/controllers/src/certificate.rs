@@ -26,15 +26,15 @@ use crate::tables::Watches;
 use crate::touched::Touched;
 use crate::view::View;
 
-/// A request is kept for so long after it was decided.
+/// How long a request is kept after it was decided.
 const DECIDED: Duration = Duration::from_secs(3600);
-/// A request that nobody decides is kept for so long.
+/// How long a request is kept that nobody decides.
 const PENDING: Duration = Duration::from_secs(24 * 3600);
 /// The longest time that a certificate is valid, and how long it is where nothing is said.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The shortest.
 const SHORTEST: Duration = Duration::from_secs(600);
-/// Valid from so long ago on, for clocks that are behind.
+/// How long before its signing a certificate becomes valid, for clocks that are behind.
 const BEHIND: Duration = Duration::from_secs(300);
 /// What is valid for less loses none of it for being valid from before.
 const SHORT: Duration = Duration::from_secs(8 * 3600);
@@ -139,7 +139,7 @@ fn issue(
     authority.sign(&asked, &usages, validity).map_err(|error| error.to_string())
 }
 
-/// When a certificate is valid that was asked for for so many seconds.
+/// When a certificate is valid that was requested for this number of seconds.
 fn validity(seconds: Option<i32>, now: Timestamp) -> Validity {
     let asked = seconds.map_or(LONGEST, |seconds| Duration::from_secs(u64::try_from(seconds).unwrap_or(0)));
     let lives = asked.clamp(SHORTEST, LONGEST);

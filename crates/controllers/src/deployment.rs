@@ -29,7 +29,7 @@ use crate::touched::Touched;
 use crate::view::{View, controller_of};
 use rollout::Rollout;
 
-/// After a step, the next one is taken after so long for each pod: while thousands come and go, steps are of many.
+/// How long a step waits after the last one, for each pod: while thousands come and go, a step is for many of them.
 const PAUSE: Duration = Duration::from_micros(5);
 
 /// Rolls Deployments from one pod template to the next.

@@ -31,11 +31,11 @@ use crate::tables::Watches;
 use crate::touched::Touched;
 use crate::view::View;
 
-/// So long after its eviction was allowed a pod counts as gone although nobody has deleted it yet.
+/// How long a pod whose eviction was allowed counts as gone although nobody has deleted it yet.
 const DELETION_TIMEOUT: Duration = Duration::from_secs(120);
-/// Looked at again after so long where the scale of a controller can't be found out.
+/// How long until the next look where the scale of a controller can't be found out.
 const RETRY: Duration = Duration::from_secs(60);
-/// After a budget was reckoned, its next change waits for so long for each pod that it covers.
+/// How long a budget's next change waits after it was reckoned, for each pod that it covers.
 const PAUSE: Duration = Duration::from_micros(10);
 const ALLOWED: &str = "DisruptionAllowed";
 const TARGET: &str = "DisruptionTarget";

@@ -26,9 +26,9 @@ use crate::view::View;
 const USER: &str = "system:kube-controller-manager";
 /// The most writes of one key that are carried out at the same time.
 const TOGETHER: usize = 64;
-/// So many of them begin before one has succeeded.
+/// How many of them may begin before one has succeeded.
 const FIRST: usize = 8;
-/// After so many decisions without a pause, other tasks get their turn.
+/// After this many decisions without a pause, other tasks get their turn.
 const TURN: usize = 256;
 
 /// What the controllers need.
@@ -234,7 +234,7 @@ fn worse(a: Outcome, b: Outcome) -> Outcome {
 
 /// Carries the writes of a plan out; the worst of their ends. Those that begin together are eight and as many as have
 /// succeeded, and once a create was refused no further one begins: what refuses one pod of a set refuses the others too,
-/// and nobody is to be told of it five hundred times.
+/// and nobody needs five hundred reports of it.
 async fn carry_out_all(writer: &dyn Writer, recorder: &Recorder, actions: Vec<Action>) -> Outcome {
     let mut waiting = VecDeque::from(actions);
     let mut writing = FuturesUnordered::new();

@@ -154,8 +154,8 @@ fn service_of(slice: &EndpointSlice, due: &mut Due<'_>) {
     }
 }
 
-/// After its endpoints were looked at, a service's next change waits for so long for each of them: a change costs a look
-/// at all of them, and while thousands of pods become ready, one look finds many.
+/// How long a service's next change waits after a look at its endpoints, for each of them: a change costs a look at all
+/// of them, and while thousands of pods become ready, one look finds many.
 const PAUSE: Duration = Duration::from_micros(20);
 
 /// Brings the Endpoints and EndpointSlices of one Service up to date.
@@ -202,7 +202,7 @@ fn slices_of<'a>(
     })
 }
 
-/// Deletes the Endpoints of a service that was deleted, whoever made them, as upstream does.
+/// Deletes the Endpoints of a service that was deleted, no matter who made them, as upstream does.
 fn clean_up(view: &View, namespace: &str, name: &str) -> Plan {
     let mut plan = Plan::default();
     if view.table::<Service>().get(namespace, name).is_none()

@@ -1,4 +1,4 @@
-//! Who owns whom: the metadata of every object in the store, whatever its kind.
+//! Which object owns which: the metadata of every object in the store, whatever its kind.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

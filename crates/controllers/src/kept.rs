@@ -1,7 +1,7 @@
 //! What controllers read of Deployments, ReplicaSets and Nodes, and nothing else of them.
 //!
 //! Every host keeps all of them in memory. Most of a Deployment is its pod template, which its ReplicaSets have once
-//! more each: of that, labels and a fingerprint are kept, and whoever needs all of it reads the stored JSON. Fields have the
+//! more each: of that, labels and a fingerprint are kept, and what needs all of it reads the stored JSON. Fields have the
 //! API's names and forms.
 
 use std::collections::BTreeMap;
@@ -9,8 +9,8 @@ use std::hash::{DefaultHasher, Hasher};
 
 use k8s_openapi::api::apps::v1::{DeploymentStatus, DeploymentStrategy, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{NodeAddress, NodeCondition, Taint};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta, OwnerReference, Time};
-use k8s_openapi::{ClusterResourceScope, Metadata, NamespaceResourceScope, Resource};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
+use objects::Annotations;
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 use serde_json::Value;
@@ -32,7 +32,7 @@ pub(crate) type Node = Kept<NodeSpec, NodeStatus>;
 #[serde(bound = "Spec: DeserializeOwned, Status: DeserializeOwned")]
 pub(crate) struct Kept<Spec, Status> {
     /// Its metadata, without what its managers say and without [`LAST_APPLIED`].
-    #[serde(default, deserialize_with = "metadata")]
+    #[serde(default, deserialize_with = "objects::metadata::<_, AllButLastApplied>")]
     pub metadata: ObjectMeta,
     /// What it asks for.
     #[serde(default = "none")]
@@ -70,7 +70,7 @@ pub(crate) struct ReplicaSetSpec {
     pub template: Template,
 }
 
-/// A pod template: what pods of it have in common, and by what it is told from others.
+/// A pod template: what pods of it have in common, and what tells it from others.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Template {
     /// The labels of its pods.
@@ -106,78 +106,20 @@ pub(crate) struct NodeStatus {
     pub conditions: Option<Vec<NodeCondition>>,
 }
 
-impl Resource for Deployment {
-    const API_VERSION: &'static str = "apps/v1";
-    const GROUP: &'static str = "apps";
-    const KIND: &'static str = "Deployment";
-    const VERSION: &'static str = "v1";
-    const URL_PATH_SEGMENT: &'static str = "deployments";
-    type Scope = NamespaceResourceScope;
-}
+objects::thin_kind!(Deployment, k8s_openapi::api::apps::v1::Deployment);
+objects::thin_kind!(ReplicaSet, k8s_openapi::api::apps::v1::ReplicaSet);
+objects::thin_kind!(Node, k8s_openapi::api::core::v1::Node);
 
-impl Resource for ReplicaSet {
-    const API_VERSION: &'static str = "apps/v1";
-    const GROUP: &'static str = "apps";
-    const KIND: &'static str = "ReplicaSet";
-    const VERSION: &'static str = "v1";
-    const URL_PATH_SEGMENT: &'static str = "replicasets";
-    type Scope = NamespaceResourceScope;
-}
-
-impl Resource for Node {
-    const API_VERSION: &'static str = "v1";
-    const GROUP: &'static str = "";
-    const KIND: &'static str = "Node";
-    const VERSION: &'static str = "v1";
-    const URL_PATH_SEGMENT: &'static str = "nodes";
-    type Scope = ClusterResourceScope;
-}
-
-impl<Spec, Status> Metadata for Kept<Spec, Status>
-where
-    Kept<Spec, Status>: Resource,
-{
-    type Ty = ObjectMeta;
-
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn metadata_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
-
-/// The metadata that is read; what isn't named here is passed over without being kept.
+/// All annotations but [`LAST_APPLIED`].
 #[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Read {
-    name: Option<String>,
-    namespace: Option<String>,
-    uid: Option<String>,
-    labels: Option<BTreeMap<String, String>>,
-    annotations: Option<BTreeMap<String, String>>,
-    owner_references: Option<Vec<OwnerReference>>,
-    creation_timestamp: Option<Time>,
-    deletion_timestamp: Option<Time>,
-    generation: Option<i64>,
-}
+#[serde(transparent)]
+struct AllButLastApplied(BTreeMap<String, String>);
 
-fn metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
-    let mut read = Read::deserialize(from)?;
-    read.annotations.iter_mut().for_each(|annotations| drop(annotations.remove(LAST_APPLIED)));
-    Ok(ObjectMeta {
-        name: read.name,
-        namespace: read.namespace,
-        uid: read.uid,
-        labels: read.labels,
-        annotations: read.annotations,
-        owner_references: read.owner_references,
-        creation_timestamp: read.creation_timestamp,
-        deletion_timestamp: read.deletion_timestamp,
-        generation: read.generation,
-        ..ObjectMeta::default()
-    })
+impl Annotations for AllButLastApplied {
+    fn kept(mut self) -> Option<BTreeMap<String, String>> {
+        self.0.remove(LAST_APPLIED);
+        Some(self.0)
+    }
 }
 
 #[cfg(test)]

@@ -1,10 +1,10 @@
 //! Nodes that fell silent: marked, tainted, and their stateless pods replaced.
 //!
-//! Who writes what: a host's agent writes all conditions of its Node, when it starts and from then on. This
-//! controller only turns them to Unknown once the host is silent, and takes its own taints away once the
-//! agent says Ready again. Taints and tolerations follow `pkg/controller/nodelifecycle` and
-//! `tainteviction` (other taints of that effect: [`eviction`]); silence comes from heartbeats and not from leases. As there, what the agent writes is a
-//! sign of life too: a host that comes back may be heard through the store before its first heartbeat is.
+//! A host's agent writes all conditions of its Node, when it starts and from then on. This controller only turns them
+//! to Unknown once the host is silent, and takes its own taints away once the agent says Ready again. Taints and
+//! tolerations follow `pkg/controller/nodelifecycle` and `tainteviction` (other taints of that effect: [`eviction`]);
+//! silence comes from heartbeats and not from leases. As there, what the agent writes is a sign of life too: a host
+//! that comes back may be heard through the store before its first heartbeat is.
 
 use std::sync::Arc;
 use std::time::Duration;

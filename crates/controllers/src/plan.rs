@@ -51,7 +51,7 @@ pub enum Note {
 }
 
 impl Plan {
-    /// Adds a change that nothing needs to be told about.
+    /// Adds a change that needs no report.
     pub fn write(&mut self, write: Write) {
         self.actions.push(write.into());
     }

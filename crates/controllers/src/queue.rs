@@ -15,7 +15,7 @@ const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause after a refusal that will stay one until somebody changes something.
 const LONGEST_REFUSED: Duration = Duration::from_secs(30);
-/// After so many writing reconciliations without a quiet one, a key is slowed down: what it writes may
+/// After this many writing reconciliations without a quiet one, a key is slowed down: what it writes may
 /// never be what it wants to read. A rollout of thousands of pods writes some hundred times in a row.
 const RESTLESS: u32 = 1024;
 

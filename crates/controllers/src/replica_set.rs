@@ -29,8 +29,8 @@ use crate::{pods, victims};
 
 /// The most pods that one reconciliation makes or deletes; the next one goes on.
 const BURST: usize = 500;
-/// After a status was looked at, it is not again for so long for each pod: while thousands become ready, it is written
-/// some times a second and not for each of them.
+/// How long a status waits for its next look, for each pod: while thousands become ready, it is written a few times a
+/// second and not for each of them.
 const STATUS_PAUSE: Duration = Duration::from_micros(10);
 /// The condition of a set whose pods are refused.
 pub(crate) const FAILURE: &str = "ReplicaFailure";
@@ -106,7 +106,7 @@ fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
     if set.metadata.deletion_timestamp.is_none() && view.is_open(namespace) {
         scale(view, set, spec, &claimed, now, &mut plan);
     }
-    // What changes a size is not held up; only what is told of it is told together.
+    // Changes of size are not held up; only reports of them are put together.
     if plan.actions.is_empty() {
         plan.pause = STATUS_PAUSE * u32::try_from(claimed.count.active).unwrap_or(u32::MAX);
     }

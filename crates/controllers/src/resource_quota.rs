@@ -100,7 +100,7 @@ fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
     plan
 }
 
-/// Whether a quota has something new to count: all else that is added to it was counted by whoever added it.
+/// Whether a quota has something new to count: all else that is added was counted by what added it.
 fn is_news(change: &Change<ResourceQuota>) -> bool {
     let Some(new) = &change.new else { return false };
     change.old.as_ref().is_none_or(|old| old.spec != new.spec)

@@ -1,5 +1,5 @@
-//! Who selects an object, found by the object's labels: a pod's change asks those that may mean it, however many others
-//! select in its namespace.
+//! Which objects select a given one, found by its labels: a pod's change asks only those that may mean it, however many
+//! others select in its namespace.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;

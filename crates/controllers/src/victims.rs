@@ -52,7 +52,7 @@ fn cost(pod: &Pod) -> i32 {
     annotations.and_then(|annotations| annotations.get(DELETION_COST)?.parse().ok()).unwrap_or(0)
 }
 
-/// The logarithm of an age in seconds: pods of about the same age are told apart by their uid, so that a
+/// The logarithm of an age in seconds: pods of about the same age are ordered by their uid, so that a
 /// scale-down does not always hit the newest host (KEP-2185).
 fn age(since: Option<Timestamp>, now: Timestamp) -> i64 {
     let Some(since) = since else { return -1 };

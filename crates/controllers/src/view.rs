@@ -20,7 +20,7 @@ use crate::touched::{Owned, Touched};
 pub struct View {
     state: Arc<State>,
     tables: Tables,
-    /// Who owns whom, over all kinds.
+    /// Which object owns which, over all kinds.
     pub(crate) graph: Graph,
     root_certificate: Option<Arc<str>>,
     signer: Option<Arc<Authority>>,

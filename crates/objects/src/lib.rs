@@ -10,6 +10,7 @@ mod reader;
 mod recorder;
 mod selector;
 mod table;
+mod thin;
 mod write;
 
 pub use key::{Place, key, kind_prefix, namespace_prefix, parse};
@@ -20,4 +21,5 @@ pub use reader::{Kind, Reader, STAMP, decode, put_stamped, stamped};
 pub use recorder::{Occurrence, Recorder, Reporter};
 pub use selector::{selects, tolerates};
 pub use table::{Change, Table};
+pub use thin::{Annotations, NoAnnotations, metadata};
 pub use write::{Delete, Propagation, Subject, TokenRequest, Write, Writer};

@@ -3,21 +3,21 @@
 //! Every host keeps all pods of the cluster in this form, so its size is what a pod costs a host's memory beside its
 //! bytes in the store: a fraction of the API's own struct. Fields have the API's names and forms (core/v1 Pod).
 
-mod common;
+mod shared_spec;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use k8s_openapi::Metadata;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{
     Affinity, ContainerPort, PersistentVolumeClaimVolumeSource, PodCondition, PodIP, PodSchedulingGate,
     Toleration, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny};
+
+use crate::Annotations;
 
 /// How much its deletion costs, for a ReplicaSet that has to choose: the one annotation that is read (KEP-2255).
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -48,7 +48,7 @@ impl Pod {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Stored {
-    #[serde(deserialize_with = "metadata")]
+    #[serde(deserialize_with = "crate::metadata::<_, DeletionCost>")]
     metadata: ObjectMeta,
     spec: Option<PodSpec>,
     status: Option<PodStatus>,
@@ -58,7 +58,7 @@ impl From<Stored> for Pod {
     fn from(Stored { metadata, mut spec, status }: Stored) -> Self {
         let node = spec.as_mut().and_then(|spec| spec.node_name.take());
         let node = node.filter(|name| !name.is_empty()).map(String::into_boxed_str);
-        let spec = spec.map(|spec| common::one_copy(spec, &metadata));
+        let spec = spec.map(|spec| shared_spec::one_copy(spec, &metadata));
         Pod { metadata, spec, status, node }
     }
 }
@@ -162,71 +162,19 @@ pub struct ContainerStatus {
     pub restart_count: i32,
 }
 
-impl k8s_openapi::Resource for Pod {
-    const API_VERSION: &'static str = "v1";
-    const GROUP: &'static str = "";
-    const KIND: &'static str = "Pod";
-    const VERSION: &'static str = "v1";
-    const URL_PATH_SEGMENT: &'static str = "pods";
-    type Scope = NamespaceResourceScope;
-}
-
-impl Metadata for Pod {
-    type Ty = ObjectMeta;
-
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn metadata_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
-
-/// The metadata that is read; what isn't named here is passed over without being kept.
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Read {
-    name: Option<String>,
-    namespace: Option<String>,
-    uid: Option<String>,
-    labels: Option<BTreeMap<String, String>>,
-    annotations: Option<Annotations>,
-    owner_references: Option<Vec<OwnerReference>>,
-    finalizers: Option<Vec<String>>,
-    creation_timestamp: Option<Time>,
-    deletion_timestamp: Option<Time>,
-    deletion_grace_period_seconds: Option<i64>,
-    generation: Option<i64>,
-}
+crate::thin_kind!(Pod, k8s_openapi::api::core::v1::Pod);
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct Annotations {
+struct DeletionCost {
     #[serde(rename = "controller.kubernetes.io/pod-deletion-cost")]
-    deletion_cost: Option<String>,
+    cost: Option<String>,
 }
 
-fn metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
-    let read = Read::deserialize(from)?;
-    let cost = read
-        .annotations
-        .and_then(|read| read.deletion_cost)
-        .map(|cost| BTreeMap::from([(DELETION_COST.to_owned(), cost)]));
-    Ok(ObjectMeta {
-        name: read.name,
-        namespace: read.namespace,
-        uid: read.uid,
-        labels: read.labels,
-        annotations: cost,
-        owner_references: read.owner_references,
-        finalizers: read.finalizers,
-        creation_timestamp: read.creation_timestamp,
-        deletion_timestamp: read.deletion_timestamp,
-        deletion_grace_period_seconds: read.deletion_grace_period_seconds,
-        generation: read.generation,
-        ..ObjectMeta::default()
-    })
+impl Annotations for DeletionCost {
+    fn kept(self) -> Option<BTreeMap<String, String>> {
+        self.cost.map(|cost| BTreeMap::from([(DELETION_COST.to_owned(), cost)]))
+    }
 }
 
 fn claims<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<Volume>>, D::Error> {

@@ -5,16 +5,16 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
-use k8s_openapi::{ClusterResourceScope, Metadata};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use objects::NoAnnotations;
 use serde::{Deserialize, Deserializer};
 
 /// A node. Fields have the API's names and forms (core/v1 Node).
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Node {
-    /// Its name, labels and deletion time; nothing else is kept of its metadata.
-    #[serde(deserialize_with = "metadata")]
+    /// Its metadata, without what its managers say and without annotations.
+    #[serde(deserialize_with = "objects::metadata::<_, NoAnnotations>")]
     pub metadata: ObjectMeta,
     /// Its taints, and whether it is cordoned.
     pub spec: NodeSpec,
@@ -67,39 +67,7 @@ impl Node {
     }
 }
 
-impl k8s_openapi::Resource for Node {
-    const API_VERSION: &'static str = "v1";
-    const GROUP: &'static str = "";
-    const KIND: &'static str = "Node";
-    const VERSION: &'static str = "v1";
-    const URL_PATH_SEGMENT: &'static str = "nodes";
-    type Scope = ClusterResourceScope;
-}
-
-impl Metadata for Node {
-    type Ty = ObjectMeta;
-
-    fn metadata(&self) -> &ObjectMeta {
-        &self.metadata
-    }
-
-    fn metadata_mut(&mut self) -> &mut ObjectMeta {
-        &mut self.metadata
-    }
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Read {
-    name: Option<String>,
-    labels: Option<BTreeMap<String, String>>,
-    deletion_timestamp: Option<Time>,
-}
-
-fn metadata<'de, D: Deserializer<'de>>(from: D) -> Result<ObjectMeta, D::Error> {
-    let Read { name, labels, deletion_timestamp } = Read::deserialize(from)?;
-    Ok(ObjectMeta { name, labels, deletion_timestamp, ..ObjectMeta::default() })
-}
+objects::thin_kind!(Node, k8s_openapi::api::core::v1::Node);
 
 fn ready<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Condition>, D::Error> {
     let conditions = Option::<Vec<Condition>>::deserialize(from)?;

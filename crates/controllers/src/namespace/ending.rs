@@ -107,7 +107,7 @@ fn findings(view: &View, namespace: &Namespace, name: &str) -> Vec<Finding> {
         }
         untouched |= !node.deleting;
     }
-    // That something was refused is known only by whoever was refused: it stands until everything is being deleted.
+    // Only the writer that was refused knows of a refusal: the condition stays until everything is being deleted.
     let failed = known(namespace).into_iter().find(|c| c.type_ == DELETION && c.status == "True");
     if let Some(failed) = failed.filter(|_| untouched) {
         findings.push((DELETION, "ContentDeletionFailed", failed.message.unwrap_or_default()));
