@@ -10,7 +10,7 @@ use crate::class::{Class, Classes, Labels};
 use crate::host::Host;
 use crate::ledger::Ledger;
 use crate::node::Node;
-use crate::unschedulable::{COMPANY, Hope, NODES, ROOM, Unschedulable};
+use crate::unschedulable::{Hope, Unschedulable};
 use crate::wish::{Wish, asks_the_same};
 
 /// The labels of every namespace.
@@ -22,7 +22,7 @@ const MOST_FIGURES: usize = 200_000;
 /// A pod is compared with as many wishes to find its own.
 const MOST_WISHES: usize = 256;
 
-/// All nodes with their pods, and what else a placement depends on.
+/// All nodes with their pods, and what else a placement depends on. What changes it answers whom that may help.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -75,31 +75,23 @@ struct Placed {
 
 impl Cluster {
     /// What a node is now; nothing if it is gone. Pods on it stay counted for the case that it comes back.
-    pub fn set_node(&mut self, name: &str, node: Option<Arc<Node>>) {
-        self.put_node(name, node);
-    }
-
-    pub(crate) fn put_node(&mut self, name: &str, node: Option<Arc<Node>>) -> Hope {
+    pub fn set_node(&mut self, name: &str, node: Option<Arc<Node>>) -> Hope {
         if node.is_none() && !self.by_name.contains_key(name) {
-            return 0;
+            return Hope::NONE;
         }
         let at = self.host(name);
         if self.hosts[at].node == node {
-            return 0;
+            return Hope::NONE;
         }
         self.hosts[at].set_node(node);
         self.touch(at);
         self.drop_if_empty(at);
         // A node that goes takes its pods out of the counts that others look at.
-        NODES | ROOM | COMPANY
+        Hope::ALL
     }
 
     /// Which hosts are not heard from.
-    pub fn set_silent<'a>(&mut self, silent: impl Iterator<Item = &'a String>) {
-        self.put_silent(silent);
-    }
-
-    pub(crate) fn put_silent<'a>(&mut self, silent: impl Iterator<Item = &'a String>) -> Hope {
+    pub fn set_silent<'a>(&mut self, silent: impl Iterator<Item = &'a String>) -> Hope {
         let silent: BTreeSet<String> = silent.cloned().collect();
         let changed: Vec<String> = silent.symmetric_difference(&self.silent).cloned().collect();
         self.silent = silent;
@@ -109,35 +101,27 @@ impl Cluster {
                 self.touch(at);
             }
         }
-        if changed.is_empty() { 0 } else { NODES | ROOM | COMPANY }
+        if changed.is_empty() { Hope::NONE } else { Hope::ALL }
     }
 
     /// The labels of a namespace; nothing if it is gone.
-    pub fn set_namespace(&mut self, name: &str, labels: Option<Labels>) {
-        self.put_namespace(name, labels);
-    }
-
-    pub(crate) fn put_namespace(&mut self, name: &str, labels: Option<Labels>) -> Hope {
-        self.put_labels(|cluster| &mut cluster.namespaces, name, labels)
+    pub fn set_namespace(&mut self, name: &str, labels: Option<Labels>) -> Hope {
+        self.replace_labels(|cluster| &mut cluster.namespaces, name, labels)
     }
 
     /// The node selector of a RuntimeClass, if it has one.
-    pub fn set_runtime_class(&mut self, name: &str, selector: Option<Labels>) {
-        self.put_runtime_class(name, selector);
+    pub fn set_runtime_class(&mut self, name: &str, selector: Option<Labels>) -> Hope {
+        self.replace_labels(|cluster| &mut cluster.runtime_classes, name, selector)
     }
 
-    pub(crate) fn put_runtime_class(&mut self, name: &str, selector: Option<Labels>) -> Hope {
-        self.put_labels(|cluster| &mut cluster.runtime_classes, name, selector)
-    }
-
-    fn put_labels(
+    fn replace_labels(
         &mut self,
         of: fn(&mut Cluster) -> &mut BTreeMap<String, Labels>,
         name: &str,
         labels: Option<Labels>,
     ) -> Hope {
         if of(self).get(name) == labels.as_ref() {
-            return 0;
+            return Hope::NONE;
         }
         match labels {
             Some(labels) => of(self).insert(name.to_owned(), labels),
@@ -145,15 +129,11 @@ impl Cluster {
         };
         // Any rule may mean other pods or nodes than before.
         self.ledgers.clear();
-        NODES | ROOM | COMPANY
+        Hope::ALL
     }
 
     /// Puts a pod on a node, or takes in what has become of it; one that has ended is taken away.
-    pub fn place(&mut self, pod: &Arc<Pod>, node: &str) {
-        self.put_pod(pod, node);
-    }
-
-    pub(crate) fn put_pod(&mut self, pod: &Arc<Pod>, node: &str) -> Hope {
+    pub fn place(&mut self, pod: &Arc<Pod>, node: &str) -> Hope {
         let key = key(pod);
         if is_finished(pod) {
             return self.take(&key);
@@ -163,9 +143,9 @@ impl Cluster {
             && counts_the_same(&placed.pod, pod)
         {
             placed.pod = pod.clone();
-            return 0;
+            return Hope::NONE;
         }
-        let hope = self.take(&key) | COMPANY;
+        let hope = self.take(&key) | Hope::COMPANY;
         let (at, class) = (self.host(node), self.classes.of(pod));
         self.hosts[at].add(pod.spec.as_deref(), &class, is_leaving(pod));
         self.touch(at);
@@ -174,17 +154,17 @@ impl Cluster {
     }
 
     /// Takes a pod away from its node.
-    pub fn remove(&mut self, pod: &Pod) {
-        self.take(&key(pod));
+    pub fn remove(&mut self, pod: &Pod) -> Hope {
+        self.take(&key(pod))
     }
 
     pub(crate) fn take(&mut self, key: &Bytes) -> Hope {
-        let Some(Placed { pod, class, host }) = self.placed.remove(key) else { return 0 };
+        let Some(Placed { pod, class, host }) = self.placed.remove(key) else { return Hope::NONE };
         self.hosts[host].remove(pod.spec.as_deref(), &class, is_leaving(&pod));
         self.touch(host);
         self.drop_if_empty(host);
         // With fewer pods in one domain, others may have too many; a spread may also be even again.
-        ROOM
+        Hope::ROOM
     }
 
     /// The name of the node that the pod of a key is on.

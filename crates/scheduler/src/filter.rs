@@ -8,7 +8,7 @@ use crate::affinity::wants_node;
 use crate::host::Host;
 use crate::node::Node;
 use crate::request::{self, Amounts};
-use crate::unschedulable::{NODES, ROOM, Reason};
+use crate::unschedulable::{Hope, Reason};
 use crate::wish::Wish;
 
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
@@ -16,10 +16,10 @@ const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 /// The reasons against a node, none if the pod can be there as far as the node goes. As upstream, only the first kind of
-/// reason is told, and every resource that is short.
+/// reason is given, and every resource that is short.
 pub(crate) fn against(wish: &Wish, host: &Host, node: &Node) -> Vec<Reason> {
     let spec = wish.spec();
-    let one = |text: &str| vec![Reason { text: text.to_owned(), hope: NODES }];
+    let one = |text: &str| vec![Reason { text: text.to_owned(), hope: Hope::NODES }];
     if node.spec.unschedulable == Some(true) && !all_tolerated(spec, &taint(UNSCHEDULABLE)) {
         return one("node(s) were unschedulable");
     }
@@ -33,7 +33,7 @@ pub(crate) fn against(wish: &Wish, host: &Host, node: &Node) -> Vec<Reason> {
     }
     if request::collide(&wish.ports, host.ports.keys()) {
         let text = "node(s) didn't have free ports for the requested pod ports".to_owned();
-        return vec![Reason { text, hope: NODES | ROOM }];
+        return vec![Reason { text, hope: Hope::NODES | Hope::ROOM }];
     }
     short_of(wish, host)
 }
@@ -50,7 +50,7 @@ fn short_of(wish: &Wish, host: &Host) -> Vec<Reason> {
             short.push(format!("Insufficient {name}"));
         }
     }
-    short.into_iter().map(|text| Reason { text, hope: NODES | ROOM }).collect()
+    short.into_iter().map(|text| Reason { text, hope: Hope::NODES | Hope::ROOM }).collect()
 }
 
 /// How much of the node's processors and memory would be taken, in thousandths of each, together.

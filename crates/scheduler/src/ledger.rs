@@ -12,7 +12,7 @@ use crate::column::Column;
 use crate::filter;
 use crate::host::Host;
 use crate::node::Node;
-use crate::unschedulable::{COMPANY, NODES, ROOM, Reason, Unschedulable};
+use crate::unschedulable::{Hope, Reason, Unschedulable};
 use crate::wish::Wish;
 
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -90,7 +90,7 @@ impl Ledger {
         }
     }
 
-    /// Whether it remembers so many domains of nodes that are gone that it should be made anew.
+    /// Whether most domains that it remembers are of nodes that are gone: then it should be made anew.
     pub fn is_worn(&self) -> bool {
         let most = 2 * self.rows.len() + 64;
         let all = [&self.near, &self.apart, &self.preferred, &self.spreading, &self.refused];
@@ -213,7 +213,7 @@ impl Ledger {
     /// Why no host is open to the pod.
     pub fn reasons(&self, hosts: &[Host]) -> Unschedulable {
         let round = self.round();
-        let mut why = Unschedulable { hope: NODES, ..Unschedulable::default() };
+        let mut why = Unschedulable { hope: Hope::NODES, ..Unschedulable::default() };
         for (at, host) in hosts.iter().enumerate() {
             let Some(node) = host.open() else { continue };
             let mut reasons = filter::against(&self.wish, host, node);
@@ -282,16 +282,22 @@ impl From<Obstacle> for Reason {
         match obstacle {
             Obstacle::NoLabel => Reason::new(
                 "node(s) didn't match pod topology spread constraints (missing required label)",
-                NODES,
+                Hope::NODES,
             ),
-            Obstacle::Skew => {
-                Reason::new("node(s) didn't match pod topology spread constraints", NODES | ROOM | COMPANY)
+            Obstacle::Skew => Reason::new(
+                "node(s) didn't match pod topology spread constraints",
+                Hope::NODES | Hope::ROOM | Hope::COMPANY,
+            ),
+            Obstacle::Near => {
+                Reason::new("node(s) didn't match pod affinity rules", Hope::NODES | Hope::COMPANY)
             }
-            Obstacle::Near => Reason::new("node(s) didn't match pod affinity rules", NODES | COMPANY),
-            Obstacle::Apart => Reason::new("node(s) didn't match pod anti-affinity rules", NODES | ROOM),
-            Obstacle::Refused => {
-                Reason::new("node(s) didn't satisfy existing pods anti-affinity rules", NODES | ROOM)
+            Obstacle::Apart => {
+                Reason::new("node(s) didn't match pod anti-affinity rules", Hope::NODES | Hope::ROOM)
             }
+            Obstacle::Refused => Reason::new(
+                "node(s) didn't satisfy existing pods anti-affinity rules",
+                Hope::NODES | Hope::ROOM,
+            ),
         }
     }
 }

@@ -7,6 +7,8 @@
 //! stale rows up to date and compares numbers. A pod without a place is tried again when something happened that may help it.
 
 mod affinity;
+#[cfg(test)]
+mod agreement;
 mod class;
 mod cluster;
 mod column;
@@ -26,5 +28,5 @@ pub use class::Labels;
 pub use cluster::Cluster;
 pub use driver::{Options, run};
 pub use node::{Condition, Node, NodeSpec, NodeStatus};
-pub use unschedulable::Unschedulable;
+pub use unschedulable::{Hope, Unschedulable};
 pub use waiting::{Decision, Silence, Waiting};

@@ -30,8 +30,8 @@ pub(crate) struct Queue {
     resting: BTreeSet<(Instant, Bytes)>,
     /// Those that wait for something to happen, by what may help them.
     dormant: HashMap<Hope, HashSet<Bytes>>,
-    /// By the bit of a kind of change: how many there were.
-    happened: [u64; Hope::BITS as usize],
+    /// By the number of a kind of change: how many there were.
+    happened: [u64; Hope::KINDS],
 }
 
 #[derive(Debug)]
@@ -76,13 +76,10 @@ impl Queue {
 
     /// Something happened that may help.
     pub fn happened(&mut self, hope: Hope) {
-        if hope == 0 {
-            return;
+        for (kind, count) in self.happened.iter_mut().enumerate() {
+            *count += u64::from(hope.has(kind));
         }
-        for (bit, count) in self.happened.iter_mut().enumerate() {
-            *count += u64::from(hope >> bit & 1);
-        }
-        let helped: Vec<Hope> = self.dormant.keys().copied().filter(|kinds| kinds & hope != 0).collect();
+        let helped: Vec<Hope> = self.dormant.keys().copied().filter(|kinds| kinds.meets(hope)).collect();
         for kinds in helped {
             let keys = self.dormant.remove(&kinds).unwrap_or_default();
             keys.iter().for_each(|key| self.wake(key));
@@ -139,7 +136,7 @@ impl Queue {
 }
 
 fn count(happened: &[u64], hope: Hope) -> u64 {
-    happened.iter().enumerate().map(|(bit, count)| count * u64::from(hope >> bit & 1)).sum()
+    happened.iter().enumerate().filter(|(kind, _)| hope.has(*kind)).map(|(_, count)| count).sum()
 }
 
 #[cfg(test)]
@@ -147,7 +144,6 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::unschedulable::{COMPANY, NODES, ROOM};
 
     fn pod(priority: i32) -> Pod {
         serde_json::from_value(serde_json::json!({"spec": {"priority": priority, "containers": []}})).unwrap()
@@ -181,25 +177,25 @@ mod tests {
     fn a_pod_without_a_place_waits_for_what_may_help_it_and_rests_between_attempts() {
         let (mut queue, now) = (Queue::default(), start());
         queue.add(key("a"), &pod(0));
-        queue.rest(&key("a"), NODES | ROOM, now);
-        queue.happened(ROOM);
+        queue.rest(&key("a"), Hope::NODES | Hope::ROOM, now);
+        queue.happened(Hope::ROOM);
         assert_eq!(queue.pop(now), None, "it rests, whatever happens");
         assert_eq!(queue.pop(now + FIRST_PAUSE), Some(key("a")), "what happened meanwhile counts");
 
-        queue.rest(&key("a"), NODES | ROOM, now);
+        queue.rest(&key("a"), Hope::NODES | Hope::ROOM, now);
         assert_eq!(queue.next_time(), Some(now + 2 * FIRST_PAUSE), "the pause grows");
         assert_eq!(queue.pop(now + LONGEST_PAUSE), None, "nothing happened");
         assert_eq!(queue.next_time(), None, "it costs nothing");
-        queue.happened(COMPANY);
+        queue.happened(Hope::COMPANY);
         assert_eq!(queue.pop(now + LONGEST_PAUSE), None, "that doesn't help it");
-        queue.happened(NODES);
+        queue.happened(Hope::NODES);
         assert_eq!(queue.pop(now + LONGEST_PAUSE), Some(key("a")));
     }
 
     proptest! {
         #[test]
         fn no_pod_is_lost_and_none_that_may_be_helped_sleeps(
-            steps in prop::collection::vec((0u8..5, 0u8..6, 1u8..8, 0u64..50), 0..80),
+            steps in prop::collection::vec((0u8..5, 0u8..6, prop::sample::select(vec![Hope::NODES, Hope::NODES | Hope::ROOM, Hope::COMPANY]), 0u64..50), 0..80),
         ) {
             let (mut queue, mut now) = (Queue::default(), start());
             let mut waiting = HashSet::new();
@@ -219,7 +215,7 @@ mod tests {
                 prop_assert_eq!(queue.len(), waiting.len());
             }
             now += 2 * LONGEST_PAUSE;
-            queue.happened(NODES | ROOM | COMPANY);
+            queue.happened(Hope::ALL);
             while let Some(key) = queue.pop(now) {
                 prop_assert!(waiting.remove(&key));
                 queue.remove(&key);

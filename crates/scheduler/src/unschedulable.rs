@@ -2,15 +2,44 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::ops::BitOr;
 
-/// Kinds of change that may help a pod that has no place, as a set of bits.
-pub(crate) type Hope = u8;
-/// A node came, or changed.
-pub(crate) const NODES: Hope = 1;
-/// A pod went from a node, or is on its way out.
-pub(crate) const ROOM: Hope = 2;
-/// A pod came to a node.
-pub(crate) const COMPANY: Hope = 4;
+/// Kinds of change that may help pods without a place.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Hope(u8);
+
+impl Hope {
+    /// Nothing changed that matters.
+    pub(crate) const NONE: Hope = Hope(0);
+    /// A node came, or changed.
+    pub(crate) const NODES: Hope = Hope(1);
+    /// A pod went from a node, or is on its way out.
+    pub(crate) const ROOM: Hope = Hope(2);
+    /// A pod came to a node.
+    pub(crate) const COMPANY: Hope = Hope(4);
+    /// All of these.
+    pub(crate) const ALL: Hope = Hope(7);
+    /// How many kinds there are.
+    pub(crate) const KINDS: usize = 3;
+
+    /// Whether the two have a kind in common.
+    pub(crate) fn meets(self, other: Hope) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether the kind of this number is among them.
+    pub(crate) fn has(self, kind: usize) -> bool {
+        self.0 >> kind & 1 == 1
+    }
+}
+
+impl BitOr for Hope {
+    type Output = Hope;
+
+    fn bitor(self, other: Hope) -> Hope {
+        Hope(self.0 | other.0)
+    }
+}
 
 /// One reason against one node.
 #[derive(Debug)]
@@ -42,7 +71,7 @@ impl Unschedulable {
         self.nodes += 1;
         for reason in reasons {
             *self.reasons.entry(reason.text).or_default() += 1;
-            self.hope |= reason.hope;
+            self.hope = self.hope | reason.hope;
         }
     }
 }

@@ -62,7 +62,9 @@ impl Waiting {
             state,
         };
         let cluster = &mut waiting.cluster;
-        waiting.nodes.iter().for_each(|node| cluster.set_node(node.name(), Some(node.clone())));
+        for node in waiting.nodes.iter() {
+            cluster.set_node(node.name(), Some(node.clone()));
+        }
         for namespace in waiting.namespaces.iter() {
             cluster.set_namespace(name(namespace.as_ref()), Some(labels(namespace)));
         }
@@ -71,7 +73,9 @@ impl Waiting {
         }
         for pod in waiting.pods.iter() {
             match pod.node() {
-                Some(node) => cluster.place(pod, node),
+                Some(node) => {
+                    cluster.place(pod, node);
+                }
                 None if waits(pod) => waiting.queue.add(key(pod), pod),
                 None => {}
             }
@@ -119,18 +123,20 @@ impl Waiting {
         }
         if let Some(Change { old, new, .. }) = self.nodes.apply(event) {
             let node = new.as_ref().or(old.as_ref());
-            return node.map_or(0, |node| self.cluster.put_node(node.name(), new.clone()));
+            return node.map_or(Hope::NONE, |node| self.cluster.set_node(node.name(), new.clone()));
         }
         if let Some(Change { old, new, .. }) = self.namespaces.apply(event) {
             let named = new.as_ref().or(old.as_ref()).map(|namespace| name(namespace.as_ref()));
-            return named.map_or(0, |name| self.cluster.put_namespace(name, new.as_deref().map(labels)));
+            return named
+                .map_or(Hope::NONE, |name| self.cluster.set_namespace(name, new.as_deref().map(labels)));
         }
         if let Some(Change { old, new, .. }) = self.runtime_classes.apply(event) {
             let named = new.as_ref().or(old.as_ref()).map(|class| name(class.as_ref()));
-            return named
-                .map_or(0, |name| self.cluster.put_runtime_class(name, new.as_deref().and_then(selector)));
+            return named.map_or(Hope::NONE, |name| {
+                self.cluster.set_runtime_class(name, new.as_deref().and_then(selector))
+            });
         }
-        0
+        Hope::NONE
     }
 
     fn pod_changed(&mut self, Change { key, old, new }: &Change<Pod>) -> Hope {
@@ -147,7 +153,7 @@ impl Waiting {
         if let Some(node) = pod.node() {
             self.queue.remove(key);
             uid(new).map(|uid| self.assumed.remove(&uid));
-            return self.cluster.put_pod(pod, node);
+            return self.cluster.place(pod, node);
         }
         let assumed = uid(new).is_some_and(|uid| self.assumed.contains_key(&uid));
         if waits(pod) {
@@ -159,13 +165,13 @@ impl Waiting {
         } else {
             self.queue.remove(key);
         }
-        if assumed { 0 } else { self.cluster.take(key) }
+        if assumed { Hope::NONE } else { self.cluster.take(key) }
     }
 
     /// Decides on at most `most` of the waiting pods that no bind is on its way for: by priority, then by age. What is
     /// decided for one counts for those after it.
     pub fn decide(&mut self, silence: &Silence, most: usize, now: Instant) -> Vec<Decision> {
-        let hope = self.cluster.put_silent(silence.keys());
+        let hope = self.cluster.set_silent(silence.keys());
         self.queue.happened(hope);
         let mut decisions = Vec::new();
         while decisions.len() < most
@@ -190,7 +196,7 @@ impl Waiting {
 
     fn assume(&mut self, pod: &Arc<Pod>, node: &str) {
         self.queue.remove(&key(pod));
-        let hope = self.cluster.put_pod(pod, node);
+        let hope = self.cluster.place(pod, node);
         self.queue.happened(hope);
         if let Some(uid) = &pod.metadata.uid {
             self.assumed.insert(uid.clone(), key(pod));

@@ -44,7 +44,9 @@ fn pod(name: &str, spec: Value) -> Arc<Pod> {
 
 fn cluster(nodes: &[Arc<Node>]) -> Cluster {
     let mut cluster = Cluster::default();
-    nodes.iter().for_each(|node| cluster.set_node(node.name(), Some(node.clone())));
+    for node in nodes {
+        cluster.set_node(node.name(), Some(node.clone()));
+    }
     cluster
 }
 

@@ -1,15 +1,16 @@
 //! What is kept up to date agrees with what is worked out anew, whatever happens in between.
-#![allow(clippy::unwrap_used)]
 
-mod model;
+mod plain;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use objects::Pod;
 use proptest::prelude::*;
-use scheduler::{Cluster, Labels, Node};
 use serde_json::{Value, json};
+
+use self::plain::Plain;
+use crate::{Cluster, Labels, Node};
 
 const NODES: u8 = 6;
 
@@ -177,15 +178,6 @@ struct World {
 }
 
 impl World {
-    fn model(&self) -> model::Cluster {
-        let mut cluster = model::Cluster { namespaces: self.namespaces.clone(), ..Default::default() };
-        for (name, node) in &self.nodes {
-            cluster.hosts.insert(name.clone(), model::Host::new(node.clone(), self.silent.contains(name)));
-        }
-        self.pods.values().for_each(|(pod, node)| cluster.place(pod, node));
-        cluster
-    }
-
     fn change(&mut self, name: u8, cluster: &mut Cluster, change: impl Fn(&mut Pod)) {
         let keys: Vec<_> = self.pods.keys().filter(|(_, pod)| *pod == name.to_string()).cloned().collect();
         for key in keys {
@@ -214,7 +206,7 @@ proptest! {
                     if world.pods.contains_key(&key) {
                         continue;
                     }
-                    let expected = model::schedule(&world.model(), &pod);
+                    let expected = Plain::new(&world, &pod).decide();
                     let place = cluster.schedule(&pod);
                     match &place {
                         Ok(node) => prop_assert_eq!(Ok(node), expected.as_ref(), "{:?}", template),
