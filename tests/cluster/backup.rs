@@ -87,7 +87,7 @@ async fn a_backup_under_load_becomes_clusters_of_other_sizes() {
         for n in 0..there {
             assert!(maps.get_opt(&format!("pair-{n}")).await.unwrap().is_some(), "pair-{n} of {there}");
         }
-        // Whoever remembers a later revision of the old cluster is told to read anew.
+        // A client that remembers a later revision of the old cluster has to read anew.
         let revision: u64 = list.metadata.resource_version.unwrap().parse().unwrap();
         assert!(revision > 1_000_000_000);
         Api::<Service>::namespaced(client, "default").get("kubernetes").await.unwrap();

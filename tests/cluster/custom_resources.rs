@@ -314,7 +314,7 @@ async fn an_operator_looks_after_its_own_kind() {
     );
     operator.abort();
 
-    // Who applies to what is there needn't name it; who makes it so must.
+    // An apply to an existing object needn't name it; one that makes it must.
     let nameless = Patch::Apply(json!({"apiVersion": "example.com/v1", "kind": "Lamp"}));
     let refused = lamps.patch("none", &PatchParams::apply("operator"), &nameless).await.unwrap_err();
     assert!(matches!(&refused, kube::Error::Api(status) if status.code == 400), "{refused}");

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use k8s_openapi::api::core::v1::Node;
+use k8s_openapi::api::core::v1::{Namespace, Node};
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Api, Client, Config};
@@ -70,7 +70,9 @@ impl Cluster {
             if let Ok(Some(status)) = self.up.lock().unwrap().try_wait() {
                 panic!("up ended with {status}: {}", self.log());
             }
-            let list = Api::<Node>::all(self.client().await?).list(&ListParams::default()).await.ok()?;
+            let client = self.client().await?;
+            let list = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.ok()?;
+            Api::<Namespace>::all(client).get("default").await.ok()?;
             (list.items.iter().filter(|node| is_ready(node)).count() == nodes).then_some(())
         })
         .await;
@@ -243,7 +245,7 @@ pub async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut ask: imp
     }
 }
 
-/// Held by whoever runs a cluster on the machine's loopback addresses.
+/// Held by the test that runs a cluster on the machine's loopback addresses.
 pub fn lock_loopback() -> File {
     let file = File::create(std::env::temp_dir().join("holdfast-loopback.lock")).unwrap();
     file.lock().unwrap();

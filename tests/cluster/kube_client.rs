@@ -86,7 +86,7 @@ async fn campaign(leases: &Api<Lease>, me: &str, seconds: i32) -> Result<String,
 async fn one_candidate_leads_and_another_follows_when_it_is_gone() {
     let cluster = Cluster::up().await;
     let leases = Api::<Lease>::default_namespaced(cluster.client().await.unwrap());
-    // All at once: one wins, whoever comes too late is told of a conflict.
+    // All at once: one wins, and those that come too late get a conflict.
     let names: Vec<String> = (0..8).map(|number| format!("candidate-{number}")).collect();
     let rounds = futures::future::join_all(names.iter().map(|name| campaign(&leases, name, 2))).await;
     let mut leaders = std::collections::BTreeSet::new();

@@ -31,7 +31,7 @@ async fn a_host_that_lost_its_store_joins_anew_and_another_one_may_go_then() {
     let cluster = Cluster::up().await;
     wait_for("the first write", || write(&cluster, "before")).await;
 
-    // Who stands still writes nothing into a folder that comes and goes.
+    // A stopped host writes nothing into a folder that comes and goes.
     let folder = cluster.folder().join("n2");
     cluster.signal_host("n2", libc::SIGSTOP);
     fs::rename(folder.join("data/store"), folder.join("lost")).unwrap();
@@ -53,7 +53,7 @@ async fn a_host_that_lost_its_store_joins_anew_and_another_one_may_go_then() {
         wait_for(name, || async { maps(&cluster).await?.get_opt(name).await.ok()? }).await;
     }
 
-    // Its old data is nobody's any more: who brings it back is told so, with what to do.
+    // Its old data is nobody's any more: a host that brings it back gets an error that says what to do.
     cluster.signal_host("n2", libc::SIGSTOP);
     fs::rename(folder.join("data/store"), folder.join("new")).unwrap();
     fs::rename(folder.join("lost"), folder.join("data/store")).unwrap();

@@ -51,7 +51,7 @@ async fn a_host_that_pauses_for_a_second_loses_no_pod() {
                 nodes.iter().all(is_ready).then_some(())
             })
             .await;
-            // A write through the leader shows that whoever was deposed has caught up with it.
+            // A write through the leader shows that a deposed one has caught up with it.
             let patch = serde_json::json!({"metadata": {"annotations": {"paused": host}}});
             wait_for("a write", || async {
                 deployments.patch("web", &PatchParams::default(), &Patch::Merge(&patch)).await.ok()

@@ -150,13 +150,13 @@ async fn commands_run_beside_a_container() {
         let (code, _, err) = kubectl.run(&["exec", "web", "-c", "other", "--", "true"], b"");
         assert!(code != Some(0) && err.contains("container"), "{way}: {err}");
 
-        // Megabytes go in and come out whole, and the end of the input is told.
+        // Megabytes go in and come out whole, and the end of the input is passed on.
         let large: Vec<u8> = (0..3_000_000_u32).map(|n| b'a' + (n % 23) as u8).collect();
         let out = kubectl.says(&["exec", "-i", "web", "--", "cat"], &large);
         assert!(out.as_bytes() == large, "{way}: {} of {} bytes came back", out.len(), large.len());
         assert_eq!(kubectl.says(&["exec", "-i", "web", "--", "wc", "-c"], &large).trim(), "3000000", "{way}");
     }
-    // Who left takes the command along, also if that reads and prints nothing.
+    // A caller that leaves takes the command along, even if that reads and prints nothing.
     let kubectl = Kubectl { cluster: &cluster, websockets: "true" };
     for (seconds, input) in
         [("86399", Stdio::null()), ("86398", Stdio::from(File::open("/dev/zero").unwrap()))]
@@ -169,7 +169,7 @@ async fn commands_run_beside_a_container() {
         child.wait().unwrap();
         wait_until("the command's end", || processes(&words) == 0);
     }
-    // With its pod a command ends, and what it began, and the caller is told.
+    // With its pod a command ends, and what it began, and the caller hears of it.
     let script = "sleep 86397 & sleep 86397";
     let child = kubectl.command(&["exec", "web", "--", "sh", "-c", script]).spawn().unwrap();
     wait_until("both", || processes("sleep 86397") == 2);

@@ -71,7 +71,7 @@ fn a_terminal_that_goes_away_ends_the_cluster() {
     // SAFETY: system calls only, between fork and exec.
     unsafe {
         command.pre_exec(|| {
-            // Whoever runs the tests under nohup ignores it, and so would what they start.
+            // Tests that run under nohup ignore it, and so would what they start.
             libc::signal(libc::SIGHUP, libc::SIG_DFL);
             libc::setsid();
             libc::ioctl(0, libc::TIOCSCTTY, 0);

@@ -68,7 +68,7 @@ impl DatastoreArgs {
     }
 }
 
-/// What the engine is told.
+/// The engine's configuration.
 pub fn config(datastore: &Datastore, name: &str, cluster: &str) -> anyhow::Result<etcd::Config> {
     let mut endpoints = Vec::new();
     for (n, text) in datastore.endpoints.iter().enumerate() {

@@ -69,7 +69,7 @@ pub struct Ground {
     pub doors: Option<Doors>,
     /// The ways of the hosts to the etcd outside that their state lies in.
     pub crossings: Vec<Crossing>,
-    /// Removes the cluster from its etcd, once it is told to.
+    /// Removes the cluster from its etcd, once it is asked to.
     pub removal: Option<Outside>,
 }
 

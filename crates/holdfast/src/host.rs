@@ -72,7 +72,7 @@ impl LogFormat {
     }
 }
 
-/// Runs the host until it is told to stop.
+/// Runs the host until it is asked to stop.
 pub fn run(args: Args) -> anyhow::Result<()> {
     let config = HostConfig::load(&args.config)?;
     log_to(&config, args.log_format)?;
@@ -151,7 +151,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         .await??;
     let store = engine.store();
 
-    // Who brought an etcd asks that one.
+    // Users who brought an etcd ask that one.
     let etcd = match &engine {
         Engine::Embedded(embedded) => {
             let tls = identity.server_config(&trust, ClientAuth::Required, &[])?;
@@ -162,7 +162,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
 
     let front_proxy = Identity::load(&config.pki_dir, local::FRONT_PROXY)?;
     let signer = Arc::new(Authority::load_for_requests(&config.pki_dir)?);
-    // Who got a certificate by asking is a user of the API, and nobody to the store and to the other hosts.
+    // The holder of a certificate by request is a user of the API, and nobody to the store and to the other hosts.
     let users = trust.and(&signer.trust()?)?;
     let reach = Arc::new(Reach { network: OnceLock::new(), targets: Targets::new(&places(&config)?) });
     let services: server::ServiceRange = config.service_cidr.parse()?;
@@ -315,7 +315,7 @@ fn parse_cidr(text: &str) -> anyhow::Result<network::Cidr> {
 }
 
 /// The network as server and agent see it. They are made before it is: the API must listen when the network
-/// starts, since whoever leads is reachable from then on.
+/// starts, since the leader is reachable from then on.
 struct Reach {
     network: OnceLock<Arc<Network>>,
     /// What the API accepts as an endpoint doesn't wait for the network.

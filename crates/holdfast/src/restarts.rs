@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// Whoever ends sooner than this after its start ended at once.
+/// A host that ends sooner than this after its start ended at once.
 const AT_ONCE: Duration = Duration::from_secs(2);
-/// So many ends at once in a row mean that a host can't run.
+/// How many ends at once, in a row, mean that a host can't run.
 pub const TRIES: u32 = 3;
 /// How long one that can't run rests before it is tried again: what hinders it may be mended meanwhile.
 const REST: Duration = Duration::from_secs(5);

@@ -27,7 +27,7 @@ pub struct LocalSite {
 struct Seen {
     /// The newest term that was won, and by whom.
     leader: Option<(u64, String)>,
-    /// Who took the virtual address last.
+    /// The host that took the virtual address last, and when.
     holder: Option<(SystemTime, String)>,
     listeners: Vec<UnboundedSender<Happening>>,
 }

@@ -11,7 +11,7 @@ use store::Embedded;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-/// Whoever gets in reads every Secret and writes past all rules.
+/// The only group let in: its members read every Secret and write past all rules.
 const GROUP: &str = "system:masters";
 
 /// Opens it; it is closed by aborting the task. A host does without where something else has the port.

@@ -42,7 +42,7 @@ impl Timeline {
             *file = OpenOptions::new().create(true).append(true).open(&self.path)?;
             *length = 0;
         }
-        // One write a line: whoever reads along sees whole lines.
+        // One write a line: a reader meanwhile sees whole lines.
         file.write_all(line)?;
         *length += line.len() as u64;
         Ok(())

@@ -45,7 +45,7 @@ pub struct Args {
 
 const PREFIX: &str = "/holdfast";
 
-/// Runs the cluster until it is told to stop.
+/// Runs the cluster until it is asked to stop.
 pub fn run(args: Args) -> anyhow::Result<()> {
     local::stand_guard()?;
     let dir = crate::dir_or_default(args.dir)?;
@@ -161,7 +161,8 @@ pub async fn wait_until_ready(client: &client::Client, nodes: usize, logs: &[Pat
         let list = client.get("/api/v1/nodes").await.unwrap_or_default();
         let ready =
             list["items"].as_array().map_or(0, |items| items.iter().filter(|node| is_ready(node)).count());
-        if ready >= nodes {
+        // The first command of most people is about the namespace `default`, which the leader makes meanwhile.
+        if ready >= nodes && client.get("/api/v1/namespaces/default").await.is_ok() {
             return;
         }
         if said.elapsed() > PATIENCE {

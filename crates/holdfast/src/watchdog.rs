@@ -15,8 +15,8 @@ use crate::engine::Engine;
 
 /// How often the threads are asked, and how long each question waits.
 const ASK: Duration = Duration::from_millis(250);
-/// After so many questions in a row without an answer (5 s) they are given up. A machine with too much to do answers one
-/// of them; a process that was paused misses but one.
+/// After this many questions in a row without an answer (5 s) they are given up. A machine with too much to do answers
+/// one of them; a process that was paused misses but one.
 const MISSES: u32 = 20;
 /// How long leadership and address may take to be given up. Both run on other threads than those that hang.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -41,7 +41,7 @@ pub async fn watch(answering: Handle, engine: Engine, network: Arc<Network>) {
     std::process::exit(STATUS);
 }
 
-/// Returns once so many questions in a row were not answered.
+/// Returns once `misses` questions in a row were not answered.
 async fn unanswered(answering: &Handle, ask: Duration, misses: u32) {
     let mut missed = 0;
     while missed < misses {

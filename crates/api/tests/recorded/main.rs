@@ -13,7 +13,7 @@ use registry::Registry;
 use serde_json::{Value, json};
 use steps::{case, cases, like_recorded};
 
-/// Replays a case; at least so many of its steps must be about this crate.
+/// Replays a case; at least `least` of its steps must be about this crate.
 fn replay(name: &str, least: usize) {
     let mut registry = Registry::default();
     let mut compared = 0;

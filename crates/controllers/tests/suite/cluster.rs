@@ -55,7 +55,7 @@ pub struct Cluster {
     due: BTreeSet<Key>,
     later: BTreeMap<Key, Instant>,
     addresses: u32,
-    /// What was told, as Events will tell it.
+    /// What was reported, as Events will show it.
     pub told: Vec<Occurrence>,
     /// Whether hosts make pods ready by themselves.
     pub serving: bool,
@@ -246,7 +246,7 @@ impl Cluster {
                     Note::Event(occurrence) => Some(occurrence),
                     Note::Timeline { .. } => None,
                 })),
-                // What is refused for what it is, is tried again later, and may be told in a status.
+                // A write refused for what it is is tried again later, and may be reported in a status.
                 Err(status)
                     if [403, 422].contains(&status.code)
                         && (action.refused.is_some() || action.otherwise.is_some()) =>
@@ -323,7 +323,7 @@ impl Cluster {
         self.patch("v1", "Pod", namespace, name, "status", status).await.unwrap();
     }
 
-    /// What was told of objects of this name for this reason.
+    /// What was reported of objects of this name for this reason.
     pub fn told(&self, name: &str, reason: &str) -> Vec<String> {
         let about =
             |told: &&Occurrence| told.regarding.name.as_deref() == Some(name) && told.reason == reason;

@@ -251,7 +251,7 @@ async fn endpoints_that_are_made_by_hand_become_slices() {
     cluster.delete("v1", "Service", "default", "s", Delete::default()).await;
     cluster.settle().await;
     assert_eq!(mirrored(&cluster).len(), 0);
-    assert!(cluster.get::<Endpoints>("default", "s").is_none(), "as upstream, whoever made them");
+    assert!(cluster.get::<Endpoints>("default", "s").is_none(), "as upstream, no matter who made them");
 }
 
 #[tokio::test]

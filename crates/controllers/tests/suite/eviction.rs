@@ -42,7 +42,7 @@ fn for_seconds(key: &str, seconds: Option<i64>) -> Value {
 }
 
 #[tokio::test]
-async fn a_taint_evicts_whoever_does_not_tolerate_it_and_says_so() {
+async fn a_taint_evicts_pods_that_do_not_tolerate_it_and_says_so() {
     let mut cluster = Cluster::new(&["n1"]).await;
     pod(&cluster, "bare", json!([])).await;
     pod(&cluster, "other", json!([for_seconds("good", None)])).await;
@@ -96,7 +96,7 @@ async fn a_pod_stays_for_as_long_as_it_tolerates_every_taint() {
     cluster.settle().await;
     assert_eq!(names(&cluster), ["ever"], "the shorter of two times counts");
 
-    // Who is placed there in spite of the taint has its own time.
+    // A pod that is placed there in spite of the taint has its own time.
     cluster.pass(Duration::from_secs(3600));
     pod(&cluster, "late", json!([for_seconds("bad", Some(30)), for_seconds("worse", None)])).await;
     let placed = json!({"status": {"conditions": [cluster.condition("PodScheduled", "True")]}});

@@ -17,7 +17,7 @@ pub struct Place {
 
 impl Place {
     /// Fits a key; `false` for one that is left out: a host that is no more, its lease, and the pods on it, which
-    /// are made anew elsewhere by whoever made them.
+    /// are made anew elsewhere by their controllers.
     pub fn fit(&self, key: &[u8], value: &mut Bytes) -> bool {
         let Some(place) = objects::parse(key) else { return true };
         let is_gone = |host: &str| !self.hosts.contains(host);
