@@ -43,5 +43,5 @@ fn an_unknown_case_is_refused() {
     let output =
         Command::new(env!("CARGO_BIN_EXE_bench")).args(["store", "--case", "put-2"]).output().unwrap();
     assert!(!output.status.success());
-    assert!(String::from_utf8_lossy(&output.stderr).contains("put-64"), "the cases that exist are told");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("put-64"), "it names the cases that exist");
 }

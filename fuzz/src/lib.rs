@@ -1,10 +1,11 @@
 //! Fuzzing on a stable compiler: inputs are recorded requests and their parts, changed by chance with a seed, bytes by
 //! bytes and as JSON trees. A [`Target`] panics where a law is broken; [`run`] catches that, and keeps the input.
 //!
-//! What an input costs is bounded too: the bytes that are allocated for it, by so many for each of its own, and the time of a
-//! processor. [`run_growing`] makes inputs of pieces that repeat, and finds those whose cost grows faster than they do.
+//! What an input costs is bounded too: the bytes that are allocated for it, in proportion to its own, and its
+//! processor time. [`run_growing`] makes inputs of pieces that repeat, and finds those whose cost grows faster than
+//! they do.
 //!
-//! `cargo test -p fuzz` runs each target for a bounded number of cases; the binary runs one for as long as it is told.
+//! `cargo test -p fuzz` runs each target for a bounded number of cases; the binary runs one for as long as is asked.
 
 mod calls;
 mod corpus;

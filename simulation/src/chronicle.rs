@@ -10,15 +10,15 @@ use crate::report::Failure;
 /// Everything that any member has shown.
 #[derive(Debug, Default)]
 pub struct Chronicle {
-    /// The changes of each revision, by whoever showed them first.
+    /// The changes of each revision, from the member that showed them first.
     events: BTreeMap<Revision, Vec<Event>>,
     /// For indices of the log, the revision and (for some) the checksum of the whole machine.
     machines: BTreeMap<u64, (Revision, Option<u32>)>,
-    /// Who led in a term.
+    /// The leader of each term.
     leaders: BTreeMap<u64, u64>,
 }
 
-/// Of so many indices one has its whole machine compared.
+/// One index in this many has its whole machine compared.
 const COMPARE_EVERY: u64 = 8;
 
 impl Chronicle {

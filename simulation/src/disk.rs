@@ -76,7 +76,7 @@ impl SimulatedDisk {
         Ok(content)
     }
 
-    /// The power will go after so many operations.
+    /// The power will go after this many operations.
     pub fn cut_after(&self, operations: u32) {
         self.content().operations = Some(operations);
     }
@@ -86,7 +86,7 @@ impl SimulatedDisk {
         self.content().operations == Some(0)
     }
 
-    /// From now on there is room for so many bytes, or (none) for all that may come.
+    /// From now on there is room for this many bytes, or (none) for all that may come.
     pub fn set_room(&self, room: Option<u64>) {
         self.content().room = room;
     }

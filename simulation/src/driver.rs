@@ -52,7 +52,7 @@ impl World {
         let start = member::Start { n, empty, admitted, seed, clock: host.clock.show(now) };
         let started = member::start(&host.disk, self.sizes, start);
         if let Ok(Started::Newcomer) = &started {
-            // Who asks to be let in anew throws its log away unread.
+            // A member that asks to be let in anew throws its log away unread.
             rot.take_if(|rot| rot.file.starts_with("log-"));
         }
         match started {

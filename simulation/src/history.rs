@@ -22,7 +22,7 @@ pub enum Operation {
     Delete(usize),
     /// Writes keys, if the first one holds what is expected; reads them otherwise.
     Swap(Option<u64>, Vec<(usize, u64)>),
-    /// Makes a lease of so many seconds.
+    /// Makes a lease of this many seconds.
     Grant(u64),
     /// Keeps a lease alive.
     KeepAlive(LeaseId),

@@ -37,7 +37,7 @@ pub struct Call<O> {
 pub enum Verdict {
     /// There is an order that explains all answers.
     Linearizable,
-    /// There is none. The longest attempt explained so many operations, and then none of these (places in
+    /// There is none. The longest attempt explained a number of operations, and then none of these (places in
     /// the history) would fit.
     Broken {
         /// How many operations fit.
@@ -49,7 +49,7 @@ pub enum Verdict {
     TooLarge,
 }
 
-/// So many steps and no more are tried for one history.
+/// The most steps that are tried for one history.
 const MOST_STEPS: usize = 1_000_000;
 
 /// Searches for an order that explains all answers.

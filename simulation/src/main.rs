@@ -36,7 +36,7 @@ struct Args {
     /// How many seeds to run [default: 1 with --seed, else 1000]
     #[arg(long)]
     seeds: Option<u64>,
-    /// The first seed; alone, it is replayed and its faults are told to standard error
+    /// The first seed; alone, it is replayed and its faults are written to standard error
     #[arg(long)]
     seed: Option<u64>,
     /// Where to write the numbers

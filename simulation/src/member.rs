@@ -144,11 +144,11 @@ pub struct Sizes {
     pub members: u64,
     /// How many machines there are that may join later.
     pub spares: u64,
-    /// A snapshot is made after so many entries.
+    /// A snapshot is made after this many entries.
     pub snapshot_entries: u64,
-    /// So many of them stay in the log.
+    /// This many of them stay in the log.
     pub trailing_entries: u64,
-    /// So many bytes of history are kept.
+    /// This many bytes of history are kept.
     pub history_bytes: u64,
     /// How long a file of the log grows.
     pub segment: u64,

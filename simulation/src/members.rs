@@ -209,7 +209,7 @@ impl World {
         }
     }
 
-    /// As when connecting: whoever was removed and calls is told so by those who know.
+    /// As when connecting: a removed member that calls is answered that it was removed, by those that know.
     pub fn tell_the_removed(&mut self, caller: usize, called: usize) {
         let Some(id) = self.hosts[caller].running.as_ref().map(|running| running.id) else { return };
         let knows = |running: &crate::member::Running| running.core.members().is_removed(id);

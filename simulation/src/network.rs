@@ -1,4 +1,4 @@
-//! Who hears whom.
+//! Which members hear which.
 
 use std::collections::BTreeSet;
 

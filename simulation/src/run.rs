@@ -14,7 +14,7 @@ pub struct Seed {
     pub seed: u64,
     /// A mistake to make.
     pub mistake: Option<Mistake>,
-    /// Whether faults and elections are told to standard error.
+    /// Whether faults and elections are written to standard error.
     pub aloud: bool,
 }
 

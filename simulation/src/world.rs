@@ -91,7 +91,7 @@ pub(crate) struct World {
     pub records: Vec<Record>,
     pub report: Report,
     pub trace: crc32fast::Hasher,
-    /// Whether faults and what they led to are told to standard error.
+    /// Whether faults and what they led to are written to standard error.
     pub aloud: bool,
     /// When the last message on a link arrives.
     pub last_arrival: BTreeMap<(u64, u64), u64>,
@@ -231,7 +231,7 @@ impl World {
         }
     }
 
-    /// Who says that it leads.
+    /// The hosts that say they lead.
     pub fn leaders(&self) -> Vec<usize> {
         let leads = |host: &Host| host.running.as_ref().is_some_and(|r| r.leadership.is_me);
         (0..self.hosts.len()).filter(|n| leads(&self.hosts[*n])).collect()

@@ -1,5 +1,5 @@
-//! Real faults for some seconds, and that what a member lies about is found. Which faults there are depends on what
-//! this machine allows; what is left out is told in one line each.
+//! Real faults for some seconds, and checks that a member's lies are found. Which faults there are depends on what
+//! this machine allows; each that is left out is reported in one line.
 
 #![allow(clippy::unwrap_used)] // A test ends where something is not as it should be.
 

@@ -65,7 +65,7 @@ fn the_store_keeps_its_promises_with_other_seeds() {
     hold(100_000..100_250);
 }
 
-/// The check that finds a mistake, within so many seeds.
+/// The check that finds a mistake, within this many seeds.
 fn found(mistake: Mistake, within: u64) -> &'static str {
     let (_, failed) = seeds(0..within, Some(mistake));
     failed.map_or("nothing", |(_, failure)| failure.check)

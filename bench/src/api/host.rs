@@ -23,7 +23,7 @@ pub const SCHEDULER: &str = "scheduler";
 /// The line that starts the controllers.
 pub const CONTROLLERS: &str = "controllers";
 
-/// What the process is told: its one line of input.
+/// The setup that the process gets: its one line of input.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Setup {
     /// The member's name.

@@ -42,12 +42,12 @@ impl Drop for Process {
 }
 
 impl Hosts {
-    /// Starts so many hosts with their data in a new folder in `dir`; returns when each serves.
+    /// Starts `count` hosts with their data in a new folder in `dir`; returns when each serves.
     pub fn start(count: usize, dir: &Path) -> anyhow::Result<Self> {
         Self::start_with(count, dir, FILES, None)
     }
 
-    /// Likewise, with so many files that each may open, and with what stands behind services.
+    /// Likewise, with the number of files that each may open, and with what stands behind services.
     #[allow(clippy::disallowed_methods, reason = "certificates are valid from now on")]
     pub fn start_with(
         count: usize,

@@ -84,7 +84,7 @@ pub async fn account(hosts: &Hosts) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Sends a request for each number, by so many clients that each send the next one when they have the answer.
+/// Sends a request for each number, by `clients` clients that each send the next one when they have the answer.
 #[allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 pub async fn closed(
     hosts: &Hosts,
@@ -119,8 +119,8 @@ pub async fn closed(
     Ok(outcome)
 }
 
-/// Sends so many requests a second, whatever the answers: half reads, a quarter changes, a quarter new pods. A
-/// request counts from when it was due.
+/// Sends `per_second` requests a second, whatever the answers: half reads, a quarter changes, a quarter new pods.
+/// A request counts from when it was due.
 #[allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 pub async fn open(
     hosts: &Hosts,
@@ -161,7 +161,7 @@ pub async fn open(
     Ok(outcome)
 }
 
-/// Lists all pods so many times; the answers are the outcome and the size of one list in bytes.
+/// Lists all pods this many times; the answers are the outcome and the size of one list in bytes.
 #[allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 pub async fn list(hosts: &Hosts, times: usize) -> anyhow::Result<(Outcome, usize)> {
     let mut client = Client::connect(hosts.addresses[0], &hosts.tls).await?;
@@ -175,7 +175,7 @@ pub async fn list(hosts: &Hosts, times: usize) -> anyhow::Result<(Outcome, usize
     Ok((outcome, size))
 }
 
-/// So many watchers see so many changes; a time is from a change's request to its event at one watcher.
+/// `watchers` watchers see `changes` changes; a time is from a change's request to its event at one watcher.
 #[allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 pub async fn fan_out(hosts: &Hosts, watchers: usize, changes: usize) -> anyhow::Result<Outcome> {
     let path = "/api/v1/namespaces/default/configmaps";
@@ -183,7 +183,7 @@ pub async fn fan_out(hosts: &Hosts, watchers: usize, changes: usize) -> anyhow::
     let sent: Arc<Vec<std::sync::OnceLock<Instant>>> =
         Arc::new((0..changes).map(|_| std::sync::OnceLock::new()).collect());
     for n in 0..watchers {
-        // One after the other: who connects and asks for nothing for long is hung up on.
+        // One after the other: a client that connects and asks for nothing for long is hung up on.
         let mut client = connected_to(hosts, n).await?;
         client.watch(&format!("{path}?watch=1&timeoutSeconds=600")).await?;
         let sent = sent.clone();

@@ -11,7 +11,7 @@ use crate::api::hosts::Hosts;
 const JSON: &str = "application/json";
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-/// So many requests at the same time, each once; the answers' codes and how long all of them took.
+/// Sends `count` requests at the same time, each once; the answers' codes and how long all of them took.
 #[allow(clippy::disallowed_methods, reason = "it measures")]
 async fn at_once(
     hosts: &Hosts,
@@ -68,7 +68,7 @@ pub async fn many_defaults(hosts: &Hosts, count: usize) -> anyhow::Result<Figure
     let mut client = Client::connect(hosts.addresses[0], &hosts.tls).await?;
     client.ask("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", JSON, &definition).await?;
     let path = "/apis/example.com/v1/namespaces/default/wides";
-    // The kind is served as soon as whoever leads has accepted its names.
+    // The kind is served as soon as the leader has accepted its names.
     while client.try_ask("GET", path, JSON, "").await?.0 == 404 {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }

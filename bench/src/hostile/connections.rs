@@ -17,7 +17,7 @@ use crate::process::open_files;
 
 /// How long connections are held.
 const HELD: Duration = Duration::from_secs(8);
-/// From so many addresses connections come, as if from many machines.
+/// How many addresses connections come from, as if from many machines.
 const ADDRESSES: usize = 100;
 
 /// Connects from one of the addresses.

@@ -62,7 +62,7 @@ impl Others {
     }
 }
 
-/// Asks again and again until it is told to stop: how long it took, and how often it failed.
+/// Asks again and again until it is stopped: how long it took, and how often it failed.
 #[allow(clippy::disallowed_methods, reason = "it measures")]
 async fn ask(
     address: SocketAddr,

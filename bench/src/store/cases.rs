@@ -23,11 +23,11 @@ pub struct Case {
 
 #[derive(Debug, Clone, Copy)]
 enum Question {
-    /// How much work so many clients get done; by one at the leader if `at_leader`.
+    /// How much work this many clients get done; all of them at the leader if `at_leader`.
     Load { work: Work, clients: usize, at_leader: bool, filled: usize },
     /// How long writes stop when the leader gets a signal.
     LeaderLoss(Signal),
-    /// What the members' memory holds with so many keys in it.
+    /// What the members' memory holds with this many keys in it.
     Memory(usize),
 }
 

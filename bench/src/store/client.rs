@@ -10,9 +10,9 @@ use tokio::task::JoinSet;
 
 use super::etcd::Connection;
 
-/// So many of etcd's clients share a connection, as in etcd's own benchmarks (1,000 clients, 100 connections).
+/// How many of etcd's clients share a connection, as in etcd's own benchmarks (1,000 clients, 100 connections).
 const CLIENTS_PER_CONNECTION: usize = 10;
-/// So many watchers share a stream: an API server has one stream for all watchers of a kind.
+/// How many watchers share a stream: an API server has one stream for all watchers of a kind.
 const WATCHERS_PER_STREAM: usize = 100;
 
 /// How a client reaches its member.
@@ -109,7 +109,7 @@ impl Source {
         }
     }
 
-    /// Clients, with the connections that so many have.
+    /// This many clients, with the connections that they share.
     pub async fn clients(&self, count: usize) -> anyhow::Result<Vec<Client>> {
         let mut ways = Vec::new();
         for _ in 0..count.div_ceil(CLIENTS_PER_CONNECTION) {

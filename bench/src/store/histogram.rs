@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Values within one power of two are told apart in so many steps: none is off by more than 1/128.
+/// The number of steps that a power of two is divided into: no value is off by more than 1/128.
 const STEPS: u64 = 128;
 
 /// Counts of durations by size, in nanoseconds.

@@ -32,7 +32,7 @@ pub enum Work {
     GetStale,
     /// Read that many keys that were filled.
     Range(usize),
-    /// Write the watched keys while so many watchers of this member follow.
+    /// Write the watched keys while this many watchers of this member follow.
     Watch(usize),
 }
 

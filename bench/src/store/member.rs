@@ -1,4 +1,4 @@
-//! A process that loads one member: ours runs in it, etcd's beside it. It is told what to do by lines of JSON.
+//! A process that loads one member: ours runs in it, etcd's beside it. Its orders are lines of JSON.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -42,7 +42,7 @@ pub enum Side {
     },
 }
 
-/// What it is told after that.
+/// The orders that it gets after that.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Order {
     /// Write keys: see [`load::fill`].
@@ -51,7 +51,7 @@ pub enum Order {
         from: usize,
         /// Up to this one.
         until: usize,
-        /// By so many clients.
+        /// How many clients write.
         clients: usize,
     },
     /// Do a share of a load.

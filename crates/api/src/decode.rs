@@ -1,7 +1,7 @@
 //! Bodies of requests as objects: every field held against its schema.
 //!
 //! Follows what upstream's decoder does (`k8s.io/apimachinery/pkg/runtime/serializer/json`): a wrong type is
-//! an error, an unknown or duplicate field is told and left out, `null` is nothing.
+//! an error, an unknown or duplicate field is reported and left out, `null` is nothing.
 
 use serde_json::Value;
 use values::JsonError;
@@ -14,7 +14,7 @@ use crate::status::Status;
 
 /// The largest body that is read, as upstream's: 3 MiB.
 const LARGEST: usize = 3 * 1024 * 1024;
-/// How many faults of one body are told.
+/// The most faults of one body that are reported.
 const MOST_FAULTS: usize = 100;
 
 /// A body as an object, and what was wrong with it but not forbidden.

@@ -1,10 +1,10 @@
-//! The faults that are found in an object, of which only so many are kept.
+//! The faults that are found in an object, of which only a limited number is kept.
 
 use std::ops::Deref;
 
 use crate::status::Cause;
 
-/// So many faults are told one by one: nobody mends more at a time, and an object can have a million.
+/// The most faults that are reported one by one: nobody mends more at a time, and an object can have a million.
 pub(crate) const MOST_FAULTS: usize = 100;
 
 /// Faults as they are found: the first ones, and how many there are more.
@@ -45,7 +45,7 @@ impl Faults {
         self.kept.retain(keep);
     }
 
-    /// What is told: behind those that were kept, one that says how many there were more.
+    /// What is reported: those that were kept, then one that says how many more there were.
     pub fn into_causes(mut self) -> Vec<Cause> {
         if self.more > 0 {
             let plural = if self.more == 1 { "" } else { "s" };

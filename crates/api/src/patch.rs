@@ -53,7 +53,7 @@ pub fn patch(resource: &Resource, kind: PatchType, object: &Object, patch: &Valu
     let Some(patched) = Object::from_value(value) else {
         return Err(unprocessable("the patch leaves no object behind"));
     };
-    // Types only: what is unknown is told where the request's `fieldValidation` is known.
+    // Types only: unknown fields are reported where the request's `fieldValidation` is known.
     match conform(resource, &mut patched.clone()) {
         Ok(_) => Ok(patched),
         Err(mismatch) => Err(unfit(&mismatch)),

@@ -147,7 +147,7 @@ fn merge_field(
     Ok(())
 }
 
-/// Merges items into a list whose items are told apart by `key`.
+/// Merges items into a list whose items are identified by `key`.
 fn merge_list(
     schema: &Schema,
     key: &'static str,

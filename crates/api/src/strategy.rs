@@ -67,7 +67,7 @@ pub fn prepare_update(resource: &Resource, subresource: &str, object: &mut Objec
     }
 }
 
-/// Who writes a custom object's status writes none of its metadata, but the record of who did.
+/// A write of a custom object's status changes none of its metadata but the record of who wrote it.
 fn keep_metadata(object: &mut Object, old: &Object) {
     let new = std::mem::take(object.metadata_mut());
     *object.metadata_mut() = old.0.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();

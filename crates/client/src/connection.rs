@@ -90,7 +90,7 @@ impl Endpoint {
         I: hyper::rt::Read + hyper::rt::Write + Unpin + Send + 'static,
     {
         let (sender, connection) = http1::handshake(io).await.map_err(|e| self.broken(e))?;
-        // Its error reaches whoever waits for an answer on the connection.
+        // Its error reaches the caller that waits for an answer on the connection.
         Ok((sender, Box::pin(async move { drop(connection.await) })))
     }
 

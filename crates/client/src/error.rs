@@ -196,7 +196,7 @@ impl std::fmt::Display for ServerStatus {
     }
 }
 
-/// A library's words without the address of its manual: whoever reads them uses a program, not the library.
+/// A library's words without the address of its manual: their reader uses a program, not the library.
 fn without_links(words: &str) -> String {
     let is_link = |word: &&str| word.starts_with("https://docs.rs/");
     let kept: Vec<&str> = words.split(' ').filter(|word| !is_link(word)).collect();

@@ -45,10 +45,10 @@ pub enum Error {
     /// Progress could not be shown.
     #[error("cannot write progress: {0}")]
     Progress(std::io::Error),
-    /// The site could not do what it was told.
+    /// The site could not do what it was asked to do.
     #[error("{what} {host} failed: {why:#}")]
     Site {
-        /// What it was told.
+        /// What it was asked to do.
         what: &'static str,
         /// To which host.
         host: String,

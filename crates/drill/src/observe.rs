@@ -14,9 +14,9 @@ use tokio::task::JoinSet;
 /// Between two tries to reach a server that does not answer.
 const AGAIN: Duration = Duration::from_millis(50);
 
-/// What an observer tells.
+/// What an observer reports.
 pub(crate) enum Seen {
-    /// The first list of a kind has been read; changes are told from here.
+    /// The first list of a kind has been read; changes are reported from here on.
     Synced,
     /// An object changed.
     Change(Moment, Change),

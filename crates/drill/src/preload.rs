@@ -40,7 +40,7 @@ struct Group {
 }
 
 impl Preload {
-    /// So many pods, in namespaces whose names begin with `prefix`.
+    /// A load of `pods` pods, in namespaces whose names begin with `prefix`.
     pub(crate) fn of(pods: usize, prefix: &str) -> Self {
         let namespaces = pods.div_ceil(A_NAMESPACE).clamp(1, MOST_NAMESPACES);
         let groups = (0..pods.div_ceil(A_DEPLOYMENT)).map(|number| Group {

@@ -15,7 +15,7 @@ const STEP: Duration = Duration::from_millis(10);
 pub(crate) struct Stage<'a> {
     pub(crate) clock: Clock,
     pub(crate) progress: Progress<'a>,
-    /// The timeline is told relative to this moment, and only from it on; none before the cut.
+    /// The timeline is given relative to this moment, and only from it on; none before the cut.
     pub(crate) since: Option<Moment>,
     /// Everything heard in this run.
     pub(crate) events: Vec<Event>,

@@ -19,7 +19,7 @@ pub(crate) struct Event {
     pub(crate) source: Source,
 }
 
-/// Who says so.
+/// Where the news of an event comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     /// The drill did or measured it.
@@ -71,8 +71,8 @@ fn are_twins(watched: &Event, inside: &Event) -> bool {
         && watched.at.abs_diff(inside.at) <= TWINS
 }
 
-/// What was so already: a state of a host (Ready or not, heard or silent) that is told a second time without
-/// having been otherwise between.
+/// Whether it was so already: a state of a host (Ready or not, heard or silent) that is reported a second time
+/// without having been otherwise in between.
 pub(crate) fn is_repeated<'a>(event: &Event, earlier: impl DoubleEndedIterator<Item = &'a Event>) -> bool {
     let Some(key) = state_of(event) else { return false };
     earlier.rev().find(|e| state_of(e) == Some(key)).is_some_and(|last| last.what == event.what)

@@ -1,4 +1,4 @@
-//! Who has which address, in each kind of network.
+//! Which addresses there are, and whose they are, in each kind of network.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -71,8 +71,8 @@ impl Addresses {
         Self { kind }
     }
 
-    /// Where hosts reach so many members of an etcd outside: by the switch in namespaces, by their own names (so
-    /// nothing is said here) on loopback.
+    /// Where hosts reach the `members` members of an etcd outside: by the switch in namespaces, by their own names
+    /// (so nothing is returned here) on loopback.
     pub fn datastore(self, members: usize) -> Vec<SocketAddr> {
         match self.kind {
             NetKind::Netns => (Self::DATASTORE_PORT..)
@@ -147,7 +147,7 @@ impl Addresses {
         }
     }
 
-    /// Where the API answers, whoever leads.
+    /// Where the API answers, whichever host leads.
     pub fn api(self) -> SocketAddr {
         (self.virtual_address(), Self::API_PORT).into()
     }

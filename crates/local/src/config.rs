@@ -1,4 +1,4 @@
-//! What a host is told when it starts: the file that `holdfast host --config FILE` reads.
+//! A host's configuration: the file that `holdfast host --config FILE` reads.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};

@@ -1,4 +1,4 @@
-//! The folder that a cluster lives in: who it is, its keys, and a folder for each host.
+//! The folder that a cluster lives in: its identity, its keys, and a folder for each host.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
@@ -141,7 +141,7 @@ pub struct Record {
 /// What a cluster is made as, or is expected to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// What a new cluster is told from all others by.
+    /// What tells a new cluster from all others.
     pub id: String,
     /// How many hosts.
     pub nodes: usize,
@@ -229,7 +229,7 @@ impl Folder {
         DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(failed)?;
         let path = fs::canonicalize(path).map_err(failed)?;
         let lock = lock(&path)?;
-        // Whoever held the lock until now may have finished the cluster meanwhile.
+        // The process that held the lock until now may have finished the cluster meanwhile.
         let record = match Self::record_in(&path)? {
             Some(record) if record.check(&path, &plan).is_ok() => {
                 // An etcd's members and the files of its certificates may change.
@@ -326,7 +326,7 @@ impl Folder {
         write(&self.config_file(name), &text, 0o644)
     }
 
-    /// What host `number` is told.
+    /// The configuration of host `number`.
     fn host_config(&self, number: u8) -> HostConfig {
         let addresses = Addresses::new(self.record.net);
         let name = Addresses::host_name(number);

@@ -54,7 +54,7 @@ pub fn stand_guard() -> Result<(), Error> {
             Ok(())
         }
         ForkResult::Parent { child } => {
-            // Who reads the program's output is to see its end when the program lets go of it.
+            // A reader of the program's output is to see its end when the program lets go of it.
             let _ = quiet();
             let status = match watch(child, &signals, Terminal::Shared, None) {
                 Ok(Ended::Exited(status)) => status,

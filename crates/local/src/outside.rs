@@ -1,4 +1,4 @@
-//! A process that stays in the network which this one leaves for its island, and works there when it is told to.
+//! A process that stays in the network which this one leaves for its island, and works there on request.
 
 use std::fs::File;
 use std::io::{self, Read, Write};

@@ -70,7 +70,7 @@ fn all_cases(filter: Option<&String>) -> ExitCode {
 }
 
 /// A host: answers over UDP with what it was sent, and over TCP, line by line. A line that is an address is a
-/// wish: to be told what that address answers over UDP.
+/// request for what that address answers over UDP.
 fn host(config: &str) -> Outcome {
     let config = HostConfig::load(config.as_ref())?;
     let pod = Command::new("sleep").arg("1000").spawn()?;

@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// The program: takes the steps that it is told, starts a stray process, says who is who, and then does what its
+/// The program: takes the steps that it is given, starts a stray process, says who is who, and then does what its
 /// input says.
 fn program(steps: &[String]) -> ExitCode {
     let front = steps.contains(&"split".to_owned()).then(|| local::split_off().expect("a front"));

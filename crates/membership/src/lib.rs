@@ -1,7 +1,7 @@
-//! Heartbeats: who is alive, and since when.
+//! Heartbeats: which hosts are alive, and since when.
 //!
-//! Every host sends every other one a signed datagram 20 times a second; who is not heard for a quarter of a
-//! second is silent. [`Tally`] decides that, without I/O; [`Membership`] is its driver, on a thread of its
+//! Every host sends every other one a signed datagram 20 times a second; a host that is not heard for a quarter
+//! of a second is silent. [`Tally`] decides that, without I/O; [`Membership`] is its driver, on a thread of its
 //! own, so that work elsewhere in the process delays no beat.
 
 mod beat;

@@ -1,4 +1,4 @@
-//! Who is silent: a function of the beats heard and the time.
+//! Which hosts are silent: a function of the beats heard and the time.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -70,7 +70,7 @@ struct Life {
 }
 
 impl Tally {
-    /// A tally of `hosts`, none of them silent yet; who stays unheard is silent `silent_after` from now.
+    /// A tally of `hosts`, none of them silent yet; one that stays unheard is silent `silent_after` from now.
     pub fn new(hosts: impl IntoIterator<Item = String>, silent_after: Duration, now: Instant) -> Self {
         let record = Record { last_heard: now, silent: false, life: None, former_lives: VecDeque::new() };
         let records = hosts.into_iter().map(|host| (host, record.clone())).collect();

@@ -74,7 +74,7 @@ impl Announcer {
             if left_out > 0 {
                 tracing::warn!(left_out, "more services than an announcement holds: some are not reachable");
             }
-            // A switch that isn't there (yet) is told again soon.
+            // A switch that isn't there (yet) gets the next one soon.
             let _ = self.socket.send(&datagram).await;
             tokio::select! {
                 _ = ticks.tick() => {}

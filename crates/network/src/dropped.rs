@@ -18,7 +18,7 @@ pub(crate) enum News {
 pub(crate) struct Dropped(BTreeSet<String>);
 
 impl Dropped {
-    /// What is new with these services and these hosts; each host's silence is told once.
+    /// What is new with these services and these hosts; each host's silence is reported once.
     pub fn update(&mut self, services: &Services, hosts: &Hosts) -> Vec<News> {
         let mut news = Vec::new();
         for (host, known) in &hosts.0 {

@@ -14,10 +14,10 @@ use tokio::time::{sleep, timeout};
 use crate::netlink::Netlink;
 use crate::{Cidr, Error};
 
-/// Everything is looked at so often in any case: the kernel drops what it has to tell when nobody listens in time, and a route
-/// that was replaced by another one is no news of something gone.
+/// How often everything is looked at in any case: the kernel drops its messages when nobody reads them in time, and a
+/// route that was replaced by another one is not reported as gone.
 pub(crate) const EVERY: Duration = Duration::from_secs(3);
-/// What is told within this time is one reason to look: a link that goes down takes many routes along.
+/// What is reported within this time is one reason to look: a link that goes down takes many routes along.
 const TOGETHER: Duration = Duration::from_millis(20);
 
 /// What has to be there for as long as the host is.
@@ -30,7 +30,7 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// Makes it so, also where it is already. All is tried; the first refusal is told.
+    /// Makes it so, also where it is already. All is tried; the first refusal is returned.
     pub async fn put(&self, netlink: &Netlink) -> Result<(), Error> {
         let loopback = netlink.loopback().await?;
         let mut result = Ok(());

@@ -76,7 +76,7 @@ pub struct Network {
 
 impl Network {
     /// Makes the addresses this host's own, and starts to proxy and to follow leadership. The API should listen
-    /// already: whoever leads is reachable from here on. `before_release` is called before the virtual address
+    /// already: the leader is reachable from here on. `before_release` is called before the virtual address
     /// is given up, while its connections can still be ended: nothing can be sent from it afterwards. The proxy
     /// carries its connections on the runtime `carrying`; the addresses are looked after on the caller's, which
     /// should be one that nothing delays.
@@ -193,8 +193,8 @@ impl Network {
 }
 
 /// Keeps the kernel from asking for neighbours in the name of the virtual address (`arp_announce` 2, see Linux'
-/// ip-sysctl): who hears such a question believes that the address is where it came from. A host that lost the
-/// address without knowing, because it paused, would draw callers back to itself.
+/// ip-sysctl): a neighbour that hears such a question believes that the address is where it came from. A host
+/// that lost the address without knowing, because it paused, would draw callers back to itself.
 fn ask_in_the_own_name(link: &str) {
     let file = format!("/proc/sys/net/ipv4/conf/{link}/arp_announce");
     if let Err(error) = std::fs::write(&file, "2") {

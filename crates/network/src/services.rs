@@ -1,4 +1,4 @@
-//! Who serves what, as the store says it: Services and their EndpointSlices, without I/O.
+//! Which backends serve what, according to the store: Services and their EndpointSlices, without I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -76,7 +76,7 @@ pub struct ServicePort {
     pub internal_local: bool,
     /// Whether only backends on this host may serve callers of its node port.
     pub external_local: bool,
-    /// Who serves it, on hosts silent or not.
+    /// The backends that serve it, on hosts silent or not.
     pub backends: Vec<Backend>,
 }
 

@@ -13,9 +13,9 @@ use crate::announce::Entry;
 use crate::netlink::{Link, Netlink};
 use crate::{Error, arp, keeper};
 
-/// When neighbours are told, counted from the acquisition: more than once, for a datagram may be lost.
+/// When neighbours get the news, counted from the acquisition: more than once, for a datagram may be lost.
 const TELL_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(200)];
-/// What is this late is not said any more: a host that paused may have lost the address without knowing it yet, and
+/// News this late is not sent any more: a host that paused may have lost the address without knowing it yet, and
 /// would draw its callers back.
 const LATE: Duration = Duration::from_millis(100);
 /// After this time, what the kernel refused is tried again.
@@ -132,7 +132,7 @@ pub(crate) async fn follow(
     // The term in which the address was taken. At the start a former life of this host may have left it on.
     let mut held: Option<u64> = None;
     let mut misplaced = matches!(holder, Holder::Link { .. });
-    // Emptied before the address is given up, so that nobody is told a thing that is no longer true.
+    // Emptied before the address is given up, so that nobody hears a thing that is no longer true.
     let mut telling = JoinSet::new();
     let mut ended = false;
     loop {

@@ -218,7 +218,7 @@ async fn connections_to_a_host_that_falls_silent_are_cut_and_others_not() {
     assert_eq!(timeout(SOON, other.read(&mut byte)).await.unwrap().unwrap(), 1);
 }
 
-/// A server that takes connections and says nothing, as a frozen one does; what it was told comes out.
+/// A server that takes connections and says nothing, as a frozen one does; what it received comes out.
 async fn mute() -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>) {
     let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     let (told, heard) = tokio::sync::mpsc::unbounded_channel();
@@ -236,7 +236,7 @@ async fn mute() -> (SocketAddr, tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>) {
     (address, heard)
 }
 
-/// A server that answers `ok` once it was told something.
+/// A server that answers `ok` once it has received something.
 async fn answering() -> SocketAddr {
     let listener = TcpListener::bind((LOCALHOST, 0)).await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -263,7 +263,7 @@ async fn a_request_that_may_be_repeated_survives_the_loss_of_its_backend() {
             let mut stream = TcpStream::connect(front).await.unwrap();
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut first = [0];
-            // Who was led to the backend that answers is not whom this is about.
+            // A connection that was led to the backend that answers is not the one this is about.
             tokio::select! {
                 told = heard.recv() => { assert_eq!(told.unwrap(), request.as_bytes()); break stream }
                 read = stream.read(&mut first) => { read.unwrap(); }

@@ -10,7 +10,7 @@ use std::str::FromStr;
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-/// Who makes a pod's address work on this host: the network.
+/// Makes pods' addresses work on this host: the network does.
 pub trait PodAddresses: Send + Sync + 'static {
     /// Makes the host answer on the address.
     fn add(&self, address: IpAddr) -> BoxFuture<'_, io::Result<()>>;

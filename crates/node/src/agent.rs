@@ -34,7 +34,7 @@ pub struct Options {
     pub store: Arc<dyn Store>,
     /// Where changes are asked for.
     pub writer: Arc<dyn Writer>,
-    /// Who makes pods' addresses work.
+    /// Makes pods' addresses work.
     pub addresses: Arc<dyn PodAddresses>,
     /// The API's address as pods see it (`KUBERNETES_SERVICE_HOST`).
     pub service_host: IpAddr,
@@ -178,7 +178,7 @@ impl Drop for Agent {
     }
 }
 
-/// Where programs are looked for, behind the agent's own: never where whoever started the agent looks.
+/// Where programs are looked for, after the agent's own folder: never on the PATH that the agent was started with.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// The variables of every container: the API's place, and a PATH.

@@ -49,7 +49,7 @@ async fn last_words_are_read_from_the_containers_own_file_or_its_output() {
         let pod = host.until(name, "ended", ended).await;
         let said = main_status(&pod)["state"]["terminated"]["message"].as_str().unwrap_or_default();
         if name == "output" {
-            // Two pipes: which came first can't be told.
+            // Two pipes: it can't be known which came first.
             assert!(said == message || said == "oops\nout\n", "{said:?}");
         } else {
             assert_eq!(said, message, "{name}");

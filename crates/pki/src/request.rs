@@ -15,7 +15,7 @@ use crate::identity::certificates;
 
 const WHAT: &str = "the request";
 
-/// A request for a certificate. Whoever made it has shown that the key is theirs.
+/// A request for a certificate. Its maker has shown that the key is theirs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CertificateRequest {
     /// The subject's common name, empty if it has none: the user.

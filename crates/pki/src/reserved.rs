@@ -1,7 +1,7 @@
 //! Names that only the cluster's own authority certifies: those of its parts, and of who may do everything.
 //!
-//! The authority of requests signs what users ask for, and its key lies on every host. Whoever gets hold of it must not
-//! become an administrator by that.
+//! The authority of requests signs what users ask for, and its key lies on every host. Getting hold of it must not make
+//! anyone an administrator.
 
 const MASTERS: &str = "system:masters";
 /// The group of hosts' agents.

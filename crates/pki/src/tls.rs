@@ -22,16 +22,16 @@ const NEWEST: &[&SupportedProtocolVersion] = &[&TLS13];
 /// As a client of programs of any age: webhooks, servers of aggregated APIs.
 const ANY: &[&SupportedProtocolVersion] = &[&TLS13, &TLS12];
 
-/// Whom a server lets in.
+/// Which clients a server lets in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientAuth {
-    /// Only hosts: who has no certificate, or another one of the same authority (the administrator, the front proxy), is
-    /// turned away in the handshake.
+    /// Only hosts: a client with no certificate, or another one of the same authority (the administrator, the front
+    /// proxy), is turned away in the handshake.
     Hosts,
-    /// Who has no certificate is turned away in the handshake.
+    /// A client with no certificate is turned away in the handshake.
     Required,
-    /// Who has none may speak, and the server decides what to answer: for the API. A certificate that is shown must be
-    /// valid.
+    /// A client with none may speak, and the server decides what to answer: for the API. A certificate that is shown
+    /// must be valid.
     Optional,
 }
 

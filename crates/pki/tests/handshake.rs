@@ -1,4 +1,4 @@
-//! Who gets in, and who doesn't: whole handshakes in memory.
+//! Which clients get in, and which don't: whole handshakes in memory.
 
 #![allow(clippy::unwrap_used)] // A test's functions may fail the test.
 

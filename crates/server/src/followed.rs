@@ -22,7 +22,7 @@ impl<T> Followed<T> {
         Followed { prefix, make, seen, value }
     }
 
-    /// The value, at least as new as `state`; `changed` is told of a new one before anybody else sees it.
+    /// The value, at least as new as `state`; `changed` is called with a new one before anybody else sees it.
     pub(crate) fn get(&self, state: &State, changed: impl FnOnce(&T)) -> Arc<T> {
         if self.seen.load(Ordering::Acquire) < state.revision() {
             self.follow(state, changed);

@@ -187,7 +187,7 @@ impl Server {
         &self.limits
     }
 
-    /// Who shows a certificate that was let in; nobody if it is over, or names whom it may not speak for.
+    /// The identity behind a certificate that was let in; none if it has expired, or names one it may not speak for.
     pub(crate) fn shown_by(&self, certificate: &CertificateDer<'_>, now: Timestamp) -> Option<Identity> {
         let who = Identity::of_current(certificate, now)?;
         let believed =

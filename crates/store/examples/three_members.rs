@@ -19,7 +19,7 @@ use store::{Compare, Condition, Config, Embedded, Event, KeyRange, Op, Store, Tx
 
 const NAMES: [&str; 3] = ["anna", "ben", "cleo"];
 
-/// What each member is told. The certificates are made here; rcgen, openssl or your own authority do as well.
+/// The members' configurations. The certificates are made here; rcgen, openssl or your own authority do as well.
 fn configs(folder: &Path) -> Result<Vec<Config>, Box<dyn Error>> {
     let here = IpAddr::V4(Ipv4Addr::LOCALHOST);
     // Ports that are free at the moment. All listeners are held until all ports are known.

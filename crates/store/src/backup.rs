@@ -18,7 +18,7 @@ const BLOCK: usize = 512;
 /// How much of a file is made at a time.
 const PIECE: usize = 64 * 1024;
 /// How far a restored map's revision lies ahead of its backup's. What the old cluster wrote after the backup is
-/// lost, and its revisions must not come again: whoever remembers one would take it for something it is not
+/// lost, and its revisions must not come again: a client that remembers one would take it for something it is not
 /// (etcd's `--bump-revision`, whose documentation has this number).
 const LEAP: Revision = 1_000_000_000;
 
@@ -126,8 +126,8 @@ impl Backup {
     }
 
     /// The map that a new cluster begins with. Keys have the revisions that they had; the map's own lies far
-    /// ahead and all history before it counts as compacted, so that a client of the old cluster is told to read
-    /// anew instead of being told something wrong. Leases have all their time again.
+    /// ahead and all history before it counts as compacted, so that a client of the old cluster is made to read
+    /// anew instead of getting something wrong. Leases have all their time again.
     pub fn into_state(self) -> State {
         let revision = self.revision + LEAP;
         let entries = self.keys.into_iter().map(|kv| (kv.key.clone(), Arc::new(kv))).collect();

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 use crate::{Error, Event, KeyRange, Revision, State};
 
 /// Yields the changes within a range, each once and in order. It reads the history that each state
-/// carries, so a slow watcher costs nobody anything; if it falls behind a compaction it is told so.
+/// carries, so a slow watcher costs nobody anything; if it falls behind a compaction it gets an error that says so.
 #[derive(Debug)]
 pub struct Watcher {
     range: KeyRange,

@@ -9,9 +9,9 @@ pub use budget::{Budget, DEEPEST, Exceeded, MOST_MEMORY};
 pub use json::{JsonError, from_json, json_and_duplicates};
 pub use yaml::{Document, YamlError, documents, from_yaml, to_yaml, yaml_and_duplicates};
 
-/// How many keys that stand twice are told of one body.
+/// The most duplicate keys of one body that are reported.
 const MOST_DUPLICATES: usize = 100;
-/// How much of a key's path is told, in bytes.
+/// How much of a key's path is reported, in bytes.
 const LONGEST_PATH: usize = 1000;
 
 /// A text cut down to `most` bytes, at a character's end, with a sign that it was.

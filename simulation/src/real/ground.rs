@@ -154,7 +154,7 @@ impl Disk {
         self.root.join("filler")
     }
 
-    /// Fills the disk, but for so many bytes.
+    /// Fills the disk, but for `spare` bytes.
     pub fn fill(&self, spare: u64) -> anyhow::Result<()> {
         let file = OpenOptions::new().write(true).create(true).truncate(false).open(self.filler())?;
         let mut piece = self.free()?;

@@ -15,7 +15,7 @@ use tokio::net::{UnixListener, UnixStream};
 use super::lie::Lie;
 use super::protocol::{Answer, Ask, Dump, Entry, Line};
 
-/// What the process is told.
+/// The setup that the process gets.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Setup {
     /// The member's name.
@@ -34,7 +34,7 @@ pub struct Setup {
     pub lie: Option<Lie>,
 }
 
-/// Of so many answers one is a lie, where lies are told.
+/// One answer in this many is a lie, where there are lies at all.
 const LIE_EVERY: u64 = 50;
 
 struct Member {

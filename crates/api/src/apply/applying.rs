@@ -18,7 +18,7 @@ use crate::object::Object;
 use crate::resource::Resource;
 use crate::status::Status;
 
-/// Who owns the fields of an object that nobody recorded before the first apply.
+/// The manager that owns the fields of an object that nobody recorded before the first apply.
 const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 /// The manager whose client-side applies become server-side ones.
 const KUBECTL: &str = "kubectl";

@@ -6,7 +6,7 @@ use super::entry::{Entry, Operation};
 
 /// How many entries of updates an object may have.
 const MOST_UPDATES: usize = 10;
-/// Who owns what writers long ago changed.
+/// The manager that owns what writers changed long ago.
 const ANCIENT: &str = "ancient-changes";
 
 /// Puts the oldest updates of a version into one entry until there are few enough.

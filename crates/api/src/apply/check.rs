@@ -9,7 +9,7 @@ use super::fields_v1::path_text;
 use super::item::item_element;
 use super::types::{Atom, Type};
 
-/// How many faults are told.
+/// The most faults that are reported.
 const MOST: usize = 20;
 
 /// Why `value` can't be of the type, in upstream's words.

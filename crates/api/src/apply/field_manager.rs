@@ -86,7 +86,7 @@ impl<'a> FieldManager<'a> {
             return Ok(());
         }
         let foreign = foreign.and_then(foreign_entries).filter(|entries| !entries.is_empty());
-        // Whoever took an object's managed fields away doesn't want them, until somebody applies.
+        // A client that took an object's managed fields away doesn't want them, until somebody applies.
         if foreign.is_none() && live.is_some() && recorded.is_none() {
             return Ok(());
         }

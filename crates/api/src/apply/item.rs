@@ -1,4 +1,4 @@
-//! How the items of lists are told apart.
+//! How the items of lists are identified.
 
 use serde_json::{Number, Value};
 

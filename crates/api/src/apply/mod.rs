@@ -1,4 +1,4 @@
-//! Who manages which field: `metadata.managedFields` of every writer, and server-side apply.
+//! Which writer manages which field: `metadata.managedFields` of every writer, and server-side apply.
 //!
 //! Follows KEP-555 and upstream's structured-merge-diff: an object's fields form a set of paths, each writer owns
 //! some of them, and what an applier no longer applies goes, unless somebody else owns it too.

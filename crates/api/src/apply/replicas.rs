@@ -1,4 +1,4 @@
-//! Who owns the number of replicas: of an object, and of its scale.
+//! The owners of the number of replicas: of an object, and of its scale.
 
 use serde_json::Value;
 

@@ -81,7 +81,7 @@ pub(crate) enum Topology {
     Usual,
     /// Replaced as a whole.
     Atomic,
-    /// A list whose items are told apart by these fields; by their value where there are none.
+    /// A list whose items are identified by these fields; by their value where there are none.
     Keyed(Box<[Box<str>]>),
 }
 

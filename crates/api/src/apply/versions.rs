@@ -1,5 +1,5 @@
 //! An object in the versions in which its managers wrote: each of them owns fields of its own version, so what a write
-//! changes is told in each.
+//! changes is worked out in each.
 //!
 //! Follows structured-merge-diff's `merge.Updater` with upstream's version converter.
 
@@ -17,8 +17,8 @@ use crate::object::Object;
 use crate::resource::{Resource, resources};
 use crate::status::Status;
 
-/// What a write needs of objects in other versions that only a webhook can make. The write is tried, says what is missing,
-/// and is tried again once that was added: so whoever decides never waits for whoever converts.
+/// What a write needs of objects in other versions that only a webhook can make. The write is tried, says what is
+/// missing, and is tried again once that was added: so the code that decides never waits for the webhook.
 #[derive(Debug, Default)]
 pub struct Conversions(Mutex<Inner>);
 
@@ -178,7 +178,7 @@ impl FieldManager<'_> {
             let difference = match self.typing.in_version(version) {
                 None => None,
                 Some(typing) => {
-                    // What is missing of either is told at once.
+                    // What is missing of both is reported in one go.
                     let live = live.as_ref().map(|live| self.in_version(live, version)).transpose();
                     match (live, self.in_version(&new, version)) {
                         (Ok(live), Ok(new)) => Some(self.difference(typing, live.as_ref(), &new)),

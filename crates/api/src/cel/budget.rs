@@ -48,7 +48,7 @@ impl Budget {
         }
     }
 
-    /// Spends what it costs to look at, or make, so many bytes.
+    /// Spends what it costs to look at, or make, this many bytes.
     pub(super) fn charge_bytes(&mut self, bytes: usize) -> Result<(), Error> {
         self.charge(bytes as u64 / 10 + 1)
     }

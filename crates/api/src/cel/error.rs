@@ -17,9 +17,9 @@ pub struct CompileError {
     faults: Vec<Fault>,
 }
 
-/// So many faults of one expression are told.
+/// The most faults of one expression that are reported.
 const MOST_FAULTS: usize = 20;
-/// Of longer lines the text isn't shown.
+/// The text of longer lines isn't shown.
 const LONGEST_LINE: usize = 1000;
 
 impl CompileError {

@@ -63,7 +63,7 @@ pub enum Value<'a> {
     Semver(Arc<Semver>),
     /// A named format.
     Format(&'static Format),
-    /// Something that whoever evaluates the expression answers for.
+    /// Something that the evaluating code answers for.
     Host(Arc<dyn Host>),
 }
 

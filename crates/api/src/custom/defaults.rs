@@ -62,7 +62,7 @@ impl Walk<'_> {
             found.iter_mut().for_each(|cause| lead_to(cause, path));
         }
         if found.is_empty() && has_rules(given) {
-            // What is wrong with the rules themselves is told where they stand.
+            // What is wrong with the rules themselves is reported where they stand.
             let rules = SchemaRules::compile_part(given, &mut Faults::default());
             // They are asked of what objects will have, and that has the defaults within this one.
             let mut filled = default.clone();

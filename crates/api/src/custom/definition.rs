@@ -65,7 +65,7 @@ pub(super) struct Version {
     pub name: &'static str,
     pub served: bool,
     pub storage: bool,
-    /// What its users are told, if it is deprecated.
+    /// The warning for its users, if it is deprecated.
     pub warning: Option<String>,
     pub columns: Vec<Column>,
     /// Fields for field selectors: as the definition writes them, and as pointers.

@@ -62,7 +62,7 @@ impl Custom {
         &self.definition
     }
 
-    /// What its users are told if its version is deprecated.
+    /// The warning for its users if its version is deprecated.
     pub fn deprecation(&self) -> Option<&str> {
         self.version().warning.as_deref()
     }

@@ -66,7 +66,7 @@ impl Definition {
     fn accept(&self, others: &[&Value]) -> (Value, Option<(&'static str, String)>) {
         let mut accepted = self.accepted.as_object().cloned().unwrap_or_default();
         let mut fault = None;
-        // What is told is the last of several conflicts, as upstream has it.
+        // The last of several conflicts is reported, as upstream has it.
         let in_use = |fields: &[&str], name: &Value| others.iter().any(|other| uses(other, fields, name));
         for (field, reason) in [
             ("plural", "PluralConflict"),

@@ -46,7 +46,7 @@ impl ConversionReview {
         })
     }
 
-    /// What is told when the webhook can't be asked.
+    /// The error message when the webhook can't be asked.
     pub fn failed(&self, why: &str) -> String {
         format!("conversion webhook for {} failed: {why}", self.which)
     }

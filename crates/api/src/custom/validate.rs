@@ -185,7 +185,7 @@ impl Walk {
         }
     }
 
-    /// `allOf`, `anyOf`, `oneOf`, `not`: what fails is told about the object as a whole, and then in detail.
+    /// `allOf`, `anyOf`, `oneOf`, `not`: what fails is reported for the object as a whole, and then in detail.
     fn conditions(&mut self, checks: &Checks, value: &Value, old: Option<&Value>) {
         let place = self.path.clone();
         let fails = |schema: &Schema| {

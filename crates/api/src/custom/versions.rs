@@ -45,7 +45,7 @@ impl Definition {
                 given["x-kubernetes-preserve-unknown-fields"] = true.into();
             }
             Compiled {
-                // What is wrong with a rule is told to who writes the definition.
+                // Faults of a rule are reported to the writer of the definition.
                 rules: SchemaRules::compile(&given, "", &mut Faults::default()),
                 merging: StructuralType::of_resource(&given),
                 schema: Schema::of_resource(&given),

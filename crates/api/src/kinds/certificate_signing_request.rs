@@ -151,7 +151,7 @@ fn take_decisions(object: &mut Object, old: &Object, decisions: bool) {
         .filter(|c| !is_ours(c) && !conditions(old).iter().any(|known| known["type"] == c["type"]))
         .cloned()
         .collect();
-    // What must not be added is told, not dropped.
+    // What must not be added is reported, not dropped.
     merged.extend(foreign);
     if decisions {
         keep(&mut object.0, Some(&old.0), "status");

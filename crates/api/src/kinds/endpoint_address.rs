@@ -1,7 +1,7 @@
 //! Addresses that Endpoints and EndpointSlices may lead to.
 //!
 //! Follows `ValidateEndpointIP` of `pkg/apis/core/validation` upstream: what a host keeps to itself is no endpoint, since
-//! whoever writes one would reach it through each host's proxy.
+//! the writer of one would reach it through each host's proxy.
 
 use std::net::IpAddr;
 

@@ -30,7 +30,7 @@ impl Rules for PersistentVolumeClaim {
 
     fn prepare_create(&self, object: &mut Object) {
         object.0.insert("status".into(), json!({ "phase": "Pending" }));
-        // Two names for one field; whoever sets one of them means both.
+        // Two names for one field; a client that sets one of them means both.
         let Some(Value::Object(spec)) = object.0.get_mut("spec") else { return };
         match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
             (Some(source), None) => _ = spec.insert("dataSourceRef".into(), source),

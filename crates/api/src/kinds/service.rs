@@ -219,7 +219,7 @@ pub(crate) fn port_name_fault(name: &str) -> bool {
         || name.contains("--")
 }
 
-/// Whoever sets one of `clusterIP` and `clusterIPs` means both; families follow.
+/// A client that sets one of `clusterIP` and `clusterIPs` means both; families follow.
 fn mirror_cluster_ip(object: &mut Object) {
     if is_external_name(object) {
         return;

@@ -8,7 +8,7 @@ use crate::object::Object;
 /// Where the class of a volume was named before it had a field.
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
-/// Access modes and their abbreviations, in the order in which they are told.
+/// Access modes and their abbreviations, in the order in which they are shown.
 const MODES: [(&str, &str); 4] = [
     ("ReadWriteOnce", "RWO"),
     ("ReadOnlyMany", "ROX"),

@@ -75,7 +75,7 @@ fn compile<'s>(
     wanted: Wanted,
     faults: &mut Faults,
 ) -> Option<(Program, Type<'s>)> {
-    // That something is missing is told where shapes are checked.
+    // A missing expression is reported where shapes are checked.
     let text = expression.as_str().filter(|text| !text.trim().is_empty())?;
     let why = match Program::compile(environment, text) {
         Ok((program, result)) if wanted.fits(&result) => return Some((program, result)),

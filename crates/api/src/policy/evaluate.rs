@@ -166,7 +166,7 @@ impl<'a> Scope<'a> {
         (!text.is_empty() && text.len() <= LONGEST_MESSAGE && !text.contains('\n')).then(|| text.to_owned())
     }
 
-    /// What the policy has to say to whoever audits; what fails is left out.
+    /// What the policy has to say to auditors; what fails is left out.
     pub fn audit(&self, budget: &mut Budget) -> Vec<(String, String)> {
         let audits = self.policy.audits.iter().filter_map(|(key, program)| {
             let value = program.evaluate(self, budget).ok()?;

@@ -13,7 +13,7 @@ use crate::object::Object;
 use crate::resource;
 use crate::schema::{Schema, Shape, schemas};
 
-/// So many kinds are looked at.
+/// The most kinds that are looked at.
 const MOST_KINDS: usize = 10;
 /// What lies deeper in an object may be anything.
 const DEEPEST: usize = 24;

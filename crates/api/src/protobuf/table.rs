@@ -40,7 +40,7 @@ pub(super) enum Count {
     Map,
 }
 
-/// When a field that was decoded is told.
+/// When a decoded field appears in the object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Presence {
     /// Unless it is zero.

@@ -12,7 +12,7 @@ use crate::status::Cause;
 const MOST_OF_RULE: u64 = 10_000_000;
 /// The most that all rules of a schema may cost together.
 const MOST_OF_ALL: u64 = 100_000_000;
-/// So many rules are named where all together cost too much.
+/// The most rules that are named where all together cost too much.
 const MOST_NAMED: usize = 4;
 
 /// The costs of a schema's rules, counted up.

@@ -7,7 +7,7 @@ use crate::cel::{self, Budget, Error};
 use crate::faults::Faults;
 use crate::status::Cause;
 
-/// More than so many faults are not told.
+/// The most faults that are reported.
 const MOST_FAULTS: usize = 100;
 /// The longest message that an expression may make, as upstream.
 const LONGEST_MESSAGE: usize = 5 * 1024;
@@ -27,7 +27,7 @@ impl SchemaRules {
     }
 
     /// Adds the rules' faults to those that the schema found; where these leave open what the value is, the
-    /// rules are not asked, which is told.
+    /// rules are not evaluated, and a fault says so.
     pub fn validate_after(&self, new: &Value, old: Option<&Value>, causes: &mut Faults) {
         if self.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! What the engine is told when it starts, and why it doesn't.
+//! The engine's configuration, and the reasons why it may not start.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use rustls::ClientConfig;
 
 use crate::{Code, Endpoint, Status};
 
-/// What the engine is told when it starts.
+/// What the engine needs to know when it starts.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// This member's name.

@@ -60,7 +60,7 @@ enum End {
 }
 
 impl Election {
-    /// Stands until it is told to leave; then nobody waits for this host's lease to run out.
+    /// Stands until it is asked to leave; then nobody waits for this host's lease to run out.
     pub async fn run(mut self) {
         let mut patience = FIRST_PATIENCE;
         loop {
@@ -84,7 +84,7 @@ impl Election {
             let lease = held.lease;
             let end = self.hold(held).await;
             self.show(None);
-            // Whoever is next need not wait for the lease's end. Where etcd can't be asked, it ends by itself.
+            // The next leader need not wait for the lease's end. Where etcd can't be asked, it ends by itself.
             let revoked = self.voice.client.lease_revoke(LeaseRevokeRequest { id: lease });
             let _ = tokio::time::timeout(FIRST_PATIENCE, revoked).await;
             if matches!(end, End::Leave) {

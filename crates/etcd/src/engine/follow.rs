@@ -69,8 +69,8 @@ impl Follower {
         }
     }
 
-    /// What was read anew takes the place of what was followed. Watchers who haven't seen what lies between are
-    /// told that it is compacted.
+    /// What was read anew takes the place of what was followed. Watchers that haven't seen what lies between get
+    /// an error that it is compacted.
     fn resync(&mut self, mirror: Mirror) -> Result<(), EngineError> {
         let (known, found) = (self.mirror.state.revision(), mirror.state.revision());
         if found < known {

@@ -11,7 +11,7 @@ use super::Engine;
 
 const LOOK: Duration = Duration::from_secs(5);
 const MARK_EVERY: Duration = Duration::from_secs(60);
-/// A mark is compacted to when so many newer ones are there: then it is five minutes old.
+/// History is compacted to a mark once there are this many newer ones: then it is five minutes old.
 const NEWER_MARKS: usize = 5;
 
 /// Forgets whenever this member leads, for as long as it is there.

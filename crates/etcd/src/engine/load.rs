@@ -73,7 +73,7 @@ pub async fn claim(client: &Client, config: &Config, keys: &Keys) -> Result<Clai
         };
         let id = config.cluster_id.clone().into();
         let put = PutRequest { key: keys.cluster(), value: id, ..PutRequest::default() };
-        // Somebody else may be first: looked at again, whoever it was.
+        // Another member may be first: the loop looks again in either case.
         let put = txn(vec![absent], vec![RequestOpRequest::Put(put)]);
         client.txn(put).await.map_err(|status| EngineError::of(status, &config.prefix))?;
     }

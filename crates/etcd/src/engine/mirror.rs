@@ -15,7 +15,7 @@ pub struct Candidate {
     pub lease: LeaseId,
     /// Its name.
     pub name: String,
-    /// The revision at which it became one: who has the smallest leads, and this is its term.
+    /// The revision at which it became one: the candidate with the smallest leads, and this is its term.
     pub since: Revision,
 }
 

@@ -13,7 +13,7 @@ use crate::{Client, Status};
 /// Before a read that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Who waits for an answer.
+/// A caller that waits for an answer.
 pub type Waiting = oneshot::Sender<Result<Revision, Status>>;
 
 /// Asks etcd for its newest revision whenever somebody wants to know, and answers all who came before it was

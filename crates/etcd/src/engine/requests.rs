@@ -106,7 +106,7 @@ impl Engine {
         if revision_to <= state.compacted() {
             return Ok(());
         }
-        // Told to all members first: who starts from here must find the history that begins here.
+        // All members learn of it first: one that starts from here must find the history that begins here.
         let put = PutRequest {
             key: self.keys.compacted(),
             value: revision_to.to_string().into(),

@@ -1,7 +1,7 @@
 //! Lets in clients that name no proper authority.
 //!
 //! etcdctl 3.4 asks for an endpoint's status with its whole URL as `:authority`, which RFC 9113 (section 8.3.1)
-//! forbids and our HTTP/2 answers with `PROTOCOL_ERROR`. Who is asked is of no consequence here, so each
+//! forbids and our HTTP/2 answers with `PROTOCOL_ERROR`. The authority is of no consequence here, so each
 //! `:authority` is replaced by a word on its way in. All else passes as it came.
 
 use std::io;
@@ -36,11 +36,11 @@ pub struct OneAuthority<S> {
 
 #[derive(Debug)]
 enum Step {
-    /// So many bytes pass as they are.
+    /// This many bytes pass as they are.
     Pass(usize),
     /// The head of a frame comes.
     Head([u8; FRAME_HEAD], usize),
-    /// A frame of headers comes, until it has so many bytes.
+    /// A frame of headers comes, until it has this many bytes.
     Headers(BytesMut, usize),
 }
 
@@ -200,7 +200,7 @@ fn renamed(frame: &[u8]) -> Option<BytesMut> {
     Some(new)
 }
 
-/// An integer of RFC 7541, section 5.1, whose first byte has so many bits of it.
+/// An integer of RFC 7541, section 5.1, whose first byte has `prefix` bits of it.
 fn number(rest: &mut &[u8], prefix: u32) -> Option<usize> {
     let (first, mut tail) = rest.split_first()?;
     let most = (1 << prefix) - 1;
@@ -266,7 +266,7 @@ mod tests {
         seen
     }
 
-    /// A reader that gives so many bytes at a time.
+    /// A reader that gives `cut` bytes at a time.
     fn in_pieces(stream: &[u8], cut: usize) -> impl AsyncRead + Unpin {
         struct Cut(Vec<u8>, usize);
         impl AsyncRead for Cut {

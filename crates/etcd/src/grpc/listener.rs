@@ -39,7 +39,7 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Rest after an error of `accept` (no file descriptors left), so that it isn't repeated without end.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
-/// Answers that wait for the network; whoever makes more waits too.
+/// How many answers may wait for the network; a method that makes more waits too.
 const WAITING_ANSWERS: usize = 8;
 
 /// An answer on its way out.

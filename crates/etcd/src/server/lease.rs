@@ -19,7 +19,7 @@ use crate::proto::{
 /// etcd's longest and (with its default timers) shortest lease, in seconds.
 const LONGEST: i64 = 9_000_000_000;
 const SHORTEST: u64 = 2;
-/// Clocks of leases that ended are thrown away once there are so many more than leases.
+/// Clocks of leases that ended are thrown away once there are this many more clocks than leases.
 const SPARE_CLOCKS: usize = 1000;
 
 /// When the leases that were made or kept alive here last started. The leader alone knows all of them.

@@ -22,7 +22,7 @@ use crate::proto::{
 const PROGRESS_EVERY: Duration = Duration::from_secs(600);
 /// Watches of one stream at the same time.
 const MOST_WATCHES: usize = 100_000;
-/// A response is sent once it has so many bytes; the events of one revision are never parted.
+/// A response is sent once it has this many bytes; the events of one revision are never split.
 const RESPONSE_BYTES: usize = 1 << 20;
 /// On answers that concern no watch, or all of them.
 const NO_WATCH: i64 = -1;

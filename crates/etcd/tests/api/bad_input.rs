@@ -1,4 +1,4 @@
-//! What must be refused, or be of no consequence, whoever sends it.
+//! What must be refused, or be of no consequence, from any sender.
 
 use etcd::Code;
 use etcd::proto::*;

@@ -11,11 +11,11 @@ use crate::suite::put;
 
 const OPEN: How = How::Open(Duration::ZERO);
 
-/// The values that a watcher is told until it is told `last`.
+/// The values that a watcher gets until it gets `last`.
 async fn told(watcher: &mut Watcher, last: &str) -> Vec<String> {
     let mut values = Vec::new();
     while values.last().map(String::as_str) != Some(last) {
-        let changes = tokio::time::timeout(PATIENCE, watcher.changes()).await.expect("events are told");
+        let changes = tokio::time::timeout(PATIENCE, watcher.changes()).await.expect("events come");
         values.extend(changes.unwrap().0.iter().map(|event| match event {
             Event::Put { current, .. } => String::from_utf8(current.value.to_vec()).unwrap(),
             Event::Delete { .. } => "deleted".into(),
@@ -158,7 +158,7 @@ async fn one_etcd_of_three_may_die() {
     }
     let mut seen = std::collections::BTreeSet::new();
     while seen.len() < acknowledged {
-        let changes = tokio::time::timeout(PATIENCE, watcher.changes()).await.expect("events are told");
+        let changes = tokio::time::timeout(PATIENCE, watcher.changes()).await.expect("events come");
         seen.extend(changes.unwrap().0.iter().map(|event| event.key().clone()));
     }
     leader(&[&engines[0], &engines[1]]).await;

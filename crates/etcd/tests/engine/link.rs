@@ -12,7 +12,7 @@ use tokio::sync::watch;
 pub enum How {
     /// Each piece takes so long.
     Open(Duration),
-    /// Nothing goes through, and nobody is told.
+    /// Nothing goes through, and nobody gets an error.
     Silent,
     /// Connections end, new ones are refused.
     Cut,

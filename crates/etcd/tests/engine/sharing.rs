@@ -64,7 +64,7 @@ async fn strangers_in_the_same_etcd_do_no_harm() {
         assert!(engine.snapshot().revision() >= response.revision);
         put(&*engine, "/a", &n.to_string()).await;
     }
-    // Strangers may compact: who is connected need not care.
+    // Strangers may compact: a connected engine need not care.
     let question = CompactionRequest { revision: newest, physical: true };
     stranger.compact(question).await.unwrap();
     put(&*engine, "/a", "last").await;
@@ -75,7 +75,7 @@ async fn strangers_in_the_same_etcd_do_no_harm() {
     assert!(
         told.iter().all(|event| matches!(event, Event::Put { current, .. } if &current.key[..] == b"/a"))
     );
-    // Who comes now learns the newest state, and that there is no history before it.
+    // An engine that starts now learns the newest state, and that there is no history before it.
     let late = start(etcds.config("n2")).await;
     assert!(late.snapshot().range(&KeyRange::prefix("")).eq(engine.snapshot().range(&KeyRange::prefix(""))));
     let refused = late.watch(KeyRange::prefix(""), told[0].revision());

@@ -1,5 +1,5 @@
 //! The switch of a cluster on loopback: the addresses that move between hosts are kept here, and each new
-//! connection goes to whoever announced its address. A frozen host keeps its sockets; here its silence is
+//! connection goes to the host that announced its address. A frozen host keeps its sockets; here its silence is
 //! passed on as silence.
 
 mod announcement;

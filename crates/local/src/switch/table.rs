@@ -1,4 +1,4 @@
-//! Who stands for which address. Decides without I/O.
+//! Which host stands for which address. Decides without I/O.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};

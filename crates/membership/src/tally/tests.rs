@@ -103,7 +103,7 @@ fn a_pause_of_this_host_is_not_held_against_the_others() {
         checked(&mut tally, start, 0, 50);
         let awake = 50 + pause;
         assert_eq!(tally.check(start + ms(awake)), [], "after {pause} ms");
-        // Who beats again is never silent; who doesn't is, a little later.
+        // A host that beats again is never silent; one that doesn't is, a little later.
         tally.beat("a", 7, 2, start + ms(awake + 40)).unwrap();
         let changes = checked(&mut tally, start, awake, awake + 250);
         assert_eq!(changes.len(), 1, "{changes:?}");

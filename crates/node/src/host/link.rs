@@ -77,7 +77,7 @@ impl Link {
 
     /// Waits until the shim is gone.
     pub(super) async fn over(&self) {
-        // Who would say so is gone: so is the connection.
+        // If the sender is gone, so is the connection.
         let _ = self.over.clone().wait_for(|over| *over).await;
     }
 
@@ -153,7 +153,7 @@ async fn carry(
                 Err(error) => return Some(error.into()),
             };
             if let Some(tell) = lock(waiting).as_mut().and_then(|waiting| waiting.remove(&number)) {
-                // Who asked may be gone.
+                // The asker may be gone.
                 let _ = tell.send((answer, files));
             }
         }

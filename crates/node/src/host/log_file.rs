@@ -112,7 +112,7 @@ impl Tail {
 
     /// Waits until the process ended and prints nothing for a while.
     pub(crate) async fn is_quiet(&mut self) {
-        // Who would say that it ended is gone: so is the process.
+        // If the sender is gone, so is the process.
         let _ = self.over.wait_for(|over| *over).await;
         tokio::time::sleep(QUIET).await;
     }

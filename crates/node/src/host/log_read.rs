@@ -13,13 +13,13 @@ use super::log_file::{aside, stamp};
 /// Which lines are wanted: `PodLogOptions` of core/v1.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LogOptions {
-    /// Only so many lines from the end.
+    /// Only this many lines from the end.
     pub tail: Option<usize>,
     /// Each line with its time.
     pub timestamps: bool,
     /// Only lines of this time or later, as [`since_cut`] makes it.
     pub since: Option<String>,
-    /// No more bytes than these.
+    /// No more bytes than this.
     pub limit: Option<u64>,
 }
 

@@ -84,7 +84,7 @@ fn resolver(pod: &Pod, machine: impl FnOnce() -> String) -> Option<String> {
     Some(resolver.to_string())
 }
 
-/// What a resolver is told (resolv.conf(5)).
+/// A resolver's configuration (resolv.conf(5)).
 #[derive(Debug, Default)]
 struct Resolver {
     servers: Vec<String>,

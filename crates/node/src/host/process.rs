@@ -101,7 +101,7 @@ pub(crate) fn signal_group(pid: i32, signal: libc::c_int) {
     }
 }
 
-/// What the process-to-be does between fork and exec, in this order. Each is told by its number if it fails.
+/// What the process-to-be does between fork and exec, in this order. A step that fails is reported by its number.
 const STEPS: [&str; 12] = [
     "start a session",
     "join the container's namespaces",

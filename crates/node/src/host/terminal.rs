@@ -62,7 +62,7 @@ impl Terminal {
         Ok(Terminal(Arc::new(master)))
     }
 
-    /// Changes its size; its processes are told.
+    /// Changes its size; its processes are notified.
     ///
     /// # Errors
     /// If the system refuses.

@@ -11,7 +11,7 @@ use objects::{Subject, Write};
 use serde_json::{Value, json};
 
 pub(crate) const NAMESPACE: &str = "kube-node-lease";
-/// Whoever reads the lease takes the host for dead after so long without a renewal.
+/// After this long without a renewal, readers of the lease take the host for dead.
 const SECONDS: i64 = 40;
 /// Renewed once it is this old: a quarter of its time, so that three renewals in a row may fail.
 const RENEW: Duration = Duration::from_secs(10);

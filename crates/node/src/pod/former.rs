@@ -63,7 +63,7 @@ pub(crate) fn take_over(
         lists.into_iter().flatten().flatten()
     });
     let id = container_id(uid(pod), &spec.name, attempt);
-    // What was told of an earlier life says nothing of this one.
+    // What was reported of an earlier life says nothing about this one.
     let told = told
         .filter(|told| told.name == spec.name)
         .find(|told| told.container_id.as_deref() == Some(&id) && count(told.restart_count) == attempt);

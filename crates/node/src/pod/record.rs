@@ -129,7 +129,7 @@ pub(crate) enum Stage {
         exit: Exit,
         /// When it may start again.
         again: Duration,
-        /// Whether people were told that it waits.
+        /// Whether it was reported that it waits.
         told: bool,
     },
 }
@@ -200,7 +200,7 @@ pub(crate) struct Outcome {
     pub signal: i32,
     /// What it said last.
     pub message: String,
-    /// When, if that is known better than by the time at which it is told.
+    /// When it ended, if that is known better than from the time of the report.
     pub at: Option<Timestamp>,
 }
 

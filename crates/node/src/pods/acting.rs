@@ -15,7 +15,7 @@ use crate::host::stop_signal;
 use crate::pod::{Action, Preparation, Record, Stage, difference, is_ready, status, subject, uid};
 use crate::runtime::Which;
 
-/// The same change of a status is not written again sooner than this: whoever undoes it would do so again.
+/// The same change of a status is not written again sooner than this: what undid it would do so again.
 const SAME_AGAIN: Duration = Duration::from_secs(1);
 
 /// Carries out one decision.

@@ -45,13 +45,13 @@ pub(super) struct Entry {
     pub(super) gone: bool,
     /// Whether its last steps are done.
     pub(super) finished: bool,
-    /// Whether the timeline was told that it started.
+    /// Whether its start was noted in the timeline.
     pub(super) told_started: bool,
     /// Whether the last status said ready.
     pub(super) told_ready: bool,
     /// Whether its sandbox was ended: the pod is over.
     pub(super) released: bool,
-    /// The last failure that people were told of.
+    /// The last failure that was reported.
     pub(super) told_failure: String,
 }
 

@@ -56,8 +56,8 @@ impl Folders {
         self.pod(uid).join("messages").join(container)
     }
 
-    /// Makes an empty file for a container's last words, which its user may write, whoever that is. A new one: what
-    /// its last life still has open is not it.
+    /// Makes an empty file for a container's last words, which the container may write as any user. It is a new file:
+    /// its last life may still have the old one open.
     pub(crate) fn make_message(&self, uid: &str, container: &str) -> io::Result<PathBuf> {
         let path = self.message(uid, container);
         if let Some(folder) = path.parent() {

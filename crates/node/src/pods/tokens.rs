@@ -12,7 +12,7 @@ use crate::host::Missing;
 use crate::pod::uid;
 
 const DEFAULT_SECONDS: i64 = 3600;
-/// Renewed after so long at the latest.
+/// The longest time after which a token is renewed.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// For whom a token is, and for how many seconds.

@@ -29,7 +29,7 @@ pub(crate) struct Target {
     pub container: Container,
     pub address: IpAddr,
     pub which: Which,
-    /// Who runs it, and commands beside it.
+    /// Runs the container, and commands beside it.
     pub runtime: Arc<dyn Runtime>,
 }
 

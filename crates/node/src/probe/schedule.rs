@@ -4,7 +4,7 @@
 //! for speed: until its first success a probe asks every 50 ms (an exec probe every 200 ms) for the first
 //! three seconds and half as often for seven more, so that a pod is ready as soon as it answers and not up to a
 //! period later. These eager attempts can only succeed: a failure counts towards `failureThreshold` and is
-//! told to people only at the regular times, the first of them one period after the initial delay.
+//! reported only at the regular times, the first of them one period after the initial delay.
 
 use std::time::Duration;
 

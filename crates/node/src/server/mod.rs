@@ -70,14 +70,14 @@ pub(crate) async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>,
     }
 }
 
-/// The connection of one who may ask; others are told off and hung up on, and so is one that is too slow or has to
+/// The connection of a caller who may ask. Others are refused and disconnected, as is one that is too slow or has to
 /// make room.
 async fn introduced(
     stream: TcpStream,
     acceptor: &TlsAcceptor,
     stranger: Stranger,
 ) -> Option<TlsStream<TcpStream>> {
-    // Who lost power says nothing: a stream that nobody uses would stand for ever.
+    // A caller that lost power says nothing: its unused stream would stay open for ever.
     if let Err(error) = SockRef::from(&stream).set_tcp_keepalive(&keepalive()) {
         tracing::debug!(%error, "a connection can't be kept alive");
     }

@@ -1,4 +1,4 @@
-//! Connections of which nobody knows yet who is at their other end. There is room for a few; when it is full, the one
+//! Connections whose callers are not known yet. There is room for a few; when it is full, the one
 //! that comes next pushes out the oldest of the address that has most of them. So nobody keeps others out: a handshake
 //! of somebody who may ask takes milliseconds.
 

@@ -13,7 +13,7 @@ use super::wire::{Life, Told};
 use crate::host::{Command, Isolation, LogFile, Plan, Streams, open_terminal, spawn};
 use crate::runtime::{Begun, Exit, RunError};
 
-/// Who waits for an answer: which connection, to which of its questions.
+/// Where an answer is awaited: on which connection, and to which of its questions.
 pub(super) type Asker = (u64, u64);
 
 /// A container in its current life.
@@ -45,7 +45,7 @@ pub(super) struct Beside {
     /// Whether all of its session ends with it.
     pub(super) is_session: bool,
     pub(super) exit: Option<Exit>,
-    /// Who waits for its end.
+    /// Where its end is awaited.
     pub(super) asked: Option<Asker>,
     /// Whether nobody will ask any more.
     pub(super) is_unwanted: bool,

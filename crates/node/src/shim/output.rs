@@ -87,7 +87,7 @@ impl Output {
             for (number, pipe) in watcher.pipes.iter().enumerate() {
                 let Some(pipe) = pipe else { continue };
                 let is_late = watcher.late.as_ref().is_some_and(|(late, ..)| *late == number);
-                // Without an event to wait for, its end is told all the same.
+                // Without an event to wait for, its end is reported all the same.
                 wait(pipe.as_raw_fd(), if is_late { libc::POLLOUT } else { 0 });
             }
         }

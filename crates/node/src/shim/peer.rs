@@ -1,4 +1,4 @@
-//! One connection of the shim. Whoever is at its other end is of the shim's own user, or is hung up on.
+//! One connection of the shim. The other end must be of the shim's own user, or it is hung up on.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};

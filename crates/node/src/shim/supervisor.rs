@@ -306,7 +306,7 @@ impl Supervisor {
         }
     }
 
-    /// Who is gone gets no answer.
+    /// A peer that is gone gets no answer.
     fn answer(&mut self, by: Asker, answer: &Answer, files: Vec<OwnedFd>) {
         if let Some(peer) = self.peers.iter_mut().find(|peer| peer.number == by.0) {
             peer.answer(by.1, answer, files);

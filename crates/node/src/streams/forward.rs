@@ -30,14 +30,14 @@ impl Ports {
         let of = |text: &Option<String>| text.clone().unwrap_or_default();
         let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref())?.parse().ok()?;
         let shares = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
-        // Who has the host's network may also listen for the host alone.
+        // A pod that shares the host's network may also listen on loopback alone.
         let addresses = if shares { vec![ip, Ipv4Addr::LOCALHOST.into()] } else { vec![ip] };
         let (namespace, name, uid) =
             (of(&pod.metadata.namespace), of(&pod.metadata.name), of(&pod.metadata.uid));
         Some(Ports { host: host.clone(), namespace, name, uid, addresses })
     }
 
-    /// Connects to a port; an error is what the caller is told.
+    /// Connects to a port; an error is the message for the caller.
     pub(super) async fn connect(&self, port: u16) -> Result<TcpStream, String> {
         let mut why = String::new();
         for address in &self.addresses {

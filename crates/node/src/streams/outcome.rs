@@ -1,4 +1,4 @@
-//! How a command beside a container ended, as its caller is told.
+//! How a command beside a container ended, as reported to its caller.
 
 use serde_json::{Value, json};
 

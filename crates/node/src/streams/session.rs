@@ -1,5 +1,5 @@
 //! The two ends of a session: the one of the process, and the one of the caller's protocol. Between them lie
-//! channels that hold a few pieces, so that whoever is slow slows the other down.
+//! channels that hold a few pieces, so that a slow end slows the other down.
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -45,7 +45,7 @@ pub(super) fn begin<W: Future<Output = Outcome> + Send + 'static>(
     let (tell, outcome) = oneshot::channel();
     let work = work(ProcessEnd { input: with_input.then_some(inputs), size: sizes, output: outputs });
     tokio::spawn(async move {
-        // Whoever asked may be gone.
+        // The caller may be gone.
         let _ = tell.send(work.await);
     });
     CallerEnd { input: with_input.then_some(input), size, output, outcome }

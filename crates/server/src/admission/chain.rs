@@ -1,4 +1,4 @@
-//! Who is asked about a change, and in which order: as upstream, all who may change the object, then all who
+//! What is asked about a change, and in which order: as upstream, all that may change the object, then all that
 //! only judge it, and quotas last, once nothing else can refuse.
 
 use api::{Object, Status};
@@ -18,7 +18,7 @@ pub(crate) struct Admission {
 }
 
 impl Admission {
-    /// The chain, with whoever is configured.
+    /// The chain, with the policies and webhooks that are configured.
     pub(crate) fn new(outside: Outside) -> Self {
         Admission { outside }
     }
@@ -36,7 +36,7 @@ impl Admission {
         }
         let before = object.clone();
         if self.outside.mutate(request, object, old, Round::First).await? {
-            // What others put in gets what the plugins give, and whoever wants to see it sees it once more.
+            // What others put in gets what the plugins give, and those that want to see it again do.
             self.outside.settle(request, object, &before, old)?;
             complete(request, object, old)?;
             if self.outside.mutate(request, object, old, Round::Again).await? {

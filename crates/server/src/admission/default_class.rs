@@ -18,7 +18,7 @@ pub(super) fn newest_default(state: &State, group: &str, plural: &str, marks: &[
     };
     let mut found: Option<Object> = None;
     for kv in state.range(&KeyRange::prefix(objects::kind_prefix(group, plural))) {
-        // Whoever is damaged is nobody's default.
+        // A damaged class is nobody's default.
         let Some(class) = load(kv).ok().filter(is_default) else { continue };
         let made =
             |class: &Object| class.meta("creationTimestamp").and_then(Value::as_str).map(str::to_owned);

@@ -1,4 +1,4 @@
-//! What is taken and kept though nothing in this version acts on it: whoever writes it is told so.
+//! What is accepted and kept though nothing in this version acts on it: its writer is warned.
 //!
 //! One line a kind or field. A line goes when its controller comes.
 
@@ -133,7 +133,7 @@ const IDLE: &[(&str, &str, When, &str)] = &[
     ("apps", "replicasets", LimitsProcesses("/spec/template/spec"), NO_LIMITS),
 ];
 
-/// Tells whoever creates or changes an object what of it nothing acts on.
+/// Warns a client that creates or changes an object which parts of it nothing acts on.
 pub(super) fn tell(request: &Request<'_>, object: &Object) {
     let writes = matches!(request.operation, Operation::Create | Operation::Update);
     if !writes || !request.subresource.is_empty() || object.deletion_timestamp().is_some() {

@@ -20,9 +20,9 @@ pub(super) const MIRROR: &str = "kubernetes.io/config.mirror";
 const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
 const VOLUME: &str = "kube-api-access-";
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// An hour, and a little more: whoever renews in time never has one that has just ended.
+/// An hour, and a little more: a pod that renews in time never has one that has just expired.
 const TOKEN_SECONDS: i64 = 3607;
-/// So long a new pod waits for the account that every new namespace gets.
+/// How long a new pod waits for the account that every new namespace gets.
 const PATIENCE: Duration = Duration::from_millis(1500);
 
 /// Waits a little for the default account where a pod needs it and its namespace is so new that it has none yet.

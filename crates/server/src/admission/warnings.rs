@@ -20,7 +20,7 @@ pub(crate) async fn collect<F: Future>(request: F) -> (F::Output, Vec<String>) {
         .await
 }
 
-/// Says something to whoever made the request that is answered here; parts of this process hear nothing.
+/// Warns the client whose request is answered here; parts of this process hear nothing.
 pub(crate) fn warn(text: impl Into<String>) {
     let text = text.into();
     let _ = WARNINGS.try_with(|warnings| {

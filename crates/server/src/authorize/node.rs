@@ -117,7 +117,7 @@ fn pods<'a>(
 ) -> impl Iterator<Item = Value> + 'a {
     let prefix = objects::namespace_prefix("", "pods", namespace);
     let range = KeyRange::prefix(prefix);
-    // Most pods are told apart by their bytes, without reading them.
+    // Most pods are ruled out by their bytes, without parsing them.
     let speaks = move |kv: &&std::sync::Arc<KeyValue>| {
         let text = String::from_utf8_lossy(&kv.value);
         text.contains(word) && text.contains(node)

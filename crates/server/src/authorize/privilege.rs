@@ -123,7 +123,7 @@ impl Authorizer {
         )))
     }
 
-    /// Who approves requests for certificates, or signs them, must be allowed to for their signer.
+    /// A user that approves requests for certificates, or signs them, must be allowed to for their signer.
     fn check_signer(&self, state: &State, who: &Identity, decided: &Decided<'_>) -> Result<(), Status> {
         let Decided { named, subresource, new, old } = *decided;
         let verb = match (subresource, old) {

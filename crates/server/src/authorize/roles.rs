@@ -29,7 +29,7 @@ enum Subject {
     Group(String),
 }
 
-/// Who is bound to what.
+/// Binds subjects to a role.
 #[derive(Debug)]
 pub(crate) struct Binding {
     namespace: String,

@@ -13,7 +13,7 @@ use super::driver::{USER, change, write_status};
 use crate::http::Identity;
 use crate::registry::{DeleteOptions, Freshness, Named, Registry};
 
-/// So many objects are deleted before others get their turn.
+/// How many objects are deleted before others get their turn.
 const BURST: usize = 256;
 
 /// Does what comes next for a definition that is being deleted.

@@ -1,5 +1,5 @@
 //! The definitions in the store as they are known here, and the catalog that follows from them: kept up to date
-//! with the state that is asked about, so that whoever sees a definition established can use its kind.
+//! with the state that is asked about, so that a client that sees a definition established can use its kind.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};

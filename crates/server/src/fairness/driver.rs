@@ -21,7 +21,7 @@ use crate::http::{Body, Identity, response};
 /// The longest that a request waits for a seat, and the part of its time that it waits at most (as upstream).
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 const PART_OF_TIME: u32 = 4;
-/// When whoever was refused may come again, in seconds.
+/// When a client that was refused may come again, in seconds.
 const AGAIN_IN: u32 = 1;
 
 /// Classes requests and lets them in.
@@ -92,7 +92,7 @@ impl Drop for InQueue<'_> {
         let now = clock::instant();
         let mut inner = self.fairness.lock();
         if inner.waiting.remove(&self.ticket).is_none() {
-            // Its turn came; whoever didn't take the seat gives it back.
+            // Its turn came; a seat that it didn't take is given back.
             if let Ok(seat) = self.turn.try_recv() {
                 inner.counts.of(&self.class.level, &self.class.schema).waiting -= 1;
                 inner.give_back(&seat);
@@ -118,7 +118,7 @@ impl Inner {
     fn hand_out(&mut self, started: Started) {
         for (ticket, seat) in started {
             if let Some(turn) = self.waiting.remove(&ticket) {
-                // Who goes away meanwhile still has its end of the channel, and gives the seat back from there.
+                // A request that goes away meanwhile still has its end of the channel and gives the seat back there.
                 let _ = turn.send(seat);
             }
         }
@@ -126,7 +126,7 @@ impl Inner {
 }
 
 impl Fairness {
-    /// A gate with so many seats, for the classes of a state.
+    /// A gate with this number of seats, for the classes of a state.
     pub(crate) fn new(seats: u32, state: &State) -> Arc<Self> {
         let classes = Followed::new(classes::PREFIX, Classes::of, state);
         let gate = Gate::new(seats, &classes.get(state, |_| {}).levels);
@@ -158,7 +158,7 @@ impl Fairness {
         }
     }
 
-    /// Lets a request in that needs so many seats and may last for `time`: at once, or when its turn comes.
+    /// Lets in a request that needs this many seats and may last for `time`: at once, or when its turn comes.
     ///
     /// # Errors
     /// 429 where too many wait already, or its turn didn't come in time.

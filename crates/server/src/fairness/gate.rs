@@ -85,7 +85,7 @@ pub(super) struct Standing<'a> {
 }
 
 impl Gate {
-    /// A gate with so many seats.
+    /// A gate with this number of seats.
     pub(super) fn new(total: u32, levels: &[Level]) -> Self {
         let mut gate = Gate { total, places: Vec::new(), last_ticket: 0 };
         gate.configure(levels);
@@ -113,7 +113,7 @@ impl Gate {
         self.let_in(now)
     }
 
-    /// A request of a flow arrives that needs so many seats.
+    /// A request of a flow arrives that needs this many seats.
     pub(super) fn arrive(&mut self, level: &str, flow: u64, seats: u32, now: Instant) -> Verdict {
         // A level that has gone in this very moment: its requests are nobody's.
         let known = self.place(level).or_else(|| self.place("catch-all"));
@@ -159,7 +159,7 @@ impl Gate {
         self.let_in(now)
     }
 
-    /// Whoever waited has gone; nothing if it waits no longer, because it was let in.
+    /// A request that waited has gone; nothing if it waits no longer, because it was let in.
     pub(super) fn give_up(&mut self, ticket: Ticket, now: Instant) -> Option<Started> {
         let at = self.places.iter_mut().position(|place| place.queues.give_up(ticket))?;
         self.forget_if_gone(at);
@@ -177,8 +177,8 @@ impl Gate {
         self.places.iter().position(|place| &*place.level.name == level)
     }
 
-    /// Lets in whoever can start: those with a right to a seat first, and of these and of the others the level that
-    /// uses least of what it has.
+    /// Lets in the requests that can start: those with a right to a seat first, and of these and of the others the
+    /// level that uses least of what it has.
     fn let_in(&mut self, now: Instant) -> Started {
         let mut started = Started::new();
         loop {
@@ -206,7 +206,7 @@ impl Gate {
         self.places.iter().any(|place| place.queues.next().is_some_and(|(_, seats)| place.is_own(seats)))
     }
 
-    /// Whether there are so many seats for a level.
+    /// Whether there are this many seats for a level.
     fn has_room(&self, place: &Place, seats: u32) -> bool {
         place.level.exempt
             || place.used + seats <= place.seats.lower
@@ -234,12 +234,12 @@ impl Gate {
 }
 
 impl Place {
-    /// Whether so many seats more are still those that the level has a right to.
+    /// Whether the level has a right to this many more seats.
     fn is_own(&self, seats: u32) -> bool {
         self.used + seats <= self.seats.nominal
     }
 
-    /// How many of so many seats more come from the pool.
+    /// How many of this many more seats come from the pool.
     fn needs(&self, seats: u32) -> u32 {
         (self.used + seats).saturating_sub(self.seats.lower) - self.used.saturating_sub(self.seats.lower)
     }

@@ -18,7 +18,7 @@ pub(super) struct Level {
     pub(super) lendable_percent: u32,
     /// How far it may go above its seats; nothing for as far as others lend.
     pub(super) borrowing_percent: Option<u32>,
-    /// Its queues; nothing where whoever finds no seat is refused.
+    /// Its queues; nothing where a request that finds no seat is refused.
     pub(super) queuing: Option<Queuing>,
 }
 

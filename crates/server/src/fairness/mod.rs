@@ -1,10 +1,10 @@
 //! Fairness between clients (KEP-1040): every request is classed by the first FlowSchema that fits, runs on seats of
-//! the schema's PriorityLevelConfiguration, and waits in one of that level's queues while there are none. So whoever
-//! asks too much waits for itself, and nobody else.
+//! the schema's PriorityLevelConfiguration, and waits in one of that level's queues while there are none. So a client
+//! that asks too much makes only itself wait.
 //!
-//! Who is what is decided by [`Classes`], who may start by [`Gate`], a function of what arrives and ends, and when;
-//! [`Fairness`] is the driver around both. What differs from upstream: seats are lent at once and come back with the
-//! next request that ends, where upstream moves them every ten seconds by what levels needed before.
+//! [`Classes`] decides the class of a request, and [`Gate`], a function of what arrives and ends, and when, decides
+//! which may start; [`Fairness`] is the driver around both. What differs from upstream: seats are lent at once and come
+//! back with the next request that ends, where upstream moves them every ten seconds by what levels needed before.
 
 mod classes;
 mod deal;

@@ -107,7 +107,7 @@ impl Queues {
         self.forget_if_idle(number);
     }
 
-    /// Whoever waited has gone; false if nobody of that number waits.
+    /// A request that waited has gone; false if none with that number waits.
     pub(super) fn give_up(&mut self, ticket: Ticket) -> bool {
         let place = |queue: &Queue| queue.waiting.iter().position(|waiting| waiting.ticket == ticket);
         let found = self.active.iter_mut().find_map(|(number, queue)| {

@@ -146,7 +146,7 @@ impl World {
 const MS: Duration = Duration::from_millis(1);
 
 #[test]
-fn whoever_asks_too_much_delays_neither_nodes_nor_controllers() {
+fn a_user_who_asks_too_much_delays_neither_nodes_nor_controllers() {
     let noisy = |level, flow, seats| Client { level, flow, seats, takes: MS * 500, every: MS, at_once: 2000 };
     let quiet =
         |level, flow, at_once| Client { level, flow, seats: 1, takes: MS * 20, every: MS * 10, at_once };

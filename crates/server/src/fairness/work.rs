@@ -7,7 +7,7 @@ use crate::http::route::Target;
 
 /// The most seats that one request takes (upstream's `defaultMaximumListSeats`).
 const MOST: usize = 10;
-/// So many objects are one seat's work (upstream's `defaultObjectsPerSeat`).
+/// How many objects are one seat's work (upstream's `defaultObjectsPerSeat`).
 const OBJECTS_A_SEAT: usize = 100;
 
 /// The seats that a request takes: a list, and a watch that begins with what is there, by how many objects it reads.

@@ -14,7 +14,7 @@ use super::Body;
 use super::body::{LARGEST_BODY, broken_off};
 use super::response::full;
 
-/// Room is given out in pieces of so many bytes.
+/// Room is given out in pieces of this many bytes.
 const PIECE: usize = 1 << 10;
 /// All the room that there is for bodies whose requests have no seat yet: 64 MiB.
 const PIECES: usize = 64 << 10;
@@ -53,7 +53,7 @@ impl Ahead {
                 (Some(room), Some(more)) => room.merge(more),
                 (room, more) => *room = room.take().or(more),
             }
-            // What is too large is refused by whoever reads it to its end.
+            // A body that is too large is refused by the code that reads it to its end.
             if is_full || size > LARGEST_BODY {
                 let known = stream::iter(parts).map(|part| Ok(Frame::data(part)));
                 return Ok((StreamBody::new(known.chain(BodyStream::new(body))).boxed_unsync(), room));

@@ -13,22 +13,22 @@ use tokio::task::block_in_place;
 
 use super::response::too_many;
 
-/// What is larger than so many bytes is worked on beside the others. To decode, default, validate and encode an object takes some
-/// 50 to 100 ns a byte, so what is smaller keeps one of the threads that answer everybody for less than 7 ms: a fifth of the
-/// time between two heartbeats. To hand work over takes some 20 µs.
+/// What is larger than this many bytes is worked on beside the others. Decoding, defaulting, validating and encoding an
+/// object takes some 50 to 100 ns a byte, so anything smaller keeps one of the threads that answer everybody for less
+/// than 7 ms: a fifth of the time between two heartbeats. Handing work over takes some 20 µs.
 pub(crate) const LARGE: usize = 64 << 10;
 /// All bodies and objects of large changes that are worked on at the same time, in bytes: ten of the largest. A value takes some
 /// thirty times its JSON while it is looked at, so they may cost up to a gigabyte.
 const MOST: usize = 32 << 20;
-/// Room is given out in pieces of so many bytes.
+/// Room is given out in pieces of this many bytes.
 const PIECE: usize = 1 << 10;
 /// When a client whose change found no room may come again, in seconds.
 const AGAIN_IN: u32 = 1;
 
-/// The room and the turns for what takes long. Who goes away gives back what it had or waited for.
+/// The room and the turns for what takes long. A request that goes away gives back what it had or waited for.
 #[derive(Debug)]
 pub(crate) struct Beside {
-    /// For bodies that still arrive, and for changes: who sends slowly takes none of those whose body is here.
+    /// For bodies that still arrive, and for changes: a slow sender takes none from requests whose body is here.
     arriving: Arc<Semaphore>,
     room: Arc<Semaphore>,
     changes: Arc<Semaphore>,
@@ -49,7 +49,7 @@ impl Default for Beside {
 }
 
 impl Beside {
-    /// Room for a change of so many bytes, until it is dropped; small ones need none.
+    /// Room for a change of this many bytes, until it is dropped; small ones need none.
     ///
     /// # Errors
     /// 429 where there is none.
@@ -63,7 +63,7 @@ impl Beside {
         })
     }
 
-    /// Waits for room for a body of so many bytes that still arrives.
+    /// Waits for room for a body of this many bytes that still arrives.
     pub(super) async fn room_to_arrive(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         // It is never closed.
         self.arriving.clone().acquire_many_owned(pieces(bytes)).await.ok()
@@ -153,7 +153,7 @@ mod tests {
         told.notify_one();
         assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
         assert_eq!(ran.load(Ordering::Relaxed), 0);
-        // Who goes away leaves the queue.
+        // Work that goes away leaves the queue.
         drop(first);
         drop(held);
         second.await;

@@ -53,7 +53,7 @@ impl Encoding {
         self != Encoding::Protobuf || api::has_protobuf(&resource.api_version(), resource.kind)
     }
 
-    /// The media types offered, for whoever asked for another one.
+    /// The media types offered, for a client that asked for another one.
     pub(crate) fn names(offered: &[Encoding]) -> String {
         let names: Vec<&str> = offered.iter().map(|encoding| encoding.media_type()).collect();
         names.join(", ")

@@ -17,7 +17,7 @@ const ACCOUNT: &str = "system:serviceaccount:";
 const ANONYMOUS: &str = "system:anonymous";
 const EXTRA: &str = "impersonate-extra-";
 
-/// Who is meant by the headers of a request: `who` sent them, and must be allowed to be that.
+/// The identity that a request's headers ask for: `who` sent them, and must be allowed to act as it.
 pub(crate) fn impersonated(
     registry: &Registry,
     who: &Identity,

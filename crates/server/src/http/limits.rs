@@ -40,7 +40,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// The limits of a process that may have so many files open.
+    /// The limits of a process that may have this many files open.
     pub fn of_files(files: u64) -> Self {
         let share = usize::try_from(files / PART_OF_FILES).unwrap_or(usize::MAX);
         let connections = share.clamp(PART_FOR_STRANGERS * PART_FOR_A_PEER, MOST_CONNECTIONS);

@@ -30,7 +30,7 @@ use crate::server::Server;
 const FAREWELL: Duration = Duration::from_millis(250);
 /// Rest after an error of `accept` (no file descriptors left), so that it isn't repeated without end.
 const ACCEPT_REST: Duration = Duration::from_millis(50);
-/// How often such errors are told, at most.
+/// The shortest time between two such errors in the log.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// How long a connection may be quiet until the other side is asked whether it is there.

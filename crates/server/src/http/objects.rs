@@ -23,7 +23,7 @@ use crate::server::Server;
 /// What the column STATUS of a Job says while nothing has begun it: what runs a Job says first when it began.
 const NOT_BEGUN: &str = "Pending";
 
-/// So many times its JSON an object takes in memory while it is looked at.
+/// How many times the size of its JSON an object takes in memory while it is looked at.
 const PARSED: usize = 8;
 
 /// Answers get and list.

@@ -19,12 +19,12 @@ use super::response::too_many;
 use super::{Body, Connection, Limits};
 use crate::clock;
 
-/// An answer goes out in pieces of so many bytes: hyper takes up to 16 at a time for a connection, and what it hasn't taken
-/// is ours to count.
+/// An answer goes out in pieces of this many bytes: hyper takes up to 16 at a time for a connection, and what it hasn't
+/// taken is ours to count.
 const PIECE: usize = 32 << 10;
-/// Where room is short, patience is so many times shorter.
+/// How many times shorter patience is where room is short.
 const HASTE: u32 = 15;
-/// The longest that an answer waits for room until its client is told to come again, and when, in seconds.
+/// The longest that an answer waits for room before its client has to come again, and in how many seconds.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 const AGAIN_IN: u32 = 1;
 /// How often clients that don't read are looked for.
@@ -103,7 +103,7 @@ impl Outgoing {
         Share(held)
     }
 
-    /// A share of so many bytes, when there is room for them: for what is large and isn't made yet.
+    /// A share of this many bytes, once there is room for them: for what is large and isn't made yet.
     ///
     /// # Errors
     /// 429 where there is none for long.
@@ -251,7 +251,7 @@ impl Drop for Held {
 }
 
 impl Share {
-    /// It is so many bytes from now on.
+    /// Makes it this many bytes from now on.
     pub(crate) fn set(&self, bytes: usize) {
         match self.0.bytes.load(Ordering::Acquire) {
             before if before < bytes => self.0.add(bytes - before),
@@ -259,7 +259,7 @@ impl Share {
         }
     }
 
-    /// So much more waits for its client.
+    /// This many more bytes wait for its client.
     pub(crate) fn add(&self, bytes: usize) {
         self.0.add(bytes);
     }

@@ -73,7 +73,7 @@ pub(crate) fn error_as(status: &Status, encoding: Encoding) -> Response<Body> {
     response
 }
 
-/// 429: come again after so many seconds.
+/// 429: come again after `again_in` seconds.
 pub(crate) fn too_many(message: impl Into<String>, again_in: u32) -> Status {
     let mut status = Status::new(429, "TooManyRequests", message).about("", "", "");
     if let Some(details) = &mut status.details {

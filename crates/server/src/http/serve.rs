@@ -1,4 +1,4 @@
-//! One request: who asks, what for, may they; then it goes to whoever answers it.
+//! One request: who asks, for what, and may they; then it goes to the code that answers it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -296,7 +296,7 @@ pub(crate) fn only_name(verb: &str, query: &Query) -> String {
     name.filter(is_name).unwrap_or_default()
 }
 
-/// What clients of a resource are told about its end (upstream's `APILifecycleDeprecated`).
+/// The warning for clients of a resource about its end (upstream's `APILifecycleDeprecated`).
 fn deprecation(resource: &api::Resource) -> Option<&str> {
     if let Some(custom) = resource.custom() {
         return custom.deprecation();

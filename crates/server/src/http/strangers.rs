@@ -8,8 +8,8 @@ use tokio::sync::Notify;
 
 /// Connections of strangers, by a number that grows: the oldest comes first.
 ///
-/// There are never more than `most`, nor more than `a_peer` of one address: one more ends the oldest. Who opens connections
-/// and leaves them idle so only ends its own; a client that makes haste is known before it is the oldest.
+/// There are never more than `most`, nor more than `a_peer` of one address: one more ends the oldest. So a client that
+/// opens connections and leaves them idle only ends its own; one that makes haste is known before it is the oldest.
 #[derive(Debug)]
 pub(super) struct Strangers {
     most: usize,
@@ -32,7 +32,7 @@ impl Strangers {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// One more, from an address; `end` is told if it has to go.
+    /// One more, from an address; `end` is notified if it has to go.
     pub(super) fn add(&self, number: u64, peer: IpAddr, end: Arc<Notify>) {
         let peer = peer.to_canonical();
         let mut inner = self.lock();

@@ -32,7 +32,7 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// The shortest time that a watch without `timeoutSeconds` runs; up to twice of it is drawn, so that watches
 /// don't all end together.
 const SHORTEST_DEFAULT: u32 = 1800;
-/// So many bytes one object counts for that was there at first and isn't told yet: the store has it too.
+/// How many bytes an object counts for that was there at first and isn't sent yet: the store has it too.
 const INITIAL: usize = 64;
 
 /// Starts a watch; its events are the body of the answer.
@@ -109,13 +109,13 @@ fn response(body: Body, encoding: Encoding) -> Response<Body> {
 }
 
 struct Running {
-    /// The seat that it takes until it begins to tell what was there at first.
+    /// The seat that it takes until it begins to send what was there at first.
     admitted: Option<Admitted>,
-    /// What waits for the client: counted in bytes, so that who never reads can be ended.
+    /// What waits for the client: counted in bytes, so that a client that never reads can be ended.
     share: Share,
-    /// How much of it stands for what was there at first and isn't told yet.
+    /// How much of it stands for what was there at first and isn't sent yet.
     initial: usize,
-    /// What is told next.
+    /// What is sent next.
     pieces: Pieces,
     /// Nothing comes after that.
     is_over: bool,

@@ -84,8 +84,8 @@ pub(crate) async fn stream(
     })
 }
 
-/// Who changes something by a GET must be allowed to create: a WebSocket begins with one (KEP-4006, upstream's
-/// `AuthorizePodWebsocketUpgradeCreatePermission`).
+/// A client that changes something by a GET must be allowed to create: a WebSocket begins with one (KEP-4006,
+/// upstream's `AuthorizePodWebsocketUpgradeCreatePermission`).
 pub(super) fn check_may_create(server: &Arc<Server>, asked: &Asked<'_>) -> Result<(), Status> {
     let target = asked.target;
     let wanted = Attributes {

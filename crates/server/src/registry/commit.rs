@@ -50,8 +50,8 @@ pub(crate) fn read_failed(error: Error) -> Status {
     }
 }
 
-/// The answer to a write that the store could not confirm: it may or may not have happened, so that nobody
-/// is told to repeat it blindly.
+/// The answer to a write that the store could not confirm: it may or may not have happened, so the answer
+/// asks nobody to repeat it blindly.
 pub(crate) fn write_failed(error: Error) -> Status {
     match error {
         Error::Unavailable => {

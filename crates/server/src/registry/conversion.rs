@@ -15,7 +15,7 @@ use super::stored::{self, is_as_served};
 use crate::clock;
 use crate::webhook::Client;
 
-/// A webhook gets so many objects at once, and so many bytes of them, so that its answer is not too large to be read.
+/// How many objects a webhook gets at once, and how many bytes of them, so that its answer is not too large to be read.
 const BATCH: usize = 256;
 const BATCH_BYTES: usize = 2 * 1024 * 1024;
 /// How long a webhook has, as upstream.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use store::Revision;
 use tokio::sync::watch;
 
-/// How much is kept: bytes of objects, and so many of them.
+/// The most that is kept: bytes of objects, and the number of them.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 const MOST: usize = 4096;
 
@@ -42,7 +42,7 @@ pub(super) enum Found {
     Mine,
 }
 
-/// What one task asks for. Whoever waits for it learns of its end, however it ends.
+/// What one task asks for. Tasks that wait for it learn of its end, however it ends.
 #[derive(Debug)]
 pub(super) struct Claim<'a> {
     converted: &'a Converted,
@@ -127,7 +127,7 @@ mod tests {
         drop(first);
         assert!(asked.wait_for(Option::is_some).await.is_err(), "it ended without a failure");
         assert!(matches!(second.take(key("a")), Found::Kept(value) if value == "x"));
-        // Who fails tells it, and who gives up leaves it to the next.
+        // A claim that fails says so, and one that gives up leaves the question to the next.
         let mut third = converted.claim();
         let Found::Asked(mut asked) = third.take(key("b")) else { panic!() };
         second.fail(&Status::internal("no"));

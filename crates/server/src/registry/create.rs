@@ -58,7 +58,7 @@ impl Registry {
             }
             // What this member knows is nearly always enough: the transaction compares.
             let freshness = if attempt == 0 { Freshness::Any } else { Freshness::Newest };
-            // Who was overtaken waits for a turn, where only one change at a time can be counted.
+            // A create that was overtaken waits for a turn, where only one change at a time can be counted.
             if attempt > 1 && turn.is_none() && quota::is_limited(create.namespace, &self.store.snapshot()) {
                 turn = Some(self.turns.wait(create.namespace).await);
             }

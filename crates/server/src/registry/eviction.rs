@@ -15,7 +15,7 @@ use crate::http::Identity;
 
 /// Seconds after which an eviction is worth another try.
 const RETRY_SECONDS: u32 = 10;
-/// So many evicted pods may be on their way out at once.
+/// The most evicted pods that may be on their way out at once.
 const MOST_DISRUPTED: usize = 2000;
 
 impl Registry {

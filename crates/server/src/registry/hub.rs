@@ -1,4 +1,4 @@
-//! Who watches what: one task follows the store and passes each change on to the watches that it concerns, so that
+//! Which watch sees what: one task follows the store and passes each change on to the watches that it concerns, so that
 //! a write wakes only those, and what a change looks like on the wire is worked out once for all of them.
 
 use std::collections::{HashMap, VecDeque};
@@ -12,11 +12,11 @@ use tokio::sync::watch;
 
 use super::Selection;
 
-/// So many changes of a topic are kept for its watches, and so many bytes of their objects; who is further behind reads the
-/// store's history.
+/// How many changes a topic keeps for its watches, and how many bytes of their objects; a watch that is further behind
+/// reads the store's history.
 const KEPT: usize = 1024;
 const KEPT_BYTES: usize = 4 << 20;
-/// So many bytes of objects are kept by all topics together. With them are kept what was worked out about them: frames, and
+/// How many bytes of objects all topics keep together. What was worked out about them is kept with them: frames, and
 /// what selectors look at.
 const ALL_KEPT_BYTES: usize = 32 << 20;
 
@@ -33,13 +33,13 @@ pub(crate) struct Told {
     versions: Mutex<Vec<(ToldAs, Arc<Told>)>>,
 }
 
-/// What makes frames of one change differ: the resource that it is told as, the type of the event, the form.
+/// What makes frames of one change differ: the resource that it is encoded as, the type of the event, the form.
 type FrameKey = (ToldAs, &'static str, u32);
 
 /// Group, version and plural of a resource, and the revision of its definition if it has one.
 pub(crate) type ToldAs = (&'static str, &'static str, &'static str, Revision);
 
-/// As what changes of a resource's objects are told.
+/// Identifies the form in which a resource's changes are encoded.
 pub(crate) fn told_as(resource: &Resource) -> ToldAs {
     let definition = resource.custom().map_or(0, |custom| custom.definition().revision());
     (resource.group, resource.version, resource.plural, definition)
@@ -190,8 +190,8 @@ impl Topic {
     }
 }
 
-/// Changes that are told at once: whole revisions, and no more than a client can be expected to wait for. What a watch holds
-/// while its client doesn't read is no more than that.
+/// Changes that are sent at once: whole revisions, and no more than a client can be expected to wait for. What a watch
+/// holds while its client doesn't read is no more than that.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) changes: Vec<Arc<Told>>,
@@ -199,7 +199,7 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// So many changes, or so many bytes of objects in them, are enough.
+    /// How many changes, or bytes of objects in them, are enough.
     pub(super) const ENOUGH: usize = 256;
     pub(super) const ENOUGH_BYTES: usize = 256 << 10;
 

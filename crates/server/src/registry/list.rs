@@ -75,10 +75,10 @@ struct Token {
 }
 
 const TOKEN_VERSION: &str = "holdfast/v1";
-/// So many objects are converted by a webhook before it is seen whether they are enough.
+/// How many objects a webhook converts before we look whether they are enough.
 const CHUNK: usize = 256;
-/// More objects than so many, or more bytes of them, are looked through beside the threads that answer everybody: heartbeats must
-/// not wait for them.
+/// More objects than this, or more bytes of them, are looked through beside the threads that answer everybody:
+/// heartbeats must not wait for them.
 const LONG: usize = 1000;
 const LONG_BYTES: usize = 1 << 20;
 

@@ -35,8 +35,8 @@ impl Recorded<'_> {
 }
 
 impl Registry {
-    /// Likewise, in all versions. When the webhook fails, the write goes on: whoever owned something in another version
-    /// may own more by then than is right, so that appliers see a conflict too many, and none too few.
+    /// Likewise, in all versions. When the webhook fails, the write goes on: a manager that owned something in another
+    /// version may then own more than is right, so that appliers may see too many conflicts, but never too few.
     pub(super) async fn record(
         &self,
         recorded: Recorded<'_>,
@@ -70,7 +70,7 @@ impl Registry {
 }
 
 impl Recorded<'_> {
-    /// The options of a write of that kind, as admission is told of them.
+    /// The options of a write of that kind, as admission sees them.
     pub(super) fn options(self, kind: &str, dry_run: bool) -> Value {
         let mut options = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
         if dry_run {

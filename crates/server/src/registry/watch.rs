@@ -366,12 +366,12 @@ mod tests {
         let mut watch = registry.watch(options).await.unwrap();
         let door = json!({"kind": "Door", "apiVersion": "example.com/v1", "metadata": {"name": "a"}});
         put(&store, objects::key("example.com", "doors", "", "a"), door).await;
-        // Whoever waits for it gives up each time, as a driver does that has something else to do.
+        // The caller gives up waiting each time, as a driver does that has something else to do.
         while watch.pending.is_empty() {
             assert!(watch.next().now_or_never().is_none());
             tokio::task::yield_now().await;
         }
-        assert!(watch.bookmark().is_none(), "not everything is told");
+        assert!(watch.bookmark().is_none(), "an event is still to be sent");
         let end = watch.next().await.unwrap_err();
         let WatchEnd::Unserved(status) = end else { panic!("{end:?}") };
         assert!(

@@ -15,7 +15,7 @@ pub(crate) use authenticate::{authenticate, bearer, review};
 pub(crate) use discovery::{configuration, keys};
 pub(crate) use request::{Bound, TokenRequest};
 
-/// Who makes the tokens, as they say themselves; and for whom those are that the API believes.
+/// The issuer of the tokens, as they name it themselves; and the audience of those that the API believes.
 pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 
 /// What tokens are made with.

@@ -14,7 +14,7 @@ const LEAST_SECONDS: i64 = 600;
 const MOST_SECONDS: i64 = 1 << 32;
 const DEFAULT_SECONDS: i64 = 3600;
 /// What pods ask for by default. Clients that never read their token again get one that lives on for a year, while
-/// all are told to renew it within the hour.
+/// all are asked to renew it within the hour.
 const RENEWED_SECONDS: i64 = 3607;
 const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 

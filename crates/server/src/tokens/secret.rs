@@ -1,4 +1,4 @@
-//! Secrets of type `kubernetes.io/service-account-token`: whoever makes one for an account finds a token in it that
+//! Secrets of type `kubernetes.io/service-account-token`: the maker of one for an account finds a token in it that
 //! is good for as long as the secret is there.
 
 use api::Object;
@@ -12,7 +12,7 @@ use super::authenticate::identity;
 use crate::http::Identity;
 use crate::registry::load;
 
-/// Who makes such tokens, as they say themselves.
+/// The issuer of such tokens, as they name it themselves.
 pub(super) const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
 const TYPE: &str = "kubernetes.io/service-account-token";
 const NAME: &str = "kubernetes.io/service-account.name";

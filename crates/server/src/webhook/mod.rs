@@ -1,4 +1,4 @@
-//! Calling webhooks: whoever a configuration names, over TLS always.
+//! Calling webhooks: those that a configuration names, always over TLS.
 
 mod address;
 mod client;

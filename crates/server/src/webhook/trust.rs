@@ -13,7 +13,7 @@ use super::CallError;
 /// Where systems keep the authorities that everybody trusts.
 const SYSTEM: [&str; 3] =
     ["/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/cert.pem"];
-/// So many are kept: with them the sessions that make the next handshake cheap.
+/// The most configurations that are kept: with them the sessions that make the next handshake cheap.
 const MOST: usize = 64;
 
 /// How to speak TLS with those whom a bundle of authorities vouches for.

@@ -287,7 +287,7 @@ async fn pods_that_are_processes_of_the_host_are_kept_out_by_baseline_whatever_t
 }
 
 #[tokio::test]
-async fn whoever_writes_what_nothing_acts_on_is_told() {
+async fn a_write_of_what_nothing_acts_on_gets_a_warning() {
     let house = House::new().await;
     let told = async |method: &str, path: &str, body: Value| -> Vec<String> {
         let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };

@@ -201,7 +201,7 @@ async fn requests_go_to_the_server_of_the_group_in_the_name_of_who_asks() {
     assert_eq!(house.ask_as(jane(), "GET", storms, None).await.0, 200);
     assert_eq!(house.ask_as(jane(), "GET", &format!("{storms}/big"), None).await.0, 403);
 
-    // Whoever doesn't answer isn't available, until it answers again.
+    // A server that doesn't answer isn't available until it answers again.
     weather.extension.is_well.store(false, Ordering::SeqCst);
     let touched = json!({"metadata": {"labels": {"seen": "yes"}}});
     house.ask("PATCH", &format!("{SERVICES}/{NAME}"), Some(touched)).await;

@@ -1,4 +1,4 @@
-//! Who owns which field, where they write in different versions.
+//! Which manager owns which field, where managers write in different versions.
 
 use std::sync::atomic::Ordering;
 
@@ -112,7 +112,7 @@ async fn an_update_takes_what_it_changes_in_other_versions_too() {
         "field": ".spec.port"}]);
     assert_eq!((code, &refused["details"]["causes"]), (409, &cause), "{refused}");
 
-    // Who writes the status has nothing to do with the rest.
+    // A writer of the status has nothing to do with the rest.
     let before = owners(&house).await.len();
     edited(&house, "v1", "/status", json!({"status": {"open": true}})).await;
     assert_eq!(owners(&house).await.len(), before + 1);

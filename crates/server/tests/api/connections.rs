@@ -1,4 +1,4 @@
-//! Who takes up connections without saying who it is takes them from nobody else.
+//! A client that takes up connections without saying who it is takes them from nobody else.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -106,7 +106,7 @@ async fn known_clients_leave_room_for_strangers_and_administrators() {
     assert!(refused.starts_with("http/1.1 429") && refused.contains("\nretry-after: 1\r"), "{refused}");
     assert_eq!(nodes(address, authority.client_config(ADMIN), false).await.unwrap(), 200);
     assert_eq!(nodes(address, authority.client_config(None), false).await.unwrap(), 401);
-    // Who goes leaves its place to the next.
+    // A stream that goes leaves its place to the next.
     drop(streams.pop());
     let again = async {
         while !ask(&mut more).await.starts_with("http/1.1 403") {

@@ -257,7 +257,7 @@ async fn many_watches_of_a_version_ask_once_for_a_change() {
 }
 
 #[tokio::test]
-async fn whoever_asks_at_once_shares_one_question() {
+async fn requests_at_the_same_time_share_one_question() {
     let gate = Arc::new(Notify::new());
     let hook = Hook::reviewing(answer, Some(gate.clone())).await;
     let house = house(&hook).await;
@@ -275,7 +275,7 @@ async fn whoever_asks_at_once_shares_one_question() {
     assert_eq!(hook.count(), 1);
 }
 
-/// A webhook that fails while it is told to.
+/// A webhook that fails while its flag is set.
 pub async fn moody() -> (Hook, Arc<AtomicBool>) {
     let fails = Arc::new(AtomicBool::new(false));
     let failing = fails.clone();
@@ -330,7 +330,7 @@ async fn without_its_webhook_nothing_looks_converted() {
     let message = answer["message"].as_str().unwrap();
     let begin = "conversion webhook for example.com/v1, Kind=Door failed: Post \"https://127.0.0.1:1/x?timeout=30s\": ";
     assert!(code == 500 && message.starts_with(begin), "{message}");
-    // Who comes back with a webhook has everything.
+    // Once a webhook answers again, everything is there.
     fails.store(false, Ordering::Relaxed);
     redirect(&house, &hook.config(), "v1").await;
     assert_eq!(done(&house, "GET", &format!("{V2}/a"), None).await["spec"]["port"], 2);
@@ -384,7 +384,7 @@ async fn an_older_webhook_is_asked_in_its_own_version() {
 }
 
 #[tokio::test]
-async fn whoever_judges_is_shown_the_version_that_its_rules_name() {
+async fn a_webhook_gets_the_version_that_its_rules_name() {
     let hook = Hook::reviewing(answer, None).await;
     let house = house(&hook).await;
     let admission = Hook::new(|request| {

@@ -42,7 +42,7 @@ fn heavy() -> Body {
     StreamBody::new(begin.chain(futures::stream::pending())).boxed_unsync()
 }
 
-/// So many writes at the same time with such bodies.
+/// Sends this many writes at the same time, with such bodies.
 fn send(house: &Arc<House>, who: &str, count: usize, body: fn() -> Body) -> JoinSet<Response<Body>> {
     let mut requests = JoinSet::new();
     for _ in 0..count {
@@ -55,7 +55,7 @@ fn send(house: &Arc<House>, who: &str, count: usize, body: fn() -> Body) -> Join
     requests
 }
 
-/// So many writes at the same time whose bodies never end, more than are read ahead of a seat.
+/// Sends this many writes at the same time whose bodies never end, and hold more than is read ahead of a seat.
 fn hang(house: &Arc<House>, who: &str, count: usize) -> JoinSet<Response<Body>> {
     send(house, who, count, heavy)
 }

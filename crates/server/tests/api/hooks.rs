@@ -36,7 +36,7 @@ impl Hook {
         Self::waiting_for(response, None).await
     }
 
-    /// One that only answers once it is told to.
+    /// One that only answers once the gate lets it, if there is one.
     pub async fn waiting_for(
         response: impl Fn(&Value) -> Value + Send + Sync + 'static,
         gate: Option<Arc<Notify>>,
@@ -51,7 +51,7 @@ impl Hook {
         Self::reviewing(answer, gate).await
     }
 
-    /// One that answers with `answer` to a whole review, once it is told to if there is a gate.
+    /// One that answers with `answer` to a whole review, once the gate lets it, if there is one.
     pub async fn reviewing(
         answer: impl Fn(&Value) -> Value + Send + Sync + 'static,
         gate: Option<Arc<Notify>>,

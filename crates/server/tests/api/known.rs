@@ -6,7 +6,7 @@ pub struct Known {
     /// What its line has to contain, all of it.
     contains: &'static [&'static str],
     /// Why it is there.
-    #[allow(dead_code, reason = "for whoever reads the list, and in failures")]
+    #[allow(dead_code, reason = "for people who read the list, and in failures")]
     reason: &'static str,
 }
 

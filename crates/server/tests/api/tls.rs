@@ -1,4 +1,4 @@
-//! Who gets in: certificates of the cluster's own authority, and nobody else.
+//! Which clients get in: those with certificates of the cluster's own authority, and nobody else.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;

@@ -22,7 +22,7 @@ async fn token(house: &House, spec: Value) -> String {
     answer["status"]["token"].as_str().unwrap().to_owned()
 }
 
-/// What the server answers whoever sends a token and shows no certificate.
+/// The server's answer to a client that sends a token and shows no certificate.
 async fn with_token(house: &House, token: &str, path: &str) -> (u16, Value) {
     let request = Request::get(path).header("authorization", format!("Bearer {token}"));
     let response = house.server.handle(request.body(body_of("")).unwrap(), None).await;
@@ -47,7 +47,7 @@ async fn pod_on(house: &House, node: &str) -> Value {
 }
 
 #[tokio::test]
-async fn whoever_has_an_accounts_token_is_that_account() {
+async fn the_holder_of_an_accounts_token_is_that_account() {
     let house = House::new().await;
     let token = token(&house, json!({})).await;
     assert_eq!(with_token(&house, &token, PODS).await.0, 403, "known, but nobody gave it a right");

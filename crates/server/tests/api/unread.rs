@@ -51,7 +51,7 @@ struct Client {
 }
 
 impl Client {
-    /// A client that takes so many bytes of an answer before it reads them.
+    /// A client that takes `window` bytes of an answer before it reads them.
     async fn new(address: SocketAddr, authority: &Authority, window: u32) -> Self {
         let mut tls = authority.client_config(Some(("kubernetes-admin", "system:masters")));
         tls.alpn_protocols = vec![b"h2".to_vec()];
@@ -145,7 +145,7 @@ async fn a_watch_that_falls_behind_is_ended_and_others_go_on() {
     };
     tokio::time::timeout(LONG, behind).await.expect("it is ended");
     put(&house, "one", 10).await;
-    assert!(events.frame().await.unwrap().is_ok(), "who reads is told what comes next");
+    assert!(events.frame().await.unwrap().is_ok(), "a reader gets what comes next");
 }
 
 #[tokio::test]

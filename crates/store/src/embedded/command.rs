@@ -15,7 +15,7 @@ pub enum Command {
     Txn(Txn),
     /// Forget the history before a revision.
     Compact(Revision),
-    /// Make a lease of so many seconds.
+    /// Make a lease with this time to live, in seconds.
     Grant(u64),
     /// Start a lease's time anew.
     KeepAlive(LeaseId),
@@ -33,7 +33,7 @@ pub enum Command {
     Members(MemberChange),
     /// The leader refuses the change of members that was asked for.
     Refuse(MemberError),
-    /// Make a lease of this number and of so many seconds.
+    /// Make a lease with this number and this time to live, in seconds.
     GrantAs(LeaseId, u64),
 }
 

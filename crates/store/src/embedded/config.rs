@@ -1,4 +1,4 @@
-//! What a member is told when it starts.
+//! A member's configuration.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,7 +12,7 @@ use super::error::StartError;
 /// The most members that a store begins with: each more makes every write slower, and seven bear the loss of three.
 pub const MOST_PEERS: usize = 7;
 
-/// What a member is told when it starts.
+/// What a member needs to know when it starts.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// This member's name.
@@ -122,16 +122,16 @@ impl Default for Timing {
 /// The engine's sizes.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// A snapshot is made after so many entries,
+    /// A snapshot is made after this many entries,
     pub snapshot_entries: u64,
-    /// or so many bytes of them.
+    /// or this many bytes of them.
     pub snapshot_bytes: usize,
-    /// So many entries before the snapshot stay, for members that were away for a moment,
+    /// This many entries before the snapshot stay, for members that were away for a moment,
     pub trailing_entries: u64,
-    /// unless they take more than so many bytes.
+    /// unless they take more than this many bytes.
     pub trailing_bytes: usize,
-    /// History keeps no more than so many bytes in memory of what was replaced and deleted, or than half as many as the map
-    /// itself takes where that is more; however young it is.
+    /// The most bytes of history (what was replaced and deleted) that are kept in memory, however young it is; or
+    /// half as many as the map itself takes, where that is more.
     pub history_bytes: u64,
     /// With less than this free on the disk, changes are refused.
     pub disk_reserve: u64,

@@ -34,7 +34,7 @@ pub enum Event {
 
 /// How long a member that shuts down waits for another one to lead.
 const RESIGN: Duration = Duration::from_millis(500);
-/// So many events are handled before what follows from them is done.
+/// The most events that are handled before what follows from them is done.
 const TURN: usize = 1024;
 
 /// What the thread owns.
@@ -61,10 +61,10 @@ struct Callers {
 }
 
 impl Driver {
-    /// Runs until it is told to end.
+    /// Runs until an event asks it to end.
     pub fn run(mut self) {
         self.turns();
-        // Whoever still looks must not take an ended member for the leader.
+        // A caller that still looks must not take an ended member for the leader.
         self.leadership.send_modify(|leadership| (leadership.leader, leadership.is_me) = (None, false));
     }
 

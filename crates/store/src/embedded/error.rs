@@ -56,7 +56,7 @@ pub enum StartError {
     /// The others won't let this member in.
     #[error("the cluster does not let this member in: {by} says that {why}")]
     NotLetIn {
-        /// Who says so.
+        /// The member that says so.
         by: String,
         /// Why.
         why: String,

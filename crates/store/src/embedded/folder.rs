@@ -32,7 +32,7 @@ struct Owner {
     removed: bool,
 }
 
-/// Who claims a folder.
+/// The member that claims a folder.
 #[derive(Debug, Clone, Copy)]
 pub struct Claimant<'a> {
     /// The cluster's name.

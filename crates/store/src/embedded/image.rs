@@ -27,8 +27,8 @@ pub struct Image {
 const MAGIC: &[u8; 8] = b"HFIMAGE3";
 
 impl Image {
-    /// What a cluster of these members begins with. It counts as an entry, so that whoever comes later gets
-    /// it as a snapshot: the log alone does not say who the first members were.
+    /// What a cluster of these members begins with. It counts as an entry, so that a member that joins later
+    /// gets it as a snapshot: the log alone does not say who the first members were.
     pub fn initial(members: Membership) -> Self {
         let machine = Machine { members: Arc::new(members), ..Machine::default() };
         Image { index: 1, term: 1, machine }

@@ -111,7 +111,7 @@ impl Keeper {
         }
     }
 
-    /// What callers are told while the disk takes nothing.
+    /// The error for callers while the disk takes nothing.
     fn refusal(&self, problem: &io::Error) -> Error {
         if is_sealed(problem) {
             Error::Sealed { folder: self.folder.clone(), why: problem.to_string() }

@@ -10,7 +10,7 @@ use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
 use super::codec::{Decoder, Malformed, put_bytes, put_number};
 use crate::{MemberError, MemberId};
 
-/// So many members there may be: more make every write slower and none safer.
+/// The most members a cluster may have: more make every write slower and none safer.
 pub const MOST_MEMBERS: usize = 9;
 
 /// One member.

@@ -185,7 +185,7 @@ impl Embedded {
         if let Some(running) = &mut running {
             running.connections.shutdown().await;
         }
-        // Joining may wait for the disk; a panic of a thread was told when it happened.
+        // Joining may wait for the disk; a panic of a thread was reported when it happened.
         let _ = tokio::task::spawn_blocking(move || running.map(Running::end)).await;
     }
 
@@ -205,8 +205,8 @@ impl Embedded {
         members.iter().map(member).collect()
     }
 
-    /// Who the members are as soon as they are others than `known`, or have changed: to follow them, begin
-    /// with none and go on with what this told.
+    /// Waits until the members are others than `known`, or have changed, and returns them: to follow them,
+    /// begin with none and go on with what the last call returned.
     pub async fn next_members(&self, known: &[Member]) -> Vec<Member> {
         let mut members = self.members.clone();
         loop {
@@ -269,7 +269,7 @@ impl Embedded {
     /// As [`add_member`](Self::add_member).
     pub async fn remove_member(&self, id: MemberId) -> Result<(), Error> {
         match self.change_members(MemberChange::Remove(id)).await {
-            // Whoever is removed hears of it in this way.
+            // A member that is removed learns of it in this way.
             Err(Error::Removed) if id == self.id => Ok(()),
             other => other.map(|_| ()),
         }
@@ -315,7 +315,7 @@ impl Running {
     fn end(self) {
         drop(self.connections);
         for thread in self.threads {
-            // A panic was told when it happened.
+            // A panic was reported when it happened.
             let _ = thread.join();
         }
     }

@@ -11,9 +11,10 @@ const BESIDE: u64 = 256;
 /// More revisions than this are not kept, however young and small they are.
 const MOST_REVISIONS: usize = 50_000;
 const KEPT_REVISIONS: u64 = 40_000;
-/// At least as many bytes of history may be kept, for five minutes at most; with a large map half of its size. Who follows a
-/// watch is seconds behind, not minutes: this is what a hundred writes a second of two kilobytes make in over a minute. More
-/// would be most of a host's memory: a cluster of ten thousand pods has some 50 MB of objects.
+/// The bytes of history that may be kept in any case, for five minutes at most; with a large map half of its size. A
+/// client that follows a watch is seconds behind, not minutes: this is what a hundred writes a second of two kilobytes
+/// make in over a minute. More would be most of a host's memory: a cluster of ten thousand pods has some 50 MB of
+/// objects.
 pub const HISTORY_BYTES: u64 = 16 << 20;
 
 /// The changes of the revisions that are kept. Cloning it copies a pointer.
@@ -115,7 +116,7 @@ impl History {
         by_number.max(by_size)
     }
 
-    /// The first revision after which no more than so many bytes follow.
+    /// The first revision after which no more than `bytes` bytes follow.
     fn leaving(&self, bytes: u64) -> Revision {
         let (Some((oldest, _)), Some((newest, _))) = (self.changes.get_min(), self.changes.get_max()) else {
             return 0;

@@ -18,7 +18,7 @@ pub enum Told {
     Deleted(Bytes),
     /// A lease was made, with its time to live in seconds.
     Granted(LeaseId, u64),
-    /// A lease ended; the end of its keys is told by itself.
+    /// A lease ended; the end of its keys is reported separately.
     Ended(LeaseId),
     /// The history up to this revision is forgotten.
     Compacted(Revision),

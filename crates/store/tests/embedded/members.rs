@@ -233,7 +233,7 @@ async fn a_damaged_member_says_what_to_do_and_that_works() {
     until(|| named(&back, &config.name).filter(|member| !member.is_learner)).await;
     assert_eq!(back.read().await.unwrap().len(), 80);
 
-    // Whoever brings the old folder back is told that it is nobody's any more.
+    // A member that brings the old folder back learns that the folder is nobody's any more.
     drop(back);
     cluster.crash(victim);
     std::fs::remove_dir_all(&config.data_dir).unwrap();

@@ -186,7 +186,7 @@ async fn watches_tell_each_change_once_and_in_order(store: &dyn Store) {
         let mut seen = Vec::new();
         while seen.len() < 22 {
             let (events, state) =
-                tokio::time::timeout(PATIENCE, watcher.changes()).await.expect("events are told").unwrap();
+                tokio::time::timeout(PATIENCE, watcher.changes()).await.expect("events come").unwrap();
             assert!(events.iter().all(|event| event.revision() <= state.revision()));
             seen.extend(events);
         }

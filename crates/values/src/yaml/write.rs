@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::scalar::{self, Scalar};
 
-/// A value as a YAML document. Whoever reads YAML 1.1 or 1.2 reads the same value.
+/// A value as a YAML document. Readers of YAML 1.1 and of 1.2 read the same value.
 pub fn to_yaml(value: &Value) -> String {
     let mut out = String::new();
     match value {
@@ -125,7 +125,7 @@ fn put_block(out: &mut String, text: &str, indent: usize) {
         1 => "|",
         _ => "|+",
     });
-    // All ends of lines but the last, which whoever called writes.
+    // All line ends but the last, which the caller writes.
     for line in text.strip_suffix('\n').unwrap_or(text).split('\n') {
         out.push('\n');
         if !line.is_empty() {

@@ -12,7 +12,7 @@ use super::Answer;
 
 /// The largest compiled expression, in bytes.
 const LARGEST: usize = 1 << 18;
-/// So many are kept.
+/// The most expressions that are kept.
 const MOST: usize = 256;
 /// What compiling one costs.
 const COMPILING: u64 = 1000;

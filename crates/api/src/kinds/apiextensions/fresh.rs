@@ -62,7 +62,7 @@ fn validate_below(schema: &Value, path: &str, depth: usize, faults: &mut Faults)
     }
 }
 
-/// The items of a set are told apart as a whole, and so nobody can own a part of one.
+/// The items of a set are compared as a whole, so nobody can own a part of one.
 fn validate_set(schema: &Value, path: &str, faults: &mut Faults) {
     if schema["type"] != "array" || schema["x-kubernetes-list-type"] != "set" {
         return;

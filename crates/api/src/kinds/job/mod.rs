@@ -123,7 +123,7 @@ fn generate_selector(object: &mut Object) {
     {
         for (keys, value) in [(JOB_NAME, &name), (CONTROLLER_UID, &uid)] {
             for key in keys {
-                // A label that says something else is told as a fault.
+                // A label that says something else is reported as a fault.
                 labels.entry(key).or_insert_with(|| value.as_str().into());
             }
         }

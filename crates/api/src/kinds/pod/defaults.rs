@@ -12,7 +12,7 @@ const TOKEN_SECONDS: u32 = 3600;
 /// The defaults of every pod spec, templates' included.
 pub(crate) fn set_pod_spec_defaults(spec: &mut Value) {
     let Value::Object(spec) = spec else { return };
-    // Two names for one field: whoever sets one means both.
+    // Two names for one field: a client that sets one means both.
     let account = spec.get("serviceAccountName").or_else(|| spec.get("serviceAccount")).cloned();
     if let Some(account) = account {
         spec.insert("serviceAccountName".into(), account.clone());

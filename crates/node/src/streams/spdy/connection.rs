@@ -53,7 +53,7 @@ impl Output {
 
     /// Says that nothing more comes.
     pub(super) async fn end(&self) {
-        // Whoever is gone needs no end.
+        // A caller that is gone needs no end.
         let _ = self.frames.send(data(self.stream, true, b"")).await;
     }
 

@@ -1,5 +1,5 @@
 //! SPDY/3.1, as far as Kubernetes speaks it: streams that the caller opens, each with headers, over one connection.
-//! There is no flow control in it (no client of Kubernetes does any): who is slow slows the connection.
+//! There is no flow control in it (no client of Kubernetes does any): a slow end slows the connection.
 
 mod anything;
 mod connection;

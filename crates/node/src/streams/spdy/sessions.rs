@@ -19,7 +19,7 @@ use crate::streams::session::{PIECE, size_of};
 
 /// How long a caller may take to open the streams of a process.
 const OPEN_WITHIN: Duration = Duration::from_secs(30);
-/// The longest size that a terminal is told.
+/// The most bytes of a message with a terminal's size.
 const LONGEST_SIZE: usize = 1 << 10;
 
 /// The streams of a process, by their type.

@@ -83,7 +83,7 @@ impl Outgoing {
 
     /// Ends this side.
     pub(super) async fn close(&mut self) {
-        // Who is gone needs no goodbye.
+        // A caller that is gone needs no goodbye.
         match self {
             Outgoing::Connection(writer) => drop(writer.shutdown().await),
             Outgoing::Tunnel(sink) => drop(sink.close().await),

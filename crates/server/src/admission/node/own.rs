@@ -47,7 +47,7 @@ pub(super) fn check(node: &str, named: &Named<'_>, new: &Object, old: Option<&Ob
     if old.is_some() && changes("/spec/taints") {
         return refused("modify taints");
     }
-    // Who is owned goes with its owner.
+    // An object that is owned goes with its owner.
     if changes("/metadata/ownerReferences") {
         return refused("modify ownerReferences");
     }

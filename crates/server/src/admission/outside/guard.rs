@@ -1,4 +1,4 @@
-//! `authorizer` in expressions: what may whoever makes the request do?
+//! `authorizer` in expressions: what may the requesting user do?
 
 use std::sync::Arc;
 

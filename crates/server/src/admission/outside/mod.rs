@@ -42,12 +42,12 @@ impl Outside {
     }
 }
 
-/// Who is asked.
+/// Which policies and webhooks are asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Round {
-    /// Everybody.
+    /// All of them.
     First,
-    /// Those who want to see what others made of the object (`reinvocationPolicy`).
+    /// Those that want to see what others made of the object (`reinvocationPolicy`).
     Again,
 }
 

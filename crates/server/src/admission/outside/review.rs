@@ -1,4 +1,4 @@
-//! A request as others are told of it: `AdmissionRequest` of admission.k8s.io/v1.
+//! A request as others see it: `AdmissionRequest` of admission.k8s.io/v1.
 
 use api::{Object, Resource, Status};
 use serde_json::{Value, json};

@@ -111,12 +111,7 @@ impl Outside {
                 }
             }
             for (key, value) in scope.audit(&mut budget) {
-                tracing::debug!(
-                    policy = policy.name,
-                    key,
-                    value,
-                    "a policy says something to whoever audits"
-                );
+                tracing::debug!(policy = policy.name, key, value, "a policy says something for the audit");
             }
         }
         denials
@@ -161,7 +156,7 @@ fn act(policy: &PolicyEntry, binding: &Binding, denial: &Denial) -> Option<(Stri
                     policy,
                     binding,
                     message,
-                    "a change that a policy is against, for whoever audits"
+                    "a change that a policy would refuse, for the audit"
                 );
             }
         }

@@ -256,7 +256,7 @@ fn seccomp(subject: &Subject<'_>) -> Option<String> {
     bad_seccomp(subject).map(|detail| format!("seccompProfile ({detail})"))
 }
 
-/// Who asks for a seccomp profile that is none.
+/// The parts of a pod that ask for a seccomp profile that is none.
 pub(super) fn bad_seccomp(subject: &Subject<'_>) -> Option<String> {
     let profile = |context: &Value| -> Option<String> {
         let profile = &context["seccompProfile"];

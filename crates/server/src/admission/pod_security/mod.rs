@@ -19,7 +19,7 @@ use super::request::{Operation, Request};
 use super::warnings::warn;
 use crate::registry::{load, look};
 
-/// So many pods of a namespace are looked at when its labels change.
+/// The most pods of a namespace that are looked at when its labels change.
 const MOST_PODS: usize = 3000;
 
 /// 403 for a pod that its namespace forbids; a warning for one that it warns of.
@@ -62,7 +62,7 @@ fn tell_of(request: &Request<'_>, policies: &Policies, subject: &Subject<'_>) {
     if let Some(violations) = violations(&policies.audit, subject) {
         tracing::info!(
             object = request.named.key(), user = request.who.user, policy = %policies.audit, violations,
-            "a change that Pod Security is against, for whoever audits"
+            "a change that Pod Security would refuse, for the audit"
         );
     }
     if let Some(violations) = violations(&policies.warn, subject) {

@@ -68,8 +68,8 @@ impl Duties {
                 commands.push(Command::Compact(revision));
             }
         }
-        // However young it is. The next one is due as soon as the one before was done: who writes as much as the disks take
-        // brings the whole bound again within seconds.
+        // However young it is. The next one is due as soon as the one before was done: a client that writes as much as
+        // the disks take fills the whole bound again within seconds.
         let patient =
             self.trimmed.is_some_and(|(up_to, at)| state.compacted() < up_to && now < at + PATIENCE);
         if let Some(revision) = state.too_much_history(history).filter(|_| !patient) {

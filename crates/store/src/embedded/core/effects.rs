@@ -12,7 +12,7 @@ use crate::embedded::log::Persist;
 use crate::embedded::membership::Membership;
 use crate::{Error, Leadership, State};
 
-/// What a core is told once.
+/// The settings of a core, which it gets once.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// This member's number.
@@ -31,27 +31,27 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// How long a leader's disk may stall before another member is asked to lead.
     pub disk_stall: Duration,
-    /// A snapshot is made after so many entries,
+    /// A snapshot is made after this many entries,
     pub snapshot_entries: u64,
-    /// or so many bytes of them.
+    /// or this many bytes of them.
     pub snapshot_bytes: usize,
-    /// So many entries before a snapshot are kept for members that were away for a moment,
+    /// This many entries before a snapshot are kept for members that were away for a moment,
     pub trailing_entries: u64,
-    /// as long as they take no more than so many bytes.
+    /// as long as they take no more than this many bytes.
     pub trailing_bytes: usize,
-    /// So many bytes of history are kept at most, or half as many as the map takes where that is more.
+    /// The most bytes of history that are kept, or half as many as the map takes where that is more.
     pub history_bytes: u64,
 }
 
 impl Settings {
-    /// Whether a snapshot is due after so many entries and bytes of them, of a state of `whole` keys and
+    /// Whether a snapshot is due after this many entries and bytes of them, of a state of `whole` keys and
     /// revisions.
     ///
     /// A snapshot writes everything, however little is new: under load, a state that is large beside what the
     /// log gained would be written again and again. It waits until half as much is new, as long as the log
     /// stays within a limit.
     pub(super) fn snapshot_due(&self, entries: u64, bytes: usize, whole: u64) -> bool {
-        /// So many times the bytes that make a snapshot due may be in the log before there is one.
+        /// The log may hold this many times the bytes that make a snapshot due before there is one.
         const MOST_GROWTH: usize = 8;
         let worth_it = entries >= whole / 2 || bytes >= self.snapshot_bytes.saturating_mul(MOST_GROWTH);
         worth_it && (entries >= self.snapshot_entries || bytes >= self.snapshot_bytes)
@@ -82,7 +82,7 @@ pub enum Input {
     SnapshotSent(u64, bool),
     /// The connection to a peer broke.
     Unreachable(u64),
-    /// Whether the disk takes changes; if not, what callers are told.
+    /// Whether the disk takes changes; if not, the error for callers.
     Space(Result<(), Error>),
     /// The process is about to end: let another member lead.
     Resign,

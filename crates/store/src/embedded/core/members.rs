@@ -13,9 +13,9 @@ use crate::embedded::command::{Command, RequestId, asked, changes_members};
 use crate::embedded::membership::{Changed, MemberChange, Membership};
 use crate::{MemberError, MemberId};
 
-/// A learner that lacks no more than so many entries has caught up.
+/// A learner that lacks no more than this many entries has caught up.
 const NEARLY: u64 = 64;
-/// Before a learner is let vote by itself (again, if the first time came to nothing).
+/// The wait before a learner is let vote by itself (again, if the first time came to nothing).
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What the leader knows about a change that is on its way.
@@ -33,7 +33,7 @@ pub struct Changes {
 enum Verdict {
     Propose(Vec<u8>, ConfChangeV2),
     Refuse(MemberError),
-    /// Not now: whoever asks will ask again.
+    /// Not now: the caller will ask again.
     Later,
 }
 
@@ -143,7 +143,7 @@ impl Core {
             return Verdict::Refuse(why);
         }
         if changed.membership.is_removed(self.settings.id) {
-            // Who leads the change must know how it ends: another member does it.
+            // The leader of the change must learn how it ends: another member does it.
             self.hand_over();
             return Verdict::Later;
         }
@@ -219,8 +219,8 @@ impl Core {
 
     /// Whether a committed change of the members may be carried out, which a step brought.
     ///
-    /// Whoever hears that it was removed throws away what it has. By then the others must be able to start again
-    /// without its word: that the change is committed must be on the disk.
+    /// A member that hears that it was removed throws away what it has. By then the others must be able to start
+    /// again without its word: that the change is committed must be on the disk.
     ///
     /// A leader that finds itself removed (it came to lead with the change in its log) leads on until a majority
     /// of those that stay knows of it: they could not elect anybody otherwise.

@@ -71,7 +71,7 @@ pub struct Core {
     since_image: (u64, usize),
     /// Until when the answer of a peer that was sent a snapshot is waited for.
     sending: BTreeMap<u64, Duration>,
-    /// Whether the disk takes changes; if not, what callers are told.
+    /// Whether the disk takes changes; if not, the error for callers.
     space: Result<(), Error>,
     state_changed: bool,
     out: Effects,

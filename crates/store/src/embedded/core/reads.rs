@@ -58,7 +58,7 @@ impl Reads {
         self.waiting.push(Waiting { reader, deadline, question: self.next_question });
     }
 
-    /// Makes the next [`question`](Self::question) be asked at once: who leads has changed.
+    /// Makes the next [`question`](Self::question) be asked at once: the leader has changed.
     pub fn ask_again(&mut self) {
         self.asked_at = None;
     }

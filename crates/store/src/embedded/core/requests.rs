@@ -18,7 +18,7 @@ const BATCH_BYTES: usize = 1 << 20;
 
 #[derive(Debug)]
 struct Request {
-    /// Who waits for the answer; none for what the member asks itself.
+    /// The caller that waits for the answer; none for what the member asks itself.
     token: Option<u64>,
     command: Bytes,
     deadline: Duration,
@@ -52,7 +52,7 @@ impl Requests {
         self.next_due = self.next_due.min(now);
     }
 
-    /// Makes all requests due: who leads has changed.
+    /// Makes all requests due: the leader has changed.
     pub fn propose_again(&mut self, now: Duration) {
         for request in self.waiting.values_mut() {
             (request.due, request.pause) = (now, PAUSE);
@@ -61,7 +61,7 @@ impl Requests {
     }
 
     /// The entries to propose now, as messages' worth. A leader keeps what it was given for as long as it
-    /// leads, so it is told once; on the way to another member a request can be lost.
+    /// leads, so it gets each once; on the way to another member a request can be lost.
     pub fn due(&mut self, now: Duration, leading: bool, known_boot: u64) -> Vec<Vec<Entry>> {
         if now < self.next_due || self.waiting.is_empty() {
             return Vec::new();
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(sequences(requests.due(201 * MS, false, 1)), [0; 0], "the pause doubles");
         requests.propose_again(210 * MS);
         assert_eq!(sequences(requests.due(210 * MS, true, 1)), [1, 2]);
-        assert_eq!(sequences(requests.due(4000 * MS, true, 1)), [0; 0], "a leader is told once");
+        assert_eq!(sequences(requests.due(4000 * MS, true, 1)), [0; 0], "a leader gets it once");
         let id = RequestId { member: 1, boot: 1, sequence: 1, oldest: 1 };
         assert_eq!(requests.done(&RequestId { boot: 2, ..id }), None);
         assert_eq!((requests.done(&id), requests.done(&id)), (Some(Some(10)), None));

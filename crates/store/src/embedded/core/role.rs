@@ -16,7 +16,7 @@ const NEVER: usize = 1 << 30;
 
 /// A snapshot that a peer has not answered after this long was lost on the way.
 pub const SNAPSHOT_PATIENCE: Duration = Duration::from_secs(30);
-/// So many elections a member whose disk takes no changes leaves to the others: then there seem to be none.
+/// How many elections a member whose disk takes no changes leaves to the others: after that there seem to be none.
 const MOST_HELD_BACK: u32 = 3;
 /// How long a leader whose disk takes no changes waits for the one that it asked to lead.
 const WAY_PATIENCE: Duration = Duration::from_millis(200);
@@ -148,7 +148,7 @@ impl Core {
         known && fresh && late < MOST_TRUST
     }
 
-    /// Raft waits for a peer's answer to a snapshot forever, unless it is told that there will be none.
+    /// Raft waits forever for a peer's answer to a snapshot, unless it hears that there will be none.
     fn watch_snapshots(&mut self) {
         for (id, progress) in self.node.raft.prs().iter() {
             if progress.state == ProgressState::Snapshot {
@@ -168,7 +168,7 @@ impl Core {
     pub(super) fn campaign(&mut self) {
         // Raft can't campaign between taking a snapshot and applying it.
         let installing = self.persisting.iter().any(|step| step.image.is_some());
-        // Who votes alone leads at once, and then its log must be on the disk.
+        // A member that votes alone leads at once, and then its log must be on the disk.
         let unsaved = self.votes_alone() && self.persisting.iter().any(|step| step.needs_disk);
         let may = self.node.raft.promotable() && !unsaved && !installing && !self.role.resigned;
         if !may || self.disk_stalls(self.settings.disk_stall) {

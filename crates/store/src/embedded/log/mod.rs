@@ -16,13 +16,13 @@ use super::image::Image;
 use record::Record;
 pub use replay::{LogError, Recovered};
 
-/// A segment that has grown to this length is followed by a new one, unless the log is told otherwise.
+/// A segment that has grown to this length is followed by a new one, unless the log is set up otherwise.
 const SEGMENT: u64 = 4 << 20;
 
 /// Something for the log to keep, as one step of Raft made it.
 #[derive(Debug, Clone, Default)]
 pub struct Persist {
-    /// The step's number: what is told to Raft when it is durable.
+    /// The step's number, which is reported to Raft when the step is durable.
     pub number: u64,
     /// A snapshot that a leader sent: it replaces everything before.
     pub image: Option<Image>,
@@ -83,9 +83,9 @@ impl Log {
             }
             // Term and vote before the entries of that term: a torn tail must not leave entries of a term
             // that the member then knows nothing about.
-            // And what is known to be committed before the entries behind it: who has a change of the members
-            // in its log must know of the one before that it is committed. Not of these entries themselves: if
-            // the tail is torn, those that they were to replace are there.
+            // And what is known to be committed before the entries behind it: a member with a change of the
+            // members in its log must know that the change before it is committed. Not of these entries
+            // themselves: if the tail is torn, those that they were to replace are there.
             if let Some(new) = &step.hard_state {
                 hard_state = new.clone();
             }

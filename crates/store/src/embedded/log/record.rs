@@ -207,7 +207,7 @@ fn knows_durable(bytes: &Bytes, segment: u64, offset: usize) -> bool {
     })
 }
 
-/// A checksum as it is when so many zeros follow, without what these add themselves.
+/// What a checksum becomes when `length` zeros follow, without what the zeros add themselves.
 fn moved_on(sum: u32, length: usize) -> u32 {
     let mut hasher = crc32fast::Hasher::new_with_initial(sum);
     hasher.combine(&crc32fast::Hasher::new_with_initial_len(0, length as u64));

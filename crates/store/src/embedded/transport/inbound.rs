@@ -1,4 +1,4 @@
-//! Connections from peers: who is it, then take what it says.
+//! Connections from peers: finds out which peer it is, then takes what it says.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -26,9 +26,9 @@ use crate::{Error, MemberError, MemberId};
 
 /// A connection must say who it is within this time.
 const HELLO: Duration = Duration::from_secs(2);
-/// So many may be saying who they are at a time.
+/// The most connections that may be saying who they are at a time.
 const STRANGERS: usize = 64;
-/// So many messages of one peer may wait to be handled.
+/// The most messages of one peer that may wait to be handled.
 const WAITING: usize = 1024;
 
 /// Takes connections for as long as it runs.
@@ -108,11 +108,11 @@ async fn say(stream: &mut TlsStream<TcpStream>, frame: Frame) {
         stream.shutdown().await?;
         tokio::io::copy(stream, &mut tokio::io::sink()).await
     };
-    // Whoever does not hear it will ask again.
+    // A caller that does not hear it will ask again.
     let _ = timeout(HELLO, saying).await;
 }
 
-/// Who is it? The certificate must be for the name that it gives.
+/// Learns who the caller is. The certificate must be for the name that it gives.
 async fn greet(
     shared: &Shared,
     stream: &mut TlsStream<TcpStream>,

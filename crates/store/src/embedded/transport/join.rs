@@ -14,7 +14,7 @@ use crate::embedded::wire::{Caller, Frame, Refusal};
 
 /// Between two rounds of asking.
 const PAUSE: Duration = Duration::from_millis(250);
-/// After so many rounds it is said again what keeps it so long.
+/// After this many rounds, what keeps it so long is logged again.
 const PATIENCE: u32 = 20;
 
 /// Asks the members in turn until one lets this member in: its number, and who the others are.
