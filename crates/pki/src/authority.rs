@@ -15,6 +15,7 @@ use crate::identity::certificates;
 use crate::sign::{self, Usage};
 use crate::{CertificateRequest, Error, HeartbeatKey, Identity, SecretText, Trust, folder};
 
+/// What the files of the authority that the hosts believe are called, and below it those of the one that signs requests.
 const NAME: &str = "ca";
 const REQUESTS_NAME: &str = "requests-ca";
 const YEAR: Duration = Duration::from_secs(365 * 24 * 60 * 60);

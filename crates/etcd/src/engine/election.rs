@@ -24,7 +24,9 @@ const TTL: i64 = 1;
 const BEAT: Duration = Duration::from_millis(250);
 /// How long the first word may take; each that fails doubles it, so that a slow etcd is not deserted for ever.
 const FIRST_PATIENCE: Duration = Duration::from_millis(500);
+/// Where the doubling ends: with a longer one, an etcd that is well again would wait for its host.
 const LAST_PATIENCE: Duration = Duration::from_secs(4);
+/// The pause after a refused word; members of etcd refuse at once while they elect a leader of their own.
 const RETRY: Duration = Duration::from_millis(50);
 
 /// Follows leadership for one host, and wants it.

@@ -15,6 +15,8 @@ use super::translate::{signed, unsigned};
 use crate::proto::{WatchCreateRequest, WatchRequest, WatchRequestRequestUnion};
 use crate::{Client, Status};
 
+/// The pause before a watch that broke is begun anew. It doubles up to the last one: a member that restarts is found at once, and an
+/// etcd that is gone for long is asked twice a second by each host.
 const FIRST_PAUSE: Duration = Duration::from_millis(10);
 const LAST_PAUSE: Duration = Duration::from_millis(500);
 

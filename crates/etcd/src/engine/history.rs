@@ -9,7 +9,9 @@ use tokio::time::MissedTickBehavior;
 
 use super::Engine;
 
+/// How often the size of the history is looked at.
 const LOOK: Duration = Duration::from_secs(5);
+/// How often the revision of the time is noted. A whole number of looks.
 const MARK_EVERY: Duration = Duration::from_secs(60);
 /// History is compacted to a mark once there are this many newer ones: then it is five minutes old.
 const NEWER_MARKS: usize = 5;

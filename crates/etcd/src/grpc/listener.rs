@@ -34,6 +34,7 @@ use super::{Code, Frames, MOST_MESSAGE_BYTES, Messages, Status};
 const MOST_CONNECTIONS: usize = 1000;
 /// Calls of one connection at the same time.
 const MOST_CALLS: u32 = 1000;
+/// How long a client may take for the TLS handshake, so that silent ones can't use all connections up.
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// A peer from which nothing comes is asked whether it is there, and gets as long to answer.
 const KEEP_ALIVE: Duration = Duration::from_secs(20);

@@ -13,7 +13,10 @@ use super::{lease, read_machine};
 use crate::clock::Clock;
 use crate::pod::without_nulls;
 
+/// How often the machine is looked at when nothing changed: the interval at which a kubelet updates its node's status.
 const LOOK: Duration = Duration::from_secs(10);
+/// The pause before a registration that failed is tried again; it doubles up to the last one. A host starts while the cluster may
+/// have no leader yet, so the first ones are short.
 const FIRST_RETRY: Duration = Duration::from_millis(10);
 const LAST_RETRY: Duration = Duration::from_secs(1);
 

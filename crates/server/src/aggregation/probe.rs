@@ -26,6 +26,7 @@ const USER: &str = "system:apiserver";
 const WITHIN: Duration = Duration::from_secs(5);
 /// How often those who answer are asked, and those who don't.
 const EVERY: Duration = Duration::from_secs(30);
+/// A server that just started is found within this time, at the price of a request every two seconds while it is gone.
 const SOON: Duration = Duration::from_secs(2);
 /// The largest answer that is taken.
 const LARGEST: usize = 16 << 20;

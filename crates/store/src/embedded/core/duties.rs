@@ -7,7 +7,9 @@ use crate::embedded::command::Command;
 use crate::embedded::machine::Machine;
 use crate::{LeaseId, Revision};
 
+/// How often the leader notes which revision is the newest.
 const MARK_EVERY: Duration = Duration::from_secs(60);
+/// How long history is kept, unless it grows too large before: as long as kube-apiserver's `--etcd-compaction-interval` keeps it by default.
 const KEEP_HISTORY: Duration = Duration::from_secs(300);
 /// How long a command that was proposed may take before it is proposed once more.
 const PATIENCE: Duration = Duration::from_secs(10);
