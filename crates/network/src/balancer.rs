@@ -1,10 +1,10 @@
-//! Which backend is next: a function of the services, who is silent, the caller and the time.
+//! Which endpoint is next: a function of the services, who is silent, the caller and the time.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use crate::{Backend, PortId, ServicePort, Services};
+use crate::{Endpoint, PortId, ServicePort};
 
 /// How many clients of one port are remembered; the one heard of longest ago makes room.
 const CLIENTS: usize = 4096;
@@ -18,7 +18,7 @@ pub enum Scope {
     External,
 }
 
-/// Takes the backends of each port in turn, so that load is spread evenly and not by luck.
+/// Takes the endpoints of each port in turn, so that load is spread evenly and not by luck.
 #[derive(Debug, Default)]
 pub struct Balancer {
     host: String,
@@ -37,7 +37,7 @@ impl Balancer {
         Balancer { host: host.into(), turns: HashMap::new() }
     }
 
-    /// The backends to try, the best first: never one on a silent host. The first is the client's own if it
+    /// The endpoints to try, the best first: never one on a silent host. The first is the client's own if it
     /// has one, else the next in turn; ready ones if there are any, else those that terminate but still serve.
     pub fn order(
         &mut self,
@@ -46,18 +46,18 @@ impl Balancer {
         client: Option<IpAddr>,
         silent: impl Fn(&str) -> bool,
         now: Instant,
-    ) -> Vec<Backend> {
+    ) -> Vec<Endpoint> {
         let local = match scope {
             Scope::Internal => port.internal_local,
             Scope::External => port.external_local,
         };
-        let live = |backend: &&Backend| match backend.node.as_deref() {
+        let live = |endpoint: &&Endpoint| match endpoint.node.as_deref() {
             Some(node) => (!local || node == self.host) && !silent(node),
             None => !local,
         };
-        let mut order: Vec<Backend> = port.backends.iter().filter(live).cloned().collect();
-        if order.iter().any(|backend| backend.ready) {
-            order.retain(|backend| backend.ready);
+        let mut order: Vec<Endpoint> = port.endpoints.iter().filter(live).cloned().collect();
+        if order.iter().any(|endpoint| endpoint.ready) {
+            order.retain(|endpoint| endpoint.ready);
         }
         if order.is_empty() {
             return order;
@@ -69,7 +69,7 @@ impl Balancer {
         if let (Some(affinity), Some(client)) = (port.affinity, client)
             && let Some((address, since)) = turn.clients.get(&client)
             && now.saturating_duration_since(*since) < affinity
-            && let Some(at) = order.iter().position(|backend| backend.address == *address)
+            && let Some(at) = order.iter().position(|endpoint| endpoint.address == *address)
         {
             order.rotate_left(at);
             return order;
@@ -80,8 +80,8 @@ impl Balancer {
         order
     }
 
-    /// Remembers who served a client, if the port's clients stick to their backends.
-    pub fn served(&mut self, port: &ServicePort, client: IpAddr, backend: SocketAddr, now: Instant) {
+    /// Remembers who served a client, if the port's clients stick to their endpoints.
+    pub fn served(&mut self, port: &ServicePort, client: IpAddr, endpoint: SocketAddr, now: Instant) {
         let Some(affinity) = port.affinity else { return };
         let clients = &mut self.turns.entry(port.id.clone()).or_default().clients;
         if clients.len() >= CLIENTS && !clients.contains_key(&client) {
@@ -93,12 +93,12 @@ impl Balancer {
         {
             clients.remove(&oldest);
         }
-        clients.insert(client, (backend, now));
+        clients.insert(client, (endpoint, now));
     }
 
-    /// Forgets ports that no longer exist.
-    pub fn retain(&mut self, services: &Services) {
-        self.turns.retain(|id, _| services.get(id).is_some());
+    /// Forgets a port that no longer exists.
+    pub fn forget(&mut self, id: &PortId) {
+        self.turns.remove(id);
     }
 }
 

@@ -1,108 +1,130 @@
-//! A connection to the next backend that answers.
+//! A connection to the next endpoint that answers.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use membership::Hosts;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::{Backend, Balancer, PortId, Scope, Services};
+use crate::{Balancer, Change, Endpoint, PortId, Scope, Served, Services};
 
-/// A backend that doesn't answer in this time is passed over.
+/// An endpoint that doesn't answer in this time is passed over.
 const PATIENCE: Duration = Duration::from_millis(150);
-/// How many backends are tried for one caller.
+/// How many endpoints are tried for one caller.
 const TRIES: usize = 8;
 
-/// What everybody who looks for a backend shares.
+/// What everybody who looks for an endpoint shares.
 #[derive(Debug)]
 pub(crate) struct Dialer {
-    pub services: watch::Receiver<Arc<Services>>,
-    pub hosts: watch::Receiver<Arc<Hosts>>,
+    services: watch::Sender<Services>,
+    silent: watch::Sender<BTreeSet<String>>,
     balancer: Mutex<Balancer>,
 }
 
 impl Dialer {
-    pub fn new(
-        host: &str,
-        services: watch::Receiver<Arc<Services>>,
-        hosts: watch::Receiver<Arc<Hosts>>,
-    ) -> Self {
-        Dialer { services, hosts, balancer: Mutex::new(Balancer::new(host)) }
+    pub fn new(host: &str) -> Self {
+        let (services, silent) = (watch::Sender::default(), watch::Sender::default());
+        Dialer { services, silent, balancer: Mutex::new(Balancer::new(host)) }
+    }
+
+    /// Takes changes in.
+    pub fn apply(&self, changes: &[Change]) {
+        for change in changes {
+            match change {
+                Change::Served(_) | Change::Gone(_) => {
+                    let mut before = None;
+                    self.services.send_modify(|services| before = services.apply(change));
+                    let Some(before) = before else { continue };
+                    let now = self.services.borrow().get(&before.id).cloned();
+                    let is_left = |id: &PortId| now.as_ref().is_some_and(|now| now.port(&id.port).is_some());
+                    let gone = before.ports.iter().map(|port| &port.id).filter(|id| !is_left(id));
+                    gone.for_each(|id| self.balancer().forget(id));
+                }
+                Change::Silent(host) => {
+                    self.silent.send_modify(|silent| _ = silent.insert(host.clone()));
+                }
+                Change::Heard(host) => self.silent.send_modify(|silent| _ = silent.remove(host)),
+            }
+        }
+    }
+
+    /// Follows the services with their endpoints, on hosts silent or not.
+    pub fn services(&self) -> watch::Receiver<Services> {
+        self.services.subscribe()
     }
 
     pub fn is_silent(&self, node: &str) -> bool {
-        self.hosts.borrow().is_silent(node)
+        self.silent.borrow().contains(node)
     }
 
-    /// Waits until a backend's host falls silent.
-    pub async fn silence(&self, backend: &Backend) {
-        if let Some(node) = &backend.node {
-            let mut hosts = self.hosts.clone();
-            if hosts.wait_for(|hosts| hosts.is_silent(node)).await.is_ok() {
+    /// Waits until an endpoint's host falls silent.
+    pub async fn silence(&self, endpoint: &Endpoint) {
+        if let Some(node) = &endpoint.node {
+            let mut silent = self.silent.subscribe();
+            if silent.wait_for(|silent| silent.contains(&**node)).await.is_ok() {
                 return;
             }
         }
         std::future::pending().await
     }
 
-    /// The backends of a port in the order in which to try them.
+    fn served_of(&self, id: &PortId) -> Option<Arc<Served>> {
+        self.services.borrow().get(&id.service).cloned()
+    }
+
+    /// The endpoints of a port in the order in which to try them.
     #[allow(clippy::disallowed_methods)] // The driver: here the balancer gets its time.
-    pub fn order(&self, id: &PortId, scope: Scope, client: Option<IpAddr>) -> Vec<Backend> {
-        let services = self.services.borrow().clone();
-        let hosts = self.hosts.borrow().clone();
-        let Some(port) = services.get(id) else { return Vec::new() };
-        self.balancer().order(port, scope, client, |node| hosts.is_silent(node), Instant::now())
+    pub fn order(&self, id: &PortId, scope: Scope, client: Option<IpAddr>) -> Vec<Endpoint> {
+        let served = self.served_of(id);
+        let Some(port) = served.as_ref().and_then(|served| served.port(&id.port)) else { return Vec::new() };
+        let silent = self.silent.borrow();
+        self.balancer().order(port, scope, client, |node| silent.contains(node), Instant::now())
     }
 
     /// Remembers who served a client.
     #[allow(clippy::disallowed_methods)] // The driver: here the balancer gets its time.
-    pub fn served(&self, id: &PortId, client: IpAddr, backend: SocketAddr) {
-        let services = self.services.borrow().clone();
-        if let Some(port) = services.get(id) {
-            self.balancer().served(port, client, backend, Instant::now());
+    pub fn served(&self, id: &PortId, client: IpAddr, endpoint: SocketAddr) {
+        let served = self.served_of(id);
+        if let Some(port) = served.as_ref().and_then(|served| served.port(&id.port)) {
+            self.balancer().served(port, client, endpoint, Instant::now());
         }
     }
 
-    /// Forgets what belongs to ports that are gone.
-    pub fn tidy(&self, services: &Services) {
-        self.balancer().retain(services);
-    }
-
-    /// Connects to the first backend that answers in time.
+    /// Connects to the first endpoint that answers in time.
     pub async fn connect(
         &self,
         id: &PortId,
         scope: Scope,
         client: Option<IpAddr>,
-    ) -> io::Result<(TcpStream, Backend)> {
+    ) -> io::Result<(TcpStream, Endpoint)> {
         let order = self.order(id, scope, client);
         let nobody =
             || io::Error::new(io::ErrorKind::ConnectionRefused, format!("nobody serves {id} at present"));
         let mut last = nobody();
-        for backend in order.into_iter().take(TRIES) {
+        for endpoint in order.into_iter().take(TRIES) {
             // The order may be some hundred milliseconds old by now.
-            if backend.node.as_deref().is_some_and(|node| self.is_silent(node)) {
+            if endpoint.node.as_deref().is_some_and(|node| self.is_silent(node)) {
                 continue;
             }
-            match timeout(PATIENCE, TcpStream::connect(backend.address)).await {
+            match timeout(PATIENCE, TcpStream::connect(endpoint.address)).await {
                 Ok(Ok(stream)) => {
                     if let Some(client) = client {
-                        self.served(id, client, backend.address);
+                        self.served(id, client, endpoint.address);
                     }
-                    return Ok((stream, backend));
+                    return Ok((stream, endpoint));
                 }
                 Ok(Err(error)) => {
                     last = io::Error::new(
                         error.kind(),
-                        format!("{}, which serves {id}: {error}", backend.address),
+                        format!("{}, which serves {id}: {error}", endpoint.address),
                     );
                 }
                 Err(_) => {
-                    let text = format!("{}, which serves {id}, doesn't answer", backend.address);
+                    let text = format!("{}, which serves {id}, doesn't answer", endpoint.address);
                     last = io::Error::new(io::ErrorKind::TimedOut, text);
                 }
             }

@@ -1,12 +1,10 @@
-//! Whose endpoints this host's balancer leaves out, and when that is news.
+//! Whose endpoints get no callers, and when that is news.
 
 use std::collections::BTreeSet;
 
-use membership::Hosts;
+use crate::Directory;
 
-use crate::Services;
-
-/// Endpoints of a host left the balancer, or came back.
+/// Endpoints of a host left the services, or came back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum News {
     Dropped { host: String, count: usize },
@@ -18,23 +16,22 @@ pub(crate) enum News {
 pub(crate) struct Dropped(BTreeSet<String>);
 
 impl Dropped {
-    /// What is new with these services and these hosts; each host's silence is reported once.
-    pub fn update(&mut self, services: &Services, hosts: &Hosts) -> Vec<News> {
+    /// What is new; each host's silence is reported once, when it has endpoints.
+    pub fn update(&mut self, directory: &Directory) -> Vec<News> {
         let mut news = Vec::new();
-        for (host, known) in &hosts.0 {
-            if known.silent == self.0.contains(host) {
-                continue;
+        let heard: Vec<String> = self.0.difference(directory.silent()).cloned().collect();
+        for host in heard {
+            self.0.remove(&host);
+            // Meanwhile all of them may have moved elsewhere.
+            let count = directory.endpoints_on(&host);
+            if count > 0 {
+                news.push(News::Restored { host, count });
             }
-            let count = services.endpoints_on(host);
-            if known.silent && count > 0 {
-                self.0.insert(host.clone());
+        }
+        for host in directory.silent() {
+            let count = directory.endpoints_on(host);
+            if count > 0 && self.0.insert(host.clone()) {
                 news.push(News::Dropped { host: host.clone(), count });
-            } else if !known.silent {
-                self.0.remove(host);
-                // Meanwhile all of them may have moved elsewhere.
-                if count > 0 {
-                    news.push(News::Restored { host: host.clone(), count });
-                }
             }
         }
         news
@@ -43,16 +40,17 @@ impl Dropped {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Instant;
 
-    use k8s_openapi::api::core::v1::Service;
-    use k8s_openapi::api::discovery::v1::EndpointSlice;
+    use membership::Hosts;
     use serde_json::json;
+    use store::{Memory, Store, Txn};
 
     use super::*;
 
-    fn services(nodes: &[&str]) -> Services {
+    /// A Service `web` with an endpoint on each of these nodes.
+    async fn serve(directory: &mut Directory, nodes: &[&str]) {
+        let store = Memory::default();
         let meta =
             |name| json!({"name": name, "namespace": "d", "labels": {"kubernetes.io/service-name": "web"}});
         let endpoints: Vec<_> = nodes
@@ -64,9 +62,14 @@ mod tests {
         let service = json!({"metadata": meta("web"), "spec": {"ports": ports}});
         let slice =
             json!({"metadata": meta("web-1"), "addressType": "IPv4", "ports": ports, "endpoints": endpoints});
-        let service: Service = serde_json::from_value(service).unwrap();
-        let slice: EndpointSlice = serde_json::from_value(slice).unwrap();
-        Services::new(&[Arc::new(service)], &[Arc::new(slice)], &crate::Targets::default())
+        for (group, resource, name, object) in
+            [("", "services", "web", service), ("discovery.k8s.io", "endpointslices", "web-1", slice)]
+        {
+            let key = objects::key(group, resource, "d", name);
+            store.txn(Txn::put(key, object.to_string())).await.unwrap();
+        }
+        directory.load(&store.snapshot());
+        directory.changes();
     }
 
     #[allow(clippy::disallowed_methods)] // Some instant; nothing depends on which.
@@ -79,20 +82,29 @@ mod tests {
         Hosts(["n2", "n3"].into_iter().map(|name| (name.to_owned(), host(name))).collect())
     }
 
-    #[test]
-    fn a_hosts_silence_is_told_once_and_only_if_it_has_endpoints() {
+    #[tokio::test]
+    async fn a_hosts_silence_is_told_once_and_only_if_it_has_endpoints() {
         let mut dropped = Dropped::default();
-        let (none, some) = (services(&["n1"]), services(&["n1", "n2", "n2"]));
-        assert_eq!(dropped.update(&none, &hosts(&["n2", "n3"])), [], "nothing to drop");
+        let mut directory = Directory::new(crate::Targets::default());
+        let mut update = |directory: &mut Directory, silent: &[&str]| {
+            directory.hosts(&hosts(silent));
+            dropped.update(directory)
+        };
+        let (none, some): (&[&str], &[&str]) = (&["n1"], &["n1", "n2", "n2"]);
+        serve(&mut directory, none).await;
+        assert_eq!(update(&mut directory, &["n2", "n3"]), [], "nothing to drop");
+        serve(&mut directory, some).await;
         let news = News::Dropped { host: "n2".into(), count: 2 };
-        assert_eq!(dropped.update(&some, &hosts(&["n2", "n3"])), [news]);
-        assert_eq!(dropped.update(&some, &hosts(&["n2"])), []);
+        assert_eq!(update(&mut directory, &["n2", "n3"]), [news]);
+        assert_eq!(update(&mut directory, &["n2"]), []);
         let news = News::Restored { host: "n2".into(), count: 2 };
-        assert_eq!(dropped.update(&some, &hosts(&[])), [news]);
-        assert_eq!(dropped.update(&some, &hosts(&[])), []);
+        assert_eq!(update(&mut directory, &[]), [news]);
+        assert_eq!(update(&mut directory, &[]), []);
 
-        assert_eq!(dropped.update(&some, &hosts(&["n2"])).len(), 1);
-        assert_eq!(dropped.update(&none, &hosts(&[])), [], "all of them moved elsewhere meanwhile");
-        assert_eq!(dropped.update(&some, &hosts(&["n2"])).len(), 1);
+        assert_eq!(update(&mut directory, &["n2"]).len(), 1);
+        serve(&mut directory, none).await;
+        assert_eq!(update(&mut directory, &[]), [], "all of them moved elsewhere meanwhile");
+        serve(&mut directory, some).await;
+        assert_eq!(update(&mut directory, &["n2"]).len(), 1);
     }
 }

@@ -1,49 +1,33 @@
-//! Keeps [`Services`] as the store and the heartbeats say.
+//! Feeds a backend with what the store and the heartbeats say.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use membership::Hosts;
-use objects::{Kind, Table};
-use store::{KeyRange, State, Store, Watcher};
+use objects::Kind;
+use store::{KeyRange, Revision, Store, Watcher};
 use tokio::sync::watch;
 
+use crate::backend::{Outcome, ServiceBackend};
 use crate::dropped::{Dropped, News};
-use crate::{Services, Targets};
+use crate::{Directory, Targets};
 
-/// One kind's objects and the changes to come.
-struct Followed<T> {
-    table: Table<T>,
-    watcher: Watcher,
-}
-
-impl<T: Kind> Followed<T> {
-    fn start(store: &dyn Store, state: &State) -> Result<Self, store::Error> {
-        let range = KeyRange::prefix(objects::kind_prefix(T::GROUP, T::PLURAL));
-        let watcher = store.watch(range, state.revision() + 1)?;
-        Ok(Followed { table: Table::load(state), watcher })
-    }
-
-    async fn changes(&mut self) -> Result<(), store::Error> {
-        let (events, _) = self.watcher.changes().await?;
-        for event in &events {
-            self.table.apply(event);
-        }
-        Ok(())
-    }
-}
+/// After this time a backend tries again what was refused.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Follows until the store ends.
 pub(crate) async fn follow(
     store: Arc<dyn Store>,
     hosts: watch::Receiver<Arc<Hosts>>,
     targets: Targets,
-    services: watch::Sender<Arc<Services>>,
+    backend: impl ServiceBackend,
 ) {
-    let mut dropped = Dropped::default();
+    let directory = Directory::new(targets);
+    let mut follower = Follower { store, hosts, directory, dropped: Dropped::default(), backend };
     loop {
-        match follow_history(&*store, hosts.clone(), &targets, &services, &mut dropped).await {
+        match follower.follow_history().await {
             // The history was cut past what was seen: start from the newest state again.
             Err(store::Error::Compacted { .. }) => {}
             Err(error) => return tracing::debug!(%error, "services are no longer followed"),
@@ -52,33 +36,45 @@ pub(crate) async fn follow(
     }
 }
 
-async fn follow_history(
-    store: &dyn Store,
-    mut hosts: watch::Receiver<Arc<Hosts>>,
-    targets: &Targets,
-    services: &watch::Sender<Arc<Services>>,
-    dropped: &mut Dropped,
-) -> Result<(), store::Error> {
-    let state = store.snapshot();
-    let mut objects = Followed::<Service>::start(store, &state)?;
-    let mut slices = Followed::<EndpointSlice>::start(store, &state)?;
-    drop(state);
-    loop {
-        let now = Services::new(objects.table.iter(), slices.table.iter(), targets);
-        services.send_if_modified(|known| {
-            let changed = **known != now;
-            if changed {
-                *known = Arc::new(now);
-            }
-            changed
-        });
+struct Follower<B> {
+    store: Arc<dyn Store>,
+    hosts: watch::Receiver<Arc<Hosts>>,
+    directory: Directory,
+    dropped: Dropped,
+    backend: B,
+}
+
+impl<B: ServiceBackend> Follower<B> {
+    fn watch<T: Kind>(&self, from: Revision) -> Result<Watcher, store::Error> {
+        self.store.watch(KeyRange::prefix(objects::kind_prefix(T::GROUP, T::PLURAL)), from)
+    }
+
+    async fn follow_history(&mut self) -> Result<(), store::Error> {
+        let state = self.store.snapshot();
+        let from = state.revision() + 1;
+        let (mut services, mut slices) = (self.watch::<Service>(from)?, self.watch::<EndpointSlice>(from)?);
+        self.directory.load(&state);
+        drop(state);
         loop {
-            tell(dropped.update(&services.borrow(), &hosts.borrow_and_update()));
-            tokio::select! {
-                changed = objects.changes() => { changed?; break; }
-                changed = slices.changes() => { changed?; break; }
-                changed = hosts.changed() => if changed.is_err() { return Ok(()) },
-            }
+            self.directory.hosts(&self.hosts.borrow_and_update());
+            let outcome = self.backend.apply(&self.directory.changes()).await;
+            tell(self.dropped.update(&self.directory));
+            let again = async {
+                match outcome {
+                    Outcome::Left => tokio::time::sleep(AGAIN).await,
+                    Outcome::Done => std::future::pending().await,
+                }
+            };
+            let events = tokio::select! {
+                changed = services.changes() => changed?.0,
+                changed = slices.changes() => changed?.0,
+                changed = self.hosts.changed() => match changed {
+                    Ok(()) => Vec::new(),
+                    Err(_) => return Ok(()),
+                },
+                () = again => Vec::new(),
+            };
+            events.iter().for_each(|event| self.directory.apply(event));
         }
     }
 }
@@ -95,3 +91,6 @@ fn tell(news: Vec<News>) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

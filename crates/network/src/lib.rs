@@ -1,12 +1,14 @@
 //! Services through the in-process proxy, pod addresses, virtual addresses.
 //!
-//! [`Services`] is what the store says about who serves what; [`Balancer`] turns it, with who is silent, into
-//! the order in which backends are tried: both without I/O. [`Network`] drives them: it listens for every
-//! Service, passes connections on, makes the host's addresses its own by netlink (or announces them to the
-//! switch of a cluster on loopback) and holds the API's virtual address while this host leads.
+//! [`Directory`] works out what a change in the store, or of who is silent, changes for callers of services: as data,
+//! without I/O. A service backend puts such changes into effect; today that is the in-process proxy, which listens for
+//! every Service and asks [`Balancer`] for the order in which endpoints are tried. [`Network`] drives them: it
+//! makes the host's addresses its own by netlink (or announces them to the switch of a cluster on loopback) and
+//! holds the API's virtual address while this host leads.
 
 mod announce;
 mod arp;
+mod backend;
 mod balancer;
 mod cidr;
 mod dial;
@@ -28,5 +30,5 @@ pub use cidr::Cidr;
 pub use error::Error;
 pub use listen::listen_before_held;
 pub use network::{HostNetwork, Mode, Network, Options};
-pub use services::{Backend, PortId, Protocol, ServicePort, Services};
+pub use services::{Change, Directory, Endpoint, PortId, Protocol, Served, ServiceId, ServicePort, Services};
 pub use targets::Targets;

@@ -17,7 +17,7 @@ use crate::dial::Dialer;
 use crate::follow::follow;
 use crate::keeper::{self, Wanted};
 use crate::netlink::Netlink;
-use crate::proxy::{Listeners, Place};
+use crate::proxy::{Place, Proxy};
 use crate::virtual_address::{self, Holder};
 use crate::{Cidr, Error, Protocol, Scope, Services, Targets};
 
@@ -125,26 +125,24 @@ impl Network {
             }
         };
         ending.spawn(virtual_address::follow(holder, before_release, store.leadership(), stop.subscribe()));
-        let (services, services_seen) = watch::channel(Arc::new(Services::default()));
-        running.spawn_on(follow(store, hosts.clone(), Targets::new(&options.hosts), services), carrying);
-        let dialer = Arc::new(Dialer::new(&options.name, services_seen, hosts));
-        let listeners = Listeners::new(own.address, place, dialer.clone(), options.most_connections);
-        running.spawn_on(listeners.run(), carrying);
+        let dialer = Arc::new(Dialer::new(&options.name));
+        let proxy = Proxy::new(own.address, place, dialer.clone(), options.most_connections);
+        running.spawn_on(follow(store, hosts, Targets::new(&options.hosts), proxy), carrying);
         Ok(Network { own, dialer, stop, ending: Mutex::new(ending), _running: running })
     }
 
-    /// A connection to the next live backend of a Service's port, given by name or number (or empty, if there
+    /// A connection to the next live endpoint of a Service's port, given by name or number (or empty, if there
     /// is but one). Another one is tried when one doesn't connect.
     ///
     /// # Errors
-    /// `NotFound` without such a port, else why the last backend could not be reached.
+    /// `NotFound` without such a port, else why the last endpoint could not be reached.
     pub async fn connect(&self, namespace: &str, service: &str, port: &str) -> io::Result<TcpStream> {
-        let services = self.dialer.services.borrow().clone();
-        let Some(found) = services.find(namespace, service, port) else {
+        let found = self.services().borrow().find(namespace, service, port).map(|port| port.id.clone());
+        let Some(id) = found else {
             let text = format!("service {namespace}/{service} has no port {port:?}");
             return Err(io::Error::new(io::ErrorKind::NotFound, text));
         };
-        let (stream, _) = self.dialer.connect(&found.id, Scope::Internal, None).await?;
+        let (stream, _) = self.dialer.connect(&id, Scope::Internal, None).await?;
         stream.set_nodelay(true)?;
         Ok(stream)
     }
@@ -155,8 +153,8 @@ impl Network {
     }
 
     /// Follows the services with their endpoints, on hosts silent or not.
-    pub fn services(&self) -> watch::Receiver<Arc<Services>> {
-        self.dialer.services.clone()
+    pub fn services(&self) -> watch::Receiver<Services> {
+        self.dialer.services()
     }
 
     /// Readies an address for a pod. All addresses of this host's pods are its own from the start (one local

@@ -13,7 +13,7 @@ const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 /// The prefix by which a translator reaches IPv4 addresses (RFC 6052).
 const TRANSLATED: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
 
-/// Tells which addresses a backend may have.
+/// Tells which addresses an endpoint may have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Targets {
     own: Vec<Cidr>,

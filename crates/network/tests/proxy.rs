@@ -1,4 +1,4 @@
-//! Services on loopback, with real backends and this test as the switch.
+//! Services on loopback, with real endpoints and this test as the switch.
 
 #![allow(clippy::unwrap_used)] // A test's functions may fail the test.
 #![allow(clippy::disallowed_methods)] // A test is a driver.
@@ -55,13 +55,13 @@ impl Bench {
         self.store.txn(Txn::put(key, object.to_string())).await.unwrap();
     }
 
-    /// A Service `web` with one port and these backends, each on the host beside it.
-    async fn serve(&self, spec: Value, protocol: &str, backends: &[(SocketAddr, &str)]) {
+    /// A Service `web` with one port and these endpoints, each on the host beside it.
+    async fn serve(&self, spec: Value, protocol: &str, endpoints: &[(SocketAddr, &str)]) {
         let metadata =
             json!({"name": "web", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}});
         self.put(("", "services"), "web", &json!({"metadata": metadata, "spec": spec})).await;
         // Each in a slice of its own: their ports differ.
-        for (at, (address, node)) in backends.iter().enumerate() {
+        for (at, (address, node)) in endpoints.iter().enumerate() {
             let slice = json!({
                 "metadata": metadata, "addressType": "IPv4",
                 "ports": [{"port": address.port(), "protocol": protocol}],
@@ -71,13 +71,19 @@ impl Bench {
         }
         let mut services = self.network.services();
         let known = services.wait_for(|services| {
-            services.find("default", "web", "").is_some_and(|port| port.backends.len() == backends.len())
+            services.find("default", "web", "").is_some_and(|port| port.endpoints.len() == endpoints.len())
         });
         timeout(SOON, known).await.unwrap().unwrap();
     }
 
-    fn silence(&self, silent_hosts: &[&str]) {
+    /// These hosts fall silent, the others are heard again, and the network has noticed.
+    async fn silence(&self, silent_hosts: &[&str]) {
         self.hosts.send_replace(Arc::new(silent(silent_hosts)));
+        let is_noticed =
+            || ["n2", "n3"].iter().all(|host| self.network.is_silent(host) == silent_hosts.contains(host));
+        while !is_noticed() {
+            tokio::task::yield_now().await;
+        }
     }
 
     /// The entries of the first announcement that is as wanted.
@@ -167,12 +173,12 @@ async fn callers_are_spread_and_never_see_a_dead_backend() {
     assert_eq!(counts.values().sum::<i32>(), 30);
     assert_eq!(counts.len(), 2, "{counts:?}");
 
-    bench.silence(&["n2"]);
+    bench.silence(&["n2"]).await;
     for _ in 0..10 {
         assert_eq!(ask(front).await.unwrap(), "p1");
     }
     assert!(bench.network.is_silent("n2") && !bench.network.is_silent("n1"));
-    bench.silence(&[]);
+    bench.silence(&[]).await;
     let mut heard = BTreeSet::new();
     for _ in 0..3 {
         heard.insert(ask(front).await.unwrap());
@@ -209,7 +215,7 @@ async fn connections_to_a_host_that_falls_silent_are_cut_and_others_not() {
         let mut stream = TcpStream::connect(front).await.unwrap();
         streams.insert(name(&mut stream).await.unwrap(), stream);
     }
-    bench.silence(&["n2"]);
+    bench.silence(&["n2"]).await;
     let mut byte = [0];
     let cut = timeout(SOON, streams.get_mut("p2").unwrap().read(&mut byte)).await.expect("cut at once");
     assert_eq!(cut.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
@@ -258,18 +264,18 @@ async fn a_request_that_may_be_repeated_survives_the_loss_of_its_backend() {
     bench.serve(spec(), "TCP", &[(lost, "n2"), (answering().await, "n1")]).await;
     let front = bench.front().await;
     for (request, survives) in [("GET / HTTP/1.1\r\n\r\n", true), ("POST / HTTP/1.1\r\n\r\n", false)] {
-        bench.silence(&[]);
+        bench.silence(&[]).await;
         let asked = loop {
             let mut stream = TcpStream::connect(front).await.unwrap();
             stream.write_all(request.as_bytes()).await.unwrap();
             let mut first = [0];
-            // A connection that was led to the backend that answers is not the one this is about.
+            // A connection that was led to the endpoint that answers is not the one this is about.
             tokio::select! {
                 told = heard.recv() => { assert_eq!(told.unwrap(), request.as_bytes()); break stream }
                 read = stream.read(&mut first) => { read.unwrap(); }
             }
         };
-        bench.silence(&["n2"]);
+        bench.silence(&["n2"]).await;
         let mut stream = asked;
         let mut answer = String::new();
         let read = timeout(SOON, stream.read_to_string(&mut answer)).await.expect("an end in time");
@@ -319,10 +325,10 @@ async fn a_node_port_is_listened_on_and_given_up_with_its_service() {
 #[tokio::test]
 async fn datagrams_find_a_backend_and_their_way_back() {
     let bench = Bench::start().await;
-    let mut backends = Vec::new();
+    let mut endpoints = Vec::new();
     for (name, host) in [("p1", "n1"), ("p2", "n2")] {
         let socket = UdpSocket::bind((LOCALHOST, 0)).await.unwrap();
-        backends.push((socket.local_addr().unwrap(), host));
+        endpoints.push((socket.local_addr().unwrap(), host));
         tokio::spawn(async move {
             let mut buffer = [0; 100];
             while let Ok((_, from)) = socket.recv_from(&mut buffer).await {
@@ -331,13 +337,13 @@ async fn datagrams_find_a_backend_and_their_way_back() {
         });
     }
     let spec = json!({"clusterIP": "127.96.0.5", "ports": [{"port": 80, "protocol": "UDP"}]});
-    bench.serve(spec, "UDP", &backends).await;
+    bench.serve(spec, "UDP", &endpoints).await;
     let front = bench.front().await;
     let caller = UdpSocket::bind((LOCALHOST, 0)).await.unwrap();
     caller.connect(front).await.unwrap();
     let ask = async || {
         let mut buffer = [0; 100];
-        // A datagram may be lost, here while a session changes its backend.
+        // A datagram may be lost, here while a session changes its endpoint.
         loop {
             caller.send(b"?").await.unwrap();
             if let Ok(length) = timeout(Duration::from_millis(500), caller.recv(&mut buffer)).await {
@@ -350,8 +356,8 @@ async fn datagrams_find_a_backend_and_their_way_back() {
     let mut buffer = [0; 100];
     let length = timeout(SOON, caller.recv(&mut buffer)).await.expect("the first is answered").unwrap();
     let first = String::from_utf8(buffer[..length].to_vec()).unwrap();
-    assert_eq!(ask().await, first, "one session, one backend");
-    bench.silence(&["n2"]);
+    assert_eq!(ask().await, first, "one session, one endpoint");
+    bench.silence(&["n2"]).await;
     let moved = async { while ask().await != "p1" {} };
     timeout(SOON, moved).await.expect("it moves away from the silent host");
 }

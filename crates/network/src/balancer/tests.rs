@@ -4,22 +4,25 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::Protocol;
+use crate::{Protocol, ServiceId};
 
 #[allow(clippy::disallowed_methods)] // Some instant to count from; nothing depends on which.
 fn start() -> Instant {
     Instant::now()
 }
 
-/// Backends on the given hosts: the number of each is its address' last byte and its position.
+/// Endpoints on the given hosts: the number of each is its address' last byte and its position.
 fn port(hosts: &[&str]) -> ServicePort {
-    let backend = |(number, host): (usize, &&str)| Backend {
+    let endpoint = |(number, host): (usize, &&str)| Endpoint {
         address: ([10, 244, 0, number as u8], 80).into(),
         node: Some((*host).into()),
         ready: true,
     };
     ServicePort {
-        id: PortId { namespace: "default".into(), service: "web".into(), port: String::new() },
+        id: PortId {
+            service: ServiceId { namespace: "default".into(), name: "web".into() },
+            port: String::new(),
+        },
         protocol: Protocol::Tcp,
         number: 80,
         addresses: vec![[10, 96, 0, 5].into()],
@@ -27,12 +30,12 @@ fn port(hosts: &[&str]) -> ServicePort {
         affinity: None,
         internal_local: false,
         external_local: false,
-        backends: hosts.iter().enumerate().map(backend).collect(),
+        endpoints: hosts.iter().enumerate().map(endpoint).collect(),
     }
 }
 
-fn numbers(order: &[Backend]) -> Vec<u8> {
-    let last = |backend: &Backend| match backend.address.ip() {
+fn numbers(order: &[Endpoint]) -> Vec<u8> {
+    let last = |endpoint: &Endpoint| match endpoint.address.ip() {
         IpAddr::V4(v4) => v4.octets()[3],
         IpAddr::V6(_) => unreachable!("only IPv4 here"),
     };
@@ -42,7 +45,7 @@ fn numbers(order: &[Backend]) -> Vec<u8> {
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
 
 #[test]
-fn backends_are_taken_in_turn_and_those_of_silent_hosts_not_at_all() {
+fn endpoints_are_taken_in_turn_and_those_of_silent_hosts_not_at_all() {
     let (port, now) = (port(&["n1", "n2", "n3"]), start());
     let mut balancer = Balancer::new("n1");
     let mut order = |silent: &str| {
@@ -56,7 +59,7 @@ fn backends_are_taken_in_turn_and_those_of_silent_hosts_not_at_all() {
 }
 
 #[test]
-fn with_a_local_policy_only_this_hosts_backends_serve() {
+fn with_a_local_policy_only_this_hosts_endpoints_serve() {
     let now = start();
     let mut port = port(&["n1", "n2"]);
     (port.internal_local, port.external_local) = (true, false);
@@ -68,11 +71,11 @@ fn with_a_local_policy_only_this_hosts_backends_serve() {
 }
 
 #[test]
-fn terminating_backends_serve_only_while_nobody_is_ready() {
+fn terminating_endpoints_serve_only_while_nobody_is_ready() {
     let now = start();
     let mut port = port(&["n1", "n2", "n3"]);
-    port.backends[0].ready = false;
-    port.backends[1].ready = false;
+    port.endpoints[0].ready = false;
+    port.endpoints[1].ready = false;
     let mut balancer = Balancer::new("n1");
     assert_eq!(numbers(&balancer.order(&port, Scope::Internal, None, |_| false, now)), [2]);
     let rest = balancer.order(&port, Scope::Internal, None, |node| node == "n3", now);
@@ -80,12 +83,12 @@ fn terminating_backends_serve_only_while_nobody_is_ready() {
 }
 
 #[test]
-fn a_client_sticks_to_its_backend_until_that_is_gone_or_time_is_up() {
+fn a_client_sticks_to_its_endpoint_until_that_is_gone_or_time_is_up() {
     let start = start();
     let mut port = port(&["n1", "n2", "n3"]);
     port.affinity = Some(Duration::from_secs(10));
     let mut balancer = Balancer::new("n1");
-    balancer.served(&port, CLIENT, port.backends[1].address, start);
+    balancer.served(&port, CLIENT, port.endpoints[1].address, start);
     for seconds in [0, 5, 9] {
         let now = start + Duration::from_secs(seconds);
         let order = balancer.order(&port, Scope::Internal, Some(CLIENT), |_| false, now);
@@ -106,17 +109,17 @@ fn clients_without_end_take_no_memory_without_end() {
     let mut balancer = Balancer::new("n1");
     for number in 0..2 * CLIENTS as u32 {
         let now = start + Duration::from_millis(number.into());
-        balancer.served(&port, IpAddr::V4(number.into()), port.backends[0].address, now);
+        balancer.served(&port, IpAddr::V4(number.into()), port.endpoints[0].address, now);
     }
     let clients = &balancer.turns[&port.id].clients;
     assert_eq!(clients.len(), CLIENTS);
     assert!(clients.contains_key(&IpAddr::V4((2 * CLIENTS as u32 - 1).into())), "the newest is kept");
-    balancer.retain(&Services::default());
+    balancer.forget(&port.id);
     assert!(balancer.turns.is_empty());
 }
 
 proptest! {
-    /// Every order is a permutation of the live backends, and the firsts are even to ±1 as long as the same
+    /// Every order is a permutation of the live endpoints, and the firsts are even to ±1 as long as the same
     /// ones are live.
     #[test]
     fn turns_are_even(

@@ -1,23 +1,22 @@
 //! The listeners that the services ask for, opened and closed as they change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::{tcp, udp};
 use crate::announce::{Entry, Kind};
+use crate::backend::{Outcome, ServiceBackend};
 use crate::dial::Dialer;
-use crate::frontends::{Frontend, wanted};
-use crate::{PortId, Protocol, Scope, Services};
-
-/// After this time an address that could not be had is tried again.
-const AGAIN: Duration = Duration::from_secs(1);
+use crate::frontends::{Frontend, Frontends};
+use crate::{Change, PortId, Protocol, Scope};
 
 /// Where a Service's own addresses are listened on.
 #[derive(Debug)]
@@ -28,14 +27,17 @@ pub(crate) enum Place {
     Here(watch::Sender<Vec<Entry>>),
 }
 
-/// The open listeners.
+/// The in-process proxy: the open listeners.
 #[derive(Debug)]
-pub(crate) struct Listeners {
+pub(crate) struct Proxy {
     host: IpAddr,
     place: Place,
     dialer: Arc<Dialer>,
     connections: Arc<Semaphore>,
+    frontends: Frontends,
     open: BTreeMap<Frontend, Open>,
+    /// What could not be opened, and why.
+    refused: BTreeMap<Frontend, String>,
     tasks: JoinSet<()>,
 }
 
@@ -46,49 +48,61 @@ struct Open {
     task: AbortHandle,
 }
 
-impl Listeners {
+impl ServiceBackend for Proxy {
+    fn apply<'a>(&'a mut self, changes: &'a [Change]) -> BoxFuture<'a, Outcome> {
+        // From here on callers get the new endpoints, and none of a silent host.
+        self.dialer.apply(changes);
+        let mut touched: BTreeSet<Frontend> = self.refused.keys().copied().collect();
+        for change in changes {
+            match change {
+                Change::Served(served) => touched.extend(self.frontends.set(&served.id, &served.ports)),
+                Change::Gone(id) => touched.extend(self.frontends.set(id, &[])),
+                // Connections watch their endpoint's host themselves.
+                Change::Silent(_) | Change::Heard(_) => {}
+            }
+        }
+        async move {
+            if !touched.is_empty() {
+                self.listen_anew(touched).await;
+            }
+            if self.refused.is_empty() { Outcome::Done } else { Outcome::Left }
+        }
+        .boxed()
+    }
+}
+
+impl Proxy {
     pub fn new(host: IpAddr, place: Place, dialer: Arc<Dialer>, most_connections: usize) -> Self {
         let connections = Arc::new(Semaphore::new(most_connections));
-        Listeners { host, place, dialer, connections, open: BTreeMap::new(), tasks: JoinSet::new() }
-    }
-
-    /// Follows the services until they end.
-    pub async fn run(mut self) {
-        let mut services = self.dialer.services.clone();
-        let mut refused = Vec::new();
-        loop {
-            let now = services.borrow_and_update().clone();
-            let refused_now = self.apply(&now).await;
-            if refused_now != refused {
-                for (frontend, error) in &refused_now {
-                    let (address, protocol) = (frontend.address, frontend.protocol);
-                    tracing::warn!(%address, ?protocol, error, "can't listen for a service; trying on");
-                }
-                refused = refused_now;
-            }
-            tokio::select! {
-                changed = services.changed() => if changed.is_err() { return },
-                () = tokio::time::sleep(AGAIN), if !refused.is_empty() => {}
-            }
+        Proxy {
+            host,
+            place,
+            dialer,
+            connections,
+            frontends: Frontends::new(host),
+            open: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            tasks: JoinSet::new(),
         }
     }
 
-    /// Opens and closes what is needed; what could not be opened, with the reason.
-    async fn apply(&mut self, services: &Services) -> Vec<(Frontend, String)> {
-        let wanted = wanted(services, self.host);
-        self.open.retain(|frontend, open| {
-            let kept = wanted.get(frontend) == Some(&open.port);
-            if !kept {
+    /// Opens and closes what is needed of these.
+    async fn listen_anew(&mut self, touched: BTreeSet<Frontend>) {
+        for frontend in &touched {
+            if let Some(open) = self.open.get(frontend)
+                && self.frontends.port(frontend) != Some(&open.port)
+            {
                 open.task.abort();
+                self.open.remove(frontend);
             }
-            kept
-        });
+        }
         // Sockets are closed when their tasks are gone; only then may another one take the address.
         while self.tasks.len() > self.open.len() {
             self.tasks.join_next().await;
         }
-        let mut refused = Vec::new();
-        for (frontend, port) in wanted {
+        for frontend in touched {
+            let before = self.refused.remove(&frontend);
+            let Some(port) = self.frontends.port(&frontend).cloned() else { continue };
             if self.open.contains_key(&frontend) {
                 continue;
             }
@@ -96,11 +110,18 @@ impl Listeners {
                 Ok((bound, task)) => {
                     self.open.insert(frontend, Open { port, bound, task });
                 }
-                Err(error) => refused.push((frontend, error.to_string())),
+                Err(error) => {
+                    let error = error.to_string();
+                    if before.as_ref() != Some(&error) {
+                        let (address, protocol) = (frontend.address, frontend.protocol);
+                        tracing::warn!(%address, ?protocol, error, "can't listen for a service; trying on");
+                    }
+                    self.refused.insert(frontend, error);
+                }
             }
         }
-        self.dialer.tidy(services);
         if let Place::Here(announced) = &self.place {
+            // All of them each time: what an announcement doesn't list is given up.
             let entries = announcements(&self.open);
             announced.send_if_modified(|known| {
                 let changed = *known != entries;
@@ -108,7 +129,6 @@ impl Listeners {
                 changed
             });
         }
-        refused
     }
 
     async fn listen(&mut self, frontend: Frontend, port: &PortId) -> io::Result<(SocketAddr, AbortHandle)> {

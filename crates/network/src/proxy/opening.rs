@@ -1,6 +1,6 @@
-//! The opening of a connection: what the caller says before the backend's first answer.
+//! The opening of a connection: what the caller says before the endpoint's first answer.
 //!
-//! If the backend is lost meanwhile, an opening that may be said twice without harm is said to another backend,
+//! If the endpoint is lost meanwhile, an opening that may be said twice without harm is said to another endpoint,
 //! and the caller never learns of it. That is one request of a safe HTTP method (RFC 9110, section 9.2.1, and
 //! what section 9.2.2 says about repeating), the hello of a TLS client (which commits to nothing), or nothing.
 
@@ -32,7 +32,7 @@ impl Opening {
         self.said.extend_from_slice(&bytes[..bytes.len().min(self.room())]);
     }
 
-    /// Whether it may be said again, to another backend.
+    /// Whether it may be said again, to another endpoint.
     pub fn is_repeatable(&self) -> bool {
         let said = self.said.as_slice();
         said.is_empty() || is_one_safe_request(said) || is_client_hello(said)

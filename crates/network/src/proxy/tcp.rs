@@ -1,4 +1,4 @@
-//! Connections passed on to a backend.
+//! Connections passed on to an endpoint.
 
 use std::io;
 use std::net::SocketAddr;
@@ -17,13 +17,13 @@ use super::opening::Opening;
 const BUFFER: usize = 8 * 1024;
 /// How much of an opening is taken at a time.
 const PIECE: usize = 1024;
-/// How many backends may be lost to one caller.
-const BACKENDS: usize = 4;
+/// How many endpoints may be lost to one caller.
+const ENDPOINTS: usize = 4;
 /// The pause after the system had no socket left.
 const BREATHER: Duration = Duration::from_millis(50);
 
 /// Accepts until it is aborted. Connections outlast their listener: a Service's change or end doesn't cut
-/// those that are open, only the silence of a backend's host does.
+/// those that are open, only the silence of an endpoint's host does.
 pub(super) async fn serve(listener: TcpListener, front: Front, connections: Arc<Semaphore>) {
     loop {
         let (caller, from) = match listener.accept().await {
@@ -49,10 +49,10 @@ pub(super) async fn serve(listener: TcpListener, front: Front, connections: Arc<
 
 /// How the opening of a connection ended.
 enum Opened {
-    /// The backend has answered this, which the caller hasn't heard yet; or nothing so far, but it can't be
+    /// The endpoint has answered this, which the caller hasn't heard yet; or nothing so far, but it can't be
     /// exchanged for another one any more.
     Yes(Vec<u8>),
-    /// The backend is lost, and the caller has heard nothing from it.
+    /// The endpoint is lost, and the caller has heard nothing from it.
     Lost,
     /// The caller is gone.
     Gone,
@@ -62,9 +62,9 @@ async fn pass_on(mut caller: TcpStream, from: SocketAddr, front: &Front) {
     // Small messages must not wait for their like.
     let _ = caller.set_nodelay(true);
     let mut opening = Opening::default();
-    for _ in 0..BACKENDS {
+    for _ in 0..ENDPOINTS {
         let connected = front.dialer.connect(&front.port, front.scope, Some(from.ip())).await;
-        let (mut stream, backend) = match connected {
+        let (mut stream, endpoint) = match connected {
             Ok(connected) => connected,
             Err(error) => {
                 tracing::debug!(port = %front.port, %error, "a caller finds nobody");
@@ -74,7 +74,7 @@ async fn pass_on(mut caller: TcpStream, from: SocketAddr, front: &Front) {
         let _ = stream.set_nodelay(true);
         let opened = tokio::select! {
             opened = open(&mut caller, &mut stream, &mut opening) => opened,
-            () = front.dialer.silence(&backend) => Opened::Lost,
+            () = front.dialer.silence(&endpoint) => Opened::Lost,
         };
         match opened {
             Opened::Yes(first) => {
@@ -85,7 +85,7 @@ async fn pass_on(mut caller: TcpStream, from: SocketAddr, front: &Front) {
                 };
                 let copied = tokio::select! {
                     copied = copy => copied,
-                    () = front.dialer.silence(&backend) => Err(io::ErrorKind::HostUnreachable.into()),
+                    () = front.dialer.silence(&endpoint) => Err(io::ErrorKind::HostUnreachable.into()),
                 };
                 if copied.is_err() {
                     reset(&stream);
@@ -106,7 +106,7 @@ async fn pass_on(mut caller: TcpStream, from: SocketAddr, front: &Front) {
     reset(&caller);
 }
 
-/// Says to a backend what the caller has said so far and goes on, until the first answer.
+/// Says to an endpoint what the caller has said so far and goes on, until the first answer.
 async fn open(caller: &mut TcpStream, stream: &mut TcpStream, opening: &mut Opening) -> Opened {
     if stream.write_all(opening.said()).await.is_err() {
         return Opened::Lost;

@@ -1,4 +1,4 @@
-//! Datagrams passed on to a backend: one session a caller.
+//! Datagrams passed on to an endpoint: one session a caller.
 
 use std::collections::HashMap;
 use std::io;
@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::listeners::Front;
-use crate::Backend;
+use crate::Endpoint;
 
 /// A session without an answer for so long is over.
 const IDLE: Duration = Duration::from_secs(60);
@@ -22,7 +22,7 @@ const LARGEST: usize = 65_535;
 const LARGEST_ANSWER: usize = 9_000;
 
 struct Session {
-    backend: Arc<UdpSocket>,
+    endpoint: Arc<UdpSocket>,
     answers: tokio::task::AbortHandle,
 }
 
@@ -44,46 +44,52 @@ pub(super) async fn serve(socket: UdpSocket, front: Front) {
                 tracing::debug!(port = %front.port, "too many callers: a datagram is dropped");
                 continue;
             }
-            let Some((backend, to)) = open(&front, from).await else { continue };
-            let answers = tasks.spawn(answer(socket.clone(), backend.clone(), from, front.clone(), to));
-            sessions.insert(from, Session { backend, answers });
+            let Some((endpoint, to)) = open(&front, from).await else { continue };
+            let answers = tasks.spawn(answer(socket.clone(), endpoint.clone(), from, front.clone(), to));
+            sessions.insert(from, Session { endpoint, answers });
         }
         if let Some(session) = sessions.get(&from) {
             // What doesn't fit is lost, as on any network.
-            let _ = session.backend.try_send(&buffer[..length]);
+            let _ = session.endpoint.try_send(&buffer[..length]);
         }
     }
 }
 
-async fn open(front: &Front, from: SocketAddr) -> Option<(Arc<UdpSocket>, Backend)> {
-    let backend = front.dialer.order(&front.port, front.scope, Some(from.ip())).into_iter().next()?;
+async fn open(front: &Front, from: SocketAddr) -> Option<(Arc<UdpSocket>, Endpoint)> {
+    let endpoint = front.dialer.order(&front.port, front.scope, Some(from.ip())).into_iter().next()?;
     let any =
-        if backend.address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        if endpoint.address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let connect = async || {
         let socket = UdpSocket::bind(SocketAddr::new(any, 0)).await?;
-        socket.connect(backend.address).await?;
+        socket.connect(endpoint.address).await?;
         // The runtime refuses to send until it has asked the system once: the first datagram would be lost.
         socket.writable().await?;
         io::Result::Ok(socket)
     };
     match connect().await {
         Ok(socket) => {
-            front.dialer.served(&front.port, from.ip(), backend.address);
-            Some((Arc::new(socket), backend))
+            front.dialer.served(&front.port, from.ip(), endpoint.address);
+            Some((Arc::new(socket), endpoint))
         }
         Err(error) => {
-            tracing::debug!(port = %front.port, %error, "can't reach a backend");
+            tracing::debug!(port = %front.port, %error, "can't reach an endpoint");
             None
         }
     }
 }
 
-/// Carries the backend's answers back until there is none for long, the backend refuses, or its host is silent:
+/// Carries the endpoint's answers back until there is none for long, the endpoint refuses, or its host is silent:
 /// the caller's next datagram opens a new session then.
-async fn answer(socket: Arc<UdpSocket>, backend: Arc<UdpSocket>, to: SocketAddr, front: Front, of: Backend) {
+async fn answer(
+    socket: Arc<UdpSocket>,
+    endpoint: Arc<UdpSocket>,
+    to: SocketAddr,
+    front: Front,
+    of: Endpoint,
+) {
     let mut buffer = vec![0; LARGEST_ANSWER];
     let carry = async {
-        while let Ok(Ok(length)) = timeout(IDLE, backend.recv(&mut buffer)).await {
+        while let Ok(Ok(length)) = timeout(IDLE, endpoint.recv(&mut buffer)).await {
             let _ = socket.send_to(&buffer[..length], to).await;
         }
     };

@@ -1,13 +1,43 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use futures::FutureExt;
+use proptest::prelude::*;
 use serde_json::{Value, json};
+use store::{KeyRange, Memory, Op, Store, Txn};
 
 use super::*;
+use crate::Targets;
 
-fn services(services: Value, slices: Value) -> Services {
-    let services: Vec<Service> = serde_json::from_value(services).unwrap();
-    let slices: Vec<EndpointSlice> = serde_json::from_value(slices).unwrap();
-    let services: Vec<_> = services.into_iter().map(Arc::new).collect();
-    let slices: Vec<_> = slices.into_iter().map(Arc::new).collect();
-    Services::new(&services, &slices, &Targets::default())
+const SERVICE: (&str, &str) = ("", "services");
+const SLICE: (&str, &str) = ("discovery.k8s.io", "endpointslices");
+
+/// Writes an object, or deletes it.
+fn write(store: &Memory, (group, resource): (&str, &str), name: &str, object: Option<&Value>) {
+    let key = objects::key(group, resource, "default", name);
+    let txn = match object {
+        Some(object) => Txn::put(key, object.to_string()),
+        None => Txn { success: vec![Op::Delete(KeyRange::key(key))], ..Txn::default() },
+    };
+    store.txn(txn).now_or_never().expect("a store in memory waits for nothing").unwrap();
+}
+
+/// What a directory that has just begun says of a store.
+fn from_scratch(store: &Memory) -> (Services, Directory) {
+    let mut directory = Directory::new(Targets::default());
+    directory.load(&store.snapshot());
+    let mut services = Services::default();
+    directory.changes().iter().for_each(|change| drop(services.apply(change)));
+    (services, directory)
+}
+
+fn store_of(services: &Value, slices: &Value) -> Memory {
+    let store = Memory::default();
+    for (kind, objects) in [(SERVICE, services), (SLICE, slices)] {
+        for object in objects.as_array().unwrap() {
+            write(&store, kind, object["metadata"]["name"].as_str().unwrap(), Some(object));
+        }
+    }
+    store
 }
 
 fn slice(name: &str, service: &str, ports: Value, endpoints: Value) -> Value {
@@ -21,9 +51,9 @@ fn endpoint(address: &str, node: &str, conditions: Value) -> Value {
     json!({"addresses": [address], "nodeName": node, "conditions": conditions})
 }
 
-fn web() -> Services {
-    services(
-        json!([
+fn web() -> (Services, Directory) {
+    from_scratch(&store_of(
+        &json!([
             {"metadata": {"name": "web", "namespace": "default"}, "spec": {
                 "type": "NodePort", "clusterIP": "10.96.0.5", "clusterIPs": ["10.96.0.5"],
                 "externalTrafficPolicy": "Local", "sessionAffinity": "ClientIP",
@@ -37,7 +67,7 @@ fn web() -> Services {
             {"metadata": {"name": "elsewhere", "namespace": "default"},
              "spec": {"type": "ExternalName", "externalName": "example.org", "ports": [{"port": 80}]}},
         ]),
-        json!([
+        &json!([
             slice(
                 "web-1",
                 "web",
@@ -72,17 +102,17 @@ fn web() -> Services {
                 json!([endpoint("10.244.1.9", "n1", json!({}))])
             ),
         ]),
-    )
+    ))
 }
 
 #[test]
 fn a_port_has_the_endpoints_of_its_name_that_may_be_used() {
-    let services = web();
+    let (services, _) = web();
     let http = services.find("default", "web", "http").unwrap();
-    let backends: Vec<_> =
-        http.backends.iter().map(|b| (b.address.to_string(), b.node.as_deref().unwrap(), b.ready)).collect();
+    let endpoints: Vec<_> =
+        http.endpoints.iter().map(|b| (b.address.to_string(), b.node.as_deref().unwrap(), b.ready)).collect();
     assert_eq!(
-        backends,
+        endpoints,
         [
             ("10.244.1.7:8080".to_owned(), "n1", true),
             ("10.244.2.7:8080".to_owned(), "n2", true),
@@ -90,15 +120,18 @@ fn a_port_has_the_endpoints_of_its_name_that_may_be_used() {
         ]
     );
     assert_eq!(http.addresses, ["10.96.0.5".parse::<IpAddr>().unwrap()]);
-    assert_eq!((http.node_port, http.affinity), (Some(30080), Some(AFFINITY)));
+    assert_eq!((http.node_port, http.affinity), (Some(30080), Some(Duration::from_secs(10_800))));
     assert!(http.external_local && !http.internal_local);
     let dns = services.find("default", "web", "dns").unwrap();
-    assert_eq!((dns.protocol, dns.backends.len(), dns.backends[0].address.port()), (Protocol::Udp, 3, 5353));
+    assert_eq!(
+        (dns.protocol, dns.endpoints.len(), dns.endpoints[0].address.port()),
+        (Protocol::Udp, 3, 5353)
+    );
 }
 
 #[test]
 fn a_port_is_found_by_name_by_number_and_alone() {
-    let services = web();
+    let (services, _) = web();
     let find = |service, port| services.find("default", service, port).map(|port| port.number);
     assert_eq!(find("web", "http"), Some(80));
     assert_eq!(find("web", "53"), Some(53));
@@ -113,7 +146,127 @@ fn a_port_is_found_by_name_by_number_and_alone() {
 
 #[test]
 fn a_hosts_endpoints_are_counted_once_a_service() {
-    let services = web();
-    let count = |node| services.endpoints_on(node);
+    let (_, directory) = web();
+    let count = |node| directory.endpoints_on(node);
     assert_eq!((count("n1"), count("n2"), count("n3"), count("n4")), (1, 1, 1, 0));
+}
+
+/// What a history may do to one of a few objects.
+#[derive(Debug, Clone)]
+enum Step {
+    Service(usize, Option<Value>),
+    Slice(usize, Option<Value>),
+    /// What came meanwhile is passed on.
+    PassOn,
+    /// The history was cut: everything is read again.
+    Reload,
+}
+
+fn any_service() -> impl Strategy<Value = Value> {
+    let ports = prop::sample::subsequence(vec!["http", "dns"], 0..=2);
+    (ports, 0..3u8, any::<bool>()).prop_map(|(ports, address, external)| {
+        let ports: Vec<_> = ports.iter().map(|name| json!({"name": name, "port": 80 + name.len()})).collect();
+        let kind = if external { "ExternalName" } else { "ClusterIP" };
+        json!({"metadata": {"namespace": "default"},
+            "spec": {"type": kind, "clusterIP": format!("10.96.0.{address}"), "ports": ports}})
+    })
+}
+
+fn any_slice() -> impl Strategy<Value = Value> {
+    let endpoints = prop::collection::vec((0..4u8, 1..4u8, any::<bool>()), 0..4);
+    (0..3usize, prop::sample::subsequence(vec!["http", "dns"], 0..=2), endpoints).prop_map(
+        |(service, ports, endpoints)| {
+            let ports: Vec<_> = ports.iter().map(|name| json!({"name": name, "port": 8080})).collect();
+            let endpoints: Vec<_> = endpoints
+                .iter()
+                .map(|(last, node, ready)| {
+                    endpoint(&format!("10.244.0.{last}"), &format!("n{node}"), json!({"ready": ready}))
+                })
+                .collect();
+            slice("", &format!("s{service}"), json!(ports), json!(endpoints))
+        },
+    )
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => (0..3usize, prop::option::of(any_service())).prop_map(|(at, object)| Step::Service(at, object)),
+        6 => (0..4usize, prop::option::of(any_slice())).prop_map(|(at, object)| Step::Slice(at, object)),
+        4 => Just(Step::PassOn),
+        1 => Just(Step::Reload),
+    ]
+}
+
+proptest! {
+    /// Whatever happened, in whatever pieces it was passed on: the changes lead to what a rebuild from scratch finds, and
+    /// none of them says what was known.
+    #[test]
+    fn changes_lead_to_what_a_rebuild_finds(steps in prop::collection::vec(any_step(), 0..40)) {
+        let store = Memory::default();
+        let mut directory = Directory::new(Targets::default());
+        let mut services = Services::default();
+        let mut next = 0;
+        let pass_on = |directory: &mut Directory, services: &mut Services, next: &mut u64| {
+            let state = store.snapshot();
+            state.events(*next).for_each(|event| directory.apply(event));
+            *next = state.revision() + 1;
+            let mut names = BTreeSet::new();
+            for change in directory.changes() {
+                let before = services.clone();
+                services.apply(&change);
+                assert_ne!(&before, services, "no news: {change:?}");
+                let id = match change {
+                    Change::Served(served) => served.id.clone(),
+                    Change::Gone(id) => id,
+                    Change::Silent(_) | Change::Heard(_) => panic!("no host changed"),
+                };
+                assert!(names.insert(id), "each Service at most once");
+            }
+        };
+        for step in steps.into_iter().chain([Step::PassOn]) {
+            match step {
+                Step::Service(at, object) => write_named(&store, SERVICE, &format!("s{at}"), object),
+                Step::Slice(at, object) => write_named(&store, SLICE, &format!("e{at}"), object),
+                Step::PassOn => pass_on(&mut directory, &mut services, &mut next),
+                Step::Reload => {
+                    let state = store.snapshot();
+                    directory.load(&state);
+                    next = state.revision() + 1;
+                }
+            }
+        }
+        let (wanted, other) = from_scratch(&store);
+        prop_assert_eq!(&services, &wanted);
+        for node in ["n1", "n2", "n3"] {
+            prop_assert_eq!(directory.endpoints_on(node), other.endpoints_on(node));
+        }
+        prop_assert!(directory.keeps_nothing_idle());
+    }
+}
+
+fn write_named(store: &Memory, kind: (&str, &str), name: &str, object: Option<Value>) {
+    let named = object.map(|mut object| {
+        object["metadata"]["name"] = json!(name);
+        object
+    });
+    write(store, kind, name, named.as_ref());
+}
+
+#[test]
+fn hosts_that_fall_silent_and_are_heard_again_are_changes_too() {
+    #[allow(clippy::disallowed_methods)] // Some instant; nothing depends on which.
+    let now = std::time::Instant::now();
+    let hosts = |silent: &[&str]| {
+        let host =
+            |name| membership::Host { last_heard: now, silent: silent.contains(&name), incarnation: None };
+        let all: BTreeMap<_, _> = ["n2", "n3"].map(|name| (name.to_owned(), host(name))).into();
+        membership::Hosts(all)
+    };
+    let mut directory = Directory::new(Targets::default());
+    directory.hosts(&hosts(&["n2"]));
+    directory.hosts(&hosts(&["n2"]));
+    assert_eq!(directory.changes(), [Change::Silent("n2".into())]);
+    directory.hosts(&hosts(&["n3"]));
+    assert_eq!(directory.changes(), [Change::Silent("n3".into()), Change::Heard("n2".into())]);
+    assert_eq!(directory.changes(), []);
 }
