@@ -1,6 +1,6 @@
 //! Expressions in CEL, over recorded objects.
 
-use api::cel::{Budget, Environment, Error, Program, Sizes, Type, Value};
+use cel::{Budget, Environment, Error, Program, Sizes, Type, Value};
 use rand::Rng;
 use rand::rngs::StdRng;
 use serde_json::{Value as Json, json};

@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use cel::Quantity;
 use serde_json::{Map, Value};
 
 use crate::object::Object;
-use crate::quantity::Quantity;
 
 /// Amounts by resource, such as `cpu` and `memory`: a `ResourceList`.
 #[derive(Debug, Clone, Default, PartialEq)]

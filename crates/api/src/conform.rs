@@ -2,9 +2,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use cel::Quantity;
 use serde_json::{Map, Value};
 
-use crate::quantity::Quantity;
 use crate::schema::{Schema, Shape, schemas};
 use crate::time;
 

@@ -1,10 +1,9 @@
 //! What a Kubernetes object is, without I/O: kinds and schemas, decoding, defaults, validation, what a write
-//! may change, patches, selectors, tables, names, quantities, discovery.
+//! may change, patches, selectors, tables, names, discovery.
 
 mod amounts;
 mod apply;
 mod cbor;
-pub mod cel;
 mod conform;
 mod convert;
 mod cron;
@@ -22,7 +21,6 @@ mod openapi;
 mod patch;
 pub mod policy;
 mod protobuf;
-mod quantity;
 mod quota;
 mod resource;
 mod scale;
@@ -42,6 +40,7 @@ pub use apply::{
     managed_of_scale, manager_of_user_agent, merge_configuration, same_but_times,
 };
 pub use cbor::{CborError, from_cbor, to_cbor};
+pub use cel::{Quantity, QuantityError};
 pub use convert::{from_stored, to_stored};
 pub use custom::{Catalog, Conversion, ConversionReview, Custom, Definition};
 pub use decode::{Decoded, check, decode};
@@ -61,7 +60,6 @@ pub use patch::{PatchType, patch};
 pub use protobuf::{
     ProtobufError, ProtobufList, from_protobuf, has_protobuf, protobuf_watch_frame, to_protobuf,
 };
-pub use quantity::{Quantity, QuantityError};
 pub use quota::{Quotable, quota_hard, quota_resources};
 pub use resource::{Resource, Subresource, resource, resource_of_kind, resources};
 pub use scale::{apply_scale, missing_replicas, scale_of};

@@ -4,12 +4,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use cel::Quantity;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 
 use crate::amounts::{Amounts, pod_resources};
 use crate::object::Object;
-use crate::quantity::Quantity;
 
 /// What a pod must say of itself where a quota limits it.
 const MUST_BE_SAID: [&str; 6] =

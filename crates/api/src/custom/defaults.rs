@@ -3,6 +3,7 @@
 //! Follows `pkg/apiserver/schema/defaulting` of apiextensions-apiserver: each is judged as it is written, without the
 //! defaults of what lies within it; the rules are asked of it with them.
 
+use cel::Budget;
 use serde_json::Value;
 
 use super::fill::fill_default;
@@ -10,7 +11,6 @@ use super::object::validate_embedded;
 use super::prune;
 use super::schema::Schema;
 use super::validate::validate;
-use crate::cel::Budget;
 use crate::faults::Faults;
 use crate::schema_rules::SchemaRules;
 use crate::status::Cause;

@@ -2,13 +2,13 @@
 
 use std::collections::HashSet;
 
+use cel::Quantity;
 use serde_json::{Map, Value, json};
 
 use super::rules::{Column, Rules};
 use crate::faults::Faults;
 use crate::name::qualified_fault;
 use crate::object::Object;
-use crate::quantity::Quantity;
 use crate::status::Cause;
 
 pub(crate) struct LimitRange;

@@ -1,5 +1,6 @@
 //! `PersistentVolumeClaim`.
 
+use cel::Quantity;
 use serde_json::{Map, Value, json};
 
 use super::rules::{Column, Rules, age, text};
@@ -8,7 +9,6 @@ use super::workload::validate_selector;
 use crate::faults::Faults;
 use crate::name::subdomain_fault;
 use crate::object::Object;
-use crate::quantity::Quantity;
 use crate::status::Cause;
 
 pub(crate) struct PersistentVolumeClaim;

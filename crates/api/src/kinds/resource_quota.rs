@@ -1,5 +1,6 @@
 //! `ResourceQuota`.
 
+use cel::Quantity;
 use serde_json::{Value, json};
 
 use super::rules::{Column, Rules, age};
@@ -7,7 +8,6 @@ use super::workload::validate_stays;
 use crate::faults::Faults;
 use crate::name::qualified_fault;
 use crate::object::Object;
-use crate::quantity::Quantity;
 use crate::status::Cause;
 
 pub(crate) struct ResourceQuota;

@@ -1,10 +1,10 @@
 //! Compiles the expressions of policies and conditions, and says what is wrong with them.
 
+use cel::{Environment, Program, Type};
 use serde_json::Value;
 
 use super::environment::{environment, namespace};
 use super::{Condition, Mutation, Policy, Validation};
-use crate::cel::{Environment, Program, Type};
 use crate::faults::Faults;
 use crate::object::Object;
 use crate::status::Cause;

@@ -2,9 +2,8 @@
 
 use std::sync::OnceLock;
 
+use cel::{Environment, Type};
 use serde_json::{Value, json};
-
-use crate::cel::{Environment, Type};
 
 /// The type of `authorizer`.
 pub(super) const AUTHORIZER: &str = "kubernetes.authorization.Authorizer";

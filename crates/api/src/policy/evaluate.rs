@@ -3,11 +3,11 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use cel::{Budget, Error, Host, Variables};
 use serde_json::Value;
 
 use super::environment::{namespace, request};
 use super::{Condition, Mutation, Policy};
-use crate::cel::{self, Budget, Error, Host, Variables};
 
 /// The longest message that an expression may make, as upstream.
 const LONGEST_MESSAGE: usize = 5 * 1024;

@@ -11,8 +11,7 @@ mod type_check;
 #[cfg(test)]
 mod tests;
 
-use crate::cel::Program;
-
+use cel::Program;
 pub use compile::compile_conditions;
 pub use evaluate::{Hosts, Inputs, Scope, Verdict, conditions_hold};
 pub use type_check::type_check;

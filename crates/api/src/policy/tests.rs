@@ -1,7 +1,7 @@
+use cel::Budget;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cel::Budget;
 use crate::custom::Definition;
 use crate::faults::Faults;
 use crate::object::Object;

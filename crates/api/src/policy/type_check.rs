@@ -4,10 +4,10 @@
 
 use std::collections::BTreeSet;
 
+use cel::{Environment, Program, Type};
 use serde_json::{Map, Value, json};
 
 use super::environment::{environment, namespace};
-use crate::cel::{Environment, Program, Type};
 use crate::custom::Definition;
 use crate::object::Object;
 use crate::resource;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use cel::{Environment, Program, Type};
 use serde_json::{Value, json};
 
 use super::costs::{Costs, below};
 use super::field_path::field_path;
 use super::{Node, Rule, SchemaRules};
-use crate::cel::{Environment, Program, Type};
 use crate::faults::Faults;
 use crate::status::Cause;
 

@@ -2,9 +2,9 @@
 //!
 //! Follows `pkg/apis/apiextensions/validation` of apiextensions-apiserver.
 
+use cel::Sizes;
 use serde_json::Value;
 
-use crate::cel::Sizes;
 use crate::faults::Faults;
 use crate::status::Cause;
 

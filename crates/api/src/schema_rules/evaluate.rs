@@ -1,9 +1,9 @@
 //! Holds an object against its schema's rules.
 
+use cel::{Budget, Error};
 use serde_json::{Value, json};
 
 use super::{Node, Rule, SchemaRules};
-use crate::cel::{self, Budget, Error};
 use crate::faults::Faults;
 use crate::status::Cause;
 

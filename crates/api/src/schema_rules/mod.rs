@@ -14,9 +14,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use cel::Program;
 use serde_json::Value;
-
-use crate::cel::Program;
 
 /// The compiled rules of a schema.
 #[derive(Debug)]

@@ -1,10 +1,10 @@
 //! How fast an autoscaler may scale.
 
+use cel::Quantity;
 use serde_json::{Value, json};
 
 use crate::faults::Faults;
 use crate::kinds::workload::validate_value_not_negative;
-use crate::quantity::Quantity;
 use crate::status::Cause;
 
 /// The longest period and the longest stabilization window, in seconds.

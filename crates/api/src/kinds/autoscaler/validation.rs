@@ -1,12 +1,12 @@
 //! Faults of an autoscaler: `pkg/apis/autoscaling/validation` upstream.
 
+use cel::Quantity;
 use serde_json::Value;
 
 use super::behavior;
 use crate::faults::Faults;
 use crate::kinds::workload::{validate_selector, validate_value_not_negative};
 use crate::object::Object;
-use crate::quantity::Quantity;
 use crate::status::Cause;
 
 /// The kinds of metrics, their fields, and the targets that each may have.

@@ -1,8 +1,7 @@
 //! The quality-of-service class of a pod: `pkg/apis/core/v1/helper/qos` upstream.
 
+use cel::Quantity;
 use serde_json::Value;
-
-use crate::quantity::Quantity;
 
 /// `Guaranteed`, `Burstable` or `BestEffort`.
 pub(super) fn of_pod(spec: &Value) -> &'static str {

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use api::cel::{Error, Host, Value};
 use api::policy::Hosts;
+use cel::{Error, Host, Value};
 use store::State;
 
 use crate::admission::Request;

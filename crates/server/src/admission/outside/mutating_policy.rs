@@ -2,9 +2,9 @@
 //!
 //! Follows `pkg/admission/plugin/policy/mutating` of apiserver.
 
-use api::cel::Budget;
 use api::policy::{Inputs, Mutation, Scope};
 use api::{Cause, Object, PatchType, Resource, Status};
+use cel::Budget;
 use serde_json::Value;
 use thiserror::Error;
 

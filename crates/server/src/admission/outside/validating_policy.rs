@@ -2,9 +2,9 @@
 //!
 //! Follows `pkg/admission/plugin/policy/validating/dispatcher.go` of apiserver.
 
-use api::cel::Budget;
 use api::policy::{Inputs, Scope, Verdict};
 use api::{Cause, Object, Status};
+use cel::Budget;
 use serde_json::Value;
 
 use super::configured::{Binding, PolicyEntry};

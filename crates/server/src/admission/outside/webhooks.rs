@@ -4,11 +4,11 @@
 
 use std::borrow::Cow;
 
-use api::cel::Budget;
 use api::policy::{Inputs, conditions_hold};
 use api::{Details, Object, PatchType, Resource, Status};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use cel::Budget;
 use serde_json::{Value, json};
 
 use super::configured::Hook;

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use cel::Quantity;
 use serde_json::{Value, json};
 
 use super::files::validate_descending;
@@ -10,7 +11,6 @@ use crate::faults::Faults;
 use crate::kinds::endpoints::validate_port;
 use crate::kinds::service::port_name_fault;
 use crate::name;
-use crate::quantity::Quantity;
 use crate::status::Cause;
 
 /// Containers and init containers of a pod spec; `volumes` are the names of its volumes.

@@ -1,0 +1,73 @@
+//! Regular expressions. They are compiled once and kept, and take time as the text is long.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use regex::{Regex, RegexBuilder};
+
+use super::Answer;
+use crate::budget::Budget;
+use crate::error::Error;
+use crate::value::Value;
+
+/// The largest compiled expression, in bytes.
+const LARGEST: usize = 1 << 18;
+/// The most expressions that are kept.
+const MOST: usize = 256;
+/// What compiling one costs.
+const COMPILING: u64 = 1000;
+
+/// Whether the text is a regular expression.
+pub(crate) fn is_pattern(pattern: &str) -> Result<(), String> {
+    build(pattern).map(|_| ())
+}
+
+fn build(pattern: &str) -> Result<Regex, String> {
+    // The error shows the pattern over several lines; the last says what is wrong.
+    let why = |error: regex::Error| {
+        error.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned()
+    };
+    RegexBuilder::new(pattern).size_limit(LARGEST).nest_limit(100).build().map_err(why)
+}
+
+fn compiled(pattern: &str, budget: &mut Budget) -> Result<Regex, Error> {
+    static KEPT: OnceLock<Mutex<HashMap<String, Regex>>> = OnceLock::new();
+    let kept = KEPT.get_or_init(Mutex::default);
+    if let Some(found) = kept.lock().unwrap_or_else(PoisonError::into_inner).get(pattern) {
+        return Ok(found.clone());
+    }
+    budget.charge(COMPILING + pattern.len() as u64 * 10)?;
+    let regex = build(pattern).map_err(Error::Failed)?;
+    let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+    if kept.len() >= MOST {
+        kept.clear();
+    }
+    kept.insert(pattern.to_owned(), regex.clone());
+    Ok(regex)
+}
+
+fn prepare(text: &str, pattern: &str, budget: &mut Budget) -> Result<Regex, Error> {
+    let steps = (text.len() as u64 / 10 + 1).saturating_mul(pattern.len() as u64 / 4 + 1);
+    budget.charge(steps)?;
+    compiled(pattern, budget)
+}
+
+pub(super) fn matches<'a>(text: &str, pattern: &str, budget: &mut Budget) -> Answer<'a> {
+    Ok(Value::Bool(prepare(text, pattern, budget)?.is_match(text)))
+}
+
+pub(super) fn find<'a>(text: &str, pattern: &str, budget: &mut Budget) -> Answer<'a> {
+    let found = prepare(text, pattern, budget)?.find(text).map(|found| found.as_str());
+    Ok(found.unwrap_or_default().into())
+}
+
+pub(super) fn find_all<'a>(text: &str, pattern: &str, most: i64, budget: &mut Budget) -> Answer<'a> {
+    let regex = prepare(text, pattern, budget)?;
+    let mut list = Vec::new();
+    for found in regex.find_iter(text).take(usize::try_from(most).unwrap_or(usize::MAX)) {
+        // Each search may look at the whole text again.
+        budget.charge(1)?;
+        list.push(found.as_str().into());
+    }
+    Ok(Value::list(list))
+}
