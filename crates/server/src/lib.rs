@@ -11,8 +11,6 @@ mod authorize;
 mod bootstrap;
 mod clock;
 mod definitions;
-mod fairness;
-mod followed;
 mod http;
 mod proxy;
 mod registry;

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 
+use fairness::Fairness;
 use jiff::Timestamp;
 use objects::Writer;
 use rustls::pki_types::CertificateDer;
@@ -14,7 +15,7 @@ use tokio::sync::watch;
 use crate::admission::ServiceRange;
 use crate::aggregation::{Aggregation, FrontProxy};
 use crate::authority::Authority;
-use crate::fairness::Fairness;
+use crate::clock;
 use crate::http::ahead::Ahead;
 use crate::http::beside::Beside;
 use crate::http::connection::Places;
@@ -68,7 +69,8 @@ pub struct Server {
 impl Server {
     /// A server over a store.
     pub fn new(options: Options) -> Arc<Self> {
-        let fairness = Fairness::new(options.limits.seats, &options.store.snapshot());
+        let fairness =
+            Fairness::new(options.limits.seats, &options.store.snapshot(), Arc::new(clock::instant));
         let aggregation = Aggregation::new(options.front_proxy, &options.store.snapshot());
         let (places, outgoing) = (Places::new(&options.limits), Outgoing::new(&options.limits));
         Arc::new(Server {

@@ -13,10 +13,9 @@ mod request_info;
 
 use std::sync::Arc;
 
+use objects::Followed;
 use pki::{Identity, Trust};
 use store::State;
-
-use crate::followed::Followed;
 
 pub(crate) use authentication::config_map;
 pub(crate) use forward::forward;

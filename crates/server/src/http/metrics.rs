@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use fairness::Fairness;
 use store::Store;
 
 use super::Body;
 use super::response::bytes;
 use super::route::Target;
-use crate::fairness::Fairness;
 
 /// Where the histogram of durations is cut, in seconds: every third of upstream's bounds.
 const BOUNDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 60.0];

@@ -27,6 +27,7 @@ pub(crate) mod route;
 pub(crate) mod serve;
 mod socket;
 mod strangers;
+mod turn;
 mod watch;
 mod write;
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Catalog, FieldSelector, Status};
+use fairness::{Admitted, Class};
 use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Body as _;
 
@@ -13,12 +14,13 @@ use super::negotiate::accepted_error;
 use super::query::Query;
 use super::response::{bytes, error_as, full, json, no_such_path, warn};
 use super::route::{Route, Target, route};
-use super::{Body, Connection, Identity, backup, discovery, health, metrics, objects, openapi, watch, write};
+use super::{
+    Body, Connection, Identity, backup, discovery, health, metrics, objects, openapi, turn, watch, write,
+};
 use crate::admission::warnings;
 use crate::aggregation::{self, RequestInfo};
 use crate::authorize::{Attributes, Wanted};
 use crate::clock;
-use crate::fairness::{Admitted, Class, seats};
 use crate::proxy;
 use crate::registry::Freshness;
 use crate::server::Server;
@@ -108,15 +110,14 @@ impl Server {
         };
         let class = {
             let state = self.registry().store().snapshot();
-            self.fairness().class(&state, &who, &understood.wanted(request.uri().path()))
+            turn::class(self.fairness(), &state, &who, &understood.wanted(request.uri().path()))
         };
         let answer = self.answer(request, &who, &understood, &class).await;
         let mut response = answer.unwrap_or_else(|status| error_as(&status, encoding));
-        class.mark(&mut response);
+        turn::mark(&class, &mut response);
         response
     }
 
-    /// Answers when it is the request's turn.
     /// The account whose token came with a request.
     async fn of_token(&self, headers: &HeaderMap) -> Option<Identity> {
         let (registry, token) = (self.registry(), tokens::bearer(headers)?);
@@ -132,6 +133,7 @@ impl Server {
         Some(found.ok()?.who)
     }
 
+    /// Answers when it is the request's turn.
     async fn answer(
         self: &Arc<Self>,
         mut request: Request<Body>,
@@ -161,11 +163,11 @@ impl Server {
                 // What nothing limits isn't measured.
                 let seats = match class.is_exempt() {
                     true => 1,
-                    false => seats(&self.registry().store().snapshot(), verb, target, query),
+                    false => turn::seats(&self.registry().store().snapshot(), verb, target, query),
                 };
-                Some(self.fairness().admit(class, seats, time_of(query)?).await?)
+                Some(turn::admit(self.fairness(), class, seats, time_of(query)?).await?)
             }
-            _ => Some(self.fairness().admit(class, 1, time_of(query)?).await?),
+            _ => Some(turn::admit(self.fairness(), class, 1, time_of(query)?).await?),
         };
         drop(room);
         let wanted = understood.wanted(request.uri().path());

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use api::{Include, Resource, Status};
 use bytes::Bytes;
+use fairness::Admitted;
 use futures::stream;
 use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::{BodyExt, StreamBody};
@@ -23,7 +24,6 @@ use super::outgoing::{Pieces, Share};
 use super::response::{full, status_value};
 use super::serve::Asked;
 use crate::clock;
-use crate::fairness::Admitted;
 use crate::registry::{Match, Watch, WatchEnd, WatchEvent, WatchOptions, load, stamped_at, told_as};
 use crate::server::Server;
 

@@ -2,38 +2,36 @@
 
 use std::sync::Arc;
 
-use http::HeaderValue;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use store::{KeyRange, KeyValue, State};
 
-use super::deal::flow;
-use super::level::{self, Level};
-use super::rules::{self, Distinguisher, Rule};
-use crate::authorize::Wanted;
-use crate::http::Identity;
+use crate::Request;
+use crate::deal::flow;
+use crate::level::{self, Level};
+use crate::rules::{self, Distinguisher, Rule};
 
 /// Below it lie all schemas and levels.
-pub(super) const PREFIX: &str = "/registry/flowcontrol.apiserver.k8s.io/";
+pub(crate) const PREFIX: &str = "/registry/flowcontrol.apiserver.k8s.io/";
 
 /// All schemas and levels.
 #[derive(Debug)]
-pub(super) struct Classes {
-    pub(super) levels: Vec<Level>,
+pub(crate) struct Classes {
+    pub(crate) levels: Vec<Level>,
     schemas: Vec<Schema>,
     last: Schema,
 }
 
 /// A FlowSchema.
 #[derive(Debug)]
-pub(super) struct Schema {
-    pub(super) name: Arc<str>,
-    pub(super) uid: HeaderValue,
+pub(crate) struct Schema {
+    pub(crate) name: Arc<str>,
+    pub(crate) uid: Arc<str>,
     precedence: i64,
     distinguisher: Option<Distinguisher>,
     rules: Vec<Rule>,
     /// Where its level stands among the levels.
-    pub(super) level: usize,
+    pub(crate) level: usize,
 }
 
 #[derive(Deserialize)]
@@ -55,7 +53,7 @@ fn stored<T: DeserializeOwned>(kv: &KeyValue) -> Option<Stored<T>> {
 
 impl Classes {
     /// The classes of a state. Where the two levels are missing that every cluster has, they are as upstream has them.
-    pub(super) fn of(state: &State) -> Self {
+    pub(crate) fn of(state: &State) -> Self {
         let range = |plural: &str| KeyRange::prefix(format!("{PREFIX}{plural}/"));
         let mut levels: Vec<Level> = state
             .range(&range("prioritylevelconfigurations"))
@@ -80,7 +78,7 @@ impl Classes {
             .collect();
         schemas.sort_by(|a, b| (a.precedence, &a.name).cmp(&(b.precedence, &b.name)));
         let written = schemas.iter().find(|schema| &*schema.name == "catch-all");
-        let uid = written.and_then(|schema| schema.uid.to_str().ok()).unwrap_or_default().to_owned();
+        let uid = written.map(|schema| schema.uid.to_string()).unwrap_or_default();
         let level = place(&levels, "catch-all").unwrap_or_default();
         let method = rules::Method { kind: Distinguisher::ByUser };
         let spec = rules::Spec { distinguisher_method: Some(method), ..rules::Spec::default() };
@@ -88,14 +86,13 @@ impl Classes {
         Classes { levels, schemas, last }
     }
 
-    /// The schema that means what somebody wants, and the flow within it.
-    pub(super) fn class(&self, who: &Identity, wanted: &Wanted<'_>) -> (&Schema, u64) {
-        let meant =
-            self.schemas.iter().find(|schema| schema.rules.iter().any(|rule| rule.means(who, wanted)));
+    /// The schema that means a request, and the flow within it.
+    pub(crate) fn class(&self, request: &Request<'_>) -> (&Schema, u64) {
+        let meant = self.schemas.iter().find(|schema| schema.rules.iter().any(|rule| rule.means(request)));
         let schema = meant.unwrap_or(&self.last);
         let distinguisher = match schema.distinguisher {
-            Some(Distinguisher::ByUser) => &who.user,
-            Some(Distinguisher::ByNamespace) => rules::namespace(wanted),
+            Some(Distinguisher::ByUser) => request.user,
+            Some(Distinguisher::ByNamespace) => request.namespace(),
             None => "",
         };
         (schema, flow(&schema.name, distinguisher))
@@ -106,7 +103,7 @@ impl Schema {
     fn new(metadata: Metadata, spec: rules::Spec, level: usize) -> Self {
         Schema {
             name: metadata.name.into(),
-            uid: HeaderValue::from_str(&metadata.uid).unwrap_or_else(|_| HeaderValue::from_static("")),
+            uid: metadata.uid.into(),
             precedence: spec.matching_precedence,
             distinguisher: spec.distinguisher_method.map(|method| method.kind),
             rules: spec.rules,

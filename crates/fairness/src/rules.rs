@@ -2,43 +2,42 @@
 
 use serde::Deserialize;
 
-use crate::authorize::Wanted;
-use crate::http::Identity;
+use crate::{Request, Target};
 
 const ACCOUNTS: &str = "system:serviceaccount:";
 
 /// A FlowSchema as it is stored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct Spec {
-    pub(super) priority_level_configuration: Reference,
-    pub(super) matching_precedence: i64,
-    pub(super) distinguisher_method: Option<Method>,
+pub(crate) struct Spec {
+    pub(crate) priority_level_configuration: Reference,
+    pub(crate) matching_precedence: i64,
+    pub(crate) distinguisher_method: Option<Method>,
     #[serde(deserialize_with = "or_none")]
-    pub(super) rules: Vec<Rule>,
+    pub(crate) rules: Vec<Rule>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-pub(super) struct Reference {
-    pub(super) name: String,
+pub(crate) struct Reference {
+    pub(crate) name: String,
 }
 
 #[derive(Debug, Deserialize)]
-pub(super) struct Method {
+pub(crate) struct Method {
     #[serde(rename = "type")]
-    pub(super) kind: Distinguisher,
+    pub(crate) kind: Distinguisher,
 }
 
 /// What makes requests of one schema different flows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-pub(super) enum Distinguisher {
+pub(crate) enum Distinguisher {
     ByUser,
     ByNamespace,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct Rule {
+pub(crate) struct Rule {
     #[serde(deserialize_with = "or_none")]
     subjects: Vec<Subject>,
     #[serde(deserialize_with = "or_none")]
@@ -90,53 +89,44 @@ where
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// The namespace that a request is of: a Namespace is of itself.
-pub(super) fn namespace<'a>(wanted: &Wanted<'a>) -> &'a str {
-    match *wanted {
-        Wanted::Object(asked) if (asked.group, asked.resource) == ("", "namespaces") => asked.name,
-        Wanted::Object(asked) => asked.namespace,
-        Wanted::Path { .. } => "",
-    }
-}
-
 impl Rule {
-    /// Whether the rule means what `who` wants.
-    pub(super) fn means(&self, who: &Identity, wanted: &Wanted<'_>) -> bool {
-        self.subjects.iter().any(|subject| subject.means(who))
-            && match wanted {
-                Wanted::Object(_) => self.resource_rules.iter().any(|rule| rule.means(wanted)),
-                Wanted::Path { verb, path } => {
-                    self.non_resource_rules.iter().any(|rule| rule.means(verb, path))
+    /// Whether the rule means a request.
+    pub(crate) fn means(&self, request: &Request<'_>) -> bool {
+        self.subjects.iter().any(|subject| subject.means(request))
+            && match request.target {
+                Target::Objects { .. } => self.resource_rules.iter().any(|rule| rule.means(request)),
+                Target::Path(path) => {
+                    self.non_resource_rules.iter().any(|rule| rule.means(request.verb, path))
                 }
             }
     }
 }
 
 impl Subject {
-    fn means(&self, who: &Identity) -> bool {
+    fn means(&self, request: &Request<'_>) -> bool {
         if let Some(user) = &self.user {
-            return user.name == "*" || user.name == who.user;
+            return user.name == "*" || user.name == request.user;
         }
         if let Some(group) = &self.group {
-            return group.name == "*" || who.is_in(&group.name);
+            return group.name == "*" || request.groups.contains(&group.name);
         }
-        let account = who.user.strip_prefix(ACCOUNTS).and_then(|account| account.split_once(':'));
+        let account = request.user.strip_prefix(ACCOUNTS).and_then(|account| account.split_once(':'));
         let (Some(meant), Some((namespace, name))) = (&self.service_account, account) else { return false };
         meant.namespace == namespace && (meant.name == "*" || meant.name == name)
     }
 }
 
 impl ResourceRule {
-    fn means(&self, wanted: &Wanted<'_>) -> bool {
-        let Wanted::Object(asked) = wanted else { return false };
-        let is_resource = |resource: &String| match resource.split_once('/') {
-            None => resource == "*" || asked.subresource.is_empty() && resource == asked.resource,
-            Some((resource, sub)) => resource == asked.resource && sub == asked.subresource,
+    fn means(&self, request: &Request<'_>) -> bool {
+        let Target::Objects { group, resource, subresource, .. } = request.target else { return false };
+        let is_resource = |meant: &String| match meant.split_once('/') {
+            None => meant == "*" || subresource.is_empty() && meant == resource,
+            Some((meant, part)) => meant == resource && part == subresource,
         };
-        any(&self.verbs, asked.verb)
-            && any(&self.api_groups, asked.group)
+        any(&self.verbs, request.verb)
+            && any(&self.api_groups, group)
             && self.resources.iter().any(is_resource)
-            && match namespace(wanted) {
+            && match request.namespace() {
                 "" => self.cluster_scope,
                 namespace => any(&self.namespaces, namespace),
             }
@@ -162,7 +152,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::authorize::Attributes;
 
     fn rule(value: serde_json::Value) -> Rule {
         serde_json::from_value(value).unwrap()
@@ -170,9 +159,10 @@ mod tests {
 
     #[test]
     fn rules_mean_users_groups_and_accounts() {
-        let who = |user: &str, group: &str| Identity::new(user, [group]);
         let account = "system:serviceaccount:ns:name";
-        let get = Wanted::Path { verb: "get", path: "/healthz/ping" };
+        let groups = ["g".to_owned()];
+        let get =
+            |user| Request { user, groups: &groups, verb: "get", target: Target::Path("/healthz/ping") };
         for (subject, user, means) in [
             (json!({"kind": "User", "user": {"name": "a"}}), "a", true),
             (json!({"kind": "User", "user": {"name": "a"}}), "b", false),
@@ -198,23 +188,15 @@ mod tests {
             let rule = rule(json!({
                 "subjects": [subject], "nonResourceRules": [{"verbs": ["*"], "nonResourceURLs": ["/healthz*"]}],
             }));
-            assert_eq!(rule.means(&who(user, "g"), &get), means, "{user} {rule:?}");
+            assert_eq!(rule.means(&get(user)), means, "{user} {rule:?}");
         }
     }
 
     #[test]
     fn rules_mean_resources_in_namespaces_or_of_the_cluster() {
-        let who = Identity::new("a", [""; 0]);
         let asked = |resource: &'static str, subresource: &'static str, namespace: &'static str| {
-            Wanted::Object(Attributes {
-                verb: "list",
-                group: "",
-                resource,
-                subresource,
-                namespace,
-                name: "",
-                fields: "",
-            })
+            let target = Target::Objects { group: "", resource, subresource, namespace, name: "" };
+            Request { user: "a", groups: &[], verb: "list", target }
         };
         let of = |rules: serde_json::Value| {
             rule(
@@ -223,13 +205,13 @@ mod tests {
         };
         let pods = of(json!({"verbs": ["list"], "apiGroups": [""], "resources": ["pods", "pods/status"],
             "namespaces": ["a"]}));
-        assert!(pods.means(&who, &asked("pods", "", "a")));
-        assert!(pods.means(&who, &asked("pods", "status", "a")));
-        assert!(!pods.means(&who, &asked("pods", "log", "a")));
-        assert!(!pods.means(&who, &asked("pods", "", "b")));
-        assert!(!pods.means(&who, &asked("pods", "", "")), "not of the whole cluster");
+        assert!(pods.means(&asked("pods", "", "a")));
+        assert!(pods.means(&asked("pods", "status", "a")));
+        assert!(!pods.means(&asked("pods", "log", "a")));
+        assert!(!pods.means(&asked("pods", "", "b")));
+        assert!(!pods.means(&asked("pods", "", "")), "not of the whole cluster");
         let all = of(json!({"verbs": ["*"], "apiGroups": ["*"], "resources": ["*"], "clusterScope": true}));
-        assert!(all.means(&who, &asked("pods", "log", "")));
-        assert!(!all.means(&who, &asked("pods", "log", "a")), "names no namespace");
+        assert!(all.means(&asked("pods", "log", "")));
+        assert!(!all.means(&asked("pods", "log", "a")), "names no namespace");
     }
 }

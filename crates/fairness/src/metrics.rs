@@ -5,20 +5,20 @@ use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Fairness;
-use super::gate::Refusal;
+use crate::Fairness;
+use crate::gate::Refusal;
 
 /// Where the histogram of waits is cut, in seconds: some of upstream's bounds.
 const BOUNDS: [f64; 8] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.5, 2.0, 15.0];
 
 /// What is counted, by level and schema.
 #[derive(Debug, Default)]
-pub(super) struct Counts(BTreeMap<Arc<str>, BTreeMap<Arc<str>, Count>>);
+pub(crate) struct Counts(BTreeMap<Arc<str>, BTreeMap<Arc<str>, Count>>);
 
 #[derive(Debug, Default)]
-pub(super) struct Count {
-    pub(super) waiting: u64,
-    pub(super) running: u64,
+pub(crate) struct Count {
+    pub(crate) waiting: u64,
+    pub(crate) running: u64,
     started: u64,
     refused: BTreeMap<Refusal, u64>,
     /// Waits of those who were let in, and of those who weren't.
@@ -33,7 +33,7 @@ struct Waits {
 }
 
 impl Counts {
-    pub(super) fn of(&mut self, level: &Arc<str>, schema: &Arc<str>) -> &mut Count {
+    pub(crate) fn of(&mut self, level: &Arc<str>, schema: &Arc<str>) -> &mut Count {
         // A key is made for the first request of its kind alone.
         if !self.0.get(level).is_some_and(|schemas| schemas.contains_key(schema)) {
             self.0.entry(level.clone()).or_default().insert(schema.clone(), Count::default());
@@ -51,17 +51,17 @@ impl Counts {
 }
 
 impl Count {
-    pub(super) fn started(&mut self, waited: Duration) {
+    pub(crate) fn started(&mut self, waited: Duration) {
         self.running += 1;
         self.started += 1;
         self.waited(waited, true);
     }
 
-    pub(super) fn refused(&mut self, refusal: Refusal) {
+    pub(crate) fn refused(&mut self, refusal: Refusal) {
         *self.refused.entry(refusal).or_default() += 1;
     }
 
-    pub(super) fn waited(&mut self, waited: Duration, let_in: bool) {
+    pub(crate) fn waited(&mut self, waited: Duration, let_in: bool) {
         let (waits, seconds) = (&mut self.waits[usize::from(let_in)], waited.as_secs_f64());
         waits.count += 1;
         waits.seconds += seconds;
@@ -81,8 +81,8 @@ const NAMES: [(&str, &str, &str); 6] = [
 ];
 
 impl Fairness {
-    /// Writes all of it.
-    pub(crate) fn write_metrics(&self, out: &mut String) {
+    /// Writes what happened at the gate, in Prometheus' text format.
+    pub fn write_metrics(&self, out: &mut String) {
         let inner = self.lock();
         for (name, kind, help) in NAMES {
             let full = format!("apiserver_flowcontrol_{name}");
@@ -116,7 +116,7 @@ impl Fairness {
                 }
             }
         }
-        type Limit = fn(&super::gate::Standing<'_>) -> u32;
+        type Limit = fn(&crate::gate::Standing<'_>) -> u32;
         let limits: [(&str, &str, Limit); 4] = [
             ("nominal_limit_seats", "Seats that a level has of its own", |s| s.seats.nominal),
             ("lower_limit_seats", "Seats that a level never lends", |s| s.seats.lower),

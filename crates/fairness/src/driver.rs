@@ -4,64 +4,76 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use api::Status;
-use http::{HeaderValue, Response};
+use objects::Followed;
 use store::State;
 use tokio::sync::oneshot;
 
-use super::classes::{self, Classes, Schema};
-use super::gate::{Gate, Refusal, Seat, Started, Verdict};
-use super::metrics::Counts;
-use super::queues::Ticket;
-use crate::authorize::Wanted;
-use crate::clock;
-use crate::followed::Followed;
-use crate::http::{Body, Identity, response};
+use crate::Request;
+use crate::classes::{self, Classes, Schema};
+use crate::gate::{Gate, Refusal, Seat, Started, Verdict};
+use crate::metrics::Counts;
+use crate::queues::Ticket;
 
 /// The longest that a request waits for a seat, and the part of its time that it waits at most (as upstream).
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 const PART_OF_TIME: u32 = 4;
-/// When a client that was refused may come again, in seconds.
-const AGAIN_IN: u32 = 1;
+
+/// The clock that requests are timed by: that of the runtime, by which they also wait.
+pub type Clock = Arc<dyn Fn() -> Instant + Send + Sync>;
+
+/// A request that isn't let in: too many wait already, or its turn didn't come in time.
+#[derive(Debug, thiserror::Error)]
+#[error("those of priority level {level:?} ({})", why.name())]
+pub struct Refused {
+    level: Arc<str>,
+    why: Refusal,
+}
 
 /// Classes requests and lets them in.
-pub(crate) struct Fairness {
+pub struct Fairness {
+    now: Clock,
     classes: Followed<Classes>,
     inner: Mutex<Inner>,
 }
 
-pub(super) struct Inner {
-    pub(super) gate: Gate,
-    pub(super) counts: Counts,
+pub(crate) struct Inner {
+    pub(crate) gate: Gate,
+    pub(crate) counts: Counts,
     waiting: HashMap<Ticket, oneshot::Sender<Seat>>,
 }
 
 /// What class a request is of.
-pub(crate) struct Class {
+pub struct Class {
     schema: Arc<str>,
     level: Arc<str>,
     flow: u64,
     exempt: bool,
-    uids: [HeaderValue; 2],
+    uids: [Arc<str>; 2],
 }
 
 impl Class {
     /// Whether its requests run at once, always.
-    pub(crate) fn is_exempt(&self) -> bool {
+    pub fn is_exempt(&self) -> bool {
         self.exempt
     }
 
-    /// Tells the client the class (upstream's headers).
-    pub(crate) fn mark(&self, response: &mut Response<Body>) {
-        let names = ["x-kubernetes-pf-flowschema-uid", "x-kubernetes-pf-prioritylevel-uid"];
-        for (name, uid) in names.into_iter().zip(&self.uids) {
-            response.headers_mut().insert(name, uid.clone());
-        }
+    /// The uid of its FlowSchema.
+    pub fn schema_uid(&self) -> &str {
+        &self.uids[0]
+    }
+
+    /// The uid of its PriorityLevelConfiguration.
+    pub fn level_uid(&self) -> &str {
+        &self.uids[1]
+    }
+
+    fn refused(&self, why: Refusal) -> Refused {
+        Refused { level: self.level.clone(), why }
     }
 }
 
 /// Seats that a request holds; dropping this gives them back.
-pub(crate) struct Admitted {
+pub struct Admitted {
     fairness: Arc<Fairness>,
     seat: Seat,
     level: Arc<str>,
@@ -72,7 +84,7 @@ impl Drop for Admitted {
     fn drop(&mut self) {
         let mut inner = self.fairness.lock();
         inner.counts.of(&self.level, &self.schema).running -= 1;
-        inner.give_back(&self.seat);
+        inner.give_back(&self.seat, self.fairness.now());
     }
 }
 
@@ -89,13 +101,13 @@ struct InQueue<'a> {
 
 impl Drop for InQueue<'_> {
     fn drop(&mut self) {
-        let now = clock::instant();
+        let now = self.fairness.now();
         let mut inner = self.fairness.lock();
         if inner.waiting.remove(&self.ticket).is_none() {
             // Its turn came; a seat that it didn't take is given back.
             if let Ok(seat) = self.turn.try_recv() {
                 inner.counts.of(&self.class.level, &self.class.schema).waiting -= 1;
-                inner.give_back(&seat);
+                inner.give_back(&seat, now);
             }
             return;
         }
@@ -109,8 +121,8 @@ impl Drop for InQueue<'_> {
 }
 
 impl Inner {
-    fn give_back(&mut self, seat: &Seat) {
-        let started = self.gate.end(seat, clock::instant());
+    fn give_back(&mut self, seat: &Seat, now: Instant) {
+        let started = self.gate.end(seat, now);
         self.hand_out(started);
     }
 
@@ -127,27 +139,32 @@ impl Inner {
 
 impl Fairness {
     /// A gate with this number of seats, for the classes of a state.
-    pub(crate) fn new(seats: u32, state: &State) -> Arc<Self> {
+    pub fn new(seats: u32, state: &State, now: Clock) -> Arc<Self> {
         let classes = Followed::new(classes::PREFIX, Classes::of, state);
         let gate = Gate::new(seats, &classes.get(state, |_| {}).levels);
         Arc::new(Fairness {
+            now,
             classes,
             inner: Mutex::new(Inner { gate, counts: Counts::default(), waiting: HashMap::new() }),
         })
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
+    fn now(&self) -> Instant {
+        (self.now)()
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The class of what somebody wants, by the schemas in `state`.
-    pub(crate) fn class(&self, state: &State, who: &Identity, wanted: &Wanted<'_>) -> Class {
+    /// The class of a request, by the schemas in `state`.
+    pub fn class(&self, state: &State, request: &Request<'_>) -> Class {
         let classes = self.classes.get(state, |classes| {
             let mut inner = self.lock();
-            let started = inner.gate.reconfigure(&classes.levels, clock::instant());
+            let started = inner.gate.reconfigure(&classes.levels, self.now());
             inner.hand_out(started);
         });
-        let (schema, flow): (&Schema, u64) = classes.class(who, wanted);
+        let (schema, flow): (&Schema, u64) = classes.class(request);
         let level = &classes.levels[schema.level];
         Class {
             schema: schema.name.clone(),
@@ -161,18 +178,18 @@ impl Fairness {
     /// Lets in a request that needs this many seats and may last for `time`: at once, or when its turn comes.
     ///
     /// # Errors
-    /// 429 where too many wait already, or its turn didn't come in time.
-    pub(crate) async fn admit(
+    /// Where too many wait already, or its turn didn't come in time.
+    pub async fn admit(
         self: &Arc<Self>,
         class: &Class,
         seats: u32,
         time: Duration,
-    ) -> Result<Admitted, Status> {
+    ) -> Result<Admitted, Refused> {
         let admitted = |seat| {
             let (level, schema) = (class.level.clone(), class.schema.clone());
             Admitted { fairness: self.clone(), seat, level, schema }
         };
-        let now = clock::instant();
+        let now = self.now();
         let mut queued = {
             let mut inner = self.lock();
             let verdict = inner.gate.arrive(&class.level, class.flow, seats, now);
@@ -184,7 +201,7 @@ impl Fairness {
                 }
                 Verdict::Refused(refusal) => {
                     counts.refused(refusal);
-                    return Err(too_many(class, refusal));
+                    return Err(class.refused(refusal));
                 }
                 Verdict::Waits(ticket) => {
                     counts.waiting += 1;
@@ -197,7 +214,7 @@ impl Fairness {
         };
         let patience = (time / PART_OF_TIME).min(LONGEST_WAIT);
         if let Ok(Ok(seat)) = tokio::time::timeout(patience, &mut queued.turn).await {
-            let waited = clock::instant().saturating_duration_since(now);
+            let waited = self.now().saturating_duration_since(now);
             let mut inner = self.lock();
             let counts = inner.counts.of(&class.level, &class.schema);
             counts.waiting -= 1;
@@ -206,16 +223,6 @@ impl Fairness {
             return Ok(admitted(seat));
         }
         queued.refusal = Refusal::TimeOut;
-        Err(too_many(class, Refusal::TimeOut))
+        Err(class.refused(Refusal::TimeOut))
     }
-}
-
-/// 429: come again later.
-fn too_many(class: &Class, refusal: Refusal) -> Status {
-    let message = format!(
-        "Too many requests, please try again later: those of priority level {:?} ({})",
-        class.level,
-        refusal.name()
-    );
-    response::too_many(message, AGAIN_IN)
 }

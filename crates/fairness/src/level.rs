@@ -2,39 +2,38 @@
 
 use std::sync::Arc;
 
-use http::HeaderValue;
 use serde::Deserialize;
 
 /// A priority level.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Level {
-    pub(super) name: Arc<str>,
-    pub(super) uid: HeaderValue,
+pub(crate) struct Level {
+    pub(crate) name: Arc<str>,
+    pub(crate) uid: Arc<str>,
     /// Whether its requests run at once, always.
-    pub(super) exempt: bool,
+    pub(crate) exempt: bool,
     /// Its part of the seats, in relation to others'.
-    pub(super) shares: u32,
+    pub(crate) shares: u32,
     /// Which part of its seats others may use while it doesn't need them.
-    pub(super) lendable_percent: u32,
+    pub(crate) lendable_percent: u32,
     /// How far it may go above its seats; nothing for as far as others lend.
-    pub(super) borrowing_percent: Option<u32>,
+    pub(crate) borrowing_percent: Option<u32>,
     /// Its queues; nothing where a request that finds no seat is refused.
-    pub(super) queuing: Option<Queuing>,
+    pub(crate) queuing: Option<Queuing>,
 }
 
 /// A level's queues.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Queuing {
-    pub(super) queues: u32,
+pub(crate) struct Queuing {
+    pub(crate) queues: u32,
     /// How many of them a flow is dealt.
-    pub(super) hand: u32,
+    pub(crate) hand: u32,
     /// How many requests wait in one at most.
-    pub(super) length: u32,
+    pub(crate) length: u32,
 }
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct Spec {
+pub(crate) struct Spec {
     #[serde(rename = "type")]
     kind: String,
     limited: Option<Limited>,
@@ -65,7 +64,7 @@ struct StoredQueuing {
 }
 
 impl Level {
-    pub(super) fn new(name: &str, uid: &str, spec: Spec) -> Self {
+    pub(crate) fn new(name: &str, uid: &str, spec: Spec) -> Self {
         let exempt = spec.kind == "Exempt";
         let part = if exempt { spec.exempt } else { spec.limited }.unwrap_or_default();
         let queuing = part.limit_response.and_then(|response| response.queuing).map(|stored| {
@@ -78,7 +77,7 @@ impl Level {
         });
         Level {
             name: name.into(),
-            uid: HeaderValue::from_str(uid).unwrap_or_else(|_| HeaderValue::from_static("")),
+            uid: uid.into(),
             exempt,
             shares: part.nominal_concurrency_shares.unwrap_or(if exempt { 0 } else { 30 }),
             lendable_percent: part.lendable_percent.unwrap_or(0).min(100),
@@ -88,12 +87,12 @@ impl Level {
     }
 
     /// The level of what nothing limits, for while nobody has written it.
-    pub(super) fn exempt() -> Self {
+    pub(crate) fn exempt() -> Self {
         Level::new("exempt", "", Spec { kind: "Exempt".into(), ..Spec::default() })
     }
 
     /// The level of what no schema means, for while nobody has written it.
-    pub(super) fn catch_all() -> Self {
+    pub(crate) fn catch_all() -> Self {
         let limited = Limited { nominal_concurrency_shares: Some(5), ..Limited::default() };
         Level::new("catch-all", "", Spec { kind: "Limited".into(), limited: Some(limited), exempt: None })
     }
@@ -101,18 +100,18 @@ impl Level {
 
 /// A level's seats, of all that a server has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Seats {
+pub(crate) struct Seats {
     /// Those that are its own.
-    pub(super) nominal: u32,
+    pub(crate) nominal: u32,
     /// Those of its own that it never lends.
-    pub(super) lower: u32,
+    pub(crate) lower: u32,
     /// The most that it ever has.
-    pub(super) upper: u32,
+    pub(crate) upper: u32,
 }
 
 /// Deals a server's seats out in relation to the levels' shares (upstream's `updateConfig`: nominal limits are
 /// rounded up, what may be lent and borrowed to the nearest).
-pub(super) fn deal_out(total: u32, levels: &[Level]) -> Vec<Seats> {
+pub(crate) fn deal_out(total: u32, levels: &[Level]) -> Vec<Seats> {
     let sum: u64 = levels.iter().map(|level| u64::from(level.shares)).sum();
     let all = u64::from(total);
     let percent = |seats: u64, percent: u32| (seats * u64::from(percent) + 50) / 100;

@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::classes::Classes;
-use super::deal::flow;
-use super::gate::{Gate, Seat, Started, Verdict};
-use super::level::{Level, deal_out};
-use super::queues::Ticket;
+use crate::classes::Classes;
+use crate::deal::flow;
+use crate::gate::{Gate, Seat, Started, Verdict};
+use crate::level::{Level, deal_out};
+use crate::queues::Ticket;
+use crate::{Request, Target};
 
 fn levels() -> Vec<Level> {
     let part = |shares: u32, lendable: u32, queues: u32, hand: u32| {
@@ -248,7 +249,7 @@ fn requests_survive_that_their_level_changes_or_goes() {
 #[test]
 fn without_any_schema_everything_is_the_last_ones() {
     let classes = Classes::of(&store::State::default());
-    let who = crate::http::Identity::new("a", ["system:masters"]);
-    let wanted = crate::authorize::Wanted::Path { verb: "get", path: "/x" };
-    assert_eq!(&*classes.class(&who, &wanted).0.name, "catch-all");
+    let groups = ["system:masters".to_owned()];
+    let request = Request { user: "a", groups: &groups, verb: "get", target: Target::Path("/x") };
+    assert_eq!(&*classes.class(&request).0.name, "catch-all");
 }

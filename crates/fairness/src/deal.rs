@@ -3,7 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// The flow of requests that one schema means and that its distinguisher puts together.
-pub(super) fn flow(schema: &str, distinguisher: &str) -> u64 {
+pub(crate) fn flow(schema: &str, distinguisher: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     (schema, distinguisher).hash(&mut hasher);
     hasher.finish()
@@ -11,7 +11,7 @@ pub(super) fn flow(schema: &str, distinguisher: &str) -> u64 {
 
 /// Deals `hand` different ones of `queues` queues, always the same to the same flow. As upstream's shuffle sharding
 /// dealer: the flow's number is read as digits of falling base.
-pub(super) fn deal(mut flow: u64, queues: u32, hand: u32) -> Vec<u32> {
+pub(crate) fn deal(mut flow: u64, queues: u32, hand: u32) -> Vec<u32> {
     let hand = hand.min(queues);
     let mut dealt: Vec<u32> = Vec::with_capacity(hand as usize);
     let mut sorted: Vec<u32> = Vec::with_capacity(hand as usize);

@@ -8,18 +8,18 @@ use std::time::Duration;
 const GUESS: Duration = Duration::from_millis(3);
 
 /// The number of a request that waits.
-pub(super) type Ticket = u64;
+pub(crate) type Ticket = u64;
 
 /// A request that waits.
 #[derive(Debug)]
-pub(super) struct Waiting {
-    pub(super) ticket: Ticket,
-    pub(super) seats: u32,
+pub(crate) struct Waiting {
+    pub(crate) ticket: Ticket,
+    pub(crate) seats: u32,
 }
 
 /// The queues in which something waits or runs.
 #[derive(Debug, Default)]
-pub(super) struct Queues {
+pub(crate) struct Queues {
     active: BTreeMap<u32, Queue>,
     /// The level's virtual time: when what started last started, in seat-microseconds of one queue.
     now: u64,
@@ -42,23 +42,23 @@ fn work(seats: u32, took: Duration) -> u64 {
 
 impl Queues {
     /// How many requests wait.
-    pub(super) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.waiting
     }
 
     /// The one of a hand of queues that has the least to do.
-    pub(super) fn choose(&self, hand: &[u32]) -> u32 {
+    pub(crate) fn choose(&self, hand: &[u32]) -> u32 {
         let seats = |queue: &u32| self.active.get(queue).map_or(0, |queue| queue.seats);
         hand.iter().copied().min_by_key(seats).unwrap_or_default()
     }
 
     /// How many requests wait in a queue.
-    pub(super) fn length(&self, queue: u32) -> usize {
+    pub(crate) fn length(&self, queue: u32) -> usize {
         self.active.get(&queue).map_or(0, |queue| queue.waiting.len())
     }
 
     /// Lets a request wait.
-    pub(super) fn push(&mut self, queue: u32, waiting: Waiting) {
+    pub(crate) fn push(&mut self, queue: u32, waiting: Waiting) {
         let queue = Self::wake(&mut self.active, self.now, queue);
         queue.seats += waiting.seats;
         queue.waiting.push_back(waiting);
@@ -66,7 +66,7 @@ impl Queues {
     }
 
     /// Starts a request that hasn't waited.
-    pub(super) fn start(&mut self, queue: u32, seats: u32) {
+    pub(crate) fn start(&mut self, queue: u32, seats: u32) {
         let queue = Self::wake(&mut self.active, self.now, queue);
         queue.seats += seats;
         self.now = self.now.max(queue.start);
@@ -79,7 +79,7 @@ impl Queues {
     }
 
     /// Whose turn it is, and the seats that it takes: the one that would be done first; the older one of two.
-    pub(super) fn next(&self) -> Option<(u32, u32)> {
+    pub(crate) fn next(&self) -> Option<(u32, u32)> {
         let heads = self.active.iter().filter_map(|(number, queue)| {
             let head = queue.waiting.front()?;
             let end = queue.start.saturating_add(work(head.seats, GUESS));
@@ -89,7 +89,7 @@ impl Queues {
     }
 
     /// Starts the first request that waits in a queue.
-    pub(super) fn pop(&mut self, number: u32) -> Option<Waiting> {
+    pub(crate) fn pop(&mut self, number: u32) -> Option<Waiting> {
         let queue = self.active.get_mut(&number)?;
         let first = queue.waiting.pop_front()?;
         self.waiting -= 1;
@@ -99,7 +99,7 @@ impl Queues {
     }
 
     /// A request that ran is over: its queue pays what it took.
-    pub(super) fn end(&mut self, number: u32, seats: u32, took: Duration) {
+    pub(crate) fn end(&mut self, number: u32, seats: u32, took: Duration) {
         let Some(queue) = self.active.get_mut(&number) else { return };
         queue.start = queue.start.saturating_sub(work(seats, GUESS)).saturating_add(work(seats, took));
         queue.running -= 1;
@@ -108,7 +108,7 @@ impl Queues {
     }
 
     /// A request that waited has gone; false if none with that number waits.
-    pub(super) fn give_up(&mut self, ticket: Ticket) -> bool {
+    pub(crate) fn give_up(&mut self, ticket: Ticket) -> bool {
         let place = |queue: &Queue| queue.waiting.iter().position(|waiting| waiting.ticket == ticket);
         let found = self.active.iter_mut().find_map(|(number, queue)| {
             let at = place(queue)?;

@@ -7,25 +7,25 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::deal::deal;
-use super::level::{Level, Seats, deal_out};
-use super::queues::{Queues, Ticket, Waiting};
+use crate::deal::deal;
+use crate::level::{Level, Seats, deal_out};
+use crate::queues::{Queues, Ticket, Waiting};
 
 /// The part of a level's seats that one request takes at most, in percent (as upstream).
 const WIDEST_PERCENT: u32 = 15;
 
 /// Seats that are taken; they have to be given back with [`Gate::end`].
 #[derive(Debug)]
-pub(super) struct Seat {
-    pub(super) level: Arc<str>,
+pub(crate) struct Seat {
+    pub(crate) level: Arc<str>,
     queue: u32,
-    pub(super) seats: u32,
+    pub(crate) seats: u32,
     started: Instant,
 }
 
 /// Why a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     QueueFull,
     NoSeat,
     TimeOut,
@@ -34,7 +34,7 @@ pub(super) enum Refusal {
 
 impl Refusal {
     /// Upstream's word for it.
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Refusal::QueueFull => "queue-full",
             Refusal::NoSeat => "concurrency-limit",
@@ -46,18 +46,18 @@ impl Refusal {
 
 /// What happens to a request that arrives.
 #[derive(Debug)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     Runs(Seat),
     Waits(Ticket),
     Refused(Refusal),
 }
 
 /// Who waited and may start now.
-pub(super) type Started = Vec<(Ticket, Seat)>;
+pub(crate) type Started = Vec<(Ticket, Seat)>;
 
 /// The levels with their seats and queues.
 #[derive(Debug)]
-pub(super) struct Gate {
+pub(crate) struct Gate {
     total: u32,
     places: Vec<Place>,
     last_ticket: Ticket,
@@ -76,17 +76,17 @@ struct Place {
 
 /// What a level has at present, for the metrics.
 #[derive(Debug)]
-pub(super) struct Standing<'a> {
-    pub(super) level: &'a str,
-    pub(super) seats: Seats,
-    pub(super) used: u32,
+pub(crate) struct Standing<'a> {
+    pub(crate) level: &'a str,
+    pub(crate) seats: Seats,
+    pub(crate) used: u32,
     /// How many it could have right now.
-    pub(super) current: u32,
+    pub(crate) current: u32,
 }
 
 impl Gate {
     /// A gate with this number of seats.
-    pub(super) fn new(total: u32, levels: &[Level]) -> Self {
+    pub(crate) fn new(total: u32, levels: &[Level]) -> Self {
         let mut gate = Gate { total, places: Vec::new(), last_ticket: 0 };
         gate.configure(levels);
         gate
@@ -108,13 +108,13 @@ impl Gate {
     }
 
     /// Goes by other levels from now on.
-    pub(super) fn reconfigure(&mut self, levels: &[Level], now: Instant) -> Started {
+    pub(crate) fn reconfigure(&mut self, levels: &[Level], now: Instant) -> Started {
         self.configure(levels);
         self.let_in(now)
     }
 
     /// A request of a flow arrives that needs this many seats.
-    pub(super) fn arrive(&mut self, level: &str, flow: u64, seats: u32, now: Instant) -> Verdict {
+    pub(crate) fn arrive(&mut self, level: &str, flow: u64, seats: u32, now: Instant) -> Verdict {
         // A level that has gone in this very moment: its requests are nobody's.
         let known = self.place(level).or_else(|| self.place("catch-all"));
         let Some(at) = known else { return Verdict::Refused(Refusal::NoSeat) };
@@ -150,7 +150,7 @@ impl Gate {
     }
 
     /// A request that ran is over.
-    pub(super) fn end(&mut self, seat: &Seat, now: Instant) -> Started {
+    pub(crate) fn end(&mut self, seat: &Seat, now: Instant) -> Started {
         let Some(at) = self.place(&seat.level) else { return Started::new() };
         let place = &mut self.places[at];
         place.used -= seat.seats;
@@ -160,7 +160,7 @@ impl Gate {
     }
 
     /// A request that waited has gone; nothing if it waits no longer, because it was let in.
-    pub(super) fn give_up(&mut self, ticket: Ticket, now: Instant) -> Option<Started> {
+    pub(crate) fn give_up(&mut self, ticket: Ticket, now: Instant) -> Option<Started> {
         let at = self.places.iter_mut().position(|place| place.queues.give_up(ticket))?;
         self.forget_if_gone(at);
         Some(self.let_in(now))
@@ -224,7 +224,7 @@ impl Gate {
     }
 
     /// How all levels stand.
-    pub(super) fn standing(&self) -> impl Iterator<Item = Standing<'_>> {
+    pub(crate) fn standing(&self) -> impl Iterator<Item = Standing<'_>> {
         let pool = u32::try_from(self.pool()).unwrap_or_default();
         self.places.iter().map(move |place| {
             let current = (place.used.max(place.seats.lower) + pool).min(place.seats.upper);

@@ -7,7 +7,7 @@ use store::State;
 
 /// A value made of the objects below one prefix, made anew when one of them has changed.
 #[derive(Debug)]
-pub(crate) struct Followed<T> {
+pub struct Followed<T> {
     prefix: &'static str,
     make: fn(&State) -> T,
     /// The newest revision that it was compared with.
@@ -17,13 +17,13 @@ pub(crate) struct Followed<T> {
 
 impl<T> Followed<T> {
     /// The value as of a state.
-    pub(crate) fn new(prefix: &'static str, make: fn(&State) -> T, state: &State) -> Self {
+    pub fn new(prefix: &'static str, make: fn(&State) -> T, state: &State) -> Self {
         let (seen, value) = (AtomicU64::new(state.revision()), RwLock::new(Arc::new(make(state))));
         Followed { prefix, make, seen, value }
     }
 
     /// The value, at least as new as `state`; `changed` is called with a new one before anybody else sees it.
-    pub(crate) fn get(&self, state: &State, changed: impl FnOnce(&T)) -> Arc<T> {
+    pub fn get(&self, state: &State, changed: impl FnOnce(&T)) -> Arc<T> {
         if self.seen.load(Ordering::Acquire) < state.revision() {
             self.follow(state, changed);
         }
