@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use store::parts::Image;
+use store::parts::{Image, PIECE};
 use store::{Event, KeyRange, Revision, State};
 
 use crate::report::Failure;
@@ -62,7 +62,11 @@ impl Chronicle {
     /// Holds a member's whole machine against the others' at the same index.
     pub fn compare(&mut self, member: u64, image: &Image, in_full: bool) -> Result<(), Failure> {
         let index = image.index;
-        let checksum = in_full.then(|| crc32fast::hash(&image.encode()));
+        let checksum = in_full.then(|| {
+            let mut checksum = crc32fast::Hasher::new();
+            image.clone().pieces(PIECE).for_each(|piece| checksum.update(&piece));
+            checksum.finalize()
+        });
         let seen = (image.revision(), checksum);
         let known = self.machines.entry(index).or_insert(seen);
         let differs = known.0 != seen.0 || known.1.zip(seen.1).is_some_and(|(known, seen)| known != seen);

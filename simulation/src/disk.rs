@@ -211,6 +211,12 @@ impl Disk for SimulatedDisk {
         Ok(bytes)
     }
 
+    fn stream(&self, name: &str) -> io::Result<(Box<dyn io::Read + Send>, u64)> {
+        let content = self.read(name)?;
+        let length = content.len() as u64;
+        Ok((Box::new(io::Cursor::new(content)), length))
+    }
+
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {
         let mut content = self.operation()?;
         let number = content.next_file;

@@ -109,8 +109,8 @@ impl World {
             running.writing.append(&mut running.waiting);
             // Errors are what a power cut looks like from here.
             let written = running.log.append(&running.writing);
-            if let Some(image) = running.saving.as_ref().filter(|_| written.is_ok()) {
-                let _ = save(&host.disk, image);
+            if let Some(image) = running.saving.take().filter(|_| written.is_ok()) {
+                let _ = save(&host.disk, image, self.sizes.piece);
             }
         }
         if power {
@@ -366,8 +366,9 @@ impl World {
     pub fn saved(&mut self, n: usize) -> Result<(), Failure> {
         let disk = self.hosts[n].disk.clone();
         let Some(image) = self.process(n).and_then(|running| running.saving.take()) else { return Ok(()) };
-        let saved = match save(&disk, &image) {
-            Ok(()) => Some(image.index),
+        let index = image.index;
+        let saved = match save(&disk, image, self.sizes.piece) {
+            Ok(_) => Some(index),
             Err(problem) if is_full(&problem) => None,
             Err(problem) => return self.failed(n, &problem),
         };
@@ -443,10 +444,12 @@ impl World {
         if self.mistake == Some(Mistake::NoDedupe) && message.get_msg_type() == MessageType::MsgPropose {
             self.forget_identity(&mut message);
         }
-        let image = match outgoing.image.map(|image| Image::decode(image.encode().into())).transpose() {
-            Ok(image) => image,
-            Err(malformed) => return Err(mistake(malformed.to_string())),
+        let piece = self.sizes.piece;
+        let sent = |image: Image| {
+            let bytes = image.pieces(piece).collect::<Vec<_>>().concat();
+            Image::read(&*bytes, bytes.len() as u64)
         };
+        let image = outgoing.image.map(sent).transpose().map_err(|problem| mistake(problem.to_string()))?;
         self.give(receiver, Input::Message(message, image))
     }
 

@@ -144,14 +144,16 @@ pub struct Sizes {
     pub members: u64,
     /// How many machines there are that may join later.
     pub spares: u64,
-    /// A snapshot is made after this many entries.
-    pub snapshot_entries: u64,
-    /// This many of them stay in the log.
-    pub trailing_entries: u64,
+    /// No snapshot is made after fewer bytes of entries.
+    pub snapshot_bytes: u64,
+    /// This many bytes of them stay in the log.
+    pub trailing_bytes: u64,
     /// This many bytes of history are kept.
     pub history_bytes: u64,
     /// How long a file of the log grows.
     pub segment: u64,
+    /// How much of a snapshot is written at a time.
+    pub piece: usize,
 }
 
 /// How a start ended well.
@@ -215,7 +217,7 @@ pub fn start(disk: &SimulatedDisk, sizes: Sizes, start: Start) -> Result<Started
         LogError::Io(_) => Failed::TryAgain,
         LogError::Damaged(damaged) => failed(damaged),
     })?;
-    log.set_segment_length(sizes.segment);
+    log.set_lengths(sizes.segment, sizes.piece);
     let settings = Settings {
         id,
         boot,
@@ -225,10 +227,8 @@ pub fn start(disk: &SimulatedDisk, sizes: Sizes, start: Start) -> Result<Started
         election_ticks: (15, 30),
         request_timeout: Duration::from_secs(3),
         disk_stall: Duration::from_millis(300),
-        snapshot_entries: sizes.snapshot_entries,
-        snapshot_bytes: 1 << 20,
-        trailing_entries: sizes.trailing_entries,
-        trailing_bytes: 1 << 20,
+        snapshot_bytes: sizes.snapshot_bytes,
+        trailing_bytes: sizes.trailing_bytes,
         history_bytes: sizes.history_bytes,
     };
     let core = Core::new(settings, recovered).map_err(|problem| Failed::Mistake(problem.to_string()))?;

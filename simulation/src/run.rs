@@ -59,10 +59,11 @@ pub fn full_leader(seed: u64) -> Result<(u64, u64), Failure> {
     let sizes = Sizes {
         members: 3,
         spares: 0,
-        snapshot_entries: 50,
-        trailing_entries: 20,
+        snapshot_bytes: 10_000,
+        trailing_bytes: 4_000,
         history_bytes: 1 << 20,
         segment: 4000,
+        piece: 1000,
     };
     let mut world = World::new(seed, Some(sizes), Some(Weather::fine()), None);
     while world.leaders().is_empty() && world.now < PATIENCE {
@@ -92,10 +93,11 @@ pub fn outages(seed: u64) -> Result<Outages, Failure> {
     let sizes = Sizes {
         members: 3,
         spares: 0,
-        snapshot_entries: 50,
-        trailing_entries: 20,
+        snapshot_bytes: 10_000,
+        trailing_bytes: 4_000,
         history_bytes: 1 << 20,
         segment: 4000,
+        piece: 1000,
     };
     let mut world = World::new(seed, Some(sizes), Some(Weather::fine()), None);
     let wait = |world: &mut World| {
@@ -124,10 +126,11 @@ pub fn elections_after_crash(seed: u64, victory: u64) -> Result<u64, Failure> {
     let sizes = Sizes {
         members: 3,
         spares: 0,
-        snapshot_entries: 50,
-        trailing_entries: 20,
+        snapshot_bytes: 10_000,
+        trailing_bytes: 4_000,
         history_bytes: 1,
         segment: 4000,
+        piece: 1000,
     };
     let weather = Weather { victory, ..Weather::fine() };
     let mut world = World::new(seed, Some(sizes), Some(weather), None);

@@ -123,10 +123,11 @@ impl World {
         let drawn = Sizes {
             members: [1, 2, 3, 3, 3, 3, 3, 5][rng.random_range(0..8)],
             spares: rng.random_range(0..3),
-            snapshot_entries: rng.random_range(15..80),
-            trailing_entries: rng.random_range(2..30),
+            snapshot_bytes: rng.random_range(3_000..16_000),
+            trailing_bytes: rng.random_range(400..6_000),
             history_bytes: rng.random_range(20_000..200_000),
             segment: rng.random_range(1000..6000),
+            piece: rng.random_range(50..5000),
         };
         let sizes = sizes.unwrap_or(drawn);
         let weather = weather.unwrap_or_else(|| Weather::draw(&mut rng));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 use tokio::sync::watch;
 
-use crate::{Error, KeyRange, LeaseId, Revision, State, Txn, TxnResponse, Watcher};
+use crate::{Error, KeyRange, LeaseId, Metrics, Revision, State, Txn, TxnResponse, Watcher};
 
 /// Who leads, as this member sees it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +41,11 @@ pub trait Store: Send + Sync + 'static {
 
     /// Follows who leads.
     fn leadership(&self) -> watch::Receiver<Leadership>;
+
+    /// What it counts of its own work, where it does.
+    fn metrics(&self) -> Option<&Metrics> {
+        None
+    }
 
     /// Forgets the history before `revision`.
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), Error>>;

@@ -58,9 +58,8 @@ async fn serve(setup: Setup) -> anyhow::Result<()> {
     let mut config = Config::new(name, "real-faults", peers, data, server, client)?;
     config.limits.disk_reserve = reserve;
     // Small ones, so that segments and snapshots come and go.
-    config.limits.snapshot_entries = 2000;
-    config.limits.snapshot_bytes = 1 << 20;
-    config.limits.trailing_entries = 500;
+    config.limits.snapshot_bytes = 512 << 10;
+    config.limits.trailing_bytes = 128 << 10;
     let store = Embedded::start(config).await?;
     let member = Arc::new(Member { store, lie, changes: AtomicU64::new(0) });
     if socket.exists() {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fairness::Fairness;
-use store::Store;
+use store::{Event, KeyRange, Revision, State, Store};
 
 use super::Body;
 use super::response::bytes;
@@ -73,6 +73,7 @@ struct Series {
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
     requests: Mutex<BTreeMap<Labels, Series>>,
+    objects: Mutex<Objects>,
     running: [AtomicI64; 3],
 }
 
@@ -130,9 +131,19 @@ impl Metrics {
         head(&mut out, "apiserver_longrunning_requests", "gauge", "Watches that are open");
         let _ =
             writeln!(out, r#"apiserver_longrunning_requests{{verb="WATCH"}} {}"#, running(Running::Watching));
+        self.write_objects(&mut out, store);
         write_store(&mut out, store);
         write_process(&mut out);
         bytes(200, PROMETHEUS, out)
+    }
+
+    fn write_objects(&self, out: &mut String, store: &dyn Store) {
+        let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
+        objects.follow(&store.snapshot());
+        head(out, "apiserver_storage_objects", "gauge", "Objects in the store by resource");
+        for (resource, count) in objects.counts.iter().filter(|(_, count)| **count > 0) {
+            let _ = writeln!(out, r#"apiserver_storage_objects{{resource="{resource}"}} {count}"#);
+        }
     }
 
     fn write_requests(&self, out: &mut String) {
@@ -179,20 +190,6 @@ fn head(out: &mut String, name: &str, kind: &str, help: &str) {
 
 fn write_store(out: &mut String, store: &dyn Store) {
     let state = store.snapshot();
-    let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-    for kv in state.range(&store::KeyRange::prefix("/registry/")) {
-        let Some(place) = objects::parse(&kv.key) else { continue };
-        let name = if place.group.is_empty() {
-            place.resource.to_owned()
-        } else {
-            format!("{}.{}", place.resource, place.group)
-        };
-        *counts.entry(name).or_default() += 1;
-    }
-    head(out, "apiserver_storage_objects", "gauge", "Objects in the store by resource");
-    for (resource, count) in counts {
-        let _ = writeln!(out, r#"apiserver_storage_objects{{resource="{resource}"}} {count}"#);
-    }
     let leadership = store.leadership().borrow().clone();
     for (name, help, value) in [
         ("holdfast_store_keys", "Keys in the store", state.len() as u64),
@@ -208,6 +205,49 @@ fn write_store(out: &mut String, store: &dyn Store) {
     ] {
         head(out, name, "gauge", help);
         let _ = writeln!(out, "{name} {value}");
+    }
+    if let Some(metrics) = store.metrics() {
+        metrics.write(out);
+    }
+}
+
+/// How many objects of each resource the store holds. They are counted by what changed since somebody last asked, and by
+/// looking at all of them only where that is forgotten.
+#[derive(Debug, Default)]
+struct Objects {
+    /// Every change up to this one is counted.
+    revision: Revision,
+    counts: BTreeMap<String, u64>,
+}
+
+impl Objects {
+    fn follow(&mut self, state: &State) {
+        if state.revision() < self.revision || state.check_history(self.revision + 1).is_err() {
+            self.counts.clear();
+            for kv in state.range(&KeyRange::prefix("/registry/")) {
+                self.change(&kv.key, 1);
+            }
+        } else {
+            for event in state.events(self.revision + 1) {
+                match event {
+                    Event::Put { current, previous: None } => self.change(&current.key, 1),
+                    Event::Put { .. } => {}
+                    Event::Delete { previous, .. } => self.change(&previous.key, -1),
+                }
+            }
+        }
+        self.revision = state.revision();
+    }
+
+    fn change(&mut self, key: &[u8], by: i64) {
+        let Some(place) = objects::parse(key) else { return };
+        let name = if place.group.is_empty() {
+            place.resource.to_owned()
+        } else {
+            format!("{}.{}", place.resource, place.group)
+        };
+        let count = self.counts.entry(name).or_default();
+        *count = count.saturating_add_signed(by);
     }
 }
 
@@ -242,5 +282,38 @@ fn write_process(out: &mut String) {
             head(out, name, kind, help);
             let _ = writeln!(out, "{name} {value}");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use store::{Op, Txn};
+
+    use super::*;
+
+    #[test]
+    fn objects_are_counted_by_what_changed_and_anew_where_that_is_forgotten() {
+        let mut state = State::default();
+        let mut objects = Objects::default();
+        let key = |n: u64| objects::key("apps", "deployments", "default", &n.to_string());
+        let mut expect = |state: &State, count: u64| {
+            objects.follow(state);
+            let one_by_one = state.range(&KeyRange::prefix("/registry/")).count() as u64;
+            assert_eq!((objects.counts.get("deployments.apps"), one_by_one), (Some(&count), count));
+        };
+        for n in 0..5 {
+            state.apply(&Txn::put(key(n), "a")).unwrap();
+            state.apply(&Txn::put(key(n), "b")).unwrap();
+        }
+        expect(&state, 5);
+        let delete = Txn { success: vec![Op::Delete(KeyRange::key(key(0)))], ..Txn::default() };
+        state.apply(&delete).unwrap();
+        state.apply(&Txn::put(key(5), "a")).unwrap();
+        state.apply(&Txn::put(key(6), "a")).unwrap();
+        expect(&state, 6);
+        state.apply(&Txn::put(key(7), "a")).unwrap();
+        state.compact(state.revision());
+        expect(&state, 7);
+        expect(&state, 7);
     }
 }

@@ -197,6 +197,11 @@ async fn metrics_count_what_was_asked() {
     ] {
         assert!(told.contains(line), "{line} is not in:\n{told}");
     }
+    house.ask("POST", MAPS, Some(map("b"))).await;
+    house.ask("POST", MAPS, Some(map("c"))).await;
+    house.ask("DELETE", &format!("{MAPS}/a"), None).await;
+    let told = text(house.get("/metrics").await).await;
+    assert!(told.contains(r#"apiserver_storage_objects{resource="configmaps"} 2"#), "{told}");
 }
 
 #[tokio::test]

@@ -10,6 +10,17 @@ use bytes::{Buf, Bytes};
 #[error("malformed bytes: {0}")]
 pub struct Malformed(pub &'static str);
 
+const TOO_EARLY: Malformed = Malformed("it ends too early");
+const TOO_LONG: Malformed = Malformed("a byte string is longer than its container");
+const TOO_FEW: Malformed = Malformed("there are fewer elements than announced");
+
+impl Malformed {
+    /// Whether the bytes may only be the beginning of what they should be.
+    pub fn may_be_a_beginning(&self) -> bool {
+        [TOO_EARLY, TOO_LONG, TOO_FEW].contains(self)
+    }
+}
+
 /// Appends a number.
 pub fn put_number(out: &mut Vec<u8>, mut number: u64) {
     while number >= 0x80 {
@@ -19,9 +30,23 @@ pub fn put_number(out: &mut Vec<u8>, mut number: u64) {
     out.push(number as u8);
 }
 
+/// How many bytes [`put_number`] appends.
+pub fn number_size(number: u64) -> usize {
+    (u64::BITS - (number | 1).leading_zeros()).div_ceil(7) as usize
+}
+
 /// Appends a signed number, small ones of either sign in few bytes.
 pub fn put_signed(out: &mut Vec<u8>, number: i64) {
-    put_number(out, ((number << 1) ^ (number >> 63)) as u64);
+    put_number(out, unsigned(number));
+}
+
+/// How many bytes [`put_signed`] appends.
+pub fn signed_size(number: i64) -> usize {
+    number_size(unsigned(number))
+}
+
+fn unsigned(number: i64) -> u64 {
+    ((number << 1) ^ (number >> 63)) as u64
 }
 
 /// Appends a byte string.
@@ -38,9 +63,16 @@ impl Decoder {
     /// One byte.
     pub fn byte(&mut self) -> Result<u8, Malformed> {
         if self.0.is_empty() {
-            return Err(Malformed("it ends too early"));
+            return Err(TOO_EARLY);
         }
         Ok(self.0.get_u8())
+    }
+
+    /// As many bytes as the array is long.
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+        let array = *self.0.first_chunk().ok_or(TOO_EARLY)?;
+        self.0.advance(N);
+        Ok(array)
     }
 
     /// A number.
@@ -79,7 +111,7 @@ impl Decoder {
     pub fn shared(&mut self) -> Result<Bytes, Malformed> {
         let length = self.number()?;
         if length > self.0.len() as u64 {
-            return Err(Malformed("a byte string is longer than its container"));
+            return Err(TOO_LONG);
         }
         Ok(self.0.split_to(length as usize))
     }
@@ -98,7 +130,7 @@ impl Decoder {
     pub fn count(&mut self) -> Result<usize, Malformed> {
         let count = self.number()?;
         if count > self.0.len() as u64 {
-            return Err(Malformed("there are fewer elements than announced"));
+            return Err(TOO_FEW);
         }
         Ok(count as usize)
     }
@@ -133,7 +165,9 @@ mod tests {
         fn what_is_put_is_read(number: u64, signed: i64, bytes: Vec<u8>) {
             let mut out = Vec::new();
             put_number(&mut out, number);
+            prop_assert_eq!(out.len(), number_size(number));
             put_signed(&mut out, signed);
+            prop_assert_eq!(out.len(), number_size(number) + signed_size(signed));
             put_bytes(&mut out, &bytes);
             let mut decoder = Decoder(out.into());
             prop_assert_eq!(decoder.number(), Ok(number));

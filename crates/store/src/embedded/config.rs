@@ -122,14 +122,11 @@ impl Default for Timing {
 /// The engine's sizes.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// A snapshot is made after this many entries,
-    pub snapshot_entries: u64,
-    /// or this many bytes of them.
-    pub snapshot_bytes: usize,
-    /// This many entries before the snapshot stay, for members that were away for a moment,
-    pub trailing_entries: u64,
-    /// unless they take more than this many bytes.
-    pub trailing_bytes: usize,
+    /// A snapshot is made once the entries since the last one take this many bytes, or half as many as the state where that
+    /// is more.
+    pub snapshot_bytes: u64,
+    /// How many bytes of entries before the snapshot stay, for members that were away for a moment.
+    pub trailing_bytes: u64,
     /// The most bytes of history (what was replaced and deleted) that are kept in memory, however young it is; or
     /// half as many as the map itself takes, where that is more.
     pub history_bytes: u64,
@@ -144,9 +141,7 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Limits {
-            snapshot_entries: 10_000,
-            snapshot_bytes: 8 << 20,
-            trailing_entries: 5_000,
+            snapshot_bytes: 4 << 20,
             trailing_bytes: 4 << 20,
             history_bytes: crate::HISTORY_BYTES,
             disk_reserve: 64 << 20,

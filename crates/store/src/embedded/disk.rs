@@ -2,7 +2,7 @@
 //! one that tears writes and fails syncs in its place.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// A folder of files.
@@ -11,6 +11,8 @@ pub trait Disk: Send + Sync + 'static {
     fn list(&self) -> io::Result<Vec<String>>;
     /// A file's content.
     fn read(&self, name: &str) -> io::Result<Vec<u8>>;
+    /// A file's content bit by bit, and its length: for one that is too large to be in memory as a whole.
+    fn stream(&self, name: &str) -> io::Result<(Box<dyn Read + Send>, u64)>;
     /// Makes a file, empty even if there was one, to append to.
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>>;
     /// Opens a file to append to, cut to `length`.
@@ -39,14 +41,20 @@ pub trait DiskFile: Send {
     fn cut(&mut self, length: u64) -> io::Result<()>;
 }
 
-/// Writes a whole file so that after a crash it is there in full or not at all. It can be appended to.
-pub fn replace(disk: &dyn Disk, name: &str, bytes: &[u8]) -> io::Result<Box<dyn DiskFile>> {
+/// Writes a whole file, piece by piece, so that after a crash it is there in full or not at all. It can be appended to.
+pub fn replace<P: AsRef<[u8]>>(
+    disk: &dyn Disk,
+    name: &str,
+    pieces: impl IntoIterator<Item = P>,
+) -> io::Result<Box<dyn DiskFile>> {
     let temporary = format!("{name}{TEMPORARY}");
     let mut file = disk.create(&temporary)?;
-    if let Err(error) = file.append(bytes) {
-        // What is left of it takes room that may be what was missing; the next start removes it too.
-        let _ = disk.remove(&temporary);
-        return Err(error);
+    for piece in pieces {
+        if let Err(error) = file.append(piece.as_ref()) {
+            // What is left of it takes room that may be what was missing; the next start removes it too.
+            let _ = disk.remove(&temporary);
+            return Err(error);
+        }
     }
     for_good(file.sync())?;
     disk.rename(&temporary, name)?;
@@ -108,6 +116,12 @@ impl Disk for Folder {
 
     fn read(&self, name: &str) -> io::Result<Vec<u8>> {
         fs::read(self.0.join(name))
+    }
+
+    fn stream(&self, name: &str) -> io::Result<(Box<dyn Read + Send>, u64)> {
+        let file = File::open(self.0.join(name))?;
+        let length = file.metadata()?.len();
+        Ok((Box::new(file), length))
     }
 
     fn create(&self, name: &str) -> io::Result<Box<dyn DiskFile>> {

@@ -14,7 +14,7 @@ use super::core::{Answer, Core, Effects, Happening, Input};
 use super::keeper::{self, Task};
 use super::membership::Membership;
 use super::transport::{self, Roster};
-use crate::{Error, Leadership, State};
+use crate::{Error, Leadership, Metrics, State};
 
 /// What comes into the driver's inbox.
 pub enum Event {
@@ -50,13 +50,15 @@ pub struct Driver {
     pub states: watch::Sender<Arc<State>>,
     pub leadership: watch::Sender<Leadership>,
     pub beats: Option<Beats>,
+    pub metrics: Arc<Metrics>,
 }
 
 /// The callers who wait for an answer, by their tokens.
 #[derive(Default)]
 struct Callers {
     next: u64,
-    changes: HashMap<u64, oneshot::Sender<Result<Response, Error>>>,
+    /// Each with when it asked.
+    changes: HashMap<u64, (oneshot::Sender<Result<Response, Error>>, Instant)>,
     reads: HashMap<u64, oneshot::Sender<Result<(), Error>>>,
 }
 
@@ -143,20 +145,27 @@ impl Driver {
         beats.last_heard(leader)
     }
 
+    #[allow(clippy::disallowed_methods)] // How long a change takes begins here.
     fn take(&mut self, event: Event, callers: &mut Callers) {
         match event {
             Event::Peers(transport::Event::Message(message, image, permit)) => {
+                if image.is_some() {
+                    self.metrics.snapshots_received.increase();
+                }
                 self.core.handle(Input::Message(message, image));
                 drop(permit);
             }
             Event::Peers(transport::Event::Unreachable(peer)) => self.core.handle(Input::Unreachable(peer)),
             Event::Peers(transport::Event::SnapshotSent(peer, sent)) => {
+                if sent {
+                    self.metrics.snapshots_sent.increase();
+                }
                 self.core.handle(Input::SnapshotSent(peer, sent));
             }
             Event::Peers(transport::Event::Removed) => self.core.handle(Input::Removed),
             Event::Change(command, answer) | Event::Peers(transport::Event::Joins(command, answer)) => {
                 callers.next += 1;
-                callers.changes.insert(callers.next, answer);
+                callers.changes.insert(callers.next, (answer, Instant::now()));
                 self.core.handle(Input::Propose(callers.next, command));
             }
             Event::Read(answer) => {
@@ -175,7 +184,7 @@ impl Driver {
         self.removed.send_replace(true);
         // The keeper ends after this thread; a caller that does not wait any more needs no answer.
         let _ = self.keeper.send(Task::Retire);
-        for caller in callers.changes.into_values() {
+        for (caller, _) in callers.changes.into_values() {
             let _ = caller.send(Err(Error::Removed));
         }
         for caller in callers.reads.into_values() {
@@ -209,13 +218,21 @@ impl Driver {
             self.members.send_replace(members);
         }
         if let Some(leadership) = effects.leadership {
-            self.leadership.send_replace(leadership);
+            let leader = leadership.leader.clone();
+            let before = self.leadership.send_replace(leadership);
+            if leader.is_some() && before.leader != leader {
+                self.metrics.leader_changes.increase();
+            }
         }
         for answer in effects.answers {
             // A caller that does not wait any more needs no answer.
             match answer {
                 Answer::Change(token, result) => {
-                    callers.changes.remove(&token).map(|caller| caller.send(result));
+                    let Some((caller, asked)) = callers.changes.remove(&token) else { continue };
+                    if result.is_ok() {
+                        self.metrics.commit.observe(asked.elapsed());
+                    }
+                    let _ = caller.send(result);
                 }
                 Answer::Read(token, result) => {
                     callers.reads.remove(&token).map(|caller| caller.send(result));
@@ -231,9 +248,11 @@ impl Driver {
         let subject = &*self.name;
         match happening {
             Happening::ElectionStarted(term) => {
+                self.metrics.elections_started.increase();
                 tracing::info!(target: "timeline", what = "election-started", subject, term);
             }
             Happening::ElectionWon(term) => {
+                self.metrics.elections_won.increase();
                 tracing::info!(target: "timeline", what = "election-won", subject, term);
             }
             Happening::CaughtUp(took) => {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::config::Start;
 use super::disk::{Disk, replace};
 use super::error::StartError;
-use super::image::Image;
+use super::image::{Image, PIECE};
 use super::log::{is_log, is_snapshot, save};
 use super::membership::Membership;
 use crate::MemberId;
@@ -113,7 +113,7 @@ pub fn begin(disk: &dyn Disk, claimant: &Claimant<'_>, image: &Image) -> Result<
     let mut owner = owner(claimant, id, false);
     write(disk, claimant, &owner)?;
     wipe(disk).map_err(failed)?;
-    save(disk, image).map_err(failed)?;
+    save(disk, image.clone(), PIECE).map_err(failed)?;
     owner.begun = true;
     write(disk, claimant, &owner)?;
     Ok(Claim::Member(id, owner.boot))
@@ -132,7 +132,7 @@ pub fn settle(disk: &dyn Disk, claimant: &Claimant<'_>, id: MemberId) -> Result<
 pub fn retire(disk: &dyn Disk) -> std::io::Result<()> {
     let mut owner = decode(&disk.read(NAME)?).map_err(std::io::Error::other)?;
     owner.removed = true;
-    replace(disk, NAME, &encode(&owner)?).map(|_| ())
+    replace(disk, NAME, [encode(&owner)?]).map(|_| ())
 }
 
 fn owner(claimant: &Claimant<'_>, id: MemberId, joins: bool) -> Owner {
@@ -164,7 +164,7 @@ fn read(disk: &dyn Disk, claimant: &Claimant<'_>) -> Result<Owner, StartError> {
 fn write(disk: &dyn Disk, claimant: &Claimant<'_>, owner: &Owner) -> Result<(), StartError> {
     let failed = |source| StartError::Folder { folder: claimant.folder.to_owned(), source };
     let content = encode(owner).map_err(failed)?;
-    replace(disk, NAME, &content).map(|_| ()).map_err(failed)
+    replace(disk, NAME, [content]).map(|_| ()).map_err(failed)
 }
 
 fn encode(owner: &Owner) -> std::io::Result<Vec<u8>> {

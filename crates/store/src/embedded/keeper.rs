@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -10,9 +11,9 @@ use super::core::Input;
 use super::disk::{Disk, is_sealed, may_be_tried_again};
 use super::driver::Event;
 use super::folder;
-use super::image::Image;
+use super::image::{Image, PIECE};
 use super::log::{self, Log, Persist};
-use crate::Error;
+use crate::{Error, Metrics};
 
 /// What is to be done on the disk.
 pub enum Task {
@@ -35,6 +36,7 @@ pub struct Keeper {
     pub disk: Arc<dyn Disk>,
     pub folder: String,
     pub reserve: u64,
+    pub metrics: Arc<Metrics>,
     pub tasks: Receiver<Task>,
     pub events: Sender<Event>,
 }
@@ -93,10 +95,13 @@ impl Keeper {
         }
     }
 
+    #[allow(clippy::disallowed_methods)] // Measures how long the disk takes.
     fn persist(&mut self, steps: &mut Vec<Persist>, roomy: &mut bool) {
         let Some(number) = steps.last().map(|step| step.number) else { return };
+        let begun = Instant::now();
         match self.log.append(steps) {
             Ok(()) => {
+                self.metrics.sync.observe(begun.elapsed());
                 steps.clear();
                 self.tell(Input::Persisted(number));
             }
@@ -142,12 +147,22 @@ impl Keeper {
     }
 
     /// Writes a snapshot beside the log, on a thread of its own: it may take long.
+    #[allow(clippy::disallowed_methods)] // Measures how long the disk takes.
     fn save(&self, image: Image) -> JoinHandle<()> {
         let (disk, events, folder) = (self.disk.clone(), self.events.clone(), self.folder.clone());
+        let metrics = self.metrics.clone();
         std::thread::spawn(move || {
-            let saved = match log::save(&*disk, &image) {
-                Ok(()) => Some(image.index),
-                Err(problem) if may_be_tried_again(&problem) => None,
+            let (index, begun) = (image.index, Instant::now());
+            let saved = match log::save(&*disk, image, PIECE) {
+                Ok(bytes) => {
+                    metrics.snapshot_saved.observe(begun.elapsed());
+                    metrics.snapshot_bytes.store(bytes, Ordering::Relaxed);
+                    Some(index)
+                }
+                Err(problem) if may_be_tried_again(&problem) => {
+                    metrics.snapshots_failed.increase();
+                    None
+                }
                 Err(problem) => fatal(&format!("a snapshot in {folder} can't be written: {problem}")),
             };
             // A driver that has ended needs no word.

@@ -46,8 +46,8 @@ use self::log::{Log, LogError, Recovered};
 use self::membership::{MemberChange, Membership};
 use self::wire::Caller;
 use crate::{
-    Error, KeyRange, Leadership, LeaseId, Member, MemberId, Op, Revision, State, Store, Txn, TxnResponse,
-    Watcher,
+    Error, KeyRange, Leadership, LeaseId, Member, MemberId, Metrics, Op, Revision, State, Store, Txn,
+    TxnResponse, Watcher,
 };
 
 pub use self::config::{Beats, Config, Limits, MOST_PEERS, Start, Timing};
@@ -66,6 +66,7 @@ pub struct Embedded {
     events: Sender<Event>,
     states: watch::Receiver<Arc<State>>,
     leadership: watch::Receiver<Leadership>,
+    metrics: Arc<Metrics>,
     running: Mutex<Option<Running>>,
 }
 
@@ -131,11 +132,13 @@ impl Embedded {
             transport::start(&config, me, others, seen_members.clone(), listener, sink);
         let (states, seen_states) = watch::channel(Arc::new(core.state().clone()));
         let (leadership, seen_leadership) = watch::channel(Leadership::default());
+        let metrics = Arc::new(Metrics::default());
         let keeper = Keeper {
             log,
             disk: Arc::new(disk),
             folder: config.data_dir.display().to_string(),
             reserve: config.limits.disk_reserve,
+            metrics: metrics.clone(),
             tasks: keeper_tasks,
             events: events.clone(),
         };
@@ -151,6 +154,7 @@ impl Embedded {
             states,
             leadership,
             beats: config.beats,
+            metrics: metrics.clone(),
         };
         let thread = |name: &str, run: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new().name(name.into()).spawn(run).map_err(StartError::Thread)
@@ -169,6 +173,7 @@ impl Embedded {
             events,
             states: seen_states,
             leadership: seen_leadership,
+            metrics,
             running: Mutex::new(Some(Running { threads, connections, _lock: lock })),
         }))
     }
@@ -410,9 +415,7 @@ fn settings(config: &Config, id: MemberId, boot: u64) -> Settings {
         election_ticks: (ticks(election_min), ticks(election_max)),
         request_timeout: config.timing.request_timeout,
         disk_stall: config.timing.disk_stall,
-        snapshot_entries: config.limits.snapshot_entries,
         snapshot_bytes: config.limits.snapshot_bytes,
-        trailing_entries: config.limits.trailing_entries,
         trailing_bytes: config.limits.trailing_bytes,
         history_bytes: config.limits.history_bytes,
     }
@@ -453,6 +456,10 @@ impl Store for Embedded {
 
     fn leadership(&self) -> watch::Receiver<Leadership> {
         self.leadership.clone()
+    }
+
+    fn metrics(&self) -> Option<&Metrics> {
+        Some(&self.metrics)
     }
 
     fn compact(&self, revision: Revision) -> BoxFuture<'_, Result<(), Error>> {

@@ -9,7 +9,7 @@ pub use super::command::{Command, RequestId, Response};
 pub use super::core::{Answer, Core, Effects, Happening, Input, Outgoing, Settings};
 pub use super::disk::{Disk, DiskFile, is_full};
 pub use super::folder::{Claim, Claimant, claim, retire, settle};
-pub use super::image::Image;
+pub use super::image::{Image, ImageError, PIECE};
 pub use super::log::{Log, LogError, Persist, Recovered, save};
 pub use super::membership::{MemberChange, Membership};
 pub use super::wire::{Frame, HEADER};

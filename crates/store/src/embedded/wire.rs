@@ -12,8 +12,6 @@ use crate::MemberId;
 
 /// The largest frame that is read: one append message with the largest request in it.
 pub const FRAME_LIMIT: usize = 16 << 20;
-/// How much of a snapshot goes into one frame, so that heartbeats never wait long behind it.
-pub const CHUNK: usize = 256 << 10;
 /// The largest snapshot that is taken from a peer.
 pub const SNAPSHOT_LIMIT: u64 = 4 << 30;
 /// What a frame begins with: its length (4 bytes, least significant first).

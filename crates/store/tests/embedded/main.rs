@@ -69,8 +69,8 @@ async fn a_member_that_was_away_gets_a_snapshot() {
     let folder = tempfile::tempdir().unwrap();
     let mut configs = configs(folder.path(), 3);
     for config in &mut configs {
-        config.limits.snapshot_entries = 50;
-        config.limits.trailing_entries = 5;
+        config.limits.snapshot_bytes = 10_000;
+        config.limits.trailing_bytes = 1000;
     }
     let mut cluster = Cluster { members: vec![None; 3], configs, folder };
     for n in 0..3 {
@@ -88,6 +88,18 @@ async fn a_member_that_was_away_gets_a_snapshot() {
     let back = cluster.members[away].as_ref().unwrap();
     assert_eq!(back.read().await.unwrap().len(), 300);
     put(back, "written by the one who was away").await;
+    let leader = cluster.members[cluster.leader().await].as_ref().unwrap();
+    for name in [
+        "snapshots_sent_total",
+        "elections_won_total",
+        "log_sync_duration_seconds_count",
+        "snapshot_save_duration_seconds_count",
+        "snapshot_bytes",
+    ] {
+        assert!(counted(leader, name) > 0, "{name}");
+    }
+    assert_eq!(counted(&store, "commit_duration_seconds_count"), 300);
+    assert!(counted(back, "snapshots_received_total") > 0);
     let log_files = std::fs::read_dir(&cluster.configs[away].data_dir).unwrap().count();
     assert!(log_files < 10, "{log_files} files");
     cluster.crash(away);
@@ -267,4 +279,12 @@ async fn who_is_no_member_is_turned_away() {
         let said = turned_away(&authority, identity, &config, words).await;
         assert!(said.contains(why), "{said:?} says nothing of {why:?}");
     }
+}
+
+/// One of a member's metrics.
+fn counted(store: &Embedded, name: &str) -> u64 {
+    let mut text = String::new();
+    store.metrics().unwrap().write(&mut text);
+    let line = text.lines().find_map(|line| line.strip_prefix(&format!("holdfast_store_{name} ")));
+    line.unwrap().parse().unwrap()
 }

@@ -14,8 +14,8 @@ async fn some_of(all: usize, voters: usize) -> Cluster {
     let mut configs = configs(folder.path(), all);
     let peers: Vec<String> = configs.iter().map(|config| config.name.clone()).skip(voters).collect();
     for (n, config) in configs.iter_mut().enumerate() {
-        config.limits.snapshot_entries = 50;
-        config.limits.trailing_entries = 5;
+        config.limits.snapshot_bytes = 10_000;
+        config.limits.trailing_bytes = 1000;
         if n < voters {
             config.peers.retain(|name, _| !peers.contains(name));
         } else {

@@ -31,32 +31,27 @@ pub struct Settings {
     pub request_timeout: Duration,
     /// How long a leader's disk may stall before another member is asked to lead.
     pub disk_stall: Duration,
-    /// A snapshot is made after this many entries,
-    pub snapshot_entries: u64,
-    /// or this many bytes of them.
-    pub snapshot_bytes: usize,
-    /// This many entries before a snapshot are kept for members that were away for a moment,
-    pub trailing_entries: u64,
-    /// as long as they take no more than this many bytes.
-    pub trailing_bytes: usize,
+    /// With fewer bytes of entries since the last one, no snapshot is made.
+    pub snapshot_bytes: u64,
+    /// Entries before a snapshot are kept for members that were away for a moment, up to this many bytes.
+    pub trailing_bytes: u64,
     /// The most bytes of history that are kept, or half as many as the map takes where that is more.
     pub history_bytes: u64,
 }
 
 impl Settings {
-    /// Whether a snapshot is due after this many entries and bytes of them, of a state of `whole` keys and
-    /// revisions.
+    /// Whether a snapshot of a state of `whole` bytes is due after this many bytes of entries.
     ///
-    /// A snapshot writes everything, however little is new: under load, a state that is large beside what the
-    /// log gained would be written again and again. It waits until half as much is new, as long as the log
-    /// stays within a limit.
-    pub(super) fn snapshot_due(&self, entries: u64, bytes: usize, whole: u64) -> bool {
-        /// The log may hold this many times the bytes that make a snapshot due before there is one.
-        const MOST_GROWTH: usize = 8;
-        let worth_it = entries >= whole / 2 || bytes >= self.snapshot_bytes.saturating_mul(MOST_GROWTH);
-        worth_it && (entries >= self.snapshot_entries || bytes >= self.snapshot_bytes)
+    /// A snapshot writes everything, however little is new: it waits for a share of that, so that the disk gets no more
+    /// than [`SHARE`] bytes of snapshots for each byte of the log, while what lies in the log (in memory, on the disk and
+    /// before a start) stays within that share of the state.
+    pub(super) fn snapshot_due(&self, entries: u64, whole: u64) -> bool {
+        entries >= self.snapshot_bytes.max(whole / SHARE)
     }
 }
+
+/// The log may take one part in this many of what the state takes.
+const SHARE: u64 = 2;
 
 /// What happened in the world.
 #[derive(Debug)]
@@ -162,23 +157,18 @@ mod tests {
             election_ticks: (1, 2),
             request_timeout: Duration::ZERO,
             disk_stall: Duration::ZERO,
-            snapshot_entries: 100,
             snapshot_bytes: 1000,
-            trailing_entries: 0,
             trailing_bytes: 0,
             history_bytes: 0,
         };
         let table = [
-            (99, 999, 0, false, "too little is new"),
-            (100, 0, 0, true, "enough entries"),
-            (1, 1000, 0, true, "enough bytes"),
-            (100, 1000, 202, false, "the state is much larger"),
-            (101, 1000, 202, true, "half as much is new"),
-            (1, 7999, 1_000_000, false, "the log may still grow"),
-            (1, 8000, 1_000_000, true, "the log may not grow any more"),
+            (999, 0, false, "too little is new"),
+            (1000, 0, true, "enough is new"),
+            (1000, 2002, false, "the state is large"),
+            (1001, 2002, true, "half as much is new"),
         ];
-        for (entries, bytes, whole, due, why) in table {
-            assert_eq!(settings.snapshot_due(entries, bytes, whole), due, "{why}");
+        for (entries, whole, due, why) in table {
+            assert_eq!(settings.snapshot_due(entries, whole), due, "{why}");
         }
     }
 }

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use raft::eraftpb::{Entry, Message, MessageType};
-use raft::{RawNode, StateRole};
+use raft::{ProgressState, RawNode, StateRole};
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 
@@ -33,6 +33,10 @@ use reads::Reads;
 use requests::Requests;
 use role::Role;
 use storage::MemoryLog;
+
+/// What a follower still lacks stays in the log for it up to this many times what stays in any case: under load, a
+/// moment is many entries, and a whole snapshot in their place would put the follower back further.
+const MOST_BEHIND: u64 = 4;
 
 /// A step of Raft that is on its way to the disk.
 struct Persisting {
@@ -66,9 +70,9 @@ pub struct Core {
     vote: (u64, u64),
     /// Snapshots that came with messages, until Raft says whether it takes them.
     received: HashMap<(u64, u64), Image>,
-    /// Whether a snapshot is being written, and what was applied since the last one.
+    /// Whether a snapshot is being written, and how many bytes of entries were applied since the last one.
     saving: bool,
-    since_image: (u64, usize),
+    since_image: u64,
     /// Until when the answer of a peer that was sent a snapshot is waited for.
     sending: BTreeMap<u64, Duration>,
     /// Whether the disk takes changes; if not, the error for callers.
@@ -103,7 +107,7 @@ impl Core {
         let Recovered { hard_state, image, compacted, entries } = recovered;
         let image = image.unwrap_or(Image { index: 0, term: 0, machine: Machine::default() });
         let applied = (image.index, image.term);
-        let since_image = (entries.len() as u64, entries.iter().map(|entry| entry.data.len()).sum());
+        let since_image = entries.iter().map(storage::size).sum();
         let vote = (hard_state.term, hard_state.vote);
         let log = MemoryLog::new(hard_state, image.machine.members.conf_state(), compacted, entries, applied);
         let config = role::raft_config(&settings, applied.0);
@@ -346,8 +350,7 @@ impl Core {
         let Some(last) = entries.last() else { return };
         let last = (last.index, last.term);
         for entry in &entries {
-            self.since_image.0 += 1;
-            self.since_image.1 += entry.data.len();
+            self.since_image += storage::size(entry);
             let Some(applied) = self.machine.apply(entry) else { continue };
             self.state_changed = true;
             if !applied.conf_changes.is_empty() {
@@ -391,7 +394,7 @@ impl Core {
         self.machine = image.machine;
         self.node.mut_store().set_members(self.machine.members.conf_state());
         self.members_changed();
-        self.since_image = (0, 0);
+        self.since_image = 0;
         self.state_changed = true;
         self.advance_applied((image.index, image.term));
         let sessions = &self.machine.sessions;
@@ -401,12 +404,10 @@ impl Core {
     }
 
     fn save_if_due(&mut self) {
-        let (entries, bytes) = self.since_image;
-        let state = &self.machine.state;
-        let whole = (state.len() + state.history().len()) as u64;
-        if self.settings.snapshot_due(entries, bytes, whole) && !self.saving {
+        let whole = self.machine.state.bytes() + self.machine.state.history_bytes();
+        if self.settings.snapshot_due(self.since_image, whole) && !self.saving {
             self.saving = true;
-            self.since_image = (0, 0);
+            self.since_image = 0;
             self.out.save = Some(self.image());
         }
     }
@@ -414,11 +415,25 @@ impl Core {
     fn snapshot_saved(&mut self, index: Option<u64>) {
         self.saving = false;
         if let Some(index) = index {
-            let (keep, keep_bytes) = (self.settings.trailing_entries, self.settings.trailing_bytes);
+            let needed = self.needed_by_followers();
+            let keep = self.settings.trailing_bytes;
             let log = self.node.mut_store();
-            log.compact(index, keep, keep_bytes);
+            let most =
+                if log.bytes() <= keep.saturating_mul(MOST_BEHIND) { index.min(needed) } else { index };
+            log.compact(most, keep);
             self.out.forget = Some(log.first() - 1);
         }
+    }
+
+    /// Up to where all have the log that follow this leader, each of them perhaps a moment behind.
+    fn needed_by_followers(&self) -> u64 {
+        if self.node.raft.state != StateRole::Leader {
+            return u64::MAX;
+        }
+        let follows =
+            |progress: &&raft::Progress| progress.recent_active && progress.state != ProgressState::Snapshot;
+        let progress = self.node.raft.prs().iter().map(|(_, progress)| progress);
+        progress.filter(follows).map(|progress| progress.matched).min().unwrap_or(u64::MAX)
     }
 }
 

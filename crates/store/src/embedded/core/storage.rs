@@ -14,13 +14,14 @@ pub struct MemoryLog {
     /// Index and term of the entry before the first one kept.
     compacted: (u64, u64),
     entries: VecDeque<Entry>,
-    bytes: usize,
+    bytes: u64,
     /// Index and term of the last entry applied: what a snapshot made now would reach to.
     applied: (u64, u64),
 }
 
-fn size(entry: &Entry) -> usize {
-    entry.data.len() + entry.context.len() + 64
+/// What an entry takes in memory: itself, what it asks for and for whom.
+pub fn size(entry: &Entry) -> u64 {
+    (size_of::<Entry>() + entry.data.len() + entry.context.len()) as u64
 }
 
 impl MemoryLog {
@@ -46,13 +47,18 @@ impl MemoryLog {
         self.compacted.0 + 1
     }
 
+    /// What all entries take in memory.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
     /// Appends entries, replacing those from the first one's index on.
     pub fn append(&mut self, entries: &[Entry]) {
         let Some(first) = entries.first() else { return };
         let keep = first.index.saturating_sub(self.first()) as usize;
-        self.bytes -= self.entries.iter().skip(keep).map(size).sum::<usize>();
+        self.bytes -= self.entries.iter().skip(keep).map(size).sum::<u64>();
         self.entries.truncate(keep);
-        self.bytes += entries.iter().map(size).sum::<usize>();
+        self.bytes += entries.iter().map(size).sum::<u64>();
         self.entries.extend(entries.iter().cloned());
     }
 
@@ -79,12 +85,11 @@ impl MemoryLog {
         self.members = members;
     }
 
-    /// Forgets what a snapshot at `saved` holds, but for the last `keep` entries and `keep_bytes` before it,
-    /// which spare a member that was away for a moment a snapshot.
-    pub fn compact(&mut self, saved: u64, keep: u64, keep_bytes: usize) {
+    /// Forgets what a snapshot at `saved` holds, as long as more than `keep` bytes are left: they spare a member that was
+    /// away for a moment a snapshot.
+    pub fn compact(&mut self, saved: u64, keep: u64) {
         while let Some(entry) = self.entries.front() {
-            let spare = entry.index + keep > saved && self.bytes <= keep_bytes;
-            if entry.index > saved || spare {
+            if entry.index > saved || self.bytes <= keep {
                 break;
             }
             self.bytes -= size(entry);
@@ -115,7 +120,7 @@ impl Storage for MemoryLog {
         let wanted = self.entries.iter().skip(from).take(high.saturating_sub(low) as usize);
         let within = wanted.take_while(|entry| {
             let is_first = total == 0;
-            total += size(entry) as u64;
+            total += size(entry);
             is_first || total <= limit
         });
         Ok(within.cloned().collect())

@@ -52,6 +52,8 @@ pub struct Log {
     hard_state: HardState,
     written: HardState,
     segment_length: u64,
+    /// How much of a snapshot is written at a time.
+    piece: usize,
 }
 
 /// A file of the log.
@@ -75,7 +77,7 @@ impl Log {
         let (mut hard_state, mut written) = (self.hard_state.clone(), self.written.clone());
         for step in steps {
             if let Some(image) = &step.image {
-                save(&*self.disk, image)?;
+                save(&*self.disk, image.clone(), self.piece)?;
                 let (index, term) = (image.index, image.term);
                 self.put(&mut buffer, &Record::Image { index, term });
                 last = index;
@@ -115,9 +117,10 @@ impl Log {
         Ok(())
     }
 
-    /// From now on a segment that has grown to `length` is followed by a new one.
-    pub fn set_segment_length(&mut self, length: u64) {
-        self.segment_length = length;
+    /// From now on a segment that has grown to `segment` bytes is followed by a new one, and snapshots are written in pieces
+    /// of `piece` bytes.
+    pub fn set_lengths(&mut self, segment: u64, piece: usize) {
+        (self.segment_length, self.piece) = (segment, piece);
     }
 
     /// Notes that a snapshot replaced everything before.
@@ -219,19 +222,22 @@ fn start_segment(
     let mut buffer = Vec::new();
     Record::Start(last).encode(number, 0, &mut buffer);
     Record::HardState(hard_state.clone()).encode(number, 0, &mut buffer);
-    let file = replace(disk, &segment_name(number), &buffer)?;
+    let file = replace(disk, &segment_name(number), [&buffer])?;
     Ok((file, buffer.len() as u64))
 }
 
-/// Writes a snapshot and removes those that it replaces.
-pub fn save(disk: &dyn Disk, image: &Image) -> io::Result<()> {
-    replace(disk, &image_name(image.index), &image.encode())?;
+/// Writes a snapshot in pieces of `piece` bytes and removes those that it replaces. Tells its length.
+pub fn save(disk: &dyn Disk, image: Image, piece: usize) -> io::Result<u64> {
+    let index = image.index;
+    let pieces = image.pieces(piece);
+    let length = pieces.length();
+    replace(disk, &image_name(index), pieces)?;
     for name in disk.list()? {
-        if image_index(&name).is_some_and(|index| index < image.index) {
+        if image_index(&name).is_some_and(|other| other < index) {
             disk.remove(&name)?;
         }
     }
-    Ok(())
+    Ok(length)
 }
 
 fn segment_name(number: u64) -> String {

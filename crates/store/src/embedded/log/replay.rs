@@ -10,7 +10,7 @@ use super::record::{self, Record};
 use super::{Log, SEGMENT, Segment, image_index, image_name, segment_name, segment_number, start_segment};
 use crate::embedded::disk::{Disk, TEMPORARY};
 use crate::embedded::error::StartError;
-use crate::embedded::image::Image;
+use crate::embedded::image::{Image, ImageError, PIECE};
 
 /// What a member knew when it ended.
 #[derive(Debug, Default)]
@@ -119,6 +119,7 @@ impl Log {
             written: HardState::default(),
             hard_state,
             segment_length: SEGMENT,
+            piece: PIECE,
         };
         if let Some(image) = recovered.image.as_ref().filter(|_| recovered.entries.is_empty()) {
             // What follows begins behind the snapshot, wherever the records before it ended.
@@ -193,7 +194,11 @@ impl Replay {
 
 fn read_image(disk: &dyn Disk, index: u64) -> Result<Image, LogError> {
     let name = image_name(index);
-    let image = Image::decode(disk.read(&name)?.into()).map_err(|problem| damaged(&name, 0, problem.0))?;
+    let (source, length) = disk.stream(&name)?;
+    let image = Image::read(source, length).map_err(|problem| match problem {
+        ImageError::Io(problem) => LogError::Io(problem),
+        ImageError::Malformed(problem) => damaged(&name, 0, problem.0),
+    })?;
     if image.index != index {
         return Err(damaged(&name, 0, "it is a snapshot of another index than its name says"));
     }

@@ -4,6 +4,7 @@ use super::replay::LogError;
 use super::*;
 use crate::embedded::disk::Folder;
 use crate::embedded::error::StartError;
+use crate::embedded::image::PIECE;
 use crate::embedded::machine::Machine;
 
 fn disk(folder: &tempfile::TempDir) -> Arc<dyn Disk> {
@@ -148,7 +149,7 @@ fn segments_follow_each_other_and_go_when_a_snapshot_replaces_them() {
         index += 1;
     }
     let middle = log.segments[1].last_index;
-    save(&*disk(&folder), &image(middle, 1)).unwrap();
+    save(&*disk(&folder), image(middle, 1), PIECE).unwrap();
     log.forget(middle).unwrap();
     assert_eq!(log.segments.len(), 2);
     drop(log);
@@ -169,7 +170,7 @@ fn a_leaders_snapshot_replaces_the_log() {
     let (mut log, _) = Log::open(disk(&folder)).unwrap();
     log.append(&[step(1, 1..=9)]).unwrap();
     // As if the crash came between the snapshot's file and the log's record of it.
-    save(&*disk(&folder), &image(20, 2)).unwrap();
+    save(&*disk(&folder), image(20, 2), PIECE).unwrap();
     assert_eq!(found(&folder).unwrap(), [(20, 2)]);
 
     let (mut log, _) = Log::open(disk(&folder)).unwrap();

@@ -17,6 +17,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::arriving::Arriving;
 use super::{ConnectionError, Event, Shared, read_frame, tune};
 use crate::embedded::command::{Command, Response};
 use crate::embedded::image::Image;
@@ -182,7 +183,7 @@ fn caller_name(members: &Membership, id: MemberId) -> &str {
 /// Takes what a peer says until it stops, or is no member any more.
 async fn listen(shared: Arc<Shared>, peer: Caller, mut stream: TlsStream<TcpStream>, mut buffer: BytesMut) {
     let waiting = Arc::new(Semaphore::new(WAITING));
-    let mut snapshot: Option<(Message, u64, Vec<u8>)> = None;
+    let mut snapshot: Option<Arriving> = None;
     let mut members = shared.members.clone();
     loop {
         let frame = tokio::select! {
@@ -222,7 +223,7 @@ type Arrived = Option<(Message, Option<Image>)>;
 
 async fn take(
     peer: &Caller,
-    snapshot: &mut Option<(Message, u64, Vec<u8>)>,
+    snapshot: &mut Option<Arriving>,
     frame: Frame,
 ) -> Result<Arrived, ConnectionError> {
     let refused = |what: &str| Err(ConnectionError::Refused(what.into()));
@@ -232,25 +233,20 @@ async fn take(
             if length > SNAPSHOT_LIMIT {
                 return refused("it offers a snapshot that is too large");
             }
-            *snapshot = Some((message, length, Vec::new()));
+            *snapshot = Some(Arriving::new(message, length));
             Ok(None)
         }
         Frame::SnapshotChunk(bytes) => {
-            let Some((message, length, mut content)) = snapshot.take() else {
+            let Some(arriving) = snapshot.take() else {
                 return refused("it sends a piece of no snapshot");
             };
-            content.extend_from_slice(&bytes);
-            match length.checked_sub(content.len() as u64) {
-                None => return refused("it sends more of a snapshot than it announced"),
-                Some(0) => {}
-                Some(_) => {
-                    *snapshot = Some((message, length, content));
-                    return Ok(None);
-                }
+            let arriving = arriving.add(bytes).await?;
+            if arriving.is_whole() {
+                let (message, image) = arriving.finish().await?;
+                return Ok(Some((message, Some(image))));
             }
-            let decoded = tokio::task::spawn_blocking(move || Image::decode(content.into())).await;
-            let image = decoded.map_err(|problem| ConnectionError::Refused(problem.to_string()))??;
-            Ok(Some((message, Some(image))))
+            *snapshot = Some(arriving);
+            Ok(None)
         }
         _ => refused("it speaks for another member"),
     }

@@ -1,6 +1,7 @@
 //! The members' connections: TLS 1.3 over TCP, one from each member to each other, on which only the one that
 //! connected speaks. A peer's task and queue are its own, so a dead one never delays another.
 
+mod arriving;
 mod inbound;
 mod join;
 mod outbound;
@@ -20,7 +21,7 @@ use tokio::task::JoinSet;
 use super::codec::Malformed;
 use super::command::Response;
 use super::config::{Config, Timing};
-use super::image::Image;
+use super::image::{Image, ImageError};
 use super::membership::Membership;
 use super::outbox::Outbox;
 use super::wire::{Caller, FRAME_LIMIT, Frame, HEADER, Refusal};
@@ -115,6 +116,15 @@ enum ConnectionError {
         Refusal::Never(why) | Refusal::Later(why) => why.as_str(),
     })]
     TurnedAway(Refusal),
+}
+
+impl From<ImageError> for ConnectionError {
+    fn from(problem: ImageError) -> Self {
+        match problem {
+            ImageError::Io(problem) => ConnectionError::Io(problem),
+            ImageError::Malformed(problem) => ConnectionError::Malformed(problem),
+        }
+    }
 }
 
 /// No waiting for more data to send; and a peer that answers nothing, not even with its kernel, for this

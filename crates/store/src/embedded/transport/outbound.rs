@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use raft::eraftpb::{Message, Snapshot};
 use rustls::pki_types::ServerName;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
@@ -12,9 +12,9 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::{ConnectionError, Event, Peer, Shared, read_frame, tune};
-use crate::embedded::image::Image;
+use crate::embedded::image::{Image, PIECE};
 use crate::embedded::outbox::{Item, Outbox};
-use crate::embedded::wire::{CHUNK, Caller, Frame, Refusal};
+use crate::embedded::wire::{Caller, Frame, Refusal};
 
 /// A write that a peer does not take for this long ends the connection.
 const STUCK: Duration = Duration::from_secs(2);
@@ -137,18 +137,18 @@ async fn write_snapshot(
     image: Image,
     buffer: &mut Vec<u8>,
 ) -> Result<(), ConnectionError> {
-    let encoded = tokio::task::spawn_blocking(move || Bytes::from(image.encode()));
-    let encoded = encoded.await.map_err(|problem| ConnectionError::Refused(problem.to_string()))?;
+    // Its length is found by a look at every key.
+    let pieces = tokio::task::spawn_blocking(move || image.pieces(PIECE)).await;
+    let pieces = pieces.map_err(|problem| ConnectionError::Refused(problem.to_string()))?;
     let metadata = message.mut_snapshot().take_metadata();
     message.set_snapshot(Snapshot { metadata: Some(metadata).into(), ..Snapshot::default() });
-    let start = Frame::SnapshotStart { message, length: encoded.len() as u64 };
+    let start = Frame::SnapshotStart { message, length: pieces.length() };
     write(writer, &start.encode()).await?;
-    for place in (0..encoded.len()).step_by(CHUNK) {
+    for piece in pieces {
         while let Some(message) = outbox.try_message() {
             write_messages(writer, outbox, message, buffer).await?;
         }
-        let chunk = encoded.slice(place..encoded.len().min(place + CHUNK));
-        write(writer, &Frame::SnapshotChunk(chunk).encode()).await?;
+        write(writer, &Frame::SnapshotChunk(piece.into()).encode()).await?;
     }
     Ok(())
 }
