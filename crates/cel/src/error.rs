@@ -17,9 +17,9 @@ pub struct CompileError {
     faults: Vec<Fault>,
 }
 
-/// The most faults of one expression that are reported.
+/// The most faults of one expression that are reported. cel-go reports 100; each shows its line again.
 const MOST_FAULTS: usize = 20;
-/// The text of longer lines isn't shown.
+/// The text of longer lines isn't shown, so that all faults fit into an answer. cel-go shows up to 16,384 characters.
 const LONGEST_LINE: usize = 1000;
 
 impl CompileError {

@@ -1,23 +1,27 @@
-//! What an expression may cost at most, told from the sizes that its schemas allow.
+//! What an expression may cost at most, by the sizes that its schemas allow (KEP-2876).
 //!
-//! Follows cel-go's `checker/cost.go` and `library/cost.go` of apiserver: both must come to the same, because rules
-//! that may cost too much are refused when they are written.
+//! Follows cel-go's `checker/cost.go` and `ext/lists.go`, and `pkg/cel/library/cost.go` of apiserver. Rules that may cost
+//! too much are refused when they are written, so a rule that Kubernetes takes must come to the same number here: no
+//! constant below is ours to choose.
 
 use crate::ast::{Access, Comprehension, Does, Expr, Kind, Literal, Sort};
 use crate::check::Environment;
 use crate::sizes::{KEYS, Place, Sizes};
 
-/// What it costs to make a list, a map or an object.
+/// What it costs to make a list, a map or an object: `ListCreateBaseCost`, `MapCreateBaseCost` and `StructCreateBaseCost`
+/// of cel-go's `common/cost.go`.
 const LIST: u64 = 10;
 const MAP: u64 = 30;
 const MESSAGE: u64 = 40;
-/// What it costs to look at one character.
+/// What it costs to look at one character, where a step costs 1: `StringTraversalCostFactor` of the same file.
 const CHARACTER: f64 = 0.1;
-/// What one character of a pattern makes of each that it is held against.
+/// What one character of a pattern makes of each that it is held against: `RegexStringLengthCostFactor` of the same file. A
+/// part of a pattern is guessed to be four characters long.
 const PATTERN: f64 = 0.25;
-/// What asking the authorizer costs: an expression can do that twice.
+/// What asking the authorizer costs (`check`): so much that an expression can ask twice and no more, of the 1,000,000 that
+/// one may cost.
 const ASKING: u64 = 350_000;
-/// How long the pattern of a named format is taken to be.
+/// How long the pattern of a named format is taken to be: `MaxNameFormatRegexSize` in `pkg/cel/limits.go` of apiserver.
 const FORMAT: u64 = 128;
 
 /// How long something is.
@@ -27,6 +31,7 @@ struct Size {
     most: u64,
 }
 
+/// No schema limits it: whatever costs by such a size costs more than any rule may.
 const UNKNOWN: Size = Size { least: 0, most: u64::MAX };
 const ONE: Size = Size { least: 1, most: 1 };
 
@@ -96,7 +101,7 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
     }
 
     /// The size of a name that is no variable, such as that of a type: upstream looks for it in the schema of `self`, from
-    /// its second part on, and so finds that schema itself.
+    /// its second part on, and so finds that schema itself. Rules are accepted by it, so it must be so here.
     fn of_name(&self) -> Option<Size> {
         let most = self.sizes.most(self.environment.place("self")?)?;
         Some(Size { least: 0, most })
@@ -236,6 +241,7 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
             ("lowerAscii" | "upperAscii" | "substring" | "trim", Some(on), _) => {
                 (on.size().reading(), Some(on.size()))
             }
+            // The text is read, and the new one written; so with `split`.
             ("replace", Some(on), [from, to, ..]) => {
                 (scaled(on.size().most, 2.0 * CHARACTER), Some(replaced(on.size(), from.size(), to.size())))
             }
@@ -277,7 +283,8 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
                 [text, ..],
             ) => (text.size().reading(), None),
             ("ip.isCanonical", None, [text]) => (scaled(text.size().most, 2.0 * CHARACTER), None),
-            // Addresses have 16 bytes at most, both are read, and a network is masked too.
+            // Addresses have 16 bytes at most. Two of them are compared: 32 at a tenth each, rounded up to 4. To ask about a
+            // network, its own bytes are masked before (2 more) and the lengths of the prefixes compared (1 more).
             ("containsIP" | "containsCIDR", Some(_), [other]) => {
                 let parsing = if other.sort == Sort::Text { other.size().reading() } else { 0 };
                 (parsing.saturating_add(if function == "containsIP" { 4 } else { 7 }), None)
@@ -288,6 +295,8 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
                 let factor = if function == "sets.equivalent" { 2 } else { 1 };
                 (a.size().times(b.size()).most.saturating_mul(factor).saturating_add(1), None)
             }
+            // Making a list costs a step, the list, and its items. Comparing two items costs 2, and to find what is distinct or
+            // to sort compares each with each (`ext/lists.go`).
             ("slice", Some(on), _) => {
                 let end = constant(1).unwrap_or(on.size().most);
                 let size = end.saturating_sub(constant(0).unwrap_or(0));
@@ -337,7 +346,8 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
         let range = self.expr(&of.range);
         let depth = self.locals.len();
         if matches!(of.does, Does::OptMap | Does::OptFlatMap) {
-            // Whether there is something, and then what it is, bound to a name.
+            // `x.hasValue() ? optional.of(BODY) : optional.none()`, where BODY sees `x.value()` by a name: so `x` is paid for
+            // twice, with a step each. A name is bound by a comprehension over an empty list.
             self.locals.push((&of.first, None, None));
             let body = self.expr(&of.body).cost.saturating_add(u64::from(of.does == Does::OptMap));
             self.locals.truncate(depth);
@@ -362,21 +372,30 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
         let body = self.expr(&of.body);
         self.locals.truncate(depth);
         let count = range.size();
-        // What there is at first, what each item costs beside the body, and what comes at the end: the steps that
-        // the macro stands for.
+        // What there is at first, what each item costs beside the body, and what comes at the end: the steps of what the
+        // macro stands for (cel-go's `parser/macro.go` and `ext/comprehensions.go`). A name costs 1, and so does a call; each
+        // loop ends with the name of its result.
         let (first, each, last) = match of.does {
+            // Goes on while `@not_strictly_false(result)`: 2; `result && BODY`: 1.
             Does::All => (0, 3, 1),
+            // Goes on while `@not_strictly_false(!result)`: 3; `result || BODY`: 1.
             Does::Exists => (0, 4, 1),
+            // `BODY ? count + 1 : count`: 2; in the end `count == 1`: 2.
             Does::ExistsOne => (0, 2, 2),
+            // `BODY ? result + [item] : result`: two names, a call and a list.
             Does::Filter => (LIST, 13, 1),
+            // `result + [BODY]`: a name, a call and a list.
             Does::Map | Does::SortBy => (LIST, 12, 1),
+            // `@mapInsert(result, key, BODY)`: two names and a call.
             Does::TransformMap => (MAP, 3, 1),
+            // `@mapInsert(result, BODY)`: a name and a call. The optional ones have left above.
             Does::TransformMapEntry | Does::OptMap | Does::OptFlatMap => (MAP, 2, 1),
         };
         let step = filter.saturating_add(body.cost).saturating_add(each);
         let mut cost =
             range.cost.saturating_add(first + last).saturating_add(count.most.saturating_mul(step));
         if of.does == Does::SortBy {
+            // The keys are made as by `map`; then the items are sorted as by `sort`, by them.
             let factor = if body.sort == Sort::Text { 2.0 + CHARACTER } else { 2.0 };
             let sorting = scaled(count.times(count).most, factor);
             cost = cost.saturating_add(sorting).saturating_add(1 + LIST + LIST + 2);
@@ -392,16 +411,19 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
     }
 }
 
+/// What comparing a pair of items costs (`estimateListSortCost` of cel-go's `ext/lists.go`); texts are also read.
 fn sorting(list: Sort) -> f64 {
     if list == Sort::Texts { 2.0 + CHARACTER } else { 2.0 }
 }
 
-/// What it costs to hold a text against a pattern; also an empty text costs something.
+/// What it costs to hold a text against a pattern. The text counts as one character longer, because an expensive pattern
+/// costs something with an empty text too.
 fn matching(text: Size, pattern: Size) -> u64 {
     text.plus(ONE).reading().saturating_mul(scaled(pattern.most, PATTERN))
 }
 
-/// How long a text is in which something is replaced.
+/// How long a text is in which something is replaced. What is replaced may be nothing, which stands before and behind each
+/// character.
 fn replaced(text: Size, from: Size, to: Size) -> Size {
     let most = if from.least == 0 {
         text.most.saturating_add(1).saturating_mul(to.most).saturating_add(text.most)

@@ -4,9 +4,10 @@ use crate::ast::{Access, Comprehension, Does, Expr, Kind, Literal};
 use crate::error::Fault;
 use crate::lexer::{Token, tokens};
 
-/// The longest expression, in characters, as cel-go.
+/// The longest expression, in characters: cel-go's default for `ExpressionSizeCodePointLimit`.
 const LONGEST: usize = 100_000;
-/// The deepest tree: whatever walks over it does so on the stack.
+/// The deepest tree. Parser, checker and evaluator walk over it on the stack, so it must fit into a thread's. cel-go allows
+/// 250 levels of its grammar.
 const DEEPEST: usize = 150;
 
 const RESERVED: [&str; 17] = [

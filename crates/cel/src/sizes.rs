@@ -9,12 +9,25 @@ use serde_json::Value;
 
 use crate::types::{field_schema, is_resource};
 
-/// The largest body of a request, in bytes.
+/// The largest body of a request, in bytes: `MaxRequestSizeBytes` of apiserver's `pkg/apis/cel/config.go`. Costs depend on
+/// it, so it stays as it is whatever a server really takes.
 const LARGEST_BODY: u64 = 3 << 20;
-/// Without what stands around a value.
+/// Without the quotes or brackets around a value.
 const LARGEST_VALUE: u64 = LARGEST_BODY - 2;
-/// Schemas are no deeper where they are valid.
+/// Definitions with deeper schemas are refused; the bound keeps anything else from filling the stack.
 const DEEPEST: usize = 64;
+/// The longest duration or moment as JSON, and the length of each date: `MaxDurationSizeJSON`, `MaxDatetimeSizeJSON` and
+/// `JSONDateSize` of apiserver's `pkg/cel/limits.go`.
+const LONGEST_TIME: u64 = 32;
+const DATE: u64 = 12;
+/// The least that a value takes as JSON, from the same file: `true`, a digit, `""`, `"0"`, and a moment with its quotes.
+const BOOL: u64 = 4;
+const NUMBER: u64 = 1;
+const STRING: u64 = 2;
+const DURATION: u64 = 3;
+const DATE_TIME: u64 = 21;
+/// The least that a list or an object takes.
+const BRACKETS: u64 = 2;
 
 /// A place in an object, by what its schema says of it.
 #[derive(Debug, Clone, Copy)]
@@ -76,6 +89,7 @@ impl<'s> Sizes<'s> {
     /// expressions don't see.
     pub(crate) fn most(&self, place: Place<'s>) -> Option<u64> {
         let Place::Of(schema) = place else { return Some(0) };
+        // Schemas count characters and costs count bytes, of which a character has four at most.
         let of_text = || limit(schema, "maxLength").map(|most| most.saturating_mul(4));
         if is_int_or_string(schema) {
             return Some(of_text().unwrap_or(LARGEST_VALUE));
@@ -83,18 +97,20 @@ impl<'s> Sizes<'s> {
         match (text(schema, "type"), text(schema, "format")) {
             ("array", _) => {
                 let least = self.least(schema.get("items")?, 0)?;
+                // Each item has a comma behind it.
                 Some(limit(schema, "maxItems").unwrap_or(LARGEST_VALUE / least.saturating_add(1)))
             }
             ("object", _) => match values_of(schema) {
                 None => Some(0),
                 Some(values) => {
                     let least = self.least(values, 0)?;
+                    // Each value has a key of two characters, its quotes, a colon and a comma.
                     Some(limit(schema, "maxProperties").unwrap_or(LARGEST_VALUE / least.saturating_add(6)))
                 }
             },
             ("string", "byte") => Some(limit(schema, "maxLength").unwrap_or(LARGEST_VALUE)),
-            ("string", "duration" | "date-time") => Some(32),
-            ("string", "date") => Some(12),
+            ("string", "duration" | "date-time") => Some(LONGEST_TIME),
+            ("string", "date") => Some(DATE),
             ("string", _) => Some(of_text().unwrap_or_else(|| match schema.get("enum") {
                 Some(Value::Array(choices)) if !choices.is_empty() => {
                     let lengths = choices.iter().filter_map(Value::as_str).map(str::len);
@@ -125,18 +141,18 @@ impl<'s> Sizes<'s> {
 
     fn count(&self, schema: &'s Value, depth: usize) -> Option<u64> {
         if is_int_or_string(schema) {
-            return Some(1);
+            return Some(NUMBER);
         }
         match (text(schema, "type"), text(schema, "format")) {
-            ("boolean", _) => Some(4),
-            ("number" | "integer", _) => Some(1),
-            ("string", "duration") => Some(3),
-            ("string", "date") => Some(12),
-            ("string", "date-time") => Some(21),
-            ("string", _) => Some(2),
-            ("array", _) => self.least(schema.get("items")?, depth).map(|_| 2),
+            ("boolean", _) => Some(BOOL),
+            ("number" | "integer", _) => Some(NUMBER),
+            ("string", "duration") => Some(DURATION),
+            ("string", "date") => Some(DATE),
+            ("string", "date-time") => Some(DATE_TIME),
+            ("string", _) => Some(STRING),
+            ("array", _) => self.least(schema.get("items")?, depth).map(|_| BRACKETS),
             ("object", _) => match values_of(schema) {
-                Some(values) => self.least(values, depth).map(|_| 2),
+                Some(values) => self.least(values, depth).map(|_| BRACKETS),
                 None => Some(self.object(schema, depth)),
             },
             _ => None,
@@ -146,7 +162,7 @@ impl<'s> Sizes<'s> {
     /// The fields that must be there, and that nobody fills in.
     fn object(&self, schema: &'s Value, depth: usize) -> u64 {
         let required = schema.get("required").and_then(Value::as_array);
-        let mut bytes = 2_u64;
+        let mut bytes = BRACKETS;
         for name in required.into_iter().flatten().filter_map(Value::as_str) {
             let own = schema.get("properties").and_then(|all| all.get(name));
             let field = match name {
@@ -155,6 +171,7 @@ impl<'s> Sizes<'s> {
             };
             let Some(field) = field.filter(|field| field.get("default").is_none()) else { continue };
             if let Some(least) = self.least(field, depth) {
+                // The name's quotes, a colon and a comma.
                 bytes = bytes.saturating_add(name.len() as u64 + 4).saturating_add(least);
             }
         }

@@ -17,7 +17,8 @@ use crate::functions::{Format, Semver, Url};
 use crate::quantity::Quantity;
 use crate::types::unescaped;
 
-/// How large a result may be as JSON: a unit a value, and for ten bytes of text.
+/// How large a result may be as JSON: a unit a value, and for ten bytes of text. As much as an expression could make of its
+/// own budget; what it only names costs it nothing.
 const LARGEST_RESULT: u64 = 1_000_000;
 
 /// A value of an expression.

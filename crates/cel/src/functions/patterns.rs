@@ -10,11 +10,12 @@ use crate::budget::Budget;
 use crate::error::Error;
 use crate::value::Value;
 
-/// The largest compiled expression, in bytes.
+/// The largest compiled pattern, in bytes: all that are kept take 64 MiB at most.
 const LARGEST: usize = 1 << 18;
-/// The most expressions that are kept.
+/// The most patterns that are kept.
 const MOST: usize = 256;
-/// What compiling one costs.
+/// What compiling one costs, besides its length: it takes far longer than a step, and an expression that makes patterns
+/// itself may make a thousand at most.
 const COMPILING: u64 = 1000;
 
 /// Whether the text is a regular expression.

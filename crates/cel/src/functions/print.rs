@@ -6,7 +6,7 @@ use crate::budget::Budget;
 use crate::error::Error;
 use crate::value::{List, Value};
 
-/// The most digits behind the point.
+/// The most digits behind the point. Ours: what is printed is paid for afterwards, so it must be small.
 const MOST_DIGITS: usize = 100;
 
 /// Puts values in the places of `%s`, `%d` and so on.
