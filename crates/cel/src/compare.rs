@@ -30,9 +30,9 @@ pub(crate) fn equal(a: &Value<'_>, b: &Value<'_>, budget: &mut Budget) -> Result
         (Value::Type(a), Value::Type(b)) => a == b,
         (Value::Quantity(a), Value::Quantity(b)) => a == b,
         (Value::Ip(a), Value::Ip(b)) => a == b,
-        (Value::Cidr(a, n), Value::Cidr(b, m)) => (a, n) == (b, m),
+        (Value::Cidr(a), Value::Cidr(b)) => a == b,
         (Value::Url(a), Value::Url(b)) => a == b,
-        (Value::Semver(a), Value::Semver(b)) => a.compare(b) == Ordering::Equal,
+        (Value::Semver(a), Value::Semver(b)) => a.cmp_precedence(b).is_eq(),
         (Value::Format(a), Value::Format(b)) => a.name == b.name,
         (a, b) => numbers(a, b) == Some(Ordering::Equal),
     })

@@ -57,7 +57,7 @@ pub use budget::{Budget, MOST_OF_ALL, MOST_OF_ONE};
 pub use check::Environment;
 pub use error::{CompileError, Error};
 pub use eval::Variables;
-pub use functions::{Format, Semver, Url};
+pub use functions::{Format, Url};
 pub use program::Program;
 pub use quantity::{Quantity, QuantityError};
 pub use sizes::Sizes;

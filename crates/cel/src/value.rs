@@ -8,12 +8,14 @@ use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use ipnet::IpNet;
 use jiff::Timestamp;
+use semver::Version;
 use serde_json::{Map as Json, Value as JsonValue};
 
 use crate::budget::Budget;
 use crate::error::Error;
-use crate::functions::{Format, Semver, Url};
+use crate::functions::{Format, Url};
 use crate::quantity::Quantity;
 use crate::types::unescaped;
 
@@ -56,12 +58,12 @@ pub enum Value<'a> {
     Quantity(Quantity),
     /// An address.
     Ip(IpAddr),
-    /// A network: an address of it and the length of its prefix.
-    Cidr(IpAddr, u8),
+    /// A network; its address may be any of its own.
+    Cidr(IpNet),
     /// A URL.
     Url(Arc<Url>),
     /// A version.
-    Semver(Arc<Semver>),
+    Semver(Arc<Version>),
     /// A named format.
     Format(&'static Format),
     /// Something that the evaluating code answers for.
@@ -317,7 +319,7 @@ impl<'a> Value<'a> {
             Value::Message(name, _) => name,
             Value::Quantity(_) => "kubernetes.Quantity",
             Value::Ip(_) => "net.IP",
-            Value::Cidr(..) => "net.CIDR",
+            Value::Cidr(_) => "net.CIDR",
             Value::Url(_) => "kubernetes.URL",
             Value::Semver(_) => "kubernetes.Semver",
             Value::Format(_) => "kubernetes.NamedFormat",

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use futures::future::BoxFuture;
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 /// Makes pods' addresses work on this host: the network does.
@@ -21,10 +22,7 @@ pub trait PodAddresses: Send + Sync + 'static {
 
 /// A range of IPv4 addresses, such as `10.244.1.0/24`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct PodRange {
-    first: u32,
-    bits: u32,
-}
+pub(crate) struct PodRange(Ipv4Net);
 
 /// A text that is not a range of addresses.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -35,38 +33,34 @@ impl FromStr for PodRange {
     type Err = RangeError;
 
     fn from_str(text: &str) -> Result<Self, RangeError> {
-        let wrong = || RangeError(text.to_owned());
-        let (address, bits) = text.split_once('/').ok_or_else(wrong)?;
-        let address: Ipv4Addr = address.parse().map_err(|_| wrong())?;
-        let bits: u32 = bits.parse().ok().filter(|bits| (8..=28).contains(bits)).ok_or_else(wrong)?;
-        let mask = u32::MAX << (32 - bits);
-        Ok(PodRange { first: u32::from(address) & mask, bits })
+        let range = text.parse().ok().filter(|range: &Ipv4Net| (8..=28).contains(&range.prefix_len()));
+        range.map(|range| PodRange(range.trunc())).ok_or_else(|| RangeError(text.to_owned()))
     }
 }
 
 impl std::fmt::Display for PodRange {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from(self.first), self.bits)
+        self.0.fmt(f)
     }
 }
 
 impl PodRange {
     fn size(self) -> u32 {
-        1 << (32 - self.bits)
+        1 << (32 - self.0.prefix_len())
     }
 
     /// The address at a place of the range, if pods may have it: not one that ends with 0 or 255, nor the
     /// first (a bridge's); and in a range wider than /24 none of the first 256, where the host's own lies on
     /// loopback.
     fn at(self, offset: u32) -> Option<Ipv4Addr> {
-        let address = self.first + offset;
+        let address = u32::from(self.0.network()) + offset;
         let reserved = offset < 2 || matches!(address & 0xff, 0 | 0xff) || offset + 1 == self.size();
-        let low = self.bits < 24 && offset < 256;
+        let low = self.0.prefix_len() < 24 && offset < 256;
         (!reserved && !low).then(|| address.into())
     }
 
     fn contains(self, address: Ipv4Addr) -> bool {
-        u32::from(address) >> (32 - self.bits) == self.first >> (32 - self.bits)
+        self.0.contains(&address)
     }
 }
 

@@ -119,7 +119,7 @@ pub(super) fn plain(value: &Value<'_>) -> Option<String> {
         Value::Timestamp(time) => time.to_string(),
         Value::Duration(nanos) => time::duration_text(*nanos),
         Value::Ip(ip) => ip.to_string(),
-        Value::Cidr(ip, length) => format!("{ip}/{length}"),
+        Value::Cidr(network) => network.to_string(),
         Value::Type(name) => (*name).to_owned(),
         _ => return None,
     })

@@ -8,9 +8,9 @@ mod network;
 mod patterns;
 mod print;
 mod quantities;
-mod semver;
 mod strings;
 mod url;
+mod versions;
 
 use crate::budget::Budget;
 use crate::error::Error;
@@ -18,7 +18,6 @@ use crate::time;
 use crate::value::Value;
 
 pub use format::Format;
-pub use semver::Semver;
 pub use url::Url;
 
 pub(crate) use lists::sort_by;
@@ -91,9 +90,9 @@ pub(crate) fn function<'a>(name: &str, arguments: &[Value<'a>], budget: &mut Bud
         ("isURL", [Value::String(text)]) => Ok(Value::Bool(Url::parse(text).is_ok())),
         ("quantity" | "isQuantity", [Value::String(text)]) => quantities::parse(name, text),
         ("ip" | "isIP" | "cidr" | "isCIDR", [Value::String(text)]) => network::parse(name, text),
-        ("semver" | "isSemver", [Value::String(text)]) => semver::parse(name, text, false),
+        ("semver" | "isSemver", [Value::String(text)]) => versions::parse(name, text, false),
         ("semver" | "isSemver", [Value::String(text), Value::Bool(loose)]) => {
-            semver::parse(name, text, *loose)
+            versions::parse(name, text, *loose)
         }
         (name, [value]) => convert::convert(name, value),
         _ => no_overload(),
@@ -130,8 +129,8 @@ pub(crate) fn method<'a>(
         Value::Url(url) => url.part(name, budget),
         Value::Quantity(quantity) => quantities::method(name, quantity, arguments),
         Value::Ip(ip) => network::ip_method(name, *ip),
-        Value::Cidr(ip, length) => network::cidr_method(name, *ip, *length, arguments),
-        Value::Semver(version) => version.method(name, arguments),
+        Value::Cidr(of) => network::cidr_method(name, *of, arguments),
+        Value::Semver(version) => versions::method(name, version, arguments),
         Value::Format(format) => match arguments {
             [Value::String(text)] => format.validate(text, budget),
             _ => no_overload(),

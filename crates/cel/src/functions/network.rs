@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::{Answer, no_overload};
 use crate::error::Error;
 use crate::value::Value;
@@ -11,7 +13,7 @@ pub(super) fn parse<'a>(function: &str, text: &str) -> Answer<'a> {
     match function {
         "ip" => address(text).map(Value::Ip),
         "isIP" => Ok(Value::Bool(address(text).is_ok())),
-        "cidr" => network(text).map(|(ip, length)| Value::Cidr(ip, length)),
+        "cidr" => network(text).map(Value::Cidr),
         _ => Ok(Value::Bool(network(text).is_ok())),
     }
 }
@@ -34,43 +36,21 @@ fn address(text: &str) -> Result<IpAddr, Error> {
     }
 }
 
-fn network(text: &str) -> Result<(IpAddr, u8), Error> {
+/// As Go's `netip.ParsePrefix`, which is stricter than `IpNet`'s own parser: no number has a leading zero.
+fn network(text: &str) -> Result<IpNet, Error> {
     let wrong =
         || Error::Failed(format!("network address parse error during conversion from string: {text:?}"));
     let (ip, length) = text.split_once('/').ok_or_else(wrong)?;
     let ip = address(ip).map_err(|_| wrong())?;
-    let plain = !length.is_empty()
-        && length.bytes().all(|b| b.is_ascii_digit())
-        && (length == "0" || !length.starts_with('0'));
-    let length = length.parse().ok().filter(|length| plain && *length <= width(ip)).ok_or_else(wrong)?;
-    Ok((ip, length))
-}
-
-fn width(ip: IpAddr) -> u8 {
-    if ip.is_ipv4() { 32 } else { 128 }
-}
-
-fn bits(ip: IpAddr) -> u128 {
-    match ip {
-        IpAddr::V4(ip) => u128::from(u32::from(ip)),
-        IpAddr::V6(ip) => ip.into(),
-    }
-}
-
-/// The first address of the network.
-fn masked(ip: IpAddr, length: u8) -> IpAddr {
-    let host = u32::from(width(ip) - length.min(width(ip)));
-    let keep = u128::MAX.checked_shl(host).unwrap_or(0);
-    match ip {
-        IpAddr::V4(ip) => IpAddr::V4((u32::from(ip) & keep as u32).into()),
-        IpAddr::V6(ip) => IpAddr::V6((u128::from(ip) & keep).into()),
-    }
+    let plain = length.bytes().all(|b| b.is_ascii_digit()) && (length == "0" || !length.starts_with('0'));
+    let length = length.parse().ok().filter(|_| plain).ok_or_else(wrong)?;
+    IpNet::new(ip, length).map_err(|_| wrong())
 }
 
 pub(super) fn ip_method<'a>(name: &str, ip: IpAddr) -> Answer<'a> {
     let link_local_unicast = match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.segments()[0] & 0xffc0 == 0xfe80,
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
     };
     Ok(match name {
         "family" => Value::Int(if ip.is_ipv4() { 4 } else { 6 }),
@@ -83,27 +63,22 @@ pub(super) fn ip_method<'a>(name: &str, ip: IpAddr) -> Answer<'a> {
         }),
         "isGlobalUnicast" => {
             let special = ip.is_unspecified() || ip.is_loopback() || ip.is_multicast() || link_local_unicast;
-            Value::Bool(!special && bits(ip) != u128::from(u32::MAX))
+            let broadcast = matches!(ip, IpAddr::V4(ip) if ip.is_broadcast());
+            Value::Bool(!special && !broadcast)
         }
         _ => return no_overload(),
     })
 }
 
-pub(super) fn cidr_method<'a>(name: &str, ip: IpAddr, length: u8, arguments: &[Value<'a>]) -> Answer<'a> {
-    let holds =
-        |other: IpAddr| other.is_ipv4() == ip.is_ipv4() && masked(other, length) == masked(ip, length);
-    let holds_all = |other: IpAddr, of: u8| Value::Bool(of >= length && holds(other));
+pub(super) fn cidr_method<'a>(name: &str, of: IpNet, arguments: &[Value<'a>]) -> Answer<'a> {
     Ok(match (name, arguments) {
-        ("ip", []) => Value::Ip(ip),
-        ("masked", []) => Value::Cidr(masked(ip, length), length),
-        ("prefixLength", []) => Value::Int(i64::from(length)),
-        ("containsIP", [Value::Ip(other)]) => Value::Bool(holds(*other)),
-        ("containsIP", [Value::String(text)]) => Value::Bool(holds(address(text)?)),
-        ("containsCIDR", [Value::Cidr(other, of)]) => holds_all(*other, *of),
-        ("containsCIDR", [Value::String(text)]) => {
-            let (other, of) = network(text)?;
-            holds_all(other, of)
-        }
+        ("ip", []) => Value::Ip(of.addr()),
+        ("masked", []) => Value::Cidr(of.trunc()),
+        ("prefixLength", []) => Value::Int(i64::from(of.prefix_len())),
+        ("containsIP", [Value::Ip(other)]) => Value::Bool(of.contains(other)),
+        ("containsIP", [Value::String(text)]) => Value::Bool(of.contains(&address(text)?)),
+        ("containsCIDR", [Value::Cidr(other)]) => Value::Bool(of.contains(other)),
+        ("containsCIDR", [Value::String(text)]) => Value::Bool(of.contains(&network(text)?)),
         _ => return no_overload(),
     })
 }

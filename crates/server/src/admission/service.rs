@@ -7,6 +7,7 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use api::{Cause, Object, Status};
+use ipnet::Ipv4Net;
 use serde_json::{Map, Value, json};
 use store::State;
 
@@ -18,10 +19,7 @@ const NODE_PORTS: std::ops::RangeInclusive<u32> = 30000..=32767;
 
 /// The addresses that services get: an IPv4 network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ServiceRange {
-    base: u32,
-    size: u32,
-}
+pub struct ServiceRange(Ipv4Net);
 
 /// The text is no network that services could have addresses of.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -32,46 +30,48 @@ impl FromStr for ServiceRange {
     type Err = ServiceRangeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let parse = || {
-            let (address, prefix) = text.split_once('/')?;
-            let address: Ipv4Addr = address.parse().ok()?;
-            let prefix: u32 = prefix.parse().ok().filter(|prefix| (8..=28).contains(prefix))?;
-            let size = 1u32 << (32 - prefix);
-            Some(ServiceRange { base: u32::from(address) & !(size - 1), size })
-        };
-        parse().ok_or_else(|| ServiceRangeError(text.to_owned()))
+        let range = text.parse().ok().filter(|range: &Ipv4Net| (8..=28).contains(&range.prefix_len()));
+        range.map(|range| ServiceRange(range.trunc())).ok_or_else(|| ServiceRangeError(text.to_owned()))
     }
 }
 
 impl fmt::Display for ServiceRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", Ipv4Addr::from(self.base), self.size.leading_zeros() + 1)
+        self.0.fmt(f)
     }
 }
 
 impl ServiceRange {
     /// The first address: the API's own, as the service `kubernetes`.
     pub fn first(&self) -> Ipv4Addr {
-        Ipv4Addr::from(self.base + 1)
+        self.at(1)
+    }
+
+    /// How many addresses there are, with the network's own and that of a broadcast.
+    fn size(&self) -> u32 {
+        1 << (32 - self.0.prefix_len())
+    }
+
+    fn at(&self, offset: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.0.network()) + offset)
     }
 
     fn contains(&self, address: Ipv4Addr) -> bool {
-        let offset = u32::from(address).wrapping_sub(self.base);
-        (1..self.size - 1).contains(&offset)
+        self.0.contains(&address) && address != self.0.network() && address != self.0.broadcast()
     }
 
     /// An address that is free: from the upper part, so that the lower stays for those who ask for a
     /// certain one (KEP-3070), and only then from the lower.
     fn pick(&self, taken: impl Fn(&str) -> bool) -> Option<String> {
-        let reserved = (self.size / 16).clamp(16, 256).min(self.size - 2);
+        let reserved = (self.size() / 16).clamp(16, 256).min(self.size() - 2);
         let scan = |from: u32, to: u32| {
             let count = to.saturating_sub(from);
             let start = clock::below(count);
             (0..count)
-                .map(|i| Ipv4Addr::from(self.base + from + (start + i) % count).to_string())
+                .map(|i| self.at(from + (start + i) % count).to_string())
                 .find(|address| !taken(address))
         };
-        scan(reserved, self.size - 1).or_else(|| scan(2, reserved))
+        scan(reserved, self.size() - 1).or_else(|| scan(2, reserved))
     }
 }
 

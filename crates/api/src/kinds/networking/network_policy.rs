@@ -1,9 +1,10 @@
 //! `NetworkPolicy`.
 
+use ipnet::IpNet;
 use serde_json::{Value, json};
 
 use crate::faults::Faults;
-use crate::kinds::field::{self, Block, block, default, items, part, paths};
+use crate::kinds::field::{self, default, items, network, part, paths};
 use crate::kinds::rules::{Column, Rules, age};
 use crate::kinds::workload::validate_selector;
 use crate::object::Object;
@@ -107,10 +108,10 @@ fn validate_block(value: &Value, path: &str, faults: &mut Faults) {
     if !field::require(&value["cidr"], format!("{path}.cidr"), "", faults) {
         return;
     }
-    let Some(outer) = block(&value["cidr"], format!("{path}.cidr"), faults) else { return };
+    let Some(outer) = network(&value["cidr"], format!("{path}.cidr"), faults) else { return };
     for (path, except) in paths(&value["except"], &format!("{path}.except")) {
-        let within = |inner: Block| outer.strictly_contains(&inner);
-        if block(except, &path, faults).is_some_and(|inner| !within(inner)) {
+        let within = |inner: IpNet| outer.contains(&inner) && inner.prefix_len() > outer.prefix_len();
+        if network(except, &path, faults).is_some_and(|inner| !within(inner)) {
             faults.push(Cause::invalid(path, except, "must be a strict subset of `cidr`"));
         }
     }

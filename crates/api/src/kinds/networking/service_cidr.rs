@@ -1,9 +1,10 @@
 //! `ServiceCIDR`.
 
+use ipnet::IpNet;
 use serde_json::Value;
 
 use crate::faults::Faults;
-use crate::kinds::field::{self, Block, block, items, part, paths};
+use crate::kinds::field::{self, items, network, network_of, part, paths};
 use crate::kinds::rules::{Column, Rules, age};
 use crate::object::Object;
 use crate::status::Cause;
@@ -16,19 +17,17 @@ impl Rules for ServiceCidr {
         if !field::require(cidrs, "spec.cidrs", "at least one CIDR required", faults) {
             return;
         }
-        let parsed: Vec<Block> =
-            items(cidrs).iter().filter_map(|cidr| Block::parse(cidr.as_str().unwrap_or_default())).collect();
+        let networks: Vec<IpNet> =
+            items(cidrs).iter().filter_map(|cidr| network_of(cidr.as_str()?)).collect();
         if items(cidrs).len() > 2 {
             faults.push(Cause::invalid("spec.cidrs", cidrs, "may only hold up to 2 values"));
-        } else if let [one, other] = parsed[..]
-            && one.is_ipv4() == other.is_ipv4()
-        {
+        } else if let [IpNet::V4(_), IpNet::V4(_)] | [IpNet::V6(_), IpNet::V6(_)] = networks[..] {
             let why =
                 "may specify no more than one IP for each IP family, i.e 192.168.0.0/24 and 2001:db8::/96";
             faults.push(Cause::invalid("spec.cidrs", cidrs, why));
         }
         for (path, cidr) in paths(cidrs, "spec.cidrs") {
-            if block(cidr, &path, faults).is_some_and(|block| !block.is_canonical()) {
+            if network(cidr, &path, faults).is_some_and(|network| network != network.trunc()) {
                 faults.push(Cause::invalid(path, cidr, "must have no bits set behind the prefix"));
             }
         }
