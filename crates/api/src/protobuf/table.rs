@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-/// What `messages.py` wrote; its head says how to read it.
+/// What `messages.py` wrote from Kubernetes' published `.proto` files; its head says how to read it.
 const MESSAGES: &str = include_str!("messages.txt");
 
 /// What a field holds.
