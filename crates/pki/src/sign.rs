@@ -2,17 +2,18 @@
 //! granted (RFC 5280).
 //!
 //! `rcgen` knows a subject of one organization only, and a user may be in several groups; so the certificate is
-//! put together here.
+//! put together here, by `yasna`, with which `rcgen` writes its own.
 
 use std::net::IpAddr;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use jiff::tz::TimeZone;
 use rcgen::{KeyPair, SigningKey};
 use ring::rand::{SecureRandom, SystemRandom};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::ParsedExtension;
+use yasna::models::{GeneralizedTime, ObjectIdentifier, UTCTime};
+use yasna::{DERWriter, DERWriterSeq, Tag, construct_der};
 
 use crate::identity::certificates;
 use crate::{CertificateRequest, Error, Validity};
@@ -30,23 +31,18 @@ pub enum Usage {
     ServerAuth,
 }
 
-const ECDSA_WITH_SHA256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03, 0x02];
-const KEY_USAGE: u8 = 15;
-const ALTERNATIVE_NAMES: u8 = 17;
-const BASIC_CONSTRAINTS: u8 = 19;
-const AUTHORITY_KEY: u8 = 35;
-const EXTENDED_KEY_USAGE: u8 = 37;
-
-mod tag {
-    pub const BOOLEAN: u8 = 0x01;
-    pub const INTEGER: u8 = 0x02;
-    pub const BITS: u8 = 0x03;
-    pub const BYTES: u8 = 0x04;
-    pub const OID: u8 = 0x06;
-    pub const SEQUENCE: u8 = 0x30;
-    pub const UTC_TIME: u8 = 0x17;
-    pub const GENERALIZED_TIME: u8 = 0x18;
-}
+const ECDSA_WITH_SHA256: &[u64] = &[1, 2, 840, 10045, 4, 3, 2];
+/// Extensions (RFC 5280, 4.2.1).
+const KEY_USAGE: &[u64] = &[2, 5, 29, 15];
+const ALTERNATIVE_NAMES: &[u64] = &[2, 5, 29, 17];
+const BASIC_CONSTRAINTS: &[u64] = &[2, 5, 29, 19];
+const AUTHORITY_KEY: &[u64] = &[2, 5, 29, 35];
+const EXTENDED_KEY_USAGE: &[u64] = &[2, 5, 29, 37];
+/// Purposes of the extended key usage (4.2.1.12).
+const SERVER_AUTH: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 1];
+const CLIENT_AUTH: &[u64] = &[1, 3, 6, 1, 5, 5, 7, 3, 2];
+/// Version 3, which counts from 0: the first with extensions.
+const VERSION: u64 = 2;
 
 /// The certificate, in DER, that the authority with this certificate and key gives for a request.
 pub(crate) fn certificate(
@@ -67,79 +63,117 @@ pub(crate) fn certificate(
     if until <= from {
         return Err(wrong("the authority's own certificate is over".to_owned()));
     }
-    let algorithm = sequence(&[tlv(tag::OID, ECDSA_WITH_SHA256)]);
-    let body = sequence(&[
-        tlv(0xa0, &tlv(tag::INTEGER, &[2])),
-        tlv(tag::INTEGER, &serial_number().map_err(wrong)?),
-        algorithm.clone(),
-        authority.subject().as_raw().to_vec(),
-        sequence(&[time(from), time(until)]),
-        request.subject.clone(),
-        request.public_key.clone(),
-        tlv(0xa3, &sequence(&extensions(&authority, request, usages))),
-    ]);
+    let (from, until) = (Time::of(from).map_err(wrong)?, Time::of(until).map_err(wrong)?);
+    let serial_number = serial_number().map_err(wrong)?;
+    let body = construct_der(|writer| {
+        writer.write_sequence(|writer| {
+            writer.next().write_tagged(Tag::context(0), |writer| writer.write_u64(VERSION));
+            writer.next().write_bigint_bytes(&serial_number, true);
+            algorithm(writer.next());
+            writer.next().write_der(authority.subject().as_raw());
+            writer.next().write_sequence(|writer| {
+                from.write(writer.next());
+                until.write(writer.next());
+            });
+            writer.next().write_der(&request.subject);
+            writer.next().write_der(&request.public_key);
+            writer.next().write_tagged(Tag::context(3), |writer| {
+                writer.write_sequence(|writer| extensions(writer, &authority, request, usages));
+            });
+        });
+    });
     let signature = key.sign(&body).map_err(|error| wrong(error.to_string()))?;
-    Ok(sequence(&[body, algorithm, bits(0, &signature)]))
+    Ok(construct_der(|writer| {
+        writer.write_sequence(|writer| {
+            writer.next().write_der(&body);
+            algorithm(writer.next());
+            writer.next().write_bitvec_bytes(&signature, signature.len() * 8);
+        });
+    }))
+}
+
+fn algorithm(writer: DERWriter<'_>) {
+    writer.write_sequence(|writer| writer.next().write_oid(&oid(ECDSA_WITH_SHA256)));
 }
 
 fn extensions(
+    writer: &mut DERWriterSeq<'_>,
     authority: &X509Certificate<'_>,
     request: &CertificateRequest,
     usages: &[Usage],
-) -> Vec<Vec<u8>> {
-    let mut list = Vec::new();
+) {
     let key_usage = usages.iter().fold(0_u8, |bits, usage| match usage {
         Usage::DigitalSignature => bits | 0x80,
         Usage::KeyEncipherment => bits | 0x20,
         Usage::ClientAuth | Usage::ServerAuth => bits,
     });
     if key_usage != 0 {
-        let unused = u8::try_from(key_usage.trailing_zeros()).unwrap_or(0);
-        list.push(extension(KEY_USAGE, true, &bits(unused, &[key_usage])));
+        // DER writes no zero bits behind the last that is set.
+        let length = 8 - key_usage.trailing_zeros() as usize;
+        extension(writer.next(), KEY_USAGE, true, |writer| writer.write_bitvec_bytes(&[key_usage], length));
     }
-    let purposes: Vec<Vec<u8>> = usages
-        .iter()
-        .filter_map(|usage| match usage {
-            Usage::ServerAuth => Some(1),
-            Usage::ClientAuth => Some(2),
-            Usage::DigitalSignature | Usage::KeyEncipherment => None,
-        })
-        .map(|purpose| tlv(tag::OID, &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, purpose]))
-        .collect();
+    let purpose = |usage: &Usage| match usage {
+        Usage::ServerAuth => Some(SERVER_AUTH),
+        Usage::ClientAuth => Some(CLIENT_AUTH),
+        Usage::DigitalSignature | Usage::KeyEncipherment => None,
+    };
+    let purposes: Vec<&[u64]> = usages.iter().filter_map(purpose).collect();
     if !purposes.is_empty() {
-        list.push(extension(EXTENDED_KEY_USAGE, false, &sequence(&purposes)));
+        extension(writer.next(), EXTENDED_KEY_USAGE, false, |writer| {
+            writer.write_sequence(|writer| {
+                purposes.iter().for_each(|purpose| writer.next().write_oid(&oid(purpose)));
+            });
+        });
     }
     // Nobody's authority.
-    list.push(extension(BASIC_CONSTRAINTS, true, &sequence(&[])));
+    extension(writer.next(), BASIC_CONSTRAINTS, true, |writer| writer.write_sequence(|_| {}));
     let key = authority.extensions().iter().find_map(|extension| match extension.parsed_extension() {
         ParsedExtension::SubjectKeyIdentifier(key) => Some(key.0),
         _ => None,
     });
     if let Some(key) = key {
-        list.push(extension(AUTHORITY_KEY, false, &sequence(&[tlv(0x80, key)])));
+        extension(writer.next(), AUTHORITY_KEY, false, |writer| {
+            writer.write_sequence(|writer| tagged(writer, 0, key));
+        });
     }
-    let mut names: Vec<Vec<u8>> = Vec::new();
-    names.extend(request.emails.iter().map(|email| tlv(0x81, email.as_bytes())));
-    names.extend(request.names.iter().map(|name| tlv(0x82, name.as_bytes())));
-    names.extend(request.uris.iter().map(|uri| tlv(0x86, uri.as_bytes())));
-    names.extend(request.addresses.iter().map(|address| match address {
-        IpAddr::V4(address) => tlv(0x87, &address.octets()),
-        IpAddr::V6(address) => tlv(0x87, &address.octets()),
-    }));
-    if !names.is_empty() {
-        list.push(extension(ALTERNATIVE_NAMES, request.common_name.is_empty(), &sequence(&names)));
+    let names = [&request.emails, &request.names, &request.uris];
+    if names.iter().any(|names| !names.is_empty()) || !request.addresses.is_empty() {
+        extension(writer.next(), ALTERNATIVE_NAMES, request.common_name.is_empty(), |writer| {
+            writer.write_sequence(|writer| alternative_names(writer, request));
+        });
     }
-    list
 }
 
-/// An extension of the arc `id-ce` (2.5.29).
-fn extension(number: u8, critical: bool, value: &[u8]) -> Vec<u8> {
-    let mut parts = vec![tlv(tag::OID, &[0x55, 0x1d, number])];
-    if critical {
-        parts.push(tlv(tag::BOOLEAN, &[0xff]));
+/// As `GeneralName`s (RFC 5280, 4.2.1.6).
+fn alternative_names(writer: &mut DERWriterSeq<'_>, request: &CertificateRequest) {
+    request.emails.iter().for_each(|email| tagged(writer, 1, email.as_bytes()));
+    request.names.iter().for_each(|name| tagged(writer, 2, name.as_bytes()));
+    request.uris.iter().for_each(|uri| tagged(writer, 6, uri.as_bytes()));
+    for address in &request.addresses {
+        match address {
+            IpAddr::V4(address) => tagged(writer, 7, &address.octets()),
+            IpAddr::V6(address) => tagged(writer, 7, &address.octets()),
+        }
     }
-    parts.push(tlv(tag::BYTES, value));
-    sequence(&parts)
+}
+
+/// Bytes whose tag says what they are.
+fn tagged(writer: &mut DERWriterSeq<'_>, tag: u64, bytes: &[u8]) {
+    writer.next().write_tagged_implicit(Tag::context(tag), |writer| writer.write_bytes(bytes));
+}
+
+fn extension(writer: DERWriter<'_>, name: &[u64], critical: bool, value: impl FnOnce(DERWriter<'_>)) {
+    writer.write_sequence(|writer| {
+        writer.next().write_oid(&oid(name));
+        if critical {
+            writer.next().write_bool(true);
+        }
+        writer.next().write_bytes(&construct_der(value));
+    });
+}
+
+fn oid(arcs: &[u64]) -> ObjectIdentifier {
+    ObjectIdentifier::from_slice(arcs)
 }
 
 /// Drawn at random; positive, and of one length.
@@ -150,39 +184,29 @@ fn serial_number() -> Result<[u8; 16], String> {
     Ok(number)
 }
 
-/// Two digits of the year until 2049, as RFC 5280 (4.1.2.5) demands.
-fn time(at: Timestamp) -> Vec<u8> {
-    let civil = at.to_zoned(TimeZone::UTC);
-    let (tag, year) = match civil.year() {
-        year @ 1950..2050 => (tag::UTC_TIME, format!("{:02}", year % 100)),
-        year => (tag::GENERALIZED_TIME, format!("{year:04}")),
-    };
-    tlv(tag, format!("{year}{}", civil.strftime("%m%d%H%M%SZ")).as_bytes())
+/// A moment as it stands in a certificate: in whole seconds, with two digits of the year until 2049, as RFC 5280 (4.1.2.5)
+/// demands.
+enum Time {
+    Until2049(UTCTime),
+    Later(GeneralizedTime),
 }
 
-fn bits(unused: u8, bytes: &[u8]) -> Vec<u8> {
-    tlv(tag::BITS, &[&[unused], bytes].concat())
-}
+impl Time {
+    fn of(at: Timestamp) -> Result<Self, String> {
+        let whole = Timestamp::from_second(at.as_second()).map_err(|error| error.to_string())?;
+        let at = SystemTime::from(whole);
+        let until_2049 = UTCTime::from_datetime_opt(at.into()).map(Time::Until2049);
+        until_2049
+            .or_else(|| GeneralizedTime::from_datetime_opt(at.into()).map(Time::Later))
+            .ok_or_else(|| format!("no certificate can say {whole}"))
+    }
 
-fn sequence(parts: &[Vec<u8>]) -> Vec<u8> {
-    tlv(tag::SEQUENCE, &parts.concat())
-}
-
-/// Tag, length and value of DER (X.690).
-fn tlv(tag: u8, value: &[u8]) -> Vec<u8> {
-    let mut out = vec![tag];
-    match u8::try_from(value.len()) {
-        Ok(short) if short < 0x80 => out.push(short),
-        _ => {
-            let length = value.len().to_be_bytes();
-            let length = &length[length.iter().take_while(|byte| **byte == 0).count()..];
-            // No length has more than eight bytes.
-            out.push(0x80 | u8::try_from(length.len()).unwrap_or(8));
-            out.extend_from_slice(length);
+    fn write(&self, writer: DERWriter<'_>) {
+        match self {
+            Time::Until2049(time) => writer.write_utctime(time),
+            Time::Later(time) => writer.write_generalized_time(time),
         }
     }
-    out.extend_from_slice(value);
-    out
 }
 
 #[cfg(test)]
@@ -190,17 +214,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lengths_are_as_short_as_can_be() {
-        assert_eq!(tlv(4, &[0; 0x7f])[..2], [4, 0x7f]);
-        assert_eq!(tlv(4, &[0; 0x80])[..3], [4, 0x81, 0x80]);
-        assert_eq!(tlv(4, &[0; 0x1234])[..4], [4, 0x82, 0x12, 0x34]);
-    }
-
-    #[test]
     fn years_are_written_as_their_century_demands() {
-        let at = |text: &str| time(text.parse().unwrap());
-        assert_eq!(at("2026-01-02T03:04:05Z"), tlv(tag::UTC_TIME, b"260102030405Z"));
-        assert_eq!(at("2049-12-31T23:59:59Z"), tlv(tag::UTC_TIME, b"491231235959Z"));
-        assert_eq!(at("2050-01-01T00:00:00Z"), tlv(tag::GENERALIZED_TIME, b"20500101000000Z"));
+        let at = |text: &str| construct_der(|writer| Time::of(text.parse().unwrap()).unwrap().write(writer));
+        assert_eq!(at("2026-01-02T03:04:05.6Z"), b"\x17\x0d260102030405Z");
+        assert_eq!(at("2049-12-31T23:59:59Z"), b"\x17\x0d491231235959Z");
+        assert_eq!(at("2050-01-01T00:00:00Z"), b"\x18\x0f20500101000000Z");
+        assert!(Time::of("-000001-01-01T00:00:00Z".parse().unwrap()).is_err());
     }
 }
