@@ -53,7 +53,7 @@ struct Patching {
 }
 
 /// Where a path leads: to a field or an item, there or not.
-struct Place<'a> {
+struct Slot<'a> {
     parent: &'a mut Value,
     key: String,
 }
@@ -118,12 +118,12 @@ impl Patching {
         Ok(())
     }
 
-    fn add(&mut self, place: Place<'_>, path: &str, value: Value) -> Result<(), Status> {
+    fn add(&mut self, place: Slot<'_>, path: &str, value: Value) -> Result<(), Status> {
         self.grow(path, &value)?;
         self.put(place, path, value)
     }
 
-    fn put(&mut self, place: Place<'_>, path: &str, value: Value) -> Result<(), Status> {
+    fn put(&mut self, place: Slot<'_>, path: &str, value: Value) -> Result<(), Status> {
         match place.parent {
             Value::Array(list) if place.key == "-" => list.push(value),
             Value::Array(list) => {
@@ -139,7 +139,7 @@ impl Patching {
         Ok(())
     }
 
-    fn remove(&mut self, place: Place<'_>, kind: &str, path: &str) -> Result<Value, Status> {
+    fn remove(&mut self, place: Slot<'_>, kind: &str, path: &str) -> Result<Value, Status> {
         match place.parent {
             Value::Array(list) => {
                 let at = index(&place.key, list.len()).map_err(|why| within(kind, path, &why))?;
@@ -180,7 +180,7 @@ impl Patching {
     }
 }
 
-impl Place<'_> {
+impl Slot<'_> {
     /// What is there; nothing for a key that isn't.
     fn get(&self) -> Result<Option<&Value>, String> {
         match &*self.parent {
@@ -210,7 +210,7 @@ impl Place<'_> {
 }
 
 /// The parent of what a path names. Upstream looks at nothing before the first `/`.
-fn place<'a>(whole: &'a mut Value, path: &str, kind: &str, which: &str) -> Result<Place<'a>, Status> {
+fn place<'a>(whole: &'a mut Value, path: &str, kind: &str, which: &str) -> Result<Slot<'a>, Status> {
     let missing = || {
         let path = values::cut(path, 200);
         refused(format!("{kind} operation does not apply: doc is missing {which}: {path:?}: missing value"))
@@ -221,7 +221,7 @@ fn place<'a>(whole: &'a mut Value, path: &str, kind: &str, which: &str) -> Resul
         let key = part.replace("~1", "/").replace("~0", "~");
         if parts.peek().is_none() {
             let fits = matches!(parent, Value::Array(_) | Value::Object(_));
-            return if fits { Ok(Place { parent, key }) } else { Err(missing()) };
+            return if fits { Ok(Slot { parent, key }) } else { Err(missing()) };
         }
         let next = match parent {
             Value::Array(list) => {

@@ -6,7 +6,7 @@ use crate::ast::{Access, Comprehension, Does, Expr, Kind, Literal, Sort};
 use crate::error::Fault;
 use crate::parser::qualified;
 use crate::signatures;
-use crate::sizes::Place;
+use crate::sizes::SchemaPlace;
 use crate::types::Type;
 
 /// The names of types, as values.
@@ -55,8 +55,8 @@ impl<'s> Environment<'s> {
         self
     }
 
-    pub(crate) fn place(&self, name: &str) -> Option<Place<'s>> {
-        self.schemas.iter().find(|(known, _)| known == name).map(|(_, schema)| Place::Of(schema))
+    pub(crate) fn place(&self, name: &str) -> Option<SchemaPlace<'s>> {
+        self.schemas.iter().find(|(known, _)| known == name).map(|(_, schema)| SchemaPlace::Of(schema))
     }
 
     fn variable(&self, name: &str) -> Option<&Type<'s>> {

@@ -6,7 +6,7 @@
 
 use crate::ast::{Access, Comprehension, Does, Expr, Kind, Literal, Sort};
 use crate::check::Environment;
-use crate::sizes::{KEYS, Place, Sizes};
+use crate::sizes::{KEYS, SchemaPlace, Sizes};
 
 /// What it costs to make a list, a map or an object: `ListCreateBaseCost`, `MapCreateBaseCost` and `StructCreateBaseCost`
 /// of cel-go's `common/cost.go`.
@@ -69,7 +69,7 @@ struct Estimate<'s> {
     size: Option<Size>,
     /// Of each item, or of each key and each value.
     entries: Option<[Size; 2]>,
-    place: Option<Place<'s>>,
+    place: Option<SchemaPlace<'s>>,
     sort: Sort,
 }
 
@@ -87,12 +87,18 @@ pub(crate) fn estimate<'s>(environment: &Environment<'s>, sizes: &Sizes<'s>, roo
 struct Estimator<'e, 's, 'x> {
     environment: &'e Environment<'s>,
     sizes: &'e Sizes<'s>,
-    locals: Vec<(&'x str, Option<Place<'s>>, Option<Size>)>,
+    locals: Vec<(&'x str, Option<SchemaPlace<'s>>, Option<Size>)>,
 }
 
 impl<'s, 'x> Estimator<'_, 's, 'x> {
     /// What is known of an expression whose place and size these are, where they are known.
-    fn known(&self, expr: &Expr, cost: u64, place: Option<Place<'s>>, size: Option<Size>) -> Estimate<'s> {
+    fn known(
+        &self,
+        expr: &Expr,
+        cost: u64,
+        place: Option<SchemaPlace<'s>>,
+        size: Option<Size>,
+    ) -> Estimate<'s> {
         let of_place = || place.and_then(|place| self.sizes.most(place));
         let size = size
             .or_else(|| of_place().map(|most| Size { least: 0, most }))
@@ -140,7 +146,7 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
                     return self.known(expr, cost, None, None);
                 }
                 let size = operand.entries.map(|[_, value]| value);
-                let place = operand.place.and_then(Place::values);
+                let place = operand.place.and_then(SchemaPlace::values);
                 self.known(expr, cost, place, size)
             }
             Kind::And(left, right) | Kind::Or(left, right) => {
@@ -337,7 +343,7 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
 
     /// How long each item of a list is.
     fn item(&self, list: &Estimate<'s>) -> Size {
-        let of_place = || list.place.and_then(Place::values).and_then(|place| self.sizes.most(place));
+        let of_place = || list.place.and_then(SchemaPlace::values).and_then(|place| self.sizes.most(place));
         let known = of_place().map(|most| Size { least: 0, most });
         known.or(list.entries.map(|[_, value]| value)).unwrap_or(UNKNOWN)
     }
@@ -357,7 +363,7 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
         }
         let over_map = range.sort == Sort::Map;
         let keys = (over_map.then_some(KEYS), range.entries.map(|[key, _]| key));
-        let values = (range.place.and_then(Place::values), range.entries.map(|[_, value]| value));
+        let values = (range.place.and_then(SchemaPlace::values), range.entries.map(|[_, value]| value));
         match &of.second {
             Some(second) => {
                 self.locals.push((&of.first, keys.0, keys.1));

@@ -62,4 +62,4 @@ pub use program::Program;
 pub use quantity::{Quantity, QuantityError};
 pub use sizes::Sizes;
 pub use types::Type;
-pub use value::{Host, Key, List, Map, Text, Value};
+pub use value::{External, Key, List, Map, Text, Value};

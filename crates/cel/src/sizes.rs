@@ -31,7 +31,7 @@ const BRACKETS: u64 = 2;
 
 /// A place in an object, by what its schema says of it.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Place<'s> {
+pub(crate) enum SchemaPlace<'s> {
     /// A value of a schema.
     Of(&'s Value),
     /// A key of a map.
@@ -39,22 +39,22 @@ pub(crate) enum Place<'s> {
 }
 
 /// The keys of a map.
-pub(crate) const KEYS: Place<'static> = Place::Key;
+pub(crate) const KEYS: SchemaPlace<'static> = SchemaPlace::Key;
 
-impl<'s> Place<'s> {
+impl<'s> SchemaPlace<'s> {
     /// The field of that name, as expressions write it.
     pub(crate) fn field(self, name: &str) -> Option<Self> {
-        let Place::Of(schema) = self else { return None };
+        let SchemaPlace::Of(schema) = self else { return None };
         match values_of(schema) {
             Some(_) => None,
-            None => field_schema(schema, name).map(Place::Of),
+            None => field_schema(schema, name).map(SchemaPlace::Of),
         }
     }
 
     /// The items of a list, or the values of a map.
     pub(crate) fn values(self) -> Option<Self> {
-        let Place::Of(schema) = self else { return None };
-        schema.get("items").or_else(|| values_of(schema)).map(Place::Of)
+        let SchemaPlace::Of(schema) = self else { return None };
+        schema.get("items").or_else(|| values_of(schema)).map(SchemaPlace::Of)
     }
 }
 
@@ -87,8 +87,8 @@ pub struct Sizes<'s> {
 impl<'s> Sizes<'s> {
     /// The most items, entries or characters that a value may have; 0 for what has none. Nothing for what
     /// expressions don't see.
-    pub(crate) fn most(&self, place: Place<'s>) -> Option<u64> {
-        let Place::Of(schema) = place else { return Some(0) };
+    pub(crate) fn most(&self, place: SchemaPlace<'s>) -> Option<u64> {
+        let SchemaPlace::Of(schema) = place else { return Some(0) };
         // Schemas count characters and costs count bytes, of which a character has four at most.
         let of_text = || limit(schema, "maxLength").map(|most| most.saturating_mul(4));
         if is_int_or_string(schema) {

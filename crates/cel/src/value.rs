@@ -67,11 +67,11 @@ pub enum Value<'a> {
     /// A named format.
     Format(&'static Format),
     /// Something that the evaluating code answers for.
-    Host(Arc<dyn Host>),
+    External(Arc<dyn External>),
 }
 
 /// Something that answers for itself, such as `authorizer`.
-pub trait Host: Send + Sync {
+pub trait External: Send + Sync {
     /// Its type's name.
     fn type_name(&self) -> &'static str;
 
@@ -323,7 +323,7 @@ impl<'a> Value<'a> {
             Value::Url(_) => "kubernetes.URL",
             Value::Semver(_) => "kubernetes.Semver",
             Value::Format(_) => "kubernetes.NamedFormat",
-            Value::Host(host) => host.type_name(),
+            Value::External(value) => value.type_name(),
         }
     }
 

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
-use cel::{Budget, Error, Host, Variables};
+use cel::{Budget, Error, External, Variables};
 use serde_json::Value;
 
 use super::environment::{namespace, request};
@@ -26,15 +26,15 @@ pub struct Inputs<'a> {
     /// The policy's parameters.
     pub params: Option<&'a Value>,
     /// Whom to ask what the user may do, and the same about what is asked for here.
-    pub authorizer: Option<&'a Hosts>,
+    pub authorizer: Option<&'a AuthorizerValues>,
 }
 
 /// What answers whether the user may do something.
-pub struct Hosts {
+pub struct AuthorizerValues {
     /// Asked about anything: `authorizer`.
-    pub authorizer: Arc<dyn Host>,
+    pub authorizer: Arc<dyn External>,
     /// Asked about what is asked for here: `authorizer.requestResource`.
-    pub request_resource: Arc<dyn Host>,
+    pub request_resource: Arc<dyn External>,
 }
 
 impl<'a> Variables<'a> for Inputs<'a> {
@@ -49,8 +49,8 @@ impl<'a> Variables<'a> for Inputs<'a> {
             "request" => json(Some(self.request), Some(request())),
             "namespaceObject" => json(self.namespace, Some(namespace())),
             "params" => json(self.params, None),
-            "authorizer" => cel::Value::Host(self.authorizer?.authorizer.clone()),
-            "authorizer.requestResource" => cel::Value::Host(self.authorizer?.request_resource.clone()),
+            "authorizer" => cel::Value::External(self.authorizer?.authorizer.clone()),
+            "authorizer.requestResource" => cel::Value::External(self.authorizer?.request_resource.clone()),
             _ => return None,
         }))
     }
@@ -108,7 +108,7 @@ impl<'a> Variables<'a> for Scope<'a> {
 
 /// What a validation says to a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Ruling {
     /// Nothing against it.
     Admit,
     /// It may not be.
@@ -137,12 +137,12 @@ impl<'a> Scope<'a> {
     }
 
     /// What each validation says, in their order.
-    pub fn validate(&self, budget: &mut Budget) -> Vec<Verdict> {
+    pub fn validate(&self, budget: &mut Budget) -> Vec<Ruling> {
         let verdict = |validation: &'a super::Validation, budget: &mut Budget| match validation
             .program
             .evaluate(self, budget)
         {
-            Ok(cel::Value::Bool(true)) => Verdict::Admit,
+            Ok(cel::Value::Bool(true)) => Ruling::Admit,
             Ok(cel::Value::Bool(false)) => {
                 let own =
                     validation.message_program.as_ref().and_then(|program| self.message(program, budget));
@@ -150,11 +150,11 @@ impl<'a> Scope<'a> {
                     "" => format!("failed expression: {}", validation.text),
                     message => message.to_owned(),
                 });
-                Verdict::Deny { message, reason: validation.reason.clone() }
+                Ruling::Deny { message, reason: validation.reason.clone() }
             }
-            Ok(_) => Verdict::Failed(format!("expression '{}' resulted in no bool", validation.text)),
+            Ok(_) => Ruling::Failed(format!("expression '{}' resulted in no bool", validation.text)),
             Err(error) => {
-                Verdict::Failed(format!("expression '{}' resulted in error: {error}", validation.text))
+                Ruling::Failed(format!("expression '{}' resulted in error: {error}", validation.text))
             }
         };
         self.policy.validations.iter().map(|validation| verdict(validation, budget)).collect()

@@ -13,7 +13,7 @@ mod tests;
 
 use cel::Program;
 pub use compile::compile_conditions;
-pub use evaluate::{Hosts, Inputs, Scope, Verdict, conditions_hold};
+pub use evaluate::{AuthorizerValues, Inputs, Ruling, Scope, conditions_hold};
 pub use type_check::type_check;
 
 /// A condition that a request must meet before anything else is asked.

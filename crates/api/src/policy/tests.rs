@@ -11,7 +11,7 @@ fn object(spec: Value) -> Object {
         .unwrap()
 }
 
-fn verdicts(spec: Value, new: Value) -> Vec<Verdict> {
+fn rulings(spec: Value, new: Value) -> Vec<Ruling> {
     let mut faults = Faults::default();
     let policy = Policy::compile(&object(spec), &mut faults);
     assert_eq!(faults, Faults::default());
@@ -44,16 +44,16 @@ fn validations_see_variables_params_and_the_request() {
             {"expression": "variables.n < 1"},
         ],
     });
-    let found = verdicts(spec.clone(), json!({"spec": {"replicas": 5}}));
-    let deny = |message: &str, reason: &str| Verdict::Deny { message: message.into(), reason: reason.into() };
+    let found = rulings(spec.clone(), json!({"spec": {"replicas": 5}}));
+    let deny = |message: &str, reason: &str| Ruling::Deny { message: message.into(), reason: reason.into() };
     assert_eq!(found[0], deny("jo asks for 5", "Forbidden"));
-    assert_eq!(found[1], Verdict::Admit);
+    assert_eq!(found[1], Ruling::Admit);
     assert_eq!(
         found[2],
-        Verdict::Failed("expression 'object.nothing == 1' resulted in error: no such key: nothing".into())
+        Ruling::Failed("expression 'object.nothing == 1' resulted in error: no such key: nothing".into())
     );
     assert_eq!(found[3], deny("failed expression: variables.n < 1", ""));
-    assert_eq!(verdicts(spec, json!({"spec": {"replicas": 2}}))[0], Verdict::Admit);
+    assert_eq!(rulings(spec, json!({"spec": {"replicas": 2}}))[0], Ruling::Admit);
 }
 
 #[test]

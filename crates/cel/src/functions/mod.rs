@@ -135,9 +135,9 @@ pub(crate) fn method<'a>(
             [Value::String(text)] => format.validate(text, budget),
             _ => no_overload(),
         },
-        Value::Host(host) => {
+        Value::External(value) => {
             budget.charge(1000)?;
-            host.call(name, arguments)
+            value.call(name, arguments)
         }
         _ => no_overload(),
     }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use api::policy::Hosts;
-use cel::{Error, Host, Value};
+use api::policy::AuthorizerValues;
+use cel::{Error, External, Value};
 use store::State;
 
 use crate::admission::Request;
@@ -44,7 +44,7 @@ struct Guard {
 }
 
 /// What expressions ask about `request`.
-pub(super) fn hosts(authorizer: &Arc<Authorizer>, request: &Request<'_>) -> Hosts {
+pub(super) fn values(authorizer: &Arc<Authorizer>, request: &Request<'_>) -> AuthorizerValues {
     let asker =
         Asker { authorizer: authorizer.clone(), state: request.state.clone(), who: request.who.clone() };
     let resource = request.named.resource;
@@ -57,7 +57,7 @@ pub(super) fn hosts(authorizer: &Arc<Authorizer>, request: &Request<'_>) -> Host
         fields: String::new(),
     };
     let own = Guard { asker: asker.clone(), question: Question::Resource(check) };
-    Hosts {
+    AuthorizerValues {
         authorizer: Arc::new(Guard { asker, question: Question::Anything }),
         request_resource: Arc::new(own),
     }
@@ -65,7 +65,7 @@ pub(super) fn hosts(authorizer: &Arc<Authorizer>, request: &Request<'_>) -> Host
 
 impl Guard {
     fn next(&self, question: Question) -> Result<Value<'static>, Error> {
-        Ok(Value::Host(Arc::new(Guard { asker: self.asker.clone(), question })))
+        Ok(Value::External(Arc::new(Guard { asker: self.asker.clone(), question })))
     }
 
     fn ask(&self, wanted: &Wanted<'_>) -> Result<Value<'static>, Error> {
@@ -75,7 +75,7 @@ impl Guard {
     }
 }
 
-impl Host for Guard {
+impl External for Guard {
     fn type_name(&self) -> &'static str {
         match self.question {
             Question::Anything => "kubernetes.authorization.Authorizer",
@@ -101,7 +101,7 @@ impl Host for Guard {
                 ];
                 let who = Identity::new(format!("system:serviceaccount:{namespace}:{name}"), groups);
                 let asker = Asker { who, ..self.asker.clone() };
-                Ok(Value::Host(Arc::new(Guard { asker, question: Question::Anything })))
+                Ok(Value::External(Arc::new(Guard { asker, question: Question::Anything })))
             }
             (Question::Path(path), "check") => self.ask(&Wanted::Path { verb: &text(0), path }),
             (Question::Group(group), "resource") => {

@@ -90,7 +90,7 @@ impl Outside {
         let asked = request_value(request, resource);
         let namespace = namespace_of(request).map(Object::into_value);
         let old = old.map(Object::into_value);
-        let hosts = guard::hosts(&self.authorizer, request);
+        let authorizer = guard::values(&self.authorizer, request);
         let mut new = object.clone();
         for params in params {
             let mut budget = Budget::default();
@@ -103,7 +103,7 @@ impl Outside {
                     request: &asked,
                     namespace: namespace.as_ref(),
                     params: params.as_ref(),
-                    authorizer: Some(&hosts),
+                    authorizer: Some(&authorizer),
                 };
                 let scope = Scope::new(&policy.compiled, inputs);
                 if index == 0 && !scope.conditions_hold(&mut budget)? {

@@ -2,7 +2,7 @@
 //!
 //! Follows `pkg/admission/plugin/policy/validating/dispatcher.go` of apiserver.
 
-use api::policy::{Inputs, Scope, Verdict};
+use api::policy::{Inputs, Ruling, Scope};
 use api::{Cause, Object, Status};
 use cel::Budget;
 use serde_json::Value;
@@ -82,7 +82,7 @@ impl Outside {
         let namespace = namespace_of(request).map(Object::into_value);
         let value = |object: &Option<Object>| object.clone().map(Object::into_value);
         let (new, old) = (value(&shown.new), value(&shown.old));
-        let hosts = guard::hosts(&self.authorizer, request);
+        let authorizer = guard::values(&self.authorizer, request);
         let mut denials = Vec::new();
         for params in params {
             let mut budget = Budget::default();
@@ -92,7 +92,7 @@ impl Outside {
                 request: asked,
                 namespace: namespace.as_ref(),
                 params: params.as_ref(),
-                authorizer: Some(&hosts),
+                authorizer: Some(&authorizer),
             };
             let scope = Scope::new(&policy.compiled, inputs);
             match scope.conditions_hold(&mut budget) {
@@ -105,9 +105,9 @@ impl Outside {
             }
             for verdict in scope.validate(&mut budget) {
                 match verdict {
-                    Verdict::Admit => {}
-                    Verdict::Deny { message, reason } => denials.push(Denial { message, reason }),
-                    Verdict::Failed(why) => denials.extend(failed(why)),
+                    Ruling::Admit => {}
+                    Ruling::Deny { message, reason } => denials.push(Denial { message, reason }),
+                    Ruling::Failed(why) => denials.extend(failed(why)),
                 }
             }
             for (key, value) in scope.audit(&mut budget) {

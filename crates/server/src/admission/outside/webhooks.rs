@@ -115,14 +115,14 @@ impl Outside {
         let asked = request_value(request, &resource);
         let value = |object: &Option<Object>| object.clone().map(Object::into_value);
         let (new, old) = (value(&shown.new), value(&shown.old));
-        let hosts = guard::hosts(&self.authorizer, request);
+        let authorizer = guard::values(&self.authorizer, request);
         let inputs = Inputs {
             object: new.as_ref(),
             old_object: old.as_ref(),
             request: &asked,
             namespace: None,
             params: None,
-            authorizer: Some(&hosts),
+            authorizer: Some(&authorizer),
         };
         match conditions_hold(&hook.conditions, &inputs, &mut Budget::default()) {
             Ok(holds) => Ok(holds.then_some((resource, shown))),
