@@ -54,8 +54,11 @@ impl<'a> Conform<'a> {
                 }
                 Some(field) => {
                     result = self.value(&field.shape, value);
-                    // Upstream's `omitempty`: an empty list or map says nothing where none is required.
-                    !value.is_null() && (field.required || !is_empty(&field.shape, value))
+                    // Upstream's `omitempty`: an empty list or map says nothing where none is required, nor does a zero
+                    // where the field is no pointer. Where a list is always written, an empty one is null.
+                    let keeps_empty = field.required && !schema.nulls.contains(&field.name);
+                    let is_zero = field.zero_is_nothing && is_zero(value);
+                    !value.is_null() && !is_zero && (keeps_empty || !is_empty(&field.shape, value))
                 }
             };
             if result.is_ok() {
@@ -75,7 +78,8 @@ impl<'a> Conform<'a> {
             (Shape::Any, _)
             | (Shape::Text | Shape::IntOrString, Value::String(_))
             | (Shape::Boolean, Value::Bool(_))
-            | (Shape::Number, Value::Number(_)) => {}
+            | (Shape::Number, Value::Number(_))
+            | (Shape::ObjectOrBoolean, Value::Object(_) | Value::Bool(_)) => {}
             (Shape::Int32 | Shape::IntOrString, Value::Number(number)) => {
                 match number.as_i64().and_then(|n| i32::try_from(n).ok()) {
                     Some(_) => {}
@@ -107,6 +111,7 @@ impl<'a> Conform<'a> {
             }
             (Shape::List(items), Value::Array(list)) => {
                 for (index, item) in list.iter_mut().enumerate() {
+                    nothing_to_zero(items, item);
                     self.path.push_str(&format!("[{index}]"));
                     self.value(items, item)?;
                     self.path.truncate(length);
@@ -115,11 +120,9 @@ impl<'a> Conform<'a> {
             }
             (Shape::Map(values), Value::Object(map)) => {
                 for (key, value) in map.iter_mut() {
+                    nothing_to_zero(values, value);
                     self.path.push('.');
                     self.path.push_str(key);
-                    if value.is_null() && matches!(**values, Shape::Text | Shape::Bytes) {
-                        *value = "".into();
-                    }
                     self.value(values, value)?;
                     self.path.truncate(length);
                 }
@@ -158,8 +161,33 @@ fn expected(shape: &Shape) -> &'static str {
         Shape::Quantity => "a quantity such as 100m, 2 or 1Gi",
         Shape::IntOrString => "an integer or a string",
         Shape::Any => "anything",
+        Shape::ObjectOrBoolean => "an object, true or false",
         Shape::Object(_) | Shape::Map(_) => "an object",
         Shape::List(_) => "a list",
+    }
+}
+
+/// What an item or a value that is `null` comes to in Go, which has no nothing there.
+fn nothing_to_zero(shape: &Shape, value: &mut Value) {
+    if value.is_null() {
+        *value = match shape {
+            Shape::Text | Shape::Bytes => "".into(),
+            Shape::Int32 | Shape::Int64 | Shape::Number | Shape::IntOrString => 0.into(),
+            Shape::Boolean => false.into(),
+            Shape::Quantity => "0".into(),
+            Shape::Object(_) | Shape::Map(_) => Value::Object(Map::new()),
+            Shape::List(_) => Value::Array(Vec::new()),
+            Shape::Any | Shape::ObjectOrBoolean | Shape::Time | Shape::MicroTime => Value::Null,
+        };
+    }
+}
+
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.is_empty(),
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::Bool(truth) => !truth,
+        _ => false,
     }
 }
 
@@ -168,5 +196,39 @@ fn is_empty(shape: &Shape, value: &Value) -> bool {
         (Shape::List(_), Value::Array(list)) => list.is_empty(),
         (Shape::Map(_), Value::Object(map)) => map.is_empty(),
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn conformed(schema: &str, value: Value) -> Value {
+        let Value::Object(mut object) = value else { panic!("an object") };
+        let mut faults = Vec::new();
+        let schema = schemas().named(&format!("io.k8s.api.core.v1.{schema}")).unwrap();
+        Conform::new(&mut faults, 10).object(schema, &mut object).unwrap();
+        assert_eq!(faults, [""; 0]);
+        Value::Object(object)
+    }
+
+    #[test]
+    fn a_zero_is_nothing_unless_it_is_pointed_to() {
+        let spec = json!({"hostNetwork": false, "nodeName": "", "enableServiceLinks": false, "priority": 0, "containers": []});
+        let kept = json!({"enableServiceLinks": false, "priority": 0});
+        assert_eq!(conformed("PodSpec", spec), kept);
+        // What must be there is there, whatever it says.
+        assert_eq!(
+            conformed("ContainerPort", json!({"containerPort": 0, "hostPort": 0})),
+            json!({"containerPort": 0})
+        );
+    }
+
+    #[test]
+    fn a_null_item_is_a_zero() {
+        let container = json!({"name": "c", "args": [null, "a"], "ports": [null]});
+        assert_eq!(conformed("Container", container), json!({"name": "c", "args": ["", "a"], "ports": [{}]}));
     }
 }

@@ -15,6 +15,7 @@ mod faults;
 mod int_or_percent;
 mod json_patch;
 mod kinds;
+mod metadata;
 mod name;
 mod object;
 mod openapi;
@@ -50,7 +51,7 @@ pub use discovery::{
 };
 pub use faults::Faults;
 pub use kinds::validate_endpoint_addresses;
-pub use name::{generate_name, validate_name};
+pub use name::generate_name;
 pub use object::Object;
 pub use openapi::{
     openapi_hash, openapi_v2, openapi_v2_protobuf, openapi_v3, openapi_v3_documents, openapi_v3_index,

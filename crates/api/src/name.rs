@@ -1,12 +1,8 @@
 //! Names of objects: which a resource takes, and which are made for it.
 
 pub(crate) use cel::names::{
-    label_1035_fault, label_fault, label_value_fault, qualified_fault, subdomain_fault,
+    label_1035_fault, label_fault, label_value_fault, qualified_fault, qualified_faults, subdomain_fault,
 };
-use serde_json::json;
-
-use crate::resource::Resource;
-use crate::status::Cause;
 
 /// Longest name that `generateName` makes.
 const LONGEST_GENERATED: usize = 63;
@@ -14,13 +10,15 @@ const SUFFIX: usize = 5;
 /// No vowels and no digits that look like them: no words come out.
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
-/// Why `name` can't be a name of the resource.
-pub fn validate_name(resource: &Resource, name: &str) -> Option<Cause> {
-    if name.is_empty() {
-        return Some(Cause::required("metadata.name", "name or generateName is required"));
+/// The beginning of generated names, as a name that it could become: a `-` at the end is no fault of it.
+pub(crate) fn without_dash_at_end(prefix: &str) -> String {
+    let mut name = prefix.to_owned();
+    if name.len() > 1 && name.ends_with('-') {
+        name.pop();
+        name.pop();
+        name.push('a');
     }
-    let fault = resource.rules.name_fault(name)?;
-    Some(Cause::invalid("metadata.name", &json!(name), fault))
+    name
 }
 
 /// A name that begins with `base` and ends in five characters from `random`, as `generateName` asks for.

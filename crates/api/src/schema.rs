@@ -25,6 +25,8 @@ pub(crate) enum Shape {
     IntOrString,
     /// Anything.
     Any,
+    /// A JSON schema, or whether anything goes.
+    ObjectOrBoolean,
     /// An object of the schema of that number.
     Object(usize),
     List(Box<Shape>),
@@ -50,6 +52,10 @@ pub(crate) struct Field {
     pub choices: Box<[&'static str]>,
     pub patch: PatchStrategy,
     pub topology: Topology,
+    /// Whether an empty text, 0 or `false` says as much as nothing: a field of Go with `omitempty` that is no pointer.
+    pub zero_is_nothing: bool,
+    /// Whether a zero is a value that somebody chose.
+    pub is_pointer: bool,
 }
 
 /// The fields of one schema, by name.
@@ -140,12 +146,23 @@ impl Schemas {
     }
 
     fn compact(&self, name: &'static str, schema: Published<'static>) -> Schema {
+        let pointers = pointers(name);
         let fields = schema.properties.into_iter().flatten().map(|(field, property)| {
+            let required = schema.required.contains(&field);
+            let shape = self.shape(&property);
+            let is_scalar = matches!(
+                shape,
+                Shape::Text | Shape::Bytes | Shape::Int32 | Shape::Int64 | Shape::Number | Shape::Boolean
+            );
             let strategies = property.patch_strategy.unwrap_or_default();
             Field {
                 name: field,
-                shape: self.shape(&property),
-                required: schema.required.contains(&field),
+                shape,
+                required,
+                zero_is_nothing: is_scalar
+                    && !required
+                    && !pointers.contains(&field)
+                    && !has_default(name, field, &property),
                 patch: PatchStrategy {
                     merge: strategies.split(',').any(|s| s == "merge"),
                     retain_keys: strategies.split(',').any(|s| s == "retainKeys"),
@@ -157,7 +174,8 @@ impl Schemas {
                     false => topology(property.list_type, &property.list_keys, property.map_type),
                 },
                 default: property.default.filter(|default| !is_omitted(name, field, default)),
-                choices: property.choices.into(),
+                is_pointer: pointers.contains(&field),
+                choices: if says_itself(name, field) { Box::default() } else { property.choices.into() },
             }
         });
         let atomic = schema.map_type == Some("atomic");
@@ -172,6 +190,7 @@ impl Schemas {
                 Some("IntOrString") => Shape::IntOrString,
                 Some("Time") => Shape::Time,
                 Some("MicroTime") => Shape::MicroTime,
+                Some("JSONSchemaPropsOrBool") => Shape::ObjectOrBoolean,
                 _ => self.number(name).map_or(Shape::Any, Shape::Object),
             };
         }
@@ -203,6 +222,38 @@ fn is_omitted(schema: &str, field: &str, default: &Value) -> bool {
         (_, "name") => source && default == "",
         _ => false,
     }
+}
+
+/// Whether the code of kinds holds the field against its choices, because it depends on others whether that is done, or because
+/// the fault is called otherwise.
+fn says_itself(schema: &str, field: &str) -> bool {
+    matches!(
+        (schema.rsplit('.').next().unwrap_or_default(), field),
+        ("AzureDiskVolumeSource", "cachingMode" | "kind")
+            | ("AppArmorProfile" | "HostPathVolumeSource" | "SeccompProfile", "type")
+            | ("HTTPGetAction", "scheme")
+            | ("Lifecycle", "stopSignal")
+            | ("NodeSelectorRequirement" | "ScopedResourceSelectorRequirement" | "Toleration", "operator")
+            | ("Taint", "effect")
+            | ("TopologySpreadConstraint", "whenUnsatisfiable")
+            | ("VolumeMount", "mountPropagation")
+    )
+}
+
+/// Whether a field is written with its default where a client says nothing: it has no `omitempty`.
+fn has_default(schema: &str, field: &str, property: &Published<'_>) -> bool {
+    let zero = |default: &Value| *default == "" || *default == 0 || *default == false;
+    property.default.as_ref().is_some_and(|default| zero(default) && !is_omitted(schema, field, default))
+}
+
+/// The fields of a schema that are pointers to a text, a number or a truth value in Go, which the published schemas don't
+/// tell: there a zero is a value.
+fn pointers(schema: &str) -> Vec<&'static str> {
+    static POINTERS: OnceLock<BTreeMap<&str, &str>> = OnceLock::new();
+    let all = POINTERS.get_or_init(|| {
+        include_str!("../schemas/pointers.txt").lines().filter_map(|line| line.split_once(' ')).collect()
+    });
+    all.get(schema).into_iter().flat_map(|fields| fields.split(' ')).collect()
 }
 
 /// The published schemas, one a line, by name. `schemas/select.py` makes them.

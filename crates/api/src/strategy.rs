@@ -12,7 +12,7 @@ use crate::resource::Resource;
 /// and what every new object of the kind starts with.
 pub fn prepare_create(resource: &Resource, object: &mut Object) {
     let metadata = object.metadata_mut();
-    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink", "generation"] {
+    for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
         metadata.remove(field);
     }
     if resource.keeps_generation {

@@ -11,8 +11,11 @@ pub(crate) fn canonical_seconds(text: &str) -> Option<String> {
 
 /// An RFC 3339 time as `MicroTime` of meta/v1: UTC, six digits of the second.
 pub(crate) fn canonical_micros(text: &str) -> Option<String> {
+    // Upstream reads it with exactly those digits.
+    let (_, fraction) = text.split_once('.')?;
     let time: Timestamp = text.parse().ok()?;
-    Some(time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string())
+    let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
+    (digits == 6).then(|| time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string())
 }
 
 /// How long ago `time` was at `now` (Unix seconds), such as `5s`, `3m20s`, `2d`; `<unknown>` if it is no time.
@@ -51,7 +54,11 @@ mod tests {
     #[test]
     fn times_are_written_in_utc() {
         assert_eq!(canonical_seconds("2026-01-31T13:00:00.5+01:00").as_deref(), Some("2026-01-31T12:00:00Z"));
-        assert_eq!(canonical_micros("2026-01-31T12:00:00Z").as_deref(), Some("2026-01-31T12:00:00.000000Z"));
+        assert_eq!(
+            canonical_micros("2026-01-31T13:00:00.500000+01:00").as_deref(),
+            Some("2026-01-31T12:00:00.500000Z")
+        );
+        assert_eq!(canonical_micros("2026-01-31T12:00:00Z"), None);
         assert_eq!(canonical_seconds("yesterday"), None);
     }
 

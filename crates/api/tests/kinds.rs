@@ -156,7 +156,7 @@ fn faults_of_limits_quotas_and_budgets() {
     let quota = |spec| wrong("", "v1", "resourcequotas", spec);
     assert_eq!(quota(json!({"hard": {"pods": "5", "requests.cpu": "1", "count/jobs.batch": "2"}})), [""; 0]);
     assert_eq!(quota(json!({"hard": {"pods": "1.5"}})), ["spec.hard[pods] Invalid"]);
-    assert_eq!(quota(json!({"hard": {"wishes": "3"}})), ["spec.hard[wishes] Invalid"]);
+    assert_eq!(quota(json!({"hard": {"wishes": "3"}})), ["spec.hard[wishes] Invalid"; 2]);
     assert_eq!(quota(json!({"scopes": ["Terminating", "NotTerminating"]})), ["spec.scopes Invalid"]);
 
     let budget = |spec| wrong("policy", "v1", "poddisruptionbudgets", spec);
@@ -179,7 +179,7 @@ fn faults_of_autoscalers() {
     assert_eq!(scaler(json!({"minReplicas": 6})), ["spec.maxReplicas Invalid"]);
     assert_eq!(
         scaler(json!({"scaleTargetRef": {"kind": "Deployment"}})),
-        ["spec.scaleTargetRef.name Required"]
+        ["spec.scaleTargetRef.name Required", "spec.scaleTargetRef.apiVersion Invalid"]
     );
     let metric = json!({"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization"}}});
     let field = "spec.metrics[0].resource.target.averageUtilization Required";

@@ -40,12 +40,22 @@ pub fn subdomain_fault(name: &str) -> Option<&'static str> {
 
 /// Key of a label or an annotation, or a finalizer.
 pub fn qualified_fault(name: &str) -> Option<&'static str> {
+    qualified_faults(name).next()
+}
+
+/// Likewise, every fault: upstream says of a key that is empty that it is, and that it doesn't look like one.
+pub fn qualified_faults(name: &str) -> impl Iterator<Item = &'static str> {
     let (prefix, name) = match name.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
         None => (None, name),
     };
-    let bad = name.is_empty() || !is_word(name) || prefix.is_some_and(|p| subdomain_fault(p).is_some());
-    bad.then_some(QUALIFIED)
+    let faults = if name.contains('/') {
+        1
+    } else {
+        let in_prefix = prefix.is_some_and(|prefix| subdomain_fault(prefix).is_some());
+        usize::from(in_prefix) + usize::from(!is_word(name)) + usize::from(name.is_empty())
+    };
+    std::iter::repeat_n(QUALIFIED, faults)
 }
 
 /// Value of a label.

@@ -144,7 +144,7 @@ impl<'a> Type<'a> {
             Type::Shaped(Shape::List(items), Topology::Keyed(keys)) => {
                 Atom::List { keys, items: Type::Shaped(items, &USUAL) }
             }
-            Type::Shaped(Shape::Any, _) => Type::Deduced.atom(value),
+            Type::Shaped(Shape::Any | Shape::ObjectOrBoolean, _) => Type::Deduced.atom(value),
             Type::Shaped(..) => Atom::Leaf,
             Type::Structural(structural) => structural.atom(value),
             Type::Deduced => match value {
@@ -157,7 +157,8 @@ impl<'a> Type<'a> {
     /// Whether what it is depends on the value.
     pub fn is_deduced(self) -> bool {
         match self {
-            Type::Deduced | Type::Shaped(Shape::Any, Topology::Usual | Topology::Keyed(_)) => true,
+            Type::Deduced
+            | Type::Shaped(Shape::Any | Shape::ObjectOrBoolean, Topology::Usual | Topology::Keyed(_)) => true,
             Type::Structural(structural) => structural.is_deduced(),
             _ => false,
         }

@@ -7,10 +7,10 @@ use super::schema::{Known, Schema};
 use super::{Custom, columns, fill, lists, prune, validate};
 use crate::conform::{Conform, TypeMismatch};
 use crate::faults::Faults;
+use crate::metadata::validate_metadata;
 use crate::object::Object;
 use crate::schema::schemas;
 use crate::status::Cause;
-use crate::validate::validate_metadata;
 
 const METADATA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 

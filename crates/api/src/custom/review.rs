@@ -5,8 +5,8 @@
 use serde_json::{Map, Value, json};
 
 use crate::faults::Faults;
+use crate::metadata::{validate_labels, validate_metadata};
 use crate::object::Object;
-use crate::validate::{validate_labels, validate_metadata};
 
 const GROUP: &str = "apiextensions.k8s.io";
 

@@ -34,19 +34,18 @@ impl Rules for ApiService {
     }
 
     fn name_fault(&self, name: &str) -> Option<&'static str> {
-        // `v1.` is the core group's.
-        let (version, group) = name.split_once('.').unwrap_or((name, ""));
-        let fault = name::label_1035_fault(version);
-        fault.or_else(|| (!group.is_empty()).then(|| name::subdomain_fault(group)).flatten())
+        field::segment_fault(name)
+    }
+
+    fn name_fault_in(&self, name: &str, object: &Object) -> Option<&'static str> {
+        let spec = part(object, "spec");
+        let wanted = format!("{}.{}", text(spec, "version"), text(spec, "group"));
+        self.name_fault(name).or((name != wanted).then_some("must be `spec.version+\".\"+spec.group`"))
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         let (group, version) = (text(spec, "group"), text(spec, "version"));
-        if object.name() != format!("{version}.{group}") {
-            let why = "must be `spec.version+\".\"+spec.group`";
-            faults.push(Cause::invalid("metadata.name", &object.name().into(), why));
-        }
         if group.is_empty() && version != "v1" {
             let why = "only v1 may have an empty group and it better be legacy kube";
             faults.push(Cause::required("spec.group", why));

@@ -13,7 +13,6 @@ use crate::object::Object;
 use crate::selector::LabelSelector;
 use crate::status::Cause;
 use crate::time;
-use crate::validate::validate_metadata;
 
 pub(crate) struct CronJob;
 
@@ -124,7 +123,6 @@ fn validate_schedule(spec: &Value, faults: &mut Faults) {
 
 fn validate_template(template: &Value, faults: &mut Faults) {
     let path = "spec.jobTemplate";
-    validate_metadata(&template["metadata"], &format!("{path}.metadata"), faults);
     let spec = &template["spec"];
     let path = format!("{path}.spec");
     validate_job_spec(spec, &path, faults);

@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
+use super::field::part;
 use super::rules::{Column, Rules, age, number};
 use super::workload::{
-    selector_cell, set_default, set_template_defaults, template_cells, validate_counts,
-    validate_not_negative, validate_selector_and_template, validate_selector_stays,
-    validate_value_not_negative,
+    selector_cell, set_default, set_template_defaults, template_cells, validate_always_restarts,
+    validate_counts, validate_fits, validate_not_negative, validate_selector, validate_selector_stays,
+    validate_template, validate_value_not_negative,
 };
 use crate::faults::Faults;
 use crate::int_or_percent::{Share, share};
@@ -55,7 +56,7 @@ impl Rules for DaemonSet {
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
-        validate_selector_and_template(object, "daemonset", faults);
+        validate_pods(part(object, "spec"), faults);
         for field in ["minReadySeconds", "revisionHistoryLimit"] {
             validate_not_negative(object, field, faults);
         }
@@ -118,6 +119,22 @@ fn set_template_generation(object: &mut Object, generation: i64) {
     if let Value::Object(annotations) = annotations {
         annotations.insert(TEMPLATE_GENERATION.into(), generation.to_string().into());
     }
+}
+
+/// Which pods, and what makes them. Of a selector that can't select, upstream says nothing more than what is wrong with it.
+fn validate_pods(spec: &Value, faults: &mut Faults) {
+    let (selector, template, path) = (&spec["selector"], &spec["template"], "spec.template");
+    let selects = selector.is_null() || validate_selector(selector, "spec.selector", faults);
+    let parsed = LabelSelector::from_value(selector);
+    if selects {
+        validate_fits(parsed.as_ref(), template, faults);
+    }
+    if parsed.as_ref().is_some_and(LabelSelector::is_everything) {
+        let why = "empty selector is invalid for daemonset";
+        faults.push(Cause::invalid("spec.selector", selector, why));
+    }
+    validate_template(template, path, faults);
+    validate_always_restarts(template, path, "daemonset", faults);
 }
 
 fn validate_strategy(strategy: &Value, faults: &mut Faults) {

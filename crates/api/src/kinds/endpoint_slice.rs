@@ -6,10 +6,11 @@ use serde_json::{Value, json};
 
 use super::endpoint_address::validate_form;
 use super::endpoints::some_of;
-use super::field::too_many;
+use super::field::{part, paths, text, too_many};
 use super::rules::{Column, Rules, age};
 use crate::faults::Faults;
-use crate::name::subdomain_fault;
+use crate::metadata::validate_label_key;
+use crate::name::{label_fault, subdomain_fault};
 use crate::object::Object;
 use crate::status::Cause;
 
@@ -21,6 +22,12 @@ const MOST_ADDRESSES: usize = 100;
 
 impl Rules for EndpointSlice {
     fn set_defaults(&self, object: &mut Object) {
+        // What this version only has for what others wrote.
+        for endpoint in object.0.get_mut("endpoints").and_then(Value::as_array_mut).into_iter().flatten() {
+            if let Value::Object(endpoint) = endpoint {
+                endpoint.remove("deprecatedTopology");
+            }
+        }
         for port in object.0.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
             if let Value::Object(port) = port {
                 port.entry("name").or_insert_with(|| "".into());
@@ -54,6 +61,16 @@ impl Rules for EndpointSlice {
                 validate_address(kind, address, &path, at, faults);
             }
         }
+        for (path, endpoint) in paths(part(object, "endpoints"), "endpoints") {
+            for (field, fault) in
+                [("hostname", label_fault as fn(&str) -> Option<&'static str>), ("nodeName", subdomain_fault)]
+            {
+                if let Some(why) = endpoint[field].as_str().and_then(fault) {
+                    faults.push(Cause::invalid(format!("{path}.{field}"), &endpoint[field], why));
+                }
+            }
+            validate_hints(&endpoint["hints"], &format!("{path}.hints"), faults);
+        }
         let ports = list(object, "ports");
         if ports.len() > MOST_PORTS {
             faults.push(too_many("ports", ports.len(), MOST_PORTS));
@@ -62,6 +79,13 @@ impl Rules for EndpointSlice {
         for (index, port) in ports.iter().enumerate() {
             if !names.insert(&port["name"]) {
                 faults.push(Cause::duplicate(format!("ports[{index}].name"), &port["name"]));
+            }
+            let name = port["name"].as_str().filter(|name| !name.is_empty());
+            if let Some(why) = name.and_then(label_fault) {
+                faults.push(Cause::invalid(format!("ports[{index}].name"), &port["name"], why));
+            }
+            if !port["appProtocol"].is_null() {
+                validate_label_key(&port["appProtocol"], &format!("ports[{index}].appProtocol"), faults);
             }
         }
     }
@@ -103,6 +127,24 @@ impl Rules for EndpointSlice {
             some_of(&addresses, "<unset>").into(),
             age(object, now),
         ]
+    }
+}
+
+/// For whom an endpoint is meant.
+fn validate_hints(hints: &Value, path: &str, faults: &mut Faults) {
+    for (list, fault) in
+        [("forZones", label_fault as fn(&str) -> Option<&'static str>), ("forNodes", subdomain_fault)]
+    {
+        let mut names = HashSet::new();
+        for (path, hint) in paths(&hints[list], &format!("{path}.{list}")) {
+            let (name, path) = (text(hint, "name"), format!("{path}.name"));
+            if !names.insert(name) {
+                faults.push(Cause::duplicate(&path, &json!(name)));
+            }
+            if let Some(why) = fault(name).filter(|_| !name.is_empty()) {
+                faults.push(Cause::invalid(path, &hint["name"], why));
+            }
+        }
     }
 }
 

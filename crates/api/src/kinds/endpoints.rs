@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use super::endpoint_address::validate_form;
 use super::rules::{Column, Rules, age};
 use crate::faults::Faults;
+use crate::metadata::validate_label_key;
+use crate::name::{label_fault, subdomain_fault};
 use crate::object::Object;
 use crate::status::Cause;
 
@@ -38,13 +40,17 @@ impl Rules for Endpoints {
             }
             for field in ["addresses", "notReadyAddresses"] {
                 for (at, address) in list(field).iter().enumerate() {
-                    validate_form(&address["ip"], &format!("{path}.{field}[{at}].ip"), faults);
+                    validate_address(address, &format!("{path}.{field}[{at}]"), faults);
                 }
             }
             for (at, port) in list("ports").iter().enumerate() {
                 let path = format!("{path}.ports[{at}]");
                 if list("ports").len() > 1 && port["name"].as_str().unwrap_or_default().is_empty() {
                     faults.push(Cause::required(format!("{path}.name"), ""));
+                }
+                named_label(&port["name"], format!("{path}.name"), faults);
+                if !port["appProtocol"].is_null() {
+                    validate_label_key(&port["appProtocol"], &format!("{path}.appProtocol"), faults);
                 }
                 validate_port(&port["port"], format!("{path}.port"), faults);
             }
@@ -73,6 +79,24 @@ impl Rules for Endpoints {
             }
         }
         vec![json!(object.name()), some_of(&list, "<none>").into(), age(object, now)]
+    }
+}
+
+fn validate_address(address: &Value, path: &str, faults: &mut Faults) {
+    // What is no address, upstream says twice: of its form, and of what it may lead to.
+    if validate_form(&address["ip"], &format!("{path}.ip"), faults).is_none() {
+        validate_form(&address["ip"], &format!("{path}.ip"), faults);
+    }
+    named_label(&address["hostname"], format!("{path}.hostname"), faults);
+    if let Some(why) = address["nodeName"].as_str().and_then(subdomain_fault) {
+        faults.push(Cause::invalid(format!("{path}.nodeName"), &address["nodeName"], why));
+    }
+}
+
+/// A label, where there is one.
+fn named_label(value: &Value, path: String, faults: &mut Faults) {
+    if let Some(why) = value.as_str().filter(|text| !text.is_empty()).and_then(label_fault) {
+        faults.push(Cause::invalid(path, value, why));
     }
 }
 

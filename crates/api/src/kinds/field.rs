@@ -13,7 +13,6 @@ use crate::status::Cause;
 static NULL: Value = Value::Null;
 
 const PORT_NUMBER: &str = "must be between 1 and 65535, inclusive";
-const PORT_NAME: &str = "must be at most 15 lower case letters, digits or '-', with a letter in it, and '-' neither at an end nor twice in a row";
 const IMMUTABLE: &str = "field is immutable";
 
 /// A top-level part of an object, null where there is none.
@@ -112,19 +111,26 @@ pub(crate) fn port_number(value: &Value, path: impl Into<String>, faults: &mut F
     }
 }
 
-/// The name of a port (RFC 6335).
-pub(crate) fn port_name(value: &Value, path: impl Into<String>, faults: &mut Faults) {
-    let name = value.as_str().unwrap_or_default();
+/// Everything that is wrong with the name of a port (RFC 6335), as upstream counts it.
+pub(crate) fn port_name_faults(name: &str) -> impl Iterator<Item = &'static str> + use<> {
     let bytes = name.as_bytes();
-    let fits = !name.is_empty()
-        && name.len() <= 15
-        && bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
-        && bytes.iter().any(u8::is_ascii_lowercase)
-        && !name.starts_with('-')
-        && !name.ends_with('-')
-        && !name.contains("--");
-    if !fits {
-        faults.push(Cause::invalid(path, value, PORT_NAME));
+    let known = bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-');
+    [
+        (name.len() > 15, "must be no more than 15 characters"),
+        (!known || name.is_empty(), "must contain only alpha-numeric characters (a-z, 0-9), and hyphens (-)"),
+        (!bytes.iter().any(u8::is_ascii_lowercase), "must contain at least one letter (a-z)"),
+        (name.contains("--"), "must not contain consecutive hyphens"),
+        (name.starts_with('-') || name.ends_with('-'), "must not begin or end with a hyphen"),
+    ]
+    .into_iter()
+    .filter_map(|(is_wrong, why)| is_wrong.then_some(why))
+}
+
+/// The name of a port.
+pub(crate) fn port_name(value: &Value, path: impl Into<String>, faults: &mut Faults) {
+    let path = path.into();
+    for why in port_name_faults(value.as_str().unwrap_or_default()) {
+        faults.push(Cause::invalid(&path, value, why));
     }
 }
 
@@ -235,6 +241,7 @@ mod tests {
             faults.len()
         };
         assert_eq!(["http", "h2c", "a-b"].map(faults), [0, 0, 0]);
-        assert_eq!(["", "80", "-a", "a-", "a--b", "A", "a234567890123456"].map(faults), [1; 7]);
+        assert_eq!(["80", "-a", "a-", "a--b", "a234567890123456"].map(faults), [1; 5]);
+        assert_eq!(["", "A", "50%", ".."].map(faults), [2; 4]);
     }
 }

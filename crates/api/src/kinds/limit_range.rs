@@ -5,9 +5,10 @@ use std::collections::HashSet;
 use cel::Quantity;
 use serde_json::{Map, Value, json};
 
+use super::pod::validate_resource_name;
 use super::rules::{Column, Rules};
 use crate::faults::Faults;
-use crate::name::qualified_fault;
+use crate::name::qualified_faults;
 use crate::object::Object;
 use crate::status::Cause;
 
@@ -19,6 +20,10 @@ const KINDS: [&str; 3] = ["Container", "PersistentVolumeClaim", "Pod"];
 type Amounts<'a> = Option<&'a Map<String, Value>>;
 
 impl Rules for LimitRange {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         let limits = object.0.get_mut("spec").and_then(|spec| spec.get_mut("limits"));
         for item in
@@ -41,9 +46,12 @@ impl Rules for LimitRange {
             let kind = &item["type"];
             let name = kind.as_str().unwrap_or_default();
             let known = KINDS.contains(&name);
-            if let Some(why) = qualified_fault(name) {
+            let mut is_qualified = true;
+            for why in qualified_faults(name) {
+                is_qualified = false;
                 faults.push(Cause::invalid(format!("{path}.type"), kind, why));
-            } else if !known && !name.contains('/') {
+            }
+            if is_qualified && !known && !name.contains('/') {
                 let why = "must be a standard limit type or fully qualified";
                 faults.push(Cause::invalid(format!("{path}.type"), kind, why));
             }
@@ -76,8 +84,13 @@ fn validate_item(item: &Value, kind: &str, path: &str, faults: &mut Faults) {
     let of = |field: &str| item[field].as_object();
     for field in ["min", "max", "default", "defaultRequest", "maxLimitRequestRatio"] {
         for resource in of(field).into_iter().flatten().map(|(resource, _)| resource) {
-            if let Some(why) = qualified_fault(resource) {
-                faults.push(Cause::invalid(format!("{path}.{field}[{resource}]"), &json!(resource), why));
+            let field = format!("{path}.{field}[{resource}]");
+            if matches!(kind, "Container" | "Pod") {
+                validate_resource_name(resource, &field, faults);
+            } else {
+                for why in qualified_faults(resource) {
+                    faults.push(Cause::invalid(&field, &json!(resource), why));
+                }
             }
         }
     }

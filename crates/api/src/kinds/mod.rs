@@ -42,13 +42,16 @@ mod runtime_class;
 mod secret;
 mod service;
 mod service_account;
+mod service_validation;
 mod stateful_set;
 mod storage;
 mod volume_cells;
+mod volume_source;
 mod workload;
 
 pub(crate) use daemon_set::TEMPLATE_GENERATION;
 pub use endpoint_address::validate_endpoint_addresses;
 pub(crate) use field::{is_cidr, too_many};
 pub(crate) use groups::GROUPS;
+pub(crate) use persistent_volume_claim::validate_claim_spec;
 pub(crate) use rules::{PLAIN, Plain, Rules};

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::event::Event;
 use super::rules::{Column, Rules, text};
 use crate::faults::Faults;
-use crate::name::qualified_fault;
+use crate::name::{qualified_fault, qualified_faults};
 use crate::object::Object;
 use crate::status::Cause;
 
@@ -26,6 +26,24 @@ const NAMES: [(&str, &str); 7] = [
 /// How long texts may be, in bytes.
 const LONGEST_NAME: usize = 128;
 const LONGEST_NOTE: usize = 1024;
+
+/// What of an event stays as it is, under the names that the core group has for it, as often as upstream looks at it.
+const KEPT: [(&str, &str); 14] = [
+    ("regarding", "involvedObject"),
+    ("reason", "reason"),
+    ("note", "message"),
+    ("deprecatedSource", "source"),
+    ("deprecatedFirstTimestamp", "firstTimestamp"),
+    ("deprecatedLastTimestamp", "lastTimestamp"),
+    ("deprecatedCount", "count"),
+    ("reason", "reason"),
+    ("type", "type"),
+    ("eventTime", "eventTime"),
+    ("action", "action"),
+    ("related", "related"),
+    ("reportingController", "reportingController"),
+    ("reportingInstance", "reportingInstance"),
+];
 
 impl Rules for NewerEvent {
     fn creates_on_update(&self) -> bool {
@@ -71,8 +89,11 @@ impl Rules for NewerEvent {
             let value = text(object, &format!("/{field}"));
             if value.is_empty() {
                 faults.push(Cause::required(field, ""));
-            } else if field == "reportingController" && qualified_fault(value).is_some() {
-                faults.push(Cause::invalid(field, &json!(value), qualified_fault(value).unwrap_or_default()));
+            }
+            let why = if field == "reportingController" { qualified_fault(value) } else { None };
+            if let Some(why) = why {
+                let times = qualified_faults(value).count();
+                (0..times).for_each(|_| faults.push(Cause::invalid(field, &json!(value), why)));
             } else if value.len() > LONGEST_NAME {
                 let why = format!("can have at most {LONGEST_NAME} characters");
                 faults.push(Cause::invalid(field, &"".into(), &why));
@@ -107,6 +128,24 @@ impl Rules for NewerEvent {
         }
     }
 
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
+        let null = Value::Null;
+        let field = |object: &Object, field: &str| object.0.get(field).unwrap_or(&null).clone();
+        if field(object, "series") != field(old, "series") {
+            validate_series(&field(object, "series"), faults);
+        }
+        for (here, core) in KEPT {
+            let value = field(object, here);
+            if value != field(old, here) {
+                faults.push(Cause::invalid(core, &value, "field is immutable"));
+            }
+        }
+    }
+
+    fn validate_create(&self, object: &Object, faults: &mut Faults) {
+        validate_series(object.0.get("series").unwrap_or(&Value::Null), faults);
+    }
+
     fn selectable(&self) -> &'static [(&'static str, &'static str)] {
         &[
             ("regarding.kind", "/regarding/kind"),
@@ -133,13 +172,23 @@ impl Rules for NewerEvent {
     }
 }
 
+/// A series is of more than one, and says when the last one was.
+fn validate_series(series: &Value, faults: &mut Faults) {
+    if series.is_null() {
+        return;
+    }
+    if series["count"].as_i64().unwrap_or_default() < 2 {
+        faults.push(Cause::invalid("series.count", &series["count"], "should be at least 2"));
+    }
+    if series["lastObservedTime"].is_null() {
+        faults.push(Cause::required("series.lastObservedTime", ""));
+    }
+}
+
+/// Where an event of something that lies in no namespace may lie.
 fn validate_namespace(object: &Object, faults: &mut Faults) {
     let about = text(object, "/regarding/namespace");
-    let fits = match about {
-        "" => matches!(object.namespace(), "default" | "kube-system"),
-        about => object.namespace() == about,
-    };
-    if !fits {
+    if about.is_empty() && !matches!(object.namespace(), "default" | "kube-system") {
         let why = "does not match event.namespace";
         faults.push(Cause::invalid("involvedObject.namespace", &json!(about), why));
     }

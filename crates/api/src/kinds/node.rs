@@ -4,13 +4,17 @@ use std::collections::HashSet;
 
 use serde_json::{Value, json};
 
+use super::field::{self, part, paths, text};
 use super::rules::{Column, Rules, age};
 use crate::faults::Faults;
+use crate::metadata::validate_label_key;
+use crate::name::label_value_fault;
 use crate::object::Object;
 use crate::status::Cause;
 
 pub(crate) struct Node;
 
+const EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "PreferNoSchedule"];
 const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
 const ROLE_LABEL: &str = "kubernetes.io/role";
 
@@ -22,10 +26,16 @@ impl Rules for Node {
         {
             status.insert("allocatable".into(), capacity);
         }
-        if let Some(Value::Object(spec)) = object.0.get_mut("spec")
-            && let Some(first) = spec.get("podCIDR").cloned()
-        {
-            spec.entry("podCIDRs").or_insert_with(|| json!([first]));
+        let Some(Value::Object(spec)) = object.0.get_mut("spec") else { return };
+        // Nobody keeps an agent's configuration here any more.
+        spec.remove("configSource");
+        // Two names for one thing, of which the older one counts.
+        let first = spec.get("podCIDR").cloned().filter(|first| *first != "");
+        let blocks = spec.get("podCIDRs").cloned().unwrap_or_default();
+        match first {
+            Some(first) if blocks[0] != first => _ = spec.insert("podCIDRs".into(), json!([first])),
+            None if !blocks[0].is_null() => _ = spec.insert("podCIDR".into(), blocks[0].clone()),
+            _ => {}
         }
     }
 
@@ -34,23 +44,20 @@ impl Rules for Node {
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
-        let taints = object.pointer("/spec/taints").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        let mut seen = HashSet::new();
-        for (index, taint) in taints.iter().enumerate() {
-            let path = format!("spec.taints[{index}]");
-            if taint["key"].as_str().unwrap_or_default().is_empty() {
-                faults.push(Cause::required(format!("{path}.key"), ""));
-            }
-            if taint["effect"].as_str().unwrap_or_default().is_empty() {
-                faults.push(Cause::required(format!("{path}.effect"), ""));
-            }
-            if !seen.insert((&taint["key"], &taint["effect"])) {
-                faults.push(Cause::duplicate(path, taint));
-            }
+        let spec = part(object, "spec");
+        validate_taints(&spec["taints"], faults);
+        let blocks = paths(&spec["podCIDRs"], "spec.podCIDRs");
+        let families: Vec<bool> =
+            blocks.filter_map(|(path, block)| Some(field::block(block, path, faults)?.is_ipv4())).collect();
+        if families.len() > 2 || families.len() == 2 && families[0] == families[1] {
+            let why = "may specify no more than one CIDR for each IP family";
+            faults.push(Cause::invalid("spec.podCIDRs", &spec["podCIDRs"], why));
         }
     }
 
     fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
+        // Upstream looks at the taints twice.
+        validate_taints(&part(object, "spec")["taints"], faults);
         for field in ["podCIDRs", "providerID"] {
             let pointer = format!("/spec/{field}");
             let before = old.pointer(&pointer);
@@ -58,6 +65,9 @@ impl Rules for Node {
                 let why = "node updates may not change it, except from \"\" to valid";
                 faults.push(Cause::forbidden(format!("spec.{field}"), why));
             }
+        }
+        if text(part(object, "spec"), "externalID") != text(part(old, "spec"), "externalID") {
+            faults.push(Cause::forbidden("spec.externalID", "may not be updated"));
         }
     }
 
@@ -100,6 +110,25 @@ impl Rules for Node {
             or_unknown("kernelVersion").into(),
             or_unknown("containerRuntimeVersion").into(),
         ]
+    }
+}
+
+/// Upstream names taints as if they were metadata.
+fn validate_taints(taints: &Value, faults: &mut Faults) {
+    let mut seen = HashSet::new();
+    for (path, taint) in paths(taints, "metadata.taints") {
+        validate_label_key(&json!(text(taint, "key")), &format!("{path}.key"), faults);
+        field::named(&taint["value"], format!("{path}.value"), label_value_fault, faults);
+        match text(taint, "effect") {
+            "" => faults.push(Cause::required(format!("{path}.effect"), "")),
+            effect if !EFFECTS.contains(&effect) => {
+                faults.push(Cause::not_supported(format!("{path}.effect"), &taint["effect"], &EFFECTS));
+            }
+            _ => {}
+        }
+        if !seen.insert((text(taint, "key"), text(taint, "effect"))) {
+            faults.push(Cause::duplicate(path, taint));
+        }
     }
 }
 

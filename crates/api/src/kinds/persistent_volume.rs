@@ -2,10 +2,12 @@
 
 use serde_json::{Map, Value, json};
 
+use super::field::{part, text as text_of};
 use super::persistent_volume_claim::{validate_access_modes, validate_amount};
+use super::pod::validate_node_selector;
 use super::rules::{Column, Rules, age, text};
 use super::volume_cells::{access_modes, or_unset, phase, storage_class};
-use super::workload::validate_stays;
+use super::volume_source::{self, Of};
 use crate::faults::Faults;
 use crate::name::subdomain_fault;
 use crate::object::Object;
@@ -13,45 +15,34 @@ use crate::status::Cause;
 
 pub(crate) struct PersistentVolume;
 
-/// Where a volume's storage may come from.
+/// Where a volume's storage may come from, in the order in which upstream looks at them.
 const SOURCES: [&str; 22] = [
-    "awsElasticBlockStore",
-    "azureDisk",
-    "azureFile",
-    "cephfs",
-    "cinder",
-    "csi",
-    "fc",
-    "flexVolume",
-    "flocker",
-    "gcePersistentDisk",
-    "glusterfs",
     "hostPath",
-    "iscsi",
-    "local",
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "glusterfs",
+    "flocker",
     "nfs",
+    "rbd",
+    "quobyte",
+    "cephfs",
+    "iscsi",
+    "cinder",
+    "fc",
+    FLEX,
+    "azureFile",
+    "vsphereVolume",
     "photonPersistentDisk",
     "portworxVolume",
-    "quobyte",
-    "rbd",
+    "azureDisk",
     "scaleIO",
+    "local",
     "storageos",
-    "vsphereVolume",
+    "csi",
 ];
 
-/// What a source must say.
-const NEEDED: [(&str, &[&str]); 10] = [
-    ("awsElasticBlockStore", &["volumeID"]),
-    ("cephfs", &["monitors"]),
-    ("cinder", &["volumeID"]),
-    ("csi", &["driver", "volumeHandle"]),
-    ("flexVolume", &["driver"]),
-    ("gcePersistentDisk", &["pdName"]),
-    ("hostPath", &["path"]),
-    ("iscsi", &["targetPortal", "iqn"]),
-    ("local", &["path"]),
-    ("nfs", &["server", "path"]),
-];
+/// The one that upstream doesn't mind beside an earlier one.
+const FLEX: &str = "flexVolume";
 
 impl Rules for PersistentVolume {
     fn set_defaults(&self, object: &mut Object) {
@@ -90,21 +81,37 @@ impl Rules for PersistentVolume {
         let spec = object.0.get("spec").unwrap_or(&null);
         validate_access_modes(&spec["accessModes"], "spec.accessModes", faults);
         match spec["capacity"].as_object() {
-            None => faults.push(Cause::required("spec.capacity", "")),
+            None => {
+                faults.push(Cause::required("spec.capacity", ""));
+                faults.push(Cause::not_supported("spec.capacity", &Value::Null, &["storage"]));
+            }
             Some(capacity) => {
                 if capacity.len() != 1 || !capacity.contains_key("storage") {
                     faults.push(Cause::not_supported("spec.capacity", &spec["capacity"], &["storage"]));
                 }
                 for (resource, amount) in capacity {
-                    validate_amount(amount, format!("spec.capacity[{resource}]"), true, faults);
+                    let field = format!("spec.capacity[{resource}]");
+                    validate_amount(amount, field.clone(), false, faults);
+                    validate_amount(amount, field, true, faults);
                 }
             }
         }
         validate_source(spec, faults);
+        validate_node_affinity(&spec["nodeAffinity"], faults);
         for field in ["storageClassName", "volumeAttributesClassName"] {
             let name = spec[field].as_str().filter(|name| !name.is_empty());
             if let Some(why) = name.and_then(subdomain_fault) {
                 faults.push(Cause::invalid(format!("spec.{field}"), &spec[field], why));
+            }
+        }
+        if let Some(class) = spec["volumeAttributesClassName"].as_str() {
+            if class.is_empty() {
+                let why = "an empty string is disallowed";
+                faults.push(Cause::required("spec.volumeAttributesClassName", why));
+            }
+            if spec["csi"].is_null() {
+                let why = "has to be specified when using volumeAttributesClassName";
+                faults.push(Cause::required("spec.csi", why));
             }
         }
     }
@@ -121,7 +128,14 @@ impl Rules for PersistentVolume {
             let why = "spec.persistentvolumesource is immutable after creation";
             faults.push(Cause::forbidden("spec.persistentvolumesource", why));
         }
-        validate_stays(object, old, "/spec/volumeMode", faults);
+        // Upstream names these two without the spec that they stand in.
+        let value = |object: &Object, field: &str| part(object, "spec")[field].clone();
+        for field in ["volumeMode", "nodeAffinity"] {
+            let (new, before) = (value(object, field), value(old, field));
+            if new != before && !(field == "nodeAffinity" && before.is_null()) {
+                faults.push(Cause::invalid(field, &new, "field is immutable"));
+            }
+        }
     }
 
     fn columns(&self) -> &'static [Column] {
@@ -165,34 +179,36 @@ impl Rules for PersistentVolume {
 
 /// A volume comes from one source, which says what it must.
 fn validate_source(spec: &Value, faults: &mut Faults) {
-    let given: Vec<&str> = SOURCES.into_iter().filter(|source| spec[*source].is_object()).collect();
-    let Some((first, more)) = given.split_first() else {
-        return faults.push(Cause::required("spec", "must specify a volume type"));
-    };
-    for source in more {
-        faults.push(Cause::forbidden(format!("spec.{source}"), "may not specify more than 1 volume type"));
-    }
-    let source = &spec[*first];
-    let (_, needed) = NEEDED.iter().find(|(source, _)| source == first).unwrap_or(&("", &[]));
-    for field in *needed {
-        let missing = match &source[*field] {
-            Value::String(text) => text.is_empty(),
-            Value::Array(list) => list.is_empty(),
-            other => other.is_null(),
-        };
-        if missing {
-            faults.push(Cause::required(format!("spec.{first}.{field}"), ""));
+    let mut first = true;
+    for source in SOURCES.into_iter().filter(|source| spec[*source].is_object()) {
+        if first || source == FLEX {
+            volume_source::validate(source, &spec[source], "spec", Of::Persistent, faults);
+            if source == "local" && spec["nodeAffinity"]["required"].is_null() {
+                faults.push(Cause::required("spec.nodeAffinity", "Local volume requires node affinity"));
+            }
+        } else {
+            let field = format!("spec.{}", volume_source::name_of_more(source));
+            faults.push(Cause::forbidden(field, "may not specify more than 1 volume type"));
         }
+        first = false;
     }
-    let path = source["path"].as_str().unwrap_or_default();
-    if matches!(*first, "hostPath" | "local") && path.split('/').any(|part| part == "..") {
-        faults.push(Cause::invalid(format!("spec.{first}.path"), &source["path"], "must not contain '..'"));
+    if first {
+        faults.push(Cause::required("spec", "must specify a volume type"));
     }
-    if *first == "local" && spec["nodeAffinity"]["required"].is_null() {
-        faults.push(Cause::required("spec.nodeAffinity", "Local volume requires node affinity"));
-    }
-    if *first == "hostPath" && path == "/" && spec["persistentVolumeReclaimPolicy"] == "Recycle" {
+    if text_of(&spec["hostPath"], "path") == "/" && spec["persistentVolumeReclaimPolicy"] == "Recycle" {
         let why = "may not be 'recycle' for a hostPath mount of '/'";
         faults.push(Cause::forbidden("spec.persistentVolumeReclaimPolicy", why));
     }
+}
+
+/// Which nodes reach the volume.
+fn validate_node_affinity(affinity: &Value, faults: &mut Faults) {
+    if affinity.is_null() {
+        return;
+    }
+    let path = "spec.nodeAffinity.required";
+    if affinity["required"].is_null() {
+        return faults.push(Cause::required(path, "must specify required node constraints"));
+    }
+    validate_node_selector(&affinity["required"], path, faults);
 }

@@ -3,11 +3,12 @@
 use cel::Quantity;
 use serde_json::{Map, Value, json};
 
+use super::field::part;
 use super::rules::{Column, Rules, age, text};
 use super::volume_cells::{ACCESS_MODES, access_modes, or_unset, phase, storage_class};
 use super::workload::validate_selector;
 use crate::faults::Faults;
-use crate::name::subdomain_fault;
+use crate::name::{label_fault, subdomain_fault};
 use crate::object::Object;
 use crate::status::Cause;
 
@@ -30,14 +31,12 @@ impl Rules for PersistentVolumeClaim {
 
     fn prepare_create(&self, object: &mut Object) {
         object.0.insert("status".into(), json!({ "phase": "Pending" }));
-        // Two names for one field; a client that sets one of them means both.
-        let Some(Value::Object(spec)) = object.0.get_mut("spec") else { return };
-        match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
-            (Some(source), None) => _ = spec.insert("dataSourceRef".into(), source),
-            (None, Some(source)) if source["namespace"].as_str().unwrap_or_default().is_empty() => {
-                spec.insert("dataSource".into(), source);
-            }
-            _ => {}
+        normalize_sources(object, &Value::Null);
+    }
+
+    fn prepare_update(&self, subresource: &str, object: &mut Object, old: &Object) {
+        if subresource.is_empty() {
+            normalize_sources(object, part(old, "spec"));
         }
     }
 
@@ -46,7 +45,6 @@ impl Rules for PersistentVolumeClaim {
     }
 
     fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
-        let null = Value::Null;
         if subresource == "status" {
             let capacity = object.pointer("/status/capacity").and_then(Value::as_object);
             for (resource, amount) in capacity.into_iter().flatten() {
@@ -54,10 +52,14 @@ impl Rules for PersistentVolumeClaim {
             }
             return;
         }
+        let bound = text(object, "/status/phase") == "Bound";
         let fixed = |object: &Object| {
             let mut spec = object.0.get("spec")?.as_object()?.clone();
-            if let Some(Value::Object(resources)) = spec.get_mut("resources") {
-                resources.remove("requests");
+            if let Some(Value::Object(requests)) =
+                spec.get_mut("resources").and_then(|all| all.get_mut("requests"))
+                && bound
+            {
+                requests.remove("storage");
             }
             spec.remove("volumeAttributesClassName");
             Some(spec)
@@ -79,20 +81,19 @@ impl Rules for PersistentVolumeClaim {
             faults.push(Cause::forbidden("spec", why));
         }
         let storage = "/spec/resources/requests/storage";
-        let (asked, had) = (object.pointer(storage).unwrap_or(&null), old.pointer(storage).unwrap_or(&null));
-        if asked == had {
-            return;
-        }
-        if text(old, "/status/phase") != "Bound" {
-            let why = "spec is immutable after creation except resources.requests and \
-                volumeAttributesClassName for bound claims";
-            return faults.push(Cause::forbidden("spec", why));
-        }
-        let amount = |value: &Value| value.as_str().and_then(|text| Quantity::parse(text).ok());
-        let has = object.pointer("/status/capacity/storage").and_then(amount).or_else(|| amount(had));
-        if amount(asked).zip(has).is_some_and(|(asked, has)| asked < has) {
+        let amount = |object: &Object, pointer: &str| {
+            let text = object.pointer(pointer).and_then(Value::as_str);
+            text.and_then(|text| Quantity::parse(text).ok()).unwrap_or_default()
+        };
+        let (asked, had) = (amount(object, storage), amount(old, storage));
+        if asked < had && asked <= amount(old, "/status/capacity/storage") {
             let why = "field can not be less than status.capacity";
             faults.push(Cause::forbidden("spec.resources.requests.storage", why));
+        }
+        // Upstream names it without the spec that it stands in.
+        let mode = &part(object, "spec")["volumeMode"];
+        if *mode != part(old, "spec")["volumeMode"] {
+            faults.push(Cause::invalid("volumeMode", mode, "field is immutable"));
         }
     }
 
@@ -134,7 +135,7 @@ impl Rules for PersistentVolumeClaim {
 }
 
 /// The faults of the spec of a claim.
-fn validate_claim_spec(spec: &Value, path: &str, faults: &mut Faults) {
+pub(crate) fn validate_claim_spec(spec: &Value, path: &str, faults: &mut Faults) {
     validate_access_modes(&spec["accessModes"], &format!("{path}.accessModes"), faults);
     if !spec["selector"].is_null() {
         validate_selector(&spec["selector"], &format!("{path}.selector"), faults);
@@ -151,20 +152,61 @@ fn validate_claim_spec(spec: &Value, path: &str, faults: &mut Faults) {
         }
     }
     for field in ["dataSource", "dataSourceRef"] {
-        let source = &spec[field];
-        if source.is_null() {
-            continue;
+        if !spec[field].is_null() {
+            validate_source(&spec[field], &format!("{path}.{field}"), faults);
         }
-        for part in ["name", "kind"] {
-            if source[part].as_str().unwrap_or_default().is_empty() {
-                faults.push(Cause::required(format!("{path}.{field}.{part}"), ""));
-            }
+    }
+    let (source, reference) = (&spec["dataSource"], &spec["dataSourceRef"]);
+    if !source.is_null() && !reference.is_null() && source != reference {
+        faults.push(Cause::invalid(path, source, "must match dataSourceRef"));
+    }
+}
+
+/// What a claim's volume is filled from.
+fn validate_source(source: &Value, path: &str, faults: &mut Faults) {
+    for part in ["name", "kind"] {
+        if source[part].as_str().unwrap_or_default().is_empty() {
+            faults.push(Cause::required(format!("{path}.{part}"), ""));
         }
+    }
+    let group = source["apiGroup"].as_str().unwrap_or_default();
+    if group.is_empty() && source["kind"] != "PersistentVolumeClaim" {
+        let why = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
+        faults.push(Cause::invalid(path, &source["kind"], why));
+    }
+    for (part, fault) in
+        [("apiGroup", subdomain_fault as fn(&str) -> Option<&'static str>), ("namespace", label_fault)]
+    {
+        if let Some(why) = source[part].as_str().filter(|text| !text.is_empty()).and_then(fault) {
+            faults.push(Cause::invalid(format!("{path}.{part}"), &source[part], why));
+        }
+    }
+}
+
+/// Two names for one field, of which the older one takes claims and snapshots alone (KEP-1495): a client that sets one of them
+/// means both. Sources of other namespaces (KEP-3294) upstream has switched off. What `old` has stays allowed.
+fn normalize_sources(object: &mut Object, old: &Value) {
+    let Some(Value::Object(spec)) = object.0.get_mut("spec") else { return };
+    if spec.get("dataSourceRef").is_some_and(|source| !source["namespace"].is_null())
+        && old["dataSourceRef"]["namespace"].is_null()
+    {
+        spec.remove("dataSourceRef");
+    }
+    let is_known = |source: &Value| {
         let group = source["apiGroup"].as_str().unwrap_or_default();
-        if group.is_empty() && source["kind"] != "PersistentVolumeClaim" {
-            let why = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
-            faults.push(Cause::invalid(format!("{path}.{field}"), &source["kind"], why));
+        match source["kind"].as_str() {
+            Some("PersistentVolumeClaim") => group.is_empty(),
+            Some("VolumeSnapshot") => group == "snapshot.storage.k8s.io",
+            _ => false,
         }
+    };
+    if old["dataSource"].is_null() && spec.get("dataSource").is_some_and(|source| !is_known(source)) {
+        spec.remove("dataSource");
+    }
+    match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
+        (Some(source), None) => _ = spec.insert("dataSourceRef".into(), source),
+        (None, Some(source)) if source["namespace"].is_null() => _ = spec.insert("dataSource".into(), source),
+        _ => {}
     }
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::rules::{Column, Rules, age};
 use super::workload::validate_stays;
 use crate::faults::Faults;
-use crate::name::qualified_fault;
+use crate::name::qualified_faults;
 use crate::object::Object;
 use crate::status::Cause;
 
@@ -118,9 +118,16 @@ fn validate_amounts(object: &Object, part: &str, field: &str, faults: &mut Fault
     let amounts = object.pointer(&format!("/{part}/{field}")).and_then(Value::as_object);
     for (resource, amount) in amounts.into_iter().flatten() {
         let path = format!("{part}.{field}[{resource}]");
-        if let Some(why) = qualified_fault(resource) {
+        let mut is_qualified = true;
+        for why in qualified_faults(resource) {
+            is_qualified = false;
             faults.push(Cause::invalid(&path, &json!(resource), why));
-        } else if !resource.contains('/') && !is_known(resource) {
+        }
+        if !resource.contains('/') && !is_known(resource) {
+            if is_qualified {
+                let why = "must be a standard resource type or fully qualified";
+                faults.push(Cause::invalid(&path, &json!(resource), why));
+            }
             let why = "must be a standard resource for quota";
             faults.push(Cause::invalid(&path, &json!(resource), why));
         }
@@ -162,7 +169,14 @@ fn validate_scope_selector(selector: &Value, faults: &mut Faults) {
                 let why = "must be no value when `operator` is 'Exists' or 'DoesNotExist' for scope selector";
                 faults.push(Cause::invalid(format!("{path}.values"), &requirement["values"], why));
             }
-            _ => {}
+            "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
+            _ => {
+                let why = "not a valid selector operator";
+                faults.push(Cause::invalid(format!("{path}.operator"), &requirement["operator"], why));
+            }
+        }
+        if scope.as_str().unwrap_or_default().is_empty() {
+            faults.push(Cause::invalid(format!("{path}.scopeName"), scope, "unsupported scope"));
         }
     }
 }

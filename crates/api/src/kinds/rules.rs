@@ -89,6 +89,11 @@ pub(crate) trait Rules: Sync {
         name::subdomain_fault(name)
     }
 
+    /// Likewise, where it depends on the object how it has to be called.
+    fn name_fault_in(&self, name: &str, _object: &Object) -> Option<&'static str> {
+        self.name_fault(name)
+    }
+
     /// Faults of an object beyond its metadata.
     fn validate(&self, _object: &Object, _faults: &mut Faults) {}
 

@@ -1,18 +1,14 @@
 //! `Service`.
 
-use std::collections::HashSet;
-use std::net::IpAddr;
-
 use serde_json::{Map, Value, json};
 
-use super::endpoints::validate_port;
+use super::field::default;
 use super::rules::{Column, Rules, age};
+use super::service_validation::{self, checks_health};
 use crate::faults::Faults;
 use crate::name;
 use crate::object::Object;
 use crate::selector::LabelSelector;
-use crate::status::Cause;
-use crate::validate::validate_labels;
 
 pub(crate) struct Service;
 
@@ -52,8 +48,9 @@ impl Rules for Service {
         let affinity = spec.entry("sessionAffinity").or_insert_with(|| "None".into());
         match affinity == "ClientIP" {
             true => {
-                let config = json!({ "clientIP": { "timeoutSeconds": STICKY_SECONDS } });
-                spec.entry("sessionAffinityConfig").or_insert(config);
+                let config = spec.entry("sessionAffinityConfig").or_insert_with(|| json!({}));
+                default(config, "clientIP", json!({}));
+                default(&mut config["clientIP"], "timeoutSeconds", STICKY_SECONDS);
             }
             false => {
                 spec.remove("sessionAffinityConfig");
@@ -90,53 +87,22 @@ impl Rules for Service {
             return;
         }
         drop_what_the_type_lacks(object, old);
+        drop_health_check(object, old);
         keep_what_was_given(object, old);
         mirror_cluster_ip(object);
     }
 
     fn name_fault(&self, name: &str) -> Option<&'static str> {
-        name::label_1035_fault(name)
+        name::label_fault(name)
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
-        let headless = object.pointer("/spec/clusterIP").is_some_and(|ip| ip == "None");
-        if ports(object).is_empty() && !headless && !is_external_name(object) {
-            faults.push(Cause::required("spec.ports", ""));
-        }
-        if is_external_name(object) {
-            let name = object.pointer("/spec/externalName").and_then(Value::as_str).unwrap_or_default();
-            let name = name.trim_end_matches('.');
-            if name.is_empty() {
-                faults.push(Cause::required("spec.externalName", ""));
-            } else if let Some(fault) = name::subdomain_fault(name) {
-                faults.push(Cause::invalid("spec.externalName", &json!(name), fault));
-            }
-        }
-        validate_ports(ports(object), faults);
-        let selector = object.pointer("/spec/selector").unwrap_or(&Value::Null);
-        validate_labels(selector, "spec.selector", faults);
-        let addresses = object.pointer("/spec/clusterIPs").and_then(Value::as_array);
-        for (index, ip) in addresses.into_iter().flatten().enumerate() {
-            let known = ip.as_str().is_some_and(|ip| ip == "None" || ip.parse::<IpAddr>().is_ok());
-            if !known {
-                let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-                faults.push(Cause::invalid(format!("spec.clusterIPs[{index}]"), ip, why));
-            }
-        }
-        if let Some(seconds) = object.pointer("/spec/sessionAffinityConfig/clientIP/timeoutSeconds")
-            && !seconds.as_i64().is_some_and(|seconds| (1..=86_400).contains(&seconds))
-        {
-            let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
-            faults.push(Cause::invalid(field, seconds, "must be greater than 0 and at most 86400"));
-        }
+        service_validation::validate(object, faults);
     }
 
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
-        let (before, after) = (old.pointer("/spec/clusterIP"), object.pointer("/spec/clusterIP"));
-        let stays = !is_external_name(object) && !is_external_name(old);
-        if stays && before.is_some_and(|before| before != "") && before != after {
-            let after = after.unwrap_or(&Value::Null);
-            faults.push(Cause::invalid("spec.clusterIPs[0]", after, "may not change once set"));
+    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
+        if subresource.is_empty() {
+            service_validation::validate_update(object, old, faults);
         }
     }
 
@@ -172,51 +138,6 @@ impl Rules for Service {
             selector.unwrap_or_else(|| "<none>".into()).into(),
         ]
     }
-}
-
-fn validate_ports(ports: &[Value], faults: &mut Faults) {
-    let (mut names, mut numbers) = (HashSet::new(), HashSet::new());
-    for (index, port) in ports.iter().enumerate() {
-        let path = format!("spec.ports[{index}]");
-        let name = port["name"].as_str().unwrap_or_default();
-        if name.is_empty() && ports.len() > 1 {
-            faults.push(Cause::required(format!("{path}.name"), ""));
-        } else if !name.is_empty() {
-            if let Some(fault) = name::label_fault(name) {
-                faults.push(Cause::invalid(format!("{path}.name"), &json!(name), fault));
-            }
-            if !names.insert(name) {
-                faults.push(Cause::duplicate(format!("{path}.name"), &json!(name)));
-            }
-        }
-        validate_port(&port["port"], format!("{path}.port"), faults);
-        match &port["targetPort"] {
-            target @ Value::Number(_) => validate_port(target, format!("{path}.targetPort"), faults),
-            Value::String(target) if port_name_fault(target) => {
-                let why = "must be at most 15 lower case letters, digits or '-', with a letter among them";
-                faults.push(Cause::invalid(format!("{path}.targetPort"), &json!(target), why));
-            }
-            _ => {}
-        }
-    }
-    for (index, port) in ports.iter().enumerate() {
-        if !numbers.insert((&port["port"], &port["protocol"])) {
-            let value = json!({ "port": port["port"], "protocol": port["protocol"] });
-            faults.push(Cause::duplicate(format!("spec.ports[{index}]"), &value));
-        }
-    }
-}
-
-/// Whether `name` can't be a service name of RFC 6335.
-pub(crate) fn port_name_fault(name: &str) -> bool {
-    let bytes = name.as_bytes();
-    name.is_empty()
-        || name.len() > 15
-        || !bytes.iter().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
-        || !bytes.iter().any(u8::is_ascii_lowercase)
-        || name.starts_with('-')
-        || name.ends_with('-')
-        || name.contains("--")
 }
 
 /// A client that sets one of `clusterIP` and `clusterIPs` means both; families follow.
@@ -255,7 +176,13 @@ fn keep_what_was_given(object: &mut Object, old: &Object) {
             }
         }
     }
-    for field in ["ipFamilies", "ipFamilyPolicy", "healthCheckNodePort"] {
+    let asks = checks_health(&Value::Object(spec.clone()));
+    let fields: &[&str] = if asks {
+        &["ipFamilies", "ipFamilyPolicy", "healthCheckNodePort"]
+    } else {
+        &["ipFamilies", "ipFamilyPolicy"]
+    };
+    for field in fields.iter().copied() {
         if let Some(value) = before.get(field)
             && unset(spec, field)
         {
@@ -310,6 +237,19 @@ fn drop_what_the_type_lacks(object: &mut Object, old: &Object) {
         if spec.get(field) == old.pointer(&format!("/spec/{field}")) {
             spec.remove(field);
         }
+    }
+}
+
+/// A balancer that asks no host for its health any more needs no port for that.
+fn drop_health_check(object: &mut Object, old: &Object) {
+    let asks = |object: &Object| checks_health(object.0.get("spec").unwrap_or(&Value::Null));
+    let port = "healthCheckNodePort";
+    if asks(old)
+        && !asks(object)
+        && let Some(spec) = spec_of(object)
+        && spec.get(port) == old.pointer("/spec/healthCheckNodePort")
+    {
+        spec.remove(port);
     }
 }
 

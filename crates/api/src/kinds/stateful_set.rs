@@ -2,15 +2,18 @@
 
 use serde_json::{Map, Value, json};
 
-use super::persistent_volume_claim::set_claim_defaults;
+use super::field::{items, part, paths, text};
+use super::persistent_volume_claim::{set_claim_defaults, validate_claim_spec};
 use super::rules::{Column, Rules, age, number};
 use super::workload::{
-    container_cells, set_default, set_template_defaults, validate_counts, validate_not_negative,
-    validate_selector_and_template, validate_value_not_negative,
+    container_cells, set_default, set_template_defaults, validate_always_restarts, validate_counts,
+    validate_fits, validate_not_negative, validate_selector_of, validate_template,
+    validate_template_metadata, validate_value_not_negative,
 };
 use crate::faults::Faults;
 use crate::name;
 use crate::object::Object;
+use crate::selector::LabelSelector;
 use crate::status::Cause;
 
 pub(crate) struct StatefulSet;
@@ -41,6 +44,10 @@ impl Rules for StatefulSet {
                 && let Value::Object(rolling) = strategy.entry("rollingUpdate").or_insert_with(|| json!({}))
             {
                 rolling.entry("partition").or_insert_with(|| 0.into());
+            }
+            // Upstream has this one switched off.
+            if let Some(Value::Object(rolling)) = strategy.get_mut("rollingUpdate") {
+                rolling.remove("maxUnavailable");
             }
         }
         if let Some(Value::Object(policy)) = spec.get_mut("persistentVolumeClaimRetentionPolicy") {
@@ -75,16 +82,25 @@ impl Rules for StatefulSet {
                 faults.push(Cause::not_supported(path, value, &["Delete", "Retain"]));
             }
         }
-        for field in ["replicas", "minReadySeconds", "revisionHistoryLimit"] {
+        for field in ["replicas", "minReadySeconds"] {
             validate_not_negative(object, field, faults);
         }
         validate_value_not_negative(&spec["ordinals"]["start"], "spec.ordinals.start".into(), faults);
+        // What its claims say of themselves counts only for new ones.
+        faults.retain(|fault| !fault.field.starts_with("spec.volumeClaimTemplates["));
+        validate_pods(spec, faults);
+    }
+
+    fn validate_create(&self, object: &Object, faults: &mut Faults) {
+        let spec = part(object, "spec");
         if let Some(why) =
-            spec["serviceName"].as_str().filter(|n| !n.is_empty()).and_then(name::label_1035_fault)
+            Some(text(spec, "serviceName")).filter(|name| !name.is_empty()).and_then(name::label_fault)
         {
             faults.push(Cause::invalid("spec.serviceName", &spec["serviceName"], why));
         }
-        validate_selector_and_template(object, "statefulset", faults);
+        for (path, claim) in paths(&spec["volumeClaimTemplates"], "spec.volumeClaimTemplates") {
+            validate_claim_spec(&claim["spec"], &format!("{path}.spec"), faults);
+        }
     }
 
     fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
@@ -121,15 +137,38 @@ impl Rules for StatefulSet {
     }
 }
 
-/// The spec without what may change; the status that a template of a claim carries counts for nothing.
+/// The spec without what may change.
 fn fixed(object: &Object) -> Option<Map<String, Value>> {
     let mut spec = object.0.get("spec")?.as_object()?.clone();
     spec.retain(|field, _| !MAY_CHANGE.contains(&field.as_str()));
-    let claims = spec.get_mut("volumeClaimTemplates").and_then(Value::as_array_mut);
-    for claim in claims.into_iter().flatten().filter_map(Value::as_object_mut) {
-        claim.remove("status");
-    }
     Some(spec)
+}
+
+/// The pods that the template makes. Names of hosts are the controller's, and claims become volumes, before the others.
+fn validate_pods(spec: &Value, faults: &mut Faults) {
+    if !validate_selector_of(spec, "statefulset", faults) {
+        return;
+    }
+    let path = "spec.template";
+    let mut template = spec["template"].clone();
+    let claims = items(&spec["volumeClaimTemplates"]).iter().map(|claim| &claim["metadata"]["name"]);
+    let mut volumes: Vec<Value> =
+        claims.map(|name| json!({ "name": name, "persistentVolumeClaim": { "claimName": name } })).collect();
+    if let Some(pod) = template.get_mut("spec").and_then(Value::as_object_mut) {
+        pod.remove("hostname");
+        pod.remove("subdomain");
+        let own = pod.get("volumes").cloned().unwrap_or_default();
+        let others =
+            items(&own).iter().filter(|own| volumes.iter().all(|claim| claim["name"] != own["name"]));
+        let others: Vec<Value> = others.cloned().collect();
+        volumes.extend(others);
+        pod.insert("volumes".into(), volumes.into());
+    }
+    validate_fits(LabelSelector::from_value(&spec["selector"]).as_ref(), &template, faults);
+    // Upstream looks at these twice.
+    validate_template_metadata(&template, path, faults);
+    validate_template(&template, path, faults);
+    validate_always_restarts(&template, path, "statefulset", faults);
 }
 
 fn validate_strategy(strategy: &Value, faults: &mut Faults) {

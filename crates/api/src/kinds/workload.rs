@@ -2,12 +2,14 @@
 
 use serde_json::{Value, json};
 
+use super::field::{items, part, paths, text};
 use super::pod::{set_pod_spec_defaults, validate_pod_spec};
 use crate::faults::Faults;
+use crate::metadata::{validate_annotations, validate_label_key, validate_labels};
+use crate::name::label_value_fault;
 use crate::object::Object;
 use crate::selector::LabelSelector;
 use crate::status::Cause;
-use crate::validate::{validate_labels, validate_metadata};
 
 pub(crate) fn set_template_defaults(object: &mut Object) {
     let template = object.0.get_mut("spec").and_then(|spec| spec.get_mut("template"));
@@ -62,25 +64,33 @@ pub(crate) fn validate_counts(
 
 /// Selector and template, which must fit each other.
 pub(crate) fn validate_selector_and_template(object: &Object, kind: &str, faults: &mut Faults) {
-    let null = Value::Null;
-    let selector = object.pointer("/spec/selector").unwrap_or(&null);
-    let template = object.pointer("/spec/template").unwrap_or(&null);
-    let parsed = LabelSelector::from_value(selector);
-    if selector.is_null() {
-        faults.push(Cause::required("spec.selector", ""));
-    } else {
-        validate_selector(selector, "spec.selector", faults);
-        if parsed.as_ref().is_some_and(LabelSelector::is_everything) {
-            let why = format!("empty selector is invalid for {kind}");
-            faults.push(Cause::invalid("spec.selector", selector, &why));
-        }
+    let spec = part(object, "spec");
+    if validate_selector_of(spec, kind, faults) {
+        validate_fits(LabelSelector::from_value(&spec["selector"]).as_ref(), &spec["template"], faults);
+        validate_template(&spec["template"], "spec.template", faults);
+        validate_always_restarts(&spec["template"], "spec.template", kind, faults);
     }
-    validate_fits(parsed.as_ref(), template, faults);
-    validate_template(template, "spec.template", faults);
-    validate_always_restarts(template, "spec.template", kind, faults);
 }
 
-/// The selector must select what the template makes.
+/// The selector of a spec; whether it can select, so that a template can be held against it.
+pub(crate) fn validate_selector_of(spec: &Value, kind: &str, faults: &mut Faults) -> bool {
+    let selector = &spec["selector"];
+    if selector.is_null() {
+        faults.push(Cause::required("spec.selector", ""));
+        return true;
+    }
+    let selects = validate_selector(selector, "spec.selector", faults);
+    if LabelSelector::from_value(selector).as_ref().is_some_and(LabelSelector::is_everything) {
+        let why = format!("empty selector is invalid for {kind}");
+        faults.push(Cause::invalid("spec.selector", selector, &why));
+    }
+    if !selects {
+        faults.push(Cause::invalid("spec.selector", selector, "invalid label selector"));
+    }
+    selects
+}
+
+/// The selector must select what the template makes; one of everything does.
 pub(crate) fn validate_fits(selector: Option<&LabelSelector>, template: &Value, faults: &mut Faults) {
     let labels = &template["metadata"]["labels"];
     let fits = selector.is_some_and(|selector| selector.matches_labels(|key| labels.get(key)?.as_str()));
@@ -92,8 +102,21 @@ pub(crate) fn validate_fits(selector: Option<&LabelSelector>, template: &Value, 
 
 /// A pod template by itself.
 pub(crate) fn validate_template(template: &Value, path: &str, faults: &mut Faults) {
-    validate_metadata(&template["metadata"], &format!("{path}.metadata"), faults);
-    validate_pod_spec(&template["spec"], &format!("{path}.spec"), faults);
+    validate_template_metadata(template, path, faults);
+    let spec = &template["spec"];
+    let path = format!("{path}.spec");
+    validate_pod_spec(spec, &path, faults);
+    if spec["ephemeralContainers"].as_array().is_some_and(|list| !list.is_empty()) {
+        let why = "ephemeral containers not allowed in pod template";
+        faults.push(Cause::forbidden(format!("{path}.ephemeralContainers"), why));
+    }
+}
+
+/// Labels and annotations of a pod template, which upstream names as if they stood beside its spec.
+pub(crate) fn validate_template_metadata(template: &Value, path: &str, faults: &mut Faults) {
+    let metadata = &template["metadata"];
+    validate_labels(&metadata["labels"], &format!("{path}.labels"), faults);
+    validate_annotations(&metadata["annotations"], &format!("{path}.annotations"), faults);
 }
 
 /// Pods that are replaced when they end are to run forever.
@@ -108,30 +131,37 @@ pub(crate) fn validate_always_restarts(template: &Value, path: &str, kind: &str,
     }
 }
 
-/// Keys, operators and values of a `LabelSelector`.
-pub(crate) fn validate_selector(selector: &Value, path: &str, faults: &mut Faults) {
-    validate_labels(&selector["matchLabels"], &format!("{path}.matchLabels"), faults);
-    for (index, expression) in selector["matchExpressions"].as_array().into_iter().flatten().enumerate() {
-        let path = format!("{path}.matchExpressions[{index}]");
-        let values = expression["values"].as_array().map_or(0, Vec::len);
-        match expression["operator"].as_str().unwrap_or_default() {
+/// Keys, operators and values of a `LabelSelector`; whether it can select.
+pub(crate) fn validate_selector(selector: &Value, path: &str, faults: &mut Faults) -> bool {
+    let mut own = Faults::default();
+    validate_labels(&selector["matchLabels"], &format!("{path}.matchLabels"), &mut own);
+    for (path, expression) in paths(&selector["matchExpressions"], &format!("{path}.matchExpressions")) {
+        let values = items(&expression["values"]).len();
+        match text(expression, "operator") {
             "In" | "NotIn" if values == 0 => {
                 let why = "must be specified when `operator` is 'In' or 'NotIn'";
-                faults.push(Cause::required(format!("{path}.values"), why));
+                own.push(Cause::required(format!("{path}.values"), why));
             }
             "Exists" | "DoesNotExist" if values > 0 => {
                 let why = "may not be specified when `operator` is 'Exists' or 'DoesNotExist'";
-                faults.push(Cause::forbidden(format!("{path}.values"), why));
+                own.push(Cause::forbidden(format!("{path}.values"), why));
             }
             "In" | "NotIn" | "Exists" | "DoesNotExist" => {}
             _ => {
                 let why = "not a valid selector operator";
-                faults.push(Cause::invalid(format!("{path}.operator"), &expression["operator"], why));
+                own.push(Cause::invalid(format!("{path}.operator"), &expression["operator"], why));
             }
         }
-        let key = json!({ expression["key"].as_str().unwrap_or_default(): "" });
-        validate_labels(&key, &format!("{path}.key"), faults);
+        validate_label_key(&json!(text(expression, "key")), &format!("{path}.key"), &mut own);
+        for (path, value) in paths(&expression["values"], &format!("{path}.values")) {
+            if let Some(why) = label_value_fault(value.as_str().unwrap_or_default()) {
+                own.push(Cause::invalid(path, value, why));
+            }
+        }
     }
+    let selects = own.is_empty();
+    faults.append(own);
+    selects
 }
 
 /// A selector says which pods belong to the object: it stays.

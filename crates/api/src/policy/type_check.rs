@@ -177,7 +177,7 @@ fn shape(of: &Shape, above: &mut Vec<&str>) -> Value {
         Shape::Boolean => json!({"type": "boolean"}),
         Shape::Bytes => json!({"type": "string", "format": "byte"}),
         Shape::Time | Shape::MicroTime => json!({"type": "string", "format": "date-time"}),
-        Shape::Quantity | Shape::IntOrString | Shape::Any => anything(),
+        Shape::Quantity | Shape::IntOrString | Shape::Any | Shape::ObjectOrBoolean => anything(),
         Shape::Object(number) => object(schemas().numbered(*number), above),
         Shape::List(items) => json!({"type": "array", "items": shape(items, above)}),
         Shape::Map(values) => json!({"type": "object", "additionalProperties": shape(values, above)}),

@@ -71,7 +71,7 @@ fn network_policies() {
     let path = "spec.egress[0].ports[0]";
     for (port, field) in [
         (json!({"port": 0}), "port"),
-        (json!({"port": "UPPER"}), "port"),
+        (json!({"port": "Upper"}), "port"),
         (json!({"endPort": 5}), "endPort"),
         (json!({"port": 9, "endPort": 5}), "endPort"),
         (json!({"port": "http", "endPort": 5}), "endPort"),
@@ -103,7 +103,7 @@ fn ingresses() {
             format!("Invalid {at}.backend.service.port.number"),
         ),
         (
-            json!({"service": {"name": "x", "port": {"name": "A"}}}),
+            json!({"service": {"name": "x", "port": {"name": "aB"}}}),
             format!("Invalid {at}.backend.service.port.name"),
         ),
         (json!({"resource": {"kind": "A", "name": ""}}), format!("Required {at}.backend.resource.name")),
@@ -206,7 +206,7 @@ fn storage() {
         json!({"provisioner": "q", "parameters": {"a": "c"}, "volumeBindingMode": "WaitForFirstConsumer"});
     assert_eq!(
         change_faults(kind, "", old, patch),
-        ["Forbidden parameters", "Forbidden provisioner", "Invalid volumeBindingMode"]
+        ["Invalid parameters", "Invalid provisioner", "Invalid volumeBindingMode"]
     );
     assert_eq!(faults(V, "CSIDriver", &"x".repeat(64), json!({"spec": {}})), ["Invalid metadata.name"]);
     let spec = json!({"volumeLifecycleModes": ["Often"], "tokenRequests": [{"audience": "a", "expirationSeconds": 5}]});

@@ -115,6 +115,14 @@ fn complete(request: &Request<'_>, object: &mut Object, old: Option<&Object>) ->
     }
     match (named.resource.group, named.resource.plural, old) {
         ("", "pods", None) => complete_pod(request, object),
+        ("", "pods", Some(old)) => {
+            priority::keep(object, old);
+            Ok(())
+        }
+        ("storage.k8s.io", "volumeattributesclasses", None) => {
+            storage::protect(object, "kubernetes.io/vac-protection");
+            Ok(())
+        }
         ("", "nodes", None) => {
             toleration::taint(object);
             Ok(())

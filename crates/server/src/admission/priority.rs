@@ -54,6 +54,16 @@ pub(super) fn complete(request: &Request<'_>, pod: &mut Object) -> Result<(), St
     Ok(())
 }
 
+/// A change that says nothing of it keeps what the pod got.
+pub(super) fn keep(pod: &mut Object, old: &Object) {
+    let Some(Value::Object(spec)) = pod.0.get_mut("spec") else { return };
+    for field in ["priority", "preemptionPolicy"] {
+        if let Some(value) = old.pointer(&format!("/spec/{field}")) {
+            spec.entry(field).or_insert_with(|| value.clone());
+        }
+    }
+}
+
 /// The class of pods that name none; of several the least important one.
 fn default_class(state: &State) -> Result<Option<Arc<Object>>, Status> {
     let mut found: Option<Arc<Object>> = None;

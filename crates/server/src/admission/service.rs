@@ -96,6 +96,9 @@ fn held(service: &Object) -> BTreeSet<String> {
             keys.insert(port_key(protocol(port), number));
         }
     }
+    if let Some(number) = health_check_port(service) {
+        keys.insert(port_key("TCP", number));
+    }
     keys
 }
 
@@ -149,6 +152,7 @@ pub(super) fn allocate(
         }
     }
     allocate_ports(service, &kind, &taken, &mut causes)?;
+    allocate_health_check(service, &taken, &mut causes)?;
     if !causes.is_empty() {
         return Err(Status::invalid("", "Service", service.name(), causes));
     }
@@ -198,11 +202,8 @@ fn allocate_ports(
                 used.insert(port_key(&protocol, number));
             }
             None if needs => {
-                let count = NODE_PORTS.end() - NODE_PORTS.start() + 1;
-                let start = clock::below(count);
-                let free = (0..count)
-                    .map(|i| NODE_PORTS.start() + (start + i) % count)
-                    .find(|n| !taken(&port_key(&protocol, *n)) && !used.contains(&port_key(&protocol, *n)));
+                let free =
+                    pick_port(|n| !taken(&port_key(&protocol, n)) && !used.contains(&port_key(&protocol, n)));
                 let number =
                     free.ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
                 used.insert(port_key(&protocol, number));
@@ -212,6 +213,46 @@ fn allocate_ports(
         }
     }
     Ok(())
+}
+
+/// A port of the hosts that is free.
+fn pick_port(is_free: impl Fn(u32) -> bool) -> Option<u32> {
+    let count = NODE_PORTS.end() - NODE_PORTS.start() + 1;
+    let start = clock::below(count);
+    (0..count).map(|i| NODE_PORTS.start() + (start + i) % count).find(|port| is_free(*port))
+}
+
+/// The port at which a balancer asks each host whether it has an endpoint.
+fn allocate_health_check(
+    service: &mut Object,
+    taken: &dyn Fn(&str) -> bool,
+    causes: &mut Vec<Cause>,
+) -> Result<(), Status> {
+    let asks = spec_text(service, "type") == "LoadBalancer"
+        && spec_text(service, "externalTrafficPolicy") == "Local";
+    if !asks {
+        return Ok(());
+    }
+    if let Some(number) = health_check_port(service) {
+        if taken(&port_key("TCP", number)) {
+            let why = "provided port is already allocated";
+            causes.push(Cause::invalid("spec.healthCheckNodePort", &json!(number), why));
+        }
+        return Ok(());
+    }
+    let used: BTreeSet<u32> = ports(service).filter_map(node_port).collect();
+    let free = pick_port(|port| !taken(&port_key("TCP", port)) && !used.contains(&port));
+    let port =
+        free.ok_or_else(|| Status::internal("failed to allocate a healthCheckNodePort: range is full"))?;
+    if let Some(Value::Object(spec)) = service.0.get_mut("spec") {
+        spec.insert("healthCheckNodePort".into(), json!(port));
+    }
+    Ok(())
+}
+
+fn health_check_port(service: &Object) -> Option<u32> {
+    let port = service.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64)?;
+    u32::try_from(port).ok().filter(|port| *port > 0)
 }
 
 fn set_address(service: &mut Object, address: &str) {

@@ -259,7 +259,7 @@ async fn the_same_objects_in_another_version_are_shown_in_the_one_that_is_wanted
     rules["apiVersions"] = json!(["v2"]);
     mutating(&house, "a", &hook, rules, json!({})).await;
     let scaler = json!({"kind": "HorizontalPodAutoscaler", "apiVersion": "autoscaling/v1", "metadata": {"name": "h"},
-        "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50, "scaleTargetRef": {"kind": "Deployment", "name": "d"}}});
+        "spec": {"maxReplicas": 3, "targetCPUUtilizationPercentage": 50, "scaleTargetRef": {"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"}}});
     let path = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
     let (code, made) = house.ask("POST", path, Some(scaler)).await;
     assert_eq!(code, 201, "{made}");

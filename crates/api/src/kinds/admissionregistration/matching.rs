@@ -148,7 +148,9 @@ pub(super) fn validate_param_ref(reference: &Value, path: &str, faults: &mut Fau
         (true, true) => {
             field::named(&reference["name"], format!("{path}.name"), field::segment_fault, faults);
         }
-        (false, false) => validate_selector(&reference["selector"], &format!("{path}.selector"), faults),
+        (false, false) => {
+            validate_selector(&reference["selector"], &format!("{path}.selector"), faults);
+        }
         (true, false) => {
             let why = "name and selector are mutually exclusive";
             faults.push(Cause::forbidden(format!("{path}.name"), why));

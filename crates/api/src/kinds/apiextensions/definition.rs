@@ -63,13 +63,15 @@ impl Rules for CustomResourceDefinition {
         }
     }
 
+    fn name_fault_in(&self, name: &str, object: &Object) -> Option<&'static str> {
+        let spec = part(object, "spec");
+        let wanted = format!("{}.{}", text(&spec["names"], "plural"), text(spec, "group"));
+        (name != wanted).then_some("must be spec.names.plural+\".\"+spec.group")
+    }
+
     fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
-        let (group, plural) = (text(spec, "group"), text(&spec["names"], "plural"));
-        if object.name() != format!("{plural}.{group}") {
-            let why = "must be spec.names.plural+\".\"+spec.group";
-            faults.push(Cause::invalid("metadata.name", &object.name().into(), why));
-        }
+        let group = text(spec, "group");
         validate_group(&spec["group"], faults);
         let is_protected = PROTECTED.iter().any(|domain| {
             group.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))

@@ -14,16 +14,8 @@ use crate::status::Cause;
 const DEEPEST: usize = 48;
 const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
 /// What says something about values that no walk over them could use.
-const FORBIDDEN: [&str; 8] = [
-    "additionalItems",
-    "definitions",
-    "dependencies",
-    "discriminator",
-    "id",
-    "patternProperties",
-    "$ref",
-    "$schema",
-];
+const FORBIDDEN: [&str; 7] =
+    ["additionalItems", "definitions", "dependencies", "discriminator", "id", "patternProperties", "$ref"];
 /// What only the schema itself may say, not the conditions on it (`allOf`, `anyOf`, `oneOf`, `not`).
 const STRUCTURAL: [&str; 10] = [
     "type",
@@ -38,19 +30,30 @@ const STRUCTURAL: [&str; 10] = [
     "x-kubernetes-map-type",
 ];
 
-/// What a schema may not say at its root where the status is written apart: the status is held against its own part.
-const NOT_BESIDE_STATUS: [&str; 11] = [
-    "additionalProperties",
-    "allOf",
-    "anyOf",
-    "default",
-    "dependencies",
-    "enum",
-    "maxProperties",
-    "minProperties",
-    "not",
-    "nullable",
-    "oneOf",
+/// What a schema may say at its root where the status is written apart: the status is held against its own part.
+const BESIDE_STATUS: [&str; 22] = [
+    "description",
+    "example",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "externalDocs",
+    "format",
+    "items",
+    "maxItems",
+    "maxLength",
+    "maximum",
+    "minItems",
+    "minLength",
+    "minimum",
+    "multipleOf",
+    "pattern",
+    "properties",
+    "required",
+    "title",
+    "type",
+    "uniqueItems",
+    "x-kubernetes-preserve-unknown-fields",
+    "x-kubernetes-validations",
 ];
 
 /// The faults of the schema at `path`; `has_status` tells whether the kind has a subresource status.
@@ -60,7 +63,7 @@ pub(super) fn validate_schema(schema: &Value, path: &str, has_status: bool, faul
     }
     if has_status {
         for key in schema.as_object().into_iter().flatten().map(|(key, _)| key) {
-            if NOT_BESIDE_STATUS.contains(&key.as_str()) {
+            if !BESIDE_STATUS.contains(&key.as_str()) {
                 let why = format!("{key} may not be at the root if the status subresource is enabled");
                 faults.push(Cause::invalid(path, schema, &why));
                 break;
@@ -72,8 +75,31 @@ pub(super) fn validate_schema(schema: &Value, path: &str, has_status: bool, faul
         faults.push(Cause::invalid(format!("{path}.type"), &schema["type"], why));
     }
     validate_metadata(&schema["properties"]["metadata"], &format!("{path}.properties[metadata]"), faults);
+    let is_wrong = faults.iter().any(|fault| fault.field == path);
+    if !is_wrong && names_a_dialect(schema, 0) {
+        faults.push(Cause::invalid(path, schema, "$schema names a dialect that is not known"));
+    }
     Walk { faults, depth: 0 }.schema(schema, path, "at the root");
     SchemaRules::compile(schema, path, faults);
+}
+
+/// Whether a schema, or one in it, calls itself one of another dialect.
+fn names_a_dialect(schema: &Value, depth: usize) -> bool {
+    let Value::Object(map) = schema else {
+        return schema
+            .as_array()
+            .is_some_and(|list| depth <= DEEPEST && list.iter().any(|s| names_a_dialect(s, depth + 1)));
+    };
+    let own = map.get("$schema").and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+    let among =
+        |key: &str| ["allOf", "anyOf", "oneOf", "not", "items", "additionalProperties"].contains(&key);
+    own || depth <= DEEPEST
+        && map.iter().any(|(key, value)| match key.as_str() {
+            "properties" => {
+                value.as_object().into_iter().flatten().any(|(_, s)| names_a_dialect(s, depth + 1))
+            }
+            key => among(key) && names_a_dialect(value, depth + 1),
+        })
 }
 
 /// The metadata is the same for all kinds: a schema may say a little about the name.
@@ -292,6 +318,9 @@ impl Walk<'_> {
                 continue;
             }
             self.faults.push(Cause::forbidden(format!("{path}.{key}"), "must be empty to be structural"));
+        }
+        for key in FORBIDDEN.iter().filter(|key| !condition[**key].is_null()) {
+            self.faults.push(Cause::forbidden(format!("{path}.{key}"), &format!("{key} is not supported")));
         }
         for (name, property) in condition["properties"].as_object().into_iter().flatten() {
             let path = format!("{path}.properties[{name}]");

@@ -50,6 +50,15 @@ pub(super) fn validate_versions(spec: &Value, faults: &mut Faults) {
     for (part, shared, check) in parts {
         let Some(first) = items(versions).first() else { continue };
         if items(versions).iter().all(|version| version[part] == first[part]) {
+            // Fields that all versions share are looked for in a schema that they share too.
+            if part == "selectableFields"
+                && !items(&first[part]).is_empty()
+                && items(versions).iter().any(|version| version["schema"] != first["schema"])
+            {
+                let why = "may only be selected in a schema that all versions share";
+                faults.push(Cause::invalid(shared, &first[part], why));
+                continue;
+            }
             check(&first[part], first, shared, faults);
             continue;
         }
@@ -131,7 +140,8 @@ fn validate_columns(columns: &Value, path: &str, faults: &mut Faults) {
             let why = format!("must be one of {}", COLUMN_FORMATS.join(","));
             faults.push(Cause::invalid(format!("{path}.format"), &column["format"], &why));
         }
-        let pointer = format!("{path}.jsonPath");
+        // So upstream calls it.
+        let pointer = format!("{path}.JSONPath");
         if field::require(&column["jsonPath"], &pointer, "", faults)
             && !text(column, "jsonPath").starts_with('.')
         {

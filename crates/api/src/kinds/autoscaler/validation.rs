@@ -1,21 +1,23 @@
 //! Faults of an autoscaler: `pkg/apis/autoscaling/validation` upstream.
 
 use cel::Quantity;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::behavior;
 use crate::faults::Faults;
+use crate::kinds::field::{items, text};
 use crate::kinds::workload::{validate_selector, validate_value_not_negative};
+use crate::name::{label_1035_fault, subdomain_fault};
 use crate::object::Object;
 use crate::status::Cause;
 
 /// The kinds of metrics, their fields, and the targets that each may have.
 const METRICS: [(&str, &str, &[&str]); 5] = [
-    ("ContainerResource", "containerResource", &["Utilization", "AverageValue"]),
-    ("External", "external", &["Value", "AverageValue"]),
     ("Object", "object", &["Value", "AverageValue"]),
+    ("External", "external", &["Value", "AverageValue"]),
     ("Pods", "pods", &["AverageValue"]),
     ("Resource", "resource", &["Utilization", "AverageValue"]),
+    ("ContainerResource", "containerResource", &["Utilization", "AverageValue"]),
 ];
 
 pub(super) fn validate(spec: &Value, faults: &mut Faults) {
@@ -24,7 +26,16 @@ pub(super) fn validate(spec: &Value, faults: &mut Faults) {
         let why = "must be greater than or equal to 1";
         faults.push(Cause::invalid("spec.minReplicas", &spec["minReplicas"], why));
     }
-    if number("maxReplicas").is_none_or(|most| most < 1) {
+    let metrics = items(&spec["metrics"]);
+    if number("minReplicas") == Some(0)
+        && !metrics.iter().any(|metric| !metric["object"].is_null() || !metric["external"].is_null())
+    {
+        let why = "must specify at least one Object or External metric to support scaling to zero replicas";
+        faults.push(Cause::forbidden("spec.metrics", why));
+    }
+    if number("maxReplicas").unwrap_or_default() == 0 {
+        faults.push(Cause::required("spec.maxReplicas", "must be greater than 0"));
+    } else if number("maxReplicas").is_none_or(|most| most < 1) {
         faults.push(Cause::invalid("spec.maxReplicas", &spec["maxReplicas"], "must be greater than 0"));
     }
     if number("minReplicas").zip(number("maxReplicas")).is_some_and(|(least, most)| most < least) {
@@ -32,7 +43,7 @@ pub(super) fn validate(spec: &Value, faults: &mut Faults) {
         faults.push(Cause::invalid("spec.maxReplicas", &spec["maxReplicas"], why));
     }
     validate_reference(&spec["scaleTargetRef"], "spec.scaleTargetRef", faults);
-    let metrics = spec["metrics"].as_array().map_or(&[][..], Vec::as_slice);
+    validate_version(&spec["scaleTargetRef"], faults);
     for (index, metric) in metrics.iter().enumerate() {
         validate_metric(metric, &format!("spec.metrics[{index}]"), faults);
     }
@@ -60,32 +71,59 @@ pub(super) fn validate_reference(reference: &Value, path: &str, faults: &mut Fau
     }
 }
 
+/// The version of what is scaled: it may be none of a core kind, but some.
+fn validate_version(reference: &Value, faults: &mut Faults) {
+    let version = text(reference, "apiVersion");
+    let (group, version) = version.split_once('/').unwrap_or(("", version));
+    let why =
+        label_1035_fault(version).or_else(|| (!group.is_empty()).then(|| subdomain_fault(group)).flatten());
+    if let Some(why) = why {
+        faults.push(Cause::invalid("spec.scaleTargetRef.apiVersion", &reference["apiVersion"], why));
+    }
+}
+
+/// One metric. Upstream looks at the first source that there is, whatever the metric calls itself.
 fn validate_metric(metric: &Value, path: &str, faults: &mut Faults) {
     let kind = &metric["type"];
-    let name = kind.as_str().unwrap_or_default();
-    let Some((_, field, targets)) = METRICS.iter().find(|(known, ..)| *known == name) else {
-        return match name {
-            "" => faults.push(Cause::required(format!("{path}.type"), "must specify a metric source type")),
-            _ => faults.push(Cause::not_supported(format!("{path}.type"), kind, &METRICS.map(|(k, ..)| k))),
-        };
+    let name = text(metric, "type");
+    let given = METRICS.iter().filter(|(_, field, _)| !metric[*field].is_null());
+    if let Some((own, field, targets)) = given.clone().next() {
+        validate_source(own, &metric[*field], targets, &format!("{path}.{field}"), faults);
+    }
+    let known = METRICS.iter().find(|(known, ..)| *known == name);
+    if name.is_empty() {
+        faults.push(Cause::required(format!("{path}.type"), "must specify a metric source type"));
+    }
+    let Some((_, expected, _)) = known else {
+        for _ in 0..2 {
+            let kind = json!(kind.as_str().unwrap_or_default());
+            faults.push(Cause::not_supported(format!("{path}.type"), &kind, &METRICS.map(|(k, ..)| k)));
+        }
+        let more = given.clone().count() > 1;
+        for (_, field, _) in given.filter(|_| more) {
+            let why = "must populate the given metric source only";
+            faults.push(Cause::forbidden(format!("{path}.{field}"), why));
+        }
+        return;
     };
-    for (_, other, _) in
-        METRICS.iter().filter(|(known, other, _)| known != &name && !metric[*other].is_null())
-    {
-        let why = "must populate the given metric source only";
-        faults.push(Cause::forbidden(format!("{path}.{other}"), why));
-    }
-    let (source, path) = (&metric[*field], format!("{path}.{field}"));
-    if source.is_null() {
+    if metric[*expected].is_null() {
         let why = "must populate information for the given metric source";
-        return faults.push(Cause::required(path, why));
+        faults.push(Cause::required(format!("{path}.{expected}"), why));
     }
+    let more = given.clone().count() > 1;
+    for (_, field, _) in given.filter(|(_, field, _)| more && field != expected) {
+        let why = "must populate the given metric source only";
+        faults.push(Cause::forbidden(format!("{path}.{field}"), why));
+    }
+}
+
+fn validate_source(kind: &str, source: &Value, targets: &[&str], path: &str, faults: &mut Faults) {
     let mut needed = |value: &Value, field: &str, why: &str| {
         if value.as_str().unwrap_or_default().is_empty() {
             faults.push(Cause::required(format!("{path}.{field}"), why));
         }
     };
-    match name {
+    match kind {
         "Resource" => needed(&source["name"], "name", "must specify a resource name"),
         "ContainerResource" => {
             needed(&source["name"], "name", "must specify a resource name");
@@ -93,7 +131,7 @@ fn validate_metric(metric: &Value, path: &str, faults: &mut Faults) {
         }
         _ => needed(&source["metric"]["name"], "metric.name", "must specify a metric name"),
     }
-    if name == "Object" {
+    if kind == "Object" {
         validate_reference(&source["describedObject"], &format!("{path}.describedObject"), faults);
     }
     if source["metric"]["selector"].is_object() {
@@ -104,8 +142,10 @@ fn validate_metric(metric: &Value, path: &str, faults: &mut Faults) {
 
 fn validate_target(target: &Value, targets: &[&str], path: &str, faults: &mut Faults) {
     let kind = target["type"].as_str().unwrap_or_default();
+    if kind.is_empty() {
+        faults.push(Cause::required(format!("{path}.type"), "must specify a metric target type"));
+    }
     match kind {
-        "" => faults.push(Cause::required(format!("{path}.type"), "must specify a metric target type")),
         "Utilization" | "Value" | "AverageValue" => {}
         _ => {
             let why = "must be either Utilization, Value, or AverageValue";

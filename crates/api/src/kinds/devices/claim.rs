@@ -6,9 +6,9 @@ use super::request::{default_requests, validate_claim};
 use crate::faults::Faults;
 use crate::kinds::field::{self, items, part};
 use crate::kinds::rules::{Column, Rules, age};
+use crate::metadata::validate_template_metadata;
 use crate::object::Object;
 use crate::status::Cause;
-use crate::validate::validate_metadata;
 
 pub(crate) struct ResourceClaim;
 pub(crate) struct ResourceClaimTemplate;
@@ -72,7 +72,7 @@ impl Rules for ResourceClaimTemplate {
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
-        validate_metadata(&spec["metadata"], "spec.metadata", faults);
+        validate_template_metadata(&spec["metadata"], "spec.metadata", faults);
         validate_claim(&spec["spec"], "spec.spec", faults);
     }
 

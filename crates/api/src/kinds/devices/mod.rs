@@ -9,7 +9,9 @@ pub(crate) use claim::{ResourceClaim, ResourceClaimTemplate};
 pub(crate) use class::DeviceClass;
 pub(crate) use slice::ResourceSlice;
 
-use serde_json::Value;
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
 
 use super::field;
 use crate::faults::Faults;
@@ -37,7 +39,14 @@ fn validate_selectors(selectors: &Value, path: &str, faults: &mut Faults) {
     for (path, selector) in field::paths(selectors, path) {
         let path = format!("{path}.cel");
         if field::require(&selector["cel"], &path, "", faults) {
-            field::require(&selector["cel"]["expression"], format!("{path}.expression"), "", faults);
+            let expression = json!(field::text(&selector["cel"], "expression"));
+            if expression == "" {
+                faults.push(Cause::invalid(
+                    format!("{path}.expression"),
+                    &expression,
+                    "must be an expression",
+                ));
+            }
         }
     }
 }
@@ -61,5 +70,15 @@ fn validate_count(list: &Value, path: &str, faults: &mut Faults) {
     let count = field::items(list).len();
     if count > MOST {
         faults.push(field::too_many(path, count, MOST));
+    }
+}
+
+/// Items of a list of which an earlier one has the same name: upstream names the item, not its name.
+fn unique_by_name(list: &Value, path: &str, faults: &mut Faults) {
+    let mut seen = HashSet::new();
+    for (path, item) in field::paths(list, path) {
+        if !seen.insert(field::text(item, "name")) {
+            faults.push(Cause::duplicate(path, &item["name"]));
+        }
     }
 }

@@ -1,14 +1,16 @@
 //! What a claim asks for.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{validate_count, validate_opaque, validate_selectors};
+use super::{unique_by_name, validate_count, validate_opaque, validate_selectors};
 use crate::faults::Faults;
 use crate::kinds::field::{self, default, default_each, items, paths, text};
+use crate::metadata::validate_label_key;
 use crate::name;
 use crate::status::Cause;
 
 const MOST_ALTERNATIVES: usize = 8;
+const LONGEST_IDENTIFIER: usize = 32;
 const MODES: [&str; 2] = ["All", "ExactCount"];
 
 pub(super) fn default_requests(spec: &mut Value) {
@@ -37,7 +39,7 @@ pub(super) fn validate_claim(spec: &Value, path: &str, faults: &mut Faults) {
     }
     let requests = &devices["requests"];
     for (path, request) in paths(requests, &format!("{path}.requests")) {
-        validate_named(request, &path, faults);
+        field::named(&named(request), format!("{path}.name"), name::label_fault, faults);
         let alternatives = &request["firstAvailable"];
         match (request["exactly"].is_null(), items(alternatives).is_empty()) {
             (true, true) => {
@@ -47,6 +49,7 @@ pub(super) fn validate_claim(spec: &Value, path: &str, faults: &mut Faults) {
             (false, false) => {
                 let why =
                     "exactly one of `exactly` or `firstAvailable` is required, but multiple fields are set";
+                faults.retain(|fault| !fault.field.starts_with(&format!("{path}.firstAvailable")));
                 faults.push(Cause::invalid(path, &Value::Null, why));
             }
             (false, true) => validate_request(&request["exactly"], &format!("{path}.exactly"), faults),
@@ -56,28 +59,24 @@ pub(super) fn validate_claim(spec: &Value, path: &str, faults: &mut Faults) {
                     faults.push(field::too_many(&path, items(alternatives).len(), MOST_ALTERNATIVES));
                 }
                 for (path, alternative) in paths(alternatives, &path) {
-                    validate_named(alternative, &path, faults);
+                    field::named(&named(alternative), format!("{path}.name"), name::label_fault, faults);
                     validate_request(alternative, &path, faults);
                 }
-                field::unique_by(alternatives, "name", &path, faults);
+                unique_by_name(alternatives, &path, faults);
             }
         }
     }
-    field::unique_by(requests, "name", &format!("{path}.requests"), faults);
+    unique_by_name(requests, &format!("{path}.requests"), faults);
     let known = known_requests(requests);
     for (path, constraint) in paths(&devices["constraints"], &format!("{path}.constraints")) {
         validate_references(&constraint["requests"], &known, &format!("{path}.requests"), faults);
-        if constraint["distinctAttribute"].is_null() {
-            let attribute = &constraint["matchAttribute"];
-            let path = format!("{path}.matchAttribute");
-            if field::require(attribute, &path, "", faults) {
-                if !text(constraint, "matchAttribute").contains('/') {
-                    let why = "must include the domain of the attribute";
-                    faults.push(Cause::invalid(path, attribute, why));
-                } else {
-                    field::named(attribute, path, name::qualified_fault, faults);
-                }
-            }
+        let attributes = ["matchAttribute", "distinctAttribute"];
+        if attributes.iter().all(|attribute| constraint[*attribute].is_null()) {
+            let why = "exactly one of `matchAttribute`, `distinctAttribute` is required";
+            faults.push(Cause::required(&path, why));
+        }
+        for attribute in attributes.iter().filter(|attribute| !constraint[**attribute].is_null()) {
+            validate_attribute(&constraint[*attribute], &format!("{path}.{attribute}"), faults);
         }
     }
     for (path, config) in paths(&devices["config"], &format!("{path}.config")) {
@@ -86,11 +85,32 @@ pub(super) fn validate_claim(spec: &Value, path: &str, faults: &mut Faults) {
     }
 }
 
-fn validate_named(request: &Value, path: &str, faults: &mut Faults) {
-    let path = format!("{path}.name");
-    if field::require(&request["name"], &path, "", faults) {
-        field::named(&request["name"], path, name::label_fault, faults);
+/// A name; that none is given is as wrong as another fault of it.
+fn named(request: &Value) -> Value {
+    json!(text(request, "name"))
+}
+
+/// The attribute of a device, with its domain.
+fn validate_attribute(attribute: &Value, path: &str, faults: &mut Faults) {
+    let text = attribute.as_str().unwrap_or_default();
+    let (domain, identifier) = text.split_once('/').unwrap_or(("", text));
+    if domain.is_empty() {
+        faults.push(Cause::invalid(path, attribute, "must include the domain of the attribute"));
+    } else if let Some(why) = name::subdomain_fault(domain) {
+        faults.push(Cause::invalid(path, attribute, why));
     }
+    if identifier.len() > LONGEST_IDENTIFIER {
+        faults.push(field::too_long(path, LONGEST_IDENTIFIER));
+    } else if !is_identifier(identifier) {
+        let why = "must be letters, digits or '_', and begin with a letter or '_'";
+        faults.push(Cause::invalid(path, attribute, why));
+    }
+}
+
+/// Whether a text can name something in C, as attributes do.
+pub(super) fn is_identifier(text: &str) -> bool {
+    text.chars().next().is_some_and(|first| first.is_ascii_alphabetic() || first == '_')
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
 }
 
 fn validate_request(request: &Value, path: &str, faults: &mut Faults) {
@@ -99,6 +119,12 @@ fn validate_request(request: &Value, path: &str, faults: &mut Faults) {
         field::named(&request["deviceClassName"], class, name::subdomain_fault, faults);
     }
     validate_selectors(&request["selectors"], &format!("{path}.selectors"), faults);
+    for (path, toleration) in paths(&request["tolerations"], &format!("{path}.tolerations")) {
+        if !text(toleration, "key").is_empty() {
+            validate_label_key(&toleration["key"], &format!("{path}.key"), faults);
+        }
+        field::named(&toleration["value"], format!("{path}.value"), name::label_value_fault, faults);
+    }
     let count = &request["count"];
     let number = count.as_i64().unwrap_or_default();
     match text(request, "allocationMode") {

@@ -1,11 +1,12 @@
 //! `ResourceSlice`.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::validate_driver;
+use super::{unique_by_name, validate_driver};
 use crate::faults::Faults;
 use crate::kinds::field::{self, items, part, paths, text};
 use crate::kinds::rules::{Column, Rules, age};
+use crate::metadata::validate_label_key;
 use crate::name;
 use crate::object::Object;
 use crate::status::Cause;
@@ -14,6 +15,7 @@ pub(crate) struct ResourceSlice;
 
 const MOST_DEVICES: usize = 128;
 const MOST_ATTRIBUTES: usize = 32;
+const LONGEST_VALUE: usize = 64;
 const LONGEST_POOL: usize = 253;
 /// Where the devices are reached from: one of these says it.
 const PLACES: [&str; 4] = ["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"];
@@ -43,10 +45,9 @@ impl Rules for ResourceSlice {
             faults.push(field::too_many("spec.devices", items(devices).len(), MOST_DEVICES));
         }
         for (path, device) in paths(devices, "spec.devices") {
-            let name = format!("{path}.name");
-            if field::require(&device["name"], &name, "", faults) {
-                field::named(&device["name"], name, name::label_fault, faults);
-            }
+            let name = json!(text(device, "name"));
+            field::named(&name, format!("{path}.name"), name::label_fault, faults);
+            validate_device(device, spec["perDeviceNodeSelection"] == true, &path, faults);
             let count = |field: &str| device[field].as_object().map_or(0, |map| map.len());
             let both = count("attributes") + count("capacity");
             if both > MOST_ATTRIBUTES {
@@ -58,16 +59,43 @@ impl Rules for ResourceSlice {
             for (key, attribute) in device["attributes"].as_object().into_iter().flatten() {
                 let path = format!("{path}.attributes[{key}]");
                 match attribute.as_object().map_or(0, |map| map.len()) {
-                    0 => faults.push(Cause::required(path, "exactly one value must be specified")),
                     1 => {}
                     _ => {
                         let why = "exactly one value must be specified";
-                        faults.push(Cause::invalid(path, attribute, why));
+                        faults.push(Cause::invalid(&path, attribute, why));
                     }
+                }
+                for field in ["string", "version"] {
+                    if text(attribute, field).len() > LONGEST_VALUE {
+                        faults.push(field::too_long(format!("{path}.{field}"), LONGEST_VALUE));
+                    }
+                }
+                let version = &attribute["version"];
+                if version.as_str().is_some_and(|version| !is_version(version)) {
+                    let why = "must be a string compatible with semver.org spec 2.0.0";
+                    faults.push(Cause::invalid(format!("{path}.version"), version, why));
                 }
             }
         }
-        field::unique_by(devices, "name", "spec.devices", faults);
+        unique_by_name(devices, "spec.devices", faults);
+        if !spec["sharedCounters"].is_null() && !devices.is_null() {
+            let why = "only one of `sharedCounters` or `devices` is allowed";
+            faults.push(Cause::invalid("spec", &Value::Null, why));
+        }
+        for (path, set) in paths(&spec["sharedCounters"], "spec.sharedCounters") {
+            if field::require(&set["name"], format!("{path}.name"), "", faults) {
+                field::named(&set["name"], format!("{path}.name"), name::label_fault, faults);
+            }
+            if set["counters"].as_object().is_none_or(|counters| counters.is_empty()) {
+                faults.push(Cause::required(format!("{path}.counters"), ""));
+            }
+        }
+        for field in ["allNodes", "perDeviceNodeSelection"] {
+            if spec[field] == false {
+                let why = "must be either unset or set to true";
+                faults.push(Cause::invalid(format!("spec.{field}"), &spec[field], why));
+            }
+        }
     }
 
     fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
@@ -103,6 +131,46 @@ impl Rules for ResourceSlice {
             age(object, now),
         ]
     }
+}
+
+/// Where a device is reached from, what it takes, and what keeps others off it.
+fn validate_device(device: &Value, says_where: bool, path: &str, faults: &mut Faults) {
+    let places = ["nodeName", "nodeSelector", "allNodes"];
+    if !says_where && places.iter().any(|place| !device[*place].is_null()) {
+        let why =
+            "`nodeName`, `nodeSelector` and `allNodes` can only be set if `perDeviceNodeSelection` is true";
+        faults.push(Cause::invalid(path, &Value::Null, why));
+    }
+    for (key, capacity) in device["capacity"].as_object().into_iter().flatten() {
+        if !capacity["requestPolicy"].is_null() && device["allowMultipleAllocations"] != true {
+            let why = "may only be set if `allowMultipleAllocations` is true";
+            faults.push(Cause::forbidden(format!("{path}.capacity[{key}].requestPolicy"), why));
+        }
+    }
+    for (path, taken) in paths(&device["consumesCounters"], &format!("{path}.consumesCounters")) {
+        if field::require(&taken["counterSet"], format!("{path}.counterSet"), "", faults) {
+            field::named(&taken["counterSet"], format!("{path}.counterSet"), name::label_fault, faults);
+        }
+        if taken["counters"].as_object().is_none_or(|counters| counters.is_empty()) {
+            faults.push(Cause::required(format!("{path}.counters"), ""));
+        }
+    }
+    for (path, taint) in paths(&device["taints"], &format!("{path}.taints")) {
+        validate_label_key(&json!(text(taint, "key")), &format!("{path}.key"), faults);
+        field::named(&taint["value"], format!("{path}.value"), name::label_value_fault, faults);
+        field::require(&taint["effect"], format!("{path}.effect"), "", faults);
+    }
+}
+
+/// Whether a text is a version of semver.org.
+fn is_version(text: &str) -> bool {
+    let (core, _) = text.split_once(['-', '+']).unwrap_or((text, ""));
+    let is_number = |part: &str| {
+        !part.is_empty()
+            && part.bytes().all(|b| b.is_ascii_digit())
+            && (part == "0" || !part.starts_with('0'))
+    };
+    core.split('.').count() == 3 && core.split('.').all(is_number)
 }
 
 fn validate_pool(pool: &Value, faults: &mut Faults) {

@@ -5,10 +5,12 @@ use std::collections::HashSet;
 use serde_json::{Value, json};
 
 use crate::faults::Faults;
+use crate::metadata::validate_label_key;
 use crate::name::label_fault;
 use crate::object::Object;
 use crate::status::Cause;
 
+const STATUSES: [&str; 3] = ["False", "True", "Unknown"];
 const MOST_RULES: usize = 20;
 const MOST_VALUES: usize = 255;
 
@@ -73,8 +75,10 @@ fn validate_rule(rule: &Value, spec: &Value, containers: &HashSet<&str>, path: &
     }
     for (index, pattern) in conditions.into_iter().flatten().enumerate() {
         let kind = pattern["type"].as_str().unwrap_or_default();
-        if kind.is_empty() {
-            faults.push(Cause::required(format!("{path}.onPodConditions[{index}].type"), ""));
+        let path = format!("{path}.onPodConditions[{index}]");
+        validate_label_key(&json!(kind), &format!("{path}.type"), faults);
+        if pattern["status"].as_str().is_some_and(|status| !STATUSES.contains(&status)) {
+            faults.push(Cause::not_supported(format!("{path}.status"), &pattern["status"], &STATUSES));
         }
     }
     if codes.is_object() {

@@ -12,6 +12,7 @@ pub(crate) use validation::{validate_job_spec, validate_restart};
 use super::rules::{Column, Rules};
 use super::workload::{set_default, set_template_defaults, validate_fits, validate_selector};
 use crate::faults::Faults;
+use crate::name::label_fault;
 use crate::object::Object;
 use crate::selector::LabelSelector;
 use crate::status::Cause;
@@ -66,13 +67,27 @@ impl Rules for Job {
         let spec = object.0.get("spec").unwrap_or(&null);
         validate_job_spec(spec, "spec", faults);
         match &spec["selector"] {
-            Value::Null => faults.push(Cause::required("spec.selector", "")),
+            Value::Null => {
+                faults.push(Cause::required("spec.selector", ""));
+                validate_fits(None, &spec["template"], faults);
+            }
             selector => {
-                validate_selector(selector, "spec.selector", faults);
-                validate_fits(LabelSelector::from_value(selector).as_ref(), &spec["template"], faults);
+                if validate_selector(selector, "spec.selector", faults) {
+                    validate_fits(LabelSelector::from_value(selector).as_ref(), &spec["template"], faults);
+                }
             }
         }
         validate_restart(spec, "spec", faults);
+    }
+
+    fn validate_create(&self, object: &Object, faults: &mut Faults) {
+        let spec = object.0.get("spec").unwrap_or(&Value::Null);
+        let most = spec["completions"].as_i64().filter(|_| spec["completionMode"] == "Indexed");
+        // Each pod's host is named after the job and its index.
+        let longest = most.filter(|most| *most > 0).map(|most| format!("{}-{}", object.name(), most - 1));
+        if let Some(why) = longest.as_deref().and_then(label_fault) {
+            faults.push(Cause::invalid("metadata.name", &json!(object.name()), why));
+        }
     }
 
     fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
@@ -153,6 +168,10 @@ fn validate_generated(object: &Object, faults: &mut Faults) {
         }
     }
     let selector = object.pointer("/spec/selector").unwrap_or(&Value::Null);
+    // Of one that can't select, that is said, and no more.
+    if !validate_selector(selector, "spec.selector", &mut Faults::default()) {
+        return;
+    }
     let own = |key: &str| selector["matchLabels"][key] == object.uid();
     let only = selector["matchLabels"].as_object().is_some_and(|labels| labels.len() == 1);
     let no_expressions = selector["matchExpressions"].as_array().is_none_or(Vec::is_empty);

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::failure_policy;
 use crate::faults::Faults;
+use crate::kinds::field::{items, paths};
 use crate::kinds::workload::{validate_template, validate_value_not_negative};
 use crate::name::qualified_fault;
 use crate::status::Cause;
@@ -44,11 +45,12 @@ pub(crate) fn validate_job_spec(spec: &Value, path: &str, faults: &mut Faults) {
         {
             faults.push(Cause::required(format!("{path}.maxFailedIndexes"), "must be specified"));
         }
-    } else {
+        validate_success(spec, path, faults);
+    } else if spec["completionMode"] == "NonIndexed" {
         for field in ["backoffLimitPerIndex", "maxFailedIndexes"] {
             if spec[field].is_number() {
                 let why = "requires indexed completion mode";
-                faults.push(Cause::required(format!("{path}.completionMode"), why));
+                faults.push(Cause::invalid(format!("{path}.{field}"), &spec[field], why));
             }
         }
         if !spec["successPolicy"].is_null() {
@@ -65,7 +67,9 @@ pub(crate) fn validate_job_spec(spec: &Value, path: &str, faults: &mut Faults) {
         faults.push(Cause::invalid(format!("{path}.maxFailedIndexes"), &spec["maxFailedIndexes"], why));
     }
     if let Some(by) = spec["managedBy"].as_str() {
-        if !by.contains('/') || qualified_fault(by).is_some() {
+        if by.is_empty() {
+            faults.push(Cause::required(format!("{path}.managedBy"), ""));
+        } else if !by.contains('/') || qualified_fault(by).is_some() {
             let why = "must be a domain-prefixed path (such as \"acme.io/foo\")";
             faults.push(Cause::invalid(format!("{path}.managedBy"), &spec["managedBy"], why));
         }
@@ -95,7 +99,68 @@ pub(crate) fn validate_restart(spec: &Value, path: &str, faults: &mut Faults) {
             faults.push(Cause::invalid(field, policy, why));
         }
         "OnFailure" | "Never" => {}
-        // The choices of the schema have it already.
-        _ => {}
+        // The choices of the schema have it already, and upstream says it once more for jobs.
+        _ => faults.push(Cause::not_supported(field, policy, &["Never", "OnFailure"])),
     }
+}
+
+/// When a job with indexes has succeeded before all of them have: `validateSuccessPolicy` upstream.
+fn validate_success(spec: &Value, path: &str, faults: &mut Faults) {
+    let policy = &spec["successPolicy"];
+    if policy.is_null() {
+        return;
+    }
+    let path = format!("{path}.successPolicy.rules");
+    if items(&policy["rules"]).is_empty() {
+        return faults.push(Cause::required(path, "at least one rules must be specified"));
+    }
+    let completions = spec["completions"].as_i64();
+    for (path, rule) in paths(&policy["rules"], &path) {
+        let (count, indexes) = (&rule["succeededCount"], &rule["succeededIndexes"]);
+        if count.is_null() && indexes.is_null() {
+            let why = "at least one of succeededCount or succeededIndexes must be specified";
+            faults.push(Cause::required(&path, why));
+        }
+        let mut total = None;
+        if let Some(text) = indexes.as_str() {
+            let counted = count_indexes(text, completions.unwrap_or_default());
+            if counted.is_none() {
+                let why = "must be numbers and ranges of numbers below completions, in order";
+                faults.push(Cause::invalid(format!("{path}.succeededIndexes"), indexes, why));
+            }
+            total = Some(counted.unwrap_or_default());
+        }
+        let field = format!("{path}.succeededCount");
+        let Some(number) = count.as_i64() else { continue };
+        if number < 0 {
+            faults.push(Cause::invalid(&field, count, "must be greater than or equal to 0"));
+        }
+        for (most, what) in
+            [(completions, "completions"), (total, "the number of indexes in succeededIndexes")]
+        {
+            if most.is_some_and(|most| number > most) {
+                let why = format!("must be less than or equal to {what}");
+                faults.push(Cause::invalid(&field, count, &why));
+            }
+        }
+    }
+}
+
+/// How many indexes `0,2-4` names, each of them below `completions`; nothing where it names none.
+fn count_indexes(text: &str, completions: i64) -> Option<i64> {
+    if text.is_empty() {
+        return Some(0);
+    }
+    let (mut count, mut last) = (0, -1);
+    for part in text.split(',') {
+        let (first, end) = part.split_once('-').unwrap_or((part, part));
+        let (first, end) = (first.parse::<i64>().ok()?, end.parse::<i64>().ok()?);
+        let is_range = part.contains('-');
+        if first <= last || end >= completions || (is_range && end <= first) {
+            return None;
+        }
+        count += end - first + 1;
+        last = end;
+    }
+    Some(count)
 }

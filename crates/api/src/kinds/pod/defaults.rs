@@ -2,6 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::amounts::pod_resources;
+use crate::object::Object;
+
 type Fields = Map<String, Value>;
 
 /// Mode of files in volumes of secrets and the like: 0644.
@@ -12,6 +15,8 @@ const TOKEN_SECONDS: u32 = 3600;
 /// The defaults of every pod spec, templates' included.
 pub(crate) fn set_pod_spec_defaults(spec: &mut Value) {
     let Value::Object(spec) = spec else { return };
+    // Upstream has this one switched off.
+    spec.remove("schedulingGroup");
     // Two names for one field: a client that sets one means both.
     let account = spec.get("serviceAccountName").or_else(|| spec.get("serviceAccount")).cloned();
     if let Some(account) = account {
@@ -39,6 +44,7 @@ pub(crate) fn set_pod_spec_defaults(spec: &mut Value) {
 
 /// The defaults that pods have beyond those of templates.
 pub(super) fn set_pod_defaults(spec: &mut Value) {
+    set_requests_of_pod(spec);
     let Value::Object(spec) = spec else { return };
     or_default(spec, "enableServiceLinks", Value::Bool(true));
     let on_host = spec.get("hostNetwork") == Some(&Value::Bool(true));
@@ -50,6 +56,38 @@ pub(super) fn set_pod_defaults(spec: &mut Value) {
                     or_default(port, "hostPort", number);
                 }
             }
+        }
+    }
+}
+
+/// A pod that says what it takes as a whole asks for what its containers ask for together, or for what it is limited to.
+fn set_requests_of_pod(spec: &mut Value) {
+    if !spec["resources"].is_object() {
+        return;
+    }
+    let mut of_containers = spec.clone();
+    of_containers["resources"] = Value::Null;
+    if let Value::Object(map) = &mut of_containers {
+        for list in ["containers", "initContainers"] {
+            objects(map, list).for_each(set_requests);
+        }
+    }
+    let together = pod_resources(&Object(Fields::from_iter([("spec".to_owned(), of_containers)])), false);
+    let limits = spec["resources"]["limits"].clone();
+    let mut wanted: Fields = Fields::new();
+    for resource in ["cpu", "memory"] {
+        let amount = together.requests.get(resource).map(|amount| amount.to_string().into());
+        let amount = amount.or_else(|| limits.get(resource).cloned());
+        wanted.extend(amount.map(|amount| (resource.to_owned(), amount)));
+    }
+    if wanted.is_empty() {
+        return;
+    }
+    let requests =
+        spec["resources"].as_object_mut().map(|map| map.entry("requests").or_insert_with(|| json!({})));
+    if let Some(Value::Object(requests)) = requests {
+        for (resource, amount) in wanted {
+            requests.entry(resource).or_insert(amount);
         }
     }
 }
@@ -84,6 +122,11 @@ fn set_container_defaults(container: &mut Fields) {
             }
             set_handler_defaults(probe);
         }
+    }
+    // Upstream has this one switched off too; what hooks were about nothing else are none.
+    let lifecycle = container.get_mut("lifecycle").and_then(Value::as_object_mut);
+    if lifecycle.is_some_and(|lifecycle| lifecycle.remove("stopSignal").is_some() && lifecycle.is_empty()) {
+        container.remove("lifecycle");
     }
     if let Some(Value::Object(lifecycle)) = container.get_mut("lifecycle") {
         for hook in ["postStart", "preStop"] {

@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use crate::faults::Faults;
 use crate::kinds::field::{items, paths};
-use crate::name::qualified_fault;
+use crate::name::qualified_faults;
 use crate::object::Object;
 use crate::status::Cause;
 use crate::strategy::keep;
@@ -32,7 +32,7 @@ pub(super) fn validate_gates(gates: &Value, path: &str, faults: &mut Faults) {
     let mut seen = HashSet::new();
     for (path, gate) in paths(gates, path) {
         let name = gate["name"].as_str().unwrap_or_default();
-        if let Some(why) = qualified_fault(name) {
+        for why in qualified_faults(name) {
             faults.push(Cause::invalid(&path, &json!(name), why));
         }
         if !seen.insert(name) {

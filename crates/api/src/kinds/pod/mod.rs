@@ -11,7 +11,7 @@ mod validation;
 use serde_json::{Value, json};
 
 pub(crate) use defaults::set_pod_spec_defaults;
-pub(crate) use validation::validate_pod_spec;
+pub(crate) use validation::{validate_node_selector, validate_pod_spec, validate_resource_name};
 
 use super::rules::{Column, Rules};
 use crate::faults::Faults;
@@ -31,6 +31,12 @@ impl Rules for Pod {
 
     fn prepare_create(&self, object: &mut Object) {
         let quality = quality::of_pod(object.0.get("spec").unwrap_or(&Value::Null));
+        if let Some(grace) =
+            object.0.get_mut("spec").and_then(|spec| spec.get_mut("terminationGracePeriodSeconds"))
+            && grace.as_i64().is_some_and(|seconds| seconds < 0)
+        {
+            *grace = 1.into();
+        }
         let mut status = json!({ "phase": "Pending", "qosClass": quality });
         if let Some(conditions) = gates::first_conditions(object) {
             status["conditions"] = conditions;
@@ -56,8 +62,7 @@ impl Rules for Pod {
     fn validate(&self, object: &Object, faults: &mut Faults) {
         let null = Value::Null;
         let spec = object.0.get("spec").unwrap_or(&null);
-        validate_pod_spec(spec, "spec", faults);
-        subresources::validate_ephemeral(spec, "spec", faults);
+        validation::validate_pod_spec(spec, "spec", faults);
     }
 
     fn validate_create(&self, object: &Object, faults: &mut Faults) {

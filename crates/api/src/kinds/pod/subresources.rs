@@ -8,11 +8,12 @@ use serde_json::{Map, Value, json};
 
 use super::quality;
 use crate::faults::Faults;
+use crate::name::label_fault;
 use crate::object::Object;
 use crate::status::Cause;
 
 /// What containers that only help to look at others may not have.
-const NOT_FOR_EPHEMERAL: [&str; 8] = [
+const NOT_FOR_EPHEMERAL: [&str; 9] = [
     "lifecycle",
     "livenessProbe",
     "ports",
@@ -21,6 +22,7 @@ const NOT_FOR_EPHEMERAL: [&str; 8] = [
     "resources",
     "startupProbe",
     "restartPolicy",
+    "restartPolicyRules",
 ];
 
 /// What of a container can be resized.
@@ -94,6 +96,8 @@ pub(super) fn validate_ephemeral(spec: &Value, path: &str, faults: &mut Faults) 
         let name = container["name"].as_str().unwrap_or_default();
         if name.is_empty() {
             faults.push(Cause::required(format!("{path}.name"), ""));
+        } else if let Some(why) = label_fault(name) {
+            faults.push(Cause::invalid(format!("{path}.name"), &container["name"], why));
         } else if others.contains(&name) || !names.insert(name) {
             faults.push(Cause::duplicate(format!("{path}.name"), &container["name"]));
         }
@@ -107,8 +111,8 @@ pub(super) fn validate_ephemeral(spec: &Value, path: &str, faults: &mut Faults) 
         for field in NOT_FOR_EPHEMERAL {
             let set = match &container[field] {
                 Value::Null => false,
-                Value::Object(map) => !map.is_empty(),
-                Value::Array(list) => !list.is_empty(),
+                // Its resources are no pointer: none at all are as good as nothing.
+                Value::Object(map) => field != "resources" || !map.is_empty(),
                 _ => true,
             };
             if set {

@@ -38,15 +38,12 @@ pub(super) fn validate_spec_stays(object: &Object, old: &Object, faults: &mut Fa
             };
         }
     }
-    let deadline = |spec: &Map<String, Value>| spec.get("activeDeadlineSeconds").and_then(Value::as_i64);
-    if deadline(spec).is_some_and(|new| new >= 0 && deadline(before).is_none_or(|old| new <= old)) {
-        keep(&mut allowed, Some(before), "activeDeadlineSeconds");
+    if !validate_deadline(spec, before, faults) {
+        return;
     }
-    let tolerations = |spec: &Map<String, Value>| spec.get("tolerations").and_then(Value::as_array).cloned();
-    let (new, old) = (tolerations(spec).unwrap_or_default(), tolerations(before).unwrap_or_default());
-    if old.iter().all(|toleration| new.contains(toleration)) {
-        keep(&mut allowed, Some(before), "tolerations");
-    }
+    keep(&mut allowed, Some(before), "activeDeadlineSeconds");
+    validate_tolerations(spec, before, faults);
+    keep(&mut allowed, Some(before), "tolerations");
     let grace = |spec: &Map<String, Value>| spec.get("terminationGracePeriodSeconds").and_then(Value::as_i64);
     if grace(before).is_some_and(|old| old < 0) && grace(spec) == Some(1) {
         keep(&mut allowed, Some(before), "terminationGracePeriodSeconds");
@@ -54,5 +51,35 @@ pub(super) fn validate_spec_stays(object: &Object, old: &Object, faults: &mut Fa
     gates::validate_change(&mut allowed, before, faults);
     if allowed != *before {
         faults.push(Cause::forbidden("spec", WHY));
+    }
+}
+
+/// A deadline may come, and come nearer; whether it does nothing else.
+fn validate_deadline(new: &Map<String, Value>, old: &Map<String, Value>, faults: &mut Faults) -> bool {
+    let deadline = |spec: &Map<String, Value>| spec.get("activeDeadlineSeconds").and_then(Value::as_i64);
+    let why = match (deadline(new), deadline(old)) {
+        (Some(new), _) if new < 0 => "must be greater than or equal to 0",
+        (Some(new), Some(old)) if new > old => "must be less than or equal to previous value",
+        (None, Some(_)) => "must not update from a positive integer to nil value",
+        _ => return true,
+    };
+    faults.push(Cause::invalid("spec.activeDeadlineSeconds", &deadline(new).into(), why));
+    false
+}
+
+/// Tolerations only come, and change how long they last.
+fn validate_tolerations(new: &Map<String, Value>, old: &Map<String, Value>, faults: &mut Faults) {
+    let tolerations = |spec: &Map<String, Value>| {
+        let list = spec.get("tolerations").and_then(Value::as_array).cloned().unwrap_or_default();
+        let lasting = |mut toleration: Value| {
+            toleration.as_object_mut().map(|map| map.remove("tolerationSeconds"));
+            toleration
+        };
+        list.into_iter().map(lasting).collect::<Vec<_>>()
+    };
+    let new = tolerations(new);
+    if !tolerations(old).iter().all(|toleration| new.contains(toleration)) {
+        let why = "existing toleration can not be modified except its tolerationSeconds";
+        faults.push(Cause::forbidden("spec.tolerations", why));
     }
 }

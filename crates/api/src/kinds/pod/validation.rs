@@ -1,33 +1,85 @@
 //! Faults of pod specs: `ValidatePodSpec` of `pkg/apis/core/validation` upstream.
 
+mod affinity;
 mod container;
+mod environment;
 mod files;
+mod ports;
+mod probe;
+mod resources;
+mod security;
+mod spread;
+mod volume;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
 
 use serde_json::{Value, json};
 
-use container::validate_containers;
-use files::validate_files;
+pub(crate) use affinity::validate_node_selector;
+pub(crate) use resources::validate_name as validate_resource_name;
 
 use super::gates::validate_gates;
+use super::subresources::validate_ephemeral;
 use crate::faults::Faults;
+use crate::kinds::field::{items, paths, text};
+use crate::metadata::{validate_label_key, validate_labels};
 use crate::name;
 use crate::status::Cause;
-use crate::validate::validate_labels;
+
+type NameFault = fn(&str) -> Option<&'static str>;
+
+/// Longer names of hosts the kernel doesn't take.
+const LONGEST_HOST_NAME: usize = 64;
+const MOST_NAMESERVERS: usize = 3;
 
 /// The faults of a pod spec at `path`.
 pub(crate) fn validate_pod_spec(spec: &Value, path: &str, faults: &mut Faults) {
-    let volumes = validate_volumes(&spec["volumes"], &format!("{path}.volumes"), faults);
-    validate_containers(spec, path, &volumes, faults);
+    let volumes = volume::validate_volumes(&spec["volumes"], &format!("{path}.volumes"), faults);
+    validate_resource_claims(&spec["resourceClaims"], &format!("{path}.resourceClaims"), faults);
+    container::validate_containers(spec, path, &volumes, faults);
+    ports::validate_host_ports(spec, path, faults);
+    validate_ephemeral(spec, path, faults);
     validate_labels(&spec["nodeSelector"], &format!("{path}.nodeSelector"), faults);
+    validate_names(spec, path, faults);
+    validate_seconds(spec, path, faults);
+    validate_gates(&spec["schedulingGates"], &format!("{path}.schedulingGates"), faults);
+    validate_tolerations(&spec["tolerations"], &format!("{path}.tolerations"), faults);
+    affinity::validate_affinity(&spec["affinity"], &format!("{path}.affinity"), faults);
+    let constraints = &spec["topologySpreadConstraints"];
+    spread::validate_constraints(constraints, &format!("{path}.topologySpreadConstraints"), faults);
+    for (path, alias) in paths(&spec["hostAliases"], &format!("{path}.hostAliases")) {
+        validate_address(&alias["ip"], format!("{path}.ip"), faults);
+        for (path, name) in paths(&alias["hostnames"], &format!("{path}.hostnames")) {
+            crate::kinds::field::named(name, path, name::subdomain_fault, faults);
+        }
+    }
+    for (path, gate) in paths(&spec["readinessGates"], &format!("{path}.readinessGates")) {
+        validate_label_key(&gate["conditionType"], &format!("{path}.conditionType"), faults);
+    }
+    validate_dns(spec, path, faults);
+    security::validate_of_pod(spec, path, faults);
+    resources::validate_overhead(&spec["overhead"], &format!("{path}.overhead"), faults);
+    resources::validate_of_pod(spec, path, faults);
+    if spec["preemptionPolicy"] == "" {
+        faults.retain(|fault| fault.field != format!("{path}.preemptionPolicy"));
+        faults.push(Cause::required(format!("{path}.preemptionPolicy"), ""));
+    }
+}
+
+fn validate_address(address: &Value, path: String, faults: &mut Faults) {
+    if address.as_str().is_none_or(|ip| ip.parse::<IpAddr>().is_err()) {
+        let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
+        faults.push(Cause::invalid(path, address, why));
+    }
+}
+
+fn validate_names(spec: &Value, path: &str, faults: &mut Faults) {
     for (field, fault) in [
-        ("serviceAccountName", name::subdomain_fault as fn(&str) -> Option<&'static str>),
+        ("serviceAccountName", name::subdomain_fault as NameFault),
         ("nodeName", name::subdomain_fault),
         ("hostname", name::label_fault),
         ("subdomain", name::label_fault),
-        ("runtimeClassName", name::subdomain_fault),
         ("priorityClassName", name::subdomain_fault),
     ] {
         if let Some(text) = spec[field].as_str().filter(|text| !text.is_empty())
@@ -36,26 +88,14 @@ pub(crate) fn validate_pod_spec(spec: &Value, path: &str, faults: &mut Faults) {
             faults.push(Cause::invalid(format!("{path}.{field}"), &spec[field], why));
         }
     }
-    validate_seconds(spec, path, faults);
-    validate_gates(&spec["schedulingGates"], &format!("{path}.schedulingGates"), faults);
-    validate_tolerations(&spec["tolerations"], &format!("{path}.tolerations"), faults);
-    for (index, constraint) in items(&spec["topologySpreadConstraints"]).enumerate() {
-        let path = format!("{path}.topologySpreadConstraints[{index}]");
-        if constraint["maxSkew"].as_i64().is_none_or(|skew| skew < 1) {
-            let why = "must be greater than zero";
-            faults.push(Cause::invalid(format!("{path}.maxSkew"), &constraint["maxSkew"], why));
-        }
-        for field in ["topologyKey", "whenUnsatisfiable"] {
-            if constraint[field].as_str().unwrap_or_default().is_empty() {
-                faults.push(Cause::required(format!("{path}.{field}"), "can not be empty"));
-            }
+    // These two are wrong where they are there and empty.
+    for field in ["runtimeClassName", "hostnameOverride"] {
+        if let Some(why) = spec[field].as_str().and_then(name::subdomain_fault) {
+            faults.push(Cause::invalid(format!("{path}.{field}"), &spec[field], why));
         }
     }
-    for (index, alias) in items(&spec["hostAliases"]).enumerate() {
-        if alias["ip"].as_str().is_none_or(|ip| ip.parse::<IpAddr>().is_err()) {
-            let why = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)";
-            faults.push(Cause::invalid(format!("{path}.hostAliases[{index}].ip"), &alias["ip"], why));
-        }
+    if text(spec, "hostnameOverride").len() > LONGEST_HOST_NAME {
+        faults.push(crate::kinds::field::too_long(format!("{path}.hostnameOverride"), LONGEST_HOST_NAME));
     }
 }
 
@@ -65,63 +105,97 @@ fn validate_seconds(spec: &Value, path: &str, faults: &mut Faults) {
         let why = "must be between 1 and 2147483647, inclusive";
         faults.push(Cause::invalid(format!("{path}.activeDeadlineSeconds"), deadline, why));
     }
-    let grace = &spec["terminationGracePeriodSeconds"];
-    if grace.as_i64().is_some_and(|seconds| seconds < 0) {
-        let why = "must be greater than or equal to 0";
-        faults.push(Cause::invalid(format!("{path}.terminationGracePeriodSeconds"), grace, why));
+}
+
+/// What claims of resources the pod uses: each is one that there is, or one of a template.
+fn validate_resource_claims(claims: &Value, path: &str, faults: &mut Faults) {
+    let mut names = HashSet::new();
+    for (path, claim) in paths(claims, path) {
+        validate_unique_name(text(claim, "name"), &path, &mut names, faults);
+        let given = ["resourceClaimName", "resourceClaimTemplateName"].map(|field| !claim[field].is_null());
+        if given[0] == given[1] {
+            let why = "exactly one of resourceClaimName and resourceClaimTemplateName is required";
+            faults.push(Cause::invalid(&path, claim, why));
+        }
+        for field in ["resourceClaimName", "resourceClaimTemplateName"] {
+            if let Some(why) = claim[field].as_str().and_then(name::subdomain_fault) {
+                faults.push(Cause::invalid(format!("{path}.{field}"), &claim[field], why));
+            }
+        }
     }
 }
 
 fn validate_tolerations(tolerations: &Value, path: &str, faults: &mut Faults) {
-    for (index, toleration) in items(tolerations).enumerate() {
-        let path = format!("{path}[{index}]");
-        let text = |field: &str| toleration[field].as_str().unwrap_or_default();
-        if let Some(why) = name::qualified_fault(text("key")).filter(|_| !text("key").is_empty()) {
-            faults.push(Cause::invalid(format!("{path}.key"), &toleration["key"], why));
+    for (path, toleration) in paths(tolerations, path) {
+        let text = |field: &str| text(toleration, field);
+        if !text("key").is_empty() {
+            validate_label_key(&toleration["key"], &format!("{path}.key"), faults);
         }
         if text("key").is_empty() && text("operator") != "Exists" {
             let why =
                 "operator must be Exists when `key` is empty, which means \"match all values and all keys\"";
             faults.push(Cause::invalid(format!("{path}.operator"), &json!(text("operator")), why));
         }
-        if text("operator") == "Exists" && !text("value").is_empty() {
-            let why = "value must be empty when `operator` is 'Exists'";
-            faults.push(Cause::invalid(format!("{path}.operator"), &toleration["value"], why));
-        }
         if !toleration["tolerationSeconds"].is_null() && text("effect") != "NoExecute" {
             let why = "effect must be 'NoExecute' when `tolerationSeconds` is set";
             faults.push(Cause::invalid(format!("{path}.effect"), &json!(text("effect")), why));
         }
+        let field = format!("{path}.operator");
+        match text("operator") {
+            "" | "Equal" => {
+                if let Some(why) = name::label_value_fault(text("value")) {
+                    faults.push(Cause::invalid(field, &toleration["value"], why));
+                }
+            }
+            "Exists" if !text("value").is_empty() => {
+                let why = "value must be empty when `operator` is 'Exists'";
+                faults.push(Cause::invalid(field, &toleration["value"], why));
+            }
+            "Exists" => {}
+            _ => faults.push(Cause::not_supported(field, &toleration["operator"], &["Equal", "Exists"])),
+        }
     }
 }
 
-/// Faults of the volumes; their names.
-fn validate_volumes<'a>(volumes: &'a Value, path: &str, faults: &mut Faults) -> HashSet<&'a str> {
-    let mut names = HashSet::new();
-    for (index, volume) in items(volumes).enumerate() {
-        let path = format!("{path}[{index}]");
-        let name = volume["name"].as_str().unwrap_or_default();
-        validate_unique_name(name, &path, &mut names, faults);
-        let mut sources =
-            volume.as_object().into_iter().flat_map(|map| map.keys()).filter(|key| *key != "name");
-        if sources.next().is_some() && sources.next().is_some() {
-            faults.push(Cause::forbidden(&path, "may not specify more than 1 volume type"));
+/// Where a pod brings its own DNS, it says a server.
+fn validate_dns(spec: &Value, path: &str, faults: &mut Faults) {
+    let config = &spec["dnsConfig"];
+    let path = format!("{path}.dnsConfig");
+    let servers = items(&config["nameservers"]);
+    if spec["dnsPolicy"] == "None" {
+        let why = "must provide `dnsConfig` when `dnsPolicy` is None";
+        if config.is_null() {
+            return faults.push(Cause::required(path, why));
         }
-        for (source, field) in
-            [("hostPath", "path"), ("secret", "secretName"), ("persistentVolumeClaim", "claimName")]
-        {
-            let source_of = &volume[source];
-            if source_of.is_object() && source_of[field].as_str().unwrap_or_default().is_empty() {
-                faults.push(Cause::required(format!("{path}.{source}.{field}"), ""));
-            }
-        }
-        validate_files(volume, &path, faults);
-        if volume["hostPath"]["path"].as_str().is_some_and(|path| path.split('/').any(|part| part == "..")) {
-            let field = format!("{path}.hostPath.path");
-            faults.push(Cause::invalid(field, &volume["hostPath"]["path"], "must not contain '..'"));
+        if servers.is_empty() {
+            let why = "must provide at least one DNS nameserver when `dnsPolicy` is None";
+            faults.push(Cause::required(format!("{path}.nameservers"), why));
         }
     }
-    names
+    if servers.len() > MOST_NAMESERVERS {
+        let why = "must not have more than 3 nameservers";
+        faults.push(Cause::invalid(format!("{path}.nameservers"), &config["nameservers"], why));
+    }
+    for (path, server) in paths(&config["nameservers"], &format!("{path}.nameservers")) {
+        validate_address(server, path, faults);
+    }
+    for (path, search) in paths(&config["searches"], &format!("{path}.searches")) {
+        let domain = search.as_str().unwrap_or_default();
+        let plain = domain.strip_suffix('.').unwrap_or(domain).replace('_', "-");
+        let trimmed: String =
+            plain.split('.').map(|part| part.trim_matches('-')).collect::<Vec<_>>().join(".");
+        let looked_at = if domain.contains('_') { &trimmed } else { &plain };
+        if domain != "."
+            && let Some(why) = name::subdomain_fault(looked_at)
+        {
+            faults.push(Cause::invalid(path, search, why));
+        }
+    }
+    for (path, option) in paths(&config["options"], &format!("{path}.options")) {
+        if text(option, "name").is_empty() {
+            faults.push(Cause::required(path, "must not be empty"));
+        }
+    }
 }
 
 /// A DNS label that is none of `taken`, and is from now on.
@@ -135,8 +209,4 @@ fn validate_unique_name<'a>(name: &'a str, path: &str, taken: &mut HashSet<&'a s
         faults.push(Cause::duplicate(field, &json!(name)));
     }
     taken.insert(name);
-}
-
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
-    list.as_array().into_iter().flatten()
 }

@@ -33,7 +33,7 @@ impl Rules for VolumeAttachment {
             }
             (false, false) => {
                 let why = "must specify exactly one of inlineVolumeSpec and persistentVolumeName";
-                faults.push(Cause::invalid("spec.source", source, why));
+                faults.push(Cause::forbidden("spec.source", why));
             }
             (false, true) => {
                 field::require(volume, "spec.source.persistentVolumeName", "", faults);

@@ -1,11 +1,14 @@
 //! `StorageClass`.
 
-use serde_json::Value;
+use std::collections::HashSet;
 
-use super::{class_name, validate_parameters, validate_stays};
+use serde_json::{Value, json};
+
+use super::{class_name, validate_parameters};
 use crate::faults::Faults;
-use crate::kinds::field::{self, items, part, paths};
+use crate::kinds::field::{self, part, paths, text};
 use crate::kinds::rules::{Column, Rules, age};
+use crate::metadata::validate_label_key;
 use crate::name;
 use crate::object::Object;
 use crate::status::Cause;
@@ -34,22 +37,29 @@ impl Rules for StorageClass {
         if part(object, "reclaimPolicy") == "Recycle" {
             field::one_of(part(object, "reclaimPolicy"), "reclaimPolicy", &["Delete", "Retain"], faults);
         }
+        // A term that says nothing is as if it had been said before.
+        let mut terms = HashSet::from([&Value::Null]);
         for (path, term) in paths(part(object, "allowedTopologies"), "allowedTopologies") {
             let path = format!("{path}.matchLabelExpressions");
+            if !terms.insert(&term["matchLabelExpressions"]) {
+                faults.push(Cause::duplicate(&path, &term["matchLabelExpressions"]));
+            }
+            let mut keys = HashSet::new();
             for (path, expression) in paths(&term["matchLabelExpressions"], &path) {
-                field::named(&expression["key"], format!("{path}.key"), name::qualified_fault, faults);
+                let key = json!(text(expression, "key"));
+                validate_label_key(&key, &format!("{path}.key"), faults);
+                if !keys.insert(text(expression, "key")) {
+                    faults.push(Cause::duplicate(format!("{path}.key"), &key));
+                }
                 field::require(&expression["values"], format!("{path}.values"), "", faults);
                 field::unique(&expression["values"], &format!("{path}.values"), faults);
-            }
-            if items(&term["matchLabelExpressions"]).is_empty() {
-                faults.push(Cause::required(path, ""));
             }
         }
     }
 
     fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         for field in ["parameters", "provisioner", "reclaimPolicy"] {
-            validate_stays(field, object, old, faults);
+            field::immutable(field, object, old, faults);
         }
         field::immutable("volumeBindingMode", object, old, faults);
     }

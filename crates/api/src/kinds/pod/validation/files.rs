@@ -9,19 +9,19 @@ use crate::status::Cause;
 /// The highest mode of a file.
 const MODES: i64 = 0o777;
 
-/// The faults of the files of a volume at `path`.
-pub(super) fn validate_files(volume: &Value, path: &str, faults: &mut Faults) {
-    for source in ["configMap", "secret", "downwardAPI", "projected"] {
-        let (shown, path) = (&volume[source], format!("{path}.{source}"));
-        validate_mode(&shown["defaultMode"], &format!("{path}.defaultMode"), faults);
-        match source {
-            "downwardAPI" => validate_of_pod(shown, &path, faults),
-            "projected" => validate_projected(shown, &path, faults),
-            _ => validate_keys(shown, &path, faults),
+/// The faults of the files of a volume at `path`, which come from `source`.
+pub(super) fn validate_files(source: &str, shown: &Value, path: &str, faults: &mut Faults) {
+    let path = format!("{path}.{source}");
+    match source {
+        "downwardAPI" => validate_of_pod(shown, &path, faults),
+        "projected" => validate_projected(shown, &path, faults),
+        "configMap" | "secret" => validate_keys(shown, &path, faults),
+        "gitRepo" => {
+            return validate_descending(text(shown, "directory"), &format!("{path}.directory"), faults);
         }
+        _ => return,
     }
-    let directory = format!("{path}.gitRepo.directory");
-    validate_descending(text(&volume["gitRepo"], "directory"), &directory, faults);
+    validate_mode(&shown["defaultMode"], &format!("{path}.defaultMode"), faults);
 }
 
 /// A path that leads from a folder down into it: `validateLocalDescendingPath` upstream.
@@ -104,7 +104,9 @@ mod tests {
 
     fn told(volume: Value) -> Vec<String> {
         let mut faults = Faults::default();
-        validate_files(&volume, "v", &mut faults);
+        for (source, shown) in volume.as_object().unwrap() {
+            validate_files(source, shown, "v", &mut faults);
+        }
         faults.into_iter().map(|fault| format!("{}: {}", fault.field, fault.message)).collect()
     }
 

@@ -1,0 +1,168 @@
+//! Faults of containers' environments: `validateEnv` and `validateEnvFrom` upstream.
+
+use serde_json::{Value, json};
+
+use super::volume::Volumes;
+use crate::faults::Faults;
+use crate::kinds::field::{paths, text};
+use crate::name::subdomain_fault;
+use crate::status::Cause;
+
+const NAME: &str = "must be printable ASCII characters other than '='";
+const FIELDS: [&str; 8] = [
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.nodeName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.podIP",
+    "status.podIPs",
+];
+const AMOUNTS: [&str; 6] = [
+    "limits.cpu",
+    "limits.memory",
+    "limits.ephemeral-storage",
+    "requests.cpu",
+    "requests.memory",
+    "requests.ephemeral-storage",
+];
+
+pub(super) fn validate_environment(
+    variables: &Value,
+    volumes: &Volumes<'_>,
+    path: &str,
+    faults: &mut Faults,
+) {
+    for (path, variable) in paths(variables, path) {
+        match text(variable, "name") {
+            "" => faults.push(Cause::required(format!("{path}.name"), "")),
+            name if !is_name(name) => {
+                faults.push(Cause::invalid(format!("{path}.name"), &variable["name"], NAME));
+            }
+            _ => {}
+        }
+        if !variable["valueFrom"].is_null() {
+            validate_source(variable, volumes, &format!("{path}.valueFrom"), faults);
+        }
+    }
+}
+
+/// Sources of many variables.
+pub(super) fn validate_sources(sources: &Value, path: &str, faults: &mut Faults) {
+    for (at, source) in paths(sources, path) {
+        if !is_name(text(source, "prefix")) {
+            faults.push(Cause::invalid(format!("{at}.prefix"), &source["prefix"], NAME));
+        }
+        let given: Vec<&str> =
+            ["configMapRef", "secretRef"].into_iter().filter(|kind| source[*kind].is_object()).collect();
+        for kind in &given {
+            let field = format!("{at}.{kind}.name");
+            match text(&source[*kind], "name") {
+                "" => faults.push(Cause::required(field, "")),
+                name => {
+                    if let Some(why) = subdomain_fault(name) {
+                        faults.push(Cause::invalid(field, &json!(name), why));
+                    }
+                }
+            }
+        }
+        // Upstream doesn't say which of the list it is.
+        if given.len() != 1 {
+            let why = "must specify exactly one of: `configMapRef` or `secretRef`";
+            faults.push(Cause::invalid(path, &json!(""), why));
+        }
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    name.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'=')
+}
+
+fn validate_source(variable: &Value, volumes: &Volumes<'_>, path: &str, faults: &mut Faults) {
+    let source = &variable["valueFrom"];
+    let kinds = ["fieldRef", "resourceFieldRef", "configMapKeyRef", "secretKeyRef", "fileKeyRef"];
+    let given: Vec<&str> = kinds.into_iter().filter(|kind| source[*kind].is_object()).collect();
+    for kind in &given {
+        validate_reference(kind, &source[*kind], volumes, &format!("{path}.{kind}"), faults);
+    }
+    let has_value = !text(variable, "value").is_empty();
+    if given.len() != 1 || has_value {
+        let why = "must have exactly one source, and no `value` beside it";
+        faults.push(Cause::invalid(path, &json!(""), why));
+    }
+}
+
+fn validate_reference(kind: &str, reference: &Value, volumes: &Volumes<'_>, path: &str, faults: &mut Faults) {
+    match kind {
+        "fieldRef" => validate_field(reference, path, faults),
+        "resourceFieldRef" => validate_amount(reference, path, faults),
+        "fileKeyRef" => {
+            for field in ["volumeName", "path", "key"] {
+                if text(reference, field).is_empty() {
+                    faults.push(Cause::required(format!("{path}.{field}"), ""));
+                }
+            }
+            let field = format!("{path}.volumeName");
+            if !volumes.contains(text(reference, "volumeName")) {
+                faults.push(Cause::not_found(field, &json!(text(reference, "volumeName"))));
+            }
+        }
+        _ => {
+            if let Some(why) = subdomain_fault(text(reference, "name")) {
+                faults.push(Cause::invalid(format!("{path}.name"), &json!(text(reference, "name")), why));
+            }
+            let (key, field) = (text(reference, "key"), format!("{path}.key"));
+            if key.is_empty() {
+                faults.push(Cause::required(field, ""));
+            } else if !is_key(key) {
+                let why = "must be at most 253 letters, digits, '-', '_' or '.', and no way up";
+                faults.push(Cause::invalid(field, &json!(key), why));
+            }
+        }
+    }
+}
+
+/// Whether a text can be a key of a ConfigMap or a Secret.
+fn is_key(key: &str) -> bool {
+    key.len() <= 253
+        && key.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+        && key != "."
+        && !key.starts_with("..")
+}
+
+/// A field of the pod.
+pub(super) fn validate_field(reference: &Value, path: &str, faults: &mut Faults) {
+    for field in ["apiVersion", "fieldPath"] {
+        if text(reference, field).is_empty() {
+            return faults.push(Cause::required(format!("{path}.{field}"), ""));
+        }
+    }
+    let (asked, field) = (text(reference, "fieldPath"), format!("{path}.fieldPath"));
+    if text(reference, "apiVersion") != "v1" {
+        return faults.push(Cause::invalid(field, &json!(asked), "only v1 is known"));
+    }
+    let of_map = ["metadata.labels['", "metadata.annotations['"]
+        .iter()
+        .any(|start| asked.starts_with(start) && asked.ends_with("']"));
+    let is_field =
+        asked.starts_with("metadata.") || asked.starts_with("spec.") || asked.starts_with("status.");
+    if !is_field {
+        faults.push(Cause::invalid(field, &json!(asked), "error converting fieldPath"));
+    } else if !of_map && !FIELDS.contains(&asked) && asked != "status.hostIPs" {
+        faults.push(Cause::not_supported(field, &json!(asked), &FIELDS));
+    }
+}
+
+/// How much of a resource a container may have.
+pub(super) fn validate_amount(reference: &Value, path: &str, faults: &mut Faults) {
+    let (resource, field) = (text(reference, "resource"), format!("{path}.resource"));
+    if resource.is_empty() {
+        faults.push(Cause::required(field, ""));
+    } else if !AMOUNTS.contains(&resource)
+        && !resource.starts_with("limits.hugepages-")
+        && !resource.starts_with("requests.hugepages-")
+    {
+        faults.push(Cause::not_supported(field, &json!(resource), &AMOUNTS));
+    }
+}
