@@ -96,7 +96,7 @@ pub(crate) fn file(input: &[u8]) {
             put("cluster.json");
             local::Folder::record_in(folder.path()).err().map(|error| error.to_string())
         }
-        1 => local::HostConfig::load(&put("config.json")).err().map(|error| error.to_string()),
+        1 => config::HostConfig::load(&put("config.json")).err().map(|error| error.to_string()),
         _ => local::Announcement::parse(content).err(),
     };
     if let Some(told) = told {

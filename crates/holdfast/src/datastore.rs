@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
+use config::Datastore;
 use etcd::Endpoint;
 use http::Uri;
-use local::Datastore;
 use pki::{Identity, SecretText, Trust};
 use rustls::ClientConfig;
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::Context;
-use local::HostConfig;
+use config::HostConfig;
 use pki::{ClientAuth, Identity, Trust};
 use store::{Embedded, Store};
 

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use clap::ValueEnum;
+use config::Datastore;
 use local::{
-    Addresses, Crossing, Datastore, Ferry, Folder, Forward, Island, Net, NetKind, Outside, Permission, Plan,
-    Record, SwitchAddresses,
+    Addresses, Crossing, Ferry, Folder, Forward, Island, Net, NetKind, Outside, Permission, Plan, Record,
+    SwitchAddresses,
 };
 
 use crate::datastore;

@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::Context;
+use config::{HostConfig, NetConfig};
 use futures::future::BoxFuture;
-use local::{HostConfig, NetConfig};
 use membership::Membership;
 use network::{HostNetwork, Network, Targets};
 use node::Agent;

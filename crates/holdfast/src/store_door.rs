@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use config::HostConfig;
 use etcd::{Identity, Tls};
-use local::{Addresses, HostConfig};
+use local::Addresses;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use store::Embedded;

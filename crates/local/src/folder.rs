@@ -10,9 +10,9 @@ use pki::{Authority, HostNames, Identity, TokenKey};
 use serde::{Deserialize, Serialize};
 
 use crate::addresses::{Addresses, MOST_NODES, NetKind};
-use crate::config::{Datastore, HostConfig, NetConfig};
 use crate::kubeconfig::kubeconfig;
 use crate::link::HOST_LINK;
+use config::{Datastore, HostConfig, NetConfig};
 
 /// The shape of the folder that this program reads and writes.
 const VERSION: u32 = 1;

@@ -6,7 +6,6 @@
 
 mod addresses;
 mod cluster;
-mod config;
 mod detach;
 mod ferry;
 mod folder;
@@ -25,7 +24,6 @@ mod watch;
 
 pub use addresses::{Addresses, MOST_NODES, NetKind};
 pub use cluster::{Cluster, Cut, Error as ClusterError, Net, Options};
-pub use config::{Datastore, Error as HostConfigError, HostConfig, NetConfig};
 pub use detach::{Error as DetachError, Front, split_off};
 pub use ferry::{Crossing, Ferry};
 pub use folder::{Error as FolderError, FRONT_PROXY, Folder, Plan, Record};

@@ -8,7 +8,8 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
-use local::{Cluster, Folder, HostConfig, Island, Net, NetKind, Options, Permission};
+use config::HostConfig;
+use local::{Cluster, Folder, Island, Net, NetKind, Options, Permission};
 
 type Outcome = Result<(), Box<dyn Error>>;
 

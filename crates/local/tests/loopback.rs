@@ -8,8 +8,9 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
+use config::HostConfig;
 use local::{
-    Announcement, Cluster, ClusterError, Entry, Folder, HostConfig, Kind, Net, NetKind, Options, Protocol,
+    Announcement, Cluster, ClusterError, Entry, Folder, Kind, Net, NetKind, Options, Protocol,
     SwitchAddresses, SwitchError,
 };
 

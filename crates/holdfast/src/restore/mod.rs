@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
-use local::{Folder, HostConfig};
+use config::HostConfig;
+use local::Folder;
 use store::{Backup, FirstMember, State};
 
 use self::fit::Place;
