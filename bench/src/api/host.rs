@@ -117,6 +117,8 @@ pub async fn run() -> anyhow::Result<()> {
                 writer,
                 silence: silence.clone(),
                 pods: pods.clone(),
+                grace: controllers::GRACE,
+                api_port: 6443,
                 root_certificate: trust.pem().into(),
                 signer: None,
                 load: watch::Sender::default(),

@@ -1,33 +1,16 @@
-//! A host's configuration: the file that `holdfast host --config FILE` reads.
+//! The configuration as a type.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-/// Why a host's configuration can't be used.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The file can't be read.
-    #[error("can't read the host's configuration {path}: {why}; check the path and its permissions")]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        why: std::io::Error,
-    },
-    /// The file isn't a host's configuration.
-    #[error("{path} isn't a host's configuration: {why}; let `holdfast up` write it anew")]
-    Parse {
-        /// The file.
-        path: PathBuf,
-        /// Where it goes wrong.
-        why: serde_json::Error,
-    },
-}
+use crate::{Datastore, Ports, Timeouts};
 
-/// A host's configuration. Paths are absolute.
+/// A host's configuration: the file that `holdfast host --config FILE` reads. Paths are absolute, networks in CIDR
+/// notation.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HostConfig {
@@ -37,16 +20,26 @@ pub struct HostConfig {
     pub name: String,
     /// The host's own address.
     pub address: IpAddr,
-    /// The addresses of all hosts by name, this one included.
+    /// The network that the hosts' addresses and the virtual address are in: routes to pods lead over it, and a virtual
+    /// address can only move within it.
+    pub host_cidr: IpNet,
+    /// The addresses by name of the members that the cluster begins with, this one included. Once it has begun, the
+    /// cluster itself knows who its members are.
     pub peers: BTreeMap<String, IpAddr>,
-    /// The pods' networks of all hosts by name, this one included, in CIDR notation.
-    pub pod_cidrs: BTreeMap<String, String>,
-    /// The network of the services' addresses, in CIDR notation.
-    pub service_cidr: String,
+    /// The networks of the pods by host, this one included.
+    pub pod_cidrs: BTreeMap<String, IpNet>,
+    /// The network of the services' addresses.
+    pub service_cidr: IpNet,
     /// The API's virtual address, which the leader holds.
     pub virtual_address: IpAddr,
     /// The network that the host lives in.
     pub net: NetConfig,
+    /// The ports on which the host listens. They are the same on all hosts of a cluster.
+    #[serde(default)]
+    pub ports: Ports,
+    /// How long what may take, and how often what is done.
+    #[serde(default)]
+    pub timeouts: Timeouts,
     /// Where the host keeps its state. The host alone writes there.
     pub data_dir: PathBuf,
     /// This file is there once the host's store has taken part in the cluster: from then on an empty store
@@ -60,28 +53,6 @@ pub struct HostConfig {
     /// Where the host's keys and certificates lie: `ca.crt`, `NAME.crt`, `NAME.key` and `heartbeat.key`, as
     /// `pki` saves them.
     pub pki_dir: PathBuf,
-}
-
-/// An etcd that a cluster's state lies in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Datastore {
-    /// Its members, like `https://host:2379`.
-    pub endpoints: Vec<String>,
-    /// Where the members are reached, in the same order; none: by their names.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub via: Vec<SocketAddr>,
-    /// What all keys of the cluster begin with.
-    pub prefix: String,
-    /// The authority of the members' certificates, as PEM.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub ca: Option<PathBuf>,
-    /// The certificate to show to them, as PEM.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cert: Option<PathBuf>,
-    /// Its key, as PEM.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<PathBuf>,
 }
 
 /// The network that a host lives in.
@@ -101,10 +72,19 @@ pub enum NetConfig {
 }
 
 impl HostConfig {
-    /// Reads a host's configuration from its file.
-    pub fn load(path: &Path) -> Result<Self, Error> {
-        let text = std::fs::read(path).map_err(|why| Error::Read { path: path.into(), why })?;
-        serde_json::from_slice(&text).map_err(|why| Error::Parse { path: path.into(), why })
+    /// Where the host listens on one of its ports.
+    pub fn listen(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address, port)
+    }
+
+    /// Where the members that the cluster begins with listen on one of their ports.
+    pub fn peers_at(&self, port: u16) -> BTreeMap<String, SocketAddr> {
+        self.peers.iter().map(|(name, address)| (name.clone(), SocketAddr::new(*address, port))).collect()
+    }
+
+    /// Where the API answers, whichever host leads.
+    pub fn virtual_api(&self) -> SocketAddr {
+        SocketAddr::new(self.virtual_address, self.ports.api)
     }
 }
 
@@ -118,14 +98,5 @@ mod tests {
         let text = serde_json::to_string(&net).unwrap();
         assert_eq!(text, r#"{"kind":"loopback","switch":"127.0.0.254:2382"}"#);
         assert_eq!(serde_json::from_str::<NetConfig>(&text).unwrap(), net);
-    }
-
-    #[test]
-    fn a_file_that_is_none_is_named() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("config.json");
-        assert!(HostConfig::load(&path).unwrap_err().to_string().contains("config.json"));
-        std::fs::write(&path, "{}").unwrap();
-        assert!(HostConfig::load(&path).unwrap_err().to_string().contains("isn't a host's configuration"));
     }
 }

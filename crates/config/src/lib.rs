@@ -1,5 +1,23 @@
-//! A host's configuration: its name, its addresses and networks, the members that its cluster begins with, its folders.
+//! A host's configuration, in one file: its name, its addresses and networks, the members that its cluster begins with,
+//! its folders, its ports and its timeouts.
+//!
+//! [`HostConfig`] is that file as a type. [`HostConfig::load`] reads it and refuses what can't work, with the file, the
+//! field and what to do; [`HostConfig::check`] is all that it refuses. What a file leaves out of ports and timeouts is as
+//! in [`DEFAULTS`], which says why.
 
+mod check;
+mod datastore;
+mod file;
 mod host;
+mod ports;
+mod timeouts;
 
-pub use host::{Datastore, Error, HostConfig, NetConfig};
+pub use check::{Findings, MOST_MEMBERS, Problem};
+pub use datastore::Datastore;
+pub use file::Error;
+pub use host::{HostConfig, NetConfig};
+pub use ports::Ports;
+pub use timeouts::{Heartbeats, Nodes, StoreTimeouts, Timeouts, Watchdog};
+
+/// The ports and timeouts of a host whose configuration says nothing else, as YAML, with the reasons.
+pub const DEFAULTS: &str = include_str!("defaults.yaml");

@@ -22,7 +22,8 @@ pub const NAMESPACE: &str = "default";
 /// The name of the service, its Endpoints and its EndpointSlice.
 pub const NAME: &str = "kubernetes";
 const CONTROL_PLANE: &str = "node-role.kubernetes.io/control-plane";
-const PORT: i32 = 6443;
+/// Where the API listens unless configured otherwise.
+pub const PORT: u16 = 6443;
 
 /// Keeps the endpoints of the API's own service.
 pub(crate) struct ApiService;
@@ -114,7 +115,7 @@ fn update_endpoints(view: &View, addresses: &[IpAddr], plan: &mut Plan) {
         not_ready_addresses: None,
         ports: Some(vec![EndpointPort {
             name: Some("https".into()),
-            port: PORT,
+            port: view.api_port().into(),
             protocol: Some("TCP".into()),
             app_protocol: None,
         }]),
@@ -141,23 +142,27 @@ fn update_slice(view: &View, addresses: &[IpAddr], plan: &mut Plan) {
         ..discovery::Endpoint::default()
     };
     let endpoints: Vec<_> = addresses.iter().map(endpoint).collect();
+    let ports = vec![discovery::EndpointPort {
+        name: Some("https".into()),
+        port: Some(view.api_port().into()),
+        protocol: Some("TCP".into()),
+        app_protocol: None,
+    }];
     match view.table::<EndpointSlice>().get(NAMESPACE, NAME) {
         None => {
             let slice = EndpointSlice {
                 metadata: metadata(BTreeMap::from([(SERVICE_NAME.to_owned(), NAME.to_owned())])),
                 address_type: if addresses[0].is_ipv4() { "IPv4" } else { "IPv6" }.to_owned(),
                 endpoints: Some(endpoints),
-                ports: Some(vec![discovery::EndpointPort {
-                    name: Some("https".into()),
-                    port: Some(PORT),
-                    protocol: Some("TCP".into()),
-                    app_protocol: None,
-                }]),
+                ports: Some(ports),
             };
             plan.actions.extend(create(&slice).map(Into::into));
         }
-        Some(existing) if existing.endpoints.as_deref() != Some(endpoints.as_slice()) => {
-            plan.write(merge_this(existing.as_ref(), "", json!({"endpoints": endpoints})));
+        Some(existing)
+            if existing.endpoints.as_deref() != Some(endpoints.as_slice())
+                || existing.ports.as_deref() != Some(ports.as_slice()) =>
+        {
+            plan.write(merge_this(existing.as_ref(), "", json!({"endpoints": endpoints, "ports": ports})));
         }
         Some(_) => {}
     }

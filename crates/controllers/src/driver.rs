@@ -4,7 +4,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use api::Status;
 use futures::StreamExt;
@@ -40,6 +40,10 @@ pub struct Options {
     pub writer: Arc<dyn Writer>,
     /// Which hosts are silent, and when each was last heard.
     pub silence: watch::Receiver<Silence>,
+    /// A host that was silent for this long is not ready; [`GRACE`](crate::GRACE) by default.
+    pub grace: Duration,
+    /// The port on which every host's API listens.
+    pub api_port: u16,
     /// The pods, as the scheduler has them too.
     pub pods: Pool<Pod>,
     /// The certificate of the cluster's authority (PEM), by which pods believe the API.
@@ -59,7 +63,8 @@ pub async fn run(options: Options) {
 
 impl Options {
     fn view(&self, state: Arc<State>) -> View {
-        View::load(state, &self.pods).publishing(self.root_certificate.clone()).signing(self.signer.clone())
+        let view = View::load(state, &self.pods).publishing(self.root_certificate.clone());
+        view.signing(self.signer.clone()).configured(self.grace, self.api_port)
     }
 }
 

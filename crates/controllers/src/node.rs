@@ -25,7 +25,7 @@ use crate::touched::Touched;
 use crate::view::{View, controller_of};
 use crate::{eviction, pods};
 
-/// A host that was silent for this long is not ready, and its stateless pods get spares.
+/// A host that was silent for this long is not ready, and its stateless pods get spares, unless configured otherwise.
 pub const GRACE: Duration = Duration::from_millis(1100);
 
 /// The taint of a node that is not heard.
@@ -85,10 +85,12 @@ impl Controller for Nodes {
 fn reconcile(view: &View, name: &str, silent_for: Option<Duration>, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let Some(node) = view.table::<Node>().get("", name) else { return plan };
-    if let Some(left) = silent_for.and_then(|silent| GRACE.checked_sub(silent)).filter(|l| !l.is_zero()) {
+    if let Some(left) =
+        silent_for.and_then(|silent| view.grace().checked_sub(silent)).filter(|l| !l.is_zero())
+    {
         plan.again(left);
     }
-    let silent = silent_for.is_some_and(|silent| silent >= GRACE);
+    let silent = silent_for.is_some_and(|silent| silent >= view.grace());
     if silent {
         plan.actions.extend(mark(view, node, now));
     }

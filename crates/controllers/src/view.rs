@@ -1,6 +1,7 @@
 //! Everything the controllers look at, typed and consistent: one revision of the state.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -14,6 +15,7 @@ use crate::index::{By, Group};
 use crate::list::CONTROLLERS;
 use crate::tables::{Index, Rows, Tables, Watches};
 use crate::touched::{Owned, Touched};
+use crate::{api_service, node};
 
 /// One revision of the state, decoded: what every reconciliation reads. It follows the state change by
 /// change, so that a change costs the decoding of what changed.
@@ -24,6 +26,8 @@ pub struct View {
     pub(crate) graph: Graph,
     root_certificate: Option<Arc<str>>,
     signer: Option<Arc<Authority>>,
+    grace: Duration,
+    api_port: u16,
 }
 
 impl View {
@@ -39,6 +43,8 @@ impl View {
             graph: Graph::load(&state),
             root_certificate: None,
             signer: None,
+            grace: node::GRACE,
+            api_port: api_service::PORT,
             state,
         }
     }
@@ -61,6 +67,21 @@ impl View {
     /// The authority that signs what certificates are asked for.
     pub fn signer(&self) -> Option<&Authority> {
         self.signer.as_deref()
+    }
+
+    /// The same, where a host is not ready after `grace` of silence, and the API listens on `api_port`.
+    pub fn configured(self, grace: Duration, api_port: u16) -> Self {
+        View { grace, api_port, ..self }
+    }
+
+    /// A host that was silent for this long is not ready.
+    pub fn grace(&self) -> Duration {
+        self.grace
+    }
+
+    /// The port on which every host's API listens.
+    pub fn api_port(&self) -> u16 {
+        self.api_port
     }
 
     /// The state that this is a view of.

@@ -1,9 +1,7 @@
 //! What the cluster's state lies in: the hosts' own store, or an etcd.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -24,12 +22,11 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// Starts it; `peers` are the members of the hosts' own store, `beats` what is heard of them beside it.
+    /// Starts it; `beats` is what is heard of the members of the hosts' own store beside it.
     pub async fn start(
         config: &HostConfig,
         identity: &Identity,
         trust: &Trust,
-        peers: BTreeMap<String, SocketAddr>,
         beats: store::Beats,
     ) -> anyhow::Result<Engine> {
         if let Some(datastore) = &config.datastore {
@@ -39,11 +36,12 @@ impl Engine {
         let mut store_config = store::Config::new(
             &config.name,
             &config.cluster_id,
-            peers,
+            config.peers_at(config.ports.store),
             host::store_dir(config),
             identity.server_config(trust, ClientAuth::Hosts, &[])?,
             identity.client_config(trust, &[])?,
         )?;
+        store_config.timing = timing(&config.timeouts.store);
         store_config.beats = Some(beats);
         if config.begun_file.exists() {
             store_config.start = store::Start::Join;
@@ -82,6 +80,21 @@ impl Engine {
             }
             Engine::Etcd(store) => store.failed().await.into(),
         }
+    }
+}
+
+/// The store's clocks.
+pub fn timing(timeouts: &config::StoreTimeouts) -> store::Timing {
+    store::Timing {
+        tick: timeouts.tick,
+        heartbeat: timeouts.heartbeat,
+        election_min: timeouts.election_min,
+        election_max: timeouts.election_max,
+        request_timeout: timeouts.request,
+        disk_stall: timeouts.disk_stall,
+        connect_timeout: timeouts.connect,
+        reconnect: timeouts.reconnect,
+        silence: timeouts.silence,
     }
 }
 

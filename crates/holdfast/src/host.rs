@@ -32,12 +32,6 @@ use crate::threads;
 use crate::timeline::{self, Timeline};
 use crate::watchdog;
 
-const API: u16 = 6443;
-/// The port of the store's members among themselves.
-pub const STORE: u16 = 2380;
-const HEARTBEATS: u16 = 2381;
-const AGENT: u16 = 10250;
-
 /// Connections that the service proxy carries at once, where there are files for them.
 const MOST_CONNECTIONS: usize = 10_000;
 
@@ -76,6 +70,9 @@ impl LogFormat {
 pub fn run(args: Args) -> anyhow::Result<()> {
     let config = HostConfig::load(&args.config)?;
     log_to(&config, args.log_format)?;
+    for warning in config.check().warnings {
+        tracing::warn!("{}: {warning}", args.config.display());
+    }
     link_program(&config)?;
     // Two threads carry a host of a small machine; more would cost memory for each.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
@@ -124,28 +121,34 @@ impl Host {
 }
 
 async fn start(config: HostConfig) -> anyhow::Result<Host> {
-    let here = |port: u16| SocketAddr::new(config.address, port);
+    let (ports, timeouts) = (config.ports, config.timeouts);
     // Before anything listens: what a pod of a former life left running may hold one of the ports.
-    node::end_former_pods(&node_dir(&config), &[API, STORE, AGENT].map(here)).await;
+    node::end_former_pods(
+        &node_dir(&config),
+        &[ports.api, ports.store, ports.agent].map(|port| config.listen(port)),
+    )
+    .await;
     let identity = Identity::load(&config.pki_dir, &config.name)?;
     let trust = Trust::load(&config.pki_dir)?;
     let heartbeat_key = HeartbeatKey::load(&config.pki_dir)?;
-    let peers = |port: u16| -> BTreeMap<String, SocketAddr> {
-        config.peers.iter().map(|(name, ip)| (name.clone(), SocketAddr::new(*ip, port))).collect()
-    };
 
     let urgent = threads::urgent()?;
-    let beats =
-        membership::Options::new(&config.name, here(HEARTBEATS), peers(HEARTBEATS), *heartbeat_key.expose());
+    let beats = membership::Options {
+        name: config.name.clone(),
+        listen: config.listen(ports.heartbeats),
+        peers: config.peers_at(ports.heartbeats),
+        key: *heartbeat_key.expose(),
+        interval: timeouts.heartbeats.every,
+        silent_after: timeouts.heartbeats.silent_after,
+    };
     let (membership, engine) = urgent
         .spawn({
-            let (config, identity, trust, members) =
-                (config.clone(), identity.clone(), trust.clone(), peers(STORE));
+            let (config, identity, trust) = (config.clone(), identity.clone(), trust.clone());
             async move {
                 let membership = Membership::start(beats)?;
                 let last_heard = membership.last_heard();
                 let beats = store::Beats::new(move |member| last_heard.of(member));
-                anyhow::Ok((membership, Engine::start(&config, &identity, &trust, members, beats).await?))
+                anyhow::Ok((membership, Engine::start(&config, &identity, &trust, beats).await?))
             }
         })
         .await??;
@@ -165,7 +168,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
     // The holder of a certificate by request is a user of the API, and nobody to the store and to the other hosts.
     let users = trust.and(&signer.trust()?)?;
     let reach = Arc::new(Reach { network: OnceLock::new(), targets: Targets::new(&places(&config)?) });
-    let services: server::ServiceRange = config.service_cidr.parse()?;
+    let services: server::ServiceRange = config.service_cidr.to_string().parse()?;
     let server = Server::new(server::Options {
         store: store.clone(),
         services,
@@ -195,7 +198,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         })
         .await??;
     let network = Arc::new(network);
-    urgent.spawn(watchdog::watch(Handle::current(), engine.clone(), network.clone()));
+    urgent.spawn(watchdog::watch(Handle::current(), engine.clone(), network.clone(), timeouts.watchdog));
     reach.network.set(network.clone()).map_err(|_| anyhow::anyhow!("the network was started twice"))?;
 
     let pods = objects::Pool::default();
@@ -203,6 +206,8 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         store: store.clone(),
         writer: server.writer(),
         silence: membership.silence(),
+        grace: timeouts.nodes.not_ready_after,
+        api_port: ports.api,
         pods: pods.clone(),
         root_certificate: trust.pem().into(),
         signer: Some(signer),
@@ -219,7 +224,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
     let agent = Agent::start(node::Options {
         name: config.name.clone(),
         address: config.address,
-        pod_cidr: config.pod_cidrs.get(&config.name).cloned().context("the host has no pod network")?,
+        pod_cidr: config.pod_cidrs.get(&config.name).context("the host has no pod network")?.to_string(),
         data_dir: node_dir(&config),
         // This very program, also after its file was replaced.
         program: "/proc/self/exe".into(),
@@ -230,7 +235,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         service_host: services.first().into(),
         service_port: 443,
         tls: identity.server_config(&trust, ClientAuth::Required, &[b"http/1.1"])?,
-        listen: here(AGENT),
+        listen: config.listen(ports.agent),
     })?;
     tokio::spawn({
         let server = server.clone();
@@ -267,11 +272,11 @@ fn listen(
 ) -> anyhow::Result<Listeners> {
     let refused =
         |at: SocketAddr| move || format!("can't listen on {at}: is another cluster running on this machine?");
-    let own = SocketAddr::new(config.address, API);
+    let own = config.listen(config.ports.api);
     let own = server.listen(own, tls.clone()).with_context(refused(own))?;
     let shared = match config.net {
         NetConfig::Netns { .. } => {
-            let shared = SocketAddr::new(config.virtual_address, API);
+            let shared = config.virtual_api();
             let listener = network::listen_before_held(shared).with_context(refused(shared))?;
             Some(server.listen_on(listener, tls.clone()).with_context(refused(shared))?)
         }
@@ -294,8 +299,8 @@ async fn start_network(
             NetConfig::Loopback { switch } => network::Mode::Loopback { switch: *switch },
         },
         hosts: places(config)?,
-        services: parse_cidr(&config.service_cidr)?,
-        virtual_address: SocketAddr::new(config.virtual_address, API),
+        services: cidr(config.service_cidr),
+        virtual_address: config.virtual_api(),
         most_connections: files::connections_of_services(MOST_CONNECTIONS, files::most()),
     };
     Ok(Network::start(options, store, hosts, before_release, carrying).await?)
@@ -304,14 +309,14 @@ async fn start_network(
 /// Where the cluster's hosts and their pods are.
 fn places(config: &HostConfig) -> anyhow::Result<BTreeMap<String, HostNetwork>> {
     let place = |(name, address): (&String, &IpAddr)| -> anyhow::Result<(String, HostNetwork)> {
-        let cidr = config.pod_cidrs.get(name).with_context(|| format!("host {name} has no pod network"))?;
-        Ok((name.clone(), HostNetwork { address: *address, pods: parse_cidr(cidr)? }))
+        let pods = config.pod_cidrs.get(name).with_context(|| format!("host {name} has no pod network"))?;
+        Ok((name.clone(), HostNetwork { address: *address, pods: cidr(*pods) }))
     };
     config.peers.iter().map(place).collect()
 }
 
-fn parse_cidr(text: &str) -> anyhow::Result<network::Cidr> {
-    text.parse().map_err(anyhow::Error::msg)
+fn cidr(network: ipnet::IpNet) -> network::Cidr {
+    network::Cidr { address: network.network(), prefix: network.prefix_len() }
 }
 
 /// The network as server and agent see it. They are made before it is: the API must listen when the network

@@ -4,6 +4,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod backup;
+mod configuration;
 mod datastore;
 mod drill;
 mod end;
@@ -63,6 +64,8 @@ enum Command {
     Backup(backup::Args),
     /// Make a new cluster of what a backup holds
     Restore(restore::Args),
+    /// Tell what a host's configuration says by default
+    Config(configuration::Args),
     /// Run one host
     #[command(hide = true)]
     Host(host::Args),
@@ -89,6 +92,7 @@ fn main() -> ExitCode {
         Command::Version(args) => on_one_thread(kubectl::version(args)),
         Command::Backup(args) => on_one_thread(backup::run(args)),
         Command::Restore(args) => restore::run(args),
+        Command::Config(args) => configuration::run(&args),
         Command::Host(args) => host::run(args),
         Command::Web(args) => on_one_thread(web::run(args)),
     };

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use drill::{BoxFuture, Happening, Memory};
-use local::Cluster;
+use local::{Addresses, Cluster};
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -37,7 +37,8 @@ impl LocalSite {
     pub fn new(cluster: Cluster) -> Self {
         let addresses = cluster.folder().addresses();
         let peers = addresses.peers(cluster.folder().record().nodes);
-        let hosts = peers.iter().map(|(name, ip)| (name.clone(), format!("https://{ip}:6443"))).collect();
+        let api = |ip| format!("https://{ip}:{}", Addresses::API_PORT);
+        let hosts = peers.iter().map(|(name, ip)| (name.clone(), api(ip))).collect();
         let files = cluster.hosts().iter().map(|name| cluster.folder().timeline(name)).collect();
         let seen = Arc::new(Mutex::new(Seen::default()));
         LocalSite {

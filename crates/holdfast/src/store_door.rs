@@ -1,11 +1,9 @@
 //! The store's door for etcdctl: etcd's API on the host's own address, for administrators alone.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use config::HostConfig;
 use etcd::{Identity, Tls};
-use local::Addresses;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use store::Embedded;
@@ -17,8 +15,8 @@ const GROUP: &str = "system:masters";
 
 /// Opens it; it is closed by aborting the task. A host does without where something else has the port.
 pub fn open(config: &HostConfig, tls: Arc<ServerConfig>, store: Arc<Embedded>) -> JoinHandle<()> {
-    let here = SocketAddr::new(config.address, Addresses::ETCD_PORT);
-    let identity = Identity { cluster: config.cluster_id.clone(), client_port: Addresses::ETCD_PORT };
+    let here = config.listen(config.ports.etcd);
+    let identity = Identity { cluster: config.cluster_id.clone(), client_port: config.ports.etcd };
     tokio::spawn(async move {
         match TcpListener::bind(here).await {
             Ok(listener) => {

@@ -13,32 +13,33 @@ use tokio::time::{sleep, timeout};
 
 use crate::engine::Engine;
 
-/// How often the threads are asked, and how long each question waits.
-const ASK: Duration = Duration::from_millis(250);
-/// After this many questions in a row without an answer (5 s) they are given up. A machine with too much to do answers
-/// one of them; a process that was paused misses but one.
-const MISSES: u32 = 20;
-/// How long leadership and address may take to be given up. Both run on other threads than those that hang.
-const FAREWELL: Duration = Duration::from_secs(2);
 /// What the process ends with: EX_SOFTWARE of sysexits(3).
 const STATUS: i32 = 70;
 
 /// Watches the threads of `answering` from others, and ends the process when they are stuck.
-pub async fn watch(answering: Handle, engine: Engine, network: Arc<Network>) {
-    unanswered(&answering, ASK, MISSES).await;
+pub async fn watch(answering: Handle, engine: Engine, network: Arc<Network>, timeouts: config::Watchdog) {
+    unanswered(&answering, timeouts.every, misses(&timeouts)).await;
     tracing::error!(
         "the threads that answer the API have done nothing for {:?}: this host gives up leadership and the virtual \
          address, and ends to be started again",
-        ASK * MISSES
+        timeouts.stuck_after
     );
     let farewell = async {
         engine.shutdown().await;
         network.stop().await;
     };
-    if timeout(FAREWELL, farewell).await.is_err() {
+    // Both run on other threads than those that hang.
+    if timeout(timeouts.farewell, farewell).await.is_err() {
         tracing::error!("leadership or the virtual address could not be given up in time");
     }
     std::process::exit(STATUS);
+}
+
+/// How many questions in a row go without an answer before the threads are given up. They are counted, as a process that
+/// was paused misses but one, for however long.
+fn misses(timeouts: &config::Watchdog) -> u32 {
+    let misses = timeouts.stuck_after.as_nanos() / timeouts.every.as_nanos().max(1);
+    u32::try_from(misses).unwrap_or(u32::MAX).max(1)
 }
 
 /// Returns once `misses` questions in a row were not answered.
@@ -63,6 +64,13 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn by_default_twenty_questions_are_missed_in_five_seconds() {
+        let timeouts = config::Watchdog::default();
+        assert_eq!(misses(&timeouts), 20);
+        assert_eq!(misses(&config::Watchdog { stuck_after: MS, ..timeouts }), 1);
+    }
 
     #[tokio::test]
     async fn threads_that_hang_are_noticed_and_those_that_answer_are_left_alone() {

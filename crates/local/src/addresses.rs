@@ -5,6 +5,8 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
+use config::Ports;
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// The most hosts that have addresses on one machine. How many can run is the store's to say.
@@ -57,9 +59,9 @@ pub struct Addresses {
 
 impl Addresses {
     /// The port of the API, on every host and on the virtual address.
-    pub const API_PORT: u16 = 6443;
+    pub const API_PORT: u16 = Ports::DEFAULT.api;
     /// The port of etcd's API, on every host.
-    pub const ETCD_PORT: u16 = 2379;
+    pub const ETCD_PORT: u16 = Ports::DEFAULT.etcd;
     /// The port on which the switch listens for announcements (loopback).
     pub const SWITCH_PORT: u16 = 2382;
 
@@ -101,10 +103,18 @@ impl Addresses {
         }
     }
 
-    /// The addresses of the pods of host `number`, in CIDR notation.
-    pub fn pod_cidr(self, number: u8) -> String {
+    /// The network that the hosts' addresses and the virtual address are in.
+    pub fn host_cidr(self) -> IpNet {
+        match self.kind {
+            NetKind::Netns => IpNet::new_assert(Ipv4Addr::new(10, 73, 0, 0).into(), 24),
+            NetKind::Loopback => IpNet::new_assert(Ipv4Addr::new(127, 0, 0, 0).into(), 16),
+        }
+    }
+
+    /// The addresses of the pods of host `number`.
+    pub fn pod_cidr(self, number: u8) -> IpNet {
         let (network, length) = self.pod_network(number);
-        format!("{network}/{length}")
+        IpNet::new_assert(network.into(), length)
     }
 
     /// The network of the pods of host `number`, and the length of its prefix.
@@ -123,11 +133,11 @@ impl Addresses {
         }
     }
 
-    /// The addresses of services, in CIDR notation.
-    pub fn service_cidr(self) -> &'static str {
+    /// The addresses of services.
+    pub fn service_cidr(self) -> IpNet {
         match self.kind {
-            NetKind::Netns => "10.96.0.0/16",
-            NetKind::Loopback => "127.96.0.0/16",
+            NetKind::Netns => IpNet::new_assert(Ipv4Addr::new(10, 96, 0, 0).into(), 16),
+            NetKind::Loopback => IpNet::new_assert(Ipv4Addr::new(127, 96, 0, 0).into(), 16),
         }
     }
 
@@ -171,7 +181,7 @@ impl Addresses {
     }
 
     /// The pods' networks of all hosts by name.
-    pub fn pod_cidrs(self, nodes: usize) -> BTreeMap<String, String> {
+    pub fn pod_cidrs(self, nodes: usize) -> BTreeMap<String, IpNet> {
         Self::hosts(nodes).map(|(number, name)| (name, self.pod_cidr(number))).collect()
     }
 
@@ -189,11 +199,11 @@ mod tests {
     fn addresses_are_those_of_the_architecture() {
         let netns = Addresses::new(NetKind::Netns);
         assert_eq!(netns.host(2).to_string(), "10.73.0.2");
-        assert_eq!(netns.pod_cidr(2), "10.244.2.0/24");
+        assert_eq!(netns.pod_cidr(2).to_string(), "10.244.2.0/24");
         assert_eq!(netns.api().to_string(), "10.73.0.100:6443");
         let loopback = Addresses::new(NetKind::Loopback);
         assert_eq!(loopback.host(2).to_string(), "127.0.2.1");
-        assert_eq!(loopback.pod_cidr(2), "127.2.0.0/16");
+        assert_eq!(loopback.pod_cidr(2).to_string(), "127.2.0.0/16");
         assert_eq!(loopback.api().to_string(), "127.0.0.100:6443");
         assert_eq!(loopback.announcements().to_string(), "127.0.0.254:2382");
     }

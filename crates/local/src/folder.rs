@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::addresses::{Addresses, MOST_NODES, NetKind};
 use crate::kubeconfig::kubeconfig;
 use crate::link::HOST_LINK;
-use config::{Datastore, HostConfig, NetConfig};
+use config::{Datastore, HostConfig, NetConfig, Ports, Timeouts};
 
 /// The shape of the folder that this program reads and writes.
 const VERSION: u32 = 1;
@@ -321,9 +321,7 @@ impl Folder {
             self.requests.save_for_requests(&config.pki_dir)?;
         }
         // Written anew every time: the folder may have been moved.
-        let mut text = serde_json::to_vec_pretty(&config).unwrap_or_default();
-        text.push(b'\n');
-        write(&self.config_file(name), &text, 0o644)
+        write(&self.config_file(name), &config.text(), 0o644)
     }
 
     /// The configuration of host `number`.
@@ -334,14 +332,17 @@ impl Folder {
         HostConfig {
             cluster_id: self.record.id.clone(),
             address: addresses.host(number).into(),
+            host_cidr: addresses.host_cidr(),
             peers: addresses.peers(self.record.nodes),
             pod_cidrs: addresses.pod_cidrs(self.record.nodes),
-            service_cidr: addresses.service_cidr().into(),
+            service_cidr: addresses.service_cidr(),
             virtual_address: addresses.virtual_address().into(),
             net: match self.record.net {
                 NetKind::Netns => NetConfig::Netns { link: HOST_LINK.into() },
                 NetKind::Loopback => NetConfig::Loopback { switch: addresses.announcements() },
             },
+            ports: Ports::default(),
+            timeouts: Timeouts::default(),
             data_dir: home.join("data"),
             begun_file: home.join("begun"),
             timeline_file: home.join("timeline.jsonl"),

@@ -98,6 +98,8 @@ async fn many_pods_come_roll_over_and_go() {
         writer: cluster.writer.clone(),
         silence,
         pods: Pool::default(),
+        grace: controllers::GRACE,
+        api_port: 6443,
         root_certificate: "a certificate".into(),
         signer: None,
         load: watch::Sender::default(),

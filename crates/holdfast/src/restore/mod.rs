@@ -4,7 +4,6 @@ mod fit;
 
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -69,12 +68,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 fn begin(folder: &Folder, state: State) -> anyhow::Result<()> {
     for name in folder.addresses().peers(folder.record().nodes).into_keys() {
         let config = HostConfig::load(&folder.config_file(&name))?;
-        let peer =
-            |(name, address): (&String, &_)| (name.clone(), SocketAddr::new(*address, crate::host::STORE));
         let member = FirstMember {
             name: &name,
             cluster_id: &config.cluster_id,
-            peers: &config.peers.iter().map(peer).collect(),
+            peers: &config.peers_at(config.ports.store),
             data_dir: &crate::host::store_dir(&config),
         };
         member.begin_with(state.clone())?;
