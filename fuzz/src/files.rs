@@ -72,9 +72,10 @@ pub(crate) fn make_file(rng: &mut StdRng, corpus: &Corpus) -> Vec<u8> {
     let files = [
         json!({"version": 1, "id": "i", "name": "holdfast", "nodes": 3, "net": "netns", "datastore": datastore}),
         json!({"clusterId": "c", "name": "n1", "address": "10.73.0.1", "peers": {"n1": "10.73.0.1"},
-            "podCidrs": {"n1": "10.244.1.0/24"}, "serviceCidr": "10.96.0.0/16", "virtualAddress": "10.73.0.100",
-            "net": {"kind": "netns", "link": "eth0"}, "dataDir": "/d", "begunFile": "/b", "timelineFile": "/t",
-            "pkiDir": "/p", "datastore": datastore}),
+            "hostCidr": "10.73.0.0/24", "podCidr": "10.244.1.0/24", "clusterCidr": "10.244.0.0/16",
+            "serviceCidr": "10.96.0.0/16", "virtualAddress": "10.73.0.100", "net": {"kind": "netns", "link": "eth0"},
+            "ports": {"api": 6443}, "timeouts": {"store": {"tick": "10ms"}}, "dataDir": "/d", "begunFile": "/b",
+            "timelineFile": "/t", "pkiDir": "/p", "datastore": datastore}),
         json!({"host": "n1", "entries": [{"kind": "vip", "address": "127.0.0.100", "port": 6443, "protocol": "TCP",
             "target": "127.0.1.1:6443"}]}),
     ];

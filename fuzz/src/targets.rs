@@ -90,7 +90,8 @@ pub fn targets() -> Vec<Target> {
             make: files::make_file,
             grow: files::grow_file,
             read: files::file,
-            law: law(MIB, 100),
+            // A host's configuration is read as values, as JSON is above.
+            law: law(MIB, 800),
         },
         Target {
             name: "pem",

@@ -16,6 +16,7 @@ mod etcdctl;
 mod full_disk;
 mod harness;
 mod in_cluster;
+mod joining;
 mod kube_client;
 mod kubectl;
 mod leftovers;

@@ -66,12 +66,11 @@ impl HostConfig {
     /// Finds what can't work, or is seldom meant.
     pub fn check(&self) -> Findings {
         let mut findings = Findings::default();
-        for (field, hosts) in [("peers", self.peers.len()), ("podCidrs", self.pod_cidrs.len())] {
-            if hosts > MOST_HOSTS {
-                findings.problem(field, format!("{hosts} hosts are more than {MOST_HOSTS}"), "name fewer");
-                // What is wrong with each of them, and each pair, would fill the memory.
-                return findings;
-            }
+        if self.peers.len() > MOST_HOSTS {
+            let what = format!("{} hosts are more than {MOST_HOSTS}", self.peers.len());
+            findings.problem("peers", what, "name fewer");
+            // What is wrong with each of them would be more than anybody reads.
+            return findings;
         }
         self.check_members(&mut findings);
         self.check_networks(&mut findings);
@@ -93,7 +92,7 @@ impl HostConfig {
             format!("{id:?} is no name of 1 to 253 visible characters"),
             "give all hosts of the cluster the same, such as a UUID",
         );
-        for name in self.peers.keys().chain(self.pod_cidrs.keys()).chain([&self.name]) {
+        for name in self.peers.keys().chain([&self.name]) {
             findings.require(
                 is_host_name(name),
                 if *name == self.name { "name" } else { "peers" },
@@ -140,41 +139,41 @@ impl HostConfig {
         }
     }
 
-    /// All networks of the cluster by the fields that they stand in.
-    fn networks(&self) -> Vec<(String, IpNet)> {
-        let pods = self.pod_cidrs.iter().map(|(host, cidr)| (format!("podCidrs.{host}"), *cidr));
-        let others = [("hostCidr", self.host_cidr), ("serviceCidr", self.service_cidr)];
-        others.into_iter().map(|(field, cidr)| (field.to_owned(), cidr)).chain(pods).collect()
-    }
-
     fn check_networks(&self, findings: &mut Findings) {
-        findings.require(
-            self.pod_cidrs.contains_key(&self.name),
-            "podCidrs",
-            format!("this host, {}, has no network for its pods", self.name),
-            "give it one that no other host has, such as 10.244.1.0/24",
-        );
-        let networks = self.networks();
-        for (place, (field, network)) in networks.iter().enumerate() {
+        let networks = [
+            ("hostCidr", self.host_cidr),
+            ("serviceCidr", self.service_cidr),
+            ("podCidr", self.pod_cidr),
+            ("clusterCidr", self.cluster_cidr),
+        ];
+        for (field, network) in networks {
             findings.require(
-                *network == network.trunc(),
+                network == network.trunc(),
                 field,
                 format!("{network} has bits set after its prefix"),
                 &format!("write {}", network.trunc()),
             );
-            if field != "hostCidr" {
-                findings.require(
-                    PREFIXES.contains(&network.prefix_len()) && matches!(network, IpNet::V4(_)),
-                    field,
-                    format!("{network} is no IPv4 network of /8 to /28"),
-                    "take one of these sizes, such as 10.96.0.0/16",
-                );
-            }
+            findings.require(
+                field == "hostCidr"
+                    || PREFIXES.contains(&network.prefix_len()) && matches!(network, IpNet::V4(_)),
+                field,
+                format!("{network} is no IPv4 network of /8 to /28"),
+                "take one of these sizes, such as 10.96.0.0/16",
+            );
+        }
+        findings.require(
+            self.cluster_cidr.contains(&self.pod_cidr),
+            "podCidr",
+            format!("{} lies outside clusterCidr, {}", self.pod_cidr, self.cluster_cidr),
+            "take a part of it that no other host has",
+        );
+        // The pods of all hosts together may surround other networks, as they do on loopback.
+        for (place, (field, network)) in networks[..3].iter().enumerate() {
             for (other_field, other) in
                 networks[..place].iter().filter(|(_, other)| overlap(*network, *other))
             {
                 let what = format!("{network} overlaps {other}, which is {other_field}");
-                findings.problem(field, what, "give each a range of its own");
+                findings.problem(*field, what, "give each a range of its own");
             }
         }
     }
@@ -358,7 +357,8 @@ pub(crate) mod tests {
             address: address(1),
             host_cidr: "10.73.0.0/24".parse().unwrap(),
             peers: (1..=3).map(|n| (named(n), address(n))).collect(),
-            pod_cidrs: (1..=3).map(|n| (named(n), format!("10.244.{n}.0/24").parse().unwrap())).collect(),
+            pod_cidr: "10.244.1.0/24".parse().unwrap(),
+            cluster_cidr: "10.244.0.0/16".parse().unwrap(),
             service_cidr: "10.96.0.0/16".parse().unwrap(),
             virtual_address: address(100),
             net: NetConfig::Netns { link: "eth0".into() },
@@ -384,31 +384,37 @@ pub(crate) mod tests {
         let table: Vec<(Change, &str)> = vec![
             (|c| c.cluster_id.clear(), "clusterId: "),
             (|c| c.name = "N1".into(), "name: \"N1\" is no host name; "),
-            (|c| drop(c.peers.remove("n1")), "peers: this host, n1, is not among them; "),
+            (
+                |c| {
+                    c.peers.remove("n1");
+                },
+                "peers: this host, n1, is not among them; ",
+            ),
             (
                 |c| c.address = "10.73.0.9".parse().unwrap(),
                 "peers.n1: 10.73.0.1 is not this host's address, ",
             ),
             (
-                |c| drop(c.peers.insert("n3".into(), c.peers["n2"])),
+                |c| {
+                    c.peers.insert("n3".into(), c.peers["n2"]);
+                },
                 "peers.n3: 10.73.0.2 is n2's address too; ",
             ),
             (
                 |c| {
                     (4..=8).for_each(|n| {
-                        drop(c.peers.insert(format!("n{n}"), format!("10.73.0.{n}").parse().unwrap()))
+                        c.peers.insert(format!("n{n}"), format!("10.73.0.{n}").parse().unwrap());
                     })
                 },
                 "peers: 8 members are too many: ",
             ),
-            (|c| drop(c.pod_cidrs.remove("n1")), "podCidrs: this host, n1, has no network"),
             (
-                |c| c.service_cidr = "10.244.0.0/16".parse().unwrap(),
-                "podCidrs.n1: 10.244.1.0/24 overlaps 10.244.0.0/16, which is serviceCidr; ",
+                |c| c.pod_cidr = "10.245.1.0/24".parse().unwrap(),
+                "podCidr: 10.245.1.0/24 lies outside clusterCidr, 10.244.0.0/16; ",
             ),
             (
-                |c| drop(c.pod_cidrs.insert("n2".into(), "10.244.1.128/25".parse().unwrap())),
-                "podCidrs.n2: 10.244.1.128/25 overlaps 10.244.1.0/24, which is podCidrs.n1; ",
+                |c| c.service_cidr = "10.244.0.0/16".parse().unwrap(),
+                "podCidr: 10.244.1.0/24 overlaps 10.244.0.0/16, which is serviceCidr; ",
             ),
             (
                 |c| c.service_cidr = "10.73.0.0/16".parse().unwrap(),
@@ -431,7 +437,9 @@ pub(crate) mod tests {
                 "virtualAddress: 10.74.0.100 lies outside hostCidr, 10.73.0.0/24; ",
             ),
             (
-                |c| drop(c.peers.insert("n2".into(), "10.74.0.2".parse().unwrap())),
+                |c| {
+                    c.peers.insert("n2".into(), "10.74.0.2".parse().unwrap());
+                },
                 "peers.n2: 10.74.0.2 lies outside hostCidr, ",
             ),
             (|c| c.virtual_address = c.peers["n2"], "virtualAddress: 10.73.0.2 is n2's own address; "),

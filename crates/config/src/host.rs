@@ -26,8 +26,11 @@ pub struct HostConfig {
     /// The addresses by name of the members that the cluster begins with, this one included. Once it has begun, the
     /// cluster itself knows who its members are.
     pub peers: BTreeMap<String, IpAddr>,
-    /// The networks of the pods by host, this one included.
-    pub pod_cidrs: BTreeMap<String, IpNet>,
+    /// The network of this host's pods.
+    pub pod_cidr: IpNet,
+    /// The network that the pods of all hosts are in, each host's in a part of its own. Those of the others are in
+    /// their Nodes.
+    pub cluster_cidr: IpNet,
     /// The network of the services' addresses.
     pub service_cidr: IpNet,
     /// The API's virtual address, which the leader holds.

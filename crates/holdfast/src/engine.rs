@@ -8,8 +8,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use config::HostConfig;
 use pki::{ClientAuth, Identity, Trust};
-use store::{Embedded, Store};
+use store::{Embedded, Member, Store};
+use tokio::sync::watch;
 
+use crate::peers::Members;
 use crate::{datastore, host};
 
 /// The engine of a host.
@@ -51,6 +53,24 @@ impl Engine {
         Ok(Engine::Embedded(store))
     }
 
+    /// The members of the hosts' own store; where the state lies in an etcd, those that the configuration names.
+    pub fn members(&self, config: &HostConfig) -> Members {
+        match self {
+            Engine::Embedded(store) => by_name(&store.members(), config),
+            Engine::Etcd(_) => config.peers.clone(),
+        }
+    }
+
+    /// Shows who the members are, as that changes, for as long as the store runs.
+    pub async fn follow_members(self, config: HostConfig, shown: watch::Sender<Members>) {
+        let Engine::Embedded(store) = self else { return };
+        let mut known = Vec::new();
+        loop {
+            known = store.next_members(&known).await;
+            shown.send_replace(by_name(&known, &config));
+        }
+    }
+
     /// The store itself.
     pub fn store(&self) -> Arc<dyn Store> {
         match self {
@@ -81,6 +101,16 @@ impl Engine {
             Engine::Etcd(store) => store.failed().await.into(),
         }
     }
+}
+
+/// Those that are there, not those that were added and have not come yet. A member that has only just joined knows of none:
+/// until it does, they are those that it was told to ask.
+fn by_name(members: &[Member], config: &HostConfig) -> Members {
+    if members.is_empty() {
+        return config.peers.clone();
+    }
+    let joined = members.iter().filter(|member| member.has_joined && !member.name.is_empty());
+    joined.map(|member| (member.name.clone(), member.address.ip())).collect()
 }
 
 /// The store's clocks.

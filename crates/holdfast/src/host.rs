@@ -18,6 +18,7 @@ use server::Server;
 use store::Store;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
@@ -27,6 +28,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::end::End;
 use crate::engine::Engine;
 use crate::files;
+use crate::peers::{self, Followers, Peers};
 use crate::store_door;
 use crate::threads;
 use crate::timeline::{self, Timeline};
@@ -167,7 +169,14 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
     let signer = Arc::new(Authority::load_for_requests(&config.pki_dir)?);
     // The holder of a certificate by request is a user of the API, and nobody to the store and to the other hosts.
     let users = trust.and(&signer.trust()?)?;
-    let reach = Arc::new(Reach { network: OnceLock::new(), targets: Targets::new(&places(&config)?) });
+    let peers = Peers::new(config.clone(), engine.members(&config), &store.snapshot());
+    let pod_cidr = peers.own_pods();
+    let followers = Followers::new(membership.peers(), &peers, pod_cidr);
+    let (networks, hosts) = (followers.networks.subscribe(), followers.members.subscribe());
+    let reach = Arc::new(Reach { network: OnceLock::new(), targets: followers.targets.subscribe() });
+    let (members, members_seen) = watch::channel(engine.members(&config));
+    tokio::spawn(engine.clone().follow_members(config.clone(), members));
+    tokio::spawn(peers::follow(peers, pod_cidr, store.clone(), members_seen, followers));
     let services: server::ServiceRange = config.service_cidr.to_string().parse()?;
     let server = Server::new(server::Options {
         store: store.clone(),
@@ -180,10 +189,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
             // Servers of aggregated APIs ask the API who the others are.
             clients: trust.clone(),
         }),
-        authority: Some(server::Authority {
-            trust: trust.clone(),
-            hosts: config.peers.keys().cloned().collect(),
-        }),
+        authority: Some(server::Authority { trust: trust.clone(), hosts }),
         limits: server::Limits::of_files(files::most()),
         tokens: server::Tokens::new(TokenKey::load(&config.pki_dir)?, trust.pem()),
     });
@@ -194,7 +200,10 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         .spawn({
             let (config, store, hosts) = (config.clone(), store.clone(), membership.hosts());
             let (listening, carrying) = (listening.clone(), Handle::current());
-            async move { start_network(&config, store, hosts, move || listening.hang_up(), &carrying).await }
+            async move {
+                let before_release = move || listening.hang_up();
+                start_network(&config, networks, store, hosts, before_release, &carrying).await
+            }
         })
         .await??;
     let network = Arc::new(network);
@@ -224,7 +233,8 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
     let agent = Agent::start(node::Options {
         name: config.name.clone(),
         address: config.address,
-        pod_cidr: config.pod_cidrs.get(&config.name).context("the host has no pod network")?.to_string(),
+        pod_cidr: pod_cidr.to_string(),
+        heartbeats: ports.heartbeats,
         data_dir: node_dir(&config),
         // This very program, also after its file was replaced.
         program: "/proc/self/exe".into(),
@@ -287,8 +297,9 @@ fn listen(
 
 async fn start_network(
     config: &HostConfig,
+    networks: watch::Receiver<Arc<BTreeMap<String, HostNetwork>>>,
     store: Arc<dyn Store>,
-    hosts: tokio::sync::watch::Receiver<Arc<membership::Hosts>>,
+    hosts: watch::Receiver<Arc<membership::Hosts>>,
     before_release: impl Fn() + Send + 'static,
     carrying: &Handle,
 ) -> anyhow::Result<Network> {
@@ -298,25 +309,12 @@ async fn start_network(
             NetConfig::Netns { link } => network::Mode::Namespaces { link: link.clone() },
             NetConfig::Loopback { switch } => network::Mode::Loopback { switch: *switch },
         },
-        hosts: places(config)?,
-        services: cidr(config.service_cidr),
+        hosts: networks,
+        services: peers::cidr(config.service_cidr),
         virtual_address: config.virtual_api(),
         most_connections: files::connections_of_services(MOST_CONNECTIONS, files::most()),
     };
     Ok(Network::start(options, store, hosts, before_release, carrying).await?)
-}
-
-/// Where the cluster's hosts and their pods are.
-fn places(config: &HostConfig) -> anyhow::Result<BTreeMap<String, HostNetwork>> {
-    let place = |(name, address): (&String, &IpAddr)| -> anyhow::Result<(String, HostNetwork)> {
-        let pods = config.pod_cidrs.get(name).with_context(|| format!("host {name} has no pod network"))?;
-        Ok((name.clone(), HostNetwork { address: *address, pods: cidr(*pods) }))
-    };
-    config.peers.iter().map(place).collect()
-}
-
-fn cidr(network: ipnet::IpNet) -> network::Cidr {
-    network::Cidr { address: network.network(), prefix: network.prefix_len() }
 }
 
 /// The network as server and agent see it. They are made before it is: the API must listen when the network
@@ -324,7 +322,7 @@ fn cidr(network: ipnet::IpNet) -> network::Cidr {
 struct Reach {
     network: OnceLock<Arc<Network>>,
     /// What the API accepts as an endpoint doesn't wait for the network.
-    targets: Targets,
+    targets: watch::Receiver<Targets>,
 }
 
 impl Reach {
@@ -349,7 +347,7 @@ impl server::Backends for Reach {
     }
 
     fn allows(&self, address: IpAddr) -> bool {
-        self.targets.allows(address)
+        self.targets.borrow().allows(address)
     }
 }
 

@@ -13,6 +13,7 @@ mod files;
 mod ground;
 mod host;
 mod kubectl;
+mod peers;
 mod restarts;
 mod restore;
 mod site;

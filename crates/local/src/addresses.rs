@@ -125,6 +125,12 @@ impl Addresses {
         }
     }
 
+    /// The addresses of all hosts' pods.
+    pub fn cluster_cidr(self) -> IpNet {
+        let (network, length) = self.pods();
+        IpNet::new_assert(network.into(), length)
+    }
+
     /// The network that the pods of all hosts are in, and the length of its prefix.
     pub fn pods(self) -> (Ipv4Addr, u8) {
         match self.kind {
@@ -178,11 +184,6 @@ impl Addresses {
     /// The addresses of all hosts by name.
     pub fn peers(self, nodes: usize) -> BTreeMap<String, IpAddr> {
         Self::hosts(nodes).map(|(number, name)| (name, self.host(number).into())).collect()
-    }
-
-    /// The pods' networks of all hosts by name.
-    pub fn pod_cidrs(self, nodes: usize) -> BTreeMap<String, IpNet> {
-        Self::hosts(nodes).map(|(number, name)| (name, self.pod_cidr(number))).collect()
     }
 
     /// The hardware address of host `number`: the same after a power cut, as a machine's is.

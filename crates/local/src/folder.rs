@@ -334,7 +334,8 @@ impl Folder {
             address: addresses.host(number).into(),
             host_cidr: addresses.host_cidr(),
             peers: addresses.peers(self.record.nodes),
-            pod_cidrs: addresses.pod_cidrs(self.record.nodes),
+            pod_cidr: addresses.pod_cidr(number),
+            cluster_cidr: addresses.cluster_cidr(),
             service_cidr: addresses.service_cidr(),
             virtual_address: addresses.virtual_address().into(),
             net: match self.record.net {

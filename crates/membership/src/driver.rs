@@ -24,7 +24,7 @@ pub struct Options {
     pub name: String,
     /// Where beats arrive, and leave from (UDP).
     pub listen: SocketAddr,
-    /// The other hosts and where they listen.
+    /// The other hosts and where they listen, to begin with: [`Membership::peers`] changes them.
     pub peers: BTreeMap<String, SocketAddr>,
     /// The key that all hosts of the cluster share.
     pub key: [u8; 32],
@@ -68,6 +68,7 @@ pub struct Membership {
     hosts: watch::Receiver<Arc<Hosts>>,
     silence: watch::Receiver<BTreeMap<String, Instant>>,
     last_heard: LastHeard,
+    peers: watch::Sender<BTreeMap<String, SocketAddr>>,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -90,9 +91,8 @@ impl Membership {
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
 
         let incarnation = rand::random();
-        let peers: BTreeMap<_, _> =
-            options.peers.into_iter().filter(|(name, _)| *name != options.name).collect();
-        let tally = Tally::new(peers.keys().cloned(), options.silent_after, Instant::now());
+        let (peers, peers_wanted) = watch::channel(options.peers);
+        let tally = Tally::new([], options.silent_after, Instant::now());
         let (hosts, hosts_seen) = watch::channel(Arc::new(tally.hosts()));
         let (silence, silence_seen) = watch::channel(BTreeMap::new());
         let (stop, stopped) = oneshot::channel();
@@ -103,7 +103,8 @@ impl Membership {
             sequence: 0,
             key: hmac::Key::new(hmac::HMAC_SHA256, &options.key),
             interval: options.interval,
-            peers: peers.into_values().collect(),
+            peers: Vec::new(),
+            peers_wanted,
             tally,
             hosts,
             silence,
@@ -119,6 +120,7 @@ impl Membership {
             hosts: hosts_seen,
             silence: silence_seen,
             last_heard,
+            peers,
             stop: Some(stop),
             thread: Some(thread),
         })
@@ -140,6 +142,12 @@ impl Membership {
         self.hosts.clone()
     }
 
+    /// The other hosts and where they listen, to be changed at any time: beats go to those of the newest value, and only
+    /// theirs count. This host itself may be among them.
+    pub fn peers(&self) -> watch::Sender<BTreeMap<String, SocketAddr>> {
+        self.peers.clone()
+    }
+
     /// When each host was last heard, to be asked at any time.
     pub fn last_heard(&self) -> LastHeard {
         self.last_heard.clone()
@@ -159,6 +167,11 @@ impl LastHeard {
     /// When a host's last beat came; nothing if none has come yet.
     pub fn of(&self, host: &str) -> Option<Instant> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(host).copied()
+    }
+
+    fn keep_only(&self, hosts: &Hosts) {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|host, _| hosts.0.contains_key(host));
     }
 
     fn note(&self, host: &str, at: Instant) {
@@ -188,6 +201,7 @@ struct Pulse {
     key: hmac::Key,
     interval: Duration,
     peers: Vec<SocketAddr>,
+    peers_wanted: watch::Receiver<BTreeMap<String, SocketAddr>>,
     tally: Tally,
     hosts: watch::Sender<Arc<Hosts>>,
     silence: watch::Sender<BTreeMap<String, Instant>>,
@@ -206,6 +220,7 @@ impl Pulse {
             return tracing::error!(%error, "no heartbeats: the socket can't be used");
         }
         let mut next_beat = Instant::now();
+        self.follow_peers();
         loop {
             if Instant::now() >= next_beat {
                 self.send(&socket);
@@ -218,6 +233,8 @@ impl Pulse {
                 ready = socket.readable() => if let Err(error) = ready {
                     return tracing::error!(%error, "no heartbeats: the socket can't be used");
                 },
+                // Whoever changes them may be gone before this is.
+                Ok(()) = self.peers_wanted.changed() => self.follow_peers(),
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
             // What has arrived counts before who is silent is decided: after a pause of this host, the
@@ -226,6 +243,29 @@ impl Pulse {
             changes.extend(self.tally.check(Instant::now()));
             self.tell(&changes);
         }
+    }
+
+    #[allow(clippy::disallowed_methods)] // The driver: here the tally gets its time.
+    fn follow_peers(&mut self) {
+        let mut peers = self.peers_wanted.borrow_and_update().clone();
+        peers.remove(&self.name);
+        self.peers = peers.values().copied().collect();
+        if self.tally.follow(peers.into_keys(), Instant::now()) {
+            self.publish();
+        }
+    }
+
+    /// Shows the hosts as they are known now.
+    fn publish(&self) {
+        let hosts = self.tally.hosts();
+        let silence = hosts.silence();
+        self.last_heard.keep_only(&hosts);
+        self.hosts.send_replace(Arc::new(hosts));
+        self.silence.send_if_modified(|known| {
+            let changed = *known != silence;
+            *known = silence;
+            changed
+        });
     }
 
     fn send(&mut self, socket: &UdpSocket) {
@@ -271,14 +311,7 @@ impl Pulse {
         if changes.is_empty() {
             return;
         }
-        let hosts = self.tally.hosts();
-        let silence = hosts.silence();
-        self.hosts.send_replace(Arc::new(hosts));
-        self.silence.send_if_modified(|known| {
-            let changed = *known != silence;
-            *known = silence;
-            changed
-        });
+        self.publish();
         for change in changes {
             match change {
                 Change::Silent { host, unheard_for } => {

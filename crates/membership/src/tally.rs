@@ -63,6 +63,12 @@ struct Record {
     former_lives: VecDeque<u64>,
 }
 
+impl Record {
+    fn new(now: Instant) -> Self {
+        Record { last_heard: now, silent: false, life: None, former_lives: VecDeque::new() }
+    }
+}
+
 #[derive(Debug, Clone, Copy)]
 struct Life {
     incarnation: u64,
@@ -72,9 +78,23 @@ struct Life {
 impl Tally {
     /// A tally of `hosts`, none of them silent yet; one that stays unheard is silent `silent_after` from now.
     pub fn new(hosts: impl IntoIterator<Item = String>, silent_after: Duration, now: Instant) -> Self {
-        let record = Record { last_heard: now, silent: false, life: None, former_lives: VecDeque::new() };
-        let records = hosts.into_iter().map(|host| (host, record.clone())).collect();
+        let records = hosts.into_iter().map(|host| (host, Record::new(now))).collect();
         Tally { silent_after, last_check: now, records }
+    }
+
+    /// Counts the beats of these hosts from now on. One that is new is as if it had been heard just now; one that is not
+    /// among them any more is forgotten. Tells whether the hosts are others than before.
+    pub fn follow(&mut self, hosts: impl IntoIterator<Item = String>, now: Instant) -> bool {
+        let mut former = std::mem::take(&mut self.records);
+        let mut changed = false;
+        for host in hosts {
+            let record = former.remove(&host).unwrap_or_else(|| {
+                changed = true;
+                Record::new(now)
+            });
+            self.records.insert(host, record);
+        }
+        changed || !former.is_empty()
     }
 
     /// Counts a beat.

@@ -65,6 +65,31 @@ async fn who_stops_is_silent_at_both_others_and_heard_again_after_its_restart() 
 }
 
 #[tokio::test]
+async fn a_host_that_joins_is_heard_and_one_that_leaves_is_forgotten() {
+    let addresses = addresses();
+    let mut two = addresses.clone();
+    two.remove("n3");
+    let beginning = |name: &str| Options::new(name, addresses[name], two.clone(), KEY);
+    let (n1, n2) = (beginning("n1"), beginning("n2"));
+    let (n1, n2) = (Membership::start(n1).unwrap(), Membership::start(n2).unwrap());
+    let n3 = start("n3", &addresses, KEY);
+    wait(&n3, |hosts| hosts.is_silent("n1")).await;
+    assert!(!n1.hosts().borrow().0.contains_key("n3"), "a stranger doesn't count");
+    for membership in [&n1, &n2] {
+        membership.peers().send_replace(addresses.clone());
+    }
+    for membership in [&n1, &n2, &n3] {
+        wait(membership, |hosts| hosts.0.len() == 2 && all_heard(hosts)).await;
+    }
+    drop(n3);
+    wait(&n1, |hosts| hosts.is_silent("n3")).await;
+    n1.peers().send_replace(two);
+    wait(&n1, |hosts| hosts.0.keys().eq(["n2"])).await;
+    assert!(n1.silence().borrow().is_empty() && n1.last_heard().of("n3").is_none());
+    wait(&n2, |hosts| hosts.is_silent("n3")).await;
+}
+
+#[tokio::test]
 async fn the_very_first_beat_goes_out() {
     let addresses = addresses();
     let n1 = start("n1", &addresses, KEY);

@@ -1,5 +1,6 @@
 //! Feeds a backend with what the store and the heartbeats say.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 
 use crate::backend::{Outcome, ServiceBackend};
 use crate::dropped::{Dropped, News};
-use crate::{Directory, Targets};
+use crate::{Directory, HostNetwork, Targets};
 
 /// After this time a backend tries again what was refused.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -21,17 +22,16 @@ const AGAIN: Duration = Duration::from_secs(1);
 pub(crate) async fn follow(
     store: Arc<dyn Store>,
     hosts: watch::Receiver<Arc<Hosts>>,
-    targets: Targets,
+    networks: watch::Receiver<Arc<BTreeMap<String, HostNetwork>>>,
     backend: impl ServiceBackend,
 ) {
-    let directory = Directory::new(targets);
-    let mut follower = Follower { store, hosts, directory, dropped: Dropped::default(), backend };
+    let directory = Directory::new(Targets::default());
+    let mut follower = Follower { store, hosts, networks, directory, dropped: Dropped::default(), backend };
     loop {
         match follower.follow_history().await {
-            // The history was cut past what was seen: start from the newest state again.
-            Err(store::Error::Compacted { .. }) => {}
+            // Other hosts are other targets, or the history was cut past what was seen: start from the newest state again.
+            Ok(()) | Err(store::Error::Compacted { .. }) => {}
             Err(error) => return tracing::debug!(%error, "services are no longer followed"),
-            Ok(()) => return,
         }
     }
 }
@@ -39,6 +39,7 @@ pub(crate) async fn follow(
 struct Follower<B> {
     store: Arc<dyn Store>,
     hosts: watch::Receiver<Arc<Hosts>>,
+    networks: watch::Receiver<Arc<BTreeMap<String, HostNetwork>>>,
     directory: Directory,
     dropped: Dropped,
     backend: B,
@@ -49,7 +50,9 @@ impl<B: ServiceBackend> Follower<B> {
         self.store.watch(KeyRange::prefix(objects::kind_prefix(T::GROUP, T::PLURAL)), from)
     }
 
+    /// Follows until there are other hosts.
     async fn follow_history(&mut self) -> Result<(), store::Error> {
+        self.directory.aim(Targets::new(&self.networks.borrow_and_update()));
         let state = self.store.snapshot();
         let from = state.revision() + 1;
         let (mut services, mut slices) = (self.watch::<Service>(from)?, self.watch::<EndpointSlice>(from)?);
@@ -70,8 +73,9 @@ impl<B: ServiceBackend> Follower<B> {
                 changed = slices.changes() => changed?.0,
                 changed = self.hosts.changed() => match changed {
                     Ok(()) => Vec::new(),
-                    Err(_) => return Ok(()),
+                    Err(_) => return Err(store::Error::Closed),
                 },
+                Ok(()) = self.networks.changed() => return Ok(()),
                 () = again => Vec::new(),
             };
             events.iter().for_each(|event| self.directory.apply(event));

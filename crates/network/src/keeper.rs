@@ -1,7 +1,9 @@
 //! Puts a host's addresses and routes back whenever they are gone: the kernel takes the routes by a link away when that goes
 //! down, and doesn't bring them back; and others who administer the host may remove what they don't know.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -12,13 +14,27 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::netlink::Netlink;
-use crate::{Cidr, Error};
+use crate::{Cidr, Error, HostNetwork};
 
 /// How often everything is looked at in any case: the kernel drops its messages when nobody reads them in time, and a
 /// route that was replaced by another one is not reported as gone.
 pub(crate) const EVERY: Duration = Duration::from_secs(3);
 /// What is reported within this time is one reason to look: a link that goes down takes many routes along.
 const TOGETHER: Duration = Duration::from_millis(20);
+
+/// The networks of the pods on the other hosts, each with its host's address: the neighbour that leads there.
+pub(crate) fn routes(hosts: &BTreeMap<String, HostNetwork>, own: &str) -> Vec<(Cidr, IpAddr)> {
+    hosts.iter().filter(|(name, _)| *name != own).map(|(_, host)| (host.pods, host.address)).collect()
+}
+
+/// The other hosts, as they come and go.
+#[derive(Debug)]
+pub(crate) struct Others {
+    /// This host's name.
+    pub own: String,
+    /// All hosts.
+    pub hosts: watch::Receiver<Arc<BTreeMap<String, HostNetwork>>>,
+}
 
 /// What has to be there for as long as the host is.
 #[derive(Debug, Clone)]
@@ -91,11 +107,28 @@ pub(crate) async fn reason(changes: &mut watch::Receiver<u64>) {
     changes.mark_unchanged();
 }
 
-/// Keeps what is wanted there.
-pub(crate) async fn keep(mut netlink: Netlink, wanted: Wanted, mut changes: watch::Receiver<u64>) {
+/// Keeps what is wanted there, with routes to the other hosts' pods as those come and go.
+pub(crate) async fn keep(
+    mut netlink: Netlink,
+    mut wanted: Wanted,
+    mut others: Others,
+    mut changes: watch::Receiver<u64>,
+) {
     let mut refused = None;
     loop {
-        reason(&mut changes).await;
+        tokio::select! {
+            () = reason(&mut changes) => {}
+            Ok(()) = others.hosts.changed() => {
+                let routes = routes(&others.hosts.borrow_and_update(), &others.own);
+                let former = std::mem::replace(&mut wanted.routes, routes);
+                let is_gone = |(cidr, _): &&(Cidr, IpAddr)| !wanted.routes.iter().any(|(kept, _)| kept == cidr);
+                for (cidr, via) in former.iter().filter(is_gone) {
+                    if let Err(error) = netlink.remove_route(*cidr, *via).await {
+                        tracing::warn!(%error, "a route to a host that has gone stays");
+                    }
+                }
+            }
+        }
         let problem = wanted.put(&netlink).await.err();
         let said = problem.as_ref().map(ToString::to_string);
         // While a link is down, each look finds the same.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::StreamExt;
 use rtnetlink::packet_route::link::LinkAttribute;
-use rtnetlink::packet_route::route::{RouteScope, RouteType};
+use rtnetlink::packet_route::route::{RouteMessage, RouteScope, RouteType};
 use rtnetlink::{AddressMessageBuilder, Handle, LinkUnspec, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 
@@ -76,15 +76,17 @@ impl Netlink {
     /// Sends a network's traffic to a neighbour: `ip route replace CIDR via ADDRESS`.
     pub async fn route(&self, cidr: Cidr, via: IpAddr) -> Result<(), Error> {
         let action = || format!("route {cidr} by {via}");
-        let invalid =
-            |error: String| Error::Netlink { action: action(), why: rtnetlink::Error::InvalidNla(error) };
-        let route = RouteMessageBuilder::<IpAddr>::new()
-            .destination_prefix(cidr.address, cidr.prefix)
-            .map_err(|error| invalid(error.to_string()))?
-            .gateway(via)
-            .map_err(|error| invalid(error.to_string()))?
-            .build();
+        let route = route_by(cidr, via, action)?;
         self.handle.route().add(route).replace().execute().await.map_err(failed(action()))
+    }
+
+    /// Takes such a route away. It may be gone already.
+    pub async fn remove_route(&self, cidr: Cidr, via: IpAddr) -> Result<(), Error> {
+        let action = || format!("remove the route to {cidr} by {via}");
+        match self.handle.route().del(route_by(cidr, via, action)?).execute().await {
+            Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ESRCH => Ok(()),
+            other => other.map_err(failed(action())),
+        }
     }
 
     /// Gives a link an address of its own, beside those that it has. It may have it already.
@@ -136,6 +138,14 @@ impl Drop for Netlink {
     fn drop(&mut self) {
         self.connection.abort();
     }
+}
+
+fn route_by(cidr: Cidr, via: IpAddr, action: impl Fn() -> String) -> Result<RouteMessage, Error> {
+    let invalid =
+        |error: String| Error::Netlink { action: action(), why: rtnetlink::Error::InvalidNla(error) };
+    let to = RouteMessageBuilder::<IpAddr>::new().destination_prefix(cidr.address, cidr.prefix);
+    let to = to.map_err(|error| invalid(error.to_string()))?;
+    Ok(to.gateway(via).map_err(|error| invalid(error.to_string()))?.build())
 }
 
 fn failed(action: impl Into<String>) -> impl FnOnce(rtnetlink::Error) -> Error {

@@ -15,11 +15,11 @@ use tokio::task::JoinSet;
 use crate::announce::{Announcer, Entry, Kind};
 use crate::dial::Dialer;
 use crate::follow::follow;
-use crate::keeper::{self, Wanted};
+use crate::keeper::{self, Others, Wanted};
 use crate::netlink::Netlink;
 use crate::proxy::{Place, Proxy};
 use crate::virtual_address::{self, Holder};
-use crate::{Cidr, Error, Protocol, Scope, Services, Targets};
+use crate::{Cidr, Error, Protocol, Scope, Services};
 
 /// How this host is connected with the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,14 +46,14 @@ pub struct HostNetwork {
 }
 
 /// What the network needs to know.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Options {
     /// This host's name.
     pub name: String,
     /// How it is connected.
     pub mode: Mode,
-    /// All hosts, this one included.
-    pub hosts: BTreeMap<String, HostNetwork>,
+    /// All hosts, this one included, as they come and go. What is said of this host counts at the start.
+    pub hosts: watch::Receiver<Arc<BTreeMap<String, HostNetwork>>>,
     /// The addresses of the services.
     pub services: Cidr,
     /// The API's virtual address and port.
@@ -90,8 +90,8 @@ impl Network {
         before_release: impl Fn() + Send + 'static,
         carrying: &Handle,
     ) -> Result<Network, Error> {
-        let own =
-            *options.hosts.get(&options.name).ok_or_else(|| Error::UnknownHost(options.name.clone()))?;
+        let known = options.hosts.borrow().get(&options.name).copied();
+        let own = known.ok_or_else(|| Error::UnknownHost(options.name.clone()))?;
         let stop = watch::Sender::new(false);
         let (mut ending, mut running) = (JoinSet::new(), JoinSet::new());
         let (place, holder) = match &options.mode {
@@ -103,7 +103,8 @@ impl Network {
                 netlink.link(link).await?;
                 let (counter, changes) = watch::channel(0);
                 running.spawn(keeper::listen(counter));
-                running.spawn(keeper::keep(Netlink::open()?, wanted, changes.clone()));
+                let others = Others { own: options.name.clone(), hosts: options.hosts.clone() };
+                running.spawn(keeper::keep(Netlink::open()?, wanted, others, changes.clone()));
                 let address = options.virtual_address.ip();
                 (Place::There, Holder::Link { netlink, link: link.clone(), address, changes })
             }
@@ -127,7 +128,7 @@ impl Network {
         ending.spawn(virtual_address::follow(holder, before_release, store.leadership(), stop.subscribe()));
         let dialer = Arc::new(Dialer::new(&options.name));
         let proxy = Proxy::new(own.address, place, dialer.clone(), options.most_connections);
-        running.spawn_on(follow(store, hosts, Targets::new(&options.hosts), proxy), carrying);
+        running.spawn_on(follow(store, hosts, options.hosts.clone(), proxy), carrying);
         Ok(Network { own, dialer, stop, ending: Mutex::new(ending), _running: running })
     }
 
@@ -202,9 +203,6 @@ fn ask_in_the_own_name(link: &str) {
 
 /// Pods and services are local to this host; those of the others are routed to theirs.
 fn wanted(options: &Options, own: HostNetwork) -> Wanted {
-    let others = options.hosts.iter().filter(|(name, _)| **name != options.name);
-    Wanted {
-        local: vec![own.pods, options.services],
-        routes: others.map(|(_, host)| (host.pods, host.address)).collect(),
-    }
+    let routes = keeper::routes(&options.hosts.borrow(), &options.name);
+    Wanted { local: vec![own.pods, options.services], routes }
 }

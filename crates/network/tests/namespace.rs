@@ -62,10 +62,12 @@ async fn serve_and_hold() {
         pods: format!("10.244.{n}.0/24").parse().unwrap(),
     };
     let virtual_address: SocketAddr = "10.73.0.100:6443".parse().unwrap();
+    let two = BTreeMap::from([("n1".to_owned(), host(1)), ("n2".to_owned(), host(2))]);
+    let networks = watch::Sender::new(Arc::new(two));
     let options = Options {
         name: "n1".into(),
         mode: Mode::Namespaces { link: "eth0".into() },
-        hosts: BTreeMap::from([("n1".to_owned(), host(1)), ("n2".to_owned(), host(2))]),
+        hosts: networks.subscribe(),
         services: "10.96.0.0/16".parse().unwrap(),
         virtual_address,
         most_connections: 64,
@@ -120,6 +122,20 @@ async fn serve_and_hold() {
 
     if testing::has("ip") {
         what_is_gone_is_put_back().await;
+        let two = networks.borrow().clone();
+        networks.send_modify(|known| {
+            Arc::make_mut(known).insert("n3".into(), host(3));
+        });
+        routed("10.244.3.0/24 via 10.73.0.3 dev eth0", true).await;
+        // It moved.
+        networks.send_modify(|known| {
+            Arc::make_mut(known).insert("n3".into(), host(4));
+        });
+        routed("10.244.4.0/24 via 10.73.0.4 dev eth0", true).await;
+        routed("10.244.3.0/24", false).await;
+        networks.send_replace(two);
+        routed("10.244.4.0/24", false).await;
+        routed("10.244.2.0/24 via 10.73.0.2 dev eth0", true).await;
     }
     timeout(SOON, network.stop()).await.unwrap();
     assert!(StdListener::bind("10.73.0.100:1").is_err(), "given up at the end");
@@ -129,6 +145,16 @@ fn ip(arguments: &str) -> String {
     let output = std::process::Command::new("ip").args(arguments.split(' ')).output().unwrap();
     assert!(output.status.success(), "ip {arguments}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
+}
+
+/// Waits until there is such a route, or until there is none.
+async fn routed(route: &str, there: bool) {
+    let wait = async {
+        while ip("route show").contains(route) != there {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(timeout(SOON, wait).await.is_ok(), "{route}: {}", ip("route show"));
 }
 
 /// The host has all of its routes and addresses again, whatever happened to them.

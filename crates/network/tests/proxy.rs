@@ -25,6 +25,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 struct Bench {
     store: Arc<Memory>,
+    networks: watch::Sender<Arc<BTreeMap<String, HostNetwork>>>,
     hosts: watch::Sender<Arc<Hosts>>,
     network: Network,
     switch: UdpSocket,
@@ -36,10 +37,11 @@ impl Bench {
         let store = Arc::new(Memory::default());
         let hosts = watch::Sender::new(Arc::new(silent(&[])));
         let own = HostNetwork { address: LOCALHOST, pods: "127.1.0.0/16".parse().unwrap() };
+        let networks = watch::Sender::new(Arc::new(BTreeMap::from([("n1".to_owned(), own)])));
         let options = Options {
             name: "n1".into(),
             mode: Mode::Loopback { switch: switch.local_addr().unwrap() },
-            hosts: BTreeMap::from([("n1".to_owned(), own)]),
+            hosts: networks.subscribe(),
             services: "127.96.0.0/16".parse().unwrap(),
             virtual_address: "127.0.0.100:6443".parse().unwrap(),
             most_connections: 64,
@@ -47,7 +49,7 @@ impl Bench {
         let network = Network::start(options, store.clone(), hosts.subscribe(), || {}, &Handle::current())
             .await
             .unwrap();
-        Bench { store, hosts, network, switch }
+        Bench { store, networks, hosts, network, switch }
     }
 
     async fn put(&self, resource: (&str, &str), name: &str, object: &Value) {
@@ -57,6 +59,11 @@ impl Bench {
 
     /// A Service `web` with one port and these endpoints, each on the host beside it.
     async fn serve(&self, spec: Value, protocol: &str, endpoints: &[(SocketAddr, &str)]) {
+        self.publish(spec, protocol, endpoints).await;
+        self.known(endpoints.len()).await;
+    }
+
+    async fn publish(&self, spec: Value, protocol: &str, endpoints: &[(SocketAddr, &str)]) {
         let metadata =
             json!({"name": "web", "namespace": "default", "labels": {"kubernetes.io/service-name": "web"}});
         self.put(("", "services"), "web", &json!({"metadata": metadata, "spec": spec})).await;
@@ -69,9 +76,13 @@ impl Bench {
             });
             self.put(("discovery.k8s.io", "endpointslices"), &format!("web-{at}"), &slice).await;
         }
+    }
+
+    /// Waits until the Service has this many endpoints.
+    async fn known(&self, endpoints: usize) {
         let mut services = self.network.services();
         let known = services.wait_for(|services| {
-            services.find("default", "web", "").is_some_and(|port| port.endpoints.len() == endpoints.len())
+            services.find("default", "web", "").is_some_and(|port| port.endpoints.len() == endpoints)
         });
         timeout(SOON, known).await.unwrap().unwrap();
     }
@@ -401,4 +412,20 @@ async fn an_endpoint_at_what_a_host_keeps_to_itself_is_nobodys_backend() {
         name(&mut bench.network.connect("default", "web", "").await.unwrap()).await.unwrap();
     }
     assert!(timeout(Duration::ZERO, secret.accept()).await.is_err(), "nobody came");
+}
+
+#[tokio::test]
+async fn the_pods_of_a_host_that_joins_are_backends_until_it_leaves() {
+    let bench = Bench::start().await;
+    let pod = "127.9.1.1:80".parse().unwrap();
+    bench.publish(spec(), "TCP", &[(pod, "n9")]).await;
+    bench.known(0).await;
+    let alone = bench.networks.borrow().clone();
+    let n9 = HostNetwork { address: "127.0.9.1".parse().unwrap(), pods: "127.9.0.0/16".parse().unwrap() };
+    bench.networks.send_modify(|known| {
+        Arc::make_mut(known).insert("n9".into(), n9);
+    });
+    bench.known(1).await;
+    bench.networks.send_replace(alone);
+    bench.known(0).await;
 }

@@ -24,6 +24,8 @@ pub struct Options {
     pub address: IpAddr,
     /// The addresses of its pods, such as `10.244.1.0/24`.
     pub pod_cidr: String,
+    /// The port on which the host hears heartbeats, for the others to know: its Node says so ([`HEARTBEATS`](crate::HEARTBEATS)).
+    pub heartbeats: u16,
     /// Where pods, logs and the agent's own files lie; made if it is missing.
     pub data_dir: PathBuf,
     /// What is executed as a pod's shim: a program that calls [`run_shim`](crate::run_shim) first of all.
@@ -145,6 +147,7 @@ impl Agent {
             address: options.address,
             pod_cidr: range.to_string(),
             port: listening.port(),
+            heartbeats: options.heartbeats,
         };
         let (stop, stopped) = watch::channel(false);
         let others = vec![

@@ -1,10 +1,12 @@
 //! Which certificates may speak for the cluster's own parts.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use pki::{Trust, reserved_name};
 use rustls::pki_types::CertificateDer;
+use tokio::sync::watch;
 
 use crate::http::Identity;
 
@@ -14,15 +16,15 @@ use crate::http::Identity;
 pub struct Authority {
     /// Its certificate.
     pub trust: Trust,
-    /// The hosts that it made certificates for.
-    pub hosts: BTreeSet<String>,
+    /// The hosts that it made certificates for, as they come and go.
+    pub hosts: watch::Receiver<Arc<BTreeSet<String>>>,
 }
 
 impl Authority {
     /// Whether a certificate that was let in may speak for `who`, whom it names.
     pub(crate) fn believes(&self, certificate: &CertificateDer<'_>, who: &Identity, now: Timestamp) -> bool {
         let reserved = reserved_name(&who.user, who.groups.iter().map(String::as_str)).is_some();
-        let of_host = who.node().is_some_and(|host| self.hosts.contains(host));
+        let of_host = who.node().is_some_and(|host| self.hosts.borrow().contains(host));
         !(reserved || of_host) || self.trust.vouches_for(certificate, now.into())
     }
 }

@@ -60,6 +60,12 @@ impl Directory {
         }
     }
 
+    /// From now on these are the targets. What is known already was read with the former ones: [`load`](Directory::load) it
+    /// again.
+    pub fn aim(&mut self, targets: Targets) {
+        self.targets = targets;
+    }
+
     /// Takes all objects from a state; those that it doesn't have are gone.
     pub fn load(&mut self, state: &State) {
         for (id, known) in &mut self.services {

@@ -7,4 +7,5 @@ mod registration;
 
 pub(crate) use heartbeat::keep_registered;
 pub(crate) use machine::{Machine, read_machine};
+pub use registration::HEARTBEATS;
 pub(crate) use registration::Identity;

@@ -19,7 +19,12 @@ pub(crate) struct Identity {
     pub address: IpAddr,
     pub pod_cidr: String,
     pub port: u16,
+    pub heartbeats: u16,
 }
+
+/// The annotation by which a Node says on which port its host hears heartbeats. Nodes without it are not of this program,
+/// and beat for nobody.
+pub const HEARTBEATS: &str = "holdfast.dev/heartbeats";
 
 /// Times of heartbeat older than this are renewed (the kubelet's `nodeStatusReportFrequency`): the lease, which is far
 /// smaller, says more often that the host lives.
@@ -32,7 +37,7 @@ pub(crate) fn due(who: &Identity, machine: &Machine, stored: Option<&Value>, now
     let Some(stored) = stored else {
         let mut node = json!({
             "kind": "Node", "apiVersion": "v1",
-            "metadata": {"name": who.name, "labels": labels(who, machine)},
+            "metadata": {"name": who.name, "labels": labels(who, machine), "annotations": annotations(who)},
             "spec": spec(who),
         });
         node["status"] = status(who, machine, &Value::Null, now);
@@ -43,6 +48,7 @@ pub(crate) fn due(who: &Identity, machine: &Machine, stored: Option<&Value>, now
     for (name, value) in labels(who, machine).as_object().into_iter().flatten() {
         wanted["metadata"]["labels"][name] = value.clone();
     }
+    wanted["metadata"]["annotations"][HEARTBEATS] = who.heartbeats.to_string().into();
     if stored["spec"]["podCIDR"].is_null() {
         wanted["spec"]["podCIDR"] = who.pod_cidr.as_str().into();
         wanted["spec"]["podCIDRs"] = json!([who.pod_cidr]);
@@ -73,6 +79,10 @@ fn labels(who: &Identity, machine: &Machine) -> Value {
         "kubernetes.io/os": "linux",
         "node-role.kubernetes.io/control-plane": "",
     })
+}
+
+fn annotations(who: &Identity) -> Value {
+    json!({HEARTBEATS: who.heartbeats.to_string()})
 }
 
 fn spec(who: &Identity) -> Value {
@@ -187,6 +197,7 @@ mod tests {
             address: "127.0.1.1".parse().unwrap(),
             pod_cidr: "127.1.0.0/16".into(),
             port: 10250,
+            heartbeats: 2381,
         }
     }
 

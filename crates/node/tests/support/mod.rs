@@ -290,6 +290,7 @@ impl TestHost {
             name: "n1".into(),
             address: Ipv4Addr::LOCALHOST.into(),
             pod_cidr: format!("127.{}.0.0/16", self.net),
+            heartbeats: 2381,
             data_dir: self.folder.path().join("agent"),
             program: env!("CARGO_BIN_EXE_pod-shim").into(),
             programs: self.folder.path().join("programs"),

@@ -1,5 +1,6 @@
 //! Which clients get in: those with certificates of the cluster's own authority, and nobody else.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio_rustls::TlsConnector;
 
 use crate::house::House;
@@ -198,7 +200,8 @@ async fn no_certificate_by_request_speaks_for_the_cluster_itself() {
     let requests = pki::Authority::create("holdfast-requests", now).unwrap();
     let trust = own.trust().unwrap();
     let users = trust.and(&requests.trust().unwrap()).unwrap();
-    let hosts = ["n1".to_owned()].into();
+    let members = watch::Sender::new(Arc::new(BTreeSet::from(["n1".to_owned()])));
+    let hosts = members.subscribe();
     let house = House::with_authority(server::Authority { trust: trust.clone(), hosts }).await;
     let names = ["127.0.0.1".parse().unwrap()];
     let subject =
@@ -225,6 +228,11 @@ async fn no_certificate_by_request_speaks_for_the_cluster_itself() {
         assert_eq!(ask(&own, user, group).await, of_own, "{user} {group}");
         assert_eq!(ask(&requests, user, group).await, of_requests, "{user} {group}, by request");
     }
+    // A host that joins the members is one of the cluster's from then on.
+    members.send_modify(|hosts| {
+        Arc::make_mut(hosts).insert("n9".into());
+    });
+    assert_eq!(ask(&requests, "system:node:n9", "system:nodes").await, 401);
 }
 
 #[allow(clippy::disallowed_methods)] // A test is a driver: certificates are checked against today.
