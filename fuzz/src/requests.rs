@@ -106,6 +106,7 @@ impl Requests {
             tokens: Tokens::new(pki::TokenKey::create()?, ""),
             authority: None,
             limits: Limits::default(),
+            metrics: Vec::new(),
         });
         server.bootstrap().await.map_err(|status| anyhow::anyhow!("{status}"))?;
         Ok(Requests { server })

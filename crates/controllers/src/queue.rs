@@ -64,6 +64,10 @@ pub struct Load {
     pub since: Option<Instant>,
     /// Keys that are being written for.
     pub at_work: usize,
+    /// How often a key became due, since this member leads.
+    pub added: u64,
+    /// How often a key whose writes failed or were refused was put off, to be tried again.
+    pub retried: u64,
 }
 
 /// Keys that are due, first in first out within a class of urgency, the classes by turns; keys for later; keys at work.
@@ -88,12 +92,20 @@ struct Lane<K> {
     keys: VecDeque<(K, Instant)>,
     turns: u32,
     at_work: usize,
+    added: u64,
+    retried: u64,
 }
 
 impl<K> Default for Queue<K> {
     fn default() -> Self {
         Queue {
-            lanes: CLASSES.map(|share| Lane { keys: VecDeque::new(), turns: share.turns, at_work: 0 }),
+            lanes: CLASSES.map(|share| Lane {
+                keys: VecDeque::new(),
+                turns: share.turns,
+                at_work: 0,
+                added: 0,
+                retried: 0,
+            }),
             due: HashSet::new(),
             later: BTreeSet::new(),
             times: HashMap::new(),
@@ -186,7 +198,9 @@ impl<K: Urgent + Ord + Hash + Clone> Queue<K> {
 
     fn enter(&mut self, key: K, since: Instant) {
         if self.due.insert(key.clone()) {
-            self.lane(&key).keys.push_back((key, since));
+            let lane = self.lane(&key);
+            lane.keys.push_back((key, since));
+            lane.added += 1;
         }
     }
 
@@ -235,6 +249,7 @@ impl<K: Urgent + Ord + Hash + Clone> Queue<K> {
         let failures = self.failures.entry(key.clone()).or_default();
         let pause = FIRST_PAUSE.saturating_mul(1 << (*failures).min(16)).min(longest);
         *failures += 1;
+        self.lane(&key).retried += 1;
         self.add_at(key, now + pause);
     }
 
@@ -245,6 +260,8 @@ impl<K: Urgent + Ord + Hash + Clone> Queue<K> {
             due: lane.keys.len(),
             since: lane.keys.front().map(|(_, since)| *since),
             at_work: lane.at_work,
+            added: lane.added,
+            retried: lane.retried,
         };
         self.lanes.iter().zip(&CLASSES).map(load).collect()
     }
@@ -290,6 +307,21 @@ mod tests {
         queue.begin(A);
         queue.end(A, Outcome::Done, now);
         assert_eq!(queue.pop(now), None);
+    }
+
+    #[test]
+    fn what_came_and_what_came_again_is_counted_by_class() {
+        let (mut queue, now) = (Queue::default(), start());
+        for key in [A, A, B, (0, 0)] {
+            queue.add(key, now);
+        }
+        for outcome in [Outcome::Done, Outcome::Failed, Outcome::Refused] {
+            let key = queue.pop(now).unwrap();
+            queue.begin(key);
+            queue.end(key, outcome, now);
+        }
+        let counted: Vec<_> = queue.load().iter().map(|load| (load.added, load.retried)).collect();
+        assert_eq!(counted, [(1, 0), (2, 2), (0, 0), (0, 0)]);
     }
 
     #[test]
@@ -371,8 +403,14 @@ mod tests {
         queue.add((0, 0), now);
         assert_eq!(queue.pop(now), Some((0, 0)));
         let load = queue.load();
-        let background =
-            Load { urgency: Urgency::Background, due: 100 - hanging, since: Some(now), at_work: hanging };
+        let background = Load {
+            urgency: Urgency::Background,
+            due: 100 - hanging,
+            since: Some(now),
+            at_work: hanging,
+            added: 100,
+            retried: 0,
+        };
         assert_eq!((load[3], load[0].due, load[0].since), (background, 0, None));
     }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use anyhow::Context;
 use config::{HostConfig, NetConfig};
@@ -178,6 +179,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
     tokio::spawn(engine.clone().follow_members(config.clone(), members));
     tokio::spawn(peers::follow(peers, pod_cidr, store.clone(), members_seen, followers));
     let services: server::ServiceRange = config.service_cidr.to_string().parse()?;
+    let load = watch::Sender::default();
     let server = Server::new(server::Options {
         store: store.clone(),
         services,
@@ -192,6 +194,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         authority: Some(server::Authority { trust: trust.clone(), hosts }),
         limits: server::Limits::of_files(files::most()),
         tokens: server::Tokens::new(TokenKey::load(&config.pki_dir)?, trust.pem()),
+        metrics: vec![queue_metrics(load.subscribe())],
     });
     let tls = identity.server_config(&users, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
     let listening = Arc::new(listen(&config, &server, &tls)?);
@@ -220,7 +223,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         pods: pods.clone(),
         root_certificate: trust.pem().into(),
         signer: Some(signer),
-        load: Default::default(),
+        load,
     };
     threads::apart("controllers", || controllers::run(controlling))?;
     let scheduling = scheduler::Options {
@@ -257,6 +260,12 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         async move { server.keep_definitions().await }
     });
     Ok(Host { agent, network, server, engine, etcd, _listening: listening, _membership: membership })
+}
+
+/// How much the controllers have to do, for `/metrics`.
+#[allow(clippy::disallowed_methods, reason = "what waits is as old as it is now")]
+fn queue_metrics(load: watch::Receiver<Vec<controllers::Load>>) -> server::Measure {
+    Box::new(move |out| controllers::write_metrics(out, &load.borrow(), Instant::now()))
 }
 
 /// The API on the host's own address, and on the virtual one for when this host holds it. On loopback the switch

@@ -21,7 +21,7 @@ mod webhook;
 pub use admission::{ServiceRange, ServiceRangeError};
 pub use aggregation::FrontProxy;
 pub use authority::Authority;
-pub use http::{Body, Identity, Limits, Listening};
+pub use http::{Body, Identity, Limits, Listening, Measure};
 pub use proxy::Backends;
 pub use server::{Options, Server};
 pub use tokens::Tokens;

@@ -19,7 +19,7 @@ use crate::clock;
 use crate::http::ahead::Ahead;
 use crate::http::beside::Beside;
 use crate::http::connection::Places;
-use crate::http::metrics::Metrics;
+use crate::http::metrics::{Measure, Metrics};
 use crate::http::openapi::Swaggers;
 use crate::http::outgoing::Outgoing;
 use crate::http::{self, Identity, Limits, Listening};
@@ -45,6 +45,8 @@ pub struct Options {
     pub limits: Limits,
     /// What tokens of service accounts are made with.
     pub tokens: Tokens,
+    /// What other parts of the process measure, for `/metrics`.
+    pub metrics: Vec<Measure>,
 }
 
 /// The API. Made once a process; it serves nobody from outside until it [listens](Server::listen).
@@ -88,7 +90,7 @@ impl Server {
             limits: options.limits,
             closing: watch::Sender::new(false),
             address: OnceLock::new(),
-            metrics: Arc::default(),
+            metrics: Arc::new(Metrics::new(options.metrics)),
             swaggers: Swaggers::default(),
             ahead: Ahead::default(),
             beside: Beside::default(),

@@ -88,6 +88,7 @@ pub fn writer_over(store: Arc<Memory>) -> Arc<dyn Writer> {
         authority: None,
         limits: server::Limits::default(),
         tokens: server::Tokens::new(pki::TokenKey::create().unwrap(), ""),
+        metrics: Vec::new(),
     };
     Server::new(options).writer()
 }

@@ -1,7 +1,7 @@
 //! `/metrics`: what the server did and holds, as Prometheus reads it, under upstream's names where it has them.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
+use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -69,9 +69,23 @@ struct Series {
     seconds: f64,
 }
 
+/// Appends what another part of the process measures, as Prometheus reads it.
+pub type Measure = Box<dyn Fn(&mut String) + Send + Sync>;
+
+/// What others measure.
+#[derive(Default)]
+struct Others(Vec<Measure>);
+
+impl fmt::Debug for Others {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Others").field(&self.0.len()).finish()
+    }
+}
+
 /// What is counted.
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
+    others: Others,
     requests: Mutex<BTreeMap<Labels, Series>>,
     objects: Mutex<Objects>,
     running: [AtomicI64; 3],
@@ -96,6 +110,11 @@ impl Drop for Counted {
 }
 
 impl Metrics {
+    /// Nothing is counted yet; `others` are asked whenever somebody asks this.
+    pub(crate) fn new(others: Vec<Measure>) -> Self {
+        Metrics { others: Others(others), ..Metrics::default() }
+    }
+
     /// Counts something as running.
     pub(crate) fn running(self: &Arc<Self>, what: Running) -> Counted {
         self.running[what as usize].fetch_add(1, Ordering::Relaxed);
@@ -133,6 +152,7 @@ impl Metrics {
             writeln!(out, r#"apiserver_longrunning_requests{{verb="WATCH"}} {}"#, running(Running::Watching));
         self.write_objects(&mut out, store);
         write_store(&mut out, store);
+        self.others.0.iter().for_each(|measure| measure(&mut out));
         write_process(&mut out);
         bytes(200, PROMETHEUS, out)
     }

@@ -34,6 +34,7 @@ mod write;
 pub use identity::Identity;
 pub use limits::Limits;
 pub use listener::Listening;
+pub use metrics::Measure;
 pub use response::Body;
 
 pub(crate) use connection::Connection;

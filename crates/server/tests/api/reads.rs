@@ -194,6 +194,7 @@ async fn metrics_count_what_was_asked() {
         r#"apiserver_storage_objects{resource="configmaps"} 1"#,
         r#"component="apiserver",le="+Inf"} 1"#,
         "holdfast_store_has_leader 1",
+        "measured_elsewhere 7",
     ] {
         assert!(told.contains(line), "{line} is not in:\n{told}");
     }
