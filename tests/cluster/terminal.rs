@@ -156,6 +156,8 @@ fn a_log_in_json_has_an_object_a_line() {
         let object: serde_json::Value = serde_json::from_str(line).unwrap();
         assert!(object["level"].is_string() && object["fields"].is_object(), "{line}");
     }
+    // What a task says names it.
+    assert!(log.contains(r#""thread":"store-core""#), "{log}");
 }
 
 /// Its error is lost, and it says so with its status.

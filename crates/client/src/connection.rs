@@ -12,6 +12,7 @@ use hyper_util::rt::TokioIo;
 use std::sync::Mutex;
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
+use tracing::debug_span;
 
 type Sender = http1::SendRequest<Full<Bytes>>;
 
@@ -96,7 +97,7 @@ impl Endpoint {
 
     pub(crate) async fn connect(&self) -> Result<Connection, Error> {
         let (sender, driver) = self.open().await?;
-        Ok(Connection { sender, _driver: Driver(tokio::spawn(driver)) })
+        Ok(Connection { sender, _driver: Driver(tasks::spawn(debug_span!("connection to the API"), driver)) })
     }
 
     fn reuse(&self) -> Option<Connection> {

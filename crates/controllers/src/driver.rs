@@ -13,8 +13,10 @@ use jiff::Timestamp;
 use objects::{Occurrence, Pod, Pool, Recorder, Reporter, Write, Writer};
 use pki::Authority;
 use store::{Duty, State, Store};
+use tasks::SpawnIn;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::debug_span;
 
 use crate::controller::{Now, Silence};
 use crate::key::Key;
@@ -208,10 +210,13 @@ impl<'a> Work<'a> {
             let recorder = self.recorder(key.component());
             self.queue.begin(key.clone());
             let writer = self.options.writer.clone();
-            self.writing.spawn(async move {
-                let outcome = carry_out_all(&*writer, &recorder, plan.actions).await;
-                (key, outcome)
-            });
+            self.writing.spawn_in(
+                debug_span!("write", controller = key.component(), key = key.name()),
+                async move {
+                    let outcome = carry_out_all(&*writer, &recorder, plan.actions).await;
+                    (key, outcome)
+                },
+            );
         }
         true
     }

@@ -3,6 +3,7 @@
 use crate::clock::Clock;
 use crate::sight::{Change, Watched, text};
 use crate::{Moment, workload::Workload};
+use ::tasks::SpawnIn;
 use client::{Client, Error, WatchKind};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
+use tracing::info_span;
 
 /// Between two tries to reach a server that does not answer.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -66,7 +68,7 @@ impl Observer {
                 out: out.clone(),
                 known: BTreeMap::new(),
             };
-            tasks.spawn(follow.run(told.clone()));
+            tasks.spawn_in(info_span!("observe"), follow.run(told.clone()));
         }
         Observer { again, _tasks: tasks }
     }

@@ -5,8 +5,10 @@ use client::Client;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
+use tasks::SpawnIn;
 use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
+use tracing::{debug_span, info_span};
 
 /// How often a user asks.
 pub(crate) const EVERY: Duration = Duration::from_millis(50);
@@ -52,7 +54,7 @@ impl Series {
     pub(crate) fn start(clock: Clock, every: Duration, ask: AskFn) -> Self {
         let recorded = Arc::new(Mutex::new(Recorded::default()));
         let mut task = JoinSet::new();
-        task.spawn(beat(clock, every, ask, recorded.clone()));
+        task.spawn_in(info_span!("probe"), beat(clock, every, ask, recorded.clone()));
         Series { recorded, clock, _task: task }
     }
 
@@ -93,7 +95,7 @@ async fn beat(clock: Clock, every: Duration, ask: AskFn, recorded: Arc<Mutex<Rec
         let sent = clock.now();
         lock(&recorded).pending.insert(id, sent);
         let (answer, recorded) = (ask(), recorded.clone());
-        out.spawn(async move {
+        out.spawn_in(debug_span!("ask"), async move {
             let answer = answer.await;
             let done = clock.now();
             let mut recorded = lock(&recorded);

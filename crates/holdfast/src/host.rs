@@ -21,6 +21,7 @@ use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tracing::info_span;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{LevelFilter, filter_fn};
 use tracing_subscriber::layer::{Layer, SubscriberExt};
@@ -144,17 +145,16 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         interval: timeouts.heartbeats.every,
         silent_after: timeouts.heartbeats.silent_after,
     };
-    let (membership, engine) = urgent
-        .spawn({
-            let (config, identity, trust) = (config.clone(), identity.clone(), trust.clone());
-            async move {
-                let membership = Membership::start(beats)?;
-                let last_heard = membership.last_heard();
-                let beats = store::Beats::new(move |member| last_heard.of(member));
-                anyhow::Ok((membership, Engine::start(&config, &identity, &trust, beats).await?))
-            }
-        })
-        .await??;
+    let (membership, engine) = tasks::spawn_on(&urgent, info_span!("store"), {
+        let (config, identity, trust) = (config.clone(), identity.clone(), trust.clone());
+        async move {
+            let membership = Membership::start(beats)?;
+            let last_heard = membership.last_heard();
+            let beats = store::Beats::new(move |member| last_heard.of(member));
+            anyhow::Ok((membership, Engine::start(&config, &identity, &trust, beats).await?))
+        }
+    })
+    .await??;
     let store = engine.store();
 
     // Users who brought an etcd ask that one.
@@ -176,8 +176,11 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
     let (networks, hosts) = (followers.networks.subscribe(), followers.members.subscribe());
     let reach = Arc::new(Reach { network: OnceLock::new(), targets: followers.targets.subscribe() });
     let (members, members_seen) = watch::channel(engine.members(&config));
-    tokio::spawn(engine.clone().follow_members(config.clone(), members));
-    tokio::spawn(peers::follow(peers, pod_cidr, store.clone(), members_seen, followers));
+    tasks::spawn(info_span!("follow members"), engine.clone().follow_members(config.clone(), members));
+    tasks::spawn(
+        info_span!("follow hosts"),
+        peers::follow(peers, pod_cidr, store.clone(), members_seen, followers),
+    );
     let services: server::ServiceRange = config.service_cidr.to_string().parse()?;
     let load = watch::Sender::default();
     let server = Server::new(server::Options {
@@ -199,18 +202,21 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
     let tls = identity.server_config(&users, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
     let listening = Arc::new(listen(&config, &server, &tls)?);
 
-    let network = urgent
-        .spawn({
-            let (config, store, hosts) = (config.clone(), store.clone(), membership.hosts());
-            let (listening, carrying) = (listening.clone(), Handle::current());
-            async move {
-                let before_release = move || listening.hang_up();
-                start_network(&config, networks, store, hosts, before_release, &carrying).await
-            }
-        })
-        .await??;
+    let network = tasks::spawn_on(&urgent, info_span!("network"), {
+        let (config, store, hosts) = (config.clone(), store.clone(), membership.hosts());
+        let (listening, carrying) = (listening.clone(), Handle::current());
+        async move {
+            let before_release = move || listening.hang_up();
+            start_network(&config, networks, store, hosts, before_release, &carrying).await
+        }
+    })
+    .await??;
     let network = Arc::new(network);
-    urgent.spawn(watchdog::watch(Handle::current(), engine.clone(), network.clone(), timeouts.watchdog));
+    tasks::spawn_on(
+        &urgent,
+        info_span!("watchdog"),
+        watchdog::watch(Handle::current(), engine.clone(), network.clone(), timeouts.watchdog),
+    );
     reach.network.set(network.clone()).map_err(|_| anyhow::anyhow!("the network was started twice"))?;
 
     let pods = objects::Pool::default();
@@ -250,12 +256,12 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         tls: identity.server_config(&trust, ClientAuth::Required, &[b"http/1.1"])?,
         listen: config.listen(ports.agent),
     })?;
-    tokio::spawn({
+    tasks::spawn(info_span!("bootstrap"), {
         let server = server.clone();
         async move { server.bootstrap().await }
     });
-    tokio::spawn(server.clone().aggregate());
-    tokio::spawn({
+    tasks::spawn(info_span!("aggregated APIs"), server.clone().aggregate());
+    tasks::spawn(info_span!("keep definitions"), {
         let server = server.clone();
         async move { server.keep_definitions().await }
     });

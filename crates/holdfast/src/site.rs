@@ -12,6 +12,7 @@ use local::{Addresses, Cluster};
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
+use tracing::info_span;
 
 /// A running cluster on this machine.
 pub struct LocalSite {
@@ -44,7 +45,7 @@ impl LocalSite {
         LocalSite {
             hosts,
             net: cluster.folder().record().net.to_string(),
-            reading: tokio::spawn(follow(files, seen.clone())),
+            reading: tasks::spawn(info_span!("follow timelines"), follow(files, seen.clone())),
             cluster: tokio::sync::Mutex::new(cluster),
             seen,
         }

@@ -9,6 +9,7 @@ use rustls::pki_types::CertificateDer;
 use store::Embedded;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tracing::info_span;
 
 /// The only group let in: its members read every Secret and write past all rules.
 const GROUP: &str = "system:masters";
@@ -17,7 +18,7 @@ const GROUP: &str = "system:masters";
 pub fn open(config: &HostConfig, tls: Arc<ServerConfig>, store: Arc<Embedded>) -> JoinHandle<()> {
     let here = config.listen(config.ports.etcd);
     let identity = Identity { cluster: config.cluster_id.clone(), client_port: config.ports.etcd };
-    tokio::spawn(async move {
+    tasks::spawn(info_span!("etcd API"), async move {
         match TcpListener::bind(here).await {
             Ok(listener) => {
                 let tls = Tls { config: tls, admits };

@@ -6,9 +6,9 @@
 //! the API; they are behind all others.
 
 use std::io;
-use std::thread;
 
 use tokio::runtime::{Builder, Handle};
+use tracing::info_span;
 
 /// How far ahead of other work the urgent threads are (`nice`, see setpriority(2)): as far as the kernel's own
 /// threads for interrupts would be at their default. It needs CAP_SYS_NICE; without, all threads of the host
@@ -49,7 +49,7 @@ where
     W: Future<Output = ()>,
 {
     let runtime = Builder::new_current_thread().enable_all().build()?;
-    thread::Builder::new().name(name.to_owned()).spawn(move || {
+    tasks::thread(name, info_span!("thread", thread = name), move || {
         if let Err(error) = be_nice(BEHIND) {
             tracing::debug!(%error, "this thread is not behind the others");
         }

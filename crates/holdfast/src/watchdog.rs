@@ -10,6 +10,7 @@ use std::time::Duration;
 use network::Network;
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
+use tracing::debug_span;
 
 use crate::engine::Engine;
 
@@ -46,7 +47,7 @@ fn misses(timeouts: &config::Watchdog) -> u32 {
 async fn unanswered(answering: &Handle, ask: Duration, misses: u32) {
     let mut missed = 0;
     while missed < misses {
-        if timeout(ask, answering.spawn(async {})).await.is_ok() {
+        if timeout(ask, tasks::spawn_on(answering, debug_span!("question"), async {})).await.is_ok() {
             missed = 0;
             sleep(ask).await;
         } else {

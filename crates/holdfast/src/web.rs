@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::Context;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tracing::info_span;
 
 /// Arguments of `holdfast web`.
 #[derive(clap::Args)]
@@ -35,7 +36,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
                 continue;
             }
         };
-        tokio::spawn(answer(stream, args.name.clone()));
+        tasks::spawn(info_span!("answer"), answer(stream, args.name.clone()));
     }
 }
 

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use futures::future::{join_all, select_all};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tracing::debug_span;
 
 use crate::addresses::{Addresses, NetKind};
 use crate::folder::Folder;
@@ -387,5 +388,7 @@ async fn stop(mut running: Running) -> Result<(), Error> {
 }
 
 async fn on_a_thread<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| Error::System(std::io::Error::other(error)))
+    tasks::blocking(debug_span!("processes"), work)
+        .await
+        .map_err(|error| Error::System(std::io::Error::other(error)))
 }

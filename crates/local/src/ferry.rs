@@ -17,6 +17,7 @@ use nix::sys::socket::{
 use nix::unistd::{ForkResult, fork, setsid};
 use socket2::{Domain, Socket, Type};
 use tokio::net::TcpStream;
+use tracing::debug_span;
 
 use crate::relay::{Forward, forward_by, reset, splice};
 use crate::single_thread::is_single_threaded;
@@ -121,7 +122,7 @@ impl Crossing {
 }
 
 async fn cross(mut near: TcpStream, ferry: Arc<Ferry>) {
-    let far = tokio::task::spawn_blocking(move || ferry.cross()).await;
+    let far = tasks::blocking(debug_span!("cross"), move || ferry.cross()).await;
     let far = far.map_err(io::Error::other).flatten().and_then(|far| {
         far.set_nonblocking(true)?;
         TcpStream::from_std(far)

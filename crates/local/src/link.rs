@@ -10,6 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use rtnetlink::packet_route::link::LinkMessage;
 use rtnetlink::{Handle, LinkBridge, LinkUnspec, LinkVeth, RouteMessageBuilder};
 use tokio::task::JoinHandle;
+use tracing::info_span;
 
 use crate::addresses::{Addresses, NetKind};
 use crate::island::Island;
@@ -65,7 +66,7 @@ impl Netlink {
     fn open(runtime: &tokio::runtime::Handle) -> std::io::Result<Self> {
         let _context = runtime.enter();
         let (connection, handle, _) = rtnetlink::new_connection()?;
-        Ok(Self { handle, task: runtime.spawn(connection) })
+        Ok(Self { handle, task: tasks::spawn_on(runtime, info_span!("netlink"), connection) })
     }
 
     async fn find(&self, name: &str) -> Result<Option<LinkMessage>, Error> {
@@ -221,7 +222,7 @@ impl AsFd for HostNamespace {
 /// Makes a network namespace on a thread that ends with it, and a netlink connection into it.
 async fn open_namespace(runtime: tokio::runtime::Handle) -> std::io::Result<(HostNamespace, Netlink)> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new().name("host-namespace".into()).spawn(move || {
+    tasks::thread("host-namespace", info_span!("host namespace"), move || {
         let made = (|| {
             unshare(CloneFlags::CLONE_NEWNET)?;
             // A host that is switched on tells its neighbours, who may have given it up: otherwise those who

@@ -16,6 +16,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::{Pid, getpid, getppid, sethostname, setsid};
 use tokio::process::{Child, Command};
 use tokio::sync::oneshot;
+use tracing::info_span;
 
 /// Why a host's process can't start.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +70,7 @@ impl Starter {
     /// Starts the thread.
     pub fn new() -> io::Result<Self> {
         let (jobs, received) = mpsc::channel::<Job>();
-        std::thread::Builder::new().name("power".into()).spawn(move || {
+        tasks::thread("power", info_span!("power"), move || {
             while let Ok(job) = received.recv() {
                 job();
             }

@@ -6,9 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::select_ok;
+use tasks::SpawnIn;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
+use tracing::{debug_span, info_span};
 
 /// How long a connection may take to come about before the caller is let go.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -85,12 +87,12 @@ pub fn forward_by<P: Future<Output = ()> + Send + 'static>(
     listener.set_nonblocking(true)?;
     let listener = TcpListener::from_std(listener)?;
     let address = listener.local_addr()?;
-    let task = tokio::spawn(async move {
+    let task = tasks::spawn(info_span!("forward", %address), async move {
         let mut connections = tokio::task::JoinSet::new();
         loop {
             tokio::select! {
                 near = accept(&listener) => {
-                    connections.spawn(pass_on(near));
+                    connections.spawn_in(debug_span!("connection"), pass_on(near));
                 }
                 Some(_) = connections.join_next() => {}
             }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use ring::hmac;
 use tokio::net::UdpSocket;
 use tokio::sync::{oneshot, watch};
+use tracing::info_span;
 
 use crate::beat::{Beat, LONGEST, LONGEST_NAME};
 use crate::{Change, Error, Hosts, Tally};
@@ -110,10 +111,8 @@ impl Membership {
             silence,
             last_heard: last_heard.clone(),
         };
-        let thread = std::thread::Builder::new()
-            .name("heartbeats".into())
-            .spawn(move || runtime.block_on(pulse.run(socket, stopped)))
-            .map_err(Error::Thread)?;
+        let beating = move || runtime.block_on(pulse.run(socket, stopped));
+        let thread = tasks::thread("heartbeats", info_span!("heartbeats"), beating).map_err(Error::Thread)?;
         Ok(Membership {
             address,
             incarnation,

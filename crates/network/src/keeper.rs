@@ -12,6 +12,7 @@ use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::{MulticastGroup, new_multicast_connection};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+use tracing::info_span;
 
 use crate::netlink::Netlink;
 use crate::{Cidr, Error, HostNetwork};
@@ -72,7 +73,7 @@ pub(crate) async fn listen(changes: watch::Sender<u64>) {
     loop {
         match new_multicast_connection(&groups) {
             Ok((connection, _handle, mut messages)) => {
-                let connection = tokio::spawn(connection);
+                let connection = tasks::spawn(info_span!("news of links"), connection);
                 // What happened before it listened.
                 changes.send_modify(|count| *count += 1);
                 while let Some((message, _)) = messages.next().await {

@@ -7,6 +7,7 @@ use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope, RouteType};
 use rtnetlink::{AddressMessageBuilder, Handle, LinkUnspec, RouteMessageBuilder};
 use tokio::task::JoinHandle;
+use tracing::info_span;
 
 use crate::{Cidr, Error};
 
@@ -31,7 +32,7 @@ impl Netlink {
     pub fn open() -> Result<Self, Error> {
         let (connection, handle, _) =
             rtnetlink::new_connection().map_err(|why| Error::Socket { what: "the kernel (netlink)", why })?;
-        Ok(Netlink { handle, connection: tokio::spawn(connection) })
+        Ok(Netlink { handle, connection: tasks::spawn(info_span!("netlink"), connection) })
     }
 
     pub async fn link(&self, name: &str) -> Result<Link, Error> {

@@ -7,10 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use membership::Hosts;
 use store::Store;
+use tasks::SpawnIn;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::info_span;
 
 use crate::announce::{Announcer, Entry, Kind};
 use crate::dial::Dialer;
@@ -102,9 +104,12 @@ impl Network {
                 ask_in_the_own_name(link);
                 netlink.link(link).await?;
                 let (counter, changes) = watch::channel(0);
-                running.spawn(keeper::listen(counter));
+                running.spawn_in(info_span!("listen to the kernel"), keeper::listen(counter));
                 let others = Others { own: options.name.clone(), hosts: options.hosts.clone() };
-                running.spawn(keeper::keep(Netlink::open()?, wanted, others, changes.clone()));
+                running.spawn_in(
+                    info_span!("keep routes"),
+                    keeper::keep(Netlink::open()?, wanted, others, changes.clone()),
+                );
                 let address = options.virtual_address.ip();
                 (Place::There, Holder::Link { netlink, link: link.clone(), address, changes })
             }
@@ -114,7 +119,7 @@ impl Network {
                 let announcer =
                     Announcer::new(&options.name, own.address, *switch, services_seen, announced_seen)
                         .await?;
-                ending.spawn(announcer.run(stop.subscribe()));
+                ending.spawn_in(info_span!("announce"), announcer.run(stop.subscribe()));
                 let entry = Entry {
                     kind: Kind::Vip,
                     address: options.virtual_address.ip(),
@@ -125,10 +130,17 @@ impl Network {
                 (Place::Here(services), Holder::Switch { entry, announced })
             }
         };
-        ending.spawn(virtual_address::follow(holder, before_release, store.leadership(), stop.subscribe()));
+        ending.spawn_in(
+            info_span!("virtual address"),
+            virtual_address::follow(holder, before_release, store.leadership(), stop.subscribe()),
+        );
         let dialer = Arc::new(Dialer::new(&options.name));
         let proxy = Proxy::new(own.address, place, dialer.clone(), options.most_connections);
-        running.spawn_on(follow(store, hosts, options.hosts.clone(), proxy), carrying);
+        running.spawn_in_on(
+            info_span!("follow services"),
+            follow(store, hosts, options.hosts.clone(), proxy),
+            carrying,
+        );
         Ok(Network { own, dialer, stop, ending: Mutex::new(ending), _running: running })
     }
 

@@ -5,9 +5,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use store::Leadership;
+use tasks::SpawnIn;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tracing::info_span;
 
 use crate::announce::Entry;
 use crate::netlink::{Link, Netlink};
@@ -45,7 +47,7 @@ impl Holder {
             Holder::Link { netlink, link, address, .. } => {
                 let link = netlink.link(link).await?;
                 netlink.add_address(link, *address).await?;
-                telling.spawn(tell_neighbours(link, *address));
+                telling.spawn_in(info_span!("tell neighbours", %address), tell_neighbours(link, *address));
             }
             Holder::Switch { entry, announced } => {
                 announced.send_replace(Some(entry.clone()));

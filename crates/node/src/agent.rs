@@ -8,6 +8,7 @@ use objects::{Recorder, Reporter, Writer};
 use store::Store;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
+use tracing::info_span;
 
 use crate::addresses::{Addresses, PodAddresses, PodRange};
 use crate::clock::Clock;
@@ -151,10 +152,13 @@ impl Agent {
         };
         let (stop, stopped) = watch::channel(false);
         let others = vec![
-            tokio::spawn(keep_registered(identity, data, options.store, options.writer, clock)),
-            tokio::spawn(server::serve(listener, options.tls, host.clone())),
+            tasks::spawn(
+                info_span!("keep the Node"),
+                keep_registered(identity, data, options.store, options.writer, clock),
+            ),
+            tasks::spawn(info_span!("agent server"), server::serve(listener, options.tls, host.clone())),
         ];
-        let desk = tokio::spawn(Desk::new(host).run(stopped));
+        let desk = tasks::spawn(info_span!("agent"), Desk::new(host).run(stopped));
         Ok(Agent { stop, desk, others, listening })
     }
 

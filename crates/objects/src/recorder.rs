@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tracing::info_span;
 
 use self::ledger::{Count, Ledger};
 use crate::{Kind, Subject, Write, Writer};
@@ -64,7 +65,10 @@ impl Recorder {
     /// A recorder that writes as `user` for `from`, and its task.
     pub fn start(writer: Arc<dyn Writer>, user: String, from: Reporter) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
-        tokio::spawn(write_all(writer, user, from, receiver));
+        tasks::spawn(
+            info_span!("write events", component = from.component),
+            write_all(writer, user, from, receiver),
+        );
         Recorder { sender }
     }
 

@@ -11,8 +11,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use objects::{Occurrence, Pod, Pool, Recorder, Reporter, Subject, Write, Writer};
 use serde_json::{Value, json};
 use store::{Duty, State, Store};
+use tasks::SpawnIn;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tracing::debug_span;
 
 use crate::unschedulable::Unschedulable;
 use crate::waiting::{Decision, Silence, Waiting};
@@ -139,7 +141,7 @@ impl<'a> Work<'a> {
 
     fn bind(&mut self, pod: Arc<Pod>, node: String) {
         let (writer, recorder) = (self.writer.clone(), self.recorder.clone());
-        self.binding.spawn(async move {
+        self.binding.spawn_in(debug_span!("bind", node), async move {
             let namespace = pod.metadata.namespace.clone().unwrap_or_default();
             let name = pod.metadata.name.clone().unwrap_or_default();
             let uid = pod.metadata.uid.clone().unwrap_or_default();
@@ -196,7 +198,7 @@ impl<'a> Work<'a> {
         let Some(write) = condition(pod, &message, self.waiting.state(), clocks().1) else { return };
         self.recorder.record(Occurrence::of(pod.as_ref(), true, "FailedScheduling", message));
         let writer = self.writer.clone();
-        self.telling.spawn(async move {
+        self.telling.spawn_in(debug_span!("unschedulable"), async move {
             if let Err(status) = writer.write(USER, write).await {
                 tracing::debug!(code = status.code, "a pod's condition was not written: {status}");
             }

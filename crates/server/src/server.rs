@@ -11,6 +11,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ServerConfig};
 use store::Store;
 use tokio::sync::watch;
+use tracing::info_span;
 
 use crate::admission::ServiceRange;
 use crate::aggregation::{Aggregation, FrontProxy};
@@ -129,7 +130,10 @@ impl Server {
     ) -> Result<Listening, io::Error> {
         let listening = http::listen(self.clone(), listener, tls)?;
         if self.address.set(listening.address()).is_ok() {
-            tokio::spawn(Outgoing::watch_over(Arc::downgrade(&self.outgoing)));
+            tasks::spawn(
+                info_span!("watch over answers"),
+                Outgoing::watch_over(Arc::downgrade(&self.outgoing)),
+            );
         }
         Ok(listening)
     }

@@ -18,11 +18,13 @@ mod translate;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use ::tasks::SpawnIn;
 use futures::future::BoxFuture;
 use store::{Error, KeyRange, Leadership, LeaseId, Revision, State, Store, Txn, TxnResponse, Watcher};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tracing::info_span;
 
 use self::election::{Election, Voice};
 use self::follow::Follower;
@@ -92,14 +94,14 @@ impl Engine {
         let follower =
             Follower { client: client.clone(), config, keys: keys.clone(), mirror, states, head, etcd };
         let leave_with = leave.clone();
-        tasks.spawn(async move {
+        tasks.spawn_in(info_span!("follow etcd"), async move {
             let error = follower.run().await;
             tracing::error!(%error, "etcd can't be followed any more");
             // Who can't follow must not lead.
             leave_with.send_replace(true);
             ended.send_replace(Some(error));
         });
-        tasks.spawn(reads::run(client.clone(), keys.clone(), waiting));
+        tasks.spawn_in(info_span!("reads of etcd"), reads::run(client.clone(), keys.clone(), waiting));
         // What etcd held at the start is shown before anybody looks.
         let mut early_end = seen_ended.clone();
         tokio::select! {
@@ -117,7 +119,7 @@ impl Engine {
             leave: left,
         };
         let mut elections = JoinSet::new();
-        elections.spawn(election.run());
+        elections.spawn_in(info_span!("election on etcd"), election.run());
         let engine = Arc::new(Engine {
             client,
             keys,
@@ -135,7 +137,7 @@ impl Engine {
             .tasks
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .spawn(history::keep_short(Arc::downgrade(&engine)));
+            .spawn_in(info_span!("compact etcd"), history::keep_short(Arc::downgrade(&engine)));
         tracing::info!(target: "timeline", what = "store-caught-up", subject = &*name);
         Ok(engine)
     }

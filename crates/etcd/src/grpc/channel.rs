@@ -25,6 +25,7 @@ use tokio::sync::{Mutex, mpsc};
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tracing::info_span;
 
 use super::{Code, Frames, Messages, Status};
 
@@ -268,7 +269,7 @@ async fn shake_hands(
         .handshake(TokioIo::new(stream))
         .await
         .map_err(std::io::Error::other)?;
-    let task = tokio::spawn(async move {
+    let task = tasks::spawn(info_span!("connection to etcd"), async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a connection to etcd broke");
         }

@@ -20,12 +20,14 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use prost::Message;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
+use tasks::SpawnIn;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tracing::{debug_span, info_span};
 
 use super::authority::OneAuthority;
 use super::{Code, Frames, MOST_MESSAGE_BYTES, Messages, Status};
@@ -90,7 +92,7 @@ where
 {
     let (sender, receiver) = mpsc::channel(WAITING_ANSWERS);
     let mut running = JoinSet::new();
-    running.spawn(method(Answers(sender)));
+    running.spawn_in(debug_span!("streaming call"), method(Answers(sender)));
     // The set goes with the body: a client that leaves ends the method.
     let frames = unfold(Some((receiver, running)), |streaming| async {
         let (mut receiver, mut running) = streaming?;
@@ -147,7 +149,7 @@ pub async fn serve(listener: TcpListener, tls: Option<Tls>, router: Arc<impl Rou
         match listener.accept().await {
             Ok((stream, peer)) => {
                 let (tls, router) = (tls.clone(), router.clone());
-                connections.spawn(async move {
+                connections.spawn_in(info_span!("etcd API connection", %peer), async move {
                     let _slot = slot;
                     connection(stream, peer, tls, router).await;
                 });

@@ -6,9 +6,11 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use tasks::SpawnIn;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
+use tracing::{debug_span, info_span};
 
 use super::announcement::{Announcement, Protocol};
 use super::table::{Frontend, Table};
@@ -91,7 +93,7 @@ impl Switch {
         };
         let shared =
             Shared { table: Arc::new(Mutex::new(Table::with_vip(vip))), news: watch::Sender::new(()) };
-        let task = tokio::spawn(run(announcements, (vip, listener), shared));
+        let task = tasks::spawn(info_span!("switch"), run(announcements, (vip, listener), shared));
         Ok(Self { task, addresses })
     }
 
@@ -152,8 +154,11 @@ impl Shared {
 async fn run(announcements: UdpSocket, (vip, listener): (Frontend, TcpListener), shared: Shared) {
     let mut sockets = JoinSet::new();
     let (accepted, connections) = mpsc::channel(BACKLOG);
-    sockets.spawn(pass_all_on(connections, shared.clone()));
-    let mut open = BTreeMap::from([(vip, sockets.spawn(accept_all(vip, listener, accepted.clone())))]);
+    sockets.spawn_in(info_span!("pass connections on"), pass_all_on(connections, shared.clone()));
+    let mut open = BTreeMap::from([(
+        vip,
+        sockets.spawn_in(info_span!("virtual address"), accept_all(vip, listener, accepted.clone())),
+    )]);
     let mut refused: BTreeSet<Frontend> = BTreeSet::new();
     let mut buffer = vec![0; LONGEST];
     let mut rounds = tokio::time::interval(ROUND);
@@ -207,11 +212,17 @@ async fn listen(
     Ok(match frontend.protocol {
         Protocol::Tcp => {
             let listener = TcpListener::bind(frontend.socket()).await?;
-            sockets.spawn(accept_all(frontend, listener, accepted.clone()))
+            sockets.spawn_in(
+                info_span!("frontend", at = %frontend.socket()),
+                accept_all(frontend, listener, accepted.clone()),
+            )
         }
         Protocol::Udp => {
             let socket = UdpSocket::bind(frontend.socket()).await?;
-            sockets.spawn(udp::serve(frontend, socket, shared.clone()))
+            sockets.spawn_in(
+                info_span!("frontend", at = %frontend.socket()),
+                udp::serve(frontend, socket, shared.clone()),
+            )
         }
     })
 }
@@ -231,7 +242,7 @@ async fn pass_all_on(mut accepted: mpsc::Receiver<(Frontend, TcpStream)>, shared
     loop {
         tokio::select! {
             Some((frontend, near)) = accepted.recv() => {
-                connections.spawn(pass_on(frontend, near, shared.clone()));
+                connections.spawn_in(debug_span!("connection"), pass_on(frontend, near, shared.clone()));
             }
             Some(_) = connections.join_next() => {}
             else => return,

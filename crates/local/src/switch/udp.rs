@@ -5,8 +5,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tasks::SpawnIn;
 use tokio::net::UdpSocket;
 use tokio::task::{AbortHandle, Id, JoinSet};
+use tracing::debug_span;
 
 use super::run::Shared;
 use super::table::Frontend;
@@ -36,7 +38,7 @@ pub async fn serve(frontend: Frontend, socket: UdpSocket, shared: Shared) {
                     && let Some(upstream) = connect(frontend, &shared).await
                 {
                     let upstream = Arc::new(upstream);
-                    let task = answers.spawn(answer(upstream.clone(), socket.clone(), from));
+                    let task = answers.spawn_in(debug_span!("answers", %from), answer(upstream.clone(), socket.clone(), from));
                     callers.insert(from, Caller { socket: upstream, task });
                 }
                 if let Some(caller) = callers.get(&from) {

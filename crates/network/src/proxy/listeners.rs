@@ -7,9 +7,11 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use tasks::SpawnIn;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::{AbortHandle, JoinSet};
+use tracing::info_span;
 
 use super::{tcp, udp};
 use crate::announce::{Entry, Kind};
@@ -141,11 +143,20 @@ impl Proxy {
             Protocol::Tcp => {
                 let listener = TcpListener::bind(at).await?;
                 let bound = listener.local_addr()?;
-                (bound, self.tasks.spawn(tcp::serve(listener, front, self.connections.clone())))
+                (
+                    bound,
+                    self.tasks.spawn_in(
+                        info_span!("service", port = %front.port),
+                        tcp::serve(listener, front, self.connections.clone()),
+                    ),
+                )
             }
             Protocol::Udp => {
                 let socket = UdpSocket::bind(at).await?;
-                (socket.local_addr()?, self.tasks.spawn(udp::serve(socket, front)))
+                (
+                    socket.local_addr()?,
+                    self.tasks.spawn_in(info_span!("service", port = %front.port), udp::serve(socket, front)),
+                )
             }
         })
     }

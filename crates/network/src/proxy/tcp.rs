@@ -9,6 +9,7 @@ use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tracing::info_span;
 
 use super::listeners::Front;
 use super::opening::Opening;
@@ -40,7 +41,7 @@ pub(super) async fn serve(listener: TcpListener, front: Front, connections: Arc<
             continue;
         };
         let front = front.clone();
-        tokio::spawn(async move {
+        tasks::spawn(info_span!("proxied", %from, service = %front.port), async move {
             pass_on(caller, from, &front).await;
             drop(place);
         });

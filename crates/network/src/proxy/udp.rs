@@ -6,9 +6,11 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::tasks::SpawnIn;
 use tokio::net::UdpSocket;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tracing::debug_span;
 
 use super::listeners::Front;
 use crate::Endpoint;
@@ -45,7 +47,10 @@ pub(super) async fn serve(socket: UdpSocket, front: Front) {
                 continue;
             }
             let Some((endpoint, to)) = open(&front, from).await else { continue };
-            let answers = tasks.spawn(answer(socket.clone(), endpoint.clone(), from, front.clone(), to));
+            let answers = tasks.spawn_in(
+                debug_span!("answers", %from, service = %front.port),
+                answer(socket.clone(), endpoint.clone(), from, front.clone(), to),
+            );
             sessions.insert(from, Session { endpoint, answers });
         }
         if let Some(session) = sessions.get(&from) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, getpid};
+use tracing::info_span;
 
 /// The variable: the pod's own folder.
 pub(crate) const POD_FOLDER: &str = "HOLDFAST_POD_FOLDER";
@@ -100,7 +101,7 @@ async fn end_all(is_doomed: impl Fn(&Path) -> bool + Send + Sync + 'static) {
     let mut patience = PATIENCE.0;
     loop {
         let (is_doomed, mut dying) = (is_doomed.clone(), std::mem::take(&mut doomed));
-        let round = tokio::task::spawn_blocking(move || {
+        let round = tasks::blocking(info_span!("end leftovers"), move || {
             dying.retain(|pid| is_alive(*pid));
             // Again each time: a process that was killed may have had a child just before.
             kill_all(&*is_doomed, &mut dying);

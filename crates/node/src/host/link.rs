@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::info_span;
 
 use crate::shim::wire::{Answer, Ask, Inbox, Outbox, SOCKET, Told, VERSION, encode};
 
@@ -55,7 +56,7 @@ impl Link {
         let (ends, over) = watch::channel(false);
         let waiting: Arc<Mutex<Option<Waiting>>> = Arc::new(Mutex::new(Some(HashMap::new())));
         let answers = waiting.clone();
-        tokio::spawn(async move {
+        tasks::spawn(info_span!("shim connection", pid = who.pid()), async move {
             let error = carry(stream, messages, &answers).await;
             tracing::debug!(?error, "the connection to a shim is over");
             *lock(&answers) = None;

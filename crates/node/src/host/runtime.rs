@@ -19,6 +19,7 @@ use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use tokio::net::unix::pipe;
 use tokio::sync::watch;
+use tracing::info_span;
 
 use super::leftovers::end_leftovers;
 use super::link::{Link, Reply, socket_in};
@@ -116,9 +117,10 @@ impl HostRuntime {
         }
         let (folder, program) = (self.pods.join(uid), self.program.clone());
         let made = folder.clone();
-        let launched = tokio::task::spawn_blocking(move || launch(&program, &made)).await;
+        let launched =
+            tasks::blocking(info_span!("launch a shim", uid), move || launch(&program, &made)).await;
         let mut child = launched.map_err(io::Error::other)??;
-        tokio::spawn(async move { child.wait().await });
+        tasks::spawn(info_span!("reap a shim", uid), async move { child.wait().await });
         let (link, told) = Link::open(&folder).await?;
         if told.is_none() {
             link.kill();
@@ -273,7 +275,7 @@ impl Runtime for HostRuntime {
     fn log(&self, which: &Which) -> watch::Receiver<LogProgress> {
         let (tell, progress) = watch::channel(LogProgress::default());
         let (link, life) = (self.link(&which.uid), life(which));
-        tokio::spawn(async move {
+        tasks::spawn(info_span!("follow a log", uid = which.uid, container = which.container), async move {
             let mut seen = LogProgress::default();
             while !seen.ended {
                 let ask = Ask::Log { life: life.clone(), seen: seen.writes };

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tasks::SpawnIn;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tracing::info_span;
 
 use super::Host;
 use super::entry::Entry;
@@ -32,7 +34,7 @@ pub(super) fn carry_out(
     let (host, reports) = (host.clone(), reports.clone());
     match action {
         Action::Prepare => {
-            work.spawn(async move {
+            work.spawn_in(info_span!("prepare", pod = subject(&pod)), async move {
                 let result = host.prepare(pod).await;
                 let _ = reports.send(Report::Prepared(id, result));
             });
@@ -40,13 +42,19 @@ pub(super) fn carry_out(
         Action::Start { container, attempt } => {
             let Preparation::Done { address } = entry.record.preparation else { return };
             let which = Which { uid: id, container, attempt };
-            work.spawn(live(host, pod, which, address, reports));
+            work.spawn_in(
+                info_span!("container", pod = subject(&pod), container = which.container),
+                live(host, pod, which, address, reports),
+            );
         }
         Action::PreStop { container, attempt, limit } => {
             let which = Which { uid: id, container, attempt };
             match entry.processes.get(&which.container) {
                 Some(process) => {
-                    work.spawn(pre_stop(process.target.clone(), which, limit, reports));
+                    work.spawn_in(
+                        info_span!("preStop", pod = subject(&pod), container = which.container),
+                        pre_stop(process.target.clone(), which, limit, reports),
+                    );
                 }
                 None => {
                     let _ = reports.send(Report::PreStopDone(which, Ok(())));
@@ -64,7 +72,7 @@ pub(super) fn carry_out(
         Action::Finish(then) => {
             let wanted = status(&pod, &entry.stored, &entry.record, host.address, now);
             let last = difference(&entry.stored, &wanted);
-            work.spawn(finish(host, pod, then, last, reports));
+            work.spawn_in(info_span!("finish", pod = subject(&pod)), finish(host, pod, then, last, reports));
         }
         Action::Event { warning, reason, message, container } => {
             host.tell(&pod, container.as_deref(), warning, reason, message);
@@ -116,5 +124,8 @@ pub(super) fn say(
     }
     entry.writing = true;
     entry.last_patch = Some((patch.clone(), now.elapsed));
-    work.spawn(write_status(host.clone(), entry.pod.clone(), patch, reports.clone()));
+    work.spawn_in(
+        info_span!("write status", pod = subject(&entry.pod)),
+        write_status(host.clone(), entry.pod.clone(), patch, reports.clone()),
+    );
 }

@@ -10,8 +10,10 @@ use k8s_openapi::api::node::v1::RuntimeClass;
 use objects::Reader;
 use serde_json::Value;
 use store::{Event, KeyRange, KeyValue, State, Watcher};
+use tasks::SpawnIn;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tracing::{debug_span, info_span};
 
 use super::Host;
 use super::acting::{carry_out, say};
@@ -176,7 +178,7 @@ impl Desk {
             }
         }
         let folders = self.host.folders.clone();
-        let _ = tokio::task::spawn_blocking(move || folders.keep_only(&uids)).await;
+        let _ = tasks::blocking(info_span!("remove former pods"), move || folders.keep_only(&uids)).await;
     }
 
     /// Takes all pods from a state: those that are not in it are gone.
@@ -253,13 +255,16 @@ impl Desk {
             let (started, ends) = begin(&host, &spec, &which, address, begun);
             let (target, reports) = (*started.target.clone(), self.reports.clone());
             entry.processes.insert(name.to_owned(), started);
-            self.work.spawn(watch_over(host.clone(), pod.clone(), target, ends, Some(past), reports));
+            self.work.spawn_in(
+                info_span!("container", pod = subject(&pod), container = which.container),
+                watch_over(host.clone(), pod.clone(), target, ends, Some(past), reports),
+            );
         }
         if is_over(&pod) || pod.metadata.deletion_timestamp.is_some() {
             return;
         }
         // Its address is this host's again, and its files are brought up to date.
-        self.work.spawn(async move {
+        self.work.spawn_in(info_span!("take over", pod = subject(&pod)), async move {
             let subject = subject(&pod);
             if let Err((_, error)) = host.furnish(pod).await {
                 tracing::warn!(pod = subject, error, "a pod that was taken over keeps what it has");
@@ -324,7 +329,7 @@ impl Desk {
             // It never runs again: what a shim of its own holds is only what was left behind.
             entry.released = true;
             let (host, id) = (self.host.clone(), id.to_owned());
-            self.work.spawn(async move { host.runtime.end(&id).await });
+            self.work.spawn_in(info_span!("end pod", uid = id), async move { host.runtime.end(&id).await });
         }
         for action in decision.actions {
             carry_out(&self.host, &self.reports, &mut self.work, entry, action, now);
@@ -342,12 +347,13 @@ impl Desk {
             let Preparation::Done { address } = entry.record.preparation else { continue };
             if from_objects && entry.record.ending.is_none() {
                 let (host, pod) = (self.host.clone(), entry.pod.clone());
-                self.work.spawn(async move {
+                self.work.spawn_in(info_span!("refresh files", pod = subject(&pod)), async move {
                     if let Err(error) = host.renew_tokens(&pod).await {
                         tracing::debug!(pod = subject(&pod), %error, "a pod keeps the tokens that it has");
                     }
                     let of = pod.clone();
-                    let done = tokio::task::spawn_blocking(move || host.refresh(&of, address)).await;
+                    let done =
+                        tasks::blocking(debug_span!("write files"), move || host.refresh(&of, address)).await;
                     if let Ok(Err(error)) = done {
                         tracing::debug!(pod = subject(&pod), %error, "a pod's files stay as they were");
                     }

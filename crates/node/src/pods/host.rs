@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use k8s_openapi::api::core::v1::Pod;
 use objects::{Occurrence, Recorder, Writer};
 use store::{State, Store};
+use tracing::info_span;
 
 use super::{Folders, PodTokens, Running, TokenBook};
 use crate::addresses::{Addresses, PodAddresses};
@@ -14,7 +15,7 @@ use crate::clock::Clock;
 use crate::host::{
     Missing, Powers, Sources, end_leftovers, folder_owner, materialise, refresh, write_name_files,
 };
-use crate::pod::{ephemeral_containers, uid};
+use crate::pod::{ephemeral_containers, subject, uid};
 use crate::runtime::Runtime;
 
 /// What every pod of this host shares.
@@ -96,7 +97,7 @@ impl Host {
         let address = if on_host { self.address } else { self.pod_address(&pod).await? };
         let host = self.clone();
         let renewed = self.renew_tokens(&pod).await;
-        let work = tokio::task::spawn_blocking(move || {
+        let work = tasks::blocking(info_span!("make files", pod = subject(&pod)), move || {
             renewed.map_err(|missing| missing.to_string())?;
             let (state, tokens) = (host.store.snapshot(), host.tokens.of(&pod));
             let chown = nix::unistd::geteuid().is_root();
@@ -146,7 +147,9 @@ impl Host {
             tracing::warn!(%address, %error, "can't remove a pod's address");
         }
         let host = self.clone();
-        let _ = tokio::task::spawn_blocking(move || host.folders.remove(&pod)).await;
+        let _ =
+            tasks::blocking(info_span!("remove files", uid = uid(&pod)), move || host.folders.remove(&pod))
+                .await;
     }
 
     /// Brings the pod's files from ConfigMaps and Secrets up to date.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::sync::{mpsc, watch};
+use tracing::info_span;
 
 use super::Host;
 use super::running::Live;
@@ -104,7 +105,7 @@ pub(super) async fn watch_over(
     };
     drop(listed);
     let asked = host.clone();
-    let read = tokio::task::spawn_blocking({
+    let read = tasks::blocking(info_span!("outcome", container = which.container), {
         let which = which.clone();
         move || outcome(&asked, &pod, &spec, &which, exit)
     });
@@ -132,12 +133,15 @@ pub(super) fn outcome(
 
 async fn make(host: &Arc<Host>, pod: &Arc<Pod>, which: &Which, address: IpAddr) -> Result<Begun, StartError> {
     let (on_host, of_pod, name) = (host.clone(), pod.clone(), which.clone());
-    let prepared = tokio::task::spawn_blocking(move || -> Result<Command, StartError> {
-        let Some(spec) = container(&of_pod, &name.container) else {
-            return Err(StartError::Run("the container is not in the pod any more".into()));
-        };
-        on_host.command(&of_pod, &spec, address)
-    });
+    let prepared = tasks::blocking(
+        info_span!("prepare command", container = which.container),
+        move || -> Result<Command, StartError> {
+            let Some(spec) = container(&of_pod, &name.container) else {
+                return Err(StartError::Run("the container is not in the pod any more".into()));
+            };
+            on_host.command(&of_pod, &spec, address)
+        },
+    );
     let command = prepared.await.map_err(|e| StartError::Run(format!("can't prepare: {e}")))??;
     let log = host.folders.logs(pod, &which.container);
     host.runtime.start(which, command, log).await.map_err(|error| match error {

@@ -12,6 +12,7 @@ use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::core::v1::{ContainerStatus, Pod};
 use objects::Reader;
 use tokio::sync::mpsc;
+use tracing::{debug_span, info_span};
 
 use super::{Body, plain};
 use crate::host::{LogCursor, LogOptions, LogProgress, since_cut};
@@ -101,7 +102,7 @@ pub(super) fn logs(
     let progress = live.map(|live| host.runtime.log(&live.which));
     let cursor = LogCursor::open(&folder, attempt, asked.options).map_err(|e| e.to_string())?;
     let (send, lines) = mpsc::channel::<Bytes>(4);
-    tokio::spawn(stream(cursor, progress, send));
+    tasks::spawn(info_span!("log", container = name), stream(cursor, progress, send));
     let frames = futures::stream::unfold(lines, |mut lines| async move {
         let bytes = lines.recv().await?;
         Some((bytes, lines))
@@ -141,7 +142,7 @@ async fn stream(
     loop {
         let ended = progress.as_mut().is_none_or(|progress| progress.borrow_and_update().ended);
         loop {
-            let read = tokio::task::spawn_blocking(move || {
+            let read = tasks::blocking(debug_span!("read a log"), move || {
                 let next = cursor.next();
                 (next, cursor)
             });

@@ -21,10 +21,12 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use socket2::{SockRef, TcpKeepalive};
 use store::KeyRange;
+use tasks::SpawnIn;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tracing::info_span;
 
 use self::strangers::{Stranger, Strangers};
 use crate::about;
@@ -62,7 +64,7 @@ pub(crate) async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>,
         };
         let (acceptor, host, places) = (acceptor.clone(), host.clone(), places.clone());
         let stranger = strangers.enter(peer);
-        connections.spawn(async move {
+        connections.spawn_in(info_span!("agent connection", %peer), async move {
             let Some(stream) = introduced(stream, &acceptor, stranger).await else { return };
             let Ok(place) = places.acquire_owned().await else { return };
             connection(stream, host, Arc::new(place)).await;

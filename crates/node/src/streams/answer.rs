@@ -6,6 +6,7 @@ use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBS
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tracing::info_span;
 
 use super::asked::{Asked, Refusal, asked};
 use super::spdy::{self, Transport};
@@ -95,7 +96,7 @@ pub(crate) fn answer<H: Send + 'static>(
         Ok(agreed) => agreed,
         Err(refusal) => return Some(Err(refusal)),
     };
-    tokio::spawn(async move {
+    tasks::spawn(info_span!("stream"), async move {
         match upgrade.await {
             Ok(upgraded) => lead(asked, protocol, upgraded).await,
             Err(error) => tracing::debug!(%error, "a caller went before the protocol changed"),

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
+use tracing::info_span;
 
 use super::outcome::Outcome;
 use crate::host::{Size, Source};
@@ -44,7 +45,7 @@ pub(super) fn begin<W: Future<Output = Outcome> + Send + 'static>(
     let (outputs, output) = mpsc::channel(AHEAD);
     let (tell, outcome) = oneshot::channel();
     let work = work(ProcessEnd { input: with_input.then_some(inputs), size: sizes, output: outputs });
-    tokio::spawn(async move {
+    tasks::spawn(info_span!("process in a container"), async move {
         // The caller may be gone.
         let _ = tell.send(work.await);
     });

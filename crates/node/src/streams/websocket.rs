@@ -11,11 +11,13 @@ use futures::{SinkExt, StreamExt};
 use http::HeaderMap;
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
+use tasks::SpawnIn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
+use tracing::info_span;
 
 use super::forward::Ports;
 use super::session::{CallerEnd, PIECE, size_of};
@@ -181,7 +183,10 @@ pub(super) async fn forward(socket: WebSocket, ports: Arc<Ports>, wanted: Vec<u1
     for (port, channel) in wanted.into_iter().zip((0..=u8::MAX).step_by(2)) {
         let (input, inputs_of_port) = mpsc::channel(4);
         inputs.push(Some(input));
-        connections.spawn(one_port(ports.clone(), port, channel, inputs_of_port, send.clone()));
+        connections.spawn_in(
+            info_span!("forward", port),
+            one_port(ports.clone(), port, channel, inputs_of_port, send.clone()),
+        );
     }
     drop(send);
     let listening = async {

@@ -8,6 +8,7 @@ use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, VARY};
 use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
+use tracing::debug_span;
 
 use super::Body;
 use super::response::full;
@@ -44,7 +45,7 @@ pub(crate) async fn compressed(response: Response<Body>) -> Response<Body> {
         return Response::from_parts(head, full(""));
     };
     let work = plain.clone();
-    match tokio::task::spawn_blocking(move || compress(&work)).await {
+    match tasks::blocking(debug_span!("compress"), move || compress(&work)).await {
         Ok(Ok(smaller)) => {
             head.headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             head.headers.append(VARY, HeaderValue::from_static("Accept-Encoding"));

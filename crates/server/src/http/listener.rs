@@ -19,6 +19,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
+use tracing::info_span;
 
 use super::Body;
 use super::connection::Connection;
@@ -70,7 +71,10 @@ pub(crate) fn listen(
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let (stop, stopped) = watch::channel(());
     let open = Arc::new(Open::default());
-    tokio::spawn(accept(server, listener, TlsAcceptor::from(Arc::new(tls)), open.clone(), stopped));
+    tasks::spawn(
+        info_span!("API", %address),
+        accept(server, listener, TlsAcceptor::from(Arc::new(tls)), open.clone(), stopped),
+    );
     Ok(Listening { address, open, _stop: stop })
 }
 
@@ -92,7 +96,10 @@ async fn accept(
             Ok((stream, peer)) => {
                 let stream = Arc::new(stream);
                 let connection = server.places().enter(place, peer.ip(), open.add(&stream), stopped.clone());
-                tokio::spawn(serve(server.clone(), stream, tls.clone(), connection));
+                tasks::spawn(
+                    info_span!("connection", %peer),
+                    serve(server.clone(), stream, tls.clone(), connection),
+                );
             }
             Err(error) => {
                 server.places().make_room();

@@ -15,6 +15,7 @@ use http::header::{
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
+use tracing::info_span;
 
 use super::compress::{compress, compressed, takes_gzip};
 use super::encoding::Encoding;
@@ -90,7 +91,7 @@ impl Swaggers {
             compress(&document)
                 .map(|gzip| Arc::new(Swagger { catalog: catalog.clone(), tag, gzip: gzip.into(), addresses }))
         };
-        let made = tokio::task::spawn_blocking(make).await.map_err(Status::internal)?;
+        let made = tasks::blocking(info_span!("OpenAPI document"), make).await.map_err(Status::internal)?;
         let made = made.map_err(Status::internal)?;
         self.0.lock().unwrap_or_else(PoisonError::into_inner)[place] = Some(made.clone());
         Ok(made)

@@ -9,6 +9,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tracing::info_span;
 
 use super::headers::{strip_hop_by_hop, to_backend};
 use crate::http::Body;
@@ -61,7 +62,7 @@ where
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(BackendError::Broken)?;
     // The connection lives for as long as the answer's body is read.
-    tokio::spawn(async move {
+    tasks::spawn(info_span!("proxied connection"), async move {
         if let Err(error) = connection.await {
             tracing::debug!(%error, "a proxied connection broke");
         }

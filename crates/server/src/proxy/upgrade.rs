@@ -12,6 +12,7 @@ use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{interval, timeout};
+use tracing::info_span;
 
 use super::connect::BackendError;
 use super::headers::strip_hop_by_hop;
@@ -67,7 +68,7 @@ where
 {
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(BackendError::Broken)?;
-    tokio::spawn(async move {
+    tasks::spawn(info_span!("proxied connection"), async move {
         if let Err(error) = connection.with_upgrades().await {
             tracing::debug!(%error, "a proxied connection broke");
         }
@@ -79,7 +80,7 @@ where
     }
     let backend = hyper::upgrade::on(&mut response);
     let (server, Client { upgrade, connection, .. }) = (server.clone(), client);
-    tokio::spawn(async move {
+    tasks::spawn(info_span!("proxied stream"), async move {
         let (client, backend) = match tokio::try_join!(upgrade, backend) {
             Ok(both) => both,
             Err(error) => return tracing::debug!(%error, "one side went before the protocol changed"),

@@ -9,6 +9,7 @@ use api::{Object, Resource};
 use bytes::Bytes;
 use store::{Event, KeyRange, KeyValue, Revision, State, Store};
 use tokio::sync::watch;
+use tracing::info_span;
 
 use super::Selection;
 
@@ -268,7 +269,7 @@ impl Hub {
         if !self.started.swap(true, Ordering::AcqRel) {
             let mut states = self.store.states();
             self.through.store(states.borrow_and_update().revision(), Ordering::Release);
-            tokio::spawn(pass_on(Arc::downgrade(self), states));
+            tasks::spawn(info_span!("watches"), pass_on(Arc::downgrade(self), states));
         }
         if let Some(topic) = topics.of.get(&range.start).and_then(Weak::upgrade) {
             return topic;

@@ -7,6 +7,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use tracing::info_span;
+
 use super::core::Input;
 use super::disk::{Disk, is_sealed, may_be_tried_again};
 use super::driver::Event;
@@ -151,7 +153,7 @@ impl Keeper {
     fn save(&self, image: Image) -> JoinHandle<()> {
         let (disk, events, folder) = (self.disk.clone(), self.events.clone(), self.folder.clone());
         let metrics = self.metrics.clone();
-        std::thread::spawn(move || {
+        let saving = tasks::thread("store-snapshot", info_span!("snapshot"), move || {
             let (index, begun) = (image.index, Instant::now());
             let saved = match log::save(&*disk, image, PIECE) {
                 Ok(bytes) => {
@@ -167,7 +169,9 @@ impl Keeper {
             };
             // A driver that has ended needs no word.
             let _ = events.send(Event::Disk(Input::SnapshotSaved(saved)));
-        })
+        });
+        saving
+            .unwrap_or_else(|problem| fatal(&format!("there is no thread to write a snapshot on: {problem}")))
     }
 
     fn retire(&self) {

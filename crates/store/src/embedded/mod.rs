@@ -36,6 +36,7 @@ use futures::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio::task::JoinSet;
+use tracing::info_span;
 
 use self::command::{Command, Response};
 use self::core::{Core, Settings};
@@ -102,7 +103,7 @@ impl Embedded {
     pub async fn start_on(config: Config, listener: TcpListener) -> Result<Arc<Self>, StartError> {
         config.check()?;
         let opening = config.clone();
-        let opened = tokio::task::spawn_blocking(move || open(&opening)).await;
+        let opened = tasks::blocking(info_span!("open folder"), move || open(&opening)).await;
         let (lock, disk, claim) = opened.map_err(|problem| StartError::Thread(problem.into()))??;
         let (newcomer, others) = match claim {
             Claim::Newcomer => {
@@ -112,7 +113,8 @@ impl Embedded {
             Claim::Member(..) => (None, Vec::new()),
         };
         let (opening, reading) = (config.clone(), disk.clone());
-        let opened = tokio::task::spawn_blocking(move || read(&opening, &reading, claim, newcomer)).await;
+        let opened =
+            tasks::blocking(info_span!("read log"), move || read(&opening, &reading, claim, newcomer)).await;
         let (id, boot, log, recovered) = opened.map_err(|problem| StartError::Thread(problem.into()))??;
 
         let core = Core::new(settings(&config, id, boot), recovered)
@@ -157,7 +159,7 @@ impl Embedded {
             metrics: metrics.clone(),
         };
         let thread = |name: &str, run: Box<dyn FnOnce() + Send>| {
-            std::thread::Builder::new().name(name.into()).spawn(run).map_err(StartError::Thread)
+            tasks::thread(name, info_span!("thread", thread = name), run).map_err(StartError::Thread)
         };
         let threads = vec![
             thread("store-core", Box::new(move || driver.run()))?,
@@ -191,7 +193,7 @@ impl Embedded {
             running.connections.shutdown().await;
         }
         // Joining may wait for the disk; a panic of a thread was reported when it happened.
-        let _ = tokio::task::spawn_blocking(move || running.map(Running::end)).await;
+        let _ = tasks::blocking(info_span!("end store"), move || running.map(Running::end)).await;
     }
 
     /// Who the members are, as this member knows it, by their numbers.

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
+use tasks::SpawnIn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tracing::info_span;
 
 use super::connection::{Output, Piece, Stream, serve};
 use super::transport::Transport;
@@ -146,7 +148,7 @@ pub(in crate::streams) async fn forward(transport: Transport, ports: Arc<Ports>)
                     match alone.remove(&request) {
                         None => drop(alone.insert(request, stream)),
                         Some(other) => match pair(other, stream) {
-                            Ok((error, data)) => drop(connections.spawn(connect(ports.clone(), error, data))),
+                            Ok((error, data)) => drop(connections.spawn_in(info_span!("forward"), connect(ports.clone(), error, data))),
                             Err(both) => for stream in both {
                                 stream.output.reset().await;
                             },

@@ -6,6 +6,7 @@ use bytes::{Buf, Bytes};
 use raft::eraftpb::Message;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tracing::info_span;
 
 use super::ConnectionError;
 use crate::embedded::image::{Image, ImageError};
@@ -27,7 +28,7 @@ impl Arriving {
     pub fn new(message: Message, length: u64) -> Self {
         let (pieces, waiting) = mpsc::channel(WAITING);
         let source = Waiting { pieces: waiting, piece: Bytes::new() };
-        let reader = tokio::task::spawn_blocking(move || Image::read(source, length));
+        let reader = tasks::blocking(info_span!("read a snapshot"), move || Image::read(source, length));
         Arriving { message, left: length, pieces, reader }
     }
 

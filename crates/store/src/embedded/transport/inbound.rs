@@ -9,6 +9,7 @@ use raft::eraftpb::Message;
 use rustls::client::verify_server_name;
 use rustls::pki_types::ServerName;
 use rustls::server::ParsedCertificate;
+use tasks::SpawnIn;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -16,6 +17,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tracing::info_span;
 
 use super::arriving::Arriving;
 use super::{ConnectionError, Event, Shared, read_frame, tune};
@@ -48,7 +50,7 @@ pub async fn run(shared: Arc<Shared>, listener: TcpListener, callers: mpsc::Send
                 };
                 let Ok(permit) = strangers.clone().try_acquire_owned() else { continue };
                 let (shared, known) = (shared.clone(), known.clone());
-                connections.spawn(async move {
+                connections.spawn_in(info_span!("welcome", %address), async move {
                     match welcome(&shared, stream).await {
                         // The receiver lives as long as this set of tasks.
                         Ok(Some(arrival)) => drop(known.send(arrival).await),
@@ -65,7 +67,7 @@ pub async fn run(shared: Arc<Shared>, listener: TcpListener, callers: mpsc::Send
                     // The roster ends with this task.
                     let _ = callers.send(caller.clone()).await;
                 }
-                let task = connections.spawn(listen(shared.clone(), caller.clone(), stream, buffer));
+                let task = connections.spawn_in(info_span!("from member", member = caller.name, id = caller.id), listen(shared.clone(), caller.clone(), stream, buffer));
                 if let Some(old) = current.insert(caller.id, task) {
                     old.abort();
                 }

@@ -11,12 +11,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::tasks::SpawnIn;
 use bytes::{Bytes, BytesMut};
 use raft::eraftpb::Message;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
+use tracing::info_span;
 
 use super::codec::Malformed;
 use super::command::Response;
@@ -95,8 +97,8 @@ pub fn start(
     });
     let (callers, heard) = mpsc::channel(16);
     let mut tasks = JoinSet::new();
-    tasks.spawn(roster::run(shared.clone(), others, heard));
-    tasks.spawn(inbound::run(shared, listener, callers));
+    tasks.spawn_in(info_span!("connect members"), roster::run(shared.clone(), others, heard));
+    tasks.spawn_in(info_span!("accept members"), inbound::run(shared, listener, callers));
     (tasks, roster)
 }
 

@@ -10,6 +10,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
+use tracing::info_span;
 
 use super::{ConnectionError, Event, Peer, Shared, read_frame, tune};
 use crate::embedded::image::{Image, PIECE};
@@ -138,7 +139,7 @@ async fn write_snapshot(
     buffer: &mut Vec<u8>,
 ) -> Result<(), ConnectionError> {
     // Its length is found by a look at every key.
-    let pieces = tokio::task::spawn_blocking(move || image.pieces(PIECE)).await;
+    let pieces = tasks::blocking(info_span!("encode a snapshot"), move || image.pieces(PIECE)).await;
     let pieces = pieces.map_err(|problem| ConnectionError::Refused(problem.to_string()))?;
     let metadata = message.mut_snapshot().take_metadata();
     message.set_snapshot(Snapshot { metadata: Some(metadata).into(), ..Snapshot::default() });

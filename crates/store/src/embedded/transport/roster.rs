@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ::tasks::SpawnIn;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
+use tracing::info_span;
 
 use super::{Peer, Shared, outbound};
 use crate::MemberId;
@@ -102,7 +104,13 @@ fn follow(
                 heard: Notify::new(),
             });
             peers.insert(*id, peer.clone());
-            running.insert(*id, tasks.spawn(outbound::run(shared.clone(), peer)));
+            running.insert(
+                *id,
+                tasks.spawn_in(
+                    info_span!("to member", member = peer.name, id = peer.id),
+                    outbound::run(shared.clone(), peer),
+                ),
+            );
         }
     }
 }
