@@ -47,8 +47,9 @@ impl Rules for Node {
         let spec = part(object, "spec");
         validate_taints(&spec["taints"], faults);
         let blocks = paths(&spec["podCIDRs"], "spec.podCIDRs");
-        let families: Vec<bool> =
-            blocks.filter_map(|(path, block)| Some(field::block(block, path, faults)?.is_ipv4())).collect();
+        let families: Vec<bool> = blocks
+            .filter_map(|(path, block)| Some(field::network(block, path, faults)?.addr().is_ipv4()))
+            .collect();
         if families.len() > 2 || families.len() == 2 && families[0] == families[1] {
             let why = "may specify no more than one CIDR for each IP family";
             faults.push(Cause::invalid("spec.podCIDRs", &spec["podCIDRs"], why));

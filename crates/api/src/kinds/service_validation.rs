@@ -172,7 +172,7 @@ fn validate_balancer(spec: &Value, kind: &str, faults: &mut Faults) {
         faults.push(Cause::forbidden(RANGES, BALANCED_ALONE));
     }
     for (path, range) in paths(&spec["loadBalancerSourceRanges"], RANGES).filter(|_| kind == "LoadBalancer") {
-        field::block(&json!(range.as_str().unwrap_or_default().trim()), path, faults);
+        field::network(&json!(range.as_str().unwrap_or_default().trim()), path, faults);
     }
     if !spec["allocateLoadBalancerNodePorts"].is_null() && kind != "LoadBalancer" {
         faults.push(Cause::forbidden("spec.allocateLoadBalancerNodePorts", BALANCED_ALONE));
