@@ -4,7 +4,9 @@
 
 mod support;
 
+use futures::FutureExt;
 use serde_json::{Value, json};
+use store::Store;
 use support::{TestHost, condition, is_alive, is_ready, main_status};
 
 /// Counts into its log, a line each 10 ms, and says which process it is.
@@ -98,6 +100,26 @@ async fn a_pod_that_went_meanwhile_is_ended() {
     while is_alive(&pid) || !host.shims().is_empty() || host.work(&uid).exists() {
         tokio::task::yield_now().await;
     }
+    host.shut_down().await;
+}
+
+/// One thread: the agent sees nothing of what happens between two awaits.
+#[tokio::test]
+async fn a_pod_whose_name_another_hosts_pod_got_unseen_is_ended() {
+    let mut host = TestHost::start();
+    let uid = host.pod("a", json!({"command": ["sh", "-c", COUNTER]}), json!({}));
+    let pid = host.until_file(&host.work(&uid).join("pid"), |text| text.ends_with('\n')).await;
+    host.until("a", "ready", is_ready).await;
+    let mut other = host.writer.get("pods", "default", "a").unwrap();
+    (other["metadata"]["uid"], other["spec"]["nodeName"]) = ("another".into(), "n2".into());
+    host.writer.remove("pods", "default", "a");
+    host.writer.put(&other);
+    let store = &host.writer.store;
+    store.compact(store.snapshot().revision()).now_or_never().unwrap().unwrap();
+    while is_alive(&pid) || !host.shims().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(host.writer.get("pods", "default", "a"), Some(other), "which is none of this host's business");
     host.shut_down().await;
 }
 

@@ -2,6 +2,7 @@
 //! a part of the cluster asks for a change. Reading needs no server and no network; changing goes through
 //! a [`Writer`], which is the API's own write path.
 
+mod bound;
 mod followed;
 mod key;
 mod pod;
@@ -14,6 +15,7 @@ mod table;
 mod thin;
 mod write;
 
+pub use bound::node_of;
 pub use followed::Followed;
 pub use key::{Place, key, kind_prefix, namespace_prefix, parse};
 pub use pod::{Container, DELETION_COST, Pod, PodSpec, PodStatus};

@@ -204,10 +204,17 @@ impl Desk {
         if known.is_some_and(|entry| entry.revision >= kv.mod_revision) {
             return;
         }
-        let Ok(pod) = objects::decode::<Pod>(kv) else { return };
-        if pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()) != Some(&self.host.name) {
-            return;
+        // Most pods are others': of them nothing else is read.
+        match objects::node_of(&kv.value) {
+            Ok(node) if node.as_deref() == Some(self.host.name.as_str()) => {}
+            Ok(_) => {
+                // One of this name was this host's, and its end was never heard of.
+                self.gone(&kv.key);
+                return;
+            }
+            Err(_) => return,
         }
+        let Ok(pod) = objects::decode::<Pod>(kv) else { return };
         let stored = serde_json::from_slice::<Value>(&kv.value).map(|mut v| v["status"].take());
         let stored = without_nulls(stored.unwrap_or_default());
         let id = uid(&pod).to_owned();
