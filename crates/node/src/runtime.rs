@@ -65,6 +65,9 @@ pub(crate) trait Runtime: fmt::Debug + Send + Sync {
     /// Follows how far a container's log is.
     fn log(&self, which: &Which) -> watch::Receiver<LogProgress>;
 
+    /// Waits until something goes wrong with a container that goes on all the same.
+    fn trouble(&self) -> BoxFuture<'_, Trouble>;
+
     /// What runs or ran, also under former agents; what can't be taken over is ended first.
     fn found(&self) -> BoxFuture<'_, Vec<Found>>;
 
@@ -110,6 +113,13 @@ pub(crate) enum RunError {
     /// The container ended.
     #[error("the container ended")]
     Gone,
+}
+
+/// What went wrong with a container that goes on: its log can't be written.
+#[derive(Debug)]
+pub(crate) struct Trouble {
+    pub which: Which,
+    pub why: String,
 }
 
 /// A container that a sandbox has.

@@ -322,6 +322,38 @@ async fn why_there_is_no_log_is_said_as_the_pods_status_says_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn output_that_no_log_takes_is_said_to_be_lost_once() {
+    use nix::sys::stat::{Mode, SFlag, makedev, mknod};
+
+    let mut host = TestHost::off();
+    let prints =
+        "while ! test -e go; do sleep 0.01; done; for n in 1 2 3 4 5; do echo $n; done; exec sleep 1000";
+    let uid = host.pod("a", json!({"command": ["sh", "-c", prints]}), json!({}));
+    let folder = host.folder.path().join("agent/logs/default_a_uid-of-a/main");
+    std::fs::create_dir_all(&folder).unwrap();
+    // What /dev/full is: a disk without room.
+    let made = mknod(&folder.join("0.log"), SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, makedev(1, 7));
+    let open = std::fs::OpenOptions::new().write(true).open(folder.join("0.log"));
+    if made.is_err() || open.is_err() {
+        return testing::skip("mounts", "this user may make no device files");
+    }
+    host.switch_on();
+    host.until("a", "ready", is_ready).await;
+    std::fs::write(host.work(&uid).join("go"), "").unwrap();
+    host.until_event("FailedWriteLog", |message| {
+        message == "What container main prints is lost, its log can't be written: No space left on device (os error 28)"
+    })
+    .await;
+    assert_eq!(
+        main_status(&host.writer.get("pods", "default", "a").unwrap())["restartCount"],
+        0,
+        "it goes on"
+    );
+    assert_eq!(host.events().iter().filter(|(reason, _)| reason == "FailedWriteLog").count(), 1);
+    host.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_previous_life_s_log_stays() {
     let mut host = TestHost::start();
     host.pod("a", json!({"command": ["sh", "-c", "echo life; exit 1"]}), json!({}));

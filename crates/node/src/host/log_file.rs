@@ -31,6 +31,8 @@ pub(crate) struct LogFile {
     size: u64,
     largest: u64,
     writes: u64,
+    /// Whether the last lines could not be written.
+    is_failing: bool,
 }
 
 impl LogFile {
@@ -53,7 +55,7 @@ impl LogFile {
     fn with_limit(path: PathBuf, largest: u64) -> io::Result<Self> {
         let file = OpenOptions::new().create(true).append(true).custom_flags(libc::O_NOFOLLOW).open(&path)?;
         let size = file.metadata()?.len();
-        Ok(LogFile { path, file, size, largest, writes: 0 })
+        Ok(LogFile { path, file, size, largest, writes: 0, is_failing: false })
     }
 
     /// How often something was written.
@@ -61,15 +63,26 @@ impl LogFile {
         self.writes
     }
 
-    /// Appends whole lines. What can't be written (a full disk) is lost; the process must not stop for it.
-    pub(crate) fn append(&mut self, lines: &[u8]) {
+    /// Appends whole lines. What can't be written (a full disk) is lost; the process must not stop for it. Answers why, once
+    /// until something is written again.
+    pub(crate) fn append(&mut self, lines: &[u8]) -> Option<io::Error> {
         if self.size >= self.largest {
             self.rotate();
         }
-        if self.file.write_all(lines).is_ok() {
-            self.size += lines.len() as u64;
-        }
         self.writes += 1;
+        let written = self.file.write_all(lines);
+        let was_failing = std::mem::replace(&mut self.is_failing, written.is_err());
+        match written {
+            Ok(()) => {
+                self.size += lines.len() as u64;
+                None
+            }
+            Err(error) => {
+                // No part of a line stays, to which the next one would be added.
+                let _ = self.file.set_len(self.size);
+                (!was_failing).then_some(error)
+            }
+        }
     }
 
     fn rotate(&mut self) {
@@ -216,12 +229,30 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_cannot_be_written_says_so_once() {
+        let full = || LogFile::with_limit("/dev/full".into(), 10).unwrap();
+        let mut log = full();
+        let why = log.append(b"one\n").unwrap();
+        assert_eq!(why.kind(), io::ErrorKind::StorageFull);
+        assert!(log.append(b"two\n").is_none() && log.append(b"three\n").is_none());
+        let folder = tempfile::tempdir().unwrap();
+        let mut good = LogFile::with_limit(folder.path().join("0.log"), 100).unwrap();
+        assert!(good.append(b"four\n").is_none());
+        // Room again, and full again.
+        let bad = std::mem::replace(&mut log.file, good.file);
+        assert!(log.append(b"five\n").is_none());
+        log.file = bad;
+        assert!(log.append(b"six\n").is_some());
+        assert_eq!(fs::read_to_string(folder.path().join("0.log")).unwrap(), "four\nfive\n");
+    }
+
+    #[test]
     fn a_large_file_is_set_aside_and_the_oldest_forgotten() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("0.log");
         let mut log = LogFile::with_limit(path.clone(), 10).unwrap();
         for n in 0..5 {
-            log.append(format!("line number {n}\n").as_bytes());
+            assert!(log.append(format!("line number {n}\n").as_bytes()).is_none());
         }
         let read = |path: &Path| fs::read_to_string(path).unwrap();
         assert_eq!(read(&path), "line number 4\n");

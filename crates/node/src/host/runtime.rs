@@ -18,7 +18,7 @@ use futures::future::{BoxFuture, join_all};
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use tokio::net::unix::pipe;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tracing::info_span;
 
 use super::leftovers::end_leftovers;
@@ -27,7 +27,7 @@ use super::log_file::LogProgress;
 use super::process::keep_descriptors;
 use super::{Command, Isolation, Streams, Terminal};
 use crate::runtime::{
-    Attached, Begun, Exit, Found, Reader, RunError, Runtime, Session, SessionEnd, Which, Writer,
+    Attached, Begun, Exit, Found, Reader, RunError, Runtime, Session, SessionEnd, Trouble, Which, Writer,
 };
 use crate::shim::SHIM;
 use crate::shim::wire::{Answer, Ask, Life, Told};
@@ -43,6 +43,7 @@ pub(crate) struct HostRuntime {
     /// The program that a shim is.
     program: PathBuf,
     isolation: Isolation,
+    troubles: (mpsc::UnboundedSender<Trouble>, tokio::sync::Mutex<mpsc::UnboundedReceiver<Trouble>>),
     slots: Mutex<HashMap<String, Arc<Slot>>>,
 }
 
@@ -92,7 +93,9 @@ impl HostRuntime {
     /// If this process can't tell what it has open.
     pub(crate) fn new(pods: PathBuf, program: PathBuf, isolation: Isolation) -> io::Result<Self> {
         keep_descriptors()?;
-        Ok(HostRuntime { pods, program, isolation, slots: Mutex::default() })
+        let (tell, told) = mpsc::unbounded_channel();
+        let troubles = (tell, tokio::sync::Mutex::new(told));
+        Ok(HostRuntime { pods, program, isolation, troubles, slots: Mutex::default() })
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<String, Arc<Slot>>> {
@@ -101,6 +104,21 @@ impl HostRuntime {
 
     fn link(&self, uid: &str) -> Option<Arc<Link>> {
         self.slots().get(uid).and_then(|slot| slot.link().clone())
+    }
+
+    /// Hears of what goes wrong with a pod's containers, for as long as its shim is asked at all.
+    fn attend(&self, uid: &str, link: &Arc<Link>) {
+        let (uid, tell) = (uid.to_owned(), self.troubles.0.clone());
+        let (weak, mut asked) = (Arc::downgrade(link), link.send(&Ask::Trouble, Vec::new()).1);
+        tokio::spawn(async move {
+            while let Ok((Answer::Trouble { life: Life { container, attempt }, why }, _)) = asked.await {
+                let which = Which { uid: uid.clone(), container, attempt };
+                let (Ok(()), Some(link)) = (tell.send(Trouble { which, why }), weak.upgrade()) else {
+                    return;
+                };
+                asked = link.send(&Ask::Trouble, Vec::new()).1;
+            }
+        });
     }
 
     /// The pod's shim; a new one if it has none.
@@ -126,6 +144,7 @@ impl HostRuntime {
             link.kill();
             return Err(io::Error::other("the pod's shim is of another version than the agent"));
         }
+        self.attend(uid, &link);
         *slot.link() = Some(link.clone());
         Ok(link)
     }
@@ -293,6 +312,17 @@ impl Runtime for HostRuntime {
         progress
     }
 
+    fn trouble(&self) -> BoxFuture<'_, Trouble> {
+        async move {
+            match self.troubles.1.lock().await.recv().await {
+                Some(trouble) => trouble,
+                // This runtime has the other end itself.
+                None => std::future::pending().await,
+            }
+        }
+        .boxed()
+    }
+
     fn found(&self) -> BoxFuture<'_, Vec<Found>> {
         async move {
             let mut found = Vec::new();
@@ -311,6 +341,7 @@ impl Runtime for HostRuntime {
                     Found { which, begun, exit }
                 };
                 found.extend(told.into_iter().map(here));
+                self.attend(&uid, &link);
                 let slot = Slot { link: Mutex::new(Some(link)), ..Slot::default() };
                 self.slots().insert(uid, Arc::new(slot));
             }

@@ -24,7 +24,7 @@ use crate::pod::{
     Preparation, Then, container, container_id, decide, is_over, must_end, resume, subject, take_over, uid,
     without_nulls,
 };
-use crate::runtime::{Found, Which};
+use crate::runtime::{Found, Trouble, Which};
 
 /// How long pods have to end when the agent stops.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
@@ -80,6 +80,7 @@ impl Desk {
             state = self.fresh_state() => state,
             _ = stop.wait_for(|stop| *stop) => return,
         };
+        let runtime = self.host.runtime.clone();
         let mut watcher: Option<Watcher> = None;
         self.begin(&state).await;
         let mut next = state.revision() + 1;
@@ -135,6 +136,7 @@ impl Desk {
                         self.heard(report);
                     }
                 }
+                Trouble { which, why } = runtime.trouble() => self.in_trouble(&which, &why),
                 () = sleep => {}
                 Ok(_) = stop.wait_for(|stop| *stop), if !self.leaving => self.leave(),
                 Some(_) = self.work.join_next() => {}
@@ -288,6 +290,19 @@ impl Desk {
             entry.wake = Some(Duration::ZERO);
             must_end(&mut entry.record, Then::Forget, now.elapsed);
         }
+    }
+
+    fn in_trouble(&self, which: &Which, why: &str) {
+        let Some(entry) = self.entries.get(&which.uid) else { return };
+        let name = which.container.as_str();
+        let message = format!("What container {name} prints is lost, its log can't be written: {why}");
+        tracing::warn!(
+            pod = subject(&entry.pod),
+            container = name,
+            why,
+            "a container's log can't be written"
+        );
+        self.host.tell(&entry.pod, Some(name), true, "FailedWriteLog", message);
     }
 
     fn leave(&mut self) {

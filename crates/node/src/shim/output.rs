@@ -24,6 +24,8 @@ pub(super) struct Output {
     /// None once it is complete.
     log: Option<LogFile>,
     writes: u64,
+    /// Why the log can't be written, until somebody hears of it.
+    trouble: Option<String>,
     watchers: Vec<Watcher>,
     tail: Option<Tail>,
 }
@@ -51,6 +53,7 @@ impl Output {
             lines: [Lines::new(Source::Stdout), Lines::new(Source::Stderr)],
             log: Some(log),
             writes: 0,
+            trouble: None,
             watchers: Vec::new(),
             tail: None,
         }
@@ -65,6 +68,11 @@ impl Output {
 
     pub(super) fn progress(&self) -> LogProgress {
         LogProgress { writes: self.writes, ended: self.is_over() }
+    }
+
+    /// Why the log can't be written; each time once.
+    pub(super) fn take_trouble(&mut self) -> Option<String> {
+        self.trouble.take()
     }
 
     /// Whether nothing more comes.
@@ -156,7 +164,9 @@ impl Output {
     fn record(&mut self, number: usize, printed: &[u8], ended: bool, wall: Timestamp) {
         let records = self.lines[number].take(printed, ended, wall);
         if let (Some(log), false) = (&mut self.log, records.is_empty()) {
-            log.append(&records);
+            if let Some(why) = log.append(&records) {
+                self.trouble = Some(why.to_string());
+            }
             self.writes = log.writes();
         }
     }

@@ -6,8 +6,10 @@ use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
+use serde::de::IgnoredAny;
 
 use super::wire::{Answer, Ask, Inbox, Outbox, encode};
+use crate::runtime::RunError;
 
 /// An agent, or one that is about to be gone.
 #[derive(Debug)]
@@ -48,17 +50,22 @@ impl Peer {
     /// # Errors
     /// At the connection's end, or if it says what makes no sense.
     pub(super) fn next(&mut self) -> io::Result<Option<Question>> {
-        if !self.outbox.is_empty() {
-            return Ok(None);
-        }
-        match self.inbox.next(self.stream.as_raw_fd()) {
-            Ok((bytes, files)) => {
-                let (number, ask) = serde_json::from_slice(&bytes)?;
-                Ok(Some(Question { number, ask, files }))
+        while self.outbox.is_empty() {
+            let (bytes, files) = match self.inbox.next(self.stream.as_raw_fd()) {
+                Ok(message) => message,
+                Err(error) if is_later(&error) => return Ok(None),
+                Err(error) => return Err(error),
+            };
+            if let Ok((number, ask)) = serde_json::from_slice(&bytes) {
+                return Ok(Some(Question { number, ask, files }));
             }
-            Err(error) if is_later(&error) => Ok(None),
-            Err(error) => Err(error),
+            // A newer agent's.
+            let (number, _): (u64, IgnoredAny) = serde_json::from_slice(&bytes)?;
+            let why = "the pod's shim is older than this question".to_owned();
+            self.answer(number, &Answer::Failed(RunError::System(why)), Vec::new());
+            self.flush()?;
         }
+        Ok(None)
     }
 
     /// Answers, now or as soon as it is taken.
@@ -82,4 +89,29 @@ impl Peer {
 
 fn is_later(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_question_that_is_not_known_yet_fails_alone() {
+        let (mut agent, shim) = UnixStream::pair().unwrap();
+        let mut peer = Peer::new(1, shim).unwrap();
+        agent.write_all(&encode(7, &serde_json::json!({"Dance": {"how": "well"}})).unwrap()).unwrap();
+        agent.write_all(&encode(8, &Ask::Hello).unwrap()).unwrap();
+        let question = peer.next().unwrap().unwrap();
+        assert!(question.number == 8 && matches!(question.ask, Ask::Hello));
+        let (bytes, _) = Inbox::default().next(agent.as_raw_fd()).unwrap();
+        let (number, answer): (u64, Answer) = serde_json::from_slice(&bytes).unwrap();
+        assert!(number == 7 && matches!(answer, Answer::Failed(_)), "{answer:?}");
+        agent.write_all(&encode(9, &Ask::Hello).unwrap()[..5]).unwrap();
+        assert!(peer.next().unwrap().is_none());
+        agent.write_all(b"no JSON").unwrap();
+        drop(agent);
+        assert!(peer.next().is_err());
+    }
 }

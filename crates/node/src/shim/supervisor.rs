@@ -25,6 +25,7 @@ struct Supervisor {
     next_peer: u64,
     containers: BTreeMap<String, Contained>,
     commands: Vec<Beside>,
+    trouble_asked: Vec<Asker>,
     is_ending: bool,
 }
 
@@ -50,6 +51,7 @@ pub(super) fn run() -> io::Result<()> {
         next_peer: 0,
         containers: BTreeMap::new(),
         commands: Vec::new(),
+        trouble_asked: Vec::new(),
         is_ending: false,
     };
     while !supervisor.is_ending {
@@ -126,6 +128,7 @@ impl Supervisor {
             }
         }
         self.peers.retain(|peer| !gone.contains(&peer.number));
+        self.trouble_asked.retain(|by| !gone.contains(&by.0));
         // A command ends with who asked for it.
         for command in self.commands.iter().filter(|command| gone.contains(&command.by.0)) {
             kill_command(command);
@@ -243,6 +246,10 @@ impl Supervisor {
                 }
                 None => Some(Answer::Failed(RunError::Gone)),
             },
+            Ask::Trouble => {
+                self.trouble_asked.push(by);
+                None
+            }
             Ask::End => {
                 self.is_ending = true;
                 None
@@ -301,6 +308,14 @@ impl Supervisor {
             (Some(_), None) => !command.is_unwanted,
             _ => true,
         });
+        let trouble =
+            |container: &mut Contained| Some((container.life.clone(), container.output.take_trouble()?));
+        if !self.trouble_asked.is_empty()
+            && let Some((life, why)) = self.containers.values_mut().find_map(trouble)
+        {
+            let answer = |by| (by, Answer::Trouble { life: life.clone(), why: why.clone() });
+            answers.extend(self.trouble_asked.drain(..).map(answer));
+        }
         for (by, answer) in answers {
             self.answer(by, &answer, Vec::new());
         }

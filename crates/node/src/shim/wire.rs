@@ -1,6 +1,6 @@
 //! What agent and shim say to each other: JSON behind four bytes of length, over a unix socket of the pod's folder. Open
-//! files go along with the first byte. A shim may be older than the agent that finds it, so what is here only grows;
-//! where that can't be, [`VERSION`] says so.
+//! files go along with the first byte. A shim may be older than the agent that finds it, so what is here only grows,
+//! and a question that a shim doesn't know fails alone; where that can't be, [`VERSION`] says so.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, IoSliceMut};
@@ -70,6 +70,8 @@ pub(crate) enum Ask {
         life: Life,
         seen: u64,
     },
+    /// Answered once a container's log can't be written.
+    Trouble,
     /// End everything. There is no answer but the connection's end.
     End,
 }
@@ -87,6 +89,10 @@ pub(crate) enum Answer {
     /// With the container's input or terminal as a file, if it has one.
     Attached,
     Log(LogProgress),
+    Trouble {
+        life: Life,
+        why: String,
+    },
     Done,
 }
 
