@@ -51,10 +51,15 @@ impl Cluster {
 
     /// As [`start`](Self::start), with more arguments.
     pub fn start_with(dir: &Path, nodes: usize, net: &str, more: &[&str]) -> Cluster {
+        Cluster::start_program(Path::new(HOLDFAST), dir, nodes, net, more)
+    }
+
+    /// As [`start_with`](Self::start_with), by a copy of the program.
+    pub fn start_program(program: &Path, dir: &Path, nodes: usize, net: &str, more: &[&str]) -> Cluster {
         // On loopback all clusters of a machine share its addresses: one at a time.
         let loopback = (net != "netns" && !testing::allows_namespaces()).then(lock_loopback);
         let log = File::create(dir.join("up.log")).unwrap();
-        let mut command = Command::new(HOLDFAST);
+        let mut command = Command::new(program);
         command
             .args(["up", "--port", "0", "--net", net, "--nodes", &nodes.to_string(), "--dir"])
             .arg(dir.join("cluster"))
@@ -137,10 +142,17 @@ impl Cluster {
             .unwrap_or_else(|error| panic!("can't run {program}: {error}"))
     }
 
-    /// Kills all hosts at once, as a power cut of the whole machine room would.
+    /// Kills all hosts at once with their pods, as a power cut of the whole machine room would.
     pub fn kill_hosts(&self) {
-        let killed = self.signal_hosts("", libc::SIGKILL);
-        assert!(killed > 0, "no host was found");
+        // Nobody sees another's end, and `up` starts no host again that would find pods.
+        assert!(self.signal_hosts("", libc::SIGSTOP) > 0, "no host was found");
+        let folder = self.folder().canonicalize().unwrap();
+        self.signal_processes(libc::SIGKILL, |command| {
+            let mut words = command.split(' ').skip(1);
+            words.next() == Some("shim")
+                && words.next().is_some_and(|pod| Path::new(pod).starts_with(&folder))
+        });
+        self.signal_hosts("", libc::SIGKILL);
     }
 
     /// How often the cluster's timelines say that this happened to `subject`, on whichever host.
@@ -168,22 +180,46 @@ impl Cluster {
         assert_eq!(self.signal_hosts(&config, signal), 1, "{host} was not found");
     }
 
+    /// The process of one host.
+    pub fn pid_of_host(&self, host: &str) -> Option<i32> {
+        let mut found = None;
+        self.each_process(|pid, command| {
+            if self.is_host(command) && command.contains(&format!("/{host}/config.json")) {
+                found = Some(pid);
+            }
+        });
+        found
+    }
+
+    fn is_host(&self, command: &str) -> bool {
+        command.contains(" host ") && command.contains(self.dir.to_str().unwrap())
+    }
+
     /// Sends a signal to the hosts of this cluster whose command line contains `words`; says to how many.
     fn signal_hosts(&self, words: &str, signal: i32) -> i32 {
+        self.signal_processes(signal, |command| self.is_host(command) && command.contains(words))
+    }
+
+    fn signal_processes(&self, signal: i32, is_meant: impl Fn(&str) -> bool) -> i32 {
         let mut reached = 0;
+        self.each_process(|pid, command| {
+            if is_meant(command) {
+                // SAFETY: kill has no memory effects; the process is a host or a shim of this test's own cluster.
+                reached += i32::from(unsafe { libc::kill(pid, signal) } == 0);
+            }
+        });
+        reached
+    }
+
+    /// Every process with its command line, its words a space apart.
+    fn each_process(&self, mut see: impl FnMut(i32, &str)) {
         for process in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
             let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
                 continue;
             };
             let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            let is_host = command.contains(" host ") && command.contains(self.dir.to_str().unwrap());
-            if is_host && command.contains(words) {
-                // SAFETY: kill has no memory effects; the process is a host of this test's own cluster.
-                reached += i32::from(unsafe { libc::kill(pid, signal) } == 0);
-            }
+            see(pid, &String::from_utf8_lossy(&command).replace('\0', " "));
         }
-        reached
     }
 
     /// Sends `signal` to `up` and waits for its end.

@@ -19,6 +19,7 @@ use server::Server;
 use store::Store;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tracing::info_span;
@@ -85,14 +86,26 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
 async fn serve(config: HostConfig) -> anyhow::Result<()> {
     let mut end = End::new()?;
+    // What an upgrade asks for, as of nginx and HAProxy (docs/upgrade.md).
+    let mut leave = signal(SignalKind::user_defined2())?;
     tracing::info!(target: timeline::TARGET, what = "host-started");
     let host = start(config).await?;
-    let outcome = tokio::select! {
-        () = end.asked() => Ok(()),
-        error = host.engine.failed() => Err(error),
+    let (pods, outcome) = tokio::select! {
+        () = end.asked() => (Pods::End, Ok(())),
+        _ = leave.recv() => (Pods::Stay, Ok(())),
+        error = host.engine.failed() => (Pods::End, Err(error)),
     };
-    host.stop().await;
+    host.stop(pods).await;
     outcome
+}
+
+/// What becomes of a host's pods when its process ends in order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pods {
+    /// They end first.
+    End,
+    /// They stay, with their shims, for the host's next process.
+    Stay,
 }
 
 /// Where a host's store keeps its data.
@@ -113,8 +126,11 @@ struct Host {
 
 impl Host {
     /// Stops in the order in which nobody notices: pods first, leadership before the connections.
-    async fn stop(self) {
-        self.agent.shutdown().await;
+    async fn stop(self, pods: Pods) {
+        match pods {
+            Pods::End => self.agent.shutdown().await,
+            Pods::Stay => self.agent.leave().await,
+        }
         if let Some(etcd) = self.etcd {
             etcd.abort();
         }

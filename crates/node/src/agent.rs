@@ -86,8 +86,8 @@ pub async fn end_former_pods(data_dir: &Path, needs: &[SocketAddr]) {
     }
 }
 
-/// A running agent. When it is dropped without [`shutdown`](Agent::shutdown), its pods go on, and the next agent of this
-/// host takes them over.
+/// A running agent. It ends with its pods by [`shutdown`](Agent::shutdown), without them by [`leave`](Agent::leave). When it
+/// is dropped without either, its pods go on too.
 #[derive(Debug)]
 pub struct Agent {
     stop: watch::Sender<bool>,
@@ -175,6 +175,17 @@ impl Agent {
         }
         self.stop.send_replace(true);
         let _ = (&mut self.desk).await;
+    }
+
+    /// Ends the agent and leaves its pods to their shims: the next agent of this host takes them over. Returns once nothing
+    /// of the agent works any more.
+    pub async fn leave(mut self) {
+        self.desk.abort();
+        self.others.iter().for_each(JoinHandle::abort);
+        let _ = (&mut self.desk).await;
+        for task in std::mem::take(&mut self.others) {
+            let _ = task.await;
+        }
     }
 }
 

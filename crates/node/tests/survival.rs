@@ -124,6 +124,23 @@ async fn a_pod_whose_name_another_hosts_pod_got_unseen_is_ended() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_outlives_an_agent_that_leaves() {
+    let mut host = TestHost::start();
+    let uid = host.pod("a", json!({"command": ["sh", "-c", COUNTER]}), json!({}));
+    let pid = host.until_file(&host.work(&uid).join("pid"), |text| text.ends_with('\n')).await;
+    let before = host.until("a", "ready", is_ready).await;
+    host.agent.take().unwrap().leave().await;
+    assert_eq!(host.writer.get("pods", "default", "a"), Some(before.clone()), "nothing is said of its end");
+    host.switch_on();
+    host.change("a", |pod| pod["status"]["phase"] = "Pending".into());
+    let after = host.until("a", "looked after again", |pod| pod["status"]["phase"] == "Running").await;
+    assert_eq!(main_status(&after), main_status(&before));
+    assert!(is_alive(&pid));
+    host.shut_down().await;
+    assert!(!is_alive(&pid));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_container_whose_shim_is_killed_dies_and_starts_again() {
     let mut host = TestHost::start();
     // A child in a session of its own: the kernel doesn't kill it with the shim.
