@@ -264,6 +264,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         // This very program, also after its file was replaced.
         program: "/proc/self/exe".into(),
         programs: programs_dir(&config),
+        cgroups: node::cgroup_root(),
         store: store.clone(),
         writer: server.writer(),
         addresses: reach.clone(),

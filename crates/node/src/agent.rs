@@ -12,6 +12,7 @@ use tracing::info_span;
 
 use crate::addresses::{Addresses, PodAddresses, PodRange};
 use crate::clock::Clock;
+use crate::host::cgroup::Cgroups;
 use crate::host::{HostRuntime, Isolation, Powers, end_strays};
 use crate::node::{Identity, keep_registered, read_machine};
 use crate::pods::{Desk, Folders, Host, Running, TokenBook};
@@ -33,6 +34,9 @@ pub struct Options {
     pub program: PathBuf,
     /// The folder that comes first on the pods' PATH; missing is fine.
     pub programs: PathBuf,
+    /// The cgroup (version 2) that pods' cgroups are made in, usually [`cgroup_root`](crate::cgroup_root). Without one, or
+    /// where none can be made, pods run without.
+    pub cgroups: Option<PathBuf>,
     /// Where objects are read.
     pub store: Arc<dyn Store>,
     /// Where changes are asked for.
@@ -122,7 +126,17 @@ impl Agent {
         let user = format!("system:node:{}", options.name);
         let recorder = Recorder::start(options.writer.clone(), user, from);
         let folders = Folders::new(data.clone());
-        let runtime = HostRuntime::new(folders.pods(), options.program, isolation).map_err(Error::Files)?;
+        let cgroups = cgroups(options.cgroups.as_deref(), &options.name, &data);
+        let told_cgroups = match &cgroups {
+            Ok(cgroups) if cgroups.controllers().is_empty() => "without limits".to_owned(),
+            Ok(cgroups) => cgroups.controllers().to_owned(),
+            Err(why) => {
+                tracing::warn!(why, "pods have no cgroups: nothing holds them to their limits");
+                "none".to_owned()
+            }
+        };
+        let runtime = HostRuntime::new(folders.pods(), options.program, isolation, cgroups.ok());
+        let runtime = runtime.map_err(Error::Files)?;
         let runtime = Arc::new(runtime);
         let book = Addresses::open(&folders.addresses(), range);
         let host = Arc::new(Host {
@@ -149,6 +163,7 @@ impl Agent {
             pod_cidr: range.to_string(),
             port: listening.port(),
             heartbeats: options.heartbeats,
+            cgroups: told_cgroups,
         };
         let (stop, stopped) = watch::channel(false);
         let others = vec![
@@ -194,6 +209,15 @@ impl Drop for Agent {
         self.desk.abort();
         self.others.iter().for_each(JoinHandle::abort);
     }
+}
+
+/// The cgroups of this host's pods, or why there are none. Two hosts of one name may share a machine, but not a folder: its
+/// path is a part of the cgroup's name.
+fn cgroups(root: Option<&Path>, name: &str, data: &Path) -> Result<Cgroups, String> {
+    let root = root.ok_or("no hierarchy of cgroups of version 2 is mounted")?;
+    let of_path = ring::digest::digest(&ring::digest::SHA256, data.as_os_str().as_encoded_bytes());
+    let mark: String = of_path.as_ref().iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    Cgroups::open(root, format!("{name}-{mark}"))
 }
 
 /// Where programs are looked for, after the agent's own folder: never on the PATH that the agent was started with.

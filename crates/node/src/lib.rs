@@ -19,6 +19,7 @@ mod streams;
 
 pub use addresses::PodAddresses;
 pub use agent::{Agent, Error, Options, end_former_pods};
+pub use host::cgroup::root as cgroup_root;
 pub use node::HEARTBEATS;
 pub use shim::{SHIM, run_shim};
 

@@ -1,6 +1,7 @@
 //! The runtime `host`: a container is a process of this host in a session of its own.
 
 mod beneath;
+pub(crate) mod cgroup;
 mod environment;
 mod expand;
 mod isolation;

@@ -4,7 +4,7 @@
 use std::ffi::CString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
@@ -15,6 +15,7 @@ use nix::unistd::pipe2;
 use serde::{Deserialize, Serialize};
 
 use super::Isolation;
+use super::cgroup;
 use super::mounts::Plan;
 use super::rights;
 use crate::runtime::RunError;
@@ -60,6 +61,9 @@ pub(crate) struct Command {
     pub beside: Option<i32>,
     /// Its input and outputs.
     pub streams: Streams,
+    /// What its cgroup is to be given: by the agent, where there are cgroups.
+    #[serde(skip)]
+    pub cgroup: cgroup::Wanted,
 }
 
 /// What was open when the agent's program was started is none of its pods' business; all that it opens itself is not
@@ -102,7 +106,7 @@ pub(crate) fn signal_group(pid: i32, signal: libc::c_int) {
 }
 
 /// What the process-to-be does between fork and exec, in this order. A step that fails is reported by its number.
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 13] = [
     "start a session",
     "join the container's namespaces",
     "make namespaces",
@@ -115,11 +119,13 @@ const STEPS: [&str; 12] = [
     "make the terminal the session's",
     "drop capabilities",
     "forbid new privileges",
+    "enter its cgroup",
 ];
 /// The step that is one of the plan's in turn, of which the number follows.
 const MOUNTS: u8 = 5;
 
 struct Prepared {
+    cgroup: Option<File>,
     parent: libc::pid_t,
     flags: libc::c_int,
     beside: Vec<(File, libc::c_int)>,
@@ -138,11 +144,17 @@ struct Prepared {
     failed: File,
 }
 
-/// Makes a process with these three streams and answers its id, which is also that of its session and process group.
+/// Makes a process with these three streams, in a cgroup if it is to have one, and answers its id, which is also that of
+/// its session and process group.
 ///
 /// # Errors
 /// What of it is wrong, or what the system refused.
-pub(crate) fn spawn(command: &Command, isolation: Isolation, streams: [OwnedFd; 3]) -> Result<i32, RunError> {
+pub(crate) fn spawn(
+    command: &Command,
+    isolation: Isolation,
+    streams: [OwnedFd; 3],
+    cgroup: Option<&OwnedFd>,
+) -> Result<i32, RunError> {
     let system = |what: &str| {
         let what = what.to_owned();
         move |why: io::Error| RunError::System(format!("{what}: {why}"))
@@ -160,7 +172,9 @@ pub(crate) fn spawn(command: &Command, isolation: Isolation, streams: [OwnedFd; 
         .map_err(|_| nul(&command.folder.display().to_string()))?;
     let (told, failed) = pipe2(OFlag::O_CLOEXEC).map_err(|e| system("make a pipe")(e.into()))?;
     let (mut told, failed) = (File::from(told), File::from(failed));
-    let prepared = prepare(command, isolation, folder, failed).map_err(system(STEPS[1]))?;
+    let mut prepared = prepare(command, isolation, folder, failed).map_err(system(STEPS[1]))?;
+    let entrance = cgroup.map(|cgroup| cgroup::entrance(cgroup.as_fd())).transpose();
+    prepared.cgroup = entrance.map_err(system(STEPS[12]))?;
 
     let mut made = std::process::Command::new(program);
     made.args(args).env_clear().envs(command.env.iter().map(|(k, v)| (k, v)));
@@ -202,6 +216,7 @@ pub(crate) fn spawn(command: &Command, isolation: Isolation, streams: [OwnedFd; 
 
 fn prepare(command: &Command, isolation: Isolation, folder: CString, failed: File) -> io::Result<Prepared> {
     let mut prepared = Prepared {
+        cgroup: None,
         parent: nix::unistd::getpid().as_raw(),
         flags: isolation.flags(),
         beside: Vec::new(),
@@ -274,6 +289,11 @@ fn become_container(to: &Prepared) -> Result<(), Failed> {
         libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut())
     })
     .map_err(at(0))?;
+    if let Some(cgroup) = &to.cgroup {
+        // Before anything of it runs, and while it has the right to. Zero is whoever writes.
+        let mut cgroup = cgroup;
+        cgroup.write_all(b"0").map_err(at(12))?;
+    }
     for (namespace, kind) in &to.beside {
         // SAFETY: see above.
         check(unsafe { libc::setns(namespace.as_raw_fd(), *kind) }).map_err(at(1))?;

@@ -21,6 +21,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 use tracing::info_span;
 
+use super::cgroup::Cgroups;
 use super::leftovers::end_leftovers;
 use super::link::{Link, Reply, socket_in};
 use super::log_file::LogProgress;
@@ -43,6 +44,7 @@ pub(crate) struct HostRuntime {
     /// The program that a shim is.
     program: PathBuf,
     isolation: Isolation,
+    cgroups: Option<Arc<Cgroups>>,
     troubles: (mpsc::UnboundedSender<Trouble>, tokio::sync::Mutex<mpsc::UnboundedReceiver<Trouble>>),
     slots: Mutex<HashMap<String, Arc<Slot>>>,
 }
@@ -87,15 +89,21 @@ fn exit(reply: Option<Reply>) -> Option<Exit> {
 }
 
 impl HostRuntime {
-    /// A runtime whose pods have their folders in `pods`, and whose shims are `program`.
+    /// A runtime whose pods have their folders in `pods`, and whose shims are `program`. Without `cgroups` the pods go without.
     ///
     /// # Errors
     /// If this process can't tell what it has open.
-    pub(crate) fn new(pods: PathBuf, program: PathBuf, isolation: Isolation) -> io::Result<Self> {
+    pub(crate) fn new(
+        pods: PathBuf,
+        program: PathBuf,
+        isolation: Isolation,
+        cgroups: Option<Cgroups>,
+    ) -> io::Result<Self> {
         keep_descriptors()?;
         let (tell, told) = mpsc::unbounded_channel();
         let troubles = (tell, tokio::sync::Mutex::new(told));
-        Ok(HostRuntime { pods, program, isolation, troubles, slots: Mutex::default() })
+        let cgroups = cgroups.map(Arc::new);
+        Ok(HostRuntime { pods, program, isolation, cgroups, troubles, slots: Mutex::default() })
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<String, Arc<Slot>>> {
@@ -106,11 +114,27 @@ impl HostRuntime {
         self.slots().get(uid).and_then(|slot| slot.link().clone())
     }
 
+    async fn remove_cgroup(&self, uid: &str) {
+        if let Some(cgroups) = &self.cgroups {
+            cgroups.remove(uid).await;
+        }
+    }
+
+    /// The cgroup of a container that is about to start, if it has one.
+    async fn cgroup(&self, which: &Which, command: &Command) -> io::Result<Vec<OwnedFd>> {
+        let Some(cgroups) = self.cgroups.clone() else { return Ok(Vec::new()) };
+        let (which, wanted) = (which.clone(), command.cgroup.clone());
+        let made = move || cgroups.of_container(&which.uid, &which.container, &wanted);
+        let span = info_span!("make a cgroup", uid = which.uid, container = which.container);
+        Ok(vec![tasks::blocking(span, made).await.map_err(io::Error::other)??])
+    }
+
     /// Hears of what goes wrong with a pod's containers, for as long as its shim is asked at all.
     fn attend(&self, uid: &str, link: &Arc<Link>) {
+        let span = info_span!("hear of trouble", uid);
         let (uid, tell) = (uid.to_owned(), self.troubles.0.clone());
         let (weak, mut asked) = (Arc::downgrade(link), link.send(&Ask::Trouble, Vec::new()).1);
-        tokio::spawn(async move {
+        tasks::spawn(span, async move {
             while let Ok((Answer::Trouble { life: Life { container, attempt }, why }, _)) = asked.await {
                 let which = Which { uid: uid.clone(), container, attempt };
                 let (Ok(()), Some(link)) = (tell.send(Trouble { which, why }), weak.upgrade()) else {
@@ -132,6 +156,7 @@ impl HostRuntime {
             }
             tracing::warn!(uid, "a pod's shim ended: what is left of its containers is killed");
             end_leftovers(self.pods.join(uid), |_| false).await;
+            self.remove_cgroup(uid).await;
         }
         let (folder, program) = (self.pods.join(uid), self.program.clone());
         let made = folder.clone();
@@ -217,9 +242,11 @@ impl Runtime for HostRuntime {
         async move {
             let link = self.sandbox(&which.uid).await;
             let link = link.map_err(|why| system(format!("can't make the pod's shim: {why}")))?;
+            let cgroup = self.cgroup(which, &command).await;
+            let cgroup = cgroup.map_err(|why| system(format!("can't make the container's cgroup: {why}")))?;
             let (life, command) = (life(which), Box::new(command));
             let ask = Ask::Start { life, command, isolation: self.isolation, log };
-            begun(link.ask(&ask, Vec::new()).await)
+            begun(link.ask(&ask, cgroup).await)
         }
         .boxed()
     }
@@ -346,6 +373,11 @@ impl Runtime for HostRuntime {
                 self.slots().insert(uid, Arc::new(slot));
             }
             let spared: BTreeSet<String> = self.slots().keys().cloned().collect();
+            if let Some(cgroups) = &self.cgroups {
+                let stray =
+                    cgroups.pods().into_iter().filter(|uid| !spared.contains(uid)).collect::<Vec<_>>();
+                join_all(stray.iter().map(|uid| cgroups.remove(uid))).await;
+            }
             end_leftovers(self.pods.clone(), move |uid| spared.contains(uid)).await;
             found
         }
@@ -362,6 +394,7 @@ impl Runtime for HostRuntime {
             if let Some(link) = slot.and_then(|slot| slot.link().take()) {
                 end(link).await;
             }
+            self.remove_cgroup(uid).await;
         }
         .boxed()
     }
@@ -370,6 +403,9 @@ impl Runtime for HostRuntime {
         async move {
             let uids = self.sandboxes();
             join_all(uids.iter().map(|uid| self.end(uid))).await;
+            if let Some(cgroups) = &self.cgroups {
+                cgroups.close();
+            }
         }
         .boxed()
     }

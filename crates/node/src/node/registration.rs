@@ -20,11 +20,15 @@ pub(crate) struct Identity {
     pub pod_cidr: String,
     pub port: u16,
     pub heartbeats: u16,
+    /// What holds its pods to their limits, for people.
+    pub cgroups: String,
 }
 
 /// The annotation by which a Node says on which port its host hears heartbeats. Nodes without it are not of this program,
 /// and beat for nobody.
 pub const HEARTBEATS: &str = "holdfast.dev/heartbeats";
+/// The annotation that says which controllers hold the host's pods to their limits.
+const CGROUPS: &str = "holdfast.dev/cgroups";
 
 /// Times of heartbeat older than this are renewed (the kubelet's `nodeStatusReportFrequency`): the lease, which is far
 /// smaller, says more often that the host lives.
@@ -48,7 +52,9 @@ pub(crate) fn due(who: &Identity, machine: &Machine, stored: Option<&Value>, now
     for (name, value) in labels(who, machine).as_object().into_iter().flatten() {
         wanted["metadata"]["labels"][name] = value.clone();
     }
-    wanted["metadata"]["annotations"][HEARTBEATS] = who.heartbeats.to_string().into();
+    for (name, value) in annotations(who).as_object().into_iter().flatten() {
+        wanted["metadata"]["annotations"][name] = value.clone();
+    }
     if stored["spec"]["podCIDR"].is_null() {
         wanted["spec"]["podCIDR"] = who.pod_cidr.as_str().into();
         wanted["spec"]["podCIDRs"] = json!([who.pod_cidr]);
@@ -82,7 +88,7 @@ fn labels(who: &Identity, machine: &Machine) -> Value {
 }
 
 fn annotations(who: &Identity) -> Value {
-    json!({HEARTBEATS: who.heartbeats.to_string()})
+    json!({HEARTBEATS: who.heartbeats.to_string(), CGROUPS: who.cgroups})
 }
 
 fn spec(who: &Identity) -> Value {
@@ -198,6 +204,7 @@ mod tests {
             pod_cidr: "127.1.0.0/16".into(),
             port: 10250,
             heartbeats: 2381,
+            cgroups: "cpu,memory".into(),
         }
     }
 
@@ -255,6 +262,13 @@ mod tests {
         stripped.as_object_mut().unwrap().remove("status");
         let all = written(&stripped, &machine(), at(1));
         assert!(all.contains(&"metadata".to_owned()) && all.contains(&"nodeInfo".to_owned()), "{all:?}");
+
+        let other = Identity { cgroups: "none".into(), ..who() };
+        let writes = due(&other, &machine(), Some(&node), at(1));
+        let [Write::Merge { subresource: "", patch, .. }] = writes.as_slice() else {
+            panic!("one change, of metadata: {writes:?}")
+        };
+        assert_eq!(*patch, json!({"metadata": {"annotations": {"holdfast.dev/cgroups": "none"}}}));
 
         let full = Machine { disk_left_kib: 1000, ..machine() };
         assert_eq!(written(&node, &full, at(1)), ["conditions"], "a full disk");

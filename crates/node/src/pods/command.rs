@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
 
 use super::{Host, PodTokens};
+use crate::host::cgroup;
 use crate::host::{
     Access, Bind, Command, Isolation, Missing, POD_FOLDER, Place, Security, Streams, View, environment,
     expand, name_files, plan, volume_path,
@@ -84,6 +85,7 @@ impl Host {
             plan: planned.map_err(|why| config(format!("can't mount {why}")))?,
             beside: None,
             streams,
+            cgroup: cgroup::Wanted { pod: cgroup::of_pod(pod), container: cgroup::of_container(container) },
             env,
         })
     }

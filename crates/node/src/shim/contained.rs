@@ -1,7 +1,7 @@
 //! The containers of the pod, each in its current life, and the commands beside them.
 
 use std::fs::File;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::fchown;
 use std::path::Path;
 
@@ -10,6 +10,7 @@ use nix::unistd::pipe2;
 
 use super::output::Output;
 use super::wire::{Life, Told};
+use crate::host::cgroup;
 use crate::host::{Command, Isolation, LogFile, Plan, Streams, open_terminal, spawn};
 use crate::runtime::{Begun, Exit, RunError};
 
@@ -30,6 +31,8 @@ pub(super) struct Contained {
     /// How commands are run beside it.
     command: Command,
     isolation: Isolation,
+    /// What holds its processes together, where there are cgroups.
+    cgroup: Option<OwnedFd>,
     pub(super) exit_asked: Vec<Asker>,
     /// With what they have seen.
     pub(super) log_asked: Vec<(Asker, u64)>,
@@ -93,6 +96,7 @@ impl Contained {
         command: Command,
         isolation: Isolation,
         log: &Path,
+        cgroup: Option<OwnedFd>,
         since: jiff::Timestamp,
     ) -> Result<Self, RunError> {
         let log = LogFile::open(log, life.attempt).map_err(system("can't make the log"))?;
@@ -117,7 +121,7 @@ impl Contained {
                 ([stdin, out, err], outputs)
             }
         };
-        let pid = spawn(&command, isolation, streams)?;
+        let pid = spawn(&command, isolation, streams, cgroup.as_ref())?;
         // What it saw mounted is its own affair from here on.
         let command = Command { beside: Some(pid), plan: Plan::default(), ..command };
         Ok(Contained {
@@ -129,6 +133,7 @@ impl Contained {
             terminal,
             command,
             isolation,
+            cgroup,
             exit_asked: Vec::new(),
             log_asked: Vec::new(),
         })
@@ -150,7 +155,7 @@ impl Contained {
                 command.env.push(("TERM".into(), "xterm".into()));
             }
         }
-        spawn(&command, self.isolation, files)
+        spawn(&command, self.isolation, files, self.cgroup.as_ref())
     }
 
     /// Somebody sees what it prints, and gets what it reads or its terminal.
@@ -167,6 +172,14 @@ impl Contained {
         let pipes = [pipe(wanted[0])?, pipe(wanted[1])?];
         self.output.watch(pipes);
         self.terminal.as_ref().or(self.input.as_ref()).map(again).into_iter().collect()
+    }
+
+    /// Kills all that is in its cgroup, whatever it forks meanwhile.
+    pub(super) fn kill_whole(&self) {
+        if let Some(cgroup) = &self.cgroup {
+            // What this misses is found beneath the shim.
+            let _ = cgroup::kill(cgroup.as_fd());
+        }
     }
 
     pub(super) fn told(&self) -> Told {

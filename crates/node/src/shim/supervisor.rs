@@ -58,6 +58,7 @@ pub(super) fn run() -> io::Result<()> {
         supervisor.wait()?;
         supervisor.turn()?;
     }
+    supervisor.containers.values().for_each(Contained::kill_whole);
     reaping::end_all_beneath();
     // Agents take the end of their connection for the shim's own: it comes with the process'.
     std::mem::forget(supervisor);
@@ -181,7 +182,7 @@ impl Supervisor {
                 Some(Answer::Hello { version: VERSION, lives })
             }
             Ask::Start { life, command, isolation, log } => {
-                done(self.start(life, *command, isolation, &log).map(Answer::Begun))
+                done(self.start(life, *command, isolation, &log, files).map(Answer::Begun))
             }
             Ask::Exit(life) => match self.of(&life) {
                 Some(container) => {
@@ -270,12 +271,13 @@ impl Supervisor {
         command: Command,
         isolation: Isolation,
         log: &Path,
+        files: Vec<OwnedFd>,
     ) -> Result<Begun, RunError> {
         let before = self.containers.get(&life.container);
         if before.is_some_and(|before| before.exit.is_none() || !before.output.is_over()) {
             return Err(RunError::System("its last life isn't over".into()));
         }
-        let container = Contained::start(life, command, isolation, log, now().1)?;
+        let container = Contained::start(life, command, isolation, log, files.into_iter().next(), now().1)?;
         let begun = container.begun;
         self.containers.insert(container.life.container.clone(), container);
         Ok(begun)

@@ -36,6 +36,7 @@ pub(crate) struct Life {
 pub(crate) enum Ask {
     /// Who are you and what do you hold?
     Hello,
+    /// With the container's cgroup as a file, where there are cgroups.
     Start {
         life: Life,
         command: Box<Command>,

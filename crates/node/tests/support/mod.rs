@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on ends")]
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -255,6 +255,8 @@ pub struct TestHost {
     pub folder: tempfile::TempDir,
     /// The second number of its pods' addresses: hosts of one test process don't share them.
     pub net: u8,
+    /// Where its pods' cgroups are made, if anywhere.
+    pub cgroups: Option<PathBuf>,
     pub agent: Option<Agent>,
 }
 
@@ -275,6 +277,7 @@ impl TestHost {
             authority: Authority::default(),
             folder: tempfile::tempdir().unwrap(),
             net: NETS.fetch_add(1, Ordering::Relaxed),
+            cgroups: None,
             agent: None,
         }
     }
@@ -294,6 +297,7 @@ impl TestHost {
             data_dir: self.folder.path().join("agent"),
             program: env!("CARGO_BIN_EXE_pod-shim").into(),
             programs: self.folder.path().join("programs"),
+            cgroups: self.cgroups.clone(),
             store: self.writer.store.clone(),
             writer: self.writer.clone(),
             addresses: self.addresses.clone(),

@@ -1,0 +1,234 @@
+//! Pods' cgroups (version 2): `ROOT/holdfast/NODE/pod-UID/CONTAINER`. They hold a pod's processes together whatever those do,
+//! and give them what their pod asks for. Every step beneath the root goes by a descriptor of the folder above.
+
+mod values;
+
+use std::ffi::OsStr;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat};
+use nix::sys::stat::{Mode, mkdirat};
+use nix::sys::statfs::{CGROUP2_SUPER_MAGIC, fstatfs};
+use nix::unistd::{AccessFlags, UnlinkatFlags, access, unlinkat};
+
+pub(crate) use values::{Values, of_container, of_pod};
+
+/// The folder of all that is ours.
+const OURS: &str = "holdfast";
+/// What a pod's folder begins with: nobody else's does, whatever a uid says.
+const POD: &str = "pod-";
+/// The controllers that values are for.
+const CONTROLLERS: [&str; 2] = ["cpu", "memory"];
+/// How deep a pod's own cgroups are looked into when it is removed.
+const DEPTH: usize = 16;
+/// How long a killed cgroup may take to be empty, and how often it is looked at.
+const PATIENCE: (u32, Duration) = (400, Duration::from_millis(5));
+
+/// The cgroups of one host's pods.
+#[derive(Debug)]
+pub(crate) struct Cgroups {
+    ours: OwnedFd,
+    node: OwnedFd,
+    name: String,
+    controllers: String,
+}
+
+/// Where this process may make cgroups: at the top of the hierarchy if it may write there, as the kubelet does without
+/// systemd; else in its own, which somebody may have delegated to it. None where no hierarchy of version 2 is mounted.
+pub fn root() -> Option<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
+    let mount = mounts.lines().find_map(|line| {
+        let (place, what) = line.split_once(" - ")?;
+        what.starts_with("cgroup2 ").then(|| place.split(' ').nth(4).map(PathBuf::from))?
+    })?;
+    if access(&mount, AccessFlags::W_OK).is_ok() {
+        return Some(mount);
+    }
+    let own = fs::read_to_string("/proc/self/cgroup").ok()?;
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?.to_owned();
+    Some(mount.join(own))
+}
+
+impl Cgroups {
+    /// Those of the host `name`, beneath `root`.
+    ///
+    /// # Errors
+    /// Why there can be none, for people.
+    pub(crate) fn open(root: &Path, name: String) -> Result<Self, String> {
+        let why = |what: &str, why: Errno| format!("{what} {}: {}", root.display(), why.desc());
+        let top = open(root, FOLDER, Mode::empty()).map_err(|errno| why("can't open", errno))?;
+        if !fstatfs(&top).is_ok_and(|about| about.filesystem_type() == CGROUP2_SUPER_MAGIC) {
+            return Err(format!("{} is no cgroup of version 2", root.display()));
+        }
+        give(top.as_fd());
+        let ours =
+            make(top.as_fd(), OsStr::new(OURS)).map_err(|errno| why("can't make a cgroup in", errno))?;
+        give(ours.as_fd());
+        let node =
+            make(ours.as_fd(), OsStr::new(&name)).map_err(|errno| why("can't make a cgroup in", errno))?;
+        give(node.as_fd());
+        if openat(&node, "cgroup.kill", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty()).is_err() {
+            return Err("this kernel's cgroups can't be killed (Linux 5.14 can)".into());
+        }
+        let given = read(node.as_fd(), "cgroup.subtree_control").unwrap_or_default();
+        let has = |name: &&&str| given.split_whitespace().any(|given| given == **name);
+        let controllers: Vec<&str> = CONTROLLERS.iter().filter(has).copied().collect();
+        Ok(Cgroups { ours, node, name, controllers: controllers.join(",") })
+    }
+
+    /// The controllers that values are given to, with commas between.
+    pub(crate) fn controllers(&self) -> &str {
+        &self.controllers
+    }
+
+    /// A container's cgroup, made and with its values, and those of its pod.
+    ///
+    /// # Errors
+    /// If it can't be made. A value that the kernel doesn't take is passed over: what it is for is bounded by the pod's then.
+    pub(crate) fn of_container(&self, uid: &str, container: &str, wanted: &Wanted) -> io::Result<OwnedFd> {
+        let pod = make(self.node.as_fd(), OsStr::new(&pod_name(uid)?))?;
+        give(pod.as_fd());
+        put(pod.as_fd(), &wanted.pod);
+        let container = make(pod.as_fd(), OsStr::new(single(container)?))?;
+        put(container.as_fd(), &wanted.container);
+        Ok(container)
+    }
+
+    /// The uids of the pods that have cgroups.
+    pub(crate) fn pods(&self) -> Vec<String> {
+        let name = |name: String| name.strip_prefix(POD).map(str::to_owned);
+        children(self.node.as_fd()).into_iter().filter_map(name).collect()
+    }
+
+    /// Kills all that is in a pod's cgroups, and removes them. Fine if there are none.
+    pub(crate) async fn remove(&self, uid: &str) {
+        let (mut left, rest) = PATIENCE;
+        let error = loop {
+            match self.try_to_remove(uid) {
+                Ok(()) => return,
+                Err(error) if left == 0 => break error,
+                Err(_) => left -= 1,
+            }
+            tokio::time::sleep(rest).await;
+        };
+        tracing::warn!(uid, %error, "a pod's cgroup can't be removed");
+    }
+
+    fn try_to_remove(&self, uid: &str) -> io::Result<()> {
+        let name = pod_name(uid)?;
+        let pod = match openat(&self.node, name.as_str(), FOLDER, Mode::empty()) {
+            Ok(pod) => pod,
+            Err(Errno::ENOENT) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        kill(pod.as_fd())?;
+        remove_beneath(pod.as_fd(), DEPTH);
+        Ok(unlinkat(&self.node, name.as_str(), UnlinkatFlags::RemoveDir)?)
+    }
+
+    /// Removes the host's own cgroup, if no pod has one any more.
+    pub(crate) fn close(&self) {
+        let _ = unlinkat(&self.ours, self.name.as_str(), UnlinkatFlags::RemoveDir);
+    }
+}
+
+/// What the cgroups of a container and of its pod are to be given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    pub pod: Values,
+    pub container: Values,
+}
+
+/// Kills all that is in a cgroup and beneath it, at once: what is forked meanwhile dies too (cgroup-v2.rst, `cgroup.kill`).
+///
+/// # Errors
+/// If the kernel can't.
+pub(crate) fn kill(cgroup: BorrowedFd<'_>) -> io::Result<()> {
+    write(cgroup, "cgroup.kill", "1")
+}
+
+/// The file by which a process enters a cgroup.
+///
+/// # Errors
+/// If it can't be opened.
+pub(crate) fn entrance(cgroup: BorrowedFd<'_>) -> io::Result<File> {
+    Ok(openat(cgroup, "cgroup.procs", OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?.into())
+}
+
+const FOLDER: OFlag =
+    OFlag::O_PATH.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// Opens a cgroup, which is made if it isn't there.
+fn make(parent: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+    match mkdirat(parent, name, Mode::from_bits_truncate(0o755)) {
+        Ok(()) | Err(Errno::EEXIST) => openat(parent, name, FOLDER, Mode::empty()),
+        Err(error) => Err(error),
+    }
+}
+
+/// Lets the cgroups beneath this one have what controllers there are.
+fn give(cgroup: BorrowedFd<'_>) {
+    for controller in CONTROLLERS {
+        // One by one: those that this machine lacks, or keeps, are no reason to have none.
+        let _ = write(cgroup, "cgroup.subtree_control", &format!("+{controller}"));
+    }
+}
+
+fn put(cgroup: BorrowedFd<'_>, values: &Values) {
+    for (file, value) in values {
+        if let Err(error) = write(cgroup, file, value)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::debug!(file, value, %error, "a cgroup doesn't take a value");
+        }
+    }
+}
+
+fn write(cgroup: BorrowedFd<'_>, file: &str, value: &str) -> io::Result<()> {
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    File::from(openat(cgroup, file, flags, Mode::empty())?).write_all(value.as_bytes())
+}
+
+fn read(cgroup: BorrowedFd<'_>, file: &str) -> io::Result<String> {
+    let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+    io::read_to_string(File::from(openat(cgroup, file, flags, Mode::empty())?))
+}
+
+/// The names of the cgroups beneath.
+fn children(cgroup: BorrowedFd<'_>) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/self/fd/{}", cgroup.as_raw_fd()));
+    let folders = entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    folders.filter_map(|entry| entry.file_name().into_string().ok()).collect()
+}
+
+fn remove_beneath(cgroup: BorrowedFd<'_>, depth: usize) {
+    for name in children(cgroup) {
+        if depth > 0
+            && let Ok(child) = openat(cgroup, name.as_str(), FOLDER, Mode::empty())
+        {
+            remove_beneath(child.as_fd(), depth - 1);
+        }
+        let _ = unlinkat(cgroup, name.as_str(), UnlinkatFlags::RemoveDir);
+    }
+}
+
+fn pod_name(uid: &str) -> io::Result<String> {
+    Ok(format!("{POD}{}", single(uid)?))
+}
+
+/// A name that leads nowhere else.
+fn single(name: &str) -> io::Result<&str> {
+    if name.is_empty() || name.contains('/') || matches!(name, "." | "..") {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is no name for a cgroup")));
+    }
+    Ok(name)
+}

@@ -1,0 +1,216 @@
+//! What a pod's requests and limits mean to the kernel, as the kubelet has it (`pkg/kubelet/cm/helpers_linux.go`,
+//! `kuberuntime_container_linux.go`): without I/O.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
+
+use crate::host::quantity::in_units;
+
+/// The period in which a quota of processor time is given, in microseconds.
+const PERIOD: u64 = 100_000;
+/// The least quota that the kernel takes.
+const LEAST_QUOTA: u64 = 1_000;
+/// The least and the most shares of cgroup v1, in which requests are counted first.
+const SHARES: (u64, u64) = (2, 262_144);
+
+/// Values for files of a cgroup, by the files' names.
+pub(crate) type Values = Vec<(&'static str, String)>;
+
+/// What of the machine a pod, or a container of it, asks for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Amounts {
+    /// Requested processor time, in thousandths.
+    request: u64,
+    /// The most of it, if there is a limit.
+    cpu: Option<u64>,
+    /// The most memory in bytes, if there is a limit.
+    memory: Option<u64>,
+}
+
+/// The values of a container's own cgroup.
+pub(crate) fn of_container(container: &Container) -> Values {
+    let amounts = Amounts::of(container.resources.as_ref());
+    let mut values = values(amounts);
+    // A container that is out of memory ends as a whole, rather than by one of its processes.
+    values.push(("memory.oom.group", "1".into()));
+    values
+}
+
+/// The values of the cgroup that all of a pod's containers are in. A limit is there if each of them has one, or if
+/// the pod as a whole names it (KEP-2837).
+pub(crate) fn of_pod(pod: &Pod) -> Values {
+    let Some(spec) = &pod.spec else { return Vec::new() };
+    let amounts = |container: &Container| Amounts::of(container.resources.as_ref());
+    let mut all = spec.containers.iter().map(amounts).fold(Amounts::none(), Amounts::and);
+    let (mut sidecars, mut peak) = (Amounts::none(), Amounts::none());
+    for init in spec.init_containers.iter().flatten() {
+        let now = sidecars.and(amounts(init));
+        peak = peak.or(now);
+        if init.restart_policy.as_deref() == Some("Always") {
+            sidecars = now;
+        }
+    }
+    all = all.and(sidecars).or(peak);
+    let whole = spec.resources.as_ref();
+    if let Some(request) = whole.and_then(|whole| amount(whole.requests.as_ref(), "cpu", "1m")) {
+        all.request = request;
+    }
+    all.cpu = whole.and_then(|whole| amount(whole.limits.as_ref(), "cpu", "1m")).or(all.cpu);
+    all.memory = whole.and_then(|whole| amount(whole.limits.as_ref(), "memory", "1")).or(all.memory);
+    let over = spec.overhead.as_ref();
+    let add = |limit: &mut Option<u64>, over: Option<u64>| {
+        *limit = limit.map(|limit| limit.saturating_add(over.unwrap_or(0)));
+    };
+    all.request = all.request.saturating_add(amount(over, "cpu", "1m").unwrap_or(0));
+    add(&mut all.cpu, amount(over, "cpu", "1m"));
+    add(&mut all.memory, amount(over, "memory", "1"));
+    values(all)
+}
+
+fn amount(of: Option<&BTreeMap<String, Quantity>>, name: &str, unit: &str) -> Option<u64> {
+    let value = in_units(&of?.get(name)?.0, unit)?;
+    // Zero is no limit, and requests nothing.
+    u64::try_from(value).ok().filter(|value| *value > 0)
+}
+
+impl Amounts {
+    /// Of nobody at all: whose limits add up to nothing, which is a limit.
+    fn none() -> Self {
+        Amounts { request: 0, cpu: Some(0), memory: Some(0) }
+    }
+
+    fn of(resources: Option<&ResourceRequirements>) -> Self {
+        let requests = resources.and_then(|resources| resources.requests.as_ref());
+        let limits = resources.and_then(|resources| resources.limits.as_ref());
+        let cpu = amount(limits, "cpu", "1m");
+        let request = match requests.is_some_and(|requests| requests.contains_key("cpu")) {
+            true => amount(requests, "cpu", "1m"),
+            false => cpu,
+        };
+        Amounts { request: request.unwrap_or(0), cpu, memory: amount(limits, "memory", "1") }
+    }
+
+    /// Both at the same time.
+    fn and(self, other: Self) -> Self {
+        let sum = |a: Option<u64>, b: Option<u64>| Some(a?.saturating_add(b?));
+        Amounts {
+            request: self.request.saturating_add(other.request),
+            cpu: sum(self.cpu, other.cpu),
+            memory: sum(self.memory, other.memory),
+        }
+    }
+
+    /// One after the other.
+    fn or(self, other: Self) -> Self {
+        let most = |a: Option<u64>, b: Option<u64>| Some(a?.max(b?));
+        Amounts {
+            request: self.request.max(other.request),
+            cpu: most(self.cpu, other.cpu),
+            memory: most(self.memory, other.memory),
+        }
+    }
+}
+
+fn values(amounts: Amounts) -> Values {
+    let quota = amounts.cpu.filter(|milli| *milli > 0).map(|milli| {
+        let quota = milli.saturating_mul(PERIOD) / 1000;
+        quota.max(LEAST_QUOTA).to_string()
+    });
+    let memory = amounts.memory.filter(|bytes| *bytes > 0).map(|bytes| bytes.to_string());
+    let none = || "max".to_owned();
+    vec![
+        ("cpu.weight", weight(amounts.request).to_string()),
+        ("cpu.max", format!("{} {PERIOD}", quota.unwrap_or_else(none))),
+        ("memory.max", memory.unwrap_or_else(none)),
+    ]
+}
+
+/// A request of thousandths of a processor as a weight of cgroup v2 (1 to 10,000), by way of the shares of v1 (KEP-2254).
+fn weight(milli: u64) -> u64 {
+    let (least, most) = SHARES;
+    let shares = (milli.saturating_mul(1024) / 1000).clamp(least, most);
+    1 + (shares - least) * 9999 / (most - least)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pod(spec: Value) -> Pod {
+        serde_json::from_value(json!({"spec": spec})).unwrap()
+    }
+
+    fn one(resources: Value) -> Values {
+        let container = json!({"name": "main", "resources": resources});
+        of_container(&serde_json::from_value(container).unwrap())
+    }
+
+    fn texts(values: &Values) -> [&str; 3] {
+        ["cpu.weight", "cpu.max", "memory.max"]
+            .map(|name| values.iter().find(|(known, _)| *known == name).unwrap().1.as_str())
+    }
+
+    #[test]
+    fn a_container_gets_what_the_kubelet_gives_it() {
+        for (resources, values) in [
+            (json!({}), ["1", "max 100000", "max"]),
+            (json!({"requests": {"cpu": "100m", "memory": "64Mi"}}), ["4", "max 100000", "max"]),
+            (json!({"requests": {"cpu": "1"}}), ["39", "max 100000", "max"]),
+            (json!({"requests": {"cpu": "300"}}), ["10000", "max 100000", "max"]),
+            (
+                json!({"requests": {"cpu": "1m"}, "limits": {"cpu": "1m", "memory": "1"}}),
+                ["1", "1000 100000", "1"],
+            ),
+            (json!({"limits": {"cpu": "1500m", "memory": "64Mi"}}), ["59", "150000 100000", "67108864"]),
+            (
+                json!({"requests": {"cpu": "0"}, "limits": {"cpu": "2", "memory": "0"}}),
+                ["1", "200000 100000", "max"],
+            ),
+            (
+                json!({"limits": {"cpu": "no number", "memory": "99999999999999999999999Pi"}}),
+                ["1", "max 100000", "max"],
+            ),
+        ] {
+            assert_eq!(texts(&one(resources.clone())), values, "{resources}");
+        }
+        assert!(one(json!({})).contains(&("memory.oom.group", "1".into())));
+    }
+
+    #[test]
+    fn a_pod_gets_what_its_containers_take_at_the_most() {
+        let takes = |cpu: &str, memory: &str| json!({"name": "x", "resources": {"limits": {"cpu": cpu, "memory": memory}}});
+        let sidecar = |cpu: &str, memory: &str| {
+            let mut container = takes(cpu, memory);
+            container["restartPolicy"] = "Always".into();
+            container
+        };
+        for (spec, values) in [
+            (
+                json!({"containers": [takes("1", "1Mi"), takes("500m", "2Mi")]}),
+                ["59", "150000 100000", "3145728"],
+            ),
+            (json!({"containers": [takes("1", "1Mi"), {"name": "free"}]}), ["39", "max 100000", "max"]),
+            // The first init container takes more than all that comes later; the sidecar runs beside both.
+            (
+                json!({"containers": [takes("1", "1")],
+                    "initContainers": [sidecar("1", "2"), takes("3", "1")]}),
+                ["157", "400000 100000", "3"],
+            ),
+            (
+                json!({"containers": [takes("1", "100")], "overhead": {"cpu": "1", "memory": "20"}}),
+                ["79", "200000 100000", "120"],
+            ),
+            (
+                json!({"containers": [{"name": "a"}],
+                    "resources": {"requests": {"cpu": "1"}, "limits": {"cpu": "2", "memory": "5"}}}),
+                ["39", "200000 100000", "5"],
+            ),
+        ] {
+            assert_eq!(texts(&of_pod(&pod(spec.clone()))), values, "{spec}");
+        }
+    }
+}
