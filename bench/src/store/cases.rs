@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::bail;
 use nix::sys::signal::Signal;
 
+use super::budget::Cost;
 use super::histogram::{Histogram, median};
 use super::load::{Share, Work};
 use super::member::{Order, Report};
@@ -33,6 +34,9 @@ enum Question {
 
 /// Numbers with their names. The first one is the one that is compared.
 pub type Figures = Vec<(&'static str, f64)>;
+
+/// How long writers go on once their leader is lost: longer than etcd's requests take to fail.
+const AFTER_LOSS: Duration = Duration::from_secs(10);
 
 const fn load(work: Work, clients: usize, filled: usize) -> Question {
     Question::Load { work, clients, at_leader: false, filled }
@@ -104,6 +108,26 @@ pub struct Times {
 }
 
 impl Case {
+    /// What it takes, by estimate.
+    pub fn cost(&self) -> Cost {
+        /// Three members, their certificates and their first leader.
+        const START: f64 = 1.5;
+        /// Keys filled a second: between what etcd and this store take.
+        const FILLED: f64 = 5000.0;
+        match self.question {
+            Question::Load { filled, .. } => {
+                Cost { fixed: START + filled as f64 / FILLED, has_load: true, rounds: 3 }
+            }
+            Question::LeaderLoss(_) => {
+                Cost { fixed: START + 1.0 + AFTER_LOSS.as_secs_f64(), has_load: false, rounds: 2 }
+            }
+            // What keys take is no matter of luck.
+            Question::Memory(keys) => {
+                Cost { fixed: START + keys as f64 / FILLED, has_load: false, rounds: 1 }
+            }
+        }
+    }
+
     /// Measures once, with members of its own.
     pub fn measure(&self, whose: Whose, times: Times, dir: &Path) -> anyhow::Result<Figures> {
         let mut members = Members::start(whose, dir)?;
@@ -187,10 +211,8 @@ fn measure_load(
 }
 
 fn measure_leader_loss(members: &mut Members, signal: Signal, times: Times) -> anyhow::Result<Figures> {
-    /// Longer than etcd's requests take to fail.
-    const COUNTED: Duration = Duration::from_secs(10);
     let leader = members.leader()?;
-    let times = Times { counted: COUNTED, ..times };
+    let times = Times { counted: AFTER_LOSS, ..times };
     members.order(&orders(Work::Put, spread(24), 0, times, true))?;
     pause(times.warm_up + Duration::from_secs(1));
     members.signal(leader, signal)?;

@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 
 use super::etcd::Connection;
 
-/// How many of etcd's clients share a connection, as in etcd's own benchmarks (1,000 clients, 100 connections).
+/// How many clients of etcd's API share a connection, as in etcd's own benchmarks (1,000 clients, 100 connections).
 const CLIENTS_PER_CONNECTION: usize = 10;
 /// How many watchers share a stream: an API server has one stream for all watchers of a kind.
 const WATCHERS_PER_STREAM: usize = 100;
@@ -87,7 +87,7 @@ impl Client {
 pub enum Source {
     /// Our member, which is in this process.
     Ours(Arc<Embedded>),
-    /// etcd's member.
+    /// A member behind etcd's API, in another process.
     Etcd {
         /// Where it answers.
         endpoint: String,

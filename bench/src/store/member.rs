@@ -1,8 +1,10 @@
-//! A process that loads one member: ours runs in it, etcd's beside it. Its orders are lines of JSON.
+//! A process that loads one member, which runs in it or beside it; or one that is a member and is loaded by another.
+//! Its orders are lines of JSON.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
@@ -10,9 +12,12 @@ use pki::{ClientAuth, Identity, Trust};
 use serde::{Deserialize, Serialize};
 use store::{Config, Embedded};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpListener;
 
 use super::client::Source;
 use super::load::{self, Share, Yield};
+
+const CLUSTER: &str = "bench";
 
 /// What the process is for: its first line.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -35,7 +40,16 @@ pub enum Side {
         /// Where its data lies.
         data: PathBuf,
     },
-    /// etcd, run by another process.
+    /// Our store, run by this process and served by etcd's API.
+    Door {
+        /// All members.
+        peers: BTreeMap<String, SocketAddr>,
+        /// Where its data lies.
+        data: PathBuf,
+        /// Where it answers.
+        listen: SocketAddr,
+    },
+    /// What speaks etcd's API and is run by another process: etcd, or our store behind its door.
     Etcd {
         /// Where it answers.
         endpoint: String,
@@ -91,20 +105,36 @@ pub async fn run() -> anyhow::Result<()> {
     }
 }
 
-async fn source(setup: &Setup) -> anyhow::Result<Source> {
-    let Setup { name, pki, side } = setup;
+async fn source(Setup { name, pki, side }: &Setup) -> anyhow::Result<Source> {
     match side {
-        Side::Ours { peers, data } => {
-            let (identity, trust) = (Identity::load(pki, name)?, Trust::load(pki)?);
-            let server = identity.server_config(&trust, ClientAuth::Required, &[])?;
-            let client = identity.client_config(&trust, &[])?;
-            let config = Config::new(name, "bench", peers.clone(), data, server, client)?;
-            Ok(Source::Ours(Embedded::start(config).await?))
+        Side::Ours { peers, data } => Ok(Source::Ours(start(name, pki, peers, data).await?)),
+        Side::Door { peers, data, listen } => {
+            let store = start(name, pki, peers, data).await?;
+            let config =
+                Identity::load(pki, name)?.server_config(&Trust::load(pki)?, ClientAuth::Required, &[])?;
+            let tls = etcd::Tls { config, admits: |_| true };
+            let identity = etcd::Identity { cluster: CLUSTER.into(), client_port: listen.port() };
+            let listener = TcpListener::bind(listen).await?;
+            tokio::spawn(etcd::serve(listener, Some(tls), store.clone(), store.clone(), identity));
+            Ok(Source::Ours(store))
         }
         Side::Etcd { endpoint } => {
             Ok(Source::Etcd { endpoint: endpoint.clone(), pki: pki.clone(), name: name.clone() })
         }
     }
+}
+
+async fn start(
+    name: &str,
+    pki: &Path,
+    peers: &BTreeMap<String, SocketAddr>,
+    data: &Path,
+) -> anyhow::Result<Arc<Embedded>> {
+    let (identity, trust) = (Identity::load(pki, name)?, Trust::load(pki)?);
+    let server = identity.server_config(&trust, ClientAuth::Required, &[])?;
+    let client = identity.client_config(&trust, &[])?;
+    let config = Config::new(name, CLUSTER, peers.clone(), data, server, client)?;
+    Ok(Embedded::start(config).await?)
 }
 
 /// Waits until the member takes writes.

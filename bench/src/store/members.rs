@@ -25,14 +25,16 @@ const CLIENT_PORT: u16 = 2379;
 /// A cluster; it ends, with its folder, when dropped.
 pub struct Members {
     servers: Vec<Process>,
-    loads: Vec<Load>,
+    doors: Vec<Worker>,
+    loads: Vec<Worker>,
     _dir: TempDir,
 }
 
 /// A process that is killed when dropped.
 struct Process(Child);
 
-struct Load {
+/// A process of this program that takes orders: it loads a member, is one, or both.
+struct Worker {
     process: Process,
     orders: ChildStdin,
     reports: BufReader<ChildStdout>,
@@ -41,8 +43,10 @@ struct Load {
 /// Whose members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Whose {
-    /// This store's.
+    /// This store's, called within their processes.
     Ours,
+    /// This store's, asked through their gRPC door by the client that etcd gets.
+    Door,
     /// etcd's.
     Etcd,
 }
@@ -55,7 +59,7 @@ impl Drop for Process {
     }
 }
 
-impl Load {
+impl Worker {
     fn send(&mut self, message: &impl serde::Serialize) -> anyhow::Result<()> {
         let mut line = serde_json::to_string(message)?;
         line.push('\n');
@@ -83,26 +87,32 @@ impl Members {
         let ip = |n: usize| Ipv4Addr::new(127, high | 0x80, low, n as u8 + 1);
         let pki = dir.path().join("pki");
         certificates(&pki, &names, ip)?;
-        let mut members = Members { servers: Vec::new(), loads: Vec::new(), _dir: dir };
+        let mut members = Members { servers: Vec::new(), doors: Vec::new(), loads: Vec::new(), _dir: dir };
         let peers: BTreeMap<String, SocketAddr> = (0..)
             .zip(&names)
             .map(|(n, name)| (name.clone(), SocketAddr::new(ip(n).into(), PEER_PORT)))
             .collect();
         let dir = members._dir.path().to_owned();
         for (n, name) in names.iter().enumerate() {
+            let endpoint = format!("https://{}:{CLIENT_PORT}", ip(n));
+            let data = dir.join(name);
             let side = match whose {
-                Whose::Ours => Side::Ours { peers: peers.clone(), data: dir.join(name) },
+                Whose::Ours => Side::Ours { peers: peers.clone(), data },
+                Whose::Door => {
+                    let listen = SocketAddr::new(ip(n).into(), CLIENT_PORT);
+                    let side = Side::Door { peers: peers.clone(), data, listen };
+                    members.doors.push(start_worker(&Setup { name: name.clone(), pki: pki.clone(), side })?);
+                    Side::Etcd { endpoint }
+                }
                 Whose::Etcd => {
                     members.servers.push(start_etcd(name, ip(n), &peers, &pki, &dir)?);
-                    Side::Etcd { endpoint: format!("https://{}:{CLIENT_PORT}", ip(n)) }
+                    Side::Etcd { endpoint }
                 }
             };
-            let mut load = start_load()?;
-            load.send(&Setup { name: name.clone(), pki: pki.clone(), side })?;
-            members.loads.push(load);
+            members.loads.push(start_worker(&Setup { name: name.clone(), pki: pki.clone(), side })?);
         }
-        for load in &mut members.loads {
-            if let Err(problem) = load.report() {
+        for worker in members.doors.iter_mut().chain(&mut members.loads) {
+            if let Err(problem) = worker.report() {
                 let log = std::fs::read_to_string(dir.join("m1.log")).unwrap_or_default();
                 return Err(problem.context(log));
             }
@@ -140,8 +150,8 @@ impl Members {
 
     /// The process of a member itself.
     fn pid(&self, member: usize) -> u32 {
-        let process = self.servers.get(member).unwrap_or(&self.loads[member].process);
-        process.0.id()
+        let served = self.servers.get(member).or(self.doors.get(member).map(|door| &door.process));
+        served.unwrap_or(&self.loads[member].process).0.id()
     }
 
     /// Sends a signal to a member's process.
@@ -173,7 +183,7 @@ fn certificates(pki: &Path, names: &[String], ip: impl Fn(usize) -> Ipv4Addr) ->
     Ok(())
 }
 
-fn start_load() -> anyhow::Result<Load> {
+fn start_worker(setup: &Setup) -> anyhow::Result<Worker> {
     let mut child = Command::new(std::env::current_exe()?)
         .arg("member")
         .stdin(Stdio::piped())
@@ -182,7 +192,9 @@ fn start_load() -> anyhow::Result<Load> {
     let (orders, reports) = (child.stdin.take(), child.stdout.take());
     let process = Process(child);
     let (orders, reports) = orders.zip(reports).context("a process without pipes")?;
-    Ok(Load { process, orders, reports: BufReader::new(reports) })
+    let mut worker = Worker { process, orders, reports: BufReader::new(reports) };
+    worker.send(setup)?;
+    Ok(worker)
 }
 
 /// etcd with its defaults (heartbeat 100 ms, election 1 s, fsync on) and TLS on both ports.

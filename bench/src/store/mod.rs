@@ -1,7 +1,9 @@
 //! The store beside etcd: the same keys, values and numbers of clients, three members each on this machine, every
-//! member a process of its own with its disk synced and its connections encrypted. Each case is measured in
+//! member a process of its own with its disk synced and its connections encrypted. Ours is measured twice: called
+//! within its members' processes, and through its gRPC door by the very client that etcd gets. Each case is measured in
 //! turns, each time with new members, and the median of the rounds counts.
 
+mod budget;
 mod cases;
 mod client;
 mod etcd;
@@ -12,11 +14,12 @@ mod members;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use serde_json::{Map, Value, json};
 
+use self::budget::Cost;
 use self::cases::{CASES, Case, Figures, Times};
 pub use self::histogram::Histogram;
 use self::histogram::median;
@@ -31,12 +34,15 @@ pub struct Args {
     /// Where to write the numbers
     #[arg(long)]
     json: Option<PathBuf>,
-    /// How often each case is measured; the median counts
+    /// How often each case is measured at most; the median counts
     #[arg(long, default_value_t = 3)]
     rounds: usize,
-    /// How many seconds of each measurement count
-    #[arg(long, default_value_t = 4.0)]
+    /// How many seconds the whole run may take: each case gets its share, with fewer rounds where it must
+    #[arg(long, default_value_t = 540.0)]
     seconds: f64,
+    /// How many seconds of each measurement count at most
+    #[arg(long, default_value_t = 4.0)]
+    counted: f64,
     /// Measure this case only (may be given more than once)
     #[arg(long = "case", value_parser = clap::builder::PossibleValuesParser::new(CASES.map(|case| case.name)))]
     cases: Vec<String>,
@@ -52,19 +58,26 @@ enum Peer {
     Etcd,
 }
 
+/// One side of the comparison, with what was measured.
+type Side = (Whose, Figures);
+
 /// Runs the measurements and prints them.
+#[allow(clippy::disallowed_methods, reason = "the run ends in time")]
 pub fn run(args: &Args) -> anyhow::Result<()> {
-    let seconds = Duration::try_from_secs_f64(args.seconds).context("--seconds must be a time")?;
-    let times = Times { warm_up: seconds / 4, counted: seconds };
+    let seconds =
+        |name, value| Duration::try_from_secs_f64(value).with_context(|| format!("{name} must be a time"));
+    let end = Instant::now() + seconds("--seconds", args.seconds)?;
+    let longest = seconds("--counted", args.counted)?;
     let peer = args.peer.and_then(|Peer::Etcd| version());
     if args.peer.is_some() && peer.is_none() {
         println!("etcd is not installed (Debian: etcd-server): the store is measured alone");
     }
     println!("ours: the clients call the store within its members' processes, as an API server does");
+    println!("door: they speak gRPC to it from three other processes, by the same client as to the peer");
+    let mut sides = vec![Whose::Ours, Whose::Door];
     if let Some(version) = &peer {
-        println!(
-            "peer: {version} with its defaults; the clients speak gRPC to it from three other processes"
-        );
+        println!("peer: {version} with its defaults");
+        sides.push(Whose::Etcd);
     }
     if on_memory(&args.dir) {
         println!(
@@ -72,61 +85,99 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             args.dir.display()
         );
     }
-    println!("{:<17} {:>44} {:>44} {:>7}", "", "ours", if peer.is_some() { "peer" } else { "" }, "ratio");
-    let mut cases = Vec::new();
-    for case in CASES.iter().filter(|c| args.cases.is_empty() || args.cases.iter().any(|name| name == c.name))
-    {
-        let (ours, theirs) = in_turns(case, args, times, peer.is_some())?;
-        let ratio = theirs.as_ref().and_then(|theirs| ratio(&ours, theirs));
-        let column = |figures: &Figures| {
-            figures
-                .iter()
-                .map(|(name, value)| format!("{name} {}", rounded(*value)))
-                .collect::<Vec<_>>()
-                .join("  ")
-        };
-        println!(
-            "{:<17} {:>44} {:>44} {:>7}   {}",
-            case.name,
-            column(&ours),
-            theirs.as_ref().map(column).unwrap_or_default(),
-            ratio.map(rounded).unwrap_or_default(),
-            case.about,
-        );
-        cases.push(json!({
-            "name": case.name,
-            "ours": object(&ours),
-            "peer": theirs.as_ref().map(object),
-            "ratio": ratio,
-        }));
+    let chosen: Vec<&Case> = CASES
+        .iter()
+        .filter(|c| args.cases.is_empty() || args.cases.iter().any(|name| name == c.name))
+        .collect();
+    let costs: Vec<Cost> = chosen
+        .iter()
+        .map(|case| case.cost())
+        .map(|cost| Cost { rounds: cost.rounds.min(args.rounds.max(1)), ..cost })
+        .collect();
+    let (mut cases, mut left_out) = (Vec::new(), Vec::new());
+    for (n, case) in chosen.iter().enumerate() {
+        let left = end.saturating_duration_since(Instant::now());
+        if left < costs[n].shortest(sides.len()) {
+            println!("{:<17} left out: its time is up, take more --seconds", case.name);
+            left_out.push(case.name);
+        } else {
+            let share = budget::share(left, &costs[n..], sides.len(), longest);
+            let times = budget::times(share, costs[n], sides.len(), longest);
+            let measured = in_turns(case, &args.dir, &sides, times, costs[n].rounds, share)?;
+            print(case, &measured);
+            cases.push(told(case, &measured));
+        }
         if let Some(path) = &args.json {
             // After each case: a run that is ended early has its numbers so far.
-            std::fs::write(path, serde_json::to_string_pretty(&json!({"cases": cases}))?)
+            let numbers = json!({"cases": cases, "left_out": left_out});
+            std::fs::write(path, serde_json::to_string_pretty(&numbers)?)
                 .with_context(|| format!("can't write {}", path.display()))?;
         }
     }
     Ok(())
 }
 
-/// Both sides, one after the other in each round.
+/// All sides, one after the other in each round. A further round begins only where there is time for one.
+#[allow(clippy::disallowed_methods, reason = "the run ends in time")]
 fn in_turns(
     case: &Case,
-    args: &Args,
+    dir: &Path,
+    sides: &[Whose],
     times: Times,
-    with_peer: bool,
-) -> anyhow::Result<(Figures, Option<Figures>)> {
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for round in 1..=args.rounds.max(1) {
-        let measure = |whose: Whose| {
-            eprintln!("{}: round {round} of {}, {whose:?}", case.name, args.rounds);
-            case.measure(whose, times, &args.dir).with_context(|| format!("{} of {whose:?}", case.name))
-        };
-        ours.push(measure(Whose::Ours)?);
-        if with_peer {
-            theirs.push(measure(Whose::Etcd)?);
+    rounds: usize,
+    share: Duration,
+) -> anyhow::Result<Vec<Side>> {
+    let mut measured = vec![Vec::new(); sides.len()];
+    let (begun, mut longest_round) = (Instant::now(), Duration::ZERO);
+    for round in 1..=rounds {
+        let round_begun = Instant::now();
+        if round > 1 && begun.elapsed() + longest_round > share {
+            break;
         }
+        for (whose, figures) in sides.iter().zip(&mut measured) {
+            eprintln!("{}: round {round} of {rounds}, {whose:?}", case.name);
+            let of = || format!("{} of {whose:?}", case.name);
+            figures.push(case.measure(*whose, times, dir).with_context(of)?);
+        }
+        longest_round = longest_round.max(round_begun.elapsed());
     }
-    Ok((medians(&ours), with_peer.then(|| medians(&theirs))))
+    Ok(sides.iter().zip(&measured).map(|(whose, rounds)| (*whose, medians(rounds))).collect())
+}
+
+/// Each side's row, with how many times better than the peer's it is.
+fn print(case: &Case, measured: &[Side]) {
+    println!("{:<17} {}", case.name, case.about);
+    for (whose, figures) in measured {
+        let side = match whose {
+            Whose::Ours => "ours",
+            Whose::Door => "door",
+            Whose::Etcd => "peer",
+        };
+        let row: Vec<String> =
+            figures.iter().map(|(name, value)| format!("{name} {}", rounded(*value))).collect();
+        let ratio = ratio_of(measured, *whose).map(|ratio| format!("{} times", rounded(ratio)));
+        println!("{:>17} {:<44} {}", side, row.join("  "), ratio.unwrap_or_default());
+    }
+}
+
+/// A case's numbers as JSON.
+fn told(case: &Case, measured: &[Side]) -> Value {
+    let figures =
+        |of: Whose| measured.iter().find(|(whose, _)| *whose == of).map(|(_, figures)| object(figures));
+    json!({
+        "name": case.name,
+        "ours": figures(Whose::Ours),
+        "door": figures(Whose::Door),
+        "peer": figures(Whose::Etcd),
+        "ratio": ratio_of(measured, Whose::Ours),
+        "door_ratio": ratio_of(measured, Whose::Door),
+    })
+}
+
+/// How many times better than the peer's one of our sides is; none for the peer itself, or without one.
+fn ratio_of(measured: &[Side], of: Whose) -> Option<f64> {
+    let figures = |of: Whose| measured.iter().find(|(whose, _)| *whose == of).map(|(_, figures)| figures);
+    if of == Whose::Etcd { None } else { ratio(figures(of)?, figures(Whose::Etcd)?) }
 }
 
 /// The median of each figure over the rounds.
