@@ -87,6 +87,12 @@ impl Quotable<'_> {
         usage
     }
 
+    /// When a pod that is on its way out is given up, if it hasn't ended by then: from that time it uses only that it is there.
+    pub fn given_up_at(&self) -> Option<Timestamp> {
+        let is_pod = (self.group, self.plural) == ("", "pods");
+        (is_pod && !has_ended(self.object)).then(|| given_up_at(self.object)).flatten()
+    }
+
     /// Whether the object is of the scopes of a quota.
     pub fn is_in_scope(&self, quota: &Object) -> bool {
         let list =
@@ -161,14 +167,19 @@ impl Quotable<'_> {
 
 /// Whether a pod runs no more: it has ended, or was given up.
 fn is_over(pod: &Object, now: Timestamp) -> bool {
+    has_ended(pod) || given_up_at(pod).is_some_and(|end| now >= end)
+}
+
+fn has_ended(pod: &Object) -> bool {
     let phase = pod.pointer("/status/phase").and_then(Value::as_str).unwrap_or_default();
-    if matches!(phase, "Failed" | "Succeeded") {
-        return true;
-    }
+    matches!(phase, "Failed" | "Succeeded")
+}
+
+fn given_up_at(pod: &Object) -> Option<Timestamp> {
     let grace = pod.meta("deletionGracePeriodSeconds").and_then(Value::as_i64);
     let since = pod.deletion_timestamp().and_then(|text| text.parse::<Timestamp>().ok());
-    let end = since.zip(grace).and_then(|(at, grace)| at.checked_add(SignedDuration::from_secs(grace)).ok());
-    end.is_some_and(|end| now >= end)
+    let (at, grace) = since.zip(grace)?;
+    at.checked_add(SignedDuration::from_secs(grace)).ok()
 }
 
 fn add_pod(pod: &Object, usage: &mut Amounts) {

@@ -2,14 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Service};
 use k8s_openapi::api::discovery::v1::{self as discovery, EndpointConditions, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use objects::Change;
 use serde_json::json;
 
-use crate::controller::{Controller, Due, Moment, Urgency, latest};
+use crate::controller::{Controller, Due, Moment, Urgency, both, latest};
 use crate::endpoints::SERVICE_NAME;
+use crate::index::{By, Group};
 use crate::kept::Node;
 use crate::key::Key;
 use crate::plan::{Plan, create, merge_this};
@@ -45,21 +48,21 @@ impl Controller for ApiService {
         watches.table::<Service>();
         watches.table::<Endpoints>();
         watches.table::<EndpointSlice>();
-        watches.table::<Node>();
+        watches.index::<By<Members>>();
     }
 
     fn all(&self, _: &View, due: &mut Due<'_>) {
         due.now(NAMESPACE, NAME);
     }
 
-    fn touched(&self, _: &View, change: &Touched, due: &mut Due<'_>) {
+    fn touched(&self, view: &View, change: &Touched, due: &mut Due<'_>) {
         let ours = |metadata: &ObjectMeta| {
             metadata.namespace.as_deref() == Some(NAMESPACE) && metadata.name.as_deref() == Some(NAME)
         };
         let is_ours = change.of::<Service>().and_then(latest).is_some_and(|service| ours(&service.metadata))
             || change.of::<Endpoints>().and_then(latest).is_some_and(|endpoints| ours(&endpoints.metadata))
             || change.of::<EndpointSlice>().and_then(latest).is_some_and(|slice| ours(&slice.metadata));
-        if is_ours || change.of::<Node>().is_some() {
+        if is_ours || change.of::<Node>().is_some_and(|change| moves(view, change)) {
             due.now(NAMESPACE, NAME);
         }
     }
@@ -85,16 +88,48 @@ fn reconcile(view: &View) -> Plan {
     plan
 }
 
+/// Whether a change of a node may change the endpoints. A sign of life doesn't, nor does a worker where others are known to be
+/// the control plane.
+fn moves(view: &View, change: &Change<Node>) -> bool {
+    let standing = |node: &Option<Arc<Node>>| node.as_deref().map(|node| (is_member(node), address(node)));
+    let (old, new) = (standing(&change.old), standing(&change.new));
+    let counts = both(change).any(|node| is_member(node)) || !has_members(view);
+    counts && old != new
+}
+
 fn addresses(view: &View) -> Vec<IpAddr> {
-    let is_member =
-        |node: &Node| node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(CONTROL_PLANE));
     // A cluster whose hosts don't say what they are is one where every host is of the control plane.
-    let any = view.table::<Node>().iter().any(|node| is_member(node));
-    let members = view.table::<Node>().iter().filter(|node| !any || is_member(node));
-    let mut list: Vec<IpAddr> =
-        members.filter(|node| is_ready(node)).filter_map(|n| internal_ip(n)).collect();
+    let members = view.by::<Members>(if has_members(view) { MEMBER } else { OTHER });
+    let mut list: Vec<IpAddr> = members.filter_map(|node| address(node)).collect();
     list.sort();
     list
+}
+
+/// Nodes by whether they say that they are of the control plane.
+struct Members;
+
+const MEMBER: &str = "member";
+const OTHER: &str = "other";
+
+impl Group for Members {
+    type Of = Node;
+
+    fn values(node: &Node, each: &mut dyn FnMut(&str)) {
+        each(if is_member(node) { MEMBER } else { OTHER });
+    }
+}
+
+fn has_members(view: &View) -> bool {
+    view.index::<By<Members>>().is_some_and(|index| index.count(MEMBER) > 0)
+}
+
+fn is_member(node: &Node) -> bool {
+    node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(CONTROL_PLANE))
+}
+
+/// Where a node serves the API, if it is ready.
+fn address(node: &Node) -> Option<IpAddr> {
+    is_ready(node).then(|| internal_ip(node)).flatten()
 }
 
 fn is_ready(node: &Node) -> bool {

@@ -1,16 +1,19 @@
-//! Quotas: what is used of each, counted anew where something was freed.
+//! Quotas: what is used of each, told anew where something was freed.
 //!
 //! What is added counts in the transaction that adds it, so a quota says too much for a moment but never too little.
 //! Follows `pkg/controller/resourcequota`.
 
+mod usage;
+
 use std::time::Duration;
 
-use api::{Object, quota_hard};
+use api::{Amounts, Object};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceQuota;
-use objects::{Change, Pod, Write, quota_usage};
-use serde_json::json;
+use objects::{Change, Pod, Write};
+use serde_json::{Value, json};
 
+use self::usage::Usage;
 use crate::controller::{Controller, Due, Moment, Urgency, latest};
 use crate::graph::Node;
 use crate::key::Key;
@@ -22,8 +25,6 @@ use crate::view::View;
 
 /// So long after something was freed it is counted anew: what goes together is counted together.
 pub const PAUSE: Duration = Duration::from_millis(300);
-/// Counted anew at the latest: a pod that doesn't end in its time frees what it had without a word.
-const RESYNC: Duration = Duration::from_secs(300);
 
 /// Counts what is used of quotas.
 pub(crate) struct Quotas;
@@ -44,6 +45,7 @@ impl Controller for Quotas {
     fn watches(&self, watches: &mut Watches<'_>) {
         watches.table::<ResourceQuota>();
         watches.table::<Pod>();
+        watches.account::<Usage>();
     }
 
     fn all(&self, view: &View, due: &mut Due<'_>) {
@@ -54,8 +56,8 @@ impl Controller for Quotas {
         let quota = change.of::<ResourceQuota>().filter(|change| is_news(change));
         due.objects(quota.and_then(latest));
         if let Some(Change { old: Some(old), new: Some(new), .. }) = change.of::<Pod>()
-            && pods::is_finished(new)
-            && !pods::is_finished(old)
+            && (pods::is_finished(new) && !pods::is_finished(old)
+                || new.metadata.deletion_timestamp != old.metadata.deletion_timestamp)
         {
             recount(view, new.metadata.namespace.as_deref().unwrap_or_default(), due);
         }
@@ -87,14 +89,19 @@ fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let Some(typed) = view.table::<ResourceQuota>().get(namespace, name) else { return plan };
     let Some(mut quota) = view.json(typed.as_ref()).and_then(Object::from_value) else { return plan };
-    plan.again(RESYNC);
-    let hard = quota_hard(&quota);
-    let used = quota_usage(&quota, &hard, view.state(), now);
-    let status = json!({"hard": hard.to_value(), "used": used.to_value()});
-    if quota.0.get("status") != Some(&status) {
+    let Some(tally) = view.account::<Usage>().and_then(|usage| usage.of(namespace, name)) else {
+        return plan;
+    };
+    if let Some(end) = tally.next_end(now) {
+        // A pod that doesn't end in its time frees what it had without a word.
+        plan.again(now.duration_until(end).unsigned_abs());
+    }
+    let (hard, used) = (tally.hard().to_value(), tally.used(view.state(), now));
+    let is_told = |told: &Value| told["hard"] == hard && Amounts::of(&told["used"]) == used;
+    if !quota.0.get("status").is_some_and(is_told) {
         // Only if nobody counted something more meanwhile.
         quota.set_meta("resourceVersion", typed.metadata.resource_version.clone().unwrap_or_default());
-        quota.0.insert("status".into(), status);
+        quota.0.insert("status".into(), json!({"hard": hard, "used": used.to_value()}));
         plan.write(Write::UpdateStatus(quota));
     }
     plan

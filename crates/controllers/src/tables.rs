@@ -19,10 +19,25 @@ pub(crate) trait Index: Default + Send + Sync + 'static {
     fn take(&mut self, old: Option<&Arc<Self::Of>>, new: Option<&Arc<Self::Of>>);
 }
 
-/// All tables, each with what is kept about it.
+/// Something that is kept of the objects as they are stored, change by change, of whatever kinds: for what needs no table.
+pub(crate) trait Account: Any + Send + Sync {
+    /// The account of a state.
+    fn open(state: &State) -> Self
+    where
+        Self: Sized;
+
+    /// Takes one change in.
+    fn take(&mut self, event: &Event);
+
+    /// All changes up to a state have been taken in.
+    fn settle(&mut self, _: &State) {}
+}
+
+/// All tables, each with what is kept about it; and what is kept beside them.
 #[derive(Default)]
 pub(crate) struct Tables {
     kinds: HashMap<TypeId, Box<dyn Follow>>,
+    accounts: HashMap<TypeId, Box<dyn Account>>,
 }
 
 /// By what controllers declare what they look at.
@@ -42,7 +57,13 @@ impl Tables {
 
     /// Takes one change in: the [`Change`] of the kind that it is about, if somebody looks at that.
     pub fn apply(&mut self, event: &Event) -> Option<Box<dyn Any + Send>> {
+        self.accounts.values_mut().for_each(|account| account.take(event));
         self.kinds.values_mut().find_map(|kind| kind.apply(event))
+    }
+
+    /// All changes up to a state have been taken in.
+    pub fn settle(&mut self, state: &State) {
+        self.accounts.values_mut().for_each(|account| account.settle(state));
     }
 
     fn kind<T: Kind + 'static>(&self) -> Option<&Followed<T>> {
@@ -62,6 +83,13 @@ impl Tables {
         debug_assert!(index.is_some(), "no controller declares {}", std::any::type_name::<I>());
         (&**index? as &dyn Any).downcast_ref()
     }
+
+    /// An account; nothing if no controller declares it.
+    pub fn account<A: Account>(&self) -> Option<&A> {
+        let account = self.accounts.get(&TypeId::of::<A>());
+        debug_assert!(account.is_some(), "no controller declares {}", std::any::type_name::<A>());
+        (&**account? as &dyn Any).downcast_ref()
+    }
 }
 
 impl Watches<'_> {
@@ -75,6 +103,12 @@ impl Watches<'_> {
             };
             Box::new(Followed::<T> { table, indexes: HashMap::new() })
         });
+    }
+
+    /// This is kept of the objects as they are stored.
+    pub fn account<A: Account>(&mut self) {
+        let state = self.state;
+        self.tables.accounts.entry(TypeId::of::<A>()).or_insert_with(|| Box::new(A::open(state)));
     }
 
     /// This is kept about the objects of its kind.

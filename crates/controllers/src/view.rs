@@ -13,7 +13,7 @@ use store::State;
 use crate::graph::Graph;
 use crate::index::{By, Group};
 use crate::list::CONTROLLERS;
-use crate::tables::{Index, Rows, Tables, Watches};
+use crate::tables::{Account, Index, Rows, Tables, Watches};
 use crate::touched::{Owned, Touched};
 use crate::{api_service, node};
 
@@ -106,6 +106,7 @@ impl View {
             let doubted = self.graph.learn(event);
             touched(self, &Touched::new(change, Owned { old, new }, doubted));
         }
+        self.tables.settle(&state);
         true
     }
 
@@ -117,6 +118,11 @@ impl View {
     /// What is kept about one kind, which some controller declares; nothing if none does.
     pub(crate) fn index<I: Index>(&self) -> Option<&I> {
         self.tables.index()
+    }
+
+    /// What is kept of the objects as they are stored, which some controller declares; nothing if none does.
+    pub(crate) fn account<A: Account>(&self) -> Option<&A> {
+        self.tables.account()
     }
 
     /// The objects that a group finds by a value, in the order of namespaces and names.

@@ -67,11 +67,42 @@ pub(crate) struct Classes {
     known: HashSet<Arc<Class>>,
     /// How many there were when those without a pod were last thrown away.
     kept: usize,
+    /// The pod that was asked about last: one that gets a place is asked about for the decision and then to be put there.
+    last: Option<(Arc<Pod>, Arc<Class>)>,
+    #[cfg(test)]
+    built: usize,
 }
 
 impl Classes {
     /// The class of a pod.
-    pub fn of(&mut self, pod: &Pod) -> Arc<Class> {
+    pub fn of(&mut self, pod: &Arc<Pod>) -> Arc<Class> {
+        if let Some((last, class)) = &self.last
+            && Arc::ptr_eq(last, pod)
+        {
+            return class.clone();
+        }
+        let class = self.find(pod);
+        self.last = Some((pod.clone(), class.clone()));
+        class
+    }
+
+    /// How many pods were looked at so far.
+    #[cfg(test)]
+    pub fn built(&self) -> usize {
+        self.built
+    }
+
+    /// How many classes there are.
+    #[cfg(test)]
+    pub fn len(&self) -> usize {
+        self.known.len()
+    }
+
+    fn find(&mut self, pod: &Pod) -> Arc<Class> {
+        #[cfg(test)]
+        {
+            self.built += 1;
+        }
         let class = Class::of(pod);
         if let Some(known) = self.known.get(&class) {
             return known.clone();

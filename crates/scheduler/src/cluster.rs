@@ -291,3 +291,33 @@ pub(crate) fn is_finished(pod: &Pod) -> bool {
 pub(crate) fn is_leaving(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pod_that_gets_its_place_is_looked_at_once() {
+        let mut cluster = Cluster::default();
+        let ready = json!([{"type": "Ready", "status": "True"}]);
+        let node = json!({"metadata": {"name": "n"}, "status": {"conditions": ready}});
+        cluster.set_node("n", Some(Arc::new(serde_json::from_value(node).unwrap())));
+        let pod = |n: usize, status: &str| {
+            let metadata =
+                json!({"name": n.to_string(), "namespace": "d", "labels": {"app": (n % 3).to_string()}});
+            let pod = json!({"metadata": metadata, "spec": {"containers": []}, "status": {"phase": status}});
+            Arc::new(serde_json::from_value::<Pod>(pod).unwrap())
+        };
+        for n in 0..100 {
+            let waiting = pod(n, "Pending");
+            assert_eq!(cluster.schedule(&waiting).as_deref(), Ok("n"));
+            cluster.place(&waiting, "n");
+            // Its bind, and its host's report.
+            cluster.place(&pod(n, "Pending"), "n");
+            cluster.place(&pod(n, "Running"), "n");
+        }
+        assert_eq!((cluster.classes.built(), cluster.classes.len()), (100, 3));
+    }
+}

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::cluster::Cluster;
+use controllers::Key;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -370,6 +371,38 @@ async fn the_api_s_service_is_backed_by_the_ready_hosts() {
     assert_eq!(addresses, ["10.73.0.1", "10.73.0.2"]);
     let slice: EndpointSlice = cluster.get("default", "kubernetes").unwrap();
     assert_eq!(slice.endpoints.unwrap_or_default().len(), 2);
+}
+
+#[tokio::test]
+async fn the_api_s_service_is_due_only_when_its_endpoints_may_change() {
+    let mut cluster = Cluster::new(&["n1", "n2"]).await;
+    cluster.settle().await;
+    let key = Key::of("api-service", "default", "kubernetes").unwrap();
+    let member = json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}});
+    let other = json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": null}}});
+    let ready = |cluster: &Cluster, status: &str| json!({"status": {"conditions": [cluster.condition("Ready", status)]}});
+    // (what happens to which node, whether it may change the endpoints)
+    for (node, subresource, patch, matters) in [
+        ("n2", "", json!({"metadata": {"annotations": {"a": "b"}}}), false),
+        ("n2", "status", ready(&cluster, "False"), true),
+        ("n1", "", member.clone(), true),
+        ("n2", "status", ready(&cluster, "True"), false),
+        ("n1", "status", ready(&cluster, "False"), true),
+        ("n2", "", member, true),
+        (
+            "n2",
+            "status",
+            json!({"status": {"addresses": [{"type": "InternalIP", "address": "10.73.0.9"}]}}),
+            true,
+        ),
+        ("n2", "", other.clone(), true),
+        ("n1", "", other, true),
+        ("n2", "status", ready(&cluster, "Unknown"), true),
+    ] {
+        cluster.patch("v1", "Node", "", node, subresource, patch.clone()).await.unwrap();
+        assert_eq!(cluster.due().contains(&key), matters, "{node}: {patch}");
+        cluster.settle().await;
+    }
 }
 
 #[tokio::test]
