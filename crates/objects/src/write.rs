@@ -83,7 +83,7 @@ pub enum Propagation {
 /// admission, resourceVersions, finalizers.
 pub trait Writer: Send + Sync + 'static {
     /// Carries one change out in the name of `user`, such as `system:kube-scheduler`; the answer is the
-    /// object as it is afterwards (as it was, if it is gone).
+    /// object as it is afterwards (as it was, if it is gone), and for [`Write::Bind`] the binding.
     fn write<'a>(&'a self, user: &'a str, write: Write) -> BoxFuture<'a, Result<Object, Status>>;
 
     /// A token of a service account for a pod, asked for in the name of `user`; 404 where none are made.

@@ -2,7 +2,6 @@
 //! only judge it, and quotas last, once nothing else can refuse.
 
 use api::{Object, Status};
-use serde_json::{Map, json};
 
 use super::outside::{Outside, Round};
 use super::request::{Operation, Outcome, Request};
@@ -65,6 +64,13 @@ impl Admission {
         Ok(options)
     }
 
+    /// Those who judge the placing of a pod, as others know it: a binding that is created. Of the plugins, only the one for
+    /// agents of hosts has something to say to it.
+    pub(crate) async fn judge_binding(&self, request: &Request<'_>, binding: &Object) -> Result<(), Refused> {
+        node::check_change(request, binding)?;
+        self.outside.validate(request, Outcome { new: Some(binding), old: None }).await
+    }
+
     /// Those who judge a change of a valid object. What they count is claimed together with the change.
     pub(crate) async fn validate(
         &self,
@@ -76,12 +82,6 @@ impl Admission {
             self.outside.before_delete(request, old).await?;
         }
         judge(request, outcome)?;
-        if let (BINDING, Some(pod)) = (request.subresource, outcome.new) {
-            // Others know a binding as something of its own that is created.
-            let (request, binding) = (request.clone_as(Operation::Create), binding_of(pod));
-            let outcome = Outcome { new: Some(&binding), old: None };
-            return self.outside.validate(&request, outcome).await;
-        }
         self.outside.validate(request, outcome).await?;
         quota::charge(request, outcome, claims)?;
         if let Some(new) = outcome.new {
@@ -89,22 +89,6 @@ impl Admission {
         }
         Ok(())
     }
-}
-
-const BINDING: &str = "binding";
-
-/// What places a pod where it is.
-fn binding_of(pod: &Object) -> Object {
-    let mut binding = Object(Map::new());
-    binding.0.insert("kind".into(), json!("Binding"));
-    binding.0.insert("apiVersion".into(), json!("v1"));
-    binding.0.insert(
-        "metadata".into(),
-        json!({"name": pod.name(), "namespace": pod.namespace(), "uid": pod.uid()}),
-    );
-    let node = pod.pointer("/spec/nodeName").cloned().unwrap_or_default();
-    binding.0.insert("target".into(), json!({"kind": "Node", "name": node}));
-    binding
 }
 
 /// The plugins that change objects, in upstream's order.

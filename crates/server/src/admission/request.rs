@@ -31,13 +31,6 @@ pub(crate) struct Request<'a> {
     pub(crate) state: &'a State,
 }
 
-impl Request<'_> {
-    /// The same as another operation.
-    pub(crate) fn clone_as(&self, operation: Operation) -> Self {
-        Request { operation, options: self.options.clone(), ..*self }
-    }
-}
-
 /// What a change makes of an object: nothing is left of it, or nothing was there.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Outcome<'a> {

@@ -1,12 +1,22 @@
-//! Placing a pod on a node.
+//! Placing a pod on a node: its node's name and the condition PodScheduled go into the stored bytes, which are not read as
+//! a whole. Nothing else of the pod changes, and it was valid.
+
+mod splice;
 
 use api::{Object, Status};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, json};
+use store::Op;
 
-use super::update::BINDING;
-use super::{Change, Named, Recorded, Registry};
+use super::create::{ATTEMPTS, too_busy};
+use super::read::Freshness;
+use super::refused::{freshness_of, settled};
+use super::{Claims, Named, Recorded, Refused, Registry};
+use crate::admission::{Operation, Request};
 use crate::clock;
 use crate::http::Identity;
+
+/// The subresource through which a pod gets its node.
+const BINDING: &str = "binding";
 
 /// A request to place a pod.
 pub(crate) struct Binding<'a> {
@@ -19,63 +29,60 @@ pub(crate) struct Binding<'a> {
 }
 
 impl Registry {
-    /// Places a pod that has no node yet; the answer is the pod.
+    /// Places a pod that has no node yet; the answer is the binding.
     pub(crate) async fn bind(&self, who: &Identity, binding: &Binding<'_>) -> Result<Object, Status> {
+        for attempt in 0..ATTEMPTS {
+            let freshness = freshness_of(attempt);
+            if let Some(answer) = settled(self.try_bind(who, binding, freshness).await, freshness) {
+                return answer;
+            }
+        }
+        Err(too_busy())
+    }
+
+    /// One attempt; nothing if the pod changed in between.
+    async fn try_bind(
+        &self,
+        who: &Identity,
+        binding: &Binding<'_>,
+        freshness: Freshness,
+    ) -> Result<Option<Object>, Refused> {
+        let state = self.state(freshness).await?;
         let resource =
             api::resource("", "v1", "pods").ok_or_else(|| Status::internal("pods are not served"))?;
         let named = Named { resource, namespace: binding.namespace, name: binding.pod };
+        let kv = state.get(named.key().as_bytes()).ok_or_else(|| named.not_found())?;
+        let (uid, value) = splice::placed(&kv.value, binding, &clock::text(clock::now()))?;
         // As upstream: nobody owns a pod's node by placing it.
-        let recorded = Recorded::Already;
-        let change = Change { who, named, subresource: BINDING, dry_run: binding.dry_run, recorded };
-        let written = self.change(&change, &|pod| assign(pod, binding, &clock::text(clock::now()))).await?;
-        written.into_object()
-    }
-}
-
-fn assign(pod: &Object, binding: &Binding<'_>, now: &str) -> Result<Object, Status> {
-    let conflict = |why: String| Status::conflict("", "pods/binding", binding.pod, &why);
-    if let Some(uid) = binding.uid.filter(|uid| *uid != pod.uid()) {
-        let why =
-            format!("Precondition failed: UID in precondition: {uid}, UID in object meta: {}", pod.uid());
-        return Err(conflict(why));
-    }
-    if pod.deletion_timestamp().is_some() {
-        return Err(conflict(format!("pod {} is being deleted, cannot be assigned to a host", binding.pod)));
-    }
-    if let Some(node) = pod.pointer("/spec/nodeName").and_then(Value::as_str).filter(|node| !node.is_empty())
-    {
-        return Err(conflict(format!("pod {} is already assigned to node {node:?}", binding.pod)));
-    }
-    let gates = pod.pointer("/spec/schedulingGates").and_then(Value::as_array);
-    if gates.is_some_and(|gates| !gates.is_empty()) {
-        return Err(conflict(format!("pod {} has non-empty .spec.schedulingGates", binding.pod)));
-    }
-    let mut pod = pod.clone();
-    object_at(&mut pod, "spec").insert("nodeName".into(), json!(binding.node));
-    let scheduled = json!({
-        "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now,
-    });
-    let conditions = object_at(&mut pod, "status").entry("conditions").or_insert_with(|| json!([]));
-    if !conditions.is_array() {
-        *conditions = json!([]);
-    }
-    if let Value::Array(list) = conditions {
-        match list.iter_mut().find(|condition| condition["type"] == "PodScheduled") {
-            Some(condition) if condition["status"] == "True" => {}
-            Some(condition) => *condition = scheduled,
-            None => list.push(scheduled),
+        let object = binding.object(&uid);
+        let asked = Request {
+            who,
+            named,
+            subresource: BINDING,
+            operation: Operation::Create,
+            dry_run: binding.dry_run,
+            options: Recorded::Already.options("CreateOptions", binding.dry_run),
+            state: &state,
+        };
+        self.admission.judge_binding(&asked, &object).await?;
+        if binding.dry_run {
+            return Ok(Some(object));
         }
+        let op = Op::Put { key: kv.key.clone(), value, lease: 0 };
+        let revision = self.commit(&kv.key, kv.mod_revision, op, Claims::default()).await?;
+        Ok(revision.map(|_| object))
     }
-    Ok(pod)
 }
 
-fn object_at<'a>(object: &'a mut Object, field: &str) -> &'a mut Map<String, Value> {
-    let value = object.0.entry(field).or_insert_with(|| json!({}));
-    if !value.is_object() {
-        *value = json!({});
-    }
-    match value {
-        Value::Object(map) => map,
-        _ => unreachable!("made an object just above"),
+impl Binding<'_> {
+    fn object(&self, uid: &str) -> Object {
+        let mut object = Object(Map::new());
+        object.0.insert("kind".into(), "Binding".into());
+        object.0.insert("apiVersion".into(), "v1".into());
+        object
+            .0
+            .insert("metadata".into(), json!({"name": self.pod, "namespace": self.namespace, "uid": uid}));
+        object.0.insert("target".into(), json!({"kind": "Node", "name": self.node}));
+        object
     }
 }

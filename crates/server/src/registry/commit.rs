@@ -131,7 +131,9 @@ impl Registry {
         self.commit(&key, read, op, claims).await
     }
 
-    async fn commit(
+    /// Carries `op` out if `key` is still as of revision `read`; the answer is the revision that did, or none if something
+    /// changed in between.
+    pub(super) async fn commit(
         &self,
         key: &Bytes,
         read: Revision,

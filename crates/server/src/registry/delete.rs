@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
+use super::refused::{freshness_of, settled};
 use super::update::is_finished;
 use super::{Claims, Named, Refused, Registry, Written, definition, namespace};
 use crate::admission::{self, Operation, Outcome, Request};
@@ -162,15 +163,9 @@ impl Registry {
         options: &DeleteOptions,
     ) -> Result<Deleted, Status> {
         for attempt in 0..ATTEMPTS {
-            let newest = attempt > 0;
-            let freshness = if newest { Freshness::Newest } else { Freshness::Any };
-            match self.try_delete(who, named, options, freshness).await {
-                Ok(Some(deleted)) => return Ok(deleted),
-                Ok(None) => {}
-                Err(refused) if newest || refused.is_final || refused.status.code >= 500 => {
-                    return Err(refused.status);
-                }
-                Err(_) => {}
+            let freshness = freshness_of(attempt);
+            if let Some(answer) = settled(self.try_delete(who, named, options, freshness).await, freshness) {
+                return answer;
             }
         }
         Err(too_busy())

@@ -7,6 +7,7 @@ use store::State;
 use super::create::{ATTEMPTS, fit_namespace, too_busy};
 use super::read::Freshness;
 use super::recorded;
+use super::refused::{freshness_of, settled};
 use super::{Named, Recorded, Refused, Registry, Written, definition, stored};
 use crate::admission::{self, Operation, Outcome, Request};
 use crate::authorize::Decided;
@@ -14,9 +15,6 @@ use crate::http::Identity;
 
 const MODIFIED: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
-
-/// The subresource through which a pod gets its node.
-pub(super) const BINDING: &str = "binding";
 
 /// A request to change one object or a subresource of it.
 #[derive(Clone, Copy)]
@@ -53,17 +51,9 @@ impl Registry {
         change: &(dyn Fn(&Object) -> Result<Object, Status> + Send + Sync),
     ) -> Result<Written, Status> {
         for attempt in 0..ATTEMPTS {
-            // The first attempt trusts what is known here: if that is old, the transaction fails. An error
-            // counts only once it follows from the newest state.
-            let newest = attempt > 0;
-            let freshness = if newest { Freshness::Newest } else { Freshness::Any };
-            match self.attempt(request, change, freshness).await {
-                Ok(Some(written)) => return Ok(written),
-                Ok(None) => {}
-                Err(refused) if newest || refused.is_final || refused.status.code >= 500 => {
-                    return Err(refused.status);
-                }
-                Err(_) => {}
+            let freshness = freshness_of(attempt);
+            if let Some(answer) = settled(self.attempt(request, change, freshness).await, freshness) {
+                return answer;
             }
         }
         Err(too_busy())
@@ -88,28 +78,25 @@ impl Registry {
         let asked = request.asked(&state);
         admission::on_change(&asked, &old)?;
         let part = admission::part(request.subresource);
-        // A binding is the server's own change, and touches both sides of the pod.
-        if request.subresource != BINDING {
-            api::set_defaults(resource, &mut new)?;
-            // Nobody owns what the server takes back: of a status update that is all but the status, and some of
-            // the metadata as the kind says. Otherwise upstream records first what the client asks for.
-            let is_status = part == "status";
-            if is_status {
-                api::prepare_update(resource, part, &mut new, &old);
-            }
-            self.record(request.recorded, resource, part, Some(&old), &mut new).await;
-            if !is_status {
-                api::prepare_update(resource, part, &mut new, &old);
-            }
-            self.tokens.fill(&state, &mut new);
-            self.admission.mutate(&asked, &mut new, Some(&old)).await?;
-            let decided = Decided { named: *named, subresource: part, new: &new, old: Some(&old) };
-            self.authorizer().check_privilege(&state, request.who, &decided)?;
-            let mut causes = api::validate_update(resource, part, &new, &old);
-            causes.extend(self.endpoint_faults(resource, &new));
-            if !causes.is_empty() {
-                return Err(Status::invalid(resource.group, resource.kind, named.name, causes).into());
-            }
+        api::set_defaults(resource, &mut new)?;
+        // Nobody owns what the server takes back: of a status update that is all but the status, and some of
+        // the metadata as the kind says. Otherwise upstream records first what the client asks for.
+        let is_status = part == "status";
+        if is_status {
+            api::prepare_update(resource, part, &mut new, &old);
+        }
+        self.record(request.recorded, resource, part, Some(&old), &mut new).await;
+        if !is_status {
+            api::prepare_update(resource, part, &mut new, &old);
+        }
+        self.tokens.fill(&state, &mut new);
+        self.admission.mutate(&asked, &mut new, Some(&old)).await?;
+        let decided = Decided { named: *named, subresource: part, new: &new, old: Some(&old) };
+        self.authorizer().check_privilege(&state, request.who, &decided)?;
+        let mut causes = api::validate_update(resource, part, &new, &old);
+        causes.extend(self.endpoint_faults(resource, &new));
+        if !causes.is_empty() {
+            return Err(Status::invalid(resource.group, resource.kind, named.name, causes).into());
         }
         let mut claims = admission::allocate(&self.services, resource, &mut new, Some(&old), &state)?;
         let outcome = Outcome { new: Some(&new), old: Some(&old) };

@@ -157,8 +157,10 @@ async fn the_parts_of_the_process_write_through_the_same_path() {
     let scheduler = "system:kube-scheduler";
     assert_eq!(writer.write(scheduler, bind("another", "n1")).await.unwrap_err().code, 409);
     let bound = writer.write(scheduler, bind(made.uid(), "n1")).await.unwrap();
-    assert_eq!(bound.pointer("/spec/nodeName"), Some(&json!("n1")));
-    assert_eq!(bound.pointer("/status/conditions/0/type"), Some(&json!("PodScheduled")));
+    assert_eq!((bound.kind(), bound.pointer("/target/name")), ("Binding", Some(&json!("n1"))));
+    let (_, placed) = house.ask("GET", "/api/v1/namespaces/default/pods/p", None).await;
+    assert_eq!(placed.pointer("/spec/nodeName"), Some(&json!("n1")));
+    assert_eq!(placed.pointer("/status/conditions/0/type"), Some(&json!("PodScheduled")));
     assert_eq!(writer.write(scheduler, bind(made.uid(), "n2")).await.unwrap_err().code, 409);
 
     let subject = Subject {
