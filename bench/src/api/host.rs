@@ -112,6 +112,7 @@ pub async fn run() -> anyhow::Result<()> {
                 writer,
                 silence: silence.clone(),
                 pods: pods.clone(),
+                metrics: Default::default(),
             }))?,
             CONTROLLERS => apart(controllers::run(controllers::Options {
                 store,

@@ -199,6 +199,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
     );
     let services: server::ServiceRange = config.service_cidr.to_string().parse()?;
     let load = watch::Sender::default();
+    let placing = Arc::new(scheduler::Metrics::default());
     let server = Server::new(server::Options {
         store: store.clone(),
         services,
@@ -213,7 +214,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         authority: Some(server::Authority { trust: trust.clone(), hosts }),
         limits: server::Limits::of_files(files::most()),
         tokens: server::Tokens::new(TokenKey::load(&config.pki_dir)?, trust.pem()),
-        metrics: vec![queue_metrics(load.subscribe())],
+        metrics: vec![queue_metrics(load.subscribe()), placing_metrics(placing.clone())],
     });
     let tls = identity.server_config(&users, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
     let listening = Arc::new(listen(&config, &server, &tls)?);
@@ -253,6 +254,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         writer: server.writer(),
         silence: membership.silence(),
         pods,
+        metrics: placing,
     };
     threads::apart("scheduler", || scheduler::run(scheduling))?;
     let agent = Agent::start(node::Options {
@@ -289,6 +291,11 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
 #[allow(clippy::disallowed_methods, reason = "what waits is as old as it is now")]
 fn queue_metrics(load: watch::Receiver<Vec<controllers::Load>>) -> server::Measure {
     Box::new(move |out| controllers::write_metrics(out, &load.borrow(), Instant::now()))
+}
+
+/// What the scheduler did and what waits for it, for `/metrics`.
+fn placing_metrics(placing: Arc<scheduler::Metrics>) -> server::Measure {
+    Box::new(move |out| placing.write(out))
 }
 
 /// The API on the host's own address, and on the virtual one for when this host holds it. On loopback the switch

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use objects::Pod;
 
 use crate::class::{Class, Classes, Labels};
-use crate::host::Host;
+use crate::host_row::HostRow;
 use crate::ledger::Ledger;
 use crate::node::Node;
 use crate::unschedulable::{Hope, Unschedulable};
@@ -23,31 +23,9 @@ const MOST_FIGURES: usize = 200_000;
 const MOST_WISHES: usize = 256;
 
 /// All nodes with their pods, and what else a placement depends on. What changes it answers whom that may help.
-///
-/// ```
-/// use std::sync::Arc;
-/// use scheduler::{Cluster, Node};
-/// use serde_json::json;
-///
-/// let mut cluster = Cluster::default();
-/// let ready = json!([{"type": "Ready", "status": "True"}]);
-/// for name in ["n1", "n2"] {
-///     let node = json!({"metadata": {"name": name}, "status": {"conditions": ready}});
-///     cluster.set_node(name, Some(Arc::new(serde_json::from_value::<Node>(node)?)));
-/// }
-/// let pod = |name: &str| {
-///     let metadata = json!({"name": name, "namespace": "default", "labels": {"app": "web"}});
-///     serde_json::from_value(json!({"metadata": metadata, "spec": {"containers": []}})).map(Arc::new)
-/// };
-/// let first = pod("a")?;
-/// assert_eq!(cluster.schedule(&first), Ok("n1".to_owned()));
-/// cluster.place(&first, "n1");
-/// assert_eq!(cluster.schedule(&pod("b")?), Ok("n2".to_owned()), "pods that are alike keep apart");
-/// # Ok::<(), serde_json::Error>(())
-/// ```
 #[derive(Debug, Default)]
 pub struct Cluster {
-    hosts: Vec<Host>,
+    hosts: Vec<HostRow>,
     by_name: HashMap<String, usize>,
     free: Vec<usize>,
     silent: BTreeSet<String>,
@@ -230,7 +208,7 @@ impl Cluster {
         if let Some(at) = self.by_name.get(name) {
             return *at;
         }
-        let mut host = Host::new(name);
+        let mut host = HostRow::new(name);
         host.silent = self.silent.contains(name);
         let at = match self.free.pop() {
             Some(at) => {

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::debug_span;
 
+use crate::metrics::{Attempt, Metrics, Pending};
 use crate::unschedulable::Unschedulable;
 use crate::waiting::{Decision, Silence, Waiting};
 
@@ -39,6 +40,8 @@ pub struct Options {
     pub silence: watch::Receiver<Silence>,
     /// The pods, as the controllers have them too.
     pub pods: Pool<Pod>,
+    /// Where it counts what it does.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Runs the scheduler whenever this member leads, until the store ends.
@@ -55,6 +58,7 @@ struct Scheduler {
 
 impl Duty for Scheduler {
     fn follow(&mut self, state: Arc<State>) {
+        self.options.metrics.waiting(Pending::default());
         self.waiting.advance(state);
     }
 
@@ -70,7 +74,9 @@ impl Duty for Scheduler {
             work.waiting.advance(state);
             work.retry();
             let silent = silence.borrow_and_update().clone();
-            if work.decide(&silent) {
+            let goes_on = work.decide(&silent);
+            work.metrics.waiting(work.waiting.pending());
+            if goes_on {
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -78,7 +84,7 @@ impl Duty for Scheduler {
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
                 changed = silence.changed(), if !deaf => deaf = changed.is_err(),
-                Some(Ok((uid, placed))) = work.binding.join_next() => work.bound(uid, placed),
+                Some(Ok(ended)) = work.binding.join_next() => work.bound(ended),
                 Some(_) = work.telling.join_next() => {}
                 () = sleep_until(next) => {}
             }
@@ -102,11 +108,19 @@ async fn sleep_until(time: Option<Instant>) {
 struct Work<'a> {
     writer: Arc<dyn Writer>,
     waiting: &'a mut Waiting,
-    binding: JoinSet<(String, bool)>,
+    metrics: Arc<Metrics>,
+    binding: JoinSet<Ended>,
     telling: JoinSet<()>,
     failures: HashMap<String, u32>,
     retries: BTreeMap<Instant, Vec<String>>,
     recorder: Recorder,
+}
+
+/// A bind that ended.
+struct Ended {
+    uid: String,
+    placed: bool,
+    decided: Instant,
 }
 
 impl<'a> Work<'a> {
@@ -114,6 +128,7 @@ impl<'a> Work<'a> {
         let from = Reporter { component: "default-scheduler".to_owned(), host: None };
         Work {
             writer: options.writer.clone(),
+            metrics: options.metrics.clone(),
             waiting,
             binding: JoinSet::new(),
             telling: JoinSet::new(),
@@ -126,20 +141,27 @@ impl<'a> Work<'a> {
     /// Decides on what waits, as far as there is room to write. True if it stopped only to let others have a turn.
     fn decide(&mut self, silence: &Silence) -> bool {
         while self.telling.try_join_next().is_some() {}
-        while let Some(Ok((uid, placed))) = self.binding.try_join_next() {
-            self.bound(uid, placed);
+        while let Some(Ok(ended)) = self.binding.try_join_next() {
+            self.bound(ended);
         }
         let room = WRITES.saturating_sub(self.binding.len() + self.telling.len());
-        for Decision { pod, place } in self.waiting.decide(silence, room.min(TURN), clocks().0) {
+        let now = clocks().0;
+        let decisions = self.waiting.decide(silence, room.min(TURN), now);
+        // Decided together, and each as long as the others.
+        let each = clocks().0.duration_since(now).checked_div(decisions.len() as u32).unwrap_or_default();
+        for Decision { pod, place } in decisions {
             match place {
-                Ok(node) => self.bind(pod, node),
-                Err(why) => self.tell(&pod, &why),
+                Ok(node) => self.bind(pod, node, now),
+                Err(why) => {
+                    self.metrics.attempted(Attempt::Unschedulable, each);
+                    self.tell(&pod, &why);
+                }
             }
         }
         self.waiting.is_ready() && room > TURN
     }
 
-    fn bind(&mut self, pod: Arc<Pod>, node: String) {
+    fn bind(&mut self, pod: Arc<Pod>, node: String, decided: Instant) {
         let (writer, recorder) = (self.writer.clone(), self.recorder.clone());
         self.binding.spawn_in(debug_span!("bind", node), async move {
             let namespace = pod.metadata.namespace.clone().unwrap_or_default();
@@ -157,11 +179,11 @@ impl<'a> Work<'a> {
                     tracing::info!(target: "timeline", what = "pod-placed", subject, host = node);
                     let told = format!("Successfully assigned {namespace}/{name} to {node}");
                     recorder.record(Occurrence::of(pod.as_ref(), false, "Scheduled", told));
-                    (uid, true)
+                    Ended { uid, placed: true, decided }
                 }
                 Err(status) => {
                     tracing::debug!(code = status.code, pod = name, node, "not placed: {status}");
-                    (uid, false)
+                    Ended { uid, placed: false, decided }
                 }
             }
         });
@@ -169,7 +191,9 @@ impl<'a> Work<'a> {
 
     /// A bind ended. One that failed is tried again after a pause; until then the pod counts as placed,
     /// since a bind without an answer may have happened.
-    fn bound(&mut self, uid: String, placed: bool) {
+    fn bound(&mut self, Ended { uid, placed, decided }: Ended) {
+        let attempt = if placed { Attempt::Scheduled } else { Attempt::Error };
+        self.metrics.attempted(attempt, clocks().0.duration_since(decided));
         if placed {
             self.failures.remove(&uid);
             return;

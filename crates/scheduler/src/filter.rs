@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Taint;
 use objects::{PodSpec, tolerates};
 
 use crate::affinity::wants_node;
-use crate::host::Host;
+use crate::host_row::HostRow;
 use crate::node::Node;
 use crate::request::{self, Amounts};
 use crate::unschedulable::{Hope, Reason};
@@ -17,7 +17,7 @@ const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
 /// The reasons against a node, none if the pod can be there as far as the node goes. As upstream, only the first kind of
 /// reason is given, and every resource that is short.
-pub(crate) fn against(wish: &Wish, host: &Host, node: &Node) -> Vec<Reason> {
+pub(crate) fn against(wish: &Wish, host: &HostRow, node: &Node) -> Vec<Reason> {
     let spec = wish.spec();
     let one = |text: &str| vec![Reason { text: text.to_owned(), hope: Hope::NODES }];
     if node.spec.unschedulable == Some(true) && !all_tolerated(spec, &taint(UNSCHEDULABLE)) {
@@ -38,7 +38,7 @@ pub(crate) fn against(wish: &Wish, host: &Host, node: &Node) -> Vec<Reason> {
     short_of(wish, host)
 }
 
-fn short_of(wish: &Wish, host: &Host) -> Vec<Reason> {
+fn short_of(wish: &Wish, host: &HostRow) -> Vec<Reason> {
     let mut short = Vec::new();
     if let Some(most) = host.allocatable.get("pods")
         && (host.pods as i128 + 1) * 1000 > *most
@@ -54,7 +54,7 @@ fn short_of(wish: &Wish, host: &Host) -> Vec<Reason> {
 }
 
 /// How much of the node's processors and memory would be taken, in thousandths of each, together.
-pub(crate) fn usage(wish: &Wish, host: &Host) -> i128 {
+pub(crate) fn usage(wish: &Wish, host: &HostRow) -> i128 {
     let share = |name: &str| {
         let all = amount(&host.allocatable, name).max(1);
         (amount(&host.requested, name).saturating_add(amount(&wish.amounts, name))).saturating_mul(1000) / all
@@ -72,7 +72,7 @@ fn all_tolerated(spec: &PodSpec, taint: &Taint) -> bool {
 
 /// The first taint of a node that keeps the pod away. A node that is not ready, or that was not heard from
 /// lately, counts as having the taint that it will get.
-pub(crate) fn untolerated(spec: &PodSpec, host: &Host, node: &Node) -> Option<Taint> {
+pub(crate) fn untolerated(spec: &PodSpec, host: &HostRow, node: &Node) -> Option<Taint> {
     let coming = match node.status.conditions.as_ref().map(|ready| ready.status.as_str()) {
         _ if host.silent => Some(UNREACHABLE),
         Some("True") => None,

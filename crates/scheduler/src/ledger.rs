@@ -10,7 +10,7 @@ use crate::class::Class;
 use crate::cluster::Namespaces;
 use crate::column::Column;
 use crate::filter;
-use crate::host::Host;
+use crate::host_row::HostRow;
 use crate::node::Node;
 use crate::unschedulable::{Hope, Reason, Unschedulable};
 use crate::wish::Wish;
@@ -98,7 +98,7 @@ impl Ledger {
     }
 
     /// Takes in what a host is now.
-    pub fn update(&mut self, at: usize, hosts: &[Host], namespaces: &Namespaces) {
+    pub fn update(&mut self, at: usize, hosts: &[HostRow], namespaces: &Namespaces) {
         let host = &hosts[at];
         let node = host.open();
         let label = |key: &str| node.and_then(|node| node.label(key));
@@ -127,7 +127,7 @@ impl Ledger {
         self.update_refused(at, hosts, namespaces);
     }
 
-    fn standing(&self, at: usize, host: &Host, node: &Node, siblings: u32) -> Option<Standing> {
+    fn standing(&self, at: usize, host: &HostRow, node: &Node, siblings: u32) -> Option<Standing> {
         filter::against(&self.wish, host, node).is_empty().then(|| Standing {
             discouraged: filter::discouraged(self.wish.spec(), node),
             preferred: Reverse(preferred_node(&self.wish.pod, node)),
@@ -157,7 +157,7 @@ impl Ledger {
         self.rows[at] = standing;
     }
 
-    fn update_refused(&mut self, at: usize, hosts: &[Host], namespaces: &Namespaces) {
+    fn update_refused(&mut self, at: usize, hosts: &[HostRow], namespaces: &Namespaces) {
         let rules = hosts[at]
             .classes
             .iter()
@@ -211,7 +211,7 @@ impl Ledger {
     }
 
     /// Why no host is open to the pod.
-    pub fn reasons(&self, hosts: &[Host]) -> Unschedulable {
+    pub fn reasons(&self, hosts: &[HostRow]) -> Unschedulable {
         let round = self.round();
         let mut why = Unschedulable { hope: Hope::NODES, ..Unschedulable::default() };
         for (at, host) in hosts.iter().enumerate() {

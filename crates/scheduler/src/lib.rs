@@ -5,6 +5,33 @@
 //! Work follows what changed. The cluster keeps for each host what its pods add up to, and for each kind of pod that was
 //! asked about a ledger of what speaks for and against each host. A change makes one host's row stale; a decision brings
 //! stale rows up to date and compares numbers. A pod without a place is tried again when something happened that may help it.
+//!
+//! ```
+//! use std::sync::Arc;
+//! use scheduler::{Cluster, Node};
+//! use serde_json::json;
+//!
+//! let mut cluster = Cluster::default();
+//! let ready = json!([{"type": "Ready", "status": "True"}]);
+//! for name in ["n1", "n2"] {
+//!     let room = json!({"cpu": "1", "memory": "1Gi", "pods": "110"});
+//!     let node = json!({"metadata": {"name": name}, "status": {"conditions": ready, "allocatable": room}});
+//!     cluster.set_node(name, Some(Arc::new(serde_json::from_value::<Node>(node)?)));
+//! }
+//! let pod = |name: &str| {
+//!     let metadata = json!({"name": name, "namespace": "default", "labels": {"app": "web"}});
+//!     let web = json!({"name": "web", "resources": {"requests": {"cpu": "600m"}}});
+//!     serde_json::from_value(json!({"metadata": metadata, "spec": {"containers": [web]}})).map(Arc::new)
+//! };
+//! for (name, node) in [("a", "n1"), ("b", "n2")] {
+//!     let pod = pod(name)?;
+//!     assert_eq!(cluster.schedule(&pod).as_deref(), Ok(node), "pods that are alike keep apart");
+//!     cluster.place(&pod, node);
+//! }
+//! let why = cluster.schedule(&pod("c")?).unwrap_err();
+//! assert_eq!(why.to_string(), "0/2 nodes are available: 2 Insufficient cpu.");
+//! # Ok::<(), serde_json::Error>(())
+//! ```
 
 mod affinity;
 #[cfg(test)]
@@ -14,8 +41,9 @@ mod cluster;
 mod column;
 mod driver;
 mod filter;
-mod host;
+mod host_row;
 mod ledger;
+mod metrics;
 mod node;
 mod queue;
 mod request;
@@ -27,6 +55,7 @@ mod wish;
 pub use class::Labels;
 pub use cluster::Cluster;
 pub use driver::{Options, run};
+pub use metrics::{Metrics, Pending};
 pub use node::{Condition, Node, NodeSpec, NodeStatus};
 pub use unschedulable::{Hope, Unschedulable};
 pub use waiting::{Decision, Silence, Waiting};

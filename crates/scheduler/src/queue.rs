@@ -9,6 +9,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use objects::Pod;
 
+use crate::metrics::Pending;
 use crate::unschedulable::Hope;
 
 /// The pause after the first attempt that found no place; it doubles with every further one. An event that helps a pod
@@ -38,11 +39,11 @@ pub(crate) struct Queue {
 struct Wait {
     turn: Turn,
     attempts: u32,
-    place: Place,
+    stage: Stage,
 }
 
 #[derive(Debug, Clone, Copy)]
-enum Place {
+enum Stage {
     Ready,
     /// Until a time; what had happened at the attempt.
     Resting(Instant, Hope, u64),
@@ -57,16 +58,16 @@ impl Queue {
         self.remove(&key);
         let turn = (Reverse(priority), created, key.clone());
         self.ready.insert(turn.clone());
-        self.waiting.insert(key, Wait { turn, attempts: 0, place: Place::Ready });
+        self.waiting.insert(key, Wait { turn, attempts: 0, stage: Stage::Ready });
     }
 
     /// A pod waits no more.
     pub fn remove(&mut self, key: &Bytes) {
         let Some(wait) = self.waiting.remove(key) else { return };
-        match wait.place {
-            Place::Ready => drop(self.ready.remove(&wait.turn)),
-            Place::Resting(until, ..) => drop(self.resting.remove(&(until, key.clone()))),
-            Place::Dormant(hope) => {
+        match wait.stage {
+            Stage::Ready => drop(self.ready.remove(&wait.turn)),
+            Stage::Resting(until, ..) => drop(self.resting.remove(&(until, key.clone()))),
+            Stage::Dormant(hope) => {
                 if let Some(keys) = self.dormant.get_mut(&hope) {
                     keys.remove(key);
                 }
@@ -91,9 +92,9 @@ impl Queue {
         while let Some((_, key)) = self.resting.first().filter(|(until, _)| *until <= now).cloned() {
             self.resting.pop_first();
             let Some(wait) = self.waiting.get_mut(&key) else { continue };
-            let Place::Resting(_, hope, seen) = wait.place else { continue };
+            let Stage::Resting(_, hope, seen) = wait.stage else { continue };
             if count(&self.happened, hope) == seen {
-                wait.place = Place::Dormant(hope);
+                wait.stage = Stage::Dormant(hope);
                 self.dormant.entry(hope).or_default().insert(key);
             } else {
                 self.wake(&key);
@@ -108,7 +109,7 @@ impl Queue {
         self.ready.remove(&wait.turn);
         let pause = FIRST_PAUSE.saturating_mul(1 << wait.attempts.min(10)).min(LONGEST_PAUSE);
         wait.attempts += 1;
-        wait.place = Place::Resting(now + pause, hope, count(&self.happened, hope));
+        wait.stage = Stage::Resting(now + pause, hope, count(&self.happened, hope));
         self.resting.insert((now + pause, key.clone()));
     }
 
@@ -122,6 +123,12 @@ impl Queue {
         self.waiting.len()
     }
 
+    /// How many wait for what.
+    pub fn pending(&self) -> Pending {
+        let (active, backoff) = (self.ready.len(), self.resting.len());
+        Pending { active, backoff, unschedulable: self.waiting.len() - active - backoff }
+    }
+
     /// Whether a pod is to be decided on.
     pub fn is_ready(&self) -> bool {
         !self.ready.is_empty()
@@ -129,7 +136,7 @@ impl Queue {
 
     fn wake(&mut self, key: &Bytes) {
         if let Some(wait) = self.waiting.get_mut(key) {
-            wait.place = Place::Ready;
+            wait.stage = Stage::Ready;
             self.ready.insert(wait.turn.clone());
         }
     }
@@ -213,6 +220,10 @@ mod tests {
                     }
                 }
                 prop_assert_eq!(queue.len(), waiting.len());
+                let pending = queue.pending();
+                let dormant: usize = queue.dormant.values().map(HashSet::len).sum();
+                prop_assert_eq!(pending.unschedulable, dormant);
+                prop_assert_eq!(pending.active + pending.backoff + dormant, waiting.len());
             }
             now += 2 * LONGEST_PAUSE;
             queue.happened(Hope::ALL);

@@ -7,7 +7,7 @@ use objects::{Pod, PodSpec, selects};
 use crate::affinity::{wants_node, with_keys};
 use crate::class::Class;
 use crate::filter::untolerated;
-use crate::host::Host;
+use crate::host_row::HostRow;
 use crate::node::Node;
 
 /// One constraint of a pod.
@@ -52,7 +52,7 @@ impl Constraint {
     }
 
     /// Whether a host's pods count: `nodeAffinityPolicy` and `nodeTaintsPolicy` (KEP-3094).
-    pub fn counts(&self, spec: &PodSpec, host: &Host, node: &Node) -> bool {
+    pub fn counts(&self, spec: &PodSpec, host: &HostRow, node: &Node) -> bool {
         (!self.honors_affinity || wants_node(spec, node))
             && (!self.honors_taints || untolerated(spec, host, node).is_none())
     }

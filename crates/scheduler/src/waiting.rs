@@ -14,6 +14,7 @@ use store::{Event, State};
 
 use crate::class::Labels;
 use crate::cluster::{Cluster, is_finished, is_leaving, key};
+use crate::metrics::Pending;
 use crate::node::Node;
 use crate::queue::Queue;
 use crate::unschedulable::{Hope, Unschedulable};
@@ -206,6 +207,11 @@ impl Waiting {
     /// How many pods wait, those with a bind on its way among them.
     pub fn len(&self) -> usize {
         self.queue.len() + self.assumed.len()
+    }
+
+    /// How many of them wait for what; those with a bind on its way do for nothing here.
+    pub fn pending(&self) -> Pending {
+        self.queue.pending()
     }
 
     /// Whether no pod waits.

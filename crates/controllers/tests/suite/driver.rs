@@ -53,6 +53,7 @@ async fn drivers_replace_the_pods_of_a_silent_host_when_it_is_time() {
         writer,
         silence,
         pods: Pool::default(),
+        metrics: Default::default(),
     }));
     let mut states = store.states();
     cluster.deploy("web", 3, json!({})).await;
@@ -113,11 +114,13 @@ async fn a_pod_without_a_place_says_why_and_gets_one_when_there_is_one() {
     let cluster = Cluster::new(&["n1"]).await;
     let (_silent, silence) = watch::channel(BTreeMap::new());
     let (store, writer) = (cluster.store.clone(), cluster.writer.clone());
+    let metrics = Arc::new(scheduler::Metrics::default());
     let scheduler = tokio::spawn(scheduler::run(scheduler::Options {
         store: store.clone(),
         writer,
         silence,
         pods: Pool::default(),
+        metrics: metrics.clone(),
     }));
     cluster
         .create(json!({
@@ -139,6 +142,16 @@ async fn a_pod_without_a_place_says_why_and_gets_one_when_there_is_one() {
         })
     })
     .await;
+    let mut shown = String::new();
+    metrics.write(&mut shown);
+    let result = |result: &str| format!(r#"{{profile="default-scheduler",result="{result}"}} "#);
+    let attempts = |of: &str| {
+        let name = format!("scheduler_schedule_attempts_total{}", result(of));
+        shown.lines().find_map(|line| line.strip_prefix(&name)?.parse::<u32>().ok()).unwrap()
+    };
+    assert!(attempts("unschedulable") >= 1 && attempts("scheduled") == 0, "{shown}");
+    let waiting = |queue: &str| shown.contains(&format!(r#"scheduler_pending_pods{{queue="{queue}"}} 1"#));
+    assert!(waiting("backoff") || waiting("unschedulable"), "{shown}");
     let status = json!({"status": {
         "allocatable": {"cpu": "8", "memory": "8Gi", "pods": "110"},
         "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": wire(cluster.now.wall)}],
@@ -158,6 +171,7 @@ async fn a_gated_pod_is_not_placed_nor_called_unschedulable_until_its_last_gate_
         writer,
         silence,
         pods: Pool::default(),
+        metrics: Default::default(),
     }));
     let pod = |name: &str, gates: serde_json::Value, selector: serde_json::Value| {
         json!({

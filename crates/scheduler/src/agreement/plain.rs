@@ -10,7 +10,7 @@ use super::World;
 use crate::class::{Class, Classes};
 use crate::cluster::{is_finished, is_leaving};
 use crate::filter;
-use crate::host::Host;
+use crate::host_row::HostRow;
 use crate::node::Node;
 use crate::wish::Wish;
 
@@ -18,7 +18,7 @@ const ZONE: &str = "topology.kubernetes.io/zone";
 
 /// The hosts of a world with a pod that looks for its place.
 pub(super) struct Plain<'a> {
-    hosts: Vec<(Host, Arc<Node>)>,
+    hosts: Vec<(HostRow, Arc<Node>)>,
     wish: Wish,
     world: &'a World,
 }
@@ -27,7 +27,7 @@ impl<'a> Plain<'a> {
     pub(super) fn new(world: &'a World, pod: &Arc<Pod>) -> Self {
         let mut classes = Classes::default();
         let host = |(name, node): (&String, &Arc<Node>)| {
-            let mut host = Host::new(name);
+            let mut host = HostRow::new(name);
             host.set_node(Some(node.clone()));
             host.silent = world.silent.contains(name);
             (host, node.clone())
@@ -61,7 +61,7 @@ impl<'a> Plain<'a> {
         best.map(|(_, name)| name.to_string()).ok_or(reasons)
     }
 
-    fn score(&self, host: &Host, node: &Node) -> impl Ord + use<> {
+    fn score(&self, host: &HostRow, node: &Node) -> impl Ord + use<> {
         let siblings = |class: &Class| self.wish.class.is_sibling(class);
         let company = self.wish.preferred.iter().map(|(term, weight)| {
             let means = |class: &Class| term.means(class, &self.world.namespaces);
@@ -146,6 +146,6 @@ impl<'a> Plain<'a> {
     }
 }
 
-fn count(host: &Host, means: impl Fn(&Class) -> bool) -> i64 {
+fn count(host: &HostRow, means: impl Fn(&Class) -> bool) -> i64 {
     host.classes.iter().filter(|(class, _)| means(class)).map(|(_, count)| i64::from(*count)).sum()
 }

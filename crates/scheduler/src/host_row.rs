@@ -1,4 +1,4 @@
-//! A host: a node, and what the pods on it add up to.
+//! A row of the cluster: a host, its node, and what the pods on it add up to.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,9 +9,9 @@ use crate::class::Class;
 use crate::node::Node;
 use crate::request::{self, Amounts, HostPort};
 
-/// A node with what is on it. Pods may be placed on a node that isn't there (yet, or any more): they count once it is.
+/// A host with what is on it. Pods may be placed on a node that isn't there (yet, or any more): they count once it is.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Host {
+pub(crate) struct HostRow {
     pub name: Arc<str>,
     pub node: Option<Arc<Node>>,
     /// Whether it was not heard from lately.
@@ -25,9 +25,9 @@ pub(crate) struct Host {
     pub classes: Vec<(Arc<Class>, u32)>,
 }
 
-impl Host {
+impl HostRow {
     pub fn new(name: &str) -> Self {
-        Host { name: name.into(), ..Host::default() }
+        HostRow { name: name.into(), ..HostRow::default() }
     }
 
     /// The node, if pods may be put on it at all.

@@ -1,0 +1,163 @@
+//! What the scheduler did and what waits, as Prometheus reads it, under upstream's names
+//! (`pkg/scheduler/metrics` of Kubernetes).
+
+use std::fmt::Write;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// The smallest bound of the histogram of attempts, in seconds; each further one is twice as large, as upstream.
+const FIRST_BOUND: f64 = 0.001;
+const BOUNDS: usize = 15;
+const PROFILE: &str = "default-scheduler";
+
+/// How an attempt to place a pod ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Attempt {
+    /// It has a node.
+    Scheduled,
+    /// No node could have it.
+    Unschedulable,
+    /// It had a node, and couldn't be bound to it.
+    Error,
+}
+
+const ATTEMPTS: [(Attempt, &str); 3] =
+    [(Attempt::Scheduled, "scheduled"), (Attempt::Unschedulable, "unschedulable"), (Attempt::Error, "error")];
+
+/// How many pods wait.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pending {
+    /// Those to be decided on.
+    pub active: usize,
+    /// Those that found no place a moment ago.
+    pub backoff: usize,
+    /// Those that wait for something to happen that may help them.
+    pub unschedulable: usize,
+}
+
+/// What the scheduler of this host counts. Pods wait only where the scheduler is at work: on the host that leads.
+#[derive(Debug, Default)]
+pub struct Metrics(Mutex<Figures>);
+
+#[derive(Debug, Default)]
+struct Figures {
+    attempts: [Histogram; ATTEMPTS.len()],
+    pending: Pending,
+}
+
+#[derive(Debug, Default)]
+struct Histogram {
+    buckets: [u64; BOUNDS],
+    count: u64,
+    seconds: f64,
+}
+
+impl Metrics {
+    /// Counts an attempt: from the decision to the answer to the bind.
+    pub(crate) fn attempted(&self, attempt: Attempt, took: Duration) {
+        let seconds = took.as_secs_f64();
+        let mut figures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let histogram = &mut figures.attempts[attempt as usize];
+        histogram.count += 1;
+        histogram.seconds += seconds;
+        if let Some(bucket) = bounds().position(|bound| seconds <= bound) {
+            histogram.buckets[bucket] += 1;
+        }
+    }
+
+    /// Shows how many pods wait now.
+    pub(crate) fn waiting(&self, pending: Pending) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).pending = pending;
+    }
+
+    /// Adds all of it in Prometheus' text format.
+    pub fn write(&self, out: &mut String) {
+        let figures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let attempts =
+            || ATTEMPTS.iter().map(|(attempt, result)| (&figures.attempts[*attempt as usize], *result));
+        let name = "scheduler_schedule_attempts_total";
+        head(out, name, "counter", "Attempts to place a pod, by how they ended");
+        for (histogram, result) in attempts() {
+            line(out, name, &format!(r#"profile="{PROFILE}",result="{result}""#), histogram.count);
+        }
+        let name = "scheduler_scheduling_attempt_duration_seconds";
+        head(out, name, "histogram", "From the decision about a pod to the answer to its bind");
+        for (histogram, result) in attempts() {
+            let labels = format!(r#"profile="{PROFILE}",result="{result}""#);
+            let mut below = 0;
+            for (bound, count) in bounds().zip(&histogram.buckets) {
+                below += count;
+                line(out, &format!("{name}_bucket"), &format!(r#"{labels},le="{bound}""#), below);
+            }
+            line(out, &format!("{name}_bucket"), &format!(r#"{labels},le="+Inf""#), histogram.count);
+            line(out, &format!("{name}_sum"), &labels, histogram.seconds);
+            line(out, &format!("{name}_count"), &labels, histogram.count);
+        }
+        let name = "scheduler_pending_pods";
+        head(
+            out,
+            name,
+            "gauge",
+            "Pods that wait for a node: to be decided on, for a pause, or for something that may help them",
+        );
+        let Pending { active, backoff, unschedulable } = figures.pending;
+        for (queue, pods) in [("active", active), ("backoff", backoff), ("unschedulable", unschedulable)] {
+            line(out, name, &format!(r#"queue="{queue}""#), pods);
+        }
+    }
+}
+
+fn bounds() -> impl Iterator<Item = f64> {
+    (0..BOUNDS as i32).map(|power| FIRST_BOUND * 2_f64.powi(power))
+}
+
+// Writing to a string never fails.
+fn head(out: &mut String, name: &str, kind: &str, about: &str) {
+    let _ = writeln!(out, "# HELP {name} {about}\n# TYPE {name} {kind}");
+}
+
+fn line(out: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
+    let _ = writeln!(out, "{name}{{{labels}}} {value}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attempts_and_waiting_pods_are_told_as_prometheus_reads_them() {
+        let metrics = Metrics::default();
+        for (attempt, ms) in [
+            (Attempt::Scheduled, 1),
+            (Attempt::Scheduled, 3),
+            (Attempt::Scheduled, 60_000),
+            (Attempt::Unschedulable, 0),
+            (Attempt::Error, 5),
+        ] {
+            metrics.attempted(attempt, Duration::from_millis(ms));
+        }
+        metrics.waiting(Pending { active: 4, backoff: 0, unschedulable: 7 });
+        let mut text = String::new();
+        metrics.write(&mut text);
+        let of = |result: &str| format!(r#"profile="default-scheduler",result="{result}""#);
+        let name = "scheduler_scheduling_attempt_duration_seconds";
+        for expected in [
+            format!("scheduler_schedule_attempts_total{{{}}} 3", of("scheduled")),
+            format!("scheduler_schedule_attempts_total{{{}}} 1", of("unschedulable")),
+            format!("scheduler_schedule_attempts_total{{{}}} 1", of("error")),
+            format!("# TYPE {name} histogram"),
+            format!("{name}_bucket{{{},le=\"0.001\"}} 1", of("scheduled")),
+            format!("{name}_bucket{{{},le=\"0.002\"}} 1", of("scheduled")),
+            format!("{name}_bucket{{{},le=\"0.004\"}} 2", of("scheduled")),
+            format!("{name}_bucket{{{},le=\"16.384\"}} 2", of("scheduled")),
+            format!("{name}_bucket{{{},le=\"+Inf\"}} 3", of("scheduled")),
+            format!("{name}_sum{{{}}} 60.004", of("scheduled")),
+            format!("{name}_count{{{}}} 3", of("scheduled")),
+            r#"scheduler_pending_pods{queue="active"} 4"#.to_owned(),
+            r#"scheduler_pending_pods{queue="backoff"} 0"#.to_owned(),
+            r#"scheduler_pending_pods{queue="unschedulable"} 7"#.to_owned(),
+        ] {
+            assert!(text.lines().any(|line| line == expected), "{expected} is missing in\n{text}");
+        }
+    }
+}
