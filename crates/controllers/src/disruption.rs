@@ -142,7 +142,7 @@ fn covering<'a>(
 /// The budgets that cover the pods of something whose number of pods may have changed are due.
 fn scaled(view: &View, owner: &Node, due: &mut Due<'_>) {
     // The pods of one template have the same labels.
-    let sets = view.by::<Owner<ReplicaSet>>(&owner.uid).filter_map(|set| set.metadata.uid.as_deref());
+    let sets = view.by::<Owner<ReplicaSet>>(owner.uid.as_str()).filter_map(|set| set.metadata.uid.as_deref());
     for pod in sets.chain([owner.uid.as_str()]).filter_map(|uid| view.by::<Owner<Pod>>(uid).next()) {
         due.objects(covering(view, &owner.namespace, pod.metadata.labels.as_ref()));
     }

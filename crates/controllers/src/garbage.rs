@@ -57,7 +57,7 @@ impl Controller for Garbage {
         for node in owned.both() {
             // Those who hang on it, and those who wait for it.
             if !same_end && !node.uid.is_empty() {
-                view.graph.dependents(&node.uid).for_each(|dependent| object_at(&dependent.key, due));
+                view.graph.dependents(node.uid.as_str()).for_each(|dependent| object_at(&dependent.key, due));
             }
             for reference in &node.owners {
                 if let Some(owner) = view.graph.owner(node, reference).filter(|owner| owner.deleting) {
@@ -95,12 +95,12 @@ fn reconcile(view: &View, key: &[u8]) -> Plan {
 
 /// Takes the finalizers away that stand for what happens to an object's dependents, once it has happened.
 fn finish(view: &View, node: &Node, plan: &mut Plan) {
-    let dependents = || view.graph.dependents(&node.uid).filter(|d| view_owner(view, d, node));
+    let dependents = || view.graph.dependents(node.uid.as_str()).filter(|d| view_owner(view, d, node));
     if node.has_finalizer(ORPHAN) {
         let mut none = true;
         for dependent in dependents() {
             none = false;
-            plan.write(without_owners(dependent, |uid| uid == node.uid));
+            plan.write(without_owners(dependent, |uid| uid == node.uid.as_str()));
         }
         if none {
             plan.write(without_finalizer(node, ORPHAN));
@@ -109,7 +109,8 @@ fn finish(view: &View, node: &Node, plan: &mut Plan) {
         let blocks = |dependent: &Node| {
             let mut owners = dependent.owners.iter();
             dependent.uid != node.uid
-                && owners.any(|owner| owner.uid == node.uid && owner.block_owner_deletion == Some(true))
+                && owners
+                    .any(|owner| owner.uid == node.uid.as_str() && owner.block_owner_deletion == Some(true))
         };
         if !dependents().any(|dependent| blocks(dependent)) {
             plan.write(without_finalizer(node, FOREGROUND));
@@ -118,7 +119,7 @@ fn finish(view: &View, node: &Node, plan: &mut Plan) {
 }
 
 fn view_owner(view: &View, dependent: &Node, owner: &Node) -> bool {
-    let mut owners = dependent.owners.iter().filter(|reference| reference.uid == owner.uid);
+    let mut owners = dependent.owners.iter().filter(|reference| reference.uid == owner.uid.as_str());
     owners.any(|reference| view.graph.owner(dependent, reference).is_some())
 }
 
@@ -159,13 +160,13 @@ fn follow_owners(view: &View, node: &Node, plan: &mut Plan) {
     }
     // Two that own each other would wait for each other for ever: the later one stops holding the other up first, and
     // is deleted once that is written.
-    let circular = view.graph.dependents(&node.uid).any(|dependent| dependent.waits_for_dependents());
+    let circular = view.graph.dependents(node.uid.as_str()).any(|dependent| dependent.waits_for_dependents());
     let holds_up = node.owners.iter().any(|owner| owner.block_owner_deletion == Some(true));
     if !waiting.is_empty() && circular && holds_up {
         plan.write(without_blocking(node));
         return;
     }
-    let own_dependents = view.graph.dependents(&node.uid).next().is_some();
+    let own_dependents = view.graph.dependents(node.uid.as_str()).next().is_some();
     let propagation = if node.has_finalizer(ORPHAN) {
         Propagation::Orphan
     } else if node.has_finalizer(FOREGROUND) || (!waiting.is_empty() && own_dependents) {
@@ -174,7 +175,7 @@ fn follow_owners(view: &View, node: &Node, plan: &mut Plan) {
         Propagation::Background
     };
     let options = Delete {
-        uid: Some(node.uid.clone()).filter(|uid| !uid.is_empty()),
+        uid: Some(node.uid.to_string()).filter(|uid| !uid.is_empty()),
         propagation: Some(propagation),
         ..Delete::default()
     };
@@ -187,7 +188,7 @@ fn wrong_namespace(node: &Node, owner: &OwnerReference) -> Occurrence {
         kind: Some(node.kind.clone()),
         namespace: Some(node.namespace.clone()).filter(|namespace| !namespace.is_empty()),
         name: Some(node.name.clone()),
-        uid: Some(node.uid.clone()),
+        uid: Some(node.uid.to_string()),
         resource_version: Some(node.revision.to_string()),
         field_path: None,
     };

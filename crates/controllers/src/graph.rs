@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use objects::{Subject, key, parse};
+use objects::{Subject, Uid, key, parse};
 use serde::Deserialize;
 use store::{Event, KeyRange, KeyValue, State};
 
@@ -25,7 +25,7 @@ pub struct Node {
     /// Its name.
     pub name: String,
     /// Its uid.
-    pub uid: String,
+    pub uid: Uid,
     /// Its owners.
     pub owners: Vec<OwnerReference>,
     /// Its finalizers.
@@ -50,7 +50,7 @@ struct Stored {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Metadata {
-    uid: String,
+    uid: Uid,
     owner_references: Vec<OwnerReference>,
     finalizers: Vec<String>,
     deletion_timestamp: Option<String>,
@@ -102,14 +102,14 @@ type Sets = HashMap<String, BTreeSet<Bytes>>;
 #[derive(Debug, Default)]
 pub struct Graph {
     nodes: BTreeMap<Bytes, Arc<Node>>,
-    by_uid: HashMap<String, Bytes>,
+    by_uid: HashMap<Uid, Bytes>,
     dependents: Sets,
     namespaces: Sets,
     /// Those of them that nobody has begun to delete.
     staying: Sets,
     /// Those that were seen to go, by uid, for as long as something names them as owner: what became of them is
     /// known even once their kind isn't any more.
-    gone: HashMap<String, Arc<Node>>,
+    gone: HashMap<Uid, Arc<Node>>,
     /// The objects with an owner whose kind is not part of the program, by that kind's group: what may be known of
     /// such owners changes with definitions and APIServices.
     foreign: Sets,
@@ -159,13 +159,13 @@ impl Graph {
             Event::Delete { previous, .. } => (self.remove(&previous.key), None),
         };
         if let (Some(node), None) = (&old, &new)
-            && self.dependents.contains_key(&node.uid)
+            && self.dependents.contains_key(node.uid.as_str())
         {
             self.gone.insert(node.uid.clone(), node.clone());
         }
         for owner in old.iter().flat_map(|node| &node.owners) {
             if !self.dependents.contains_key(&owner.uid) {
-                self.gone.remove(&owner.uid);
+                self.gone.remove(owner.uid.as_str());
             }
         }
         (old, new)
@@ -233,7 +233,7 @@ impl Graph {
     /// garbage collector).
     pub fn standing(&self, dependent: &Node, reference: &OwnerReference) -> Standing<'_> {
         let Some(lies) = self.kinds.find(&reference.api_version, &reference.kind) else {
-            let went = self.gone.get(&reference.uid).is_some_and(|owner| {
+            let went = self.gone.get(reference.uid.as_str()).is_some_and(|owner| {
                 (&owner.api_version, &owner.kind, &owner.name)
                     == (&reference.api_version, &reference.kind, &reference.name)
                     && (owner.namespace.is_empty() || owner.namespace == dependent.namespace)
@@ -245,7 +245,7 @@ impl Graph {
         }
         let namespace = if lies.namespaced { dependent.namespace.as_str() } else { "" };
         let owner = self.nodes.get(key(lies.group, lies.plural, namespace, &reference.name).as_bytes());
-        match owner.filter(|owner| owner.uid == reference.uid) {
+        match owner.filter(|owner| owner.uid.as_str() == reference.uid) {
             Some(owner) => Standing::There(owner),
             None => Standing::Gone,
         }

@@ -4,6 +4,8 @@ use std::cmp::Ordering;
 use std::fmt;
 use std::time::Duration;
 
+use objects::ObjectRef;
+
 use crate::controller::{Controller, Due, Moment, Now, Silence, Urgency};
 use crate::list::CONTROLLERS;
 use crate::plan::Plan;
@@ -16,14 +18,13 @@ use crate::view::View;
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Key {
     controller: usize,
-    namespace: Box<str>,
-    name: Box<str>,
+    object: ObjectRef,
 }
 
 impl Key {
     /// The key of the controller at a place of the list.
     pub(crate) fn at(controller: usize, namespace: &str, name: &str) -> Self {
-        Key { controller, namespace: namespace.into(), name: name.into() }
+        Key { controller, object: ObjectRef::new(namespace, name) }
     }
 
     /// A key of the controller with this name; nothing if there is none.
@@ -38,12 +39,12 @@ impl Key {
 
     /// The namespace, empty for what lies in none.
     pub fn namespace(&self) -> &str {
-        &self.namespace
+        &self.object.namespace
     }
 
     /// The name.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.object.name
     }
 
     /// The controller's name in Events.
@@ -87,9 +88,7 @@ impl Urgent for Key {
 impl Ord for Key {
     fn cmp(&self, other: &Self) -> Ordering {
         let order = |key: &Key| (key.urgency(), key.controller);
-        order(self)
-            .cmp(&order(other))
-            .then_with(|| (&self.namespace, &self.name).cmp(&(&other.namespace, &other.name)))
+        order(self).cmp(&order(other)).then_with(|| self.object.cmp(&other.object))
     }
 }
 
@@ -101,6 +100,6 @@ impl PartialOrd for Key {
 
 impl fmt::Debug for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}/{}", self.controller().name(), self.namespace, self.name)
+        write!(f, "{} {}", self.controller().name(), self.object)
     }
 }

@@ -166,7 +166,7 @@ fn empty(view: &View, namespace: &Arc<Namespace>, name: &str, now: Timestamp, pl
     }
     for node in view.graph.staying_in(name).take(BURST) {
         let options = Delete {
-            uid: Some(node.uid.clone()).filter(|uid| !uid.is_empty()),
+            uid: Some(node.uid.to_string()).filter(|uid| !uid.is_empty()),
             propagation: Some(Propagation::Background),
             ..Delete::default()
         };

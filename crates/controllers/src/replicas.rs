@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use objects::Pod;
+use objects::{Pod, Uid};
 
 use crate::pods;
 use crate::selectors::Labels;
@@ -16,7 +16,8 @@ use crate::view::controller_of;
 /// The pods of each ReplicaSet, counted.
 #[derive(Default)]
 pub(crate) struct Replicas {
-    sets: HashMap<(String, String), BTreeMap<Labels, Count>>,
+    /// By namespace and uid: a pod that names a set of another namespace is none of its.
+    sets: HashMap<(String, Uid), BTreeMap<Labels, Count>>,
 }
 
 /// How many pods there are, and how many of them are what.
@@ -38,7 +39,7 @@ impl Replicas {
     /// The counts of the pods whose controller is the ReplicaSet of this uid, by their labels: pods of one template
     /// have the same.
     pub fn of(&self, namespace: &str, uid: &str) -> impl Iterator<Item = (&Labels, &Count)> {
-        self.sets.get(&(namespace.to_owned(), uid.to_owned())).into_iter().flatten()
+        self.sets.get(&(namespace.to_owned(), uid.into())).into_iter().flatten()
     }
 
     /// The counts of all of them together.
@@ -83,9 +84,9 @@ fn labels(pod: &Pod) -> &Labels {
 }
 
 /// Namespace and uid of the ReplicaSet that a pod belongs to.
-fn set_of(pod: &Pod) -> Option<(String, String)> {
+fn set_of(pod: &Pod) -> Option<(String, Uid)> {
     let owner = controller_of(&pod.metadata).filter(|owner| owner.kind == "ReplicaSet")?;
-    Some((pod.metadata.namespace.clone().unwrap_or_default(), owner.uid.clone()))
+    Some((pod.metadata.namespace.clone().unwrap_or_default(), owner.uid.as_str().into()))
 }
 
 impl Count {

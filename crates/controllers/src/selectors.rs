@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use objects::Kind;
+use objects::{Kind, ObjectRef};
 
 use crate::tables::Index;
 
@@ -32,9 +32,9 @@ pub(crate) fn required(selector: &LabelSelector) -> &Labels {
 
 /// The objects that select, each under one of the labels that it requires: the one that fewest others are under.
 pub(crate) struct Selectors<S: Selects> {
-    filed: HashMap<String, BTreeMap<String, Arc<S::Of>>>,
-    /// Under what each object is, by namespace and name.
-    under: HashMap<(String, String), String>,
+    filed: HashMap<String, BTreeMap<Box<str>, Arc<S::Of>>>,
+    /// Under what each object is.
+    under: HashMap<ObjectRef, String>,
 }
 
 impl<S: Selects> Default for Selectors<S> {
@@ -68,21 +68,21 @@ impl<S: Selects> Index for Selectors<S> {
 
     fn take(&mut self, old: Option<&Arc<S::Of>>, new: Option<&Arc<S::Of>>) {
         if let Some(old) = old {
-            let (namespace, name) = place(old.as_ref());
-            if let Some(under) = self.under.remove(&(namespace.to_owned(), name.to_owned()))
+            let object = ObjectRef::of(old.as_ref());
+            if let Some(under) = self.under.remove(&object)
                 && let Some(filed) = self.filed.get_mut(&under)
             {
-                filed.remove(name);
+                filed.remove(&object.name);
                 if filed.is_empty() {
                     self.filed.remove(&under);
                 }
             }
         }
         if let Some(new) = new {
-            let (namespace, name) = place(new.as_ref());
-            let Some(under) = self.file(namespace, new) else { return };
-            self.filed.entry(under.clone()).or_default().insert(name.to_owned(), new.clone());
-            self.under.insert((namespace.to_owned(), name.to_owned()), under);
+            let object = ObjectRef::of(new.as_ref());
+            let Some(under) = self.file(&object.namespace, new) else { return };
+            self.filed.entry(under.clone()).or_default().insert(object.name.clone(), new.clone());
+            self.under.insert(object, under);
         }
     }
 }
@@ -90,11 +90,6 @@ impl<S: Selects> Index for Selectors<S> {
 /// The name of a label with its value in a namespace. None of the three has a NUL in it.
 pub(crate) fn label(namespace: &str, name: &str, value: &str) -> String {
     [namespace, name, value].join("\0")
-}
-
-fn place<T: Kind>(object: &T) -> (&str, &str) {
-    let metadata = object.metadata();
-    (metadata.namespace.as_deref().unwrap_or_default(), metadata.name.as_deref().unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 mod bound;
 mod followed;
 mod key;
+mod object_ref;
 mod pod;
 mod pool;
 mod quota;
@@ -18,6 +19,7 @@ mod write;
 pub use bound::node_of;
 pub use followed::Followed;
 pub use key::{Place, key, kind_prefix, namespace_prefix, parse};
+pub use object_ref::{ObjectRef, Uid};
 pub use pod::{Container, DELETION_COST, Pod, PodSpec, PodStatus};
 pub use pool::Pool;
 pub use quota::quota_usage;

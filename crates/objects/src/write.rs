@@ -4,6 +4,8 @@ use api::{Object, Status};
 use futures::future::BoxFuture;
 use serde_json::Value;
 
+use crate::{ObjectRef, Uid};
+
 /// One object, named.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Subject {
@@ -44,12 +46,10 @@ pub enum Write {
     },
     /// Places a pod on a node, if it has none and is still the pod of that uid.
     Bind {
-        /// The pod's namespace.
-        namespace: String,
-        /// The pod's name.
-        pod: String,
-        /// The pod's uid.
-        uid: String,
+        /// The pod.
+        pod: ObjectRef,
+        /// Its uid.
+        uid: Uid,
         /// The node's name.
         node: String,
     },

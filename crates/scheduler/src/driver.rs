@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use objects::{Occurrence, Pod, Pool, Recorder, Reporter, Subject, Write, Writer};
+use objects::{ObjectRef, Occurrence, Pod, Pool, Recorder, Reporter, Subject, Uid, Write, Writer};
 use serde_json::{Value, json};
 use store::{Duty, State, Store};
 use tasks::SpawnIn;
@@ -111,14 +111,14 @@ struct Work<'a> {
     metrics: Arc<Metrics>,
     binding: JoinSet<Ended>,
     telling: JoinSet<()>,
-    failures: HashMap<String, u32>,
-    retries: BTreeMap<Instant, Vec<String>>,
+    failures: HashMap<Uid, u32>,
+    retries: BTreeMap<Instant, Vec<Uid>>,
     recorder: Recorder,
 }
 
 /// A bind that ended.
 struct Ended {
-    uid: String,
+    uid: Uid,
     placed: bool,
     decided: Instant,
 }
@@ -164,25 +164,17 @@ impl<'a> Work<'a> {
     fn bind(&mut self, pod: Arc<Pod>, node: String, decided: Instant) {
         let (writer, recorder) = (self.writer.clone(), self.recorder.clone());
         self.binding.spawn_in(debug_span!("bind", node), async move {
-            let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-            let name = pod.metadata.name.clone().unwrap_or_default();
-            let uid = pod.metadata.uid.clone().unwrap_or_default();
-            let write = Write::Bind {
-                namespace: namespace.clone(),
-                pod: name.clone(),
-                uid: uid.clone(),
-                node: node.clone(),
-            };
+            let (object, uid) = (ObjectRef::of(&*pod), Uid::of(&*pod).unwrap_or_default());
+            let write = Write::Bind { pod: object.clone(), uid: uid.clone(), node: node.clone() };
             match writer.write(USER, write).await {
                 Ok(_) => {
-                    let subject = format!("{namespace}/{name}");
-                    tracing::info!(target: "timeline", what = "pod-placed", subject, host = node);
-                    let told = format!("Successfully assigned {namespace}/{name} to {node}");
+                    tracing::info!(target: "timeline", what = "pod-placed", subject = %object, host = node);
+                    let told = format!("Successfully assigned {object} to {node}");
                     recorder.record(Occurrence::of(pod.as_ref(), false, "Scheduled", told));
                     Ended { uid, placed: true, decided }
                 }
                 Err(status) => {
-                    tracing::debug!(code = status.code, pod = name, node, "not placed: {status}");
+                    tracing::debug!(code = status.code, pod = %object, node, "not placed: {status}");
                     Ended { uid, placed: false, decided }
                 }
             }

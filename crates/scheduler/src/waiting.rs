@@ -9,7 +9,7 @@ use k8s_openapi::Metadata;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use objects::{Change, Pod, Pool, Table};
+use objects::{Change, Pod, Pool, Table, Uid};
 use store::{Event, State};
 
 use crate::class::Labels;
@@ -36,7 +36,7 @@ pub struct Waiting {
     cluster: Cluster,
     queue: Queue,
     /// The uid of each pod that a bind is on its way for, with its key.
-    assumed: HashMap<String, Bytes>,
+    assumed: HashMap<Uid, Bytes>,
 }
 
 /// What was decided about one pod.
@@ -103,8 +103,9 @@ impl Waiting {
                 .collect();
             *self = Waiting::load(state, &self.pool);
             for (uid, node, key) in places {
-                if let Some(pod) =
-                    self.pod(&key).filter(|pod| waits(pod) && pod.metadata.uid.as_ref() == Some(&uid))
+                if let Some(pod) = self
+                    .pod(&key)
+                    .filter(|pod| waits(pod) && pod.metadata.uid.as_deref() == Some(uid.as_str()))
                 {
                     self.assume(&pod, &node);
                 }
@@ -141,7 +142,7 @@ impl Waiting {
     }
 
     fn pod_changed(&mut self, Change { key, old, new }: &Change<Pod>) -> Hope {
-        let uid = |pod: &Option<Arc<Pod>>| pod.as_ref().and_then(|pod| pod.metadata.uid.clone());
+        let uid = |pod: &Option<Arc<Pod>>| pod.as_deref().and_then(Uid::of);
         let same = uid(old) == uid(new);
         if !same {
             // Another pod of the same name.
@@ -199,8 +200,8 @@ impl Waiting {
         self.queue.remove(&key(pod));
         let hope = self.cluster.place(pod, node);
         self.queue.happened(hope);
-        if let Some(uid) = &pod.metadata.uid {
-            self.assumed.insert(uid.clone(), key(pod));
+        if let Some(uid) = Uid::of(&**pod) {
+            self.assumed.insert(uid, key(pod));
         }
     }
 
@@ -230,7 +231,7 @@ impl Waiting {
     }
 
     /// A bind failed: the pod waits again.
-    pub fn forget(&mut self, uid: &str) {
+    pub fn forget(&mut self, uid: &Uid) {
         let Some(key) = self.assumed.remove(uid) else { return };
         if let Some(pod) = self.pod(&key).filter(|pod| pod.node().is_none()) {
             let hope = self.cluster.take(&key);
@@ -243,7 +244,7 @@ impl Waiting {
 
     /// No bind is on its way.
     pub fn forget_all(&mut self) {
-        let assumed: Vec<String> = self.assumed.keys().cloned().collect();
+        let assumed: Vec<Uid> = self.assumed.keys().cloned().collect();
         assumed.iter().for_each(|uid| self.forget(uid));
     }
 

@@ -93,9 +93,9 @@ async fn what_is_decided_counts_until_the_bind_fails() {
     assert_eq!(world.decide(), [], "nothing happened");
     world.pod("a", json!({"nodeName": "n1"})).await;
     assert_eq!(world.decide(), [], "it was bound as decided");
-    world.waiting.forget("a");
+    world.waiting.forget(&"a".into());
     assert_eq!(world.decide(), [], "a bind that was carried out doesn't fail any more");
-    world.waiting.forget("b");
+    world.waiting.forget(&"b".into());
     assert_eq!(world.decide(), [placed("b", "n1"), unplaced("c")], "what is older goes first");
 }
 

@@ -12,7 +12,7 @@ use api::{Object, Status};
 use controllers::{Key, Note, Now, Silence, View};
 use futures::future::{BoxFuture, ready};
 use jiff::Timestamp;
-use objects::{Delete, Kind, Occurrence, Pool, Reader, Subject, Write, Writer};
+use objects::{Delete, Kind, ObjectRef, Occurrence, Pool, Reader, Subject, Uid, Write, Writer};
 use scheduler::Waiting;
 use serde_json::{Value, json};
 use server::{Backends, Options, Server};
@@ -274,14 +274,8 @@ impl Cluster {
         let mut placed = false;
         for decision in self.waiting.decide(&self.silence, usize::MAX, self.now.instant) {
             let Ok(node) = decision.place else { continue };
-            let metadata = &decision.pod.metadata;
-            let uid = metadata.uid.clone().unwrap();
-            let write = Write::Bind {
-                namespace: metadata.namespace.clone().unwrap(),
-                pod: metadata.name.clone().unwrap(),
-                uid: uid.clone(),
-                node,
-            };
+            let uid = Uid::of(&*decision.pod).unwrap();
+            let write = Write::Bind { pod: ObjectRef::of(&*decision.pod), uid: uid.clone(), node };
             match self.writer.write("system:kube-scheduler", write).await {
                 Ok(_) => placed = true,
                 Err(_) => self.waiting.forget(&uid),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use objects::{Delete, Pod, Pool, Propagation, Reader, Subject, Write, Writer};
+use objects::{Delete, ObjectRef, Pod, Pool, Propagation, Reader, Subject, Uid, Write, Writer};
 use serde_json::json;
 use store::{Event, KeyRange, State, Store};
 use tokio::sync::watch;
@@ -22,7 +22,7 @@ fn step(event: &Event, nodes: usize, now: jiff::Timestamp) -> Option<Write> {
         return None;
     }
     let pod: Pod = objects::decode(current).ok()?;
-    let (namespace, name) = (pod.metadata.namespace.clone()?, pod.metadata.name.clone()?);
+    let name = pod.metadata.name.clone()?;
     let subject = subject("v1", "Pod", &name);
     if pod.metadata.deletion_timestamp.is_some() {
         let options = Delete { grace_seconds: Some(0), ..Delete::default() };
@@ -31,7 +31,7 @@ fn step(event: &Event, nodes: usize, now: jiff::Timestamp) -> Option<Write> {
     let number = usize::try_from(current.mod_revision).ok()?;
     if pod.node().is_none() {
         let node = format!("n{}", number % nodes);
-        return Some(Write::Bind { namespace, pod: name, uid: pod.metadata.uid?, node });
+        return Some(Write::Bind { pod: ObjectRef::of(&pod), uid: Uid::of(&pod)?, node });
     }
     if pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running") {
         return None;

@@ -2,7 +2,7 @@
 
 use api::{Object, PatchType, Resource, Status};
 use futures::future::BoxFuture;
-use objects::{Delete, Subject, Write, Writer};
+use objects::{Delete, ObjectRef, Subject, Write, Writer};
 
 use super::recorded::name_of_user;
 use super::{Binding, Change, Create, DeleteOptions, Freshness, Named, Recorded, Registry};
@@ -32,13 +32,13 @@ impl Writer for Registry {
                     self.change(&change, &merge).await?.into_object()
                 }
                 Write::Delete { subject, options } => self.write_delete(&who, &subject, options).await,
-                Write::Bind { namespace, pod, uid, node } => {
+                Write::Bind { pod: ObjectRef { namespace, name: pod }, uid, node } => {
                     let resource = &self.resource_of("v1", "Pod")?;
                     self.allow(&who, "create", resource, "binding", &namespace, &pod)?;
                     let binding = Binding {
                         namespace: &namespace,
                         pod: &pod,
-                        uid: Some(&uid),
+                        uid: Some(uid.as_str()),
                         node: &node,
                         dry_run: false,
                     };

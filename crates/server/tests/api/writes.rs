@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use objects::{Delete, Subject, Write};
+use objects::{Delete, ObjectRef, Subject, Write};
 use serde_json::{Value, json};
 use store::Store;
 
@@ -149,8 +149,7 @@ async fn the_parts_of_the_process_write_through_the_same_path() {
     assert_eq!(made.pointer("/spec/restartPolicy"), Some(&json!("Always")), "defaults");
 
     let bind = |uid: &str, node: &str| Write::Bind {
-        namespace: "default".into(),
-        pod: "p".into(),
+        pod: ObjectRef::new("default", "p"),
         uid: uid.into(),
         node: node.into(),
     };
