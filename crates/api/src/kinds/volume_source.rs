@@ -147,6 +147,8 @@ fn validate_secret(value: &Value, field: &str, path: &str, of: Of, faults: &mut 
     }
 }
 
+type NameFault = fn(&str) -> Option<&'static str>;
+
 fn validate_csi(csi: &Value, path: &str, of: Of, faults: &mut Faults) {
     validate_driver(&csi["driver"], &format!("{path}.driver"), faults);
     let references: &[&str] = match of {
@@ -163,12 +165,9 @@ fn validate_csi(csi: &Value, path: &str, of: Of, faults: &mut Faults) {
     };
     for field in references {
         validate_secret(csi, field, path, of, faults);
-        let parts: &[(&str, fn(&str) -> Option<&'static str>)] = match of {
-            Of::Pod => &[("name", subdomain_fault)],
-            Of::Persistent => &[("name", subdomain_fault), ("namespace", label_fault)],
-        };
-        for (part, fault) in parts {
-            let value = &csi[*field][*part];
+        // Of a pod's references there is no namespace.
+        for (part, fault) in [("name", subdomain_fault as NameFault), ("namespace", label_fault)] {
+            let value = &csi[*field][part];
             if let Some(why) = value.as_str().filter(|text| !text.is_empty()).and_then(fault) {
                 faults.push(Cause::invalid(format!("{path}.{field}.{part}"), value, why));
             }

@@ -124,8 +124,8 @@ impl HostRuntime {
     async fn cgroup(&self, which: &Which, command: &Command) -> io::Result<Vec<OwnedFd>> {
         let Some(cgroups) = self.cgroups.clone() else { return Ok(Vec::new()) };
         let (which, wanted) = (which.clone(), command.cgroup.clone());
-        let made = move || cgroups.of_container(&which.uid, &which.container, &wanted);
         let span = info_span!("make a cgroup", uid = which.uid, container = which.container);
+        let made = move || cgroups.of_container(&which.uid, &which.container, &wanted);
         Ok(vec![tasks::blocking(span, made).await.map_err(io::Error::other)??])
     }
 

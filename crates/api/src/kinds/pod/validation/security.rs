@@ -106,13 +106,12 @@ fn validate_profiles(context: &Value, path: &str, faults: &mut Faults) {
         let path = format!("{path}.{kind}");
         let (name, field) = (&profile["localhostProfile"], format!("{path}.localhostProfile"));
         match text(profile, "type") {
-            "Localhost" if text(profile, "localhostProfile").trim().is_empty() => {
-                let why = "must be set when profile type is Localhost";
-                faults.push(Cause::required(field, why));
-            }
             "Localhost" => {
-                if kind == "seccompProfile" {
-                    validate_descending(text(profile, "localhostProfile"), &field, faults);
+                let name = text(profile, "localhostProfile");
+                if name.trim().is_empty() {
+                    faults.push(Cause::required(field, "must be set when profile type is Localhost"));
+                } else if kind == "seccompProfile" {
+                    validate_descending(name, &field, faults);
                 }
             }
             _ if !name.is_null() => {
