@@ -462,7 +462,8 @@ pub(crate) mod tests {
                 "{told}: {problems:?}"
             );
         }
-        let times: Vec<(fn(&mut Timeouts, Duration), Duration, &str)> = vec![
+        type Set = fn(&mut Timeouts, Duration);
+        let times: [(Set, Duration, &str); 6] = [
             (|t, time| t.heartbeats.silent_after = time, ms(60), "timeouts.heartbeats.silentAfter"),
             (|t, time| t.nodes.not_ready_after = time, ms(200), "timeouts.nodes.notReadyAfter"),
             (|t, time| t.store.heartbeat = time, ms(5), "timeouts.store.heartbeat"),

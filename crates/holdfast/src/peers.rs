@@ -212,7 +212,8 @@ async fn follow_history(
         }
         changed = tokio::select! {
             changes = watcher.changes() => match changes {
-                Ok((events, _)) => events.iter().fold(false, |changed, event| peers.apply(event) || changed),
+                // All of them are applied, also after one that changed something.
+                Ok((events, _)) => events.iter().filter(|event| peers.apply(event)).count() > 0,
                 Err(error) => return error,
             },
             Ok(()) = members.changed() => true,
