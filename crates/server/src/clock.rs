@@ -1,6 +1,7 @@
 //! The server's edge to the outside: the clock and the source of randomness.
 
 use jiff::Timestamp;
+pub(crate) use objects::rfc3339 as text;
 use rand::Rng;
 
 /// The time, in whole seconds as the API writes it.
@@ -8,11 +9,6 @@ use rand::Rng;
 pub(crate) fn now() -> Timestamp {
     let now = Timestamp::now();
     Timestamp::from_second(now.as_second()).unwrap_or(now)
-}
-
-/// A time as the API writes it (RFC 3339, whole seconds, UTC).
-pub(crate) fn text(time: Timestamp) -> String {
-    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// A new uid.

@@ -6,8 +6,6 @@
 
 mod admission;
 mod aggregation;
-mod authority;
-mod authorize;
 mod bootstrap;
 mod clock;
 mod definitions;
@@ -15,13 +13,11 @@ mod http;
 mod proxy;
 mod registry;
 mod server;
-mod tokens;
 mod webhook;
 
+pub use access::{Authority, Identity, Tokens};
 pub use admission::{ServiceRange, ServiceRangeError};
 pub use aggregation::FrontProxy;
-pub use authority::Authority;
-pub use http::{Body, Identity, Limits, Listening, Measure};
+pub use http::{Body, Limits, Listening, Measure};
 pub use proxy::Backends;
 pub use server::{Options, Server};
-pub use tokens::Tokens;

@@ -4,6 +4,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, OnceLock};
 
+use access::{Authority, Authorizer, Identity, Tokens};
 use fairness::Fairness;
 use jiff::Timestamp;
 use objects::Writer;
@@ -15,7 +16,7 @@ use tracing::info_span;
 
 use crate::admission::ServiceRange;
 use crate::aggregation::{Aggregation, FrontProxy};
-use crate::authority::Authority;
+use crate::bootstrap::node_rules;
 use crate::clock;
 use crate::http::ahead::Ahead;
 use crate::http::beside::Beside;
@@ -23,10 +24,9 @@ use crate::http::connection::Places;
 use crate::http::metrics::{Measure, Metrics};
 use crate::http::openapi::Swaggers;
 use crate::http::outgoing::Outgoing;
-use crate::http::{self, Identity, Limits, Listening};
+use crate::http::{self, Limits, Listening};
 use crate::proxy::Backends;
 use crate::registry::Registry;
-use crate::tokens::Tokens;
 
 /// What a server is made of.
 pub struct Options {
@@ -84,6 +84,7 @@ impl Server {
                 options.services,
                 options.backends.clone(),
                 options.tokens,
+                Authorizer::new(node_rules()),
             )),
             backends: options.backends,
             kubelet_client_tls: options.kubelet_client_tls,

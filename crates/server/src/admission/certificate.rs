@@ -1,5 +1,6 @@
 //! Requests for certificates: who asks is who sends them, and every decision has its time.
 
+use access::{Identity, MASTERS};
 use api::{Object, Status};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -8,8 +9,6 @@ use serde_json::{Value, json};
 
 use super::request::{Operation, Request};
 use crate::clock;
-use crate::http::Identity;
-use crate::http::identity::MASTERS;
 
 /// The signer of certificates that users of the API show.
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client";

@@ -1,11 +1,11 @@
 //! The class that is meant where an object names none: of storage, and of ingress.
 
 use api::Object;
+use objects::load;
 use serde_json::{Value, json};
 use store::{KeyRange, State};
 
 use super::request::Request;
-use crate::registry::load;
 
 const INGRESS_MARK: &str = "ingressclass.kubernetes.io/is-default-class";
 const INGRESS_ANNOTATION: &str = "kubernetes.io/ingress.class";

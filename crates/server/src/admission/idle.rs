@@ -8,7 +8,6 @@ use store::State;
 
 use super::request::{Operation, Request};
 use super::warnings::warn;
-use crate::registry::look;
 
 /// Which objects of a kind are meant.
 enum When {
@@ -28,6 +27,7 @@ enum When {
 }
 
 use When::{Always, Among, Has, Is, LimitsProcesses, NeedsContainers, OtherHandler};
+use objects::look;
 
 /// The handler that hosts have.
 const HOST: &str = "host";

@@ -4,11 +4,11 @@
 //! Follows `plugin/pkg/admission/limitranger` upstream, its sentences included.
 
 use api::{Amounts, Object, Quantity, Status, pod_resources};
+use objects::look;
 use serde_json::{Map, Value, json};
 use store::{KeyRange, State};
 
 use super::request::{Operation, Request};
-use crate::registry::look;
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 const CONTAINERS: [(&str, &str); 2] = [("containers", "container"), ("initContainers", "init container")];

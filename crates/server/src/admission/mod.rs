@@ -20,11 +20,12 @@ mod storage;
 mod toleration;
 pub(crate) mod warnings;
 
+use access::Identity;
 use api::{Object, Resource, Status};
+use objects::Named;
 use store::State;
 
-use crate::http::Identity;
-use crate::registry::{Claims, Named};
+use crate::registry::Claims;
 
 pub(crate) use chain::Admission;
 pub(crate) use outside::{Outside, part};

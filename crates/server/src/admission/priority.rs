@@ -5,11 +5,11 @@
 use std::sync::Arc;
 
 use api::{Object, Status};
+use objects::look;
 use serde_json::{Value, json};
 use store::{KeyRange, State};
 
 use super::request::Request;
-use crate::registry::look;
 
 const GROUP: &str = "scheduling.k8s.io";
 const PREEMPTS: &str = "PreemptLowerPriority";

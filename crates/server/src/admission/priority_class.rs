@@ -1,10 +1,9 @@
 //! Priority classes: at most one is the default, and the system's stay.
 
 use api::{Object, Status};
+use objects::{Named, load};
 use serde_json::Value;
 use store::{KeyRange, State};
-
-use crate::registry::{Named, load};
 
 const SYSTEM: [&str; 2] = ["system-cluster-critical", "system-node-critical"];
 

@@ -14,14 +14,14 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use api::{Amounts, Object, Quantity, Quotable, Status, quota_hard};
 use bytes::Bytes;
 use jiff::Timestamp;
-use objects::quota_usage;
+use objects::{encode, load, quota_usage};
 use serde_json::json;
 use store::{Compare, Condition, KeyRange, Op, State};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::request::{Operation, Outcome, Request};
 use crate::clock;
-use crate::registry::{Claims, encode, load};
+use crate::registry::Claims;
 
 /// Turns for those who wait to be counted, by namespace: without them, many who try at once mostly fail.
 #[derive(Debug, Default)]

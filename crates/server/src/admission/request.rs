@@ -1,11 +1,10 @@
 //! A change as admission sees it.
 
+use access::Identity;
 use api::Object;
+use objects::Named;
 use serde_json::Value;
 use store::State;
-
-use crate::http::Identity;
-use crate::registry::Named;
 
 /// What is done to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

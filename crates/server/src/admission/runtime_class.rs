@@ -3,10 +3,10 @@
 //! Follows `plugin/pkg/admission/runtimeclass` upstream.
 
 use api::{Amounts, Object, Status};
+use objects::look;
 use serde_json::{Map, Value, json};
 
 use super::request::Request;
-use crate::registry::look;
 
 /// Completes a new pod by its runtime class, which must be there.
 pub(super) fn complete(request: &Request<'_>, pod: &mut Object) -> Result<(), Status> {

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Object, Status};
+use objects::look;
 use serde_json::{Map, Value, json};
 use store::{State, Store};
 
 use super::request::{Operation, Request};
 use crate::clock;
-use crate::registry::look;
 
 /// The service account of pods that name none.
 pub(crate) const DEFAULT: &str = "default";

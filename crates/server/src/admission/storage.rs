@@ -4,11 +4,11 @@
 //! Follows `storage/…` of `plugin/pkg/admission` upstream.
 
 use api::{Object, Quantity, Status};
+use objects::load;
 use serde_json::{Value, json};
 
 use super::default_class::newest_default;
 use super::request::{Operation, Request};
-use crate::registry::load;
 
 const GROUP: &str = "storage.k8s.io";
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use access::Identity;
 use api::Status;
 use http::{HeaderName, HeaderValue, Request, Response};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -14,7 +15,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::Remote;
-use crate::http::{Body, Identity};
+use crate::http::Body;
 use crate::proxy::{Client, pass_on, rewrite, unreachable_backend};
 use crate::server::Server;
 

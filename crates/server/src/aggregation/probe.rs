@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use access::Identity;
 use futures::future::join_all;
 use http::Request;
 use http_body_util::{BodyExt, Limited};
@@ -17,7 +18,6 @@ use tokio::time::timeout;
 
 use super::{Remote, forward};
 use crate::clock;
-use crate::http::Identity;
 use crate::http::response::full;
 use crate::server::Server;
 

@@ -2,10 +2,10 @@
 //!
 //! Follows `k8s.io/apiserver/pkg/endpoints/request`.
 
+use access::{Attributes, Wanted};
 use http::Method;
 use percent_encoding::percent_decode_str;
 
-use crate::authorize::{Attributes, Wanted};
 use crate::http::query::Query;
 use crate::http::serve::only_name;
 

@@ -1,10 +1,7 @@
 //! The roles of `roles.txt` and their bindings, as objects.
 
-use std::sync::OnceLock;
-
+use access::Rule;
 use serde_json::{Map, Value, json};
-
-use crate::authorize::Rule;
 
 const ROLES: &str = include_str!("roles.txt");
 const GROUP: &str = "rbac.authorization.k8s.io";
@@ -32,13 +29,10 @@ pub(super) fn roles() -> Vec<Value> {
 }
 
 /// What the role of hosts' agents allows, also before it is in the store.
-pub(crate) fn node_rules() -> &'static [Rule] {
-    static RULES: OnceLock<Vec<Rule>> = OnceLock::new();
-    RULES.get_or_init(|| {
-        let role = roles().into_iter().find(|role| role["metadata"]["name"] == "system:node");
-        let rules = role.and_then(|mut role| serde_json::from_value(role["rules"].take()).ok());
-        rules.unwrap_or_default()
-    })
+pub(crate) fn node_rules() -> Vec<Rule> {
+    let role = roles().into_iter().find(|role| role["metadata"]["name"] == "system:node");
+    let rules = role.and_then(|mut role| serde_json::from_value(role["rules"].take()).ok());
+    rules.unwrap_or_default()
 }
 
 struct Role {
@@ -164,6 +158,9 @@ fn subjects_of(words: &[&str]) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
+    use access::{Attributes, Authorizer, Identity, Wanted};
+    use store::State;
+
     use super::*;
 
     #[test]
@@ -184,5 +181,39 @@ mod tests {
         assert!(node_rules().len() > 20);
         let view = objects.iter().find(|o| o["metadata"]["name"] == "view").unwrap();
         assert_eq!(view["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-edit"], "true");
+    }
+
+    #[test]
+    fn without_roles_administrators_may_do_everything_and_hosts_what_agents_need() {
+        let admin = Identity::new("kubernetes-admin", ["system:masters"]);
+        let node = Identity::new("system:node:n1", ["system:nodes"]);
+        let other = Identity::new("somebody", ["people"]);
+        let (authorizer, state) = (Authorizer::new(node_rules()), State::default());
+        for (verb, resource, subresource, nodes_may) in [
+            ("get", "secrets", "", false),
+            ("watch", "services", "", true),
+            ("patch", "pods", "status", true),
+            ("delete", "pods", "", true),
+            ("create", "pods", "binding", false),
+            ("get", "pods", "log", false),
+            ("get", "services", "proxy", false),
+            ("update", "nodes", "status", true),
+            ("delete", "nodes", "", false),
+            ("create", "events", "", true),
+            ("deletecollection", "pods", "", false),
+        ] {
+            let wanted = Wanted::Object(Attributes {
+                verb,
+                group: "",
+                resource,
+                subresource,
+                namespace: "",
+                name: "n1",
+                fields: "",
+            });
+            assert!(authorizer.allows(&state, &admin, &wanted).is_some(), "{wanted:?}");
+            assert_eq!(authorizer.allows(&state, &node, &wanted).is_some(), nodes_may, "{wanted:?}");
+            assert!(authorizer.allows(&state, &other, &wanted).is_none(), "{wanted:?}");
+        }
     }
 }

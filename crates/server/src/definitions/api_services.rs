@@ -4,14 +4,15 @@
 
 use std::collections::BTreeSet;
 
+use access::Identity;
 use api::{Object, Status};
+use objects::{Named, load};
 use serde_json::{Value, json};
 use store::{KeyRange, State};
 
 use super::driver::USER;
 use super::known::Definitions;
-use crate::http::Identity;
-use crate::registry::{DeleteOptions, Freshness, Named, Registry, load};
+use crate::registry::{DeleteOptions, Freshness, Registry};
 
 const GROUP: &str = "apiregistration.k8s.io";
 const MANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";

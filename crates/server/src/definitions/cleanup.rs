@@ -4,14 +4,14 @@
 
 use std::sync::Arc;
 
+use access::Identity;
 use api::{Definition, Status};
-use objects::Propagation;
+use objects::{Named, Propagation};
 use serde_json::json;
 use store::KeyRange;
 
 use super::driver::{USER, change, write_status};
-use crate::http::Identity;
-use crate::registry::{DeleteOptions, Freshness, Named, Registry};
+use crate::registry::{DeleteOptions, Freshness, Registry};
 
 /// How many objects are deleted before others get their turn.
 const BURST: usize = 256;

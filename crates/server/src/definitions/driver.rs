@@ -4,15 +4,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use access::Identity;
 use api::{Definition, Object, Status};
+use objects::Named;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
 use super::known::Definitions;
 use super::{api_services, cleanup};
 use crate::clock;
-use crate::http::Identity;
-use crate::registry::{Change, Named, Recorded, Registry};
+use crate::registry::{Change, Recorded, Registry};
 use crate::server::Server;
 
 /// After a refused write: long enough for what stands in the way to change.

@@ -2,11 +2,11 @@
 
 use api::{Object, Status};
 use bytes::Bytes;
+use objects::Named;
 
 use super::body::{self, FieldValidation};
 use super::encoding::Encoding;
 use super::options::WriteOptions;
-use crate::registry::Named;
 
 /// The media types of an apply; YAML is JSON too.
 pub(crate) const YAML: &str = "application/apply-patch+yaml";

@@ -2,6 +2,7 @@
 
 use std::convert::Infallible;
 
+use access::{Identity, MASTERS};
 use api::Status;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
@@ -9,8 +10,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use store::{BackupFile, Store};
 
-use super::identity::MASTERS;
-use super::{Body, Identity};
+use super::Body;
 
 /// Answers with a file that [`store::Backup`] reads, made as fast as the client takes it.
 pub(crate) async fn backup(who: &Identity, store: &dyn Store) -> Result<Response<Body>, Status> {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use api::{Object, Status};
 use http::{HeaderMap, Response};
+use objects::Named;
 use serde_json::{Value, json};
 
 use super::Body;
@@ -11,7 +12,7 @@ use super::negotiate::{Shape, accepted_for};
 use super::objects::{include, object, selection};
 use super::serve::Asked;
 use crate::clock;
-use crate::registry::{Freshness, Named};
+use crate::registry::Freshness;
 use crate::server::Server;
 
 /// The parts of a control plane by the names that upstream has for them; here all of them are the store's

@@ -4,13 +4,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use access::Identity;
 use api::Status;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
 use super::limits::Limits;
+use super::response;
 use super::socket::Listed;
 use super::strangers::Strangers;
-use super::{Identity, response};
 
 /// When a client that found no place may come again, in seconds.
 const AGAIN_IN: u32 = 1;

@@ -4,13 +4,11 @@
 
 use std::collections::BTreeMap;
 
+use access::{AUTHENTICATED, Attributes, Identity, UNAUTHENTICATED, Wanted};
 use api::Status;
 use http::HeaderMap;
 use percent_encoding::percent_decode_str;
 
-use super::Identity;
-use super::identity::{AUTHENTICATED, UNAUTHENTICATED};
-use crate::authorize::{Attributes, Wanted};
 use crate::registry::Registry;
 
 const ACCOUNT: &str = "system:serviceaccount:";

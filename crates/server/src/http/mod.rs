@@ -11,7 +11,6 @@ pub(crate) mod connection;
 mod discovery;
 pub(crate) mod encoding;
 mod health;
-pub(crate) mod identity;
 mod impersonate;
 mod limits;
 mod listener;
@@ -31,7 +30,6 @@ mod turn;
 mod watch;
 mod write;
 
-pub use identity::Identity;
 pub use limits::Limits;
 pub use listener::Listening;
 pub use metrics::Measure;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api::{Include, Object, Resource, Status};
 use bytes::Bytes;
 use http::{HeaderMap, Response};
+use objects::{Named, load, put_list_items};
 use serde_json::{Value, json};
 use store::{KeyValue, Revision};
 
@@ -17,7 +18,7 @@ use super::query::Query;
 use super::response::{JSON, bytes};
 use super::serve::Asked;
 use crate::clock;
-use crate::registry::{Freshness, ListOptions, Listing, Match, Named, Selection, load, put_list_items};
+use crate::registry::{Freshness, ListOptions, Listing, Match, Selection};
 use crate::server::Server;
 
 /// What the column STATUS of a Job says while nothing has begun it: what runs a Job says first when it began.

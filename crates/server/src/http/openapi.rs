@@ -6,6 +6,7 @@ use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use access::Identity;
 use api::{Catalog, Status};
 use bytes::Bytes;
 use flate2::read::GzDecoder;
@@ -17,12 +18,12 @@ use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tracing::info_span;
 
+use super::Body;
 use super::compress::{compress, compressed, takes_gzip};
 use super::encoding::Encoding;
 use super::negotiate::{accepted_media_type, not_acceptable};
 use super::query::Query;
 use super::response::{JSON, bytes, full, no_such_path};
-use super::{Body, Identity};
 use crate::aggregation;
 use crate::clock;
 use crate::server::Server;

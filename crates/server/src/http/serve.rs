@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use access::{Attributes, Identity, TokenError, Wanted, openid_configuration};
 use api::{Catalog, FieldSelector, Status};
 use fairness::{Admitted, Class};
+use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Body as _;
 
@@ -14,17 +16,13 @@ use super::negotiate::accepted_error;
 use super::query::Query;
 use super::response::{bytes, error_as, full, json, no_such_path, warn};
 use super::route::{Route, Target, route};
-use super::{
-    Body, Connection, Identity, backup, discovery, health, metrics, objects, openapi, turn, watch, write,
-};
+use super::{Body, Connection, backup, discovery, health, metrics, objects, openapi, turn, watch, write};
 use crate::admission::warnings;
 use crate::aggregation::{self, RequestInfo};
-use crate::authorize::{Attributes, Wanted};
 use crate::clock;
 use crate::proxy;
 use crate::registry::Freshness;
 use crate::server::Server;
-use crate::tokens;
 
 /// How long a request may take that isn't a watch, a log or a proxied one.
 const LONGEST_REQUEST: Duration = Duration::from_secs(60);
@@ -120,13 +118,13 @@ impl Server {
 
     /// The account whose token came with a request.
     async fn of_token(&self, headers: &HeaderMap) -> Option<Identity> {
-        let (registry, token) = (self.registry(), tokens::bearer(headers)?);
+        let (registry, token) = (self.registry(), bearer(headers)?);
         let known = registry.store().snapshot();
-        let found = match tokens::authenticate(registry.tokens(), &known, token, &[], clock::now()) {
+        let found = match registry.tokens().authenticate(&known, token, &[], clock::now()) {
             // It may have been made a moment ago, at another host.
-            Err(true) => {
+            Err(TokenError::Unbound) => {
                 let newest = registry.state(Freshness::Newest).await.ok()?;
-                tokens::authenticate(registry.tokens(), &newest, token, &[], clock::now())
+                registry.tokens().authenticate(&newest, token, &[], clock::now())
             }
             found => found,
         };
@@ -226,9 +224,9 @@ impl Server {
             Route::OpenApi(path) => openapi::v3(self, path, who, query, request).await,
             Route::Backup => backup::backup(who, &**self.registry().store()).await,
             Route::Metrics => Ok(self.metrics().text(&**self.registry().store(), self.fairness())),
-            Route::TokenIssuer => Ok(json(200, &tokens::configuration(self.address()))),
+            Route::TokenIssuer => Ok(json(200, &openid_configuration(self.address()))),
             Route::TokenKeys => {
-                let keys = tokens::keys(self.registry().tokens()).to_string();
+                let keys = self.registry().tokens().keys().to_string();
                 Ok(bytes(200, "application/jwk-set+json", keys))
             }
             Route::Version => Ok(json(200, &discovery::version())),
@@ -269,6 +267,13 @@ impl Server {
             }
         }
     }
+}
+
+/// The bearer token of a request.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
 /// Whether a request lasts for as long as its client wants, and so takes no seat: all but watches, which take one

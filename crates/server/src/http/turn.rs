@@ -3,16 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use access::{Identity, Wanted};
 use api::Status;
 use fairness::{Admitted, Class, Fairness};
 use http::{HeaderValue, Response};
 use store::{KeyRange, State};
 
+use super::Body;
 use super::query::Query;
 use super::response::too_many;
 use super::route::Target;
-use super::{Body, Identity};
-use crate::authorize::Wanted;
 
 /// When a client that was refused may come again, in seconds.
 const AGAIN_IN: u32 = 1;

@@ -11,6 +11,7 @@ use futures::stream;
 use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use objects::{load, stamped_at};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
@@ -24,7 +25,7 @@ use super::outgoing::{Pieces, Share};
 use super::response::{full, status_value};
 use super::serve::Asked;
 use crate::clock;
-use crate::registry::{Match, Watch, WatchEnd, WatchEvent, WatchOptions, load, stamped_at, told_as};
+use crate::registry::{Match, Watch, WatchEnd, WatchEvent, WatchOptions, told_as};
 use crate::server::Server;
 
 /// How often a watch that wants bookmarks gets one.

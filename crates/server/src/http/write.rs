@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use access::{Stamp, TokenRequest};
 use api::{Object, PatchType, Status};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
+use objects::Named;
 use serde_json::{Value, json};
 use values::JsonError;
 
@@ -17,14 +19,11 @@ use super::objects::{list, list_options, listing_of, object};
 use super::options::WriteOptions;
 use super::response::{JSON, bytes, warn};
 use super::serve::Asked;
-use crate::authorize::review;
 use crate::clock;
 use crate::registry::{
-    Apply, Binding, Change, Create, DeleteOptions, Freshness, Named, Recorded, Written, fit_namespace,
-    propagation,
+    Apply, Binding, Change, Create, DeleteOptions, Freshness, Recorded, Written, fit_namespace, propagation,
 };
 use crate::server::Server;
-use crate::tokens::{self, TokenRequest};
 
 const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
      application/strategic-merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor";
@@ -163,8 +162,11 @@ impl<'a> Writing<'a> {
         let fields = question.0.get("spec").cloned().unwrap_or_default();
         let request = TokenRequest::parse(&target.namespace, &target.name, &fields)?;
         let state = registry.state(Freshness::Newest).await?;
-        let mut answer = registry.tokens().answer(&state, self.asked.who, &request, question)?;
-        let now = clock::text(clock::now());
+        let stamp = Stamp { now: clock::now(), uid: clock::uid() };
+        let issued = registry.tokens().issue(&state, self.asked.who, &request, &stamp)?;
+        let stamp = Stamp { uid: clock::uid(), ..stamp };
+        let mut answer = request.answer(&issued, question, &stamp);
+        let now = clock::text(stamp.now);
         answer.set_meta("managedFields", recorded_fields(&fields, &self.options.manager, &version, &now));
         self.accepted.encoding.answer(201, &answer.into_value())
     }
@@ -175,9 +177,9 @@ impl<'a> Writing<'a> {
         Recorded::Update(&self.options.manager).update(target.resource, "", None, &mut question);
         let state = registry.store().snapshot();
         if target.resource.plural == "tokenreviews" {
-            return tokens::review(registry.tokens(), &state, question, clock::now());
+            return registry.tokens().review(&state, question, clock::now());
         }
-        review(registry.authorizer(), &state, self.asked.who, target.resource, question)
+        registry.authorizer().review(&state, self.asked.who, target.resource, question, clock::now())
     }
 
     async fn update(&self, body: Bytes) -> Result<Response<Body>, Status> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use api::{Object, Status};
 use http::{Request, Response};
+use objects::load;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -18,7 +19,6 @@ use super::allowed;
 use super::connect::{CONNECT_WITHIN, connect, send};
 use crate::http::Body;
 use crate::http::response::full;
-use crate::registry::load;
 use crate::server::Server;
 
 /// Where agents listen if their node doesn't say.

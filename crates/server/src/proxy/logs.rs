@@ -5,6 +5,7 @@ use std::sync::Arc;
 use api::{Cause, Status};
 use http::Response;
 use http_body_util::{BodyExt, Limited};
+use objects::{Named, load};
 use serde_json::Value;
 
 use super::agent::{Agent, container_of};
@@ -12,7 +13,7 @@ use crate::http::Body;
 use crate::http::query::Query;
 use crate::http::response::{TEXT, bytes};
 use crate::http::serve::Asked;
-use crate::registry::{Freshness, Named, load};
+use crate::registry::Freshness;
 use crate::server::Server;
 
 /// How much of what an agent says about an error is passed on, as upstream.

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use api::{Object, Status};
 use form_urlencoded::Serializer;
+use objects::Named;
 use serde_json::{Map, Value, json};
 
 use crate::http::query::Query;
 use crate::http::serve::Asked;
-use crate::registry::Named;
 use crate::server::Server;
 
 /// Asks those outside about a stream; the answer is the query as they made it.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use api::{Object, Status};
 use http::{Request, Response};
+use objects::{Named, load};
 use serde_json::Value;
 
 use super::connect::{connect, rewrite};
@@ -12,7 +13,7 @@ use super::upgrade::Client;
 use super::{Authority, allowed, pass_on, tls, unreachable_backend};
 use crate::http::Body;
 use crate::http::serve::Asked;
-use crate::registry::{Freshness, Named, load};
+use crate::registry::Freshness;
 use crate::server::Server;
 
 pub(super) async fn forward(

@@ -12,6 +12,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use http::{Method, Request, Response};
 use hyper::body::Body as _;
+use objects::{Named, load};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -23,7 +24,7 @@ use super::{Authority, pass_on, tls, unreachable_backend};
 use crate::http::Body;
 use crate::http::response::full;
 use crate::http::serve::Asked;
-use crate::registry::{Freshness, Named, load};
+use crate::registry::Freshness;
 use crate::server::Server;
 
 /// How long the head of an answer may take before another backend is asked as well.

@@ -3,22 +3,23 @@
 
 use std::sync::Arc;
 
+use access::{Attributes, Wanted};
 use api::Status;
 use form_urlencoded::Serializer;
 use http::header::{HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
 use http::{HeaderName, Request, Response, StatusCode};
+use objects::{Named, load};
 use serde_json::Value;
 use tokio::time::timeout;
 
 use super::agent::{Agent, HEAD_WITHIN, container_of};
 use super::options::admit_stream;
 use super::upgrade::{Client, reason, send_upgrade};
-use crate::authorize::{Attributes, Wanted};
 use crate::http::Body;
 use crate::http::query::Query;
 use crate::http::response::full;
 use crate::http::serve::Asked;
-use crate::registry::{Freshness, Named, load};
+use crate::registry::Freshness;
 use crate::server::Server;
 
 /// What of a client's headers says how the two will speak.

@@ -3,17 +3,18 @@
 
 mod splice;
 
+use access::Identity;
 use api::{Object, Status};
+use objects::Named;
 use serde_json::{Map, json};
 use store::Op;
 
 use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
 use super::refused::{freshness_of, settled};
-use super::{Claims, Named, Recorded, Refused, Registry};
+use super::{Claims, Recorded, Refused, Registry};
 use crate::admission::{Operation, Request};
 use crate::clock;
-use crate::http::Identity;
 
 /// The subresource through which a pod gets its node.
 const BINDING: &str = "binding";

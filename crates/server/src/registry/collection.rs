@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
+use access::Identity;
 use api::Status;
+use objects::Named;
 use store::KeyValue;
 
-use super::{DeleteOptions, ListOptions, Named, Registry};
-use crate::http::Identity;
+use super::{DeleteOptions, ListOptions, Registry};
 
 impl Registry {
     /// Deletes what the list holds; the answer is the objects as they were.

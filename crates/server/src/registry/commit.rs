@@ -2,9 +2,10 @@
 
 use api::{Object, Status};
 use bytes::Bytes;
+use objects::{Named, encode, load};
 use store::{Compare, Condition, Error, KeyRange, KeyValue, Op, Revision, Txn};
 
-use super::{Named, Registry, stored};
+use super::{Registry, served};
 
 /// What else a write claims and frees, and on which conditions.
 #[derive(Debug, Default)]
@@ -75,7 +76,7 @@ impl Written {
     /// The object itself.
     pub(crate) fn into_object(self) -> Result<Object, Status> {
         match self {
-            Written::Stored(kv) => stored::load(&kv),
+            Written::Stored(kv) => load(&kv),
             Written::Shown(object) => Ok(object),
         }
     }
@@ -99,8 +100,8 @@ impl Registry {
         let (resource, key) = (named.resource, Bytes::from(named.key()));
         let is_converted = resource.is_converted();
         let value = match is_converted {
-            true => stored::encode(&self.converter.to_stored(resource, object.clone()).await?)?,
-            false => stored::encode(&object)?,
+            true => encode(&self.converter.to_stored(resource, object.clone()).await?)?,
+            false => encode(&object)?,
         };
         // Its memory is given back while it is at hand, not after a wait for the disk.
         let object = is_converted.then_some(object);
@@ -108,7 +109,7 @@ impl Registry {
         let Some(revision) = self.commit(&key, read, op, claims).await? else { return Ok(None) };
         let kv =
             KeyValue { key, value, create_revision: revision, mod_revision: revision, version: 1, lease: 0 };
-        let Some(mut object) = object.filter(|_| !stored::is_as_served(resource, &kv)) else {
+        let Some(mut object) = object.filter(|_| !served::is_as_served(resource, &kv)) else {
             return Ok(Some(Written::Stored(kv)));
         };
         match self.converter.read_back(resource, kv).await? {

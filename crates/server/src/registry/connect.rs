@@ -1,11 +1,12 @@
 //! Streams into pods and proxies: nothing is written, but those outside may have a say.
 
+use access::Identity;
 use api::{Object, Status};
+use objects::Named;
 use serde_json::Value;
 
-use super::{Freshness, Named, Registry};
+use super::{Freshness, Registry};
 use crate::admission::{Operation, Request};
-use crate::http::Identity;
 
 impl Registry {
     /// Asks policies and webhooks about a stream or a proxy with these options, such as `PodExecOptions`; the answer is

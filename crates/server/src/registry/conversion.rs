@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use api::{Conversion, ConversionReview, Conversions, Custom, Definition, Object, Resource, Status};
 use bytes::Bytes;
+use objects::{encode, load};
 use serde_json::Map;
 use store::KeyValue;
 
 use super::converted::{Converted, Found, Key};
-use super::load;
-use super::stored::{self, is_as_served};
+use super::served::{self, is_as_served};
 use crate::clock;
 use crate::webhook::Client;
 
@@ -49,7 +49,7 @@ impl Converter {
         kv: &Arc<KeyValue>,
     ) -> Result<Arc<KeyValue>, Status> {
         if !needs_webhook(resource, kv) {
-            return stored::served(resource, kv);
+            return served::served(resource, kv);
         }
         let mut served = self.all_served(resource, vec![kv.clone()]).await?;
         served.pop().ok_or_else(|| Status::internal("a conversion came to nothing"))
@@ -58,7 +58,7 @@ impl Converter {
     /// The object in a stored value as `resource` serves it, with its resourceVersion.
     pub(super) async fn load(&self, resource: &Resource, kv: &Arc<KeyValue>) -> Result<Object, Status> {
         if !needs_webhook(resource, kv) {
-            return stored::load_as(resource, kv);
+            return served::load_as(resource, kv);
         }
         load(&*self.served(resource, kv).await?)
     }
@@ -74,7 +74,7 @@ impl Converter {
             if needs_webhook(resource, kv) {
                 left.push(index);
             } else if !is_as_served(resource, kv) {
-                *kv = stored::served(resource, kv)?;
+                *kv = served::served(resource, kv)?;
             }
         }
         let Some(custom) = by_webhook(resource) else { return Ok(values) };
@@ -152,7 +152,7 @@ impl Converter {
             objects.push(object);
         }
         let converted = self.convert(definition, objects, &resource.api_version()).await?;
-        converted.iter().map(stored::encode).collect()
+        converted.iter().map(encode).collect()
     }
 
     /// An object of `resource` in the form in which it is stored.

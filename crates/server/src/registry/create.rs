@@ -1,16 +1,16 @@
 //! Creating an object.
 
+use access::{Decided, Identity};
 use api::{Cause, Object, Status};
 use bytes::Bytes;
+use objects::{Named, look};
 use serde_json::Value;
 use store::{Compare, Condition, State};
 
 use super::read::Freshness;
-use super::{Named, Recorded, Refused, Registry, Written, definition, stored};
+use super::{Recorded, Refused, Registry, Written, definition};
 use crate::admission::{self, Operation, Outcome, Request, quota, service_account};
-use crate::authorize::Decided;
 use crate::clock;
-use crate::http::Identity;
 
 /// How often a generated name is tried anew.
 const NAME_ATTEMPTS: usize = 8;
@@ -158,7 +158,7 @@ impl Registry {
         let key = objects::key("", "namespaces", "", create.namespace);
         let kv =
             state.get(key.as_bytes()).ok_or_else(|| Status::not_found("", "namespaces", create.namespace))?;
-        let namespace = stored::look(kv)?;
+        let namespace = look(kv)?;
         if namespace.deletion_timestamp().is_some() {
             let name = if object.name().is_empty() { generate_name(object) } else { object.name() };
             let named = Named { resource: create.resource, namespace: create.namespace, name };

@@ -2,9 +2,10 @@
 //!
 //! Follows `BeforeDelete` and `Store.Delete` of `k8s.io/apiserver/pkg/registry`.
 
+use access::Identity;
 use api::{Cause, Object, Status};
 use jiff::{SignedDuration, Timestamp};
-use objects::Propagation;
+use objects::{Named, Propagation};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -12,10 +13,9 @@ use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
 use super::refused::{freshness_of, settled};
 use super::update::is_finished;
-use super::{Claims, Named, Refused, Registry, Written, definition, namespace};
+use super::{Claims, Refused, Registry, Written, definition, namespace};
 use crate::admission::{self, Operation, Outcome, Request};
 use crate::clock;
-use crate::http::Identity;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";

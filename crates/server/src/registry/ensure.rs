@@ -2,12 +2,13 @@
 
 use api::{Object, Status};
 use bytes::Bytes;
+use objects::{Named, encode};
 use store::{Compare, Condition, Op, State, Txn};
 
 use super::commit::write_failed;
 use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
-use super::{Named, Recorded, Registry, stored};
+use super::{Recorded, Registry};
 use crate::admission;
 use crate::clock;
 
@@ -73,7 +74,7 @@ impl Registry {
         txn.conditions.extend(claims.conditions);
         txn.success.extend(claims.ops);
         txn.conditions.push(Condition::ModRevision(key.clone(), Compare::Equal, 0));
-        txn.success.push(Op::Put { key, value: stored::encode(&object)?, lease: 0 });
+        txn.success.push(Op::Put { key, value: encode(&object)?, lease: 0 });
         Ok(())
     }
 }

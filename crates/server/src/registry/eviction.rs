@@ -2,16 +2,17 @@
 //!
 //! Follows `pkg/registry/core/pod/storage/eviction.go` upstream.
 
+use access::Identity;
 use api::{Cause, LabelSelector, Object, Resource, Status};
+use objects::{Named, load};
 use serde_json::{Map, Value, json};
 use store::{KeyRange, State};
 
 use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
-use super::{Change, DeleteOptions, Named, Recorded, Registry, load};
+use super::{Change, DeleteOptions, Recorded, Registry};
 use crate::admission::{self, Operation, Request};
 use crate::clock;
-use crate::http::Identity;
 
 /// Seconds after which an eviction is worth another try.
 const RETRY_SECONDS: u32 = 10;

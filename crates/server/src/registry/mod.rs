@@ -15,7 +15,6 @@ mod ensure;
 mod eviction;
 mod hub;
 mod list;
-mod named;
 mod namespace;
 mod pages;
 mod read;
@@ -23,23 +22,22 @@ mod recorded;
 mod refused;
 mod scale;
 mod selection;
-mod stored;
+mod served;
 mod update;
 mod watch;
 mod writer;
 
 use std::sync::Arc;
 
+use access::{Attributes, Authorizer, Identity, Tokens, Wanted};
 use api::{Catalog, Cause, Object, Resource, Status};
+use objects::Named;
 use store::{State, Store};
 
 use crate::admission::quota::Turns;
 use crate::admission::{Admission, Outside, ServiceRange};
-use crate::authorize::{Attributes, Authorizer, Wanted};
 use crate::definitions::{Definitions, Known};
-use crate::http::Identity;
 use crate::proxy::Backends;
-use crate::tokens::Tokens;
 use crate::webhook::Client;
 
 use self::hub::Hub;
@@ -53,12 +51,10 @@ pub(crate) use create::{Create, fit_namespace};
 pub(crate) use delete::{DeleteOptions, propagation};
 pub(crate) use hub::told_as;
 pub(crate) use list::{ListOptions, Listing, Match};
-pub(crate) use named::Named;
 pub(crate) use read::Freshness;
 pub(crate) use recorded::Recorded;
 pub(crate) use refused::Refused;
 pub(crate) use selection::Selection;
-pub(crate) use stored::{encode, load, look, put_list_items, stamped_at};
 pub(crate) use update::Change;
 pub(crate) use watch::{Watch, WatchEnd, WatchEvent, WatchOptions};
 
@@ -83,9 +79,10 @@ impl Registry {
         services: ServiceRange,
         backends: Arc<dyn Backends>,
         tokens: Tokens,
+        authorizer: Authorizer,
     ) -> Self {
         let hub = Hub::new(store.clone());
-        let authorizer = Arc::new(Authorizer::default());
+        let authorizer = Arc::new(authorizer);
         let client = Arc::new(Client::new(backends.clone()));
         let converter = Converter::new(client.clone());
         let definitions = Arc::new(Known::default());

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use api::{Cause, Status};
+use objects::Named;
 use store::{KeyValue, Revision, State};
 
+use super::Registry;
 use super::commit::read_failed;
-use super::{Named, Registry};
 
 /// How fresh a read has to be: the `resourceVersion` of a get, list or watch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,11 @@
 //! The subresource `scale`: a resource's replicas in a form that is the same for all resources.
 
 use api::{FieldManager, Object, Patch, Status, Typing};
+use objects::{Named, load};
 use serde_json::{Value, json};
 
 use super::read::Freshness;
-use super::{Apply, Change, Named, Recorded, Registry, load};
+use super::{Apply, Change, Recorded, Registry};
 use crate::clock;
 
 /// Stands for a number of replicas that nobody has set: what is left of it in a scale that is written is an error.

@@ -1,6 +1,8 @@
 //! Changing an object: read, change, compare and write, again where somebody else was faster.
 
+use access::{Decided, Identity};
 use api::{Object, Status};
+use objects::Named;
 use serde_json::Value;
 use store::State;
 
@@ -8,10 +10,8 @@ use super::create::{ATTEMPTS, fit_namespace, too_busy};
 use super::read::Freshness;
 use super::recorded;
 use super::refused::{freshness_of, settled};
-use super::{Named, Recorded, Refused, Registry, Written, definition, stored};
+use super::{Recorded, Refused, Registry, Written, definition, served};
 use crate::admission::{self, Operation, Outcome, Request};
-use crate::authorize::Decided;
-use crate::http::Identity;
 
 const MODIFIED: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
@@ -108,7 +108,7 @@ impl Registry {
             return Ok(Some(new.into()));
         }
         let ends = is_finished(&new);
-        if !ends && new == old && stored::is_in_place(resource, kv) {
+        if !ends && new == old && served::is_in_place(resource, kv) {
             // Nothing to write, if that is still what the object is.
             return Ok((freshness != Freshness::Any).then(|| new.into()));
         }

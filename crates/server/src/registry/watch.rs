@@ -12,7 +12,7 @@ use super::conversion::Converter;
 use super::hub::{Batch, Hub, Told, Topic, told_as};
 use super::list::{Match, wrong_option};
 use super::read::Freshness;
-use super::stored::is_as_served;
+use super::served::is_as_served;
 use super::{Registry, Selection};
 
 /// What to watch.
@@ -293,6 +293,7 @@ mod tests {
     use std::io;
     use std::sync::Arc;
 
+    use access::{Authorizer, Tokens};
     use futures::FutureExt;
     use futures::future::BoxFuture;
     use serde_json::json;
@@ -301,7 +302,6 @@ mod tests {
 
     use super::*;
     use crate::proxy::Backends;
-    use crate::tokens::Tokens;
 
     struct Nowhere;
 
@@ -336,7 +336,8 @@ mod tests {
         let store = Arc::new(Memory::default());
         let tokens = Tokens::new(pki::TokenKey::create().unwrap(), "a certificate");
         let services = "10.96.0.0/16".parse().unwrap();
-        let registry = Registry::new(store.clone(), services, Arc::new(Nowhere), tokens);
+        let registry =
+            Registry::new(store.clone(), services, Arc::new(Nowhere), tokens, Authorizer::new(Vec::new()));
         let version = |name: &str, storage: bool| json!({"name": name, "served": true, "storage": storage});
         let key = objects::key("apiextensions.k8s.io", "customresourcedefinitions", "", "doors.example.com");
         let definition = json!({

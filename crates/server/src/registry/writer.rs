@@ -1,14 +1,13 @@
 //! The same write path for the parts of this process: controllers, scheduler, agent.
 
+use access::{Attributes, Bound, Identity, Stamp, TokenRequest, Wanted};
 use api::{Object, PatchType, Resource, Status};
 use futures::future::BoxFuture;
-use objects::{Delete, ObjectRef, Subject, Write, Writer};
+use objects::{Delete, Named, ObjectRef, Subject, Write, Writer};
 
 use super::recorded::name_of_user;
-use super::{Binding, Change, Create, DeleteOptions, Freshness, Named, Recorded, Registry};
-use crate::authorize::{Attributes, Wanted};
-use crate::http::Identity;
-use crate::tokens::{Bound, TokenRequest};
+use super::{Binding, Change, Create, DeleteOptions, Freshness, Recorded, Registry};
+use crate::clock;
 
 impl Writer for Registry {
     fn write<'a>(&'a self, user: &'a str, write: Write) -> BoxFuture<'a, Result<Object, Status>> {
@@ -66,7 +65,8 @@ impl Writer for Registry {
                 seconds,
                 bound: Some(Bound { kind: "v1/Pod".into(), name: pod, uid: pod_uid }),
             };
-            Ok(self.tokens.issue(&state, &who, &wanted)?.token)
+            let stamp = Stamp { now: clock::now(), uid: clock::uid() };
+            Ok(self.tokens.issue(&state, &who, &wanted, &stamp)?.token)
         })
     }
 }

@@ -2,11 +2,11 @@
 //! host use, its agent may read, so it must not choose.
 
 use api::{Object, Status};
+use objects::look;
 use serde_json::{Map, Value};
 
 use super::super::request::Request;
 use super::super::service_account::{MIRROR, is_mirror};
-use crate::registry::look;
 
 /// Kinds of volumes whose source names a secret in a field of its own, beside those that have a reference to one.
 const NAMED_SECRETS: [(&str, &str); 2] = [("secret", "secretName"), ("azureFile", "secretName")];

@@ -6,16 +6,15 @@ mod mirror;
 mod own;
 mod status;
 
+use access::{Identity, NODE_PREFIX};
 use api::{Object, Status};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use objects::Named;
 use pki::CertificateRequest;
 use serde_json::Value;
 
 use super::request::{Operation, Request};
-use crate::http::Identity;
-use crate::http::identity::NODE_PREFIX;
-use crate::registry::Named;
 
 const LEASES: &str = "kube-node-lease";
 /// The signers of agents' certificates.

@@ -1,9 +1,8 @@
 //! What a host may say of its own node: neither what keeps pods apart, nor what it can be deleted by.
 
 use api::{Object, Status};
+use objects::Named;
 use serde_json::Value;
-
-use crate::registry::Named;
 
 /// Labels of Kubernetes' own that an agent says of its host; every host here is of the control plane.
 const OWN_LABELS: [&str; 16] = [

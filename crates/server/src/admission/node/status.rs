@@ -1,9 +1,8 @@
 //! What a host may say by the status of its pods and their claims: what it sees there, and nothing that others act by.
 
 use api::{Object, Status};
+use objects::Named;
 use serde_json::Value;
-
-use crate::registry::Named;
 
 /// What of a pod's metadata nobody writes by its status here; upstream says so of labels, by which services find
 /// their pods, and its agent writes none of the others.

@@ -6,10 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use api::policy::{Condition, Policy, compile_conditions};
 use api::{Faults, Object};
 use bytes::Bytes;
+use objects::load;
 use serde_json::Value;
 use store::{KeyRange, Revision, State};
-
-use crate::registry::load;
 
 const GROUP: &str = "admissionregistration.k8s.io";
 

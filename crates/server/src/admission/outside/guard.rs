@@ -2,13 +2,12 @@
 
 use std::sync::Arc;
 
+use access::{Attributes, Authorizer, Identity, Wanted};
 use api::policy::AuthorizerValues;
 use cel::{Error, External, Value};
 use store::State;
 
 use crate::admission::Request;
-use crate::authorize::{Attributes, Authorizer, Wanted};
-use crate::http::Identity;
 
 /// Whom to ask, about whom, as of when.
 #[derive(Clone)]

@@ -5,10 +5,10 @@
 use std::borrow::Cow;
 
 use api::{LabelSelector, Object, Resource};
+use objects::load;
 use serde_json::Value;
 
 use crate::admission::{Operation, Outcome, Request};
-use crate::registry::load;
 
 /// Nothing that is configured decides over what is configured: nobody could repair it.
 const OWN_GROUP: &str = "admissionregistration.k8s.io";

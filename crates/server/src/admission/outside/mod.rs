@@ -11,10 +11,10 @@ mod webhooks;
 
 use std::sync::Arc;
 
+use access::Authorizer;
 use api::{Object, Status};
 
 use crate::admission::{Outcome, Request};
-use crate::authorize::Authorizer;
 use crate::definitions::Known;
 use crate::registry::{Converter, Refused};
 use crate::webhook::Client;

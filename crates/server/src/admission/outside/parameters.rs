@@ -3,6 +3,7 @@
 //! Follows `CollectParams` of apiserver's `pkg/admission/plugin/policy/generic`.
 
 use api::{LabelSelector, Object, Resource};
+use objects::load;
 use serde_json::Value;
 use store::KeyRange;
 use thiserror::Error;
@@ -10,7 +11,6 @@ use thiserror::Error;
 use super::Outside;
 use super::configured::Binding;
 use crate::admission::Request;
-use crate::registry::load;
 
 /// Why there is nothing to ask a policy with.
 #[derive(Debug, Error)]

@@ -1,10 +1,9 @@
 //! What a check looks at, and how it words what it finds.
 
 use api::Object;
+use objects::look;
 use serde_json::Value;
 use store::State;
-
-use crate::registry::look;
 
 /// The handler that runs a pod's containers as processes of the host, and the class of that name, which agents take for
 /// it whatever it says.

@@ -10,6 +10,7 @@ mod restricted;
 use std::collections::BTreeMap;
 
 use api::{Cause, Object, Status};
+use objects::{load, look};
 use serde_json::{Value, json};
 use store::{KeyRange, State};
 
@@ -17,7 +18,6 @@ use self::check::Subject;
 use self::policy::{LABELS, Level, Policies, Policy};
 use super::request::{Operation, Request};
 use super::warnings::warn;
-use crate::registry::{load, look};
 
 /// The most pods of a namespace that are looked at when its labels change.
 const MOST_PODS: usize = 3000;

@@ -9,7 +9,7 @@ use api::FieldSelector;
 use serde_json::Value;
 use store::{KeyRange, KeyValue, State};
 
-use super::Attributes;
+use crate::Attributes;
 
 /// What a host says of pods that it runs by itself.
 const MIRROR: &str = "kubernetes.io/config.mirror";

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 
 use super::{ISSUER, Tokens};
 
-/// `/.well-known/openid-configuration`
-pub(crate) fn configuration(address: Option<SocketAddr>) -> Value {
+/// The OpenID configuration of an API that is served at an address (OpenID Connect Discovery 1.0, 3).
+pub fn openid_configuration(address: Option<SocketAddr>) -> Value {
     let base = address.map_or_else(|| ISSUER.to_owned(), |address| format!("https://{address}"));
     json!({
         "issuer": ISSUER,
@@ -20,12 +20,14 @@ pub(crate) fn configuration(address: Option<SocketAddr>) -> Value {
     })
 }
 
-/// `/openid/v1/jwks`: the public keys.
-pub(crate) fn keys(tokens: &Tokens) -> Value {
-    let (x, y) = tokens.key.coordinates();
-    let text = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
-    json!({"keys": [{
-        "use": "sig", "kty": "EC", "kid": tokens.key_id(), "crv": "P-256", "alg": "ES256",
-        "x": text(x), "y": text(y),
-    }]})
+impl Tokens {
+    /// The public keys, as a JSON Web Key Set (RFC 7517).
+    pub fn keys(&self) -> Value {
+        let (x, y) = self.key.coordinates();
+        let text = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+        json!({"keys": [{
+            "use": "sig", "kty": "EC", "kid": self.key_id(), "crv": "P-256", "alg": "ES256",
+            "x": text(x), "y": text(y),
+        }]})
+    }
 }

@@ -2,13 +2,12 @@
 
 use api::{Cause, Object, Status};
 use jiff::{SignedDuration, Timestamp};
+use objects::{load, rfc3339};
 use serde_json::{Value, json};
 use store::State;
 
 use super::{ISSUER, Tokens};
-use crate::clock;
-use crate::http::Identity;
-use crate::registry::load;
+use crate::Identity;
 
 const LEAST_SECONDS: i64 = 600;
 const MOST_SECONDS: i64 = 1 << 32;
@@ -20,36 +19,56 @@ const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 
 /// An object that a token is bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bound {
-    pub(crate) kind: String,
-    pub(crate) name: String,
+pub struct Bound {
+    /// Version and kind, such as `v1/Pod`.
+    pub kind: String,
+    /// Its name.
+    pub name: String,
     /// Empty where any of that name will do.
-    pub(crate) uid: String,
+    pub uid: String,
 }
 
 /// A request for a token.
 #[derive(Debug, Clone)]
-pub(crate) struct TokenRequest<'a> {
-    pub(crate) namespace: &'a str,
-    pub(crate) account: &'a str,
+pub struct TokenRequest<'a> {
+    /// The account's namespace.
+    pub namespace: &'a str,
+    /// The account's name.
+    pub account: &'a str,
     /// Empty for the API's own.
-    pub(crate) audiences: Vec<String>,
-    pub(crate) seconds: i64,
-    pub(crate) bound: Option<Bound>,
+    pub audiences: Vec<String>,
+    /// How long it shall be good.
+    pub seconds: i64,
+    /// What it is bound to beside the account.
+    pub bound: Option<Bound>,
+}
+
+/// What makes a new token differ from all others: when it is made, and a uid of its own.
+#[derive(Debug, Clone)]
+pub struct Stamp {
+    /// The time.
+    pub now: Timestamp,
+    /// A uid that nothing else has.
+    pub uid: String,
 }
 
 /// A token that was made.
 #[derive(Debug, Clone)]
-pub(crate) struct Issued {
-    pub(crate) token: String,
-    pub(crate) audiences: Vec<String>,
+pub struct Issued {
+    /// The token itself.
+    pub token: String,
+    /// For whom it is.
+    pub audiences: Vec<String>,
     /// When it is to be renewed at the latest.
-    pub(crate) expires: Timestamp,
+    pub expires: Timestamp,
 }
 
 impl<'a> TokenRequest<'a> {
     /// The request in the spec of a `TokenRequest` of authentication.k8s.io/v1.
-    pub(crate) fn parse(namespace: &'a str, account: &'a str, spec: &Value) -> Result<Self, Status> {
+    ///
+    /// # Errors
+    /// 422 for a time that is too short or too long.
+    pub fn parse(namespace: &'a str, account: &'a str, spec: &Value) -> Result<Self, Status> {
         let given = &spec["expirationSeconds"];
         let seconds = given.as_i64().unwrap_or(DEFAULT_SECONDS);
         let why = match seconds {
@@ -79,11 +98,15 @@ impl<'a> TokenRequest<'a> {
 
 impl Tokens {
     /// Makes the token that `who`, who may make tokens for the account, asks for.
-    pub(crate) fn issue(
+    ///
+    /// # Errors
+    /// If the account or what it shall be bound to isn't there, or a host asks for what isn't its pods'.
+    pub fn issue(
         &self,
         state: &State,
         who: &Identity,
         request: &TokenRequest<'_>,
+        stamp: &Stamp,
     ) -> Result<Issued, Status> {
         let TokenRequest { namespace, account, .. } = *request;
         let account = find(state, "serviceaccounts", namespace, account)?;
@@ -106,7 +129,7 @@ impl Tokens {
         check_node(who, request, bound.as_ref())?;
         let audiences =
             if request.audiences.is_empty() { vec![ISSUER.to_owned()] } else { request.audiences.clone() };
-        let now = clock::now();
+        let now = stamp.now;
         let after = |seconds: i64| now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
         let renewed = request.seconds == RENEWED_SECONDS && own["pod"].is_object() && audiences == [ISSUER];
         let expires = after(request.seconds);
@@ -115,34 +138,29 @@ impl Tokens {
             own["warnafter"] = json!(expires.as_second());
         }
         let claims = json!({
-            "aud": audiences, "exp": end.as_second(), "iat": now.as_second(), "iss": ISSUER, "jti": clock::uid(),
+            "aud": audiences, "exp": end.as_second(), "iat": now.as_second(), "iss": ISSUER, "jti": stamp.uid,
             "kubernetes.io": own, "nbf": now.as_second(),
             "sub": format!("system:serviceaccount:{namespace}:{}", account.name()),
         });
         Ok(Issued { token: self.sign(&claims)?, audiences, expires })
     }
+}
 
-    /// The answer to a `TokenRequest`.
-    pub(crate) fn answer(
-        &self,
-        state: &State,
-        who: &Identity,
-        request: &TokenRequest<'_>,
-        mut question: Object,
-    ) -> Result<Object, Status> {
-        let issued = self.issue(state, who, request)?;
-        question.set_meta("name", request.account);
-        question.set_meta("namespace", request.namespace);
-        question.set_meta("uid", clock::uid());
-        question.set_meta("creationTimestamp", clock::text(clock::now()));
+impl TokenRequest<'_> {
+    /// The answer to the `TokenRequest` that this was read from: with the token, and stamped as an object.
+    pub fn answer(&self, issued: &Issued, mut question: Object, stamp: &Stamp) -> Object {
+        question.set_meta("name", self.account);
+        question.set_meta("namespace", self.namespace);
+        question.set_meta("uid", stamp.uid.as_str());
+        question.set_meta("creationTimestamp", rfc3339(stamp.now));
         let bound = question.pointer("/spec/boundObjectRef").cloned().unwrap_or_default();
         let spec = json!({
-            "audiences": issued.audiences, "expirationSeconds": request.seconds, "boundObjectRef": bound,
+            "audiences": issued.audiences, "expirationSeconds": self.seconds, "boundObjectRef": bound,
         });
         question.0.insert("spec".into(), spec);
-        let status = json!({"token": issued.token, "expirationTimestamp": clock::text(issued.expires)});
+        let status = json!({"token": issued.token, "expirationTimestamp": rfc3339(issued.expires)});
         question.0.insert("status".into(), status);
-        Ok(question)
+        question
     }
 }
 

@@ -12,10 +12,13 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value};
 use store::{KeyValue, Revision};
 
-use super::conversion;
+use crate::{STAMP, put_stamped};
 
 /// The bytes to store for an object.
-pub(crate) fn encode(object: &Object) -> Result<Bytes, Status> {
+///
+/// # Errors
+/// If it can't be written as JSON.
+pub fn encode(object: &Object) -> Result<Bytes, Status> {
     serde_json::to_vec(&Ordered(object)).map(Bytes::from).map_err(Status::internal)
 }
 
@@ -52,7 +55,10 @@ impl Serialize for StoredMetadata<'_> {
 }
 
 /// The object in a stored value, with its resourceVersion.
-pub(crate) fn load(kv: &KeyValue) -> Result<Object, Status> {
+///
+/// # Errors
+/// If the value is damaged.
+pub fn load(kv: &KeyValue) -> Result<Object, Status> {
     let mut object: Object = serde_json::from_slice(&kv.value).map_err(|error| {
         Status::internal(format!(
             "the stored value of {} is damaged: {error}",
@@ -64,7 +70,10 @@ pub(crate) fn load(kv: &KeyValue) -> Result<Object, Status> {
 }
 
 /// As [`load`], for what many requests look at: accounts, classes, namespaces.
-pub(crate) fn look(kv: &Arc<KeyValue>) -> Result<Arc<Object>, Status> {
+///
+/// # Errors
+/// If the value is damaged.
+pub fn look(kv: &Arc<KeyValue>) -> Result<Arc<Object>, Status> {
     type Seen = Option<(Arc<KeyValue>, Arc<Object>)>;
     const PLACES: usize = 32;
     const LARGEST: usize = 8 << 10;
@@ -91,55 +100,17 @@ fn hash_of(key: &[u8]) -> u64 {
     hasher.finish()
 }
 
-/// The object in a stored value as `resource` serves it, with its resourceVersion, where no webhook is needed for that.
-pub(super) fn load_as(resource: &Resource, kv: &KeyValue) -> Result<Object, Status> {
-    if conversion::needs_webhook(resource, kv) {
-        return Err(Status::internal(
-            "this object can't be had in that version without its conversion webhook",
-        ));
-    }
-    let mut object = load(kv)?;
-    if !is_as_served(resource, kv) {
-        api::from_stored(resource, &mut object);
-    }
-    Ok(object)
-}
-
-/// Whether a stored value has the form in which `resource` serves it.
-pub(crate) fn is_as_served(resource: &Resource, kv: &KeyValue) -> bool {
-    match resource.custom() {
-        Some(custom) => custom.is_as_served(&kv.value, kv.mod_revision),
-        None => !resource.is_converted(),
-    }
-}
-
-/// Whether a stored value lies there in the version in which it would be stored now: others are written anew by a
-/// change that changes nothing, which is how clients migrate them.
-pub(super) fn is_in_place(resource: &Resource, kv: &KeyValue) -> bool {
-    resource.custom().is_none_or(|custom| custom.is_in_storage_version(&kv.value))
-}
-
-/// A stored value as `resource` serves it, where no webhook is needed for that: itself, but where the resource is
-/// another version of what lies there.
-pub(super) fn served(resource: &Resource, kv: &Arc<KeyValue>) -> Result<Arc<KeyValue>, Status> {
-    if is_as_served(resource, kv) {
-        return Ok(kv.clone());
-    }
-    let value = encode(&load_as(resource, kv)?)?;
-    Ok(Arc::new(KeyValue { value, ..(**kv).clone() }))
-}
-
 /// The wire form of a stored object, as of `revision` instead of the one that wrote it: a watch tells
 /// deletions so.
-pub(crate) fn stamped_at(kv: &KeyValue, revision: Revision) -> Vec<u8> {
-    let mut out = Vec::with_capacity(kv.value.len() + objects::STAMP);
-    objects::put_stamped(&mut out, &kv.value, revision);
+pub fn stamped_at(kv: &KeyValue, revision: Revision) -> Vec<u8> {
+    let mut out = Vec::with_capacity(kv.value.len() + STAMP);
+    put_stamped(&mut out, &kv.value, revision);
     out
 }
 
 /// Writes stored objects as the items of their kind's list, where upstream leaves `kind` and `apiVersion` of the
 /// kinds that it knows by itself out.
-pub(crate) fn put_list_items(out: &mut Vec<u8>, resource: &Resource, items: &[Arc<KeyValue>]) {
+pub fn put_list_items(out: &mut Vec<u8>, resource: &Resource, items: &[Arc<KeyValue>]) {
     let head = format!(r#"{{"kind":"{}","apiVersion":"{}","#, resource.kind, resource.api_version());
     for (index, kv) in items.iter().enumerate() {
         if index > 0 {
@@ -153,7 +124,7 @@ pub(crate) fn put_list_items(out: &mut Vec<u8>, resource: &Resource, items: &[Ar
             }
             None => &kv.value[..],
         };
-        objects::put_stamped(out, stored, kv.mod_revision);
+        put_stamped(out, stored, kv.mod_revision);
     }
 }
 

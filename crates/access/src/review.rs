@@ -1,59 +1,65 @@
 //! The questions of `authentication.k8s.io` and `authorization.k8s.io`: they are answered, not kept.
 
 use api::{Cause, Object, Status};
+use jiff::Timestamp;
+use objects::rfc3339;
 use serde_json::{Map, Value, json};
 use store::State;
 
-use super::{Attributes, Authorizer, Rule, Wanted};
-use crate::clock;
-use crate::http::Identity;
+use crate::{Attributes, Authorizer, Identity, Rule, Wanted};
 
-/// Answers the question in `review`, which `who` asks.
-pub(crate) fn review(
-    authorizer: &Authorizer,
-    state: &State,
-    who: &Identity,
-    resource: &api::Resource,
-    mut review: Object,
-) -> Result<Object, Status> {
-    let spec = review.0.get("spec").cloned().unwrap_or_else(|| json!({}));
-    let invalid = |causes| Status::invalid(resource.group, resource.kind, "", causes);
-    let status = match resource.plural {
-        "selfsubjectreviews" => {
-            review.set_meta("creationTimestamp", clock::text(clock::now()));
-            json!({"userInfo": who.user_info()})
-        }
-        "selfsubjectaccessreviews" => {
-            check_question(&spec).map_err(invalid)?;
-            answer(authorizer, state, who, &spec)
-        }
-        "selfsubjectrulesreviews" => {
-            let namespace = spec["namespace"].as_str().unwrap_or_default();
-            if namespace.is_empty() {
-                return Err(Status::bad_request("no namespace on request"));
+impl Authorizer {
+    /// Answers the question in `review`, an object of `resource` that `who` sends at `now`.
+    ///
+    /// # Errors
+    /// 400 and 422 if it is no question.
+    pub fn review(
+        &self,
+        state: &State,
+        who: &Identity,
+        resource: &api::Resource,
+        mut review: Object,
+        now: Timestamp,
+    ) -> Result<Object, Status> {
+        let spec = review.0.get("spec").cloned().unwrap_or_else(|| json!({}));
+        let invalid = |causes| Status::invalid(resource.group, resource.kind, "", causes);
+        let status = match resource.plural {
+            "selfsubjectreviews" => {
+                review.set_meta("creationTimestamp", rfc3339(now));
+                json!({"userInfo": who.user_info()})
             }
-            rules(&authorizer.rules(state, who, namespace))
-        }
-        _ => {
-            let mut causes = check_question(&spec).err().unwrap_or_default();
-            let other = subject(&spec);
-            if other.user.is_empty() && other.groups.is_empty() {
-                let why = "at least one of user or group must be specified";
-                causes.push(Cause::required("spec.user", why));
+            "selfsubjectaccessreviews" => {
+                check_question(&spec).map_err(invalid)?;
+                answer(self, state, who, &spec)
             }
-            if resource.namespaced && spec["resourceAttributes"]["namespace"] != review.namespace() {
-                let why = "must match metadata.namespace";
-                let namespace = &spec["resourceAttributes"]["namespace"];
-                causes.push(Cause::invalid("spec.resourceAttributes.namespace", namespace, why));
+            "selfsubjectrulesreviews" => {
+                let namespace = spec["namespace"].as_str().unwrap_or_default();
+                if namespace.is_empty() {
+                    return Err(Status::bad_request("no namespace on request"));
+                }
+                rules(&self.rules(state, who, namespace))
             }
-            if !causes.is_empty() {
-                return Err(invalid(causes));
+            _ => {
+                let mut causes = check_question(&spec).err().unwrap_or_default();
+                let other = subject(&spec);
+                if other.user.is_empty() && other.groups.is_empty() {
+                    let why = "at least one of user or group must be specified";
+                    causes.push(Cause::required("spec.user", why));
+                }
+                if resource.namespaced && spec["resourceAttributes"]["namespace"] != review.namespace() {
+                    let why = "must match metadata.namespace";
+                    let namespace = &spec["resourceAttributes"]["namespace"];
+                    causes.push(Cause::invalid("spec.resourceAttributes.namespace", namespace, why));
+                }
+                if !causes.is_empty() {
+                    return Err(invalid(causes));
+                }
+                answer(self, state, &other, &spec)
             }
-            answer(authorizer, state, &other, &spec)
-        }
-    };
-    review.0.insert("status".into(), status);
-    Ok(review)
+        };
+        review.0.insert("status".into(), status);
+        Ok(review)
+    }
 }
 
 /// A question is about objects or about a path.

@@ -4,13 +4,13 @@
 use api::Object;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use objects::load;
 use serde_json::{Map, Value, json};
 use store::State;
 
 use super::Tokens;
 use super::authenticate::identity;
-use crate::http::Identity;
-use crate::registry::load;
+use crate::Identity;
 
 /// The issuer of such tokens, as they name it themselves.
 pub(super) const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
@@ -20,7 +20,7 @@ const UID: &str = "kubernetes.io/service-account.uid";
 
 impl Tokens {
     /// Fills such a secret in, if its account is there; every other object stays as it is.
-    pub(crate) fn fill(&self, state: &State, secret: &mut Object) {
+    pub fn fill(&self, state: &State, secret: &mut Object) {
         if secret.kind() != "Secret" || secret.0.get("type").is_none_or(|kind| kind != TYPE) {
             return;
         }

@@ -4,26 +4,31 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Attributes, Wanted};
+use crate::{Attributes, Wanted};
 
 /// A `PolicyRule`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
-pub(crate) struct Rule {
-    pub(crate) verbs: Vec<String>,
+pub struct Rule {
+    /// Such as `get`; `*` for all.
+    pub verbs: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) api_groups: Vec<String>,
+    /// Groups of resources, empty for the core group; `*` for all.
+    pub api_groups: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) resources: Vec<String>,
+    /// Plurals, with a subresource behind a slash; `*` for all.
+    pub resources: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(crate) resource_names: Vec<String>,
+    /// The objects that are meant; none for all.
+    pub resource_names: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty", rename = "nonResourceURLs")]
-    pub(crate) urls: Vec<String>,
+    /// Paths that are no resource's; `*` at the end stands for all that begin so.
+    pub urls: Vec<String>,
 }
 
 impl Rule {
     /// Whether the rule allows it.
-    pub(crate) fn allows(&self, wanted: &Wanted<'_>) -> bool {
+    pub fn allows(&self, wanted: &Wanted<'_>) -> bool {
         match wanted {
             Wanted::Object(attributes) => self.allows_object(attributes),
             Wanted::Path { verb, path } => {

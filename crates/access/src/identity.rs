@@ -36,7 +36,7 @@ impl Identity {
     }
 
     /// The same while the certificate is valid. The handshake looks at that too, but not for a session that is resumed.
-    pub(crate) fn of_current(certificate: &CertificateDer<'_>, now: Timestamp) -> Option<Self> {
+    pub fn of_current(certificate: &CertificateDer<'_>, now: Timestamp) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
         let is_over = parsed.validity().not_after.timestamp() < now.as_second();
         if is_over { None } else { Identity::of_certificate(certificate) }
@@ -44,13 +44,13 @@ impl Identity {
 
     /// The identity of a part of this process that writes as `user`: hosts are held to what hosts may,
     /// everybody else in here is trusted.
-    pub(crate) fn in_process(user: &str) -> Self {
+    pub fn in_process(user: &str) -> Self {
         let group = if user.starts_with(NODE_PREFIX) { NODES } else { MASTERS };
         Identity::new(user, [group])
     }
 
     /// The same with the group that everybody is in who is known.
-    pub(crate) fn authenticated(mut self) -> Self {
+    pub fn authenticated(mut self) -> Self {
         if !self.is_in(AUTHENTICATED) {
             self.groups.push(AUTHENTICATED.to_owned());
         }
@@ -58,7 +58,7 @@ impl Identity {
     }
 
     /// The identity as `UserInfo` of authentication.k8s.io/v1.
-    pub(crate) fn user_info(&self) -> Value {
+    pub fn user_info(&self) -> Value {
         let mut info = json!({"username": self.user});
         if !self.uid.is_empty() {
             info["uid"] = self.uid.as_str().into();
@@ -72,12 +72,13 @@ impl Identity {
         info
     }
 
-    pub(crate) fn is_in(&self, group: &str) -> bool {
+    /// Whether it belongs to a group.
+    pub fn is_in(&self, group: &str) -> bool {
         self.groups.iter().any(|g| g == group)
     }
 
     /// The host's name if this is a host's agent (and not an administrator at the same time).
-    pub(crate) fn node(&self) -> Option<&str> {
+    pub fn node(&self) -> Option<&str> {
         if self.is_in(MASTERS) || !self.is_in(NODES) {
             return None;
         }
@@ -86,12 +87,12 @@ impl Identity {
 }
 
 /// The group that may do everything.
-pub(crate) const MASTERS: &str = "system:masters";
+pub const MASTERS: &str = "system:masters";
 /// The group of everybody who is known.
-pub(crate) const AUTHENTICATED: &str = "system:authenticated";
+pub const AUTHENTICATED: &str = "system:authenticated";
 /// The group of everybody else.
-pub(crate) const UNAUTHENTICATED: &str = "system:unauthenticated";
+pub const UNAUTHENTICATED: &str = "system:unauthenticated";
 /// The group of hosts' agents.
-pub(crate) const NODES: &str = "system:nodes";
+pub const NODES: &str = "system:nodes";
 /// What the names of hosts' agents begin with.
-pub(crate) const NODE_PREFIX: &str = "system:node:";
+pub const NODE_PREFIX: &str = "system:node:";

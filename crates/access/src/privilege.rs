@@ -4,29 +4,35 @@
 //! CertificateSigning.
 
 use api::{Object, Status};
+use objects::Named;
 use serde_json::Value;
 use store::State;
 
-use super::{Attributes, Authorizer, GROUP, Rule, Wanted, everything};
-use crate::http::Identity;
-use crate::http::identity::MASTERS;
-use crate::registry::Named;
+use crate::authorizer::everything;
+use crate::roles::GROUP;
+use crate::{Attributes, Authorizer, Identity, MASTERS, Rule, Wanted};
 
 const CERTIFICATES: &str = "certificates.k8s.io";
 
 /// A change of one object, as far as it is decided.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Decided<'a> {
-    pub(crate) named: Named<'a>,
-    pub(crate) subresource: &'a str,
-    pub(crate) new: &'a Object,
+pub struct Decided<'a> {
+    /// Which object.
+    pub named: Named<'a>,
+    /// Such as `status`, or empty for the object itself.
+    pub subresource: &'a str,
+    /// The object as it shall be.
+    pub new: &'a Object,
     /// Nothing for an object that is created.
-    pub(crate) old: Option<&'a Object>,
+    pub old: Option<&'a Object>,
 }
 
 impl Authorizer {
-    /// 403 if the change gives more than `who` may give.
-    pub(crate) fn check_privilege(
+    /// Whether the change gives no more than `who` may give.
+    ///
+    /// # Errors
+    /// 403 if it gives more.
+    pub fn check_privilege(
         &self,
         state: &State,
         who: &Identity,

@@ -11,9 +11,9 @@ mod secret;
 
 use std::fmt;
 
-pub(crate) use authenticate::{authenticate, bearer, review};
-pub(crate) use discovery::{configuration, keys};
-pub(crate) use request::{Bound, TokenRequest};
+pub use authenticate::{Authenticated, TokenError};
+pub use discovery::openid_configuration;
+pub use request::{Bound, Issued, Stamp, TokenRequest};
 
 /// The issuer of the tokens, as they name it themselves; and the audience of those that the API believes.
 pub(crate) const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";

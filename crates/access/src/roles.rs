@@ -7,10 +7,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use store::{Event, KeyRange, KeyValue, Revision, State};
 
-use super::rule::Rule;
-use super::{GROUP, Wanted};
-use crate::http::Identity;
+use crate::{Identity, Rule, Wanted};
 
+/// The group of roles and bindings.
+pub(crate) const GROUP: &str = "rbac.authorization.k8s.io";
 const PREFIX: &str = "/registry/rbac.authorization.k8s.io/";
 
 /// All roles and bindings as of a revision.
@@ -42,7 +42,7 @@ pub(crate) struct Binding {
 
 /// Why something is allowed: a binding, and whom in it is meant.
 #[derive(Debug)]
-pub(crate) struct Grant {
+pub struct Grant {
     binding: Arc<Binding>,
     subject: String,
 }
