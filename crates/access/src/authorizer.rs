@@ -7,8 +7,9 @@ use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard};
 use api::Status;
 use store::State;
 
-use crate::node::{self, Verdict};
+use crate::node::{self, Opinion};
 use crate::roles::Roles;
+use crate::uses::Uses;
 use crate::{Attributes, Grant, Identity, MASTERS, Rule, Wanted};
 
 /// Why something is allowed.
@@ -38,12 +39,13 @@ pub struct Authorizer {
     /// What hosts' agents may, beside what their pods need.
     node_rules: Vec<Rule>,
     roles: RwLock<Roles>,
+    uses: RwLock<Uses>,
 }
 
 impl Authorizer {
     /// One that allows hosts' agents what these rules allow, also before the role `system:node` is in the store.
     pub fn new(node_rules: Vec<Rule>) -> Self {
-        Authorizer { node_rules, roles: RwLock::default() }
+        Authorizer { node_rules, roles: RwLock::default(), uses: RwLock::default() }
     }
 
     /// Why `who` may do it; nothing if `who` may not.
@@ -55,10 +57,12 @@ impl Authorizer {
         let host = who.node().filter(|host| !host.is_empty());
         if let (Some(host), Wanted::Object(attributes)) = (host, wanted) {
             let of_role = || self.node_rules.iter().any(|rule| rule.allows(wanted));
-            match node::decide(host, attributes, state) {
-                Verdict::Yes => return Some(Reason::Node),
-                Verdict::AsRole if of_role() => return Some(Reason::Node),
-                Verdict::AsRole | Verdict::No => {}
+            let is_used =
+                |kind, namespace: &str, name: &str| self.uses(state).holds(host, kind, namespace, name);
+            match node::decide(host, attributes, state, &is_used) {
+                Opinion::Yes => return Some(Reason::Node),
+                Opinion::AsRole if of_role() => return Some(Reason::Node),
+                Opinion::AsRole | Opinion::No => {}
             }
         }
         self.roles(state).grant(who, wanted).map(Reason::Role)
@@ -90,6 +94,17 @@ impl Authorizer {
     /// The rules of a role.
     pub(crate) fn role(&self, state: &State, kind: &str, namespace: &str, name: &str) -> Option<Vec<Rule>> {
         Some(self.roles(state).rules_of(kind, namespace, name)?.to_vec())
+    }
+
+    /// What pods use, at least as new as `state`.
+    fn uses(&self, state: &State) -> RwLockReadGuard<'_, Uses> {
+        let known = self.uses.read().unwrap_or_else(PoisonError::into_inner);
+        if known.revision() >= state.revision() {
+            return known;
+        }
+        drop(known);
+        self.uses.write().unwrap_or_else(PoisonError::into_inner).follow(state);
+        self.uses.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The roles, at least as new as `state`.

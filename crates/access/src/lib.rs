@@ -14,6 +14,7 @@ mod review;
 mod roles;
 mod rule;
 mod tokens;
+mod uses;
 
 pub use attributes::{Attributes, Wanted};
 pub use authority::Authority;

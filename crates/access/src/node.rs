@@ -7,17 +7,16 @@ use std::borrow::Cow;
 
 use api::FieldSelector;
 use serde_json::Value;
-use store::{KeyRange, KeyValue, State};
+use store::{KeyValue, State};
 
 use crate::Attributes;
+use crate::uses::Kind;
 
-/// What a host says of pods that it runs by itself.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 const LEASES: &str = "kube-node-lease";
 
 /// What is decided about a request of a host's agent before its role is asked.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Opinion {
     /// Only what pods on the host use, and this isn't.
     No,
     Yes,
@@ -25,27 +24,33 @@ pub(super) enum Verdict {
     AsRole,
 }
 
-/// Decides about a request of the agent on `node`.
-pub(super) fn decide(node: &str, wanted: &Attributes<'_>, state: &State) -> Verdict {
+/// Decides about a request of the agent on `node`; `is_used` says whether a pod there uses an object, by its kind,
+/// namespace and name.
+pub(crate) fn decide(
+    node: &str,
+    wanted: &Attributes<'_>,
+    state: &State,
+    is_used: &dyn Fn(Kind, &str, &str) -> bool,
+) -> Opinion {
     let Attributes { verb, group, resource, subresource, namespace, name, fields } = *wanted;
     let reads = matches!(verb, "get" | "list" | "watch");
-    let answer = |allowed: bool| if allowed { Verdict::Yes } else { Verdict::No };
+    let answer = |allowed: bool| if allowed { Opinion::Yes } else { Opinion::No };
     match (group, resource, subresource) {
         ("", "secrets" | "configmaps" | "persistentvolumeclaims" | "serviceaccounts", "") => {
             // A list or a watch must be of one object by name.
             let one = named(name, fields);
-            answer(reads && !one.is_empty() && is_used(node, resource, namespace, &one, state))
+            answer(reads && !one.is_empty() && is_used(kind_of(resource), namespace, &one))
         }
         ("", "persistentvolumeclaims", "status") => {
             let verb = matches!(verb, "get" | "update" | "patch");
-            answer(verb && is_used(node, "persistentvolumeclaims", namespace, name, state))
+            answer(verb && is_used(Kind::VolumeClaim, namespace, name))
         }
-        ("", "persistentvolumes", "") => answer(verb == "get" && is_claimed(node, name, state)),
+        ("", "persistentvolumes", "") => answer(verb == "get" && is_claimed(name, state, is_used)),
         ("", "serviceaccounts", "token") => {
-            answer(verb == "create" && is_used(node, "serviceaccounts", namespace, name, state))
+            answer(verb == "create" && is_used(Kind::ServiceAccount, namespace, name))
         }
         ("resource.k8s.io", "resourceclaims", "") => {
-            answer(verb == "get" && is_used(node, resource, namespace, name, state))
+            answer(verb == "get" && is_used(Kind::ResourceClaim, namespace, name))
         }
         ("storage.k8s.io", "volumeattachments", "") => {
             let key = objects::key(group, resource, "", name);
@@ -55,13 +60,13 @@ pub(super) fn decide(node: &str, wanted: &Attributes<'_>, state: &State) -> Verd
         ("storage.k8s.io", "csinodes", "") => own(verb, name, node),
         ("coordination.k8s.io", "leases", "") => match namespace {
             LEASES => own(verb, name, node),
-            _ => Verdict::No,
+            _ => Opinion::No,
         },
         // Its own node alone (KEP-4601).
         ("", "nodes", "") if reads => answer(named(name, fields) == node),
         ("", "nodes", _) => own(verb, name, node),
         ("resource.k8s.io", "resourceslices", "") => match verb {
-            "create" => Verdict::Yes,
+            "create" => Opinion::Yes,
             "list" | "watch" | "deletecollection" => answer(selects(fields, "spec.nodeName", node)),
             _ => {
                 let key = objects::key(group, resource, "", name);
@@ -78,16 +83,16 @@ pub(super) fn decide(node: &str, wanted: &Attributes<'_>, state: &State) -> Verd
             let pod = state.get(key.as_bytes()).and_then(|kv| parse(kv));
             answer(pod.is_some_and(|pod| pod["spec"]["nodeName"] == node))
         }
-        _ => Verdict::AsRole,
+        _ => Opinion::AsRole,
     }
 }
 
 /// What an agent may do with what bears its host's name; a new object's name isn't known yet.
-fn own(verb: &str, name: &str, node: &str) -> Verdict {
+fn own(verb: &str, name: &str, node: &str) -> Opinion {
     match verb {
-        "create" => Verdict::AsRole,
-        _ if name == node => Verdict::AsRole,
-        _ => Verdict::No,
+        "create" => Opinion::AsRole,
+        _ if name == node => Opinion::AsRole,
+        _ => Opinion::No,
     }
 }
 
@@ -108,91 +113,22 @@ fn parse(kv: &KeyValue) -> Option<Value> {
     serde_json::from_slice(&kv.value).ok()
 }
 
-/// The pods on a node in a namespace (all of them, if it is empty) that speak of `word`.
-fn pods<'a>(
-    node: &'a str,
-    namespace: &str,
-    word: &'a str,
-    state: &'a State,
-) -> impl Iterator<Item = Value> + 'a {
-    let prefix = objects::namespace_prefix("", "pods", namespace);
-    let range = KeyRange::prefix(prefix);
-    // Most pods are ruled out by their bytes, without parsing them.
-    let speaks = move |kv: &&std::sync::Arc<KeyValue>| {
-        let text = String::from_utf8_lossy(&kv.value);
-        text.contains(word) && text.contains(node)
-    };
-    state
-        .range(&range)
-        .filter(speaks)
-        .filter_map(|kv| parse(kv))
-        .filter(move |pod| pod["spec"]["nodeName"] == node)
-}
-
-/// Whether a pod on the node uses the object.
-fn is_used(node: &str, resource: &str, namespace: &str, name: &str, state: &State) -> bool {
-    !namespace.is_empty()
-        && !name.is_empty()
-        && pods(node, namespace, name, state).any(|pod| uses(&pod, resource, name))
-}
-
-fn uses(pod: &Value, resource: &str, name: &str) -> bool {
-    // A host makes these itself: they give it nothing, whatever they say.
-    if !pod["metadata"]["annotations"][MIRROR].is_null() {
-        return false;
+fn kind_of(resource: &str) -> Kind {
+    match resource {
+        "secrets" => Kind::Secret,
+        "configmaps" => Kind::ConfigMap,
+        "persistentvolumeclaims" => Kind::VolumeClaim,
+        _ => Kind::ServiceAccount,
     }
-    let spec = &pod["spec"];
-    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
-    if resource == "serviceaccounts" {
-        return spec["serviceAccountName"] == name;
-    }
-    if resource == "resourceclaims" {
-        let of_spec = list(&spec["resourceClaims"]);
-        let of_status = list(&pod["status"]["resourceClaimStatuses"]);
-        return of_spec.iter().chain(&of_status).any(|claim| claim["resourceClaimName"] == name);
-    }
-    let (volume, key, reference, from) = match resource {
-        "secrets" => ("secret", "secretName", "secretKeyRef", "secretRef"),
-        "configmaps" => ("configMap", "name", "configMapKeyRef", "configMapRef"),
-        _ => ("persistentVolumeClaim", "claimName", "", ""),
-    };
-    let in_volume = |entry: &Value| {
-        let own = entry["name"].as_str().unwrap_or_default();
-        let generated = format!("{}-{own}", pod["metadata"]["name"].as_str().unwrap_or_default());
-        entry[volume][key] == name
-            || list(&entry["projected"]["sources"]).iter().any(|source| source[volume]["name"] == name)
-            || (resource == "persistentvolumeclaims" && entry["ephemeral"].is_object() && generated == name)
-            || (resource == "secrets" && names_secret(entry, name))
-    };
-    if list(&spec["volumes"]).iter().any(in_volume) {
-        return true;
-    }
-    if resource == "secrets" && list(&spec["imagePullSecrets"]).iter().any(|secret| secret["name"] == name) {
-        return true;
-    }
-    let containers = ["containers", "initContainers", "ephemeralContainers"];
-    containers.iter().flat_map(|field| list(&spec[*field])).any(|container| {
-        list(&container["env"]).iter().any(|env| env["valueFrom"][reference]["name"] == name)
-            || list(&container["envFrom"]).iter().any(|env| env[from]["name"] == name)
-    })
-}
-
-/// Whether a volume of any other kind names the secret.
-fn names_secret(volume: &Value, name: &str) -> bool {
-    volume.as_object().into_iter().flatten().any(|(_, source)| {
-        source["secretRef"]["name"] == name
-            || source["nodePublishSecretRef"]["name"] == name
-            || source["secretName"] == name
-    })
 }
 
 /// Whether a pod on the node uses a claim that the volume is bound to.
-fn is_claimed(node: &str, name: &str, state: &State) -> bool {
+fn is_claimed(name: &str, state: &State, is_used: &dyn Fn(Kind, &str, &str) -> bool) -> bool {
     let key = objects::key("", "persistentvolumes", "", name);
     let Some(volume) = state.get(key.as_bytes()).and_then(|kv| parse(kv)) else { return false };
     let claim = &volume["spec"]["claimRef"];
     let text = |field: &str| claim[field].as_str().unwrap_or_default();
-    is_used(node, "persistentvolumeclaims", text("namespace"), text("name"), state)
+    is_used(Kind::VolumeClaim, text("namespace"), text("name"))
 }
 
 #[cfg(test)]
@@ -202,6 +138,14 @@ mod tests {
     use store::{Op, Txn};
 
     use super::*;
+    use crate::uses::Uses;
+
+    /// What is decided about the agent on n1.
+    fn of_n1(wanted: &Attributes<'_>, state: &State) -> Opinion {
+        let mut uses = Uses::default();
+        uses.follow(state);
+        decide("n1", wanted, state, &|kind, namespace, name| uses.holds("n1", kind, namespace, name))
+    }
 
     fn state(objects: &[Value]) -> State {
         let mut state = State::default();
@@ -231,38 +175,38 @@ mod tests {
         let state = state(&[pod("p1", "n1", "one"), pod("p2", "n2", "two"), volume]);
         let get = |resource, subresource, verb, namespace, name, fields| {
             let wanted = Attributes { verb, group: "", resource, subresource, namespace, name, fields };
-            decide("n1", &wanted, &state)
+            of_n1(&wanted, &state)
         };
-        assert_eq!(get("secrets", "", "get", "a", "one", ""), Verdict::Yes);
-        assert_eq!(get("secrets", "", "watch", "a", "", "metadata.name=one"), Verdict::Yes);
-        assert_eq!(get("secrets", "", "get", "a", "two", ""), Verdict::No);
-        assert_eq!(get("secrets", "", "get", "b", "one", ""), Verdict::No);
-        assert_eq!(get("secrets", "", "list", "a", "", ""), Verdict::No);
-        assert_eq!(get("secrets", "", "update", "a", "one", ""), Verdict::No);
-        assert_eq!(get("configmaps", "", "get", "a", "map", ""), Verdict::Yes);
-        assert_eq!(get("persistentvolumeclaims", "", "get", "a", "claim", ""), Verdict::Yes);
-        assert_eq!(get("persistentvolumes", "", "get", "", "pv", ""), Verdict::Yes);
-        assert_eq!(get("persistentvolumes", "", "get", "", "other", ""), Verdict::No);
-        assert_eq!(get("serviceaccounts", "token", "create", "a", "sa", ""), Verdict::Yes);
-        assert_eq!(get("pods", "", "list", "", "", ""), Verdict::No);
-        assert_eq!(get("pods", "", "list", "", "", "spec.nodeName=n1"), Verdict::Yes);
-        assert_eq!(get("pods", "", "list", "", "", "spec.nodeName=n2"), Verdict::No);
-        assert_eq!(get("pods", "", "get", "a", "p1", ""), Verdict::Yes);
-        assert_eq!(get("pods", "", "get", "a", "p2", ""), Verdict::No);
-        assert_eq!(get("pods", "", "list", "", "", "spec.nodeName!=n1"), Verdict::No);
+        assert_eq!(get("secrets", "", "get", "a", "one", ""), Opinion::Yes);
+        assert_eq!(get("secrets", "", "watch", "a", "", "metadata.name=one"), Opinion::Yes);
+        assert_eq!(get("secrets", "", "get", "a", "two", ""), Opinion::No);
+        assert_eq!(get("secrets", "", "get", "b", "one", ""), Opinion::No);
+        assert_eq!(get("secrets", "", "list", "a", "", ""), Opinion::No);
+        assert_eq!(get("secrets", "", "update", "a", "one", ""), Opinion::No);
+        assert_eq!(get("configmaps", "", "get", "a", "map", ""), Opinion::Yes);
+        assert_eq!(get("persistentvolumeclaims", "", "get", "a", "claim", ""), Opinion::Yes);
+        assert_eq!(get("persistentvolumes", "", "get", "", "pv", ""), Opinion::Yes);
+        assert_eq!(get("persistentvolumes", "", "get", "", "other", ""), Opinion::No);
+        assert_eq!(get("serviceaccounts", "token", "create", "a", "sa", ""), Opinion::Yes);
+        assert_eq!(get("pods", "", "list", "", "", ""), Opinion::No);
+        assert_eq!(get("pods", "", "list", "", "", "spec.nodeName=n1"), Opinion::Yes);
+        assert_eq!(get("pods", "", "list", "", "", "spec.nodeName=n2"), Opinion::No);
+        assert_eq!(get("pods", "", "get", "a", "p1", ""), Opinion::Yes);
+        assert_eq!(get("pods", "", "get", "a", "p2", ""), Opinion::No);
+        assert_eq!(get("pods", "", "list", "", "", "spec.nodeName!=n1"), Opinion::No);
         // One term, whose value has a comma in it.
-        assert_eq!(get("pods", "", "list", "", "", "metadata.name!=a\\,spec.nodeName=n1"), Verdict::No);
-        assert_eq!(get("services", "", "list", "", "", ""), Verdict::AsRole);
+        assert_eq!(get("pods", "", "list", "", "", "metadata.name!=a\\,spec.nodeName=n1"), Opinion::No);
+        assert_eq!(get("services", "", "list", "", "", ""), Opinion::AsRole);
         for verb in ["get", "list", "watch"] {
-            assert_eq!(get("nodes", "", verb, "", "n1", ""), Verdict::Yes);
-            assert_eq!(get("nodes", "", verb, "", "n2", ""), Verdict::No);
-            assert_eq!(get("nodes", "", verb, "", "", ""), Verdict::No);
+            assert_eq!(get("nodes", "", verb, "", "n1", ""), Opinion::Yes);
+            assert_eq!(get("nodes", "", verb, "", "n2", ""), Opinion::No);
+            assert_eq!(get("nodes", "", verb, "", "", ""), Opinion::No);
         }
-        assert_eq!(get("nodes", "", "list", "", "", "metadata.name=n1"), Verdict::Yes);
-        assert_eq!(get("nodes", "", "list", "", "", "metadata.name!=n1"), Verdict::No);
-        assert_eq!(get("nodes", "", "patch", "", "n2", ""), Verdict::No);
-        assert_eq!(get("nodes", "status", "patch", "", "n2", ""), Verdict::No);
-        assert_eq!(get("nodes", "status", "patch", "", "n1", ""), Verdict::AsRole);
+        assert_eq!(get("nodes", "", "list", "", "", "metadata.name=n1"), Opinion::Yes);
+        assert_eq!(get("nodes", "", "list", "", "", "metadata.name!=n1"), Opinion::No);
+        assert_eq!(get("nodes", "", "patch", "", "n2", ""), Opinion::No);
+        assert_eq!(get("nodes", "status", "patch", "", "n2", ""), Opinion::No);
+        assert_eq!(get("nodes", "status", "patch", "", "n1", ""), Opinion::AsRole);
     }
 
     #[test]
@@ -280,6 +224,6 @@ mod tests {
             name: "one",
             fields: "",
         };
-        assert_eq!(decide("n1", &wanted, &state), Verdict::No);
+        assert_eq!(of_n1(&wanted, &state), Opinion::No);
     }
 }
