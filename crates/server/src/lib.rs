@@ -6,18 +6,23 @@
 
 mod admission;
 mod aggregation;
+mod backend;
 mod bootstrap;
+mod catalog;
 mod clock;
+mod conversion;
 mod definitions;
 mod http;
 mod proxy;
 mod registry;
+mod requests;
 mod server;
 mod webhook;
 
 pub use access::{Authority, Identity, Tokens};
 pub use admission::{ServiceRange, ServiceRangeError};
 pub use aggregation::FrontProxy;
-pub use http::{Body, Limits, Listening, Measure};
-pub use proxy::Backends;
-pub use server::{Options, Server};
+pub use backend::Backends;
+pub use http::{Body, Limits};
+pub use requests::Measure;
+pub use server::{Listening, Options, Server};

@@ -6,10 +6,9 @@ use api::{Object, Status};
 use super::outside::{Outside, Round};
 use super::request::{Operation, Outcome, Request};
 use super::{
-    certificate, default_class, idle, limit_ranger, node, pod_security, priority, priority_class, quota,
-    runtime_class, service_account, storage, toleration,
+    Claims, Refused, certificate, default_class, idle, limit_ranger, node, pod_security, priority,
+    priority_class, quota, runtime_class, service_account, storage, toleration,
 };
-use crate::registry::{Claims, Refused};
 
 /// Everybody who is asked.
 pub(crate) struct Admission {

@@ -3,6 +3,7 @@
 
 mod certificate;
 mod chain;
+mod claims;
 mod default_class;
 mod idle;
 mod limit_ranger;
@@ -12,6 +13,7 @@ mod pod_security;
 mod priority;
 mod priority_class;
 pub(crate) mod quota;
+mod refused;
 mod request;
 mod runtime_class;
 mod service;
@@ -25,10 +27,10 @@ use api::{Object, Resource, Status};
 use objects::Named;
 use store::State;
 
-use crate::registry::Claims;
-
 pub(crate) use chain::Admission;
+pub(crate) use claims::Claims;
 pub(crate) use outside::{Outside, part};
+pub(crate) use refused::Refused;
 pub(crate) use request::{Operation, Outcome, Request};
 pub use service::{ServiceRange, ServiceRangeError};
 

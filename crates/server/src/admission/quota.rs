@@ -19,9 +19,9 @@ use serde_json::json;
 use store::{Compare, Condition, KeyRange, Op, State};
 use tokio::sync::{Mutex, MutexGuard};
 
+use super::Claims;
 use super::request::{Operation, Outcome, Request};
 use crate::clock;
-use crate::registry::Claims;
 
 /// Turns for those who wait to be counted, by namespace: without them, many who try at once mostly fail.
 #[derive(Debug, Default)]

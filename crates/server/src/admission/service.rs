@@ -11,8 +11,8 @@ use ipnet::Ipv4Net;
 use serde_json::{Map, Value, json};
 use store::State;
 
+use super::Claims;
 use crate::clock;
-use crate::registry::Claims;
 
 /// The ports that `NodePort` services get.
 const NODE_PORTS: std::ops::RangeInclusive<u32> = 30000..=32767;

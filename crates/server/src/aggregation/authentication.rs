@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::{FRONT_PROXY, FrontProxy};
 
 /// The ConfigMap `extension-apiserver-authentication`.
-pub(crate) fn config_map(front_proxy: &FrontProxy) -> Value {
+pub(super) fn config_map(front_proxy: &FrontProxy) -> Value {
     let list = |name: &str| json!([name]).to_string();
     json!({
         "kind": "ConfigMap", "apiVersion": "v1",

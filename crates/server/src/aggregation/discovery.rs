@@ -4,13 +4,12 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::Remote;
-use crate::server::Server;
+use super::{Aggregation, Remote};
 
-impl Server {
+impl Aggregation {
     /// The aggregated API that a path is below, and what follows its version.
     pub(crate) fn remote<'a>(&self, path: &'a str) -> Option<(Arc<Remote>, &'a str)> {
-        let remotes = self.aggregation().remotes(&self.registry().store().snapshot());
+        let remotes = self.remotes(&self.registry.store().snapshot());
         if remotes.list.is_empty() {
             return None;
         }
@@ -24,7 +23,7 @@ impl Server {
     }
 
     fn all_remotes(&self) -> Vec<Arc<Remote>> {
-        self.aggregation().remotes(&self.registry().store().snapshot()).list.clone()
+        self.remotes(&self.registry.store().snapshot()).list.clone()
     }
 
     /// Adds aggregated groups that answer to an `APIGroupList`.
@@ -45,7 +44,7 @@ impl Server {
     pub(crate) fn add_remote_discovery(&self, list: &mut Value) {
         let Some(items) = list["items"].as_array_mut() else { return };
         for remote in self.all_remotes() {
-            let (resources, current) = self.aggregation().probes.resources(&remote.name);
+            let (resources, current) = self.probes.resources(&remote.name);
             let resources = aggregated(resources.as_ref());
             let freshness = if current { "Current" } else { "Stale" };
             let mut version = json!({"version": remote.version, "freshness": freshness});
@@ -63,7 +62,7 @@ impl Server {
     /// Adds aggregated APIs' documents to the index of OpenAPI v3.
     pub(crate) fn add_remote_openapi(&self, index: &mut Value) {
         for remote in self.all_remotes() {
-            if let Some(url) = self.aggregation().probes.openapi(&remote.name) {
+            if let Some(url) = self.probes.openapi(&remote.name) {
                 let path = format!("apis/{}/{}", remote.group, remote.version);
                 index["paths"][path] = json!({"serverRelativeURL": url});
             }
@@ -72,12 +71,12 @@ impl Server {
 
     /// What the documents of aggregated APIs are known by now.
     pub(crate) fn remote_openapi(&self) -> Vec<(Arc<Remote>, String)> {
-        let probes = &self.aggregation().probes;
+        let probes = &self.probes;
         self.all_remotes().into_iter().filter_map(|r| Some((r.clone(), probes.openapi(&r.name)?))).collect()
     }
 
     /// The OpenAPI v3 document of an aggregated API, if it can be had.
-    pub(crate) async fn fetch_openapi(self: &Arc<Self>, remote: &Remote, url: &str) -> Option<Value> {
+    pub(crate) async fn fetch_openapi(&self, remote: &Remote, url: &str) -> Option<Value> {
         self.fetch(remote, url).await.ok()
     }
 }

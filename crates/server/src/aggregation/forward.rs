@@ -14,79 +14,81 @@ use rustls::pki_types::ServerName;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
-use super::Remote;
+use super::{Aggregation, Remote};
+use crate::backend::{Client, rewrite, unreachable_backend};
 use crate::http::Body;
-use crate::proxy::{Client, pass_on, rewrite, unreachable_backend};
-use crate::server::Server;
 
 /// How long a connection with its handshake may take.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// What of an extra's key stands in a header's name as it is (upstream's `headerKeyEscape`).
 const IN_HEADERS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
 
-/// Forwards a request to the server of an aggregated API.
-pub(crate) async fn forward(
-    server: &Arc<Server>,
-    remote: &Remote,
-    who: &Identity,
-    mut request: Request<Body>,
-    time: Option<Duration>,
-) -> Result<Response<Body>, Status> {
-    if !remote.available {
-        return Err(Status::unavailable(format!("the APIService {:?} is not available", remote.name)));
-    }
-    let client = Client::of(&mut request);
-    let answer = ask(server, remote, who, request, client);
-    match time {
-        None => answer.await,
-        Some(time) => timeout(time, answer).await.unwrap_or_else(|_| {
-            Err(Status::new(504, "Timeout", "Timeout: the server did not begin to answer in time"))
-        }),
-    }
-}
-
-/// Asks a server as somebody, maybe for a client that asks for another protocol.
-pub(super) async fn ask(
-    server: &Arc<Server>,
-    remote: &Remote,
-    who: &Identity,
-    request: Request<Body>,
-    client: Option<Client>,
-) -> Result<Response<Body>, Status> {
-    let stream = timeout(CONNECT_WITHIN, connect(server, remote)).await;
-    let stream = stream.map_err(|_| unreachable_backend("no connection in time"))?;
-    let stream = stream.map_err(unreachable_backend)?;
-    let (mut parts, body) = request.into_parts();
-    let path = parts.uri.path().to_owned();
-    rewrite(&mut parts, &path, &format!("{}:{}", remote.host(), remote.port)).map_err(unreachable_backend)?;
-    introduce(&mut parts.headers, who);
-    pass_on(server, stream, Request::from_parts(parts, body), client, None).await
-}
-
-async fn connect(
-    server: &Arc<Server>,
-    remote: &Remote,
-) -> io::Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
-    let config = client_config(server, remote).map_err(io::Error::other)?;
-    let stream = server.backends().connect(&remote.namespace, &remote.service, &remote.port).await?;
-    let name = ServerName::try_from(remote.host()).map_err(io::Error::other)?;
-    TlsConnector::from(config).connect(name, stream).await
-}
-
-fn client_config(server: &Arc<Server>, remote: &Remote) -> Result<Arc<ClientConfig>, pki::Error> {
-    const HTTP: &[&[u8]] = &[b"http/1.1"];
-    let own = server.aggregation().front_proxy.as_ref();
-    match (&remote.authority, own) {
-        _ if remote.insecure => match own {
-            Some(own) => own.identity.client_config_for_anyone(),
-            None => pki::client_config_for_anyone(),
-        },
-        (Some(pem), Some(own)) => {
-            own.identity.client_config_for_any_age(&Trust::from_pem(pem.as_str())?, HTTP)
+impl Aggregation {
+    /// Forwards a request to the server of an aggregated API.
+    pub(crate) async fn forward(
+        &self,
+        remote: &Remote,
+        who: &Identity,
+        mut request: Request<Body>,
+        time: Option<Duration>,
+    ) -> Result<Response<Body>, Status> {
+        if !remote.available {
+            return Err(Status::unavailable(format!("the APIService {:?} is not available", remote.name)));
         }
-        (Some(pem), None) => Trust::from_pem(pem.as_str())?.client_config(HTTP),
-        (None, Some(own)) => own.identity.client_config_for_any_age(&own.trust, HTTP),
-        (None, None) => Trust::from_pem("")?.client_config(HTTP),
+        let client = Client::of(&mut request);
+        let answer = self.ask(remote, who, request, client);
+        match time {
+            None => answer.await,
+            Some(time) => timeout(time, answer).await.unwrap_or_else(|_| {
+                Err(Status::new(504, "Timeout", "Timeout: the server did not begin to answer in time"))
+            }),
+        }
+    }
+
+    /// Asks a server as somebody, maybe for a client that asks for another protocol.
+    pub(super) async fn ask(
+        &self,
+        remote: &Remote,
+        who: &Identity,
+        request: Request<Body>,
+        client: Option<Client>,
+    ) -> Result<Response<Body>, Status> {
+        let stream = timeout(CONNECT_WITHIN, self.connect(remote)).await;
+        let stream = stream.map_err(|_| unreachable_backend("no connection in time"))?;
+        let stream = stream.map_err(unreachable_backend)?;
+        let (mut parts, body) = request.into_parts();
+        let path = parts.uri.path().to_owned();
+        rewrite(&mut parts, &path, &format!("{}:{}", remote.host(), remote.port))
+            .map_err(unreachable_backend)?;
+        introduce(&mut parts.headers, who);
+        self.relay.pass_on(stream, Request::from_parts(parts, body), client, None).await
+    }
+
+    async fn connect(
+        &self,
+        remote: &Remote,
+    ) -> io::Result<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
+        let config = self.client_config(remote).map_err(io::Error::other)?;
+        let stream = self.relay.backends().connect(&remote.namespace, &remote.service, &remote.port).await?;
+        let name = ServerName::try_from(remote.host()).map_err(io::Error::other)?;
+        TlsConnector::from(config).connect(name, stream).await
+    }
+
+    fn client_config(&self, remote: &Remote) -> Result<Arc<ClientConfig>, pki::Error> {
+        const HTTP: &[&[u8]] = &[b"http/1.1"];
+        let own = self.front_proxy.as_ref();
+        match (&remote.authority, own) {
+            _ if remote.insecure => match own {
+                Some(own) => own.identity.client_config_for_anyone(),
+                None => pki::client_config_for_anyone(),
+            },
+            (Some(pem), Some(own)) => {
+                own.identity.client_config_for_any_age(&Trust::from_pem(pem.as_str())?, HTTP)
+            }
+            (Some(pem), None) => Trust::from_pem(pem.as_str())?.client_config(HTTP),
+            (None, Some(own)) => own.identity.client_config_for_any_age(&own.trust, HTTP),
+            (None, None) => Trust::from_pem("")?.client_config(HTTP),
+        }
     }
 }
 

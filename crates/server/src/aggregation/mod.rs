@@ -15,17 +15,20 @@ use std::sync::Arc;
 
 use objects::Followed;
 use pki::{Identity, Trust};
+use serde_json::Value;
 use store::State;
 
-pub(crate) use authentication::config_map;
-pub(crate) use forward::forward;
-pub(crate) use probe::Probes;
+use crate::backend::Relay;
+use crate::registry::Registry;
+
+use authentication::config_map;
+use probe::Probes;
 pub(crate) use remotes::Remote;
 use remotes::Remotes;
 pub(crate) use request_info::RequestInfo;
 
 /// The name that the front proxy's certificate has to have.
-pub(crate) const FRONT_PROXY: &str = "front-proxy-client";
+const FRONT_PROXY: &str = "front-proxy-client";
 
 /// How the API presents itself to the servers of aggregated APIs.
 #[derive(Debug, Clone)]
@@ -40,19 +43,26 @@ pub struct FrontProxy {
 
 /// Aggregated APIs as far as they are known here.
 pub(crate) struct Aggregation {
+    registry: Arc<Registry>,
+    relay: Relay,
+    front_proxy: Option<FrontProxy>,
     remotes: Followed<Remotes>,
-    pub(crate) front_proxy: Option<FrontProxy>,
-    pub(crate) probes: Probes,
+    probes: Probes,
 }
 
 impl Aggregation {
-    pub(crate) fn new(front_proxy: Option<FrontProxy>, state: &State) -> Self {
-        let remotes = Followed::new(remotes::PREFIX, Remotes::of, state);
-        Aggregation { remotes, front_proxy, probes: Probes::default() }
+    pub(crate) fn new(registry: Arc<Registry>, relay: Relay, front_proxy: Option<FrontProxy>) -> Self {
+        let remotes = Followed::new(remotes::PREFIX, Remotes::of, &registry.store().snapshot());
+        Aggregation { registry, relay, front_proxy, remotes, probes: Probes::default() }
+    }
+
+    /// What servers of aggregated APIs need to know whom to believe, as the object in which they look it up.
+    pub(crate) fn config_map(&self) -> Option<Value> {
+        self.front_proxy.as_ref().map(config_map)
     }
 
     /// The aggregated APIs in a state.
-    pub(crate) fn remotes(&self, state: &State) -> Arc<Remotes> {
+    fn remotes(&self, state: &State) -> Arc<Remotes> {
         self.remotes.get(state, |_| {})
     }
 }

@@ -11,15 +11,15 @@ use access::Identity;
 use futures::future::join_all;
 use http::Request;
 use http_body_util::{BodyExt, Limited};
-use objects::{Subject, Write};
+use objects::{Subject, Write, Writer};
 use serde_json::{Value, json};
 use store::{Revision, State};
+use tokio::sync::watch;
 use tokio::time::timeout;
 
-use super::{Remote, forward};
+use super::{Aggregation, Remote};
 use crate::clock;
 use crate::http::response::full;
-use crate::server::Server;
 
 const USER: &str = "system:apiserver";
 /// How long an answer may take.
@@ -33,7 +33,7 @@ const LARGEST: usize = 16 << 20;
 
 /// What was last learnt of each APIService, by name.
 #[derive(Debug, Default)]
-pub(crate) struct Probes(Mutex<BTreeMap<String, Probe>>);
+pub(super) struct Probes(Mutex<BTreeMap<String, Probe>>);
 
 #[derive(Debug, Clone)]
 struct Probe {
@@ -69,7 +69,7 @@ impl Probes {
     }
 
     /// Where an APIService's OpenAPI document is.
-    pub(crate) fn openapi(&self, name: &str) -> Option<String> {
+    pub(super) fn openapi(&self, name: &str) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).get(name)?.openapi.clone()
     }
 
@@ -90,11 +90,10 @@ fn surroundings(state: &State, remote: &Remote) -> Revision {
     newest.unwrap_or_default()
 }
 
-impl Server {
-    /// Keeps what is known of aggregated APIs up to date, for as long as it is polled.
-    pub async fn aggregate(self: Arc<Self>) {
-        let mut states = self.registry().store().states();
-        let mut closing = self.closing();
+impl Aggregation {
+    /// Keeps what is known of aggregated APIs up to date, for as long as it is polled and the server is open.
+    pub(crate) async fn keep(&self, mut closing: watch::Receiver<bool>) {
+        let mut states = self.registry.store().states();
         loop {
             let state = states.borrow_and_update().clone();
             let wait = self.probe_what_is_due(&state).await;
@@ -113,9 +112,9 @@ impl Server {
     }
 
     /// Asks those who are due; the answer is when the next one is.
-    async fn probe_what_is_due(self: &Arc<Self>, state: &State) -> Option<Duration> {
-        let remotes = self.aggregation().remotes(state);
-        let leads = self.registry().store().leadership().borrow().is_me;
+    async fn probe_what_is_due(&self, state: &State) -> Option<Duration> {
+        let remotes = self.remotes(state);
+        let leads = self.registry.store().leadership().borrow().is_me;
         if leads {
             let all = remotes.silent_locals.iter();
             join_all(all.map(|name| self.write_condition(name, local()))).await;
@@ -123,24 +122,24 @@ impl Server {
         let now = clock::instant();
         let due = |remote: &&Arc<Remote>| {
             let of = (remote.revision, surroundings(state, remote));
-            self.aggregation().probes.due(&remote.name, of).is_none_or(|at| at <= now)
+            self.probes.due(&remote.name, of).is_none_or(|at| at <= now)
         };
         join_all(remotes.list.iter().filter(due).map(|remote| self.probe(state, remote))).await;
-        let mut probes = self.aggregation().probes.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut probes = self.probes.0.lock().unwrap_or_else(PoisonError::into_inner);
         probes.retain(|name, _| remotes.list.iter().any(|remote| remote.name == *name));
         let now = clock::instant();
         let next = probes.values().map(|p| p.at + if p.verdict.available { EVERY } else { SOON }).min();
         next.map(|next| next.saturating_duration_since(now).max(Duration::from_millis(100)))
     }
 
-    async fn probe(self: &Arc<Self>, state: &State, remote: &Arc<Remote>) {
+    async fn probe(&self, state: &State, remote: &Arc<Remote>) {
         let of = (remote.revision, surroundings(state, remote));
         let (verdict, resources, openapi) = self.learn(state, remote).await;
         let differs = remote.available != verdict.available || !self.says(state, remote, &verdict);
-        if differs && self.registry().store().leadership().borrow().is_me {
+        if differs && self.registry.store().leadership().borrow().is_me {
             self.write_condition(&remote.name, verdict.clone()).await;
         }
-        let mut probes = self.aggregation().probes.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut probes = self.probes.0.lock().unwrap_or_else(PoisonError::into_inner);
         let known = probes.remove(&remote.name);
         let resources = resources.or_else(|| known.as_ref()?.resources.clone());
         let openapi = if verdict.available { openapi } else { known.and_then(|known| known.openapi) };
@@ -149,11 +148,7 @@ impl Server {
     }
 
     /// What an APIService's server says now.
-    async fn learn(
-        self: &Arc<Self>,
-        state: &State,
-        remote: &Arc<Remote>,
-    ) -> (Verdict, Option<Value>, Option<String>) {
+    async fn learn(&self, state: &State, remote: &Arc<Remote>) -> (Verdict, Option<Value>, Option<String>) {
         let Remote { namespace, service, port, .. } = &**remote;
         let key = objects::key("", "services", namespace, service);
         let found = state.get(key.as_bytes()).and_then(|kv| serde_json::from_slice::<Value>(&kv.value).ok());
@@ -188,11 +183,10 @@ impl Server {
     }
 
     /// A JSON document of an aggregated API's server, asked for in the API's own name.
-    pub(super) async fn fetch(self: &Arc<Self>, remote: &Remote, path: &str) -> Result<Value, String> {
+    pub(super) async fn fetch(&self, remote: &Remote, path: &str) -> Result<Value, String> {
         let request = Request::get(path).header("accept", "application/json").body(full(""));
         let who = Identity::new("system:kube-aggregator", ["system:masters"]);
-        let answer =
-            forward::ask(self, remote, &who, request.map_err(|error| error.to_string())?, None).await;
+        let answer = self.ask(remote, &who, request.map_err(|error| error.to_string())?, None).await;
         let answer = answer.map_err(|status| status.message)?;
         if !answer.status().is_success() {
             return Err(format!("it answered {}", answer.status()));
@@ -224,7 +218,7 @@ impl Server {
             name: name.to_owned(),
         };
         let patch = json!({"status": {"conditions": [condition]}});
-        let written = self.writer().write(USER, Write::Merge { subject, subresource: "status", patch }).await;
+        let written = self.registry.write(USER, Write::Merge { subject, subresource: "status", patch }).await;
         if let Err(status) = written {
             tracing::debug!(name, %status, "the condition of an APIService can't be written now");
         }

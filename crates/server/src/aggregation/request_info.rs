@@ -6,8 +6,8 @@ use access::{Attributes, Wanted};
 use http::Method;
 use percent_encoding::percent_decode_str;
 
+use crate::http::only_name;
 use crate::http::query::Query;
-use crate::http::serve::only_name;
 
 /// What a path below a group and version names.
 #[derive(Debug, Default, PartialEq, Eq)]

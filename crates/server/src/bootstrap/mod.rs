@@ -4,39 +4,30 @@ mod flows;
 mod groups;
 mod roles;
 
-use api::{Object, Status};
+use std::net::Ipv4Addr;
+
+use api::Object;
 use serde_json::{Value, json};
 
 pub(crate) use roles::node_rules;
 
-use crate::aggregation::config_map;
 use crate::clock;
-use crate::server::Server;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
-impl Server {
-    /// Makes the default objects, those that are missing: namespaces, the service `kubernetes`, the runtime
-    /// class `host`, roles and their bindings, priority classes and levels, flow schemas, API services. May be
-    /// called again at any time, and anywhere at once.
-    ///
-    /// # Errors
-    /// If the store has no leader yet, or doesn't answer.
-    pub async fn bootstrap(&self) -> Result<(), Status> {
-        let mut objects: Vec<Value> = NAMESPACES.map(namespace).into();
-        objects.push(json!({
-            "kind": "RuntimeClass", "apiVersion": "node.k8s.io/v1", "metadata": {"name": "host"}, "handler": "host",
-        }));
-        let registry = self.registry();
-        objects.push(service(&registry.first_service_address().to_string()));
-        objects.push(service_cidr(&registry.services().to_string()));
-        objects.extend(priority_classes());
-        objects.extend(roles::roles());
-        objects.extend(flows::flows());
-        objects.extend(groups::groups());
-        objects.extend(self.aggregation().front_proxy.as_ref().map(config_map));
-        registry.ensure(objects.into_iter().filter_map(Object::from_value).collect()).await
-    }
+/// The objects that every cluster has; services have their addresses from `range`, and the first of them is the API's.
+pub(crate) fn objects(first: &Ipv4Addr, range: &str) -> Vec<Object> {
+    let mut objects: Vec<Value> = NAMESPACES.map(namespace).into();
+    objects.push(json!({
+        "kind": "RuntimeClass", "apiVersion": "node.k8s.io/v1", "metadata": {"name": "host"}, "handler": "host",
+    }));
+    objects.push(service(&first.to_string()));
+    objects.push(service_cidr(range));
+    objects.extend(priority_classes());
+    objects.extend(roles::roles());
+    objects.extend(flows::flows());
+    objects.extend(groups::groups());
+    objects.into_iter().filter_map(Object::from_value).collect()
 }
 
 fn namespace(name: &str) -> Value {

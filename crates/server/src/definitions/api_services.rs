@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use store::{KeyRange, State};
 
 use super::driver::USER;
-use super::known::Definitions;
+use crate::catalog::Definitions;
 use crate::registry::{DeleteOptions, Freshness, Registry};
 
 const GROUP: &str = "apiregistration.k8s.io";

@@ -10,11 +10,10 @@ use objects::Named;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use super::known::Definitions;
 use super::{api_services, cleanup};
+use crate::catalog::Definitions;
 use crate::clock;
 use crate::registry::{Change, Recorded, Registry};
-use crate::server::Server;
 
 /// After a refused write: long enough for what stands in the way to change.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -24,13 +23,9 @@ pub(super) const USER: &str = "system:apiserver";
 /// The name by which its writes are recorded.
 const MANAGER: &str = "kube-apiserver";
 
-impl Server {
-    /// Looks after CustomResourceDefinitions whenever this member leads: names and conditions in their status, the
-    /// APIServices of their groups, and the end of their objects when they are deleted. Runs until the store ends.
-    pub async fn keep_definitions(&self) {
-        let registry = self.registry();
-        store::while_leading(&**registry.store(), || lead(registry)).await;
-    }
+/// Looks after definitions whenever this member leads. Runs until the store ends.
+pub(crate) async fn keep(registry: &Registry) {
+    store::while_leading(&**registry.store(), || lead(registry)).await;
 }
 
 async fn lead(registry: &Registry) {

@@ -64,7 +64,7 @@ impl Beside {
     }
 
     /// Waits for room for a body of this many bytes that still arrives.
-    pub(super) async fn room_to_arrive(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    pub(crate) async fn room_to_arrive(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
         // It is never closed.
         self.arriving.clone().acquire_many_owned(pieces(bytes)).await.ok()
     }

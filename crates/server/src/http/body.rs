@@ -15,10 +15,10 @@ use super::negotiate::{content_type, unsupported};
 use super::query::Query;
 
 /// The largest body, as upstream has it for writes.
-pub(super) const LARGEST_BODY: usize = 3 << 20;
+pub(crate) const LARGEST_BODY: usize = 3 << 20;
 
 /// Reads a body to its end. One that is large and still to come is read when there is room for it.
-pub(super) async fn read(mut body: Body, beside: &Beside) -> Result<Bytes, Status> {
+pub(crate) async fn read(mut body: Body, beside: &Beside) -> Result<Bytes, Status> {
     let (mut parts, mut size, mut room): (Vec<Bytes>, usize, _) = (Vec::new(), 0, None);
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(broken_off)?.into_data() else { continue };
@@ -39,7 +39,7 @@ pub(super) async fn read(mut body: Body, beside: &Beside) -> Result<Bytes, Statu
 }
 
 /// 400: the body didn't come to its end.
-pub(super) fn broken_off(error: impl std::fmt::Display) -> Status {
+pub(crate) fn broken_off(error: impl std::fmt::Display) -> Status {
     Status::bad_request(format!("the body of the request broke off: {error}"))
 }
 

@@ -38,7 +38,7 @@ impl Places {
     }
 
     /// Waits for a place for one more connection. Where there is none, the oldest stranger goes.
-    pub(super) async fn wait(&self) -> OwnedSemaphorePermit {
+    pub(crate) async fn wait(&self) -> OwnedSemaphorePermit {
         if let Ok(place) = self.all.clone().try_acquire_owned() {
             return place;
         }
@@ -51,12 +51,12 @@ impl Places {
     }
 
     /// Frees what a stranger takes up: the process has no file left.
-    pub(super) fn make_room(&self) {
+    pub(crate) fn make_room(&self) {
         self.strangers.end_oldest();
     }
 
     /// A stranger's connection from an address takes a place.
-    pub(super) fn enter(
+    pub(crate) fn enter(
         self: &Arc<Self>,
         place: OwnedSemaphorePermit,
         peer: IpAddr,
@@ -116,12 +116,12 @@ impl Connection {
     }
 
     /// A request has come.
-    pub(super) fn has_asked(&self) {
+    pub(crate) fn has_asked(&self) {
         self.held.asked.store(true, Ordering::Relaxed);
     }
 
     /// Whether a request has come.
-    pub(super) fn did_ask(&self) -> bool {
+    pub(crate) fn did_ask(&self) -> bool {
         self.held.asked.load(Ordering::Relaxed)
     }
 
@@ -130,7 +130,7 @@ impl Connection {
     /// # Errors
     /// 429 if known clients have all the connections that they may have. Administrators and hosts come in always: they
     /// have to mend it.
-    pub(super) fn know(&self, who: &Identity) -> Result<(), Status> {
+    pub(crate) fn know(&self, who: &Identity) -> Result<(), Status> {
         let Held { places, number, known, .. } = &*self.held;
         if known.load(Ordering::Acquire) {
             return Ok(());
@@ -151,12 +151,12 @@ impl Connection {
     }
 
     /// Ends it at once: nobody reads what it is sent.
-    pub(super) fn cut(&self) {
+    pub(crate) fn cut(&self) {
         self.held.end.notify_one();
     }
 
     /// Waits until it has to end.
-    pub(super) async fn has_to_end(&self) {
+    pub(crate) async fn has_to_end(&self) {
         self.held.end.notified().await;
     }
 }

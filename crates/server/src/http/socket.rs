@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 
 /// The sockets of a listener's connections, each until its [`Listed`] is dropped.
 #[derive(Debug, Default)]
-pub(super) struct Open(Mutex<Inner>);
+pub(crate) struct Open(Mutex<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
@@ -23,7 +23,7 @@ struct Inner {
 
 /// A connection that is among the open ones until this is dropped.
 #[derive(Debug)]
-pub(super) struct Listed {
+pub(crate) struct Listed {
     open: Arc<Open>,
     number: u64,
 }
@@ -33,7 +33,7 @@ impl Open {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn add(self: &Arc<Self>, stream: &Arc<TcpStream>) -> Listed {
+    pub(crate) fn add(self: &Arc<Self>, stream: &Arc<TcpStream>) -> Listed {
         let mut inner = self.lock();
         inner.last += 1;
         let number = inner.last;
@@ -42,7 +42,7 @@ impl Open {
     }
 
     /// Ends all of them before this returns.
-    pub(super) fn shut(&self) {
+    pub(crate) fn shut(&self) {
         for stream in self.lock().streams.values().filter_map(Weak::upgrade) {
             // One that has ended by itself needs no end.
             let _ = SockRef::from(&*stream).shutdown(Shutdown::Both);
@@ -58,7 +58,7 @@ impl Drop for Listed {
 
 /// Reads and writes a stream that others hold too. Nobody else may read or write it: readiness wakes one task.
 #[derive(Debug)]
-pub(super) struct Socket(pub(super) Arc<TcpStream>);
+pub(crate) struct Socket(pub(crate) Arc<TcpStream>);
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {

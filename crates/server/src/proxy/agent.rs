@@ -8,6 +8,7 @@ use std::time::Duration;
 use api::{Object, Status};
 use http::{Request, Response};
 use objects::load;
+use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -15,11 +16,10 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-use super::allowed;
-use super::connect::{CONNECT_WITHIN, connect, send};
+use super::Proxy;
+use crate::backend::{CONNECT_WITHIN, connect, send};
 use crate::http::Body;
 use crate::http::response::full;
-use crate::server::Server;
 
 /// Where agents listen if their node doesn't say.
 const AGENT_PORT: u16 = 10250;
@@ -27,19 +27,20 @@ const AGENT_PORT: u16 = 10250;
 pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(10);
 
 /// A host's agent.
-pub(super) struct Agent {
+pub(super) struct Agent<'a> {
     pub(super) node: String,
     pub(super) host: IpAddr,
     pub(super) port: u16,
+    tls: &'a Arc<ClientConfig>,
 }
 
-impl Agent {
+impl Proxy {
     /// The agent of a node. 503 if its host is silent.
-    pub(super) fn of(server: &Arc<Server>, node: &str) -> Result<Self, Status> {
-        let state = server.registry().store().snapshot();
+    pub(super) fn agent(&self, node: &str) -> Result<Agent<'_>, Status> {
+        let state = self.registry.store().snapshot();
         let kv = state.get(objects::key("", "nodes", "", node).as_bytes());
         let object = load(kv.ok_or_else(|| Status::not_found("", "nodes", node))?)?;
-        if server.backends().is_silent(node) {
+        if self.relay.backends().is_silent(node) {
             return Err(Status::unavailable(format!("the host {node} is silent")));
         }
         let addresses = object.pointer("/status/addresses").and_then(Value::as_array);
@@ -50,15 +51,17 @@ impl Agent {
             .and_then(|address| address.get("address")?.as_str());
         let host = internal
             .ok_or_else(|| Status::internal(format!("node {node:?} tells no address of its agent")))?;
-        let host = allowed(server, host)?;
+        let host = self.allowed(host)?;
         let port = object
             .pointer("/status/daemonEndpoints/kubeletEndpoint/Port")
             .and_then(Value::as_u64)
             .and_then(|port| u16::try_from(port).ok())
             .filter(|port| *port > 0);
-        Ok(Agent { node: node.to_owned(), host, port: port.unwrap_or(AGENT_PORT) })
+        Ok(Agent { node: node.to_owned(), host, port: port.unwrap_or(AGENT_PORT), tls: &self.agents_tls })
     }
+}
 
+impl Agent<'_> {
     /// Host and port as a request names them.
     pub(super) fn authority(&self) -> String {
         match self.host {
@@ -68,9 +71,9 @@ impl Agent {
     }
 
     /// Connects.
-    pub(super) async fn connect(&self, server: &Arc<Server>) -> Result<TlsStream<TcpStream>, Status> {
+    pub(super) async fn connect(&self) -> Result<TlsStream<TcpStream>, Status> {
         let dial = |why: &dyn Display| self.unreachable("", why);
-        let tls = TlsConnector::from(server.kubelet_client_tls().clone());
+        let tls = TlsConnector::from(self.tls.clone());
         let stream = connect(&self.host.to_string(), self.port).await.map_err(|error| dial(&error))?;
         let name = ServerName::IpAddress(self.host.into());
         let encrypted = timeout(CONNECT_WITHIN, tls.connect(name, stream)).await;
@@ -78,8 +81,8 @@ impl Agent {
     }
 
     /// Asks for a path.
-    pub(super) async fn get(&self, server: &Arc<Server>, path: &str) -> Result<Response<Body>, Status> {
-        let stream = self.connect(server).await?;
+    pub(super) async fn get(&self, path: &str) -> Result<Response<Body>, Status> {
+        let stream = self.connect().await?;
         let request = Request::get(path)
             .header(http::header::HOST, self.authority())
             .body(full(""))

@@ -1,46 +1,46 @@
 //! `pods/NAME/log`: from the agent of the pod's host, as it comes; what is wrong is said as a `Status`.
 
-use std::sync::Arc;
-
 use api::{Cause, Status};
 use http::Response;
 use http_body_util::{BodyExt, Limited};
 use objects::{Named, load};
 use serde_json::Value;
 
-use super::agent::{Agent, container_of};
-use crate::http::Body;
+use super::Proxy;
+use super::agent::container_of;
 use crate::http::query::Query;
 use crate::http::response::{TEXT, bytes};
-use crate::http::serve::Asked;
+use crate::http::{Asked, Body};
 use crate::registry::Freshness;
-use crate::server::Server;
 
 /// How much of what an agent says about an error is passed on, as upstream.
 const LONGEST_WORD: usize = 2048;
 
-/// Answers with the log of one container.
-pub(crate) async fn logs(server: &Arc<Server>, asked: &Asked<'_>) -> Result<Response<Body>, Status> {
-    let target = asked.target;
-    let query = options(asked.query, &target.name)?;
-    let named = Named { resource: target.resource, namespace: &target.namespace, name: &target.name };
-    let pod = load(&*server.registry().get(&named, Freshness::Newest).await?)?;
-    let container = container_of(&pod, asked.query.get("container"))?;
-    let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
-    if node.is_empty() {
-        // As upstream: a pod that is nowhere yet has said nothing.
-        return Ok(bytes(200, TEXT, ""));
+impl Proxy {
+    /// Answers `pods/NAME/log` with the log of one container.
+    pub(crate) async fn logs(&self, asked: &Asked<'_>) -> Result<Response<Body>, Status> {
+        let target = asked.target;
+        let query = options(asked.query, &target.name)?;
+        let named = Named { resource: target.resource, namespace: &target.namespace, name: &target.name };
+        let pod = load(&*self.registry.get(&named, Freshness::Newest).await?)?;
+        let container = container_of(&pod, asked.query.get("container"))?;
+        let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
+        if node.is_empty() {
+            // As upstream: a pod that is nowhere yet has said nothing.
+            return Ok(bytes(200, TEXT, ""));
+        }
+        let agent = self.agent(node)?;
+        let path = format!("/containerLogs/{}/{}/{container}?{query}", target.namespace, target.name);
+        let answer = agent.get(&path).await?;
+        if answer.status().is_success() {
+            return Ok(answer);
+        }
+        let code = answer.status().as_u16();
+        let said = Limited::new(answer.into_body(), LONGEST_WORD).collect().await;
+        let said =
+            said.map(|said| String::from_utf8_lossy(&said.to_bytes()).into_owned()).unwrap_or_default();
+        Err(refused(code, &said, &target.name))
     }
-    let agent = Agent::of(server, node)?;
-    let path = format!("/containerLogs/{}/{}/{container}?{query}", target.namespace, target.name);
-    let answer = agent.get(server, &path).await?;
-    if answer.status().is_success() {
-        return Ok(answer);
-    }
-    let code = answer.status().as_u16();
-    let said = Limited::new(answer.into_body(), LONGEST_WORD).collect().await;
-    let said = said.map(|said| String::from_utf8_lossy(&said.to_bytes()).into_owned()).unwrap_or_default();
-    Err(refused(code, &said, &target.name))
 }
 
 /// What an agent's error is to the caller: upstream's `GenericHttpResponseChecker`.

@@ -1,105 +1,73 @@
 //! Ways through the API to what runs in the cluster: pods, services, hosts, logs, streams.
 
 mod agent;
-mod connect;
-mod headers;
 mod logs;
 mod node;
 mod options;
 mod pod;
 mod service;
 mod streams;
-mod tls;
-mod upgrade;
 
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use api::Status;
-use futures::future::BoxFuture;
 use http::{HeaderValue, Request, Response, StatusCode};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use rustls::ClientConfig;
 
-use crate::http::Body;
+use crate::backend::{Client, Relay};
 use crate::http::response::full;
-use crate::http::serve::Asked;
-use crate::server::Server;
+use crate::http::{Asked, Body};
+use crate::registry::Registry;
 
-use upgrade::send_upgrade;
-
-pub(crate) use connect::{rewrite, send};
-pub(crate) use logs::logs;
-pub(crate) use streams::stream;
-pub(crate) use upgrade::Client;
-
-/// The way to what stands behind services, and who is believed to be silent.
-pub trait Backends: Send + Sync + 'static {
-    /// Connects to a ready endpoint of a service's port (its name or number), trying one after the other.
-    fn connect<'a>(
-        &'a self,
-        namespace: &'a str,
-        service: &'a str,
-        port: &'a str,
-    ) -> BoxFuture<'a, Result<TcpStream, io::Error>>;
-
-    /// Whether a host is believed to be silent: it isn't worth a connection.
-    fn is_silent(&self, node: &str) -> bool;
-
-    /// Whether a connection may lead to an address that a pod or a node tells: not to what this host keeps to itself,
-    /// its loopback network and what only its link knows.
-    fn allows(&self, address: IpAddr) -> bool;
+/// The way to pods, services, hosts, logs and streams.
+pub(crate) struct Proxy {
+    registry: Arc<Registry>,
+    relay: Relay,
+    /// How the server presents itself to the hosts' agents, and whom it believes.
+    agents_tls: Arc<ClientConfig>,
 }
 
-/// Answers `pods/NAME/proxy`, `services/NAME/proxy` and `nodes/NAME/proxy`.
-pub(crate) async fn forward(
-    server: &Arc<Server>,
-    asked: &Asked<'_>,
-    mut request: Request<Body>,
-) -> Result<Response<Body>, Status> {
-    options::admit_proxy(server, asked).await?;
-    // Relative links need a slash at the end.
-    if asked.target.rest.is_empty() && matches!(request.method().as_str(), "GET" | "HEAD") {
-        let mut location = format!("{}/", request.uri().path());
-        if let Some(query) = request.uri().query() {
-            location = format!("{location}?{query}");
-        }
-        let mut response = Response::new(full(""));
-        *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
-        if let Ok(location) = HeaderValue::from_str(&location) {
-            response.headers_mut().insert(http::header::LOCATION, location);
-        }
-        return Ok(response);
+impl Proxy {
+    pub(crate) fn new(registry: Arc<Registry>, relay: Relay, agents_tls: Arc<ClientConfig>) -> Self {
+        Proxy { registry, relay, agents_tls }
     }
-    let client = Client::of(&mut request);
-    match (asked.target.resource.group, asked.target.resource.plural) {
-        ("", "pods") => pod::forward(server, asked, request, client).await,
-        ("", "services") => service::forward(server, asked, request, client).await,
-        ("", "nodes") => node::forward(server, asked, request, client).await,
-        _ => Err(Status::method_not_allowed().about("", "", "")),
-    }
-}
 
-/// Sends a request on, and answers what comes: of the same protocol, or, for a client that asks for it, of another.
-pub(crate) async fn pass_on<S>(
-    server: &Arc<Server>,
-    stream: S,
-    mut request: Request<Body>,
-    client: Option<Client>,
-    node: Option<String>,
-) -> Result<Response<Body>, Status>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let answer = match client {
-        Some(client) => {
-            client.ask(request.headers_mut());
-            send_upgrade(server, stream, request, client, node).await
+    /// Answers `pods/NAME/proxy`, `services/NAME/proxy` and `nodes/NAME/proxy`.
+    pub(crate) async fn forward(
+        &self,
+        asked: &Asked<'_>,
+        mut request: Request<Body>,
+    ) -> Result<Response<Body>, Status> {
+        self.admit_proxy(asked).await?;
+        // Relative links need a slash at the end.
+        if asked.target.rest.is_empty() && matches!(request.method().as_str(), "GET" | "HEAD") {
+            let mut location = format!("{}/", request.uri().path());
+            if let Some(query) = request.uri().query() {
+                location = format!("{location}?{query}");
+            }
+            let mut response = Response::new(full(""));
+            *response.status_mut() = StatusCode::MOVED_PERMANENTLY;
+            if let Ok(location) = HeaderValue::from_str(&location) {
+                response.headers_mut().insert(http::header::LOCATION, location);
+            }
+            return Ok(response);
         }
-        None => send(stream, request).await,
-    };
-    answer.map_err(unreachable_backend)
+        let client = Client::of(&mut request);
+        match (asked.target.resource.group, asked.target.resource.plural) {
+            ("", "pods") => self.to_pod(asked, request, client).await,
+            ("", "services") => self.to_service(asked, request, client).await,
+            ("", "nodes") => self.to_node(asked, request, client).await,
+            _ => Err(Status::method_not_allowed().about("", "", "")),
+        }
+    }
+
+    /// The address that a pod or a node tells; 400 if it is none, or no connection may lead there (upstream's
+    /// `IsProxyableIP`).
+    fn allowed(&self, address: &str) -> Result<IpAddr, Status> {
+        let address = address.parse().ok().filter(|address| self.relay.backends().allows(*address));
+        address.ok_or_else(|| Status::bad_request("address not allowed"))
+    }
 }
 
 /// `[SCHEME:]NAME[:PORT]`, as a proxy's name is written.
@@ -126,18 +94,6 @@ impl<'a> Authority<'a> {
         }
         Ok(Authority { https: scheme == "https", name, port })
     }
-}
-
-/// The address that a pod or a node tells; 400 if it is none, or no connection may lead there (upstream's
-/// `IsProxyableIP`).
-fn allowed(server: &Arc<Server>, address: &str) -> Result<IpAddr, Status> {
-    let address = address.parse().ok().filter(|address| server.backends().allows(*address));
-    address.ok_or_else(|| Status::bad_request("address not allowed"))
-}
-
-/// 503: what stands behind can't be reached.
-pub(crate) fn unreachable_backend(why: impl std::fmt::Display) -> Status {
-    Status::unavailable(format!("error trying to reach service: {why}"))
 }
 
 #[cfg(test)]

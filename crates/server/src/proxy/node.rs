@@ -1,52 +1,47 @@
 //! `nodes/[https:]NAME[:PORT]/proxy`: to the host's agent, or to another port of the host.
 
-use std::sync::Arc;
-
 use api::Status;
 use http::{Request, Response};
 
-use super::agent::Agent;
-use super::connect::{connect, rewrite};
-use super::streams::check_may_create;
-use super::upgrade::Client;
-use super::{Authority, pass_on, tls, unreachable_backend};
-use crate::http::Body;
-use crate::http::serve::Asked;
-use crate::server::Server;
+use super::{Authority, Proxy};
+use crate::backend::{Client, connect, rewrite, tls, unreachable_backend};
+use crate::http::{Asked, Body};
 
-pub(super) async fn forward(
-    server: &Arc<Server>,
-    asked: &Asked<'_>,
-    request: Request<Body>,
-    client: Option<Client>,
-) -> Result<Response<Body>, Status> {
-    // The agent runs commands too: reading must not be enough for that.
-    if client.is_some() {
-        check_may_create(server, asked)?;
-    }
-    let authority = Authority::parse(&asked.target.name)?;
-    let agent = Agent::of(server, authority.name)?;
-    let port = match authority.port {
-        "" => agent.port,
-        number => {
-            let wrong = || Status::bad_request(format!("a node's port is a number, not {number:?}"));
-            number.parse().map_err(|_| wrong())?
+impl Proxy {
+    pub(super) async fn to_node(
+        &self,
+        asked: &Asked<'_>,
+        request: Request<Body>,
+        client: Option<Client>,
+    ) -> Result<Response<Body>, Status> {
+        // The agent runs commands too: reading must not be enough for that.
+        if client.is_some() {
+            self.check_may_create(asked)?;
         }
-    };
-    let own = port == agent.port;
-    let host = agent.host.to_string();
-    let named = if own { agent.authority() } else { format!("{host}:{port}") };
-    let (mut parts, body) = request.into_parts();
-    rewrite(&mut parts, &asked.target.rest, &named).map_err(unreachable_backend)?;
-    let request = Request::from_parts(parts, body);
-    let node = Some(agent.node.clone());
-    if own {
-        return pass_on(server, agent.connect(server).await?, request, client, node).await;
+        let authority = Authority::parse(&asked.target.name)?;
+        let agent = self.agent(authority.name)?;
+        let port = match authority.port {
+            "" => agent.port,
+            number => {
+                let wrong = || Status::bad_request(format!("a node's port is a number, not {number:?}"));
+                number.parse().map_err(|_| wrong())?
+            }
+        };
+        let own = port == agent.port;
+        let host = agent.host.to_string();
+        let named = if own { agent.authority() } else { format!("{host}:{port}") };
+        let (mut parts, body) = request.into_parts();
+        rewrite(&mut parts, &asked.target.rest, &named).map_err(unreachable_backend)?;
+        let request = Request::from_parts(parts, body);
+        let node = Some(agent.node.clone());
+        if own {
+            return self.relay.pass_on(agent.connect().await?, request, client, node).await;
+        }
+        let stream = connect(&host, port).await.map_err(unreachable_backend)?;
+        if authority.https {
+            let stream = tls::encrypt(stream, &host).await.map_err(unreachable_backend)?;
+            return self.relay.pass_on(stream, request, client, node).await;
+        }
+        self.relay.pass_on(stream, request, client, node).await
     }
-    let stream = connect(&host, port).await.map_err(unreachable_backend)?;
-    if authority.https {
-        let stream = tls::encrypt(stream, &host).await.map_err(unreachable_backend)?;
-        return pass_on(server, stream, request, client, node).await;
-    }
-    pass_on(server, stream, request, client, node).await
 }

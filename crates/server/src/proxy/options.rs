@@ -1,51 +1,51 @@
 //! What a client wants of a stream or a proxy, as the object that policies and webhooks see: `PodExecOptions` and so on.
 
-use std::sync::Arc;
-
 use api::{Object, Status};
 use form_urlencoded::Serializer;
 use objects::Named;
 use serde_json::{Map, Value, json};
 
+use super::Proxy;
+use crate::http::Asked;
 use crate::http::query::Query;
-use crate::http::serve::Asked;
-use crate::server::Server;
 
-/// Asks those outside about a stream; the answer is the query as they made it.
-pub(super) async fn admit_stream(server: &Arc<Server>, asked: &Asked<'_>) -> Result<Query, Status> {
-    let subresource = asked.target.subresource.as_str();
-    let kind = match subresource {
-        "exec" => "PodExecOptions",
-        "attach" => "PodAttachOptions",
-        _ => "PodPortForwardOptions",
-    };
-    let admitted = admit(server, asked, options(kind, stream_fields(subresource, asked.query)?)).await?;
-    Ok(query_of(&admitted))
-}
-
-/// Asks those outside about a proxy.
-pub(super) async fn admit_proxy(server: &Arc<Server>, asked: &Asked<'_>) -> Result<(), Status> {
-    let kind = match asked.target.resource.plural {
-        "pods" => "PodProxyOptions",
-        "services" => "ServiceProxyOptions",
-        _ => "NodeProxyOptions",
-    };
-    let path = asked.target.rest.trim_start_matches('/');
-    let fields =
-        if path.is_empty() { Map::new() } else { Map::from_iter([("path".to_owned(), json!(path))]) };
-    let asked_for = options(kind, fields);
-    if admit(server, asked, asked_for.clone()).await? != asked_for {
-        return Err(Status::internal(
-            "a policy or a webhook would change where a proxy leads, which it can't",
-        ));
+impl Proxy {
+    /// Asks those outside about a stream; the answer is the query as they made it.
+    pub(super) async fn admit_stream(&self, asked: &Asked<'_>) -> Result<Query, Status> {
+        let subresource = asked.target.subresource.as_str();
+        let kind = match subresource {
+            "exec" => "PodExecOptions",
+            "attach" => "PodAttachOptions",
+            _ => "PodPortForwardOptions",
+        };
+        let admitted = self.admit(asked, options(kind, stream_fields(subresource, asked.query)?)).await?;
+        Ok(query_of(&admitted))
     }
-    Ok(())
-}
 
-async fn admit(server: &Arc<Server>, asked: &Asked<'_>, options: Object) -> Result<Object, Status> {
-    let target = asked.target;
-    let named = Named { resource: target.resource, namespace: &target.namespace, name: &target.name };
-    server.registry().connect(asked.who, named, &target.subresource, options).await
+    /// Asks those outside about a proxy.
+    pub(super) async fn admit_proxy(&self, asked: &Asked<'_>) -> Result<(), Status> {
+        let kind = match asked.target.resource.plural {
+            "pods" => "PodProxyOptions",
+            "services" => "ServiceProxyOptions",
+            _ => "NodeProxyOptions",
+        };
+        let path = asked.target.rest.trim_start_matches('/');
+        let fields =
+            if path.is_empty() { Map::new() } else { Map::from_iter([("path".to_owned(), json!(path))]) };
+        let asked_for = options(kind, fields);
+        if self.admit(asked, asked_for.clone()).await? != asked_for {
+            return Err(Status::internal(
+                "a policy or a webhook would change where a proxy leads, which it can't",
+            ));
+        }
+        Ok(())
+    }
+
+    async fn admit(&self, asked: &Asked<'_>, options: Object) -> Result<Object, Status> {
+        let target = asked.target;
+        let named = Named { resource: target.resource, namespace: &target.namespace, name: &target.name };
+        self.registry.connect(asked.who, named, &target.subresource, options).await
+    }
 }
 
 fn options(kind: &str, fields: Map<String, Value>) -> Object {

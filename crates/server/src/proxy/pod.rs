@@ -1,52 +1,53 @@
 //! `pods/[https:]NAME[:PORT]/proxy`: straight to a pod.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use api::{Object, Status};
 use http::{Request, Response};
 use objects::{Named, load};
 use serde_json::Value;
 
-use super::connect::{connect, rewrite};
-use super::upgrade::Client;
-use super::{Authority, allowed, pass_on, tls, unreachable_backend};
-use crate::http::Body;
-use crate::http::serve::Asked;
+use super::{Authority, Proxy};
+use crate::backend::{Client, connect, rewrite, tls, unreachable_backend};
+use crate::http::{Asked, Body};
 use crate::registry::Freshness;
-use crate::server::Server;
 
-pub(super) async fn forward(
-    server: &Arc<Server>,
-    asked: &Asked<'_>,
-    request: Request<Body>,
-    client: Option<Client>,
-) -> Result<Response<Body>, Status> {
-    let target = asked.target;
-    let authority = Authority::parse(&target.name)?;
-    let named = Named { resource: target.resource, namespace: &target.namespace, name: authority.name };
-    let pod = load(&*server.registry().get(&named, Freshness::Any).await?)?;
-    let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default();
-    if server.backends().is_silent(text("/spec/nodeName")) {
-        return Err(unreachable_backend(format!("the host {} of the pod is silent", text("/spec/nodeName"))));
+impl Proxy {
+    pub(super) async fn to_pod(
+        &self,
+        asked: &Asked<'_>,
+        request: Request<Body>,
+        client: Option<Client>,
+    ) -> Result<Response<Body>, Status> {
+        let target = asked.target;
+        let authority = Authority::parse(&target.name)?;
+        let named = Named { resource: target.resource, namespace: &target.namespace, name: authority.name };
+        let pod = load(&*self.registry.get(&named, Freshness::Any).await?)?;
+        let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default();
+        if self.relay.backends().is_silent(text("/spec/nodeName")) {
+            return Err(unreachable_backend(format!(
+                "the host {} of the pod is silent",
+                text("/spec/nodeName")
+            )));
+        }
+        let ip = text("/status/podIP");
+        if ip.is_empty() {
+            return Err(Status::bad_request("address not allowed: the pod has no address yet"));
+        }
+        let address = self.allowed(ip)?;
+        let port = port_of(&pod, authority.port)?;
+        let (mut parts, body) = request.into_parts();
+        let host = SocketAddr::new(address, port).to_string();
+        rewrite(&mut parts, &target.rest, &host).map_err(unreachable_backend)?;
+        let request = Request::from_parts(parts, body);
+        let stream = connect(ip, port).await.map_err(unreachable_backend)?;
+        let node = Some(text("/spec/nodeName").to_owned());
+        if authority.https {
+            let stream = tls::encrypt(stream, ip).await.map_err(unreachable_backend)?;
+            return self.relay.pass_on(stream, request, client, node).await;
+        }
+        self.relay.pass_on(stream, request, client, node).await
     }
-    let ip = text("/status/podIP");
-    if ip.is_empty() {
-        return Err(Status::bad_request("address not allowed: the pod has no address yet"));
-    }
-    let address = allowed(server, ip)?;
-    let port = port_of(&pod, authority.port)?;
-    let (mut parts, body) = request.into_parts();
-    let host = SocketAddr::new(address, port).to_string();
-    rewrite(&mut parts, &target.rest, &host).map_err(unreachable_backend)?;
-    let request = Request::from_parts(parts, body);
-    let stream = connect(ip, port).await.map_err(unreachable_backend)?;
-    let node = Some(text("/spec/nodeName").to_owned());
-    if authority.https {
-        let stream = tls::encrypt(stream, ip).await.map_err(unreachable_backend)?;
-        return pass_on(server, stream, request, client, node).await;
-    }
-    pass_on(server, stream, request, client, node).await
 }
 
 /// The port asked for, by number or by name; without one, the pod's first.

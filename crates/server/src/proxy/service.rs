@@ -4,7 +4,6 @@
 //! when a backend fails, or is slow to begin its answer; the first answer counts. So a caller sees no error
 //! while a backend's host dies, and a slow backend is still waited for.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Object, Status};
@@ -18,14 +17,11 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::client::TlsStream;
 
-use super::connect::{BackendError, rewrite, send};
-use super::upgrade::Client;
-use super::{Authority, pass_on, tls, unreachable_backend};
-use crate::http::Body;
+use super::{Authority, Proxy};
+use crate::backend::{BackendError, Backends, Client, rewrite, send, tls, unreachable_backend};
 use crate::http::response::full;
-use crate::http::serve::Asked;
+use crate::http::{Asked, Body};
 use crate::registry::Freshness;
-use crate::server::Server;
 
 /// How long the head of an answer may take before another backend is asked as well.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -34,50 +30,54 @@ const ATTEMPTS: usize = 3;
 /// How long the head of an answer may take at all.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
-pub(super) async fn forward(
-    server: &Arc<Server>,
-    asked: &Asked<'_>,
-    request: Request<Body>,
-    client: Option<Client>,
-) -> Result<Response<Body>, Status> {
-    let target = asked.target;
-    let authority = Authority::parse(&target.name)?;
-    let named = Named { resource: target.resource, namespace: &target.namespace, name: authority.name };
-    let service = load(&*server.registry().get(&named, Freshness::Any).await?)?;
-    let port = port_of(&service, authority.port)?;
-    let (mut parts, body) = request.into_parts();
-    let host = format!("{}.{}.svc:{port}", authority.name, target.namespace);
-    rewrite(&mut parts, &target.rest, &host).map_err(unreachable_backend)?;
-    let to = Backend {
-        server,
-        namespace: &target.namespace,
-        service: authority.name,
-        port: &port,
-        https: authority.https,
-    };
-    if client.is_some() {
-        let stream = to.connect().await.map_err(unreachable_backend)?;
-        let request = Request::from_parts(parts, body);
-        if to.https {
-            let stream = to.encrypt(stream).await.map_err(unreachable_backend)?;
-            return pass_on(server, stream, request, client, None).await;
+impl Proxy {
+    pub(super) async fn to_service(
+        &self,
+        asked: &Asked<'_>,
+        request: Request<Body>,
+        client: Option<Client>,
+    ) -> Result<Response<Body>, Status> {
+        let target = asked.target;
+        let authority = Authority::parse(&target.name)?;
+        let named = Named { resource: target.resource, namespace: &target.namespace, name: authority.name };
+        let service = load(&*self.registry.get(&named, Freshness::Any).await?)?;
+        let port = port_of(&service, authority.port)?;
+        let (mut parts, body) = request.into_parts();
+        let host = format!("{}.{}.svc:{port}", authority.name, target.namespace);
+        rewrite(&mut parts, &target.rest, &host).map_err(unreachable_backend)?;
+        let to = Backend {
+            backends: self.relay.backends(),
+            namespace: &target.namespace,
+            service: authority.name,
+            port: &port,
+            https: authority.https,
+        };
+        if client.is_some() {
+            let stream = to.connect().await.map_err(unreachable_backend)?;
+            let request = Request::from_parts(parts, body);
+            if to.https {
+                let stream = to.encrypt(stream).await.map_err(unreachable_backend)?;
+                return self.relay.pass_on(stream, request, client, None).await;
+            }
+            return self.relay.pass_on(stream, request, client, None).await;
         }
-        return pass_on(server, stream, request, client, None).await;
-    }
-    let repeatable = matches!(parts.method, Method::GET | Method::HEAD) && body.is_end_stream();
-    let answer = if repeatable {
-        timeout(LONGEST_WAIT, to.ask_until_answered(&parts)).await
-    } else {
-        timeout(LONGEST_WAIT, to.ask(Request::from_parts(parts, body))).await
-    };
-    match answer {
-        Ok(answer) => answer.map_err(unreachable_backend),
-        Err(_) => Err(Status::new(504, "Timeout", "Timeout: the service did not begin to answer in time")),
+        let repeatable = matches!(parts.method, Method::GET | Method::HEAD) && body.is_end_stream();
+        let answer = if repeatable {
+            timeout(LONGEST_WAIT, to.ask_until_answered(&parts)).await
+        } else {
+            timeout(LONGEST_WAIT, to.ask(Request::from_parts(parts, body))).await
+        };
+        match answer {
+            Ok(answer) => answer.map_err(unreachable_backend),
+            Err(_) => {
+                Err(Status::new(504, "Timeout", "Timeout: the service did not begin to answer in time"))
+            }
+        }
     }
 }
 
 struct Backend<'a> {
-    server: &'a Arc<Server>,
+    backends: &'a dyn Backends,
     namespace: &'a str,
     service: &'a str,
     port: &'a str,
@@ -95,7 +95,7 @@ impl Backend<'_> {
     }
 
     async fn connect(&self) -> Result<TcpStream, BackendError> {
-        let stream = self.server.backends().connect(self.namespace, self.service, self.port).await;
+        let stream = self.backends.connect(self.namespace, self.service, self.port).await;
         stream.map_err(BackendError::Connect)
     }
 

@@ -5,34 +5,9 @@ use bytes::Bytes;
 use objects::{Named, encode, load};
 use store::{Compare, Condition, Error, KeyRange, KeyValue, Op, Revision, Txn};
 
-use super::{Registry, served};
-
-/// What else a write claims and frees, and on which conditions.
-#[derive(Debug, Default)]
-pub(crate) struct Claims {
-    pub(crate) conditions: Vec<Condition>,
-    pub(crate) ops: Vec<Op>,
-}
-
-impl Claims {
-    /// Takes a key that nobody may have.
-    pub(crate) fn take(&mut self, key: String, owner: &str) {
-        let key = Bytes::from(key);
-        self.conditions.push(Condition::CreateRevision(key.clone(), Compare::Equal, 0));
-        self.ops.push(Op::Put { key, value: Bytes::copy_from_slice(owner.as_bytes()), lease: 0 });
-    }
-
-    /// Adds what another part of the change claims and frees.
-    pub(crate) fn add(&mut self, other: Claims) {
-        self.conditions.extend(other.conditions);
-        self.ops.extend(other.ops);
-    }
-
-    /// Gives a key back.
-    pub(crate) fn free(&mut self, key: String) {
-        self.ops.push(Op::Delete(KeyRange::key(key)));
-    }
-}
+use super::Registry;
+use crate::admission::Claims;
+use crate::conversion;
 
 /// The answer to a read that the store could not serve: nothing happened, try again.
 pub(crate) fn read_failed(error: Error) -> Status {
@@ -109,7 +84,7 @@ impl Registry {
         let Some(revision) = self.commit(&key, read, op, claims).await? else { return Ok(None) };
         let kv =
             KeyValue { key, value, create_revision: revision, mod_revision: revision, version: 1, lease: 0 };
-        let Some(mut object) = object.filter(|_| !served::is_as_served(resource, &kv)) else {
+        let Some(mut object) = object.filter(|_| !conversion::is_as_served(resource, &kv)) else {
             return Ok(Some(Written::Stored(kv)));
         };
         match self.converter.read_back(resource, kv).await? {

@@ -8,8 +8,8 @@ use serde_json::Value;
 use store::{Compare, Condition, State};
 
 use super::read::Freshness;
-use super::{Recorded, Refused, Registry, Written, definition};
-use crate::admission::{self, Operation, Outcome, Request, quota, service_account};
+use super::{Recorded, Registry, Written, definition};
+use crate::admission::{self, Operation, Outcome, Refused, Request, quota, service_account};
 use crate::clock;
 
 /// How often a generated name is tried anew.

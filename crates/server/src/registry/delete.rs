@@ -13,8 +13,8 @@ use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
 use super::refused::{freshness_of, settled};
 use super::update::is_finished;
-use super::{Claims, Refused, Registry, Written, definition, namespace};
-use crate::admission::{self, Operation, Outcome, Request};
+use super::{Registry, Written, definition, namespace};
+use crate::admission::{self, Claims, Operation, Outcome, Refused, Request};
 use crate::clock;
 
 const ORPHAN: &str = "orphan";

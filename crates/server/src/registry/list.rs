@@ -11,7 +11,8 @@ use store::{KeyRange, KeyValue, Revision, State};
 
 use super::commit::read_failed;
 use super::read::Freshness;
-use super::{Registry, Selection, conversion, served};
+use super::{Registry, Selection};
+use crate::conversion;
 
 /// `resourceVersionMatch`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -207,7 +208,7 @@ fn page<'a>(
     stored: impl Iterator<Item = &'a Arc<KeyValue>>,
     wanted: usize,
 ) -> Page {
-    let all = stored.filter_map(|kv| served::served(resource, kv).ok());
+    let all = stored.filter_map(|kv| conversion::served(resource, kv).ok());
     let mut matching = all.filter(|kv| selection.matches_stored(kv));
     let items = matching.by_ref().take(wanted).collect();
     let next = matching.next().map(|kv| kv.key.clone());

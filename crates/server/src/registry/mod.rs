@@ -6,8 +6,6 @@ mod binding;
 mod collection;
 mod commit;
 mod connect;
-mod conversion;
-mod converted;
 mod create;
 mod definition;
 mod delete;
@@ -19,10 +17,8 @@ mod namespace;
 mod pages;
 mod read;
 mod recorded;
-mod refused;
 mod scale;
 mod selection;
-mod served;
 mod update;
 mod watch;
 mod writer;
@@ -34,26 +30,24 @@ use api::{Catalog, Cause, Object, Resource, Status};
 use objects::Named;
 use store::{State, Store};
 
-use crate::admission::quota::Turns;
-use crate::admission::{Admission, Outside, ServiceRange};
-use crate::definitions::{Definitions, Known};
-use crate::proxy::Backends;
-use crate::webhook::Client;
-
 use self::hub::Hub;
 use self::pages::Pages;
+use crate::admission::quota::Turns;
+use crate::admission::{Admission, Outside, ServiceRange};
+use crate::backend::Backends;
+use crate::catalog::{Definitions, Known};
+use crate::conversion::Converter;
+use crate::webhook::Client;
 
 pub(crate) use apply::Apply;
 pub(crate) use binding::Binding;
-pub(crate) use commit::{Claims, Written};
-pub(crate) use conversion::Converter;
+pub(crate) use commit::Written;
 pub(crate) use create::{Create, fit_namespace};
 pub(crate) use delete::{DeleteOptions, propagation};
 pub(crate) use hub::told_as;
 pub(crate) use list::{ListOptions, Listing, Match};
 pub(crate) use read::Freshness;
 pub(crate) use recorded::Recorded;
-pub(crate) use refused::Refused;
 pub(crate) use selection::Selection;
 pub(crate) use update::Change;
 pub(crate) use watch::{Watch, WatchEnd, WatchEvent, WatchOptions};
@@ -101,11 +95,6 @@ impl Registry {
             pages,
             definitions,
         }
-    }
-
-    /// The API's own address as a service.
-    pub(crate) fn first_service_address(&self) -> std::net::Ipv4Addr {
-        self.services.first()
     }
 
     /// The addresses that services get.

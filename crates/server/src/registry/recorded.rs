@@ -4,8 +4,8 @@ use api::{Conversions, FieldManager, Object, Resource, Typing};
 use serde_json::{Value, json};
 
 use super::Registry;
-use super::conversion::by_webhook;
 use crate::clock;
+use crate::conversion::by_webhook;
 
 /// Who writes, for the record.
 #[derive(Debug, Clone, Copy)]

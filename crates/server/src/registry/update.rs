@@ -8,10 +8,10 @@ use store::State;
 
 use super::create::{ATTEMPTS, fit_namespace, too_busy};
 use super::read::Freshness;
-use super::recorded;
 use super::refused::{freshness_of, settled};
-use super::{Recorded, Refused, Registry, Written, definition, served};
-use crate::admission::{self, Operation, Outcome, Request};
+use super::{Recorded, Registry, Written, definition, recorded};
+use crate::admission::{self, Operation, Outcome, Refused, Request};
+use crate::conversion;
 
 const MODIFIED: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
@@ -108,7 +108,7 @@ impl Registry {
             return Ok(Some(new.into()));
         }
         let ends = is_finished(&new);
-        if !ends && new == old && served::is_in_place(resource, kv) {
+        if !ends && new == old && conversion::is_in_place(resource, kv) {
             // Nothing to write, if that is still what the object is.
             return Ok((freshness != Freshness::Any).then(|| new.into()));
         }

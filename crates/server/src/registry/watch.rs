@@ -8,12 +8,11 @@ use store::{Error, Event, KeyRange, KeyValue, Revision, Store};
 use tokio::sync::watch;
 
 use super::commit::read_failed;
-use super::conversion::Converter;
 use super::hub::{Batch, Hub, Told, Topic, told_as};
 use super::list::{Match, wrong_option};
 use super::read::Freshness;
-use super::served::is_as_served;
 use super::{Registry, Selection};
+use crate::conversion::{Converter, is_as_served};
 
 /// What to watch.
 #[derive(Debug)]
@@ -301,7 +300,7 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::*;
-    use crate::proxy::Backends;
+    use crate::backend::Backends;
 
     struct Nowhere;
 

@@ -15,8 +15,8 @@ use tokio_rustls::TlsConnector;
 
 use super::address::{Address, Way};
 use super::trust::Trusts;
+use crate::backend::{Backends, send};
 use crate::http::response::{JSON, full};
-use crate::proxy::{Backends, send};
 
 /// The longest answer, in bytes.
 const LARGEST: usize = 10 * 1024 * 1024;

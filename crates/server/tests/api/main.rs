@@ -18,6 +18,7 @@ mod house;
 mod kinds;
 mod known;
 mod kubectl;
+mod layers;
 mod openapi;
 mod policies;
 mod policy_parameters;

@@ -14,13 +14,13 @@ use std::sync::Arc;
 use access::Authorizer;
 use api::{Object, Status};
 
-use crate::admission::{Outcome, Request};
-use crate::definitions::Known;
-use crate::registry::{Converter, Refused};
-use crate::webhook::Client;
-
 use self::configured::Configured;
 use self::matching::is_exempt;
+use super::Refused;
+use crate::admission::{Outcome, Request};
+use crate::catalog::Known;
+use crate::conversion::Converter;
+use crate::webhook::Client;
 
 /// Everything that is configured, and the way to webhooks.
 pub(crate) struct Outside {

@@ -9,9 +9,8 @@ use std::time::Duration;
 use fairness::Fairness;
 use store::{Event, KeyRange, Revision, State, Store};
 
-use super::Body;
-use super::response::bytes;
-use super::route::Target;
+use crate::http::response::bytes;
+use crate::http::{Body, Target};
 
 /// Where the histogram of durations is cut, in seconds: every third of upstream's bounds.
 const BOUNDS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 60.0];

@@ -1,11 +1,15 @@
 //! The server: its parts, and what the program does with it.
 
+mod listener;
+
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use access::{Authority, Authorizer, Identity, Tokens};
+use api::{Object, Status};
 use fairness::Fairness;
+use http::{Request, Response};
 use jiff::Timestamp;
 use objects::Writer;
 use rustls::pki_types::CertificateDer;
@@ -16,17 +20,18 @@ use tracing::info_span;
 
 use crate::admission::ServiceRange;
 use crate::aggregation::{Aggregation, FrontProxy};
-use crate::bootstrap::node_rules;
+use crate::backend::{Backends, Relay};
+use crate::bootstrap;
 use crate::clock;
-use crate::http::ahead::Ahead;
-use crate::http::beside::Beside;
+use crate::definitions;
 use crate::http::connection::Places;
-use crate::http::metrics::{Measure, Metrics};
-use crate::http::openapi::Swaggers;
 use crate::http::outgoing::Outgoing;
-use crate::http::{self, Limits, Listening};
-use crate::proxy::Backends;
+use crate::http::{Body, Limits};
+use crate::proxy::Proxy;
 use crate::registry::Registry;
+use crate::requests::{Measure, Requests};
+
+pub use listener::Listening;
 
 /// What a server is made of.
 pub struct Options {
@@ -53,57 +58,82 @@ pub struct Options {
 /// The API. Made once a process; it serves nobody from outside until it [listens](Server::listen).
 pub struct Server {
     registry: Arc<Registry>,
-    backends: Arc<dyn Backends>,
-    kubelet_client_tls: Arc<ClientConfig>,
+    aggregation: Arc<Aggregation>,
+    requests: Requests,
     authority: Option<Authority>,
     limits: Limits,
-    closing: watch::Sender<bool>,
-    address: OnceLock<SocketAddr>,
-    metrics: Arc<Metrics>,
-    fairness: Arc<Fairness>,
-    swaggers: Swaggers,
-    aggregation: Aggregation,
-    ahead: Ahead,
-    beside: Beside,
-    outgoing: Arc<Outgoing>,
     places: Arc<Places>,
+    outgoing: Arc<Outgoing>,
+    closing: watch::Sender<bool>,
 }
 
 impl Server {
     /// A server over a store.
     pub fn new(options: Options) -> Arc<Self> {
-        let fairness =
-            Fairness::new(options.limits.seats, &options.store.snapshot(), Arc::new(clock::instant));
-        let aggregation = Aggregation::new(options.front_proxy, &options.store.snapshot());
-        let (places, outgoing) = (Places::new(&options.limits), Outgoing::new(&options.limits));
-        Arc::new(Server {
-            aggregation,
+        let Options {
+            store,
+            services,
+            backends,
+            kubelet_client_tls,
+            front_proxy,
+            authority,
+            limits,
+            tokens,
+            metrics,
+        } = options;
+        let (places, outgoing) = (Places::new(&limits), Outgoing::new(&limits));
+        let fairness = Fairness::new(limits.seats, &store.snapshot(), Arc::new(clock::instant));
+        let closing = watch::Sender::new(false);
+        let relay = Relay::new(backends.clone(), closing.subscribe());
+        let authorizer = Authorizer::new(bootstrap::node_rules());
+        let registry = Arc::new(Registry::new(store, services, backends, tokens, authorizer));
+        let proxy = Proxy::new(registry.clone(), relay.clone(), kubelet_client_tls);
+        let aggregation = Arc::new(Aggregation::new(registry.clone(), relay, front_proxy));
+        let requests = Requests::new(
+            registry.clone(),
             fairness,
-            registry: Arc::new(Registry::new(
-                options.store,
-                options.services,
-                options.backends.clone(),
-                options.tokens,
-                Authorizer::new(node_rules()),
-            )),
-            backends: options.backends,
-            kubelet_client_tls: options.kubelet_client_tls,
-            authority: options.authority,
-            limits: options.limits,
-            closing: watch::Sender::new(false),
-            address: OnceLock::new(),
-            metrics: Arc::new(Metrics::new(options.metrics)),
-            swaggers: Swaggers::default(),
-            ahead: Ahead::default(),
-            beside: Beside::default(),
-            outgoing,
-            places,
-        })
+            aggregation.clone(),
+            proxy,
+            outgoing.clone(),
+            closing.subscribe(),
+            metrics,
+        );
+        Arc::new(Server { registry, aggregation, requests, authority, limits, places, outgoing, closing })
     }
 
     /// The write path for the parts of this process.
     pub fn writer(&self) -> Arc<dyn Writer> {
         self.registry.clone()
+    }
+
+    /// Answers one request of `who` (nobody if there was no certificate): all that the server does, without
+    /// sockets and TLS.
+    pub async fn handle(&self, request: Request<Body>, who: Option<Identity>) -> Response<Body> {
+        self.requests.handle(request, who).await
+    }
+
+    /// Makes the default objects, those that are missing: namespaces, the service `kubernetes`, the runtime
+    /// class `host`, roles and their bindings, priority classes and levels, flow schemas, API services. May be
+    /// called again at any time, and anywhere at once.
+    ///
+    /// # Errors
+    /// If the store has no leader yet, or doesn't answer.
+    pub async fn bootstrap(&self) -> Result<(), Status> {
+        let services = self.registry.services();
+        let mut objects = bootstrap::objects(&services.first(), &services.to_string());
+        objects.extend(self.aggregation.config_map().and_then(Object::from_value));
+        self.registry.ensure(objects).await
+    }
+
+    /// Looks after CustomResourceDefinitions whenever this member leads: names and conditions in their status, the
+    /// APIServices of their groups, and the end of their objects when they are deleted. Runs until the store ends.
+    pub async fn keep_definitions(&self) {
+        definitions::keep(&self.registry).await;
+    }
+
+    /// Keeps what is known of aggregated APIs up to date, for as long as it is polled.
+    pub async fn aggregate(self: Arc<Self>) {
+        self.aggregation.keep(self.closing.subscribe()).await;
     }
 
     /// Serves on one more address, until the answer is dropped. `tls` must ask clients for certificates and
@@ -129,8 +159,8 @@ impl Server {
         listener: TcpListener,
         tls: Arc<ServerConfig>,
     ) -> Result<Listening, io::Error> {
-        let listening = http::listen(self.clone(), listener, tls)?;
-        if self.address.set(listening.address()).is_ok() {
+        let listening = listener::listen(self.clone(), listener, tls)?;
+        if self.requests.listens_at(listening.address()) {
             tasks::spawn(
                 info_span!("watch over answers"),
                 Outgoing::watch_over(Arc::downgrade(&self.outgoing)),
@@ -144,60 +174,8 @@ impl Server {
         self.closing.send_replace(true);
     }
 
-    pub(crate) fn closing(&self) -> watch::Receiver<bool> {
-        self.closing.subscribe()
-    }
-
-    pub(crate) fn metrics(&self) -> &Arc<Metrics> {
-        &self.metrics
-    }
-
-    pub(crate) fn fairness(&self) -> &Arc<Fairness> {
-        &self.fairness
-    }
-
-    pub(crate) fn ahead(&self) -> &Ahead {
-        &self.ahead
-    }
-
-    pub(crate) fn beside(&self) -> &Beside {
-        &self.beside
-    }
-
-    pub(crate) fn outgoing(&self) -> &Arc<Outgoing> {
-        &self.outgoing
-    }
-
-    pub(crate) fn places(&self) -> &Arc<Places> {
-        &self.places
-    }
-
-    pub(crate) fn aggregation(&self) -> &Aggregation {
-        &self.aggregation
-    }
-
-    pub(crate) fn swaggers(&self) -> &Swaggers {
-        &self.swaggers
-    }
-
-    pub(crate) fn registry(&self) -> &Registry {
-        &self.registry
-    }
-
-    pub(crate) fn backends(&self) -> &Arc<dyn Backends> {
-        &self.backends
-    }
-
-    pub(crate) fn kubelet_client_tls(&self) -> &Arc<ClientConfig> {
-        &self.kubelet_client_tls
-    }
-
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
     /// The identity behind a certificate that was let in; none if it has expired, or names one it may not speak for.
-    pub(crate) fn shown_by(&self, certificate: &CertificateDer<'_>, now: Timestamp) -> Option<Identity> {
+    fn shown_by(&self, certificate: &CertificateDer<'_>, now: Timestamp) -> Option<Identity> {
         let who = Identity::of_current(certificate, now)?;
         let believed =
             self.authority.as_ref().is_none_or(|authority| authority.believes(certificate, &who, now));
@@ -208,10 +186,5 @@ impl Server {
             );
         }
         believed.then_some(who)
-    }
-
-    /// The address that was listened on first.
-    pub(crate) fn address(&self) -> Option<SocketAddr> {
-        self.address.get().copied()
     }
 }

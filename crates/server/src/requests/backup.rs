@@ -10,7 +10,7 @@ use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use store::{BackupFile, Store};
 
-use super::Body;
+use crate::http::Body;
 
 /// Answers with a file that [`store::Backup`] reads, made as fast as the client takes it.
 pub(crate) async fn backup(who: &Identity, store: &dyn Store) -> Result<Response<Body>, Status> {

@@ -15,7 +15,7 @@ use super::headers::{strip_hop_by_hop, to_backend};
 use crate::http::Body;
 
 /// How long a connection to a pod or an agent may take.
-pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(1);
+pub(crate) const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why a backend gave no answer.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,7 @@ pub(crate) enum BackendError {
 }
 
 /// Connects to an address.
-pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, io::Error> {
+pub(crate) async fn connect(host: &str, port: u16) -> Result<TcpStream, io::Error> {
     let connected = tokio::time::timeout(CONNECT_WITHIN, TcpStream::connect((host, port))).await;
     let stream = connected.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     stream.set_nodelay(true)?;

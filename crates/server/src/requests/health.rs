@@ -3,9 +3,9 @@
 use http::Response;
 use store::Store;
 
-use super::Body;
-use super::query::Query;
-use super::response::{no_such_path, text};
+use crate::http::Body;
+use crate::http::query::Query;
+use crate::http::response::{no_such_path, text};
 
 /// Answers a health endpoint, or one check of it, under upstream's names. Being ready needs a leader of the store,
 /// and a server that isn't about to end.

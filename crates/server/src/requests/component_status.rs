@@ -1,19 +1,15 @@
 //! `componentstatuses`: what of the control plane is well, as clients of old ask for it.
 
-use std::sync::Arc;
-
 use api::{Object, Status};
 use http::{HeaderMap, Response};
 use objects::Named;
 use serde_json::{Value, json};
 
-use super::Body;
-use super::negotiate::{Shape, accepted_for};
 use super::objects::{include, object, selection};
-use super::serve::Asked;
 use crate::clock;
-use crate::registry::Freshness;
-use crate::server::Server;
+use crate::http::negotiate::{Shape, accepted_for};
+use crate::http::{Asked, Body};
+use crate::registry::{Freshness, Registry};
 
 /// The parts of a control plane by the names that upstream has for them; here all of them are the store's
 /// leader.
@@ -21,13 +17,13 @@ const PARTS: [&str; 3] = ["controller-manager", "etcd-0", "scheduler"];
 
 /// Answers get and list.
 pub(crate) async fn read(
-    server: &Arc<Server>,
+    registry: &Registry,
     asked: &Asked<'_>,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Status> {
     let target = asked.target;
     let accepted = accepted_for(headers, target.resource)?;
-    let fault = server.registry().state(Freshness::Newest).await.err().map(|status| status.message);
+    let fault = registry.state(Freshness::Newest).await.err().map(|status| status.message);
     let all = PARTS.iter().filter_map(|part| component(part, fault.as_deref()));
     if asked.verb != "list" {
         let named = Named { resource: target.resource, namespace: "", name: &target.name };

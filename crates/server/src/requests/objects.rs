@@ -9,17 +9,15 @@ use objects::{Named, load, put_list_items};
 use serde_json::{Value, json};
 use store::{KeyValue, Revision};
 
-use super::Body;
-use super::beside::LARGE;
-use super::component_status;
-use super::encoding::{Encoding, protobuf_list};
-use super::negotiate::{Accepted, Shape, accepted_for};
-use super::query::Query;
-use super::response::{JSON, bytes};
-use super::serve::Asked;
+use super::{Objects, component_status};
 use crate::clock;
+use crate::http::beside::LARGE;
+use crate::http::encoding::{Encoding, protobuf_list};
+use crate::http::negotiate::{Accepted, Shape, accepted_for};
+use crate::http::query::Query;
+use crate::http::response::{JSON, bytes};
+use crate::http::{Asked, Body};
 use crate::registry::{Freshness, ListOptions, Listing, Match, Selection};
-use crate::server::Server;
 
 /// What the column STATUS of a Job says while nothing has begun it: what runs a Job says first when it began.
 const NOT_BEGUN: &str = "Pending";
@@ -29,23 +27,23 @@ const PARSED: usize = 8;
 
 /// Answers get and list.
 pub(crate) async fn read(
-    server: &Arc<Server>,
+    with: &Objects,
     asked: &Asked<'_>,
     headers: &HeaderMap,
 ) -> Result<Response<Body>, Status> {
     let target = asked.target;
     if target.resource.kind == "ComponentStatus" {
-        return component_status::read(server, asked, headers).await;
+        return component_status::read(&with.registry, asked, headers).await;
     }
     let accepted = accepted_for(headers, target.resource)?;
     if asked.verb == "list" {
         let options = list_options(asked)?;
         let answer = async {
-            let listing = server.registry().list(&options).await?;
+            let listing = with.registry.list(&options).await?;
             let bytes: usize = listing.items.iter().map(|kv| kv.value.len()).sum();
             let times = if accepted.is_plain_json() { 1 } else { PARSED };
             let room = match bytes > LARGE {
-                true => Some(server.outgoing().room(bytes * times, asked.connection.cloned()).await?),
+                true => Some(with.outgoing.room(bytes * times, asked.connection.cloned()).await?),
                 false => None,
             };
             let mut answer = list(target.resource, &listing, accepted, asked.query)?;
@@ -54,15 +52,15 @@ pub(crate) async fn read(
             }
             Ok(answer)
         };
-        return match server.registry().is_long(target.resource, &target.namespace) {
-            true => server.beside().read(answer).await,
+        return match with.registry.is_long(target.resource, &target.namespace) {
+            true => with.beside.read(answer).await,
             false => answer.await,
         };
     }
     let named = Named { resource: target.resource, namespace: &target.namespace, name: &target.name };
     let freshness = Freshness::parse(asked.query.get("resourceVersion"))?;
     if target.subresource == "scale" {
-        let scale = server.registry().scale(&named, freshness).await?;
+        let scale = with.registry.scale(&named, freshness).await?;
         return object(
             target.resource,
             200,
@@ -71,12 +69,12 @@ pub(crate) async fn read(
             asked.query,
         );
     }
-    let kv = server.registry().get(&named, freshness).await?;
+    let kv = with.registry.get(&named, freshness).await?;
     if accepted.is_plain_json() {
         return Ok(bytes(200, JSON, objects::stamped(&kv)));
     }
     let answer = async { object(target.resource, 200, load(&kv)?, accepted, asked.query) };
-    if kv.value.len() > LARGE { server.beside().read(answer).await } else { answer.await }
+    if kv.value.len() > LARGE { with.beside.read(answer).await } else { answer.await }
 }
 
 /// The options of a list in a query.

@@ -1,6 +1,6 @@
 //! Requests that change something.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use access::{Stamp, TokenRequest};
 use api::{Object, PatchType, Status};
@@ -10,20 +10,18 @@ use objects::Named;
 use serde_json::{Value, json};
 use values::JsonError;
 
-use super::Body;
-use super::apply;
-use super::beside::LARGE;
-use super::body;
-use super::negotiate::{Accepted, Shape, accepted_for, content_type, unsupported};
 use super::objects::{list, list_options, listing_of, object};
-use super::options::WriteOptions;
-use super::response::{JSON, bytes, warn};
-use super::serve::Asked;
+use super::{Objects, apply};
 use crate::clock;
+use crate::http::beside::LARGE;
+use crate::http::negotiate::{Accepted, Shape, accepted_for, content_type, unsupported};
+use crate::http::options::WriteOptions;
+use crate::http::response::{JSON, bytes, warn};
+use crate::http::{Asked, Body, body};
 use crate::registry::{
-    Apply, Binding, Change, Create, DeleteOptions, Freshness, Recorded, Written, fit_namespace, propagation,
+    Apply, Binding, Change, Create, DeleteOptions, Freshness, Recorded, Registry, Written, fit_namespace,
+    propagation,
 };
-use crate::server::Server;
 
 const PATCHES: &str = "application/json-patch+json, application/merge-patch+json, \
      application/strategic-merge-patch+json, application/apply-patch+yaml, application/apply-patch+cbor";
@@ -38,7 +36,7 @@ const PODS_ARE_LEFT: &str = "child pods are preserved by default when jobs are d
 
 /// Answers create, update, patch, delete and deletecollection.
 pub(crate) async fn write(
-    server: &Arc<Server>,
+    with: &Objects,
     asked: &Asked<'_>,
     request: Request<Body>,
 ) -> Result<Response<Body>, Status> {
@@ -47,18 +45,19 @@ pub(crate) async fn write(
     let is_apply =
         asked.verb == "patch" && matches!(content_type(&parts.headers).as_str(), apply::YAML | apply::CBOR);
     let options = WriteOptions::parse(asked.query, &parts.headers, asked.verb, is_apply)?;
-    let write = Writing { server, asked, headers: &parts.headers, accepted, options, is_apply };
-    let body = body::read(body, server.beside()).await?;
+    let write =
+        Writing { registry: &with.registry, asked, headers: &parts.headers, accepted, options, is_apply };
+    let body = body::read(body, &with.beside).await?;
     let large = body.len().max(write.stored_bytes());
-    let _room = server.beside().room(large)?;
+    let _room = with.beside.room(large)?;
     if large <= LARGE {
         return write.answer_to(body).await;
     }
-    server.beside().change(write.answer_to(body)).await
+    with.beside.change(write.answer_to(body)).await
 }
 
 struct Writing<'a> {
-    server: &'a Arc<Server>,
+    registry: &'a Registry,
     asked: &'a Asked<'a>,
     headers: &'a HeaderMap,
     accepted: Accepted,
@@ -85,7 +84,7 @@ impl<'a> Writing<'a> {
 
     /// How large the object is that is changed: a patch of a few bytes may change a large one.
     fn stored_bytes(&self) -> usize {
-        let state = self.server.registry().store().snapshot();
+        let state = self.registry.store().snapshot();
         state.get(self.named().key().as_bytes()).map_or(0, |kv| kv.value.len())
     }
 
@@ -146,12 +145,12 @@ impl<'a> Writing<'a> {
             *warnings.lock().unwrap_or_else(PoisonError::into_inner) = told;
             Ok(object)
         };
-        let created = self.server.registry().create(&self.creation(), &make).await?;
+        let created = self.registry.create(&self.creation(), &make).await?;
         self.answer(201, created, &warnings.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 
     async fn token(&self, body: Bytes) -> Result<Response<Body>, Status> {
-        let (target, registry) = (self.asked.target, self.server.registry());
+        let (target, registry) = (self.asked.target, self.registry);
         let question = body::value(self.headers, body)?.and_then(Object::from_value);
         let question = question.filter(|question| question.kind() == "TokenRequest");
         let mut question = question.ok_or_else(|| {
@@ -172,7 +171,7 @@ impl<'a> Writing<'a> {
     }
 
     fn review(&self, mut question: Object) -> Result<Object, Status> {
-        let (target, registry) = (self.asked.target, self.server.registry());
+        let (target, registry) = (self.asked.target, self.registry);
         fit_namespace(target.resource, &target.namespace, &mut question)?;
         Recorded::Update(&self.options.manager).update(target.resource, "", None, &mut question);
         let state = registry.store().snapshot();
@@ -183,7 +182,7 @@ impl<'a> Writing<'a> {
     }
 
     async fn update(&self, body: Bytes) -> Result<Response<Body>, Status> {
-        let (target, registry) = (self.asked.target, self.server.registry());
+        let (target, registry) = (self.asked.target, self.registry);
         if target.subresource == "scale" {
             let scale = scale_object(body::value(self.headers, body)?)?;
             let updated = registry.change_scale(&self.change(), &|_| Ok(scale.clone())).await?;
@@ -233,7 +232,7 @@ impl<'a> Writing<'a> {
             JsonError::Broken(error) => Status::bad_request(format!("the patch is not valid JSON: {error}")),
         })?;
         let resource = target.resource;
-        let registry = self.server.registry();
+        let registry = self.registry;
         if target.subresource == "scale" {
             // A scale's fields are those of its object, as far as types go.
             let change = |scale: &Object| api::patch(resource, kind, scale, &patch);
@@ -254,7 +253,7 @@ impl<'a> Writing<'a> {
     }
 
     async fn apply(&self, body: Bytes) -> Result<Response<Body>, Status> {
-        let (resource, registry) = (self.asked.target.resource, self.server.registry());
+        let (resource, registry) = (self.asked.target.resource, self.registry);
         let (patch, warnings) =
             apply::patch(&self.named(), &self.options, &content_type(self.headers), &body)?;
         let request =
@@ -294,7 +293,7 @@ impl<'a> Writing<'a> {
     async fn delete(&self, body: Bytes) -> Result<Response<Body>, Status> {
         let named = self.named();
         let options = self.delete_options(body)?;
-        let deleted = self.server.registry().delete(self.asked.who, &named, &options).await?;
+        let deleted = self.registry.delete(self.asked.who, &named, &options).await?;
         let is_job = (named.resource.group, named.resource.plural) == ("batch", "jobs");
         let leaves_pods = is_job && options.propagation.is_none();
         let warnings = if leaves_pods { &[PODS_ARE_LEFT.to_owned()][..] } else { &[] };
@@ -313,8 +312,7 @@ impl<'a> Writing<'a> {
     async fn delete_collection(&self, body: Bytes) -> Result<Response<Body>, Status> {
         let options = self.delete_options(body)?;
         let which = list_options(self.asked)?;
-        let (items, revision) =
-            self.server.registry().delete_collection(self.asked.who, &which, &options).await?;
+        let (items, revision) = self.registry.delete_collection(self.asked.who, &which, &options).await?;
         list(self.asked.target.resource, &listing_of(items, revision), self.accepted, self.asked.query)
     }
 
@@ -350,7 +348,7 @@ impl<'a> Writing<'a> {
             node,
             dry_run: self.options.dry_run,
         };
-        self.server.registry().bind(self.asked.who, &binding).await?;
+        self.registry.bind(self.asked.who, &binding).await?;
         self.done()
     }
 
@@ -364,7 +362,7 @@ impl<'a> Writing<'a> {
         if !given.is_empty() && given != self.asked.target.name {
             return Err(Status::bad_request("name in URL does not match name in Eviction object"));
         }
-        self.server.registry().evict(self.asked.who, &self.named(), &options).await?;
+        self.registry.evict(self.asked.who, &self.named(), &options).await?;
         self.done()
     }
 }

@@ -1,7 +1,6 @@
 //! A request that asks for another protocol: once the backend has agreed, bytes go both ways until one side ends.
 
 use std::future::pending;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{CONNECTION, UPGRADE};
@@ -14,11 +13,11 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::time::{interval, timeout};
 use tracing::info_span;
 
-use super::connect::BackendError;
 use super::headers::strip_hop_by_hop;
+use super::request::BackendError;
+use super::{Backends, Relay};
 use crate::http::response::full;
 use crate::http::{Body, Connection};
-use crate::server::Server;
 
 /// How long a client may go on sending to a backend that has ended.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -42,7 +41,7 @@ impl Client {
     }
 
     /// Writes into a request to a backend what the client asks for.
-    pub(super) fn ask(&self, headers: &mut HeaderMap) {
+    pub(crate) fn ask(&self, headers: &mut HeaderMap) {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, self.protocol.clone());
     }
@@ -54,47 +53,49 @@ fn asks(headers: &HeaderMap) -> bool {
     values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"))
 }
 
-/// Sends a request over a connection of its own. An answer of 101 leaves both sides to each other; any other is
-/// answered as it is. `node` is the backend's host, if that is known.
-pub(super) async fn send_upgrade<S>(
-    server: &Arc<Server>,
-    stream: S,
-    request: Request<Body>,
-    client: Client,
-    node: Option<String>,
-) -> Result<Response<Body>, BackendError>
-where
-    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
-{
-    let (mut sender, connection) =
-        http1::handshake(TokioIo::new(stream)).await.map_err(BackendError::Broken)?;
-    tasks::spawn(info_span!("proxied connection"), async move {
-        if let Err(error) = connection.with_upgrades().await {
-            tracing::debug!(%error, "a proxied connection broke");
+impl Relay {
+    /// Sends a request over a connection of its own. An answer of 101 leaves both sides to each other; any other is
+    /// answered as it is. `node` is the backend's host, if that is known.
+    pub(crate) async fn send_upgrade<S>(
+        &self,
+        stream: S,
+        request: Request<Body>,
+        client: Client,
+        node: Option<String>,
+    ) -> Result<Response<Body>, BackendError>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (mut sender, connection) =
+            http1::handshake(TokioIo::new(stream)).await.map_err(BackendError::Broken)?;
+        tasks::spawn(info_span!("proxied connection"), async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "a proxied connection broke");
+            }
+        });
+        let mut response = sender.send_request(request).await.map_err(BackendError::Broken)?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            strip_hop_by_hop(response.headers_mut());
+            return Ok(response.map(|body| body.boxed_unsync()));
         }
-    });
-    let mut response = sender.send_request(request).await.map_err(BackendError::Broken)?;
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        strip_hop_by_hop(response.headers_mut());
-        return Ok(response.map(|body| body.boxed_unsync()));
+        let backend = hyper::upgrade::on(&mut response);
+        let (relay, Client { upgrade, connection, .. }) = (self.clone(), client);
+        tasks::spawn(info_span!("proxied stream"), async move {
+            let (client, backend) = match tokio::try_join!(upgrade, backend) {
+                Ok(both) => both,
+                Err(error) => return tracing::debug!(%error, "one side went before the protocol changed"),
+            };
+            let mut closing = relay.closing.clone();
+            tokio::select! {
+                () = exchange(client, backend) => {}
+                _ = closing.wait_for(|closing| *closing) => {}
+                () = silence(relay.backends(), node) => {}
+                () = stopped(connection) => {}
+            }
+        });
+        let (parts, _) = response.into_parts();
+        Ok(Response::from_parts(parts, full("")))
     }
-    let backend = hyper::upgrade::on(&mut response);
-    let (server, Client { upgrade, connection, .. }) = (server.clone(), client);
-    tasks::spawn(info_span!("proxied stream"), async move {
-        let (client, backend) = match tokio::try_join!(upgrade, backend) {
-            Ok(both) => both,
-            Err(error) => return tracing::debug!(%error, "one side went before the protocol changed"),
-        };
-        let mut closing = server.closing();
-        tokio::select! {
-            () = relay(client, backend) => {}
-            _ = closing.wait_for(|closing| *closing) => {}
-            () = silence(&server, node) => {}
-            () = stopped(connection) => {}
-        }
-    });
-    let (parts, _) = response.into_parts();
-    Ok(Response::from_parts(parts, full("")))
 }
 
 async fn stopped(connection: Option<Connection>) {
@@ -105,18 +106,18 @@ async fn stopped(connection: Option<Connection>) {
 }
 
 /// Waits until a host has been silent for a while.
-async fn silence(server: &Arc<Server>, node: Option<String>) {
+async fn silence(backends: &dyn Backends, node: Option<String>) {
     let Some(node) = node else { return pending().await };
     let (mut look, mut silent) = (interval(LOOK), 0);
     while silent < 2 {
         look.tick().await;
-        silent = if server.backends().is_silent(&node) { silent + 1 } else { 0 };
+        silent = if backends.is_silent(&node) { silent + 1 } else { 0 };
     }
 }
 
 /// Copies both ways. When the backend has ended, the client may go on for a moment; when the client has, the
 /// backend may end what it does.
-async fn relay(client: Upgraded, backend: Upgraded) {
+async fn exchange(client: Upgraded, backend: Upgraded) {
     let (from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
     let (from_backend, mut to_backend) = tokio::io::split(TokioIo::new(backend));
     let mut inward = std::pin::pin!(copy(from_client, &mut to_backend));
@@ -148,7 +149,7 @@ async fn copy(mut from: impl AsyncRead + Unpin, to: &mut (impl AsyncWrite + Unpi
 }
 
 /// The first bytes of an answer's body as text: what a backend that refuses says.
-pub(super) async fn reason(response: Response<Body>) -> String {
+pub(crate) async fn reason(response: Response<Body>) -> String {
     const LONGEST: usize = 4 << 10;
     let mut text = Vec::new();
     let read = async {

@@ -28,22 +28,22 @@ pub(crate) struct Converter {
 }
 
 /// The definition of a resource that a webhook converts.
-pub(super) fn by_webhook(resource: &Resource) -> Option<&Custom> {
+pub(crate) fn by_webhook(resource: &Resource) -> Option<&Custom> {
     resource.custom().filter(|custom| matches!(custom.definition().conversion(), Conversion::Webhook { .. }))
 }
 
 /// Whether a stored value can be served only by a webhook's help.
-pub(super) fn needs_webhook(resource: &Resource, kv: &KeyValue) -> bool {
+pub(crate) fn needs_webhook(resource: &Resource, kv: &KeyValue) -> bool {
     by_webhook(resource).is_some_and(|custom| custom.is_other_version(&kv.value))
 }
 
 impl Converter {
-    pub(super) fn new(client: Arc<Client>) -> Arc<Self> {
+    pub(crate) fn new(client: Arc<Client>) -> Arc<Self> {
         Arc::new(Converter { client, converted: Converted::default() })
     }
 
     /// A stored value as `resource` serves it.
-    pub(super) async fn served(
+    pub(crate) async fn served(
         &self,
         resource: &Resource,
         kv: &Arc<KeyValue>,
@@ -56,7 +56,7 @@ impl Converter {
     }
 
     /// The object in a stored value as `resource` serves it, with its resourceVersion.
-    pub(super) async fn load(&self, resource: &Resource, kv: &Arc<KeyValue>) -> Result<Object, Status> {
+    pub(crate) async fn load(&self, resource: &Resource, kv: &Arc<KeyValue>) -> Result<Object, Status> {
         if !needs_webhook(resource, kv) {
             return served::load_as(resource, kv);
         }
@@ -156,7 +156,7 @@ impl Converter {
     }
 
     /// An object of `resource` in the form in which it is stored.
-    pub(super) async fn to_stored(&self, resource: &Resource, mut object: Object) -> Result<Object, Status> {
+    pub(crate) async fn to_stored(&self, resource: &Resource, mut object: Object) -> Result<Object, Status> {
         let Some(custom) = by_webhook(resource) else {
             api::to_stored(resource, &mut object);
             return Ok(object);
@@ -206,7 +206,7 @@ impl Converter {
     }
 
     /// Makes the objects that a write lacks in other versions to tell who owns what.
-    pub(super) async fn make(&self, custom: &Custom, conversions: &Conversions) -> Result<(), Status> {
+    pub(crate) async fn make(&self, custom: &Custom, conversions: &Conversions) -> Result<(), Status> {
         let missing = conversions.take_missing();
         if missing.is_empty() {
             return Err(Status::internal("a write lacks an object that it doesn't name"));
@@ -219,7 +219,7 @@ impl Converter {
     }
 
     /// What a read shows of an object of `resource` that was just stored; nothing if that is what its writer had.
-    pub(super) async fn read_back(
+    pub(crate) async fn read_back(
         &self,
         resource: &Resource,
         kv: KeyValue,

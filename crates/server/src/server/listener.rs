@@ -21,11 +21,11 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tracing::info_span;
 
-use super::Body;
-use super::connection::Connection;
-use super::socket::{Open, Socket};
+use super::Server;
 use crate::clock;
-use crate::server::Server;
+use crate::http::Body;
+use crate::http::connection::Connection;
+use crate::http::socket::{Open, Socket};
 
 /// How long requests in flight get when a listener stops.
 const FAREWELL: Duration = Duration::from_millis(250);
@@ -87,7 +87,7 @@ async fn accept(
 ) {
     let mut complained = None;
     loop {
-        let accepted = async { (server.places().wait().await, listener.accept().await) };
+        let accepted = async { (server.places.wait().await, listener.accept().await) };
         let (place, accepted) = tokio::select! {
             _ = stopped.changed() => return,
             accepted = accepted => accepted,
@@ -95,14 +95,14 @@ async fn accept(
         match accepted {
             Ok((stream, peer)) => {
                 let stream = Arc::new(stream);
-                let connection = server.places().enter(place, peer.ip(), open.add(&stream), stopped.clone());
+                let connection = server.places.enter(place, peer.ip(), open.add(&stream), stopped.clone());
                 tasks::spawn(
                     info_span!("connection", %peer),
                     serve(server.clone(), stream, tls.clone(), connection),
                 );
             }
             Err(error) => {
-                server.places().make_room();
+                server.places.make_room();
                 let now = clock::instant();
                 if complained.is_none_or(|before| now.saturating_duration_since(before) > COMPLAIN_EVERY) {
                     tracing::warn!(%error, "can't accept a connection to the API");
@@ -121,7 +121,7 @@ async fn serve(server: Arc<Server>, stream: Arc<TcpStream>, tls: TlsAcceptor, mu
     if let Err(error) = SockRef::from(&*stream).set_tcp_keepalive(&keepalive) {
         tracing::debug!(%error, "a connection can't be kept alive");
     }
-    let limits = server.limits().clone();
+    let limits = server.limits.clone();
     let ending = connection.clone();
     let handshake = timeout(limits.handshake, tls.accept(Socket(stream.clone())));
     let encrypted = tokio::select! {

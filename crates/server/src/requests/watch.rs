@@ -1,7 +1,6 @@
 //! Watches over HTTP: event after event, until the time is over or the server ends.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Include, Resource, Status};
@@ -16,17 +15,16 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep};
 
-use super::Body;
-use super::encoding::Encoding;
+use super::Objects;
 use super::metrics::{self, Counted};
-use super::negotiate::{Accepted, Shape, accepted_stream};
 use super::objects::{include, selection, table};
-use super::outgoing::{Pieces, Share};
-use super::response::{full, status_value};
-use super::serve::Asked;
 use crate::clock;
+use crate::http::encoding::Encoding;
+use crate::http::negotiate::{Accepted, Shape, accepted_stream};
+use crate::http::outgoing::{Pieces, Share};
+use crate::http::response::{full, status_value};
+use crate::http::{Asked, Body};
 use crate::registry::{Match, Watch, WatchEnd, WatchEvent, WatchOptions, told_as};
-use crate::server::Server;
 
 /// How often a watch that wants bookmarks gets one.
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
@@ -38,7 +36,7 @@ const INITIAL: usize = 64;
 
 /// Starts a watch; its events are the body of the answer.
 pub(crate) async fn start(
-    server: &Arc<Server>,
+    with: &Objects,
     asked: &Asked<'_>,
     headers: &HeaderMap,
     admitted: Option<Admitted>,
@@ -64,9 +62,9 @@ pub(crate) async fn start(
         columns_told: false,
     };
     let tells_initial = options.initial != Some(false);
-    let is_long = tells_initial && server.registry().is_long(asked.target.resource, &asked.target.namespace);
-    let started = server.registry().watch(options);
-    let started = if is_long { server.beside().read(started).await } else { started.await };
+    let is_long = tells_initial && with.registry.is_long(asked.target.resource, &asked.target.namespace);
+    let started = with.registry.watch(options);
+    let started = if is_long { with.beside.read(started).await } else { started.await };
     let watch = match started {
         Ok(watch) => watch,
         // As upstream: a watch from too long ago is one that ends with an error.
@@ -75,7 +73,7 @@ pub(crate) async fn start(
         }
         Err(status) => return Err(status),
     };
-    let share = server.outgoing().share(asked.connection.cloned());
+    let share = with.outgoing.share(asked.connection.cloned());
     let initial = watch.initial() * INITIAL;
     share.add(initial);
     let running = Running {
@@ -88,8 +86,8 @@ pub(crate) async fn start(
         frames,
         end: Box::pin(sleep(Duration::from_secs(seconds))),
         bookmark: bookmarks.then(|| Box::pin(sleep(BOOKMARK_EVERY))),
-        closing: server.closing(),
-        _counted: server.metrics().running(metrics::Running::Watching),
+        closing: with.closing.clone(),
+        _counted: with.metrics.running(metrics::Running::Watching),
     };
     let events = stream::unfold(Some(running), |running| async move {
         let (bytes, next) = running?.step().await?;

@@ -1,28 +1,26 @@
 //! One request: who asks, for what, and may they; then it goes to the code that answers it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use access::{Attributes, Identity, TokenError, Wanted, openid_configuration};
-use api::{Catalog, FieldSelector, Status};
+use api::{Catalog, Status};
 use fairness::{Admitted, Class};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Body as _;
 
-use super::compress::{compressed, takes_gzip};
 use super::impersonate::impersonated;
-use super::negotiate::accepted_error;
-use super::query::Query;
-use super::response::{bytes, error_as, full, json, no_such_path, warn};
-use super::route::{Route, Target, route};
-use super::{Body, Connection, backup, discovery, health, metrics, objects, openapi, turn, watch, write};
+use super::route::{Route, route};
+use super::{Requests, backup, discovery, health, metrics, objects, turn, watch, write};
 use crate::admission::warnings;
-use crate::aggregation::{self, RequestInfo};
+use crate::aggregation::RequestInfo;
 use crate::clock;
-use crate::proxy;
+use crate::http::compress::{compressed, takes_gzip};
+use crate::http::negotiate::accepted_error;
+use crate::http::query::Query;
+use crate::http::response::{bytes, error_as, full, json, no_such_path, warn};
+use crate::http::{Asked, Body, Connection, Target, only_name};
 use crate::registry::Freshness;
-use crate::server::Server;
 
 /// How long a request may take that isn't a watch, a log or a proxied one.
 const LONGEST_REQUEST: Duration = Duration::from_secs(60);
@@ -39,10 +37,10 @@ struct Understood<'c> {
 }
 
 impl<'c> Understood<'c> {
-    fn parse(server: &Server, request: &Request<Body>, catalog: &'c Catalog) -> Result<Self, Status> {
+    fn parse(requests: &Requests, request: &Request<Body>, catalog: &'c Catalog) -> Result<Self, Status> {
         let query = Query::parse(request.uri().query());
         let (method, path) = (request.method(), request.uri().path());
-        if let Some((remote, rest)) = server.remote(path) {
+        if let Some((remote, rest)) = requests.aggregation.remote(path) {
             let info = RequestInfo::parse(&remote.group, rest, method, &query);
             let verb = info.as_ref().map_or_else(|| path_verb(method), |info| info.verb);
             return Ok(Understood { route: Route::Remote(remote), query, verb, info, only: String::new() });
@@ -73,20 +71,10 @@ impl<'c> Understood<'c> {
     }
 }
 
-/// A request for objects as far as it is understood.
-pub(crate) struct Asked<'a> {
-    pub(crate) who: &'a Identity,
-    pub(crate) target: &'a Target<'a>,
-    pub(crate) query: &'a Query,
-    pub(crate) verb: &'static str,
-    /// The connection that it came on, if it came on one.
-    pub(crate) connection: Option<&'a Connection>,
-}
-
-impl Server {
+impl Requests {
     /// Answers one request of `who` (nobody if there was no certificate): all that the server does, without
     /// sockets and TLS.
-    pub async fn handle(self: &Arc<Self>, request: Request<Body>, who: Option<Identity>) -> Response<Body> {
+    pub(crate) async fn handle(&self, request: Request<Body>, who: Option<Identity>) -> Response<Body> {
         let encoding = accepted_error(request.headers());
         let who = match who {
             Some(who) => Some(who),
@@ -97,18 +85,18 @@ impl Server {
         if let Some(Err(status)) = connection.map(|connection| connection.know(&who)) {
             return error_as(&status, encoding);
         }
-        let who = match impersonated(self.registry(), &who.clone().authenticated(), request.headers()) {
+        let who = match impersonated(&self.registry, &who.clone().authenticated(), request.headers()) {
             Ok(other) => other.unwrap_or_else(|| who.authenticated()),
             Err(status) => return error_as(&status, encoding),
         };
-        let catalog = self.registry().catalog();
+        let catalog = self.registry.catalog();
         let understood = match Understood::parse(self, &request, &catalog) {
             Ok(understood) => understood,
             Err(status) => return error_as(&status, encoding),
         };
         let class = {
-            let state = self.registry().store().snapshot();
-            turn::class(self.fairness(), &state, &who, &understood.wanted(request.uri().path()))
+            let state = self.registry.store().snapshot();
+            turn::class(&self.fairness, &state, &who, &understood.wanted(request.uri().path()))
         };
         let answer = self.answer(request, &who, &understood, &class).await;
         let mut response = answer.unwrap_or_else(|status| error_as(&status, encoding));
@@ -118,7 +106,7 @@ impl Server {
 
     /// The account whose token came with a request.
     async fn of_token(&self, headers: &HeaderMap) -> Option<Identity> {
-        let (registry, token) = (self.registry(), bearer(headers)?);
+        let (registry, token) = (&self.registry, bearer(headers)?);
         let known = registry.store().snapshot();
         let found = match registry.tokens().authenticate(&known, token, &[], clock::now()) {
             // It may have been made a moment ago, at another host.
@@ -133,7 +121,7 @@ impl Server {
 
     /// Answers when it is the request's turn.
     async fn answer(
-        self: &Arc<Self>,
+        &self,
         mut request: Request<Body>,
         who: &Identity,
         understood: &Understood<'_>,
@@ -149,9 +137,9 @@ impl Server {
             };
         let mut room = None;
         if takes_seat && !request.body().is_end_stream() {
-            self.registry().check_allowed(who, &understood.wanted(request.uri().path()))?;
+            self.registry.check_allowed(who, &understood.wanted(request.uri().path()))?;
             let body = std::mem::replace(request.body_mut(), full(""));
-            let read = tokio::time::timeout(time_of(query)?, self.ahead().read(body)).await;
+            let read = tokio::time::timeout(time_of(query)?, self.ahead.read(body)).await;
             (*request.body_mut(), room) = read.map_err(|_| timed_out())??;
         }
         let admitted = match route {
@@ -161,23 +149,23 @@ impl Server {
                 // What nothing limits isn't measured.
                 let seats = match class.is_exempt() {
                     true => 1,
-                    false => turn::seats(&self.registry().store().snapshot(), verb, target, query),
+                    false => turn::seats(&self.registry.store().snapshot(), verb, target, query),
                 };
-                Some(turn::admit(self.fairness(), class, seats, time_of(query)?).await?)
+                Some(turn::admit(&self.fairness, class, seats, time_of(query)?).await?)
             }
-            _ => Some(turn::admit(self.fairness(), class, 1, time_of(query)?).await?),
+            _ => Some(turn::admit(&self.fairness, class, 1, time_of(query)?).await?),
         };
         drop(room);
         let wanted = understood.wanted(request.uri().path());
-        self.registry().check_allowed(who, &wanted)?;
+        self.registry.check_allowed(who, &wanted)?;
         if let Route::Remote(remote) = route {
             let time = if is_endless { None } else { Some(time_of(query)?) };
-            return aggregation::forward(self, remote, who, request, time).await;
+            return self.aggregation.forward(remote, who, request, time).await;
         }
         let Route::Objects(target) = route else {
             let (parts, _) = request.into_parts();
             let answer = self.answer_path(route, verb, who, &parts, query).await?;
-            return Ok(self.outgoing().counted(answer, parts.extensions.get()));
+            return Ok(self.objects.outgoing.counted(answer, parts.extensions.get()));
         };
         let connection = request.extensions().get::<Connection>().cloned();
         let asked = Asked { who, target, query, verb, connection: connection.as_ref() };
@@ -187,11 +175,11 @@ impl Server {
             "get" | "list" | "watch" => metrics::Running::Reading,
             _ => metrics::Running::Changing,
         };
-        let running = self.metrics().running(running);
+        let running = self.objects.metrics.running(running);
         let (answer, mut warnings) = warnings::collect(self.answer_asked(&asked, request, admitted)).await;
         drop(running);
         let code = answer.as_ref().map_or_else(|status| status.code, |response| response.status().as_u16());
-        self.metrics().answered(verb, target, code, started.elapsed());
+        self.objects.metrics.answered(verb, target, code, started.elapsed());
         warnings.extend(deprecation(target.resource).map(str::to_owned));
         if warnings.is_empty() {
             return answer;
@@ -203,7 +191,7 @@ impl Server {
 
     /// Answers what is no object's: discovery, health and the like.
     async fn answer_path(
-        self: &Arc<Self>,
+        &self,
         route: &Route<'_>,
         verb: &str,
         who: &Identity,
@@ -216,54 +204,54 @@ impl Server {
             }
             Route::Nothing => Ok(no_such_path()),
             _ if verb != "get" => Err(Status::method_not_allowed().about("", "", "")),
-            Route::CoreVersions => Ok(discovery::root(self, true, &request.headers)),
-            Route::Groups => Ok(discovery::root(self, false, &request.headers)),
-            Route::Group(group) => Ok(discovery::group(self, group)),
-            Route::Resources { group, version } => Ok(discovery::resources(self, group, version)),
-            Route::Swagger => openapi::v2(self, &request.headers).await,
-            Route::OpenApi(path) => openapi::v3(self, path, who, query, request).await,
-            Route::Backup => backup::backup(who, &**self.registry().store()).await,
-            Route::Metrics => Ok(self.metrics().text(&**self.registry().store(), self.fairness())),
+            Route::CoreVersions => Ok(self.discovery().root(true, &request.headers)),
+            Route::Groups => Ok(self.discovery().root(false, &request.headers)),
+            Route::Group(group) => Ok(self.discovery().group(group)),
+            Route::Resources { group, version } => Ok(self.discovery().resources(group, version)),
+            Route::Swagger => self.openapi.v2(&request.headers).await,
+            Route::OpenApi(path) => self.openapi.v3(path, who, query, request).await,
+            Route::Backup => backup::backup(who, &**self.registry.store()).await,
+            Route::Metrics => Ok(self.objects.metrics.text(&**self.registry.store(), &self.fairness)),
             Route::TokenIssuer => Ok(json(200, &openid_configuration(self.address()))),
             Route::TokenKeys => {
-                let keys = self.registry().tokens().keys().to_string();
+                let keys = self.registry.tokens().keys().to_string();
                 Ok(bytes(200, "application/jwk-set+json", keys))
             }
             Route::Version => Ok(json(200, &discovery::version())),
             Route::Health { endpoint, check } => {
-                let closing = *self.closing().borrow();
-                Ok(health::health(endpoint, check, query, &**self.registry().store(), closing))
+                let closing = *self.objects.closing.borrow();
+                Ok(health::health(endpoint, check, query, &**self.registry.store(), closing))
             }
         }
     }
 
     async fn answer_asked(
-        self: &Arc<Self>,
+        &self,
         asked: &Asked<'_>,
         request: Request<Body>,
         admitted: Option<Admitted>,
     ) -> Result<Response<Body>, Status> {
         let Asked { target, query, verb, .. } = *asked;
         match (target.subresource.as_str(), verb) {
-            ("proxy", _) => proxy::forward(self, asked, request).await,
-            ("log", "get") => proxy::logs(self, asked).await,
-            ("exec" | "attach" | "portforward", _) => proxy::stream(self, asked, request).await,
-            (_, "watch") => watch::start(self, asked, request.headers(), admitted).await,
+            ("proxy", _) => self.proxy.forward(asked, request).await,
+            ("log", "get") => self.proxy.logs(asked).await,
+            ("exec" | "attach" | "portforward", _) => self.proxy.stream(asked, request).await,
+            (_, "watch") => watch::start(&self.objects, asked, request.headers(), admitted).await,
             _ => {
                 let limit = time_of(query)?;
                 let answer = async {
                     match verb {
                         "get" | "list" => {
-                            let answer = objects::read(self, asked, request.headers()).await?;
+                            let answer = objects::read(&self.objects, asked, request.headers()).await?;
                             let smaller = takes_gzip(request.headers());
                             Ok(if smaller { compressed(answer).await } else { answer })
                         }
-                        _ => write::write(self, asked, request).await,
+                        _ => write::write(&self.objects, asked, request).await,
                     }
                 };
                 let answer =
                     tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(timed_out()))?;
-                Ok(self.outgoing().counted(answer, asked.connection))
+                Ok(self.objects.outgoing.counted(answer, asked.connection))
             }
         }
     }
@@ -292,15 +280,6 @@ fn time_of(query: &Query) -> Result<Duration, Status> {
     let Some(text) = query.get("timeout") else { return Ok(LONGEST_REQUEST) };
     let wrong = || Status::bad_request(format!("invalid timeout specified in the request URL - {text:?}"));
     Ok(duration(text).ok_or_else(wrong)?.min(LONGEST_REQUEST))
-}
-
-/// The name that a list or a watch requires: it is authorized as one of that object alone. What deletes a collection is
-/// never authorized by a name, as upstream.
-pub(crate) fn only_name(verb: &str, query: &Query) -> String {
-    let fields = query.get("fieldSelector").filter(|_| matches!(verb, "list" | "watch"));
-    let name = fields.and_then(|fields| FieldSelector::required(fields, "metadata.name"));
-    let is_name = |name: &String| !matches!(name.as_str(), "." | "..") && !name.contains(['/', '%']);
-    name.filter(is_name).unwrap_or_default()
 }
 
 /// The warning for clients of a resource about its end (upstream's `APILifecycleDeprecated`).

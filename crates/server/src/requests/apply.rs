@@ -4,9 +4,9 @@ use api::{Object, Status};
 use bytes::Bytes;
 use objects::Named;
 
-use super::body::{self, FieldValidation};
-use super::encoding::Encoding;
-use super::options::WriteOptions;
+use crate::http::body::{self, FieldValidation};
+use crate::http::encoding::Encoding;
+use crate::http::options::WriteOptions;
 
 /// The media types of an apply; YAML is JSON too.
 pub(crate) const YAML: &str = "application/apply-patch+yaml";

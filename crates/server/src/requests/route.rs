@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use api::{Catalog, Resource};
+use api::Catalog;
 use percent_encoding::percent_decode_str;
 
 use crate::aggregation::Remote;
+use crate::http::Target;
 
 /// What a path names.
 #[derive(Debug)]
@@ -42,20 +43,6 @@ pub(crate) enum Route<'a> {
     NoSuchResource,
     /// Nothing: a text answer.
     Nothing,
-}
-
-/// A path to objects of one resource.
-#[derive(Debug)]
-pub(crate) struct Target<'a> {
-    pub(crate) resource: &'a Resource,
-    /// Empty for all namespaces and for cluster-scoped resources.
-    pub(crate) namespace: String,
-    /// Empty for all objects.
-    pub(crate) name: String,
-    /// Empty for the object itself.
-    pub(crate) subresource: String,
-    /// The rest behind a subresource, still encoded, with its leading slash: where a proxy leads.
-    pub(crate) rest: String,
 }
 
 /// Reads a path.

@@ -6,11 +6,11 @@ use api::{Object, Resource, Status};
 use objects::{encode, load};
 use store::KeyValue;
 
-use super::conversion;
+use super::converter;
 
 /// The object in a stored value as `resource` serves it, with its resourceVersion, where no webhook is needed for that.
-pub(super) fn load_as(resource: &Resource, kv: &KeyValue) -> Result<Object, Status> {
-    if conversion::needs_webhook(resource, kv) {
+pub(crate) fn load_as(resource: &Resource, kv: &KeyValue) -> Result<Object, Status> {
+    if converter::needs_webhook(resource, kv) {
         return Err(Status::internal(
             "this object can't be had in that version without its conversion webhook",
         ));
@@ -23,7 +23,7 @@ pub(super) fn load_as(resource: &Resource, kv: &KeyValue) -> Result<Object, Stat
 }
 
 /// Whether a stored value has the form in which `resource` serves it.
-pub(super) fn is_as_served(resource: &Resource, kv: &KeyValue) -> bool {
+pub(crate) fn is_as_served(resource: &Resource, kv: &KeyValue) -> bool {
     match resource.custom() {
         Some(custom) => custom.is_as_served(&kv.value, kv.mod_revision),
         None => !resource.is_converted(),
@@ -32,13 +32,13 @@ pub(super) fn is_as_served(resource: &Resource, kv: &KeyValue) -> bool {
 
 /// Whether a stored value lies there in the version in which it would be stored now: others are written anew by a
 /// change that changes nothing, which is how clients migrate them.
-pub(super) fn is_in_place(resource: &Resource, kv: &KeyValue) -> bool {
+pub(crate) fn is_in_place(resource: &Resource, kv: &KeyValue) -> bool {
     resource.custom().is_none_or(|custom| custom.is_in_storage_version(&kv.value))
 }
 
 /// A stored value as `resource` serves it, where no webhook is needed for that: itself, but where the resource is
 /// another version of what lies there.
-pub(super) fn served(resource: &Resource, kv: &Arc<KeyValue>) -> Result<Arc<KeyValue>, Status> {
+pub(crate) fn served(resource: &Resource, kv: &Arc<KeyValue>) -> Result<Arc<KeyValue>, Status> {
     if is_as_served(resource, kv) {
         return Ok(kv.clone());
     }

@@ -9,10 +9,9 @@ use fairness::{Admitted, Class, Fairness};
 use http::{HeaderValue, Response};
 use store::{KeyRange, State};
 
-use super::Body;
-use super::query::Query;
-use super::response::too_many;
-use super::route::Target;
+use crate::http::query::Query;
+use crate::http::response::too_many;
+use crate::http::{Body, Target};
 
 /// When a client that was refused may come again, in seconds.
 const AGAIN_IN: u32 = 1;

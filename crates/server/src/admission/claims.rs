@@ -1,0 +1,31 @@
+//! What a write takes and frees beside its object, in the same transaction.
+
+use bytes::Bytes;
+use store::{Compare, Condition, KeyRange, Op};
+
+/// What else a write claims and frees, and on which conditions.
+#[derive(Debug, Default)]
+pub(crate) struct Claims {
+    pub(crate) conditions: Vec<Condition>,
+    pub(crate) ops: Vec<Op>,
+}
+
+impl Claims {
+    /// Takes a key that nobody may have.
+    pub(crate) fn take(&mut self, key: String, owner: &str) {
+        let key = Bytes::from(key);
+        self.conditions.push(Condition::CreateRevision(key.clone(), Compare::Equal, 0));
+        self.ops.push(Op::Put { key, value: Bytes::copy_from_slice(owner.as_bytes()), lease: 0 });
+    }
+
+    /// Adds what another part of the change claims and frees.
+    pub(crate) fn add(&mut self, other: Claims) {
+        self.conditions.extend(other.conditions);
+        self.ops.extend(other.ops);
+    }
+
+    /// Gives a key back.
+    pub(crate) fn free(&mut self, key: String) {
+        self.ops.push(Op::Delete(KeyRange::key(key)));
+    }
+}

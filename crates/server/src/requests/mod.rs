@@ -1,0 +1,88 @@
+//! Requests: who asks, what for, and may they; then what answers them.
+
+mod apply;
+mod backup;
+mod component_status;
+mod discovery;
+mod health;
+mod impersonate;
+mod metrics;
+mod objects;
+mod openapi;
+mod route;
+mod serve;
+mod turn;
+mod watch;
+mod write;
+
+use std::net::SocketAddr;
+use std::sync::{Arc, OnceLock};
+
+use fairness::Fairness;
+use tokio::sync::watch::Receiver;
+
+use self::discovery::Discovery;
+use self::metrics::Metrics;
+use self::openapi::OpenApi;
+use crate::aggregation::Aggregation;
+use crate::http::ahead::Ahead;
+use crate::http::beside::Beside;
+use crate::http::outgoing::Outgoing;
+use crate::proxy::Proxy;
+use crate::registry::Registry;
+
+pub use self::metrics::Measure;
+
+/// What requests for objects are answered with.
+pub(crate) struct Objects {
+    registry: Arc<Registry>,
+    beside: Beside,
+    outgoing: Arc<Outgoing>,
+    metrics: Arc<Metrics>,
+    /// True once the server ends.
+    closing: Receiver<bool>,
+}
+
+/// All that requests are answered with.
+pub(crate) struct Requests {
+    registry: Arc<Registry>,
+    fairness: Arc<Fairness>,
+    aggregation: Arc<Aggregation>,
+    proxy: Proxy,
+    objects: Objects,
+    openapi: OpenApi,
+    ahead: Ahead,
+    /// Where the server listens first.
+    address: OnceLock<SocketAddr>,
+}
+
+impl Requests {
+    pub(crate) fn new(
+        registry: Arc<Registry>,
+        fairness: Arc<Fairness>,
+        aggregation: Arc<Aggregation>,
+        proxy: Proxy,
+        outgoing: Arc<Outgoing>,
+        closing: Receiver<bool>,
+        measures: Vec<Measure>,
+    ) -> Self {
+        let (beside, metrics) = (Beside::default(), Arc::new(Metrics::new(measures)));
+        let objects = Objects { registry: registry.clone(), beside, outgoing, metrics, closing };
+        let openapi = OpenApi::new(registry.clone(), aggregation.clone());
+        let (ahead, address) = (Ahead::default(), OnceLock::new());
+        Requests { registry, fairness, aggregation, proxy, objects, openapi, ahead, address }
+    }
+
+    /// The server listens at an address; whether it is the first.
+    pub(crate) fn listens_at(&self, address: SocketAddr) -> bool {
+        self.address.set(address).is_ok()
+    }
+
+    fn address(&self) -> Option<SocketAddr> {
+        self.address.get().copied()
+    }
+
+    fn discovery(&self) -> Discovery<'_> {
+        Discovery { registry: &self.registry, aggregation: &self.aggregation, address: self.address() }
+    }
+}
