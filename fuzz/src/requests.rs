@@ -104,6 +104,7 @@ impl Requests {
             kubelet_client_tls: Arc::new(tls),
             front_proxy: None,
             tokens: Tokens::new(pki::TokenKey::create()?, ""),
+            edge: Arc::new(server::Machine),
             authority: None,
             limits: Limits::default(),
             metrics: Vec::new(),

@@ -215,6 +215,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         limits: server::Limits::of_files(files::most()),
         tokens: server::Tokens::new(TokenKey::load(&config.pki_dir)?, trust.pem()),
         metrics: vec![queue_metrics(load.subscribe()), placing_metrics(placing.clone())],
+        edge: Arc::new(server::Machine),
     });
     let tls = identity.server_config(&users, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
     let listening = Arc::new(listen(&config, &server, &tls)?);

@@ -23,6 +23,7 @@ pub use access::{Authority, Identity, Tokens};
 pub use admission::{ServiceRange, ServiceRangeError};
 pub use aggregation::FrontProxy;
 pub use backend::Backends;
+pub use clock::{Edge, Machine};
 pub use http::{Body, Limits};
 pub use requests::Measure;
 pub use server::{Listening, Options, Server};

@@ -89,6 +89,7 @@ pub fn writer_over(store: Arc<Memory>) -> Arc<dyn Writer> {
         limits: server::Limits::default(),
         tokens: server::Tokens::new(pki::TokenKey::create().unwrap(), ""),
         metrics: Vec::new(),
+        edge: Arc::new(server::Machine),
     };
     Server::new(options).writer()
 }

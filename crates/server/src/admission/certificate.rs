@@ -8,7 +8,6 @@ use pki::CertificateRequest;
 use serde_json::{Value, json};
 
 use super::request::{Operation, Request};
-use crate::clock;
 
 /// The signer of certificates that users of the API show.
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
@@ -40,12 +39,12 @@ pub(super) fn check(request: &Request<'_>, object: &Object) -> Result<(), Status
     Ok(())
 }
 
-/// The times of conditions that are new or changed.
-pub(super) fn on_update(object: &mut Object, old: &Object) {
+/// The times of conditions that are new or changed at `now`.
+pub(super) fn on_update(object: &mut Object, old: &Object, now: &str) {
     let before = old.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
     let status = object.0.get_mut("status");
     let conditions = status.and_then(|status| status.get_mut("conditions")).and_then(Value::as_array_mut);
-    let now = Value::from(clock::text(clock::now()));
+    let now = Value::from(now);
     for condition in conditions.into_iter().flatten() {
         if condition["lastUpdateTime"].is_null() {
             condition["lastUpdateTime"] = now.clone();

@@ -128,7 +128,7 @@ fn complete(request: &Request<'_>, object: &mut Object, old: Option<&Object>) ->
             Ok(())
         }
         ("certificates.k8s.io", "certificatesigningrequests", Some(old)) => {
-            certificate::on_update(object, old);
+            certificate::on_update(object, old, &request.edge.time());
             Ok(())
         }
         ("scheduling.k8s.io", "priorityclasses", _) => priority_class::check(named, object, state),

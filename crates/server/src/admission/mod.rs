@@ -34,6 +34,8 @@ pub(crate) use refused::Refused;
 pub(crate) use request::{Operation, Outcome, Request};
 pub use service::{ServiceRange, ServiceRangeError};
 
+use crate::clock::Edge;
+
 /// Checks who changes or deletes `object`, as it is before that.
 pub(crate) fn on_change(request: &Request<'_>, object: &Object) -> Result<(), Status> {
     node::check_change(request, object)
@@ -51,9 +53,10 @@ pub(crate) fn allocate(
     new: &mut Object,
     old: Option<&Object>,
     state: &State,
+    edge: &dyn Edge,
 ) -> Result<Claims, Status> {
     match (resource.group, resource.plural) {
-        ("", "services") => service::allocate(range, new, old, state),
+        ("", "services") => service::allocate(range, new, old, state, edge),
         _ => Ok(Claims::default()),
     }
 }

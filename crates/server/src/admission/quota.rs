@@ -21,7 +21,6 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use super::Claims;
 use super::request::{Operation, Outcome, Request};
-use crate::clock;
 
 /// Turns for those who wait to be counted, by namespace: without them, many who try at once mostly fail.
 #[derive(Debug, Default)]
@@ -68,7 +67,7 @@ pub(super) fn charge(request: &Request<'_>, outcome: Outcome<'_>, claims: &mut C
     let seen = state.get(&mark(named.namespace)).map_or(0, |kv| kv.mod_revision);
     claims.conditions.push(Condition::ModRevision(mark(named.namespace), Compare::Equal, seen));
     let prefix = objects::namespace_prefix("", "resourcequotas", named.namespace);
-    let now = clock::now();
+    let now = request.edge.second();
     for kv in state.range(&KeyRange::prefix(prefix)) {
         if is_quota && kv.key == named.key().as_bytes() {
             continue;

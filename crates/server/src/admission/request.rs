@@ -6,6 +6,8 @@ use objects::Named;
 use serde_json::Value;
 use store::State;
 
+use crate::clock::Edge;
+
 /// What is done to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operation {
@@ -28,6 +30,8 @@ pub(crate) struct Request<'a> {
     pub(crate) options: Value,
     /// The state that the change is decided on.
     pub(crate) state: &'a State,
+    /// The clock and the randomness that it is decided by.
+    pub(crate) edge: &'a dyn Edge,
 }
 
 /// What a change makes of an object: nothing is left of it, or nothing was there.

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use store::State;
 
 use super::Claims;
-use crate::clock;
+use crate::clock::Edge;
 
 /// The ports that `NodePort` services get.
 const NODE_PORTS: std::ops::RangeInclusive<u32> = 30000..=32767;
@@ -62,11 +62,11 @@ impl ServiceRange {
 
     /// An address that is free: from the upper part, so that the lower stays for those who ask for a
     /// certain one (KEP-3070), and only then from the lower.
-    fn pick(&self, taken: impl Fn(&str) -> bool) -> Option<String> {
+    fn pick(&self, taken: impl Fn(&str) -> bool, edge: &dyn Edge) -> Option<String> {
         let reserved = (self.size() / 16).clamp(16, 256).min(self.size() - 2);
         let scan = |from: u32, to: u32| {
             let count = to.saturating_sub(from);
-            let start = clock::below(count);
+            let start = edge.below(count);
             (0..count)
                 .map(|i| self.at(from + (start + i) % count).to_string())
                 .find(|address| !taken(address))
@@ -117,6 +117,7 @@ pub(super) fn allocate(
     service: &mut Object,
     old: Option<&Object>,
     state: &State,
+    edge: &dyn Edge,
 ) -> Result<Claims, Status> {
     let before = old.map(held).unwrap_or_default();
     let taken = |key: &str| !before.contains(key) && state.get(key.as_bytes()).is_some();
@@ -129,7 +130,7 @@ pub(super) fn allocate(
         match spec_text(service, "clusterIP") {
             "" => {
                 let address = range
-                    .pick(|address| taken(&address_key(address)))
+                    .pick(|address| taken(&address_key(address)), edge)
                     .ok_or_else(|| Status::internal("failed to allocate a serviceIP: range is full"))?;
                 set_address(service, &address);
             }
@@ -151,8 +152,8 @@ pub(super) fn allocate(
             }
         }
     }
-    allocate_ports(service, &kind, &taken, &mut causes)?;
-    allocate_health_check(service, &taken, &mut causes)?;
+    allocate_ports(service, &kind, &taken, &mut causes, edge)?;
+    allocate_health_check(service, &taken, &mut causes, edge)?;
     if !causes.is_empty() {
         return Err(Status::invalid("", "Service", service.name(), causes));
     }
@@ -175,6 +176,7 @@ fn allocate_ports(
     kind: &str,
     taken: &dyn Fn(&str) -> bool,
     causes: &mut Vec<Cause>,
+    edge: &dyn Edge,
 ) -> Result<(), Status> {
     let balanced = service.pointer("/spec/allocateLoadBalancerNodePorts").and_then(Value::as_bool);
     let needs = kind == "NodePort" || (kind == "LoadBalancer" && balanced != Some(false));
@@ -202,8 +204,10 @@ fn allocate_ports(
                 used.insert(port_key(&protocol, number));
             }
             None if needs => {
-                let free =
-                    pick_port(|n| !taken(&port_key(&protocol, n)) && !used.contains(&port_key(&protocol, n)));
+                let free = pick_port(
+                    |n| !taken(&port_key(&protocol, n)) && !used.contains(&port_key(&protocol, n)),
+                    edge,
+                );
                 let number =
                     free.ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
                 used.insert(port_key(&protocol, number));
@@ -216,9 +220,9 @@ fn allocate_ports(
 }
 
 /// A port of the hosts that is free.
-fn pick_port(is_free: impl Fn(u32) -> bool) -> Option<u32> {
+fn pick_port(is_free: impl Fn(u32) -> bool, edge: &dyn Edge) -> Option<u32> {
     let count = NODE_PORTS.end() - NODE_PORTS.start() + 1;
-    let start = clock::below(count);
+    let start = edge.below(count);
     (0..count).map(|i| NODE_PORTS.start() + (start + i) % count).find(|port| is_free(*port))
 }
 
@@ -227,6 +231,7 @@ fn allocate_health_check(
     service: &mut Object,
     taken: &dyn Fn(&str) -> bool,
     causes: &mut Vec<Cause>,
+    edge: &dyn Edge,
 ) -> Result<(), Status> {
     let asks = spec_text(service, "type") == "LoadBalancer"
         && spec_text(service, "externalTrafficPolicy") == "Local";
@@ -241,7 +246,7 @@ fn allocate_health_check(
         return Ok(());
     }
     let used: BTreeSet<u32> = ports(service).filter_map(node_port).collect();
-    let free = pick_port(|port| !taken(&port_key("TCP", port)) && !used.contains(&port));
+    let free = pick_port(|port| !taken(&port_key("TCP", port)) && !used.contains(&port), edge);
     let port =
         free.ok_or_else(|| Status::internal("failed to allocate a healthCheckNodePort: range is full"))?;
     if let Some(Value::Object(spec)) = service.0.get_mut("spec") {
@@ -293,13 +298,14 @@ fn node_port(port: &Map<String, Value>) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::Machine;
 
     #[test]
     fn addresses_are_picked_until_none_is_left() {
         let range: ServiceRange = "10.0.0.0/28".parse().unwrap();
         assert_eq!(range.first(), Ipv4Addr::new(10, 0, 0, 1));
         let mut taken = BTreeSet::new();
-        while let Some(address) = range.pick(|address| taken.contains(address)) {
+        while let Some(address) = range.pick(|address| taken.contains(address), &Machine) {
             assert!(range.contains(address.parse().unwrap()), "{address}");
             assert!(taken.insert(address));
         }

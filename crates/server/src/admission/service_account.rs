@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 use store::{State, Store};
 
 use super::request::{Operation, Request};
-use crate::clock;
+use crate::clock::Edge;
 
 /// The service account of pods that name none.
 pub(crate) const DEFAULT: &str = "default";
@@ -55,7 +55,7 @@ pub(super) fn complete(request: &Request<'_>, pod: &mut Object) -> Result<(), St
     let automount = |value: Option<&Value>| value.and_then(Value::as_bool);
     let own = automount(spec.get("automountServiceAccountToken"));
     if own.or(automount(account.0.get("automountServiceAccountToken"))).unwrap_or(true) {
-        mount_token(spec);
+        mount_token(spec, request.edge);
     }
     let secrets = |list: Option<&Value>| list.and_then(Value::as_array).is_some_and(|list| !list.is_empty());
     if !secrets(spec.get("imagePullSecrets")) && secrets(account.0.get("imagePullSecrets")) {
@@ -178,12 +178,12 @@ fn list<'a>(spec: &'a Map<String, Value>, field: &str) -> &'a [Value] {
 }
 
 /// Mounts the token and its like into every container that has nothing at their place.
-fn mount_token(spec: &mut Map<String, Value>) {
+fn mount_token(spec: &mut Map<String, Value>, edge: &dyn Edge) {
     let name =
         |volume: &Value| volume["name"].as_str().filter(|name| name.starts_with(VOLUME)).map(str::to_owned);
     let there = list(spec, "volumes").iter().find_map(name);
     let is_there = there.is_some();
-    let name = there.unwrap_or_else(|| api::generate_name(VOLUME, clock::random));
+    let name = there.unwrap_or_else(|| edge.name(VOLUME));
     let mount = json!({"name": name, "readOnly": true, "mountPath": MOUNT_PATH});
     let mut needed = false;
     for field in ["initContainers", "containers"] {

@@ -18,7 +18,6 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 
 use super::{Aggregation, Remote};
-use crate::clock;
 use crate::http::response::full;
 
 const USER: &str = "system:apiserver";
@@ -119,7 +118,7 @@ impl Aggregation {
             let all = remotes.silent_locals.iter();
             join_all(all.map(|name| self.write_condition(name, local()))).await;
         }
-        let now = clock::instant();
+        let now = self.registry.edge().instant();
         let due = |remote: &&Arc<Remote>| {
             let of = (remote.revision, surroundings(state, remote));
             self.probes.due(&remote.name, of).is_none_or(|at| at <= now)
@@ -127,7 +126,7 @@ impl Aggregation {
         join_all(remotes.list.iter().filter(due).map(|remote| self.probe(state, remote))).await;
         let mut probes = self.probes.0.lock().unwrap_or_else(PoisonError::into_inner);
         probes.retain(|name, _| remotes.list.iter().any(|remote| remote.name == *name));
-        let now = clock::instant();
+        let now = self.registry.edge().instant();
         let next = probes.values().map(|p| p.at + if p.verdict.available { EVERY } else { SOON }).min();
         next.map(|next| next.saturating_duration_since(now).max(Duration::from_millis(100)))
     }
@@ -143,7 +142,7 @@ impl Aggregation {
         let known = probes.remove(&remote.name);
         let resources = resources.or_else(|| known.as_ref()?.resources.clone());
         let openapi = if verdict.available { openapi } else { known.and_then(|known| known.openapi) };
-        let probe = Probe { of, at: clock::instant(), verdict, resources, openapi };
+        let probe = Probe { of, at: self.registry.edge().instant(), verdict, resources, openapi };
         probes.insert(remote.name.clone(), probe);
     }
 
@@ -209,7 +208,7 @@ impl Aggregation {
         let status = if verdict.available { "True" } else { "False" };
         let condition = json!({
             "type": "Available", "status": status, "reason": verdict.reason, "message": verdict.message,
-            "lastTransitionTime": clock::text(clock::now()),
+            "lastTransitionTime": self.registry.edge().time(),
         });
         let subject = Subject {
             api_version: "apiregistration.k8s.io/v1".into(),

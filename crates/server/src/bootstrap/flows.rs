@@ -3,8 +3,6 @@
 
 use serde_json::{Value, json};
 
-use crate::clock;
-
 const LEVELS: [(&str, u32, u32, u32, u32); 7] = [
     // Name, shares, what of them may be lent in percent, queues (none: who is too many is refused) and how many of
     // them a flow is dealt.
@@ -19,7 +17,7 @@ const LEVELS: [(&str, u32, u32, u32, u32); 7] = [
 const EVERYBODY: [&str; 2] = ["system:unauthenticated", "system:authenticated"];
 
 /// All levels and schemas.
-pub(super) fn flows() -> Vec<Value> {
+pub(super) fn flows(now: &str) -> Vec<Value> {
     let mut objects = vec![object(
         "PriorityLevelConfiguration",
         "exempt",
@@ -41,7 +39,9 @@ pub(super) fn flows() -> Vec<Value> {
             json!({"type": "Limited", "limited": limited}),
         ));
     }
-    objects.extend(schemas());
+    let mut schemas = schemas();
+    schemas.iter_mut().for_each(|schema| found(schema, now));
+    objects.extend(schemas);
     objects
 }
 
@@ -121,13 +121,18 @@ fn schema(name: &str, level: &str, precedence: u32, by: &str, rules: Value) -> V
     if !by.is_empty() {
         spec["distinguisherMethod"] = json!({"type": by});
     }
-    let mut schema = object("FlowSchema", name, spec);
+    object("FlowSchema", name, spec)
+}
+
+/// The schema's level is there.
+fn found(schema: &mut Value, now: &str) {
+    let level = schema["spec"]["priorityLevelConfiguration"]["name"].as_str().unwrap_or_default();
+    let message = format!(
+        "This FlowSchema references the PriorityLevelConfiguration object named {level:?} and it exists"
+    );
     schema["status"] = json!({"conditions": [{
-        "type": "Dangling", "status": "False", "reason": "Found",
-        "lastTransitionTime": clock::text(clock::now()),
-        "message": format!("This FlowSchema references the PriorityLevelConfiguration object named {level:?} and it exists"),
+        "type": "Dangling", "status": "False", "reason": "Found", "lastTransitionTime": now, "message": message,
     }]});
-    schema
 }
 
 fn object(kind: &str, name: &str, spec: Value) -> Value {

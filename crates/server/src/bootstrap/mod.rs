@@ -11,22 +11,21 @@ use serde_json::{Value, json};
 
 pub(crate) use roles::node_rules;
 
-use crate::clock;
-
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
-/// The objects that every cluster has; services have their addresses from `range`, and the first of them is the API's.
-pub(crate) fn objects(first: &Ipv4Addr, range: &str) -> Vec<Object> {
+/// The objects that every cluster has, made at `now`; services have their addresses from `range`, and the first of them is
+/// the API's.
+pub(crate) fn objects(first: &Ipv4Addr, range: &str, now: &str) -> Vec<Object> {
     let mut objects: Vec<Value> = NAMESPACES.map(namespace).into();
     objects.push(json!({
         "kind": "RuntimeClass", "apiVersion": "node.k8s.io/v1", "metadata": {"name": "host"}, "handler": "host",
     }));
     objects.push(service(&first.to_string()));
-    objects.push(service_cidr(range));
+    objects.push(service_cidr(range, now));
     objects.extend(priority_classes());
     objects.extend(roles::roles());
-    objects.extend(flows::flows());
-    objects.extend(groups::groups());
+    objects.extend(flows::flows(now));
+    objects.extend(groups::groups(now));
     objects.into_iter().filter_map(Object::from_value).collect()
 }
 
@@ -48,9 +47,9 @@ fn service(address: &str) -> Value {
     })
 }
 
-fn service_cidr(range: &str) -> Value {
+fn service_cidr(range: &str, now: &str) -> Value {
     let ready = json!({
-        "type": "Ready", "status": "True", "lastTransitionTime": clock::text(clock::now()), "reason": "",
+        "type": "Ready", "status": "True", "lastTransitionTime": now, "reason": "",
         "message": "Kubernetes Service CIDR is ready",
     });
     json!({

@@ -12,7 +12,7 @@ use store::KeyValue;
 
 use super::converted::{Converted, Found, Key};
 use super::served::{self, is_as_served};
-use crate::clock;
+use crate::clock::Edge;
 use crate::webhook::Client;
 
 /// How many objects a webhook gets at once, and how many bytes of them, so that its answer is not too large to be read.
@@ -25,6 +25,7 @@ const TIMEOUT_SECONDS: u64 = 30;
 pub(crate) struct Converter {
     client: Arc<Client>,
     converted: Converted,
+    edge: Arc<dyn Edge>,
 }
 
 /// The definition of a resource that a webhook converts.
@@ -38,8 +39,8 @@ pub(crate) fn needs_webhook(resource: &Resource, kv: &KeyValue) -> bool {
 }
 
 impl Converter {
-    pub(crate) fn new(client: Arc<Client>) -> Arc<Self> {
-        Arc::new(Converter { client, converted: Converted::default() })
+    pub(crate) fn new(client: Arc<Client>, edge: Arc<dyn Edge>) -> Arc<Self> {
+        Arc::new(Converter { client, converted: Converted::default(), edge })
     }
 
     /// A stored value as `resource` serves it.
@@ -193,7 +194,7 @@ impl Converter {
             return Ok(objects);
         }
         let failed = |why: String| Status::new(500, "", why);
-        let review = ConversionReview::new(known, asked, wanted.to_owned(), clock::uid());
+        let review = ConversionReview::new(known, asked, wanted.to_owned(), self.edge.uid());
         let answer = self.client.post(client, &review.body(), TIMEOUT_SECONDS).await;
         let answer = answer.map_err(|error| failed(review.failed(&error.to_string())))?;
         let mut converted = review.read(answer).map_err(failed)?.into_iter();

@@ -12,7 +12,6 @@ use tokio::time::sleep;
 
 use super::{api_services, cleanup};
 use crate::catalog::Definitions;
-use crate::clock;
 use crate::registry::{Change, Recorded, Registry};
 
 /// After a refused write: long enough for what stands in the way to change.
@@ -51,7 +50,7 @@ async fn lead(registry: &Registry) {
 
 /// One round over all definitions.
 async fn look_after(registry: &Registry, definitions: &Definitions) -> Result<(), Status> {
-    let now = clock::text(clock::now());
+    let now = registry.edge().time();
     let mut first_error = None;
     for definition in definitions.iter() {
         let result = if definition.is_terminating() {

@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::response::too_many;
 use super::{Body, Connection, Limits};
-use crate::clock;
+use crate::clock::Edge;
 
 /// An answer goes out in pieces of this many bytes: hyper takes up to 16 at a time for a connection, and what it hasn't
 /// taken is ours to count.
@@ -37,6 +37,7 @@ pub(crate) struct Outgoing {
     most: usize,
     /// How long a client may read nothing.
     patience: Duration,
+    edge: Arc<dyn Edge>,
     start: Instant,
     bytes: AtomicUsize,
     held: Mutex<HashMap<u64, Weak<Held>>>,
@@ -66,11 +67,12 @@ pub(crate) struct Share(Arc<Held>);
 
 impl Outgoing {
     /// With the room and the patience that the limits say.
-    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
+    pub(crate) fn new(limits: &Limits, edge: Arc<dyn Edge>) -> Arc<Self> {
         Arc::new(Outgoing {
             most: limits.unread_bytes,
             patience: limits.unread_for,
-            start: clock::instant(),
+            start: edge.instant(),
+            edge,
             bytes: AtomicUsize::new(0),
             held: Mutex::default(),
             last: AtomicU64::new(0),
@@ -85,7 +87,7 @@ impl Outgoing {
     }
 
     fn now(&self) -> u64 {
-        let passed = clock::instant().saturating_duration_since(self.start);
+        let passed = self.edge.instant().saturating_duration_since(self.start);
         u64::try_from(passed.as_millis()).unwrap_or(u64::MAX)
     }
 

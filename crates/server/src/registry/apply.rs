@@ -5,7 +5,6 @@ use api::{Conversions, FieldManager, Object, Patch, Status};
 use super::create::{ATTEMPTS, too_busy};
 use super::recorded::manager;
 use super::{Change, Create, Recorded, Registry, Written};
-use crate::clock;
 
 /// A request to apply.
 pub(crate) struct Apply<'a> {
@@ -33,7 +32,7 @@ impl Registry {
         finish: &(dyn Fn(Object) -> Result<Object, Status> + Send + Sync),
     ) -> Result<Applied, Status> {
         let Change { who, named, subresource, dry_run, .. } = request.change;
-        let (version, now) = (named.resource.api_version(), clock::text(clock::now()));
+        let (version, now) = (named.resource.api_version(), self.edge.time());
         let conversions = Conversions::default();
         let manager = FieldManager {
             conversions: Some(&conversions),

@@ -9,12 +9,11 @@ use objects::Named;
 use serde_json::{Map, json};
 use store::Op;
 
+use super::attempts::{freshness_of, settled};
 use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
-use super::refused::{freshness_of, settled};
-use super::{Claims, Recorded, Refused, Registry};
-use crate::admission::{Operation, Request};
-use crate::clock;
+use super::{Recorded, Registry};
+use crate::admission::{Claims, Operation, Refused, Request};
 
 /// The subresource through which a pod gets its node.
 const BINDING: &str = "binding";
@@ -53,7 +52,7 @@ impl Registry {
             api::resource("", "v1", "pods").ok_or_else(|| Status::internal("pods are not served"))?;
         let named = Named { resource, namespace: binding.namespace, name: binding.pod };
         let kv = state.get(named.key().as_bytes()).ok_or_else(|| named.not_found())?;
-        let (uid, value) = splice::placed(&kv.value, binding, &clock::text(clock::now()))?;
+        let (uid, value) = splice::placed(&kv.value, binding, &self.edge.time())?;
         // As upstream: nobody owns a pod's node by placing it.
         let object = binding.object(&uid);
         let asked = Request {

@@ -28,6 +28,7 @@ impl Registry {
             dry_run: false,
             options: Value::Null,
             state: &state,
+            edge: &*self.edge,
         };
         self.admission.connect(&request, options).await.map_err(|refused| refused.status)
     }

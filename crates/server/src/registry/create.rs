@@ -10,7 +10,7 @@ use store::{Compare, Condition, State};
 use super::read::Freshness;
 use super::{Recorded, Registry, Written, definition};
 use crate::admission::{self, Operation, Outcome, Refused, Request, quota, service_account};
-use crate::clock;
+use crate::clock::Edge;
 
 /// How often a generated name is tried anew.
 const NAME_ATTEMPTS: usize = 8;
@@ -28,7 +28,7 @@ pub(crate) struct Create<'a> {
 }
 
 impl<'a> Create<'a> {
-    fn request(&self, named: Named<'a>, state: &'a State) -> Request<'a> {
+    fn request(&self, named: Named<'a>, state: &'a State, edge: &'a dyn Edge) -> Request<'a> {
         Request {
             who: self.who,
             named,
@@ -37,6 +37,7 @@ impl<'a> Create<'a> {
             dry_run: self.dry_run,
             options: self.recorded.options("CreateOptions", self.dry_run),
             state,
+            edge,
         }
     }
 }
@@ -69,7 +70,7 @@ impl Registry {
             }
             let create = &Create { resource: &resource, ..*create };
             if generated {
-                object.set_meta("name", api::generate_name(generate_name(&object), clock::random));
+                object.set_meta("name", self.edge.name(generate_name(&object)));
             }
             let namespace = match self.check_namespace(create, &object, &state) {
                 Ok(condition) => condition,
@@ -78,7 +79,7 @@ impl Registry {
             };
             let name = object.name().to_owned();
             let named = Named { resource: create.resource, namespace: create.namespace, name: &name };
-            let request = create.request(named, &state);
+            let request = create.request(named, &state, &*self.edge);
             match self.prepare(create, &request, &mut object).await {
                 Ok(()) => {}
                 // What is missing here may exist elsewhere already.
@@ -103,7 +104,8 @@ impl Registry {
                 }
                 continue;
             }
-            let mut claims = admission::allocate(&self.services, create.resource, &mut object, None, &state)?;
+            let mut claims =
+                admission::allocate(&self.services, create.resource, &mut object, None, &state, &*self.edge)?;
             let outcome = Outcome { new: Some(&object), old: None };
             match self.admission.validate(&request, outcome, &mut claims).await {
                 Ok(()) => {}
@@ -130,8 +132,8 @@ impl Registry {
         object: &mut Object,
     ) -> Result<(), Refused> {
         let resource = create.resource;
-        object.set_meta("uid", clock::uid());
-        object.set_meta("creationTimestamp", clock::text(clock::now()));
+        object.set_meta("uid", self.edge.uid());
+        object.set_meta("creationTimestamp", self.edge.time());
         api::set_defaults(resource, object)?;
         self.record(create.recorded, resource, "", None, object).await;
         self.tokens.fill(request.state, object);

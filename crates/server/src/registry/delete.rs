@@ -5,17 +5,16 @@
 use access::Identity;
 use api::{Cause, Object, Status};
 use jiff::{SignedDuration, Timestamp};
-use objects::{Named, Propagation};
+use objects::{Named, Propagation, rfc3339};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::attempts::{freshness_of, settled};
 use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
-use super::refused::{freshness_of, settled};
 use super::update::is_finished;
 use super::{Registry, Written, definition, namespace};
 use crate::admission::{self, Claims, Operation, Outcome, Refused, Request};
-use crate::clock;
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -189,6 +188,7 @@ impl Registry {
             dry_run: options.dry_run,
             options: options.to_value(),
             state: &state,
+            edge: &*self.edge,
         };
         admission::on_change(&request, &old)?;
         check_preconditions(named, options, &old)?;
@@ -199,7 +199,7 @@ impl Registry {
         if options.propagation.is_none() && leaves && !old.finalizers().contains(&FOREGROUND) {
             options.propagation = Some(Propagation::Orphan);
         }
-        let (object, gone) = match decide(&old, &options, clock::now()) {
+        let (object, gone) = match decide(&old, &options, self.edge.second()) {
             Verdict::Unchanged => {
                 let deleted = Deleted { object: old, gone: false };
                 return Ok((freshness != Freshness::Any).then_some(deleted));
@@ -244,7 +244,7 @@ fn check_preconditions(named: &Named<'_>, options: &DeleteOptions, object: &Obje
 fn decide(old: &Object, options: &DeleteOptions, now: Timestamp) -> Verdict {
     let mut object = old.clone();
     if definition::is(old) && old.deletion_timestamp().is_none() {
-        definition::terminate(&mut object, &clock::text(now));
+        definition::terminate(&mut object, &rfc3339(now));
         return Verdict::Keep(object);
     }
     set_finalizers(&mut object, options.propagation);
@@ -259,7 +259,7 @@ fn decide(old: &Object, options: &DeleteOptions, now: Timestamp) -> Verdict {
         }
     } else if old.kind() == "Namespace" {
         if !going {
-            object.set_meta("deletionTimestamp", clock::text(now));
+            object.set_meta("deletionTimestamp", rfc3339(now));
             namespace::terminate(&mut object);
         }
     } else if !object.finalizers().is_empty() && !going {
@@ -315,7 +315,7 @@ fn pod_grace(pod: &Object, asked: Option<i64>) -> i64 {
 /// Marks an object as being deleted, to be gone after `grace` seconds.
 fn mark(object: &mut Object, now: Timestamp, grace: i64) {
     let at = now.checked_add(SignedDuration::from_secs(grace)).unwrap_or(now);
-    object.set_meta("deletionTimestamp", clock::text(at));
+    object.set_meta("deletionTimestamp", rfc3339(at));
     object.set_meta("deletionGracePeriodSeconds", grace);
     if let Some(generation) = object.meta("generation").and_then(Value::as_i64).filter(|g| *g > 0) {
         object.set_meta("generation", generation + 1);
@@ -331,7 +331,7 @@ fn shorten(object: &mut Object, asked: Option<i64>) {
     };
     let at = object.deletion_timestamp().and_then(|text| text.parse::<Timestamp>().ok());
     if let Some(at) = at.and_then(|at| at.checked_sub(SignedDuration::from_secs(current - asked)).ok()) {
-        object.set_meta("deletionTimestamp", clock::text(at));
+        object.set_meta("deletionTimestamp", rfc3339(at));
     }
     object.set_meta("deletionGracePeriodSeconds", asked);
 }

@@ -10,7 +10,6 @@ use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
 use super::{Recorded, Registry};
 use crate::admission;
-use crate::clock;
 
 /// How many objects are written in one transaction: an etcd takes 128 operations in one, and an object may
 /// claim something beside itself.
@@ -54,14 +53,14 @@ impl Registry {
         }
         let mut object = object.clone();
         let status = object.0.get("status").cloned();
-        object.set_meta("uid", clock::uid());
-        object.set_meta("creationTimestamp", clock::text(clock::now()));
+        object.set_meta("uid", self.edge.uid());
+        object.set_meta("creationTimestamp", self.edge.time());
         api::set_defaults(resource, &mut object)?;
         let manager = match resource.group {
             "flowcontrol.apiserver.k8s.io" => "api-priority-and-fairness-config-producer-v1",
             _ => "kube-apiserver",
         };
-        Recorded::Update(manager).update(resource, "", None, &mut object);
+        Recorded::Update(manager).update(resource, "", None, &mut object, &self.edge.time());
         api::prepare_create(resource, &mut object);
         let causes = api::validate_create(resource, &object);
         if !causes.is_empty() {
@@ -70,7 +69,7 @@ impl Registry {
         if let Some(status) = status {
             object.0.insert("status".into(), status);
         }
-        let claims = admission::allocate(&self.services, resource, &mut object, None, state)?;
+        let claims = admission::allocate(&self.services, resource, &mut object, None, state, &*self.edge)?;
         txn.conditions.extend(claims.conditions);
         txn.success.extend(claims.ops);
         txn.conditions.push(Condition::ModRevision(key.clone(), Compare::Equal, 0));

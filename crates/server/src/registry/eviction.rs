@@ -12,7 +12,6 @@ use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
 use super::{Change, DeleteOptions, Recorded, Registry};
 use crate::admission::{self, Operation, Request};
-use crate::clock;
 
 /// Seconds after which an eviction is worth another try.
 const RETRY_SECONDS: u32 = 10;
@@ -35,7 +34,7 @@ impl Registry {
             admission::on_eviction(who, pod, &found)?;
             self.ask_about_eviction(who, pod, options, &state).await?;
             if let Some(budget) = budget_of(&state, budgets, &found)?
-                && let Verdict::Counts(counted) = judge(&found, &budget, &clock::text(clock::now()))?
+                && let Verdict::Counts(counted) = judge(&found, &budget, &self.edge.time())?
             {
                 let named = Named { resource: budgets, namespace: pod.namespace, name: budget.name() };
                 let recorded = Recorded::Update("kube-apiserver");
@@ -75,6 +74,7 @@ impl Registry {
             dry_run: options.dry_run,
             options: Recorded::Already.options("CreateOptions", options.dry_run),
             state,
+            edge: &*self.edge,
         };
         self.admission.validate_action(&request, &eviction).await
     }
@@ -83,7 +83,7 @@ impl Registry {
     async fn tell_why(&self, who: &Identity, pod: &Named<'_>) -> Result<(), Status> {
         let change =
             Change { who, named: *pod, subresource: "status", dry_run: false, recorded: Recorded::Already };
-        let told = |pod: &Object| Ok(disrupted(pod, &clock::text(clock::now())));
+        let told = |pod: &Object| Ok(disrupted(pod, &self.edge.time()));
         self.change(&change, &told).await.map(|_| ())
     }
 }

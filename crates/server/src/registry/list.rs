@@ -112,7 +112,7 @@ impl Registry {
                 range.start = Bytes::from(prefix.clone() + &token.start);
                 match token.rv {
                     0 => self.state(Freshness::Newest).await?,
-                    revision => match self.pages.at(revision, &self.store.snapshot()) {
+                    revision => match self.pages.at(revision, &self.store.snapshot(), self.edge.instant()) {
                         Some(state) => state,
                         None => {
                             self.state_at(revision).await.map_err(|status| too_old(status, token.start))?
@@ -133,7 +133,7 @@ impl Registry {
         if let Some(next) = next {
             let start = String::from_utf8_lossy(&next[prefix.len()..]).into_owned();
             listing.continues = Some(write_token(state.revision(), start)?);
-            self.pages.keep(&state, &self.store.snapshot());
+            self.pages.keep(&state, &self.store.snapshot(), self.edge.instant());
         }
         Ok(listing)
     }

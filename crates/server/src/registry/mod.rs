@@ -2,6 +2,7 @@
 //! and for the parts of this process alike.
 
 mod apply;
+mod attempts;
 mod binding;
 mod collection;
 mod commit;
@@ -36,6 +37,7 @@ use crate::admission::quota::Turns;
 use crate::admission::{Admission, Outside, ServiceRange};
 use crate::backend::Backends;
 use crate::catalog::{Definitions, Known};
+use crate::clock::Edge;
 use crate::conversion::Converter;
 use crate::webhook::Client;
 
@@ -65,6 +67,7 @@ pub(crate) struct Registry {
     converter: Arc<Converter>,
     pages: Pages,
     definitions: Arc<Known>,
+    edge: Arc<dyn Edge>,
 }
 
 impl Registry {
@@ -74,11 +77,12 @@ impl Registry {
         backends: Arc<dyn Backends>,
         tokens: Tokens,
         authorizer: Authorizer,
+        edge: Arc<dyn Edge>,
     ) -> Self {
         let hub = Hub::new(store.clone());
         let authorizer = Arc::new(authorizer);
         let client = Arc::new(Client::new(backends.clone()));
-        let converter = Converter::new(client.clone());
+        let converter = Converter::new(client.clone(), edge.clone());
         let definitions = Arc::new(Known::default());
         let outside = Outside::new(authorizer.clone(), client, converter.clone(), definitions.clone());
         let (admission, turns, pages) = (Admission::new(outside), Turns::default(), Pages::default());
@@ -94,6 +98,7 @@ impl Registry {
             converter,
             pages,
             definitions,
+            edge,
         }
     }
 
@@ -106,6 +111,11 @@ impl Registry {
     /// may be endpoints.
     fn endpoint_faults(&self, resource: &Resource, object: &Object) -> Vec<Cause> {
         api::validate_endpoint_addresses(resource, object, &|address| self.backends.allows(address))
+    }
+
+    /// The clock and the randomness that it writes by.
+    pub(crate) fn edge(&self) -> &Arc<dyn Edge> {
+        &self.edge
     }
 
     pub(crate) fn tokens(&self) -> &Tokens {

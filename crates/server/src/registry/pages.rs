@@ -3,10 +3,9 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use store::{HISTORY_BYTES, Revision, State};
-use tokio::time::Instant;
 
 /// How long a client has to ask for the next page, as with upstream's compaction.
 const KEPT: Duration = Duration::from_secs(300);
@@ -24,10 +23,8 @@ struct Page {
 }
 
 impl Pages {
-    /// Keeps a state from now on; `newest` says what has changed since the others.
-    #[allow(clippy::disallowed_methods, reason = "pages have a time to live, at the driver's edge")]
-    pub(super) fn keep(&self, state: &State, newest: &State) {
-        let now = Instant::now();
+    /// Keeps a state from `now` on; `newest` says what has changed since the others.
+    pub(super) fn keep(&self, state: &State, newest: &State, now: Instant) {
         let mut pages = self.current(now, newest);
         pages.retain(|page| page.state.revision() != state.revision());
         if pages.len() >= MOST {
@@ -36,10 +33,9 @@ impl Pages {
         pages.push_back(Page { until: now + KEPT, state: Arc::new(state.without_history()) });
     }
 
-    /// The state of a revision, if it is kept.
-    #[allow(clippy::disallowed_methods, reason = "pages have a time to live, at the driver's edge")]
-    pub(super) fn at(&self, revision: Revision, newest: &State) -> Option<Arc<State>> {
-        let pages = self.current(Instant::now(), newest);
+    /// The state of a revision, if it is kept at `now`.
+    pub(super) fn at(&self, revision: Revision, newest: &State, now: Instant) -> Option<Arc<State>> {
+        let pages = self.current(now, newest);
         pages.iter().find(|page| page.state.revision() == revision).map(|page| page.state.clone())
     }
 
@@ -62,10 +58,11 @@ mod tests {
     use store::Txn;
 
     use super::*;
+    use crate::clock::{Edge, Machine};
 
-    #[tokio::test(start_paused = true)]
-    async fn a_state_is_kept_until_too_much_of_it_was_replaced() {
-        let pages = Pages::default();
+    #[test]
+    fn a_state_is_kept_until_too_much_of_it_was_replaced() {
+        let (pages, now) = (Pages::default(), Machine.instant());
         let mut state = State::default();
         let part = vec![0; HISTORY_BYTES as usize / 64];
         let mut grow = |value: &[u8]| {
@@ -73,19 +70,23 @@ mod tests {
             state.clone()
         };
         let old = grow(b"old");
-        pages.keep(&old, &old);
+        pages.keep(&old, &old, now);
         let mut newest = grow(&part);
         for _ in 0..60 {
             newest = grow(&part);
         }
-        let page = pages.at(old.revision(), &newest).expect("the history isn't longer than that");
+        let page = pages.at(old.revision(), &newest, now).expect("the history isn't longer than that");
         assert_eq!(page.get(b"k").map(|kv| &kv.value[..]), Some(&b"old"[..]));
         assert_eq!(page.history_bytes(), 0, "nobody watches from there");
-        pages.keep(&newest, &newest);
+        pages.keep(&newest, &newest, now);
         for _ in 0..10 {
             newest = grow(&part);
         }
-        assert!(pages.at(old.revision(), &newest).is_none(), "it would keep more alive than the history");
-        assert!(pages.at(newest.revision() - 10, &newest).is_some());
+        assert!(
+            pages.at(old.revision(), &newest, now).is_none(),
+            "it would keep more alive than the history"
+        );
+        assert!(pages.at(newest.revision() - 10, &newest, now + KEPT / 2).is_some());
+        assert!(pages.at(newest.revision() - 10, &newest, now + KEPT).is_none(), "its time is over");
     }
 }

@@ -4,7 +4,6 @@ use api::{Conversions, FieldManager, Object, Resource, Typing};
 use serde_json::{Value, json};
 
 use super::Registry;
-use crate::clock;
 use crate::conversion::by_webhook;
 
 /// Who writes, for the record.
@@ -17,18 +16,19 @@ pub(crate) enum Recorded<'a> {
 }
 
 impl Recorded<'_> {
-    /// Records in `new`, which has its defaults and nothing else of the server's yet, what it changes of `old`. What
-    /// others own in versions that only a webhook can make stays theirs.
+    /// Records at the time `now` in `new`, which has its defaults and nothing else of the server's yet, what it changes of
+    /// `old`. What others own in versions that only a webhook can make stays theirs.
     pub(crate) fn update(
         self,
         resource: &Resource,
         subresource: &str,
         old: Option<&Object>,
         new: &mut Object,
+        now: &str,
     ) {
         if let Recorded::Update(name) = self {
-            let (version, now) = (resource.api_version(), clock::text(clock::now()));
-            let recorded = manager(name, resource, &version, subresource, &now).update(old, new);
+            let version = resource.api_version();
+            let recorded = manager(name, resource, &version, subresource, now).update(old, new);
             debug_assert_eq!(recorded, Ok(()), "nothing is missing where nobody is asked");
         }
     }
@@ -45,10 +45,11 @@ impl Registry {
         old: Option<&Object>,
         new: &mut Object,
     ) {
+        let now = self.edge.time();
         let (Recorded::Update(name), Some(custom)) = (recorded, by_webhook(resource)) else {
-            return recorded.update(resource, subresource, old, new);
+            return recorded.update(resource, subresource, old, new, &now);
         };
-        let (version, now) = (resource.api_version(), clock::text(clock::now()));
+        let version = resource.api_version();
         let conversions = Conversions::default();
         let manager = FieldManager {
             conversions: Some(&conversions),
@@ -63,7 +64,7 @@ impl Registry {
             if let Err(status) = self.converter.make(custom, &conversions).await {
                 let object = new.name();
                 tracing::warn!(%status, object, "who owns its fields in other versions can't be brought up to date");
-                return recorded.update(resource, subresource, old, new);
+                return recorded.update(resource, subresource, old, new, &now);
             }
         }
     }

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::read::Freshness;
 use super::{Apply, Change, Recorded, Registry};
-use crate::clock;
 
 /// Stands for a number of replicas that nobody has set: what is left of it in a scale that is written is an error.
 const NOT_SET: i64 = i32::MIN as i64;
@@ -33,7 +32,7 @@ impl Registry {
         change: &(dyn Fn(&Object) -> Result<Object, Status> + Send + Sync),
     ) -> Result<Object, Status> {
         let named = &request.named;
-        let now = clock::text(clock::now());
+        let now = self.edge.time();
         let change_object = |object: &Object| {
             let mut old = api::scale_of(named.resource, object).ok_or_else(|| no_scale(named))?;
             let missing = api::missing_replicas(named.resource, object);
@@ -81,7 +80,7 @@ impl Registry {
 
     /// Applies a scale.
     pub(crate) async fn apply_scale(&self, request: &Apply<'_>, patch: &Object) -> Result<Object, Status> {
-        let now = clock::text(clock::now());
+        let now = self.edge.time();
         let patch = Patch { object: patch, force: request.force };
         let change = Change { recorded: Recorded::Already, ..request.change };
         let manager = scale_manager(request.manager, &now);

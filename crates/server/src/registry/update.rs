@@ -6,11 +6,12 @@ use objects::Named;
 use serde_json::Value;
 use store::State;
 
+use super::attempts::{freshness_of, settled};
 use super::create::{ATTEMPTS, fit_namespace, too_busy};
 use super::read::Freshness;
-use super::refused::{freshness_of, settled};
 use super::{Recorded, Registry, Written, definition, recorded};
 use crate::admission::{self, Operation, Outcome, Refused, Request};
+use crate::clock::Edge;
 use crate::conversion;
 
 const MODIFIED: &str =
@@ -28,7 +29,7 @@ pub(crate) struct Change<'a> {
 }
 
 impl<'a> Change<'a> {
-    fn asked(&self, state: &'a State) -> Request<'a> {
+    fn asked(&self, state: &'a State, edge: &'a dyn Edge) -> Request<'a> {
         Request {
             who: self.who,
             named: self.named,
@@ -37,6 +38,7 @@ impl<'a> Change<'a> {
             dry_run: self.dry_run,
             options: self.recorded.options("UpdateOptions", self.dry_run),
             state,
+            edge,
         }
     }
 }
@@ -75,7 +77,7 @@ impl Registry {
         let mut new = change(&old)?;
         check_identity(named, &mut new, &old)?;
 
-        let asked = request.asked(&state);
+        let asked = request.asked(&state, &*self.edge);
         admission::on_change(&asked, &old)?;
         let part = admission::part(request.subresource);
         api::set_defaults(resource, &mut new)?;
@@ -98,7 +100,8 @@ impl Registry {
         if !causes.is_empty() {
             return Err(Status::invalid(resource.group, resource.kind, named.name, causes).into());
         }
-        let mut claims = admission::allocate(&self.services, resource, &mut new, Some(&old), &state)?;
+        let mut claims =
+            admission::allocate(&self.services, resource, &mut new, Some(&old), &state, &*self.edge)?;
         let outcome = Outcome { new: Some(&new), old: Some(&old) };
         self.admission.validate(&asked, outcome, &mut claims).await?;
 

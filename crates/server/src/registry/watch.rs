@@ -301,6 +301,7 @@ mod tests {
 
     use super::*;
     use crate::backend::Backends;
+    use crate::clock::Machine;
 
     struct Nowhere;
 
@@ -335,8 +336,14 @@ mod tests {
         let store = Arc::new(Memory::default());
         let tokens = Tokens::new(pki::TokenKey::create().unwrap(), "a certificate");
         let services = "10.96.0.0/16".parse().unwrap();
-        let registry =
-            Registry::new(store.clone(), services, Arc::new(Nowhere), tokens, Authorizer::new(Vec::new()));
+        let registry = Registry::new(
+            store.clone(),
+            services,
+            Arc::new(Nowhere),
+            tokens,
+            Authorizer::new(Vec::new()),
+            Arc::new(Machine),
+        );
         let version = |name: &str, storage: bool| json!({"name": name, "served": true, "storage": storage});
         let key = objects::key("apiextensions.k8s.io", "customresourcedefinitions", "", "doors.example.com");
         let definition = json!({

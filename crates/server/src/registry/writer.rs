@@ -7,7 +7,6 @@ use objects::{Delete, Named, ObjectRef, Subject, Write, Writer};
 
 use super::recorded::name_of_user;
 use super::{Binding, Change, Create, DeleteOptions, Freshness, Recorded, Registry};
-use crate::clock;
 
 impl Writer for Registry {
     fn write<'a>(&'a self, user: &'a str, write: Write) -> BoxFuture<'a, Result<Object, Status>> {
@@ -65,7 +64,7 @@ impl Writer for Registry {
                 seconds,
                 bound: Some(Bound { kind: "v1/Pod".into(), name: pod, uid: pod_uid }),
             };
-            let stamp = Stamp { now: clock::now(), uid: clock::uid() };
+            let stamp = Stamp { now: self.edge.second(), uid: self.edge.uid() };
             Ok(self.tokens.issue(&state, &who, &wanted, &stamp)?.token)
         })
     }

@@ -6,7 +6,6 @@ use objects::Named;
 use serde_json::{Value, json};
 
 use super::objects::{include, object, selection};
-use crate::clock;
 use crate::http::negotiate::{Shape, accepted_for};
 use crate::http::{Asked, Body};
 use crate::registry::{Freshness, Registry};
@@ -29,14 +28,18 @@ pub(crate) async fn read(
         let named = Named { resource: target.resource, namespace: "", name: &target.name };
         let found =
             all.into_iter().find(|part| part.name() == target.name).ok_or_else(|| named.not_found())?;
-        return object(target.resource, 200, found, accepted, asked.query);
+        return object(target.resource, 200, found, accepted, asked.query, registry.edge().now());
     }
     let selection = selection(asked)?;
     let parts: Vec<Object> = all.filter(|part| selection.matches(part)).collect();
     let value = match accepted.shape {
-        Shape::Table => {
-            api::table(target.resource, &parts, &json!({}), include(asked.query)?, clock::now().as_second())
-        }
+        Shape::Table => api::table(
+            target.resource,
+            &parts,
+            &json!({}),
+            include(asked.query)?,
+            registry.edge().now().as_second(),
+        ),
         Shape::Metadata => json!({
             "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {},
             "items": parts.iter().map(api::partial_metadata).collect::<Value>(),

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use api::{Include, Object, Resource, Status};
 use bytes::Bytes;
 use http::{HeaderMap, Response};
+use jiff::Timestamp;
 use objects::{Named, load, put_list_items};
 use serde_json::{Value, json};
 use store::{KeyValue, Revision};
 
 use super::{Objects, component_status};
-use crate::clock;
 use crate::http::beside::LARGE;
 use crate::http::encoding::{Encoding, protobuf_list};
 use crate::http::negotiate::{Accepted, Shape, accepted_for};
@@ -35,7 +35,7 @@ pub(crate) async fn read(
     if target.resource.kind == "ComponentStatus" {
         return component_status::read(&with.registry, asked, headers).await;
     }
-    let accepted = accepted_for(headers, target.resource)?;
+    let (accepted, now) = (accepted_for(headers, target.resource)?, with.registry.edge().second());
     if asked.verb == "list" {
         let options = list_options(asked)?;
         let answer = async {
@@ -46,7 +46,7 @@ pub(crate) async fn read(
                 true => Some(with.outgoing.room(bytes * times, asked.connection.cloned()).await?),
                 false => None,
             };
-            let mut answer = list(target.resource, &listing, accepted, asked.query)?;
+            let mut answer = list(target.resource, &listing, accepted, asked.query, now)?;
             if let Some(room) = room {
                 answer.extensions_mut().insert(room);
             }
@@ -67,13 +67,14 @@ pub(crate) async fn read(
             scale,
             Accepted { shape: Shape::Plain, ..accepted },
             asked.query,
+            now,
         );
     }
     let kv = with.registry.get(&named, freshness).await?;
     if accepted.is_plain_json() {
         return Ok(bytes(200, JSON, objects::stamped(&kv)));
     }
-    let answer = async { object(target.resource, 200, load(&kv)?, accepted, asked.query) };
+    let answer = async { object(target.resource, 200, load(&kv)?, accepted, asked.query, now) };
     if kv.value.len() > LARGE { with.beside.read(answer).await } else { answer.await }
 }
 
@@ -111,9 +112,15 @@ pub(crate) fn include(query: &Query) -> Result<Include, Status> {
     }
 }
 
-/// A Table of objects, which shows no progress of what nothing has begun.
-pub(crate) fn table(resource: &Resource, objects: &[Object], meta: &Value, include: Include) -> Value {
-    let mut table = api::table(resource, objects, meta, include, clock::now().as_second());
+/// A Table of objects at `now`, which shows no progress of what nothing has begun.
+pub(crate) fn table(
+    resource: &Resource,
+    objects: &[Object],
+    meta: &Value,
+    include: Include,
+    now: Timestamp,
+) -> Value {
+    let mut table = api::table(resource, objects, meta, include, now.as_second());
     if (resource.group, resource.plural) != ("batch", "jobs") {
         return table;
     }
@@ -128,31 +135,33 @@ pub(crate) fn table(resource: &Resource, objects: &[Object], meta: &Value, inclu
     table
 }
 
-/// One object in the form that the client wants.
+/// One object at `now` in the form that the client wants.
 pub(crate) fn object(
     resource: &Resource,
     code: u16,
     object: Object,
     accepted: Accepted,
     query: &Query,
+    now: Timestamp,
 ) -> Result<Response<Body>, Status> {
     let value = match accepted.shape {
         Shape::Plain => object.into_value(),
         Shape::Metadata => api::partial_metadata(&object),
         Shape::Table => {
             let meta = json!({"resourceVersion": object.resource_version()});
-            table(resource, &[object], &meta, include(query)?)
+            table(resource, &[object], &meta, include(query)?, now)
         }
     };
     accepted.encoding.answer(code, &value)
 }
 
-/// A list in the form that the client wants; in its plain form the stored bytes are copied.
+/// A list at `now` in the form that the client wants; in its plain form the stored bytes are copied.
 pub(crate) fn list(
     resource: &Resource,
     listing: &Listing,
     accepted: Accepted,
     query: &Query,
+    now: Timestamp,
 ) -> Result<Response<Body>, Status> {
     let mut meta = json!({"resourceVersion": listing.revision.to_string()});
     if let Some(token) = &listing.continues {
@@ -175,7 +184,7 @@ pub(crate) fn list(
     }
     let objects: Vec<Object> = listing.items.iter().map(|kv| load(kv)).collect::<Result<_, _>>()?;
     let value = if accepted.shape == Shape::Table {
-        table(resource, &objects, &meta, include(query)?)
+        table(resource, &objects, &meta, include(query)?, now)
     } else {
         let items: Vec<Value> = objects.iter().map(api::partial_metadata).collect();
         // As upstream has it: no items are null here.

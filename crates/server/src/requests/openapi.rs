@@ -19,7 +19,6 @@ use serde_json::Value;
 use tracing::info_span;
 
 use crate::aggregation::Aggregation;
-use crate::clock;
 use crate::http::Body;
 use crate::http::compress::{compress, compressed, takes_gzip};
 use crate::http::encoding::Encoding;
@@ -179,7 +178,8 @@ impl OpenApi {
         // What has its hash in its address never changes.
         if asked.is_some() {
             kept.insert(CACHE_CONTROL, HeaderValue::from_static("public, immutable"));
-            let expires = HeaderValue::from_str(&in_a_year(clock::now())).map_err(Status::internal)?;
+            let expires =
+                HeaderValue::from_str(&in_a_year(self.registry.edge().second())).map_err(Status::internal)?;
             kept.insert(EXPIRES, expires);
         }
         Ok(response)

@@ -14,7 +14,6 @@ use super::route::{Route, route};
 use super::{Requests, backup, discovery, health, metrics, objects, turn, watch, write};
 use crate::admission::warnings;
 use crate::aggregation::RequestInfo;
-use crate::clock;
 use crate::http::compress::{compressed, takes_gzip};
 use crate::http::negotiate::accepted_error;
 use crate::http::query::Query;
@@ -107,12 +106,13 @@ impl Requests {
     /// The account whose token came with a request.
     async fn of_token(&self, headers: &HeaderMap) -> Option<Identity> {
         let (registry, token) = (&self.registry, bearer(headers)?);
+        let edge = registry.edge();
         let known = registry.store().snapshot();
-        let found = match registry.tokens().authenticate(&known, token, &[], clock::now()) {
+        let found = match registry.tokens().authenticate(&known, token, &[], edge.second()) {
             // It may have been made a moment ago, at another host.
             Err(TokenError::Unbound) => {
                 let newest = registry.state(Freshness::Newest).await.ok()?;
-                registry.tokens().authenticate(&newest, token, &[], clock::now())
+                registry.tokens().authenticate(&newest, token, &[], edge.second())
             }
             found => found,
         };
@@ -170,7 +170,7 @@ impl Requests {
         let connection = request.extensions().get::<Connection>().cloned();
         let asked = Asked { who, target, query, verb, connection: connection.as_ref() };
         let encoding = accepted_error(request.headers());
-        let started = clock::instant();
+        let started = self.registry.edge().instant();
         let running = match *verb {
             "get" | "list" | "watch" => metrics::Running::Reading,
             _ => metrics::Running::Changing,
@@ -179,7 +179,8 @@ impl Requests {
         let (answer, mut warnings) = warnings::collect(self.answer_asked(&asked, request, admitted)).await;
         drop(running);
         let code = answer.as_ref().map_or_else(|status| status.code, |response| response.status().as_u16());
-        self.objects.metrics.answered(verb, target, code, started.elapsed());
+        let took = self.registry.edge().instant().saturating_duration_since(started);
+        self.objects.metrics.answered(verb, target, code, took);
         warnings.extend(deprecation(target.resource).map(str::to_owned));
         if warnings.is_empty() {
             return answer;

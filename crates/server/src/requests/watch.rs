@@ -1,6 +1,7 @@
 //! Watches over HTTP: event after event, until the time is over or the server ends.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::{Include, Resource, Status};
@@ -18,7 +19,7 @@ use tokio::time::{Sleep, sleep};
 use super::Objects;
 use super::metrics::{self, Counted};
 use super::objects::{include, selection, table};
-use crate::clock;
+use crate::clock::Edge;
 use crate::http::encoding::Encoding;
 use crate::http::negotiate::{Accepted, Shape, accepted_stream};
 use crate::http::outgoing::{Pieces, Share};
@@ -53,13 +54,14 @@ pub(crate) async fn start(
         initial: query.choice("sendInitialEvents"),
         bookmarks,
     };
-    let default = || u64::from(SHORTEST_DEFAULT + clock::below(SHORTEST_DEFAULT));
+    let default = || u64::from(SHORTEST_DEFAULT + with.registry.edge().below(SHORTEST_DEFAULT));
     let seconds = query.number("timeoutSeconds")?.filter(|seconds| *seconds > 0).unwrap_or_else(default);
     let frames = Frames {
         resource: asked.target.resource.clone(),
         accepted,
         include: include(query)?,
         columns_told: false,
+        edge: with.registry.edge().clone(),
     };
     let tells_initial = options.initial != Some(false);
     let is_long = tells_initial && with.registry.is_long(asked.target.resource, &asked.target.namespace);
@@ -207,6 +209,7 @@ struct Frames {
     include: Include,
     /// Only the first Table of a watch says its columns.
     columns_told: bool,
+    edge: Arc<dyn Edge>,
 }
 
 impl Frames {
@@ -266,7 +269,7 @@ impl Frames {
             Shape::Metadata => api::partial_metadata(&object),
             Shape::Table => {
                 let meta = json!({"resourceVersion": revision.to_string()});
-                let table = table(&self.resource, &[object], &meta, self.include);
+                let table = table(&self.resource, &[object], &meta, self.include, self.edge.second());
                 self.columns_once(table)
             }
         };
@@ -285,7 +288,7 @@ impl Frames {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta})
             }
             Shape::Table => {
-                let table = table(&self.resource, &[], &meta, self.include);
+                let table = table(&self.resource, &[], &meta, self.include, self.edge.second());
                 // Upstream's bookmark is a row without cells whose object carries the metadata.
                 let object = json!({"kind": kind, "apiVersion": version, "metadata": meta});
                 let mut table = self.columns_once(table);

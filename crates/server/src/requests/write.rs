@@ -6,13 +6,12 @@ use access::{Stamp, TokenRequest};
 use api::{Object, PatchType, Status};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
-use objects::Named;
+use objects::{Named, rfc3339};
 use serde_json::{Value, json};
 use values::JsonError;
 
 use super::objects::{list, list_options, listing_of, object};
 use super::{Objects, apply};
-use crate::clock;
 use crate::http::beside::LARGE;
 use crate::http::negotiate::{Accepted, Shape, accepted_for, content_type, unsupported};
 use crate::http::options::WriteOptions;
@@ -121,12 +120,17 @@ impl<'a> Writing<'a> {
     ) -> Result<Response<Body>, Status> {
         let is_scale = self.asked.target.subresource == "scale";
         let shape = if is_scale { Shape::Plain } else { self.accepted.shape };
-        let accepted = Accepted { shape, ..self.accepted };
+        let (accepted, now) = (Accepted { shape, ..self.accepted }, self.registry.edge().second());
         let mut response = match written.into() {
             Written::Stored(kv) if accepted.is_plain_json() => bytes(code, JSON, objects::stamped(&kv)),
-            other => {
-                object(self.asked.target.resource, code, other.into_object()?, accepted, self.asked.query)?
-            }
+            other => object(
+                self.asked.target.resource,
+                code,
+                other.into_object()?,
+                accepted,
+                self.asked.query,
+                now,
+            )?,
         };
         warn(&mut response, warnings);
         Ok(response)
@@ -150,7 +154,7 @@ impl<'a> Writing<'a> {
     }
 
     async fn token(&self, body: Bytes) -> Result<Response<Body>, Status> {
-        let (target, registry) = (self.asked.target, self.registry);
+        let (target, registry, edge) = (self.asked.target, self.registry, self.registry.edge());
         let question = body::value(self.headers, body)?.and_then(Object::from_value);
         let question = question.filter(|question| question.kind() == "TokenRequest");
         let mut question = question.ok_or_else(|| {
@@ -161,24 +165,30 @@ impl<'a> Writing<'a> {
         let fields = question.0.get("spec").cloned().unwrap_or_default();
         let request = TokenRequest::parse(&target.namespace, &target.name, &fields)?;
         let state = registry.state(Freshness::Newest).await?;
-        let stamp = Stamp { now: clock::now(), uid: clock::uid() };
+        let stamp = Stamp { now: edge.second(), uid: edge.uid() };
         let issued = registry.tokens().issue(&state, self.asked.who, &request, &stamp)?;
-        let stamp = Stamp { uid: clock::uid(), ..stamp };
+        let stamp = Stamp { uid: edge.uid(), ..stamp };
         let mut answer = request.answer(&issued, question, &stamp);
-        let now = clock::text(stamp.now);
+        let now = rfc3339(stamp.now);
         answer.set_meta("managedFields", recorded_fields(&fields, &self.options.manager, &version, &now));
         self.accepted.encoding.answer(201, &answer.into_value())
     }
 
     fn review(&self, mut question: Object) -> Result<Object, Status> {
-        let (target, registry) = (self.asked.target, self.registry);
+        let (target, registry, edge) = (self.asked.target, self.registry, self.registry.edge());
         fit_namespace(target.resource, &target.namespace, &mut question)?;
-        Recorded::Update(&self.options.manager).update(target.resource, "", None, &mut question);
+        Recorded::Update(&self.options.manager).update(
+            target.resource,
+            "",
+            None,
+            &mut question,
+            &edge.time(),
+        );
         let state = registry.store().snapshot();
         if target.resource.plural == "tokenreviews" {
-            return registry.tokens().review(&state, question, clock::now());
+            return registry.tokens().review(&state, question, edge.second());
         }
-        registry.authorizer().review(&state, self.asked.who, target.resource, question, clock::now())
+        registry.authorizer().review(&state, self.asked.who, target.resource, question, edge.second())
     }
 
     async fn update(&self, body: Bytes) -> Result<Response<Body>, Status> {
@@ -313,7 +323,8 @@ impl<'a> Writing<'a> {
         let options = self.delete_options(body)?;
         let which = list_options(self.asked)?;
         let (items, revision) = self.registry.delete_collection(self.asked.who, &which, &options).await?;
-        list(self.asked.target.resource, &listing_of(items, revision), self.accepted, self.asked.query)
+        let now = self.registry.edge().second();
+        list(self.asked.target.resource, &listing_of(items, revision), self.accepted, self.asked.query, now)
     }
 
     /// 201 for a subresource that is created but isn't an object.

@@ -22,7 +22,6 @@ use tokio_rustls::TlsAcceptor;
 use tracing::info_span;
 
 use super::Server;
-use crate::clock;
 use crate::http::Body;
 use crate::http::connection::Connection;
 use crate::http::socket::{Open, Socket};
@@ -103,7 +102,7 @@ async fn accept(
             }
             Err(error) => {
                 server.places.make_room();
-                let now = clock::instant();
+                let now = server.registry.edge().instant();
                 if complained.is_none_or(|before| now.saturating_duration_since(before) > COMPLAIN_EVERY) {
                     tracing::warn!(%error, "can't accept a connection to the API");
                     complained = Some(now);
@@ -134,7 +133,9 @@ async fn serve(server: Arc<Server>, stream: Arc<TcpStream>, tls: TlsAcceptor, mu
         },
     };
     let certificates = encrypted.get_ref().1.peer_certificates();
-    let who = certificates.and_then(|chain| chain.first()).and_then(|c| server.shown_by(c, clock::now()));
+    let who = certificates
+        .and_then(|chain| chain.first())
+        .and_then(|c| server.shown_by(c, server.registry.edge().second()));
     if let Some(who) = &who {
         // Where there is no place for it, its requests hear so.
         let _ = connection.know(who);

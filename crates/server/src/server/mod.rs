@@ -22,7 +22,7 @@ use crate::admission::ServiceRange;
 use crate::aggregation::{Aggregation, FrontProxy};
 use crate::backend::{Backends, Relay};
 use crate::bootstrap;
-use crate::clock;
+use crate::clock::Edge;
 use crate::definitions;
 use crate::http::connection::Places;
 use crate::http::outgoing::Outgoing;
@@ -53,6 +53,8 @@ pub struct Options {
     pub tokens: Tokens,
     /// What other parts of the process measure, for `/metrics`.
     pub metrics: Vec<Measure>,
+    /// The clock and the source of randomness: [`Machine`](crate::Machine), or a simulation's.
+    pub edge: Arc<dyn Edge>,
 }
 
 /// The API. Made once a process; it serves nobody from outside until it [listens](Server::listen).
@@ -80,13 +82,15 @@ impl Server {
             limits,
             tokens,
             metrics,
+            edge,
         } = options;
-        let (places, outgoing) = (Places::new(&limits), Outgoing::new(&limits));
-        let fairness = Fairness::new(limits.seats, &store.snapshot(), Arc::new(clock::instant));
+        let (places, outgoing) = (Places::new(&limits), Outgoing::new(&limits, edge.clone()));
+        let clock = edge.clone();
+        let fairness = Fairness::new(limits.seats, &store.snapshot(), Arc::new(move || clock.instant()));
         let closing = watch::Sender::new(false);
         let relay = Relay::new(backends.clone(), closing.subscribe());
         let authorizer = Authorizer::new(bootstrap::node_rules());
-        let registry = Arc::new(Registry::new(store, services, backends, tokens, authorizer));
+        let registry = Arc::new(Registry::new(store, services, backends, tokens, authorizer, edge));
         let proxy = Proxy::new(registry.clone(), relay.clone(), kubelet_client_tls);
         let aggregation = Arc::new(Aggregation::new(registry.clone(), relay, front_proxy));
         let requests = Requests::new(
@@ -120,7 +124,8 @@ impl Server {
     /// If the store has no leader yet, or doesn't answer.
     pub async fn bootstrap(&self) -> Result<(), Status> {
         let services = self.registry.services();
-        let mut objects = bootstrap::objects(&services.first(), &services.to_string());
+        let mut objects =
+            bootstrap::objects(&services.first(), &services.to_string(), &self.registry.edge().time());
         objects.extend(self.aggregation.config_map().and_then(Object::from_value));
         self.registry.ensure(objects).await
     }

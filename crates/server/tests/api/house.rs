@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-use server::{Backends, Body, FrontProxy, Identity, Limits, Options, Server, Tokens};
+use server::{Backends, Body, Edge, FrontProxy, Identity, Limits, Machine, Options, Server, Tokens};
 use store::Memory;
 use tokio::net::TcpStream;
 
@@ -68,22 +68,28 @@ impl House {
 
     /// Likewise, with a name for the servers of aggregated APIs.
     pub async fn with_front_proxy(front_proxy: FrontProxy) -> Self {
-        Self::build(client_without_name(), Some(front_proxy), None, Limits::default()).await
+        Self::build(client_without_name(), Some(front_proxy), None, Limits::default(), Arc::new(Machine))
+            .await
     }
 
     /// Likewise, believing agents as `tls` says.
     pub async fn with_agents(tls: rustls::ClientConfig) -> Self {
-        Self::build(tls, None, None, Limits::default()).await
+        Self::build(tls, None, None, Limits::default(), Arc::new(Machine)).await
     }
 
     /// Likewise, where certificates of other authorities than this one speak for no part of the cluster.
     pub async fn with_authority(authority: server::Authority) -> Self {
-        Self::build(client_without_name(), None, Some(authority), Limits::default()).await
+        Self::build(client_without_name(), None, Some(authority), Limits::default(), Arc::new(Machine)).await
     }
 
     /// Likewise, whose clients may use up other things.
     pub async fn with_limits(limits: Limits) -> Self {
-        Self::build(client_without_name(), None, None, limits).await
+        Self::build(client_without_name(), None, None, limits, Arc::new(Machine)).await
+    }
+
+    /// Likewise, with another clock and other randomness.
+    pub async fn driven(edge: Arc<dyn Edge>) -> Self {
+        Self::build(client_without_name(), None, None, Limits::default(), edge).await
     }
 
     async fn build(
@@ -91,6 +97,7 @@ impl House {
         front_proxy: Option<FrontProxy>,
         authority: Option<server::Authority>,
         limits: Limits,
+        edge: Arc<dyn Edge>,
     ) -> Self {
         let (store, backends) = (Arc::new(Memory::default()), Arc::new(Turns::default()));
         let server = Server::new(Options {
@@ -103,6 +110,7 @@ impl House {
             limits,
             tokens: Tokens::new(pki::TokenKey::create().unwrap(), CERTIFICATE),
             metrics: vec![Box::new(|out| out.push_str("measured_elsewhere 7\n"))],
+            edge,
         });
         server.bootstrap().await.unwrap();
         let keeping = server.clone();

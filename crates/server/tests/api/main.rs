@@ -10,6 +10,7 @@ mod compare;
 mod connections;
 mod conversion;
 mod custom;
+mod edge;
 mod encodings;
 mod fairness;
 mod hooks;

@@ -16,7 +16,6 @@ use super::matching::matched;
 use super::review::{Shown, request_value};
 use super::{Outside, Round, guard};
 use crate::admission::{Outcome, Request, warnings};
-use crate::clock;
 
 /// The longest warning that a webhook gets through.
 const LONGEST_WARNING: usize = 256;
@@ -151,7 +150,7 @@ impl Outside {
         let known = versions.into_iter().flatten().filter_map(Value::as_str);
         let version = known.into_iter().find(|version| matches!(*version, "v1" | "v1beta1")).unwrap_or("v1");
         let review = format!("admission.k8s.io/{version}");
-        let uid = clock::uid();
+        let uid = request.edge.uid();
         let mut asked = json!({"uid": uid});
         if let (Value::Object(asked), Value::Object(rest)) = (&mut asked, request_value(request, resource)) {
             asked.extend(rest);
