@@ -63,6 +63,7 @@ impl Registry {
             dry_run: binding.dry_run,
             options: Recorded::Already.options("CreateOptions", binding.dry_run),
             state: &state,
+            edge: &*self.edge,
         };
         self.admission.judge_binding(&asked, &object).await?;
         if binding.dry_run {
