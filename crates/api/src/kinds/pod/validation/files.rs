@@ -12,16 +12,14 @@ const MODES: i64 = 0o777;
 /// The faults of the files of a volume at `path`, which come from `source`.
 pub(super) fn validate_files(source: &str, shown: &Value, path: &str, faults: &mut Faults) {
     let path = format!("{path}.{source}");
+    validate_mode(&shown["defaultMode"], &format!("{path}.defaultMode"), faults);
     match source {
         "downwardAPI" => validate_of_pod(shown, &path, faults),
         "projected" => validate_projected(shown, &path, faults),
         "configMap" | "secret" => validate_keys(shown, &path, faults),
-        "gitRepo" => {
-            return validate_descending(text(shown, "directory"), &format!("{path}.directory"), faults);
-        }
-        _ => return,
+        "gitRepo" => validate_descending(text(shown, "directory"), &format!("{path}.directory"), faults),
+        _ => {}
     }
-    validate_mode(&shown["defaultMode"], &format!("{path}.defaultMode"), faults);
 }
 
 /// A path that leads from a folder down into it: `validateLocalDescendingPath` upstream.
