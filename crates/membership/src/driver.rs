@@ -92,8 +92,10 @@ impl Membership {
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
 
         let incarnation = rand::random();
+        // Who is there is known before the first look at it, so that nobody ever sees a cluster of one.
+        let others = options.peers.keys().filter(|name| **name != options.name).cloned();
+        let tally = Tally::new(others, options.silent_after, Instant::now());
         let (peers, peers_wanted) = watch::channel(options.peers);
-        let tally = Tally::new([], options.silent_after, Instant::now());
         let (hosts, hosts_seen) = watch::channel(Arc::new(tally.hosts()));
         let (silence, silence_seen) = watch::channel(BTreeMap::new());
         let (stop, stopped) = oneshot::channel();
@@ -259,12 +261,13 @@ impl Pulse {
         let hosts = self.tally.hosts();
         let silence = hosts.silence();
         self.last_heard.keep_only(&hosts);
-        self.hosts.send_replace(Arc::new(hosts));
+        // The hosts last: those who wait for them find the rest as new.
         self.silence.send_if_modified(|known| {
             let changed = *known != silence;
             *known = silence;
             changed
         });
+        self.hosts.send_replace(Arc::new(hosts));
     }
 
     fn send(&mut self, socket: &UdpSocket) {
