@@ -59,7 +59,7 @@ async fn a_pods_processes_are_in_a_cgroup_of_their_own_that_goes_with_it() {
     host.switch_on();
     let command = "setsid sleep 1000 & echo $! > stray; echo $$$$ > pid; exec sleep 1000";
     let limits = json!({"limits": {"cpu": "500m", "memory": "64Mi"}});
-    let probe = json!({"exec": {"command": ["sh", "-c", "cat /proc/self/cgroup > probed"]}});
+    let probe = json!({"exec": {"command": ["sh", "-c", "test -s pid && cat /proc/self/cgroup > probed"]}});
     let uid = host.pod(
         "a",
         json!({"command": ["sh", "-c", command], "resources": limits, "readinessProbe": probe}),
