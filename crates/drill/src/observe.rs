@@ -103,6 +103,7 @@ impl Follow {
                 ended = self.once(&mut synced) => drop(ended),
                 changed = told.changed() => if changed.is_err() { return },
             }
+            // One that is kept may lead to the host whose power was cut, which answers nothing and refuses nothing.
             self.client.forget_connections();
             tokio::time::sleep(AGAIN).await;
         }

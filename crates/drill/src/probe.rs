@@ -87,6 +87,7 @@ impl Series {
 
 async fn beat(clock: Clock, every: Duration, ask: AskFn, recorded: Arc<Mutex<Recorded>>) {
     let mut ticks = tokio::time::interval(every);
+    // Asks that this machine had no time for would otherwise follow in a burst, which no user makes.
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let mut out = JoinSet::new();
     for id in 0.. {

@@ -261,12 +261,15 @@ impl Drill<'_> {
         let (out, seen) = unbounded_channel();
         self.stage.begin(seen);
         let survivors = self.survivors(&target)?;
+        // Through a surviving host where that is possible: what is seen must not stop with the address that moves.
         let through = survivors.first().unwrap_or(&self.client);
         let observer = Observer::start(self.clock, through, &self.workload, out);
         let probes = self.probes(&target)?;
         self.warm_up(&probes).await?;
+        // The cut must fall anywhere between two heartbeats and two asks, and not where warming up happened to end.
         let jitter = Duration::from_micros(self.random.random_range(0..1_000_000));
         self.wait(jitter).await?;
+        // As late as can be: the peaks are to be of the takeover alone.
         let memories = Memories::before(self.site).await;
 
         let cut = self.site.cut(&target).await;

@@ -58,11 +58,13 @@ async fn fetch(client: &Client, path: &Path) -> anyhow::Result<Backup> {
     let mut new = NamedTempFile::new_in(folder).with_context(failed)?;
     copy(&mut stream, &mut new, &failed).await?;
     new.as_file().sync_all().with_context(failed)?;
+    // From the disk: what is checked is what will be restored, before it replaces a backup that is whole.
     let bytes = std::fs::read(new.path()).with_context(failed)?;
     let backup = Backup::decode(bytes.into()).context("what the server sent is no whole backup")?;
     // It may have become something else meanwhile.
     check_replaceable(path)?;
     new.persist(path).map_err(|refused| refused.error).with_context(failed)?;
+    // The name lies in the folder: without this a power cut may still bring the former file back.
     std::fs::File::open(folder).and_then(|folder| folder.sync_all()).with_context(failed)?;
     Ok(backup)
 }

@@ -45,10 +45,14 @@ impl Engine {
         )?;
         store_config.timing = timing(&config.timeouts.store);
         store_config.beats = Some(beats);
+        // An empty folder on a host that has taken part is a lost disk. As a founder it could vote again in terms in
+        // which it has voted; it joins as somebody new instead.
         if config.begun_file.exists() {
             store_config.start = store::Start::Join;
         }
         let store = Embedded::start(store_config).await?;
+        // Not earlier: a first start that failed would pass for a lost disk, and the members would wait for each
+        // other.
         begun(&config.begun_file)?;
         Ok(Engine::Embedded(store))
     }

@@ -89,6 +89,7 @@ async fn serve(config: HostConfig) -> anyhow::Result<()> {
     // What an upgrade asks for, as of nginx and HAProxy (docs/upgrade.md).
     let mut leave = signal(SignalKind::user_defined2())?;
     tracing::info!(target: timeline::TARGET, what = "host-started");
+    // The signals are taken before this: what asks the host to end while it starts is heard once it has started.
     let host = start(config).await?;
     let (pods, outcome) = tokio::select! {
         () = end.asked() => (Pods::End, Ok(())),

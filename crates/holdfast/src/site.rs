@@ -164,6 +164,7 @@ impl Tail {
 
     fn added(&mut self) -> std::io::Result<Vec<u8>> {
         let mut file = File::open(&self.path)?;
+        // It was full and made way for a new one (`timeline`'s limit).
         if file.metadata()?.len() < self.read {
             self.read = 0;
             self.rest.clear();

@@ -189,6 +189,9 @@ impl Cluster {
         let cut = Cut::now();
         match &self.wires {
             Wires::Netns(bridge, _) => {
+                // Killed whether the link went down or not: half a cut would leave a host running that counts as
+                // off. And in this order: // the kernel of a host whose processes die first closes their connections,
+                // which gives the death away.
                 let is_down = bridge.cut(number).await;
                 end(running).await?;
                 is_down?;
@@ -200,6 +203,7 @@ impl Cluster {
                     (running, frozen)
                 })
                 .await?;
+                // Also if some of it didn't freeze: `bury` must find all of it.
                 self.host(name)?.power = Power::Frozen(running);
                 frozen?;
             }

@@ -255,6 +255,7 @@ impl Folder {
                 ["ca.crt", "ca.key"].map(|file| pki.join(file)).into_iter().find(|file| !file.exists());
             lost.map_or(Ok(()), |file| Err(Error::LostKey(file)))?;
         }
+        // One that a launcher made before it was killed is kept: hosts' certificates may be signed by it already.
         let authority = if is_new && !pki.join("ca.crt").exists() {
             let authority = Authority::create(&format!("{NAME}-{}", record.id), now)?;
             authority.save(&pki)?;
@@ -294,6 +295,8 @@ impl Folder {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(&folder);
             made.map_err(|why| Error::File { path: folder, why })?;
         }
+        // The last of the files made here: where it is, a launcher that was killed in the middle had made the
+        // others.
         if !config.pki_dir.join(HEARTBEAT_KEY).exists() {
             let names = HostNames {
                 name: name.into(),

@@ -162,6 +162,7 @@ impl Bridge {
         self.netlink.up(outer).await?;
         inside.up(link).await?;
         // No default route: nothing lies beyond the switch, and what is sent there is to fail at once.
+        // Routes come last: the kernel takes none through a link that is off.
         inside.route(self.addresses.pods(), self.addresses.switch()).await?;
         self.netlink.route(self.addresses.pod_network(number), self.addresses.host(number)).await?;
         Ok(namespace)

@@ -113,6 +113,7 @@ fn spawn(host: HostProcess) -> Result<Child, Error> {
 fn enter(launcher: Pid, namespace: Option<&OwnedFd>, name: &str) -> io::Result<()> {
     setsid()?;
     prctl::set_pdeathsig(Signal::SIGKILL)?;
+    // The launcher may have died before the kernel knew of the wish: then nobody would ever end this host.
     if getppid() != launcher {
         return Err(io::Error::from_raw_os_error(libc::ESRCH));
     }

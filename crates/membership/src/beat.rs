@@ -36,6 +36,7 @@ impl<'a> Beat<'a> {
     /// The heartbeat in a datagram, if it is one and its signature is right (compared in constant time).
     pub fn decode(datagram: &'a [u8], key: &hmac::Key) -> Option<Self> {
         let (signed, signature) = datagram.split_at_checked(datagram.len().checked_sub(SIGNATURE)?)?;
+        // Before anything is read of it: anybody can send a datagram.
         hmac::verify(key, signed, signature).ok()?;
         let (&[version, length], rest) = signed.split_first_chunk()?;
         let (name, numbers) = rest.split_at_checked(usize::from(length))?;

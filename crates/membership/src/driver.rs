@@ -234,7 +234,7 @@ impl Pulse {
                 ready = socket.readable() => if let Err(error) = ready {
                     return tracing::error!(%error, "no heartbeats: the socket can't be used");
                 },
-                // Whoever changes them may be gone before this is.
+                // What changes them may be gone before this is.
                 Ok(()) = self.peers_wanted.changed() => self.follow_peers(),
                 () = tokio::time::sleep_until(wake.into()) => {}
             }

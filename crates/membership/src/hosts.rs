@@ -21,6 +21,7 @@ pub struct Hosts(pub BTreeMap<String, Host>);
 impl Hosts {
     /// Whether a host is silent. This host itself, and one that nobody knows, is not.
     pub fn is_silent(&self, name: &str) -> bool {
+        // There may be nodes that never beat (of other programs): silence is what is known, not what is missing.
         self.0.get(name).is_some_and(|host| host.silent)
     }
 

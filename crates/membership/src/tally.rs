@@ -5,8 +5,6 @@ use std::time::{Duration, Instant};
 
 use crate::{Host, Hosts};
 
-/// A check that comes later than this after the one before was late through no fault of the others.
-const LATE: Duration = Duration::from_millis(100);
 /// How many of a host's former lives are remembered, so that their beats can't be played again.
 const FORMER_LIVES: usize = 32;
 
@@ -55,6 +53,8 @@ pub struct Tally {
     records: BTreeMap<String, Record>,
 }
 
+/// What is known of one host. No incarnation is both `life` and among the `former_lives`: a beat of a former life
+/// counts no more, however late it comes.
 #[derive(Debug, Clone)]
 struct Record {
     last_heard: Instant,
@@ -121,6 +121,7 @@ impl Tally {
                     return Err(Refused::Replayed);
                 }
                 if let Some(former) = former {
+                    // The oldest makes room; the front is the newest.
                     record.former_lives.truncate(FORMER_LIVES - 1);
                     record.former_lives.push_front(former.incarnation);
                 }
@@ -137,10 +138,13 @@ impl Tally {
         Ok(changes)
     }
 
-    /// Finds who has become silent. To be called at [`deadline`](Tally::deadline) at the latest and often
-    /// otherwise, after all beats that have arrived were counted.
+    /// Finds who has become silent. To be called at [`deadline`](Tally::deadline) at the latest, and at least twice in the
+    /// time that makes a host silent, after all beats that have arrived were counted.
     pub fn check(&mut self, now: Instant) -> Vec<Change> {
-        let late = now.saturating_duration_since(self.last_check).saturating_sub(LATE);
+        // Half of it, as a check comes with each of this host's own beats, of which two fit in at least: with less, hosts that
+        // beat seldom would count as paused between any two, and find a dead one late.
+        let on_time = self.silent_after / 2;
+        let late = now.saturating_duration_since(self.last_check).saturating_sub(on_time);
         self.last_check = self.last_check.max(now);
         let mut changes = Vec::new();
         for (host, record) in &mut self.records {

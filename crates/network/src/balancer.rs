@@ -7,6 +7,9 @@ use std::time::Instant;
 use crate::{Endpoint, PortId, ServicePort};
 
 /// How many clients of one port are remembered; the one heard of longest ago makes room.
+///
+/// A Service in the open meets clients without end, and a datagram's sender can forge its address: without a bound each
+/// new one would cost memory for hours.
 const CLIENTS: usize = 4096;
 
 /// From where a caller comes, as the traffic policies of a Service distinguish it.
@@ -53,15 +56,19 @@ impl Balancer {
         };
         let live = |endpoint: &&Endpoint| match endpoint.node.as_deref() {
             Some(node) => (!local || node == self.host) && !silent(node),
+            // Without a node nobody can say that it is on this host, nor beats for it.
             None => !local,
         };
         let mut order: Vec<Endpoint> = port.endpoints.iter().filter(live).cloned().collect();
+        // After the silent ones have gone: a ready endpoint on a dead host doesn't keep callers from those that
+        // still serve.
         if order.iter().any(|endpoint| endpoint.ready) {
             order.retain(|endpoint| endpoint.ready);
         }
         if order.is_empty() {
             return order;
         }
+        // `entry` would clone two names for every connection.
         if !self.turns.contains_key(&port.id) {
             self.turns.insert(port.id.clone(), Turn::default());
         }
@@ -76,6 +83,8 @@ impl Balancer {
         }
         let next = turn.next % order.len();
         order.rotate_left(next);
+        // A position, not an endpoint: endpoints come and go between two callers, and the rest stay even without
+        // being counted.
         turn.next = next + 1;
         order
     }
@@ -93,6 +102,7 @@ impl Balancer {
         {
             clients.remove(&oldest);
         }
+        // Each connection renews it, as `-m recent --set` does in kube-proxy's rules (`pkg/proxy/iptables`).
         clients.insert(client, (endpoint, now));
     }
 

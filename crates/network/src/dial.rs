@@ -13,11 +13,19 @@ use tokio::time::timeout;
 use crate::{Balancer, Change, Endpoint, PortId, Scope, Served, Services};
 
 /// An endpoint that doesn't answer in this time is passed over.
+///
+/// A dead host is known to be silent after 250 ms (`membership`); until then this is what a caller of one of its
+/// endpoints loses.
 const PATIENCE: Duration = Duration::from_millis(150);
 /// How many endpoints are tried for one caller.
+///
+/// Together with the patience it bounds how long a caller waits to hear that nobody serves: 1.2 s.
 const TRIES: usize = 8;
 
 /// What everybody who looks for an endpoint shares.
+///
+/// `silent` is read before `balancer` is locked, and nothing is changed in `services` or `silent` while that lock is
+/// held: so the three can't wait for each other.
 #[derive(Debug)]
 pub(crate) struct Dialer {
     services: watch::Sender<Services>,
@@ -69,6 +77,7 @@ impl Dialer {
                 return;
             }
         }
+        // Nobody beats for an endpoint without a node: it can't fall silent.
         std::future::pending().await
     }
 

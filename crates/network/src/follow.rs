@@ -57,6 +57,7 @@ impl<B: ServiceBackend> Follower<B> {
         let from = state.revision() + 1;
         let (mut services, mut slices) = (self.watch::<Service>(from)?, self.watch::<EndpointSlice>(from)?);
         self.directory.load(&state);
+        // A snapshot that is kept keeps every object that is replaced from now on.
         drop(state);
         loop {
             self.directory.hosts(&self.hosts.borrow_and_update());

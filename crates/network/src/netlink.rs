@@ -61,6 +61,9 @@ impl Netlink {
     }
 
     /// Makes all addresses of a network this host's own: `ip route replace local CIDR dev lo`.
+    ///
+    /// The kernel then takes packets for each of them, and lets each be bound ("AnyIP"), without one entry for each
+    /// address.
     pub async fn make_local(&self, cidr: Cidr, loopback: Link) -> Result<(), Error> {
         let action = || format!("make {cidr} local to this host");
         let route = RouteMessageBuilder::<IpAddr>::new()
@@ -92,6 +95,8 @@ impl Netlink {
 
     /// Gives a link an address of its own, beside those that it has. It may have it already.
     pub async fn add_address(&self, link: Link, address: IpAddr) -> Result<(), Error> {
+        // Not the link's prefix: the kernel would make it a secondary of the link's own address, and take it away
+        // with that one.
         let prefix = if address.is_ipv4() { 32 } else { 128 };
         let added = self.handle.address().add(link.index, address, prefix).replace().execute().await;
         added.map_err(failed(format!("take the address {address}")))

@@ -102,6 +102,7 @@ impl Network {
                 let wanted = wanted(&options, own);
                 wanted.put(&netlink).await?;
                 ask_in_the_own_name(link);
+                // A wrong name is an error now; later the link may go and come again.
                 netlink.link(link).await?;
                 let (counter, changes) = watch::channel(0);
                 running.spawn_in(info_span!("listen to the kernel"), keeper::listen(counter));

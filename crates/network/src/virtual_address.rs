@@ -169,6 +169,8 @@ pub(crate) async fn follow(
             tracing::error!(%error, "the virtual address is not where it should be");
             holder.begin_anew();
         }
+        // Not with the address still on: the kernel would go on to answer for it in the name of a host that has
+        // gone.
         if ended && done.is_ok() {
             return;
         }
@@ -180,6 +182,7 @@ pub(crate) async fn follow(
             // Somebody may have removed it; or it is here, and shouldn't be.
             () = holder.reason(), if done.is_ok() && !ended => {
                 let wanted = held.is_some();
+                // What can't be found out is put right, as if it were wrong.
                 misplaced = holder.is_here(wanted).await.map_or(true, |is_here| is_here != wanted);
                 if misplaced {
                     tracing::warn!(%address, wanted, "the virtual address is not where it was put");

@@ -23,6 +23,10 @@ const MOST_FIGURES: usize = 200_000;
 const MOST_WISHES: usize = 256;
 
 /// All nodes with their pods, and what else a placement depends on. What changes it answers whom that may help.
+///
+/// A host's number is its place in `hosts`, and is used again once the host is empty (`free`). `changes` holds every
+/// number once, under the host's last change in `versions`. A ledger's figures are right for every host whose last
+/// change is no later than the ledger's `seen`: so every change of a row must be followed by `touch`.
 #[derive(Debug, Default)]
 pub struct Cluster {
     hosts: Vec<HostRow>,
@@ -63,6 +67,7 @@ impl Cluster {
         }
         self.hosts[at].set_node(node);
         self.touch(at);
+        // After the touch: ledgers have figures of this row still, and its number may become another host's.
         self.drop_if_empty(at);
         // A node that goes takes its pods out of the counts that others look at.
         Hope::ALL
@@ -163,6 +168,8 @@ impl Cluster {
         let at = self.ledger(pod);
         let ledger = &mut self.ledgers[at];
         ledger.used = self.decisions;
+        // Nothing has changed since it failed, so it would fail again: a thousand replicas without a place cost one
+        // decision.
         if let Some((when, why)) = &ledger.failed
             && *when == self.clock
         {

@@ -198,11 +198,13 @@ impl<'a> Work<'a> {
 
     fn retry(&mut self) {
         let now = clocks().0;
+        // What is due at this very moment stays on this side.
         let later = self.retries.split_off(&(now + Duration::from_nanos(1)));
         let due = std::mem::replace(&mut self.retries, later);
         for uid in due.values().flatten() {
             self.waiting.forget(uid);
         }
+        // Pods that were deleted meanwhile have left theirs.
         if self.failures.len() > self.waiting.len() + 64 {
             self.failures.clear();
         }
@@ -250,6 +252,7 @@ fn condition(pod: &Pod, message: &str, state: &State, now: Timestamp) -> Option<
         subject: Subject { api_version: "v1".into(), kind: "Pod".into(), namespace, name },
         subresource: "status",
         patch: json!({
+            // A merge patch replaces the whole list of conditions: what was written meanwhile must not get lost.
             "metadata": {"resourceVersion": kv.mod_revision.to_string()},
             "status": {"conditions": conditions},
         }),

@@ -107,7 +107,9 @@ impl Ledger {
         };
         let siblings = count(&|class| self.wish.class.is_sibling(class));
         let standing = node.and_then(|node| self.standing(at, host, node, siblings));
+        // Out of the order of the zone that the host was in, before `zones` says which one it is in now.
         self.take_out(at);
+        // Nodes without a zone make one together: every node must be in some order to be found.
         self.zones.set(at, node.map(|node| node.label(ZONE).unwrap_or_default()), siblings, true);
         self.put_in(at, standing);
         for (column, (term, _)) in self.near.iter_mut().zip(&self.wish.near) {
@@ -168,6 +170,7 @@ impl Ledger {
             let key = &term.topology_key;
             if !self.refused.iter().any(|column| column.key() == key) {
                 let mut column = Column::new(key);
+                // Nobody refuses by this label yet, or there would be a column; those that are updated later add themselves.
                 for (at, host) in hosts.iter().enumerate() {
                     column.set(at, host.open().and_then(|node| node.label(key)), 0, true);
                 }

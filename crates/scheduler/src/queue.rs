@@ -22,6 +22,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 type Turn = (Reverse<i32>, Option<Timestamp>, Bytes);
 
 /// Pods that wait, under their keys.
+///
+/// Every pod of `waiting` is in one of `ready`, `resting` and `dormant`, as its stage says, and nobody else is.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
     waiting: HashMap<Bytes, Wait>,

@@ -25,6 +25,9 @@ pub type Silence = BTreeMap<String, Instant>;
 
 /// What the scheduler looks at: one revision of the state, and its own placements that are on their way. It follows the
 /// state change by change, and so does all that decisions are made from.
+///
+/// A pod is in the queue or in `assumed`, never in both; one that is assumed has its place in the cluster, although the
+/// state doesn't show it yet.
 #[derive(Debug)]
 pub struct Waiting {
     state: Arc<State>,
@@ -96,6 +99,7 @@ impl Waiting {
             return;
         }
         if state.check_history(from).is_err() {
+            // Binds on their way are not in the state: without them these pods would be placed a second time.
             let assumed = std::mem::take(&mut self.assumed);
             let places: Vec<_> = assumed
                 .into_iter()

@@ -124,6 +124,7 @@ impl Election {
             self.show(Some(&held));
             let mut leave = self.leave.clone();
             tokio::select! {
+                // In this order: a word that comes together with the lease's end must not prolong it.
                 biased;
                 () = told(&mut leave) => return End::Leave,
                 () = tokio::time::sleep_until(held.until) => return End::Lapsed,

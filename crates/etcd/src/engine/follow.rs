@@ -116,6 +116,7 @@ impl Follower {
             }
             if !answer.events.is_empty() {
                 self.mirror.take(&answer.events);
+            // The header of the answer that says "created" tells how far etcd is, not how far this watch has told.
             } else if !answer.created
                 && let Some(header) = &answer.header
             {

@@ -98,6 +98,7 @@ impl Engine {
             let error = follower.run().await;
             tracing::error!(%error, "etcd can't be followed any more");
             // Who can't follow must not lead.
+            // First of all, so that nobody hears of the end while this host still leads.
             leave_with.send_replace(true);
             ended.send_replace(Some(error));
         });
@@ -111,6 +112,7 @@ impl Engine {
         if let Some(error) = seen_ended.borrow().clone() {
             return Err(error);
         }
+        // Not before: a leader begins with what its state shows, and would decide from an old one.
         let election = Election {
             voice: Voice { client: client.clone(), keys: keys.clone() },
             name: name.clone(),

@@ -24,6 +24,8 @@ pub fn error(status: Status, lease: LeaseId) -> Error {
 
 /// Whether a call that failed surely did nothing and may be made again.
 pub fn did_nothing(status: &Status) -> bool {
+    // etcd says both before it proposes anything to its members: the one where it looks at the header `hasleader`
+    // (`api/v3rpc/interceptor.go`), the other in `processInternalRaftRequestOnce` (`etcdserver/v3_server.go`).
     let refused_first = ["etcdserver: no leader", "etcdserver: too many requests"];
     refused_first.iter().any(|message| status.message.contains(message))
 }

@@ -80,6 +80,7 @@ pub async fn delete(args: Args) -> anyhow::Result<()> {
     let mut gone = Vec::new();
     for (resource, namespace, name) in doomed {
         let path = resource.path(Some(&namespace), Some(&name));
+        // kubectl's default, `--cascade=background`: the object goes at once, what it owns is collected.
         let mut options =
             json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"});
         if let Some(seconds) = if args.now { Some(1) } else { args.grace_period } {

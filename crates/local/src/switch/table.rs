@@ -40,6 +40,8 @@ struct Service {
 /// The table of the switch.
 #[derive(Debug, Default)]
 pub struct Table {
+    /// The holders stay until others announce themselves, silent or not: so neighbours on a link keep an address in
+    /// their ARP tables.
     vips: BTreeMap<Frontend, Option<SocketAddr>>,
     services: BTreeMap<Frontend, Service>,
 }

@@ -30,6 +30,9 @@ pub(crate) enum Place {
 }
 
 /// The in-process proxy: the open listeners.
+///
+/// Every entry of `open` is one task of `tasks`, which never ends by itself: whatever `tasks` has beyond them was
+/// aborted and is about to close its socket. A frontend is in `open` or in `refused`, never in both.
 #[derive(Debug)]
 pub(crate) struct Proxy {
     host: IpAddr,
@@ -60,6 +63,7 @@ impl ServiceBackend for Proxy {
                 Change::Served(served) => touched.extend(self.frontends.set(&served.id, &served.ports)),
                 Change::Gone(id) => touched.extend(self.frontends.set(id, &[])),
                 // Connections watch their endpoint's host themselves.
+                // The listener stays:
                 Change::Silent(_) | Change::Heard(_) => {}
             }
         }

@@ -55,6 +55,7 @@ pub(super) async fn serve(socket: UdpSocket, front: Front) {
         }
         if let Some(session) = sessions.get(&from) {
             // What doesn't fit is lost, as on any network.
+            // Waiting for room would hold up the other callers of this port.
             let _ = session.endpoint.try_send(&buffer[..length]);
         }
     }

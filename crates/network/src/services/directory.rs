@@ -20,8 +20,11 @@ use crate::Targets;
 /// All Services and EndpointSlices, as far as they say who serves what, and who is silent.
 ///
 /// Objects and hosts go in by [`load`](Directory::load), [`apply`](Directory::apply) and [`hosts`](Directory::hosts), in
-/// any order, and [`changes`](Directory::changes) come out. Whoever applies all of them to [`Services`](crate::Services)
-/// has what the objects amount to, whichever way they came to be so.
+/// any order, and [`changes`](Directory::changes) come out. All of them together, applied
+/// to [`Services`](crate::Services), are what the objects amount to, whichever way they came to be so.
+///
+/// Between two calls: `of_slice` names exactly the slices that `services` holds; a Service whose `served` may differ
+/// from what its ports and slices amount to is in `stale`; `on_host` counts the endpoints of all `served`.
 #[derive(Debug)]
 pub struct Directory {
     targets: Targets,
@@ -68,6 +71,8 @@ impl Directory {
 
     /// Takes all objects from a state; those that it doesn't have are gone.
     pub fn load(&mut self, state: &State) {
+        // `served` stays: the next changes are what differs from it, and a Service that isn't in the state comes out
+        // as gone.
         for (id, known) in &mut self.services {
             known.ports = Vec::new();
             known.slices = BTreeMap::new();
