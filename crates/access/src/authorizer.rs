@@ -102,6 +102,7 @@ impl Authorizer {
         if known.revision() >= state.revision() {
             return known;
         }
+        // The lock can't be made one for writing: with this one still held, the next line would wait for itself.
         drop(known);
         self.uses.write().unwrap_or_else(PoisonError::into_inner).follow(state);
         self.uses.read().unwrap_or_else(PoisonError::into_inner)

@@ -14,6 +14,8 @@ pub(crate) const GROUP: &str = "rbac.authorization.k8s.io";
 const PREFIX: &str = "/registry/rbac.authorization.k8s.io/";
 
 /// All roles and bindings as of a revision.
+///
+/// `by_subject` names exactly the bindings in `bindings`, each under every subject in it.
 #[derive(Debug, Default)]
 pub(crate) struct Roles {
     revision: Revision,

@@ -42,6 +42,8 @@ struct Pod {
 }
 
 /// What the pods of each host use, as of a revision.
+///
+/// `by_host` counts exactly what the pods in `pods` use; what no pod of a host uses any more isn't there.
 #[derive(Debug, Default)]
 pub(crate) struct Uses {
     revision: Revision,

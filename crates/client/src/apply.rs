@@ -95,6 +95,8 @@ fn annotated(object: &Value) -> Value {
             None => *annotations = json!({}),
         }
     }
+    // The line end is kubectl's (`GetModifiedConfiguration`): without it each of the two would find the other's
+    // annotation changed.
     let applied = format!("{plain}\n");
     let mut with = plain;
     with["metadata"]["annotations"][LAST_APPLIED] = Value::String(applied);

@@ -8,6 +8,7 @@ use crate::{Client, Error};
 use http::Method;
 use serde_json::Value;
 
+/// The plain form comes last: a server that doesn't know the aggregated one answers in that, instead of refusing.
 const AGGREGATED: &str =
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json";
 

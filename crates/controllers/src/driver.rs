@@ -86,6 +86,7 @@ impl Duty for Controllers {
     async fn lead(&mut self) {
         let mut states = self.options.store.states();
         let mut silence = self.options.silence.clone();
+        // And then everything is looked at: what changed while another member led made nothing due here.
         self.follow(states.borrow_and_update().clone());
         let mut work = Work::new(&self.options, &mut self.view, silence.borrow_and_update().clone());
         work.resync();
@@ -177,6 +178,7 @@ impl<'a> Work<'a> {
     fn hear(&mut self, mut silence: Silence) {
         let now = clocks().instant;
         for (host, since) in &mut silence {
+            // An agent may have written after its host's last heartbeat: that sign of life still counts.
             *since = self.silence.get(host).map_or(*since, |known| *known.max(since));
         }
         for host in self.silence.keys().chain(silence.keys()) {
@@ -306,6 +308,7 @@ async fn carry_out(writer: &dyn Writer, recorder: &Recorder, action: Action) -> 
 
 fn outcome(status: &Status) -> Outcome {
     match status.code {
+        // 409: the view was behind. By the next look it has what somebody else wrote.
         408 | 409 | 410 | 429 | 500.. => Outcome::Failed,
         _ => Outcome::Refused,
     }

@@ -220,6 +220,8 @@ fn without_finalizer(node: &Node, finalizer: &str) -> Write {
 }
 
 fn patch(node: &Node, field: &str, value: Value) -> Write {
+    // Of this version only: the list is written whole, and an owner or finalizer that was added meanwhile would be
+    // lost.
     let patch = json!({"metadata": {"resourceVersion": node.revision.to_string(), field: value}});
     Write::Merge { subject: node.subject(), subresource: "", patch }
 }

@@ -99,6 +99,9 @@ impl Node {
 type Sets = HashMap<String, BTreeSet<Bytes>>;
 
 /// The ownership between all objects.
+///
+/// `dependents`, `namespaces`, `staying` and `foreign` have the keys of exactly those objects in `nodes` that their
+/// names say; `gone` has only uids that `dependents` knows too, so that it grows no larger than what names owners.
 #[derive(Debug, Default)]
 pub struct Graph {
     nodes: BTreeMap<Bytes, Arc<Node>>,

@@ -246,6 +246,9 @@ fn is_stateless(pod: &Pod) -> bool {
 }
 
 /// How long the pod still tolerates that its node is unreachable; nothing: for ever.
+///
+/// The shortest of all tolerations that mean the taint counts, as in `getMinTolerationTime` of upstream's
+/// tainteviction.
 fn tolerated_for(node: &Node, pod: &Pod, now: Timestamp) -> Option<Duration> {
     let taint = Taint { key: UNREACHABLE.into(), effect: "NoExecute".into(), ..Taint::default() };
     let tolerations = pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten());

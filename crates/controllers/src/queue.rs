@@ -72,6 +72,10 @@ pub struct Load {
 
 /// Keys that are due, first in first out within a class of urgency, the classes by turns; keys for later; keys at work.
 /// A key is worked on by one at a time, and what comes in meanwhile makes it due again.
+///
+/// A key is in the lanes once at most, and then in `due`; while it is at work it is in `working` and in no lane.
+/// `times` has each key in `later` with its time, `resting` each in `rested`. A key that was taken by `pop` is nowhere
+/// until `begin`, `quiet` or an `add`: the driver decides about it in between, without waiting for anything.
 #[derive(Debug)]
 pub struct Queue<K> {
     lanes: [Lane<K>; CLASSES.len()],
@@ -235,6 +239,8 @@ impl<K: Urgent + Ord + Hash + Clone> Queue<K> {
     pub fn end(&mut self, key: K, outcome: Outcome, now: Instant) {
         let Some(again) = self.working.remove(&key) else { return };
         self.lane(&key).at_work -= 1;
+        // Where it failed, what came in meanwhile waits for the pause too: the report of a refusal is itself such a
+        // change, and would have the key refused again at once.
         let longest = match outcome {
             Outcome::Done => {
                 self.failures.remove(&key);

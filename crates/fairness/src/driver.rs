@@ -30,6 +30,9 @@ pub struct Refused {
 }
 
 /// Classes requests and lets them in.
+///
+/// `classes` calls back under its own lock, and the answer to that locks `inner`: so nobody may ask `classes` while
+/// `inner` is locked.
 pub struct Fairness {
     now: Clock,
     classes: Followed<Classes>,
@@ -219,6 +222,7 @@ impl Fairness {
             let counts = inner.counts.of(&class.level, &class.schema);
             counts.waiting -= 1;
             counts.started(waited);
+            // `queued` is dropped on the way out, and locks it once more.
             drop(inner);
             return Ok(admitted(seat));
         }

@@ -64,6 +64,9 @@ pub(crate) struct Gate {
 }
 
 /// One level at work.
+///
+/// `used` is the sum of all seats that were given out for the level and not yet given back: a level goes only once it
+/// is zero, or those seats would be given back to a namesake.
 #[derive(Debug)]
 struct Place {
     level: Level,

@@ -18,6 +18,9 @@ pub(crate) struct Waiting {
 }
 
 /// The queues in which something waits or runs.
+///
+/// `active` has no queue in which nothing waits and nothing runs, and `waiting` counts what waits in all of them. A
+/// queue's `start` takes each of its running requests for as long as the guess; `end` puts the truth in its place.
 #[derive(Debug, Default)]
 pub(crate) struct Queues {
     active: BTreeMap<u32, Queue>,

@@ -337,7 +337,7 @@ mod tests {
         store.txn(Txn { success: vec![gone], ..Txn::default() }).await.unwrap();
     }
 
-    /// Waits until a follower is told what is wanted.
+    /// Waits until a follower sees what is wanted.
     async fn told<T: Clone>(receiver: &mut watch::Receiver<T>, wanted: impl FnMut(&T) -> bool) -> T {
         let told = timeout(SOON, receiver.wait_for(wanted)).await.expect("in time");
         told.unwrap().clone()

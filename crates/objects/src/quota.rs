@@ -13,7 +13,7 @@ pub fn quota_usage(quota: &Object, hard: &Amounts, state: &State, now: Timestamp
     for (group, plural) in quota_resources(hard) {
         let prefix = namespace_prefix(&group, &plural, quota.namespace());
         for kv in state.range(&KeyRange::prefix(prefix)) {
-            // What is damaged uses nothing that could be told.
+            // What an object uses that is damaged nobody can say.
             let Ok(object) = serde_json::from_slice::<Object>(&kv.value) else { continue };
             let quotable = Quotable { group: &group, plural: &plural, object: &object };
             if quotable.is_in_scope(quota) {

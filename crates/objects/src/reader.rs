@@ -39,6 +39,7 @@ pub const STAMP: usize = 44;
 /// Writes stored JSON, or the end of it that begins before its metadata, with a resourceVersion.
 pub fn put_stamped(out: &mut Vec<u8>, stored: &[u8], revision: Revision) {
     const METADATA: &[u8] = br#""metadata":{"#;
+    // The first one is the object's own: `encode` writes nothing but kind and apiVersion before it.
     let Some(at) = stored.windows(METADATA.len()).position(|w| w == METADATA).map(|at| at + METADATA.len())
     else {
         return out.extend_from_slice(stored);

@@ -134,6 +134,7 @@ impl Authority {
     }
 
     fn save_as(&self, folder: &Path, name: &str) -> Result<(), Error> {
+        // The key first: where a crash leaves a certificate, its key is there too.
         folder::write_secret(&folder.join(format!("{name}.key")), self.key_pem.expose())?;
         folder::write_public(&folder.join(format!("{name}.crt")), &self.certificate_pem)
     }

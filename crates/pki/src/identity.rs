@@ -41,6 +41,7 @@ impl Identity {
     /// # Errors
     /// [`Error::File`].
     pub fn save(&self, folder: &Path, name: &str) -> Result<(), Error> {
+        // The key first: where a crash leaves a certificate, its key is there too.
         folder::write_secret(&folder.join(format!("{name}.key")), self.key_pem.expose())?;
         folder::write_public(&folder.join(format!("{name}.crt")), &self.certificate_pem)
     }

@@ -14,6 +14,8 @@ use super::{ISSUER, Tokens};
 use crate::Identity;
 
 /// So long an account or a pod that is being deleted is still believed, in seconds.
+///
+/// Upstream has the same, for clocks that differ (`jwt.DefaultLeeway` in `pkg/serviceaccount/claims.go`).
 const LEEWAY: i64 = 60;
 
 /// Who showed a token, and for whom of those asked about it is.

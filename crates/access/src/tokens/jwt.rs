@@ -34,6 +34,7 @@ impl Tokens {
         let (header, claims) = message.split_once('.')?;
         let bytes = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).ok();
         let header: Value = serde_json::from_slice(&bytes(header)?).ok()?;
+        // The header is what the sender says: an algorithm of its choice, `none` above all, must never be tried.
         if header["alg"] != "ES256" || !self.key.has_signed(message.as_bytes(), &bytes(signature)?) {
             return None;
         }

@@ -14,6 +14,9 @@ const MOST_SECONDS: i64 = 1 << 32;
 const DEFAULT_SECONDS: i64 = 3600;
 /// What pods ask for by default. Clients that never read their token again get one that lives on for a year, while
 /// all are asked to renew it within the hour.
+///
+/// Upstream's names for the two are `WarnOnlyBoundTokenExpirationPeriod` and `ExpirationExtensionSeconds`
+/// (`pkg/serviceaccount/claims.go`); the odd seven seconds tell what pods get from what anybody else may ask for.
 const RENEWED_SECONDS: i64 = 3607;
 const EXTENDED_SECONDS: i64 = 365 * 24 * 3600;
 

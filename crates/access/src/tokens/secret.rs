@@ -70,6 +70,8 @@ pub(super) fn authenticate(state: &State, token: &str, claims: &Value) -> Option
     let key = objects::key("", "secrets", namespace, name);
     let secret = load(state.get(key.as_bytes())?).ok()?;
     let kept = secret.pointer("/data/token").and_then(Value::as_str)?;
+    // Signed here it is, as was found before; it must also be the one that the Secret holds now, and not an earlier
+    // one.
     if BASE64_STANDARD.decode(kept).ok()? != token.as_bytes() || secret.deletion_timestamp().is_some() {
         return None;
     }

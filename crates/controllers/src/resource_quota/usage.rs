@@ -72,7 +72,7 @@ impl Account for Usage {
             old.map(|old| (old, Sign::Minus)).into_iter().chain(new.map(|new| (new, Sign::Plus)))
         {
             self.decoded += 1;
-            // What is damaged uses nothing that could be told.
+            // What an object uses that is damaged nobody can say.
             let Ok(object) = serde_json::from_slice::<Object>(&kv.value) else { continue };
             for tally in tallies.values_mut().filter(|tally| counts(tally)) {
                 tally.count(place, &kv.key, &object, sign);

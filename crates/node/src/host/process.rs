@@ -290,7 +290,7 @@ fn become_container(to: &Prepared) -> Result<(), Failed> {
     })
     .map_err(at(0))?;
     if let Some(cgroup) = &to.cgroup {
-        // Before anything of it runs, and while it has the right to. Zero is whoever writes.
+        // Before anything of it runs, and while it has the right to. Zero means the process that writes it.
         let mut cgroup = cgroup;
         cgroup.write_all(b"0").map_err(at(12))?;
     }

@@ -15,6 +15,8 @@ use super::Claims;
 use crate::clock::Edge;
 
 /// The ports that `NodePort` services get.
+///
+/// Upstream's default of `--service-node-port-range`.
 const NODE_PORTS: std::ops::RangeInclusive<u32> = 30000..=32767;
 
 /// The addresses that services get: an IPv4 network.

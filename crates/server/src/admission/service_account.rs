@@ -21,6 +21,9 @@ const ENFORCE: &str = "kubernetes.io/enforce-mountable-secrets";
 const VOLUME: &str = "kube-api-access-";
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// An hour, and a little more: a pod that renews in time never has one that has just expired.
+///
+/// The number is upstream's `WarnOnlyBoundTokenExpirationPeriod`, and is a sign as well: tokens that are asked for with
+/// exactly it live longer (`access::tokens`), for clients that read their file only once.
 const TOKEN_SECONDS: i64 = 3607;
 /// How long a new pod waits for the account that every new namespace gets.
 const PATIENCE: Duration = Duration::from_millis(1500);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
+/// Upstream's default of `--default-not-ready-toleration-seconds` and `--default-unreachable-toleration-seconds`.
 const SECONDS: i64 = 300;
 
 /// A new node takes no pods until it says that it is ready.

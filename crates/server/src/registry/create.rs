@@ -13,6 +13,8 @@ use crate::admission::{self, Operation, Outcome, Refused, Request, quota, servic
 use crate::clock::Edge;
 
 /// How often a generated name is tried anew.
+///
+/// Upstream has the same number (`maxNameGenerationCreateAttempts`, KEP-4420).
 const NAME_ATTEMPTS: usize = 8;
 /// How often a write is tried again after something changed in between.
 pub(super) const ATTEMPTS: usize = 32;

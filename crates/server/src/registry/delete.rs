@@ -307,6 +307,7 @@ fn pod_grace(pod: &Object, asked: Option<i64>) -> i64 {
     }
     let own = pod.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);
     match asked.or(own).unwrap_or(POD_GRACE_SECONDS) {
+        // As in `BeforeDelete`: the least that still lets a pod end by itself.
         grace if grace < 0 => 1,
         grace => grace,
     }

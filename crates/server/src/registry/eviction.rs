@@ -14,6 +14,7 @@ use super::{Change, DeleteOptions, Recorded, Registry};
 use crate::admission::{self, Operation, Request};
 
 /// Seconds after which an eviction is worth another try.
+/// Both numbers are upstream's (`MaxDisruptedPodSize` is the other one).
 const RETRY_SECONDS: u32 = 10;
 /// The most evicted pods that may be on their way out at once.
 const MOST_DISRUPTED: usize = 2000;
@@ -33,6 +34,8 @@ impl Registry {
             let found = load(state.get(pod.key().as_bytes()).ok_or_else(|| pod.not_found())?)?;
             admission::on_eviction(who, pod, &found)?;
             self.ask_about_eviction(who, pod, options, &state).await?;
+            // The budget is changed first. If the delete fails then, the pod counts as gone for two minutes too many;
+            // the other way round, two evictions at the same time could both go through.
             if let Some(budget) = budget_of(&state, budgets, &found)?
                 && let Verdict::Counts(counted) = judge(&found, &budget, &self.edge.time())?
             {

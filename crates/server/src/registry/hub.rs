@@ -96,6 +96,7 @@ impl Told {
         if let Some((_, frame)) = frames.iter().find(|(known, _)| *known == key) {
             return Ok(frame.clone());
         }
+        // Under the lock: the watches that wait for it would otherwise each encode the same object.
         let frame = make()?;
         frames.push((key, frame.clone()));
         Ok(frame)
@@ -275,6 +276,7 @@ impl Hub {
             return topic;
         }
         let through = self.through();
+        // `take_in` has the same lock: nothing is passed on between the look at how far it came and the entry below.
         let recent = Recent { events: VecDeque::new(), bytes: 0, after: through };
         let topic = Arc::new(Topic { recent: Mutex::new(recent), newest: watch::Sender::new(through) });
         topics.of.insert(range.start.clone(), Arc::downgrade(&topic));
@@ -294,6 +296,7 @@ impl Hub {
         } else if !topics.of.is_empty() {
             pass_on_events(&mut topics, state, through);
         }
+        // Last of all: who reads this number relies on finding everything up to it in the topics.
         self.through.store(newest, Ordering::Release);
     }
 }

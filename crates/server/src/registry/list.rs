@@ -48,7 +48,7 @@ pub(crate) struct ListOptions<'a> {
     /// Empty for all namespaces.
     pub(crate) namespace: &'a str,
     pub(crate) selection: Selection,
-    /// At most so many, 0 for all.
+    /// How many at most; 0 for all.
     pub(crate) limit: u64,
     pub(crate) continued: Option<&'a str>,
     pub(crate) resource_version: Option<&'a str>,

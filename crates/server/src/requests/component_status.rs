@@ -22,6 +22,7 @@ pub(crate) async fn read(
 ) -> Result<Response<Body>, Status> {
     let target = asked.target;
     let accepted = accepted_for(headers, target.resource)?;
+    // A read that needs the leader: it fails exactly when none of the parts can work.
     let fault = registry.state(Freshness::Newest).await.err().map(|status| status.message);
     let all = PARTS.iter().filter_map(|part| component(part, fault.as_deref()));
     if asked.verb != "list" {

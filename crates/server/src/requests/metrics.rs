@@ -272,6 +272,7 @@ impl Objects {
 
 /// What the system tells about this process: see proc_pid_stat(5).
 fn write_process(out: &mut String) {
+    // USER_HZ: what the kernel shows is counted in these, however fast its own clock ticks.
     const TICKS_PER_SECOND: f64 = 100.0;
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields: Vec<f64> = stat

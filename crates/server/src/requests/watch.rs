@@ -28,9 +28,13 @@ use crate::http::{Asked, Body};
 use crate::registry::{Match, Watch, WatchEnd, WatchEvent, WatchOptions, told_as};
 
 /// How often a watch that wants bookmarks gets one.
+///
+/// As upstream (`defaultBookmarkFrequency` of its watch cache).
 const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 /// The shortest time that a watch without `timeoutSeconds` runs; up to twice of it is drawn, so that watches
 /// don't all end together.
+///
+/// Upstream's default is the same (`--min-request-timeout`).
 const SHORTEST_DEFAULT: u32 = 1800;
 /// How many bytes an object counts for that was there at first and isn't sent yet: the store has it too.
 const INITIAL: usize = 64;

@@ -66,7 +66,8 @@ fn put_line(out: &mut String, indent: usize) {
     out.extend(std::iter::repeat_n(' ', indent));
 }
 
-/// Keys that are long have to be told by a question mark; in quotes they may be as long as they like to none but us.
+/// YAML limits a key without a question mark before it to 1,024 characters. Ours are written without one, however
+/// long they are: our own reader takes them.
 fn put_key(out: &mut String, key: &str) {
     if is_plain(key) { out.push_str(key) } else { put_quoted(out, key) }
 }

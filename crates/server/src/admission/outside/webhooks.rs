@@ -96,6 +96,8 @@ impl Outside {
             wanted.extend(shown.map(|(resource, shown)| (hook, resource, shown)));
         }
         let calls = wanted.iter().map(|(hook, resource, shown)| self.call(hook, request, resource, shown));
+        // All of them are waited for, even after a refusal: the client gets the first in the order of the
+        // configurations, not the fastest, so that the same request gets the same answer.
         futures::future::join_all(calls).await.into_iter().try_for_each(|answer| answer.map(|_| ()))
     }
 
@@ -159,6 +161,7 @@ impl Outside {
             asked.insert("oldObject".into(), value(&shown.old));
         }
         let body = json!({"kind": "AdmissionReview", "apiVersion": review, "request": asked});
+        // The API's own default and bounds.
         let seconds = hook.value["timeoutSeconds"].as_u64().unwrap_or(10).clamp(1, 30);
         let answer = self.client.post(&hook.value["clientConfig"], &body, seconds).await;
         let answer = answer
