@@ -20,8 +20,8 @@ impl Expr {
 pub(crate) enum Sort {
     /// Numbers, booleans, moments and spans of time, also optional ones: all of the same size.
     Scalar,
-    /// Texts and bytes.
     Text,
+    Bytes,
     /// Lists of texts or bytes.
     Texts,
     /// Other lists.

@@ -5,6 +5,8 @@ use serde_json::Value;
 use crate::ast::{Access, Comprehension, Does, Expr, Kind, Literal, Sort};
 use crate::error::Fault;
 use crate::parser::qualified;
+use crate::printing;
+use crate::relations::{FREE, equivalent, is_free, join, of_literal, substitute, unify};
 use crate::signatures;
 use crate::sizes::SchemaPlace;
 use crate::types::Type;
@@ -66,14 +68,16 @@ impl<'s> Environment<'s> {
 
 /// Finds the type of `expr`, and resolves qualified names in it.
 pub(crate) fn check<'s>(environment: &Environment<'s>, expr: &mut Expr) -> Result<Type<'s>, Vec<Fault>> {
-    let mut checker = Checker { environment, locals: Vec::new(), faults: Vec::new() };
+    let mut checker = Checker { environment, locals: Vec::new(), printing: false, faults: Vec::new() };
     let found = checker.check(expr);
-    if checker.faults.is_empty() { Ok(found) } else { Err(checker.faults) }
+    if checker.faults.is_empty() { Ok(found.settled()) } else { Err(checker.faults) }
 }
 
 struct Checker<'e, 's> {
     environment: &'e Environment<'s>,
     locals: Vec<(String, Type<'s>)>,
+    /// What is printed may be of any types, also in one list.
+    printing: bool,
     faults: Vec<Fault>,
 }
 
@@ -130,19 +134,29 @@ impl<'s> Checker<'_, 's> {
                 if let Some(name) = target.as_deref().and_then(|target| self.namespaced(target, function)) {
                     (*function, *target) = (name, None);
                 }
+                let pattern = match target.as_deref() {
+                    Some(Expr { kind: Kind::Literal(Literal::String(pattern)), .. }) => Some(pattern.clone()),
+                    _ => None,
+                };
                 let target = target.as_deref_mut().map(|target| self.check(target));
-                // What is formatted may be of any types, also in one list.
-                if let ("format", [Expr { kind: Kind::List(items), .. }]) =
-                    (function.as_str(), arguments.as_mut_slice())
-                {
-                    for (item, _) in items {
-                        self.check(item);
-                    }
-                    let function = function.clone();
-                    return self.call(at, &function, target, &[Type::list(Type::Dyn)]);
-                }
+                let printing = self.printing;
+                self.printing |= function == "format";
                 let arguments: Vec<Type<'s>> =
-                    arguments.iter_mut().map(|argument| self.check(argument)).collect();
+                    match (function.as_str(), target.as_ref(), arguments.as_mut_slice()) {
+                        ("format", Some(_), [Expr { kind: Kind::List(items), .. }]) => {
+                            let of: Vec<Type<'s>> =
+                                items.iter_mut().map(|(item, _)| self.check(item)).collect();
+                            if let Some(pattern) = pattern {
+                                let items = items.iter().map(|(item, _)| item.at).zip(&of);
+                                self.faults.extend(printing::fault(&pattern, at, items));
+                            }
+                            vec![Type::list(Type::Dyn)]
+                        }
+                        (_, _, arguments) => {
+                            arguments.iter_mut().map(|argument| self.check(argument)).collect()
+                        }
+                    };
+                self.printing = printing;
                 let function = function.clone();
                 self.call(at, &function, target, &arguments)
             }
@@ -166,28 +180,28 @@ impl<'s> Checker<'_, 's> {
                 })
             }
             Kind::List(items) => {
-                let mut of: Option<Type<'s>> = None;
+                let mut of = Alike::default();
                 for (item, optional) in items {
                     let mut found = self.check(item);
                     if *optional {
                         found = self.unwrap_optional(item.at, found);
                     }
-                    of = Some(self.homogeneous(item.at, of, found));
+                    self.homogeneous(item.at, &mut of, found);
                 }
-                Type::list(of.unwrap_or(Type::Dyn))
+                Type::list(of.joined())
             }
             Kind::Map(entries) => {
-                let (mut keys, mut values) = (None, None);
+                let (mut keys, mut values) = (Alike::default(), Alike::default());
                 for (key, value, optional) in entries {
                     let found = self.check(key);
-                    keys = Some(self.homogeneous(key.at, keys, found));
+                    self.homogeneous(key.at, &mut keys, found);
                     let mut found = self.check(value);
                     if *optional {
                         found = self.unwrap_optional(value.at, found);
                     }
-                    values = Some(self.homogeneous(value.at, values, found));
+                    self.homogeneous(value.at, &mut values, found);
                 }
-                Type::Map(Box::new(keys.unwrap_or(Type::Dyn)), Box::new(values.unwrap_or(Type::Dyn)))
+                Type::Map(Box::new(keys.joined()), Box::new(values.joined()))
             }
             Kind::Message { name, fields } => {
                 let name = name.clone();
@@ -216,21 +230,27 @@ impl<'s> Checker<'_, 's> {
     }
 
     fn expect_bool(&mut self, at: usize, found: &Type<'s>) {
-        if !matches!(found, Type::Bool | Type::Dyn) {
+        if !matches!(found, Type::Bool | Type::Dyn | Type::Parameter(_)) {
             self.fault(at, format!("expected type 'bool' but found '{found}'"));
         }
     }
 
-    fn homogeneous(&mut self, at: usize, before: Option<Type<'s>>, found: Type<'s>) -> Type<'s> {
-        let Some(before) = before else { return found };
-        join(&before, &found)
-            .unwrap_or_else(|| self.fault(at, format!("expected type '{before}' but found '{found}'")))
+    /// One more item of a list, or key or value of a map: all must be of the same type, unless they are printed.
+    fn homogeneous(&mut self, at: usize, alike: &mut Alike<'s>, found: Type<'s>) {
+        let Some((first, joined)) = &mut alike.0 else {
+            alike.0 = Some((found.clone(), found));
+            return;
+        };
+        if !self.printing && !equivalent(first, &found) {
+            self.faults.push(Fault { at, message: format!("expected type '{first}' but found '{found}'") });
+        }
+        *joined = join(joined, &found).unwrap_or(Type::Dyn);
     }
 
     fn unwrap_optional(&mut self, at: usize, found: Type<'s>) -> Type<'s> {
         match found {
             Type::Optional(of) => *of,
-            Type::Dyn => Type::Dyn,
+            Type::Dyn | Type::Parameter(_) => Type::Dyn,
             found => self.fault(at, format!("expected type 'optional_type({found})' but found '{found}'")),
         }
     }
@@ -298,9 +318,9 @@ impl<'s> Checker<'_, 's> {
             other => (other, false),
         };
         let found = match &operand {
-            Type::Dyn => Some(Type::Dyn),
+            Type::Dyn | Type::Parameter(_) => Some(Type::Dyn),
             Type::List(of) => {
-                matches!(index, Type::Int | Type::Uint | Type::Double | Type::Dyn).then(|| (**of).clone())
+                matches!(index, Type::Int | Type::Dyn | Type::Parameter(_)).then(|| (**of).clone())
             }
             Type::Map(key, value) => join(key, &index).map(|_| (**value).clone()),
             _ => None,
@@ -348,6 +368,8 @@ impl<'s> Checker<'_, 's> {
                 result = Some(match result {
                     None => found,
                     Some(other) if other == found => other,
+                    // What is still free becomes what the first form wants.
+                    Some(first) if target.iter().chain(arguments).any(is_free) => first,
                     Some(_) => Type::Dyn,
                 });
             }
@@ -371,7 +393,7 @@ impl<'s> Checker<'_, 's> {
             (Type::List(item), false) => ((**item).clone(), Type::Dyn),
             (Type::List(item), true) => (Type::Int, (**item).clone()),
             (Type::Map(key, value), _) => ((**key).clone(), (**value).clone()),
-            (Type::Dyn, _) => (Type::Dyn, Type::Dyn),
+            (Type::Dyn | Type::Parameter(_), _) => (Type::Dyn, Type::Dyn),
             (other, _) => {
                 let message = format!(
                     "expression of type '{other}' cannot be range of a comprehension (must be list, map, or dynamic)"
@@ -409,7 +431,15 @@ impl<'s> Checker<'_, 's> {
                 body @ (Type::Map(..) | Type::Dyn) => body,
                 other => self.fault(of.body.at, format!("expected a map but found '{other}'")),
             },
-            Does::SortBy => Type::list(first),
+            Does::SortBy => {
+                if !is_ordered(&body) {
+                    let message = format!(
+                        "found no matching overload for '@sortByAssociatedKeys' applied to '{range}.(list({body}))'"
+                    );
+                    return self.fault(at, message);
+                }
+                Type::list(first)
+            }
             Does::OptMap | Does::OptFlatMap => Type::Dyn,
         }
     }
@@ -417,7 +447,7 @@ impl<'s> Checker<'_, 's> {
     fn optional_map(&mut self, at: usize, of: &mut Comprehension, range: Type<'s>) -> Type<'s> {
         let item = match range {
             Type::Optional(item) => *item,
-            Type::Dyn => Type::Dyn,
+            Type::Dyn | Type::Parameter(_) => Type::Dyn,
             other => self.fault(at, format!("expected an optional but found '{other}'")),
         };
         self.locals.push((of.first.clone(), item));
@@ -431,83 +461,33 @@ impl<'s> Checker<'_, 's> {
     }
 }
 
+/// The type of the first of several, and that of all of them.
+#[derive(Default)]
+struct Alike<'s>(Option<(Type<'s>, Type<'s>)>);
+
+impl<'s> Alike<'s> {
+    fn joined(self) -> Type<'s> {
+        self.0.map_or(FREE, |(_, joined)| joined)
+    }
+}
+
+/// Whether its values have an order, so that they can be sorted by.
+fn is_ordered(of: &Type<'_>) -> bool {
+    let numbers = matches!(of, Type::Int | Type::Uint | Type::Double | Type::Dyn | Type::Parameter(_));
+    numbers || matches!(of, Type::Bool | Type::String | Type::Bytes | Type::Timestamp | Type::Duration)
+}
+
 fn sort_of(of: &Type<'_>) -> Sort {
     match of {
         Type::Bool | Type::Int | Type::Uint | Type::Double | Type::Timestamp | Type::Duration => Sort::Scalar,
         Type::Optional(held) if sort_of(held) == Sort::Scalar => Sort::Scalar,
-        Type::String | Type::Bytes => Sort::Text,
-        Type::List(item) if sort_of(item) == Sort::Text => Sort::Texts,
+        Type::String => Sort::Text,
+        Type::Bytes => Sort::Bytes,
+        Type::List(item) if matches!(sort_of(item), Sort::Text | Sort::Bytes) => Sort::Texts,
         Type::List(_) => Sort::List,
         Type::Map(..) => Sort::Map,
         Type::Object(_) | Type::Message(_) => Sort::Object,
         Type::Opaque(_) => Sort::Opaque,
         Type::Dyn | Type::Null | Type::Type | Type::Optional(_) | Type::Parameter(_) => Sort::Any,
-    }
-}
-
-fn of_literal<'s>(literal: &Literal) -> Type<'s> {
-    match literal {
-        Literal::Null => Type::Null,
-        Literal::Bool(_) => Type::Bool,
-        Literal::Int(_) => Type::Int,
-        Literal::Uint(_) => Type::Uint,
-        Literal::Double(_) => Type::Double,
-        Literal::String(_) => Type::String,
-        Literal::Bytes(_) => Type::Bytes,
-    }
-}
-
-/// The type of what is one or the other, if that makes sense.
-fn join<'s>(a: &Type<'s>, b: &Type<'s>) -> Option<Type<'s>> {
-    match (a, b) {
-        (Type::Dyn, _) | (_, Type::Dyn) => Some(Type::Dyn),
-        (Type::Null, other) | (other, Type::Null) => Some(other.clone()),
-        (Type::List(a), Type::List(b)) => Some(Type::list(join(a, b)?)),
-        (Type::Optional(a), Type::Optional(b)) => Some(Type::optional(join(a, b)?)),
-        (Type::Map(k, v), Type::Map(l, w)) => Some(Type::Map(Box::new(join(k, l)?), Box::new(join(v, w)?))),
-        (Type::Object(_), Type::Object(_)) | (Type::Message(_), Type::Message(_)) if a != b => {
-            Some(Type::Dyn)
-        }
-        // An object of a schema may be compared with a map.
-        (Type::Object(_), Type::Map(..)) | (Type::Map(..), Type::Object(_)) => Some(Type::Dyn),
-        (a, b) => (a == b).then(|| a.clone()),
-    }
-}
-
-/// Whether a value of the type `found` can be given where `wanted` is asked for.
-fn unify<'s>(wanted: &Type<'static>, found: &Type<'s>, bound: &mut [Option<Type<'s>>; 2]) -> bool {
-    match (wanted, found) {
-        (Type::Dyn, _) | (_, Type::Dyn) => true,
-        (Type::Parameter(n), found) => {
-            let slot = &mut bound[usize::from(*n).min(1)];
-            let joined = match slot {
-                Some(before) => join(before, found),
-                None => Some(found.clone()),
-            };
-            match joined {
-                Some(joined) => {
-                    *slot = Some(joined);
-                    true
-                }
-                None => false,
-            }
-        }
-        (Type::List(wanted), Type::List(found)) | (Type::Optional(wanted), Type::Optional(found)) => {
-            unify(wanted, found, bound)
-        }
-        (Type::Map(k, v), Type::Map(l, w)) => unify(k, l, bound) && unify(v, w, bound),
-        (wanted, found) => wanted == found,
-    }
-}
-
-fn substitute<'s>(of: &Type<'static>, bound: &[Option<Type<'s>>; 2]) -> Type<'s> {
-    match of {
-        Type::Parameter(n) => bound[usize::from(*n).min(1)].clone().unwrap_or(Type::Dyn),
-        Type::List(of) => Type::list(substitute(of, bound)),
-        Type::Optional(of) => Type::optional(substitute(of, bound)),
-        Type::Map(key, value) => {
-            Type::Map(Box::new(substitute(key, bound)), Box::new(substitute(value, bound)))
-        }
-        other => other.clone(),
     }
 }

@@ -15,6 +15,16 @@ pub(crate) struct Fault {
 pub struct CompileError {
     text: String,
     faults: Vec<Fault>,
+    stage: Stage,
+}
+
+/// How far an expression came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// Its text is wrong, or uses something wrongly.
+    Compilation,
+    /// Something in it can never work, such as `int('x')`.
+    Planning,
 }
 
 /// The most faults of one expression that are reported. cel-go reports 100; each shows its line again.
@@ -25,7 +35,21 @@ const LONGEST_LINE: usize = 1000;
 impl CompileError {
     pub(crate) fn new(text: &str, mut faults: Vec<Fault>) -> Self {
         faults.truncate(MOST_FAULTS);
-        CompileError { text: text.to_owned(), faults }
+        CompileError { text: text.to_owned(), faults, stage: Stage::Compilation }
+    }
+
+    /// Of a text that is well formed, but in which something can never work.
+    pub(crate) fn planning(why: String) -> Self {
+        CompileError {
+            text: String::new(),
+            faults: vec![Fault { at: 0, message: why }],
+            stage: Stage::Planning,
+        }
+    }
+
+    /// At what it failed.
+    pub fn stage(&self) -> Stage {
+        self.stage
     }
 }
 
@@ -33,6 +57,9 @@ impl std::error::Error for CompileError {}
 
 impl fmt::Display for CompileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let (Stage::Planning, Some(fault)) = (self.stage, self.faults.first()) {
+            return f.write_str(&fault.message);
+        }
         for (index, fault) in self.faults.iter().enumerate() {
             let before = &self.text[..fault.at.min(self.text.len())];
             let start = before.rfind('\n').map_or(0, |at| at + 1);

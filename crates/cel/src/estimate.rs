@@ -230,7 +230,7 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
         arguments: &[Expr],
     ) -> (u64, Option<Size>) {
         let constant = |at: usize| match arguments.get(at).map(|argument| &argument.kind) {
-            Some(Kind::Literal(Literal::Int(n))) => u64::try_from(*n).ok(),
+            Some(Kind::Literal(Literal::Int(n))) => Some(u64::try_from(*n).unwrap_or(0)),
             _ => None,
         };
         let made = |factor: f64, size: Size| (scaled(size.most, factor).saturating_add(1 + LIST), Some(size));
@@ -252,7 +252,11 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
                 (scaled(on.size().most, 2.0 * CHARACTER), Some(replaced(on.size(), from.size(), to.size())))
             }
             ("split", Some(on), _) => {
-                let most = constant(1).unwrap_or(on.size().most);
+                // Below zero, as many as there are: upstream takes that for the largest number.
+                let most = match arguments.get(1).map(|argument| &argument.kind) {
+                    Some(Kind::Literal(Literal::Int(n))) => *n as u64,
+                    _ => on.size().most,
+                };
                 (scaled(on.size().most, 2.0 * CHARACTER), Some(Size { least: 0, most }))
             }
             ("join", Some(on), given) => {
@@ -276,7 +280,7 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
                 let size = text.size();
                 (size.reading(), Some(Size { most: size.most.saturating_mul(4), ..size }))
             }
-            ("string", None, [bytes]) if bytes.sort == Sort::Text => {
+            ("string", None, [bytes]) if bytes.sort == Sort::Bytes => {
                 (bytes.size().reading(), Some(bytes.size()))
             }
             ("strings.quote", None, [text]) => {
@@ -305,7 +309,8 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
             // to sort compares each with each (`ext/lists.go`).
             ("slice", Some(on), _) => {
                 let end = constant(1).unwrap_or(on.size().most);
-                let size = end.saturating_sub(constant(0).unwrap_or(0));
+                // Upstream goes round below zero, so that what ends before it begins costs too much.
+                let size = end.wrapping_sub(constant(0).unwrap_or(0));
                 made(1.0, Size { least: size, most: size })
             }
             ("flatten", Some(on), []) => made(1.0, on.size()),
@@ -320,7 +325,7 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
             ("_+_", None, [a, b]) => {
                 let size = a.size().plus(b.size());
                 match expr.sort {
-                    Sort::Text => (size.reading(), Some(size)),
+                    Sort::Text | Sort::Bytes => (size.reading(), Some(size)),
                     Sort::List | Sort::Texts => (1, Some(size)),
                     _ => (1, None),
                 }
@@ -331,7 +336,7 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
             ("_<_" | "_<=_" | "_>_" | "_>=_", None, [a, b]) => {
                 let texts = scaled(a.size().most.min(b.size().most), CHARACTER);
                 let cost = match (a.sort, b.sort) {
-                    (Sort::Text, _) | (_, Sort::Text) => texts,
+                    (Sort::Text | Sort::Bytes, _) | (_, Sort::Text | Sort::Bytes) => texts,
                     (Sort::Scalar, _) | (_, Sort::Scalar) => 1,
                     _ => texts.max(1),
                 };
@@ -402,7 +407,7 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
             range.cost.saturating_add(first + last).saturating_add(count.most.saturating_mul(step));
         if of.does == Does::SortBy {
             // The keys are made as by `map`; then the items are sorted as by `sort`, by them.
-            let factor = if body.sort == Sort::Text { 2.0 + CHARACTER } else { 2.0 };
+            let factor = if matches!(body.sort, Sort::Text | Sort::Bytes) { 2.0 + CHARACTER } else { 2.0 };
             let sorting = scaled(count.times(count).most, factor);
             cost = cost.saturating_add(sorting).saturating_add(1 + LIST + LIST + 2);
         }

@@ -143,6 +143,8 @@ fn functions_of_libraries_cost_as_upstream_says() {
         ("[1, 2].filter(x, x > 1).exists_one(x, x == 1)", 61),
         ("{'a': 1}.transformMap(k, v, v + 1).size() == 1", 68),
         ("optional.of(1).optMap(x, x + 1).hasValue()", 18),
+        ("string(string(true)) == 'true'", 3),
+        ("lists.range(-1).size() == 0", 13),
     ] {
         assert_eq!(cost(&schema, rule), most, "{rule}");
     }

@@ -69,9 +69,8 @@ impl<'a> Evaluator<'a, '_> {
                         return Error::failed(format!("unsupported key type: {}", key.type_name()));
                     };
                     let Some(value) = self.entry(value, *optional)? else { continue };
-                    if map.insert(key.clone(), value).is_some() {
-                        return Error::failed(format!("Failed with repeated key: {key}"));
-                    }
+                    // As in cel-go, the last of those with the same key is the one.
+                    map.insert(key, value);
                 }
                 Ok(Value::map(map))
             }
@@ -303,7 +302,7 @@ fn truth(value: &Value<'_>) -> Result<bool, Error> {
     }
 }
 
-fn of_literal(literal: &Literal) -> Value<'_> {
+pub(crate) fn of_literal(literal: &Literal) -> Value<'_> {
     match literal {
         Literal::Null => Value::Null,
         Literal::Bool(b) => Value::Bool(*b),

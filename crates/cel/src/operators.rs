@@ -59,7 +59,10 @@ fn ordered<'a>(
     budget: &mut Budget,
     fits: fn(Ordering) -> bool,
 ) -> Result<Value<'a>, Error> {
-    Ok(Value::Bool(order(a, b, budget)?.is_some_and(fits)))
+    match order(a, b, budget)? {
+        Some(found) => Ok(Value::Bool(fits(found))),
+        None => Error::failed("NaN values cannot be ordered"),
+    }
 }
 
 fn within<'a>(a: &Value<'a>, b: &Value<'a>, budget: &mut Budget) -> Result<Value<'a>, Error> {

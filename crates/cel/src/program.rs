@@ -6,6 +6,7 @@ use crate::check::{Environment, check};
 use crate::error::{CompileError, Error, Fault};
 use crate::estimate::estimate;
 use crate::eval::{Evaluator, Variables};
+use crate::fold::planning_fault;
 use crate::functions;
 use crate::parser::parse;
 use crate::sizes::Sizes;
@@ -32,7 +33,10 @@ impl Program {
         if !faults.is_empty() {
             return Err(CompileError::new(text, faults));
         }
-        Ok((Program { root }, result))
+        match planning_fault(&root) {
+            Some(why) => Err(CompileError::planning(why)),
+            None => Ok((Program { root }, result)),
+        }
     }
 
     /// The program of `text`, the type of its result, and the most that it may cost, by the schemas of its variables.

@@ -84,6 +84,17 @@ impl<'s> Type<'s> {
         field_schema(schema, name).map(Type::of_schema)
     }
 
+    /// The type, where nothing more will become known of it.
+    pub(crate) fn settled(self) -> Self {
+        match self {
+            Type::Parameter(_) => Type::Dyn,
+            Type::List(of) => Type::list(of.settled()),
+            Type::Optional(of) => Type::optional(of.settled()),
+            Type::Map(key, value) => Type::Map(Box::new(key.settled()), Box::new(value.settled())),
+            other => other,
+        }
+    }
+
     pub(crate) fn list(of: Type<'s>) -> Self {
         Type::List(Box::new(of))
     }
@@ -150,7 +161,7 @@ pub(crate) fn unescaped(name: &str) -> Option<String> {
 impl fmt::Display for Type<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let name = match self {
-            Type::Dyn => "dyn",
+            Type::Dyn | Type::Parameter(u8::MAX) => "dyn",
             Type::Null => "null",
             Type::Bool => "bool",
             Type::Int => "int",

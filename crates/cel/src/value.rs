@@ -9,14 +9,13 @@ use std::sync::Arc;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use ipnet::IpNet;
-use jiff::Timestamp;
 use semver::Version;
 use serde_json::{Map as Json, Value as JsonValue};
 
 use crate::budget::Budget;
 use crate::error::Error;
-use crate::functions::{Format, Url};
-use crate::quantity::Quantity;
+use crate::functions::{Amount, Format, Url};
+use crate::time::{self, Moment};
 use crate::types::unescaped;
 
 /// How large a result may be as JSON: a unit a value, and for ten bytes of text. As much as an expression could make of its
@@ -41,7 +40,7 @@ pub enum Value<'a> {
     /// Bytes.
     Bytes(Arc<[u8]>),
     /// A moment.
-    Timestamp(Timestamp),
+    Timestamp(Moment),
     /// A span of time, in nanoseconds.
     Duration(i64),
     /// A type, by name.
@@ -55,7 +54,7 @@ pub enum Value<'a> {
     /// An object that the expression made, with its type's name.
     Message(&'a str, Map<'a>),
     /// An amount.
-    Quantity(Quantity),
+    Quantity(Amount),
     /// An address.
     Ip(IpAddr),
     /// A network; its address may be any of its own.
@@ -267,9 +266,9 @@ impl<'a> Value<'a> {
                 let plain = Value::String(Text::Borrowed(string));
                 match text("format") {
                     "" => plain,
-                    "date-time" => string.parse().map_or(plain, Value::Timestamp),
-                    "date" => format!("{string}T00:00:00Z").parse().map_or(plain, Value::Timestamp),
-                    "duration" => crate::time::parse_duration(string).map_or(plain, Value::Duration),
+                    "date-time" => time::parse_any(string).map_or(plain, Value::Timestamp),
+                    "date" => time::parse_any(&format!("{string}T00:00:00Z")).map_or(plain, Value::Timestamp),
+                    "duration" => time::parse_duration(string).map_or(plain, Value::Duration),
                     "byte" => STANDARD.decode(string).map_or(plain, |bytes| Value::Bytes(bytes.into())),
                     _ => plain,
                 }
@@ -353,7 +352,7 @@ impl<'a> Value<'a> {
                 STANDARD.encode(bytes).into()
             }
             Value::Timestamp(time) => time.to_string().into(),
-            Value::Duration(nanos) => crate::time::duration_text(*nanos).into(),
+            Value::Duration(nanos) => time::duration_text(*nanos).into(),
             Value::Quantity(quantity) => quantity.to_string().into(),
             Value::Optional(None) => JsonValue::Null,
             Value::Optional(Some(value)) => value.write(room)?,

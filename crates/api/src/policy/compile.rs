@@ -1,6 +1,6 @@
 //! Compiles the expressions of policies and conditions, and says what is wrong with them.
 
-use cel::{Environment, Program, Type};
+use cel::{Environment, Program, Stage, Type};
 use serde_json::Value;
 
 use super::environment::{environment, namespace};
@@ -80,7 +80,10 @@ fn compile<'s>(
     let why = match Program::compile(environment, text) {
         Ok((program, result)) if wanted.fits(&result) => return Some((program, result)),
         Ok(_) => wanted.in_words().to_owned(),
-        Err(error) => format!("compilation failed: {error}"),
+        Err(error) => match error.stage() {
+            Stage::Compilation => format!("compilation failed: {error}"),
+            Stage::Planning => format!("program instantiation failed: {error}"),
+        },
     };
     faults.push(Cause::invalid(path, expression, &why));
     None

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use cel::{Environment, Program, Type};
+use cel::{Environment, Program, Stage, Type};
 use serde_json::{Map, Value, json};
 
 use super::environment::{environment, namespace};
@@ -38,6 +38,8 @@ pub fn type_check(policy: &Object, definitions: &[Definition]) -> Vec<Value> {
                 .filter_map(|kind| {
                     let environment = environment_of(spec, &kind.schema, params.as_ref().map(Option::as_ref));
                     let error = Program::compile(&environment, text).err()?;
+                    // Only types are checked here, as upstream does.
+                    (error.stage() == Stage::Compilation).then_some(())?;
                     Some(format!("{}/{}, Kind={}: {error}", kind.group, kind.version, kind.kind))
                 })
                 .collect();

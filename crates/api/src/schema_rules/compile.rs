@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use cel::{Environment, Program, Type};
+use cel::{Environment, Program, Stage, Type};
 use serde_json::{Value, json};
 
 use super::costs::{Costs, below};
@@ -185,11 +185,15 @@ impl<'s> Walk<'_, 's> {
             None => Program::compile(environment, text).map(|(program, result)| (program, result, 0)),
         };
         let why = match compiled {
-            Ok((program, Type::Dyn, cost)) => return Some((program, cost)),
             Ok((program, result, cost)) if result.to_string() == wanted => return Some((program, cost)),
             Ok(_) if field == "rule" => "cel expression must evaluate to a bool".to_owned(),
-            Ok(_) => "must evaluate to a string".to_owned(),
-            Err(error) => format!("compilation failed: {error}"),
+            Ok(_) => "messageExpression must evaluate to a string".to_owned(),
+            Err(error) => match (field, error.stage()) {
+                ("rule", Stage::Compilation) => format!("compilation failed: {error}"),
+                ("rule", Stage::Planning) => format!("program instantiation failed: {error}"),
+                (_, Stage::Compilation) => format!("messageExpression compilation failed: {error}"),
+                (_, Stage::Planning) => format!("messageExpression instantiation failed: {error}"),
+            },
         };
         self.faults.push(Cause::invalid(format!("{path}.{field}"), &rule[field], &why));
         None

@@ -1,6 +1,7 @@
 //! The functions of Kubernetes' environment: CEL's own, those of cel-go's extensions for strings, lists, sets
 //! and two-variable macros, and those of `k8s.io/apiserver/pkg/cel/library`.
 
+pub(crate) mod clauses;
 mod convert;
 mod format;
 mod lists;
@@ -17,7 +18,9 @@ use crate::error::Error;
 use crate::time;
 use crate::value::Value;
 
+pub(crate) use convert::CONVERSIONS;
 pub use format::Format;
+pub use quantities::Amount;
 pub use url::Url;
 
 pub(crate) use lists::sort_by;
@@ -88,6 +91,7 @@ pub(crate) fn function<'a>(name: &str, arguments: &[Value<'a>], budget: &mut Bud
         }
         ("url", [Value::String(text)]) => Url::parse(text).map(|url| Value::Url(url.into())),
         ("isURL", [Value::String(text)]) => Ok(Value::Bool(Url::parse(text).is_ok())),
+        ("sign", [Value::Quantity(amount)]) => quantities::sign(amount),
         ("quantity" | "isQuantity", [Value::String(text)]) => quantities::parse(name, text),
         ("ip" | "isIP" | "cidr" | "isCIDR", [Value::String(text)]) => network::parse(name, text),
         ("semver" | "isSemver", [Value::String(text)]) => versions::parse(name, text, false),

@@ -64,28 +64,36 @@ fn char_at<'a>(text: &str, at: i64) -> Answer<'a> {
     }
 }
 
+/// The first place of `part` from a character on. Nothing is found at once, wherever that is, and behind the end nothing is.
 fn index_of<'a>(text: &str, part: &str, from: i64) -> Answer<'a> {
-    let Some(start) = place(text, from) else { return out_of_range(from) };
-    let found = text[start..].find(part).map(|at| text[..start + at].chars().count() as i64);
-    Ok(Value::Int(found.unwrap_or(-1)))
+    if part.is_empty() {
+        return Ok(Value::Int(from));
+    }
+    if from < 0 {
+        return out_of_range(from);
+    }
+    let found = place(text, from).and_then(|start| Some(start + text[start..].find(part)?));
+    Ok(Value::Int(found.map_or(-1, |at| text[..at].chars().count() as i64)))
 }
 
+/// Likewise the last one, which begins at a character at the latest.
 fn last_index_of<'a>(text: &str, part: &str, from: Option<i64>) -> Answer<'a> {
-    let end = match from {
-        None => text.len(),
-        Some(from) => match place(text, from) {
-            Some(start) => {
-                let mut end = (start + part.len()).min(text.len());
-                while !text.is_char_boundary(end) {
-                    end += 1;
-                }
-                end
-            }
-            None => return out_of_range(from),
-        },
+    let count = text.chars().count() as i64;
+    if part.is_empty() {
+        return Ok(Value::Int(from.unwrap_or(count)));
+    }
+    let found = match from {
+        Some(from) if from < 0 => return out_of_range(from),
+        Some(from) if from >= count => None,
+        None => text.rfind(part),
+        Some(from) => {
+            // The character at `from` may be the first of it, but none behind.
+            let end = place(text, from).map_or(text.len(), |start| start + part.len()).min(text.len());
+            let end = (end..=text.len()).find(|end| text.is_char_boundary(*end)).unwrap_or(text.len());
+            text[..end].rfind(part)
+        }
     };
-    let found = text[..end].rfind(part).map(|at| text[..at].chars().count() as i64);
-    Ok(Value::Int(found.unwrap_or(-1)))
+    Ok(Value::Int(found.map_or(-1, |at| text[..at].chars().count() as i64)))
 }
 
 fn substring<'a>(text: &str, from: i64, to: Option<i64>) -> Answer<'a> {
