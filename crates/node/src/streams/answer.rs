@@ -10,12 +10,17 @@ use tracing::info_span;
 
 use super::asked::{Asked, Refusal, asked};
 use super::spdy::{self, Transport};
-use super::websocket;
+use super::websocket::{self, Form, Spoken};
 use crate::pods::Host;
 
 /// What the versions of a process' protocol are called, on a WebSocket and on SPDY.
 const V5: &str = "v5.channel.k8s.io";
 const V4: &str = "v4.channel.k8s.io";
+/// The same on a WebSocket as texts, and what was before: the empty one is that of a caller who names none.
+const V4_TEXT: &str = "v4.base64.channel.k8s.io";
+const V1: &str = "channel.k8s.io";
+const V1_TEXT: &str = "base64.channel.k8s.io";
+const UNNAMED: &str = "";
 /// Port-forward on SPDY, and that in the messages of a WebSocket.
 const FORWARD: &str = "portforward.k8s.io";
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
@@ -34,8 +39,8 @@ impl Protocol {
     fn of(headers: &HeaderMap, forwards: bool) -> Result<Self, Refusal> {
         let upgrade = headers.get(UPGRADE).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (name, ours): (_, &[&'static str]) = match (upgrade.to_ascii_lowercase().as_str(), forwards) {
-            ("websocket", false) => (SEC_WEBSOCKET_PROTOCOL, &[V5, V4]),
-            ("websocket", true) => (SEC_WEBSOCKET_PROTOCOL, &[TUNNEL, V4]),
+            ("websocket", false) => (SEC_WEBSOCKET_PROTOCOL, &[V5, V4, V4_TEXT, V1, V1_TEXT, UNNAMED]),
+            ("websocket", true) => (SEC_WEBSOCKET_PROTOCOL, &[TUNNEL, V4, V4_TEXT, UNNAMED]),
             ("spdy/3.1", false) => (STREAM_PROTOCOL, &[V5, V4]),
             ("spdy/3.1", true) => (STREAM_PROTOCOL, &[FORWARD]),
             _ => return Err((StatusCode::BAD_REQUEST, "Upgrade request required".into())),
@@ -69,7 +74,9 @@ impl Protocol {
                 let accept = websocket::accept_key(key.as_bytes());
                 headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
                 headers.insert(SEC_WEBSOCKET_ACCEPT, HeaderValue::from_str(&accept).map_err(|_| bad())?);
-                headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+                if protocol != UNNAMED {
+                    headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
+                }
             }
         }
         Ok(headers)
@@ -111,7 +118,7 @@ async fn lead(asked: Asked, protocol: Protocol, upgraded: Upgraded) {
         (Asked::Process(process), Protocol::WebSocket(version)) => {
             let first = process.flags.first();
             let socket = websocket::accept(upgraded).await;
-            websocket::channels(socket, process.begin(), first, version == V5).await;
+            websocket::channels(socket, process.begin(), first, spoken(version)).await;
         }
         (Asked::Process(process), Protocol::Spdy(_)) => {
             spdy::process(Transport::Connection(Box::new(TokioIo::new(upgraded))), process).await;
@@ -120,13 +127,20 @@ async fn lead(asked: Asked, protocol: Protocol, upgraded: Upgraded) {
             let socket = websocket::accept(upgraded).await;
             spdy::forward(Transport::Tunnel(Box::new(socket)), ports).await;
         }
-        (Asked::Ports(ports, wanted), Protocol::WebSocket(_)) => {
-            websocket::forward(websocket::accept(upgraded).await, ports, wanted).await;
+        (Asked::Ports(ports, wanted), Protocol::WebSocket(version)) => {
+            let socket = websocket::accept(upgraded).await;
+            websocket::forward(socket, ports, wanted, spoken(version).form).await;
         }
         (Asked::Ports(ports, _), Protocol::Spdy(_)) => {
             spdy::forward(Transport::Connection(Box::new(TokioIo::new(upgraded))), ports).await;
         }
     }
+}
+
+/// What a version says by channels, and how.
+fn spoken(version: &str) -> Spoken {
+    let form = if matches!(version, V4_TEXT | V1_TEXT) { Form::Text } else { Form::Binary };
+    Spoken { form, closes: version == V5, tells_status: matches!(version, V5 | V4 | V4_TEXT) }
 }
 
 #[cfg(test)]
@@ -147,6 +161,17 @@ mod tests {
         assert_eq!(of("websocket", socket, &["v5.channel.k8s.io"], false), Ok(Protocol::WebSocket(V5)));
         assert_eq!(of("WebSocket", socket, &["x, v4.channel.k8s.io"], false), Ok(Protocol::WebSocket(V4)));
         assert_eq!(of("websocket", socket, &["v3.channel.k8s.io"], false), Err(403));
+        for named in [V4_TEXT, V1, V1_TEXT] {
+            assert_eq!(of("websocket", socket, &[named], false), Ok(Protocol::WebSocket(named)));
+        }
+        for forwards in [false, true] {
+            assert_eq!(of("websocket", socket, &[], forwards), Ok(Protocol::WebSocket(UNNAMED)));
+            assert_eq!(of("websocket", socket, &[" "], forwards), Ok(Protocol::WebSocket(UNNAMED)));
+            assert_eq!(of("websocket", socket, &["a,"], forwards), Err(403));
+            assert_eq!(of("websocket", socket, &[V4_TEXT, V4], forwards), Ok(Protocol::WebSocket(V4_TEXT)));
+        }
+        assert_eq!(of("websocket", socket, &[V1], true), Err(403));
+        assert_eq!(of("SPDY/3.1", stream, &[], false), Err(403));
         assert_eq!(of("websocket", socket, &[TUNNEL], true), Ok(Protocol::WebSocket(TUNNEL)));
         assert_eq!(of("websocket", socket, &[V4], true), Ok(Protocol::WebSocket(V4)));
         assert_eq!(of("SPDY/3.1", stream, &["v9", V4, "v3.channel.k8s.io"], false), Ok(Protocol::Spdy(V4)));

@@ -1,5 +1,5 @@
 //! What goes both ways: commands beside a container, its own input and output, connections to its ports. Over
-//! WebSocket (`v5.channel.k8s.io`, `v4.channel.k8s.io`, and a tunnel for SPDY: KEP-4006) and over SPDY/3.1.
+//! WebSocket (`v5.channel.k8s.io`, `v4.channel.k8s.io` and what was before, and a tunnel for SPDY: KEP-4006) and over SPDY/3.1.
 
 mod answer;
 mod asked;

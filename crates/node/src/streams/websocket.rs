@@ -1,10 +1,11 @@
-//! WebSocket: the handshake, the numbered channels of `v4.channel.k8s.io` and `v5.channel.k8s.io`, and the older
-//! form of port-forward over them.
+//! WebSocket: the handshake, the numbered channels of `v5.channel.k8s.io` and of what was before, and the older form of
+//! port-forward over them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use bytes::{BufMut, Bytes, BytesMut};
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
@@ -37,14 +38,18 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub(super) fn accept_key(key: &[u8]) -> String {
     const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
     let digest = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &[key, GUID].concat());
-    base64::engine::general_purpose::STANDARD.encode(digest)
+    STANDARD.encode(digest)
 }
 
-/// The first protocol of ours among those that the caller offers.
+/// The first protocol of ours among those that the caller offers; the empty one, if we have it, where it offers none.
 pub(super) fn offered<'a>(headers: &HeaderMap, name: &str, ours: &[&'a str]) -> Option<&'a str> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-    let mut theirs = values.flat_map(|value| value.split(',')).map(str::trim);
-    theirs.find_map(|theirs| ours.iter().copied().find(|ours| *ours == theirs))
+    let values: Vec<&str> = values.filter(|value| !value.trim().is_empty()).collect();
+    if values.is_empty() {
+        return ours.iter().copied().find(|ours| ours.is_empty());
+    }
+    let mut theirs = values.iter().flat_map(|value| value.split(',')).map(str::trim);
+    theirs.find_map(|theirs| ours.iter().copied().find(|ours| !ours.is_empty() && *ours == theirs))
 }
 
 /// The connection as a WebSocket.
@@ -64,6 +69,61 @@ const ERROR: u8 = 3;
 const RESIZE: u8 = 4;
 /// With v5, before the number of a channel whose sender has ended.
 const CLOSE: u8 = 255;
+
+/// How messages say their channel and what is on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// The channel's number as a byte.
+    Binary,
+    /// The number as a digit, and the content as base64.
+    Text,
+}
+
+impl Form {
+    fn write(self, channel: u8, content: &[u8]) -> Message {
+        match self {
+            Form::Binary => {
+                let mut message = BytesMut::with_capacity(content.len() + 1);
+                message.put_u8(channel);
+                message.extend_from_slice(content);
+                Message::Binary(message.freeze())
+            }
+            Form::Text => {
+                let mut message = char::from(b'0'.wrapping_add(channel)).to_string();
+                STANDARD.encode_string(content, &mut message);
+                Message::text(message)
+            }
+        }
+    }
+
+    /// The message as it is in the binary form; nothing for what is none, which upstream passes over too.
+    fn read(self, message: Message) -> Option<Bytes> {
+        let bytes = match message {
+            Message::Binary(bytes) => bytes,
+            Message::Text(text) => text.into(),
+            _ => return None,
+        };
+        let (channel, content) = bytes.split_first()?;
+        match self {
+            Form::Binary => Some(bytes),
+            Form::Text => {
+                let mut plain = vec![channel.wrapping_sub(b'0')];
+                STANDARD.decode_vec(content, &mut plain).ok()?;
+                Some(plain.into())
+            }
+        }
+    }
+}
+
+/// What both sides of a session say by its channels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Spoken {
+    pub(super) form: Form,
+    /// Whether the caller says when its input ends (since v5).
+    pub(super) closes: bool,
+    /// Whether it is told in full how the process ended (since v4); before, only what went wrong, in words.
+    pub(super) tells_status: bool,
+}
 
 /// What a message of the caller means.
 #[derive(Debug, PartialEq, Eq)]
@@ -88,29 +148,18 @@ fn told(mut message: Bytes, closes: bool) -> Told {
     }
 }
 
-fn on_channel(channel: u8, content: &[u8]) -> Message {
-    let mut message = BytesMut::with_capacity(content.len() + 1);
-    message.put_u8(channel);
-    message.extend_from_slice(content);
-    Message::Binary(message.freeze())
-}
-
-fn payload(message: Message) -> Option<Bytes> {
-    match message {
-        Message::Binary(bytes) => Some(bytes),
-        Message::Text(text) => Some(text.into()),
-        _ => None,
-    }
-}
-
-/// Leads a session over channels. `first` is the lowest that the caller reads; `closes` whether it says when its input
-/// ends (v5).
-pub(super) async fn channels(socket: WebSocket, mut end: CallerEnd, first: Option<Source>, closes: bool) {
+/// Leads a session over channels. `first` is the lowest that the caller reads.
+pub(super) async fn channels(
+    socket: WebSocket,
+    mut end: CallerEnd,
+    first: Option<Source>,
+    Spoken { form, closes, tells_status }: Spoken,
+) {
     let (mut sink, mut stream) = socket.split();
     let (mut input, size) = (end.input.take(), end.size.clone());
     let listening = async {
         while let Some(Ok(message)) = stream.next().await {
-            let Some(bytes) = payload(message) else { continue };
+            let Some(bytes) = form.read(message) else { continue };
             match told(bytes, closes) {
                 Told::Input(piece) => {
                     if let Some(to) = &input
@@ -132,19 +181,26 @@ pub(super) async fn channels(socket: WebSocket, mut end: CallerEnd, first: Optio
     let speaking = async {
         // As upstream: says that the connection stands.
         let first = first.map_or(ERROR, channel_of);
-        sink.send(on_channel(first, b"")).await?;
+        sink.send(form.write(first, b"")).await?;
         let mut ping = tokio::time::interval(PING);
         loop {
             tokio::select! {
                 piece = end.output.recv() => match piece {
-                    Some((source, bytes)) => sink.send(on_channel(channel_of(source), &bytes)).await?,
+                    Some((source, bytes)) => sink.send(form.write(channel_of(source), &bytes)).await?,
                     None => break,
                 },
                 _ = ping.tick() => sink.send(Message::Ping(Bytes::new())).await?,
             }
         }
-        let status = end.ended().await.status().to_string();
-        sink.send(on_channel(ERROR, status.as_bytes())).await?;
+        let status = end.ended().await.status();
+        let said = if tells_status {
+            Some(status.to_string())
+        } else {
+            status["message"].as_str().map(str::to_owned)
+        };
+        if let Some(said) = said {
+            sink.send(form.write(ERROR, said.as_bytes())).await?;
+        }
         Ok::<_, Error>(())
     };
     let ended = tokio::select! {
@@ -175,7 +231,7 @@ pub(super) async fn say_goodbye(mut sink: SplitSink<WebSocket, Message>, mut str
 
 /// Forwards ports over channels, two for each: data, and what went wrong. One connection a port, which is how the
 /// clients for Python and Rust do it.
-pub(super) async fn forward(socket: WebSocket, ports: Arc<Ports>, wanted: Vec<u16>) {
+pub(super) async fn forward(socket: WebSocket, ports: Arc<Ports>, wanted: Vec<u16>, form: Form) {
     let (mut sink, mut stream) = socket.split();
     let (send, mut outgoing) = mpsc::channel::<Message>(4);
     let mut inputs = Vec::new();
@@ -185,13 +241,13 @@ pub(super) async fn forward(socket: WebSocket, ports: Arc<Ports>, wanted: Vec<u1
         inputs.push(Some(input));
         connections.spawn_in(
             info_span!("forward", port),
-            one_port(ports.clone(), port, channel, inputs_of_port, send.clone()),
+            one_port(ports.clone(), port, channel, inputs_of_port, Output { to: send.clone(), form }),
         );
     }
     drop(send);
     let listening = async {
         while let Some(Ok(message)) = stream.next().await {
-            let Some(mut bytes) = payload(message).filter(|bytes| !bytes.is_empty()) else { continue };
+            let Some(mut bytes) = form.read(message) else { continue };
             let content = bytes.split_off(1);
             let slot = inputs.get_mut(usize::from(bytes[0] / 2)).filter(|_| bytes[0] % 2 == 0);
             if let Some(slot) = slot
@@ -224,23 +280,35 @@ pub(super) async fn forward(socket: WebSocket, ports: Arc<Ports>, wanted: Vec<u1
     }
 }
 
+/// The way to the caller.
+struct Output {
+    to: mpsc::Sender<Message>,
+    form: Form,
+}
+
+impl Output {
+    async fn send(&self, channel: u8, content: &[u8]) -> Result<(), mpsc::error::SendError<Message>> {
+        self.to.send(self.form.write(channel, content)).await
+    }
+}
+
 /// One port: its number on both channels, then what comes and goes.
 async fn one_port(
     ports: Arc<Ports>,
     port: u16,
     channel: u8,
     mut input: mpsc::Receiver<Bytes>,
-    output: mpsc::Sender<Message>,
+    output: Output,
 ) {
     for channel in [channel, channel + 1] {
-        if output.send(on_channel(channel, &port.to_le_bytes())).await.is_err() {
+        if output.send(channel, &port.to_le_bytes()).await.is_err() {
             return;
         }
     }
     let stream = match ports.connect(port).await {
         Ok(stream) => stream,
         Err(why) => {
-            let _ = output.send(on_channel(channel + 1, why.as_bytes())).await;
+            let _ = output.send(channel + 1, why.as_bytes()).await;
             return;
         }
     };
@@ -258,7 +326,7 @@ async fn one_port(
         loop {
             held.reserve(PIECE);
             match reader.read_buf(&mut held).await {
-                Ok(1..) if output.send(on_channel(channel, &held.split())).await.is_ok() => {}
+                Ok(1..) if output.send(channel, &held.split()).await.is_ok() => {}
                 _ => return,
             }
         }
@@ -289,6 +357,18 @@ mod tests {
         assert_eq!(of(b"\xff\0", true), Told::InputEnds);
         assert_eq!(of(b"\xff\0", false), Told::Nothing);
         assert_eq!(of(b"", true), Told::Nothing);
+    }
+
+    #[test]
+    fn texts_say_the_same_as_bytes() {
+        for form in [Form::Binary, Form::Text] {
+            let read = form.read(form.write(4, b"{}\0"));
+            assert_eq!(read, Some(Bytes::from_static(b"\x04{}\0")));
+            assert_eq!(form.read(Message::binary(Bytes::new())), None);
+        }
+        assert_eq!(Form::Text.write(1, b"\n"), Message::text("1Cg=="));
+        assert_eq!(Form::Text.read(Message::text("0Zm9vCg==")), Some(Bytes::from_static(b"\0foo\n")));
+        assert_eq!(Form::Text.read(Message::text("0Zm9")), None);
     }
 
     proptest! {

@@ -26,6 +26,9 @@ pub struct Limits {
     pub handshake: Duration,
     /// How long a request's headers may take, and a connection's first request.
     pub headers: Duration,
+    /// How long a connection may stay without a request after one that was answered: with HTTP/1.1, as long as upstream's
+    /// stay (`IdleTimeout` in apiserver's `pkg/server/secure_serving.go`). With HTTP/2 it is asked whether it is there.
+    pub idle: Duration,
     /// How large a request's headers may be, in bytes.
     pub header_bytes: usize,
     /// How many requests run at the same time, over all priority levels but the exempt one; more wait or are
@@ -51,6 +54,7 @@ impl Limits {
             strangers_a_peer: strangers / PART_FOR_A_PEER,
             handshake: Duration::from_secs(5),
             headers: Duration::from_secs(10),
+            idle: Duration::from_secs(90),
             header_bytes: 1 << 20,
             seats: 600,
             unread_bytes: 256 << 20,

@@ -11,6 +11,7 @@ mod limits;
 pub(crate) mod negotiate;
 pub(crate) mod options;
 pub(crate) mod outgoing;
+pub(crate) mod patience;
 pub(crate) mod query;
 pub(crate) mod response;
 pub(crate) mod socket;

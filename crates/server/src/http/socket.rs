@@ -11,6 +11,8 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
+use super::patience::Heard;
+
 /// The sockets of a listener's connections, each until its [`Listed`] is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct Open(Mutex<Inner>);
@@ -58,15 +60,25 @@ impl Drop for Listed {
 
 /// Reads and writes a stream that others hold too. Nobody else may read or write it: readiness wakes one task.
 #[derive(Debug)]
-pub(crate) struct Socket(pub(crate) Arc<TcpStream>);
+pub(crate) struct Socket {
+    stream: Arc<TcpStream>,
+    heard: Heard,
+}
+
+impl Socket {
+    /// One that counts what it hears.
+    pub(crate) fn new(stream: Arc<TcpStream>, heard: Heard) -> Self {
+        Socket { stream, heard }
+    }
+}
 
 impl AsyncRead for Socket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
-            ready!(self.0.poll_read_ready(cx))?;
-            match self.0.try_read_buf(buf) {
+            ready!(self.stream.poll_read_ready(cx))?;
+            match self.stream.try_read_buf(buf) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                done => return Poll::Ready(done.map(drop)),
+                done => return Poll::Ready(done.map(|bytes| self.heard.add(bytes))),
             }
         }
     }
@@ -79,8 +91,8 @@ impl Socket {
         write: impl Fn(&TcpStream) -> io::Result<usize>,
     ) -> Poll<io::Result<usize>> {
         loop {
-            ready!(self.0.poll_write_ready(cx))?;
-            match write(&self.0) {
+            ready!(self.stream.poll_write_ready(cx))?;
+            match write(&self.stream) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 done => return Poll::Ready(done),
             }
@@ -110,6 +122,6 @@ impl AsyncWrite for Socket {
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(SockRef::from(&*self.0).shutdown(Shutdown::Write))
+        Poll::Ready(SockRef::from(&*self.stream).shutdown(Shutdown::Write))
     }
 }

@@ -24,6 +24,7 @@ use tracing::info_span;
 use super::Server;
 use crate::http::Body;
 use crate::http::connection::Connection;
+use crate::http::patience::{Heard, Patience};
 use crate::http::socket::{Open, Socket};
 
 /// How long requests in flight get when a listener stops.
@@ -122,7 +123,8 @@ async fn serve(server: Arc<Server>, stream: Arc<TcpStream>, tls: TlsAcceptor, mu
     }
     let limits = server.limits.clone();
     let ending = connection.clone();
-    let handshake = timeout(limits.handshake, tls.accept(Socket(stream.clone())));
+    let heard = Heard::default();
+    let handshake = timeout(limits.handshake, tls.accept(Socket::new(stream.clone(), heard.clone())));
     let encrypted = tokio::select! {
         () = connection.stopped() => return,
         () = ending.has_to_end() => return break_off(&stream),
@@ -144,8 +146,8 @@ async fn serve(server: Arc<Server>, stream: Arc<TcpStream>, tls: TlsAcceptor, mu
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits.headers)
+        .timer(Patience { heard, headers: limits.headers })
+        .header_read_timeout(limits.idle)
         .max_buf_size(limits.header_bytes.max(8192));
     builder
         .http2()

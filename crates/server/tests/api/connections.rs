@@ -90,6 +90,28 @@ async fn a_connection_without_a_request_ends() {
 }
 
 #[tokio::test]
+#[allow(clippy::disallowed_methods, reason = "the clock tells how long it stays")]
+async fn a_connection_may_be_idle_between_requests_for_longer_than_one_may_take() {
+    let headers = Duration::from_millis(300);
+    let limits = Limits { headers, idle: Duration::from_secs(2), ..Limits::default() };
+    let (_house, authority, listening) = start(limits).await;
+    let mut idle = connect(listening.address(), &authority, ADMIN, b"http/1.1").await;
+    assert!(ask(&mut idle).await.starts_with("http/1.1 200"));
+    let since = std::time::Instant::now();
+    ended(idle).await;
+    assert!(since.elapsed() > 3 * headers, "it stays though nothing comes");
+
+    let limits = Limits { headers, idle: 10 * LONG, ..Limits::default() };
+    let (_house, authority, listening) = start(limits).await;
+    let mut begun = connect(listening.address(), &authority, ADMIN, b"http/1.1").await;
+    for _ in 0..2 {
+        assert!(ask(&mut begun).await.starts_with("http/1.1 200"));
+    }
+    begun.write_all(b"GET /").await.unwrap();
+    ended(begun).await;
+}
+
+#[tokio::test]
 async fn known_clients_leave_room_for_strangers_and_administrators() {
     let limits = Limits { connections: 8, strangers: 4, strangers_a_peer: 4, ..Limits::default() };
     let (_house, authority, listening) = start(limits).await;
