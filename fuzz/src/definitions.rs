@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::{Definition, Object, PatchType};
+use machinery::{Definition, Object, PatchType};
 use rand::Rng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
@@ -82,13 +82,13 @@ pub(crate) fn read(input: &[u8]) {
         unreachable!("definitions are served")
     };
     let Some(mut defined) = Object::from_value(definition(schema)) else { return };
-    if api::check(kind, &mut defined).is_err() {
+    if machinery::check(kind, &mut defined).is_err() {
         return;
     }
-    if api::set_defaults(kind, &mut defined).is_err() {
+    if machinery::set_defaults(kind, &mut defined).is_err() {
         return;
     }
-    let faults = api::validate_create(kind, &defined);
+    let faults = machinery::validate_create(kind, &defined);
     for fault in &faults {
         assert!(!fault.reason.is_empty() && !fault.message.is_empty(), "{fault:?}");
     }
@@ -100,30 +100,30 @@ pub(crate) fn read(input: &[u8]) {
     let parsed = Arc::new(parsed.unwrap_or_else(|error| panic!("what is valid can't be read: {error}")));
     for resource in parsed.resources() {
         let Some(mut object) = Object::from_value(object.clone()) else { return };
-        if api::check(&resource, &mut object).is_err() {
+        if machinery::check(&resource, &mut object).is_err() {
             continue;
         }
         let pruned = object.clone();
-        let left =
-            api::check(&resource, &mut object).unwrap_or_else(|_| panic!("pruned, it doesn't fit any more"));
+        let left = machinery::check(&resource, &mut object)
+            .unwrap_or_else(|_| panic!("pruned, it doesn't fit any more"));
         assert_eq!((&object, left), (&pruned, Vec::<String>::new()), "pruned again it loses more");
-        if api::set_defaults(&resource, &mut object).is_err() {
+        if machinery::set_defaults(&resource, &mut object).is_err() {
             continue;
         }
         let defaulted = object.clone();
-        assert!(api::set_defaults(&resource, &mut object).is_ok(), "they fit before");
+        assert!(machinery::set_defaults(&resource, &mut object).is_ok(), "they fit before");
         assert_eq!(object, defaulted, "defaults set again change nothing");
-        api::prepare_create(&resource, &mut object);
-        for fault in api::validate_create(&resource, &object) {
+        machinery::prepare_create(&resource, &mut object);
+        for fault in machinery::validate_create(&resource, &object) {
             assert!(!fault.reason.is_empty() && !fault.message.is_empty(), "{fault:?}");
         }
         for how in [PatchType::Json, PatchType::Merge] {
-            let Ok(mut patched) = api::patch(&resource, how, &object, patch) else { continue };
-            if api::check(&resource, &mut patched).is_ok() {
-                api::prepare_update(&resource, "", &mut patched, &object);
-                api::validate_update(&resource, "", &patched, &object);
+            let Ok(mut patched) = machinery::patch(&resource, how, &object, patch) else { continue };
+            if machinery::check(&resource, &mut patched).is_ok() {
+                machinery::prepare_update(&resource, "", &mut patched, &object);
+                machinery::validate_update(&resource, "", &patched, &object);
             }
         }
-        api::table(&resource, std::slice::from_ref(&object), &json!({}), api::Include::Object, 0);
+        machinery::table(&resource, std::slice::from_ref(&object), &json!({}), machinery::Include::Object, 0);
     }
 }

@@ -265,7 +265,7 @@ fn make(rng: &mut StdRng, corpus: &Corpus) -> Made {
 /// A body as its content type has it.
 fn written(kind: &str, value: &Value) -> Vec<u8> {
     match kind {
-        "application/cbor" => api::to_cbor(value),
+        "application/cbor" => machinery::to_cbor(value),
         "application/vnd.kubernetes.protobuf" => {
             value.as_object().and_then(api::to_protobuf).unwrap_or_default()
         }

@@ -1,6 +1,6 @@
 //! What is fuzzed, each with the laws that it has to keep.
 
-use api::{FieldManager, FieldSelector, LabelSelector, Object, Patch, PatchType, Resource, Typing};
+use machinery::{FieldManager, FieldSelector, LabelSelector, Object, Patch, PatchType, Resource, Typing};
 use rand::Rng;
 use rand::rngs::StdRng;
 use serde_json::{Value, json};
@@ -182,7 +182,7 @@ fn grow_yaml(rng: &mut StdRng, corpus: &Corpus) -> Growing {
 
 fn grow_cbor(rng: &mut StdRng, corpus: &Corpus) -> Growing {
     let value = changed(rng, corpus);
-    growing_bytes(rng, value, api::to_cbor)
+    growing_bytes(rng, value, machinery::to_cbor)
 }
 
 fn grow_protobuf(rng: &mut StdRng, corpus: &Corpus) -> Growing {
@@ -247,7 +247,7 @@ fn yaml_text(rng: &mut StdRng, corpus: &Corpus) -> Vec<u8> {
 }
 
 fn cbor_bytes(rng: &mut StdRng, corpus: &Corpus) -> Vec<u8> {
-    let bytes = api::to_cbor(&changed(rng, corpus));
+    let bytes = machinery::to_cbor(&changed(rng, corpus));
     bent(rng, bytes, corpus)
 }
 
@@ -342,7 +342,7 @@ fn resource_of(value: &Value) -> &'static Resource {
 fn json(input: &[u8]) {
     let _ = values::json_and_duplicates(input);
     let value = serde_json::from_slice(input).unwrap_or_default();
-    let _ = api::decode(resource_of(&value), input);
+    let _ = machinery::decode(resource_of(&value), input);
 }
 
 fn yaml(input: &[u8]) {
@@ -358,8 +358,8 @@ fn yaml(input: &[u8]) {
 }
 
 fn cbor(input: &[u8]) {
-    if let Ok(value) = api::from_cbor(input) {
-        let again = api::from_cbor(&api::to_cbor(&value));
+    if let Ok(value) = machinery::from_cbor(input) {
+        let again = machinery::from_cbor(&machinery::to_cbor(&value));
         assert_eq!(again.ok().as_ref(), Some(&value), "what was read is written and read again");
     }
 }
@@ -383,25 +383,31 @@ fn objects(input: &[u8]) {
     let value: Value = serde_json::from_slice(input).unwrap_or_default();
     let resource = resource_of(&value);
     let Some(mut object) = Object::from_value(value) else { return };
-    if api::check(resource, &mut object).is_err() {
+    if machinery::check(resource, &mut object).is_err() {
         return;
     }
     let old = object.clone();
-    assert!(api::set_defaults(resource, &mut object).is_ok(), "only definitions have defaults without end");
+    assert!(
+        machinery::set_defaults(resource, &mut object).is_ok(),
+        "only definitions have defaults without end"
+    );
     let defaulted = object.clone();
-    assert!(api::set_defaults(resource, &mut object).is_ok(), "only definitions have defaults without end");
+    assert!(
+        machinery::set_defaults(resource, &mut object).is_ok(),
+        "only definitions have defaults without end"
+    );
     assert_eq!(object, defaulted, "defaults set again change nothing");
-    api::prepare_create(resource, &mut object);
-    for cause in api::validate_create(resource, &object) {
+    machinery::prepare_create(resource, &mut object);
+    for cause in machinery::validate_create(resource, &object) {
         assert!(!cause.reason.is_empty() && !cause.message.is_empty(), "{cause:?}");
     }
     for subresource in ["", "status"] {
         let mut new = object.clone();
-        api::prepare_update(resource, subresource, &mut new, &old);
-        api::validate_update(resource, subresource, &new, &old);
+        machinery::prepare_update(resource, subresource, &mut new, &old);
+        machinery::validate_update(resource, subresource, &new, &old);
     }
-    api::table(resource, std::slice::from_ref(&object), &json!({}), api::Include::Object, 0);
-    api::partial_metadata(&object);
+    machinery::table(resource, std::slice::from_ref(&object), &json!({}), machinery::Include::Object, 0);
+    machinery::partial_metadata(resource, &object);
     if let Ok(fields) = FieldSelector::parse(resource, "metadata.name=a,metadata.namespace!=b") {
         fields.matches(&object);
     }
@@ -412,14 +418,14 @@ fn pair(input: &[u8]) -> Option<(&'static Resource, Object, Value)> {
     let (patch, object) = (both.pop()?, both.pop()?);
     let resource = resource_of(&object);
     let mut object = Object::from_value(object)?;
-    api::check(resource, &mut object).ok()?;
+    machinery::check(resource, &mut object).ok()?;
     Some((resource, object, patch))
 }
 
 fn patch(input: &[u8]) {
     let Some((resource, object, patch)) = pair(input) else { return };
     for kind in [PatchType::Json, PatchType::Merge, PatchType::Strategic] {
-        if let Ok(patched) = api::patch(resource, kind, &object, &patch) {
+        if let Ok(patched) = machinery::patch(resource, kind, &object, &patch) {
             let (before, after) = (object.clone().into_value(), patched.into_value());
             let (before, after, own) =
                 (before.to_string().len(), after.to_string().len(), patch.to_string().len());

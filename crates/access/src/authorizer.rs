@@ -4,7 +4,7 @@
 use std::fmt;
 use std::sync::{OnceLock, PoisonError, RwLock, RwLockReadGuard};
 
-use api::Status;
+use machinery::Status;
 use store::State;
 
 use crate::node::{self, Opinion};

@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use api::FieldSelector;
+use machinery::FieldSelector;
 use serde_json::Value;
 use store::{KeyValue, State};
 

@@ -3,7 +3,7 @@
 //! Follows upstream's `pkg/registry/rbac/escalation_check.go` and its admission plugins CertificateApproval and
 //! CertificateSigning.
 
-use api::{Object, Status};
+use machinery::{Object, Status};
 use objects::Named;
 use serde_json::Value;
 use store::State;

@@ -1,7 +1,7 @@
 //! The questions of `authentication.k8s.io` and `authorization.k8s.io`: they are answered, not kept.
 
-use api::{Cause, Object, Status};
 use jiff::Timestamp;
+use machinery::{Cause, Object, Status};
 use objects::rfc3339;
 use serde_json::{Map, Value, json};
 use store::State;
@@ -17,7 +17,7 @@ impl Authorizer {
         &self,
         state: &State,
         who: &Identity,
-        resource: &api::Resource,
+        resource: &machinery::Resource,
         mut review: Object,
         now: Timestamp,
     ) -> Result<Object, Status> {

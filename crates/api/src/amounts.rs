@@ -5,9 +5,8 @@
 use std::collections::BTreeMap;
 
 use cel::Quantity;
+use machinery::Object;
 use serde_json::{Map, Value};
-
-use crate::object::Object;
 
 /// Amounts by resource, such as `cpu` and `memory`: a `ResourceList`.
 #[derive(Debug, Clone, Default, PartialEq)]

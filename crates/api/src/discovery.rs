@@ -1,9 +1,9 @@
 //! Discovery: what the API serves, in the three forms that clients ask for.
 
+use machinery::{Resource, Subresource, api_version};
 use serde_json::{Map, Value, json};
 
-use crate::custom::Catalog;
-use crate::resource::{Resource, Subresource, api_version};
+use crate::catalog::Catalog;
 
 /// What `GET /api` answers.
 pub fn discovery_api_versions(server_address: &str) -> Value {

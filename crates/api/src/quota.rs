@@ -6,10 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use cel::Quantity;
 use jiff::{SignedDuration, Timestamp};
+use machinery::Object;
 use serde_json::Value;
 
 use crate::amounts::{Amounts, pod_resources};
-use crate::object::Object;
 
 /// What a pod must say of itself where a quota limits it.
 const MUST_BE_SAID: [&str; 6] =

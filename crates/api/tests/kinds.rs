@@ -2,9 +2,10 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use api::{
-    Object, Resource, from_stored, prepare_create, prepare_update, resource, set_defaults, to_stored,
-    validate_create, validate_update,
+use api::{resource, resources};
+use machinery::{
+    Object, Resource, from_stored, prepare_create, prepare_update, set_defaults, to_stored, validate_create,
+    validate_update,
 };
 use serde_json::{Value, json};
 
@@ -368,4 +369,18 @@ fn parts_of_a_pod_change_through_their_own_paths_alone() {
     let faults = validate_update(pods, "ephemeralcontainers", &without, &with_helper);
     assert_eq!(faults[0].field, "spec.ephemeralContainers");
     assert_eq!(wrong("", "v1", "pods", helper), ["spec.ephemeralContainers Forbidden"]);
+}
+
+#[test]
+fn versions_of_the_same_objects_lead_to_each_other() {
+    let mut pairs = 0;
+    for resource in resources() {
+        for other in resources().filter(|other| other.stored_under() == resource.stored_under()) {
+            let found = resource.in_version(&other.api_version());
+            assert_eq!(found, Some(other), "{resource:?}");
+            pairs += usize::from(other != resource);
+        }
+        assert_eq!(resource.in_version("example.com/v1"), None, "{resource:?}");
+    }
+    assert!(pairs >= 4, "events and autoscalers are served in two versions each");
 }

@@ -2,9 +2,10 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use api::{
+use api::{resource, resources};
+use machinery::{
     FieldSelector, LabelSelector, Object, PatchType, Resource, check, decode, patch, prepare_create,
-    prepare_update, resource, resources, set_defaults, table, validate_create, validate_update,
+    prepare_update, set_defaults, table, validate_create, validate_update,
 };
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -103,7 +104,7 @@ proptest! {
             prop_assert_eq!(&object, &again, "defaults set again change nothing");
             prepare_create(resource, &mut object);
             validate_create(resource, &object);
-            table(resource, std::slice::from_ref(&object), &json!({}), api::Include::Metadata, 0);
+            table(resource, std::slice::from_ref(&object), &json!({}), machinery::Include::Metadata, 0);
             let mut other = other.clone();
             if check(resource, &mut other).is_ok() {
                 set_defaults(resource, &mut other).unwrap();
@@ -145,7 +146,7 @@ proptest! {
     #[test]
     fn any_bytes_are_values_or_are_told_off(bytes in prop::collection::vec(any::<u8>(), 0..100)) {
         let _ = values::json_and_duplicates(&bytes);
-        api::manager_of_user_agent(&String::from_utf8_lossy(&bytes));
+        machinery::manager_of_user_agent(&String::from_utf8_lossy(&bytes));
     }
 
     #[test]

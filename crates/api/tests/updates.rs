@@ -2,9 +2,9 @@
 
 #![allow(missing_docs, clippy::unwrap_used)]
 
-use api::{
-    Object, Resource, prepare_create, prepare_update, resource, set_defaults, validate_create,
-    validate_update,
+use api::resource;
+use machinery::{
+    Object, Resource, prepare_create, prepare_update, set_defaults, validate_create, validate_update,
 };
 use serde_json::{Value, json};
 

@@ -6,10 +6,10 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use api::Status;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
+use machinery::Status;
 use objects::{Occurrence, Pod, Pool, Recorder, Reporter, Write, Writer};
 use pki::Authority;
 use store::{Duty, State, Store};

@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::{Definition, resource_of_kind, resources};
+use api::{resource_of_kind, resources};
 use bytes::Bytes;
+use machinery::Definition;
 use objects::kind_prefix;
 use serde::Deserialize;
 use store::{Event, KeyValue};

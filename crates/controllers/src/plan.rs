@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::Object;
+use machinery::Object;
 use objects::{Delete, Kind, Occurrence, Subject, Write};
 use serde_json::{Map, Value};
 

@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::Object;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSetCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use machinery::Object;
 use objects::{Occurrence, Pod, Write, selects};
 use serde_json::{Value, json};
 

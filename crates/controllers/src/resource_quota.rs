@@ -7,9 +7,10 @@ mod usage;
 
 use std::time::Duration;
 
-use api::{Amounts, Object};
+use api::Amounts;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ResourceQuota;
+use machinery::Object;
 use objects::{Change, Pod, Write};
 use serde_json::{Value, json};
 

@@ -5,8 +5,8 @@
 use std::collections::BTreeSet;
 
 use api::policy::type_check;
-use api::{Definition, Object};
 use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicy;
+use machinery::{Definition, Object};
 use objects::{kind_prefix, parse};
 use serde_json::{Value, json};
 use store::KeyRange;

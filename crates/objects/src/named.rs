@@ -1,6 +1,6 @@
 //! One object of one resource, named.
 
-use api::{Resource, Status};
+use machinery::{Resource, Status};
 
 /// Which object.
 #[derive(Debug, Clone, Copy)]

@@ -1,7 +1,8 @@
 //! How much of a quota is used, counted from the objects that there are.
 
-use api::{Amounts, Object, Quantity, Quotable, quota_resources};
+use api::{Amounts, Quotable, quota_resources};
 use jiff::Timestamp;
+use machinery::{Object, Quantity};
 use store::{KeyRange, State};
 
 use crate::namespace_prefix;

@@ -6,10 +6,10 @@ mod ledger;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::Object;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use machinery::Object;
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -162,8 +162,8 @@ fn write(count: &Count, from: &Reporter) -> Option<Write> {
 mod tests {
     use std::sync::Mutex;
 
-    use api::Status;
     use futures::future::{BoxFuture, ready};
+    use machinery::Status;
     use tokio::sync::Notify;
 
     use super::*;

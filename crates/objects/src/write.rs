@@ -1,7 +1,7 @@
 //! Changes to objects, as data: what controllers, the scheduler and the agents ask for.
 
-use api::{Object, Status};
 use futures::future::BoxFuture;
+use machinery::{Object, Status};
 use serde_json::Value;
 
 use crate::{ObjectRef, Uid};

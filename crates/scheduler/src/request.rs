@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::Quantity;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as Text;
+use machinery::Quantity;
 use objects::{Container, PodSpec};
 
 /// Amounts of resources by name, in thousandths.

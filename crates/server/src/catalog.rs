@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use api::{Catalog, Definition};
+use api::Catalog;
 use bytes::Bytes;
+use machinery::Definition;
 use store::{KeyRange, State};
 
 /// What is known of definitions.

@@ -66,7 +66,7 @@ impl dyn Edge + '_ {
 
     /// A name that begins with `base`, with letters and digits by chance.
     pub(crate) fn name(&self, base: &str) -> String {
-        api::generate_name(base, || u32::try_from(self.random() >> 32).unwrap_or_default())
+        machinery::generate_name(base, || u32::try_from(self.random() >> 32).unwrap_or_default())
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use api::{Object, Status};
 use jiff::Timestamp;
+use machinery::{Object, Status};
 use objects::look;
 use serde_json::{Value, json};
 use store::State;

@@ -1,8 +1,8 @@
 //! JSON Web Tokens (RFC 7519) signed with ES256, and nothing else: no other algorithm is ever believed.
 
-use api::Status;
 use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use machinery::Status;
 use serde_json::{Value, json};
 
 use super::Tokens;

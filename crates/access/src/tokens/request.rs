@@ -1,7 +1,7 @@
 //! `TokenRequest`: a token for an account, for some audiences and some time, maybe bound to an object.
 
-use api::{Cause, Object, Status};
 use jiff::{SignedDuration, Timestamp};
+use machinery::{Cause, Object, Status};
 use objects::{load, rfc3339};
 use serde_json::{Value, json};
 use store::State;

@@ -1,9 +1,9 @@
 //! Secrets of type `kubernetes.io/service-account-token`: the maker of one for an account finds a token in it that
 //! is good for as long as the secret is there.
 
-use api::Object;
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use machinery::Object;
 use objects::load;
 use serde_json::{Map, Value, json};
 use store::State;

@@ -4,16 +4,11 @@ use std::collections::HashSet;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object, keep, name, time};
 use serde_json::{Value, json};
 
 use super::field::{self, items, part, paths, text};
-use super::rules::{Column, Rules, age};
-use crate::faults::Faults;
-use crate::name;
-use crate::object::Object;
-use crate::status::Cause;
-use crate::strategy::keep;
-use crate::time;
 
 pub(crate) struct CertificateSigningRequest;
 

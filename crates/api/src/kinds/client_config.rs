@@ -1,10 +1,9 @@
 //! Where a webhook is called.
 
+use machinery::{Cause, Faults};
 use serde_json::Value;
 
 use super::field;
-use crate::faults::Faults;
-use crate::status::Cause;
 
 /// `WebhookClientConfig`: a URL or a service, not both.
 pub(crate) fn validate_client(config: &Value, path: &str, faults: &mut Faults) {

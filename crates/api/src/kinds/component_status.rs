@@ -1,9 +1,8 @@
 //! `ComponentStatus`, which the server makes up when it is asked.
 
+use machinery::Object;
+use machinery::rules::{Column, Rules};
 use serde_json::{Value, json};
-
-use super::rules::{Column, Rules};
-use crate::object::Object;
 
 pub(crate) struct ComponentStatus;
 

@@ -1,12 +1,10 @@
 //! `ConfigMap`.
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object};
 use serde_json::Value;
 
 use super::field::too_long;
-use super::rules::{Column, Rules, age};
-use crate::faults::Faults;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct ConfigMap;
 
@@ -14,6 +12,10 @@ pub(crate) struct ConfigMap;
 pub(crate) const MOST_DATA: usize = 1024 * 1024;
 
 impl Rules for ConfigMap {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
     fn validate(&self, object: &Object, faults: &mut Faults) {
         let size =
             validate_keys(object, "data", faults) + validate_keys(object, "binaryData", faults) / 4 * 3;

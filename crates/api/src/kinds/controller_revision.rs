@@ -1,16 +1,18 @@
 //! `ControllerRevision`.
 
+use machinery::rules::{Column, Rules, age, number};
+use machinery::{Cause, Faults, Object};
 use serde_json::{Value, json};
 
-use super::rules::{Column, Rules, age, number};
 use super::workload::{validate_stays, validate_value_not_negative};
-use crate::faults::Faults;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct ControllerRevision;
 
 impl Rules for ControllerRevision {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
     fn validate(&self, object: &Object, faults: &mut Faults) {
         if object.0.get("data").is_none_or(Value::is_null) {
             faults.push(Cause::required("data", "data is mandatory"));

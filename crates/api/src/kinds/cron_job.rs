@@ -1,18 +1,14 @@
 //! `CronJob`.
 
+use machinery::rules::{Column, Rules, age, text};
+use machinery::{Cause, Faults, LabelSelector, Object, time};
 use serde_json::{Value, json};
 
 use super::job::{validate_job_spec, validate_restart};
-use super::rules::{Column, Rules, age, text};
 use super::workload::{
     container_cells, selector_cell, set_default, set_pod_template_defaults, validate_not_negative,
 };
 use crate::cron;
-use crate::faults::Faults;
-use crate::object::Object;
-use crate::selector::LabelSelector;
-use crate::status::Cause;
-use crate::time;
 
 pub(crate) struct CronJob;
 

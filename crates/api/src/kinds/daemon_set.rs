@@ -1,26 +1,26 @@
 //! `DaemonSet`.
 
+use machinery::rules::{Column, Rules, age, number};
+use machinery::{Cause, Faults, LabelSelector, Object, Share, share};
 use serde_json::{Value, json};
 
 use super::field::part;
-use super::rules::{Column, Rules, age, number};
 use super::workload::{
     selector_cell, set_default, set_template_defaults, template_cells, validate_always_restarts,
     validate_counts, validate_fits, validate_not_negative, validate_selector, validate_selector_stays,
     validate_template, validate_value_not_negative,
 };
-use crate::faults::Faults;
-use crate::int_or_percent::{Share, share};
-use crate::object::Object;
-use crate::selector::LabelSelector;
-use crate::status::Cause;
 
 pub(crate) struct DaemonSet;
 
 /// Where the API of old kept the generation of the template; clients still read it.
-pub(crate) const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
 
 impl Rules for DaemonSet {
+    fn made_up_annotation(&self) -> Option<&'static str> {
+        Some(TEMPLATE_GENERATION)
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         set_default(object, "updateStrategy", json!({}));
         set_default(object, "revisionHistoryLimit", 10.into());

@@ -1,17 +1,13 @@
 //! `Deployment`.
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object, Share, keep, share};
 use serde_json::{Value, json};
 
-use super::rules::{Column, Rules, age};
 use super::workload::{
     set_default, set_template_defaults, template_cells, validate_counts, validate_not_negative,
     validate_selector_and_template, validate_selector_stays,
 };
-use crate::faults::Faults;
-use crate::int_or_percent::{Share, share};
-use crate::object::Object;
-use crate::status::Cause;
-use crate::strategy::keep;
 
 pub(crate) struct Deployment;
 

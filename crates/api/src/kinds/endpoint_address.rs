@@ -5,13 +5,10 @@
 
 use std::net::IpAddr;
 
+use machinery::{Cause, Faults, Object, Resource};
 use serde_json::Value;
 
 use super::field::paths;
-use crate::faults::Faults;
-use crate::object::Object;
-use crate::resource::Resource;
-use crate::status::Cause;
 
 /// A text that is an address, in the one way in which its like is written.
 pub(super) fn validate_form(address: &Value, path: &str, faults: &mut Faults) -> Option<IpAddr> {

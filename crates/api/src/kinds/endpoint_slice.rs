@@ -2,17 +2,15 @@
 
 use std::collections::HashSet;
 
+use machinery::metadata::validate_label_key;
+use machinery::name::{label_fault, subdomain_fault};
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object};
 use serde_json::{Value, json};
 
 use super::endpoint_address::validate_form;
 use super::endpoints::some_of;
-use super::field::{part, paths, text, too_many};
-use super::rules::{Column, Rules, age};
-use crate::faults::Faults;
-use crate::metadata::validate_label_key;
-use crate::name::{label_fault, subdomain_fault};
-use crate::object::Object;
-use crate::status::Cause;
+use super::field::{part, paths, text};
 
 pub(crate) struct EndpointSlice;
 
@@ -21,6 +19,10 @@ const MOST_PORTS: usize = 20_000;
 const MOST_ADDRESSES: usize = 100;
 
 impl Rules for EndpointSlice {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 0)
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         // What this version only has for what others wrote.
         for endpoint in object.0.get_mut("endpoints").and_then(Value::as_array_mut).into_iter().flatten() {
@@ -47,7 +49,7 @@ impl Rules for EndpointSlice {
         }
         let endpoints = list(object, "endpoints");
         if endpoints.len() > MOST_ENDPOINTS {
-            faults.push(too_many("endpoints", endpoints.len(), MOST_ENDPOINTS));
+            faults.push(Cause::too_many("endpoints", endpoints.len(), MOST_ENDPOINTS));
         }
         for (index, endpoint) in endpoints.iter().enumerate() {
             let path = format!("endpoints[{index}].addresses");
@@ -55,7 +57,7 @@ impl Rules for EndpointSlice {
             if addresses.is_empty() {
                 faults.push(Cause::required(&path, "must contain at least 1 address"));
             } else if addresses.len() > MOST_ADDRESSES {
-                faults.push(too_many(&path, addresses.len(), MOST_ADDRESSES));
+                faults.push(Cause::too_many(&path, addresses.len(), MOST_ADDRESSES));
             }
             for (at, address) in addresses.iter().enumerate() {
                 validate_address(kind, address, &path, at, faults);
@@ -73,7 +75,7 @@ impl Rules for EndpointSlice {
         }
         let ports = list(object, "ports");
         if ports.len() > MOST_PORTS {
-            faults.push(too_many("ports", ports.len(), MOST_PORTS));
+            faults.push(Cause::too_many("ports", ports.len(), MOST_PORTS));
         }
         let mut names = HashSet::new();
         for (index, port) in ports.iter().enumerate() {

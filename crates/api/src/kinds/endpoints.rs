@@ -1,14 +1,12 @@
 //! `Endpoints`.
 
+use machinery::metadata::validate_label_key;
+use machinery::name::{label_fault, subdomain_fault};
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object};
 use serde_json::{Value, json};
 
 use super::endpoint_address::validate_form;
-use super::rules::{Column, Rules, age};
-use crate::faults::Faults;
-use crate::metadata::validate_label_key;
-use crate::name::{label_fault, subdomain_fault};
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct Endpoints;
 
@@ -16,6 +14,10 @@ pub(crate) struct Endpoints;
 pub(crate) const SHOWN: usize = 3;
 
 impl Rules for Endpoints {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
     fn creates_on_update(&self) -> bool {
         true
     }

@@ -1,18 +1,24 @@
 //! `Event`.
 
+use machinery::rules::{Column, Rules};
+use machinery::{Cause, Faults, Object, Resource, time};
 use serde_json::{Value, json};
 
-use super::rules::{Column, Rules};
-use crate::faults::Faults;
-use crate::object::Object;
-use crate::status::Cause;
-use crate::time;
+use crate::kinds::resource_of_kind;
 
 pub(crate) struct Event;
 
 impl Rules for Event {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (0, 0)
+    }
+
     fn creates_on_update(&self) -> bool {
         true
+    }
+
+    fn in_version(&self, api_version: &str) -> Option<&'static Resource> {
+        resource_of_kind(api_version, "Event")
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {

@@ -1,11 +1,8 @@
 //! `Lease`.
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object};
 use serde_json::{Value, json};
-
-use super::rules::{Column, Rules, age};
-use crate::faults::Faults;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct Lease;
 

@@ -3,14 +3,12 @@
 use std::collections::HashSet;
 
 use cel::Quantity;
+use machinery::name::qualified_faults;
+use machinery::rules::{Column, Rules};
+use machinery::{Cause, Faults, Object};
 use serde_json::{Map, Value, json};
 
 use super::pod::validate_resource_name;
-use super::rules::{Column, Rules};
-use crate::faults::Faults;
-use crate::name::qualified_faults;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct LimitRange;
 
@@ -20,6 +18,10 @@ const KINDS: [&str; 3] = ["Container", "PersistentVolumeClaim", "Pod"];
 type Amounts<'a> = Option<&'a Map<String, Value>>;
 
 impl Rules for LimitRange {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 0)
+    }
+
     fn creates_on_update(&self) -> bool {
         true
     }

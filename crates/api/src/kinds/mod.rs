@@ -37,7 +37,6 @@ mod rbac;
 mod replica_set;
 mod replication_controller;
 mod resource_quota;
-mod rules;
 mod runtime_class;
 mod secret;
 mod service;
@@ -49,9 +48,6 @@ mod volume_cells;
 mod volume_source;
 mod workload;
 
-pub(crate) use daemon_set::TEMPLATE_GENERATION;
 pub use endpoint_address::validate_endpoint_addresses;
-pub(crate) use field::{is_cidr, too_many};
-pub(crate) use groups::GROUPS;
+pub use groups::{resource, resource_of_kind, resources};
 pub(crate) use persistent_volume_claim::validate_claim_spec;
-pub(crate) use rules::{PLAIN, Plain, Rules};

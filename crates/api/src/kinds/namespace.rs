@@ -1,11 +1,8 @@
 //! `Namespace`.
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Object, keep, name};
 use serde_json::{Value, json};
-
-use super::rules::{Column, Rules, age};
-use crate::name;
-use crate::object::Object;
-use crate::strategy::keep;
 
 pub(crate) struct Namespace;
 

@@ -1,14 +1,13 @@
 //! `Event` of `events.k8s.io`: the same events as those of the core group, in whose form they are stored, with
 //! other names for some fields.
 
+use machinery::name::{qualified_fault, qualified_faults};
+use machinery::rules::{Column, Rules, text};
+use machinery::{Cause, Faults, Object, Resource};
 use serde_json::{Value, json};
 
 use super::event::Event;
-use super::rules::{Column, Rules, text};
-use crate::faults::Faults;
-use crate::name::{qualified_fault, qualified_faults};
-use crate::object::Object;
-use crate::status::Cause;
+use crate::kinds::{resource, resource_of_kind};
 
 pub(crate) struct NewerEvent;
 
@@ -50,8 +49,12 @@ impl Rules for NewerEvent {
         true
     }
 
-    fn stored_as(&self) -> Option<(&'static str, &'static str, &'static str)> {
-        Some(("", "v1", "events"))
+    fn stored_as(&self) -> Option<&'static Resource> {
+        resource("", "v1", "events")
+    }
+
+    fn in_version(&self, api_version: &str) -> Option<&'static Resource> {
+        resource_of_kind(api_version, "Event")
     }
 
     fn to_stored(&self, object: &mut Object) {

@@ -2,15 +2,13 @@
 
 use std::collections::HashSet;
 
+use machinery::metadata::validate_label_key;
+use machinery::name::label_value_fault;
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object};
 use serde_json::{Value, json};
 
 use super::field::{self, part, paths, text};
-use super::rules::{Column, Rules, age};
-use crate::faults::Faults;
-use crate::metadata::validate_label_key;
-use crate::name::label_value_fault;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct Node;
 
@@ -19,6 +17,10 @@ const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
 const ROLE_LABEL: &str = "kubernetes.io/role";
 
 impl Rules for Node {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         if let Some(Value::Object(status)) = object.0.get_mut("status")
             && !status.contains_key("allocatable")

@@ -1,17 +1,15 @@
 //! `PersistentVolume`.
 
+use machinery::name::subdomain_fault;
+use machinery::rules::{Column, Rules, age, text};
+use machinery::{Cause, Faults, Object};
 use serde_json::{Map, Value, json};
 
 use super::field::{part, text as text_of};
 use super::persistent_volume_claim::{validate_access_modes, validate_amount};
 use super::pod::validate_node_selector;
-use super::rules::{Column, Rules, age, text};
 use super::volume_cells::{access_modes, or_unset, phase, storage_class};
 use super::volume_source::{self, Of};
-use crate::faults::Faults;
-use crate::name::subdomain_fault;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct PersistentVolume;
 
@@ -45,6 +43,14 @@ const SOURCES: [&str; 22] = [
 const FLEX: &str = "flexVolume";
 
 impl Rules for PersistentVolume {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (2, 0)
+    }
+
+    fn answers_deleted_object(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         if let Value::Object(status) = object.0.entry("status").or_insert_with(|| json!({})) {
             status.entry("phase").or_insert_with(|| "Pending".into());

@@ -1,16 +1,14 @@
 //! `PersistentVolumeClaim`.
 
 use cel::Quantity;
+use machinery::name::{label_fault, subdomain_fault};
+use machinery::rules::{Column, Rules, age, text};
+use machinery::{Cause, Faults, Object};
 use serde_json::{Map, Value, json};
 
 use super::field::part;
-use super::rules::{Column, Rules, age, text};
 use super::volume_cells::{ACCESS_MODES, access_modes, or_unset, phase, storage_class};
 use super::workload::validate_selector;
-use crate::faults::Faults;
-use crate::name::{label_fault, subdomain_fault};
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct PersistentVolumeClaim;
 
@@ -25,6 +23,14 @@ pub(crate) fn set_claim_defaults(claim: &mut Map<String, Value>) {
 }
 
 impl Rules for PersistentVolumeClaim {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
+    fn answers_deleted_object(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         set_claim_defaults(&mut object.0);
     }

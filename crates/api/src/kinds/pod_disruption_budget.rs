@@ -1,13 +1,10 @@
 //! `PodDisruptionBudget`.
 
+use machinery::rules::{Column, Rules, age, number};
+use machinery::{Cause, Faults, Object, share};
 use serde_json::{Value, json};
 
-use super::rules::{Column, Rules, age, number};
 use super::workload::{validate_selector, validate_value_not_negative};
-use crate::faults::Faults;
-use crate::int_or_percent::share;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct PodDisruptionBudget;
 

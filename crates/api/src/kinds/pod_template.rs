@@ -1,16 +1,18 @@
 //! `PodTemplate`.
 
+use machinery::rules::{Column, Rules};
+use machinery::{Faults, LabelSelector, Object};
 use serde_json::{Value, json};
 
-use super::rules::{Column, Rules};
 use super::workload::{container_cells, selector_cell, set_pod_template_defaults, validate_template};
-use crate::faults::Faults;
-use crate::object::Object;
-use crate::selector::LabelSelector;
 
 pub(crate) struct PodTemplate;
 
 impl Rules for PodTemplate {
+    fn answers_deleted_object(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         set_pod_template_defaults(object.0.get_mut("template"));
     }

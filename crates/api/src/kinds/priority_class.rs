@@ -1,12 +1,10 @@
 //! `PriorityClass`.
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object};
 use serde_json::Value;
 
 use super::field::{self, part};
-use super::rules::{Column, Rules, age};
-use crate::faults::Faults;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct PriorityClass;
 

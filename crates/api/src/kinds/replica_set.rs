@@ -1,14 +1,13 @@
 //! `ReplicaSet`.
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Faults, Object};
 use serde_json::{Value, json};
 
-use super::rules::{Column, Rules, age};
 use super::workload::{
     set_default, set_template_defaults, template_cells, validate_counts, validate_not_negative,
     validate_selector_and_template, validate_selector_stays,
 };
-use crate::faults::Faults;
-use crate::object::Object;
 
 pub(crate) struct ReplicaSet;
 

@@ -1,16 +1,13 @@
 //! `ReplicationController`.
 
+use machinery::rules::{Column, Rules, age, number};
+use machinery::{Cause, Faults, LabelSelector, Object};
 use serde_json::{Value, json};
 
-use super::rules::{Column, Rules, age, number};
 use super::workload::{
     container_cells, selector_cell, set_default, set_template_defaults, validate_always_restarts,
     validate_counts, validate_fits, validate_not_negative, validate_template,
 };
-use crate::faults::Faults;
-use crate::object::Object;
-use crate::selector::LabelSelector;
-use crate::status::Cause;
 
 pub(crate) struct ReplicationController;
 

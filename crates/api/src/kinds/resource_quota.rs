@@ -1,14 +1,12 @@
 //! `ResourceQuota`.
 
 use cel::Quantity;
+use machinery::name::qualified_faults;
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object};
 use serde_json::{Value, json};
 
-use super::rules::{Column, Rules, age};
 use super::workload::validate_stays;
-use crate::faults::Faults;
-use crate::name::qualified_faults;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct ResourceQuota;
 
@@ -65,6 +63,10 @@ const SCOPES: [&str; 7] = [
 const CONFLICTING: [[&str; 2]; 2] = [["BestEffort", "NotBestEffort"], ["Terminating", "NotTerminating"]];
 
 impl Rules for ResourceQuota {
+    fn answers_deleted_object(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Object, faults: &mut Faults) {
         validate_amounts(object, "spec", "hard", faults);
         let scopes = object.pointer("/spec/scopes").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);

@@ -1,12 +1,8 @@
 //! `RuntimeClass`.
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object, name};
 use serde_json::{Value, json};
-
-use super::rules::{Column, Rules, age};
-use crate::faults::Faults;
-use crate::name;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct RuntimeClass;
 

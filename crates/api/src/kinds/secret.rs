@@ -2,18 +2,20 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object};
 use serde_json::{Map, Value, json};
 
 use super::config_map::{MOST_DATA, validate_immutable, validate_keys};
 use super::field::too_long;
-use super::rules::{Column, Rules, age};
-use crate::faults::Faults;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct Secret;
 
 impl Rules for Secret {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         if let Some(Value::Object(plain)) = object.0.remove("stringData")
             && let Value::Object(data) = object.0.entry("data").or_insert_with(|| Map::new().into())

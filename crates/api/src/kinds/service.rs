@@ -1,14 +1,11 @@
 //! `Service`.
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Faults, LabelSelector, Object, name};
 use serde_json::{Map, Value, json};
 
 use super::field::default;
-use super::rules::{Column, Rules, age};
 use super::service_validation::{self, checks_health};
-use crate::faults::Faults;
-use crate::name;
-use crate::object::Object;
-use crate::selector::LabelSelector;
 
 pub(crate) struct Service;
 
@@ -36,6 +33,10 @@ fn spec_of(object: &mut Object) -> Option<&mut Map<String, Value>> {
 }
 
 impl Rules for Service {
+    fn answers_deleted_object(&self) -> bool {
+        true
+    }
+
     fn creates_on_update(&self) -> bool {
         true
     }

@@ -1,13 +1,20 @@
 //! `ServiceAccount`.
 
+use machinery::Object;
+use machinery::rules::Rules;
 use serde_json::Value;
-
-use super::Rules;
-use crate::object::Object;
 
 pub(crate) struct ServiceAccount;
 
 impl Rules for ServiceAccount {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
+    fn answers_deleted_object(&self) -> bool {
+        true
+    }
+
     fn prepare_create(&self, object: &mut Object) {
         keep_names(object);
     }

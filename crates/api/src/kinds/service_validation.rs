@@ -3,15 +3,12 @@
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+use machinery::metadata::{validate_label_key, validate_labels};
+use machinery::{Cause, Faults, Object, name};
 use serde_json::{Value, json};
 
 use super::endpoints::validate_port;
 use super::field::{self, items, part, paths, port_name, text};
-use crate::faults::Faults;
-use crate::metadata::{validate_label_key, validate_labels};
-use crate::name;
-use crate::object::Object;
-use crate::status::Cause;
 
 const DISTRIBUTIONS: [&str; 3] = ["PreferClose", "PreferSameNode", "PreferSameZone"];
 const POLICIES: [&str; 2] = ["Cluster", "Local"];

@@ -1,20 +1,16 @@
 //! `StatefulSet`.
 
+use machinery::rules::{Column, Rules, age, number};
+use machinery::{Cause, Faults, LabelSelector, Object, name};
 use serde_json::{Map, Value, json};
 
 use super::field::{items, part, paths, text};
 use super::persistent_volume_claim::{set_claim_defaults, validate_claim_spec};
-use super::rules::{Column, Rules, age, number};
 use super::workload::{
     container_cells, set_default, set_template_defaults, validate_always_restarts, validate_counts,
     validate_fits, validate_not_negative, validate_selector_of, validate_template,
     validate_template_metadata, validate_value_not_negative,
 };
-use crate::faults::Faults;
-use crate::name;
-use crate::object::Object;
-use crate::selector::LabelSelector;
-use crate::status::Cause;
 
 pub(crate) struct StatefulSet;
 

@@ -1,9 +1,8 @@
 //! What tables say of volumes and of claims to them.
 
+use machinery::Object;
+use machinery::rules::text;
 use serde_json::Value;
-
-use super::rules::text;
-use crate::object::Object;
 
 /// Where the class of a volume was named before it had a field.
 const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";

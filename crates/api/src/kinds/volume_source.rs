@@ -1,12 +1,11 @@
 //! Faults of where a volume comes from, of a pod's volume or a PersistentVolume: `validateVolumeSource` and
 //! `ValidatePersistentVolumeSpec` upstream.
 
+use machinery::name::{label_fault, subdomain_fault};
+use machinery::{Cause, Faults};
 use serde_json::{Value, json};
 
 use super::field::{items, text};
-use crate::faults::Faults;
-use crate::name::{label_fault, subdomain_fault};
-use crate::status::Cause;
 
 /// Whose volume it is: a PersistentVolume says more about secrets, which needn't lie in a namespace that is known.
 #[derive(Clone, Copy, PartialEq)]

@@ -1,15 +1,12 @@
 //! What kinds with a pod template have in common: a selector, the template, numbers.
 
+use machinery::metadata::{validate_annotations, validate_label_key, validate_labels};
+use machinery::name::label_value_fault;
+use machinery::{Cause, Faults, LabelSelector, Object};
 use serde_json::{Value, json};
 
 use super::field::{items, part, paths, text};
 use super::pod::{set_pod_spec_defaults, validate_pod_spec};
-use crate::faults::Faults;
-use crate::metadata::{validate_annotations, validate_label_key, validate_labels};
-use crate::name::label_value_fault;
-use crate::object::Object;
-use crate::selector::LabelSelector;
-use crate::status::Cause;
 
 pub(crate) fn set_template_defaults(object: &mut Object) {
     let template = object.0.get_mut("spec").and_then(|spec| spec.get_mut("template"));

@@ -4,12 +4,12 @@
 
 use std::collections::BTreeSet;
 
+use machinery::Resource;
 use serde_json::{Map, Value, json};
 
 use super::operation::reference;
 use super::{Document, META, openapi_hash};
-use crate::custom::Catalog;
-use crate::resource::Resource;
+use crate::catalog::Catalog;
 
 /// The paths of the documents.
 pub(super) fn paths(catalog: &Catalog) -> Vec<String> {
@@ -35,8 +35,8 @@ pub(super) fn document(catalog: &Catalog, path: &str) -> Option<Value> {
     let (group, version) = (first.group, first.version);
     let paths = super::paths::of_version(group, version, of_version(catalog, group, version));
     let schemas = of_version(catalog, group, version).flat_map(|resource| {
-        let of_list = (format!("{}List", resource.schema), list_schema(resource));
-        [(resource.schema.to_owned(), schema(resource)), of_list]
+        let of_list = (format!("{}List", resource.schema.name), list_schema(resource));
+        [(resource.schema.name.to_owned(), schema(resource)), of_list]
     });
     let schemas = schemas.collect::<Map<_, _>>();
     Some(Document { path: path.to_owned(), paths, group, version }.with(schemas))
@@ -85,7 +85,7 @@ pub(crate) fn list_schema(resource: &Resource) -> Value {
             "apiVersion": text(API_VERSION), "kind": text(KIND),
             "items": {
                 "description": format!("List of {}.", resource.plural),
-                "type": "array", "items": reference(resource.schema),
+                "type": "array", "items": reference(resource.schema.name),
             },
             "metadata": { "allOf": [reference(&format!("{META}.ListMeta"))] },
         },

@@ -11,11 +11,12 @@ use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::OnceLock;
 
+use machinery::Resource;
 use serde_json::{Map, Value, json};
 
-use crate::custom::Catalog;
-use crate::resource::{Resource, resources};
-use crate::schema::schemas;
+use crate::catalog::Catalog;
+use crate::kinds::resources;
+use crate::schemas::schemas;
 
 /// What the schemas of meta/v1 begin with.
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
@@ -156,9 +157,9 @@ fn add_schemas(value: &Value, reached: &mut BTreeSet<String>, components: &mut M
 }
 
 /// The name of the schema of a subresource's bodies.
-fn schema_of(resource: &Resource, sub: &crate::resource::Subresource) -> String {
+fn schema_of(resource: &Resource, sub: &machinery::Subresource) -> String {
     if sub.version.is_empty() && sub.kind == resource.kind {
-        return resource.schema.to_owned();
+        return resource.schema.name.to_owned();
     }
     let (group, version) =
         if sub.version.is_empty() { (resource.group, resource.version) } else { (sub.group, sub.version) };
@@ -180,7 +181,7 @@ mod tests {
             let document: Value =
                 serde_json::from_str(&openapi_v3(&Catalog::default(), &path).unwrap()).unwrap();
             let kinds =
-                &document["components"]["schemas"][resource.schema]["x-kubernetes-group-version-kind"];
+                &document["components"]["schemas"][resource.schema.name]["x-kubernetes-group-version-kind"];
             assert_eq!(kinds[0]["kind"], resource.kind);
             if !resource.has_verb("patch") {
                 continue;

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use machinery::{Resource, Subresource, api_version};
 use serde_json::{Map, Value, json};
 
 use super::operation::{Action, log_responses, parameter, plain, reference, text};
 use super::{META, schema_of};
-use crate::resource::{Resource, Subresource, api_version, resources};
+use crate::kinds::resources;
 
 /// The documents that are about no resources, by their paths.
 pub(super) fn roots() -> Vec<(String, Value)> {
@@ -124,18 +125,18 @@ impl Paths<'_> {
         let operations: Vec<_> = operations
             .map(|(method, action)| {
                 let answer = match action {
-                    Action::List => reference(&format!("{}List", resource.schema)),
+                    Action::List => reference(&format!("{}List", resource.schema.name)),
                     Action::Watch | Action::WatchList => reference(&format!("{META}.WatchEvent")),
                     Action::DeleteCollection => reference(&format!("{META}.Status")),
                     Action::Delete if !resource.answers_deleted_object() => {
                         reference(&format!("{META}.Status"))
                     }
-                    _ => reference(resource.schema),
+                    _ => reference(resource.schema.name),
                 };
                 let kind = (resource.group, resource.version, resource.kind);
                 let mut operation = self.operation(*action, &name(*action), kind);
                 operation.insert("responses".into(), action.responses(&answer));
-                if let Some(request) = action.request(resource.schema) {
+                if let Some(request) = action.request(resource.schema.name) {
                     operation.insert("requestBody".into(), request);
                 }
                 (*method, operation, action.parameters())

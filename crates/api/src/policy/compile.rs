@@ -1,13 +1,11 @@
 //! Compiles the expressions of policies and conditions, and says what is wrong with them.
 
 use cel::{Environment, Program, Stage, Type};
+use machinery::{Cause, Faults, Object};
 use serde_json::Value;
 
 use super::environment::{environment, namespace};
 use super::{Condition, Mutation, Policy, Validation};
-use crate::faults::Faults;
-use crate::object::Object;
-use crate::status::Cause;
 
 /// Compiles the conditions in the list at `path`.
 pub fn compile_conditions(

@@ -1,10 +1,8 @@
 use cel::Budget;
+use machinery::{Definition, Faults, Object};
 use serde_json::{Value, json};
 
 use super::*;
-use crate::custom::Definition;
-use crate::faults::Faults;
-use crate::object::Object;
 
 fn object(spec: Value) -> Object {
     Object::from_value(json!({"kind": "ValidatingAdmissionPolicy", "metadata": {"name": "p"}, "spec": spec}))

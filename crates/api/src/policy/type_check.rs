@@ -5,13 +5,13 @@
 use std::collections::BTreeSet;
 
 use cel::{Environment, Program, Stage, Type};
+use machinery::schema::{Schema, Shape};
+use machinery::{Definition, Object};
 use serde_json::{Map, Value, json};
 
 use super::environment::{environment, namespace};
-use crate::custom::Definition;
-use crate::object::Object;
-use crate::resource;
-use crate::schema::{Schema, Shape, schemas};
+use crate::schemas::schemas;
+use crate::{resource, resource_of_kind};
 
 /// The most kinds that are looked at.
 const MOST_KINDS: usize = 10;
@@ -95,8 +95,8 @@ fn find<'a>(
     plural: &str,
     definitions: &'a [Definition],
 ) -> Option<Kind<'a>> {
-    if let Some(resource) = resource::resource(group, version, plural) {
-        return Some(Kind { group, version, kind: resource.kind, schema: structural(resource.schema) });
+    if let Some(resource) = resource(group, version, plural) {
+        return Some(Kind { group, version, kind: resource.kind, schema: structural(resource.schema.get()) });
     }
     let definition = definitions.iter().find(|d| (d.group(), d.plural()) == (group, plural))?;
     let schema = definition.served_schema(version)?;
@@ -107,8 +107,8 @@ fn find<'a>(
 fn schema_of_kind(reference: &Value, definitions: &[Definition]) -> Option<Value> {
     let text = |key: &str| reference[key].as_str().unwrap_or_default();
     let (api_version, kind) = (text("apiVersion"), text("kind"));
-    if let Some(resource) = resource::resource_of_kind(api_version, kind) {
-        return Some(structural(resource.schema));
+    if let Some(resource) = resource_of_kind(api_version, kind) {
+        return Some(structural(resource.schema.get()));
     }
     let (group, version) = api_version.split_once('/')?;
     let mut of_kind = definitions.iter().filter(|d| (d.group(), d.kind()) == (group, kind));
@@ -128,7 +128,7 @@ fn custom(mut schema: Value) -> Value {
     for name in ["apiVersion", "kind"] {
         properties.insert(name.to_owned(), json!({"type": "string"}));
     }
-    properties.insert("metadata".to_owned(), structural(METADATA));
+    properties.insert("metadata".to_owned(), structural(schemas().named(METADATA)));
     schema
 }
 
@@ -150,8 +150,8 @@ fn environment_of<'s>(spec: &Value, schema: &'s Value, params: Option<Option<&'s
 }
 
 /// A published schema with all that it refers to.
-fn structural(name: &str) -> Value {
-    schemas().named(name).map_or_else(anything, |schema| object(schema, &mut Vec::new()))
+fn structural(schema: Option<&Schema>) -> Value {
+    schema.map_or_else(anything, |schema| object(schema, &mut Vec::new()))
 }
 
 fn anything() -> Value {
@@ -180,7 +180,7 @@ fn shape(of: &Shape, above: &mut Vec<&str>) -> Value {
         Shape::Bytes => json!({"type": "string", "format": "byte"}),
         Shape::Time | Shape::MicroTime => json!({"type": "string", "format": "date-time"}),
         Shape::Quantity | Shape::IntOrString | Shape::Any | Shape::ObjectOrBoolean => anything(),
-        Shape::Object(number) => object(schemas().numbered(*number), above),
+        Shape::Object(of) => object(of.get(), above),
         Shape::List(items) => json!({"type": "array", "items": shape(items, above)}),
         Shape::Map(values) => json!({"type": "object", "additionalProperties": shape(values, above)}),
     }

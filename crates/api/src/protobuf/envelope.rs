@@ -1,5 +1,6 @@
 //! Whole objects, lists and events of a watch.
 
+use machinery::Object;
 use serde_json::{Map, Value};
 use values::Budget;
 
@@ -7,7 +8,6 @@ use super::decode::{ProtobufError, get_message, text};
 use super::encode::put_message;
 use super::table::{Message, message_of};
 use super::wire::{Fields, Raw, put_bytes, put_nested};
-use crate::Object;
 
 const PREFIX: &[u8] = b"k8s\0";
 

@@ -182,7 +182,7 @@ fn values_that_json_writes_otherwise_come_back() {
 fn a_list_is_written_item_by_item() {
     let mut list = ProtobufList::new("v1", "ConfigMap", &json!({"resourceVersion": "7"})).unwrap();
     for name in ["a", "b"] {
-        list.push(&crate::Object::from_value(json!({"metadata": {"name": name}})).unwrap());
+        list.push(&machinery::Object::from_value(json!({"metadata": {"name": name}})).unwrap());
     }
     let items = json!([{"metadata": {"name": "a"}}, {"metadata": {"name": "b"}}]);
     let expected = json!({"kind": "ConfigMapList", "apiVersion": "v1", "metadata": {"resourceVersion": "7"}, "items": items});

@@ -1,4 +1,4 @@
-use api::{FieldManager, FieldSet, Object, Patch, StructuralType, Typing};
+use machinery::{FieldManager, FieldSet, Object, Patch, StructuralType, Typing};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -126,7 +126,7 @@ proptest! {
         let later = FieldManager { now: "2026-02-02T00:00:00Z", ..manager("m") };
         let mut again = apply(later, Some(&once), &patch, false).unwrap();
         // Only the time may: a list that is empty is none, once it is stored.
-        prop_assert!(api::same_but_times(again.meta("managedFields"), once.meta("managedFields")));
+        prop_assert!(machinery::same_but_times(again.meta("managedFields"), once.meta("managedFields")));
         again.remove_meta("managedFields");
         once.remove_meta("managedFields");
         prop_assert_eq!(again, once);
@@ -221,7 +221,7 @@ proptest! {
     fn any_object_is_applied_or_told_off(live in any_object(), patch in any_object(), schema in any_json()) {
         let structural = StructuralType::of_resource(&schema);
         let typings =
-            [manager("m").typing, Typing::Deduced, Typing::Structural(&structural), Typing::Scale];
+            [manager("m").typing, Typing::Deduced, Typing::Structural(&structural), Typing::Published(api::SCALE)];
         for typing in typings {
             let by = FieldManager { typing, ..manager("m") };
             let patch = Patch { object: &patch, force: true };

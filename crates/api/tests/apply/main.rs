@@ -5,7 +5,8 @@
 mod laws;
 mod table;
 
-use api::{FieldManager, Object, Patch, Resource, Status, Typing, resource};
+use api::resource;
+use machinery::{FieldManager, Object, Patch, Resource, Status, Typing};
 use serde_json::{Value, json};
 
 pub const NOW: &str = "2026-01-01T00:00:00Z";
@@ -35,7 +36,7 @@ pub fn apply(
 ) -> Result<Object, Status> {
     let mut applied = by.apply(live, &Patch { object: patch, force })?;
     if let Typing::Resource(resource) = by.typing {
-        api::check(resource, &mut applied).unwrap();
+        machinery::check(resource, &mut applied).unwrap();
     }
     Ok(applied)
 }

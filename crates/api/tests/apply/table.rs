@@ -1,4 +1,4 @@
-use api::{
+use machinery::{
     FieldManager, Object, StructuralType, Typing, managed_of_object, managed_of_scale, manager_of_user_agent,
 };
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ fn an_item_goes_with_its_last_applier_and_with_what_the_server_put_in() {
         false,
     )
     .unwrap();
-    api::set_defaults(super::deployments(), &mut live).unwrap();
+    machinery::set_defaults(super::deployments(), &mut live).unwrap();
     let left =
         apply(manager("one"), Some(&live), &containers(json!([{"name": "a", "image": "i"}])), false).unwrap();
     let list = left.pointer("/spec/template/spec/containers").unwrap().as_array().unwrap();
@@ -187,7 +187,7 @@ fn managed_fields_are_the_clients_to_set_and_to_take_away() {
 #[test]
 fn a_status_has_owners_of_its_own() {
     let mut live = apply(manager("one"), None, &deployment(&json!({"replicas": 2})), false).unwrap();
-    api::set_defaults(super::deployments(), &mut live).unwrap();
+    machinery::set_defaults(super::deployments(), &mut live).unwrap();
     let mut new = live.clone();
     new.0.insert("status".into(), json!({"replicas": 2}));
     let mut through_main = new.clone();

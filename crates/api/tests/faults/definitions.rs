@@ -1,6 +1,7 @@
 //! What is wrong with definitions of custom resources: their names, versions, schemas and rules.
 
-use api::{Object, prepare_update, resource_of_kind, validate_update};
+use api::resource_of_kind;
+use machinery::{Object, prepare_update, validate_update};
 use serde_json::{Value, json};
 
 use crate::{NONE, faults, named, prepared};

@@ -4,9 +4,9 @@
 
 mod definitions;
 
-use api::{
-    Cause, Object, decode, prepare_create, prepare_update, resource_of_kind, set_defaults, validate_create,
-    validate_update,
+use api::resource_of_kind;
+use machinery::{
+    Cause, Object, decode, prepare_create, prepare_update, set_defaults, validate_create, validate_update,
 };
 use serde_json::{Value, json};
 
@@ -43,7 +43,7 @@ fn change_faults(kind: (&str, &str), subresource: &str, old: Value, patch: Value
     if let Some(status) = manifest.get("status") {
         old.0.insert("status".into(), status.clone());
     }
-    let mut object = api::patch(resource, api::PatchType::Merge, &old, &patch).unwrap();
+    let mut object = machinery::patch(resource, machinery::PatchType::Merge, &old, &patch).unwrap();
     set_defaults(resource, &mut object).unwrap();
     prepare_update(resource, subresource, &mut object, &old);
     named(validate_update(resource, subresource, &object, &old))

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use api::{
+use api::resource;
+use machinery::{
     FieldSelector, Include, LabelSelector, Object, PatchType, Resource, Status, apply_scale, check, decode,
-    partial_metadata, patch, prepare_create, prepare_update, resource, scale_of, set_defaults, table,
-    validate_create, validate_update,
+    partial_metadata, patch, prepare_create, prepare_update, scale_of, set_defaults, table, validate_create,
+    validate_update,
 };
 use serde_json::{Value, json};
 
@@ -190,7 +191,7 @@ impl Registry {
         if !target.name.is_empty() {
             let object = self.get(target)?;
             return Ok(match accept.contains("PartialObjectMetadata") {
-                true => partial_metadata(&object),
+                true => partial_metadata(target.resource, &object),
                 false => object.into_value(),
             });
         }
@@ -214,7 +215,7 @@ impl Registry {
         }
         let partial = accept.contains("PartialObjectMetadataList");
         let items = selected.into_iter().map(|object| match partial {
-            true => partial_metadata(&object),
+            true => partial_metadata(target.resource, &object),
             false => {
                 let mut object = object;
                 object.0.remove("kind");

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::Object;
 use jiff::Timestamp;
+use machinery::Object;
 use objects::{Occurrence, Write};
 use serde_json::{Map, Value, json};
 

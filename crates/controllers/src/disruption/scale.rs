@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use api::{Definition, Object, Resource, resource_of_kind, scale_of};
+use api::resource_of_kind;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use machinery::{Definition, Object, Resource, scale_of};
 use objects::{Pod, key, parse};
 use serde_json::Value;
 use store::State;

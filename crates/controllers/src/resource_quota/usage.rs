@@ -4,9 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use api::{Amounts, Object, Quantity, Quotable, quota_hard, quota_resources};
+use api::{Amounts, Quotable, quota_hard, quota_resources};
 use bytes::Bytes;
 use jiff::Timestamp;
+use machinery::{Object, Quantity};
 use objects::{Place, kind_prefix, namespace_prefix, parse};
 use serde::Deserialize;
 use serde_json::value::RawValue;

@@ -8,10 +8,10 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use api::{Object, Status};
 use controllers::{Key, Note, Now, Silence, View};
 use futures::future::{BoxFuture, ready};
 use jiff::Timestamp;
+use machinery::{Object, Status};
 use objects::{Delete, Kind, ObjectRef, Occurrence, Pool, Reader, Subject, Uid, Write, Writer};
 use scheduler::Waiting;
 use serde_json::{Value, json};

@@ -5,8 +5,8 @@
 
 use std::time::Duration;
 
-use api::Object;
 use jiff::Timestamp;
+use machinery::Object;
 use objects::{Subject, Write};
 use serde_json::{Value, json};
 

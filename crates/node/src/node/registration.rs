@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use api::Object;
 use jiff::Timestamp;
+use machinery::Object;
 use objects::{Subject, Write};
 use serde_json::{Map, Value, json};
 

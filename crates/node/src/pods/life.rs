@@ -30,7 +30,7 @@ pub(crate) enum Report {
     /// A preStop hook is over.
     PreStopDone(Which, Result<(), String>),
     /// A status was written, or not.
-    Written(String, Result<(), api::Status>),
+    Written(String, Result<(), machinery::Status>),
     /// A pod that ended is cleaned up and, if that was due, confirmed.
     Finished(String),
 }

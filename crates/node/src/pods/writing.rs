@@ -24,11 +24,11 @@ fn subject(pod: &Pod) -> Subject {
     }
 }
 
-async fn write(host: &Host, write: Write) -> Result<(), api::Status> {
+async fn write(host: &Host, write: Write) -> Result<(), machinery::Status> {
     let user = host.user();
     match tokio::time::timeout(PATIENCE, host.writer.write(&user, write)).await {
         Ok(answer) => answer.map(drop),
-        Err(_) => Err(api::Status::unavailable("the store did not answer in time")),
+        Err(_) => Err(machinery::Status::unavailable("the store did not answer in time")),
     }
 }
 

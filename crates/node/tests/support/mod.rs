@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use api::{Object, Status};
 use futures::future::{BoxFuture, FutureExt, ready};
+use machinery::{Object, Status};
 use node::{Agent, Options, PodAddresses};
 use objects::{Subject, TokenRequest, Write, Writer};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};

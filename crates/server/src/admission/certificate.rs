@@ -1,9 +1,9 @@
 //! Requests for certificates: who asks is who sends them, and every decision has its time.
 
 use access::{Identity, MASTERS};
-use api::{Object, Status};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use machinery::{Object, Status};
 use pki::CertificateRequest;
 use serde_json::{Value, json};
 

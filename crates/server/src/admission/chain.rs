@@ -1,7 +1,7 @@
 //! What is asked about a change, and in which order: as upstream, all that may change the object, then all that
 //! only judge it, and quotas last, once nothing else can refuse.
 
-use api::{Object, Status};
+use machinery::{Object, Status};
 
 use super::outside::{Outside, Round};
 use super::request::{Operation, Outcome, Request};

@@ -1,6 +1,6 @@
 //! The class that is meant where an object names none: of storage, and of ingress.
 
-use api::Object;
+use machinery::Object;
 use objects::load;
 use serde_json::{Value, json};
 use store::{KeyRange, State};

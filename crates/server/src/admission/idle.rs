@@ -2,7 +2,7 @@
 //!
 //! One line a kind or field. A line goes when its controller comes.
 
-use api::Object;
+use machinery::Object;
 use serde_json::Value;
 use store::State;
 

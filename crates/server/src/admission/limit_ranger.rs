@@ -3,7 +3,8 @@
 //!
 //! Follows `plugin/pkg/admission/limitranger` upstream, its sentences included.
 
-use api::{Amounts, Object, Quantity, Status, pod_resources};
+use api::{Amounts, pod_resources};
+use machinery::{Object, Quantity, Status};
 use objects::look;
 use serde_json::{Map, Value, json};
 use store::{KeyRange, State};

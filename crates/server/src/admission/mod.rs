@@ -23,7 +23,7 @@ mod toleration;
 pub(crate) mod warnings;
 
 use access::Identity;
-use api::{Object, Resource, Status};
+use machinery::{Object, Resource, Status};
 use objects::Named;
 use store::State;
 

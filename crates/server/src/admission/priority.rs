@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use api::{Object, Status};
+use machinery::{Object, Status};
 use objects::look;
 use serde_json::{Value, json};
 use store::{KeyRange, State};

@@ -1,6 +1,6 @@
 //! Priority classes: at most one is the default, and the system's stay.
 
-use api::{Object, Status};
+use machinery::{Object, Status};
 use objects::{Named, load};
 use serde_json::Value;
 use store::{KeyRange, State};

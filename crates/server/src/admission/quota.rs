@@ -11,9 +11,10 @@
 use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use api::{Amounts, Object, Quantity, Quotable, Status, quota_hard};
+use api::{Amounts, Quotable, quota_hard};
 use bytes::Bytes;
 use jiff::Timestamp;
+use machinery::{Object, Quantity, Status};
 use objects::{encode, load, quota_usage};
 use serde_json::json;
 use store::{Compare, Condition, KeyRange, Op, State};

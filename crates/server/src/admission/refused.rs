@@ -1,6 +1,6 @@
 //! Why a change was not made.
 
-use api::Status;
+use machinery::Status;
 
 /// Why an attempt at a change failed, and whether another attempt at a newer state may fare better.
 #[derive(Debug)]

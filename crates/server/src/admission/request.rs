@@ -1,7 +1,7 @@
 //! A change as admission sees it.
 
 use access::Identity;
-use api::Object;
+use machinery::Object;
 use objects::Named;
 use serde_json::Value;
 use store::State;

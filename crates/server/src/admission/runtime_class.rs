@@ -2,7 +2,8 @@
 //!
 //! Follows `plugin/pkg/admission/runtimeclass` upstream.
 
-use api::{Amounts, Object, Status};
+use api::Amounts;
+use machinery::{Object, Status};
 use objects::look;
 use serde_json::{Map, Value, json};
 

@@ -6,8 +6,8 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use api::{Cause, Object, Status};
 use ipnet::Ipv4Net;
+use machinery::{Cause, Object, Status};
 use serde_json::{Map, Value, json};
 use store::State;
 

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Object, Status};
+use machinery::{Object, Status};
 use objects::look;
 use serde_json::{Map, Value, json};
 use store::{State, Store};

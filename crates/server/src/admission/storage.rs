@@ -3,7 +3,7 @@
 //!
 //! Follows `storage/…` of `plugin/pkg/admission` upstream.
 
-use api::{Object, Quantity, Status};
+use machinery::{Object, Quantity, Status};
 use objects::load;
 use serde_json::{Value, json};
 

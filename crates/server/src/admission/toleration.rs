@@ -2,7 +2,7 @@
 //!
 //! Follows `nodetaint` and `defaulttolerationseconds` of `plugin/pkg/admission` upstream.
 
-use api::Object;
+use machinery::Object;
 use serde_json::{Value, json};
 
 const NOT_READY: &str = "node.kubernetes.io/not-ready";

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use access::Identity;
-use api::Status;
 use http::{HeaderName, HeaderValue, Request, Response};
+use machinery::Status;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use pki::Trust;
 use rustls::ClientConfig;

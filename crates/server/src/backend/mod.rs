@@ -10,9 +10,9 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::Status;
 use futures::future::BoxFuture;
 use http::{Request, Response};
+use machinery::Status;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;

@@ -6,7 +6,7 @@ mod roles;
 
 use std::net::Ipv4Addr;
 
-use api::Object;
+use machinery::Object;
 use serde_json::{Value, json};
 
 pub(crate) use roles::node_rules;

@@ -4,8 +4,8 @@
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use api::Status;
 use bytes::Bytes;
+use machinery::Status;
 use store::Revision;
 use tokio::sync::watch;
 

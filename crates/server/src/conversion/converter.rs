@@ -4,8 +4,8 @@
 
 use std::sync::Arc;
 
-use api::{Conversion, ConversionReview, Conversions, Custom, Definition, Object, Resource, Status};
 use bytes::Bytes;
+use machinery::{Conversion, ConversionReview, Conversions, Custom, Definition, Object, Resource, Status};
 use objects::{encode, load};
 use serde_json::Map;
 use store::KeyValue;
@@ -159,7 +159,7 @@ impl Converter {
     /// An object of `resource` in the form in which it is stored.
     pub(crate) async fn to_stored(&self, resource: &Resource, mut object: Object) -> Result<Object, Status> {
         let Some(custom) = by_webhook(resource) else {
-            api::to_stored(resource, &mut object);
+            machinery::to_stored(resource, &mut object);
             return Ok(object);
         };
         object.remove_meta("resourceVersion");

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::{Object, Resource, Status};
+use machinery::{Object, Resource, Status};
 use objects::{encode, load};
 use store::KeyValue;
 
@@ -17,7 +17,7 @@ pub(crate) fn load_as(resource: &Resource, kv: &KeyValue) -> Result<Object, Stat
     }
     let mut object = load(kv)?;
     if !is_as_served(resource, kv) {
-        api::from_stored(resource, &mut object);
+        machinery::from_stored(resource, &mut object);
     }
     Ok(object)
 }

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 
 use access::Identity;
-use api::{Object, Status};
+use machinery::{Object, Status};
 use objects::{Named, load};
 use serde_json::{Value, json};
 use store::{KeyRange, State};

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use access::Identity;
-use api::{Definition, Status};
+use machinery::{Definition, Status};
 use objects::{Named, Propagation};
 use serde_json::json;
 use store::KeyRange;
@@ -57,5 +57,6 @@ pub(super) async fn go_on(
 
 /// Whether a stored object waits for its finalizers only.
 fn is_going(value: &[u8]) -> bool {
-    serde_json::from_slice::<api::Object>(value).is_ok_and(|object| object.deletion_timestamp().is_some())
+    serde_json::from_slice::<machinery::Object>(value)
+        .is_ok_and(|object| object.deletion_timestamp().is_some())
 }

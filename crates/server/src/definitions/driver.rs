@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use access::Identity;
-use api::{Definition, Object, Status};
+use machinery::{Definition, Object, Status};
 use objects::Named;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -109,7 +109,7 @@ pub(super) async fn change(
     }
 }
 
-fn resource() -> Result<&'static api::Resource, Status> {
+fn resource() -> Result<&'static machinery::Resource, Status> {
     api::resource("apiextensions.k8s.io", "v1", "customresourcedefinitions")
         .ok_or_else(|| Status::internal("definitions are not served"))
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use api::Status;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream;
 use http_body_util::{BodyExt, BodyStream, StreamBody};
 use hyper::body::Frame;
+use machinery::Status;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Body;

@@ -1,7 +1,7 @@
 //! A request for objects, as far as it is understood.
 
 use access::Identity;
-use api::{FieldSelector, Resource};
+use machinery::{FieldSelector, Resource};
 
 use super::Connection;
 use super::query::Query;

@@ -1,10 +1,10 @@
 //! Bodies of requests: limited in size, of any encoding, decoded with the strictness that the client asks for.
 
-use api::{Cause, Object, Resource, Status};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::BodyExt;
 use hyper::body::Body as _;
+use machinery::{Cause, Object, Resource, Status};
 use serde_json::Value;
 use values::YamlError;
 
@@ -108,7 +108,7 @@ pub(crate) fn object(
 ) -> Result<(Object, Vec<String>), Status> {
     let (object, faults) = match encoding(headers)? {
         Encoding::Json => {
-            let decoded = api::decode(resource, &body)?;
+            let decoded = machinery::decode(resource, &body)?;
             (decoded.object, decoded.faults)
         }
         other => {
@@ -119,7 +119,7 @@ pub(crate) fn object(
             let object = Object::from_value(value);
             let mut object =
                 object.ok_or_else(|| Status::bad_request("the body of the request must be an object"))?;
-            faults.extend(api::check(resource, &mut object)?);
+            faults.extend(machinery::check(resource, &mut object)?);
             (object, faults)
         }
     };

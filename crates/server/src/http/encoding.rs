@@ -1,8 +1,9 @@
 //! The encodings that answers go out in and bodies come in.
 
-use api::{CborError, Object, ProtobufError, Resource, Status};
+use api::ProtobufError;
 use bytes::Bytes;
 use http::Response;
+use machinery::{CborError, Object, Resource, Status};
 use serde_json::Value;
 use values::JsonError;
 
@@ -64,7 +65,7 @@ impl Encoding {
         Ok(match self {
             Encoding::Json => value.to_string().into(),
             Encoding::Yaml => values::to_yaml(value).into(),
-            Encoding::Cbor => api::to_cbor(value).into(),
+            Encoding::Cbor => machinery::to_cbor(value).into(),
             Encoding::Protobuf => {
                 let encoded = value.as_object().and_then(api::to_protobuf);
                 encoded.ok_or_else(|| super::negotiate::not_acceptable(&Encoding::PLAIN))?.into()
@@ -91,7 +92,7 @@ impl Encoding {
                 JsonError::Broken(error) => wrong(&error),
             }),
             Encoding::Yaml => super::body::yaml(body).map(|(value, _)| value),
-            Encoding::Cbor => api::from_cbor(body).map_err(|error| match error {
+            Encoding::Cbor => machinery::from_cbor(body).map_err(|error| match error {
                 CborError::TooLarge(exceeded) => Status::too_large(exceeded),
                 error => wrong(&error),
             }),

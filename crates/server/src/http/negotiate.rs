@@ -1,8 +1,8 @@
 //! What the client wants to read and what it sends: `Accept` and `Content-Type`.
 
-use api::{Resource, Status};
 use http::HeaderMap;
 use http::header::{ACCEPT, CONTENT_TYPE};
+use machinery::{Resource, Status};
 
 use super::encoding::Encoding;
 

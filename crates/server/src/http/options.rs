@@ -1,8 +1,8 @@
 //! The options of a write in its query: `CreateOptions`, `UpdateOptions` and `PatchOptions` of meta/v1.
 
-use api::{Cause, FieldManager, Status, manager_of_user_agent};
 use http::HeaderMap;
 use http::header::USER_AGENT;
+use machinery::{Cause, FieldManager, Status, manager_of_user_agent};
 
 use super::body::FieldValidation;
 use super::query::Query;

@@ -1,6 +1,6 @@
 //! The query of a request.
 
-use api::Status;
+use machinery::Status;
 
 /// The decoded query parameters, in order.
 #[derive(Debug, Clone, Default)]

@@ -1,11 +1,11 @@
 //! Answers: JSON, YAML, text, and `Status` for everything that goes wrong.
 
-use api::Status;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
+use machinery::Status;
 use serde_json::Value;
 
 use super::encoding::Encoding;

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Object, Status};
 use http::{Request, Response};
+use machinery::{Object, Status};
 use objects::load;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;

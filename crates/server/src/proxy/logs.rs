@@ -1,8 +1,8 @@
 //! `pods/NAME/log`: from the agent of the pod's host, as it comes; what is wrong is said as a `Status`.
 
-use api::{Cause, Status};
 use http::Response;
 use http_body_util::{BodyExt, Limited};
+use machinery::{Cause, Status};
 use objects::{Named, load};
 use serde_json::Value;
 

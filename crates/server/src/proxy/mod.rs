@@ -11,8 +11,8 @@ mod streams;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use api::Status;
 use http::{HeaderValue, Request, Response, StatusCode};
+use machinery::Status;
 use rustls::ClientConfig;
 
 use crate::backend::{Client, Relay};

@@ -1,7 +1,7 @@
 //! `nodes/[https:]NAME[:PORT]/proxy`: to the host's agent, or to another port of the host.
 
-use api::Status;
 use http::{Request, Response};
+use machinery::Status;
 
 use super::{Authority, Proxy};
 use crate::backend::{Client, connect, rewrite, tls, unreachable_backend};

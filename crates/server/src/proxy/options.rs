@@ -1,7 +1,7 @@
 //! What a client wants of a stream or a proxy, as the object that policies and webhooks see: `PodExecOptions` and so on.
 
-use api::{Object, Status};
 use form_urlencoded::Serializer;
+use machinery::{Object, Status};
 use objects::Named;
 use serde_json::{Map, Value, json};
 

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use api::{Object, Status};
 use http::{Request, Response};
+use machinery::{Object, Status};
 use objects::{Named, load};
 use serde_json::Value;
 

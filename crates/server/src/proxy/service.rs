@@ -6,11 +6,11 @@
 
 use std::time::Duration;
 
-use api::{Object, Status};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use http::{Method, Request, Response};
 use hyper::body::Body as _;
+use machinery::{Object, Status};
 use objects::{Named, load};
 use serde_json::Value;
 use tokio::net::TcpStream;

@@ -2,10 +2,10 @@
 //! they say goes through here unread.
 
 use access::{Attributes, Wanted};
-use api::Status;
 use form_urlencoded::Serializer;
 use http::header::{HOST, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION};
 use http::{HeaderName, Request, Response, StatusCode};
+use machinery::Status;
 use objects::{Named, load};
 use serde_json::Value;
 use tokio::time::timeout;

@@ -1,6 +1,6 @@
 //! Server-side apply: makes an object, or changes the fields that its applier wants.
 
-use api::{Conversions, FieldManager, Object, Patch, Status};
+use machinery::{Conversions, FieldManager, Object, Patch, Status};
 
 use super::create::{ATTEMPTS, too_busy};
 use super::recorded::manager;

@@ -1,6 +1,6 @@
 //! Attempts at a change: what each is decided on, and when one is the last.
 
-use api::Status;
+use machinery::Status;
 
 use super::read::Freshness;
 use crate::admission::Refused;

@@ -4,7 +4,7 @@
 mod splice;
 
 use access::Identity;
-use api::{Object, Status};
+use machinery::{Object, Status};
 use objects::Named;
 use serde_json::{Map, json};
 use store::Op;

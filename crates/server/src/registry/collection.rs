@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use access::Identity;
-use api::Status;
+use machinery::Status;
 use objects::Named;
 use store::KeyValue;
 

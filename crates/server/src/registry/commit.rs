@@ -1,7 +1,7 @@
 //! Writing one object: compared with what was read, all or nothing.
 
-use api::{Object, Status};
 use bytes::Bytes;
+use machinery::{Object, Status};
 use objects::{Named, encode, load};
 use store::{Compare, Condition, Error, KeyRange, KeyValue, Op, Revision, Txn};
 

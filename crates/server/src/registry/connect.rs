@@ -1,7 +1,7 @@
 //! Streams into pods and proxies: nothing is written, but those outside may have a say.
 
 use access::Identity;
-use api::{Object, Status};
+use machinery::{Object, Status};
 use objects::Named;
 use serde_json::Value;
 

@@ -1,8 +1,8 @@
 //! Creating an object.
 
 use access::{Decided, Identity};
-use api::{Cause, Object, Status};
 use bytes::Bytes;
+use machinery::{Cause, Object, Status};
 use objects::{Named, look};
 use serde_json::Value;
 use store::{Compare, Condition, State};
@@ -22,7 +22,7 @@ pub(super) const ATTEMPTS: usize = 32;
 /// A request to create.
 pub(crate) struct Create<'a> {
     pub(crate) who: &'a Identity,
-    pub(crate) resource: &'a api::Resource,
+    pub(crate) resource: &'a machinery::Resource,
     /// The namespace of the path, empty for cluster-scoped resources.
     pub(crate) namespace: &'a str,
     pub(crate) dry_run: bool,
@@ -136,12 +136,12 @@ impl Registry {
         let resource = create.resource;
         object.set_meta("uid", self.edge.uid());
         object.set_meta("creationTimestamp", self.edge.time());
-        api::set_defaults(resource, object)?;
+        machinery::set_defaults(resource, object)?;
         self.record(create.recorded, resource, "", None, object).await;
         self.tokens.fill(request.state, object);
         self.admission.mutate(request, object, None).await?;
-        api::prepare_create(resource, object);
-        let mut causes = api::validate_create(resource, object);
+        machinery::prepare_create(resource, object);
+        let mut causes = machinery::validate_create(resource, object);
         causes.extend(self.endpoint_faults(resource, object));
         if causes.is_empty() {
             return Ok(());
@@ -194,7 +194,7 @@ fn fit(create: &Create<'_>, object: &mut Object) -> Result<(), Status> {
 
 /// The namespace in the object must be the path's, or not there.
 pub(crate) fn fit_namespace(
-    resource: &api::Resource,
+    resource: &machinery::Resource,
     namespace: &str,
     object: &mut Object,
 ) -> Result<(), Status> {

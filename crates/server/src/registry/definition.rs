@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use api::{Definition, Object, Resource, Status};
+use machinery::{Definition, Object, Resource, Status};
 use serde_json::{Value, json};
 use store::{Compare, Condition, State};
 

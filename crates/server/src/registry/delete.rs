@@ -3,8 +3,8 @@
 //! Follows `BeforeDelete` and `Store.Delete` of `k8s.io/apiserver/pkg/registry`.
 
 use access::Identity;
-use api::{Cause, Object, Status};
 use jiff::{SignedDuration, Timestamp};
+use machinery::{Cause, Object, Status};
 use objects::{Named, Propagation, rfc3339};
 use serde::Deserialize;
 use serde_json::{Value, json};

@@ -1,7 +1,7 @@
 //! Making many objects at once, those of them that are missing.
 
-use api::{Object, Status};
 use bytes::Bytes;
+use machinery::{Object, Status};
 use objects::{Named, encode};
 use store::{Compare, Condition, Op, State, Txn};
 
@@ -55,14 +55,14 @@ impl Registry {
         let status = object.0.get("status").cloned();
         object.set_meta("uid", self.edge.uid());
         object.set_meta("creationTimestamp", self.edge.time());
-        api::set_defaults(resource, &mut object)?;
+        machinery::set_defaults(resource, &mut object)?;
         let manager = match resource.group {
             "flowcontrol.apiserver.k8s.io" => "api-priority-and-fairness-config-producer-v1",
             _ => "kube-apiserver",
         };
         Recorded::Update(manager).update(resource, "", None, &mut object, &self.edge.time());
-        api::prepare_create(resource, &mut object);
-        let causes = api::validate_create(resource, &object);
+        machinery::prepare_create(resource, &mut object);
+        let causes = machinery::validate_create(resource, &object);
         if !causes.is_empty() {
             return Err(Status::invalid(resource.group, resource.kind, object.name(), causes));
         }

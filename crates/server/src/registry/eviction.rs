@@ -3,7 +3,7 @@
 //! Follows `pkg/registry/core/pod/storage/eviction.go` upstream.
 
 use access::Identity;
-use api::{Cause, LabelSelector, Object, Resource, Status};
+use machinery::{Cause, LabelSelector, Object, Resource, Status};
 use objects::{Named, load};
 use serde_json::{Map, Value, json};
 use store::{KeyRange, State};

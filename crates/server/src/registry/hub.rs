@@ -5,8 +5,8 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 
-use api::{Object, Resource};
 use bytes::Bytes;
+use machinery::{Object, Resource};
 use store::{Event, KeyRange, KeyValue, Revision, State, Store};
 use tokio::sync::watch;
 use tracing::info_span;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use api::{Cause, Resource, Status};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
+use machinery::{Cause, Resource, Status};
 use serde::{Deserialize, Serialize};
 use store::{KeyRange, KeyValue, Revision, State};
 

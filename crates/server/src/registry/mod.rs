@@ -27,7 +27,8 @@ mod writer;
 use std::sync::Arc;
 
 use access::{Attributes, Authorizer, Identity, Tokens, Wanted};
-use api::{Catalog, Cause, Object, Resource, Status};
+use api::Catalog;
+use machinery::{Cause, Object, Resource, Status};
 use objects::Named;
 use store::{State, Store};
 

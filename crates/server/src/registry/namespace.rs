@@ -1,6 +1,6 @@
 //! What is particular about namespaces: their `spec.finalizers` keep them until their content is gone.
 
-use api::Object;
+use machinery::Object;
 use serde_json::{Value, json};
 
 /// Whether a namespace's own finalizers are gone; always true for other kinds.

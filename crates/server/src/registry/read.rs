@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::{Cause, Status};
+use machinery::{Cause, Status};
 use objects::Named;
 use store::{KeyValue, Revision, State};
 

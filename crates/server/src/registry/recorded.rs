@@ -1,6 +1,6 @@
 //! Under whose name the fields of a write are recorded in `metadata.managedFields`.
 
-use api::{Conversions, FieldManager, Object, Resource, Typing};
+use machinery::{Conversions, FieldManager, Object, Resource, Typing};
 use serde_json::{Value, json};
 
 use super::Registry;
@@ -109,7 +109,7 @@ pub(super) fn name_of_user(user: &str) -> &str {
 /// A write that changes nothing but when a manager wrote changes nothing.
 pub(super) fn keep_times(new: &mut Object, old: &Object) {
     let (ours, theirs) = (new.meta("managedFields"), old.meta("managedFields"));
-    if ours == theirs || !api::same_but_times(ours, theirs) {
+    if ours == theirs || !machinery::same_but_times(ours, theirs) {
         return;
     }
     let (Some(ours), Some(theirs)) = (ours.cloned(), theirs.cloned()) else { return };

@@ -1,6 +1,6 @@
 //! The subresource `scale`: a resource's replicas in a form that is the same for all resources.
 
-use api::{FieldManager, Object, Patch, Status, Typing};
+use machinery::{FieldManager, Object, Patch, Status, Typing};
 use objects::{Named, load};
 use serde_json::{Value, json};
 
@@ -18,10 +18,10 @@ impl Registry {
     /// The scale of an object.
     pub(crate) async fn scale(&self, named: &Named<'_>, freshness: Freshness) -> Result<Object, Status> {
         let object = load(&*self.get(named, freshness).await?)?;
-        if let Some(path) = api::missing_replicas(named.resource, &object) {
+        if let Some(path) = machinery::missing_replicas(named.resource, &object) {
             return Err(Status::internal(format!("the spec replicas field {path:?} does not exist")));
         }
-        api::scale_of(named.resource, &object).ok_or_else(|| no_scale(named))
+        machinery::scale_of(named.resource, &object).ok_or_else(|| no_scale(named))
     }
 
     /// Changes the scale of an object by `change`, which gets the scale with its managed fields; the answer is
@@ -34,13 +34,13 @@ impl Registry {
         let named = &request.named;
         let now = self.edge.time();
         let change_object = |object: &Object| {
-            let mut old = api::scale_of(named.resource, object).ok_or_else(|| no_scale(named))?;
-            let missing = api::missing_replicas(named.resource, object);
+            let mut old = machinery::scale_of(named.resource, object).ok_or_else(|| no_scale(named))?;
+            let missing = machinery::missing_replicas(named.resource, object);
             if missing.is_some() {
                 old.0.insert("spec".into(), json!({ "replicas": NOT_SET }));
             }
             let recorded = object.meta("managedFields");
-            if let Some(managed) = api::managed_of_scale(named.resource, recorded) {
+            if let Some(managed) = machinery::managed_of_scale(named.resource, recorded) {
                 old.set_meta("managedFields", managed);
             }
             let mut new = change(&old)?;
@@ -61,8 +61,8 @@ impl Registry {
                 scale_manager(name, &now).update(Some(&old), &mut new)?;
             }
             let mut object = object.clone();
-            api::apply_scale(named.resource, &mut object, &new)?;
-            match api::managed_of_object(named.resource, recorded, new.meta("managedFields")) {
+            machinery::apply_scale(named.resource, &mut object, &new)?;
+            match machinery::managed_of_object(named.resource, recorded, new.meta("managedFields")) {
                 Some(managed) => object.set_meta("managedFields", managed),
                 None => {
                     object.remove_meta("managedFields");
@@ -75,7 +75,7 @@ impl Registry {
         };
         let plain = Change { subresource: "scale", recorded: Recorded::Already, ..*request };
         let written = self.change(&plain, &change_object).await?;
-        api::scale_of(named.resource, &written.into_object()?).ok_or_else(|| no_scale(named))
+        machinery::scale_of(named.resource, &written.into_object()?).ok_or_else(|| no_scale(named))
     }
 
     /// Applies a scale.
@@ -93,7 +93,7 @@ fn scale_manager<'a>(name: &'a str, now: &'a str) -> FieldManager<'a> {
         name,
         api_version: "autoscaling/v1",
         subresource: "scale",
-        typing: Typing::Scale,
+        typing: Typing::Published(api::SCALE),
         has_status: false,
         now,
         conversions: None,

@@ -1,6 +1,6 @@
 //! Label and field selectors together.
 
-use api::{FieldSelector, LabelSelector, Object, Resource, Selectable, Status};
+use machinery::{FieldSelector, LabelSelector, Object, Resource, Selectable, Status};
 use store::KeyValue;
 
 /// Which objects are meant.

@@ -1,7 +1,7 @@
 //! Changing an object: read, change, compare and write, again where somebody else was faster.
 
 use access::{Decided, Identity};
-use api::{Object, Status};
+use machinery::{Object, Status};
 use objects::Named;
 use serde_json::Value;
 use store::State;
@@ -80,22 +80,22 @@ impl Registry {
         let asked = request.asked(&state, &*self.edge);
         admission::on_change(&asked, &old)?;
         let part = admission::part(request.subresource);
-        api::set_defaults(resource, &mut new)?;
+        machinery::set_defaults(resource, &mut new)?;
         // Nobody owns what the server takes back: of a status update that is all but the status, and some of
         // the metadata as the kind says. Otherwise upstream records first what the client asks for.
         let is_status = part == "status";
         if is_status {
-            api::prepare_update(resource, part, &mut new, &old);
+            machinery::prepare_update(resource, part, &mut new, &old);
         }
         self.record(request.recorded, resource, part, Some(&old), &mut new).await;
         if !is_status {
-            api::prepare_update(resource, part, &mut new, &old);
+            machinery::prepare_update(resource, part, &mut new, &old);
         }
         self.tokens.fill(&state, &mut new);
         self.admission.mutate(&asked, &mut new, Some(&old)).await?;
         let decided = Decided { named: *named, subresource: part, new: &new, old: Some(&old) };
         self.authorizer().check_privilege(&state, request.who, &decided)?;
-        let mut causes = api::validate_update(resource, part, &new, &old);
+        let mut causes = machinery::validate_update(resource, part, &new, &old);
         causes.extend(self.endpoint_faults(resource, &new));
         if !causes.is_empty() {
             return Err(Status::invalid(resource.group, resource.kind, named.name, causes).into());

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use api::{Resource, Status};
+use machinery::{Resource, Status};
 use store::{Error, Event, KeyRange, KeyValue, Revision, Store};
 use tokio::sync::watch;
 

@@ -1,8 +1,8 @@
 //! The same write path for the parts of this process: controllers, scheduler, agent.
 
 use access::{Attributes, Bound, Identity, Stamp, TokenRequest, Wanted};
-use api::{Object, PatchType, Resource, Status};
 use futures::future::BoxFuture;
+use machinery::{Object, PatchType, Resource, Status};
 use objects::{Delete, Named, ObjectRef, Subject, Write, Writer};
 
 use super::recorded::name_of_user;
@@ -23,8 +23,8 @@ impl Writer for Registry {
                     let named = name(resource, &subject);
                     let change = Change { who: &who, named, subresource, dry_run: false, recorded };
                     let merge = |old: &Object| {
-                        let mut merged = api::patch(resource, PatchType::Merge, old, &patch)?;
-                        api::check(resource, &mut merged)?;
+                        let mut merged = machinery::patch(resource, PatchType::Merge, old, &patch)?;
+                        machinery::check(resource, &mut merged)?;
                         Ok(merged)
                     };
                     self.change(&change, &merge).await?.into_object()
@@ -89,7 +89,7 @@ impl Registry {
         let resource = &self.resource_of(object.api_version(), object.kind())?;
         let namespace = object.namespace().to_owned();
         self.allow(who, "create", resource, "", &namespace, object.name())?;
-        api::check(resource, &mut object)?;
+        machinery::check(resource, &mut object)?;
         let recorded = Recorded::Update(name_of_user(&who.user));
         let create = Create { who, resource, namespace: &namespace, dry_run: false, recorded };
         self.create(&create, &|| Ok(object.clone())).await?.into_object()
@@ -104,7 +104,7 @@ impl Registry {
         let resource = &self.resource_of(object.api_version(), object.kind())?;
         let (namespace, name) = (object.namespace().to_owned(), object.name().to_owned());
         self.allow(who, "update", resource, subresource, &namespace, &name)?;
-        api::check(resource, &mut object)?;
+        machinery::check(resource, &mut object)?;
         let named = Named { resource, namespace: &namespace, name: &name };
         let recorded = Recorded::Update(name_of_user(&who.user));
         let change = Change { who, named, subresource, dry_run: false, recorded };

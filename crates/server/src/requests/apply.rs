@@ -1,7 +1,7 @@
 //! The body of a server-side apply.
 
-use api::{Object, Status};
 use bytes::Bytes;
+use machinery::{Object, Status};
 use objects::Named;
 
 use crate::http::body::{self, FieldValidation};

@@ -3,11 +3,11 @@
 use std::convert::Infallible;
 
 use access::{Identity, MASTERS};
-use api::Status;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use machinery::Status;
 use store::{BackupFile, Store};
 
 use crate::http::Body;

@@ -1,7 +1,7 @@
 //! `componentstatuses`: what of the control plane is well, as clients of old ask for it.
 
-use api::{Object, Status};
 use http::{HeaderMap, Response};
+use machinery::{Object, Status};
 use objects::Named;
 use serde_json::{Value, json};
 
@@ -34,7 +34,7 @@ pub(crate) async fn read(
     let selection = selection(asked)?;
     let parts: Vec<Object> = all.filter(|part| selection.matches(part)).collect();
     let value = match accepted.shape {
-        Shape::Table => api::table(
+        Shape::Table => machinery::table(
             target.resource,
             &parts,
             &json!({}),
@@ -43,7 +43,7 @@ pub(crate) async fn read(
         ),
         Shape::Metadata => json!({
             "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": {},
-            "items": parts.iter().map(api::partial_metadata).collect::<Value>(),
+            "items": parts.iter().map(|part| machinery::partial_metadata(target.resource, part)).collect::<Value>(),
         }),
         Shape::Plain => {
             let items = parts.into_iter().map(|mut part| {

@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
-use api::Status;
 use http::{HeaderMap, HeaderValue, Response};
+use machinery::Status;
 use serde_json::{Value, json};
 
 use super::openapi::{holds, not_modified, tag};

@@ -5,8 +5,8 @@
 use std::collections::BTreeMap;
 
 use access::{AUTHENTICATED, Attributes, Identity, UNAUTHENTICATED, Wanted};
-use api::Status;
 use http::HeaderMap;
+use machinery::Status;
 use percent_encoding::percent_decode_str;
 
 use crate::registry::Registry;

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use api::{Include, Object, Resource, Status};
 use bytes::Bytes;
 use http::{HeaderMap, Response};
 use jiff::Timestamp;
+use machinery::{Include, Object, Resource, Status};
 use objects::{Named, load, put_list_items};
 use serde_json::{Value, json};
 use store::{KeyValue, Revision};
@@ -120,7 +120,7 @@ pub(crate) fn table(
     include: Include,
     now: Timestamp,
 ) -> Value {
-    let mut table = api::table(resource, objects, meta, include, now.as_second());
+    let mut table = machinery::table(resource, objects, meta, include, now.as_second());
     if (resource.group, resource.plural) != ("batch", "jobs") {
         return table;
     }
@@ -146,7 +146,7 @@ pub(crate) fn object(
 ) -> Result<Response<Body>, Status> {
     let value = match accepted.shape {
         Shape::Plain => object.into_value(),
-        Shape::Metadata => api::partial_metadata(&object),
+        Shape::Metadata => machinery::partial_metadata(resource, &object),
         Shape::Table => {
             let meta = json!({"resourceVersion": object.resource_version()});
             table(resource, &[object], &meta, include(query)?, now)
@@ -186,7 +186,8 @@ pub(crate) fn list(
     let value = if accepted.shape == Shape::Table {
         table(resource, &objects, &meta, include(query)?, now)
     } else {
-        let items: Vec<Value> = objects.iter().map(api::partial_metadata).collect();
+        let items: Vec<Value> =
+            objects.iter().map(|object| machinery::partial_metadata(resource, object)).collect();
         // As upstream has it: no items are null here.
         let items = if items.is_empty() { Value::Null } else { Value::Array(items) };
         json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1", "metadata": meta, "items": items})

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use access::Identity;
-use api::{Catalog, Status};
+use api::Catalog;
 use bytes::Bytes;
 use flate2::read::GzDecoder;
 use http::header::{
@@ -15,6 +15,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use jiff::{SignedDuration, Timestamp};
+use machinery::Status;
 use serde_json::Value;
 use tracing::info_span;
 

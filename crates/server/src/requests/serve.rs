@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use access::{Attributes, Identity, TokenError, Wanted, openid_configuration};
-use api::{Catalog, Status};
+use api::Catalog;
 use fairness::{Admitted, Class};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, Method, Request, Response};
 use hyper::body::Body as _;
+use machinery::Status;
 
 use super::impersonate::impersonated;
 use super::route::{Route, route};
@@ -289,7 +290,7 @@ fn time_of(query: &Query) -> Result<Duration, Status> {
 }
 
 /// The warning for clients of a resource about its end (upstream's `APILifecycleDeprecated`).
-fn deprecation(resource: &api::Resource) -> Option<&str> {
+fn deprecation(resource: &machinery::Resource) -> Option<&str> {
     if let Some(custom) = resource.custom() {
         return custom.deprecation();
     }

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use access::{Identity, Wanted};
-use api::Status;
 use fairness::{Admitted, Class, Fairness};
 use http::{HeaderValue, Response};
+use machinery::Status;
 use store::{KeyRange, State};
 
 use crate::http::query::Query;

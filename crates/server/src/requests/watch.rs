@@ -4,13 +4,13 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use api::{Include, Resource, Status};
 use bytes::Bytes;
 use fairness::Admitted;
 use futures::stream;
 use http::{HeaderMap, HeaderValue, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use machinery::{Include, Resource, Status};
 use objects::{load, stamped_at};
 use serde_json::{Value, json};
 use tokio::sync::watch;
@@ -270,7 +270,7 @@ impl Frames {
         object.set_meta("resourceVersion", revision.to_string());
         let value = match self.accepted.shape {
             Shape::Plain => object.into_value(),
-            Shape::Metadata => api::partial_metadata(&object),
+            Shape::Metadata => machinery::partial_metadata(&self.resource, &object),
             Shape::Table => {
                 let meta = json!({"resourceVersion": revision.to_string()});
                 let table = table(&self.resource, &[object], &meta, self.include, self.edge.second());

@@ -3,9 +3,9 @@
 use std::sync::{Mutex, PoisonError};
 
 use access::{Stamp, TokenRequest};
-use api::{Object, PatchType, Status};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
+use machinery::{Object, PatchType, Status};
 use objects::{Named, rfc3339};
 use serde_json::{Value, json};
 use values::JsonError;
@@ -245,15 +245,15 @@ impl<'a> Writing<'a> {
         let registry = self.registry;
         if target.subresource == "scale" {
             // A scale's fields are those of its object, as far as types go.
-            let change = |scale: &Object| api::patch(resource, kind, scale, &patch);
+            let change = |scale: &Object| machinery::patch(resource, kind, scale, &patch);
             let patched = registry.change_scale(&self.change(), &change).await?;
             return self.answer(200, patched, &self.options.validation.judge(duplicates)?);
         }
         let warnings = Mutex::new(Vec::new());
         let change = |old: &Object| {
-            let mut patched = api::patch(resource, kind, old, &patch)?;
+            let mut patched = machinery::patch(resource, kind, old, &patch)?;
             let mut faults = duplicates.clone();
-            faults.extend(api::check(resource, &mut patched)?);
+            faults.extend(machinery::check(resource, &mut patched)?);
             *warnings.lock().unwrap_or_else(PoisonError::into_inner) =
                 self.options.validation.judge(faults)?;
             Ok(patched)
@@ -272,7 +272,7 @@ impl<'a> Writing<'a> {
             return self.answer(200, registry.apply_scale(&request, &patch).await?, &warnings);
         }
         let finish = |mut object: Object| {
-            api::check(resource, &mut object)?;
+            machinery::check(resource, &mut object)?;
             Ok(object)
         };
         let applied = registry.apply(&request, &patch, &finish).await?;
@@ -343,7 +343,7 @@ impl<'a> Writing<'a> {
             name => name,
         };
         let required = |field: &str| {
-            Status::invalid("", "Binding", pod, vec![api::Cause::required(field, "name is required")])
+            Status::invalid("", "Binding", pod, vec![machinery::Cause::required(field, "name is required")])
         };
         if pod.is_empty() {
             return Err(required("metadata.name"));
@@ -390,7 +390,7 @@ fn recorded_fields(spec: &Value, manager: &str, version: &str, now: &str) -> Val
 }
 
 /// Whether objects of the resource are questions, which are answered and not kept.
-fn is_question(resource: &api::Resource) -> bool {
+fn is_question(resource: &machinery::Resource) -> bool {
     matches!(resource.group, "authentication.k8s.io" | "authorization.k8s.io")
 }
 
@@ -400,12 +400,12 @@ fn scale_object(value: Option<Value>) -> Result<Object, Status> {
 }
 
 /// The resources whose delete answers with the object: upstream's `ReturnDeletedObject`.
-fn answers_deleted_object(resource: &api::Resource) -> bool {
+fn answers_deleted_object(resource: &machinery::Resource) -> bool {
     resource.answers_deleted_object() || resource.plural == "namespaces" && resource.group.is_empty()
 }
 
 fn version_missing(named: &Named<'_>) -> Status {
     let why = "must be specified for an update";
-    let cause = api::Cause::invalid("metadata.resourceVersion", &json!(0), why);
+    let cause = machinery::Cause::invalid("metadata.resourceVersion", &json!(0), why);
     Status::invalid(named.resource.group, named.resource.kind, named.name, vec![cause])
 }

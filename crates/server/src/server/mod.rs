@@ -7,10 +7,10 @@ use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
 use access::{Authority, Authorizer, Identity, Tokens};
-use api::{Object, Status};
 use fairness::Fairness;
 use http::{Request, Response};
 use jiff::Timestamp;
+use machinery::{Object, Status};
 use objects::Writer;
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ServerConfig};

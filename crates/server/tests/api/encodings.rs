@@ -34,7 +34,7 @@ async fn ask(
 fn encode(encoding: &str, value: &Value) -> Vec<u8> {
     match encoding {
         PROTOBUF => api::to_protobuf(value.as_object().unwrap()).unwrap(),
-        "application/cbor" => api::to_cbor(value),
+        "application/cbor" => machinery::to_cbor(value),
         _ => value.to_string().into_bytes(),
     }
 }
@@ -42,7 +42,7 @@ fn encode(encoding: &str, value: &Value) -> Vec<u8> {
 fn decode(encoding: &str, bytes: &[u8]) -> Value {
     match encoding {
         PROTOBUF => api::from_protobuf(bytes, ("", "")).unwrap(),
-        "application/cbor" => api::from_cbor(bytes).unwrap(),
+        "application/cbor" => machinery::from_cbor(bytes).unwrap(),
         "application/yaml" => values::from_yaml(bytes).unwrap(),
         _ => serde_json::from_slice(bytes).unwrap(),
     }
@@ -136,7 +136,7 @@ async fn a_watch_tells_frames_in_the_clients_encoding() {
                 if object["metadata"]["name"] == name {
                     break;
                 }
-            } else if api::from_cbor(&frame).unwrap()["object"]["metadata"]["name"] == name {
+            } else if machinery::from_cbor(&frame).unwrap()["object"]["metadata"]["name"] == name {
                 break;
             }
         }

@@ -1,7 +1,7 @@
 //! Roles, bindings and the questions about them; what only some may decide.
 
-use api::Object;
 use http::Request;
+use machinery::Object;
 use objects::Write;
 use serde_json::{Value, json};
 use server::Identity;

@@ -142,7 +142,7 @@ async fn a_host_changes_its_own_node_and_pods_and_nobody_elses() {
 async fn the_parts_of_the_process_write_through_the_same_path() {
     let house = House::new().await;
     let writer = house.server.writer();
-    let object = |value| api::Object::from_value(value).unwrap();
+    let object = |value| machinery::Object::from_value(value).unwrap();
     let mut wanted = pod("p", "");
     wanted["metadata"]["namespace"] = json!("default");
     let made = writer.write("system:kube-controller-manager", Write::Create(object(wanted))).await.unwrap();

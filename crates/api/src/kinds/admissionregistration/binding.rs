@@ -1,13 +1,11 @@
 //! `ValidatingAdmissionPolicyBinding` and `MutatingAdmissionPolicyBinding`.
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object};
 use serde_json::Value;
 
 use super::matching::{default_match, validate_match, validate_param_ref};
-use crate::faults::Faults;
 use crate::kinds::field::{self, items, part, text};
-use crate::kinds::rules::{Column, Rules, age};
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct ValidatingAdmissionPolicyBinding;
 pub(crate) struct MutatingAdmissionPolicyBinding;
@@ -82,7 +80,7 @@ fn set_defaults(object: &mut Object) {
 fn validate(object: &Object, faults: &mut Faults) {
     let spec = part(object, "spec");
     if field::require(&spec["policyName"], "spec.policyName", "", faults) {
-        field::named(&spec["policyName"], "spec.policyName", crate::name::subdomain_fault, faults);
+        field::named(&spec["policyName"], "spec.policyName", machinery::name::subdomain_fault, faults);
     }
     validate_param_ref(&spec["paramRef"], "spec.paramRef", faults);
     validate_match(&spec["matchResources"], "spec.matchResources", faults);

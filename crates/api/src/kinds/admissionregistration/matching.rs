@@ -1,12 +1,10 @@
 //! Which requests webhooks and policies are about.
 
+use machinery::{Cause, Faults, name};
 use serde_json::{Value, json};
 
-use crate::faults::Faults;
 use crate::kinds::field::{self, default, default_each, items, paths, text};
 use crate::kinds::workload::validate_selector;
-use crate::name;
-use crate::status::Cause;
 
 /// More conditions than this would cost every request too much.
 const MOST_CONDITIONS: usize = 64;
@@ -97,7 +95,7 @@ pub(super) fn validate_match(matching: &Value, path: &str, faults: &mut Faults) 
 pub(super) fn validate_conditions(conditions: &Value, path: &str, faults: &mut Faults) {
     let count = items(conditions).len();
     if count > MOST_CONDITIONS {
-        faults.push(field::too_many(path, count, MOST_CONDITIONS));
+        faults.push(Cause::too_many(path, count, MOST_CONDITIONS));
     }
     field::unique_by(conditions, "name", path, faults);
     for (path, condition) in paths(conditions, path) {

@@ -1,17 +1,14 @@
 //! `ValidatingAdmissionPolicy` and `MutatingAdmissionPolicy`.
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object, name};
 use serde_json::Value;
 
 use super::matching::{
     default_match, validate_conditions, validate_expression, validate_match, validate_param_kind,
 };
-use crate::faults::Faults;
 use crate::kinds::field::{self, default, items, part, paths, text};
-use crate::kinds::rules::{Column, Rules, age};
-use crate::name;
-use crate::object::Object;
 use crate::policy::Policy;
-use crate::status::Cause;
 
 pub(crate) struct ValidatingAdmissionPolicy;
 pub(crate) struct MutatingAdmissionPolicy;
@@ -43,7 +40,7 @@ impl Rules for ValidatingAdmissionPolicy {
             validate_validation(validation, &path, faults);
         }
         if audits.len() > 20 {
-            faults.push(field::too_many("spec.auditAnnotations", audits.len(), 20));
+            faults.push(Cause::too_many("spec.auditAnnotations", audits.len(), 20));
         }
         for (path, audit) in paths(&spec["auditAnnotations"], "spec.auditAnnotations") {
             let key = format!("{path}.key");
@@ -163,7 +160,7 @@ fn validate(object: &Object, faults: &mut Faults) {
     validate_conditions(&spec["matchConditions"], "spec.matchConditions", faults);
     let variables = items(&spec["variables"]);
     if variables.len() > MOST {
-        faults.push(field::too_many("spec.variables", variables.len(), MOST));
+        faults.push(Cause::too_many("spec.variables", variables.len(), MOST));
     }
     for (path, variable) in paths(&spec["variables"], "spec.variables") {
         let name = format!("{path}.name");

@@ -1,17 +1,14 @@
 //! `ValidatingWebhookConfiguration` and `MutatingWebhookConfiguration`.
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object, name};
 use serde_json::{Value, json};
 
 use super::matching::{default_rules, validate_conditions, validate_rule};
-use crate::faults::Faults;
 use crate::kinds::client_config::validate_client;
 use crate::kinds::field::{self, default, items, part, paths, text};
-use crate::kinds::rules::{Column, Rules, age};
 use crate::kinds::workload::validate_selector;
-use crate::name;
-use crate::object::Object;
 use crate::policy::compile_conditions;
-use crate::status::Cause;
 
 pub(crate) struct ValidatingWebhookConfiguration;
 pub(crate) struct MutatingWebhookConfiguration;

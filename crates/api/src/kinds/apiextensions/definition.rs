@@ -1,17 +1,14 @@
 //! `CustomResourceDefinition`.
 
+use machinery::rules::{Column, Rules};
+use machinery::{Cause, Faults, Object, name};
 use serde_json::{Value, json};
 
 use super::fresh::validate_fresh;
 use super::names::{validate_group, validate_names};
 use super::versions::validate_versions;
-use crate::faults::Faults;
 use crate::kinds::client_config::validate_client;
 use crate::kinds::field::{self, default, items, part, paths, text};
-use crate::kinds::rules::{Column, Rules};
-use crate::name;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct CustomResourceDefinition;
 

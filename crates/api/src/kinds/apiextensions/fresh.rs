@@ -1,13 +1,10 @@
 //! What is asked of the schemas that a definition gets, and not of those that it has already: who changes something else
 //! isn't held up by them.
 
+use machinery::{Cause, Faults, SchemaRules, validate_defaults};
 use serde_json::Value;
 
-use crate::custom::validate_defaults;
-use crate::faults::Faults;
 use crate::kinds::field::{items, paths, text};
-use crate::schema_rules::SchemaRules;
-use crate::status::Cause;
 
 /// Deeper schemas are refused elsewhere.
 const DEEPEST: usize = 64;

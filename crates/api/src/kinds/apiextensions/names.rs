@@ -1,11 +1,9 @@
 //! The names that a CustomResourceDefinition gives its kind.
 
+use machinery::{Cause, Faults, name};
 use serde_json::Value;
 
-use crate::faults::Faults;
 use crate::kinds::field::{self, paths, text};
-use crate::name;
-use crate::status::Cause;
 
 pub(super) fn validate_group(group: &Value, faults: &mut Faults) {
     if !field::require(group, "spec.group", "", faults) {

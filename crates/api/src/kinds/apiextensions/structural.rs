@@ -2,13 +2,10 @@
 //!
 //! Follows KEP-1693 and upstream's `pkg/apiserver/schema` of apiextensions-apiserver.
 
+use machinery::{Cause, Faults, SchemaRules, compile_pattern};
 use serde_json::Value;
 
-use crate::custom::compile_pattern;
-use crate::faults::Faults;
 use crate::kinds::field::{self, items, paths, text};
-use crate::schema_rules::SchemaRules;
-use crate::status::Cause;
 
 /// Deeper schemas are refused: every object would be walked as deep.
 const DEEPEST: usize = 48;

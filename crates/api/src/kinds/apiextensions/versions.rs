@@ -1,12 +1,10 @@
 //! The versions of a CustomResourceDefinition.
 
+use machinery::{Cause, Faults, name};
 use serde_json::{Value, json};
 
 use super::structural::validate_schema;
-use crate::faults::Faults;
 use crate::kinds::field::{self, items, paths, text};
-use crate::name;
-use crate::status::Cause;
 
 const COLUMN_TYPES: [&str; 5] = ["boolean", "date", "integer", "number", "string"];
 const COLUMN_FORMATS: [&str; 8] =
@@ -154,7 +152,7 @@ fn validate_columns(columns: &Value, path: &str, faults: &mut Faults) {
 fn validate_selectable(fields: &Value, version: &Value, path: &str, faults: &mut Faults) {
     let count = items(fields).len();
     if count > MOST_SELECTABLE {
-        faults.push(field::too_many(path, count, MOST_SELECTABLE));
+        faults.push(Cause::too_many(path, count, MOST_SELECTABLE));
     }
     field::unique_by(fields, "jsonPath", path, faults);
     for (path, selectable) in paths(fields, path) {

@@ -3,10 +3,10 @@
 //!
 //! Follows `pkg/apis/autoscaling/v1/conversion.go` and `k8s.io/api/autoscaling/v1` upstream. What can't be read is nothing.
 
+use machinery::Conform;
 use serde_json::{Map, Value, json};
 
-use crate::conform::Conform;
-use crate::schema::schemas;
+use crate::schemas::schemas;
 
 /// A kind of metric: its type, the field that describes it, and the fields of that in v1 with their places in v2.
 type Kind = (&'static str, &'static str, &'static [Field]);

@@ -1,11 +1,10 @@
 //! How fast an autoscaler may scale.
 
 use cel::Quantity;
+use machinery::{Cause, Faults};
 use serde_json::{Value, json};
 
-use crate::faults::Faults;
 use crate::kinds::workload::validate_value_not_negative;
-use crate::status::Cause;
 
 /// The longest period and the longest stabilization window, in seconds.
 const LONGEST_PERIOD: i64 = 1800;

@@ -1,14 +1,13 @@
 //! `autoscaling/v1`, and what becomes of it: what it has no field for stands in annotations, as upstream's
 //! conversion leaves it (`pkg/apis/autoscaling/v1/conversion.go`).
 
+use machinery::rules::{Column, Rules};
+use machinery::{Cause, Faults, Object, Resource};
 use serde_json::{Map, Value, json};
 
 use super::{annotations, behavior, table, validation};
-use crate::faults::Faults;
-use crate::kinds::rules::{Column, Rules};
 use crate::kinds::workload::set_default;
-use crate::object::Object;
-use crate::status::Cause;
+use crate::kinds::{resource, resource_of_kind};
 
 /// `autoscaling/v1`.
 pub(crate) struct FirstAutoscaler;
@@ -23,8 +22,12 @@ const OF_SPEC: [&str; 2] = [METRICS, BEHAVIOR];
 const OF_STATUS: [&str; 2] = [CURRENT_METRICS, CONDITIONS];
 
 impl Rules for FirstAutoscaler {
-    fn stored_as(&self) -> Option<(&'static str, &'static str, &'static str)> {
-        Some(("autoscaling", "v2", "horizontalpodautoscalers"))
+    fn stored_as(&self) -> Option<&'static Resource> {
+        resource("autoscaling", "v2", "horizontalpodautoscalers")
+    }
+
+    fn in_version(&self, api_version: &str) -> Option<&'static Resource> {
+        resource_of_kind(api_version, "HorizontalPodAutoscaler")
     }
 
     fn to_stored(&self, object: &mut Object) {

@@ -6,19 +6,23 @@ mod first;
 mod table;
 mod validation;
 
+use machinery::rules::{Column, Rules};
+use machinery::{Faults, Object, Resource};
 use serde_json::{Value, json};
 
 pub(crate) use first::FirstAutoscaler;
 
-use super::rules::{Column, Rules};
 use super::workload::set_default;
-use crate::faults::Faults;
-use crate::object::Object;
+use crate::kinds::resource_of_kind;
 
 /// `autoscaling/v2`.
 pub(crate) struct Autoscaler;
 
 impl Rules for Autoscaler {
+    fn in_version(&self, api_version: &str) -> Option<&'static Resource> {
+        resource_of_kind(api_version, "HorizontalPodAutoscaler")
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         set_default(object, "minReplicas", 1.into());
         if object.pointer("/spec/metrics").and_then(Value::as_array).is_none_or(Vec::is_empty)

@@ -1,9 +1,8 @@
 //! The table of autoscalers.
 
+use machinery::Object;
+use machinery::rules::{Column, age, number, text};
 use serde_json::{Value, json};
-
-use crate::kinds::rules::{Column, age, number, text};
-use crate::object::Object;
 
 pub(super) const COLUMNS: &[Column] = &[
     Column::text("Name"),

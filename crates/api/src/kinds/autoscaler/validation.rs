@@ -1,15 +1,13 @@
 //! Faults of an autoscaler: `pkg/apis/autoscaling/validation` upstream.
 
 use cel::Quantity;
+use machinery::name::{label_1035_fault, subdomain_fault};
+use machinery::{Cause, Faults, Object};
 use serde_json::{Value, json};
 
 use super::behavior;
-use crate::faults::Faults;
 use crate::kinds::field::{items, text};
 use crate::kinds::workload::{validate_selector, validate_value_not_negative};
-use crate::name::{label_1035_fault, subdomain_fault};
-use crate::object::Object;
-use crate::status::Cause;
 
 /// The kinds of metrics, their fields, and the targets that each may have.
 const METRICS: [(&str, &str, &[&str]); 5] = [

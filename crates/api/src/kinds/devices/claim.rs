@@ -1,19 +1,25 @@
 //! `ResourceClaim` and `ResourceClaimTemplate`.
 
+use machinery::metadata::validate_template_metadata;
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object};
 use serde_json::Value;
 
 use super::request::{default_requests, validate_claim};
-use crate::faults::Faults;
 use crate::kinds::field::{self, items, part};
-use crate::kinds::rules::{Column, Rules, age};
-use crate::metadata::validate_template_metadata;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct ResourceClaim;
 pub(crate) struct ResourceClaimTemplate;
 
 impl Rules for ResourceClaim {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
+    fn answers_deleted_object(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         if let Some(spec) = object.0.get_mut("spec") {
             default_requests(spec);
@@ -64,6 +70,14 @@ impl Rules for ResourceClaim {
 }
 
 impl Rules for ResourceClaimTemplate {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
+    fn answers_deleted_object(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         if let Some(spec) = object.0.get_mut("spec").and_then(|spec| spec.get_mut("spec")) {
             default_requests(spec);

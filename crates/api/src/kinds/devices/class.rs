@@ -1,15 +1,22 @@
 //! `DeviceClass`.
 
+use machinery::rules::Rules;
+use machinery::{Faults, Object, name};
+
 use super::{validate_count, validate_opaque, validate_selectors};
-use crate::faults::Faults;
 use crate::kinds::field::{self, part, paths, text};
-use crate::kinds::rules::Rules;
-use crate::name;
-use crate::object::Object;
 
 pub(crate) struct DeviceClass;
 
 impl Rules for DeviceClass {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (0, 2)
+    }
+
+    fn answers_deleted_object(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         validate_selectors(&spec["selectors"], "spec.selectors", faults);

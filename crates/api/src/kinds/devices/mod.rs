@@ -11,12 +11,10 @@ pub(crate) use slice::ResourceSlice;
 
 use std::collections::HashSet;
 
+use machinery::{Cause, Faults, name};
 use serde_json::{Value, json};
 
 use super::field;
-use crate::faults::Faults;
-use crate::name;
-use crate::status::Cause;
 
 /// The most items of a list of a claim or a class.
 const MOST: usize = 32;
@@ -69,7 +67,7 @@ fn validate_opaque(config: &Value, path: &str, faults: &mut Faults) {
 fn validate_count(list: &Value, path: &str, faults: &mut Faults) {
     let count = field::items(list).len();
     if count > MOST {
-        faults.push(field::too_many(path, count, MOST));
+        faults.push(Cause::too_many(path, count, MOST));
     }
 }
 

@@ -1,13 +1,11 @@
 //! What a claim asks for.
 
+use machinery::metadata::validate_label_key;
+use machinery::{Cause, Faults, name};
 use serde_json::{Value, json};
 
 use super::{unique_by_name, validate_count, validate_opaque, validate_selectors};
-use crate::faults::Faults;
 use crate::kinds::field::{self, default, default_each, items, paths, text};
-use crate::metadata::validate_label_key;
-use crate::name;
-use crate::status::Cause;
 
 const MOST_ALTERNATIVES: usize = 8;
 const LONGEST_IDENTIFIER: usize = 32;
@@ -56,7 +54,7 @@ pub(super) fn validate_claim(spec: &Value, path: &str, faults: &mut Faults) {
             (true, false) => {
                 let path = format!("{path}.firstAvailable");
                 if items(alternatives).len() > MOST_ALTERNATIVES {
-                    faults.push(field::too_many(&path, items(alternatives).len(), MOST_ALTERNATIVES));
+                    faults.push(Cause::too_many(&path, items(alternatives).len(), MOST_ALTERNATIVES));
                 }
                 for (path, alternative) in paths(alternatives, &path) {
                     field::named(&named(alternative), format!("{path}.name"), name::label_fault, faults);

@@ -1,15 +1,12 @@
 //! `ResourceSlice`.
 
+use machinery::metadata::validate_label_key;
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object, name};
 use serde_json::{Value, json};
 
 use super::{unique_by_name, validate_driver};
-use crate::faults::Faults;
 use crate::kinds::field::{self, items, part, paths, text};
-use crate::kinds::rules::{Column, Rules, age};
-use crate::metadata::validate_label_key;
-use crate::name;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct ResourceSlice;
 
@@ -21,6 +18,10 @@ const LONGEST_POOL: usize = 253;
 const PLACES: [&str; 4] = ["nodeName", "nodeSelector", "allNodes", "perDeviceNodeSelection"];
 
 impl Rules for ResourceSlice {
+    fn answers_deleted_object(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         validate_driver(&spec["driver"], "spec.driver", faults);
@@ -42,7 +43,7 @@ impl Rules for ResourceSlice {
         }
         let devices = &spec["devices"];
         if items(devices).len() > MOST_DEVICES {
-            faults.push(field::too_many("spec.devices", items(devices).len(), MOST_DEVICES));
+            faults.push(Cause::too_many("spec.devices", items(devices).len(), MOST_DEVICES));
         }
         for (path, device) in paths(devices, "spec.devices") {
             let name = json!(text(device, "name"));

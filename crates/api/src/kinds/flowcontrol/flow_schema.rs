@@ -1,14 +1,11 @@
 //! `FlowSchema`.
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object, name};
 use serde_json::Value;
 
 use super::EXEMPT;
-use crate::faults::Faults;
 use crate::kinds::field::{self, items, part, paths, text};
-use crate::kinds::rules::{Column, Rules, age};
-use crate::name;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct FlowSchema;
 
@@ -20,6 +17,10 @@ const METHODS: [&str; 10] =
 const DISTINGUISHERS: [&str; 2] = ["ByNamespace", "ByUser"];
 
 impl Rules for FlowSchema {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 0)
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         if let Some(Value::Object(spec)) = object.0.get_mut("spec")
             && spec.get("matchingPrecedence").is_none_or(|precedence| precedence == 0)

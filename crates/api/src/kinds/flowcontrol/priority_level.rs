@@ -1,19 +1,21 @@
 //! `PriorityLevelConfiguration`.
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object};
 use serde_json::{Value, json};
 
 use super::EXEMPT;
-use crate::faults::Faults;
 use crate::kinds::field::{self, between, default, part, text};
-use crate::kinds::rules::{Column, Rules, age};
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct PriorityLevelConfiguration;
 
 const MOST_QUEUES: i64 = 10_000_000;
 
 impl Rules for PriorityLevelConfiguration {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 0)
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         let Some(spec) = object.0.get_mut("spec") else { return };
         if spec["type"] == "Exempt" {

@@ -1,8 +1,10 @@
 //! `admissionregistration.k8s.io`.
 
+use machinery::{Resource, Subresource};
+
 use super::{ALL, PARTLY};
 use crate::kinds::admissionregistration;
-use crate::resource::{Resource, Subresource};
+use crate::schemas::published;
 
 pub(super) static RESOURCES: &[Resource] = &[
     Resource {
@@ -18,7 +20,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "LYmCf+UMVdg=",
         keeps_generation: true,
-        schema: "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicy",
+        schema: published("io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicy"),
         rules: &admissionregistration::MutatingAdmissionPolicy,
         custom: None,
     },
@@ -35,7 +37,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "90V5FRZZ3Zg=",
         keeps_generation: true,
-        schema: "io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBinding",
+        schema: published("io.k8s.api.admissionregistration.v1.MutatingAdmissionPolicyBinding"),
         rules: &admissionregistration::MutatingAdmissionPolicyBinding,
         custom: None,
     },
@@ -52,7 +54,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "Sqi0GUgDaX0=",
         keeps_generation: true,
-        schema: "io.k8s.api.admissionregistration.v1.MutatingWebhookConfiguration",
+        schema: published("io.k8s.api.admissionregistration.v1.MutatingWebhookConfiguration"),
         rules: &admissionregistration::MutatingWebhookConfiguration,
         custom: None,
     },
@@ -75,7 +77,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         }],
         storage_version_hash: "6OxvlMmQ6is=",
         keeps_generation: true,
-        schema: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicy",
+        schema: published("io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicy"),
         rules: &admissionregistration::ValidatingAdmissionPolicy,
         custom: None,
     },
@@ -92,7 +94,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "v9715VZqakg=",
         keeps_generation: true,
-        schema: "io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBinding",
+        schema: published("io.k8s.api.admissionregistration.v1.ValidatingAdmissionPolicyBinding"),
         rules: &admissionregistration::ValidatingAdmissionPolicyBinding,
         custom: None,
     },
@@ -109,7 +111,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "B0wHjQmsGNk=",
         keeps_generation: true,
-        schema: "io.k8s.api.admissionregistration.v1.ValidatingWebhookConfiguration",
+        schema: published("io.k8s.api.admissionregistration.v1.ValidatingWebhookConfiguration"),
         rules: &admissionregistration::ValidatingWebhookConfiguration,
         custom: None,
     },

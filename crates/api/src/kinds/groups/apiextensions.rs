@@ -1,8 +1,10 @@
 //! `apiextensions.k8s.io`.
 
+use machinery::{Resource, Subresource};
+
 use super::{ALL, PARTLY};
 use crate::kinds::apiextensions;
-use crate::resource::{Resource, Subresource};
+use crate::schemas::published;
 
 pub(super) static RESOURCES: &[Resource] = &[Resource {
     group: "apiextensions.k8s.io",
@@ -23,7 +25,7 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     }],
     storage_version_hash: "jfWCUB31mvA=",
     keeps_generation: true,
-    schema: "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition",
+    schema: published("io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.CustomResourceDefinition"),
     rules: &apiextensions::CustomResourceDefinition,
     custom: None,
 }];

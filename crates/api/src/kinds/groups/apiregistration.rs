@@ -1,8 +1,10 @@
 //! `apiregistration.k8s.io`.
 
+use machinery::{Resource, Subresource};
+
 use super::{ALL, PARTLY};
 use crate::kinds::api_service;
-use crate::resource::{Resource, Subresource};
+use crate::schemas::published;
 
 pub(super) static RESOURCES: &[Resource] = &[Resource {
     group: "apiregistration.k8s.io",
@@ -23,7 +25,7 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     }],
     storage_version_hash: "InPBPD7+PqM=",
     keeps_generation: false,
-    schema: "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService",
+    schema: published("io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.APIService"),
     rules: &api_service::ApiService,
     custom: None,
 }];

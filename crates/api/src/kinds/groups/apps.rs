@@ -1,8 +1,10 @@
 //! `apps`.
 
+use machinery::{Resource, Subresource};
+
 use super::{ALL, PARTLY};
 use crate::kinds::{controller_revision, daemon_set, deployment, replica_set, stateful_set};
-use crate::resource::{Resource, Subresource};
+use crate::schemas::published;
 
 pub(super) static RESOURCES: &[Resource] = &[
     Resource {
@@ -18,7 +20,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "85nkx63pcBU=",
         keeps_generation: false,
-        schema: "io.k8s.api.apps.v1.ControllerRevision",
+        schema: published("io.k8s.api.apps.v1.ControllerRevision"),
         rules: &controller_revision::ControllerRevision,
         custom: None,
     },
@@ -41,7 +43,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         }],
         storage_version_hash: "dd7pWHUlMKQ=",
         keeps_generation: true,
-        schema: "io.k8s.api.apps.v1.DaemonSet",
+        schema: published("io.k8s.api.apps.v1.DaemonSet"),
         rules: &daemon_set::DaemonSet,
         custom: None,
     },
@@ -61,7 +63,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         ],
         storage_version_hash: "8aSe+NMegvE=",
         keeps_generation: true,
-        schema: "io.k8s.api.apps.v1.Deployment",
+        schema: published("io.k8s.api.apps.v1.Deployment"),
         rules: &deployment::Deployment,
         custom: None,
     },
@@ -81,7 +83,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         ],
         storage_version_hash: "P1RzHs8/mWQ=",
         keeps_generation: true,
-        schema: "io.k8s.api.apps.v1.ReplicaSet",
+        schema: published("io.k8s.api.apps.v1.ReplicaSet"),
         rules: &replica_set::ReplicaSet,
         custom: None,
     },
@@ -101,7 +103,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         ],
         storage_version_hash: "H+vl74LkKdo=",
         keeps_generation: true,
-        schema: "io.k8s.api.apps.v1.StatefulSet",
+        schema: published("io.k8s.api.apps.v1.StatefulSet"),
         rules: &stateful_set::StatefulSet,
         custom: None,
     },

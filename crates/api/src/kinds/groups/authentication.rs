@@ -1,7 +1,9 @@
 //! `authentication.k8s.io`: questions, which are answered and not kept.
 
-use crate::kinds::Plain;
-use crate::resource::Resource;
+use machinery::Resource;
+use machinery::rules::Plain;
+
+use crate::schemas::published;
 
 const CREATE: &[&str] = &["create"];
 
@@ -19,7 +21,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "",
         keeps_generation: false,
-        schema: "io.k8s.api.authentication.v1.SelfSubjectReview",
+        schema: published("io.k8s.api.authentication.v1.SelfSubjectReview"),
         rules: &Plain,
         custom: None,
     },
@@ -36,7 +38,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "",
         keeps_generation: false,
-        schema: "io.k8s.api.authentication.v1.TokenReview",
+        schema: published("io.k8s.api.authentication.v1.TokenReview"),
         rules: &Plain,
         custom: None,
     },

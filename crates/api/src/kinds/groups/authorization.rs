@@ -1,7 +1,9 @@
 //! `authorization.k8s.io`: questions, which are answered and not kept.
 
-use crate::kinds::Plain;
-use crate::resource::Resource;
+use machinery::Resource;
+use machinery::rules::Plain;
+
+use crate::schemas::published;
 
 const CREATE: &[&str] = &["create"];
 
@@ -19,7 +21,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "",
         keeps_generation: false,
-        schema: "io.k8s.api.authorization.v1.LocalSubjectAccessReview",
+        schema: published("io.k8s.api.authorization.v1.LocalSubjectAccessReview"),
         rules: &Plain,
         custom: None,
     },
@@ -36,7 +38,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "",
         keeps_generation: false,
-        schema: "io.k8s.api.authorization.v1.SelfSubjectAccessReview",
+        schema: published("io.k8s.api.authorization.v1.SelfSubjectAccessReview"),
         rules: &Plain,
         custom: None,
     },
@@ -53,7 +55,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "",
         keeps_generation: false,
-        schema: "io.k8s.api.authorization.v1.SelfSubjectRulesReview",
+        schema: published("io.k8s.api.authorization.v1.SelfSubjectRulesReview"),
         rules: &Plain,
         custom: None,
     },
@@ -70,7 +72,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "",
         keeps_generation: false,
-        schema: "io.k8s.api.authorization.v1.SubjectAccessReview",
+        schema: published("io.k8s.api.authorization.v1.SubjectAccessReview"),
         rules: &Plain,
         custom: None,
     },

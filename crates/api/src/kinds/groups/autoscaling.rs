@@ -1,8 +1,10 @@
 //! `autoscaling`.
 
+use machinery::{Resource, Subresource};
+
 use super::{ALL, PARTLY};
 use crate::kinds::autoscaler;
-use crate::resource::{Resource, Subresource};
+use crate::schemas::published;
 
 pub(super) static RESOURCES: &[Resource] = &[
     Resource {
@@ -24,7 +26,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         }],
         storage_version_hash: "qwQve8ut294=",
         keeps_generation: false,
-        schema: "io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler",
+        schema: published("io.k8s.api.autoscaling.v2.HorizontalPodAutoscaler"),
         rules: &autoscaler::Autoscaler,
         custom: None,
     },
@@ -47,7 +49,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         }],
         storage_version_hash: "qwQve8ut294=",
         keeps_generation: false,
-        schema: "io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler",
+        schema: published("io.k8s.api.autoscaling.v1.HorizontalPodAutoscaler"),
         rules: &autoscaler::FirstAutoscaler,
         custom: None,
     },

@@ -1,8 +1,10 @@
 //! `batch`.
 
+use machinery::{Resource, Subresource};
+
 use super::{ALL, PARTLY};
 use crate::kinds::{cron_job, job};
-use crate::resource::{Resource, Subresource};
+use crate::schemas::published;
 
 pub(super) static RESOURCES: &[Resource] = &[
     Resource {
@@ -24,7 +26,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         }],
         storage_version_hash: "sd5LIXh4Fjs=",
         keeps_generation: true,
-        schema: "io.k8s.api.batch.v1.CronJob",
+        schema: published("io.k8s.api.batch.v1.CronJob"),
         rules: &cron_job::CronJob,
         custom: None,
     },
@@ -41,7 +43,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[Subresource { name: "status", group: "", version: "", kind: "Job", verbs: PARTLY }],
         storage_version_hash: "mudhfqk/qZY=",
         keeps_generation: true,
-        schema: "io.k8s.api.batch.v1.Job",
+        schema: published("io.k8s.api.batch.v1.Job"),
         rules: &job::Job,
         custom: None,
     },

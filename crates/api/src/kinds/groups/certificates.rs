@@ -1,8 +1,10 @@
 //! `certificates.k8s.io`.
 
+use machinery::{Resource, Subresource};
+
 use super::{ALL, PARTLY};
 use crate::kinds::certificate_signing_request;
-use crate::resource::{Resource, Subresource};
+use crate::schemas::published;
 
 pub(super) static RESOURCES: &[Resource] = &[Resource {
     group: "certificates.k8s.io",
@@ -32,7 +34,7 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     ],
     storage_version_hash: "95fRKMXA+00=",
     keeps_generation: false,
-    schema: "io.k8s.api.certificates.v1.CertificateSigningRequest",
+    schema: published("io.k8s.api.certificates.v1.CertificateSigningRequest"),
     rules: &certificate_signing_request::CertificateSigningRequest,
     custom: None,
 }];

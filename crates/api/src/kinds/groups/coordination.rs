@@ -1,8 +1,10 @@
 //! `coordination.k8s.io`.
 
+use machinery::Resource;
+
 use super::ALL;
 use crate::kinds::lease;
-use crate::resource::Resource;
+use crate::schemas::published;
 
 pub(super) static RESOURCES: &[Resource] = &[Resource {
     group: "coordination.k8s.io",
@@ -17,7 +19,7 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     subresources: &[],
     storage_version_hash: "gqkMMb/YqFM=",
     keeps_generation: false,
-    schema: "io.k8s.api.coordination.v1.Lease",
+    schema: published("io.k8s.api.coordination.v1.Lease"),
     rules: &lease::Lease,
     custom: None,
 }];

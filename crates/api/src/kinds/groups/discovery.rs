@@ -1,8 +1,10 @@
 //! `discovery.k8s.io`.
 
+use machinery::Resource;
+
 use super::ALL;
 use crate::kinds::endpoint_slice;
-use crate::resource::Resource;
+use crate::schemas::published;
 
 pub(super) static RESOURCES: &[Resource] = &[Resource {
     group: "discovery.k8s.io",
@@ -17,7 +19,7 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     subresources: &[],
     storage_version_hash: "qgS0xkrxYAI=",
     keeps_generation: true,
-    schema: "io.k8s.api.discovery.v1.EndpointSlice",
+    schema: published("io.k8s.api.discovery.v1.EndpointSlice"),
     rules: &endpoint_slice::EndpointSlice,
     custom: None,
 }];

@@ -1,8 +1,10 @@
 //! `events.k8s.io`.
 
+use machinery::Resource;
+
 use super::ALL;
 use crate::kinds::newer_event;
-use crate::resource::Resource;
+use crate::schemas::published;
 
 pub(super) static RESOURCES: &[Resource] = &[Resource {
     group: "events.k8s.io",
@@ -17,7 +19,7 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     subresources: &[],
     storage_version_hash: "r2yiGXH7wu8=",
     keeps_generation: false,
-    schema: "io.k8s.api.events.v1.Event",
+    schema: published("io.k8s.api.events.v1.Event"),
     rules: &newer_event::NewerEvent,
     custom: None,
 }];

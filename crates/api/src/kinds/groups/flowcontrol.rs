@@ -1,8 +1,10 @@
 //! `flowcontrol.apiserver.k8s.io`.
 
+use machinery::{Resource, Subresource};
+
 use super::{ALL, PARTLY};
 use crate::kinds::flowcontrol;
-use crate::resource::{Resource, Subresource};
+use crate::schemas::published;
 
 pub(super) static RESOURCES: &[Resource] = &[
     Resource {
@@ -24,7 +26,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         }],
         storage_version_hash: "GJVAJZSZBIw=",
         keeps_generation: true,
-        schema: "io.k8s.api.flowcontrol.v1.FlowSchema",
+        schema: published("io.k8s.api.flowcontrol.v1.FlowSchema"),
         rules: &flowcontrol::FlowSchema,
         custom: None,
     },
@@ -47,7 +49,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         }],
         storage_version_hash: "Kir5PVfvNeI=",
         keeps_generation: true,
-        schema: "io.k8s.api.flowcontrol.v1.PriorityLevelConfiguration",
+        schema: published("io.k8s.api.flowcontrol.v1.PriorityLevelConfiguration"),
         rules: &flowcontrol::PriorityLevelConfiguration,
         custom: None,
     },

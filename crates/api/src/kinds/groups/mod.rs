@@ -22,7 +22,7 @@ mod resource;
 mod scheduling;
 mod storage;
 
-use crate::resource::Resource;
+use machinery::Resource;
 
 const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const PARTLY: &[&str] = &["get", "patch", "update"];
@@ -33,7 +33,7 @@ const STREAMED: &[&str] = &["create", "get"];
 
 /// Groups in the order in which discovery tells them; within a group the preferred version first, within a version
 /// resources by name.
-pub(crate) static GROUPS: [&[Resource]; 21] = [
+static GROUPS: [&[Resource]; 21] = [
     core::RESOURCES,
     apiregistration::RESOURCES,
     apps::RESOURCES,
@@ -56,3 +56,23 @@ pub(crate) static GROUPS: [&[Resource]; 21] = [
     resource::RESOURCES,
     flowcontrol::RESOURCES,
 ];
+
+/// Everything that the API serves; resources of one group and version stand together, by name.
+pub fn resources() -> impl Iterator<Item = &'static Resource> + Clone {
+    GROUPS.iter().copied().flatten()
+}
+
+/// The resource of a path.
+pub fn resource(group: &str, version: &str, plural: &str) -> Option<&'static Resource> {
+    of_group(group)?.iter().find(|r| r.version == version && r.plural == plural)
+}
+
+/// The resource of an object's `apiVersion` and `kind`.
+pub fn resource_of_kind(api_version: &str, kind: &str) -> Option<&'static Resource> {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    of_group(group)?.iter().find(|r| r.version == version && r.kind == kind)
+}
+
+fn of_group(group: &str) -> Option<&'static [Resource]> {
+    GROUPS.iter().copied().find(|resources| resources.first().is_some_and(|r| r.group == group))
+}

@@ -1,8 +1,10 @@
 //! `networking.k8s.io`.
 
+use machinery::{Resource, Subresource};
+
 use super::{ALL, PARTLY};
 use crate::kinds::networking;
-use crate::resource::{Resource, Subresource};
+use crate::schemas::published;
 
 pub(super) static RESOURCES: &[Resource] = &[
     Resource {
@@ -18,7 +20,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "l/iqIbDgFyQ=",
         keeps_generation: true,
-        schema: "io.k8s.api.networking.v1.IngressClass",
+        schema: published("io.k8s.api.networking.v1.IngressClass"),
         rules: &networking::IngressClass,
         custom: None,
     },
@@ -41,7 +43,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         }],
         storage_version_hash: "39NQlfNR+bo=",
         keeps_generation: true,
-        schema: "io.k8s.api.networking.v1.Ingress",
+        schema: published("io.k8s.api.networking.v1.Ingress"),
         rules: &networking::Ingress,
         custom: None,
     },
@@ -58,7 +60,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "3f/plJFChNE=",
         keeps_generation: false,
-        schema: "io.k8s.api.networking.v1.IPAddress",
+        schema: published("io.k8s.api.networking.v1.IPAddress"),
         rules: &networking::IpAddress,
         custom: None,
     },
@@ -75,7 +77,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "YpfwF18m1G8=",
         keeps_generation: true,
-        schema: "io.k8s.api.networking.v1.NetworkPolicy",
+        schema: published("io.k8s.api.networking.v1.NetworkPolicy"),
         rules: &networking::NetworkPolicy,
         custom: None,
     },
@@ -98,7 +100,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         }],
         storage_version_hash: "gNLvruQhW2g=",
         keeps_generation: false,
-        schema: "io.k8s.api.networking.v1.ServiceCIDR",
+        schema: published("io.k8s.api.networking.v1.ServiceCIDR"),
         rules: &networking::ServiceCidr,
         custom: None,
     },

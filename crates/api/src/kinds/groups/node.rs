@@ -1,8 +1,10 @@
 //! `node.k8s.io`.
 
+use machinery::Resource;
+
 use super::ALL;
 use crate::kinds::runtime_class;
-use crate::resource::Resource;
+use crate::schemas::published;
 
 pub(super) static RESOURCES: &[Resource] = &[Resource {
     group: "node.k8s.io",
@@ -17,7 +19,7 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     subresources: &[],
     storage_version_hash: "WQTu1GL3T2Q=",
     keeps_generation: false,
-    schema: "io.k8s.api.node.v1.RuntimeClass",
+    schema: published("io.k8s.api.node.v1.RuntimeClass"),
     rules: &runtime_class::RuntimeClass,
     custom: None,
 }];

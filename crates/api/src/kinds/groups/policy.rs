@@ -1,8 +1,10 @@
 //! `policy`.
 
+use machinery::{Resource, Subresource};
+
 use super::{ALL, PARTLY};
 use crate::kinds::pod_disruption_budget;
-use crate::resource::{Resource, Subresource};
+use crate::schemas::published;
 
 pub(super) static RESOURCES: &[Resource] = &[Resource {
     group: "policy",
@@ -23,7 +25,7 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     }],
     storage_version_hash: "EVWiDmWqyJw=",
     keeps_generation: true,
-    schema: "io.k8s.api.policy.v1.PodDisruptionBudget",
+    schema: published("io.k8s.api.policy.v1.PodDisruptionBudget"),
     rules: &pod_disruption_budget::PodDisruptionBudget,
     custom: None,
 }];

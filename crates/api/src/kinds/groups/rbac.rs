@@ -1,8 +1,10 @@
 //! `rbac.authorization.k8s.io`.
 
+use machinery::Resource;
+
 use super::ALL;
 use crate::kinds::rbac;
-use crate::resource::Resource;
+use crate::schemas::published;
 
 pub(super) static RESOURCES: &[Resource] = &[
     Resource {
@@ -18,7 +20,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "48tpQ8gZHFc=",
         keeps_generation: false,
-        schema: "io.k8s.api.rbac.v1.ClusterRoleBinding",
+        schema: published("io.k8s.api.rbac.v1.ClusterRoleBinding"),
         rules: &rbac::ClusterRoleBinding,
         custom: None,
     },
@@ -35,7 +37,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "bYE5ZWDrJ44=",
         keeps_generation: false,
-        schema: "io.k8s.api.rbac.v1.ClusterRole",
+        schema: published("io.k8s.api.rbac.v1.ClusterRole"),
         rules: &rbac::ClusterRole,
         custom: None,
     },
@@ -52,7 +54,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "eGsCzGH6b1g=",
         keeps_generation: false,
-        schema: "io.k8s.api.rbac.v1.RoleBinding",
+        schema: published("io.k8s.api.rbac.v1.RoleBinding"),
         rules: &rbac::RoleBinding,
         custom: None,
     },
@@ -69,7 +71,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "7FuwZcIIItM=",
         keeps_generation: false,
-        schema: "io.k8s.api.rbac.v1.Role",
+        schema: published("io.k8s.api.rbac.v1.Role"),
         rules: &rbac::Role,
         custom: None,
     },

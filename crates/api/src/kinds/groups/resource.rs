@@ -1,8 +1,10 @@
 //! `resource.k8s.io`.
 
+use machinery::{Resource, Subresource};
+
 use super::{ALL, PARTLY};
 use crate::kinds::devices;
-use crate::resource::{Resource, Subresource};
+use crate::schemas::published;
 
 pub(super) static RESOURCES: &[Resource] = &[
     Resource {
@@ -18,7 +20,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "Yk2PTc1Ybxk=",
         keeps_generation: true,
-        schema: "io.k8s.api.resource.v1.DeviceClass",
+        schema: published("io.k8s.api.resource.v1.DeviceClass"),
         rules: &devices::DeviceClass,
         custom: None,
     },
@@ -41,7 +43,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         }],
         storage_version_hash: "wgAZaHcZxUg=",
         keeps_generation: false,
-        schema: "io.k8s.api.resource.v1.ResourceClaim",
+        schema: published("io.k8s.api.resource.v1.ResourceClaim"),
         rules: &devices::ResourceClaim,
         custom: None,
     },
@@ -58,7 +60,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "TuzjC49aUfM=",
         keeps_generation: false,
-        schema: "io.k8s.api.resource.v1.ResourceClaimTemplate",
+        schema: published("io.k8s.api.resource.v1.ResourceClaimTemplate"),
         rules: &devices::ResourceClaimTemplate,
         custom: None,
     },
@@ -75,7 +77,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "KsC072WgaEY=",
         keeps_generation: true,
-        schema: "io.k8s.api.resource.v1.ResourceSlice",
+        schema: published("io.k8s.api.resource.v1.ResourceSlice"),
         rules: &devices::ResourceSlice,
         custom: None,
     },

@@ -1,8 +1,10 @@
 //! `scheduling.k8s.io`.
 
+use machinery::Resource;
+
 use super::ALL;
 use crate::kinds::priority_class;
-use crate::resource::Resource;
+use crate::schemas::published;
 
 pub(super) static RESOURCES: &[Resource] = &[Resource {
     group: "scheduling.k8s.io",
@@ -17,7 +19,7 @@ pub(super) static RESOURCES: &[Resource] = &[Resource {
     subresources: &[],
     storage_version_hash: "1QwjyaZjj3Y=",
     keeps_generation: true,
-    schema: "io.k8s.api.scheduling.v1.PriorityClass",
+    schema: published("io.k8s.api.scheduling.v1.PriorityClass"),
     rules: &priority_class::PriorityClass,
     custom: None,
 }];

@@ -1,8 +1,10 @@
 //! `storage.k8s.io`.
 
+use machinery::{Resource, Subresource};
+
 use super::{ALL, PARTLY};
 use crate::kinds::storage;
-use crate::resource::{Resource, Subresource};
+use crate::schemas::published;
 
 pub(super) static RESOURCES: &[Resource] = &[
     Resource {
@@ -18,7 +20,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "hL6j/rwBV5w=",
         keeps_generation: false,
-        schema: "io.k8s.api.storage.v1.CSIDriver",
+        schema: published("io.k8s.api.storage.v1.CSIDriver"),
         rules: &storage::CsiDriver,
         custom: None,
     },
@@ -35,7 +37,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "Pe62DkZtjuo=",
         keeps_generation: false,
-        schema: "io.k8s.api.storage.v1.CSINode",
+        schema: published("io.k8s.api.storage.v1.CSINode"),
         rules: &storage::CsiNode,
         custom: None,
     },
@@ -52,7 +54,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "xeVl+2Ly1kE=",
         keeps_generation: false,
-        schema: "io.k8s.api.storage.v1.CSIStorageCapacity",
+        schema: published("io.k8s.api.storage.v1.CSIStorageCapacity"),
         rules: &storage::CsiStorageCapacity,
         custom: None,
     },
@@ -69,7 +71,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "K+m6uJwbjGY=",
         keeps_generation: false,
-        schema: "io.k8s.api.storage.v1.StorageClass",
+        schema: published("io.k8s.api.storage.v1.StorageClass"),
         rules: &storage::StorageClass,
         custom: None,
     },
@@ -92,7 +94,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         }],
         storage_version_hash: "tJx/ezt6UDU=",
         keeps_generation: false,
-        schema: "io.k8s.api.storage.v1.VolumeAttachment",
+        schema: published("io.k8s.api.storage.v1.VolumeAttachment"),
         rules: &storage::VolumeAttachment,
         custom: None,
     },
@@ -109,7 +111,7 @@ pub(super) static RESOURCES: &[Resource] = &[
         subresources: &[],
         storage_version_hash: "tIjydgKBC5w=",
         keeps_generation: false,
-        schema: "io.k8s.api.storage.v1.VolumeAttributesClass",
+        schema: published("io.k8s.api.storage.v1.VolumeAttributesClass"),
         rules: &storage::VolumeAttributesClass,
         custom: None,
     },

@@ -2,13 +2,10 @@
 
 use std::collections::HashSet;
 
+use machinery::metadata::validate_label_key;
+use machinery::name::label_fault;
+use machinery::{Cause, Faults, Object};
 use serde_json::{Value, json};
-
-use crate::faults::Faults;
-use crate::metadata::validate_label_key;
-use crate::name::label_fault;
-use crate::object::Object;
-use crate::status::Cause;
 
 const STATUSES: [&str; 3] = ["False", "True", "Unknown"];
 const MOST_RULES: usize = 20;

@@ -5,17 +5,14 @@ mod table;
 mod update;
 mod validation;
 
+use machinery::name::label_fault;
+use machinery::rules::{Column, Rules};
+use machinery::{Cause, Faults, LabelSelector, Object};
 use serde_json::{Value, json};
 
 pub(crate) use validation::{validate_job_spec, validate_restart};
 
-use super::rules::{Column, Rules};
 use super::workload::{set_default, set_template_defaults, validate_fits, validate_selector};
-use crate::faults::Faults;
-use crate::name::label_fault;
-use crate::object::Object;
-use crate::selector::LabelSelector;
-use crate::status::Cause;
 
 pub(crate) struct Job;
 

@@ -1,11 +1,10 @@
 //! The table of jobs.
 
+use machinery::rules::{Column, age, number, text};
+use machinery::{Object, time};
 use serde_json::{Value, json};
 
-use crate::kinds::rules::{Column, age, number, text};
 use crate::kinds::workload::template_cells;
-use crate::object::Object;
-use crate::time;
 
 pub(super) const COLUMNS: &[Column] = &[
     Column::text("Name"),

@@ -2,13 +2,11 @@
 
 use std::collections::HashSet;
 
+use machinery::rules::number;
+use machinery::{Cause, Faults, Object};
 use serde_json::{Value, json};
 
-use crate::faults::Faults;
-use crate::kinds::rules::number;
 use crate::kinds::workload::{validate_stays, validate_value_not_negative};
-use crate::object::Object;
-use crate::status::Cause;
 
 /// What steers where the pods of a job go: it may change before the first of them starts.
 const SCHEDULING: [&str; 4] = ["affinity", "nodeSelector", "schedulingGates", "tolerations"];

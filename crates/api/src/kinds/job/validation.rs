@@ -1,13 +1,12 @@
 //! Faults of the spec of a job: `ValidateJobSpec` of `pkg/apis/batch/validation` upstream.
 
+use machinery::name::qualified_fault;
+use machinery::{Cause, Faults};
 use serde_json::Value;
 
 use super::failure_policy;
-use crate::faults::Faults;
 use crate::kinds::field::{items, paths};
 use crate::kinds::workload::{validate_template, validate_value_not_negative};
-use crate::name::qualified_fault;
-use crate::status::Cause;
 
 /// How many pods of a job with indexes may run at once, and how many indexes there may be.
 const MOST_PARALLEL: i64 = 100_000;

@@ -2,16 +2,13 @@
 
 use std::net::IpAddr;
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object, name};
 use serde_json::Value;
 
 use super::reference::validate_reference;
-use crate::faults::Faults;
 use crate::kinds::endpoints::SHOWN;
 use crate::kinds::field::{self, items, part, paths, text};
-use crate::kinds::rules::{Column, Rules, age};
-use crate::name;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct Ingress;
 
@@ -19,6 +16,10 @@ pub(crate) struct Ingress;
 const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 
 impl Rules for Ingress {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
     fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         let old_class = object.meta("annotations").and_then(|annotations| annotations.get(CLASS_ANNOTATION));

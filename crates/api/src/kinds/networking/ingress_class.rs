@@ -1,20 +1,21 @@
 //! `IngressClass`.
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object, name};
 use serde_json::Value;
 
 use super::reference::validate_reference;
-use crate::faults::Faults;
 use crate::kinds::field::{self, default, part, text};
-use crate::kinds::rules::{Column, Rules, age};
-use crate::name;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct IngressClass;
 
 const LONGEST_CONTROLLER: usize = 250;
 
 impl Rules for IngressClass {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         if let Some(parameters) = object.0.get_mut("spec").and_then(|spec| spec.get_mut("parameters")) {
             default(parameters, "scope", "Cluster");

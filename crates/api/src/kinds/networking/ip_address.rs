@@ -2,17 +2,19 @@
 
 use std::net::IpAddr;
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Faults, Object, name};
 use serde_json::Value;
 
-use crate::faults::Faults;
 use crate::kinds::field::{self, part, text};
-use crate::kinds::rules::{Column, Rules, age};
-use crate::name;
-use crate::object::Object;
 
 pub(crate) struct IpAddress;
 
 impl Rules for IpAddress {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
     fn name_fault(&self, name: &str) -> Option<&'static str> {
         match name.parse::<IpAddr>() {
             Err(_) => Some("must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)"),

@@ -1,15 +1,12 @@
 //! `NetworkPolicy`.
 
 use ipnet::IpNet;
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, LabelSelector, Object};
 use serde_json::{Value, json};
 
-use crate::faults::Faults;
 use crate::kinds::field::{self, default, items, network, part, paths};
-use crate::kinds::rules::{Column, Rules, age};
 use crate::kinds::workload::validate_selector;
-use crate::object::Object;
-use crate::selector::LabelSelector;
-use crate::status::Cause;
 
 pub(crate) struct NetworkPolicy;
 

@@ -1,10 +1,9 @@
 //! References to objects of any kind.
 
+use machinery::{Faults, name};
 use serde_json::Value;
 
-use crate::faults::Faults;
 use crate::kinds::field::{self, text};
-use crate::name;
 
 /// Group, kind and name of an object that may be of any kind.
 pub(crate) fn validate_reference(reference: &Value, path: &str, faults: &mut Faults) {

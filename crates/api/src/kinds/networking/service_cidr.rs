@@ -1,13 +1,11 @@
 //! `ServiceCIDR`.
 
 use ipnet::IpNet;
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object, network_of};
 use serde_json::Value;
 
-use crate::faults::Faults;
-use crate::kinds::field::{self, items, network, network_of, part, paths};
-use crate::kinds::rules::{Column, Rules, age};
-use crate::object::Object;
-use crate::status::Cause;
+use crate::kinds::field::{self, items, network, part, paths};
 
 pub(crate) struct ServiceCidr;
 

@@ -1,9 +1,9 @@
 //! Defaults of pods: `pkg/apis/core/v1/defaults.go` upstream.
 
+use machinery::Object;
 use serde_json::{Map, Value, json};
 
 use crate::amounts::pod_resources;
-use crate::object::Object;
 
 type Fields = Map<String, Value>;
 

@@ -2,14 +2,11 @@
 
 use std::collections::HashSet;
 
+use machinery::name::qualified_faults;
+use machinery::{Cause, Faults, Object, keep};
 use serde_json::{Map, Value, json};
 
-use crate::faults::Faults;
 use crate::kinds::field::{items, paths};
-use crate::name::qualified_faults;
-use crate::object::Object;
-use crate::status::Cause;
-use crate::strategy::keep;
 
 const AFFINITY: &str = "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution";
 const TERMS: &str = "/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";

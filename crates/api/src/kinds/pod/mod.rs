@@ -8,20 +8,24 @@ mod table;
 mod update;
 mod validation;
 
+use machinery::rules::{Column, Rules};
+use machinery::{Cause, Faults, Object, keep};
 use serde_json::{Value, json};
 
 pub(crate) use defaults::set_pod_spec_defaults;
 pub(crate) use validation::{validate_node_selector, validate_pod_spec, validate_resource_name};
 
-use super::rules::{Column, Rules};
-use crate::faults::Faults;
-use crate::object::Object;
-use crate::status::Cause;
-use crate::strategy::keep;
-
 pub(crate) struct Pod;
 
 impl Rules for Pod {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
+    fn answers_deleted_object(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         if let Some(spec) = object.0.get_mut("spec") {
             set_pod_spec_defaults(spec);

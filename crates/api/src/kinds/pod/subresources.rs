@@ -4,13 +4,11 @@
 
 use std::collections::HashSet;
 
+use machinery::name::label_fault;
+use machinery::{Cause, Faults, Object};
 use serde_json::{Map, Value, json};
 
 use super::quality;
-use crate::faults::Faults;
-use crate::name::label_fault;
-use crate::object::Object;
-use crate::status::Cause;
 
 /// What containers that only help to look at others may not have.
 const NOT_FOR_EPHEMERAL: [&str; 9] = [

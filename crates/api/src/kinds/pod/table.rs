@@ -1,10 +1,8 @@
 //! The table of pods: `printPod` of `pkg/printers/internalversion` upstream.
 
+use machinery::rules::{Column, age};
+use machinery::{Object, time};
 use serde_json::{Value, json};
-
-use crate::kinds::rules::{Column, age};
-use crate::object::Object;
-use crate::time;
 
 pub(super) const COLUMNS: &[Column] = &[
     Column::text("Name"),

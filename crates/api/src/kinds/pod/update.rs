@@ -1,12 +1,9 @@
 //! What of a pod's spec may change: `ValidatePodUpdate` upstream.
 
+use machinery::{Cause, Faults, Object, keep};
 use serde_json::{Map, Value};
 
 use super::gates;
-use crate::faults::Faults;
-use crate::object::Object;
-use crate::status::Cause;
-use crate::strategy::keep;
 
 const WHY: &str = "pod updates may not change fields other than `spec.containers[*].image`, \
     `spec.initContainers[*].image`, `spec.activeDeadlineSeconds`, `spec.tolerations` (only additions to existing \

@@ -14,6 +14,8 @@ mod volume;
 use std::collections::HashSet;
 use std::net::IpAddr;
 
+use machinery::metadata::{validate_label_key, validate_labels};
+use machinery::{Cause, Faults, name};
 use serde_json::{Value, json};
 
 pub(crate) use affinity::validate_node_selector;
@@ -21,11 +23,7 @@ pub(crate) use resources::validate_name as validate_resource_name;
 
 use super::gates::validate_gates;
 use super::subresources::validate_ephemeral;
-use crate::faults::Faults;
 use crate::kinds::field::{items, paths, text};
-use crate::metadata::{validate_label_key, validate_labels};
-use crate::name;
-use crate::status::Cause;
 
 type NameFault = fn(&str) -> Option<&'static str>;
 

@@ -1,14 +1,11 @@
 //! `RoleBinding` and `ClusterRoleBinding`.
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object, name};
 use serde_json::{Value, json};
 
 use super::GROUP;
-use crate::faults::Faults;
 use crate::kinds::field::{self, items, part, paths, text};
-use crate::kinds::rules::{Column, Rules, age};
-use crate::name;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct RoleBinding;
 pub(crate) struct ClusterRoleBinding;
@@ -23,6 +20,10 @@ const COLUMNS: &[Column] = &[
 ];
 
 impl Rules for RoleBinding {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
     fn creates_on_update(&self) -> bool {
         true
     }
@@ -53,6 +54,10 @@ impl Rules for RoleBinding {
 }
 
 impl Rules for ClusterRoleBinding {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
     fn creates_on_update(&self) -> bool {
         true
     }

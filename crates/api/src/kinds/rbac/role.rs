@@ -1,13 +1,11 @@
 //! `Role` and `ClusterRole`.
 
+use machinery::rules::{Column, Rules};
+use machinery::{Cause, Faults, Object};
 use serde_json::Value;
 
-use crate::faults::Faults;
 use crate::kinds::field::{self, items, part, paths};
-use crate::kinds::rules::{Column, Rules};
 use crate::kinds::workload::validate_selector;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct Role;
 pub(crate) struct ClusterRole;
@@ -15,6 +13,10 @@ pub(crate) struct ClusterRole;
 const COLUMNS: &[Column] = &[Column::text("Name"), Column { name: "Created At", kind: "date", priority: 0 }];
 
 impl Rules for Role {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
     fn creates_on_update(&self) -> bool {
         true
     }
@@ -45,6 +47,10 @@ impl Rules for Role {
 }
 
 impl Rules for ClusterRole {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
     fn creates_on_update(&self) -> bool {
         true
     }

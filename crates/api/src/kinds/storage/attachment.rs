@@ -1,18 +1,19 @@
 //! `VolumeAttachment`.
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object, name};
 use serde_json::{Value, json};
 
 use super::validate_driver;
-use crate::faults::Faults;
 use crate::kinds::field::{self, part, text};
-use crate::kinds::rules::{Column, Rules, age};
-use crate::name;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct VolumeAttachment;
 
 impl Rules for VolumeAttachment {
+    fn answers_deleted_object(&self) -> bool {
+        true
+    }
+
     fn demands_version(&self) -> bool {
         true
     }

@@ -1,16 +1,23 @@
 //! `VolumeAttributesClass`.
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Faults, Object};
 use serde_json::Value;
 
 use super::{class_name, validate_driver, validate_parameters, validate_stays};
-use crate::faults::Faults;
 use crate::kinds::field::part;
-use crate::kinds::rules::{Column, Rules, age};
-use crate::object::Object;
 
 pub(crate) struct VolumeAttributesClass;
 
 impl Rules for VolumeAttributesClass {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
+    fn answers_deleted_object(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Object, faults: &mut Faults) {
         validate_driver(part(object, "driverName"), "driverName", faults);
         validate_parameters(part(object, "parameters"), true, faults);

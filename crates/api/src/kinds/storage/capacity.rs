@@ -1,14 +1,11 @@
 //! `CSIStorageCapacity`.
 
+use machinery::rules::{Column, Rules};
+use machinery::{Cause, Faults, Object, name};
 use serde_json::Value;
 
-use crate::faults::Faults;
 use crate::kinds::field::{self, part};
-use crate::kinds::rules::{Column, Rules};
 use crate::kinds::workload::validate_selector;
-use crate::name;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct CsiStorageCapacity;
 

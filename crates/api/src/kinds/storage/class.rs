@@ -2,16 +2,13 @@
 
 use std::collections::HashSet;
 
+use machinery::metadata::validate_label_key;
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object, name};
 use serde_json::{Value, json};
 
 use super::{class_name, validate_parameters};
-use crate::faults::Faults;
 use crate::kinds::field::{self, part, paths, text};
-use crate::kinds::rules::{Column, Rules, age};
-use crate::metadata::validate_label_key;
-use crate::name;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct StorageClass;
 
@@ -19,6 +16,14 @@ const DEFAULT: [&str; 2] =
     ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
 
 impl Rules for StorageClass {
+    fn looks_at_metadata(&self) -> (usize, usize) {
+        (1, 1)
+    }
+
+    fn answers_deleted_object(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         object.0.entry("reclaimPolicy").or_insert_with(|| "Delete".into());
         object.0.entry("volumeBindingMode").or_insert_with(|| "Immediate".into());

@@ -1,13 +1,10 @@
 //! `CSIDriver`.
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object, name};
 use serde_json::{Value, json};
 
-use crate::faults::Faults;
 use crate::kinds::field::{self, between, default, items, part, paths, text};
-use crate::kinds::rules::{Column, Rules, age};
-use crate::name;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct CsiDriver;
 
@@ -17,6 +14,10 @@ const FS_GROUP_POLICIES: [&str; 3] = ["File", "None", "ReadWriteOnceWithFSType"]
 const COUNTED: [&str; 3] = ["tokenRequests", "requiresRepublish", "seLinuxMount"];
 
 impl Rules for CsiDriver {
+    fn answers_deleted_object(&self) -> bool {
+        true
+    }
+
     fn demands_version(&self) -> bool {
         true
     }

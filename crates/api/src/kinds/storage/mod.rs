@@ -14,13 +14,10 @@ pub(crate) use class::StorageClass;
 pub(crate) use driver::CsiDriver;
 pub(crate) use node::CsiNode;
 
+use machinery::{Cause, Faults, Object, name};
 use serde_json::Value;
 
 use super::field;
-use crate::faults::Faults;
-use crate::name;
-use crate::object::Object;
-use crate::status::Cause;
 
 /// The most parameters of a class, and the most bytes of them together.
 const MOST_PARAMETERS: usize = 512;

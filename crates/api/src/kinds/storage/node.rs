@@ -1,20 +1,21 @@
 //! `CSINode`.
 
+use machinery::rules::{Column, Rules, age};
+use machinery::{Cause, Faults, Object, name};
 use serde_json::Value;
 
 use super::validate_driver;
-use crate::faults::Faults;
 use crate::kinds::field::{self, between, items, part, paths, text};
-use crate::kinds::rules::{Column, Rules, age};
-use crate::name;
-use crate::object::Object;
-use crate::status::Cause;
 
 pub(crate) struct CsiNode;
 
 const LONGEST_NODE_ID: usize = 256;
 
 impl Rules for CsiNode {
+    fn answers_deleted_object(&self) -> bool {
+        true
+    }
+
     fn demands_version(&self) -> bool {
         true
     }

@@ -1,7 +1,7 @@
 //! Pods that a host makes: the mirrors of those that it runs by itself, which use nothing of the API's. Whatever pods on a
 //! host use, its agent may read, so it must not choose.
 
-use api::{Object, Status};
+use machinery::{Object, Status};
 use objects::look;
 use serde_json::{Map, Value};
 

@@ -7,9 +7,9 @@ mod own;
 mod status;
 
 use access::{Identity, NODE_PREFIX};
-use api::{Object, Status};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use machinery::{Object, Status};
 use objects::Named;
 use pki::CertificateRequest;
 use serde_json::Value;

@@ -1,6 +1,6 @@
 //! What a host may say of its own node: neither what keeps pods apart, nor what it can be deleted by.
 
-use api::{Object, Status};
+use machinery::{Object, Status};
 use objects::Named;
 use serde_json::Value;
 

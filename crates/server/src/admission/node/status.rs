@@ -1,6 +1,6 @@
 //! What a host may say by the status of its pods and their claims: what it sees there, and nothing that others act by.
 
-use api::{Object, Status};
+use machinery::{Object, Status};
 use objects::Named;
 use serde_json::Value;
 

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use api::policy::{Condition, Policy, compile_conditions};
-use api::{Faults, Object};
 use bytes::Bytes;
+use machinery::{Faults, Object};
 use objects::load;
 use serde_json::Value;
 use store::{KeyRange, Revision, State};

@@ -4,7 +4,7 @@
 
 use std::borrow::Cow;
 
-use api::{LabelSelector, Object, Resource};
+use machinery::{LabelSelector, Object, Resource};
 use objects::load;
 use serde_json::Value;
 

@@ -12,7 +12,7 @@ mod webhooks;
 use std::sync::Arc;
 
 use access::Authorizer;
-use api::{Object, Status};
+use machinery::{Object, Status};
 
 use self::configured::Configured;
 use self::matching::is_exempt;
@@ -98,11 +98,11 @@ impl Outside {
                 }
             }
         }
-        api::check(resource, object)?;
-        api::set_defaults(resource, object)?;
+        machinery::check(resource, object)?;
+        machinery::set_defaults(resource, object)?;
         match old {
-            Some(old) => api::prepare_update(resource, part(request.subresource), object, old),
-            None => api::prepare_create(resource, object),
+            Some(old) => machinery::prepare_update(resource, part(request.subresource), object, old),
+            None => machinery::prepare_create(resource, object),
         }
         Ok(())
     }

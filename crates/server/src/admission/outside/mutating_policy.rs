@@ -3,8 +3,8 @@
 //! Follows `pkg/admission/plugin/policy/mutating` of apiserver.
 
 use api::policy::{Inputs, Mutation, Scope};
-use api::{Cause, Object, PatchType, Resource, Status};
 use cel::Budget;
+use machinery::{Cause, Object, PatchType, Resource, Status};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -159,7 +159,7 @@ fn refused(request: &Request<'_>, policy: &PolicyEntry, binding: &Binding, why: 
 
 fn changed(resource: &Resource, object: &Object, mutation: &Mutation, made: Value) -> Result<Object, Status> {
     if mutation.is_json_patch {
-        return api::patch(resource, PatchType::Json, object, &made);
+        return machinery::patch(resource, PatchType::Json, object, &made);
     }
     let named = |key: &str| made.get(key).is_some_and(|value| *value != object.0[key]);
     if named("apiVersion") || named("kind") || made.pointer("/metadata/managedFields").is_some() {
@@ -167,5 +167,5 @@ fn changed(resource: &Resource, object: &Object, mutation: &Mutation, made: Valu
             "a mutation may not change apiVersion, kind and metadata.managedFields",
         ));
     }
-    api::merge_configuration(resource, object, &made)
+    machinery::merge_configuration(resource, object, &made)
 }

@@ -2,7 +2,7 @@
 //!
 //! Follows `CollectParams` of apiserver's `pkg/admission/plugin/policy/generic`.
 
-use api::{LabelSelector, Object, Resource};
+use machinery::{LabelSelector, Object, Resource};
 use objects::load;
 use serde_json::Value;
 use store::KeyRange;

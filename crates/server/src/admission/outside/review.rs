@@ -1,6 +1,6 @@
 //! A request as others see it: `AdmissionRequest` of admission.k8s.io/v1.
 
-use api::{Object, Resource, Status};
+use machinery::{Object, Resource, Status};
 use serde_json::{Value, json};
 
 use super::Outside;
@@ -82,7 +82,7 @@ impl Outside {
         let own = request.named.resource;
         if request.subresource == "scale" {
             let mut whole = object.clone();
-            api::apply_scale(own, &mut whole, &changed)?;
+            machinery::apply_scale(own, &mut whole, &changed)?;
             return Ok(whole);
         }
         if *own == *resource {
@@ -93,8 +93,8 @@ impl Outside {
             let back = self.converter.convert(definition, vec![changed], &wanted).await.map_err(internal)?;
             return back.into_iter().next().ok_or_else(|| Status::internal("a conversion came to nothing"));
         }
-        api::to_stored(resource, &mut changed);
-        api::from_stored(own, &mut changed);
+        machinery::to_stored(resource, &mut changed);
+        machinery::from_stored(own, &mut changed);
         Ok(changed)
     }
 }
@@ -107,12 +107,12 @@ fn internal(status: Status) -> Status {
 fn shown(request: &Request<'_>, object: &Object, resource: &Resource) -> Object {
     let own = request.named.resource;
     if request.subresource == "scale" {
-        return api::scale_of(own, object).unwrap_or_else(|| object.clone());
+        return machinery::scale_of(own, object).unwrap_or_else(|| object.clone());
     }
     let mut object = object.clone();
     if *own != *resource {
-        api::to_stored(own, &mut object);
-        api::from_stored(resource, &mut object);
+        machinery::to_stored(own, &mut object);
+        machinery::from_stored(resource, &mut object);
     }
     object
 }

@@ -3,8 +3,8 @@
 //! Follows `pkg/admission/plugin/policy/validating/dispatcher.go` of apiserver.
 
 use api::policy::{Inputs, Ruling, Scope};
-use api::{Cause, Object, Status};
 use cel::Budget;
+use machinery::{Cause, Object, Status};
 use serde_json::Value;
 
 use super::configured::{Binding, PolicyEntry};

@@ -5,10 +5,10 @@
 use std::borrow::Cow;
 
 use api::policy::{Inputs, conditions_hold};
-use api::{Details, Object, PatchType, Resource, Status};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use cel::Budget;
+use machinery::{Details, Object, PatchType, Resource, Status};
 use serde_json::{Value, json};
 
 use super::configured::Hook;
@@ -57,7 +57,7 @@ impl Outside {
                     ))
                 };
                 let Some(before) = &shown.new else { continue };
-                let changed = api::patch(resource, PatchType::Json, before, &patch).map_err(failed)?;
+                let changed = machinery::patch(resource, PatchType::Json, before, &patch).map_err(failed)?;
                 *object = self.take_back(request, changed, object, resource).await.map_err(failed)?;
             }
         }

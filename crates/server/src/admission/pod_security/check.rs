@@ -1,6 +1,6 @@
 //! What a check looks at, and how it words what it finds.
 
-use api::Object;
+use machinery::Object;
 use objects::look;
 use serde_json::Value;
 use store::State;

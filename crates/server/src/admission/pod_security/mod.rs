@@ -9,7 +9,7 @@ mod restricted;
 
 use std::collections::BTreeMap;
 
-use api::{Cause, Object, Status};
+use machinery::{Cause, Object, Status};
 use objects::{load, look};
 use serde_json::{Value, json};
 use store::{KeyRange, State};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use api::Cause;
+use machinery::Cause;
 use serde_json::json;
 
 const NEWEST_MINOR: u32 = 36;

@@ -1,4 +1,4 @@
-use api::Object;
+use machinery::Object;
 use serde_json::{Value, json};
 
 use bytes::Bytes;

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use api::Status;
 use bytes::Bytes;
+use machinery::Status;
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny};
 use serde_json::json;
@@ -187,7 +187,7 @@ fn is_empty(value: &RawValue) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use api::Object;
+    use machinery::Object;
     use proptest::prelude::*;
     use serde_json::Value;
 

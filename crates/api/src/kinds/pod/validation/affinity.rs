@@ -1,13 +1,12 @@
 //! Faults of affinities: `validateAffinity` upstream.
 
+use machinery::metadata::validate_label_key;
+use machinery::name::{label_fault, label_value_fault, subdomain_fault};
+use machinery::{Cause, Faults};
 use serde_json::{Value, json};
 
-use crate::faults::Faults;
 use crate::kinds::field::{items, paths, text};
 use crate::kinds::workload::validate_selector;
-use crate::metadata::validate_label_key;
-use crate::name::{label_fault, label_value_fault, subdomain_fault};
-use crate::status::Cause;
 
 const REQUIRED: &str = "requiredDuringSchedulingIgnoredDuringExecution";
 const PREFERRED: &str = "preferredDuringSchedulingIgnoredDuringExecution";

@@ -2,13 +2,12 @@
 
 use std::collections::HashSet;
 
+use machinery::{Cause, Faults};
 use serde_json::{Value, json};
 
 use super::volume::{Volumes, validate_mounts};
 use super::{environment, ports, probe, resources, security, validate_unique_name};
-use crate::faults::Faults;
 use crate::kinds::field::{items, paths, text};
-use crate::status::Cause;
 
 const RESTARTS: [&str; 3] = ["Always", "Never", "OnFailure"];
 const RESIZED: [&str; 2] = ["cpu", "memory"];

@@ -1,12 +1,11 @@
 //! Faults of containers' environments: `validateEnv` and `validateEnvFrom` upstream.
 
+use machinery::name::subdomain_fault;
+use machinery::{Cause, Faults};
 use serde_json::{Value, json};
 
 use super::volume::Volumes;
-use crate::faults::Faults;
 use crate::kinds::field::{paths, text};
-use crate::name::subdomain_fault;
-use crate::status::Cause;
 
 const NAME: &str = "must be printable ASCII characters other than '='";
 const FIELDS: [&str; 8] = [

@@ -1,10 +1,9 @@
 //! Faults of the files that volumes show: none lies outside of its volume, none where the agent keeps its own.
 
+use machinery::{Cause, Faults};
 use serde_json::{Value, json};
 
-use crate::faults::Faults;
 use crate::kinds::field::{items, paths, text};
-use crate::status::Cause;
 
 /// The highest mode of a file.
 const MODES: i64 = 0o777;

@@ -2,11 +2,10 @@
 
 use std::collections::HashSet;
 
+use machinery::{Cause, Faults};
 use serde_json::{Value, json};
 
-use crate::faults::Faults;
 use crate::kinds::field::{paths, port_name_faults, text};
-use crate::status::Cause;
 
 const NUMBER: &str = "must be between 1 and 65535, inclusive";
 

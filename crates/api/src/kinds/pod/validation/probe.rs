@@ -1,11 +1,10 @@
 //! Faults of probes and lifecycle hooks: `validateProbe` and `validateHandler` upstream.
 
+use machinery::{Cause, Faults};
 use serde_json::{Value, json};
 
-use crate::faults::Faults;
 use crate::kinds::field::{items, port_name_faults, text};
 use crate::kinds::workload::validate_value_not_negative;
-use crate::status::Cause;
 
 use super::ports::validate_number;
 

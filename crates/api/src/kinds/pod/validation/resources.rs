@@ -2,12 +2,11 @@
 
 use std::collections::HashSet;
 
+use machinery::name::qualified_faults;
+use machinery::{Cause, Faults};
 use serde_json::{Value, json};
 
-use crate::faults::Faults;
 use crate::kinds::field::{items, paths, text};
-use crate::name::qualified_faults;
-use crate::status::Cause;
 use cel::Quantity;
 
 const OF_CONTAINERS: [&str; 3] = ["cpu", "memory", "ephemeral-storage"];

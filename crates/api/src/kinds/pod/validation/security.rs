@@ -2,12 +2,11 @@
 
 use std::collections::HashSet;
 
+use machinery::{Cause, Faults};
 use serde_json::{Value, json};
 
 use super::files::validate_descending;
-use crate::faults::Faults;
 use crate::kinds::field::{items, paths, text};
-use crate::status::Cause;
 
 const SYSTEMS: [&str; 2] = ["linux", "windows"];
 const PROFILES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];

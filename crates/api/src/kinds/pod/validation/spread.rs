@@ -2,13 +2,12 @@
 
 use std::collections::HashSet;
 
+use machinery::metadata::validate_label_key;
+use machinery::{Cause, Faults};
 use serde_json::{Value, json};
 
-use crate::faults::Faults;
 use crate::kinds::field::{items, paths, text};
 use crate::kinds::workload::validate_selector;
-use crate::metadata::validate_label_key;
-use crate::status::Cause;
 
 const WHEN: [&str; 2] = ["DoNotSchedule", "ScheduleAnyway"];
 

@@ -2,15 +2,13 @@
 
 use std::collections::HashSet;
 
+use machinery::metadata::validate_template_metadata;
+use machinery::{Cause, Faults, name};
 use serde_json::{Value, json};
 
 use super::files::{validate_descending, validate_files};
-use crate::faults::Faults;
 use crate::kinds::field::{paths, text};
 use crate::kinds::volume_source::{self, Of};
-use crate::metadata::validate_template_metadata;
-use crate::name;
-use crate::status::Cause;
 
 /// The names of the volumes that have no fault: upstream knows no others.
 pub(super) type Volumes<'a> = HashSet<&'a str>;

@@ -1,0 +1,208 @@
+//! An object held against its schema.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use cel::Quantity;
+use serde_json::{Map, Value};
+
+use crate::schema::{Schema, Shape};
+use crate::time;
+
+/// A value that its field can't hold.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+#[error("{path} is {found}, but must be {expected}")]
+pub struct TypeMismatch {
+    /// The field.
+    pub path: String,
+    /// What stands there.
+    pub found: String,
+    /// What may stand there.
+    pub expected: &'static str,
+}
+
+/// Walks an object: values into their canonical form, unknown fields out.
+pub struct Conform<'a> {
+    faults: &'a mut Vec<String>,
+    most: usize,
+    path: String,
+}
+
+impl<'a> Conform<'a> {
+    /// Of a whole object; the first `most` of what is no fault but has to be told go into `faults`.
+    pub fn new(faults: &'a mut Vec<String>, most: usize) -> Self {
+        Conform { faults, most, path: String::new() }
+    }
+
+    /// Of an object that stands at `path`.
+    pub fn at(path: &str, faults: &'a mut Vec<String>, most: usize) -> Self {
+        Conform { faults, most, path: path.to_owned() }
+    }
+
+    /// The object of a schema.
+    ///
+    /// # Errors
+    /// At the first value that its field can't hold.
+    pub fn object(&mut self, schema: &Schema, object: &mut Map<String, Value>) -> Result<(), TypeMismatch> {
+        let length = self.path.len();
+        let mut result = Ok(());
+        object.retain(|name, value| {
+            if result.is_err() {
+                return true;
+            }
+            if length > 0 {
+                self.path.push('.');
+            }
+            self.path.push_str(name);
+            let keep = match schema.field(name) {
+                None => {
+                    if self.faults.len() < self.most {
+                        self.faults.push(format!("unknown field {:?}", self.path));
+                    }
+                    false
+                }
+                Some(field) => {
+                    result = self.value(&field.shape, value);
+                    // Upstream's `omitempty`: an empty list or map says nothing where none is required, nor does a zero
+                    // where the field is no pointer. Where a list is always written, an empty one is null.
+                    let keeps_empty = field.required && !schema.nulls.contains(&field.name);
+                    let is_zero = field.zero_is_nothing && is_zero(value);
+                    !value.is_null() && !is_zero && (keeps_empty || !is_empty(&field.shape, value))
+                }
+            };
+            if result.is_ok() {
+                self.path.truncate(length);
+            }
+            keep
+        });
+        result
+    }
+
+    fn value(&mut self, shape: &Shape, value: &mut Value) -> Result<(), TypeMismatch> {
+        if value.is_null() {
+            return Ok(());
+        }
+        let length = self.path.len();
+        match (shape, &mut *value) {
+            (Shape::Any, _)
+            | (Shape::Text | Shape::IntOrString, Value::String(_))
+            | (Shape::Boolean, Value::Bool(_))
+            | (Shape::Number, Value::Number(_))
+            | (Shape::ObjectOrBoolean, Value::Object(_) | Value::Bool(_)) => {}
+            (Shape::Int32 | Shape::IntOrString, Value::Number(number)) => {
+                match number.as_i64().and_then(|n| i32::try_from(n).ok()) {
+                    Some(_) => {}
+                    None => return Err(self.mismatch(value, "an integer of 32 bits")),
+                }
+            }
+            (Shape::Int64, Value::Number(number)) if number.is_i64() => {}
+            (Shape::Bytes, Value::String(text)) if STANDARD.decode(text.as_bytes()).is_ok() => {}
+            (Shape::Time, Value::String(text)) => match time::canonical_seconds(text) {
+                Some(canonical) => *text = canonical,
+                None => return Err(self.mismatch(value, "a time such as 2026-01-31T12:00:00Z")),
+            },
+            (Shape::MicroTime, Value::String(text)) => match time::canonical_micros(text) {
+                Some(canonical) => *text = canonical,
+                None => return Err(self.mismatch(value, "a time such as 2026-01-31T12:00:00.000000Z")),
+            },
+            (Shape::Quantity, Value::String(_) | Value::Number(_)) => {
+                let parsed = match &*value {
+                    Value::String(text) => Quantity::parse(text),
+                    other => Quantity::parse(&other.to_string()),
+                };
+                match parsed {
+                    Ok(quantity) => *value = Value::String(quantity.to_string()),
+                    Err(_) => return Err(self.mismatch(value, "a quantity such as 100m, 2 or 1Gi")),
+                }
+            }
+            (Shape::Object(of), Value::Object(object)) => {
+                self.object(of.get(), object)?;
+            }
+            (Shape::List(items), Value::Array(list)) => {
+                for (index, item) in list.iter_mut().enumerate() {
+                    nothing_to_zero(items, item);
+                    self.path.push_str(&format!("[{index}]"));
+                    self.value(items, item)?;
+                    self.path.truncate(length);
+                }
+                list.retain(|item| !item.is_null());
+            }
+            (Shape::Map(values), Value::Object(map)) => {
+                for (key, value) in map.iter_mut() {
+                    nothing_to_zero(values, value);
+                    self.path.push('.');
+                    self.path.push_str(key);
+                    self.value(values, value)?;
+                    self.path.truncate(length);
+                }
+                map.retain(|_, value| !value.is_null());
+            }
+            _ => return Err(self.mismatch(value, expected(shape))),
+        }
+        Ok(())
+    }
+
+    fn mismatch(&self, value: &Value, expected: &'static str) -> TypeMismatch {
+        let found = match value {
+            Value::Null => "nothing".to_owned(),
+            Value::Bool(_) => "a boolean".to_owned(),
+            Value::Number(number) => format!("the number {number}"),
+            // A misplaced secret must not end up in a message.
+            Value::String(text) if text.len() <= 32 && expected != BASE64 => format!("the string {text:?}"),
+            Value::String(_) => "another string".to_owned(),
+            Value::Array(_) => "a list".to_owned(),
+            Value::Object(_) => "an object".to_owned(),
+        };
+        TypeMismatch { path: self.path.clone(), found, expected }
+    }
+}
+
+const BASE64: &str = "a string in base64";
+
+fn expected(shape: &Shape) -> &'static str {
+    match shape {
+        Shape::Text => "a string",
+        Shape::Int32 | Shape::Int64 => "an integer",
+        Shape::Number => "a number",
+        Shape::Boolean => "true or false",
+        Shape::Bytes => BASE64,
+        Shape::Time | Shape::MicroTime => "a time such as 2026-01-31T12:00:00Z",
+        Shape::Quantity => "a quantity such as 100m, 2 or 1Gi",
+        Shape::IntOrString => "an integer or a string",
+        Shape::Any => "anything",
+        Shape::ObjectOrBoolean => "an object, true or false",
+        Shape::Object(_) | Shape::Map(_) => "an object",
+        Shape::List(_) => "a list",
+    }
+}
+
+/// What an item or a value that is `null` comes to in Go, which has no nothing there.
+fn nothing_to_zero(shape: &Shape, value: &mut Value) {
+    if value.is_null() {
+        *value = match shape {
+            Shape::Text | Shape::Bytes => "".into(),
+            Shape::Int32 | Shape::Int64 | Shape::Number | Shape::IntOrString => 0.into(),
+            Shape::Boolean => false.into(),
+            Shape::Quantity => "0".into(),
+            Shape::Object(_) | Shape::Map(_) => Value::Object(Map::new()),
+            Shape::List(_) => Value::Array(Vec::new()),
+            Shape::Any | Shape::ObjectOrBoolean | Shape::Time | Shape::MicroTime => Value::Null,
+        };
+    }
+}
+
+fn is_zero(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.is_empty(),
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::Bool(truth) => !truth,
+        _ => false,
+    }
+}
+
+fn is_empty(shape: &Shape, value: &Value) -> bool {
+    match (shape, value) {
+        (Shape::List(_), Value::Array(list)) => list.is_empty(),
+        (Shape::Map(_), Value::Object(map)) => map.is_empty(),
+        _ => false,
+    }
+}

@@ -1,0 +1,300 @@
+//! A custom object held against its schema.
+//!
+//! Says what upstream says (`pkg/apiserver/validation` of apiextensions-apiserver over kube-openapi's validation).
+//! What a change leaves as it was is not held against it (KEP-4008: ratcheting).
+
+use serde_json::{Map, Value};
+
+use super::format;
+use super::schema::{Checks, Kind, Known, ListType, Schema};
+use crate::faults::{Faults, MOST_FAULTS};
+use crate::status::Cause;
+
+/// Adds the faults of a value at `path`; `old` is what it replaces, if there is one.
+pub(super) fn validate(schema: &Schema, value: &Value, old: Option<&Value>, path: &str, faults: &mut Faults) {
+    let mut walk = Walk { path: path.to_owned(), faults: Vec::new() };
+    walk.value(schema, value, old);
+    faults.extend(walk.faults);
+}
+
+struct Walk {
+    path: String,
+    faults: Vec<Cause>,
+}
+
+impl Walk {
+    fn value(&mut self, schema: &Schema, value: &Value, old: Option<&Value>) {
+        if old == Some(value) || self.faults.len() >= MOST_FAULTS {
+            return;
+        }
+        if !has_type(schema, value) {
+            self.wrong_type(schema, value);
+        }
+        if let Some(checks) = &schema.checks {
+            self.checks(schema, checks, value, old);
+        }
+        match value {
+            Value::Object(object) => self.fields(schema, object, old),
+            Value::Array(list) => {
+                let Some(items) = &schema.items else { return };
+                for (index, item) in list.iter().enumerate() {
+                    let before = old.and_then(|old| same_item(&schema.list, index, item, old));
+                    let inner = format!("[{index}]");
+                    self.at(&inner, |walk| walk.value(items, item, before));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn fields(&mut self, schema: &Schema, object: &Map<String, Value>, old: Option<&Value>) {
+        for (name, value) in object {
+            let Some(Known::Schema(field)) = schema.field(name) else { continue };
+            let inner = if self.path.is_empty() { name.clone() } else { format!(".{name}") };
+            self.at(&inner, |walk| walk.value(field, value, old.and_then(|old| old.get(name))));
+        }
+    }
+
+    fn at(&mut self, inner: &str, walk: impl FnOnce(&mut Self)) {
+        let length = self.path.len();
+        self.path.push_str(inner);
+        walk(self);
+        self.path.truncate(length);
+    }
+
+    fn tell(&mut self, cause: Cause) {
+        if self.faults.len() < MOST_FAULTS {
+            self.faults.push(cause);
+        }
+    }
+
+    /// The path of faults; upstream's for the whole object is that of nothing.
+    fn field(&self) -> String {
+        if self.path.is_empty() { "<nil>".to_owned() } else { self.path.clone() }
+    }
+
+    fn invalid(&mut self, value: &Value, why: &str) {
+        let why = format!("{} in body {why}", self.path);
+        self.tell(Cause::invalid(self.field(), value, &why));
+    }
+
+    fn wrong_type(&mut self, schema: &Schema, value: &Value) {
+        let expected = match schema.kind {
+            _ if schema.int_or_string => "integer,string",
+            Kind::Object => "object",
+            Kind::Array => "array",
+            Kind::String => "string",
+            Kind::Integer => "integer",
+            Kind::Number => "number",
+            Kind::Boolean => "boolean",
+            Kind::Any => return,
+        };
+        let found = match value {
+            Value::Null => "null",
+            Value::Bool(_) => "boolean",
+            Value::Number(number) if number.is_f64() => "number",
+            Value::Number(_) => "integer",
+            Value::String(_) => "string",
+            Value::Array(_) => "array",
+            Value::Object(_) => "object",
+        };
+        self.not_of_type(expected, &found.into());
+    }
+
+    fn not_of_type(&mut self, expected: &str, found: &Value) {
+        let message =
+            format!("Invalid value: {found}: {} in body must be of type {expected}: {found}", self.path);
+        self.tell(Cause { reason: "FieldValueTypeInvalid".into(), message, field: self.field() });
+    }
+
+    fn checks(&mut self, schema: &Schema, checks: &Checks, value: &Value, old: Option<&Value>) {
+        self.conditions(checks, value, old);
+        match value {
+            Value::String(text) => self.text(checks, value, text),
+            Value::Number(_) => self.number(checks, value),
+            Value::Array(list) => {
+                let count = list.len() as u64;
+                if let Some(least) = checks.fewest_items.filter(|least| count < *least) {
+                    self.invalid(value, &format!("should have at least {least} items"));
+                }
+                if let Some(most) = checks.most_items.filter(|most| count > *most) {
+                    self.tell(Cause::too_many(self.field(), list.len(), most as usize));
+                }
+            }
+            Value::Object(object) => self.object(checks, value, object),
+            _ => {}
+        }
+        if let Some(choices) = &checks.choices
+            && !(value.is_null() && schema.nullable)
+            && !choices.iter().any(|choice| same(choice, value))
+        {
+            let texts: Vec<String> =
+                choices.iter().map(|c| c.as_str().map_or_else(|| c.to_string(), str::to_owned)).collect();
+            let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+            self.tell(Cause::not_supported(self.field(), value, &texts));
+        }
+    }
+
+    fn text(&mut self, checks: &Checks, value: &Value, text: &str) {
+        let length = || text.chars().count() as u64;
+        if let Some(most) = checks.longest.filter(|most| text.len() as u64 > *most && length() > *most) {
+            let message = format!("Too long: may not be more than {most} bytes");
+            self.tell(Cause { reason: "FieldValueTooLong".into(), message, field: self.field() });
+        }
+        if let Some(least) = checks.shortest.filter(|least| length() < *least) {
+            self.invalid(value, &format!("should be at least {least} chars long"));
+        }
+        if let Some(pattern) = checks.pattern.as_ref().filter(|pattern| !pattern.matches(text)) {
+            self.invalid(value, &format!("should match '{}'", pattern.text));
+        }
+        if let Some(format) = checks.format.as_ref().filter(|format| !format::fits(format, text)) {
+            self.not_of_type(format, value);
+        }
+    }
+
+    fn number(&mut self, checks: &Checks, value: &Value) {
+        if let Some((least, exclusive)) = &checks.least
+            && compare(value, least).is_some_and(|order| order.is_lt() || (*exclusive && order.is_eq()))
+        {
+            let or_equal = if *exclusive { "" } else { " or equal to" };
+            self.invalid(value, &format!("should be greater than{or_equal} {least}"));
+        }
+        if let Some((most, exclusive)) = &checks.most
+            && compare(value, most).is_some_and(|order| order.is_gt() || (*exclusive && order.is_eq()))
+        {
+            let or_equal = if *exclusive { "" } else { " or equal to" };
+            self.invalid(value, &format!("should be less than{or_equal} {most}"));
+        }
+        if let Some(factor) = checks.multiple_of.as_ref().filter(|factor| !is_multiple(value, factor)) {
+            self.invalid(value, &format!("should be a multiple of {factor}"));
+        }
+    }
+
+    fn object(&mut self, checks: &Checks, value: &Value, object: &Map<String, Value>) {
+        let count = object.len() as u64;
+        if let Some(least) = checks.fewest_properties.filter(|least| count < *least) {
+            self.invalid(value, &format!("should have at least {least} properties"));
+        }
+        if let Some(most) = checks.most_properties.filter(|most| count > *most) {
+            self.tell(Cause::too_many(self.field(), object.len(), most as usize));
+        }
+        for name in checks.required.iter().filter(|name| !object.contains_key(*name)) {
+            let dot = if self.path.is_empty() { "" } else { "." };
+            self.tell(Cause::required(format!("{}{dot}{name}", self.path), ""));
+        }
+    }
+
+    /// `allOf`, `anyOf`, `oneOf`, `not`: what fails is reported for the object as a whole, and then in detail.
+    fn conditions(&mut self, checks: &Checks, value: &Value, old: Option<&Value>) {
+        let place = self.path.clone();
+        let fails = |schema: &Schema| {
+            let mut walk = Walk { path: place.clone(), faults: Vec::new() };
+            walk.value(schema, value, old);
+            walk.faults
+        };
+        let mut failed: Option<(String, Vec<Cause>)> = None;
+        if !checks.any_of.is_empty() {
+            let mut best: Option<Vec<Cause>> = None;
+            for schema in &checks.any_of {
+                let faults = fails(schema);
+                if best.as_ref().is_none_or(|best| faults.len() < best.len()) {
+                    best = Some(faults);
+                }
+            }
+            if let Some(best) = best.filter(|best| !best.is_empty()) {
+                failed = Some(("must validate at least one schema (anyOf)".into(), best));
+            }
+        }
+        self.failed(failed.take());
+        if !checks.one_of.is_empty() {
+            let results: Vec<Vec<Cause>> = checks.one_of.iter().map(fails).collect();
+            let valid = results.iter().filter(|faults| faults.is_empty()).count();
+            if valid != 1 {
+                let found = match valid {
+                    0 => "Found none valid".to_owned(),
+                    many => format!("Found {many} valid alternatives"),
+                };
+                let best = if valid == 0 { results.into_iter().min_by_key(Vec::len) } else { None };
+                let why = format!("must validate one and only one schema (oneOf). {found}");
+                failed = Some((why, best.unwrap_or_default()));
+            }
+        }
+        self.failed(failed.take());
+        let mut all = Vec::new();
+        for schema in &checks.all_of {
+            all.extend(fails(schema));
+        }
+        if !all.is_empty() {
+            self.failed(Some(("must validate all the schemas (allOf)".into(), all)));
+        }
+        if checks.not.as_ref().is_some_and(|not| fails(not).is_empty()) {
+            self.failed(Some(("must not validate the schema (not)".into(), Vec::new())));
+        }
+    }
+
+    fn failed(&mut self, failed: Option<(String, Vec<Cause>)>) {
+        let Some((why, details)) = failed else { return };
+        let why = format!("{:?} {why}", self.path);
+        self.tell(Cause::invalid("<nil>", &"".into(), &why));
+        for detail in details {
+            self.tell(detail);
+        }
+    }
+}
+
+fn has_type(schema: &Schema, value: &Value) -> bool {
+    if value.is_null() {
+        // Conditions say no type, and leave that to the schema that they stand in.
+        return schema.nullable || (schema.kind == Kind::Any && !schema.int_or_string);
+    }
+    let is_integer = |value: &Value| match value {
+        Value::Number(number) if number.is_f64() => number.as_f64().is_some_and(|n| n.fract() == 0.0),
+        other => other.is_number(),
+    };
+    if schema.int_or_string {
+        return value.is_string() || is_integer(value);
+    }
+    match schema.kind {
+        Kind::Any => true,
+        Kind::Object => value.is_object(),
+        Kind::Array => value.is_array(),
+        Kind::String => value.is_string(),
+        Kind::Integer => is_integer(value),
+        Kind::Number => value.is_number(),
+        Kind::Boolean => value.is_boolean(),
+    }
+}
+
+/// The item of the old list that an item replaces: that of the same keys. Others can't be told.
+fn same_item<'a>(list: &ListType, index: usize, item: &Value, old: &'a Value) -> Option<&'a Value> {
+    let ListType::Map(keys) = list else { return None };
+    let old = old.as_array()?;
+    let is_same = |other: &Value| keys.iter().all(|key| other.get(key) == item.get(key));
+    // Mostly it stands where it stood.
+    old.get(index).filter(|other| is_same(other)).or_else(|| old.iter().find(|other| is_same(other)))
+}
+
+fn compare(left: &Value, right: &Value) -> Option<std::cmp::Ordering> {
+    match (left.as_i64(), right.as_i64()) {
+        (Some(left), Some(right)) => Some(left.cmp(&right)),
+        _ => left.as_f64()?.partial_cmp(&right.as_f64()?),
+    }
+}
+
+fn is_multiple(value: &Value, factor: &Value) -> bool {
+    match (value.as_i64(), factor.as_i64()) {
+        (Some(value), Some(factor)) if factor != 0 => value.checked_rem(factor).is_none_or(|rest| rest == 0),
+        _ => match (value.as_f64(), factor.as_f64()) {
+            (Some(value), Some(factor)) if factor != 0.0 => (value / factor).fract() == 0.0,
+            _ => true,
+        },
+    }
+}
+
+/// Whether two values are the same, however numbers are written.
+fn same(left: &Value, right: &Value) -> bool {
+    match (left, right) {
+        (Value::Number(_), Value::Number(_)) => compare(left, right).is_some_and(|order| order.is_eq()),
+        _ => left == right,
+    }
+}

@@ -1,0 +1,98 @@
+//! Bodies of requests as objects: every field held against its schema.
+//!
+//! Follows what upstream's decoder does (`k8s.io/apimachinery/pkg/runtime/serializer/json`): a wrong type is
+//! an error, an unknown or duplicate field is reported and left out, `null` is nothing.
+
+use serde_json::Value;
+use values::JsonError;
+
+use crate::conform::{Conform, TypeMismatch};
+use crate::object::Object;
+use crate::resource::Resource;
+use crate::status::Status;
+
+/// The largest body that is read, as upstream's: 3 MiB.
+const LARGEST: usize = 3 * 1024 * 1024;
+/// The most faults of one body that are reported.
+const MOST_FAULTS: usize = 100;
+
+/// A body as an object, and what was wrong with it but not forbidden.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decoded {
+    /// The object, without the fields that its kind doesn't have.
+    pub object: Object,
+    /// `unknown field "spec.foo"`, `duplicate field "spec.replicas"`: errors, warnings or nothing, as the
+    /// request's `fieldValidation` says.
+    pub faults: Vec<String>,
+}
+
+/// The object in the JSON `body`; `apiVersion` and `kind` are filled in where they are missing.
+///
+/// # Errors
+/// If the body is too large, no JSON, of another kind, or a field's value is of the wrong type.
+pub fn decode(resource: &Resource, body: &[u8]) -> Result<Decoded, Status> {
+    if body.len() > LARGEST {
+        let message = format!("the body has {} bytes, and the limit is {LARGEST}", body.len());
+        return Err(Status::new(413, "RequestEntityTooLarge", message));
+    }
+    let (value, mut faults) = values::json_and_duplicates(body).map_err(|error| match error {
+        JsonError::TooLarge(exceeded) => Status::too_large(exceeded),
+        JsonError::Broken(error) => {
+            Status::bad_request(format!("the body of the request is no valid JSON: {error}"))
+        }
+    })?;
+    let Some(mut object) = Object::from_value(value) else {
+        return Err(Status::bad_request("the body of the request must be a JSON object"));
+    };
+    faults.extend(check(resource, &mut object)?);
+    faults.truncate(MOST_FAULTS);
+    Ok(Decoded { object, faults })
+}
+
+/// Holds `object` against its kind's schema, as [`decode`] does: takes unknown fields out and tells them.
+///
+/// # Errors
+/// If the object is of another kind, or a field's value is of the wrong type.
+pub fn check(resource: &Resource, object: &mut Object) -> Result<Vec<String>, Status> {
+    kind_of(resource, object)?;
+    let in_words = |e: TypeMismatch| {
+        let TypeMismatch { path, found, expected } = e;
+        let (kind, version) = (resource.kind, resource.version);
+        Status::bad_request(format!(
+            "{kind} in version {version:?} cannot be handled as a {kind}: {path} is {found}, but must be {expected}"
+        ))
+    };
+    conform(resource, object).map_err(in_words)
+}
+
+/// The schema's part of [`check`].
+pub(crate) fn conform(resource: &Resource, object: &mut Object) -> Result<Vec<String>, TypeMismatch> {
+    if let Some(custom) = &resource.custom {
+        return custom.conform(object, MOST_FAULTS);
+    }
+    let mut faults = Vec::new();
+    if let Some(schema) = resource.schema.get() {
+        let mut conform = Conform::new(&mut faults, MOST_FAULTS);
+        conform.object(schema, &mut object.0)?;
+    }
+    object.remove_meta("selfLink");
+    object.ensure_metadata();
+    Ok(faults)
+}
+
+fn kind_of(resource: &Resource, object: &mut Object) -> Result<(), Status> {
+    let expected = [("apiVersion", resource.api_version()), ("kind", resource.kind.to_owned())];
+    for (field, expected) in expected {
+        match object.0.get(field) {
+            None | Some(Value::Null) => {}
+            Some(Value::String(found)) if found.is_empty() || *found == expected => {}
+            Some(found) => {
+                return Err(Status::bad_request(format!(
+                    "the {field} in the data is {found}, but this path takes {expected:?}"
+                )));
+            }
+        }
+        object.0.insert(field.to_owned(), expected.into());
+    }
+    Ok(())
+}

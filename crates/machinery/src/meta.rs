@@ -1,0 +1,49 @@
+//! The schemas of what every object has, and of what is no kind's own.
+
+use std::sync::OnceLock;
+
+use crate::schema::{NamedSchema, Schemas, Untold};
+
+/// The published schemas, one a line, by name. The crate `api` has the script that makes them.
+const PUBLISHED: &str = include_str!("../schemas/schemas.json");
+/// Their fields that are pointers in Go.
+const POINTERS: &str = include_str!("../schemas/pointers.txt");
+
+/// What every object's metadata are.
+pub(crate) const OBJECT_META: NamedSchema =
+    NamedSchema::of(meta_schemas, "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
+
+/// The schemas of `k8s.io/apimachinery`, to which those of kinds refer.
+pub fn meta_schemas() -> &'static Schemas {
+    static SCHEMAS: OnceLock<Schemas> = OnceLock::new();
+    SCHEMAS.get_or_init(|| Schemas::new(PUBLISHED, POINTERS, &Meta, None))
+}
+
+/// What these schemas don't tell.
+struct Meta;
+
+impl Untold for Meta {
+    fn nulls(&self, schema: &str) -> &'static [&'static str] {
+        match schema {
+            "io.k8s.apimachinery.pkg.apis.meta.v1.Condition" => &["lastTransitionTime"],
+            _ => &[],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_schema_can_be_read() {
+        let all = meta_schemas();
+        for name in all.names() {
+            assert!(all.published(name).is_some(), "{name} is out of order, or no JSON");
+            assert!(all.named(name).is_none_or(|schema| schema.name == name), "{name}");
+        }
+        let metadata = OBJECT_META.get().unwrap();
+        assert!(metadata.field("ownerReferences").unwrap().patch.merge);
+        assert!(metadata.field("deletionGracePeriodSeconds").unwrap().is_pointer);
+    }
+}

@@ -1,0 +1,94 @@
+//! Patches: RFC 6902 (JSON patch), RFC 7396 (merge patch), and upstream's strategic merge patch.
+
+use serde_json::{Map, Value};
+
+use crate::conform::TypeMismatch;
+use crate::decode::conform;
+use crate::json_patch;
+use crate::object::Object;
+use crate::resource::Resource;
+use crate::status::{Cause, Details, Status};
+use crate::strategic::{PatchError, merge_strategic};
+
+/// The kinds of patches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PatchType {
+    /// RFC 6902: a list of operations.
+    Json,
+    /// RFC 7396: an object merged in; lists are replaced.
+    Merge,
+    /// An object merged in, with lists merged by their keys.
+    Strategic,
+}
+
+/// `object` with `patch` applied. Unknown fields are still in it: [`crate::check`] tells them.
+///
+/// # Errors
+/// If the patch makes no sense, doesn't apply, or what comes out doesn't fit the kind.
+pub fn patch(resource: &Resource, kind: PatchType, object: &Object, patch: &Value) -> Result<Object, Status> {
+    let mut value = Value::Object(object.0.clone());
+    match kind {
+        PatchType::Json => json_patch::apply(&mut value, patch)?,
+        PatchType::Merge => {
+            if !patch.is_object() {
+                return Err(Status::bad_request("a merge patch must be a JSON object"));
+            }
+            merge(&mut value, patch);
+        }
+        PatchType::Strategic => {
+            let schema = resource.schema.get();
+            let bad = |e: PatchError| {
+                let message = format!("the strategic merge patch can't be applied: {e}");
+                // As upstream: what the patch says is well formed, and can't be done.
+                if matches!(e, PatchError::NoKey { .. }) {
+                    unprocessable(&message)
+                } else {
+                    Status::bad_request(message)
+                }
+            };
+            merge_strategic(schema, &mut value, patch).map_err(bad)?;
+        }
+    }
+    let Some(patched) = Object::from_value(value) else {
+        return Err(unprocessable("the patch leaves no object behind"));
+    };
+    // Types only: unknown fields are reported where the request's `fieldValidation` is known.
+    match conform(resource, &mut patched.clone()) {
+        Ok(_) => Ok(patched),
+        Err(mismatch) => Err(unfit(&mismatch)),
+    }
+}
+
+/// A merge patch (RFC 7396): `null` removes, objects are merged, anything else replaces.
+fn merge(value: &mut Value, patch: &Value) {
+    let Value::Object(fields) = patch else {
+        *value = patch.clone();
+        return;
+    };
+    if !value.is_object() {
+        *value = Value::Object(Map::new());
+    }
+    let Value::Object(map) = value else { return };
+    for (name, change) in fields {
+        if change.is_null() {
+            map.remove(name);
+        } else {
+            merge(map.entry(name.as_str()).or_insert(Value::Null), change);
+        }
+    }
+}
+
+fn unprocessable(message: &str) -> Status {
+    let mut status = Status::new(422, "Invalid", message);
+    status.details = Some(Box::default());
+    status
+}
+
+fn unfit(mismatch: &TypeMismatch) -> Status {
+    let mut status = unprocessable(&format!("the patch makes the object invalid: {mismatch}"));
+    // The patch itself is not told again: there may be secrets in it.
+    let message = format!("Invalid value: {mismatch}");
+    let cause = Cause { reason: "FieldValueInvalid".into(), message, field: "patch".into() };
+    status.details = Some(Box::new(Details { causes: vec![cause], ..Details::default() }));
+    status
+}
