@@ -12,13 +12,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::{HeaderValue, Request, Response, StatusCode};
-use machinery::Status;
+use machinery::{Object, Status};
+use objects::{Named, load};
 use rustls::ClientConfig;
+use tokio::net::TcpStream;
 
-use crate::backend::{Client, Relay};
+use crate::backend::{Client, Relay, tls, unreachable_backend};
 use crate::http::response::full;
 use crate::http::{Asked, Body};
-use crate::registry::Registry;
+use crate::registry::{Freshness, Registry};
 
 /// The way to pods, services, hosts, logs and streams.
 pub(crate) struct Proxy {
@@ -59,6 +61,34 @@ impl Proxy {
             ("", "services") => self.to_service(asked, request, client).await,
             ("", "nodes") => self.to_node(asked, request, client).await,
             _ => Err(Status::method_not_allowed().about("", "", "")),
+        }
+    }
+
+    /// The object that a request goes to, and what else its name in the path says.
+    async fn addressed<'a>(&self, asked: &Asked<'a>) -> Result<(Authority<'a>, Object), Status> {
+        let target = asked.target;
+        let authority = Authority::parse(&target.name)?;
+        let named = Named { resource: target.resource, namespace: &target.namespace, name: authority.name };
+        let stored = self.registry.get(&named, Freshness::Any).await?;
+        Ok((authority, load(&stored)?))
+    }
+
+    /// Sends a request on over `stream`, over TLS with `encrypted_for` where there is such a name; `node` is the backend's
+    /// host, if that is known.
+    async fn send_on(
+        &self,
+        stream: TcpStream,
+        encrypted_for: Option<&str>,
+        request: Request<Body>,
+        client: Option<Client>,
+        node: Option<String>,
+    ) -> Result<Response<Body>, Status> {
+        match encrypted_for {
+            Some(host) => {
+                let stream = tls::encrypt(stream, host).await.map_err(unreachable_backend)?;
+                self.relay.pass_on(stream, request, client, node).await
+            }
+            None => self.relay.pass_on(stream, request, client, node).await,
         }
     }
 

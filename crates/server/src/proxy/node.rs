@@ -4,7 +4,7 @@ use http::{Request, Response};
 use machinery::Status;
 
 use super::{Authority, Proxy};
-use crate::backend::{Client, connect, rewrite, tls, unreachable_backend};
+use crate::backend::{Client, connect, rewrite, unreachable_backend};
 use crate::http::{Asked, Body};
 
 impl Proxy {
@@ -38,10 +38,6 @@ impl Proxy {
             return self.relay.pass_on(agent.connect().await?, request, client, node).await;
         }
         let stream = connect(&host, port).await.map_err(unreachable_backend)?;
-        if authority.https {
-            let stream = tls::encrypt(stream, &host).await.map_err(unreachable_backend)?;
-            return self.relay.pass_on(stream, request, client, node).await;
-        }
-        self.relay.pass_on(stream, request, client, node).await
+        self.send_on(stream, authority.https.then_some(host.as_str()), request, client, node).await
     }
 }

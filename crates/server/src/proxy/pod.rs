@@ -4,13 +4,11 @@ use std::net::SocketAddr;
 
 use http::{Request, Response};
 use machinery::{Object, Status};
-use objects::{Named, load};
 use serde_json::Value;
 
-use super::{Authority, Proxy};
-use crate::backend::{Client, connect, rewrite, tls, unreachable_backend};
+use super::Proxy;
+use crate::backend::{Client, connect, rewrite, unreachable_backend};
 use crate::http::{Asked, Body};
-use crate::registry::Freshness;
 
 impl Proxy {
     pub(super) async fn to_pod(
@@ -19,10 +17,7 @@ impl Proxy {
         request: Request<Body>,
         client: Option<Client>,
     ) -> Result<Response<Body>, Status> {
-        let target = asked.target;
-        let authority = Authority::parse(&target.name)?;
-        let named = Named { resource: target.resource, namespace: &target.namespace, name: authority.name };
-        let pod = load(&*self.registry.get(&named, Freshness::Any).await?)?;
+        let (authority, pod) = self.addressed(asked).await?;
         let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default();
         if self.relay.backends().is_silent(text("/spec/nodeName")) {
             return Err(unreachable_backend(format!(
@@ -38,15 +33,11 @@ impl Proxy {
         let port = port_of(&pod, authority.port)?;
         let (mut parts, body) = request.into_parts();
         let host = SocketAddr::new(address, port).to_string();
-        rewrite(&mut parts, &target.rest, &host).map_err(unreachable_backend)?;
+        rewrite(&mut parts, &asked.target.rest, &host).map_err(unreachable_backend)?;
         let request = Request::from_parts(parts, body);
         let stream = connect(ip, port).await.map_err(unreachable_backend)?;
         let node = Some(text("/spec/nodeName").to_owned());
-        if authority.https {
-            let stream = tls::encrypt(stream, ip).await.map_err(unreachable_backend)?;
-            return self.relay.pass_on(stream, request, client, node).await;
-        }
-        self.relay.pass_on(stream, request, client, node).await
+        self.send_on(stream, authority.https.then_some(ip), request, client, node).await
     }
 }
 

@@ -11,17 +11,14 @@ use futures::stream::FuturesUnordered;
 use http::{Method, Request, Response};
 use hyper::body::Body as _;
 use machinery::{Object, Status};
-use objects::{Named, load};
 use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
-use tokio_rustls::client::TlsStream;
 
-use super::{Authority, Proxy};
+use super::Proxy;
 use crate::backend::{BackendError, Backends, Client, rewrite, send, tls, unreachable_backend};
 use crate::http::response::full;
 use crate::http::{Asked, Body};
-use crate::registry::Freshness;
 
 /// How long the head of an answer may take before another backend is asked as well.
 const PATIENCE: Duration = Duration::from_millis(300);
@@ -38,9 +35,7 @@ impl Proxy {
         client: Option<Client>,
     ) -> Result<Response<Body>, Status> {
         let target = asked.target;
-        let authority = Authority::parse(&target.name)?;
-        let named = Named { resource: target.resource, namespace: &target.namespace, name: authority.name };
-        let service = load(&*self.registry.get(&named, Freshness::Any).await?)?;
+        let (authority, service) = self.addressed(asked).await?;
         let port = port_of(&service, authority.port)?;
         let (mut parts, body) = request.into_parts();
         let host = format!("{}.{}.svc:{port}", authority.name, target.namespace);
@@ -55,11 +50,8 @@ impl Proxy {
         if client.is_some() {
             let stream = to.connect().await.map_err(unreachable_backend)?;
             let request = Request::from_parts(parts, body);
-            if to.https {
-                let stream = to.encrypt(stream).await.map_err(unreachable_backend)?;
-                return self.relay.pass_on(stream, request, client, None).await;
-            }
-            return self.relay.pass_on(stream, request, client, None).await;
+            let encrypted_for = to.https.then(|| to.name());
+            return self.send_on(stream, encrypted_for.as_deref(), request, client, None).await;
         }
         let repeatable = matches!(parts.method, Method::GET | Method::HEAD) && body.is_end_stream();
         let answer = if repeatable {
@@ -89,7 +81,8 @@ impl Backend<'_> {
     async fn ask(&self, request: Request<Body>) -> Result<Response<Body>, BackendError> {
         let stream = self.connect().await?;
         if self.https {
-            return send(self.encrypt(stream).await?, request).await;
+            let stream = tls::encrypt(stream, &self.name()).await.map_err(BackendError::Connect)?;
+            return send(stream, request).await;
         }
         send(stream, request).await
     }
@@ -99,9 +92,9 @@ impl Backend<'_> {
         stream.map_err(BackendError::Connect)
     }
 
-    async fn encrypt(&self, stream: TcpStream) -> Result<TlsStream<TcpStream>, BackendError> {
-        let name = format!("{}.{}.svc", self.service, self.namespace);
-        tls::encrypt(stream, &name).await.map_err(BackendError::Connect)
+    /// The service's name as that of a host.
+    fn name(&self) -> String {
+        format!("{}.{}.svc", self.service, self.namespace)
     }
 
     /// Asks up to [`ATTEMPTS`] times: at once after a failure, else whenever patience is over.
