@@ -1,21 +1,27 @@
 //! The folder that a cluster lives in: its identity, its keys, and a folder for each host.
 
+mod error;
+mod record;
+#[cfg(test)]
+mod tests;
+
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use config::{Datastore, HostConfig, NetConfig, Ports, Timeouts};
 use pki::{Authority, HostNames, Identity, TokenKey};
-use serde::{Deserialize, Serialize};
 
 use crate::addresses::{Addresses, MOST_NODES, NetKind};
 use crate::kubeconfig::kubeconfig;
 use crate::link::HOST_LINK;
-use config::{Datastore, HostConfig, NetConfig, Ports, Timeouts};
+use record::VERSION;
 
-/// The shape of the folder that this program reads and writes.
-const VERSION: u32 = 1;
+pub use error::Error;
+pub use record::{Plan, Record};
+
 /// The name of the identity by which the API vouches for who asks to servers of aggregated APIs.
 pub const FRONT_PROXY: &str = "front-proxy-client";
 const RECORD: &str = "cluster.json";
@@ -27,156 +33,6 @@ const TOKEN_KEY: &str = "sa.key";
 const REQUESTS_KEY: &str = "requests-ca.key";
 const HOST_LOG: &str = "host.log";
 const NAME: &str = "holdfast";
-
-/// Why a folder can't be used for a cluster.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// A number of hosts that can't be.
-    #[error("a cluster on one machine has 1 to {MOST_NODES} nodes, not {0}")]
-    Nodes(usize),
-    /// Something else lives there.
-    #[error("{0} isn't empty and holds no cluster of Holdfast; give an empty or new folder")]
-    Foreign(PathBuf),
-    /// The record of the cluster can't be understood.
-    #[error("{path} can't be understood ({why}); restore it, or give another folder")]
-    Record {
-        /// The file.
-        path: PathBuf,
-        /// Where it goes wrong.
-        why: serde_json::Error,
-    },
-    /// A newer program made the folder.
-    #[error("{path} is of version {version}, and this program knows {VERSION}; use the newer program")]
-    Version {
-        /// The file.
-        path: PathBuf,
-        /// Its version.
-        version: u32,
-    },
-    /// The cluster there has another size.
-    #[error(
-        "{path} holds a cluster made for --nodes {found}, not {asked}; use --nodes {found}, or another folder"
-    )]
-    OtherSize {
-        /// The folder.
-        path: PathBuf,
-        /// How many nodes it has.
-        found: usize,
-        /// How many were asked for.
-        asked: usize,
-    },
-    /// The cluster there was made for another network.
-    #[error(
-        "{path} holds a cluster made for --net {found}, not {asked}; use --net {found}, or another folder"
-    )]
-    OtherNet {
-        /// The folder.
-        path: PathBuf,
-        /// The network that it was made for.
-        found: NetKind,
-        /// The network that was asked for.
-        asked: NetKind,
-    },
-    /// The state of the cluster there lies elsewhere.
-    #[error(
-        "{0} holds a cluster whose state lies in its own hosts, not in an etcd; give another folder for --datastore"
-    )]
-    OwnStore(PathBuf),
-    /// The cluster there uses another prefix in its etcd.
-    #[error(
-        "{path} holds a cluster whose state lies in an etcd under {found}; use --datastore-prefix {found}, or \
-         another folder"
-    )]
-    OtherPrefix {
-        /// The folder.
-        path: PathBuf,
-        /// The prefix that it was made for.
-        found: String,
-    },
-    /// The record of the cluster is gone, its hosts are there.
-    #[error(
-        "{0} holds hosts of a cluster, but the file cluster.json that says which is gone; put it back from a copy, or give \
-         another folder"
-    )]
-    LostRecord(PathBuf),
-    /// The cluster's keys are gone.
-    #[error(
-        "{0} is gone, which this cluster can't be without; put the folder pki back from a copy, or give another folder"
-    )]
-    LostKey(PathBuf),
-    /// Another launcher runs on it.
-    #[error("a cluster runs on {0} already; stop it first, or give another folder")]
-    Locked(PathBuf),
-    /// A file can't be read or written.
-    #[error("can't write {path}: {why}; check its permissions and the space on the disk")]
-    File {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        why: io::Error,
-    },
-    /// A key or a certificate.
-    #[error(transparent)]
-    Pki(#[from] pki::Error),
-}
-
-/// What a folder says about its cluster: the file `cluster.json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
-    /// The shape of the folder.
-    pub version: u32,
-    /// What tells this cluster from all others.
-    pub id: String,
-    /// The cluster's name.
-    pub name: String,
-    /// How many hosts it has.
-    pub nodes: usize,
-    /// The kind of network that it was made for.
-    pub net: NetKind,
-    /// The etcd that its state lies in; none where its hosts keep it themselves.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub datastore: Option<Datastore>,
-}
-
-/// What a cluster is made as, or is expected to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    /// What tells a new cluster from all others.
-    pub id: String,
-    /// How many hosts.
-    pub nodes: usize,
-    /// The kind of network.
-    pub net: NetKind,
-    /// The etcd that its state lies in; none for what the cluster was made with, or its own hosts.
-    pub datastore: Option<Datastore>,
-}
-
-impl Plan {
-    /// A cluster that keeps its state itself.
-    pub fn new(nodes: usize, net: NetKind) -> Self {
-        Plan { id: uuid::Uuid::new_v4().to_string(), nodes, net, datastore: None }
-    }
-}
-
-impl Record {
-    /// Whether the cluster in `path` is as it is expected to be.
-    fn check(&self, path: &Path, plan: &Plan) -> Result<(), Error> {
-        let path = || path.to_owned();
-        if self.nodes != plan.nodes {
-            return Err(Error::OtherSize { path: path(), found: self.nodes, asked: plan.nodes });
-        }
-        if self.net != plan.net {
-            return Err(Error::OtherNet { path: path(), found: self.net, asked: plan.net });
-        }
-        match (&self.datastore, &plan.datastore) {
-            (None, Some(_)) => Err(Error::OwnStore(path())),
-            (Some(known), Some(asked)) if known.prefix != asked.prefix => {
-                Err(Error::OtherPrefix { path: path(), found: known.prefix.clone() })
-            }
-            _ => Ok(()),
-        }
-    }
-}
 
 /// A cluster's folder, held by this process alone.
 #[derive(Debug)]
@@ -476,129 +332,4 @@ fn write(path: &Path, text: &[u8], mode: u32) -> Result<(), Error> {
         fs::rename(&new, path)
     };
     write().map_err(|why| Error::File { path: path.into(), why })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-    use std::os::unix::fs::PermissionsExt;
-
-    use super::*;
-
-    /// Every file under a folder with its contents.
-    fn contents(path: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
-        let mut found = BTreeMap::new();
-        for entry in fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()) {
-            if entry.is_dir() {
-                found.extend(contents(&entry));
-            } else {
-                found.insert(entry.clone(), fs::read(&entry).unwrap());
-            }
-        }
-        found
-    }
-
-    #[test]
-    fn a_cluster_is_made_once_and_found_again() {
-        let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("deep/cluster");
-        let folder = Folder::open_or_create(&path, 3, NetKind::Loopback).unwrap();
-        folder.write_kubeconfig("https://127.0.0.100:6443").unwrap();
-        let id = folder.record().id.clone();
-        drop(folder);
-        let before = contents(&path);
-        let folder = Folder::open_or_create(&path, 3, NetKind::Loopback).unwrap();
-        assert_eq!(folder.record().id, id);
-        assert_eq!(contents(&path), before);
-    }
-
-    #[test]
-    fn a_host_finds_all_that_it_needs() {
-        let parent = tempfile::tempdir().unwrap();
-        let folder = Folder::open_or_create(parent.path(), 3, NetKind::Netns).unwrap();
-        let config = HostConfig::load(&folder.config_file("n2")).unwrap();
-        assert_eq!((config.name.as_str(), config.address.to_string().as_str()), ("n2", "10.73.0.2"));
-        assert_eq!(config.peers.len(), 3);
-        assert_eq!(config.net, NetConfig::Netns { link: "eth0".into() });
-        Identity::load(&config.pki_dir, &config.name).unwrap();
-        pki::Trust::load(&config.pki_dir).unwrap();
-        let key = pki::HeartbeatKey::load(&config.pki_dir).unwrap();
-        let other = HostConfig::load(&folder.config_file("n3")).unwrap();
-        assert_eq!(pki::HeartbeatKey::load(&other.pki_dir).unwrap().expose(), key.expose());
-        assert!(config.data_dir.is_dir());
-    }
-
-    #[test]
-    fn the_kubeconfig_is_for_the_owners_eyes() {
-        let parent = tempfile::tempdir().unwrap();
-        let folder = Folder::open_or_create(parent.path(), 1, NetKind::Loopback).unwrap();
-        let path = folder.write_kubeconfig("https://127.0.0.1:7").unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert!(fs::read_to_string(&path).unwrap().contains("server: https://127.0.0.1:7\n"));
-    }
-
-    #[test]
-    fn what_is_not_ours_is_refused_and_left_alone() {
-        let parent = tempfile::tempdir().unwrap();
-        let path = parent.path();
-        let open = |nodes, net| Folder::open_or_create(path, nodes, net).map(drop).unwrap_err().to_string();
-
-        fs::write(path.join("letter"), "dear").unwrap();
-        assert!(open(3, NetKind::Loopback).contains("isn't empty"));
-        assert!(Folder::open_or_create(&path.join("letter"), 3, NetKind::Loopback).is_err());
-        assert_eq!(contents(path).len(), 1);
-        fs::remove_file(path.join("letter")).unwrap();
-
-        let held = Folder::open_or_create(path, 3, NetKind::Loopback).unwrap();
-        let before = contents(path);
-        assert!(open(3, NetKind::Loopback).contains("runs on"));
-        assert!(open(1, NetKind::Loopback).contains("use --nodes 3"));
-        assert!(open(3, NetKind::Netns).contains("use --net loopback"));
-        assert!(open(0, NetKind::Netns).contains("1 to 9 nodes"));
-        drop(held);
-        fs::write(path.join(RECORD), "{").unwrap();
-        assert!(open(3, NetKind::Loopback).contains("can't be understood"));
-        fs::write(path.join(RECORD), &before[&path.join(RECORD)]).unwrap();
-        assert_eq!(contents(path), before);
-    }
-
-    #[test]
-    fn what_was_lost_is_said_and_nothing_made_in_its_place() {
-        let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("cluster");
-        let open = || Folder::open_or_create(&path, 3, NetKind::Loopback).map(drop).unwrap_err().to_string();
-        drop(Folder::open_or_create(&path, 3, NetKind::Loopback).unwrap());
-        fs::write(path.join("n2").join(HOST_LOG), "").unwrap();
-        for (lost, says) in [
-            (RECORD, "cluster.json that says which is gone; put it back"),
-            (PKI, "ca.crt is gone"),
-            ("pki/ca.key", "ca.key is gone"),
-        ] {
-            fs::rename(path.join(lost), parent.path().join("kept")).unwrap();
-            let before = contents(&path);
-            let said = open();
-            assert!(said.contains(says), "{lost}: {said}");
-            assert_eq!(contents(&path), before, "{lost}");
-            fs::rename(parent.path().join("kept"), path.join(lost)).unwrap();
-        }
-        Folder::open_or_create(&path, 3, NetKind::Loopback).unwrap();
-    }
-
-    #[test]
-    fn a_cluster_s_folder_is_its_owner_s_alone() {
-        let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("state/cluster");
-        drop(Folder::open_or_create(&path, 1, NetKind::Loopback).unwrap());
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
-    }
-
-    #[test]
-    fn a_cluster_that_was_begun_is_finished() {
-        let parent = tempfile::tempdir().unwrap();
-        drop(Folder::open_or_create(parent.path(), 2, NetKind::Loopback).unwrap());
-        fs::remove_file(parent.path().join(RECORD)).unwrap();
-        fs::remove_dir_all(parent.path().join("n2")).unwrap();
-        let folder = Folder::open_or_create(parent.path(), 2, NetKind::Loopback).unwrap();
-        assert!(folder.config_file("n2").exists());
-    }
 }
