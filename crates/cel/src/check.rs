@@ -4,28 +4,13 @@ use serde_json::Value;
 
 use crate::ast::{Access, Comprehension, Does, Expr, Kind, Literal, Sort};
 use crate::error::Fault;
+use crate::functions::type_named;
 use crate::parser::qualified;
 use crate::printing;
 use crate::relations::{FREE, equivalent, is_free, join, of_literal, substitute, unify};
 use crate::signatures;
 use crate::sizes::SchemaPlace;
 use crate::types::Type;
-
-/// The names of types, as values.
-const TYPES: [&str; 12] = [
-    "bool",
-    "int",
-    "uint",
-    "double",
-    "string",
-    "bytes",
-    "list",
-    "map",
-    "null_type",
-    "type",
-    "google.protobuf.Timestamp",
-    "google.protobuf.Duration",
-];
 
 /// What an expression may use.
 #[derive(Debug, Clone, Default)]
@@ -94,7 +79,7 @@ impl<'s> Checker<'_, 's> {
     /// The type of a variable or of a type's name.
     fn named(&self, name: &str) -> Option<Type<'s>> {
         let known = self.local(name).or_else(|| self.environment.variable(name)).cloned();
-        known.or_else(|| TYPES.contains(&name).then_some(Type::Type))
+        known.or_else(|| type_named(name).map(|_| Type::Type))
     }
 
     fn check(&mut self, expr: &mut Expr) -> Type<'s> {
