@@ -62,7 +62,7 @@ pub fn written(event: &Event) -> Option<u64> {
 }
 
 fn content(kv: &KeyValue) -> Content {
-    Some((std::str::from_utf8(&kv.value).ok()?.trim_end().parse().ok()?, kv.lease))
+    Some((std::str::from_utf8(&kv.value.bytes()).ok()?.trim_end().parse().ok()?, kv.lease))
 }
 
 /// Values are padded, so that the log's files fill up.

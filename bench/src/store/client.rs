@@ -44,7 +44,7 @@ impl Client {
         let value = match self {
             Client::Ours(store) => {
                 let state = if stale { store.snapshot() } else { store.read().await? };
-                state.get(&key).map(|kv| kv.value.clone())
+                state.get(&key).map(|kv| kv.value.bytes())
             }
             Client::Etcd(connection) => {
                 connection.range(key, None, stale).await?.kvs.pop().map(|kv| kv.value)
@@ -64,7 +64,7 @@ impl Client {
         };
         match self {
             Client::Ours(store) => {
-                store.read().await?.range(range).for_each(|kv| copy(&kv.key, &kv.value));
+                store.read().await?.range(range).for_each(|kv| copy(&kv.key, &kv.value.bytes()));
             }
             Client::Etcd(connection) => {
                 let answer = connection.range(range.start.clone(), range.end.clone(), false).await?;
@@ -134,7 +134,7 @@ impl Source {
                         while let Ok((events, _)) = watcher.changes().await {
                             for event in events {
                                 if let store::Event::Put { current, .. } = event {
-                                    seen(&current.value);
+                                    seen(&current.value.bytes());
                                 }
                             }
                         }

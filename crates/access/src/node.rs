@@ -110,7 +110,7 @@ fn selects(fields: &str, field: &str, value: &str) -> bool {
 }
 
 fn parse(kv: &KeyValue) -> Option<Value> {
-    serde_json::from_slice(&kv.value).ok()
+    serde_json::from_slice(&kv.value.bytes()).ok()
 }
 
 fn kind_of(resource: &str) -> Kind {

@@ -137,12 +137,12 @@ impl Roles {
         // What can't be read grants nothing.
         match place.resource {
             "roles" | "clusterroles" => {
-                if let Ok(role) = serde_json::from_slice::<StoredRole>(&kv.value) {
+                if let Ok(role) = serde_json::from_slice::<StoredRole>(&kv.value.bytes()) {
                     self.rules.insert(key.to_owned(), role.rules.unwrap_or_default().into());
                 }
             }
             "rolebindings" | "clusterrolebindings" => {
-                if let Ok(stored) = serde_json::from_slice::<StoredBinding>(&kv.value) {
+                if let Ok(stored) = serde_json::from_slice::<StoredBinding>(&kv.value.bytes()) {
                     self.bind(key, place.namespace, place.name, stored);
                 }
             }

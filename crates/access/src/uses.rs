@@ -95,7 +95,7 @@ impl Uses {
         self.remove(&kv.key);
         let Some(place) = objects::parse(&kv.key) else { return };
         // What can't be read uses nothing, nor does what has no host.
-        let Ok(stored) = serde_json::from_slice::<StoredPod>(&kv.value) else { return };
+        let Ok(stored) = serde_json::from_slice::<StoredPod>(&kv.value.bytes()) else { return };
         let Some(host) = stored.spec.node_name.as_deref().filter(|host| !host.is_empty()) else { return };
         let host: Arc<str> =
             self.by_host.get_key_value(host).map_or_else(|| host.into(), |(host, _)| host.clone());

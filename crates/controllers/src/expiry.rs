@@ -66,7 +66,7 @@ fn reconcile(view: &View, now: Timestamp) -> Plan {
     let Some(ends) = view.account::<Ends>() else { return plan };
     for key in ends.until(now) {
         let Some(kv) = view.state().get(key) else { continue };
-        let Ok(event) = serde_json::from_slice::<Value>(&kv.value) else { continue };
+        let Ok(event) = serde_json::from_slice::<Value>(&kv.value.bytes()) else { continue };
         if times(&event).filter(|time| *time <= now).max().is_some_and(|last| end_of(last) > now) {
             // It happened again after it had come to its end.
             continue;
@@ -112,7 +112,7 @@ impl Account for Ends {
 
 impl Ends {
     fn put(&mut self, kv: &KeyValue) {
-        let event = serde_json::from_slice::<Value>(&kv.value).unwrap_or_default();
+        let event = serde_json::from_slice::<Value>(&kv.value.bytes()).unwrap_or_default();
         let ends = ends(times(&event).collect());
         self.queue.extend(ends.iter().map(|end| (*end, kv.key.clone())));
         self.by_key.insert(kv.key.clone(), ends);

@@ -59,7 +59,7 @@ struct Metadata {
 impl Node {
     fn read(kv: &KeyValue) -> Option<Node> {
         let place = parse(&kv.key)?;
-        let stored: Stored = serde_json::from_slice(&kv.value).ok()?;
+        let stored: Stored = serde_json::from_slice(&kv.value.bytes()).ok()?;
         Some(Node {
             key: kv.key.clone(),
             api_version: stored.api_version,

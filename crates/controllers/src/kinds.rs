@@ -127,7 +127,7 @@ impl Kinds {
         }
         let mut groups = self.remove(&kv.key);
         if kv.key.starts_with(self.definitions.as_bytes()) {
-            if let Ok(definition) = Definition::parse(kv.value.clone(), kv.mod_revision, None) {
+            if let Ok(definition) = Definition::parse(kv.value.bytes(), kv.mod_revision, None) {
                 let defined = Defined::of(&Arc::new(definition));
                 groups.push(defined.group.to_owned());
                 self.custom.insert(kv.key.clone(), defined);
@@ -169,7 +169,7 @@ impl Defined {
 impl Remote {
     /// The group of an APIService, and what it says of another server; nothing if it stands for what is served here.
     fn read(kv: &KeyValue) -> Option<(String, Remote)> {
-        let ApiService { spec, status } = serde_json::from_slice(&kv.value).ok()?;
+        let ApiService { spec, status } = serde_json::from_slice(&kv.value.bytes()).ok()?;
         spec.service?;
         let available = status.conditions.iter().any(|c| c.kind == "Available" && c.status == "True");
         let api_version = format!("{}/{}", spec.group, spec.version);

@@ -139,7 +139,7 @@ impl View {
         let namespace = metadata.namespace.as_deref().unwrap_or_default();
         let name = metadata.name.as_deref().unwrap_or_default();
         let kv = self.state.get(key(T::GROUP, T::PLURAL, namespace, name).as_bytes())?;
-        serde_json::from_slice(&kv.value).ok()
+        serde_json::from_slice(&kv.value.bytes()).ok()
     }
 
     /// Whether objects may be made in a namespace: it is there and not being deleted.

@@ -48,7 +48,7 @@ struct Metadata {
 }
 
 fn stored<T: DeserializeOwned>(kv: &KeyValue) -> Option<Stored<T>> {
-    serde_json::from_slice(&kv.value).ok()
+    serde_json::from_slice(&kv.value.bytes()).ok()
 }
 
 impl Classes {

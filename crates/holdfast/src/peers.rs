@@ -246,7 +246,7 @@ fn host_network(address: IpAddr, pods: IpNet) -> HostNetwork {
 impl Node {
     /// What counts of the stored Node; what can't be read isn't there.
     fn read(kv: &KeyValue) -> Self {
-        let stored: Stored = serde_json::from_slice(&kv.value).unwrap_or_default();
+        let stored: Stored = serde_json::from_slice(&kv.value.bytes()).unwrap_or_default();
         let addresses = stored.status.addresses.unwrap_or_default();
         let internal = addresses.iter().find(|address| address.kind == "InternalIP");
         let annotations = stored.metadata.annotations.unwrap_or_default();

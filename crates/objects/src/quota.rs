@@ -15,7 +15,7 @@ pub fn quota_usage(quota: &Object, hard: &Amounts, state: &State, now: Timestamp
         let prefix = namespace_prefix(&group, &plural, quota.namespace());
         for kv in state.range(&KeyRange::prefix(prefix)) {
             // What an object uses that is damaged nobody can say.
-            let Ok(object) = serde_json::from_slice::<Object>(&kv.value) else { continue };
+            let Ok(object) = serde_json::from_slice::<Object>(&kv.value.bytes()) else { continue };
             let quotable = Quotable { group: &group, plural: &plural, object: &object };
             if quotable.is_in_scope(quota) {
                 let usage = quotable.usage(now);

@@ -29,7 +29,7 @@ where
 /// revision is known only once they are there.
 pub fn stamped(kv: &KeyValue) -> Vec<u8> {
     let mut out = Vec::with_capacity(kv.value.len() + STAMP);
-    put_stamped(&mut out, &kv.value, kv.mod_revision);
+    put_stamped(&mut out, &kv.value.bytes(), kv.mod_revision);
     out
 }
 
@@ -57,7 +57,7 @@ pub fn put_stamped(out: &mut Vec<u8>, stored: &[u8], revision: Revision) {
 /// # Errors
 /// If the value isn't such an object.
 pub fn decode<T: Kind>(kv: &KeyValue) -> Result<T, serde_json::Error> {
-    let mut object: T = serde_json::from_slice(&kv.value)?;
+    let mut object: T = serde_json::from_slice(&kv.value.bytes())?;
     let metadata = object.metadata_mut();
     metadata.resource_version = Some(kv.mod_revision.to_string());
     // Nobody in here reads who manages which field, and it can be larger than the object.

@@ -59,7 +59,7 @@ impl Serialize for StoredMetadata<'_> {
 /// # Errors
 /// If the value is damaged.
 pub fn load(kv: &KeyValue) -> Result<Object, Status> {
-    let mut object: Object = serde_json::from_slice(&kv.value).map_err(|error| {
+    let mut object: Object = serde_json::from_slice(&kv.value.bytes()).map_err(|error| {
         Status::internal(format!(
             "the stored value of {} is damaged: {error}",
             String::from_utf8_lossy(&kv.key)
@@ -106,7 +106,7 @@ fn hash_of(key: &[u8]) -> u64 {
 /// deletions so.
 pub fn stamped_at(kv: &KeyValue, revision: Revision) -> Vec<u8> {
     let mut out = Vec::with_capacity(kv.value.len() + STAMP);
-    put_stamped(&mut out, &kv.value, revision);
+    put_stamped(&mut out, &kv.value.bytes(), revision);
     out
 }
 
@@ -118,13 +118,14 @@ pub fn put_list_items(out: &mut Vec<u8>, resource: &Resource, items: &[Arc<KeyVa
         if index > 0 {
             out.push(b',');
         }
-        let known = kv.value.strip_prefix(head.as_bytes()).filter(|_| resource.custom().is_none());
+        let value = kv.value.bytes();
+        let known = value.strip_prefix(head.as_bytes()).filter(|_| resource.custom().is_none());
         let stored = match known {
             Some(rest) => {
                 out.push(b'{');
                 rest
             }
-            None => &kv.value[..],
+            None => &value[..],
         };
         put_stamped(out, stored, kv.mod_revision);
     }

@@ -243,7 +243,7 @@ fn condition(pod: &Pod, message: &str, state: &State, now: Timestamp) -> Option<
         ..PodCondition::default()
     };
     let kv = state.get(objects::key("", "pods", &namespace, &name).as_bytes())?;
-    let stored: Value = serde_json::from_slice(&kv.value).ok()?;
+    let stored: Value = serde_json::from_slice(&kv.value.bytes()).ok()?;
     let mut conditions =
         stored.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
     conditions.retain(|condition| condition["type"] != "PodScheduled");

@@ -67,7 +67,7 @@ impl Definitions {
             let before = before.map(Arc::as_ref);
             let definition = match same {
                 Some(definition) => definition,
-                None => match Definition::parse(kv.value.clone(), kv.mod_revision, before) {
+                None => match Definition::parse(kv.value.bytes(), kv.mod_revision, before) {
                     Ok(definition) => Arc::new(definition),
                     Err(error) => {
                         let key = String::from_utf8_lossy(&kv.key);

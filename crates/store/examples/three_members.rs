@@ -102,7 +102,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
             let key = String::from_utf8_lossy(event.key()).into_owned();
             match &event {
                 Event::Put { current, .. } => {
-                    let value = String::from_utf8_lossy(&current.value);
+                    let value = current.value.bytes();
+                    let value = String::from_utf8_lossy(&value);
                     println!("  revision {}: {key} = {value}", event.revision());
                 }
                 Event::Delete { .. } => {
@@ -120,7 +121,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let colour = state.get(b"/colour").ok_or("the colour is lost")?;
     println!(
         "{first} is back and reads {}, as of revision {}",
-        String::from_utf8_lossy(&colour.value),
+        String::from_utf8_lossy(&colour.value.bytes()),
         state.revision()
     );
 

@@ -5,8 +5,7 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN, digest};
 
-use crate::embedded::codec::{Decoder, Malformed, put_bytes, put_number, put_signed};
-use crate::state::History;
+use crate::embedded::codec::{Decoder, Malformed, key_value_size, put_key_value, put_number, put_signed};
 use crate::{KeyRange, KeyValue, LeaseId, Revision, State};
 
 const MAGIC: &[u8; 15] = b"HOLDFAST-BACKUP";
@@ -95,7 +94,7 @@ impl Backup {
         let mut d = Decoder(file.slice(HEAD..));
         let revision = d.number()?;
         let leases = d.list(|d| Ok((d.signed()?, d.number()?)))?;
-        let keys = d.list(key)?;
+        let keys = d.list(Decoder::key_value)?;
         // Nobody has to guess a checksum: whatever a file holds may have the right one.
         if revision > i64::MAX as u64 - LEAP {
             return Err(BackupError::Damaged("its revision is too high to go on from"));
@@ -130,30 +129,8 @@ impl Backup {
     /// anew instead of getting something wrong. Leases have all their time again.
     pub fn into_state(self) -> State {
         let revision = self.revision + LEAP;
-        let entries = self.keys.into_iter().map(|kv| (kv.key.clone(), Arc::new(kv))).collect();
-        let leases = self.leases.into_iter().collect();
-        State::restored(revision, revision, entries, History::default(), leases)
+        State::loaded(revision, self.keys, self.leases)
     }
-}
-
-fn key(d: &mut Decoder) -> Result<KeyValue, Malformed> {
-    Ok(KeyValue {
-        key: d.owned()?,
-        value: d.owned()?,
-        create_revision: d.number()?,
-        mod_revision: d.number()?,
-        version: d.number()?,
-        lease: d.signed()?,
-    })
-}
-
-fn put_key(out: &mut Vec<u8>, kv: &KeyValue) {
-    put_bytes(out, &kv.key);
-    put_bytes(out, &kv.value);
-    put_number(out, kv.create_revision);
-    put_number(out, kv.mod_revision);
-    put_number(out, kv.version);
-    put_signed(out, kv.lease);
 }
 
 /// A backup's file, made piece by piece: the state is never there twice.
@@ -177,15 +154,7 @@ impl BackupFile {
     /// Of a state.
     pub fn new(state: Arc<State>) -> Self {
         let all = KeyRange::prefix("");
-        let mut sample = Vec::new();
-        let keys = state.range(&all).map(|kv| {
-            sample.clear();
-            // All but the value, whose own bytes need not be copied to be counted.
-            put_number(&mut sample, kv.value.len() as u64);
-            put_key(&mut sample, &KeyValue { value: Bytes::new(), ..KeyValue::clone(kv) });
-            sample.len() + kv.value.len() - 1
-        });
-        let keys: usize = keys.sum();
+        let keys: usize = state.range(&all).map(|kv| key_value_size(kv)).sum();
         let body = (Self::head(&state, 0).len() + keys).next_multiple_of(BLOCK);
         let left = (body + SHA256_OUTPUT_LEN) as u64;
         BackupFile { state, left, checksum: Context::new(&SHA256), step: Step::Head }
@@ -228,7 +197,7 @@ impl Iterator for BackupFile {
                 let next = loop {
                     match keys.next() {
                         Some(kv) if piece.len() >= PIECE => break Some(kv.key.clone()),
-                        Some(kv) => put_key(&mut piece, kv),
+                        Some(kv) => put_key_value(&mut piece, kv),
                         None => break None,
                     }
                 };
@@ -266,9 +235,12 @@ mod tests {
         put_number(&mut file, 0);
         put_number(&mut file, keys.len() as u64);
         for (key, revision) in keys {
-            let (key, value) = ((*key).into(), Bytes::new());
+            let (key, value) = ((*key).into(), Bytes::new().into());
             let (create_revision, mod_revision) = (*revision, *revision);
-            put_key(&mut file, &KeyValue { key, value, create_revision, mod_revision, version: 1, lease: 0 });
+            put_key_value(
+                &mut file,
+                &KeyValue { key, value, create_revision, mod_revision, version: 1, lease: 0 },
+            );
         }
         let length = (file.len() + SHA256_OUTPUT_LEN) as u64;
         file[MAGIC.len() + 1..HEAD].copy_from_slice(&length.to_be_bytes());
@@ -344,11 +316,11 @@ mod tests {
     fn keys_can_be_left_out_and_rewritten() {
         let mut backup = Backup::decode(file(&sample(20))).unwrap();
         backup.fit(|kv| {
-            kv.value = Bytes::from_static(b"new");
+            kv.value = "new".into();
             kv.key != "/k/00003"
         });
         let state = backup.into_state();
-        assert_eq!((state.len(), &state.get(b"/k/00004").unwrap().value[..]), (19, &b"new"[..]));
+        assert_eq!((state.len(), state.get(b"/k/00004").unwrap().value.bytes()), (19, "new".into()));
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use crate::Value;
+
 /// A point in the map's history: each transaction that changes something takes the next one.
 pub type Revision = u64;
 
@@ -17,7 +19,7 @@ pub struct KeyValue {
     /// The key, never empty.
     pub key: Bytes,
     /// The value, opaque to the store.
-    pub value: Bytes,
+    pub value: Value,
     /// The revision that created the key (this life of it: a deleted key starts anew).
     pub create_revision: Revision,
     /// The revision that last wrote the key.

@@ -24,10 +24,10 @@
 //!
 //! let (events, state) = watcher.changes().await?;
 //! assert_eq!(events.len(), 2);
-//! assert_eq!(state.get(b"/lamps/hall").map(|kv| &*kv.value), Some(&b"off"[..]));
+//! assert_eq!(state.get(b"/lamps/hall").map(|kv| kv.value.bytes()), Some("off".into()));
 //!
 //! // What was, as long as it is not compacted: a state never changes.
-//! assert_eq!(state.at(first.revision)?.get(b"/lamps/hall").map(|kv| &*kv.value), Some(&b"on"[..]));
+//! assert_eq!(state.at(first.revision)?.get(b"/lamps/hall").map(|kv| kv.value.bytes()), Some("on".into()));
 //! # Ok(())
 //! # }
 //! ```
@@ -44,8 +44,10 @@ mod leading;
 mod members;
 mod memory;
 mod metrics;
+mod packing;
 mod state;
 mod transaction;
+mod value;
 mod watch;
 
 pub use backup::{Backup, BackupError, BackupFile};
@@ -60,4 +62,5 @@ pub use memory::Memory;
 pub use metrics::Metrics;
 pub use state::{HISTORY_BYTES, State, Told};
 pub use transaction::{Compare, Condition, Op, OpResult, Txn, TxnResponse};
+pub use value::Value;
 pub use watch::Watcher;

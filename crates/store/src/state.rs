@@ -11,6 +11,7 @@ use imbl::{OrdMap, OrdSet};
 
 use crate::{
     Compare, Condition, Error, Event, KeyRange, KeyValue, LeaseId, Op, OpResult, Revision, Txn, TxnResponse,
+    Value,
 };
 
 pub use history::HISTORY_BYTES;
@@ -180,6 +181,7 @@ impl State {
         if revision < self.compacted {
             return Err(Error::Compacted { asked: revision, oldest: self.compacted });
         }
+        // The leases stay the newest: nothing tells what they were, and a state of the past is only read.
         let mut old = self.clone();
         for (_, events) in self.history.since(revision + 1).rev() {
             for event in events.iter().rev() {
@@ -204,6 +206,8 @@ impl State {
         txn.check()?;
         let succeeded = txn.conditions.iter().all(|c| self.holds(c));
         let ops = if succeeded { &txn.success } else { &txn.failure };
+        // All that can fail fails here, before the first step: a transaction that is refused half-way would have changed the
+        // map on every member without a revision that tells of it.
         for op in ops {
             if let Op::Put { lease, .. } = op
                 && *lease != 0
@@ -267,11 +271,21 @@ impl State {
         Ok(())
     }
 
+    /// Ends a change. One that changed nothing takes no revision: whoever follows the revisions would wait for events that
+    /// never come.
     fn record(&mut self, revision: Revision, events: Vec<Event>) {
         if !events.is_empty() {
             self.history.push(revision, events.into());
             self.revision = revision;
         }
+    }
+
+    /// A key's new value as it is kept beside the others.
+    fn packed(&self, key: &Bytes, value: Value) -> Value {
+        let previous = self.entries.get(key);
+        // A new object is likely to be like its neighbour: another one of its kind, or of the same owner.
+        let beside = if previous.is_none() { self.entries.get_prev(key) } else { None };
+        value.packed(previous.map(|kv| &kv.value), beside.map(|(_, kv)| &kv.value))
     }
 
     fn insert(&mut self, version: Arc<KeyValue>) -> Option<Arc<KeyValue>> {
@@ -310,7 +324,7 @@ impl State {
                 how.holds(&kv(key).map_or(0, |kv| kv.create_revision), with)
             }
             Condition::Version(key, how, with) => how.holds(&kv(key).map_or(0, |kv| kv.version), with),
-            Condition::Value(key, how, with) => kv(key).is_some_and(|kv| how.holds(&kv.value, with)),
+            Condition::Value(key, how, with) => kv(key).is_some_and(|kv| how.holds(&kv.value.bytes(), with)),
             Condition::Lease(key, how, with) => how.holds(&kv(key).map_or(0, |kv| kv.lease), with),
         }
     }
@@ -321,7 +335,7 @@ impl State {
                 let previous = self.entries.get(key).cloned();
                 let current = Arc::new(KeyValue {
                     key: key.clone(),
-                    value: value.clone(),
+                    value: self.packed(key, value.clone().into()),
                     create_revision: previous.as_ref().map_or(revision, |kv| kv.create_revision),
                     mod_revision: revision,
                     version: previous.as_ref().map_or(1, |kv| kv.version + 1),

@@ -163,7 +163,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 fn held(state: &State, range: &KeyRange) -> Version {
     let entries = state.range(range).map(|kv| {
-        let rest = (kv.value.to_vec(), kv.create_revision, kv.mod_revision, kv.version, kv.lease);
+        let rest = (kv.value.bytes().to_vec(), kv.create_revision, kv.mod_revision, kv.version, kv.lease);
         (kv.key.to_vec(), rest)
     });
     entries.collect()
@@ -227,7 +227,7 @@ proptest! {
             for event in state.events(compacted + 1) {
                 match event {
                     Event::Put { current: kv, previous } => {
-                        let rest = (kv.value.to_vec(), kv.create_revision, kv.mod_revision, kv.version, kv.lease);
+                        let rest = (kv.value.bytes().to_vec(), kv.create_revision, kv.mod_revision, kv.version, kv.lease);
                         let old = replayed.insert(kv.key.to_vec(), rest);
                         prop_assert_eq!(old.map(|kv| kv.2), previous.as_ref().map(|kv| kv.mod_revision));
                     }

@@ -147,7 +147,7 @@ impl Member {
 }
 
 fn value(state: &State, key: &str) -> Answer {
-    Answer::Value(state.get(key.as_bytes()).map(|kv| crc32fast::hash(&kv.value)))
+    Answer::Value(state.get(key.as_bytes()).map(|kv| crc32fast::hash(&kv.value.bytes())))
 }
 
 fn dump(state: &State) -> Dump {
@@ -156,7 +156,7 @@ fn dump(state: &State) -> Dump {
         created: kv.create_revision,
         modified: kv.mod_revision,
         version: kv.version,
-        checksum: crc32fast::hash(&kv.value),
+        checksum: crc32fast::hash(&kv.value.bytes()),
     });
     Dump { revision: state.revision(), entries: entries.collect() }
 }

@@ -116,7 +116,7 @@ fn pod_of(name: &str, host: &str, mirror: bool, parts: &[(usize, usize)]) -> Val
 /// The plain decision.
 fn is_used(state: &State, host: &str, kind: Kind, namespace: &str, name: &str) -> bool {
     let range = KeyRange::prefix(objects::namespace_prefix("", "pods", namespace));
-    let pods = state.range(&range).filter_map(|kv| serde_json::from_slice::<Value>(&kv.value).ok());
+    let pods = state.range(&range).filter_map(|kv| serde_json::from_slice::<Value>(&kv.value.bytes()).ok());
     pods.filter(|pod| pod["spec"]["nodeName"] == host).any(|pod| uses(&pod, kind, name))
 }
 

@@ -59,7 +59,7 @@ fn any(view: &View, namespace: &str, pod: &str, owner: &OwnerReference) -> Resul
     let pod = view.graph.get(key("", "pods", namespace, pod).as_bytes()).ok_or_else(none)?;
     let controller = view.graph.owner(pod, owner).ok_or_else(none)?;
     let stored = view.state().get(&controller.key).ok_or_else(none)?;
-    let value: Value = serde_json::from_slice(&stored.value).map_err(|_| none())?;
+    let value: Value = serde_json::from_slice(&stored.value.bytes()).map_err(|_| none())?;
     let object = Object::from_value(value).ok_or_else(none)?;
     let scale = match resource_of_kind(&controller.api_version, &controller.kind) {
         Some(resource) => scale_of(resource, &object),
@@ -76,7 +76,7 @@ fn custom(state: &State, controller: &Node) -> Option<Arc<Resource>> {
     let place = parse(&controller.key)?;
     let name = format!("{}.{}", place.resource, place.group);
     let stored = state.get(key("apiextensions.k8s.io", "customresourcedefinitions", "", &name).as_bytes())?;
-    let definition = Arc::new(Definition::parse(stored.value.clone(), stored.mod_revision, None).ok()?);
+    let definition = Arc::new(Definition::parse(stored.value.bytes(), stored.mod_revision, None).ok()?);
     let same = |resource: &Arc<Resource>| resource.api_version() == controller.api_version;
     definition.resources().into_iter().find(same).or_else(|| definition.storage_resource().map(Arc::new))
 }

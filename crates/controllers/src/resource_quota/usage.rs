@@ -74,7 +74,7 @@ impl Account for Usage {
         {
             self.decoded += 1;
             // What an object uses that is damaged nobody can say.
-            let Ok(object) = serde_json::from_slice::<Object>(&kv.value) else { continue };
+            let Ok(object) = serde_json::from_slice::<Object>(&kv.value.bytes()) else { continue };
             for tally in tallies.values_mut().filter(|tally| counts(tally)) {
                 tally.count(place, &kv.key, &object, sign);
             }
@@ -92,7 +92,9 @@ impl Account for Usage {
 
 impl Usage {
     fn put_quota(&mut self, place: Place<'_>, kv: &KeyValue) {
-        let Ok(quota) = serde_json::from_slice::<Object>(&kv.value) else { return self.remove_quota(place) };
+        let Ok(quota) = serde_json::from_slice::<Object>(&kv.value.bytes()) else {
+            return self.remove_quota(place);
+        };
         let tallies = self.quotas.entry(place.namespace.to_owned()).or_default();
         if tallies.get(place.name).is_none_or(|known| known.quota.0.get("spec") != quota.0.get("spec")) {
             tallies.insert(place.name.to_owned(), Tally::new(quota));
@@ -142,7 +144,8 @@ impl Tally {
         }
         for (group, plural) in self.resources.clone() {
             for kv in state.range(&KeyRange::prefix(namespace_prefix(&group, &plural, namespace))) {
-                let (Some(place), Ok(object)) = (parse(&kv.key), serde_json::from_slice(&kv.value)) else {
+                let (Some(place), Ok(object)) = (parse(&kv.key), serde_json::from_slice(&kv.value.bytes()))
+                else {
                     continue;
                 };
                 self.count(place, &kv.key, &object, Sign::Plus);
@@ -175,7 +178,8 @@ impl Tally {
     pub fn used(&self, state: &State, now: Timestamp) -> Amounts {
         let mut used = self.used.clone();
         for (_, key) in self.ends.iter().take_while(|(end, _)| *end <= now) {
-            let object = state.get(key).and_then(|kv| serde_json::from_slice::<Object>(&kv.value).ok());
+            let object =
+                state.get(key).and_then(|kv| serde_json::from_slice::<Object>(&kv.value.bytes()).ok());
             if let Some(object) = object {
                 let pod = Quotable { group: "", plural: "pods", object: &object };
                 add(&mut used, &self.hard, &pod.usage(Timestamp::MIN), Sign::Minus);
@@ -213,9 +217,8 @@ fn uses_the_same(place: Place<'_>, old: Option<&Arc<KeyValue>>, new: Option<&Arc
     let (Some(old), Some(new)) = (old, new) else { return false };
     match resource(place) {
         ("", "pods") => {
-            let (old, new) =
-                (serde_json::from_slice::<Footing<'_>>(&old.value), serde_json::from_slice(&new.value));
-            match (old, new) {
+            let (old, new) = (old.value.bytes(), new.value.bytes());
+            match (serde_json::from_slice::<Footing<'_>>(&old), serde_json::from_slice(&new)) {
                 (Ok(old), Ok(new)) => old.is_same(&new),
                 _ => false,
             }
@@ -367,7 +370,7 @@ mod tests {
                 let mut known = 0;
                 for kv in state.range(&KeyRange::prefix(kind_prefix("", "resourcequotas"))) {
                     let place = parse(&kv.key).unwrap();
-                    let quota: Object = serde_json::from_slice(&kv.value).unwrap();
+                    let quota: Object = serde_json::from_slice(&kv.value.bytes()).unwrap();
                     let tally = usage.of(place.namespace, place.name).unwrap();
                     for now in [0, 7, 13, 40].map(time) {
                         let walked = quota_usage(&quota, &quota_hard(&quota), &state, now);

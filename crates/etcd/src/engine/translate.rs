@@ -113,7 +113,7 @@ pub fn own(keys: &Keys, kv: &proto::KeyValue) -> Option<KeyValue> {
     let Place::State(key) = keys.place(&kv.key) else { return None };
     Some(KeyValue {
         key,
-        value: Bytes::copy_from_slice(&kv.value),
+        value: Bytes::copy_from_slice(&kv.value).into(),
         create_revision: unsigned(kv.create_revision),
         mod_revision: unsigned(kv.mod_revision),
         version: unsigned(kv.version),

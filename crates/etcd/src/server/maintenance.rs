@@ -73,9 +73,9 @@ impl Server {
 fn hash(state: &State) -> u32 {
     let mut hasher = crc32fast::Hasher::new();
     for kv in state.range(&KeyRange::prefix("")) {
-        for bytes in [&kv.key, &kv.value] {
+        for bytes in [kv.key.clone(), kv.value.bytes()] {
             hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
+            hasher.update(&bytes);
         }
         for number in [kv.create_revision, kv.mod_revision, kv.version, kv.lease.cast_unsigned()] {
             hasher.update(&number.to_le_bytes());

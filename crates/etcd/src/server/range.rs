@@ -31,7 +31,7 @@ pub fn key_value(kv: &store::KeyValue) -> KeyValue {
         create_revision: signed(kv.create_revision),
         mod_revision: signed(kv.mod_revision),
         version: signed(kv.version),
-        value: kv.value.clone(),
+        value: kv.value.bytes(),
         lease: kv.lease,
     }
 }
@@ -104,6 +104,6 @@ fn sort(kvs: &mut [&Arc<store::KeyValue>], request: &RangeRequest) {
         SortTarget::Version => by(kvs, descending, |kv| kv.version),
         SortTarget::Create => by(kvs, descending, |kv| kv.create_revision),
         SortTarget::Mod => by(kvs, descending, |kv| kv.mod_revision),
-        SortTarget::Value => by(kvs, descending, |kv| kv.value.clone()),
+        SortTarget::Value => by(kvs, descending, |kv| kv.value.bytes()),
     }
 }

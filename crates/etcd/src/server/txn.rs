@@ -220,7 +220,7 @@ fn step(op: &RequestOp, kept: Option<&State>) -> Result<Op, Status> {
             if put.ignore_value || put.ignore_lease {
                 let kv = kept.and_then(|state| state.get(&put.key)).ok_or_else(refusal::key_not_found)?;
                 if put.ignore_value {
-                    change.0 = kv.value.clone();
+                    change.0 = kv.value.bytes();
                 }
                 if put.ignore_lease {
                     change.1 = kv.lease;

@@ -17,7 +17,7 @@ async fn told(watcher: &mut Watcher, last: &str) -> Vec<String> {
     while values.last().map(String::as_str) != Some(last) {
         let changes = tokio::time::timeout(PATIENCE, watcher.changes()).await.expect("events come");
         values.extend(changes.unwrap().0.iter().map(|event| match event {
-            Event::Put { current, .. } => String::from_utf8(current.value.to_vec()).unwrap(),
+            Event::Put { current, .. } => String::from_utf8(current.value.bytes().to_vec()).unwrap(),
             Event::Delete { .. } => "deleted".into(),
         }));
     }
@@ -126,7 +126,7 @@ async fn a_slow_etcd_is_slow_and_no_more() {
         leadership.borrow_and_update();
         for n in 0..20 {
             put(&*engine, "/a", &n.to_string()).await;
-            assert_eq!(engine.read().await.unwrap().get(b"/a").unwrap().value, n.to_string());
+            assert_eq!(engine.read().await.unwrap().get(b"/a").unwrap().value.bytes(), n.to_string());
         }
         if !leadership.has_changed().unwrap() {
             return;
@@ -177,7 +177,11 @@ async fn all_of_etcd_may_go_and_come_back() {
     until(|| (!engine.leadership().borrow().is_me).then_some(())).await;
     assert!(matches!(engine.read().await, Err(Error::Unavailable)));
     assert!(matches!(engine.txn(Txn::put("/a", "lost")).await, Err(Error::Unavailable)));
-    assert_eq!(&engine.snapshot().get(b"/a").unwrap().value[..], b"before", "what is known stays known");
+    assert_eq!(
+        &engine.snapshot().get(b"/a").unwrap().value.bytes()[..],
+        b"before",
+        "what is known stays known"
+    );
     for n in 0..3 {
         etcds.power_on(n);
     }

@@ -14,7 +14,7 @@ async fn what_one_writes_all_see() {
     for n in 0..50 {
         put(&*first, "/a", &n.to_string()).await;
         let seen = second.read().await.unwrap();
-        assert_eq!(seen.get(b"/a").unwrap().value, n.to_string(), "a read is as new as any write");
+        assert_eq!(seen.get(b"/a").unwrap().value.bytes(), n.to_string(), "a read is as new as any write");
         assert_eq!(seen.get(b"/a"), first.snapshot().get(b"/a"));
     }
     let mut told = 0;
@@ -41,7 +41,7 @@ async fn who_comes_later_knows_the_history() {
     assert_eq!(found.compacted(), revisions[0]);
     assert!(known.range(&KeyRange::prefix("")).eq(found.range(&KeyRange::prefix(""))));
     assert!(known.events(revisions[1]).eq(found.events(revisions[1])));
-    assert_eq!(&found.at(revisions[0]).unwrap().get(b"/a").unwrap().value[..], b"1");
+    assert_eq!(&found.at(revisions[0]).unwrap().get(b"/a").unwrap().value.bytes()[..], b"1");
     let mut watcher = second.watch(KeyRange::key("/b"), revisions[1]).unwrap();
     assert_eq!(watcher.changes().await.unwrap().0[0].revision(), revisions[2]);
 }

@@ -70,7 +70,7 @@ async fn another_clusters_keys_are_left_alone() {
     let beside = Config { prefix: "/holdfast-2".into(), ..other };
     let second = Engine::start(beside.clone()).await.unwrap();
     put(&*second, "/a", "2").await;
-    assert_eq!(&engine.read().await.unwrap().get(b"/a").unwrap().value[..], b"1");
+    assert_eq!(&engine.read().await.unwrap().get(b"/a").unwrap().value.bytes()[..], b"1");
     second.shutdown().await;
     Engine::remove(&beside).await.unwrap();
     assert_eq!(engine.read().await.unwrap().len(), 1);

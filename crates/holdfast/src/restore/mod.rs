@@ -47,7 +47,12 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let hosts = addresses.peers(folder.record().nodes).into_keys().collect();
     let place = Place { hosts, services: addresses.first_service() };
     let (keys, revision) = (backup.keys().len(), backup.revision());
-    backup.fit(|kv| place.fit(&kv.key, &mut kv.value));
+    backup.fit(|kv| {
+        let mut value = kv.value.bytes();
+        let kept = place.fit(&kv.key, &mut value);
+        kv.value = value.into();
+        kept
+    });
     let kept = backup.keys().len();
     begin(&folder, backup.into_state())?;
 

@@ -46,10 +46,11 @@ pub(crate) async fn keep_registered(
             seen = Some(revision);
             look_at = now.elapsed + LOOK;
             let machine = read_machine(&data);
-            let stored = kv.and_then(|kv| serde_json::from_slice::<Value>(&kv.value).ok()).map(without_nulls);
+            let stored =
+                kv.and_then(|kv| serde_json::from_slice::<Value>(&kv.value.bytes()).ok()).map(without_nulls);
             let uid = stored.as_ref().and_then(|node| node["metadata"]["uid"].as_str());
             let held = store.snapshot().get(lease_key.as_bytes()).cloned();
-            let held = held.and_then(|kv| serde_json::from_slice::<Value>(&kv.value).ok());
+            let held = held.and_then(|kv| serde_json::from_slice::<Value>(&kv.value.bytes()).ok());
             // A lease hangs on its node: without one, there is none to renew yet.
             let lease = uid.and_then(|uid| lease::due(&who.name, uid, held.as_ref(), now.wall));
             let mut failed = false;

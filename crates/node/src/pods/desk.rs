@@ -207,7 +207,7 @@ impl Desk {
             return;
         }
         // Most pods are others': of them nothing else is read.
-        match objects::node_of(&kv.value) {
+        match objects::node_of(&kv.value.bytes()) {
             Ok(node) if node.as_deref() == Some(self.host.name.as_str()) => {}
             Ok(_) => {
                 // One of this name was this host's, and its end was never heard of.
@@ -217,7 +217,7 @@ impl Desk {
             Err(_) => return,
         }
         let Ok(pod) = objects::decode::<Pod>(kv) else { return };
-        let stored = serde_json::from_slice::<Value>(&kv.value).map(|mut v| v["status"].take());
+        let stored = serde_json::from_slice::<Value>(&kv.value.bytes()).map(|mut v| v["status"].take());
         let stored = without_nulls(stored.unwrap_or_default());
         let id = uid(&pod).to_owned();
         if self.by_key.get(&kv.key).is_some_and(|known| *known != id) {

@@ -76,7 +76,7 @@ impl TestWriter {
     pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
         let state = self.store.snapshot();
         let kv = state.get(objects::key("", kind, namespace, name).as_bytes())?.clone();
-        Some(serde_json::from_slice(&kv.value).unwrap())
+        Some(serde_json::from_slice(&kv.value.bytes()).unwrap())
     }
 
     fn apply(&self, write: Write) -> Result<Object, Status> {
@@ -107,7 +107,7 @@ impl TestWriter {
                     let Some(kv) = state.get(key.as_bytes()) else {
                         return Err(Status::not_found("", &subject.kind, &subject.name));
                     };
-                    let mut value: Value = serde_json::from_slice(&kv.value).unwrap();
+                    let mut value: Value = serde_json::from_slice(&kv.value.bytes()).unwrap();
                     let uid = patch["metadata"]["uid"].as_str();
                     if uid.is_some_and(|uid| value["metadata"]["uid"] != uid) {
                         return Err(Status::conflict("", &subject.kind, &subject.name, "another uid"));
@@ -369,7 +369,7 @@ impl TestHost {
         let state = self.writer.store.snapshot();
         let all = state.range(&KeyRange::prefix(objects::kind_prefix("", "events")));
         all.map(|kv| {
-            let event: Value = serde_json::from_slice(&kv.value).unwrap();
+            let event: Value = serde_json::from_slice(&kv.value.bytes()).unwrap();
             let of = |field: &str| event[field].as_str().unwrap_or_default().to_owned();
             (of("reason"), of("message"))
         })

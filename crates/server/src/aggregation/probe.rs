@@ -150,7 +150,8 @@ impl Aggregation {
     async fn learn(&self, state: &State, remote: &Arc<Remote>) -> (Verdict, Option<Value>, Option<String>) {
         let Remote { namespace, service, port, .. } = &**remote;
         let key = objects::key("", "services", namespace, service);
-        let found = state.get(key.as_bytes()).and_then(|kv| serde_json::from_slice::<Value>(&kv.value).ok());
+        let found =
+            state.get(key.as_bytes()).and_then(|kv| serde_json::from_slice::<Value>(&kv.value.bytes()).ok());
         let place = format!("service/{service} in {namespace:?}");
         let Some(found) = found else {
             return (Verdict::missing("ServiceNotFound", format!("{place} is not present")), None, None);
@@ -197,7 +198,8 @@ impl Aggregation {
     /// Whether an APIService's condition says that already.
     fn says(&self, state: &State, remote: &Remote, verdict: &Verdict) -> bool {
         let key = objects::key("apiregistration.k8s.io", "apiservices", "", &remote.name);
-        let value = state.get(key.as_bytes()).and_then(|kv| serde_json::from_slice::<Value>(&kv.value).ok());
+        let value =
+            state.get(key.as_bytes()).and_then(|kv| serde_json::from_slice::<Value>(&kv.value.bytes()).ok());
         let Some(value) = value else { return true };
         let conditions = value.pointer("/status/conditions").and_then(Value::as_array);
         let known = conditions.into_iter().flatten().find(|condition| condition["type"] == "Available");

@@ -43,7 +43,7 @@ impl Remotes {
     pub(super) fn of(state: &State) -> Self {
         let mut remotes = Remotes::default();
         for kv in state.range(&KeyRange::prefix(PREFIX)) {
-            let Ok(value) = serde_json::from_slice::<Value>(&kv.value) else { continue };
+            let Ok(value) = serde_json::from_slice::<Value>(&kv.value.bytes()) else { continue };
             match Remote::of(&value, kv.mod_revision) {
                 Some(remote) => remotes.list.push(Arc::new(remote)),
                 None if !is_available(&value) => {

@@ -35,7 +35,7 @@ pub(crate) fn by_webhook(resource: &Resource) -> Option<&Custom> {
 
 /// Whether a stored value can be served only by a webhook's help.
 pub(crate) fn needs_webhook(resource: &Resource, kv: &KeyValue) -> bool {
-    by_webhook(resource).is_some_and(|custom| custom.is_other_version(&kv.value))
+    by_webhook(resource).is_some_and(|custom| custom.is_other_version(&kv.value.bytes()))
 }
 
 impl Converter {
@@ -225,7 +225,7 @@ impl Converter {
         resource: &Resource,
         kv: KeyValue,
     ) -> Result<Option<Object>, Status> {
-        if resource.custom().is_none_or(|custom| !custom.is_other_version(&kv.value)) {
+        if resource.custom().is_none_or(|custom| !custom.is_other_version(&kv.value.bytes())) {
             return Ok(None);
         }
         self.load(resource, &Arc::new(kv)).await.map(Some)
@@ -233,5 +233,5 @@ impl Converter {
 }
 
 fn put(place: &mut Arc<KeyValue>, value: Bytes) {
-    *place = Arc::new(KeyValue { value, ..(**place).clone() });
+    *place = Arc::new(KeyValue { value: value.into(), ..(**place).clone() });
 }

@@ -25,7 +25,7 @@ pub(crate) fn load_as(resource: &Resource, kv: &KeyValue) -> Result<Object, Stat
 /// Whether a stored value has the form in which `resource` serves it.
 pub(crate) fn is_as_served(resource: &Resource, kv: &KeyValue) -> bool {
     match resource.custom() {
-        Some(custom) => custom.is_as_served(&kv.value, kv.mod_revision),
+        Some(custom) => custom.is_as_served(&kv.value.bytes(), kv.mod_revision),
         None => !resource.is_converted(),
     }
 }
@@ -33,7 +33,7 @@ pub(crate) fn is_as_served(resource: &Resource, kv: &KeyValue) -> bool {
 /// Whether a stored value lies there in the version in which it would be stored now: others are written anew by a
 /// change that changes nothing, which is how clients migrate them.
 pub(crate) fn is_in_place(resource: &Resource, kv: &KeyValue) -> bool {
-    resource.custom().is_none_or(|custom| custom.is_in_storage_version(&kv.value))
+    resource.custom().is_none_or(|custom| custom.is_in_storage_version(&kv.value.bytes()))
 }
 
 /// A stored value as `resource` serves it, where no webhook is needed for that: itself, but where the resource is
@@ -43,5 +43,5 @@ pub(crate) fn served(resource: &Resource, kv: &Arc<KeyValue>) -> Result<Arc<KeyV
         return Ok(kv.clone());
     }
     let value = encode(&load_as(resource, kv)?)?;
-    Ok(Arc::new(KeyValue { value, ..(**kv).clone() }))
+    Ok(Arc::new(KeyValue { value: value.into(), ..(**kv).clone() }))
 }

@@ -44,7 +44,7 @@ pub(super) async fn go_on(
     }
     let who = Identity::in_process(USER);
     let options = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
-    for kv in left.filter(|kv| !is_going(&kv.value)).take(BURST) {
+    for kv in left.filter(|kv| !is_going(&kv.value.bytes())).take(BURST) {
         let Some(place) = objects::parse(&kv.key) else { continue };
         let named = Named { resource: &resource, namespace: place.namespace, name: place.name };
         match registry.delete(&who, &named, &options).await {

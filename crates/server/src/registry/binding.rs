@@ -52,7 +52,7 @@ impl Registry {
             api::resource("", "v1", "pods").ok_or_else(|| Status::internal("pods are not served"))?;
         let named = Named { resource, namespace: binding.namespace, name: binding.pod };
         let kv = state.get(named.key().as_bytes()).ok_or_else(|| named.not_found())?;
-        let (uid, value) = splice::placed(&kv.value, binding, &self.edge.time())?;
+        let (uid, value) = splice::placed(&kv.value.bytes(), binding, &self.edge.time())?;
         // As upstream: nobody owns a pod's node by placing it.
         let object = binding.object(&uid);
         let asked = Request {

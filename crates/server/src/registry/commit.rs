@@ -82,8 +82,14 @@ impl Registry {
         let object = is_converted.then_some(object);
         let op = Op::Put { key: key.clone(), value: value.clone(), lease: 0 };
         let Some(revision) = self.commit(&key, read, op, claims).await? else { return Ok(None) };
-        let kv =
-            KeyValue { key, value, create_revision: revision, mod_revision: revision, version: 1, lease: 0 };
+        let kv = KeyValue {
+            key,
+            value: value.into(),
+            create_revision: revision,
+            mod_revision: revision,
+            version: 1,
+            lease: 0,
+        };
         let Some(mut object) = object.filter(|_| !conversion::is_as_served(resource, &kv)) else {
             return Ok(Some(Written::Stored(kv)));
         };

@@ -76,7 +76,7 @@ mod tests {
             newest = grow(&part);
         }
         let page = pages.at(old.revision(), &newest, now).expect("the history isn't longer than that");
-        assert_eq!(page.get(b"k").map(|kv| &kv.value[..]), Some(&b"old"[..]));
+        assert_eq!(page.get(b"k").map(|kv| kv.value.bytes()), Some("old".into()));
         assert_eq!(page.history_bytes(), 0, "nobody watches from there");
         pages.keep(&newest, &newest, now);
         for _ in 0..10 {

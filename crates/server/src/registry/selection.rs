@@ -40,7 +40,7 @@ impl Selection {
 
     /// What is looked at of a stored object; nothing of one that is damaged.
     pub(crate) fn part(&self, kv: &KeyValue) -> Option<Object> {
-        self.part.read(&kv.value).ok()
+        self.part.read(&kv.value.bytes()).ok()
     }
 
     /// Whether a stored object is meant.

@@ -117,7 +117,7 @@ pub async fn redirect(house: &House, config: &Value, stored: &str) {
 
 fn stored(house: &House, name: &str) -> Value {
     let key = format!("{}{name}", objects::namespace_prefix("example.com", "doors", "default"));
-    serde_json::from_slice(&house.store.snapshot().get(key.as_bytes()).unwrap().value).unwrap()
+    serde_json::from_slice(&house.store.snapshot().get(key.as_bytes()).unwrap().value.bytes()).unwrap()
 }
 
 #[tokio::test]

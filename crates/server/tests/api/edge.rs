@@ -53,7 +53,7 @@ async fn story(seed: u64) -> Vec<(String, String)> {
     assert_eq!(house.ask("DELETE", &path, None).await.0, 200);
     let state = house.store.snapshot();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    state.range(&KeyRange::prefix("/")).map(|kv| (text(&kv.key), text(&kv.value))).collect()
+    state.range(&KeyRange::prefix("/")).map(|kv| (text(&kv.key), text(&kv.value.bytes()))).collect()
 }
 
 /// The times of an object, wherever in it.

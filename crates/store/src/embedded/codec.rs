@@ -5,6 +5,8 @@
 
 use bytes::{Buf, Bytes};
 
+use crate::{KeyValue, Value};
+
 /// Bytes that are not what they should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("malformed bytes: {0}")]
@@ -53,6 +55,24 @@ fn unsigned(number: i64) -> u64 {
 pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_number(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
+}
+
+/// Appends a key with its value, its revisions and its lease. Its value is written whole, however it is kept in memory.
+pub fn put_key_value(out: &mut Vec<u8>, kv: &KeyValue) {
+    out.reserve(key_value_size(kv));
+    put_bytes(out, &kv.key);
+    put_bytes(out, &kv.value.bytes());
+    put_number(out, kv.create_revision);
+    put_number(out, kv.mod_revision);
+    put_number(out, kv.version);
+    put_signed(out, kv.lease);
+}
+
+/// How many bytes [`put_key_value`] appends.
+pub fn key_value_size(kv: &KeyValue) -> usize {
+    let strings = [kv.key.len(), kv.value.len()].map(|length| number_size(length as u64) + length);
+    let numbers = [kv.create_revision, kv.mod_revision, kv.version].map(number_size);
+    strings.iter().chain(&numbers).sum::<usize>() + signed_size(kv.lease)
 }
 
 /// Reads what the `put_` functions wrote.
@@ -121,6 +141,18 @@ impl Decoder {
         self.shared().map(|bytes| Bytes::copy_from_slice(&bytes))
     }
 
+    /// A key with its value, its revisions and its lease, which all outlive the input.
+    pub fn key_value(&mut self) -> Result<KeyValue, Malformed> {
+        Ok(KeyValue {
+            key: self.owned()?,
+            value: Value::from(self.owned()?),
+            create_revision: self.number()?,
+            mod_revision: self.number()?,
+            version: self.number()?,
+            lease: self.signed()?,
+        })
+    }
+
     /// A byte string that is text.
     pub fn text(&mut self) -> Result<String, Malformed> {
         String::from_utf8(self.shared()?.to_vec()).map_err(|_| Malformed("a text is not UTF-8"))
@@ -169,10 +201,22 @@ mod tests {
             put_signed(&mut out, signed);
             prop_assert_eq!(out.len(), number_size(number) + signed_size(signed));
             put_bytes(&mut out, &bytes);
+            let kv = KeyValue {
+                key: bytes.clone().into(),
+                value: bytes.repeat(9).into(),
+                create_revision: number / 3,
+                mod_revision: number,
+                version: number / 9,
+                lease: signed,
+            };
+            let before = out.len();
+            put_key_value(&mut out, &kv);
+            prop_assert_eq!(out.len(), before + key_value_size(&kv));
             let mut decoder = Decoder(out.into());
             prop_assert_eq!(decoder.number(), Ok(number));
             prop_assert_eq!(decoder.signed(), Ok(signed));
             prop_assert_eq!(decoder.shared().map(|b| b.to_vec()), Ok(bytes));
+            prop_assert_eq!(decoder.key_value(), Ok(kv));
             prop_assert_eq!(decoder.end(), Ok(()));
         }
     }

@@ -21,7 +21,8 @@ pub const HISTORY_BYTES: u64 = 16 << 20;
 #[derive(Debug, Clone, Default)]
 pub struct History {
     changes: OrdMap<Revision, Change>,
-    /// What [`Change::until`] was for the last change forgotten.
+    /// What [`Change::until`] was for the last change forgotten. Never more than `newest`, as `until` only grows: the
+    /// differences below can't fall short.
     forgotten: u64,
     /// What it is for the newest one.
     newest: u64,

@@ -1,6 +1,5 @@
 //! A state that follows another store's: loaded whole at one revision, then told each later one.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -29,11 +28,17 @@ impl State {
     pub fn loaded(
         revision: Revision,
         entries: impl IntoIterator<Item = KeyValue>,
-        leases: HashMap<LeaseId, u64>,
+        leases: impl IntoIterator<Item = (LeaseId, u64)>,
     ) -> State {
-        let entries: OrdMap<Bytes, Arc<KeyValue>> =
-            entries.into_iter().map(|kv| (kv.key.clone(), Arc::new(kv))).collect();
-        State::restored(revision, revision, entries, History::default(), leases.into_iter().collect())
+        let mut packed: OrdMap<Bytes, Arc<KeyValue>> = OrdMap::new();
+        let mut before: Option<Arc<KeyValue>> = None;
+        for mut kv in entries {
+            kv.value = kv.value.packed(None, before.as_ref().map(|before| &before.value));
+            let kv = Arc::new(kv);
+            packed.insert(kv.key.clone(), kv.clone());
+            before = Some(kv);
+        }
+        State::restored(revision, revision, packed, History::default(), leases.into_iter().collect())
     }
 
     /// Takes over what another store did at `revision`. What this state knows already is not taken twice.
@@ -45,7 +50,8 @@ impl State {
         let mut compacted = 0;
         for told in told {
             match told {
-                Told::Put(kv) => {
+                Told::Put(mut kv) => {
+                    kv.value = self.packed(&kv.key, kv.value);
                     let current = Arc::new(kv);
                     let previous = self.insert(current.clone());
                     events.push(Event::Put { current, previous });
@@ -71,6 +77,8 @@ impl State {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use super::*;
     use crate::{KeyRange, Txn};
 

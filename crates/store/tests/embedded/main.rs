@@ -151,7 +151,8 @@ async fn writers_on_all_members_are_serialized() {
                 let state = store.read().await.unwrap();
                 let old = state.get(b"counter");
                 let seen = old.map_or(0, |kv| kv.mod_revision);
-                let value: u64 = old.map_or(0, |kv| std::str::from_utf8(&kv.value).unwrap().parse().unwrap());
+                let value: u64 =
+                    old.map_or(0, |kv| std::str::from_utf8(&kv.value.bytes()).unwrap().parse().unwrap());
                 let condition = store::Condition::ModRevision("counter".into(), store::Compare::Equal, seen);
                 let mut txn = Txn::put("counter", (value + 1).to_string());
                 txn.conditions.push(condition);
@@ -163,7 +164,7 @@ async fn writers_on_all_members_are_serialized() {
         task.unwrap();
     }
     let state = cluster.members[0].as_ref().unwrap().read().await.unwrap();
-    assert_eq!(state.get(b"counter").unwrap().value, "90");
+    assert_eq!(state.get(b"counter").unwrap().value, "90".into());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -49,7 +49,7 @@ async fn writes_have_revisions_and_versions(store: &dyn Store) {
     assert!(second > first);
     let kv = get(store, "w/a").expect("a writer sees its own write");
     assert_eq!((kv.create_revision, kv.mod_revision, kv.version, kv.lease), (first, second, 2, 0));
-    assert_eq!(&kv.value[..], b"2");
+    assert_eq!(&kv.value.bytes()[..], b"2");
     assert_eq!(store.read().await.unwrap().get(b"w/a"), Some(&kv));
 
     let txn = Txn::put("w/a", "3");
@@ -60,7 +60,7 @@ async fn writes_have_revisions_and_versions(store: &dyn Store) {
     assert_eq!(delete(store, KeyRange::key("w/a")).await, []);
     let again = put(store, "w/a", "").await;
     let kv = get(store, "w/a").unwrap();
-    assert_eq!((kv.create_revision, kv.version, &kv.value[..]), (again, 1, &b""[..]), "a new life");
+    assert_eq!((kv.create_revision, kv.version, &kv.value.bytes()[..]), (again, 1, &b""[..]), "a new life");
 
     let both = Txn {
         success: vec![
@@ -104,7 +104,7 @@ async fn conditions_decide(store: &dyn Store) {
         let txn = Txn { conditions: vec![condition.clone()], success: put("yes"), failure: put("no") };
         assert_eq!(store.txn(txn).await.unwrap().succeeded, holds, "{condition:?}");
         let expected: &[u8] = if holds { b"yes" } else { b"no" };
-        assert_eq!(&get(store, "c/b").unwrap().value[..], expected, "{condition:?}");
+        assert_eq!(&get(store, "c/b").unwrap().value.bytes()[..], expected, "{condition:?}");
     }
     let before = store.snapshot().get(b"c/b").cloned();
     let nothing = Txn { conditions: vec![Condition::Version(key(), Equal, 9)], ..Txn::default() };
@@ -166,7 +166,7 @@ async fn ranges_hold_what_they_say(store: &dyn Store) {
         if range.start.starts_with(b"n/") && range.end.is_some() {
             assert_eq!(delete(store, range.clone()).await, here, "{range:?}");
             for kv in here {
-                store.txn(Txn::put(kv.key.clone(), kv.value.clone())).await.unwrap();
+                store.txn(Txn::put(kv.key.clone(), kv.value.bytes())).await.unwrap();
             }
         }
     }
@@ -191,7 +191,7 @@ async fn watches_tell_each_change_once_and_in_order(store: &dyn Store) {
             seen.extend(events);
         }
         let values = seen.iter().filter_map(|event| match event {
-            Event::Put { current, .. } => Some(String::from_utf8(current.value.to_vec()).unwrap()),
+            Event::Put { current, .. } => Some(String::from_utf8(current.value.bytes().to_vec()).unwrap()),
             Event::Delete { .. } => None,
         });
         let expected: Vec<String> = (0..20).map(|n| n.to_string()).collect();
@@ -207,7 +207,7 @@ async fn old_states_can_be_seen_until_they_are_compacted(store: &dyn Store) {
     let first = put(store, "o/a", "1").await;
     let second = put(store, "o/a", "2").await;
     let state = store.read().await.unwrap();
-    assert_eq!(&state.at(first).unwrap().get(b"o/a").unwrap().value[..], b"1");
+    assert_eq!(&state.at(first).unwrap().get(b"o/a").unwrap().value.bytes()[..], b"1");
     assert!(matches!(state.at(state.revision() + 1), Err(Error::Future { .. })));
     let mut behind = store.watch(KeyRange::prefix("o/"), first).unwrap();
 
@@ -215,7 +215,7 @@ async fn old_states_can_be_seen_until_they_are_compacted(store: &dyn Store) {
     let state = store.snapshot();
     assert_eq!(state.compacted(), first);
     assert!(matches!(state.at(first - 1), Err(Error::Compacted { .. })));
-    assert_eq!(&state.at(first).unwrap().get(b"o/a").unwrap().value[..], b"1");
+    assert_eq!(&state.at(first).unwrap().get(b"o/a").unwrap().value.bytes()[..], b"1");
     assert!(matches!(store.watch(KeyRange::prefix("o/"), first), Err(Error::Compacted { .. })));
     assert!(matches!(behind.changes().await, Err(Error::Compacted { .. })));
     let mut watcher = store.watch(KeyRange::prefix("o/"), first + 1).unwrap();

@@ -56,6 +56,8 @@ impl Duties {
         self.leases.retain(|lease, _| state.lease(*lease).is_some());
         for (lease, end) in &mut self.leases {
             if *end <= now {
+                // Which start ran out goes with the command: a keep-alive that is before it in the log made another one, and
+                // so the lease lives.
                 let started = machine.lease_starts.get(lease).copied().unwrap_or(0);
                 commands.push(Command::Expire { lease: *lease, started });
                 *end = now + PATIENCE;

@@ -47,8 +47,8 @@ impl Core {
     /// those who look for mistakes.
     pub fn changes_under_way(&self) -> (usize, usize) {
         let committed = self.node.raft.raft_log.committed;
-        let unapplied = self.node.store().entries_behind(self.applied.0);
-        let indices: Vec<u64> = unapplied.filter(|entry| is_change(entry)).map(|entry| entry.index).collect();
+        let unapplied = self.node.store().entries_from(self.applied.0 + 1);
+        let indices: Vec<u64> = unapplied.filter(is_change).map(|entry| entry.index).collect();
         (indices.len(), indices.iter().filter(|index| **index > committed).count())
     }
 

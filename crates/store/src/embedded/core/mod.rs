@@ -109,7 +109,15 @@ impl Core {
         let applied = (image.index, image.term);
         let since_image = entries.iter().map(storage::size).sum();
         let vote = (hard_state.term, hard_state.vote);
-        let log = MemoryLog::new(hard_state, image.machine.members.conf_state(), compacted, entries, applied);
+        let fresh = settings.trailing_bytes / 4;
+        let log = MemoryLog::new(
+            fresh,
+            hard_state,
+            image.machine.members.conf_state(),
+            compacted,
+            entries,
+            applied,
+        );
         let config = role::raft_config(&settings, applied.0);
         let node = RawNode::new(&config, log, &slog::Logger::root(slog::Discard, slog::o!()))?;
         let mut rng = StdRng::seed_from_u64(settings.seed);
@@ -254,7 +262,9 @@ impl Core {
             // The snapshot has what they do, and Raft knows its members already.
             self.committed.clear();
         }
+        // What Raft didn't take with this step it never will: a snapshot is taken with the message that brings it.
         self.received.clear();
+        // Before Raft is told that the step is under way: from then on it reads these entries from here.
         self.node.mut_store().append(&persist.entries);
         let vote = persist.hard_state.as_ref().map_or(self.vote, |state| (state.term, state.vote));
         let changes_vote = std::mem::replace(&mut self.vote, vote) != vote;
@@ -288,7 +298,8 @@ impl Core {
         self.release();
     }
 
-    /// Tells Raft about the steps that are done, in order, and sends what waited for them.
+    /// Tells Raft about the steps that are done, in order, and sends what waited for them. A step behind one that still waits for
+    /// the disk waits too: Raft takes a step's number for the word that all before it are durable.
     fn release(&mut self) {
         while let Some(step) = self.persisting.pop_front_if(|step| !step.needs_disk) {
             self.node.on_persist_ready(step.number);
@@ -368,6 +379,7 @@ impl Core {
                 self.out.answers.push(Answer::Change(token, result));
             }
         }
+        // Only now: a snapshot holds the machine as of this index, so it must never be made between two entries.
         self.advance_applied(last);
         self.save_if_due();
     }
@@ -391,6 +403,8 @@ impl Core {
 
     /// Takes a leader's snapshot in place of the machine.
     fn install(&mut self, image: Image) {
+        // As of here the machine is another one. What this member had asked for may or may not be in it, so the answers that
+        // it can't tell any more are "unavailable", never a guess.
         self.machine = image.machine;
         self.node.mut_store().set_members(self.machine.members.conf_state());
         self.members_changed();

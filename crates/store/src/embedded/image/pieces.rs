@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{CHECKSUM, Image, MAGIC};
-use crate::embedded::codec::{number_size, put_bytes, put_number, put_signed, signed_size};
+use crate::embedded::codec::{key_value_size, put_key_value, put_number, put_signed};
 use crate::{Event, KeyRange, KeyValue, Revision};
 
 /// The pieces of an image. Together with the image it takes memory for a piece and for what the history points to.
@@ -69,8 +69,8 @@ impl Pieces {
         self.put_head(&mut small);
         self.put_counts(&mut small);
         self.put_tail(&mut small);
-        let entries = state.range(&KeyRange::prefix("")).map(|kv| version_size(kv)).sum::<usize>();
-        let past = self.places.past.iter().map(|kv| version_size(kv)).sum::<usize>();
+        let entries = state.range(&KeyRange::prefix("")).map(|kv| key_value_size(kv)).sum::<usize>();
+        let past = self.places.past.iter().map(|kv| key_value_size(kv)).sum::<usize>();
         let mut length = small.len() + entries + past;
         for (revision, events) in state.history().since(0) {
             small.clear();
@@ -119,7 +119,7 @@ impl Pieces {
                     if out.len() >= self.piece {
                         return Step::Entries(kv.key.clone());
                     }
-                    put_version(out, kv);
+                    put_key_value(out, kv);
                 }
                 Step::Past(0)
             }
@@ -128,7 +128,7 @@ impl Pieces {
                     if out.len() >= self.piece {
                         return Step::Past(place);
                     }
-                    put_version(out, kv);
+                    put_key_value(out, kv);
                 }
                 Step::Counts
             }
@@ -223,20 +223,4 @@ fn versions(event: &Event) -> impl Iterator<Item = &Arc<KeyValue>> {
 
 fn address(kv: &Arc<KeyValue>) -> usize {
     Arc::as_ptr(kv).addr()
-}
-
-fn put_version(out: &mut Vec<u8>, kv: &KeyValue) {
-    out.reserve(version_size(kv));
-    put_bytes(out, &kv.key);
-    put_bytes(out, &kv.value);
-    put_number(out, kv.create_revision);
-    put_number(out, kv.mod_revision);
-    put_number(out, kv.version);
-    put_signed(out, kv.lease);
-}
-
-fn version_size(kv: &KeyValue) -> usize {
-    let bytes = |bytes: &Bytes| number_size(bytes.len() as u64) + bytes.len();
-    let numbers = [kv.create_revision, kv.mod_revision, kv.version].map(number_size);
-    bytes(&kv.key) + bytes(&kv.value) + numbers.iter().sum::<usize>() + signed_size(kv.lease)
 }

@@ -48,7 +48,7 @@ impl<R: Read> Reader<R> {
         }
         let (index, term, revision, compacted) =
             self.item(|d| Ok((d.number()?, d.number()?, d.number()?, d.number()?)))?;
-        let versions = self.list(|d| version(d).map(Arc::new))?;
+        let versions = self.versions()?;
         let entries = self.item(Decoder::number)?;
         let entries = usize::try_from(entries).ok().and_then(|entries| versions.get(..entries));
         let entries = entries.ok_or(Malformed("the map has more entries than versions"))?;
@@ -64,6 +64,18 @@ impl<R: Read> Reader<R> {
         }
         let state = State::restored(revision, compacted, entries, history, leases);
         Ok(Image { index, term, machine: Machine { state, sessions, lease_starts, members } })
+    }
+
+    /// The versions of keys: first the map's, in order, then the history's. Each is likely to be like the one before it.
+    fn versions(&mut self) -> Result<Vec<Arc<KeyValue>>, ImageError> {
+        let count = self.count()?;
+        let mut versions: Vec<Arc<KeyValue>> = Vec::with_capacity(count.min(1024) as usize);
+        for _ in 0..count {
+            let mut version = self.item(Decoder::key_value)?;
+            version.value = version.value.packed(None, versions.last().map(|before| &before.value));
+            versions.push(Arc::new(version));
+        }
+        Ok(versions)
     }
 
     fn history(&mut self, versions: &[Arc<KeyValue>]) -> Result<History, ImageError> {
@@ -161,15 +173,4 @@ impl<R: Read> Reader<R> {
         }
         Ok(())
     }
-}
-
-fn version(d: &mut Decoder) -> Result<KeyValue, Malformed> {
-    Ok(KeyValue {
-        key: d.owned()?,
-        value: d.owned()?,
-        create_revision: d.number()?,
-        mod_revision: d.number()?,
-        version: d.number()?,
-        lease: d.signed()?,
-    })
 }
