@@ -11,7 +11,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+/// containerd's `max_container_log_line_size`.
 const LONGEST_LINE: usize = 16 << 10;
+/// The kubelet's `containerLogMaxSize`.
 const LARGEST_FILE: u64 = 10 << 20;
 
 /// How far a container's log is.
@@ -91,8 +93,9 @@ impl LogFile {
         if let Ok(file) =
             OpenOptions::new().create(true).append(true).custom_flags(libc::O_NOFOLLOW).open(&self.path)
         {
+            // Not empty where it could not be set aside; `append` cuts the file off at this size.
+            self.size = file.metadata().map_or(0, |about| about.len());
             self.file = file;
-            self.size = 0;
         }
     }
 }
@@ -244,6 +247,22 @@ mod tests {
         log.file = bad;
         assert!(log.append(b"six\n").is_some());
         assert_eq!(fs::read_to_string(folder.path().join("0.log")).unwrap(), "four\nfive\n");
+    }
+
+    #[test]
+    fn a_large_file_that_cannot_be_set_aside_keeps_its_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.log");
+        for place in [1, 2] {
+            fs::create_dir_all(aside(&path, place).join("in the way")).unwrap();
+        }
+        let mut log = LogFile::with_limit(path.clone(), 10).unwrap();
+        for line in ["line number 0\n", "line number 1\n"] {
+            assert!(log.append(line.as_bytes()).is_none());
+        }
+        assert_eq!(fs::read_to_string(&path).unwrap(), "line number 0\nline number 1\n");
+        // To this size the file is cut where a line can't be written as a whole.
+        assert_eq!(log.size, fs::metadata(&path).unwrap().len());
     }
 
     #[test]

@@ -120,12 +120,8 @@ impl LogCursor {
             if read > 0 {
                 break read;
             }
-            match open(&self.path) {
-                Ok(file) if file.metadata()?.ino() != self.inode => {
-                    self.inode = file.metadata()?.ino();
-                    self.current = file;
-                }
-                _ => return Ok(None),
+            if !self.turn_to_newer()? {
+                return Ok(None);
             }
         };
         self.held.extend_from_slice(&chunk[..read]);
@@ -133,6 +129,19 @@ impl LogCursor {
         let taken: Vec<u8> = self.held.drain(..whole).collect();
         let lines = taken.split_inclusive(|b| *b == b'\n').filter_map(|line| self.shown(line)).collect();
         Ok(Some(lines))
+    }
+
+    /// Turns to the file that has taken the current one's place; false if none has.
+    fn turn_to_newer(&mut self) -> io::Result<bool> {
+        let Ok(file) = open(&self.path) else { return Ok(false) };
+        let inode = file.metadata()?.ino();
+        if inode == self.inode {
+            return Ok(false);
+        }
+        self.inode = inode;
+        // Read once more first: lines may have come after its end was read and before it was set aside.
+        self.older.push_back(std::mem::replace(&mut self.current, file));
+        Ok(true)
     }
 
     /// One record as it is shown, if it is wanted.
@@ -191,5 +200,25 @@ mod tests {
         ] {
             assert_eq!(read(options.clone()), text, "{options:?}");
         }
+    }
+
+    #[test]
+    fn lines_that_come_just_before_a_file_is_set_aside_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("0.log");
+        let line = |text: &str| format!("2026-01-01T00:00:00.000000000Z stdout F {text}\n");
+        fs::write(&path, line("one")).unwrap();
+        let mut cursor = LogCursor::open(folder.path(), 0, LogOptions::default()).unwrap();
+        assert_eq!(cursor.next().unwrap().unwrap(), b"one\n");
+        // As if the reader had seen the end of the file just before this line.
+        fs::write(&path, line("one") + &line("two")).unwrap();
+        fs::rename(&path, aside(&path, 1)).unwrap();
+        fs::write(&path, line("three")).unwrap();
+        assert!(cursor.turn_to_newer().unwrap());
+        let mut all = Vec::new();
+        while let Some(text) = cursor.next().unwrap() {
+            all.extend(text);
+        }
+        assert_eq!(String::from_utf8(all).unwrap(), "two\nthree\n");
     }
 }

@@ -193,7 +193,8 @@ pub(crate) fn spawn(
         });
     }
     let result = made.spawn();
-    drop(made); // its end of the pipe
+    // With it this process' copy of the pipe's writing end: else reading below would never end.
+    drop(made);
     match result {
         Ok(child) => i32::try_from(child.id()).map_err(|why| system("start it")(io::Error::other(why))),
         Err(why) => {
@@ -248,14 +249,18 @@ fn prepare(command: &Command, isolation: Isolation, folder: CString, failed: Fil
     if let Some(pid) = command.beside {
         let mut kinds = vec![("uts", libc::CLONE_NEWUTS), ("mnt", libc::CLONE_NEWNS)];
         if isolation == Isolation::UserNamespace {
+            // First: joining it gives the rights by which the other two may be joined.
             kinds.insert(0, ("user", libc::CLONE_NEWUSER));
         }
         for (kind, flag) in kinds {
             prepared.beside.push((File::open(format!("/proc/{pid}/ns/{kind}"))?, flag));
         }
+        // Where the container could only chroot (see `change_root`), its root is not that of its mount namespace.
         prepared.root = Some(File::open(format!("/proc/{pid}/root"))?);
         prepared.flags = 0;
     } else if isolation == Isolation::UserNamespace {
+        // In this order: without rights outside, the kernel takes a map of groups only once `setgroups` is denied
+        // (user_namespaces(7)).
         prepared.maps = vec![
             (c"/proc/self/setgroups".to_owned(), b"deny".to_vec()),
             (c"/proc/self/uid_map".to_owned(), format!("{uid} {uid} 1").into_bytes()),
@@ -314,6 +319,7 @@ fn become_container(to: &Prepared) -> Result<(), Failed> {
         check(unsafe { libc::sethostname(to.hostname.as_ptr().cast(), to.hostname.len()) }).map_err(at(4))?;
         let private = libc::MS_REC | libc::MS_PRIVATE;
         let (none, root, null) = (c"none".as_ptr(), c"/".as_ptr(), std::ptr::null());
+        // Before the plan: on shared mounts, its steps would show on the host too.
         // SAFETY: see above.
         check(unsafe { libc::mount(none, root, null, private, null.cast()) }).map_err(at(MOUNTS))?;
         for (number, (step, _)) in to.plan.steps.iter().enumerate() {
@@ -329,6 +335,7 @@ fn become_container(to: &Prepared) -> Result<(), Failed> {
         // While it still has the right to.
         rights::bound(keep).map_err(at(10))?;
     }
+    // Groups, then the group, then the user: whoever has given up user 0 may change neither.
     if let Some(groups) = &to.groups {
         // SAFETY: see above.
         check(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) }).map_err(at(7))?;
@@ -351,6 +358,7 @@ fn become_container(to: &Prepared) -> Result<(), Failed> {
     }
     // SAFETY: see above. After the change of user, which would undo it.
     check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) }).map_err(at(8))?;
+    // If the shim ended before the signal was asked for, it never comes.
     // SAFETY: see above.
     if unsafe { libc::getppid() } != to.parent {
         return Err(at(8)(io::Error::from_raw_os_error(libc::ESRCH)));

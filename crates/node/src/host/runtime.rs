@@ -133,6 +133,7 @@ impl HostRuntime {
     fn attend(&self, uid: &str, link: &Arc<Link>) {
         let span = info_span!("hear of trouble", uid);
         let (uid, tell) = (uid.to_owned(), self.troubles.0.clone());
+        // Weak: a link that nobody else has must be dropped, and so end its connection.
         let (weak, mut asked) = (Arc::downgrade(link), link.send(&Ask::Trouble, Vec::new()).1);
         tasks::spawn(span, async move {
             while let Ok((Answer::Trouble { life: Life { container, attempt }, why }, _)) = asked.await {
@@ -183,6 +184,7 @@ fn launch(program: &Path, folder: &Path) -> io::Result<tokio::process::Child> {
         _ => {}
     }
     let listener = UnixListener::bind(&path)?;
+    // Connections made before this line are refused by their user (`Peer::new`).
     fs::set_permissions(&path, Permissions::from_mode(0o600))?;
     let mut command = std::process::Command::new(program);
     command.arg0("holdfast").arg(SHIM).arg(folder).env_clear();
@@ -271,6 +273,8 @@ impl Runtime for HostRuntime {
             let link = self.link(&which.uid).ok_or(RunError::Gone)?;
             let (ours, theirs) = Ours::make(streams).map_err(system)?;
             let (number, answer) = link.send(&Ask::Exec { life: life(which), argv, streams }, theirs);
+            // Before the answer is awaited: should the caller give up meanwhile, the command is killed as this is
+            // dropped.
             let end = Box::new(CommandEnd { link, number });
             begun(answer.await.ok())?;
             Ok(Session { outputs: ours.outputs, input: ours.input, terminal: ours.terminal, end })

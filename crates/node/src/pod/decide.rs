@@ -94,6 +94,7 @@ pub(crate) fn decide(pod: &Pod, record: &mut Record, now: Now) -> Decision {
         record.containers.entry(container.name.clone()).or_default();
     }
     if pod.metadata.deletion_timestamp.is_some() && record.ending.as_ref().is_none_or(is_confirm) {
+        // Each time again: a second delete may have shortened the grace period, and the earlier deadline counts.
         must_end(record, Then::Confirm, now.elapsed + grace(pod));
     }
     look_at_deadline(pod, record, now, &mut decision);

@@ -262,6 +262,7 @@ fn container_status(pod: &Pod, spec: &Spec, is_init: bool, record: &Record) -> V
             let again = !is_done(pod, record) && restarts(pod, spec, is_init, exit);
             if again {
                 last = Some(exit);
+                // `back_off` is already that of the next end, twice this one's up to the cap.
                 let wait = container.back_off.as_secs().max(20) / 2;
                 let message = format!(
                     "back-off {wait}s restarting failed container={} pod={}_{}",
@@ -319,6 +320,8 @@ fn waiting(pod: &Pod, record: &Record, container: &Container) -> Value {
 }
 
 /// How long the last words of all of a pod's containers may be together.
+///
+/// The kubelet's `MaxPodTerminationMessageLogLength`.
 const LONGEST_MESSAGES: usize = 12 << 10;
 
 /// `most` is how long the message may be.

@@ -203,6 +203,7 @@ impl Desk {
 
     fn put(&mut self, kv: &Arc<KeyValue>, state: &State) {
         let known = self.by_key.get(&kv.key).and_then(|uid| self.entries.get(uid));
+        // `heard` takes the newest object past the watch, which then brings it, and what came before it, once more.
         if known.is_some_and(|entry| entry.revision >= kv.mod_revision) {
             return;
         }
@@ -427,6 +428,8 @@ impl Desk {
                 let state = self.host.store.snapshot();
                 let key = entry.key.clone();
                 match state.get(&key) {
+                    // Before the watch brings it: compared with the status before it, the same change would be due
+                    // again.
                     Some(kv) => self.put(&kv.clone(), &state),
                     None => self.gone(&key),
                 }

@@ -134,6 +134,7 @@ impl Host {
 
     /// Gives back what a pod that ended had.
     pub(crate) async fn clean_up(self: Arc<Self>, pod: Arc<Pod>) {
+        // The processes end first: nothing of this pod may use its address or its folder when these are given away.
         self.runtime.end(uid(&pod)).await;
         end_leftovers(self.folders.pod(uid(&pod)), |_| false).await;
         self.tokens.forget(&pod);

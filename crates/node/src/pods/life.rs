@@ -61,6 +61,8 @@ pub(crate) async fn live(
     };
     let (started, ends) = begin(&host, &spec, &which, address, begun);
     let target = started.target.clone();
+    // Before it is watched over: reports arrive in order, and the desk passes over the end of a container that it
+    // doesn't know to run.
     let _ = reports.send(Report::Started(which, Ok(started)));
     watch_over(host, pod, *target, ends, None, reports).await;
 }

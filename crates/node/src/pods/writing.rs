@@ -39,6 +39,7 @@ pub(crate) async fn write_status(
     patch: Value,
     reports: mpsc::UnboundedSender<Report>,
 ) {
+    // The uid is a condition: a new pod may bear the name by now.
     let patch = json!({"metadata": {"uid": uid(&pod)}, "status": patch});
     let result = write(&host, Write::Merge { subject: subject(&pod), subresource: "status", patch }).await;
     let _ = reports.send(Report::Written(uid(&pod).to_owned(), result));
@@ -55,6 +56,7 @@ pub(crate) async fn finish(
 ) {
     match then {
         Then::Stay => host.runtime.end(uid(&pod)).await,
+        // First of all: once the removal is confirmed, a pod of the same name may start elsewhere.
         Then::Confirm | Then::Forget => host.clone().clean_up(pod.clone()).await,
     }
     if then == Then::Confirm {

@@ -140,6 +140,7 @@ async fn stream(
     send: mpsc::Sender<Bytes>,
 ) {
     loop {
+        // Asked before the file is read: if nothing more comes now, what is read below is all of it.
         let ended = progress.as_mut().is_none_or(|progress| progress.borrow_and_update().ended);
         loop {
             let read = tasks::blocking(debug_span!("read a log"), move || {

@@ -183,6 +183,8 @@ impl Contained {
     }
 
     pub(super) fn told(&self) -> Told {
+        // An agent that hears of an end reads the last words and may begin the next life: not before the log is
+        // complete.
         let exit = self.exit.filter(|_| self.output.is_over());
         Told { life: self.life.clone(), begun: self.begun, exit }
     }

@@ -120,6 +120,7 @@ impl Output {
             }
         }
         let is_quiet = self.tail.as_ref().is_some_and(|tail| tail.left == 0 || now >= tail.heard + QUIET);
+        // Held up, nothing is read: then its silence says nothing.
         let is_held_up = self.watchers.iter().any(|watcher| watcher.late.is_some());
         if self.log.is_some() && ((is_quiet && !is_held_up) || self.streams.iter().all(Option::is_none)) {
             self.streams = [None, None];

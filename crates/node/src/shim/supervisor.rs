@@ -82,6 +82,7 @@ impl Supervisor {
         }
         self.containers.values().for_each(|container| container.output.interests(&mut wait));
         let wake = self.containers.values().filter_map(|container| container.output.wake()).min();
+        // Rounded up: poll takes whole milliseconds, and woken before its time this loop would spin until it comes.
         let left = wake.map(|wake| wake.saturating_duration_since(now().0) + Duration::from_millis(1));
         let left = left.map_or(-1, |left| i32::try_from(left.as_millis()).unwrap_or(i32::MAX));
         let count = libc::nfds_t::try_from(waits.len()).unwrap_or(0);
@@ -97,6 +98,8 @@ impl Supervisor {
 
     /// Does all that can be done now.
     fn turn(&mut self) -> io::Result<()> {
+        // Emptied before the dead are looked for: signals of one kind merge, and that of a child that dies after the
+        // look must be a new one.
         while let Some(signal) = self.signals.read_signal()? {
             self.is_ending |= i32::try_from(signal.ssi_signo) == Ok(libc::SIGTERM);
         }
@@ -288,6 +291,8 @@ impl Supervisor {
         let mut answers: Vec<(Asker, Answer)> = Vec::new();
         for container in self.containers.values_mut() {
             let name = &container.life.container;
+            // The commands were killed when the container was buried. Nothing of this life may run any more when the
+            // agent hears of its end.
             let is_alone =
                 !self.commands.iter().any(|beside| beside.container == *name && beside.exit.is_none());
             if let Some(exit) = container.exit.filter(|_| is_alone && container.output.is_over()) {

@@ -25,6 +25,8 @@ const POD: &str = "pod-";
 /// The controllers that values are for.
 const CONTROLLERS: [&str; 2] = ["cpu", "memory"];
 /// How deep a pod's own cgroups are looked into when it is removed.
+///
+/// A container that may make cgroups chooses the depth, and each level costs this process a descriptor.
 const DEPTH: usize = 16;
 /// How long a killed cgroup may take to be empty, and how often it is looked at.
 const PATIENCE: (u32, Duration) = (400, Duration::from_millis(5));
@@ -126,6 +128,8 @@ impl Cgroups {
             Err(Errno::ENOENT) => return Ok(()),
             Err(error) => return Err(error.into()),
         };
+        // A cgroup that holds processes can't be removed: they die first. They are gone a moment later only, so
+        // `remove` comes back here until the kernel lets go.
         kill(pod.as_fd())?;
         remove_beneath(pod.as_fd(), DEPTH);
         Ok(unlinkat(&self.node, name.as_str(), UnlinkatFlags::RemoveDir)?)
