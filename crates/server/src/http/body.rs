@@ -29,6 +29,8 @@ pub(crate) async fn read(mut body: Body, beside: &Beside) -> Result<Bytes, Statu
         }
         parts.push(data);
         if size > LARGE && room.is_none() && !body.is_end_stream() {
+            // At once for as much as it may become: bodies that each hold some room and wait for more could wait for
+            // each other for ever.
             room = Some(beside.room_to_arrive(LARGEST_BODY).await);
         }
     }

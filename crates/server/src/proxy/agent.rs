@@ -22,6 +22,7 @@ use crate::http::Body;
 use crate::http::response::full;
 
 /// Where agents listen if their node doesn't say.
+/// The kubelet's own port.
 const AGENT_PORT: u16 = 10250;
 /// How long the head of an agent's answer may take.
 pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(10);

@@ -65,6 +65,7 @@ impl Registry {
                 recorded: Recorded::Already,
             };
             match self.create(&create, &|| finish(manager.apply(None, &patch_of)?)).await {
+                // Somebody made it in between: then it is changed.
                 Err(status) if status.reason == "AlreadyExists" => {}
                 created => return Ok(Applied { written: created?, created: true }),
             }

@@ -62,6 +62,8 @@ impl Registry {
             // What this member knows is nearly always enough: the transaction compares.
             let freshness = if attempt == 0 { Freshness::Any } else { Freshness::Newest };
             // A create that was overtaken waits for a turn, where only one change at a time can be counted.
+            // The first attempt may have failed for its old state alone, which is no sign of others: so only from the
+            // third on.
             if attempt > 1 && turn.is_none() && quota::is_limited(create.namespace, &self.store.snapshot()) {
                 turn = Some(self.turns.wait(create.namespace).await);
             }

@@ -195,12 +195,15 @@ impl Registry {
         let mut claims = Claims::default();
         self.admission.validate(&request, Outcome { new: None, old: Some(&old) }, &mut claims).await?;
         let mut options = options.clone();
+        // As upstream's `shouldOrphanDependents`: a policy that is asked for wins over the finalizers, and these over
+        // the default.
         let leaves = named.resource.orphans_by_default();
         if options.propagation.is_none() && leaves && !old.finalizers().contains(&FOREGROUND) {
             options.propagation = Some(Propagation::Orphan);
         }
         let (object, gone) = match decide(&old, &options, self.edge.second()) {
             Verdict::Unchanged => {
+                // Nothing is written, so no transaction would find out that this state is old.
                 let deleted = Deleted { object: old, gone: false };
                 return Ok((freshness != Freshness::Any).then_some(deleted));
             }

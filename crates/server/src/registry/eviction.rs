@@ -50,6 +50,8 @@ impl Registry {
                 }
             }
             if !options.dry_run {
+                // Before the delete (upstream: `addConditionAndDeletePod`): a pod that goes at once has no status
+                // afterwards.
                 self.tell_why(who, pod).await?;
             }
             return self.delete(who, pod, options).await.map(|_| ());

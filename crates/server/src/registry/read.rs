@@ -44,6 +44,8 @@ impl Registry {
                 if known.revision() >= revision {
                     return Ok(known);
                 }
+                // Not waited for, unlike in upstream's watch cache: this read is as new as every acknowledged write, so
+                // a revision that it doesn't reach has not happened.
                 let newest = self.store.read().await.map_err(read_failed)?;
                 if newest.revision() >= revision {
                     Ok(newest)

@@ -14,6 +14,8 @@ use crate::http::response::too_many;
 use crate::http::{Body, Target};
 
 /// When a client that was refused may come again, in seconds.
+///
+/// Upstream's `retryAfter`.
 const AGAIN_IN: u32 = 1;
 
 /// The class of what somebody wants.

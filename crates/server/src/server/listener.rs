@@ -87,6 +87,8 @@ async fn accept(
 ) {
     let mut complained = None;
     loop {
+        // The place first: a connection for which there is none waits in the kernel, where it costs this process no
+        // file.
         let accepted = async { (server.places.wait().await, listener.accept().await) };
         let (place, accepted) = tokio::select! {
             _ = stopped.changed() => return,
@@ -148,6 +150,7 @@ async fn serve(server: Arc<Server>, stream: Arc<TcpStream>, tls: TlsAcceptor, mu
         .http1()
         .timer(Patience { heard, headers: limits.headers })
         .header_read_timeout(limits.idle)
+        // hyper panics below 8192.
         .max_buf_size(limits.header_bytes.max(8192));
     builder
         .http2()
