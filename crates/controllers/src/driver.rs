@@ -244,9 +244,9 @@ fn worse(a: Outcome, b: Outcome) -> Outcome {
     }
 }
 
-/// Carries the writes of a plan out; the worst of their ends. Those that begin together are eight and as many as have
-/// succeeded, and once a create was refused no further one begins: what refuses one pod of a set refuses the others too,
-/// and nobody needs five hundred reports of it.
+/// Carries the writes of a plan out; the worst of their ends. Eight of them begin together, and one more for each that
+/// has succeeded. Once a create was refused no further one begins: what refuses one pod of a set refuses the others
+/// too, and nobody needs five hundred reports of it.
 async fn carry_out_all(writer: &dyn Writer, recorder: &Recorder, actions: Vec<Action>) -> Outcome {
     let mut waiting = VecDeque::from(actions);
     let mut writing = FuturesUnordered::new();

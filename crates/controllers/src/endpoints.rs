@@ -28,7 +28,7 @@ use crate::view::View;
 
 /// The label that names a slice's service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// The label that names who keeps a slice.
+/// The label that names the program that keeps a slice.
 pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// What stands there for the slices kept here.
 pub const CONTROLLER: &str = "endpointslice-controller.k8s.io";

@@ -31,7 +31,7 @@ pub(crate) struct Observer {
     _tasks: JoinSet<()>,
 }
 
-/// How many kinds an observer watches: so often it says [`Seen::Synced`].
+/// How many kinds an observer watches: it says [`Seen::Synced`] once for each.
 pub(crate) const KINDS: usize = 3;
 
 impl Observer {

@@ -1,4 +1,4 @@
-//! How many pods those want who keep them at a number.
+//! How many pods are wanted by the objects that keep them at a number.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -32,13 +32,13 @@ use super::{Code, Frames, Messages, Status};
 /// How long one member may take for the TCP and TLS handshakes before the next one is tried: a dead machine answers nothing at
 /// all, and there are two more.
 const CONNECT: Duration = Duration::from_secs(1);
-/// Not more often: an etcd hangs up on who pings within its `--grpc-keepalive-min-time`, 5 s by default.
+/// Not more often: an etcd hangs up on clients that ping within its `--grpc-keepalive-min-time`, 5 s by default.
 const PING: Duration = Duration::from_secs(10);
 /// How long a server may take to say the first word, or that it doesn't accept the client's certificate.
 const FIRST_WORD: Duration = Duration::from_millis(100);
 /// How long the answer to a ping may take before the connection counts as dead.
 const PONG: Duration = Duration::from_secs(3);
-/// An etcd's member that knows no leader refuses who asks with this at once, instead of letting them wait.
+/// A member of an etcd that knows no leader refuses requests with this at once, instead of letting them wait.
 const HAS_LEADER: HeaderName = HeaderName::from_static("hasleader");
 /// Questions of a stream that wait for the network.
 const WAITING_QUESTIONS: usize = 16;

@@ -185,7 +185,7 @@ async fn connection(stream: TcpStream, peer: SocketAddr, gate: Option<Gate>, rou
     }
 }
 
-/// Answers those who may ask nothing.
+/// Answers clients that may ask nothing.
 struct Refusing;
 
 impl Router for Refusing {

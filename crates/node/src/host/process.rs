@@ -335,7 +335,7 @@ fn become_container(to: &Prepared) -> Result<(), Failed> {
         // While it still has the right to.
         rights::bound(keep).map_err(at(10))?;
     }
-    // Groups, then the group, then the user: whoever has given up user 0 may change neither.
+    // Groups, then the group, then the user: a process that has given up user 0 may change neither.
     if let Some(groups) = &to.groups {
         // SAFETY: see above.
         check(unsafe { libc::setgroups(groups.len(), groups.as_ptr()) }).map_err(at(7))?;

@@ -61,7 +61,7 @@ pub(crate) struct Live {
     pub(crate) which: Which,
     /// Whether it reads anything.
     pub(crate) reads: bool,
-    /// Whether its input ends with the first who wrote (`stdinOnce`).
+    /// Whether its input ends with the first caller that wrote (`stdinOnce`).
     pub(crate) once: bool,
     /// Whether its streams are a terminal.
     pub(crate) terminal: bool,

@@ -133,7 +133,7 @@ impl Supervisor {
         }
         self.peers.retain(|peer| !gone.contains(&peer.number));
         self.trouble_asked.retain(|by| !gone.contains(&by.0));
-        // A command ends with who asked for it.
+        // A command ends with the connection that asked for it.
         for command in self.commands.iter().filter(|command| gone.contains(&command.by.0)) {
             kill_command(command);
         }

@@ -1,4 +1,4 @@
-//! Takes a request over to another protocol: which, and who leads the connection then.
+//! Takes a request over to another protocol: which one, and what leads the connection then.
 
 use std::sync::Arc;
 

@@ -56,7 +56,7 @@ pub(super) async fn attach(
     Outcome::Exited(0)
 }
 
-/// Somebody who wrote has ended.
+/// A caller that wrote has ended.
 fn left(runtime: &dyn Runtime, live: &Live) {
     if live.once {
         runtime.close_input(&live.which);

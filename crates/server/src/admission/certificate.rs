@@ -1,4 +1,4 @@
-//! Requests for certificates: who asks is who sends them, and every decision has its time.
+//! Requests for certificates: they are in the name of the user that sends them, and every decision has its time.
 
 use access::{Identity, MASTERS};
 use base64::Engine;

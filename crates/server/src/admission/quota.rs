@@ -23,7 +23,7 @@ use tokio::sync::{Mutex, MutexGuard};
 use super::Claims;
 use super::request::{Operation, Outcome, Request};
 
-/// Turns for those who wait to be counted, by namespace: without them, many who try at once mostly fail.
+/// Turns for changes that wait to be counted, by namespace: without them, many that try at once mostly fail.
 ///
 /// Only a matter of speed: the conditions of the transaction keep the quota, with other members' writers as well. So it
 /// does no harm that namespaces share a place, or that a turn counts on one member only.

@@ -22,7 +22,7 @@ pub(super) fn taint(node: &mut Object) {
 }
 
 /// A pod that nobody would replace stays for a while on a node that fails. One that has a controller does not
-/// ask for that: here its spare is made as soon as it is safe, and only who says otherwise waits longer.
+/// ask for that: here its spare is made as soon as it is safe, and only a pod that says otherwise waits longer.
 pub(super) fn tolerate(pod: &mut Object) {
     let owners = pod.meta("ownerReferences").and_then(Value::as_array);
     if owners.is_some_and(|owners| owners.iter().any(|owner| owner["controller"] == true)) {

@@ -14,7 +14,7 @@ pub(super) fn config_map(front_proxy: &FrontProxy) -> Value {
         "data": {
             "client-ca-file": front_proxy.clients.pem(),
             "requestheader-client-ca-file": front_proxy.trust.pem(),
-            // The authority signs hosts also: so nobody is believed but who has this name.
+            // The authority signs hosts also: so only a certificate with this name is believed.
             "requestheader-allowed-names": list(FRONT_PROXY),
             "requestheader-username-headers": list("X-Remote-User"),
             "requestheader-uid-headers": list("X-Remote-Uid"),

@@ -1,4 +1,4 @@
-//! Asks the servers of aggregated APIs again and again what they serve: who doesn't answer isn't available.
+//! Asks the servers of aggregated APIs again and again what they serve: one that doesn't answer isn't available.
 //!
 //! Follows the available condition controller of `kube-aggregator`. Every host asks, because every host tells what
 //! they serve; the one that leads writes the conditions.
@@ -23,7 +23,7 @@ use crate::http::response::full;
 const USER: &str = "system:apiserver";
 /// How long an answer may take.
 const WITHIN: Duration = Duration::from_secs(5);
-/// How often those who answer are asked, and those who don't.
+/// How often a server that answers is asked; one that doesn't is asked sooner.
 const EVERY: Duration = Duration::from_secs(30);
 /// A server that just started is found within this time, at the price of a request every two seconds while it is gone.
 const SOON: Duration = Duration::from_secs(2);
@@ -110,7 +110,7 @@ impl Aggregation {
         }
     }
 
-    /// Asks those who are due; the answer is when the next one is.
+    /// Asks the servers that are due; the answer is when the next one is.
     async fn probe_what_is_due(&self, state: &State) -> Option<Duration> {
         let remotes = self.remotes(state);
         let leads = self.registry.store().leadership().borrow().is_me;

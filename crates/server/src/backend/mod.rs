@@ -22,7 +22,7 @@ use crate::http::Body;
 pub(crate) use request::{BackendError, CONNECT_WITHIN, connect, rewrite, send};
 pub(crate) use upgrade::{Client, reason};
 
-/// The way to what stands behind services, and who is believed to be silent.
+/// The way to what stands behind services, and which hosts are believed to be silent.
 pub trait Backends: Send + Sync + 'static {
     /// Connects to a ready endpoint of a service's port (its name or number), trying one after the other.
     fn connect<'a>(

@@ -49,6 +49,7 @@ pub(crate) fn rewrite(parts: &mut http::request::Parts, rest: &str, host: &str) 
     let uri = uri.map_err(BackendError::Path)?;
     let original = std::mem::replace(&mut parts.uri, uri);
     parts.version = http::Version::HTTP_11;
+    // Among them is the client's connection, which counts for as long as somebody holds it.
     parts.extensions.clear();
     to_backend(&mut parts.headers, &original, host);
     Ok(())

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 const LEVELS: [(&str, u32, u32, u32, u32); 7] = [
-    // Name, shares, what of them may be lent in percent, queues (none: who is too many is refused) and how many of
+    // Name, shares, what of them may be lent in percent, queues (none: what is too much is refused) and how many of
     // them a flow is dealt.
     ("catch-all", 5, 0, 0, 0),
     ("global-default", 20, 50, 128, 6),

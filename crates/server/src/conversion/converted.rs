@@ -1,4 +1,4 @@
-//! What webhooks converted lately, so that many who look at one object don't ask for it many times: neither one
+//! What webhooks converted lately, so that many clients of one object don't ask for it many times: neither one
 //! after the other nor all at once.
 
 use std::collections::{HashMap, VecDeque};
@@ -16,7 +16,7 @@ const MOST: usize = 4096;
 /// What makes conversions differ: the definition's revision, the version, and the stored value's key and revision.
 pub(super) type Key = (Revision, &'static str, Bytes, Revision);
 
-/// What one who is asking will come to: nothing yet, or why it failed.
+/// What a conversion under way will come to: nothing yet, or why it failed.
 type Outcome = Option<Status>;
 
 /// Conversions that were done lately, and those that somebody does right now.

@@ -62,7 +62,7 @@ impl<'a> Range<'a> {
     fn encoding(&self, offered: &[Encoding]) -> Option<Encoding> {
         match self.kind {
             "application/*" | "*/*" => offered.first().copied(),
-            // Asked for by those who mean a watch.
+            // Clients that mean a watch ask for it.
             "application/cbor-seq" => Some(Encoding::Cbor).filter(|cbor| offered.contains(cbor)),
             kind => offered.iter().copied().find(|encoding| encoding.media_type() == kind),
         }

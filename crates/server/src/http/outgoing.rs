@@ -1,4 +1,5 @@
-//! What is on its way to clients: answers and events that they haven't read. Who doesn't read costs a bounded share of memory.
+//! What is on its way to clients: answers and events that they haven't read. A client that doesn't read costs a bounded
+//! share of memory.
 
 use std::collections::HashMap;
 use std::pin::Pin;
@@ -145,7 +146,8 @@ impl Outgoing {
     /// Ends connections whose clients don't read, for as long as the server lives.
     pub(crate) async fn watch_over(outgoing: Weak<Self>) {
         while let Some(outgoing) = outgoing.upgrade() {
-            // Told at once where room is short, but who asks for room says so each time that it finds none.
+            // It wakes at once where room is short. An answer that waits for room says so each time that it finds none:
+            // hence the rest below.
             let _ = timeout(LOOK_EVERY, outgoing.short.notified()).await;
             outgoing.end_idle();
             sleep(LOOK_EVERY / 10).await;

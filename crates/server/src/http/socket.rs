@@ -1,4 +1,5 @@
-//! A connection's socket, which two may hold with one descriptor: who speaks on it, and who may have to end it.
+//! A connection's socket, which two may hold with one descriptor: the task that speaks on it, and the one that may
+//! have to end it.
 
 use std::collections::HashMap;
 use std::io::{self, IoSlice};

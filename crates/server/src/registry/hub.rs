@@ -296,7 +296,7 @@ impl Hub {
         } else if !topics.of.is_empty() {
             pass_on_events(&mut topics, state, through);
         }
-        // Last of all: who reads this number relies on finding everything up to it in the topics.
+        // Last of all: readers of this number rely on finding everything up to it in the topics.
         self.through.store(newest, Ordering::Release);
     }
 }

@@ -157,7 +157,7 @@ impl Registry {
         self.authorizer.check(&self.store.snapshot(), who, wanted)
     }
 
-    /// 403 unless `who` may create it: asked of those who came to change what turns out not to be there.
+    /// 403 unless `who` may create it: asked where the object of a change turns out not to be there.
     pub(crate) fn check_may_create(&self, who: &Identity, named: &Named<'_>) -> Result<(), Status> {
         let wanted = Attributes {
             verb: "create",

@@ -71,7 +71,7 @@ impl Discovery<'_> {
     }
 }
 
-/// Aggregated discovery with its tag, or nothing for who has it already.
+/// Aggregated discovery with its tag, or nothing for a client that has it already.
 fn tagged(headers: &HeaderMap, list: String) -> Response<Body> {
     let tag = tag(list.as_bytes());
     let mut response = if holds(headers, &tag) { not_modified() } else { bytes(200, AGGREGATED, list) };

@@ -141,7 +141,7 @@ impl Requests {
         let mut room = None;
         if takes_seat && !request.body().is_end_stream() {
             // Its body is read before its turn: one that comes slowly would hold a seat while nothing is done. But only
-            // for who may at all: it takes memory.
+            // for users who may at all: it takes memory.
             self.registry.check_allowed(who, &understood.wanted(request.uri().path()))?;
             let body = std::mem::replace(request.body_mut(), full(""));
             let read = tokio::time::timeout(time_of(query)?, self.ahead.read(body)).await;
@@ -162,7 +162,7 @@ impl Requests {
         };
         drop(room);
         let wanted = understood.wanted(request.uri().path());
-        // Also for those who were asked before their body was read: a right may have gone while they waited.
+        // Also where it was asked before the body was read: a right may have gone during the wait.
         self.registry.check_allowed(who, &wanted)?;
         if let Route::Remote(remote) = route {
             let time = if is_endless { None } else { Some(time_of(query)?) };

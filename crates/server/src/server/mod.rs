@@ -142,7 +142,7 @@ impl Server {
     }
 
     /// Serves on one more address, until the answer is dropped. `tls` must ask clients for certificates and
-    /// verify them against the cluster's authority; who has none is let in as nobody and gets 401.
+    /// verify them against the cluster's authority; a client without one is let in as nobody and gets 401.
     ///
     /// # Errors
     /// If the address can't be bound.

@@ -50,7 +50,7 @@ pub(super) struct Shown {
 }
 
 impl Outside {
-    /// What a request changes, as those are shown it who want to see it as `resource`.
+    /// What a request changes, as it is shown to a policy or a webhook that wants to see it as `resource`.
     pub(super) async fn show(
         &self,
         request: &Request<'_>,
