@@ -262,7 +262,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
     let agent = Agent::start(node::Options {
         name: config.name.clone(),
         address: config.address,
-        pod_cidr: pod_cidr.to_string(),
+        pod_cidr,
         heartbeats: ports.heartbeats,
         data_dir: node_dir(&config),
         // This very program, also after its file was replaced.
@@ -351,7 +351,7 @@ async fn start_network(
             NetConfig::Loopback { switch } => network::Mode::Loopback { switch: *switch },
         },
         hosts: networks,
-        services: peers::cidr(config.service_cidr),
+        services: config.service_cidr,
         virtual_address: config.virtual_api(),
         most_connections: files::connections_of_services(MOST_CONNECTIONS, files::most()),
     };

@@ -111,7 +111,8 @@ impl Peers {
         let me = &self.config.name;
         let mut taken = vec![own];
         let mut addresses = BTreeSet::from([self.config.address, self.config.virtual_address]);
-        let mut networks = BTreeMap::from([(me.clone(), host_network(self.config.address, own))]);
+        let mut networks =
+            BTreeMap::from([(me.clone(), HostNetwork { address: self.config.address, pods: own })]);
         let mut refused = Vec::new();
         let mut nodes: Vec<_> = self.nodes.iter().filter(|(name, _)| *name != me).collect();
         nodes.sort_by_key(|(_, node)| node.since);
@@ -121,7 +122,7 @@ impl Peers {
             let counts = is_free && self.config.host_cidr.contains(&address) && self.may_be_pods(pods);
             if counts && addresses.insert(address) {
                 taken.push(pods);
-                networks.insert(name.clone(), host_network(address, pods));
+                networks.insert(name.clone(), HostNetwork { address, pods });
             } else {
                 refused.push(&**name);
             }
@@ -232,15 +233,6 @@ fn name_of(key: &[u8]) -> Option<String> {
 /// Networks either lie within each other or apart.
 fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b) || b.contains(&a)
-}
-
-/// A network as the room `network` has it.
-pub fn cidr(network: IpNet) -> network::Cidr {
-    network::Cidr { address: network.network(), prefix: network.prefix_len() }
-}
-
-fn host_network(address: IpAddr, pods: IpNet) -> HostNetwork {
-    HostNetwork { address, pods: cidr(pods) }
 }
 
 impl Node {

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::Cidr;
+use ipnet::IpNet;
 
 /// Why the network can't be set up.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,6 @@ pub enum Error {
         /// The address.
         address: IpAddr,
         /// The network.
-        network: Cidr,
+        network: IpNet,
     },
 }

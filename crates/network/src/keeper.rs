@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
+use ipnet::IpNet;
 use rtnetlink::packet_core::NetlinkPayload;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::{MulticastGroup, new_multicast_connection};
@@ -15,7 +16,7 @@ use tokio::time::{sleep, timeout};
 use tracing::info_span;
 
 use crate::netlink::Netlink;
-use crate::{Cidr, Error, HostNetwork};
+use crate::{Error, HostNetwork};
 
 /// How often everything is looked at in any case: the kernel drops its messages when nobody reads them in time, and a
 /// route that was replaced by another one is not reported as gone.
@@ -24,7 +25,7 @@ pub(crate) const EVERY: Duration = Duration::from_secs(3);
 const TOGETHER: Duration = Duration::from_millis(20);
 
 /// The networks of the pods on the other hosts, each with its host's address: the neighbour that leads there.
-pub(crate) fn routes(hosts: &BTreeMap<String, HostNetwork>, own: &str) -> Vec<(Cidr, IpAddr)> {
+pub(crate) fn routes(hosts: &BTreeMap<String, HostNetwork>, own: &str) -> Vec<(IpNet, IpAddr)> {
     hosts.iter().filter(|(name, _)| *name != own).map(|(_, host)| (host.pods, host.address)).collect()
 }
 
@@ -41,9 +42,9 @@ pub(crate) struct Others {
 #[derive(Debug, Clone)]
 pub(crate) struct Wanted {
     /// Networks that are this host's own.
-    pub local: Vec<Cidr>,
+    pub local: Vec<IpNet>,
     /// Networks of others, each with the neighbour that leads there.
-    pub routes: Vec<(Cidr, IpAddr)>,
+    pub routes: Vec<(IpNet, IpAddr)>,
 }
 
 impl Wanted {
@@ -122,7 +123,7 @@ pub(crate) async fn keep(
             Ok(()) = others.hosts.changed() => {
                 let routes = routes(&others.hosts.borrow_and_update(), &others.own);
                 let former = std::mem::replace(&mut wanted.routes, routes);
-                let is_gone = |(cidr, _): &&(Cidr, IpAddr)| !wanted.routes.iter().any(|(kept, _)| kept == cidr);
+                let is_gone = |(cidr, _): &&(IpNet, IpAddr)| !wanted.routes.iter().any(|(kept, _)| kept == cidr);
                 for (cidr, via) in former.iter().filter(is_gone) {
                     if let Err(error) = netlink.remove_route(*cidr, *via).await {
                         tracing::warn!(%error, "a route to a host that has gone stays");

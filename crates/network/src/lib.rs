@@ -10,7 +10,6 @@ mod announce;
 mod arp;
 mod backend;
 mod balancer;
-mod cidr;
 mod dial;
 mod dropped;
 mod error;
@@ -26,7 +25,6 @@ mod targets;
 mod virtual_address;
 
 pub use balancer::{Balancer, Scope};
-pub use cidr::Cidr;
 pub use error::Error;
 pub use listen::listen_before_held;
 pub use network::{HostNetwork, Mode, Network, Options};

@@ -3,13 +3,14 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::StreamExt;
+use ipnet::IpNet;
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope, RouteType};
 use rtnetlink::{AddressMessageBuilder, Handle, LinkUnspec, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 use tracing::info_span;
 
-use crate::{Cidr, Error};
+use crate::Error;
 
 const LOOPBACK: &str = "lo";
 
@@ -64,10 +65,10 @@ impl Netlink {
     ///
     /// The kernel then takes packets for each of them, and lets each be bound ("AnyIP"), without one entry for each
     /// address.
-    pub async fn make_local(&self, cidr: Cidr, loopback: Link) -> Result<(), Error> {
+    pub async fn make_local(&self, cidr: IpNet, loopback: Link) -> Result<(), Error> {
         let action = || format!("make {cidr} local to this host");
         let route = RouteMessageBuilder::<IpAddr>::new()
-            .destination_prefix(cidr.address, cidr.prefix)
+            .destination_prefix(cidr.network(), cidr.prefix_len())
             .map_err(|error| failed(action())(rtnetlink::Error::InvalidNla(error.to_string())))?
             .table_id(libc::RT_TABLE_LOCAL.into())
             .kind(RouteType::Local)
@@ -78,14 +79,14 @@ impl Netlink {
     }
 
     /// Sends a network's traffic to a neighbour: `ip route replace CIDR via ADDRESS`.
-    pub async fn route(&self, cidr: Cidr, via: IpAddr) -> Result<(), Error> {
+    pub async fn route(&self, cidr: IpNet, via: IpAddr) -> Result<(), Error> {
         let action = || format!("route {cidr} by {via}");
         let route = route_by(cidr, via, action)?;
         self.handle.route().add(route).replace().execute().await.map_err(failed(action()))
     }
 
     /// Takes such a route away. It may be gone already.
-    pub async fn remove_route(&self, cidr: Cidr, via: IpAddr) -> Result<(), Error> {
+    pub async fn remove_route(&self, cidr: IpNet, via: IpAddr) -> Result<(), Error> {
         let action = || format!("remove the route to {cidr} by {via}");
         match self.handle.route().del(route_by(cidr, via, action)?).execute().await {
             Err(rtnetlink::Error::NetlinkError(e)) if e.raw_code() == -libc::ESRCH => Ok(()),
@@ -146,10 +147,10 @@ impl Drop for Netlink {
     }
 }
 
-fn route_by(cidr: Cidr, via: IpAddr, action: impl Fn() -> String) -> Result<RouteMessage, Error> {
+fn route_by(cidr: IpNet, via: IpAddr, action: impl Fn() -> String) -> Result<RouteMessage, Error> {
     let invalid =
         |error: String| Error::Netlink { action: action(), why: rtnetlink::Error::InvalidNla(error) };
-    let to = RouteMessageBuilder::<IpAddr>::new().destination_prefix(cidr.address, cidr.prefix);
+    let to = RouteMessageBuilder::<IpAddr>::new().destination_prefix(cidr.network(), cidr.prefix_len());
     let to = to.map_err(|error| invalid(error.to_string()))?;
     Ok(to.gateway(via).map_err(|error| invalid(error.to_string()))?.build())
 }

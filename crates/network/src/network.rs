@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use ipnet::IpNet;
 use membership::Hosts;
 use store::Store;
 use tasks::SpawnIn;
@@ -21,7 +22,7 @@ use crate::keeper::{self, Others, Wanted};
 use crate::netlink::Netlink;
 use crate::proxy::{Place, Proxy};
 use crate::virtual_address::{self, Holder};
-use crate::{Cidr, Error, Protocol, Scope, Services};
+use crate::{Error, Protocol, Scope, Services};
 
 /// How this host is connected with the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,7 +45,7 @@ pub struct HostNetwork {
     /// Its address.
     pub address: IpAddr,
     /// The addresses of its pods.
-    pub pods: Cidr,
+    pub pods: IpNet,
 }
 
 /// What the network needs to know.
@@ -57,7 +58,7 @@ pub struct Options {
     /// All hosts, this one included, as they come and go. What is said of this host counts at the start.
     pub hosts: watch::Receiver<Arc<BTreeMap<String, HostNetwork>>>,
     /// The addresses of the services.
-    pub services: Cidr,
+    pub services: IpNet,
     /// The API's virtual address and port.
     pub virtual_address: SocketAddr,
     /// How many connections the proxy carries at once; each takes two open files.
@@ -190,7 +191,7 @@ impl Network {
     }
 
     fn check_pod_address(&self, address: IpAddr) -> Result<(), Error> {
-        if self.own.pods.contains(address) {
+        if self.own.pods.contains(&address) {
             return Ok(());
         }
         Err(Error::ForeignAddress { address, network: self.own.pods })

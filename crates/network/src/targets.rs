@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use crate::{Cidr, HostNetwork};
+use ipnet::IpNet;
+
+use crate::HostNetwork;
 
 /// Where a machine in Amazon's network asks for its credentials by IPv6; by IPv4 it is a link-local address.
 const METADATA: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
@@ -16,16 +18,13 @@ const TRANSLATED: [u16; 6] = [0x64, 0xff9b, 0, 0, 0, 0];
 /// Tells which addresses an endpoint may have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Targets {
-    own: Vec<Cidr>,
+    own: Vec<IpNet>,
 }
 
 impl Targets {
     /// Those of a cluster of these hosts: on a machine's loopback network, theirs and their pods' are the only ones there.
     pub fn new(hosts: &BTreeMap<String, HostNetwork>) -> Self {
-        let own = hosts.values().flat_map(|host| {
-            let bits = if host.address.is_ipv4() { 32 } else { 128 };
-            [host.pods, Cidr { address: host.address, prefix: bits }]
-        });
+        let own = hosts.values().flat_map(|host| [host.pods, host.address.into()]);
         Targets { own: own.collect() }
     }
 
@@ -33,7 +32,7 @@ impl Targets {
     /// link knows (where clouds keep a machine's credentials), nor to many at once or nobody.
     pub fn allows(&self, address: IpAddr) -> bool {
         let address = embedded(address);
-        self.own.iter().any(|network| network.contains(address)) || !is_special(address)
+        self.own.iter().any(|network| network.contains(&address)) || !is_special(address)
     }
 }
 

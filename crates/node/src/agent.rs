@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use ipnet::IpNet;
 use objects::{Recorder, Reporter, Writer};
 use store::Store;
 use tokio::sync::watch;
@@ -25,7 +26,7 @@ pub struct Options {
     /// The host's address.
     pub address: IpAddr,
     /// The addresses of its pods, such as `10.244.1.0/24`.
-    pub pod_cidr: String,
+    pub pod_cidr: IpNet,
     /// The port on which the host hears heartbeats, for the others to know: its Node says so ([`HEARTBEATS`](crate::HEARTBEATS)).
     pub heartbeats: u16,
     /// Where pods, logs and the agent's own files lie; made if it is missing.
@@ -57,8 +58,10 @@ pub struct Options {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The pods' range of addresses makes no sense.
-    #[error("the host's pod addresses: {0}")]
-    PodCidr(String),
+    #[error(
+        "{0} is not a range of IPv4 addresses of /8 to /28 for the host's pods: write it like 10.244.1.0/24"
+    )]
+    PodCidr(IpNet),
     /// The data folder can't be used.
     #[error("can't make the agent's folder {}: {why}; make it writable for this user or name another", path.display())]
     Data {
@@ -107,7 +110,7 @@ impl Agent {
     /// [`Error`], before anything was started.
     pub fn start(options: Options) -> Result<Agent, Error> {
         let clock = Clock::start();
-        let range: PodRange = options.pod_cidr.parse().map_err(|e| Error::PodCidr(format!("{e}")))?;
+        let range = PodRange::of(options.pod_cidr).ok_or(Error::PodCidr(options.pod_cidr))?;
         let data = options.data_dir;
         std::fs::create_dir_all(&data).map_err(|why| Error::Data { path: data.clone(), why })?;
         // Processes get absolute paths: they change their folder.
@@ -160,7 +163,7 @@ impl Agent {
         let identity = Identity {
             name: options.name,
             address: options.address,
-            pod_cidr: range.to_string(),
+            pod_cidr: range.network(),
             port: listening.port(),
             heartbeats: options.heartbeats,
             cgroups: told_cgroups,

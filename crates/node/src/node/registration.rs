@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 use machinery::Object;
 use objects::{Subject, Write};
@@ -17,7 +18,7 @@ use crate::pod::difference;
 pub(crate) struct Identity {
     pub name: String,
     pub address: IpAddr,
-    pub pod_cidr: String,
+    pub pod_cidr: IpNet,
     pub port: u16,
     pub heartbeats: u16,
     /// What holds its pods to their limits, for people.
@@ -56,7 +57,7 @@ pub(crate) fn due(who: &Identity, machine: &Machine, stored: Option<&Value>, now
         wanted["metadata"]["annotations"][name] = value.clone();
     }
     if stored["spec"]["podCIDR"].is_null() {
-        wanted["spec"]["podCIDR"] = who.pod_cidr.as_str().into();
+        wanted["spec"]["podCIDR"] = json!(who.pod_cidr);
         wanted["spec"]["podCIDRs"] = json!([who.pod_cidr]);
     }
     let subject = Subject {
@@ -201,7 +202,7 @@ mod tests {
         Identity {
             name: "n1".into(),
             address: "127.0.1.1".parse().unwrap(),
-            pod_cidr: "127.1.0.0/16".into(),
+            pod_cidr: "127.1.0.0/16".parse().unwrap(),
             port: 10250,
             heartbeats: 2381,
             cgroups: "cpu,memory".into(),

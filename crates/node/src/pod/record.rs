@@ -56,10 +56,8 @@ pub(crate) enum Preparation {
     },
     /// Something was missing.
     Failed {
-        /// In the API's word.
-        reason: String,
-        /// For people.
-        message: String,
+        /// What.
+        error: PrepareError,
         /// When to try again.
         retry: Duration,
     },
@@ -224,6 +222,49 @@ pub(crate) enum StartError {
     Run(String),
 }
 
+/// Why what a pod's containers need is not there. All of it is tried again.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub(crate) enum PrepareError {
+    /// Its folder, or what lies in it: a volume's source may be missing.
+    #[error("{0}")]
+    Files(String),
+    /// The host has no address left for it.
+    #[error("every address of the host's pod range is taken")]
+    NoAddress,
+    /// Its address can't be made to work.
+    #[error("can't add the address {address}: {why}")]
+    Address {
+        /// The address.
+        address: IpAddr,
+        /// What the network said.
+        why: String,
+    },
+    /// Its sandbox.
+    #[error("can't make the pod's shim: {0}")]
+    Sandbox(String),
+}
+
+impl PrepareError {
+    /// Why its containers wait, in the API's word.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Files(_) => "ContainerCreating",
+            Self::NoAddress | Self::Address { .. } | Self::Sandbox(_) => SANDBOX_FAILED,
+        }
+    }
+
+    /// The reason of the Event that tells of it.
+    pub(crate) fn event_reason(&self) -> &'static str {
+        match self {
+            Self::Files(_) => "FailedMount",
+            Self::NoAddress | Self::Address { .. } | Self::Sandbox(_) => SANDBOX_FAILED,
+        }
+    }
+}
+
+/// The kubelet's reason where a pod's sandbox can't be made; its address is a part of the sandbox.
+const SANDBOX_FAILED: &str = "FailedCreatePodSandBox";
+
 /// How long until a missing ConfigMap and the like is looked for again: it costs one look at a snapshot.
 const RETRY: Duration = Duration::from_millis(500);
 
@@ -249,10 +290,10 @@ impl Record {
     }
 
     /// Folder, volumes and address are there, or not.
-    pub(crate) fn prepared(&mut self, result: Result<IpAddr, (String, String)>, now: Now) {
+    pub(crate) fn prepared(&mut self, result: Result<IpAddr, PrepareError>, now: Now) {
         self.preparation = match result {
             Ok(address) => Preparation::Done { address },
-            Err((reason, message)) => Preparation::Failed { reason, message, retry: now.elapsed + RETRY },
+            Err(error) => Preparation::Failed { error, retry: now.elapsed + RETRY },
         };
     }
 

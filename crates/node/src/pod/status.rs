@@ -307,8 +307,8 @@ fn waiting(pod: &Pod, record: &Record, container: &Container) -> Value {
     if let Some(message) = &record.refused {
         return json!({"waiting": {"reason": "RuntimeClassNotSupported", "message": message}});
     }
-    if let Preparation::Failed { reason, message, .. } = &record.preparation {
-        return json!({"waiting": {"reason": reason, "message": message}});
+    if let Preparation::Failed { error, .. } = &record.preparation {
+        return json!({"waiting": {"reason": error.reason(), "message": error.to_string()}});
     }
     match &container.stage {
         Stage::Waiting { reason, message, .. } if !reason.is_empty() => {

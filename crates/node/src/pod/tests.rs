@@ -378,7 +378,7 @@ fn a_pod_deleted_before_it_ran_is_confirmed_at_once() {
 fn what_is_missing_is_looked_for_again_without_counting() {
     let mut table = Table::new(one("Always"));
     assert_eq!(table.step(0), ["prepare"]);
-    table.record.prepared(Err(("ContainerCreating".into(), "no volume".into())), at(0));
+    table.record.prepared(Err(PrepareError::Files("no volume".into())), at(0));
     assert_eq!(table.step(0), NOTHING);
     assert_eq!(table.said(0)["containerStatuses"][0]["state"]["waiting"]["message"], "no volume");
     assert_eq!(table.step(1), ["prepare"]);

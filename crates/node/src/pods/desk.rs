@@ -276,8 +276,8 @@ impl Desk {
         // Its address is this host's again, and its files are brought up to date.
         self.work.spawn_in(info_span!("take over", pod = subject(&pod)), async move {
             let subject = subject(&pod);
-            if let Err((_, error)) = host.furnish(pod).await {
-                tracing::warn!(pod = subject, error, "a pod that was taken over keeps what it has");
+            if let Err(error) = host.furnish(pod).await {
+                tracing::warn!(pod = subject, %error, "a pod that was taken over keeps what it has");
             }
         });
     }

@@ -13,7 +13,7 @@ use store::KeyValue;
 use super::Host;
 use super::life::Started;
 use crate::clock::Now;
-use crate::pod::{ProbeKind, Record, StartError, container, container_id, is_ready, subject};
+use crate::pod::{PrepareError, ProbeKind, Record, StartError, container, container_id, is_ready, subject};
 use crate::probe::Finding;
 use crate::runtime::Which;
 
@@ -81,14 +81,15 @@ impl Entry {
 }
 
 /// Folder, volumes and address are there, or not.
-pub(super) fn prepared(host: &Host, entry: &mut Entry, result: Result<IpAddr, (String, String)>, now: Now) {
+pub(super) fn prepared(host: &Host, entry: &mut Entry, result: Result<IpAddr, PrepareError>, now: Now) {
     match &result {
         Ok(_) => entry.told_failure.clear(),
-        Err((_, message)) if entry.told_failure == *message => {}
-        Err((reason, message)) => {
-            entry.told_failure.clone_from(message);
-            let word = if reason == "ContainerCreating" { "FailedMount" } else { "FailedCreatePodSandBox" };
-            host.tell(&entry.pod, None, true, word, message.clone());
+        Err(error) => {
+            let message = error.to_string();
+            if entry.told_failure != message {
+                host.tell(&entry.pod, None, true, error.event_reason(), message.clone());
+                entry.told_failure = message;
+            }
         }
     }
     entry.record.prepared(result, now);

@@ -15,7 +15,7 @@ use crate::clock::Clock;
 use crate::host::{
     Missing, Powers, Sources, end_leftovers, folder_owner, materialise, refresh, write_name_files,
 };
-use crate::pod::{ephemeral_containers, subject, uid};
+use crate::pod::{PrepareError, ephemeral_containers, subject, uid};
 use crate::runtime::Runtime;
 
 /// What every pod of this host shares.
@@ -79,20 +79,16 @@ impl Host {
         Sources { state, pod, pod_address, host_address: self.address, capacity: self.capacity, tokens }
     }
 
-    /// Makes a pod's folder, volumes, address and sandbox. The error is a reason and a message.
-    pub(crate) async fn prepare(self: Arc<Self>, pod: Arc<Pod>) -> Result<IpAddr, (String, String)> {
+    /// Makes a pod's folder, volumes, address and sandbox.
+    pub(crate) async fn prepare(self: Arc<Self>, pod: Arc<Pod>) -> Result<IpAddr, PrepareError> {
         let address = self.clone().furnish(pod.clone()).await?;
-        let failed = |why| ("FailedCreatePodSandBox".to_owned(), format!("can't make the pod's shim: {why}"));
-        self.runtime.prepare(uid(&pod)).await.map_err(failed)?;
+        let made = self.runtime.prepare(uid(&pod)).await;
+        made.map_err(|why| PrepareError::Sandbox(why.to_string()))?;
         Ok(address)
     }
 
     /// Makes a pod's folder, volumes and address, or brings them up to date.
-    pub(super) async fn furnish(self: Arc<Self>, pod: Arc<Pod>) -> Result<IpAddr, (String, String)> {
-        let failed = |reason: &str| {
-            let reason = reason.to_owned();
-            move |message: String| (reason, message)
-        };
+    pub(super) async fn furnish(self: Arc<Self>, pod: Arc<Pod>) -> Result<IpAddr, PrepareError> {
         let on_host = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
         let address = if on_host { self.address } else { self.pod_address(&pod).await? };
         let host = self.clone();
@@ -107,10 +103,8 @@ impl Host {
             write_name_files(&folder, &pod, address).map_err(|e| e.to_string())?;
             materialise(&folder, host.sources(&state, &pod, address, &tokens)).map_err(|e| e.to_string())
         });
-        match work.await {
-            Ok(result) => result.map(|()| address).map_err(failed("ContainerCreating")),
-            Err(error) => Err(failed("ContainerCreating")(error.to_string())),
-        }
+        let made = work.await.unwrap_or_else(|error| Err(error.to_string()));
+        made.map(|()| address).map_err(PrepareError::Files)
     }
 
     /// The address of a pod that has one already, or of one that is about to.
@@ -122,13 +116,10 @@ impl Host {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).of(uid(pod), known)
     }
 
-    async fn pod_address(&self, pod: &Pod) -> Result<IpAddr, (String, String)> {
-        let failed = |message: String| ("FailedCreatePodSandBox".to_owned(), message);
-        let address = self.address_of(pod);
-        let address =
-            address.ok_or_else(|| failed("every address of the host's pod range is taken".into()))?;
+    async fn pod_address(&self, pod: &Pod) -> Result<IpAddr, PrepareError> {
+        let address = self.address_of(pod).ok_or(PrepareError::NoAddress)?;
         let added = self.network.add(address).await;
-        added.map_err(|error| failed(format!("can't add the address {address}: {error}")))?;
+        added.map_err(|why| PrepareError::Address { address, why: why.to_string() })?;
         Ok(address)
     }
 

@@ -12,7 +12,7 @@ use tracing::info_span;
 use super::Host;
 use super::running::Live;
 use crate::host::{Command, last_words};
-use crate::pod::{Outcome, StartError, container};
+use crate::pod::{Outcome, PrepareError, StartError, container};
 use crate::probe::{Check, Finding, Past, Target, probe_container};
 use crate::runtime::{Begun, Exit, RunError, Which};
 
@@ -20,7 +20,7 @@ use crate::runtime::{Begun, Exit, RunError, Which};
 #[derive(Debug)]
 pub(crate) enum Report {
     /// A pod's folder, volumes and address are there, or not.
-    Prepared(String, Result<IpAddr, (String, String)>),
+    Prepared(String, Result<IpAddr, PrepareError>),
     /// A process was made, or not.
     Started(Which, Result<Started, StartError>),
     /// A process ended.

@@ -292,7 +292,7 @@ impl TestHost {
         let options = Options {
             name: "n1".into(),
             address: Ipv4Addr::LOCALHOST.into(),
-            pod_cidr: format!("127.{}.0.0/16", self.net),
+            pod_cidr: format!("127.{}.0.0/16", self.net).parse().unwrap(),
             heartbeats: 2381,
             data_dir: self.folder.path().join("agent"),
             program: env!("CARGO_BIN_EXE_pod-shim").into(),
