@@ -56,15 +56,15 @@ impl Members for Nobody {
     }
 
     fn add(&self, _: SocketAddr, _: bool) -> BoxFuture<'_, Result<MemberId, Error>> {
-        Box::pin(ready(Err(Error::Members(MemberError::NotFound(1)))))
+        Box::pin(ready(Err(Error::Members(MemberError::NotFound(MemberId(1))))))
     }
 
     fn promote(&self, _: MemberId) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(ready(Err(Error::Members(MemberError::NotFound(1)))))
+        Box::pin(ready(Err(Error::Members(MemberError::NotFound(MemberId(1))))))
     }
 
     fn remove(&self, _: MemberId) -> BoxFuture<'_, Result<(), Error>> {
-        Box::pin(ready(Err(Error::Members(MemberError::NotFound(1)))))
+        Box::pin(ready(Err(Error::Members(MemberError::NotFound(MemberId(1))))))
     }
 }
 

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rand::Rng;
 use rand::rngs::StdRng;
 use store::parts::{Command, Disk, DiskFile, Frame, HEADER, Image, Log, Membership, PIECE};
-use store::{Backup, BackupFile, Compare, Condition, KeyRange, Op, State, Txn};
+use store::{Backup, BackupFile, Compare, Condition, KeyRange, LeaseId, Op, State, Txn};
 
 use crate::corpus::Corpus;
 use crate::grow::Growing;
@@ -56,7 +56,7 @@ fn op(rng: &mut StdRng) -> Op {
     match rng.random_range(0..4) {
         0 => Op::Delete(range(rng)),
         1 => Op::Range(range(rng)),
-        _ => Op::Put { key: word(rng), value: word(rng), lease: number(rng) as i64 },
+        _ => Op::Put { key: word(rng), value: word(rng), lease: LeaseId(number(rng) as i64) },
     }
 }
 
@@ -69,16 +69,16 @@ fn command_of(rng: &mut StdRng) -> Command {
             1 => Condition::CreateRevision(word(rng), how, number(rng)),
             2 => Condition::Version(word(rng), how, number(rng)),
             3 => Condition::Value(word(rng), how, word(rng)),
-            _ => Condition::Lease(word(rng), how, number(rng) as i64),
+            _ => Condition::Lease(word(rng), how, LeaseId(number(rng) as i64)),
         }
     };
     match rng.random_range(0..10) {
         0 => Command::Compact(number(rng)),
         1 => Command::Grant(number(rng)),
-        2 => Command::KeepAlive(number(rng) as i64),
-        3 => Command::Revoke(number(rng) as i64),
-        4 => Command::Expire { lease: number(rng) as i64, started: number(rng) },
-        5 => Command::GrantAs(number(rng) as i64, number(rng)),
+        2 => Command::KeepAlive(LeaseId(number(rng) as i64)),
+        3 => Command::Revoke(LeaseId(number(rng) as i64)),
+        4 => Command::Expire { lease: LeaseId(number(rng) as i64), started: number(rng) },
+        5 => Command::GrantAs(LeaseId(number(rng) as i64), number(rng)),
         _ => Command::Txn(Txn {
             conditions: (0..rng.random_range(0..3)).map(|_| condition(rng)).collect(),
             success: (0..rng.random_range(0..4)).map(|_| op(rng)).collect(),
@@ -110,9 +110,9 @@ pub(crate) fn command(input: &[u8]) {
 
 fn state() -> State {
     let mut state = State::default();
-    state.grant(7, 60);
-    let put = |key: &'static str, lease| Op::Put { key: key.into(), value: "v".into(), lease };
-    let txn = Txn { success: vec![put("/a", 0), put("a", 7), put("name", 0)], ..Txn::default() };
+    state.grant(LeaseId(7), 60);
+    let leased = Op::Put { key: "a".into(), value: "v".into(), lease: LeaseId(7) };
+    let txn = Txn { success: vec![Op::put("/a", "v"), leased, Op::put("name", "v")], ..Txn::default() };
     if let Err(error) = state.apply(&txn) {
         unreachable!("an empty state takes three keys: {error}");
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use store::parts::{Image, PIECE};
-use store::{Event, KeyRange, Revision, State};
+use store::{Event, KeyRange, MemberId, Revision, State};
 
 use crate::report::Failure;
 
@@ -15,7 +15,7 @@ pub struct Chronicle {
     /// For indices of the log, the revision and (for some) the checksum of the whole machine.
     machines: BTreeMap<u64, (Revision, Option<u32>)>,
     /// The leader of each term.
-    leaders: BTreeMap<u64, u64>,
+    leaders: BTreeMap<u64, MemberId>,
 }
 
 /// One index in this many has its whole machine compared.
@@ -25,7 +25,7 @@ impl Chronicle {
     /// Takes note of what `member` shows, which had shown all up to revision `shown` before.
     pub fn publish(
         &mut self,
-        member: u64,
+        member: MemberId,
         shown: Revision,
         state: &State,
         image: &Image,
@@ -60,7 +60,7 @@ impl Chronicle {
     }
 
     /// Holds a member's whole machine against the others' at the same index.
-    pub fn compare(&mut self, member: u64, image: &Image, in_full: bool) -> Result<(), Failure> {
+    pub fn compare(&mut self, member: MemberId, image: &Image, in_full: bool) -> Result<(), Failure> {
         let index = image.index;
         let checksum = in_full.then(|| {
             let mut checksum = crc32fast::Hasher::new();
@@ -79,7 +79,7 @@ impl Chronicle {
     }
 
     /// A member says that it leads.
-    pub fn leads(&mut self, member: u64, term: u64) -> Result<(), Failure> {
+    pub fn leads(&mut self, member: MemberId, term: u64) -> Result<(), Failure> {
         let leader = *self.leaders.entry(term).or_insert(member);
         if leader != member {
             return Err(Failure::new("leader", format!("n{member} and n{leader} both lead in term {term}")));

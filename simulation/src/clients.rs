@@ -88,7 +88,7 @@ fn transaction(operation: &Operation) -> Option<Command> {
             };
             Command::Txn(Txn {
                 conditions: vec![condition],
-                success: writes.iter().map(|(key, v)| put(*key, *v, 0)).collect(),
+                success: writes.iter().map(|(key, v)| put(*key, *v, LeaseId::NONE)).collect(),
                 failure: writes.iter().map(|(key, _)| Op::Range(KeyRange::key(name(*key)))).collect(),
             })
         }
@@ -134,12 +134,12 @@ impl World {
         let unique = self.report.steps * 4;
         let client = &self.clients[c];
         let lease = match client.leases.len() {
-            0 => 0,
+            0 => LeaseId::NONE,
             n => client.leases[self.rng.random_range(n.saturating_sub(3)..n)],
         };
         match self.rng.random_range(0..100) {
             0..30 => Operation::Get(key),
-            30..55 => Operation::Put(key, unique, 0),
+            30..55 => Operation::Put(key, unique, LeaseId::NONE),
             55..62 => Operation::Put(key, unique, lease),
             62..68 => Operation::Delete(key),
             68..86 => {
@@ -151,8 +151,8 @@ impl World {
                 Operation::Swap(expected, writes)
             }
             86..91 => Operation::Grant(self.rng.random_range(1..4)),
-            91..96 if lease != 0 => Operation::KeepAlive(lease),
-            96..98 if lease != 0 => Operation::Revoke(lease),
+            91..96 if lease.is_some() => Operation::KeepAlive(lease),
+            96..98 if lease.is_some() => Operation::Revoke(lease),
             98.. if client.newest > 60 => Operation::Compact(client.newest - 50),
             _ => Operation::Get(key),
         }

@@ -255,7 +255,7 @@ impl World {
         for outgoing in effects.messages {
             if outgoing.image.is_some() {
                 // Handed to the connection in full, or not; whether it arrives nobody can say.
-                let to = outgoing.message.to;
+                let to = MemberId(outgoing.message.to);
                 let handed = self.machine(to).is_some_and(|m| self.network.carries(n, m));
                 self.report.fault("snapshots sent");
                 if let Some(running) = self.process(n) {
@@ -303,7 +303,7 @@ impl World {
             self.members_told(n);
         }
         if let Some(leadership) = effects.leadership {
-            let id = self.process(n).map_or(0, |running| running.id);
+            let id = self.process(n).map_or(MemberId::NONE, |running| running.id);
             if leadership.is_me {
                 self.chronicle.leads(id, leadership.term)?;
             }
@@ -394,7 +394,7 @@ impl World {
 
     /// Puts a message on its way, as the network is.
     fn send(&mut self, outgoing: Outgoing) {
-        let (from, to) = (outgoing.message.from, outgoing.message.to);
+        let (from, to) = (MemberId(outgoing.message.from), MemberId(outgoing.message.to));
         if !self.machine(from).zip(self.machine(to)).is_some_and(|(from, to)| self.network.carries(from, to))
         {
             self.report.fault("messages lost");
@@ -428,7 +428,7 @@ impl World {
 
     /// A message comes out of the wire's encoding.
     pub fn arrive(&mut self, outgoing: Outgoing) -> Result<(), Failure> {
-        let (from, to) = (outgoing.message.from, outgoing.message.to);
+        let (from, to) = (MemberId(outgoing.message.from), MemberId(outgoing.message.to));
         let (Some(sender), Some(receiver)) = (self.machine(from), self.machine(to)) else { return Ok(()) };
         if !self.network.carries(sender, receiver) {
             self.report.fault("messages lost");

@@ -216,7 +216,7 @@ fn touch(record: &Record, key: usize, observed: &BTreeSet<u64>) -> Option<Call<T
     };
     // A value that no answer shows, written by an operation that itself has no answer, changes nothing that
     // can be told: all that came behind it would have shown it, or overwrote it as silently.
-    let told = |value: &u64, lease: LeaseId| known.is_some() || lease != 0 || observed.contains(value);
+    let told = |value: &u64, lease: LeaseId| known.is_some() || lease.is_some() || observed.contains(value);
     let seen = |place: usize| known.and_then(|(before, _)| before.get(place).copied());
     let touch = match &record.operation {
         Operation::Get(k) if *k == key => {
@@ -233,7 +233,7 @@ fn touch(record: &Record, key: usize, observed: &BTreeSet<u64>) -> Option<Call<T
             let place = writes.iter().position(|(k, _)| *k == key)?;
             let value = writes[place].1;
             let made = known.is_none_or(|(_, made)| made);
-            if made && !told(&value, 0) {
+            if made && !told(&value, LeaseId::NONE) {
                 return None;
             }
             let guard = match (place, made) {
@@ -241,7 +241,7 @@ fn touch(record: &Record, key: usize, observed: &BTreeSet<u64>) -> Option<Call<T
                 (0, false) => Guard::HoldsNot(*expected),
                 _ => Guard::Any,
             };
-            let effect = if made { Effect::Put(value, 0) } else { Effect::Keep };
+            let effect = if made { Effect::Put(value, LeaseId::NONE) } else { Effect::Keep };
             Touch { guard, effect, seen: seen(place) }
         }
         Operation::Revoke(lease) => Touch { guard: Guard::Any, effect: Effect::EndLease(*lease), seen: None },

@@ -94,7 +94,7 @@ pub(crate) struct World {
     /// Whether faults and what they led to are written to standard error.
     pub aloud: bool,
     /// When the last message on a link arrives.
-    pub last_arrival: BTreeMap<(u64, u64), u64>,
+    pub last_arrival: BTreeMap<(MemberId, MemberId), u64>,
     /// Requests that were passed on, for the mistake of doing them twice.
     pub passed_on: BTreeSet<Vec<u8>>,
     /// The machine of each member that there ever was.

@@ -133,7 +133,6 @@ fn is_claimed(name: &str, state: &State, is_used: &dyn Fn(Kind, &str, &str) -> b
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use serde_json::json;
     use store::{Op, Txn};
 
@@ -153,7 +152,7 @@ mod tests {
             let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
             let plural = format!("{}s", text("/kind").to_lowercase());
             let key = objects::key("", &plural, text("/metadata/namespace"), text("/metadata/name"));
-            Op::Put { key: Bytes::from(key), value: Bytes::from(object.to_string()), lease: 0 }
+            Op::put(key, object.to_string())
         };
         let txn = Txn { conditions: vec![], success: objects.iter().map(put).collect(), failure: vec![] };
         state.apply(&txn).unwrap();

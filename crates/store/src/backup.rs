@@ -93,7 +93,7 @@ impl Backup {
         }
         let mut d = Decoder(file.slice(HEAD..));
         let revision = d.number()?;
-        let leases = d.list(|d| Ok((d.signed()?, d.number()?)))?;
+        let leases = d.list(|d| Ok((LeaseId(d.signed()?), d.number()?)))?;
         let keys = d.list(Decoder::key_value)?;
         // Nobody has to guess a checksum: whatever a file holds may have the right one.
         if revision > i64::MAX as u64 - LEAP {
@@ -173,7 +173,7 @@ impl BackupFile {
         let leases: Vec<_> = state.leases().collect();
         put_number(&mut head, leases.len() as u64);
         for (lease, seconds) in leases {
-            put_signed(&mut head, lease);
+            put_signed(&mut head, lease.0);
             put_number(&mut head, seconds);
         }
         put_number(&mut head, state.len() as u64);
@@ -239,7 +239,7 @@ mod tests {
             let (create_revision, mod_revision) = (*revision, *revision);
             put_key_value(
                 &mut file,
-                &KeyValue { key, value, create_revision, mod_revision, version: 1, lease: 0 },
+                &KeyValue { key, value, create_revision, mod_revision, version: 1, lease: LeaseId::NONE },
             );
         }
         let length = (file.len() + SHA256_OUTPUT_LEN) as u64;
@@ -271,12 +271,12 @@ mod tests {
 
     fn sample(keys: usize) -> Arc<State> {
         let mut state = State::default();
-        state.grant(7, 60);
+        state.grant(LeaseId(7), 60);
         for n in 0..keys {
             let put = Op::Put {
                 key: format!("/k/{n:05}").into(),
                 value: vec![n as u8; n % 300].into(),
-                lease: if n % 10 == 0 { 7 } else { 0 },
+                lease: LeaseId(if n % 10 == 0 { 7 } else { 0 }),
             };
             state.apply(&Txn { success: vec![put], ..Txn::default() }).unwrap();
         }

@@ -1,6 +1,6 @@
 //! What can go wrong between a caller and the store.
 
-use crate::{MemberError, Revision};
+use crate::{LeaseId, MemberError, Revision};
 
 /// Why the store did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -29,10 +29,10 @@ pub enum Error {
     },
     /// A put named a lease that does not exist or ran out.
     #[error("lease {0} does not exist")]
-    LeaseNotFound(i64),
+    LeaseNotFound(LeaseId),
     /// A lease of the number that was asked for exists already.
     #[error("lease {0} exists already")]
-    LeaseExists(i64),
+    LeaseExists(LeaseId),
     /// A request that can never succeed: an empty key, a value or transaction over the limit.
     #[error("{0}")]
     Invalid(String),

@@ -1,5 +1,6 @@
 //! What the map holds: keys with their values and versions, ranges of keys, and changes to them.
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,8 +11,26 @@ use crate::Value;
 /// A point in the map's history: each transaction that changes something takes the next one.
 pub type Revision = u64;
 
-/// A lease's number; 0 stands for none.
-pub type LeaseId = i64;
+/// A lease's number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct LeaseId(pub i64);
+
+impl LeaseId {
+    /// The word for no lease, in etcd's API too.
+    pub const NONE: LeaseId = LeaseId(0);
+
+    /// Whether there is a lease.
+    pub fn is_some(self) -> bool {
+        self != Self::NONE
+    }
+}
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// A key with its value and the revisions of its life, as etcd v3 defines them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,7 +45,7 @@ pub struct KeyValue {
     pub mod_revision: Revision,
     /// How many times it was written in this life, from 1.
     pub version: u64,
-    /// The lease that deletes the key when it runs out, or 0.
+    /// The lease that deletes the key when it runs out, if any.
     pub lease: LeaseId,
 }
 

@@ -1,9 +1,25 @@
 //! Who the members are, as callers see them, and why a change of them was refused.
 
+use std::fmt;
 use std::net::SocketAddr;
 
+use serde::{Deserialize, Serialize};
+
 /// A member's number. It is never used twice, not even after the member was removed.
-pub type MemberId = u64;
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct MemberId(pub u64);
+
+impl MemberId {
+    /// The number of no member, in Raft and in etcd's API too.
+    pub const NONE: MemberId = MemberId(raft::INVALID_ID);
+}
+
+impl fmt::Display for MemberId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
 
 /// A member of the cluster as others see it.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -19,7 +19,7 @@ impl Default for Memory {
     fn default() -> Self {
         let leadership = Leadership { leader: Some("memory".into()), term: 1, is_me: true };
         Memory {
-            last_lease: Mutex::new(0),
+            last_lease: Mutex::new(LeaseId::NONE),
             states: watch::Sender::new(Arc::new(State::default())),
             leadership: watch::Sender::new(leadership),
         }
@@ -83,7 +83,7 @@ impl Store for Memory {
     fn grant(&self, ttl_seconds: u64) -> BoxFuture<'_, Result<LeaseId, Error>> {
         let mut last = self.last_lease.lock().unwrap_or_else(PoisonError::into_inner);
         Box::pin(ready(self.change(|state| {
-            *last = state.free_lease(*last + 1);
+            *last = state.free_lease(LeaseId(last.0 + 1));
             state.grant(*last, ttl_seconds);
             Ok(*last)
         })))

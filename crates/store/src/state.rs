@@ -150,7 +150,7 @@ impl State {
     ) -> State {
         let bytes = entries.values().map(|kv| history::size(kv)).sum();
         let leased =
-            entries.values().filter(|kv| kv.lease != 0).map(|kv| (kv.lease, kv.key.clone())).collect();
+            entries.values().filter(|kv| kv.lease.is_some()).map(|kv| (kv.lease, kv.key.clone())).collect();
         State { revision, compacted, entries, bytes, history, leases, leased }
     }
 
@@ -210,7 +210,7 @@ impl State {
         // map on every member without a revision that tells of it.
         for op in ops {
             if let Op::Put { lease, .. } = op
-                && *lease != 0
+                && lease.is_some()
                 && !self.leases.contains_key(lease)
             {
                 return Err(Error::LeaseNotFound(*lease));
@@ -252,7 +252,7 @@ impl State {
     /// The first number from `first` on that no lease has.
     pub(crate) fn free_lease(&self, first: LeaseId) -> LeaseId {
         let taken = |lease: &LeaseId| self.leases.contains_key(lease);
-        (first..).find(|lease| !taken(lease)).unwrap_or(first)
+        (first.0..).map(LeaseId).find(|lease| !taken(lease)).unwrap_or(first)
     }
 
     /// Ends a lease and deletes its keys.
@@ -293,7 +293,7 @@ impl State {
         let (key, lease) = (version.key.clone(), version.lease);
         let previous = self.entries.insert(key.clone(), version);
         self.forgotten(previous.as_deref());
-        if lease != 0 {
+        if lease.is_some() {
             self.leased.insert((lease, key));
         }
         previous
@@ -309,7 +309,7 @@ impl State {
     fn forgotten(&mut self, version: Option<&KeyValue>) {
         let Some(version) = version else { return };
         self.bytes -= history::size(version);
-        if version.lease != 0 {
+        if version.lease.is_some() {
             self.leased.remove(&(version.lease, version.key.clone()));
         }
     }
@@ -325,7 +325,7 @@ impl State {
             }
             Condition::Version(key, how, with) => how.holds(&kv(key).map_or(0, |kv| kv.version), with),
             Condition::Value(key, how, with) => kv(key).is_some_and(|kv| how.holds(&kv.value.bytes(), with)),
-            Condition::Lease(key, how, with) => how.holds(&kv(key).map_or(0, |kv| kv.lease), with),
+            Condition::Lease(key, how, with) => how.holds(&kv(key).map_or(LeaseId::NONE, |kv| kv.lease), with),
         }
     }
 

@@ -26,8 +26,7 @@ impl Txn {
 
     /// Writes one key without a condition.
     pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
-        let op = Op::Put { key: key.into(), value: value.into(), lease: 0 };
-        Txn { success: vec![op], ..Txn::default() }
+        Txn { success: vec![Op::put(key, value)], ..Txn::default() }
     }
 
     /// Refuses what no engine carries out, in either branch: a put without a key or of a value that is too long,
@@ -108,13 +107,20 @@ pub enum Op {
         key: Bytes,
         /// Its new value.
         value: Bytes,
-        /// The lease that it hangs on, or 0.
+        /// The lease that it hangs on, if any.
         lease: LeaseId,
     },
     /// Deletes a range of keys.
     Delete(KeyRange),
     /// Reads a range of keys.
     Range(KeyRange),
+}
+
+impl Op {
+    /// Writes a key that hangs on no lease.
+    pub fn put(key: impl Into<Bytes>, value: impl Into<Bytes>) -> Self {
+        Op::Put { key: key.into(), value: value.into(), lease: LeaseId::NONE }
+    }
 }
 
 /// What one step did.

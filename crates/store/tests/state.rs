@@ -3,24 +3,24 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use store::{Compare, Condition, Error, Event, KeyRange, Op, OpResult, State, Txn};
+use store::{Compare, Condition, Error, Event, KeyRange, LeaseId, Op, OpResult, State, Txn};
 
 #[derive(Debug, Clone)]
 enum Step {
     Txn(Txn),
-    Grant(i64),
-    Revoke(i64),
+    Grant(LeaseId),
+    Revoke(LeaseId),
     Compact(u64),
 }
 
 /// Key to value, create revision, mod revision, version, lease.
-type Version = BTreeMap<Vec<u8>, (Vec<u8>, u64, u64, u64, i64)>;
+type Version = BTreeMap<Vec<u8>, (Vec<u8>, u64, u64, u64, LeaseId)>;
 
 #[derive(Debug)]
 struct Model {
     /// By revision; the first one is of revision 1.
     versions: Vec<Version>,
-    leases: Vec<i64>,
+    leases: Vec<LeaseId>,
 }
 
 impl Model {
@@ -52,7 +52,7 @@ impl Model {
             return false;
         }
         let leased =
-            |op: &Op| matches!(op, Op::Put { lease, .. } if *lease != 0 && !self.leases.contains(lease));
+            |op: &Op| matches!(op, Op::Put { lease, .. } if lease.is_some() && !self.leases.contains(lease));
         if steps.iter().any(leased) {
             return false;
         }
@@ -78,7 +78,7 @@ impl Model {
         true
     }
 
-    fn revoke(&mut self, lease: i64) -> bool {
+    fn revoke(&mut self, lease: LeaseId) -> bool {
         let known = self.leases.contains(&lease);
         self.leases.retain(|other| *other != lease);
         let mut next = self.newest().clone();
@@ -125,7 +125,7 @@ fn ranges() -> impl Strategy<Value = KeyRange> {
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
-    let lease = prop_oneof![4 => Just(0i64), 1 => 1..4i64];
+    let lease = prop_oneof![4 => Just(LeaseId::NONE), 1 => (1..4i64).prop_map(LeaseId)];
     let op = prop_oneof![
         3 => (keys(), "[xyz]", lease)
             .prop_map(|(key, value, lease)| Op::Put { key: key.into(), value: value.into(), lease }),
@@ -154,8 +154,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         8 => (conditions(), ops(), ops())
             .prop_map(|(conditions, success, failure)| Step::Txn(Txn { conditions, success, failure })),
-        1 => (1..4i64).prop_map(Step::Grant),
-        1 => (1..4i64).prop_map(Step::Revoke),
+        1 => (1..4i64).prop_map(|lease| Step::Grant(LeaseId(lease))),
+        1 => (1..4i64).prop_map(|lease| Step::Revoke(LeaseId(lease))),
         1 => (0..30u64).prop_map(Step::Compact),
     ];
     proptest::collection::vec(step, 0..40)

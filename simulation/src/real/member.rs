@@ -109,7 +109,7 @@ impl Member {
         if self.lies(Lie::AckWithoutWrite) {
             return Answer::Done(self.store.snapshot().revision() + 1);
         }
-        let op = Op::Put { key: key.into(), value: value.into(), lease: 0 };
+        let op = Op::put(key, value);
         if self.lies(Lie::WriteTwice) {
             self.change(op.clone()).await;
         }

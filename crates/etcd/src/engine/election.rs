@@ -87,7 +87,7 @@ impl Election {
             let end = self.hold(held).await;
             self.show(None);
             // The next leader need not wait for the lease's end. Where etcd can't be asked, it ends by itself.
-            let revoked = self.voice.client.lease_revoke(LeaseRevokeRequest { id: lease });
+            let revoked = self.voice.client.lease_revoke(LeaseRevokeRequest { id: lease.0 });
             let _ = tokio::time::timeout(FIRST_PATIENCE, revoked).await;
             if matches!(end, End::Leave) {
                 return;
@@ -102,7 +102,7 @@ impl Election {
         let stand = async {
             let granted = client.lease_grant(LeaseGrantRequest { ttl: TTL, id: 0 }).await?;
             let put = PutRequest {
-                key: keys.candidate(granted.id),
+                key: keys.candidate(LeaseId(granted.id)),
                 value: self.name.clone().into(),
                 lease: granted.id,
                 ..PutRequest::default()
@@ -110,7 +110,7 @@ impl Election {
             client.put(put).await?;
             // A tenth is left for clocks that don't run alike, and for what stops with leadership to stop.
             let good_for = Duration::from_secs(granted.ttl.max(1).unsigned_abs()) * 9 / 10;
-            Ok(Held { lease: granted.id, good_for, until: sent + good_for })
+            Ok(Held { lease: LeaseId(granted.id), good_for, until: sent + good_for })
         };
         self.voice.in_time(patience, stand).await
     }
@@ -189,7 +189,7 @@ impl Voice {
         let question = RangeRequest { key, count_only: true, ..RangeRequest::default() };
         let said = async {
             let (kept, found) =
-                tokio::try_join!(self.client.lease_keep_alive(lease), self.client.range(question))?;
+                tokio::try_join!(self.client.lease_keep_alive(lease.0), self.client.range(question))?;
             Ok(kept.ttl > 0 && found.count > 0)
         };
         (sent, self.in_time(patience, said).await)

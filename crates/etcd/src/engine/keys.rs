@@ -49,11 +49,11 @@ impl Keys {
     }
 
     pub fn candidate(&self, lease: LeaseId) -> Bytes {
-        self.named(&format!("candidates/{lease:016x}"))
+        self.named(&format!("candidates/{:016x}", lease.0))
     }
 
     pub fn lease(&self, lease: LeaseId) -> Bytes {
-        self.named(&format!("leases/{lease:016x}"))
+        self.named(&format!("leases/{:016x}", lease.0))
     }
 
     /// A key of the store.
@@ -86,7 +86,8 @@ impl Keys {
             return Place::State(Bytes::copy_from_slice(key));
         }
         let lease = |name: &[u8]| {
-            std::str::from_utf8(name).ok().and_then(|name| LeaseId::from_str_radix(name, 16).ok())
+            let number = std::str::from_utf8(name).ok().and_then(|name| i64::from_str_radix(name, 16).ok());
+            number.map(LeaseId)
         };
         match name {
             b"cluster" => Place::Cluster,
@@ -119,8 +120,8 @@ mod tests {
         for key in [&b"/registry/core/pods/default/a"[..], b"x", b"", b"\xff\0"] {
             assert_eq!(keys.place(&keys.state(key)), Place::State(Bytes::copy_from_slice(key)));
         }
-        assert_eq!(keys.place(&keys.candidate(255)), Place::Candidate(255));
-        assert_eq!(keys.place(&keys.lease(i64::MAX)), Place::Lease(i64::MAX));
+        assert_eq!(keys.place(&keys.candidate(LeaseId(255))), Place::Candidate(LeaseId(255)));
+        assert_eq!(keys.place(&keys.lease(LeaseId(i64::MAX))), Place::Lease(LeaseId(i64::MAX)));
         assert_eq!(keys.place(&keys.cluster()), Place::Cluster);
         assert_eq!(keys.place(&keys.compacted()), Place::Compacted);
         for other in [&keys.sync()[..], b"/holdfastx/statea", b"/holdfast/leases/zz", b"/other"] {

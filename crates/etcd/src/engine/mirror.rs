@@ -150,11 +150,14 @@ mod tests {
     #[test]
     fn the_oldest_candidate_leads_until_its_key_is_gone() {
         let keys = Keys::new("/h");
-        let first = event(keys.candidate(7), "n1", 5, 5, true).kv.unwrap();
+        let first = event(keys.candidate(LeaseId(7)), "n1", 5, 5, true).kv.unwrap();
         let mut mirror = Mirror::loaded(keys.clone(), 5, vec![first]);
-        mirror.take(&[event(keys.candidate(3), "n2", 6, 6, true)]);
+        mirror.take(&[event(keys.candidate(LeaseId(3)), "n2", 6, 6, true)]);
         assert_eq!(mirror.head().unwrap().name, "n1");
-        mirror.take(&[event(keys.candidate(7), "", 0, 8, false), event(keys.candidate(9), "n1", 9, 9, true)]);
-        assert_eq!(mirror.head().unwrap(), &Candidate { lease: 3, name: "n2".into(), since: 6 });
+        mirror.take(&[
+            event(keys.candidate(LeaseId(7)), "", 0, 8, false),
+            event(keys.candidate(LeaseId(9)), "n1", 9, 9, true),
+        ]);
+        assert_eq!(mirror.head().unwrap(), &Candidate { lease: LeaseId(3), name: "n2".into(), since: 6 });
     }
 }

@@ -59,8 +59,9 @@ impl Engine {
         let _turn = self.syncing.lock().await;
         while self.snapshot().revision() < revision {
             let put = PutRequest { key: self.keys.sync(), ..PutRequest::default() };
-            let written =
-                self.once(0, &put, |etcd, question| async move { etcd.put(question).await }).await?;
+            let written = self
+                .once(LeaseId::NONE, &put, |etcd, question| async move { etcd.put(question).await })
+                .await?;
             let mark = translate::revision(written.header.as_ref());
             let mut states = self.states.clone();
             states.wait_for(|state| state.revision() >= mark).await.map_err(|_| Error::Closed)?;
@@ -89,7 +90,7 @@ impl Engine {
         txn.check()?;
         let request = translate::request(&self.keys, txn);
         let lease = |op: &Op| match op {
-            Op::Put { lease, .. } => Some(*lease).filter(|lease| *lease != 0),
+            Op::Put { lease, .. } => Some(*lease).filter(|lease| lease.is_some()),
             _ => None,
         };
         let lease = txn.success.iter().chain(&txn.failure).find_map(lease).unwrap_or_default();
@@ -112,35 +113,37 @@ impl Engine {
             value: revision_to.to_string().into(),
             ..PutRequest::default()
         };
-        let told = self.once(0, &put, |etcd, question| async move { etcd.put(question).await }).await?;
+        let told =
+            self.once(LeaseId::NONE, &put, |etcd, question| async move { etcd.put(question).await }).await?;
         self.reach(revision(told.header.as_ref())).await?;
         let compaction = CompactionRequest { revision: signed(revision_to), physical: false };
         match self.client.compact(compaction).await {
             // Somebody else, or etcd itself, has forgotten more already.
             Err(status) if is_compacted(&status) => Ok(()),
-            done => done.map(drop).map_err(|status| error(status, 0)),
+            done => done.map(drop).map_err(|status| error(status, LeaseId::NONE)),
         }
     }
 
     pub(super) async fn make_lease(&self, ttl: u64) -> Result<LeaseId, Error> {
         let question = LeaseGrantRequest { ttl: signed(ttl), id: 0 };
-        let granted =
-            self.once(0, &question, |etcd, question| async move { etcd.lease_grant(question).await }).await?;
+        let granted = self
+            .once(LeaseId::NONE, &question, |etcd, question| async move { etcd.lease_grant(question).await })
+            .await?;
+        let lease = LeaseId(granted.id);
         // By this key all members know of it; it ends with it.
         let put = PutRequest {
-            key: self.keys.lease(granted.id),
+            key: self.keys.lease(lease),
             value: granted.ttl.to_string().into(),
-            lease: granted.id,
+            lease: lease.0,
             ..PutRequest::default()
         };
-        let told =
-            self.once(granted.id, &put, |etcd, question| async move { etcd.put(question).await }).await?;
+        let told = self.once(lease, &put, |etcd, question| async move { etcd.put(question).await }).await?;
         self.reach(revision(told.header.as_ref())).await?;
-        Ok(granted.id)
+        Ok(lease)
     }
 
     pub(super) async fn end_lease(&self, lease: LeaseId) -> Result<(), Error> {
-        let question = LeaseRevokeRequest { id: lease };
+        let question = LeaseRevokeRequest { id: lease.0 };
         let ended = self
             .once(lease, &question, |etcd, question| async move { etcd.lease_revoke(question).await })
             .await?;
@@ -149,11 +152,11 @@ impl Engine {
 
     pub(super) async fn prolong(&self, lease: LeaseId) -> Result<(), Error> {
         loop {
-            match self.client.lease_keep_alive(lease).await {
+            match self.client.lease_keep_alive(lease.0).await {
                 Ok(kept) if kept.ttl > 0 => return Ok(()),
                 Ok(_) => return Err(Error::LeaseNotFound(lease)),
                 // To say it twice does no harm.
-                Err(status) => tracing::debug!(%status, lease, "a lease is kept alive once more"),
+                Err(status) => tracing::debug!(%status, %lease, "a lease is kept alive once more"),
             }
             tokio::time::sleep(PAUSE).await;
         }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use store::{Compare, Condition, Error, KeyValue, Op, OpResult, Txn, TxnResponse};
+use store::{Compare, Condition, Error, KeyValue, LeaseId, Op, OpResult, Txn, TxnResponse};
 
 use super::keys::{Keys, Place};
 use crate::proto::{
@@ -36,7 +36,7 @@ fn compare(keys: &Keys, condition: &Condition) -> proto::Compare {
             (key, how, CompareTarget::Value, CompareTargetUnion::Value(with.clone()))
         }
         Condition::Lease(key, how, with) => {
-            (key, how, CompareTarget::Lease, CompareTargetUnion::Lease(*with))
+            (key, how, CompareTarget::Lease, CompareTargetUnion::Lease(with.0))
         }
     };
     let result = match how {
@@ -61,7 +61,7 @@ fn step(keys: &Keys, op: &Op) -> RequestOp {
         Op::Put { key, value, lease } => RequestOpRequest::Put(PutRequest {
             key: keys.state(key),
             value: value.clone(),
-            lease: *lease,
+            lease: lease.0,
             prev_kv: true,
             ..PutRequest::default()
         }),
@@ -117,7 +117,7 @@ pub fn own(keys: &Keys, kv: &proto::KeyValue) -> Option<KeyValue> {
         create_revision: unsigned(kv.create_revision),
         mod_revision: unsigned(kv.mod_revision),
         version: unsigned(kv.version),
-        lease: kv.lease,
+        lease: LeaseId(kv.lease),
     })
 }
 

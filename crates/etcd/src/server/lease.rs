@@ -55,18 +55,18 @@ impl Server {
             return Err(refusal::ttl_too_large());
         }
         let ttl = u64::try_from(request.ttl).unwrap_or(0).max(SHORTEST);
-        let id = match request.id {
-            0 => self.store.grant(ttl).await?,
-            id => self.store.grant_as(id, ttl).await.map(|()| id)?,
+        let lease = match LeaseId(request.id) {
+            LeaseId::NONE => self.store.grant(ttl).await?,
+            chosen => self.store.grant_as(chosen, ttl).await.map(|()| chosen)?,
         };
         let state = self.store.snapshot();
-        self.leases.started(id, &state);
+        self.leases.started(lease, &state);
         let header = self.header(state.revision());
-        Ok(LeaseGrantResponse { header, id, ttl: signed(ttl), error: String::new() })
+        Ok(LeaseGrantResponse { header, id: lease.0, ttl: signed(ttl), error: String::new() })
     }
 
     pub async fn revoke(&self, request: LeaseRevokeRequest) -> Result<LeaseRevokeResponse, Status> {
-        self.store.revoke(request.id).await?;
+        self.store.revoke(LeaseId(request.id)).await?;
         Ok(LeaseRevokeResponse { header: self.now() })
     }
 
@@ -76,18 +76,18 @@ impl Server {
     ) -> Result<LeaseTimeToLiveResponse, Status> {
         let state = self.store.read().await?;
         let header = self.header(state.revision());
-        let id = request.id;
-        let Some(granted) = seconds(&state, id) else {
+        let (id, lease) = (request.id, LeaseId(request.id));
+        let Some(granted) = seconds(&state, lease) else {
             return Ok(LeaseTimeToLiveResponse { header, id, ttl: -1, ..LeaseTimeToLiveResponse::default() });
         };
-        let keys = state.keys_of(id).filter(|_| request.keys).cloned().collect();
-        let ttl = signed(self.leases.remaining(id, granted));
+        let keys = state.keys_of(lease).filter(|_| request.keys).cloned().collect();
+        let ttl = signed(self.leases.remaining(lease, granted));
         Ok(LeaseTimeToLiveResponse { header, id, ttl, granted_ttl: signed(granted), keys })
     }
 
     pub async fn leases(&self, _: LeaseLeasesRequest) -> Result<LeaseLeasesResponse, Status> {
         let state = self.store.read().await?;
-        let leases = state.leases().map(|(id, _)| LeaseStatus { id }).collect();
+        let leases = state.leases().map(|(lease, _)| LeaseStatus { id: lease.0 }).collect();
         Ok(LeaseLeasesResponse { header: self.header(state.revision()), leases })
     }
 }
@@ -95,11 +95,12 @@ impl Server {
 /// Keeps leases alive, one for each question; one that is gone has 0 seconds left.
 pub async fn keep_alive(server: Arc<Server>, mut question: Messages, answers: Answers) -> Result<(), Status> {
     while let Some(LeaseKeepAliveRequest { id }) = question.next().await? {
-        let ttl = match server.store.keep_alive(id).await {
+        let lease = LeaseId(id);
+        let ttl = match server.store.keep_alive(lease).await {
             Ok(()) => {
                 let state = server.store.snapshot();
-                server.leases.started(id, &state);
-                seconds(&state, id).map_or(0, signed)
+                server.leases.started(lease, &state);
+                seconds(&state, lease).map_or(0, signed)
             }
             Err(store::Error::LeaseNotFound(_)) => 0,
             Err(error) => return Err(error.into()),

@@ -77,7 +77,7 @@ fn hash(state: &State) -> u32 {
             hasher.update(&(bytes.len() as u64).to_le_bytes());
             hasher.update(&bytes);
         }
-        for number in [kv.create_revision, kv.mod_revision, kv.version, kv.lease.cast_unsigned()] {
+        for number in [kv.create_revision, kv.mod_revision, kv.version, kv.lease.0.cast_unsigned()] {
             hasher.update(&number.to_le_bytes());
         }
     }

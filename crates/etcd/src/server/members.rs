@@ -49,7 +49,7 @@ impl Server {
     fn roster(&self) -> Vec<proto::Member> {
         let client_port = self.identity.client_port;
         let member = |member: Member| proto::Member {
-            id: member.id,
+            id: member.id.0,
             // etcd takes a name for the sign that a member has started.
             client_urls: member
                 .has_joined
@@ -73,12 +73,12 @@ impl Server {
         let address = address(peer_url).ok_or_else(refusal::bad_urls)?;
         let id = self.members.add(address, request.is_learner).await?;
         let members = self.roster();
-        let member = members.iter().find(|member| member.id == id).cloned();
+        let member = members.iter().find(|member| member.id == id.0).cloned();
         Ok(MemberAddResponse { header: self.now(), member, members })
     }
 
     pub async fn member_remove(&self, request: MemberRemoveRequest) -> Result<MemberRemoveResponse, Status> {
-        self.members.remove(request.id).await?;
+        self.members.remove(MemberId(request.id)).await?;
         Ok(MemberRemoveResponse { header: self.now(), members: self.roster() })
     }
 
@@ -86,7 +86,7 @@ impl Server {
         &self,
         request: MemberPromoteRequest,
     ) -> Result<MemberPromoteResponse, Status> {
-        self.members.promote(request.id).await?;
+        self.members.promote(MemberId(request.id)).await?;
         Ok(MemberPromoteResponse { header: self.now(), members: self.roster() })
     }
 }

@@ -91,7 +91,7 @@ impl Server {
 
     /// The number of the member that is meant; 0 stands for nobody.
     fn number_of(&self, meant: impl Fn(&Member) -> bool) -> u64 {
-        self.members.members().iter().find(|member| meant(member)).map_or(0, |member| member.id)
+        self.members.members().iter().find(|member| meant(member)).map_or(0, |member| member.id.0)
     }
 }
 

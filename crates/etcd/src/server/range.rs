@@ -32,7 +32,7 @@ pub fn key_value(kv: &store::KeyValue) -> KeyValue {
         mod_revision: signed(kv.mod_revision),
         version: signed(kv.version),
         value: kv.value.bytes(),
-        lease: kv.lease,
+        lease: kv.lease.0,
     }
 }
 

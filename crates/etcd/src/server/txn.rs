@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use prost::Message;
-use store::{Compare, Condition, Op, OpResult, Revision, State, Store, Txn};
+use store::{Compare, Condition, LeaseId, Op, OpResult, Revision, State, Store, Txn};
 
 use super::range::{check as check_range, key_value, keys, range, select, signed};
 use super::refusal;
@@ -195,8 +195,8 @@ fn condition(compare: &proto::Compare) -> Result<Condition, Status> {
             _ => Condition::Value(key, how, Bytes::new()),
         },
         CompareTarget::Lease => match with {
-            Some(CompareTargetUnion::Lease(with)) => Condition::Lease(key, how, *with),
-            _ => Condition::Lease(key, how, 0),
+            Some(CompareTargetUnion::Lease(with)) => Condition::Lease(key, how, LeaseId(*with)),
+            _ => Condition::Lease(key, how, LeaseId::NONE),
         },
     })
 }
@@ -216,7 +216,7 @@ fn against(with: i64, how: Compare, condition: impl FnOnce(Compare, u64) -> Cond
 fn step(op: &RequestOp, kept: Option<&State>) -> Result<Op, Status> {
     Ok(match &op.request {
         Some(RequestOpRequest::Put(put)) => {
-            let mut change = (put.value.clone(), put.lease);
+            let mut change = (put.value.clone(), LeaseId(put.lease));
             if put.ignore_value || put.ignore_lease {
                 let kv = kept.and_then(|state| state.get(&put.key)).ok_or_else(refusal::key_not_found)?;
                 if put.ignore_value {

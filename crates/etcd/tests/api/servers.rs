@@ -55,7 +55,7 @@ pub struct Alone;
 impl Members for Alone {
     fn members(&self) -> Vec<Member> {
         vec![Member {
-            id: 1,
+            id: MemberId(1),
             name: "n1".into(),
             address: "127.0.0.1:2380".parse().unwrap(),
             is_learner: false,

@@ -120,7 +120,7 @@ impl TestWriter {
                     self.merges.lock().unwrap().push(subject.name.clone());
                     let key = kv.key.clone();
                     let same = Condition::ModRevision(key.clone(), store::Compare::Equal, kv.mod_revision);
-                    let put = Op::Put { key, value: value.to_string().into(), lease: 0 };
+                    let put = Op::put(key, value.to_string());
                     if run(Txn { conditions: vec![same], success: vec![put], failure: vec![] }).succeeded {
                         return Ok(Object::from_value(value).unwrap());
                     }

@@ -17,7 +17,7 @@ impl Claims {
         // A key that does not exist counts as created at 0. Of two writers that take the same key at once, whichever
         // members they ask, the later one's whole transaction fails.
         self.conditions.push(Condition::CreateRevision(key.clone(), Compare::Equal, 0));
-        self.ops.push(Op::Put { key, value: Bytes::copy_from_slice(owner.as_bytes()), lease: 0 });
+        self.ops.push(Op::put(key, Bytes::copy_from_slice(owner.as_bytes())));
     }
 
     /// Adds what another part of the change claims and frees.

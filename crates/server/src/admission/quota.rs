@@ -66,7 +66,7 @@ pub(super) fn charge(request: &Request<'_>, outcome: Outcome<'_>, claims: &mut C
     }
     let is_quota = named.resource.group.is_empty() && named.resource.plural == "resourcequotas";
     if is_quota {
-        claims.ops.push(Op::Put { key: mark(named.namespace), value: Bytes::from_static(b"1"), lease: 0 });
+        claims.ops.push(Op::put(mark(named.namespace), Bytes::from_static(b"1")));
     }
     let seen = state.get(&mark(named.namespace)).map_or(0, |kv| kv.mod_revision);
     claims.conditions.push(Condition::ModRevision(mark(named.namespace), Compare::Equal, seen));
@@ -79,7 +79,7 @@ pub(super) fn charge(request: &Request<'_>, outcome: Outcome<'_>, claims: &mut C
         let quota = load(kv)?;
         if let Some(counted) = count(request, &quota, new, old, now)? {
             claims.conditions.push(Condition::ModRevision(kv.key.clone(), Compare::Equal, kv.mod_revision));
-            claims.ops.push(Op::Put { key: kv.key.clone(), value: encode(&counted)?, lease: 0 });
+            claims.ops.push(Op::put(kv.key.clone(), encode(&counted)?));
         }
     }
     Ok(())

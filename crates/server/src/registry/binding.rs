@@ -69,7 +69,7 @@ impl Registry {
         if binding.dry_run {
             return Ok(Some(object));
         }
-        let op = Op::Put { key: kv.key.clone(), value, lease: 0 };
+        let op = Op::put(kv.key.clone(), value);
         let revision = self.commit(&kv.key, kv.mod_revision, op, Claims::default()).await?;
         Ok(revision.map(|_| object))
     }

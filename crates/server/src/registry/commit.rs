@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use machinery::{Object, Status};
 use objects::{Named, encode, load};
-use store::{Compare, Condition, Error, KeyRange, KeyValue, Op, Revision, Txn};
+use store::{Compare, Condition, Error, KeyRange, KeyValue, LeaseId, Op, Revision, Txn};
 
 use super::Registry;
 use crate::admission::Claims;
@@ -80,7 +80,7 @@ impl Registry {
         };
         // Its memory is given back while it is at hand, not after a wait for the disk.
         let object = is_converted.then_some(object);
-        let op = Op::Put { key: key.clone(), value: value.clone(), lease: 0 };
+        let op = Op::put(key.clone(), value.clone());
         let Some(revision) = self.commit(&key, read, op, claims).await? else { return Ok(None) };
         let kv = KeyValue {
             key,
@@ -88,7 +88,7 @@ impl Registry {
             create_revision: revision,
             mod_revision: revision,
             version: 1,
-            lease: 0,
+            lease: LeaseId::NONE,
         };
         let Some(mut object) = object.filter(|_| !conversion::is_as_served(resource, &kv)) else {
             return Ok(Some(Written::Stored(kv)));

@@ -73,7 +73,7 @@ impl Registry {
         txn.conditions.extend(claims.conditions);
         txn.success.extend(claims.ops);
         txn.conditions.push(Condition::ModRevision(key.clone(), Compare::Equal, 0));
-        txn.success.push(Op::Put { key, value: encode(&object)?, lease: 0 });
+        txn.success.push(Op::put(key, encode(&object)?));
         Ok(())
     }
 }

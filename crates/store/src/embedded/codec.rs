@@ -5,7 +5,7 @@
 
 use bytes::{Buf, Bytes};
 
-use crate::{KeyValue, Value};
+use crate::{KeyValue, LeaseId, Value};
 
 /// Bytes that are not what they should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -65,14 +65,14 @@ pub fn put_key_value(out: &mut Vec<u8>, kv: &KeyValue) {
     put_number(out, kv.create_revision);
     put_number(out, kv.mod_revision);
     put_number(out, kv.version);
-    put_signed(out, kv.lease);
+    put_signed(out, kv.lease.0);
 }
 
 /// How many bytes [`put_key_value`] appends.
 pub fn key_value_size(kv: &KeyValue) -> usize {
     let strings = [kv.key.len(), kv.value.len()].map(|length| number_size(length as u64) + length);
     let numbers = [kv.create_revision, kv.mod_revision, kv.version].map(number_size);
-    strings.iter().chain(&numbers).sum::<usize>() + signed_size(kv.lease)
+    strings.iter().chain(&numbers).sum::<usize>() + signed_size(kv.lease.0)
 }
 
 /// Reads what the `put_` functions wrote.
@@ -149,7 +149,7 @@ impl Decoder {
             create_revision: self.number()?,
             mod_revision: self.number()?,
             version: self.number()?,
-            lease: self.signed()?,
+            lease: LeaseId(self.signed()?),
         })
     }
 
@@ -207,7 +207,7 @@ mod tests {
                 create_revision: number / 3,
                 mod_revision: number,
                 version: number / 9,
-                lease: signed,
+                lease: LeaseId(signed),
             };
             let before = out.len();
             put_key_value(&mut out, &kv);

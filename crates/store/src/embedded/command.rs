@@ -54,7 +54,7 @@ pub enum Response {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestId {
     /// The member that asks.
-    pub member: u64,
+    pub member: MemberId,
     /// Which life of that member: it grows with every start.
     pub boot: u64,
     /// The request's number within that life.
@@ -67,7 +67,7 @@ impl RequestId {
     /// As bytes.
     pub fn encode(&self) -> Bytes {
         let mut out = Vec::with_capacity(16);
-        for number in [self.member, self.boot, self.sequence, self.oldest] {
+        for number in [self.member.0, self.boot, self.sequence, self.oldest] {
             put_number(&mut out, number);
         }
         out.into()
@@ -82,7 +82,12 @@ impl RequestId {
     }
 
     fn read(d: &mut Decoder) -> Result<Self, Malformed> {
-        Ok(RequestId { member: d.number()?, boot: d.number()?, sequence: d.number()?, oldest: d.number()? })
+        Ok(RequestId {
+            member: MemberId(d.number()?),
+            boot: d.number()?,
+            sequence: d.number()?,
+            oldest: d.number()?,
+        })
     }
 }
 
@@ -126,15 +131,15 @@ impl Command {
             }
             Command::KeepAlive(lease) => {
                 out.push(3);
-                put_signed(&mut out, *lease);
+                put_signed(&mut out, lease.0);
             }
             Command::Revoke(lease) => {
                 out.push(4);
-                put_signed(&mut out, *lease);
+                put_signed(&mut out, lease.0);
             }
             Command::Expire { lease, started } => {
                 out.push(5);
-                put_signed(&mut out, *lease);
+                put_signed(&mut out, lease.0);
                 put_number(&mut out, *started);
             }
             Command::Members(change) => {
@@ -147,7 +152,7 @@ impl Command {
             }
             Command::GrantAs(lease, seconds) => {
                 out.push(8);
-                put_signed(&mut out, *lease);
+                put_signed(&mut out, lease.0);
                 put_number(&mut out, *seconds);
             }
         }
@@ -189,12 +194,12 @@ impl Command {
             }),
             1 => Command::Compact(d.number()?),
             2 => Command::Grant(d.number()?),
-            3 => Command::KeepAlive(d.signed()?),
-            4 => Command::Revoke(d.signed()?),
-            5 => Command::Expire { lease: d.signed()?, started: d.number()? },
+            3 => Command::KeepAlive(LeaseId(d.signed()?)),
+            4 => Command::Revoke(LeaseId(d.signed()?)),
+            5 => Command::Expire { lease: LeaseId(d.signed()?), started: d.number()? },
             MEMBERS => Command::Members(MemberChange::decode(&mut d)?),
             7 => Command::Refuse(refusal(&mut d)?),
-            8 => Command::GrantAs(d.signed()?, d.number()?),
+            8 => Command::GrantAs(LeaseId(d.signed()?), d.number()?),
             _ => return Err(Malformed("there is no such command")),
         };
         d.end()?;
@@ -229,7 +234,7 @@ fn put_op(out: &mut Vec<u8>, op: &Op) {
             out.push(0);
             put_bytes(out, key);
             put_bytes(out, value);
-            put_signed(out, *lease);
+            put_signed(out, lease.0);
         }
         Op::Delete(range) => {
             out.push(1);
@@ -248,7 +253,7 @@ fn op(d: &mut Decoder, total: usize) -> Result<Op, Malformed> {
         0 => {
             let (key, value) = (d.owned()?, d.shared()?);
             let value = if value.len() >= total / 2 { value } else { Bytes::copy_from_slice(&value) };
-            Op::Put { key, value, lease: d.signed()? }
+            Op::Put { key, value, lease: LeaseId(d.signed()?) }
         }
         1 => Op::Delete(range(d)?),
         2 => Op::Range(range(d)?),
@@ -277,7 +282,7 @@ fn put_condition(out: &mut Vec<u8>, condition: &Condition) {
         | Condition::CreateRevision(_, _, number)
         | Condition::Version(_, _, number) => put_number(out, *number),
         Condition::Value(_, _, value) => put_bytes(out, value),
-        Condition::Lease(_, _, lease) => put_signed(out, *lease),
+        Condition::Lease(_, _, lease) => put_signed(out, lease.0),
     }
 }
 
@@ -296,7 +301,7 @@ fn condition(d: &mut Decoder) -> Result<Condition, Malformed> {
         1 => Condition::CreateRevision(key, how, d.number()?),
         2 => Condition::Version(key, how, d.number()?),
         3 => Condition::Value(key, how, d.owned()?),
-        4 => Condition::Lease(key, how, d.signed()?),
+        4 => Condition::Lease(key, how, LeaseId(d.signed()?)),
         _ => return Err(Malformed("there is no such condition")),
     })
 }
@@ -317,7 +322,11 @@ mod tests {
 
     fn ops() -> impl Strategy<Value = Op> {
         prop_oneof![
-            (bytes(), bytes(), any::<i64>()).prop_map(|(key, value, lease)| Op::Put { key, value, lease }),
+            (bytes(), bytes(), any::<i64>()).prop_map(|(key, value, lease)| Op::Put {
+                key,
+                value,
+                lease: LeaseId(lease)
+            }),
             ranges().prop_map(Op::Delete),
             ranges().prop_map(Op::Range),
         ]
@@ -335,7 +344,7 @@ mod tests {
             1 => Condition::CreateRevision(key, how, n),
             2 => Condition::Version(key, how, n),
             3 => Condition::Value(key, how, value),
-            _ => Condition::Lease(key, how, n as i64),
+            _ => Condition::Lease(key, how, LeaseId(n as i64)),
         })
     }
 
@@ -345,8 +354,8 @@ mod tests {
             match id % 4 {
                 0 => MemberChange::Add { name, address, learner },
                 1 => MemberChange::Join { name, address },
-                2 => MemberChange::Promote(id),
-                _ => MemberChange::Remove(id),
+                2 => MemberChange::Promote(MemberId(id)),
+                _ => MemberChange::Remove(MemberId(id)),
             }
         })
     }
@@ -359,10 +368,11 @@ mod tests {
             ),
             any::<u64>().prop_map(Command::Compact),
             any::<u64>().prop_map(Command::Grant),
-            any::<(i64, u64)>().prop_map(|(lease, seconds)| Command::GrantAs(lease, seconds)),
-            any::<i64>().prop_map(Command::KeepAlive),
-            any::<i64>().prop_map(Command::Revoke),
-            any::<(i64, u64)>().prop_map(|(lease, started)| Command::Expire { lease, started }),
+            any::<(i64, u64)>().prop_map(|(lease, seconds)| Command::GrantAs(LeaseId(lease), seconds)),
+            any::<i64>().prop_map(|lease| Command::KeepAlive(LeaseId(lease))),
+            any::<i64>().prop_map(|lease| Command::Revoke(LeaseId(lease))),
+            any::<(i64, u64)>()
+                .prop_map(|(lease, started)| Command::Expire { lease: LeaseId(lease), started }),
             changes().prop_map(Command::Members),
             (any::<u64>(), ".*").prop_map(|(id, name)| Command::Refuse(match id % 3 {
                 0 => MemberError::NameTaken(name),
@@ -390,7 +400,7 @@ mod tests {
 
         #[test]
         fn a_request_id_survives_its_bytes(member: u64, boot: u64, sequence: u64, oldest: u64) {
-            let id = RequestId { member, boot, sequence, oldest };
+            let id = RequestId { member: MemberId(member), boot, sequence, oldest };
             prop_assert_eq!(RequestId::decode(id.encode()), Ok(id));
         }
     }

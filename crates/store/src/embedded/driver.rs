@@ -14,7 +14,7 @@ use super::core::{Answer, Core, Effects, Happening, Input};
 use super::keeper::{self, Task};
 use super::membership::Membership;
 use super::transport::{self, Roster};
-use crate::{Error, Leadership, Metrics, State};
+use crate::{Error, Leadership, MemberId, Metrics, State};
 
 /// What comes into the driver's inbox.
 pub enum Event {
@@ -197,7 +197,7 @@ impl Driver {
             keeper::fatal(&problem);
         }
         for outgoing in effects.messages {
-            if let Some(outbox) = self.roster.outbox(outgoing.message.to) {
+            if let Some(outbox) = self.roster.outbox(MemberId(outgoing.message.to)) {
                 outbox.push(outgoing);
             }
         }

@@ -9,7 +9,7 @@ use raft::eraftpb::{ConfChangeV2, Entry, EntryType};
 use super::command::{Command, RequestId, Response, asked};
 use super::membership::{Changed, MemberChange, Membership};
 use super::sessions::{Admission, Sessions};
-use crate::{Error, LeaseId, State};
+use crate::{Error, LeaseId, MemberId, State};
 
 /// The map, and whose requests it has seen.
 #[derive(Debug, Clone, Default)]
@@ -78,7 +78,7 @@ impl Machine {
             Command::Compact(revision) => self.state.compact(revision),
             Command::Grant(seconds) => {
                 // The entry's index is a number that nobody was given before, but somebody may have chosen it.
-                let lease = self.state.free_lease(entry.index as LeaseId);
+                let lease = self.state.free_lease(LeaseId(entry.index as i64));
                 self.state.grant(lease, seconds);
                 self.lease_starts.insert(lease, entry.index);
                 effect.lease_started = Some(lease);
@@ -110,8 +110,8 @@ impl Machine {
 
     fn change_members(&mut self, change: &MemberChange, effect: &mut Effect) -> Result<Response, Error> {
         let Changed { membership, id, conf_changes } = self.members.change(change)?;
-        let gone = |id: &u64| membership.is_removed(*id);
-        let gone: Vec<u64> = self.members.iter().map(|(id, _)| id).filter(gone).collect();
+        let gone = |id: &MemberId| membership.is_removed(*id);
+        let gone: Vec<MemberId> = self.members.iter().map(|(id, _)| id).filter(gone).collect();
         for id in gone {
             self.sessions.forget(id);
         }
@@ -137,17 +137,24 @@ mod tests {
         let mut index = 0;
         let mut apply = |command: Command| {
             index += 1;
-            let id = RequestId { member: 1, boot: 1, sequence: index, oldest: 1 };
+            let id = RequestId { member: MemberId(1), boot: 1, sequence: index, oldest: 1 };
             let (context, data) = (id.encode(), command.encode());
             let applied =
                 machine.apply(&Entry { index, term: 1, context, data, ..Entry::default() }).unwrap();
-            (applied.result.unwrap(), machine.state.lease(1))
+            (applied.result.unwrap(), machine.state.lease(LeaseId(1)))
         };
-        assert_eq!(apply(Command::Grant(10)).0.unwrap(), Response::Lease(1));
-        assert_eq!(apply(Command::KeepAlive(1)).1, Some(10));
-        assert_eq!(apply(Command::Expire { lease: 1, started: 1 }).1, Some(10), "that start is past");
-        assert_eq!(apply(Command::Expire { lease: 1, started: 2 }).1, None);
-        assert!(apply(Command::KeepAlive(1)).0.is_err());
-        assert!(apply(Command::Expire { lease: 1, started: 2 }).0.is_ok(), "once more says nothing new");
+        assert_eq!(apply(Command::Grant(10)).0.unwrap(), Response::Lease(LeaseId(1)));
+        assert_eq!(apply(Command::KeepAlive(LeaseId(1))).1, Some(10));
+        assert_eq!(
+            apply(Command::Expire { lease: LeaseId(1), started: 1 }).1,
+            Some(10),
+            "that start is past"
+        );
+        assert_eq!(apply(Command::Expire { lease: LeaseId(1), started: 2 }).1, None);
+        assert!(apply(Command::KeepAlive(LeaseId(1))).0.is_err());
+        assert!(
+            apply(Command::Expire { lease: LeaseId(1), started: 2 }).0.is_ok(),
+            "once more says nothing new"
+        );
     }
 }

@@ -76,7 +76,7 @@ pub struct Changed {
 fn single(kind: ConfChangeType, id: MemberId) -> ConfChangeSingle {
     let mut change = ConfChangeSingle::default();
     change.set_change_type(kind);
-    change.node_id = id;
+    change.node_id = id.0;
     change
 }
 
@@ -90,8 +90,8 @@ impl Membership {
             automatic: false,
             joined: true,
         };
-        let members: BTreeMap<_, _> = (1..).zip(peers.iter().map(record)).collect();
-        Membership { next: members.len() as u64 + 1, members }
+        let members: BTreeMap<_, _> = (1..).map(MemberId).zip(peers.iter().map(record)).collect();
+        Membership { next: MemberId(members.len() as u64 + 1), members }
     }
 
     /// Nobody: what a member knows that has only just joined.
@@ -121,13 +121,17 @@ impl Membership {
 
     /// Whether there was a member of this number and is none any more.
     pub fn is_removed(&self, id: MemberId) -> bool {
-        id != 0 && id < self.next && !self.members.contains_key(&id)
+        id != MemberId::NONE && id < self.next && !self.members.contains_key(&id)
     }
 
     /// The members as Raft has them.
     pub fn conf_state(&self) -> ConfState {
-        let learners = self.members.iter().filter(|(_, record)| record.learner).map(|(id, _)| *id);
-        ConfState { voters: self.voters().collect(), learners: learners.collect(), ..ConfState::default() }
+        let learners = self.members.iter().filter(|(_, record)| record.learner).map(|(id, _)| id.0);
+        ConfState {
+            voters: self.voters().map(|id| id.0).collect(),
+            learners: learners.collect(),
+            ..ConfState::default()
+        }
     }
 
     /// What a change leads to.
@@ -216,8 +220,8 @@ impl Membership {
         if self.members.len() >= MOST_MEMBERS {
             return Err(MemberError::TooMany(MOST_MEMBERS as u64));
         }
-        let id = self.next.max(1);
-        self.next = id + 1;
+        let id = self.next.max(MemberId(1));
+        self.next = MemberId(id.0 + 1);
         self.members.insert(id, record);
         Ok(id)
     }
@@ -241,10 +245,10 @@ impl Membership {
 
     /// Appends it as bytes.
     pub fn encode(&self, out: &mut Vec<u8>) {
-        put_number(out, self.next);
+        put_number(out, self.next.0);
         put_number(out, self.members.len() as u64);
         for (id, record) in &self.members {
-            put_number(out, *id);
+            put_number(out, id.0);
             put_bytes(out, record.name.as_bytes());
             put_address(out, record.address);
             out.extend([record.learner, record.automatic, record.joined].map(u8::from));
@@ -253,15 +257,15 @@ impl Membership {
 
     /// From bytes.
     pub fn decode(d: &mut Decoder) -> Result<Self, Malformed> {
-        let next = d.number()?;
+        let next = MemberId(d.number()?);
         let members = d.list(|d| {
-            let id = d.number()?;
+            let id = MemberId(d.number()?);
             let (name, address) = (d.text()?, address(d)?);
             let (learner, automatic, joined) = (d.truth()?, d.truth()?, d.truth()?);
             Ok((id, Record { name, address, learner, automatic, joined }))
         })?;
         let members: BTreeMap<_, _> = members.into_iter().collect();
-        if members.keys().any(|id| *id == 0 || *id >= next) {
+        if members.keys().any(|id| *id == MemberId::NONE || *id >= next) {
             return Err(Malformed("a member has a number that was never given"));
         }
         Ok(Membership { next, members })
@@ -297,11 +301,11 @@ impl MemberChange {
             }
             MemberChange::Promote(id) => {
                 out.push(2);
-                put_number(out, *id);
+                put_number(out, id.0);
             }
             MemberChange::Remove(id) => {
                 out.push(3);
-                put_number(out, *id);
+                put_number(out, id.0);
             }
         }
     }
@@ -311,8 +315,8 @@ impl MemberChange {
         Ok(match d.byte()? {
             0 => MemberChange::Add { name: d.text()?, address: address(d)?, learner: d.truth()? },
             1 => MemberChange::Join { name: d.text()?, address: address(d)? },
-            2 => MemberChange::Promote(d.number()?),
-            3 => MemberChange::Remove(d.number()?),
+            2 => MemberChange::Promote(MemberId(d.number()?)),
+            3 => MemberChange::Remove(MemberId(d.number()?)),
             _ => return Err(Malformed("there is no such change of members")),
         })
     }
@@ -333,7 +337,7 @@ pub fn put_refusal(out: &mut Vec<u8>, refusal: &MemberError) {
     match refusal {
         MemberError::NotFound(id) => {
             out.push(0);
-            put_number(out, *id);
+            put_number(out, id.0);
         }
         MemberError::NameTaken(name) => {
             out.push(1);
@@ -345,11 +349,11 @@ pub fn put_refusal(out: &mut Vec<u8>, refusal: &MemberError) {
         }
         MemberError::NotLearner(id) => {
             out.push(3);
-            put_number(out, *id);
+            put_number(out, id.0);
         }
         MemberError::Behind(id) => {
             out.push(4);
-            put_number(out, *id);
+            put_number(out, id.0);
         }
         MemberError::Busy => out.push(5),
         MemberError::Quorum { there, voters, needed } => {
@@ -368,11 +372,11 @@ pub fn put_refusal(out: &mut Vec<u8>, refusal: &MemberError) {
 /// Reads a refusal.
 pub fn refusal(d: &mut Decoder) -> Result<MemberError, Malformed> {
     Ok(match d.byte()? {
-        0 => MemberError::NotFound(d.number()?),
+        0 => MemberError::NotFound(MemberId(d.number()?)),
         1 => MemberError::NameTaken(d.text()?),
         2 => MemberError::AddressTaken(address(d)?),
-        3 => MemberError::NotLearner(d.number()?),
-        4 => MemberError::Behind(d.number()?),
+        3 => MemberError::NotLearner(MemberId(d.number()?)),
+        4 => MemberError::Behind(MemberId(d.number()?)),
         5 => MemberError::Busy,
         6 => MemberError::Quorum { there: d.number()?, voters: d.number()?, needed: d.number()? },
         7 => MemberError::TooMany(d.number()?),
@@ -407,13 +411,13 @@ mod tests {
     #[test]
     fn a_number_is_never_used_twice() {
         let (members, id) = changed(&three(), join(2));
-        assert_eq!(id, 4);
-        assert!(members.is_removed(2) && !members.is_removed(4) && !members.is_removed(5));
+        assert_eq!(id, MemberId(4));
+        assert_eq!([2, 4, 5].map(|id| members.is_removed(MemberId(id))), [true, false, false]);
         assert_eq!(members.conf_state().voters, [1, 3]);
-        let (members, _) = changed(&members, MemberChange::Remove(4));
+        let (members, _) = changed(&members, MemberChange::Remove(MemberId(4)));
         let (members, id) = changed(&members, join(2));
-        assert_eq!(id, 5);
-        let (members, _) = changed(&members, MemberChange::Promote(5));
+        assert_eq!(id, MemberId(5));
+        let (members, _) = changed(&members, MemberChange::Promote(MemberId(5)));
         assert_eq!(members.conf_state().voters, [1, 3, 5]);
     }
 
@@ -427,7 +431,7 @@ mod tests {
         assert_eq!((again, &*members.get(id).unwrap().name), (id, "n7"));
         assert!(!members.get(id).unwrap().automatic, "it was asked to stay a learner");
         // The next time it comes with an empty folder it is somebody else.
-        assert_eq!(changed(&members, join(7)).1, id + 1);
+        assert_eq!(changed(&members, join(7)).1, MemberId(id.0 + 1));
     }
 
     #[test]
@@ -442,9 +446,9 @@ mod tests {
                 MemberChange::Join { name: "n9".into(), address: address(1) },
                 MemberError::AddressTaken(address(1)),
             ),
-            (MemberChange::Promote(1), MemberError::NotLearner(1)),
-            (MemberChange::Promote(9), MemberError::NotFound(9)),
-            (MemberChange::Remove(4), MemberError::NotFound(4)),
+            (MemberChange::Promote(MemberId(1)), MemberError::NotLearner(MemberId(1))),
+            (MemberChange::Promote(MemberId(9)), MemberError::NotFound(MemberId(9))),
+            (MemberChange::Remove(MemberId(4)), MemberError::NotFound(MemberId(4))),
         ];
         for (change, expected) in table {
             assert_eq!(members.change(&change).unwrap_err(), expected);
@@ -453,12 +457,12 @@ mod tests {
             assert_eq!(refusal(&mut Decoder(bytes.into())), Ok(expected));
         }
         let mut alone = members;
-        for id in [1, 2] {
+        for id in [1, 2].map(MemberId) {
             alone = changed(&alone, MemberChange::Remove(id)).0;
         }
-        assert!(matches!(alone.change(&MemberChange::Remove(3)), Err(MemberError::Quorum { .. })));
+        assert!(matches!(alone.change(&MemberChange::Remove(MemberId(3))), Err(MemberError::Quorum { .. })));
         let mut many = alone;
-        while let Ok(Changed { membership, .. }) = many.change(&add("", 100 + many.next as u16)) {
+        while let Ok(Changed { membership, .. }) = many.change(&add("", 100 + many.next.0 as u16)) {
             many = membership;
         }
         assert_eq!(many.iter().count(), MOST_MEMBERS);

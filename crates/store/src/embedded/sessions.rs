@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::codec::{Decoder, Malformed, put_number};
 use super::command::RequestId;
+use crate::MemberId;
 
 /// What is to be done with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +19,7 @@ pub enum Admission {
 
 /// The members' requests carried out so far. Part of the replicated machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Sessions(BTreeMap<u64, Session>);
+pub struct Sessions(BTreeMap<MemberId, Session>);
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Session {
@@ -50,17 +51,17 @@ impl Sessions {
     }
 
     /// Forgets a member that was removed: its number never comes back.
-    pub fn forget(&mut self, member: u64) {
+    pub fn forget(&mut self, member: MemberId) {
         self.0.remove(&member);
     }
 
     /// The newest life of a member that made a request, 0 if none did.
-    pub fn boot(&self, member: u64) -> u64 {
+    pub fn boot(&self, member: MemberId) -> u64 {
         self.0.get(&member).map_or(0, |session| session.boot)
     }
 
     /// Whether a request was carried out (or can't be any more).
-    pub fn knows(&self, member: u64, boot: u64, sequence: u64) -> bool {
+    pub fn knows(&self, member: MemberId, boot: u64, sequence: u64) -> bool {
         self.0.get(&member).is_some_and(|session| {
             session.boot > boot
                 || session.boot == boot && (sequence < session.floor || session.applied.contains(&sequence))
@@ -71,7 +72,7 @@ impl Sessions {
     pub fn encode(&self, out: &mut Vec<u8>) {
         put_number(out, self.0.len() as u64);
         for (member, session) in &self.0 {
-            for number in [*member, session.boot, session.floor, session.applied.len() as u64] {
+            for number in [member.0, session.boot, session.floor, session.applied.len() as u64] {
                 put_number(out, number);
             }
             for sequence in &session.applied {
@@ -83,7 +84,7 @@ impl Sessions {
     /// From bytes.
     pub fn decode(d: &mut Decoder) -> Result<Self, Malformed> {
         let sessions = d.list(|d| {
-            let member = d.number()?;
+            let member = MemberId(d.number()?);
             let (boot, floor) = (d.number()?, d.number()?);
             let applied = d.list(Decoder::number)?.into_iter().collect();
             Ok((member, Session { boot, floor, applied }))
@@ -97,7 +98,7 @@ mod tests {
     use super::*;
 
     fn id(boot: u64, sequence: u64, oldest: u64) -> RequestId {
-        RequestId { member: 1, boot, sequence, oldest }
+        RequestId { member: MemberId(1), boot, sequence, oldest }
     }
 
     #[test]
@@ -118,7 +119,8 @@ mod tests {
         for (n, (id, expected)) in table.into_iter().enumerate() {
             assert_eq!(sessions.admit(&id), expected, "row {n}");
         }
-        assert!(sessions.knows(1, 2, 1) && sessions.knows(1, 1, 99) && !sessions.knows(1, 2, 2));
+        let knows = |boot, sequence| sessions.knows(MemberId(1), boot, sequence);
+        assert!(knows(2, 1) && knows(1, 99) && !knows(2, 2));
         let mut bytes = Vec::new();
         sessions.encode(&mut bytes);
         assert_eq!(Sessions::decode(&mut Decoder(bytes.into())), Ok(sessions));

@@ -56,7 +56,7 @@ pub enum Frame {
 /// Who speaks, or is spoken of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Caller {
-    /// Its number; 0 for one that has none yet and asks to be let in.
+    /// Its number; [`MemberId::NONE`] for one that has none yet and asks to be let in.
     pub id: MemberId,
     /// Its name.
     pub name: String,
@@ -122,7 +122,7 @@ impl Frame {
             }
             Frame::Admitted { id, others } => {
                 out.push(5);
-                put_number(out, *id);
+                put_number(out, id.0);
                 put_number(out, others.len() as u64);
                 for other in others {
                     put_caller(out, other);
@@ -157,7 +157,7 @@ impl Frame {
                     _ => Refusal::Later(why),
                 })
             }
-            5 => Frame::Admitted { id: d.number()?, others: d.list(caller)? },
+            5 => Frame::Admitted { id: MemberId(d.number()?), others: d.list(caller)? },
             _ => return Err(Malformed("there is no such frame")),
         };
         d.end()?;
@@ -166,13 +166,13 @@ impl Frame {
 }
 
 fn put_caller(out: &mut Vec<u8>, caller: &Caller) {
-    put_number(out, caller.id);
+    put_number(out, caller.id.0);
     put_bytes(out, caller.name.as_bytes());
     put_address(out, caller.address);
 }
 
 fn caller(d: &mut Decoder) -> Result<Caller, Malformed> {
-    Ok(Caller { id: d.number()?, name: d.text()?, address: address(d)? })
+    Ok(Caller { id: MemberId(d.number()?), name: d.text()?, address: address(d)? })
 }
 
 /// The kinds of message that members send each other; all others are for use within one member.
@@ -327,7 +327,7 @@ mod tests {
 
     prop_compose! {
         fn callers()(id: u64, name in ".*", address: std::net::SocketAddrV4) -> Caller {
-            Caller { id, name, address: address.into() }
+            Caller { id: MemberId(id), name, address: address.into() }
         }
     }
 
@@ -341,7 +341,7 @@ mod tests {
                 Refusal::Later(why)
             })),
             (any::<u64>(), proptest::collection::vec(callers(), 0..4))
-                .prop_map(|(id, others)| Frame::Admitted { id, others }),
+                .prop_map(|(id, others)| Frame::Admitted { id: MemberId(id), others }),
             messages().prop_map(Frame::Message),
             (messages(), any::<u64>()).prop_map(|(message, length)| Frame::SnapshotStart { message, length }),
             any::<Vec<u8>>().prop_map(|bytes| Frame::SnapshotChunk(bytes.into())),

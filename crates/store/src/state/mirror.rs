@@ -89,7 +89,7 @@ mod tests {
             create_revision: created,
             mod_revision: modified,
             version,
-            lease: 0,
+            lease: LeaseId::NONE,
         }
     }
 
@@ -108,11 +108,12 @@ mod tests {
         assert!(leader.events(3).eq(follower.events(3)));
         assert!(follower.check_history(2).is_err(), "what led to the first state is not known");
 
-        follower.follow(9, [Told::Deleted("b".into()), Told::Deleted("c".into()), Told::Granted(7, 60)]);
+        follower
+            .follow(9, [Told::Deleted("b".into()), Told::Deleted("c".into()), Told::Granted(LeaseId(7), 60)]);
         assert_eq!((follower.revision(), follower.len(), follower.events(5).count()), (9, 1, 1));
-        assert!(follower.leases().eq([(7, 60)]));
+        assert!(follower.leases().eq([(LeaseId(7), 60)]));
         assert_eq!(follower.at(8).unwrap().len(), 2);
-        follower.follow(12, [Told::Ended(7), Told::Compacted(4)]);
+        follower.follow(12, [Told::Ended(LeaseId(7)), Told::Compacted(4)]);
         assert_eq!((follower.revision(), follower.compacted(), follower.history().len()), (12, 4, 1));
         assert_eq!(follower.leases().count(), 0);
     }

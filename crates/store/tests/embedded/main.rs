@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use harness::{Cluster, PATIENCE, configs, configs_by, host_identity, keys, put};
 use pki::{Authority, Identity};
-use store::{Config, Embedded, Error, KeyRange, StartError, Store, Txn};
+use store::{Config, Embedded, Error, KeyRange, LeaseId, StartError, Store, Txn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -131,7 +131,7 @@ async fn leases_end_and_watches_see_it() {
     let op = store::Op::Put { key: "/leased".into(), value: "v".into(), lease };
     follower.txn(Txn { success: vec![op], ..Txn::default() }).await.unwrap();
     follower.keep_alive(lease).await.unwrap();
-    assert!(matches!(follower.keep_alive(lease + 1).await, Err(Error::LeaseNotFound(_))));
+    assert!(matches!(follower.keep_alive(LeaseId(lease.0 + 1)).await, Err(Error::LeaseNotFound(_))));
     let (events, _) = watcher.changes().await.unwrap();
     assert!(matches!(&events[..], [store::Event::Put { .. }]));
     let (events, state) = watcher.changes().await.unwrap();

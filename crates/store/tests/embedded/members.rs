@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pki::Authority;
-use store::{Config, Embedded, Error, Member, MemberError, Start, StartError, Store};
+use store::{Config, Embedded, Error, Member, MemberError, MemberId, Start, StartError, Store};
 
 use crate::harness::{Cluster, configs, keys, put, until};
 
@@ -29,7 +29,7 @@ async fn some_of(all: usize, voters: usize) -> Cluster {
     cluster
 }
 
-fn voters(store: &Embedded) -> Vec<u64> {
+fn voters(store: &Embedded) -> Vec<MemberId> {
     store.members().iter().filter(|member| !member.is_learner).map(|member| member.id).collect()
 }
 
@@ -38,7 +38,8 @@ fn named(store: &Embedded, name: &str) -> Option<Member> {
 }
 
 /// Waits until all that run agree on who votes.
-async fn until_voters(cluster: &Cluster, expected: &[u64]) {
+async fn until_voters(cluster: &Cluster, expected: [u64; 3]) {
+    let expected = expected.map(MemberId);
     until(|| cluster.up().all(|store| voters(store) == expected).then_some(())).await;
 }
 
@@ -76,7 +77,7 @@ async fn a_cluster_grows_from_one_to_three_and_shrinks_again() {
         until(|| named(&store, &format!("n{}", n + 1)).filter(|member| !member.is_learner)).await;
         put(&store, &format!("by {n}")).await;
     }
-    until_voters(&cluster, &[1, 2, 3]).await;
+    until_voters(&cluster, [1, 2, 3]).await;
     // Any two of them go on.
     let leader = cluster.leader().await;
     cluster.crash(leader);
@@ -108,17 +109,21 @@ async fn what_would_do_harm_is_refused() {
     let store = cluster.members[(leader + 1) % 3].clone().unwrap();
     put(&store, "k").await;
     let nowhere = "127.0.0.1:9".parse().unwrap();
-    assert_eq!(refused(store.remove_member(9)).await, MemberError::NotFound(9));
-    assert_eq!(refused(store.promote_member(1)).await, MemberError::NotLearner(1));
+    assert_eq!(refused(store.remove_member(MemberId(9))).await, MemberError::NotFound(MemberId(9)));
+    assert_eq!(refused(store.promote_member(MemberId(1))).await, MemberError::NotLearner(MemberId(1)));
     assert_eq!(refused(store.add_member("n1", nowhere, true)).await, MemberError::NameTaken("n1".into()));
     let id = insist(|| store.add_member("n4", nowhere, true)).await;
-    assert_eq!(id, 4);
+    assert_eq!(id, MemberId(4));
     assert_eq!(refused(store.promote_member(id)).await, MemberError::Behind(id));
     let known = store.members();
     insist(|| store.remove_member(id)).await;
     assert_eq!(store.next_members(&known).await.len(), 3);
-    assert_eq!(insist(|| store.add_member("n4", nowhere, false)).await, 5, "no number is used twice");
-    insist(|| store.remove_member(5)).await;
+    assert_eq!(
+        insist(|| store.add_member("n4", nowhere, false)).await,
+        MemberId(5),
+        "no number is used twice"
+    );
+    insist(|| store.remove_member(MemberId(5))).await;
 
     // With one of three away, none of the other two may go. It counts as there for a while after it was heard: by these two,
     // in their new lives, it never was.
@@ -142,7 +147,7 @@ async fn what_would_do_harm_is_refused() {
         };
         assert!(matches!(&why, Err(Error::Members(why)) if quorum(why)), "{why:?}");
     }
-    insist(|| store.remove_member(away as u64 + 1)).await;
+    insist(|| store.remove_member(MemberId(away as u64 + 1))).await;
     put(&store, "two are a cluster").await;
     // The one that was away hears that it is no member any more.
     cluster.restart(away).await;
@@ -166,7 +171,7 @@ async fn a_member_that_lost_its_disk_joins_anew_and_another_may_go_then() {
         cluster.configs[victim] = config;
         cluster.restart(victim).await;
         let back = cluster.members[victim].clone().unwrap();
-        assert_eq!(back.id(), 4 + round);
+        assert_eq!(back.id(), MemberId(4 + round));
         assert!(back.members().iter().all(|member| member.id != old));
         let name = cluster.configs[victim].name.clone();
         until(|| named(&back, &name).filter(|member| !member.is_learner)).await;
@@ -276,7 +281,7 @@ async fn an_old_member_comes_back_when_all_others_were_replaced() {
             until(|| (cluster.members[2].as_ref().unwrap().snapshot().len() == 401).then_some(())).await;
         }
     }
-    until_voters(&cluster, &[3, 4, 5]).await;
+    until_voters(&cluster, [3, 4, 5]).await;
     assert_eq!(cluster.members[2].as_ref().unwrap().read().await.unwrap().len(), 501);
 }
 

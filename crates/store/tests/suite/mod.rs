@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use store::{Compare, Condition, Error, Event, KeyRange, KeyValue, Op, OpResult, Revision, Store, Txn};
+use store::{
+    Compare, Condition, Error, Event, KeyRange, KeyValue, LeaseId, Op, OpResult, Revision, Store, Txn,
+};
 
 /// Generous, for busy machines.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -48,7 +50,7 @@ async fn writes_have_revisions_and_versions(store: &dyn Store) {
     let second = put(store, "w/a", "2").await;
     assert!(second > first);
     let kv = get(store, "w/a").expect("a writer sees its own write");
-    assert_eq!((kv.create_revision, kv.mod_revision, kv.version, kv.lease), (first, second, 2, 0));
+    assert_eq!((kv.create_revision, kv.mod_revision, kv.version, kv.lease), (first, second, 2, LeaseId::NONE));
     assert_eq!(&kv.value.bytes()[..], b"2");
     assert_eq!(store.read().await.unwrap().get(b"w/a"), Some(&kv));
 
@@ -64,7 +66,7 @@ async fn writes_have_revisions_and_versions(store: &dyn Store) {
 
     let both = Txn {
         success: vec![
-            Op::Put { key: "w/b".into(), value: "b".into(), lease: 0 },
+            Op::put("w/b", "b"),
             Op::Range(KeyRange::prefix("w/")),
             Op::Delete(KeyRange::key("w/a")),
         ],
@@ -96,11 +98,11 @@ async fn conditions_decide(store: &dyn Store) {
         (Condition::Value(key(), Equal, "".into()), false),
         (Condition::Value(absent(), NotEqual, "x".into()), false),
         (Condition::Value(absent(), Equal, "".into()), false),
-        (Condition::Lease(key(), Equal, 0), true),
-        (Condition::Lease(absent(), Greater, 0), false),
+        (Condition::Lease(key(), Equal, LeaseId::NONE), true),
+        (Condition::Lease(absent(), Greater, LeaseId::NONE), false),
     ];
     for (condition, holds) in cases {
-        let put = |value: &str| vec![Op::Put { key: "c/b".into(), value: value.to_owned().into(), lease: 0 }];
+        let put = |value: &str| vec![Op::put("c/b", value.to_owned())];
         let txn = Txn { conditions: vec![condition.clone()], success: put("yes"), failure: put("no") };
         assert_eq!(store.txn(txn).await.unwrap().succeeded, holds, "{condition:?}");
         let expected: &[u8] = if holds { b"yes" } else { b"no" };
@@ -114,18 +116,15 @@ async fn conditions_decide(store: &dyn Store) {
 }
 
 async fn what_is_refused_changes_nothing(store: &dyn Store) {
-    let put = |key: &str, lease| Op::Put { key: key.to_owned().into(), value: "v".into(), lease };
+    let put = |key: &str| Op::put(key.to_owned(), "v");
     let delete = |range| Op::Delete(range);
     let cases = [
-        vec![put("r/a", 0), put("", 0)],
-        vec![put("r/a", 0), put("r/a", 0)],
-        vec![put("r/a", 0), delete(KeyRange::prefix("r/"))],
-        vec![delete(KeyRange::key("r/b")), put("r/b", 0)],
-        vec![
-            put("r/a", 0),
-            Op::Put { key: "r/b".into(), value: vec![0; Txn::MOST_VALUE + 1].into(), lease: 0 },
-        ],
-        (0..=Txn::MOST_OPS).map(|n| put(&format!("r/{n}"), 0)).collect(),
+        vec![put("r/a"), put("")],
+        vec![put("r/a"), put("r/a")],
+        vec![put("r/a"), delete(KeyRange::prefix("r/"))],
+        vec![delete(KeyRange::key("r/b")), put("r/b")],
+        vec![put("r/a"), Op::put("r/b", vec![0; Txn::MOST_VALUE + 1])],
+        (0..=Txn::MOST_OPS).map(|n| put(&format!("r/{n}"))).collect(),
     ];
     for success in cases {
         let txn = Txn { success: success.clone(), ..Txn::default() };
@@ -134,8 +133,9 @@ async fn what_is_refused_changes_nothing(store: &dyn Store) {
         let branch = Txn { failure: success.clone(), ..Txn::default() };
         assert!(matches!(store.txn(branch).await, Err(Error::Invalid(_))), "in either branch");
     }
-    let leased = Txn { success: vec![put("r/a", 0), put("r/b", 12345)], ..Txn::default() };
-    assert!(matches!(store.txn(leased).await, Err(Error::LeaseNotFound(12345))));
+    let hung = Op::Put { key: "r/b".into(), value: "v".into(), lease: LeaseId(12345) };
+    let leased = Txn { success: vec![put("r/a"), hung], ..Txn::default() };
+    assert!(matches!(store.txn(leased).await, Err(Error::LeaseNotFound(LeaseId(12345)))));
     assert_eq!(store.read().await.unwrap().range(&KeyRange::prefix("r/")).count(), 0);
 }
 
@@ -264,7 +264,7 @@ async fn writers_side_by_side_lose_nothing(store: &dyn Store) {
                 let sum = kv.as_ref().map_or(0, |kv| kv.value.len());
                 let revision = kv.map_or(0, |kv| kv.mod_revision);
                 let unchanged = Condition::ModRevision("s/sum".into(), Compare::Equal, revision);
-                let put = Op::Put { key: "s/sum".into(), value: vec![b'x'; sum + 1].into(), lease: 0 };
+                let put = Op::put("s/sum", vec![b'x'; sum + 1]);
                 let txn = Txn { conditions: vec![unchanged], success: vec![put], ..Txn::default() };
                 if store.txn(txn).await.unwrap().succeeded {
                     break;

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
-use store::{Compare, Condition, Event, KeyRange, KeyValue, Op, OpResult, Revision, State, Store, Txn};
+use store::{
+    Compare, Condition, Event, KeyRange, KeyValue, LeaseId, Op, OpResult, Revision, State, Store, Txn,
+};
 
 /// A transaction in which revisions and leases are numbers of earlier ones.
 #[derive(Debug, Clone)]
@@ -19,13 +21,13 @@ enum Step {
 #[derive(Default)]
 struct Numbers {
     revisions: BTreeMap<Revision, Revision>,
-    leases: Vec<(i64, i64)>,
+    leases: Vec<(LeaseId, LeaseId)>,
 }
 
 impl Numbers {
     /// Of the nth lease; a number that is none where it wasn't made yet.
-    fn lease(&self, nth: i64) -> (i64, i64) {
-        let none = if nth == 0 { 0 } else { i64::MAX - nth };
+    fn lease(&self, LeaseId(nth): LeaseId) -> (LeaseId, LeaseId) {
+        let none = LeaseId(if nth == 0 { 0 } else { i64::MAX - nth });
         usize::try_from(nth - 1).ok().and_then(|nth| self.leases.get(nth).copied()).unwrap_or((none, none))
     }
 
@@ -73,7 +75,7 @@ impl Numbers {
         KeyValue {
             create_revision: self.revisions[&kv.create_revision],
             mod_revision: self.revisions[&kv.mod_revision],
-            lease: lease.map_or(0, |(_, model)| *model),
+            lease: lease.map_or(LeaseId::NONE, |(_, model)| *model),
             ..kv.clone()
         }
     }
@@ -92,7 +94,7 @@ fn ranges() -> impl Strategy<Value = KeyRange> {
 }
 
 fn ops() -> impl Strategy<Value = Vec<Op>> {
-    let lease = prop_oneof![4 => Just(0i64), 1 => 1..5i64];
+    let lease = prop_oneof![4 => Just(LeaseId::NONE), 1 => (1..5i64).prop_map(LeaseId)];
     let op = prop_oneof![
         4 => (keys(), "[xyz]", lease)
             .prop_map(|(key, value, lease)| Op::Put { key: key.into(), value: value.into(), lease }),
@@ -113,7 +115,7 @@ fn conditions() -> impl Strategy<Value = Vec<Condition>> {
         0 => Condition::ModRevision(key.into(), how, n),
         1 => Condition::CreateRevision(key.into(), how, n),
         2 => Condition::Version(key.into(), how, n),
-        3 => Condition::Lease(key.into(), how, n as i64),
+        3 => Condition::Lease(key.into(), how, LeaseId(n as i64)),
         _ => Condition::Value(key.into(), how, value.into()),
     });
     proptest::collection::vec(condition, 0..2)
@@ -164,7 +166,7 @@ pub async fn an_engine_does_what_the_model_says(store: &dyn Store) {
             }
             Step::Grant => {
                 let lease = store.grant(600).await.unwrap();
-                let modeled = 1000 + numbers.leases.len() as i64;
+                let modeled = LeaseId(1000 + numbers.leases.len() as i64);
                 model.grant(modeled, 600);
                 numbers.leases.push((lease, modeled));
             }

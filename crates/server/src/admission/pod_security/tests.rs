@@ -1,7 +1,6 @@
 use machinery::Object;
 use serde_json::{Value, json};
 
-use bytes::Bytes;
 use store::{Op, State, Txn};
 
 use super::check::Subject;
@@ -19,7 +18,7 @@ fn classes() -> State {
         let class = json!({"kind": "RuntimeClass", "apiVersion": "node.k8s.io/v1", "metadata": {"name": name},
             "handler": handler});
         let key = objects::key("node.k8s.io", "runtimeclasses", "", name);
-        Op::Put { key: Bytes::from(key), value: Bytes::from(class.to_string()), lease: 0 }
+        Op::put(key, class.to_string())
     };
     let classes = [("host", "host"), ("harmless", "host"), ("host-like", "oci"), ("gvisor", "runsc")];
     let mut state = State::default();

@@ -99,20 +99,20 @@ mod tests {
     #[test]
     fn a_lease_ends_unless_it_is_kept_alive_and_anew_with_every_leader() {
         let mut machine = Machine::default();
-        machine.state.grant(7, 10);
-        machine.lease_starts.insert(7, 3);
+        machine.state.grant(LeaseId(7), 10);
+        machine.lease_starts.insert(LeaseId(7), 3);
         let mut duties = Duties::default();
         assert_eq!(duties.due(&machine, MOST, 100 * S), []);
         duties.set_leading(true, &machine, 100 * S);
         assert_eq!(duties.due(&machine, MOST, 109 * S), []);
-        duties.lease_started(7, &machine, 109 * S);
+        duties.lease_started(LeaseId(7), &machine, 109 * S);
         assert_eq!(duties.due(&machine, MOST, 118 * S), []);
-        assert_eq!(duties.due(&machine, MOST, 119 * S), [Command::Expire { lease: 7, started: 3 }]);
+        assert_eq!(duties.due(&machine, MOST, 119 * S), [Command::Expire { lease: LeaseId(7), started: 3 }]);
         assert_eq!(duties.due(&machine, MOST, 120 * S), [], "once is enough for now");
         duties.set_leading(false, &machine, 121 * S);
         duties.set_leading(true, &machine, 122 * S);
         assert_eq!(duties.due(&machine, MOST, 131 * S), []);
-        machine.state.revoke(7).unwrap();
+        machine.state.revoke(LeaseId(7)).unwrap();
         assert_eq!(duties.due(&machine, MOST, 132 * S), []);
     }
 

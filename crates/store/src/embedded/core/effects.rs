@@ -10,13 +10,13 @@ use crate::embedded::command::Response;
 use crate::embedded::image::Image;
 use crate::embedded::log::Persist;
 use crate::embedded::membership::Membership;
-use crate::{Error, Leadership, State};
+use crate::{Error, Leadership, MemberId, State};
 
 /// The settings of a core, which it gets once.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// This member's number.
-    pub id: u64,
+    pub id: MemberId,
     /// Which life of this member it is; grows with every start.
     pub boot: u64,
     /// Seeds all randomness.
@@ -74,9 +74,9 @@ pub enum Input {
     /// The snapshot at this index is on the disk, or could not be written.
     SnapshotSaved(Option<u64>),
     /// A snapshot was handed to a peer in full, or was not.
-    SnapshotSent(u64, bool),
+    SnapshotSent(MemberId, bool),
     /// The connection to a peer broke.
-    Unreachable(u64),
+    Unreachable(MemberId),
     /// Whether the disk takes changes; if not, the error for callers.
     Space(Result<(), Error>),
     /// The process is about to end: let another member lead.
@@ -149,7 +149,7 @@ mod tests {
     #[test]
     fn a_snapshot_is_worth_what_it_writes() {
         let settings = Settings {
-            id: 1,
+            id: MemberId(1),
             boot: 1,
             seed: 1,
             tick: Duration::ZERO,

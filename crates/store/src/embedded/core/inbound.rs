@@ -6,6 +6,7 @@ use raft::Storage;
 use raft::eraftpb::{Entry, EntryType, Message, MessageType};
 
 use super::Core;
+use crate::MemberId;
 use crate::embedded::image::Image;
 
 impl Core {
@@ -14,7 +15,7 @@ impl Core {
             tracing::debug!(?message, "left out a message that makes no sense here");
             return;
         }
-        self.heard(message.from);
+        self.heard(MemberId(message.from));
         match message.get_msg_type() {
             MessageType::MsgHeartbeat
                 if message.term >= self.node.raft.term
@@ -39,7 +40,9 @@ impl Core {
                 }
             }
             // A leader asks for no votes: one that does leads no more.
-            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => self.distrust(message.from),
+            MessageType::MsgRequestVote | MessageType::MsgRequestPreVote => {
+                self.distrust(MemberId(message.from))
+            }
             MessageType::MsgTimeoutNow if self.may_not_lead() => return,
             MessageType::MsgPropose => {
                 let entries = self.propose_member_changes(message.take_entries().into());
@@ -57,10 +60,10 @@ impl Core {
     fn makes_sense(&self, message: &Message) -> bool {
         let entries = &message.entries;
         // A member may be newer than what this one knows of the members; one that was removed has no say.
-        let known = message.from != self.settings.id
+        let known = message.from != self.settings.id.0
             && message.from != raft::INVALID_ID
-            && !self.machine.members.is_removed(message.from);
-        if message.to != self.settings.id || !known {
+            && !self.machine.members.is_removed(MemberId(message.from));
+        if message.to != self.settings.id.0 || !known {
             return false;
         }
         let leading = self.node.raft.state == StateRole::Leader;

@@ -79,7 +79,7 @@ impl Core {
     fn has_caught_up(&self, id: MemberId) -> bool {
         let committed = self.node.raft.raft_log.committed;
         self.is_there(id)
-            && self.node.raft.prs().get(id).is_some_and(|progress| {
+            && self.node.raft.prs().get(id.0).is_some_and(|progress| {
                 // With nothing new to send, one that has everything is still asked what it has.
                 progress.state != ProgressState::Snapshot
                     && progress.matched > 0
@@ -233,7 +233,7 @@ impl Core {
             return true;
         }
         let progress = self.node.raft.prs();
-        let knows = |id: &&u64| progress.get(**id).is_some_and(|p| p.committed_index >= entry.index);
+        let knows = |id: &&MemberId| progress.get(id.0).is_some_and(|p| p.committed_index >= entry.index);
         if staying.iter().filter(knows).count() <= staying.len() / 2 {
             return false;
         }

@@ -24,7 +24,7 @@ use super::image::Image;
 use super::log::{Persist, Recovered};
 use super::machine::Machine;
 use super::sessions::Admission;
-use crate::{Error, State};
+use crate::{Error, MemberId, State};
 use duties::Duties;
 pub use effects::{Answer, Effects, Happening, Input, Outgoing, Settings};
 use members::Changes;
@@ -74,7 +74,7 @@ pub struct Core {
     saving: bool,
     since_image: u64,
     /// Until when the answer of a peer that was sent a snapshot is waited for.
-    sending: BTreeMap<u64, Duration>,
+    sending: BTreeMap<MemberId, Duration>,
     /// Whether the disk takes changes; if not, the error for callers.
     space: Result<(), Error>,
     state_changed: bool,
@@ -182,7 +182,7 @@ impl Core {
             Input::LeaderBeat(at) => self.leader_beat(at),
             Input::Unreachable(peer) => {
                 self.distrust(peer);
-                self.node.report_unreachable(peer);
+                self.node.report_unreachable(peer.0);
             }
             Input::Space(space) => {
                 self.space = space;
@@ -225,7 +225,7 @@ impl Core {
             }
             let mut message = Message::default();
             message.set_msg_type(MessageType::MsgPropose);
-            message.from = self.settings.id;
+            message.from = self.settings.id.0;
             message.set_entries(batch.clone().into());
             if self.node.step(message).is_err() {
                 self.requests.refused(&batch, self.now);
@@ -315,7 +315,7 @@ impl Core {
     fn send(&mut self, message: Message) {
         let is_snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
         let image = is_snapshot.then(|| {
-            self.sending.insert(message.to, self.now + role::SNAPSHOT_PATIENCE);
+            self.sending.insert(MemberId(message.to), self.now + role::SNAPSHOT_PATIENCE);
             self.image()
         });
         let metadata = message.get_snapshot().get_metadata();

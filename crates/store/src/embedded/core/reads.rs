@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use crate::MemberId;
 use crate::embedded::codec::{Decoder, put_number};
 
 /// Who reads.
@@ -28,7 +29,7 @@ struct Waiting {
 /// All reads that wait.
 #[derive(Debug)]
 pub struct Reads {
-    member: u64,
+    member: MemberId,
     boot: u64,
     /// How long until a question is asked again.
     patience: Duration,
@@ -41,7 +42,7 @@ pub struct Reads {
 
 impl Reads {
     /// No reads yet. `boot` keeps the questions of two lives of a member apart.
-    pub fn new(member: u64, boot: u64, patience: Duration) -> Self {
+    pub fn new(member: MemberId, boot: u64, patience: Duration) -> Self {
         Reads {
             member,
             boot,
@@ -72,7 +73,7 @@ impl Reads {
         }
         self.asked_at = Some(now);
         let mut context = Vec::with_capacity(16);
-        for number in [self.member, self.boot, self.next_question] {
+        for number in [self.member.0, self.boot, self.next_question] {
             put_number(&mut context, number);
         }
         self.next_question += 1;
@@ -83,7 +84,7 @@ impl Reads {
     pub fn answer(&mut self, context: Vec<u8>, index: u64) {
         let mut d = Decoder(context.into());
         let (Ok(member), Ok(boot), Ok(question)) = (d.number(), d.number(), d.number()) else { return };
-        if (member, boot) != (self.member, self.boot) {
+        if (MemberId(member), boot) != (self.member, self.boot) {
             return;
         }
         for read in self.waiting.extract_if(.., |read| read.question <= question) {
@@ -119,7 +120,7 @@ mod tests {
 
     #[test]
     fn an_answer_serves_the_reads_that_came_before_its_question() {
-        let mut reads = Reads::new(1, 1, 30 * MS);
+        let mut reads = Reads::new(MemberId(1), 1, 30 * MS);
         assert_eq!(reads.question(MS), None);
         reads.add(Reader::Caller(1), 100 * MS);
         let first = reads.question(MS).unwrap();
@@ -130,7 +131,7 @@ mod tests {
         assert_eq!(reads.ready(4), []);
         assert_eq!(reads.ready(5), [Reader::Caller(1)]);
         assert_eq!(reads.ready(5), []);
-        Reads::new(2, 1, MS).answer(second.clone(), 1);
+        Reads::new(MemberId(2), 1, MS).answer(second.clone(), 1);
         reads.answer(second, 6);
         assert_eq!(reads.ready(9), [Reader::Caller(2)]);
         reads.add(Reader::Caller(3), 100 * MS);

@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use raft::eraftpb::Entry;
 
+use crate::MemberId;
 use crate::embedded::command::RequestId;
 
 /// The first pause before a request is sent again; it doubles each time.
@@ -30,7 +31,7 @@ struct Request {
 /// All requests that wait.
 #[derive(Debug)]
 pub struct Requests {
-    member: u64,
+    member: MemberId,
     boot: u64,
     next: u64,
     waiting: BTreeMap<u64, Request>,
@@ -40,7 +41,7 @@ pub struct Requests {
 
 impl Requests {
     /// No requests yet.
-    pub fn new(member: u64, boot: u64) -> Self {
+    pub fn new(member: MemberId, boot: u64) -> Self {
         Requests { member, boot, next: 1, waiting: BTreeMap::new(), next_due: Duration::MAX }
     }
 
@@ -115,7 +116,7 @@ impl Requests {
     }
 
     /// Takes out the requests of which `known` says that they were applied, though nobody here saw how.
-    pub fn lost(&mut self, known: impl Fn(u64, u64, u64) -> bool) -> Vec<u64> {
+    pub fn lost(&mut self, known: impl Fn(MemberId, u64, u64) -> bool) -> Vec<u64> {
         let (member, boot) = (self.member, self.boot);
         let lost = self.waiting.extract_if(.., |sequence, _| known(member, boot, *sequence));
         lost.filter_map(|(_, request)| request.token).collect()
@@ -141,7 +142,7 @@ mod tests {
 
     #[test]
     fn a_request_is_proposed_until_it_is_applied() {
-        let mut requests = Requests::new(1, 1);
+        let mut requests = Requests::new(MemberId(1), 1);
         for token in [10, 11] {
             requests.add(Some(token), Bytes::from_static(b"x"), MS, 5000 * MS);
         }
@@ -152,7 +153,7 @@ mod tests {
         requests.propose_again(210 * MS);
         assert_eq!(sequences(requests.due(210 * MS, true, 1)), [1, 2]);
         assert_eq!(sequences(requests.due(4000 * MS, true, 1)), [0; 0], "a leader gets it once");
-        let id = RequestId { member: 1, boot: 1, sequence: 1, oldest: 1 };
+        let id = RequestId { member: MemberId(1), boot: 1, sequence: 1, oldest: 1 };
         assert_eq!(requests.done(&RequestId { boot: 2, ..id }), None);
         assert_eq!((requests.done(&id), requests.done(&id)), (Some(Some(10)), None));
         assert_eq!(requests.expired(5000 * MS), [11]);
@@ -160,7 +161,7 @@ mod tests {
 
     #[test]
     fn large_requests_travel_apart() {
-        let mut requests = Requests::new(1, 1);
+        let mut requests = Requests::new(MemberId(1), 1);
         for _ in 0..3 {
             requests.add(None, vec![0; BATCH_BYTES - 1].into(), MS, 5000 * MS);
         }

@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 
 use super::{Answer, Core, Happening, Reader, Settings};
 use crate::embedded::command::Command;
-use crate::{Error, Leadership};
+use crate::{Error, Leadership, MemberId};
 
 /// Raft draws its election timeout from the thread's own randomness. A range of one value that is never
 /// reached takes that away; [`Core::tick`] holds the elections with a timeout from the seed instead.
@@ -51,7 +51,7 @@ pub struct Role {
     held_back: u32,
     /// When a leader whose disk takes no changes asks another member (again) to lead, and whom it has asked.
     next_way: Duration,
-    asked: u64,
+    asked: MemberId,
     /// When the leader last gave a sign of life by other means than its messages.
     leader_beat: Option<Duration>,
     /// Its connection broke, or it asked for votes: its beats don't count until there is another leader.
@@ -78,7 +78,7 @@ pub fn raft_config(settings: &Settings, applied: u64) -> raft::Config {
     // shortest timeout, so that the first candidate is not refused for a tick's difference.
     let lease = settings.election_ticks.0.saturating_sub(2).max(settings.heartbeat_ticks + 1);
     raft::Config {
-        id: settings.id,
+        id: settings.id.0,
         election_tick: lease,
         heartbeat_tick: settings.heartbeat_ticks,
         applied,
@@ -132,8 +132,8 @@ impl Core {
     }
 
     /// What comes from the leader says that it leads no more, or lives no more: its beats don't count.
-    pub(super) fn distrust(&mut self, member: u64) {
-        if member == self.node.raft.leader_id {
+    pub(super) fn distrust(&mut self, member: MemberId) {
+        if member.0 == self.node.raft.leader_id {
             self.role.leader_beat = None;
             self.role.distrusted = true;
         }
@@ -152,13 +152,13 @@ impl Core {
     fn watch_snapshots(&mut self) {
         for (id, progress) in self.node.raft.prs().iter() {
             if progress.state == ProgressState::Snapshot {
-                self.sending.entry(*id).or_insert(self.now + SNAPSHOT_PATIENCE);
+                self.sending.entry(MemberId(*id)).or_insert(self.now + SNAPSHOT_PATIENCE);
             } else {
-                self.sending.remove(id);
+                self.sending.remove(&MemberId(*id));
             }
         }
-        let overdue = |(to, until): (&u64, &Duration)| (*until <= self.now).then_some(*to);
-        let lost: Vec<u64> = self.sending.iter().filter_map(overdue).collect();
+        let overdue = |(to, until): (&MemberId, &Duration)| (*until <= self.now).then_some(*to);
+        let lost: Vec<MemberId> = self.sending.iter().filter_map(overdue).collect();
         for to in lost {
             self.snapshot_sent(to, false);
         }
@@ -231,24 +231,24 @@ impl Core {
         let next = others().filter(|id| *id > asked).min().or_else(|| others().min());
         if let Some(id) = next {
             self.role.asked = id;
-            self.node.transfer_leader(id);
+            self.node.transfer_leader(id.0);
         }
     }
 
     /// The other voters that are there: how far their logs are known to agree with this one, and their numbers.
-    fn others(&self) -> impl Iterator<Item = (u64, u64)> {
-        let me = self.settings.id;
+    fn others(&self) -> impl Iterator<Item = (u64, MemberId)> {
+        let me = self.settings.id.0;
         let prs = self.node.raft.prs();
         let voters = prs.conf().voters();
         prs.iter()
             .filter(move |(id, progress)| **id != me && progress.recent_active && voters.contains(**id))
-            .map(|(id, progress)| (progress.matched, *id))
+            .map(|(id, progress)| (progress.matched, MemberId(*id)))
     }
 
     /// Asks the most up-to-date of the members that are there to lead.
     pub(super) fn hand_over(&mut self) {
         if let Some((_, id)) = self.others().max() {
-            self.node.transfer_leader(id);
+            self.node.transfer_leader(id.0);
         }
     }
 
@@ -269,14 +269,14 @@ impl Core {
         }
     }
 
-    pub(super) fn snapshot_sent(&mut self, to: u64, arrived: bool) {
+    pub(super) fn snapshot_sent(&mut self, to: MemberId, arrived: bool) {
         if arrived {
             // The peer's own answer ends this; should that get lost, the patience does.
             if let Some(until) = self.sending.get_mut(&to) {
                 *until = self.now + ANSWER_PATIENCE;
             }
         } else if self.sending.remove(&to).is_some() {
-            self.node.report_snapshot(to, SnapshotStatus::Failure);
+            self.node.report_snapshot(to.0, SnapshotStatus::Failure);
         }
     }
 
@@ -318,7 +318,8 @@ impl Core {
 
         let is_out = self.role.doubtful || self.is_removed();
         let is_me = state == StateRole::Leader && committed_in_term && !is_out;
-        let leader = self.machine.members.get(leader).filter(|_| !is_out).map(|record| record.name.clone());
+        let leader =
+            self.machine.members.get(MemberId(leader)).filter(|_| !is_out).map(|record| record.name.clone());
         let leadership = Leadership { leader, term, is_me };
         if leadership != self.role.published {
             self.duties.set_leading(is_me, &self.machine, self.now + self.settings.tick);

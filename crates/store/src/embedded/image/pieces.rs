@@ -98,7 +98,7 @@ impl Pieces {
         let machine = &self.image.machine;
         put_number(out, machine.state.leases().count() as u64);
         for (lease, seconds) in machine.state.leases() {
-            put_signed(out, lease);
+            put_signed(out, lease.0);
             put_number(out, seconds);
             put_number(out, machine.lease_starts.get(&lease).copied().unwrap_or(0));
         }

@@ -11,7 +11,7 @@ use crate::embedded::machine::Machine;
 use crate::embedded::membership::Membership;
 use crate::embedded::sessions::Sessions;
 use crate::state::History;
-use crate::{Event, KeyValue, State};
+use crate::{Event, KeyValue, LeaseId, State};
 
 /// The longest item: a version with the largest key and value that fit into a request, or the members' sessions.
 /// Nothing that claims to be longer is read on.
@@ -54,7 +54,7 @@ impl<R: Read> Reader<R> {
         let entries = entries.ok_or(Malformed("the map has more entries than versions"))?;
         let entries = entries.iter().map(|kv| (kv.key.clone(), kv.clone())).collect();
         let history = self.history(&versions)?;
-        let leases = self.list(|d| Ok((d.signed()?, d.number()?, d.number()?)))?;
+        let leases = self.list(|d| Ok((LeaseId(d.signed()?), d.number()?, d.number()?)))?;
         let lease_starts = leases.iter().map(|(lease, _, started)| (*lease, *started)).collect();
         let leases = leases.into_iter().map(|(lease, seconds, _)| (lease, seconds)).collect();
         let sessions = self.item(Sessions::decode)?;

@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::embedded::sessions::Sessions;
-use crate::{KeyRange, Op, State, Txn};
+use crate::{KeyRange, LeaseId, Op, State, Txn};
 
 fn bytes(image: &Image, piece: usize) -> Vec<u8> {
     let pieces = image.clone().pieces(piece);
@@ -23,9 +23,9 @@ fn sample() -> Image {
     }
     let delete = Op::Delete(KeyRange::prefix("/a/1"));
     state.apply(&Txn { success: vec![delete], ..Txn::default() }).unwrap();
-    state.grant(7, 60);
+    state.grant(LeaseId(7), 60);
     state.compact(10);
-    let lease_starts = [(7, 65u64)].into_iter().collect();
+    let lease_starts = [(LeaseId(7), 65u64)].into_iter().collect();
     let peers = [("n1".to_owned(), SocketAddr::from(([127, 0, 0, 1], 2380)))].into();
     let members = Arc::new(Membership::initial(&peers));
     let machine = Machine { state, sessions: Sessions::default(), lease_starts, members };

@@ -67,7 +67,7 @@ pub async fn run(shared: Arc<Shared>, listener: TcpListener, callers: mpsc::Send
                     // The roster ends with this task.
                     let _ = callers.send(caller.clone()).await;
                 }
-                let task = connections.spawn_in(info_span!("from member", member = caller.name, id = caller.id), listen(shared.clone(), caller.clone(), stream, buffer));
+                let task = connections.spawn_in(info_span!("from member", member = caller.name, id = %caller.id), listen(shared.clone(), caller.clone(), stream, buffer));
                 if let Some(old) = current.insert(caller.id, task) {
                     old.abort();
                 }
@@ -86,7 +86,7 @@ async fn welcome(shared: &Shared, stream: TcpStream) -> Result<Option<Arrival>, 
     let mut stream = timeout(HELLO, accepting).await??;
     let mut buffer = BytesMut::new();
     match timeout(HELLO, greet(shared, &mut stream, &mut buffer)).await? {
-        Ok(caller) if caller.id == 0 => {
+        Ok(caller) if caller.id == MemberId::NONE => {
             let answer = admit(shared, &caller).await;
             say(&mut stream, answer).await;
             Ok(None)
@@ -166,7 +166,7 @@ async fn admit(shared: &Shared, caller: &Caller) -> Frame {
                 name: record.name.clone(),
                 address: record.address,
             };
-            tracing::info!(member = caller_name(&members, id), id, "a member was let in");
+            tracing::info!(member = caller_name(&members, id), %id, "a member was let in");
             return Frame::Admitted { id, others: others.map(caller).collect() };
         }
         Ok(Ok(_)) | Err(_) => Refusal::Later("its store is shutting down".into()),
@@ -230,8 +230,8 @@ async fn take(
 ) -> Result<Arrived, ConnectionError> {
     let refused = |what: &str| Err(ConnectionError::Refused(what.into()));
     match frame {
-        Frame::Message(message) if message.from == peer.id => Ok(Some((message, None))),
-        Frame::SnapshotStart { message, length } if message.from == peer.id => {
+        Frame::Message(message) if message.from == peer.id.0 => Ok(Some((message, None))),
+        Frame::SnapshotStart { message, length } if message.from == peer.id.0 => {
             if length > SNAPSHOT_LIMIT {
                 return refused("it offers a snapshot that is too large");
             }

@@ -28,11 +28,11 @@ pub async fn join(config: &Config) -> Result<(MemberId, Vec<Caller>), StartError
         let what = format!("{folder} is empty and there is nobody to join: restore it from a backup");
         return Err(StartError::Config(what));
     }
-    let me = Caller { id: 0, name: config.name.clone(), address };
+    let me = Caller { id: MemberId::NONE, name: config.name.clone(), address };
     for round in 0.. {
         let mut answers = Vec::new();
         for (name, address) in config.peers.iter().filter(|(name, _)| **name != config.name) {
-            let host = Caller { id: 0, name: name.clone(), address: *address };
+            let host = Caller { id: MemberId::NONE, name: name.clone(), address: *address };
             match ask(config, &me, &host).await {
                 Ok(admitted) => return Ok(admitted),
                 Err(problem) => answers.push((name.clone(), problem)),

@@ -40,9 +40,9 @@ pub enum Event {
     /// memory.
     Message(Message, Option<Image>, OwnedSemaphorePermit),
     /// The connection to a peer broke.
-    Unreachable(u64),
+    Unreachable(MemberId),
     /// A snapshot was handed to a peer in full, or was not.
-    SnapshotSent(u64, bool),
+    SnapshotSent(MemberId, bool),
     /// A member with an empty folder asks to be let in; the command says how.
     Joins(Bytes, oneshot::Sender<Result<Response, Error>>),
     /// A peer says that this member was removed.

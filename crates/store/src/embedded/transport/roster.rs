@@ -89,7 +89,7 @@ fn follow(
     peers.retain(|id, peer| {
         let keep = is_wanted(peer);
         if !keep && let Some(task) = running.remove(id) {
-            tracing::info!(peer = peer.name, id, "the peer is no member any more, or has moved");
+            tracing::info!(peer = peer.name, %id, "the peer is no member any more, or has moved");
             task.abort();
         }
         keep
@@ -107,7 +107,7 @@ fn follow(
             running.insert(
                 *id,
                 tasks.spawn_in(
-                    info_span!("to member", member = peer.name, id = peer.id),
+                    info_span!("to member", member = peer.name, id = %peer.id),
                     outbound::run(shared.clone(), peer),
                 ),
             );
