@@ -23,6 +23,11 @@ fn fields_select() {
         assert_eq!(FieldSelector::parse(pods, bad).unwrap_err().code, 400, "{bad}");
     }
     assert_eq!(FieldSelector::parse(pods, "metadata.name=a").unwrap().name(), Some("a"));
+    let node =
+        |text: &str| FieldSelector::parse(pods, text).unwrap().value_at("/spec/nodeName").map(str::to_owned);
+    assert_eq!(node("status.phase=Running,spec.nodeName=n1").as_deref(), Some("n1"));
+    assert_eq!(node("spec.nodeName=").as_deref(), Some(""));
+    assert_eq!((node("spec.nodeName!=n1"), node("metadata.name=n1")), (None, None));
 }
 
 proptest! {

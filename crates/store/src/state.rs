@@ -325,7 +325,9 @@ impl State {
             }
             Condition::Version(key, how, with) => how.holds(&kv(key).map_or(0, |kv| kv.version), with),
             Condition::Value(key, how, with) => kv(key).is_some_and(|kv| how.holds(&kv.value.bytes(), with)),
-            Condition::Lease(key, how, with) => how.holds(&kv(key).map_or(LeaseId::NONE, |kv| kv.lease), with),
+            Condition::Lease(key, how, with) => {
+                how.holds(&kv(key).map_or(LeaseId::NONE, |kv| kv.lease), with)
+            }
         }
     }
 

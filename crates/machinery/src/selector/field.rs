@@ -86,7 +86,13 @@ impl FieldSelector {
 
     /// The one name that is selected, if there is such.
     pub fn name(&self) -> Option<&str> {
-        self.terms.iter().find(|term| term.pointer == NAME && term.equal).map(|term| term.value.as_str())
+        self.value_at(NAME)
+    }
+
+    /// The value that the field at a JSON pointer must have, if there is such; an empty one for a field that must be missing
+    /// or empty.
+    pub fn value_at(&self, pointer: &str) -> Option<&str> {
+        self.terms.iter().find(|term| term.pointer == pointer && term.equal).map(|term| term.value.as_str())
     }
 }
 

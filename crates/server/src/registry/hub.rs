@@ -1,6 +1,7 @@
 //! Which watch sees what: one task follows the store and passes each change on to the watches that it concerns, so that
 //! a write wakes only those, and what a change looks like on the wire is worked out once for all of them.
 
+use std::cell::OnceCell;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
@@ -103,7 +104,7 @@ impl Told {
     }
 }
 
-/// The changes of one range that is watched.
+/// The changes of one range that is watched, or those of them that concern one node.
 #[derive(Debug)]
 pub(super) struct Topic {
     recent: Mutex<Recent>,
@@ -228,10 +229,73 @@ pub(super) struct Hub {
 
 #[derive(Default)]
 struct Topics {
-    of: HashMap<Bytes, Weak<Topic>>,
+    /// By what the keys of a range begin with.
+    of: HashMap<Bytes, RangeTopics>,
     /// What they may keep: the revisions and bytes of changes, the oldest first.
     kept: VecDeque<(Revision, usize)>,
     bytes: usize,
+}
+
+/// The topics of one range.
+#[derive(Default)]
+struct RangeTopics {
+    /// All that changes in it.
+    whole: Weak<Topic>,
+    /// What is bound to one node before or after the change, by the node's name (empty: to none). Each node's agent watches
+    /// its own pods: with thousands of them, a pod's change must not wake them all.
+    by_node: HashMap<Box<str>, Weak<Topic>>,
+}
+
+impl RangeTopics {
+    /// Keeps those that somebody still follows, and does something with each; whether there are any.
+    fn retain(&mut self, mut each: impl FnMut(&Topic)) -> bool {
+        let mut alive = |topic: &Weak<Topic>| topic.upgrade().inspect(|topic| each(topic)).is_some();
+        self.by_node.retain(|_, topic| alive(topic));
+        alive(&self.whole) || !self.by_node.is_empty()
+    }
+
+    fn get(&self, node: Option<&str>) -> Option<Arc<Topic>> {
+        match node {
+            Some(node) => self.by_node.get(node)?.upgrade(),
+            None => self.whole.upgrade(),
+        }
+    }
+
+    fn put(&mut self, node: Option<&str>, topic: &Arc<Topic>) {
+        let Some(node) = node else {
+            self.whole = Arc::downgrade(topic);
+            return;
+        };
+        if self.by_node.len() == self.by_node.capacity() {
+            // Before it grows: nodes come and go.
+            self.by_node.retain(|_, topic| topic.strong_count() > 0);
+        }
+        self.by_node.insert(node.into(), Arc::downgrade(topic));
+    }
+
+    /// The topics of a change between these nodes.
+    fn of<'a>(&self, nodes: impl FnOnce() -> &'a [String]) -> impl Iterator<Item = Arc<Topic>> {
+        let nodes = if self.by_node.is_empty() { &[] } else { nodes() };
+        self.get(None).into_iter().chain(nodes.iter().filter_map(|node| self.get(Some(node))))
+    }
+}
+
+/// The nodes that an object was bound to before a change and is after it; empty for none. What can't be read is on no node:
+/// no selection matches it.
+fn nodes_of(event: &Event) -> Vec<String> {
+    let of = |kv: &Arc<KeyValue>| objects::node_of(&kv.value.bytes()).ok().map(Option::unwrap_or_default);
+    let mut nodes: Vec<String> = values(event).filter_map(of).collect();
+    nodes.dedup();
+    nodes
+}
+
+/// The values of a change: after it and before it.
+pub(super) fn values(event: &Event) -> impl Iterator<Item = &Arc<KeyValue>> {
+    let (current, previous) = match event {
+        Event::Put { current, previous } => (Some(current), previous.as_ref()),
+        Event::Delete { previous, .. } => (None, Some(previous)),
+    };
+    current.into_iter().chain(previous)
 }
 
 impl Topics {
@@ -245,7 +309,7 @@ impl Topics {
             let Some((revision, bytes)) = self.kept.pop_front() else { break };
             (through, self.bytes) = (revision, self.bytes - bytes);
         }
-        self.of.retain(|_, topic| topic.upgrade().inspect(|topic| topic.forget_through(through)).is_some());
+        self.of.retain(|_, topics| topics.retain(|topic| topic.forget_through(through)));
     }
 }
 
@@ -264,22 +328,24 @@ impl Hub {
         self.through.load(Ordering::Acquire)
     }
 
-    /// The topic of a range: one key, or the keys under a prefix that ends with a slash.
-    pub(super) fn topic(self: &Arc<Self>, range: &KeyRange) -> Arc<Topic> {
+    /// The topic of a range: one key, or the keys under a prefix that ends with a slash; with a node's name, of what is bound
+    /// to that node there, with an empty one of what is bound to none.
+    pub(super) fn topic(self: &Arc<Self>, range: &KeyRange, node: Option<&str>) -> Arc<Topic> {
         let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.started.swap(true, Ordering::AcqRel) {
             let mut states = self.store.states();
             self.through.store(states.borrow_and_update().revision(), Ordering::Release);
             tasks::spawn(info_span!("watches"), pass_on(Arc::downgrade(self), states));
         }
-        if let Some(topic) = topics.of.get(&range.start).and_then(Weak::upgrade) {
+        let of_range = topics.of.entry(range.start.clone()).or_default();
+        if let Some(topic) = of_range.get(node) {
             return topic;
         }
         let through = self.through();
         // `take_in` has the same lock: nothing is passed on between the look at how far it came and the entry below.
         let recent = Recent { events: VecDeque::new(), bytes: 0, after: through };
         let topic = Arc::new(Topic { recent: Mutex::new(recent), newest: watch::Sender::new(through) });
-        topics.of.insert(range.start.clone(), Arc::downgrade(&topic));
+        of_range.put(node, &topic);
         topic
     }
 
@@ -289,9 +355,7 @@ impl Hub {
         let newest = state.revision();
         if state.check_history(through + 1).is_err() {
             // What happened in between is not known: the watches find out by themselves.
-            for topic in topics.of.values().filter_map(Weak::upgrade) {
-                topic.forget(newest);
-            }
+            topics.of.retain(|_, topics| topics.retain(|topic| topic.forget(newest)));
             (topics.bytes, topics.kept) = (0, VecDeque::new());
         } else if !topics.of.is_empty() {
             pass_on_events(&mut topics, state, through);
@@ -302,19 +366,20 @@ impl Hub {
 }
 
 fn pass_on_events(topics: &mut Topics, state: &State, through: Revision) {
-    let mut touched: Vec<(Arc<Topic>, Vec<Arc<Told>>)> = Vec::new();
+    let mut touched: HashMap<*const Topic, (Arc<Topic>, Vec<Arc<Told>>)> = HashMap::new();
     for event in state.events(through + 1) {
         let mut told: Option<Arc<Told>> = None;
+        // Read once, and only where somebody asks.
+        let nodes = OnceCell::new();
         for place in places(event.key()) {
-            let Some(topic) = topics.of.get(place) else { continue };
-            let Some(topic) = topic.upgrade() else {
+            let Some(of_range) = topics.of.get(place) else { continue };
+            if of_range.by_node.is_empty() && of_range.whole.strong_count() == 0 {
                 topics.of.remove(place);
                 continue;
-            };
-            let told = told.get_or_insert_with(|| Arc::new(Told::new(event.clone()))).clone();
-            match touched.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &topic)) {
-                Some((_, events)) => events.push(told),
-                None => touched.push((topic, vec![told])),
+            }
+            for topic in of_range.of(|| nodes.get_or_init(|| nodes_of(event))) {
+                let told = told.get_or_insert_with(|| Arc::new(Told::new(event.clone()))).clone();
+                touched.entry(Arc::as_ptr(&topic)).or_insert_with(|| (topic, Vec::new())).1.push(told);
             }
         }
         if let Some(told) = told {
@@ -322,7 +387,7 @@ fn pass_on_events(topics: &mut Topics, state: &State, through: Revision) {
             topics.bytes += told.bytes();
         }
     }
-    for (topic, events) in touched {
+    for (topic, events) in touched.into_values() {
         topic.push(events);
     }
     topics.bound();

@@ -33,6 +33,11 @@ impl Selection {
         self.fields.name()
     }
 
+    /// The only node that what matches can be bound to, if there is one; empty where it must be bound to none.
+    pub(crate) fn node(&self) -> Option<&str> {
+        self.fields.value_at("/spec/nodeName")
+    }
+
     /// Whether an object is meant, of which [`part`](Self::part) is enough.
     pub(crate) fn matches(&self, object: &Object) -> bool {
         self.labels.matches(object) && self.fields.matches(object)

@@ -8,7 +8,7 @@ use store::{Error, Event, KeyRange, KeyValue, Revision, Store};
 use tokio::sync::watch;
 
 use super::commit::read_failed;
-use super::hub::{Batch, Hub, Told, Topic, told_as};
+use super::hub::{Batch, Hub, Told, Topic, told_as, values};
 use super::list::{Match, wrong_option};
 use super::read::Freshness;
 use super::{Registry, Selection};
@@ -117,7 +117,9 @@ impl Registry {
         initial: VecDeque<WatchEvent>,
         told: Revision,
     ) -> Watch {
-        let topic = self.hub.topic(&range);
+        // What is stored in another version may name its node elsewhere.
+        let node = selection.node().filter(|_| !resource.is_converted());
+        let topic = self.hub.topic(&range, node);
         let newest = topic.follow();
         let (hub, store, converter) = (self.hub.clone(), self.store.clone(), self.converter.clone());
         let (resource, pending) = (resource.clone(), Vec::new());
@@ -243,15 +245,6 @@ impl Watch {
     }
 }
 
-/// The values of a change.
-fn values(event: &Event) -> impl Iterator<Item = &Arc<KeyValue>> {
-    let (current, previous) = match event {
-        Event::Put { current, previous } => (Some(current), previous.as_ref()),
-        Event::Delete { previous, .. } => (None, Some(previous)),
-    };
-    current.into_iter().chain(previous)
-}
-
 /// A change with other values, in the order of [`values`].
 fn with_values(event: &Event, values: &mut impl Iterator<Item = Arc<KeyValue>>) -> Event {
     let mut next = |value: &Arc<KeyValue>| values.next().unwrap_or_else(|| value.clone());
@@ -291,12 +284,14 @@ fn seen(told: &Arc<Told>, selection: &Selection) -> Option<WatchEvent> {
 mod tests {
     use std::io;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Context, Poll, Wake, Waker};
 
     use access::{Authorizer, Tokens};
     use futures::FutureExt;
     use futures::future::BoxFuture;
     use serde_json::json;
-    use store::{Memory, Store, Txn};
+    use store::{Memory, Op, Store, Txn};
     use tokio::net::TcpStream;
 
     use super::*;
@@ -331,19 +326,93 @@ mod tests {
         store.txn(Txn::put(key, value.to_string())).await.unwrap();
     }
 
+    fn registry(store: &Arc<Memory>) -> Registry {
+        let tokens = Tokens::new(pki::TokenKey::create().unwrap(), "a certificate");
+        let (services, authorizer) = ("10.96.0.0/16".parse().unwrap(), Authorizer::new(Vec::new()));
+        Registry::new(store.clone(), services, Arc::new(Nowhere), tokens, authorizer, Arc::new(Machine))
+    }
+
+    fn options<'a>(resource: &'a Resource, fields: Option<&str>) -> WatchOptions<'a> {
+        WatchOptions {
+            resource,
+            namespace: "",
+            selection: Selection::parse(resource, None, fields).unwrap(),
+            resource_version: None,
+            matching: None,
+            initial: None,
+            bookmarks: true,
+        }
+    }
+
+    /// Counts how often it is woken.
+    #[derive(Default)]
+    struct WakeUps(AtomicUsize);
+
+    impl Wake for WakeUps {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Begins to wait for a watch's next events.
+    type Waiting<'a> = std::pin::Pin<Box<dyn Future<Output = Result<Vec<WatchEvent>, WatchEnd>> + 'a>>;
+
+    fn types(events: &[WatchEvent]) -> Vec<&str> {
+        let kind = |event: &WatchEvent| match event {
+            WatchEvent::Change(kind, ..) => *kind,
+            _ => "something else",
+        };
+        events.iter().map(kind).collect()
+    }
+
+    #[tokio::test]
+    async fn a_pods_change_wakes_those_alone_who_watch_its_node() {
+        const NODES: usize = 5000;
+        let store = Arc::new(Memory::default());
+        let registry = registry(&store);
+        let catalog = registry.catalog();
+        let pods = catalog.resource("", "v1", "pods").unwrap();
+        let fields = (0..NODES).map(|n| format!("spec.nodeName=n{n}")).chain(["spec.nodeName=".to_owned()]);
+        let mut watches = Vec::new();
+        for fields in fields {
+            watches.push(registry.watch(options(pods, Some(&fields))).await.unwrap());
+        }
+        let pod = |node: &str, labels: serde_json::Value| json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "p", "labels": labels}, "spec": {"nodeName": node}});
+        let key = || objects::key("", "pods", "default", "p");
+        for (written, expected) in [
+            (Some(pod("", json!({}))), vec![(NODES, "ADDED")]),
+            (Some(pod("n7", json!({}))), vec![(7, "ADDED"), (NODES, "DELETED")]),
+            (Some(pod("n7", json!({"a": "b"}))), vec![(7, "MODIFIED")]),
+            (Some(pod("n8", json!({"a": "b"}))), vec![(7, "DELETED"), (8, "ADDED")]),
+            (None, vec![(8, "DELETED")]),
+        ] {
+            let wake_ups = Arc::new(WakeUps::default());
+            let waker = Waker::from(wake_ups.clone());
+            let mut context = Context::from_waker(&waker);
+            let mut waiting: Vec<Waiting<'_>> = watches.iter_mut().map(|w| w.next().boxed_local()).collect();
+            assert!(waiting.iter_mut().all(|next| next.as_mut().poll(&mut context).is_pending()));
+            let txn = match written {
+                Some(pod) => Txn::put(key(), pod.to_string()),
+                None => Txn { success: vec![Op::Delete(KeyRange::key(key()))], ..Txn::default() },
+            };
+            let revision = store.txn(txn).await.unwrap().revision;
+            while registry.hub.through() < revision {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(wake_ups.0.load(Ordering::Relaxed), expected.len());
+            for (at, kind) in expected {
+                let Poll::Ready(events) = waiting[at].as_mut().poll(&mut context) else {
+                    panic!("{at}: {kind}")
+                };
+                assert_eq!(types(&events.unwrap()), [kind], "{at}");
+            }
+        }
+    }
+
     #[tokio::test]
     async fn a_change_waits_for_its_conversion_and_is_not_lost() {
         let store = Arc::new(Memory::default());
-        let tokens = Tokens::new(pki::TokenKey::create().unwrap(), "a certificate");
-        let services = "10.96.0.0/16".parse().unwrap();
-        let registry = Registry::new(
-            store.clone(),
-            services,
-            Arc::new(Nowhere),
-            tokens,
-            Authorizer::new(Vec::new()),
-            Arc::new(Machine),
-        );
+        let registry = registry(&store);
         let version = |name: &str, storage: bool| json!({"name": name, "served": true, "storage": storage});
         let key = objects::key("apiextensions.k8s.io", "customresourcedefinitions", "", "doors.example.com");
         let definition = json!({
@@ -361,16 +430,7 @@ mod tests {
         put(&store, key, definition).await;
         let catalog = registry.catalog();
         let resource = catalog.resource("example.com", "v2", "doors").unwrap();
-        let options = WatchOptions {
-            resource,
-            namespace: "",
-            selection: Selection::parse(resource, None, None).unwrap(),
-            resource_version: None,
-            matching: None,
-            initial: None,
-            bookmarks: true,
-        };
-        let mut watch = registry.watch(options).await.unwrap();
+        let mut watch = registry.watch(options(resource, None)).await.unwrap();
         let door = json!({"kind": "Door", "apiVersion": "example.com/v1", "metadata": {"name": "a"}});
         put(&store, objects::key("example.com", "doors", "", "a"), door).await;
         // The caller gives up waiting each time, as a driver does that has something else to do.

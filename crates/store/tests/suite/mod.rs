@@ -50,7 +50,10 @@ async fn writes_have_revisions_and_versions(store: &dyn Store) {
     let second = put(store, "w/a", "2").await;
     assert!(second > first);
     let kv = get(store, "w/a").expect("a writer sees its own write");
-    assert_eq!((kv.create_revision, kv.mod_revision, kv.version, kv.lease), (first, second, 2, LeaseId::NONE));
+    assert_eq!(
+        (kv.create_revision, kv.mod_revision, kv.version, kv.lease),
+        (first, second, 2, LeaseId::NONE)
+    );
     assert_eq!(&kv.value.bytes()[..], b"2");
     assert_eq!(store.read().await.unwrap().get(b"w/a"), Some(&kv));
 
