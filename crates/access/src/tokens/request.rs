@@ -9,6 +9,7 @@ use store::State;
 use super::{ISSUER, Tokens};
 use crate::Identity;
 
+/// Upstream's (`ValidateTokenRequest` and `SetDefaults_TokenRequestSpec`).
 const LEAST_SECONDS: i64 = 600;
 const MOST_SECONDS: i64 = 1 << 32;
 const DEFAULT_SECONDS: i64 = 3600;

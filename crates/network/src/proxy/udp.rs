@@ -15,10 +15,11 @@ use tracing::debug_span;
 use super::listeners::Front;
 use crate::Endpoint;
 
-/// A session without an answer for so long is over.
+/// A session without an answer for this long is over.
 const IDLE: Duration = Duration::from_secs(60);
 /// How many callers of one port have a session at a time.
 const SESSIONS: usize = 1024;
+/// The most that a datagram's length can say.
 const LARGEST: usize = 65_535;
 /// Answers are rarely larger; a session that gets a larger one cuts it short.
 const LARGEST_ANSWER: usize = 9_000;

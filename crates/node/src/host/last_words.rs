@@ -8,10 +8,11 @@ use std::path::Path;
 
 use super::log_file::aside;
 
-/// How much of the file counts.
+/// How much of the file counts: `MaxContainerTerminationMessageLength` of `pkg/kubelet/container`.
 const LONGEST: u64 = 4096;
-/// How much of the output counts.
+/// How much of the output counts: `MaxContainerTerminationMessageLogLength`.
 const LONGEST_OUTPUT: usize = 2048;
+/// How many of its lines: `MaxContainerTerminationMessageLogLines`.
 const LINES: usize = 80;
 /// How much of a log is read for that: records are longer than the lines in them.
 const ENOUGH: u64 = 64 << 10;

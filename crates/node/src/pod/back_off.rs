@@ -5,6 +5,7 @@ use std::time::Duration;
 
 const FIRST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(300);
+/// Twice the longest wait, as client-go's `flowcontrol.Backoff` has it (`hasExpired`).
 const FORGIVEN: Duration = Duration::from_secs(600);
 
 /// How long to wait after a life that lasted `ran`, when the last wait set `due`; and what to wait after

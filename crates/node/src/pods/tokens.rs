@@ -11,8 +11,10 @@ use super::Host;
 use crate::host::Missing;
 use crate::pod::uid;
 
+/// The API's default of `expirationSeconds`.
 const DEFAULT_SECONDS: i64 = 3600;
 /// The longest time after which a token is renewed.
+/// The kubelet's `maxTTL`.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// For whom a token is, and for how many seconds.
