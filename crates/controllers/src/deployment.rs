@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use objects::{Change, Pod, selects};
 use serde_json::json;
 
@@ -21,6 +20,7 @@ use crate::index::{By, Orphans, Owner, with_labels};
 use crate::kept::{Deployment, DeploymentSpec, ReplicaSet};
 use crate::key::Key;
 use crate::plan::{Plan, merge_this};
+use crate::pod_writes::owner_reference;
 use crate::pods;
 use crate::replicas::Replicas;
 use crate::selectors::{Labels, Selectors, Selects, required};
@@ -172,17 +172,6 @@ fn claim<'a>(
         claimed.push(set);
     }
     claimed
-}
-
-fn owner_reference(deployment: &Deployment) -> OwnerReference {
-    OwnerReference {
-        api_version: "apps/v1".into(),
-        kind: "Deployment".into(),
-        name: deployment.metadata.name.clone().unwrap_or_default(),
-        uid: deployment.metadata.uid.clone().unwrap_or_default(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }
 }
 
 /// Whether a pod of an old set may still run: with the strategy Recreate no new one starts before it ended.

@@ -125,7 +125,7 @@ fn stamp(node: &Arc<Node>, now: Timestamp) -> Write {
 }
 
 /// First the pod says why it goes, then it does: its deletion is decided on once that is written.
-fn remove(view: &View, pod: &Arc<Pod>, now: Timestamp) -> Option<Action> {
+pub(crate) fn remove(view: &View, pod: &Arc<Pod>, now: Timestamp) -> Option<Action> {
     let says = pods::condition(pod, TARGET)
         .is_some_and(|known| known.status == "True" && known.reason.as_deref() == Some(REASON));
     if says {

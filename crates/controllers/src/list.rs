@@ -3,8 +3,8 @@
 use crate::controller::Controller;
 use crate::{
     account_token, api_service, certificate, cluster_role, deployment, disruption, endpoints, expiry,
-    flow_schema, garbage, missing_node, namespace, node, protection, replica_set, resource_quota,
-    validating_policy,
+    flow_schema, garbage, job, job_expiry, missing_node, namespace, node, protection, replica_set,
+    resource_quota, validating_policy,
 };
 
 /// All controllers. Of those that are equally urgent, the earlier ones' keys come first where nothing else orders them.
@@ -15,6 +15,7 @@ pub(crate) static CONTROLLERS: &[&dyn Controller] = &[
     &api_service::ApiService,
     &replica_set::ReplicaSets,
     &deployment::Deployments,
+    &job::Jobs,
     &disruption::Budgets,
     &namespace::Namespaces,
     &namespace::EndingNamespaces,
@@ -30,6 +31,7 @@ pub(crate) static CONTROLLERS: &[&dyn Controller] = &[
     &garbage::Garbage,
     &missing_node::MissingNodes,
     &expiry::Expiry,
+    &job_expiry::FinishedJobs,
 ];
 
 #[cfg(test)]

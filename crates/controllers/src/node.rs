@@ -221,8 +221,12 @@ fn leave(view: &View, node: &Node, pod: &Arc<Pod>, now: Timestamp, plan: &mut Pl
     if pods::is_finished(pod) {
         return;
     }
-    if pod.metadata.deletion_timestamp.is_none() && is_stateless(pod) {
+    if pod.metadata.deletion_timestamp.is_none() && (is_stateless(pod) || is_of_job(pod)) {
         match tolerated_for(node, pod, now) {
+            // Its Job may ask why it failed.
+            Some(Duration::ZERO) if is_of_job(pod) => {
+                return plan.actions.extend(eviction::remove(view, pod, now));
+            }
             Some(Duration::ZERO) => {
                 let options = Delete { uid: pod.metadata.uid.clone(), ..Delete::default() };
                 let write = Write::Delete { subject: subject(pod.as_ref()), options };
@@ -243,6 +247,11 @@ fn leave(view: &View, node: &Node, pod: &Arc<Pod>, now: Timestamp, plan: &mut Pl
 fn is_stateless(pod: &Pod) -> bool {
     controller_of(&pod.metadata)
         .is_some_and(|owner| ["ReplicaSet", "ReplicationController"].contains(&owner.kind.as_str()))
+}
+
+/// Whether a Job makes another pod where this one fails. (Job's documentation: the same program may run twice at a time.)
+fn is_of_job(pod: &Pod) -> bool {
+    controller_of(&pod.metadata).is_some_and(|owner| owner.kind == "Job")
 }
 
 /// How long the pod still tolerates that its node is unreachable; nothing: for ever.

@@ -40,3 +40,27 @@ pub fn restarts(pod: &Pod) -> i32 {
     let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
     statuses.map(|status| status.restart_count).max().unwrap_or(0)
 }
+
+/// Whether the pod is being deleted and has not ended.
+pub fn is_terminating(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some() && !is_finished(pod)
+}
+
+/// When the pod ended, as exactly as it says: when the last of its containers did, else when it was last ready, else when
+/// it was to be deleted, else when it was made (`getFinishedTime` of `pkg/controller/job/backoff_utils.go`).
+pub fn ended_at(pod: &Pod) -> Option<Timestamp> {
+    let statuses = pod
+        .status
+        .iter()
+        .flat_map(|status| status.init_container_statuses.iter().chain(&status.container_statuses).flatten());
+    let ends: Option<Vec<Timestamp>> = statuses.map(|container| container.ended).collect();
+    let metadata = &pod.metadata;
+    let unready = || {
+        let condition = condition(pod, "Ready").filter(|condition| condition.status == "False")?;
+        condition.last_transition_time.as_ref().map(|time| time.0)
+    };
+    let last = ends.and_then(|ends| ends.into_iter().max());
+    last.or_else(unready)
+        .or_else(|| metadata.deletion_timestamp.as_ref().map(|time| time.0))
+        .or_else(|| metadata.creation_timestamp.as_ref().map(|time| time.0))
+}

@@ -10,22 +10,23 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::ReplicaSetCondition;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{OwnerReference, Time};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use machinery::Object;
-use objects::{Occurrence, Pod, Write, selects};
+use objects::{Pod, Write, selects};
 use serde_json::{Value, json};
 
 use crate::controller::{Controller, Due, Moment, Urgency, both};
 use crate::index::{By, Orphans, Owner, with_labels};
 use crate::kept::{ReplicaSet, ReplicaSetSpec};
 use crate::key::Key;
-use crate::plan::{Action, Note, Plan, delete, difference, merge, merge_this};
+use crate::plan::{Plan, difference, merge, merge_this};
+use crate::pod_writes::{from_template, owner_reference};
 use crate::replicas::{Count, Replicas};
 use crate::selectors::{Labels, Selectors, Selects, required};
 use crate::tables::Watches;
 use crate::touched::Touched;
 use crate::view::{View, controller_of};
-use crate::{pods, victims};
+use crate::{pod_writes, pods, victims};
 
 /// The most pods that one reconciliation makes or deletes; the next one goes on.
 const BURST: usize = 500;
@@ -188,17 +189,6 @@ fn is_everything(spec: &ReplicaSetSpec) -> bool {
         && spec.selector.match_expressions.iter().flatten().next().is_none()
 }
 
-fn owner_reference(set: &ReplicaSet) -> OwnerReference {
-    OwnerReference {
-        api_version: "apps/v1".into(),
-        kind: "ReplicaSet".into(),
-        name: set.metadata.name.clone().unwrap_or_default(),
-        uid: set.metadata.uid.clone().unwrap_or_default(),
-        controller: Some(true),
-        block_owner_deletion: Some(true),
-    }
-}
-
 fn scale(
     view: &View,
     set: &ReplicaSet,
@@ -214,34 +204,18 @@ fn scale(
         // Where pods are refused, one is enough to find out whether they still are.
         let burst = if has_failed(set) { 1 } else { BURST };
         for _ in 0..(wanted - active).min(burst) {
-            plan.actions.push(creation(set, pod.clone(), now));
+            let mut action = pod_writes::creation(set, pod.clone());
+            action.otherwise = failure(set, "FailedCreate", now);
+            plan.actions.push(action);
         }
     } else if active > wanted {
         let surplus = (active - wanted).min(BURST);
         let related = pods_per_node(view, set, spec);
         for pod in victims::choose(claimed.active(view, set, spec), &related, surplus, now) {
-            let name = pod.metadata.name.as_deref().unwrap_or_default();
-            let told = Occurrence::of(set, false, "SuccessfulDelete", format!("Deleted pod: {name}"));
-            let mut action = Action::from(delete(pod.as_ref())).telling(Note::Event(told));
-            action.refused = Some(Occurrence::of(set, true, "FailedDelete", "Error deleting: {}".to_owned()));
+            let mut action = pod_writes::deletion(set, pod);
             action.otherwise = failure(set, "FailedDelete", now);
             plan.actions.push(action);
         }
-    }
-}
-
-fn creation(set: &ReplicaSet, pod: Object, now: Timestamp) -> Action {
-    let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-    let told = Occurrence::of(set, false, "SuccessfulCreate", "Created pod: {}".to_owned());
-    let refused = Occurrence::of(set, true, "FailedCreate", "Error creating: {}".to_owned());
-    Action {
-        write: Write::Create(pod),
-        done: vec![
-            Note::Timeline { what: "pod-created", subject: format!("{namespace}/{{}}"), pod: None },
-            Note::Event(told),
-        ],
-        refused: Some(refused),
-        otherwise: failure(set, "FailedCreate", now),
     }
 }
 
@@ -270,23 +244,11 @@ fn failure(set: &ReplicaSet, reason: &str, now: Timestamp) -> Option<Write> {
     Some(merge(set, "status", json!({"status": {"conditions": all}})))
 }
 
-/// A pod from the set's template, as it is stored: fields that the typed structs don't know stay in it.
+/// A pod from the set's template.
 fn new_pod(view: &View, set: &ReplicaSet) -> Option<Object> {
     let stored = view.json(set)?;
-    let template = stored.pointer("/spec/template")?;
-    let mut metadata = json!({
-        "generateName": format!("{}-", set.metadata.name.as_deref()?),
-        "namespace": set.metadata.namespace,
-    });
-    for field in ["labels", "annotations", "finalizers"] {
-        if let Some(value) = template.pointer(&format!("/metadata/{field}")).filter(|v| !v.is_null()) {
-            metadata[field] = value.clone();
-        }
-    }
-    metadata["ownerReferences"] = json!([owner_reference(set)]);
-    Object::from_value(json!({
-        "kind": "Pod", "apiVersion": "v1", "metadata": metadata, "spec": template.get("spec")?,
-    }))
+    let generate_name = format!("{}-", set.metadata.name.as_deref()?);
+    Object::from_value(from_template(set, stored.pointer("/spec/template")?, &generate_name)?)
 }
 
 /// How many active pods of the set and of its siblings each node has: siblings share the controller, so

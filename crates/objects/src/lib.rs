@@ -24,7 +24,10 @@ pub use followed::Followed;
 pub use key::{Place, key, kind_prefix, namespace_prefix, parse};
 pub use named::Named;
 pub use object_ref::{ObjectRef, Uid};
-pub use pod::{Container, DELETION_COST, Pod, PodSpec, PodStatus};
+pub use pod::{
+    COMPLETION_INDEX, Container, DELETION_COST, INDEX_FAILURES, INDEX_IGNORED_FAILURES, Pod, PodSpec,
+    PodStatus,
+};
 pub use pool::Pool;
 pub use quota::quota_usage;
 pub use reader::{Kind, Reader, STAMP, decode, put_stamped, stamped};

@@ -8,19 +8,26 @@ mod shared_spec;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
     Affinity, ContainerPort, PersistentVolumeClaimVolumeSource, PodCondition, PodIP, PodSchedulingGate,
     Toleration, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny};
 
 use crate::Annotations;
 
-/// How much its deletion costs, for a ReplicaSet that has to choose: the one annotation that is read (KEP-2255).
+/// The annotation that says how much its deletion costs, for a ReplicaSet that has to choose (KEP-2255).
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
+/// The annotation, and the label, with the index that it completes of its Job (KEP-2214).
+pub const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
+/// The annotation that says how often its index failed before it (KEP-3850).
+pub const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
+/// The annotation that says how often its index failed before it in a way that doesn't count (KEP-3850).
+pub const INDEX_IGNORED_FAILURES: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
 
 /// The conditions that are read.
 const CONDITIONS: [&str; 3] = ["Ready", "PodScheduled", "DisruptionTarget"];
@@ -29,7 +36,7 @@ const CONDITIONS: [&str; 3] = ["Ready", "PodScheduled", "DisruptionTarget"];
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(from = "Stored")]
 pub struct Pod {
-    /// Its metadata, without what its managers say, and of its annotations only [`DELETION_COST`].
+    /// Its metadata, without what its managers say, and of its annotations only those that are constants here.
     pub metadata: ObjectMeta,
     /// What it asks for; pods of one owner share it.
     pub spec: Option<Arc<PodSpec>>,
@@ -48,7 +55,7 @@ impl Pod {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Stored {
-    #[serde(deserialize_with = "crate::metadata::<_, DeletionCost>")]
+    #[serde(deserialize_with = "crate::metadata::<_, ReadAnnotations>")]
     metadata: ObjectMeta,
     spec: Option<PodSpec>,
     status: Option<PodStatus>,
@@ -152,6 +159,8 @@ pub struct PodStatus {
     pub pod_ips: Option<Vec<PodIP>>,
     /// Its containers.
     pub container_statuses: Option<Vec<ContainerStatus>>,
+    /// Its init containers and sidecars.
+    pub init_container_statuses: Option<Vec<ContainerStatus>>,
 }
 
 /// What a pod's host says of a container.
@@ -160,20 +169,37 @@ pub struct PodStatus {
 pub struct ContainerStatus {
     /// How often it was started again.
     pub restart_count: i32,
+    /// When it ended, if it has.
+    #[serde(rename = "state", deserialize_with = "end")]
+    pub ended: Option<Timestamp>,
 }
 
 crate::thin_kind!(Pod, k8s_openapi::api::core::v1::Pod);
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct DeletionCost {
+struct ReadAnnotations {
     #[serde(rename = "controller.kubernetes.io/pod-deletion-cost")]
     cost: Option<String>,
+    #[serde(rename = "batch.kubernetes.io/job-completion-index")]
+    index: Option<String>,
+    #[serde(rename = "batch.kubernetes.io/job-index-failure-count")]
+    failures: Option<String>,
+    #[serde(rename = "batch.kubernetes.io/job-index-ignored-failure-count")]
+    ignored: Option<String>,
 }
 
-impl Annotations for DeletionCost {
+impl Annotations for ReadAnnotations {
     fn kept(self) -> Option<BTreeMap<String, String>> {
-        self.cost.map(|cost| BTreeMap::from([(DELETION_COST.to_owned(), cost)]))
+        let all = [
+            (DELETION_COST, self.cost),
+            (COMPLETION_INDEX, self.index),
+            (INDEX_FAILURES, self.failures),
+            (INDEX_IGNORED_FAILURES, self.ignored),
+        ];
+        let kept: BTreeMap<_, _> =
+            all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+        (!kept.is_empty()).then_some(kept)
     }
 }
 
@@ -193,6 +219,21 @@ fn conditions<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Vec<PodCondit
     Ok(conditions)
 }
 
+/// When a container's state says that it ended.
+fn end<'de, D: Deserializer<'de>>(from: D) -> Result<Option<Timestamp>, D::Error> {
+    #[derive(Deserialize)]
+    struct State {
+        terminated: Option<Terminated>,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Terminated {
+        finished_at: Option<Time>,
+    }
+    let state = Option::<State>::deserialize(from)?;
+    Ok(state.and_then(|state| Some(state.terminated?.finished_at?.0)))
+}
+
 fn is_there<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
     Ok(Option::<IgnoredAny>::deserialize(from)?.is_some())
 }
@@ -209,7 +250,7 @@ mod tests {
             "kind": "Pod", "apiVersion": "v1",
             "metadata": {
                 "name": "web-1", "namespace": "d", "uid": "u", "labels": {"app": "web"},
-                "annotations": {DELETION_COST: "7", "other": "x"},
+                "annotations": {DELETION_COST: "7", COMPLETION_INDEX: "2", "other": "x"},
                 "managedFields": [{"manager": "m", "operation": "Update"}],
                 "creationTimestamp": "2024-01-01T00:00:00Z",
             },
@@ -229,12 +270,19 @@ mod tests {
             "status": {
                 "phase": "Running", "podIP": "10.0.0.1", "podIPs": [{"ip": "10.0.0.1"}],
                 "conditions": [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": "True"}],
-                "containerStatuses": [{"name": "c", "restartCount": 3}],
+                "containerStatuses": [{"name": "c", "restartCount": 3,
+                    "state": {"terminated": {"exitCode": 1, "finishedAt": "2024-01-01T00:00:09Z"}}}],
             },
         }))
         .unwrap();
         let annotations = pod.metadata.annotations.unwrap();
-        assert_eq!(annotations, BTreeMap::from([(DELETION_COST.to_owned(), "7".to_owned())]));
+        assert_eq!(
+            annotations,
+            BTreeMap::from(
+                [(DELETION_COST, "7"), (COMPLETION_INDEX, "2")]
+                    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            )
+        );
         assert_eq!(pod.metadata.managed_fields, None);
         assert_eq!(pod.node.as_deref(), Some("n1"));
         let spec = pod.spec.unwrap();
@@ -247,7 +295,9 @@ mod tests {
         let conditions: Vec<_> = status.conditions.iter().flatten().map(|c| c.type_.as_str()).collect();
         assert_eq!(conditions, ["Ready"]);
         assert_eq!(status.pod_ips.unwrap()[0].ip, "10.0.0.1");
-        assert_eq!(status.container_statuses.unwrap()[0].restart_count, 3);
+        let container = &status.container_statuses.unwrap()[0];
+        assert_eq!(container.restart_count, 3);
+        assert_eq!(container.ended.unwrap().to_string(), "2024-01-01T00:00:09Z");
     }
 
     #[test]

@@ -8,9 +8,9 @@ use machinery::Object;
 use objects::{Occurrence, Write};
 use serde_json::{Map, Value, json};
 
-use super::owner_reference;
 use crate::kept::{Deployment, DeploymentSpec, ReplicaSet};
 use crate::plan::{Action, Note, Plan, delete, merge};
+use crate::pod_writes::owner_reference;
 use crate::replicas::Replicas;
 use crate::share::resolve;
 use crate::template;

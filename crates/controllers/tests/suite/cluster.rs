@@ -295,11 +295,19 @@ impl Cluster {
             }
             let (namespace, name) =
                 (pod.metadata.namespace.clone().unwrap(), pod.metadata.name.clone().unwrap());
-            let running = pod.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Running");
+            let phase = pod.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
+            let ended = ["Succeeded", "Failed"].contains(&phase.as_str());
             if pod.metadata.deletion_timestamp.is_some() {
+                // What something else still holds has ended, and its host has done its part.
+                if pod.metadata.finalizers.is_some() {
+                    if ended {
+                        continue;
+                    }
+                    self.end(&namespace, &name, 143).await;
+                }
                 let now = Delete { grace_seconds: Some(0), ..Delete::default() };
                 self.delete("v1", "Pod", &namespace, &name, now).await;
-            } else if !running && self.serving {
+            } else if !ended && phase != "Running" && self.serving {
                 self.start(&namespace, &name, true).await;
             } else {
                 continue;
@@ -317,6 +325,31 @@ impl Cluster {
             "conditions": [self.condition("Ready", if ready { "True" } else { "False" })],
         }});
         self.patch("v1", "Pod", namespace, name, "status", status).await.unwrap();
+    }
+
+    /// A pod's container ends with a code, and with it the pod.
+    pub async fn end(&mut self, namespace: &str, name: &str, code: i32) {
+        let terminated = json!({"exitCode": code, "finishedAt": wire(self.now.wall)});
+        let status = json!({"status": {
+            "phase": if code == 0 { "Succeeded" } else { "Failed" },
+            "conditions": [self.condition("Ready", "False")],
+            "containerStatuses": [{"name": "c", "image": "c", "imageID": "", "ready": false, "restartCount": 0,
+                "state": {"terminated": terminated}}],
+        }});
+        self.patch("v1", "Pod", namespace, name, "status", status).await.unwrap();
+    }
+
+    /// Another member leads: it knows what is stored, and nothing else.
+    pub fn take_over(&mut self) {
+        let view = View::load(self.store.snapshot(), &Pool::default());
+        self.view = view.publishing(CERTIFICATE.into()).signing(Some(signer()));
+        self.due.clear();
+        self.later.clear();
+        let (due, later, now) = (&mut self.due, &mut self.later, self.now.instant);
+        Key::all(&self.view, |key, wait| match wait.is_zero() {
+            true => drop(due.insert(key)),
+            false => earlier(later, key, now + wait),
+        });
     }
 
     /// What was reported of objects of this name for this reason.

@@ -122,7 +122,7 @@ async fn a_share_of_pods_without_a_known_number_lets_nobody_go() {
     let job = cluster
         .create(json!({"kind": "Job", "apiVersion": "batch/v1",
             "metadata": {"name": "j", "namespace": "default"},
-            "spec": {"template": {"spec": {"restartPolicy": "Never",
+            "spec": {"managedBy": "example.com/another", "template": {"spec": {"restartPolicy": "Never",
                 "containers": [{"name": "c", "image": "c"}]}}}}))
         .await;
     let owner =

@@ -11,6 +11,8 @@ mod endpoints;
 mod eviction;
 mod flows;
 mod garbage;
+mod job_policies;
+mod jobs;
 mod namespaces;
 mod rolling;
 mod scale;

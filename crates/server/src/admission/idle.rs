@@ -41,7 +41,6 @@ const IDLE: &[(&str, &str, When, &str)] = &[
     ("apps", "daemonsets", Always, "nothing makes the pods of a DaemonSet in this version yet"),
     ("apps", "statefulsets", Always, "nothing makes the pods of a StatefulSet in this version yet"),
     ("batch", "cronjobs", Always, "nothing makes the jobs of a CronJob in this version yet"),
-    ("batch", "jobs", Always, "nothing makes the pods of a Job in this version yet"),
     (
         "",
         "replicationcontrollers",
@@ -131,6 +130,8 @@ const IDLE: &[(&str, &str, When, &str)] = &[
     ("apps", "deployments", LimitsProcesses("/spec/template/spec"), NO_LIMITS),
     ("apps", "replicasets", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
     ("apps", "replicasets", LimitsProcesses("/spec/template/spec"), NO_LIMITS),
+    ("batch", "jobs", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
+    ("batch", "jobs", LimitsProcesses("/spec/template/spec"), NO_LIMITS),
 ];
 
 /// Warns a client that creates or changes an object which parts of it nothing acts on.

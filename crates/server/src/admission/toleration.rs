@@ -21,11 +21,14 @@ pub(super) fn taint(node: &mut Object) {
     }
 }
 
-/// A pod that nobody would replace stays for a while on a node that fails. One that has a controller does not
-/// ask for that: here its spare is made as soon as it is safe, and only a pod that says otherwise waits longer.
+/// A pod that nobody would replace stays for a while on a node that fails, and so does a Job's: its work would begin anew,
+/// and count as failed. One of another controller does not ask for that: here its spare is made as soon as it is safe, and
+/// only a pod that says otherwise waits longer.
 pub(super) fn tolerate(pod: &mut Object) {
     let owners = pod.meta("ownerReferences").and_then(Value::as_array);
-    if owners.is_some_and(|owners| owners.iter().any(|owner| owner["controller"] == true)) {
+    if owners.is_some_and(|owners| {
+        owners.iter().any(|owner| owner["controller"] == true && owner["kind"] != "Job")
+    }) {
         return;
     }
     let Some(Value::Object(spec)) = pod.0.get_mut("spec") else { return };

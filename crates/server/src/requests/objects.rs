@@ -19,9 +19,6 @@ use crate::http::response::{JSON, bytes};
 use crate::http::{Asked, Body};
 use crate::registry::{Freshness, ListOptions, Listing, Match, Selection};
 
-/// What the column STATUS of a Job says while nothing has begun it: what runs a Job says first when it began.
-const NOT_BEGUN: &str = "Pending";
-
 /// How many times the size of its JSON an object takes in memory while it is looked at.
 const PARSED: usize = 8;
 
@@ -112,29 +109,6 @@ pub(crate) fn include(query: &Query) -> Result<Include, Status> {
     }
 }
 
-/// A Table of objects at `now`, which shows no progress of what nothing has begun.
-pub(crate) fn table(
-    resource: &Resource,
-    objects: &[Object],
-    meta: &Value,
-    include: Include,
-    now: Timestamp,
-) -> Value {
-    let mut table = machinery::table(resource, objects, meta, include, now.as_second());
-    if (resource.group, resource.plural) != ("batch", "jobs") {
-        return table;
-    }
-    let rows = table["rows"].as_array_mut().into_iter().flatten();
-    for (row, job) in rows.zip(objects) {
-        if job.pointer("/status/startTime").is_none()
-            && let Some(status) = row["cells"].get_mut(1).filter(|status| **status == "Running")
-        {
-            *status = NOT_BEGUN.into();
-        }
-    }
-    table
-}
-
 /// One object at `now` in the form that the client wants.
 pub(crate) fn object(
     resource: &Resource,
@@ -149,7 +123,7 @@ pub(crate) fn object(
         Shape::Metadata => machinery::partial_metadata(resource, &object),
         Shape::Table => {
             let meta = json!({"resourceVersion": object.resource_version()});
-            table(resource, &[object], &meta, include(query)?, now)
+            machinery::table(resource, &[object], &meta, include(query)?, now.as_second())
         }
     };
     accepted.encoding.answer(code, &value)
@@ -184,7 +158,7 @@ pub(crate) fn list(
     }
     let objects: Vec<Object> = listing.items.iter().map(|kv| load(kv)).collect::<Result<_, _>>()?;
     let value = if accepted.shape == Shape::Table {
-        table(resource, &objects, &meta, include(query)?, now)
+        machinery::table(resource, &objects, &meta, include(query)?, now.as_second())
     } else {
         let items: Vec<Value> =
             objects.iter().map(|object| machinery::partial_metadata(resource, object)).collect();

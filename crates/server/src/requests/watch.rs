@@ -18,7 +18,7 @@ use tokio::time::{Sleep, sleep};
 
 use super::Objects;
 use super::metrics::{self, Counted};
-use super::objects::{include, selection, table};
+use super::objects::{include, selection};
 use crate::clock::Edge;
 use crate::http::encoding::Encoding;
 use crate::http::negotiate::{Accepted, Shape, accepted_stream};
@@ -273,7 +273,8 @@ impl Frames {
             Shape::Metadata => machinery::partial_metadata(&self.resource, &object),
             Shape::Table => {
                 let meta = json!({"resourceVersion": revision.to_string()});
-                let table = table(&self.resource, &[object], &meta, self.include, self.edge.second());
+                let now = self.edge.second().as_second();
+                let table = machinery::table(&self.resource, &[object], &meta, self.include, now);
                 self.columns_once(table)
             }
         };
@@ -292,7 +293,8 @@ impl Frames {
                 json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": meta})
             }
             Shape::Table => {
-                let table = table(&self.resource, &[], &meta, self.include, self.edge.second());
+                let now = self.edge.second().as_second();
+                let table = machinery::table(&self.resource, &[], &meta, self.include, now);
                 // Upstream's bookmark is a row without cells whose object carries the metadata.
                 let object = json!({"kind": kind, "apiVersion": version, "metadata": meta});
                 let mut table = self.columns_once(table);

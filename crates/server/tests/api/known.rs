@@ -34,10 +34,6 @@ pub const KNOWN: &[Known] = &[
         contains: &["life CRD, step 6, GET"],
         reason: "a definition without objects is gone at once, and not a second later",
     },
-    Known {
-        contains: &["/jobs?fieldSelector", "/cells/1: recorded \"Running\", here \"Pending\""],
-        reason: "no job runs before something has begun it, and nothing does yet",
-    },
     Known { contains: &["life FlowSchema", "/body/status/conditions: "], reason: LEVELS },
     Known { contains: &["/flowschemas", "/managedFields"], reason: LEVELS },
     Known {
