@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::{Buf, BufMut};
 use etcd::proto::{self, RangeResponse};
-use etcd::{Client, Code, Identity, Members};
+use etcd::{Client, Code, Members, ServedCluster};
 use futures::future::{BoxFuture, ready};
 use prost::DecodeError;
 use prost::encoding::{DecodeContext, WireType};
@@ -103,7 +103,7 @@ impl Calls {
     pub async fn new() -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let identity = Identity { cluster: "fuzz".into(), client_port: 2379 };
+        let identity = ServedCluster { cluster: "fuzz".into(), client_port: 2379 };
         let store = Arc::new(Memory::default());
         let serving = tokio::spawn(etcd::serve(listener, None, store, Arc::new(Nobody), identity));
         let client = Client::new(vec![format!("http://{address}").parse()?], None);

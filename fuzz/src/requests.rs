@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::Value;
-use server::{Backends, Body, Identity, Limits, Options, Server, Tokens};
+use server::{Backends, Body, Limits, Options, Server, Tokens, UserInfo};
 use store::Memory;
 use tokio::net::TcpStream;
 
@@ -104,7 +104,7 @@ impl Requests {
             kubelet_client_tls: Arc::new(tls),
             front_proxy: None,
             tokens: Tokens::new(pki::TokenKey::create()?, ""),
-            edge: Arc::new(server::Machine),
+            edge: Arc::new(server::SystemEdge),
             authority: None,
             limits: Limits::default(),
             metrics: Vec::new(),
@@ -172,7 +172,7 @@ impl Requests {
         // What HTTP itself forbids never comes this far.
         let Ok(request) = request.body(body) else { return Ok((0, Cost::default())) };
         let is_named = made.headers.iter().any(|(name, _)| *name == "authorization");
-        let who = (!is_named).then(|| Identity::new("admin", ["system:masters"]));
+        let who = (!is_named).then(|| UserInfo::new("admin", ["system:masters"]));
         let answered = async {
             let answer = self.server.handle(request, who).await;
             let code = answer.status().as_u16();

@@ -113,7 +113,7 @@ async fn source(Setup { name, pki, side }: &Setup) -> anyhow::Result<Source> {
             let config =
                 Identity::load(pki, name)?.server_config(&Trust::load(pki)?, ClientAuth::Required, &[])?;
             let tls = etcd::Tls { config, admits: |_| true };
-            let identity = etcd::Identity { cluster: CLUSTER.into(), client_port: listen.port() };
+            let identity = etcd::ServedCluster { cluster: CLUSTER.into(), client_port: listen.port() };
             let listener = TcpListener::bind(listen).await?;
             tokio::spawn(etcd::serve(listener, Some(tls), store.clone(), store.clone(), identity));
             Ok(Source::Ours(store))

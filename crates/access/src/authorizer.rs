@@ -10,7 +10,7 @@ use store::State;
 use crate::node::{self, Opinion};
 use crate::roles::Roles;
 use crate::uses::Uses;
-use crate::{Attributes, Grant, Identity, MASTERS, Rule, Wanted};
+use crate::{Attributes, Grant, MASTERS, Rule, UserInfo, Wanted};
 
 /// Why something is allowed.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Authorizer {
     }
 
     /// Why `who` may do it; nothing if `who` may not.
-    pub fn allows(&self, state: &State, who: &Identity, wanted: &Wanted<'_>) -> Option<Reason> {
+    pub fn allows(&self, state: &State, who: &UserInfo, wanted: &Wanted<'_>) -> Option<Reason> {
         if who.is_in(MASTERS) {
             return Some(Reason::Masters);
         }
@@ -72,7 +72,7 @@ impl Authorizer {
     ///
     /// # Errors
     /// 403 unless `who` may.
-    pub fn check(&self, state: &State, who: &Identity, wanted: &Wanted<'_>) -> Result<(), Status> {
+    pub fn check(&self, state: &State, who: &UserInfo, wanted: &Wanted<'_>) -> Result<(), Status> {
         match self.allows(state, who, wanted) {
             Some(_) => Ok(()),
             None => Err(refused(who, wanted)),
@@ -80,7 +80,7 @@ impl Authorizer {
     }
 
     /// All rules that somebody has in a namespace.
-    pub fn rules(&self, state: &State, who: &Identity, namespace: &str) -> Vec<Rule> {
+    pub fn rules(&self, state: &State, who: &UserInfo, namespace: &str) -> Vec<Rule> {
         let mut rules = self.roles(state).rules_in(who, namespace);
         if who.is_in(MASTERS) {
             rules.extend(everything().iter().cloned());
@@ -131,7 +131,7 @@ pub(crate) fn everything() -> &'static [Rule] {
     })
 }
 
-fn refused(who: &Identity, wanted: &Wanted<'_>) -> Status {
+fn refused(who: &UserInfo, wanted: &Wanted<'_>) -> Status {
     let Attributes { verb, group, resource, subresource, namespace, name, .. } = match *wanted {
         Wanted::Object(attributes) => attributes,
         Wanted::Path { verb, path } => {

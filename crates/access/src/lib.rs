@@ -1,28 +1,28 @@
 //! Who asks, and what they may: identities from certificates and tokens, and the authorizer that decides by roles and
 //! by what a host's pods use. It knows nothing of HTTP; the time comes from outside.
 //!
-//! An [`Identity`] wants something ([`Wanted`]), and the [`Authorizer`] says whether it may, as of a state of the store.
+//! A user ([`UserInfo`]) wants something ([`Wanted`]), and the [`Authorizer`] says whether it may, as of a state of the store.
 //! [`Tokens`] makes the tokens of service accounts and tells whose one is.
 
 mod attributes;
 mod authority;
 mod authorizer;
-mod identity;
 mod node;
 mod privilege;
 mod review;
 mod roles;
 mod rule;
 mod tokens;
+mod user_info;
 mod uses;
 
 pub use attributes::{Attributes, Wanted};
-pub use authority::Authority;
+pub use authority::ClusterAuthority;
 pub use authorizer::{Authorizer, Reason};
-pub use identity::{AUTHENTICATED, Identity, MASTERS, NODE_PREFIX, NODES, UNAUTHENTICATED};
 pub use privilege::Decided;
 pub use roles::Grant;
 pub use rule::Rule;
 pub use tokens::{
     Authenticated, Bound, Issued, Stamp, TokenError, TokenRequest, Tokens, openid_configuration,
 };
+pub use user_info::{AUTHENTICATED, MASTERS, NODE_PREFIX, NODES, UNAUTHENTICATED, UserInfo};

@@ -10,7 +10,7 @@ use serde_json::Value;
 use store::{KeyValue, State};
 
 use crate::Attributes;
-use crate::uses::Kind;
+use crate::uses::UsedKind;
 
 const LEASES: &str = "kube-node-lease";
 
@@ -30,7 +30,7 @@ pub(crate) fn decide(
     node: &str,
     wanted: &Attributes<'_>,
     state: &State,
-    is_used: &dyn Fn(Kind, &str, &str) -> bool,
+    is_used: &dyn Fn(UsedKind, &str, &str) -> bool,
 ) -> Opinion {
     let Attributes { verb, group, resource, subresource, namespace, name, fields } = *wanted;
     let reads = matches!(verb, "get" | "list" | "watch");
@@ -43,14 +43,14 @@ pub(crate) fn decide(
         }
         ("", "persistentvolumeclaims", "status") => {
             let verb = matches!(verb, "get" | "update" | "patch");
-            answer(verb && is_used(Kind::VolumeClaim, namespace, name))
+            answer(verb && is_used(UsedKind::VolumeClaim, namespace, name))
         }
         ("", "persistentvolumes", "") => answer(verb == "get" && is_claimed(name, state, is_used)),
         ("", "serviceaccounts", "token") => {
-            answer(verb == "create" && is_used(Kind::ServiceAccount, namespace, name))
+            answer(verb == "create" && is_used(UsedKind::ServiceAccount, namespace, name))
         }
         ("resource.k8s.io", "resourceclaims", "") => {
-            answer(verb == "get" && is_used(Kind::ResourceClaim, namespace, name))
+            answer(verb == "get" && is_used(UsedKind::ResourceClaim, namespace, name))
         }
         ("storage.k8s.io", "volumeattachments", "") => {
             let key = objects::key(group, resource, "", name);
@@ -113,22 +113,22 @@ fn parse(kv: &KeyValue) -> Option<Value> {
     serde_json::from_slice(&kv.value.bytes()).ok()
 }
 
-fn kind_of(resource: &str) -> Kind {
+fn kind_of(resource: &str) -> UsedKind {
     match resource {
-        "secrets" => Kind::Secret,
-        "configmaps" => Kind::ConfigMap,
-        "persistentvolumeclaims" => Kind::VolumeClaim,
-        _ => Kind::ServiceAccount,
+        "secrets" => UsedKind::Secret,
+        "configmaps" => UsedKind::ConfigMap,
+        "persistentvolumeclaims" => UsedKind::VolumeClaim,
+        _ => UsedKind::ServiceAccount,
     }
 }
 
 /// Whether a pod on the node uses a claim that the volume is bound to.
-fn is_claimed(name: &str, state: &State, is_used: &dyn Fn(Kind, &str, &str) -> bool) -> bool {
+fn is_claimed(name: &str, state: &State, is_used: &dyn Fn(UsedKind, &str, &str) -> bool) -> bool {
     let key = objects::key("", "persistentvolumes", "", name);
     let Some(volume) = state.get(key.as_bytes()).and_then(|kv| parse(kv)) else { return false };
     let claim = &volume["spec"]["claimRef"];
     let text = |field: &str| claim[field].as_str().unwrap_or_default();
-    is_used(Kind::VolumeClaim, text("namespace"), text("name"))
+    is_used(UsedKind::VolumeClaim, text("namespace"), text("name"))
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use store::State;
 
 use crate::authorizer::everything;
 use crate::roles::GROUP;
-use crate::{Attributes, Authorizer, Identity, MASTERS, Rule, Wanted};
+use crate::{Attributes, Authorizer, MASTERS, Rule, UserInfo, Wanted};
 
 const CERTIFICATES: &str = "certificates.k8s.io";
 
@@ -35,7 +35,7 @@ impl Authorizer {
     pub fn check_privilege(
         &self,
         state: &State,
-        who: &Identity,
+        who: &UserInfo,
         decided: &Decided<'_>,
     ) -> Result<(), Status> {
         if who.is_in(MASTERS) {
@@ -53,7 +53,7 @@ impl Authorizer {
     fn may(
         &self,
         state: &State,
-        who: &Identity,
+        who: &UserInfo,
         verb: &str,
         resource: (&str, &str),
         at: (&str, &str),
@@ -70,7 +70,7 @@ impl Authorizer {
         self.allows(state, who, &Wanted::Object(wanted)).is_some()
     }
 
-    fn check_role(&self, state: &State, who: &Identity, decided: &Decided<'_>) -> Result<(), Status> {
+    fn check_role(&self, state: &State, who: &UserInfo, decided: &Decided<'_>) -> Result<(), Status> {
         let Decided { named, new, .. } = *decided;
         if unchanged(decided, &["rules", "aggregationRule"]) {
             return Ok(());
@@ -87,7 +87,7 @@ impl Authorizer {
         self.check_held(state, who, &named, &granted)
     }
 
-    fn check_binding(&self, state: &State, who: &Identity, decided: &Decided<'_>) -> Result<(), Status> {
+    fn check_binding(&self, state: &State, who: &UserInfo, decided: &Decided<'_>) -> Result<(), Status> {
         let Decided { named, new, .. } = *decided;
         if unchanged(decided, &["subjects", "roleRef"]) {
             return Ok(());
@@ -111,7 +111,7 @@ impl Authorizer {
     fn check_held(
         &self,
         state: &State,
-        who: &Identity,
+        who: &UserInfo,
         named: &Named<'_>,
         granted: &[Rule],
     ) -> Result<(), Status> {
@@ -130,7 +130,7 @@ impl Authorizer {
     }
 
     /// A user that approves requests for certificates, or signs them, must be allowed to for their signer.
-    fn check_signer(&self, state: &State, who: &Identity, decided: &Decided<'_>) -> Result<(), Status> {
+    fn check_signer(&self, state: &State, who: &UserInfo, decided: &Decided<'_>) -> Result<(), Status> {
         let Decided { named, subresource, new, old } = *decided;
         let verb = match (subresource, old) {
             ("approval", Some(_)) => "approve",

@@ -6,7 +6,7 @@ use objects::rfc3339;
 use serde_json::{Map, Value, json};
 use store::State;
 
-use crate::{Attributes, Authorizer, Identity, Rule, Wanted};
+use crate::{Attributes, Authorizer, Rule, UserInfo, Wanted};
 
 impl Authorizer {
     /// Answers the question in `review`, an object of `resource` that `who` sends at `now`.
@@ -16,7 +16,7 @@ impl Authorizer {
     pub fn review(
         &self,
         state: &State,
-        who: &Identity,
+        who: &UserInfo,
         resource: &machinery::Resource,
         mut review: Object,
         now: Timestamp,
@@ -77,12 +77,12 @@ fn check_question(spec: &Value) -> Result<(), Vec<Cause>> {
     }
 }
 
-fn subject(spec: &Value) -> Identity {
+fn subject(spec: &Value) -> UserInfo {
     let groups = spec["groups"].as_array().into_iter().flatten().filter_map(Value::as_str);
-    Identity::new(spec["user"].as_str().unwrap_or_default(), groups)
+    UserInfo::new(spec["user"].as_str().unwrap_or_default(), groups)
 }
 
-fn answer(authorizer: &Authorizer, state: &State, who: &Identity, spec: &Value) -> Value {
+fn answer(authorizer: &Authorizer, state: &State, who: &UserInfo, spec: &Value) -> Value {
     let objects = &spec["resourceAttributes"];
     let of = |value: &'_ Value, field: &str| value[field].as_str().unwrap_or_default().to_owned();
     let fields = field_selector(&objects["fieldSelector"]);

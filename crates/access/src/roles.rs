@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use store::{Event, KeyRange, KeyValue, Revision, State};
 
-use crate::{Identity, Rule, Wanted};
+use crate::{Rule, UserInfo, Wanted};
 
 /// The group of roles and bindings.
 pub(crate) const GROUP: &str = "rbac.authorization.k8s.io";
@@ -188,7 +188,7 @@ impl Roles {
     }
 
     /// What allows it, if anything does.
-    pub(crate) fn grant(&self, who: &Identity, wanted: &Wanted<'_>) -> Option<Grant> {
+    pub(crate) fn grant(&self, who: &UserInfo, wanted: &Wanted<'_>) -> Option<Grant> {
         let namespace = wanted.namespace();
         self.bound(who, namespace).find_map(|(binding, subject)| {
             let rules = self.rules.get(&binding.role)?;
@@ -201,7 +201,7 @@ impl Roles {
     }
 
     /// All rules that somebody has in a namespace, those of the whole cluster among them.
-    pub(crate) fn rules_in(&self, who: &Identity, namespace: &str) -> Vec<Rule> {
+    pub(crate) fn rules_in(&self, who: &UserInfo, namespace: &str) -> Vec<Rule> {
         let bound = self.bound(who, namespace);
         let rules = bound.filter_map(|(binding, _)| self.rules.get(&binding.role));
         rules.flat_map(|rules| rules.iter().cloned()).collect()
@@ -211,7 +211,7 @@ impl Roles {
     /// and then the namespace's.
     fn bound<'a>(
         &'a self,
-        who: &'a Identity,
+        who: &'a UserInfo,
         namespace: &'a str,
     ) -> impl Iterator<Item = (&'a Arc<Binding>, usize)> + 'a {
         let user = std::iter::once(Subject::User(who.user.clone()));

@@ -17,7 +17,7 @@ const PODS: &str = "/registry/core/pods/";
 
 /// Kinds of what a pod uses by name, in its own namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(crate) enum Kind {
+pub(crate) enum UsedKind {
     Secret,
     ConfigMap,
     VolumeClaim,
@@ -28,7 +28,7 @@ pub(crate) enum Kind {
 /// An object that pods use.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Used {
-    kind: Kind,
+    kind: UsedKind,
     namespace: Arc<str>,
     name: Arc<str>,
 }
@@ -59,7 +59,7 @@ impl Uses {
     }
 
     /// Whether a pod on the host uses the object.
-    pub(crate) fn holds(&self, host: &str, kind: Kind, namespace: &str, name: &str) -> bool {
+    pub(crate) fn holds(&self, host: &str, kind: UsedKind, namespace: &str, name: &str) -> bool {
         let used = || Used { kind, namespace: namespace.into(), name: name.into() };
         self.by_host.get(host).is_some_and(|uses| uses.contains_key(&used()))
     }
@@ -210,24 +210,24 @@ struct Source {
 
 impl StoredPod {
     /// Calls `found` for all that the pod of that name uses.
-    fn each_used(&self, pod: &str, found: &mut dyn FnMut(Kind, &str)) {
+    fn each_used(&self, pod: &str, found: &mut dyn FnMut(UsedKind, &str)) {
         // A host makes these itself: they give it nothing, whatever they say.
         if self.metadata.annotations.as_ref().is_some_and(|annotations| annotations.mirror.is_some()) {
             return;
         }
-        let mut add = |kind: Kind, name: Option<&str>| {
+        let mut add = |kind: UsedKind, name: Option<&str>| {
             if let Some(name) = name.filter(|name| !name.is_empty()) {
                 found(kind, name);
             }
         };
         let spec = &self.spec;
-        add(Kind::ServiceAccount, spec.service_account_name.as_deref());
+        add(UsedKind::ServiceAccount, spec.service_account_name.as_deref());
         for secret in spec.image_pull_secrets.iter().flatten() {
-            add(Kind::Secret, secret.name.as_deref());
+            add(UsedKind::Secret, secret.name.as_deref());
         }
         let of_status = self.status.as_ref().and_then(|status| status.resource_claim_statuses.as_ref());
         for claim in spec.resource_claims.iter().chain(of_status).flatten() {
-            add(Kind::ResourceClaim, claim.resource_claim_name.as_deref());
+            add(UsedKind::ResourceClaim, claim.resource_claim_name.as_deref());
         }
         let containers = [&spec.containers, &spec.init_containers, &spec.ephemeral_containers];
         for container in containers.into_iter().flatten().flatten() {
@@ -235,8 +235,8 @@ impl StoredPod {
             for source in env.chain(container.env_from.iter().flatten()) {
                 let name =
                     |reference: &'_ Option<Reference>| reference.as_ref().and_then(|it| it.name.clone());
-                add(Kind::Secret, name(&source.secret_key_ref).as_deref());
-                add(Kind::ConfigMap, name(&source.config_map_key_ref).as_deref());
+                add(UsedKind::Secret, name(&source.secret_key_ref).as_deref());
+                add(UsedKind::ConfigMap, name(&source.config_map_key_ref).as_deref());
             }
         }
         for volume in spec.volumes.iter().flatten() {
@@ -245,25 +245,25 @@ impl StoredPod {
     }
 }
 
-fn each_of_volume(pod: &str, volume: &Map<String, Value>, add: &mut dyn FnMut(Kind, Option<&str>)) {
+fn each_of_volume(pod: &str, volume: &Map<String, Value>, add: &mut dyn FnMut(UsedKind, Option<&str>)) {
     let generated = || format!("{pod}-{}", volume.get("name").and_then(Value::as_str).unwrap_or_default());
     for (kind, source) in volume {
         let name = |pointer: &str| source.pointer(pointer).and_then(Value::as_str);
         match kind.as_str() {
-            "configMap" => add(Kind::ConfigMap, name("/name")),
-            "persistentVolumeClaim" => add(Kind::VolumeClaim, name("/claimName")),
-            "ephemeral" if source.is_object() => add(Kind::VolumeClaim, Some(generated().as_str())),
+            "configMap" => add(UsedKind::ConfigMap, name("/name")),
+            "persistentVolumeClaim" => add(UsedKind::VolumeClaim, name("/claimName")),
+            "ephemeral" if source.is_object() => add(UsedKind::VolumeClaim, Some(generated().as_str())),
             "projected" => {
                 for source in source["sources"].as_array().into_iter().flatten() {
-                    add(Kind::Secret, source["secret"]["name"].as_str());
-                    add(Kind::ConfigMap, source["configMap"]["name"].as_str());
+                    add(UsedKind::Secret, source["secret"]["name"].as_str());
+                    add(UsedKind::ConfigMap, source["configMap"]["name"].as_str());
                 }
             }
             _ => {}
         }
         // Volumes of many kinds name secrets, in one of these ways.
         for pointer in ["/secretName", "/secretRef/name", "/nodePublishSecretRef/name"] {
-            add(Kind::Secret, name(pointer));
+            add(UsedKind::Secret, name(pointer));
         }
     }
 }

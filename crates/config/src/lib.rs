@@ -17,7 +17,7 @@ pub use datastore::Datastore;
 pub use file::Error;
 pub use host::{HostConfig, NetConfig};
 pub use ports::Ports;
-pub use timeouts::{Heartbeats, Nodes, StoreTimeouts, Timeouts, Watchdog};
+pub use timeouts::{Heartbeats, NodeTimeouts, StoreTimeouts, Timeouts, Watchdog};
 
 /// The ports and timeouts of a host whose configuration says nothing else, as YAML, with the reasons.
 pub const DEFAULTS: &str = include_str!("defaults.yaml");

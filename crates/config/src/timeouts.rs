@@ -19,7 +19,7 @@ pub struct Timeouts {
     /// The clocks of the hosts' own store.
     pub store: StoreTimeouts,
     /// What becomes of a silent host's pods.
-    pub nodes: Nodes,
+    pub nodes: NodeTimeouts,
     /// When a host gives itself up.
     pub watchdog: Watchdog,
 }
@@ -94,15 +94,15 @@ impl Default for StoreTimeouts {
 /// What becomes of a silent host's pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
-pub struct Nodes {
+pub struct NodeTimeouts {
     /// A host that was silent for this long is NotReady, and its stateless pods get spares.
     #[serde(with = "humantime_serde")]
     pub not_ready_after: Duration,
 }
 
-impl Default for Nodes {
+impl Default for NodeTimeouts {
     fn default() -> Self {
-        Nodes { not_ready_after: ms(1100) }
+        NodeTimeouts { not_ready_after: ms(1100) }
     }
 }
 

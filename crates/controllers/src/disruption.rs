@@ -19,7 +19,7 @@ use objects::{Occurrence, Pod, Write, selects};
 use serde_json::{Value, json};
 
 use crate::controller::{Controller, Due, Moment, Urgency, both};
-use crate::graph::Node;
+use crate::graph::Vertex;
 use crate::index::{By, Labelled, Owner, with_labels};
 use crate::kept::{Deployment, ReplicaSet};
 use crate::key::Key;
@@ -140,7 +140,7 @@ fn covering<'a>(
 }
 
 /// The budgets that cover the pods of something whose number of pods may have changed are due.
-fn scaled(view: &View, owner: &Node, due: &mut Due<'_>) {
+fn scaled(view: &View, owner: &Vertex, due: &mut Due<'_>) {
     // The pods of one template have the same labels.
     let sets = view.by::<Owner<ReplicaSet>>(owner.uid.as_str()).filter_map(|set| set.metadata.uid.as_deref());
     for pod in sets.chain([owner.uid.as_str()]).filter_map(|uid| view.by::<Owner<Pod>>(uid).next()) {

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use jiff::Timestamp;
 use k8s_openapi::Resource;
 use k8s_openapi::api::core::v1::Event;
-use objects::{Delete, Kind, Subject, Write};
+use objects::{Delete, Kind, TypedRef, Write};
 use serde_json::Value;
 use store::{KeyRange, KeyValue, State};
 
@@ -154,7 +154,7 @@ fn end_of(last: Timestamp) -> Timestamp {
 
 fn delete(event: &Value) -> Write {
     let text = |path: &str| event.pointer(path).and_then(Value::as_str).unwrap_or_default().to_owned();
-    let subject = Subject {
+    let subject = TypedRef {
         api_version: Event::API_VERSION.to_owned(),
         kind: Event::KIND.to_owned(),
         namespace: text("/metadata/namespace"),

@@ -10,7 +10,7 @@ use objects::{Delete, Occurrence, Propagation, Write};
 use serde_json::{Value, json};
 
 use crate::controller::{Controller, Due, Moment, Urgency};
-use crate::graph::{Node, Standing};
+use crate::graph::{Standing, Vertex};
 use crate::key::Key;
 use crate::plan::Plan;
 use crate::tables::Watches;
@@ -94,7 +94,7 @@ fn reconcile(view: &View, key: &[u8]) -> Plan {
 }
 
 /// Takes the finalizers away that stand for what happens to an object's dependents, once it has happened.
-fn finish(view: &View, node: &Node, plan: &mut Plan) {
+fn finish(view: &View, node: &Vertex, plan: &mut Plan) {
     let dependents = || view.graph.dependents(node.uid.as_str()).filter(|d| view_owner(view, d, node));
     if node.has_finalizer(ORPHAN) {
         let mut none = true;
@@ -106,7 +106,7 @@ fn finish(view: &View, node: &Node, plan: &mut Plan) {
             plan.write(without_finalizer(node, ORPHAN));
         }
     } else if node.has_finalizer(FOREGROUND) {
-        let blocks = |dependent: &Node| {
+        let blocks = |dependent: &Vertex| {
             let mut owners = dependent.owners.iter();
             dependent.uid != node.uid
                 && owners
@@ -118,13 +118,13 @@ fn finish(view: &View, node: &Node, plan: &mut Plan) {
     }
 }
 
-fn view_owner(view: &View, dependent: &Node, owner: &Node) -> bool {
+fn view_owner(view: &View, dependent: &Vertex, owner: &Vertex) -> bool {
     let mut owners = dependent.owners.iter().filter(|reference| reference.uid == owner.uid.as_str());
     owners.any(|reference| view.graph.owner(dependent, reference).is_some())
 }
 
 /// Deletes a dependent whose owners are all gone, and makes it forget those that are gone.
-fn follow_owners(view: &View, node: &Node, plan: &mut Plan) {
+fn follow_owners(view: &View, node: &Vertex, plan: &mut Plan) {
     let (mut solid, mut gone, mut waiting) = (0, Vec::new(), Vec::new());
     let mut unknown = false;
     for reference in &node.owners {
@@ -182,7 +182,7 @@ fn follow_owners(view: &View, node: &Node, plan: &mut Plan) {
     plan.write(Write::Delete { subject: node.subject(), options });
 }
 
-fn wrong_namespace(node: &Node, owner: &OwnerReference) -> Occurrence {
+fn wrong_namespace(node: &Vertex, owner: &OwnerReference) -> Occurrence {
     let regarding = ObjectReference {
         api_version: Some(node.api_version.clone()),
         kind: Some(node.kind.clone()),
@@ -201,25 +201,25 @@ fn wrong_namespace(node: &Node, owner: &OwnerReference) -> Occurrence {
     Occurrence { regarding, warning: true, reason: "OwnerRefInvalidNamespace", message }
 }
 
-fn without_owners(node: &Node, goes: impl Fn(&str) -> bool) -> Write {
+fn without_owners(node: &Vertex, goes: impl Fn(&str) -> bool) -> Write {
     let kept: Vec<_> = node.owners.iter().filter(|owner| !goes(&owner.uid)).collect();
     let kept = if kept.is_empty() { Value::Null } else { json!(kept) };
     patch(node, "ownerReferences", kept)
 }
 
-fn without_blocking(node: &Node) -> Write {
+fn without_blocking(node: &Vertex) -> Write {
     let mut owners = node.owners.clone();
     owners.iter_mut().for_each(|owner| owner.block_owner_deletion = Some(false));
     patch(node, "ownerReferences", json!(owners))
 }
 
-fn without_finalizer(node: &Node, finalizer: &str) -> Write {
+fn without_finalizer(node: &Vertex, finalizer: &str) -> Write {
     let kept: Vec<_> = node.finalizers.iter().filter(|f| *f != finalizer).collect();
     let kept = if kept.is_empty() { Value::Null } else { json!(kept) };
     patch(node, "finalizers", kept)
 }
 
-fn patch(node: &Node, field: &str, value: Value) -> Write {
+fn patch(node: &Vertex, field: &str, value: Value) -> Write {
     // Of this version only: the list is written whole, and an owner or finalizer that was added meanwhile would be
     // lost.
     let patch = json!({"metadata": {"resourceVersion": node.revision.to_string(), field: value}});

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use objects::{Subject, Uid, key, parse};
+use objects::{TypedRef, Uid, key, parse};
 use serde::Deserialize;
 use store::{Event, KeyRange, KeyValue, State};
 
@@ -13,7 +13,7 @@ use crate::kinds::Kinds;
 
 /// What ownership needs to know about an object.
 #[derive(Debug, Clone, Default)]
-pub struct Node {
+pub struct Vertex {
     /// Its key in the store.
     pub key: Bytes,
     /// Its group and version.
@@ -56,11 +56,11 @@ struct Metadata {
     deletion_timestamp: Option<String>,
 }
 
-impl Node {
-    fn read(kv: &KeyValue) -> Option<Node> {
+impl Vertex {
+    fn read(kv: &KeyValue) -> Option<Vertex> {
         let place = parse(&kv.key)?;
         let stored: Stored = serde_json::from_slice(&kv.value.bytes()).ok()?;
-        Some(Node {
+        Some(Vertex {
             key: kv.key.clone(),
             api_version: stored.api_version,
             kind: stored.kind,
@@ -75,8 +75,8 @@ impl Node {
     }
 
     /// The object's name for a write.
-    pub fn subject(&self) -> Subject {
-        Subject {
+    pub fn subject(&self) -> TypedRef {
+        TypedRef {
             api_version: self.api_version.clone(),
             kind: self.kind.clone(),
             namespace: self.namespace.clone(),
@@ -104,7 +104,7 @@ type Sets = HashMap<String, BTreeSet<Bytes>>;
 /// names say; `gone` has only uids that `dependents` knows too, so that it grows no larger than what names owners.
 #[derive(Debug, Default)]
 pub struct Graph {
-    nodes: BTreeMap<Bytes, Arc<Node>>,
+    nodes: BTreeMap<Bytes, Arc<Vertex>>,
     by_uid: HashMap<Uid, Bytes>,
     dependents: Sets,
     namespaces: Sets,
@@ -112,7 +112,7 @@ pub struct Graph {
     staying: Sets,
     /// Those that were seen to go, by uid, for as long as something names them as owner: what became of them is
     /// known even once their kind isn't any more.
-    gone: HashMap<Uid, Arc<Node>>,
+    gone: HashMap<Uid, Arc<Vertex>>,
     /// The objects with an owner whose kind is not part of the program, by that kind's group: what may be known of
     /// such owners changes with definitions and APIServices.
     foreign: Sets,
@@ -123,7 +123,7 @@ pub struct Graph {
 #[derive(Debug)]
 pub enum Standing<'a> {
     /// It is there.
-    There(&'a Arc<Node>),
+    There(&'a Arc<Vertex>),
     /// There is no such object.
     Gone,
     /// It lies in a namespace and the object that names it doesn't: no such owner can be looked up.
@@ -156,7 +156,7 @@ impl Graph {
     }
 
     /// Takes one change in: the object before and now.
-    pub fn apply(&mut self, event: &Event) -> (Option<Arc<Node>>, Option<Arc<Node>>) {
+    pub fn apply(&mut self, event: &Event) -> (Option<Arc<Vertex>>, Option<Arc<Vertex>>) {
         let (old, new) = match event {
             Event::Put { current, .. } => self.put(current),
             Event::Delete { previous, .. } => (self.remove(&previous.key), None),
@@ -174,9 +174,9 @@ impl Graph {
         (old, new)
     }
 
-    fn put(&mut self, kv: &KeyValue) -> (Option<Arc<Node>>, Option<Arc<Node>>) {
+    fn put(&mut self, kv: &KeyValue) -> (Option<Arc<Vertex>>, Option<Arc<Vertex>>) {
         let old = self.remove(&kv.key);
-        let Some(node) = Node::read(kv).map(Arc::new) else {
+        let Some(node) = Vertex::read(kv).map(Arc::new) else {
             return (old, None);
         };
         if !node.uid.is_empty() {
@@ -197,7 +197,7 @@ impl Graph {
         (old, Some(node))
     }
 
-    fn remove(&mut self, key: &Bytes) -> Option<Arc<Node>> {
+    fn remove(&mut self, key: &Bytes) -> Option<Arc<Vertex>> {
         let node = self.nodes.remove(key)?;
         if self.by_uid.get(&node.uid) == Some(key) {
             self.by_uid.remove(&node.uid);
@@ -214,17 +214,17 @@ impl Graph {
     }
 
     /// The object at a key.
-    pub fn get(&self, key: &[u8]) -> Option<&Arc<Node>> {
+    pub fn get(&self, key: &[u8]) -> Option<&Arc<Vertex>> {
         self.nodes.get(key)
     }
 
     /// All objects.
-    pub fn iter(&self) -> impl Iterator<Item = &Arc<Node>> {
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<Vertex>> {
         self.nodes.values()
     }
 
     /// The owner that a reference of `dependent` means, if it is known to be there.
-    pub fn owner(&self, dependent: &Node, reference: &OwnerReference) -> Option<&Arc<Node>> {
+    pub fn owner(&self, dependent: &Vertex, reference: &OwnerReference) -> Option<&Arc<Vertex>> {
         match self.standing(dependent, reference) {
             Standing::There(owner) => Some(owner),
             _ => None,
@@ -234,7 +234,7 @@ impl Graph {
     /// What is known of the owner that a reference of `dependent` means: the object of that kind and name in the
     /// same namespace, or in none if the kind is cluster-scoped, and with that uid (`isDangling` of upstream's
     /// garbage collector).
-    pub fn standing(&self, dependent: &Node, reference: &OwnerReference) -> Standing<'_> {
+    pub fn standing(&self, dependent: &Vertex, reference: &OwnerReference) -> Standing<'_> {
         let Some(lies) = self.kinds.find(&reference.api_version, &reference.kind) else {
             let went = self.gone.get(reference.uid.as_str()).is_some_and(|owner| {
                 (&owner.api_version, &owner.kind, &owner.name)
@@ -255,22 +255,22 @@ impl Graph {
     }
 
     /// The object with this uid, wherever it lies.
-    pub fn with_uid(&self, uid: &str) -> Option<&Arc<Node>> {
+    pub fn with_uid(&self, uid: &str) -> Option<&Arc<Vertex>> {
         self.nodes.get(self.by_uid.get(uid)?)
     }
 
     /// The objects that name `uid` as an owner.
-    pub fn dependents(&self, uid: &str) -> impl Iterator<Item = &Arc<Node>> {
+    pub fn dependents(&self, uid: &str) -> impl Iterator<Item = &Arc<Vertex>> {
         self.dependents.get(uid).into_iter().flatten().filter_map(|key| self.nodes.get(key))
     }
 
     /// The objects in a namespace.
-    pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<Node>> {
+    pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<Vertex>> {
         self.namespaces.get(namespace).into_iter().flatten().filter_map(|key| self.nodes.get(key))
     }
 
     /// The objects in a namespace that nobody has begun to delete.
-    pub fn staying_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<Node>> {
+    pub fn staying_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<Vertex>> {
         self.staying.get(namespace).into_iter().flatten().filter_map(|key| self.nodes.get(key))
     }
 }

@@ -16,7 +16,7 @@ use objects::{Delete, Propagation, Reader, Write};
 use serde_json::json;
 
 use crate::controller::{Controller, Due, Moment, Urgency, latest};
-use crate::graph::Node;
+use crate::graph::Vertex;
 use crate::key::Key;
 use crate::plan::{Action, Plan, create, merge, merge_this};
 use crate::tables::Watches;
@@ -64,7 +64,7 @@ impl Controller for Namespaces {
         let account = change.of::<ServiceAccount>().and_then(latest);
         account.into_iter().for_each(|a| due.now("", a.metadata.namespace.as_deref().unwrap_or_default()));
         // Somebody may have taken it away, or changed it.
-        let published = |node: &&Node| node.kind == "ConfigMap" && node.name == ROOT_CERTIFICATE;
+        let published = |node: &&Vertex| node.kind == "ConfigMap" && node.name == ROOT_CERTIFICATE;
         change.owned().latest().filter(published).into_iter().for_each(|node| due.now("", &node.namespace));
         ending::closing(view, change, |namespace| due.now("", namespace));
     }

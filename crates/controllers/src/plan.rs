@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use machinery::Object;
-use objects::{Delete, Kind, Occurrence, Subject, Write};
+use objects::{Delete, Kind, Occurrence, TypedRef, Write};
 use serde_json::{Map, Value};
 
 /// What a reconciliation decides. Its actions don't depend on each other and are carried out together;
@@ -100,9 +100,9 @@ fn fill(value: &mut Value, reason: &str) {
 }
 
 /// The name of an object for a write.
-pub(crate) fn subject<T: Kind>(object: &T) -> Subject {
+pub(crate) fn subject<T: Kind>(object: &T) -> TypedRef {
     let metadata = object.metadata();
-    Subject {
+    TypedRef {
         api_version: T::API_VERSION.to_owned(),
         kind: T::KIND.to_owned(),
         namespace: metadata.namespace.clone().unwrap_or_default(),

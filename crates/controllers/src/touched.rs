@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use objects::{Change, Kind};
 
-use crate::graph::Node;
+use crate::graph::Vertex;
 
 /// What one change of the state did to what controllers look at.
 pub struct Touched {
@@ -17,8 +17,8 @@ pub struct Touched {
 
 /// The place of a changed object in the ownership, whatever its kind: before and now.
 pub(crate) struct Owned {
-    pub old: Option<Arc<Node>>,
-    pub new: Option<Arc<Node>>,
+    pub old: Option<Arc<Vertex>>,
+    pub new: Option<Arc<Vertex>>,
 }
 
 impl Touched {
@@ -48,18 +48,18 @@ impl Touched {
 
 impl Owned {
     /// As it is, or as it was last.
-    pub fn latest(&self) -> Option<&Node> {
+    pub fn latest(&self) -> Option<&Vertex> {
         self.new.as_deref().or(self.old.as_deref())
     }
 
     /// As it was and as it is.
-    pub fn both(&self) -> impl Iterator<Item = &Arc<Node>> {
+    pub fn both(&self) -> impl Iterator<Item = &Arc<Vertex>> {
         [&self.old, &self.new].into_iter().flatten()
     }
 
     /// Whether it came no nearer to its end: neither is it gone, nor does it begin or wait otherwise for it.
     pub fn same_end(&self) -> bool {
-        let ends = |node: &Node| (node.deleting, node.finalizers.clone());
+        let ends = |node: &Vertex| (node.deleting, node.finalizers.clone());
         match (&self.old, &self.new) {
             (Some(old), Some(new)) => ends(old) == ends(new) && old.uid == new.uid,
             (None, Some(new)) => !new.deleting,

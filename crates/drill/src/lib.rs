@@ -33,7 +33,7 @@ pub use clock::Moment;
 pub use error::Error;
 pub use options::Options;
 pub use percentile::{Percentiles, nearest_rank};
-pub use report::{Clock, Cluster, MemoryOfRun, Rejoin, Replacement, Report, Run, Summary};
+pub use report::{Cluster, MemoryOfRun, Rejoin, Replacement, Report, Run, SeriesReport, Summary};
 pub use run::run;
 pub use site::{BoxFuture, Happening, Memory, Site};
 pub use timeline::Entry;

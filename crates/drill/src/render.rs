@@ -2,7 +2,7 @@
 
 use crate::picture::Scale;
 use crate::wording::{bytes, offset, time, time_or_never, wording};
-use crate::{Clock, Entry, Percentiles, Report, Run};
+use crate::{Entry, Percentiles, Report, Run, SeriesReport};
 use std::io::{Result, Write};
 
 /// Writes a single run whole. Of several, it writes a line each, the slowest one whole, and the summary.
@@ -87,7 +87,7 @@ fn table_of_runs(runs: &[Run], out: &mut dyn Write) -> Result<()> {
 fn clocks(run: &Run, out: &mut dyn Write) -> Result<()> {
     writeln!(out)?;
     writeln!(out, "  {:<26}{:>10}{:>16}{:>18}", "clock", "outage", "failed/asked", "slowest answer")?;
-    let rows: [(&str, Option<&Clock>); 4] = [
+    let rows: [(&str, Option<&SeriesReport>); 4] = [
         ("API", Some(&run.api)),
         ("service", Some(&run.service)),
         ("service, surviving hosts", run.survivors.as_ref()),
@@ -168,8 +168,8 @@ mod tests {
         Entry { at_ms, what: what.into(), node: there(node), subject: there(subject) }
     }
 
-    fn clock(outage_ms: Option<u64>, failed: usize, slowest_ms: u64) -> Clock {
-        Clock { outage_ms, failed, asked: 160, slowest_ms }
+    fn clock(outage_ms: Option<u64>, failed: usize, slowest_ms: u64) -> SeriesReport {
+        SeriesReport { outage_ms, failed, asked: 160, slowest_ms }
     }
 
     fn example() -> Report {

@@ -41,15 +41,15 @@ pub struct Run {
     /// What the host was: `leader`, `vip`, `worker`.
     pub was: Vec<&'static str>,
     /// The API through the virtual address.
-    pub api: Clock,
+    pub api: SeriesReport,
     /// The service through the virtual address.
-    pub service: Clock,
+    pub service: SeriesReport,
     /// The service through every surviving host's own address.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub survivors: Option<Clock>,
+    pub survivors: Option<SeriesReport>,
     /// The service through `kubectl proxy`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub kubectl_proxy: Option<Clock>,
+    pub kubectl_proxy: Option<SeriesReport>,
     /// The first new pod.
     pub replacement: Replacement,
     /// The host's return.
@@ -66,7 +66,7 @@ pub struct Run {
 
 /// One series of asks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Clock {
+pub struct SeriesReport {
     /// Milliseconds from the cut to the first answer after which nothing failed; 0 when nothing failed before
     /// it either, null when it never came.
     pub outage_ms: Option<u64>,
@@ -136,9 +136,9 @@ pub(crate) fn ms(time: Duration) -> u64 {
     u64::try_from((time.as_micros() + 500) / 1000).unwrap_or(u64::MAX)
 }
 
-impl From<Outage> for Clock {
+impl From<Outage> for SeriesReport {
     fn from(outage: Outage) -> Self {
-        Clock {
+        SeriesReport {
             outage_ms: outage.outage.map(ms),
             failed: outage.failed,
             asked: outage.asked,

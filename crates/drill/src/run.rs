@@ -285,7 +285,7 @@ impl Drill<'_> {
             let (asks, until) = series.asks();
             measure(&asks, cut, self.options.quiet, until)
         };
-        let clocks = [&probes.api, &probes.service].map(|s| crate::report::Clock::from(outage(s)));
+        let clocks = [&probes.api, &probes.service].map(|s| crate::report::SeriesReport::from(outage(s)));
         let kubectl_proxy = probes.kubectl_proxy.as_ref().map(|s| outage(s).into());
         let of_survivors: Vec<_> = probes.survivors.iter().map(outage).collect();
         let reasons: Vec<_> = [("API", &probes.api), ("service", &probes.service)]
@@ -430,7 +430,7 @@ impl Drill<'_> {
 }
 
 /// Several hosts' series as one: the slowest to recover, and all asks together.
-fn worst(all: &[crate::Outage]) -> Option<crate::report::Clock> {
+fn worst(all: &[crate::Outage]) -> Option<crate::report::SeriesReport> {
     let first = all.first()?;
     let whole = all.iter().skip(1).fold(*first, |a, b| crate::Outage {
         outage: a.outage.zip(b.outage).map(|(a, b)| a.max(b)),

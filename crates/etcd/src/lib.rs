@@ -14,4 +14,4 @@ mod server;
 pub use client::{Client, WatchCall};
 pub use engine::{Config, Engine, EngineError};
 pub use grpc::{Code, Endpoint, Status, Tls};
-pub use server::{Identity, Members, serve};
+pub use server::{Members, ServedCluster, serve};

@@ -9,8 +9,8 @@ use store::State;
 use tokio::sync::oneshot;
 
 use crate::Request;
-use crate::classes::{self, Classes, Schema};
-use crate::gate::{Gate, Refusal, Seat, Started, Verdict};
+use crate::classes::{self, Classes, FlowSchema};
+use crate::gate::{Arrival, Gate, Refusal, Seat, Started};
 use crate::metrics::Counts;
 use crate::queues::Ticket;
 
@@ -167,7 +167,7 @@ impl Fairness {
             let started = inner.gate.reconfigure(&classes.levels, self.now());
             inner.hand_out(started);
         });
-        let (schema, flow): (&Schema, u64) = classes.class(request);
+        let (schema, flow): (&FlowSchema, u64) = classes.class(request);
         let level = &classes.levels[schema.level];
         Class {
             schema: schema.name.clone(),
@@ -198,15 +198,15 @@ impl Fairness {
             let verdict = inner.gate.arrive(&class.level, class.flow, seats, now);
             let counts = inner.counts.of(&class.level, &class.schema);
             match verdict {
-                Verdict::Runs(seat) => {
+                Arrival::Runs(seat) => {
                     counts.started(Duration::ZERO);
                     return Ok(admitted(seat));
                 }
-                Verdict::Refused(refusal) => {
+                Arrival::Refused(refusal) => {
                     counts.refused(refusal);
                     return Err(class.refused(refusal));
                 }
-                Verdict::Waits(ticket) => {
+                Arrival::Waits(ticket) => {
                     counts.waiting += 1;
                     let (sender, turn) = oneshot::channel();
                     inner.waiting.insert(ticket, sender);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::deal::deal;
-use crate::level::{Level, Seats, deal_out};
+use crate::level::{PriorityLevel, Seats, deal_out};
 use crate::queues::{Queues, Ticket, Waiting};
 
 /// The part of a level's seats that one request takes at most, in percent (as upstream).
@@ -46,7 +46,7 @@ impl Refusal {
 
 /// What happens to a request that arrives.
 #[derive(Debug)]
-pub(crate) enum Verdict {
+pub(crate) enum Arrival {
     Runs(Seat),
     Waits(Ticket),
     Refused(Refusal),
@@ -69,7 +69,7 @@ pub(crate) struct Gate {
 /// is zero, or those seats would be given back to a namesake.
 #[derive(Debug)]
 struct Place {
-    level: Level,
+    level: PriorityLevel,
     seats: Seats,
     used: u32,
     queues: Queues,
@@ -89,14 +89,14 @@ pub(crate) struct Standing<'a> {
 
 impl Gate {
     /// A gate with this number of seats.
-    pub(crate) fn new(total: u32, levels: &[Level]) -> Self {
+    pub(crate) fn new(total: u32, levels: &[PriorityLevel]) -> Self {
         let mut gate = Gate { total, places: Vec::new(), last_ticket: 0 };
         gate.configure(levels);
         gate
     }
 
     /// Goes by other levels from now on; who waits in one that is gone is let in all the same.
-    fn configure(&mut self, levels: &[Level]) {
+    fn configure(&mut self, levels: &[PriorityLevel]) {
         self.places.iter_mut().for_each(|place| place.gone = true);
         for (level, seats) in levels.iter().zip(deal_out(self.total, levels)) {
             let level = level.clone();
@@ -111,16 +111,16 @@ impl Gate {
     }
 
     /// Goes by other levels from now on.
-    pub(crate) fn reconfigure(&mut self, levels: &[Level], now: Instant) -> Started {
+    pub(crate) fn reconfigure(&mut self, levels: &[PriorityLevel], now: Instant) -> Started {
         self.configure(levels);
         self.let_in(now)
     }
 
     /// A request of a flow arrives that needs this many seats.
-    pub(crate) fn arrive(&mut self, level: &str, flow: u64, seats: u32, now: Instant) -> Verdict {
+    pub(crate) fn arrive(&mut self, level: &str, flow: u64, seats: u32, now: Instant) -> Arrival {
         // A level that has gone in this very moment: its requests are nobody's.
         let known = self.place(level).or_else(|| self.place("catch-all"));
-        let Some(at) = known else { return Verdict::Refused(Refusal::NoSeat) };
+        let Some(at) = known else { return Arrival::Refused(Refusal::NoSeat) };
         let place = &self.places[at];
         let widest = (place.seats.nominal * WIDEST_PERCENT / 100).max(1);
         let seats = seats.clamp(1, widest);
@@ -137,17 +137,17 @@ impl Gate {
         if is_free {
             *used += seats;
             queues.start(queue, seats);
-            return Verdict::Runs(Seat { level: level.name.clone(), queue, seats, started: now });
+            return Arrival::Runs(Seat { level: level.name.clone(), queue, seats, started: now });
         }
         match level.queuing {
-            None => Verdict::Refused(Refusal::NoSeat),
+            None => Arrival::Refused(Refusal::NoSeat),
             Some(queuing) if queues.length(queue) >= queuing.length as usize => {
-                Verdict::Refused(Refusal::QueueFull)
+                Arrival::Refused(Refusal::QueueFull)
             }
             Some(_) => {
                 self.last_ticket += 1;
                 queues.push(queue, Waiting { ticket: self.last_ticket, seats });
-                Verdict::Waits(self.last_ticket)
+                Arrival::Waits(self.last_ticket)
             }
         }
     }

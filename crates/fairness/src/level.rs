@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 /// A priority level.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Level {
+pub(crate) struct PriorityLevel {
     pub(crate) name: Arc<str>,
     pub(crate) uid: Arc<str>,
     /// Whether its requests run at once, always.
@@ -63,7 +63,7 @@ struct StoredQueuing {
     queue_length_limit: u32,
 }
 
-impl Level {
+impl PriorityLevel {
     pub(crate) fn new(name: &str, uid: &str, spec: Spec) -> Self {
         let exempt = spec.kind == "Exempt";
         let part = if exempt { spec.exempt } else { spec.limited }.unwrap_or_default();
@@ -75,7 +75,7 @@ impl Level {
                 length: stored.queue_length_limit.max(1),
             }
         });
-        Level {
+        PriorityLevel {
             name: name.into(),
             uid: uid.into(),
             exempt,
@@ -88,13 +88,17 @@ impl Level {
 
     /// The level of what nothing limits, for while nobody has written it.
     pub(crate) fn exempt() -> Self {
-        Level::new("exempt", "", Spec { kind: "Exempt".into(), ..Spec::default() })
+        PriorityLevel::new("exempt", "", Spec { kind: "Exempt".into(), ..Spec::default() })
     }
 
     /// The level of what no schema means, for while nobody has written it.
     pub(crate) fn catch_all() -> Self {
         let limited = Limited { nominal_concurrency_shares: Some(5), ..Limited::default() };
-        Level::new("catch-all", "", Spec { kind: "Limited".into(), limited: Some(limited), exempt: None })
+        PriorityLevel::new(
+            "catch-all",
+            "",
+            Spec { kind: "Limited".into(), limited: Some(limited), exempt: None },
+        )
     }
 }
 
@@ -111,7 +115,7 @@ pub(crate) struct Seats {
 
 /// Deals a server's seats out in relation to the levels' shares (upstream's `updateConfig`: nominal limits are
 /// rounded up, what may be lent and borrowed to the nearest).
-pub(crate) fn deal_out(total: u32, levels: &[Level]) -> Vec<Seats> {
+pub(crate) fn deal_out(total: u32, levels: &[PriorityLevel]) -> Vec<Seats> {
     let sum: u64 = levels.iter().map(|level| u64::from(level.shares)).sum();
     let all = u64::from(total);
     let percent = |seats: u64, percent: u32| (seats * u64::from(percent) + 50) / 100;

@@ -8,21 +8,21 @@ use serde_json::{Value, json};
 
 use crate::classes::Classes;
 use crate::deal::flow;
-use crate::gate::{Gate, Seat, Started, Verdict};
-use crate::level::{Level, deal_out};
+use crate::gate::{Arrival, Gate, Seat, Started};
+use crate::level::{PriorityLevel, deal_out};
 use crate::queues::Ticket;
 use crate::{Request, Target};
 
-fn levels() -> Vec<Level> {
+fn levels() -> Vec<PriorityLevel> {
     let part = |shares: u32, lendable: u32, queues: u32, hand: u32| {
         let queuing = json!({"queues": queues, "handSize": hand, "queueLengthLimit": 50});
         let response = if queues == 0 { json!({"type": "Reject"}) } else { json!({"queuing": queuing}) };
         json!({"type": "Limited", "limited": {"nominalConcurrencyShares": shares, "lendablePercent": lendable,
             "limitResponse": response}})
     };
-    let level = |name: &str, spec: Value| Level::new(name, "", serde_json::from_value(spec).unwrap());
+    let level = |name: &str, spec: Value| PriorityLevel::new(name, "", serde_json::from_value(spec).unwrap());
     vec![
-        Level::exempt(),
+        PriorityLevel::exempt(),
         level("catch-all", part(5, 0, 0, 0)),
         level("global-default", part(20, 50, 128, 6)),
         level("leader-election", part(10, 0, 16, 4)),
@@ -116,12 +116,12 @@ impl World {
             return;
         }
         match self.gate.arrive(client.level, flow(client.level, client.flow), client.seats, now) {
-            Verdict::Refused(_) => self.tales[at].refused += 1,
-            Verdict::Waits(ticket) => {
+            Arrival::Refused(_) => self.tales[at].refused += 1,
+            Arrival::Waits(ticket) => {
                 self.under_way[at] += 1;
                 self.waiting.insert(ticket, (at, now));
             }
-            Verdict::Runs(seat) => {
+            Arrival::Runs(seat) => {
                 self.under_way[at] += 1;
                 self.runs(at, seat, now);
             }
@@ -229,9 +229,9 @@ fn requests_survive_that_their_level_changes_or_goes() {
     let mut waiting = 0;
     for n in 0..40 {
         match gate.arrive("workload-low", n % 3, 1, now) {
-            Verdict::Runs(seat) => seats.push(seat),
-            Verdict::Waits(_) => waiting += 1,
-            Verdict::Refused(_) => {}
+            Arrival::Runs(seat) => seats.push(seat),
+            Arrival::Waits(_) => waiting += 1,
+            Arrival::Refused(_) => {}
         }
     }
     assert!(waiting > 10 && seats.len() > 3, "{waiting} {}", seats.len());

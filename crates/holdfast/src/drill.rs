@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use crate::datastore::DatastoreArgs;
 use crate::end::End;
-use crate::ground::{self, Ground, NetChoice, Ports, Wish};
+use crate::ground::{self, ForwardedPorts, Ground, NetChoice, Wish};
 use crate::host::LogFormat;
 use crate::site::LocalSite;
 use crate::tell::{Stderr, quoted, say, show};
@@ -60,7 +60,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let front = args.keep.then(local::split_off).transpose()?;
     local::stand_guard()?;
     let temporary = tempfile::Builder::new().prefix("holdfast-drill-").tempdir()?;
-    let ports = args.keep.then_some(Ports { api: 0, etcd: Some(0) });
+    let ports = args.keep.then_some(ForwardedPorts { api: 0, etcd: Some(0) });
     // Of its own: an etcd may hold clusters that somebody needs.
     let prefix = format!("/holdfast-drill-{:016x}", rand::random::<u64>());
     let datastore = args.datastore.datastore(&prefix)?;

@@ -8,8 +8,8 @@ use anyhow::Context;
 use clap::ValueEnum;
 use config::Datastore;
 use local::{
-    Addresses, Crossing, Ferry, Folder, Forward, Island, Net, NetKind, Outside, Permission, Plan, Record,
-    SwitchAddresses,
+    Addresses, ClusterPlan, ClusterRecord, Crossing, Ferry, Folder, Forward, Island, Net, NetKind, Outside,
+    Permission, SwitchAddresses,
 };
 
 use crate::datastore;
@@ -29,7 +29,7 @@ pub enum NetChoice {
 impl NetChoice {
     /// The kind that is meant: that of the cluster which is there, or the best that the machine allows. To be asked
     /// while the process has one thread.
-    pub fn kind(self, record: Option<&Record>) -> anyhow::Result<NetKind> {
+    pub fn kind(self, record: Option<&ClusterRecord>) -> anyhow::Result<NetKind> {
         Ok(match (self, record) {
             (NetChoice::Netns, _) => NetKind::Netns,
             (NetChoice::Loopback, _) => NetKind::Loopback,
@@ -45,9 +45,9 @@ impl NetChoice {
     }
 }
 
-/// Ports of this machine's own loopback that lead into a cluster.
+/// ForwardedPorts of this machine's own loopback that lead into a cluster.
 #[derive(Debug, Clone, Copy)]
-pub struct Ports {
+pub struct ForwardedPorts {
     /// The API's; 0 takes a free one.
     pub api: u16,
     /// That of etcd's API; none takes 2379, or a free one where somebody else has that.
@@ -80,8 +80,8 @@ pub struct Wish {
     pub nodes: Option<usize>,
     /// The hosts' network.
     pub net: NetChoice,
-    /// Ports that lead into the cluster.
-    pub ports: Option<Ports>,
+    /// ForwardedPorts that lead into the cluster.
+    pub ports: Option<ForwardedPorts>,
     /// The etcd that the cluster's state lies in; none for that which the folder knows, or the hosts' own store.
     pub datastore: Option<Datastore>,
     /// Whether the cluster is to be removed from its etcd in the end.
@@ -95,7 +95,8 @@ impl Ground {
         let Wish { nodes, net: choice, ports, datastore, passes } = wish;
         let record = Folder::record_in(dir)?;
         let kind = choice.kind(record.as_ref())?;
-        let mut plan = Plan::new(nodes.or(record.as_ref().map(|record| record.nodes)).unwrap_or(3), kind);
+        let mut plan =
+            ClusterPlan::new(nodes.or(record.as_ref().map(|record| record.nodes)).unwrap_or(3), kind);
         if let Some(record) = &record {
             plan.id.clone_from(&record.id);
         }
@@ -113,7 +114,7 @@ impl Ground {
         }
         let removal = etcd.as_ref().filter(|_| passes).map(|etcd| removal(etcd, &plan.id)).transpose()?;
         // Before the folder is made: a port in use leaves nothing behind.
-        let doors = ports.map(Ports::bind).transpose()?;
+        let doors = ports.map(ForwardedPorts::bind).transpose()?;
         let folder = Folder::open_or_make(dir, plan)?;
         let net = match kind {
             NetKind::Netns => Net::Netns(Island::enter()?),
@@ -192,7 +193,7 @@ impl Ways {
     }
 }
 
-impl Ports {
+impl ForwardedPorts {
     fn bind(self) -> anyhow::Result<Doors> {
         let api = bind(self.api, "--port")?;
         let etcd = match self.etcd {

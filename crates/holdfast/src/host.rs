@@ -11,7 +11,7 @@ use std::time::Instant;
 use anyhow::Context;
 use config::{HostConfig, NetConfig};
 use futures::future::BoxFuture;
-use membership::Membership;
+use membership::HeartbeatDriver;
 use network::{HostNetwork, Network, Targets};
 use node::Agent;
 use pki::{Authority, ClientAuth, HeartbeatKey, Identity, TokenKey, Trust};
@@ -122,7 +122,7 @@ struct Host {
     engine: Engine,
     etcd: Option<JoinHandle<()>>,
     _listening: Arc<Listeners>,
-    _membership: Membership,
+    _membership: HeartbeatDriver,
 }
 
 impl Host {
@@ -165,7 +165,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
     let (membership, engine) = tasks::spawn_on(&urgent, info_span!("store"), {
         let (config, identity, trust) = (config.clone(), identity.clone(), trust.clone());
         async move {
-            let membership = Membership::start(beats)?;
+            let membership = HeartbeatDriver::start(beats)?;
             let last_heard = membership.last_heard();
             let beats = store::Beats::new(move |member| last_heard.of(member));
             anyhow::Ok((membership, Engine::start(&config, &identity, &trust, beats).await?))
@@ -212,11 +212,11 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
             // Servers of aggregated APIs ask the API who the others are.
             clients: trust.clone(),
         }),
-        authority: Some(server::Authority { trust: trust.clone(), hosts }),
+        authority: Some(server::ClusterAuthority { trust: trust.clone(), hosts }),
         limits: server::Limits::of_files(files::most()),
         tokens: server::Tokens::new(TokenKey::load(&config.pki_dir)?, trust.pem()),
         metrics: vec![queue_metrics(load.subscribe()), placing_metrics(placing.clone())],
-        edge: Arc::new(server::Machine),
+        edge: Arc::new(server::SystemEdge),
     });
     let tls = identity.server_config(&users, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
     let listening = Arc::new(listen(&config, &server, &tls)?);

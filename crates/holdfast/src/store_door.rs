@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use config::HostConfig;
-use etcd::{Identity, Tls};
+use etcd::{ServedCluster, Tls};
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use store::Embedded;
@@ -17,7 +17,7 @@ const GROUP: &str = "system:masters";
 /// Opens it; it is closed by aborting the task. A host does without where something else has the port.
 pub fn open(config: &HostConfig, tls: Arc<ServerConfig>, store: Arc<Embedded>) -> JoinHandle<()> {
     let here = config.listen(config.ports.etcd);
-    let identity = Identity { cluster: config.cluster_id.clone(), client_port: config.ports.etcd };
+    let identity = ServedCluster { cluster: config.cluster_id.clone(), client_port: config.ports.etcd };
     tasks::spawn(info_span!("etcd API"), async move {
         match TcpListener::bind(here).await {
             Ok(listener) => {
@@ -30,6 +30,6 @@ pub fn open(config: &HostConfig, tls: Arc<ServerConfig>, store: Arc<Embedded>) -
 }
 
 fn admits(certificate: &CertificateDer<'_>) -> bool {
-    let who = server::Identity::of_certificate(certificate);
+    let who = server::UserInfo::of_certificate(certificate);
     who.is_some_and(|who| who.groups.iter().any(|group| group == GROUP))
 }

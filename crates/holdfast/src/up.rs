@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::datastore::DatastoreArgs;
 use crate::end::End;
-use crate::ground::{self, Ground, NetChoice, Ports, Wish};
+use crate::ground::{self, ForwardedPorts, Ground, NetChoice, Wish};
 use crate::host::LogFormat;
 use crate::restarts::{self, Restarts};
 use crate::tell::{count, quoted, say, show};
@@ -49,7 +49,7 @@ const PREFIX: &str = "/holdfast";
 pub fn run(args: Args) -> anyhow::Result<()> {
     local::stand_guard()?;
     let dir = crate::dir_or_default(args.dir)?;
-    let ports = Ports { api: args.port, etcd: args.etcd_port };
+    let ports = ForwardedPorts { api: args.port, etcd: args.etcd_port };
     let datastore = args.datastore.datastore(PREFIX)?;
     let nodes = args.nodes.map(|n| n as usize);
     let wish = Wish { nodes, net: args.net, ports: Some(ports), datastore, passes: false };

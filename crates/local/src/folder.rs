@@ -20,7 +20,7 @@ use crate::link::HOST_LINK;
 use record::VERSION;
 
 pub use error::Error;
-pub use record::{Plan, Record};
+pub use record::{ClusterPlan, ClusterRecord};
 
 /// The name of the identity by which the API vouches for who asks to servers of aggregated APIs.
 pub const FRONT_PROXY: &str = "front-proxy-client";
@@ -38,7 +38,7 @@ const NAME: &str = "holdfast";
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
-    record: Record,
+    record: ClusterRecord,
     authority: Authority,
     admin: Identity,
     tokens: TokenKey,
@@ -49,7 +49,7 @@ pub struct Folder {
 
 impl Folder {
     /// What a folder says about its cluster; none when there is no cluster in it.
-    pub fn record_in(path: &Path) -> Result<Option<Record>, Error> {
+    pub fn record_in(path: &Path) -> Result<Option<ClusterRecord>, Error> {
         let path = path.join(RECORD);
         let text = match fs::read(&path) {
             Ok(text) => text,
@@ -57,7 +57,7 @@ impl Folder {
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(None),
             Err(why) => return Err(Error::File { path, why }),
         };
-        let record: Record =
+        let record: ClusterRecord =
             serde_json::from_slice(&text).map_err(|why| Error::Record { path: path.clone(), why })?;
         if record.version != VERSION {
             return Err(Error::Version { path, version: record.version });
@@ -68,11 +68,11 @@ impl Folder {
     /// Opens the cluster's folder, or makes a new cluster where there is nothing. What belongs to another
     /// cluster, or to something else, stays untouched.
     pub fn open_or_create(path: &Path, nodes: usize, net: NetKind) -> Result<Self, Error> {
-        Self::open_or_make(path, Plan::new(nodes, net))
+        Self::open_or_make(path, ClusterPlan::new(nodes, net))
     }
 
     /// As [`open_or_create`](Self::open_or_create), for a cluster whose state may lie in an etcd.
-    pub fn open_or_make(path: &Path, plan: Plan) -> Result<Self, Error> {
+    pub fn open_or_make(path: &Path, plan: ClusterPlan) -> Result<Self, Error> {
         if !(1..=MOST_NODES).contains(&plan.nodes) {
             return Err(Error::Nodes(plan.nodes));
         }
@@ -89,12 +89,12 @@ impl Folder {
         let record = match Self::record_in(&path)? {
             Some(record) if record.check(&path, &plan).is_ok() => {
                 // An etcd's members and the files of its certificates may change.
-                Record { datastore: plan.datastore.or(record.datastore), ..record }
+                ClusterRecord { datastore: plan.datastore.or(record.datastore), ..record }
             }
             Some(_) => return Err(Error::Locked(path)),
             None => {
-                let Plan { id, nodes, net, datastore } = plan;
-                Record { version: VERSION, id, name: NAME.into(), nodes, net, datastore }
+                let ClusterPlan { id, nodes, net, datastore } = plan;
+                ClusterRecord { version: VERSION, id, name: NAME.into(), nodes, net, datastore }
             }
         };
         Self::provision(path, record, lock)
@@ -102,7 +102,7 @@ impl Folder {
 
     /// Makes what is missing: all of it in a new folder, where the record comes last.
     #[allow(clippy::disallowed_methods)] // A driver: certificates are valid from now on.
-    fn provision(path: PathBuf, record: Record, lock: File) -> Result<Self, Error> {
+    fn provision(path: PathBuf, record: ClusterRecord, lock: File) -> Result<Self, Error> {
         let now = SystemTime::now();
         let is_new = !path.join(RECORD).exists();
         let pki = path.join(PKI);
@@ -221,7 +221,7 @@ impl Folder {
     }
 
     /// What the folder says about its cluster.
-    pub fn record(&self) -> &Record {
+    pub fn record(&self) -> &ClusterRecord {
         &self.record
     }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use config::HostConfig;
 use local::{
-    Announcement, Cluster, ClusterError, Entry, Folder, Kind, Net, NetKind, Options, Protocol,
+    AddressKind, Announcement, Cluster, ClusterError, Entry, Folder, Net, NetKind, Options, Protocol,
     SwitchAddresses, SwitchError,
 };
 
@@ -107,9 +107,9 @@ fn host(switch: &str, service: &str, config: &str) -> Outcome {
         target,
     };
     loop {
-        let mut entries = vec![entry(Kind::Service, service)];
+        let mut entries = vec![entry(AddressKind::Service, service)];
         if config.data_dir.join(LEADS).exists() {
-            entries.push(entry(Kind::Vip, vip));
+            entries.push(entry(AddressKind::Vip, vip));
         }
         let announcement = Announcement { host: config.name.clone(), entries };
         let _ = socket.send_to(&serde_json::to_vec(&announcement)?, switch);

@@ -13,7 +13,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::info_span;
 
 use crate::beat::{Beat, LONGEST, LONGEST_NAME};
-use crate::{Change, Error, Hosts, Tally};
+use crate::{Error, HostChange, Hosts, Tally};
 
 /// How many datagrams are taken in before time is looked at again, so that a flood can't stop the beats.
 const AT_ONCE: usize = 256;
@@ -25,7 +25,7 @@ pub struct Options {
     pub name: String,
     /// Where beats arrive, and leave from (UDP).
     pub listen: SocketAddr,
-    /// The other hosts and where they listen, to begin with: [`Membership::peers`] changes them.
+    /// The other hosts and where they listen, to begin with: [`HeartbeatDriver::peers`] changes them.
     pub peers: BTreeMap<String, SocketAddr>,
     /// The key that all hosts of the cluster share.
     pub key: [u8; 32],
@@ -63,7 +63,7 @@ impl fmt::Debug for Options {
 
 /// Heartbeats going out and coming in until this is dropped.
 #[derive(Debug)]
-pub struct Membership {
+pub struct HeartbeatDriver {
     address: SocketAddr,
     incarnation: u64,
     hosts: watch::Receiver<Arc<Hosts>>,
@@ -74,13 +74,13 @@ pub struct Membership {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Membership {
+impl HeartbeatDriver {
     /// Starts to beat and to listen.
     ///
     /// # Errors
     /// [`Error::Listen`] if the address can't be had, [`Error::Thread`] and [`Error::Name`].
     #[allow(clippy::disallowed_methods)] // The driver: here the tally gets its time and its randomness.
-    pub fn start(options: Options) -> Result<Membership, Error> {
+    pub fn start(options: Options) -> Result<HeartbeatDriver, Error> {
         if !(1..=LONGEST_NAME).contains(&options.name.len()) {
             return Err(Error::Name(options.name));
         }
@@ -115,7 +115,7 @@ impl Membership {
         };
         let beating = move || runtime.block_on(pulse.run(socket, stopped));
         let thread = tasks::thread("heartbeats", info_span!("heartbeats"), beating).map_err(Error::Thread)?;
-        Ok(Membership {
+        Ok(HeartbeatDriver {
             address,
             incarnation,
             hosts: hosts_seen,
@@ -184,7 +184,7 @@ impl LastHeard {
     }
 }
 
-impl Drop for Membership {
+impl Drop for HeartbeatDriver {
     fn drop(&mut self) {
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
@@ -282,7 +282,7 @@ impl Pulse {
     }
 
     #[allow(clippy::disallowed_methods)] // The driver: here the tally gets its time.
-    fn receive(&mut self, socket: &UdpSocket) -> Vec<Change> {
+    fn receive(&mut self, socket: &UdpSocket) -> Vec<HostChange> {
         let mut changes = Vec::new();
         // One byte more than a beat has, so that a longer datagram doesn't pass for one.
         let mut buffer = [0; LONGEST + 1];
@@ -309,22 +309,22 @@ impl Pulse {
         changes
     }
 
-    fn tell(&self, changes: &[Change]) {
+    fn tell(&self, changes: &[HostChange]) {
         if changes.is_empty() {
             return;
         }
         self.publish();
         for change in changes {
             match change {
-                Change::Silent { host, unheard_for } => {
+                HostChange::Silent { host, unheard_for } => {
                     let ms = unheard_for.as_millis() as u64;
                     tracing::info!(target: "timeline", what = "host-silent", subject = %host, last_heard_ms_ago = ms);
                 }
-                Change::Heard { host, unheard_for } => {
+                HostChange::Heard { host, unheard_for } => {
                     let ms = unheard_for.as_millis() as u64;
                     tracing::info!(target: "timeline", what = "host-heard", subject = %host, last_heard_ms_ago = ms);
                 }
-                Change::Started { host, incarnation } => {
+                HostChange::Started { host, incarnation } => {
                     tracing::info!(%host, incarnation, "a host was started, or is met for the first time");
                 }
             }

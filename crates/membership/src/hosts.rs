@@ -5,7 +5,7 @@ use std::time::Instant;
 
 /// What is known of one host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Host {
+pub struct Liveness {
     /// When it was last heard, as of the last change; the start of the tally if it never was.
     pub last_heard: Instant,
     /// Whether it is silent.
@@ -16,7 +16,7 @@ pub struct Host {
 
 /// All other hosts by name, as of the last change of anybody's silence or incarnation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Hosts(pub BTreeMap<String, Host>);
+pub struct Hosts(pub BTreeMap<String, Liveness>);
 
 impl Hosts {
     /// Whether a host is silent. This host itself, and one that nobody knows, is not.

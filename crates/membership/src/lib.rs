@@ -1,7 +1,7 @@
 //! Heartbeats: which hosts are alive, and since when.
 //!
 //! Every host sends every other one a signed datagram 20 times a second; a host that is not heard for a quarter
-//! of a second is silent. [`Tally`] decides that, without I/O; [`Membership`] is its driver, on a thread of its
+//! of a second is silent. [`Tally`] decides that, without I/O; [`HeartbeatDriver`] is its driver, on a thread of its
 //! own, so that work elsewhere in the process delays no beat.
 
 mod beat;
@@ -10,10 +10,10 @@ mod error;
 mod hosts;
 mod tally;
 
-pub use driver::{LastHeard, Membership, Options};
+pub use driver::{HeartbeatDriver, LastHeard, Options};
 pub use error::Error;
-pub use hosts::{Host, Hosts};
-pub use tally::{Change, Refused, Tally};
+pub use hosts::{Hosts, Liveness};
+pub use tally::{HostChange, Refused, Tally};
 
 /// What reads bytes from outside, for those who look for mistakes in it: a program has no use for these.
 pub mod parts {

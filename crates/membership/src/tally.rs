@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use crate::{Host, Hosts};
+use crate::{Hosts, Liveness};
 
 /// How many of a host's former lives are remembered, so that their beats can't be played again.
 const FORMER_LIVES: usize = 32;
 
 /// Something that changed about a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum HostChange {
     /// It has not been heard for too long.
     Silent {
         /// Which host.
@@ -107,7 +107,7 @@ impl Tally {
         incarnation: u64,
         sequence: u64,
         now: Instant,
-    ) -> Result<Vec<Change>, Refused> {
+    ) -> Result<Vec<HostChange>, Refused> {
         let record = self.records.get_mut(from).ok_or(Refused::Unknown)?;
         let mut changes = Vec::new();
         match record.life {
@@ -125,14 +125,14 @@ impl Tally {
                     record.former_lives.truncate(FORMER_LIVES - 1);
                     record.former_lives.push_front(former.incarnation);
                 }
-                changes.push(Change::Started { host: from.to_owned(), incarnation });
+                changes.push(HostChange::Started { host: from.to_owned(), incarnation });
             }
         }
         record.life = Some(Life { incarnation, sequence });
         if record.silent {
             record.silent = false;
             let unheard_for = now.saturating_duration_since(record.last_heard);
-            changes.push(Change::Heard { host: from.to_owned(), unheard_for });
+            changes.push(HostChange::Heard { host: from.to_owned(), unheard_for });
         }
         record.last_heard = record.last_heard.max(now);
         Ok(changes)
@@ -140,7 +140,7 @@ impl Tally {
 
     /// Finds who has become silent. To be called at [`deadline`](Tally::deadline) at the latest, and at least twice in the
     /// time that makes a host silent, after all beats that have arrived were counted.
-    pub fn check(&mut self, now: Instant) -> Vec<Change> {
+    pub fn check(&mut self, now: Instant) -> Vec<HostChange> {
         // Half of it, as a check comes with each of this host's own beats, of which two fit in at least: with less, hosts that
         // beat seldom would count as paused between any two, and find a dead one late.
         let on_time = self.silent_after / 2;
@@ -153,7 +153,7 @@ impl Tally {
             let unheard_for = now.saturating_duration_since(record.last_heard);
             if !record.silent && unheard_for >= self.silent_after {
                 record.silent = true;
-                changes.push(Change::Silent { host: host.clone(), unheard_for });
+                changes.push(HostChange::Silent { host: host.clone(), unheard_for });
             }
         }
         changes
@@ -167,7 +167,7 @@ impl Tally {
 
     /// What is known of every host.
     pub fn hosts(&self) -> Hosts {
-        let host = |record: &Record| Host {
+        let host = |record: &Record| Liveness {
             last_heard: record.last_heard,
             silent: record.silent,
             incarnation: record.life.map(|life| life.incarnation),

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use membership::{Hosts, Membership, Options};
+use membership::{HeartbeatDriver, Hosts, Options};
 use tokio::time::timeout;
 
 const KEY: [u8; 32] = [7; 32];
@@ -22,11 +22,11 @@ fn addresses() -> BTreeMap<String, SocketAddr> {
     NAMES.iter().zip(&sockets).map(|(name, s)| (name.to_string(), s.local_addr().unwrap())).collect()
 }
 
-fn start(name: &str, addresses: &BTreeMap<String, SocketAddr>, key: [u8; 32]) -> Membership {
-    Membership::start(Options::new(name, addresses[name], addresses.clone(), key)).unwrap()
+fn start(name: &str, addresses: &BTreeMap<String, SocketAddr>, key: [u8; 32]) -> HeartbeatDriver {
+    HeartbeatDriver::start(Options::new(name, addresses[name], addresses.clone(), key)).unwrap()
 }
 
-async fn wait(membership: &Membership, what: impl Fn(&Hosts) -> bool) -> Arc<Hosts> {
+async fn wait(membership: &HeartbeatDriver, what: impl Fn(&Hosts) -> bool) -> Arc<Hosts> {
     let mut hosts = membership.hosts();
     let met = timeout(SOON, hosts.wait_for(|hosts| what(hosts))).await;
     met.expect("in time").unwrap().clone()
@@ -71,7 +71,7 @@ async fn a_host_that_joins_is_heard_and_one_that_leaves_is_forgotten() {
     two.remove("n3");
     let beginning = |name: &str| Options::new(name, addresses[name], two.clone(), KEY);
     let (n1, n2) = (beginning("n1"), beginning("n2"));
-    let (n1, n2) = (Membership::start(n1).unwrap(), Membership::start(n2).unwrap());
+    let (n1, n2) = (HeartbeatDriver::start(n1).unwrap(), HeartbeatDriver::start(n2).unwrap());
     let n3 = start("n3", &addresses, KEY);
     wait(&n3, |hosts| hosts.is_silent("n1")).await;
     assert!(!n1.hosts().borrow().0.contains_key("n3"), "a stranger doesn't count");
@@ -94,7 +94,7 @@ async fn the_very_first_beat_goes_out() {
     let addresses = addresses();
     let n1 = start("n1", &addresses, KEY);
     let seldom = Options::new("n2", addresses["n2"], addresses.clone(), KEY);
-    let _n2 = Membership::start(Options { interval: 10 * SOON, ..seldom }).unwrap();
+    let _n2 = HeartbeatDriver::start(Options { interval: 10 * SOON, ..seldom }).unwrap();
     wait(&n1, |hosts| hosts.0["n2"].incarnation.is_some()).await;
 }
 
@@ -120,9 +120,10 @@ async fn another_key_and_garbage_are_not_heard() {
 async fn an_address_in_use_is_named_and_free_again_after_the_end() {
     let addresses = addresses();
     let n1 = start("n1", &addresses, KEY);
-    let error = Membership::start(Options::new("n1", addresses["n1"], BTreeMap::new(), KEY)).unwrap_err();
+    let error =
+        HeartbeatDriver::start(Options::new("n1", addresses["n1"], BTreeMap::new(), KEY)).unwrap_err();
     assert!(error.to_string().contains(&addresses["n1"].to_string()), "{error}");
     drop(n1);
     start("n1", &addresses, KEY);
-    assert!(Membership::start(Options::new("", addresses["n2"], BTreeMap::new(), KEY)).is_err());
+    assert!(HeartbeatDriver::start(Options::new("", addresses["n2"], BTreeMap::new(), KEY)).is_err());
 }

@@ -20,7 +20,7 @@ const LARGEST: usize = 60_000;
 /// An address that this host stands for, and where it takes its connections.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Entry {
-    pub kind: Kind,
+    pub kind: AddressKind,
     pub address: IpAddr,
     pub port: u16,
     pub protocol: Protocol,
@@ -29,7 +29,7 @@ pub(crate) struct Entry {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Kind {
+pub(crate) enum AddressKind {
     Vip,
     Service,
 }
@@ -113,7 +113,7 @@ fn encode(announcement: &Announcement<'_>) -> Vec<u8> {
 mod tests {
     use super::*;
 
-    fn entry(kind: Kind, port: u16) -> Entry {
+    fn entry(kind: AddressKind, port: u16) -> Entry {
         let target = ([127, 0, 1, 1], 6443).into();
         Entry { kind, address: [127, 0, 0, 100].into(), port, protocol: Protocol::Tcp, target }
     }
@@ -144,7 +144,7 @@ mod tests {
             }
         };
         hear(r#"{"host":"n1","entries":[]}"#).await;
-        vip.send_replace(Some(entry(Kind::Vip, 6443)));
+        vip.send_replace(Some(entry(AddressKind::Vip, 6443)));
         let held = r#"{"host":"n1","entries":[{"kind":"vip","address":"127.0.0.100","port":6443,"protocol":"TCP","target":"127.0.1.1:6443"}]}"#;
         hear(held).await;
         hear(held).await;
@@ -155,9 +155,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_announcement_fits_into_a_datagram_with_the_virtual_address_in_it() {
-        let services = (1..=u16::MAX).map(|port| entry(Kind::Service, port)).collect();
+        let services = (1..=u16::MAX).map(|port| entry(AddressKind::Service, port)).collect();
         let (mut announcer, vip) = announcer(services, "127.0.0.1:9".parse().unwrap()).await;
-        vip.send_replace(Some(entry(Kind::Vip, 6443)));
+        vip.send_replace(Some(entry(AddressKind::Vip, 6443)));
         let (datagram, left_out) = announcer.datagram();
         assert!(datagram.len() <= LARGEST && datagram.len() > LARGEST / 2, "{}", datagram.len());
         assert!(left_out > 0);

@@ -3,7 +3,7 @@
 
 use futures::future::BoxFuture;
 
-use crate::Change;
+use crate::ServiceChange;
 
 /// Carries callers of services to their endpoints.
 ///
@@ -12,7 +12,7 @@ use crate::Change;
 /// without I/O what a change means for it (compare [`Services::apply`](crate::Services::apply)) and then does that.
 pub(crate) trait ServiceBackend: Send {
     /// Takes changes in, in this order. It is called again soon, maybe without changes, if something is left to do.
-    fn apply<'a>(&'a mut self, changes: &'a [Change]) -> BoxFuture<'a, Outcome>;
+    fn apply<'a>(&'a mut self, changes: &'a [ServiceChange]) -> BoxFuture<'a, Outcome>;
 }
 
 /// How far a backend came.

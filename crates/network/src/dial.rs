@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-use crate::{Balancer, Change, Endpoint, PortId, Scope, Served, Services};
+use crate::{Balancer, Endpoint, PortId, Scope, Served, ServiceChange, Services};
 
 /// An endpoint that doesn't answer in this time is passed over.
 ///
@@ -40,10 +40,10 @@ impl Dialer {
     }
 
     /// Takes changes in.
-    pub fn apply(&self, changes: &[Change]) {
+    pub fn apply(&self, changes: &[ServiceChange]) {
         for change in changes {
             match change {
-                Change::Served(_) | Change::Gone(_) => {
+                ServiceChange::Served(_) | ServiceChange::Gone(_) => {
                     let mut before = None;
                     self.services.send_modify(|services| before = services.apply(change));
                     let Some(before) = before else { continue };
@@ -52,10 +52,10 @@ impl Dialer {
                     let gone = before.ports.iter().map(|port| &port.id).filter(|id| !is_left(id));
                     gone.for_each(|id| self.balancer().forget(id));
                 }
-                Change::Silent(host) => {
+                ServiceChange::Silent(host) => {
                     self.silent.send_modify(|silent| _ = silent.insert(host.clone()));
                 }
-                Change::Heard(host) => self.silent.send_modify(|silent| _ = silent.remove(host)),
+                ServiceChange::Heard(host) => self.silent.send_modify(|silent| _ = silent.remove(host)),
             }
         }
     }

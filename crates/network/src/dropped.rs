@@ -74,7 +74,7 @@ mod tests {
 
     #[allow(clippy::disallowed_methods)] // Some instant; nothing depends on which.
     fn hosts(silent: &[&str]) -> Hosts {
-        let host = |name: &str| membership::Host {
+        let host = |name: &str| membership::Liveness {
             last_heard: Instant::now(),
             silent: silent.contains(&name),
             incarnation: Some(1),

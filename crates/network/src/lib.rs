@@ -28,5 +28,7 @@ pub use balancer::{Balancer, Scope};
 pub use error::Error;
 pub use listen::listen_before_held;
 pub use network::{HostNetwork, Mode, Network, Options};
-pub use services::{Change, Directory, Endpoint, PortId, Protocol, Served, ServiceId, ServicePort, Services};
+pub use services::{
+    Directory, Endpoint, PortId, Protocol, Served, ServiceChange, ServiceId, ServicePort, Services,
+};
 pub use targets::Targets;

@@ -15,12 +15,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::info_span;
 
-use crate::announce::{Announcer, Entry, Kind};
+use crate::announce::{AddressKind, Announcer, Entry};
 use crate::dial::Dialer;
 use crate::follow::follow;
 use crate::keeper::{self, Others, Wanted};
 use crate::netlink::Netlink;
-use crate::proxy::{Place, Proxy};
+use crate::proxy::{ListenAt, Proxy};
 use crate::virtual_address::{self, Holder};
 use crate::{Error, Protocol, Scope, Services};
 
@@ -113,7 +113,7 @@ impl Network {
                     keeper::keep(Netlink::open()?, wanted, others, changes.clone()),
                 );
                 let address = options.virtual_address.ip();
-                (Place::There, Holder::Link { netlink, link: link.clone(), address, changes })
+                (ListenAt::There, Holder::Link { netlink, link: link.clone(), address, changes })
             }
             Mode::Loopback { switch } => {
                 let (services, services_seen) = watch::channel(Vec::new());
@@ -123,13 +123,13 @@ impl Network {
                         .await?;
                 ending.spawn_in(info_span!("announce"), announcer.run(stop.subscribe()));
                 let entry = Entry {
-                    kind: Kind::Vip,
+                    kind: AddressKind::Vip,
                     address: options.virtual_address.ip(),
                     port: options.virtual_address.port(),
                     protocol: Protocol::Tcp,
                     target: SocketAddr::new(own.address, options.virtual_address.port()),
                 };
-                (Place::Here(services), Holder::Switch { entry, announced })
+                (ListenAt::Here(services), Holder::Switch { entry, announced })
             }
         };
         ending.spawn_in(

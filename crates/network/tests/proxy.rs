@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use membership::{Host, Hosts};
+use membership::{Hosts, Liveness};
 use network::{HostNetwork, Mode, Network, Options};
 use serde_json::{Value, json};
 use store::{KeyRange, Memory, Op, Store, Txn};
@@ -125,7 +125,7 @@ impl Bench {
 }
 
 fn silent(silent: &[&str]) -> Hosts {
-    let host = |name: &str| Host {
+    let host = |name: &str| Liveness {
         last_heard: Instant::now(),
         silent: silent.contains(&name),
         incarnation: Some(1),

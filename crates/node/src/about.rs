@@ -4,10 +4,10 @@ use std::fmt::Write;
 
 use serde_json::{Value, json};
 
-use crate::pods::Host;
+use crate::pods::PodHost;
 
 /// Metrics, as Prometheus reads them; named as the kubelet's.
-pub(crate) fn metrics(host: &Host) -> String {
+pub(crate) fn metrics(host: &PodHost) -> String {
     let (containers, pods) = host.running.count();
     let mut text = String::new();
     let mut gauge = |name: &str, help: &str, labels: &str, value: usize| {
@@ -22,7 +22,7 @@ pub(crate) fn metrics(host: &Host) -> String {
 }
 
 /// The configuration, in the kubelet's words as far as it has them.
-pub(crate) fn configuration(host: &Host) -> Value {
+pub(crate) fn configuration(host: &PodHost) -> Value {
     json!({"kubeletconfig": {
         "kind": "KubeletConfiguration",
         "apiVersion": "kubelet.config.k8s.io/v1beta1",

@@ -15,8 +15,8 @@ use crate::addresses::{Addresses, PodAddresses, PodRange};
 use crate::clock::Clock;
 use crate::host::cgroup::Cgroups;
 use crate::host::{HostRuntime, Isolation, Powers, end_strays};
-use crate::node::{Identity, keep_registered, read_machine};
-use crate::pods::{Desk, Folders, Host, Running, TokenBook};
+use crate::node::{NodeIdentity, keep_registered, read_machine};
+use crate::pods::{Desk, Folders, LiveContainers, PodHost, TokenBook};
 use crate::server;
 
 /// What the agent of a host needs.
@@ -142,7 +142,7 @@ impl Agent {
         let runtime = runtime.map_err(Error::Files)?;
         let runtime = Arc::new(runtime);
         let book = Addresses::open(&folders.addresses(), range);
-        let host = Arc::new(Host {
+        let host = Arc::new(PodHost {
             name: options.name.clone(),
             address: options.address,
             store: options.store.clone(),
@@ -155,12 +155,12 @@ impl Agent {
             powers: Powers::read(isolation),
             programs: programs.clone(),
             runtime,
-            running: Running::default(),
+            running: LiveContainers::default(),
             tokens: TokenBook::default(),
             capacity: (machine.cpus * 1000, machine.memory_kib << 10),
             variables: variables(&programs, options.service_host, options.service_port),
         });
-        let identity = Identity {
+        let identity = NodeIdentity {
             name: options.name,
             address: options.address,
             pod_cidr: range.network(),

@@ -132,16 +132,16 @@ pub(crate) struct Found {
 }
 
 /// An output, until it ends.
-pub(crate) type Reader = Pin<Box<dyn AsyncRead + Send>>;
+pub(crate) type OutputReader = Pin<Box<dyn AsyncRead + Send>>;
 /// An input, until it is dropped.
-pub(crate) type Writer = Pin<Box<dyn AsyncWrite + Send>>;
+pub(crate) type InputWriter = Pin<Box<dyn AsyncWrite + Send>>;
 
 /// A command beside a container. Dropped, all of its session is killed.
 pub(crate) struct Session {
     /// Its two outputs; a terminal is the first.
-    pub outputs: (Reader, Reader),
+    pub outputs: (OutputReader, OutputReader),
     /// Its input.
-    pub input: Option<Writer>,
+    pub input: Option<InputWriter>,
     /// Its terminal, if that is what its streams are.
     pub terminal: Option<Terminal>,
     /// Its end.
@@ -160,9 +160,9 @@ pub(crate) trait SessionEnd: Send + Sync {
 /// A container's own streams.
 pub(crate) struct Attached {
     /// What it prints; what isn't wanted is over at once.
-    pub outputs: (Reader, Reader),
+    pub outputs: (OutputReader, OutputReader),
     /// What it reads, if it asked for input.
-    pub input: Option<Writer>,
+    pub input: Option<InputWriter>,
     /// Its terminal, if it has one.
     pub terminal: Option<Terminal>,
 }

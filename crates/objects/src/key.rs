@@ -2,7 +2,7 @@
 
 /// The parts of an object's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place<'a> {
+pub struct ObjectKey<'a> {
     /// The API group, empty for core.
     pub group: &'a str,
     /// The resource: plural, lower case.
@@ -37,7 +37,7 @@ pub fn namespace_prefix(group: &str, resource: &str, namespace: &str) -> String 
 }
 
 /// The parts of a key, or nothing if it is not an object's.
-pub fn parse(key: &[u8]) -> Option<Place<'_>> {
+pub fn parse(key: &[u8]) -> Option<ObjectKey<'_>> {
     let mut parts = std::str::from_utf8(key).ok()?.strip_prefix("/registry/")?.split('/');
     let group = parts.next().map(|group| if group == "core" { "" } else { group })?;
     let (resource, first) = (parts.next()?, parts.next()?);
@@ -46,7 +46,7 @@ pub fn parse(key: &[u8]) -> Option<Place<'_>> {
         (Some(name), None) => (first, name),
         _ => return None,
     };
-    Some(Place { group, resource, namespace, name })
+    Some(ObjectKey { group, resource, namespace, name })
 }
 
 #[cfg(test)]
@@ -59,7 +59,7 @@ mod tests {
             [("", "pods", "default", "a"), ("", "nodes", "", "n1"), ("apps", "deployments", "x", "y")]
         {
             let key = key(group, resource, namespace, name);
-            assert_eq!(parse(key.as_bytes()), Some(Place { group, resource, namespace, name }));
+            assert_eq!(parse(key.as_bytes()), Some(ObjectKey { group, resource, namespace, name }));
         }
         assert_eq!(parse(b"/other"), None);
         assert_eq!(parse(b"/registry/core/pods/a/b/c"), None);

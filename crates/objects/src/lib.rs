@@ -21,7 +21,7 @@ mod write;
 
 pub use bound::node_of;
 pub use followed::Followed;
-pub use key::{Place, key, kind_prefix, namespace_prefix, parse};
+pub use key::{ObjectKey, key, kind_prefix, namespace_prefix, parse};
 pub use named::Named;
 pub use object_ref::{ObjectRef, Uid};
 pub use pod::{
@@ -37,4 +37,4 @@ pub use stored::{encode, load, look, put_list_items, stamped_at};
 pub use table::{Change, Table};
 pub use thin::{Annotations, NoAnnotations, metadata};
 pub use time::rfc3339;
-pub use write::{Delete, Propagation, Subject, TokenRequest, Write, Writer};
+pub use write::{Delete, Propagation, TokenRequest, TypedRef, Write, Writer};

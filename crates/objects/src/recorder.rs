@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::info_span;
 
 use self::ledger::{Count, Ledger};
-use crate::{Kind, Subject, Write, Writer};
+use crate::{Kind, TypedRef, Write, Writer};
 
 /// Events wait this long before they are written, so that a burst of real work goes first.
 const YIELD: Duration = Duration::from_millis(500);
@@ -133,7 +133,7 @@ fn write(count: &Count, from: &Reporter) -> Option<Write> {
     let namespace = namespace.unwrap_or_else(|| "default".to_owned());
     if count.written.is_some() {
         let subject =
-            Subject { api_version: "v1".into(), kind: "Event".into(), namespace, name: count.event.clone() };
+            TypedRef { api_version: "v1".into(), kind: "Event".into(), namespace, name: count.event.clone() };
         let patch = json!({"count": count.count, "lastTimestamp": Time(count.last)});
         return Some(Write::Merge { subject, subresource: "", patch });
     }

@@ -8,7 +8,7 @@ use crate::{ObjectRef, Uid};
 
 /// One object, named.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Subject {
+pub struct TypedRef {
     /// Group and version, such as `v1` or `apps/v1`.
     pub api_version: String,
     /// The kind, such as `Pod`.
@@ -31,7 +31,7 @@ pub enum Write {
     /// Merges `patch` into an object (RFC 7396); a resourceVersion in it is a precondition.
     Merge {
         /// Which object.
-        subject: Subject,
+        subject: TypedRef,
         /// The subresource, such as `status`, or empty.
         subresource: &'static str,
         /// What to merge.
@@ -40,7 +40,7 @@ pub enum Write {
     /// Deletes an object.
     Delete {
         /// Which object.
-        subject: Subject,
+        subject: TypedRef,
         /// How.
         options: Delete,
     },

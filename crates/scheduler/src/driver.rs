@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use objects::{ObjectRef, Occurrence, Pod, Pool, Recorder, Reporter, Subject, Uid, Write, Writer};
+use objects::{ObjectRef, Occurrence, Pod, Pool, Recorder, Reporter, TypedRef, Uid, Write, Writer};
 use serde_json::{Value, json};
 use store::{Duty, State, Store};
 use tasks::SpawnIn;
@@ -249,7 +249,7 @@ fn condition(pod: &Pod, message: &str, state: &State, now: Timestamp) -> Option<
     conditions.retain(|condition| condition["type"] != "PodScheduled");
     conditions.push(json!(condition));
     Some(Write::Merge {
-        subject: Subject { api_version: "v1".into(), kind: "Pod".into(), namespace, name },
+        subject: TypedRef { api_version: "v1".into(), kind: "Pod".into(), namespace, name },
         subresource: "status",
         patch: json!({
             // A merge patch replaces the whole list of conditions: what was written meanwhile must not get lost.

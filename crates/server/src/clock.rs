@@ -22,10 +22,10 @@ pub trait Edge: fmt::Debug + Send + Sync + 'static {
 
 /// The clock and the randomness of this machine.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Machine;
+pub struct SystemEdge;
 
 #[allow(clippy::disallowed_methods, reason = "the driver's edge")]
-impl Edge for Machine {
+impl Edge for SystemEdge {
     fn now(&self) -> Timestamp {
         Timestamp::now()
     }
@@ -78,7 +78,7 @@ mod tests {
 
     #[test]
     fn what_is_drawn_is_below_its_bound_and_reaches_all_of_it() {
-        let edge: &dyn Edge = &Machine;
+        let edge: &dyn Edge = &SystemEdge;
         assert_eq!((edge.below(0), edge.below(1)), (0, 0));
         let drawn: BTreeSet<u32> = (0..1000).map(|_| edge.below(7)).collect();
         assert_eq!(drawn, (0..7).collect());

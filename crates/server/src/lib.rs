@@ -19,11 +19,11 @@ mod requests;
 mod server;
 mod webhook;
 
-pub use access::{Authority, Identity, Tokens};
+pub use access::{ClusterAuthority, Tokens, UserInfo};
 pub use admission::{ServiceRange, ServiceRangeError};
 pub use aggregation::FrontProxy;
 pub use backend::Backends;
-pub use clock::{Edge, Machine};
+pub use clock::{Edge, SystemEdge};
 pub use http::{Body, Limits};
 pub use requests::Measure;
 pub use server::{Listening, Options, Server};

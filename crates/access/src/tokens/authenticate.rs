@@ -11,7 +11,7 @@ use store::State;
 
 use super::secret::{self, LEGACY_ISSUER};
 use super::{ISSUER, Tokens};
-use crate::Identity;
+use crate::UserInfo;
 
 /// So long an account or a pod that is being deleted is still believed, in seconds.
 ///
@@ -22,7 +22,7 @@ const LEEWAY: i64 = 60;
 #[derive(Debug, Clone, PartialEq)]
 pub struct Authenticated {
     /// The account.
-    pub who: Identity,
+    pub who: UserInfo,
     /// Those of the audiences that were asked about that the token is for.
     pub audiences: Vec<String>,
 }
@@ -105,7 +105,7 @@ impl Tokens {
 }
 
 /// The account of the claims, if all that the token is bound to is still there.
-fn bound_identity(state: &State, claims: &Value, now: i64) -> Option<Identity> {
+fn bound_identity(state: &State, claims: &Value, now: i64) -> Option<UserInfo> {
     let own = &claims["kubernetes.io"];
     let namespace = own["namespace"].as_str()?;
     let there = |plural: &str, namespace: &str, reference: &Value| -> Option<Arc<Object>> {
@@ -137,12 +137,12 @@ fn bound_identity(state: &State, claims: &Value, now: i64) -> Option<Identity> {
     tell("node-uid", own["node"]["uid"].as_str());
     let id = claims["jti"].as_str().map(|id| format!("JTI={id}"));
     tell("credential-id", id.as_deref());
-    Some(Identity { extra, ..identity(namespace, &account) })
+    Some(UserInfo { extra, ..identity(namespace, &account) })
 }
 
 /// An account as a user.
-pub(super) fn identity(namespace: &str, account: &Object) -> Identity {
+pub(super) fn identity(namespace: &str, account: &Object) -> UserInfo {
     let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
     let user = format!("system:serviceaccount:{namespace}:{}", account.name());
-    Identity { uid: account.uid().to_owned(), ..Identity::new(user, groups) }
+    UserInfo { uid: account.uid().to_owned(), ..UserInfo::new(user, groups) }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use store::State;
 
 use super::{ISSUER, Tokens};
-use crate::Identity;
+use crate::UserInfo;
 
 /// Upstream's (`ValidateTokenRequest` and `SetDefaults_TokenRequestSpec`).
 const LEAST_SECONDS: i64 = 600;
@@ -108,7 +108,7 @@ impl Tokens {
     pub fn issue(
         &self,
         state: &State,
-        who: &Identity,
+        who: &UserInfo,
         request: &TokenRequest<'_>,
         stamp: &Stamp,
     ) -> Result<Issued, Status> {
@@ -206,7 +206,7 @@ fn bind(state: &State, request: &TokenRequest<'_>, bound: &Bound) -> Result<(&'s
 
 /// A host gets tokens for its own pods and no others, for those whom the pods' volumes name (upstream's NodeRestriction).
 fn check_node(
-    who: &Identity,
+    who: &UserInfo,
     request: &TokenRequest<'_>,
     bound: Option<&(&'static str, Object)>,
 ) -> Result<(), Status> {

@@ -10,7 +10,7 @@ use store::State;
 
 use super::Tokens;
 use super::authenticate::identity;
-use crate::Identity;
+use crate::UserInfo;
 
 /// The issuer of such tokens, as they name it themselves.
 pub(super) const LEGACY_ISSUER: &str = "kubernetes/serviceaccount";
@@ -64,7 +64,7 @@ impl Tokens {
 }
 
 /// Whose such a token is: the secret must be there, with this very token, and be its account's.
-pub(super) fn authenticate(state: &State, token: &str, claims: &Value) -> Option<Identity> {
+pub(super) fn authenticate(state: &State, token: &str, claims: &Value) -> Option<UserInfo> {
     let claim = |name: &str| claims[format!("kubernetes.io/serviceaccount/{name}")].as_str();
     let (namespace, name) = (claim("namespace")?, claim("secret.name")?);
     let key = objects::key("", "secrets", namespace, name);

@@ -7,10 +7,15 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 use store::{KeyRange, Op, State, Txn};
 
-use super::{Kind, Uses};
+use super::{UsedKind, Uses};
 
-const KINDS: [Kind; 5] =
-    [Kind::Secret, Kind::ConfigMap, Kind::VolumeClaim, Kind::ServiceAccount, Kind::ResourceClaim];
+const KINDS: [UsedKind; 5] = [
+    UsedKind::Secret,
+    UsedKind::ConfigMap,
+    UsedKind::VolumeClaim,
+    UsedKind::ServiceAccount,
+    UsedKind::ResourceClaim,
+];
 const HOSTS: [&str; 3] = ["", "n1", "n2"];
 const NAMES: [&str; 3] = ["a", "b", "p0-a"];
 
@@ -114,26 +119,26 @@ fn pod_of(name: &str, host: &str, mirror: bool, parts: &[(usize, usize)]) -> Val
 }
 
 /// The plain decision.
-fn is_used(state: &State, host: &str, kind: Kind, namespace: &str, name: &str) -> bool {
+fn is_used(state: &State, host: &str, kind: UsedKind, namespace: &str, name: &str) -> bool {
     let range = KeyRange::prefix(objects::namespace_prefix("", "pods", namespace));
     let pods = state.range(&range).filter_map(|kv| serde_json::from_slice::<Value>(&kv.value.bytes()).ok());
     pods.filter(|pod| pod["spec"]["nodeName"] == host).any(|pod| uses(&pod, kind, name))
 }
 
-fn uses(pod: &Value, kind: Kind, name: &str) -> bool {
+fn uses(pod: &Value, kind: UsedKind, name: &str) -> bool {
     if !pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_null() {
         return false;
     }
     let spec = &pod["spec"];
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let (volume, key, reference, from) = match kind {
-        Kind::ServiceAccount => return spec["serviceAccountName"] == name,
-        Kind::ResourceClaim => {
+        UsedKind::ServiceAccount => return spec["serviceAccountName"] == name,
+        UsedKind::ResourceClaim => {
             let of_spec = list(&spec["resourceClaims"]);
             let of_status = list(&pod["status"]["resourceClaimStatuses"]);
             return of_spec.iter().chain(&of_status).any(|claim| claim["resourceClaimName"] == name);
         }
-        Kind::VolumeClaim => {
+        UsedKind::VolumeClaim => {
             return list(&spec["volumes"]).iter().any(|volume| {
                 let own = volume["name"].as_str().unwrap_or_default();
                 let generated = format!("{}-{own}", pod["metadata"]["name"].as_str().unwrap_or_default());
@@ -141,8 +146,8 @@ fn uses(pod: &Value, kind: Kind, name: &str) -> bool {
                     || volume["ephemeral"].is_object() && generated == name
             });
         }
-        Kind::Secret => ("secret", "secretName", "secretKeyRef", "secretRef"),
-        Kind::ConfigMap => ("configMap", "name", "configMapKeyRef", "configMapRef"),
+        UsedKind::Secret => ("secret", "secretName", "secretKeyRef", "secretRef"),
+        UsedKind::ConfigMap => ("configMap", "name", "configMapKeyRef", "configMapRef"),
     };
     let names_secret = |entry: &Value| {
         entry.as_object().into_iter().flatten().any(|(_, source)| {
@@ -154,9 +159,9 @@ fn uses(pod: &Value, kind: Kind, name: &str) -> bool {
     let in_volume = |entry: &Value| {
         entry[volume][key] == name
             || list(&entry["projected"]["sources"]).iter().any(|source| source[volume]["name"] == name)
-            || kind == Kind::Secret && names_secret(entry)
+            || kind == UsedKind::Secret && names_secret(entry)
     };
-    let pulls = |secret: &Value| kind == Kind::Secret && secret["name"] == name;
+    let pulls = |secret: &Value| kind == UsedKind::Secret && secret["name"] == name;
     list(&spec["volumes"]).iter().any(in_volume)
         || list(&spec["imagePullSecrets"]).iter().any(pulls)
         || ["containers", "initContainers", "ephemeralContainers"]

@@ -11,7 +11,7 @@ use serde_json::Value;
 use store::State;
 
 use super::Expected;
-use crate::graph::Node;
+use crate::graph::Vertex;
 use crate::kept::{Deployment, ReplicaSet};
 use crate::view::{View, controller_of};
 
@@ -72,7 +72,7 @@ fn any(view: &View, namespace: &str, pod: &str, owner: &OwnerReference) -> Resul
 }
 
 /// The resource of a kind that a CustomResourceDefinition defines, in the version that the object is stored in.
-fn custom(state: &State, controller: &Node) -> Option<Arc<Resource>> {
+fn custom(state: &State, controller: &Vertex) -> Option<Arc<Resource>> {
     let place = parse(&controller.key)?;
     let name = format!("{}.{}", place.resource, place.group);
     let stored = state.get(key("apiextensions.k8s.io", "customresourcedefinitions", "", &name).as_bytes())?;

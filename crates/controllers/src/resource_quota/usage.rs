@@ -8,7 +8,7 @@ use api::{Amounts, Quotable, quota_hard, quota_resources};
 use bytes::Bytes;
 use jiff::Timestamp;
 use machinery::{Object, Quantity};
-use objects::{Place, kind_prefix, namespace_prefix, parse};
+use objects::{ObjectKey, kind_prefix, namespace_prefix, parse};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use store::{Event, KeyRange, KeyValue, State};
@@ -91,7 +91,7 @@ impl Account for Usage {
 }
 
 impl Usage {
-    fn put_quota(&mut self, place: Place<'_>, kv: &KeyValue) {
+    fn put_quota(&mut self, place: ObjectKey<'_>, kv: &KeyValue) {
         let Ok(quota) = serde_json::from_slice::<Object>(&kv.value.bytes()) else {
             return self.remove_quota(place);
         };
@@ -101,7 +101,7 @@ impl Usage {
         }
     }
 
-    fn remove_quota(&mut self, place: Place<'_>) {
+    fn remove_quota(&mut self, place: ObjectKey<'_>) {
         if let Some(tallies) = self.quotas.get_mut(place.namespace) {
             tallies.remove(place.name);
             if tallies.is_empty() {
@@ -155,7 +155,7 @@ impl Tally {
         decoded
     }
 
-    fn count(&mut self, place: Place<'_>, key: &Bytes, object: &Object, sign: Sign) {
+    fn count(&mut self, place: ObjectKey<'_>, key: &Bytes, object: &Object, sign: Sign) {
         let quotable = Quotable { group: place.group, plural: place.resource, object };
         if !quotable.is_in_scope(&self.quota) {
             return;
@@ -207,13 +207,13 @@ fn add(used: &mut Amounts, hard: &Amounts, usage: &Amounts, sign: Sign) {
     }
 }
 
-fn resource(place: Place<'_>) -> (&str, &str) {
+fn resource(place: ObjectKey<'_>) -> (&str, &str) {
     (place.group, place.resource)
 }
 
 /// Whether an object certainly uses what it used before, by a look that costs less than decoding it: most changes are
 /// reports of a pod's status.
-fn uses_the_same(place: Place<'_>, old: Option<&Arc<KeyValue>>, new: Option<&Arc<KeyValue>>) -> bool {
+fn uses_the_same(place: ObjectKey<'_>, old: Option<&Arc<KeyValue>>, new: Option<&Arc<KeyValue>>) -> bool {
     let (Some(old), Some(new)) = (old, new) else { return false };
     match resource(place) {
         ("", "pods") => {

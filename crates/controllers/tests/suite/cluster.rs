@@ -12,7 +12,7 @@ use controllers::{Key, Note, Now, Silence, View};
 use futures::future::{BoxFuture, ready};
 use jiff::Timestamp;
 use machinery::{Object, Status};
-use objects::{Delete, Kind, ObjectRef, Occurrence, Pool, Reader, Subject, Uid, Write, Writer};
+use objects::{Delete, Kind, ObjectRef, Occurrence, Pool, Reader, TypedRef, Uid, Write, Writer};
 use scheduler::Waiting;
 use serde_json::{Value, json};
 use server::{Backends, Options, Server};
@@ -89,7 +89,7 @@ pub fn writer_over(store: Arc<Memory>) -> Arc<dyn Writer> {
         limits: server::Limits::default(),
         tokens: server::Tokens::new(pki::TokenKey::create().unwrap(), ""),
         metrics: Vec::new(),
-        edge: Arc::new(server::Machine),
+        edge: Arc::new(server::SystemEdge),
     };
     Server::new(options).writer()
 }
@@ -415,8 +415,8 @@ pub fn wire(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
-fn subject(api_version: &str, kind: &str, namespace: &str, name: &str) -> Subject {
-    Subject {
+fn subject(api_version: &str, kind: &str, namespace: &str, name: &str) -> TypedRef {
+    TypedRef {
         api_version: api_version.into(),
         kind: kind.into(),
         namespace: namespace.into(),

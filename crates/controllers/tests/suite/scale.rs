@@ -8,7 +8,7 @@ use std::sync::Arc;
 use futures::StreamExt;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use objects::{Delete, ObjectRef, Pod, Pool, Propagation, Reader, Subject, Uid, Write, Writer};
+use objects::{Delete, ObjectRef, Pod, Pool, Propagation, Reader, TypedRef, Uid, Write, Writer};
 use serde_json::json;
 use store::{Event, KeyRange, State, Store};
 use tokio::sync::watch;
@@ -44,8 +44,8 @@ fn step(event: &Event, nodes: usize, now: jiff::Timestamp) -> Option<Write> {
     Some(Write::Merge { subject, subresource: "status", patch: status })
 }
 
-fn subject(api_version: &str, kind: &str, name: &str) -> Subject {
-    Subject {
+fn subject(api_version: &str, kind: &str, name: &str) -> TypedRef {
+    TypedRef {
         api_version: api_version.into(),
         kind: kind.into(),
         namespace: "default".into(),

@@ -20,7 +20,7 @@ pub struct Keys {
 
 /// What a key of the cluster is for.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Place {
+pub enum Purpose {
     Cluster,
     Compacted,
     Candidate(LeaseId),
@@ -79,23 +79,23 @@ impl Keys {
     }
 
     /// What an etcd's key is for.
-    pub fn place(&self, key: &[u8]) -> Place {
-        let Some(name) = key.strip_prefix(self.root.as_bytes()) else { return Place::Other };
+    pub fn purpose(&self, key: &[u8]) -> Purpose {
+        let Some(name) = key.strip_prefix(self.root.as_bytes()) else { return Purpose::Other };
         if let Some(key) = name.strip_prefix(b"state") {
             // Copied, as all that is kept: a slice would keep the whole answer that it came in.
-            return Place::State(Bytes::copy_from_slice(key));
+            return Purpose::State(Bytes::copy_from_slice(key));
         }
         let lease = |name: &[u8]| {
             let number = std::str::from_utf8(name).ok().and_then(|name| i64::from_str_radix(name, 16).ok());
             number.map(LeaseId)
         };
         match name {
-            b"cluster" => Place::Cluster,
-            b"compacted" => Place::Compacted,
+            b"cluster" => Purpose::Cluster,
+            b"compacted" => Purpose::Compacted,
             _ => {
-                let candidate = name.strip_prefix(b"candidates/").and_then(lease).map(Place::Candidate);
-                let held = || name.strip_prefix(b"leases/").and_then(lease).map(Place::Lease);
-                candidate.or_else(held).unwrap_or(Place::Other)
+                let candidate = name.strip_prefix(b"candidates/").and_then(lease).map(Purpose::Candidate);
+                let held = || name.strip_prefix(b"leases/").and_then(lease).map(Purpose::Lease);
+                candidate.or_else(held).unwrap_or(Purpose::Other)
             }
         }
     }
@@ -118,14 +118,14 @@ mod tests {
     fn every_key_finds_its_place_again() {
         let keys = Keys::new("/holdfast/");
         for key in [&b"/registry/core/pods/default/a"[..], b"x", b"", b"\xff\0"] {
-            assert_eq!(keys.place(&keys.state(key)), Place::State(Bytes::copy_from_slice(key)));
+            assert_eq!(keys.purpose(&keys.state(key)), Purpose::State(Bytes::copy_from_slice(key)));
         }
-        assert_eq!(keys.place(&keys.candidate(LeaseId(255))), Place::Candidate(LeaseId(255)));
-        assert_eq!(keys.place(&keys.lease(LeaseId(i64::MAX))), Place::Lease(LeaseId(i64::MAX)));
-        assert_eq!(keys.place(&keys.cluster()), Place::Cluster);
-        assert_eq!(keys.place(&keys.compacted()), Place::Compacted);
+        assert_eq!(keys.purpose(&keys.candidate(LeaseId(255))), Purpose::Candidate(LeaseId(255)));
+        assert_eq!(keys.purpose(&keys.lease(LeaseId(i64::MAX))), Purpose::Lease(LeaseId(i64::MAX)));
+        assert_eq!(keys.purpose(&keys.cluster()), Purpose::Cluster);
+        assert_eq!(keys.purpose(&keys.compacted()), Purpose::Compacted);
         for other in [&keys.sync()[..], b"/holdfastx/statea", b"/holdfast/leases/zz", b"/other"] {
-            assert_eq!(keys.place(other), Place::Other);
+            assert_eq!(keys.purpose(other), Purpose::Other);
         }
     }
 

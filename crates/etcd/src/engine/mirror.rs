@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use store::{KeyValue, LeaseId, Revision, State, Told};
 
-use super::keys::{Keys, Place};
+use super::keys::{Keys, Purpose};
 use super::translate::{own, unsigned};
 use crate::proto::{self, EventType};
 
@@ -36,16 +36,16 @@ impl Mirror {
         let mut leases = HashMap::new();
         let mut candidates = BTreeMap::new();
         for kv in &kvs {
-            match keys.place(&kv.key) {
-                Place::State(_) => entries.extend(own(&keys, kv)),
-                Place::Lease(lease) => {
+            match keys.purpose(&kv.key) {
+                Purpose::State(_) => entries.extend(own(&keys, kv)),
+                Purpose::Lease(lease) => {
                     leases.insert(lease, number(&kv.value));
                 }
-                Place::Candidate(lease) => {
+                Purpose::Candidate(lease) => {
                     let candidate = candidate(lease, kv);
                     candidates.insert(candidate.since, candidate);
                 }
-                Place::Cluster | Place::Compacted | Place::Other => {}
+                Purpose::Cluster | Purpose::Compacted | Purpose::Other => {}
             }
         }
         Mirror { state: State::loaded(revision, entries, leases), keys, candidates, is_orphan: false }
@@ -76,12 +76,12 @@ impl Mirror {
     fn told(&mut self, event: &proto::Event) -> Option<Told> {
         let kv = event.kv.as_ref()?;
         let is_put = event.r#type() == EventType::Put;
-        match self.keys.place(&kv.key) {
-            Place::State(_) if is_put => own(&self.keys, kv).map(Told::Put),
-            Place::State(key) => Some(Told::Deleted(key)),
-            Place::Lease(lease) if is_put => Some(Told::Granted(lease, number(&kv.value))),
-            Place::Lease(lease) => Some(Told::Ended(lease)),
-            Place::Candidate(lease) => {
+        match self.keys.purpose(&kv.key) {
+            Purpose::State(_) if is_put => own(&self.keys, kv).map(Told::Put),
+            Purpose::State(key) => Some(Told::Deleted(key)),
+            Purpose::Lease(lease) if is_put => Some(Told::Granted(lease, number(&kv.value))),
+            Purpose::Lease(lease) => Some(Told::Ended(lease)),
+            Purpose::Candidate(lease) => {
                 self.candidates.retain(|_, candidate| candidate.lease != lease);
                 if is_put {
                     let candidate = candidate(lease, kv);
@@ -89,12 +89,12 @@ impl Mirror {
                 }
                 None
             }
-            Place::Compacted => is_put.then(|| Told::Compacted(number(&kv.value))),
-            Place::Cluster => {
+            Purpose::Compacted => is_put.then(|| Told::Compacted(number(&kv.value))),
+            Purpose::Cluster => {
                 self.is_orphan = !is_put;
                 None
             }
-            Place::Other => None,
+            Purpose::Other => None,
         }
     }
 }

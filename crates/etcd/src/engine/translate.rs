@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use store::{Compare, Condition, Error, KeyValue, LeaseId, Op, OpResult, Txn, TxnResponse};
 
-use super::keys::{Keys, Place};
+use super::keys::{Keys, Purpose};
 use crate::proto::{
     self, CompareResult, CompareTarget, CompareTargetUnion, DeleteRangeRequest, PutRequest, RangeRequest,
     RequestOp, RequestOpRequest, ResponseOp, ResponseOpResponse, TxnRequest,
@@ -110,7 +110,7 @@ fn result(keys: &Keys, op: &Op, done: ResponseOp) -> Result<OpResult, Error> {
 
 /// A key of the store as the store knows it, in memory of its own.
 pub fn own(keys: &Keys, kv: &proto::KeyValue) -> Option<KeyValue> {
-    let Place::State(key) = keys.place(&kv.key) else { return None };
+    let Purpose::State(key) = keys.purpose(&kv.key) else { return None };
     Some(KeyValue {
         key,
         value: Bytes::copy_from_slice(&kv.value).into(),

@@ -23,7 +23,7 @@ use crate::{Code, Status};
 
 /// Which cluster a store is, for those who ask by etcd's API.
 #[derive(Debug, Clone)]
-pub struct Identity {
+pub struct ServedCluster {
     /// The cluster's name; etcd's number of it is made from this.
     pub cluster: String,
     /// The port on which every member serves etcd's API.
@@ -40,7 +40,7 @@ pub async fn serve(
     tls: Option<Tls>,
     store: Arc<dyn Store>,
     members: Arc<dyn Members>,
-    identity: Identity,
+    identity: ServedCluster,
 ) {
     let server = Server {
         store,
@@ -55,7 +55,7 @@ pub async fn serve(
 /// A store with what etcd's API says besides.
 struct Server {
     store: Arc<dyn Store>,
-    identity: Identity,
+    identity: ServedCluster,
     members: Arc<dyn Members>,
     cluster_id: u64,
     leases: LeaseClocks,

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcd::{Client, Identity, Members};
+use etcd::{Client, Members, ServedCluster};
 use futures::future::BoxFuture;
 use pki::{Authority, ClientAuth, HostNames};
 use store::{Config, Embedded, Error, FirstMember, Member, MemberError, MemberId, Memory, State, Store};
@@ -45,8 +45,8 @@ impl Running {
     }
 }
 
-pub fn identity(address: SocketAddr) -> Identity {
-    Identity { cluster: "test".into(), client_port: address.port() }
+pub fn identity(address: SocketAddr) -> ServedCluster {
+    ServedCluster { cluster: "test".into(), client_port: address.port() }
 }
 
 /// A member without others.

@@ -8,14 +8,14 @@ use serde_json::Value;
 
 /// Where a backup is restored.
 #[derive(Debug)]
-pub struct Place {
+pub struct Destination {
     /// The names of the new cluster's hosts.
     pub hosts: BTreeSet<String>,
     /// The first address of its services, a network of 16 bits.
     pub services: Ipv4Addr,
 }
 
-impl Place {
+impl Destination {
     /// Fits a key; `false` for one that is left out: a host that is no more, its lease, and the pods on it, which
     /// are made anew elsewhere by their controllers.
     pub fn fit(&self, key: &[u8], value: &mut Bytes) -> bool {
@@ -68,8 +68,8 @@ fn octets(text: &str) -> Option<[u8; 4]> {
 mod tests {
     use super::*;
 
-    fn place() -> Place {
-        Place { hosts: ["n1".to_owned()].into(), services: Ipv4Addr::new(127, 96, 0, 1) }
+    fn place() -> Destination {
+        Destination { hosts: ["n1".to_owned()].into(), services: Ipv4Addr::new(127, 96, 0, 1) }
     }
 
     #[test]

@@ -11,7 +11,7 @@ use config::HostConfig;
 use local::Folder;
 use store::{Backup, FirstMember, State};
 
-use self::fit::Place;
+use self::fit::Destination;
 use crate::ground::NetChoice;
 use crate::tell::{count, quoted, say, show};
 
@@ -45,7 +45,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
 
     let addresses = folder.addresses();
     let hosts = addresses.peers(folder.record().nodes).into_keys().collect();
-    let place = Place { hosts, services: addresses.first_service() };
+    let place = Destination { hosts, services: addresses.first_service() };
     let (keys, revision) = (backup.keys().len(), backup.revision());
     backup.fit(|kv| {
         let mut value = kv.value.bytes();

@@ -13,7 +13,7 @@ pub(super) const VERSION: u32 = 1;
 
 /// What a folder says about its cluster: the file `cluster.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Record {
+pub struct ClusterRecord {
     /// The shape of the folder.
     pub version: u32,
     /// What tells this cluster from all others.
@@ -31,7 +31,7 @@ pub struct Record {
 
 /// What a cluster is made as, or is expected to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
+pub struct ClusterPlan {
     /// What tells a new cluster from all others.
     pub id: String,
     /// How many hosts.
@@ -42,16 +42,16 @@ pub struct Plan {
     pub datastore: Option<Datastore>,
 }
 
-impl Plan {
+impl ClusterPlan {
     /// A cluster that keeps its state itself.
     pub fn new(nodes: usize, net: NetKind) -> Self {
-        Plan { id: uuid::Uuid::new_v4().to_string(), nodes, net, datastore: None }
+        ClusterPlan { id: uuid::Uuid::new_v4().to_string(), nodes, net, datastore: None }
     }
 }
 
-impl Record {
+impl ClusterRecord {
     /// Whether the cluster in `path` is as it is expected to be.
-    pub(super) fn check(&self, path: &Path, plan: &Plan) -> Result<(), Error> {
+    pub(super) fn check(&self, path: &Path, plan: &ClusterPlan) -> Result<(), Error> {
         let path = || path.to_owned();
         if self.nodes != plan.nodes {
             return Err(Error::OtherSize { path: path(), found: self.nodes, asked: plan.nodes });

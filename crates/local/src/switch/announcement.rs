@@ -20,7 +20,7 @@ pub struct Announcement {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
     /// Who may stand for it at once.
-    pub kind: Kind,
+    pub kind: AddressKind,
     /// The address.
     pub address: IpAddr,
     /// The port.
@@ -34,7 +34,7 @@ pub struct Entry {
 /// How an address is held.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum AddressKind {
     /// By one host: the last that announced it.
     Vip,
     /// By every host that announces it, in turn.
@@ -88,7 +88,7 @@ mod tests {
         assert_eq!(
             announcement.entries,
             [Entry {
-                kind: Kind::Vip,
+                kind: AddressKind::Vip,
                 address: [127, 0, 0, 100].into(),
                 port: 6443,
                 protocol: Protocol::Tcp,

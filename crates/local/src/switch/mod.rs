@@ -7,7 +7,7 @@ mod run;
 mod table;
 mod udp;
 
-pub use announcement::{Announcement, Entry, Kind, Protocol};
+pub use announcement::{AddressKind, Announcement, Entry, Protocol};
 pub use run::{Error, Switch, SwitchAddresses};
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use super::announcement::{Announcement, Kind, Protocol};
+use super::announcement::{AddressKind, Announcement, Protocol};
 
 /// How long a host stands for a service after it last said so: three announcements.
 pub const FRESH: Duration = Duration::from_millis(300);
@@ -59,10 +59,10 @@ impl Table {
         for entry in &announcement.entries {
             let frontend = Frontend { protocol: entry.protocol, address: entry.address, port: entry.port };
             match entry.kind {
-                Kind::Vip => {
+                AddressKind::Vip => {
                     is_news |= self.vips.insert(frontend, Some(entry.target)) != Some(Some(entry.target));
                 }
-                Kind::Service if !self.vips.contains_key(&frontend) => {
+                AddressKind::Service if !self.vips.contains_key(&frontend) => {
                     let service = self.services.entry(frontend).or_default();
                     if service.claims.len() < MOST_HOSTS || service.claims.contains_key(&announcement.host) {
                         let claim = Claim { target: entry.target, heard: now };
@@ -71,7 +71,7 @@ impl Table {
                     }
                     listed.insert(frontend);
                 }
-                Kind::Service => {}
+                AddressKind::Service => {}
             }
         }
         for (frontend, service) in &mut self.services {
@@ -134,8 +134,8 @@ mod tests {
         ([127, 0, host, 1], 6443).into()
     }
 
-    fn says(host: u8, frontends: &[(Kind, Frontend)]) -> Announcement {
-        let entry = |(kind, f): &(Kind, Frontend)| Entry {
+    fn says(host: u8, frontends: &[(AddressKind, Frontend)]) -> Announcement {
+        let entry = |(kind, f): &(AddressKind, Frontend)| Entry {
             kind: *kind,
             address: f.address,
             port: f.port,
@@ -156,13 +156,13 @@ mod tests {
         let (start, at) = moments();
         let mut table = Table::with_vip(VIP);
         assert_eq!(table.targets(VIP, start), []);
-        assert!(table.announced(&says(1, &[(Kind::Vip, VIP)]), start));
-        assert!(!table.announced(&says(1, &[(Kind::Vip, VIP)]), at(40)), "said before");
+        assert!(table.announced(&says(1, &[(AddressKind::Vip, VIP)]), start));
+        assert!(!table.announced(&says(1, &[(AddressKind::Vip, VIP)]), at(40)), "said before");
         table.announced(&says(2, &[]), at(50));
         table.expire(at(60_000));
         assert_eq!(table.targets(VIP, at(60_000)), [target(1)], "silence takes nothing away");
         assert!(!table.is_elsewhere(VIP, target(1)));
-        assert!(table.announced(&says(2, &[(Kind::Vip, VIP)]), at(60_001)));
+        assert!(table.announced(&says(2, &[(AddressKind::Vip, VIP)]), at(60_001)));
         assert!(table.is_elsewhere(VIP, target(1)) && !table.is_elsewhere(VIP, target(2)));
         assert_eq!(table.targets(VIP, at(60_001)), [target(2)]);
         assert_eq!(table.frontends(), BTreeSet::from([VIP]));
@@ -173,12 +173,12 @@ mod tests {
         let (start, at) = moments();
         let mut table = Table::with_vip(VIP);
         for host in [1, 2, 3] {
-            assert!(table.announced(&says(host, &[(Kind::Service, SERVICE)]), start));
+            assert!(table.announced(&says(host, &[(AddressKind::Service, SERVICE)]), start));
         }
         assert!(!table.is_elsewhere(SERVICE, target(1)), "every host holds it");
         let first: BTreeSet<_> = (0..3).map(|_| table.targets(SERVICE, at(1))[0]).collect();
         assert_eq!(first, BTreeSet::from([target(1), target(2), target(3)]));
-        table.announced(&says(1, &[(Kind::Service, SERVICE)]), at(299));
+        table.announced(&says(1, &[(AddressKind::Service, SERVICE)]), at(299));
         assert_eq!(table.targets(SERVICE, at(300)).len(), 3);
         assert_eq!(table.targets(SERVICE, at(301)), [target(1)]);
         table.expire(at(600));
@@ -189,8 +189,8 @@ mod tests {
     fn a_service_no_longer_listed_is_given_up_at_once() {
         let (start, at) = moments();
         let mut table = Table::with_vip(VIP);
-        table.announced(&says(1, &[(Kind::Service, SERVICE)]), start);
-        table.announced(&says(2, &[(Kind::Service, SERVICE)]), start);
+        table.announced(&says(1, &[(AddressKind::Service, SERVICE)]), start);
+        table.announced(&says(2, &[(AddressKind::Service, SERVICE)]), start);
         table.announced(&says(1, &[]), at(1));
         assert_eq!(table.targets(SERVICE, at(1)), [target(2)]);
     }
@@ -201,7 +201,7 @@ mod tests {
         let mut table = Table::with_vip(VIP);
         for n in 0..1000 {
             let host = format!("x{n}");
-            table.announced(&Announcement { host, ..says(1, &[(Kind::Service, SERVICE)]) }, start);
+            table.announced(&Announcement { host, ..says(1, &[(AddressKind::Service, SERVICE)]) }, start);
         }
         assert_eq!(table.targets(SERVICE, start).len(), MOST_HOSTS);
     }

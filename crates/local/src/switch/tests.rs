@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 
-use super::{Announcement, Entry, Error, Kind, Protocol, Switch, SwitchAddresses};
+use super::{AddressKind, Announcement, Entry, Error, Protocol, Switch, SwitchAddresses};
 
 const SILENCE: Duration = Duration::from_millis(200);
 
@@ -22,7 +22,7 @@ async fn announce(from: &UdpSocket, host: &str, entries: Vec<Entry>) {
     from.send(&serde_json::to_vec(&announcement).unwrap()).await.unwrap();
 }
 
-fn entry(kind: Kind, protocol: Protocol, address: SocketAddr, target: SocketAddr) -> Entry {
+fn entry(kind: AddressKind, protocol: Protocol, address: SocketAddr, target: SocketAddr) -> Entry {
     Entry { kind, address: address.ip(), port: address.port(), protocol, target }
 }
 
@@ -51,7 +51,7 @@ async fn a_connection_to_an_address_that_nobody_holds_waits_in_silence() {
     let vip = switch.addresses().virtual_address;
     let mut early = TcpStream::connect(vip).await.unwrap();
     assert!(tokio::time::timeout(SILENCE, early.read_u8()).await.is_err(), "silence");
-    announce(&host, "n1", vec![entry(Kind::Vip, Protocol::Tcp, vip, target(1).await)]).await;
+    announce(&host, "n1", vec![entry(AddressKind::Vip, Protocol::Tcp, vip, target(1).await)]).await;
     assert_eq!(early.read_u8().await.unwrap(), 1);
 }
 
@@ -59,10 +59,10 @@ async fn a_connection_to_an_address_that_nobody_holds_waits_in_silence() {
 async fn a_new_holder_gets_the_new_connections_and_resets_those_it_does_not_know() {
     let (switch, host) = switch().await;
     let vip = switch.addresses().virtual_address;
-    announce(&host, "n1", vec![entry(Kind::Vip, Protocol::Tcp, vip, target(1).await)]).await;
+    announce(&host, "n1", vec![entry(AddressKind::Vip, Protocol::Tcp, vip, target(1).await)]).await;
     let mut old = TcpStream::connect(vip).await.unwrap();
     assert_eq!(old.read_u8().await.unwrap(), 1);
-    announce(&host, "n2", vec![entry(Kind::Vip, Protocol::Tcp, vip, target(2).await)]).await;
+    announce(&host, "n2", vec![entry(AddressKind::Vip, Protocol::Tcp, vip, target(2).await)]).await;
     while TcpStream::connect(vip).await.unwrap().read_u8().await.unwrap() != 2 {}
     assert!(tokio::time::timeout(SILENCE, old.read_u8()).await.is_err(), "silence, not an end");
     old.write_u8(0).await.unwrap();
@@ -73,7 +73,7 @@ async fn a_new_holder_gets_the_new_connections_and_resets_those_it_does_not_know
 async fn the_same_holder_keeps_its_connections_however_often_it_says_so() {
     let (switch, host) = switch().await;
     let vip = switch.addresses().virtual_address;
-    let entries = vec![entry(Kind::Vip, Protocol::Tcp, vip, target(1).await)];
+    let entries = vec![entry(AddressKind::Vip, Protocol::Tcp, vip, target(1).await)];
     announce(&host, "n1", entries.clone()).await;
     let mut kept = TcpStream::connect(vip).await.unwrap();
     assert_eq!(kept.read_u8().await.unwrap(), 1);
@@ -87,7 +87,7 @@ async fn the_same_holder_keeps_its_connections_however_often_it_says_so() {
 async fn a_service_is_listened_on_while_it_is_announced() {
     let (_switch, host) = switch().await;
     let service = unused().await;
-    let entries = vec![entry(Kind::Service, Protocol::Tcp, service, target(3).await)];
+    let entries = vec![entry(AddressKind::Service, Protocol::Tcp, service, target(3).await)];
     announce(&host, "n1", entries).await;
     let mut kept = loop {
         if let Ok(connection) = TcpStream::connect(service).await {
@@ -113,8 +113,8 @@ async fn a_service_is_listened_on_while_it_is_announced() {
 async fn a_host_that_refuses_is_passed_over() {
     let (_switch, host) = switch().await;
     let service = unused().await;
-    announce(&host, "n1", vec![entry(Kind::Service, Protocol::Tcp, service, unused().await)]).await;
-    announce(&host, "n2", vec![entry(Kind::Service, Protocol::Tcp, service, target(2).await)]).await;
+    announce(&host, "n1", vec![entry(AddressKind::Service, Protocol::Tcp, service, unused().await)]).await;
+    announce(&host, "n2", vec![entry(AddressKind::Service, Protocol::Tcp, service, target(2).await)]).await;
     let mut answers = 0;
     while answers < 4 {
         // The service may not be listened on, or the second host not be known yet.
@@ -144,7 +144,7 @@ async fn datagrams_go_there_and_back() {
     let mut buffer = [0; 100];
     // Datagrams before the switch listens are lost, as is usual for datagrams.
     let length = loop {
-        announce(&host, "n1", vec![entry(Kind::Service, Protocol::Udp, service, target)]).await;
+        announce(&host, "n1", vec![entry(AddressKind::Service, Protocol::Udp, service, target)]).await;
         let _ = caller.send(b"hello").await;
         if let Ok(Ok(length)) = tokio::time::timeout(SILENCE / 4, caller.recv(&mut buffer)).await {
             break length;
@@ -160,7 +160,7 @@ async fn nonsense_does_no_harm() {
     for nonsense in [&b""[..], b"{", b"[]", &[0xff; 1000]] {
         host.send(nonsense).await.unwrap();
     }
-    announce(&host, "n1", vec![entry(Kind::Vip, Protocol::Tcp, vip, target(1).await)]).await;
+    announce(&host, "n1", vec![entry(AddressKind::Vip, Protocol::Tcp, vip, target(1).await)]).await;
     assert_eq!(TcpStream::connect(vip).await.unwrap().read_u8().await.unwrap(), 1);
 }
 

@@ -17,20 +17,20 @@ fn tally(start: Instant) -> Tally {
     Tally::new(["a".to_owned(), "b".to_owned()], SILENT_AFTER, start)
 }
 
-fn silent(host: &str, unheard_for: u64) -> Change {
-    Change::Silent { host: host.into(), unheard_for: ms(unheard_for) }
+fn silent(host: &str, unheard_for: u64) -> HostChange {
+    HostChange::Silent { host: host.into(), unheard_for: ms(unheard_for) }
 }
 
-fn heard(host: &str, unheard_for: u64) -> Change {
-    Change::Heard { host: host.into(), unheard_for: ms(unheard_for) }
+fn heard(host: &str, unheard_for: u64) -> HostChange {
+    HostChange::Heard { host: host.into(), unheard_for: ms(unheard_for) }
 }
 
-fn started(host: &str, incarnation: u64) -> Change {
-    Change::Started { host: host.into(), incarnation }
+fn started(host: &str, incarnation: u64) -> HostChange {
+    HostChange::Started { host: host.into(), incarnation }
 }
 
 /// Checks every 10 ms after `from` up to and including `to`; all changes.
-fn checked(tally: &mut Tally, start: Instant, from: u64, to: u64) -> Vec<Change> {
+fn checked(tally: &mut Tally, start: Instant, from: u64, to: u64) -> Vec<HostChange> {
     (from / 10 + 1..=to / 10).flat_map(|tick| tally.check(start + ms(tick * 10))).collect()
 }
 
@@ -107,7 +107,7 @@ fn a_pause_of_this_host_is_not_held_against_the_others() {
         tally.beat("a", 7, 2, start + ms(awake + 40)).unwrap();
         let changes = checked(&mut tally, start, awake, awake + 250);
         assert_eq!(changes.len(), 1, "{changes:?}");
-        assert!(matches!(&changes[0], Change::Silent { host, .. } if host == "b"));
+        assert!(matches!(&changes[0], HostChange::Silent { host, .. } if host == "b"));
     }
 }
 
@@ -174,15 +174,15 @@ proptest! {
             changes.extend(tally.check(at));
             for change in changes {
                 match change {
-                    Change::Silent { .. } => {
+                    HostChange::Silent { .. } => {
                         prop_assert!(!known_silent, "silent twice");
                         known_silent = true;
                     }
-                    Change::Heard { .. } => {
+                    HostChange::Heard { .. } => {
                         prop_assert!(known_silent, "heard twice");
                         known_silent = false;
                     }
-                    Change::Started { .. } => {}
+                    HostChange::Started { .. } => {}
                 }
             }
             prop_assert_eq!(known_silent, awake >= 250, "at {} ms", now);

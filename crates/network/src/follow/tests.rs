@@ -2,22 +2,22 @@ use std::time::Instant;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use membership::Host;
+use membership::Liveness;
 use serde_json::json;
 use store::{Memory, Txn};
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::Change;
+use crate::ServiceChange;
 
 /// A backend that says what it hears, and is never done with the first that it hears.
 struct Recording {
-    heard: mpsc::UnboundedSender<Vec<Change>>,
+    heard: mpsc::UnboundedSender<Vec<ServiceChange>>,
     is_first: bool,
 }
 
 impl ServiceBackend for Recording {
-    fn apply<'a>(&'a mut self, changes: &'a [Change]) -> BoxFuture<'a, Outcome> {
+    fn apply<'a>(&'a mut self, changes: &'a [ServiceChange]) -> BoxFuture<'a, Outcome> {
         let _ = self.heard.send(changes.to_vec());
         let outcome = if std::mem::take(&mut self.is_first) { Outcome::Left } else { Outcome::Done };
         async move { outcome }.boxed()
@@ -55,14 +55,14 @@ async fn a_backend_hears_of_the_one_service_of_two_thousand_that_changed() {
 
     serve(&store, "s1234", "10.0.0.2").await;
     let changes = hears.recv().await.unwrap();
-    let [Change::Served(served)] = changes.as_slice() else { panic!("{changes:?}") };
+    let [ServiceChange::Served(served)] = changes.as_slice() else { panic!("{changes:?}") };
     assert_eq!(served.id.to_string(), "d/s1234");
     assert_eq!(served.ports[0].endpoints[0].address, ([10, 0, 0, 2], 8080).into());
 
     #[allow(clippy::disallowed_methods)] // Some instant; nothing depends on which.
-    let silent = Host { last_heard: Instant::now(), silent: true, incarnation: None };
+    let silent = Liveness { last_heard: Instant::now(), silent: true, incarnation: None };
     hosts.send_replace(Arc::new(Hosts([("n2".to_owned(), silent)].into())));
-    assert_eq!(hears.recv().await.unwrap(), [Change::Silent("n2".into())]);
+    assert_eq!(hears.recv().await.unwrap(), [ServiceChange::Silent("n2".into())]);
 
     // What changes nothing for callers is passed on as nothing.
     serve(&store, "s1234", "10.0.0.2").await;

@@ -14,15 +14,15 @@ use tokio::task::{AbortHandle, JoinSet};
 use tracing::info_span;
 
 use super::{tcp, udp};
-use crate::announce::{Entry, Kind};
+use crate::announce::{AddressKind, Entry};
 use crate::backend::{Outcome, ServiceBackend};
 use crate::dial::Dialer;
 use crate::frontends::{Frontend, Frontends};
-use crate::{Change, PortId, Protocol, Scope};
+use crate::{PortId, Protocol, Scope, ServiceChange};
 
 /// Where a Service's own addresses are listened on.
 #[derive(Debug)]
-pub(crate) enum Place {
+pub(crate) enum ListenAt {
     /// On the addresses themselves, which are all this host's own.
     There,
     /// On this host's address, and announced to the switch.
@@ -36,7 +36,7 @@ pub(crate) enum Place {
 #[derive(Debug)]
 pub(crate) struct Proxy {
     host: IpAddr,
-    place: Place,
+    place: ListenAt,
     dialer: Arc<Dialer>,
     connections: Arc<Semaphore>,
     frontends: Frontends,
@@ -54,17 +54,19 @@ struct Open {
 }
 
 impl ServiceBackend for Proxy {
-    fn apply<'a>(&'a mut self, changes: &'a [Change]) -> BoxFuture<'a, Outcome> {
+    fn apply<'a>(&'a mut self, changes: &'a [ServiceChange]) -> BoxFuture<'a, Outcome> {
         // From here on callers get the new endpoints, and none of a silent host.
         self.dialer.apply(changes);
         let mut touched: BTreeSet<Frontend> = self.refused.keys().copied().collect();
         for change in changes {
             match change {
-                Change::Served(served) => touched.extend(self.frontends.set(&served.id, &served.ports)),
-                Change::Gone(id) => touched.extend(self.frontends.set(id, &[])),
+                ServiceChange::Served(served) => {
+                    touched.extend(self.frontends.set(&served.id, &served.ports))
+                }
+                ServiceChange::Gone(id) => touched.extend(self.frontends.set(id, &[])),
                 // Connections watch their endpoint's host themselves.
                 // The listener stays:
-                Change::Silent(_) | Change::Heard(_) => {}
+                ServiceChange::Silent(_) | ServiceChange::Heard(_) => {}
             }
         }
         async move {
@@ -78,7 +80,7 @@ impl ServiceBackend for Proxy {
 }
 
 impl Proxy {
-    pub fn new(host: IpAddr, place: Place, dialer: Arc<Dialer>, most_connections: usize) -> Self {
+    pub fn new(host: IpAddr, place: ListenAt, dialer: Arc<Dialer>, most_connections: usize) -> Self {
         let connections = Arc::new(Semaphore::new(most_connections));
         Proxy {
             host,
@@ -126,7 +128,7 @@ impl Proxy {
                 }
             }
         }
-        if let Place::Here(announced) = &self.place {
+        if let ListenAt::Here(announced) = &self.place {
             // All of them each time: what an announcement doesn't list is given up.
             let entries = announcements(&self.open);
             announced.send_if_modified(|known| {
@@ -139,7 +141,7 @@ impl Proxy {
 
     async fn listen(&mut self, frontend: Frontend, port: &PortId) -> io::Result<(SocketAddr, AbortHandle)> {
         let at = match (&self.place, frontend.scope) {
-            (Place::Here(_), Scope::Internal) => SocketAddr::new(self.host, 0),
+            (ListenAt::Here(_), Scope::Internal) => SocketAddr::new(self.host, 0),
             _ => frontend.address,
         };
         let front = Front { port: port.clone(), scope: frontend.scope, dialer: self.dialer.clone() };
@@ -178,7 +180,7 @@ fn announcements(open: &BTreeMap<Frontend, Open>) -> Vec<Entry> {
     let internal = open.iter().filter(|(frontend, _)| frontend.scope == Scope::Internal);
     internal
         .map(|(frontend, open)| Entry {
-            kind: Kind::Service,
+            kind: AddressKind::Service,
             address: frontend.address.ip(),
             port: frontend.address.port(),
             protocol: frontend.protocol,

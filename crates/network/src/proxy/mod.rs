@@ -5,4 +5,4 @@ mod opening;
 mod tcp;
 mod udp;
 
-pub(crate) use listeners::{Place, Proxy};
+pub(crate) use listeners::{ListenAt, Proxy};

@@ -14,7 +14,7 @@ use objects::Kind;
 use store::{Event, KeyRange, KeyValue, State};
 
 use super::read::{self, Slice};
-use super::{Change, Served, ServiceId, ServicePort};
+use super::{Served, ServiceChange, ServiceId, ServicePort};
 use crate::Targets;
 
 /// All Services and EndpointSlices, as far as they say who serves what, and who is silent.
@@ -34,7 +34,7 @@ pub struct Directory {
     /// Services to be worked out again.
     stale: BTreeSet<ServiceId>,
     silent: BTreeSet<String>,
-    hosts: Vec<Change>,
+    hosts: Vec<ServiceChange>,
     /// How many endpoints each host has: pairs of a Service and an address.
     on_host: HashMap<Arc<str>, usize>,
 }
@@ -96,20 +96,20 @@ impl Directory {
     pub fn hosts(&mut self, hosts: &Hosts) {
         for (host, known) in &hosts.0 {
             if known.silent && self.silent.insert(host.clone()) {
-                self.hosts.push(Change::Silent(host.clone()));
+                self.hosts.push(ServiceChange::Silent(host.clone()));
             }
         }
         self.silent.retain(|host| {
             let is_silent = hosts.is_silent(host);
             if !is_silent {
-                self.hosts.push(Change::Heard(host.clone()));
+                self.hosts.push(ServiceChange::Heard(host.clone()));
             }
             is_silent
         });
     }
 
     /// What came of all that went in since the last time, hosts first; each Service is in it once at most, as it is now.
-    pub fn changes(&mut self) -> Vec<Change> {
+    pub fn changes(&mut self) -> Vec<ServiceChange> {
         let mut changes = std::mem::take(&mut self.hosts);
         for id in std::mem::take(&mut self.stale) {
             changes.extend(self.work_out(id));
@@ -188,7 +188,7 @@ impl Directory {
         }
     }
 
-    fn work_out(&mut self, id: ServiceId) -> Option<Change> {
+    fn work_out(&mut self, id: ServiceId) -> Option<ServiceChange> {
         let known = self.services.get_mut(&id)?;
         let ports = known.ports.iter().map(|port| ServicePort {
             endpoints: read::endpoints(known.slices.values(), &port.id.port, port.protocol),
@@ -216,7 +216,7 @@ impl Directory {
         for host in now.iter().flat_map(|served| hosts_of(served)) {
             *self.on_host.entry(host).or_default() += 1;
         }
-        Some(now.map_or(Change::Gone(id), Change::Served))
+        Some(now.map_or(ServiceChange::Gone(id), ServiceChange::Served))
     }
 }
 

@@ -105,7 +105,7 @@ impl Served {
 
 /// One step from one state of the services and hosts to the next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Change {
+pub enum ServiceChange {
     /// A Service is new or differs. This is all of it, in place of what was known.
     Served(Arc<Served>),
     /// A Service can't be reached any more.
@@ -124,11 +124,11 @@ pub struct Services {
 
 impl Services {
     /// Takes a change in; answers what was known of its Service before.
-    pub fn apply(&mut self, change: &Change) -> Option<Arc<Served>> {
+    pub fn apply(&mut self, change: &ServiceChange) -> Option<Arc<Served>> {
         match change {
-            Change::Served(served) => self.served.insert(served.id.clone(), served.clone()),
-            Change::Gone(id) => self.served.remove(id),
-            Change::Silent(_) | Change::Heard(_) => None,
+            ServiceChange::Served(served) => self.served.insert(served.id.clone(), served.clone()),
+            ServiceChange::Gone(id) => self.served.remove(id),
+            ServiceChange::Silent(_) | ServiceChange::Heard(_) => None,
         }
     }
 

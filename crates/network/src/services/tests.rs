@@ -216,9 +216,9 @@ proptest! {
                 services.apply(&change);
                 assert_ne!(&before, services, "no news: {change:?}");
                 let id = match change {
-                    Change::Served(served) => served.id.clone(),
-                    Change::Gone(id) => id,
-                    Change::Silent(_) | Change::Heard(_) => panic!("no host changed"),
+                    ServiceChange::Served(served) => served.id.clone(),
+                    ServiceChange::Gone(id) => id,
+                    ServiceChange::Silent(_) | ServiceChange::Heard(_) => panic!("no host changed"),
                 };
                 assert!(names.insert(id), "each Service at most once");
             }
@@ -257,16 +257,19 @@ fn hosts_that_fall_silent_and_are_heard_again_are_changes_too() {
     #[allow(clippy::disallowed_methods)] // Some instant; nothing depends on which.
     let now = std::time::Instant::now();
     let hosts = |silent: &[&str]| {
-        let host =
-            |name| membership::Host { last_heard: now, silent: silent.contains(&name), incarnation: None };
+        let host = |name| membership::Liveness {
+            last_heard: now,
+            silent: silent.contains(&name),
+            incarnation: None,
+        };
         let all: BTreeMap<_, _> = ["n2", "n3"].map(|name| (name.to_owned(), host(name))).into();
         membership::Hosts(all)
     };
     let mut directory = Directory::new(Targets::default());
     directory.hosts(&hosts(&["n2"]));
     directory.hosts(&hosts(&["n2"]));
-    assert_eq!(directory.changes(), [Change::Silent("n2".into())]);
+    assert_eq!(directory.changes(), [ServiceChange::Silent("n2".into())]);
     directory.hosts(&hosts(&["n3"]));
-    assert_eq!(directory.changes(), [Change::Silent("n3".into()), Change::Heard("n2".into())]);
+    assert_eq!(directory.changes(), [ServiceChange::Silent("n3".into()), ServiceChange::Heard("n2".into())]);
     assert_eq!(directory.changes(), []);
 }

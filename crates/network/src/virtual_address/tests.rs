@@ -6,7 +6,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::Protocol;
-use crate::announce::Kind;
+use crate::announce::AddressKind;
 use crate::netlink::tests::{in_namespace, ip, pair};
 
 /// Long enough for any machine; nothing waits for it unless something is wrong.
@@ -19,7 +19,7 @@ fn leader(is_me: bool, term: u64) -> Leadership {
 fn on_switch() -> (Holder, Entry, Receiver<Option<Entry>>) {
     let target = ([127, 0, 1, 1], 6443).into();
     let address = [127, 0, 0, 100].into();
-    let entry = Entry { kind: Kind::Vip, address, port: 6443, protocol: Protocol::Tcp, target };
+    let entry = Entry { kind: AddressKind::Vip, address, port: 6443, protocol: Protocol::Tcp, target };
     let announced = Sender::new(None);
     let seen = announced.subscribe();
     (Holder::Switch { entry: entry.clone(), announced }, entry, seen)

@@ -19,21 +19,21 @@ const ATTEMPTS: u32 = 64;
 
 /// A path in parts: one that is trusted, and one beneath it that isn't.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Place {
+pub(crate) struct ConfinedPath {
     pub root: PathBuf,
     /// Empty for the root itself.
     pub beneath: PathBuf,
 }
 
-impl Place {
+impl ConfinedPath {
     /// A place that is trusted as a whole.
     pub(crate) fn of(root: impl Into<PathBuf>) -> Self {
-        Place { root: root.into(), beneath: PathBuf::new() }
+        ConfinedPath { root: root.into(), beneath: PathBuf::new() }
     }
 
     /// A place further down.
     pub(super) fn join(&self, path: &Path) -> Self {
-        Place { root: self.root.clone(), beneath: self.beneath.join(path) }
+        ConfinedPath { root: self.root.clone(), beneath: self.beneath.join(path) }
     }
 
     /// Whether nothing lies beneath the trusted part.
@@ -167,7 +167,7 @@ pub(super) struct Spot {
 }
 
 impl Spot {
-    pub(super) fn of(place: &Place) -> io::Result<Self> {
+    pub(super) fn of(place: &ConfinedPath) -> io::Result<Self> {
         let c = |path: &Path| {
             CString::new(path.as_os_str().as_bytes())
                 .map_err(|_| io::Error::other(format!("{} holds a NUL byte", path.display())))
@@ -250,8 +250,8 @@ mod tests {
         (folder, root)
     }
 
-    fn place(root: &Path, path: &str) -> Place {
-        Place { root: root.into(), beneath: path.into() }
+    fn place(root: &Path, path: &str) -> ConfinedPath {
+        ConfinedPath { root: root.into(), beneath: path.into() }
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod service_links;
 mod terminal;
 mod volumes;
 
-pub(crate) use beneath::Place;
+pub(crate) use beneath::ConfinedPath;
 pub(crate) use environment::{Missing, Sources, environment};
 pub(crate) use expand::expand;
 pub(crate) use isolation::Isolation;
@@ -30,7 +30,7 @@ pub(crate) use last_words::last_words;
 pub(crate) use leftovers::{POD_FOLDER, end_leftovers};
 pub(crate) use log_file::{LONGEST_TAIL, Lines, LogFile, LogProgress, QUIET, Source, Tail};
 pub(crate) use log_read::{LogCursor, LogOptions, since_cut};
-pub(crate) use mounts::{Access, Bind, Plan, View, plan};
+pub(crate) use mounts::{Access, Bind, MountPlan, View, plan};
 pub(crate) use names::{name_files, write_name_files};
 pub(crate) use process::{Command, Streams, signal_group, spawn, stop_signal};
 pub(crate) use runtime::{HostRuntime, end_strays};

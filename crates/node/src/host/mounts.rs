@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Place;
+use super::ConfinedPath;
 use super::beneath::Spot;
 use super::mount_step::Step;
 
@@ -24,7 +24,7 @@ pub(crate) struct Bind {
     /// What people call it: `volume "data"`.
     pub what: String,
     /// What is shown.
-    pub source: Place,
+    pub source: ConfinedPath,
     /// Where.
     pub target: PathBuf,
     /// Whether the process may change it.
@@ -56,7 +56,7 @@ pub(crate) struct View<'a> {
 
 /// What the process-to-be does, each step with what it is for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Plan {
+pub(crate) struct MountPlan {
     pub(super) steps: Vec<(Step, Arc<str>)>,
 }
 
@@ -68,7 +68,7 @@ fn c(path: &Path) -> io::Result<CString> {
 ///
 /// # Errors
 /// If a source is missing, a target is not absolute, or a folder can't be read; with the volume and its path.
-pub(crate) fn plan(view: &View<'_>) -> io::Result<Plan> {
+pub(crate) fn plan(view: &View<'_>) -> io::Result<MountPlan> {
     let mut binds = view.binds.to_vec();
     for bind in &binds {
         if !bind.target.is_absolute() || bind.target.components().any(|c| c == Component::ParentDir) {
@@ -83,7 +83,7 @@ pub(crate) fn plan(view: &View<'_>) -> io::Result<Plan> {
         if kept.exists() && binds.iter().any(|bind| kept.starts_with(&bind.target)) {
             binds.push(Bind {
                 what: "the pod's own folder".into(),
-                source: Place::of(kept),
+                source: ConfinedPath::of(kept),
                 target: kept.clone(),
                 access: Access::Full,
             });
@@ -95,7 +95,7 @@ pub(crate) fn plan(view: &View<'_>) -> io::Result<Plan> {
         scratch: view.scratch,
         root,
         covered: Vec::new(),
-        plan: Plan::default(),
+        plan: MountPlan::default(),
         shows: Vec::new(),
     };
     if let Some(root) = planner.root.clone() {
@@ -178,7 +178,7 @@ struct Planner<'a> {
     root: Option<PathBuf>,
     /// Folders that are covered by memory already: things can be made there.
     covered: Vec<PathBuf>,
-    plan: Plan,
+    plan: MountPlan,
     /// What comes after all mount points are there.
     shows: Vec<(Step, Arc<str>)>,
 }
@@ -209,13 +209,13 @@ impl Planner<'_> {
                 }
                 let top = before.iter().find(|b| bind.target.starts_with(&b.target)).unwrap_or(outer);
                 let inner = bind.target.strip_prefix(&top.target).map_err(io::Error::other)?;
-                Place::of(self.within(&top.target)).join(inner)
+                ConfinedPath::of(self.within(&top.target)).join(inner)
             }
             None => {
                 if !fs::metadata(&bind.target).is_ok_and(|m| m.is_dir() == is_folder) {
                     self.mount_point(&bind.target, is_folder, &about)?;
                 }
-                Place::of(self.within(&bind.target))
+                ConfinedPath::of(self.within(&bind.target))
             }
         };
         let show = Step::Show(Spot::of(&bind.source)?, Spot::of(&target)?, bind.access);
@@ -281,7 +281,7 @@ impl Planner<'_> {
     }
 
     /// All mount points are there: the volumes can follow, and what is not one of them may become read-only.
-    fn finish(mut self, read_only: bool) -> io::Result<Plan> {
+    fn finish(mut self, read_only: bool) -> io::Result<MountPlan> {
         if read_only && let Some(root) = &self.root {
             self.plan.steps.push((Step::ReadOnlyBelow(c(root)?), "make the root folder read-only".into()));
             let shared = Path::new("/dev/shm");

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Isolation;
 use super::cgroup;
-use super::mounts::Plan;
+use super::mounts::MountPlan;
 use super::rights;
 use crate::runtime::RunError;
 
@@ -56,7 +56,7 @@ pub(crate) struct Command {
     /// Whether its user, rather than the agent, must be allowed to enter its folder.
     pub folder_as_user: bool,
     /// Its mounts.
-    pub plan: Plan,
+    pub plan: MountPlan,
     /// The process whose namespaces it joins, instead of having its own.
     pub beside: Option<i32>,
     /// Its input and outputs.
@@ -132,7 +132,7 @@ struct Prepared {
     root: Option<File>,
     maps: Vec<(CString, Vec<u8>)>,
     hostname: Vec<u8>,
-    plan: Plan,
+    plan: MountPlan,
     folder: CString,
     folder_as_user: bool,
     groups: Option<Vec<libc::gid_t>>,

@@ -28,7 +28,8 @@ use super::log_file::LogProgress;
 use super::process::keep_descriptors;
 use super::{Command, Isolation, Streams, Terminal};
 use crate::runtime::{
-    Attached, Begun, Exit, Found, Reader, RunError, Runtime, Session, SessionEnd, Trouble, Which, Writer,
+    Attached, Begun, Exit, Found, InputWriter, OutputReader, RunError, Runtime, Session, SessionEnd, Trouble,
+    Which,
 };
 use crate::shim::SHIM;
 use crate::shim::wire::{Answer, Ask, Life, Told};
@@ -290,7 +291,7 @@ impl Runtime for HostRuntime {
         async move {
             let link = self.link(&which.uid)?;
             let mut theirs = Vec::new();
-            let mut output = |wanted: bool| -> io::Result<Reader> {
+            let mut output = |wanted: bool| -> io::Result<OutputReader> {
                 if !wanted {
                     return Ok(Box::pin(tokio::io::empty()));
                 }
@@ -417,8 +418,8 @@ impl Runtime for HostRuntime {
 
 /// The agent's ends of a command's streams.
 struct Ours {
-    outputs: (Reader, Reader),
-    input: Option<Writer>,
+    outputs: (OutputReader, OutputReader),
+    input: Option<InputWriter>,
     terminal: Option<Terminal>,
 }
 
@@ -428,13 +429,14 @@ impl Ours {
         if streams == Streams::Terminal {
             let (terminal, inside) = Terminal::open()?;
             let theirs = vec![inside.try_clone()?, inside.try_clone()?, inside];
-            let outputs: (Reader, Reader) = (Box::pin(terminal.clone()), Box::pin(tokio::io::empty()));
-            let input: Option<Writer> = Some(Box::pin(terminal.clone()));
+            let outputs: (OutputReader, OutputReader) =
+                (Box::pin(terminal.clone()), Box::pin(tokio::io::empty()));
+            let input: Option<InputWriter> = Some(Box::pin(terminal.clone()));
             return Ok((Ours { outputs, input, terminal: Some(terminal) }, theirs));
         }
         let (stdout, out) = output_pipe()?;
         let (stderr, err) = output_pipe()?;
-        let (input, stdin): (Option<Writer>, OwnedFd) = if streams == Streams::Pipes {
+        let (input, stdin): (Option<InputWriter>, OwnedFd) = if streams == Streams::Pipes {
             let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
             (Some(Box::pin(pipe::Sender::from_owned_fd(write)?)), read)
         } else {
@@ -444,7 +446,7 @@ impl Ours {
     }
 }
 
-fn output_pipe() -> io::Result<(Reader, OwnedFd)> {
+fn output_pipe() -> io::Result<(OutputReader, OwnedFd)> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
     Ok((Box::pin(pipe::Receiver::from_owned_fd(read)?), write))
 }

@@ -8,7 +8,7 @@ use objects::Writer;
 use serde_json::Value;
 use store::Store;
 
-use super::registration::{Identity, due};
+use super::registration::{NodeIdentity, due};
 use super::{lease, read_machine};
 use crate::clock::Clock;
 use crate::pod::without_nulls;
@@ -22,7 +22,7 @@ const LAST_RETRY: Duration = Duration::from_secs(1);
 
 /// Registers the host and keeps it so; never ends.
 pub(crate) async fn keep_registered(
-    who: Identity,
+    who: NodeIdentity,
     data: PathBuf,
     store: Arc<dyn Store>,
     writer: Arc<dyn Writer>,

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use machinery::Object;
-use objects::{Subject, Write};
+use objects::{TypedRef, Write};
 use serde_json::{Value, json};
 
 pub(crate) const NAMESPACE: &str = "kube-node-lease";
@@ -46,7 +46,7 @@ pub(crate) fn due(node: &str, uid: &str, stored: Option<&Value>, now: Timestamp)
         patch["spec"]["leaseDurationSeconds"] = SECONDS.into();
         patch["metadata"]["ownerReferences"] = owners;
     }
-    let subject = Subject {
+    let subject = TypedRef {
         api_version: "coordination.k8s.io/v1".into(),
         kind: "Lease".into(),
         namespace: NAMESPACE.into(),

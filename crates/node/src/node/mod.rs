@@ -2,10 +2,10 @@
 
 mod heartbeat;
 mod lease;
-mod machine;
+mod machine_info;
 mod registration;
 
 pub(crate) use heartbeat::keep_registered;
-pub(crate) use machine::{Machine, read_machine};
+pub(crate) use machine_info::{MachineInfo, read_machine};
 pub use registration::HEARTBEATS;
-pub(crate) use registration::Identity;
+pub(crate) use registration::NodeIdentity;

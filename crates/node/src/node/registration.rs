@@ -6,16 +6,16 @@ use std::time::Duration;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use machinery::Object;
-use objects::{Subject, Write};
+use objects::{TypedRef, Write};
 use serde_json::{Map, Value, json};
 
-use super::Machine;
+use super::MachineInfo;
 use crate::clock::rfc3339;
 use crate::pod::difference;
 
 /// Who the host is.
 #[derive(Debug, Clone)]
-pub(crate) struct Identity {
+pub(crate) struct NodeIdentity {
     pub name: String,
     pub address: IpAddr,
     pub pod_cidr: IpNet,
@@ -38,7 +38,12 @@ pub(crate) const HEARTBEAT: Duration = Duration::from_secs(300);
 const PODS: &str = "250";
 
 /// The changes that are due, given the Node object as stored.
-pub(crate) fn due(who: &Identity, machine: &Machine, stored: Option<&Value>, now: Timestamp) -> Vec<Write> {
+pub(crate) fn due(
+    who: &NodeIdentity,
+    machine: &MachineInfo,
+    stored: Option<&Value>,
+    now: Timestamp,
+) -> Vec<Write> {
     let Some(stored) = stored else {
         let mut node = json!({
             "kind": "Node", "apiVersion": "v1",
@@ -60,7 +65,7 @@ pub(crate) fn due(who: &Identity, machine: &Machine, stored: Option<&Value>, now
         wanted["spec"]["podCIDR"] = json!(who.pod_cidr);
         wanted["spec"]["podCIDRs"] = json!([who.pod_cidr]);
     }
-    let subject = Subject {
+    let subject = TypedRef {
         api_version: "v1".into(),
         kind: "Node".into(),
         namespace: String::new(),
@@ -77,7 +82,7 @@ pub(crate) fn due(who: &Identity, machine: &Machine, stored: Option<&Value>, now
     writes
 }
 
-fn labels(who: &Identity, machine: &Machine) -> Value {
+fn labels(who: &NodeIdentity, machine: &MachineInfo) -> Value {
     json!({
         "beta.kubernetes.io/arch": machine.architecture,
         "beta.kubernetes.io/os": "linux",
@@ -88,15 +93,15 @@ fn labels(who: &Identity, machine: &Machine) -> Value {
     })
 }
 
-fn annotations(who: &Identity) -> Value {
+fn annotations(who: &NodeIdentity) -> Value {
     json!({HEARTBEATS: who.heartbeats.to_string(), CGROUPS: who.cgroups})
 }
 
-fn spec(who: &Identity) -> Value {
+fn spec(who: &NodeIdentity) -> Value {
     json!({"podCIDR": who.pod_cidr, "podCIDRs": [who.pod_cidr]})
 }
 
-fn status(who: &Identity, machine: &Machine, before: &Value, now: Timestamp) -> Value {
+fn status(who: &NodeIdentity, machine: &MachineInfo, before: &Value, now: Timestamp) -> Value {
     let mut status = before.as_object().cloned().unwrap_or_default();
     let resources = json!({
         "cpu": machine.cpus.to_string(),
@@ -134,7 +139,7 @@ fn status(who: &Identity, machine: &Machine, before: &Value, now: Timestamp) -> 
     Value::Object(status)
 }
 
-fn conditions(machine: &Machine, before: &Value, now: Timestamp) -> Value {
+fn conditions(machine: &MachineInfo, before: &Value, now: Timestamp) -> Value {
     // The kubelet's threshold for memory. For the disk its 10 % is far too much on large ones.
     let memory = machine.memory_left_kib < 100 << 10;
     let disk = machine.disk_left_kib < (1 << 20) && machine.disk_left_kib < machine.disk_kib / 20;
@@ -198,8 +203,8 @@ fn conditions(machine: &Machine, before: &Value, now: Timestamp) -> Value {
 mod tests {
     use super::*;
 
-    fn who() -> Identity {
-        Identity {
+    fn who() -> NodeIdentity {
+        NodeIdentity {
             name: "n1".into(),
             address: "127.0.1.1".parse().unwrap(),
             pod_cidr: "127.1.0.0/16".parse().unwrap(),
@@ -209,15 +214,15 @@ mod tests {
         }
     }
 
-    fn machine() -> Machine {
-        Machine {
+    fn machine() -> MachineInfo {
+        MachineInfo {
             cpus: 2,
             memory_kib: 4 << 20,
             memory_left_kib: 2 << 20,
             disk_kib: 100 << 20,
             disk_left_kib: 50 << 20,
             architecture: "amd64".into(),
-            ..Machine::default()
+            ..MachineInfo::default()
         }
     }
 
@@ -233,7 +238,7 @@ mod tests {
     }
 
     /// The names of the status fields that are written.
-    fn written(node: &Value, machine: &Machine, now: Timestamp) -> Vec<String> {
+    fn written(node: &Value, machine: &MachineInfo, now: Timestamp) -> Vec<String> {
         let writes = due(&who(), machine, Some(node), now);
         let patches = writes.iter().map(|write| match write {
             Write::Merge { subresource: "status", patch, .. } => patch["status"].as_object().unwrap(),
@@ -249,7 +254,7 @@ mod tests {
         let nothing: [&str; 0] = [];
         assert_eq!(written(&node, &machine(), at(10)), nothing, "nothing changed");
         assert_eq!(written(&node, &machine(), at(300)), ["conditions"], "a heartbeat every five minutes");
-        assert_eq!(written(&node, &Machine { cpus: 3, ..machine() }, at(1)), ["allocatable", "capacity"]);
+        assert_eq!(written(&node, &MachineInfo { cpus: 3, ..machine() }, at(1)), ["allocatable", "capacity"]);
 
         let mut away = node.clone();
         let ready = away["status"]["conditions"].as_array_mut().unwrap().last_mut().unwrap();
@@ -264,14 +269,14 @@ mod tests {
         let all = written(&stripped, &machine(), at(1));
         assert!(all.contains(&"metadata".to_owned()) && all.contains(&"nodeInfo".to_owned()), "{all:?}");
 
-        let other = Identity { cgroups: "none".into(), ..who() };
+        let other = NodeIdentity { cgroups: "none".into(), ..who() };
         let writes = due(&other, &machine(), Some(&node), at(1));
         let [Write::Merge { subresource: "", patch, .. }] = writes.as_slice() else {
             panic!("one change, of metadata: {writes:?}")
         };
         assert_eq!(*patch, json!({"metadata": {"annotations": {"holdfast.dev/cgroups": "none"}}}));
 
-        let full = Machine { disk_left_kib: 1000, ..machine() };
+        let full = MachineInfo { disk_left_kib: 1000, ..machine() };
         assert_eq!(written(&node, &full, at(1)), ["conditions"], "a full disk");
     }
 }

@@ -6,9 +6,11 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container as Spec, ContainerRestartRule, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerRestartRule, Pod};
 
-use super::record::{Container, Ending, Exit, Failure, Preparation, Record, Stage, Stop, StopStep, Then};
+use super::record::{
+    ContainerRecord, Ending, Failure, PodRecord, Preparation, Stage, Stop, StopStep, Terminated, Then,
+};
 use super::{all_containers, ephemeral_containers, is_sidecar, uid};
 use crate::clock::Now;
 
@@ -78,7 +80,7 @@ impl Decision {
 }
 
 /// Decides that a pod must be dead by `deadline`. An earlier deadline stays.
-pub(crate) fn must_end(record: &mut Record, then: Then, deadline: Duration) {
+pub(crate) fn must_end(record: &mut PodRecord, then: Then, deadline: Duration) {
     let deadline = record.ending.as_ref().map_or(deadline, |ending| ending.deadline.min(deadline));
     let then = match &record.ending {
         Some(Ending { then: Then::Forget, .. }) => Then::Forget,
@@ -88,7 +90,7 @@ pub(crate) fn must_end(record: &mut Record, then: Then, deadline: Duration) {
 }
 
 /// Decides what to do for a pod, and remembers that it was asked for.
-pub(crate) fn decide(pod: &Pod, record: &mut Record, now: Now) -> Decision {
+pub(crate) fn decide(pod: &Pod, record: &mut PodRecord, now: Now) -> Decision {
     let mut decision = Decision::default();
     for container in all_containers(pod) {
         record.containers.entry(container.name.clone()).or_default();
@@ -125,7 +127,7 @@ pub(crate) fn is_over(pod: &Pod) -> bool {
 }
 
 /// `activeDeadlineSeconds`: counted from `status.startTime`, whatever the pod is doing.
-fn look_at_deadline(pod: &Pod, record: &mut Record, now: Now, decision: &mut Decision) {
+fn look_at_deadline(pod: &Pod, record: &mut PodRecord, now: Now, decision: &mut Decision) {
     let limit = seconds(pod.spec.as_ref().and_then(|spec| spec.active_deadline_seconds));
     let (Some(limit), false) = (limit, is_over(pod) || record.failed.is_some()) else { return };
     // A clock that was set back doesn't make the pod younger than new.
@@ -154,7 +156,7 @@ fn grace(pod: &Pod) -> Duration {
 }
 
 /// Whether folder, volumes and address are there; asks for them if not.
-fn prepared(record: &mut Record, now: Now, decision: &mut Decision) -> bool {
+fn prepared(record: &mut PodRecord, now: Now, decision: &mut Decision) -> bool {
     match &record.preparation {
         Preparation::Done { .. } => return true,
         Preparation::Asked => {}
@@ -168,7 +170,7 @@ fn prepared(record: &mut Record, now: Now, decision: &mut Decision) -> bool {
 }
 
 /// Whether nothing of the pod is started any more.
-pub(super) fn is_done(pod: &Pod, record: &Record) -> bool {
+pub(super) fn is_done(pod: &Pod, record: &PodRecord) -> bool {
     record.ending.is_some()
         || record.failed.is_some()
         || is_over(pod)
@@ -177,7 +179,7 @@ pub(super) fn is_done(pod: &Pod, record: &Record) -> bool {
 }
 
 /// Whether one of a container's own rules has it started again after that exit (KEP-5307).
-fn rules_restart(container: &Spec, code: i32) -> bool {
+fn rules_restart(container: &Container, code: i32) -> bool {
     let matches = |rule: &ContainerRestartRule| {
         let Some(codes) = rule.exit_codes.as_ref().filter(|_| rule.action == "Restart") else { return false };
         let listed = codes.values.iter().flatten().any(|value| *value == code);
@@ -191,7 +193,7 @@ fn rules_restart(container: &Spec, code: i32) -> bool {
 }
 
 /// Whether a container that ended so is started again.
-pub(super) fn restarts(pod: &Pod, container: &Spec, is_init: bool, exit: &Exit) -> bool {
+pub(super) fn restarts(pod: &Pod, container: &Container, is_init: bool, exit: &Terminated) -> bool {
     let spec = pod.spec.as_ref();
     let of_pod = spec.and_then(|spec| spec.restart_policy.as_deref()).unwrap_or("Always");
     let policy = container.restart_policy.as_deref().unwrap_or(of_pod);
@@ -217,7 +219,7 @@ pub(super) enum Init {
 }
 
 /// How far the init containers are.
-pub(super) fn init(pod: &Pod, record: &Record) -> Init {
+pub(super) fn init(pod: &Pod, record: &PodRecord) -> Init {
     let containers = pod.spec.as_ref().and_then(|spec| spec.init_containers.as_deref()).unwrap_or_default();
     // Once a main container lives, what a sidecar does later no longer holds anything up.
     let mains = pod.spec.iter().flat_map(|spec| &spec.containers);
@@ -243,7 +245,7 @@ pub(super) fn init(pod: &Pod, record: &Record) -> Init {
 }
 
 /// Whether every main container ended for good.
-pub(super) fn all_over(pod: &Pod, record: &Record) -> bool {
+pub(super) fn all_over(pod: &Pod, record: &PodRecord) -> bool {
     let mut mains = pod.spec.iter().flat_map(|spec| &spec.containers);
     mains.all(|container| match record.containers.get(&container.name).map(|c| &c.stage) {
         Some(Stage::Ended { exit, .. }) => !restarts(pod, container, false, exit),
@@ -251,7 +253,7 @@ pub(super) fn all_over(pod: &Pod, record: &Record) -> bool {
     })
 }
 
-fn run(pod: &Pod, record: &mut Record, now: Now, decision: &mut Decision) {
+fn run(pod: &Pod, record: &mut PodRecord, now: Now, decision: &mut Decision) {
     let Some(spec) = &pod.spec else { return };
     let containers = spec.init_containers.as_deref().unwrap_or_default();
     let progress = init(pod, record);
@@ -283,9 +285,9 @@ fn run(pod: &Pod, record: &mut Record, now: Now, decision: &mut Decision) {
 
 fn start_if_due(
     pod: &Pod,
-    spec: &Spec,
+    spec: &Container,
     is_init: bool,
-    record: &mut Record,
+    record: &mut PodRecord,
     now: Now,
     decision: &mut Decision,
 ) {
@@ -314,7 +316,7 @@ fn start_if_due(
     start(container, &spec.name, decision);
 }
 
-fn start(container: &mut Container, name: &str, decision: &mut Decision) {
+fn start(container: &mut ContainerRecord, name: &str, decision: &mut Decision) {
     if container.attempted {
         container.restarts += 1;
     }
@@ -331,7 +333,7 @@ pub(super) fn under(pod: &Pod) -> String {
 }
 
 /// Takes the next step for every container that must end.
-fn stops(pod: &Pod, record: &mut Record, now: Now, decision: &mut Decision) {
+fn stops(pod: &Pod, record: &mut PodRecord, now: Now, decision: &mut Decision) {
     for spec in all_containers(pod) {
         if let Some(container) = record.containers.get_mut(&spec.name) {
             stop(&spec, container, false, now, decision);
@@ -339,7 +341,7 @@ fn stops(pod: &Pod, record: &mut Record, now: Now, decision: &mut Decision) {
     }
 }
 
-fn stop(spec: &Spec, container: &mut Container, force: bool, now: Now, decision: &mut Decision) {
+fn stop(spec: &Container, container: &mut ContainerRecord, force: bool, now: Now, decision: &mut Decision) {
     let attempt = container.restarts;
     let Stage::Running(running) = &mut container.stage else { return };
     let Some(stop) = &mut running.stop else { return };
@@ -367,14 +369,14 @@ fn stop(spec: &Spec, container: &mut Container, force: bool, now: Now, decision:
     decision.wake_at(stop.deadline);
 }
 
-fn has_pre_stop(spec: &Spec) -> bool {
+fn has_pre_stop(spec: &Container) -> bool {
     spec.lifecycle.as_ref().is_some_and(|lifecycle| lifecycle.pre_stop.is_some())
 }
 
 /// Ends everything: first all but the sidecars, then these from the last to the first.
 fn stop_all(
     pod: &Pod,
-    record: &mut Record,
+    record: &mut PodRecord,
     deadline: Duration,
     force: bool,
     now: Now,
@@ -398,8 +400,8 @@ fn stop_all(
 
 /// Whether that container still lives.
 fn stop_one(
-    spec: &Spec,
-    record: &mut Record,
+    spec: &Container,
+    record: &mut PodRecord,
     deadline: Duration,
     force: bool,
     now: Now,
@@ -423,7 +425,7 @@ fn stop_one(
     container.stage == Stage::Starting
 }
 
-fn end(pod: &Pod, record: &mut Record, now: Now, decision: &mut Decision) {
+fn end(pod: &Pod, record: &mut PodRecord, now: Now, decision: &mut Decision) {
     let Some(Ending { deadline, then }) = record.ending.clone() else { return };
     stop_all(pod, record, deadline, then == Then::Forget, now, decision);
     if !record.alive() && record.preparation != Preparation::Asked && !record.finishing {

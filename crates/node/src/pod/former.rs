@@ -5,17 +5,17 @@
 //! the last one.
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container as Spec, ContainerState, ContainerStatus, Pod};
+use k8s_openapi::api::core::v1::{Container, ContainerState, ContainerStatus, Pod};
 
 use super::decide::restarts;
-use super::record::{Container, Exit, Record, Running, Stage};
+use super::record::{ContainerRecord, PodRecord, Running, Stage, Terminated};
 use super::{container, container_id, uid};
 use crate::clock::Now;
 use crate::probe::Past;
 
 /// The record of a pod as its object tells it.
-pub(crate) fn resume(pod: &Pod, now: Now) -> Record {
-    let mut record = Record::new(now);
+pub(crate) fn resume(pod: &Pod, now: Now) -> PodRecord {
+    let mut record = PodRecord::new(now);
     let Some(status) = &pod.status else { return record };
     if let Some(time) = &status.start_time {
         record.start_time = time.0;
@@ -26,7 +26,7 @@ pub(crate) fn resume(pod: &Pod, now: Now) -> Record {
     let added = status.ephemeral_container_statuses.iter().flatten().map(|s| (s, false));
     for (told, is_init) in init.chain(main).chain(added) {
         let Some(spec) = container(pod, &told.name) else { continue };
-        let mut known = Container { restarts: count(told.restart_count), ..Container::default() };
+        let mut known = ContainerRecord { restarts: count(told.restart_count), ..ContainerRecord::default() };
         if let Some(exit) = last_exit(told, pod, now) {
             known.attempted = true;
             let stays = over || (!is_init && !restarts(pod, &spec, is_init, &exit));
@@ -48,8 +48,8 @@ pub(crate) fn resume(pod: &Pod, now: Now) -> Record {
 /// the pod's object says.
 pub(crate) fn take_over(
     pod: &Pod,
-    spec: &Spec,
-    record: &mut Record,
+    spec: &Container,
+    record: &mut PodRecord,
     attempt: u32,
     since: Timestamp,
     now: Now,
@@ -86,7 +86,7 @@ fn count(told: i32) -> u32 {
 }
 
 /// How the container's last life ended; a life that the object still believes in was lost.
-fn last_exit(told: &ContainerStatus, pod: &Pod, now: Now) -> Option<Exit> {
+fn last_exit(told: &ContainerStatus, pod: &Pod, now: Now) -> Option<Terminated> {
     let state = told.state.as_ref()?;
     if let Some(running) = &state.running {
         return Some(lost(life_id(told, pod), running.started_at.as_ref().map(|t| t.0), now.wall));
@@ -99,8 +99,8 @@ fn life_id(told: &ContainerStatus, pod: &Pod) -> String {
     told.container_id.clone().unwrap_or_else(|| format!("host://{}/{}", uid(pod), told.name))
 }
 
-fn ended(state: &ContainerState, told: &ContainerStatus, pod: &Pod) -> Option<Exit> {
-    state.terminated.as_ref().map(|terminated| Exit {
+fn ended(state: &ContainerState, told: &ContainerStatus, pod: &Pod) -> Option<Terminated> {
+    state.terminated.as_ref().map(|terminated| Terminated {
         id: terminated.container_id.clone().unwrap_or_else(|| life_id(told, pod)),
         code: terminated.exit_code,
         signal: terminated.signal.unwrap_or(0),
@@ -111,8 +111,8 @@ fn ended(state: &ContainerState, told: &ContainerStatus, pod: &Pod) -> Option<Ex
     })
 }
 
-fn lost(id: String, started_at: Option<Timestamp>, now: Timestamp) -> Exit {
-    Exit {
+fn lost(id: String, started_at: Option<Timestamp>, now: Timestamp) -> Terminated {
+    Terminated {
         id,
         code: 137,
         signal: 0,

@@ -14,5 +14,7 @@ pub(crate) use former::{resume, take_over};
 pub(crate) use names::{
     all_containers, container, container_id, domain, ephemeral_containers, hostname, is_sidecar, subject, uid,
 };
-pub(crate) use record::{Outcome, Preparation, PrepareError, ProbeKind, Record, Stage, StartError, Then};
+pub(crate) use record::{
+    ContainerEnd, PodRecord, Preparation, PrepareError, ProbeKind, Stage, StartError, Then,
+};
 pub(crate) use status::{difference, is_ready, status, without_nulls};

@@ -11,13 +11,13 @@ use crate::clock::Now;
 
 /// Everything known of one pod beside its object.
 #[derive(Debug, Clone)]
-pub(crate) struct Record {
+pub(crate) struct PodRecord {
     /// When the agent first saw it (`status.startTime`).
     pub start_time: Timestamp,
     /// How far its folder, volumes and address are.
     pub preparation: Preparation,
     /// Its containers by name, init containers too.
-    pub containers: BTreeMap<String, Container>,
+    pub containers: BTreeMap<String, ContainerRecord>,
     /// Set once it must end.
     pub ending: Option<Ending>,
     /// Why this host won't run it, if it won't.
@@ -85,23 +85,23 @@ pub(crate) enum Then {
 
 /// One container.
 #[derive(Debug, Clone)]
-pub(crate) struct Container {
+pub(crate) struct ContainerRecord {
     /// Where in its life it is.
     pub stage: Stage,
     /// How often it was started again (`restartCount`); also the number of the current attempt.
     pub restarts: u32,
     /// How its last life ended.
-    pub last: Option<Exit>,
+    pub last: Option<Terminated>,
     /// How long it waits after its next end.
     pub back_off: Duration,
     /// Whether the next start is another attempt than the last.
     pub attempted: bool,
 }
 
-impl Default for Container {
+impl Default for ContainerRecord {
     fn default() -> Self {
         let stage = Stage::Waiting { reason: String::new(), message: String::new(), retry: Duration::ZERO };
-        Container { stage, restarts: 0, last: None, back_off: Duration::ZERO, attempted: false }
+        ContainerRecord { stage, restarts: 0, last: None, back_off: Duration::ZERO, attempted: false }
     }
 }
 
@@ -124,7 +124,7 @@ pub(crate) enum Stage {
     /// Its process ended.
     Ended {
         /// How.
-        exit: Exit,
+        exit: Terminated,
         /// When it may start again.
         again: Duration,
         /// Whether it was reported that it waits.
@@ -171,9 +171,9 @@ pub(crate) enum StopStep {
     Killed,
 }
 
-/// How a process ended.
+/// How a life of a container ended, as its status says it (`ContainerStateTerminated`).
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Exit {
+pub(crate) struct Terminated {
     /// The container's id in that life.
     pub id: String,
     /// Its exit code, 128 and the signal's number for a signal.
@@ -192,7 +192,7 @@ pub(crate) struct Exit {
 
 /// How a process ended, as its parent saw it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Outcome {
+pub(crate) struct ContainerEnd {
     pub code: i32,
     /// The signal that ended it, or 0.
     pub signal: i32,
@@ -268,10 +268,10 @@ const SANDBOX_FAILED: &str = "FailedCreatePodSandBox";
 /// How long until a missing ConfigMap and the like is looked for again: it costs one look at a snapshot.
 const RETRY: Duration = Duration::from_millis(500);
 
-impl Record {
+impl PodRecord {
     /// A pod that was never here.
     pub(crate) fn new(now: Now) -> Self {
-        Record {
+        PodRecord {
             start_time: now.wall,
             preparation: Preparation::None,
             containers: BTreeMap::new(),
@@ -285,7 +285,7 @@ impl Record {
     }
 
     /// The container of that name, if `attempt` is its current life.
-    fn current(&mut self, name: &str, attempt: u32) -> Option<&mut Container> {
+    fn current(&mut self, name: &str, attempt: u32) -> Option<&mut ContainerRecord> {
         self.containers.get_mut(name).filter(|c| c.restarts == attempt)
     }
 
@@ -326,7 +326,7 @@ impl Record {
                 };
             }
             Err(StartError::Run(message)) => {
-                let exit = Exit {
+                let exit = Terminated {
                     id: id.to_owned(),
                     code: 128,
                     signal: 0,
@@ -341,12 +341,12 @@ impl Record {
     }
 
     /// A process ended.
-    pub(crate) fn exited(&mut self, id: &str, name: &str, attempt: u32, outcome: Outcome, now: Now) {
+    pub(crate) fn exited(&mut self, id: &str, name: &str, attempt: u32, outcome: ContainerEnd, now: Now) {
         let Some(container) = self.current(name, attempt) else { return };
         let Stage::Running(running) = &container.stage else { return };
         let since = running.since;
-        let Outcome { code, signal, message, at } = outcome;
-        let exit = Exit {
+        let ContainerEnd { code, signal, message, at } = outcome;
+        let exit = Terminated {
             id: id.to_owned(),
             code,
             signal,
@@ -403,8 +403,8 @@ impl Record {
     }
 }
 
-impl Container {
-    fn end(&mut self, exit: Exit, ran: Duration, now: Now) {
+impl ContainerRecord {
+    fn end(&mut self, exit: Terminated, ran: Duration, now: Now) {
         let (wait, next) = back_off::after(self.back_off, ran);
         self.back_off = next;
         self.stage = Stage::Ended { exit, again: now.elapsed + wait, told: false };

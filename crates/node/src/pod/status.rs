@@ -5,16 +5,16 @@
 use std::net::IpAddr;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container as Spec, Pod};
+use k8s_openapi::api::core::v1::{Container, Pod};
 use serde_json::{Map, Value, json};
 
 use super::decide::{Init, all_over, init, is_done, restarts, under};
-use super::record::{Container, Exit, Preparation, Record, Stage, Then};
+use super::record::{ContainerRecord, PodRecord, Preparation, Stage, Terminated, Then};
 use super::{all_containers, container_id, ephemeral_containers, is_sidecar, uid};
 use crate::clock::{Now, rfc3339};
 
 /// The status that the pod should have, with everything of `stored` that isn't the agent's to say.
-pub(crate) fn status(pod: &Pod, stored: &Value, record: &Record, host: IpAddr, now: Now) -> Value {
+pub(crate) fn status(pod: &Pod, stored: &Value, record: &PodRecord, host: IpAddr, now: Now) -> Value {
     let mut status = stored.as_object().cloned().unwrap_or_default();
     let Some(spec) = &pod.spec else { return Value::Object(status) };
     if let Some(generation) = pod.metadata.generation {
@@ -104,7 +104,7 @@ pub(crate) fn without_nulls(value: Value) -> Value {
     }
 }
 
-fn phase(pod: &Pod, record: &Record) -> &'static str {
+fn phase(pod: &Pod, record: &PodRecord) -> &'static str {
     // A terminal phase never changes again.
     match pod.status.as_ref().and_then(|status| status.phase.as_deref()) {
         Some("Succeeded") => return "Succeeded",
@@ -117,13 +117,13 @@ fn phase(pod: &Pod, record: &Record) -> &'static str {
     if record.refused.is_some() {
         return "Pending";
     }
-    let mains: Vec<Option<&Container>> =
+    let mains: Vec<Option<&ContainerRecord>> =
         pod.spec.iter().flat_map(|s| &s.containers).map(|c| record.containers.get(&c.name)).collect();
-    let ended_well = |c: &Option<&Container>| match c.map(|c| &c.stage) {
+    let ended_well = |c: &Option<&ContainerRecord>| match c.map(|c| &c.stage) {
         Some(Stage::Ended { exit, .. }) => exit.code == 0,
         _ => false,
     };
-    let started = |c: &Option<&Container>| c.is_some_and(|c| c.attempted || c.last.is_some());
+    let started = |c: &Option<&ContainerRecord>| c.is_some_and(|c| c.attempted || c.last.is_some());
     let ended = record.ending.as_ref().is_some_and(|ending| ending.then == Then::Confirm)
         && !record.alive()
         && mains.iter().any(started);
@@ -134,7 +134,7 @@ fn phase(pod: &Pod, record: &Record) -> &'static str {
         Init::Failed => "Failed",
         Init::At(_) => "Pending",
         Init::Done => {
-            let waits = |c: &Option<&Container>| match c {
+            let waits = |c: &Option<&ContainerRecord>| match c {
                 Some(c) => !matches!(c.stage, Stage::Running(_) | Stage::Ended { .. }) && c.last.is_none(),
                 None => true,
             };
@@ -147,7 +147,7 @@ fn condition<'a>(status: &'a Value, kind: &str) -> Option<&'a Value> {
     status["conditions"].as_array()?.iter().find(|c| c["type"] == kind)
 }
 
-fn conditions(pod: &Pod, stored: &Value, record: &Record, phase: &str, now: Timestamp) -> Value {
+fn conditions(pod: &Pod, stored: &Value, record: &PodRecord, phase: &str, now: Timestamp) -> Value {
     let over = match phase {
         "Succeeded" => Some(("PodCompleted", String::new())),
         "Failed" => Some(("PodFailed", String::new())),
@@ -232,14 +232,14 @@ fn gates(pod: &Pod, stored: &Value) -> Option<(&'static str, String)> {
     (!closed.is_empty()).then(|| ("ReadinessGatesNotReady", closed.join(", ")))
 }
 
-fn is_container_ready(record: &Record, name: &str) -> bool {
+fn is_container_ready(record: &PodRecord, name: &str) -> bool {
     match record.containers.get(name).map(|c| &c.stage) {
         Some(Stage::Running(running)) => running.started && running.ready,
         _ => false,
     }
 }
 
-fn is_initialized(record: &Record, spec: &Spec) -> bool {
+fn is_initialized(record: &PodRecord, spec: &Container) -> bool {
     match record.containers.get(&spec.name).map(|c| &c.stage) {
         Some(Stage::Running(running)) => is_sidecar(spec) && running.started,
         Some(Stage::Ended { exit, .. }) => exit.code == 0,
@@ -247,9 +247,9 @@ fn is_initialized(record: &Record, spec: &Spec) -> bool {
     }
 }
 
-fn container_status(pod: &Pod, spec: &Spec, is_init: bool, record: &Record) -> Value {
+fn container_status(pod: &Pod, spec: &Container, is_init: bool, record: &PodRecord) -> Value {
     let known = record.containers.get(&spec.name);
-    let fresh = Container::default();
+    let fresh = ContainerRecord::default();
     let container = known.unwrap_or(&fresh);
     let id = container_id(uid(pod), &spec.name, container.restarts);
     let most = LONGEST_MESSAGES / all_containers(pod).count().max(1);
@@ -303,7 +303,7 @@ fn container_status(pod: &Pod, spec: &Spec, is_init: bool, record: &Record) -> V
     Value::Object(status)
 }
 
-fn waiting(pod: &Pod, record: &Record, container: &Container) -> Value {
+fn waiting(pod: &Pod, record: &PodRecord, container: &ContainerRecord) -> Value {
     if let Some(message) = &record.refused {
         return json!({"waiting": {"reason": "RuntimeClassNotSupported", "message": message}});
     }
@@ -325,7 +325,7 @@ fn waiting(pod: &Pod, record: &Record, container: &Container) -> Value {
 const LONGEST_MESSAGES: usize = 12 << 10;
 
 /// `most` is how long the message may be.
-fn terminated(exit: &Exit, most: usize) -> Value {
+fn terminated(exit: &Terminated, most: usize) -> Value {
     let mut value = Map::new();
     value.insert("exitCode".into(), exit.code.into());
     if exit.signal != 0 {

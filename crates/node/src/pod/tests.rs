@@ -18,14 +18,14 @@ fn at(seconds: u64) -> Now {
 struct Table {
     pod: Pod,
     stored: Value,
-    record: Record,
+    record: PodRecord,
 }
 
 impl Table {
     fn new(spec: Value) -> Self {
         let pod = json!({"metadata": {"name": "p", "namespace": "d", "uid": "u"}, "spec": spec});
         let pod = serde_json::from_value(pod).unwrap();
-        Table { pod, stored: json!({}), record: Record::new(at(0)) }
+        Table { pod, stored: json!({}), record: PodRecord::new(at(0)) }
     }
 
     /// What is done at a time, in short words.
@@ -54,7 +54,7 @@ impl Table {
     }
 
     fn exited(&mut self, name: &str, attempt: u32, code: i32, seconds: u64) {
-        let outcome = Outcome { code, ..Outcome::default() };
+        let outcome = ContainerEnd { code, ..ContainerEnd::default() };
         self.record.exited("id", name, attempt, outcome, at(seconds));
     }
 
@@ -285,7 +285,7 @@ fn last_words_of_all_containers_have_twelve_kibibytes() {
     table.step(0);
     for name in ["c0", "c1", "c2", "c3", "c4", "c5"] {
         table.started(name, 0, 0);
-        let outcome = Outcome { code: 1, signal: 0, message: "ä".repeat(2048), at: None };
+        let outcome = ContainerEnd { code: 1, signal: 0, message: "ä".repeat(2048), at: None };
         table.record.exited("id", name, 0, outcome, at(1));
     }
     let said = table.said(1);

@@ -8,13 +8,13 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tracing::info_span;
 
-use super::Host;
+use super::PodHost;
 use super::entry::Entry;
 use super::life::{Report, live, pre_stop};
 use super::writing::{finish, write_status};
 use crate::clock::Now;
 use crate::host::stop_signal;
-use crate::pod::{Action, Preparation, Record, Stage, difference, is_ready, status, subject, uid};
+use crate::pod::{Action, PodRecord, Preparation, Stage, difference, is_ready, status, subject, uid};
 use crate::runtime::Which;
 
 /// The same change of a status is not written again sooner than this: what undid it would do so again.
@@ -22,7 +22,7 @@ const SAME_AGAIN: Duration = Duration::from_secs(1);
 
 /// Carries out one decision.
 pub(super) fn carry_out(
-    host: &Arc<Host>,
+    host: &Arc<PodHost>,
     reports: &mpsc::UnboundedSender<Report>,
     work: &mut JoinSet<()>,
     entry: &mut Entry,
@@ -82,7 +82,7 @@ pub(super) fn carry_out(
 
 /// Writes the pod's status if it says something else than it should.
 pub(super) fn say(
-    host: &Arc<Host>,
+    host: &Arc<PodHost>,
     reports: &mpsc::UnboundedSender<Report>,
     work: &mut JoinSet<()>,
     entry: &mut Entry,
@@ -101,7 +101,7 @@ pub(super) fn say(
     if entry.writing {
         return;
     }
-    let starting = |record: &Record| {
+    let starting = |record: &PodRecord| {
         let asked = matches!(record.preparation, Preparation::Asked);
         asked || record.containers.values().any(|c| c.stage == Stage::Starting)
     };

@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
 
-use super::{Host, PodTokens};
+use super::{PodHost, PodTokens};
 use crate::host::cgroup;
 use crate::host::{
-    Access, Bind, Command, Isolation, Missing, POD_FOLDER, Place, Security, Streams, View, environment,
-    expand, name_files, plan, volume_path,
+    Access, Bind, Command, ConfinedPath, Isolation, Missing, POD_FOLDER, Security, Streams, View,
+    environment, expand, name_files, plan, volume_path,
 };
 use crate::pod::{StartError, hostname, uid};
 
@@ -17,7 +17,7 @@ fn config(why: impl ToString) -> StartError {
     StartError::Config(why.to_string())
 }
 
-impl Host {
+impl PodHost {
     /// The process of one container.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ impl Host {
             for (source, path) in name_files(&folder) {
                 let target = PathBuf::from(path);
                 if source.exists() && !binds.iter().any(|bind| bind.target == target) {
-                    let (what, source) = ("the pod's file".into(), Place::of(source));
+                    let (what, source) = ("the pod's file".into(), ConfinedPath::of(source));
                     binds.push(Bind { what, source, target, access: Access::Full });
                 }
             }
@@ -129,7 +129,7 @@ impl Host {
     ) -> Result<Option<Bind>, StartError> {
         let root = volume_path(folder, volume);
         let part = sub_path(mount, lookup)?;
-        let source = Place { root, beneath: PathBuf::from(part.as_deref().unwrap_or_default()) };
+        let source = ConfinedPath { root, beneath: PathBuf::from(part.as_deref().unwrap_or_default()) };
         let is_writable = volume.empty_dir.is_some() || volume.host_path.is_some();
         if let (Some(part), true) = (&part, is_writable) {
             let made = source.make_folder_if_missing();
@@ -184,7 +184,7 @@ impl Host {
         let path = container.termination_message_path.as_deref().filter(|path| !path.is_empty());
         let target = PathBuf::from(path.unwrap_or("/dev/termination-log"));
         if self.powers.isolation != Isolation::None && !binds.iter().any(|bind| bind.target == target) {
-            let (what, source) = ("the termination log".into(), Place::of(source));
+            let (what, source) = ("the termination log".into(), ConfinedPath::of(source));
             binds.push(Bind { what, source, target, access: Access::Full });
         }
         Ok(())

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tracing::{debug_span, info_span};
 
-use super::Host;
+use super::PodHost;
 use super::acting::{carry_out, say};
 use super::entry::{Entry, found, prepared, started};
 use super::life::{Report, begin, outcome, watch_over};
@@ -33,7 +33,7 @@ const REFRESH: Duration = Duration::from_secs(20);
 
 /// The pods of the host.
 pub(crate) struct Desk {
-    host: Arc<Host>,
+    host: Arc<PodHost>,
     entries: HashMap<String, Entry>,
     by_key: HashMap<Bytes, String>,
     /// What former agents started, by the uid of its pod, until its pod is known.
@@ -46,7 +46,7 @@ pub(crate) struct Desk {
 }
 
 impl Desk {
-    pub(crate) fn new(host: Arc<Host>) -> Self {
+    pub(crate) fn new(host: Arc<PodHost>) -> Self {
         let (reports, news) = mpsc::unbounded_channel();
         Desk {
             host,

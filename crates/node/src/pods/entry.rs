@@ -10,10 +10,12 @@ use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
 use store::KeyValue;
 
-use super::Host;
+use super::PodHost;
 use super::life::Started;
 use crate::clock::Now;
-use crate::pod::{PrepareError, ProbeKind, Record, StartError, container, container_id, is_ready, subject};
+use crate::pod::{
+    PodRecord, PrepareError, ProbeKind, StartError, container, container_id, is_ready, subject,
+};
 use crate::probe::Finding;
 use crate::runtime::Which;
 
@@ -28,7 +30,7 @@ pub(super) struct Entry {
     /// The revision of its object.
     pub(super) revision: u64,
     /// What is remembered of it.
-    pub(super) record: Record,
+    pub(super) record: PodRecord,
     /// Its processes by container.
     pub(super) processes: HashMap<String, Started>,
     /// When it must be decided on again.
@@ -57,7 +59,7 @@ pub(super) struct Entry {
 
 impl Entry {
     /// A pod as it is read for the first time.
-    pub(super) fn new(kv: &KeyValue, pod: Pod, stored: Value, record: Record) -> Self {
+    pub(super) fn new(kv: &KeyValue, pod: Pod, stored: Value, record: PodRecord) -> Self {
         Entry {
             key: kv.key.clone(),
             pod: Arc::new(pod),
@@ -81,7 +83,7 @@ impl Entry {
 }
 
 /// Folder, volumes and address are there, or not.
-pub(super) fn prepared(host: &Host, entry: &mut Entry, result: Result<IpAddr, PrepareError>, now: Now) {
+pub(super) fn prepared(host: &PodHost, entry: &mut Entry, result: Result<IpAddr, PrepareError>, now: Now) {
     match &result {
         Ok(_) => entry.told_failure.clear(),
         Err(error) => {
@@ -97,7 +99,7 @@ pub(super) fn prepared(host: &Host, entry: &mut Entry, result: Result<IpAddr, Pr
 
 /// A process was made, or not.
 pub(super) fn started(
-    host: &Host,
+    host: &PodHost,
     entry: &mut Entry,
     which: &Which,
     result: Result<Started, StartError>,
@@ -138,7 +140,7 @@ pub(super) fn started(
 }
 
 /// A probe or a hook found something.
-pub(super) fn found(host: &Host, entry: &mut Entry, which: &Which, finding: Finding, now: Now) {
+pub(super) fn found(host: &PodHost, entry: &mut Entry, which: &Which, finding: Finding, now: Now) {
     let name = which.container.as_str();
     let word = |kind: ProbeKind| match kind {
         ProbeKind::Startup => "Startup",

@@ -9,10 +9,10 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use tokio::sync::{mpsc, watch};
 use tracing::info_span;
 
-use super::Host;
-use super::running::Live;
+use super::PodHost;
+use super::live::Live;
 use crate::host::{Command, last_words};
-use crate::pod::{Outcome, PrepareError, StartError, container};
+use crate::pod::{ContainerEnd, PrepareError, StartError, container};
 use crate::probe::{Check, Finding, Past, Target, probe_container};
 use crate::runtime::{Begun, Exit, RunError, Which};
 
@@ -24,7 +24,7 @@ pub(crate) enum Report {
     /// A process was made, or not.
     Started(Which, Result<Started, StartError>),
     /// A process ended.
-    Exited(Which, Outcome),
+    Exited(Which, ContainerEnd),
     /// A probe found something.
     Found(Which, Finding),
     /// A preStop hook is over.
@@ -47,7 +47,7 @@ pub(crate) struct Started {
 
 /// Lives one life of a container, from start to end.
 pub(crate) async fn live(
-    host: Arc<Host>,
+    host: Arc<PodHost>,
     pod: Arc<Pod>,
     which: Which,
     address: IpAddr,
@@ -69,7 +69,7 @@ pub(crate) async fn live(
 
 /// What the desk keeps of a container that runs, and what tells its prober of the pod's end.
 pub(super) fn begin(
-    host: &Arc<Host>,
+    host: &Arc<PodHost>,
     spec: &Container,
     which: &Which,
     address: IpAddr,
@@ -83,7 +83,7 @@ pub(super) fn begin(
 
 /// Watches over a container until it ends.
 pub(super) async fn watch_over(
-    host: Arc<Host>,
+    host: Arc<PodHost>,
     pod: Arc<Pod>,
     target: Target,
     ends: watch::Receiver<bool>,
@@ -117,23 +117,28 @@ pub(super) async fn watch_over(
 
 /// How a container ended, with what it said last.
 pub(super) fn outcome(
-    host: &Host,
+    host: &PodHost,
     pod: &Pod,
     spec: &Container,
     which: &Which,
     exit: Option<Exit>,
-) -> Outcome {
+) -> ContainerEnd {
     let Some(Exit { code, signal, at }) = exit else {
         let message = "the pod's shim ended, and the container with it".into();
-        return Outcome { code: 137, signal: libc::SIGKILL, message, at: None };
+        return ContainerEnd { code: 137, signal: libc::SIGKILL, message, at: None };
     };
     let fallback = spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError") && code != 0;
     let file = host.folders.message(&which.uid, &which.container);
     let log = host.folders.logs(pod, &which.container).join(format!("{}.log", which.attempt));
-    Outcome { code, signal, message: last_words(&file, fallback.then_some(&*log)), at: Some(at) }
+    ContainerEnd { code, signal, message: last_words(&file, fallback.then_some(&*log)), at: Some(at) }
 }
 
-async fn make(host: &Arc<Host>, pod: &Arc<Pod>, which: &Which, address: IpAddr) -> Result<Begun, StartError> {
+async fn make(
+    host: &Arc<PodHost>,
+    pod: &Arc<Pod>,
+    which: &Which,
+    address: IpAddr,
+) -> Result<Begun, StartError> {
     let (on_host, of_pod, name) = (host.clone(), pod.clone(), which.clone());
     let prepared = tasks::blocking(
         info_span!("prepare command", container = which.container),

@@ -5,14 +5,14 @@ mod command;
 mod desk;
 mod entry;
 mod folder;
-mod host;
 mod life;
-mod running;
+mod live;
+mod pod_host;
 mod tokens;
 mod writing;
 
 pub(crate) use desk::Desk;
 pub(crate) use folder::Folders;
-pub(crate) use host::Host;
-pub(crate) use running::{Live, Running};
+pub(crate) use live::{Live, LiveContainers};
+pub(crate) use pod_host::PodHost;
 pub(crate) use tokens::{PodTokens, TokenBook, kind};

@@ -7,7 +7,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::{Pod, ServiceAccountTokenProjection};
 use objects::TokenRequest;
 
-use super::Host;
+use super::PodHost;
 use crate::host::Missing;
 use crate::pod::uid;
 
@@ -18,13 +18,13 @@ const DEFAULT_SECONDS: i64 = 3600;
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
 /// For whom a token is, and for how many seconds.
-pub(crate) type Kind = (String, i64);
+pub(crate) type TokenKind = (String, i64);
 /// The tokens of one pod.
-pub(crate) type PodTokens = BTreeMap<Kind, String>;
+pub(crate) type PodTokens = BTreeMap<TokenKind, String>;
 
 /// The tokens that pods of this host have.
 #[derive(Debug, Default)]
-pub(crate) struct TokenBook(Mutex<HashMap<String, BTreeMap<Kind, Held>>>);
+pub(crate) struct TokenBook(Mutex<HashMap<String, BTreeMap<TokenKind, Held>>>);
 
 #[derive(Debug)]
 struct Held {
@@ -34,15 +34,15 @@ struct Held {
 }
 
 /// The kind of token that a volume asks for.
-pub(crate) fn kind(source: &ServiceAccountTokenProjection) -> Kind {
+pub(crate) fn kind(source: &ServiceAccountTokenProjection) -> TokenKind {
     (source.audience.clone().unwrap_or_default(), source.expiration_seconds.unwrap_or(DEFAULT_SECONDS))
 }
 
 /// The kinds that the volumes of a pod ask for.
-fn kinds(pod: &Pod) -> Vec<Kind> {
+fn kinds(pod: &Pod) -> Vec<TokenKind> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     let sources = volumes.filter_map(|volume| volume.projected.as_ref()?.sources.as_ref()).flatten();
-    let mut kinds: Vec<Kind> =
+    let mut kinds: Vec<TokenKind> =
         sources.filter_map(|source| source.service_account_token.as_ref().map(kind)).collect();
     kinds.sort_unstable();
     kinds.dedup();
@@ -50,15 +50,15 @@ fn kinds(pod: &Pod) -> Vec<Kind> {
 }
 
 impl TokenBook {
-    fn due(&self, pod: &Pod, now: Duration) -> Vec<Kind> {
+    fn due(&self, pod: &Pod, now: Duration) -> Vec<TokenKind> {
         let book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let held = book.get(uid(pod));
         let is_due =
-            |kind: &Kind| held.and_then(|held| held.get(kind)).is_none_or(|held| held.renew_at <= now);
+            |kind: &TokenKind| held.and_then(|held| held.get(kind)).is_none_or(|held| held.renew_at <= now);
         kinds(pod).into_iter().filter(is_due).collect()
     }
 
-    fn put(&self, pod: &Pod, kind: Kind, token: String, now: Duration) {
+    fn put(&self, pod: &Pod, kind: TokenKind, token: String, now: Duration) {
         // In the last fifth of its time, as the kubelet does.
         let lives = Duration::from_secs(u64::try_from(kind.1).unwrap_or(0));
         let renew_at = now + (lives * 4 / 5).min(LONGEST);
@@ -79,7 +79,7 @@ impl TokenBook {
     }
 }
 
-impl Host {
+impl PodHost {
     /// Gets the tokens that a pod lacks, and new ones for those whose time is nearly over.
     ///
     /// # Errors

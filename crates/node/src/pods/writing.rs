@@ -4,19 +4,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
-use objects::{Delete, Subject, Write};
+use objects::{Delete, TypedRef, Write};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::Host;
+use super::PodHost;
 use super::life::Report;
 use crate::pod::{Then, uid};
 
 /// How long an answer may take before it counts as none.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-fn subject(pod: &Pod) -> Subject {
-    Subject {
+fn subject(pod: &Pod) -> TypedRef {
+    TypedRef {
         api_version: "v1".into(),
         kind: "Pod".into(),
         namespace: pod.metadata.namespace.clone().unwrap_or_default(),
@@ -24,7 +24,7 @@ fn subject(pod: &Pod) -> Subject {
     }
 }
 
-async fn write(host: &Host, write: Write) -> Result<(), machinery::Status> {
+async fn write(host: &PodHost, write: Write) -> Result<(), machinery::Status> {
     let user = host.user();
     match tokio::time::timeout(PATIENCE, host.writer.write(&user, write)).await {
         Ok(answer) => answer.map(drop),
@@ -34,7 +34,7 @@ async fn write(host: &Host, write: Write) -> Result<(), machinery::Status> {
 
 /// Merges `patch` into the pod's status, once.
 pub(crate) async fn write_status(
-    host: Arc<Host>,
+    host: Arc<PodHost>,
     pod: Arc<Pod>,
     patch: Value,
     reports: mpsc::UnboundedSender<Report>,
@@ -48,7 +48,7 @@ pub(crate) async fn write_status(
 /// The last steps of a pod whose processes are dead: cleans up, says how it ended, confirms its removal.
 /// Tries until it is done.
 pub(crate) async fn finish(
-    host: Arc<Host>,
+    host: Arc<PodHost>,
     pod: Arc<Pod>,
     then: Then,
     status: Option<Value>,
@@ -71,7 +71,7 @@ pub(crate) async fn finish(
 }
 
 /// Writes until it is written, or never will be.
-async fn until_done(host: &Host, what: Write) {
+async fn until_done(host: &PodHost, what: Write) {
     let mut leadership = host.store.leadership();
     let mut wait = Duration::from_millis(20);
     loop {

@@ -17,7 +17,7 @@ use tracing::{debug_span, info_span};
 use super::{Body, plain};
 use crate::host::{LogCursor, LogOptions, LogProgress, since_cut};
 use crate::pod::{container, uid};
-use crate::pods::Host;
+use crate::pods::PodHost;
 
 /// What a query asks of a log.
 #[derive(Debug, Default)]
@@ -58,7 +58,7 @@ fn asked(query: &str, now: Timestamp) -> Result<Asked, String> {
 
 /// Answers with the log of one container; an error is the caller's to mend.
 pub(super) fn logs(
-    host: &Arc<Host>,
+    host: &Arc<PodHost>,
     namespace: &str,
     pod_name: &str,
     name: &str,

@@ -30,7 +30,7 @@ use tracing::info_span;
 
 use self::strangers::{Stranger, Strangers};
 use crate::about;
-use crate::pods::Host;
+use crate::pods::PodHost;
 use crate::streams;
 
 type Body = BoxBody<Bytes, Infallible>;
@@ -45,7 +45,7 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const HEAD: Duration = Duration::from_secs(30);
 
 /// Serves until dropped.
-pub(crate) async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, host: Arc<Host>) {
+pub(crate) async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, host: Arc<PodHost>) {
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let strangers = Strangers::new(STRANGERS);
@@ -102,7 +102,7 @@ async fn introduced(
 }
 
 /// Serves one connection. `place` is given back once it is over, as another protocol too.
-async fn connection(stream: TlsStream<TcpStream>, host: Arc<Host>, place: Arc<OwnedSemaphorePermit>) {
+async fn connection(stream: TlsStream<TcpStream>, host: Arc<PodHost>, place: Arc<OwnedSemaphorePermit>) {
     let service = service_fn(move |mut request: Request<Incoming>| {
         let (host, place) = (host.clone(), place.clone());
         async move { Ok::<_, Infallible>(route(&mut request, &host, place)) }
@@ -140,7 +140,7 @@ fn plain(status: StatusCode, text: impl Into<Bytes>) -> Response<Body> {
 
 fn route(
     request: &mut Request<Incoming>,
-    host: &Arc<Host>,
+    host: &Arc<PodHost>,
     place: Arc<OwnedSemaphorePermit>,
 ) -> Response<Body> {
     let upgrade = hyper::upgrade::on(&mut *request);
@@ -187,7 +187,7 @@ fn json_answer(value: &Value) -> Response<Body> {
     response
 }
 
-fn pods(host: &Host) -> Response<Body> {
+fn pods(host: &PodHost) -> Response<Body> {
     let state = host.store.snapshot();
     let mine = |pod: &Value| pod["spec"]["nodeName"] == *host.name;
     let prefix = KeyRange::prefix(objects::kind_prefix("", "pods"));

@@ -11,7 +11,7 @@ use nix::unistd::pipe2;
 use super::output::Output;
 use super::wire::{Life, Told};
 use crate::host::cgroup;
-use crate::host::{Command, Isolation, LogFile, Plan, Streams, open_terminal, spawn};
+use crate::host::{Command, Isolation, LogFile, MountPlan, Streams, open_terminal, spawn};
 use crate::runtime::{Begun, Exit, RunError};
 
 /// Where an answer is awaited: on which connection, and to which of its questions.
@@ -123,7 +123,7 @@ impl Contained {
         };
         let pid = spawn(&command, isolation, streams, cgroup.as_ref())?;
         // What it saw mounted is its own affair from here on.
-        let command = Command { beside: Some(pid), plan: Plan::default(), ..command };
+        let command = Command { beside: Some(pid), plan: MountPlan::default(), ..command };
         Ok(Contained {
             life,
             begun: Begun { pid, since },

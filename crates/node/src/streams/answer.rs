@@ -11,7 +11,7 @@ use tracing::info_span;
 use super::asked::{Asked, Refusal, asked};
 use super::spdy::{self, Transport};
 use super::websocket::{self, Form, Spoken};
-use crate::pods::Host;
+use crate::pods::PodHost;
 
 /// What the versions of a process' protocol are called, on a WebSocket and on SPDY.
 const V5: &str = "v5.channel.k8s.io";
@@ -86,7 +86,7 @@ impl Protocol {
 /// Answers a request for something that goes both ways: the headers of the answer that changes the protocol, or why
 /// not. None if the path asks for something else. `held` is kept until the connection ends.
 pub(crate) fn answer<H: Send + 'static>(
-    host: &Arc<Host>,
+    host: &Arc<PodHost>,
     path: &[&str],
     query: &str,
     headers: &HeaderMap,

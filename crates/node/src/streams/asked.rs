@@ -11,7 +11,7 @@ use super::session::{CallerEnd, begin};
 use super::{attach, exec};
 use crate::host::Source;
 use crate::pod::uid;
-use crate::pods::{Host, Live};
+use crate::pods::{Live, PodHost};
 use crate::runtime::Runtime;
 
 /// Why not, as an HTTP answer.
@@ -107,7 +107,7 @@ fn query(text: &str) -> Result<Query, String> {
 }
 
 /// Finds what a path and its query ask for; None if the path asks for something else.
-pub(super) fn asked(host: &Arc<Host>, path: &[&str], text: &str) -> Option<Result<Asked, Refusal>> {
+pub(super) fn asked(host: &Arc<PodHost>, path: &[&str], text: &str) -> Option<Result<Asked, Refusal>> {
     let bad = |why: String| (StatusCode::BAD_REQUEST, why);
     let found = match *path {
         ["exec", namespace, pod, container] => query(text).map_err(bad).and_then(|query| {
@@ -132,7 +132,7 @@ pub(super) fn asked(host: &Arc<Host>, path: &[&str], text: &str) -> Option<Resul
 }
 
 fn process(
-    host: &Arc<Host>,
+    host: &Arc<PodHost>,
     namespace: &str,
     pod: &str,
     container: &str,
@@ -155,7 +155,7 @@ fn process(
     Ok(Asked::Process(Process { flags, live, runtime: host.runtime.clone(), argv }))
 }
 
-fn pod_here(host: &Host, namespace: &str, name: &str) -> Result<Pod, Refusal> {
+fn pod_here(host: &PodHost, namespace: &str, name: &str) -> Result<Pod, Refusal> {
     let pod = Reader::<Pod>::get(&host.store.snapshot(), namespace, name);
     let here = |pod: &Pod| pod.spec.as_ref().and_then(|s| s.node_name.as_deref()) == Some(&host.name);
     pod.filter(here)

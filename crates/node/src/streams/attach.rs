@@ -11,7 +11,7 @@ use super::outcome::Outcome;
 use super::session::{PIECE, ProcessEnd};
 use crate::host::Source;
 use crate::pods::Live;
-use crate::runtime::{Reader, Runtime};
+use crate::runtime::{OutputReader, Runtime};
 
 /// Stays with the process until its output is over or the caller is gone.
 pub(super) async fn attach(
@@ -64,7 +64,7 @@ fn left(runtime: &dyn Runtime, live: &Live) {
 }
 
 /// Sends on what is printed, as fast as it is taken.
-async fn print(mut from: Reader, source: Source, to: &mpsc::Sender<(Source, Bytes)>) {
+async fn print(mut from: OutputReader, source: Source, to: &mpsc::Sender<(Source, Bytes)>) {
     let mut held = BytesMut::new();
     loop {
         held.reserve(PIECE);

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use super::outcome::Outcome;
 use super::session::{PIECE, ProcessEnd};
 use crate::host::{Size, Source, Streams, Tail, Terminal};
-use crate::runtime::{Runtime, Which, Writer};
+use crate::runtime::{InputWriter, Runtime, Which};
 
 /// Runs a command until it ends, its container does or its caller is gone. Once this has returned, it is dead, and so
 /// is everything of its session.
@@ -82,7 +82,7 @@ async fn print(
 }
 
 /// Hands on what the caller sends, and its end. Without a caller's input, the process has an empty one.
-async fn feed(input: Option<mpsc::Receiver<Bytes>>, writer: Option<Writer>) {
+async fn feed(input: Option<mpsc::Receiver<Bytes>>, writer: Option<InputWriter>) {
     let (Some(mut input), Some(mut writer)) = (input, writer) else { return };
     while let Some(piece) = input.recv().await {
         if writer.write_all(&piece).await.is_err() || writer.flush().await.is_err() {

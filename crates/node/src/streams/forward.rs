@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::Pod;
 use objects::Reader;
 use tokio::net::TcpStream;
 
-use crate::pods::Host;
+use crate::pods::PodHost;
 
 /// How long a process may take to accept a connection.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(500);
 
 /// The ports of one pod.
 pub(super) struct Ports {
-    host: Arc<Host>,
+    host: Arc<PodHost>,
     namespace: String,
     name: String,
     uid: String,
@@ -26,7 +26,7 @@ pub(super) struct Ports {
 
 impl Ports {
     /// The ports of a pod that has an address.
-    pub(super) fn of(host: &Arc<Host>, pod: &Pod) -> Option<Self> {
+    pub(super) fn of(host: &Arc<PodHost>, pod: &Pod) -> Option<Self> {
         let of = |text: &Option<String>| text.clone().unwrap_or_default();
         let ip = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref())?.parse().ok()?;
         let shares = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt, ready};
 use machinery::{Object, Status};
 use node::{Agent, Options, PodAddresses};
-use objects::{Subject, TokenRequest, Write, Writer};
+use objects::{TokenRequest, TypedRef, Write, Writer};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::WebPkiClientVerifier;
@@ -33,7 +33,7 @@ pub struct TestWriter {
     pub tokens: AtomicU8,
 }
 
-fn place(subject: &Subject) -> String {
+fn place(subject: &TypedRef) -> String {
     let resource = format!("{}s", subject.kind.to_lowercase());
     objects::key("", &resource, &subject.namespace, &subject.name)
 }
@@ -56,7 +56,7 @@ fn merge(into: &mut Value, patch: &Value) {
 
 impl TestWriter {
     pub fn put(&self, object: &Value) {
-        let subject = Subject {
+        let subject = TypedRef {
             api_version: "v1".into(),
             kind: object["kind"].as_str().unwrap().into(),
             namespace: object["metadata"]["namespace"].as_str().unwrap_or_default().into(),
@@ -87,7 +87,7 @@ impl TestWriter {
         match write {
             Write::Create(object) => {
                 let value = object.clone().into_value();
-                let subject = Subject {
+                let subject = TypedRef {
                     api_version: "v1".into(),
                     kind: object.kind().into(),
                     namespace: object.namespace().into(),

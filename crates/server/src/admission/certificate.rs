@@ -1,19 +1,19 @@
 //! Requests for certificates: they are in the name of the user that sends them, and every decision has its time.
 
-use access::{Identity, MASTERS};
+use access::{MASTERS, UserInfo};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use machinery::{Object, Status};
 use pki::CertificateRequest;
 use serde_json::{Value, json};
 
-use super::request::{Operation, Request};
+use super::request::{AdmissionRequest, Operation};
 
 /// The signer of certificates that users of the API show.
 const CLIENT: &str = "kubernetes.io/kube-apiserver-client";
 
 /// The request is the sender's own, whatever it says.
-pub(super) fn on_create(who: &Identity, object: &mut Object) {
+pub(super) fn on_create(who: &UserInfo, object: &mut Object) {
     if let Some(Value::Object(spec)) = object.0.get_mut("spec") {
         for field in ["uid", "extra"] {
             spec.remove(field);
@@ -24,7 +24,7 @@ pub(super) fn on_create(who: &Identity, object: &mut Object) {
 }
 
 /// 403 for a request to be signed as one who may do everything: upstream's `certificates/subjectrestriction`.
-pub(super) fn check(request: &Request<'_>, object: &Object) -> Result<(), Status> {
+pub(super) fn check(request: &AdmissionRequest<'_>, object: &Object) -> Result<(), Status> {
     let text = |field: &str| object.pointer(field).and_then(Value::as_str).unwrap_or_default();
     if request.operation != Operation::Create || text("/spec/signerName") != CLIENT {
         return Ok(());

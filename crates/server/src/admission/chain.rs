@@ -4,7 +4,7 @@
 use machinery::{Object, Status};
 
 use super::outside::{Outside, Round};
-use super::request::{Operation, Outcome, Request};
+use super::request::{AdmissionRequest, Operation, Outcome};
 use super::{
     Claims, Refused, certificate, default_class, idle, limit_ranger, node, pod_security, priority,
     priority_class, quota, runtime_class, service_account, storage, toleration,
@@ -24,7 +24,7 @@ impl Admission {
     /// Those who may change an object that is to be created or changed, before it is validated.
     pub(crate) async fn mutate(
         &self,
-        request: &Request<'_>,
+        request: &AdmissionRequest<'_>,
         object: &mut Object,
         old: Option<&Object>,
     ) -> Result<(), Refused> {
@@ -45,7 +45,11 @@ impl Admission {
     }
 
     /// Those outside who judge what is done to an object through a subresource that isn't a part of it.
-    pub(crate) async fn validate_action(&self, request: &Request<'_>, action: &Object) -> Result<(), Status> {
+    pub(crate) async fn validate_action(
+        &self,
+        request: &AdmissionRequest<'_>,
+        action: &Object,
+    ) -> Result<(), Status> {
         let outcome = Outcome { new: Some(action), old: None };
         self.outside.validate(request, outcome).await.map_err(|refused| refused.status)
     }
@@ -53,7 +57,7 @@ impl Admission {
     /// Those outside who are asked about a stream or a proxy: the answer is its options as they made them.
     pub(crate) async fn connect(
         &self,
-        request: &Request<'_>,
+        request: &AdmissionRequest<'_>,
         mut options: Object,
     ) -> Result<Object, Refused> {
         if self.outside.mutate(request, &mut options, None, Round::First).await? {
@@ -65,7 +69,11 @@ impl Admission {
 
     /// Those who judge the placing of a pod, as others know it: a binding that is created. Of the plugins, only the one for
     /// agents of hosts has something to say to it.
-    pub(crate) async fn judge_binding(&self, request: &Request<'_>, binding: &Object) -> Result<(), Refused> {
+    pub(crate) async fn judge_binding(
+        &self,
+        request: &AdmissionRequest<'_>,
+        binding: &Object,
+    ) -> Result<(), Refused> {
         node::check_change(request, binding)?;
         self.outside.validate(request, Outcome { new: Some(binding), old: None }).await
     }
@@ -73,7 +81,7 @@ impl Admission {
     /// Those who judge a change of a valid object. What they count is claimed together with the change.
     pub(crate) async fn validate(
         &self,
-        request: &Request<'_>,
+        request: &AdmissionRequest<'_>,
         outcome: Outcome<'_>,
         claims: &mut Claims,
     ) -> Result<(), Refused> {
@@ -91,7 +99,7 @@ impl Admission {
 }
 
 /// The plugins that change objects, in upstream's order.
-fn complete(request: &Request<'_>, object: &mut Object, old: Option<&Object>) -> Result<(), Status> {
+fn complete(request: &AdmissionRequest<'_>, object: &mut Object, old: Option<&Object>) -> Result<(), Status> {
     let (named, state) = (&request.named, request.state);
     if request.operation == Operation::Create {
         node::check_create(request, object)?;
@@ -137,7 +145,7 @@ fn complete(request: &Request<'_>, object: &mut Object, old: Option<&Object>) ->
 }
 
 /// What a new pod gets.
-fn complete_pod(request: &Request<'_>, pod: &mut Object) -> Result<(), Status> {
+fn complete_pod(request: &AdmissionRequest<'_>, pod: &mut Object) -> Result<(), Status> {
     limit_ranger::complete(request, pod);
     service_account::complete(request, pod)?;
     priority::complete(request, pod)?;
@@ -146,7 +154,7 @@ fn complete_pod(request: &Request<'_>, pod: &mut Object) -> Result<(), Status> {
 }
 
 /// The plugins that only judge, in upstream's order.
-fn judge(request: &Request<'_>, outcome: Outcome<'_>) -> Result<(), Status> {
+fn judge(request: &AdmissionRequest<'_>, outcome: Outcome<'_>) -> Result<(), Status> {
     let named = &request.named;
     if let Some(new) = outcome.new {
         node::check_outcome(request, new, outcome.old)?;

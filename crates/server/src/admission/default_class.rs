@@ -5,7 +5,7 @@ use objects::load;
 use serde_json::{Value, json};
 use store::{KeyRange, State};
 
-use super::request::Request;
+use super::request::AdmissionRequest;
 
 const INGRESS_MARK: &str = "ingressclass.kubernetes.io/is-default-class";
 const INGRESS_ANNOTATION: &str = "kubernetes.io/ingress.class";
@@ -30,7 +30,7 @@ pub(super) fn newest_default(state: &State, group: &str, plural: &str, marks: &[
 }
 
 /// Gives a new ingress that says nothing of a class the default one, if there is one.
-pub(super) fn set_for_ingress(request: &Request<'_>, ingress: &mut Object) {
+pub(super) fn set_for_ingress(request: &AdmissionRequest<'_>, ingress: &mut Object) {
     let old_way = ingress.meta("annotations").is_some_and(|all| all[INGRESS_ANNOTATION].is_string());
     if old_way || ingress.pointer("/spec/ingressClassName").is_some_and(|class| !class.is_null()) {
         return;

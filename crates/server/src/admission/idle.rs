@@ -6,7 +6,7 @@ use machinery::Object;
 use serde_json::Value;
 use store::State;
 
-use super::request::{Operation, Request};
+use super::request::{AdmissionRequest, Operation};
 use super::warnings::warn;
 
 /// Which objects of a kind are meant.
@@ -135,7 +135,7 @@ const IDLE: &[(&str, &str, When, &str)] = &[
 ];
 
 /// Warns a client that creates or changes an object which parts of it nothing acts on.
-pub(super) fn tell(request: &Request<'_>, object: &Object) {
+pub(super) fn tell(request: &AdmissionRequest<'_>, object: &Object) {
     let writes = matches!(request.operation, Operation::Create | Operation::Update);
     if !writes || !request.subresource.is_empty() || object.deletion_timestamp().is_some() {
         return;

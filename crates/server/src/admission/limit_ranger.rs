@@ -9,7 +9,7 @@ use objects::look;
 use serde_json::{Map, Value, json};
 use store::{KeyRange, State};
 
-use super::request::{Operation, Request};
+use super::request::{AdmissionRequest, Operation};
 
 const ANNOTATION: &str = "kubernetes.io/limit-ranger";
 const CONTAINERS: [(&str, &str); 2] = [("containers", "container"), ("initContainers", "init container")];
@@ -23,7 +23,7 @@ fn limits(namespace: &str, state: &State) -> Vec<Value> {
 }
 
 /// Gives the containers of a new pod what they don't ask for themselves.
-pub(super) fn complete(request: &Request<'_>, pod: &mut Object) {
+pub(super) fn complete(request: &AdmissionRequest<'_>, pod: &mut Object) {
     if request.operation != Operation::Create || !request.subresource.is_empty() {
         return;
     }
@@ -78,7 +78,7 @@ fn fill(container: &mut Map<String, Value>, part: &str, defaults: &Value) -> Vec
 }
 
 /// 403 if a pod or a claim leaves the bounds of its namespace.
-pub(super) fn check(request: &Request<'_>, object: &Object) -> Result<(), Status> {
+pub(super) fn check(request: &AdmissionRequest<'_>, object: &Object) -> Result<(), Status> {
     let is_pod = request.named.resource.plural == "pods";
     let concerned = match (is_pod, request.subresource, request.operation) {
         (true, "", Operation::Create) | (true, "resize", Operation::Update) => true,

@@ -22,7 +22,7 @@ mod storage;
 mod toleration;
 pub(crate) mod warnings;
 
-use access::Identity;
+use access::UserInfo;
 use machinery::{Object, Resource, Status};
 use objects::Named;
 use store::State;
@@ -31,18 +31,18 @@ pub(crate) use chain::Admission;
 pub(crate) use claims::Claims;
 pub(crate) use outside::{Outside, part};
 pub(crate) use refused::Refused;
-pub(crate) use request::{Operation, Outcome, Request};
+pub(crate) use request::{AdmissionRequest, Operation, Outcome};
 pub use service::{ServiceRange, ServiceRangeError};
 
 use crate::clock::Edge;
 
 /// Checks who changes or deletes `object`, as it is before that.
-pub(crate) fn on_change(request: &Request<'_>, object: &Object) -> Result<(), Status> {
+pub(crate) fn on_change(request: &AdmissionRequest<'_>, object: &Object) -> Result<(), Status> {
     node::check_change(request, object)
 }
 
 /// Checks who evicts a pod.
-pub(crate) fn on_eviction(who: &Identity, named: &Named<'_>, pod: &Object) -> Result<(), Status> {
+pub(crate) fn on_eviction(who: &UserInfo, named: &Named<'_>, pod: &Object) -> Result<(), Status> {
     node::check_eviction(who, named, pod)
 }
 

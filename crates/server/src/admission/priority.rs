@@ -9,13 +9,13 @@ use objects::look;
 use serde_json::{Value, json};
 use store::{KeyRange, State};
 
-use super::request::Request;
+use super::request::AdmissionRequest;
 
 const GROUP: &str = "scheduling.k8s.io";
 const PREEMPTS: &str = "PreemptLowerPriority";
 
 /// Gives a new pod the priority of its class, or of the default one.
-pub(super) fn complete(request: &Request<'_>, pod: &mut Object) -> Result<(), Status> {
+pub(super) fn complete(request: &AdmissionRequest<'_>, pod: &mut Object) -> Result<(), Status> {
     let Some(Value::Object(spec)) = pod.0.get_mut("spec") else { return Ok(()) };
     let name = spec.get("priorityClassName").and_then(Value::as_str).unwrap_or_default().to_owned();
     let class = if name.is_empty() {

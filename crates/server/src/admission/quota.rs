@@ -21,7 +21,7 @@ use store::{Compare, Condition, KeyRange, Op, State};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::Claims;
-use super::request::{Operation, Outcome, Request};
+use super::request::{AdmissionRequest, Operation, Outcome};
 
 /// Turns for changes that wait to be counted, by namespace: without them, many that try at once mostly fail.
 ///
@@ -58,7 +58,11 @@ pub(crate) fn is_limited(namespace: &str, state: &State) -> bool {
 }
 
 /// Counts what a change uses; 403 if a quota has no room for it.
-pub(super) fn charge(request: &Request<'_>, outcome: Outcome<'_>, claims: &mut Claims) -> Result<(), Status> {
+pub(super) fn charge(
+    request: &AdmissionRequest<'_>,
+    outcome: Outcome<'_>,
+    claims: &mut Claims,
+) -> Result<(), Status> {
     let Outcome { new: Some(new), old } = outcome else { return Ok(()) };
     let (named, state) = (&request.named, request.state);
     if named.namespace.is_empty() || !is_counted(request, old) {
@@ -86,7 +90,7 @@ pub(super) fn charge(request: &Request<'_>, outcome: Outcome<'_>, claims: &mut C
 }
 
 /// Whether a change may use more than before: all that is new, and what grows.
-fn is_counted(request: &Request<'_>, old: Option<&Object>) -> bool {
+fn is_counted(request: &AdmissionRequest<'_>, old: Option<&Object>) -> bool {
     let resource = request.named.resource;
     match (request.operation, old) {
         (Operation::Create, _) => true,
@@ -100,7 +104,7 @@ fn is_counted(request: &Request<'_>, old: Option<&Object>) -> bool {
 
 /// The quota with the change counted; nothing if the change is nothing to it.
 fn count(
-    request: &Request<'_>,
+    request: &AdmissionRequest<'_>,
     quota: &Object,
     new: &Object,
     old: Option<&Object>,

@@ -1,6 +1,6 @@
 //! A change as admission sees it.
 
-use access::Identity;
+use access::UserInfo;
 use machinery::Object;
 use objects::Named;
 use serde_json::Value;
@@ -19,8 +19,8 @@ pub(crate) enum Operation {
 }
 
 /// A change as admission sees it, beside the object itself.
-pub(crate) struct Request<'a> {
-    pub(crate) who: &'a Identity,
+pub(crate) struct AdmissionRequest<'a> {
+    pub(crate) who: &'a UserInfo,
     pub(crate) named: Named<'a>,
     /// Such as `status`, or empty for the object itself.
     pub(crate) subresource: &'a str,

@@ -7,10 +7,10 @@ use machinery::{Object, Status};
 use objects::look;
 use serde_json::{Map, Value, json};
 
-use super::request::Request;
+use super::request::AdmissionRequest;
 
 /// Completes a new pod by its runtime class, which must be there.
-pub(super) fn complete(request: &Request<'_>, pod: &mut Object) -> Result<(), Status> {
+pub(super) fn complete(request: &AdmissionRequest<'_>, pod: &mut Object) -> Result<(), Status> {
     let refused = |why: &str| Err(request.named.forbidden(&format!("pod rejected: {why}")));
     let Some(Value::Object(spec)) = pod.0.get_mut("spec") else { return Ok(()) };
     let given = spec.get("overhead").map(Amounts::of).filter(|overhead| !overhead.is_empty());

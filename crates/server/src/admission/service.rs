@@ -300,14 +300,14 @@ fn node_port(port: &Map<String, Value>) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clock::Machine;
+    use crate::clock::SystemEdge;
 
     #[test]
     fn addresses_are_picked_until_none_is_left() {
         let range: ServiceRange = "10.0.0.0/28".parse().unwrap();
         assert_eq!(range.first(), Ipv4Addr::new(10, 0, 0, 1));
         let mut taken = BTreeSet::new();
-        while let Some(address) = range.pick(|address| taken.contains(address), &Machine) {
+        while let Some(address) = range.pick(|address| taken.contains(address), &SystemEdge) {
             assert!(range.contains(address.parse().unwrap()), "{address}");
             assert!(taken.insert(address));
         }

@@ -11,7 +11,7 @@ use objects::look;
 use serde_json::{Map, Value, json};
 use store::{State, Store};
 
-use super::request::{Operation, Request};
+use super::request::{AdmissionRequest, Operation};
 use crate::clock::Edge;
 
 /// The service account of pods that name none.
@@ -45,7 +45,7 @@ pub(crate) async fn wait_for_default(store: &dyn Store, namespace: &str, pod: &O
 }
 
 /// Gives a new pod its account and what goes with that.
-pub(super) fn complete(request: &Request<'_>, pod: &mut Object) -> Result<(), Status> {
+pub(super) fn complete(request: &AdmissionRequest<'_>, pod: &mut Object) -> Result<(), Status> {
     if is_mirror(pod) {
         return Ok(());
     }
@@ -68,7 +68,7 @@ pub(super) fn complete(request: &Request<'_>, pod: &mut Object) -> Result<(), St
 }
 
 /// 403 if a pod uses secrets that its account keeps from it, or a mirror of a host's own pod uses anything.
-pub(super) fn check(request: &Request<'_>, pod: &Object) -> Result<(), Status> {
+pub(super) fn check(request: &AdmissionRequest<'_>, pod: &Object) -> Result<(), Status> {
     let concerned = match request.operation {
         Operation::Create => request.subresource.is_empty(),
         Operation::Update => request.subresource == "ephemeralcontainers",
@@ -129,7 +129,7 @@ pub(super) fn check(request: &Request<'_>, pod: &Object) -> Result<(), Status> {
 }
 
 /// Nobody vouches for what a host says of its own pods: they get nothing of the API's.
-fn check_mirror(request: &Request<'_>, spec: &Map<String, Value>) -> Result<(), Status> {
+fn check_mirror(request: &AdmissionRequest<'_>, spec: &Map<String, Value>) -> Result<(), Status> {
     if spec.get("serviceAccountName").and_then(Value::as_str).is_some_and(|name| !name.is_empty()) {
         return Err(request.named.forbidden("a mirror pod may not reference service accounts"));
     }
@@ -151,7 +151,7 @@ fn check_mirror(request: &Request<'_>, spec: &Map<String, Value>) -> Result<(), 
     Ok(())
 }
 
-fn find(request: &Request<'_>, name: &str) -> Result<Arc<Object>, Status> {
+fn find(request: &AdmissionRequest<'_>, name: &str) -> Result<Arc<Object>, Status> {
     let namespace = request.named.namespace;
     let key = objects::key("", "serviceaccounts", namespace, name);
     match request.state.get(key.as_bytes()) {

@@ -8,7 +8,7 @@ use objects::load;
 use serde_json::{Value, json};
 
 use super::default_class::newest_default;
-use super::request::{Operation, Request};
+use super::request::{AdmissionRequest, Operation};
 
 const GROUP: &str = "storage.k8s.io";
 const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
@@ -25,7 +25,7 @@ pub(super) fn protect(object: &mut Object, finalizer: &str) {
 }
 
 /// Gives a new claim that says nothing of a class the default one, if there is one.
-pub(super) fn set_default_class(request: &Request<'_>, claim: &mut Object) {
+pub(super) fn set_default_class(request: &AdmissionRequest<'_>, claim: &mut Object) {
     let beta = claim.meta("annotations").is_some_and(|annotations| annotations[BETA_CLASS].is_string());
     if beta || claim.pointer("/spec/storageClassName").is_some_and(|class| !class.is_null()) {
         return;
@@ -37,7 +37,11 @@ pub(super) fn set_default_class(request: &Request<'_>, claim: &mut Object) {
 }
 
 /// 403 unless a claim that shall grow can.
-pub(super) fn check_growth(request: &Request<'_>, claim: &Object, old: &Object) -> Result<(), Status> {
+pub(super) fn check_growth(
+    request: &AdmissionRequest<'_>,
+    claim: &Object,
+    old: &Object,
+) -> Result<(), Status> {
     if request.operation != Operation::Update || !request.subresource.is_empty() {
         return Ok(());
     }

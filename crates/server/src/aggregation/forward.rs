@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use access::Identity;
+use access::UserInfo;
 use http::{HeaderName, HeaderValue, Request, Response};
 use machinery::Status;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 
 use super::{Aggregation, Remote};
-use crate::backend::{Client, rewrite, unreachable_backend};
+use crate::backend::{UpgradingClient, rewrite, unreachable_backend};
 use crate::http::Body;
 
 /// How long a connection with its handshake may take.
@@ -28,14 +28,14 @@ impl Aggregation {
     pub(crate) async fn forward(
         &self,
         remote: &Remote,
-        who: &Identity,
+        who: &UserInfo,
         mut request: Request<Body>,
         time: Option<Duration>,
     ) -> Result<Response<Body>, Status> {
         if !remote.available {
             return Err(Status::unavailable(format!("the APIService {:?} is not available", remote.name)));
         }
-        let client = Client::of(&mut request);
+        let client = UpgradingClient::of(&mut request);
         let answer = self.ask(remote, who, request, client);
         match time {
             None => answer.await,
@@ -49,9 +49,9 @@ impl Aggregation {
     pub(super) async fn ask(
         &self,
         remote: &Remote,
-        who: &Identity,
+        who: &UserInfo,
         request: Request<Body>,
-        client: Option<Client>,
+        client: Option<UpgradingClient>,
     ) -> Result<Response<Body>, Status> {
         let stream = timeout(CONNECT_WITHIN, self.connect(remote)).await;
         let stream = stream.map_err(|_| unreachable_backend("no connection in time"))?;
@@ -93,7 +93,7 @@ impl Aggregation {
 }
 
 /// Says in whose name a request comes, and nothing else that the client said about that.
-fn introduce(headers: &mut http::HeaderMap, who: &Identity) {
+fn introduce(headers: &mut http::HeaderMap, who: &UserInfo) {
     let said: Vec<HeaderName> =
         headers.keys().filter(|name| name.as_str().starts_with("x-remote-")).cloned().collect();
     for name in said {
@@ -130,7 +130,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert("x-remote-user", HeaderValue::from_static("root"));
         headers.insert("x-remote-extra-scopes", HeaderValue::from_static("all"));
-        let mut who = Identity::new("jane", ["a", "b"]);
+        let mut who = UserInfo::new("jane", ["a", "b"]);
         who.extra.insert("example.com/Scope".into(), vec!["x".into()]);
         introduce(&mut headers, &who);
         let mut said: Vec<_> = headers.iter().map(|(k, v)| format!("{k}={}", v.to_str().unwrap())).collect();

@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use access::Identity;
+use access::UserInfo;
 use futures::future::join_all;
 use http::Request;
 use http_body_util::{BodyExt, Limited};
-use objects::{Subject, Write, Writer};
+use objects::{TypedRef, Write, Writer};
 use serde_json::{Value, json};
 use store::{Revision, State};
 use tokio::sync::watch;
@@ -39,7 +39,7 @@ struct Probe {
     /// The APIService's revision, and the newest one of what it needs.
     of: (Revision, Revision),
     at: Instant,
-    verdict: Verdict,
+    verdict: Availability,
     /// The resources of its `APIResourceList`, of the last time that it answered.
     resources: Option<Value>,
     /// Where its OpenAPI document is, if it has one.
@@ -47,15 +47,15 @@ struct Probe {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Verdict {
+struct Availability {
     available: bool,
     reason: &'static str,
     message: String,
 }
 
-impl Verdict {
+impl Availability {
     fn missing(reason: &'static str, message: String) -> Self {
-        Verdict { available: false, reason, message }
+        Availability { available: false, reason, message }
     }
 }
 
@@ -147,30 +147,34 @@ impl Aggregation {
     }
 
     /// What an APIService's server says now.
-    async fn learn(&self, state: &State, remote: &Arc<Remote>) -> (Verdict, Option<Value>, Option<String>) {
+    async fn learn(
+        &self,
+        state: &State,
+        remote: &Arc<Remote>,
+    ) -> (Availability, Option<Value>, Option<String>) {
         let Remote { namespace, service, port, .. } = &**remote;
         let key = objects::key("", "services", namespace, service);
         let found =
             state.get(key.as_bytes()).and_then(|kv| serde_json::from_slice::<Value>(&kv.value.bytes()).ok());
         let place = format!("service/{service} in {namespace:?}");
         let Some(found) = found else {
-            return (Verdict::missing("ServiceNotFound", format!("{place} is not present")), None, None);
+            return (Availability::missing("ServiceNotFound", format!("{place} is not present")), None, None);
         };
         let ports = found.pointer("/spec/ports").and_then(Value::as_array);
         let has_port = |known: &Value| known["port"].as_u64() == port.parse().ok();
         if !ports.is_some_and(|ports| ports.iter().any(has_port)) {
             let message = format!("{place} is not listening on port {port}");
-            return (Verdict::missing("ServicePortError", message), None, None);
+            return (Availability::missing("ServicePortError", message), None, None);
         }
         let list = match timeout(WITHIN, self.fetch(remote, &remote.path())).await {
             Ok(Ok(list)) => list,
             Ok(Err(why)) => {
                 let message = format!("failing or missing response from {}: {why}", remote.path());
-                return (Verdict::missing("FailedDiscoveryCheck", message), None, None);
+                return (Availability::missing("FailedDiscoveryCheck", message), None, None);
             }
             Err(_) => {
                 let message = format!("no response from {} within {WITHIN:?}", remote.path());
-                return (Verdict::missing("FailedDiscoveryCheck", message), None, None);
+                return (Availability::missing("FailedDiscoveryCheck", message), None, None);
             }
         };
         let index = timeout(WITHIN, self.fetch(remote, "/openapi/v3")).await;
@@ -178,14 +182,15 @@ impl Aggregation {
             let own = format!("apis/{}/{}", remote.group, remote.version);
             Some(index["paths"][own]["serverRelativeURL"].as_str()?.to_owned())
         });
-        let verdict = Verdict { available: true, reason: "Passed", message: "all checks passed".to_owned() };
+        let verdict =
+            Availability { available: true, reason: "Passed", message: "all checks passed".to_owned() };
         (verdict, list.get("resources").cloned(), openapi)
     }
 
     /// A JSON document of an aggregated API's server, asked for in the API's own name.
     pub(super) async fn fetch(&self, remote: &Remote, path: &str) -> Result<Value, String> {
         let request = Request::get(path).header("accept", "application/json").body(full(""));
-        let who = Identity::new("system:kube-aggregator", ["system:masters"]);
+        let who = UserInfo::new("system:kube-aggregator", ["system:masters"]);
         let answer = self.ask(remote, &who, request.map_err(|error| error.to_string())?, None).await;
         let answer = answer.map_err(|status| status.message)?;
         if !answer.status().is_success() {
@@ -196,7 +201,7 @@ impl Aggregation {
     }
 
     /// Whether an APIService's condition says that already.
-    fn says(&self, state: &State, remote: &Remote, verdict: &Verdict) -> bool {
+    fn says(&self, state: &State, remote: &Remote, verdict: &Availability) -> bool {
         let key = objects::key("apiregistration.k8s.io", "apiservices", "", &remote.name);
         let value =
             state.get(key.as_bytes()).and_then(|kv| serde_json::from_slice::<Value>(&kv.value.bytes()).ok());
@@ -206,13 +211,13 @@ impl Aggregation {
         known.is_some_and(|known| known["reason"] == verdict.reason)
     }
 
-    async fn write_condition(&self, name: &str, verdict: Verdict) {
+    async fn write_condition(&self, name: &str, verdict: Availability) {
         let status = if verdict.available { "True" } else { "False" };
         let condition = json!({
             "type": "Available", "status": status, "reason": verdict.reason, "message": verdict.message,
             "lastTransitionTime": self.registry.edge().time(),
         });
-        let subject = Subject {
+        let subject = TypedRef {
             api_version: "apiregistration.k8s.io/v1".into(),
             kind: "APIService".into(),
             namespace: String::new(),
@@ -227,7 +232,7 @@ impl Aggregation {
 }
 
 /// What is served here.
-fn local() -> Verdict {
+fn local() -> Availability {
     let message = "Local APIServices are always available".to_owned();
-    Verdict { available: true, reason: "Local", message }
+    Availability { available: true, reason: "Local", message }
 }

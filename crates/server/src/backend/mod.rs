@@ -20,7 +20,7 @@ use tokio::sync::watch;
 use crate::http::Body;
 
 pub(crate) use request::{BackendError, CONNECT_WITHIN, connect, rewrite, send};
-pub(crate) use upgrade::{Client, reason};
+pub(crate) use upgrade::{UpgradingClient, reason};
 
 /// The way to what stands behind services, and which hosts are believed to be silent.
 pub trait Backends: Send + Sync + 'static {
@@ -63,7 +63,7 @@ impl Relay {
         &self,
         stream: S,
         mut request: Request<Body>,
-        client: Option<Client>,
+        client: Option<UpgradingClient>,
         node: Option<String>,
     ) -> Result<Response<Body>, Status>
     where

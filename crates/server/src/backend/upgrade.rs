@@ -26,18 +26,18 @@ const FAREWELL: Duration = Duration::from_secs(5);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// A client that asks for another protocol.
-pub(crate) struct Client {
+pub(crate) struct UpgradingClient {
     upgrade: OnUpgrade,
     protocol: HeaderValue,
     connection: Option<Connection>,
 }
 
-impl Client {
+impl UpgradingClient {
     /// The client of a request, if that is what it asks for.
     pub(crate) fn of(request: &mut Request<Body>) -> Option<Self> {
         let protocol = request.headers().get(UPGRADE).filter(|_| asks(request.headers()))?.clone();
         let connection = request.extensions_mut().remove::<Connection>();
-        Some(Client { upgrade: hyper::upgrade::on(request), protocol, connection })
+        Some(UpgradingClient { upgrade: hyper::upgrade::on(request), protocol, connection })
     }
 
     /// Writes into a request to a backend what the client asks for.
@@ -60,7 +60,7 @@ impl Relay {
         &self,
         stream: S,
         request: Request<Body>,
-        client: Client,
+        client: UpgradingClient,
         node: Option<String>,
     ) -> Result<Response<Body>, BackendError>
     where
@@ -79,7 +79,7 @@ impl Relay {
             return Ok(response.map(|body| body.boxed_unsync()));
         }
         let backend = hyper::upgrade::on(&mut response);
-        let (relay, Client { upgrade, connection, .. }) = (self.clone(), client);
+        let (relay, UpgradingClient { upgrade, connection, .. }) = (self.clone(), client);
         tasks::spawn(info_span!("proxied stream"), async move {
             let (client, backend) = match tokio::try_join!(upgrade, backend) {
                 Ok(both) => both,

@@ -158,7 +158,7 @@ fn subjects_of(words: &[&str]) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
-    use access::{Attributes, Authorizer, Identity, Wanted};
+    use access::{Attributes, Authorizer, UserInfo, Wanted};
     use store::State;
 
     use super::*;
@@ -185,9 +185,9 @@ mod tests {
 
     #[test]
     fn without_roles_administrators_may_do_everything_and_hosts_what_agents_need() {
-        let admin = Identity::new("kubernetes-admin", ["system:masters"]);
-        let node = Identity::new("system:node:n1", ["system:nodes"]);
-        let other = Identity::new("somebody", ["people"]);
+        let admin = UserInfo::new("kubernetes-admin", ["system:masters"]);
+        let node = UserInfo::new("system:node:n1", ["system:nodes"]);
+        let other = UserInfo::new("somebody", ["people"]);
         let (authorizer, state) = (Authorizer::new(node_rules()), State::default());
         for (verb, resource, subresource, nodes_may) in [
             ("get", "secrets", "", false),

@@ -13,7 +13,7 @@ use store::KeyValue;
 use super::converted::{Converted, Found, Key};
 use super::served::{self, is_as_served};
 use crate::clock::Edge;
-use crate::webhook::Client;
+use crate::webhook::WebhookClient;
 
 /// How many objects a webhook gets at once, and how many bytes of them, so that its answer is not too large to be read.
 const BATCH: usize = 256;
@@ -23,7 +23,7 @@ const TIMEOUT_SECONDS: u64 = 30;
 
 /// Brings objects into other versions of their definition.
 pub(crate) struct Converter {
-    client: Arc<Client>,
+    client: Arc<WebhookClient>,
     converted: Converted,
     edge: Arc<dyn Edge>,
 }
@@ -39,7 +39,7 @@ pub(crate) fn needs_webhook(resource: &Resource, kv: &KeyValue) -> bool {
 }
 
 impl Converter {
-    pub(crate) fn new(client: Arc<Client>, edge: Arc<dyn Edge>) -> Arc<Self> {
+    pub(crate) fn new(client: Arc<WebhookClient>, edge: Arc<dyn Edge>) -> Arc<Self> {
         Arc::new(Converter { client, converted: Converted::default(), edge })
     }
 

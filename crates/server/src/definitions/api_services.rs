@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use access::Identity;
+use access::UserInfo;
 use machinery::{Object, Status};
 use objects::{Named, load};
 use serde_json::{Value, json};
@@ -47,7 +47,7 @@ pub(super) async fn follow(registry: &Registry, definitions: &Definitions) -> Re
     }
     let resource = api::resource(GROUP, "v1", "apiservices")
         .ok_or_else(|| Status::internal("API services are not served"))?;
-    let who = Identity::in_process(USER);
+    let who = UserInfo::in_process(USER);
     for kv in state.range(&KeyRange::prefix(prefix())) {
         let found = load(kv)?;
         let text = |field: &str| found.pointer(field).and_then(Value::as_str).unwrap_or_default();

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use access::Identity;
+use access::UserInfo;
 use machinery::{Definition, Status};
 use objects::{Named, Propagation};
 use serde_json::json;
@@ -42,7 +42,7 @@ pub(super) async fn go_on(
         })
         .await;
     }
-    let who = Identity::in_process(USER);
+    let who = UserInfo::in_process(USER);
     let options = DeleteOptions { propagation: Some(Propagation::Background), ..DeleteOptions::default() };
     for kv in left.filter(|kv| !is_going(&kv.value.bytes())).take(BURST) {
         let Some(place) = objects::parse(&kv.key) else { continue };

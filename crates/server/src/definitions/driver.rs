@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use access::Identity;
+use access::UserInfo;
 use machinery::{Definition, Object, Status};
 use objects::Named;
 use serde_json::{Value, json};
@@ -12,7 +12,7 @@ use tokio::time::sleep;
 
 use super::{api_services, cleanup};
 use crate::catalog::Definitions;
-use crate::registry::{Change, Recorded, Registry};
+use crate::registry::{Recorded, Registry, Update};
 
 /// After a refused write: long enough for what stands in the way to change.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -90,10 +90,10 @@ pub(super) async fn change(
     edit: &(dyn Fn(&mut Object) + Send + Sync),
 ) -> Result<(), Status> {
     let resource = resource()?;
-    let who = Identity::in_process(USER);
+    let who = UserInfo::in_process(USER);
     let named = Named { resource, namespace: "", name: definition.name() };
     let change =
-        Change { who: &who, named, subresource, dry_run: false, recorded: Recorded::Update(MANAGER) };
+        Update { who: &who, named, subresource, dry_run: false, recorded: Recorded::Update(MANAGER) };
     let revision = definition.revision().to_string();
     let edited = |old: &Object| {
         let mut new = old.clone();

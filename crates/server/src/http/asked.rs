@@ -1,6 +1,6 @@
 //! A request for objects, as far as it is understood.
 
-use access::Identity;
+use access::UserInfo;
 use machinery::{FieldSelector, Resource};
 
 use super::Connection;
@@ -22,7 +22,7 @@ pub(crate) struct Target<'a> {
 
 /// A request for objects as far as it is understood.
 pub(crate) struct Asked<'a> {
-    pub(crate) who: &'a Identity,
+    pub(crate) who: &'a UserInfo,
     pub(crate) target: &'a Target<'a>,
     pub(crate) query: &'a Query,
     pub(crate) verb: &'static str,

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use access::Identity;
+use access::UserInfo;
 use machinery::Status;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 
@@ -130,7 +130,7 @@ impl Connection {
     /// # Errors
     /// 429 if known clients have all the connections that they may have. Administrators and hosts come in always: they
     /// have to mend it.
-    pub(crate) fn know(&self, who: &Identity) -> Result<(), Status> {
+    pub(crate) fn know(&self, who: &UserInfo) -> Result<(), Status> {
         let Held { places, number, known, .. } = &*self.held;
         if known.load(Ordering::Acquire) {
             return Ok(());

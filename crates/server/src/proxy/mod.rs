@@ -17,7 +17,7 @@ use objects::{Named, load};
 use rustls::ClientConfig;
 use tokio::net::TcpStream;
 
-use crate::backend::{Client, Relay, tls, unreachable_backend};
+use crate::backend::{Relay, UpgradingClient, tls, unreachable_backend};
 use crate::http::response::full;
 use crate::http::{Asked, Body};
 use crate::registry::{Freshness, Registry};
@@ -55,7 +55,7 @@ impl Proxy {
             }
             return Ok(response);
         }
-        let client = Client::of(&mut request);
+        let client = UpgradingClient::of(&mut request);
         match (asked.target.resource.group, asked.target.resource.plural) {
             ("", "pods") => self.to_pod(asked, request, client).await,
             ("", "services") => self.to_service(asked, request, client).await,
@@ -65,9 +65,9 @@ impl Proxy {
     }
 
     /// The object that a request goes to, and what else its name in the path says.
-    async fn addressed<'a>(&self, asked: &Asked<'a>) -> Result<(Authority<'a>, Object), Status> {
+    async fn addressed<'a>(&self, asked: &Asked<'a>) -> Result<(ProxyName<'a>, Object), Status> {
         let target = asked.target;
-        let authority = Authority::parse(&target.name)?;
+        let authority = ProxyName::parse(&target.name)?;
         let named = Named { resource: target.resource, namespace: &target.namespace, name: authority.name };
         let stored = self.registry.get(&named, Freshness::Any).await?;
         Ok((authority, load(&stored)?))
@@ -80,7 +80,7 @@ impl Proxy {
         stream: TcpStream,
         encrypted_for: Option<&str>,
         request: Request<Body>,
-        client: Option<Client>,
+        client: Option<UpgradingClient>,
         node: Option<String>,
     ) -> Result<Response<Body>, Status> {
         match encrypted_for {
@@ -102,13 +102,13 @@ impl Proxy {
 
 /// `[SCHEME:]NAME[:PORT]`, as a proxy's name is written.
 #[derive(Debug, PartialEq, Eq)]
-struct Authority<'a> {
+struct ProxyName<'a> {
     https: bool,
     name: &'a str,
     port: &'a str,
 }
 
-impl<'a> Authority<'a> {
+impl<'a> ProxyName<'a> {
     fn parse(text: &'a str) -> Result<Self, Status> {
         let parts: Vec<&str> = text.split(':').collect();
         let (scheme, name, port) = match parts.as_slice() {
@@ -122,7 +122,7 @@ impl<'a> Authority<'a> {
                 "invalid proxy name {text:?}: write [https:]NAME[:PORT]"
             )));
         }
-        Ok(Authority { https: scheme == "https", name, port })
+        Ok(ProxyName { https: scheme == "https", name, port })
     }
 }
 
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn names_may_have_a_scheme_and_a_port() {
-        let parsed = |text| Authority::parse(text).map(|a| (a.https, a.name, a.port)).ok();
+        let parsed = |text| ProxyName::parse(text).map(|a| (a.https, a.name, a.port)).ok();
         assert_eq!(parsed("a"), Some((false, "a", "")));
         assert_eq!(parsed("a:web"), Some((false, "a", "web")));
         assert_eq!(parsed("https:a:443"), Some((true, "a", "443")));

@@ -3,8 +3,8 @@
 use http::{Request, Response};
 use machinery::Status;
 
-use super::{Authority, Proxy};
-use crate::backend::{Client, connect, rewrite, unreachable_backend};
+use super::{Proxy, ProxyName};
+use crate::backend::{UpgradingClient, connect, rewrite, unreachable_backend};
 use crate::http::{Asked, Body};
 
 impl Proxy {
@@ -12,13 +12,13 @@ impl Proxy {
         &self,
         asked: &Asked<'_>,
         request: Request<Body>,
-        client: Option<Client>,
+        client: Option<UpgradingClient>,
     ) -> Result<Response<Body>, Status> {
         // The agent runs commands too: reading must not be enough for that.
         if client.is_some() {
             self.check_may_create(asked)?;
         }
-        let authority = Authority::parse(&asked.target.name)?;
+        let authority = ProxyName::parse(&asked.target.name)?;
         let agent = self.agent(authority.name)?;
         let port = match authority.port {
             "" => agent.port,

@@ -7,7 +7,7 @@ use machinery::{Object, Status};
 use serde_json::Value;
 
 use super::Proxy;
-use crate::backend::{Client, connect, rewrite, unreachable_backend};
+use crate::backend::{UpgradingClient, connect, rewrite, unreachable_backend};
 use crate::http::{Asked, Body};
 
 impl Proxy {
@@ -15,7 +15,7 @@ impl Proxy {
         &self,
         asked: &Asked<'_>,
         request: Request<Body>,
-        client: Option<Client>,
+        client: Option<UpgradingClient>,
     ) -> Result<Response<Body>, Status> {
         let (authority, pod) = self.addressed(asked).await?;
         let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default();

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
 use super::Proxy;
-use crate::backend::{BackendError, Backends, Client, rewrite, send, tls, unreachable_backend};
+use crate::backend::{BackendError, Backends, UpgradingClient, rewrite, send, tls, unreachable_backend};
 use crate::http::response::full;
 use crate::http::{Asked, Body};
 
@@ -32,7 +32,7 @@ impl Proxy {
         &self,
         asked: &Asked<'_>,
         request: Request<Body>,
-        client: Option<Client>,
+        client: Option<UpgradingClient>,
     ) -> Result<Response<Body>, Status> {
         let target = asked.target;
         let (authority, service) = self.addressed(asked).await?;

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::Proxy;
 use super::agent::{HEAD_WITHIN, container_of};
-use crate::backend::{Client, reason};
+use crate::backend::{UpgradingClient, reason};
 use crate::http::query::Query;
 use crate::http::response::full;
 use crate::http::{Asked, Body};
@@ -34,7 +34,7 @@ impl Proxy {
         mut request: Request<Body>,
     ) -> Result<Response<Body>, Status> {
         let target = asked.target;
-        let Some(client) = Client::of(&mut request) else {
+        let Some(client) = UpgradingClient::of(&mut request) else {
             return Err(Status::bad_request("Upgrade request required"));
         };
         self.check_may_create(asked)?;

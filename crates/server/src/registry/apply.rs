@@ -4,12 +4,12 @@ use machinery::{Conversions, FieldManager, Object, Patch, Status};
 
 use super::create::{ATTEMPTS, too_busy};
 use super::recorded::manager;
-use super::{Change, Create, Recorded, Registry, Written};
+use super::{Create, Recorded, Registry, Update, Written};
 
 /// A request to apply.
 pub(crate) struct Apply<'a> {
     /// Which object, and by whom.
-    pub(crate) change: Change<'a>,
+    pub(crate) change: Update<'a>,
     /// The applier's name.
     pub(crate) manager: &'a str,
     /// Whether it takes fields from others.
@@ -31,7 +31,7 @@ impl Registry {
         patch: &Object,
         finish: &(dyn Fn(Object) -> Result<Object, Status> + Send + Sync),
     ) -> Result<Applied, Status> {
-        let Change { who, named, subresource, dry_run, .. } = request.change;
+        let Update { who, named, subresource, dry_run, .. } = request.change;
         let (version, now) = (named.resource.api_version(), self.edge.time());
         let conversions = Conversions::default();
         let manager = FieldManager {
@@ -39,7 +39,7 @@ impl Registry {
             ..manager(request.manager, named.resource, &version, subresource, &now)
         };
         let patch_of = Patch { object: patch, force: request.force };
-        let change = Change { recorded: Recorded::Already, ..request.change };
+        let change = Update { recorded: Recorded::Already, ..request.change };
         for _ in 0..ATTEMPTS {
             let merged = |old: &Object| {
                 // The patch itself decides which version it is for.
@@ -75,7 +75,7 @@ impl Registry {
 }
 
 /// An applier that names the very object that it means doesn't mean a new one.
-fn check_new(change: &Change<'_>, patch: &Object) -> Result<(), Status> {
+fn check_new(change: &Update<'_>, patch: &Object) -> Result<(), Status> {
     if !patch.uid().is_empty() {
         return Err(change.named.conflict(&format!(
             "uid mismatch: the provided object specified uid {}, and no existing object was found",

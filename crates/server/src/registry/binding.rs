@@ -3,7 +3,7 @@
 
 mod splice;
 
-use access::Identity;
+use access::UserInfo;
 use machinery::{Object, Status};
 use objects::Named;
 use serde_json::{Map, json};
@@ -13,7 +13,7 @@ use super::attempts::{freshness_of, settled};
 use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
 use super::{Recorded, Registry};
-use crate::admission::{Claims, Operation, Refused, Request};
+use crate::admission::{AdmissionRequest, Claims, Operation, Refused};
 
 /// The subresource through which a pod gets its node.
 const BINDING: &str = "binding";
@@ -30,7 +30,7 @@ pub(crate) struct Binding<'a> {
 
 impl Registry {
     /// Places a pod that has no node yet; the answer is the binding.
-    pub(crate) async fn bind(&self, who: &Identity, binding: &Binding<'_>) -> Result<Object, Status> {
+    pub(crate) async fn bind(&self, who: &UserInfo, binding: &Binding<'_>) -> Result<Object, Status> {
         for attempt in 0..ATTEMPTS {
             let freshness = freshness_of(attempt);
             if let Some(answer) = settled(self.try_bind(who, binding, freshness).await, freshness) {
@@ -43,7 +43,7 @@ impl Registry {
     /// One attempt; nothing if the pod changed in between.
     async fn try_bind(
         &self,
-        who: &Identity,
+        who: &UserInfo,
         binding: &Binding<'_>,
         freshness: Freshness,
     ) -> Result<Option<Object>, Refused> {
@@ -55,7 +55,7 @@ impl Registry {
         let (uid, value) = splice::placed(&kv.value.bytes(), binding, &self.edge.time())?;
         // As upstream: nobody owns a pod's node by placing it.
         let object = binding.object(&uid);
-        let asked = Request {
+        let asked = AdmissionRequest {
             who,
             named,
             subresource: BINDING,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use access::Identity;
+use access::UserInfo;
 use machinery::Status;
 use objects::Named;
 use store::KeyValue;
@@ -13,7 +13,7 @@ impl Registry {
     /// Deletes what the list holds; the answer is the objects as they were.
     pub(crate) async fn delete_collection(
         &self,
-        who: &Identity,
+        who: &UserInfo,
         list: &ListOptions<'_>,
         options: &DeleteOptions,
     ) -> Result<(Vec<Arc<KeyValue>>, u64), Status> {

@@ -1,26 +1,26 @@
 //! Streams into pods and proxies: nothing is written, but those outside may have a say.
 
-use access::Identity;
+use access::UserInfo;
 use machinery::{Object, Status};
 use objects::Named;
 use serde_json::Value;
 
 use super::{Freshness, Registry};
-use crate::admission::{Operation, Request};
+use crate::admission::{AdmissionRequest, Operation};
 
 impl Registry {
     /// Asks policies and webhooks about a stream or a proxy with these options, such as `PodExecOptions`; the answer is
     /// the options as they made them.
     pub(crate) async fn connect(
         &self,
-        who: &Identity,
+        who: &UserInfo,
         named: Named<'_>,
         subresource: &str,
         options: Object,
     ) -> Result<Object, Status> {
         let state = self.state(Freshness::Any).await?;
         let operation = Operation::Connect;
-        let request = Request {
+        let request = AdmissionRequest {
             who,
             named,
             subresource,

@@ -1,6 +1,6 @@
 //! Creating an object.
 
-use access::{Decided, Identity};
+use access::{Decided, UserInfo};
 use bytes::Bytes;
 use machinery::{Cause, Object, Status};
 use objects::{Named, look};
@@ -9,7 +9,7 @@ use store::{Compare, Condition, State};
 
 use super::read::Freshness;
 use super::{Recorded, Registry, Written, definition};
-use crate::admission::{self, Operation, Outcome, Refused, Request, quota, service_account};
+use crate::admission::{self, AdmissionRequest, Operation, Outcome, Refused, quota, service_account};
 use crate::clock::Edge;
 
 /// How often a generated name is tried anew.
@@ -21,7 +21,7 @@ pub(super) const ATTEMPTS: usize = 32;
 
 /// A request to create.
 pub(crate) struct Create<'a> {
-    pub(crate) who: &'a Identity,
+    pub(crate) who: &'a UserInfo,
     pub(crate) resource: &'a machinery::Resource,
     /// The namespace of the path, empty for cluster-scoped resources.
     pub(crate) namespace: &'a str,
@@ -30,8 +30,8 @@ pub(crate) struct Create<'a> {
 }
 
 impl<'a> Create<'a> {
-    fn request(&self, named: Named<'a>, state: &'a State, edge: &'a dyn Edge) -> Request<'a> {
-        Request {
+    fn request(&self, named: Named<'a>, state: &'a State, edge: &'a dyn Edge) -> AdmissionRequest<'a> {
+        AdmissionRequest {
             who: self.who,
             named,
             subresource: "",
@@ -132,7 +132,7 @@ impl Registry {
     async fn prepare(
         &self,
         create: &Create<'_>,
-        request: &Request<'_>,
+        request: &AdmissionRequest<'_>,
         object: &mut Object,
     ) -> Result<(), Refused> {
         let resource = create.resource;

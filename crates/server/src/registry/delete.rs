@@ -2,7 +2,7 @@
 //!
 //! Follows `BeforeDelete` and `Store.Delete` of `k8s.io/apiserver/pkg/registry`.
 
-use access::Identity;
+use access::UserInfo;
 use jiff::{SignedDuration, Timestamp};
 use machinery::{Cause, Object, Status};
 use objects::{Named, Propagation, rfc3339};
@@ -14,7 +14,7 @@ use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
 use super::update::is_finished;
 use super::{Registry, Written, definition, namespace};
-use crate::admission::{self, Claims, Operation, Outcome, Refused, Request};
+use crate::admission::{self, AdmissionRequest, Claims, Operation, Outcome, Refused};
 
 const ORPHAN: &str = "orphan";
 const FOREGROUND: &str = "foregroundDeletion";
@@ -144,7 +144,7 @@ pub(crate) fn propagation(policy: &str) -> Result<Propagation, Status> {
 
 /// What a delete makes of an object.
 #[derive(Debug, PartialEq)]
-enum Verdict {
+enum Fate {
     /// It goes now.
     Remove(Object),
     /// It stays until finalizers and grace are over.
@@ -157,7 +157,7 @@ impl Registry {
     /// Deletes an object, or marks it so.
     pub(crate) async fn delete(
         &self,
-        who: &Identity,
+        who: &UserInfo,
         named: &Named<'_>,
         options: &DeleteOptions,
     ) -> Result<Deleted, Status> {
@@ -172,7 +172,7 @@ impl Registry {
 
     async fn try_delete(
         &self,
-        who: &Identity,
+        who: &UserInfo,
         named: &Named<'_>,
         options: &DeleteOptions,
         freshness: Freshness,
@@ -180,7 +180,7 @@ impl Registry {
         let state = self.state(freshness).await?;
         let kv = state.get(named.key().as_bytes()).ok_or_else(|| named.not_found())?;
         let old = self.converter.load(named.resource, kv).await?;
-        let request = Request {
+        let request = AdmissionRequest {
             who,
             named: *named,
             subresource: "",
@@ -202,13 +202,13 @@ impl Registry {
             options.propagation = Some(Propagation::Orphan);
         }
         let (object, gone) = match decide(&old, &options, self.edge.second()) {
-            Verdict::Unchanged => {
+            Fate::Unchanged => {
                 // Nothing is written, so no transaction would find out that this state is old.
                 let deleted = Deleted { object: old, gone: false };
                 return Ok((freshness != Freshness::Any).then_some(deleted));
             }
-            Verdict::Keep(object) => (object, false),
-            Verdict::Remove(object) => (object, true),
+            Fate::Keep(object) => (object, false),
+            Fate::Remove(object) => (object, true),
         };
         if options.dry_run {
             return Ok(Some(Deleted { object, gone }));
@@ -244,11 +244,11 @@ fn check_preconditions(named: &Named<'_>, options: &DeleteOptions, object: &Obje
 }
 
 /// What deleting `old` at `now` makes of it.
-fn decide(old: &Object, options: &DeleteOptions, now: Timestamp) -> Verdict {
+fn decide(old: &Object, options: &DeleteOptions, now: Timestamp) -> Fate {
     let mut object = old.clone();
     if definition::is(old) && old.deletion_timestamp().is_none() {
         definition::terminate(&mut object, &rfc3339(now));
-        return Verdict::Keep(object);
+        return Fate::Keep(object);
     }
     set_finalizers(&mut object, options.propagation);
     let going = old.deletion_timestamp().is_some();
@@ -272,11 +272,11 @@ fn decide(old: &Object, options: &DeleteOptions, now: Timestamp) -> Verdict {
     let waits =
         !object.finalizers().is_empty() || (object.deletion_timestamp().is_some() && !is_finished(&object));
     if !waits {
-        Verdict::Remove(object)
+        Fate::Remove(object)
     } else if object == *old {
-        Verdict::Unchanged
+        Fate::Unchanged
     } else {
-        Verdict::Keep(object)
+        Fate::Keep(object)
     }
 }
 
@@ -363,26 +363,26 @@ mod tests {
     fn a_pod_stays_for_its_grace_and_can_only_go_sooner() {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         let kept = |verdict| match verdict {
-            Verdict::Keep(object) => (
+            Fate::Keep(object) => (
                 object.deletion_timestamp().unwrap().to_owned(),
                 object.meta("deletionGracePeriodSeconds").cloned().unwrap(),
             ),
             other => panic!("{other:?}"),
         };
         let options = DeleteOptions::default();
-        assert!(matches!(decide(&pod("", None), &options, now), Verdict::Remove(_)), "not bound");
+        assert!(matches!(decide(&pod("", None), &options, now), Fate::Remove(_)), "not bound");
         assert_eq!(kept(decide(&pod("n1", None), &options, now)), ("2026-01-01T00:00:30Z".into(), json!(30)));
         assert_eq!(
             kept(decide(&pod("n1", None), &seconds(5), now)),
             ("2026-01-01T00:00:05Z".into(), json!(5))
         );
-        assert_eq!(decide(&pod("n1", Some(30)), &options, now), Verdict::Unchanged);
-        assert_eq!(decide(&pod("n1", Some(30)), &seconds(60), now), Verdict::Unchanged);
+        assert_eq!(decide(&pod("n1", Some(30)), &options, now), Fate::Unchanged);
+        assert_eq!(decide(&pod("n1", Some(30)), &seconds(60), now), Fate::Unchanged);
         assert_eq!(
             kept(decide(&pod("n1", Some(30)), &seconds(10), now)),
             ("2026-01-01T00:00:10Z".into(), json!(10))
         );
-        assert!(matches!(decide(&pod("n1", Some(30)), &seconds(0), now), Verdict::Remove(_)));
+        assert!(matches!(decide(&pod("n1", Some(30)), &seconds(0), now), Fate::Remove(_)));
     }
 
     #[test]
@@ -392,10 +392,10 @@ mod tests {
             "metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}}))
         .unwrap();
         let options = DeleteOptions::default();
-        let Verdict::Keep(kept) = decide(&namespace, &options, now) else { panic!() };
+        let Fate::Keep(kept) = decide(&namespace, &options, now) else { panic!() };
         assert_eq!(kept.pointer("/status/phase"), Some(&json!("Terminating")));
-        assert_eq!(decide(&kept, &options, now), Verdict::Unchanged);
+        assert_eq!(decide(&kept, &options, now), Fate::Unchanged);
         namespace.0.insert("spec".into(), json!({}));
-        assert!(matches!(decide(&namespace, &options, now), Verdict::Remove(_)));
+        assert!(matches!(decide(&namespace, &options, now), Fate::Remove(_)));
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! Follows `pkg/registry/core/pod/storage/eviction.go` upstream.
 
-use access::Identity;
+use access::UserInfo;
 use machinery::{Cause, LabelSelector, Object, Resource, Status};
 use objects::{Named, load};
 use serde_json::{Map, Value, json};
@@ -10,8 +10,8 @@ use store::{KeyRange, State};
 
 use super::create::{ATTEMPTS, too_busy};
 use super::read::Freshness;
-use super::{Change, DeleteOptions, Recorded, Registry};
-use crate::admission::{self, Operation, Request};
+use super::{DeleteOptions, Recorded, Registry, Update};
+use crate::admission::{self, AdmissionRequest, Operation};
 
 /// Seconds after which an eviction is worth another try.
 /// Both numbers are upstream's (`MaxDisruptedPodSize` is the other one).
@@ -23,7 +23,7 @@ impl Registry {
     /// Deletes a pod if its disruption budget allows that, and counts it there.
     pub(crate) async fn evict(
         &self,
-        who: &Identity,
+        who: &UserInfo,
         pod: &Named<'_>,
         options: &DeleteOptions,
     ) -> Result<(), Status> {
@@ -37,11 +37,11 @@ impl Registry {
             // The budget is changed first. If the delete fails then, the pod counts as gone for two minutes too many;
             // the other way round, two evictions at the same time could both go through.
             if let Some(budget) = budget_of(&state, budgets, &found)?
-                && let Verdict::Counts(counted) = judge(&found, &budget, &self.edge.time())?
+                && let Allowance::Counts(counted) = judge(&found, &budget, &self.edge.time())?
             {
                 let named = Named { resource: budgets, namespace: pod.namespace, name: budget.name() };
                 let recorded = Recorded::Update("kube-apiserver");
-                let change = Change { who, named, subresource: "status", dry_run: options.dry_run, recorded };
+                let change = Update { who, named, subresource: "status", dry_run: options.dry_run, recorded };
                 match self.change(&change, &|_| Ok(counted.clone())).await {
                     Ok(_) => {}
                     // Somebody else was faster: what the budget says now counts.
@@ -62,7 +62,7 @@ impl Registry {
     /// Asks those outside who judge evictions.
     async fn ask_about_eviction(
         &self,
-        who: &Identity,
+        who: &UserInfo,
         pod: &Named<'_>,
         options: &DeleteOptions,
         state: &State,
@@ -71,7 +71,7 @@ impl Registry {
         eviction.0.insert("kind".into(), json!("Eviction"));
         eviction.0.insert("apiVersion".into(), json!("policy/v1"));
         eviction.0.insert("metadata".into(), json!({"name": pod.name, "namespace": pod.namespace}));
-        let request = Request {
+        let request = AdmissionRequest {
             who,
             named: *pod,
             subresource: "eviction",
@@ -85,9 +85,9 @@ impl Registry {
     }
 
     /// Says in a pod's status that it is evicted.
-    async fn tell_why(&self, who: &Identity, pod: &Named<'_>) -> Result<(), Status> {
+    async fn tell_why(&self, who: &UserInfo, pod: &Named<'_>) -> Result<(), Status> {
         let change =
-            Change { who, named: *pod, subresource: "status", dry_run: false, recorded: Recorded::Already };
+            Update { who, named: *pod, subresource: "status", dry_run: false, recorded: Recorded::Already };
         let told = |pod: &Object| Ok(disrupted(pod, &self.edge.time()));
         self.change(&change, &told).await.map(|_| ())
     }
@@ -134,20 +134,20 @@ fn budget_of(state: &State, budgets: &Resource, pod: &Object) -> Result<Option<O
 
 /// What a budget says to an eviction that it doesn't forbid.
 #[derive(Debug, PartialEq)]
-enum Verdict {
+enum Allowance {
     /// The pod counts for nothing.
     Free,
     /// The budget, with the pod counted.
     Counts(Object),
 }
 
-fn judge(pod: &Object, budget: &Object, now: &str) -> Result<Verdict, Status> {
+fn judge(pod: &Object, budget: &Object, now: &str) -> Result<Allowance, Status> {
     let number = |pointer: &str| budget.pointer(pointer).and_then(Value::as_i64).unwrap_or_default();
     if !is_ready(pod) {
         let always = budget.pointer("/spec/unhealthyPodEvictionPolicy") == Some(&json!("AlwaysAllow"));
         let wanted = number("/status/desiredHealthy");
         if always || (wanted > 0 && number("/status/currentHealthy") >= wanted) {
-            return Ok(Verdict::Free);
+            return Ok(Allowance::Free);
         }
     }
     let allowed = number("/status/disruptionsAllowed");
@@ -180,7 +180,7 @@ fn judge(pod: &Object, budget: &Object, now: &str) -> Result<Verdict, Status> {
             pods.insert(pod.name().to_owned(), now.into());
         }
     }
-    Ok(Verdict::Counts(budget))
+    Ok(Allowance::Counts(budget))
 }
 
 fn is_ready(pod: &Object) -> bool {
@@ -215,14 +215,14 @@ mod tests {
             .unwrap()
     }
 
-    fn code(verdict: Result<Verdict, Status>) -> (u16, u32) {
+    fn code(verdict: Result<Allowance, Status>) -> (u16, u32) {
         let status = verdict.unwrap_err();
         (status.code, status.details.unwrap().retry_after_seconds)
     }
 
     #[test]
     fn a_budget_counts_what_it_allows_and_refuses_the_rest() {
-        let Verdict::Counts(counted) = judge(&pod("True"), &budget(1, 3, 1), "now").unwrap() else {
+        let Allowance::Counts(counted) = judge(&pod("True"), &budget(1, 3, 1), "now").unwrap() else {
             panic!()
         };
         assert_eq!(counted.pointer("/status/disruptionsAllowed"), Some(&json!(0)));
@@ -234,10 +234,10 @@ mod tests {
 
     #[test]
     fn a_pod_that_is_not_ready_goes_where_enough_others_are() {
-        assert_eq!(judge(&pod("False"), &budget(0, 2, 1), "now"), Ok(Verdict::Free));
+        assert_eq!(judge(&pod("False"), &budget(0, 2, 1), "now"), Ok(Allowance::Free));
         assert_eq!(code(judge(&pod("False"), &budget(0, 1, 1), "now")), (429, 0));
         let mut always = budget(0, 0, 0);
         always.0.insert("spec".into(), json!({"unhealthyPodEvictionPolicy": "AlwaysAllow"}));
-        assert_eq!(judge(&pod("False"), &always, "now"), Ok(Verdict::Free));
+        assert_eq!(judge(&pod("False"), &always, "now"), Ok(Allowance::Free));
     }
 }

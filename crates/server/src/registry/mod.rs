@@ -26,7 +26,7 @@ mod writer;
 
 use std::sync::Arc;
 
-use access::{Attributes, Authorizer, Identity, Tokens, Wanted};
+use access::{Attributes, Authorizer, Tokens, UserInfo, Wanted};
 use api::Catalog;
 use machinery::{Cause, Object, Resource, Status};
 use objects::Named;
@@ -40,7 +40,7 @@ use crate::backend::Backends;
 use crate::catalog::{Definitions, Known};
 use crate::clock::Edge;
 use crate::conversion::Converter;
-use crate::webhook::Client;
+use crate::webhook::WebhookClient;
 
 pub(crate) use apply::Apply;
 pub(crate) use binding::Binding;
@@ -52,7 +52,7 @@ pub(crate) use list::{ListOptions, Listing, Match};
 pub(crate) use read::Freshness;
 pub(crate) use recorded::Recorded;
 pub(crate) use selection::Selection;
-pub(crate) use update::Change;
+pub(crate) use update::Update;
 pub(crate) use watch::{Watch, WatchEnd, WatchEvent, WatchOptions};
 
 /// Reads and changes objects in the store.
@@ -82,7 +82,7 @@ impl Registry {
     ) -> Self {
         let hub = Hub::new(store.clone());
         let authorizer = Arc::new(authorizer);
-        let client = Arc::new(Client::new(backends.clone()));
+        let client = Arc::new(WebhookClient::new(backends.clone()));
         let converter = Converter::new(client.clone(), edge.clone());
         let definitions = Arc::new(Known::default());
         let outside = Outside::new(authorizer.clone(), client, converter.clone(), definitions.clone());
@@ -153,12 +153,12 @@ impl Registry {
     }
 
     /// 403 unless `who` may do it.
-    pub(crate) fn check_allowed(&self, who: &Identity, wanted: &Wanted<'_>) -> Result<(), Status> {
+    pub(crate) fn check_allowed(&self, who: &UserInfo, wanted: &Wanted<'_>) -> Result<(), Status> {
         self.authorizer.check(&self.store.snapshot(), who, wanted)
     }
 
     /// 403 unless `who` may create it: asked where the object of a change turns out not to be there.
-    pub(crate) fn check_may_create(&self, who: &Identity, named: &Named<'_>) -> Result<(), Status> {
+    pub(crate) fn check_may_create(&self, who: &UserInfo, named: &Named<'_>) -> Result<(), Status> {
         let wanted = Attributes {
             verb: "create",
             group: named.resource.group,

@@ -58,11 +58,11 @@ mod tests {
     use store::Txn;
 
     use super::*;
-    use crate::clock::{Edge, Machine};
+    use crate::clock::{Edge, SystemEdge};
 
     #[test]
     fn a_state_is_kept_until_too_much_of_it_was_replaced() {
-        let (pages, now) = (Pages::default(), Machine.instant());
+        let (pages, now) = (Pages::default(), SystemEdge.instant());
         let mut state = State::default();
         let part = vec![0; HISTORY_BYTES as usize / 64];
         let mut grow = |value: &[u8]| {

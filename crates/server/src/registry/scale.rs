@@ -5,7 +5,7 @@ use objects::{Named, load};
 use serde_json::{Value, json};
 
 use super::read::Freshness;
-use super::{Apply, Change, Recorded, Registry};
+use super::{Apply, Recorded, Registry, Update};
 
 /// Stands for a number of replicas that nobody has set: what is left of it in a scale that is written is an error.
 const NOT_SET: i64 = i32::MIN as i64;
@@ -28,7 +28,7 @@ impl Registry {
     /// the scale.
     pub(crate) async fn change_scale(
         &self,
-        request: &Change<'_>,
+        request: &Update<'_>,
         change: &(dyn Fn(&Object) -> Result<Object, Status> + Send + Sync),
     ) -> Result<Object, Status> {
         let named = &request.named;
@@ -73,7 +73,7 @@ impl Registry {
             }
             Ok(object)
         };
-        let plain = Change { subresource: "scale", recorded: Recorded::Already, ..*request };
+        let plain = Update { subresource: "scale", recorded: Recorded::Already, ..*request };
         let written = self.change(&plain, &change_object).await?;
         machinery::scale_of(named.resource, &written.into_object()?).ok_or_else(|| no_scale(named))
     }
@@ -82,7 +82,7 @@ impl Registry {
     pub(crate) async fn apply_scale(&self, request: &Apply<'_>, patch: &Object) -> Result<Object, Status> {
         let now = self.edge.time();
         let patch = Patch { object: patch, force: request.force };
-        let change = Change { recorded: Recorded::Already, ..request.change };
+        let change = Update { recorded: Recorded::Already, ..request.change };
         let manager = scale_manager(request.manager, &now);
         self.change_scale(&change, &|old| manager.apply(Some(old), &patch)).await
     }

@@ -1,6 +1,6 @@
 //! Changing an object: read, change, compare and write, again where somebody else was faster.
 
-use access::{Decided, Identity};
+use access::{Decided, UserInfo};
 use machinery::{Object, Status};
 use objects::Named;
 use serde_json::Value;
@@ -10,7 +10,7 @@ use super::attempts::{freshness_of, settled};
 use super::create::{ATTEMPTS, fit_namespace, too_busy};
 use super::read::Freshness;
 use super::{Recorded, Registry, Written, definition, recorded};
-use crate::admission::{self, Operation, Outcome, Refused, Request};
+use crate::admission::{self, AdmissionRequest, Operation, Outcome, Refused};
 use crate::clock::Edge;
 use crate::conversion;
 
@@ -19,8 +19,8 @@ const MODIFIED: &str =
 
 /// A request to change one object or a subresource of it.
 #[derive(Clone, Copy)]
-pub(crate) struct Change<'a> {
-    pub(crate) who: &'a Identity,
+pub(crate) struct Update<'a> {
+    pub(crate) who: &'a UserInfo,
     pub(crate) named: Named<'a>,
     /// Such as `status`, or empty for the object itself.
     pub(crate) subresource: &'a str,
@@ -28,9 +28,9 @@ pub(crate) struct Change<'a> {
     pub(crate) recorded: Recorded<'a>,
 }
 
-impl<'a> Change<'a> {
-    fn asked(&self, state: &'a State, edge: &'a dyn Edge) -> Request<'a> {
-        Request {
+impl<'a> Update<'a> {
+    fn asked(&self, state: &'a State, edge: &'a dyn Edge) -> AdmissionRequest<'a> {
+        AdmissionRequest {
             who: self.who,
             named: self.named,
             subresource: self.subresource,
@@ -49,7 +49,7 @@ impl Registry {
     /// changed in between.
     pub(crate) async fn change(
         &self,
-        request: &Change<'_>,
+        request: &Update<'_>,
         change: &(dyn Fn(&Object) -> Result<Object, Status> + Send + Sync),
     ) -> Result<Written, Status> {
         for attempt in 0..ATTEMPTS {
@@ -64,13 +64,13 @@ impl Registry {
     /// One attempt; nothing if the object changed in between, or may have.
     async fn attempt(
         &self,
-        request: &Change<'_>,
+        request: &Update<'_>,
         change: &(dyn Fn(&Object) -> Result<Object, Status> + Send + Sync),
         freshness: Freshness,
     ) -> Result<Option<Written>, Refused> {
         let state = self.state(freshness).await?;
         let current = self.current(request.named.resource, &state)?;
-        let request = &Change { named: Named { resource: &current, ..request.named }, ..*request };
+        let request = &Update { named: Named { resource: &current, ..request.named }, ..*request };
         let (named, resource) = (&request.named, &*current);
         let kv = state.get(named.key().as_bytes()).ok_or_else(|| named.not_found())?;
         let old = self.converter.load(named.resource, kv).await?;

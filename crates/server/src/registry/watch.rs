@@ -296,7 +296,7 @@ mod tests {
 
     use super::*;
     use crate::backend::Backends;
-    use crate::clock::Machine;
+    use crate::clock::SystemEdge;
 
     struct Nowhere;
 
@@ -329,7 +329,7 @@ mod tests {
     fn registry(store: &Arc<Memory>) -> Registry {
         let tokens = Tokens::new(pki::TokenKey::create().unwrap(), "a certificate");
         let (services, authorizer) = ("10.96.0.0/16".parse().unwrap(), Authorizer::new(Vec::new()));
-        Registry::new(store.clone(), services, Arc::new(Nowhere), tokens, authorizer, Arc::new(Machine))
+        Registry::new(store.clone(), services, Arc::new(Nowhere), tokens, authorizer, Arc::new(SystemEdge))
     }
 
     fn options<'a>(resource: &'a Resource, fields: Option<&str>) -> WatchOptions<'a> {

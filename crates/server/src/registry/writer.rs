@@ -1,17 +1,17 @@
 //! The same write path for the parts of this process: controllers, scheduler, agent.
 
-use access::{Attributes, Bound, Identity, Stamp, TokenRequest, Wanted};
+use access::{Attributes, Bound, Stamp, TokenRequest, UserInfo, Wanted};
 use futures::future::BoxFuture;
 use machinery::{Object, PatchType, Resource, Status};
-use objects::{Delete, Named, ObjectRef, Subject, Write, Writer};
+use objects::{Delete, Named, ObjectRef, TypedRef, Write, Writer};
 
 use super::recorded::name_of_user;
-use super::{Binding, Change, Create, DeleteOptions, Freshness, Recorded, Registry};
+use super::{Binding, Create, DeleteOptions, Freshness, Recorded, Registry, Update};
 
 impl Writer for Registry {
     fn write<'a>(&'a self, user: &'a str, write: Write) -> BoxFuture<'a, Result<Object, Status>> {
         Box::pin(async move {
-            let who = Identity::in_process(user);
+            let who = UserInfo::in_process(user);
             match write {
                 Write::Create(object) => self.write_create(&who, object).await,
                 Write::Update(object) => self.write_update(&who, object, "").await,
@@ -21,7 +21,7 @@ impl Writer for Registry {
                     self.allow(&who, "patch", resource, subresource, &subject.namespace, &subject.name)?;
                     let recorded = Recorded::Update(name_of_user(user));
                     let named = name(resource, &subject);
-                    let change = Change { who: &who, named, subresource, dry_run: false, recorded };
+                    let change = Update { who: &who, named, subresource, dry_run: false, recorded };
                     let merge = |old: &Object| {
                         let mut merged = machinery::patch(resource, PatchType::Merge, old, &patch)?;
                         machinery::check(resource, &mut merged)?;
@@ -52,7 +52,7 @@ impl Writer for Registry {
         request: objects::TokenRequest,
     ) -> BoxFuture<'a, Result<String, Status>> {
         Box::pin(async move {
-            let who = Identity::in_process(user);
+            let who = UserInfo::in_process(user);
             let resource = &self.resource_of("v1", "ServiceAccount")?;
             let state = self.state(Freshness::Newest).await?;
             let objects::TokenRequest { namespace, account, audience, seconds, pod, pod_uid } = request;
@@ -73,7 +73,7 @@ impl Writer for Registry {
 impl Registry {
     fn allow(
         &self,
-        who: &Identity,
+        who: &UserInfo,
         verb: &str,
         resource: &Resource,
         subresource: &str,
@@ -85,7 +85,7 @@ impl Registry {
         self.check_allowed(who, &Wanted::Object(wanted))
     }
 
-    async fn write_create(&self, who: &Identity, mut object: Object) -> Result<Object, Status> {
+    async fn write_create(&self, who: &UserInfo, mut object: Object) -> Result<Object, Status> {
         let resource = &self.resource_of(object.api_version(), object.kind())?;
         let namespace = object.namespace().to_owned();
         self.allow(who, "create", resource, "", &namespace, object.name())?;
@@ -97,7 +97,7 @@ impl Registry {
 
     async fn write_update(
         &self,
-        who: &Identity,
+        who: &UserInfo,
         mut object: Object,
         subresource: &str,
     ) -> Result<Object, Status> {
@@ -107,14 +107,14 @@ impl Registry {
         machinery::check(resource, &mut object)?;
         let named = Named { resource, namespace: &namespace, name: &name };
         let recorded = Recorded::Update(name_of_user(&who.user));
-        let change = Change { who, named, subresource, dry_run: false, recorded };
+        let change = Update { who, named, subresource, dry_run: false, recorded };
         self.change(&change, &|_| Ok(object.clone())).await?.into_object()
     }
 
     async fn write_delete(
         &self,
-        who: &Identity,
-        subject: &Subject,
+        who: &UserInfo,
+        subject: &TypedRef,
         options: Delete,
     ) -> Result<Object, Status> {
         let resource = &self.resource_of(&subject.api_version, &subject.kind)?;
@@ -130,6 +130,6 @@ impl Registry {
     }
 }
 
-fn name<'a>(resource: &'a Resource, subject: &'a Subject) -> Named<'a> {
+fn name<'a>(resource: &'a Resource, subject: &'a TypedRef) -> Named<'a> {
     Named { resource, namespace: &subject.namespace, name: &subject.name }
 }

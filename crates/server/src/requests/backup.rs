@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 
-use access::{Identity, MASTERS};
+use access::{MASTERS, UserInfo};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
 use http_body_util::{BodyExt, StreamBody};
@@ -13,7 +13,7 @@ use store::{BackupFile, Store};
 use crate::http::Body;
 
 /// Answers with a file that [`store::Backup`] reads, made as fast as the client takes it.
-pub(crate) async fn backup(who: &Identity, store: &dyn Store) -> Result<Response<Body>, Status> {
+pub(crate) async fn backup(who: &UserInfo, store: &dyn Store) -> Result<Response<Body>, Status> {
     if !who.is_in(MASTERS) {
         let why = format!("forbidden: User {:?} cannot get path \"/holdfast/backup\"", who.user);
         return Err(Status::new(403, "Forbidden", why));

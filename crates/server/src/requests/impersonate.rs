@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use access::{AUTHENTICATED, Attributes, Identity, UNAUTHENTICATED, Wanted};
+use access::{AUTHENTICATED, Attributes, UNAUTHENTICATED, UserInfo, Wanted};
 use http::HeaderMap;
 use machinery::Status;
 use percent_encoding::percent_decode_str;
@@ -18,9 +18,9 @@ const EXTRA: &str = "impersonate-extra-";
 /// The identity that a request's headers ask for: `who` sent them, and must be allowed to act as it.
 pub(crate) fn impersonated(
     registry: &Registry,
-    who: &Identity,
+    who: &UserInfo,
     headers: &HeaderMap,
-) -> Result<Option<Identity>, Status> {
+) -> Result<Option<UserInfo>, Status> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let all = |name: &str| -> Vec<String> {
         headers.get_all(name).iter().filter_map(|value| Some(value.to_str().ok()?.to_owned())).collect()
@@ -69,5 +69,5 @@ pub(crate) fn impersonated(
     if !groups.iter().any(|group| group == AUTHENTICATED || group == UNAUTHENTICATED) {
         groups.push(everybody.to_owned());
     }
-    Ok(Some(Identity { user: user.to_owned(), groups, uid: uid.to_owned(), extra }))
+    Ok(Some(UserInfo { user: user.to_owned(), groups, uid: uid.to_owned(), extra }))
 }

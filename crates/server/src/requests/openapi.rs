@@ -6,7 +6,7 @@ use std::io::Read;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use access::Identity;
+use access::UserInfo;
 use api::Catalog;
 use bytes::Bytes;
 use flate2::read::GzDecoder;
@@ -134,7 +134,7 @@ impl OpenApi {
     pub(super) async fn v3(
         &self,
         path: &str,
-        who: &Identity,
+        who: &UserInfo,
         query: &Query,
         request: &http::request::Parts,
     ) -> Result<Response<Body>, Status> {

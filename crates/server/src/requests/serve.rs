@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use access::{Attributes, Identity, TokenError, Wanted, openid_configuration};
+use access::{Attributes, TokenError, UserInfo, Wanted, openid_configuration};
 use api::Catalog;
 use fairness::{Admitted, Class};
 use http::header::AUTHORIZATION;
@@ -76,7 +76,7 @@ impl<'c> Understood<'c> {
 impl Requests {
     /// Answers one request of `who` (nobody if there was no certificate): all that the server does, without
     /// sockets and TLS.
-    pub(crate) async fn handle(&self, request: Request<Body>, who: Option<Identity>) -> Response<Body> {
+    pub(crate) async fn handle(&self, request: Request<Body>, who: Option<UserInfo>) -> Response<Body> {
         let encoding = accepted_error(request.headers());
         let who = match who {
             Some(who) => Some(who),
@@ -107,7 +107,7 @@ impl Requests {
     }
 
     /// The account whose token came with a request.
-    async fn of_token(&self, headers: &HeaderMap) -> Option<Identity> {
+    async fn of_token(&self, headers: &HeaderMap) -> Option<UserInfo> {
         let (registry, token) = (&self.registry, bearer(headers)?);
         let edge = registry.edge();
         let known = registry.store().snapshot();
@@ -126,7 +126,7 @@ impl Requests {
     async fn answer(
         &self,
         mut request: Request<Body>,
-        who: &Identity,
+        who: &UserInfo,
         understood: &Understood<'_>,
         class: &Class,
     ) -> Result<Response<Body>, Status> {
@@ -201,7 +201,7 @@ impl Requests {
         &self,
         route: &Route<'_>,
         verb: &str,
-        who: &Identity,
+        who: &UserInfo,
         request: &http::request::Parts,
         query: &Query,
     ) -> Result<Response<Body>, Status> {

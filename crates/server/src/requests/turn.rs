@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use access::{Identity, Wanted};
+use access::{UserInfo, Wanted};
 use fairness::{Admitted, Class, Fairness};
 use http::{HeaderValue, Response};
 use machinery::Status;
@@ -19,7 +19,7 @@ use crate::http::{Body, Target};
 const AGAIN_IN: u32 = 1;
 
 /// The class of what somebody wants.
-pub(super) fn class(fairness: &Fairness, state: &State, who: &Identity, wanted: &Wanted<'_>) -> Class {
+pub(super) fn class(fairness: &Fairness, state: &State, who: &UserInfo, wanted: &Wanted<'_>) -> Class {
     let (verb, target) = match *wanted {
         Wanted::Object(asked) => {
             let (group, resource, subresource) = (asked.group, asked.resource, asked.subresource);

@@ -18,7 +18,7 @@ use crate::http::options::WriteOptions;
 use crate::http::response::{JSON, bytes, warn};
 use crate::http::{Asked, Body, body};
 use crate::registry::{
-    Apply, Binding, Change, Create, DeleteOptions, Freshness, Recorded, Registry, Written, fit_namespace,
+    Apply, Binding, Create, DeleteOptions, Freshness, Recorded, Registry, Update, Written, fit_namespace,
     propagation,
 };
 
@@ -92,8 +92,8 @@ impl<'a> Writing<'a> {
         Named { resource: target.resource, namespace: &target.namespace, name: &target.name }
     }
 
-    fn change(&self) -> Change<'_> {
-        Change {
+    fn change(&self) -> Update<'_> {
+        Update {
             who: self.asked.who,
             named: self.named(),
             subresource: self.asked.target.subresource.as_str(),

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 
-use access::{Authority, Authorizer, Identity, Tokens};
+use access::{Authorizer, ClusterAuthority, Tokens, UserInfo};
 use fairness::Fairness;
 use http::{Request, Response};
 use jiff::Timestamp;
@@ -46,14 +46,14 @@ pub struct Options {
     /// How the server presents itself to the servers of aggregated APIs; without, they know nobody's name.
     pub front_proxy: Option<FrontProxy>,
     /// The cluster's own authority; without, every certificate that a listener lets in may name anybody.
-    pub authority: Option<Authority>,
+    pub authority: Option<ClusterAuthority>,
     /// What a client may use up.
     pub limits: Limits,
     /// What tokens of service accounts are made with.
     pub tokens: Tokens,
     /// What other parts of the process measure, for `/metrics`.
     pub metrics: Vec<Measure>,
-    /// The clock and the source of randomness: [`Machine`](crate::Machine), or a simulation's.
+    /// The clock and the source of randomness: [`SystemEdge`](crate::SystemEdge), or a simulation's.
     pub edge: Arc<dyn Edge>,
 }
 
@@ -62,7 +62,7 @@ pub struct Server {
     registry: Arc<Registry>,
     aggregation: Arc<Aggregation>,
     requests: Requests,
-    authority: Option<Authority>,
+    authority: Option<ClusterAuthority>,
     limits: Limits,
     places: Arc<Places>,
     outgoing: Arc<Outgoing>,
@@ -112,7 +112,7 @@ impl Server {
 
     /// Answers one request of `who` (nobody if there was no certificate): all that the server does, without
     /// sockets and TLS.
-    pub async fn handle(&self, request: Request<Body>, who: Option<Identity>) -> Response<Body> {
+    pub async fn handle(&self, request: Request<Body>, who: Option<UserInfo>) -> Response<Body> {
         self.requests.handle(request, who).await
     }
 
@@ -180,8 +180,8 @@ impl Server {
     }
 
     /// The identity behind a certificate that was let in; none if it has expired, or names one it may not speak for.
-    fn shown_by(&self, certificate: &CertificateDer<'_>, now: Timestamp) -> Option<Identity> {
-        let who = Identity::of_current(certificate, now)?;
+    fn shown_by(&self, certificate: &CertificateDer<'_>, now: Timestamp) -> Option<UserInfo> {
+        let who = UserInfo::of_current(certificate, now)?;
         let believed =
             self.authority.as_ref().is_none_or(|authority| authority.believes(certificate, &who, now));
         if !believed {

@@ -53,15 +53,15 @@ pub(crate) enum CallError {
 }
 
 /// Calls webhooks.
-pub(crate) struct Client {
+pub(crate) struct WebhookClient {
     backends: Arc<dyn Backends>,
     trusts: Trusts,
 }
 
-impl Client {
+impl WebhookClient {
     /// One that reaches services through `backends`.
     pub(crate) fn new(backends: Arc<dyn Backends>) -> Self {
-        Client { backends, trusts: Trusts::default() }
+        WebhookClient { backends, trusts: Trusts::default() }
     }
 
     /// The JSON that the webhook of a `clientConfig` answers to `body`.

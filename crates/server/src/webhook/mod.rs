@@ -4,4 +4,4 @@ mod address;
 mod client;
 mod trust;
 
-pub(crate) use client::{CallError, Client};
+pub(crate) use client::{CallError, WebhookClient};

@@ -14,7 +14,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use pki::{Authority, ClientAuth, Subject, Trust, Validity};
 use serde_json::{Value, json};
-use server::{FrontProxy, Identity};
+use server::{FrontProxy, UserInfo};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
@@ -55,7 +55,7 @@ impl Extension {
                 tokio::spawn(async move {
                     let Ok(stream) = tls.accept(stream).await else { return };
                     let certificate = stream.get_ref().1.peer_certificates().unwrap()[0].clone();
-                    let client = Identity::of_certificate(&certificate).unwrap().user;
+                    let client = UserInfo::of_certificate(&certificate).unwrap().user;
                     let answer = service_fn(move |request| {
                         let answer = answer(&client, &request, well.load(Ordering::SeqCst));
                         async move { Ok::<_, std::convert::Infallible>(answer) }
@@ -188,7 +188,7 @@ async fn requests_go_to_the_server_of_the_group_in_the_name_of_who_asks() {
     assert_eq!((code, seen["method"].as_str().unwrap()), (200, "DELETE"));
 
     // What somebody may is decided here, by what the path says.
-    let jane = || Identity::new("jane", ["people"]);
+    let jane = || UserInfo::new("jane", ["people"]);
     assert_eq!(house.ask_as(jane(), "GET", storms, None).await.0, 403);
     let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
     let role = json!({"kind": "Role", "apiVersion": "rbac.authorization.k8s.io/v1", "metadata": {"name": "r"},

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use server::{Edge, Machine};
+use server::{Edge, SystemEdge};
 use store::{KeyRange, Store};
 
 use crate::house::House;
@@ -23,7 +23,7 @@ impl Edge for Seeded {
     }
 
     fn instant(&self) -> Instant {
-        Machine.instant()
+        SystemEdge.instant()
     }
 
     /// SplitMix64 (Steele, Lea, Flood 2014).

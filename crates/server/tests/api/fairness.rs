@@ -9,15 +9,15 @@ use http::{Request, Response};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use serde_json::json;
-use server::{Body, Identity};
+use server::{Body, UserInfo};
 use tokio::task::JoinSet;
 
 use crate::house::{House, body_of, node, text};
 
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
-fn user(name: &str) -> Identity {
-    Identity::new(name, ["people"])
+fn user(name: &str) -> UserInfo {
+    UserInfo::new(name, ["people"])
 }
 
 /// A house where everybody may do everything.
@@ -60,7 +60,7 @@ fn hang(house: &Arc<House>, who: &str, count: usize) -> JoinSet<Response<Body>> 
     send(house, who, count, heavy)
 }
 
-async fn ask(house: &House, who: Identity, method: &str, path: &str) -> Response<Body> {
+async fn ask(house: &House, who: UserInfo, method: &str, path: &str) -> Response<Body> {
     let request = Request::builder().method(method).uri(path).body(body_of("")).unwrap();
     house.server.handle(request, Some(who)).await
 }
@@ -165,7 +165,7 @@ async fn answers_name_their_class_and_schemas_count_as_soon_as_they_are_written(
         assert_eq!(code, 200, "{object}");
         object["metadata"]["uid"].as_str().unwrap().to_owned()
     };
-    let class = async |who: Identity, path: &str| {
+    let class = async |who: UserInfo, path: &str| {
         let answer = ask(&house, who, "GET", path).await;
         let header = |name: &str| answer.headers()[name].to_str().unwrap().to_owned();
         (header("x-kubernetes-pf-flowschema-uid"), header("x-kubernetes-pf-prioritylevel-uid"))
@@ -182,7 +182,7 @@ async fn answers_name_their_class_and_schemas_count_as_soon_as_they_are_written(
     assert_eq!(class(user("a"), "/api/v1/nowhere").await, of("global-default", "global-default").await);
     assert_eq!(class(node("n1"), "/api/v1/nodes/n1").await, of("system-node-high", "node-high").await);
     assert_eq!(class(node("n1"), "/api/v1/pods").await, of("system-nodes", "system").await);
-    let account = Identity::new("system:serviceaccount:kube-system:dns", ["system:serviceaccounts"]);
+    let account = UserInfo::new("system:serviceaccount:kube-system:dns", ["system:serviceaccounts"]);
     assert_eq!(class(account, MAPS).await, of("kube-system-service-accounts", "workload-high").await);
 
     let level = json!({"kind": "PriorityLevelConfiguration", "apiVersion": "flowcontrol.apiserver.k8s.io/v1",

@@ -1,7 +1,7 @@
 //! What a host's certificate is good for: its own node and what is on it, so that a stolen one opens nothing else.
 
 use serde_json::{Value, json};
-use server::Identity;
+use server::UserInfo;
 
 use crate::house::{House, node};
 
@@ -226,7 +226,7 @@ async fn a_host_reads_and_writes_what_bears_its_name() {
         assert_eq!(code, expected, "{method} {path} {body:?}: {answer}");
     }
     // An agent that doesn't say of which host is nobody's: nothing matches its empty name.
-    let nameless = Identity::new("system:node:", ["system:nodes"]);
+    let nameless = UserInfo::new("system:node:", ["system:nodes"]);
     for path in
         ["/api/v1/pods?fieldSelector=spec.nodeName%3D", "/api/v1/nodes?fieldSelector=metadata.name%3D"]
     {
@@ -245,7 +245,7 @@ async fn an_agents_rights_hold_it_back_even_where_a_role_gives_it_more() {
     let pod = json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": "q"},
         "spec": {"nodeName": "n1", "containers": [{"name": "a", "image": "i"}]}});
     let debugger = json!({"spec": {"ephemeralContainers": [{"name": "d", "image": "i"}]}});
-    let nameless = Identity::new("system:node:", ["system:nodes"]);
+    let nameless = UserInfo::new("system:node:", ["system:nodes"]);
     for (who, method, path, body) in [
         (node("n1"), "POST", PODS.to_owned(), pod.clone()),
         (nameless.clone(), "POST", PODS.to_owned(), pod),

@@ -10,7 +10,7 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use serde_json::{Value, json};
-use server::{Backends, Body, Edge, FrontProxy, Identity, Limits, Machine, Options, Server, Tokens};
+use server::{Backends, Body, Edge, FrontProxy, Limits, Options, Server, SystemEdge, Tokens, UserInfo};
 use store::Memory;
 use tokio::net::TcpStream;
 
@@ -68,23 +68,24 @@ impl House {
 
     /// Likewise, with a name for the servers of aggregated APIs.
     pub async fn with_front_proxy(front_proxy: FrontProxy) -> Self {
-        Self::build(client_without_name(), Some(front_proxy), None, Limits::default(), Arc::new(Machine))
+        Self::build(client_without_name(), Some(front_proxy), None, Limits::default(), Arc::new(SystemEdge))
             .await
     }
 
     /// Likewise, believing agents as `tls` says.
     pub async fn with_agents(tls: rustls::ClientConfig) -> Self {
-        Self::build(tls, None, None, Limits::default(), Arc::new(Machine)).await
+        Self::build(tls, None, None, Limits::default(), Arc::new(SystemEdge)).await
     }
 
     /// Likewise, where certificates of other authorities than this one speak for no part of the cluster.
-    pub async fn with_authority(authority: server::Authority) -> Self {
-        Self::build(client_without_name(), None, Some(authority), Limits::default(), Arc::new(Machine)).await
+    pub async fn with_authority(authority: server::ClusterAuthority) -> Self {
+        Self::build(client_without_name(), None, Some(authority), Limits::default(), Arc::new(SystemEdge))
+            .await
     }
 
     /// Likewise, whose clients may use up other things.
     pub async fn with_limits(limits: Limits) -> Self {
-        Self::build(client_without_name(), None, None, limits, Arc::new(Machine)).await
+        Self::build(client_without_name(), None, None, limits, Arc::new(SystemEdge)).await
     }
 
     /// Likewise, with another clock and other randomness.
@@ -95,7 +96,7 @@ impl House {
     async fn build(
         tls: rustls::ClientConfig,
         front_proxy: Option<FrontProxy>,
-        authority: Option<server::Authority>,
+        authority: Option<server::ClusterAuthority>,
         limits: Limits,
         edge: Arc<dyn Edge>,
     ) -> Self {
@@ -129,7 +130,7 @@ impl House {
     }
 
     /// What the server answers an identity: code and JSON.
-    pub async fn ask_as(&self, who: Identity, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
+    pub async fn ask_as(&self, who: UserInfo, method: &str, path: &str, body: Option<Value>) -> (u16, Value) {
         let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
         let body = body.map(|body| body.to_string()).unwrap_or_default();
         let request = Request::builder().method(method).uri(path).header("content-type", kind);
@@ -157,12 +158,12 @@ pub async fn text(response: Response<Body>) -> String {
     String::from_utf8(response.into_body().collect().await.unwrap().to_bytes().to_vec()).unwrap()
 }
 
-pub fn admin() -> Identity {
-    Identity::new("admin", ["system:masters"])
+pub fn admin() -> UserInfo {
+    UserInfo::new("admin", ["system:masters"])
 }
 
-pub fn node(name: &str) -> Identity {
-    Identity::new(format!("system:node:{name}"), ["system:nodes"])
+pub fn node(name: &str) -> UserInfo {
+    UserInfo::new(format!("system:node:{name}"), ["system:nodes"])
 }
 
 fn client_without_name() -> rustls::ClientConfig {

@@ -7,7 +7,7 @@ use futures::StreamExt;
 use http::Request;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
-use server::{Body, Identity};
+use server::{Body, UserInfo};
 use store::Store;
 
 use crate::house::{House, admin, body_of, text};
@@ -212,7 +212,7 @@ async fn nobody_and_strangers_get_nothing() {
         let request = Request::get(path).body(body_of("")).unwrap();
         assert_eq!(house.server.handle(request, None).await.status(), 401, "{path}");
     }
-    let stranger = Identity::new("stranger", ["people"]);
+    let stranger = UserInfo::new("stranger", ["people"]);
     let (code, status) = house.ask_as(stranger.clone(), "GET", "/api/v1/nodes", None).await;
     assert_eq!((code, &status["reason"]), (403, &json!("Forbidden")));
     let question = json!({"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1",

@@ -4,7 +4,7 @@ use http::Request;
 use machinery::Object;
 use objects::Write;
 use serde_json::{Value, json};
-use server::Identity;
+use server::UserInfo;
 use store::Store;
 
 use crate::house::{House, admin, body_of, node, text};
@@ -12,8 +12,8 @@ use crate::house::{House, admin, body_of, node, text};
 const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";
 
-fn person(name: &str) -> Identity {
-    Identity::new(name, ["people"])
+fn person(name: &str) -> UserInfo {
+    UserInfo::new(name, ["people"])
 }
 
 async fn made(house: &House, path: &str, object: Value) {
@@ -120,7 +120,7 @@ async fn a_binding_counts_from_the_moment_it_is_written_until_it_is_gone() {
 #[tokio::test]
 async fn only_who_may_acts_as_somebody_else() {
     let house = House::new().await;
-    let ask = async |who: Identity, headers: &[(&str, &str)]| {
+    let ask = async |who: UserInfo, headers: &[(&str, &str)]| {
         let mut request = Request::get("/api/v1/namespaces/default/configmaps");
         for (name, value) in headers {
             request = request.header(*name, *value);

@@ -202,7 +202,7 @@ async fn no_certificate_by_request_speaks_for_the_cluster_itself() {
     let users = trust.and(&requests.trust().unwrap()).unwrap();
     let members = watch::Sender::new(Arc::new(BTreeSet::from(["n1".to_owned()])));
     let hosts = members.subscribe();
-    let house = House::with_authority(server::Authority { trust: trust.clone(), hosts }).await;
+    let house = House::with_authority(server::ClusterAuthority { trust: trust.clone(), hosts }).await;
     let names = ["127.0.0.1".parse().unwrap()];
     let subject =
         |user: &str, group: &str| pki::Subject { common_name: user.into(), organization: Some(group.into()) };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use objects::{Delete, ObjectRef, Subject, Write};
+use objects::{Delete, ObjectRef, TypedRef, Write};
 use serde_json::{Value, json};
 use store::Store;
 
@@ -162,7 +162,7 @@ async fn the_parts_of_the_process_write_through_the_same_path() {
     assert_eq!(placed.pointer("/status/conditions/0/type"), Some(&json!("PodScheduled")));
     assert_eq!(writer.write(scheduler, bind(made.uid(), "n2")).await.unwrap_err().code, 409);
 
-    let subject = Subject {
+    let subject = TypedRef {
         api_version: "v1".into(),
         kind: "Pod".into(),
         namespace: "default".into(),

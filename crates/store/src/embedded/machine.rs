@@ -8,7 +8,7 @@ use raft::eraftpb::{ConfChangeV2, Entry, EntryType};
 
 use super::command::{Command, RequestId, Response, asked};
 use super::membership::{Changed, MemberChange, Membership};
-use super::sessions::{Admission, Sessions};
+use super::sessions::{Novelty, Sessions};
 use crate::{Error, LeaseId, MemberId, State};
 
 /// The map, and whose requests it has seen.
@@ -30,7 +30,7 @@ pub struct Applied {
     /// Whose request it was.
     pub id: RequestId,
     /// What to do with it.
-    pub admission: Admission,
+    pub novelty: Novelty,
     /// What it led to, where it was carried out.
     pub result: Option<Result<Response, Error>>,
     /// The lease whose time starts (anew).
@@ -55,11 +55,11 @@ impl Machine {
         // Both were encoded by a member and came through checksums; bytes that make no sense are the same
         // on every member and so are skipped by every member.
         let (id, command) = asked(entry).ok()?;
-        let admission =
-            if self.members.is_removed(id.member) { Admission::Outdated } else { self.sessions.admit(&id) };
+        let novelty =
+            if self.members.is_removed(id.member) { Novelty::Outdated } else { self.sessions.admit(&id) };
         let mut applied =
-            Applied { id, admission, result: None, lease_started: None, conf_changes: Vec::new() };
-        if admission == Admission::Fresh {
+            Applied { id, novelty, result: None, lease_started: None, conf_changes: Vec::new() };
+        if novelty == Novelty::Fresh {
             let mut effect = Effect::default();
             applied.result = Some(self.carry_out(entry, command, &mut effect));
             (applied.lease_started, applied.conf_changes) = (effect.lease_started, effect.conf_changes);

@@ -15,7 +15,7 @@ pub const MOST_MEMBERS: usize = 9;
 
 /// One member.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
+pub struct MemberRecord {
     /// Its name; empty until it joins, if it was added without one.
     pub name: String,
     /// Where it listens for the others.
@@ -32,7 +32,7 @@ pub struct Record {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Membership {
     next: MemberId,
-    members: BTreeMap<MemberId, Record>,
+    members: BTreeMap<MemberId, MemberRecord>,
 }
 
 /// A change of the members.
@@ -83,7 +83,7 @@ fn single(kind: ConfChangeType, id: MemberId) -> ConfChangeSingle {
 impl Membership {
     /// The members that a cluster begins with, numbered in the order of their names.
     pub fn initial(peers: &BTreeMap<String, SocketAddr>) -> Self {
-        let record = |(name, address): (&String, &SocketAddr)| Record {
+        let record = |(name, address): (&String, &SocketAddr)| MemberRecord {
             name: name.clone(),
             address: *address,
             learner: false,
@@ -100,12 +100,12 @@ impl Membership {
     }
 
     /// The members by their numbers.
-    pub fn iter(&self) -> impl Iterator<Item = (MemberId, &Record)> {
+    pub fn iter(&self) -> impl Iterator<Item = (MemberId, &MemberRecord)> {
         self.members.iter().map(|(id, record)| (*id, record))
     }
 
     /// One member.
-    pub fn get(&self, id: MemberId) -> Option<&Record> {
+    pub fn get(&self, id: MemberId) -> Option<&MemberRecord> {
         self.members.get(&id)
     }
 
@@ -143,7 +143,7 @@ impl Membership {
         let (id, changes) = match change {
             MemberChange::Add { name, address, learner } => {
                 self.check_free(name, *address, None)?;
-                let record = Record {
+                let record = MemberRecord {
                     name: name.clone(),
                     address: *address,
                     learner: true,
@@ -186,8 +186,8 @@ impl Membership {
         name: &str,
         address: SocketAddr,
     ) -> Result<(MemberId, Vec<ConfChangeSingle>), MemberError> {
-        let same = |record: &Record| record.name == name && !name.is_empty();
-        let awaited = |record: &Record| {
+        let same = |record: &MemberRecord| record.name == name && !name.is_empty();
+        let awaited = |record: &MemberRecord| {
             !record.joined && (same(record) || record.name.is_empty() && record.address == address)
         };
         let known = self.members.iter().find(|(_, record)| awaited(record) || same(record));
@@ -195,7 +195,7 @@ impl Membership {
         self.check_free(name, address, known.as_ref().map(|(id, _)| *id))?;
         match known {
             Some((id, record)) if !record.joined => {
-                let here = Record { name: name.into(), address, joined: true, ..record };
+                let here = MemberRecord { name: name.into(), address, joined: true, ..record };
                 self.members.insert(id, here);
                 // Raft knows the learner; to say so again changes nothing and keeps the entry's meaning.
                 Ok((id, vec![single(ConfChangeType::AddLearnerNode, id)]))
@@ -208,7 +208,8 @@ impl Membership {
                     changes.push(single(ConfChangeType::RemoveNode, old));
                     automatic = !record.learner || record.automatic;
                 }
-                let record = Record { name: name.into(), address, learner: true, automatic, joined: true };
+                let record =
+                    MemberRecord { name: name.into(), address, learner: true, automatic, joined: true };
                 let id = self.add(record)?;
                 changes.push(single(ConfChangeType::AddLearnerNode, id));
                 Ok((id, changes))
@@ -216,7 +217,7 @@ impl Membership {
         }
     }
 
-    fn add(&mut self, record: Record) -> Result<MemberId, MemberError> {
+    fn add(&mut self, record: MemberRecord) -> Result<MemberId, MemberError> {
         if self.members.len() >= MOST_MEMBERS {
             return Err(MemberError::TooMany(MOST_MEMBERS as u64));
         }
@@ -262,7 +263,7 @@ impl Membership {
             let id = MemberId(d.number()?);
             let (name, address) = (d.text()?, address(d)?);
             let (learner, automatic, joined) = (d.truth()?, d.truth()?, d.truth()?);
-            Ok((id, Record { name, address, learner, automatic, joined }))
+            Ok((id, MemberRecord { name, address, learner, automatic, joined }))
         })?;
         let members: BTreeMap<_, _> = members.into_iter().collect();
         if members.keys().any(|id| *id == MemberId::NONE || *id >= next) {

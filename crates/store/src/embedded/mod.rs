@@ -200,7 +200,7 @@ impl Embedded {
     pub fn members(&self) -> Vec<Member> {
         let leader = self.leadership.borrow().leader.clone();
         let members = self.members.borrow();
-        let member = |(id, record): (MemberId, &membership::Record)| Member {
+        let member = |(id, record): (MemberId, &membership::MemberRecord)| Member {
             id,
             name: record.name.clone(),
             address: record.address,

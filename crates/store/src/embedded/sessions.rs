@@ -8,7 +8,7 @@ use crate::MemberId;
 
 /// What is to be done with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Admission {
+pub enum Novelty {
     /// It is new: carry it out.
     Fresh,
     /// It was carried out, or its sender gave it up.
@@ -32,10 +32,10 @@ struct Session {
 
 impl Sessions {
     /// Records a request and says what to do with it.
-    pub fn admit(&mut self, id: &RequestId) -> Admission {
+    pub fn admit(&mut self, id: &RequestId) -> Novelty {
         let session = self.0.entry(id.member).or_default();
         if id.boot < session.boot {
-            return Admission::Outdated;
+            return Novelty::Outdated;
         }
         if id.boot > session.boot {
             *session = Session { boot: id.boot, ..Session::default() };
@@ -45,9 +45,9 @@ impl Sessions {
             session.applied = session.applied.split_off(&id.oldest);
         }
         if id.sequence < session.floor || !session.applied.insert(id.sequence) {
-            return Admission::Repeated;
+            return Novelty::Repeated;
         }
-        Admission::Fresh
+        Novelty::Fresh
     }
 
     /// Forgets a member that was removed: its number never comes back.
@@ -105,16 +105,16 @@ mod tests {
     fn a_request_is_carried_out_once() {
         let mut sessions = Sessions::default();
         let table = [
-            (id(1, 1, 1), Admission::Fresh),
-            (id(1, 1, 1), Admission::Repeated),
-            (id(1, 3, 1), Admission::Fresh),
-            (id(1, 2, 1), Admission::Fresh),
+            (id(1, 1, 1), Novelty::Fresh),
+            (id(1, 1, 1), Novelty::Repeated),
+            (id(1, 3, 1), Novelty::Fresh),
+            (id(1, 2, 1), Novelty::Fresh),
             // 4 was given up before 5 was sent: when it arrives after all, it is too late.
-            (id(1, 5, 5), Admission::Fresh),
-            (id(1, 4, 4), Admission::Repeated),
-            (id(2, 1, 1), Admission::Fresh),
-            (id(1, 6, 5), Admission::Outdated),
-            (id(2, 1, 1), Admission::Repeated),
+            (id(1, 5, 5), Novelty::Fresh),
+            (id(1, 4, 4), Novelty::Repeated),
+            (id(2, 1, 1), Novelty::Fresh),
+            (id(1, 6, 5), Novelty::Outdated),
+            (id(2, 1, 1), Novelty::Repeated),
         ];
         for (n, (id, expected)) in table.into_iter().enumerate() {
             assert_eq!(sessions.admit(&id), expected, "row {n}");

@@ -5,7 +5,7 @@ use machinery::{Object, Status};
 use objects::look;
 use serde_json::{Map, Value};
 
-use super::super::request::Request;
+use super::super::request::AdmissionRequest;
 use super::super::service_account::{MIRROR, is_mirror};
 
 /// Kinds of volumes whose source names a secret in a field of its own, beside those that have a reference to one.
@@ -20,7 +20,7 @@ const SECRET_REFERENCES: [&str; 6] = [
 ];
 
 /// 403 unless a pod is the mirror of one that the host runs by itself.
-pub(super) fn check(node: &str, request: &Request<'_>, pod: &Object) -> Result<(), Status> {
+pub(super) fn check(node: &str, request: &AdmissionRequest<'_>, pod: &Object) -> Result<(), Status> {
     let refused = |why: String| Err(request.named.forbidden(&why));
     if !is_mirror(pod) {
         return refused(format!(
@@ -40,7 +40,7 @@ pub(super) fn check(node: &str, request: &Request<'_>, pod: &Object) -> Result<(
 }
 
 /// The one owner of a mirror is the node itself, the very one that is there.
-fn check_owner(node: &str, request: &Request<'_>, pod: &Object) -> Result<(), Status> {
+fn check_owner(node: &str, request: &AdmissionRequest<'_>, pod: &Object) -> Result<(), Status> {
     let refused = |why: String| Err(request.named.forbidden(&why));
     let owners = pod.meta("ownerReferences").and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default();
     let owner = match owners {

@@ -6,7 +6,7 @@ mod mirror;
 mod own;
 mod status;
 
-use access::{Identity, NODE_PREFIX};
+use access::{NODE_PREFIX, UserInfo};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use machinery::{Object, Status};
@@ -14,14 +14,14 @@ use objects::Named;
 use pki::CertificateRequest;
 use serde_json::Value;
 
-use super::request::{Operation, Request};
+use super::request::{AdmissionRequest, Operation};
 
 const LEASES: &str = "kube-node-lease";
 /// The signers of agents' certificates.
 const AGENTS: [&str; 2] = ["kubernetes.io/kube-apiserver-client-kubelet", "kubernetes.io/kubelet-serving"];
 
 /// 403 if a host creates what isn't its own.
-pub(super) fn check_create(request: &Request<'_>, object: &Object) -> Result<(), Status> {
+pub(super) fn check_create(request: &AdmissionRequest<'_>, object: &Object) -> Result<(), Status> {
     let Some(node) = host(request.who, &request.named)? else { return Ok(()) };
     let named = &request.named;
     match (named.resource.group, named.resource.plural) {
@@ -37,7 +37,7 @@ pub(super) fn check_create(request: &Request<'_>, object: &Object) -> Result<(),
 }
 
 /// 403 if a host changes or deletes what isn't its own; `old` is the object as it is.
-pub(super) fn check_change(request: &Request<'_>, old: &Object) -> Result<(), Status> {
+pub(super) fn check_change(request: &AdmissionRequest<'_>, old: &Object) -> Result<(), Status> {
     let Some(node) = host(request.who, &request.named)? else { return Ok(()) };
     let named = &request.named;
     let deletes = request.operation == Operation::Delete;
@@ -61,7 +61,11 @@ pub(super) fn check_change(request: &Request<'_>, old: &Object) -> Result<(), St
 }
 
 /// 403 if a host makes of its own what only others may.
-pub(super) fn check_outcome(request: &Request<'_>, new: &Object, old: Option<&Object>) -> Result<(), Status> {
+pub(super) fn check_outcome(
+    request: &AdmissionRequest<'_>,
+    new: &Object,
+    old: Option<&Object>,
+) -> Result<(), Status> {
     let Some(node) = host(request.who, &request.named)? else { return Ok(()) };
     let named = &request.named;
     match (named.resource.group, named.resource.plural, request.subresource, old) {
@@ -73,13 +77,13 @@ pub(super) fn check_outcome(request: &Request<'_>, new: &Object, old: Option<&Ob
 }
 
 /// 403 if a host evicts a pod that isn't on it.
-pub(super) fn check_eviction(who: &Identity, pod: &Named<'_>, found: &Object) -> Result<(), Status> {
+pub(super) fn check_eviction(who: &UserInfo, pod: &Named<'_>, found: &Object) -> Result<(), Status> {
     let Some(node) = host(who, pod)? else { return Ok(()) };
     check_pod(node, pod, found, "evict pods")
 }
 
 /// The host whose agent asks, if it is one; 403 for an agent that doesn't say of which.
-fn host<'a>(who: &'a Identity, named: &Named<'_>) -> Result<Option<&'a str>, Status> {
+fn host<'a>(who: &'a UserInfo, named: &Named<'_>) -> Result<Option<&'a str>, Status> {
     match who.node() {
         Some("") => Err(named.forbidden(&format!("could not determine node from user {:?}", who.user))),
         node => Ok(node),
@@ -118,7 +122,7 @@ fn check_csi_node(node: &str, named: &Named<'_>) -> Result<(), Status> {
     Err(named.forbidden("can only access CSINode with the same name as the requesting node"))
 }
 
-fn check_slice(node: &str, request: &Request<'_>, slice: &Object) -> Result<(), Status> {
+fn check_slice(node: &str, request: &AdmissionRequest<'_>, slice: &Object) -> Result<(), Status> {
     if slice.pointer("/spec/nodeName").and_then(Value::as_str) == Some(node) {
         return Ok(());
     }

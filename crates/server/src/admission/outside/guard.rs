@@ -2,19 +2,19 @@
 
 use std::sync::Arc;
 
-use access::{Attributes, Authorizer, Identity, Wanted};
+use access::{Attributes, Authorizer, UserInfo, Wanted};
 use api::policy::AuthorizerValues;
 use cel::{Error, External, Value};
 use store::State;
 
-use crate::admission::Request;
+use crate::admission::AdmissionRequest;
 
 /// Whom to ask, about whom, as of when.
 #[derive(Clone)]
 struct Asker {
     authorizer: Arc<Authorizer>,
     state: State,
-    who: Identity,
+    who: UserInfo,
 }
 
 /// What is asked so far.
@@ -43,7 +43,7 @@ struct Guard {
 }
 
 /// What expressions ask about `request`.
-pub(super) fn values(authorizer: &Arc<Authorizer>, request: &Request<'_>) -> AuthorizerValues {
+pub(super) fn values(authorizer: &Arc<Authorizer>, request: &AdmissionRequest<'_>) -> AuthorizerValues {
     let asker =
         Asker { authorizer: authorizer.clone(), state: request.state.clone(), who: request.who.clone() };
     let resource = request.named.resource;
@@ -98,7 +98,7 @@ impl External for Guard {
                     format!("system:serviceaccounts:{namespace}"),
                     "system:authenticated".to_owned(),
                 ];
-                let who = Identity::new(format!("system:serviceaccount:{namespace}:{name}"), groups);
+                let who = UserInfo::new(format!("system:serviceaccount:{namespace}:{name}"), groups);
                 let asker = Asker { who, ..self.asker.clone() };
                 Ok(Value::External(Arc::new(Guard { asker, question: Question::Anything })))
             }

@@ -8,19 +8,19 @@ use machinery::{LabelSelector, Object, Resource};
 use objects::load;
 use serde_json::Value;
 
-use crate::admission::{Operation, Outcome, Request};
+use crate::admission::{AdmissionRequest, Operation, Outcome};
 
 /// Nothing that is configured decides over what is configured: nobody could repair it.
 const OWN_GROUP: &str = "admissionregistration.k8s.io";
 
 /// Whether anybody outside is asked about the request at all.
-pub(super) fn is_exempt(request: &Request<'_>) -> bool {
+pub(super) fn is_exempt(request: &AdmissionRequest<'_>) -> bool {
     let resource = request.named.resource;
     resource.group == OWN_GROUP
 }
 
 /// The operation as rules name it.
-pub(super) fn operation(request: &Request<'_>) -> &'static str {
+pub(super) fn operation(request: &AdmissionRequest<'_>) -> &'static str {
     match request.operation {
         Operation::Create => "CREATE",
         Operation::Update => "UPDATE",
@@ -34,7 +34,7 @@ pub(super) fn operation(request: &Request<'_>) -> &'static str {
 pub(super) fn matched<'r>(
     constraints: &Value,
     rules: &str,
-    request: &'r Request<'_>,
+    request: &'r AdmissionRequest<'_>,
     outcome: Outcome<'_>,
 ) -> Option<Cow<'r, Resource>> {
     if !selects_namespace(&constraints["namespaceSelector"], request, outcome)
@@ -56,7 +56,7 @@ pub(super) fn matched<'r>(
 
 fn by_rules<'r>(
     rules: &Value,
-    request: &Request<'_>,
+    request: &AdmissionRequest<'_>,
     own: &'r Resource,
     exact_only: bool,
 ) -> Option<Cow<'r, Resource>> {
@@ -81,7 +81,7 @@ fn by_rules<'r>(
     api::resources().filter(same).find(|other| fits(other)).map(Cow::Borrowed)
 }
 
-fn fits(rule: &Value, request: &Request<'_>, resource: &Resource, version: &str) -> bool {
+fn fits(rule: &Value, request: &AdmissionRequest<'_>, resource: &Resource, version: &str) -> bool {
     let has = |key: &str, wanted: &str| {
         let list = rule[key].as_array();
         list.into_iter().flatten().any(|item| item == "*" || item == wanted)
@@ -111,7 +111,7 @@ fn is_empty(selector: &Value) -> bool {
     selector.as_object().is_none_or(serde_json::Map::is_empty)
 }
 
-fn selects_namespace(selector: &Value, request: &Request<'_>, outcome: Outcome<'_>) -> bool {
+fn selects_namespace(selector: &Value, request: &AdmissionRequest<'_>, outcome: Outcome<'_>) -> bool {
     if is_empty(selector) {
         return true;
     }
@@ -138,7 +138,7 @@ fn selects_object(selector: &Value, outcome: Outcome<'_>) -> bool {
 }
 
 /// The namespace that the object lies in.
-pub(super) fn namespace_of(request: &Request<'_>) -> Option<Object> {
+pub(super) fn namespace_of(request: &AdmissionRequest<'_>) -> Option<Object> {
     if request.named.namespace.is_empty() {
         return None;
     }

@@ -17,16 +17,16 @@ use machinery::{Object, Status};
 use self::configured::Configured;
 use self::matching::is_exempt;
 use super::Refused;
-use crate::admission::{Outcome, Request};
+use crate::admission::{AdmissionRequest, Outcome};
 use crate::catalog::Known;
 use crate::conversion::Converter;
-use crate::webhook::Client;
+use crate::webhook::WebhookClient;
 
 /// Everything that is configured, and the way to webhooks.
 pub(crate) struct Outside {
     configured: Configured,
     authorizer: Arc<Authorizer>,
-    client: Arc<Client>,
+    client: Arc<WebhookClient>,
     converter: Arc<Converter>,
     definitions: Arc<Known>,
 }
@@ -34,7 +34,7 @@ pub(crate) struct Outside {
 impl Outside {
     pub(crate) fn new(
         authorizer: Arc<Authorizer>,
-        client: Arc<Client>,
+        client: Arc<WebhookClient>,
         converter: Arc<Converter>,
         definitions: Arc<Known>,
     ) -> Self {
@@ -53,14 +53,14 @@ pub(crate) enum Round {
 
 impl Outside {
     /// Whether anybody is there who might change the object.
-    pub(crate) fn may_change(&self, request: &Request<'_>) -> bool {
+    pub(crate) fn may_change(&self, request: &AdmissionRequest<'_>) -> bool {
         !is_exempt(request) && Configured::has_mutating(request.state)
     }
 
     /// Those who may change the object: policies, then webhooks. The answer is whether anybody did.
     pub(crate) async fn mutate(
         &self,
-        request: &Request<'_>,
+        request: &AdmissionRequest<'_>,
         object: &mut Object,
         old: Option<&Object>,
         round: Round,
@@ -74,7 +74,11 @@ impl Outside {
     }
 
     /// Webhooks that may change objects, asked about a delete, where there is nothing to change.
-    pub(crate) async fn before_delete(&self, request: &Request<'_>, old: &Object) -> Result<(), Refused> {
+    pub(crate) async fn before_delete(
+        &self,
+        request: &AdmissionRequest<'_>,
+        old: &Object,
+    ) -> Result<(), Refused> {
         if is_exempt(request) {
             return Ok(());
         }
@@ -84,7 +88,7 @@ impl Outside {
     /// Makes an object that others changed one of its kind again; what is the server's stays as it was before.
     pub(crate) fn settle(
         &self,
-        request: &Request<'_>,
+        request: &AdmissionRequest<'_>,
         object: &mut Object,
         before: &Object,
         old: Option<&Object>,
@@ -108,7 +112,11 @@ impl Outside {
     }
 
     /// Those who judge: policies, then webhooks.
-    pub(crate) async fn validate(&self, request: &Request<'_>, outcome: Outcome<'_>) -> Result<(), Refused> {
+    pub(crate) async fn validate(
+        &self,
+        request: &AdmissionRequest<'_>,
+        outcome: Outcome<'_>,
+    ) -> Result<(), Refused> {
         if is_exempt(request) {
             return Ok(());
         }

@@ -13,13 +13,13 @@ use super::matching::{matched, namespace_of};
 use super::parameters::Misconfigured;
 use super::review::request_value;
 use super::{Outside, Round, guard};
-use crate::admission::{Outcome, Request};
+use crate::admission::{AdmissionRequest, Outcome};
 
 impl Outside {
     /// Lets the policies change the object; the answer is whether one did.
     pub(super) async fn apply_policies(
         &self,
-        request: &Request<'_>,
+        request: &AdmissionRequest<'_>,
         object: &mut Object,
         old: Option<&Object>,
         round: Round,
@@ -51,7 +51,7 @@ impl Outside {
         &self,
         policy: &PolicyEntry,
         binding: &Binding,
-        request: &Request<'_>,
+        request: &AdmissionRequest<'_>,
         object: &mut Object,
         old: Option<&Object>,
     ) -> Result<bool, Failure> {
@@ -81,7 +81,7 @@ impl Outside {
     fn mutated(
         &self,
         policy: &PolicyEntry,
-        request: &Request<'_>,
+        request: &AdmissionRequest<'_>,
         resource: &Resource,
         object: &Object,
         old: Option<Object>,
@@ -140,7 +140,7 @@ impl From<Status> for Failure {
 }
 
 /// As upstream: 403 in any case, and the message stands for itself.
-fn refused(request: &Request<'_>, policy: &PolicyEntry, binding: &Binding, why: &Failure) -> Status {
+fn refused(request: &AdmissionRequest<'_>, policy: &PolicyEntry, binding: &Binding, why: &Failure) -> Status {
     let who = match why {
         Failure::Misconfigured(Misconfigured::UnknownKind { .. }) => format!("policy {:?}", policy.name),
         _ => format!("policy '{}' with binding '{}'", policy.name, binding.name),

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::Outside;
 use super::configured::Binding;
-use crate::admission::Request;
+use crate::admission::AdmissionRequest;
 
 /// Why there is nothing to ask a policy with.
 #[derive(Debug, Error)]
@@ -31,7 +31,7 @@ impl Outside {
     pub(super) fn kind_of_parameters(
         &self,
         policy: &Value,
-        request: &Request<'_>,
+        request: &AdmissionRequest<'_>,
     ) -> Result<Option<Resource>, Misconfigured> {
         let kind = &policy["paramKind"];
         if kind.is_null() {
@@ -58,7 +58,7 @@ impl Outside {
         &self,
         kind: Option<&Resource>,
         binding: &Binding,
-        request: &Request<'_>,
+        request: &AdmissionRequest<'_>,
     ) -> Result<Vec<Option<Value>>, Misconfigured> {
         let reference = &binding.spec["paramRef"];
         let (Some(resource), false) = (kind, reference.is_null()) else { return Ok(vec![None]) };

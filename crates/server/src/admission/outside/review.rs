@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 
 use super::Outside;
 use super::matching::operation;
-use crate::admission::{Outcome, Request};
+use crate::admission::{AdmissionRequest, Outcome};
 
 /// The request as `resource`, without the objects.
-pub(super) fn request_value(request: &Request<'_>, resource: &Resource) -> Value {
+pub(super) fn request_value(request: &AdmissionRequest<'_>, resource: &Resource) -> Value {
     let own = request.named.resource;
     let subresource = request.subresource;
     let mut value = json!({
@@ -53,7 +53,7 @@ impl Outside {
     /// What a request changes, as it is shown to a policy or a webhook that wants to see it as `resource`.
     pub(super) async fn show(
         &self,
-        request: &Request<'_>,
+        request: &AdmissionRequest<'_>,
         outcome: Outcome<'_>,
         resource: &Resource,
     ) -> Result<Shown, Status> {
@@ -74,7 +74,7 @@ impl Outside {
     /// The object that was shown, brought back into the request's own form; `object` is what it was there.
     pub(super) async fn take_back(
         &self,
-        request: &Request<'_>,
+        request: &AdmissionRequest<'_>,
         mut changed: Object,
         object: &Object,
         resource: &Resource,
@@ -104,7 +104,7 @@ fn internal(status: Status) -> Status {
 }
 
 /// An object of the program's own kinds in the form of `resource`; of a scale, the scale.
-fn shown(request: &Request<'_>, object: &Object, resource: &Resource) -> Object {
+fn shown(request: &AdmissionRequest<'_>, object: &Object, resource: &Resource) -> Object {
     let own = request.named.resource;
     if request.subresource == "scale" {
         return machinery::scale_of(own, object).unwrap_or_else(|| object.clone());

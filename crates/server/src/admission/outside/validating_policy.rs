@@ -12,7 +12,7 @@ use super::matching::{matched, namespace_of};
 use super::parameters::Misconfigured;
 use super::review::{Shown, request_value};
 use super::{Outside, guard};
-use crate::admission::{Outcome, Request, warnings};
+use crate::admission::{AdmissionRequest, Outcome, warnings};
 
 /// Why a policy is against a change.
 struct Denial {
@@ -24,7 +24,7 @@ impl Outside {
     /// Asks the policies.
     pub(super) async fn ask_policies(
         &self,
-        request: &Request<'_>,
+        request: &AdmissionRequest<'_>,
         outcome: Outcome<'_>,
     ) -> Result<(), Status> {
         let mut denied = None;
@@ -69,7 +69,7 @@ impl Outside {
     fn judge(
         &self,
         policy: &PolicyEntry,
-        request: &Request<'_>,
+        request: &AdmissionRequest<'_>,
         shown: &Shown,
         asked: &Value,
         params: &[Option<Value>],
@@ -164,7 +164,7 @@ fn act(policy: &PolicyEntry, binding: &Binding, denial: &Denial) -> Option<(Stri
     refusal
 }
 
-fn refused(request: &Request<'_>, message: String, reason: &str) -> Status {
+fn refused(request: &AdmissionRequest<'_>, message: String, reason: &str) -> Status {
     let mut status = request.named.forbidden(&message);
     (status.code, status.reason) = match reason {
         "Forbidden" => (403, "Forbidden"),

@@ -15,7 +15,7 @@ use super::configured::Hook;
 use super::matching::matched;
 use super::review::{Shown, request_value};
 use super::{Outside, Round, guard};
-use crate::admission::{Outcome, Request, warnings};
+use crate::admission::{AdmissionRequest, Outcome, warnings};
 
 /// The longest warning that a webhook gets through.
 const LONGEST_WARNING: usize = 256;
@@ -29,7 +29,7 @@ impl Outside {
     /// Lets the webhooks change the object, one after the other; the answer is whether one did.
     pub(super) async fn call_mutating(
         &self,
-        request: &Request<'_>,
+        request: &AdmissionRequest<'_>,
         object: &mut Object,
         old: Option<&Object>,
         round: Round,
@@ -65,7 +65,11 @@ impl Outside {
     }
 
     /// Asks the webhooks that may change objects about a delete, one after the other.
-    pub(super) async fn call_before_delete(&self, request: &Request<'_>, old: &Object) -> Result<(), Status> {
+    pub(super) async fn call_before_delete(
+        &self,
+        request: &AdmissionRequest<'_>,
+        old: &Object,
+    ) -> Result<(), Status> {
         for hooks in self.configured.mutating_hooks(request.state) {
             for hook in hooks.iter() {
                 let outcome = Outcome { new: None, old: Some(old) };
@@ -86,7 +90,7 @@ impl Outside {
     /// Asks the webhooks that judge, all at once.
     pub(super) async fn call_validating(
         &self,
-        request: &Request<'_>,
+        request: &AdmissionRequest<'_>,
         outcome: Outcome<'_>,
     ) -> Result<(), Status> {
         let configured = self.configured.validating_hooks(request.state);
@@ -105,7 +109,7 @@ impl Outside {
     async fn wanted<'r>(
         &self,
         hook: &Hook,
-        request: &'r Request<'_>,
+        request: &'r AdmissionRequest<'_>,
         outcome: Outcome<'_>,
     ) -> Result<Option<(Cow<'r, Resource>, Shown)>, Status> {
         let Some(resource) = matched(&hook.value, "rules", request, outcome) else { return Ok(None) };
@@ -139,7 +143,7 @@ impl Outside {
     async fn call(
         &self,
         hook: &Hook,
-        request: &Request<'_>,
+        request: &AdmissionRequest<'_>,
         resource: &Resource,
         shown: &Shown,
     ) -> Result<Option<Admitted>, Status> {

@@ -16,14 +16,18 @@ use store::{KeyRange, State};
 
 use self::check::Subject;
 use self::policy::{LABELS, Level, Policies, Policy};
-use super::request::{Operation, Request};
+use super::request::{AdmissionRequest, Operation};
 use super::warnings::warn;
 
 /// The most pods of a namespace that are looked at when its labels change.
 const MOST_PODS: usize = 3000;
 
 /// 403 for a pod that its namespace forbids; a warning for one that it warns of.
-pub(super) fn check_pod(request: &Request<'_>, pod: &Object, old: Option<&Object>) -> Result<(), Status> {
+pub(super) fn check_pod(
+    request: &AdmissionRequest<'_>,
+    pod: &Object,
+    old: Option<&Object>,
+) -> Result<(), Status> {
     let concerned = match request.operation {
         Operation::Create => request.subresource.is_empty(),
         Operation::Update => {
@@ -46,7 +50,7 @@ pub(super) fn check_pod(request: &Request<'_>, pod: &Object, old: Option<&Object
 }
 
 /// Warns of the pods that an object would make.
-pub(super) fn check_template(request: &Request<'_>, object: &Object) {
+pub(super) fn check_template(request: &AdmissionRequest<'_>, object: &Object) {
     let template = match object.kind() {
         "PodTemplate" => "/template",
         "CronJob" => "/spec/jobTemplate/spec/template",
@@ -58,7 +62,7 @@ pub(super) fn check_template(request: &Request<'_>, object: &Object) {
 }
 
 /// Says what the namespace warns of to the caller, and what it audits to the host's own log.
-fn tell_of(request: &Request<'_>, policies: &Policies, subject: &Subject<'_>) {
+fn tell_of(request: &AdmissionRequest<'_>, policies: &Policies, subject: &Subject<'_>) {
     if let Some(violations) = violations(&policies.audit, subject) {
         tracing::info!(
             object = request.named.key(), user = request.who.user, policy = %policies.audit, violations,
@@ -72,7 +76,7 @@ fn tell_of(request: &Request<'_>, policies: &Policies, subject: &Subject<'_>) {
 
 /// 422 for labels that mean nothing; a warning of the pods that a stricter level would not let in.
 pub(super) fn check_namespace(
-    request: &Request<'_>,
+    request: &AdmissionRequest<'_>,
     namespace: &Object,
     old: Option<&Object>,
 ) -> Result<(), Status> {

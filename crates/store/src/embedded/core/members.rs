@@ -30,7 +30,7 @@ pub struct Changes {
 }
 
 /// What becomes of a change that was asked for.
-enum Verdict {
+enum Judgement {
     Propose(Vec<u8>, ConfChangeV2),
     Refuse(MemberError),
     /// Not now: the caller will ask again.
@@ -101,28 +101,28 @@ impl Core {
             }
             let Ok((id, command)) = asked(&entry) else { continue };
             match self.judge(id, command) {
-                Verdict::Propose(context, change) => {
+                Judgement::Propose(context, change) => {
                     if self.node.propose_conf_change(context, change).is_ok() {
                         self.changes.running = Some((self.node.raft.raft_log.last_index(), id));
                     } else {
                         self.requests.refused(&[entry], self.now);
                     }
                 }
-                Verdict::Refuse(why) => {
+                Judgement::Refuse(why) => {
                     entry.data = Command::Refuse(why).encode();
                     rest.push(entry);
                 }
-                Verdict::Later => self.requests.refused(&[entry], self.now),
+                Judgement::Later => self.requests.refused(&[entry], self.now),
             }
         }
         rest
     }
 
-    fn judge(&mut self, id: RequestId, command: Bytes) -> Verdict {
-        let Ok(Command::Members(change)) = Command::decode(command.clone()) else { return Verdict::Later };
+    fn judge(&mut self, id: RequestId, command: Bytes) -> Judgement {
+        let Ok(Command::Members(change)) = Command::decode(command.clone()) else { return Judgement::Later };
         // Until an entry of its own term is applied, a leader may not know of a change that is under way.
         if self.applied.1 != self.node.raft.term || self.node.raft.lead_transferee.is_some() {
-            return Verdict::Later;
+            return Judgement::Later;
         }
         if self.node.raft.has_pending_conf() {
             // The same one again, or one that is all but done: others may have applied it before this member.
@@ -131,27 +131,27 @@ impl Core {
                 key(running) == key(id) || index <= self.node.raft.raft_log.committed
             };
             return match self.changes.running {
-                Some((index, running)) if !is_over(index, running) => Verdict::Refuse(MemberError::Busy),
-                _ => Verdict::Later,
+                Some((index, running)) if !is_over(index, running) => Judgement::Refuse(MemberError::Busy),
+                _ => Judgement::Later,
             };
         }
         let changed = match self.machine.members.change(&change) {
             Ok(changed) => changed,
-            Err(why) => return Verdict::Refuse(why),
+            Err(why) => return Judgement::Refuse(why),
         };
         if let Err(why) = self.bears(&change, &changed) {
-            return Verdict::Refuse(why);
+            return Judgement::Refuse(why);
         }
         if changed.membership.is_removed(self.settings.id) {
             // The leader of the change must learn how it ends: another member does it.
             self.hand_over();
-            return Verdict::Later;
+            return Judgement::Later;
         }
         let mut context = id.encode().to_vec();
         context.extend_from_slice(&command);
         // Raft looks only whether there is a change in it; what it is stands behind the request's id.
         let change = changed.conf_changes.into_iter().next().unwrap_or_default();
-        Verdict::Propose(context, change)
+        Judgement::Propose(context, change)
     }
 
     /// Whether the cluster can stand a change: what is not written in the membership itself.

@@ -23,7 +23,7 @@ use rand::rngs::StdRng;
 use super::image::Image;
 use super::log::{Persist, Recovered};
 use super::machine::Machine;
-use super::sessions::Admission;
+use super::sessions::Novelty;
 use crate::{Error, MemberId, State};
 use duties::Duties;
 pub use effects::{Answer, Effects, Happening, Input, Outgoing, Settings};
@@ -371,7 +371,7 @@ impl Core {
                 // Its time starts at the end of the tick: never too early.
                 self.duties.lease_started(lease, &self.machine, self.now + self.settings.tick);
             }
-            if applied.admission == Admission::Outdated && applied.id.member == self.settings.id {
+            if applied.novelty == Novelty::Outdated && applied.id.member == self.settings.id {
                 self.requests.propose_again(self.now);
             } else if let Some(Some(token)) = self.requests.done(&applied.id) {
                 // Without a result it was applied before this member could see how.

@@ -23,7 +23,7 @@ use super::arriving::Arriving;
 use super::{ConnectionError, Event, Shared, read_frame, tune};
 use crate::embedded::command::{Command, Response};
 use crate::embedded::image::Image;
-use crate::embedded::membership::{MemberChange, Membership, Record};
+use crate::embedded::membership::{MemberChange, MemberRecord, Membership};
 use crate::embedded::wire::{Caller, Frame, OTHER_VERSION, Refusal, SNAPSHOT_LIMIT, VERSION};
 use crate::{Error, MemberError, MemberId};
 
@@ -161,7 +161,7 @@ async fn admit(shared: &Shared, caller: &Caller) -> Frame {
         Ok(Ok(Response::Member(id))) => {
             let members = shared.members.borrow();
             let others = members.iter().filter(|(other, record)| *other != id && record.joined);
-            let caller = |(id, record): (MemberId, &Record)| Caller {
+            let caller = |(id, record): (MemberId, &MemberRecord)| Caller {
                 id,
                 name: record.name.clone(),
                 address: record.address,

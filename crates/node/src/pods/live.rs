@@ -8,11 +8,11 @@ use crate::runtime::Which;
 
 /// The containers that run, by pod uid and name.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Running(Arc<Mutex<ByName>>);
+pub(crate) struct LiveContainers(Arc<Mutex<ByName>>);
 
 type ByName = HashMap<(String, String), Arc<Live>>;
 
-impl Running {
+impl LiveContainers {
     /// A container that runs.
     pub(crate) fn get(&self, uid: &str, container: &str) -> Option<Arc<Live>> {
         self.lock().get(&(uid.to_owned(), container.to_owned())).cloned()
@@ -41,7 +41,7 @@ impl Running {
 /// A container among those that run. Dropped, it counts as ended.
 #[derive(Debug)]
 pub(super) struct Listed {
-    running: Running,
+    running: LiveContainers,
     key: (String, String),
     live: Arc<Live>,
 }

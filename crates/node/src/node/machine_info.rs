@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// Facts about the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Machine {
+pub(crate) struct MachineInfo {
     /// Processors.
     pub cpus: u64,
     /// Memory in KiB.
@@ -29,7 +29,7 @@ pub(crate) struct Machine {
 }
 
 /// Reads the facts; what can't be read stays empty.
-pub(crate) fn read_machine(data: &Path) -> Machine {
+pub(crate) fn read_machine(data: &Path) -> MachineInfo {
     let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let line = |path: &str| text(path).trim().to_owned();
     let memory = text("/proc/meminfo");
@@ -43,7 +43,7 @@ pub(crate) fn read_machine(data: &Path) -> Machine {
     let blocks = |count: fn(&nix::sys::statvfs::Statvfs) -> u64| {
         disk.as_ref().map_or(0, |disk| count(disk).saturating_mul(disk.fragment_size()) / 1024)
     };
-    Machine {
+    MachineInfo {
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
         memory_kib: kib("MemTotal"),
         disk_kib: blocks(|disk| disk.blocks()),

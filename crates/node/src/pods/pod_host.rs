@@ -9,7 +9,7 @@ use objects::{Occurrence, Recorder, Writer};
 use store::{State, Store};
 use tracing::info_span;
 
-use super::{Folders, PodTokens, Running, TokenBook};
+use super::{Folders, LiveContainers, PodTokens, TokenBook};
 use crate::addresses::{Addresses, PodAddresses};
 use crate::clock::Clock;
 use crate::host::{
@@ -19,7 +19,7 @@ use crate::pod::{PrepareError, ephemeral_containers, subject, uid};
 use crate::runtime::Runtime;
 
 /// What every pod of this host shares.
-pub(crate) struct Host {
+pub(crate) struct PodHost {
     pub name: String,
     pub address: IpAddr,
     pub store: Arc<dyn Store>,
@@ -33,7 +33,7 @@ pub(crate) struct Host {
     /// The folder that comes first on the pods' PATH.
     pub programs: PathBuf,
     pub runtime: Arc<dyn Runtime>,
-    pub running: Running,
+    pub running: LiveContainers,
     pub tokens: TokenBook,
     /// Processors in thousandths, memory in bytes.
     pub capacity: (u64, u64),
@@ -41,7 +41,7 @@ pub(crate) struct Host {
     pub variables: Vec<(String, String)>,
 }
 
-impl Host {
+impl PodHost {
     /// The agent's name as a user.
     pub(crate) fn user(&self) -> String {
         format!("system:node:{}", self.name)

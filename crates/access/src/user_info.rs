@@ -9,7 +9,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 /// A user with groups. A client certificate's subject names them: CN is the user, each O a group.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Identity {
+pub struct UserInfo {
     /// The user's name.
     pub user: String,
     /// The groups that the user belongs to.
@@ -20,11 +20,11 @@ pub struct Identity {
     pub extra: BTreeMap<String, Vec<String>>,
 }
 
-impl Identity {
+impl UserInfo {
     /// A user with groups, of whom nothing else is known.
     pub fn new<G: Into<String>>(user: impl Into<String>, groups: impl IntoIterator<Item = G>) -> Self {
         let groups = groups.into_iter().map(Into::into).collect();
-        Identity { user: user.into(), groups, ..Identity::default() }
+        UserInfo { user: user.into(), groups, ..UserInfo::default() }
     }
 
     /// The identity that a (verified) certificate speaks for, if its subject has a common name.
@@ -32,21 +32,21 @@ impl Identity {
         let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
         let subject = certificate.subject();
         let user = subject.iter_common_name().next()?.as_str().ok()?;
-        Some(Identity::new(user, subject.iter_organization().filter_map(|o| o.as_str().ok())))
+        Some(UserInfo::new(user, subject.iter_organization().filter_map(|o| o.as_str().ok())))
     }
 
     /// The same while the certificate is valid. The handshake looks at that too, but not for a session that is resumed.
     pub fn of_current(certificate: &CertificateDer<'_>, now: Timestamp) -> Option<Self> {
         let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
         let is_over = parsed.validity().not_after.timestamp() < now.as_second();
-        if is_over { None } else { Identity::of_certificate(certificate) }
+        if is_over { None } else { UserInfo::of_certificate(certificate) }
     }
 
     /// The identity of a part of this process that writes as `user`: hosts are held to what hosts may,
     /// everybody else in here is trusted.
     pub fn in_process(user: &str) -> Self {
         let group = if user.starts_with(NODE_PREFIX) { NODES } else { MASTERS };
-        Identity::new(user, [group])
+        UserInfo::new(user, [group])
     }
 
     /// The same with the group that everybody is in who is known.
