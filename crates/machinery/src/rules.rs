@@ -135,6 +135,11 @@ pub trait Rules: Sync {
         None
     }
 
+    /// Where the value of such a field is, if it isn't at its pointer: both pointers.
+    fn selectable_otherwise(&self) -> &'static [(&'static str, &'static str)] {
+        &[]
+    }
+
     /// The columns of the kind's table.
     fn columns(&self) -> &'static [Column] {
         const { &[Column::text("Name"), Column::text("Age")] }

@@ -47,6 +47,11 @@ impl Rules for Event {
         ]
     }
 
+    /// Newer clients say in one field who reports.
+    fn selectable_otherwise(&self) -> &'static [(&'static str, &'static str)] {
+        &[("/source/component", "/reportingComponent")]
+    }
+
     fn columns(&self) -> &'static [Column] {
         const {
             &[

@@ -37,7 +37,7 @@ impl<T> Swagger<T> {
             let schemas = document.pointer_mut("/components/schemas").map(Value::take);
             let Some(Value::Object(schemas)) = schemas else { continue };
             for (name, found) in schemas {
-                let found = schema_of(found);
+                let found = schema_of(preserving_all(found));
                 let many = found.get(KINDS).and_then(Value::as_array).is_some_and(|kinds| kinds.len() > 1);
                 match shared.get_mut(&name) {
                     Some(known) => add_kinds(known, &found),
@@ -89,6 +89,15 @@ fn put_all(out: &mut String, parts: impl Iterator<Item = (String, String)>) {
         out.push_str(&Value::from(name).to_string());
         out.push(':');
         out.push_str(&text);
+    }
+}
+
+/// Of a kind that takes any fields v2 says nothing else: its clients would take the fields that it names for all of them
+/// (upstream's `buildKubeNative`).
+fn preserving_all(mut schema: Value) -> Value {
+    match schema.get("x-kubernetes-preserve-unknown-fields") {
+        Some(Value::Bool(true)) => json!({ "type": "object", KINDS: schema[KINDS].take() }),
+        _ => schema,
     }
 }
 
@@ -199,6 +208,7 @@ fn schema_of(schema: Value) -> Map<String, Value> {
     }
     let is = |schema: &Map<String, Value>, key: &str| schema.get(key) == Some(&Value::Bool(true));
     let is_null = schema.remove("nullable") == Some(Value::Bool(true));
+    drop_required_nulls(&mut schema);
     // Clients of v2 would refuse what these allow.
     if is(&schema, "x-kubernetes-int-or-string") {
         schema.remove("type");
@@ -208,14 +218,14 @@ fn schema_of(schema: Value) -> Map<String, Value> {
             schema.remove(key);
         }
     }
+    if schema.get("type").is_some_and(|kind| kind == "array") && !schema.contains_key("items") {
+        schema.remove("type");
+    }
     match schema.remove("allOf") {
         Some(Value::Array(mut parts)) if parts.len() == 1 && parts[0].get("$ref").is_some() => {
             schema.extend(schema_of(parts.remove(0)));
         }
-        Some(Value::Array(parts)) => {
-            let parts: Value = parts.into_iter().map(|part| Value::from(schema_of(part))).collect();
-            schema.insert("allOf".into(), parts);
-        }
+        // What else is all of several is validated here alone.
         _ => {}
     }
     for (key, value) in &mut schema {
@@ -233,4 +243,26 @@ fn schema_of(schema: Value) -> Map<String, Value> {
         }
     }
     schema
+}
+
+/// What may be null can't be required in v2, which has no null.
+fn drop_required_nulls(schema: &mut Map<String, Value>) {
+    let is_null = |property: &Value| property.get("nullable") == Some(&Value::Bool(true));
+    if schema.get("additionalProperties").is_some_and(is_null) {
+        schema.remove("required");
+    }
+    let nulls: Vec<Value> = schema
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter(|(_, property)| is_null(property))
+        .map(|(name, _)| json!(name))
+        .collect();
+    if let Some(Value::Array(required)) = schema.get_mut("required") {
+        required.retain(|name| !nulls.contains(name));
+        if required.is_empty() {
+            schema.remove("required");
+        }
+    }
 }

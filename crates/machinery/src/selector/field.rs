@@ -19,6 +19,8 @@ pub struct FieldSelector {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Term {
     pointer: Cow<'static, str>,
+    /// Where the value is, if it isn't there.
+    otherwise: Option<&'static str>,
     value: String,
     equal: bool,
 }
@@ -47,7 +49,9 @@ impl FieldSelector {
                     "the field selector {text:?} is invalid: a lone \\ or a sign in {value:?}"
                 ))
             })?;
-            terms.push(Term { pointer, value, equal });
+            let otherwise = resource.rules.selectable_otherwise().iter();
+            let otherwise = otherwise.filter(|(known, _)| *known == pointer).map(|(_, other)| *other).next();
+            terms.push(Term { pointer, otherwise, value, equal });
         }
         Ok(FieldSelector { terms })
     }
@@ -65,7 +69,9 @@ impl FieldSelector {
     /// Whether `object` is selected.
     pub fn matches(&self, object: &Object) -> bool {
         self.terms.iter().all(|term| {
-            let found = object.pointer(&term.pointer);
+            let is_there = |found: &&Value| !found.is_null() && **found != "";
+            let otherwise = term.otherwise.and_then(|pointer| object.pointer(pointer));
+            let found = object.pointer(&term.pointer).filter(is_there).or(otherwise);
             let same = match found {
                 None | Some(Value::Null) => {
                     term.value.is_empty() || (term.value == "false" && is_flag(&term.pointer))

@@ -7,6 +7,7 @@ mod admission;
 mod aggregation;
 mod applied_versions;
 mod compare;
+mod conformance;
 mod connections;
 mod conversion;
 mod custom;
