@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use machinery::Resource;
 use serde_json::{Map, Value, json};
 
+use super::descriptions::Descriptions;
 use super::operation::reference;
 use super::{Document, META, openapi_hash};
 use crate::catalog::Catalog;
@@ -30,6 +31,7 @@ pub(super) fn index(catalog: &Catalog) -> &[(String, String)] {
 
 /// The document at `path`.
 pub(super) fn document(catalog: &Catalog, path: &str) -> Option<Value> {
+    let _held = Descriptions::get();
     let (group, version) = path.strip_prefix("apis/")?.split_once('/')?;
     let first = of_version(catalog, group, version).next()?;
     let (group, version) = (first.group, first.version);
@@ -59,14 +61,10 @@ pub(crate) fn schema(resource: &Resource) -> Value {
     if !schema["properties"].is_object() {
         schema["properties"] = json!({});
     }
+    add_embedded(&mut schema);
     if let Value::Object(properties) = &mut schema["properties"] {
-        properties.insert("apiVersion".into(), text(API_VERSION));
-        properties.insert("kind".into(), text(KIND));
-        let metadata = json!({
-            "description": "Standard object's metadata. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#metadata",
-            "allOf": [reference(&format!("{META}.ObjectMeta"))],
-        });
-        properties.insert("metadata".into(), metadata);
+        properties.extend(of_types());
+        properties.insert("metadata".into(), metadata());
     }
     let kind = json!({ "group": resource.group, "kind": resource.kind, "version": resource.version });
     schema["x-kubernetes-group-version-kind"] = json!([kind]);
@@ -78,24 +76,72 @@ pub(crate) fn list_schema(resource: &Resource) -> Value {
     let kind = json!({
         "group": resource.group, "kind": resource.list_kind(), "version": resource.version,
     });
+    let mut properties = of_types();
+    let items = format!("List of {}. More info: {CONVENTIONS}", resource.plural);
+    properties.insert(
+        "items".into(),
+        json!({ "description": items, "type": "array", "items": reference(resource.schema.name) }),
+    );
+    let metadata = json!({
+        "description": format!("Standard list metadata. More info: {CONVENTIONS}#types-kinds"),
+        "allOf": [reference(&format!("{META}.ListMeta"))],
+    });
+    properties.insert("metadata".into(), metadata);
     json!({
         "description": format!("{} is a list of {}", resource.list_kind(), resource.kind),
-        "type": "object", "required": ["items"],
-        "properties": {
-            "apiVersion": text(API_VERSION), "kind": text(KIND),
-            "items": {
-                "description": format!("List of {}.", resource.plural),
-                "type": "array", "items": reference(resource.schema.name),
-            },
-            "metadata": { "allOf": [reference(&format!("{META}.ListMeta"))] },
-        },
+        "type": "object", "required": ["items"], "properties": properties,
         "x-kubernetes-group-version-kind": [kind],
     })
 }
 
-const API_VERSION: &str = "The group and version of the form in which the object is written. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#resources";
-const KIND: &str = "What the object is. More info: https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md#types-kinds";
+const CONVENTIONS: &str =
+    "https://git.k8s.io/community/contributors/devel/sig-architecture/api-conventions.md";
 
-fn text(description: &str) -> Value {
-    json!({ "description": description, "type": "string" })
+/// The fields that say what an object is, as every kind describes them.
+fn of_types() -> Map<String, Value> {
+    let described = Descriptions::get().of("io.k8s.api.core.v1.Pod");
+    let field = |name: &str| json!({ "description": described.get(name), "type": "string" });
+    ["apiVersion", "kind"].into_iter().map(|name| (name.to_owned(), field(name))).collect()
+}
+
+fn metadata() -> Value {
+    json!({
+        "description": format!("Standard object's metadata. More info: {CONVENTIONS}#metadata"),
+        "allOf": [reference(&format!("{META}.ObjectMeta"))],
+    })
+}
+
+/// Objects within an object have what every object has, too (upstream's `addEmbeddedProperties`).
+fn add_embedded(schema: &mut Value) {
+    for places in ["properties", "items", "additionalProperties"] {
+        match schema.get_mut(places) {
+            Some(Value::Object(properties)) if places == "properties" => {
+                properties.values_mut().for_each(add_embedded);
+            }
+            Some(below) => add_embedded(below),
+            None => {}
+        }
+    }
+    if schema.get("x-kubernetes-embedded-resource") != Some(&Value::Bool(true)) {
+        return;
+    }
+    let fields = [
+        ("apiVersion", "resources", "defines the versioned schema of this representation of an object."),
+        ("kind", "types-kinds", "is a string value representing the type of this object. In CamelCase."),
+    ];
+    for (name, section, says) in fields {
+        let description = format!("{name} {says} More info: {CONVENTIONS}#{section}");
+        schema["properties"][name] = json!({ "description": description, "type": "string" });
+    }
+    schema["properties"]["metadata"] = metadata();
+    if !schema["required"].is_array() {
+        schema["required"] = json!([]);
+    }
+    if let Value::Array(required) = &mut schema["required"] {
+        for name in ["kind", "apiVersion"] {
+            if !required.contains(&json!(name)) {
+                required.push(json!(name));
+            }
+        }
+    }
 }

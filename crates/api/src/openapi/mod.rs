@@ -2,6 +2,7 @@
 //! resources and the published schemas when they are asked for. That of v2 is made out of those of v3.
 
 mod custom;
+mod descriptions;
 mod operation;
 mod paths;
 mod protobuf;
@@ -14,6 +15,7 @@ use std::sync::OnceLock;
 use machinery::Resource;
 use serde_json::{Map, Value, json};
 
+use self::descriptions::Descriptions;
 use crate::catalog::Catalog;
 use crate::kinds::resources;
 use crate::schemas::schemas;
@@ -34,6 +36,8 @@ struct Document {
 /// What `GET /openapi/v3` answers: where each document is, with a hash so that clients may keep it.
 pub fn openapi_v3_index(catalog: &Catalog) -> Value {
     static INDEX: OnceLock<Map<String, Value>> = OnceLock::new();
+    // Held, so that all documents are made with the same.
+    let _held = Descriptions::get();
     let index = INDEX.get_or_init(|| {
         let entries = documents().map(|document| {
             let hash = openapi_hash(document.value().to_string().as_bytes());
@@ -66,8 +70,10 @@ pub fn openapi_hash(document: &[u8]) -> String {
 
 /// All documents, one after the other.
 pub fn openapi_v3_documents(catalog: &Catalog) -> impl Iterator<Item = Value> {
+    let held = Descriptions::get();
     let custom = custom::paths(catalog).into_iter().filter_map(|path| custom::document(catalog, &path));
-    documents().map(|document| document.value()).chain(custom)
+    let all = documents().map(|document| document.value()).chain(custom);
+    all.inspect(move |_| _ = &held)
 }
 
 /// A document as protobuf: gnostic's `openapi.v3.Document`.
@@ -107,10 +113,11 @@ impl Document {
     /// Likewise, where some of the schemas are these.
     fn with(&self, mut components: Map<String, Value>) -> Value {
         let mut reached = BTreeSet::new();
+        let descriptions = Descriptions::get();
         for schema in components.clone().values() {
-            add_schemas(schema, &mut reached, &mut components);
+            add_schemas(schema, &descriptions, &mut reached, &mut components);
         }
-        add_schemas(&self.paths, &mut reached, &mut components);
+        add_schemas(&self.paths, &descriptions, &mut reached, &mut components);
         for kind in ["DeleteOptions", "WatchEvent"] {
             let kinds = components.get_mut(&format!("{META}.{kind}"));
             let kinds = kinds.and_then(|schema| schema.get_mut("x-kubernetes-group-version-kind"));
@@ -134,24 +141,32 @@ impl Document {
 }
 
 /// Adds the schemas that `value` names, and those that they name.
-fn add_schemas(value: &Value, reached: &mut BTreeSet<String>, components: &mut Map<String, Value>) {
+fn add_schemas(
+    value: &Value,
+    descriptions: &Descriptions,
+    reached: &mut BTreeSet<String>,
+    components: &mut Map<String, Value>,
+) {
     match value {
         Value::Object(map) => {
             for (key, value) in map {
                 let name = value.as_str().filter(|_| key == "$ref").and_then(|r| r.strip_prefix(REFERENCE));
                 let Some(name) = name else {
-                    add_schemas(value, reached, components);
+                    add_schemas(value, descriptions, reached, components);
                     continue;
                 };
                 if reached.insert(name.to_owned())
-                    && let Some(schema) = schemas().published(name)
+                    && let Some(mut schema) = schemas().published(name)
                 {
-                    add_schemas(&schema, reached, components);
+                    add_schemas(&schema, descriptions, reached, components);
+                    descriptions.describe(name, &mut schema);
                     components.insert(name.to_owned(), schema);
                 }
             }
         }
-        Value::Array(list) => list.iter().for_each(|value| add_schemas(value, reached, components)),
+        Value::Array(list) => {
+            list.iter().for_each(|value| add_schemas(value, descriptions, reached, components));
+        }
         _ => {}
     }
 }

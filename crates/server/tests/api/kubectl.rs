@@ -207,6 +207,95 @@ async fn kubectl_works() {
     .await;
 }
 
+/// As upstream's conformance tests ask (`crd_publish_openapi.go`).
+#[tokio::test]
+async fn kubectl_explains_custom_resources() {
+    let foos = r"
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: foos.example.com}
+spec:
+  group: example.com
+  scope: Cluster
+  names: {plural: foos, kind: Foo}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema:
+      openAPIV3Schema:
+        description: Foo CRD for Testing
+        type: object
+        properties:
+          spec:
+            type: object
+            description: Specification of Foo
+            properties:
+              template: {type: object, x-kubernetes-embedded-resource: true, properties: {spec: {type: object}}}
+              labels: {type: object, additionalProperties: {type: string}}
+              port: {x-kubernetes-int-or-string: true}
+              bars:
+                description: List of Bars and their specs.
+                type: array
+                items:
+                  type: object
+                  required: [name]
+                  properties:
+                    name: {description: Name of Bar., type: string}
+                    age: {description: Age of Bar., type: string}
+                    feeling: {description: Whether Bar is feeling great., type: string, enum: [Great, Down]}
+                    bazs: {description: List of Bazs., type: array, items: {type: string}}
+";
+    let empties = "
+apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: empties.example.com}
+spec:
+  group: example.com
+  scope: Cluster
+  names: {plural: empties, kind: Empty}
+  versions:
+  - {name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}
+";
+    expect(&[
+        ("create -f -", foos, "created"),
+        ("create -f -", empties, "created"),
+        (
+            "wait --for=condition=Established crd/foos.example.com crd/empties.example.com",
+            "",
+            "condition met",
+        ),
+        ("explain foos", "", "DESCRIPTION:\n    Foo CRD for Testing"),
+        ("explain foos", "", "  apiVersion\t<string>\n    APIVersion defines the versioned schema"),
+        ("explain foos", "", "  spec\t<Object>\n    Specification of Foo"),
+        ("explain foos", "", "  metadata\t<ObjectMeta>\n    Standard object's metadata."),
+        ("explain foos.metadata", "", "Standard object's metadata"),
+        ("explain foos.metadata", "", "  creationTimestamp\t<string>\n    CreationTimestamp is a timestamp"),
+        ("explain foos.spec", "", "  bars\t<[]Object>\n    List of Bars and their specs."),
+        ("explain foos.spec", "", "  labels\t<map[string]string>"),
+        ("explain foos.spec.template", "", "  kind\t<string> -required-\n    kind is a string value"),
+        ("explain foos.spec.bars", "", "FIELD: bars <[]Object>"),
+        ("explain foos.spec.bars", "", "  name\t<string> -required-\n    Name of Bar."),
+        ("explain foos.spec.bars", "", "  bazs\t<[]string>\n    List of Bazs."),
+        ("explain foos.spec.bars", "", "enum: "),
+        ("explain foos.spec.bars2", "", "field \"bars2\" does not exist"),
+        ("explain empties", "", "DESCRIPTION:\n    <empty>"),
+        ("explain foos --output=plaintext-openapiv2", "", "Foo CRD for Testing"),
+        ("explain empties --output=plaintext-openapiv2", "", "<empty>"),
+        (
+            "explain pod.spec.containers",
+            "",
+            "A single application container that you want to run within a pod.",
+        ),
+        (
+            "explain pod.spec.containers",
+            "",
+            "  name\t<string> -required-\n    Name of the container specified as a DNS_LABEL.",
+        ),
+    ])
+    .await;
+}
+
 #[tokio::test]
 async fn kubectl_applies_on_the_server() {
     let changed = DEPLOYMENT.replace("web:1", "web:2");
