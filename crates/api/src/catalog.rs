@@ -10,9 +10,9 @@ use crate::kinds::{resource, resource_of_kind, resources};
 /// The resources that are served.
 #[derive(Debug, Default)]
 pub struct Catalog {
-    /// In the order in which discovery tells them.
+    /// In the order in which discovery lists them.
     custom: Vec<Arc<Resource>>,
-    /// Path and hash of their OpenAPI v3 documents, made when somebody first asks.
+    /// Path and hash of their OpenAPI v3 documents, made when they are first wanted.
     pub(crate) openapi: OnceLock<Vec<(String, String)>>,
 }
 
@@ -56,7 +56,7 @@ impl Catalog {
         })
     }
 
-    /// All of them, in the order in which discovery tells them.
+    /// All of them, in the order in which discovery lists them.
     pub fn resources(&self) -> impl Iterator<Item = &Resource> + Clone {
         let built_in = resources().map(|resource| -> &Resource { resource });
         built_in.chain(self.custom())

@@ -1,9 +1,9 @@
-//! The kinds of the Kubernetes API, without I/O: what `machinery` does with any object is told here what the object's
-//! kind wants.
+//! The kinds of the Kubernetes API, without I/O: `machinery` does what can be done with any object, and learns from here
+//! what the object's kind wants.
 //!
 //! - Each kind: its entry in the table of resources ([`resource`], [`resources`]), its schema, and its code in `kinds`
 //!   (defaults, validation, what an update may change, columns of tables).
-//! - What is served at one moment, definitions included: [`Catalog`], told as discovery ([`discovery_groups`] and its
+//! - What is served at one moment, definitions included: [`Catalog`], described as discovery ([`discovery_groups`] and its
 //!   like) and as OpenAPI ([`openapi_v3`], [`openapi_v2`]).
 //! - The kinds as protobuf: [`to_protobuf`], [`from_protobuf`].
 //! - What only some kinds have: amounts of resources ([`Amounts`], [`quota_hard`]), admission policies ([`policy`]).

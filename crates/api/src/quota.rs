@@ -165,7 +165,7 @@ impl Quotable<'_> {
     }
 }
 
-/// Whether a pod runs no more: it has ended, or was given up.
+/// Whether a pod no longer runs: it has ended, or was given up.
 fn is_over(pod: &Object, now: Timestamp) -> bool {
     has_ended(pod) || given_up_at(pod).is_some_and(|end| now >= end)
 }

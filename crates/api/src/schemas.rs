@@ -1,4 +1,4 @@
-//! The published schemas of the kinds, and what these don't tell.
+//! The published schemas of the kinds, and what these don't say.
 
 use std::sync::OnceLock;
 
@@ -12,7 +12,7 @@ const PUBLISHED: &str = include_str!("../schemas/schemas.json");
 const POINTERS: &str = include_str!("../schemas/pointers.txt");
 
 /// Fields that upstream writes as `null` where there is nothing: their Go fields are no pointers, and are written
-/// always. The published schemas don't tell.
+/// always. The published schemas don't say so.
 const NULLS: [(&str, &[&str]); 54] = [
     ("io.k8s.api.admissionregistration.v1.MutatingWebhook", &["admissionReviewVersions"]),
     ("io.k8s.api.admissionregistration.v1.ValidatingWebhook", &["admissionReviewVersions"]),
@@ -90,7 +90,7 @@ pub(crate) const fn published(name: &'static str) -> NamedSchema {
 /// The schema of `autoscaling/v1 Scale`, whatever it is the scale of.
 pub const SCALE: NamedSchema = published("io.k8s.api.autoscaling.v1.Scale");
 
-/// What the schemas of kinds don't tell.
+/// What the schemas of kinds don't say.
 struct Kinds;
 
 impl Untold for Kinds {

@@ -24,7 +24,7 @@ impl Faults {
         }
     }
 
-    /// Whether what is found from now on is only counted: who has much to look at may end here.
+    /// Whether what is found from now on is only counted: a long search may end here.
     pub fn is_full(&self) -> bool {
         self.kept.len() >= MOST_FAULTS
     }

@@ -19,7 +19,7 @@ pub fn meta_schemas() -> &'static Schemas {
     SCHEMAS.get_or_init(|| Schemas::new(PUBLISHED, POINTERS, &Meta, None))
 }
 
-/// What these schemas don't tell.
+/// What these schemas don't say.
 struct Meta;
 
 impl Untold for Meta {

@@ -8,8 +8,8 @@ use crate::object::Object;
 use crate::resource::Resource;
 use crate::status::Cause;
 
-/// All annotations of an object together, in bytes.
-const MOST_ANNOTATIONS: usize = 256 * 1024;
+/// All annotations of an object together, in bytes, as upstream (`TotalAnnotationSizeLimitB`).
+pub(crate) const MOST_ANNOTATIONS: usize = 256 * 1024;
 
 static NULL: Value = Value::Null;
 

@@ -21,7 +21,7 @@ pub enum PatchType {
     Strategic,
 }
 
-/// `object` with `patch` applied. Unknown fields are still in it: [`crate::check`] tells them.
+/// `object` with `patch` applied. Unknown fields are still in it: [`crate::check`] reports them.
 ///
 /// # Errors
 /// If the patch makes no sense, doesn't apply, or what comes out doesn't fit the kind.
@@ -86,7 +86,7 @@ fn unprocessable(message: &str) -> Status {
 
 fn unfit(mismatch: &TypeMismatch) -> Status {
     let mut status = unprocessable(&format!("the patch makes the object invalid: {mismatch}"));
-    // The patch itself is not told again: there may be secrets in it.
+    // The message doesn't repeat the patch: there may be secrets in it.
     let message = format!("Invalid value: {mismatch}");
     let cause = Cause { reason: "FieldValueInvalid".into(), message, field: "patch".into() };
     status.details = Some(Box::new(Details { causes: vec![cause], ..Details::default() }));

@@ -41,7 +41,7 @@ pub struct Details {
     /// Seconds after which to try again, 0 for none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retry_after_seconds: u32,
-    /// Where a list that expired may go on, all the same: told as `metadata.continue`.
+    /// Where a list that expired may go on, all the same: it stands in `metadata.continue`.
     #[serde(skip)]
     pub list_continue: String,
 }
@@ -167,7 +167,7 @@ impl Status {
         Status::new(403, "Forbidden", message).about(group, plural, name)
     }
 
-    /// 401: nobody known.
+    /// 401: no known user.
     pub fn unauthorized() -> Self {
         Status::new(401, "Unauthorized", "Unauthorized")
     }

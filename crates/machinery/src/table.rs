@@ -27,7 +27,7 @@ pub fn table(
 ) -> Value {
     let columns = || {
         resource.rules.columns().iter().map(|column| {
-            // The name's format tells `kubectl` which column it is; upstream gives it to attachers too.
+            // By this format `kubectl` knows the column of names; upstream gives it to attachers too.
             let format = if matches!(column.name, "Name" | "Attacher") { "name" } else { "" };
             json!({
                 "name": column.name, "type": column.kind, "format": format,

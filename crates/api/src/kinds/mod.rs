@@ -1,4 +1,5 @@
-//! The kinds, as data; and what their schemas can't say, one module a kind.
+//! The kinds, as data; and what their schemas can't say, one module a kind. Limits are upstream's, unless their comment
+//! gives another reason.
 
 mod admissionregistration;
 mod api_service;

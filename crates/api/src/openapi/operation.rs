@@ -140,7 +140,7 @@ fn responses(codes: &[&str], types: &[&str], schema: &Value) -> Value {
     let content: Map<_, _> =
         types.iter().map(|kind| ((*kind).to_owned(), json!({ "schema": schema }))).collect();
     let answers = codes.iter().map(|code| ((*code).to_owned(), json!({ "content": content })));
-    // Upstream tells nothing of an answer to nobody.
+    // Upstream describes no answer to a request without a user.
     answers.chain([("401".to_owned(), json!({}))]).collect::<Map<_, _>>().into()
 }
 
@@ -163,7 +163,7 @@ pub(super) fn reference(schema: &str) -> Value {
     json!({ "$ref": format!("{REFERENCE}{schema}") })
 }
 
-/// A parameter as the documents tell it.
+/// A parameter as the documents describe it.
 pub(super) fn parameter(place: &str, name: &str) -> Value {
     let kind = match name {
         "allowWatchBookmarks"

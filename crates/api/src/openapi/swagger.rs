@@ -9,7 +9,7 @@ use super::REFERENCE;
 const DEFINITIONS: &str = "#/definitions/";
 const KINDS: &str = "x-kubernetes-group-version-kind";
 
-/// An OpenAPI v2 document in its parts, each as it is wanted: JSON text, or what somebody else makes of it.
+/// An OpenAPI v2 document in its parts, each as it is wanted: JSON text, or what another encoder makes of it.
 pub(super) struct Swagger<T> {
     /// The items of `paths`, in order.
     pub(super) paths: Vec<(String, T)>,
@@ -25,7 +25,7 @@ impl<T> Swagger<T> {
         schema: impl Fn(&Map<String, Value>) -> T,
     ) -> Self {
         let mut swagger = Swagger { paths: Vec::new(), definitions: BTreeMap::new() };
-        // Those of several documents that tell more kinds in each.
+        // Those that name more kinds in each document.
         let mut shared: BTreeMap<String, Map<String, Value>> = BTreeMap::new();
         for mut document in documents {
             if let Some(Value::Object(paths)) = document.get_mut("paths").map(Value::take) {

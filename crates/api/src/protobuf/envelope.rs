@@ -78,7 +78,7 @@ impl ProtobufList {
     }
 }
 
-/// An event of a watch with the object's bytes, as a frame that tells its length.
+/// An event of a watch with the object's bytes, as a frame that begins with its length.
 pub fn protobuf_watch_frame(kind: &str, object: &[u8]) -> Vec<u8> {
     let mut out = vec![0; 4];
     put_bytes(&mut out, 1, kind.as_bytes());

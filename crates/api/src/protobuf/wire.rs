@@ -1,4 +1,4 @@
-//! The wire format: varints, and fields that tell their length.
+//! The wire format: varints, and fields that begin with their length.
 
 use super::decode::ProtobufError;
 

@@ -32,7 +32,7 @@ pub struct Patch<'a> {
     pub force: bool,
 }
 
-/// `live` with `configuration` merged in as an apply does it, with nobody's name to it; it has no defaults yet.
+/// `live` with `configuration` merged in as an apply does it, without a record of the writer; it has no defaults yet.
 ///
 /// # Errors
 /// If it would replace something as a whole, or what comes out is no object of the kind.
@@ -42,7 +42,7 @@ pub fn merge_configuration(
     configuration: &Value,
 ) -> Result<Object, Status> {
     let root = Typing::Resource(resource).root();
-    // As upstream: who means to change a part of what is replaced as a whole would lose the rest.
+    // As upstream: a writer that means to change a part of what is replaced as a whole would lose the rest.
     let replaced = atomics(root, configuration);
     if !replaced.is_empty() {
         return Err(Status::bad_request(format!(

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::entry::{Entry, Operation};
 
-/// How many entries of updates an object may have.
+/// How many entries of updates an object may have, as upstream (`DefaultMaxUpdateManagers`).
 const MOST_UPDATES: usize = 10;
 /// The manager that owns what writers changed long ago.
 const ANCIENT: &str = "ancient-changes";

@@ -1,5 +1,5 @@
-//! What an applied object must be before it can be merged: fields that its type has, lists whose items can be told
-//! apart.
+//! What an applied object must be before it can be merged: fields that its type has, lists whose items have
+//! elements of their own.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use super::fields_v1::path_text;
 use super::item::item_element;
 use super::types::{Atom, Type};
 
-/// The most faults that are reported.
+/// The most faults that are reported: a person mends no more at a time, and an object can have a million.
 const MOST: usize = 20;
 
 /// Why `value` can't be of the type, in upstream's words.

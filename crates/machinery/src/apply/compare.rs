@@ -53,7 +53,7 @@ pub(super) struct Difference {
 }
 
 impl Difference {
-    /// Whether they don't.
+    /// Whether there is no difference.
     pub fn is_empty(&self) -> bool {
         self.changed.is_empty() && self.removed.is_empty()
     }
@@ -216,7 +216,7 @@ fn lists(keys: &[Box<str>], items: Type<'_>, old: &[Value], new: &[Value], out: 
     collected.put_into(out);
 }
 
-/// The items of a list in the order of their elements; those that can't be told apart are left out.
+/// The items of a list in the order of their elements; items that have no key are left out.
 pub(super) struct Index<'a>(Vec<(Box<str>, &'a Value)>);
 
 impl<'a> Index<'a> {

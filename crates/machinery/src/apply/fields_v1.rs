@@ -27,7 +27,7 @@ impl FieldSet {
         }
     }
 
-    /// The set that `fieldsV1` describes, no matter who wrote it; elements of unknown sorts are left out, as upstream.
+    /// The set that `fieldsV1` describes, whichever program wrote it; elements of unknown sorts are left out, as upstream.
     pub fn from_fields_v1(fields: &Value) -> Option<Self> {
         decode(fields, &|element| canonical(element), 0).map(|(_, set)| set)
     }

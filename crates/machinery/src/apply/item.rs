@@ -7,7 +7,7 @@ use super::types::Type;
 /// The element of a list's item: by its keys, or by its value where the list is a set.
 ///
 /// # Errors
-/// In upstream's words, why the item can't be told apart.
+/// In upstream's words, why the item has no element.
 pub(super) fn item_element(keys: &[Box<str>], item_type: Type<'_>, item: &Value) -> Result<Box<str>, String> {
     if keys.is_empty() {
         return match item {

@@ -5,11 +5,10 @@ use serde_json::Value;
 use super::compare::{compare, fields_of};
 use super::field_manager::{FieldManager, bare};
 use super::field_set::FieldSet;
+use crate::metadata::MOST_ANNOTATIONS;
 use crate::object::Object;
 
 const ANNOTATION: &str = "kubectl.kubernetes.io/last-applied-configuration";
-/// How much all annotations of an object may have.
-const LARGEST: usize = 256 * 1024;
 
 fn annotation(object: &Object) -> Option<&str> {
     object.meta("annotations")?.get(ANNOTATION)?.as_str().filter(|text| !text.is_empty())
@@ -39,7 +38,7 @@ pub(super) fn renew(object: &mut Object, applied: &Object) {
     let Some(Value::Object(annotations)) = object.metadata_mut().get_mut("annotations") else { return };
     annotations.insert(ANNOTATION.to_owned(), text.into());
     let size = |(key, value): (&String, &Value)| key.len() + value.as_str().map_or(0, str::len);
-    if annotations.iter().map(size).sum::<usize>() > LARGEST {
+    if annotations.iter().map(size).sum::<usize>() > MOST_ANNOTATIONS {
         annotations.remove(ANNOTATION);
     }
 }

@@ -1,7 +1,7 @@
 //! Which writer manages which field: `metadata.managedFields` of every writer, and server-side apply.
 //!
 //! Follows KEP-555 and upstream's structured-merge-diff: an object's fields form a set of paths, each writer owns
-//! some of them, and what an applier no longer applies goes, unless somebody else owns it too.
+//! some of them, and what an applier no longer applies goes, unless another writer owns it too.
 
 mod applying;
 mod atomics;

@@ -12,7 +12,7 @@ use super::versions::Unconverted;
 use crate::object::Object;
 
 impl FieldManager<'_> {
-    /// `merged` without what the manager applied before, which were the fields `last` of a version, and nobody owns now.
+    /// `merged` without what the manager applied before, which were the fields `last` of a version, and no manager owns now.
     pub(super) fn pruned(
         &self,
         merged: Value,

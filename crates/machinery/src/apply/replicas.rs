@@ -49,7 +49,7 @@ pub fn managed_of_object(
     };
     let mut owners = own_entries(scale.cloned());
     let mut entries = own_entries(object.cloned());
-    // Who wrote in a version that is no more owns nothing that could be told.
+    // An entry of a version that no longer exists owns nothing that could be named.
     entries.retain(|entry| of_object(resource, &entry.api_version).is_some());
     for entry in entries.iter_mut().filter(|entry| owns_replicas(resource, entry)) {
         match owners.iter().position(|owner| same(owner, entry)) {

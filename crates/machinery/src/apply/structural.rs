@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::types::{Atom, Fields, Topology, Type, topology};
 use crate::meta::OBJECT_META;
 
-/// How deep a schema may be.
+/// Deeper schemas say nothing: definitions with such are refused.
 const DEEPEST: usize = 64;
 
 /// What a structural schema says about merging.

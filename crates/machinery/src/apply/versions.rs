@@ -30,7 +30,9 @@ struct Inner {
 
 /// A write needs objects in versions in which nobody has made them yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("who owns which field can't be told before a conversion webhook was asked; ask it, and try again")]
+#[error(
+    "the owners of fields can't be worked out before a conversion webhook was asked; ask it, and try again"
+)]
 pub struct Unconverted;
 
 impl From<Unconverted> for Status {
@@ -93,7 +95,7 @@ impl<'a> Typing<'a> {
 pub(super) struct Differences {
     /// In the writer's version.
     pub own: Difference,
-    /// In others; nothing for those that are no more.
+    /// In others; nothing for versions that no longer exist.
     others: Vec<(String, Option<Difference>)>,
 }
 
@@ -175,7 +177,7 @@ impl FieldManager<'_> {
                     let live = live.as_ref().map(|live| self.in_version(live, version)).transpose();
                     match (live, self.in_version(&new, version)) {
                         (Ok(live), Ok(new)) => Some(self.difference(typing, live.as_ref(), &new)),
-                        // Where nobody can be asked, what others own stays theirs.
+                        // Where no webhook can be asked, what others own stays theirs.
                         _ if self.conversions.is_none() => Some(Difference::default()),
                         _ => {
                             lacking = true;

@@ -44,7 +44,7 @@ pub(super) fn read(given: Vec<Given>) -> Vec<Column> {
 }
 
 impl Column {
-    /// How a Table tells it.
+    /// How a Table describes it.
     pub fn definition(&self) -> Value {
         let Given { name, kind, format, description, priority, json_path } = &self.given;
         let description = match description.as_str() {

@@ -229,11 +229,11 @@ impl Definition {
     }
 }
 
-/// In the order in which upstream tells them.
+/// In the order in which upstream lists them.
 const ALL: &[&str] = &["delete", "deletecollection", "get", "list", "patch", "create", "update", "watch"];
 const TERMINATING: &[&str] = &["delete", "deletecollection", "get", "list", "watch"];
 
-/// What discovery tells of the stored form (upstream's `discovery.StorageVersionHash`).
+/// What discovery says of the stored form (upstream's `discovery.StorageVersionHash`).
 fn storage_hash(group: &str, version: &str, kind: &str) -> String {
     use base64::Engine;
     let text = format!("{}/{kind}", api_version(group, version));

@@ -20,7 +20,7 @@ enum Step {
     Field(String),
     /// Of a list; from its end where negative.
     Index(i64),
-    /// Items from, up to, and every how many.
+    /// A slice: where it begins, where it ends, and its step.
     Slice(Option<i64>, Option<i64>, usize),
     All,
     /// All values at any depth.
@@ -38,9 +38,9 @@ enum Operator {
     GreaterOrEqual,
 }
 
-/// Longer paths find nothing.
+/// Longer paths find nothing: a table follows a path for each of its rows.
 const MOST_STEPS: usize = 64;
-/// More values than that are not looked at.
+/// More values than that are not looked at, for the same reason: `..` leads to all of an object.
 const MOST_FOUND: usize = 10_000;
 
 impl JsonPath {

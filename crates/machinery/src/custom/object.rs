@@ -13,7 +13,7 @@ use crate::object::Object;
 use crate::status::Cause;
 
 impl Custom {
-    /// Takes out what the schema doesn't have, and tells it; the metadata are those of any object.
+    /// Takes out what the schema doesn't have, and returns its paths; the metadata are those of any object.
     pub(crate) fn conform(&self, object: &mut Object, most: usize) -> Result<Vec<String>, TypeMismatch> {
         let mut faults = Vec::new();
         let schema = &self.compiled().schema;
@@ -46,7 +46,7 @@ impl Custom {
         validate::validate(&compiled.schema, &value, before.as_ref(), "", &mut found);
         self.validate_scale(object, &mut found);
         validate_embedded(&compiled.schema, &value, before.as_ref(), "", &mut found);
-        // A list that had one twice already isn't held against who changes something else.
+        // A list that held an item twice before is no fault of a change to something else.
         let mut of_lists = Faults::default();
         if let Some(before) = &before {
             lists::validate(&compiled.schema, before, "", &mut of_lists);

@@ -4,7 +4,7 @@ use std::sync::OnceLock;
 
 use regex::{Regex, RegexBuilder};
 
-/// A compiled pattern takes no more memory than that.
+/// A compiled pattern takes no more memory than that, in bytes: a schema can have thousands.
 const LARGEST: usize = 1 << 20;
 
 /// A pattern, compiled when it is first needed.
@@ -19,7 +19,7 @@ impl Pattern {
         Pattern { text: text.to_owned(), compiled: OnceLock::new() }
     }
 
-    /// Whether it is found in a value; none finds what can't be compiled, as nothing is known of it.
+    /// Whether it is found in a value. A pattern that can't be compiled is found in none: nothing is known of it.
     pub fn matches(&self, value: &str) -> bool {
         let compiled = self.compiled.get_or_init(|| compile(&self.text));
         compiled.as_ref().is_some_and(|regex| regex.is_match(value))

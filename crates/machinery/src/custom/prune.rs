@@ -9,7 +9,7 @@ use super::schema::{Known, Schema};
 /// Fields that every embedded object has, whatever its schema says.
 const OF_OBJECTS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 
-/// Takes unknown fields out of an object; tells the paths of the first `most`.
+/// Takes unknown fields out of an object; returns the paths of the first `most`.
 pub(super) fn prune(schema: &Schema, object: &mut Map<String, Value>, most: usize) -> Vec<String> {
     let mut walk = Walk { unknown: Vec::new(), most, path: String::new() };
     walk.object(Some(schema), true, object);

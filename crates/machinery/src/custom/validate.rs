@@ -265,7 +265,7 @@ fn has_type(schema: &Schema, value: &Value) -> bool {
     }
 }
 
-/// The item of the old list that an item replaces: that of the same keys. Others can't be told.
+/// The item of the old list that an item replaces: that of the same keys. In other lists no item is known to replace one.
 fn same_item<'a>(list: &ListType, index: usize, item: &Value, old: &'a Value) -> Option<&'a Value> {
     let ListType::Map(keys) = list else { return None };
     let old = old.as_array()?;

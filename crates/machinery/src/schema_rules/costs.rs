@@ -8,11 +8,11 @@ use serde_json::Value;
 use crate::faults::Faults;
 use crate::status::Cause;
 
-/// The most that one rule may cost in all places of an object where it applies.
+/// The most that one rule may cost in all places of an object where it applies, as upstream (`StaticEstimatedCostLimit`).
 const MOST_OF_RULE: u64 = 10_000_000;
-/// The most that all rules of a schema may cost together.
+/// The most that all rules of a schema may cost together, as upstream (`StaticEstimatedCRDCostLimit`).
 const MOST_OF_ALL: u64 = 100_000_000;
-/// The most rules that are named where all together cost too much.
+/// The most rules that are named where all together cost too much, as upstream.
 const MOST_NAMED: usize = 4;
 
 /// The costs of a schema's rules, counted up.

@@ -4,17 +4,15 @@ use cel::{Budget, Error};
 use serde_json::{Value, json};
 
 use super::{Node, Rule, SchemaRules};
-use crate::faults::Faults;
+use crate::faults::{Faults, MOST_FAULTS};
 use crate::status::Cause;
 
-/// The most faults that are reported.
-const MOST_FAULTS: usize = 100;
 /// The longest message that an expression may make, as upstream.
 const LONGEST_MESSAGE: usize = 5 * 1024;
 
 impl SchemaRules {
     /// The faults of `new`, which otherwise fits its schema; `old` is what it shall replace. A fault that was
-    /// there before, of a value that is the same, is not told (KEP-4008).
+    /// there before, of a value that is the same, is not reported (KEP-4008).
     pub fn validate(&self, new: &Value, old: Option<&Value>) -> Vec<Cause> {
         self.validate_within(new, old, &mut Budget::default())
     }

@@ -1,4 +1,4 @@
-//! How important a pod is: its priority class says, and nobody else.
+//! How important a pod is: its priority class alone says it.
 //!
 //! Follows `plugin/pkg/admission/priority` upstream.
 

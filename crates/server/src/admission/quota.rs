@@ -1,8 +1,8 @@
 //! What a change uses of the quotas of its namespace: counted in the very transaction that makes it, so that no
-//! quota is ever exceeded, however many ask at once and wherever.
+//! quota is ever exceeded, however many requests come at once and wherever.
 //!
-//! A quota's `status.used` is what was counted. A change that adds to it writes it on the condition that nobody
-//! else did meanwhile; the controller recounts what was freed on the same condition. A quota that is new, or limits
+//! A quota's `status.used` is what was counted. A change that adds to it writes it on the condition that no other
+//! change did meanwhile; the controller recounts what was freed on the same condition. A quota that is new, or limits
 //! something new, has nothing counted yet: then the state itself is counted. So that nothing slips in beside a
 //! quota that its maker has not seen yet, every create depends on a mark that changes with the quotas.
 //!

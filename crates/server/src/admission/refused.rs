@@ -6,7 +6,7 @@ use machinery::Status;
 #[derive(Debug)]
 pub(crate) struct Refused {
     pub(crate) status: Status,
-    /// Somebody who isn't asked twice has decided: a webhook or a policy.
+    /// A webhook or a policy has decided, which isn't asked twice.
     pub(crate) is_final: bool,
 }
 

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::future::Future;
 
-/// So much is said in one answer at most, in bytes: clients and proxies limit headers.
+/// The most that one answer warns of, in bytes, as upstream: clients and proxies limit headers.
 const MOST: usize = 4 * 1024;
 
 tokio::task_local! {

@@ -1,4 +1,4 @@
-//! What servers of aggregated APIs need to know whom to believe: a ConfigMap in `kube-system`, which the role
+//! What servers of aggregated APIs need so that they know which clients to believe: a ConfigMap in `kube-system`, which the role
 //! `extension-apiserver-authentication-reader` lets them read.
 
 use serde_json::{Value, json};

@@ -40,7 +40,7 @@ impl Aggregation {
         }
     }
 
-    /// Adds aggregated groups to an `APIGroupDiscoveryList`: of those who don't answer what they last said, as stale.
+    /// Adds aggregated groups to an `APIGroupDiscoveryList`: of servers that don't answer, what they said last, as stale.
     pub(crate) fn add_remote_discovery(&self, list: &mut Value) {
         let Some(items) = list["items"].as_array_mut() else { return };
         for remote in self.all_remotes() {

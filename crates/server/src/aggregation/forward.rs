@@ -18,7 +18,7 @@ use super::{Aggregation, Remote};
 use crate::backend::{UpgradingClient, rewrite, unreachable_backend};
 use crate::http::Body;
 
-/// How long a connection with its handshake may take.
+/// How long a connection with its handshake may take: as long as the probe gives a server for its whole answer.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// What of an extra's key stands in a header's name as it is (upstream's `headerKeyEscape`).
 const IN_HEADERS: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');

@@ -1,6 +1,6 @@
 //! Aggregated APIs: groups and versions that another server in the cluster answers for (an APIService with a service).
 //!
-//! Requests for them are forwarded with the name of who asks, vouched for by the front proxy's certificate; what they
+//! Requests for them are forwarded with the user's name, vouched for by the front proxy's certificate; what the servers
 //! serve stands in discovery and OpenAPI beside what is served here. Groups that are served here stay here, whatever an
 //! APIService says. Follows `k8s.io/kube-aggregator`.
 
@@ -56,7 +56,7 @@ impl Aggregation {
         Aggregation { registry, relay, front_proxy, remotes, probes: Probes::default() }
     }
 
-    /// What servers of aggregated APIs need to know whom to believe, as the object in which they look it up.
+    /// What servers of aggregated APIs need so that they know which clients to believe, as the object in which they look it up.
     pub(crate) fn config_map(&self) -> Option<Value> {
         self.front_proxy.as_ref().map(config_map)
     }

@@ -1,6 +1,6 @@
 //! Asks the servers of aggregated APIs again and again what they serve: one that doesn't answer isn't available.
 //!
-//! Follows the available condition controller of `kube-aggregator`. Every host asks, because every host tells what
+//! Follows the available condition controller of `kube-aggregator`. Every host asks, because every host answers what
 //! they serve; the one that leads writes the conditions.
 
 use std::collections::BTreeMap;
@@ -21,7 +21,7 @@ use super::{Aggregation, Remote};
 use crate::http::response::full;
 
 const USER: &str = "system:apiserver";
-/// How long an answer may take.
+/// How long an answer may take, as upstream.
 const WITHIN: Duration = Duration::from_secs(5);
 /// How often a server that answers is asked; one that doesn't is asked sooner.
 const EVERY: Duration = Duration::from_secs(30);
@@ -60,7 +60,7 @@ impl Availability {
 }
 
 impl Probes {
-    /// The resources of an APIService as far as they were ever told, and whether that was just now.
+    /// The resources of an APIService as its server last listed them, and whether that was just now.
     pub(super) fn resources(&self, name: &str) -> (Option<Value>, bool) {
         let probes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let probe = probes.get(name);

@@ -35,7 +35,7 @@ pub trait Backends: Send + Sync + 'static {
     /// Whether a host is believed to be silent: it isn't worth a connection.
     fn is_silent(&self, node: &str) -> bool;
 
-    /// Whether a connection may lead to an address that a pod or a node tells: not to what this host keeps to itself,
+    /// Whether a connection may lead to an address that a pod or a node gives: not to what this host keeps to itself,
     /// its loopback network and what only its link knows.
     fn allows(&self, address: IpAddr) -> bool;
 }

@@ -14,7 +14,8 @@ use tracing::info_span;
 use super::headers::{strip_hop_by_hop, to_backend};
 use crate::http::Body;
 
-/// How long a connection to a pod or an agent may take.
+/// How long a connection to a pod or an agent may take: they are in the cluster's own network, where a
+/// host that lives answers within milliseconds.
 pub(crate) const CONNECT_WITHIN: Duration = Duration::from_secs(1);
 
 /// Why a backend gave no answer.

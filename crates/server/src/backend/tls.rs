@@ -1,5 +1,5 @@
-//! TLS to pods that speak it: encrypted, but nobody vouches for a pod's certificate, so that none is asked for
-//! (as upstream's proxy has it).
+//! TLS to pods that speak it: encrypted, but with any certificate, because no authority signs those of pods (as upstream's
+//! proxy has it).
 
 use std::io;
 

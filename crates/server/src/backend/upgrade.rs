@@ -19,9 +19,9 @@ use super::{Backends, Relay};
 use crate::http::response::full;
 use crate::http::{Body, Connection};
 
-/// How long a client may go on sending to a backend that has ended.
+/// How long a client may go on sending to a backend that has ended: it reads the end within that time, unless it is gone.
 const FAREWELL: Duration = Duration::from_secs(5);
-/// How often it is looked whether the backend's host is silent. Twice in a row it ends the connection: a host that
+/// How often the backend's host is checked for silence. Silence twice in a row ends the connection: a host that
 /// paused for a moment goes on.
 const LOOK: Duration = Duration::from_secs(1);
 

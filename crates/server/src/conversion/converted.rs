@@ -9,7 +9,8 @@ use machinery::Status;
 use store::Revision;
 use tokio::sync::watch;
 
-/// The most that is kept: bytes of objects, and the number of them.
+/// The most that is kept: bytes of objects, and the number of them. Eight pages of a list fit, of
+/// 500 objects as kubectl asks for them and of 1 KB each.
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 const MOST: usize = 4096;
 
@@ -19,7 +20,7 @@ pub(super) type Key = (Revision, &'static str, Bytes, Revision);
 /// What a conversion under way will come to: nothing yet, or why it failed.
 type Outcome = Option<Status>;
 
-/// Conversions that were done lately, and those that somebody does right now.
+/// Conversions that were done lately, and those that are under way.
 #[derive(Debug, Default)]
 pub(super) struct Converted(Mutex<Inner>);
 
@@ -62,7 +63,7 @@ impl Converted {
 }
 
 impl Claim<'_> {
-    /// Takes a conversion on, if nobody did.
+    /// Takes a conversion on, unless another request did.
     pub(super) fn take(&mut self, key: Key) -> Found {
         let mut inner = self.converted.inner();
         if let Some(value) = inner.kept.get(&key) {
@@ -92,7 +93,7 @@ impl Claim<'_> {
         }
     }
 
-    /// Tells those who wait why there is nothing.
+    /// Gives the requests that wait the reason why there is nothing.
     pub(super) fn fail(&self, status: &Status) {
         self.outcome.send_replace(Some(status.clone()));
     }

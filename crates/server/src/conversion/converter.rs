@@ -206,7 +206,7 @@ impl Converter {
         Ok(objects)
     }
 
-    /// Makes the objects that a write lacks in other versions to tell who owns what.
+    /// Makes the objects that a write lacks in other versions, so that the owners of its fields can be worked out.
     pub(crate) async fn make(&self, custom: &Custom, conversions: &Conversions) -> Result<(), Status> {
         let missing = conversions.take_missing();
         if missing.is_empty() {

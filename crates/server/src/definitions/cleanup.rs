@@ -13,7 +13,7 @@ use store::KeyRange;
 use super::driver::{USER, change, write_status};
 use crate::registry::{DeleteOptions, Freshness, Registry};
 
-/// How many objects are deleted before others get their turn.
+/// How many objects are deleted before other definitions get their turn, so that none waits for one with many.
 const BURST: usize = 256;
 
 /// Does what comes next for a definition that is being deleted.

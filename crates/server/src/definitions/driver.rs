@@ -17,7 +17,7 @@ use crate::registry::{Recorded, Registry, Update};
 /// After a refused write: long enough for what stands in the way to change.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// As whom the server writes of its own accord.
+/// The user as which the server writes of its own accord.
 pub(super) const USER: &str = "system:apiserver";
 /// The name by which its writes are recorded.
 const MANAGER: &str = "kube-apiserver";

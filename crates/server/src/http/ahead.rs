@@ -35,7 +35,7 @@ impl Default for Ahead {
 pub(crate) type Room = Option<OwnedSemaphorePermit>;
 
 impl Ahead {
-    /// The body with all of it in memory; where there is no room for that, with the rest still to come: who asks
+    /// The body with all of it in memory; where there is no room for that, with the rest still to come: the request
     /// reads that once it has a seat.
     ///
     /// # Errors

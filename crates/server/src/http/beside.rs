@@ -22,8 +22,6 @@ pub(crate) const LARGE: usize = 64 << 10;
 const MOST: usize = 32 << 20;
 /// Room is given out in pieces of this many bytes.
 const PIECE: usize = 1 << 10;
-/// When a client whose change found no room may come again, in seconds.
-const AGAIN_IN: u32 = 1;
 
 /// The room and the turns for what takes long. A request that goes away gives back what it had or waited for.
 #[derive(Debug)]
@@ -58,9 +56,8 @@ impl Beside {
             return Ok(None);
         }
         let room = self.room.clone().try_acquire_many_owned(pieces(bytes));
-        room.map(Some).map_err(|_| {
-            too_many("Too many large requests at the same time, please try again later", AGAIN_IN)
-        })
+        room.map(Some)
+            .map_err(|_| too_many("Too many large requests at the same time, please try again later"))
     }
 
     /// Waits for room for a body of this many bytes that still arrives.

@@ -13,9 +13,6 @@ use super::response;
 use super::socket::Listed;
 use super::strangers::Strangers;
 
-/// When a client that found no place may come again, in seconds.
-const AGAIN_IN: u32 = 1;
-
 /// Places for the connections of all listeners of a server.
 #[derive(Debug)]
 pub(crate) struct Places {
@@ -143,7 +140,7 @@ impl Connection {
             Err(_) if is_trusted => {}
             Err(_) => {
                 let message = "Too many connections to this host, please try again later";
-                return Err(response::too_many(message, AGAIN_IN));
+                return Err(response::too_many(message));
             }
         }
         places.strangers.remove(*number);

@@ -23,12 +23,12 @@ use crate::clock::Edge;
 /// An answer goes out in pieces of this many bytes: hyper takes up to 16 at a time for a connection, and what it hasn't
 /// taken is ours to count.
 const PIECE: usize = 32 << 10;
-/// How many times shorter patience is where room is short.
+/// How many times shorter patience is where room is short: two seconds of thirty, which a client that reads at all needs
+/// for no piece.
 const HASTE: u32 = 15;
-/// The longest that an answer waits for room before its client has to come again, and in how many seconds.
+/// The longest that an answer waits for room before its client has to come again.
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
-const AGAIN_IN: u32 = 1;
-/// How often clients that don't read are looked for.
+/// How often clients that don't read are looked for: twice within the shortest patience.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// All that is on its way to clients.
@@ -138,7 +138,7 @@ impl Outgoing {
             Ok(()) => Ok(share),
             Err(_) => {
                 let message = "Too much waits to be read from this host, please try again later";
-                Err(too_many(message, AGAIN_IN))
+                Err(too_many(message))
             }
         }
     }
@@ -268,7 +268,7 @@ impl Share {
         self.0.add(bytes);
     }
 
-    /// So much less.
+    /// Takes bytes off the count.
     pub(crate) fn give_back(&self, bytes: usize) {
         self.0.give_back(bytes);
     }

@@ -14,7 +14,7 @@ use hyper::rt::{Sleep, Timer};
 pub(crate) struct Heard(Arc<AtomicU64>);
 
 impl Heard {
-    /// So much more has come.
+    /// Adds bytes that have come.
     pub(crate) fn add(&self, bytes: usize) {
         self.0.fetch_add(bytes as u64, Ordering::Relaxed);
     }

@@ -73,11 +73,15 @@ pub(crate) fn error_as(status: &Status, encoding: Encoding) -> Response<Body> {
     response
 }
 
-/// 429: come again after `again_in` seconds.
-pub(crate) fn too_many(message: impl Into<String>, again_in: u32) -> Status {
+/// When a client that found no room may come again, in seconds: what takes room here is over in much less, and the header
+/// knows no fractions. Upstream's `retryAfter`.
+const AGAIN_IN: u32 = 1;
+
+/// 429: there is no room, come again.
+pub(crate) fn too_many(message: impl Into<String>) -> Status {
     let mut status = Status::new(429, "TooManyRequests", message).about("", "", "");
     if let Some(details) = &mut status.details {
-        details.retry_after_seconds = again_in;
+        details.retry_after_seconds = AGAIN_IN;
     }
     status
 }

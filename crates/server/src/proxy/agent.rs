@@ -24,7 +24,8 @@ use crate::http::response::full;
 /// Where agents listen if their node doesn't say.
 /// The kubelet's own port.
 const AGENT_PORT: u16 = 10250;
-/// How long the head of an agent's answer may take.
+/// How long the head of an agent's answer may take: it answers when a log or a command begins,
+/// which takes that long only where something is wrong with the host.
 pub(super) const HEAD_WITHIN: Duration = Duration::from_secs(10);
 
 /// A host's agent.

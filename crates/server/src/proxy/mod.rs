@@ -92,7 +92,7 @@ impl Proxy {
         }
     }
 
-    /// The address that a pod or a node tells; 400 if it is none, or no connection may lead there (upstream's
+    /// The address that a pod or a node gives; 400 if it is none, or no connection may lead there (upstream's
     /// `IsProxyableIP`).
     fn allowed(&self, address: &str) -> Result<IpAddr, Status> {
         let address = address.parse().ok().filter(|address| self.relay.backends().allows(*address));

@@ -20,11 +20,12 @@ use crate::backend::{BackendError, Backends, UpgradingClient, rewrite, send, tls
 use crate::http::response::full;
 use crate::http::{Asked, Body};
 
-/// How long the head of an answer may take before another backend is asked as well.
+/// How long the head of an answer may take before another backend is asked as well: longer than most answers take, and
+/// so short that the second one still comes while a person waits.
 const PATIENCE: Duration = Duration::from_millis(300);
-/// How many backends are asked at most.
+/// How many backends are asked at most: two may be dead, and a request that is slow everywhere costs no more than three.
 const ATTEMPTS: usize = 3;
-/// How long the head of an answer may take at all.
+/// How long the head of an answer may take at all: as long as any request that isn't a watch.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 impl Proxy {

@@ -59,7 +59,7 @@ impl Registry {
         Err(too_busy())
     }
 
-    /// Asks those outside who judge evictions.
+    /// Asks the webhooks and policies that judge evictions.
     async fn ask_about_eviction(
         &self,
         who: &UserInfo,

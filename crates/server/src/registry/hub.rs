@@ -63,7 +63,7 @@ impl Told {
         Told { event, current, previous, frames: Mutex::default(), versions: Mutex::default() }
     }
 
-    /// The change in another version, if it was told so before.
+    /// The change in another version, if a watch wanted it before.
     pub(super) fn version(&self, key: ToldAs) -> Option<Arc<Told>> {
         let versions = self.versions.lock().unwrap_or_else(PoisonError::into_inner);
         versions.iter().find(|(known, _)| *known == key).map(|(_, told)| told.clone())
@@ -87,7 +87,7 @@ impl Told {
         place.get_or_init(|| selection.part(kv)).as_ref()
     }
 
-    /// The frame of that key, made by the first who asks.
+    /// The frame of that key, made when it is first wanted.
     pub(crate) fn frame<E>(
         &self,
         key: FrameKey,

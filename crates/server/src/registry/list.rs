@@ -138,7 +138,7 @@ impl Registry {
         Ok(listing)
     }
 
-    /// As [`page`], where a webhook is asked: for no more than is shown, if that can be known before.
+    /// As [`page`], where a webhook converts: no more than is shown, if that can be known before.
     async fn converted_page(
         &self,
         options: &ListOptions<'_>,

@@ -9,7 +9,7 @@ use store::{HISTORY_BYTES, Revision, State};
 
 /// How long a client has to ask for the next page, as with upstream's compaction.
 const KEPT: Duration = Duration::from_secs(300);
-/// The most states that are kept. They share all that is the same in them.
+/// The most states that are kept, one a revision at which a list began. They share all that is the same in them.
 const MOST: usize = 256;
 
 /// The states of lists that aren't read to their end, oldest first.

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::Registry;
 use crate::conversion::by_webhook;
 
-/// Who writes, for the record.
+/// The writer, for the record.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Recorded<'a> {
     /// A create, an update or a patch by the field manager of that name.
@@ -63,7 +63,7 @@ impl Registry {
             }
             if let Err(status) = self.converter.make(custom, &conversions).await {
                 let object = new.name();
-                tracing::warn!(%status, object, "who owns its fields in other versions can't be brought up to date");
+                tracing::warn!(%status, object, "the owners of its fields in other versions can't be brought up to date");
                 return recorded.update(resource, subresource, old, new, &now);
             }
         }

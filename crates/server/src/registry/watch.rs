@@ -35,14 +35,14 @@ pub(crate) enum WatchEvent {
     Initial(Arc<KeyValue>),
     /// `ADDED`, `MODIFIED` or `DELETED` with the object, as of the change's revision.
     Change(&'static str, Arc<KeyValue>, Arc<Told>),
-    /// Everything up to that revision was told; `initial_end`: everything that was there at first.
+    /// Everything up to that revision was sent; `initial_end`: everything that was there at first.
     Bookmark { revision: Revision, initial_end: bool },
 }
 
-/// Why a watch goes on no more.
+/// Why a watch ends.
 #[derive(Debug)]
 pub(crate) enum WatchEnd {
-    /// The store can't tell what comes next.
+    /// The store doesn't have what comes next.
     Store(Error),
     /// A change can't be had in the version that is watched.
     Unserved(Status),
@@ -58,12 +58,12 @@ impl From<Error> for WatchEnd {
 pub(crate) struct Watch {
     resource: Resource,
     selection: Selection,
-    /// What was there at first and isn't told yet.
+    /// What was there at first and isn't sent yet.
     initial: VecDeque<WatchEvent>,
     range: KeyRange,
-    /// What happened and isn't told yet, for as long as it takes to bring it into the version that is watched.
+    /// What happened and isn't sent yet, for as long as it takes to bring it into the version that is watched.
     pending: Vec<Arc<Told>>,
-    /// Everything up to that revision was told, or is pending.
+    /// Everything up to that revision was sent, or is pending.
     told: Revision,
     topic: Arc<Topic>,
     newest: watch::Receiver<Revision>,
@@ -142,7 +142,7 @@ fn check(options: &WatchOptions<'_>) -> Result<(), Status> {
 }
 
 impl Watch {
-    /// How much of what was there at first isn't told yet.
+    /// How much of what was there at first isn't sent yet.
     pub(crate) fn initial(&self) -> usize {
         self.initial.len()
     }
@@ -210,7 +210,7 @@ impl Watch {
         Ok(changes)
     }
 
-    /// The changes since what was told; now they count as told.
+    /// The changes since what was sent; now they count as sent.
     fn changes(&mut self) -> Result<Vec<Arc<Told>>, Error> {
         if let Some(changes) = self.topic.after(self.told) {
             if let Some(last) = changes.last() {
@@ -232,7 +232,7 @@ impl Watch {
         Ok(batch.changes)
     }
 
-    /// Everything up to this revision was told, if nothing is left to tell.
+    /// A bookmark that everything up to its revision was sent, if nothing is left to send.
     pub(crate) fn bookmark(&mut self) -> Option<WatchEvent> {
         // Looked at first: what was passed on by then is in the topic.
         let through = self.hub.through();
@@ -259,7 +259,7 @@ fn with_values(event: &Event, values: &mut impl Iterator<Item = Arc<KeyValue>>) 
     }
 }
 
-/// What a change is to somebody who sees only what the selection matches.
+/// What a change is to a client that sees only what the selection matches.
 fn seen(told: &Arc<Told>, selection: &Selection) -> Option<WatchEvent> {
     let matches = |kv: &Arc<KeyValue>| {
         selection.is_everything() || told.part(kv, selection).is_some_and(|object| selection.matches(object))

@@ -1,4 +1,4 @@
-//! Acting as somebody else: `Impersonate-User` and its like, for who may.
+//! Acting as another user: `Impersonate-User` and its like, for users that may.
 //!
 //! Follows `k8s.io/apiserver/pkg/endpoints/filters/impersonation`.
 

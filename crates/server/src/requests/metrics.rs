@@ -109,7 +109,7 @@ impl Drop for Counted {
 }
 
 impl Metrics {
-    /// Nothing is counted yet; `others` are asked whenever somebody asks this.
+    /// Nothing is counted yet; `others` are asked whenever this is read.
     pub(crate) fn new(others: Vec<Measure>) -> Self {
         Metrics { others: Others(others), ..Metrics::default() }
     }
@@ -230,7 +230,7 @@ fn write_store(out: &mut String, store: &dyn Store) {
     }
 }
 
-/// How many objects of each resource the store holds. They are counted by what changed since somebody last asked, and by
+/// How many objects of each resource the store holds. They are counted by what changed since the last reading, and by
 /// looking at all of them only where that is forgotten.
 #[derive(Debug, Default)]
 struct Objects {
@@ -270,7 +270,7 @@ impl Objects {
     }
 }
 
-/// What the system tells about this process: see proc_pid_stat(5).
+/// What the system says about this process: see proc_pid_stat(5).
 fn write_process(out: &mut String) {
     // USER_HZ: what the kernel shows is counted in these, however fast its own clock ticks.
     const TICKS_PER_SECOND: f64 = 100.0;

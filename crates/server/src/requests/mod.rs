@@ -1,4 +1,4 @@
-//! Requests: who asks, what for, and may they; then what answers them.
+//! Requests: their users, what they ask for, and whether they may; then what answers them.
 
 mod apply;
 mod backup;

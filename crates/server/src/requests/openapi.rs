@@ -34,7 +34,8 @@ const V3: &str = "application/com.github.proto-openapi.spec.v3.v1.0+protobuf";
 const OLD_V2: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 const OLD_V3: &str = "application/com.github.proto-openapi.spec.v3@v1.0+protobuf";
 
-/// How long the server of an aggregated API may take for its document.
+/// How long the server of an aggregated API may take for its document. The other servers' documents wait for
+/// it, and client-go gives up after 32 seconds.
 const LONGEST: Duration = Duration::from_secs(10);
 
 /// How a document is written.
@@ -64,7 +65,7 @@ pub(super) struct OpenApi {
 
 #[derive(Debug)]
 struct Swagger {
-    /// What it tells.
+    /// What it describes.
     catalog: Arc<Catalog>,
     tag: HeaderValue,
     gzip: Bytes,

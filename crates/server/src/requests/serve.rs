@@ -1,4 +1,4 @@
-//! One request: who asks, for what, and may they; then it goes to the code that answers it.
+//! One request: its user, what it asks for, and whether it may; then it goes to the code that answers it.
 
 use std::time::Duration;
 
@@ -272,7 +272,7 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Whether a request lasts for as long as its client wants, and so takes no seat: all but watches, which take one
-/// until they begin to tell what there is at first (upstream's `longRunningFunc`).
+/// until they begin to send what there is at first (upstream's `longRunningFunc`).
 fn is_long_running(target: &Target, verb: &str) -> bool {
     verb == "proxy" || matches!(&*target.subresource, "attach" | "exec" | "log" | "portforward" | "proxy")
 }

@@ -13,11 +13,6 @@ use crate::http::query::Query;
 use crate::http::response::too_many;
 use crate::http::{Body, Target};
 
-/// When a client that was refused may come again, in seconds.
-///
-/// Upstream's `retryAfter`.
-const AGAIN_IN: u32 = 1;
-
 /// The class of what somebody wants.
 pub(super) fn class(fairness: &Fairness, state: &State, who: &UserInfo, wanted: &Wanted<'_>) -> Class {
     let (verb, target) = match *wanted {
@@ -41,9 +36,10 @@ pub(super) async fn admit(
     seats: u32,
     time: Duration,
 ) -> Result<Admitted, Status> {
-    fairness.admit(class, seats, time).await.map_err(|refused| {
-        too_many(format!("Too many requests, please try again later: {refused}"), AGAIN_IN)
-    })
+    fairness
+        .admit(class, seats, time)
+        .await
+        .map_err(|refused| too_many(format!("Too many requests, please try again later: {refused}")))
 }
 
 /// Tells the client its class (upstream's headers).

@@ -52,7 +52,7 @@ impl Listening {
     }
 
     /// Ends all connections before this returns: for an address that is about to leave this host. Nothing
-    /// can be sent from it afterwards, and callers that aren't told would wait for answers for long.
+    /// can be sent from it afterwards, and callers that see no end would wait for their answers for long.
     pub fn hang_up(&self) {
         self.open.shut();
     }

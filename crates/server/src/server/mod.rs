@@ -43,7 +43,7 @@ pub struct Options {
     pub backends: Arc<dyn Backends>,
     /// How the server presents itself to the hosts' agents (and whom it believes), for logs.
     pub kubelet_client_tls: Arc<ClientConfig>,
-    /// How the server presents itself to the servers of aggregated APIs; without, they know nobody's name.
+    /// How the server presents itself to the servers of aggregated APIs; without it, they learn no user's name.
     pub front_proxy: Option<FrontProxy>,
     /// The cluster's own authority; without, every certificate that a listener lets in may name anybody.
     pub authority: Option<ClusterAuthority>,

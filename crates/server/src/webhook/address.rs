@@ -56,7 +56,7 @@ impl Address {
         })
     }
 
-    /// The whole, as errors tell it.
+    /// The whole, as errors name it.
     pub(super) fn url(&self) -> String {
         let port = match &self.way {
             Way::Direct { port } => port.to_string(),

@@ -18,7 +18,7 @@ use super::trust::Trusts;
 use crate::backend::{Backends, send};
 use crate::http::response::{JSON, full};
 
-/// The longest answer, in bytes.
+/// The longest answer, in bytes: a question has 3 MiB of objects at most, and what comes back of them may be larger.
 const LARGEST: usize = 10 * 1024 * 1024;
 
 /// Why a webhook gave no answer.

@@ -16,7 +16,7 @@ const SYSTEM: [&str; 3] =
 /// The most configurations that are kept: with them the sessions that make the next handshake cheap.
 const MOST: usize = 64;
 
-/// How to speak TLS with those whom a bundle of authorities vouches for.
+/// How to speak TLS with webhooks whose certificates a bundle of authorities signs.
 #[derive(Default)]
 pub(super) struct Trusts {
     kept: Mutex<HashMap<String, Arc<ClientConfig>>>,

@@ -31,7 +31,7 @@ const CARRIED: &[&str] = &["create", "delete", "get", "patch", "update"];
 /// The verbs of what goes both ways, for the methods that begin it.
 const STREAMED: &[&str] = &["create", "get"];
 
-/// Groups in the order in which discovery tells them; within a group the preferred version first, within a version
+/// Groups in the order in which discovery lists them; within a group the preferred version first, within a version
 /// resources by name.
 static GROUPS: [&[Resource]; 21] = [
     core::RESOURCES,

@@ -4,7 +4,7 @@ use machinery::{Object, Status};
 use objects::Named;
 use serde_json::Value;
 
-/// What of a pod's metadata nobody writes by its status here; upstream says so of labels, by which services find
+/// What of a pod's metadata a write of its status may not change here; upstream says so of labels, by which services find
 /// their pods, and its agent writes none of the others.
 const METADATA: [&str; 4] = ["labels", "annotations", "finalizers", "ownerReferences"];
 /// What of a pod's status names objects, which a host may then read.

@@ -1,4 +1,4 @@
-//! Those who are asked about changes because somebody configured it: policies and webhooks.
+//! What is asked about changes because a user configured it: policies and webhooks.
 
 mod configured;
 mod guard;
@@ -57,7 +57,7 @@ impl Outside {
         !is_exempt(request) && Configured::has_mutating(request.state)
     }
 
-    /// Those who may change the object: policies, then webhooks. The answer is whether anybody did.
+    /// Lets them change the object: policies, then webhooks. The answer is whether any did.
     pub(crate) async fn mutate(
         &self,
         request: &AdmissionRequest<'_>,

@@ -19,7 +19,7 @@ use self::policy::{LABELS, Level, Policies, Policy};
 use super::request::{AdmissionRequest, Operation};
 use super::warnings::warn;
 
-/// The most pods of a namespace that are looked at when its labels change.
+/// The most pods of a namespace that are looked at when its labels change, as upstream (`defaultNamespaceMaxPodsToCheck`).
 const MOST_PODS: usize = 3000;
 
 /// 403 for a pod that its namespace forbids; a warning for one that it warns of.

@@ -6,6 +6,7 @@ use std::fmt;
 use machinery::Cause;
 use serde_json::json;
 
+/// The newest version that a policy may name: that of the API which is served.
 const NEWEST_MINOR: u32 = 36;
 
 /// How much is forbidden, from nothing to most.
