@@ -109,12 +109,40 @@ impl Untold for Kinds {
         }
     }
 
+    // Where upstream asks whether there is a list, not how long it is.
+    fn sees_empty(&self, schema: &str, field: &str) -> &'static [&'static str] {
+        match (schema.rsplit('.').next().unwrap_or_default(), field) {
+            ("EphemeralContainer", "ports" | "resizePolicy" | "restartPolicyRules")
+            | ("HPAScalingRules", "policies")
+            | ("JSONSchemaProps", _)
+            | ("ResourceSliceSpec", "sharedCounters") => &[""],
+            ("PodSpec", "overhead") => &["spec.overhead"],
+            ("ResourceRequirements", "claims") => &["spec.resources.claims"],
+            _ => &[],
+        }
+    }
+
     // Because it depends on others whether that is done, or because the fault is called otherwise.
     fn says_itself(&self, schema: &str, field: &str) -> bool {
         matches!(
             (schema.rsplit('.').next().unwrap_or_default(), field),
             ("AzureDiskVolumeSource", "cachingMode" | "kind")
-                | ("AppArmorProfile" | "HostPathVolumeSource" | "SeccompProfile", "type")
+                | (
+                    "AppArmorProfile"
+                        | "DaemonSetUpdateStrategy"
+                        | "DeploymentStrategy"
+                        | "HostPathVolumeSource"
+                        | "SeccompProfile",
+                    "type"
+                )
+                | ("ImageVolumeSource", "pullPolicy")
+                | ("PersistentVolumeClaimSpec" | "PersistentVolumeSpec", "accessModes")
+                | ("PriorityClass", "preemptionPolicy")
+                | ("ResourceQuotaSpec", "scopes")
+                | ("ScopedResourceSelectorRequirement", "scopeName")
+                | ("ServiceSpec", "externalTrafficPolicy")
+                | ("StorageClass", "reclaimPolicy")
+                | ("ValidationRule", "reason")
                 | ("HTTPGetAction", "scheme")
                 | ("Lifecycle", "stopSignal")
                 | (
@@ -180,7 +208,8 @@ mod tests {
     #[test]
     fn a_zero_is_nothing_unless_it_is_pointed_to() {
         let spec = json!({"hostNetwork": false, "nodeName": "", "enableServiceLinks": false, "priority": 0, "containers": []});
-        let kept = json!({"enableServiceLinks": false, "priority": 0});
+        // Containers are always written: what was given stays until then.
+        let kept = json!({"enableServiceLinks": false, "priority": 0, "containers": []});
         assert_eq!(conformed("PodSpec", spec), kept);
         // What must be there is there, whatever it says.
         assert_eq!(

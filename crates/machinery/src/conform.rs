@@ -5,6 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use cel::Quantity;
 use serde_json::{Map, Value};
 
+use crate::object::Object;
+use crate::resource::Resource;
 use crate::schema::{Schema, Shape};
 use crate::time;
 
@@ -25,17 +27,24 @@ pub struct Conform<'a> {
     faults: &'a mut Vec<String>,
     most: usize,
     path: String,
+    /// Whether every list and map that is given and empty stays, until the object is settled.
+    keeps_empties: bool,
 }
 
 impl<'a> Conform<'a> {
     /// Of a whole object; the first `most` of what is no fault but has to be told go into `faults`.
     pub fn new(faults: &'a mut Vec<String>, most: usize) -> Self {
-        Conform { faults, most, path: String::new() }
+        Conform { faults, most, path: String::new(), keeps_empties: false }
     }
 
     /// Of an object that stands at `path`.
     pub fn at(path: &str, faults: &'a mut Vec<String>, most: usize) -> Self {
-        Conform { faults, most, path: path.to_owned() }
+        Conform { path: path.to_owned(), ..Conform::new(faults, most) }
+    }
+
+    /// Of a kind that tells an empty list or map from none.
+    pub fn keeping_empties(self, keeps_empties: bool) -> Self {
+        Conform { keeps_empties, ..self }
     }
 
     /// The object of a schema.
@@ -63,8 +72,11 @@ impl<'a> Conform<'a> {
                 Some(field) => {
                     result = self.value(&field.shape, value);
                     // Upstream's `omitempty`: an empty list or map says nothing where none is required, nor does a zero
-                    // where the field is no pointer. Where a list is always written, an empty one is null.
-                    let keeps_empty = field.required && !schema.nulls.contains(&field.name);
+                    // where the field is no pointer. Some that are given upstream still sees until it has judged the object.
+                    let keeps_empty = field.required
+                        || self.keeps_empties
+                        || schema.nulls.contains(&field.name)
+                        || field.sees_empty.iter().any(|end| self.path.ends_with(end));
                     let is_zero = field.zero_is_nothing && is_zero(value);
                     !value.is_null() && !is_zero && (keeps_empty || !is_empty(&field.shape, value))
                 }
@@ -87,7 +99,7 @@ impl<'a> Conform<'a> {
             | (Shape::Text | Shape::IntOrString, Value::String(_))
             | (Shape::Boolean, Value::Bool(_))
             | (Shape::Number, Value::Number(_))
-            | (Shape::ObjectOrBoolean, Value::Object(_) | Value::Bool(_)) => {}
+            | (Shape::ObjectOrBoolean(_), Value::Bool(_)) => {}
             (Shape::Int32 | Shape::IntOrString, Value::Number(number)) => {
                 match number.as_i64().and_then(|n| i32::try_from(n).ok()) {
                     Some(_) => {}
@@ -117,6 +129,15 @@ impl<'a> Conform<'a> {
             (Shape::Object(of), Value::Object(object)) => {
                 self.object(of.get(), object)?;
             }
+            (Shape::ObjectOrBoolean(of) | Shape::ObjectOrList(of), Value::Object(object)) => {
+                // Of unknown fields in here upstream says nothing.
+                let most = std::mem::replace(&mut self.most, 0);
+                self.object(of.get(), object)?;
+                self.most = most;
+            }
+            (Shape::ObjectOrList(_), Value::Array(list)) if !list.is_empty() => {}
+            // Upstream reads nothing from anything else.
+            (Shape::ObjectOrList(_), _) => *value = Value::Null,
             (Shape::List(items), Value::Array(list)) => {
                 for (index, item) in list.iter_mut().enumerate() {
                     nothing_to_zero(items, item);
@@ -124,7 +145,7 @@ impl<'a> Conform<'a> {
                     self.value(items, item)?;
                     self.path.truncate(length);
                 }
-                list.retain(|item| !item.is_null());
+                list.retain(|item| !item.is_null() || **items == Shape::Any);
             }
             (Shape::Map(values), Value::Object(map)) => {
                 for (key, value) in map.iter_mut() {
@@ -169,8 +190,8 @@ fn expected(shape: &Shape) -> &'static str {
         Shape::Quantity => "a quantity such as 100m, 2 or 1Gi",
         Shape::IntOrString => "an integer or a string",
         Shape::Any => "anything",
-        Shape::ObjectOrBoolean => "an object, true or false",
-        Shape::Object(_) | Shape::Map(_) => "an object",
+        Shape::ObjectOrBoolean(_) => "an object, true or false",
+        Shape::Object(_) | Shape::Map(_) | Shape::ObjectOrList(_) => "an object",
         Shape::List(_) => "a list",
     }
 }
@@ -185,7 +206,11 @@ fn nothing_to_zero(shape: &Shape, value: &mut Value) {
             Shape::Quantity => "0".into(),
             Shape::Object(_) | Shape::Map(_) => Value::Object(Map::new()),
             Shape::List(_) => Value::Array(Vec::new()),
-            Shape::Any | Shape::ObjectOrBoolean | Shape::Time | Shape::MicroTime => Value::Null,
+            Shape::Any
+            | Shape::ObjectOrBoolean(_)
+            | Shape::ObjectOrList(_)
+            | Shape::Time
+            | Shape::MicroTime => Value::Null,
         };
     }
 }
@@ -196,6 +221,91 @@ fn is_zero(value: &Value) -> bool {
         Value::Number(number) => number.as_f64() == Some(0.0),
         Value::Bool(truth) => !truth,
         _ => false,
+    }
+}
+
+/// What an object is written without: lists and maps that are empty. Those that are always written are null.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) enum Empties {
+    All,
+    /// All but those that are always written.
+    LeftOut,
+}
+
+impl Empties {
+    /// Takes them out.
+    pub fn drop_from(self, schema: &Schema, object: &mut Map<String, Value>) {
+        object.retain(|name, value| {
+            let Some(field) = schema.field(name).filter(|_| value.is_array() || value.is_object()) else {
+                return true;
+            };
+            self.drop_within(&field.shape, value);
+            if !is_empty(&field.shape, value) {
+                return true;
+            }
+            let is_written = schema.nulls.contains(&field.name);
+            if is_written && self == Empties::All {
+                *value = Value::Null;
+            }
+            is_written || field.required
+        });
+    }
+
+    fn drop_within(self, shape: &Shape, value: &mut Value) {
+        match (shape, value) {
+            (
+                Shape::Object(of) | Shape::ObjectOrBoolean(of) | Shape::ObjectOrList(of),
+                Value::Object(object),
+            ) => self.drop_from(of.get(), object),
+            (Shape::List(items), Value::Array(list)) => {
+                list.iter_mut().for_each(|item| self.drop_within(items, item));
+            }
+            (Shape::Map(values), Value::Object(map)) => {
+                map.values_mut().for_each(|value| self.drop_within(values, value));
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether there is one.
+    pub fn are_in(self, schema: &Schema, object: &Map<String, Value>) -> bool {
+        object.iter().filter(|(_, value)| value.is_array() || value.is_object()).any(|(name, value)| {
+            let Some(field) = schema.field(name) else { return false };
+            let is_written = schema.nulls.contains(&field.name);
+            let counts = if is_written { self == Empties::All } else { !field.required };
+            counts && is_empty(&field.shape, value) || self.are_within(&field.shape, value)
+        })
+    }
+
+    fn are_within(self, shape: &Shape, value: &Value) -> bool {
+        match (shape, value) {
+            (
+                Shape::Object(of) | Shape::ObjectOrBoolean(of) | Shape::ObjectOrList(of),
+                Value::Object(object),
+            ) => self.are_in(of.get(), object),
+            (Shape::List(items), Value::Array(list)) => list.iter().any(|item| self.are_within(items, item)),
+            (Shape::Map(values), Value::Object(map)) => {
+                map.values().any(|value| self.are_within(values, value))
+            }
+            _ => false,
+        }
+    }
+
+    /// An object without them; nothing if it has none.
+    pub fn without(self, resource: &Resource, object: &Object) -> Option<Object> {
+        let schema = resource.schema.get().filter(|_| resource.custom.is_none())?;
+        self.are_in(schema, &object.0).then(|| {
+            let mut plain = object.clone();
+            self.drop_from(schema, &mut plain.0);
+            plain
+        })
+    }
+}
+
+/// Takes out of a valid object the empty lists and maps that were given and are not written: the last step before it is stored.
+pub fn settle(resource: &Resource, object: &mut Object) {
+    if let Some(plain) = Empties::All.without(resource, object) {
+        *object = plain;
     }
 }
 

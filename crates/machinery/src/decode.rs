@@ -6,7 +6,8 @@
 use serde_json::Value;
 use values::JsonError;
 
-use crate::conform::{Conform, TypeMismatch};
+use crate::conform::{Conform, Empties, TypeMismatch};
+use crate::meta::OBJECT_META;
 use crate::object::Object;
 use crate::resource::Resource;
 use crate::status::Status;
@@ -72,8 +73,14 @@ pub(crate) fn conform(resource: &Resource, object: &mut Object) -> Result<Vec<St
     }
     let mut faults = Vec::new();
     if let Some(schema) = resource.schema.get() {
-        let mut conform = Conform::new(&mut faults, MOST_FAULTS);
-        conform.object(schema, &mut object.0)?;
+        let conform = Conform::new(&mut faults, MOST_FAULTS);
+        conform.keeping_empties(resource.rules.sees_empties()).object(schema, &mut object.0)?;
+        // The metadata of an object is the same for all kinds.
+        if let (Some(schema), Some(Value::Object(metadata))) =
+            (OBJECT_META.get(), object.0.get_mut("metadata"))
+        {
+            Empties::All.drop_from(schema, metadata);
+        }
     }
     object.remove_meta("selfLink");
     object.ensure_metadata();

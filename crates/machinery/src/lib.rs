@@ -48,7 +48,7 @@ pub use apply::{
 pub use cbor::{CborError, from_cbor, to_cbor};
 pub use cel::{Quantity, QuantityError};
 pub use cidr::network_of;
-pub use conform::{Conform, TypeMismatch};
+pub use conform::{Conform, TypeMismatch, settle};
 pub use convert::{from_stored, to_stored};
 pub use custom::{
     Conversion, ConversionReview, Custom, Definition, compare_versions, compile_pattern, validate_defaults,
@@ -63,7 +63,7 @@ pub use object::Object;
 pub use patch::{PatchType, patch};
 pub use resource::{Resource, Subresource, api_version};
 pub use scale::{apply_scale, missing_replicas, scale_of};
-pub use schema_rules::SchemaRules;
+pub use schema_rules::{REASONS, SchemaRules, field_path};
 pub use selector::{FieldSelector, LabelSelector, Selectable};
 pub use status::{Cause, Details, Status};
 pub use strategy::{keep, prepare_create, prepare_update};

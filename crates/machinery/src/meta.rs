@@ -29,6 +29,19 @@ impl Untold for Meta {
             _ => &[],
         }
     }
+
+    // Templates of claims may say nothing of an object's metadata but labels and annotations.
+    fn sees_empty(&self, schema: &str, field: &str) -> &'static [&'static str] {
+        match field {
+            _ if !schema.ends_with(".ObjectMeta") => &[],
+            "finalizers" => &["spec.metadata.finalizers", "volumeClaimTemplate.metadata.finalizers"],
+            "managedFields" => &["spec.metadata.managedFields", "volumeClaimTemplate.metadata.managedFields"],
+            "ownerReferences" => {
+                &["spec.metadata.ownerReferences", "volumeClaimTemplate.metadata.ownerReferences"]
+            }
+            _ => &[],
+        }
+    }
 }
 
 #[cfg(test)]

@@ -16,15 +16,22 @@ static NULL: Value = Value::Null;
 /// The metadata of an object by itself.
 pub fn validate_own(resource: &Resource, object: &Object, faults: &mut Faults) {
     let generate_name = object.meta("generateName").and_then(Value::as_str).unwrap_or_default();
-    if !generate_name.is_empty()
-        && let Some(why) = resource.rules.name_fault_in(&without_dash_at_end(generate_name), object)
-    {
-        faults.push(Cause::invalid("metadata.generateName", &json!(generate_name), why));
+    if !generate_name.is_empty() {
+        let whys = match resource.rules.looks_at_prefix() {
+            true => resource.rules.name_faults_in(&without_dash_at_end(generate_name), object),
+            false if generate_name.contains(['/', '%']) => vec!["may not contain '/' or '%'"],
+            false => Vec::new(),
+        };
+        for why in whys {
+            faults.push(Cause::invalid("metadata.generateName", &json!(generate_name), why));
+        }
     }
     if object.name().is_empty() {
         faults.push(Cause::required("metadata.name", "name or generateName is required"));
-    } else if let Some(why) = resource.rules.name_fault_in(object.name(), object) {
-        faults.push(Cause::invalid("metadata.name", &json!(object.name()), why));
+    } else {
+        for why in resource.rules.name_faults_in(object.name(), object) {
+            faults.push(Cause::invalid("metadata.name", &json!(object.name()), why));
+        }
     }
     validate_generation(object, faults);
     validate_metadata(of(object), "metadata", faults);

@@ -136,6 +136,11 @@ impl Resource {
         self.custom.is_some() || self.rules.demands_version()
     }
 
+    /// Whether an object without a name gets one, even where it says nothing to begin it with.
+    pub fn names_itself(&self) -> bool {
+        self.rules.names_itself()
+    }
+
     /// Whether a PUT makes what is not there: upstream's `AllowCreateOnUpdate`.
     pub fn creates_on_update(&self) -> bool {
         self.rules.creates_on_update()

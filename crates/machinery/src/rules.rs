@@ -111,9 +111,30 @@ pub trait Rules: Sync {
         name::subdomain_fault(name)
     }
 
-    /// Likewise, where it depends on the object how it has to be called.
-    fn name_fault_in(&self, name: &str, _object: &Object) -> Option<&'static str> {
-        self.name_fault(name)
+    /// Likewise, where it depends on the object how it has to be called: all that is wrong.
+    fn name_faults_in(&self, name: &str, _object: &Object) -> Vec<&'static str> {
+        self.name_fault(name).into_iter().collect()
+    }
+
+    /// Whether a name of the kind that is to be generated is held against the same rules: names that upstream validates by
+    /// declarations are not.
+    fn looks_at_prefix(&self) -> bool {
+        true
+    }
+
+    /// Whether an update is held against what is asked of any object of the kind, not only against what was.
+    fn looks_at_changes(&self) -> bool {
+        true
+    }
+
+    /// Whether an empty list or map is another value than none wherever objects are compared: upstream does so by `reflect.DeepEqual`.
+    fn sees_empties(&self) -> bool {
+        false
+    }
+
+    /// Whether an object without a name gets one, even where it says nothing to begin it with.
+    fn names_itself(&self) -> bool {
+        false
     }
 
     /// Faults of an object beyond its metadata.

@@ -34,8 +34,10 @@ pub enum Shape {
     IntOrString,
     /// Anything.
     Any,
-    /// A JSON schema, or whether anything goes.
-    ObjectOrBoolean,
+    /// A JSON schema, of that schema, or whether anything goes.
+    ObjectOrBoolean(SchemaRef),
+    /// Likewise, or a list of them.
+    ObjectOrList(SchemaRef),
     /// An object of that schema.
     Object(SchemaRef),
     /// A list of such values.
@@ -66,6 +68,8 @@ pub struct Field {
     pub required: bool,
     /// What it is where it isn't there.
     pub default: Option<Value>,
+    /// The ends of paths at which an empty list or map is told from none.
+    pub sees_empty: &'static [&'static str],
     /// The texts that it may be; any where there are none.
     pub choices: Box<[&'static str]>,
     /// How a strategic merge patch treats it.
@@ -135,6 +139,12 @@ pub trait Untold: Sync {
     /// Whether a default is published that nobody ever sees.
     fn is_omitted(&self, _schema: &str, _field: &str, _default: &Value) -> bool {
         false
+    }
+
+    /// The ends of paths at which upstream's validation tells an empty list or map in the field from none: an empty end is one of
+    /// every path. What is kept for it is gone once the object is settled.
+    fn sees_empty(&self, _schema: &str, _field: &str) -> &'static [&'static str] {
+        &[]
     }
 
     /// Whether the code of kinds holds the field against its choices.
@@ -280,6 +290,16 @@ impl Schemas {
                 Shape::Text | Shape::Bytes | Shape::Int32 | Shape::Int64 | Shape::Number | Shape::Boolean
             );
             let strategies = property.patch_strategy.unwrap_or_default();
+            let choices = match self.untold.says_itself(name, field) {
+                true => Box::default(),
+                false => property.choices(),
+            };
+            let default =
+                property.default.as_ref().filter(|default| !self.untold.is_omitted(name, field, default));
+            let default = default.cloned();
+            // An amount that must be there is written as 0 where there is none.
+            let is_pointer = pointers.contains(&field);
+            let zero = (required && !is_pointer && shape == Shape::Quantity).then(|| "0".into());
             Field {
                 name: field,
                 shape,
@@ -298,12 +318,10 @@ impl Schemas {
                     true => Topology::Atomic,
                     false => topology(property.list_type, &property.list_keys, property.map_type),
                 },
-                default: property.default.filter(|default| !self.untold.is_omitted(name, field, default)),
-                is_pointer: pointers.contains(&field),
-                choices: match self.untold.says_itself(name, field) {
-                    true => Box::default(),
-                    false => property.choices.into(),
-                },
+                default: default.or(zero),
+                is_pointer,
+                choices,
+                sees_empty: self.untold.sees_empty(name, field),
             }
         });
         let atomic = schema.map_type == Some("atomic");
@@ -318,7 +336,11 @@ impl Schemas {
                 Some("IntOrString") => Shape::IntOrString,
                 Some("Time") => Shape::Time,
                 Some("MicroTime") => Shape::MicroTime,
-                Some("JSONSchemaPropsOrBool") => Shape::ObjectOrBoolean,
+                Some(or @ ("JSONSchemaPropsOrBool" | "JSONSchemaPropsOrArray")) => {
+                    let of = if or.ends_with("Bool") { Shape::ObjectOrBoolean } else { Shape::ObjectOrList };
+                    let schema = name.trim_end_matches("OrBool").trim_end_matches("OrArray");
+                    self.reference(schema).map_or(Shape::Any, of)
+                }
                 _ => self.reference(name).map_or(Shape::Any, Shape::Object),
             };
         }
@@ -348,10 +370,20 @@ impl Schemas {
     }
 }
 
-impl Published<'_> {
+impl<'a> Published<'a> {
     /// The schema that this one refers to.
     fn target(&self) -> Option<&str> {
         self.reference.or_else(|| self.all_of.iter().find_map(|part| part.reference))
+    }
+
+    /// What a text may be, or each item of a list of them: there an empty one is never meant.
+    fn choices(&self) -> Box<[&'a str]> {
+        match &self.items {
+            Some(items) if self.choices.is_empty() => {
+                items.choices.iter().copied().filter(|choice| !choice.is_empty()).collect()
+            }
+            _ => self.choices.as_slice().into(),
+        }
     }
 
     /// Whether this refers to a schema of that kind.

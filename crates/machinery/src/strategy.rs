@@ -4,6 +4,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::conform::Empties;
 use crate::defaults::fill;
 use crate::object::Object;
 use crate::resource::Resource;
@@ -59,7 +60,8 @@ pub fn prepare_update(resource: &Resource, subresource: &str, object: &mut Objec
     if resource.keeps_generation && subresource != "status" {
         // Where nobody writes the status apart, it is as good as any other field.
         let status = resource.custom.is_some() && resource.subresource("status").is_none();
-        let changed = asks(object).ne(asks(old))
+        let plain = Empties::All.without(resource, object).filter(|_| !resource.rules.sees_empties());
+        let changed = asks(plain.as_ref().unwrap_or(object)).ne(asks(old))
             || (status && object.0.get("status") != old.0.get("status"))
             || resource.rules.counts_as_change(object, old);
         let generation = old.meta("generation").and_then(Value::as_i64).unwrap_or_default();

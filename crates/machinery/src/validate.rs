@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value};
 
+use crate::conform::Empties;
 use crate::faults::Faults;
 use crate::metadata;
 use crate::object::Object;
@@ -22,7 +23,7 @@ pub fn validate_create(resource: &Resource, object: &Object) -> Vec<Cause> {
 pub fn validate_update(resource: &Resource, subresource: &str, object: &Object, old: &Object) -> Vec<Cause> {
     let mut faults = Faults::default();
     let looks = metadata::validate_update(resource, object, &mut faults);
-    for _ in 0..looks {
+    for _ in 0..if resource.rules.looks_at_changes() { looks } else { 0 } {
         validate_object(resource, object, Some(old), &mut faults);
     }
     for field in ["name", "namespace", "uid", "creationTimestamp"] {
@@ -40,7 +41,8 @@ pub fn validate_update(resource: &Resource, subresource: &str, object: &Object, 
             faults.push(Cause::forbidden("metadata.finalizers", &why));
         }
     }
-    resource.rules.validate_update(subresource, object, old, &mut faults);
+    let plain = Empties::All.without(resource, object).filter(|_| !resource.rules.sees_empties());
+    resource.rules.validate_update(subresource, plain.as_ref().unwrap_or(object), old, &mut faults);
     faults.into_causes()
 }
 

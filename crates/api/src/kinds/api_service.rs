@@ -34,10 +34,11 @@ impl Rules for ApiService {
         field::segment_fault(name)
     }
 
-    fn name_fault_in(&self, name: &str, object: &Object) -> Option<&'static str> {
+    fn name_faults_in(&self, name: &str, object: &Object) -> Vec<&'static str> {
         let spec = part(object, "spec");
         let wanted = format!("{}.{}", text(spec, "version"), text(spec, "group"));
-        self.name_fault(name).or((name != wanted).then_some("must be `spec.version+\".\"+spec.group`"))
+        let other = (name != wanted).then_some("must be `spec.version+\".\"+spec.group`");
+        self.name_fault(name).or(other).into_iter().collect()
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {

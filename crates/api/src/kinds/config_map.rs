@@ -16,6 +16,10 @@ impl Rules for ConfigMap {
         (1, 1)
     }
 
+    fn sees_empties(&self) -> bool {
+        true
+    }
+
     fn validate(&self, object: &Object, faults: &mut Faults) {
         let size =
             validate_keys(object, "data", faults) + validate_keys(object, "binaryData", faults) / 4 * 3;

@@ -13,10 +13,13 @@ impl Rules for ControllerRevision {
         (1, 1)
     }
 
-    fn validate(&self, object: &Object, faults: &mut Faults) {
-        if object.0.get("data").is_none_or(Value::is_null) {
+    fn validate_create(&self, object: &Object, faults: &mut Faults) {
+        if !object.0.get("data").is_some_and(Value::is_object) {
             faults.push(Cause::required("data", "data is mandatory"));
         }
+    }
+
+    fn validate(&self, object: &Object, faults: &mut Faults) {
         let revision = object.0.get("revision").unwrap_or(&Value::Null);
         validate_value_not_negative(revision, "revision".into(), faults);
     }

@@ -4,7 +4,7 @@ use machinery::rules::{Column, Rules, age, number};
 use machinery::{Cause, Faults, LabelSelector, Object, Share, share};
 use serde_json::{Value, json};
 
-use super::field::part;
+use super::field::{part, text};
 use super::workload::{
     selector_cell, set_default, set_template_defaults, template_cells, validate_always_restarts,
     validate_counts, validate_fits, validate_not_negative, validate_selector, validate_selector_stays,
@@ -140,8 +140,14 @@ fn validate_pods(spec: &Value, faults: &mut Faults) {
 fn validate_strategy(strategy: &Value, faults: &mut Faults) {
     let path = "spec.updateStrategy.rollingUpdate";
     let rolling = &strategy["rollingUpdate"];
-    if strategy["type"] != "RollingUpdate" {
-        return;
+    match text(strategy, "type") {
+        "OnDelete" => return,
+        "RollingUpdate" => {}
+        // Upstream names the strategy, not its type.
+        _ => {
+            let choices = ["OnDelete", "RollingUpdate"];
+            return faults.push(Cause::not_supported("spec.updateStrategy", strategy, &choices));
+        }
     }
     if rolling.is_null() {
         return faults.push(Cause::required(path, ""));
@@ -157,7 +163,8 @@ fn validate_strategy(strategy: &Value, faults: &mut Faults) {
                 }
             }
             None => {
-                *slot = -1;
+                // A text that says no number counts as 0.
+                *slot = rolling[*field].as_i64().unwrap_or_default();
                 let why = "must be an integer that is not negative, or a percentage such as 25%";
                 faults.push(Cause::invalid(format!("{path}.{field}"), &rolling[*field], why));
             }

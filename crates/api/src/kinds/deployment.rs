@@ -4,6 +4,7 @@ use machinery::rules::{Column, Rules, age};
 use machinery::{Cause, Faults, Object, Share, keep, share};
 use serde_json::{Value, json};
 
+use super::field::text;
 use super::workload::{
     set_default, set_template_defaults, template_cells, validate_counts, validate_not_negative,
     validate_selector_and_template, validate_selector_stays,
@@ -101,12 +102,20 @@ impl Rules for Deployment {
 fn validate_strategy(strategy: &Value, faults: &mut Faults) {
     let rolling = &strategy["rollingUpdate"];
     let path = "spec.strategy.rollingUpdate";
-    if strategy["type"] == "Recreate" {
-        if !rolling.is_null() {
-            let why = "may not be specified when strategy `type` is 'Recreate'";
-            faults.push(Cause::forbidden(path, why));
+    match text(strategy, "type") {
+        "RollingUpdate" => {}
+        "Recreate" => {
+            if !rolling.is_null() {
+                let why = "may not be specified when strategy `type` is 'Recreate'";
+                faults.push(Cause::forbidden(path, why));
+            }
+            return;
         }
-        return;
+        // Upstream names the strategy, not its type.
+        _ => {
+            let choices = ["Recreate", "RollingUpdate"];
+            return faults.push(Cause::not_supported("spec.strategy", strategy, &choices));
+        }
     }
     let mut both_nothing = true;
     for field in ["maxUnavailable", "maxSurge"] {

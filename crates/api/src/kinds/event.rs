@@ -4,6 +4,7 @@ use machinery::rules::{Column, Rules};
 use machinery::{Cause, Faults, Object, Resource, time};
 use serde_json::{Value, json};
 
+use super::field::segment_fault;
 use crate::kinds::resource_of_kind;
 
 pub(crate) struct Event;
@@ -19,6 +20,14 @@ impl Rules for Event {
 
     fn in_version(&self, api_version: &str) -> Option<&'static Resource> {
         resource_of_kind(api_version, "Event")
+    }
+
+    fn name_fault(&self, name: &str) -> Option<&'static str> {
+        segment_fault(name)
+    }
+
+    fn looks_at_prefix(&self) -> bool {
+        false
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {

@@ -15,6 +15,14 @@ impl Rules for Lease {
         true
     }
 
+    fn set_defaults(&self, object: &mut Object) {
+        if let Some(Value::Object(spec)) = object.0.get_mut("spec") {
+            // Upstream has these two switched off.
+            spec.remove("preferredHolder");
+            spec.remove("strategy");
+        }
+    }
+
     fn validate(&self, object: &Object, faults: &mut Faults) {
         for (field, least, why) in [
             ("leaseDurationSeconds", 1, "must be greater than 0"),
@@ -25,11 +33,6 @@ impl Rules for Lease {
             {
                 faults.push(Cause::invalid(format!("spec.{field}"), value, why));
             }
-        }
-        if let Some(holder) = object.pointer("/spec/holderIdentity")
-            && holder == ""
-        {
-            faults.push(Cause::invalid("spec.holderIdentity", holder, "must not be empty"));
         }
     }
 

@@ -26,6 +26,10 @@ impl Rules for LimitRange {
         true
     }
 
+    fn names_itself(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         let limits = object.0.get_mut("spec").and_then(|spec| spec.get_mut("limits"));
         for item in
@@ -143,8 +147,9 @@ fn validate_resource(item: &Value, resource: &str, path: &str, faults: &mut Faul
     if ratio < Quantity::from_units(1) {
         faults.push(Cause::invalid(&field, value, "ratio is less than 1"));
     }
-    if let Some((max, min)) = max.zip(min).filter(|(_, min)| min.milli() > 0)
-        && ratio.milli().saturating_mul(min.milli()) > max.milli().saturating_mul(1000)
+    // Nothing is too much beside a minimum of 0, and anything beside one below that.
+    if let Some((max, min)) = max.zip(min).filter(|(_, min)| min.milli() != 0)
+        && (min.is_negative() || ratio.milli().saturating_mul(min.milli()) > max.milli().saturating_mul(1000))
     {
         faults.push(Cause::invalid(field, value, "ratio is greater than max/min"));
     }

@@ -85,9 +85,6 @@ impl Rules for NewerEvent {
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
         validate_namespace(object, faults);
-        if object.0.get("eventTime").is_none_or(Value::is_null) {
-            faults.push(Cause::required("eventTime", ""));
-        }
         for field in ["reportingController", "reportingInstance", "action", "reason"] {
             let value = text(object, &format!("/{field}"));
             if value.is_empty() {
@@ -105,6 +102,27 @@ impl Rules for NewerEvent {
         if text(object, "/note").len() > LONGEST_NOTE {
             let why = format!("can have at most {LONGEST_NOTE} characters");
             faults.push(Cause::invalid("message", &"".into(), &why));
+        }
+    }
+
+    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
+        let null = Value::Null;
+        let field = |object: &Object, field: &str| object.0.get(field).unwrap_or(&null).clone();
+        if field(object, "series") != field(old, "series") {
+            validate_series(&field(object, "series"), faults);
+        }
+        for (here, core) in KEPT {
+            let value = field(object, here);
+            if value != field(old, here) {
+                faults.push(Cause::invalid(core, &value, "field is immutable"));
+            }
+        }
+    }
+
+    /// What old events don't have, an update doesn't ask for.
+    fn validate_create(&self, object: &Object, faults: &mut Faults) {
+        if object.0.get("eventTime").is_none_or(Value::is_null) {
+            faults.push(Cause::required("eventTime", ""));
         }
         if !matches!(text(object, "/type"), "Normal" | "Warning") {
             let value = object.0.get("type").unwrap_or(&Value::Null);
@@ -129,23 +147,6 @@ impl Rules for NewerEvent {
             let value = object.0.get("deprecatedSource").unwrap_or(&Value::Null);
             faults.push(Cause::invalid("source", value, "needs to be unset"));
         }
-    }
-
-    fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
-        let null = Value::Null;
-        let field = |object: &Object, field: &str| object.0.get(field).unwrap_or(&null).clone();
-        if field(object, "series") != field(old, "series") {
-            validate_series(&field(object, "series"), faults);
-        }
-        for (here, core) in KEPT {
-            let value = field(object, here);
-            if value != field(old, here) {
-                faults.push(Cause::invalid(core, &value, "field is immutable"));
-            }
-        }
-    }
-
-    fn validate_create(&self, object: &Object, faults: &mut Faults) {
         validate_series(object.0.get("series").unwrap_or(&Value::Null), faults);
     }
 

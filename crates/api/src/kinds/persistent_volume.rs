@@ -42,6 +42,8 @@ const SOURCES: [&str; 22] = [
 /// The one that upstream doesn't mind beside an earlier one.
 const FLEX: &str = "flexVolume";
 
+const EXPANSION: &str = "controllerExpandSecretRef";
+
 impl Rules for PersistentVolume {
     fn looks_at_metadata(&self) -> (usize, usize) {
         (2, 0)
@@ -130,7 +132,20 @@ impl Rules for PersistentVolume {
             let spec = object.0.get("spec").and_then(Value::as_object).cloned().unwrap_or_default();
             spec.into_iter().filter(|(field, _)| SOURCES.contains(&field.as_str())).collect::<Map<_, _>>()
         };
-        if sources(object) != sources(old) {
+        let (mut new, before) = (sources(object), sources(old));
+        // Whose secret a volume is expanded with may change.
+        if let Some(Value::Object(csi)) = new.get_mut("csi")
+            && csi.get(EXPANSION).is_some_and(Value::is_object)
+        {
+            csi.remove(EXPANSION);
+            csi.extend(
+                before
+                    .get("csi")
+                    .and_then(|csi| csi.get(EXPANSION))
+                    .map(|known| (EXPANSION.into(), known.clone())),
+            );
+        }
+        if new != before {
             let why = "spec.persistentvolumesource is immutable after creation";
             faults.push(Cause::forbidden("spec.persistentvolumesource", why));
         }
@@ -189,7 +204,7 @@ fn validate_source(spec: &Value, faults: &mut Faults) {
     for source in SOURCES.into_iter().filter(|source| spec[*source].is_object()) {
         if first || source == FLEX {
             volume_source::validate(source, &spec[source], "spec", Of::Persistent, faults);
-            if source == "local" && spec["nodeAffinity"]["required"].is_null() {
+            if source == "local" && spec["nodeAffinity"].is_null() {
                 faults.push(Cause::required("spec.nodeAffinity", "Local volume requires node affinity"));
             }
         } else {

@@ -67,7 +67,9 @@ impl Rules for PersistentVolumeClaim {
             {
                 requests.remove("storage");
             }
-            spec.remove("volumeAttributesClassName");
+            if bound {
+                spec.remove("volumeAttributesClassName");
+            }
             Some(spec)
         };
         let (mut new, before) = (fixed(object).unwrap_or_default(), fixed(old).unwrap_or_default());
@@ -225,7 +227,8 @@ pub(super) fn validate_access_modes(modes: &Value, path: &str, faults: &mut Faul
     for mode in modes.iter().filter(|mode| !ACCESS_MODES.iter().any(|known| *mode == known)) {
         faults.push(Cause::not_supported(path, mode, &ACCESS_MODES));
     }
-    if modes.len() > 1 && modes.iter().any(|mode| mode == "ReadWriteOncePod") {
+    let for_one_pod = |mode: &Value| mode == "ReadWriteOncePod";
+    if modes.iter().any(for_one_pod) && !modes.iter().all(for_one_pod) {
         let why = "may not use ReadWriteOncePod with other access modes";
         faults.push(Cause::forbidden(path, why));
     }

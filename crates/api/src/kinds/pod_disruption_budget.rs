@@ -4,6 +4,7 @@ use machinery::rules::{Column, Rules, age, number};
 use machinery::{Cause, Faults, Object, share};
 use serde_json::{Value, json};
 
+use super::field::segment_fault;
 use super::workload::{validate_selector, validate_value_not_negative};
 
 pub(crate) struct PodDisruptionBudget;
@@ -11,6 +12,14 @@ pub(crate) struct PodDisruptionBudget;
 impl Rules for PodDisruptionBudget {
     fn demands_version(&self) -> bool {
         true
+    }
+
+    fn name_fault(&self, name: &str) -> Option<&'static str> {
+        segment_fault(name)
+    }
+
+    fn looks_at_prefix(&self) -> bool {
+        false
     }
 
     fn prepare_create(&self, object: &mut Object) {

@@ -28,7 +28,15 @@ impl Rules for PriorityClass {
         object.set_meta("generation", 1);
     }
 
+    fn looks_at_changes(&self) -> bool {
+        false
+    }
+
     fn validate(&self, object: &Object, faults: &mut Faults) {
+        let (policy, path) = (part(object, "preemptionPolicy"), "preemptionPolicy");
+        if field::require(policy, path, "", faults) {
+            field::one_of(policy, path, &["Never", "PreemptLowerPriority"], faults);
+        }
         let value = part(object, "value").as_i64().unwrap_or_default();
         if object.name().starts_with("system-") {
             let known = SYSTEM.contains(&(object.name(), value)) && part(object, "globalDefault") != true;

@@ -29,6 +29,10 @@ impl Rules for ReplicationController {
         set_template_defaults(object);
     }
 
+    fn looks_at_prefix(&self) -> bool {
+        false
+    }
+
     fn orphans_by_default(&self) -> bool {
         true
     }

@@ -6,6 +6,7 @@ use machinery::rules::{Column, Rules, age};
 use machinery::{Cause, Faults, Object};
 use serde_json::{Value, json};
 
+use super::field::{items, text};
 use super::workload::validate_stays;
 
 pub(crate) struct ResourceQuota;
@@ -69,21 +70,19 @@ impl Rules for ResourceQuota {
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
         validate_amounts(object, "spec", "hard", faults);
-        let scopes = object.pointer("/spec/scopes").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
-        for (index, scope) in scopes.iter().enumerate() {
+        let hard = object.pointer("/spec/hard").unwrap_or(&Value::Null);
+        let scopes = object.pointer("/spec/scopes").unwrap_or(&Value::Null);
+        for scope in items(scopes) {
             if !SCOPES.iter().any(|known| scope == known) {
-                // The schema's choices have told that one.
-                continue;
+                faults.push(Cause::invalid("spec.scopes", scopes, "unsupported scope"));
             }
-            if scopes[..index].contains(scope) {
-                faults.push(Cause::duplicate(format!("spec.scopes[{index}]"), scope));
-            }
+            validate_counts(hard, scope, "spec.scopes", faults);
         }
-        if CONFLICTING.iter().any(|pair| pair.iter().all(|scope| scopes.iter().any(|given| given == scope))) {
-            let value = object.pointer("/spec/scopes").unwrap_or(&Value::Null);
-            faults.push(Cause::invalid("spec.scopes", value, "conflicting scopes"));
+        if conflict(items(scopes).iter()) {
+            faults.push(Cause::invalid("spec.scopes", scopes, "conflicting scopes"));
         }
-        validate_scope_selector(object.pointer("/spec/scopeSelector").unwrap_or(&Value::Null), faults);
+        let selector = object.pointer("/spec/scopeSelector").unwrap_or(&Value::Null);
+        validate_scope_selector(selector, hard, faults);
     }
 
     fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
@@ -149,19 +148,43 @@ fn is_known(resource: &str) -> bool {
     exact || RESOURCES.iter().any(|known| known.ends_with('-') && resource.starts_with(known))
 }
 
-fn validate_scope_selector(selector: &Value, faults: &mut Faults) {
+/// Whether scopes leave nothing to count when they stand together.
+fn conflict<'a>(scopes: impl Iterator<Item = &'a Value> + Clone) -> bool {
+    CONFLICTING.iter().any(|pair| pair.iter().all(|scope| scopes.clone().any(|given| given == scope)))
+}
+
+/// A scope is one of pods or of claims, and resources of other things have none of it: each of them is a fault.
+fn validate_counts(hard: &Value, scope: &Value, path: &str, faults: &mut Faults) {
+    let of_pods = ["cpu", "memory", "limits.cpu", "limits.memory", "requests.cpu", "requests.memory", "pods"];
+    let counted: &[&str] = match scope.as_str() {
+        Some("BestEffort") => &["pods"],
+        Some("VolumeAttributesClass") => &["persistentvolumeclaims", "requests.storage"],
+        Some(known) if SCOPES.contains(&known) => &of_pods,
+        _ => return,
+    };
+    let resources = hard.as_object().into_iter().flatten().map(|(resource, _)| resource.as_str());
+    for _ in resources.filter(|resource| is_known(resource) && !counted.contains(resource)) {
+        faults.push(Cause::invalid(path, scope, "unsupported scope applied to resource"));
+    }
+}
+
+fn validate_scope_selector(selector: &Value, hard: &Value, faults: &mut Faults) {
     let path = "spec.scopeSelector.matchExpressions";
-    for requirement in selector["matchExpressions"].as_array().into_iter().flatten() {
-        let values = requirement["values"].as_array().map_or(0, Vec::len);
-        let (scope, operator) =
-            (&requirement["scopeName"], requirement["operator"].as_str().unwrap_or_default());
-        let only_exists = !matches!(scope.as_str(), Some("PriorityClass" | "VolumeAttributesClass"));
-        if only_exists && operator != "Exists" {
+    let requirements = &selector["matchExpressions"];
+    for requirement in items(requirements) {
+        let values = items(&requirement["values"]).len();
+        let (scope, operator) = (&requirement["scopeName"], text(requirement, "operator"));
+        if !SCOPES.iter().any(|known| scope == known) {
+            faults.push(Cause::invalid(format!("{path}.scopeName"), scope, "unsupported scope"));
+        } else if !matches!(scope.as_str(), Some("PriorityClass" | "VolumeAttributesClass"))
+            && operator != "Exists"
+        {
             let why = "must be 'Exist' when scope is any of ResourceQuotaScopeTerminating, \
                 ResourceQuotaScopeNotTerminating, ResourceQuotaScopeBestEffort, ResourceQuotaScopeNotBestEffort \
                 or ResourceQuotaScopeCrossNamespacePodAffinity";
             faults.push(Cause::invalid(format!("{path}.operator"), &requirement["operator"], why));
         }
+        validate_counts(hard, scope, path, faults);
         match operator {
             "In" | "NotIn" if values == 0 => {
                 let why = "must be at least one value when `operator` is 'In' or 'NotIn' for scope selector";
@@ -177,8 +200,8 @@ fn validate_scope_selector(selector: &Value, faults: &mut Faults) {
                 faults.push(Cause::invalid(format!("{path}.operator"), &requirement["operator"], why));
             }
         }
-        if scope.as_str().unwrap_or_default().is_empty() {
-            faults.push(Cause::invalid(format!("{path}.scopeName"), scope, "unsupported scope"));
-        }
+    }
+    if conflict(items(requirements).iter().map(|requirement| &requirement["scopeName"])) {
+        faults.push(Cause::invalid(path, requirements, "conflicting scopes"));
     }
 }

@@ -1,9 +1,12 @@
 //! `RuntimeClass`.
 
+use machinery::metadata::validate_labels;
 use machinery::rules::{Column, Rules, age};
 use machinery::{Cause, Faults, Object, name};
 use serde_json::{Value, json};
 
+use super::field::{self, part};
+use super::pod::{validate_overhead, validate_tolerations};
 pub(crate) struct RuntimeClass;
 
 impl Rules for RuntimeClass {
@@ -12,10 +15,16 @@ impl Rules for RuntimeClass {
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
-        let handler = object.0.get("handler").and_then(Value::as_str).unwrap_or_default();
-        if let Some(fault) = name::label_fault(handler) {
-            faults.push(Cause::invalid("handler", &json!(handler), fault));
+        let handler = part(object, "handler");
+        if field::require(handler, "handler", "", faults) {
+            field::named(handler, "handler", name::label_fault, faults);
         }
+        validate_overhead(&part(object, "overhead")["podFixed"], "overhead", faults);
+        let scheduling = part(object, "scheduling");
+        validate_labels(&scheduling["nodeSelector"], "scheduling.nodeSelector", faults);
+        let tolerations = &scheduling["tolerations"];
+        field::unique(tolerations, "scheduling.tolerations", faults);
+        validate_tolerations(tolerations, "scheduling.tolerations", faults);
     }
 
     fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {

@@ -16,6 +16,10 @@ impl Rules for Secret {
         (1, 1)
     }
 
+    fn sees_empties(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         if let Some(Value::Object(plain)) = object.0.remove("stringData")
             && let Value::Object(data) = object.0.entry("data").or_insert_with(|| Map::new().into())
@@ -42,6 +46,20 @@ impl Rules for Secret {
             _ => &[],
         };
         let data = object.0.get("data");
+        let names = ["password", "username"];
+        if object.0.get("type").is_some_and(|kind| kind == "kubernetes.io/basic-auth")
+            && names.iter().all(|key| data.and_then(|data| data.get(*key)).is_none())
+        {
+            faults.extend(names.map(|key| Cause::required(format!("data[{key}]"), "")));
+        }
+        for key in [".dockerconfigjson", ".dockercfg"].iter().filter(|key| required.contains(key)) {
+            let text = data.and_then(|data| data.get(*key)).and_then(Value::as_str);
+            let bytes = text.and_then(|text| STANDARD.decode(text).ok());
+            if bytes.is_some_and(|bytes| serde_json::from_slice::<Map<String, Value>>(&bytes).is_err()) {
+                let hidden = json!("<secret contents redacted>");
+                faults.push(Cause::invalid(format!("data[{key}]"), &hidden, "must be a JSON object"));
+            }
+        }
         for key in required.iter().filter(|key| data.and_then(|data| data.get(**key)).is_none()) {
             faults.push(Cause::required(format!("data[{key}]"), ""));
         }

@@ -80,6 +80,21 @@ impl Rules for Service {
     }
 
     fn prepare_create(&self, object: &mut Object) {
+        drop_internal_policy(object);
+        let is_headless = object.pointer("/spec/clusterIP").is_some_and(|address| address == "None")
+            || object.pointer("/spec/clusterIPs/0").is_some_and(|address| address == "None");
+        let selects =
+            object.pointer("/spec/selector").and_then(Value::as_object).is_some_and(|map| !map.is_empty());
+        if let Some(spec) = spec_of(object)
+            && is_headless
+            && !selects
+            && !spec.contains_key("ipFamilies")
+            && !spec.contains_key("ipFamilyPolicy")
+        {
+            // Whoever makes its endpoints may make them of both families.
+            spec.insert("ipFamilies".into(), json!(["IPv4", "IPv6"]));
+            spec.insert("ipFamilyPolicy".into(), "RequireDualStack".into());
+        }
         mirror_cluster_ip(object);
     }
 
@@ -87,6 +102,7 @@ impl Rules for Service {
         if !subresource.is_empty() {
             return;
         }
+        drop_internal_policy(object);
         drop_what_the_type_lacks(object, old);
         drop_health_check(object, old);
         keep_what_was_given(object, old);
@@ -141,11 +157,18 @@ impl Rules for Service {
     }
 }
 
+/// Where there is no address, there is no traffic within the cluster.
+fn drop_internal_policy(object: &mut Object) {
+    if is_external_name(object)
+        && let Some(spec) = spec_of(object)
+    {
+        spec.remove("internalTrafficPolicy");
+    }
+}
+
 /// A client that sets one of `clusterIP` and `clusterIPs` means both; families follow.
 fn mirror_cluster_ip(object: &mut Object) {
-    if is_external_name(object) {
-        return;
-    }
+    let external = is_external_name(object);
     let Some(spec) = spec_of(object) else { return };
     let first = spec.get("clusterIPs").and_then(|ips| ips.get(0)).cloned();
     match (spec.get("clusterIP").filter(|ip| *ip != "").cloned(), first) {
@@ -157,8 +180,10 @@ fn mirror_cluster_ip(object: &mut Object) {
         }
         _ => {}
     }
-    spec.entry("ipFamilies").or_insert_with(|| json!(["IPv4"]));
-    spec.entry("ipFamilyPolicy").or_insert_with(|| "SingleStack".into());
+    if !external {
+        spec.entry("ipFamilies").or_insert_with(|| json!(["IPv4"]));
+        spec.entry("ipFamilyPolicy").or_insert_with(|| "SingleStack".into());
+    }
 }
 
 /// An update that doesn't name what the server gave out keeps it.
@@ -166,7 +191,9 @@ fn keep_what_was_given(object: &mut Object, old: &Object) {
     if is_external_name(object) || is_external_name(old) {
         return;
     }
-    let node_ports = has_node_ports(object) && has_node_ports(old);
+    let none_wanted = object.pointer("/spec/allocateLoadBalancerNodePorts") == Some(&Value::Bool(false));
+    let node_ports =
+        has_node_ports(object) && has_node_ports(old) && !(none_wanted && kind(object) == "LoadBalancer");
     let Some(spec) = spec_of(object) else { return };
     let Some(before) = old.0.get("spec").and_then(Value::as_object) else { return };
     let unset = |spec: &Map<String, Value>, field: &str| spec.get(field).is_none_or(|value| value == "");
@@ -184,8 +211,9 @@ fn keep_what_was_given(object: &mut Object, old: &Object) {
         &["ipFamilies", "ipFamilyPolicy"]
     };
     for field in fields.iter().copied() {
+        // A policy that says nothing is one that there isn't.
         if let Some(value) = before.get(field)
-            && unset(spec, field)
+            && (unset(spec, field) && field != "ipFamilyPolicy" || !spec.contains_key(field))
         {
             spec.insert(field.into(), value.clone());
         }

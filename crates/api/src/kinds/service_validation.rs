@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use machinery::metadata::{validate_label_key, validate_labels};
 use machinery::{Cause, Faults, Object, name};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::endpoints::validate_port;
 use super::field::{self, items, part, paths, port_name, text};
@@ -114,9 +114,8 @@ fn validate_ports(spec: &Value, kind: &str, faults: &mut Faults) {
         let on_hosts = port["nodePort"].as_i64().unwrap_or_default();
         if on_hosts != 0 {
             let field = format!("{path}.nodePort");
-            if !matches!(kind, "NodePort" | "LoadBalancer") {
-                let why = format!("may not be used when `type` is '{kind}'");
-                faults.push(Cause::forbidden(&field, &why));
+            if kind == "ClusterIP" {
+                faults.push(Cause::forbidden(&field, "may not be used when `type` is 'ClusterIP'"));
             }
             if !taken.insert((on_hosts, text(port, "protocol"))) {
                 faults.push(Cause::duplicate(field, &port["nodePort"]));
@@ -145,7 +144,8 @@ fn validate_addresses(spec: &Value, kind: &str, faults: &mut Faults) {
         return;
     }
     // The addresses of services are of one family here.
-    if spec["ipFamilyPolicy"] == "RequireDualStack" {
+    let of_both = spec["clusterIP"] == "None" && spec["selector"].as_object().is_none_or(Map::is_empty);
+    if spec["ipFamilyPolicy"] == "RequireDualStack" && !of_both {
         let why = "the cluster is not configured for dual-stack services";
         faults.push(Cause::invalid("spec.ipFamilyPolicy", &spec["ipFamilyPolicy"], why));
     }

@@ -4,7 +4,7 @@ use machinery::rules::{Column, Rules, age, number};
 use machinery::{Cause, Faults, LabelSelector, Object, name};
 use serde_json::{Map, Value, json};
 
-use super::field::{items, part, paths, text};
+use super::field::{items, one_of, part, paths, text};
 use super::persistent_volume_claim::{set_claim_defaults, validate_claim_spec};
 use super::workload::{
     container_cells, set_default, set_template_defaults, validate_always_restarts, validate_counts,
@@ -35,9 +35,13 @@ impl Rules for StatefulSet {
         set_template_defaults(object);
         let Some(Value::Object(spec)) = object.0.get_mut("spec") else { return };
         if let Some(Value::Object(strategy)) = spec.get_mut("updateStrategy") {
-            let kind = strategy.entry("type").or_insert_with(|| "RollingUpdate".into());
-            if kind == "RollingUpdate"
-                && let Value::Object(rolling) = strategy.entry("rollingUpdate").or_insert_with(|| json!({}))
+            // Who says the type says the rest too.
+            if !strategy.contains_key("type") {
+                strategy.insert("type".into(), "RollingUpdate".into());
+                strategy.entry("rollingUpdate").or_insert_with(|| json!({}));
+            }
+            if strategy.get("type").is_some_and(|kind| kind == "RollingUpdate")
+                && let Some(Value::Object(rolling)) = strategy.get_mut("rollingUpdate")
             {
                 rolling.entry("partition").or_insert_with(|| 0.into());
             }
@@ -96,6 +100,10 @@ impl Rules for StatefulSet {
         }
         for (path, claim) in paths(&spec["volumeClaimTemplates"], "spec.volumeClaimTemplates") {
             validate_claim_spec(&claim["spec"], &format!("{path}.spec"), faults);
+            let mode = &claim["spec"]["volumeMode"];
+            if !mode.is_null() {
+                one_of(mode, format!("{path}.spec.volumeMode"), &["Block", "Filesystem"], faults);
+            }
         }
     }
 
@@ -147,9 +155,13 @@ fn validate_pods(spec: &Value, faults: &mut Faults) {
     }
     let path = "spec.template";
     let mut template = spec["template"].clone();
-    let claims = items(&spec["volumeClaimTemplates"]).iter().map(|claim| &claim["metadata"]["name"]);
-    let mut volumes: Vec<Value> =
-        claims.map(|name| json!({ "name": name, "persistentVolumeClaim": { "claimName": name } })).collect();
+    let mut volumes: Vec<Value> = Vec::new();
+    for name in items(&spec["volumeClaimTemplates"]).iter().map(|claim| &claim["metadata"]["name"]) {
+        // Of claims of one name the last one counts.
+        if volumes.iter().all(|volume| volume["name"] != *name) {
+            volumes.push(json!({ "name": name, "persistentVolumeClaim": { "claimName": name } }));
+        }
+    }
     if let Some(pod) = template.get_mut("spec").and_then(Value::as_object_mut) {
         pod.remove("hostname");
         pod.remove("subdomain");

@@ -11,6 +11,8 @@ use super::field::{items, text};
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Of {
     Pod,
+    /// Others may still say which image a template's volumes are of.
+    Template,
     Persistent,
 }
 
@@ -57,7 +59,7 @@ pub(crate) fn validate(source: &str, value: &Value, path: &str, of: Of, faults: 
     let named = if source == "gcePersistentDisk" { "persistentDisk" } else { source };
     let path = format!("{path}.{named}");
     let needed = NEEDED.iter().find(|(known, _)| *known == source).map_or(&[][..], |(_, needed)| needed);
-    for field in needed {
+    for field in needed.iter().filter(|_| source != "image" || of != Of::Template) {
         require(value, field, &path, faults);
     }
     match source {
@@ -78,7 +80,7 @@ pub(crate) fn validate(source: &str, value: &Value, path: &str, of: Of, faults: 
                 faults.push(Cause::invalid(format!("{path}.endpointsNamespace"), namespace, why));
             }
         }
-        "hostPath" => {
+        "hostPath" if !text(value, "path").is_empty() => {
             validate_no_way_up(value, &path, faults);
             if !HOST_PATH_TYPES.contains(&text(value, "type")) {
                 faults.push(Cause::not_supported(format!("{path}.type"), &value["type"], &HOST_PATH_TYPES));
@@ -151,7 +153,7 @@ type NameFault = fn(&str) -> Option<&'static str>;
 fn validate_csi(csi: &Value, path: &str, of: Of, faults: &mut Faults) {
     validate_driver(&csi["driver"], &format!("{path}.driver"), faults);
     let references: &[&str] = match of {
-        Of::Pod => &["nodePublishSecretRef"],
+        Of::Pod | Of::Template => &["nodePublishSecretRef"],
         Of::Persistent => {
             require(csi, "volumeHandle", path, faults);
             &[

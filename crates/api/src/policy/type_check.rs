@@ -179,7 +179,11 @@ fn shape(of: &Shape, above: &mut Vec<&str>) -> Value {
         Shape::Boolean => json!({"type": "boolean"}),
         Shape::Bytes => json!({"type": "string", "format": "byte"}),
         Shape::Time | Shape::MicroTime => json!({"type": "string", "format": "date-time"}),
-        Shape::Quantity | Shape::IntOrString | Shape::Any | Shape::ObjectOrBoolean => anything(),
+        Shape::Quantity
+        | Shape::IntOrString
+        | Shape::Any
+        | Shape::ObjectOrBoolean(_)
+        | Shape::ObjectOrList(_) => anything(),
         Shape::Object(of) => object(of.get(), above),
         Shape::List(items) => json!({"type": "array", "items": shape(items, above)}),
         Shape::Map(values) => json!({"type": "object", "additionalProperties": shape(values, above)}),

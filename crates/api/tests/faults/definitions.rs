@@ -26,7 +26,7 @@ fn definitions_of_custom_resources() {
     assert_eq!(of("widgets.example.com", &|spec| spec["scope"] = "All".into()), ["NotSupported spec.scope"]);
     assert_eq!(
         of("widgets.example.com", &|spec| spec["versions"][0]["storage"] = false.into()),
-        ["Invalid spec.versions"]
+        ["Invalid spec.versions", "Invalid status.storedVersions"]
     );
     assert_eq!(
         of("widgets.example.com", &|spec| spec["versions"][0]["schema"] = json!({})),
@@ -39,8 +39,8 @@ fn definitions_of_custom_resources() {
         (
             json!({"type": "object", "properties": {"spec": {"properties": {"a": {"type": "wrong"}}}}}),
             vec![
-                format!("Required {root}.properties[spec].type"),
                 format!("NotSupported {root}.properties[spec].properties[a].type"),
+                format!("Required {root}.properties[spec].type"),
             ],
         ),
         (
@@ -67,6 +67,21 @@ fn definitions_of_custom_resources() {
             json!({"type": "object", "properties": {"p": {"type": "string", "anyOf": [{"type": "string"}]}}}),
             vec![format!("Forbidden {root}.properties[p].anyOf[0].type")],
         ),
+        // Conditions are schemas like others, and say nothing that the schema doesn't.
+        (
+            json!({"type": "object", "anyOf": [{"x-kubernetes-list-type": "odd"}, {"items": {}}]}),
+            vec![
+                format!("Required {root}.anyOf[0].type"),
+                format!("NotSupported {root}.anyOf[0].x-kubernetes-list-type"),
+                format!("Forbidden {root}.anyOf[0].x-kubernetes-list-type"),
+                format!("Required {root}.items"),
+            ],
+        ),
+        (
+            json!({"type": "object", "not": {"dependencies": {}}}),
+            vec![format!("Forbidden {root}.not.dependencies")],
+        ),
+        (json!({"type": "object", "items": 5}), vec![]),
         (
             json!({"type": "object", "properties": {"metadata": {"type": "object",
                 "properties": {"labels": {"type": "object"}}}}}),

@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod definitions;
+mod given;
 
 use api::resource_of_kind;
 use machinery::{

@@ -10,6 +10,7 @@ use super::entry::{Entry, Operation, encode, foreign_entries, own_entries};
 use super::field_set::FieldSet;
 use super::types::Typing;
 use super::versions::{Conversions, Differences, Unconverted};
+use crate::conform::Empties;
 use crate::object::Object;
 use crate::status::Cause;
 
@@ -90,7 +91,12 @@ impl<'a> FieldManager<'a> {
         if foreign.is_none() && live.is_some() && recorded.is_none() {
             return Ok(());
         }
-        let difference = self.compare(live, new);
+        // What isn't written, nobody owns.
+        let plain = match self.typing {
+            Typing::Resource(resource) => Empties::LeftOut.without(resource, new),
+            _ => None,
+        };
+        let difference = self.compare(live, plain.as_ref().unwrap_or(new));
         let own = own.or_else(|| recorded.filter(|_| foreign.is_none()).cloned());
         let managed = match foreign {
             None if difference.is_empty() => own,

@@ -15,7 +15,34 @@ pub(super) fn prune(of: Type<'_>, merged: Value, last: &FieldSet, owned: &FieldS
     let merged = Merged::new(of, merged);
     let pruned = merged.without(last);
     let pruned = merged.with_owned(&pruned, owned);
-    merged.without_last(&pruned, last)
+    settled(of, &merged.without_last(&pruned, last), &merged.value, owned)
+}
+
+/// What lists and maps are that lost all that they had, which is `null` so far: a map that somebody owns is an empty one,
+/// and a list is none, for its owners too.
+fn settled(of: Type<'_>, pruned: &Value, merged: &Value, owned: &FieldSet) -> Value {
+    let (Atom::Map(fields), Value::Object(left), Value::Object(all)) =
+        (of.atom(Some(merged)), pruned, merged)
+    else {
+        return pruned.clone();
+    };
+    let none = FieldSet::default();
+    let mut kept = Map::with_capacity(left.len());
+    for (name, value) in left {
+        let node = owned.node(&field_element(name));
+        let value = match (value, all.get(name)) {
+            (Value::Null, Some(Value::Object(map))) if !map.is_empty() && node.is_some_and(|n| n.member) => {
+                Value::Object(Map::new())
+            }
+            (Value::Null, Some(Value::Array(list))) if !list.is_empty() => continue,
+            (value, Some(before)) => {
+                settled(fields.of(name), value, before, node.map_or(&none, |node| &node.children))
+            }
+            (value, None) => value.clone(),
+        };
+        kept.insert(name.clone(), value);
+    }
+    Value::Object(kept)
 }
 
 /// What came out of a merge, from which goes what its applier no longer applies: what was owned goes; what somebody owns

@@ -142,7 +142,9 @@ impl<'a> Type<'a> {
             Type::Shaped(Shape::List(items), Topology::Keyed(keys)) => {
                 Atom::List { keys, items: Type::Shaped(items, &USUAL) }
             }
-            Type::Shaped(Shape::Any | Shape::ObjectOrBoolean, _) => Type::Deduced.atom(value),
+            Type::Shaped(Shape::Any | Shape::ObjectOrBoolean(_) | Shape::ObjectOrList(_), _) => {
+                Type::Deduced.atom(value)
+            }
             Type::Shaped(..) => Atom::Leaf,
             Type::Structural(structural) => structural.atom(value),
             Type::Deduced => match value {
@@ -156,7 +158,10 @@ impl<'a> Type<'a> {
     pub fn is_deduced(self) -> bool {
         match self {
             Type::Deduced
-            | Type::Shaped(Shape::Any | Shape::ObjectOrBoolean, Topology::Usual | Topology::Keyed(_)) => true,
+            | Type::Shaped(
+                Shape::Any | Shape::ObjectOrBoolean(_) | Shape::ObjectOrList(_),
+                Topology::Usual | Topology::Keyed(_),
+            ) => true,
             Type::Structural(structural) => structural.is_deduced(),
             _ => false,
         }

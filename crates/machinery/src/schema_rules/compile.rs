@@ -7,15 +7,13 @@ use serde_json::{Value, json};
 
 use super::costs::{Costs, below};
 use super::field_path::field_path;
-use super::{Node, Rule, SchemaRules};
+use super::{Node, REASONS, Rule, SchemaRules};
 use crate::faults::Faults;
 use crate::status::Cause;
 
 const RULES: &str = "x-kubernetes-validations";
 /// Schemas are no deeper where they are valid.
 const DEEPEST: usize = 64;
-const REASONS: [&str; 4] =
-    ["FieldValueRequired", "FieldValueForbidden", "FieldValueInvalid", "FieldValueDuplicate"];
 
 impl SchemaRules {
     /// The rules of the structural schema of a kind; what is wrong with them goes to `faults`, where `path`
@@ -149,21 +147,10 @@ impl<'s> Walk<'_, 's> {
             costs.message(*cost, format!("{path}.messageExpression"));
         }
         let message_program = message_program.map(|(program, _)| program);
-        let reason = match text("reason") {
-            "" => "FieldValueInvalid",
-            given => REASONS.into_iter().find(|known| *known == given).unwrap_or_else(|| {
-                let cause = Cause::not_supported(format!("{path}.reason"), &rule["reason"], &REASONS);
-                self.faults.push(cause);
-                "FieldValueInvalid"
-            }),
-        };
-        let field_path = match text("fieldPath") {
-            "" => String::new(),
-            given => field_path(schema, given).unwrap_or_else(|why| {
-                self.faults.push(Cause::invalid(format!("{path}.fieldPath"), &rule["fieldPath"], &why));
-                String::new()
-            }),
-        };
+        // Definitions with other reasons and places are refused.
+        let reason =
+            REASONS.into_iter().find(|known| *known == text("reason")).unwrap_or("FieldValueInvalid");
+        let field_path = field_path(schema, text("fieldPath")).unwrap_or_default();
         let message = match text("message") {
             "" => format!("failed rule: {}", text("rule")),
             message => message.to_owned(),

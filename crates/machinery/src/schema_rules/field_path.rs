@@ -3,7 +3,10 @@
 use serde_json::Value;
 
 /// The path as causes write it, if the schema has such a field.
-pub(super) fn field_path(schema: &Value, text: &str) -> Result<String, String> {
+///
+/// # Errors
+/// Why it is none.
+pub fn field_path(schema: &Value, text: &str) -> Result<String, String> {
     let (mut schema, mut rest, mut path) = (schema, text, String::new());
     while !rest.is_empty() {
         let (name, behind) = next(rest).ok_or_else(|| {

@@ -11,11 +11,17 @@ mod field_path;
 #[cfg(test)]
 mod tests;
 
+pub use field_path::field_path;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use cel::Program;
 use serde_json::Value;
+
+/// The reasons that a rule may give.
+pub const REASONS: [&str; 4] =
+    ["FieldValueRequired", "FieldValueForbidden", "FieldValueInvalid", "FieldValueDuplicate"];
 
 /// The compiled rules of a schema.
 #[derive(Debug)]

@@ -163,6 +163,7 @@ fn judge(request: &AdmissionRequest<'_>, outcome: Outcome<'_>) -> Result<(), Sta
         ("", "pods", Outcome { new: Some(pod), old }) => {
             limit_ranger::check(request, pod)?;
             service_account::check(request, pod)?;
+            runtime_class::check(request, pod)?;
             pod_security::check_pod(request, pod, old)
         }
         ("", "namespaces", Outcome { new: Some(namespace), old }) => {

@@ -50,13 +50,13 @@ pub(crate) fn on_eviction(who: &UserInfo, named: &Named<'_>, pod: &Object) -> Re
 pub(crate) fn allocate(
     range: &ServiceRange,
     resource: &Resource,
-    new: &mut Object,
-    old: Option<&Object>,
+    (new, old): (&mut Object, Option<&Object>),
+    dry_run: bool,
     state: &State,
     edge: &dyn Edge,
 ) -> Result<Claims, Status> {
     match (resource.group, resource.plural) {
-        ("", "services") => service::allocate(range, new, old, state, edge),
+        ("", "services") => service::allocate(range, (new, old), dry_run, state, edge),
         _ => Ok(Claims::default()),
     }
 }

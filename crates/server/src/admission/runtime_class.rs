@@ -7,19 +7,19 @@ use machinery::{Object, Status};
 use objects::look;
 use serde_json::{Map, Value, json};
 
-use super::request::AdmissionRequest;
+use super::request::{AdmissionRequest, Operation};
 
 /// Completes a new pod by its runtime class, which must be there.
 pub(super) fn complete(request: &AdmissionRequest<'_>, pod: &mut Object) -> Result<(), Status> {
     let refused = |why: &str| Err(request.named.forbidden(&format!("pod rejected: {why}")));
     let Some(Value::Object(spec)) = pod.0.get_mut("spec") else { return Ok(()) };
     let given = spec.get("overhead").map(Amounts::of).filter(|overhead| !overhead.is_empty());
-    let name = spec.get("runtimeClassName").and_then(Value::as_str).unwrap_or_default().to_owned();
-    if name.is_empty() {
-        return match given {
-            Some(_) => refused("Pod Overhead set without corresponding RuntimeClass defined Overhead"),
-            None => Ok(()),
-        };
+    let Some(name) = spec.get("runtimeClassName").and_then(Value::as_str).map(str::to_owned) else {
+        return Ok(());
+    };
+    // Upstream asks its own API for the class, which takes no such name.
+    if matches!(name.as_str(), "" | "." | "..") || name.contains(['/', '%']) {
+        return Err(Status::internal(format!("invalid resource name {name:?}")));
     }
     let key = objects::key("node.k8s.io", "runtimeclasses", "", &name);
     let Some(kv) = request.state.get(key.as_bytes()) else {
@@ -42,6 +42,19 @@ pub(super) fn complete(request: &AdmissionRequest<'_>, pod: &mut Object) -> Resu
         return Err(request.named.forbidden(&why));
     }
     merge_tolerations(spec, &scheduling["tolerations"]);
+    Ok(())
+}
+
+/// What a pod takes besides its containers is its class's to say.
+pub(super) fn check(request: &AdmissionRequest<'_>, pod: &Object) -> Result<(), Status> {
+    let spec = pod.0.get("spec").unwrap_or(&Value::Null);
+    if request.operation == Operation::Create
+        && !spec["overhead"].is_null()
+        && spec["runtimeClassName"].is_null()
+    {
+        let why = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
+        return Err(request.named.forbidden(why));
+    }
     Ok(())
 }
 

@@ -17,7 +17,7 @@ use crate::clock::Edge;
 /// The ports that `NodePort` services get.
 ///
 /// Upstream's default of `--service-node-port-range`.
-const NODE_PORTS: std::ops::RangeInclusive<u32> = 30000..=32767;
+const NODE_PORTS: std::ops::RangeInclusive<i64> = 30000..=32767;
 
 /// The addresses that services get: an IPv4 network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,7 +82,7 @@ fn address_key(address: &str) -> String {
 }
 
 /// Ports of different protocols don't exclude each other.
-fn port_key(protocol: &str, port: u32) -> String {
+fn port_key(protocol: &str, port: i64) -> String {
     format!("/allocations/ports/{protocol}/{port}")
 }
 
@@ -113,11 +113,12 @@ pub(super) fn release(service: &Object) -> Claims {
     claims
 }
 
-/// Takes what a service asks for, or something free where it leaves the choice.
+/// Takes what a service asks for, or something free where it leaves the choice. Upstream doesn't hold a port that is only
+/// tried, in a dry run, against the range of ports.
 pub(super) fn allocate(
     range: &ServiceRange,
-    service: &mut Object,
-    old: Option<&Object>,
+    (service, old): (&mut Object, Option<&Object>),
+    dry_run: bool,
     state: &State,
     edge: &dyn Edge,
 ) -> Result<Claims, Status> {
@@ -154,7 +155,7 @@ pub(super) fn allocate(
             }
         }
     }
-    allocate_ports(service, &kind, &taken, &mut causes, edge)?;
+    allocate_ports(service, &kind, dry_run, &taken, &mut causes, edge)?;
     allocate_health_check(service, &taken, &mut causes, edge)?;
     if !causes.is_empty() {
         return Err(Status::invalid("", "Service", service.name(), causes));
@@ -176,6 +177,7 @@ pub(super) fn allocate(
 fn allocate_ports(
     service: &mut Object,
     kind: &str,
+    dry_run: bool,
     taken: &dyn Fn(&str) -> bool,
     causes: &mut Vec<Cause>,
     edge: &dyn Edge,
@@ -196,7 +198,7 @@ fn allocate_ports(
         match node_port(port) {
             Some(number) => {
                 let field = format!("spec.ports[{index}].nodePort");
-                if !NODE_PORTS.contains(&number) {
+                if !dry_run && !NODE_PORTS.contains(&number) {
                     let why =
                         "provided port is not in the valid range. The range of valid ports is 30000-32767";
                     causes.push(Cause::invalid(field, &json!(number), why));
@@ -222,9 +224,9 @@ fn allocate_ports(
 }
 
 /// A port of the hosts that is free.
-fn pick_port(is_free: impl Fn(u32) -> bool, edge: &dyn Edge) -> Option<u32> {
+fn pick_port(is_free: impl Fn(i64) -> bool, edge: &dyn Edge) -> Option<i64> {
     let count = NODE_PORTS.end() - NODE_PORTS.start() + 1;
-    let start = edge.below(count);
+    let start = i64::from(edge.below(u32::try_from(count).unwrap_or(u32::MAX)));
     (0..count).map(|i| NODE_PORTS.start() + (start + i) % count).find(|port| is_free(*port))
 }
 
@@ -247,7 +249,7 @@ fn allocate_health_check(
         }
         return Ok(());
     }
-    let used: BTreeSet<u32> = ports(service).filter_map(node_port).collect();
+    let used: BTreeSet<i64> = ports(service).filter_map(node_port).collect();
     let free = pick_port(|port| !taken(&port_key("TCP", port)) && !used.contains(&port), edge);
     let port =
         free.ok_or_else(|| Status::internal("failed to allocate a healthCheckNodePort: range is full"))?;
@@ -257,9 +259,8 @@ fn allocate_health_check(
     Ok(())
 }
 
-fn health_check_port(service: &Object) -> Option<u32> {
-    let port = service.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64)?;
-    u32::try_from(port).ok().filter(|port| *port > 0)
+fn health_check_port(service: &Object) -> Option<i64> {
+    service.pointer("/spec/healthCheckNodePort").and_then(Value::as_i64).filter(|port| *port != 0)
 }
 
 fn set_address(service: &mut Object, address: &str) {
@@ -290,11 +291,8 @@ fn protocol(port: &Map<String, Value>) -> &str {
     port.get("protocol").and_then(Value::as_str).unwrap_or("TCP")
 }
 
-fn node_port(port: &Map<String, Value>) -> Option<u32> {
-    port.get("nodePort")
-        .and_then(Value::as_u64)
-        .and_then(|port| u32::try_from(port).ok())
-        .filter(|port| *port > 0)
+fn node_port(port: &Map<String, Value>) -> Option<i64> {
+    port.get("nodePort").and_then(Value::as_i64).filter(|port| *port != 0)
 }
 
 #[cfg(test)]

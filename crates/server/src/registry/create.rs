@@ -75,6 +75,8 @@ impl Registry {
             let create = &Create { resource: &resource, ..*create };
             if generated {
                 object.set_meta("name", self.edge.name(generate_name(&object)));
+            } else if object.name().is_empty() && resource.names_itself() {
+                object.set_meta("name", self.edge.uid());
             }
             let namespace = match self.check_namespace(create, &object, &state) {
                 Ok(condition) => condition,
@@ -108,8 +110,15 @@ impl Registry {
                 }
                 continue;
             }
-            let mut claims =
-                admission::allocate(&self.services, create.resource, &mut object, None, &state, &*self.edge)?;
+            let changed = (&mut object, None);
+            let mut claims = admission::allocate(
+                &self.services,
+                create.resource,
+                changed,
+                create.dry_run,
+                &state,
+                &*self.edge,
+            )?;
             let outcome = Outcome { new: Some(&object), old: None };
             match self.admission.validate(&request, outcome, &mut claims).await {
                 Ok(()) => {}
@@ -146,6 +155,7 @@ impl Registry {
         let mut causes = machinery::validate_create(resource, object);
         causes.extend(self.endpoint_faults(resource, object));
         if causes.is_empty() {
+            machinery::settle(resource, object);
             return Ok(());
         }
         Err(Status::invalid(resource.group, resource.kind, object.name(), causes).into())

@@ -66,10 +66,12 @@ impl Registry {
         if !causes.is_empty() {
             return Err(Status::invalid(resource.group, resource.kind, object.name(), causes));
         }
+        machinery::settle(resource, &mut object);
         if let Some(status) = status {
             object.0.insert("status".into(), status);
         }
-        let claims = admission::allocate(&self.services, resource, &mut object, None, state, &*self.edge)?;
+        let claims =
+            admission::allocate(&self.services, resource, (&mut object, None), false, state, &*self.edge)?;
         txn.conditions.extend(claims.conditions);
         txn.success.extend(claims.ops);
         txn.conditions.push(Condition::ModRevision(key.clone(), Compare::Equal, 0));

@@ -100,8 +100,15 @@ impl Registry {
         if !causes.is_empty() {
             return Err(Status::invalid(resource.group, resource.kind, named.name, causes).into());
         }
-        let mut claims =
-            admission::allocate(&self.services, resource, &mut new, Some(&old), &state, &*self.edge)?;
+        machinery::settle(resource, &mut new);
+        let mut claims = admission::allocate(
+            &self.services,
+            resource,
+            (&mut new, Some(&old)),
+            request.dry_run,
+            &state,
+            &*self.edge,
+        )?;
         let outcome = Outcome { new: Some(&new), old: Some(&old) };
         self.admission.validate(&asked, outcome, &mut claims).await?;
 

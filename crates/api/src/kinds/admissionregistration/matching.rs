@@ -36,8 +36,8 @@ fn validate_list(list: &Value, path: &str, faults: &mut Faults) {
         return;
     }
     for (path, item) in paths(list, path) {
-        // The core group is the empty one.
-        if item == "" && !path.contains("apiGroups") {
+        // The core group is the empty one, and operations are held against their choices.
+        if item == "" && path.contains("apiVersions") {
             faults.push(Cause::required(path, ""));
         }
     }
@@ -86,7 +86,11 @@ pub(super) fn validate_match(matching: &Value, path: &str, faults: &mut Faults) 
     for list in ["resourceRules", "excludeResourceRules"] {
         for (path, rule) in paths(&matching[list], &format!("{path}.{list}")) {
             validate_rule(rule, &path, faults);
-            field::unique(&rule["resourceNames"], &format!("{path}.resourceNames"), faults);
+            let (names, path) = (&rule["resourceNames"], format!("{path}.resourceNames"));
+            for (path, name) in paths(names, &path) {
+                field::named(name, path, field::segment_fault, faults);
+            }
+            field::unique(names, &path, faults);
         }
     }
 }
@@ -141,21 +145,20 @@ pub(super) fn validate_param_ref(reference: &Value, path: &str, faults: &mut Fau
     if reference.is_null() {
         return;
     }
-    let named = !text(reference, "name").is_empty();
-    match (named, reference["selector"].is_null()) {
-        (true, true) => {
-            field::named(&reference["name"], format!("{path}.name"), field::segment_fault, faults);
-        }
-        (false, false) => {
-            validate_selector(&reference["selector"], &format!("{path}.selector"), faults);
-        }
-        (true, false) => {
+    let (named, selects) = (!text(reference, "name").is_empty(), !reference["selector"].is_null());
+    if named {
+        field::named(&reference["name"], format!("{path}.name"), field::segment_fault, faults);
+    }
+    if selects {
+        validate_selector(&reference["selector"], &format!("{path}.selector"), faults);
+    }
+    if named && selects {
+        for field in ["name", "selector"] {
             let why = "name and selector are mutually exclusive";
-            faults.push(Cause::forbidden(format!("{path}.name"), why));
+            faults.push(Cause::forbidden(format!("{path}.{field}"), why));
         }
-        (false, true) => {
-            faults.push(Cause::required(path, "one of name or selector must be specified"));
-        }
+    } else if !named && !selects {
+        faults.push(Cause::required(path, "one of name or selector must be specified"));
     }
     let path = format!("{path}.parameterNotFoundAction");
     if field::require(&reference["parameterNotFoundAction"], &path, "", faults) {

@@ -43,9 +43,15 @@ impl Rules for ValidatingAdmissionPolicy {
             faults.push(Cause::too_many("spec.auditAnnotations", audits.len(), 20));
         }
         for (path, audit) in paths(&spec["auditAnnotations"], "spec.auditAnnotations") {
+            // The key of the audit log has the policy's name in front.
             let key = format!("{path}.key");
-            if field::require(&audit["key"], &key, "", faults) {
-                field::named(&audit["key"], key, name::qualified_fault, faults);
+            if object.name().is_empty() {
+                let why = "requires metadata.name to be there";
+                faults.push(Cause::invalid(&key, &audit["key"], why));
+            } else {
+                for why in name::qualified_faults(&format!("{}/{}", object.name(), text(audit, "key"))) {
+                    faults.push(Cause::invalid(&key, &audit["key"], why));
+                }
             }
             validate_expression(&audit["valueExpression"], &format!("{path}.valueExpression"), faults);
         }
@@ -76,14 +82,20 @@ impl Rules for MutatingAdmissionPolicy {
 
     fn set_defaults(&self, object: &mut Object) {
         set_defaults(object);
-        if let Some(spec) = object.0.get_mut("spec") {
-            default(spec, "reinvocationPolicy", "Never");
-        }
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         validate(object, faults);
+        field::require(&spec["reinvocationPolicy"], "spec.reinvocationPolicy", "", faults);
+        // What is deleted can't be changed.
+        let choices = ["*", "CONNECT", "CREATE", "UPDATE"];
+        for rule in items(&spec["matchConstraints"]["resourceRules"]) {
+            for operation in items(&rule["operations"]) {
+                let path = "spec.matchConstraints.resourceRules.operations";
+                field::one_of(operation, path, &choices, faults);
+            }
+        }
         field::require(
             &spec["mutations"],
             "spec.mutations",
@@ -172,7 +184,6 @@ fn validate(object: &Object, faults: &mut Faults) {
         }
         validate_expression(&variable["expression"], &format!("{path}.expression"), faults);
     }
-    field::unique_by(&spec["variables"], "name", "spec.variables", faults);
 }
 
 fn is_identifier(name: &str) -> bool {

@@ -5,7 +5,7 @@ use machinery::{Cause, Faults, Object, name};
 use serde_json::{Value, json};
 
 use super::matching::{default_rules, validate_conditions, validate_rule};
-use crate::kinds::client_config::validate_client;
+use crate::kinds::client_config::{validate_client, validate_review_versions};
 use crate::kinds::field::{self, default, items, part, paths, text};
 use crate::kinds::workload::validate_selector;
 use crate::policy::compile_conditions;
@@ -13,7 +13,6 @@ use crate::policy::compile_conditions;
 pub(crate) struct ValidatingWebhookConfiguration;
 pub(crate) struct MutatingWebhookConfiguration;
 
-const REVIEW_VERSIONS: [&str; 2] = ["v1", "v1beta1"];
 const COLUMNS: &[Column] = &[Column::text("Name"), Column::integer("Webhooks"), Column::text("Age")];
 
 impl Rules for ValidatingWebhookConfiguration {
@@ -86,20 +85,8 @@ fn validate(object: &Object, faults: &mut Faults) {
     let webhooks = part(object, "webhooks");
     for (path, webhook) in paths(webhooks, "webhooks") {
         validate_webhook(webhook, &path, faults);
-        let versions = &webhook["admissionReviewVersions"];
         let path = format!("{path}.admissionReviewVersions");
-        if !field::require(versions, &path, "must specify one of v1, v1beta1", faults) {
-            continue;
-        }
-        field::unique(versions, &path, faults);
-        for (path, version) in paths(versions, &path) {
-            field::named(version, path, name::label_1035_fault, faults);
-        }
-        let known = |version: &Value| version.as_str().is_some_and(|v| REVIEW_VERSIONS.contains(&v));
-        if !items(versions).iter().any(known) {
-            let why = "must include at least one of v1, v1beta1";
-            faults.push(Cause::invalid(path, versions, why));
-        }
+        validate_review_versions(&webhook["admissionReviewVersions"], &path, faults);
     }
     field::unique_by(webhooks, "name", "webhooks", faults);
 }
@@ -120,13 +107,10 @@ fn validate_webhook(webhook: &Value, path: &str, faults: &mut Faults) {
         validate_rule(rule, &path, faults);
     }
     let side_effects = &webhook["sideEffects"];
-    if field::require(
-        side_effects,
-        format!("{path}.sideEffects"),
-        "must specify one of None, NoneOnDryRun",
-        faults,
-    ) && matches!(text(webhook, "sideEffects"), "Some" | "Unknown")
-    {
+    if side_effects.is_null() {
+        let why = "must specify one of None, NoneOnDryRun";
+        faults.push(Cause::required(format!("{path}.sideEffects"), why));
+    } else if matches!(text(webhook, "sideEffects"), "Some" | "Unknown") {
         let choices = ["None", "NoneOnDryRun"];
         field::one_of(side_effects, format!("{path}.sideEffects"), &choices, faults);
     }

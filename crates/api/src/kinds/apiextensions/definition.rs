@@ -1,13 +1,14 @@
 //! `CustomResourceDefinition`.
 
 use machinery::rules::{Column, Rules};
-use machinery::{Cause, Faults, Object, name};
+use machinery::{Cause, Faults, Object};
 use serde_json::{Value, json};
 
 use super::fresh::validate_fresh;
 use super::names::{validate_group, validate_names};
+use super::structural::DEEPEST;
 use super::versions::validate_versions;
-use crate::kinds::client_config::validate_client;
+use crate::kinds::client_config::{validate_client, validate_review_versions};
 use crate::kinds::field::{self, default, items, part, paths, text};
 
 pub(crate) struct CustomResourceDefinition;
@@ -40,7 +41,12 @@ impl Rules for CustomResourceDefinition {
     }
 
     fn prepare_create(&self, object: &mut Object) {
-        let stored: Vec<&Value> = stored_version(object).into_iter().collect();
+        let mut stored: Vec<&Value> = Vec::new();
+        for version in storage_versions(object) {
+            if !stored.contains(&version) {
+                stored.push(version);
+            }
+        }
         let status = json!({ "conditions": null, "storedVersions": stored });
         object.0.insert("status".into(), status);
     }
@@ -49,21 +55,24 @@ impl Rules for CustomResourceDefinition {
         if subresource == "status" {
             return;
         }
-        let Some(stored) = stored_version(object).cloned() else { return };
+        let stored: Vec<Value> = storage_versions(object).cloned().collect();
         if let Some(status) = object.0.get_mut("status") {
             default(status, "storedVersions", json!([]));
-            if let Value::Array(versions) = &mut status["storedVersions"]
-                && !versions.contains(&stored)
-            {
-                versions.push(stored);
+            if let Value::Array(versions) = &mut status["storedVersions"] {
+                for version in stored {
+                    if !versions.contains(&version) {
+                        versions.push(version);
+                    }
+                }
             }
         }
     }
 
-    fn name_fault_in(&self, name: &str, object: &Object) -> Option<&'static str> {
+    fn name_faults_in(&self, name: &str, object: &Object) -> Vec<&'static str> {
         let spec = part(object, "spec");
         let wanted = format!("{}.{}", text(&spec["names"], "plural"), text(spec, "group"));
-        (name != wanted).then_some("must be spec.names.plural+\".\"+spec.group")
+        let other = (name != wanted).then_some("must be spec.names.plural+\".\"+spec.group");
+        self.name_fault(name).into_iter().chain(other).collect()
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
@@ -78,13 +87,25 @@ impl Rules for CustomResourceDefinition {
             let why = "protected groups must have approval annotation, see https://github.com/kubernetes/enhancements/pull/1111";
             faults.push(Cause::required(format!("metadata.annotations[{APPROVAL}]"), why));
         }
-        field::one_of(&spec["scope"], "spec.scope", &["Cluster", "Namespaced"], faults);
+        if field::require(&spec["scope"], "spec.scope", "", faults) {
+            field::one_of(&spec["scope"], "spec.scope", &["Cluster", "Namespaced"], faults);
+        }
         validate_names(&spec["names"], faults);
         validate_versions(spec, faults);
         validate_conversion(&spec["conversion"], faults);
         if spec["preserveUnknownFields"] == true {
             let why = "must be false in order to use defaults in the schema";
-            faults.push(Cause::invalid("spec.preserveUnknownFields", &true.into(), why));
+            let schemas =
+                items(&spec["versions"]).iter().map(|version| &version["schema"]["openAPIV3Schema"]);
+            // Once for any definition, and once more where there are defaults.
+            for _ in 0..if schemas.into_iter().any(|schema| has_default(schema, 0)) { 2 } else { 1 } {
+                faults.push(Cause::invalid("spec.preserveUnknownFields", &true.into(), why));
+            }
+            if spec["conversion"]["strategy"] == "Webhook" {
+                let (path, strategy) = ("spec.conversion.strategy", &spec["conversion"]["strategy"]);
+                let why = "must be None if spec.preserveUnknownFields is true";
+                faults.push(Cause::invalid(path, strategy, why));
+            }
         }
         validate_stored(object, faults);
     }
@@ -117,64 +138,66 @@ impl Rules for CustomResourceDefinition {
     }
 }
 
-/// The name of the version that objects are stored in.
-fn stored_version(object: &Object) -> Option<&Value> {
-    let versions = items(&part(object, "spec")["versions"]);
-    versions.iter().find(|version| version["storage"] == true).map(|version| &version["name"])
+/// Whether a schema, or one in it, has a default.
+fn has_default(schema: &Value, depth: usize) -> bool {
+    let below = |schema: &Value| has_default(schema, depth + 1);
+    depth <= DEEPEST
+        && (!schema["default"].is_null()
+            || ["items", "additionalProperties", "not"]
+                .iter()
+                .any(|key| schema[*key].is_object() && below(&schema[*key]))
+            || ["allOf", "anyOf", "oneOf"].iter().any(|list| items(&schema[*list]).iter().any(below))
+            || schema["properties"].as_object().is_some_and(|map| map.values().any(below)))
+}
+
+/// The names of the versions that objects are to be stored in: it should be one.
+fn storage_versions(object: &Object) -> impl Iterator<Item = &Value> {
+    let versions = items(&part(object, "spec")["versions"]).iter();
+    versions.filter(|version| version["storage"] == true).map(|version| &version["name"])
 }
 
 fn validate_stored(object: &Object, faults: &mut Faults) {
     let versions = items(&part(object, "spec")["versions"]);
-    let stored = &part(object, "status")["storedVersions"];
-    let storage = stored_version(object);
-    for (path, version) in paths(stored, "status.storedVersions") {
+    let (stored, path) = (&part(object, "status")["storedVersions"], "status.storedVersions");
+    if items(stored).is_empty() {
+        return faults.push(Cause::invalid(path, stored, "must have at least one stored version"));
+    }
+    for _ in storage_versions(object).filter(|storage| !items(stored).contains(storage)) {
+        faults.push(Cause::invalid(path, stored, "must have the storage version"));
+    }
+    for (path, version) in paths(stored, path) {
         if !versions.iter().any(|known| known["name"] == *version) {
             let why = "missing from spec.versions; a version that objects are stored in can't be removed";
             faults.push(Cause::invalid(path, version, why));
         }
     }
-    if let Some(storage) = storage
-        && !items(stored).contains(storage)
-    {
-        let why = "must have the storage version";
-        faults.push(Cause::invalid("status.storedVersions", stored, why));
-    }
 }
 
+/// Of the fields of `webhook` upstream says that they stand beside the strategy, and calls the first `webhookClientConfig`.
 fn validate_conversion(conversion: &Value, faults: &mut Faults) {
-    let webhook = &conversion["webhook"];
-    let path = "spec.conversion";
-    match text(conversion, "strategy") {
-        "None" => {
-            if !webhook.is_null() {
-                let why = "should not be set when strategy is not set to Webhook";
-                faults.push(Cause::forbidden(format!("{path}.webhook"), why));
-            }
-        }
-        "Webhook" => {
-            let path = format!("{path}.webhook");
-            let why = "required when strategy is set to Webhook";
-            let config = &webhook["clientConfig"];
-            if field::require(config, format!("{path}.clientConfig"), why, faults) {
-                validate_client(config, &format!("{path}.clientConfig"), faults);
-            }
-            let versions = &webhook["conversionReviewVersions"];
-            let path = format!("{path}.conversionReviewVersions");
-            if !field::require(versions, &path, "", faults) {
-                return;
-            }
-            field::unique(versions, &path, faults);
-            for (path, version) in paths(versions, &path) {
-                field::named(version, path, name::label_1035_fault, faults);
-            }
-            if !items(versions).iter().any(|version| version == "v1" || version == "v1beta1") {
-                let why = "must include at least one of v1, v1beta1";
-                faults.push(Cause::invalid(path, versions, why));
-            }
-        }
-        _ => {
-            let choices = ["None", "Webhook"];
-            field::one_of(&conversion["strategy"], format!("{path}.strategy"), &choices, faults);
-        }
+    if conversion.is_null() {
+        return;
     }
+    let strategy = "spec.conversion.strategy";
+    if field::require(&conversion["strategy"], strategy, "", faults) {
+        field::one_of(&conversion["strategy"], strategy, &["None", "Webhook"], faults);
+    }
+    let (config, config_path) =
+        (&conversion["webhook"]["clientConfig"], "spec.conversion.webhookClientConfig");
+    let (versions, versions_path) =
+        (&conversion["webhook"]["conversionReviewVersions"], "spec.conversion.conversionReviewVersions");
+    if text(conversion, "strategy") != "Webhook" {
+        let why = "should not be set when strategy is not set to Webhook";
+        if !config.is_null() {
+            faults.push(Cause::forbidden(config_path, why));
+        }
+        if !items(versions).is_empty() {
+            faults.push(Cause::forbidden(versions_path, why));
+        }
+        return;
+    }
+    if field::require(config, config_path, "required when strategy is set to Webhook", faults) {
+        validate_client(config, config_path, faults);
+    }
+    validate_review_versions(versions, versions_path, faults);
 }

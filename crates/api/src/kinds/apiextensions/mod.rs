@@ -2,6 +2,7 @@
 
 mod definition;
 mod fresh;
+mod general;
 mod names;
 mod structural;
 mod versions;

@@ -9,10 +9,10 @@ pub(super) fn validate_group(group: &Value, faults: &mut Faults) {
     if !field::require(group, "spec.group", "", faults) {
         return;
     }
-    field::named(group, "spec.group", name::subdomain_fault, faults);
-    if !group.as_str().unwrap_or_default().contains('.') {
-        faults.push(Cause::invalid("spec.group", group, "should be a domain with at least one dot"));
-    }
+    let text = group.as_str().unwrap_or_default();
+    let why = name::subdomain_fault(text)
+        .or((!text.contains('.')).then_some("should be a domain with at least one dot"));
+    faults.extend(why.map(|why| Cause::invalid("spec.group", group, why)));
 }
 
 pub(super) fn validate_names(names: &Value, faults: &mut Faults) {

@@ -2,29 +2,30 @@
 //!
 //! Follows KEP-1693 and upstream's `pkg/apiserver/schema` of apiextensions-apiserver.
 
+use super::general;
+use crate::kinds::field::{items, paths, text};
 use machinery::{Cause, Faults, SchemaRules, compile_pattern};
-use serde_json::Value;
-
-use crate::kinds::field::{self, items, paths, text};
+use serde_json::{Value, json};
 
 /// Deeper schemas are refused: every object would be walked as deep.
-const DEEPEST: usize = 48;
-const TYPES: [&str; 6] = ["array", "boolean", "integer", "number", "object", "string"];
-/// What says something about values that no walk over them could use.
-const FORBIDDEN: [&str; 7] =
-    ["additionalItems", "definitions", "dependencies", "discriminator", "id", "patternProperties", "$ref"];
+pub(super) const DEEPEST: usize = 48;
+
 /// What only the schema itself may say, not the conditions on it (`allOf`, `anyOf`, `oneOf`, `not`).
-const STRUCTURAL: [&str; 10] = [
+const STRUCTURAL: [&str; 14] = [
     "type",
-    "default",
     "additionalProperties",
+    "default",
     "title",
     "description",
     "nullable",
+    "externalDocs",
     "x-kubernetes-preserve-unknown-fields",
     "x-kubernetes-embedded-resource",
+    "x-kubernetes-int-or-string",
+    "x-kubernetes-list-map-keys",
     "x-kubernetes-list-type",
     "x-kubernetes-map-type",
+    "x-kubernetes-validations",
 ];
 
 /// What a schema may say at its root where the status is written apart: the status is held against its own part.
@@ -58,54 +59,91 @@ pub(super) fn validate_schema(schema: &Value, path: &str, has_status: bool, faul
     if schema.is_null() {
         return;
     }
+    let mut own = Faults::default();
     if has_status {
-        for key in schema.as_object().into_iter().flatten().map(|(key, _)| key) {
-            if !BESIDE_STATUS.contains(&key.as_str()) {
-                let why = format!("{key} may not be at the root if the status subresource is enabled");
-                faults.push(Cause::invalid(path, schema, &why));
-                break;
-            }
-        }
+        validate_beside_status(schema, path, &mut own);
     }
-    if text(schema, "type") != "object" && !text(schema, "type").is_empty() {
-        let why = "must be object at the root";
-        faults.push(Cause::invalid(format!("{path}.type"), &schema["type"], why));
+    if schema["nullable"] == true {
+        own.push(Cause::forbidden(format!("{path}.nullable"), "nullable cannot be true at the root"));
     }
-    validate_metadata(&schema["properties"]["metadata"], &format!("{path}.properties[metadata]"), faults);
-    let is_wrong = faults.iter().any(|fault| fault.field == path);
-    if !is_wrong && names_a_dialect(schema, 0) {
-        faults.push(Cause::invalid(path, schema, "$schema names a dialect that is not known"));
+    let mut general = Faults::default();
+    general::validate(schema, path, 0, &mut general);
+    let of_schemas: Vec<String> = general.iter().map(|fault| fault.field.clone()).collect();
+    own.append(general);
+    if !has_unknown_words(schema, 0) {
+        let mut walk = Walk { faults: &mut own, depth: 0 };
+        walk.schema(schema, path, Place::Root);
+        walk.complete(schema, schema, path, path);
+    } else if own.is_empty() {
+        own.push(Cause::invalid(path, schema, "says something that no structural schema can say"));
     }
-    Walk { faults, depth: 0 }.schema(schema, path, "at the root");
-    SchemaRules::compile(schema, path, faults);
+    let mut rules = Faults::default();
+    SchemaRules::compile(schema, path, &mut rules);
+    // Where a schema is wrong, or one in it, its rules are not compiled.
+    rules.retain(|fault| {
+        let place = fault.field.split(".x-kubernetes-validations").next().unwrap_or_default();
+        !of_schemas.iter().any(|other| {
+            other.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+    });
+    own.append(rules);
+    faults.append(own);
 }
 
-/// Whether a schema, or one in it, calls itself one of another dialect.
-fn names_a_dialect(schema: &Value, depth: usize) -> bool {
+fn validate_beside_status(schema: &Value, path: &str, faults: &mut Faults) {
+    let kind = text(schema, "type");
+    if !kind.is_empty() && kind != "object" {
+        let why = "only \"object\" is allowed at the root of the schema if the status subresource is enabled";
+        return faults.push(Cause::invalid(format!("{path}.type"), &schema["type"], why));
+    }
+    let mut said = schema.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
+    if let Some(key) = said.find(|key| !BESIDE_STATUS.contains(key)) {
+        let why = format!("{key} may not be at the root if the status subresource is enabled");
+        faults.push(Cause::invalid(path, schema, &why));
+    }
+}
+
+/// Whether a schema, or one in it, says what no structural schema can say: it isn't looked at as one then.
+fn has_unknown_words(schema: &Value, depth: usize) -> bool {
     let Value::Object(map) = schema else {
         return schema
             .as_array()
-            .is_some_and(|list| depth <= DEEPEST && list.iter().any(|s| names_a_dialect(s, depth + 1)));
+            .is_some_and(|list| depth <= DEEPEST && list.iter().any(|s| has_unknown_words(s, depth + 1)));
     };
-    let own = map.get("$schema").and_then(Value::as_str).is_some_and(|text| !text.is_empty());
+    let own = map.iter().any(|(key, value)| match key.as_str() {
+        "$schema" | "$ref" | "id" => value.as_str().is_some_and(|text| !text.is_empty()),
+        "patternProperties" | "definitions" | "dependencies" => {
+            value.as_object().is_some_and(|map| !map.is_empty())
+        }
+        "additionalItems" => !value.is_null(),
+        "items" => !items(value).is_empty(),
+        _ => false,
+    });
     let among =
         |key: &str| ["allOf", "anyOf", "oneOf", "not", "items", "additionalProperties"].contains(&key);
     own || depth <= DEEPEST
         && map.iter().any(|(key, value)| match key.as_str() {
             "properties" => {
-                value.as_object().into_iter().flatten().any(|(_, s)| names_a_dialect(s, depth + 1))
+                value.as_object().into_iter().flatten().any(|(_, s)| has_unknown_words(s, depth + 1))
             }
-            key => among(key) && names_a_dialect(value, depth + 1),
+            key => among(key) && has_unknown_words(value, depth + 1),
         })
 }
 
-/// The metadata is the same for all kinds: a schema may say a little about the name.
-fn validate_metadata(metadata: &Value, path: &str, faults: &mut Faults) {
-    for key in metadata["properties"].as_object().into_iter().flatten().map(|(key, _)| key) {
-        if key != "name" && key != "generateName" {
-            let why = "must not specify anything other than name and generateName, but metadata is implicitly specified";
-            faults.push(Cause::forbidden(path, why));
-            return;
+/// Where a schema stands.
+#[derive(Clone, Copy, PartialEq)]
+enum Place {
+    Root,
+    Item,
+    Field,
+}
+
+impl Place {
+    fn in_words(self) -> &'static str {
+        match self {
+            Place::Root => "at the root",
+            Place::Item => "for specified array items",
+            Place::Field => "for specified object fields",
         }
     }
 }
@@ -116,226 +154,207 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn schema(&mut self, schema: &Value, path: &str, place: &str) {
+    /// A schema by itself. Those that are nested too deep are refused already.
+    fn schema(&mut self, schema: &Value, path: &str, place: Place) {
         if self.depth > DEEPEST {
-            let why = format!("schemas may not be nested deeper than {DEEPEST} levels");
-            self.faults.push(Cause::forbidden(path, &why));
             return;
         }
         self.depth += 1;
         self.kind(schema, path, place);
-        self.forbidden(schema, path);
-        self.list(schema, path);
-        self.rules(schema, path);
-        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-            self.schema(property, &format!("{path}.properties[{name}]"), "for specified object fields");
+        self.extensions(schema, path);
+        if place == Place::Root || schema["x-kubernetes-embedded-resource"] == true {
+            self.object(&schema["properties"], &format!("{path}.properties"), place);
         }
-        match &schema["items"] {
-            Value::Null => {}
-            items @ Value::Object(_) => {
-                self.schema(items, &format!("{path}.items"), "for specified array items");
-            }
-            _ => {
-                let why = "items must be a schema object and not an array";
-                self.faults.push(Cause::forbidden(format!("{path}.items"), why));
-            }
+        for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+            self.schema(property, &format!("{path}.properties[{name}]"), Place::Field);
+        }
+        if schema["items"].is_object() {
+            self.schema(&schema["items"], &format!("{path}.items"), Place::Item);
         }
         let values = &schema["additionalProperties"];
+        if !values.is_null() && place == Place::Root {
+            let why = "must not be used at the root";
+            self.faults.push(Cause::forbidden(format!("{path}.additionalProperties"), why));
+        }
         if values.is_object() {
-            self.schema(values, &format!("{path}.additionalProperties"), "for specified object fields");
+            self.schema(values, &format!("{path}.additionalProperties"), Place::Field);
         }
-        for list in ["allOf", "anyOf", "oneOf"] {
-            for (path, condition) in paths(&schema[list], &format!("{path}.{list}")) {
-                self.condition(schema, condition, &path);
-            }
-        }
-        if !schema["not"].is_null() {
-            self.condition(schema, &schema["not"], &format!("{path}.not"));
-        }
+        self.conditions(schema, path, is_either(&schema["anyOf"]), is_either(&schema["allOf"][0]["anyOf"]));
         self.depth -= 1;
     }
 
-    fn kind(&mut self, schema: &Value, path: &str, place: &str) {
+    fn kind(&mut self, schema: &Value, path: &str, place: Place) {
         let is_set = |extension: &str| schema[extension] == true;
-        let kind = text(schema, "type");
-        let path_of_type = format!("{path}.type");
-        if is_set("x-kubernetes-int-or-string") {
-            if !kind.is_empty() {
-                let why = "must be empty if x-kubernetes-int-or-string is true";
-                self.faults.push(Cause::forbidden(path_of_type, why));
-            }
-        } else if kind.is_empty() {
-            if !is_set("x-kubernetes-preserve-unknown-fields") || place == "at the root" {
-                let why = format!("must not be empty {place}");
-                self.faults.push(Cause::required(path_of_type, &why));
-            }
-        } else if !TYPES.contains(&kind) {
-            self.faults.push(Cause::not_supported(path_of_type, &schema["type"], &TYPES));
-        }
-        if kind == "array" && schema["items"].is_null() {
+        let (kind, path_of_type) = (text(schema, "type"), format!("{path}.type"));
+        if kind == "array" && !schema["items"].is_object() {
             self.faults.push(Cause::required(format!("{path}.items"), "must be specified"));
         }
-        if is_set("x-kubernetes-embedded-resource") {
-            if kind != "object" {
-                let why = "must be object if x-kubernetes-embedded-resource is true";
-                self.faults.push(Cause::invalid(format!("{path}.type"), &schema["type"], why));
-            }
-            let known = schema["properties"].as_object().is_some_and(|map| !map.is_empty());
-            if !known && !is_set("x-kubernetes-preserve-unknown-fields") {
-                let why = "must not be empty if x-kubernetes-embedded-resource is true without \
-                    x-kubernetes-preserve-unknown-fields";
-                self.faults.push(Cause::required(format!("{path}.properties"), why));
-            }
+        if is_set("x-kubernetes-embedded-resource") && kind != "object" {
+            let why = "must be object if x-kubernetes-embedded-resource is true";
+            self.faults.push(match kind {
+                "" => Cause::required(&path_of_type, why),
+                _ => Cause::invalid(&path_of_type, &schema["type"], why),
+            });
+        } else if kind.is_empty()
+            && !is_set("x-kubernetes-int-or-string")
+            && !is_set("x-kubernetes-preserve-unknown-fields")
+        {
+            let why = format!("must not be empty {}", place.in_words());
+            self.faults.push(Cause::required(&path_of_type, &why));
         }
-        if schema["x-kubernetes-preserve-unknown-fields"] == false {
-            let path = format!("{path}.x-kubernetes-preserve-unknown-fields");
-            self.faults.push(Cause::invalid(path, &false.into(), "must be true or undefined"));
+        if place == Place::Root && !kind.is_empty() && kind != "object" {
+            self.faults.push(Cause::invalid(path_of_type, &schema["type"], "must be object at the root"));
         }
     }
 
-    fn forbidden(&mut self, schema: &Value, path: &str) {
-        for key in FORBIDDEN.iter().filter(|key| !schema[**key].is_null()) {
-            self.faults.push(Cause::forbidden(format!("{path}.{key}"), &format!("{key} is not supported")));
+    fn extensions(&mut self, schema: &Value, path: &str) {
+        let is_set = |extension: &str| schema[extension] == true;
+        for extension in ["x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource"] {
+            if is_set("x-kubernetes-int-or-string") && is_set(extension) {
+                let why = "must be false if x-kubernetes-int-or-string is true";
+                self.faults.push(Cause::invalid(format!("{path}.{extension}"), &true.into(), why));
+            }
         }
-        if schema["uniqueItems"] == true {
-            let why = "uniqueItems cannot be set to true since the runtime complexity becomes quadratic";
-            self.faults.push(Cause::forbidden(format!("{path}.uniqueItems"), why));
+        if !is_set("x-kubernetes-embedded-resource") {
+            return;
         }
+        if !schema["additionalProperties"].is_null() {
+            let why = "must not be used if x-kubernetes-embedded-resource is set";
+            self.faults.push(Cause::forbidden(format!("{path}.additionalProperties"), why));
+        }
+        let known = schema["properties"].as_object().is_some_and(|map| !map.is_empty());
+        if !known && !is_set("x-kubernetes-preserve-unknown-fields") {
+            let why = "must not be empty if x-kubernetes-embedded-resource is true without \
+                x-kubernetes-preserve-unknown-fields";
+            self.faults.push(Cause::required(format!("{path}.properties"), why));
+        }
+    }
+
+    /// What every object has. The metadata is the same for all kinds: a schema may say a little about the name.
+    fn object(&mut self, properties: &Value, path: &str, place: Place) {
+        for (name, kind) in [("kind", "string"), ("apiVersion", "string"), ("metadata", "object")] {
+            let property = &properties[name];
+            if !property.is_null() && text(property, "type") != kind {
+                let why = format!("must be {kind}");
+                let path = format!("{path}[{name}].type");
+                self.faults.push(Cause::invalid(path, &property["type"], &why));
+            }
+        }
+        let is_name = |name: &str| matches!(name, "name" | "generateName");
+        let says_more = |(key, value): (&String, &Value)| match key.as_str() {
+            "type" | "default" => false,
+            "properties" => value.as_object().is_some_and(|map| map.keys().any(|name| !is_name(name))),
+            _ => *value != false,
+        };
+        if place == Place::Root
+            && properties["metadata"].as_object().is_some_and(|map| map.iter().any(says_more))
+        {
+            let why = "must not specify anything other than name and generateName, but metadata is implicitly specified";
+            self.faults.push(Cause::forbidden(format!("{path}[metadata]"), why));
+        }
+    }
+
+    /// The conditions on a schema, but for those that say that something is a number or a text.
+    fn conditions(&mut self, schema: &Value, path: &str, skip_any: bool, skip_first: bool) {
+        for list in ["anyOf", "allOf", "oneOf"].into_iter().filter(|list| *list != "anyOf" || !skip_any) {
+            for (index, (path, condition)) in paths(&schema[list], &format!("{path}.{list}")).enumerate() {
+                self.condition(condition, &path, skip_first && list == "allOf" && index == 0);
+            }
+        }
+        self.condition(&schema["not"], &format!("{path}.not"), false);
         let pattern = text(schema, "pattern");
         if !pattern.is_empty() && compile_pattern(pattern).is_none() {
             let why = "must be a valid regular expression, and no very large one";
             self.faults.push(Cause::invalid(format!("{path}.pattern"), &schema["pattern"], why));
         }
-        let values = &schema["additionalProperties"];
-        let values_path = format!("{path}.additionalProperties");
-        if *values == false {
-            let why = "additionalProperties cannot be set to false";
-            self.faults.push(Cause::forbidden(&values_path, why));
-        }
-        let has_properties = schema["properties"].as_object().is_some_and(|map| !map.is_empty());
-        if has_properties && !values.is_null() {
-            let why = "additionalProperties and properties are mutual exclusive";
-            self.faults.push(Cause::forbidden(values_path, why));
-        }
-    }
-
-    fn list(&mut self, schema: &Value, path: &str) {
-        let is_list = text(schema, "type") == "array";
-        let keys = &schema["x-kubernetes-list-map-keys"];
-        let list_type = &schema["x-kubernetes-list-type"];
-        let path_of_type = format!("{path}.x-kubernetes-list-type");
-        let path_of_keys = format!("{path}.x-kubernetes-list-map-keys");
-        if !list_type.is_null() {
-            if !is_list {
-                let why = "must be array if x-kubernetes-list-type is specified";
-                self.faults.push(Cause::invalid(format!("{path}.type"), &schema["type"], why));
-            }
-            field::one_of(list_type, path_of_type, &["atomic", "map", "set"], self.faults);
-        }
-        if list_type != "map" {
-            if !items(keys).is_empty() {
-                let why = "x-kubernetes-list-type must be map if x-kubernetes-list-map-keys is specified";
-                self.faults.push(Cause::invalid(path_of_keys, keys, why));
-            }
-        } else {
-            self.map_keys(schema, keys, path, &path_of_keys);
-        }
-        let map_type = &schema["x-kubernetes-map-type"];
-        if !map_type.is_null() {
-            if text(schema, "type") != "object" {
-                let why = "must be object if x-kubernetes-map-type is specified";
-                self.faults.push(Cause::invalid(format!("{path}.type"), &schema["type"], why));
-            }
-            let path = format!("{path}.x-kubernetes-map-type");
-            field::one_of(map_type, path, &["atomic", "granular"], self.faults);
-        }
-    }
-
-    /// The keys of a list that is a map must be there in each item.
-    fn map_keys(&mut self, schema: &Value, keys: &Value, path: &str, path_of_keys: &str) {
-        let why = "must not be empty if x-kubernetes-list-type is map";
-        field::require(keys, path_of_keys, why, self.faults);
-        let item = &schema["items"];
-        if text(item, "type") != "object" {
-            let why = "must be object if parent array's x-kubernetes-list-type is map";
-            self.faults.push(Cause::invalid(format!("{path}.items.type"), &item["type"], why));
-            return;
-        }
-        field::unique(keys, path_of_keys, self.faults);
-        for (key_path, key) in paths(keys, path_of_keys) {
-            let name = key.as_str().unwrap_or_default();
-            let property = &item["properties"][name];
-            if property.is_null() {
-                let why = "entries must all be names of item properties";
-                self.faults.push(Cause::invalid(key_path, key, why));
-                continue;
-            }
-            if matches!(text(property, "type"), "array" | "object") {
-                let path = format!("{path}.items.properties[{name}].type");
-                let why = "must be a scalar type if parent array's x-kubernetes-list-type is map";
-                self.faults.push(Cause::invalid(path, &property["type"], why));
-            }
-            if !items(&item["required"]).contains(key) && property["default"].is_null() {
-                let path = format!("{path}.items.properties[{name}].default");
-                let why = "this property is in x-kubernetes-list-map-keys, so it must have a default or be a required property";
-                self.faults.push(Cause::required(path, why));
-            }
-        }
-    }
-
-    /// The rules in CEL, as far as they can be told without running them.
-    fn rules(&mut self, schema: &Value, path: &str) {
-        for (path, rule) in
-            paths(&schema["x-kubernetes-validations"], &format!("{path}.x-kubernetes-validations"))
-        {
-            if text(rule, "rule").trim().is_empty() {
-                self.faults.push(Cause::required(format!("{path}.rule"), "rule is not specified"));
-            }
-            let message = &rule["message"];
-            let message_text = text(rule, "message");
-            if !message_text.is_empty() && message_text.trim().is_empty() {
-                let why = "message must be non-empty if specified";
-                self.faults.push(Cause::invalid(format!("{path}.message"), message, why));
-            } else if message_text.contains('\n') {
-                let why = "message must not contain line breaks";
-                self.faults.push(Cause::invalid(format!("{path}.message"), message, why));
-            }
-        }
     }
 
     /// A condition may ask more of fields that the schema has, and say nothing new.
-    fn condition(&mut self, schema: &Value, condition: &Value, path: &str) {
+    fn condition(&mut self, condition: &Value, path: &str, skip_any: bool) {
+        if condition.is_null() || self.depth > DEEPEST {
+            return;
+        }
+        self.depth += 1;
+        self.conditions(condition, path, skip_any, false);
+        if condition["items"].is_object() {
+            self.condition(&condition["items"], &format!("{path}.items"), false);
+        }
+        for (name, property) in condition["properties"].as_object().into_iter().flatten() {
+            let path = format!("{path}.properties[{name}]");
+            self.condition(property, &path, false);
+            if name == "metadata" {
+                self.faults.push(Cause::forbidden(path, "must not be specified in a nested context"));
+            }
+        }
+        let says = |key: &str| match &condition[key] {
+            Value::Null => false,
+            Value::Bool(truth) => *truth || key == "additionalProperties",
+            Value::Array(list) => !list.is_empty(),
+            // Kinds of lists and maps are pointers upstream: an empty text is one.
+            Value::String(text) => !text.is_empty() || key.starts_with("x-kubernetes"),
+            _ => true,
+        };
+        for key in STRUCTURAL.iter().filter(|key| says(key)) {
+            self.faults.push(Cause::forbidden(format!("{path}.{key}"), "must be empty to be structural"));
+        }
+        self.depth -= 1;
+    }
+
+    /// Whether the schema at `path` has what the conditions on it, at `from`, are about.
+    fn complete(&mut self, schema: &Value, said: &Value, path: &str, from: &str) {
         if self.depth > DEEPEST {
             return;
         }
         self.depth += 1;
-        let alternative_of_both = schema["x-kubernetes-int-or-string"] == true;
-        for key in STRUCTURAL.iter().filter(|key| !condition[**key].is_null()) {
-            if *key == "type" && alternative_of_both {
-                continue;
-            }
-            self.faults.push(Cause::forbidden(format!("{path}.{key}"), "must be empty to be structural"));
-        }
-        for key in FORBIDDEN.iter().filter(|key| !condition[**key].is_null()) {
-            self.faults.push(Cause::forbidden(format!("{path}.{key}"), &format!("{key} is not supported")));
-        }
-        for (name, property) in condition["properties"].as_object().into_iter().flatten() {
-            let path = format!("{path}.properties[{name}]");
-            let known = &schema["properties"][name.as_str()];
-            if known.is_null() && schema["additionalProperties"].is_null() {
-                let why = "must be specified by the schema that the condition is on";
-                self.faults.push(Cause::required(&path, why));
-            }
-            self.condition(known, property, &path);
-        }
-        if condition["items"].is_object() {
-            self.condition(&schema["items"], &condition["items"], &format!("{path}.items"));
-        }
         for list in ["allOf", "anyOf", "oneOf"] {
-            for (path, inner) in paths(&condition[list], &format!("{path}.{list}")) {
-                self.condition(schema, inner, &path);
+            for (from, condition) in paths(&said[list], &format!("{from}.{list}")) {
+                self.covered(schema, condition, path, &from);
+            }
+        }
+        self.covered(schema, &said["not"], path, &format!("{from}.not"));
+        if std::ptr::eq(schema, said) {
+            for (name, property) in schema["properties"].as_object().into_iter().flatten() {
+                let path = format!("{path}.properties[{name}]");
+                self.complete(property, property, &path, &path);
+            }
+            for key in ["items", "additionalProperties"] {
+                if schema[key].is_object() {
+                    let path = format!("{path}.{key}");
+                    self.complete(&schema[key], &schema[key], &path, &path);
+                }
             }
         }
         self.depth -= 1;
     }
+
+    /// Upstream names the field that is missing in the schema, not the one in the condition.
+    fn covered(&mut self, schema: &Value, condition: &Value, path: &str, from: &str) {
+        if condition.is_null() || self.depth > DEEPEST {
+            return;
+        }
+        if schema.is_null() {
+            return self.faults.push(Cause::required(path, &format!("because it is defined in {from}")));
+        }
+        self.complete(schema, condition, path, from);
+        self.depth += 1;
+        if condition["items"].is_object() {
+            self.covered(
+                &schema["items"],
+                &condition["items"],
+                &format!("{path}.items"),
+                &format!("{from}.items"),
+            );
+        }
+        for (name, property) in condition["properties"].as_object().into_iter().flatten() {
+            let part = format!("properties[{name}]");
+            let known = &schema["properties"][name.as_str()];
+            self.covered(known, property, &format!("{path}.{part}"), &format!("{from}.{part}"));
+        }
+        self.depth -= 1;
+    }
+}
+
+/// Whether conditions say that a value is a number or a text, which `x-kubernetes-int-or-string` may say this way.
+fn is_either(conditions: &Value) -> bool {
+    *conditions == json!([{ "type": "integer" }, { "type": "string" }])
 }

@@ -30,6 +30,11 @@ pub(super) fn validate_versions(spec: &Value, faults: &mut Faults) {
         field::require(&version["schema"]["openAPIV3Schema"], schema, "schemas are required", faults);
         validate_warning(version, &path, faults);
     }
+    // The first version's name has a field of its own upstream.
+    let first = text(&versions[0], "name");
+    if let Some(why) = name::label_1035_fault(first).filter(|_| !first.is_empty()) {
+        faults.push(Cause::invalid("spec.version", &versions[0]["name"], why));
+    }
     // What all versions share, upstream names once, as if it stood beside them.
     type Check = fn(&Value, &Value, &str, &mut Faults);
     let parts: [(&str, &str, Check); 4] = [
@@ -60,8 +65,16 @@ pub(super) fn validate_versions(spec: &Value, faults: &mut Faults) {
             check(&first[part], first, shared, faults);
             continue;
         }
+        let shares_schema = items(versions).iter().all(|version| version["schema"] == first["schema"]);
         for (path, version) in paths(versions, "spec.versions") {
-            check(&version[part], version, &format!("{path}.{part}"), faults);
+            let path = format!("{path}.{part}");
+            // And those of one version in a schema of its own.
+            if part == "selectableFields" && shares_schema && !items(&version[part]).is_empty() {
+                let why = "may only be selected in a schema of the version";
+                faults.push(Cause::invalid(path, &version[part], why));
+            } else {
+                check(&version[part], version, &path, faults);
+            }
         }
     }
 }
@@ -71,13 +84,14 @@ fn validate_warning(version: &Value, path: &str, faults: &mut Faults) {
     let path = format!("{path}.deprecationWarning");
     let value = json!(warning);
     if version["deprecated"] != true {
-        faults.push(Cause::invalid(&path, &value, "can only be set for deprecated versions"));
+        return faults.push(Cause::invalid(&path, &value, "can only be set for deprecated versions"));
     }
     if warning.is_empty() {
         faults.push(Cause::invalid(&path, &value, "must not be empty"));
     }
     if warning.len() > LONGEST_WARNING {
-        faults.push(field::too_long(&path, LONGEST_WARNING));
+        let why = format!("must be at most {LONGEST_WARNING} bytes long");
+        faults.push(Cause::invalid(&path, &value, &why));
     }
     if warning.chars().any(char::is_control) {
         faults.push(Cause::invalid(path, &value, "must only contain printable characters"));

@@ -20,6 +20,10 @@ impl Rules for ResourceClaim {
         true
     }
 
+    fn looks_at_changes(&self) -> bool {
+        false
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         if let Some(spec) = object.0.get_mut("spec") {
             default_requests(spec);

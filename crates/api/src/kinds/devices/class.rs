@@ -1,10 +1,10 @@
 //! `DeviceClass`.
 
 use machinery::rules::Rules;
-use machinery::{Faults, Object, name};
+use machinery::{Cause, Faults, Object, name};
 
 use super::{validate_count, validate_opaque, validate_selectors};
-use crate::kinds::field::{self, part, paths, text};
+use crate::kinds::field::{part, paths, text};
 
 pub(crate) struct DeviceClass;
 
@@ -17,6 +17,10 @@ impl Rules for DeviceClass {
         true
     }
 
+    fn looks_at_prefix(&self) -> bool {
+        false
+    }
+
     fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         validate_selectors(&spec["selectors"], "spec.selectors", faults);
@@ -24,9 +28,12 @@ impl Rules for DeviceClass {
         for (path, config) in paths(&spec["config"], "spec.config") {
             validate_opaque(config, &path, faults);
         }
-        if !text(spec, "extendedResourceName").is_empty() {
-            let path = "spec.extendedResourceName";
-            field::named(&spec["extendedResourceName"], path, name::qualified_fault, faults);
+        let extended = text(spec, "extendedResourceName");
+        let is_own = extended.contains('/') && !extended.contains("kubernetes.io/");
+        let fits = is_own && name::qualified_fault(extended).is_none();
+        if !spec["extendedResourceName"].is_null() && !fits {
+            let why = "must be the name of an extended resource, such as example.com/name";
+            faults.push(Cause::invalid("spec.extendedResourceName", &spec["extendedResourceName"], why));
         }
     }
 }

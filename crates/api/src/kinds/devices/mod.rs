@@ -11,6 +11,7 @@ pub(crate) use slice::ResourceSlice;
 
 use std::collections::HashSet;
 
+use cel::{Environment, Program, Type};
 use machinery::{Cause, Faults, name};
 use serde_json::{Value, json};
 
@@ -37,15 +38,22 @@ fn validate_selectors(selectors: &Value, path: &str, faults: &mut Faults) {
     for (path, selector) in field::paths(selectors, path) {
         let path = format!("{path}.cel");
         if field::require(&selector["cel"], &path, "", faults) {
-            let expression = json!(field::text(&selector["cel"], "expression"));
-            if expression == "" {
-                faults.push(Cause::invalid(
-                    format!("{path}.expression"),
-                    &expression,
-                    "must be an expression",
-                ));
+            let expression = field::text(&selector["cel"], "expression");
+            if let Some(why) = expression_fault(expression) {
+                faults.push(Cause::invalid(format!("{path}.expression"), &json!(expression), &why));
             }
         }
+    }
+}
+
+/// Why an expression can't select devices: what it says of a device is known only when there is one.
+fn expression_fault(expression: &str) -> Option<String> {
+    let environment = Environment::default().with("device", Type::Dyn);
+    match Program::compile(&environment, expression) {
+        Ok((_, Type::Dyn)) => None,
+        Ok((_, result)) if result.to_string() == "bool" => None,
+        Ok((_, result)) => Some(format!("must evaluate to bool or the unknown type, not {result}")),
+        Err(error) => Some(format!("compilation failed: {error}")),
     }
 }
 
@@ -59,7 +67,9 @@ fn validate_opaque(config: &Value, path: &str, faults: &mut Faults) {
     validate_driver(&opaque["driver"], &format!("{path}.driver"), faults);
     let parameters = &opaque["parameters"];
     let path = format!("{path}.parameters");
-    if field::require(parameters, &path, "", faults) && !parameters.is_object() {
+    if parameters.is_null() {
+        faults.push(Cause::required(path, ""));
+    } else if !parameters.is_object() {
         faults.push(Cause::invalid(path, parameters, "must be a valid JSON object"));
     }
 }

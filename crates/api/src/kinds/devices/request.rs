@@ -73,8 +73,9 @@ pub(super) fn validate_claim(spec: &Value, path: &str, faults: &mut Faults) {
             let why = "exactly one of `matchAttribute`, `distinctAttribute` is required";
             faults.push(Cause::required(&path, why));
         }
-        for attribute in attributes.iter().filter(|attribute| !constraint[**attribute].is_null()) {
-            validate_attribute(&constraint[*attribute], &format!("{path}.{attribute}"), faults);
+        // The other one upstream doesn't look at.
+        if !constraint["matchAttribute"].is_null() {
+            validate_attribute(&constraint["matchAttribute"], &format!("{path}.matchAttribute"), faults);
         }
     }
     for (path, config) in paths(&devices["config"], &format!("{path}.config")) {
@@ -156,6 +157,10 @@ fn validate_references(list: &Value, known: &[String], path: &str, faults: &mut 
     validate_count(list, path, faults);
     field::unique(list, path, faults);
     for (path, reference) in paths(list, path) {
+        let parts: Vec<&str> = reference.as_str().unwrap_or_default().split('/').collect();
+        for why in parts.iter().filter_map(|part| name::label_fault(part)).filter(|_| parts.len() <= 2) {
+            faults.push(Cause::invalid(&path, reference, why));
+        }
         if !known.iter().any(|name| reference == name) {
             let why = "must be the name of a request in the claim or the name of a request and a subrequest \
                 separated by '/'";

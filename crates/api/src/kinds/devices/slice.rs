@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::{unique_by_name, validate_driver};
 use crate::kinds::field::{self, items, part, paths, text};
+use crate::kinds::pod::validate_node_selector;
 
 pub(crate) struct ResourceSlice;
 
@@ -38,8 +39,18 @@ impl Rules for ResourceSlice {
             1 => {}
             _ => faults.push(Cause::invalid("spec", &Value::Null, why)),
         }
-        if !text(spec, "nodeName").is_empty() {
+        if !spec["nodeName"].is_null() {
             field::named(&spec["nodeName"], "spec.nodeName", name::subdomain_fault, faults);
+        }
+        let selector = &spec["nodeSelector"];
+        if !selector.is_null() {
+            let path = "spec.nodeSelector";
+            validate_node_selector(selector, path, faults);
+            let terms = &selector["nodeSelectorTerms"];
+            if items(terms).len() != 1 {
+                let why = "must have exactly one node selector term";
+                faults.push(Cause::invalid(format!("{path}.nodeSelectorTerms"), terms, why));
+            }
         }
         let devices = &spec["devices"];
         if items(devices).len() > MOST_DEVICES {
@@ -100,8 +111,7 @@ impl Rules for ResourceSlice {
     }
 
     fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
-        for field in ["spec.nodeName", "spec.driver", "spec.pool.name", "spec.nodeSelector", "spec.allNodes"]
-        {
+        for field in ["spec.nodeName", "spec.driver", "spec.pool.name"] {
             field::immutable(field, object, old, faults);
         }
     }

@@ -145,12 +145,14 @@ fn validate_rule(rule: &Value, path: &str, faults: &mut Faults) {
     let path = format!("{path}.http.paths");
     field::require(&rule["http"]["paths"], &path, "", faults);
     for (path, rule) in paths(&rule["http"]["paths"], &path) {
-        validate_path(rule, &path, faults);
-        validate_backend(&rule["backend"], &format!("{path}.backend"), faults);
+        if validate_path(rule, &path, faults) {
+            validate_backend(&rule["backend"], &format!("{path}.backend"), faults);
+        }
     }
 }
 
-fn validate_path(rule: &Value, path: &str, faults: &mut Faults) {
+/// Whether it says of what type it is: of one that doesn't, upstream says nothing more.
+fn validate_path(rule: &Value, path: &str, faults: &mut Faults) -> bool {
     let url = text(rule, "path");
     let mut invalid = |why: &str| faults.push(Cause::invalid(format!("{path}.path"), &Value::from(url), why));
     match rule["pathType"].as_str() {
@@ -172,6 +174,7 @@ fn validate_path(rule: &Value, path: &str, faults: &mut Faults) {
             }
         }
     }
+    !rule["pathType"].is_null()
 }
 
 fn validate_backend(backend: &Value, path: &str, faults: &mut Faults) {

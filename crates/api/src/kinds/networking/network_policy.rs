@@ -13,6 +13,10 @@ pub(crate) struct NetworkPolicy;
 const DIRECTIONS: [(&str, &str); 2] = [("ingress", "from"), ("egress", "to")];
 
 impl Rules for NetworkPolicy {
+    fn sees_empties(&self) -> bool {
+        true
+    }
+
     fn set_defaults(&self, object: &mut Object) {
         let Some(spec) = object.0.get_mut("spec") else { return };
         for (direction, _) in DIRECTIONS {

@@ -3,11 +3,11 @@
 use machinery::{Faults, name};
 use serde_json::Value;
 
-use crate::kinds::field::{self, text};
+use crate::kinds::field;
 
 /// Group, kind and name of an object that may be of any kind.
 pub(crate) fn validate_reference(reference: &Value, path: &str, faults: &mut Faults) {
-    if !text(reference, "apiGroup").is_empty() {
+    if !reference["apiGroup"].is_null() {
         field::named(&reference["apiGroup"], format!("{path}.apiGroup"), name::subdomain_fault, faults);
     }
     for part in ["kind", "name"] {

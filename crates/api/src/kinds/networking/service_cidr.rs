@@ -10,6 +10,10 @@ use crate::kinds::field::{self, items, network, part, paths};
 pub(crate) struct ServiceCidr;
 
 impl Rules for ServiceCidr {
+    fn looks_at_changes(&self) -> bool {
+        false
+    }
+
     fn validate(&self, object: &Object, faults: &mut Faults) {
         let cidrs = &part(object, "spec")["cidrs"];
         if !field::require(cidrs, "spec.cidrs", "at least one CIDR required", faults) {
@@ -34,7 +38,9 @@ impl Rules for ServiceCidr {
     fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         let (new, before) = (items(&part(object, "spec")["cidrs"]), items(&part(old, "spec")["cidrs"]));
         // One family may get the other beside it.
-        if !(new.len() == 2 && before.len() == 1 && new[0] == before[0]) {
+        if new.len() == 2 && before.len() == 1 && new[0] == before[0] {
+            self.validate(object, faults);
+        } else {
             field::immutable("spec.cidrs", object, old, faults);
         }
     }

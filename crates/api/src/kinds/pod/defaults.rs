@@ -62,7 +62,8 @@ pub(super) fn set_pod_defaults(spec: &mut Value) {
 
 /// A pod that says what it takes as a whole asks for what its containers ask for together, or for what it is limited to.
 fn set_requests_of_pod(spec: &mut Value) {
-    if !spec["resources"].is_object() {
+    let says = |part: &str| spec["resources"][part].as_object().is_some_and(|amounts| !amounts.is_empty());
+    if !says("requests") && !says("limits") {
         return;
     }
     let mut of_containers = spec.clone();
@@ -196,7 +197,7 @@ fn set_volume_defaults(volume: &mut Fields) {
 
 /// An image without a tag, or of the tag `latest`, may change: it is always pulled.
 fn pull_policy(image: &str) -> &'static str {
-    if image.is_empty() || image.contains('@') {
+    if image.contains('@') || !is_image_name(image) {
         return "IfNotPresent";
     }
     let last = image.rsplit('/').next().unwrap_or_default();
@@ -204,6 +205,45 @@ fn pull_policy(image: &str) -> &'static str {
         None | Some((_, "latest")) => "Always",
         Some(_) => "IfNotPresent",
     }
+}
+
+/// Whether a text names an image: of what is none, nobody knows whether it changes
+/// (<https://pkg.go.dev/github.com/distribution/reference>).
+fn is_image_name(image: &str) -> bool {
+    let (path, tag) = match image.rsplit_once(':') {
+        Some((path, tag)) if !tag.contains('/') => (path, Some(tag)),
+        _ => (image, None),
+    };
+    let is_tag = |tag: &str| {
+        (1..=128).contains(&tag.len())
+            && !tag.starts_with(['.', '-'])
+            && tag.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-'))
+    };
+    let (host, rest) = match path.split_once('/') {
+        Some((host, rest)) if host.contains(['.', ':']) || host == "localhost" => (Some(host), rest),
+        _ => (None, path),
+    };
+    let is_host = |host: &str| {
+        let (name, port) = host.split_once(':').unwrap_or((host, "0"));
+        let is_label = |label: &str| {
+            !label.is_empty()
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        };
+        !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) && name.split('.').all(is_label)
+    };
+    // Letters and digits with one '.', one or two '_' or any '-' between them.
+    let is_part = |part: &str| {
+        let is_plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+        let between = part.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit());
+        part.bytes().next().is_some_and(is_plain)
+            && part.bytes().last().is_some_and(is_plain)
+            && between
+                .into_iter()
+                .all(|gap| matches!(gap, "" | "." | "_" | "__") || gap.bytes().all(|b| b == b'-'))
+    };
+    path.len() <= 255 && tag.is_none_or(is_tag) && host.is_none_or(is_host) && rest.split('/').all(is_part)
 }
 
 fn or_default(fields: &mut Fields, field: &str, value: Value) {
@@ -231,6 +271,9 @@ mod tests {
             ("host:5000/nginx:1", "IfNotPresent"),
             ("repo/b@sha256:00", "IfNotPresent"),
             ("", "IfNotPresent"),
+            ("Upper", "IfNotPresent"),
+            ("a..b", "IfNotPresent"),
+            ("host/a-b__c/d", "Always"),
         ] {
             assert_eq!(pull_policy(image), policy, "{image}");
         }

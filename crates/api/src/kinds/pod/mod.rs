@@ -8,13 +8,18 @@ mod table;
 mod update;
 mod validation;
 
+use machinery::name::subdomain_fault;
 use machinery::rules::{Column, Rules};
 use machinery::{Cause, Faults, Object, keep};
 use serde_json::{Value, json};
 
 pub(crate) use defaults::set_pod_spec_defaults;
-pub(crate) use validation::{validate_node_selector, validate_pod_spec, validate_resource_name};
+pub(crate) use validation::{
+    validate_node_selector, validate_overhead, validate_pod_spec, validate_resource_name,
+    validate_tolerations,
+};
 
+use super::field::{paths, text};
 pub(crate) struct Pod;
 
 impl Rules for Pod {
@@ -67,6 +72,23 @@ impl Rules for Pod {
         let null = Value::Null;
         let spec = object.0.get("spec").unwrap_or(&null);
         validation::validate_pod_spec(spec, "spec", faults);
+        for (path, volume) in paths(&spec["volumes"], "spec.volumes") {
+            // The claim of such a volume is called after the pod.
+            let claim = format!("{}-{}", object.name(), text(volume, "name"));
+            if !volume["ephemeral"].is_null()
+                && let Some(why) = subdomain_fault(&claim)
+            {
+                faults.push(Cause::invalid(format!("{path}.name"), &volume["name"], why));
+            }
+            let has_account = !text(spec, "serviceAccountName").is_empty();
+            for (path, source) in paths(&volume["projected"]["sources"], &format!("{path}.projected.sources"))
+            {
+                if !has_account && !source["serviceAccountToken"].is_null() {
+                    let why = "must not be specified when serviceAccountName is not set";
+                    faults.push(Cause::forbidden(format!("{path}.serviceAccountToken"), why));
+                }
+            }
+        }
     }
 
     fn validate_create(&self, object: &Object, faults: &mut Faults) {

@@ -4,6 +4,7 @@ use machinery::{Cause, Faults, Object, keep};
 use serde_json::{Map, Value};
 
 use super::gates;
+use crate::kinds::field::{paths, require};
 
 const WHY: &str = "pod updates may not change fields other than `spec.containers[*].image`, \
     `spec.initContainers[*].image`, `spec.activeDeadlineSeconds`, `spec.tolerations` (only additions to existing \
@@ -14,6 +15,12 @@ pub(super) fn validate_spec_stays(object: &Object, old: &Object, faults: &mut Fa
     let empty = Map::new();
     let spec = object.0.get("spec").and_then(Value::as_object).unwrap_or(&empty);
     let before = old.0.get("spec").and_then(Value::as_object).unwrap_or(&empty);
+    for list in ["containers", "initContainers"] {
+        for (path, container) in paths(spec.get(list).unwrap_or(&Value::Null), &format!("spec.{list}")) {
+            // Upstream asks for it once more.
+            require(&container["image"], format!("{path}.image"), "", faults);
+        }
+    }
     if spec == before {
         return;
     }

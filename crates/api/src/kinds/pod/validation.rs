@@ -19,7 +19,7 @@ use machinery::{Cause, Faults, name};
 use serde_json::{Value, json};
 
 pub(crate) use affinity::validate_node_selector;
-pub(crate) use resources::validate_name as validate_resource_name;
+pub(crate) use resources::{validate_name as validate_resource_name, validate_overhead};
 
 use super::gates::validate_gates;
 use super::subresources::validate_ephemeral;
@@ -123,7 +123,8 @@ fn validate_resource_claims(claims: &Value, path: &str, faults: &mut Faults) {
     }
 }
 
-fn validate_tolerations(tolerations: &Value, path: &str, faults: &mut Faults) {
+/// What taints of nodes a pod puts up with.
+pub(crate) fn validate_tolerations(tolerations: &Value, path: &str, faults: &mut Faults) {
     for (path, toleration) in paths(tolerations, path) {
         let text = |field: &str| text(toleration, field);
         if !text("key").is_empty() {

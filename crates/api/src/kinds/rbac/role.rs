@@ -78,7 +78,9 @@ impl Rules for ClusterRole {
         let why = "at least one clusterRoleSelector required if aggregationRule is non-nil";
         field::require(selectors, path, why, faults);
         for (path, selector) in paths(selectors, path) {
-            validate_selector(selector, &path, faults);
+            if !validate_selector(selector, &path, faults) {
+                faults.push(Cause::invalid(path, selector, "invalid label selector"));
+            }
         }
     }
 

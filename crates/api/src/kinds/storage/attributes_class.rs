@@ -4,7 +4,7 @@ use machinery::rules::{Column, Rules, age};
 use machinery::{Faults, Object};
 use serde_json::Value;
 
-use super::{class_name, validate_driver, validate_parameters, validate_stays};
+use super::{class_name, validate_parameters, validate_provisioner, validate_stays};
 use crate::kinds::field::part;
 
 pub(crate) struct VolumeAttributesClass;
@@ -18,8 +18,12 @@ impl Rules for VolumeAttributesClass {
         true
     }
 
+    fn looks_at_changes(&self) -> bool {
+        false
+    }
+
     fn validate(&self, object: &Object, faults: &mut Faults) {
-        validate_driver(part(object, "driverName"), "driverName", faults);
+        validate_provisioner(part(object, "driverName"), "driverName", faults);
         validate_parameters(part(object, "parameters"), true, faults);
     }
 

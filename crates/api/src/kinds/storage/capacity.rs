@@ -15,16 +15,11 @@ impl Rules for CsiStorageCapacity {
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
-        if field::require(part(object, "storageClassName"), "storageClassName", "", faults) {
-            let class = part(object, "storageClassName");
-            field::named(class, "storageClassName", name::subdomain_fault, faults);
-        }
+        field::named(part(object, "storageClassName"), "storageClassName", name::subdomain_fault, faults);
         validate_selector(part(object, "nodeTopology"), "nodeTopology", faults);
-        for field in ["capacity", "maximumVolumeSize"] {
-            let value = part(object, field);
-            if value.as_str().is_some_and(|quantity| quantity.starts_with('-')) {
-                faults.push(Cause::invalid(field, value, "must be greater than or equal to 0"));
-            }
+        let capacity = part(object, "capacity");
+        if capacity.as_str().is_some_and(|quantity| quantity.starts_with('-')) {
+            faults.push(Cause::invalid("capacity", capacity, "must be greater than or equal to 0"));
         }
     }
 

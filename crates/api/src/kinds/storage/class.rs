@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use machinery::metadata::validate_label_key;
 use machinery::rules::{Column, Rules, age};
-use machinery::{Cause, Faults, Object, name};
+use machinery::{Cause, Faults, Object};
 use serde_json::{Value, json};
 
-use super::{class_name, validate_parameters};
+use super::{class_name, validate_parameters, validate_provisioner};
 use crate::kinds::field::{self, part, paths, text};
 
 pub(crate) struct StorageClass;
@@ -30,17 +30,12 @@ impl Rules for StorageClass {
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
-        let provisioner = part(object, "provisioner");
-        if field::require(provisioner, "provisioner", "", faults)
-            && let Some(why) =
-                name::qualified_fault(&provisioner.as_str().unwrap_or_default().to_ascii_lowercase())
-        {
-            faults.push(Cause::invalid("provisioner", provisioner, why));
-        }
+        validate_provisioner(part(object, "provisioner"), "provisioner", faults);
         validate_parameters(part(object, "parameters"), false, faults);
-        // The schema knows one more, for old volumes.
-        if part(object, "reclaimPolicy") == "Recycle" {
-            field::one_of(part(object, "reclaimPolicy"), "reclaimPolicy", &["Delete", "Retain"], faults);
+        // The schema knows one more, for old volumes, and upstream takes one that says nothing.
+        let policy = part(object, "reclaimPolicy");
+        if policy.as_str().is_some_and(|policy| !policy.is_empty()) {
+            field::one_of(policy, "reclaimPolicy", &["Delete", "Retain"], faults);
         }
         // A term that says nothing is as if it had been said before.
         let mut terms = HashSet::from([&Value::Null]);

@@ -24,6 +24,10 @@ impl Rules for CsiDriver {
 
     fn set_defaults(&self, object: &mut Object) {
         let Some(spec) = object.0.get_mut("spec") else { return };
+        if let Value::Object(spec) = spec {
+            // Upstream has this one switched off.
+            spec.remove("preventPodSchedulingIfMissing");
+        }
         default(spec, "attachRequired", true);
         default(spec, "podInfoOnMount", false);
         default(spec, "storageCapacity", false);
@@ -50,11 +54,16 @@ impl Rules for CsiDriver {
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
-        for (path, mode) in paths(&spec["volumeLifecycleModes"], "spec.volumeLifecycleModes") {
-            field::one_of(mode, path, &MODES, faults);
+        for mode in items(&spec["volumeLifecycleModes"]) {
+            field::one_of(mode, "spec.volumeLifecycleModes", &MODES, faults);
         }
         field::one_of(&spec["fsGroupPolicy"], "spec.fsGroupPolicy", &FS_GROUP_POLICIES, faults);
         let requests = &spec["tokenRequests"];
+        let in_secrets = &spec["serviceAccountTokenInSecrets"];
+        if !in_secrets.is_null() && items(requests).is_empty() {
+            let why = "must not be set where no tokens are requested";
+            faults.push(Cause::invalid("spec.serviceAccountTokenInSecrets", in_secrets, why));
+        }
         for (path, request) in paths(requests, "spec.tokenRequests") {
             let seconds = &request["expirationSeconds"];
             let path = format!("{path}.expirationSeconds");

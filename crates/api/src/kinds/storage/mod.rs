@@ -38,6 +38,15 @@ fn validate_driver(value: &Value, path: &str, faults: &mut Faults) {
     }
 }
 
+/// Who makes the volumes of a class.
+fn validate_provisioner(value: &Value, path: &str, faults: &mut Faults) {
+    if field::require(value, path, "", faults)
+        && let Some(why) = name::qualified_fault(&value.as_str().unwrap_or_default().to_ascii_lowercase())
+    {
+        faults.push(Cause::invalid(path, value, why));
+    }
+}
+
 /// The parameters of a class, which nobody but its driver reads.
 fn validate_parameters(parameters: &Value, required: bool, faults: &mut Faults) {
     let map = parameters.as_object();

@@ -35,7 +35,8 @@ impl Rules for CsiNode {
             if field::require(id, format!("{path}.nodeID"), "", faults)
                 && id.as_str().is_some_and(|id| id.len() > LONGEST_NODE_ID)
             {
-                faults.push(field::too_long(format!("{path}.nodeID"), LONGEST_NODE_ID));
+                let why = format!("must be at most {LONGEST_NODE_ID} bytes long");
+                faults.push(Cause::invalid(format!("{path}.nodeID"), id, &why));
             }
             between(
                 &driver["allocatable"]["count"],
@@ -44,10 +45,19 @@ impl Rules for CsiNode {
                 i64::MAX,
                 faults,
             );
-            for (path, key) in paths(&driver["topologyKeys"], &format!("{path}.topologyKeys")) {
-                field::named(key, path, name::qualified_fault, faults);
+            // Upstream names the driver for these.
+            let keys = items(&driver["topologyKeys"]);
+            for (index, key) in keys.iter().enumerate() {
+                if key == "" {
+                    faults.push(Cause::required(&path, ""));
+                }
+                if keys[..index].contains(key) {
+                    faults.push(Cause::duplicate(&path, key));
+                }
+                for why in name::qualified_faults(key.as_str().unwrap_or_default()) {
+                    faults.push(Cause::invalid(&path, &driver["topologyKeys"], why));
+                }
             }
-            field::unique(&driver["topologyKeys"], &format!("{path}.topologyKeys"), faults);
         }
         field::unique_by(drivers, "name", "spec.drivers", faults);
     }

@@ -123,7 +123,7 @@ fn is_standard(resource: &str) -> bool {
 }
 
 /// What a pod takes besides its containers.
-pub(super) fn validate_overhead(overhead: &Value, path: &str, faults: &mut Faults) {
+pub(crate) fn validate_overhead(overhead: &Value, path: &str, faults: &mut Faults) {
     validate_amounts(&json!({ "limits": overhead }), path, validate_name, faults);
 }
 

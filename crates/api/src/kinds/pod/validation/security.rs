@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use machinery::name::subdomain_fault;
 use machinery::{Cause, Faults};
 use serde_json::{Value, json};
 
@@ -12,11 +13,13 @@ const SYSTEMS: [&str; 2] = ["linux", "windows"];
 const PROFILES: [&str; 3] = ["Localhost", "RuntimeDefault", "Unconfined"];
 const CHANGES: [&str; 2] = ["MountOption", "Recursive"];
 const LONGEST_SYSCTL: usize = 253;
+const MOST_CREDENTIAL: usize = 64 * 1024;
 const NOT_ON_LINUX: &str = "windows options cannot be set for a linux pod";
 
 /// What a pod says of the system that it runs on, and of the rights of all its containers.
 pub(super) fn validate_of_pod(spec: &Value, path: &str, faults: &mut Faults) {
     validate_system(spec, path, faults);
+    validate_host_processes(spec, path, faults);
     let context = &spec["securityContext"];
     let path = format!("{path}.securityContext");
     if spec["shareProcessNamespace"] == true && spec["hostPID"] == true {
@@ -35,6 +38,7 @@ pub(super) fn validate_of_pod(spec: &Value, path: &str, faults: &mut Faults) {
     }
     validate_sysctls(spec, &path, faults);
     validate_profiles(context, &path, faults);
+    validate_windows(&context["windowsOptions"], &path, faults);
 }
 
 fn validate_system(spec: &Value, path: &str, faults: &mut Faults) {
@@ -75,6 +79,7 @@ pub(super) fn validate_of_container(container: &Value, has_own_users: bool, path
         let why = "`hostUsers` must be false to use `Unmasked`";
         faults.push(Cause::invalid(format!("{path}.procMount"), &context["procMount"], why));
     }
+    validate_windows(&context["windowsOptions"], &path, faults);
     if context["allowPrivilegeEscalation"] == false {
         if context["privileged"] == true {
             let why = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
@@ -87,6 +92,63 @@ pub(super) fn validate_of_container(container: &Value, has_own_users: bool, path
         }
     }
     validate_profiles(context, &path, faults);
+}
+
+/// What only Windows has: names, and processes of the host.
+fn validate_windows(options: &Value, path: &str, faults: &mut Faults) {
+    let path = format!("{path}.windowsOptions");
+    let mut check = |field: &str, fits: fn(&str) -> bool| {
+        if options[field].as_str().is_some_and(|text| !fits(text)) {
+            faults.push(Cause::invalid(
+                format!("{path}.{field}"),
+                &options[field],
+                "is none that Windows has",
+            ));
+        }
+    };
+    check("gmsaCredentialSpecName", |name| subdomain_fault(name).is_none());
+    check("gmsaCredentialSpec", |credential| (1..=MOST_CREDENTIAL).contains(&credential.len()));
+    check("runAsUserName", is_windows_user);
+}
+
+/// `DOMAIN\\USER`, or a user alone.
+fn is_windows_user(name: &str) -> bool {
+    if name.is_empty() || name.chars().any(char::is_control) {
+        return false;
+    }
+    let (domain, user) = name.split_once('\\').map_or((None, name), |(domain, user)| (Some(domain), user));
+    let is_domain = |domain: &str| {
+        let plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+        let is_netbios = (1..=15).contains(&domain.len())
+            && !domain.contains([':', '*', '?', '"', '<', '>', '|', '/', '\\', '.']);
+        is_netbios || domain.len() < 256 && !domain.is_empty() && plain(domain)
+    };
+    domain.is_none_or(is_domain)
+        && (1..=104).contains(&user.chars().count())
+        && !user.bytes().all(|b| b == b'.' || b == b' ')
+        && !user.contains(['"', '/', '\\', '[', ']', ':', ';', '|', '=', ',', '+', '*', '?', '<', '>', '@'])
+}
+
+/// Windows runs processes of the host only in pods of which all are, on the host's network.
+fn validate_host_processes(spec: &Value, path: &str, faults: &mut Faults) {
+    let said = |context: &Value| context["windowsOptions"]["hostProcess"].as_bool();
+    let of_pod = said(&spec["securityContext"]);
+    let containers = ["containers", "initContainers"].iter().flat_map(|list| items(&spec[*list]));
+    let of_containers: Vec<bool> = containers
+        .map(|container| said(&container["securityContext"]).or(of_pod).unwrap_or_default())
+        .collect();
+    if !of_containers.contains(&true) {
+        return;
+    }
+    if of_containers.contains(&false) {
+        let why =
+            "If pod contains any hostProcess containers then all containers must be HostProcess containers";
+        faults.push(Cause::invalid(path, &"".into(), why));
+    }
+    if spec["hostNetwork"] != true {
+        let why = "hostNetwork must be true if pod contains any hostProcess containers";
+        faults.push(Cause::invalid(format!("{path}.hostNetwork"), &false.into(), why));
+    }
 }
 
 fn validate_id(id: &Value, path: String, faults: &mut Faults) {
@@ -106,13 +168,16 @@ fn validate_profiles(context: &Value, path: &str, faults: &mut Faults) {
         let (name, field) = (&profile["localhostProfile"], format!("{path}.localhostProfile"));
         match text(profile, "type") {
             "Localhost" => {
-                let name = text(profile, "localhostProfile");
-                if name.trim().is_empty() {
+                let text = text(profile, "localhostProfile");
+                let says_nothing = kind == "appArmorProfile" && text.trim().is_empty();
+                if name.is_null() || says_nothing {
                     faults.push(Cause::required(field, "must be set when profile type is Localhost"));
                 } else if kind == "seccompProfile" {
-                    validate_descending(name, &field, faults);
+                    validate_descending(text, &field, faults);
                 }
             }
+            // Of a profile of AppArmor that has no type, upstream says nothing more.
+            "" if kind == "appArmorProfile" => {}
             _ if !name.is_null() => {
                 faults.push(Cause::invalid(field, name, "can only be set when profile type is Localhost"));
             }

@@ -52,10 +52,11 @@ const SOURCES: [&str; 30] = [
 
 /// Faults of the volumes; the names of those that have none.
 pub(super) fn validate_volumes<'a>(volumes: &'a Value, path: &str, faults: &mut Faults) -> Volumes<'a> {
+    let of = if path == "spec.volumes" { Of::Pod } else { Of::Template };
     let mut names = HashSet::new();
     for (path, volume) in paths(volumes, path) {
         let mut own = Faults::default();
-        validate_source(volume, &path, &mut own);
+        validate_source(volume, &path, of, &mut own);
         let (name, field) = (text(volume, "name"), format!("{path}.name"));
         if name.is_empty() {
             own.push(Cause::required(&field, ""));
@@ -73,11 +74,16 @@ pub(super) fn validate_volumes<'a>(volumes: &'a Value, path: &str, faults: &mut 
     names
 }
 
-fn validate_source(volume: &Value, path: &str, faults: &mut Faults) {
+fn validate_source(volume: &Value, path: &str, of: Of, faults: &mut Faults) {
     let mut first = true;
     for source in SOURCES.into_iter().filter(|source| volume[*source].is_object()) {
         if first {
-            volume_source::validate(source, &volume[source], path, Of::Pod, faults);
+            volume_source::validate(source, &volume[source], path, of, faults);
+            let size = &volume[source]["sizeLimit"];
+            if source == "emptyDir" && size.as_str().is_some_and(|size| size.starts_with('-')) {
+                let why = "must be a valid resource quantity";
+                faults.push(Cause::forbidden(format!("{path}.emptyDir.sizeLimit"), why));
+            }
             validate_files(source, &volume[source], path, faults);
             if source == "ephemeral" {
                 validate_claim_template(&volume[source]["volumeClaimTemplate"], path, faults);
