@@ -27,3 +27,4 @@ mod python;
 mod streams;
 mod survival;
 mod terminal;
+mod workloads;

@@ -13,14 +13,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use objects::{Change, Pod, selects};
-use serde_json::json;
 
+use crate::claim::claim;
 use crate::controller::{Controller, Due, Moment, Urgency, both};
-use crate::index::{By, Orphans, Owner, with_labels};
-use crate::kept::{Deployment, DeploymentSpec, ReplicaSet};
+use crate::index::{By, Orphans, Owner};
+use crate::kept::{Deployment, ReplicaSet};
 use crate::key::Key;
-use crate::plan::{Plan, merge_this};
-use crate::pod_writes::owner_reference;
+use crate::plan::Plan;
 use crate::pods;
 use crate::replicas::Replicas;
 use crate::selectors::{Labels, Selectors, Selects, required};
@@ -108,7 +107,7 @@ fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let Some(deployment) = view.table::<Deployment>().get(namespace, name) else { return plan };
     let (Some(spec), Some(stored)) = (&deployment.spec, view.json(deployment.as_ref())) else { return plan };
-    let sets = claim(view, deployment, spec, &mut plan);
+    let sets = claim(view, deployment.as_ref(), &spec.selector, |_: &ReplicaSet| true, &mut plan);
     let mut rollout = Rollout::new(view, deployment, spec, &stored, sets, now);
     if deployment.metadata.deletion_timestamp.is_some() || !view.is_open(namespace) {
         status::report(&mut rollout, &mut plan, false);
@@ -136,42 +135,6 @@ fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
     status::report(&mut rollout, &mut plan, !paused && !scaled);
     rollout.write(&mut plan);
     plan
-}
-
-/// The deployment's ReplicaSets, adopting orphans that its selector means and releasing what it no longer
-/// means.
-fn claim<'a>(
-    view: &'a View,
-    deployment: &Deployment,
-    spec: &DeploymentSpec,
-    plan: &mut Plan,
-) -> Vec<&'a Arc<ReplicaSet>> {
-    let uid = deployment.metadata.uid.as_deref().unwrap_or_default();
-    let namespace = deployment.metadata.namespace.as_deref().unwrap_or_default();
-    let (mut claimed, released): (Vec<_>, Vec<_>) = view
-        .by::<Owner<ReplicaSet>>(uid)
-        .filter(|set| set.metadata.namespace.as_deref() == Some(namespace))
-        .partition(|set| selects(&spec.selector, set.metadata.labels.as_ref()));
-    let everything = spec.selector.match_labels.is_none() && spec.selector.match_expressions.is_none();
-    if deployment.metadata.deletion_timestamp.is_some() || everything {
-        return claimed;
-    }
-    for set in released {
-        let kept: Vec<_> =
-            set.metadata.owner_references.iter().flatten().filter(|owner| owner.uid != uid).collect();
-        plan.write(merge_this(set.as_ref(), "", json!({"metadata": {"ownerReferences": kept}})));
-    }
-    let orphans = with_labels::<Orphans<ReplicaSet>>(view, namespace, required(&spec.selector));
-    let orphans = orphans.filter(|set| {
-        set.metadata.deletion_timestamp.is_none() && selects(&spec.selector, set.metadata.labels.as_ref())
-    });
-    for set in orphans {
-        let mut owners = set.metadata.owner_references.clone().unwrap_or_default();
-        owners.push(owner_reference(deployment));
-        plan.write(merge_this(set.as_ref(), "", json!({"metadata": {"ownerReferences": owners}})));
-        claimed.push(set);
-    }
-    claimed
 }
 
 /// Whether a pod of an old set may still run: with the strategy Recreate no new one starts before it ended.

@@ -21,7 +21,8 @@ use crate::plan::{Action, Note, Plan, delete, merge_this, subject};
 use crate::pods;
 use crate::view::View;
 
-const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
+/// The taint that says of a silent node that it is switched off.
+pub(crate) const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 const TARGET: &str = "DisruptionTarget";
 const REASON: &str = "DeletionByTaintManager";
 

@@ -1,8 +1,12 @@
-//! What controllers read of Deployments, ReplicaSets and Nodes, and nothing else of them.
+//! What controllers read of Deployments, ReplicaSets and Nodes, and of those in the modules below, and nothing else of them.
 //!
 //! Every host keeps all of them in memory. Most of a Deployment is its pod template, which its ReplicaSets have once
 //! more each: of that, labels and a fingerprint are kept, and what needs all of it reads the stored JSON. Fields have the
 //! API's names and forms.
+
+mod daemon_set;
+mod revision;
+mod stateful_set;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
@@ -16,6 +20,9 @@ use serde::de::{DeserializeOwned, Deserializer};
 use serde_json::Value;
 
 use crate::template;
+pub(crate) use daemon_set::{DaemonSet, DaemonSetSpec, Placement};
+pub(crate) use revision::ControllerRevision;
+pub(crate) use stateful_set::{StatefulSet, StatefulSetSpec};
 
 /// The annotation with the whole object once more.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -79,14 +86,20 @@ pub(crate) struct Template {
     pub fingerprint: u64,
 }
 
-impl<'de> Deserialize<'de> for Template {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        let whole = Value::deserialize(from)?;
+impl Template {
+    /// What is kept of a template as it is stored.
+    pub fn of(whole: &Value) -> Self {
         let labels = whole.pointer("/metadata/labels").map(BTreeMap::deserialize);
         // The text of a value has its fields in order.
         let mut hasher = DefaultHasher::new();
-        hasher.write(template::normalised(&whole).to_string().as_bytes());
-        Ok(Template { labels: labels.and_then(Result::ok).unwrap_or_default(), fingerprint: hasher.finish() })
+        hasher.write(template::normalised(whole).to_string().as_bytes());
+        Template { labels: labels.and_then(Result::ok).unwrap_or_default(), fingerprint: hasher.finish() }
+    }
+}
+
+impl<'de> Deserialize<'de> for Template {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Value::deserialize(from).map(|whole| Template::of(&whole))
     }
 }
 

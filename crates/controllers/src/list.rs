@@ -2,9 +2,9 @@
 
 use crate::controller::Controller;
 use crate::{
-    account_token, api_service, certificate, cluster_role, deployment, disruption, endpoints, expiry,
-    flow_schema, garbage, job, job_expiry, missing_node, namespace, node, protection, replica_set,
-    resource_quota, validating_policy,
+    account_token, api_service, certificate, cluster_role, daemon_set, deployment, disruption, endpoints,
+    expiry, flow_schema, garbage, job, job_expiry, missing_node, namespace, node, protection, replica_set,
+    resource_quota, stateful_set, validating_policy,
 };
 
 /// All controllers. Of those that are equally urgent, the earlier ones' keys come first where nothing else orders them.
@@ -15,6 +15,8 @@ pub(crate) static CONTROLLERS: &[&dyn Controller] = &[
     &api_service::ApiService,
     &replica_set::ReplicaSets,
     &deployment::Deployments,
+    &daemon_set::DaemonSets,
+    &stateful_set::StatefulSets,
     &job::Jobs,
     &disruption::Budgets,
     &namespace::Namespaces,

@@ -165,11 +165,24 @@ fn mark(view: &View, node: &Arc<Node>, now: Timestamp) -> Option<Action> {
     let told = format!("Node {name} status is now: NodeNotReady");
     let event = Occurrence::of(node.as_ref(), false, "NodeNotReady", told);
     let write = merge_this(node.as_ref(), "status", json!({"status": {"conditions": conditions}}));
+    let mut action = Action::from(write);
+    let on_it = view.by::<OnNode>(&name).filter(|pod| is_stateful(pod) && !pods::is_finished(pod));
+    action.done.extend(on_it.map(|pod| Note::Event(kept(&name, pod))));
     Some(
-        Action::from(write)
+        action
             .telling(Note::Timeline { what: "node-not-ready", subject: name, pod: None })
             .telling(Note::Event(event)),
     )
+}
+
+/// What is told of a StatefulSet's pod, once, when its node falls silent.
+fn kept(node: &str, pod: &Pod) -> Occurrence {
+    let told = format!(
+        "Node {node} is not heard: this pod may still run there, and another of its name is made only once the node is heard \
+         again, or is deleted, or has the taint {}",
+        eviction::OUT_OF_SERVICE
+    );
+    Occurrence::of(pod, true, "NodeNotReady", told)
 }
 
 /// Gives the node the taints that go with its condition Ready, and takes those away that don't.
@@ -252,6 +265,10 @@ fn is_stateless(pod: &Pod) -> bool {
 /// Whether a Job makes another pod where this one fails. (Job's documentation: the same program may run twice at a time.)
 fn is_of_job(pod: &Pod) -> bool {
     controller_of(&pod.metadata).is_some_and(|owner| owner.kind == "Job")
+}
+
+fn is_stateful(pod: &Pod) -> bool {
+    controller_of(&pod.metadata).is_some_and(|owner| owner.kind == "StatefulSet")
 }
 
 /// How long the pod still tolerates that its node is unreachable; nothing: for ever.

@@ -1,5 +1,7 @@
 //! What a pod's status says.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodCondition;
 use objects::Pod;
@@ -33,6 +35,24 @@ pub fn is_ready(pod: &Pod) -> bool {
 pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
     let condition = condition(pod, "Ready").filter(|condition| condition.status == "True")?;
     condition.last_transition_time.as_ref().map(|time| time.0)
+}
+
+/// How long until the pod has served for `minimum`: nothing if it doesn't serve, zero if it has.
+pub fn available_in(pod: &Pod, minimum: Duration, now: Timestamp) -> Option<Duration> {
+    if !is_ready(pod) {
+        return None;
+    }
+    if minimum.is_zero() {
+        return Some(Duration::ZERO);
+    }
+    // A clock that was ahead: the pod has served for no time yet.
+    let served = Duration::try_from(now.duration_since(ready_since(pod)?)).unwrap_or_default();
+    Some(minimum.saturating_sub(served))
+}
+
+/// Whether the pod has served for `minimum`.
+pub fn is_available(pod: &Pod, minimum: Duration, now: Timestamp) -> bool {
+    available_in(pod, minimum, now) == Some(Duration::ZERO)
 }
 
 /// How often the pod's containers were restarted: of the one that was most often.

@@ -15,12 +15,13 @@ use machinery::Object;
 use objects::{Pod, Write, selects};
 use serde_json::{Value, json};
 
+use crate::claim::{adopt, is_everything, own, release};
 use crate::controller::{Controller, Due, Moment, Urgency, both};
 use crate::index::{By, Orphans, Owner, with_labels};
 use crate::kept::{ReplicaSet, ReplicaSetSpec};
 use crate::key::Key;
-use crate::plan::{Plan, difference, merge, merge_this};
-use crate::pod_writes::{from_template, owner_reference};
+use crate::plan::{Plan, difference, merge};
+use crate::pod_writes::from_template;
 use crate::replicas::{Count, Replicas};
 use crate::selectors::{Labels, Selectors, Selects, required};
 use crate::tables::Watches;
@@ -127,17 +128,10 @@ struct Claimed<'a> {
 impl<'a> Claimed<'a> {
     /// Those that are active, one by one.
     fn active(&self, view: &'a View, set: &ReplicaSet, spec: &ReplicaSetSpec) -> Vec<&'a Arc<Pod>> {
-        let own = own(view, set)
+        let own = own::<_, Pod>(view, set)
             .filter(|pod| pods::is_active(pod) && selects(&spec.selector, pod.metadata.labels.as_ref()));
         own.chain(self.adopted.iter().copied()).collect()
     }
-}
-
-/// The pods whose controller is a set, whether its selector means them or not.
-fn own<'a>(view: &'a View, set: &ReplicaSet) -> impl Iterator<Item = &'a Arc<Pod>> {
-    let namespace = set.metadata.namespace.clone();
-    let pods = view.by::<Owner<Pod>>(set.metadata.uid.as_deref().unwrap_or_default());
-    pods.filter(move |pod| pod.metadata.namespace == namespace)
 }
 
 /// Counts the pods of a set. Orphans that its selector means are adopted, pods that it no longer means released.
@@ -159,34 +153,24 @@ fn claim<'a>(view: &'a View, set: &ReplicaSet, spec: &ReplicaSetSpec, plan: &mut
     if set.metadata.deletion_timestamp.is_some() {
         return claimed;
     }
-    let released = own(view, set).filter(|pod| !selects(&spec.selector, pod.metadata.labels.as_ref()));
+    let released =
+        own::<_, Pod>(view, set).filter(|pod| !selects(&spec.selector, pod.metadata.labels.as_ref()));
     for pod in some_released.then_some(released).into_iter().flatten() {
-        let kept: Vec<_> =
-            pod.metadata.owner_references.iter().flatten().filter(|owner| owner.uid != uid).collect();
-        let kept = if kept.is_empty() { Value::Null } else { json!(kept) };
-        plan.write(merge_this(pod.as_ref(), "", json!({"metadata": {"ownerReferences": kept}})));
+        release(set, pod.as_ref(), plan);
     }
-    if is_everything(spec) {
+    if is_everything(&spec.selector) {
         return claimed;
     }
     let orphans = with_labels::<Orphans<Pod>>(view, namespace, required(&spec.selector));
     for pod in
         orphans.filter(|pod| pods::is_active(pod) && selects(&spec.selector, pod.metadata.labels.as_ref()))
     {
-        let mut owners = pod.metadata.owner_references.clone().unwrap_or_default();
-        owners.push(owner_reference(set));
-        plan.write(merge_this(pod.as_ref(), "", json!({"metadata": {"ownerReferences": owners}})));
+        adopt(set, pod.as_ref(), plan);
         claimed.count.count(pod);
         claimed.labeled += usize::from(pod.metadata.labels.as_ref().is_some_and(&is_labeled));
         claimed.adopted.push(pod);
     }
     claimed
-}
-
-/// Whether the selector is empty: validation refuses it, and it must never adopt a whole namespace.
-fn is_everything(spec: &ReplicaSetSpec) -> bool {
-    spec.selector.match_labels.iter().flatten().next().is_none()
-        && spec.selector.match_expressions.iter().flatten().next().is_none()
 }
 
 fn scale(

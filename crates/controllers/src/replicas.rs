@@ -190,19 +190,6 @@ mod tests {
         Arc::new(serde_json::from_value(pod).unwrap())
     }
 
-    /// How long until the pod has served for `minimum`: nothing if it doesn't serve, zero if it has.
-    fn available_in(pod: &Pod, minimum: Duration, now: Timestamp) -> Option<Duration> {
-        if !pods::is_ready(pod) {
-            return None;
-        }
-        if minimum.is_zero() {
-            return Some(Duration::ZERO);
-        }
-        // A clock that was ahead: the pod has served for no time yet.
-        let served = Duration::try_from(now.duration_since(pods::ready_since(pod)?)).unwrap_or_default();
-        Some(minimum.saturating_sub(served))
-    }
-
     proptest! {
         #[test]
         fn kept_counts_are_those_that_a_walk_over_all_pods_finds(
@@ -241,7 +228,7 @@ mod tests {
                 prop_assert_eq!(total.all, own.len());
                 let ready = active.iter().filter(|pod| pods::is_ready(pod)).count();
                 prop_assert_eq!(total.ready, ready);
-                let left = active.iter().filter_map(|pod| available_in(pod, minimum, now));
+                let left = active.iter().filter_map(|pod| pods::available_in(pod, minimum, now));
                 let available = left.clone().filter(Duration::is_zero).count();
                 let next = left.filter(|left| !left.is_zero()).min();
                 prop_assert_eq!(total.available(minimum, now), (available, next));

@@ -24,16 +24,20 @@ fn is_empty(value: &Value) -> bool {
     value.is_null() || value.as_object().is_some_and(serde_json::Map::is_empty)
 }
 
-/// FNV-1a (32 bits) of the template, written as Kubernetes does: in an alphabet without vowels.
+/// FNV-1a (32 bits) of the template, written as Kubernetes does.
 pub(crate) fn hash(normalised: &Value, collisions: i32) -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut hash = Fnv(0x811c_9dc5);
     hash.value(normalised);
     if collisions != 0 {
         hash.bytes(&collisions.to_le_bytes());
     }
-    let digits = hash.0.to_string();
-    digits.bytes().map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()])).collect()
+    encode(hash.0)
+}
+
+/// A hash as it stands in names: its digits in an alphabet without vowels (`rand.SafeEncodeString`).
+pub(crate) fn encode(hash: u32) -> String {
+    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+    hash.to_string().bytes().map(|digit| char::from(ALPHABET[usize::from(digit) % ALPHABET.len()])).collect()
 }
 
 struct Fnv(u32);

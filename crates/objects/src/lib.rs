@@ -32,7 +32,7 @@ pub use pool::Pool;
 pub use quota::quota_usage;
 pub use reader::{Kind, Reader, STAMP, decode, put_stamped, stamped};
 pub use recorder::{Occurrence, Recorder, Reporter};
-pub use selector::{selects, tolerates};
+pub use selector::{node_meets, selects, selects_node, tolerates};
 pub use stored::{encode, load, look, put_list_items, stamped_at};
 pub use table::{Change, Table};
 pub use thin::{Annotations, NoAnnotations, metadata};

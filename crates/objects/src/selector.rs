@@ -1,8 +1,10 @@
-//! Label selectors and tolerations of typed objects.
+//! Selectors of objects and of nodes, and tolerations, typed.
 
 use std::collections::BTreeMap;
 
-use k8s_openapi::api::core::v1::{Taint, Toleration};
+use k8s_openapi::api::core::v1::{
+    NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Taint, Toleration,
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 /// Whether the labels meet a selector. An empty selector meets everything; an unknown operator nothing.
@@ -20,6 +22,38 @@ pub fn selects(selector: &LabelSelector, labels: Option<&BTreeMap<String, String
                 _ => false,
             }
         })
+}
+
+/// Whether a node of this name and with these labels meets one of a selector's terms.
+pub fn selects_node(selector: &NodeSelector, name: &str, labels: Option<&BTreeMap<String, String>>) -> bool {
+    selector.node_selector_terms.iter().any(|term| node_meets(term, name, labels))
+}
+
+/// Whether a node of this name and with these labels meets a term of a node selector; its fields are `metadata.name` alone.
+pub fn node_meets(term: &NodeSelectorTerm, name: &str, labels: Option<&BTreeMap<String, String>>) -> bool {
+    let (wanted, fields) = (term.match_expressions.iter().flatten(), term.match_fields.iter().flatten());
+    // A term without any requirement means no node.
+    let is_empty = wanted.clone().next().is_none() && fields.clone().next().is_none();
+    let label = |key: &String| labels.and_then(|labels| labels.get(key)).map(String::as_str);
+    !is_empty
+        && wanted.into_iter().all(|requirement| holds(requirement, label(&requirement.key)))
+        && fields
+            .into_iter()
+            .all(|requirement| holds(requirement, (requirement.key == "metadata.name").then_some(name)))
+}
+
+fn holds(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
+    let values = requirement.values.as_deref().unwrap_or_default();
+    let number = || Some((value?.parse::<i64>().ok()?, values.first()?.parse::<i64>().ok()?));
+    match requirement.operator.as_str() {
+        "In" => value.is_some_and(|value| values.iter().any(|other| other == value)),
+        "NotIn" => !value.is_some_and(|value| values.iter().any(|other| other == value)),
+        "Exists" => value.is_some(),
+        "DoesNotExist" => value.is_none(),
+        "Gt" => number().is_some_and(|(value, bound)| value > bound),
+        "Lt" => number().is_some_and(|(value, bound)| value < bound),
+        _ => false,
+    }
 }
 
 /// Whether a toleration takes away what a taint does (`Toleration.ToleratesTaint` of core/v1).

@@ -1,10 +1,8 @@
 //! Affinities: to nodes by their labels, to and against other pods.
 
-use k8s_openapi::api::core::v1::{
-    Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm,
-};
+use k8s_openapi::api::core::v1::{Affinity, PodAffinityTerm};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use objects::{Pod, PodSpec, selects};
+use objects::{Pod, PodSpec, node_meets, selects, selects_node};
 
 use crate::class::{Class, Labels};
 use crate::cluster::Namespaces;
@@ -19,44 +17,18 @@ pub(crate) fn wants_node(spec: &PodSpec, node: &Node) -> bool {
     let selected = spec.node_selector.iter().flatten().all(|(k, v)| node.label(k) == Some(v));
     let affinity = spec.affinity.as_deref().and_then(|affinity| affinity.node_affinity.as_ref());
     let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-    selected && required.is_none_or(|selector| meets_any(selector, node))
-}
-
-fn meets_any(selector: &NodeSelector, node: &Node) -> bool {
-    selector.node_selector_terms.iter().any(|term| meets(term, node))
-}
-
-fn meets(term: &NodeSelectorTerm, node: &Node) -> bool {
-    let (labels, fields) = (term.match_expressions.iter().flatten(), term.match_fields.iter().flatten());
-    // A term without any requirement means no node.
-    let is_empty = labels.clone().next().is_none() && fields.clone().next().is_none();
-    !is_empty
-        && labels.into_iter().all(|requirement| holds(requirement, node.label(&requirement.key)))
-        && fields.into_iter().all(|requirement| {
-            let value = (requirement.key == "metadata.name").then(|| node.name());
-            holds(requirement, value)
-        })
-}
-
-fn holds(requirement: &NodeSelectorRequirement, value: Option<&str>) -> bool {
-    let values = requirement.values.as_deref().unwrap_or_default();
-    let number = || Some((value?.parse::<i64>().ok()?, values.first()?.parse::<i64>().ok()?));
-    match requirement.operator.as_str() {
-        "In" => value.is_some_and(|value| values.iter().any(|other| other == value)),
-        "NotIn" => !value.is_some_and(|value| values.iter().any(|other| other == value)),
-        "Exists" => value.is_some(),
-        "DoesNotExist" => value.is_none(),
-        "Gt" => number().is_some_and(|(value, bound)| value > bound),
-        "Lt" => number().is_some_and(|(value, bound)| value < bound),
-        _ => false,
-    }
+    let labels = node.metadata.labels.as_ref();
+    selected && required.is_none_or(|selector| selects_node(selector, node.name(), labels))
 }
 
 /// The weight of the preferred node affinities that a node meets.
 pub(crate) fn preferred_node(pod: &Pod, node: &Node) -> i64 {
     let affinity = affinity(pod).and_then(|affinity| affinity.node_affinity.as_ref());
     let terms = affinity.and_then(|a| a.preferred_during_scheduling_ignored_during_execution.as_ref());
-    let met = terms.into_iter().flatten().filter(|term| meets(&term.preference, node));
+    let met = terms
+        .into_iter()
+        .flatten()
+        .filter(|term| node_meets(&term.preference, node.name(), node.metadata.labels.as_ref()));
     met.map(|term| i64::from(term.weight)).sum()
 }
 

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use controllers::{Key, Note, Now, Silence, View};
 use futures::future::{BoxFuture, ready};
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Node;
 use machinery::{Object, Status};
 use objects::{Delete, Kind, ObjectRef, Occurrence, Pool, Reader, TypedRef, Uid, Write, Writer};
 use scheduler::Waiting;
@@ -129,23 +130,27 @@ impl Cluster {
                 "metadata": {"name": "default", "namespace": "default"},
             }))
             .await;
-        for (at, host) in hosts.iter().enumerate() {
-            let address = format!("10.73.0.{}", at + 1);
-            cluster
-                .create(json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": host}, "spec": {}}))
-                .await;
-            let status = json!({"status": {
-                "addresses": [{"type": "InternalIP", "address": address}],
-                "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
-                "capacity": {"cpu": "4", "memory": "8Gi", "pods": "110"},
-                "conditions": [cluster.condition("Ready", "True")],
-            }});
-            cluster.patch("v1", "Node", "", host, "status", status).await.unwrap();
-            // Not every test has a controller that would take it away.
-            let ready = json!({"spec": {"taints": null}});
-            cluster.patch("v1", "Node", "", host, "", ready).await.unwrap();
+        for host in hosts {
+            cluster.join(host).await;
         }
         cluster
+    }
+
+    /// A host joins, and is ready.
+    pub async fn join(&self, host: &str) {
+        let address = format!("10.73.0.{}", self.list::<Node>().len() + 1);
+        self.create(json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": host}, "spec": {}}))
+            .await;
+        let status = json!({"status": {
+            "addresses": [{"type": "InternalIP", "address": address}],
+            "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
+            "capacity": {"cpu": "4", "memory": "8Gi", "pods": "110"},
+            "conditions": [self.condition("Ready", "True")],
+        }});
+        self.patch("v1", "Node", "", host, "status", status).await.unwrap();
+        // Not every test has a controller that would take it away.
+        let ready = json!({"spec": {"taints": null}});
+        self.patch("v1", "Node", "", host, "", ready).await.unwrap();
     }
 
     pub fn condition(&self, kind: &str, status: &str) -> Value {

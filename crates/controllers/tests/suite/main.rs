@@ -4,6 +4,8 @@
 mod certificates;
 mod cluster;
 mod convergence;
+mod daemon_sets;
+mod daemons_rolling;
 mod deployments;
 mod disruption;
 mod driver;
@@ -16,5 +18,8 @@ mod jobs;
 mod namespaces;
 mod rolling;
 mod scale;
+mod stateful_claims;
+mod stateful_identity;
+mod stateful_sets;
 mod upkeep;
 mod validating_policies;

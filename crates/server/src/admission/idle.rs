@@ -38,8 +38,12 @@ const NO_DNS: &str = "no DNS of the cluster answers for Services in this version
 
 /// Group, resource, which objects of it, and what is said.
 const IDLE: &[(&str, &str, When, &str)] = &[
-    ("apps", "daemonsets", Always, "nothing makes the pods of a DaemonSet in this version yet"),
-    ("apps", "statefulsets", Always, "nothing makes the pods of a StatefulSet in this version yet"),
+    (
+        "apps",
+        "statefulsets",
+        Has("/spec/volumeClaimTemplates"),
+        "nothing binds or provisions volumes in this version yet: the claims of volumeClaimTemplates stay Pending",
+    ),
     ("batch", "cronjobs", Always, "nothing makes the jobs of a CronJob in this version yet"),
     (
         "",
@@ -128,6 +132,10 @@ const IDLE: &[(&str, &str, When, &str)] = &[
     ("", "pods", LimitsProcesses("/spec"), NO_LIMITS),
     ("apps", "deployments", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
     ("apps", "deployments", LimitsProcesses("/spec/template/spec"), NO_LIMITS),
+    ("apps", "daemonsets", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
+    ("apps", "daemonsets", LimitsProcesses("/spec/template/spec"), NO_LIMITS),
+    ("apps", "statefulsets", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
+    ("apps", "statefulsets", LimitsProcesses("/spec/template/spec"), NO_LIMITS),
     ("apps", "replicasets", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
     ("apps", "replicasets", LimitsProcesses("/spec/template/spec"), NO_LIMITS),
     ("batch", "jobs", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),

@@ -309,11 +309,18 @@ fn pod_grace(pod: &Object, asked: Option<i64>) -> i64 {
         return 0;
     }
     let own = pod.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);
+    // Another pod of a StatefulSet takes over the name at once: whoever doesn't force it waits for the host's word.
+    let own = own.map(|grace| if grace == 0 && is_stateful(pod) { 1 } else { grace });
     match asked.or(own).unwrap_or(POD_GRACE_SECONDS) {
         // As in `BeforeDelete`: the least that still lets a pod end by itself.
         grace if grace < 0 => 1,
         grace => grace,
     }
+}
+
+fn is_stateful(pod: &Object) -> bool {
+    let owners = pod.meta("ownerReferences").and_then(Value::as_array);
+    owners.into_iter().flatten().any(|owner| owner["controller"] == true && owner["kind"] == "StatefulSet")
 }
 
 /// Marks an object as being deleted, to be gone after `grace` seconds.
@@ -357,6 +364,19 @@ mod tests {
 
     fn seconds(grace: i64) -> DeleteOptions {
         DeleteOptions { grace_seconds: Some(grace), ..DeleteOptions::default() }
+    }
+
+    #[test]
+    fn a_pod_of_a_stateful_set_is_forgotten_without_its_hosts_word_only_by_force() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        for (owner, waits) in [("StatefulSet", true), ("ReplicaSet", false)] {
+            let mut pod = pod("n1", None);
+            pod.set_meta("ownerReferences", json!([{"kind": owner, "controller": true}]));
+            pod.0["spec"]["terminationGracePeriodSeconds"] = json!(0);
+            let verdict = decide(&pod, &DeleteOptions::default(), now);
+            assert_eq!(matches!(verdict, Fate::Keep(_)), waits, "{owner}: {verdict:?}");
+            assert!(matches!(decide(&pod, &seconds(0), now), Fate::Remove(_)));
+        }
     }
 
     #[test]

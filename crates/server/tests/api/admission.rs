@@ -328,7 +328,12 @@ async fn a_write_of_what_nothing_acts_on_gets_a_warning() {
         (
             "/apis/apps/v1/namespaces/default/daemonsets",
             object("DaemonSet", "apps/v1", workload(&on_host)),
-            "the pods of a DaemonSet",
+            "",
+        ),
+        (
+            "/apis/apps/v1/namespaces/default/daemonsets",
+            object("DaemonSet", "apps/v1", workload(&plain)),
+            "no containers",
         ),
         ("/apis/batch/v1/namespaces/default/jobs", object("Job", "batch/v1", job.clone()), ""),
         (
