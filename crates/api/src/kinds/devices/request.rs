@@ -73,9 +73,12 @@ pub(super) fn validate_claim(spec: &Value, path: &str, faults: &mut Faults) {
             let why = "exactly one of `matchAttribute`, `distinctAttribute` is required";
             faults.push(Cause::required(&path, why));
         }
-        // The other one upstream doesn't look at.
-        if !constraint["matchAttribute"].is_null() {
-            validate_attribute(&constraint["matchAttribute"], &format!("{path}.matchAttribute"), faults);
+        // The other one upstream looks at in templates alone.
+        let looked_at = attributes
+            .iter()
+            .filter(|attribute| **attribute == "matchAttribute" || path.starts_with("spec.spec."));
+        for attribute in looked_at.filter(|attribute| !constraint[**attribute].is_null()) {
+            validate_attribute(&constraint[*attribute], &format!("{path}.{attribute}"), faults);
         }
     }
     for (path, config) in paths(&devices["config"], &format!("{path}.config")) {

@@ -26,7 +26,9 @@ impl Rules for NetworkPolicy {
         }
         let types =
             if items(&spec["egress"]).is_empty() { json!(["Ingress"]) } else { json!(["Ingress", "Egress"]) };
-        default(spec, "policyTypes", types);
+        if items(&spec["policyTypes"]).is_empty() {
+            spec["policyTypes"] = types;
+        }
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {

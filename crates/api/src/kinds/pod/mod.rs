@@ -75,7 +75,9 @@ impl Rules for Pod {
         for (path, volume) in paths(&spec["volumes"], "spec.volumes") {
             // The claim of such a volume is called after the pod.
             let claim = format!("{}-{}", object.name(), text(volume, "name"));
-            if !volume["ephemeral"].is_null()
+            let is_named = !object.name().is_empty() && !text(volume, "name").is_empty();
+            if is_named
+                && !volume["ephemeral"].is_null()
                 && let Some(why) = subdomain_fault(&claim)
             {
                 faults.push(Cause::invalid(format!("{path}.name"), &volume["name"], why));

@@ -18,10 +18,6 @@ impl Rules for VolumeAttributesClass {
         true
     }
 
-    fn looks_at_changes(&self) -> bool {
-        false
-    }
-
     fn validate(&self, object: &Object, faults: &mut Faults) {
         validate_provisioner(part(object, "driverName"), "driverName", faults);
         validate_parameters(part(object, "parameters"), true, faults);
