@@ -213,7 +213,7 @@ fn storage() {
     let spec = json!({"volumeLifecycleModes": ["Often"], "tokenRequests": [{"audience": "a", "expirationSeconds": 5}]});
     assert_eq!(
         faults(V, "CSIDriver", "x", json!({"spec": spec})),
-        ["NotSupported spec.volumeLifecycleModes[0]", "Invalid spec.tokenRequests[0].expirationSeconds"]
+        ["NotSupported spec.volumeLifecycleModes", "Invalid spec.tokenRequests[0].expirationSeconds"]
     );
     let drivers = json!([{"name": "a", "nodeID": "1"}, {"name": "a"}]);
     assert_eq!(
@@ -225,7 +225,7 @@ fn storage() {
     assert_eq!(faults(V, "VolumeAttributesClass", "x", json!({"driverName": "d"})), ["Required parameters"]);
     assert_eq!(
         faults(V, "CSIStorageCapacity", "x", json!({"capacity": "-1"})),
-        ["Required storageClassName", "Invalid capacity"]
+        ["Invalid storageClassName", "Invalid capacity"]
     );
 }
 

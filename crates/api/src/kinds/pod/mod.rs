@@ -82,14 +82,6 @@ impl Rules for Pod {
             {
                 faults.push(Cause::invalid(format!("{path}.name"), &volume["name"], why));
             }
-            let has_account = !text(spec, "serviceAccountName").is_empty();
-            for (path, source) in paths(&volume["projected"]["sources"], &format!("{path}.projected.sources"))
-            {
-                if !has_account && !source["serviceAccountToken"].is_null() {
-                    let why = "must not be specified when serviceAccountName is not set";
-                    faults.push(Cause::forbidden(format!("{path}.serviceAccountToken"), why));
-                }
-            }
         }
     }
 
@@ -106,7 +98,10 @@ impl Rules for Pod {
 
     fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         match subresource {
-            "" => update::validate_spec_stays(object, old, faults),
+            "" => {
+                validate_tokens(object.0.get("spec").unwrap_or(&Value::Null), faults);
+                update::validate_spec_stays(object, old, faults);
+            }
             "ephemeralcontainers" => subresources::validate_ephemeral_stay(object, old, faults),
             "resize" => subresources::validate_resize(object, old, faults),
             _ => {}
@@ -133,5 +128,20 @@ impl Rules for Pod {
 
     fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
         table::cells(object, now)
+    }
+}
+
+/// A pod that gives up its account has nobody whose tokens its volumes could show. A new one always has an account.
+fn validate_tokens(spec: &Value, faults: &mut Faults) {
+    if !text(spec, "serviceAccountName").is_empty() {
+        return;
+    }
+    for (path, volume) in paths(&spec["volumes"], "spec.volumes") {
+        for (path, source) in paths(&volume["projected"]["sources"], &format!("{path}.projected.sources")) {
+            if !source["serviceAccountToken"].is_null() {
+                let why = "must not be specified when serviceAccountName is not set";
+                faults.push(Cause::forbidden(format!("{path}.serviceAccountToken"), why));
+            }
+        }
     }
 }
