@@ -190,7 +190,7 @@ impl Cluster {
         match &self.wires {
             Wires::Netns(bridge, _) => {
                 // Killed whether the link went down or not: half a cut would leave a host running that counts as
-                // off. And in this order: // the kernel of a host whose processes die first closes their connections,
+                // off. And in this order: the kernel of a host whose processes die first closes their connections,
                 // which gives the death away.
                 let is_down = bridge.cut(number).await;
                 end(running).await?;
