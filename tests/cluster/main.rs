@@ -16,6 +16,7 @@ mod etcdctl;
 mod full_disk;
 mod harness;
 mod in_cluster;
+mod jobs;
 mod joining;
 mod kube_client;
 mod kubectl;

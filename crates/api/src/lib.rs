@@ -21,6 +21,7 @@ mod schemas;
 
 pub use amounts::{Amounts, PodResources, pod_resources};
 pub use catalog::Catalog;
+pub use cron::{Calendar, Schedule};
 pub use discovery::{
     discovery_aggregated, discovery_api_versions, discovery_group, discovery_groups, discovery_resources,
 };

@@ -1,4 +1,5 @@
-//! What controllers read of Deployments, ReplicaSets and Nodes, and of those in the modules below, and nothing else of them.
+//! What controllers read of Deployments, ReplicaSets, ReplicationControllers and Nodes, and of those in the modules below,
+//! and nothing else of them.
 //!
 //! Every host keeps all of them in memory. Most of a Deployment is its pod template, which its ReplicaSets have once
 //! more each: of that, labels and a fingerprint are kept, and what needs all of it reads the stored JSON. Fields have the
@@ -31,6 +32,8 @@ const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 pub(crate) type Deployment = Kept<DeploymentSpec, DeploymentStatus>;
 /// A ReplicaSet (apps/v1).
 pub(crate) type ReplicaSet = Kept<ReplicaSetSpec, ReplicaSetStatus>;
+/// A ReplicationController (core/v1).
+pub(crate) type ReplicationController = Kept<ReplicationControllerSpec, ReplicaSetStatus>;
 /// A Node (core/v1).
 pub(crate) type Node = Kept<NodeSpec, NodeStatus>;
 
@@ -77,6 +80,27 @@ pub(crate) struct ReplicaSetSpec {
     pub template: Template,
 }
 
+/// What a ReplicationController asks for: as a ReplicaSet, with a selector of labels alone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct ReplicationControllerSpec(pub ReplicaSetSpec);
+
+impl<'de> Deserialize<'de> for ReplicationControllerSpec {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Stored {
+            replicas: Option<i32>,
+            min_ready_seconds: Option<i32>,
+            selector: Option<BTreeMap<String, String>>,
+            #[serde(default)]
+            template: Template,
+        }
+        let Stored { replicas, min_ready_seconds, selector, template } = Stored::deserialize(from)?;
+        let selector = LabelSelector { match_labels: selector, match_expressions: None };
+        Ok(ReplicationControllerSpec(ReplicaSetSpec { replicas, min_ready_seconds, selector, template }))
+    }
+}
+
 /// A pod template: what pods of it have in common, and what tells it from others.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Template {
@@ -121,6 +145,7 @@ pub(crate) struct NodeStatus {
 
 objects::thin_kind!(Deployment, k8s_openapi::api::apps::v1::Deployment);
 objects::thin_kind!(ReplicaSet, k8s_openapi::api::apps::v1::ReplicaSet);
+objects::thin_kind!(ReplicationController, k8s_openapi::api::core::v1::ReplicationController);
 objects::thin_kind!(Node, k8s_openapi::api::core::v1::Node);
 
 /// All annotations but [`LAST_APPLIED`].

@@ -8,6 +8,7 @@ mod certificate;
 mod claim;
 mod cluster_role;
 mod controller;
+mod cron_job;
 mod daemon_set;
 mod deployment;
 mod disruption;

@@ -1,10 +1,11 @@
 //! All controllers.
 
 use crate::controller::Controller;
+use crate::kept::{ReplicaSet, ReplicationController};
 use crate::{
-    account_token, api_service, certificate, cluster_role, daemon_set, deployment, disruption, endpoints,
-    expiry, flow_schema, garbage, job, job_expiry, missing_node, namespace, node, protection, replica_set,
-    resource_quota, stateful_set, validating_policy,
+    account_token, api_service, certificate, cluster_role, cron_job, daemon_set, deployment, disruption,
+    endpoints, expiry, flow_schema, garbage, job, job_expiry, missing_node, namespace, node, protection,
+    replica_set, resource_quota, stateful_set, validating_policy,
 };
 
 /// All controllers. Of those that are equally urgent, the earlier ones' keys come first where nothing else orders them.
@@ -13,11 +14,13 @@ pub(crate) static CONTROLLERS: &[&dyn Controller] = &[
     &endpoints::Services,
     &endpoints::GoneServices,
     &api_service::ApiService,
-    &replica_set::ReplicaSets,
+    &replica_set::Sets::<ReplicaSet>::new(),
+    &replica_set::Sets::<ReplicationController>::new(),
     &deployment::Deployments,
     &daemon_set::DaemonSets,
     &stateful_set::StatefulSets,
     &job::Jobs,
+    &cron_job::CronJobs,
     &disruption::Budgets,
     &namespace::Namespaces,
     &namespace::EndingNamespaces,

@@ -1,24 +1,25 @@
-//! ReplicaSets: as many pods as asked for.
+//! ReplicaSets and ReplicationControllers: as many pods as asked for.
 //!
-//! Follows `pkg/controller/replicaset`: which pods count, adoption and release by selector, the order in
+//! Follows `pkg/controller/replicaset`, which is `pkg/controller/replication` too: which pods count, adoption and release by selector, the order in
 //! which pods are given up, the status. Upstream's expectations are not needed: a reconciliation sees
 //! every write that one before it made.
 
 use std::collections::HashMap;
+use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::apps::v1::ReplicaSetCondition;
+use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use machinery::Object;
-use objects::{Pod, Write, selects};
+use objects::{Kind, Pod, Write, selects};
 use serde_json::{Value, json};
 
 use crate::claim::{adopt, is_everything, own, release};
 use crate::controller::{Controller, Due, Moment, Urgency, both};
 use crate::index::{By, Orphans, Owner, with_labels};
-use crate::kept::{ReplicaSet, ReplicaSetSpec};
+use crate::kept::{ReplicaSet, ReplicaSetSpec, ReplicationController};
 use crate::key::Key;
 use crate::plan::{Plan, difference, merge};
 use crate::pod_writes::from_template;
@@ -37,16 +38,67 @@ const STATUS_PAUSE: Duration = Duration::from_micros(10);
 /// The condition of a set whose pods are refused.
 pub(crate) const FAILURE: &str = "ReplicaFailure";
 
-/// Gives ReplicaSets as many pods as they ask for.
-pub(crate) struct ReplicaSets;
+/// What asks for a number of pods of a template.
+pub(crate) trait Replicated: Kind + 'static {
+    /// The name of what looks after it, in keys and figures.
+    const CONTROLLER: &'static str;
+    /// Its name in Events.
+    const COMPONENT: &'static str;
+    /// Whether its status says how many pods are being deleted.
+    const SHOWS_TERMINATING: bool;
 
-impl Controller for ReplicaSets {
+    /// What it asks for.
+    fn spec(&self) -> Option<&ReplicaSetSpec>;
+
+    /// What is said of it.
+    fn status(&self) -> Option<&ReplicaSetStatus>;
+}
+
+impl Replicated for ReplicaSet {
+    const CONTROLLER: &'static str = "replicaset";
+    const COMPONENT: &'static str = "replicaset-controller";
+    const SHOWS_TERMINATING: bool = true;
+
+    fn spec(&self) -> Option<&ReplicaSetSpec> {
+        self.spec.as_ref()
+    }
+
+    fn status(&self) -> Option<&ReplicaSetStatus> {
+        self.status.as_ref()
+    }
+}
+
+impl Replicated for ReplicationController {
+    const CONTROLLER: &'static str = "replicationcontroller";
+    const COMPONENT: &'static str = "replication-controller";
+    const SHOWS_TERMINATING: bool = false;
+
+    fn spec(&self) -> Option<&ReplicaSetSpec> {
+        self.spec.as_ref().map(|spec| &spec.0)
+    }
+
+    fn status(&self) -> Option<&ReplicaSetStatus> {
+        self.status.as_ref()
+    }
+}
+
+/// Gives those of one kind as many pods as they ask for.
+pub(crate) struct Sets<T>(PhantomData<fn() -> T>);
+
+impl<T> Sets<T> {
+    /// The controller of a kind.
+    pub const fn new() -> Self {
+        Sets(PhantomData)
+    }
+}
+
+impl<T: Replicated> Controller for Sets<T> {
     fn name(&self) -> &'static str {
-        "replicaset"
+        T::CONTROLLER
     }
 
     fn component(&self) -> &'static str {
-        "replicaset-controller"
+        T::COMPONENT
     }
 
     fn urgency(&self) -> Urgency {
@@ -54,28 +106,28 @@ impl Controller for ReplicaSets {
     }
 
     fn watches(&self, watches: &mut Watches<'_>) {
-        watches.table::<ReplicaSet>();
-        watches.index::<Selectors<ReplicaSets>>();
+        watches.table::<T>();
+        watches.index::<Selectors<Sets<T>>>();
         watches.index::<Replicas>();
         watches.index::<By<Owner<Pod>>>();
         watches.index::<By<Orphans<Pod>>>();
-        watches.index::<By<Owner<ReplicaSet>>>();
+        watches.index::<By<Owner<T>>>();
     }
 
     fn all(&self, view: &View, due: &mut Due<'_>) {
-        due.objects(view.table::<ReplicaSet>().iter());
+        due.objects(view.table::<T>().iter());
     }
 
     fn touched(&self, view: &View, change: &Touched, due: &mut Due<'_>) {
-        due.objects(change.of::<ReplicaSet>().into_iter().flat_map(both));
+        due.objects(change.of::<T>().into_iter().flat_map(both));
         for pod in change.of::<Pod>().into_iter().flat_map(both) {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
             match controller_of(&pod.metadata) {
-                Some(owner) if owner.kind == "ReplicaSet" => due.now(namespace, &owner.name),
+                Some(owner) if owner.kind == T::KIND => due.now(namespace, &owner.name),
                 Some(_) => {}
                 None => {
                     let labels = pod.metadata.labels.as_ref();
-                    let sets = view.index::<Selectors<ReplicaSets>>().into_iter();
+                    let sets = view.index::<Selectors<Sets<T>>>().into_iter();
                     due.objects(sets.flat_map(|sets| sets.of(namespace, labels)));
                 }
             }
@@ -83,29 +135,30 @@ impl Controller for ReplicaSets {
     }
 
     fn reconcile(&self, view: &View, key: &Key, moment: &Moment<'_>) -> Plan {
-        reconcile(view, key.namespace(), key.name(), moment.now.wall)
+        reconcile::<T>(view, key.namespace(), key.name(), moment.now.wall)
     }
 }
 
-impl Selects for ReplicaSets {
-    type Of = ReplicaSet;
+impl<T: Replicated> Selects for Sets<T> {
+    type Of = T;
 
-    fn required(set: &ReplicaSet) -> Option<&Labels> {
-        Some(required(&set.spec.as_ref()?.selector))
+    fn required(set: &T) -> Option<&Labels> {
+        Some(required(&set.spec()?.selector))
     }
 
-    fn selects(set: &ReplicaSet, labels: Option<&Labels>) -> bool {
-        set.spec.as_ref().is_some_and(|spec| selects(&spec.selector, labels))
+    fn selects(set: &T, labels: Option<&Labels>) -> bool {
+        set.spec().is_some_and(|spec| selects(&spec.selector, labels))
     }
 }
 
-/// Brings one ReplicaSet nearer to its spec.
-fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
+/// Brings one of them nearer to its spec.
+fn reconcile<T: Replicated>(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
-    let Some(set) = view.table::<ReplicaSet>().get(namespace, name) else { return plan };
-    let Some(spec) = &set.spec else { return plan };
+    let Some(set) = view.table::<T>().get(namespace, name) else { return plan };
+    let Some(spec) = set.spec() else { return plan };
+    let set = set.as_ref();
     let claimed = claim(view, set, spec, &mut plan);
-    if set.metadata.deletion_timestamp.is_none() && view.is_open(namespace) {
+    if set.metadata().deletion_timestamp.is_none() && view.is_open(namespace) {
         scale(view, set, spec, &claimed, now, &mut plan);
     }
     // Changes of size are not held up; only reports of them are put together.
@@ -127,7 +180,7 @@ struct Claimed<'a> {
 
 impl<'a> Claimed<'a> {
     /// Those that are active, one by one.
-    fn active(&self, view: &'a View, set: &ReplicaSet, spec: &ReplicaSetSpec) -> Vec<&'a Arc<Pod>> {
+    fn active<T: Replicated>(&self, view: &'a View, set: &T, spec: &ReplicaSetSpec) -> Vec<&'a Arc<Pod>> {
         let own = own::<_, Pod>(view, set)
             .filter(|pod| pods::is_active(pod) && selects(&spec.selector, pod.metadata.labels.as_ref()));
         own.chain(self.adopted.iter().copied()).collect()
@@ -135,9 +188,9 @@ impl<'a> Claimed<'a> {
 }
 
 /// Counts the pods of a set. Orphans that its selector means are adopted, pods that it no longer means released.
-fn claim<'a>(view: &'a View, set: &ReplicaSet, spec: &ReplicaSetSpec, plan: &mut Plan) -> Claimed<'a> {
-    let uid = set.metadata.uid.as_deref().unwrap_or_default();
-    let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
+fn claim<'a, T: Replicated>(view: &'a View, set: &T, spec: &ReplicaSetSpec, plan: &mut Plan) -> Claimed<'a> {
+    let uid = set.metadata().uid.as_deref().unwrap_or_default();
+    let namespace = set.metadata().namespace.as_deref().unwrap_or_default();
     let template = &spec.template.labels;
     let is_labeled = |own: &Labels| template.iter().all(|(name, value)| own.get(name) == Some(value));
     let mut claimed = Claimed { count: Count::default(), labeled: 0, adopted: Vec::new() };
@@ -150,7 +203,7 @@ fn claim<'a>(view: &'a View, set: &ReplicaSet, spec: &ReplicaSetSpec, plan: &mut
             some_released = true;
         }
     }
-    if set.metadata.deletion_timestamp.is_some() {
+    if set.metadata().deletion_timestamp.is_some() {
         return claimed;
     }
     let released =
@@ -173,9 +226,9 @@ fn claim<'a>(view: &'a View, set: &ReplicaSet, spec: &ReplicaSetSpec, plan: &mut
     claimed
 }
 
-fn scale(
+fn scale<T: Replicated>(
     view: &View,
-    set: &ReplicaSet,
+    set: &T,
     spec: &ReplicaSetSpec,
     claimed: &Claimed<'_>,
     now: Timestamp,
@@ -204,16 +257,16 @@ fn scale(
 }
 
 /// Whether the set says that pods of it were refused.
-fn has_failed(set: &ReplicaSet) -> bool {
+fn has_failed<T: Replicated>(set: &T) -> bool {
     conditions(set).any(|condition| condition.type_ == FAILURE)
 }
 
-fn conditions(set: &ReplicaSet) -> impl Iterator<Item = &ReplicaSetCondition> {
-    set.status.iter().flat_map(|status| status.conditions.iter().flatten())
+fn conditions<T: Replicated>(set: &T) -> impl Iterator<Item = &ReplicaSetCondition> {
+    set.status().into_iter().flat_map(|status| status.conditions.iter().flatten())
 }
 
 /// The condition that says why a set doesn't have its size, unless it says that already; `{}` stands for the reason.
-fn failure(set: &ReplicaSet, reason: &str, now: Timestamp) -> Option<Write> {
+fn failure<T: Replicated>(set: &T, reason: &str, now: Timestamp) -> Option<Write> {
     if has_failed(set) {
         return None;
     }
@@ -229,21 +282,21 @@ fn failure(set: &ReplicaSet, reason: &str, now: Timestamp) -> Option<Write> {
 }
 
 /// A pod from the set's template.
-fn new_pod(view: &View, set: &ReplicaSet) -> Option<Object> {
+fn new_pod<T: Replicated>(view: &View, set: &T) -> Option<Object> {
     let stored = view.json(set)?;
-    let generate_name = format!("{}-", set.metadata.name.as_deref()?);
+    let generate_name = format!("{}-", set.metadata().name.as_deref()?);
     Object::from_value(from_template(set, stored.pointer("/spec/template")?, &generate_name)?)
 }
 
 /// How many active pods of the set and of its siblings each node has: siblings share the controller, so
 /// that while one set replaces another, nodes with pods of both are relieved first.
-fn pods_per_node(view: &View, set: &ReplicaSet, spec: &ReplicaSetSpec) -> HashMap<String, usize> {
-    let namespace = set.metadata.namespace.as_deref().unwrap_or_default();
-    let siblings: Vec<&str> = match controller_of(&set.metadata) {
+fn pods_per_node<T: Replicated>(view: &View, set: &T, spec: &ReplicaSetSpec) -> HashMap<String, usize> {
+    let namespace = set.metadata().namespace.as_deref().unwrap_or_default();
+    let siblings: Vec<&str> = match controller_of(set.metadata()) {
         Some(owner) => {
-            view.by::<Owner<ReplicaSet>>(&owner.uid).filter_map(|set| set.metadata.uid.as_deref()).collect()
+            view.by::<Owner<T>>(&owner.uid).filter_map(|set| set.metadata().uid.as_deref()).collect()
         }
-        None => set.metadata.uid.as_deref().into_iter().collect(),
+        None => set.metadata().uid.as_deref().into_iter().collect(),
     };
     let orphans = with_labels::<Orphans<Pod>>(view, namespace, required(&spec.selector))
         .filter(|pod| selects(&spec.selector, pod.metadata.labels.as_ref()));
@@ -255,9 +308,9 @@ fn pods_per_node(view: &View, set: &ReplicaSet, spec: &ReplicaSetSpec) -> HashMa
     count
 }
 
-fn status(
+fn status<T: Replicated>(
     view: &View,
-    set: &ReplicaSet,
+    set: &T,
     spec: &ReplicaSetSpec,
     count: &Count,
     labeled: usize,
@@ -271,15 +324,17 @@ fn status(
     let has_its_size = usize::try_from(spec.replicas.unwrap_or(1)).is_ok_and(|n| n == count.active);
     let kept = conditions(set).filter(|condition| condition.type_ != FAILURE || !has_its_size);
     let kept: Vec<&ReplicaSetCondition> = kept.collect();
-    let wanted = json!({
+    let mut wanted = json!({
         "conditions": if kept.is_empty() { Value::Null } else { json!(kept) },
         "replicas": count.active,
         "fullyLabeledReplicas": number(labeled),
         "readyReplicas": number(count.ready),
         "availableReplicas": number(available),
-        "terminatingReplicas": count.terminating,
-        "observedGeneration": set.metadata.generation,
+        "observedGeneration": set.metadata().generation,
     });
+    if T::SHOWS_TERMINATING {
+        wanted["terminatingReplicas"] = count.terminating.into();
+    }
     let stored = view.json(set);
     let current = stored.as_ref().and_then(|stored| stored.get("status"));
     if let Some(patch) = wanted.as_object().and_then(|wanted| difference(current, wanted)) {

@@ -1,4 +1,4 @@
-//! The pods of each ReplicaSet, counted change by change: what a status says of ten thousand pods is known without
+//! The pods of each ReplicaSet and ReplicationController, counted change by change: what a status says of ten thousand pods is known without
 //! walking them.
 
 use std::collections::{BTreeMap, HashMap};
@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use objects::{Pod, Uid};
 
 use crate::pods;
@@ -83,9 +84,11 @@ fn labels(pod: &Pod) -> &Labels {
     pod.metadata.labels.as_ref().unwrap_or(&NONE)
 }
 
-/// Namespace and uid of the ReplicaSet that a pod belongs to.
+/// Namespace and uid of the set that a pod belongs to.
 fn set_of(pod: &Pod) -> Option<(String, Uid)> {
-    let owner = controller_of(&pod.metadata).filter(|owner| owner.kind == "ReplicaSet")?;
+    let is_set =
+        |owner: &&OwnerReference| ["ReplicaSet", "ReplicationController"].contains(&owner.kind.as_str());
+    let owner = controller_of(&pod.metadata).filter(is_set)?;
     Some((pod.metadata.namespace.clone().unwrap_or_default(), owner.uid.as_str().into()))
 }
 

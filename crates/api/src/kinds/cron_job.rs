@@ -100,7 +100,7 @@ fn validate_schedule(spec: &Value, faults: &mut Faults) {
     } else if schedule.contains("TZ") {
         let why = "cannot use TZ or CRON_TZ in schedule, use timeZone field instead";
         faults.push(Cause::invalid("spec.schedule", &spec["schedule"], why));
-    } else if let Err(why) = cron::validate(schedule) {
+    } else if let Err(why) = cron::Schedule::parse(schedule) {
         faults.push(Cause::invalid("spec.schedule", &spec["schedule"], &why));
     }
     let zone = &spec["timeZone"];

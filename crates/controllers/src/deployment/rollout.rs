@@ -8,6 +8,7 @@ use machinery::Object;
 use objects::{Occurrence, Write};
 use serde_json::{Map, Value, json};
 
+use super::status::{NOT_CREATED, not_created};
 use crate::kept::{Deployment, DeploymentSpec, ReplicaSet};
 use crate::plan::{Action, Note, Plan, delete, merge};
 use crate::pod_writes::owner_reference;
@@ -158,6 +159,12 @@ impl<'a> Rollout<'a> {
         self.new.and_then(|at| self.sets.get(at))
     }
 
+    /// The name of the set with the current template, whether it is there or about to be made.
+    pub fn new_name(&self) -> &str {
+        let there = self.new_set().and_then(|set| set.set.metadata.name.as_deref());
+        self.created.as_deref().or(there).unwrap_or_default()
+    }
+
     pub fn is_recreate(&self) -> bool {
         self.spec.strategy.as_ref().and_then(|strategy| strategy.type_.as_deref()) == Some("Recreate")
     }
@@ -281,7 +288,8 @@ impl<'a> Rollout<'a> {
             )));
         }
         let refused = format!("Failed to create new replica set {name:?}: {{}}");
-        action.refused = Some(Occurrence::of(self.deployment, true, "ReplicaSetCreateError", refused));
+        action.otherwise = not_created(self, &refused);
+        action.refused = Some(Occurrence::of(self.deployment, true, NOT_CREATED, refused));
         plan.actions.push(action);
         self.created = Some(name);
     }

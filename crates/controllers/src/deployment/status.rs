@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{DeploymentCondition, DeploymentStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use objects::Write;
 use serde_json::json;
 
 use super::rollout::Rollout;
@@ -14,6 +15,8 @@ use crate::replica_set::FAILURE;
 
 const AVAILABLE: &str = "Available";
 const PROGRESSING: &str = "Progressing";
+/// Why a rollout doesn't begin: its new ReplicaSet was refused.
+pub(super) const NOT_CREATED: &str = "ReplicaSetCreateError";
 
 /// Writes the status if it changed; `rolling` says that this is a step of a rollout, which progresses or
 /// times out, and not a pause or a change of size.
@@ -138,14 +141,38 @@ fn pause(rollout: &Rollout<'_>, conditions: &mut Conditions) {
 }
 
 fn found(rollout: &Rollout<'_>, conditions: &mut Conditions) {
-    if let Some(name) = &rollout.created {
-        let message = format!("Created new replica set {name:?}");
-        conditions.set(PROGRESSING, "True", "NewReplicaSetCreated", &message);
-    } else if let (Some(set), None) = (rollout.new_set(), conditions.get(PROGRESSING)) {
-        let name = set.set.metadata.name.as_deref().unwrap_or_default();
-        let message = format!("Found new replica set {name:?}");
-        conditions.set(PROGRESSING, "True", "FoundNewReplicaSet", &message);
+    let was_refused = conditions.get(PROGRESSING).is_some_and(is_refusal);
+    let created = format!("Created new replica set {:?}", rollout.new_name());
+    match (&rollout.created, rollout.new_set()) {
+        // It may be refused again.
+        (Some(_), _) if was_refused => {}
+        (Some(_), _) => conditions.set(PROGRESSING, "True", "NewReplicaSetCreated", &created),
+        (None, Some(_)) if was_refused => {
+            conditions.set(PROGRESSING, "True", "NewReplicaSetCreated", &created);
+        }
+        (None, Some(_)) if conditions.get(PROGRESSING).is_none() => {
+            let message = format!("Found new replica set {:?}", rollout.new_name());
+            conditions.set(PROGRESSING, "True", "FoundNewReplicaSet", &message);
+        }
+        (None, _) => {}
     }
+}
+
+fn is_refusal(condition: &DeploymentCondition) -> bool {
+    condition.reason.as_deref() == Some(NOT_CREATED)
+}
+
+/// What the status says if the new ReplicaSet is refused, unless it says that already; `{}` stands for the reason.
+pub(super) fn not_created(rollout: &Rollout<'_>, message: &str) -> Option<Write> {
+    deadline(rollout)?;
+    let status = rollout.deployment.status.clone().unwrap_or_default();
+    let mut conditions = Conditions { list: status.conditions.unwrap_or_default(), now: rollout.now };
+    if conditions.get(PROGRESSING).is_some_and(is_refusal) {
+        return None;
+    }
+    conditions.set(PROGRESSING, "False", NOT_CREATED, message);
+    let patch = json!({"status": {"conditions": conditions.list}});
+    Some(merge(rollout.deployment, "status", patch))
 }
 
 fn progress(

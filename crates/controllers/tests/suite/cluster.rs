@@ -17,7 +17,7 @@ use objects::{Delete, Kind, ObjectRef, Occurrence, Pool, Reader, TypedRef, Uid, 
 use scheduler::Waiting;
 use serde_json::{Value, json};
 use server::{Backends, Options, Server};
-use store::{Memory, State, Store};
+use store::{Memory, State, Store, Txn};
 
 /// What stands for the authority's certificate.
 pub const CERTIFICATE: &str = "a certificate";
@@ -178,6 +178,13 @@ impl Cluster {
     pub async fn delete(&self, api_version: &str, kind: &str, namespace: &str, name: &str, options: Delete) {
         let subject = subject(api_version, kind, namespace, name);
         self.writer.write(ADMIN, Write::Delete { subject, options }).await.unwrap();
+    }
+
+    /// Stores an object of the namespace `default` past the API, as a backup that is restored does.
+    pub async fn store_raw(&self, group: &str, plural: &str, name: &str, mut object: Value) {
+        object["metadata"].as_object_mut().unwrap().remove("resourceVersion");
+        let key = objects::key(group, plural, "default", name);
+        self.store.txn(Txn::put(key, object.to_string())).await.unwrap();
     }
 
     pub fn state(&self) -> Arc<State> {

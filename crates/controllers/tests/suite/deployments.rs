@@ -93,3 +93,32 @@ async fn of_pods_that_serve_the_cheapest_goes_first() {
         assert_eq!(pods.iter().map(|pod| pod.metadata.name.as_ref().unwrap()).collect::<Vec<_>>(), left);
     }
 }
+
+#[tokio::test]
+async fn a_replica_set_that_is_refused_is_said_until_it_is_made() {
+    let mut cluster = Cluster::new(&["n1"]).await;
+    cluster
+        .create(json!({"kind": "ResourceQuota", "apiVersion": "v1", "metadata": {"name": "q", "namespace": "default"},
+            "spec": {"hard": {"count/replicasets.apps": "0"}}}))
+        .await;
+    cluster.settle().await;
+    cluster.deploy("web", 2, json!({})).await;
+    cluster.settle().await;
+    let progressing = |cluster: &Cluster| {
+        let deployment: Deployment = cluster.get("default", "web").unwrap();
+        let conditions = deployment.status.unwrap().conditions.unwrap();
+        let found = conditions.into_iter().find(|condition| condition.type_ == "Progressing").unwrap();
+        (found.status, found.reason.unwrap(), found.message.unwrap())
+    };
+    let (status, reason, message) = progressing(&cluster);
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "ReplicaSetCreateError"));
+    assert!(
+        message.starts_with("Failed to create new replica set \"web-") && message.contains("exceeded quota"),
+        "{message}"
+    );
+    assert!(!cluster.told("web", "ReplicaSetCreateError").is_empty());
+    cluster.delete("v1", "ResourceQuota", "default", "q", Delete::default()).await;
+    cluster.pass(Duration::from_secs(2));
+    cluster.settle().await;
+    assert_eq!(progressing(&cluster).1, "NewReplicaSetAvailable");
+}

@@ -4,6 +4,7 @@
 mod certificates;
 mod cluster;
 mod convergence;
+mod cron_jobs;
 mod daemon_sets;
 mod daemons_rolling;
 mod deployments;
@@ -16,6 +17,7 @@ mod garbage;
 mod job_policies;
 mod jobs;
 mod namespaces;
+mod replication;
 mod rolling;
 mod scale;
 mod stateful_claims;

@@ -44,13 +44,6 @@ const IDLE: &[(&str, &str, When, &str)] = &[
         Has("/spec/volumeClaimTemplates"),
         "nothing binds or provisions volumes in this version yet: the claims of volumeClaimTemplates stay Pending",
     ),
-    ("batch", "cronjobs", Always, "nothing makes the jobs of a CronJob in this version yet"),
-    (
-        "",
-        "replicationcontrollers",
-        Always,
-        "nothing makes the pods of a ReplicationController in this version yet",
-    ),
     (
         "autoscaling",
         "horizontalpodautoscalers",
@@ -140,6 +133,10 @@ const IDLE: &[(&str, &str, When, &str)] = &[
     ("apps", "replicasets", LimitsProcesses("/spec/template/spec"), NO_LIMITS),
     ("batch", "jobs", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
     ("batch", "jobs", LimitsProcesses("/spec/template/spec"), NO_LIMITS),
+    ("batch", "cronjobs", NeedsContainers("/spec/jobTemplate/spec/template/spec"), NO_CONTAINERS),
+    ("batch", "cronjobs", LimitsProcesses("/spec/jobTemplate/spec/template/spec"), NO_LIMITS),
+    ("", "replicationcontrollers", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
+    ("", "replicationcontrollers", LimitsProcesses("/spec/template/spec"), NO_LIMITS),
 ];
 
 /// Warns a client that creates or changes an object which parts of it nothing acts on.
