@@ -4,7 +4,8 @@
 
 use serde_json::Value;
 
-/// Path and hash of every document: FNV-1a, 64 bits, of the JSON with its keys in order and no spaces.
+/// Path and hash of every document: FNV-1a, 64 bits, of the JSON with its keys in order and no spaces, and without what
+/// schemas and fields mean (the test `descriptions` holds that).
 const RECORDED: &str = include_str!("../testdata/openapi.txt");
 
 /// Documents of groups that are not served whole yet.
@@ -22,15 +23,30 @@ fn hash(text: &str) -> u64 {
         .fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
 
+/// Takes out what schemas and their fields mean. A field that is itself called `description` has an object there.
+fn undescribe(schemas: &mut Value) {
+    match schemas {
+        Value::Object(map) => {
+            map.retain(|name, value| name != "description" || !value.is_string());
+            map.values_mut().for_each(undescribe);
+        }
+        Value::Array(list) => list.iter_mut().for_each(undescribe),
+        _ => {}
+    }
+}
+
 #[test]
 fn documents_are_those_of_the_recorded_server() {
     let mut different = Vec::new();
     for line in RECORDED.lines() {
         let (path, recorded) = line.split_once(' ').unwrap();
-        let ours: Value = match api::openapi_v3(&api::Catalog::default(), path) {
+        let mut ours: Value = match api::openapi_v3(&api::Catalog::default(), path) {
             Some(document) => serde_json::from_str(&document).unwrap(),
             None => Value::Null,
         };
+        if let Some(schemas) = ours.pointer_mut("/components/schemas") {
+            undescribe(schemas);
+        }
         let same = format!("{:016x}", hash(&ours.to_string())) == recorded;
         if !same && !NOT_WHOLE.contains(&path) {
             different.push(path);
@@ -112,7 +128,8 @@ fn the_v2_document_has_every_path_operation_and_schema_of_the_v3_documents() {
 
 #[test]
 fn the_v2_document_says_what_v2_can_say() {
-    let v2 = swagger();
+    let mut v2 = swagger();
+    undescribe(&mut v2["definitions"]);
     let text = v2.to_string();
     for word in ["\"requestBody\":", "\"oneOf\":[", "#/components/"] {
         assert!(!text.contains(word), "{word}");

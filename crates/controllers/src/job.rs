@@ -24,6 +24,7 @@ use jiff::Timestamp;
 use objects::{Pod, selects};
 use serde_json::{Value, json};
 
+use crate::claim::is_everything;
 use crate::controller::{Controller, Due, Moment, Urgency, both};
 use crate::index::{By, Orphans, with_labels};
 use crate::key::Key;
@@ -109,14 +110,10 @@ impl Selects for Jobs {
     }
 
     fn selects(job: &Job, labels: Option<&Labels>) -> bool {
-        job.spec.as_ref().is_some_and(|spec| !is_everything(spec) && selects(&spec.selector, labels))
+        job.spec
+            .as_ref()
+            .is_some_and(|spec| !is_everything(&spec.selector) && selects(&spec.selector, labels))
     }
-}
-
-/// Whether the selector is empty: validation refuses it, and it must never adopt a whole namespace.
-fn is_everything(spec: &JobSpec) -> bool {
-    spec.selector.match_labels.iter().flatten().next().is_none()
-        && spec.selector.match_expressions.iter().flatten().next().is_none()
 }
 
 /// Takes the finalizer from the pods of a namespace that have no Job any more, and will get none.
@@ -163,7 +160,7 @@ fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
 /// Adopts orphans that the selector means, and releases pods that it no longer means. What follows from that, the next
 /// round sees.
 fn claim(view: &View, job: &Job, spec: &JobSpec, own: &[&Arc<Pod>], plan: &mut Plan) {
-    if job.metadata.deletion_timestamp.is_some() || is_everything(spec) {
+    if job.metadata.deletion_timestamp.is_some() || is_everything(&spec.selector) {
         return;
     }
     let uid = job.metadata.uid.as_deref().unwrap_or_default();
