@@ -190,9 +190,9 @@ fn what_is_unknown_or_twice_is_told() {
     assert_eq!(
         decoded.faults,
         [
-            r#"duplicate field "spec.replicas""#,
             r#"unknown field "spec.nonsense""#,
-            r#"unknown field "spec.template.spec.containers[0].x""#
+            r#"unknown field "spec.template.spec.containers[0].x""#,
+            r#"duplicate field "spec.replicas""#
         ]
     );
     assert_eq!(decoded.object.pointer("/spec/replicas"), Some(&json!(2)));

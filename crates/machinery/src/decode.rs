@@ -36,7 +36,7 @@ pub fn decode(resource: &Resource, body: &[u8]) -> Result<Decoded, Status> {
         let message = format!("the body has {} bytes, and the limit is {LARGEST}", body.len());
         return Err(Status::new(413, "RequestEntityTooLarge", message));
     }
-    let (value, mut faults) = values::json_and_duplicates(body).map_err(|error| match error {
+    let (value, mut duplicates) = values::json_and_duplicates(body).map_err(|error| match error {
         JsonError::TooLarge(exceeded) => Status::too_large(exceeded),
         JsonError::Broken(error) => {
             Status::bad_request(format!("the body of the request is no valid JSON: {error}"))
@@ -45,7 +45,15 @@ pub fn decode(resource: &Resource, body: &[u8]) -> Result<Decoded, Status> {
     let Some(mut object) = Object::from_value(value) else {
         return Err(Status::bad_request("the body of the request must be a JSON object"));
     };
-    faults.extend(check(resource, &mut object)?);
+    let mut unknown = check(resource, &mut object)?;
+    // Upstream's order: a custom object's unknown fields are found after it was decoded, a built-in one's by the decoder.
+    let mut faults = if resource.custom.is_some() {
+        duplicates.append(&mut unknown);
+        duplicates
+    } else {
+        unknown.append(&mut duplicates);
+        unknown
+    };
     faults.truncate(MOST_FAULTS);
     Ok(Decoded { object, faults })
 }

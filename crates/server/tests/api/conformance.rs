@@ -347,8 +347,9 @@ async fn events_of_both_groups_are_the_same_events() {
     }
 
     let strategic = "application/strategic-merge-patch+json";
-    let patch = r#"{"note": "This is a test event - patched"}"#;
-    let (code, answer) = send(&house, "PATCH", &format!("{newer}/event-test"), strategic, patch).await;
+    let series = json!({"count": 2, "lastObservedTime": time});
+    let patch = json!({"series": series}).to_string();
+    let (code, answer) = send(&house, "PATCH", &format!("{newer}/event-test"), strategic, &patch).await;
     assert_eq!(code, 200, "{answer}");
     let without = |mut event: Value| {
         let metadata = event["metadata"].as_object_mut().unwrap();
@@ -356,7 +357,7 @@ async fn events_of_both_groups_are_the_same_events() {
         event
     };
     let mut expected = without(created);
-    expected["note"] = json!("This is a test event - patched");
+    expected["series"] = series;
     let read = done(&house, "GET", &format!("{newer}/event-test"), None).await;
     assert_eq!(without(read), expected);
     let mut updated = expected.clone();
