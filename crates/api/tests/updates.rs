@@ -295,3 +295,18 @@ fn a_gated_pod_is_narrowed_and_never_widened() {
         assert_eq!(faults.iter().any(|field| field == "spec"), !stays, "{told}");
     }
 }
+
+#[test]
+fn a_pod_that_began_without_an_image_may_change() {
+    let pods = of("", "pods");
+    let pod = |container: Value, labels: Value| {
+        json!({"metadata": {"name": "p", "namespace": "d", "labels": labels},
+            "spec": {"runtimeClassName": "host", "containers": [container]}})
+    };
+    let (bare, full) = (json!({"name": "c", "command": ["true"]}), json!({"name": "c", "image": "i:1"}));
+    let old = created(pods, pod(bare.clone(), json!({})));
+    assert_eq!(updated(pods, "", pod(bare.clone(), json!({"a": "b"})), &old).1, [""; 0]);
+    let old = created(pods, pod(full, json!({})));
+    let faults = updated(pods, "", pod(bare, json!({})), &old).1;
+    assert!(faults.contains(&"spec.containers[0].image".to_owned()), "{faults:?}");
+}

@@ -16,9 +16,16 @@ pub(super) fn validate_spec_stays(object: &Object, old: &Object, faults: &mut Fa
     let spec = object.0.get("spec").and_then(Value::as_object).unwrap_or(&empty);
     let before = old.0.get("spec").and_then(Value::as_object).unwrap_or(&empty);
     for list in ["containers", "initContainers"] {
-        for (path, container) in paths(spec.get(list).unwrap_or(&Value::Null), &format!("spec.{list}")) {
-            // Upstream asks for it once more.
-            require(&container["image"], format!("{path}.image"), "", faults);
+        let path = format!("spec.{list}");
+        let containers = paths(spec.get(list).unwrap_or(&Value::Null), &path);
+        for (at, (path, container)) in containers.enumerate() {
+            // Upstream asks for it once more. What runs as processes of its host began without one, and must stay changeable:
+            // labels are written to it, and finalizers are taken from it.
+            let had_none =
+                before.get(list).and_then(|old| old.get(at)).is_some_and(|old| old.get("image").is_none());
+            if !had_none {
+                require(&container["image"], format!("{path}.image"), "", faults);
+            }
         }
     }
     if spec == before {
