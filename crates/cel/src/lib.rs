@@ -46,6 +46,7 @@ mod parser;
 mod printing;
 mod program;
 mod quantity;
+pub mod re2;
 mod relations;
 mod signatures;
 mod sizes;

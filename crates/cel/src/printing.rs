@@ -32,7 +32,7 @@ pub(crate) fn fault<'t, 's: 't>(
         };
         wanted += 1;
         if !takes(clause, of) {
-            return Some(Fault { at: place, message: clause.complaint(name(of)) });
+            return Some(Fault { at: place, message: clause.complaint(&name(of)) });
         }
     }
     (count > wanted).then(|| {
@@ -59,24 +59,15 @@ fn takes(clause: Clause, of: &Type<'_>) -> bool {
 }
 
 /// A type's name without what it holds.
-fn name<'t>(of: &'t Type<'_>) -> &'t str {
+fn name(of: &Type<'_>) -> String {
     match of {
-        Type::Dyn | Type::Parameter(_) => "dyn",
-        Type::Null => "null_type",
-        Type::Bool => "bool",
-        Type::Int => "int",
-        Type::Uint => "uint",
-        Type::Double => "double",
-        Type::String => "string",
-        Type::Bytes => "bytes",
-        Type::Timestamp => "google.protobuf.Timestamp",
-        Type::Duration => "google.protobuf.Duration",
-        Type::Type => "type",
-        Type::List(_) => "list",
-        Type::Map(..) => "map",
-        Type::Optional(_) => "optional_type",
-        Type::Object(_) => "object",
-        Type::Message(name) => name,
-        Type::Opaque(name) => name,
+        Type::Parameter(_) => "dyn".into(),
+        Type::Null => "null_type".into(),
+        Type::Timestamp => "google.protobuf.Timestamp".into(),
+        Type::Duration => "google.protobuf.Duration".into(),
+        Type::List(_) => "list".into(),
+        Type::Map(..) => "map".into(),
+        Type::Optional(_) => "optional_type".into(),
+        plain => plain.to_string(),
     }
 }

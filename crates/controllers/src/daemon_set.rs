@@ -29,7 +29,7 @@ use crate::touched::Touched;
 use crate::view::{View, controller_of};
 use failures::Failures;
 use fleet::Fleet;
-use placement::{Verdict, tolerations};
+use placement::{Eligibility, tolerations};
 use revisions::Revisions;
 
 /// How long the next look waits, for each host: while thousands of pods come, it is for many of them.
@@ -116,9 +116,9 @@ fn is_told_otherwise(set: &DaemonSet, change: &Change<Node>) -> bool {
     let Some(spec) = &set.spec else { return false };
     let placement = &spec.template.placement;
     let borne = tolerations(placement);
-    let verdict =
-        |node: Option<&Node>| node.map(|node| Verdict::of(placement, &borne, node)).unwrap_or_default();
-    verdict(old) != verdict(new)
+    let eligibility =
+        |node: Option<&Node>| node.map(|node| Eligibility::of(placement, &borne, node)).unwrap_or_default();
+    eligibility(old) != eligibility(new)
 }
 
 /// Brings one DaemonSet nearer to its spec.

@@ -298,8 +298,10 @@ async fn carry_out(writer: &dyn Writer, recorder: &Recorder, action: Action) -> 
             if outcome != Outcome::Refused {
                 return (outcome, None);
             }
-            if let Some(occurrence) = action.refused {
-                record(recorder, occurrence, &status.message);
+            match action.refused {
+                Some(occurrence) => record(recorder, occurrence, &status.message),
+                // No Event tells it, and it is tried again for as long as it is refused.
+                None => tracing::warn!(reason = status.reason, "refused to the controllers: {status}"),
             }
             (outcome, action.otherwise.map(|write| with_reason(write, &status.message)))
         }

@@ -11,7 +11,7 @@ use objects::{Occurrence, Pod};
 use serde_json::{Value, json};
 
 use super::failures::Failures;
-use super::placement::{Verdict, bound_to, tolerations};
+use super::placement::{Eligibility, bound_to, tolerations};
 use crate::history::POD_LABEL;
 use crate::kept::{DaemonSet, DaemonSetSpec, Node};
 use crate::plan::{Note, Plan};
@@ -29,7 +29,7 @@ const GENERATION_LABEL: &str = "pod-template-generation";
 /// One host.
 pub(super) struct Host<'a> {
     pub name: &'a str,
-    pub verdict: Verdict,
+    pub eligibility: Eligibility,
     /// The set's pods on it and on their way to it, oldest first.
     pub pods: Vec<&'a Arc<Pod>>,
 }
@@ -88,7 +88,7 @@ impl<'a> Fleet<'a> {
                 let metadata = &pod.metadata;
                 (pod.node().is_none(), metadata.creation_timestamp.clone(), metadata.name.clone())
             });
-            Host { name, verdict: Verdict::of(placement, &borne, node), pods }
+            Host { name, eligibility: Eligibility::of(placement, &borne, node), pods }
         });
         let hosts = hosts.collect();
         let lost = on.into_values().flatten();
@@ -115,7 +115,7 @@ impl<'a> Fleet<'a> {
 
     /// How many hosts may have a pod beside their old one, and how many may be without one, while pods are updated.
     pub fn limits(&self) -> (usize, usize) {
-        let meant = self.hosts.iter().filter(|host| host.verdict.starts).count();
+        let meant = self.hosts.iter().filter(|host| host.eligibility.starts).count();
         let meant = i32::try_from(meant).unwrap_or(i32::MAX);
         let strategy = self.spec.update_strategy.as_ref();
         let rolling = strategy.and_then(|strategy| strategy.rolling_update.as_ref());
@@ -132,10 +132,10 @@ impl<'a> Fleet<'a> {
         let surges = self.limits().0 > 0;
         let mut changes = Changes::default();
         for host in &self.hosts {
-            match host.verdict {
-                Verdict { starts: true, .. } if host.pods.is_empty() => changes.on.push(host.name),
-                Verdict { stays: true, .. } => self.keep_one(view, host, surges, &mut changes, plan),
-                Verdict { stays: false, .. } => {
+            match host.eligibility {
+                Eligibility { starts: true, .. } if host.pods.is_empty() => changes.on.push(host.name),
+                Eligibility { stays: true, .. } => self.keep_one(view, host, surges, &mut changes, plan),
+                Eligibility { stays: false, .. } => {
                     changes.gone.extend(staying(&host.pods).map(|pod| (pod, None)))
                 }
             }
@@ -181,7 +181,7 @@ impl<'a> Fleet<'a> {
             changes.gone.extend(running.into_iter().filter(|pod| !is(kept, pod)).map(|pod| (pod, None)));
             return;
         }
-        if running.is_empty() && host.verdict.starts {
+        if running.is_empty() && host.eligibility.starts {
             changes.on.push(host.name);
         }
         // One of the current template and another one may be there together: while that one serves and the first doesn't

@@ -20,15 +20,15 @@ const ON_HOST_NETWORK: (&str, &str) = ("node.kubernetes.io/network-unavailable",
 
 /// Whether a host shall have a pod.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Verdict {
+pub(super) struct Eligibility {
     /// One is to be started.
     pub starts: bool,
     /// One that is there stays.
     pub stays: bool,
 }
 
-impl Verdict {
-    const NO: Verdict = Verdict { starts: false, stays: false };
+impl Eligibility {
+    const NO: Eligibility = Eligibility { starts: false, stays: false };
 
     /// About one node.
     pub fn of(placement: &Placement, tolerations: &[Toleration], node: &Node) -> Self {
@@ -42,14 +42,14 @@ impl Verdict {
         let affinity = placement.affinity.as_ref().and_then(|affinity| affinity.node_affinity.as_ref());
         let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
         if !is_named || !is_selected || !required.is_none_or(|terms| selects_node(terms, name, labels)) {
-            return Verdict::NO;
+            return Eligibility::NO;
         }
         let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
         let borne = |effects: &[&str]| {
             let mut hard = taints.clone().filter(|taint| effects.contains(&taint.effect.as_str()));
             hard.all(|taint| tolerations.iter().any(|toleration| tolerates(toleration, taint)))
         };
-        Verdict { starts: borne(&["NoSchedule", "NoExecute"]), stays: borne(&["NoExecute"]) }
+        Eligibility { starts: borne(&["NoSchedule", "NoExecute"]), stays: borne(&["NoExecute"]) }
     }
 }
 
@@ -91,11 +91,11 @@ pub(super) fn bound_to(affinity: Option<&Value>, node: &str) -> Value {
 mod tests {
     use super::*;
 
-    fn verdict(spec: Value, node: Value) -> (bool, bool) {
+    fn eligibility(spec: Value, node: Value) -> (bool, bool) {
         let placement: Placement = serde_json::from_value(spec).unwrap();
         let node: Node = serde_json::from_value(node).unwrap();
-        let verdict = Verdict::of(&placement, &tolerations(&placement), &node);
-        (verdict.starts, verdict.stays)
+        let eligibility = Eligibility::of(&placement, &tolerations(&placement), &node);
+        (eligibility.starts, eligibility.stays)
     }
 
     #[test]
@@ -134,7 +134,7 @@ mod tests {
                 (true, true),
             ),
         ] {
-            assert_eq!(verdict(spec.clone(), node(taints.clone())), expected, "{spec} {taints}");
+            assert_eq!(eligibility(spec.clone(), node(taints.clone())), expected, "{spec} {taints}");
         }
     }
 

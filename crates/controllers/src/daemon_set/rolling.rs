@@ -34,7 +34,7 @@ fn on_host<'a>(fleet: &Fleet<'a>, host: &Host<'a>) -> OnHost<'a> {
 
 /// Hosts that have a pod or shall have one.
 fn concerned<'f, 'a>(fleet: &'f Fleet<'a>) -> impl Iterator<Item = &'f Host<'a>> {
-    fleet.hosts.iter().filter(|host| host.verdict.starts || !host.pods.is_empty())
+    fleet.hosts.iter().filter(|host| host.eligibility.starts || !host.pods.is_empty())
 }
 
 /// Old pods go, and the hosts get their new ones afterwards: never more than `most` are without a pod that serves.
@@ -72,7 +72,7 @@ fn surge_by<'a>(fleet: &Fleet<'a>, most: usize) -> Changes<'a> {
         serving += usize::from(serves(new) || serves(old));
         match (new, old) {
             (_, None) => {}
-            (None, Some(old)) if !host.verdict.starts => misplaced.push(old),
+            (None, Some(old)) if !host.eligibility.starts => misplaced.push(old),
             (None, Some(old)) if fleet.is_available(old) => candidates.push(host.name),
             (None, Some(_)) => on.push(host.name),
             (Some(new), Some(old)) if fleet.is_available(new) => gone.push(old),
@@ -80,7 +80,7 @@ fn surge_by<'a>(fleet: &Fleet<'a>, most: usize) -> Changes<'a> {
         }
     }
     // What is on a host that is no longer meant goes as others serve in its place.
-    let meant = fleet.hosts.iter().filter(|host| host.verdict.starts).count();
+    let meant = fleet.hosts.iter().filter(|host| host.eligibility.starts).count();
     gone.extend(misplaced.into_iter().take(serving.saturating_sub(meant)));
     on.extend(candidates.into_iter().take(most.saturating_sub(surging)));
     Changes { on, gone: gone.into_iter().map(|pod| (pod, None)).collect() }

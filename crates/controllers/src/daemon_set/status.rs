@@ -12,7 +12,7 @@ pub(super) fn report(fleet: &Fleet<'_>, stored: &Value, collisions: Option<i32>,
     let (mut updated, mut ready, mut available) = (0, 0, 0);
     for host in &fleet.hosts {
         let oldest = host.pods.first();
-        if !host.verdict.starts {
+        if !host.eligibility.starts {
             misplaced += usize::from(oldest.is_some());
             continue;
         }

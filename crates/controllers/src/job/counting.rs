@@ -78,7 +78,8 @@ pub(super) fn track(round: &mut Round<'_>, plan: &mut Plan) {
                 (false, _) => put(&round.uncounted.succeeded, &mut lists.succeeded, uid),
             }
         } else if (member.failed.is_some() || fails) && !member.has_succeeded() {
-            let counts = member.counts && member.failed.as_ref().is_none_or(|verdict| verdict.counts());
+            let counts =
+                member.counts && member.failed.as_ref().is_none_or(|consequence| consequence.counts());
             !counts || put(&round.uncounted.failed, &mut lists.failed, uid)
         } else {
             true

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// What is to be done about a pod that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum Consequence {
     /// It counts towards the limit.
     Counts,
     /// It doesn't count.
@@ -18,15 +18,15 @@ pub(super) enum Verdict {
     FailsJob(String),
 }
 
-impl Verdict {
+impl Consequence {
     /// Whether the pod counts as failed.
     pub fn counts(&self) -> bool {
-        *self != Verdict::Ignored
+        *self != Consequence::Ignored
     }
 }
 
-/// The verdict of the first rule that a pod, as it is stored, meets.
-pub(super) fn judge(policy: &PodFailurePolicy, pod: &Value) -> Verdict {
+/// The consequence of the first rule that a pod, as it is stored, meets.
+pub(super) fn judge(policy: &PodFailurePolicy, pod: &Value) -> Consequence {
     let name = |field: &str| pod["metadata"][field].as_str().unwrap_or_default();
     let who = format!("{}/{}", name("namespace"), name("name"));
     for (at, rule) in policy.rules.iter().enumerate() {
@@ -41,13 +41,13 @@ pub(super) fn judge(policy: &PodFailurePolicy, pod: &Value) -> Verdict {
         };
         let Some(why) = matched else { continue };
         return match action {
-            "FailJob" => Verdict::FailsJob(why),
-            "FailIndex" => Verdict::FailsIndex,
-            "Ignore" => Verdict::Ignored,
-            _ => Verdict::Counts,
+            "FailJob" => Consequence::FailsJob(why),
+            "FailIndex" => Consequence::FailsIndex,
+            "Ignore" => Consequence::Ignored,
+            _ => Consequence::Counts,
         };
     }
-    Verdict::Counts
+    Consequence::Counts
 }
 
 /// The first container that ended with a code that is meant, and the code.
@@ -112,18 +112,21 @@ mod tests {
                 "status": {"conditions": conditions, "containerStatuses": ends}})
         };
         let why = "Container main for pod n/p failed with exit code 42 matching FailJob rule at index 1";
-        for (pod, verdict) in [
-            (pod(json!([{"type": "DisruptionTarget", "status": "True"}]), &[("main", 42)]), Verdict::Ignored),
+        for (pod, consequence) in [
+            (
+                pod(json!([{"type": "DisruptionTarget", "status": "True"}]), &[("main", 42)]),
+                Consequence::Ignored,
+            ),
             (
                 pod(json!([{"type": "DisruptionTarget", "status": "False"}]), &[("main", 42)]),
-                Verdict::FailsJob(why.into()),
+                Consequence::FailsJob(why.into()),
             ),
-            (pod(json!([]), &[("main", 0), ("side", 42)]), Verdict::FailsIndex),
-            (pod(json!([]), &[("main", 1)]), Verdict::Counts),
-            (pod(json!([]), &[("main", 9)]), Verdict::Ignored),
-            (pod(json!([]), &[]), Verdict::Counts),
+            (pod(json!([]), &[("main", 0), ("side", 42)]), Consequence::FailsIndex),
+            (pod(json!([]), &[("main", 1)]), Consequence::Counts),
+            (pod(json!([]), &[("main", 9)]), Consequence::Ignored),
+            (pod(json!([]), &[]), Consequence::Counts),
         ] {
-            assert_eq!(judge(&policy, &pod), verdict, "{pod}");
+            assert_eq!(judge(&policy, &pod), consequence, "{pod}");
         }
     }
 }

@@ -7,7 +7,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use objects::{COMPLETION_INDEX, INDEX_FAILURES, INDEX_IGNORED_FAILURES, Pod, Write};
 use serde_json::{Value, json};
 
-use super::failure_policy::{Verdict, judge};
+use super::failure_policy::{Consequence, judge};
 use super::kind::JobSpec;
 use crate::index::Group;
 use crate::plan::merge_this;
@@ -67,7 +67,7 @@ pub(super) struct Member<'a> {
     /// Whether it counts: any pod does of a Job without indexes, else those with a valid one.
     pub counts: bool,
     /// If it failed: what that means.
-    pub failed: Option<Verdict>,
+    pub failed: Option<Consequence>,
 }
 
 impl<'a> Member<'a> {
@@ -76,7 +76,7 @@ impl<'a> Member<'a> {
         let index = spec.indexes().and_then(|all| index_of(pod).filter(|index| *index < all));
         let failed = has_failed(spec, pod).then(|| match &spec.pod_failure_policy {
             Some(policy) => judge(policy, &view.json(pod.as_ref()).unwrap_or_default()),
-            None => Verdict::Counts,
+            None => Consequence::Counts,
         });
         Member {
             pod,
@@ -116,7 +116,7 @@ impl<'a> Member<'a> {
     pub fn failures(&self) -> (i32, i32) {
         let (counted, ignored) = self.failures_before();
         match &self.failed {
-            Some(Verdict::Ignored) => (counted, ignored + 1),
+            Some(Consequence::Ignored) => (counted, ignored + 1),
             _ => (counted + 1, ignored),
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::batch::v1::SuccessPolicy;
 
-use super::failure_policy::Verdict;
+use super::failure_policy::Consequence;
 use super::indexes::Indexes;
 use super::kind::condition;
 use super::members::Member;
@@ -45,9 +45,9 @@ pub(super) fn decide(round: &Round<'_>, plan: &mut Plan) -> Option<Outcome> {
             return Some(Outcome { succeeded, reason, message, is_said: true });
         }
     }
-    let verdicts = round.members.iter().filter_map(|member| member.failed.as_ref());
-    let fatal = verdicts.into_iter().find_map(|verdict| match verdict {
-        Verdict::FailsJob(why) => Some(Outcome::new(false, "PodFailurePolicy", why)),
+    let consequences = round.members.iter().filter_map(|member| member.failed.as_ref());
+    let fatal = consequences.into_iter().find_map(|consequence| match consequence {
+        Consequence::FailsJob(why) => Some(Outcome::new(false, "PodFailurePolicy", why)),
         _ => None,
     });
     fatal

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use objects::Pod;
 
 use super::counting::{self, Uncounted};
-use super::failure_policy::Verdict;
+use super::failure_policy::Consequence;
 use super::indexes::Indexes;
 use super::kind::{Job, JobSpec, condition};
 use super::members::Member;
@@ -115,7 +115,9 @@ impl<'a> Round<'a> {
             member.has_succeeded() && !self.uncounted.succeeded.contains(member.uid()) && !known(member)
         });
         let failed = tracked().filter(|member| {
-            !member.has_succeeded() && member.failed.as_ref().is_some_and(Verdict::counts) && !known(member)
+            !member.has_succeeded()
+                && member.failed.as_ref().is_some_and(Consequence::counts)
+                && !known(member)
         });
         let sum = |stored: Option<i32>, more: usize| {
             stored.unwrap_or(0).saturating_add(i32::try_from(more).unwrap_or(i32::MAX))
@@ -146,9 +148,9 @@ impl<'a> Round<'a> {
         let failed = self.spec.backoff_limit_per_index.map(|limit| {
             let mut failed = stored(&self.status.failed_indexes);
             let lost = tracked().filter(goes).filter(|member| match &member.failed {
-                None | Some(Verdict::Ignored) => false,
-                Some(Verdict::FailsIndex) => true,
-                Some(Verdict::Counts | Verdict::FailsJob(_)) => member.failures_before().0 >= limit,
+                None | Some(Consequence::Ignored) => false,
+                Some(Consequence::FailsIndex) => true,
+                Some(Consequence::Counts | Consequence::FailsJob(_)) => member.failures_before().0 >= limit,
             });
             lost.filter_map(|member| member.index).for_each(|index| failed.insert(index));
             failed

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use crate::cluster::Cluster;
 use crate::daemon_sets::{by_host, daemons, set_image};
-use crate::rolling::Dice;
+use crate::dice::Dice;
 use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -50,15 +50,7 @@ async fn roll(hosts: usize, limit: usize, surges: bool, seed: u64) {
             set_image(&cluster, "agent:3").await;
             updates = 2;
         }
-        let moved = match dice.below(4) {
-            0 | 1 if !due.is_empty() => {
-                cluster.reconcile(due[dice.below(due.len())].clone()).await;
-                true
-            }
-            2 => cluster.place().await,
-            3 => cluster.run_pods(1).await,
-            _ => false,
-        };
+        let moved = dice.step(&mut cluster, &due).await;
         let counts = counts(&cluster);
         let doubled = counts.values().filter(|(all, _)| *all > 1).count();
         let serving = counts.values().filter(|(_, serving)| *serving > 0).count();

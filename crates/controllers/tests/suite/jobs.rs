@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cluster::Cluster;
+use crate::dice::Dice;
 use k8s_openapi::api::batch::v1::{Job, JobStatus};
 use k8s_openapi::api::core::v1::Pod;
 use objects::{Delete, Propagation};
@@ -116,16 +117,6 @@ async fn without_a_number_one_success_is_enough_once_the_others_have_ended() {
     end_one(&mut cluster, 1).await;
     assert_eq!(conditions(&cluster)[1].0, "Complete");
     assert_eq!((status(&cluster).succeeded, status(&cluster).failed), (Some(1), Some(1)));
-}
-
-/// Random numbers of a seed.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % limit
-    }
 }
 
 /// Every step in an order of chance, with other leaders in between: at the end each pod that ended counts once.

@@ -8,6 +8,7 @@ mod cron_jobs;
 mod daemon_sets;
 mod daemons_rolling;
 mod deployments;
+mod dice;
 mod disruption;
 mod driver;
 mod endpoints;

@@ -3,20 +3,11 @@
 #![allow(clippy::unwrap_used)]
 
 use crate::cluster::Cluster;
+use crate::dice::Dice;
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::api::core::v1::Pod;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-
-/// A pinch of randomness that a failing case repeats.
-pub struct Dice(pub u64);
-
-impl Dice {
-    pub fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        usize::try_from(self.0 >> 33).unwrap() % bound
-    }
-}
 
 fn counts(cluster: &Cluster) -> (usize, usize) {
     let pods = cluster.list::<Pod>();
@@ -62,15 +53,7 @@ async fn roll(replicas: usize, surge: Value, missing: Value, seed: u64) {
             cluster.set_image("web", "web:3").await;
             updates = 2;
         }
-        let moved = match dice.below(4) {
-            0 | 1 if !due.is_empty() => {
-                cluster.reconcile(due[dice.below(due.len())].clone()).await;
-                true
-            }
-            2 => cluster.place().await,
-            3 => cluster.run_pods(1).await,
-            _ => false,
-        };
+        let moved = dice.step(&mut cluster, &due).await;
         let (all, ready) = counts(&cluster);
         assert!(all <= most, "step {step}: {all} pods, at most {most} are allowed");
         assert!(ready >= least, "step {step}: {ready} pods serve, at least {least} must");

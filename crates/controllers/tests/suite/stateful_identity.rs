@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::cluster::Cluster;
-use crate::rolling::Dice;
+use crate::dice::Dice;
 use crate::stateful_sets::{change, names, set_image, stateful, staying};
 use k8s_openapi::api::core::v1::Pod;
 use objects::Delete;
