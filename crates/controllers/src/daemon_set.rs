@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use objects::{Change, Pod, selects};
+use objects::{Change, Pod};
 
 use crate::claim::claim;
 use crate::controller::{Controller, Due, Moment, Urgency, both};
@@ -23,7 +23,7 @@ use crate::index::{By, Orphans, Owner};
 use crate::kept::{ControllerRevision, DaemonSet, Node};
 use crate::key::Key;
 use crate::plan::Plan;
-use crate::selectors::{Labels, Selectors, Selects, required};
+use crate::selectors::{Selector, Selectors, Selects};
 use crate::tables::Watches;
 use crate::touched::Touched;
 use crate::view::{View, controller_of};
@@ -94,12 +94,8 @@ impl Controller for DaemonSets {
 impl Selects for DaemonSets {
     type Of = DaemonSet;
 
-    fn required(set: &DaemonSet) -> Option<&Labels> {
-        Some(required(&set.spec.as_ref()?.selector))
-    }
-
-    fn selects(set: &DaemonSet, labels: Option<&Labels>) -> bool {
-        set.spec.as_ref().is_some_and(|spec| selects(&spec.selector, labels))
+    fn selector(set: &DaemonSet) -> Option<Selector<'_>> {
+        set.spec.as_ref().map(|spec| Selector::Full(&spec.selector))
     }
 }
 

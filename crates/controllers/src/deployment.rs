@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use objects::{Change, Pod, selects};
+use objects::{Change, Pod};
 
 use crate::claim::claim;
 use crate::controller::{Controller, Due, Moment, Urgency, both};
@@ -22,7 +22,7 @@ use crate::key::Key;
 use crate::plan::Plan;
 use crate::pods;
 use crate::replicas::Replicas;
-use crate::selectors::{Labels, Selectors, Selects, required};
+use crate::selectors::{Selector, Selectors, Selects};
 use crate::tables::Watches;
 use crate::touched::Touched;
 use crate::view::{View, controller_of};
@@ -93,12 +93,8 @@ impl Controller for Deployments {
 impl Selects for Deployments {
     type Of = Deployment;
 
-    fn required(deployment: &Deployment) -> Option<&Labels> {
-        Some(required(&deployment.spec.as_ref()?.selector))
-    }
-
-    fn selects(deployment: &Deployment, labels: Option<&Labels>) -> bool {
-        deployment.spec.as_ref().is_some_and(|spec| selects(&spec.selector, labels))
+    fn selector(deployment: &Deployment) -> Option<Selector<'_>> {
+        deployment.spec.as_ref().map(|spec| Selector::Full(&spec.selector))
     }
 }
 

@@ -15,7 +15,7 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatu
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use machinery::Object;
-use objects::{Occurrence, Pod, Write, selects};
+use objects::{Occurrence, Pod, Write};
 use serde_json::{Value, json};
 
 use crate::controller::{Controller, Due, Moment, Urgency, both};
@@ -25,7 +25,7 @@ use crate::kept::{Deployment, ReplicaSet};
 use crate::key::Key;
 use crate::plan::{Action, Note, Plan, merge_this};
 use crate::pods;
-use crate::selectors::{Labels, Selectors, Selects, required};
+use crate::selectors::{Labels, Selector, Selectors, Selects};
 use crate::share::resolve;
 use crate::tables::Watches;
 use crate::touched::Touched;
@@ -120,13 +120,8 @@ impl Controller for DisruptedPods {
 impl Selects for Budgets {
     type Of = PodDisruptionBudget;
 
-    fn required(budget: &PodDisruptionBudget) -> Option<&Labels> {
-        Some(required(budget.spec.as_ref()?.selector.as_ref()?))
-    }
-
-    fn selects(budget: &PodDisruptionBudget, labels: Option<&Labels>) -> bool {
-        let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-        selector.is_some_and(|selector| selects(selector, labels))
+    fn selector(budget: &PodDisruptionBudget) -> Option<Selector<'_>> {
+        budget.spec.as_ref()?.selector.as_ref().map(Selector::Full)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::index::{By, Group, Labelled};
 use crate::kept::Node;
 use crate::key::Key;
 use crate::plan::{Plan, delete};
-use crate::selectors::{Labels, Selectors, Selects};
+use crate::selectors::{Selector, Selectors, Selects};
 use crate::tables::Watches;
 use crate::touched::Touched;
 use crate::view::View;
@@ -85,14 +85,9 @@ impl Controller for Services {
 impl Selects for Services {
     type Of = Service;
 
-    fn required(service: &Service) -> Option<&Labels> {
-        service.spec.as_ref()?.selector.as_ref().filter(|selector| !selector.is_empty())
-    }
-
-    fn selects(service: &Service, labels: Option<&Labels>) -> bool {
-        Services::required(service).is_some_and(|required| {
-            required.iter().all(|(key, value)| labels.and_then(|labels| labels.get(key)) == Some(value))
-        })
+    fn selector(service: &Service) -> Option<Selector<'_>> {
+        let selector = service.spec.as_ref()?.selector.as_ref();
+        selector.filter(|labels| !labels.is_empty()).map(Selector::Labels)
     }
 }
 

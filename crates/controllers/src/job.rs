@@ -31,7 +31,7 @@ use crate::key::Key;
 use crate::plan::{Plan, merge_this};
 use crate::pod_writes::owner_reference;
 use crate::pods;
-use crate::selectors::{Labels, Selectors, Selects, required};
+use crate::selectors::{Selector, Selectors, Selects, required};
 use crate::tables::Watches;
 use crate::touched::Touched;
 use crate::view::{View, controller_of};
@@ -105,14 +105,9 @@ impl Controller for Jobs {
 impl Selects for Jobs {
     type Of = Job;
 
-    fn required(job: &Job) -> Option<&Labels> {
-        Some(required(&job.spec.as_ref()?.selector))
-    }
-
-    fn selects(job: &Job, labels: Option<&Labels>) -> bool {
-        job.spec
-            .as_ref()
-            .is_some_and(|spec| !is_everything(&spec.selector) && selects(&spec.selector, labels))
+    fn selector(job: &Job) -> Option<Selector<'_>> {
+        let selector = &job.spec.as_ref()?.selector;
+        (!is_everything(selector)).then_some(Selector::Full(selector))
     }
 }
 

@@ -24,7 +24,7 @@ use crate::key::Key;
 use crate::plan::{Plan, difference, merge};
 use crate::pod_writes::from_template;
 use crate::replicas::{Count, Replicas};
-use crate::selectors::{Labels, Selectors, Selects, required};
+use crate::selectors::{Labels, Selector, Selectors, Selects, required};
 use crate::tables::Watches;
 use crate::touched::Touched;
 use crate::view::{View, controller_of};
@@ -142,12 +142,8 @@ impl<T: Replicated> Controller for Sets<T> {
 impl<T: Replicated> Selects for Sets<T> {
     type Of = T;
 
-    fn required(set: &T) -> Option<&Labels> {
-        Some(required(&set.spec()?.selector))
-    }
-
-    fn selects(set: &T, labels: Option<&Labels>) -> bool {
-        set.spec().is_some_and(|spec| selects(&spec.selector, labels))
+    fn selector(set: &T) -> Option<Selector<'_>> {
+        set.spec().map(|spec| Selector::Full(&spec.selector))
     }
 }
 

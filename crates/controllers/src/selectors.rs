@@ -12,16 +12,39 @@ use crate::tables::Index;
 /// Labels of an object.
 pub(crate) type Labels = BTreeMap<String, String>;
 
+/// By what an object selects others of its namespace.
+pub(crate) enum Selector<'a> {
+    /// They have all of these labels.
+    Labels(&'a Labels),
+    /// They are as it says.
+    Full(&'a LabelSelector),
+}
+
 /// A kind whose objects select others of their namespace.
 pub(crate) trait Selects: Send + Sync + 'static {
     /// The kind.
     type Of: Kind + 'static;
 
+    /// By what an object selects; nothing if it selects nothing at all.
+    fn selector(object: &Self::Of) -> Option<Selector<'_>>;
+
     /// The labels that everything has that an object selects; nothing if it selects nothing at all.
-    fn required(object: &Self::Of) -> Option<&Labels>;
+    fn required(object: &Self::Of) -> Option<&Labels> {
+        Self::selector(object).map(|selector| match selector {
+            Selector::Labels(labels) => labels,
+            Selector::Full(selector) => required(selector),
+        })
+    }
 
     /// Whether an object selects what has these labels.
-    fn selects(object: &Self::Of, labels: Option<&Labels>) -> bool;
+    fn selects(object: &Self::Of, labels: Option<&Labels>) -> bool {
+        Self::selector(object).is_some_and(|selector| match selector {
+            Selector::Labels(wanted) => {
+                wanted.iter().all(|(name, value)| labels.and_then(|labels| labels.get(name)) == Some(value))
+            }
+            Selector::Full(selector) => objects::selects(selector, labels),
+        })
+    }
 }
 
 /// The labels that a selector requires.
@@ -105,13 +128,8 @@ mod tests {
     impl Selects for Budget {
         type Of = PodDisruptionBudget;
 
-        fn required(budget: &PodDisruptionBudget) -> Option<&Labels> {
-            Some(required(budget.spec.as_ref()?.selector.as_ref()?))
-        }
-
-        fn selects(budget: &PodDisruptionBudget, labels: Option<&Labels>) -> bool {
-            let selector = budget.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-            selector.is_some_and(|selector| objects::selects(selector, labels))
+        fn selector(budget: &PodDisruptionBudget) -> Option<Selector<'_>> {
+            budget.spec.as_ref()?.selector.as_ref().map(Selector::Full)
         }
     }
 

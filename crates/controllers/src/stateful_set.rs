@@ -15,7 +15,7 @@ mod steps;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use objects::{Pod, selects};
+use objects::Pod;
 
 use crate::claim::claim;
 use crate::controller::{Controller, Due, Moment, Urgency, both};
@@ -24,7 +24,7 @@ use crate::index::{By, Orphans, Owner};
 use crate::kept::{ControllerRevision, StatefulSet, StatefulSetSpec};
 use crate::key::Key;
 use crate::plan::Plan;
-use crate::selectors::{Labels, Selectors, Selects, required};
+use crate::selectors::{Selector, Selectors, Selects};
 use crate::tables::Watches;
 use crate::touched::{Owned, Touched};
 use crate::view::{View, controller_of};
@@ -89,12 +89,8 @@ impl Controller for StatefulSets {
 impl Selects for StatefulSets {
     type Of = StatefulSet;
 
-    fn required(set: &StatefulSet) -> Option<&Labels> {
-        Some(required(&set.spec.as_ref()?.selector))
-    }
-
-    fn selects(set: &StatefulSet, labels: Option<&Labels>) -> bool {
-        set.spec.as_ref().is_some_and(|spec| selects(&spec.selector, labels))
+    fn selector(set: &StatefulSet) -> Option<Selector<'_>> {
+        set.spec.as_ref().map(|spec| Selector::Full(&spec.selector))
     }
 }
 
