@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use machinery::FieldSelector;
+use objects::awaits_folder_of;
 use serde_json::Value;
 use store::{KeyValue, State};
 
@@ -45,6 +46,8 @@ pub(crate) fn decide(
             let verb = matches!(verb, "get" | "update" | "patch");
             answer(verb && is_used(UsedKind::VolumeClaim, namespace, name))
         }
+        // Once it has removed the folder of a volume, it lets the volume go.
+        ("", "persistentvolumes", "") if verb == "patch" => answer(awaits_folder_of(node, name, state)),
         ("", "persistentvolumes", "") => answer(verb == "get" && is_claimed(name, state, is_used)),
         ("", "serviceaccounts", "token") => {
             answer(verb == "create" && is_used(UsedKind::ServiceAccount, namespace, name))
@@ -171,7 +174,21 @@ mod tests {
         };
         let volume = json!({"kind": "PersistentVolume", "metadata": {"name": "pv"},
             "spec": {"claimRef": {"namespace": "a", "name": "claim"}}});
-        let state = state(&[pod("p1", "n1", "one"), pod("p2", "n2", "two"), volume]);
+        let folder = |name: &str, host: &str, finalizers: &[&str]| {
+            let on = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": [host]});
+            json!({"kind": "PersistentVolume",
+                "metadata": {"name": name, "deletionTimestamp": "2024-01-01T00:00:00Z", "finalizers": finalizers,
+                    "annotations": {"pv.kubernetes.io/provisioned-by": "holdfast.dev/local-path"}},
+                "spec": {"local": {"path": "/v"},
+                    "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [on]}]}}}})
+        };
+        let folders = [
+            folder("mine", "n1", &["holdfast.dev/local-path"]),
+            folder("used", "n1", &["holdfast.dev/local-path", "kubernetes.io/pv-protection"]),
+            folder("theirs", "n2", &["holdfast.dev/local-path"]),
+        ];
+        let pods = [pod("p1", "n1", "one"), pod("p2", "n2", "two"), volume];
+        let state = state(&[&pods[..], &folders[..]].concat());
         let get = |resource, subresource, verb, namespace, name, fields| {
             let wanted = Attributes { verb, group: "", resource, subresource, namespace, name, fields };
             of_n1(&wanted, &state)
@@ -186,6 +203,11 @@ mod tests {
         assert_eq!(get("persistentvolumeclaims", "", "get", "a", "claim", ""), Opinion::Yes);
         assert_eq!(get("persistentvolumes", "", "get", "", "pv", ""), Opinion::Yes);
         assert_eq!(get("persistentvolumes", "", "get", "", "other", ""), Opinion::No);
+        assert_eq!(get("persistentvolumes", "", "patch", "", "mine", ""), Opinion::Yes);
+        assert_eq!(get("persistentvolumes", "", "delete", "", "mine", ""), Opinion::No);
+        for other in ["pv", "used", "theirs"] {
+            assert_eq!(get("persistentvolumes", "", "patch", "", other, ""), Opinion::No, "{other}");
+        }
         assert_eq!(get("serviceaccounts", "token", "create", "a", "sa", ""), Opinion::Yes);
         assert_eq!(get("pods", "", "list", "", "", ""), Opinion::No);
         assert_eq!(get("pods", "", "list", "", "", "spec.nodeName=n1"), Opinion::Yes);

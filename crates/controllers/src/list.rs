@@ -4,8 +4,8 @@ use crate::controller::Controller;
 use crate::kept::{ReplicaSet, ReplicationController};
 use crate::{
     account_token, api_service, certificate, cluster_role, cron_job, daemon_set, deployment, disruption,
-    endpoints, expiry, flow_schema, garbage, job, job_expiry, missing_node, namespace, node, protection,
-    replica_set, resource_quota, stateful_set, validating_policy,
+    endpoints, ephemeral_volume, expiry, flow_schema, garbage, job, job_expiry, missing_node, namespace,
+    node, protection, replica_set, resource_quota, stateful_set, storage_class, validating_policy, volumes,
 };
 
 /// All controllers. Of those that are equally urgent, the earlier ones' keys come first where nothing else orders them.
@@ -21,12 +21,18 @@ pub(crate) static CONTROLLERS: &[&dyn Controller] = &[
     &stateful_set::StatefulSets,
     &job::Jobs,
     &cron_job::CronJobs,
+    &volumes::ClaimBinder,
+    &ephemeral_volume::EphemeralVolumes,
+    &volumes::LocalVolumes,
     &disruption::Budgets,
     &namespace::Namespaces,
     &namespace::EndingNamespaces,
     &account_token::AccountTokens,
     &protection::Claims,
     &protection::Volumes,
+    &volumes::VolumeBinder,
+    &storage_class::FolderClass,
+    &volumes::LocalFolders,
     &resource_quota::Quotas,
     &cluster_role::ClusterRoles,
     &flow_schema::FlowSchemas,

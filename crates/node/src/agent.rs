@@ -17,6 +17,7 @@ use crate::host::cgroup::Cgroups;
 use crate::host::{HostRuntime, Isolation, Powers, end_strays};
 use crate::node::{NodeIdentity, keep_registered, read_machine};
 use crate::pods::{Desk, Folders, LiveContainers, PodHost, TokenBook};
+use crate::removed_volumes::remove_folders;
 use crate::server;
 
 /// What the agent of a host needs.
@@ -149,6 +150,7 @@ impl Agent {
             writer: options.writer.clone(),
             network: options.addresses,
             addresses: Mutex::new(book),
+            volumes: folders.volumes(),
             folders,
             recorder,
             clock,
@@ -167,6 +169,7 @@ impl Agent {
             port: listening.port(),
             heartbeats: options.heartbeats,
             cgroups: told_cgroups,
+            volumes: host.volumes.display().to_string(),
         };
         let (stop, stopped) = watch::channel(false);
         let others = vec![
@@ -174,6 +177,7 @@ impl Agent {
                 info_span!("keep the Node"),
                 keep_registered(identity, data, options.store, options.writer, clock),
             ),
+            tasks::spawn(info_span!("remove volumes"), remove_folders(host.clone())),
             tasks::spawn(info_span!("agent server"), server::serve(listener, options.tls, host.clone())),
         ];
         let desk = tasks::spawn(info_span!("agent"), Desk::new(host).run(stopped));

@@ -12,6 +12,7 @@ mod node;
 mod pod;
 mod pods;
 mod probe;
+mod removed_volumes;
 mod runtime;
 mod server;
 mod shim;

@@ -5,6 +5,7 @@
 mod bound;
 mod followed;
 mod key;
+mod local_path;
 mod named;
 mod object_ref;
 mod pod;
@@ -22,6 +23,9 @@ mod write;
 pub use bound::node_of;
 pub use followed::Followed;
 pub use key::{ObjectKey, key, kind_prefix, namespace_prefix, parse};
+pub use local_path::{
+    HOSTNAME, LOCAL_PATH, PROVISIONED_BY, VOLUMES, awaits_folder, awaits_folder_of, host_of, is_local_path,
+};
 pub use named::Named;
 pub use object_ref::{ObjectRef, Uid};
 pub use pod::{

@@ -26,3 +26,4 @@ mod stateful_identity;
 mod stateful_sets;
 mod upkeep;
 mod validating_policies;
+mod volumes;

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::Path;
 
 use k8s_openapi::api::core::v1::{
     ConfigMap, Container, EnvVarSource, ObjectFieldSelector, Pod, ResourceFieldSelector, Secret, Service,
@@ -32,6 +33,8 @@ pub(crate) struct Sources<'a> {
     pub host_address: IpAddr,
     /// The host's cpus (in thousandths) and memory (in bytes): limits where none are given.
     pub capacity: (u64, u64),
+    /// The host's folder for the volumes of claims.
+    pub volumes: &'a Path,
     /// The tokens of the pod's service account.
     pub tokens: &'a PodTokens,
 }

@@ -2,6 +2,7 @@
 
 mod beneath;
 pub(crate) mod cgroup;
+mod claims;
 mod environment;
 mod expand;
 mod isolation;
@@ -13,6 +14,7 @@ mod log_read;
 mod mount_step;
 mod mounts;
 mod names;
+mod ownership;
 mod process;
 mod quantity;
 mod rights;
@@ -36,4 +38,4 @@ pub(crate) use process::{Command, Streams, signal_group, spawn, stop_signal};
 pub(crate) use runtime::{HostRuntime, end_strays};
 pub(crate) use security::{Powers, Security, folder_owner};
 pub(crate) use terminal::{Size, Terminal, open_terminal};
-pub(crate) use volumes::{materialise, refresh, volume_path};
+pub(crate) use volumes::{is_writable, materialise, refresh, volume_path};

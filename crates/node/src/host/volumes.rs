@@ -1,5 +1,5 @@
-//! Volumes as folders of the pod's own: `emptyDir`, `configMap`, `secret`, `downwardAPI`, `projected`, and
-//! `hostPath` where it lies.
+//! Volumes as folders of the pod's own: `emptyDir`, `configMap`, `secret`, `downwardAPI`, `projected`; and
+//! `hostPath` and what claims stand for where they lie.
 //!
 //! Files from objects are replaced all at once, as the kubelet does it: `..data` is a link to the folder that
 //! holds them, and each file is a link through it.
@@ -13,16 +13,36 @@ use std::path::{Component, Path, PathBuf};
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, Pod, Volume};
 
 use super::Sources;
+use super::claims::claimed_folder;
 use super::environment::{Missing, config_map, field, resource, secret};
 use super::security::{users, volume_group};
 use crate::pods::kind;
 
 /// Where a volume's content lies.
-pub(crate) fn volume_path(pod_folder: &Path, volume: &Volume) -> PathBuf {
-    match &volume.host_path {
-        Some(host) => PathBuf::from(&host.path),
-        None => pod_folder.join("volumes").join(&volume.name),
+///
+/// # Errors
+/// [`Missing`], with which volume and why, if it is a claim's and the claim has none that is mounted here.
+pub(crate) fn volume_path(
+    pod_folder: &Path,
+    volume: &Volume,
+    sources: Sources<'_>,
+) -> Result<PathBuf, Missing> {
+    if let Some(host) = &volume.host_path {
+        return Ok(PathBuf::from(&host.path));
     }
+    match claimed_folder(volume, sources).map_err(|why| about(volume, &why))? {
+        Some(claimed) => Ok(claimed.path),
+        None => Ok(pod_folder.join("volumes").join(&volume.name)),
+    }
+}
+
+/// Whether a pod may write in a volume, as far as the volume itself says.
+pub(crate) fn is_writable(volume: &Volume) -> bool {
+    let claimed = volume.persistent_volume_claim.as_ref();
+    volume.empty_dir.is_some()
+        || volume.host_path.is_some()
+        || volume.ephemeral.is_some()
+        || claimed.is_some_and(|source| source.read_only != Some(true))
 }
 
 /// Makes every volume of the pod.
@@ -31,7 +51,7 @@ pub(crate) fn volume_path(pod_folder: &Path, volume: &Volume) -> PathBuf {
 /// [`Missing`], with which volume and why.
 pub(crate) fn materialise(pod_folder: &Path, sources: Sources<'_>) -> Result<(), Missing> {
     for volume in volumes(sources) {
-        let path = volume_path(pod_folder, volume);
+        let path = volume_path(pod_folder, volume, sources)?;
         make(volume, &path, sources).map_err(|why| about(volume, &why))?;
     }
     Ok(())
@@ -42,8 +62,14 @@ pub(crate) fn materialise(pod_folder: &Path, sources: Sources<'_>) -> Result<(),
 /// # Errors
 /// [`Missing`], with which volume and why; what was there stays.
 pub(crate) fn refresh(pod_folder: &Path, sources: Sources<'_>) -> Result<(), Missing> {
-    for volume in volumes(sources).filter(|v| v.empty_dir.is_none() && v.host_path.is_none()) {
-        let path = volume_path(pod_folder, volume);
+    let is_of_objects = |volume: &&Volume| {
+        volume.empty_dir.is_none()
+            && volume.host_path.is_none()
+            && volume.persistent_volume_claim.is_none()
+            && volume.ephemeral.is_none()
+    };
+    for volume in volumes(sources).filter(is_of_objects) {
+        let path = volume_path(pod_folder, volume, sources)?;
         make(volume, &path, sources).map_err(|why| about(volume, &why))?;
     }
     Ok(())
@@ -57,7 +83,7 @@ fn about(volume: &Volume, why: &Missing) -> Missing {
     Missing(format!("MountVolume.SetUp failed for volume {:?} : {why}", volume.name))
 }
 
-fn io_error(what: &Path) -> impl Fn(io::Error) -> Missing + '_ {
+pub(super) fn io_error(what: &Path) -> impl Fn(io::Error) -> Missing + '_ {
     move |error| Missing(format!("{}: {error}", what.display()))
 }
 
@@ -114,6 +140,9 @@ fn make(volume: &Volume, path: &Path, sources: Sources<'_>) -> Result<(), Missin
     if volume.empty_dir.is_some() {
         return empty_dir(path, group).map_err(io_error(path));
     }
+    if let Some(claimed) = claimed_folder(volume, sources)? {
+        return claimed.make(sources.pod, is_writable(volume));
+    }
     let mut files = Files::new();
     if let Some(from) = &volume.config_map {
         let data = config_map(sources.state, namespace, &from.name, from.optional)?;
@@ -146,8 +175,8 @@ fn make(volume: &Volume, path: &Path, sources: Sources<'_>) -> Result<(), Missin
         }
     } else {
         return Err(Missing(
-            "this version has volumes of the kinds emptyDir, hostPath, configMap, secret, downwardAPI and \
-             projected"
+            "this version has volumes of the kinds emptyDir, hostPath, configMap, secret, downwardAPI, projected, \
+             persistentVolumeClaim and ephemeral"
                 .into(),
         ));
     }
@@ -219,7 +248,7 @@ fn downward(
     Ok(())
 }
 
-fn host_path(host: &HostPathVolumeSource) -> Result<(), Missing> {
+pub(super) fn host_path(host: &HostPathVolumeSource) -> Result<(), Missing> {
     let path = Path::new(&host.path);
     let found = fs::metadata(path);
     let is = |right: bool, what: &str| {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use machinery::Object;
-use objects::{TypedRef, Write};
+use objects::{TypedRef, VOLUMES, Write};
 use serde_json::{Map, Value, json};
 
 use super::MachineInfo;
@@ -23,6 +23,8 @@ pub(crate) struct NodeIdentity {
     pub heartbeats: u16,
     /// What holds its pods to their limits, for people.
     pub cgroups: String,
+    /// The folder in which the volumes of claims lie.
+    pub volumes: String,
 }
 
 /// The annotation by which a Node says on which port its host hears heartbeats. Nodes without it are not of this program,
@@ -94,7 +96,7 @@ fn labels(who: &NodeIdentity, machine: &MachineInfo) -> Value {
 }
 
 fn annotations(who: &NodeIdentity) -> Value {
-    json!({HEARTBEATS: who.heartbeats.to_string(), CGROUPS: who.cgroups})
+    json!({HEARTBEATS: who.heartbeats.to_string(), CGROUPS: who.cgroups, VOLUMES: who.volumes})
 }
 
 fn spec(who: &NodeIdentity) -> Value {
@@ -211,6 +213,7 @@ mod tests {
             port: 10250,
             heartbeats: 2381,
             cgroups: "cpu,memory".into(),
+            volumes: "/data/volumes".into(),
         }
     }
 

@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
 use super::{PodHost, PodTokens};
 use crate::host::cgroup;
 use crate::host::{
-    Access, Bind, Command, ConfinedPath, Isolation, Missing, POD_FOLDER, Security, Streams, View,
-    environment, expand, name_files, plan, volume_path,
+    Access, Bind, Command, ConfinedPath, Isolation, Missing, POD_FOLDER, Security, Sources, Streams, View,
+    environment, expand, is_writable, name_files, plan, volume_path,
 };
 use crate::pod::{StartError, hostname, uid};
 
@@ -37,12 +37,13 @@ impl PodHost {
         base.push(("TMPDIR".into(), self.folders.tmp(uid).display().to_string()));
         base.push(("HOSTNAME".into(), hostname(pod)));
         let folder = self.folders.pod(uid);
+        let sources = self.sources(&state, pod, address, &no_tokens);
         for volume in volumes(pod) {
+            let path = volume_path(&folder, volume, sources).map_err(config)?;
             let variable = format!("HOLDFAST_VOLUME_{}", volume.name.to_uppercase().replace('-', "_"));
-            base.push((variable, volume_path(&folder, volume).display().to_string()));
+            base.push((variable, path.display().to_string()));
         }
-        let mut env = environment(container, &base, self.sources(&state, pod, address, &no_tokens))
-            .map_err(|missing: Missing| config(missing))?;
+        let mut env = environment(container, &base, sources).map_err(|missing: Missing| config(missing))?;
         env.retain(|(name, _)| name != POD_FOLDER);
         env.push((POD_FOLDER.into(), folder.display().to_string()));
         let streams = match (container.tty == Some(true), container.stdin == Some(true)) {
@@ -61,7 +62,7 @@ impl PodHost {
             return Err(config(why));
         }
         let security = Security::of(pod, container, &self.powers).map_err(config)?;
-        let mut binds = self.binds(pod, container, &lookup)?;
+        let mut binds = self.binds(container, sources, &lookup)?;
         self.message_file(pod, container, &mut binds)?;
         let scratch = self.folders.scratch(uid, &container.name);
         let kept = [folder, self.programs.clone()];
@@ -92,8 +93,8 @@ impl PodHost {
 
     fn binds(
         &self,
-        pod: &Pod,
         container: &Container,
+        sources: Sources<'_>,
         lookup: &impl Fn(&str) -> Option<String>,
     ) -> Result<Vec<Bind>, StartError> {
         if container.volume_devices.as_ref().is_some_and(|list| !list.is_empty()) {
@@ -101,12 +102,16 @@ impl PodHost {
                 "volumeDevices: processes of the host see all of its devices at their own paths",
             ));
         }
+        let pod = sources.pod;
         let folder = self.folders.pod(uid(pod));
         let mut binds = Vec::new();
         for mount in container.volume_mounts.iter().flatten() {
             let volume = volumes(pod).find(|volume| volume.name == mount.name);
             let volume = volume.ok_or_else(|| config(format!("the pod has no volume {:?}", mount.name)))?;
-            binds.extend(self.bind(&folder, volume, mount, lookup)?);
+            binds.extend({
+                let root = volume_path(&folder, volume, sources).map_err(config)?;
+                self.bind(root, volume, mount, lookup)?
+            });
         }
         if self.powers.isolation != Isolation::None {
             for (source, path) in name_files(&folder) {
@@ -122,15 +127,14 @@ impl PodHost {
 
     fn bind(
         &self,
-        folder: &Path,
+        root: PathBuf,
         volume: &Volume,
         mount: &VolumeMount,
         lookup: &impl Fn(&str) -> Option<String>,
     ) -> Result<Option<Bind>, StartError> {
-        let root = volume_path(folder, volume);
         let part = sub_path(mount, lookup)?;
         let source = ConfinedPath { root, beneath: PathBuf::from(part.as_deref().unwrap_or_default()) };
-        let is_writable = volume.empty_dir.is_some() || volume.host_path.is_some();
+        let is_writable = is_writable(volume);
         if let (Some(part), true) = (&part, is_writable) {
             let made = source.make_folder_if_missing();
             made.map_err(|why| config(format!("subPath {part:?} of volume {:?}: {why}", volume.name)))?;

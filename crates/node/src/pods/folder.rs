@@ -10,7 +10,8 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::pod::uid;
 
-/// The agent's folders: `pods/UID` with `work`, `tmp`, `volumes` and `scratch`; `logs/NAMESPACE_NAME_UID`.
+/// The agent's folders: `pods/UID` with `work`, `tmp`, `volumes` and `scratch`; `logs/NAMESPACE_NAME_UID`;
+/// `volumes/NAME`.
 #[derive(Debug, Clone)]
 pub(crate) struct Folders {
     data: PathBuf,
@@ -29,6 +30,11 @@ impl Folders {
     /// The folder of all pods' folders.
     pub(crate) fn pods(&self) -> PathBuf {
         self.data.join("pods")
+    }
+
+    /// The folder of the volumes of claims, each with the volume's name: they outlive their pods.
+    pub(crate) fn volumes(&self) -> PathBuf {
+        self.data.join("volumes")
     }
 
     /// The pod's own folder.

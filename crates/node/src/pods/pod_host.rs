@@ -27,6 +27,8 @@ pub(crate) struct PodHost {
     pub network: Arc<dyn PodAddresses>,
     pub addresses: Mutex<Addresses>,
     pub folders: Folders,
+    /// The folder of the volumes of claims.
+    pub volumes: PathBuf,
     pub recorder: Recorder,
     pub clock: Clock,
     pub powers: Powers,
@@ -70,13 +72,21 @@ impl PodHost {
     }
 
     pub(super) fn sources<'a>(
-        &self,
+        &'a self,
         state: &'a State,
         pod: &'a Pod,
         pod_address: IpAddr,
         tokens: &'a PodTokens,
     ) -> Sources<'a> {
-        Sources { state, pod, pod_address, host_address: self.address, capacity: self.capacity, tokens }
+        Sources {
+            state,
+            pod,
+            pod_address,
+            host_address: self.address,
+            capacity: self.capacity,
+            volumes: &self.volumes,
+            tokens,
+        }
     }
 
     /// Makes a pod's folder, volumes, address and sandbox.

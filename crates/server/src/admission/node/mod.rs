@@ -72,6 +72,7 @@ pub(super) fn check_outcome(
         ("", "nodes", _, old) => own::check(node, named, new, old),
         ("", "pods", "status", Some(old)) => status::check_pod(node, named, new, old),
         ("", "persistentvolumeclaims", "status", Some(old)) => status::check_claim(node, named, new, old),
+        ("", "persistentvolumes", _, Some(old)) => status::check_volume(node, named, new, old),
         _ => Ok(()),
     }
 }

@@ -1,4 +1,5 @@
-//! What a host may say by the status of its pods and their claims: what it sees there, and nothing that others act by.
+//! What a host may say by the status of its pods and their claims: what it sees there, and nothing that others act by; and of
+//! volumes, that their folder is gone.
 
 use machinery::{Object, Status};
 use objects::Named;
@@ -50,6 +51,22 @@ pub(super) fn check_claim(node: &str, named: &Named<'_>, new: &Object, old: &Obj
         "node {node:?} is not allowed to update fields other than status.capacity and status.conditions"
     );
     Err(named.forbidden(&why))
+}
+
+/// A host lets a volume go whose folder it has removed, and changes nothing else of it.
+pub(super) fn check_volume(node: &str, named: &Named<'_>, new: &Object, old: &Object) -> Result<(), Status> {
+    let rest = |volume: &Object| {
+        let mut volume = volume.clone();
+        for field in ["resourceVersion", "managedFields", "finalizers"] {
+            volume.remove_meta(field);
+        }
+        volume
+    };
+    if rest(new) == rest(old) {
+        return Ok(());
+    }
+    Err(named
+        .forbidden(&format!("node {node:?} is not allowed to update fields other than metadata.finalizers")))
 }
 
 /// A field that says something.

@@ -1,0 +1,133 @@
+//! What to do about a claim: `syncClaim` upstream.
+
+use k8s_openapi::api::storage::v1::StorageClass;
+use objects::Occurrence;
+use serde_json::json;
+
+use super::binding::{self, Status};
+use super::matching::{find, is_for, mismatch};
+use super::{BIND_COMPLETED, PROVISIONERS, SELECTED_NODE, expansion};
+use crate::kept::{PersistentVolume, PersistentVolumeClaim};
+use crate::plan::{Plan, merge_this};
+use crate::view::View;
+
+/// What the name of every provisioner begins with that was part of Kubernetes itself.
+const IN_TREE: &str = "kubernetes.io/";
+
+pub(super) fn reconcile(view: &View, claim: &PersistentVolumeClaim) -> Plan {
+    if claim.annotation(BIND_COMPLETED).is_some() {
+        return bound(view, claim);
+    }
+    // A claim that is going gets no volume any more.
+    if claim.metadata.deletion_timestamp.is_some() {
+        return Plan::default();
+    }
+    match claim.volume_name() {
+        Some(name) => named(view, claim, name),
+        None => unbound(view, claim),
+    }
+}
+
+/// A claim that was bound before: whatever is missing now was lost.
+fn bound(view: &View, claim: &PersistentVolumeClaim) -> Plan {
+    let lost = |reason: &'static str, message: &str| {
+        let mut plan = Plan::default();
+        if claim.phase() != "Lost" {
+            plan.told.push(Occurrence::of(claim, true, reason, message.to_owned()));
+            binding::set_status(claim, Status::Lost, &mut plan);
+        }
+        plan
+    };
+    let Some(name) = claim.volume_name() else {
+        let why = "Bound claim has lost reference to PersistentVolume. Data on the volume is lost!";
+        return lost("ClaimLost", why);
+    };
+    let Some(volume) = view.table::<PersistentVolume>().get("", name) else {
+        return lost("ClaimLost", "Bound claim has lost its PersistentVolume. Data on the volume is lost!");
+    };
+    if volume.claim().is_some() && !is_for(volume, claim) {
+        let why = "Two claims are bound to the same volume, this one is bound incorrectly";
+        return lost("ClaimMisbound", why);
+    }
+    let mut plan = binding::bind(volume, claim);
+    if plan.actions.is_empty() {
+        plan = expansion::reconcile(claim, volume);
+    }
+    plan
+}
+
+/// A claim that names its volume, and whose binding is not complete.
+fn named(view: &View, claim: &PersistentVolumeClaim, name: &str) -> Plan {
+    let mut plan = Plan::default();
+    match view.table::<PersistentVolume>().get("", name) {
+        Some(volume) if is_for(volume, claim) => return binding::bind(volume, claim),
+        Some(volume) if volume.claim().is_none() => match mismatch(volume, claim) {
+            None => return binding::bind(volume, claim),
+            Some(why) => {
+                let why = format!("Cannot bind to requested volume {name:?}: {why}");
+                plan.told.push(Occurrence::of(claim, true, "VolumeMismatch", why));
+            }
+        },
+        Some(_) => {
+            let why = format!("volume {name:?} already bound to a different claim.");
+            plan.told.push(Occurrence::of(claim, true, "FailedBinding", why));
+        }
+        // It may come.
+        None => {}
+    }
+    binding::set_status(claim, Status::Pending, &mut plan);
+    plan
+}
+
+/// A claim that takes any volume that is as it asks.
+fn unbound(view: &View, claim: &PersistentVolumeClaim) -> Plan {
+    let name = claim.class();
+    let class = view.table::<StorageClass>().get("", name).map(AsRef::as_ref);
+    let waits = class.and_then(|class| class.volume_binding_mode.as_deref()) == Some("WaitForFirstConsumer");
+    let delayed = waits && claim.annotation(SELECTED_NODE).is_none();
+    if let Some(volume) = find(view, claim, delayed) {
+        return binding::bind(volume, claim);
+    }
+    let mut plan = Plan::default();
+    let mut tell = |warning: bool, reason: &'static str, message: String| {
+        plan.told.push(Occurrence::of(claim, warning, reason, message));
+    };
+    let mut provisioner = None;
+    if delayed {
+        let message = "waiting for first consumer to be created before binding";
+        tell(false, "WaitForFirstConsumer", message.to_owned());
+    } else if name.is_empty() {
+        let message = "no persistent volumes available for this claim and no storage class is set";
+        tell(false, "FailedBinding", message.to_owned());
+    } else {
+        match class.map(|class| class.provisioner.as_str()) {
+            None => {
+                let message = format!("storageclass.storage.k8s.io {name:?} not found");
+                tell(true, "ProvisioningFailed", message);
+            }
+            Some(in_tree) if in_tree.starts_with(IN_TREE) => {
+                tell(true, "ProvisioningFailed", format!("no volume plugin matched name: {in_tree}"));
+            }
+            Some(outside) => {
+                let message = format!(
+                    "Waiting for a volume to be created either by the external provisioner '{outside}' or manually by \
+                     the system administrator. If volume creation is delayed, please verify that the provisioner is \
+                     running and correctly registered."
+                );
+                tell(false, "ExternalProvisioning", message);
+                provisioner = Some(outside);
+            }
+        }
+    }
+    binding::set_status(claim, Status::Pending, &mut plan);
+    // Each write is of the version that was looked at, and so they come one by one.
+    if let Some(provisioner) = provisioner
+        && plan.actions.is_empty()
+        && PROVISIONERS.iter().any(|name| claim.annotation(name) != Some(provisioner))
+    {
+        let asked: serde_json::Map<_, _> =
+            PROVISIONERS.iter().map(|name| ((*name).to_owned(), provisioner.into())).collect();
+        plan.write(merge_this(claim, "", json!({"metadata": {"annotations": asked}})));
+    }
+    plan
+}
