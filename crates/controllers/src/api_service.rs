@@ -124,7 +124,7 @@ fn has_members(view: &View) -> bool {
 }
 
 fn is_member(node: &Node) -> bool {
-    node.metadata.labels.as_ref().is_some_and(|labels| labels.contains_key(CONTROL_PLANE))
+    node.metadata.labels.as_deref().is_some_and(|labels| labels.contains_key(CONTROL_PLANE))
 }
 
 /// Where a node serves the API, if it is ready.

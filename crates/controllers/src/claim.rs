@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use objects::{Kind, selects};
+use objects::{Kind, Meta, selects};
 use serde_json::{Value, json};
 
 use crate::index::{Orphans, Owner, with_labels};
@@ -20,9 +20,9 @@ pub(crate) fn own<'a, O: Kind, T: Kind + 'static>(
     view: &'a View,
     owner: &O,
 ) -> impl Iterator<Item = &'a Arc<T>> + use<'a, O, T> {
-    let (namespace, uid) = (owner.metadata().namespace.clone(), owner.metadata().uid.as_deref());
-    view.by::<Owner<T>>(uid.unwrap_or_default())
-        .filter(move |object| object.metadata().namespace == namespace)
+    let namespace = owner.metadata().namespace().to_owned();
+    view.by::<Owner<T>>(owner.metadata().uid().unwrap_or_default())
+        .filter(move |object| object.metadata().namespace() == namespace)
 }
 
 /// The objects of `owner` that its selector means, in the order of their names but for those that are adopted, which come
@@ -34,20 +34,20 @@ pub(crate) fn claim<'a, O: Kind, T: Kind + 'static>(
     also: impl Fn(&T) -> bool,
     plan: &mut Plan,
 ) -> Vec<&'a Arc<T>> {
-    let is_meant = |object: &T| selects(selector, object.metadata().labels.as_ref()) && also(object);
+    let is_meant = |object: &T| selects(selector, object.metadata().labels()) && also(object);
     let (mut claimed, released): (Vec<_>, Vec<_>) =
         own::<O, T>(view, owner).partition(|object| is_meant(object));
-    if owner.metadata().deletion_timestamp.is_some() {
+    if owner.metadata().deletion_timestamp().is_some() {
         return claimed;
     }
     released.into_iter().for_each(|object| release(owner, object.as_ref(), plan));
     if is_everything(selector) {
         return claimed;
     }
-    let namespace = owner.metadata().namespace.as_deref().unwrap_or_default();
+    let namespace = owner.metadata().namespace();
     let orphans = with_labels::<Orphans<T>>(view, namespace, required(selector));
     for object in orphans.filter(|object| is_meant(object)) {
-        if object.metadata().deletion_timestamp.is_none() {
+        if object.metadata().deletion_timestamp().is_none() {
             adopt(owner, object.as_ref(), plan);
             claimed.push(object);
         }
@@ -63,15 +63,15 @@ pub(crate) fn is_everything(selector: &LabelSelector) -> bool {
 
 /// Makes `owner` the controller of an orphan.
 pub(crate) fn adopt<O: Kind, T: Kind>(owner: &O, orphan: &T, plan: &mut Plan) {
-    let mut owners = orphan.metadata().owner_references.clone().unwrap_or_default();
+    let mut owners = orphan.metadata().owners().to_vec();
     owners.push(owner_reference(owner));
     plan.write(merge_this(orphan, "", json!({"metadata": {"ownerReferences": owners}})));
 }
 
 /// Makes an object an orphan, as far as `owner` goes.
 pub(crate) fn release<O: Kind, T: Kind>(owner: &O, object: &T, plan: &mut Plan) {
-    let uid = owner.metadata().uid.as_deref().unwrap_or_default();
-    let owners = object.metadata().owner_references.iter().flatten();
+    let uid = owner.metadata().uid().unwrap_or_default();
+    let owners = object.metadata().owners().iter();
     let kept: Vec<_> = owners.filter(|owner| owner.uid != uid).collect();
     let kept = if kept.is_empty() { Value::Null } else { json!(kept) };
     plan.write(merge_this(object, "", json!({"metadata": {"ownerReferences": kept}})));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use objects::{Change, Kind};
+use objects::{Change, Kind, Meta};
 
 use crate::key::Key;
 use crate::plan::Plan;
@@ -99,10 +99,7 @@ impl<'a> Due<'a> {
     /// The key named like an object is due now.
     pub fn object<T: Kind>(&mut self, object: &T) {
         let metadata = object.metadata();
-        self.now(
-            metadata.namespace.as_deref().unwrap_or_default(),
-            metadata.name.as_deref().unwrap_or_default(),
-        );
+        self.now(metadata.namespace(), metadata.name());
     }
 
     /// The keys named like objects are due now.

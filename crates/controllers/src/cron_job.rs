@@ -18,7 +18,7 @@ use k8s_openapi::api::batch::v1::CronJobStatus;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use machinery::Object;
-use objects::{Occurrence, Write};
+use objects::{Meta, Occurrence, Write};
 use serde_json::json;
 
 use crate::controller::{Controller, Due, Moment, Urgency, both};
@@ -262,7 +262,7 @@ impl Round<'_> {
         let stored = self.view.json(self.cron)?;
         let template = stored.pointer("/spec/jobTemplate")?;
         let mut metadata = json!({
-            "name": name, "namespace": self.cron.metadata.namespace, "ownerReferences": [owner_reference(self.cron)],
+            "name": name, "namespace": self.cron.metadata.namespace(), "ownerReferences": [owner_reference(self.cron)],
         });
         for field in ["labels", "annotations"] {
             if let Some(value) = template.pointer(&format!("/metadata/{field}")).filter(|v| v.is_object()) {
@@ -302,10 +302,10 @@ fn reference(job: &Job) -> ObjectReference {
     ObjectReference {
         api_version: Some(Job::API_VERSION.to_owned()),
         kind: Some(Job::KIND.to_owned()),
-        namespace: job.metadata.namespace.clone(),
+        namespace: job.metadata.namespace.as_deref().map(str::to_owned),
         name: job.metadata.name.clone(),
         uid: job.metadata.uid.clone(),
-        resource_version: job.metadata.resource_version.clone(),
+        resource_version: job.metadata.resource_version(),
         field_path: None,
     }
 }

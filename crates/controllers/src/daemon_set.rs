@@ -80,7 +80,7 @@ impl Controller for DaemonSets {
                 Some(_) => {}
                 None => {
                     let sets = view.index::<Selectors<DaemonSets>>().into_iter();
-                    due.objects(sets.flat_map(|sets| sets.of(namespace, metadata.labels.as_ref())));
+                    due.objects(sets.flat_map(|sets| sets.of(namespace, metadata.labels.as_deref())));
                 }
             }
         }

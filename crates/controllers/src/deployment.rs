@@ -65,7 +65,7 @@ impl Controller for Deployments {
             match controller_of(&set.metadata) {
                 Some(owner) => due.now(namespace, &owner.name),
                 None => {
-                    let labels = set.metadata.labels.as_ref();
+                    let labels = set.metadata.labels.as_deref();
                     let deployments = view.index::<Selectors<Deployments>>().into_iter();
                     due.objects(deployments.flat_map(|index| index.of(namespace, labels)));
                 }

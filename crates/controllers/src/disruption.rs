@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
@@ -73,7 +72,7 @@ impl Controller for Budgets {
         due.changed::<PodDisruptionBudget>(change);
         for pod in change.of::<Pod>().into_iter().flat_map(both) {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            due.objects(covering(view, namespace, pod.metadata.labels.as_ref()));
+            due.objects(covering(view, namespace, pod.metadata.labels.as_deref()));
         }
         change.owned().latest().into_iter().for_each(|owner| scaled(view, owner, due));
     }
@@ -139,7 +138,7 @@ fn scaled(view: &View, owner: &Vertex, due: &mut Due<'_>) {
     // The pods of one template have the same labels.
     let sets = view.by::<Owner<ReplicaSet>>(owner.uid.as_str()).filter_map(|set| set.metadata.uid.as_deref());
     for pod in sets.chain([owner.uid.as_str()]).filter_map(|uid| view.by::<Owner<Pod>>(uid).next()) {
-        due.objects(covering(view, &owner.namespace, pod.metadata.labels.as_ref()));
+        due.objects(covering(view, &owner.namespace, pod.metadata.labels.as_deref()));
     }
 }
 
@@ -150,7 +149,7 @@ fn reconcile(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
     let covered: Vec<&Pod> = match Budgets::required(budget) {
         Some(required) => with_labels::<Labelled<Pod>>(view, namespace, required)
             .map(AsRef::as_ref)
-            .filter(|pod: &&Pod| Budgets::selects(budget, pod.metadata.labels.as_ref()))
+            .filter(|pod: &&Pod| Budgets::selects(budget, pod.metadata.labels.as_deref()))
             .collect(),
         None => Vec::new(),
     };
@@ -338,17 +337,13 @@ fn reconcile_pod(view: &View, namespace: &str, name: &str, now: Timestamp) -> Pl
     match left(since, now) {
         Some(left) => plan.again(left),
         None => {
-            let ended = PodCondition {
-                status: "False".to_owned(),
-                last_transition_time: Some(Time(now)),
-                ..condition.clone()
-            };
             let Some(stored) = view.json(pod.as_ref()) else { return plan };
-            let all =
+            let mut conditions =
                 stored.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
-            let ended = json!(ended);
-            let conditions: Vec<_> =
-                all.into_iter().map(|c| if c["type"] == TARGET { ended.clone() } else { c }).collect();
+            for target in conditions.iter_mut().filter(|condition| condition["type"] == TARGET) {
+                target["status"] = "False".into();
+                target["lastTransitionTime"] = json!(Time(now));
+            }
             plan.write(merge_this(pod.as_ref(), "status", json!({"status": {"conditions": conditions}})));
         }
     }

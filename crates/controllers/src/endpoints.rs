@@ -73,7 +73,7 @@ impl Controller for Services {
         for pod in change.of::<Pod>().into_iter().flat_map(both) {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
             let services = view.index::<Selectors<Services>>().into_iter();
-            due.objects(services.flat_map(|index| index.of(namespace, pod.metadata.labels.as_ref())));
+            due.objects(services.flat_map(|index| index.of(namespace, pod.metadata.labels.as_deref())));
         }
     }
 

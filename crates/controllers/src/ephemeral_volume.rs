@@ -1,7 +1,7 @@
 //! The claims of pods' own volumes: `pkg/controller/volume/ephemeral` (KEP-1698).
 
 use machinery::Object;
-use objects::{Change, Occurrence, Pod, Write};
+use objects::{Change, Meta, Occurrence, Pod, Write};
 use serde_json::{Value, json};
 
 use crate::controller::{Controller, Due, Moment, Urgency};
@@ -102,7 +102,7 @@ fn creation(pod: &Pod, stored: &Value, volume: &str) -> Option<Action> {
     let claim = json!({
         "kind": "PersistentVolumeClaim", "apiVersion": "v1",
         "metadata": {
-            "name": name, "namespace": pod.metadata.namespace,
+            "name": name, "namespace": pod.metadata.namespace(),
             "labels": template.pointer("/metadata/labels"), "annotations": template.pointer("/metadata/annotations"),
             "ownerReferences": [owner_reference(pod)],
         },

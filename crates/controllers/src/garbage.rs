@@ -59,7 +59,7 @@ impl Controller for Garbage {
             if !same_end && !node.uid.is_empty() {
                 view.graph.dependents(node.uid.as_str()).for_each(|dependent| object_at(&dependent.key, due));
             }
-            for reference in &node.owners {
+            for reference in &*node.owners {
                 if let Some(owner) = view.graph.owner(node, reference).filter(|owner| owner.deleting) {
                     object_at(&owner.key, due);
                 }
@@ -127,7 +127,7 @@ fn view_owner(view: &View, dependent: &Vertex, owner: &Vertex) -> bool {
 fn follow_owners(view: &View, node: &Vertex, plan: &mut Plan) {
     let (mut solid, mut gone, mut waiting) = (0, Vec::new(), Vec::new());
     let mut unknown = false;
-    for reference in &node.owners {
+    for reference in &*node.owners {
         match view.graph.standing(node, reference) {
             Standing::There(owner) if owner.waits_for_dependents() => waiting.push(reference.uid.clone()),
             Standing::There(_) => solid += 1,
@@ -184,10 +184,10 @@ fn follow_owners(view: &View, node: &Vertex, plan: &mut Plan) {
 
 fn wrong_namespace(node: &Vertex, owner: &OwnerReference) -> Occurrence {
     let regarding = ObjectReference {
-        api_version: Some(node.api_version.clone()),
-        kind: Some(node.kind.clone()),
-        namespace: Some(node.namespace.clone()).filter(|namespace| !namespace.is_empty()),
-        name: Some(node.name.clone()),
+        api_version: Some(node.api_version.to_string()),
+        kind: Some(node.kind.to_string()),
+        namespace: Some(node.namespace.to_string()).filter(|namespace| !namespace.is_empty()),
+        name: Some(node.name().to_owned()),
         uid: Some(node.uid.to_string()),
         resource_version: Some(node.revision.to_string()),
         field_path: None,
@@ -208,7 +208,7 @@ fn without_owners(node: &Vertex, goes: impl Fn(&str) -> bool) -> Write {
 }
 
 fn without_blocking(node: &Vertex) -> Write {
-    let mut owners = node.owners.clone();
+    let mut owners = node.owners.to_vec();
     owners.iter_mut().for_each(|owner| owner.block_owner_deletion = Some(false));
     patch(node, "ownerReferences", json!(owners))
 }

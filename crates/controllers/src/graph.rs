@@ -1,35 +1,37 @@
 //! Which object owns which: the metadata of every object in the store, whatever its kind.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::borrow::Borrow;
+use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use objects::{TypedRef, Uid, key, parse};
+use objects::{TypedRef, Uid, key, parse, shared_owners, shared_text};
 use serde::Deserialize;
 use store::{Event, KeyRange, KeyValue, State};
 
 use crate::kinds::Kinds;
 
-/// What ownership needs to know about an object.
-#[derive(Debug, Clone, Default)]
+/// What ownership needs to know about an object. Every host keeps one of each object in the store, so what objects have in
+/// common they share, and the rest is in the key.
+#[derive(Debug, Clone)]
 pub struct Vertex {
     /// Its key in the store.
     pub key: Bytes,
     /// Its group and version.
-    pub api_version: String,
+    pub api_version: Arc<str>,
     /// Its kind.
-    pub kind: String,
+    pub kind: Arc<str>,
     /// Its namespace, empty for cluster-scoped ones.
-    pub namespace: String,
-    /// Its name.
-    pub name: String,
+    pub namespace: Arc<str>,
     /// Its uid.
     pub uid: Uid,
     /// Its owners.
-    pub owners: Vec<OwnerReference>,
+    pub owners: Arc<[OwnerReference]>,
     /// Its finalizers.
-    pub finalizers: Vec<String>,
+    pub finalizers: Box<[String]>,
     /// Whether it is being deleted.
     pub deleting: bool,
     /// The revision that last wrote it.
@@ -52,7 +54,7 @@ struct Stored {
 struct Metadata {
     uid: Uid,
     owner_references: Vec<OwnerReference>,
-    finalizers: Vec<String>,
+    finalizers: Box<[String]>,
     deletion_timestamp: Option<String>,
 }
 
@@ -62,25 +64,29 @@ impl Vertex {
         let stored: Stored = serde_json::from_slice(&kv.value.bytes()).ok()?;
         Some(Vertex {
             key: kv.key.clone(),
-            api_version: stored.api_version,
-            kind: stored.kind,
-            namespace: place.namespace.to_owned(),
-            name: place.name.to_owned(),
+            api_version: shared_text(&stored.api_version),
+            kind: shared_text(&stored.kind),
+            namespace: shared_text(place.namespace),
             uid: stored.metadata.uid,
-            owners: stored.metadata.owner_references,
+            owners: shared_owners(stored.metadata.owner_references),
             finalizers: stored.metadata.finalizers,
             deleting: stored.metadata.deletion_timestamp.is_some(),
             revision: kv.mod_revision,
         })
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        parse(&self.key).map_or("", |place| place.name)
+    }
+
     /// The object's name for a write.
     pub fn subject(&self) -> TypedRef {
         TypedRef {
-            api_version: self.api_version.clone(),
-            kind: self.kind.clone(),
-            namespace: self.namespace.clone(),
-            name: self.name.clone(),
+            api_version: self.api_version.to_string(),
+            kind: self.kind.to_string(),
+            namespace: self.namespace.to_string(),
+            name: self.name().to_owned(),
         }
     }
 
@@ -95,24 +101,78 @@ impl Vertex {
     }
 }
 
-/// Keys of objects, by what they have in common.
-type Sets = HashMap<String, BTreeSet<Bytes>>;
+/// An object, found by its key and in the order of keys.
+#[derive(Debug, Clone)]
+struct ByKey(Arc<Vertex>);
+
+impl Borrow<[u8]> for ByKey {
+    fn borrow(&self) -> &[u8] {
+        &self.0.key
+    }
+}
+
+impl Ord for ByKey {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.0.key.cmp(&other.0.key)
+    }
+}
+
+impl PartialOrd for ByKey {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl PartialEq for ByKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.key == other.0.key
+    }
+}
+
+impl Eq for ByKey {}
+
+/// An object, found by its uid.
+#[derive(Debug, Clone)]
+struct ByUid(Arc<Vertex>);
+
+impl Borrow<str> for ByUid {
+    fn borrow(&self) -> &str {
+        self.0.uid.as_str()
+    }
+}
+
+impl Hash for ByUid {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.uid.as_str().hash(state);
+    }
+}
+
+impl PartialEq for ByUid {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.uid == other.0.uid
+    }
+}
+
+impl Eq for ByUid {}
+
+/// Objects by what they have in common.
+type Sets = HashMap<Arc<str>, BTreeSet<ByKey>>;
 
 /// The ownership between all objects.
 ///
-/// `dependents`, `namespaces`, `staying` and `foreign` have the keys of exactly those objects in `nodes` that their
+/// `dependents`, `namespaces`, `staying` and `foreign` have exactly those objects of `nodes` that their
 /// names say; `gone` has only uids that `dependents` knows too, so that it grows no larger than what names owners.
 #[derive(Debug, Default)]
 pub struct Graph {
-    nodes: BTreeMap<Bytes, Arc<Vertex>>,
-    by_uid: HashMap<Uid, Bytes>,
+    nodes: BTreeSet<ByKey>,
+    by_uid: HashSet<ByUid>,
     dependents: Sets,
     namespaces: Sets,
     /// Those of them that nobody has begun to delete.
     staying: Sets,
     /// Those that were seen to go, by uid, for as long as something names them as owner: what became of them is
     /// known even once their kind isn't any more.
-    gone: HashMap<Uid, Arc<Vertex>>,
+    gone: HashSet<ByUid>,
     /// The objects with an owner whose kind is not part of the program, by that kind's group: what may be known of
     /// such owners changes with definitions and APIServices.
     foreign: Sets,
@@ -151,8 +211,8 @@ impl Graph {
     /// Takes in what a change tells of kinds: if it does, the objects whose owners may be judged otherwise from now on.
     pub fn learn(&mut self, event: &Event) -> Option<Vec<Bytes>> {
         let groups = self.kinds.apply(event);
-        let doubted = groups.iter().filter_map(|group| self.foreign.get(group)).flatten().cloned();
-        (!groups.is_empty()).then(|| doubted.collect())
+        let doubted = groups.iter().filter_map(|group| self.foreign.get(group.as_str())).flatten();
+        (!groups.is_empty()).then(|| doubted.map(|node| node.0.key.clone()).collect())
     }
 
     /// Takes one change in: the object before and now.
@@ -164,10 +224,10 @@ impl Graph {
         if let (Some(node), None) = (&old, &new)
             && self.dependents.contains_key(node.uid.as_str())
         {
-            self.gone.insert(node.uid.clone(), node.clone());
+            self.gone.replace(ByUid(node.clone()));
         }
-        for owner in old.iter().flat_map(|node| &node.owners) {
-            if !self.dependents.contains_key(&owner.uid) {
+        for owner in old.iter().flat_map(|node| &*node.owners) {
+            if !self.dependents.contains_key(owner.uid.as_str()) {
                 self.gone.remove(owner.uid.as_str());
             }
         }
@@ -180,29 +240,30 @@ impl Graph {
             return (old, None);
         };
         if !node.uid.is_empty() {
-            self.by_uid.insert(node.uid.clone(), node.key.clone());
-            self.gone.remove(&node.uid);
+            self.by_uid.replace(ByUid(node.clone()));
+            self.gone.remove(node.uid.as_str());
         }
-        for owner in &node.owners {
-            self.dependents.entry(owner.uid.clone()).or_default().insert(node.key.clone());
+        for owner in &*node.owners {
+            put(&mut self.dependents, &owner.uid, &node);
             if let Some(group) = foreign_group(owner) {
-                self.foreign.entry(group.to_owned()).or_default().insert(node.key.clone());
+                put(&mut self.foreign, group, &node);
             }
         }
-        self.namespaces.entry(node.namespace.clone()).or_default().insert(node.key.clone());
+        put(&mut self.namespaces, &node.namespace, &node);
         if !node.deleting {
-            self.staying.entry(node.namespace.clone()).or_default().insert(node.key.clone());
+            put(&mut self.staying, &node.namespace, &node);
         }
-        self.nodes.insert(node.key.clone(), node.clone());
+        self.nodes.insert(ByKey(node.clone()));
         (old, Some(node))
     }
 
     fn remove(&mut self, key: &Bytes) -> Option<Arc<Vertex>> {
-        let node = self.nodes.remove(key)?;
-        if self.by_uid.get(&node.uid) == Some(key) {
-            self.by_uid.remove(&node.uid);
+        let ByKey(node) = self.nodes.take(&**key)?;
+        // Another object may have been put with the same uid since.
+        if self.by_uid.get(node.uid.as_str()).is_some_and(|known| Arc::ptr_eq(&known.0, &node)) {
+            self.by_uid.remove(node.uid.as_str());
         }
-        for owner in &node.owners {
+        for owner in &*node.owners {
             take(&mut self.dependents, &owner.uid, key);
             if let Some(group) = foreign_group(owner) {
                 take(&mut self.foreign, group, key);
@@ -215,12 +276,12 @@ impl Graph {
 
     /// The object at a key.
     pub fn get(&self, key: &[u8]) -> Option<&Arc<Vertex>> {
-        self.nodes.get(key)
+        self.nodes.get(key).map(|node| &node.0)
     }
 
     /// All objects.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Vertex>> {
-        self.nodes.values()
+        self.nodes.iter().map(|node| &node.0)
     }
 
     /// The owner that a reference of `dependent` means, if it is known to be there.
@@ -237,8 +298,9 @@ impl Graph {
     pub fn standing(&self, dependent: &Vertex, reference: &OwnerReference) -> Standing<'_> {
         let Some(lies) = self.kinds.find(&reference.api_version, &reference.kind) else {
             let went = self.gone.get(reference.uid.as_str()).is_some_and(|owner| {
-                (&owner.api_version, &owner.kind, &owner.name)
-                    == (&reference.api_version, &reference.kind, &reference.name)
+                let owner = &owner.0;
+                (&*owner.api_version, &*owner.kind, owner.name())
+                    == (&*reference.api_version, &*reference.kind, &*reference.name)
                     && (owner.namespace.is_empty() || owner.namespace == dependent.namespace)
             });
             return if went { Standing::Gone } else { Standing::Unknown };
@@ -246,8 +308,8 @@ impl Graph {
         if lies.namespaced && dependent.namespace.is_empty() {
             return Standing::OutOfReach;
         }
-        let namespace = if lies.namespaced { dependent.namespace.as_str() } else { "" };
-        let owner = self.nodes.get(key(lies.group, lies.plural, namespace, &reference.name).as_bytes());
+        let namespace = if lies.namespaced { &*dependent.namespace } else { "" };
+        let owner = self.get(key(lies.group, lies.plural, namespace, &reference.name).as_bytes());
         match owner.filter(|owner| owner.uid.as_str() == reference.uid) {
             Some(owner) => Standing::There(owner),
             None => Standing::Gone,
@@ -256,22 +318,22 @@ impl Graph {
 
     /// The object with this uid, wherever it lies.
     pub fn with_uid(&self, uid: &str) -> Option<&Arc<Vertex>> {
-        self.nodes.get(self.by_uid.get(uid)?)
+        self.by_uid.get(uid).map(|node| &node.0)
     }
 
     /// The objects that name `uid` as an owner.
     pub fn dependents(&self, uid: &str) -> impl Iterator<Item = &Arc<Vertex>> {
-        self.dependents.get(uid).into_iter().flatten().filter_map(|key| self.nodes.get(key))
+        self.dependents.get(uid).into_iter().flatten().map(|node| &node.0)
     }
 
     /// The objects in a namespace.
     pub fn in_namespace(&self, namespace: &str) -> impl Iterator<Item = &Arc<Vertex>> {
-        self.namespaces.get(namespace).into_iter().flatten().filter_map(|key| self.nodes.get(key))
+        self.namespaces.get(namespace).into_iter().flatten().map(|node| &node.0)
     }
 
     /// The objects in a namespace that nobody has begun to delete.
     pub fn staying_in(&self, namespace: &str) -> impl Iterator<Item = &Arc<Vertex>> {
-        self.staying.get(namespace).into_iter().flatten().filter_map(|key| self.nodes.get(key))
+        self.staying.get(namespace).into_iter().flatten().map(|node| &node.0)
     }
 }
 
@@ -281,11 +343,19 @@ fn foreign_group(owner: &OwnerReference) -> Option<&str> {
     api::resource_of_kind(&owner.api_version, &owner.kind).is_none().then_some(group)
 }
 
-/// Takes a key out of a set, which goes once it is empty.
-fn take(sets: &mut Sets, name: &str, key: &Bytes) {
-    if let Some(keys) = sets.get_mut(name) {
-        keys.remove(key);
-        if keys.is_empty() {
+/// Puts an object into a set.
+fn put(sets: &mut Sets, name: &str, node: &Arc<Vertex>) {
+    match sets.get_mut(name) {
+        Some(set) => drop(set.insert(ByKey(node.clone()))),
+        None => drop(sets.insert(name.into(), BTreeSet::from([ByKey(node.clone())]))),
+    }
+}
+
+/// Takes what has a key out of a set, which goes once it is empty.
+fn take(sets: &mut Sets, name: &str, key: &[u8]) {
+    if let Some(set) = sets.get_mut(name) {
+        set.remove(key);
+        if set.is_empty() {
             sets.remove(name);
         }
     }

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use objects::{Kind, Write};
+use objects::{Kind, Meta, Write};
 use serde_json::{Map, Value, json};
 
 use crate::kept::ControllerRevision;
@@ -64,8 +64,7 @@ impl Named {
     /// The name for a revision with a template, where there were `collisions` before.
     pub fn find<O: Kind>(view: &View, owner: &O, template: &Value, collisions: i32) -> Self {
         let metadata = owner.metadata();
-        let namespace = metadata.namespace.as_deref().unwrap_or_default();
-        let prefix = metadata.name.as_deref().unwrap_or_default();
+        let (namespace, prefix) = (metadata.namespace(), metadata.name());
         let data = data(template);
         let mut found = Named { name: String::new(), hash: String::new(), data, collisions };
         for _ in 0..TRIES {
@@ -89,9 +88,9 @@ impl Named {
             "kind": "ControllerRevision", "apiVersion": "apps/v1",
             "metadata": {
                 "name": self.name,
-                "namespace": metadata.namespace,
+                "namespace": metadata.namespace(),
                 "labels": labels,
-                "annotations": metadata.annotations,
+                "annotations": metadata.annotations(),
                 "ownerReferences": [owner_reference(owner)],
             },
             "data": self.data,

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use objects::{Kind, Pod};
+use objects::{Kind, Meta, Pod};
 
 use crate::selectors::{Labels, label};
 use crate::tables::Index;
@@ -75,9 +75,9 @@ impl<G: Group> Index for By<G> {
 struct Placed<T>(Arc<T>);
 
 impl<T: Kind> Placed<T> {
-    fn place(&self) -> (Option<&str>, Option<&str>) {
+    fn place(&self) -> (&str, &str) {
         let metadata = self.0.metadata();
-        (metadata.namespace.as_deref(), metadata.name.as_deref())
+        (metadata.namespace(), metadata.name())
     }
 }
 
@@ -130,9 +130,9 @@ impl<T: Kind + 'static> Group for Labelled<T> {
     type Of = T;
 
     fn values(object: &T, each: &mut dyn FnMut(&str)) {
-        let namespace = object.metadata().namespace.as_deref().unwrap_or_default();
+        let namespace = object.metadata().namespace();
         each(namespace);
-        for (name, value) in object.metadata().labels.iter().flatten() {
+        for (name, value) in object.metadata().labels().into_iter().flatten() {
             each(&label(namespace, name, value));
         }
     }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use objects::{Pod, selects};
+use objects::{Meta, Pod, selects};
 use serde_json::{Value, json};
 
 use crate::claim::is_everything;
@@ -89,7 +89,7 @@ impl Controller for Jobs {
             }
             if owner.is_none() {
                 let jobs = view.index::<Selectors<Jobs>>().into_iter();
-                due.objects(jobs.flat_map(|jobs| jobs.of(namespace, pod.metadata.labels.as_ref())));
+                due.objects(jobs.flat_map(|jobs| jobs.of(namespace, pod.metadata.labels.as_deref())));
             }
         }
     }
@@ -116,7 +116,7 @@ fn free_strays(view: &View, namespace: &str) -> Plan {
     let mut plan = Plan::default();
     for pod in view.by::<Unsettled>(&place(namespace, "")) {
         let jobs = view.index::<Selectors<Jobs>>().into_iter();
-        let mut jobs = jobs.flat_map(|jobs| jobs.of(namespace, pod.metadata.labels.as_ref()));
+        let mut jobs = jobs.flat_map(|jobs| jobs.of(namespace, pod.metadata.labels.as_deref()));
         let adopts = |job: &Arc<Job>| job.metadata.deletion_timestamp.is_none() && end(job).is_none();
         if controller_of(&pod.metadata).is_some() || !pods::is_active(pod) || !jobs.any(adopts) {
             plan.write(untrack(pod));
@@ -161,8 +161,8 @@ fn claim(view: &View, job: &Job, spec: &JobSpec, own: &[&Arc<Pod>], plan: &mut P
     let uid = job.metadata.uid.as_deref().unwrap_or_default();
     let namespace = job.metadata.namespace.as_deref().unwrap_or_default();
     let null_if_none = |list: Vec<Value>| if list.is_empty() { Value::Null } else { Value::Array(list) };
-    for pod in own.iter().filter(|pod| !selects(&spec.selector, pod.metadata.labels.as_ref())) {
-        let owners = pod.metadata.owner_references.iter().flatten().filter(|owner| owner.uid != uid);
+    for pod in own.iter().filter(|pod| !selects(&spec.selector, pod.metadata.labels.as_deref())) {
+        let owners = pod.metadata.owners().iter().filter(|owner| owner.uid != uid);
         let finalizers = pod.metadata.finalizers.iter().flatten().filter(|name| *name != FINALIZER);
         let patch = json!({"metadata": {
             "ownerReferences": null_if_none(owners.map(|owner| json!(owner)).collect()),
@@ -172,9 +172,9 @@ fn claim(view: &View, job: &Job, spec: &JobSpec, own: &[&Arc<Pod>], plan: &mut P
     }
     let orphans = with_labels::<Orphans<Pod>>(view, namespace, required(&spec.selector));
     let means =
-        |pod: &&Arc<Pod>| pods::is_active(pod) && selects(&spec.selector, pod.metadata.labels.as_ref());
+        |pod: &&Arc<Pod>| pods::is_active(pod) && selects(&spec.selector, pod.metadata.labels.as_deref());
     for pod in orphans.filter(means) {
-        let mut owners = pod.metadata.owner_references.clone().unwrap_or_default();
+        let mut owners = pod.metadata.owners().to_vec();
         owners.push(owner_reference(job));
         let mut finalizers = pod.metadata.finalizers.clone().unwrap_or_default();
         if !is_tracked(pod) {

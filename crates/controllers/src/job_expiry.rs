@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use objects::{Delete, Propagation, Write};
+use objects::{Delete, Meta, Propagation, Write};
 
 use crate::controller::{Controller, Due, Moment, Urgency};
 use crate::job::{Job, end};
@@ -54,7 +54,7 @@ impl Controller for FinishedJobs {
         let options = Delete {
             uid: job.metadata.uid.clone(),
             // Unless it was given more time meanwhile.
-            resource_version: job.metadata.resource_version.clone(),
+            resource_version: job.metadata.resource_version(),
             propagation: Some(Propagation::Foreground),
             ..Delete::default()
         };

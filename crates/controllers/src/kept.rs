@@ -12,11 +12,12 @@ mod volumes;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{DeploymentStatus, DeploymentStrategy, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{NodeAddress, NodeCondition, Taint};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
-use objects::Annotations;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use objects::{Annotations, Labels, Metadata, shared_labels};
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, Deserializer};
 use serde_json::Value;
@@ -45,7 +46,7 @@ pub(crate) type Node = Kept<NodeSpec, NodeStatus>;
 pub(crate) struct Kept<Spec, Status> {
     /// Its metadata, without what its managers say and without [`LAST_APPLIED`].
     #[serde(default, deserialize_with = "objects::metadata::<_, AllButLastApplied>")]
-    pub metadata: ObjectMeta,
+    pub metadata: Metadata,
     /// What it asks for.
     #[serde(default = "none")]
     pub spec: Option<Spec>,
@@ -107,7 +108,7 @@ impl<'de> Deserialize<'de> for ReplicationControllerSpec {
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Template {
     /// The labels of its pods.
-    pub labels: BTreeMap<String, String>,
+    pub labels: Arc<Labels>,
     /// Two templates with the same one are the same. (That two others had it by chance, one in 2^64 would.)
     pub fingerprint: u64,
 }
@@ -115,11 +116,14 @@ pub(crate) struct Template {
 impl Template {
     /// What is kept of a template as it is stored.
     pub fn of(whole: &Value) -> Self {
-        let labels = whole.pointer("/metadata/labels").map(BTreeMap::deserialize);
+        let labels = whole.pointer("/metadata/labels").map(Labels::deserialize);
         // The text of a value has its fields in order.
         let mut hasher = DefaultHasher::new();
         hasher.write(template::normalised(whole).to_string().as_bytes());
-        Template { labels: labels.and_then(Result::ok).unwrap_or_default(), fingerprint: hasher.finish() }
+        Template {
+            labels: shared_labels(labels.and_then(Result::ok).unwrap_or_default()),
+            fingerprint: hasher.finish(),
+        }
     }
 }
 
@@ -191,8 +195,8 @@ mod tests {
         let of = |template: Value| set(template).spec.unwrap().template;
         let one = of(template("a:1", "x".into()));
         assert_eq!(
-            one.labels,
-            BTreeMap::from([("app".into(), "a".into()), ("pod-template-hash".into(), "x".into())])
+            *one.labels,
+            Labels::from([("app".into(), "a".into()), ("pod-template-hash".into(), "x".into())])
         );
         assert_eq!(
             one.fingerprint,
@@ -205,9 +209,9 @@ mod tests {
     #[test]
     fn what_is_read_is_kept_and_nothing_else() {
         let set = set(json!({}));
-        let annotations: Vec<_> = set.metadata.annotations.unwrap().into_keys().collect();
+        let annotations: Vec<_> = set.metadata.annotations.as_ref().unwrap().keys().collect();
         assert_eq!(annotations, ["deployment.kubernetes.io/revision"]);
-        assert_eq!((set.metadata.managed_fields, set.status.unwrap().replicas), (None, 1));
+        assert_eq!(set.status.unwrap().replicas, 1);
         let empty: Node = serde_json::from_value(json!({"metadata": {"name": "n", "labels": null}})).unwrap();
         assert!(empty.spec.is_none() && empty.status.is_none() && empty.metadata.labels.is_none());
         let whole = size_of::<k8s_openapi::api::apps::v1::ReplicaSet>();

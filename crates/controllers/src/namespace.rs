@@ -64,7 +64,7 @@ impl Controller for Namespaces {
         let account = change.of::<ServiceAccount>().and_then(latest);
         account.into_iter().for_each(|a| due.now("", a.metadata.namespace.as_deref().unwrap_or_default()));
         // Somebody may have taken it away, or changed it.
-        let published = |node: &&Vertex| node.kind == "ConfigMap" && node.name == ROOT_CERTIFICATE;
+        let published = |node: &&Vertex| &*node.kind == "ConfigMap" && node.name() == ROOT_CERTIFICATE;
         change.owned().latest().filter(published).into_iter().for_each(|node| due.now("", &node.namespace));
         ending::closing(view, change, |namespace| due.now("", namespace));
     }

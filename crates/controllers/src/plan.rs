@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use machinery::Object;
-use objects::{Delete, Kind, Occurrence, TypedRef, Write};
+use objects::{Delete, Kind, Meta, Occurrence, TypedRef, Write};
 use serde_json::{Map, Value};
 
 /// What a reconciliation decides. Its actions don't depend on each other and are carried out together;
@@ -105,8 +105,8 @@ pub(crate) fn subject<T: Kind>(object: &T) -> TypedRef {
     TypedRef {
         api_version: T::API_VERSION.to_owned(),
         kind: T::KIND.to_owned(),
-        namespace: metadata.namespace.clone().unwrap_or_default(),
-        name: metadata.name.clone().unwrap_or_default(),
+        namespace: metadata.namespace().to_owned(),
+        name: metadata.name().to_owned(),
     }
 }
 
@@ -117,15 +117,15 @@ pub(crate) fn merge<T: Kind>(object: &T, subresource: &'static str, patch: Value
 
 /// A merge that holds only for the version of the object that was looked at.
 pub(crate) fn merge_this<T: Kind>(object: &T, subresource: &'static str, mut patch: Value) -> Write {
-    if let Some(version) = &object.metadata().resource_version {
-        patch["metadata"]["resourceVersion"] = version.as_str().into();
+    if let Some(version) = object.metadata().resource_version() {
+        patch["metadata"]["resourceVersion"] = version.into();
     }
     merge(object, subresource, patch)
 }
 
 /// The deletion of this very object, and of no later one of its name.
 pub(crate) fn delete<T: Kind>(object: &T) -> Write {
-    let options = Delete { uid: object.metadata().uid.clone(), ..Delete::default() };
+    let options = Delete { uid: object.metadata().uid().map(str::to_owned), ..Delete::default() };
     Write::Delete { subject: subject(object), options }
 }
 

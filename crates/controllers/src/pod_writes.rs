@@ -2,7 +2,7 @@
 //! `pkg/controller/controller_utils.go`).
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use objects::{Kind, Occurrence, Pod, Write};
+use objects::{Kind, Meta, Occurrence, Pod, Write};
 use serde_json::{Value, json};
 
 use machinery::Object;
@@ -15,8 +15,8 @@ pub(crate) fn owner_reference<T: Kind>(owner: &T) -> OwnerReference {
     OwnerReference {
         api_version: T::API_VERSION.to_owned(),
         kind: T::KIND.to_owned(),
-        name: metadata.name.clone().unwrap_or_default(),
-        uid: metadata.uid.clone().unwrap_or_default(),
+        name: metadata.name().to_owned(),
+        uid: metadata.uid().unwrap_or_default().to_owned(),
         controller: Some(true),
         block_owner_deletion: Some(true),
     }
@@ -24,7 +24,7 @@ pub(crate) fn owner_reference<T: Kind>(owner: &T) -> OwnerReference {
 
 /// A pod of an owner's template as it is stored: fields that the typed structs don't know stay in it.
 pub(crate) fn from_template<T: Kind>(owner: &T, template: &Value, generate_name: &str) -> Option<Value> {
-    let mut metadata = json!({"generateName": generate_name, "namespace": owner.metadata().namespace});
+    let mut metadata = json!({"generateName": generate_name, "namespace": owner.metadata().namespace()});
     for field in ["labels", "annotations", "finalizers"] {
         if let Some(value) = template.pointer(&format!("/metadata/{field}")).filter(|v| !v.is_null()) {
             metadata[field] = value.clone();
@@ -36,7 +36,7 @@ pub(crate) fn from_template<T: Kind>(owner: &T, template: &Value, generate_name:
 
 /// Makes a pod for its owner.
 pub(crate) fn creation<T: Kind>(owner: &T, pod: Object) -> Action {
-    let namespace = owner.metadata().namespace.as_deref().unwrap_or_default();
+    let namespace = owner.metadata().namespace();
     let told = Occurrence::of(owner, false, "SuccessfulCreate", "Created pod: {}".to_owned());
     let mut action = Action::from(Write::Create(pod))
         .telling(Note::Timeline { what: "pod-created", subject: format!("{namespace}/{{}}"), pod: None })

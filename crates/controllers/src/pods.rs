@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::PodCondition;
-use objects::Pod;
+use objects::{Condition, Pod};
 
 /// The pod's phase.
 pub fn phase(pod: &Pod) -> &str {
-    pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
+    pod.status.as_ref().and_then(|status| status.phase).unwrap_or_default()
 }
 
 /// Whether the pod has ended and will not run again.
@@ -22,8 +21,8 @@ pub fn is_active(pod: &Pod) -> bool {
 }
 
 /// The pod's condition of this type.
-pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
-    pod.status.as_ref()?.conditions.iter().flatten().find(|condition| condition.type_ == kind)
+pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a Condition> {
+    pod.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == kind)
 }
 
 /// Whether the pod serves.
@@ -57,7 +56,7 @@ pub fn is_available(pod: &Pod, minimum: Duration, now: Timestamp) -> bool {
 
 /// How often the pod's containers were restarted: of the one that was most often.
 pub fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let statuses = pod.status.iter().flat_map(|status| &status.container_statuses);
     statuses.map(|status| status.restart_count).max().unwrap_or(0)
 }
 
@@ -72,7 +71,7 @@ pub fn ended_at(pod: &Pod) -> Option<Timestamp> {
     let statuses = pod
         .status
         .iter()
-        .flat_map(|status| status.init_container_statuses.iter().chain(&status.container_statuses).flatten());
+        .flat_map(|status| status.init_container_statuses.iter().chain(&status.container_statuses));
     let ends: Option<Vec<Timestamp>> = statuses.map(|container| container.ended).collect();
     let metadata = &pod.metadata;
     let unready = || {

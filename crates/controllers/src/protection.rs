@@ -3,7 +3,7 @@
 //! Follows `pkg/controller/volume/pvcprotection` and `pvprotection`.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
-use objects::{Change, Kind, Pod, Reader};
+use objects::{Change, Kind, Meta, Pod, Reader};
 use serde_json::json;
 
 use crate::controller::{Controller, Due, Moment, Urgency};
@@ -38,13 +38,13 @@ impl Controller for Claims {
     }
 
     fn all(&self, view: &View, due: &mut Due<'_>) {
-        let claims = view.graph.iter().filter(|node| node.kind == "PersistentVolumeClaim");
-        claims.for_each(|claim| due.now(&claim.namespace, &claim.name));
+        let claims = view.graph.iter().filter(|node| &*node.kind == "PersistentVolumeClaim");
+        claims.for_each(|claim| due.now(&claim.namespace, claim.name()));
     }
 
     fn touched(&self, _: &View, change: &Touched, due: &mut Due<'_>) {
-        let new = change.owned().new.as_ref().filter(|node| node.kind == "PersistentVolumeClaim");
-        new.into_iter().for_each(|claim| due.now(&claim.namespace, &claim.name));
+        let new = change.owned().new.as_ref().filter(|node| &*node.kind == "PersistentVolumeClaim");
+        new.into_iter().for_each(|claim| due.now(&claim.namespace, claim.name()));
         if let Some(Change { old: Some(pod), new: None, .. }) = change.of::<Pod>() {
             let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
             claims(pod).for_each(|claim| due.now(namespace, &claim));
@@ -87,13 +87,13 @@ impl Controller for Volumes {
     fn watches(&self, _: &mut Watches<'_>) {}
 
     fn all(&self, view: &View, due: &mut Due<'_>) {
-        let volumes = view.graph.iter().filter(|node| node.kind == "PersistentVolume");
-        volumes.for_each(|volume| due.now("", &volume.name));
+        let volumes = view.graph.iter().filter(|node| &*node.kind == "PersistentVolume");
+        volumes.for_each(|volume| due.now("", volume.name()));
     }
 
     fn touched(&self, _: &View, change: &Touched, due: &mut Due<'_>) {
-        let new = change.owned().new.as_ref().filter(|node| node.kind == "PersistentVolume");
-        new.into_iter().for_each(|volume| due.now("", &volume.name));
+        let new = change.owned().new.as_ref().filter(|node| &*node.kind == "PersistentVolume");
+        new.into_iter().for_each(|volume| due.now("", volume.name()));
     }
 
     fn reconcile(&self, view: &View, key: &Key, _: &Moment<'_>) -> Plan {
@@ -133,9 +133,9 @@ fn claims(pod: &Pod) -> impl Iterator<Item = String> {
 fn keep_or_release<T: Kind>(object: &T, finalizer: &str, used: impl Fn() -> bool) -> Plan {
     let mut plan = Plan::default();
     let metadata = object.metadata();
-    let mut finalizers: Vec<&str> = metadata.finalizers.iter().flatten().map(String::as_str).collect();
+    let mut finalizers: Vec<&str> = metadata.finalizers().iter().map(String::as_str).collect();
     let has = finalizers.contains(&finalizer);
-    match metadata.deletion_timestamp {
+    match metadata.deletion_timestamp() {
         Some(_) if has && !used() => finalizers.retain(|known| *known != finalizer),
         None if !has => finalizers.push(finalizer),
         _ => return plan,

@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use machinery::Object;
-use objects::{Kind, Pod, Write, selects};
+use objects::{Kind, Meta, Pod, Write, selects};
 use serde_json::{Value, json};
 
 use crate::claim::{adopt, is_everything, own, release};
@@ -126,7 +126,7 @@ impl<T: Replicated> Controller for Sets<T> {
                 Some(owner) if owner.kind == T::KIND => due.now(namespace, &owner.name),
                 Some(_) => {}
                 None => {
-                    let labels = pod.metadata.labels.as_ref();
+                    let labels = pod.metadata.labels.as_deref();
                     let sets = view.index::<Selectors<Sets<T>>>().into_iter();
                     due.objects(sets.flat_map(|sets| sets.of(namespace, labels)));
                 }
@@ -154,7 +154,7 @@ fn reconcile<T: Replicated>(view: &View, namespace: &str, name: &str, now: Times
     let Some(spec) = set.spec() else { return plan };
     let set = set.as_ref();
     let claimed = claim(view, set, spec, &mut plan);
-    if set.metadata().deletion_timestamp.is_none() && view.is_open(namespace) {
+    if set.metadata().deletion_timestamp().is_none() && view.is_open(namespace) {
         scale(view, set, spec, &claimed, now, &mut plan);
     }
     // Changes of size are not held up; only reports of them are put together.
@@ -178,15 +178,15 @@ impl<'a> Claimed<'a> {
     /// Those that are active, one by one.
     fn active<T: Replicated>(&self, view: &'a View, set: &T, spec: &ReplicaSetSpec) -> Vec<&'a Arc<Pod>> {
         let own = own::<_, Pod>(view, set)
-            .filter(|pod| pods::is_active(pod) && selects(&spec.selector, pod.metadata.labels.as_ref()));
+            .filter(|pod| pods::is_active(pod) && selects(&spec.selector, pod.metadata.labels.as_deref()));
         own.chain(self.adopted.iter().copied()).collect()
     }
 }
 
 /// Counts the pods of a set. Orphans that its selector means are adopted, pods that it no longer means released.
 fn claim<'a, T: Replicated>(view: &'a View, set: &T, spec: &ReplicaSetSpec, plan: &mut Plan) -> Claimed<'a> {
-    let uid = set.metadata().uid.as_deref().unwrap_or_default();
-    let namespace = set.metadata().namespace.as_deref().unwrap_or_default();
+    let uid = set.metadata().uid().unwrap_or_default();
+    let namespace = set.metadata().namespace();
     let template = &spec.template.labels;
     let is_labeled = |own: &Labels| template.iter().all(|(name, value)| own.get(name) == Some(value));
     let mut claimed = Claimed { count: Count::default(), labeled: 0, adopted: Vec::new() };
@@ -199,11 +199,11 @@ fn claim<'a, T: Replicated>(view: &'a View, set: &T, spec: &ReplicaSetSpec, plan
             some_released = true;
         }
     }
-    if set.metadata().deletion_timestamp.is_some() {
+    if set.metadata().deletion_timestamp().is_some() {
         return claimed;
     }
     let released =
-        own::<_, Pod>(view, set).filter(|pod| !selects(&spec.selector, pod.metadata.labels.as_ref()));
+        own::<_, Pod>(view, set).filter(|pod| !selects(&spec.selector, pod.metadata.labels.as_deref()));
     for pod in some_released.then_some(released).into_iter().flatten() {
         release(set, pod.as_ref(), plan);
     }
@@ -212,11 +212,11 @@ fn claim<'a, T: Replicated>(view: &'a View, set: &T, spec: &ReplicaSetSpec, plan
     }
     let orphans = with_labels::<Orphans<Pod>>(view, namespace, required(&spec.selector));
     for pod in
-        orphans.filter(|pod| pods::is_active(pod) && selects(&spec.selector, pod.metadata.labels.as_ref()))
+        orphans.filter(|pod| pods::is_active(pod) && selects(&spec.selector, pod.metadata.labels.as_deref()))
     {
         adopt(set, pod.as_ref(), plan);
         claimed.count.count(pod);
-        claimed.labeled += usize::from(pod.metadata.labels.as_ref().is_some_and(&is_labeled));
+        claimed.labeled += usize::from(pod.metadata.labels.as_deref().is_some_and(&is_labeled));
         claimed.adopted.push(pod);
     }
     claimed
@@ -280,22 +280,20 @@ fn failure<T: Replicated>(set: &T, reason: &str, now: Timestamp) -> Option<Write
 /// A pod from the set's template.
 fn new_pod<T: Replicated>(view: &View, set: &T) -> Option<Object> {
     let stored = view.json(set)?;
-    let generate_name = format!("{}-", set.metadata().name.as_deref()?);
+    let generate_name = format!("{}-", set.metadata().name());
     Object::from_value(from_template(set, stored.pointer("/spec/template")?, &generate_name)?)
 }
 
 /// How many active pods of the set and of its siblings each node has: siblings share the controller, so
 /// that while one set replaces another, nodes with pods of both are relieved first.
 fn pods_per_node<T: Replicated>(view: &View, set: &T, spec: &ReplicaSetSpec) -> HashMap<String, usize> {
-    let namespace = set.metadata().namespace.as_deref().unwrap_or_default();
+    let namespace = set.metadata().namespace();
     let siblings: Vec<&str> = match controller_of(set.metadata()) {
-        Some(owner) => {
-            view.by::<Owner<T>>(&owner.uid).filter_map(|set| set.metadata().uid.as_deref()).collect()
-        }
-        None => set.metadata().uid.as_deref().into_iter().collect(),
+        Some(owner) => view.by::<Owner<T>>(&owner.uid).filter_map(|set| set.metadata().uid()).collect(),
+        None => set.metadata().uid().into_iter().collect(),
     };
     let orphans = with_labels::<Orphans<Pod>>(view, namespace, required(&spec.selector))
-        .filter(|pod| selects(&spec.selector, pod.metadata.labels.as_ref()));
+        .filter(|pod| selects(&spec.selector, pod.metadata.labels.as_deref()));
     let related = siblings.into_iter().flat_map(|uid| view.by::<Owner<Pod>>(uid)).chain(orphans);
     let mut count = HashMap::new();
     for node in related.filter(|pod| pods::is_active(pod)).filter_map(|pod| pod.node()) {
@@ -326,7 +324,7 @@ fn status<T: Replicated>(
         "fullyLabeledReplicas": number(labeled),
         "readyReplicas": number(count.ready),
         "availableReplicas": number(available),
-        "observedGeneration": set.metadata().generation,
+        "observedGeneration": set.metadata().generation(),
     });
     if T::SHOWS_TERMINATING {
         wanted["terminatingReplicas"] = count.terminating.into();

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use objects::{Pod, Uid};
+use objects::{Meta, Pod, Uid};
 
 use crate::pods;
 use crate::selectors::Labels;
@@ -18,7 +18,7 @@ use crate::view::controller_of;
 #[derive(Default)]
 pub(crate) struct Replicas {
     /// By namespace and uid: a pod that names a set of another namespace is none of its.
-    sets: HashMap<(String, Uid), BTreeMap<Labels, Count>>,
+    sets: HashMap<(String, Uid), HashMap<Arc<Labels>, Count>>,
 }
 
 /// How many pods there are, and how many of them are what.
@@ -40,7 +40,8 @@ impl Replicas {
     /// The counts of the pods whose controller is the ReplicaSet of this uid, by their labels: pods of one template
     /// have the same.
     pub fn of(&self, namespace: &str, uid: &str) -> impl Iterator<Item = (&Labels, &Count)> {
-        self.sets.get(&(namespace.to_owned(), uid.into())).into_iter().flatten()
+        let counts = self.sets.get(&(namespace.to_owned(), uid.into())).into_iter().flatten();
+        counts.map(|(labels, count)| (&**labels, count))
     }
 
     /// The counts of all of them together.
@@ -71,17 +72,14 @@ impl Index for Replicas {
         }
         if let Some((set, pod)) = new.and_then(|pod| Some((set_of(pod)?, pod))) {
             let counts = self.sets.entry(set).or_default();
-            match counts.get_mut(labels(pod)) {
-                Some(count) => count.count(pod),
-                None => counts.entry(labels(pod).clone()).or_default().count(pod),
-            }
+            counts.entry(pod.metadata.labels.clone().unwrap_or_default()).or_default().count(pod);
         }
     }
 }
 
 fn labels(pod: &Pod) -> &Labels {
     static NONE: Labels = BTreeMap::new();
-    pod.metadata.labels.as_ref().unwrap_or(&NONE)
+    pod.metadata.labels.as_deref().unwrap_or(&NONE)
 }
 
 /// Namespace and uid of the set that a pod belongs to.
@@ -89,7 +87,7 @@ fn set_of(pod: &Pod) -> Option<(String, Uid)> {
     let is_set =
         |owner: &&OwnerReference| ["ReplicaSet", "ReplicationController"].contains(&owner.kind.as_str());
     let owner = controller_of(&pod.metadata).filter(is_set)?;
-    Some((pod.metadata.namespace.clone().unwrap_or_default(), owner.uid.as_str().into()))
+    Some((pod.metadata.namespace().to_owned(), owner.uid.as_str().into()))
 }
 
 impl Count {

@@ -63,7 +63,7 @@ impl Controller for Quotas {
             recount(view, new.metadata.namespace.as_deref().unwrap_or_default(), due);
         }
         // What is gone, and what may be less, is free again.
-        let shrinks = |node: &Vertex| matches!(node.kind.as_str(), "Service" | "PersistentVolumeClaim");
+        let shrinks = |node: &Vertex| matches!(&*node.kind, "Service" | "PersistentVolumeClaim");
         let Owned { old, new } = change.owned();
         if let Some(old) = old.as_ref().filter(|old| new.is_none() || shrinks(old)) {
             recount(view, &old.namespace, due);

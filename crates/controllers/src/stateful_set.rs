@@ -71,11 +71,11 @@ impl Controller for StatefulSets {
                 Some(_) => {}
                 None => {
                     let sets = view.index::<Selectors<StatefulSets>>().into_iter();
-                    due.objects(sets.flat_map(|sets| sets.of(namespace, metadata.labels.as_ref())));
+                    due.objects(sets.flat_map(|sets| sets.of(namespace, metadata.labels.as_deref())));
                 }
             }
         }
-        let claim = change.owned().latest().filter(|node| node.kind == "PersistentVolumeClaim");
+        let claim = change.owned().latest().filter(|node| &*node.kind == "PersistentVolumeClaim");
         if let Some(claim) = claim.filter(|_| came_or_goes(change.owned())) {
             due.objects(sets_of_claim(view, claim));
         }
@@ -100,7 +100,7 @@ fn came_or_goes(owned: &Owned) -> bool {
 
 /// The sets of which a claim may be, by its name alone: the names of template and set may both have hyphens.
 fn sets_of_claim<'a>(view: &'a View, claim: &'a Vertex) -> impl Iterator<Item = &'a Arc<StatefulSet>> {
-    let (name, _) = identity::parse(&claim.name).unwrap_or_default();
+    let (name, _) = identity::parse(claim.name()).unwrap_or_default();
     let sets = name.match_indices('-').map(move |(at, _)| &name[at + 1..]);
     sets.filter_map(|set| view.table::<StatefulSet>().get(&claim.namespace, set))
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use objects::{Kind, Pod, Pool, key};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use objects::{Kind, Meta, Pod, Pool, key};
 use pki::Authority;
 use serde_json::Value;
 use store::State;
@@ -136,9 +136,8 @@ impl View {
     /// The JSON of an object as it is stored, fields unknown to the typed structs included.
     pub fn json<T: Kind>(&self, object: &T) -> Option<Value> {
         let metadata = object.metadata();
-        let namespace = metadata.namespace.as_deref().unwrap_or_default();
-        let name = metadata.name.as_deref().unwrap_or_default();
-        let kv = self.state.get(key(T::GROUP, T::PLURAL, namespace, name).as_bytes())?;
+        let key = key(T::GROUP, T::PLURAL, metadata.namespace(), metadata.name());
+        let kv = self.state.get(key.as_bytes())?;
         serde_json::from_slice(&kv.value.bytes()).ok()
     }
 
@@ -149,6 +148,6 @@ impl View {
 }
 
 /// The reference of an object to its controller.
-pub fn controller_of(metadata: &ObjectMeta) -> Option<&OwnerReference> {
-    metadata.owner_references.iter().flatten().find(|owner| owner.controller == Some(true))
+pub fn controller_of<M: Meta>(metadata: &M) -> Option<&OwnerReference> {
+    metadata.owners().iter().find(|owner| owner.controller == Some(true))
 }

@@ -3,9 +3,11 @@
 //! a [`Writer`], which is the API's own write path.
 
 mod bound;
+mod copies;
 mod followed;
 mod key;
 mod local_path;
+mod metadata;
 mod named;
 mod object_ref;
 mod pod;
@@ -16,21 +18,22 @@ mod recorder;
 mod selector;
 mod stored;
 mod table;
-mod thin;
 mod time;
 mod write;
 
 pub use bound::node_of;
+pub use copies::{shared_labels, shared_owners, shared_text};
 pub use followed::Followed;
 pub use key::{ObjectKey, key, kind_prefix, namespace_prefix, parse};
 pub use local_path::{
     HOSTNAME, LOCAL_PATH, PROVISIONED_BY, VOLUMES, awaits_folder, awaits_folder_of, host_of, is_local_path,
 };
+pub use metadata::{Annotations, Labels, Meta, Metadata, NoAnnotations, metadata};
 pub use named::Named;
 pub use object_ref::{ObjectRef, Uid};
 pub use pod::{
-    COMPLETION_INDEX, Container, DELETION_COST, INDEX_FAILURES, INDEX_IGNORED_FAILURES, Pod, PodSpec,
-    PodStatus,
+    COMPLETION_INDEX, Condition, Container, DELETION_COST, INDEX_FAILURES, INDEX_IGNORED_FAILURES, Pod,
+    PodSpec, PodStatus,
 };
 pub use pool::Pool;
 pub use quota::quota_usage;
@@ -39,6 +42,5 @@ pub use recorder::{Occurrence, Recorder, Reporter};
 pub use selector::{node_meets, selects, selects_node, tolerates};
 pub use stored::{encode, load, look, put_list_items, stamped_at};
 pub use table::{Change, Table};
-pub use thin::{Annotations, NoAnnotations, metadata};
 pub use time::rfc3339;
 pub use write::{Delete, Propagation, TokenRequest, TypedRef, Write, Writer};

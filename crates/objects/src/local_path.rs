@@ -1,10 +1,9 @@
 //! What controllers, agents and the API agree on about volumes that are folders of one host.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use store::State;
 
-use crate::Reader;
+use crate::{Meta, Reader};
 
 /// What makes a volume of a folder: a StorageClass names it, and the volumes that it made do ([`PROVISIONED_BY`]). It is also
 /// the finalizer of such a volume, which the host's agent takes away once the folder is gone.
@@ -20,14 +19,14 @@ pub const PROVISIONED_BY: &str = "pv.kubernetes.io/provisioned-by";
 pub const HOSTNAME: &str = "kubernetes.io/hostname";
 
 /// Whether a volume is a folder that was made for its claim.
-pub fn is_local_path(metadata: &ObjectMeta) -> bool {
-    let made_by = metadata.annotations.as_ref().and_then(|all| all.get(PROVISIONED_BY));
+pub fn is_local_path<M: Meta>(metadata: &M) -> bool {
+    let made_by = metadata.annotations().and_then(|all| all.get(PROVISIONED_BY));
     made_by.map(String::as_str) == Some(LOCAL_PATH)
 }
 
 /// Whether a volume is to be deleted as soon as its folder is: nothing else holds it.
-pub fn awaits_folder(metadata: &ObjectMeta) -> bool {
-    metadata.deletion_timestamp.is_some() && metadata.finalizers.as_deref() == Some(&[LOCAL_PATH.to_owned()])
+pub fn awaits_folder<M: Meta>(metadata: &M) -> bool {
+    metadata.deletion_timestamp().is_some() && metadata.finalizers() == [LOCAL_PATH]
 }
 
 /// The host that a volume's folder is on, by its [`HOSTNAME`].

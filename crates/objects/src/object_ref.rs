@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Kind;
+use crate::{Kind, Meta};
 
 /// Which object of a kind: its namespace, empty for cluster-scoped ones, and its name. The object there may be another one
 /// tomorrow: that is what its [`Uid`] tells.
@@ -26,8 +26,7 @@ impl ObjectRef {
     /// Where an object lies.
     pub fn of<T: Kind>(object: &T) -> Self {
         let metadata = object.metadata();
-        let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
-        ObjectRef::new(namespace.unwrap_or_default(), name.unwrap_or_default())
+        ObjectRef::new(metadata.namespace(), metadata.name())
     }
 }
 
@@ -48,7 +47,7 @@ pub struct Uid(Box<str>);
 impl Uid {
     /// The uid of an object; none for one that was never stored.
     pub fn of<T: Kind>(object: &T) -> Option<Self> {
-        object.metadata().uid.as_deref().map(Uid::from)
+        object.metadata().uid().map(Uid::from)
     }
 
     /// As text.

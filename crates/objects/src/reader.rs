@@ -6,21 +6,20 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use k8s_openapi::Metadata;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use store::{KeyRange, KeyValue, Revision, State};
 
-use crate::{key, kind_prefix, namespace_prefix};
+use crate::{Meta, key, kind_prefix, namespace_prefix};
 
 /// A typed kind that can be read from the store.
-pub trait Kind: k8s_openapi::Resource + Metadata<Ty = ObjectMeta> + DeserializeOwned + Send + Sync {
+pub trait Kind: k8s_openapi::Resource + Metadata<Ty: Meta> + DeserializeOwned + Send + Sync {
     /// The resource: plural, lower case.
     const PLURAL: &'static str;
 }
 
 impl<T> Kind for T
 where
-    T: k8s_openapi::Resource + Metadata<Ty = ObjectMeta> + DeserializeOwned + Send + Sync,
+    T: k8s_openapi::Resource + Metadata<Ty: Meta> + DeserializeOwned + Send + Sync,
 {
     const PLURAL: &'static str = T::URL_PATH_SEGMENT;
 }
@@ -58,10 +57,7 @@ pub fn put_stamped(out: &mut Vec<u8>, stored: &[u8], revision: Revision) {
 /// If the value isn't such an object.
 pub fn decode<T: Kind>(kv: &KeyValue) -> Result<T, serde_json::Error> {
     let mut object: T = serde_json::from_slice(&kv.value.bytes())?;
-    let metadata = object.metadata_mut();
-    metadata.resource_version = Some(kv.mod_revision.to_string());
-    // Nobody in here reads who manages which field, and it can be larger than the object.
-    metadata.managed_fields = None;
+    object.metadata_mut().stored_by(kv.mod_revision);
     Ok(object)
 }
 

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use tracing::info_span;
 
 use self::ledger::{Count, Ledger};
-use crate::{Kind, TypedRef, Write, Writer};
+use crate::{Kind, Meta, TypedRef, Write, Writer};
 
 /// Events wait this long before they are written, so that a burst of real work goes first.
 const YIELD: Duration = Duration::from_millis(500);
@@ -45,10 +45,10 @@ impl Occurrence {
         let regarding = ObjectReference {
             api_version: Some(T::API_VERSION.to_owned()),
             kind: Some(T::KIND.to_owned()),
-            namespace: metadata.namespace.clone(),
-            name: metadata.name.clone(),
-            uid: metadata.uid.clone(),
-            resource_version: metadata.resource_version.clone(),
+            namespace: Some(metadata.namespace().to_owned()).filter(|namespace| !namespace.is_empty()),
+            name: Some(metadata.name().to_owned()).filter(|name| !name.is_empty()),
+            uid: metadata.uid().map(str::to_owned),
+            resource_version: metadata.resource_version(),
             field_path: None,
         };
         Occurrence { regarding, warning, reason, message }

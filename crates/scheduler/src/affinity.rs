@@ -2,9 +2,9 @@
 
 use k8s_openapi::api::core::v1::{Affinity, PodAffinityTerm};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
-use objects::{Pod, PodSpec, node_meets, selects, selects_node};
+use objects::{Labels, Meta, Pod, PodSpec, node_meets, selects, selects_node};
 
-use crate::class::{Class, Labels};
+use crate::class::Class;
 use crate::cluster::Namespaces;
 use crate::node::Node;
 
@@ -17,7 +17,7 @@ pub(crate) fn wants_node(spec: &PodSpec, node: &Node) -> bool {
     let selected = spec.node_selector.iter().flatten().all(|(k, v)| node.label(k) == Some(v));
     let affinity = spec.affinity.as_deref().and_then(|affinity| affinity.node_affinity.as_ref());
     let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-    let labels = node.metadata.labels.as_ref();
+    let labels = node.metadata.labels.as_deref();
     selected && required.is_none_or(|selector| selects_node(selector, node.name(), labels))
 }
 
@@ -28,7 +28,7 @@ pub(crate) fn preferred_node(pod: &Pod, node: &Node) -> i64 {
     let met = terms
         .into_iter()
         .flatten()
-        .filter(|term| node_meets(&term.preference, node.name(), node.metadata.labels.as_ref()));
+        .filter(|term| node_meets(&term.preference, node.name(), node.metadata.labels.as_deref()));
     met.map(|term| i64::from(term.weight)).sum()
 }
 
@@ -45,14 +45,14 @@ pub(crate) struct Term {
 impl Term {
     /// A term of a pod.
     pub fn of(term: &PodAffinityTerm, owner: &Pod) -> Self {
-        let labels = owner.metadata.labels.as_ref();
+        let labels = owner.metadata.labels.as_deref();
         let selector = term.label_selector.as_ref().map(|selector| {
             let same = with_keys(selector, term.match_label_keys.as_ref(), "In", labels);
             with_keys(&same, term.mismatch_label_keys.as_ref(), "NotIn", labels)
         });
         let mut namespaces = term.namespaces.clone().unwrap_or_default();
         if namespaces.is_empty() && term.namespace_selector.is_none() {
-            namespaces.push(owner.metadata.namespace.clone().unwrap_or_default());
+            namespaces.push(owner.metadata.namespace().to_owned());
         }
         Term {
             topology_key: term.topology_key.clone(),
@@ -64,10 +64,10 @@ impl Term {
 
     /// Whether the term means pods of a class.
     pub fn means(&self, other: &Class, namespaces: &Namespaces) -> bool {
-        let by_labels = |selector| selects(selector, namespaces.get(&other.namespace));
-        let in_namespace = self.namespaces.contains(&other.namespace)
+        let by_labels = |selector| selects(selector, namespaces.get(&*other.namespace));
+        let in_namespace = self.namespaces.iter().any(|name| **name == *other.namespace)
             || self.namespace_selector.as_ref().is_some_and(by_labels);
-        in_namespace && self.selector.as_ref().is_some_and(|s| selects(s, other.labels.as_ref()))
+        in_namespace && self.selector.as_ref().is_some_and(|s| selects(s, other.labels.as_deref()))
     }
 }
 

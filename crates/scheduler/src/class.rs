@@ -1,22 +1,19 @@
 //! Pods that are alike: for every other pod it makes no difference which of them is on a node, only how many.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
-use objects::Pod;
+use objects::{Labels, Meta, Pod};
 
 use crate::affinity::{self, Term};
-
-/// Labels of an object.
-pub type Labels = BTreeMap<String, String>;
 
 /// What other pods' rules look at, and the rules by which it keeps others away. All pods of one ReplicaSet are of one
 /// class.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Class {
-    pub namespace: String,
-    pub labels: Option<Labels>,
+    pub namespace: Arc<str>,
+    pub labels: Option<Arc<Labels>>,
     /// The uid of the pods' controller.
     pub owner: Option<String>,
     /// The required anti-affinities.
@@ -34,14 +31,11 @@ impl Hash for Class {
 
 impl Class {
     fn of(pod: &Pod) -> Self {
-        let owners = pod.metadata.owner_references.iter().flatten();
+        let mut owners = pod.metadata.owners().iter();
         Class {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             labels: pod.metadata.labels.clone(),
-            owner: owners
-                .filter(|owner| owner.controller == Some(true))
-                .map(|owner| owner.uid.clone())
-                .next(),
+            owner: owners.find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone()),
             apart: affinity::anti_affinity(pod)
                 .iter()
                 .flat_map(|t| t.iter())

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use objects::Pod;
+use objects::{Labels, Meta, Pod};
 
-use crate::class::{Class, Classes, Labels};
+use crate::class::{Class, Classes};
 use crate::host_row::HostRow;
 use crate::ledger::Ledger;
 use crate::node::Node;
@@ -261,14 +261,12 @@ fn counts_the_same(old: &Pod, new: &Pod) -> bool {
 
 /// The store's key of a pod.
 pub(crate) fn key(pod: &Pod) -> Bytes {
-    let metadata = &pod.metadata;
-    let (namespace, name) = (metadata.namespace.as_deref(), metadata.name.as_deref());
-    objects::key("", "pods", namespace.unwrap_or_default(), name.unwrap_or_default()).into()
+    objects::key("", "pods", pod.metadata.namespace(), pod.metadata.name()).into()
 }
 
 /// Whether a pod has ended and needs nothing any more.
 pub(crate) fn is_finished(pod: &Pod) -> bool {
-    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    let phase = pod.status.as_ref().and_then(|status| status.phase);
     matches!(phase, Some("Succeeded" | "Failed"))
 }
 

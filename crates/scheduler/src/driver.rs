@@ -226,9 +226,12 @@ impl<'a> Work<'a> {
 
 /// The condition PodScheduled=False with its message, unless the pod says so already.
 fn condition(pod: &Pod, message: &str, state: &State, now: Timestamp) -> Option<Write> {
-    let (namespace, name) = (pod.metadata.namespace.clone()?, pod.metadata.name.clone()?);
-    let known = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let known = known.into_iter().find(|condition| condition.type_ == "PodScheduled");
+    let (namespace, name) = (pod.metadata.namespace.as_deref()?.to_owned(), pod.metadata.name.clone()?);
+    let known = pod
+        .status
+        .iter()
+        .flat_map(|status| &status.conditions)
+        .find(|condition| condition.type_ == "PodScheduled");
     if known.is_some_and(|known| known.status == "False" && known.message.as_deref() == Some(message)) {
         return None;
     }

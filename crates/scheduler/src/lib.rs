@@ -52,7 +52,6 @@ mod unschedulable;
 mod waiting;
 mod wish;
 
-pub use class::Labels;
 pub use cluster::Cluster;
 pub use driver::{Options, run};
 pub use metrics::{Metrics, Pending};

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use objects::NoAnnotations;
+use objects::{Metadata, NoAnnotations};
 use serde::{Deserialize, Deserializer};
 
 /// A node. Fields have the API's names and forms (core/v1 Node).
@@ -15,7 +14,7 @@ use serde::{Deserialize, Deserializer};
 pub struct Node {
     /// Its metadata, without what its managers say and without annotations.
     #[serde(deserialize_with = "objects::metadata::<_, NoAnnotations>")]
-    pub metadata: ObjectMeta,
+    pub metadata: Metadata,
     /// Its taints, and whether it is cordoned.
     pub spec: NodeSpec,
     /// What it has, and whether it is ready.

@@ -32,7 +32,7 @@ impl Constraint {
 
     fn of(pod: &Pod, constraint: &TopologySpreadConstraint) -> Self {
         let keys = constraint.match_label_keys.as_ref();
-        let own = pod.metadata.labels.as_ref();
+        let own = pod.metadata.labels.as_deref();
         let honors = |policy: Option<&String>, default| policy.map_or(default, |policy| policy == "Honor");
         Constraint {
             key: constraint.topology_key.clone(),
@@ -47,7 +47,7 @@ impl Constraint {
 
     /// Whether pods of a class count, for a pod of the class `own`.
     pub fn means(&self, own: &Class, other: &Class) -> bool {
-        let selected = self.selector.as_ref().is_some_and(|s| selects(s, other.labels.as_ref()));
+        let selected = self.selector.as_ref().is_some_and(|s| selects(s, other.labels.as_deref()));
         own.namespace == other.namespace && selected
     }
 

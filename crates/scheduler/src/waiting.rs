@@ -8,11 +8,9 @@ use bytes::Bytes;
 use k8s_openapi::Metadata;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::node::v1::RuntimeClass;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use objects::{Change, Pod, Pool, Table, Uid};
+use objects::{Change, Labels, Meta, Pod, Pool, Table, Uid};
 use store::{Event, State};
 
-use crate::class::Labels;
 use crate::cluster::{Cluster, is_finished, is_leaving, key};
 use crate::metrics::Pending;
 use crate::node::Node;
@@ -276,8 +274,8 @@ fn waits(pod: &Pod) -> bool {
     ours && !gated && pod.node().is_none() && !is_finished(pod) && !is_leaving(pod)
 }
 
-fn name<T: Metadata<Ty = ObjectMeta>>(object: &T) -> &str {
-    object.metadata().name.as_deref().unwrap_or_default()
+fn name<T: Metadata<Ty: Meta>>(object: &T) -> &str {
+    object.metadata().name()
 }
 
 fn labels(namespace: &Namespace) -> Labels {

@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use objects::{Pod, PodSpec};
+use objects::{Labels, Pod, PodSpec};
 
 use crate::affinity::{self, Term};
-use crate::class::{Class, Labels};
+use crate::class::Class;
 use crate::cluster::Namespaces;
 use crate::request::{self, Amounts, HostPort};
 use crate::spread::Constraint;

@@ -99,7 +99,7 @@ impl<'a> Fleet<'a> {
 
     /// Whether a pod has the current template.
     pub fn is_updated(&self, pod: &Pod) -> bool {
-        let label = |name: &str| pod.metadata.labels.as_ref().and_then(|labels| labels.get(name));
+        let label = |name: &str| pod.metadata.labels.as_deref().and_then(|labels| labels.get(name));
         label(POD_LABEL) == Some(&self.hash)
             || self.generation().is_some_and(|generation| label(GENERATION_LABEL) == Some(generation))
     }

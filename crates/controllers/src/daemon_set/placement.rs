@@ -33,7 +33,7 @@ impl Eligibility {
     /// About one node.
     pub fn of(placement: &Placement, tolerations: &[Toleration], node: &Node) -> Self {
         let name = node.metadata.name.as_deref().unwrap_or_default();
-        let labels = node.metadata.labels.as_ref();
+        let labels = node.metadata.labels.as_deref();
         let label = |key: &String| labels.and_then(|labels| labels.get(key));
         let is_named =
             placement.node_name.as_deref().is_none_or(|wanted| wanted.is_empty() || wanted == name);

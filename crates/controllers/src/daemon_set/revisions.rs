@@ -88,10 +88,10 @@ impl<'a> Revisions<'a> {
 
 /// The hash of a revision; very old ones have it as name alone.
 fn hash(revision: &ControllerRevision) -> &str {
-    let label = revision.metadata.labels.as_ref().and_then(|labels| labels.get(POD_LABEL));
+    let label = revision.metadata.labels.as_deref().and_then(|labels| labels.get(POD_LABEL));
     label.or(revision.metadata.name.as_ref()).map(String::as_str).unwrap_or_default()
 }
 
 fn label(pod: &Pod) -> Option<&str> {
-    pod.metadata.labels.as_ref()?.get(POD_LABEL).map(String::as_str)
+    pod.metadata.labels.as_deref()?.get(POD_LABEL).map(String::as_str)
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use machinery::Object;
-use objects::{Occurrence, Write};
+use objects::{Meta, Occurrence, Write};
 use serde_json::{Map, Value, json};
 
 use super::status::{NOT_CREATED, not_created};
@@ -221,7 +221,8 @@ impl<'a> Rollout<'a> {
         let fingerprint = self.spec.template.fingerprint;
         let is_new = |set: &Sized<'_>| {
             let same = set.set.spec.as_ref().is_some_and(|spec| spec.template.fingerprint == fingerprint);
-            let label = set.set.metadata.labels.as_ref().and_then(|labels| labels.get(template::HASH_LABEL));
+            let label =
+                set.set.metadata.labels.as_deref().and_then(|labels| labels.get(template::HASH_LABEL));
             same || label == Some(&hash)
         };
         self.new = self.sets.iter().position(is_new);
@@ -250,7 +251,7 @@ impl<'a> Rollout<'a> {
     }
 
     fn inherited(&self) -> Vec<(String, String)> {
-        let annotations = self.deployment.metadata.annotations.iter().flatten();
+        let annotations = self.deployment.metadata.annotations.as_deref().into_iter().flatten();
         annotations
             .filter(|(name, _)| !OWN.contains(&name.as_str()))
             .map(|(name, value)| (name.clone(), value.clone()))
@@ -325,7 +326,7 @@ impl<'a> Rollout<'a> {
             "kind": "ReplicaSet", "apiVersion": "apps/v1",
             "metadata": {
                 "name": name,
-                "namespace": self.deployment.metadata.namespace,
+                "namespace": self.deployment.metadata.namespace(),
                 "labels": template["metadata"]["labels"],
                 "annotations": annotations,
                 "ownerReferences": [owner_reference(self.deployment)],

@@ -77,6 +77,6 @@ fn custom(state: &State, controller: &Vertex) -> Option<Arc<Resource>> {
     let name = format!("{}.{}", place.resource, place.group);
     let stored = state.get(key("apiextensions.k8s.io", "customresourcedefinitions", "", &name).as_bytes())?;
     let definition = Arc::new(Definition::parse(stored.value.bytes(), stored.mod_revision, None).ok()?);
-    let same = |resource: &Arc<Resource>| resource.api_version() == controller.api_version;
+    let same = |resource: &Arc<Resource>| resource.api_version() == *controller.api_version;
     definition.resources().into_iter().find(same).or_else(|| definition.storage_resource().map(Arc::new))
 }

@@ -41,12 +41,12 @@ pub(super) fn behind(view: &View, service: &Service, spec: &ServiceSpec) -> Vec<
     let namespace = service.metadata.namespace.as_deref().unwrap_or_default();
     let Some(selector) = Services::required(service) else { return Vec::new() };
     let selected = with_labels::<Labelled<Pod>>(view, namespace, selector)
-        .filter(|pod| Services::selects(service, pod.metadata.labels.as_ref()) && !is_finished(pod));
+        .filter(|pod| Services::selects(service, pod.metadata.labels.as_deref()) && !is_finished(pod));
     selected.filter_map(|pod| one(view, service, spec, pod)).collect()
 }
 
 fn one(view: &View, service: &Service, spec: &ServiceSpec, pod: &Pod) -> Option<Behind> {
-    let addresses = addresses(pod);
+    let addresses = pod.status.as_ref().map(|status| status.addresses.to_vec()).unwrap_or_default();
     if addresses.is_empty() {
         return None;
     }
@@ -76,21 +76,12 @@ fn one(view: &View, service: &Service, spec: &ServiceSpec, pod: &Pod) -> Option<
         hostname: pod_spec.and_then(|s| s.hostname.clone()).filter(|name| own_domain && !name.is_empty()),
         target: ObjectReference {
             kind: Some("Pod".into()),
-            namespace: pod.metadata.namespace.clone(),
+            namespace: pod.metadata.namespace.as_deref().map(str::to_owned),
             name: pod.metadata.name.clone(),
             uid: pod.metadata.uid.clone(),
             ..ObjectReference::default()
         },
     })
-}
-
-fn addresses(pod: &Pod) -> Vec<IpAddr> {
-    let Some(status) = &pod.status else { return Vec::new() };
-    let mut list: Vec<IpAddr> = status.pod_ips.iter().flatten().filter_map(|ip| ip.ip.parse().ok()).collect();
-    if let (true, Some(ip)) = (list.is_empty(), status.pod_ip.as_ref().and_then(|ip| ip.parse().ok())) {
-        list.push(ip);
-    }
-    list
 }
 
 /// The pod's port that a service's port means: a number, or the name of a container's port.

@@ -72,7 +72,7 @@ fn restarts(members: &[Member<'_>]) -> i32 {
     let statuses = running.filter_map(|member| member.pod.status.as_ref());
     let containers =
         statuses.flat_map(|status| status.init_container_statuses.iter().chain(&status.container_statuses));
-    containers.flatten().map(|container| container.restart_count).fold(0, i32::saturating_add)
+    containers.map(|container| container.restart_count).fold(0, i32::saturating_add)
 }
 
 fn deadline(round: &Round<'_>, plan: &mut Plan) -> Option<Outcome> {

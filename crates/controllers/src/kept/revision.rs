@@ -1,7 +1,6 @@
 //! What controllers read of ControllerRevisions.
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use objects::NoAnnotations;
+use objects::{Metadata, NoAnnotations};
 use serde::Deserialize;
 use serde::de::Deserializer;
 use serde_json::Value;
@@ -14,7 +13,7 @@ use crate::history;
 pub(crate) struct ControllerRevision {
     /// Its metadata, without what its managers say and without annotations.
     #[serde(default, deserialize_with = "objects::metadata::<_, NoAnnotations>")]
-    pub metadata: ObjectMeta,
+    pub metadata: Metadata,
     /// Its place in the history.
     #[serde(default)]
     pub revision: i64,

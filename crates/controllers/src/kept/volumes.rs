@@ -5,6 +5,7 @@ use k8s_openapi::api::core::v1::{
     PersistentVolumeStatus,
 };
 use machinery::Quantity;
+use objects::Meta;
 
 use super::Kept;
 
@@ -57,10 +58,10 @@ impl PersistentVolumeClaim {
         ObjectReference {
             api_version: Some("v1".into()),
             kind: Some("PersistentVolumeClaim".into()),
-            namespace: self.metadata.namespace.clone(),
+            namespace: self.metadata.namespace.as_deref().map(str::to_owned),
             name: self.metadata.name.clone(),
             uid: self.metadata.uid.clone(),
-            resource_version: self.metadata.resource_version.clone(),
+            resource_version: self.metadata.resource_version(),
             field_path: None,
         }
     }

@@ -102,7 +102,7 @@ fn findings(view: &View, namespace: &Namespace, name: &str) -> Vec<Finding> {
     for node in view.graph.in_namespace(name) {
         let Some(place) = parse(&node.key) else { continue };
         *resources.entry(format!("{}.{}", place.resource, place.group)).or_default() += 1;
-        for finalizer in &node.finalizers {
+        for finalizer in &*node.finalizers {
             *finalizers.entry(finalizer).or_default() += 1;
         }
         untouched |= !node.deleting;

@@ -2,8 +2,8 @@
 //! it goes with the set or with what a smaller set gives up (KEP-1847).
 
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use objects::{Kind, Occurrence, Pod, Reader, Write};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use objects::{Kind, Meta, Metadata, Occurrence, Pod, Reader, Write};
 use serde_json::{Value, json};
 
 use super::Set;
@@ -122,7 +122,7 @@ fn other_owners(
     let pod_is_called = pod_name(set.set, ordinal);
     let is_set = |owner: &OwnerReference| means_object(owner, set.set);
     let is_pod = |owner: &OwnerReference| means::<Pod>(owner, &pod_is_called);
-    let is_uid = |owner: &OwnerReference, metadata: &ObjectMeta| metadata.uid.as_ref() == Some(&owner.uid);
+    let is_uid = |owner: &OwnerReference, metadata: &Metadata| metadata.uid.as_ref() == Some(&owner.uid);
     let is_anothers = |owner: &OwnerReference| {
         // One of that name and another uid: the collector of garbage knows what becomes of whoever it was.
         if is_set(owner) {
@@ -159,7 +159,7 @@ fn means<T: Kind>(owner: &OwnerReference, name: &str) -> bool {
 }
 
 fn means_object<T: Kind>(owner: &OwnerReference, object: &T) -> bool {
-    means::<T>(owner, object.metadata().name.as_deref().unwrap_or_default())
+    means::<T>(owner, object.metadata().name())
 }
 
 fn find(set: &Set<'_>, name: &str) -> Option<PersistentVolumeClaim> {
@@ -171,7 +171,7 @@ fn creation(set: &Set<'_>, template: &Value, name: String, ordinal: i32) -> Opti
     let mut claim = template.clone();
     let metadata = claim.get_mut("metadata")?.as_object_mut()?;
     metadata.insert("name".into(), name.as_str().into());
-    metadata.insert("namespace".into(), json!(set.set.metadata.namespace));
+    metadata.insert("namespace".into(), json!(set.set.metadata.namespace()));
     let labels = metadata.entry("labels").or_insert_with(|| json!({}));
     for (label, value) in set.spec.selector.match_labels.iter().flatten() {
         labels[label] = value.as_str().into();

@@ -33,7 +33,7 @@ pub(super) fn pod_name(set: &StatefulSet, ordinal: i32) -> String {
 
 /// The revision of a pod.
 pub(super) fn revision(pod: &Pod) -> Option<&str> {
-    pod.metadata.labels.as_ref()?.get(POD_LABEL).map(String::as_str)
+    pod.metadata.labels.as_deref()?.get(POD_LABEL).map(String::as_str)
 }
 
 /// The pod of an ordinal, of a template that is the one of the revision named.
@@ -63,7 +63,7 @@ pub(super) fn pod(set: &Set<'_>, template: &Value, revision: &str, ordinal: i32)
 /// others the API will refuse to mend: then that is told.
 pub(super) fn lacking(set: &Set<'_>, pod: &Pod, ordinal: i32) -> Option<Value> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let label = pod.metadata.labels.as_ref().and_then(|labels| labels.get(NAME_LABEL));
+    let label = pod.metadata.labels.as_deref().and_then(|labels| labels.get(NAME_LABEL));
     let is_named = label.map(String::as_str) == Some(name);
     let has_claims = claims::are_used_by(set, pod, ordinal);
     if is_named && has_claims {

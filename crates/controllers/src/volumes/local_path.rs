@@ -1,15 +1,15 @@
 //! Volumes that are folders of one host: made for claims of the provisioner [`LOCAL_PATH`], and gone again once the host's
 //! agent has removed the folder.
 
-use std::collections::BTreeMap;
-
 use k8s_openapi::api::core::v1::{
     LocalVolumeSource, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PersistentVolume as Whole,
     PersistentVolumeSpec, VolumeNodeAffinity,
 };
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use objects::{HOSTNAME, LOCAL_PATH, Occurrence, PROVISIONED_BY, VOLUMES, awaits_folder, host_of};
+use objects::{
+    HOSTNAME, LOCAL_PATH, Labels, Meta, Occurrence, PROVISIONED_BY, VOLUMES, awaits_folder, host_of,
+};
 use serde_json::json;
 
 use super::{COMPONENT, PROVISIONERS, SELECTED_NODE, Unbound, new_claim};
@@ -133,10 +133,10 @@ fn volume_for(view: &View, claim: &PersistentVolumeClaim, name: &str) -> Result<
     let no_node = |why: String| Refused { message: why, is_of_node: true };
     let found =
         view.table::<Node>().get("", node).ok_or_else(|| no_node(format!("node {node:?} not found")))?;
-    let text = |map: &Option<BTreeMap<String, String>>, name: &str| map.as_ref()?.get(name).cloned();
-    let folder = text(&found.metadata.annotations, VOLUMES)
+    let text = |map: Option<&Labels>, name: &str| map?.get(name).cloned();
+    let folder = text(found.metadata.annotations(), VOLUMES)
         .ok_or_else(|| no_node(format!("node {node:?} has no folder for volumes")))?;
-    let hostname = text(&found.metadata.labels, HOSTNAME)
+    let hostname = text(found.metadata.labels(), HOSTNAME)
         .ok_or_else(|| no_node(format!("node {node:?} has no label {HOSTNAME}")))?;
     let on_host =
         NodeSelectorRequirement { key: HOSTNAME.into(), operator: "In".into(), values: Some(vec![hostname]) };

@@ -49,7 +49,7 @@ pub(super) fn mismatch(volume: &PersistentVolume, claim: &PersistentVolumeClaim)
 pub(super) fn is_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let reference = volume.spec.as_ref().and_then(|spec| spec.claim_ref.as_ref());
     reference.is_some_and(|reference| {
-        reference.namespace == claim.metadata.namespace
+        reference.namespace.as_deref() == claim.metadata.namespace.as_deref()
             && reference.name == claim.metadata.name
             && reference
                 .uid
@@ -71,7 +71,7 @@ fn is_large_enough(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> 
 
 fn is_selected(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let selector = claim.spec.as_ref().and_then(|spec| spec.selector.as_ref());
-    selector.is_none_or(|selector| objects::selects(selector, volume.metadata.labels.as_ref()))
+    selector.is_none_or(|selector| objects::selects(selector, volume.metadata.labels.as_deref()))
 }
 
 /// Whether a volume can be mounted in every way that a claim asks for.

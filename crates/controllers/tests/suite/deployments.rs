@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::cluster::Cluster;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::core::v1::Pod;
-use objects::{Delete, Propagation};
+use objects::{Delete, Meta, Propagation};
 use serde_json::{Value, json};
 
 async fn change(cluster: &Cluster, spec: Value) {
@@ -17,7 +17,7 @@ async fn change(cluster: &Cluster, spec: Value) {
 
 fn uids<T: objects::Kind>(cluster: &Cluster) -> Vec<String> {
     let mut uids: Vec<String> =
-        cluster.list::<T>().iter().map(|object| object.metadata().uid.clone().unwrap()).collect();
+        cluster.list::<T>().iter().map(|object| object.metadata().uid().unwrap().to_owned()).collect();
     uids.sort();
     uids
 }

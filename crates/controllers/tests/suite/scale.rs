@@ -33,7 +33,7 @@ fn step(event: &Event, nodes: usize, now: jiff::Timestamp) -> Option<Write> {
         let node = format!("n{}", number % nodes);
         return Some(Write::Bind { pod: ObjectRef::of(&pod), uid: Uid::of(&pod)?, node });
     }
-    if pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Running") {
+    if pod.status.as_ref().and_then(|status| status.phase) == Some("Running") {
         return None;
     }
     let ip = format!("10.{}.{}.{}", 1 + number / 62_500 % 250, number / 250 % 250, 1 + number % 250);

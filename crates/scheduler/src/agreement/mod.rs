@@ -5,12 +5,12 @@ mod plain;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use objects::Pod;
+use objects::{Labels, Meta, Pod};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use self::plain::Plain;
-use crate::{Cluster, Labels, Node};
+use crate::{Cluster, Node};
 
 const NODES: u8 = 6;
 
@@ -202,7 +202,7 @@ proptest! {
             match step {
                 Step::Place { template, name } => {
                     let pod = template.pod(&name.to_string());
-                    let key = (pod.metadata.namespace.clone().unwrap(), name.to_string());
+                    let key = (pod.metadata.namespace().to_owned(), name.to_string());
                     if world.pods.contains_key(&key) {
                         continue;
                     }
@@ -237,7 +237,7 @@ proptest! {
                     pod.status = Some(serde_json::from_value(json!({"phase": "Succeeded"})).unwrap());
                 }),
                 Step::Relabel(name, app) => world.change(name, &mut cluster, |pod| {
-                    pod.metadata.labels = Some(Labels::from([("app".to_owned(), format!("a{app}"))]));
+                    pod.metadata.labels = Some(Arc::new(Labels::from([("app".to_owned(), format!("a{app}"))])));
                 }),
                 Step::Node(at, shape) => {
                     let name = format!("n{at}");
