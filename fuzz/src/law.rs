@@ -6,7 +6,7 @@ use crate::cost::Cost;
 
 /// How far a cost may outgrow its input: the power of its length. What is linear has 1, what is quadratic 2.
 const POWER: f64 = 1.5;
-/// Below these nothing is said of growth: what happens once weighs too much.
+/// Below these growth is not judged: what happens once weighs too much.
 const FEW_BYTES: u64 = 1 << 20;
 const SHORT: Duration = Duration::from_millis(60);
 /// What a byte may take of a processor, in a build without optimisation on a slow machine.

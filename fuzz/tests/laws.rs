@@ -11,7 +11,7 @@ fn law(base: u64, per_byte: u64) -> Law {
     Law { base, per_byte }
 }
 
-/// What is said of a reader under a law; nothing if it keeps it.
+/// How a reader breaks a law; nothing if it keeps it.
 fn said(grow: fn(&mut StdRng, &Corpus) -> Growing, read: fn(&[u8]), law: Law) -> Option<String> {
     let target = Target { name: "a fault", make: |_, _| Vec::new(), grow, read, law };
     run_growing(&target, &Corpus::default(), 1, |at| at < 1).err().map(|failure| failure.what)

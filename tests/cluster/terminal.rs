@@ -1,5 +1,5 @@
-//! The program and its terminal: one that goes away, one that nobody reads, and what is said where a command can't do
-//! what it was asked to.
+//! The program and its terminal: one that goes away, one that nobody reads, and the messages of commands that
+//! can't do what they were asked to.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};

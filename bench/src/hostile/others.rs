@@ -17,7 +17,7 @@ use crate::store::Histogram;
 const JSON: &str = "application/json";
 /// Between two asks.
 const PAUSE: Duration = Duration::from_millis(20);
-/// Who isn't answered within this time is failed.
+/// A request without an answer within this time has failed.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// What is asked for: something of the API, and something of a service's backend, which takes the host one connection more.
 const PATHS: [&str; 2] =

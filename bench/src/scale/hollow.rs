@@ -18,7 +18,7 @@ const MERGE: &str = "application/merge-patch+json";
 const LEASES: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases";
 /// Connections by which the hollow hosts write: all hosts of one share it.
 const CONNECTIONS: usize = 32;
-/// A kubelet says so often that it is there.
+/// How often a kubelet renews its lease: a quarter of the default `nodeLeaseDurationSeconds`, 40.
 const BEAT: Duration = Duration::from_secs(10);
 
 /// Hollow hosts at work; they stop when dropped.

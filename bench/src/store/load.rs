@@ -51,7 +51,7 @@ pub struct Share {
     pub warm_up: Duration,
     /// How long it is counted.
     pub counted: Duration,
-    /// Whether requests may fail: they are said again then.
+    /// Whether requests may fail: they are sent again then.
     pub retry: bool,
 }
 

@@ -53,7 +53,7 @@ impl Authorizer {
         if who.is_in(MASTERS) {
             return Some(Reason::Masters);
         }
-        // Who doesn't say of which host gets nothing by it.
+        // A request that doesn't name a host gets nothing by it.
         let host = who.node().filter(|host| !host.is_empty());
         if let (Some(host), Wanted::Object(attributes)) = (host, wanted) {
             let of_role = || self.node_rules.iter().any(|rule| rule.allows(wanted));

@@ -84,7 +84,7 @@ pub struct PodResources {
 }
 
 /// The resources of a whole pod: of all containers that run together, or of an init container where that is
-/// more; what is said of the pod itself counts before that.
+/// more; the pod's own `resources` count before that.
 pub fn pod_resources(pod: &Object, with_overhead: bool) -> PodResources {
     let null = Value::Null;
     let spec = pod.0.get("spec").unwrap_or(&null);

@@ -37,7 +37,7 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// So many seconds after 1970; nothing outside the years 1 to 9999.
+    /// The moment this many seconds after 1970; nothing outside the years 1 to 9999.
     pub(crate) fn from_seconds(seconds: i64) -> Option<Self> {
         MOMENTS.contains(&seconds).then_some(Moment { seconds, nanos: 0, offset: 0 })
     }

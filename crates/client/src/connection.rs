@@ -125,7 +125,7 @@ impl Endpoint {
         &self,
         request: Request<Full<Bytes>>,
     ) -> Result<(HttpResponse<Incoming>, Connection), Error> {
-        // What changes something may have happened although its answer is lost: only a read is said again by itself.
+        // What changes something may have happened although its answer is lost: only a read is repeated by itself.
         let again = (request.method() == http::Method::GET).then(|| request.clone());
         let mut request = Some(request);
         while let Some(mut connection) = self.reuse() {

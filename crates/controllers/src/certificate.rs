@@ -30,7 +30,7 @@ use crate::view::View;
 const DECIDED: Duration = Duration::from_secs(3600);
 /// How long a request is kept that nobody decides.
 const PENDING: Duration = Duration::from_secs(24 * 3600);
-/// The longest time that a certificate is valid, and how long it is where nothing is said.
+/// The longest time that a certificate is valid, and how long it is where the request names no time.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The shortest.
 const SHORTEST: Duration = Duration::from_secs(600);

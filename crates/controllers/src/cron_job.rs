@@ -112,7 +112,7 @@ impl Round<'_> {
         self.cron.metadata.name.as_deref().unwrap_or_default()
     }
 
-    /// Sees which Jobs were begun, have ended or are gone. What is told of it goes with the status.
+    /// Sees which Jobs were begun, have ended or are gone. The Events about it go with the status.
     fn look(&mut self) -> Vec<Occurrence> {
         let mut told = Vec::new();
         let mut active = self.status.active.take().unwrap_or_default();

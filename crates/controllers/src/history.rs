@@ -20,7 +20,7 @@ use crate::view::View;
 pub(crate) const POD_LABEL: &str = "controller-revision-hash";
 /// The longest part of an owner's name that its revisions' names begin with, in bytes.
 const LONGEST_PREFIX: usize = 223;
-/// So often a name is looked for that no other revision has.
+/// How many names are tried for a revision, until one is free: each try changes the hash.
 const TRIES: i32 = 100;
 
 /// What a revision of a template has as data.

@@ -50,7 +50,7 @@ pub(crate) struct Kept<Spec, Status> {
     /// What it asks for.
     #[serde(default = "none")]
     pub spec: Option<Spec>,
-    /// What is said of it.
+    /// Its status.
     #[serde(default = "none")]
     pub status: Option<Status>,
 }

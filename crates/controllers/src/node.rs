@@ -175,7 +175,7 @@ fn mark(view: &View, node: &Arc<Node>, now: Timestamp) -> Option<Action> {
     )
 }
 
-/// What is told of a StatefulSet's pod, once, when its node falls silent.
+/// The Event of a StatefulSet's pod when its node falls silent, once for each silence.
 fn kept(node: &str, pod: &Pod) -> Occurrence {
     let told = format!(
         "Node {node} is not heard: this pod may still run there, and another of its name is made only once the node is heard \

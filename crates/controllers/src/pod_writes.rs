@@ -1,4 +1,4 @@
-//! Making and deleting the pods of an owner, with what is told of it (`RealPodControl` of
+//! Making and deleting the pods of an owner, with the Events about it (`RealPodControl` of
 //! `pkg/controller/controller_utils.go`).
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;

@@ -50,7 +50,7 @@ pub(crate) trait Replicated: Kind + 'static {
     /// What it asks for.
     fn spec(&self) -> Option<&ReplicaSetSpec>;
 
-    /// What is said of it.
+    /// Its status.
     fn status(&self) -> Option<&ReplicaSetStatus>;
 }
 

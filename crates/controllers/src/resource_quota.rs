@@ -24,7 +24,7 @@ use crate::tables::Watches;
 use crate::touched::{Owned, Touched};
 use crate::view::View;
 
-/// So long after something was freed it is counted anew: what goes together is counted together.
+/// How long after something was freed it is counted anew: objects that go together are counted together.
 pub const PAUSE: Duration = Duration::from_millis(300);
 
 /// Counts what is used of quotas.

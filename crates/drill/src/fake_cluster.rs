@@ -25,9 +25,9 @@ type Body = BoxBody<Bytes, Infallible>;
 /// How a cut goes.
 #[derive(Clone, Copy)]
 pub(crate) struct Script {
-    /// So long nobody answers on the virtual address.
+    /// How long nobody answers on the virtual address.
     pub(crate) silent: Duration,
-    /// So long after that the new pod is there but not Ready.
+    /// How long after that the new pod is there but not Ready.
     pub(crate) starting: Duration,
     /// Whether the surviving hosts can be asked themselves.
     pub(crate) own_addresses: bool,

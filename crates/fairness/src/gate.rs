@@ -95,7 +95,7 @@ impl Gate {
         gate
     }
 
-    /// Goes by other levels from now on; who waits in one that is gone is let in all the same.
+    /// Goes by other levels from now on; requests that wait in one that is gone are let in all the same.
     fn configure(&mut self, levels: &[PriorityLevel]) {
         self.places.iter_mut().for_each(|place| place.gone = true);
         for (level, seats) in levels.iter().zip(deal_out(self.total, levels)) {

@@ -101,7 +101,7 @@ impl World {
                 }
             }
         }
-        // Who still waits has waited at least until now.
+        // A request that still waits has waited at least until now.
         for (at, since) in world.waiting.values() {
             let longest = &mut world.tales[*at].longest;
             *longest = (*longest).max(begin + time - *since);

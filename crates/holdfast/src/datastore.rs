@@ -59,7 +59,7 @@ impl DatastoreArgs {
             cert: whole(self.datastore_cert)?,
             key: whole(self.datastore_key)?,
         };
-        // What can't be used is said now.
+        // What can't be used is refused now.
         config(&datastore, "", "")?;
         if datastore.endpoints.iter().any(|endpoint| !endpoint.starts_with("https://")) {
             say!("warning: what goes to etcd, Secrets included, is not encrypted: take https:// endpoints");

@@ -108,7 +108,7 @@ impl Engine {
 }
 
 /// Those that are there, not those that were added and have not come yet. A member that has only just joined knows of none:
-/// until it does, they are those that it was told to ask.
+/// until it does, they are those of its configuration.
 fn by_name(members: &[Member], config: &HostConfig) -> Members {
     if members.is_empty() {
         return config.peers.clone();

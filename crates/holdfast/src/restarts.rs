@@ -29,8 +29,8 @@ impl Restarts {
         (lately.started, lately.due) = (now, None);
     }
 
-    /// Notes that a host has ended and is to be started when it is [due](Self::due). Tells how often in a row it
-    /// ended at once, if that is so often that it can't run.
+    /// Notes that a host has ended and is to be started when it is [due](Self::due). The answer is how often in a
+    /// row it ended at once, if that means that it can't run.
     pub fn ended(&mut self, host: &str, now: Instant) -> Option<u32> {
         let lately = self.0.get_mut(host)?;
         let at_once = now.saturating_duration_since(lately.started) < AT_ONCE;

@@ -39,7 +39,7 @@ impl Signals {
     }
 }
 
-/// Who sent a request for the child to end.
+/// Whether signals from the terminal reach the child by themselves.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Terminal {
     /// The child has the same terminal, and got what the terminal sent.

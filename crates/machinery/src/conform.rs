@@ -32,7 +32,7 @@ pub struct Conform<'a> {
 }
 
 impl<'a> Conform<'a> {
-    /// Of a whole object; the first `most` of what is no fault but has to be told go into `faults`.
+    /// Of a whole object; the first `most` things that are no faults but worth a warning go into `faults`.
     pub fn new(faults: &'a mut Vec<String>, most: usize) -> Self {
         Conform { faults, most, path: String::new(), keeps_empties: false }
     }

@@ -68,7 +68,7 @@ pub struct Field {
     pub required: bool,
     /// What it is where it isn't there.
     pub default: Option<Value>,
-    /// The ends of paths at which an empty list or map is told from none.
+    /// The ends of paths at which an empty list or map differs from none.
     pub sees_empty: &'static [&'static str],
     /// The texts that it may be; any where there are none.
     pub choices: Box<[&'static str]>,

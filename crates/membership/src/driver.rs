@@ -92,7 +92,7 @@ impl HeartbeatDriver {
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
 
         let incarnation = rand::random();
-        // Who is there is known before the first look at it, so that nobody ever sees a cluster of one.
+        // The peers are known before the first look at them, so that nobody ever sees a cluster of one.
         let others = options.peers.keys().filter(|name| **name != options.name).cloned();
         let tally = Tally::new(others, options.silent_after, Instant::now());
         let (peers, peers_wanted) = watch::channel(options.peers);

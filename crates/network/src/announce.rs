@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use crate::{Error, Protocol};
 
-/// How often all is said again. A datagram may be lost and the switch may be new: after this time it knows all the same.
+/// How often all is announced again. A datagram may be lost and the switch may be new: after this time it knows all the same.
 const INTERVAL: Duration = Duration::from_millis(100);
 /// The largest datagram that loopback carries for certain, with room for the headers.
 const LARGEST: usize = 60_000;

@@ -55,7 +55,7 @@ pub struct Options {
     pub name: String,
     /// How it is connected.
     pub mode: Mode,
-    /// All hosts, this one included, as they come and go. What is said of this host counts at the start.
+    /// All hosts, this one included, as they come and go. The entry of this host counts at the start.
     pub hosts: watch::Receiver<Arc<BTreeMap<String, HostNetwork>>>,
     /// The addresses of the services.
     pub services: IpNet,

@@ -42,7 +42,7 @@ impl<T> Followed<T> {
             *value = Arc::new((self.make)(state));
             changed(&value);
         }
-        // After the value: who reads this revision must find the value that goes with it.
+        // After the value: a reader of this revision must find the value that goes with it.
         self.seen.store(state.revision(), Ordering::Release);
     }
 }

@@ -32,7 +32,7 @@ pub fn stamped(kv: &KeyValue) -> Vec<u8> {
     out
 }
 
-/// So much longer is an object with its resourceVersion, at most.
+/// How much longer an object is with its resourceVersion, at most: the key, quotes, a comma and 20 digits make 41.
 pub const STAMP: usize = 44;
 
 /// Writes stored JSON, or the end of it that begins before its metadata, with a resourceVersion.

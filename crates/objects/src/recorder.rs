@@ -81,7 +81,7 @@ impl Recorder {
     }
 }
 
-/// Who tells of what happened.
+/// The component that reports what happened.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Reporter {
     /// The component, such as `replicaset-controller`.

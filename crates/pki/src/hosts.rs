@@ -1,4 +1,4 @@
-//! Doors for hosts alone: who shows another certificate of the same authority is turned away in the handshake.
+//! Doors for hosts alone: a client with another certificate of the same authority is turned away in the handshake.
 
 use std::sync::Arc;
 

@@ -161,7 +161,7 @@ impl Waiting {
         }
         let assumed = uid(new).is_some_and(|uid| self.assumed.contains_key(&uid));
         if waits(pod) {
-            // What is said of a pod without a place, by this scheduler above all, gives it none.
+            // A new condition on a pod without a place, this scheduler's own above all, doesn't find it one.
             let told = old.as_ref().filter(|old| same && waits(old)).is_some_and(|old| asks_alike(old, pod));
             if !assumed && !told {
                 self.queue.add(key.clone(), pod);

@@ -12,7 +12,7 @@ pub(crate) fn pack(bytes: &[u8], base: &[u8], worth: usize) -> Option<Box<[u8]>>
     if packed.len() > bytes.len() / worth {
         return None;
     }
-    // Tried at once, while the bytes are still there: whoever unpacks them later could do nothing about a mistake.
+    // Tried at once, while the bytes are still there: a mistake that is found when they are unpacked can't be mended.
     let whole = decompress_with_dict(&packed, bytes.len(), base);
     whole.is_ok_and(|whole| whole == bytes).then(|| packed.into_boxed_slice())
 }

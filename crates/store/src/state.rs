@@ -271,7 +271,7 @@ impl State {
         Ok(())
     }
 
-    /// Ends a change. One that changed nothing takes no revision: whoever follows the revisions would wait for events that
+    /// Ends a change. One that changed nothing takes no revision: followers of the revisions would wait for events that
     /// never come.
     fn record(&mut self, revision: Revision, events: Vec<Event>) {
         if !events.is_empty() {

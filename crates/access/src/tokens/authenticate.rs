@@ -13,12 +13,12 @@ use super::secret::{self, LEGACY_ISSUER};
 use super::{ISSUER, Tokens};
 use crate::UserInfo;
 
-/// So long an account or a pod that is being deleted is still believed, in seconds.
+/// How long an account or a pod that is being deleted is still believed, in seconds.
 ///
 /// Upstream has the same, for clocks that differ (`jwt.DefaultLeeway` in `pkg/serviceaccount/claims.go`).
 const LEEWAY: i64 = 60;
 
-/// Who showed a token, and for whom of those asked about it is.
+/// The account that a token shows, and the audiences that it is for.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Authenticated {
     /// The account.

@@ -36,7 +36,7 @@ impl Rules for LimitRange {
             limits.and_then(Value::as_array_mut).into_iter().flatten().filter_map(Value::as_object_mut)
         {
             if item.get("type").is_some_and(|kind| kind == "Container") {
-                // What is limited is given, and what is given is asked for, where nothing else is said.
+                // What is limited is given, and what is given is asked for, unless they are given.
                 fill_from(item, "default", "max");
                 fill_from(item, "defaultRequest", "default");
                 fill_from(item, "defaultRequest", "min");

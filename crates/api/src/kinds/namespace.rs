@@ -32,7 +32,7 @@ impl Rules for Namespace {
     }
 
     fn prepare_update(&self, subresource: &str, object: &mut Object, old: &Object) {
-        // Who may finalize a namespace does so through the subresource alone.
+        // A namespace is finalized through the subresource alone.
         if subresource.is_empty() {
             keep(&mut object.0, Some(&old.0), "spec");
         }

@@ -91,7 +91,7 @@ impl Rules for Service {
             && !spec.contains_key("ipFamilies")
             && !spec.contains_key("ipFamilyPolicy")
         {
-            // Whoever makes its endpoints may make them of both families.
+            // The maker of its endpoints may make them of both families.
             spec.insert("ipFamilies".into(), json!(["IPv4", "IPv6"]));
             spec.insert("ipFamilyPolicy".into(), "RequireDualStack".into());
         }

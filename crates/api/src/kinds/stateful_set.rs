@@ -35,7 +35,7 @@ impl Rules for StatefulSet {
         set_template_defaults(object);
         let Some(Value::Object(spec)) = object.0.get_mut("spec") else { return };
         if let Some(Value::Object(strategy)) = spec.get_mut("updateStrategy") {
-            // Who says the type says the rest too.
+            // An object that names the type says the rest too.
             if !strategy.contains_key("type") {
                 strategy.insert("type".into(), "RollingUpdate".into());
                 strategy.entry("rollingUpdate").or_insert_with(|| json!({}));

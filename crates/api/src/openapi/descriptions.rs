@@ -46,14 +46,14 @@ impl Descriptions {
         Descriptions { text, lines }
     }
 
-    /// What is said of the schema of that name.
+    /// The descriptions of the schema of that name and of its fields.
     pub(super) fn of(&self, name: &str) -> Map<String, Value> {
         let parts = |range: &Range<usize>| self.text[range.clone()].split_once('\t').unwrap_or_default();
         let found = self.lines.binary_search_by(|range| parts(range).0.cmp(name));
         found.ok().and_then(|at| serde_json::from_str(parts(&self.lines[at]).1).ok()).unwrap_or_default()
     }
 
-    /// Puts into a published schema what is said of it and of its fields.
+    /// Puts the descriptions of a published schema and of its fields into it.
     pub(super) fn describe(&self, name: &str, schema: &mut Value) {
         for (field, description) in self.of(name) {
             let described = match field.as_str() {

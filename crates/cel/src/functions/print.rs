@@ -8,7 +8,7 @@ use crate::budget::Budget;
 use crate::error::Error;
 use crate::value::{Key, List, Value};
 
-/// The digits behind the point of a number, where nothing else is said.
+/// The digits behind the point of a number, where the pattern gives none.
 const DIGITS: usize = 6;
 const INFINITY: &str = "\u{221e}";
 

@@ -32,7 +32,7 @@ pub(super) struct Missed {
 pub(super) struct Nonsense;
 
 impl Missed {
-    /// Whether so many times have passed that something must be wrong.
+    /// Whether more times have passed than a controller that works ever misses.
     pub fn are_many(&self) -> bool {
         self.count > MANY
     }

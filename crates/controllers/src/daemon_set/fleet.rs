@@ -50,7 +50,7 @@ pub(super) struct Fleet<'a> {
 pub(super) struct Changes<'a> {
     /// The hosts that get one.
     pub on: Vec<&'a str>,
-    /// The pods that go, with what is to be told of it beside that.
+    /// The pods that go, with the Event about it beside that of the deletion.
     pub gone: Vec<(&'a Arc<Pod>, Option<Occurrence>)>,
 }
 

@@ -1,4 +1,4 @@
-//! Counting the pods that ended, each once, whoever leads and whatever fails in between
+//! Counting the pods that ended, each once, however often the leader changes and whatever fails in between
 //! (`trackJobStatusAndRemoveFinalizers`, KEP-2307).
 //!
 //! A pod passes through these steps, each in a round of its own: its uid goes into `uncountedTerminatedPods` (or its index

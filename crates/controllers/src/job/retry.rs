@@ -43,7 +43,7 @@ impl Ends {
     }
 }
 
-/// How long to wait after so many failures, of which the last one was then; nothing if the time is over.
+/// How long a Job still waits after this number of failures, the last of them at `last`; nothing if that time is over.
 pub(super) fn left(failures: usize, last: Timestamp, now: Timestamp) -> Option<Duration> {
     let doubled = u32::try_from(failures.checked_sub(1)?).unwrap_or(u32::MAX);
     let pause = 2_u32.checked_pow(doubled).and_then(|times| FIRST.checked_mul(times));

@@ -43,7 +43,7 @@ pub(super) fn manage(round: &Round<'_>, plan: &mut Plan) {
     }
 }
 
-/// How many are to run, of which so many do.
+/// How many pods are to run, where `active` run already.
 fn wanted(round: &Round<'_>, active: usize) -> usize {
     let parallelism = round.spec.parallelism();
     let wanted = match round.spec.completions {
@@ -62,7 +62,7 @@ fn surplus<'a>(round: &Round<'_>, active: &[&'a Member<'a>], wanted: usize) -> V
     for member in active {
         by_index.entry(member.index).or_default().push(member);
     }
-    // Who goes and who stays.
+    // Those that go, and those that stay.
     let split = |members: Vec<&'a Member<'a>>, count: usize| -> (Vec<_>, Vec<_>) {
         let pods = members.iter().map(|member| member.pod).collect();
         let chosen = victims::choose(pods, &none, count, round.now);

@@ -124,7 +124,7 @@ fn other_owners(
     let is_pod = |owner: &OwnerReference| means::<Pod>(owner, &pod_is_called);
     let is_uid = |owner: &OwnerReference, metadata: &Metadata| metadata.uid.as_ref() == Some(&owner.uid);
     let is_anothers = |owner: &OwnerReference| {
-        // One of that name and another uid: the collector of garbage knows what becomes of whoever it was.
+        // An owner of that name with another uid is gone: what it owned is the garbage collector's business.
         if is_set(owner) {
             !is_uid(owner, &set.set.metadata)
         } else if is_pod(owner) {

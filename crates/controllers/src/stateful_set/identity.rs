@@ -59,8 +59,8 @@ pub(super) fn pod(set: &Set<'_>, template: &Value, revision: &str, ordinal: i32)
     Some(pod)
 }
 
-/// What a pod lacks of what its ordinal makes of it, as a merge patch; nothing if it lacks nothing. That its claims are
-/// others the API will refuse to mend: then that is told.
+/// What a pod lacks of what its ordinal makes of it, as a merge patch; nothing if it lacks nothing. Other claims can't be
+/// mended: the API refuses that patch, and its refusal becomes the Event.
 pub(super) fn lacking(set: &Set<'_>, pod: &Pod, ordinal: i32) -> Option<Value> {
     let name = pod.metadata.name.as_deref().unwrap_or_default();
     let label = pod.metadata.labels.as_deref().and_then(|labels| labels.get(NAME_LABEL));

@@ -1,4 +1,4 @@
-//! CronJobs: Jobs at their times, each once, whoever leads.
+//! CronJobs: Jobs at their times, each once, also when the leader changes.
 
 use std::time::Duration;
 

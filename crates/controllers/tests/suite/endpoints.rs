@@ -1,4 +1,4 @@
-//! Which pods stand behind a service, and how that is said.
+//! Which pods stand behind a service, and the slices and Endpoints that say so.
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeSet;

@@ -1,4 +1,4 @@
-//! Jobs: pods are made, counted each once and replaced, whoever leads.
+//! Jobs: pods are made, counted each once and replaced, also when the leader changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -211,7 +211,7 @@ impl Voice {
     }
 }
 
-/// Waits until it is said, or nobody is left to say it.
+/// Waits for the word to leave, or until nobody is left to give it.
 async fn told(leave: &mut watch::Receiver<bool>) {
     let _ = leave.wait_for(|leave| *leave).await;
 }

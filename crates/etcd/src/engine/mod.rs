@@ -37,7 +37,7 @@ pub use config::{Config, EngineError};
 
 /// Before something that failed is tried again.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How often it is said that etcd isn't reached yet.
+/// How often the log says that etcd isn't reached yet: often enough for somebody that watches a start.
 const COMPLAIN: Duration = Duration::from_secs(5);
 
 /// The cluster's state in an etcd. Dropping it ends this member at once, as a crash would;
@@ -97,8 +97,8 @@ impl Engine {
         tasks.spawn_in(info_span!("follow etcd"), async move {
             let error = follower.run().await;
             tracing::error!(%error, "etcd can't be followed any more");
-            // Who can't follow must not lead.
-            // First of all, so that nobody hears of the end while this host still leads.
+            // A host that can't follow must not lead: it leaves first of all, so that nobody hears of the end while it
+            // still leads.
             leave_with.send_replace(true);
             ended.send_replace(Some(error));
         });

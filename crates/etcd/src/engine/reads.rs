@@ -28,7 +28,7 @@ pub async fn run(client: Client, keys: Keys, mut waiting: mpsc::UnboundedReceive
         let answer = client.range(question).await.map(|answer| revision(answer.header.as_ref()));
         let failed = answer.is_err();
         for asker in asking {
-            // Who doesn't wait any more needs no answer.
+            // A caller that doesn't wait any more needs no answer.
             let _ = asker.send(answer.clone());
         }
         if failed {

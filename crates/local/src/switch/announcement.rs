@@ -19,7 +19,7 @@ pub struct Announcement {
 /// An address, and where its connections are to go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Entry {
-    /// Who may stand for it at once.
+    /// Whether one host holds it, or several at once.
     pub kind: AddressKind,
     /// The address.
     pub address: IpAddr,

@@ -115,8 +115,8 @@ fn without(of: Type<'_>, value: &Value, gone: &FieldSet) -> Value {
     }
 }
 
-/// The set with the fields on the way to its paths that the type names: who owns `spec.replicas` has `spec` there
-/// too. Keys of maps and items of lists are owned for themselves.
+/// The set with the fields on the way to its paths that the type names: the owner of `spec.replicas` has `spec`
+/// there too. Keys of maps and items of lists are owned for themselves.
 fn with_named_fields(of: Type<'_>, set: &FieldSet) -> FieldSet {
     let atom = of.atom(None);
     let nodes = set.nodes().iter().map(|node| {

@@ -55,7 +55,7 @@ fn of_resource(schema: &Value) -> Value {
 /// What stands above a schema.
 #[derive(Debug, Clone, Copy)]
 struct Above<'a> {
-    /// The place from which on no value can be told to be the one that was.
+    /// The place from which on no value can be matched with one of the old object.
     uncorrelatable: Option<&'a str>,
     /// How many values there can be here in one object, where that is limited.
     count: Option<u64>,

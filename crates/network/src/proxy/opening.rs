@@ -1,6 +1,6 @@
 //! The opening of a connection: what the caller says before the endpoint's first answer.
 //!
-//! If the endpoint is lost meanwhile, an opening that may be said twice without harm is said to another endpoint,
+//! If the endpoint is lost meanwhile, an opening that may be sent twice without harm goes to another endpoint,
 //! and the caller never learns of it. That is one request of a safe HTTP method (RFC 9110, section 9.2.1, and
 //! what section 9.2.2 says about repeating), the hello of a TLS client (which commits to nothing), or nothing.
 

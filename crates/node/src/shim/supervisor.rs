@@ -86,7 +86,7 @@ impl Supervisor {
         let left = wake.map(|wake| wake.saturating_duration_since(now().0) + Duration::from_millis(1));
         let left = left.map_or(-1, |left| i32::try_from(left.as_millis()).unwrap_or(i32::MAX));
         let count = libc::nfds_t::try_from(waits.len()).unwrap_or(0);
-        // SAFETY: the entries are initialised, are as many as is said, and live through the call.
+        // SAFETY: the entries are initialised, are `count` in number, and live through the call.
         match unsafe { libc::poll(waits.as_mut_ptr(), count, left) } {
             0.. => Ok(()),
             _ => match io::Error::last_os_error() {

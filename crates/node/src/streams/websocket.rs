@@ -121,7 +121,7 @@ pub(super) struct Spoken {
     pub(super) form: Form,
     /// Whether the caller says when its input ends (since v5).
     pub(super) closes: bool,
-    /// Whether it is told in full how the process ended (since v4); before, only what went wrong, in words.
+    /// Whether the caller gets the process's whole end as a status (since v4); before, only what went wrong, in words.
     pub(super) tells_status: bool,
 }
 

@@ -36,7 +36,7 @@ const NO_CONTAINERS: &str = "hosts run no containers in this version yet: pods m
 const NO_LIMITS: &str = "limits of containers that are processes of the host count for quotas, and hold nothing back in this version yet";
 const NO_DNS: &str = "no DNS of the cluster answers for Services in this version yet";
 
-/// Group, resource, which objects of it, and what is said.
+/// Group, resource, which objects of it, and the warning.
 const IDLE: &[(&str, &str, When, &str)] = &[
     (
         "apps",

@@ -107,7 +107,7 @@ impl Role {
         }
         let mut objects = vec![role];
         for (name, subjects) in self.bindings {
-            // Which roles are aggregated is said of roles alone.
+            // Labels that aggregate roles belong on roles alone.
             let labels = self.labels.iter().filter(|(key, _)| !key.starts_with(GROUP));
             let labels = labels.map(|(key, value)| (key.clone(), value.clone())).collect();
             let mut binding = object(binding_kind, name, labels);

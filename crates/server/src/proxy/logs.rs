@@ -1,4 +1,4 @@
-//! `pods/NAME/log`: from the agent of the pod's host, as it comes; what is wrong is said as a `Status`.
+//! `pods/NAME/log`: from the agent of the pod's host, as it comes; what is wrong is answered as a `Status`.
 
 use http::Response;
 use http_body_util::{BodyExt, Limited};

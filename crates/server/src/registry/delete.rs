@@ -309,7 +309,7 @@ fn pod_grace(pod: &Object, asked: Option<i64>) -> i64 {
         return 0;
     }
     let own = pod.pointer("/spec/terminationGracePeriodSeconds").and_then(Value::as_i64);
-    // Another pod of a StatefulSet takes over the name at once: whoever doesn't force it waits for the host's word.
+    // Another pod of a StatefulSet takes over the name at once: without force, a deletion waits for the host's word.
     let own = own.map(|grace| if grace == 0 && is_stateful(pod) { 1 } else { grace });
     match asked.or(own).unwrap_or(POD_GRACE_SECONDS) {
         // As in `BeforeDelete`: the least that still lets a pod end by itself.

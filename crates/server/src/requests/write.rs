@@ -378,7 +378,7 @@ impl<'a> Writing<'a> {
     }
 }
 
-/// Who asked for which fields of a `TokenRequest`.
+/// The managed fields of a `TokenRequest`: its client asked for those of its spec.
 fn recorded_fields(spec: &Value, manager: &str, version: &str, now: &str) -> Value {
     let asked = spec.as_object().into_iter().flatten().map(|(field, _)| (format!("f:{field}"), json!({})));
     let fields: serde_json::Map<String, Value> = asked.collect();

@@ -131,7 +131,7 @@ async fn clients_whose_bodies_never_come_hold_no_seat() {
     }
     assert_eq!(begin.elapsed().as_secs(), 60);
 
-    // Who may not write isn't listened to.
+    // The body of a user that may not write isn't read.
     let house = House::new().await;
     let request = Request::post(MAPS).body(endless()).unwrap();
     assert_eq!(house.server.handle(request, Some(user("jane"))).await.status(), 403);

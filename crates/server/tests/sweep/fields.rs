@@ -83,7 +83,7 @@ fn leave_out(answer: &mut Value) {
     }
 }
 
-/// A kind of difference: where, how changed, and what is said here and there.
+/// A kind of difference: where, how changed, and the answers here and there.
 fn kind(row: &Value, recorded: &Value, here: &Value) -> String {
     let names = row["at"].as_array().unwrap().iter().filter_map(Value::as_str);
     let path = names.collect::<Vec<_>>().join(".");

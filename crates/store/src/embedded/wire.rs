@@ -75,7 +75,7 @@ pub enum Refusal {
     Later(String),
 }
 
-/// What is said of a hello of another version.
+/// The fault of a hello of another version.
 pub const OTHER_VERSION: Malformed = Malformed("the peer speaks another version of the protocol");
 
 impl Frame {

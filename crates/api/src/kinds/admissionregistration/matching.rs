@@ -111,7 +111,7 @@ pub(super) fn validate_conditions(conditions: &Value, path: &str, faults: &mut F
     }
 }
 
-/// A CEL expression, as far as it can be told without running it.
+/// A CEL expression, as far as it can be judged without running it.
 pub(super) fn validate_expression(expression: &Value, path: &str, faults: &mut Faults) {
     if expression.as_str().unwrap_or_default().trim().is_empty() {
         faults.push(Cause::required(path, ""));

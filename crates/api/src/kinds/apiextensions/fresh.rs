@@ -1,4 +1,4 @@
-//! What is asked of the schemas that a definition gets, and not of those that it has already: who changes something else
+//! What is asked of the schemas that a definition gets, and not of those that it has already: a change of something else
 //! isn't held up by them.
 
 use machinery::{Cause, Faults, SchemaRules, validate_defaults};

@@ -167,7 +167,7 @@ fn validate_keys(keys: &Value, item: &Value, path: &str, faults: &mut Faults) {
     }
 }
 
-/// A rule in CEL, as far as it can be told without compiling it.
+/// A rule in CEL, as far as it can be judged without compiling it.
 fn validate_rule(schema: &Value, rule: &Value, path: &str, faults: &mut Faults) {
     let message = text(rule, "message");
     if text(rule, "rule").trim().is_empty() {

@@ -165,7 +165,7 @@ fn validate_generated(object: &Object, faults: &mut Faults) {
         }
     }
     let selector = object.pointer("/spec/selector").unwrap_or(&Value::Null);
-    // Of one that can't select, that is said, and no more.
+    // A selector that can't select has that fault, and no more.
     if !validate_selector(selector, "spec.selector", &mut Faults::default()) {
         return;
     }

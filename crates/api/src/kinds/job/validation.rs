@@ -61,7 +61,7 @@ pub(crate) fn validate_job_spec(spec: &Value, path: &str, faults: &mut Faults) {
         validate_success(spec, path, faults);
     } else {
         // Of a mode that there isn't, upstream doesn't say that limits by index need the other one. The template of a
-        // CronJob has no mode where nothing is said.
+        // A CronJob's template has no mode by default.
         let plain = spec["completionMode"].is_null() || spec["completionMode"] == "NonIndexed";
         let limits = ["backoffLimitPerIndex", "maxFailedIndexes"].iter().filter(|_| plain);
         for field in limits.chain(&["successPolicy"]).filter(|field| !spec[**field].is_null()) {

@@ -264,7 +264,7 @@ impl Core {
         }
         // What Raft didn't take with this step it never will: a snapshot is taken with the message that brings it.
         self.received.clear();
-        // Before Raft is told that the step is under way: from then on it reads these entries from here.
+        // Before Raft learns that the step is under way: from then on it reads these entries from here.
         self.node.mut_store().append(&persist.entries);
         let vote = persist.hard_state.as_ref().map_or(self.vote, |state| (state.term, state.vote));
         let changes_vote = std::mem::replace(&mut self.vote, vote) != vote;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::MemberId;
 use crate::embedded::codec::{Decoder, put_number};
 
-/// Who reads.
+/// The member that reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reader {
     /// A caller.

@@ -30,7 +30,7 @@ pub struct MemoryLog {
     applied: (u64, u64),
 }
 
-/// So many packs are there for as many bytes as stay as they are.
+/// How many packs there are for as many bytes as stay as they are.
 const PACKS: u64 = 8;
 /// A pack takes at most one part in this many of its entries; otherwise they stay as they are.
 const WORTH: usize = 2;

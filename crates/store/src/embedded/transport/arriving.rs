@@ -42,7 +42,7 @@ impl Arriving {
         self.left = left.ok_or_else(too_much)?;
         match self.pieces.send(piece).await {
             Ok(()) => Ok(self),
-            // Who reads it has found something wrong and says so.
+            // Its reader has found something wrong and says so.
             Err(_) => Err(self.finish().await.err().unwrap_or_else(too_much)),
         }
     }
