@@ -198,7 +198,7 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         info_span!("follow hosts"),
         peers::follow(peers, pod_cidr, store.clone(), members_seen, followers),
     );
-    let services: server::ServiceRange = config.service_cidr.to_string().parse()?;
+    let services: server::ServiceRange = config.service_cidr.try_into()?;
     let load = watch::Sender::default();
     let placing = Arc::new(scheduler::Metrics::default());
     let server = Server::new(server::Options {

@@ -7,6 +7,7 @@ use serde_json::Value;
 use values::JsonError;
 
 use crate::conform::{Conform, Empties, TypeMismatch};
+use crate::faults::MOST_FAULTS;
 use crate::meta::OBJECT_META;
 use crate::object::Object;
 use crate::resource::Resource;
@@ -14,8 +15,6 @@ use crate::status::Status;
 
 /// The largest body that is read, as upstream's: 3 MiB.
 const LARGEST: usize = 3 * 1024 * 1024;
-/// The most faults of one body that are reported.
-const MOST_FAULTS: usize = 100;
 
 /// A body as an object, and what was wrong with it but not forbidden.
 #[derive(Debug, Clone, PartialEq)]

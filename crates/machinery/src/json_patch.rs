@@ -6,6 +6,7 @@
 use serde_json::{Map, Value};
 use values::Budget;
 
+use crate::pointer::tokens;
 use crate::status::Status;
 
 /// How many operations a patch may have, as upstream.
@@ -215,20 +216,19 @@ fn place<'a>(whole: &'a mut Value, path: &str, kind: &str, which: &str) -> Resul
         let path = values::cut(path, 200);
         refused(format!("{kind} operation does not apply: doc is missing {which}: {path:?}: missing value"))
     };
-    let mut parts = path.split('/').skip(1).peekable();
+    let mut keys = tokens(path).peekable();
     let mut parent = whole;
-    while let Some(part) = parts.next() {
-        let key = part.replace("~1", "/").replace("~0", "~");
-        if parts.peek().is_none() {
+    while let Some(key) = keys.next() {
+        if keys.peek().is_none() {
             let fits = matches!(parent, Value::Array(_) | Value::Object(_));
-            return if fits { Ok(Slot { parent, key }) } else { Err(missing()) };
+            return if fits { Ok(Slot { parent, key: key.into_owned() }) } else { Err(missing()) };
         }
         let next = match parent {
             Value::Array(list) => {
                 let at = index(&key, list.len()).map_err(|_| missing())?;
                 list.get_mut(at)
             }
-            Value::Object(map) => map.get_mut(&key),
+            Value::Object(map) => map.get_mut(&*key),
             _ => None,
         };
         parent = next.ok_or_else(missing)?;

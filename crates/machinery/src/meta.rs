@@ -9,8 +9,8 @@ const PUBLISHED: &str = include_str!("../schemas/schemas.json");
 /// Their fields that are pointers in Go.
 const POINTERS: &str = include_str!("../schemas/pointers.txt");
 
-/// What every object's metadata are.
-pub(crate) const OBJECT_META: NamedSchema =
+/// The schema of every object's metadata.
+pub const OBJECT_META: NamedSchema =
     NamedSchema::of(meta_schemas, "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta");
 
 /// The schemas of `k8s.io/apimachinery`, to which those of kinds refer.

@@ -120,8 +120,7 @@ pub fn validate_annotations(annotations: &Value, path: &str, faults: &mut Faults
         }
     }
     if size > MOST_ANNOTATIONS {
-        let message = format!("Too long: may not be more than {MOST_ANNOTATIONS} bytes");
-        faults.push(Cause { reason: "FieldValueTooLong".into(), message, field: path.to_owned() });
+        faults.push(Cause::too_long(path, MOST_ANNOTATIONS));
     }
 }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::pointer::unescaped;
+
 /// Any object: the JSON that goes over the wire, unknown fields included.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -106,7 +108,7 @@ impl Object {
     /// The value at a JSON pointer (RFC 6901), such as `/spec/replicas`.
     pub fn pointer(&self, pointer: &str) -> Option<&Value> {
         let (first, rest) = pointer.strip_prefix('/')?.split_once('/').unwrap_or((&pointer[1..], ""));
-        let value = self.0.get(&first.replace("~1", "/").replace("~0", "~"))?;
+        let value = self.0.get(&*unescaped(first))?;
         if rest.is_empty() { Some(value) } else { value.pointer(&format!("/{rest}")) }
     }
 

@@ -100,6 +100,12 @@ impl Cause {
         Cause { reason: "FieldValueTooMany".into(), message, field: field.into() }
     }
 
+    /// A text, or all of a map, is longer than it may be, in bytes.
+    pub fn too_long(field: impl Into<String>, most: impl std::fmt::Display) -> Self {
+        let message = format!("Too long: may not be more than {most} bytes");
+        Cause { reason: "FieldValueTooLong".into(), message, field: field.into() }
+    }
+
     /// A field may not be set, or not be changed.
     pub fn forbidden(field: impl Into<String>, detail: &str) -> Self {
         let message = format!("Forbidden: {detail}");

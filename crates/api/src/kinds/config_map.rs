@@ -4,8 +4,6 @@ use machinery::rules::{Column, Rules, age};
 use machinery::{Cause, Faults, Object};
 use serde_json::Value;
 
-use super::field::too_long;
-
 pub(crate) struct ConfigMap;
 
 /// The data of a ConfigMap or a Secret together, in bytes.
@@ -36,7 +34,7 @@ impl Rules for ConfigMap {
             }
         }
         if size > MOST_DATA {
-            faults.push(too_long("", MOST_DATA));
+            faults.push(Cause::too_long("", MOST_DATA));
         }
     }
 

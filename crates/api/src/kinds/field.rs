@@ -189,12 +189,6 @@ pub(crate) fn unique_by(list: &Value, field: &str, path: &str, faults: &mut Faul
     }
 }
 
-/// A text that is longer than it may be.
-pub(crate) fn too_long(path: impl Into<String>, most: usize) -> Cause {
-    let message = format!("Too long: may not be more than {most} bytes");
-    Cause { reason: "FieldValueTooLong".into(), message, field: path.into() }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,7 +7,6 @@ use machinery::{Cause, Faults, Object};
 use serde_json::{Map, Value, json};
 
 use super::config_map::{MOST_DATA, validate_immutable, validate_keys};
-use super::field::too_long;
 
 pub(crate) struct Secret;
 
@@ -36,7 +35,7 @@ impl Rules for Secret {
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
         if validate_keys(object, "data", faults) / 4 * 3 > MOST_DATA {
-            faults.push(too_long("data", MOST_DATA));
+            faults.push(Cause::too_long("data", MOST_DATA));
         }
         let required: &[&str] = match object.0.get("type").and_then(Value::as_str) {
             Some("kubernetes.io/dockerconfigjson") => &[".dockerconfigjson"],

@@ -183,7 +183,7 @@ pub(crate) fn validate_driver(driver: &Value, path: &str, faults: &mut Faults) {
         return faults.push(Cause::required(path, ""));
     }
     if name.len() > 63 {
-        faults.push(super::field::too_long(path, 63));
+        faults.push(Cause::too_long(path, 63));
     }
     if let Some(why) = subdomain_fault(&name.to_lowercase()) {
         faults.push(Cause::invalid(path, driver, why));

@@ -6,20 +6,16 @@ use std::collections::BTreeSet;
 
 use cel::{Environment, Program, Stage, Type};
 use machinery::schema::{Schema, Shape};
-use machinery::{Definition, Object};
+use machinery::{Definition, OBJECT_META, Object};
 use serde_json::{Map, Value, json};
 
 use super::environment::{environment, namespace};
-use crate::schemas::schemas;
 use crate::{resource, resource_of_kind};
 
 /// The most kinds that are looked at.
 const MOST_KINDS: usize = 10;
 /// What lies deeper in an object may be anything.
 const DEEPEST: usize = 24;
-
-/// What every object's metadata are.
-const METADATA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 
 /// What is wrong with the validations of a `ValidatingAdmissionPolicy`, as `status.typeChecking.expressionWarnings` has
 /// it. Kinds are those that are part of the program or come from `definitions`, and that the policy names without
@@ -128,7 +124,7 @@ fn custom(mut schema: Value) -> Value {
     for name in ["apiVersion", "kind"] {
         properties.insert(name.to_owned(), json!({"type": "string"}));
     }
-    properties.insert("metadata".to_owned(), structural(schemas().named(METADATA)));
+    properties.insert("metadata".to_owned(), structural(OBJECT_META.get()));
     schema
 }
 
@@ -142,7 +138,7 @@ fn environment_of<'s>(spec: &Value, schema: &'s Value, params: Option<Option<&'s
     }
     for variable in spec["variables"].as_array().into_iter().flatten() {
         let text = |key: &str| variable[key].as_str().unwrap_or_default();
-        // What is wrong with a variable is not wrong with who uses it.
+        // A fault of a variable is none of the expressions that use it.
         let of = Program::compile(&environment, text("expression")).map_or(Type::Dyn, |(_, of)| of);
         environment = environment.with(format!("variables.{}", text("name")), of);
     }

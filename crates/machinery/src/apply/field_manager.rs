@@ -58,8 +58,7 @@ impl<'a> FieldManager<'a> {
     /// Why `name` can't be a manager's, if it can't.
     pub fn name_fault(name: &str) -> Option<Cause> {
         if name.len() > LONGEST_NAME {
-            let message = format!("Too long: may not be more than {LONGEST_NAME} bytes");
-            return Some(Cause { reason: "FieldValueTooLong".into(), message, field: "fieldManager".into() });
+            return Some(Cause::too_long("fieldManager", LONGEST_NAME));
         }
         let odd = name.chars().position(|c| !is_printable(c))?;
         let why = format!("invalid character at position {odd}: must be printable");

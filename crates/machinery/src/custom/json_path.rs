@@ -5,10 +5,12 @@
 
 use serde_json::Value;
 
+use crate::pointer::escaped;
+
 /// The JSON pointer of a path of plain fields; empty for an empty path.
 pub(super) fn pointer_of(path: &str) -> String {
     let fields = path.split('.').filter(|field| !field.is_empty());
-    fields.map(|field| format!("/{}", field.replace('~', "~0").replace('/', "~1"))).collect()
+    fields.map(|field| format!("/{}", escaped(field))).collect()
 }
 
 /// A path.

@@ -138,8 +138,7 @@ impl Walk {
     fn text(&mut self, checks: &Checks, value: &Value, text: &str) {
         let length = || text.chars().count() as u64;
         if let Some(most) = checks.longest.filter(|most| text.len() as u64 > *most && length() > *most) {
-            let message = format!("Too long: may not be more than {most} bytes");
-            self.tell(Cause { reason: "FieldValueTooLong".into(), message, field: self.field() });
+            self.tell(Cause::too_long(self.field(), most));
         }
         if let Some(least) = checks.shortest.filter(|least| length() < *least) {
             self.invalid(value, &format!("should be at least {least} chars long"));

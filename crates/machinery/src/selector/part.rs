@@ -7,6 +7,7 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::{Map, Value};
 
 use crate::object::Object;
+use crate::pointer::tokens;
 use crate::resource::Resource;
 
 /// The fields by which objects of a resource can be selected: name, namespace, labels, and those of its kind.
@@ -52,11 +53,10 @@ impl Wanted {
     /// Adds the field of a JSON pointer (RFC 6901).
     fn add(&mut self, pointer: &str) {
         let mut place = self;
-        for token in pointer.split('/').skip(1) {
+        for name in tokens(pointer) {
             // What is wanted as a whole has all of its parts already.
             let Wanted::Of(fields) = place else { return };
-            let name = token.replace("~1", "/").replace("~0", "~");
-            place = fields.entry(name).or_insert_with(|| Wanted::Of(BTreeMap::new()));
+            place = fields.entry(name.into_owned()).or_insert_with(|| Wanted::Of(BTreeMap::new()));
         }
         *place = Wanted::Whole;
     }

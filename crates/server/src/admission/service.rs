@@ -2,11 +2,10 @@
 //! that writes the service, so that no two services ever have the same.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 use machinery::{Cause, Object, Status};
 use serde_json::{Map, Value, json};
 use store::State;
@@ -19,31 +18,40 @@ use crate::clock::Edge;
 /// Upstream's default of `--service-node-port-range`.
 const NODE_PORTS: std::ops::RangeInclusive<i64> = 30000..=32767;
 
-/// The addresses that services get: an IPv4 network.
+/// The addresses that services get: an IPv4 network, and which of its addresses are whose.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ServiceRange(Ipv4Net);
 
-/// The text is no network that services could have addresses of.
+/// It is no network that services could have addresses of.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0:?} is no IPv4 network of services; write one such as 10.96.0.0/16, with a prefix from /8 to /28")]
 pub struct ServiceRangeError(String);
+
+impl TryFrom<IpNet> for ServiceRange {
+    type Error = ServiceRangeError;
+
+    fn try_from(network: IpNet) -> Result<Self, Self::Error> {
+        match network {
+            IpNet::V4(v4) if (8..=28).contains(&v4.prefix_len()) => Ok(ServiceRange(v4.trunc())),
+            IpNet::V4(_) | IpNet::V6(_) => Err(ServiceRangeError(network.to_string())),
+        }
+    }
+}
 
 impl FromStr for ServiceRange {
     type Err = ServiceRangeError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let range = text.parse().ok().filter(|range: &Ipv4Net| (8..=28).contains(&range.prefix_len()));
-        range.map(|range| ServiceRange(range.trunc())).ok_or_else(|| ServiceRangeError(text.to_owned()))
-    }
-}
-
-impl fmt::Display for ServiceRange {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        text.parse::<IpNet>().map_err(|_| ServiceRangeError(text.to_owned()))?.try_into()
     }
 }
 
 impl ServiceRange {
+    /// The network that it is.
+    pub fn network(&self) -> Ipv4Net {
+        self.0
+    }
+
     /// The first address: the API's own, as the service `kubernetes`.
     pub fn first(&self) -> Ipv4Addr {
         self.at(1)
@@ -314,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_range_is_an_ipv4_network() {
-        for wrong in ["", "10.96.0.0", "10.96.0.0/33", "10.96.0.0/31", "fd00::/108", "a/16"] {
+        for wrong in ["", "10.96.0.0", "10.96.0.0/33", "10.96.0.0/31", "8.0.0.0/7", "fd00::/108", "a/16"] {
             assert!(wrong.parse::<ServiceRange>().is_err(), "{wrong}");
         }
         let range: ServiceRange = "10.96.7.7/16".parse().unwrap();

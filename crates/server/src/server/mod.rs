@@ -124,8 +124,11 @@ impl Server {
     /// If the store has no leader yet, or doesn't answer.
     pub async fn bootstrap(&self) -> Result<(), Status> {
         let services = self.registry.services();
-        let mut objects =
-            bootstrap::objects(&services.first(), &services.to_string(), &self.registry.edge().time());
+        let mut objects = bootstrap::objects(
+            &services.first(),
+            &services.network().to_string(),
+            &self.registry.edge().time(),
+        );
         objects.extend(self.aggregation.config_map().and_then(Object::from_value));
         self.registry.ensure(objects).await
     }

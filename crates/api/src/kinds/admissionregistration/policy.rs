@@ -203,7 +203,7 @@ fn validate_validation(validation: &Value, path: &str, faults: &mut Faults) {
             let why = "message must not contain line breaks";
             faults.push(Cause::invalid(format!("{path}.{field}"), message, why));
         } else if text.len() > LONGEST_MESSAGE {
-            faults.push(field::too_long(format!("{path}.{field}"), LONGEST_MESSAGE));
+            faults.push(Cause::too_long(format!("{path}.{field}"), LONGEST_MESSAGE));
         }
     }
     if !validation["reason"].is_null() {

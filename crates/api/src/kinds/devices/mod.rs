@@ -27,7 +27,7 @@ fn validate_driver(driver: &Value, path: &str, faults: &mut Faults) {
         return;
     }
     if driver.as_str().is_some_and(|driver| driver.len() > LONGEST_DRIVER) {
-        faults.push(field::too_long(path, LONGEST_DRIVER));
+        faults.push(Cause::too_long(path, LONGEST_DRIVER));
     }
     field::named(driver, path, name::subdomain_fault, faults);
 }

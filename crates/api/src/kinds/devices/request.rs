@@ -102,7 +102,7 @@ fn validate_attribute(attribute: &Value, path: &str, faults: &mut Faults) {
         faults.push(Cause::invalid(path, attribute, why));
     }
     if identifier.len() > LONGEST_IDENTIFIER {
-        faults.push(field::too_long(path, LONGEST_IDENTIFIER));
+        faults.push(Cause::too_long(path, LONGEST_IDENTIFIER));
     } else if !is_identifier(identifier) {
         let why = "must be letters, digits or '_', and begin with a letter or '_'";
         faults.push(Cause::invalid(path, attribute, why));

@@ -79,7 +79,7 @@ impl Rules for ResourceSlice {
                 }
                 for field in ["string", "version"] {
                     if text(attribute, field).len() > LONGEST_VALUE {
-                        faults.push(field::too_long(format!("{path}.{field}"), LONGEST_VALUE));
+                        faults.push(Cause::too_long(format!("{path}.{field}"), LONGEST_VALUE));
                     }
                 }
                 let version = &attribute["version"];
@@ -188,7 +188,7 @@ fn validate_pool(pool: &Value, faults: &mut Faults) {
     let name = text(pool, "name");
     if field::require(&pool["name"], "spec.pool.name", "", faults) {
         if name.len() > LONGEST_POOL {
-            faults.push(field::too_long("spec.pool.name", LONGEST_POOL));
+            faults.push(Cause::too_long("spec.pool.name", LONGEST_POOL));
         }
         for part in name.split('/') {
             field::named(&part.into(), "spec.pool.name", name::subdomain_fault, faults);

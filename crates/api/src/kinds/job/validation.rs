@@ -81,12 +81,7 @@ pub(crate) fn validate_job_spec(spec: &Value, path: &str, faults: &mut Faults) {
             faults.push(Cause::invalid(format!("{path}.managedBy"), &spec["managedBy"], why));
         }
         if by.len() > 63 {
-            let message = "Too long: may not be more than 63 bytes".to_owned();
-            faults.push(Cause {
-                reason: "FieldValueTooLong".into(),
-                message,
-                field: format!("{path}.managedBy"),
-            });
+            faults.push(Cause::too_long(format!("{path}.managedBy"), 63));
         }
     }
     failure_policy::validate(spec, path, faults);

@@ -25,7 +25,7 @@ impl Rules for IngressClass {
     fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
         if text(spec, "controller").len() > LONGEST_CONTROLLER {
-            faults.push(field::too_long("spec.controller", LONGEST_CONTROLLER));
+            faults.push(Cause::too_long("spec.controller", LONGEST_CONTROLLER));
         }
         field::domain_path(&spec["controller"], "spec.controller", faults);
         let parameters = &spec["parameters"];

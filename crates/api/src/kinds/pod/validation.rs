@@ -93,7 +93,7 @@ fn validate_names(spec: &Value, path: &str, faults: &mut Faults) {
         }
     }
     if text(spec, "hostnameOverride").len() > LONGEST_HOST_NAME {
-        faults.push(crate::kinds::field::too_long(format!("{path}.hostnameOverride"), LONGEST_HOST_NAME));
+        faults.push(Cause::too_long(format!("{path}.hostnameOverride"), LONGEST_HOST_NAME));
     }
 }
 

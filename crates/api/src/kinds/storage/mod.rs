@@ -31,7 +31,7 @@ fn validate_driver(value: &Value, path: &str, faults: &mut Faults) {
         return;
     }
     if driver.len() > LONGEST_DRIVER {
-        faults.push(field::too_long(path, LONGEST_DRIVER));
+        faults.push(Cause::too_long(path, LONGEST_DRIVER));
     }
     if let Some(why) = name::subdomain_fault(&driver.to_ascii_lowercase()) {
         faults.push(Cause::invalid(path, value, why));
@@ -52,7 +52,7 @@ fn validate_parameters(parameters: &Value, required: bool, faults: &mut Faults) 
     let map = parameters.as_object();
     let count = map.map_or(0, |map| map.len());
     if count > MOST_PARAMETERS {
-        faults.push(field::too_long("parameters", MOST_PARAMETERS));
+        faults.push(Cause::too_long("parameters", MOST_PARAMETERS));
         return;
     }
     let mut size = 0;
@@ -63,7 +63,7 @@ fn validate_parameters(parameters: &Value, required: bool, faults: &mut Faults) 
         size += key.len() + value.as_str().map_or(0, str::len);
     }
     if size > MOST_PARAMETER_BYTES {
-        faults.push(field::too_long("parameters", MOST_PARAMETER_BYTES));
+        faults.push(Cause::too_long("parameters", MOST_PARAMETER_BYTES));
     }
     if required && count == 0 {
         let why = "must contain at least one key/value pair";
