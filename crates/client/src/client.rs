@@ -10,13 +10,13 @@ use serde_json::Value;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The bytes of an answer that a client holds at most.
+/// The bytes of an answer that a client holds at most: a list of all pods of the largest cluster that is promised, three times.
 const LIMIT: usize = 256 << 20;
-/// The bytes of an answer to a fresh ask.
+/// The bytes of an answer to a fresh ask, which is one object or a service's page.
 const FRESH_LIMIT: usize = 16 << 20;
 /// The bytes of a request that an API server takes: upstream's default, and ours.
 const MOST_SENT: usize = 3 << 20;
-/// The bytes of an error that is read.
+/// The bytes of an error that is read: far more than any `Status`.
 const ERROR_LIMIT: usize = 1 << 20;
 
 /// A client of one API server. Clones share the connections.

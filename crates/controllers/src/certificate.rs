@@ -26,13 +26,14 @@ use crate::tables::Watches;
 use crate::touched::Touched;
 use crate::view::View;
 
-/// How long a request is kept after it was decided.
+/// How long a request is kept after it was decided: upstream's `approvedExpiration` and `deniedExpiration`.
 const DECIDED: Duration = Duration::from_secs(3600);
-/// How long a request is kept that nobody decides.
+/// How long a request is kept that nobody decides: upstream's `pendingExpiration`.
 const PENDING: Duration = Duration::from_secs(24 * 3600);
-/// The longest time that a certificate is valid, and how long it is where the request names no time.
+/// The longest time that a certificate is valid, and how long it is where the request names no time: upstream's default of
+/// `--cluster-signing-duration`.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
-/// The shortest.
+/// The shortest, as the API takes no shorter `expirationSeconds`.
 const SHORTEST: Duration = Duration::from_secs(600);
 /// How long before its signing a certificate becomes valid, for clocks that are behind.
 const BEHIND: Duration = Duration::from_secs(300);

@@ -30,7 +30,7 @@ use crate::tables::Watches;
 use crate::touched::Touched;
 use crate::view::View;
 
-/// How long a pod whose eviction was allowed counts as gone although nobody has deleted it yet.
+/// How long a pod whose eviction was allowed counts as gone although nobody has deleted it yet: upstream's `DeletionTimeout`.
 const DELETION_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long until the next look where the scale of a controller can't be found out.
 const RETRY: Duration = Duration::from_secs(60);

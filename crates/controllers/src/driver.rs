@@ -26,11 +26,14 @@ use crate::queue::{Load, Outcome, Queue};
 use crate::view::View;
 
 const USER: &str = "system:kube-controller-manager";
-/// The most writes of one key that are carried out at the same time.
+/// The most writes of one key that are carried out at the same time: enough to fill one group of the store's commits, of which
+/// others' writes get the rest.
 const TOGETHER: usize = 64;
-/// How many of them may begin before one has succeeded.
+/// How many of them may begin before one has succeeded, so that a quota that refuses all of them refuses few. Upstream begins
+/// with one and doubles (`SlowStartInitialBatchSize`): eight save it three waits for the disk.
 const FIRST: usize = 8;
-/// After this many decisions without a pause, other tasks get their turn.
+/// After this many decisions without a pause, other tasks of the thread get their turn. A decision takes some ten
+/// microseconds, so what has arrived meanwhile waits for a few milliseconds.
 const TURN: usize = 256;
 
 /// What the controllers need.

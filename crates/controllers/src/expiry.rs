@@ -19,7 +19,7 @@ use crate::tables::{Account, Watches};
 use crate::touched::Touched;
 use crate::view::View;
 
-/// How long an Event is kept.
+/// How long an Event is kept: upstream's default of `--event-ttl`.
 pub const KEPT: Duration = Duration::from_secs(3600);
 /// The least time between two looks: Events that end within it are removed together.
 const PAUSE: Duration = Duration::from_secs(60);

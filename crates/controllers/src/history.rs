@@ -18,7 +18,7 @@ use crate::view::View;
 
 /// The label that says of which revision a pod is.
 pub(crate) const POD_LABEL: &str = "controller-revision-hash";
-/// The longest part of an owner's name that its revisions' names begin with, in bytes.
+/// The longest part of an owner's name that its revisions' names begin with, in bytes, as upstream (`ControllerRevisionName`).
 const LONGEST_PREFIX: usize = 223;
 /// How many names are tried for a revision, until one is free: each try changes the hash.
 const TRIES: i32 = 100;

@@ -13,7 +13,8 @@ use crate::tables::Watches;
 use crate::touched::Touched;
 use crate::view::View;
 
-/// How long a node may be missing before its pods are removed: it may just be registering anew.
+/// How long a node may be missing before its pods are removed: it may just be registering anew. Upstream's
+/// `quarantineTime` of the collector of pods.
 pub const QUARANTINE: Duration = Duration::from_secs(40);
 
 /// Removes the pods of nodes that do not exist.

@@ -31,7 +31,8 @@ const DESCRIPTION: &str = "Contains a CA bundle that can be used to verify the k
      endpoints such as the internal service IP or kubernetes.default.svc. No other usage is guaranteed across \
      distributions of Kubernetes clusters.";
 const FINALIZER: &str = "kubernetes";
-/// The most objects that one reconciliation deletes; the next one goes on.
+/// The most objects that one reconciliation deletes; the next one goes on. More than are deleted at the same time (64), and few
+/// enough that what the garbage collector deletes meanwhile is seldom asked for twice.
 const BURST: usize = 100;
 
 /// Fills and empties namespaces.

@@ -30,7 +30,7 @@ use crate::touched::Touched;
 use crate::view::{View, controller_of};
 use crate::{pod_writes, pods, victims};
 
-/// The most pods that one reconciliation makes or deletes; the next one goes on.
+/// The most pods that one reconciliation makes or deletes; the next one goes on: upstream's `BurstReplicas`.
 const BURST: usize = 500;
 /// How long a status waits for its next look, for each pod: while thousands become ready, it is written a few times a
 /// second and not for each of them.

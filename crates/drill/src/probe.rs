@@ -10,9 +10,9 @@ use tokio::task::JoinSet;
 use tokio::time::MissedTickBehavior;
 use tracing::{debug_span, info_span};
 
-/// How often a user asks.
+/// How often a user asks: a fifth of the time after which a silent host is out, so that the gap is measured to that.
 pub(crate) const EVERY: Duration = Duration::from_millis(50);
-/// How long a user waits.
+/// How long a user waits for an answer before it counts as none.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// One ask: no error is a good answer.

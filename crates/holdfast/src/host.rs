@@ -37,7 +37,8 @@ use crate::threads;
 use crate::timeline::{self, Timeline};
 use crate::watchdog;
 
-/// Connections that the service proxy carries at once, where there are files for them.
+/// Connections that the service proxy carries at once, where there are files for them: their buffers are 160 MB if all are
+/// stuck (`network`'s `tcp`).
 const MOST_CONNECTIONS: usize = 10_000;
 
 /// Arguments of `holdfast host`.

@@ -14,8 +14,9 @@ use crate::unschedulable::Hope;
 
 /// The pause after the first attempt that found no place; it doubles with every further one. An event that helps a pod
 /// counts meanwhile, it is only tried later: with thousands of such pods each event would cost thousands of attempts.
+/// Upstream begins with a second (`podInitialBackoffSeconds`), for attempts that cost it a thousand times as much.
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
-/// The longest such pause.
+/// The longest such pause; upstream's is ten seconds (`podMaxBackoffSeconds`).
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// By priority, then by age, then by name.

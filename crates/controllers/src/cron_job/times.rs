@@ -6,7 +6,7 @@ use api::Schedule;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-/// More missed times than these are worth a warning.
+/// More missed times than these are worth a warning, as upstream (`mostRecentScheduleTime`).
 const MANY: i64 = 100;
 /// How much later than its time a CronJob is looked at: the clocks of hosts differ a little.
 const LATER: Duration = Duration::from_millis(100);

@@ -14,6 +14,7 @@ use crate::pods;
 use crate::tables::Index;
 use crate::view::controller_of;
 
+/// After one failure, and at most: upstream's (`NewBackOff` in `cmd/kube-controller-manager/app/apps.go`).
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(15 * 60);
 

@@ -19,7 +19,7 @@ use crate::share::resolve;
 use crate::view::View;
 use crate::{pod_writes, pods};
 
-/// The most pods that one reconciliation makes, and deletes; the next one goes on.
+/// The most pods that one reconciliation makes, and deletes; the next one goes on: upstream's `BurstReplicas` of DaemonSets.
 const BURST: usize = 250;
 /// How often the template changed, as the API counts it.
 const GENERATION: &str = "deprecated.daemonset.template.generation";

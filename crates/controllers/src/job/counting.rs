@@ -14,7 +14,7 @@ use super::members::{Member, untrack};
 use super::round::Round;
 use crate::plan::Plan;
 
-/// The most pods that wait to be counted, so that the status stays small.
+/// The most pods that wait to be counted, so that the status stays small: upstream's `MaxUncountedPods`.
 const MOST: usize = 500;
 
 /// The uids of pods that are being counted.

@@ -15,7 +15,7 @@ use crate::pods;
 use crate::tables::Index;
 use crate::view::controller_of;
 
-/// After one failure.
+/// After one failure, and at most: upstream's `DefaultJobPodFailureBackOff` and `MaxJobPodFailureBackOff`.
 const FIRST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(600);
 

@@ -15,7 +15,7 @@ use super::round::Round;
 use crate::plan::Plan;
 use crate::{pod_writes, pods, victims};
 
-/// The most pods that one round makes or gives up; the next one goes on.
+/// The most pods that one round makes or gives up; the next one goes on: upstream's `MaxPodCreateDeletePerSync`.
 const BURST: usize = 500;
 
 /// Makes pods that are missing, or gives up those that are too many.

@@ -14,7 +14,7 @@ use super::revisions::Revisions;
 use crate::plan::{Action, Note, Plan, delete, merge_this};
 use crate::pods;
 
-/// The most pods that one reconciliation makes, and gives up; the next one goes on.
+/// The most pods that one reconciliation makes, and gives up; the next one goes on. As many as a ReplicaSet's.
 const BURST: usize = 500;
 
 /// What is done about one pod may let those after it wait.

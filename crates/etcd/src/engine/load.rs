@@ -15,7 +15,7 @@ use crate::proto::{
 };
 use crate::{Client, Status};
 
-/// Keys of one page.
+/// Keys of one page: of usual objects a few MB, which etcd sends as one message.
 const PAGE: i64 = 1000;
 const OLDEST: (u32, u32) = (3, 4);
 

@@ -35,7 +35,7 @@ use crate::proto::{DeleteRangeRequest, PutRequest};
 
 pub use config::{Config, EngineError};
 
-/// Before something that failed is tried again.
+/// Before something that failed is tried again: often enough that nobody notices the end of an etcd's election.
 const PAUSE: Duration = Duration::from_millis(50);
 /// How often the log says that etcd isn't reached yet: often enough for somebody that watches a start.
 const COMPLAIN: Duration = Duration::from_secs(5);

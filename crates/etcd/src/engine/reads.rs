@@ -10,7 +10,7 @@ use super::translate::revision;
 use crate::proto::RangeRequest;
 use crate::{Client, Status};
 
-/// Before a read that failed is tried again.
+/// Before a read that failed is tried again: an etcd that elects a leader refuses at once, for a second or so.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A caller that waits for an answer.

@@ -12,7 +12,7 @@ use super::target::targets;
 use super::{Connection, complaint, put};
 use crate::tell::say;
 
-/// Between two looks whether an object is gone.
+/// Between two looks whether an object is gone: a person doesn't notice it.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Arguments of `delete`.

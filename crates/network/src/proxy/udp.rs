@@ -15,13 +15,18 @@ use tracing::debug_span;
 use super::listeners::Front;
 use crate::Endpoint;
 
-/// A session without an answer for this long is over.
-const IDLE: Duration = Duration::from_secs(60);
-/// How many callers of one port have a session at a time.
+/// A session of one question and one answer is over after this long: most are (DNS), each from a port of its own, and
+/// [`SESSIONS`] bounds them. Linux's default of `nf_conntrack_udp_timeout`.
+const ASKED: Duration = Duration::from_secs(30);
+/// A session of more answers is over when none came for this long: the least that RFC 4787 (section 4.3, REQ-5) allows a
+/// translator, and Linux's default of `nf_conntrack_udp_timeout_stream`.
+const STREAM: Duration = Duration::from_secs(120);
+/// How many callers of one port have a session at a time. Each has a socket and room for an answer: 9 MB for all of them.
 const SESSIONS: usize = 1024;
 /// The most that a datagram's length can say.
 const LARGEST: usize = 65_535;
-/// Answers are rarely larger; a session that gets a larger one cuts it short.
+/// Answers are rarely larger; a session that gets a larger one cuts it short. As much as a jumbo frame carries: longer ones
+/// travel in fragments, which senders avoid (RFC 8085, section 3.2), and room for the longest would be seven times as much.
 const LARGEST_ANSWER: usize = 9_000;
 
 struct Session {
@@ -96,8 +101,11 @@ async fn answer(
 ) {
     let mut buffer = vec![0; LARGEST_ANSWER];
     let carry = async {
-        while let Ok(Ok(length)) = timeout(IDLE, endpoint.recv(&mut buffer)).await {
+        let mut idle = ASKED;
+        for answers in 1_u64.. {
+            let Ok(Ok(length)) = timeout(idle, endpoint.recv(&mut buffer)).await else { return };
             let _ = socket.send_to(&buffer[..length], to).await;
+            idle = if answers > 1 { STREAM } else { ASKED };
         }
     };
     tokio::select! {

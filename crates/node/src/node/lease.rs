@@ -11,7 +11,8 @@ use objects::{TypedRef, Write};
 use serde_json::{Value, json};
 
 pub(crate) const NAMESPACE: &str = "kube-node-lease";
-/// After this long without a renewal, readers of the lease take the host for dead.
+/// After this long without a renewal, readers of the lease take the host for dead: the kubelet's
+/// `nodeLeaseDurationSeconds`.
 const SECONDS: i64 = 40;
 /// Renewed once it is this old: a quarter of its time, so that three renewals in a row may fail.
 const RENEW: Duration = Duration::from_secs(10);

@@ -37,6 +37,8 @@ const CGROUPS: &str = "holdfast.dev/cgroups";
 /// smaller, says more often that the host lives.
 pub(crate) const HEARTBEAT: Duration = Duration::from_secs(300);
 
+/// How many pods the Node says it takes: a host's usual range, a /24, has addresses for little more. The kubelet's default of
+/// 110 (`maxPods`) is for machines on which each pod is a machine's worth of containers.
 const PODS: &str = "250";
 
 /// The changes that are due, given the Node object as stored.

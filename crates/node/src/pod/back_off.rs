@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+/// The kubelet's `initialCrashLoopBackOff` and `MaxContainerBackOff`.
 const FIRST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_secs(300);
 /// Twice the longest wait, as client-go's `flowcontrol.Backoff` has it (`hasExpired`).

@@ -21,7 +21,8 @@ pub(crate) struct Schedule {
     pub eager: Duration,
 }
 
-/// How long a probe is eager, and how long it is very eager.
+/// How long a probe is eager, and how long it is very eager. Most programs answer within three seconds of their start; one that
+/// takes more than ten, a period by default, gains nothing by being asked sooner.
 const EAGER: Duration = Duration::from_secs(10);
 const VERY_EAGER: Duration = Duration::from_secs(3);
 

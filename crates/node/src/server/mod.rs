@@ -35,9 +35,10 @@ use crate::streams;
 
 type Body = BoxBody<Bytes, Infallible>;
 
-/// Connections of those who may ask, at a time.
+/// Connections of clients that may ask, at a time: each log that is followed and each session takes one, with some 40 KB of
+/// buffers.
 const CONNECTIONS: usize = 256;
-/// Connections at a time of which it isn't known yet.
+/// Connections at a time that are still in their handshake: half as many, for a handshake is over in milliseconds.
 const STRANGERS: usize = 128;
 /// How long a handshake may take, and how long one without a certificate may take to hear that it needs one.
 const HANDSHAKE: Duration = Duration::from_secs(5);

@@ -9,11 +9,13 @@ use jiff::Timestamp;
 
 use crate::host::{LONGEST_TAIL, Lines, LogFile, LogProgress, QUIET, Source};
 
-/// How long a container waits for one who watches it to take its output. After that it goes on without them.
+/// How long a container waits for a watcher to take its output; after that it goes on without it. A watcher that stalls for
+/// longer than a few packets take to be sent again is gone.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// How much is read at a time.
+/// How much is read at a time: a line of a log at most, and a quarter of what a pipe holds.
 const PIECE: usize = 16 << 10;
-/// How many pieces are read before others have their turn.
+/// How many pieces are read before others have their turn: four pipes full, so that a container that prints without end
+/// starves none.
 const TURN: usize = 16;
 
 /// The two outputs of a container in one of its lives.

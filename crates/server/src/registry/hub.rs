@@ -14,8 +14,9 @@ use tracing::info_span;
 
 use super::Selection;
 
-/// How many changes a topic keeps for its watches, and how many bytes of their objects; a watch that is further behind
-/// reads the store's history.
+/// How many changes a topic keeps for its watches, and how many bytes of their objects: four batches of changes of usual size
+/// (4 KB). A watch that is further behind is slow, and reads the store's history, which costs it a look at all that
+/// changed.
 const KEPT: usize = 1024;
 const KEPT_BYTES: usize = 4 << 20;
 /// How many bytes of objects all topics keep together. What was worked out about them is kept with them: frames, and
@@ -202,7 +203,8 @@ pub(super) struct Batch {
 }
 
 impl Batch {
-    /// How many changes, or bytes of objects in them, are enough.
+    /// How many changes, or bytes of objects in them, are enough: eight pieces of an answer, of which hyper takes 16 at a time
+    /// for a connection.
     pub(super) const ENOUGH: usize = 256;
     pub(super) const ENOUGH_BYTES: usize = 256 << 10;
 

@@ -27,7 +27,8 @@ use crate::http::connection::Connection;
 use crate::http::patience::{Heard, Patience};
 use crate::http::socket::{Open, Socket};
 
-/// How long requests in flight get when a listener stops.
+/// How long requests in flight get when a listener stops: a write takes a few commits of some milliseconds, and as long as
+/// this a host that ends is missed by nobody (heartbeats call it silent after 250 ms).
 const FAREWELL: Duration = Duration::from_millis(250);
 /// Rest after an error of `accept` (no file descriptors left), so that it isn't repeated without end.
 const ACCEPT_REST: Duration = Duration::from_millis(50);

@@ -18,7 +18,8 @@ use super::trust::Trusts;
 use crate::backend::{Backends, send};
 use crate::http::response::{JSON, full};
 
-/// The longest answer, in bytes: a question has 3 MiB of objects at most, and what comes back of them may be larger.
+/// The longest answer, in bytes. An object of 3 MiB that is replaced as a whole comes back as a patch of 4 MiB in base64, and
+/// objects that are converted come in batches of 2 MiB: twice that leaves room for what a webhook adds.
 const LARGEST: usize = 10 * 1024 * 1024;
 
 /// Why a webhook gave no answer.

@@ -32,9 +32,10 @@ pub enum Event {
     Stop,
 }
 
-/// How long a member that shuts down waits for another one to lead.
+/// How long a member that shuts down waits for another one to lead: an election that it asks for takes some ten milliseconds.
 const RESIGN: Duration = Duration::from_millis(500);
-/// The most events that are handled before what follows from them is done.
+/// The most events that are handled before what follows from them is done: enough that a sync of the disk serves all who wait,
+/// and few enough that heartbeats are sent between them.
 const TURN: usize = 1024;
 
 /// What the thread owns.

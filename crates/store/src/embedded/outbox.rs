@@ -10,6 +10,8 @@ use tokio::sync::Notify;
 use super::core::Outgoing;
 use super::image::Image;
 
+/// What waits for a peer at most. A leader sends up to 256 messages without an answer (`max_inflight_msgs`), so more than these
+/// are for a connection that is stuck: Raft sends what is dropped again.
 const MOST_MESSAGES: usize = 4096;
 const MOST_BYTES: usize = 32 << 20;
 /// While there is no connection, only the newest messages are worth keeping.

@@ -9,6 +9,7 @@ use crate::kinds::field::{self, default, part, text};
 
 pub(crate) struct IngressClass;
 
+/// Upstream's `maxLenIngressClassController`.
 const LONGEST_CONTROLLER: usize = 250;
 
 impl Rules for IngressClass {

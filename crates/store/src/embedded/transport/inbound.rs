@@ -27,7 +27,7 @@ use crate::embedded::membership::{MemberChange, MemberRecord, Membership};
 use crate::embedded::wire::{Caller, Frame, OTHER_VERSION, Refusal, SNAPSHOT_LIMIT, VERSION};
 use crate::{Error, MemberError, MemberId};
 
-/// A connection must say who it is within this time.
+/// A connection must say who it is within this time: many times what a handshake takes on a slow machine.
 const HELLO: Duration = Duration::from_secs(2);
 /// The most connections that may be saying who they are at a time.
 const STRANGERS: usize = 64;

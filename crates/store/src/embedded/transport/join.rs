@@ -12,9 +12,9 @@ use crate::embedded::config::{Config, Timing};
 use crate::embedded::error::StartError;
 use crate::embedded::wire::{Caller, Frame, Refusal};
 
-/// Between two rounds of asking.
+/// Between two rounds of asking: about as long as an election takes, which a refused round may have met.
 const PAUSE: Duration = Duration::from_millis(250);
-/// After this many rounds, what keeps it so long is logged again.
+/// After this many rounds, five seconds, what keeps it so long is logged again.
 const PATIENCE: u32 = 20;
 
 /// Asks the members in turn until one lets this member in: its number, and who the others are.

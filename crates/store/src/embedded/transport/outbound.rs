@@ -17,9 +17,11 @@ use crate::embedded::image::{Image, PIECE};
 use crate::embedded::outbox::{Item, Outbox};
 use crate::embedded::wire::{Caller, Frame, Refusal};
 
-/// A write that a peer does not take for this long ends the connection.
+/// A write that a peer does not take for this long ends the connection: it is long since silent by then, and a new connection
+/// begins without what the old one is stuck in.
 const STUCK: Duration = Duration::from_secs(2);
-/// Messages that wait are written together up to this many bytes.
+/// Messages that wait are written together up to this many bytes: four records of TLS, after which a system call costs nothing
+/// beside what it sends.
 const BATCH: usize = 64 << 10;
 
 /// Keeps a connection to a peer for as long as it runs.
