@@ -44,6 +44,8 @@ pub(crate) struct Moment<'a> {
     pub now: Now,
     /// Which hosts are silent.
     pub silence: &'a Silence,
+    /// When the leases of nodes that send no heartbeats were last seen to be renewed.
+    pub leases: &'a Silence,
 }
 
 /// A controller: what it looks at, what makes a key of its due, and what it decides about one. It keeps nothing: a

@@ -21,6 +21,7 @@ use tracing::debug_span;
 use crate::controller::{Now, Silence};
 use crate::key::Key;
 use crate::node;
+use crate::node::lease::{self, Renewal};
 use crate::plan::{Action, Note, with_reason};
 use crate::queue::{Load, Outcome, Queue};
 use crate::view::View;
@@ -136,6 +137,8 @@ struct Work<'a> {
     view: &'a mut View,
     /// Since when each silent host has given no sign of life: not by a heartbeat, nor by its agent's writes.
     silence: Silence,
+    /// When the leases of nodes that send no heartbeats were last seen to be renewed.
+    leases: Silence,
     deaf: bool,
     queue: Queue<Key>,
     writing: JoinSet<(Key, Outcome)>,
@@ -148,6 +151,7 @@ impl<'a> Work<'a> {
             options,
             view,
             silence,
+            leases: Silence::new(),
             deaf: false,
             queue: Queue::default(),
             writing: JoinSet::new(),
@@ -158,17 +162,30 @@ impl<'a> Work<'a> {
     fn resync(&mut self) {
         let now = clocks().instant;
         let queue = &mut self.queue;
+        // What was renewed before is not known: those that are to be heard have their whole time from now on.
+        self.leases.extend(lease::all(self.view).map(|name| (name.to_owned(), now)));
         Key::all(self.view, |key, wait| enqueue(queue, key, now, wait));
     }
 
     /// Takes a newer state in; everything that it touches becomes due.
     fn advance(&mut self, state: Arc<State>) {
         let now = clocks().instant;
-        let (queue, silence) = (&mut self.queue, &mut self.silence);
+        let (queue, silence, leases) = (&mut self.queue, &mut self.silence, &mut self.leases);
         let followed = self.view.advance(state.clone(), |view, change| {
-            let spoke = change.of().and_then(node::agent_spoke);
-            if let Some(since) = spoke.and_then(|name| silence.get_mut(name)) {
-                *since = now;
+            if let Some(name) = change.of().and_then(node::agent_spoke) {
+                let signs = [silence.get_mut(name), leases.get_mut(name)];
+                signs.into_iter().flatten().for_each(|since| *since = now);
+            }
+            match lease::renewal(view, change) {
+                Some(Renewal::Gone(name)) => drop(leases.remove(name)),
+                Some(Renewal::Renewed(name)) => match leases.get_mut(name) {
+                    Some(since) => *since = now,
+                    None => {
+                        leases.insert(name.to_owned(), now);
+                        Key::heard(name, |key, wait| enqueue(queue, key, now, wait));
+                    }
+                },
+                None => {}
             }
             Key::touched(view, change, |key, wait| enqueue(queue, key, now, wait));
         });
@@ -198,7 +215,7 @@ impl<'a> Work<'a> {
         for _ in 0..TURN {
             let now = clocks();
             let Some(key) = self.queue.pop(now.instant) else { return false };
-            let mut plan = key.reconcile(self.view, &self.silence, now);
+            let mut plan = key.reconcile(self.view, &self.silence, &self.leases, now);
             for occurrence in plan.told.drain(..) {
                 self.recorder(key.component()).record(occurrence);
             }

@@ -2,8 +2,8 @@
 //! they say.
 //!
 //! Follows `pkg/controller/tainteviction`. Upstream remembers since when a pod is to go; here that is in the taint
-//! itself (`timeAdded`), so that a new leader goes on where the old one was. The taint `unreachable`, by which a
-//! silent host's pods are replaced, is the node's own affair.
+//! itself (`timeAdded`), so that a new leader goes on where the old one was. So it is with a silent host's pods too: how long
+//! they stay is in their tolerations, which the API gives to all whose spare isn't made at once (`DefaultTolerationSeconds`).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,24 +11,113 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{PodCondition, Taint};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use objects::{Delete, Occurrence, Pod, Write, tolerates};
+use objects::{Change, Occurrence, Pod, tolerates};
 use serde_json::{Value, json};
 
-use crate::index::OnNode;
+use crate::controller::{Controller, Due, Moment, Urgency};
+use crate::index::{By, OnNode};
 use crate::kept::Node;
-use crate::node::UNREACHABLE;
-use crate::plan::{Action, Note, Plan, delete, merge_this, subject};
+use crate::key::Key;
+use crate::node::taints::{NO_EXECUTE, whole};
+use crate::plan::{Action, Note, Plan, delete, merge_this};
 use crate::pods;
+use crate::tables::Watches;
+use crate::touched::Touched;
 use crate::view::View;
 
-/// The taint that says of a silent node that it is switched off.
-pub(crate) const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 const TARGET: &str = "DisruptionTarget";
 const REASON: &str = "DeletionByTaintManager";
+const COMPONENT: &str = "taint-eviction-controller";
+
+/// Evicts the pods of nodes with taints.
+pub(crate) struct Evictions;
+
+impl Controller for Evictions {
+    fn name(&self) -> &'static str {
+        "taint-eviction"
+    }
+
+    fn component(&self) -> &'static str {
+        COMPONENT
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Traffic
+    }
+
+    fn watches(&self, watches: &mut Watches<'_>) {
+        watches.table::<Node>();
+        watches.index::<By<OnNode>>();
+    }
+
+    fn all(&self, view: &View, due: &mut Due<'_>) {
+        due.objects(view.table::<Node>().iter().filter(|node| evicting(node).next().is_some()));
+    }
+
+    fn touched(&self, view: &View, change: &Touched, due: &mut Due<'_>) {
+        let node = change.of::<Node>().and_then(|change| change.new.as_ref());
+        let pod = change.of::<Pod>().and_then(|change| change.new.as_ref());
+        let of_pod = pod.and_then(|pod| view.table::<Node>().get("", pod.node()?));
+        due.objects(node.or(of_pod).filter(|node| evicting(node).next().is_some()));
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, moment: &Moment<'_>) -> Plan {
+        let mut plan = Plan::default();
+        if let Some(node) = view.table::<Node>().get("", key.name()) {
+            evict(view, node, moment.now.wall, &mut plan);
+        }
+        plan
+    }
+}
+
+/// Says of pods that were to be evicted later that they are not: the taint is gone in time, or another stands there.
+pub(crate) struct Cancelled;
+
+impl Controller for Cancelled {
+    fn name(&self) -> &'static str {
+        "cancelled-eviction"
+    }
+
+    fn component(&self) -> &'static str {
+        COMPONENT
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Background
+    }
+
+    fn watches(&self, watches: &mut Watches<'_>) {
+        watches.table::<Node>();
+        watches.index::<By<OnNode>>();
+    }
+
+    fn all(&self, _: &View, _: &mut Due<'_>) {
+        // What was to be evicted before this member led is not known.
+    }
+
+    fn touched(&self, view: &View, change: &Touched, due: &mut Due<'_>) {
+        let Some(Change { old: Some(old), new: Some(new), .. }) = change.of::<Node>() else { return };
+        if evicting(old).next().is_none() || evicting(old).eq(evicting(new)) {
+            return;
+        }
+        let waits = |node: &Node, pod: &Pod| evicting(node).filter_map(|taint| tolerated(taint, pod)).min();
+        let on_it = view.by::<OnNode>(old.metadata.name.as_deref().unwrap_or_default());
+        let cancelled = on_it.filter(|pod| {
+            waits(old, pod).is_some_and(|wait| !wait.is_zero()) && waits(new, pod).is_none() && !says(pod)
+        });
+        due.objects(cancelled);
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, _: &Moment<'_>) -> Plan {
+        let pod = view.table::<Pod>().get(key.namespace(), key.name()).filter(|pod| pods::is_active(pod));
+        let told = pod.map(|pod| event(pod, "Cancelling deletion of Pod"));
+        Plan { told: told.into_iter().collect(), ..Plan::default() }
+    }
+}
 
 /// Evicts the pods of a node that don't tolerate its taints, or don't any longer.
-pub(crate) fn evict(view: &View, node: &Arc<Node>, now: Timestamp, plan: &mut Plan) {
-    let taints: Vec<&Taint> = taints(node).filter(|taint| is_ours(taint)).collect();
+fn evict(view: &View, node: &Arc<Node>, now: Timestamp, plan: &mut Plan) {
+    let taints: Vec<&Taint> = evicting(node).collect();
     if taints.is_empty() {
         return;
     }
@@ -45,34 +134,13 @@ pub(crate) fn evict(view: &View, node: &Arc<Node>, now: Timestamp, plan: &mut Pl
         }
     }
     if timed && taints.iter().any(|taint| taint.time_added.is_none()) {
-        plan.write(stamp(node, now));
+        plan.actions.push(stamp(node, now));
     }
-}
-
-/// Forgets the pods that are being deleted on a node of which somebody says, by a taint, that it is switched off: nobody
-/// will ever say that they ended (`gcTerminating` of `pkg/controller/podgc`, KEP-2268).
-pub(crate) fn end_out_of_service(view: &View, node: &Node, plan: &mut Plan) {
-    if !taints(node).any(|taint| taint.key == OUT_OF_SERVICE) {
-        return;
-    }
-    let on_it = view.by::<OnNode>(node.metadata.name.as_deref().unwrap_or_default());
-    for pod in on_it.filter(|pod| pod.metadata.deletion_timestamp.is_some()) {
-        let options = Delete { uid: pod.metadata.uid.clone(), grace_seconds: Some(0), ..Delete::default() };
-        plan.write(Write::Delete { subject: subject(pod.as_ref()), options });
-    }
-}
-
-/// The event with which a pod goes because of a taint.
-pub(crate) fn told(pod: &Pod) -> Note {
-    let name = pod.metadata.name.as_deref().unwrap_or_default();
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let told = format!("Marking for deletion Pod {namespace}/{name}");
-    Note::Event(Occurrence::of(pod, false, "TaintManagerEviction", told))
 }
 
 /// How long a pod may tolerate a taint: nothing if for ever; and how many seconds it says, of the first toleration that
 /// means the taint (`GetMatchingTolerations`).
-pub(crate) fn tolerated(taint: &Taint, pod: &Pod) -> Option<Duration> {
+fn tolerated(taint: &Taint, pod: &Pod) -> Option<Duration> {
     let mut tolerations = pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten());
     match tolerations.find(|toleration| tolerates(toleration, taint)) {
         None => Some(Duration::ZERO),
@@ -82,12 +150,10 @@ pub(crate) fn tolerated(taint: &Taint, pod: &Pod) -> Option<Duration> {
     }
 }
 
-pub(crate) fn taints(node: &Node) -> impl Iterator<Item = &Taint> {
-    node.spec.iter().flat_map(|spec| spec.taints.iter().flatten())
-}
-
-fn is_ours(taint: &Taint) -> bool {
-    taint.effect == "NoExecute" && taint.key != UNREACHABLE
+/// The taints of a node that end pods.
+fn evicting(node: &Node) -> impl Iterator<Item = &Taint> {
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    taints.filter(|taint| taint.effect == NO_EXECUTE)
 }
 
 /// How long a pod may still stay in spite of a taint; nothing if for ever. `timed` becomes true if that depends on when
@@ -110,27 +176,24 @@ fn placed_at(pod: &Pod) -> Option<Timestamp> {
     scheduled.or(pod.metadata.creation_timestamp.as_ref()).map(|time| time.0)
 }
 
-/// Notes on the taints since when they are there. Times go over the wire in whole seconds: rounded up, so that no pod
-/// goes before its time.
-fn stamp(node: &Arc<Node>, now: Timestamp) -> Write {
-    let whole = now.subsec_nanosecond() == 0;
-    let since = if whole { now } else { now + Duration::from_secs(1) };
-    let stamped = taints(node).cloned().map(|mut taint| {
-        if is_ours(&taint) && taint.time_added.is_none() {
-            taint.time_added = Some(Time(since));
+/// Notes on the taints since when they are there.
+fn stamp(node: &Arc<Node>, now: Timestamp) -> Action {
+    let taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
+    let stamped = taints.cloned().map(|mut taint| {
+        if taint.effect == NO_EXECUTE && taint.time_added.is_none() {
+            taint.time_added = Some(Time(whole(now)));
         }
         taint
     });
     let list: Vec<Taint> = stamped.collect();
-    merge_this(node.as_ref(), "", json!({"spec": {"taints": list}}))
+    merge_this(node.as_ref(), "", json!({"spec": {"taints": list}})).into()
 }
 
 /// First the pod says why it goes, then it does: its deletion is decided on once that is written.
-pub(crate) fn remove(view: &View, pod: &Arc<Pod>, now: Timestamp) -> Option<Action> {
-    let says = pods::condition(pod, TARGET)
-        .is_some_and(|known| known.status == "True" && known.reason.as_deref() == Some(REASON));
-    if says {
-        return Some(Action::from(delete(pod.as_ref())).telling(told(pod)));
+fn remove(view: &View, pod: &Arc<Pod>, now: Timestamp) -> Option<Action> {
+    if says(pod) {
+        let told = Note::Event(event(pod, "Marking for deletion Pod"));
+        return Some(Action::from(delete(pod.as_ref())).telling(told));
     }
     let stored = view.json(pod.as_ref())?;
     let mut conditions =
@@ -147,4 +210,16 @@ pub(crate) fn remove(view: &View, pod: &Arc<Pod>, now: Timestamp) -> Option<Acti
     }));
     let status = json!({"status": {"conditions": conditions}});
     Some(merge_this(pod.as_ref(), "status", status).into())
+}
+
+/// Whether a pod says that it goes because of a taint.
+fn says(pod: &Pod) -> bool {
+    pods::condition(pod, TARGET)
+        .is_some_and(|known| known.status == "True" && known.reason.as_deref() == Some(REASON))
+}
+
+fn event(pod: &Pod, what: &str) -> Occurrence {
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    Occurrence::of(pod, false, "TaintManagerEviction", format!("{what} {namespace}/{name}"))
 }

@@ -52,9 +52,10 @@ impl Key {
         self.controller().component()
     }
 
-    /// Decides what to do about this key.
-    pub fn reconcile(&self, view: &View, silence: &Silence, now: Now) -> Plan {
-        self.controller().reconcile(view, self, &Moment { now, silence })
+    /// Decides what to do about this key: `silence` says which hosts are silent, `leases` when those of nodes that send no
+    /// heartbeats were last seen to be renewed.
+    pub fn reconcile(&self, view: &View, silence: &Silence, leases: &Silence, now: Now) -> Plan {
+        self.controller().reconcile(view, self, &Moment { now, silence, leases })
     }
 
     /// Everything there is to reconcile in a view.

@@ -4,13 +4,14 @@ use crate::controller::Controller;
 use crate::kept::{ReplicaSet, ReplicationController};
 use crate::{
     account_token, api_service, certificate, cluster_role, cron_job, daemon_set, deployment, disruption,
-    endpoints, ephemeral_volume, expiry, flow_schema, garbage, job, job_expiry, missing_node, namespace,
-    node, protection, replica_set, resource_quota, stateful_set, storage_class, validating_policy, volumes,
+    endpoints, ephemeral_volume, eviction, expiry, flow_schema, garbage, job, job_expiry, namespace, node,
+    pod_gc, protection, replica_set, resource_quota, stateful_set, storage_class, validating_policy, volumes,
 };
 
 /// All controllers. Of those that are equally urgent, the earlier ones' keys come first where nothing else orders them.
 pub(crate) static CONTROLLERS: &[&dyn Controller] = &[
     &node::Nodes,
+    &eviction::Evictions,
     &endpoints::Services,
     &endpoints::GoneServices,
     &api_service::ApiService,
@@ -40,7 +41,10 @@ pub(crate) static CONTROLLERS: &[&dyn Controller] = &[
     &disruption::DisruptedPods,
     &validating_policy::ValidatingPolicies,
     &garbage::Garbage,
-    &missing_node::MissingNodes,
+    &eviction::Cancelled,
+    &pod_gc::LostNodes,
+    &pod_gc::Unplaced,
+    &pod_gc::Ended,
     &expiry::Expiry,
     &job_expiry::FinishedJobs,
 ];

@@ -269,7 +269,7 @@ struct Metadata {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Annotations {
-    /// [`node::HEARTBEATS`].
+    /// [`objects::HEARTBEATS`].
     #[serde(rename = "holdfast.dev/heartbeats")]
     heartbeats: Option<String>,
 }
@@ -316,7 +316,7 @@ mod tests {
     async fn register(store: &Memory, name: &str, address: &str, pods: &str, heartbeats: Option<u16>) {
         let port = heartbeats.map(|port| port.to_string());
         let node = json!({
-            "metadata": {"name": name, "annotations": {node::HEARTBEATS: port}},
+            "metadata": {"name": name, "annotations": {objects::HEARTBEATS: port}},
             "spec": {"podCIDR": pods},
             "status": {"addresses": [
                 {"type": "Hostname", "address": name}, {"type": "InternalIP", "address": address}]},

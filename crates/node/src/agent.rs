@@ -28,7 +28,7 @@ pub struct Options {
     pub address: IpAddr,
     /// The addresses of its pods, such as `10.244.1.0/24`.
     pub pod_cidr: IpNet,
-    /// The port on which the host hears heartbeats, for the others to know: its Node says so ([`HEARTBEATS`](crate::HEARTBEATS)).
+    /// The port on which the host hears heartbeats, for the others to know: its Node says so ([`HEARTBEATS`](objects::HEARTBEATS)).
     pub heartbeats: u16,
     /// Where pods, logs and the agent's own files lie; made if it is missing.
     pub data_dir: PathBuf,

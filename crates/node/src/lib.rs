@@ -21,7 +21,6 @@ mod streams;
 pub use addresses::PodAddresses;
 pub use agent::{Agent, Error, Options, end_former_pods};
 pub use host::cgroup::root as cgroup_root;
-pub use node::HEARTBEATS;
 pub use shim::{SHIM, run_shim};
 
 /// What reads bytes from outside, for those who look for mistakes in it: a program has no use for these.

@@ -21,6 +21,10 @@ mod table;
 mod time;
 mod write;
 
+/// The annotation by which a Node says on which port its host hears heartbeats. Nodes without it are not of this program,
+/// and beat for nobody.
+pub const HEARTBEATS: &str = "holdfast.dev/heartbeats";
+
 pub use bound::node_of;
 pub use copies::{shared_labels, shared_owners, shared_text};
 pub use followed::Followed;

@@ -50,6 +50,8 @@ pub struct Cluster {
     pub store: Arc<Memory>,
     pub writer: Arc<dyn Writer>,
     pub silence: Silence,
+    /// When the leases of nodes that send no heartbeats were last renewed.
+    pub leases: Silence,
     pub now: Now,
     view: View,
     waiting: Waiting,
@@ -110,6 +112,7 @@ impl Cluster {
         let cluster = Cluster {
             writer: writer_over(store.clone()),
             silence: Silence::new(),
+            leases: Silence::new(),
             now: Now { wall: Timestamp::now(), instant: Instant::now() },
             view: View::load(store.snapshot(), &pods).publishing(CERTIFICATE.into()).signing(Some(signer())),
             waiting: Waiting::load(store.snapshot(), &pods),
@@ -139,8 +142,8 @@ impl Cluster {
     /// A host joins, and is ready.
     pub async fn join(&self, host: &str) {
         let address = format!("10.73.0.{}", self.list::<Node>().len() + 1);
-        self.create(json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": host}, "spec": {}}))
-            .await;
+        let beats = json!({"name": host, "annotations": {objects::HEARTBEATS: "2381"}});
+        self.create(json!({"kind": "Node", "apiVersion": "v1", "metadata": beats, "spec": {}})).await;
         let status = json!({"status": {
             "addresses": [{"type": "InternalIP", "address": address}],
             "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
@@ -211,6 +214,11 @@ impl Cluster {
         Key::heard(host, |key, _| self.due.extend([key]));
     }
 
+    /// A node is looked at.
+    pub fn look_at(&mut self, node: &str) {
+        Key::heard(node, |key, _| self.due.extend([key]));
+    }
+
     /// A host is heard again, and its agent says so.
     pub async fn hear(&mut self, host: &str) {
         self.silence.remove(host);
@@ -246,7 +254,7 @@ impl Cluster {
     pub async fn reconcile(&mut self, key: Key) -> bool {
         self.follow();
         self.due.remove(&key);
-        let plan = key.reconcile(&self.view, &self.silence, self.now);
+        let plan = key.reconcile(&self.view, &self.silence, &self.leases, self.now);
         if let Some(wait) = plan.again_in {
             earlier(&mut self.later, key.clone(), self.now.instant + wait);
         }

@@ -18,6 +18,8 @@ mod garbage;
 mod job_policies;
 mod jobs;
 mod namespaces;
+mod nodes;
+mod pod_gc;
 mod replication;
 mod rolling;
 mod scale;

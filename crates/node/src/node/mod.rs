@@ -7,5 +7,4 @@ mod registration;
 
 pub(crate) use heartbeat::keep_registered;
 pub(crate) use machine_info::{MachineInfo, read_machine};
-pub use registration::HEARTBEATS;
 pub(crate) use registration::NodeIdentity;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use machinery::Object;
-use objects::{TypedRef, VOLUMES, Write};
+use objects::{HEARTBEATS, TypedRef, VOLUMES, Write};
 use serde_json::{Map, Value, json};
 
 use super::MachineInfo;
@@ -27,9 +27,6 @@ pub(crate) struct NodeIdentity {
     pub volumes: String,
 }
 
-/// The annotation by which a Node says on which port its host hears heartbeats. Nodes without it are not of this program,
-/// and beat for nobody.
-pub const HEARTBEATS: &str = "holdfast.dev/heartbeats";
 /// The annotation that says which controllers hold the host's pods to their limits.
 const CGROUPS: &str = "holdfast.dev/cgroups";
 

@@ -21,30 +21,49 @@ pub(super) fn taint(node: &mut Object) {
     }
 }
 
-/// A pod that nobody would replace stays for a while on a node that fails, and so does a Job's: its work would begin anew,
-/// and count as failed. One of another controller does not ask for that: here its spare is made as soon as it is safe, and
-/// only a pod that says otherwise waits longer.
+/// How long a pod stays on a host that is silent, unless it says so itself.
+enum Stays {
+    /// Not at all: no two such pods are in each other's way, so its spare is made at once.
+    No,
+    /// For a while.
+    Awhile,
+    /// Until the host is heard again: another of its name may only run once this one has ended, so that ending it would help
+    /// nobody, and cost a start when the host comes back.
+    Always,
+}
+
+/// A pod stays for a while on a node that fails: one whose agent says that it isn't ready, and one that is silent.
 pub(super) fn tolerate(pod: &mut Object) {
     let owners = pod.meta("ownerReferences").and_then(Value::as_array);
-    if owners.is_some_and(|owners| {
-        owners.iter().any(|owner| owner["controller"] == true && owner["kind"] != "Job")
-    }) {
-        return;
-    }
+    let controller = owners.and_then(|owners| owners.iter().find(|owner| owner["controller"] == true));
+    let stays = match controller.and_then(|owner| owner["kind"].as_str()) {
+        Some("ReplicaSet" | "ReplicationController") => Stays::No,
+        Some("StatefulSet") => Stays::Always,
+        _ => Stays::Awhile,
+    };
     let Some(Value::Object(spec)) = pod.0.get_mut("spec") else { return };
     let tolerations = spec.entry("tolerations").or_insert_with(|| json!([]));
     let Some(tolerations) = tolerations.as_array_mut() else { return };
-    let tolerated = |key: &str, list: &[Value]| {
+    let tolerated = |key: &str| {
         let none = |value: &Value| value.as_str().is_none_or(str::is_empty);
-        list.iter().any(|toleration| {
+        tolerations.iter().any(|toleration| {
             (toleration["key"] == key || none(&toleration["key"]))
                 && (toleration["effect"] == "NoExecute" || none(&toleration["effect"]))
         })
     };
-    let missing = [NOT_READY, UNREACHABLE].into_iter().filter(|key| !tolerated(key, tolerations));
-    for key in missing.collect::<Vec<_>>() {
-        tolerations.push(json!({
-            "key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": SECONDS,
-        }));
+    let toleration = |key: &str| json!({"key": key, "operator": "Exists", "effect": "NoExecute"});
+    let mut missing = Vec::new();
+    if !tolerated(NOT_READY) {
+        let mut awhile = toleration(NOT_READY);
+        awhile["tolerationSeconds"] = SECONDS.into();
+        missing.push(awhile);
     }
+    if !tolerated(UNREACHABLE) && !matches!(stays, Stays::No) {
+        let mut stay = toleration(UNREACHABLE);
+        if matches!(stays, Stays::Awhile) {
+            stay["tolerationSeconds"] = SECONDS.into();
+        }
+        missing.push(stay);
+    }
+    tolerations.append(&mut missing);
 }
