@@ -3,6 +3,7 @@
 //! Follows `pkg/controller/endpoint`, `pkg/controller/endpointslice` and the EndpointSlice API (KEP-752):
 //! conditions, named target ports, one list of ports a slice.
 
+mod hints;
 mod mirror;
 mod pods;
 mod slices;
@@ -17,7 +18,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use objects::{Change, Pod};
 
 use crate::controller::{Controller, Due, Moment, Urgency, both, latest};
-use crate::index::{By, Group, Labelled};
+use crate::index::{By, Group, Labelled, OnNode};
 use crate::kept::Node;
 use crate::key::Key;
 use crate::plan::{Plan, delete};
@@ -25,6 +26,7 @@ use crate::selectors::{Selector, Selectors, Selects};
 use crate::tables::Watches;
 use crate::touched::Touched;
 use crate::view::View;
+use hints::{Capacity, InParts};
 
 /// The label that names a slice's service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -54,6 +56,9 @@ impl Controller for Services {
         watches.table::<Endpoints>();
         watches.table::<EndpointSlice>();
         watches.table::<Node>();
+        watches.index::<Capacity>();
+        watches.index::<By<InParts>>();
+        watches.index::<By<OnNode>>();
         watches.index::<By<Labelled<Pod>>>();
         watches.index::<By<OfService>>();
         watches.index::<Selectors<Services>>();
@@ -70,10 +75,16 @@ impl Controller for Services {
         due.changed::<Service>(change);
         due.changed::<Endpoints>(change);
         change.of::<EndpointSlice>().and_then(latest).into_iter().for_each(|slice| service_of(slice, due));
-        for pod in change.of::<Pod>().into_iter().flat_map(both) {
-            let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-            let services = view.index::<Selectors<Services>>().into_iter();
-            due.objects(services.flat_map(|index| index.of(namespace, pod.metadata.labels.as_deref())));
+        change.of::<Pod>().into_iter().flat_map(both).for_each(|pod| services_of(view, pod, due));
+        if let Some(Change { old, new, .. }) = change.of::<Node>() {
+            if old.as_deref().map(hints::part) != new.as_deref().map(hints::part) {
+                due.objects(view.by::<InParts>(InParts::ALL));
+            }
+            // Where an endpoint is may be another zone from now on.
+            if let Some(node) = new.as_ref().filter(|new| old.as_deref().and_then(zone_of) != zone_of(new)) {
+                let on_it = view.by::<OnNode>(node.metadata.name.as_deref().unwrap_or_default());
+                on_it.for_each(|pod| services_of(view, pod, due));
+            }
         }
     }
 
@@ -141,6 +152,17 @@ impl Controller for GoneServices {
     }
 }
 
+/// The services that a pod stands behind are due.
+fn services_of(view: &View, pod: &Pod, due: &mut Due<'_>) {
+    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+    let services = view.index::<Selectors<Services>>().into_iter();
+    due.objects(services.flat_map(|index| index.of(namespace, pod.metadata.labels.as_deref())));
+}
+
+fn zone_of(node: &Node) -> Option<&String> {
+    node.metadata.labels.as_ref()?.get(hints::ZONE)
+}
+
 /// The service of a slice is due.
 fn service_of(slice: &EndpointSlice, due: &mut Due<'_>) {
     let service = slice.metadata.labels.as_ref().and_then(|labels| labels.get(SERVICE_NAME));
@@ -179,7 +201,7 @@ fn reconcile(view: &View, namespace: &str, name: &str) -> Plan {
     }
     let behind = pods::behind(view, service, spec);
     plan.pause = PAUSE * u32::try_from(behind.len()).unwrap_or(u32::MAX);
-    slices::update(service, spec, &behind, &existing, &mut plan);
+    slices::update(view, service, spec, &behind, &existing, &mut plan);
     subsets::update(view, service, spec, &behind, &mut plan);
     plan
 }

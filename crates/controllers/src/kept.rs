@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{DeploymentStatus, DeploymentStrategy, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::{NodeAddress, NodeCondition, Taint};
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use objects::{Annotations, Labels, Metadata, shared_labels};
 use serde::Deserialize;
@@ -147,6 +148,14 @@ pub(crate) struct NodeSpec {
 pub(crate) struct NodeStatus {
     pub addresses: Option<Vec<NodeAddress>>,
     pub conditions: Option<Vec<NodeCondition>>,
+    pub allocatable: Option<Allocatable>,
+}
+
+/// What a Node's pods may use, as far as it is read.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Allocatable {
+    pub cpu: Option<Quantity>,
 }
 
 objects::thin_kind!(Deployment, k8s_openapi::api::apps::v1::Deployment);

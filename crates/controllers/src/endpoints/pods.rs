@@ -62,7 +62,7 @@ fn one(view: &View, service: &Service, spec: &ServiceSpec, pod: &Pod) -> Option<
         .as_deref()
         .and_then(|node| view.table::<Node>().get("", node))
         .map(|n| n.metadata.labels.clone());
-    let zone = labels.flatten().and_then(|labels| labels.get("topology.kubernetes.io/zone").cloned());
+    let zone = labels.flatten().and_then(|labels| labels.get(super::hints::ZONE).cloned());
     let pod_spec = pod.spec.as_ref();
     let own_domain = pod_spec.and_then(|spec| spec.subdomain.as_ref()) == service.metadata.name.as_ref();
     Some(Behind {

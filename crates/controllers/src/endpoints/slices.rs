@@ -9,12 +9,13 @@ use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use machinery::Object;
-use objects::Write;
+use objects::{Occurrence, Write};
 use serde_json::json;
 
 use super::pods::{Behind, Port};
-use super::{CONTROLLER, MANAGED_BY, SERVICE_NAME};
+use super::{CONTROLLER, MANAGED_BY, SERVICE_NAME, hints};
 use crate::plan::{Action, Note, Plan, delete, merge_this};
+use crate::view::View;
 
 /// The most endpoints of one slice, as upstream (`--max-endpoints-per-slice`): only slices that changed are written and
 /// sent to every host, so a change costs no more than this, however many endpoints there are.
@@ -25,6 +26,7 @@ const HEADLESS: &str = "service.kubernetes.io/headless";
 type Group = (&'static str, Vec<Port>);
 
 pub(super) fn update(
+    view: &View,
     service: &Service,
     spec: &ServiceSpec,
     behind: &[Behind],
@@ -42,6 +44,15 @@ pub(super) fn update(
             }
         }
     }
+    let distribution = hints::distribution(service, spec);
+    let told: Vec<Occurrence> = families
+        .iter()
+        .filter_map(|family| {
+            let own = groups.iter_mut().filter(|((of, _), _)| of == family);
+            let mut endpoints: Vec<&mut Endpoint> = own.flat_map(|(_, endpoints)| endpoints).collect();
+            hints::give(view, service, &distribution, family, &mut endpoints, existing)
+        })
+        .collect();
     let known: BTreeSet<String> = existing
         .iter()
         .flat_map(|slice| slice.endpoints.iter().flatten())
@@ -65,6 +76,10 @@ pub(super) fn update(
     }
     for slice in free {
         plan.write(delete(slice.as_ref()));
+    }
+    // Told once for what is written, and not for every look.
+    if let Some(first) = plan.actions.first_mut() {
+        first.done.extend(told.into_iter().map(Note::Event));
     }
 }
 
@@ -186,11 +201,11 @@ impl Wanted<'_> {
     }
 }
 
-fn is_ready(endpoint: &Endpoint) -> bool {
+pub(super) fn is_ready(endpoint: &Endpoint) -> bool {
     endpoint.conditions.as_ref().is_some_and(|conditions| conditions.ready == Some(true))
 }
 
-fn target_name(endpoint: &Endpoint) -> Option<String> {
+pub(super) fn target_name(endpoint: &Endpoint) -> Option<String> {
     endpoint.target_ref.as_ref()?.name.clone()
 }
 

@@ -15,6 +15,7 @@ mod endpoints;
 mod eviction;
 mod flows;
 mod garbage;
+mod hints;
 mod job_policies;
 mod jobs;
 mod namespaces;
