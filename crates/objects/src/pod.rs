@@ -95,6 +95,8 @@ pub struct PodSpec {
     pub scheduling_gates: Option<Vec<PodSchedulingGate>>,
     /// Its priority as a number.
     pub priority: Option<i32>,
+    /// Whether it may take others' places (KEP-902): `Never`, or by default where their priority is lower.
+    pub preemption_policy: Option<String>,
     /// Its affinities.
     pub affinity: Option<Box<Affinity>>,
     /// Labels that its node must have.
@@ -126,6 +128,8 @@ pub struct PodSpec {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Container {
+    /// Its image.
+    pub image: Option<Box<str>>,
     /// Its ports.
     pub ports: Option<Vec<ContainerPort>>,
     /// What it asks for.
@@ -162,6 +166,8 @@ pub struct PodStatus {
     pub phase: Option<&'static str>,
     /// What holds of it, as far as it is read: readiness, placement, and whether it is about to be disrupted.
     pub conditions: Box<[Condition]>,
+    /// The node that room is being made on for it.
+    pub nominated_node_name: Option<Arc<str>>,
     /// Its addresses, the first one first.
     pub addresses: Box<[IpAddr]>,
     /// Its containers.
@@ -190,6 +196,7 @@ pub struct Condition {
 struct StoredStatus {
     phase: Option<String>,
     conditions: Option<Vec<StoredCondition>>,
+    nominated_node_name: Option<String>,
     #[serde(rename = "podIP")]
     pod_ip: Option<String>,
     #[serde(rename = "podIPs")]
@@ -228,9 +235,11 @@ impl From<StoredStatus> for PodStatus {
         if addresses.is_empty() {
             addresses.extend(stored.pod_ip.and_then(|ip| ip.parse::<IpAddr>().ok()));
         }
+        let nominated = stored.nominated_node_name.filter(|name| !name.is_empty());
         PodStatus {
             phase: stored.phase.and_then(|phase| one_of(&PHASES, &phase)),
             conditions: stored.conditions.into_iter().flatten().filter_map(Condition::read).collect(),
+            nominated_node_name: nominated.map(|name| shared_text(&name)),
             addresses: addresses.into(),
             container_statuses: stored.container_statuses.unwrap_or_default(),
             init_container_statuses: stored.init_container_statuses.unwrap_or_default(),

@@ -84,6 +84,18 @@ pub(crate) fn anti_affinity(pod: &Pod) -> Option<&Vec<PodAffinityTerm>> {
     anti.required_during_scheduling_ignored_during_execution.as_ref()
 }
 
+/// The weight of a required affinity for those that it means (`hardPodAffinityWeight` upstream, 1 by default).
+const REQUIRED_WEIGHT: i64 = 1;
+
+/// What a pod's terms say to others that come after it: that they should be near it, or apart.
+pub(crate) fn draws(pod: &Pod) -> Vec<(Term, i64)> {
+    if affinity(pod).is_none() {
+        return Vec::new();
+    }
+    let required = near(pod).into_iter().map(|term| (term, REQUIRED_WEIGHT));
+    required.chain(preferred(pod)).collect()
+}
+
 /// The preferred terms of a pod: a positive weight to be near, a negative one to be apart.
 pub(crate) fn preferred(pod: &Pod) -> Vec<(Term, i64)> {
     let near = affinity(pod).and_then(|a| a.pod_affinity.as_ref());

@@ -18,6 +18,8 @@ pub(crate) struct Class {
     pub owner: Option<String>,
     /// The required anti-affinities.
     pub apart: Vec<Term>,
+    /// By what weight they would have others near them.
+    pub draws: Vec<(Term, i64)>,
 }
 
 impl Eq for Class {}
@@ -36,6 +38,7 @@ impl Class {
             namespace: pod.metadata.namespace.clone().unwrap_or_default(),
             labels: pod.metadata.labels.clone(),
             owner: owners.find(|owner| owner.controller == Some(true)).map(|owner| owner.uid.clone()),
+            draws: affinity::draws(pod),
             apart: affinity::anti_affinity(pod)
                 .iter()
                 .flat_map(|t| t.iter())

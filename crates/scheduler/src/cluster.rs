@@ -4,14 +4,16 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use objects::{Labels, Meta, Pod};
 
 use crate::class::{Class, Classes};
-use crate::host_row::HostRow;
+use crate::host_row::{HostRow, Nominee};
 use crate::ledger::Ledger;
 use crate::node::Node;
-use crate::unschedulable::{Hope, Unschedulable};
-use crate::wish::{Wish, asks_the_same};
+use crate::preemption::{Budgets, Preemptor};
+use crate::unschedulable::{Hope, Preemption, Unschedulable};
+use crate::wish::{Wish, asks_the_same, priority};
 
 /// The labels of every namespace.
 pub(crate) type Namespaces = BTreeMap<String, Labels>;
@@ -29,7 +31,7 @@ const MOST_WISHES: usize = 256;
 /// change is no later than the ledger's `seen`: so every change of a row must be followed by `touch`.
 #[derive(Debug, Default)]
 pub struct Cluster {
-    hosts: Vec<HostRow>,
+    pub(crate) hosts: Vec<HostRow>,
     by_name: HashMap<String, usize>,
     free: Vec<usize>,
     silent: BTreeSet<String>,
@@ -39,19 +41,25 @@ pub struct Cluster {
     versions: Vec<u64>,
     /// Each host under its last change.
     changes: BTreeMap<u64, usize>,
-    placed: HashMap<Bytes, Placed>,
+    pub(crate) placed: HashMap<Bytes, Placed>,
+    /// How many placed pods there are of each priority.
+    pub(crate) priorities: BTreeMap<i32, usize>,
+    /// The hosts that pods without a place are nominated for.
+    nominations: HashMap<Bytes, usize>,
     classes: Classes,
-    namespaces: Namespaces,
+    pub(crate) namespaces: Namespaces,
     runtime_classes: BTreeMap<String, Labels>,
-    ledgers: Vec<Ledger>,
+    pub(crate) budgets: Budgets,
+    pub(crate) ledgers: Vec<Ledger>,
     /// How many decisions there were.
-    decisions: u64,
+    pub(crate) decisions: u64,
 }
 
+/// A pod that has its place.
 #[derive(Debug)]
-struct Placed {
+pub(crate) struct Placed {
     pod: Arc<Pod>,
-    class: Arc<Class>,
+    pub class: Arc<Class>,
     host: usize,
 }
 
@@ -92,6 +100,11 @@ impl Cluster {
         self.replace_labels(|cluster| &mut cluster.namespaces, name, labels)
     }
 
+    /// A disruption budget; nothing if it is gone.
+    pub fn set_budget(&mut self, namespace: &str, name: &str, budget: Option<Arc<PodDisruptionBudget>>) {
+        self.budgets.set(namespace, name, budget);
+    }
+
     /// The node selector of a RuntimeClass, if it has one.
     pub fn set_runtime_class(&mut self, name: &str, selector: Option<Labels>) -> Hope {
         self.replace_labels(|cluster| &mut cluster.runtime_classes, name, selector)
@@ -125,12 +138,14 @@ impl Cluster {
             && *self.hosts[placed.host].name == *node
             && counts_the_same(&placed.pod, pod)
         {
+            self.hosts[placed.host].replace(&placed.pod, pod);
             placed.pod = pod.clone();
             return Hope::NONE;
         }
-        let hope = self.take(&key) | Hope::COMPANY;
+        let hope = self.take(&key) | self.withdraw(&key).1 | Hope::COMPANY;
         let (at, class) = (self.host(node), self.classes.of(pod));
-        self.hosts[at].add(pod.spec.as_deref(), &class, is_leaving(pod));
+        self.hosts[at].add(pod, &class);
+        *self.priorities.entry(priority(pod)).or_default() += 1;
         self.touch(at);
         self.placed.insert(key, Placed { pod: pod.clone(), class, host: at });
         hope
@@ -143,7 +158,13 @@ impl Cluster {
 
     pub(crate) fn take(&mut self, key: &Bytes) -> Hope {
         let Some(Placed { pod, class, host }) = self.placed.remove(key) else { return Hope::NONE };
-        self.hosts[host].remove(pod.spec.as_deref(), &class, is_leaving(&pod));
+        self.hosts[host].remove(&pod, &class);
+        if let Some(count) = self.priorities.get_mut(&priority(&pod)) {
+            *count -= 1;
+            if *count == 0 {
+                self.priorities.remove(&priority(&pod));
+            }
+        }
         self.touch(host);
         self.drop_if_empty(host);
         // With fewer pods in one domain, others may have too many; a spread may also be even again.
@@ -155,17 +176,72 @@ impl Cluster {
         self.placed.get(key).map(|placed| self.hosts[placed.host].name.to_string())
     }
 
+    /// Says for which node a pod without a place is nominated, if for any: there it counts for pods of no higher priority.
+    pub fn nominate(&mut self, pod: &Arc<Pod>, node: Option<&str>) -> Hope {
+        if node.is_none() && self.nominations.is_empty() {
+            return Hope::NONE;
+        }
+        let key = key(pod);
+        let before = self.nominations.get(&key).map(|at| &*self.hosts[*at].name);
+        if before == node {
+            return Hope::NONE;
+        }
+        let hope = self.withdraw(&key).1;
+        if let Some(node) = node {
+            let (at, class) = (self.host(node), self.classes.of(pod));
+            self.hosts[at].nominees.push(Nominee::new(key.clone(), pod.clone(), class));
+            self.nominations.insert(key, at);
+            self.touch(at);
+        }
+        hope
+    }
+
+    /// Takes a nomination back; the name of the node.
+    pub(crate) fn withdraw(&mut self, key: &Bytes) -> (Option<Arc<str>>, Hope) {
+        if self.nominations.is_empty() {
+            return (None, Hope::NONE);
+        }
+        let Some(at) = self.nominations.remove(key) else { return (None, Hope::NONE) };
+        let name = self.hosts[at].name.clone();
+        self.hosts[at].nominees.retain(|nominee| nominee.key != *key);
+        self.touch(at);
+        self.drop_if_empty(at);
+        (Some(name), Hope::ROOM)
+    }
+
+    /// The name of the node that the pod of a key is nominated for.
+    pub(crate) fn nominated_node(&self, key: &Bytes) -> Option<String> {
+        self.nominations.get(key).map(|at| self.hosts[*at].name.to_string())
+    }
+
     /// The node for a pod.
     ///
-    /// Nodes that can't have it are left out; of the others the best has, in this order: what the pod or the
+    /// A pod that is nominated for a node gets that one if it can. Otherwise nodes that can't have it are left out; of the others
+    /// the best has, in this order: what the pod or the
     /// node prefers, the fewest pods like this one (so that three replicas are on three hosts whenever
     /// three can have one), the fewest in its zone, the most room left, the fewest pods, the first name.
     ///
     /// # Errors
-    /// [`Unschedulable`] if no node can have it.
+    /// [`Unschedulable`] if no node can have it; it says whether others may go for it.
     pub fn schedule(&mut self, pod: &Arc<Pod>) -> Result<String, Arc<Unschedulable>> {
         self.decisions += 1;
         let at = self.ledger(pod);
+        // Its own nomination takes no room from it.
+        let nominated = if self.nominations.is_empty() { None } else { self.withdraw(&key(pod)).0 };
+        let place = self.decide(pod, at, nominated.as_deref());
+        // Asking changes nothing: it ends when the pod is placed.
+        if nominated.is_some() {
+            self.nominate(pod, nominated.as_deref());
+        }
+        place
+    }
+
+    fn decide(
+        &mut self,
+        pod: &Arc<Pod>,
+        at: usize,
+        nominated: Option<&str>,
+    ) -> Result<String, Arc<Unschedulable>> {
         let ledger = &mut self.ledgers[at];
         ledger.used = self.decisions;
         // Nothing has changed since it failed, so it would fail again: a thousand replicas without a place cost one
@@ -179,14 +255,22 @@ impl Cluster {
             ledger.update(*host, &self.hosts, &self.namespaces);
         }
         ledger.seen = self.clock;
-        match ledger.best() {
-            Some(host) => Ok(self.hosts[host].name.to_string()),
-            None => {
-                let why = Arc::new(ledger.reasons(&self.hosts));
-                ledger.failed = Some((self.clock, why.clone()));
-                Err(why)
-            }
+        let nominated = nominated.and_then(|name| self.by_name.get(name)).copied();
+        let place = nominated.filter(|host| ledger.is_open(*host)).or_else(|| ledger.best());
+        if let Some(host) = place {
+            return Ok(self.hosts[host].name.to_string());
         }
+        let (mut why, helpable) = ledger.reasons(&self.hosts);
+        if why.nodes > 0 {
+            let (helpable, nodes) = (&*helpable, why.nodes);
+            why.preemption = self.preempt(&Preemptor { pod, ledger: at, nominated, helpable, nodes });
+        }
+        let why = Arc::new(why);
+        // Who goes for one pod doesn't go for the next one too.
+        if nominated.is_none() && !matches!(why.preemption, Preemption::Possible(_)) {
+            self.ledgers[at].failed = Some((self.clock, why.clone()));
+        }
+        Err(why)
     }
 
     /// The number of the ledger for what a pod asks for.

@@ -24,7 +24,7 @@ struct Sum {
 #[derive(Debug, Clone, Copy)]
 struct Cell {
     domain: u32,
-    pods: u32,
+    pods: i32,
     counts: bool,
 }
 
@@ -40,9 +40,9 @@ impl Column {
         &self.key
     }
 
-    /// Says in which domain a host is and how many of the pods it has; `counts` is false for a host whose domain is only
+    /// Says in which domain a host is and how many of the pods it has, or what they weigh; `counts` is false for a host whose domain is only
     /// there if others make it.
-    pub fn set(&mut self, host: usize, domain: Option<&str>, pods: u32, counts: bool) {
+    pub fn set(&mut self, host: usize, domain: Option<&str>, pods: i32, counts: bool) {
         if self.cells.len() <= host {
             self.cells.resize(host + 1, EMPTY);
         }

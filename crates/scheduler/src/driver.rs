@@ -6,10 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::PodCondition;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use objects::{ObjectRef, Occurrence, Pod, Pool, Recorder, Reporter, TypedRef, Uid, Write, Writer};
-use serde_json::{Value, json};
+use objects::{ObjectRef, Occurrence, Pod, Pool, Recorder, Reporter, Uid, Write, Writer};
 use store::{Duty, State, Store};
 use tasks::SpawnIn;
 use tokio::sync::watch;
@@ -17,15 +14,17 @@ use tokio::task::JoinSet;
 use tracing::debug_span;
 
 use crate::metrics::{Attempt, Metrics, Pending};
-use crate::unschedulable::Unschedulable;
+use crate::room::Room;
+use crate::tell;
+use crate::unschedulable::{Preemption, Unschedulable};
 use crate::waiting::{Decision, Silence, Waiting};
 
-const USER: &str = "system:kube-scheduler";
+pub(crate) const USER: &str = "system:kube-scheduler";
 /// The pause before a bind that failed is tried again, as client-go's first; it doubles with every further one, until it is
 /// longer than the store takes to elect a leader.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
-/// Binds and reports on their way at the same time. At 10,000 pods a second, each of which waits some 20 ms for its commit on
+/// Binds, preemptions and reports on their way at the same time. At 10,000 pods a second, each of which waits some 20 ms for its commit on
 /// a busy machine, about 200 are.
 const WRITES: usize = 256;
 /// After this many decisions without a pause, the state is looked at again and other tasks get their turn: half of the writes,
@@ -97,7 +96,7 @@ impl Duty for Scheduler {
 
 // The driver is where the clocks are read.
 #[allow(clippy::disallowed_methods)]
-fn clocks() -> (Instant, Timestamp) {
+pub(crate) fn clocks() -> (Instant, Timestamp) {
     (Instant::now(), Timestamp::now())
 }
 
@@ -109,6 +108,7 @@ async fn sleep_until(time: Option<Instant>) {
 }
 
 struct Work<'a> {
+    store: Arc<dyn Store>,
     writer: Arc<dyn Writer>,
     waiting: &'a mut Waiting,
     metrics: Arc<Metrics>,
@@ -119,17 +119,27 @@ struct Work<'a> {
     recorder: Recorder,
 }
 
-/// A bind that ended.
+/// What was written for a pod came to an end.
 struct Ended {
     uid: Uid,
-    placed: bool,
+    end: End,
     decided: Instant,
+}
+
+enum End {
+    /// It is bound.
+    Placed,
+    /// Others are on their way out for it.
+    Preempted,
+    /// Neither, as far as is known.
+    Failed,
 }
 
 impl<'a> Work<'a> {
     fn new(options: &Options, waiting: &'a mut Waiting) -> Self {
         let from = Reporter { component: "default-scheduler".to_owned(), host: None };
         Work {
+            store: options.store.clone(),
             writer: options.writer.clone(),
             metrics: options.metrics.clone(),
             waiting,
@@ -152,12 +162,16 @@ impl<'a> Work<'a> {
         let decisions = self.waiting.decide(silence, room.min(TURN), now);
         // Decided together, and each as long as the others.
         let each = clocks().0.duration_since(now).checked_div(decisions.len() as u32).unwrap_or_default();
-        for Decision { pod, place } in decisions {
+        for Decision { pod, place, preempts } in decisions {
             match place {
                 Ok(node) => self.bind(pod, node, now),
                 Err(why) => {
                     self.metrics.attempted(Attempt::Unschedulable, each);
-                    self.tell(&pod, &why);
+                    if preempts {
+                        self.preempt(pod, why, now);
+                    } else {
+                        self.tell(&pod, &why);
+                    }
                 }
             }
         }
@@ -174,24 +188,32 @@ impl<'a> Work<'a> {
                     tracing::info!(target: "timeline", what = "pod-placed", subject = %object, host = node);
                     let told = format!("Successfully assigned {object} to {node}");
                     recorder.record(Occurrence::of(pod.as_ref(), false, "Scheduled", told));
-                    Ended { uid, placed: true, decided }
+                    Ended { uid, end: End::Placed, decided }
                 }
                 Err(status) => {
                     tracing::debug!(code = status.code, pod = %object, node, "not placed: {status}");
-                    Ended { uid, placed: false, decided }
+                    Ended { uid, end: End::Failed, decided }
                 }
             }
         });
     }
 
-    /// A bind ended. One that failed is tried again after a pause; until then the pod counts as placed,
+    /// What was written for a pod ended. What failed is tried again after a pause; until then the pod counts as placed,
     /// since a bind without an answer may have happened.
-    fn bound(&mut self, Ended { uid, placed, decided }: Ended) {
-        let attempt = if placed { Attempt::Scheduled } else { Attempt::Error };
-        self.metrics.attempted(attempt, clocks().0.duration_since(decided));
-        if placed {
-            self.failures.remove(&uid);
-            return;
+    fn bound(&mut self, Ended { uid, end, decided }: Ended) {
+        let took = clocks().0.duration_since(decided);
+        match end {
+            End::Placed => {
+                self.metrics.attempted(Attempt::Scheduled, took);
+                self.failures.remove(&uid);
+                return;
+            }
+            End::Preempted => {
+                self.failures.remove(&uid);
+                self.waiting.forget(&uid);
+                return;
+            }
+            End::Failed => self.metrics.attempted(Attempt::Error, took),
         }
         let failures = self.failures.entry(uid.clone()).or_default();
         let pause = FIRST_PAUSE.saturating_mul(1 << (*failures).min(10)).min(LONGEST_PAUSE);
@@ -215,9 +237,8 @@ impl<'a> Work<'a> {
 
     /// Says on the pod, and in an Event, why it has no place; once for each reason.
     fn tell(&mut self, pod: &Arc<Pod>, why: &Unschedulable) {
-        let message = why.to_string();
-        let Some(write) = condition(pod, &message, self.waiting.state(), clocks().1) else { return };
-        self.recorder.record(Occurrence::of(pod.as_ref(), true, "FailedScheduling", message));
+        let Some(write) = tell::no_place(pod, why, self.waiting.state(), clocks().1) else { return };
+        self.recorder.record(Occurrence::of(pod.as_ref(), true, "FailedScheduling", why.to_string()));
         let writer = self.writer.clone();
         self.telling.spawn_in(debug_span!("unschedulable"), async move {
             if let Err(status) = writer.write(USER, write).await {
@@ -225,42 +246,25 @@ impl<'a> Work<'a> {
             }
         });
     }
-}
 
-/// The condition PodScheduled=False with its message, unless the pod says so already.
-fn condition(pod: &Pod, message: &str, state: &State, now: Timestamp) -> Option<Write> {
-    let (namespace, name) = (pod.metadata.namespace.as_deref()?.to_owned(), pod.metadata.name.clone()?);
-    let known = pod
-        .status
-        .iter()
-        .flat_map(|status| &status.conditions)
-        .find(|condition| condition.type_ == "PodScheduled");
-    if known.is_some_and(|known| known.status == "False" && known.message.as_deref() == Some(message)) {
-        return None;
+    /// Makes room for a pod: others go for it. Until they are on their way out it isn't looked at again.
+    fn preempt(&mut self, pod: Arc<Pod>, why: Arc<Unschedulable>, decided: Instant) {
+        let Preemption::Possible(victims) = &why.preemption else { return };
+        self.metrics.preempted(victims.pods.len());
+        self.recorder.record(Occurrence::of(pod.as_ref(), true, "FailedScheduling", why.to_string()));
+        let span = debug_span!("preempt", node = victims.node);
+        let room =
+            Room { writer: self.writer.clone(), store: self.store.clone(), recorder: self.recorder.clone() };
+        self.binding.spawn_in(span, async move {
+            let uid = Uid::of(&*pod).unwrap_or_default();
+            let ended = match room.make(&pod, &why).await {
+                Ok(()) => End::Preempted,
+                Err(status) => {
+                    tracing::debug!(code = status.code, "no room was made for a pod: {status}");
+                    End::Failed
+                }
+            };
+            Ended { uid, end: ended, decided }
+        });
     }
-    let since = known.filter(|known| known.status == "False").and_then(|k| k.last_transition_time.clone());
-    let condition = PodCondition {
-        type_: "PodScheduled".into(),
-        status: "False".into(),
-        reason: Some("Unschedulable".into()),
-        message: Some(message.to_owned()),
-        last_transition_time: since.or(Some(Time(now))),
-        observed_generation: pod.metadata.generation,
-        ..PodCondition::default()
-    };
-    let kv = state.get(objects::key("", "pods", &namespace, &name).as_bytes())?;
-    let stored: Value = serde_json::from_slice(&kv.value.bytes()).ok()?;
-    let mut conditions =
-        stored.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
-    conditions.retain(|condition| condition["type"] != "PodScheduled");
-    conditions.push(json!(condition));
-    Some(Write::Merge {
-        subject: TypedRef { api_version: "v1".into(), kind: "Pod".into(), namespace, name },
-        subresource: "status",
-        patch: json!({
-            // A merge patch replaces the whole list of conditions: what was written meanwhile must not get lost.
-            "metadata": {"resourceVersion": kv.mod_revision.to_string()},
-            "status": {"conditions": conditions},
-        }),
-    })
 }

@@ -31,7 +31,8 @@ pub(crate) fn against(wish: &Wish, host: &HostRow, node: &Node) -> Vec<Reason> {
     if !runtime || !wants_node(spec, node) {
         return one("node(s) didn't match Pod's node affinity/selector");
     }
-    if request::collide(&wish.ports, host.ports.keys()) {
+    let promised = host.nominees_for(wish.priority).flat_map(|nominee| &nominee.ports);
+    if request::collide(&wish.ports, host.ports.keys().chain(promised)) {
         let text = "node(s) didn't have free ports for the requested pod ports".to_owned();
         return vec![Reason { text, hope: Hope::NODES | Hope::ROOM }];
     }
@@ -40,26 +41,24 @@ pub(crate) fn against(wish: &Wish, host: &HostRow, node: &Node) -> Vec<Reason> {
 
 fn short_of(wish: &Wish, host: &HostRow) -> Vec<Reason> {
     let mut short = Vec::new();
+    let promised = || host.nominees_for(wish.priority);
+    let pods = host.pods.len() + promised().count();
     if let Some(most) = host.allocatable.get("pods")
-        && (host.pods as i128 + 1) * 1000 > *most
+        && (pods as i128 + 1) * 1000 > *most
     {
-        short.push("Too many pods".to_owned());
+        short.push(Reason::new("Too many pods", Hope::NODES | Hope::ROOM));
     }
     for (name, asked) in wish.amounts.iter().filter(|(_, asked)| **asked > 0) {
-        if amount(&host.requested, name).saturating_add(*asked) > amount(&host.allocatable, name) {
-            short.push(format!("Insufficient {name}"));
+        let all = amount(&host.allocatable, name);
+        let taken = promised().map(|nominee| amount(&nominee.amounts, name));
+        let taken = taken.fold(amount(&host.requested, name), i128::saturating_add);
+        if taken.saturating_add(*asked) > all {
+            // What is larger than the node won't fit there, whoever goes.
+            let hope = if *asked > all { Hope::NODES } else { Hope::NODES | Hope::ROOM };
+            short.push(Reason { text: format!("Insufficient {name}"), hope });
         }
     }
-    short.into_iter().map(|text| Reason { text, hope: Hope::NODES | Hope::ROOM }).collect()
-}
-
-/// How much of the node's processors and memory would be taken, in thousandths of each, together.
-pub(crate) fn usage(wish: &Wish, host: &HostRow) -> i128 {
-    let share = |name: &str| {
-        let all = amount(&host.allocatable, name).max(1);
-        (amount(&host.requested, name).saturating_add(amount(&wish.amounts, name))).saturating_mul(1000) / all
-    };
-    share("cpu").saturating_add(share("memory"))
+    short
 }
 
 fn amount(amounts: &Amounts, name: &str) -> i128 {

@@ -12,6 +12,7 @@ use crate::column::Column;
 use crate::filter;
 use crate::host_row::HostRow;
 use crate::node::Node;
+use crate::score;
 use crate::unschedulable::{Hope, Reason, Unschedulable};
 use crate::wish::Wish;
 
@@ -39,6 +40,8 @@ pub(crate) struct Ledger {
     spreading: Vec<Column>,
     /// By topology, the pods that keep those of this wish away.
     refused: Vec<Column>,
+    /// By topology, what the pods there weigh that would have those of this wish near them.
+    drawn: Vec<Column>,
 }
 
 /// How a host stands as far as other hosts have nothing to do with it; the best is the least.
@@ -46,8 +49,8 @@ pub(crate) struct Ledger {
 struct Standing {
     discouraged: usize,
     preferred: Reverse<i64>,
-    siblings: u32,
-    usage: i128,
+    siblings: i32,
+    room: Reverse<i128>,
     pods: usize,
     name: Arc<str>,
     at: usize,
@@ -64,7 +67,7 @@ enum Obstacle {
 }
 
 /// What depends on all hosts together, worked out once for a decision.
-struct Round {
+pub(crate) struct Round {
     /// By spreading constraint: the fewest pods in a domain, and the most.
     ranges: Vec<(i64, i64)>,
     /// By required affinity: whether the pod may be the first of its kind.
@@ -86,6 +89,7 @@ impl Ledger {
             preferred: columns(&mut wish.preferred.iter().map(|(term, _)| &term.topology_key)),
             spreading: columns(&mut wish.spreading.iter().map(|constraint| &constraint.key)),
             refused: Vec::new(),
+            drawn: Vec::new(),
             wish,
         }
     }
@@ -93,7 +97,7 @@ impl Ledger {
     /// Whether most domains that it remembers are of nodes that are gone: then it should be made anew.
     pub fn is_worn(&self) -> bool {
         let most = 2 * self.rows.len() + 64;
-        let all = [&self.near, &self.apart, &self.preferred, &self.spreading, &self.refused];
+        let all = [&self.near, &self.apart, &self.preferred, &self.spreading, &self.refused, &self.drawn];
         all.into_iter().flatten().chain([&self.zones]).any(|column| column.remembered() > most)
     }
 
@@ -102,8 +106,8 @@ impl Ledger {
         let host = &hosts[at];
         let node = host.open();
         let label = |key: &str| node.and_then(|node| node.label(key));
-        let count = |means: &dyn Fn(&Class) -> bool| -> u32 {
-            host.classes.iter().filter(|(class, _)| means(class)).map(|(_, count)| count).sum()
+        let count = |means: &dyn Fn(&Class) -> bool| -> i32 {
+            host.classes.iter().filter(|(class, _)| means(class)).map(|(_, count)| *count as i32).sum()
         };
         let siblings = count(&|class| self.wish.class.is_sibling(class));
         let standing = node.and_then(|node| self.standing(at, host, node, siblings));
@@ -116,7 +120,10 @@ impl Ledger {
             column.set(at, label(&term.topology_key), count(&|class| term.means(class, namespaces)), true);
         }
         for (column, term) in self.apart.iter_mut().zip(&self.wish.class.apart) {
-            column.set(at, label(&term.topology_key), count(&|class| term.means(class, namespaces)), true);
+            let promised = host.nominees_for(self.wish.priority);
+            let promised = promised.filter(|nominee| term.means(&nominee.class, namespaces)).count();
+            let pods = count(&|class| term.means(class, namespaces)) + promised as i32;
+            column.set(at, label(&term.topology_key), pods, true);
         }
         for (column, (term, _)) in self.preferred.iter_mut().zip(&self.wish.preferred) {
             column.set(at, label(&term.topology_key), count(&|class| term.means(class, namespaces)), true);
@@ -126,16 +133,16 @@ impl Ledger {
             let pods = count(&|class| constraint.means(&self.wish.class, class));
             column.set(at, label(&constraint.key), pods, counts);
         }
-        self.update_refused(at, hosts, namespaces);
+        self.update_by_others(at, hosts, namespaces);
     }
 
-    fn standing(&self, at: usize, host: &HostRow, node: &Node, siblings: u32) -> Option<Standing> {
+    fn standing(&self, at: usize, host: &HostRow, node: &Node, siblings: i32) -> Option<Standing> {
         filter::against(&self.wish, host, node).is_empty().then(|| Standing {
             discouraged: filter::discouraged(self.wish.spec(), node),
             preferred: Reverse(preferred_node(&self.wish.pod, node)),
             siblings,
-            usage: filter::usage(&self.wish, host),
-            pods: host.pods,
+            room: Reverse(score::room(&self.wish, host)),
+            pods: host.pods.len(),
             name: host.name.clone(),
             at,
         })
@@ -159,31 +166,21 @@ impl Ledger {
         self.rows[at] = standing;
     }
 
-    fn update_refused(&mut self, at: usize, hosts: &[HostRow], namespaces: &Namespaces) {
-        let rules = hosts[at]
-            .classes
-            .iter()
-            .flat_map(|(class, count)| class.apart.iter().map(move |term| (term, *count)));
-        let rules = rules.filter(|(term, _)| term.means(&self.wish.class, namespaces));
-        let rules: Vec<_> = rules.collect();
-        for (term, _) in &rules {
-            let key = &term.topology_key;
-            if !self.refused.iter().any(|column| column.key() == key) {
-                let mut column = Column::new(key);
-                // Nobody refuses by this label yet, or there would be a column; those that are updated later add themselves.
-                for (at, host) in hosts.iter().enumerate() {
-                    column.set(at, host.open().and_then(|node| node.label(key)), 0, true);
-                }
-                self.refused.push(column);
-            }
-        }
-        let node = hosts[at].open();
-        for column in &mut self.refused {
-            let here = rules.iter().filter(|(term, _)| term.topology_key == column.key());
-            let pods = here.map(|(_, count)| count).sum();
-            let label = node.and_then(|node| node.label(column.key())).map(str::to_owned);
-            column.set(at, label.as_deref(), pods, true);
-        }
+    /// Takes in what the pods of a host say of those of this wish.
+    fn update_by_others(&mut self, at: usize, hosts: &[HostRow], namespaces: &Namespaces) {
+        let own = &self.wish.class;
+        let host = &hosts[at];
+        let promised = host.nominees_for(self.wish.priority).map(|nominee| (&nominee.class, 1));
+        let there = host.classes.iter().map(|(class, count)| (class, *count as i32)).chain(promised);
+        let rules = there.flat_map(|(class, count)| class.apart.iter().map(move |term| (term, count)));
+        let rules = rules.filter(|(term, _)| term.means(own, namespaces));
+        by_topology(&mut self.refused, at, hosts, rules.map(|(term, count)| (&*term.topology_key, count)));
+        let there = host.classes.iter();
+        let wishes =
+            there.flat_map(|(class, count)| class.draws.iter().map(move |draw| (draw, *count as i32)));
+        let wishes = wishes.filter(|((term, _), _)| term.means(own, namespaces));
+        let weights = wishes.map(|((term, weight), count)| (&*term.topology_key, count * *weight as i32));
+        by_topology(&mut self.drawn, at, hosts, weights);
     }
 
     /// The best host, by its number.
@@ -196,7 +193,10 @@ impl Ledger {
             let company = self.preferred.iter().zip(&self.wish.preferred);
             let company = company.map(|(column, (_, weight))| weight * column.around(at).unwrap_or(0));
             let preferred = Reverse(standing.preferred.0 + company.sum::<i64>());
-            (standing.discouraged, preferred, crowding, standing.siblings, self.zones.around(at))
+            // What others would like comes after the spreading of replicas: it is not their risk.
+            let drawn: i64 = self.drawn.iter().filter_map(|column| column.around(at)).sum();
+            let spread = (standing.siblings, self.zones.around(at));
+            (standing.discouraged, preferred, crowding, spread, Reverse(drawn))
         };
         let scored = |standing| (score(standing), standing);
         let best = if self.is_soft() {
@@ -210,25 +210,44 @@ impl Ledger {
 
     /// Whether it is a matter of degree what pods there are elsewhere.
     fn is_soft(&self) -> bool {
-        !self.preferred.is_empty() || self.wish.spreading.iter().any(|constraint| !constraint.required)
+        !self.preferred.is_empty()
+            || !self.drawn.is_empty()
+            || self.wish.spreading.iter().any(|constraint| !constraint.required)
     }
 
-    /// Why no host is open to the pod.
-    pub fn reasons(&self, hosts: &[HostRow]) -> Unschedulable {
+    /// Why no host is open to the pod, and the hosts where it may help that other pods go.
+    pub fn reasons(&self, hosts: &[HostRow]) -> (Unschedulable, Vec<usize>) {
         let round = self.round();
         let mut why = Unschedulable { hope: Hope::NODES, ..Unschedulable::default() };
-        for (at, host) in hosts.iter().enumerate() {
-            let Some(node) = host.open() else { continue };
-            let mut reasons = filter::against(&self.wish, host, node);
-            if reasons.is_empty() {
-                reasons.extend(self.obstacle(at, &round).map(Reason::from));
+        let mut helpable = Vec::new();
+        for at in (0..hosts.len()).filter(|at| hosts[*at].open().is_some()) {
+            let reasons = self.against(at, hosts, &round);
+            if reasons.iter().all(|reason| reason.hope.meets(Hope::ROOM)) {
+                helpable.push(at);
             }
             why.count(reasons);
         }
-        why
+        (why, helpable)
     }
 
-    fn round(&self) -> Round {
+    /// What stands against a host, none if the pod can be there. The host must be up to date.
+    pub fn against(&self, at: usize, hosts: &[HostRow], round: &Round) -> Vec<Reason> {
+        let host = &hosts[at];
+        let Some(node) = host.open() else { return vec![Reason::new("", Hope::NODES)] };
+        let reasons = filter::against(&self.wish, host, node);
+        if !reasons.is_empty() {
+            return reasons;
+        }
+        self.obstacle(at, round).map(Reason::from).into_iter().collect()
+    }
+
+    /// Whether the pod can be on a host.
+    pub fn is_open(&self, at: usize) -> bool {
+        self.rows.get(at).is_some_and(Option::is_some) && self.obstacle(at, &self.round()).is_none()
+    }
+
+    /// What depends on all hosts together, as they are now.
+    pub fn round(&self) -> Round {
         let range = |(column, constraint): (&Column, &crate::spread::Constraint)| {
             let (mut least, mut most, mut domains) = (i64::MAX, 0, 0);
             for count in column.counts() {
@@ -277,6 +296,32 @@ impl Ledger {
         let constraints = self.spreading.iter().zip(&self.wish.spreading).zip(&round.ranges);
         let soft = constraints.filter(|((_, constraint), _)| !constraint.required);
         soft.map(move |((column, _), (_, most))| column.around(at).unwrap_or(most + 1))
+    }
+}
+
+/// Sets what a host's pods come to in each of some topologies, with a column for each that comes up.
+fn by_topology<'a>(
+    columns: &mut Vec<Column>,
+    at: usize,
+    hosts: &[HostRow],
+    amounts: impl Iterator<Item = (&'a str, i32)>,
+) {
+    let amounts: Vec<_> = amounts.collect();
+    for (key, _) in &amounts {
+        if !columns.iter().any(|column| column.key() == *key) {
+            let mut column = Column::new(key);
+            // Nothing is there by this label yet, or there would be a column; those that are updated later add themselves.
+            for (at, host) in hosts.iter().enumerate() {
+                column.set(at, host.open().and_then(|node| node.label(key)), 0, true);
+            }
+            columns.push(column);
+        }
+    }
+    let node = hosts[at].open();
+    for column in columns {
+        let here = amounts.iter().filter(|(key, _)| *key == column.key()).map(|(_, amount)| amount).sum();
+        let label = node.and_then(|node| node.label(column.key()));
+        column.set(at, label, here, true);
     }
 }
 

@@ -42,6 +42,8 @@ pub struct Metrics(Mutex<Figures>);
 #[derive(Debug, Default)]
 struct Figures {
     attempts: [Histogram; ATTEMPTS.len()],
+    preemptions: u64,
+    victims: u64,
     pending: Pending,
 }
 
@@ -63,6 +65,13 @@ impl Metrics {
         if let Some(bucket) = bounds().position(|bound| seconds <= bound) {
             histogram.buckets[bucket] += 1;
         }
+    }
+
+    /// Counts a preemption of so many pods.
+    pub(crate) fn preempted(&self, victims: usize) {
+        let mut figures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        figures.preemptions += 1;
+        figures.victims += victims as u64;
     }
 
     /// Shows how many pods wait now.
@@ -93,6 +102,13 @@ impl Metrics {
             line(out, &format!("{name}_sum"), &labels, histogram.seconds);
             line(out, &format!("{name}_count"), &labels, histogram.count);
         }
+        let name = "scheduler_preemption_attempts_total";
+        head(out, name, "counter", "Preemptions that began");
+        let _ = writeln!(out, "{name} {}", figures.preemptions);
+        // A summary without quantiles: upstream's histogram has the same two names.
+        let name = "scheduler_preemption_victims";
+        head(out, name, "summary", "Pods that were chosen to go for another one");
+        let _ = writeln!(out, "{name}_sum {}\n{name}_count {}", figures.victims, figures.preemptions);
         let name = "scheduler_pending_pods";
         head(
             out,
@@ -136,6 +152,8 @@ mod tests {
         ] {
             metrics.attempted(attempt, Duration::from_millis(ms));
         }
+        metrics.preempted(2);
+        metrics.preempted(3);
         metrics.waiting(Pending { active: 4, backoff: 0, unschedulable: 7 });
         let mut text = String::new();
         metrics.write(&mut text);
@@ -153,6 +171,8 @@ mod tests {
             format!("{name}_bucket{{{},le=\"+Inf\"}} 3", of("scheduled")),
             format!("{name}_sum{{{}}} 60.004", of("scheduled")),
             format!("{name}_count{{{}}} 3", of("scheduled")),
+            "scheduler_preemption_attempts_total 2".to_owned(),
+            "scheduler_preemption_victims_sum 5".to_owned(),
             r#"scheduler_pending_pods{queue="active"} 4"#.to_owned(),
             r#"scheduler_pending_pods{queue="backoff"} 0"#.to_owned(),
             r#"scheduler_pending_pods{queue="unschedulable"} 7"#.to_owned(),

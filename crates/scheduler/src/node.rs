@@ -8,6 +8,8 @@ use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use objects::{Metadata, NoAnnotations};
 use serde::{Deserialize, Deserializer};
 
+use crate::image::Images;
+
 /// A node. Fields have the API's names and forms (core/v1 Node).
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
@@ -42,6 +44,8 @@ pub struct NodeStatus {
     /// Its condition `Ready`; the others are left out.
     #[serde(deserialize_with = "ready")]
     pub conditions: Option<Condition>,
+    /// The images that it has.
+    pub(crate) images: Images,
 }
 
 /// A condition's type and status. Times are left out, so that a sign of life is no change.

@@ -137,6 +137,21 @@ impl Queue {
         !self.ready.is_empty()
     }
 
+    /// A pod that found no place is to be tried again at once.
+    pub fn wake_now(&mut self, key: &Bytes) {
+        let Some(wait) = self.waiting.get(key) else { return };
+        match wait.stage {
+            Stage::Ready => return,
+            Stage::Resting(until, ..) => drop(self.resting.remove(&(until, key.clone()))),
+            Stage::Dormant(hope) => {
+                if let Some(keys) = self.dormant.get_mut(&hope) {
+                    keys.remove(key);
+                }
+            }
+        }
+        self.wake(key);
+    }
+
     fn wake(&mut self, key: &Bytes) {
         if let Some(wait) = self.waiting.get_mut(key) {
             wait.stage = Stage::Ready;

@@ -43,11 +43,37 @@ fn raise(most: &mut Amounts, other: &Amounts) {
     }
 }
 
+/// What a container that doesn't say it is taken to use of processors and memory, in thousandths, when hosts are compared
+/// (`DefaultMilliCPURequest` and `DefaultMemoryRequest` of `pkg/scheduler/util` upstream).
+const USUAL: [(&str, i128); 2] = [("cpu", 100), ("memory", 200 * 1024 * 1024 * 1000)];
+
+/// What a pod weighs when hosts are compared: processors and memory.
+pub(crate) type Weight = [i128; 2];
+
+fn requests(container: &Container) -> Amounts {
+    amounts(container.resources.as_ref().and_then(|resources| resources.requests.as_ref()))
+}
+
 /// What a pod needs at its worst moment: its containers together, or one init container beside the
 /// sidecars that started before it; the pod's own figures go before those of its containers.
 pub(crate) fn of(spec: &PodSpec) -> Amounts {
-    let asks =
-        |container: &Container| amounts(container.resources.as_ref().and_then(|r| r.requests.as_ref()));
+    peak(spec, requests)
+}
+
+/// The same for the comparison of hosts, where a pod that says nothing weighs something too.
+pub(crate) fn weight(spec: &PodSpec) -> Weight {
+    let asks = |container: &Container| {
+        let mut asks = requests(container);
+        for (name, usual) in USUAL {
+            asks.entry(name.to_owned()).or_insert(usual);
+        }
+        asks
+    };
+    let peak = peak(spec, asks);
+    USUAL.map(|(name, _)| peak.get(name).copied().unwrap_or(0))
+}
+
+fn peak(spec: &PodSpec, asks: impl Fn(&Container) -> Amounts) -> Amounts {
     let (mut sidecars, mut peak) = (Amounts::new(), Amounts::new());
     for container in spec.init_containers.iter().flatten() {
         let mut moment = sidecars.clone();
@@ -121,6 +147,24 @@ mod tests {
             (json!({"containers": [container("nonsense")]}), 0),
         ] {
             assert_eq!(of(&spec(value.clone())).get("cpu"), Some(&expected), "{value}");
+        }
+    }
+
+    #[test]
+    fn a_container_that_says_nothing_weighs_something() {
+        let mib = 1024 * 1024 * 1000;
+        for (value, expected) in [
+            (json!({"containers": [{"name": "c"}]}), [100, 200 * mib]),
+            (
+                json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}),
+                [1000, 200 * mib],
+            ),
+            (
+                json!({"containers": [{"name": "c", "resources": {"requests": {"cpu": "0"}}}, {"name": "d"}]}),
+                [100, 400 * mib],
+            ),
+        ] {
+            assert_eq!(weight(&spec(value.clone())), expected, "{value}");
         }
     }
 

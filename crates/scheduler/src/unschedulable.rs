@@ -3,6 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::BitOr;
+use std::sync::Arc;
+
+use objects::Pod;
 
 /// Kinds of change that may help pods without a place.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
@@ -55,14 +58,41 @@ impl Reason {
 }
 
 /// Why a pod can be on no node, in kube-scheduler's words.
-#[derive(Debug, Clone, Default, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, Default, PartialEq, thiserror::Error)]
 pub struct Unschedulable {
     /// How many nodes there are.
     pub nodes: usize,
     /// Against how many of them each reason stands.
     pub reasons: BTreeMap<String, usize>,
+    /// Whether others can go for it.
+    pub preemption: Preemption,
     /// What may help.
     pub(crate) hope: Hope,
+}
+
+/// Whether a pod without a place gets one by others that go.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub enum Preemption {
+    /// There is nobody to go: without nodes the question doesn't come up.
+    #[default]
+    Pointless,
+    /// Nobody goes, and why; the pod is nominated for no node (any more).
+    Refused(String),
+    /// Nobody goes now, since others are on their way out for it already.
+    UnderWay(String),
+    /// These may go for it.
+    Possible(Victims),
+}
+
+/// Pods of lower priority that go for another one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Victims {
+    /// Their node, which it is nominated for.
+    pub node: String,
+    /// The pods, those that are on their way out already among them; the most important first.
+    pub pods: Vec<Arc<Pod>>,
+    /// Pods of lower priority that were nominated for the node before, and no longer are.
+    pub displaced: Vec<Arc<Pod>>,
 }
 
 impl Unschedulable {
@@ -85,6 +115,10 @@ impl fmt::Display for Unschedulable {
         let mut reasons: Vec<String> =
             self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
         reasons.sort();
-        write!(f, "{}.", reasons.join(", "))
+        write!(f, "{}.", reasons.join(", "))?;
+        match &self.preemption {
+            Preemption::Refused(why) | Preemption::UnderWay(why) => write!(f, " preemption: {why}"),
+            Preemption::Pointless | Preemption::Possible(_) => Ok(()),
+        }
     }
 }

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use k8s_openapi::Metadata;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::node::v1::RuntimeClass;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use objects::{Change, Labels, Meta, Pod, Pool, Table, Uid};
 use store::{Event, State};
 
@@ -15,7 +16,7 @@ use crate::cluster::{Cluster, is_finished, is_leaving, key};
 use crate::metrics::Pending;
 use crate::node::Node;
 use crate::queue::Queue;
-use crate::unschedulable::{Hope, Unschedulable};
+use crate::unschedulable::{Hope, Preemption, Unschedulable, Victims};
 use crate::wish::asks_the_same;
 
 /// Hosts that are silent, each with the time when it was last heard.
@@ -24,8 +25,8 @@ pub type Silence = BTreeMap<String, Instant>;
 /// What the scheduler looks at: one revision of the state, and its own placements that are on their way. It follows the
 /// state change by change, and so does all that decisions are made from.
 ///
-/// A pod is in the queue or in `assumed`, never in both; one that is assumed has its place in the cluster, although the
-/// state doesn't show it yet.
+/// A pod is in the queue, in `assumed` or in `preempting`, never in two of them; one that is assumed has its place in the
+/// cluster, and one that preempts its nomination, although the state doesn't show it yet.
 #[derive(Debug)]
 pub struct Waiting {
     state: Arc<State>,
@@ -34,10 +35,13 @@ pub struct Waiting {
     pool: Pool<Pod>,
     namespaces: Table<Namespace>,
     runtime_classes: Table<RuntimeClass>,
+    budgets: Table<PodDisruptionBudget>,
     cluster: Cluster,
     queue: Queue,
     /// The uid of each pod that a bind is on its way for, with its key.
     assumed: HashMap<Uid, Bytes>,
+    /// The uid of each pod that others are being told to go for, with its key.
+    preempting: HashMap<Uid, Bytes>,
 }
 
 /// What was decided about one pod.
@@ -47,6 +51,8 @@ pub struct Decision {
     pub pod: Arc<Pod>,
     /// Its node, or why it has none.
     pub place: Result<String, Arc<Unschedulable>>,
+    /// Whether others are to go for it now; the pod is held back until [`Waiting::forget`] says that this was tried.
+    pub preempts: bool,
 }
 
 impl Waiting {
@@ -56,11 +62,13 @@ impl Waiting {
             nodes: Table::load(&state),
             namespaces: Table::load(&state),
             runtime_classes: Table::load(&state),
+            budgets: Table::load(&state),
             pods: Table::load_shared(&state, pool),
             pool: pool.clone(),
             cluster: Cluster::default(),
             queue: Queue::default(),
             assumed: HashMap::new(),
+            preempting: HashMap::new(),
             state,
         };
         let cluster = &mut waiting.cluster;
@@ -73,12 +81,18 @@ impl Waiting {
         for class in waiting.runtime_classes.iter() {
             cluster.set_runtime_class(name(class.as_ref()), selector(class));
         }
+        for budget in waiting.budgets.iter() {
+            cluster.set_budget(namespace(budget), name(budget.as_ref()), Some(budget.clone()));
+        }
         for pod in waiting.pods.iter() {
             match pod.node() {
                 Some(node) => {
                     cluster.place(pod, node);
                 }
-                None if waits(pod) => waiting.queue.add(key(pod), pod),
+                None if waits(pod) => {
+                    cluster.nominate(pod, nominated(pod));
+                    waiting.queue.add(key(pod), pod);
+                }
                 None => {}
             }
         }
@@ -97,19 +111,27 @@ impl Waiting {
             return;
         }
         if state.check_history(from).is_err() {
-            // Binds on their way are not in the state: without them these pods would be placed a second time.
+            // Binds on their way are not in the state: without them these pods would be placed a second time. Neither are
+            // all nominations.
             let assumed = std::mem::take(&mut self.assumed);
             let places: Vec<_> = assumed
                 .into_iter()
                 .filter_map(|(uid, key)| Some((uid, self.cluster.node_of(&key)?, key)))
                 .collect();
+            let preempting = std::mem::take(&mut self.preempting);
+            let nominations: Vec<_> = preempting
+                .into_iter()
+                .filter_map(|(uid, key)| Some((uid, self.cluster.nominated_node(&key)?, key)))
+                .collect();
             *self = Waiting::load(state, &self.pool);
             for (uid, node, key) in places {
-                if let Some(pod) = self
-                    .pod(&key)
-                    .filter(|pod| waits(pod) && pod.metadata.uid.as_deref() == Some(uid.as_str()))
-                {
+                if let Some(pod) = self.waiting_pod(&uid, &key) {
                     self.assume(&pod, &node);
+                }
+            }
+            for (uid, node, key) in nominations {
+                if let Some(pod) = self.waiting_pod(&uid, &key) {
+                    self.hold(&pod, &node);
                 }
             }
             return;
@@ -140,7 +162,17 @@ impl Waiting {
                 self.cluster.set_runtime_class(name, new.as_deref().and_then(selector))
             });
         }
+        if let Some(Change { old, new, .. }) = self.budgets.apply(event)
+            && let Some(budget) = new.as_ref().or(old.as_ref())
+        {
+            self.cluster.set_budget(namespace(budget), name(budget.as_ref()), new.clone());
+        }
         Hope::NONE
+    }
+
+    /// The pod of a key that waits and has a uid.
+    fn waiting_pod(&self, uid: &Uid, key: &Bytes) -> Option<Arc<Pod>> {
+        self.pod(key).filter(|pod| waits(pod) && pod.metadata.uid.as_deref() == Some(uid.as_str()))
     }
 
     fn pod_changed(&mut self, Change { key, old, new }: &Change<Pod>) -> Hope {
@@ -148,28 +180,46 @@ impl Waiting {
         let same = uid(old) == uid(new);
         if !same {
             // Another pod of the same name.
-            uid(old).map(|uid| self.assumed.remove(&uid));
+            self.let_go(uid(old));
         }
         let Some(pod) = new else {
             self.queue.remove(key);
-            return self.cluster.take(key);
+            return self.cluster.take(key) | self.cluster.withdraw(key).1;
         };
         if let Some(node) = pod.node() {
             self.queue.remove(key);
-            uid(new).map(|uid| self.assumed.remove(&uid));
+            self.let_go(uid(new));
             return self.cluster.place(pod, node);
         }
-        let assumed = uid(new).is_some_and(|uid| self.assumed.contains_key(&uid));
-        if waits(pod) {
-            // A new condition on a pod without a place, this scheduler's own above all, doesn't find it one.
-            let told = old.as_ref().filter(|old| same && waits(old)).is_some_and(|old| asks_alike(old, pod));
-            if !assumed && !told {
-                self.queue.add(key.clone(), pod);
+        if uid(new).is_some_and(|uid| self.assumed.contains_key(&uid)) {
+            if !waits(pod) {
+                self.queue.remove(key);
             }
-        } else {
-            self.queue.remove(key);
+            return Hope::NONE;
         }
-        if assumed { Hope::NONE } else { self.cluster.take(key) }
+        let hope = self.cluster.take(key);
+        if !waits(pod) {
+            self.queue.remove(key);
+            self.let_go(uid(new));
+            return hope | self.cluster.withdraw(key).1;
+        }
+        if uid(new).is_some_and(|uid| self.preempting.contains_key(&uid)) {
+            return hope;
+        }
+        // A new condition on a pod without a place, this scheduler's own above all, doesn't find it one.
+        let told = old.as_ref().filter(|old| same && waits(old)).is_some_and(|old| asks_alike(old, pod));
+        if !told {
+            self.queue.add(key.clone(), pod);
+        }
+        hope | self.cluster.nominate(pod, nominated(pod))
+    }
+
+    /// What was on its way for a pod makes no difference any more.
+    fn let_go(&mut self, uid: Option<Uid>) {
+        if let Some(uid) = uid {
+            self.assumed.remove(&uid);
+            self.preempting.remove(&uid);
+        }
     }
 
     /// Decides on at most `most` of the waiting pods that no bind is on its way for: by priority, then by age. What is
@@ -186,16 +236,51 @@ impl Waiting {
                 continue;
             };
             let place = self.cluster.schedule(&pod);
+            let mut preempts = false;
             match &place {
                 Ok(node) => {
                     self.queue.remove(&key);
                     self.assume(&pod, node);
                 }
-                Err(why) => self.queue.rest(&key, why.hope, now),
+                Err(why) => preempts = self.has_no_place(&pod, why, now),
             }
-            decisions.push(Decision { pod, place });
+            decisions.push(Decision { pod, place, preempts });
         }
         decisions
+    }
+
+    /// There is no place for a pod. True if others are to go for it now.
+    fn has_no_place(&mut self, pod: &Arc<Pod>, why: &Unschedulable, now: Instant) -> bool {
+        let key = key(pod);
+        let hope = match &why.preemption {
+            Preemption::Possible(Victims { node, pods, displaced }) => {
+                // They look for another place at once: waiting for what may never come helps them little.
+                for other in displaced {
+                    self.cluster.nominate(other, None);
+                    self.queue.wake_now(&crate::cluster::key(other));
+                }
+                if !pods.iter().all(|victim| is_leaving(victim)) {
+                    self.hold(pod, node);
+                    return true;
+                }
+                self.cluster.nominate(pod, Some(node))
+            }
+            Preemption::Refused(_) => self.cluster.nominate(pod, None),
+            Preemption::UnderWay(_) | Preemption::Pointless => Hope::NONE,
+        };
+        self.queue.rest(&key, why.hope, now);
+        self.queue.happened(hope);
+        false
+    }
+
+    /// Keeps a pod back that others are being told to go for, with its nomination.
+    fn hold(&mut self, pod: &Arc<Pod>, node: &str) {
+        self.queue.remove(&key(pod));
+        let hope = self.cluster.nominate(pod, Some(node));
+        self.queue.happened(hope);
+        if let Some(uid) = Uid::of(&**pod) {
+            self.preempting.insert(uid, key(pod));
+        }
     }
 
     fn assume(&mut self, pod: &Arc<Pod>, node: &str) {
@@ -209,7 +294,7 @@ impl Waiting {
 
     /// How many pods wait, those with a bind on its way among them.
     pub fn len(&self) -> usize {
-        self.queue.len() + self.assumed.len()
+        self.queue.len() + self.assumed.len() + self.preempting.len()
     }
 
     /// How many of them wait for what; those with a bind on its way do for nothing here.
@@ -232,8 +317,14 @@ impl Waiting {
         self.queue.next_time()
     }
 
-    /// A bind failed: the pod waits again.
+    /// A bind failed, or others were told to go for the pod: it waits again.
     pub fn forget(&mut self, uid: &Uid) {
+        if let Some(key) = self.preempting.remove(uid) {
+            if let Some(pod) = self.pod(&key).filter(|pod| waits(pod)) {
+                self.queue.add(key, &pod);
+            }
+            return;
+        }
         let Some(key) = self.assumed.remove(uid) else { return };
         if let Some(pod) = self.pod(&key).filter(|pod| pod.node().is_none()) {
             let hope = self.cluster.take(&key);
@@ -244,10 +335,10 @@ impl Waiting {
         }
     }
 
-    /// No bind is on its way.
+    /// Nothing is on its way.
     pub fn forget_all(&mut self) {
-        let assumed: Vec<Uid> = self.assumed.keys().cloned().collect();
-        assumed.iter().for_each(|uid| self.forget(uid));
+        let all: Vec<Uid> = self.assumed.keys().chain(self.preempting.keys()).cloned().collect();
+        all.iter().for_each(|uid| self.forget(uid));
     }
 
     fn pod(&self, key: &Bytes) -> Option<Arc<Pod>> {
@@ -259,10 +350,12 @@ impl Waiting {
 /// Whether a pod that waits still asks for what it asked for, in the same order of turns.
 fn asks_alike(old: &Pod, new: &Pod) -> bool {
     old.metadata.labels == new.metadata.labels
-        && match (&old.spec, &new.spec) {
-            (Some(old), Some(new)) => old.priority == new.priority && asks_the_same(old, new),
-            _ => false,
-        }
+        && matches!((&old.spec, &new.spec), (Some(old), Some(new)) if asks_the_same(old, new))
+}
+
+/// The node that a pod is nominated for.
+fn nominated(pod: &Pod) -> Option<&str> {
+    pod.status.as_ref().and_then(|status| status.nominated_node_name.as_deref())
 }
 
 /// Whether this scheduler is to place the pod, now.
@@ -276,6 +369,10 @@ fn waits(pod: &Pod) -> bool {
 
 fn name<T: Metadata<Ty: Meta>>(object: &T) -> &str {
     object.metadata().name()
+}
+
+fn namespace(budget: &PodDisruptionBudget) -> &str {
+    budget.metadata.namespace.as_deref().unwrap_or_default()
 }
 
 fn labels(namespace: &Namespace) -> Labels {

@@ -8,7 +8,8 @@ use objects::{Labels, Pod, PodSpec};
 use crate::affinity::{self, Term};
 use crate::class::Class;
 use crate::cluster::Namespaces;
-use crate::request::{self, Amounts, HostPort};
+use crate::image::Image;
+use crate::request::{self, Amounts, HostPort, Weight};
 use crate::spread::Constraint;
 
 /// What a pod asks for.
@@ -17,9 +18,13 @@ pub(crate) struct Wish {
     /// One of the pods that ask for it.
     pub pod: Arc<Pod>,
     pub class: Arc<Class>,
+    pub priority: i32,
     /// Labels that the pod's runtime wants of a node.
     pub runtime: Option<Labels>,
     pub amounts: Amounts,
+    pub weight: Weight,
+    /// The images of its containers.
+    pub images: Vec<Image>,
     pub ports: BTreeSet<HostPort>,
     /// The required affinities; whether each means the pod itself, which then may be the first of its kind.
     pub near: Vec<(Term, bool)>,
@@ -35,9 +40,12 @@ impl Wish {
             (term, itself)
         });
         Wish {
+            priority: priority(pod),
             near: near.collect(),
             runtime,
             amounts: request::of(spec),
+            weight: request::weight(spec),
+            images: spec.containers.iter().filter_map(|c| c.image.as_deref()).map(Image::named).collect(),
             ports: request::host_ports(spec),
             preferred: affinity::preferred(pod),
             spreading: Constraint::all(pod, spec),
@@ -56,11 +64,14 @@ impl Wish {
     }
 }
 
-/// Whether two specs ask for the same of a node; where each is placed, and by whom, makes no difference.
+/// Whether two specs ask for the same of a node, with the same right to it; where each is placed, and by whom, makes no
+/// difference.
 pub(crate) fn asks_the_same(one: &PodSpec, other: &PodSpec) -> bool {
     // Replicas share what they ask for.
     std::ptr::eq(one, other)
-        || one.affinity == other.affinity
+        || one.priority == other.priority
+            && one.preemption_policy == other.preemption_policy
+            && one.affinity == other.affinity
             && one.node_selector == other.node_selector
             && one.tolerations == other.tolerations
             && one.topology_spread_constraints == other.topology_spread_constraints
@@ -71,7 +82,12 @@ pub(crate) fn asks_the_same(one: &PodSpec, other: &PodSpec) -> bool {
             && one.init_containers == other.init_containers
 }
 
-fn spec(pod: &Pod) -> &PodSpec {
+/// A pod's priority; without one it has that of a pod before priorities were.
+pub(crate) fn priority(pod: &Pod) -> i32 {
+    pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0)
+}
+
+pub(crate) fn spec(pod: &Pod) -> &PodSpec {
     static NONE: std::sync::LazyLock<PodSpec> = std::sync::LazyLock::new(PodSpec::default);
     pod.spec.as_deref().unwrap_or(&NONE)
 }

@@ -71,6 +71,8 @@ fn what_stands_against_nodes_is_said_in_the_words_of_kubernetes() {
         json!({"labelSelector": {"matchLabels": {"app": "b"}}, "topologyKey": "kubernetes.io/hostname"});
     let near =
         json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}});
+    // What goes before `preemption:`; why preemption doesn't help is in the tests about it.
+    let filters = |why: String| why.split(" preemption: ").next().map(str::to_owned).unwrap();
     for (node_extra, spec, expected) in [
         (json!({}), asking("5"), "1 Insufficient cpu"),
         (json!({"status": {"allocatable": {"pods": "1"}}}), json!({}), "1 Too many pods"),
@@ -89,7 +91,7 @@ fn what_stands_against_nodes_is_said_in_the_words_of_kubernetes() {
         let mut cluster = cluster(&[node("n1", node_extra)]);
         cluster.place(&pod("there", taking_port()), "n1");
         let why = cluster.schedule(&pod("p", spec)).unwrap_err();
-        assert_eq!(why.to_string(), format!("0/1 nodes are available: {expected}."));
+        assert_eq!(filters(why.to_string()), format!("0/1 nodes are available: {expected}."));
     }
     let why = Cluster::default().schedule(&pod("p", json!({}))).unwrap_err();
     assert_eq!(why.to_string(), "no nodes available to schedule pods");
@@ -105,7 +107,8 @@ fn reasons_are_counted_over_all_nodes() {
         node("n3", json!({"spec": {"taints": [{"key": "k", "effect": "NoExecute"}]}})),
     ];
     let why = cluster(&nodes).schedule(&pod("p", asking("5"))).unwrap_err();
-    let expected = "0/3 nodes are available: 1 node(s) had untolerated taint {k: }, 2 Insufficient cpu.";
+    let expected = "0/3 nodes are available: 1 node(s) had untolerated taint {k: }, 2 Insufficient cpu. preemption: \
+                    0/3 nodes are available: 3 Preemption is not helpful for scheduling.";
     assert_eq!(why.to_string(), expected);
 }
 
@@ -169,7 +172,11 @@ fn pods_keep_near_and_apart_as_they_ask() {
     let beside = cluster.schedule(&pod("p", json!({}))).unwrap();
     assert_eq!(beside, "n2", "those that keep apart keep others away too");
     let why = cluster.schedule(&pod("apart", required("podAntiAffinity"))).unwrap_err();
-    assert_eq!(why.to_string(), "0/3 nodes are available: 3 node(s) didn't match pod anti-affinity rules.");
+    assert_eq!(
+        why.to_string(),
+        "0/3 nodes are available: 3 node(s) didn't match pod anti-affinity rules. preemption: 0/3 nodes are \
+         available: 3 No preemption victims found for incoming pod."
+    );
 }
 
 #[test]
@@ -189,7 +196,9 @@ fn spread_constraints_are_kept() {
     assert_eq!(
         why.to_string(),
         "0/4 nodes are available: 1 node(s) didn't match pod topology spread constraints (missing required \
-         label), 1 node(s) were unschedulable, 2 node(s) didn't match pod topology spread constraints."
+         label), 1 node(s) were unschedulable, 2 node(s) didn't match pod topology spread constraints. preemption: \
+         0/4 nodes are available: 2 No preemption victims found for incoming pod, 2 Preemption is not helpful for \
+         scheduling."
     );
     assert_eq!(cluster.schedule(&pod("p", spread("ScheduleAnyway"))).unwrap(), "n2");
 }
@@ -209,6 +218,61 @@ fn replica(name: &str, cpu: u32) -> Arc<Pod> {
         json!([{"apiVersion": "apps/v1", "kind": "ReplicaSet", "name": "r", "uid": "r", "controller": true}]);
     replica.metadata.owner_references = Some(serde_json::from_value(owner).unwrap());
     Arc::new(replica)
+}
+
+#[test]
+fn pods_that_are_there_draw_others_near_or_keep_them_off_but_never_break_the_spread() {
+    let affinity = |kind: &str, rule: Value| json!({"affinity": {kind: rule}});
+    let term =
+        json!({"labelSelector": {"matchLabels": {"app": "a"}}, "topologyKey": "kubernetes.io/hostname"});
+    let preferred = |weight: i32| json!({"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": weight, "podAffinityTerm": term}]});
+    let required = json!({"requiredDuringSchedulingIgnoredDuringExecution": [term]});
+    let other = |spec: Value| {
+        let mut other = Pod::clone(&pod("other", spec));
+        other.metadata.labels = Some(Arc::new(BTreeMap::from([("app".to_owned(), "other".to_owned())])));
+        Arc::new(other)
+    };
+    for (rule, expected) in [
+        (affinity("podAffinity", preferred(3)), "n2"),
+        (affinity("podAntiAffinity", preferred(3)), "n1"),
+        // Who must be near others would have more of them near.
+        (affinity("podAffinity", required), "n2"),
+    ] {
+        let mut cluster = cluster(&three());
+        cluster.place(&other(rule.clone()), "n2");
+        assert_eq!(cluster.schedule(&pod("p", json!({}))).unwrap(), expected, "{rule}");
+        cluster.place(&pod("p", json!({})), "n2");
+        let second = cluster.schedule(&pod("q", json!({}))).unwrap();
+        assert_ne!(second, "n2", "one power cut would take both: {rule}");
+    }
+}
+
+#[test]
+fn a_host_with_room_in_proportion_and_with_the_image_is_chosen() {
+    let sized = |name: &str, cpu: &str, memory: &str| {
+        node(name, json!({"status": {"allocatable": {"cpu": cpu, "memory": memory}}}))
+    };
+    let asks = |cpu: &str, memory: &str| json!({"containers": [{"name": "c", "image": "r:5000/web", "resources": {"requests": {"cpu": cpu, "memory": memory}}}]});
+    // Both have as much left on average; n1 would have no memory left, n2 a half of both.
+    let nodes = [sized("n1", "10", "1Gi"), sized("n2", "2", "2Gi")];
+    assert_eq!(cluster(&nodes).schedule(&pod("p", asks("1", "1Gi"))).unwrap(), "n2");
+    // A container that says nothing weighs something all the same.
+    let mut busy = cluster(&three());
+    let silent = |name: &str| {
+        let mut pod =
+            Pod::clone(&pod(name, json!({"containers": [{"name": "a"}, {"name": "b"}, {"name": "c"}]})));
+        pod.metadata.labels = None;
+        Arc::new(pod)
+    };
+    busy.place(&silent("s1"), "n1");
+    busy.place(&replica("r", 100), "n2");
+    busy.place(&replica("r2", 400), "n3");
+    assert_eq!(busy.schedule(&silent("p")).unwrap(), "n2");
+    // Of two that are alike the one that needn't pull.
+    let image = json!([{"names": ["r:5000/web:latest"], "sizeBytes": 700_000_000}]);
+    let has = node("n3", json!({"status": {"images": image}}));
+    let nodes = [node("n1", json!({})), node("n2", json!({})), has];
+    assert_eq!(cluster(&nodes).schedule(&pod("p", asks("1", "1Gi"))).unwrap(), "n3");
 }
 
 proptest! {

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use objects::Pool;
-use scheduler::{Silence, Waiting};
+use scheduler::{Preemption, Silence, Waiting};
 use serde_json::{Value, json};
 use store::{Memory, Op, Store, Txn};
 
@@ -51,7 +51,7 @@ impl World {
         });
         for (field, value) in extra.as_object().unwrap() {
             match field.as_str() {
-                "uid" | "deletionTimestamp" => pod["metadata"][field] = value.clone(),
+                "uid" | "deletionTimestamp" | "creationTimestamp" => pod["metadata"][field] = value.clone(),
                 "status" => pod["status"] = value.clone(),
                 _ => pod["spec"][field] = value.clone(),
             }
@@ -160,4 +160,64 @@ async fn pods_on_a_node_that_goes_count_when_it_comes_back() {
     assert_eq!(world.decide(), [unplaced("p")], "its one processor is taken");
     world.node("n1", "2").await;
     assert_eq!(world.decide(), [placed("p", "n1")]);
+}
+
+#[tokio::test]
+async fn others_go_for_a_pod_once_and_nobody_takes_their_room() {
+    let mut world = World::new(&["n1"]).await;
+    world.pod("low", json!({"nodeName": "n1"})).await;
+    world.pod("rest", json!({"nodeName": "n1", "priority": 9})).await;
+    world.pod("p", json!({"priority": 5})).await;
+    world.now += LONG;
+    let decisions = world.waiting.decide(&Silence::new(), usize::MAX, world.now);
+    assert!(decisions[0].preempts);
+    let Preemption::Possible(victims) = &decisions[0].place.as_ref().unwrap_err().preemption else {
+        panic!()
+    };
+    assert_eq!((victims.node.as_str(), victims.pods.len()), ("n1", 1));
+
+    // What the driver says meanwhile.
+    world.pod("p", json!({"priority": 5, "status": {"nominatedNodeName": "n1"}})).await;
+    let target = json!([{"type": "DisruptionTarget", "status": "True", "reason": "PreemptionByScheduler"}]);
+    let leaving = json!({"nodeName": "n1", "status": {"conditions": target},
+        "deletionTimestamp": "2026-01-01T00:00:00Z"});
+    world.pod("low", leaving).await;
+    assert_eq!(world.decide(), [], "it is held back");
+    world.waiting.forget(&"p".into());
+    assert_eq!(world.decide(), [unplaced("p")], "they are on their way out");
+    world.delete("low").await;
+    world.pod("new", json!({"priority": 4, "creationTimestamp": "2020-01-01T00:00:00Z"})).await;
+    assert_eq!(world.decide(), [placed("p", "n1"), unplaced("new")]);
+    assert_eq!(world.waiting.len(), 2);
+
+    // Another one that leads from here on reads it from the state.
+    world.waiting.forget(&"p".into());
+    world.waiting = Waiting::load(world.store.snapshot(), &Pool::default());
+    world.pod("later", json!({"priority": 4})).await;
+    world
+        .pod(
+            "p",
+            json!({"priority": 5, "schedulingGates": [{"name": "g"}], "status": {"nominatedNodeName": "n1"}}),
+        )
+        .await;
+    assert_eq!(world.decide(), [placed("later", "n1"), unplaced("new")], "a gated pod keeps no room");
+}
+
+#[tokio::test]
+async fn a_nomination_is_read_from_the_state() {
+    let mut world = World::new(&["n1"]).await;
+    world.pod("low", json!({"nodeName": "n1"})).await;
+    world.pod("p", json!({"priority": 5, "status": {"nominatedNodeName": "n1"}})).await;
+    let mut waiting = Waiting::load(world.store.snapshot(), &Pool::default());
+    std::mem::swap(&mut waiting, &mut world.waiting);
+    world.delete("low").await;
+    world.node("n1", "1").await;
+    let big = json!({"metadata": {"name": "big", "namespace": "d", "uid": "big"},
+        "spec": {"priority": 5, "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}});
+    world.put("pods", "d", big).await;
+    assert_eq!(
+        world.decide(),
+        [unplaced("big"), placed("p", "n1")],
+        "of those that are alike, the nominated one"
+    );
 }

@@ -138,7 +138,11 @@ async fn a_pod_without_a_place_says_why_and_gets_one_when_there_is_one() {
         condition(state).is_some_and(|condition| {
             condition.status == "False"
                 && condition.reason.as_deref() == Some("Unschedulable")
-                && condition.message.as_deref() == Some("0/1 nodes are available: 1 Insufficient cpu.")
+                && condition.message.as_deref()
+                    == Some(concat!(
+                        "0/1 nodes are available: 1 Insufficient cpu. preemption: 0/1 nodes are available: ",
+                        "1 Preemption is not helpful for scheduling.",
+                    ))
         })
     })
     .await;
@@ -158,6 +162,62 @@ async fn a_pod_without_a_place_says_why_and_gets_one_when_there_is_one() {
     }});
     cluster.patch("v1", "Node", "", "n1", "status", status).await.unwrap();
     until(&mut states, |state| placed(state, "") == 1).await;
+    scheduler.abort();
+}
+
+#[tokio::test]
+async fn a_pod_of_higher_priority_takes_the_place_of_another() {
+    let cluster = Cluster::new(&["n1"]).await;
+    let (_silent, silence) = watch::channel(BTreeMap::new());
+    let (store, writer) = (cluster.store.clone(), cluster.writer.clone());
+    let scheduler = tokio::spawn(scheduler::run(scheduler::Options {
+        store: store.clone(),
+        writer,
+        silence,
+        pods: Pool::default(),
+        metrics: Default::default(),
+    }));
+    for (class, value) in [("low", 1), ("high", 1000)] {
+        let class = json!({"kind": "PriorityClass", "apiVersion": "scheduling.k8s.io/v1",
+            "metadata": {"name": class}, "value": value});
+        cluster.create(class).await;
+    }
+    let pod = |name: &str, class: &str| {
+        let container = json!({"name": "c", "image": "c", "resources": {"requests": {"cpu": "3"}}});
+        json!({"kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "namespace": "default"},
+            "spec": {"priorityClassName": class, "containers": [container]}})
+    };
+    let mut states = store.states();
+    cluster.create(pod("low", "low")).await;
+    until(&mut states, |state| placed(state, "") == 1).await;
+    cluster.create(pod("high", "high")).await;
+    cluster.create(pod("other", "low")).await;
+    let get = |state: &State, name: &str| -> Pod { Reader::get(state, "default", name).unwrap() };
+    until(&mut states, |state| get(state, "low").metadata.deletion_timestamp.is_some()).await;
+    let state = store.snapshot();
+    let conditions = get(&state, "low").status.unwrap().conditions.unwrap();
+    let target = conditions.iter().find(|condition| condition.type_ == "DisruptionTarget").unwrap();
+    assert_eq!(target.reason.as_deref(), Some("PreemptionByScheduler"));
+    let message = "default-scheduler: preempting to accommodate a higher priority pod";
+    assert_eq!(target.message.as_deref(), Some(message));
+    let high = get(&state, "high");
+    assert_eq!(high.status.unwrap().nominated_node_name.as_deref(), Some("n1"));
+    let told = format!("Preempted by pod {} on node n1", high.metadata.uid.unwrap());
+    until(&mut states, |state| {
+        let events = Reader::<Event>::default().list(state);
+        events.iter().any(|event| {
+            event.reason.as_deref() == Some("Preempted")
+                && event.involved_object.name.as_deref() == Some("low")
+                && event.message.as_deref() == Some(&told)
+        })
+    })
+    .await;
+    // Its host has ended it.
+    let now = objects::Delete { grace_seconds: Some(0), ..objects::Delete::default() };
+    cluster.delete("v1", "Pod", "default", "low", now).await;
+    until(&mut states, |state| placed(state, "") == 1).await;
+    let node = |name: &str| get(&store.snapshot(), name).spec.unwrap().node_name;
+    assert_eq!((node("high").as_deref(), node("other")), (Some("n1"), None), "nobody slipped in");
     scheduler.abort();
 }
 

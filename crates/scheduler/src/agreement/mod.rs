@@ -10,7 +10,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use self::plain::Plain;
-use crate::{Cluster, Node};
+use crate::{Cluster, Node, Preemption};
 
 const NODES: u8 = 6;
 
@@ -42,6 +42,7 @@ struct Template {
     port: bool,
     rule: u8,
     term: u8,
+    priority: u8,
 }
 
 #[derive(Debug, Clone)]
@@ -55,8 +56,8 @@ struct NodeShape {
 }
 
 fn template() -> impl Strategy<Value = Template> {
-    (0u8..2, 0u8..3, any::<bool>(), 0u16..900, prop::bool::weighted(0.1), 0u8..14, 0u8..5).prop_map(
-        |(namespace, app, owned, cpu, port, rule, term)| Template {
+    (0u8..2, 0u8..3, any::<bool>(), 0u16..900, prop::bool::weighted(0.1), 0u8..14, 0u8..5, 0u8..3).prop_map(
+        |(namespace, app, owned, cpu, port, rule, term, priority)| Template {
             namespace,
             app,
             owned,
@@ -64,6 +65,7 @@ fn template() -> impl Strategy<Value = Template> {
             port,
             rule,
             term,
+            priority,
         },
     )
 }
@@ -135,7 +137,7 @@ impl Template {
             }
             json!([constraint])
         };
-        let mut spec = json!({"containers": [{
+        let mut spec = json!({"priority": self.priority, "containers": [{
             "name": "c", "resources": {"requests": {"cpu": format!("{}m", self.cpu)}},
             "ports": if self.port { json!([{"containerPort": 1, "hostPort": 80}]) } else { Value::Null },
         }]});
@@ -169,7 +171,7 @@ impl Template {
 }
 
 /// What there is, as plain lists.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct World {
     nodes: BTreeMap<String, Arc<Node>>,
     pods: BTreeMap<(String, String), (Arc<Pod>, String)>,
@@ -178,6 +180,17 @@ struct World {
 }
 
 impl World {
+    /// What there would be without some pods.
+    fn without(&self, gone: &[Arc<Pod>]) -> World {
+        let mut rest = self.clone();
+        rest.pods.retain(|_, (pod, _)| {
+            !gone.iter().any(|gone| {
+                gone.metadata.name == pod.metadata.name && gone.metadata.namespace == pod.metadata.namespace
+            })
+        });
+        rest
+    }
+
     fn change(&mut self, name: u8, cluster: &mut Cluster, change: impl Fn(&mut Pod)) {
         let keys: Vec<_> = self.pods.keys().filter(|(_, pod)| *pod == name.to_string()).cloned().collect();
         for key in keys {
@@ -213,6 +226,11 @@ proptest! {
                         Err(why) => {
                             prop_assert_eq!(Err(&why.reasons), expected.as_ref(), "{:?}", template);
                             prop_assert_eq!(why.nodes, world.nodes.len());
+                            if let Preemption::Possible(victims) = &why.preemption {
+                                let rest = world.without(&victims.pods);
+                                let expected = Plain::new(&rest, &pod).is_open(&victims.node);
+                                prop_assert!(expected, "they go for it: {:?}", template);
+                            }
                         }
                     }
                     if let Ok(node) = place {

@@ -8,10 +8,11 @@ use objects::Pod;
 
 use super::World;
 use crate::class::{Class, Classes};
-use crate::cluster::{is_finished, is_leaving};
+use crate::cluster::is_finished;
 use crate::filter;
 use crate::host_row::HostRow;
 use crate::node::Node;
+use crate::score;
 use crate::wish::Wish;
 
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -35,7 +36,7 @@ impl<'a> Plain<'a> {
         let mut hosts: Vec<_> = world.nodes.iter().map(host).collect();
         for (pod, node) in world.pods.values().filter(|(pod, _)| !is_finished(pod)) {
             if let Some((host, _)) = hosts.iter_mut().find(|(host, _)| *host.name == **node) {
-                host.add(pod.spec.as_deref(), &classes.of(pod), is_leaving(pod));
+                host.add(pod, &classes.of(pod));
             }
         }
         let wish = Wish::of(pod, classes.of(pod), None, &world.namespaces);
@@ -61,6 +62,14 @@ impl<'a> Plain<'a> {
         best.map(|(_, name)| name.to_string()).ok_or(reasons)
     }
 
+    /// Whether the pod can be on a node.
+    pub(super) fn is_open(&self, name: &str) -> bool {
+        let found = self.hosts.iter().find(|(host, _)| &*host.name == name);
+        found.is_some_and(|(host, node)| {
+            filter::against(&self.wish, host, node).is_empty() && self.obstacle(node).is_none()
+        })
+    }
+
     fn score(&self, host: &HostRow, node: &Node) -> impl Ord + use<> {
         let siblings = |class: &Class| self.wish.class.is_sibling(class);
         let company = self.wish.preferred.iter().map(|(term, weight)| {
@@ -82,9 +91,27 @@ impl<'a> Plain<'a> {
             crowding.sum::<i64>(),
             count(host, siblings),
             in_zone.map(|(other, _)| count(other, siblings)).sum::<i64>(),
-            filter::usage(&self.wish, host),
-            host.pods,
+            Reverse(self.drawn(node)),
+            Reverse(score::room(&self.wish, host)),
+            host.pods.len(),
         )
+    }
+
+    /// The weight by which the pods that there are would have this one on a node.
+    fn drawn(&self, node: &Node) -> i64 {
+        let mut sum = 0;
+        for (host, other) in &self.hosts {
+            for (class, count) in &host.classes {
+                for (term, weight) in &class.draws {
+                    let place = node.label(&term.topology_key);
+                    let near = place.is_some() && place == other.label(&term.topology_key);
+                    if near && term.means(&self.wish.class, &self.world.namespaces) {
+                        sum += weight * i64::from(*count);
+                    }
+                }
+            }
+        }
+        sum
     }
 
     fn obstacle(&self, node: &Node) -> Option<&'static str> {
