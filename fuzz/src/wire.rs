@@ -9,7 +9,7 @@ use bytes::Bytes;
 use rand::Rng;
 use rand::rngs::StdRng;
 use store::parts::{Command, Disk, DiskFile, Frame, HEADER, Image, Log, Membership, PIECE};
-use store::{Backup, BackupFile, Compare, Condition, KeyRange, LeaseId, Op, State, Txn};
+use store::{Backup, BackupFile, Compare, Condition, KeyRange, LeaseId, Op, Revision, State, Txn};
 
 use crate::corpus::Corpus;
 use crate::grow::Growing;
@@ -65,15 +65,15 @@ fn command_of(rng: &mut StdRng) -> Command {
         let how =
             [Compare::Equal, Compare::NotEqual, Compare::Greater, Compare::Less][rng.random_range(0..4)];
         match rng.random_range(0..5) {
-            0 => Condition::ModRevision(word(rng), how, number(rng)),
-            1 => Condition::CreateRevision(word(rng), how, number(rng)),
+            0 => Condition::ModRevision(word(rng), how, Revision(number(rng))),
+            1 => Condition::CreateRevision(word(rng), how, Revision(number(rng))),
             2 => Condition::Version(word(rng), how, number(rng)),
             3 => Condition::Value(word(rng), how, word(rng)),
             _ => Condition::Lease(word(rng), how, LeaseId(number(rng) as i64)),
         }
     };
     match rng.random_range(0..10) {
-        0 => Command::Compact(number(rng)),
+        0 => Command::Compact(Revision(number(rng))),
         1 => Command::Grant(number(rng)),
         2 => Command::KeepAlive(LeaseId(number(rng) as i64)),
         3 => Command::Revoke(LeaseId(number(rng) as i64)),

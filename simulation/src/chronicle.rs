@@ -37,7 +37,7 @@ impl Chronicle {
                 format!("n{member} went back from revision {shown} to {revision}"),
             ));
         }
-        let from = (shown + 1).max(state.compacted() + 1);
+        let from = shown.max(state.compacted()).next();
         let mut news: BTreeMap<Revision, Vec<Event>> = BTreeMap::new();
         for event in state.events(from) {
             news.entry(event.revision()).or_default().push(event.clone());

@@ -153,7 +153,7 @@ impl World {
             86..91 => Operation::Grant(self.rng.random_range(1..4)),
             91..96 if lease.is_some() => Operation::KeepAlive(lease),
             96..98 if lease.is_some() => Operation::Revoke(lease),
-            98.. if client.newest > 60 => Operation::Compact(client.newest - 50),
+            98.. if client.newest > Revision(60) => Operation::Compact(Revision(client.newest.0 - 50)),
             _ => Operation::Get(key),
         }
     }
@@ -170,7 +170,7 @@ impl World {
                 Outcome::Done(response.revision, before, response.succeeded)
             }
             Ok(Response::Lease(lease)) => Outcome::Granted(lease),
-            Ok(Response::Done | Response::Member(_)) => Outcome::Done(0, Vec::new(), true),
+            Ok(Response::Done | Response::Member(_)) => Outcome::Done(Revision::ZERO, Vec::new(), true),
             Err(Error::LeaseNotFound(_)) => Outcome::NoLease,
             Err(Error::NoSpace(_) | Error::Sealed { .. } | Error::Invalid(_)) => Outcome::Refused,
             Err(_) => Outcome::Unknown,

@@ -316,7 +316,7 @@ fn lease_lives(records: &[Record]) -> BTreeMap<LeaseId, LeaseLife> {
 /// Across all keys: what was answered before another operation was called has no higher revision.
 fn one_order(records: &[Record]) -> Result<(), Failure> {
     let revision = |record: &Record| match record.outcome {
-        Outcome::Done(revision, _, _) if revision > 0 => Some(revision),
+        Outcome::Done(revision, _, _) if revision > Revision::ZERO => Some(revision),
         _ => None,
     };
     let mut returned: Vec<(u64, Revision)> =
@@ -324,7 +324,7 @@ fn one_order(records: &[Record]) -> Result<(), Failure> {
     returned.sort_unstable();
     let mut called: Vec<&Record> = records.iter().filter(|record| revision(record).is_some()).collect();
     called.sort_by_key(|record| record.called);
-    let (mut next, mut newest) = (0, 0);
+    let (mut next, mut newest) = (0, Revision::ZERO);
     for record in called {
         while returned.get(next).is_some_and(|(at, _)| *at < record.called) {
             newest = newest.max(returned[next].1);

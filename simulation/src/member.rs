@@ -246,7 +246,7 @@ pub fn start(disk: &SimulatedDisk, sizes: Sizes, start: Start) -> Result<Started
         roomy: true,
         saving: None,
         states,
-        shown: 0,
+        shown: Revision::ZERO,
         leadership: Leadership::default(),
         deferred: Vec::new(),
     }))

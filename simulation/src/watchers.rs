@@ -13,7 +13,7 @@ use crate::world::{Mistake, Moment, World};
 pub struct Viewer {
     range: KeyRange,
     watching: Option<(usize, u64, Watcher)>,
-    /// All before this revision was seen; 0 before the first look.
+    /// All before this revision was seen; [`Revision::ZERO`] before the first look.
     next: Revision,
 }
 
@@ -24,7 +24,7 @@ impl Viewer {
             0 => KeyRange::prefix("/key/"),
             _ => KeyRange::prefix(format!("/key/{}", rng.random_range(0..crate::clients::KEYS))),
         };
-        Viewer { range, watching: None, next: 0 }
+        Viewer { range, watching: None, next: Revision::ZERO }
     }
 }
 
@@ -55,7 +55,7 @@ impl World {
         let Some(n) = (0..self.hosts.len()).find(|n| self.hosts[*n].running.is_some()) else { return Ok(()) };
         self.connect(w, n);
         self.take_news(w)?;
-        let newest = self.hosts[n].running.as_ref().map_or(0, |running| running.shown);
+        let newest = self.hosts[n].running.as_ref().map_or(Revision::ZERO, |running| running.shown);
         let next = self.viewers[w].next;
         let missing = self.chronicle.within(&self.viewers[w].range, next, newest);
         if next <= newest && !missing.is_empty() {
@@ -66,18 +66,19 @@ impl World {
 
     fn connect(&mut self, w: usize, n: usize) {
         let Some(states) = self.states(n) else { return };
-        let late = u64::from(self.mistake == Some(Mistake::SkippedEvent) && self.viewers[w].next > 0);
+        let is_late = self.mistake == Some(Mistake::SkippedEvent) && self.viewers[w].next > Revision::ZERO;
         let viewer = &mut self.viewers[w];
         let newest = states.borrow().revision();
-        if viewer.next == 0 {
-            viewer.next = newest + 1;
+        if viewer.next == Revision::ZERO {
+            viewer.next = newest.next();
         }
         let life = self.hosts[n].life;
-        match Watcher::new(states.clone(), viewer.range.clone(), viewer.next + late) {
+        let from = if is_late { viewer.next.next() } else { viewer.next };
+        match Watcher::new(states.clone(), viewer.range.clone(), from) {
             Ok(watcher) => viewer.watching = Some((n, life, watcher)),
             Err(_) => {
                 // The history does not reach back: it begins anew, from what there is now.
-                viewer.next = newest + 1;
+                viewer.next = newest.next();
                 viewer.watching = Watcher::new(states, viewer.range.clone(), viewer.next)
                     .ok()
                     .map(|watcher| (n, life, watcher));
@@ -97,11 +98,11 @@ impl World {
                         let what = format!("watcher {w} got {events:?} for {from}..={to}, due was {due:?}");
                         return Err(Failure::new("watch", what));
                     }
-                    viewer.next = to + 1;
+                    viewer.next = to.next();
                     self.report.watched += events.len() as u64;
                 }
                 Some(Err(Error::Compacted { .. })) => {
-                    viewer.next = 0;
+                    viewer.next = Revision::ZERO;
                     viewer.watching = None;
                 }
                 Some(Err(_)) => viewer.watching = None,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use bytes::Bytes;
-use store::{Embedded, KeyRange, Store, Txn};
+use store::{Embedded, KeyRange, Revision, Store, Txn};
 use tokio::task::JoinSet;
 
 use super::etcd::Connection;
@@ -128,7 +128,7 @@ impl Source {
         match self {
             Source::Ours(store) => {
                 for key in keys {
-                    let mut watcher = store.watch(KeyRange::key(key.clone()), 0)?;
+                    let mut watcher = store.watch(KeyRange::key(key.clone()), Revision::ZERO)?;
                     let mut seen = seen();
                     watchers.spawn(async move {
                         while let Ok((events, _)) = watcher.changes().await {

@@ -96,8 +96,8 @@ impl Roles {
         if state.revision() <= self.revision {
             return;
         }
-        let from = self.revision + 1;
-        if self.revision > 0 && state.check_history(from).is_ok() {
+        let from = self.revision.next();
+        if self.revision > Revision::ZERO && state.check_history(from).is_ok() {
             for event in state.events(from) {
                 match event {
                     Event::Put { current, .. } => self.put(current),

@@ -70,8 +70,8 @@ impl Uses {
         if state.revision() <= self.revision {
             return;
         }
-        let from = self.revision + 1;
-        if self.revision > 0 && state.check_history(from).is_ok() {
+        let from = self.revision.next();
+        if self.revision > Revision::ZERO && state.check_history(from).is_ok() {
             // A pod that changed several times is read once.
             let keys: HashSet<&Bytes> = state.events(from).map(|event| event.key()).collect();
             for key in keys.into_iter().filter(|key| key.starts_with(PODS.as_bytes())) {

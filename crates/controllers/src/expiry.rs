@@ -211,7 +211,7 @@ mod tests {
         put(&store, "old", 0, None).await;
         put(&store, "repeated", 0, None).await;
         let mut ends = Ends::open(&store.snapshot());
-        let from = store.snapshot().revision() + 1;
+        let from = store.snapshot().revision().next();
         put(&store, "repeated", 0, Some(50)).await;
         put(&store, "late", 1, None).await;
         let gone = Op::Delete(KeyRange::key(key("young-0")));

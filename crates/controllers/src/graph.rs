@@ -10,7 +10,7 @@ use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use objects::{TypedRef, Uid, key, parse, shared_owners, shared_text};
 use serde::Deserialize;
-use store::{Event, KeyRange, KeyValue, State};
+use store::{Event, KeyRange, KeyValue, Revision, State};
 
 use crate::kinds::Kinds;
 
@@ -35,7 +35,7 @@ pub struct Vertex {
     /// Whether it is being deleted.
     pub deleting: bool,
     /// The revision that last wrote it.
-    pub revision: u64,
+    pub revision: Revision,
 }
 
 #[derive(Deserialize)]

@@ -127,7 +127,7 @@ impl Kinds {
         }
         let mut groups = self.remove(&kv.key);
         if kv.key.starts_with(self.definitions.as_bytes()) {
-            if let Ok(definition) = Definition::parse(kv.value.bytes(), kv.mod_revision, None) {
+            if let Ok(definition) = Definition::parse(kv.value.bytes(), kv.mod_revision.0, None) {
                 let defined = Defined::of(&Arc::new(definition));
                 groups.push(defined.group.to_owned());
                 self.custom.insert(kv.key.clone(), defined);
@@ -186,7 +186,7 @@ fn is_built_in(group: &str, version: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
-    use store::{Memory, Store, Txn};
+    use store::{Memory, Revision, Store, Txn};
 
     use super::*;
 
@@ -197,7 +197,7 @@ mod tests {
             store.txn(Txn::put(key, object.to_string())).await.unwrap();
         }
         let mut kinds = Kinds::default();
-        store.snapshot().events(0).for_each(|event| drop(kinds.apply(event)));
+        store.snapshot().events(Revision::ZERO).for_each(|event| drop(kinds.apply(event)));
         kinds
     }
 

@@ -83,5 +83,5 @@ fn definitions(view: &View, policy: &Object) -> Vec<Definition> {
         let group = parse(&kv.key).and_then(|place| Some(place.name.split_once('.')?.1));
         group.is_some_and(|group| groups.contains(group))
     });
-    of_groups.filter_map(|kv| Definition::parse(kv.value.bytes(), kv.mod_revision, None).ok()).collect()
+    of_groups.filter_map(|kv| Definition::parse(kv.value.bytes(), kv.mod_revision.0, None).ok()).collect()
 }

@@ -92,7 +92,7 @@ impl View {
     /// Moves on to a newer state; `touched` gets everything that changed. Returns false, with nothing
     /// done, if the history between the two is forgotten: then load anew.
     pub fn advance(&mut self, state: Arc<State>, mut touched: impl FnMut(&View, &Touched)) -> bool {
-        let from = self.state.revision() + 1;
+        let from = self.state.revision().next();
         if state.revision() < from {
             return true;
         }

@@ -6,6 +6,7 @@
 mod client;
 mod engine;
 mod grpc;
+mod numbers;
 /// etcd's messages, by its own names.
 #[allow(missing_docs)] // etcd's API reference documents each of them under these very names.
 pub mod proto;

@@ -184,7 +184,7 @@ pub async fn follow(
     loop {
         let state = store.snapshot();
         peers.load(&state);
-        let watcher = store.watch(nodes(), state.revision() + 1);
+        let watcher = store.watch(nodes(), state.revision().next());
         drop(state);
         match follow_history(&mut peers, own, watcher, &mut members, &followers).await {
             // The history was cut past what was seen: start from the newest state again.

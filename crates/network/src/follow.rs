@@ -54,7 +54,7 @@ impl<B: ServiceBackend> Follower<B> {
     async fn follow_history(&mut self) -> Result<(), store::Error> {
         self.directory.aim(Targets::new(&self.networks.borrow_and_update()));
         let state = self.store.snapshot();
-        let from = state.revision() + 1;
+        let from = state.revision().next();
         let (mut services, mut slices) = (self.watch::<Service>(from)?, self.watch::<EndpointSlice>(from)?);
         self.directory.load(&state);
         // A snapshot that is kept keeps every object that is replaced from now on.

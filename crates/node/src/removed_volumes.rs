@@ -31,7 +31,7 @@ pub(crate) async fn remove_folders(host: Arc<PodHost>) {
 async fn follow(host: &PodHost) -> store::Error {
     let prefix = objects::kind_prefix(PersistentVolume::GROUP, PersistentVolume::PLURAL);
     let state = host.store.snapshot();
-    let mut watcher = match host.store.watch(KeyRange::prefix(prefix), state.revision() + 1) {
+    let mut watcher = match host.store.watch(KeyRange::prefix(prefix), state.revision().next()) {
         Ok(watcher) => watcher,
         Err(error) => return error,
     };

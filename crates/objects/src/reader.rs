@@ -64,7 +64,7 @@ pub fn decode<T: Kind>(kv: &KeyValue) -> Result<T, serde_json::Error> {
 /// Reads one kind from successive snapshots and decodes only what changed between them.
 #[derive(Debug)]
 pub struct Reader<T> {
-    decoded: HashMap<Bytes, (u64, Arc<T>)>,
+    decoded: HashMap<Bytes, (Revision, Arc<T>)>,
 }
 
 impl<T> Default for Reader<T> {

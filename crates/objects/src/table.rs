@@ -105,7 +105,7 @@ impl<T: Kind> Table<T> {
 #[cfg(test)]
 mod tests {
     use k8s_openapi::api::core::v1::ConfigMap;
-    use store::{Memory, Store, Txn};
+    use store::{Memory, Revision, Store, Txn};
 
     use super::*;
 
@@ -125,7 +125,8 @@ mod tests {
         let delete = Txn { success: vec![store::Op::Delete(gone)], ..Txn::default() };
         store.txn(delete).await.unwrap();
 
-        let changes: Vec<_> = store.snapshot().events(0).filter_map(|event| table.apply(event)).collect();
+        let changes: Vec<_> =
+            store.snapshot().events(Revision::ZERO).filter_map(|event| table.apply(event)).collect();
         assert_eq!(changes.len(), 4, "the secret is not the table's");
         assert!(changes[3].old.is_some() && changes[3].new.is_none());
         let names: Vec<_> = table.in_namespace("a").filter_map(|o| o.metadata.name.clone()).collect();
@@ -145,7 +146,7 @@ mod tests {
         put("1").await.unwrap();
         let mut one = Table::<ConfigMap>::load_shared(&store.snapshot(), &pool);
         let mut other = Table::<ConfigMap>::load_shared(&store.snapshot(), &pool);
-        let seen = store.snapshot().revision() + 1;
+        let seen = store.snapshot().revision().next();
         assert!(Arc::ptr_eq(one.get("a", "x").unwrap(), other.get("a", "x").unwrap()));
 
         put("2").await.unwrap();

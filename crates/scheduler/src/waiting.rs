@@ -106,7 +106,7 @@ impl Waiting {
 
     /// Moves on to a newer state.
     pub fn advance(&mut self, state: Arc<State>) {
-        let from = self.state.revision() + 1;
+        let from = self.state.revision().next();
         if state.revision() < from {
             return;
         }

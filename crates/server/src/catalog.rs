@@ -7,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use api::Catalog;
 use bytes::Bytes;
 use machinery::Definition;
-use store::{KeyRange, State};
+use store::{KeyRange, Revision, State};
 
 /// What is known of definitions.
 #[derive(Debug, Default)]
@@ -17,7 +17,7 @@ pub(crate) struct Known(RwLock<Arc<Definitions>>);
 #[derive(Debug, Default)]
 pub(crate) struct Definitions {
     /// They are as of this revision, and of each until something changes them.
-    seen: u64,
+    seen: Revision,
     by_key: Arc<BTreeMap<Bytes, Arc<Definition>>>,
     catalog: Arc<Catalog>,
 }
@@ -33,7 +33,7 @@ impl Definitions {
     }
 
     /// The revision that they are known to be as of.
-    pub(crate) fn seen(&self) -> u64 {
+    pub(crate) fn seen(&self) -> Revision {
         self.seen
     }
 
@@ -54,20 +54,20 @@ impl Definitions {
 
     fn follows(&self, state: &State, prefix: &[u8]) -> bool {
         // The very first time there is nothing to follow from.
-        self.seen > 0
-            && state.check_history(self.seen + 1).is_ok()
-            && !state.events(self.seen + 1).any(|event| event.key().starts_with(prefix))
+        self.seen > Revision::ZERO
+            && state.check_history(self.seen.next()).is_ok()
+            && !state.events(self.seen.next()).any(|event| event.key().starts_with(prefix))
     }
 
     fn read(&self, state: &State) -> Self {
         let mut by_key = BTreeMap::new();
         for kv in state.range(&KeyRange::prefix(prefix())) {
             let before = self.by_key.get(&kv.key);
-            let same = before.filter(|before| before.revision() == kv.mod_revision).cloned();
+            let same = before.filter(|before| before.revision() == kv.mod_revision.0).cloned();
             let before = before.map(Arc::as_ref);
             let definition = match same {
                 Some(definition) => definition,
-                None => match Definition::parse(kv.value.bytes(), kv.mod_revision, before) {
+                None => match Definition::parse(kv.value.bytes(), kv.mod_revision.0, before) {
                     Ok(definition) => Arc::new(definition),
                     Err(error) => {
                         let key = String::from_utf8_lossy(&kv.key);

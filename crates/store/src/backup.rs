@@ -5,7 +5,9 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use ring::digest::{Context, SHA256, SHA256_OUTPUT_LEN, digest};
 
-use crate::embedded::codec::{Decoder, Malformed, key_value_size, put_key_value, put_number, put_signed};
+use crate::embedded::codec::{
+    Decoder, Malformed, key_value_size, put_key_value, put_number, put_revision, put_signed,
+};
 use crate::{KeyRange, KeyValue, LeaseId, Revision, State};
 
 const MAGIC: &[u8; 15] = b"HOLDFAST-BACKUP";
@@ -19,7 +21,7 @@ const PIECE: usize = 64 * 1024;
 /// How far a restored map's revision lies ahead of its backup's. What the old cluster wrote after the backup is
 /// lost, and its revisions must not come again: a client that remembers one would take it for something it is not
 /// (etcd's `--bump-revision`, whose documentation has this number).
-const LEAP: Revision = 1_000_000_000;
+const LEAP: u64 = 1_000_000_000;
 
 /// All keys and leases at one revision.
 ///
@@ -92,11 +94,11 @@ impl Backup {
             return Err(BackupError::Damaged("its checksum does not match"));
         }
         let mut d = Decoder(file.slice(HEAD..));
-        let revision = d.number()?;
+        let revision = d.revision()?;
         let leases = d.list(|d| Ok((LeaseId(d.signed()?), d.number()?)))?;
         let keys = d.list(Decoder::key_value)?;
         // Nobody has to guess a checksum: whatever a file holds may have the right one.
-        if revision > i64::MAX as u64 - LEAP {
+        if revision.0 > i64::MAX as u64 - LEAP {
             return Err(BackupError::Damaged("its revision is too high to go on from"));
         }
         if !keys.is_sorted_by(|one, next| one.key < next.key) {
@@ -128,8 +130,7 @@ impl Backup {
     /// ahead and all history before it counts as compacted, so that a client of the old cluster is made to read
     /// anew instead of getting something wrong. Leases have all their time again.
     pub fn into_state(self) -> State {
-        let revision = self.revision + LEAP;
-        State::loaded(revision, self.keys, self.leases)
+        State::loaded(Revision(self.revision.0 + LEAP), self.keys, self.leases)
     }
 }
 
@@ -169,7 +170,7 @@ impl BackupFile {
         let mut head = MAGIC.to_vec();
         head.push(VERSION);
         head.put_u64(length);
-        put_number(&mut head, state.revision());
+        put_revision(&mut head, state.revision());
         let leases: Vec<_> = state.leases().collect();
         put_number(&mut head, leases.len() as u64);
         for (lease, seconds) in leases {
@@ -227,7 +228,7 @@ mod tests {
     use crate::{Op, Txn};
 
     /// A file as it would be with these revisions and keys, with the right length and checksum.
-    fn file_of(revision: Revision, keys: &[(&'static str, Revision)]) -> Bytes {
+    fn file_of(revision: u64, keys: &[(&'static str, u64)]) -> Bytes {
         let mut file = MAGIC.to_vec();
         file.push(VERSION);
         file.put_u64(0);
@@ -236,7 +237,7 @@ mod tests {
         put_number(&mut file, keys.len() as u64);
         for (key, revision) in keys {
             let (key, value) = ((*key).into(), Bytes::new().into());
-            let (create_revision, mod_revision) = (*revision, *revision);
+            let (create_revision, mod_revision) = (Revision(*revision), Revision(*revision));
             put_key_value(
                 &mut file,
                 &KeyValue { key, value, create_revision, mod_revision, version: 1, lease: LeaseId::NONE },
@@ -252,7 +253,7 @@ mod tests {
     #[test]
     fn what_no_cluster_can_begin_with_is_refused_whatever_its_checksum() {
         let begun = Backup::decode(file_of(9, &[("a", 8), ("b", 9)])).unwrap().into_state();
-        assert_eq!((begun.len(), begun.revision()), (2, 9 + LEAP));
+        assert_eq!((begun.len(), begun.revision()), (2, Revision(9 + LEAP)));
         for wrong in [
             file_of(u64::MAX, &[]),
             file_of(i64::MAX as u64, &[]),
@@ -307,7 +308,7 @@ mod tests {
             let all = KeyRange::prefix("");
             assert!(restored.range(&all).eq(state.range(&all)));
             assert!(restored.leases().eq(state.leases()));
-            assert!(restored.revision() > state.revision() + 1_000_000);
+            assert!(restored.revision().0 > state.revision().0 + 1_000_000);
             assert!(restored.check_history(state.revision()).is_err(), "the old history is none of the new");
         }
     }

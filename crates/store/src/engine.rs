@@ -30,7 +30,8 @@ pub trait Store: Send + Sync + 'static {
     /// [`snapshot`](Store::snapshot) shows it.
     fn txn(&self, txn: Txn) -> BoxFuture<'_, Result<TxnResponse, Error>>;
 
-    /// The changes within `range` from revision `from` on, each once and in order; 0 means from now on.
+    /// The changes within `range` from revision `from` on, each once and in order; [`Revision::ZERO`] means
+    /// from now on.
     ///
     /// # Errors
     /// [`Error::Compacted`] if the history no longer reaches back to `from`.

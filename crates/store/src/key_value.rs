@@ -1,6 +1,8 @@
 //! What the map holds: keys with their values and versions, ranges of keys, and changes to them.
 
 use std::fmt;
+use std::num::ParseIntError;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -9,7 +11,38 @@ use serde::{Deserialize, Serialize};
 use crate::Value;
 
 /// A point in the map's history: each transaction that changes something takes the next one.
-pub type Revision = u64;
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Revision(pub u64);
+
+impl Revision {
+    /// Before everything: no transaction has this one, and in requests it stands for none given.
+    pub const ZERO: Revision = Revision(0);
+
+    /// The one after it. Clients ask from any number on: after the last there is none.
+    pub fn next(self) -> Revision {
+        Revision(self.0.saturating_add(1))
+    }
+
+    /// The one before; none comes before [`Revision::ZERO`].
+    pub fn previous(self) -> Revision {
+        Revision(self.0.saturating_sub(1))
+    }
+}
+
+impl fmt::Display for Revision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for Revision {
+    type Err = ParseIntError;
+
+    fn from_str(text: &str) -> Result<Revision, ParseIntError> {
+        text.parse().map(Revision)
+    }
+}
 
 /// A lease's number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

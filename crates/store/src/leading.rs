@@ -86,9 +86,9 @@ mod tests {
     use std::sync::mpsc::{Sender, channel};
 
     use super::*;
-    use crate::{Memory, Txn};
+    use crate::{Memory, Revision, Txn};
 
-    struct Noted(Sender<(&'static str, u64)>);
+    struct Noted(Sender<(&'static str, Revision)>);
 
     impl Duty for Noted {
         fn follow(&mut self, state: Arc<State>) {
@@ -96,7 +96,7 @@ mod tests {
         }
 
         async fn lead(&mut self) {
-            let _ = self.0.send(("leads", 0));
+            let _ = self.0.send(("leads", Revision::ZERO));
             std::future::pending::<()>().await;
         }
     }
@@ -122,7 +122,7 @@ mod tests {
         tokio::time::sleep(FOLLOW_EVERY).await;
         store.txn(Txn::put("k", "4")).await.unwrap();
         tokio::time::sleep(FOLLOW_EVERY * 2).await;
-        assert_eq!(seen.try_iter().collect::<Vec<_>>(), [("leads", 0)]);
+        assert_eq!(seen.try_iter().collect::<Vec<_>>(), [("leads", Revision::ZERO)]);
 
         store.set_leading(false);
         tokio::time::sleep(FOLLOW_EVERY).await;

@@ -7,12 +7,12 @@
 //! without replication or disk.
 //!
 //! ```
-//! use store::{Compare, Condition, KeyRange, Memory, Store, Txn};
+//! use store::{Compare, Condition, KeyRange, Memory, Revision, Store, Txn};
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), store::Error> {
 //! let store = Memory::default();
-//! let mut watcher = store.watch(KeyRange::prefix("/lamps/"), 0)?;
+//! let mut watcher = store.watch(KeyRange::prefix("/lamps/"), Revision::ZERO)?;
 //!
 //! let first = store.txn(Txn::put("/lamps/hall", "on")).await?;
 //!

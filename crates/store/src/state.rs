@@ -37,8 +37,8 @@ impl Default for State {
     fn default() -> Self {
         // As in etcd, an empty map is at revision 1 and its first write makes revision 2.
         State {
-            revision: 1,
-            compacted: 0,
+            revision: Revision(1),
+            compacted: Revision::ZERO,
             entries: OrdMap::new(),
             bytes: 0,
             history: History::default(),
@@ -54,7 +54,7 @@ impl State {
         self.revision
     }
 
-    /// The revision up to which history was forgotten, 0 if none was.
+    /// The revision up to which history was forgotten, [`Revision::ZERO`] if none was.
     pub fn compacted(&self) -> Revision {
         self.compacted
     }
@@ -165,7 +165,7 @@ impl State {
     /// [`Error::Compacted`] if it doesn't.
     pub fn check_history(&self, from: Revision) -> Result<(), Error> {
         if from <= self.compacted {
-            return Err(Error::Compacted { asked: from, oldest: self.compacted + 1 });
+            return Err(Error::Compacted { asked: from, oldest: self.compacted.next() });
         }
         Ok(())
     }
@@ -183,7 +183,7 @@ impl State {
         }
         // The leases stay the newest: nothing tells what they were, and a state of the past is only read.
         let mut old = self.clone();
-        for (_, events) in self.history.since(revision + 1).rev() {
+        for (_, events) in self.history.since(revision.next()).rev() {
             for event in events.iter().rev() {
                 match event {
                     Event::Put { current, previous: None } => old.remove(&current.key),
@@ -216,7 +216,7 @@ impl State {
                 return Err(Error::LeaseNotFound(*lease));
             }
         }
-        let revision = self.revision + 1;
+        let revision = self.revision.next();
         let mut events = Vec::new();
         let results = ops.iter().map(|op| self.step(op, revision, &mut events)).collect();
         self.record(revision, events);
@@ -261,7 +261,7 @@ impl State {
     /// [`Error::LeaseNotFound`] if there is no such lease.
     pub fn revoke(&mut self, lease: LeaseId) -> Result<(), Error> {
         self.leases.remove(&lease).ok_or(Error::LeaseNotFound(lease))?;
-        let revision = self.revision + 1;
+        let revision = self.revision.next();
         let keys: Vec<Bytes> = self.keys_of(lease).cloned().collect();
         let mut events = Vec::new();
         for key in keys {
@@ -318,10 +318,10 @@ impl State {
         let kv = |key: &Bytes| self.entries.get(key);
         match condition {
             Condition::ModRevision(key, how, with) => {
-                how.holds(&kv(key).map_or(0, |kv| kv.mod_revision), with)
+                how.holds(&kv(key).map_or(Revision::ZERO, |kv| kv.mod_revision), with)
             }
             Condition::CreateRevision(key, how, with) => {
-                how.holds(&kv(key).map_or(0, |kv| kv.create_revision), with)
+                how.holds(&kv(key).map_or(Revision::ZERO, |kv| kv.create_revision), with)
             }
             Condition::Version(key, how, with) => how.holds(&kv(key).map_or(0, |kv| kv.version), with),
             Condition::Value(key, how, with) => kv(key).is_some_and(|kv| how.holds(&kv.value.bytes(), with)),

@@ -73,7 +73,7 @@ impl Txn {
 /// A question about one key. An absent key has revisions and version 0 and no value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Condition {
-    /// Its mod revision, 0 where the key must not exist.
+    /// Its mod revision, [`Revision::ZERO`] where the key must not exist.
     ModRevision(Bytes, Compare, Revision),
     /// Its create revision.
     CreateRevision(Bytes, Compare, Revision),

@@ -16,15 +16,15 @@ pub struct Watcher {
 }
 
 impl Watcher {
-    /// A watcher of `range` whose first event is of revision `from` or later (0: after the newest one).
+    /// A watcher of `range` whose first event is of revision `from` or later ([`Revision::ZERO`]: after the newest one).
     ///
     /// # Errors
     /// [`Error::Compacted`] if the history no longer reaches back to `from`.
     pub fn new(states: watch::Receiver<Arc<State>>, range: KeyRange, from: Revision) -> Result<Self, Error> {
         let next = {
             let state = states.borrow();
-            if from == 0 {
-                state.revision() + 1
+            if from == Revision::ZERO {
+                state.revision().next()
             } else {
                 state.check_history(from)?;
                 from
@@ -50,7 +50,7 @@ impl Watcher {
                 state.check_history(self.next)?;
                 let events: Vec<Event> =
                     state.events(self.next).filter(|e| self.range.contains(e.key())).cloned().collect();
-                self.next = state.revision() + 1;
+                self.next = state.revision().next();
                 if !events.is_empty() {
                     return Ok((events, state));
                 }

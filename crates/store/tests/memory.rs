@@ -4,7 +4,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::atomic::{AtomicIsize, Ordering};
 
 use bytes::Bytes;
-use store::{Event, State, Txn};
+use store::{Event, Revision, State, Txn};
 
 static LIVE: AtomicIsize = AtomicIsize::new(0);
 
@@ -148,7 +148,7 @@ fn pods_take_what_makes_them_differ() {
     }
     let mut told = vec![0; PODS as usize];
     let numbers: std::collections::HashMap<_, _> = (0..PODS).map(|number| (key(number), number)).collect();
-    for event in state.events(0) {
+    for event in state.events(Revision::ZERO) {
         let Event::Put { current, .. } = event else { panic!("{event:?}") };
         let number = numbers[std::str::from_utf8(&current.key).unwrap()];
         assert_eq!(current.value.bytes(), pod(number, told[number as usize]));

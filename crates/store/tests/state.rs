@@ -3,18 +3,18 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use store::{Compare, Condition, Error, Event, KeyRange, LeaseId, Op, OpResult, State, Txn};
+use store::{Compare, Condition, Error, Event, KeyRange, LeaseId, Op, OpResult, Revision, State, Txn};
 
 #[derive(Debug, Clone)]
 enum Step {
     Txn(Txn),
     Grant(LeaseId),
     Revoke(LeaseId),
-    Compact(u64),
+    Compact(Revision),
 }
 
 /// Key to value, create revision, mod revision, version, lease.
-type Version = BTreeMap<Vec<u8>, (Vec<u8>, u64, u64, u64, LeaseId)>;
+type Version = BTreeMap<Vec<u8>, (Vec<u8>, Revision, Revision, u64, LeaseId)>;
 
 #[derive(Debug)]
 struct Model {
@@ -28,8 +28,8 @@ impl Model {
         &self.versions[self.versions.len() - 1]
     }
 
-    fn revision(&self) -> u64 {
-        self.versions.len() as u64
+    fn revision(&self) -> Revision {
+        Revision(self.versions.len() as u64)
     }
 
     /// Whether it happened.
@@ -37,7 +37,7 @@ impl Model {
         let newest = self.newest();
         let holds = txn.conditions.iter().all(|condition| match condition {
             Condition::ModRevision(key, how, with) => {
-                compare(*how, newest.get(&key[..]).map_or(0, |kv| kv.2), *with)
+                compare(*how, newest.get(&key[..]).map_or(Revision::ZERO, |kv| kv.2), *with)
             }
             Condition::Version(key, how, with) => {
                 compare(*how, newest.get(&key[..]).map_or(0, |kv| kv.3), *with)
@@ -56,7 +56,7 @@ impl Model {
         if steps.iter().any(leased) {
             return false;
         }
-        let (mut next, revision, mut changed) = (newest.clone(), self.revision() + 1, false);
+        let (mut next, revision, mut changed) = (newest.clone(), self.revision().next(), false);
         for op in steps {
             match op {
                 Op::Put { key, value, lease } => {
@@ -143,7 +143,7 @@ fn conditions() -> impl Strategy<Value = Vec<Condition>> {
         Just(Compare::Less)
     ];
     let condition = (keys(), how, 0..6u64, "[xyz]", 0..3).prop_map(|(key, how, n, value, kind)| match kind {
-        0 => Condition::ModRevision(key.into(), how, n),
+        0 => Condition::ModRevision(key.into(), how, Revision(n)),
         1 => Condition::Version(key.into(), how, n),
         _ => Condition::Value(key.into(), how, value.into()),
     });
@@ -156,7 +156,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             .prop_map(|(conditions, success, failure)| Step::Txn(Txn { conditions, success, failure })),
         1 => (1..4i64).prop_map(|lease| Step::Grant(LeaseId(lease))),
         1 => (1..4i64).prop_map(|lease| Step::Revoke(LeaseId(lease))),
-        1 => (0..30u64).prop_map(Step::Compact),
+        1 => (0..30u64).prop_map(|revision| Step::Compact(Revision(revision))),
     ];
     proptest::collection::vec(step, 0..40)
 }
@@ -174,7 +174,7 @@ proptest! {
     fn the_state_is_what_the_model_says(steps in steps(), range in ranges()) {
         let mut state = State::default();
         let mut model = Model { versions: vec![Version::new()], leases: Vec::new() };
-        let mut compacted = 0;
+        let mut compacted = Revision::ZERO;
         for step in &steps {
             let before = state.clone();
             match step {
@@ -215,16 +215,16 @@ proptest! {
         prop_assert_eq!(held(&state, &range), in_range);
 
         // Every revision that is not compacted can be gone back to, and its events lead to the next one.
-        for revision in 1..=model.revision() {
+        for (version, revision) in model.versions.iter().zip((1..).map(Revision)) {
             let old = state.at(revision);
             prop_assert_eq!(old.is_err(), revision < compacted);
             let Ok(old) = old else { continue };
-            prop_assert_eq!(&held(&old, &all), &model.versions[revision as usize - 1]);
+            prop_assert_eq!(&held(&old, &all), version);
         }
-        prop_assert!(state.at(model.revision() + 1).is_err());
+        prop_assert!(state.at(model.revision().next()).is_err());
         if compacted < model.revision() {
-            let mut replayed = model.versions[(compacted.max(1) - 1) as usize].clone();
-            for event in state.events(compacted + 1) {
+            let mut replayed = model.versions[compacted.previous().0 as usize].clone();
+            for event in state.events(compacted.next()) {
                 match event {
                     Event::Put { current: kv, previous } => {
                         let rest = (kv.value.bytes().to_vec(), kv.create_revision, kv.mod_revision, kv.version, kv.lease);

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use store::Revision;
+
 use super::protocol::{Dump, Entry};
 use crate::report::Failure;
 
@@ -9,7 +11,7 @@ use crate::report::Failure;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It was acknowledged, at this revision.
-    Acknowledged(u64),
+    Acknowledged(Revision),
     /// It was refused: it must not be there.
     Refused,
     /// Nobody said.
@@ -32,7 +34,7 @@ pub struct Record {
 }
 
 /// All that a watcher of one member saw, in its order.
-pub type Seen = Vec<(u64, String)>;
+pub type Seen = Vec<(Revision, String)>;
 
 fn lost(what: String) -> Failure {
     Failure::new("lost write", what)
@@ -109,7 +111,7 @@ fn same(one: &Dump, other: &Dump, n: usize) -> Result<(), Failure> {
 
 /// A write that was asked for after another one was acknowledged has a later revision.
 fn in_order(records: &[Record]) -> Result<(), Failure> {
-    let mut moments: BTreeMap<(u64, bool, u64), &Record> = BTreeMap::new();
+    let mut moments: BTreeMap<(u64, bool, Revision), &Record> = BTreeMap::new();
     for record in records {
         if let Outcome::Acknowledged(revision) = record.outcome {
             // Where one ends when another begins nothing is said about their order.
@@ -117,7 +119,7 @@ fn in_order(records: &[Record]) -> Result<(), Failure> {
             moments.insert((record.ended, true, revision), record);
         }
     }
-    let mut newest = 0;
+    let mut newest = Revision::ZERO;
     for ((_, is_end, revision), record) in moments {
         if is_end {
             newest = newest.max(revision);
@@ -137,9 +139,9 @@ fn watched(n: usize, prefix: &str, seen: &Seen, dump: &Dump) -> Result<(), Failu
     if let Some(pair) = seen.windows(2).find(|pair| pair[0].0 >= pair[1].0) {
         return wrong(format!("{:?} came after {:?}", pair[1], pair[0]));
     }
-    let seen: BTreeSet<(u64, &str)> =
+    let seen: BTreeSet<(Revision, &str)> =
         seen.iter().filter(|(_, key)| key.starts_with(prefix)).map(|(at, key)| (*at, &**key)).collect();
-    let there: BTreeSet<(u64, &str)> = dump
+    let there: BTreeSet<(Revision, &str)> = dump
         .entries
         .iter()
         .filter(|entry| entry.key.starts_with(prefix))
@@ -161,19 +163,19 @@ mod tests {
     }
 
     fn entry(n: u64, revision: u64) -> Entry {
-        let key = format!("/r/{n}");
+        let (key, revision) = (format!("/r/{n}"), Revision(revision));
         Entry { key, created: revision, modified: revision, version: 1, checksum: n as u32 }
     }
 
     /// Three writes: one acknowledged, one that nobody knows about, one refused; and what members tell.
     fn story() -> (Vec<Record>, Vec<(Dump, Seen)>) {
         let records = vec![
-            record(1, Outcome::Acknowledged(5)),
+            record(1, Outcome::Acknowledged(Revision(5))),
             record(2, Outcome::Unknown),
             record(3, Outcome::Refused),
-            record(4, Outcome::Acknowledged(7)),
+            record(4, Outcome::Acknowledged(Revision(7))),
         ];
-        let dump = Dump { revision: 7, entries: vec![entry(1, 5), entry(2, 6), entry(4, 7)] };
+        let dump = Dump { revision: Revision(7), entries: vec![entry(1, 5), entry(2, 6), entry(4, 7)] };
         let seen = dump.entries.iter().map(|entry| (entry.modified, entry.key.clone())).collect();
         (records, vec![(dump, seen); 3])
     }
@@ -208,10 +210,12 @@ mod tests {
         let table: [(&str, Change); 11] = [
             ("lost write", |_, members| everywhere(members, |dump| drop(dump.entries.remove(0)))),
             ("lost write", |_, members| {
-                everywhere(members, |d| (d.entries[0].created, d.entries[0].modified) = (4, 4));
+                everywhere(members, |d| {
+                    (d.entries[0].created, d.entries[0].modified) = (Revision(4), Revision(4))
+                });
             }),
             ("states", |_, members| drop(members[2].0.entries.remove(0))),
-            ("states", |_, members| members[1].0.revision = 8),
+            ("states", |_, members| members[1].0.revision = Revision(8)),
             ("done twice", |_, members| everywhere(members, |dump| dump.entries[1].version = 2)),
             ("value", |_, members| everywhere(members, |dump| dump.entries[0].checksum = 9)),
             ("refused write", |records, _| records[1].outcome = Outcome::Refused),

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use store::Revision;
 
 use super::checker::{Outcome, Record, Seen};
 use super::ground::MEMBERS;
@@ -146,7 +147,7 @@ pub async fn write(desk: Rc<Desk>, prefix: String, number: usize, seed: u64) {
 
 /// Follows a member for good, and goes on where it was interrupted.
 pub async fn watch(desk: Rc<Desk>, member: usize, seen: Rc<RefCell<Seen>>) {
-    let mut next = 1;
+    let mut next = Revision::ZERO.next();
     loop {
         // What broke is begun anew: the member's process may be gone for a while.
         if let Err(failure) = follow(&desk, member, &seen, &mut next).await {
@@ -156,7 +157,12 @@ pub async fn watch(desk: Rc<Desk>, member: usize, seen: Rc<RefCell<Seen>>) {
     }
 }
 
-async fn follow(desk: &Desk, member: usize, seen: &RefCell<Seen>, next: &mut u64) -> Result<(), Failure> {
+async fn follow(
+    desk: &Desk,
+    member: usize,
+    seen: &RefCell<Seen>,
+    next: &mut Revision,
+) -> Result<(), Failure> {
     let Ok(mut line) = Line::open(&desk.sockets[member]).await else { return Ok(()) };
     if line.say(&Ask::Watch(*next)).await.is_err() {
         return Ok(());
@@ -169,7 +175,7 @@ async fn follow(desk: &Desk, member: usize, seen: &RefCell<Seen>, next: &mut u64
                     return Err(Failure::new("watch", what));
                 }
                 // All events of a deletion have its revision: it may be told again, and is not counted.
-                *next = if is_put { revision + 1 } else { revision };
+                *next = if is_put { revision.next() } else { revision };
                 if is_put {
                     seen.borrow_mut().push((revision, key));
                 }

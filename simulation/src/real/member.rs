@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Context;
 use pki::{ClientAuth, Identity, Trust};
 use serde::{Deserialize, Serialize};
-use store::{Config, Embedded, Error, Event, KeyRange, Op, State, Store, Txn};
+use store::{Config, Embedded, Error, Event, KeyRange, Op, Revision, State, Store, Txn};
 use tokio::net::{UnixListener, UnixStream};
 
 use super::lie::Lie;
@@ -107,7 +107,7 @@ impl Member {
 
     async fn put(&self, key: String, value: String) -> Answer {
         if self.lies(Lie::AckWithoutWrite) {
-            return Answer::Done(self.store.snapshot().revision() + 1);
+            return Answer::Done(self.store.snapshot().revision().next());
         }
         let op = Op::put(key, value);
         if self.lies(Lie::WriteTwice) {
@@ -124,7 +124,7 @@ impl Member {
         }
     }
 
-    async fn watch(&self, line: &mut Line, from: u64) -> anyhow::Result<()> {
+    async fn watch(&self, line: &mut Line, from: Revision) -> anyhow::Result<()> {
         let mut watcher = match self.store.watch(KeyRange::prefix("/"), from) {
             Ok(watcher) => watcher,
             Err(problem) => return line.say(&Answer::Failed(problem.to_string())).await,

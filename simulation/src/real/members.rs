@@ -14,6 +14,7 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use pki::{Authority, HostNames};
+use store::Revision;
 
 use super::ground::{Disk, Kind, Links, MEMBERS};
 use super::lie::Lie;
@@ -156,7 +157,7 @@ impl Members {
     }
 
     /// Asks a member until it carries a change out.
-    pub async fn change(&self, n: usize, ask: &Ask, within: Duration) -> anyhow::Result<u64> {
+    pub async fn change(&self, n: usize, ask: &Ask, within: Duration) -> anyhow::Result<Revision> {
         let tries = within.as_millis() / PAUSE.as_millis();
         let mut last = String::new();
         for _ in 0..tries.max(1) {

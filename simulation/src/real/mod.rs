@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use store::Revision;
 use tokio::task::{JoinSet, LocalSet};
 
 use self::checker::{Outcome, Seen, check};
@@ -213,7 +214,8 @@ impl World<'_> {
             let dumps = self.dumps().await;
             let agreed = dumps.as_ref().ok().filter(|dumps| {
                 let newest = dumps[0].revision;
-                let watched = |seen: &Rc<RefCell<Seen>>| seen.borrow().last().map_or(0, |(at, _)| *at);
+                let watched =
+                    |seen: &Rc<RefCell<Seen>>| seen.borrow().last().map_or(Revision::ZERO, |(at, _)| *at);
                 dumps.iter().all(|dump| dump.revision == newest)
                     && self.seen.iter().all(|seen| watched(seen) >= newest)
             });

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use store::Revision;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -29,7 +30,7 @@ pub enum Ask {
     /// Delete all keys that begin so.
     Delete(String),
     /// Tell all changes from a revision on, for as long as the connection lasts.
-    Watch(u64),
+    Watch(Revision),
     /// Tell the whole state, as new as any acknowledged write.
     Dump,
     /// Tell whether you lead.
@@ -40,7 +41,7 @@ pub enum Ask {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Answer {
     /// A change was carried out, at this revision.
-    Done(u64),
+    Done(Revision),
     /// The checksum of a key's value, if the key is there.
     Value(Option<u32>),
     /// There is no room on the disk: the change was not and will not be carried out.
@@ -50,7 +51,7 @@ pub enum Answer {
     /// A change that a watch saw.
     Event {
         /// Its revision.
-        revision: u64,
+        revision: Revision,
         /// The key.
         key: String,
         /// Whether it was written, not deleted.
@@ -66,7 +67,7 @@ pub enum Answer {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dump {
     /// The newest revision.
-    pub revision: u64,
+    pub revision: Revision,
     /// The keys.
     pub entries: Vec<Entry>,
 }
@@ -77,9 +78,9 @@ pub struct Entry {
     /// The key.
     pub key: String,
     /// The revision that made it.
-    pub created: u64,
+    pub created: Revision,
     /// The revision that last wrote it.
-    pub modified: u64,
+    pub modified: Revision,
     /// How often it was written.
     pub version: u64,
     /// The checksum of its value.

@@ -76,7 +76,7 @@ fn custom(state: &State, controller: &Vertex) -> Option<Arc<Resource>> {
     let place = parse(&controller.key)?;
     let name = format!("{}.{}", place.resource, place.group);
     let stored = state.get(key("apiextensions.k8s.io", "customresourcedefinitions", "", &name).as_bytes())?;
-    let definition = Arc::new(Definition::parse(stored.value.bytes(), stored.mod_revision, None).ok()?);
+    let definition = Arc::new(Definition::parse(stored.value.bytes(), stored.mod_revision.0, None).ok()?);
     let same = |resource: &Arc<Resource>| resource.api_version() == *controller.api_version;
     definition.resources().into_iter().find(same).or_else(|| definition.storage_resource().map(Arc::new))
 }

@@ -360,7 +360,7 @@ mod tests {
             let store = Memory::default();
             let mut usage = Usage::open(&store.snapshot());
             for batch in batches {
-                let from = store.snapshot().revision() + 1;
+                let from = store.snapshot().revision().next();
                 for (place, object) in batch {
                     runtime.block_on(take(&store, place, object));
                 }
@@ -395,7 +395,7 @@ mod tests {
         let mut usage = Usage::open(&store.snapshot());
         assert_eq!(usage.decoded, 200, "the namespace, once");
         let mut cost = async |steps: Vec<(At, Option<Value>)>| {
-            let (from, before) = (store.snapshot().revision() + 1, usage.decoded);
+            let (from, before) = (store.snapshot().revision().next(), usage.decoded);
             for (place, object) in steps {
                 take(&store, place, object).await;
             }

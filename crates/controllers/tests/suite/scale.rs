@@ -28,7 +28,7 @@ fn step(event: &Event, nodes: usize, now: jiff::Timestamp) -> Option<Write> {
         let options = Delete { grace_seconds: Some(0), ..Delete::default() };
         return Some(Write::Delete { subject, options });
     }
-    let number = usize::try_from(current.mod_revision).ok()?;
+    let number = usize::try_from(current.mod_revision.0).ok()?;
     if pod.node().is_none() {
         let node = format!("n{}", number % nodes);
         return Some(Write::Bind { pod: ObjectRef::of(&pod), uid: Uid::of(&pod)?, node });
@@ -60,7 +60,7 @@ async fn hosts(store: Arc<dyn Store>, writer: Arc<dyn Writer>, nodes: usize) {
     loop {
         let state = states.borrow_and_update().clone();
         let now = jiff::Timestamp::now();
-        let writes: Vec<_> = state.events(seen + 1).filter_map(|event| step(event, nodes, now)).collect();
+        let writes: Vec<_> = state.events(seen.next()).filter_map(|event| step(event, nodes, now)).collect();
         seen = state.revision();
         let writer = &writer;
         futures::stream::iter(writes)
@@ -80,7 +80,7 @@ async fn until(states: &mut watch::Receiver<Arc<State>>, mut holds: impl FnMut(&
     loop {
         let state = states.borrow_and_update().clone();
         if holds(&state) {
-            return state.revision() - first;
+            return state.revision().0 - first.0;
         }
         states.changed().await.unwrap();
     }

@@ -156,9 +156,9 @@ impl Election {
         let head = self.head.borrow_and_update().clone();
         let shown = match (held, head) {
             (Some(held), Some(head)) if now() < held.until => {
-                Leadership { is_me: head.lease == held.lease, leader: Some(head.name), term: head.since }
+                Leadership { is_me: head.lease == held.lease, leader: Some(head.name), term: head.since.0 }
             }
-            (_, head) => Leadership { leader: None, term: head.map_or(0, |head| head.since), is_me: false },
+            (_, head) => Leadership { leader: None, term: head.map_or(0, |head| head.since.0), is_me: false },
         };
         self.leadership.send_if_modified(|known| {
             let changed = *known != shown;

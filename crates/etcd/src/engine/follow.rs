@@ -11,7 +11,7 @@ use super::config::EngineError;
 use super::keys::Keys;
 use super::load::{claim, load};
 use super::mirror::{Candidate, Mirror};
-use super::translate::{signed, unsigned};
+use crate::numbers::{from_etcd, to_etcd};
 use crate::proto::{WatchCreateRequest, WatchRequest, WatchRequestRequestUnion};
 use crate::{Client, Status};
 
@@ -78,7 +78,7 @@ impl Follower {
         if found < known {
             return Err(went_back(known, found));
         }
-        tracing::info!(known, found, "etcd forgot what came between: everything was read anew");
+        tracing::info!(%known, %found, "etcd forgot what came between: everything was read anew");
         self.mirror = mirror;
         self.publish();
         Ok(())
@@ -97,7 +97,7 @@ impl Follower {
         let create = WatchCreateRequest {
             key,
             range_end,
-            start_revision: signed(self.mirror.state.revision() + 1),
+            start_revision: to_etcd(self.mirror.state.revision().next()),
             // Each watch's own are in order with its events; those asked for aren't before 3.4.25 and 3.5.8.
             progress_notify: true,
             ..WatchCreateRequest::default()
@@ -120,7 +120,7 @@ impl Follower {
             } else if !answer.created
                 && let Some(header) = &answer.header
             {
-                self.mirror.advance(unsigned(header.revision));
+                self.mirror.advance(from_etcd(header.revision));
             }
             if self.mirror.is_orphan {
                 let lost = format!("the keys under {}/ were deleted", self.config.prefix);

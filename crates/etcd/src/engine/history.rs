@@ -39,7 +39,7 @@ pub async fn keep_short(engine: Weak<Engine>) {
             && revision > state.compacted()
             && let Err(error) = engine.compact(revision).await
         {
-            tracing::warn!(%error, revision, "etcd's history was not compacted; it is tried again");
+            tracing::warn!(%error, %revision, "etcd's history was not compacted; it is tried again");
             marks.push_front(revision);
         }
     }
@@ -55,10 +55,10 @@ mod tests {
 
     #[test]
     fn five_minutes_are_kept() {
-        let mut marks = VecDeque::from([10, 20, 30, 40, 50]);
+        let mut marks = VecDeque::from([10, 20, 30, 40, 50].map(Revision));
         assert_eq!(due(&mut marks), None);
-        marks.push_back(60);
-        assert_eq!(due(&mut marks), Some(10));
+        marks.push_back(Revision(60));
+        assert_eq!(due(&mut marks), Some(Revision(10)));
         assert_eq!(due(&mut marks), None);
     }
 }

@@ -8,7 +8,8 @@ use super::config::EngineError;
 use super::keys::Keys;
 use super::mirror::{Mirror, number};
 use super::refusal::is_compacted;
-use super::translate::{revision, signed, unsigned};
+use super::translate::revision;
+use crate::numbers::{from_etcd, to_etcd};
 use crate::proto::{
     Compare, CompareResult, CompareTarget, CompareTargetUnion, PutRequest, RangeRequest, RequestOp,
     RequestOpRequest, ResponseOpResponse, StatusRequest, TxnRequest,
@@ -54,8 +55,8 @@ pub async fn look(client: &Client, config: &Config, keys: &Keys) -> Result<Optio
             ours: config.cluster_id.clone(),
         });
     }
-    let compacted = found.next().flatten().map_or(0, |kv| number(&kv.value));
-    Ok(Some(Claimed { history: compacted.max(unsigned(cluster.create_revision)), newest, etcd }))
+    let compacted = found.next().flatten().map_or(Revision::ZERO, |kv| Revision(number(&kv.value)));
+    Ok(Some(Claimed { history: compacted.max(from_etcd(cluster.create_revision)), newest, etcd }))
 }
 
 /// Makes sure that the keys under the prefix are this cluster's: they are made its own where there is nothing.
@@ -112,7 +113,7 @@ async fn read(client: &Client, keys: &Keys, revision: Revision) -> Result<Mirror
             key,
             range_end: range_end.clone(),
             limit: PAGE,
-            revision: signed(revision),
+            revision: to_etcd(revision),
             ..RangeRequest::default()
         };
         let page = client.range(question).await?;

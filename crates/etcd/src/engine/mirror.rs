@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, HashMap};
 use store::{KeyValue, LeaseId, Revision, State, Told};
 
 use super::keys::{Keys, Purpose};
-use super::translate::{own, unsigned};
+use super::translate::own;
+use crate::numbers::from_etcd;
 use crate::proto::{self, EventType};
 
 /// A host that wants to lead.
@@ -53,7 +54,8 @@ impl Mirror {
 
     /// Takes the events of one answer in: whole revisions, oldest first.
     pub fn take(&mut self, events: &[proto::Event]) {
-        let of = |event: &proto::Event| event.kv.as_ref().map_or(0, |kv| unsigned(kv.mod_revision));
+        let of =
+            |event: &proto::Event| event.kv.as_ref().map_or(Revision::ZERO, |kv| from_etcd(kv.mod_revision));
         for events in events.chunk_by(|a, b| of(a) == of(b)) {
             let revision = of(&events[0]);
             if revision > self.state.revision() {
@@ -89,7 +91,7 @@ impl Mirror {
                 }
                 None
             }
-            Purpose::Compacted => is_put.then(|| Told::Compacted(number(&kv.value))),
+            Purpose::Compacted => is_put.then(|| Told::Compacted(Revision(number(&kv.value)))),
             Purpose::Cluster => {
                 self.is_orphan = !is_put;
                 None
@@ -101,7 +103,7 @@ impl Mirror {
 
 fn candidate(lease: LeaseId, kv: &proto::KeyValue) -> Candidate {
     let name = String::from_utf8_lossy(&kv.value).into_owned();
-    Candidate { lease, name, since: unsigned(kv.create_revision) }
+    Candidate { lease, name, since: from_etcd(kv.create_revision) }
 }
 
 /// A number as text; 0 for what is none.
@@ -129,19 +131,19 @@ mod tests {
     #[test]
     fn answers_that_overlap_are_taken_once_and_in_whole_revisions() {
         let keys = Keys::new("/h");
-        let mut mirror = Mirror::loaded(keys.clone(), 10, Vec::new());
+        let mut mirror = Mirror::loaded(keys.clone(), Revision(10), Vec::new());
         let put = |key: &[u8], revision| event(keys.state(key), "v", revision, revision, true);
         mirror.take(&[put(b"a", 11), put(b"b", 11), put(b"c", 12)]);
         mirror.take(&[put(b"a", 11), put(b"b", 11), put(b"d", 14)]);
-        assert_eq!((mirror.state.revision(), mirror.state.len()), (14, 4));
-        assert_eq!(mirror.state.events(11).count(), 4);
-        mirror.advance(13);
-        assert_eq!(mirror.state.revision(), 14, "time never goes back");
-        mirror.advance(20);
+        assert_eq!((mirror.state.revision(), mirror.state.len()), (Revision(14), 4));
+        assert_eq!(mirror.state.events(Revision(11)).count(), 4);
+        mirror.advance(Revision(13));
+        assert_eq!(mirror.state.revision(), Revision(14), "time never goes back");
+        mirror.advance(Revision(20));
         mirror.take(&[event(keys.state(b"a"), "", 0, 21, false)]);
-        assert_eq!((mirror.state.revision(), mirror.state.len()), (21, 3));
+        assert_eq!((mirror.state.revision(), mirror.state.len()), (Revision(21), 3));
         mirror.take(&[event(keys.compacted(), "12", 22, 22, true)]);
-        assert_eq!(mirror.state.compacted(), 12);
+        assert_eq!(mirror.state.compacted(), Revision(12));
         assert!(!mirror.is_orphan);
         mirror.take(&[event(keys.cluster(), "", 0, 23, false)]);
         assert!(mirror.is_orphan);
@@ -151,13 +153,14 @@ mod tests {
     fn the_oldest_candidate_leads_until_its_key_is_gone() {
         let keys = Keys::new("/h");
         let first = event(keys.candidate(LeaseId(7)), "n1", 5, 5, true).kv.unwrap();
-        let mut mirror = Mirror::loaded(keys.clone(), 5, vec![first]);
+        let mut mirror = Mirror::loaded(keys.clone(), Revision(5), vec![first]);
         mirror.take(&[event(keys.candidate(LeaseId(3)), "n2", 6, 6, true)]);
         assert_eq!(mirror.head().unwrap().name, "n1");
         mirror.take(&[
             event(keys.candidate(LeaseId(7)), "", 0, 8, false),
             event(keys.candidate(LeaseId(9)), "n1", 9, 9, true),
         ]);
-        assert_eq!(mirror.head().unwrap(), &Candidate { lease: LeaseId(3), name: "n2".into(), since: 6 });
+        let second = Candidate { lease: LeaseId(3), name: "n2".into(), since: Revision(6) };
+        assert_eq!(mirror.head().unwrap(), &second);
     }
 }

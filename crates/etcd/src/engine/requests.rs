@@ -8,8 +8,9 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::refusal::{did_nothing, error, is_compacted};
-use super::translate::{self, revision, signed};
+use super::translate::{self, revision};
 use super::{Engine, PAUSE};
+use crate::numbers::{signed, to_etcd};
 use crate::proto::{CompactionRequest, LeaseGrantRequest, LeaseRevokeRequest, PutRequest};
 use crate::{Client, Status};
 
@@ -53,7 +54,7 @@ impl Engine {
         let reached = async { states.wait_for(|state| state.revision() >= revision).await.map(drop) };
         match timeout(USUAL, reached).await {
             Ok(reached) => return reached.map_err(|_| Error::Closed),
-            Err(_) => tracing::trace!(revision, "etcd's watch is behind"),
+            Err(_) => tracing::trace!(%revision, "etcd's watch is behind"),
         }
         // Revisions of others, which share this etcd, aren't told. A write of our own is, and all before it.
         let _turn = self.syncing.lock().await;
@@ -116,7 +117,7 @@ impl Engine {
         let told =
             self.once(LeaseId::NONE, &put, |etcd, question| async move { etcd.put(question).await }).await?;
         self.reach(revision(told.header.as_ref())).await?;
-        let compaction = CompactionRequest { revision: signed(revision_to), physical: false };
+        let compaction = CompactionRequest { revision: to_etcd(revision_to), physical: false };
         match self.client.compact(compaction).await {
             // Somebody else, or etcd itself, has forgotten more already.
             Err(status) if is_compacted(&status) => Ok(()),

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use store::{Compare, Condition, Error, KeyValue, LeaseId, Op, OpResult, Txn, TxnResponse};
+use store::{Compare, Condition, Error, KeyValue, LeaseId, Op, OpResult, Revision, Txn, TxnResponse};
 
 use super::keys::{Keys, Purpose};
+use crate::numbers::{from_etcd, signed, to_etcd, unsigned};
 use crate::proto::{
     self, CompareResult, CompareTarget, CompareTargetUnion, DeleteRangeRequest, PutRequest, RangeRequest,
     RequestOp, RequestOpRequest, ResponseOp, ResponseOpResponse, TxnRequest,
@@ -24,10 +25,10 @@ pub fn request(keys: &Keys, txn: &Txn) -> TxnRequest {
 fn compare(keys: &Keys, condition: &Condition) -> proto::Compare {
     let (key, how, target, union) = match condition {
         Condition::ModRevision(key, how, with) => {
-            (key, how, CompareTarget::Mod, CompareTargetUnion::ModRevision(signed(*with)))
+            (key, how, CompareTarget::Mod, CompareTargetUnion::ModRevision(to_etcd(*with)))
         }
         Condition::CreateRevision(key, how, with) => {
-            (key, how, CompareTarget::Create, CompareTargetUnion::CreateRevision(signed(*with)))
+            (key, how, CompareTarget::Create, CompareTargetUnion::CreateRevision(to_etcd(*with)))
         }
         Condition::Version(key, how, with) => {
             (key, how, CompareTarget::Version, CompareTargetUnion::Version(signed(*with)))
@@ -114,22 +115,14 @@ pub fn own(keys: &Keys, kv: &proto::KeyValue) -> Option<KeyValue> {
     Some(KeyValue {
         key,
         value: Bytes::copy_from_slice(&kv.value).into(),
-        create_revision: unsigned(kv.create_revision),
-        mod_revision: unsigned(kv.mod_revision),
+        create_revision: from_etcd(kv.create_revision),
+        mod_revision: from_etcd(kv.mod_revision),
         version: unsigned(kv.version),
         lease: LeaseId(kv.lease),
     })
 }
 
 /// The revision that an answer was given at.
-pub fn revision(header: Option<&proto::ResponseHeader>) -> u64 {
-    header.map_or(0, |header| unsigned(header.revision))
-}
-
-pub fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-pub fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or_default()
+pub fn revision(header: Option<&proto::ResponseHeader>) -> Revision {
+    header.map_or(Revision::ZERO, |header| from_etcd(header.revision))
 }

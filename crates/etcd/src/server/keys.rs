@@ -1,6 +1,9 @@
 //! etcd's service `KV`.
 
+use store::Revision;
+
 use super::{Server, range, refusal, txn};
+use crate::numbers::from_etcd;
 use crate::proto::{
     CompactionRequest, CompactionResponse, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
     RangeRequest, RangeResponse, RequestOp, RequestOpRequest, ResponseOp, ResponseOpResponse, TxnRequest,
@@ -35,7 +38,7 @@ impl Server {
     }
 
     /// Carries out a transaction of one step.
-    async fn one(&self, op: RequestOpRequest) -> Result<(u64, Option<ResponseOpResponse>), Status> {
+    async fn one(&self, op: RequestOpRequest) -> Result<(Revision, Option<ResponseOpResponse>), Status> {
         let success = vec![RequestOp { request: Some(op) }];
         let request = TxnRequest { success, ..TxnRequest::default() };
         let mut outcome = txn::execute(&*self.store, &request).await?;
@@ -51,7 +54,7 @@ impl Server {
 
     pub async fn compact(&self, request: CompactionRequest) -> Result<CompactionResponse, Status> {
         let state = self.store.read().await?;
-        let revision = u64::try_from(request.revision).unwrap_or(0);
+        let revision = from_etcd(request.revision);
         if revision <= state.compacted() {
             return Err(refusal::compacted());
         }

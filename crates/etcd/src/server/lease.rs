@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use store::{LeaseId, State};
 
-use super::range::signed;
 use super::{Server, refusal};
 use crate::Status;
 use crate::grpc::{Answers, Messages};
+use crate::numbers::signed;
 use crate::proto::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
     LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use store::{BackupFile, KeyRange, State};
 
-use super::range::signed;
 use super::{Server, refusal};
 use crate::Status;
 use crate::grpc::{Answers, Messages};
+use crate::numbers::{asked_for, signed, to_etcd};
 use crate::proto::{
     AlarmAction, AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, HashKvRequest,
     HashKvResponse, HashRequest, HashResponse, SnapshotRequest, SnapshotResponse, StatusRequest,
@@ -34,8 +34,8 @@ impl Server {
             leader: self.number_of(|member| member.is_leader),
             is_learner: self.members.members().iter().any(|member| member.is_me && member.is_learner),
             // The engine keeps its log's places to itself; the revision grows with them.
-            raft_index: revision,
-            raft_applied_index: revision,
+            raft_index: revision.0,
+            raft_applied_index: revision.0,
             raft_term,
             ..StatusResponse::default()
         })
@@ -60,12 +60,11 @@ impl Server {
 
     pub async fn hash_kv(&self, request: HashKvRequest) -> Result<HashKvResponse, Status> {
         let state = self.store.snapshot();
-        let revision = u64::try_from(request.revision).ok().filter(|revision| *revision > 0);
-        let revision = revision.unwrap_or(state.revision());
+        let revision = asked_for(request.revision).unwrap_or(state.revision());
         let hash = hash(&state.at(revision)?);
-        let compact_revision = signed(state.compacted());
+        let compact_revision = to_etcd(state.compacted());
         let header = self.header(state.revision());
-        Ok(HashKvResponse { header, hash, compact_revision, hash_revision: signed(revision) })
+        Ok(HashKvResponse { header, hash, compact_revision, hash_revision: to_etcd(revision) })
     }
 }
 
@@ -77,7 +76,7 @@ fn hash(state: &State) -> u32 {
             hasher.update(&(bytes.len() as u64).to_le_bytes());
             hasher.update(&bytes);
         }
-        for number in [kv.create_revision, kv.mod_revision, kv.version, kv.lease.0.cast_unsigned()] {
+        for number in [kv.create_revision.0, kv.mod_revision.0, kv.version, kv.lease.0.cast_unsigned()] {
             hasher.update(&number.to_le_bytes());
         }
     }

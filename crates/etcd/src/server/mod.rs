@@ -18,6 +18,7 @@ use tokio::net::TcpListener;
 use self::lease::LeaseClocks;
 pub use self::members::Members;
 use crate::grpc::{self, Answer, Messages, Router, Tls, answer_stream, answer_unary, refused};
+use crate::numbers::to_etcd;
 use crate::proto::ResponseHeader;
 use crate::{Code, Status};
 
@@ -74,7 +75,7 @@ impl Server {
         Some(ResponseHeader {
             cluster_id: self.cluster_id,
             member_id: self.number_of(|member| member.is_me),
-            revision: range::signed(revision),
+            revision: to_etcd(revision),
             raft_term: self.store.leadership().borrow().term,
         })
     }

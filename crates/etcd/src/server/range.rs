@@ -4,16 +4,12 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use store::{KeyRange, State};
+use store::{KeyRange, Revision, State};
 
 use super::refusal;
 use crate::Status;
+use crate::numbers::{asked_for, signed, to_etcd};
 use crate::proto::{KeyValue, RangeRequest, RangeResponse, SortOrder, SortTarget};
-
-/// A revision or a number of writes, as etcd counts them.
-pub fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
 
 /// The keys that `key` and `range_end` mean together.
 pub fn keys(key: Bytes, range_end: Bytes) -> KeyRange {
@@ -28,8 +24,8 @@ pub fn keys(key: Bytes, range_end: Bytes) -> KeyRange {
 pub fn key_value(kv: &store::KeyValue) -> KeyValue {
     KeyValue {
         key: kv.key.clone(),
-        create_revision: signed(kv.create_revision),
-        mod_revision: signed(kv.mod_revision),
+        create_revision: to_etcd(kv.create_revision),
+        mod_revision: to_etcd(kv.mod_revision),
         version: signed(kv.version),
         value: kv.value.bytes(),
         lease: kv.lease.0,
@@ -44,9 +40,9 @@ pub fn check(request: &RangeRequest) -> Result<(), Status> {
 /// Answers from a state, or from the older one that the request asks for.
 pub fn range(state: &State, request: &RangeRequest) -> Result<RangeResponse, Status> {
     let keys = keys(request.key.clone(), request.range_end.clone());
-    match u64::try_from(request.revision) {
-        Ok(revision) if revision > 0 => Ok(select(request, state.at(revision)?.range(&keys))),
-        _ => Ok(select(request, state.range(&keys))),
+    match asked_for(request.revision) {
+        Some(revision) => Ok(select(request, state.at(revision)?.range(&keys))),
+        None => Ok(select(request, state.range(&keys))),
     }
 }
 
@@ -74,8 +70,9 @@ pub fn select<'a>(
             kvs.push(kv);
         }
     }
-    let within = |revision: u64, (min, max): (i64, i64)| {
-        (min == 0 || signed(revision) >= min) && (max == 0 || signed(revision) <= max)
+    let within = |revision: Revision, (min, max): (i64, i64)| {
+        let revision = to_etcd(revision);
+        (min == 0 || revision >= min) && (max == 0 || revision <= max)
     };
     kvs.retain(|kv| within(kv.mod_revision, filters[0]) && within(kv.create_revision, filters[1]));
     sort(&mut kvs, request);

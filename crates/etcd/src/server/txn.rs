@@ -4,8 +4,9 @@ use bytes::Bytes;
 use prost::Message;
 use store::{Compare, Condition, LeaseId, Op, OpResult, Revision, State, Store, Txn};
 
-use super::range::{check as check_range, key_value, keys, range, select, signed};
+use super::range::{check as check_range, key_value, keys, range, select};
 use super::refusal;
+use crate::numbers::{asked_for, signed, to_etcd};
 use crate::proto::{
     self, CompareResult, CompareTarget, CompareTargetUnion, DeleteRangeResponse, PutRequest, PutResponse,
     RequestOp, RequestOpRequest, ResponseHeader, ResponseOp, ResponseOpResponse, TxnRequest,
@@ -60,7 +61,7 @@ async fn execute_keeping(store: &dyn Store, request: &TxnRequest) -> Result<Outc
             _ => None,
         });
         let unchanged = |key: &Bytes| {
-            let revision = state.get(key).map_or(0, |kv| kv.mod_revision);
+            let revision = state.get(key).map_or(Revision::ZERO, |kv| kv.mod_revision);
             Condition::ModRevision(key.clone(), Compare::Equal, revision)
         };
         let txn = Txn {
@@ -145,8 +146,7 @@ fn check_duplicates(ops: &[RequestOp]) -> Result<(), Status> {
 fn check_revisions(state: &State, request: &TxnRequest) -> Result<(), Status> {
     for op in request.success.iter().chain(&request.failure) {
         if let Some(RequestOpRequest::Range(read)) = &op.request
-            && let Ok(revision) = u64::try_from(read.revision)
-            && revision > 0
+            && let Some(revision) = asked_for(read.revision)
         {
             state.at(revision)?;
         }
@@ -180,15 +180,15 @@ fn condition(compare: &proto::Compare) -> Result<Condition, Status> {
         },
         CompareTarget::Create => match with {
             Some(CompareTargetUnion::CreateRevision(with)) => {
-                against(*with, how, |how, with| Condition::CreateRevision(key, how, with))
+                against(*with, how, |how, with| Condition::CreateRevision(key, how, Revision(with)))
             }
-            _ => Condition::CreateRevision(key, how, 0),
+            _ => Condition::CreateRevision(key, how, Revision::ZERO),
         },
         CompareTarget::Mod => match with {
             Some(CompareTargetUnion::ModRevision(with)) => {
-                against(*with, how, |how, with| Condition::ModRevision(key, how, with))
+                against(*with, how, |how, with| Condition::ModRevision(key, how, Revision(with)))
             }
-            _ => Condition::ModRevision(key, how, 0),
+            _ => Condition::ModRevision(key, how, Revision::ZERO),
         },
         CompareTarget::Value => match with {
             Some(CompareTargetUnion::Value(with)) => Condition::Value(key, how, with.clone()),
@@ -250,12 +250,12 @@ fn responses(
         OpResult::Deleted(previous) => !previous.is_empty(),
         OpResult::Range(_) => false,
     };
-    let mut seen = if results.iter().any(changes) { revision - 1 } else { revision };
+    let mut seen = if results.iter().any(changes) { revision.previous() } else { revision };
     let response = |(op, result): (&RequestOp, OpResult)| -> Result<ResponseOp, Status> {
         if changes(&result) {
             seen = revision;
         }
-        let header = Some(ResponseHeader { revision: signed(seen), ..ResponseHeader::default() });
+        let header = Some(ResponseHeader { revision: to_etcd(seen), ..ResponseHeader::default() });
         let response = match (&op.request, result) {
             (Some(RequestOpRequest::Put(put)), OpResult::Put(previous)) => {
                 let prev_kv = previous.filter(|_| put.prev_kv).map(|kv| key_value(&kv));
@@ -267,7 +267,7 @@ fn responses(
                 ResponseOpResponse::DeleteRange(DeleteRangeResponse { header, deleted, prev_kvs })
             }
             (Some(RequestOpRequest::Range(read)), OpResult::Range(found)) => {
-                let mut response = if read.revision > 0 {
+                let mut response = if asked_for(read.revision).is_some() {
                     range(&store.snapshot(), read)?
                 } else {
                     select(read, found.iter())

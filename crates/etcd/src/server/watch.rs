@@ -10,9 +10,10 @@ use store::{KeyRange, Revision, State};
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::Server;
-use super::range::{key_value, keys, signed};
+use super::range::{key_value, keys};
 use crate::Status;
 use crate::grpc::{Answers, Messages};
+use crate::numbers::{asked_for, to_etcd};
 use crate::proto::{
     Event, EventType, FilterType, KeyValue, WatchCreateRequest, WatchRequest, WatchRequestRequestUnion,
     WatchResponse,
@@ -111,10 +112,9 @@ impl WatchStream {
         let filters = request.filters().collect();
         // A watch from no key is one from the first.
         let key = if request.key.is_empty() { Bytes::from_static(&[0]) } else { request.key };
-        let start = u64::try_from(request.start_revision).unwrap_or(0);
         let watch = Watch {
             range: keys(key, request.range_end),
-            next: if start == 0 { state.revision() + 1 } else { start },
+            next: asked_for(request.start_revision).unwrap_or(state.revision().next()),
             filters,
             with_previous: request.prev_kv,
             wants_progress: request.progress_notify,
@@ -146,7 +146,7 @@ impl WatchStream {
                 continue;
             }
             let events = watch.events(state)?;
-            watch.next = state.revision() + 1;
+            watch.next = state.revision().next();
             let response = WatchResponse {
                 header: self.server.header(state.revision()),
                 watch_id: *id,
@@ -159,7 +159,7 @@ impl WatchStream {
         }
         for id in cut_off {
             self.watches.remove(&id);
-            let compact_revision = signed(state.compacted());
+            let compact_revision = to_etcd(state.compacted());
             let canceled = WatchResponse { canceled: true, compact_revision, ..self.response(id, state) };
             self.answers.send(&canceled).await?;
         }
@@ -193,7 +193,7 @@ impl Watch {
             let written = cut.range(&self.range).filter(|kv| kv.mod_revision == from);
             let put = |kv: &Arc<store::KeyValue>| event(EventType::Put, key_value(kv), None);
             events.extend(written.filter(|_| self.wants(FilterType::NoPut)).map(put));
-            from += 1;
+            from = from.next();
         }
         let changes = state.events(from).filter(|event| self.range.contains(event.key()));
         events.extend(changes.filter_map(|change| {
@@ -204,7 +204,7 @@ impl Watch {
                 store::Event::Delete { revision, previous } => self.wants(FilterType::NoDelete).then(|| {
                     let gone = KeyValue {
                         key: previous.key.clone(),
-                        mod_revision: signed(*revision),
+                        mod_revision: to_etcd(*revision),
                         ..KeyValue::default()
                     };
                     event(EventType::Delete, gone, self.previous(Some(previous)))

@@ -2,7 +2,7 @@
 
 use etcd::Code;
 use etcd::proto::*;
-use store::Backup;
+use store::{Backup, Revision};
 
 use crate::compare::{create, put, range};
 use crate::servers;
@@ -18,7 +18,7 @@ async fn a_new_cluster_begins_with_what_a_file_holds() {
     client.put(PutRequest { lease, ..put("/leased", "x") }).await.unwrap();
     let before = client.range(range("/", "0")).await.unwrap();
     let backup = Backup::decode(client.snapshot().await.unwrap().into()).unwrap();
-    assert_eq!((backup.revision(), backup.keys().len()), (2002, 2001));
+    assert_eq!((backup.revision(), backup.keys().len()), (Revision(2002), 2001));
     // What is written now is lost: its revisions must not come again.
     client.put(put("/later", "lost")).await.unwrap();
 

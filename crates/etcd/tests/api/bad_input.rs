@@ -33,7 +33,7 @@ async fn what_cannot_be_done_is_said_and_changes_nothing() {
     let asked = client.call::<RangeResponse>("/etcdserverpb.KV/Txn", &range("/a", "/b")).await;
     assert_eq!(asked.unwrap_err().code, Code::Internal);
     let state = server.store.as_ref().unwrap().snapshot();
-    assert_eq!((state.revision(), state.len()), (2, 1));
+    assert_eq!((state.revision().0, state.len()), (2, 1));
 }
 
 #[tokio::test]

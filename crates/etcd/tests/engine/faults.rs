@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use etcd::proto::CompactionRequest;
-use store::{Error, Event, KeyRange, Store, Txn, Watcher};
+use store::{Error, Event, KeyRange, Revision, Store, Txn, Watcher};
 
 use crate::etcds::{Etcds, PATIENCE, leader, until};
 use crate::link::How;
@@ -29,7 +29,7 @@ async fn a_watch_misses_nothing_while_its_connection_breaks() {
     let Some(etcds) = Etcds::start(1).await else { return };
     let writer = etcds.engine("n1").await;
     let (reader, link) = etcds.linked("n2").await;
-    let mut watcher = reader.watch(KeyRange::prefix("/"), 0).unwrap();
+    let mut watcher = reader.watch(KeyRange::prefix("/"), Revision::ZERO).unwrap();
     for n in 0..100 {
         match n {
             10 | 70 => link.set(How::Cut),
@@ -53,7 +53,7 @@ async fn what_was_compacted_during_an_absence_is_read_anew() {
     put(&*writer, "/old", "1").await;
     put(&*writer, "/kept", "1").await;
     reader.read().await.unwrap();
-    let mut behind = reader.watch(KeyRange::prefix("/"), 0).unwrap();
+    let mut behind = reader.watch(KeyRange::prefix("/"), Revision::ZERO).unwrap();
     // No connection is left before anything changes: none of it may arrive.
     link.cut().await;
     let gone = Txn { success: vec![store::Op::Delete(KeyRange::key("/old"))], ..Txn::default() };
@@ -66,7 +66,7 @@ async fn what_was_compacted_during_an_absence_is_read_anew() {
         if by_the_cluster {
             writer.compact(newest).await.unwrap();
         } else {
-            let question = CompactionRequest { revision: newest as i64, physical: true };
+            let question = CompactionRequest { revision: newest.0 as i64, physical: true };
             etcds.client().compact(question).await.unwrap();
         }
         link.set(OPEN);
@@ -74,7 +74,7 @@ async fn what_was_compacted_during_an_absence_is_read_anew() {
         assert!(state.range(&KeyRange::prefix("")).eq(writer.snapshot().range(&KeyRange::prefix(""))));
         assert!(state.compacted() >= newest);
         assert!(matches!(behind.changes().await, Err(Error::Compacted { .. })));
-        behind = reader.watch(KeyRange::prefix("/"), state.revision() + 1).unwrap();
+        behind = reader.watch(KeyRange::prefix("/"), state.revision().next()).unwrap();
         put(&*writer, "/a", "5").await;
         assert_eq!(told(&mut behind, "5").await, ["5"]);
         link.cut().await;
@@ -140,7 +140,7 @@ async fn a_slow_etcd_is_slow_and_no_more() {
 async fn one_etcd_of_three_may_die() {
     let Some(mut etcds) = Etcds::start(3).await else { return };
     let engines = [etcds.engine("n1").await, etcds.engine("n2").await];
-    let mut watcher = engines[1].watch(KeyRange::prefix("/"), 0).unwrap();
+    let mut watcher = engines[1].watch(KeyRange::prefix("/"), Revision::ZERO).unwrap();
     let mut acknowledged = 0;
     for victim in 0..3 {
         etcds.power_off(victim);
@@ -168,7 +168,7 @@ async fn one_etcd_of_three_may_die() {
 async fn all_of_etcd_may_go_and_come_back() {
     let Some(mut etcds) = Etcds::start(3).await else { return };
     let engine = etcds.engine("n1").await;
-    let mut watcher = engine.watch(KeyRange::prefix("/"), 0).unwrap();
+    let mut watcher = engine.watch(KeyRange::prefix("/"), Revision::ZERO).unwrap();
     put(&*engine, "/a", "before").await;
     leader(&[&engine]).await;
     for n in 0..3 {

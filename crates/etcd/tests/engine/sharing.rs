@@ -1,7 +1,7 @@
 //! Several members on one etcd, which others use too.
 
 use etcd::proto::{CompactionRequest, PutRequest};
-use store::{Error, Event, KeyRange, Store, Txn};
+use store::{Error, Event, KeyRange, Revision, Store, Txn};
 
 use crate::etcds::{Etcds, start};
 use crate::suite::put;
@@ -10,7 +10,7 @@ use crate::suite::put;
 async fn what_one_writes_all_see() {
     let Some(etcds) = Etcds::start(1).await else { return };
     let (first, second) = (etcds.engine("n1").await, etcds.engine("n2").await);
-    let mut watcher = second.watch(KeyRange::prefix("/"), 0).unwrap();
+    let mut watcher = second.watch(KeyRange::prefix("/"), Revision::ZERO).unwrap();
     for n in 0..50 {
         put(&*first, "/a", &n.to_string()).await;
         let seen = second.read().await.unwrap();
@@ -51,7 +51,7 @@ async fn strangers_in_the_same_etcd_do_no_harm() {
     let Some(etcds) = Etcds::start(1).await else { return };
     let engine = etcds.engine("n1").await;
     let stranger = etcds.client();
-    let mut watcher = engine.watch(KeyRange::prefix(""), 0).unwrap();
+    let mut watcher = engine.watch(KeyRange::prefix(""), Revision::ZERO).unwrap();
     let mut newest = 0;
     for n in 0..20 {
         for key in ["/holdfas", "/holdfast", "/holdfast0", "/registry/a"] {
@@ -59,7 +59,7 @@ async fn strangers_in_the_same_etcd_do_no_harm() {
             newest = stranger.put(question).await.unwrap().header.unwrap().revision;
         }
         let state = engine.read().await.unwrap();
-        assert!(state.revision() >= newest as u64, "a read is as new as etcd");
+        assert!(state.revision().0 >= newest as u64, "a read is as new as etcd");
         let response = engine.txn(Txn::default()).await.unwrap();
         assert!(engine.snapshot().revision() >= response.revision);
         put(&*engine, "/a", &n.to_string()).await;

@@ -3,7 +3,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::FutureExt;
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use store::{KeyRange, Memory, Op, Store, Txn};
+use store::{KeyRange, Memory, Op, Revision, Store, Txn};
 
 use super::*;
 use crate::Targets;
@@ -205,11 +205,11 @@ proptest! {
         let store = Memory::default();
         let mut directory = Directory::new(Targets::default());
         let mut services = Services::default();
-        let mut next = 0;
-        let pass_on = |directory: &mut Directory, services: &mut Services, next: &mut u64| {
+        let mut next = Revision::ZERO;
+        let pass_on = |directory: &mut Directory, services: &mut Services, next: &mut Revision| {
             let state = store.snapshot();
             state.events(*next).for_each(|event| directory.apply(event));
-            *next = state.revision() + 1;
+            *next = state.revision().next();
             let mut names = BTreeSet::new();
             for change in directory.changes() {
                 let before = services.clone();
@@ -231,7 +231,7 @@ proptest! {
                 Step::Reload => {
                     let state = store.snapshot();
                     directory.load(&state);
-                    next = state.revision() + 1;
+                    next = state.revision().next();
                 }
             }
         }

@@ -83,7 +83,7 @@ impl Desk {
         let runtime = self.host.runtime.clone();
         let mut watcher: Option<Watcher> = None;
         self.begin(&state).await;
-        let mut next = state.revision() + 1;
+        let mut next = state.revision().next();
         loop {
             self.step_due();
             if self.leaving && self.entries.values().all(|entry| !entry.record.alive()) {
@@ -95,7 +95,7 @@ impl Desk {
                     Err(store::Error::Compacted { .. }) => {
                         let state = self.host.store.snapshot();
                         self.all_anew(&state);
-                        next = state.revision() + 1;
+                        next = state.revision().next();
                         continue;
                     }
                     Err(error) => {
@@ -126,7 +126,7 @@ impl Desk {
                         watcher = None;
                         let state = self.host.store.snapshot();
                         self.all_anew(&state);
-                        next = next.max(state.revision() + 1);
+                        next = next.max(state.revision().next());
                     }
                     Err(_) => return,
                 },

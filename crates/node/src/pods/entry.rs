@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::Value;
-use store::KeyValue;
+use store::{KeyValue, Revision};
 
 use super::PodHost;
 use super::life::Started;
@@ -28,7 +28,7 @@ pub(super) struct Entry {
     /// Its status as stored.
     pub(super) stored: Value,
     /// The revision of its object.
-    pub(super) revision: u64,
+    pub(super) revision: Revision,
     /// What is remembered of it.
     pub(super) record: PodRecord,
     /// Its processes by container.

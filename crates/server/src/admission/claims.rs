@@ -1,7 +1,7 @@
 //! What a write takes and frees beside its object, in the same transaction.
 
 use bytes::Bytes;
-use store::{Compare, Condition, KeyRange, Op};
+use store::{Compare, Condition, KeyRange, Op, Revision};
 
 /// What else a write claims and frees, and on which conditions.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ impl Claims {
         let key = Bytes::from(key);
         // A key that does not exist counts as created at 0. Of two writers that take the same key at once, whichever
         // members they ask, the later one's whole transaction fails.
-        self.conditions.push(Condition::CreateRevision(key.clone(), Compare::Equal, 0));
+        self.conditions.push(Condition::CreateRevision(key.clone(), Compare::Equal, Revision::ZERO));
         self.ops.push(Op::put(key, Bytes::copy_from_slice(owner.as_bytes())));
     }
 

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 use machinery::{Object, Quantity, Status};
 use objects::{encode, load, quota_usage};
 use serde_json::json;
-use store::{Compare, Condition, KeyRange, Op, State};
+use store::{Compare, Condition, KeyRange, Op, Revision, State};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::Claims;
@@ -72,7 +72,7 @@ pub(super) fn charge(
     if is_quota {
         claims.ops.push(Op::put(mark(named.namespace), Bytes::from_static(b"1")));
     }
-    let seen = state.get(&mark(named.namespace)).map_or(0, |kv| kv.mod_revision);
+    let seen = state.get(&mark(named.namespace)).map_or(Revision::ZERO, |kv| kv.mod_revision);
     claims.conditions.push(Condition::ModRevision(mark(named.namespace), Compare::Equal, seen));
     let prefix = objects::namespace_prefix("", "resourcequotas", named.namespace);
     let now = request.edge.second();

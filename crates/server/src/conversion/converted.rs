@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     fn key(name: &'static str) -> Key {
-        (1, "v1", Bytes::from_static(name.as_bytes()), 7)
+        (Revision(1), "v1", Bytes::from_static(name.as_bytes()), Revision(7))
     }
 
     #[tokio::test]
@@ -143,10 +143,10 @@ mod tests {
         let claim = converted.claim();
         let large = Bytes::from(vec![0; MOST_BYTES / 4]);
         for revision in 0..9 {
-            claim.keep((1, "v1", Bytes::new(), revision), large.clone());
+            claim.keep((Revision(1), "v1", Bytes::new(), Revision(revision)), large.clone());
         }
         for revision in 0..2 * MOST as u64 {
-            claim.keep((2, "v1", Bytes::new(), revision), Bytes::new());
+            claim.keep((Revision(2), "v1", Bytes::new(), Revision(revision)), Bytes::new());
         }
         let inner = converted.inner();
         assert!(inner.kept.len() == inner.order.len() && inner.kept.len() <= MOST);

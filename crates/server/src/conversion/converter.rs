@@ -8,7 +8,7 @@ use bytes::Bytes;
 use machinery::{Conversion, ConversionReview, Conversions, Custom, Definition, Object, Resource, Status};
 use objects::{encode, load};
 use serde_json::Map;
-use store::KeyValue;
+use store::{KeyValue, Revision};
 
 use super::converted::{Converted, Found, Key};
 use super::served::{self, is_as_served};
@@ -99,7 +99,7 @@ impl Converter {
         values: &mut [Arc<KeyValue>],
         mut batch: Vec<usize>,
     ) -> Result<(), Status> {
-        let revision = custom.definition().revision();
+        let revision = Revision(custom.definition().revision());
         let key = |kv: &KeyValue| -> Key { (revision, resource.version, kv.key.clone(), kv.mod_revision) };
         while !batch.is_empty() {
             let mut claim = self.converted.claim();

@@ -25,7 +25,7 @@ pub(crate) fn load_as(resource: &Resource, kv: &KeyValue) -> Result<Object, Stat
 /// Whether a stored value has the form in which `resource` serves it.
 pub(crate) fn is_as_served(resource: &Resource, kv: &KeyValue) -> bool {
     match resource.custom() {
-        Some(custom) => custom.is_as_served(&kv.value.bytes(), kv.mod_revision),
+        Some(custom) => custom.is_as_served(&kv.value.bytes(), kv.mod_revision.0),
         None => !resource.is_converted(),
     }
 }

@@ -25,8 +25,8 @@ fn prefix() -> String {
 pub(super) fn touched(done: Option<&Definitions>, state: &State) -> bool {
     let Some(seen) = done.map(Definitions::seen) else { return true };
     let prefix = prefix();
-    state.check_history(seen + 1).is_err()
-        || state.events(seen + 1).any(|event| event.key().starts_with(prefix.as_bytes()))
+    state.check_history(seen.next()).is_err()
+        || state.events(seen.next()).any(|event| event.key().starts_with(prefix.as_bytes()))
 }
 
 /// Makes those that are missing, and deletes those that nothing asks for any more.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use access::UserInfo;
 use machinery::Status;
 use objects::Named;
-use store::KeyValue;
+use store::{KeyValue, Revision};
 
 use super::{DeleteOptions, ListOptions, Registry};
 
@@ -16,7 +16,7 @@ impl Registry {
         who: &UserInfo,
         list: &ListOptions<'_>,
         options: &DeleteOptions,
-    ) -> Result<(Vec<Arc<KeyValue>>, u64), Status> {
+    ) -> Result<(Vec<Arc<KeyValue>>, Revision), Status> {
         let listing = self.list(list).await?;
         for kv in &listing.items {
             let Some(place) = objects::parse(&kv.key) else { continue };

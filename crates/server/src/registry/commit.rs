@@ -64,7 +64,7 @@ impl From<Object> for Written {
 }
 
 impl Registry {
-    /// Writes `object` if its key is still as of revision `read` (0: absent); none if something changed in between.
+    /// Writes `object` if its key is still as of revision `read` ([`Revision::ZERO`]: absent); none if something changed in between.
     pub(crate) async fn put(
         &self,
         named: &Named<'_>,

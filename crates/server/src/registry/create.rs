@@ -5,7 +5,7 @@ use bytes::Bytes;
 use machinery::{Cause, Object, Status};
 use objects::{Named, look};
 use serde_json::Value;
-use store::{Compare, Condition, State};
+use store::{Compare, Condition, Revision, State};
 
 use super::read::Freshness;
 use super::{Recorded, Registry, Written, definition};
@@ -130,7 +130,7 @@ impl Registry {
             }
             claims.conditions.extend(namespace);
             claims.conditions.extend(definition::unchanged(&resource));
-            if let Some(written) = self.put(&named, 0, object, claims).await? {
+            if let Some(written) = self.put(&named, Revision::ZERO, object, claims).await? {
                 return Ok(written);
             }
         }

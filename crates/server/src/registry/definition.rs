@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use machinery::{Definition, Object, Resource, Status};
 use serde_json::{Value, json};
-use store::{Compare, Condition, State};
+use store::{Compare, Condition, Revision, State};
 
 use super::Registry;
 
@@ -33,7 +33,7 @@ impl Registry {
 pub(super) fn unchanged(resource: &Resource) -> Option<Condition> {
     let definition = resource.custom()?.definition();
     let key = objects::key("apiextensions.k8s.io", "customresourcedefinitions", "", definition.name());
-    Some(Condition::ModRevision(key.into(), Compare::Equal, definition.revision()))
+    Some(Condition::ModRevision(key.into(), Compare::Equal, Revision(definition.revision())))
 }
 
 /// Whether an object is a CustomResourceDefinition.

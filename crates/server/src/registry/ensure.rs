@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use machinery::{Object, Status};
 use objects::{Named, encode};
-use store::{Compare, Condition, Op, State, Txn};
+use store::{Compare, Condition, Op, Revision, State, Txn};
 
 use super::commit::write_failed;
 use super::create::{ATTEMPTS, too_busy};
@@ -74,7 +74,7 @@ impl Registry {
             admission::allocate(&self.services, resource, (&mut object, None), false, state, &*self.edge)?;
         txn.conditions.extend(claims.conditions);
         txn.success.extend(claims.ops);
-        txn.conditions.push(Condition::ModRevision(key.clone(), Compare::Equal, 0));
+        txn.conditions.push(Condition::ModRevision(key.clone(), Compare::Equal, Revision::ZERO));
         txn.success.push(Op::put(key, encode(&object)?));
         Ok(())
     }

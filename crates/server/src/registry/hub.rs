@@ -45,6 +45,7 @@ pub(crate) type ToldAs = (&'static str, &'static str, &'static str, Revision);
 /// Identifies the form in which a resource's changes are encoded.
 pub(crate) fn told_as(resource: &Resource) -> ToldAs {
     let definition = resource.custom().map_or(0, |custom| custom.definition().revision());
+    let definition = Revision(definition);
     (resource.group, resource.version, resource.plural, definition)
 }
 
@@ -306,7 +307,7 @@ impl Topics {
         if self.bytes <= ALL_KEPT_BYTES {
             return;
         }
-        let mut through = 0;
+        let mut through = Revision::ZERO;
         while self.bytes > ALL_KEPT_BYTES / 4 * 3 {
             let Some((revision, bytes)) = self.kept.pop_front() else { break };
             (through, self.bytes) = (revision, self.bytes - bytes);
@@ -327,7 +328,7 @@ impl Hub {
 
     /// Everything up to this revision was passed on.
     pub(super) fn through(&self) -> Revision {
-        self.through.load(Ordering::Acquire)
+        Revision(self.through.load(Ordering::Acquire))
     }
 
     /// The topic of a range: one key, or the keys under a prefix that ends with a slash; with a node's name, of what is bound
@@ -336,7 +337,7 @@ impl Hub {
         let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         if !self.started.swap(true, Ordering::AcqRel) {
             let mut states = self.store.states();
-            self.through.store(states.borrow_and_update().revision(), Ordering::Release);
+            self.through.store(states.borrow_and_update().revision().0, Ordering::Release);
             tasks::spawn(info_span!("watches"), pass_on(Arc::downgrade(self), states));
         }
         let of_range = topics.of.entry(range.start.clone()).or_default();
@@ -355,7 +356,7 @@ impl Hub {
         let mut topics = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         let through = self.through();
         let newest = state.revision();
-        if state.check_history(through + 1).is_err() {
+        if state.check_history(through.next()).is_err() {
             // What happened in between is not known: the watches find out by themselves.
             topics.of.retain(|_, topics| topics.retain(|topic| topic.forget(newest)));
             (topics.bytes, topics.kept) = (0, VecDeque::new());
@@ -363,13 +364,13 @@ impl Hub {
             pass_on_events(&mut topics, state, through);
         }
         // Last of all: readers of this number rely on finding everything up to it in the topics.
-        self.through.store(newest, Ordering::Release);
+        self.through.store(newest.0, Ordering::Release);
     }
 }
 
 fn pass_on_events(topics: &mut Topics, state: &State, through: Revision) {
     let mut touched: HashMap<*const Topic, (Arc<Topic>, Vec<Arc<Told>>)> = HashMap::new();
-    for event in state.events(through + 1) {
+    for event in state.events(through.next()) {
         let mut told: Option<Arc<Told>> = None;
         // Read once, and only where somebody asks.
         let nodes = OnceCell::new();

@@ -111,7 +111,7 @@ impl Registry {
                 }
                 range.start = Bytes::from(prefix.clone() + &token.start);
                 match token.rv {
-                    0 => self.state(Freshness::Newest).await?,
+                    Revision::ZERO => self.state(Freshness::Newest).await?,
                     revision => match self.pages.at(revision, &self.store.snapshot(), self.edge.instant()) {
                         Some(state) => state,
                         None => {
@@ -236,7 +236,7 @@ fn too_old(status: Status, start: String) -> Status {
          list without the continue parameter, or use the continue token in this response to retrieve the remainder of \
          the results. Continuing with the provided token results in an inconsistent list - objects that were created, \
          modified, or deleted between the time the first chunk was returned and now may show up in the list.";
-    match write_token(0, start) {
+    match write_token(Revision::ZERO, start) {
         Ok(token) => Status::expired(message).continued(token),
         Err(status) => status,
     }

@@ -86,7 +86,10 @@ mod tests {
             pages.at(old.revision(), &newest, now).is_none(),
             "it would keep more alive than the history"
         );
-        assert!(pages.at(newest.revision() - 10, &newest, now + KEPT / 2).is_some());
-        assert!(pages.at(newest.revision() - 10, &newest, now + KEPT).is_none(), "its time is over");
+        assert!(pages.at(Revision(newest.revision().0 - 10), &newest, now + KEPT / 2).is_some());
+        assert!(
+            pages.at(Revision(newest.revision().0 - 10), &newest, now + KEPT).is_none(),
+            "its time is over"
+        );
     }
 }

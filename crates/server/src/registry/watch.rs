@@ -89,7 +89,7 @@ impl Registry {
         let selection = options.selection;
         let from = match (freshness, options.initial) {
             (Freshness::AtLeast(revision), None | Some(false)) => {
-                self.store.snapshot().check_history(revision.saturating_add(1)).map_err(read_failed)?;
+                self.store.snapshot().check_history(revision.next()).map_err(read_failed)?;
                 return Ok(self.start_watch(resource, selection, range, VecDeque::new(), revision));
             }
             (freshness, Some(false)) => {
@@ -219,11 +219,11 @@ impl Watch {
             return Ok(changes);
         }
         let state = self.store.snapshot();
-        state.check_history(self.told + 1)?;
+        state.check_history(self.told.next())?;
         let mut batch = Batch::default();
-        for event in state.events(self.told + 1).filter(|event| self.range.contains(event.key())) {
+        for event in state.events(self.told.next()).filter(|event| self.range.contains(event.key())) {
             if !batch.takes(event.revision()) {
-                self.told = event.revision() - 1;
+                self.told = event.revision().previous();
                 return Ok(batch.changes);
             }
             batch.push(Arc::new(Told::new(event.clone())));

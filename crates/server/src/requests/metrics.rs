@@ -212,11 +212,11 @@ fn write_store(out: &mut String, store: &dyn Store) {
     let leadership = store.leadership().borrow().clone();
     for (name, help, value) in [
         ("holdfast_store_keys", "Keys in the store", state.len() as u64),
-        ("holdfast_store_revision", "The newest revision known here", state.revision()),
+        ("holdfast_store_revision", "The newest revision known here", state.revision().0),
         (
             "holdfast_store_compacted_revision",
             "The revision up to which history is forgotten",
-            state.compacted(),
+            state.compacted().0,
         ),
         ("holdfast_store_term", "The term of the leader's election", leadership.term),
         ("holdfast_store_has_leader", "Whether a leader is known", u64::from(leadership.leader.is_some())),
@@ -241,13 +241,13 @@ struct Objects {
 
 impl Objects {
     fn follow(&mut self, state: &State) {
-        if state.revision() < self.revision || state.check_history(self.revision + 1).is_err() {
+        if state.revision() < self.revision || state.check_history(self.revision.next()).is_err() {
             self.counts.clear();
             for kv in state.range(&KeyRange::prefix("/registry/")) {
                 self.change(&kv.key, 1);
             }
         } else {
-            for event in state.events(self.revision + 1) {
+            for event in state.events(self.revision.next()) {
                 match event {
                     Event::Put { current, previous: None } => self.change(&current.key, 1),
                     Event::Put { .. } => {}

@@ -5,7 +5,7 @@
 
 use bytes::{Buf, Bytes};
 
-use crate::{KeyValue, LeaseId, Value};
+use crate::{KeyValue, LeaseId, Revision, Value};
 
 /// Bytes that are not what they should be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -51,6 +51,11 @@ fn unsigned(number: i64) -> u64 {
     ((number << 1) ^ (number >> 63)) as u64
 }
 
+/// Appends a revision.
+pub fn put_revision(out: &mut Vec<u8>, revision: Revision) {
+    put_number(out, revision.0);
+}
+
 /// Appends a byte string.
 pub fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     put_number(out, bytes.len() as u64);
@@ -62,8 +67,8 @@ pub fn put_key_value(out: &mut Vec<u8>, kv: &KeyValue) {
     out.reserve(key_value_size(kv));
     put_bytes(out, &kv.key);
     put_bytes(out, &kv.value.bytes());
-    put_number(out, kv.create_revision);
-    put_number(out, kv.mod_revision);
+    put_revision(out, kv.create_revision);
+    put_revision(out, kv.mod_revision);
     put_number(out, kv.version);
     put_signed(out, kv.lease.0);
 }
@@ -71,7 +76,7 @@ pub fn put_key_value(out: &mut Vec<u8>, kv: &KeyValue) {
 /// How many bytes [`put_key_value`] appends.
 pub fn key_value_size(kv: &KeyValue) -> usize {
     let strings = [kv.key.len(), kv.value.len()].map(|length| number_size(length as u64) + length);
-    let numbers = [kv.create_revision, kv.mod_revision, kv.version].map(number_size);
+    let numbers = [kv.create_revision.0, kv.mod_revision.0, kv.version].map(number_size);
     strings.iter().chain(&numbers).sum::<usize>() + signed_size(kv.lease.0)
 }
 
@@ -118,6 +123,11 @@ impl Decoder {
         Ok((number >> 1) as i64 ^ -((number & 1) as i64))
     }
 
+    /// A revision.
+    pub fn revision(&mut self) -> Result<Revision, Malformed> {
+        self.number().map(Revision)
+    }
+
     /// A truth value.
     pub fn truth(&mut self) -> Result<bool, Malformed> {
         match self.byte()? {
@@ -146,8 +156,8 @@ impl Decoder {
         Ok(KeyValue {
             key: self.owned()?,
             value: Value::from(self.owned()?),
-            create_revision: self.number()?,
-            mod_revision: self.number()?,
+            create_revision: self.revision()?,
+            mod_revision: self.revision()?,
             version: self.number()?,
             lease: LeaseId(self.signed()?),
         })
@@ -204,8 +214,8 @@ mod tests {
             let kv = KeyValue {
                 key: bytes.clone().into(),
                 value: bytes.repeat(9).into(),
-                create_revision: number / 3,
-                mod_revision: number,
+                create_revision: Revision(number / 3),
+                mod_revision: Revision(number),
                 version: number / 9,
                 lease: LeaseId(signed),
             };

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use raft::eraftpb::{Entry, EntryType};
 
-use super::codec::{Decoder, Malformed, put_bytes, put_number, put_signed};
+use super::codec::{Decoder, Malformed, put_bytes, put_number, put_revision, put_signed};
 use super::membership::{MemberChange, put_refusal, refusal};
 use crate::{Compare, Condition, KeyRange, LeaseId, MemberError, MemberId, Op, Revision, Txn, TxnResponse};
 
@@ -123,7 +123,7 @@ impl Command {
             }
             Command::Compact(revision) => {
                 out.push(1);
-                put_number(&mut out, *revision);
+                put_revision(&mut out, *revision);
             }
             Command::Grant(seconds) => {
                 out.push(2);
@@ -192,7 +192,7 @@ impl Command {
                 success: d.list(|d| op(d, total))?,
                 failure: d.list(|d| op(d, total))?,
             }),
-            1 => Command::Compact(d.number()?),
+            1 => Command::Compact(d.revision()?),
             2 => Command::Grant(d.number()?),
             3 => Command::KeepAlive(LeaseId(d.signed()?)),
             4 => Command::Revoke(LeaseId(d.signed()?)),
@@ -278,9 +278,10 @@ fn put_condition(out: &mut Vec<u8>, condition: &Condition) {
         Compare::Less => 3,
     });
     match condition {
-        Condition::ModRevision(_, _, number)
-        | Condition::CreateRevision(_, _, number)
-        | Condition::Version(_, _, number) => put_number(out, *number),
+        Condition::ModRevision(_, _, revision) | Condition::CreateRevision(_, _, revision) => {
+            put_revision(out, *revision);
+        }
+        Condition::Version(_, _, number) => put_number(out, *number),
         Condition::Value(_, _, value) => put_bytes(out, value),
         Condition::Lease(_, _, lease) => put_signed(out, lease.0),
     }
@@ -297,8 +298,8 @@ fn condition(d: &mut Decoder) -> Result<Condition, Malformed> {
         _ => return Err(Malformed("there is no such comparison")),
     };
     Ok(match kind {
-        0 => Condition::ModRevision(key, how, d.number()?),
-        1 => Condition::CreateRevision(key, how, d.number()?),
+        0 => Condition::ModRevision(key, how, d.revision()?),
+        1 => Condition::CreateRevision(key, how, d.revision()?),
         2 => Condition::Version(key, how, d.number()?),
         3 => Condition::Value(key, how, d.owned()?),
         4 => Condition::Lease(key, how, LeaseId(d.signed()?)),
@@ -340,8 +341,8 @@ mod tests {
             Just(Compare::Less)
         ];
         (bytes(), how, any::<u64>(), bytes(), 0..5).prop_map(|(key, how, n, value, kind)| match kind {
-            0 => Condition::ModRevision(key, how, n),
-            1 => Condition::CreateRevision(key, how, n),
+            0 => Condition::ModRevision(key, how, Revision(n)),
+            1 => Condition::CreateRevision(key, how, Revision(n)),
             2 => Condition::Version(key, how, n),
             3 => Condition::Value(key, how, value),
             _ => Condition::Lease(key, how, LeaseId(n as i64)),
@@ -366,7 +367,7 @@ mod tests {
             (proptest::collection::vec(conditions(), 0..4), list(), list()).prop_map(
                 |(conditions, success, failure)| Command::Txn(Txn { conditions, success, failure })
             ),
-            any::<u64>().prop_map(Command::Compact),
+            any::<u64>().prop_map(|revision| Command::Compact(Revision(revision))),
             any::<u64>().prop_map(Command::Grant),
             any::<(i64, u64)>().prop_map(|(lease, seconds)| Command::GrantAs(LeaseId(lease), seconds)),
             any::<i64>().prop_map(|lease| Command::KeepAlive(LeaseId(lease))),

@@ -112,7 +112,8 @@ impl History {
     /// `most`. A quarter more goes than has to, so that this isn't due again at once.
     pub fn too_much(&self, most: u64) -> Option<Revision> {
         let (newest, _) = self.changes.get_max()?;
-        let by_number = (self.len() > MOST_REVISIONS).then(|| newest.saturating_sub(KEPT_REVISIONS));
+        let by_number =
+            (self.len() > MOST_REVISIONS).then(|| Revision(newest.0.saturating_sub(KEPT_REVISIONS)));
         let by_size = (self.bytes() > most).then(|| self.leaving(most / 4 * 3));
         by_number.max(by_size)
     }
@@ -120,18 +121,18 @@ impl History {
     /// The first revision after which no more than `bytes` bytes follow.
     fn leaving(&self, bytes: u64) -> Revision {
         let (Some((oldest, _)), Some((newest, _))) = (self.changes.get_min(), self.changes.get_max()) else {
-            return 0;
+            return Revision::ZERO;
         };
-        let follow = |revision: Revision| {
-            let at = self.changes.range(..=revision).next_back();
+        let follow = |revision: u64| {
+            let at = self.changes.range(..=Revision(revision)).next_back();
             self.newest - at.map_or(self.forgotten, |(_, change)| change.until)
         };
-        let (mut low, mut high) = (*oldest, *newest);
+        let (mut low, mut high) = (oldest.0, newest.0);
         while low < high {
             let middle = low + (high - low) / 2;
             if follow(middle) <= bytes { high = middle } else { low = middle + 1 }
         }
-        high
+        Revision(high)
     }
 }
 

@@ -47,7 +47,7 @@ impl State {
             return;
         }
         let mut events = Vec::new();
-        let mut compacted = 0;
+        let mut compacted = Revision::ZERO;
         for told in told {
             match told {
                 Told::Put(mut kv) => {
@@ -82,12 +82,12 @@ mod tests {
     use super::*;
     use crate::{KeyRange, Txn};
 
-    fn kv(key: &str, created: Revision, modified: Revision, version: u64) -> KeyValue {
+    fn kv(key: &str, created: u64, modified: u64, version: u64) -> KeyValue {
         KeyValue {
             key: Bytes::copy_from_slice(key.as_bytes()),
             value: "v".into(),
-            create_revision: created,
-            mod_revision: modified,
+            create_revision: Revision(created),
+            mod_revision: Revision(modified),
             version,
             lease: LeaseId::NONE,
         }
@@ -99,22 +99,24 @@ mod tests {
         for key in ["a", "b", "a"] {
             leader.apply(&Txn::put(key, "v")).unwrap();
         }
-        let mut follower = State::loaded(2, [kv("a", 2, 2, 1)], HashMap::new());
-        follower.follow(3, [Told::Put(kv("b", 3, 3, 1))]);
-        follower.follow(4, [Told::Put(kv("a", 2, 4, 2))]);
-        follower.follow(4, [Told::Deleted("a".into())]);
+        let mut follower = State::loaded(Revision(2), [kv("a", 2, 2, 1)], HashMap::new());
+        follower.follow(Revision(3), [Told::Put(kv("b", 3, 3, 1))]);
+        follower.follow(Revision(4), [Told::Put(kv("a", 2, 4, 2))]);
+        follower.follow(Revision(4), [Told::Deleted("a".into())]);
         let all = KeyRange::prefix("");
         assert!(leader.range(&all).eq(follower.range(&all)));
-        assert!(leader.events(3).eq(follower.events(3)));
-        assert!(follower.check_history(2).is_err(), "what led to the first state is not known");
+        assert!(leader.events(Revision(3)).eq(follower.events(Revision(3))));
+        assert!(follower.check_history(Revision(2)).is_err(), "what led to the first state is not known");
 
-        follower
-            .follow(9, [Told::Deleted("b".into()), Told::Deleted("c".into()), Told::Granted(LeaseId(7), 60)]);
-        assert_eq!((follower.revision(), follower.len(), follower.events(5).count()), (9, 1, 1));
+        let news = [Told::Deleted("b".into()), Told::Deleted("c".into()), Told::Granted(LeaseId(7), 60)];
+        follower.follow(Revision(9), news);
+        assert_eq!((follower.revision(), follower.len()), (Revision(9), 1));
+        assert_eq!(follower.events(Revision(5)).count(), 1);
         assert!(follower.leases().eq([(LeaseId(7), 60)]));
-        assert_eq!(follower.at(8).unwrap().len(), 2);
-        follower.follow(12, [Told::Ended(LeaseId(7)), Told::Compacted(4)]);
-        assert_eq!((follower.revision(), follower.compacted(), follower.history().len()), (12, 4, 1));
+        assert_eq!(follower.at(Revision(8)).unwrap().len(), 2);
+        follower.follow(Revision(12), [Told::Ended(LeaseId(7)), Told::Compacted(Revision(4))]);
+        assert_eq!((follower.revision(), follower.compacted()), (Revision(12), Revision(4)));
+        assert_eq!(follower.history().len(), 1);
         assert_eq!(follower.leases().count(), 0);
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use harness::{Cluster, PATIENCE, configs, configs_by, host_identity, keys, put};
 use pki::{Authority, Identity};
-use store::{Config, Embedded, Error, KeyRange, LeaseId, StartError, Store, Txn};
+use store::{Config, Embedded, Error, KeyRange, LeaseId, Revision, StartError, Store, Txn};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -126,7 +126,7 @@ async fn leases_end_and_watches_see_it() {
     let cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;
     let follower = cluster.members[(leader + 1) % 3].as_ref().unwrap();
-    let mut watcher = follower.watch(KeyRange::prefix("/"), 0).unwrap();
+    let mut watcher = follower.watch(KeyRange::prefix("/"), Revision::ZERO).unwrap();
     let lease = follower.grant(1).await.unwrap();
     let op = store::Op::Put { key: "/leased".into(), value: "v".into(), lease };
     follower.txn(Txn { success: vec![op], ..Txn::default() }).await.unwrap();
@@ -150,7 +150,7 @@ async fn writers_on_all_members_are_serialized() {
             while added < 30 {
                 let state = store.read().await.unwrap();
                 let old = state.get(b"counter");
-                let seen = old.map_or(0, |kv| kv.mod_revision);
+                let seen = old.map_or(Revision::ZERO, |kv| kv.mod_revision);
                 let value: u64 =
                     old.map_or(0, |kv| std::str::from_utf8(&kv.value.bytes()).unwrap().parse().unwrap());
                 let condition = store::Condition::ModRevision("counter".into(), store::Compare::Equal, seen);

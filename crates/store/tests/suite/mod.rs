@@ -90,11 +90,11 @@ async fn conditions_decide(store: &dyn Store) {
     let cases = [
         (Condition::ModRevision(key(), Equal, revision), true),
         (Condition::ModRevision(key(), Less, revision), false),
-        (Condition::ModRevision(absent(), Equal, 0), true),
-        (Condition::ModRevision(absent(), Greater, u64::MAX), false),
-        (Condition::ModRevision(key(), Less, u64::MAX), true),
+        (Condition::ModRevision(absent(), Equal, Revision::ZERO), true),
+        (Condition::ModRevision(absent(), Greater, Revision(u64::MAX)), false),
+        (Condition::ModRevision(key(), Less, Revision(u64::MAX)), true),
         (Condition::CreateRevision(key(), NotEqual, revision), false),
-        (Condition::CreateRevision(absent(), Equal, 0), true),
+        (Condition::CreateRevision(absent(), Equal, Revision::ZERO), true),
         (Condition::Version(key(), Equal, 1), true),
         (Condition::Version(absent(), Less, 1), true),
         (Condition::Value(key(), Greater, "4".into()), true),
@@ -177,7 +177,7 @@ async fn ranges_hold_what_they_say(store: &dyn Store) {
 
 async fn watches_tell_each_change_once_and_in_order(store: &dyn Store) {
     let range = KeyRange::prefix("e/");
-    let mut from_now = store.watch(range.clone(), 0).unwrap();
+    let mut from_now = store.watch(range.clone(), Revision::ZERO).unwrap();
     let first = put(store, "e/a", "0").await;
     for n in 1..20 {
         put(store, if n % 3 == 0 { "e/b" } else { "e/a" }, &n.to_string()).await;
@@ -211,21 +211,21 @@ async fn old_states_can_be_seen_until_they_are_compacted(store: &dyn Store) {
     let second = put(store, "o/a", "2").await;
     let state = store.read().await.unwrap();
     assert_eq!(&state.at(first).unwrap().get(b"o/a").unwrap().value.bytes()[..], b"1");
-    assert!(matches!(state.at(state.revision() + 1), Err(Error::Future { .. })));
+    assert!(matches!(state.at(state.revision().next()), Err(Error::Future { .. })));
     let mut behind = store.watch(KeyRange::prefix("o/"), first).unwrap();
 
     store.compact(first).await.unwrap();
     let state = store.snapshot();
     assert_eq!(state.compacted(), first);
-    assert!(matches!(state.at(first - 1), Err(Error::Compacted { .. })));
+    assert!(matches!(state.at(first.previous()), Err(Error::Compacted { .. })));
     assert_eq!(&state.at(first).unwrap().get(b"o/a").unwrap().value.bytes()[..], b"1");
     assert!(matches!(store.watch(KeyRange::prefix("o/"), first), Err(Error::Compacted { .. })));
     assert!(matches!(behind.changes().await, Err(Error::Compacted { .. })));
-    let mut watcher = store.watch(KeyRange::prefix("o/"), first + 1).unwrap();
+    let mut watcher = store.watch(KeyRange::prefix("o/"), first.next()).unwrap();
     assert_eq!(watcher.changes().await.unwrap().0[0].revision(), second);
     // What is forgotten already needs no forgetting, and what hasn't happened can't be forgotten.
     store.compact(first).await.unwrap();
-    store.compact(u64::MAX / 4).await.unwrap();
+    store.compact(Revision(u64::MAX / 4)).await.unwrap();
     let state = store.snapshot();
     assert!(state.compacted() >= second && state.compacted() <= state.revision());
     assert!(put(store, "o/a", "3").await > second);
@@ -246,7 +246,7 @@ async fn leases_take_their_keys_along(store: &dyn Store) {
     let condition = Condition::Lease("l/a".into(), Compare::Equal, lease);
     assert!(store.txn(Txn { conditions: vec![condition], ..Txn::default() }).await.unwrap().succeeded);
     store.keep_alive(lease).await.unwrap();
-    let mut watcher = store.watch(KeyRange::prefix("l/"), 0).unwrap();
+    let mut watcher = store.watch(KeyRange::prefix("l/"), Revision::ZERO).unwrap();
     store.revoke(lease).await.unwrap();
     let (events, _) = watcher.changes().await.unwrap();
     assert_eq!(events.len(), 2, "both at one revision");
@@ -265,7 +265,7 @@ async fn writers_side_by_side_lose_nothing(store: &dyn Store) {
             loop {
                 let kv = get(store, "s/sum");
                 let sum = kv.as_ref().map_or(0, |kv| kv.value.len());
-                let revision = kv.map_or(0, |kv| kv.mod_revision);
+                let revision = kv.map_or(Revision::ZERO, |kv| kv.mod_revision);
                 let unchanged = Condition::ModRevision("s/sum".into(), Compare::Equal, revision);
                 let put = Op::put("s/sum", vec![b'x'; sum + 1]);
                 let txn = Txn { conditions: vec![unchanged], success: vec![put], ..Txn::default() };

@@ -33,11 +33,11 @@ impl Numbers {
 
     /// The transaction with the engine's numbers, and with the model's.
     fn resolve(&self, txn: &Txn) -> (Txn, Txn) {
-        let revision = |nth: Revision| {
+        let revision = |Revision(nth)| {
             let of = |nth: usize| self.revisions.iter().nth_back(nth).map(|(a, b)| (*a, *b));
-            nth.checked_sub(1).and_then(|nth| of(nth as usize)).unwrap_or((0, 0))
+            nth.checked_sub(1).and_then(|nth| of(nth as usize)).unwrap_or_default()
         };
-        let pick = |pair: (u64, u64), model: bool| if model { pair.1 } else { pair.0 };
+        let pick = |pair: (Revision, Revision), model: bool| if model { pair.1 } else { pair.0 };
         let side = |model: bool| {
             let condition = |condition: &Condition| match condition.clone() {
                 Condition::ModRevision(key, how, nth) => {
@@ -112,8 +112,8 @@ fn conditions() -> impl Strategy<Value = Vec<Condition>> {
         Just(Compare::Less)
     ];
     let condition = (keys(), how, 0..4u64, "[xyz]", 0..5).prop_map(|(key, how, n, value, kind)| match kind {
-        0 => Condition::ModRevision(key.into(), how, n),
-        1 => Condition::CreateRevision(key.into(), how, n),
+        0 => Condition::ModRevision(key.into(), how, Revision(n)),
+        1 => Condition::CreateRevision(key.into(), how, Revision(n)),
         2 => Condition::Version(key.into(), how, n),
         3 => Condition::Lease(key.into(), how, LeaseId(n as i64)),
         _ => Condition::Value(key.into(), how, value.into()),
@@ -134,7 +134,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 /// The engine's answers, its state, its history and its watches are the model's but for the numbers.
 pub async fn an_engine_does_what_the_model_says(store: &dyn Store) {
     let range = KeyRange::prefix("m/");
-    let mut watcher = store.watch(range.clone(), 0).unwrap();
+    let mut watcher = store.watch(range.clone(), Revision::ZERO).unwrap();
     let begin = store.snapshot().revision();
     let mut model = State::default();
     let mut numbers = Numbers::default();
@@ -192,7 +192,7 @@ pub async fn an_engine_does_what_the_model_says(store: &dyn Store) {
     }
     let modeled = |event: &Event| match event {
         Event::Put { current, previous } => {
-            (numbers.modeled(current), previous.as_ref().map(|kv| numbers.modeled(kv)), 0)
+            (numbers.modeled(current), previous.as_ref().map(|kv| numbers.modeled(kv)), Revision::ZERO)
         }
         Event::Delete { revision, previous } => {
             (numbers.modeled(previous), None, numbers.revisions[revision])
@@ -200,13 +200,13 @@ pub async fn an_engine_does_what_the_model_says(store: &dyn Store) {
     };
     let plain = |event: &Event| match event {
         Event::Put { current, previous } => {
-            (KeyValue::clone(current), previous.as_ref().map(|kv| KeyValue::clone(kv)), 0)
+            (KeyValue::clone(current), previous.as_ref().map(|kv| KeyValue::clone(kv)), Revision::ZERO)
         }
         Event::Delete { revision, previous } => (KeyValue::clone(previous), None, *revision),
     };
-    let expected: Vec<_> = model.events(0).map(plain).collect();
+    let expected: Vec<_> = model.events(Revision::ZERO).map(plain).collect();
     let history: Vec<_> =
-        state.events(begin + 1).filter(|event| range.contains(event.key())).map(modeled).collect();
+        state.events(begin.next()).filter(|event| range.contains(event.key())).map(modeled).collect();
     assert_eq!(history, expected);
     let mut told = Vec::new();
     while told.len() < expected.len() {

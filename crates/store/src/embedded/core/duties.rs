@@ -132,7 +132,7 @@ mod tests {
         }
         assert_eq!(compacted.len(), 6);
         assert!(
-            compacted.iter().skip(1).all(|(at, revision)| u64::from(*at) - revision >= 298),
+            compacted.iter().skip(1).all(|(at, revision)| u64::from(*at) - revision.0 >= 298),
             "{compacted:?}"
         );
     }
@@ -154,7 +154,7 @@ mod tests {
             let newest = machine.state.revision();
             let due = duties.due(&machine, MOST, 2 * S);
             let [Command::Compact(revision)] = due[..] else { panic!("{keys} {writes}: {due:?}") };
-            assert_eq!(newest - revision, kept, "{keys} {writes}");
+            assert_eq!(newest.0 - revision.0, kept, "{keys} {writes}");
             assert_eq!(duties.due(&machine, MOST, 3 * S), [], "once is enough for now");
             machine.state.compact(revision);
             assert_eq!(duties.due(&machine, MOST, 4 * S), [], "there is room again");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{CHECKSUM, Image, MAGIC};
-use crate::embedded::codec::{key_value_size, put_key_value, put_number, put_signed};
+use crate::embedded::codec::{key_value_size, put_key_value, put_number, put_revision, put_signed};
 use crate::{Event, KeyRange, KeyValue, Revision};
 
 /// The pieces of an image. Together with the image it takes memory for a piece and for what the history points to.
@@ -72,7 +72,7 @@ impl Pieces {
         let entries = state.range(&KeyRange::prefix("")).map(|kv| key_value_size(kv)).sum::<usize>();
         let past = self.places.past.iter().map(|kv| key_value_size(kv)).sum::<usize>();
         let mut length = small.len() + entries + past;
-        for (revision, events) in state.history().since(0) {
+        for (revision, events) in state.history().since(Revision::ZERO) {
             small.clear();
             self.places.put_events(&mut small, revision, events);
             length += small.len();
@@ -84,7 +84,7 @@ impl Pieces {
         let state = &self.image.machine.state;
         out.extend_from_slice(MAGIC);
         let versions = (state.len() + self.places.past.len()) as u64;
-        for number in [self.image.index, self.image.term, state.revision(), state.compacted(), versions] {
+        for number in [self.image.index, self.image.term, state.revision().0, state.compacted().0, versions] {
             put_number(out, number);
         }
     }
@@ -134,7 +134,7 @@ impl Pieces {
             }
             Step::Counts => {
                 self.put_counts(out);
-                Step::History(0)
+                Step::History(Revision::ZERO)
             }
             Step::History(from) => {
                 for (revision, events) in state.history().since(*from) {
@@ -177,7 +177,8 @@ impl Iterator for Pieces {
 impl Places {
     fn of(image: &Image) -> Self {
         let state = &image.machine.state;
-        let pointed = || state.history().since(0).flat_map(|(_, events)| events.iter()).flat_map(versions);
+        let pointed =
+            || state.history().since(Revision::ZERO).flat_map(|(_, events)| events.iter()).flat_map(versions);
         let mut by_address: HashMap<usize, u64> = pointed().map(|kv| (address(kv), u64::MAX)).collect();
         for (place, kv) in state.range(&KeyRange::prefix("")).enumerate() {
             if let Some(known) = by_address.get_mut(&address(kv)) {
@@ -196,7 +197,7 @@ impl Places {
     }
 
     fn put_events(&self, out: &mut Vec<u8>, revision: Revision, events: &[Event]) {
-        put_number(out, revision);
+        put_revision(out, revision);
         put_number(out, events.len() as u64);
         for event in events {
             out.push(match event {

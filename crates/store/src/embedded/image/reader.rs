@@ -47,7 +47,7 @@ impl<R: Read> Reader<R> {
             return Err(Malformed("a snapshot is of another kind or version").into());
         }
         let (index, term, revision, compacted) =
-            self.item(|d| Ok((d.number()?, d.number()?, d.number()?, d.number()?)))?;
+            self.item(|d| Ok((d.number()?, d.number()?, d.revision()?, d.revision()?)))?;
         let versions = self.versions()?;
         let entries = self.item(Decoder::number)?;
         let entries = usize::try_from(entries).ok().and_then(|entries| versions.get(..entries));
@@ -85,7 +85,7 @@ impl<R: Read> Reader<R> {
         };
         let mut history = History::default();
         for _ in 0..self.count()? {
-            let revision = self.item(Decoder::number)?;
+            let revision = self.item(Decoder::revision)?;
             let events = self.list(|d| {
                 Ok(match d.byte()? {
                     0 => Event::Put { current: version(d)?, previous: None },

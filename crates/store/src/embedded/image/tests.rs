@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 
 use super::*;
 use crate::embedded::sessions::Sessions;
-use crate::{KeyRange, LeaseId, Op, State, Txn};
+use crate::{KeyRange, LeaseId, Op, Revision, State, Txn};
 
 fn bytes(image: &Image, piece: usize) -> Vec<u8> {
     let pieces = image.clone().pieces(piece);
@@ -24,7 +24,7 @@ fn sample() -> Image {
     let delete = Op::Delete(KeyRange::prefix("/a/1"));
     state.apply(&Txn { success: vec![delete], ..Txn::default() }).unwrap();
     state.grant(LeaseId(7), 60);
-    state.compact(10);
+    state.compact(Revision(10));
     let lease_starts = [(LeaseId(7), 65u64)].into_iter().collect();
     let peers = [("n1".to_owned(), SocketAddr::from(([127, 0, 0, 1], 2380)))].into();
     let members = Arc::new(Membership::initial(&peers));
@@ -38,10 +38,10 @@ fn an_image_survives_its_bytes() {
     let restored = read(&bytes(&image, 1000)).unwrap();
     let (old, new) = (&image.machine.state, &restored.machine.state);
     assert_eq!((restored.index, restored.term), (70, 3));
-    assert_eq!((new.revision(), new.compacted()), (old.revision(), 10));
+    assert_eq!((new.revision(), new.compacted()), (old.revision(), Revision(10)));
     let all = KeyRange::prefix("");
     assert!(new.range(&all).eq(old.range(&all)));
-    assert!(new.events(0).eq(old.events(0)));
+    assert!(new.events(Revision::ZERO).eq(old.events(Revision::ZERO)));
     assert_eq!((new.bytes(), new.history_bytes()), (old.bytes(), old.history_bytes()));
     assert!(new.leases().eq(old.leases()));
     assert_eq!(restored.machine.lease_starts, image.machine.lease_starts);
@@ -67,7 +67,7 @@ fn an_older_programs_image_is_read() {
     let image = read(before).unwrap();
     let (state, expected) = (&image.machine.state, sample().machine.state);
     assert!(state.range(&KeyRange::prefix("")).eq(expected.range(&KeyRange::prefix(""))));
-    assert!(state.events(0).eq(expected.events(0)));
+    assert!(state.events(Revision::ZERO).eq(expected.events(Revision::ZERO)));
     assert_eq!(bytes(&image, PIECE), before, "and written as it was");
 }
 
