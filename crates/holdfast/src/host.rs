@@ -36,6 +36,7 @@ use crate::store_door;
 use crate::threads;
 use crate::timeline::{self, Timeline};
 use crate::watchdog;
+use crate::without::{Part, Without};
 
 /// Connections that the service proxy carries at once, where there are files for them: their buffers are 160 MB if all are
 /// stuck (`network`'s `tcp`).
@@ -50,6 +51,8 @@ pub struct Args {
     /// The form of the log
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
+    #[command(flatten)]
+    without: Without,
 }
 
 /// The form of what a host has to say.
@@ -82,16 +85,16 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     link_program(&config)?;
     // Two threads carry a host of a small machine; more would cost memory for each.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(serve(config))
+    runtime.block_on(serve(config, &args.without))
 }
 
-async fn serve(config: HostConfig) -> anyhow::Result<()> {
+async fn serve(config: HostConfig, without: &Without) -> anyhow::Result<()> {
     let mut end = End::new()?;
     // What an upgrade asks for, as of nginx and HAProxy (docs/upgrade.md).
     let mut leave = signal(SignalKind::user_defined2())?;
     tracing::info!(target: timeline::TARGET, what = "host-started");
     // The signals are taken before this: what asks the host to end while it starts is heard once it has started.
-    let host = start(config).await?;
+    let host = start(config, without).await?;
     let (pods, outcome) = tokio::select! {
         () = end.asked() => (Pods::End, Ok(())),
         _ = leave.recv() => (Pods::Stay, Ok(())),
@@ -142,7 +145,7 @@ impl Host {
     }
 }
 
-async fn start(config: HostConfig) -> anyhow::Result<Host> {
+async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     let (ports, timeouts) = (config.ports, config.timeouts);
     // Before anything listens: what a pod of a former life left running may hold one of the ports.
     node::end_former_pods(
@@ -251,7 +254,11 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         signer: Some(signer),
         load,
     };
-    threads::apart("controllers", || controllers::run(controlling))?;
+    if without.has(Part::Controllers) {
+        tracing::info!("the controllers are left to another program");
+    } else {
+        threads::apart("controllers", || controllers::run(controlling))?;
+    }
     let scheduling = scheduler::Options {
         store: store.clone(),
         writer: server.writer(),
@@ -259,7 +266,11 @@ async fn start(config: HostConfig) -> anyhow::Result<Host> {
         pods,
         metrics: placing,
     };
-    threads::apart("scheduler", || scheduler::run(scheduling))?;
+    if without.has(Part::Scheduler) {
+        tracing::info!("the placing of pods is left to another program");
+    } else {
+        threads::apart("scheduler", || scheduler::run(scheduling))?;
+    }
     let agent = Agent::start(node::Options {
         name: config.name.clone(),
         address: config.address,

@@ -24,6 +24,7 @@ mod timeline;
 mod up;
 mod watchdog;
 mod web;
+mod without;
 
 use std::future::Future;
 use std::path::PathBuf;

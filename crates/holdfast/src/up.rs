@@ -1,6 +1,7 @@
 //! `holdfast up`: a cluster on this machine, in the foreground.
 
 use std::cell::Cell;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -14,6 +15,7 @@ use crate::ground::{self, ForwardedPorts, Ground, NetChoice, Wish};
 use crate::host::LogFormat;
 use crate::restarts::{self, Restarts};
 use crate::tell::{count, quoted, say, show};
+use crate::without::Without;
 
 /// Arguments of `holdfast up`.
 #[derive(clap::Args)]
@@ -40,6 +42,8 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
     #[command(flatten)]
+    without: Without,
+    #[command(flatten)]
     datastore: DatastoreArgs,
 }
 
@@ -54,10 +58,11 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let nodes = args.nodes.map(|n| n as usize);
     let wish = Wish { nodes, net: args.net, ports: Some(ports), datastore, passes: false };
     let ground = Ground::prepare(&dir, wish)?;
-    ground::runtime()?.block_on(serve(ground, args.log_format))
+    let arguments = [args.log_format.host_arguments(), args.without.host_arguments()].concat();
+    ground::runtime()?.block_on(serve(ground, arguments))
 }
 
-async fn serve(ground: Ground, log_format: LogFormat) -> anyhow::Result<()> {
+async fn serve(ground: Ground, arguments: Vec<OsString>) -> anyhow::Result<()> {
     let mut end = End::new()?;
     let started = now();
     let addresses = ground.folder.addresses();
@@ -75,12 +80,7 @@ async fn serve(ground: Ground, log_format: LogFormat) -> anyhow::Result<()> {
         say!("their state lies in etcd at {}, under {}/", etcd.endpoints.join(","), etcd.prefix);
     }
     let _ways_to_etcd = ground::open(ground.crossings)?;
-    let options = Options {
-        folder: ground.folder,
-        program: ground::program()?,
-        arguments: log_format.host_arguments(),
-        net: ground.net,
-    };
+    let options = Options { folder: ground.folder, program: ground::program()?, arguments, net: ground.net };
     let mut cluster = Cluster::start(options).await?;
 
     let config = client::Kubeconfig::load(&kubeconfig)?;

@@ -37,7 +37,7 @@ pub use named::Named;
 pub use object_ref::{ObjectRef, Uid};
 pub use pod::{
     COMPLETION_INDEX, Condition, Container, DELETION_COST, INDEX_FAILURES, INDEX_IGNORED_FAILURES, Pod,
-    PodSpec, PodStatus,
+    PodSpec, PodStatus, REBALANCE,
 };
 pub use pool::Pool;
 pub use quota::quota_usage;

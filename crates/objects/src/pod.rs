@@ -29,6 +29,9 @@ pub const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
 /// The annotation that says how often its index failed before it in a way that doesn't count (KEP-3850).
 pub const INDEX_IGNORED_FAILURES: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
 
+/// The annotation by which a pod says with `off` that it is not to be moved when a host came back.
+pub const REBALANCE: &str = "holdfast.dev/rebalance";
+
 /// The conditions that are read.
 const CONDITIONS: [&str; 3] = ["Ready", "PodScheduled", "DisruptionTarget"];
 /// What a condition's status may be.
@@ -287,6 +290,8 @@ struct ReadAnnotations {
     failures: Option<String>,
     #[serde(rename = "batch.kubernetes.io/job-index-ignored-failure-count")]
     ignored: Option<String>,
+    #[serde(rename = "holdfast.dev/rebalance")]
+    rebalance: Option<String>,
 }
 
 impl Annotations for ReadAnnotations {
@@ -296,6 +301,7 @@ impl Annotations for ReadAnnotations {
             (COMPLETION_INDEX, self.index),
             (INDEX_FAILURES, self.failures),
             (INDEX_IGNORED_FAILURES, self.ignored),
+            (REBALANCE, self.rebalance),
         ];
         let kept: BTreeMap<_, _> =
             all.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();

@@ -44,6 +44,13 @@ pub enum Write {
         /// How.
         options: Delete,
     },
+    /// Deletes a pod, if the disruption budget that covers it lets it go and it is still the pod of that uid; 429 if not.
+    Evict {
+        /// The pod.
+        pod: ObjectRef,
+        /// Its uid.
+        uid: Uid,
+    },
     /// Places a pod on a node, if it has none and is still the pod of that uid.
     Bind {
         /// The pod.
@@ -83,7 +90,8 @@ pub enum Propagation {
 /// admission, resourceVersions, finalizers.
 pub trait Writer: Send + Sync + 'static {
     /// Carries one change out in the name of `user`, such as `system:kube-scheduler`; the answer is the
-    /// object as it is afterwards (as it was, if it is gone), and for [`Write::Bind`] the binding.
+    /// object as it is afterwards (as it was, if it is gone), for [`Write::Evict`] the eviction, and for [`Write::Bind`] the
+    /// binding.
     fn write<'a>(&'a self, user: &'a str, write: Write) -> BoxFuture<'a, Result<Object, Status>>;
 
     /// A token of a service account for a pod, asked for in the name of `user`; 404 where none are made.

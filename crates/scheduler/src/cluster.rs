@@ -8,6 +8,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use objects::{Labels, Meta, Pod};
 
 use crate::class::{Class, Classes};
+use crate::filter;
 use crate::host_row::{HostRow, Nominee};
 use crate::ledger::Ledger;
 use crate::node::Node;
@@ -53,6 +54,8 @@ pub struct Cluster {
     pub(crate) ledgers: Vec<Ledger>,
     /// How many decisions there were.
     pub(crate) decisions: u64,
+    /// Whether a host came back since somebody asked.
+    pub(crate) returned: bool,
 }
 
 /// A pod that has its place.
@@ -73,7 +76,9 @@ impl Cluster {
         if self.hosts[at].node == node {
             return Hope::NONE;
         }
+        let before = filter::takes_pods(&self.hosts[at]);
         self.hosts[at].set_node(node);
+        self.returned |= !before && filter::takes_pods(&self.hosts[at]);
         self.touch(at);
         // After the touch: ledgers have figures of this row still, and its number may become another host's.
         self.drop_if_empty(at);
@@ -88,7 +93,9 @@ impl Cluster {
         self.silent = silent;
         for name in &changed {
             if let Some(at) = self.by_name.get(name).copied() {
+                let before = filter::takes_pods(&self.hosts[at]);
                 self.hosts[at].silent = self.silent.contains(name);
+                self.returned |= !before && filter::takes_pods(&self.hosts[at]);
                 self.touch(at);
             }
         }
@@ -169,6 +176,17 @@ impl Cluster {
         self.drop_if_empty(host);
         // With fewer pods in one domain, others may have too many; a spread may also be even again.
         Hope::ROOM
+    }
+
+    /// The class of a pod that has its place.
+    pub(crate) fn class_of(&self, pod: &Pod) -> Option<&Class> {
+        self.placed.get(&key(pod)).map(|placed| &*placed.class)
+    }
+
+    /// How many pods of a workload are on a node.
+    pub(crate) fn siblings(&self, node: &str, workload: &Class) -> Option<u32> {
+        let classes = &self.hosts[*self.by_name.get(node)?].classes;
+        Some(classes.iter().filter(|(class, _)| workload.is_sibling(class)).map(|(_, count)| count).sum())
     }
 
     /// The name of the node that the pod of a key is on.

@@ -82,7 +82,10 @@ impl Duty for Scheduler {
                 tokio::task::yield_now().await;
                 continue;
             }
-            let next = work.retries.keys().next().copied().into_iter().chain(work.waiting.next_time()).min();
+            work.rebalance();
+            let times = [work.waiting.next_time(), work.waiting.next_rebalance()];
+            let next =
+                work.retries.keys().next().copied().into_iter().chain(times.into_iter().flatten()).min();
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
                 changed = silence.changed(), if !deaf => deaf = changed.is_err(),
@@ -194,6 +197,23 @@ impl<'a> Work<'a> {
                     tracing::debug!(code = status.code, pod = %object, node, "not placed: {status}");
                     Ended { uid, end: End::Failed, decided }
                 }
+            }
+        });
+    }
+
+    /// Has a pod evicted that crowds with others of its workload, if one is due and its budget lets it go.
+    fn rebalance(&mut self) {
+        let Some(pod) = self.waiting.rebalance(clocks().0) else { return };
+        let (writer, recorder) = (self.writer.clone(), self.recorder.clone());
+        self.telling.spawn_in(debug_span!("rebalance"), async move {
+            let object = ObjectRef::of(&*pod);
+            let evict = Write::Evict { pod: object.clone(), uid: Uid::of(&*pod).unwrap_or_default() };
+            match writer.write(USER, evict).await {
+                Ok(_) => {
+                    let told = "Evicted: a host came back, and too many replicas are on this one".to_owned();
+                    recorder.record(Occurrence::of(pod.as_ref(), false, "Rebalanced", told));
+                }
+                Err(status) => tracing::debug!(code = status.code, pod = %object, "it stays: {status}"),
             }
         });
     }

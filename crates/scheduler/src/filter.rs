@@ -86,6 +86,13 @@ pub(crate) fn untolerated(spec: &PodSpec, host: &HostRow, node: &Node) -> Option
     coming.map(taint).filter(|taint| !all_tolerated(spec, taint))
 }
 
+/// Whether a host takes pods that ask for nothing special.
+pub(crate) fn takes_pods(host: &HostRow) -> bool {
+    host.open().is_some_and(|node| {
+        node.spec.unschedulable != Some(true) && untolerated(&PodSpec::default(), host, node).is_none()
+    })
+}
+
 /// How many taints of a node would rather not have the pod.
 pub(crate) fn discouraged(spec: &PodSpec, node: &Node) -> usize {
     let soft = node.spec.taints.iter().flatten().filter(|taint| taint.effect == "PreferNoSchedule");

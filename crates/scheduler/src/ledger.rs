@@ -70,8 +70,8 @@ enum Obstacle {
 pub(crate) struct Round {
     /// By spreading constraint: the fewest pods in a domain, and the most.
     ranges: Vec<(i64, i64)>,
-    /// By required affinity: whether the pod may be the first of its kind.
-    first: Vec<bool>,
+    /// Whether the pod may be the first of its kind, as far as required affinities go.
+    first: bool,
 }
 
 impl Ledger {
@@ -116,8 +116,10 @@ impl Ledger {
         // Nodes without a zone make one together: every node must be in some order to be found.
         self.zones.set(at, node.map(|node| node.label(ZONE).unwrap_or_default()), siblings, true);
         self.put_in(at, standing);
+        // Only pods that all terms mean count for any (`podMatchesAllAffinityTerms` upstream).
+        let company = count(&|class| self.wish.near.iter().all(|(term, _)| term.means(class, namespaces)));
         for (column, (term, _)) in self.near.iter_mut().zip(&self.wish.near) {
-            column.set(at, label(&term.topology_key), count(&|class| term.means(class, namespaces)), true);
+            column.set(at, label(&term.topology_key), company, true);
         }
         for (column, term) in self.apart.iter_mut().zip(&self.wish.class.apart) {
             let promised = host.nominees_for(self.wish.priority);
@@ -129,7 +131,7 @@ impl Ledger {
             column.set(at, label(&term.topology_key), count(&|class| term.means(class, namespaces)), true);
         }
         for (column, constraint) in self.spreading.iter_mut().zip(&self.wish.spreading) {
-            let counts = node.is_some_and(|node| constraint.counts(self.wish.spec(), host, node));
+            let counts = node.is_some_and(|node| self.wish.counts(constraint, host, node));
             let pods = count(&|class| constraint.means(&self.wish.class, class));
             column.set(at, label(&constraint.key), pods, counts);
         }
@@ -256,12 +258,9 @@ impl Ledger {
             let few = domains == 0 || domains < constraint.min_domains;
             (if few { 0 } else { least }, most)
         };
-        let first = self.near.iter().zip(&self.wish.near);
-        let first = first.map(|(column, (_, itself))| *itself && column.counts().all(|count| count == 0));
-        Round {
-            ranges: self.spreading.iter().zip(&self.wish.spreading).map(range).collect(),
-            first: first.collect(),
-        }
+        let itself = self.wish.near.iter().all(|(_, itself)| *itself);
+        let first = itself && self.near.iter().all(|column| column.counts().all(|count| count == 0));
+        Round { ranges: self.spreading.iter().zip(&self.wish.spreading).map(range).collect(), first }
     }
 
     fn obstacle(&self, at: usize, round: &Round) -> Option<Obstacle> {
@@ -277,10 +276,8 @@ impl Ledger {
                 return Some(Obstacle::Skew);
             }
         }
-        let mut near = self.near.iter().zip(&round.first);
-        let is_near =
-            |(column, first): (&Column, &bool)| column.around(at).is_some_and(|pods| *first || pods > 0);
-        if !near.all(is_near) {
+        let is_near = |column: &Column| column.around(at).is_some_and(|pods| round.first || pods > 0);
+        if !self.near.iter().all(is_near) {
             return Some(Obstacle::Near);
         }
         let any =

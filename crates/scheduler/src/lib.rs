@@ -48,6 +48,7 @@ mod metrics;
 mod node;
 mod preemption;
 mod queue;
+mod rebalance;
 mod request;
 mod room;
 mod score;

@@ -16,6 +16,7 @@ use crate::cluster::{Cluster, is_finished, is_leaving, key};
 use crate::metrics::Pending;
 use crate::node::Node;
 use crate::queue::Queue;
+use crate::rebalance::Rebalance;
 use crate::unschedulable::{Hope, Preemption, Unschedulable, Victims};
 use crate::wish::asks_the_same;
 
@@ -42,6 +43,7 @@ pub struct Waiting {
     assumed: HashMap<Uid, Bytes>,
     /// The uid of each pod that others are being told to go for, with its key.
     preempting: HashMap<Uid, Bytes>,
+    rebalance: Rebalance,
 }
 
 /// What was decided about one pod.
@@ -69,6 +71,7 @@ impl Waiting {
             queue: Queue::default(),
             assumed: HashMap::new(),
             preempting: HashMap::new(),
+            rebalance: Rebalance::default(),
             state,
         };
         let cluster = &mut waiting.cluster;
@@ -290,6 +293,20 @@ impl Waiting {
         if let Some(uid) = Uid::of(&**pod) {
             self.assumed.insert(uid, key(pod));
         }
+    }
+
+    /// The pod that is to be evicted now, so that the replicas of its workload lie evenly again after a host came back.
+    pub fn rebalance(&mut self, now: Instant) -> Option<Arc<Pod>> {
+        if self.cluster.take_returned() {
+            self.rebalance.returned(now);
+        }
+        // Whoever waits for a place goes first.
+        if self.is_ready() { None } else { self.rebalance.decide(&mut self.cluster, now) }
+    }
+
+    /// When [`Waiting::rebalance`] is to be asked again, if nothing changes.
+    pub fn next_rebalance(&self) -> Option<Instant> {
+        self.rebalance.next_time()
     }
 
     /// How many pods wait, those with a bind on its way among them.

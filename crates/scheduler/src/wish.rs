@@ -8,7 +8,9 @@ use objects::{Labels, Pod, PodSpec};
 use crate::affinity::{self, Term};
 use crate::class::Class;
 use crate::cluster::Namespaces;
+use crate::host_row::HostRow;
 use crate::image::Image;
+use crate::node::Node;
 use crate::request::{self, Amounts, HostPort, Weight};
 use crate::spread::Constraint;
 
@@ -52,6 +54,13 @@ impl Wish {
             pod: pod.clone(),
             class,
         }
+    }
+
+    /// Whether a node's pods count for one of the pod's constraints. As upstream, a node must have the labels of all constraints
+    /// of the same kind.
+    pub fn counts(&self, constraint: &Constraint, host: &HostRow, node: &Node) -> bool {
+        let mut alike = self.spreading.iter().filter(|other| other.required == constraint.required);
+        alike.all(|other| node.label(&other.key).is_some()) && constraint.counts(self.spec(), host, node)
     }
 
     pub fn spec(&self) -> &PodSpec {

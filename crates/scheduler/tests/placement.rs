@@ -204,6 +204,41 @@ fn spread_constraints_are_kept() {
 }
 
 #[test]
+fn all_terms_together_choose_the_company_and_all_labels_the_domains() {
+    let term = |app: &str, namespaces: Value| {
+        json!({"labelSelector": {"matchLabels": {"app": app}}, "namespaces": namespaces,
+            "topologyKey": "kubernetes.io/hostname"})
+    };
+    let near = |terms: Value| json!({"affinity": {"podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": terms}}});
+    let mut cluster = cluster(&three());
+    cluster.place(&pod("x", json!({})), "n2");
+    let both = near(json!([term("a", json!(["d"])), term("b", json!(["d"]))]));
+    let why = cluster.schedule(&pod("p", both)).unwrap_err().to_string();
+    assert!(why.starts_with("0/3 nodes are available: 3 node(s) didn't match pod affinity rules."), "{why}");
+    let one = near(json!([term("a", json!(["d"])), term("a", json!(["d", "e"]))]));
+    assert_eq!(cluster.schedule(&pod("p", one)).as_deref(), Ok("n2"));
+
+    // n3 has no rack: it is no domain of the zones either, or the empty one would keep all away.
+    let labels =
+        |zone: &str, rack: Option<&str>| json!({"metadata": {"labels": {"zone": zone, "rack": rack}}});
+    for (name, zone, rack) in [("n1", "a", Some("r")), ("n2", "b", Some("r")), ("n3", "c", None)] {
+        let mut labels = labels(zone, rack);
+        if rack.is_none() {
+            labels["metadata"]["labels"].as_object_mut().unwrap().remove("rack");
+        }
+        cluster.set_node(name, Some(node(name, labels)));
+    }
+    cluster.place(&pod("y", json!({})), "n1");
+    let spread = |key: &str| {
+        json!({"maxSkew": 1, "topologyKey": key, "whenUnsatisfiable": "DoNotSchedule",
+            "labelSelector": {"matchLabels": {"app": "a"}}})
+    };
+    let place =
+        cluster.schedule(&pod("p", json!({"topologySpreadConstraints": [spread("zone"), spread("rack")]})));
+    assert!(place.is_ok(), "{place:?}");
+}
+
+#[test]
 fn a_runtime_class_s_selector_counts() {
     let special = node("n2", json!({"metadata": {"labels": {"vm": "yes"}}}));
     let mut cluster = cluster(&[node("n1", json!({})), special]);

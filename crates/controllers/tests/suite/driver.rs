@@ -222,6 +222,33 @@ async fn a_pod_of_higher_priority_takes_the_place_of_another() {
 }
 
 #[tokio::test]
+async fn a_part_of_the_process_evicts_within_budgets() {
+    let mut cluster = Cluster::new(&["n1"]).await;
+    let pod = json!({"kind": "Pod", "apiVersion": "v1",
+        "metadata": {"name": "p", "namespace": "default", "labels": {"app": "a"}},
+        "spec": {"containers": [{"name": "c", "image": "c"}]}});
+    let uid = cluster.create(pod).await.uid().to_owned();
+    cluster.place().await;
+    cluster.start("default", "p", true).await;
+    let budget = json!({"kind": "PodDisruptionBudget", "apiVersion": "policy/v1",
+        "metadata": {"name": "b", "namespace": "default"},
+        "spec": {"minAvailable": 1, "selector": {"matchLabels": {"app": "a"}}}});
+    cluster.create(budget).await;
+    for (allowed, whose, code) in
+        [(0, uid.as_str(), Some(429)), (1, "another", Some(409)), (1, uid.as_str(), None)]
+    {
+        let status = json!({"status": {"disruptionsAllowed": allowed, "observedGeneration": 1,
+            "currentHealthy": 1, "desiredHealthy": 1, "expectedPods": 1}});
+        cluster.patch("policy/v1", "PodDisruptionBudget", "default", "b", "status", status).await.unwrap();
+        let evict = objects::Write::Evict { pod: objects::ObjectRef::new("default", "p"), uid: whose.into() };
+        let answer = cluster.writer.write("system:kube-scheduler", evict).await;
+        assert_eq!(answer.as_ref().err().map(|status| status.code), code, "{answer:?}");
+    }
+    let gone = cluster.get::<Pod>("default", "p").is_none_or(|pod| pod.metadata.deletion_timestamp.is_some());
+    assert!(gone);
+}
+
+#[tokio::test]
 async fn a_gated_pod_is_not_placed_nor_called_unschedulable_until_its_last_gate_is_gone() {
     let cluster = Cluster::new(&["n1"]).await;
     let (_silent, silence) = watch::channel(BTreeMap::new());

@@ -128,7 +128,9 @@ impl<'a> Plain<'a> {
             }
         }
         for (term, itself) in &self.wish.near {
-            let means = |class: &Class| term.means(class, &self.world.namespaces);
+            let means = |class: &Class| {
+                self.wish.near.iter().all(|(term, _)| term.means(class, &self.world.namespaces))
+            };
             let labelled = self.hosts.iter().filter(|(_, node)| node.label(&term.topology_key).is_some());
             let first = *itself && labelled.map(|(host, _)| count(host, means)).sum::<i64>() == 0;
             if self.around(node, &term.topology_key, means).is_none_or(|pods| !first && pods == 0) {
@@ -162,8 +164,7 @@ impl<'a> Plain<'a> {
     /// The pods that a constraint counts, by domain.
     fn domains(&self, constraint: &crate::spread::Constraint) -> BTreeMap<String, i64> {
         let mut counts = BTreeMap::new();
-        for (host, node) in self.hosts.iter().filter(|(h, node)| constraint.counts(self.wish.spec(), h, node))
-        {
+        for (host, node) in self.hosts.iter().filter(|(h, node)| self.wish.counts(constraint, h, node)) {
             if let Some(domain) = node.label(&constraint.key) {
                 let here = count(host, |class| constraint.means(&self.wish.class, class));
                 *counts.entry(domain.to_owned()).or_default() += here;

@@ -3,7 +3,8 @@
 use access::{Attributes, Bound, Stamp, TokenRequest, UserInfo, Wanted};
 use futures::future::BoxFuture;
 use machinery::{Object, PatchType, Resource, Status};
-use objects::{Delete, Named, ObjectRef, TypedRef, Write, Writer};
+use objects::{Delete, Named, ObjectRef, TypedRef, Uid, Write, Writer};
+use serde_json::json;
 
 use super::recorded::name_of_user;
 use super::{Binding, Create, DeleteOptions, Freshness, Recorded, Registry, Update};
@@ -30,6 +31,7 @@ impl Writer for Registry {
                     self.change(&change, &merge).await?.into_object()
                 }
                 Write::Delete { subject, options } => self.write_delete(&who, &subject, options).await,
+                Write::Evict { pod, uid } => self.write_evict(&who, &pod, &uid).await,
                 Write::Bind { pod: ObjectRef { namespace, name: pod }, uid, node } => {
                     let resource = &self.resource_of("v1", "Pod")?;
                     self.allow(&who, "create", resource, "binding", &namespace, &pod)?;
@@ -109,6 +111,17 @@ impl Registry {
         let recorded = Recorded::Update(name_of_user(&who.user));
         let change = Update { who, named, subresource, dry_run: false, recorded };
         self.change(&change, &|_| Ok(object.clone())).await?.into_object()
+    }
+
+    async fn write_evict(&self, who: &UserInfo, pod: &ObjectRef, uid: &Uid) -> Result<Object, Status> {
+        let resource = &self.resource_of("v1", "Pod")?;
+        let ObjectRef { namespace, name } = pod;
+        self.allow(who, "create", resource, "eviction", namespace, name)?;
+        let options = DeleteOptions { uid: Some(uid.as_str().to_owned()), ..DeleteOptions::default() };
+        self.evict(who, &Named { resource, namespace, name }, &options).await?;
+        let metadata = json!({"namespace": namespace, "name": name});
+        let eviction = json!({"kind": "Eviction", "apiVersion": "policy/v1", "metadata": metadata});
+        Object::from_value(eviction).ok_or_else(|| Status::internal("an eviction is no object"))
     }
 
     async fn write_delete(

@@ -1,0 +1,257 @@
+//! After a host's return: replicas of a workload that crowd on fewer hosts than they could, are evicted one at a time, so that
+//! the ones that take their places make the load even again and the next power cut takes fewer of them.
+//!
+//! Kubernetes leaves that to the descheduler (`RemoveDuplicates`), which looks at everything again and again. Here a
+//! host that came back is the reason, and each workload is looked at until it is even.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use objects::{Meta, Pod, REBALANCE};
+
+use crate::class::Class;
+use crate::cluster::{Cluster, is_leaving};
+
+/// A host that came back stays for so long before pods move for it: one that comes and goes shall move nobody.
+const SETTLED: Duration = Duration::from_secs(60);
+/// So long a workload rests after one of its pods went: its replacement has begun to serve by then, or its budget says no.
+const REST: Duration = Duration::from_secs(30);
+/// Between two looks at workloads. The looks themselves cost little; pods that go, cost.
+const PACE: Duration = Duration::from_secs(1);
+
+/// Who is to be looked at, and when.
+#[derive(Debug, Default)]
+pub(crate) struct Rebalance {
+    /// When the last host that came back has settled.
+    settled: Option<Instant>,
+    /// Workloads to be looked at, by the time when.
+    due: BTreeMap<Instant, VecDeque<Arc<Class>>>,
+}
+
+impl Rebalance {
+    /// A host came back.
+    pub fn returned(&mut self, now: Instant) {
+        self.settled = Some(now + SETTLED);
+    }
+
+    /// When to look again, if at all.
+    pub fn next_time(&self) -> Option<Instant> {
+        self.settled.into_iter().chain(self.due.keys().next().copied()).min()
+    }
+
+    /// The pod that is to go now, if one is.
+    pub fn decide(&mut self, cluster: &mut Cluster, now: Instant) -> Option<Arc<Pod>> {
+        if self.settled.is_some_and(|settled| settled <= now) {
+            self.settled = None;
+            self.due.clear();
+            let all = cluster.workloads();
+            if !all.is_empty() {
+                self.due.insert(now, all.into());
+            }
+        }
+        let mut first = self.due.first_entry().filter(|entry| *entry.key() <= now)?;
+        let workload = first.get_mut().pop_front();
+        let rest = first.remove();
+        if !rest.is_empty() {
+            self.due.entry(now + PACE).or_default().extend(rest);
+        }
+        let workload = workload?;
+        match cluster.evenness(&workload) {
+            Evenness::Even => None,
+            Evenness::Unknown => {
+                self.due.entry(now + REST).or_default().push_back(workload);
+                None
+            }
+            Evenness::Crowded(pod) => {
+                self.due.entry(now + REST).or_default().push_back(workload);
+                Some(pod)
+            }
+        }
+    }
+}
+
+/// How a workload's replicas lie.
+#[derive(Debug)]
+pub(crate) enum Evenness {
+    /// As evenly as they can, or nobody is to change it.
+    Even,
+    /// Not all of them serve: it isn't the time to take one away.
+    Unknown,
+    /// This one may go, and its replacement will be on a host with fewer of them.
+    Crowded(Arc<Pod>),
+}
+
+impl Cluster {
+    /// Whether a host came back since this was asked last.
+    pub(crate) fn take_returned(&mut self) -> bool {
+        std::mem::take(&mut self.returned)
+    }
+
+    /// One class of each workload with two pods or more on one host. Pods of a StatefulSet are each of a class of their own.
+    fn workloads(&self) -> Vec<Arc<Class>> {
+        let mut found: BTreeMap<(&str, &str), &Arc<Class>> = BTreeMap::new();
+        for host in &self.hosts {
+            let mut here: BTreeMap<(&str, &str), u32> = BTreeMap::new();
+            for (class, count) in &host.classes {
+                let Some(owner) = &class.owner else { continue };
+                let workload = (&*class.namespace, owner.as_str());
+                let sum = here.entry(workload).or_default();
+                *sum += count;
+                if *sum > 1 {
+                    found.insert(workload, class);
+                }
+            }
+        }
+        found.into_values().cloned().collect()
+    }
+
+    /// How the replicas of a workload lie.
+    fn evenness(&mut self, workload: &Arc<Class>) -> Evenness {
+        let mut crowd: Option<(u32, usize)> = None;
+        for (at, host) in self.hosts.iter().enumerate() {
+            let own = |class: &Class| workload.is_sibling(class);
+            let count: u32 =
+                host.classes.iter().filter(|(class, _)| own(class)).map(|(_, count)| count).sum();
+            if count > 0 && host.pods.iter().any(|pod| self.is_of(pod, workload) && !is_serving(pod)) {
+                return Evenness::Unknown;
+            }
+            if crowd.is_none_or(|(most, _)| count > most) {
+                crowd = Some((count, at));
+            }
+        }
+        let Some((most, at)) = crowd.filter(|(most, _)| *most > 1) else { return Evenness::Even };
+        // The newest goes: it has the least to lose.
+        let there = self.hosts[at].pods.iter().filter(|pod| self.is_of(pod, workload) && !is_leaving(pod));
+        let newest = there.max_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
+        let Some(pod) = newest.filter(|pod| may_move(pod)).cloned() else { return Evenness::Even };
+        let fewest = self.schedule(&pod).ok().and_then(|node| self.siblings(&node, workload));
+        if fewest.is_some_and(|fewest| fewest + 1 < most) { Evenness::Crowded(pod) } else { Evenness::Even }
+    }
+
+    fn is_of(&self, pod: &Arc<Pod>, workload: &Class) -> bool {
+        self.class_of(pod).is_some_and(|class| workload.is_sibling(class))
+    }
+}
+
+/// Whether a pod does its work; one on its way out is as good as gone.
+fn is_serving(pod: &Pod) -> bool {
+    let mut conditions = pod.status.iter().flat_map(|status| &status.conditions);
+    is_leaving(pod) || conditions.any(|condition| condition.type_ == "Ready" && condition.status == "True")
+}
+
+/// Whether a pod's place is nobody's business but the scheduler's: one of a controller that makes another one anywhere, with
+/// nothing that is bound to its host, and that doesn't say no.
+fn may_move(pod: &Pod) -> bool {
+    let mut controllers = pod.metadata.owners().iter().filter(|owner| owner.controller == Some(true));
+    let says = pod.metadata.annotations().and_then(|annotations| annotations.get(REBALANCE));
+    controllers
+        .any(|owner| ["ReplicaSet", "ReplicationController", "StatefulSet"].contains(&owner.kind.as_str()))
+        && pod.spec.as_ref().is_some_and(|spec| spec.volumes.is_none())
+        && says.is_none_or(|says| says != "off")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::Node;
+
+    fn node(cluster: &mut Cluster, name: &str, ready: &str) {
+        let node = json!({"metadata": {"name": name}, "status": {
+            "allocatable": {"cpu": "10", "memory": "10Gi", "pods": "100"},
+            "conditions": [{"type": "Ready", "status": ready}]}});
+        cluster.set_node(name, Some(Arc::new(serde_json::from_value::<Node>(node).unwrap())));
+    }
+
+    fn replica(name: &str, kind: &str, extra: Value) -> Arc<Pod> {
+        let owner =
+            json!([{"apiVersion": "apps/v1", "kind": kind, "name": kind, "uid": kind, "controller": true}]);
+        let ready = extra.get("ready").cloned().unwrap_or(json!("True"));
+        let mut pod = json!({
+            "metadata": {"name": name, "namespace": "d", "uid": name, "labels": {"app": kind}, "ownerReferences": owner},
+            "spec": {"containers": [{"name": "c"}], "volumes": extra.get("volumes")},
+            "status": {"conditions": [{"type": "Ready", "status": ready}]},
+        });
+        pod["metadata"]["annotations"] = extra.get("annotations").cloned().unwrap_or_default();
+        Arc::new(serde_json::from_value(pod).unwrap())
+    }
+
+    // Tests stand for the driver, which reads the clock.
+    #[allow(clippy::disallowed_methods)]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    /// Two replicas on each of two hosts, and a third host that comes back.
+    fn crowded(kind: &str, extra: &Value) -> Cluster {
+        let mut cluster = Cluster::default();
+        ["n1", "n2"].iter().for_each(|name| node(&mut cluster, name, "True"));
+        node(&mut cluster, "n3", "Unknown");
+        for (name, host) in [("a", "n1"), ("b", "n1"), ("c", "n1"), ("d", "n2"), ("e", "n2"), ("f", "n2")] {
+            cluster.place(&replica(name, kind, extra.clone()), host);
+        }
+        cluster.take_returned();
+        node(&mut cluster, "n3", "True");
+        cluster
+    }
+
+    #[test]
+    fn after_a_host_s_return_one_replica_at_a_time_goes_until_they_are_even() {
+        let (mut cluster, mut rebalance, mut now) =
+            (crowded("ReplicaSet", &json!({})), Rebalance::default(), start());
+        assert!(cluster.take_returned());
+        rebalance.returned(now);
+        assert!(rebalance.decide(&mut cluster, now).is_none(), "it may go again");
+        let mut moved = Vec::new();
+        now += SETTLED;
+        while let Some(time) = rebalance.next_time() {
+            now = now.max(time);
+            if let Some(pod) = rebalance.decide(&mut cluster, now) {
+                let node = cluster.schedule(&pod).unwrap();
+                cluster.remove(&pod);
+                let replacement = replica(&format!("new-{}", moved.len()), "ReplicaSet", json!({}));
+                cluster.place(&replacement, &node);
+                moved.push((node, now));
+            }
+        }
+        let nodes: Vec<_> = moved.iter().map(|(node, _)| node.as_str()).collect();
+        assert_eq!(nodes, ["n3", "n3"], "two of six are what is its part");
+        assert!(moved[1].1 - moved[0].1 >= REST, "with a rest in between");
+    }
+
+    #[test]
+    fn who_serves_not_has_volumes_or_says_no_stays() {
+        for (kind, extra, looks_again) in [
+            ("ReplicaSet", json!({"annotations": {REBALANCE: "off"}}), false),
+            (
+                "ReplicaSet",
+                json!({"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "v"}}]}),
+                false,
+            ),
+            ("Job", json!({}), false),
+            ("ReplicaSet", json!({"ready": "False"}), true),
+        ] {
+            let (mut cluster, mut rebalance, now) = (crowded(kind, &extra), Rebalance::default(), start());
+            rebalance.returned(now);
+            assert!(rebalance.decide(&mut cluster, now + SETTLED).is_none(), "{kind} {extra}");
+            assert_eq!(rebalance.next_time().is_some(), looks_again, "{kind} {extra}");
+        }
+    }
+
+    #[test]
+    fn only_a_host_that_takes_pods_again_is_a_reason() {
+        let mut cluster = Cluster::default();
+        node(&mut cluster, "n1", "True");
+        assert!(cluster.take_returned(), "a new one is as good");
+        node(&mut cluster, "n1", "True");
+        cluster.set_silent(["n1".to_owned()].iter());
+        node(&mut cluster, "n1", "Unknown");
+        assert!(!cluster.take_returned());
+        node(&mut cluster, "n1", "True");
+        assert!(!cluster.take_returned(), "it isn't heard yet");
+        cluster.set_silent([].iter());
+        assert!(cluster.take_returned());
+    }
+}
