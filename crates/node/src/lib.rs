@@ -17,6 +17,7 @@ mod runtime;
 mod server;
 mod shim;
 mod streams;
+mod usage;
 
 pub use addresses::PodAddresses;
 pub use agent::{Agent, Error, Options, end_former_pods};

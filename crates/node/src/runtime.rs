@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
@@ -71,6 +72,9 @@ pub(crate) trait Runtime: fmt::Debug + Send + Sync {
     /// What runs or ran, also under former agents; what can't be taken over is ended first.
     fn found(&self) -> BoxFuture<'_, Vec<Found>>;
 
+    /// What each container uses that runs, with when it began.
+    fn usage(&self) -> BoxFuture<'_, Vec<(Which, Timestamp, Usage)>>;
+
     /// The pods that have a sandbox.
     fn sandboxes(&self) -> Vec<String>;
 
@@ -88,6 +92,15 @@ pub(crate) struct Begun {
     pub pid: i32,
     /// When.
     pub since: Timestamp,
+}
+
+/// What a container uses.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    /// The time of a processor that it has had since it began.
+    pub cpu: Duration,
+    /// The memory in bytes that can't be taken from it (the working set).
+    pub memory: u64,
 }
 
 /// How a process ended.

@@ -410,3 +410,37 @@ async fn an_agent_without_root_runs_pods() {
     assert!(message.contains("runAsUser 0"), "{message}");
     host.shut_down().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_container_uses_is_told_in_the_kubelets_words() {
+    let mut host = TestHost::start();
+    host.pod("busy", json!({"command": ["sh", "-c", "while :; do :; done"]}), json!({}));
+    host.pod("idle", json!({"command": ["sleep", "1000"]}), json!({}));
+    for pod in ["busy", "idle"] {
+        host.until(pod, "ready", is_ready).await;
+    }
+    let of = |text: &str, name: &str, pod: &str| -> Option<f64> {
+        let labels = format!("{name}{{container=\"main\",namespace=\"default\",pod=\"{pod}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&labels)?.split(' ').next()?.parse().ok())
+    };
+    let used = async {
+        loop {
+            let text = text(ask(&host, ADMIN, "/metrics/resource").await).await;
+            if of(&text, "container_cpu_usage_seconds_total", "busy").is_some_and(|cpu| cpu > 0.2) {
+                break text;
+            }
+        }
+    };
+    let used = tokio::time::timeout(std::time::Duration::from_secs(60), used).await.unwrap();
+    assert!(of(&used, "container_cpu_usage_seconds_total", "idle").unwrap() < 0.2, "{used}");
+    assert!(of(&used, "container_memory_working_set_bytes", "busy").unwrap() > 0.0, "{used}");
+    assert!(of(&used, "container_start_time_seconds", "busy").unwrap() > 1e9, "{used}");
+    let node = used.lines().find_map(|line| line.strip_prefix("node_memory_working_set_bytes "));
+    assert!(node.unwrap().split(' ').next().unwrap().parse::<f64>().unwrap() > 1e6);
+    host.delete("busy", 0);
+    host.until_gone("busy").await;
+    let after = text(ask(&host, ADMIN, "/metrics/resource").await).await;
+    assert_eq!(of(&after, "container_cpu_usage_seconds_total", "busy"), None, "what has ended uses nothing");
+    assert!(of(&after, "container_cpu_usage_seconds_total", "idle").is_some());
+    host.shut_down().await;
+}

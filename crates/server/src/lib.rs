@@ -17,6 +17,7 @@ mod proxy;
 mod registry;
 mod requests;
 mod server;
+mod usage;
 mod webhook;
 
 pub use access::{ClusterAuthority, Tokens, UserInfo};

@@ -22,6 +22,7 @@ mod runtime;
 mod security;
 mod service_links;
 mod terminal;
+mod usage;
 mod volumes;
 
 pub(crate) use beneath::ConfinedPath;

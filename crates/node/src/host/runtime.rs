@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
+use jiff::Timestamp;
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use tokio::net::unix::pipe;
@@ -26,10 +27,11 @@ use super::leftovers::end_leftovers;
 use super::link::{Link, Reply, socket_in};
 use super::log_file::LogProgress;
 use super::process::keep_descriptors;
+use super::usage::Running;
 use super::{Command, Isolation, Streams, Terminal};
 use crate::runtime::{
     Attached, Begun, Exit, Found, InputWriter, OutputReader, RunError, Runtime, Session, SessionEnd, Trouble,
-    Which,
+    Usage, Which,
 };
 use crate::shim::SHIM;
 use crate::shim::wire::{Answer, Ask, Life, Told};
@@ -48,6 +50,8 @@ pub(crate) struct HostRuntime {
     cgroups: Option<Arc<Cgroups>>,
     troubles: (mpsc::UnboundedSender<Trouble>, tokio::sync::Mutex<mpsc::UnboundedReceiver<Trouble>>),
     slots: Mutex<HashMap<String, Arc<Slot>>>,
+    /// What runs, as far as nobody has heard of its end.
+    running: Running,
 }
 
 /// The place of one pod's shim.
@@ -104,7 +108,15 @@ impl HostRuntime {
         let (tell, told) = mpsc::unbounded_channel();
         let troubles = (tell, tokio::sync::Mutex::new(told));
         let cgroups = cgroups.map(Arc::new);
-        Ok(HostRuntime { pods, program, isolation, cgroups, troubles, slots: Mutex::default() })
+        Ok(HostRuntime {
+            pods,
+            program,
+            isolation,
+            cgroups,
+            troubles,
+            slots: Mutex::default(),
+            running: Running::default(),
+        })
     }
 
     fn slots(&self) -> MutexGuard<'_, HashMap<String, Arc<Slot>>> {
@@ -249,13 +261,20 @@ impl Runtime for HostRuntime {
             let cgroup = cgroup.map_err(|why| system(format!("can't make the container's cgroup: {why}")))?;
             let (life, command) = (life(which), Box::new(command));
             let ask = Ask::Start { life, command, isolation: self.isolation, log };
-            begun(link.ask(&ask, cgroup).await)
+            let begun = begun(link.ask(&ask, cgroup).await)?;
+            self.running.begin(which, begun);
+            Ok(begun)
         }
         .boxed()
     }
 
     fn exit<'a>(&'a self, which: &'a Which) -> BoxFuture<'a, Option<Exit>> {
-        async move { exit(self.link(&which.uid)?.ask(&Ask::Exit(life(which)), Vec::new()).await) }.boxed()
+        async move {
+            let ended = exit(self.link(&which.uid)?.ask(&Ask::Exit(life(which)), Vec::new()).await);
+            self.running.end(which);
+            ended
+        }
+        .boxed()
     }
 
     fn signal(&self, which: &Which, signal: i32) {
@@ -370,6 +389,9 @@ impl Runtime for HostRuntime {
                 };
                 let here = |Told { life: Life { container, attempt }, begun, exit }| {
                     let which = Which { uid: uid.clone(), container, attempt };
+                    if exit.is_none() {
+                        self.running.begin(&which, begun);
+                    }
                     Found { which, begun, exit }
                 };
                 found.extend(told.into_iter().map(here));
@@ -389,6 +411,10 @@ impl Runtime for HostRuntime {
         .boxed()
     }
 
+    fn usage(&self) -> BoxFuture<'_, Vec<(Which, Timestamp, Usage)>> {
+        self.running.usage(self.cgroups.clone()).boxed()
+    }
+
     fn sandboxes(&self) -> Vec<String> {
         self.slots().keys().cloned().collect()
     }
@@ -396,6 +422,7 @@ impl Runtime for HostRuntime {
     fn end<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, ()> {
         async move {
             let slot = self.slots().remove(uid);
+            self.running.end_pod(uid);
             if let Some(link) = slot.and_then(|slot| slot.link().take()) {
                 end(link).await;
             }

@@ -93,6 +93,8 @@ pub(super) async fn watch_over(
     let (spec, which) = (target.container.clone(), target.which.clone());
     let listed = host.running.begin(Live {
         which: which.clone(),
+        namespace: pod.metadata.namespace.clone().unwrap_or_default(),
+        pod: pod.metadata.name.clone().unwrap_or_default(),
         reads: spec.stdin == Some(true),
         once: spec.stdin_once == Some(true),
         terminal: spec.tty == Some(true),

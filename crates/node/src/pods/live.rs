@@ -18,6 +18,11 @@ impl LiveContainers {
         self.lock().get(&(uid.to_owned(), container.to_owned())).cloned()
     }
 
+    /// All that run.
+    pub(crate) fn list(&self) -> Vec<Arc<Live>> {
+        self.lock().values().cloned().collect()
+    }
+
     /// How many containers run, of how many pods.
     pub(crate) fn count(&self) -> (usize, usize) {
         let all = self.lock();
@@ -59,6 +64,10 @@ impl Drop for Listed {
 #[derive(Debug)]
 pub(crate) struct Live {
     pub(crate) which: Which,
+    /// Its pod's namespace.
+    pub(crate) namespace: String,
+    /// Its pod's name.
+    pub(crate) pod: String,
     /// Whether it reads anything.
     pub(crate) reads: bool,
     /// Whether its input ends with the first caller that wrote (`stdinOnce`).

@@ -32,6 +32,7 @@ use self::strangers::{Stranger, Strangers};
 use crate::about;
 use crate::pods::PodHost;
 use crate::streams;
+use crate::usage;
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -106,7 +107,12 @@ async fn introduced(
 async fn connection(stream: TlsStream<TcpStream>, host: Arc<PodHost>, place: Arc<OwnedSemaphorePermit>) {
     let service = service_fn(move |mut request: Request<Incoming>| {
         let (host, place) = (host.clone(), place.clone());
-        async move { Ok::<_, Infallible>(route(&mut request, &host, place)) }
+        async move {
+            if request.method() == Method::GET && request.uri().path() == "/metrics/resource" {
+                return Ok(plain(StatusCode::OK, usage::resources(&host).await));
+            }
+            Ok::<_, Infallible>(route(&mut request, &host, place))
+        }
     });
     let mut builder = http1::Builder::new();
     let _ = builder

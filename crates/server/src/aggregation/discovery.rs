@@ -59,6 +59,14 @@ impl Aggregation {
         }
     }
 
+    /// Adds a group that this server answers for without keeping its objects, likewise.
+    pub(crate) fn add_discovery(&self, list: &mut Value, group: &str, version: &str, resources: &Value) {
+        let Some(items) = list["items"].as_array_mut() else { return };
+        let resources = aggregated(Some(resources));
+        let version = json!({"version": version, "freshness": "Current", "resources": resources});
+        items.push(json!({"metadata": {"name": group}, "versions": [version]}));
+    }
+
     /// Adds aggregated APIs' documents to the index of OpenAPI v3.
     pub(crate) fn add_remote_openapi(&self, index: &mut Value) {
         for remote in self.all_remotes() {

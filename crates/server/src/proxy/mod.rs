@@ -5,6 +5,7 @@ mod logs;
 mod node;
 mod options;
 mod pod;
+mod resources;
 mod service;
 mod streams;
 

@@ -12,6 +12,7 @@ use crate::http::Body;
 use crate::http::negotiate::wants_aggregated_discovery;
 use crate::http::response::{bytes, error, json as json_answer, no_such_path};
 use crate::registry::Registry;
+use crate::usage;
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
@@ -32,6 +33,15 @@ impl Discovery<'_> {
                 let mut list = api::discovery_aggregated(&self.registry.catalog(), core);
                 if !core {
                     self.aggregation.add_remote_discovery(&mut list);
+                    if self.shows_usage() {
+                        let resources = usage::resources();
+                        self.aggregation.add_discovery(
+                            &mut list,
+                            usage::GROUP,
+                            usage::VERSION,
+                            &resources["resources"],
+                        );
+                    }
                 }
                 tagged(headers, list.to_string())
             }
@@ -48,7 +58,15 @@ impl Discovery<'_> {
     fn groups(&self) -> Value {
         let mut groups = api::discovery_groups(&self.registry.catalog());
         self.aggregation.add_remote_groups(&mut groups);
+        if let Some(all) = groups["groups"].as_array_mut().filter(|_| self.shows_usage()) {
+            all.push(usage::group());
+        }
         groups
+    }
+
+    /// Whether what nodes and pods use is told here: no other server stands for that.
+    fn shows_usage(&self) -> bool {
+        self.aggregation.remote(&format!("/apis/{}/{}", usage::GROUP, usage::VERSION)).is_none()
     }
 
     /// `/apis/GROUP`
@@ -66,6 +84,9 @@ impl Discovery<'_> {
 
     /// `/api/v1`, `/apis/GROUP/VERSION`
     pub(super) fn resources(&self, group: &str, version: &str) -> Response<Body> {
+        if (group, version) == (usage::GROUP, usage::VERSION) {
+            return json_answer(200, &usage::resources());
+        }
         api::discovery_resources(&self.registry.catalog(), group, version)
             .map_or_else(|| error(&no_such_resource()), |value| json_answer(200, &value))
     }

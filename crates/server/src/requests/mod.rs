@@ -30,6 +30,7 @@ use crate::http::beside::Beside;
 use crate::http::outgoing::Outgoing;
 use crate::proxy::Proxy;
 use crate::registry::Registry;
+use crate::usage::Usage;
 
 pub use self::metrics::Measure;
 
@@ -48,7 +49,8 @@ pub(crate) struct Requests {
     registry: Arc<Registry>,
     fairness: Arc<Fairness>,
     aggregation: Arc<Aggregation>,
-    proxy: Proxy,
+    proxy: Arc<Proxy>,
+    usage: Usage,
     objects: Objects,
     openapi: OpenApi,
     ahead: Ahead,
@@ -61,7 +63,7 @@ impl Requests {
         registry: Arc<Registry>,
         fairness: Arc<Fairness>,
         aggregation: Arc<Aggregation>,
-        proxy: Proxy,
+        proxy: Arc<Proxy>,
         outgoing: Arc<Outgoing>,
         closing: Receiver<bool>,
         measures: Vec<Measure>,
@@ -69,8 +71,9 @@ impl Requests {
         let (beside, metrics) = (Beside::default(), Arc::new(Metrics::new(measures)));
         let objects = Objects { registry: registry.clone(), beside, outgoing, metrics, closing };
         let openapi = OpenApi::new(registry.clone(), aggregation.clone());
+        let usage = Usage::new(registry.clone(), proxy.clone());
         let (ahead, address) = (Ahead::default(), OnceLock::new());
-        Requests { registry, fairness, aggregation, proxy, objects, openapi, ahead, address }
+        Requests { registry, fairness, aggregation, proxy, usage, objects, openapi, ahead, address }
     }
 
     /// The server listens at an address; whether it is the first.

@@ -15,6 +15,8 @@ pub(crate) enum Route<'a> {
     Objects(Target<'a>),
     /// Something that another server answers for.
     Remote(Arc<Remote>),
+    /// What nodes and pods use.
+    Usage,
     /// `/api`
     CoreVersions,
     /// `/apis`

@@ -21,6 +21,7 @@ use crate::http::query::Query;
 use crate::http::response::{bytes, error_as, full, json, no_such_path, warn};
 use crate::http::{Asked, Body, Connection, Target, only_name};
 use crate::registry::Freshness;
+use crate::usage::{self, Usage};
 
 /// How long a request may take that isn't a watch, a log or a proxied one.
 ///
@@ -32,7 +33,7 @@ struct Understood<'c> {
     route: Route<'c>,
     query: Query,
     verb: &'static str,
-    /// Of an aggregated API: what is wanted of it, if that is about objects.
+    /// Of an aggregated API, and of what is used: what is wanted of it, if that is about objects.
     info: Option<RequestInfo>,
     /// The only object that a list or a watch can be of, as its field selector says; else empty.
     only: String,
@@ -46,6 +47,18 @@ impl<'c> Understood<'c> {
             let info = RequestInfo::parse(&remote.group, rest, method, &query);
             let verb = info.as_ref().map_or_else(|| path_verb(method), |info| info.verb);
             return Ok(Understood { route: Route::Remote(remote), query, verb, info, only: String::new() });
+        }
+        if let Some(info) =
+            Usage::below(path).and_then(|rest| RequestInfo::parse(usage::GROUP, rest, method, &query))
+        {
+            let verb = info.verb;
+            return Ok(Understood {
+                route: Route::Usage,
+                query,
+                verb,
+                info: Some(info),
+                only: String::new(),
+            });
         }
         let route = route(path, catalog);
         let verb = match &route {
@@ -168,6 +181,11 @@ impl Requests {
             let time = if is_endless { None } else { Some(time_of(query)?) };
             return self.aggregation.forward(remote, who, request, time).await;
         }
+        if let (Route::Usage, Some(info)) = (route, info) {
+            let answer = tokio::time::timeout(time_of(query)?, self.usage.answer(info, query)).await;
+            let answer = answer.unwrap_or_else(|_| Err(timed_out()))?;
+            return Ok(self.objects.outgoing.counted(answer, request.extensions().get()));
+        }
         let Route::Objects(target) = route else {
             let (parts, _) = request.into_parts();
             let answer = self.answer_path(route, verb, who, &parts, query).await?;
@@ -206,7 +224,7 @@ impl Requests {
         query: &Query,
     ) -> Result<Response<Body>, Status> {
         match route {
-            Route::Objects(_) | Route::Remote(_) | Route::NoSuchResource => {
+            Route::Objects(_) | Route::Remote(_) | Route::Usage | Route::NoSuchResource => {
                 Err(discovery::no_such_resource())
             }
             Route::Nothing => Ok(no_such_path()),

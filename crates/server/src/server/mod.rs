@@ -91,7 +91,7 @@ impl Server {
         let relay = Relay::new(backends.clone(), closing.subscribe());
         let authorizer = Authorizer::new(bootstrap::node_rules());
         let registry = Arc::new(Registry::new(store, services, backends, tokens, authorizer, edge));
-        let proxy = Proxy::new(registry.clone(), relay.clone(), kubelet_client_tls);
+        let proxy = Arc::new(Proxy::new(registry.clone(), relay.clone(), kubelet_client_tls));
         let aggregation = Arc::new(Aggregation::new(registry.clone(), relay, front_proxy));
         let requests = Requests::new(
             registry.clone(),

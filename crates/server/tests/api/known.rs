@@ -42,6 +42,10 @@ pub const KNOWN: &[Known] = &[
     },
     Known { contains: &["GET /version"], reason: "it says that it is Holdfast" },
     Known {
+        contains: &["discovery", ": recorded 20 items, here 21"],
+        reason: "metrics.k8s.io is served too",
+    },
+    Known {
         contains: &["GET /api: /body/serverAddressByClientCIDRs/0/serverAddress"],
         reason: "where the recorded server listened",
     },

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The lowest first: each may use those before it.
-const ORDER: [&str; 14] = [
+const ORDER: [&str; 15] = [
     "clock",
     "http",
     "backend",
@@ -18,6 +18,7 @@ const ORDER: [&str; 14] = [
     "definitions",
     "proxy",
     "aggregation",
+    "usage",
     "requests",
     "server",
 ];

@@ -33,6 +33,7 @@ mod streams;
 mod tls;
 mod tokens;
 mod unread;
+mod usage;
 mod webhooks;
 mod writes;
 mod yaml;

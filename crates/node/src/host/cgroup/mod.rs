@@ -101,6 +101,28 @@ impl Cgroups {
         Ok(container)
     }
 
+    /// What a container has used of the processors' time, and how much memory it has in use, as far as its cgroup says: the
+    /// working set, as the kubelet has it.
+    pub(crate) fn usage(&self, uid: &str, container: &str) -> (Option<Duration>, Option<u64>) {
+        let folder = || -> io::Result<OwnedFd> {
+            let pod = openat(&self.node, pod_name(uid)?.as_str(), FOLDER, Mode::empty())?;
+            Ok(openat(&pod, single(container)?, FOLDER, Mode::empty())?)
+        };
+        let Ok(folder) = folder() else { return (None, None) };
+        let number = |file: &str, name: &str| {
+            let text = read(folder.as_fd(), file).ok()?;
+            let lines = text.lines().filter_map(|line| line.split_once(' '));
+            lines.into_iter().find(|(known, _)| *known == name)?.1.parse::<u64>().ok()
+        };
+        let current =
+            read(folder.as_fd(), "memory.current").ok().and_then(|text| text.trim().parse::<u64>().ok());
+        let idle = number("memory.stat", "inactive_file").unwrap_or(0);
+        (
+            number("cpu.stat", "usage_usec").map(Duration::from_micros),
+            current.map(|current| current.saturating_sub(idle)),
+        )
+    }
+
     /// The uids of the pods that have cgroups.
     pub(crate) fn pods(&self) -> Vec<String> {
         let name = |name: String| name.strip_prefix(POD).map(str::to_owned);

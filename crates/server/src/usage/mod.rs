@@ -1,0 +1,113 @@
+//! `metrics.k8s.io`: what nodes and pods use, for `kubectl top` and for autoscalers, out of what the hosts' agents tell
+//! (`/metrics/resource`). Where an APIService for it stands for another server, upstream's metrics-server say, that one answers.
+//!
+//! Follows `sigs.k8s.io/metrics-server`: a use of processors is the difference of two looks. But nobody is looked at unless
+//! somebody asks, and only those hosts that matter for the question.
+
+mod answer;
+mod sample;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures::StreamExt;
+use serde_json::{Value, json};
+use tokio::sync::Mutex;
+
+use crate::proxy::Proxy;
+use crate::registry::Registry;
+use sample::Sample;
+
+/// The group.
+pub(crate) const GROUP: &str = "metrics.k8s.io";
+/// Its version.
+pub(crate) const VERSION: &str = "v1beta1";
+/// What was seen this long ago is seen again (metrics-server's `--metric-resolution`), a little earlier for those who ask as often.
+const RESOLUTION: Duration = Duration::from_millis(14_500);
+/// Between two looks of which the first is older than this lies too much for a rate.
+const OLDEST: Duration = Duration::from_secs(60);
+/// Where there is no earlier look, so long after the first one comes the second.
+const AT_ONCE: Duration = Duration::from_secs(1);
+/// So many hosts are asked at a time.
+const TOGETHER: usize = 32;
+
+/// What nodes and pods use.
+pub(crate) struct Usage {
+    registry: Arc<Registry>,
+    proxy: Arc<Proxy>,
+    /// The looks at each host. Whoever asks while others look waits for them.
+    looks: Mutex<BTreeMap<String, Looks>>,
+}
+
+/// The last two looks at a host.
+#[derive(Clone)]
+pub(crate) struct Looks {
+    before: Option<Arc<Sample>>,
+    last: Arc<Sample>,
+    at: Instant,
+}
+
+impl Usage {
+    pub(crate) fn new(registry: Arc<Registry>, proxy: Arc<Proxy>) -> Self {
+        Usage { registry, proxy, looks: Mutex::default() }
+    }
+
+    /// What follows group and version in a path below them.
+    pub(crate) fn below(path: &str) -> Option<&str> {
+        let below =
+            path.strip_prefix("/apis/")?.strip_prefix(GROUP)?.strip_prefix('/')?.strip_prefix(VERSION)?;
+        below.starts_with('/').then_some(below).filter(|below| below.len() > 1)
+    }
+
+    /// Two looks each at hosts, none of which is old; those that give no answer are left out.
+    async fn looked_at(&self, hosts: BTreeSet<String>) -> BTreeMap<String, Looks> {
+        let mut looks = self.looks.lock().await;
+        let now = self.registry.edge().instant();
+        looks.retain(|_, look| now.saturating_duration_since(look.at) < OLDEST);
+        let is_old = |look: &Looks| now.saturating_duration_since(look.at) >= RESOLUTION;
+        let due = hosts.iter().filter(|host| looks.get(*host).is_none_or(is_old)).cloned().collect();
+        self.look(due, &mut looks).await;
+        let lone = |host: &&String| looks.get(*host).is_some_and(|look| look.before.is_none());
+        let again: Vec<String> = hosts.iter().filter(lone).cloned().collect();
+        if !again.is_empty() {
+            tokio::time::sleep(AT_ONCE).await;
+            self.look(again, &mut looks).await;
+        }
+        let found = hosts.into_iter().filter_map(|host| looks.get(&host).cloned().map(|look| (host, look)));
+        found.collect()
+    }
+
+    async fn look(&self, hosts: Vec<String>, looks: &mut BTreeMap<String, Looks>) {
+        let edge = self.registry.edge();
+        let one = |host: String| async move {
+            let text = self.proxy.resource_metrics(&host).await;
+            (text.map(|text| Sample::parse(&text, edge.now())), host)
+        };
+        let mut answers = futures::stream::iter(hosts).map(one).buffer_unordered(TOGETHER);
+        while let Some((sample, host)) = answers.next().await {
+            match sample {
+                Ok(sample) => {
+                    let before = looks.get(&host).map(|look| look.last.clone());
+                    looks.insert(host, Looks { before, last: Arc::new(sample), at: edge.instant() });
+                }
+                Err(status) => tracing::debug!(host, %status, "a host doesn't say what its pods use"),
+            }
+        }
+    }
+}
+
+/// Discovery: the group, as an `APIGroupList` has it.
+pub(crate) fn group() -> Value {
+    let version = json!({"groupVersion": format!("{GROUP}/{VERSION}"), "version": VERSION});
+    json!({"name": GROUP, "versions": [version], "preferredVersion": version})
+}
+
+/// Discovery: its resources, as an `APIResourceList`.
+pub(crate) fn resources() -> Value {
+    let resource = |name: &str, kind: &str, namespaced: bool| json!({"name": name, "singularName": "", "namespaced": namespaced, "kind": kind, "verbs": ["get", "list"]});
+    json!({
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": format!("{GROUP}/{VERSION}"),
+        "resources": [resource("nodes", "NodeMetrics", false), resource("pods", "PodMetrics", true)],
+    })
+}
