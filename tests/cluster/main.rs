@@ -28,4 +28,5 @@ mod python;
 mod streams;
 mod survival;
 mod terminal;
+mod volumes;
 mod workloads;

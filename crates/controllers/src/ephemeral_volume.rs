@@ -1,13 +1,11 @@
 //! The claims of pods' own volumes: `pkg/controller/volume/ephemeral` (KEP-1698).
 
 use machinery::Object;
-use objects::{Change, Meta, Occurrence, Pod, Write};
+use objects::{Change, Meta, Occurrence, PersistentVolumeClaim, Pod, Write};
 use serde_json::{Value, json};
 
 use crate::controller::{Controller, Due, Moment, Urgency};
-use crate::index::By;
-use crate::index::Group;
-use crate::kept::PersistentVolumeClaim;
+use crate::index::{By, Group};
 use crate::key::Key;
 use crate::plan::{Action, Plan};
 use crate::pod_writes::owner_reference;

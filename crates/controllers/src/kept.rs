@@ -8,7 +8,6 @@
 mod daemon_set;
 mod revision;
 mod stateful_set;
-mod volumes;
 
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hasher};
@@ -27,7 +26,6 @@ use crate::template;
 pub(crate) use daemon_set::{DaemonSet, DaemonSetSpec, Placement};
 pub(crate) use revision::ControllerRevision;
 pub(crate) use stateful_set::{StatefulSet, StatefulSetSpec};
-pub(crate) use volumes::{PersistentVolume, PersistentVolumeClaim};
 
 /// The annotation with the whole object once more.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";

@@ -15,11 +15,10 @@ mod volume;
 use std::sync::Arc;
 
 use k8s_openapi::api::storage::v1::StorageClass;
-use objects::Change;
+use objects::{Change, PersistentVolume, PersistentVolumeClaim};
 
 use crate::controller::{Controller, Due, Moment, Urgency, both, latest};
 use crate::index::{By, Group};
-use crate::kept::{PersistentVolume, PersistentVolumeClaim};
 use crate::key::Key;
 use crate::plan::Plan;
 use crate::tables::Watches;
@@ -30,15 +29,9 @@ pub(crate) use local_path::{LocalFolders, LocalVolumes};
 
 const COMPONENT: &str = "persistentvolume-controller";
 
-/// Claims whose volumes were found: the binding is complete, and only the claim's end undoes it.
-const BIND_COMPLETED: &str = "pv.kubernetes.io/bind-completed";
-/// The controller chose the other side of the binding, not a person: it may choose anew.
-const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 /// Who is to make a volume for a claim, by both of its names.
 const PROVISIONERS: [&str; 2] =
     ["volume.beta.kubernetes.io/storage-provisioner", "volume.kubernetes.io/storage-provisioner"];
-/// Where the scheduler wants a claim's volume to be.
-const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
 /// Gives claims their volumes.
 pub(crate) struct ClaimBinder;

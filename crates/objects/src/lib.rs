@@ -19,6 +19,7 @@ mod selector;
 mod stored;
 mod table;
 mod time;
+mod volumes;
 mod write;
 
 /// The annotation by which a Node says on which port its host hears heartbeats. Nodes without it are not of this program,
@@ -47,4 +48,7 @@ pub use selector::{node_meets, selects, selects_node, tolerates};
 pub use stored::{encode, load, look, put_list_items, stamped_at};
 pub use table::{Change, Table};
 pub use time::rfc3339;
+pub use volumes::{
+    BIND_COMPLETED, BOUND_BY_CONTROLLER, PersistentVolume, PersistentVolumeClaim, SELECTED_NODE,
+};
 pub use write::{Delete, Propagation, TokenRequest, TypedRef, Write, Writer};

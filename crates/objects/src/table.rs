@@ -28,6 +28,13 @@ pub struct Change<T> {
     pub new: Option<Arc<T>>,
 }
 
+impl<T: Kind> Default for Table<T> {
+    /// The table of an empty state.
+    fn default() -> Self {
+        Table { prefix: kind_prefix(T::GROUP, T::PLURAL), entries: BTreeMap::new(), pool: None }
+    }
+}
+
 impl<T: Kind> Table<T> {
     /// The table as of a state. An object that can't be decoded is left out.
     pub fn load(state: &State) -> Self {

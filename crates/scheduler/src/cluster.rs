@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use objects::{Labels, Meta, Pod};
+use objects::{Labels, Meta, Pod, Write};
 
 use crate::class::{Class, Classes};
 use crate::filter;
 use crate::host_row::{HostRow, Nominee};
 use crate::ledger::Ledger;
 use crate::node::Node;
-use crate::preemption::{Budgets, Preemptor};
+use crate::preemption::{Budgets, NOT_HELPFUL, Preemptor};
+use crate::storage::{Need, Refusal, Storage};
 use crate::unschedulable::{Hope, Preemption, Unschedulable};
 use crate::wish::{Wish, asks_the_same, priority};
 
@@ -51,6 +52,7 @@ pub struct Cluster {
     pub(crate) namespaces: Namespaces,
     runtime_classes: BTreeMap<String, Labels>,
     pub(crate) budgets: Budgets,
+    pub(crate) storage: Storage,
     pub(crate) ledgers: Vec<Ledger>,
     /// How many decisions there were.
     pub(crate) decisions: u64,
@@ -154,6 +156,7 @@ impl Cluster {
         self.hosts[at].add(pod, &class);
         *self.priorities.entry(priority(pod)).or_default() += 1;
         self.touch(at);
+        self.storage.placed(&key, pod);
         self.placed.insert(key, Placed { pod: pod.clone(), class, host: at });
         hope
     }
@@ -166,6 +169,7 @@ impl Cluster {
     pub(crate) fn take(&mut self, key: &Bytes) -> Hope {
         let Some(Placed { pod, class, host }) = self.placed.remove(key) else { return Hope::NONE };
         self.hosts[host].remove(&pod, &class);
+        self.storage.gone(key, &pod);
         if let Some(count) = self.priorities.get_mut(&priority(&pod)) {
             *count -= 1;
             if *count == 0 {
@@ -243,7 +247,11 @@ impl Cluster {
     /// [`Unschedulable`] if no node can have it; it says whether others may go for it.
     pub fn schedule(&mut self, pod: &Arc<Pod>) -> Result<String, Arc<Unschedulable>> {
         self.decisions += 1;
-        let at = self.ledger(pod);
+        let need = match self.storage.need(pod) {
+            Ok(need) => need,
+            Err(refusal) => return Err(Arc::new(self.refused(refusal))),
+        };
+        let at = self.ledger(pod, need);
         // Its own nomination takes no room from it.
         let nominated = if self.nominations.is_empty() { None } else { self.withdraw(&key(pod)).0 };
         let place = self.decide(pod, at, nominated.as_deref());
@@ -252,6 +260,31 @@ impl Cluster {
             self.nominate(pod, nominated.as_deref());
         }
         place
+    }
+
+    /// A pod's own claims keep it from every node.
+    fn refused(&self, refusal: Refusal) -> Unschedulable {
+        let nodes = self.hosts.iter().filter(|host| host.open().is_some()).count();
+        let mut why = Unschedulable { nodes, hope: Hope::VOLUMES, ..Unschedulable::default() };
+        match refusal {
+            Refusal::Pod(text) => why.own = Some(text),
+            Refusal::EachNode(text) => {
+                why.hope = why.hope | Hope::ROOM;
+                why.reasons.insert(text.to_owned(), nodes);
+            }
+        }
+        if nodes > 0 {
+            why.preemption =
+                Preemption::Refused(format!("0/{nodes} nodes are available: {nodes} {NOT_HELPFUL}."));
+        }
+        why
+    }
+
+    /// What has to be written and waited for before a pod is bound to the node that was found for it; nothing if it can be bound at
+    /// once.
+    pub(crate) fn volume_steps(&self, pod: &Pod, node: &str) -> Option<Vec<Write>> {
+        let host = self.by_name.get(node).map(|at| &self.hosts[*at])?;
+        self.storage.steps(pod, host.node.as_deref()?)
     }
 
     fn decide(
@@ -292,9 +325,9 @@ impl Cluster {
     }
 
     /// The number of the ledger for what a pod asks for.
-    fn ledger(&mut self, pod: &Arc<Pod>) -> usize {
+    fn ledger(&mut self, pod: &Arc<Pod>, need: Need) -> usize {
         let class = self.classes.of(pod);
-        if let Some(at) = self.ledgers.iter().position(|ledger| ledger.wish.is_of(pod, &class)) {
+        if let Some(at) = self.ledgers.iter().position(|ledger| ledger.wish.is_of(pod, &class, &need)) {
             if !self.ledgers[at].is_worn() {
                 return at;
             }
@@ -308,7 +341,7 @@ impl Cluster {
         }
         let runtime = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_ref());
         let runtime = runtime.and_then(|name| self.runtime_classes.get(name)).cloned();
-        self.ledgers.push(Ledger::new(Wish::of(pod, class, runtime, &self.namespaces)));
+        self.ledgers.push(Ledger::new(Wish::of(pod, class, runtime, need, &self.namespaces)));
         self.ledgers.len() - 1
     }
 

@@ -17,6 +17,7 @@ use crate::metrics::{Attempt, Metrics, Pending};
 use crate::room::Room;
 use crate::tell;
 use crate::unschedulable::{Preemption, Unschedulable};
+use crate::volume_wait::wait_for_volumes;
 use crate::waiting::{Decision, Silence, Waiting};
 
 pub(crate) const USER: &str = "system:kube-scheduler";
@@ -165,9 +166,9 @@ impl<'a> Work<'a> {
         let decisions = self.waiting.decide(silence, room.min(TURN), now);
         // Decided together, and each as long as the others.
         let each = clocks().0.duration_since(now).checked_div(decisions.len() as u32).unwrap_or_default();
-        for Decision { pod, place, preempts } in decisions {
+        for Decision { pod, place, before, preempts } in decisions {
             match place {
-                Ok(node) => self.bind(pod, node, now),
+                Ok(node) => self.bind(pod, node, before, now),
                 Err(why) => {
                     self.metrics.attempted(Attempt::Unschedulable, each);
                     if preempts {
@@ -181,10 +182,16 @@ impl<'a> Work<'a> {
         self.waiting.is_ready() && room > TURN
     }
 
-    fn bind(&mut self, pod: Arc<Pod>, node: String, decided: Instant) {
-        let (writer, recorder) = (self.writer.clone(), self.recorder.clone());
+    fn bind(&mut self, pod: Arc<Pod>, node: String, before: Option<Vec<Write>>, decided: Instant) {
+        let (store, writer, recorder) = (self.store.clone(), self.writer.clone(), self.recorder.clone());
         self.binding.spawn_in(debug_span!("bind", node), async move {
             let (object, uid) = (ObjectRef::of(&*pod), Uid::of(&*pod).unwrap_or_default());
+            if let Some(writes) = before
+                && let Err(status) = wait_for_volumes(&*store, &*writer, &pod, &node, writes).await
+            {
+                tracing::debug!(code = status.code, pod = %object, node, "without its volumes: {status}");
+                return Ended { uid, end: End::Failed, decided };
+            }
             let write = Write::Bind { pod: object.clone(), uid: uid.clone(), node: node.clone() };
             match writer.write(USER, write).await {
                 Ok(_) => {

@@ -36,7 +36,11 @@ pub(crate) fn against(wish: &Wish, host: &HostRow, node: &Node) -> Vec<Reason> {
         let text = "node(s) didn't have free ports for the requested pod ports".to_owned();
         return vec![Reason { text, hope: Hope::NODES | Hope::ROOM }];
     }
-    short_of(wish, host)
+    let short = short_of(wish, host);
+    if !short.is_empty() {
+        return short;
+    }
+    wish.need.against(node).into_iter().collect()
 }
 
 fn short_of(wish: &Wish, host: &HostRow) -> Vec<Reason> {

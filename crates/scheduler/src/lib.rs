@@ -53,8 +53,10 @@ mod request;
 mod room;
 mod score;
 mod spread;
+mod storage;
 mod tell;
 mod unschedulable;
+mod volume_wait;
 mod waiting;
 mod wish;
 

@@ -20,7 +20,7 @@ use crate::wish::{priority, spec};
 /// (`minCandidateNodesAbsolute` and `minCandidateNodesPercentage` of upstream's `DefaultPreemptionArgs`).
 const MOST_CANDIDATES: usize = 100;
 const NO_VICTIMS: &str = "No preemption victims found for incoming pod";
-const NOT_HELPFUL: &str = "Preemption is not helpful for scheduling";
+pub(crate) const NOT_HELPFUL: &str = "Preemption is not helpful for scheduling";
 
 /// The disruption budgets, by namespace and name.
 #[derive(Debug, Default)]

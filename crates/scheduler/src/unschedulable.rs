@@ -20,10 +20,12 @@ impl Hope {
     pub(crate) const ROOM: Hope = Hope(2);
     /// A pod came to a node.
     pub(crate) const COMPANY: Hope = Hope(4);
-    /// All of these.
+    /// A claim, a volume or a class of volumes came, or changed.
+    pub(crate) const VOLUMES: Hope = Hope(8);
+    /// All that nodes and their pods change.
     pub(crate) const ALL: Hope = Hope(7);
     /// How many kinds there are.
-    pub(crate) const KINDS: usize = 3;
+    pub(crate) const KINDS: usize = 4;
 
     /// Whether the two have a kind in common.
     pub(crate) fn meets(self, other: Hope) -> bool {
@@ -62,6 +64,8 @@ impl Reason {
 pub struct Unschedulable {
     /// How many nodes there are.
     pub nodes: usize,
+    /// What keeps the pod from every node, if that is something of its own.
+    pub own: Option<String>,
     /// Against how many of them each reason stands.
     pub reasons: BTreeMap<String, usize>,
     /// Whether others can go for it.
@@ -112,8 +116,9 @@ impl fmt::Display for Unschedulable {
             return f.write_str("no nodes available to schedule pods");
         }
         write!(f, "0/{} nodes are available: ", self.nodes)?;
-        let mut reasons: Vec<String> =
-            self.reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
+        let mut reasons: Vec<String> = self.own.iter().cloned().collect();
+        let counted = self.reasons.iter().map(|(reason, count)| format!("{count} {reason}"));
+        reasons.extend(counted);
         reasons.sort();
         write!(f, "{}.", reasons.join(", "))?;
         match &self.preemption {

@@ -9,7 +9,7 @@ use k8s_openapi::Metadata;
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use objects::{Change, Labels, Meta, Pod, Pool, Table, Uid};
+use objects::{Change, Labels, Meta, Pod, Pool, Table, Uid, Write};
 use store::{Event, State};
 
 use crate::cluster::{Cluster, is_finished, is_leaving, key};
@@ -53,6 +53,9 @@ pub struct Decision {
     pub pod: Arc<Pod>,
     /// Its node, or why it has none.
     pub place: Result<String, Arc<Unschedulable>>,
+    /// What has to be written before it is bound there, after which its claims must have their volumes; nothing if it can be bound
+    /// at once.
+    pub before: Option<Vec<Write>>,
     /// Whether others are to go for it now; the pod is held back until [`Waiting::forget`] says that this was tried.
     pub preempts: bool,
 }
@@ -75,6 +78,7 @@ impl Waiting {
             state,
         };
         let cluster = &mut waiting.cluster;
+        cluster.storage.load(&waiting.state);
         for node in waiting.nodes.iter() {
             cluster.set_node(node.name(), Some(node.clone()));
         }
@@ -165,6 +169,9 @@ impl Waiting {
                 self.cluster.set_runtime_class(name, new.as_deref().and_then(selector))
             });
         }
+        if let Some(hope) = self.cluster.storage.apply(event) {
+            return hope;
+        }
         if let Some(Change { old, new, .. }) = self.budgets.apply(event)
             && let Some(budget) = new.as_ref().or(old.as_ref())
         {
@@ -239,15 +246,16 @@ impl Waiting {
                 continue;
             };
             let place = self.cluster.schedule(&pod);
-            let mut preempts = false;
+            let (mut preempts, mut before) = (false, None);
             match &place {
                 Ok(node) => {
                     self.queue.remove(&key);
+                    before = self.cluster.volume_steps(&pod, node);
                     self.assume(&pod, node);
                 }
                 Err(why) => preempts = self.has_no_place(&pod, why, now),
             }
-            decisions.push(Decision { pod, place, preempts });
+            decisions.push(Decision { pod, place, before, preempts });
         }
         decisions
     }

@@ -13,6 +13,7 @@ use crate::image::Image;
 use crate::node::Node;
 use crate::request::{self, Amounts, HostPort, Weight};
 use crate::spread::Constraint;
+use crate::storage::Need;
 
 /// What a pod asks for.
 #[derive(Debug)]
@@ -32,10 +33,18 @@ pub(crate) struct Wish {
     pub near: Vec<(Term, bool)>,
     pub preferred: Vec<(Term, i64)>,
     pub spreading: Vec<Constraint>,
+    /// What its claims ask for.
+    pub need: Need,
 }
 
 impl Wish {
-    pub fn of(pod: &Arc<Pod>, class: Arc<Class>, runtime: Option<Labels>, namespaces: &Namespaces) -> Self {
+    pub fn of(
+        pod: &Arc<Pod>,
+        class: Arc<Class>,
+        runtime: Option<Labels>,
+        need: Need,
+        namespaces: &Namespaces,
+    ) -> Self {
         let spec = spec(pod);
         let near = affinity::near(pod).into_iter().map(|term| {
             let itself = term.means(&class, namespaces);
@@ -51,6 +60,7 @@ impl Wish {
             ports: request::host_ports(spec),
             preferred: affinity::preferred(pod),
             spreading: Constraint::all(pod, spec),
+            need,
             pod: pod.clone(),
             class,
         }
@@ -67,9 +77,9 @@ impl Wish {
         spec(&self.pod)
     }
 
-    /// Whether another pod of a class asks for the same.
-    pub fn is_of(&self, pod: &Pod, class: &Arc<Class>) -> bool {
-        Arc::ptr_eq(&self.class, class) && asks_the_same(self.spec(), spec(pod))
+    /// Whether another pod of a class, whose claims need something, asks for the same.
+    pub fn is_of(&self, pod: &Pod, class: &Arc<Class>, need: &Need) -> bool {
+        Arc::ptr_eq(&self.class, class) && self.need == *need && asks_the_same(self.spec(), spec(pod))
     }
 }
 

@@ -1,9 +1,8 @@
 //! The steps of a binding.
 
+use objects::{BIND_COMPLETED, BOUND_BY_CONTROLLER, PersistentVolume, PersistentVolumeClaim};
 use serde_json::{Map, Value, json};
 
-use super::{BIND_COMPLETED, BOUND_BY_CONTROLLER};
-use crate::kept::{PersistentVolume, PersistentVolumeClaim};
 use crate::plan::{Plan, merge_this};
 
 /// What a claim's status says.

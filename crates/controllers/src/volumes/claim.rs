@@ -1,13 +1,12 @@
 //! What to do about a claim: `syncClaim` upstream.
 
 use k8s_openapi::api::storage::v1::StorageClass;
-use objects::Occurrence;
+use objects::{BIND_COMPLETED, Occurrence, PersistentVolume, PersistentVolumeClaim, SELECTED_NODE};
 use serde_json::json;
 
 use super::binding::{self, Status};
-use super::matching::{find, is_for, mismatch};
-use super::{BIND_COMPLETED, PROVISIONERS, SELECTED_NODE, expansion};
-use crate::kept::{PersistentVolume, PersistentVolumeClaim};
+use super::matching::{find, mismatch};
+use super::{PROVISIONERS, expansion};
 use crate::plan::{Plan, merge_this};
 use crate::view::View;
 
@@ -45,7 +44,7 @@ fn bound(view: &View, claim: &PersistentVolumeClaim) -> Plan {
     let Some(volume) = view.table::<PersistentVolume>().get("", name) else {
         return lost("ClaimLost", "Bound claim has lost its PersistentVolume. Data on the volume is lost!");
     };
-    if volume.claim().is_some() && !is_for(volume, claim) {
+    if volume.claim().is_some() && !volume.is_for(claim) {
         let why = "Two claims are bound to the same volume, this one is bound incorrectly";
         return lost("ClaimMisbound", why);
     }
@@ -60,7 +59,7 @@ fn bound(view: &View, claim: &PersistentVolumeClaim) -> Plan {
 fn named(view: &View, claim: &PersistentVolumeClaim, name: &str) -> Plan {
     let mut plan = Plan::default();
     match view.table::<PersistentVolume>().get("", name) {
-        Some(volume) if is_for(volume, claim) => return binding::bind(volume, claim),
+        Some(volume) if volume.is_for(claim) => return binding::bind(volume, claim),
         Some(volume) if volume.claim().is_none() => match mismatch(volume, claim) {
             None => return binding::bind(volume, claim),
             Some(why) => {

@@ -1,10 +1,9 @@
 //! Claims that ask for more than they have: `pkg/controller/volume/expand`.
 
 use machinery::Quantity;
-use objects::{Occurrence, is_local_path};
+use objects::{Occurrence, PersistentVolume, PersistentVolumeClaim, is_local_path};
 use serde_json::json;
 
-use crate::kept::{PersistentVolume, PersistentVolumeClaim};
 use crate::plan::{Plan, merge_this};
 
 /// Makes the volume of a bound claim as large as the claim asks, or says who has to. A folder's size is whatever is in it: nothing

@@ -8,14 +8,15 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use objects::{
-    HOSTNAME, LOCAL_PATH, Labels, Meta, Occurrence, PROVISIONED_BY, VOLUMES, awaits_folder, host_of,
+    HOSTNAME, LOCAL_PATH, Labels, Meta, Occurrence, PROVISIONED_BY, PersistentVolume, PersistentVolumeClaim,
+    SELECTED_NODE, VOLUMES, awaits_folder, host_of,
 };
 use serde_json::json;
 
-use super::{COMPONENT, PROVISIONERS, SELECTED_NODE, Unbound, new_claim};
+use super::{COMPONENT, PROVISIONERS, Unbound, new_claim};
 use crate::controller::{Controller, Due, Moment, Urgency, both, latest};
 use crate::index::{By, Group};
-use crate::kept::{Node, PersistentVolume, PersistentVolumeClaim};
+use crate::kept::Node;
 use crate::key::Key;
 use crate::plan::{Action, Note, Plan, create, merge_this};
 use crate::tables::Watches;

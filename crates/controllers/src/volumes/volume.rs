@@ -1,11 +1,11 @@
 //! What to do about a volume: `syncVolume` upstream.
 
-use objects::{Occurrence, PROVISIONED_BY, is_local_path};
+use objects::{
+    BOUND_BY_CONTROLLER, Occurrence, PROVISIONED_BY, PersistentVolume, PersistentVolumeClaim, is_local_path,
+};
 use serde_json::{Value, json};
 
-use super::BOUND_BY_CONTROLLER;
 use super::binding::set_phase;
-use crate::kept::{PersistentVolume, PersistentVolumeClaim};
 use crate::plan::{Plan, delete, merge_this};
 use crate::view::View;
 

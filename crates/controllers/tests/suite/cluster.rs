@@ -142,8 +142,11 @@ impl Cluster {
     /// A host joins, and is ready.
     pub async fn join(&self, host: &str) {
         let address = format!("10.73.0.{}", self.list::<Node>().len() + 1);
-        let beats = json!({"name": host, "annotations": {objects::HEARTBEATS: "2381"}});
-        self.create(json!({"kind": "Node", "apiVersion": "v1", "metadata": beats, "spec": {}})).await;
+        let metadata = json!({
+            "name": host, "labels": {objects::HOSTNAME: host},
+            "annotations": {objects::HEARTBEATS: "2381", objects::VOLUMES: "/data/volumes"},
+        });
+        self.create(json!({"kind": "Node", "apiVersion": "v1", "metadata": metadata, "spec": {}})).await;
         let status = json!({"status": {
             "addresses": [{"type": "InternalIP", "address": address}],
             "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
@@ -296,6 +299,15 @@ impl Cluster {
         for decision in self.waiting.decide(&self.silence, usize::MAX, self.now.instant) {
             let Ok(node) = decision.place else { continue };
             let uid = Uid::of(&*decision.pod).unwrap();
+            if let Some(writes) = decision.before {
+                // Once its claims have volumes, it is decided again.
+                for write in writes {
+                    self.writer.write("system:kube-scheduler", write).await.unwrap();
+                    placed = true;
+                }
+                self.waiting.forget(&uid);
+                continue;
+            }
             let write = Write::Bind { pod: ObjectRef::of(&*decision.pod), uid: uid.clone(), node };
             match self.writer.write("system:kube-scheduler", write).await {
                 Ok(_) => placed = true,

@@ -5,18 +5,21 @@
 
 use crate::cluster::Cluster;
 use crate::stateful_sets::{change, names, stateful, staying};
+use crate::volumes::class;
 use k8s_openapi::api::core::v1::PersistentVolumeClaim;
-use objects::Delete;
+use objects::{Delete, LOCAL_PATH};
 use serde_json::{Value, json};
 
 fn templates() -> Value {
     json!([{
         "metadata": {"name": "data", "labels": {"tier": "disk"}, "annotations": {"a": "b"}},
-        "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}},
+        "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": "folders",
+            "resources": {"requests": {"storage": "1Gi"}}},
     }])
 }
 
 async fn with_claims(cluster: &Cluster, replicas: i32, deleted: &str, scaled: &str) {
+    class(cluster, "folders", LOCAL_PATH, "WaitForFirstConsumer", "Delete").await;
     let policy = json!({"whenDeleted": deleted, "whenScaled": scaled});
     stateful(
         cluster,

@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use objects::Delete;
 use serde_json::{Value, json};
 
-async fn class(cluster: &Cluster, name: &str, provisioner: &str, mode: &str, policy: &str) {
+pub async fn class(cluster: &Cluster, name: &str, provisioner: &str, mode: &str, policy: &str) {
     cluster
         .create(json!({
             "kind": "StorageClass", "apiVersion": "storage.k8s.io/v1", "metadata": {"name": name},
@@ -181,20 +181,11 @@ async fn a_claim_whose_volume_is_gone_is_lost_and_says_so() {
     assert_eq!(cluster.told("a", "ClaimLost").len(), 1);
 }
 
-/// A host whose volumes lie in a folder.
-async fn with_folder(cluster: &Cluster, host: &str) {
-    let metadata = json!({"metadata": {
-        "annotations": {"holdfast.dev/volumes": "/data/volumes"}, "labels": {"kubernetes.io/hostname": host},
-    }});
-    cluster.patch("v1", "Node", "", host, "", metadata).await.unwrap();
-}
-
-const PROVISIONER: &str = "holdfast.dev/local-path";
+const PROVISIONER: &str = objects::LOCAL_PATH;
 
 #[tokio::test]
 async fn a_folder_is_made_on_the_host_that_was_selected_and_goes_with_its_claim() {
     let mut cluster = Cluster::new(&["n1"]).await;
-    with_folder(&cluster, "n1").await;
     class(&cluster, "local-path", PROVISIONER, "WaitForFirstConsumer", "Delete").await;
     claim(&cluster, "data", "local-path", json!({})).await;
     cluster.settle().await;
@@ -242,7 +233,6 @@ async fn a_folder_is_made_on_the_host_that_was_selected_and_goes_with_its_claim(
 #[tokio::test]
 async fn what_no_folder_can_be_is_refused_with_the_reason() {
     let mut cluster = Cluster::new(&["n1"]).await;
-    with_folder(&cluster, "n1").await;
     class(&cluster, "at-once", PROVISIONER, "Immediate", "Delete").await;
     class(&cluster, "local-path", PROVISIONER, "WaitForFirstConsumer", "Delete").await;
     class(&cluster, "foreign", "kubernetes.io/no-provisioner", "Immediate", "Delete").await;
@@ -293,4 +283,115 @@ async fn a_pods_own_volume_has_a_claim_that_goes_with_the_pod() {
     cluster.delete("v1", "Pod", "default", "p", Delete::default()).await;
     cluster.settle().await;
     assert!(cluster.get::<PersistentVolumeClaim>("default", "p-own").is_none());
+}
+
+/// A pod with claims, and with more in its spec.
+async fn pod(cluster: &Cluster, name: &str, claims: &[&str], more: Value) {
+    let volumes: Vec<Value> = claims
+        .iter()
+        .map(|claim| json!({"name": claim, "persistentVolumeClaim": {"claimName": claim}}))
+        .collect();
+    let mut spec = json!({"containers": [{"name": "c", "image": "c"}], "volumes": volumes});
+    spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+    cluster
+        .create(json!({
+            "kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "namespace": "default"}, "spec": spec,
+        }))
+        .await;
+}
+
+/// Lets everybody work, and a while later once more: a pod without a place rests before it is looked at again.
+async fn settle_later(cluster: &mut Cluster) {
+    for _ in 0..2 {
+        cluster.settle().await;
+        cluster.pass(std::time::Duration::from_secs(5));
+    }
+    cluster.settle().await;
+}
+
+fn node_of(cluster: &Cluster, pod: &str) -> Option<String> {
+    cluster.get::<k8s_openapi::api::core::v1::Pod>("default", pod).unwrap().spec.unwrap().node_name
+}
+
+#[tokio::test]
+async fn a_volume_is_made_where_its_first_pod_goes_and_later_pods_go_there() {
+    let mut cluster = Cluster::new(&["n1", "n2", "n3"]).await;
+    class(&cluster, "local-path", PROVISIONER, "WaitForFirstConsumer", "Delete").await;
+    claim(&cluster, "data", "local-path", json!({})).await;
+    claim(&cluster, "more", "local-path", json!({})).await;
+    pod(&cluster, "first", &["data", "more"], json!({"nodeSelector": {"kubernetes.io/hostname": "n2"}}))
+        .await;
+    cluster.settle().await;
+    assert_eq!(node_of(&cluster, "first").as_deref(), Some("n2"));
+    for name in ["data", "more"] {
+        assert_eq!(bound(&cluster, name).0, "Bound", "{name}");
+    }
+    cluster.delete("v1", "Pod", "default", "first", Delete::default()).await;
+    cluster.settle().await;
+    pod(&cluster, "second", &["data"], json!({})).await;
+    pod(&cluster, "elsewhere", &["data"], json!({"nodeSelector": {"kubernetes.io/hostname": "n1"}})).await;
+    cluster.settle().await;
+    assert_eq!(node_of(&cluster, "second").as_deref(), Some("n2"));
+    assert_eq!(node_of(&cluster, "elsewhere"), None);
+}
+
+#[tokio::test]
+async fn a_pod_waits_for_claims_that_have_no_volume() {
+    let mut cluster = Cluster::new(&["n1"]).await;
+    class(&cluster, "at-once", "example.com/disks", "Immediate", "Delete").await;
+    claim(&cluster, "data", "at-once", json!({})).await;
+    pod(&cluster, "waits", &["data"], json!({})).await;
+    pod(&cluster, "early", &["later"], json!({})).await;
+    cluster.settle().await;
+    assert_eq!((node_of(&cluster, "waits"), node_of(&cluster, "early")), (None, None));
+    claim(&cluster, "later", "at-once", json!({})).await;
+    for name in ["one", "two"] {
+        volume(&cluster, name, "at-once", "1Gi", json!({})).await;
+    }
+    settle_later(&mut cluster).await;
+    assert_eq!(node_of(&cluster, "waits").as_deref(), Some("n1"));
+    assert_eq!(node_of(&cluster, "early").as_deref(), Some("n1"));
+}
+
+#[tokio::test]
+async fn a_volume_that_is_there_already_draws_its_pod_to_it() {
+    let mut cluster = Cluster::new(&["n1", "n2"]).await;
+    class(&cluster, "disks", "kubernetes.io/no-provisioner", "WaitForFirstConsumer", "Retain").await;
+    let on = |host: &str| {
+        let there = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": [host]});
+        json!({"hostPath": null, "local": {"path": "/disk"},
+            "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [there]}]}}})
+    };
+    volume(&cluster, "large", "disks", "5Gi", on("n1")).await;
+    volume(&cluster, "small", "disks", "2Gi", on("n2")).await;
+    for name in ["a", "b", "c"] {
+        claim(&cluster, name, "disks", json!({})).await;
+        pod(&cluster, name, &[name], json!({})).await;
+        settle_later(&mut cluster).await;
+    }
+    let places: Vec<_> =
+        ["a", "b"].map(|name| (node_of(&cluster, name).unwrap(), bound(&cluster, name).1)).into();
+    for (node, volume) in &places {
+        assert_eq!(volume, if node == "n1" { "large" } else { "small" }, "{places:?}");
+    }
+    assert_ne!(places[0], places[1]);
+    assert_eq!(node_of(&cluster, "c"), None, "there is no third one");
+    assert_eq!(bound(&cluster, "c"), pair("Pending", ""));
+}
+
+#[tokio::test]
+async fn a_claim_of_a_single_pod_has_one_pod_at_a_time() {
+    let mut cluster = Cluster::new(&["n1"]).await;
+    class(&cluster, "local-path", PROVISIONER, "WaitForFirstConsumer", "Delete").await;
+    claim(&cluster, "data", "local-path", json!({"accessModes": ["ReadWriteOncePod"]})).await;
+    pod(&cluster, "first", &["data"], json!({})).await;
+    cluster.settle().await;
+    pod(&cluster, "second", &["data"], json!({})).await;
+    cluster.settle().await;
+    assert_eq!(node_of(&cluster, "first").as_deref(), Some("n1"));
+    assert_eq!(node_of(&cluster, "second"), None);
+    cluster.delete("v1", "Pod", "default", "first", Delete::default()).await;
+    cluster.settle().await;
+    settle_later(&mut cluster).await;
+    assert_eq!(node_of(&cluster, "second").as_deref(), Some("n1"));
 }

@@ -13,6 +13,7 @@ use crate::filter;
 use crate::host_row::HostRow;
 use crate::node::Node;
 use crate::score;
+use crate::storage::Need;
 use crate::wish::Wish;
 
 const ZONE: &str = "topology.kubernetes.io/zone";
@@ -39,7 +40,7 @@ impl<'a> Plain<'a> {
                 host.add(pod, &classes.of(pod));
             }
         }
-        let wish = Wish::of(pod, classes.of(pod), None, &world.namespaces);
+        let wish = Wish::of(pod, classes.of(pod), None, Need::default(), &world.namespaces);
         Plain { hosts, wish, world }
     }
 

@@ -1,0 +1,341 @@
+//! What a pod's claims ask of its node: where their volumes are, and where volumes for them can be.
+//!
+//! Follows `plugins/volumebinding` and, for volumes of a single pod, `plugins/volumerestrictions` upstream. A claim without a
+//! volume, whose class waits for its first pod, gets one where the pod goes: the scheduler says so on the claim or on the volume,
+//! and binds the pod once controllers have bound the claim.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use k8s_openapi::api::core::v1::{NodeSelector, TopologySelectorTerm};
+use k8s_openapi::api::storage::v1::StorageClass;
+use objects::{
+    BIND_COMPLETED, BOUND_BY_CONTROLLER, Change, Kind, Meta, PersistentVolume, PersistentVolumeClaim, Pod,
+    SELECTED_NODE, Table, TypedRef, Write,
+};
+use serde_json::json;
+use store::{Event, State};
+
+use crate::node::Node;
+use crate::unschedulable::{Hope, Reason};
+
+/// What makes no volumes: somebody else made those that there are.
+const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
+/// The way of mounting a volume that only one pod may have.
+const ONE_POD: &str = "ReadWriteOncePod";
+
+/// Claims, volumes and classes.
+#[derive(Debug, Default)]
+pub(crate) struct Storage {
+    claims: Table<PersistentVolumeClaim>,
+    volumes: Table<PersistentVolume>,
+    classes: Table<StorageClass>,
+    /// The names of volumes that no claim has, or that are kept for one that has none yet, by class.
+    free: BTreeMap<String, BTreeSet<String>>,
+    /// The keys of placed pods, by each claim that they use, `NAMESPACE/NAME`.
+    users: BTreeMap<String, BTreeSet<Bytes>>,
+}
+
+/// What a pod's claims ask of its node. Two pods of which it is the same can go to the same nodes, as far as volumes matter.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Need {
+    /// Where each volume is that a claim has.
+    fixed: Vec<Arc<NodeSelector>>,
+    /// Claims that get their volume with the pod's node.
+    open: Vec<OpenClaim>,
+}
+
+/// A claim that gets its volume where its pod goes.
+#[derive(Debug, Clone, PartialEq)]
+struct OpenClaim {
+    namespace: String,
+    name: String,
+    /// Where its volume is being made.
+    selected: Option<String>,
+    /// Volumes that are as it asks, the smallest first, each with where it is.
+    volumes: Vec<(String, Option<Arc<NodeSelector>>)>,
+    /// Where one can be made: anywhere without terms; nothing if none is made for it.
+    makes: Option<Vec<TopologySelectorTerm>>,
+}
+
+/// Why a pod can be on no node whatever the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    /// Of the pod itself, said once.
+    Pod(String),
+    /// Of each node, as upstream counts it.
+    EachNode(&'static str),
+}
+
+impl Storage {
+    /// Takes in all of a state.
+    pub fn load(&mut self, state: &State) {
+        self.claims = Table::load(state);
+        self.volumes = Table::load(state);
+        self.classes = Table::load(state);
+        let free: Vec<_> = self.volumes.iter().filter(|volume| is_free(volume)).cloned().collect();
+        free.iter().for_each(|volume| self.offer(volume));
+    }
+
+    /// Takes one change in. Nothing if it is of something else.
+    pub fn apply(&mut self, event: &Event) -> Option<Hope> {
+        if let Some(Change { old, new, .. }) = self.volumes.apply(event) {
+            if let Some(old) = old.filter(|old| is_free(old)) {
+                self.withdraw(&old);
+            }
+            if let Some(new) = new.filter(|new| is_free(new)) {
+                self.offer(&new);
+            }
+            return Some(Hope::VOLUMES);
+        }
+        (self.claims.apply(event).is_some() || self.classes.apply(event).is_some()).then_some(Hope::VOLUMES)
+    }
+
+    fn offer(&mut self, volume: &PersistentVolume) {
+        let names = self.free.entry(volume.class().to_owned()).or_default();
+        names.insert(volume.metadata.name().to_owned());
+    }
+
+    fn withdraw(&mut self, volume: &PersistentVolume) {
+        if let Some(names) = self.free.get_mut(volume.class()) {
+            names.remove(volume.metadata.name());
+            if names.is_empty() {
+                self.free.remove(volume.class());
+            }
+        }
+    }
+
+    /// A pod has a place.
+    pub fn placed(&mut self, key: &Bytes, pod: &Pod) {
+        for claim in claims(pod) {
+            self.users.entry(place(pod, &claim.name)).or_default().insert(key.clone());
+        }
+    }
+
+    /// A pod has its place no longer.
+    pub fn gone(&mut self, key: &Bytes, pod: &Pod) {
+        for claim in claims(pod) {
+            let place = place(pod, &claim.name);
+            if let Some(users) = self.users.get_mut(&place) {
+                users.remove(key);
+                if users.is_empty() {
+                    self.users.remove(&place);
+                }
+            }
+        }
+    }
+
+    /// What a pod's claims ask of its node.
+    ///
+    /// # Errors
+    /// [`Refusal`] if they keep it from every node.
+    pub fn need(&self, pod: &Pod) -> Result<Need, Refusal> {
+        let mut need = Need::default();
+        for wanted in claims(pod) {
+            let claim = self.claim(pod, &wanted)?;
+            let others = self.users.get(&place(pod, &wanted.name)).into_iter().flatten();
+            if claim.has_mode(ONE_POD) && others.clone().any(|user| *user != crate::cluster::key(pod)) {
+                let why = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode";
+                return Err(Refusal::EachNode(why));
+            }
+            match claim.volume_name() {
+                Some(name) => need.fixed.extend(self.bound(claim, name)?),
+                None => need.open.push(self.open(claim)?),
+            }
+        }
+        Ok(need)
+    }
+
+    fn claim(&self, pod: &Pod, wanted: &Wanted) -> Result<&PersistentVolumeClaim, Refusal> {
+        let refused = |why: String| Err(Refusal::Pod(why));
+        let Some(claim) = self.claims.get(pod.metadata.namespace(), &wanted.name) else {
+            let name = &wanted.name;
+            return refused(match wanted.is_own {
+                true => format!(
+                    "waiting for ephemeral volume controller to create the persistentvolumeclaim {name:?}"
+                ),
+                false => format!("persistentvolumeclaim {name:?} not found"),
+            });
+        };
+        let owners = claim.metadata.owners();
+        if wanted.is_own && !owners.iter().any(|owner| Some(owner.uid.as_str()) == pod.metadata.uid()) {
+            let (namespace, name) = (pod.metadata.namespace(), pod.metadata.name());
+            return refused(format!(
+                "PVC {namespace}/{} was not created for pod {namespace}/{name} (pod is not owner)",
+                wanted.name
+            ));
+        }
+        if claim.phase() == "Lost" {
+            let volume = claim.volume_name().unwrap_or_default();
+            return refused(format!(
+                "persistentvolumeclaim {:?} bound to non-existent persistentvolume {volume:?}",
+                wanted.name
+            ));
+        }
+        if claim.metadata.deletion_timestamp().is_some() {
+            return refused(format!("persistentvolumeclaim {:?} is being deleted", wanted.name));
+        }
+        Ok(claim)
+    }
+
+    /// Where the volume of a claim is, if it isn't everywhere.
+    fn bound(&self, claim: &PersistentVolumeClaim, name: &str) -> Result<Option<Arc<NodeSelector>>, Refusal> {
+        // A person named the volume, and the other side has not agreed yet.
+        if claim.annotation(BIND_COMPLETED).is_none() {
+            return Err(Refusal::Pod("pod has unbound immediate PersistentVolumeClaims".into()));
+        }
+        let volume = self.volumes.get("", name);
+        let volume = volume.ok_or(Refusal::EachNode(
+            "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)",
+        ))?;
+        Ok(place_of(volume))
+    }
+
+    fn open(&self, claim: &PersistentVolumeClaim) -> Result<OpenClaim, Refusal> {
+        let class = self.classes.get("", claim.class());
+        let mode = class.and_then(|class| class.volume_binding_mode.as_deref());
+        let Some(class) = class.filter(|_| mode == Some("WaitForFirstConsumer")) else {
+            return Err(Refusal::Pod("pod has unbound immediate PersistentVolumeClaims".into()));
+        };
+        let offered =
+            self.free.get(claim.class()).into_iter().flatten().filter_map(|name| self.volumes.get("", name));
+        let mut fitting: Vec<_> = offered.filter(|volume| volume.suits(claim)).collect();
+        // One that is kept for this very claim comes first, then the smallest.
+        fitting.sort_by_key(|volume| (!volume.is_for(claim), volume.capacity()));
+        let makes = (class.provisioner != NO_PROVISIONER)
+            .then(|| class.allowed_topologies.clone().unwrap_or_default());
+        Ok(OpenClaim {
+            namespace: claim.metadata.namespace().to_owned(),
+            name: claim.metadata.name().to_owned(),
+            selected: claim.annotation(SELECTED_NODE).map(str::to_owned),
+            volumes: fitting
+                .into_iter()
+                .map(|volume| (volume.metadata.name().to_owned(), place_of(volume)))
+                .collect(),
+            makes,
+        })
+    }
+
+    /// What has to be written before a pod is bound to a node, and then waited for; nothing if its volumes are all there.
+    pub fn steps(&self, pod: &Pod, node: &Node) -> Option<Vec<Write>> {
+        let need = self.need(pod).ok().filter(|need| !need.open.is_empty())?;
+        let chosen = need.choose(node).unwrap_or_default();
+        let steps = need.open.iter().zip(chosen).filter_map(|(claim, volume)| self.step(claim, volume, node));
+        Some(steps.collect())
+    }
+
+    fn step(&self, open: &OpenClaim, volume: Option<&str>, node: &Node) -> Option<Write> {
+        let claim = self.claims.get(&open.namespace, &open.name)?;
+        let Some(volume) = volume.and_then(|name| self.volumes.get("", name)) else {
+            if open.selected.as_deref() == Some(node.name()) {
+                return None;
+            }
+            let patch = json!({"metadata": {"annotations": {(SELECTED_NODE): node.name()}}});
+            return Some(of_version(claim.as_ref(), patch));
+        };
+        if volume.claim().is_some() {
+            return None;
+        }
+        let patch = json!({
+            "metadata": {"annotations": {(BOUND_BY_CONTROLLER): "yes"}}, "spec": {"claimRef": claim.reference()},
+        });
+        Some(of_version(volume.as_ref(), patch))
+    }
+}
+
+impl Need {
+    /// What stands against a node because of volumes.
+    pub fn against(&self, node: &Node) -> Option<Reason> {
+        let reason = |text| Some(Reason::new(text, Hope::NODES | Hope::VOLUMES));
+        if !self.fixed.iter().all(|place| is_in(node, Some(place))) {
+            return reason("node(s) didn't match PersistentVolume's node affinity");
+        }
+        if self.choose(node).is_none() {
+            return reason("node(s) didn't find available persistent volumes to bind");
+        }
+        None
+    }
+
+    /// For each open claim the volume that it can have on a node, or nothing where one is made. None if some claim can have none.
+    fn choose(&self, node: &Node) -> Option<Vec<Option<&str>>> {
+        let mut taken: Vec<&str> = Vec::new();
+        self.open
+            .iter()
+            .map(|claim| {
+                // While one is being made, it is made where that was begun.
+                if let Some(selected) = &claim.selected {
+                    return (selected == node.name()).then_some(None);
+                }
+                let there = |(name, place): &&(String, Option<Arc<NodeSelector>>)| {
+                    !taken.contains(&name.as_str()) && is_in(node, place.as_deref())
+                };
+                if let Some((name, _)) = claim.volumes.iter().find(there) {
+                    taken.push(name);
+                    return Some(Some(name.as_str()));
+                }
+                claim.makes.as_ref().filter(|terms| is_allowed(terms, node)).map(|_| None)
+            })
+            .collect()
+    }
+}
+
+/// A claim that a pod uses.
+pub(crate) struct Wanted {
+    /// Its name.
+    pub name: String,
+    /// It lives as long as the pod.
+    pub is_own: bool,
+}
+
+pub(crate) fn claims(pod: &Pod) -> impl Iterator<Item = Wanted> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.map(|volume| match &volume.persistent_volume_claim {
+        Some(source) => Wanted { name: source.claim_name.clone(), is_own: false },
+        None => Wanted { name: format!("{}-{}", pod.metadata.name(), volume.name), is_own: true },
+    })
+}
+
+fn place(pod: &Pod, claim: &str) -> String {
+    format!("{}/{claim}", pod.metadata.namespace())
+}
+
+/// Whether a claim without a volume may get this one.
+fn is_free(volume: &PersistentVolume) -> bool {
+    // One that is kept for a claim by name is Available too.
+    volume.phase() == "Available"
+}
+
+/// Where a volume is, if it isn't everywhere.
+fn place_of(volume: &PersistentVolume) -> Option<Arc<NodeSelector>> {
+    let affinity = volume.spec.as_ref()?.node_affinity.as_ref()?;
+    affinity.required.clone().map(Arc::new)
+}
+
+fn is_in(node: &Node, place: Option<&NodeSelector>) -> bool {
+    place.is_none_or(|place| objects::selects_node(place, node.name(), node.metadata.labels()))
+}
+
+/// Whether a class makes volumes for a node: one of its terms is met, or it has none.
+fn is_allowed(terms: &[TopologySelectorTerm], node: &Node) -> bool {
+    let is_met = |term: &TopologySelectorTerm| {
+        let mut labels = term.match_label_expressions.iter().flatten();
+        labels.all(|wanted| {
+            node.label(&wanted.key).is_some_and(|label| wanted.values.iter().any(|value| value == label))
+        })
+    };
+    terms.is_empty() || terms.iter().any(is_met)
+}
+
+/// A change of the version that was looked at.
+fn of_version<T: Kind>(object: &T, mut patch: serde_json::Value) -> Write {
+    let metadata = object.metadata();
+    patch["metadata"]["resourceVersion"] = metadata.resource_version().into();
+    let subject = TypedRef {
+        api_version: T::API_VERSION.to_owned(),
+        kind: T::KIND.to_owned(),
+        namespace: metadata.namespace().to_owned(),
+        name: metadata.name().to_owned(),
+    };
+    Write::Merge { subject, subresource: "", patch }
+}
