@@ -367,8 +367,18 @@ impl<'s, 'x> Estimator<'_, 's, 'x> {
             return self.known(expr, cost, None, None);
         }
         let over_map = range.sort == Sort::Map;
-        let keys = (over_map.then_some(KEYS), range.entries.map(|[key, _]| key));
-        let values = (range.place.and_then(SchemaPlace::values), range.entries.map(|[_, value]| value));
+        // The items of what has no place, and whose size isn't known, upstream looks for behind nothing, and so finds the schema of
+        // `self`, as with names.
+        // Istio's `(has(self.addresses) ? self.addresses : []).exists(a, a.contains('/'))` is accepted by it.
+        let (key, value) = match range.place {
+            Some(place) => (Some(KEYS), place.values()),
+            None if range.entries.is_none() => {
+                (self.environment.place("self"), self.environment.place("self"))
+            }
+            None => (Some(KEYS), None),
+        };
+        let keys = (key.filter(|_| over_map), range.entries.map(|[key, _]| key));
+        let values = (value, range.entries.map(|[_, value]| value));
         match &of.second {
             Some(second) => {
                 self.locals.push((&of.first, keys.0, keys.1));

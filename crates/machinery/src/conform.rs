@@ -302,8 +302,15 @@ impl Empties {
     }
 }
 
-/// Takes out of a valid object the empty lists and maps that were given and are not written: the last step before it is stored.
+/// Takes out of a valid object the empty lists and maps that were given and are not written, and gives one of a definition's
+/// kind the defaults of what a write can't say, its status: the last step before it is stored. Readers see those at once, and
+/// the next write is judged with them, as upstream.
 pub fn settle(resource: &Resource, object: &mut Object) {
+    if let Some(custom) = &resource.custom {
+        // What fits: the memory of defaults has a bound, which those of the rest kept.
+        let _ = custom.fill(object);
+        return;
+    }
     if let Some(plain) = Empties::All.without(resource, object) {
         *object = plain;
     }

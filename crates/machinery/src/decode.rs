@@ -11,7 +11,7 @@ use crate::faults::MOST_FAULTS;
 use crate::meta::OBJECT_META;
 use crate::object::Object;
 use crate::resource::Resource;
-use crate::status::Status;
+use crate::status::{Cause, Status};
 
 /// The largest body that is read, as upstream's: 3 MiB.
 const LARGEST: usize = 3 * 1024 * 1024;
@@ -44,18 +44,37 @@ pub fn decode(resource: &Resource, body: &[u8]) -> Result<Decoded, Status> {
     let Some(mut object) = Object::from_value(value) else {
         return Err(Status::bad_request("the body of the request must be a JSON object"));
     };
-    let mut unknown = check(resource, &mut object)?;
+    let unknown = check(resource, &mut object)?;
     // Upstream's order: a custom object's unknown fields are found after it was decoded, a built-in one's by the decoder.
     let mut faults = if resource.custom.is_some() {
-        duplicates.append(&mut unknown);
+        duplicates.extend(unknown);
         duplicates
     } else {
+        let mut unknown = in_order_of(body, unknown);
         unknown.append(&mut duplicates);
         unknown
     };
     faults.truncate(MOST_FAULTS);
     Ok(Decoded { object, faults })
 }
+
+/// Faults about unknown fields in the order in which the fields stand in the body.
+fn in_order_of(body: &[u8], faults: Vec<String>) -> Vec<String> {
+    if faults.len() < 2 {
+        return faults;
+    }
+    let path = |fault: &str| -> Option<String> { serde_json::from_str(fault.strip_prefix(UNKNOWN)?).ok() };
+    let paths: Vec<String> = faults.iter().filter_map(|fault| path(fault)).collect();
+    let found = values::in_order_of(body, &paths.iter().map(String::as_str).collect::<Vec<_>>());
+    if found.len() < faults.len() {
+        // A path that can't be read back isn't known in the body.
+        return faults;
+    }
+    found.iter().map(|path| format!("{UNKNOWN}{path:?}")).collect()
+}
+
+/// What a fault about an unknown field begins with.
+const UNKNOWN: &str = "unknown field ";
 
 /// Holds `object` against its kind's schema, as [`decode`] does: takes unknown fields out and tells them.
 ///
@@ -70,7 +89,21 @@ pub fn check(resource: &Resource, object: &mut Object) -> Result<Vec<String>, St
             "{kind} in version {version:?} cannot be handled as a {kind}: {path} is {found}, but must be {expected}"
         ))
     };
-    conform(resource, object).map_err(in_words)
+    let faults = conform(resource, object).map_err(in_words)?;
+    if let Some(custom) = &resource.custom {
+        custom.drop_nulls(object);
+    }
+    Ok(faults)
+}
+
+/// Takes out of what an apply made of an object what its kind doesn't have. What is `null` there stays, and is judged.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_applied(resource: &Resource, object: &mut Object) -> Result<(), Status> {
+    kind_of(resource, object)?;
+    let wrong = |mismatch: TypeMismatch| Status::bad_request(mismatch.to_string());
+    conform(resource, object).map(drop).map_err(wrong)
 }
 
 /// The schema's part of [`check`].
@@ -100,6 +133,17 @@ fn kind_of(resource: &Resource, object: &mut Object) -> Result<(), Status> {
         match object.0.get(field) {
             None | Some(Value::Null) => {}
             Some(Value::String(found)) if found.is_empty() || *found == expected => {}
+            // Upstream reads an object of a definition whatever it says it is, and validates that.
+            Some(Value::String(found)) if field == "kind" && resource.custom.is_some() => {
+                let cause = Cause::invalid("kind", &found.as_str().into(), &format!("must be {expected}"));
+                return Err(Status::invalid(resource.group, found, object.name(), vec![cause]));
+            }
+            Some(found) if field == "apiVersion" && found.is_string() => {
+                let found = found.as_str().unwrap_or_default();
+                return Err(Status::bad_request(format!(
+                    "the API version in the data ({found}) does not match the expected API version ({expected})"
+                )));
+            }
             Some(found) => {
                 return Err(Status::bad_request(format!(
                     "the {field} in the data is {found}, but this path takes {expected:?}"

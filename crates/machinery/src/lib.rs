@@ -41,6 +41,7 @@ mod strategy;
 mod table;
 pub mod time;
 mod validate;
+mod warnings;
 
 pub use apply::{
     Conversions, FieldManager, FieldSet, Patch, StructuralType, Topology, Typing, Unconverted,
@@ -52,9 +53,10 @@ pub use cidr::network_of;
 pub use conform::{Conform, TypeMismatch, settle};
 pub use convert::{from_stored, to_stored};
 pub use custom::{
-    Conversion, ConversionReview, Custom, Definition, compare_versions, compile_pattern, validate_defaults,
+    Conversion, ConversionReview, Custom, Definition, compare_versions, compile_pattern, is_known_format,
+    validate_defaults,
 };
-pub use decode::{Decoded, check, decode};
+pub use decode::{Decoded, check, check_applied, decode};
 pub use defaults::set_defaults;
 pub use faults::Faults;
 pub use int_or_percent::{Share, share};
@@ -70,3 +72,4 @@ pub use status::{Cause, Details, Status};
 pub use strategy::{keep, prepare_create, prepare_update};
 pub use table::{Include, partial_metadata, table};
 pub use validate::{validate_create, validate_update};
+pub use warnings::warnings;

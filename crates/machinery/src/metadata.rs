@@ -132,11 +132,16 @@ fn validate_standard_finalizers(resource: &Resource, metadata: &Value, faults: &
     let finalizers = metadata["finalizers"].as_array();
     for (index, finalizer) in finalizers.into_iter().flatten().enumerate() {
         let text = finalizer.as_str().unwrap_or_default();
-        if !text.contains('/') && !matches!(text, "orphan" | "foregroundDeletion" | "kubernetes") {
+        if !is_domain_qualified(text) {
             let why = "name is neither a standard finalizer name nor is it fully qualified";
             faults.push(Cause::invalid(format!("metadata.finalizers[{index}]"), finalizer, why));
         }
     }
+}
+
+/// Whether a finalizer's name says whose it is, or is one of Kubernetes' own.
+pub(crate) fn is_domain_qualified(finalizer: &str) -> bool {
+    finalizer.contains('/') || matches!(finalizer, "orphan" | "foregroundDeletion" | "kubernetes")
 }
 
 /// Upstream names none of them by its index.
@@ -155,7 +160,8 @@ fn validate_owners(owners: &Value, path: &str, faults: &mut Faults) {
             ("uid", text("uid"), "must not be empty"),
         ] {
             if value.is_empty() {
-                faults.push(Cause::invalid(format!("{path}.{field}"), &owner[field], why));
+                // One that isn't there is an empty one to upstream, which decodes it first.
+                faults.push(Cause::invalid(format!("{path}.{field}"), &text(field).into(), why));
             }
         }
         if text("apiVersion") == "v1" && text("kind") == "Event" {

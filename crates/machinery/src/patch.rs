@@ -1,6 +1,6 @@
 //! Patches: RFC 6902 (JSON patch), RFC 7396 (merge patch), and upstream's strategic merge patch.
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::conform::TypeMismatch;
 use crate::decode::conform;
@@ -59,22 +59,36 @@ pub fn patch(resource: &Resource, kind: PatchType, object: &Object, patch: &Valu
     }
 }
 
-/// A merge patch (RFC 7396): `null` removes, objects are merged, anything else replaces.
+/// A merge patch (RFC 7396): `null` removes, objects are merged, anything else replaces. As upstream's library does it, what
+/// is new has no `null` in its objects, those in lists neither, but what replaces an object stays as it is.
 fn merge(value: &mut Value, patch: &Value) {
-    let Value::Object(fields) = patch else {
-        *value = patch.clone();
-        return;
-    };
-    if !value.is_object() {
-        *value = Value::Object(Map::new());
-    }
-    let Value::Object(map) = value else { return };
-    for (name, change) in fields {
-        if change.is_null() {
-            map.remove(name);
-        } else {
-            merge(map.entry(name.as_str()).or_insert(Value::Null), change);
+    match (value, patch) {
+        (Value::Object(map), Value::Object(fields)) => {
+            for (name, change) in fields {
+                if change.is_null() {
+                    map.remove(name);
+                    continue;
+                }
+                match map.get_mut(name).filter(|value| !value.is_null()) {
+                    Some(value) => merge(value, change),
+                    None => _ = map.insert(name.clone(), without_nulls(change)),
+                }
+            }
         }
+        (value @ Value::Object(_), other) => *value = other.clone(),
+        (value, other) => *value = without_nulls(other),
+    }
+}
+
+/// A value whose objects have no field that is `null`.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let fields = map.iter().filter(|(_, value)| !value.is_null());
+            Value::Object(fields.map(|(name, value)| (name.clone(), without_nulls(value))).collect())
+        }
+        Value::Array(list) => Value::Array(list.iter().map(without_nulls).collect()),
+        scalar => scalar.clone(),
     }
 }
 

@@ -146,6 +146,11 @@ pub trait Rules: Sync {
     /// Faults of a change, beyond those of the object.
     fn validate_update(&self, _subresource: &str, _object: &Object, _old: &Object, _faults: &mut Faults) {}
 
+    /// What the writer of a valid object should hear, which replaces `old` if there is one.
+    fn warnings(&self, _object: &Object, _old: Option<&Object>) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Fields for field selectors, with their JSON pointers, beyond name and namespace.
     fn selectable(&self) -> &'static [(&'static str, &'static str)] {
         &[]

@@ -49,7 +49,8 @@ pub struct Details {
 /// One fault of an object.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Cause {
-    /// The kind of fault, such as `FieldValueRequired`.
+    /// The kind of fault, such as `FieldValueRequired`; empty where it has none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
     /// What is wrong, for people.
     pub message: String,
@@ -69,6 +70,12 @@ impl Cause {
     /// A value is not acceptable.
     pub fn invalid(field: impl Into<String>, value: &Value, detail: &str) -> Self {
         let message = format!("Invalid value: {value}: {detail}");
+        Cause { reason: "FieldValueInvalid".into(), message, field: field.into() }
+    }
+
+    /// A value is not acceptable that isn't shown: an object, or a list.
+    pub fn invalid_part(field: impl Into<String>, detail: &str) -> Self {
+        let message = format!("Invalid value: {detail}");
         Cause { reason: "FieldValueInvalid".into(), message, field: field.into() }
     }
 
@@ -94,16 +101,18 @@ impl Cause {
         Cause { reason: "FieldValueNotFound".into(), message, field: field.into() }
     }
 
-    /// A list or a map has more items than it may have.
-    pub fn too_many(field: impl Into<String>, count: usize, most: usize) -> Self {
-        let message = format!("Too many: {count}: must have at most {most} items");
-        Cause { reason: "FieldValueTooMany".into(), message, field: field.into() }
+    /// A text, or all of a map, is longer than it may be, in bytes.
+    pub fn too_long(field: impl Into<String>, most: usize) -> Self {
+        let plural = if most == 1 { "" } else { "s" };
+        let message = format!("Too long: may not be more than {most} byte{plural}");
+        Cause { reason: "FieldValueTooLong".into(), message, field: field.into() }
     }
 
-    /// A text, or all of a map, is longer than it may be, in bytes.
-    pub fn too_long(field: impl Into<String>, most: impl std::fmt::Display) -> Self {
-        let message = format!("Too long: may not be more than {most} bytes");
-        Cause { reason: "FieldValueTooLong".into(), message, field: field.into() }
+    /// A list or a map has more items than it may have.
+    pub fn too_many(field: impl Into<String>, count: usize, most: usize) -> Self {
+        let plural = if most == 1 { "" } else { "s" };
+        let message = format!("Too many: {count}: must have at most {most} item{plural}");
+        Cause { reason: "FieldValueTooMany".into(), message, field: field.into() }
     }
 
     /// A field may not be set, or not be changed.
@@ -204,8 +213,11 @@ impl Status {
 
     /// 500: our fault.
     pub fn internal(message: impl std::fmt::Display) -> Self {
-        let message = format!("Internal error occurred: {message}");
-        Status::new(500, "InternalError", message)
+        let message = message.to_string();
+        let mut status = Status::new(500, "InternalError", format!("Internal error occurred: {message}"));
+        let cause = Cause { reason: String::new(), message, field: String::new() };
+        status.details = Some(Box::new(Details { causes: vec![cause], ..Details::default() }));
+        status
     }
 
     /// The same error, naming what it is about.

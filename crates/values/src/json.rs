@@ -1,5 +1,7 @@
 //! JSON with an eye on keys that stand twice in one object: the last one counts, as in upstream.
 
+use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
@@ -41,6 +43,95 @@ pub fn json_and_duplicates(body: &[u8]) -> Result<(Value, Vec<String>), JsonErro
         Ok(value) => Ok((value, reading.faults)),
         Err(_) if reading.exceeded => Err(JsonError::TooLarge(Exceeded)),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Those of `paths`, of which each names a field as [`json_and_duplicates`] does, that stand in the JSON `body`: in the order in
+/// which they do.
+pub fn in_order_of(body: &[u8], paths: &[&str]) -> Vec<String> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let mut places = Places { wanted: paths.iter().copied().collect(), ..Places::default() };
+    // What is found before the body breaks off is found.
+    let _ = Place(&mut places).deserialize(&mut deserializer);
+    places.found
+}
+
+/// Where a walk through a body is, and what it has met.
+#[derive(Default)]
+struct Places<'a> {
+    path: String,
+    wanted: HashSet<&'a str>,
+    found: Vec<String>,
+}
+
+struct Place<'a, 'p>(&'a mut Places<'p>);
+
+impl<'de> DeserializeSeed<'de> for Place<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Place<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_i64<E: Error>(self, _: i64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_u64<E: Error>(self, _: u64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_f64<E: Error>(self, _: f64) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_str<E: Error>(self, _: &str) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<(), E> {
+        Ok(())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut sequence: A) -> Result<(), A::Error> {
+        let (length, mut index) = (self.0.path.len(), 0);
+        loop {
+            self.0.path.push_str(&format!("[{index}]"));
+            let part = sequence.next_element_seed(Place(self.0))?;
+            self.0.path.truncate(length);
+            index += 1;
+            if part.is_none() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<(), A::Error> {
+        let length = self.0.path.len();
+        while let Some(key) = access.next_key::<Cow<'_, str>>()? {
+            if length > 0 {
+                self.0.path.push('.');
+            }
+            self.0.path.push_str(&key);
+            if self.0.wanted.remove(self.0.path.as_str()) {
+                self.0.found.push(self.0.path.clone());
+            }
+            access.next_value_seed(Place(self.0))?;
+            self.0.path.truncate(length);
+        }
+        Ok(())
     }
 }
 
@@ -160,6 +251,14 @@ mod tests {
         let (value, faults) = json_and_duplicates(br#"{"a":[{"b":1,"b":2}],"a.c":{"x":null}}"#).unwrap();
         assert_eq!(value, serde_json::json!({"a": [{"b": 2}], "a.c": {"x": null}}));
         assert_eq!(faults, [r#"duplicate field "a[0].b""#]);
+    }
+
+    #[test]
+    fn paths_are_found_in_the_order_of_the_body() {
+        let body = br#"{"z":1,"b":{"y":[{"x":1},{"x":2,"w":3}]},"a":null,"z":2}"#;
+        let paths = ["a", "b.y[1].w", "b.y[1].x", "no", "z"];
+        assert_eq!(in_order_of(body, &paths), ["z", "b.y[1].x", "b.y[1].w", "a"]);
+        assert_eq!(in_order_of(b"{", &paths), [""; 0]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ mod json;
 mod yaml;
 
 pub use budget::{Budget, DEEPEST, Exceeded, MOST_MEMORY};
-pub use json::{JsonError, from_json, json_and_duplicates};
+pub use json::{JsonError, from_json, in_order_of, json_and_duplicates};
 pub use yaml::{Document, YamlError, documents, from_yaml, to_yaml, yaml_and_duplicates};
 
 /// The most duplicate keys of one body that are reported.

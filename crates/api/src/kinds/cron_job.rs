@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use super::job::{validate_job_spec, validate_restart};
 use super::workload::{
-    container_cells, selector_cell, set_default, set_pod_template_defaults, validate_not_negative,
+    container_cells, selector_cell, set_default, set_pod_template_defaults, template_warnings,
+    validate_not_negative,
 };
 use crate::cron;
 
@@ -28,6 +29,10 @@ impl Rules for CronJob {
 
     fn prepare_create(&self, object: &mut Object) {
         object.0.insert("status".into(), json!({}));
+    }
+
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        template_warnings(object, old, "/spec/jobTemplate/spec/template")
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {

@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::field::{part, text};
 use super::workload::{
-    selector_cell, set_default, set_template_defaults, template_cells, validate_always_restarts,
-    validate_counts, validate_fits, validate_not_negative, validate_selector, validate_selector_stays,
-    validate_template, validate_value_not_negative,
+    selector_cell, set_default, set_template_defaults, template_cells, template_warnings,
+    validate_always_restarts, validate_counts, validate_fits, validate_not_negative, validate_selector,
+    validate_selector_stays, validate_template, validate_value_not_negative,
 };
 
 pub(crate) struct DaemonSet;
@@ -53,6 +53,10 @@ impl Rules for DaemonSet {
         let before: i64 = annotation.and_then(|text| text.parse().ok()).unwrap_or_default();
         let changed = object.pointer("/spec/template") != old.pointer("/spec/template");
         set_template_generation(object, before.saturating_add(i64::from(changed)));
+    }
+
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        template_warnings(object, old, "/spec/template")
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {

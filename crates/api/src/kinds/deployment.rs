@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use super::field::text;
 use super::workload::{
-    set_default, set_template_defaults, template_cells, validate_counts, validate_not_negative,
-    validate_selector_and_template, validate_selector_stays,
+    set_default, set_template_defaults, template_cells, template_warnings, validate_counts,
+    validate_not_negative, validate_selector_and_template, validate_selector_stays,
 };
 
 pub(crate) struct Deployment;
@@ -41,6 +41,10 @@ impl Rules for Deployment {
     fn counts_as_change(&self, object: &Object, old: &Object) -> bool {
         // Annotations go on to the ReplicaSets.
         object.meta("annotations") != old.meta("annotations")
+    }
+
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        template_warnings(object, old, "/spec/template")
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {

@@ -6,7 +6,8 @@ use machinery::rules::{Column, Rules, age, text};
 use machinery::{Cause, Faults, Object};
 use serde_json::{Map, Value, json};
 
-use super::field::part;
+use super::field::{part, text as text_of};
+use super::pod::fraction;
 use super::volume_cells::{ACCESS_MODES, access_modes, or_unset, phase, storage_class};
 use super::workload::validate_selector;
 
@@ -44,6 +45,15 @@ impl Rules for PersistentVolumeClaim {
         if subresource.is_empty() {
             normalize_sources(object, part(old, "spec"));
         }
+    }
+
+    fn warnings(&self, object: &Object, _old: Option<&Object>) -> Vec<String> {
+        const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+        let has_class =
+            object.meta("annotations").is_some_and(|annotations| annotations.get(CLASS).is_some());
+        let why = "deprecated since v1.8; use \"storageClassName\" attribute instead";
+        let of_class = has_class.then(|| format!("metadata.annotations[{CLASS}]: {why}"));
+        of_class.into_iter().chain(claim_warnings(part(object, "spec"), "spec")).collect()
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
@@ -142,6 +152,15 @@ impl Rules for PersistentVolumeClaim {
     }
 }
 
+/// What the writer of the spec of a claim should hear.
+pub(crate) fn claim_warnings(spec: &Value, path: &str) -> Vec<String> {
+    let odd = |kind: &str| {
+        let why = fraction(&spec["resources"][kind]["storage"])?;
+        Some(format!("{path}.resources.{kind}[storage]: {why}"))
+    };
+    ["requests", "limits"].into_iter().filter_map(odd).collect()
+}
+
 /// The faults of the spec of a claim.
 pub(crate) fn validate_claim_spec(spec: &Value, path: &str, faults: &mut Faults) {
     validate_access_modes(&spec["accessModes"], &format!("{path}.accessModes"), faults);
@@ -195,9 +214,8 @@ fn validate_source(source: &Value, path: &str, faults: &mut Faults) {
 /// means both. Sources of other namespaces (KEP-3294) upstream has switched off. What `old` has stays allowed.
 fn normalize_sources(object: &mut Object, old: &Value) {
     let Some(Value::Object(spec)) = object.0.get_mut("spec") else { return };
-    if spec.get("dataSourceRef").is_some_and(|source| !source["namespace"].is_null())
-        && old["dataSourceRef"]["namespace"].is_null()
-    {
+    let is_elsewhere = |source: &Value| !text_of(source, "namespace").is_empty();
+    if old["dataSourceRef"].is_null() && spec.get("dataSourceRef").is_some_and(is_elsewhere) {
         spec.remove("dataSourceRef");
     }
     let is_known = |source: &Value| {
@@ -208,12 +226,21 @@ fn normalize_sources(object: &mut Object, old: &Value) {
             _ => false,
         }
     };
-    if old["dataSource"].is_null() && spec.get("dataSource").is_some_and(|source| !is_known(source)) {
+    let had_none = old["dataSource"].is_null() && old["dataSourceRef"].is_null();
+    if had_none
+        && !spec.contains_key("dataSourceRef")
+        && spec.get("dataSource").is_some_and(|source| !is_known(source))
+    {
         spec.remove("dataSource");
     }
     match (spec.get("dataSource").cloned(), spec.get("dataSourceRef").cloned()) {
         (Some(source), None) => _ = spec.insert("dataSourceRef".into(), source),
-        (None, Some(source)) if source["namespace"].is_null() => _ = spec.insert("dataSource".into(), source),
+        (None, Some(mut source)) if !is_elsewhere(&source) => {
+            if let Value::Object(source) = &mut source {
+                source.remove("namespace");
+            }
+            spec.insert("dataSource".into(), source);
+        }
         _ => {}
     }
 }

@@ -4,7 +4,9 @@ use machinery::rules::{Column, Rules};
 use machinery::{Faults, LabelSelector, Object};
 use serde_json::{Value, json};
 
-use super::workload::{container_cells, selector_cell, set_pod_template_defaults, validate_template};
+use super::workload::{
+    container_cells, selector_cell, set_pod_template_defaults, template_warnings, validate_template,
+};
 
 pub(crate) struct PodTemplate;
 
@@ -15,6 +17,10 @@ impl Rules for PodTemplate {
 
     fn set_defaults(&self, object: &mut Object) {
         set_pod_template_defaults(object.0.get_mut("template"));
+    }
+
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        template_warnings(object, old, "/template")
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {

@@ -5,8 +5,8 @@ use machinery::{Faults, Object};
 use serde_json::{Value, json};
 
 use super::workload::{
-    set_default, set_template_defaults, template_cells, validate_counts, validate_not_negative,
-    validate_selector_and_template, validate_selector_stays,
+    set_default, set_template_defaults, template_cells, template_warnings, validate_counts,
+    validate_not_negative, validate_selector_and_template, validate_selector_stays,
 };
 
 pub(crate) struct ReplicaSet;
@@ -15,6 +15,10 @@ impl Rules for ReplicaSet {
     fn set_defaults(&self, object: &mut Object) {
         set_default(object, "replicas", 1.into());
         set_template_defaults(object);
+    }
+
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        template_warnings(object, old, "/spec/template")
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {

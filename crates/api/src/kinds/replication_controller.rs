@@ -5,8 +5,8 @@ use machinery::{Cause, Faults, LabelSelector, Object};
 use serde_json::{Value, json};
 
 use super::workload::{
-    container_cells, selector_cell, set_default, set_template_defaults, validate_always_restarts,
-    validate_counts, validate_fits, validate_not_negative, validate_template,
+    container_cells, selector_cell, set_default, set_template_defaults, template_warnings,
+    validate_always_restarts, validate_counts, validate_fits, validate_not_negative, validate_template,
 };
 
 pub(crate) struct ReplicationController;
@@ -35,6 +35,10 @@ impl Rules for ReplicationController {
 
     fn orphans_by_default(&self) -> bool {
         true
+    }
+
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        template_warnings(object, old, "/spec/template")
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {

@@ -33,6 +33,24 @@ impl Rules for Secret {
         }
     }
 
+    fn warnings(&self, object: &Object, _old: Option<&Object>) -> Vec<String> {
+        let data = object.0.get("data");
+        let text =
+            |key: &str| data.and_then(|data| data.get(key)).and_then(Value::as_str).unwrap_or_default();
+        let has_none = |key: &str| {
+            let bytes = STANDARD.decode(text(key)).unwrap_or_default();
+            !String::from_utf8_lossy(&bytes).contains("-----BEGIN ")
+        };
+        if object.0.get("type").is_none_or(|kind| kind != "kubernetes.io/tls") {
+            return Vec::new();
+        }
+        let part =
+            [("tls.crt", "certificate"), ("tls.key", "key")].into_iter().find(|(key, _)| has_none(key));
+        part.map(|(_, part)| format!("tls: failed to find any PEM data in {part} input"))
+            .into_iter()
+            .collect()
+    }
+
     fn validate(&self, object: &Object, faults: &mut Faults) {
         if validate_keys(object, "data", faults) / 4 * 3 > MOST_DATA {
             faults.push(Cause::too_long("data", MOST_DATA));

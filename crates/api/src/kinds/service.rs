@@ -113,6 +113,10 @@ impl Rules for Service {
         name::label_fault(name)
     }
 
+    fn warnings(&self, object: &Object, _old: Option<&Object>) -> Vec<String> {
+        service_validation::warnings(object)
+    }
+
     fn validate(&self, object: &Object, faults: &mut Faults) {
         service_validation::validate(object, faults);
     }
@@ -157,10 +161,11 @@ impl Rules for Service {
     }
 }
 
-/// Where there is no address, there is no traffic within the cluster.
+/// Where there is no address, there is no traffic within the cluster. What is no policy is for the validation to find.
 fn drop_internal_policy(object: &mut Object) {
     if is_external_name(object)
         && let Some(spec) = spec_of(object)
+        && spec.get("internalTrafficPolicy").is_some_and(|policy| policy == "Cluster" || policy == "Local")
     {
         spec.remove("internalTrafficPolicy");
     }

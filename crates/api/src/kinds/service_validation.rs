@@ -16,6 +16,34 @@ const ADDRESS: &str = "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::f
 const RANGES: &str = "spec.LoadBalancerSourceRanges";
 const BALANCED_ALONE: &str = "may only be used when `type` is 'LoadBalancer'";
 
+/// What the writer of a Service should hear (upstream: `pkg/api/service/warnings.go`).
+pub(super) fn warnings(object: &Object) -> Vec<String> {
+    let (spec, mut said) = (part(object, "spec"), Vec::new());
+    let is = |field: &str, value: &str| text(spec, field) == value;
+    let is_headless = is("type", "ClusterIP") && is("clusterIP", "None");
+    let has_external = !items(&spec["externalIPs"]).is_empty();
+    let mut say = |warns: bool, what: &str| said.extend(warns.then(|| what.to_owned()));
+    const HINTS: &str = "service.kubernetes.io/topology-aware-hints";
+    let hints = object.meta("annotations").is_some_and(|all| all.get(HINTS).is_some());
+    say(
+        hints,
+        &format!("annotation {HINTS} is deprecated, please use service.kubernetes.io/topology-mode instead"),
+    );
+    let ignored = |field: &str| format!("spec.{field} is ignored for headless services");
+    say(is_headless && !text(spec, "loadBalancerIP").is_empty(), &ignored("loadBalancerIP"));
+    say(is_headless && has_external, &ignored("externalIPs"));
+    say(is_headless && !is("sessionAffinity", "None"), &ignored("SessionAffinity"));
+    let is_named = is("type", "ExternalName");
+    let deprecated = "spec.externalIPs is deprecated and may no longer be implemented in some clusters";
+    say(has_external && !is_headless && !is_named, deprecated);
+    say(is_named && has_external, "spec.externalIPs is ignored when spec.type is \"ExternalName\"");
+    let no_name = "spec.externalName is ignored when spec.type is not \"ExternalName\"";
+    say(!is_named && !text(spec, "externalName").is_empty(), no_name);
+    let close = "spec.trafficDistribution: \"PreferClose\" is deprecated; use \"PreferSameZone\"";
+    say(is("trafficDistribution", "PreferClose"), close);
+    said
+}
+
 pub(super) fn validate(object: &Object, faults: &mut Faults) {
     let spec = part(object, "spec");
     let kind = text(spec, "type");

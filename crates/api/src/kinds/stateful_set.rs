@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use super::field::{items, one_of, part, paths, text};
 use super::persistent_volume_claim::{set_claim_defaults, validate_claim_spec};
 use super::workload::{
-    container_cells, set_default, set_template_defaults, validate_always_restarts, validate_counts,
-    validate_fits, validate_not_negative, validate_selector_of, validate_template,
+    container_cells, set_default, set_template_defaults, template_warnings, validate_always_restarts,
+    validate_counts, validate_fits, validate_not_negative, validate_selector_of, validate_template,
     validate_template_metadata, validate_value_not_negative,
 };
 
@@ -61,6 +61,10 @@ impl Rules for StatefulSet {
             claim.insert("apiVersion".into(), "v1".into());
             set_claim_defaults(claim);
         }
+    }
+
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        template_warnings(object, old, "/spec/template")
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {

@@ -1,12 +1,12 @@
 //! What kinds with a pod template have in common: a selector, the template, numbers.
 
 use machinery::metadata::{validate_annotations, validate_label_key, validate_labels};
-use machinery::name::label_value_fault;
+use machinery::name::{label_fault, label_value_fault};
 use machinery::{Cause, Faults, LabelSelector, Object};
 use serde_json::{Value, json};
 
 use super::field::{items, part, paths, text};
-use super::pod::{set_pod_spec_defaults, validate_pod_spec};
+use super::pod::{pod_warnings, set_pod_spec_defaults, validate_pod_spec};
 
 pub(crate) fn set_template_defaults(object: &mut Object) {
     let template = object.0.get_mut("spec").and_then(|spec| spec.get_mut("template"));
@@ -173,6 +173,26 @@ pub(crate) fn validate_stays(object: &Object, old: &Object, pointer: &str, fault
         let path = pointer.trim_start_matches('/').replace('/', ".");
         faults.push(Cause::invalid(path, value.unwrap_or(&Value::Null), "field is immutable"));
     }
+}
+
+/// What the writer of an object with a pod template at `pointer` should hear: on a change only where it says something else.
+pub(crate) fn template_warnings(object: &Object, old: Option<&Object>, pointer: &str) -> Vec<String> {
+    if old.is_some_and(|old| old.0.get("spec") == object.0.get("spec")) {
+        return Vec::new();
+    }
+    let mut said = Vec::new();
+    if old.is_none()
+        && let Some(why) = label_fault(object.name())
+    {
+        said.push(format!(
+            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is \
+             recommended: [{why}]"
+        ));
+    }
+    if let Some(template) = object.pointer(pointer) {
+        said.extend(pod_warnings(template, &pointer[1..].replace('/', ".")));
+    }
+    said
 }
 
 /// The cells of the wide columns `Containers` and `Images` of the template at `pointer`.

@@ -89,8 +89,8 @@ fn conflicts_name_manager_and_field() {
 fn what_cannot_be_typed_is_told_with_its_path() {
     for (spec, expected) in [
         (json!({"nonsense": 1}), ".spec.nonsense: field not declared in schema"),
-        (json!({"replicas": "x"}), ".spec.replicas is the string \"x\", but must be an integer"),
-        (json!({"template": 1}), ".spec.template: expected map"),
+        (json!({"replicas": "x"}), ".spec.replicas: expected numeric (int or float), got string"),
+        (json!({"template": 1}), ".spec.template: expected map, got &{1}"),
         (
             json!({"template": {"spec": {"containers": [{"name": "a"}, {"name": "a"}]}}}),
             ".spec.template.spec.containers: duplicate entries for key [name=\"a\"]",

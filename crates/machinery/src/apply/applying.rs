@@ -191,10 +191,14 @@ impl<'m> FieldManager<'m> {
             [only] => only.clone(),
             all => format!("errors:\n  {}", all.join("\n  ")),
         };
-        let which = [patch.namespace(), patch.name()].join("/");
-        let (which, version, kind) = (which.trim_start_matches('/'), self.api_version, patch.kind());
-        let message =
-            format!("failed to create typed patch object ({which}; {version}, Kind={kind}): {faults}");
+        let (namespace, name, kind) = (patch.namespace(), patch.name(), patch.kind());
+        let version = match self.api_version {
+            core if !core.contains('/') => format!("/{core}"),
+            other => other.to_owned(),
+        };
+        let message = format!(
+            "failed to create typed patch object ({namespace}/{name}; {version}, Kind={kind}): {faults}"
+        );
         // As upstream has it: a plain error.
         Err(Status::new(500, "", message))
     }

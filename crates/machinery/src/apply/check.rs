@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::fields_v1::path_text;
 use super::item::item_element;
-use super::types::{Atom, Type};
+use super::types::{Form, Type};
 
 /// The most faults that are reported: a person mends no more at a time, and an object can have a million.
 const MOST: usize = 20;
@@ -33,26 +33,12 @@ impl Check {
     }
 
     fn value(&mut self, of: Type<'_>, value: &Value) {
-        match (of.atom(Some(value)), value) {
-            (Atom::List { keys, items }, Value::Array(list)) => {
-                let mut seen = HashSet::with_capacity(list.len());
-                for (index, item) in list.iter().enumerate() {
-                    match item_element(keys, items, item) {
-                        Err(why) => self.fault(&format!("element {index}: {why}")),
-                        Ok(element) if seen.contains(&element) => {
-                            let why = format!("duplicate entries for key {}", path_text(&[&element]));
-                            self.fault(&why);
-                        }
-                        Ok(element) => {
-                            seen.insert(element.clone());
-                            self.path.push(element);
-                            self.value(items, item);
-                            self.path.pop();
-                        }
-                    }
-                }
-            }
-            (Atom::Map(fields), Value::Object(map)) => {
+        if value.is_null() {
+            return;
+        }
+        match (of.form(), value) {
+            (Form::List { keys, items }, Value::Array(list)) => self.list(keys, items, list),
+            (Form::Map(fields), Value::Object(map)) => {
                 for (name, value) in map {
                     self.path.push(super::compare::field_element(name));
                     if fields.allows(name) {
@@ -63,9 +49,137 @@ impl Check {
                     self.path.pop();
                 }
             }
-            (Atom::List { .. }, other) if !other.is_null() => self.fault("expected list"),
-            (Atom::Map(_), other) if !other.is_null() => self.fault("expected map"),
+            (Form::List { .. }, other) => self.fault(&format!("expected list, got &{{{}}}", printed(other))),
+            (Form::Map(_), other) => self.fault(&format!("expected map, got &{{{}}}", printed(other))),
+            (Form::Text, other) if !other.is_string() => {
+                let value = printed_as_code(other);
+                self.fault(&format!("expected string, got &value.valueUnstructured{{Value:{value}}}"));
+            }
+            (Form::Number, other) if !other.is_number() => {
+                self.fault(&format!("expected numeric (int or float), got {}", type_of(other)));
+            }
+            (Form::Truth, other) if !other.is_boolean() => {
+                self.fault(&format!("expected boolean, got &{{{}}}", printed(other)));
+            }
+            (Form::Scalar, other @ (Value::Array(_) | Value::Object(_))) => {
+                self.fault(&format!("expected any scalar, got &{{{}}}", printed(other)));
+            }
             _ => {}
         }
+    }
+
+    /// `keys` is how items are told apart; nothing where the list is replaced as a whole.
+    fn list(&mut self, keys: Option<&[Box<str>]>, items: Type<'_>, list: &[Value]) {
+        let mut seen = HashSet::with_capacity(list.len());
+        for (index, item) in list.iter().enumerate() {
+            let element = match keys.map(|keys| item_element(keys, items, item)) {
+                None => format!("i:{index}").into(),
+                Some(Ok(element)) => element,
+                Some(Err(why)) => {
+                    self.fault(&format!("element {index}: {why}"));
+                    continue;
+                }
+            };
+            if keys.is_some() && !seen.insert(element.clone()) {
+                self.fault(&format!("duplicate entries for key {}", path_text(&[&element])));
+                continue;
+            }
+            self.path.push(element);
+            self.value(items, item);
+            self.path.pop();
+        }
+    }
+}
+
+/// A value as Go prints it by `%v`.
+fn printed(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(list) => {
+            let items: Vec<String> = list.iter().map(printed).collect();
+            format!("[{}]", items.join(" "))
+        }
+        Value::Object(map) => {
+            let fields: Vec<String> =
+                map.iter().map(|(name, value)| format!("{name}:{}", printed(value))).collect();
+            format!("map[{}]", fields.join(" "))
+        }
+        scalar => scalar.to_string(),
+    }
+}
+
+/// Likewise by `%#v`.
+fn printed_as_code(value: &Value) -> String {
+    let all = |values: Vec<String>| values.join(", ");
+    match value {
+        Value::Null => "interface {}(nil)".to_owned(),
+        Value::String(text) => format!("{text:?}"),
+        Value::Array(list) => {
+            format!("[]interface {{}}{{{}}}", all(list.iter().map(printed_as_code).collect()))
+        }
+        Value::Object(map) => {
+            let fields = map.iter().map(|(name, value)| format!("{name:?}:{}", printed_as_code(value)));
+            format!("map[string]interface {{}}{{{}}}", all(fields.collect()))
+        }
+        scalar => scalar.to_string(),
+    }
+}
+
+/// The type of a value in Go.
+fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "<nil>",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_f64() => "float64",
+        Value::Number(_) => "int64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::super::structural::StructuralType;
+    use super::super::types::Typing;
+    use super::*;
+
+    #[test]
+    fn what_is_replaced_as_a_whole_is_looked_into_too() {
+        let text = || json!({"type": "string"});
+        let of_type = StructuralType::of_resource(
+            &json!({"type": "object", "properties": {"spec": {"type": "object",
+            "properties": {
+                "list": {"type": "array", "items": {"type": "object", "properties": {"a": text()}}},
+                "whole": {"type": "object", "x-kubernetes-map-type": "atomic", "properties": {"a": text()}},
+                "text": text(), "time": {"type": "string", "format": "date-time"}, "number": {"type": "integer"},
+                "truth": {"type": "boolean"}, "either": {"x-kubernetes-int-or-string": true},
+                "map": {"type": "object", "additionalProperties": text()},
+                "open": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+            }}}}),
+        );
+        let root = Typing::Structural(&of_type).root();
+        for (spec, expected) in [
+            (json!({"list": [{"a": "x", "z": 1}]}), ".spec.list[0].z: field not declared in schema"),
+            (json!({"whole": {"z": 1}}), ".spec.whole.z: field not declared in schema"),
+            (
+                json!({"list": [{"a": "x"}, {"a": 5}]}),
+                ".spec.list[1].a: expected string, got &value.valueUnstructured{Value:5}",
+            ),
+            (json!({"text": true}), ".spec.text: expected string, got &value.valueUnstructured{Value:true}"),
+            (json!({"list": "x"}), ".spec.list: expected list, got &{x}"),
+            (json!({"map": [1, "b"]}), ".spec.map: expected map, got &{[1 b]}"),
+            (json!({"number": "1"}), ".spec.number: expected numeric (int or float), got string"),
+            (json!({"truth": {"a": 1}}), ".spec.truth: expected boolean, got &{map[a:1]}"),
+            (json!({"either": []}), ".spec.either: expected any scalar, got &{[]}"),
+        ] {
+            assert_eq!(faults(root, &json!({"spec": spec})), [expected]);
+        }
+        let fits = json!({"list": [{"a": null}, {}], "text": null, "time": 5, "either": 1, "map": {"a": "b"},
+            "open": {"x": [{"y": 1}]}});
+        assert_eq!(faults(root, &json!({"spec": fits})), [""; 0]);
     }
 }

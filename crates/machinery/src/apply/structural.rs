@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 
-use super::types::{Atom, Fields, Topology, Type, topology};
+use super::types::{Atom, Fields, Form, Topology, Type, topology};
 use crate::meta::OBJECT_META;
 
 /// Deeper schemas say nothing: definitions with such are refused.
@@ -16,6 +16,10 @@ pub struct StructuralType(Kind);
 
 #[derive(Debug, Clone, PartialEq)]
 enum Kind {
+    Text,
+    Number,
+    Truth,
+    /// One of these.
     Scalar,
     /// Anything: taken from the value.
     Any,
@@ -55,7 +59,7 @@ impl StructuralType {
             _ => Struct { open: true, ..Struct::default() },
         };
         for name in ["apiVersion", "kind"] {
-            root.fields.insert(name.into(), (StructuralType(Kind::Scalar), None));
+            root.fields.insert(name.into(), (StructuralType(Kind::Text), None));
         }
         root.fields.insert("metadata".into(), (StructuralType(Kind::Metadata), None));
         StructuralType(Kind::Struct(Topology::Usual, root))
@@ -63,7 +67,10 @@ impl StructuralType {
 
     pub(super) fn atom(&self, value: Option<&Value>) -> Atom<'_> {
         match &self.0 {
-            Kind::Scalar
+            Kind::Text
+            | Kind::Number
+            | Kind::Truth
+            | Kind::Scalar
             | Kind::List(Topology::Usual | Topology::Atomic, _)
             | Kind::Map(Topology::Atomic, _)
             | Kind::Struct(Topology::Atomic, _) => Atom::Leaf,
@@ -72,6 +79,22 @@ impl StructuralType {
             Kind::List(Topology::Keyed(keys), items) => Atom::List { keys, items: Type::Structural(items) },
             Kind::Map(_, values) => Atom::Map(Fields::Structural(values)),
             Kind::Struct(_, fields) => Atom::Map(Fields::Struct(fields)),
+        }
+    }
+
+    pub(super) fn form(&self) -> Form<'_> {
+        match &self.0 {
+            Kind::Text => Form::Text,
+            Kind::Number => Form::Number,
+            Kind::Truth => Form::Truth,
+            Kind::Scalar => Form::Scalar,
+            Kind::Any => Form::Anything,
+            Kind::Metadata => OBJECT_META.get().map_or(Type::Deduced, Type::Schema).form(),
+            Kind::List(topology, items) => {
+                Form::List { keys: topology.keys(), items: Type::Structural(items) }
+            }
+            Kind::Map(_, values) => Form::Map(Fields::Structural(values)),
+            Kind::Struct(_, fields) => Form::Map(Fields::Struct(fields)),
         }
     }
 
@@ -105,6 +128,10 @@ fn parse(schema: &Value, depth: usize) -> Kind {
             let items = schema.get("items").map_or(Box::new(StructuralType(Kind::Any)), inner);
             return Kind::List(topology, items);
         }
+        // Upstream knows texts of no other format for sure.
+        Some("string") if matches!(text("format"), None | Some("" | "byte")) => return Kind::Text,
+        Some("integer" | "number") => return Kind::Number,
+        Some("boolean") => return Kind::Truth,
         Some(_) => return Kind::Scalar,
         None => return Kind::Any,
     }

@@ -83,6 +83,16 @@ pub enum Topology {
     Keyed(Box<[Box<str>]>),
 }
 
+impl Topology {
+    /// How items are told apart; nothing where the list is replaced as a whole.
+    pub(super) fn keys(&self) -> Option<&[Box<str>]> {
+        match self {
+            Topology::Keyed(keys) => Some(keys),
+            Topology::Usual | Topology::Atomic => None,
+        }
+    }
+}
+
 /// What the extensions of a schema say.
 pub(crate) fn topology(
     list_type: Option<&str>,
@@ -115,6 +125,23 @@ pub(super) enum Atom<'a> {
     /// Into items.
     List { keys: &'a [Box<str>], items: Type<'a> },
     /// Into fields.
+    Map(Fields<'a>),
+}
+
+/// What a value is, however it is merged.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Form<'a> {
+    Anything,
+    Text,
+    Number,
+    Truth,
+    /// A text, a number or a truth value.
+    Scalar,
+    /// Items, and how they are told apart where the list is merged.
+    List {
+        keys: Option<&'a [Box<str>]>,
+        items: Type<'a>,
+    },
     Map(Fields<'a>),
 }
 
@@ -154,6 +181,27 @@ impl<'a> Type<'a> {
         }
     }
 
+    /// What it is, however it is merged.
+    pub fn form(self) -> Form<'a> {
+        match self {
+            Type::Schema(schema) => Form::Map(Fields::Schema(schema)),
+            Type::Structural(structural) => structural.form(),
+            Type::Deduced => Form::Anything,
+            Type::Shaped(shape, topology) => match shape {
+                Shape::Text | Shape::Bytes => Form::Text,
+                Shape::Int32 | Shape::Int64 | Shape::Number => Form::Number,
+                Shape::Boolean => Form::Truth,
+                Shape::Time | Shape::MicroTime | Shape::Quantity | Shape::IntOrString => Form::Scalar,
+                Shape::Any | Shape::ObjectOrBoolean(_) | Shape::ObjectOrList(_) => Form::Anything,
+                Shape::Object(of) => Type::Schema(of.get()).form(),
+                Shape::Map(values) => Form::Map(Fields::Values(values)),
+                Shape::List(items) => {
+                    Form::List { keys: topology.keys(), items: Type::Shaped(items, &USUAL) }
+                }
+            },
+        }
+    }
+
     /// Whether what it is depends on the value.
     pub fn is_deduced(self) -> bool {
         match self {
@@ -169,9 +217,9 @@ impl<'a> Type<'a> {
 
     /// The default of a field that tells the items of a list apart.
     pub fn key_default(self, key: &str) -> Option<&'a Value> {
-        match self.atom(None) {
-            Atom::Map(Fields::Schema(schema)) => schema.field(key)?.default.as_ref(),
-            Atom::Map(Fields::Struct(fields)) => fields.key_default(key),
+        match self.form() {
+            Form::Map(Fields::Schema(schema)) => schema.field(key)?.default.as_ref(),
+            Form::Map(Fields::Struct(fields)) => fields.key_default(key),
             _ => None,
         }
     }

@@ -187,7 +187,9 @@ mod tests {
             ),
         ] {
             let found = of(wrong.clone());
-            assert_eq!(found.len(), 1, "{wrong}: {found:?}");
+            // What is no whole number is of another type and out of the range of whole ones, which upstream says both.
+            let faults = if wrong["default"] == 1.5 { 2 } else { 1 };
+            assert_eq!(found.len(), faults, "{wrong}: {found:?}");
             assert_eq!(found[0].0, format!(".properties[a].default{place}"), "{wrong}");
             assert!(found[0].1.contains(why), "{wrong}: {found:?}");
         }

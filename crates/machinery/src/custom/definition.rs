@@ -108,8 +108,13 @@ impl Definition {
             categories: intern::list(&given.categories),
         };
         let group = intern::text(&spec.group);
-        let versions: Vec<Version> =
-            spec.versions.into_iter().map(|version| version.read(group, names.kind)).collect();
+        let current = spec.versions.iter().filter(|version| version.served && !version.deprecated);
+        let current = current.map(|version| version.name.clone()).min_by(|a, b| compare_versions(a, b));
+        let versions: Vec<Version> = spec
+            .versions
+            .into_iter()
+            .map(|version| version.read(group, names.kind, current.as_deref()))
+            .collect();
         let same_spec =
             before.filter(|before| before.uid == metadata.uid && before.generation == metadata.generation);
         Ok(Definition {
@@ -374,8 +379,11 @@ struct Status {
 }
 
 impl GivenVersion<'_> {
-    fn read(self, group: &str, kind: &str) -> Version {
-        let usual = || format!("{group}/{} {kind} is deprecated", self.name);
+    /// `current` is the newest version that isn't deprecated: users of an older one should turn to it.
+    fn read(self, group: &str, kind: &str, current: Option<&str>) -> Version {
+        let newer = current.filter(|version| compare_versions(version, &self.name).is_lt());
+        let instead = newer.map(|version| format!("; use {group}/{version} {kind}")).unwrap_or_default();
+        let usual = || format!("{group}/{} {kind} is deprecated{instead}", self.name);
         let warning = self.deprecated.then(|| self.deprecation_warning.clone().unwrap_or_else(usual));
         let scale = self.subresources.scale.map(|scale| ScalePaths {
             spec: pointer_of(&scale.spec_replicas_path),

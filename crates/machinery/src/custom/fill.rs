@@ -6,7 +6,7 @@
 use serde_json::{Map, Value};
 use values::{Budget, Exceeded};
 
-use super::schema::{Schema, Values};
+use super::schema::{Known, Schema, Values};
 
 /// What the defaults of one object may take in memory, in bytes: a quarter of what a whole body may. A schema can have ten
 /// thousand for an element of which a body holds a hundred thousand.
@@ -18,6 +18,27 @@ pub(super) const MOST_ADDED: usize = values::MOST_MEMORY / 4;
 /// If they would take more memory than they may; then those that fit are there.
 pub(super) fn fill(schema: &Schema, object: &mut Map<String, Value>) -> Result<(), Exceeded> {
     fill_object(schema, object, &mut Budget::new(MOST_ADDED))
+}
+
+/// Takes out each `null` that may not be one and has no default: of what is read, whoever wrote it, that says nothing. What an
+/// applier says is judged with it.
+pub(super) fn drop_nulls(schema: &Schema, object: &mut Map<String, Value>) {
+    object.retain(|name, value| {
+        let Some(Known::Schema(known)) = schema.field(name) else { return true };
+        drop_within(known, value);
+        !value.is_null() || known.nullable || known.default.is_some()
+    });
+}
+
+fn drop_within(schema: &Schema, value: &mut Value) {
+    match value {
+        Value::Object(object) => drop_nulls(schema, object),
+        Value::Array(list) => {
+            let items = schema.items.as_deref();
+            items.into_iter().for_each(|items| list.iter_mut().for_each(|item| drop_within(items, item)));
+        }
+        _ => {}
+    }
 }
 
 /// Fills the defaults within a default in.
@@ -58,7 +79,7 @@ fn fill_object(
                     }
                     *value = default.clone();
                 }
-                None => return false,
+                None => return true,
             }
         }
         filled = fill_value(known, value, budget);
@@ -117,6 +138,7 @@ mod tests {
             ),
         ] {
             let mut object = given.clone();
+            drop_nulls(&schema, object.as_object_mut().unwrap());
             fill(&schema, object.as_object_mut().unwrap()).unwrap();
             assert_eq!(object, expected, "{given}");
         }

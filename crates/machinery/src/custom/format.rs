@@ -6,6 +6,45 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::cidr::network_of;
+use crate::name::{label_fault, subdomain_fault};
+
+/// Whether upstream checks a format of values of that type, `""` being any (`supportedVersionedFormats`).
+pub fn is_known(kind: &str, format: &str) -> bool {
+    const OF_TEXTS: [&str; 26] = [
+        "bsonobjectid",
+        "uri",
+        "email",
+        "hostname",
+        "ipv4",
+        "ipv6",
+        "cidr",
+        "mac",
+        "uuid",
+        "uuid3",
+        "uuid4",
+        "uuid5",
+        "isbn",
+        "isbn10",
+        "isbn13",
+        "creditcard",
+        "ssn",
+        "hexcolor",
+        "rgbcolor",
+        "byte",
+        "password",
+        "date",
+        "duration",
+        "datetime",
+        "k8sshortname",
+        "k8slongname",
+    ];
+    match kind {
+        "" | "string" => OF_TEXTS.contains(&format.replace('-', "").as_str()),
+        "integer" => matches!(format, "int32" | "int64"),
+        "number" => matches!(format, "float" | "double"),
+        _ => false,
+    }
+}
 
 /// Whether a text has a format; any text has one that isn't known.
 pub(super) fn fits(format: &str, text: &str) -> bool {
@@ -29,6 +68,8 @@ pub(super) fn fits(format: &str, text: &str) -> bool {
             text.strip_prefix('#').unwrap_or(text).bytes().all(|b| b.is_ascii_hexdigit())
                 && matches!(text.strip_prefix('#').unwrap_or(text).len(), 3 | 6)
         }
+        "k8s-short-name" => label_fault(text).is_none(),
+        "k8s-long-name" => subdomain_fault(text).is_none(),
         "bsonobjectid" => text.len() == 24 && text.bytes().all(|b| b.is_ascii_hexdigit()),
         _ => true,
     }
@@ -38,9 +79,32 @@ fn is_date(text: &str) -> bool {
     text.len() == 10 && text.parse::<jiff::civil::Date>().is_ok()
 }
 
+/// A date, `T`, a time with seconds, and a zone (go-openapi's `IsDateTime`, which takes any character before a fraction).
 fn is_date_time(text: &str) -> bool {
-    let at = text.bytes().position(|b| matches!(b, b'T' | b't' | b' '));
-    at == Some(10) && text.parse::<jiff::Timestamp>().is_ok()
+    let Some((date, time)) = text.split_once(['T', 't']) else { return false };
+    let number = |text: &str, most: u32| {
+        text.len() == 2 && text.parse().is_ok_and(|n: u32| n <= most && !text.starts_with('+'))
+    };
+    let (Some(hour), Some(minute), Some(second)) = (time.get(..2), time.get(3..5), time.get(6..8)) else {
+        return false;
+    };
+    let colons = [2, 5].iter().all(|at| time.as_bytes()[*at] == b':');
+    let zone = &time[8..];
+    let fraction = zone.char_indices().nth(1).map_or(0, |(first, _)| {
+        let digits = zone[first..].bytes().take_while(u8::is_ascii_digit).count();
+        if digits == 0 || zone.starts_with(['Z', 'z', '+', '-']) { 0 } else { first + digits }
+    });
+    let zone = &zone[fraction..];
+    let is_offset = |zone: &str| {
+        let parts = zone.strip_prefix(['+', '-']).and_then(|offset| offset.split_once(':'));
+        parts.is_some_and(|(hours, minutes)| number(hours, 99) && number(minutes, 99))
+    };
+    is_date(date)
+        && colons
+        && number(hour, 23)
+        && number(minute, 59)
+        && number(second, 59)
+        && (zone.eq_ignore_ascii_case("z") || is_offset(zone))
 }
 
 /// Go's durations, such as `1h30m` or `-1.5s`, and those of one number and a word, such as `2 days`.
@@ -150,6 +214,12 @@ mod tests {
     fn formats_are_told_apart() {
         for (format, yes, no) in [
             ("date-time", "2026-01-31T12:00:00Z", "2026-01-31"),
+            ("date-time", "2026-01-31t12:00:00.25z", "2026-01-31 12:00:00Z"),
+            ("date-time", "2026-01-31T12:00:00+01:00", "2026-01-31T12:00Z"),
+            ("date-time", "2026-01-31T12:00:00.123456-09:30", "2026-01-31T24:00:00Z"),
+            ("date-time", "2026-01-31T12:00:00,5Z", "2026-01-31T12:00:00"),
+            ("k8s-short-name", "a-1", "a.b"),
+            ("k8s-long-name", "a-1.b", "A"),
             ("date", "2026-01-31", "2026-02-31"),
             ("duration", "1h30m", "soon"),
             ("duration", "2 days", "1x"),

@@ -1,6 +1,6 @@
 //! Lists whose items must differ: sets by their values, maps by their keys.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
@@ -8,7 +8,7 @@ use super::schema::{Known, ListType, Schema};
 use crate::faults::Faults;
 use crate::status::Cause;
 
-/// Adds `FieldValueDuplicate` for every item that stands in its list again.
+/// Adds `FieldValueDuplicate` for every item that stands in its list again: the first time that it does.
 pub(super) fn validate(schema: &Schema, value: &Value, path: &str, faults: &mut Faults) {
     match value {
         Value::Object(object) => {
@@ -41,10 +41,18 @@ fn duplicates(schema: &Schema, list: &[Value], path: &str, faults: &mut Faults) 
             Value::Object(keys.collect::<Map<_, _>>())
         }),
     };
-    let mut seen = HashSet::new();
+    let odd = list.iter().position(|item| !item.is_object() && !item.is_null());
+    if let (ListType::Map(_), Some(index)) = (&schema.list, odd) {
+        let why = "must be an object for an array of list-type map";
+        faults.push(Cause::invalid(format!("{path}[{index}]"), &list[index], why));
+        return;
+    }
+    let mut seen: HashMap<String, usize> = HashMap::new();
     for (index, item) in list.iter().enumerate() {
         let identity = identity(item);
-        if !seen.insert(identity.to_string()) {
+        let times = seen.entry(identity.to_string()).or_default();
+        *times += 1;
+        if *times == 2 {
             faults.push(Cause::duplicate(format!("{path}[{index}]"), &identity));
         }
     }
@@ -66,7 +74,7 @@ mod tests {
             "any": {"type": "array", "items": {"type": "string"}},
         }}));
         let object = json!({
-            "set": ["x", "y", "x"], "any": ["x", "x"],
+            "set": ["x", "y", "x", "x"], "any": ["x", "x"],
             "map": [{"a": "x", "b": 1}, {"b": 1, "a": "x", "inner": [1, 1]}, {"a": "x"}],
         });
         let mut faults = Faults::default();

@@ -32,6 +32,7 @@ pub use conversion::Conversion;
 pub use defaults::validate_defaults;
 pub use definition::Definition;
 pub use definition::compare_versions;
+pub use format::is_known as is_known_format;
 pub use pattern::compile as compile_pattern;
 pub use review::ConversionReview;
 

@@ -27,6 +27,11 @@ impl Custom {
         Ok(faults)
     }
 
+    /// Takes out what is `null` and says nothing.
+    pub(crate) fn drop_nulls(&self, object: &mut Object) {
+        fill::drop_nulls(&self.compiled().schema, &mut object.0);
+    }
+
     /// Fills the schema's defaults in.
     ///
     /// # Errors

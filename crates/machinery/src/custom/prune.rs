@@ -12,14 +12,14 @@ const OF_OBJECTS: [&str; 3] = ["apiVersion", "kind", "metadata"];
 /// Takes unknown fields out of an object; returns the paths of the first `most`.
 pub(super) fn prune(schema: &Schema, object: &mut Map<String, Value>, most: usize) -> Vec<String> {
     let mut walk = Walk { unknown: Vec::new(), most, path: String::new() };
-    walk.object(Some(schema), true, object);
+    walk.object(Some(schema), (true, false), object);
     walk.unknown
 }
 
 /// Whether a value holds something that the schema doesn't have.
 pub(super) fn has_unknown(schema: &Schema, value: &Value) -> bool {
     let mut walk = Walk { unknown: Vec::new(), most: 1, path: String::new() };
-    walk.value(Some(schema), &mut value.clone());
+    walk.value(Some(schema), false, &mut value.clone());
     !walk.unknown.is_empty()
 }
 
@@ -30,22 +30,24 @@ struct Walk {
 }
 
 impl Walk {
-    fn value(&mut self, schema: Option<&Schema>, value: &mut Value) {
+    /// `open`: whether the list that the value is an item of keeps what no schema has.
+    fn value(&mut self, schema: Option<&Schema>, open: bool, value: &mut Value) {
         match value {
             Value::Object(object) => {
                 let embedded = schema.is_some_and(|schema| schema.embedded);
-                self.object(schema, embedded, object);
+                self.object(schema, (embedded, open), object);
             }
             Value::Array(list) => {
                 let items = schema.and_then(|schema| schema.items.as_deref());
-                // What is below a list of anything stays.
-                if items.is_none() && schema.is_some_and(|schema| schema.open) {
+                // A list hands it on to its items, an object to no field.
+                let open = open || schema.is_some_and(|schema| schema.open);
+                if items.is_none() && open {
                     return;
                 }
                 let length = self.path.len();
                 for (index, item) in list.iter_mut().enumerate() {
                     self.path.push_str(&format!("[{index}]"));
-                    self.value(items, item);
+                    self.value(items, open, item);
                     self.path.truncate(length);
                 }
             }
@@ -53,8 +55,13 @@ impl Walk {
         }
     }
 
-    fn object(&mut self, schema: Option<&Schema>, embedded: bool, object: &mut Map<String, Value>) {
-        let open = schema.is_some_and(|schema| schema.open);
+    fn object(
+        &mut self,
+        schema: Option<&Schema>,
+        (embedded, open): (bool, bool),
+        object: &mut Map<String, Value>,
+    ) {
+        let open = open || schema.is_some_and(|schema| schema.open);
         let length = self.path.len();
         object.retain(|name, value| {
             if embedded && OF_OBJECTS.contains(&name.as_str()) {
@@ -66,12 +73,12 @@ impl Walk {
             self.path.push_str(name);
             let kept = match schema.and_then(|schema| schema.field(name)) {
                 Some(Known::Schema(field)) => {
-                    self.value(Some(field), value);
+                    self.value(Some(field), false, value);
                     true
                 }
                 Some(Known::Nothing) => {
                     if !open {
-                        self.value(None, value);
+                        self.value(None, false, value);
                     }
                     true
                 }
@@ -94,6 +101,17 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_list_that_keeps_all_keeps_what_its_items_have() {
+        let schema = Schema::of_resource(&json!({"type": "object", "properties": {
+            "pipelines": {"type": "array", "x-kubernetes-preserve-unknown-fields": true, "items": {"type": "object",
+                "properties": {"closed": {"type": "object", "properties": {"c": {"type": "integer"}}}}}},
+        }}));
+        let mut object = json!({"pipelines": [{"x": {"y": 1}, "closed": {"c": 1, "z": 1}}]});
+        assert_eq!(prune(&schema, object.as_object_mut().unwrap(), 100), ["pipelines[0].closed.z"]);
+        assert_eq!(object, json!({"pipelines": [{"x": {"y": 1}, "closed": {"c": 1}}]}));
+    }
 
     #[test]
     fn what_the_schema_does_not_have_goes() {

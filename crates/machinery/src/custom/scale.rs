@@ -7,6 +7,17 @@ use crate::faults::Faults;
 use crate::object::Object;
 use crate::status::Cause;
 
+/// A value as Go prints it, and its type there.
+fn in_go(value: &Value) -> (String, &'static str) {
+    match value {
+        Value::String(text) => (text.clone(), "string"),
+        Value::Bool(truth) => (truth.to_string(), "bool"),
+        Value::Array(_) => ("a list".to_owned(), "[]interface {}"),
+        Value::Object(_) => ("an object".to_owned(), "map[string]interface {}"),
+        other => (other.to_string(), "float64"),
+    }
+}
+
 impl Custom {
     /// What an object's scale shows: the replicas asked for, those that there are, and a selector.
     pub(crate) fn read_scale(&self, object: &Object) -> Option<(i64, i64, String)> {
@@ -59,8 +70,14 @@ impl Custom {
         let Some(paths) = &self.version().scale else { return };
         for pointer in [&paths.spec, &paths.status] {
             let Some(value) = object.pointer(pointer) else { continue };
-            let path = pointer[1..].replace('/', ".");
+            // As the definition writes it, with its dot.
+            let path = pointer.replace('/', ".");
             match value.as_i64() {
+                None if !value.is_null() => {
+                    let (shown, kind) = in_go(value);
+                    let why = format!("{path} accessor error: {shown} is of the type {kind}, expected int64");
+                    faults.push(Cause::invalid(path, &0.into(), &why));
+                }
                 Some(number) if number < 0 => {
                     faults.push(Cause::invalid(path, value, "should be a non-negative integer"));
                 }

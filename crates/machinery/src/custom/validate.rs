@@ -30,8 +30,10 @@ impl Walk {
         if !has_type(schema, value) {
             self.wrong_type(schema, value);
         }
-        if let Some(checks) = &schema.checks {
-            self.checks(schema, checks, value, old);
+        match (&schema.checks, value) {
+            (Some(checks), _) => self.checks(schema, checks, value, old),
+            (None, Value::Number(_)) => self.in_range(schema, value, "Checked"),
+            _ => {}
         }
         match value {
             Value::Object(object) => self.fields(schema, object, old),
@@ -89,14 +91,19 @@ impl Walk {
             Kind::Boolean => "boolean",
             Kind::Any => return,
         };
-        let found = match value {
-            Value::Null => "null",
-            Value::Bool(_) => "boolean",
-            Value::Number(number) if number.is_f64() => "number",
-            Value::Number(_) => "integer",
-            Value::String(_) => "string",
-            Value::Array(_) => "array",
-            Value::Object(_) => "object",
+        // A number's format says more than its type, also of what is no number.
+        let format =
+            number_format(schema).filter(|_| !value.is_string() && !value.is_array() && !value.is_null());
+        let is_float = value.is_number() && value.as_i64().is_none();
+        let (expected, found) = match (format, value) {
+            (Some(format), Value::Number(_)) => (format, if is_float { "float64" } else { "int64" }),
+            (Some(format), _) => (format, ""),
+            (None, Value::Null) => (expected, "null"),
+            (None, Value::Bool(_)) => (expected, "boolean"),
+            (None, Value::Number(_)) => (expected, if is_float { "number" } else { "integer" }),
+            (None, Value::String(_)) => (expected, "string"),
+            (None, Value::Array(_)) => (expected, "array"),
+            (None, Value::Object(_)) => (expected, "object"),
         };
         self.not_of_type(expected, &found.into());
     }
@@ -111,17 +118,17 @@ impl Walk {
         self.conditions(checks, value, old);
         match value {
             Value::String(text) => self.text(checks, value, text),
-            Value::Number(_) => self.number(checks, value),
+            Value::Number(_) => self.number(schema, checks, value),
             Value::Array(list) => {
                 let count = list.len() as u64;
                 if let Some(least) = checks.fewest_items.filter(|least| count < *least) {
-                    self.invalid(value, &format!("should have at least {least} items"));
+                    self.invalid(&count.into(), &format!("should have at least {least} items"));
                 }
                 if let Some(most) = checks.most_items.filter(|most| count > *most) {
                     self.tell(Cause::too_many(self.field(), list.len(), most as usize));
                 }
             }
-            Value::Object(object) => self.object(checks, value, object),
+            Value::Object(object) => self.object(checks, object),
             _ => {}
         }
         if let Some(choices) = &checks.choices
@@ -138,12 +145,10 @@ impl Walk {
     fn text(&mut self, checks: &Checks, value: &Value, text: &str) {
         let length = || text.chars().count() as u64;
         if let Some(most) = checks.longest.filter(|most| text.len() as u64 > *most && length() > *most) {
-            self.tell(Cause::too_long(self.field(), most));
-        }
-        if let Some(least) = checks.shortest.filter(|least| length() < *least) {
+            self.tell(Cause::too_long(self.field(), most as usize));
+        } else if let Some(least) = checks.shortest.filter(|least| length() < *least) {
             self.invalid(value, &format!("should be at least {least} chars long"));
-        }
-        if let Some(pattern) = checks.pattern.as_ref().filter(|pattern| !pattern.matches(text)) {
+        } else if let Some(pattern) = checks.pattern.as_ref().filter(|pattern| !pattern.matches(text)) {
             self.invalid(value, &format!("should match '{}'", pattern.text));
         }
         if let Some(format) = checks.format.as_ref().filter(|format| !format::fits(format, text)) {
@@ -151,12 +156,25 @@ impl Walk {
         }
     }
 
-    fn number(&mut self, checks: &Checks, value: &Value) {
+    fn number(&mut self, schema: &Schema, checks: &Checks, value: &Value) {
+        self.in_range(schema, value, "Checked");
+        if let Some(factor) = &checks.multiple_of {
+            self.in_range(schema, factor, "MultipleOf");
+            if !is_multiple(value, factor) {
+                self.invalid(value, &format!("should be a multiple of {factor}"));
+            }
+        }
+        if let Some((least, _)) = &checks.least {
+            self.in_range(schema, least, "Minimum boundary");
+        }
         if let Some((least, exclusive)) = &checks.least
             && compare(value, least).is_some_and(|order| order.is_lt() || (*exclusive && order.is_eq()))
         {
             let or_equal = if *exclusive { "" } else { " or equal to" };
             self.invalid(value, &format!("should be greater than{or_equal} {least}"));
+        }
+        if let Some((most, _)) = &checks.most {
+            self.in_range(schema, most, "Maximum boundary");
         }
         if let Some((most, exclusive)) = &checks.most
             && compare(value, most).is_some_and(|order| order.is_gt() || (*exclusive && order.is_eq()))
@@ -164,15 +182,33 @@ impl Walk {
             let or_equal = if *exclusive { "" } else { " or equal to" };
             self.invalid(value, &format!("should be less than{or_equal} {most}"));
         }
-        if let Some(factor) = checks.multiple_of.as_ref().filter(|factor| !is_multiple(value, factor)) {
-            self.invalid(value, &format!("should be a multiple of {factor}"));
+    }
+
+    /// Whether a number is one of the schema's type and format, which limits of the schema must be as well as values
+    /// (kube-openapi's `IsValueValidAgainstRange`); a fault that isn't about the field says so.
+    fn in_range(&mut self, schema: &Schema, number: &Value, what: &str) {
+        let (kind, format) = match schema.kind {
+            Kind::Integer => ("integer", number_format(schema).unwrap_or_default()),
+            Kind::Number => ("number", number_format(schema).unwrap_or_default()),
+            _ if schema.int_or_string => ("integer", ""),
+            _ => return,
+        };
+        let fits = match (kind, format) {
+            ("integer", "int32") => whole(number).is_some_and(|number| i32::try_from(number).is_ok()),
+            ("integer", _) => whole(number).is_some(),
+            (_, "float") => number.as_f64().is_some_and(|number| number.abs() <= f64::from(f32::MAX)),
+            _ => true,
+        };
+        if !fits {
+            let why = format!("{what} value must be of type {kind} with format {format} in {}", self.path);
+            self.tell(Cause::invalid("<nil>", &"".into(), &why));
         }
     }
 
-    fn object(&mut self, checks: &Checks, value: &Value, object: &Map<String, Value>) {
+    fn object(&mut self, checks: &Checks, object: &Map<String, Value>) {
         let count = object.len() as u64;
         if let Some(least) = checks.fewest_properties.filter(|least| count < *least) {
-            self.invalid(value, &format!("should have at least {least} properties"));
+            self.invalid(&count.into(), &format!("should have at least {least} properties"));
         }
         if let Some(most) = checks.most_properties.filter(|most| count > *most) {
             self.tell(Cause::too_many(self.field(), object.len(), most as usize));
@@ -219,12 +255,10 @@ impl Walk {
             }
         }
         self.failed(failed.take());
-        let mut all = Vec::new();
-        for schema in &checks.all_of {
-            all.extend(fails(schema));
-        }
-        if !all.is_empty() {
-            self.failed(Some(("must validate all the schemas (allOf)".into(), all)));
+        let all: Vec<Vec<Cause>> = checks.all_of.iter().map(fails).collect();
+        if all.iter().any(|faults| !faults.is_empty()) {
+            let none = if all.iter().all(|faults| !faults.is_empty()) { ". None validated" } else { "" };
+            self.failed(Some((format!("must validate all the schemas (allOf){none}"), all.concat())));
         }
         if checks.not.as_ref().is_some_and(|not| fails(not).is_empty()) {
             self.failed(Some(("must not validate the schema (not)".into(), Vec::new())));
@@ -241,14 +275,41 @@ impl Walk {
     }
 }
 
+/// The largest number that is taken for a whole one where it isn't written as an integer of 64 bits: 2^53-1, as upstream
+/// (go-openapi's `IsFloat64AJSONInteger`).
+const LARGEST_WHOLE: f64 = 9_007_199_254_740_991.0;
+
+/// The format of a number, where it is one that upstream knows.
+fn number_format(schema: &Schema) -> Option<&str> {
+    let format = schema.checks.as_ref()?.format.as_deref()?;
+    let kind = match schema.kind {
+        Kind::Integer => "integer",
+        Kind::Number => "number",
+        _ => return None,
+    };
+    format::is_known(kind, format).then_some(format)
+}
+
+/// A number as an integer of 64 bits, if it is one.
+#[allow(clippy::cast_possible_truncation, reason = "only numbers that fit")]
+fn whole(number: &Value) -> Option<i64> {
+    /// 2^63: the first number beyond.
+    const BEYOND: f64 = 9_223_372_036_854_775_808.0;
+    let float = || number.as_f64().filter(|n| n.fract() == 0.0 && (-BEYOND..BEYOND).contains(n));
+    number.as_i64().or_else(|| float().map(|n| n as i64))
+}
+
 fn has_type(schema: &Schema, value: &Value) -> bool {
     if value.is_null() {
         // Conditions say no type, and leave that to the schema that they stand in.
         return schema.nullable || (schema.kind == Kind::Any && !schema.int_or_string);
     }
     let is_integer = |value: &Value| match value {
-        Value::Number(number) if number.is_f64() => number.as_f64().is_some_and(|n| n.fract() == 0.0),
-        other => other.is_number(),
+        Value::Number(number) if number.is_i64() => true,
+        Value::Number(number) => {
+            number.as_f64().is_some_and(|n| n.fract() == 0.0 && n.abs() <= LARGEST_WHOLE)
+        }
+        _ => false,
     };
     if schema.int_or_string {
         return value.is_string() || is_integer(value);

@@ -73,7 +73,9 @@ impl Definition {
         self.prune(object);
         if let Some(version) = self.version_of(object.api_version()) {
             // What lies there is read all the same, with as many defaults as fit.
-            let _ = fill::fill(&self.compiled(version).schema, &mut object.0);
+            let schema = &self.compiled(version).schema;
+            fill::drop_nulls(schema, &mut object.0);
+            let _ = fill::fill(schema, &mut object.0);
             object.ensure_metadata();
         }
     }

@@ -151,11 +151,22 @@ impl<'s> Walk<'_, 's> {
         let reason =
             REASONS.into_iter().find(|known| *known == text("reason")).unwrap_or("FieldValueInvalid");
         let field_path = field_path(schema, text("fieldPath")).unwrap_or_default();
-        let message = match text("message") {
-            "" => format!("failed rule: {}", text("rule")),
-            message => message.to_owned(),
+        let (rule, message) = (text("rule").trim(), text("message").trim());
+        let (name, message) = match message {
+            "" => (rule, format!("failed rule: {rule}")),
+            message => (message, message.to_owned()),
         };
-        Some(Rule { program, message, message_program, reason, field_path, is_transition, old_is_optional })
+        let name = name.to_owned();
+        Some(Rule {
+            program,
+            message,
+            name,
+            message_program,
+            reason,
+            field_path,
+            is_transition,
+            old_is_optional,
+        })
     }
 
     fn program(

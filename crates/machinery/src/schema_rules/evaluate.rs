@@ -109,35 +109,54 @@ impl Walk<'_> {
             (None, false) => cel::Value::Null,
         };
         let variables = [("self", value), ("oldSelf", old)];
+        let field = |below: &str| {
+            let field = format!("{path}{below}");
+            let field = if path.is_empty() { field.trim_start_matches('.').to_owned() } else { field };
+            // The root has no name.
+            if field.is_empty() { "<nil>".to_owned() } else { field }
+        };
         let why = match rule.program.evaluate(&variables, self.budget) {
             Ok(cel::Value::Bool(true)) => return,
-            Ok(cel::Value::Bool(false)) => match self.message(rule, &variables) {
-                Some(message) => message,
-                None => rule.message.clone(),
-            },
+            Ok(cel::Value::Bool(false)) => {
+                let message = self.message(rule, &variables).unwrap_or_else(|| rule.message.clone());
+                self.tell(Self::unfulfilled(rule, schema, new, field(rule.field_path.as_str()), &message));
+                return;
+            }
             Err(Error::TooExpensive) if self.budget.left() == 0 => {
                 self.is_over = true;
                 "validation failed due to running out of cost budget, no further validation rules will be run"
                     .into()
             }
             Err(Error::TooExpensive) => format!(
-                "call cost exceeds limit for rule: {}: no further validation rules will be run",
-                rule.message
+                "'operation cancelled: actual cost limit exceeded': no further validation rules will be run due to call cost \
+                 exceeds limit for rule: {}",
+                rule.name
             ),
-            Err(Error::Failed(why)) => format!("{why} evaluating rule: {}", rule.message),
-            Ok(_) => format!("the result is no bool evaluating rule: {}", rule.message),
+            Err(Error::Failed(why)) => format!("{why} evaluating rule: {}", rule.name),
+            Ok(_) => format!("the result is no bool evaluating rule: {}", rule.name),
         };
-        let field = format!("{path}{}", rule.field_path);
-        let field = if path.is_empty() { field.trim_start_matches('.').to_owned() } else { field };
-        // The root has no name.
-        let field = if field.is_empty() { "<nil>".to_owned() } else { field };
-        let kind = schema.get("type").cloned().unwrap_or_else(|| json!("object"));
-        self.faults.push(match rule.reason {
-            "FieldValueRequired" => Cause::required(field, &why),
-            "FieldValueForbidden" => Cause::forbidden(field, &why),
-            "FieldValueDuplicate" => Cause::duplicate(field, &kind),
-            _ => Cause::invalid(field, &kind, &why),
-        });
+        // It couldn't be asked: the value isn't at fault, and its type stands for it.
+        let kind = schema.get("type").cloned().unwrap_or_else(|| json!(""));
+        self.tell(Cause::invalid(field(""), &kind, &why));
+    }
+
+    /// The fault of a value for which a rule doesn't hold. Objects and lists aren't shown.
+    fn unfulfilled(rule: &Rule, schema: &Value, value: &Value, field: String, why: &str) -> Cause {
+        let is_shown = !matches!(schema.get("type").and_then(Value::as_str), Some("object" | "array"));
+        match rule.reason {
+            "FieldValueRequired" => Cause::required(field, why),
+            "FieldValueForbidden" => Cause::forbidden(field, why),
+            "FieldValueDuplicate" if is_shown => Cause::duplicate(field, value),
+            "FieldValueDuplicate" => {
+                Cause { reason: rule.reason.into(), message: "Duplicate value".into(), field }
+            }
+            _ if is_shown => Cause::invalid(field, value, why),
+            _ => Cause::invalid_part(field, why),
+        }
+    }
+
+    fn tell(&mut self, cause: Cause) {
+        self.faults.push(cause);
         self.is_over |= self.faults.len() >= MOST_FAULTS;
     }
 

@@ -50,6 +50,8 @@ struct Rule {
     program: Program,
     /// What to say if it doesn't hold.
     message: String,
+    /// What it is called where it can't be asked: its message, or itself.
+    name: String,
     message_program: Option<Program>,
     /// Such as `FieldValueInvalid`.
     reason: &'static str,

@@ -46,22 +46,19 @@ fn rules_hold_or_say_why_they_do_not() {
     assert_eq!(told(rules.validate(&object(2, 4), None)), vec![]);
     assert_eq!(
         told(rules.validate(&object(6, 4), None)),
-        [("spec.size".into(), "Invalid value: \"object\": size must be at most 4".into())]
+        [("spec.size".into(), "Invalid value: size must be at most 4".into())]
     );
     assert_eq!(
         told(rules.validate(&object(3, 4), None)),
-        [("spec.size".into(), "Invalid value: \"integer\": failed rule: self % 2 == 0".into())]
+        [("spec.size".into(), "Invalid value: 3: failed rule: self % 2 == 0".into())]
     );
     let forbidden = json!({"metadata": {"name": "forbidden"}, "spec": {"size": 2, "most": 4}});
-    assert_eq!(
-        told(rules.validate(&forbidden, None)),
-        [("<nil>".into(), "Invalid value: \"object\": bad name".into())]
-    );
+    assert_eq!(told(rules.validate(&forbidden, None)), [("<nil>".into(), "Invalid value: bad name".into())]);
     let missing = json!({"metadata": {"name": "a"}, "spec": {"size": 2}});
     let faults = told(rules.validate(&missing, None));
     assert_eq!(
         faults[0].1,
-        "Invalid value: \"object\": no such key: most evaluating rule: failed rule: self.size <= self.most"
+        "Invalid value: \"object\": no such key: most evaluating rule: self.size <= self.most"
     );
 }
 
@@ -74,7 +71,7 @@ fn transitions_compare_with_what_was() {
         told(rules.validate(&object(2, json!([{"name": "q", "n": 1}, {"name": "new", "n": 0}])), Some(&old))),
         [
             ("spec".into(), "Forbidden: may only grow".into()),
-            ("spec.parts[0]".into(), "Invalid value: \"object\": n shrinks".into()),
+            ("spec.parts[0]".into(), "Invalid value: n shrinks".into()),
         ]
     );
     let mut most = old.clone();
@@ -88,7 +85,7 @@ fn transitions_compare_with_what_was() {
     changed["spec"]["labels"]["b"] = json!("");
     assert_eq!(
         told(rules.validate(&changed, Some(&wrong))),
-        [("spec.labels[b]".into(), "Invalid value: \"string\": is empty".into())]
+        [("spec.labels[b]".into(), "Invalid value: \"\": is empty".into())]
     );
 }
 
@@ -128,7 +125,7 @@ fn all_rules_together_have_one_budget() {
     let ones: Vec<i64> = vec![1; 3000];
     let faults = told(rules.validate(&json!({"list": ones}), None));
     assert_eq!(faults.len(), 1);
-    assert!(faults[0].1.contains("call cost exceeds limit"), "{faults:?}");
+    assert!(faults[0].1.contains("due to call cost exceeds limit"), "{faults:?}");
 }
 
 #[test]

@@ -41,9 +41,8 @@ impl FieldSelector {
                     "the field selector {text:?} is invalid: {part:?} has no =, == or !="
                 ))
             })?;
-            let pointer = pointer(resource, field).ok_or_else(|| {
-                Status::bad_request(format!("field label not supported: {field}, for {}", resource.plural))
-            })?;
+            let pointer = pointer(resource, field)
+                .ok_or_else(|| Status::bad_request(format!("field label not supported: {field}")))?;
             let value = unescape(value).ok_or_else(|| {
                 Status::bad_request(format!(
                     "the field selector {text:?} is invalid: a lone \\ or a sign in {value:?}"

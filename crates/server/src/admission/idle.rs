@@ -7,7 +7,7 @@ use serde_json::Value;
 use store::State;
 
 use super::request::{AdmissionRequest, Operation};
-use super::warnings::warn;
+use crate::http::warnings::warn;
 
 /// Which objects of a kind are meant.
 enum When {

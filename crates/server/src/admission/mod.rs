@@ -20,7 +20,6 @@ mod service;
 pub(crate) mod service_account;
 mod storage;
 mod toleration;
-pub(crate) mod warnings;
 
 use access::UserInfo;
 use machinery::{Object, Resource, Status};

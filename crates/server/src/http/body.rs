@@ -13,6 +13,7 @@ use super::beside::{Beside, LARGE};
 use super::encoding::Encoding;
 use super::negotiate::{content_type, unsupported};
 use super::query::Query;
+use super::warnings::warn;
 
 /// The largest body, as upstream has it for writes.
 pub(crate) const LARGEST_BODY: usize = 3 << 20;
@@ -80,16 +81,30 @@ impl FieldValidation {
         }
     }
 
-    /// Warnings about faults, or an error.
-    pub(crate) fn judge(self, faults: Vec<String>) -> Result<Vec<String>, Status> {
+    /// Warns of faults, or refuses them: `refused` makes the answer of what they are.
+    pub(crate) fn judge(
+        self,
+        faults: Vec<String>,
+        refused: impl FnOnce(String) -> Status,
+    ) -> Result<(), Status> {
         match self {
-            FieldValidation::Ignore => Ok(Vec::new()),
-            FieldValidation::Warn => Ok(faults),
-            FieldValidation::Strict if faults.is_empty() => Ok(Vec::new()),
-            FieldValidation::Strict => {
-                Err(Status::bad_request(format!("strict decoding error: {}", faults.join(", "))))
+            FieldValidation::Strict if !faults.is_empty() => {
+                return Err(refused(format!("strict decoding error: {}", faults.join(", "))));
             }
+            FieldValidation::Warn => faults.into_iter().for_each(warn),
+            FieldValidation::Ignore | FieldValidation::Strict => {}
         }
+        Ok(())
+    }
+
+    /// Likewise, of a patch: what came out of it is at fault (upstream: `patch.go`). The answer doesn't repeat that, as
+    /// upstream's does: there may be secrets in it.
+    pub(crate) fn judge_patch(self, faults: Vec<String>) -> Result<(), Status> {
+        self.judge(faults, |why| {
+            let message = format!("Invalid value: {why}");
+            let cause = Cause { reason: "FieldValueInvalid".into(), message, field: "patch".into() };
+            Status::invalid("", "", "", vec![cause])
+        })
     }
 }
 
@@ -101,13 +116,13 @@ pub(crate) fn yaml(body: &[u8]) -> Result<(Value, Vec<String>), Status> {
     })
 }
 
-/// The object in a body, and warnings about it.
+/// The object in a body. Its writer is warned of what is wrong with it and not forbidden.
 pub(crate) fn object(
     resource: &Resource,
     headers: &HeaderMap,
     validation: FieldValidation,
     body: Bytes,
-) -> Result<(Object, Vec<String>), Status> {
+) -> Result<Object, Status> {
     let (object, faults) = match encoding(headers)? {
         Encoding::Json => {
             let decoded = machinery::decode(resource, &body)?;
@@ -125,5 +140,9 @@ pub(crate) fn object(
             (object, faults)
         }
     };
-    Ok((object, validation.judge(faults)?))
+    validation.judge(faults, |why| {
+        let (kind, version) = (resource.kind, resource.version);
+        Status::bad_request(format!("{kind} in version {version:?} cannot be handled as a {kind}: {why}"))
+    })?;
+    Ok(object)
 }

@@ -16,6 +16,8 @@ pub(crate) mod query;
 pub(crate) mod response;
 pub(crate) mod socket;
 mod strangers;
+pub(crate) mod warnings;
+pub(crate) mod websocket;
 
 pub use limits::Limits;
 pub use response::Body;

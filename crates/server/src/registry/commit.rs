@@ -100,6 +100,29 @@ impl Registry {
         Ok(Some(object.into()))
     }
 
+    /// What a write that is no more than tried answers: the object as it would come back from the store. Of a kind that
+    /// is stored in another version that is what the way there and back leaves of it, as upstream.
+    pub(crate) async fn rehearse(
+        &self,
+        resource: &machinery::Resource,
+        object: Object,
+    ) -> Result<Written, Status> {
+        let stored_as = resource.custom().map(machinery::Custom::storage_api_version);
+        let (Some(custom), true) = (resource.custom(), stored_as.is_some_and(|v| v != object.api_version()))
+        else {
+            return Ok(object.into());
+        };
+        let (version, revision) = (object.api_version().to_owned(), object.resource_version().to_owned());
+        let stored = self.converter.to_stored(resource, object).await?;
+        let shown = self.converter.convert(custom.definition(), vec![stored], &version).await?;
+        let shown = shown.into_iter().next();
+        let mut shown = shown.ok_or_else(|| Status::internal("a conversion came to nothing"))?;
+        if !revision.is_empty() {
+            shown.set_meta("resourceVersion", revision);
+        }
+        Ok(shown.into())
+    }
+
     /// Takes an object away if its key is still as of revision `read`; the answer is the revision that did, or none
     /// if something changed in between.
     pub(crate) async fn remove(

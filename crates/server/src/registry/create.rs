@@ -11,6 +11,7 @@ use super::read::Freshness;
 use super::{Recorded, Registry, Written, definition};
 use crate::admission::{self, AdmissionRequest, Operation, Outcome, Refused, quota, service_account};
 use crate::clock::Edge;
+use crate::http::warnings::warn;
 
 /// How often a generated name is tried anew.
 ///
@@ -126,7 +127,7 @@ impl Registry {
                 Err(refused) => return Err(refused.status),
             }
             if create.dry_run {
-                return Ok(object.into());
+                return self.rehearse(&resource, object).await;
             }
             claims.conditions.extend(namespace);
             claims.conditions.extend(definition::unchanged(&resource));
@@ -155,6 +156,7 @@ impl Registry {
         let mut causes = machinery::validate_create(resource, object);
         causes.extend(self.endpoint_faults(resource, object));
         if causes.is_empty() {
+            machinery::warnings(resource, object, None).into_iter().for_each(warn);
             machinery::settle(resource, object);
             return Ok(());
         }

@@ -13,6 +13,7 @@ use super::{Recorded, Registry, Written, definition, recorded};
 use crate::admission::{self, AdmissionRequest, Operation, Outcome, Refused};
 use crate::clock::Edge;
 use crate::conversion;
+use crate::http::warnings::warn;
 
 const MODIFIED: &str =
     "the object has been modified; please apply your changes to the latest version and try again";
@@ -100,6 +101,9 @@ impl Registry {
         if !causes.is_empty() {
             return Err(Status::invalid(resource.group, resource.kind, named.name, causes).into());
         }
+        if part.is_empty() {
+            machinery::warnings(resource, &new, Some(&old)).into_iter().for_each(warn);
+        }
         machinery::settle(resource, &mut new);
         let mut claims = admission::allocate(
             &self.services,
@@ -115,7 +119,7 @@ impl Registry {
         new.set_meta("resourceVersion", old.resource_version());
         recorded::keep_times(&mut new, &old);
         if request.dry_run {
-            return Ok(Some(new.into()));
+            return Ok(Some(self.rehearse(resource, new).await?));
         }
         let ends = is_finished(&new);
         if !ends && new == old && conversion::is_in_place(resource, kv) {

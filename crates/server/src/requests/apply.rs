@@ -4,7 +4,7 @@ use bytes::Bytes;
 use machinery::{Object, Status};
 use objects::Named;
 
-use crate::http::body::{self, FieldValidation};
+use crate::http::body;
 use crate::http::encoding::Encoding;
 use crate::http::options::WriteOptions;
 
@@ -12,26 +12,22 @@ use crate::http::options::WriteOptions;
 pub(crate) const YAML: &str = "application/apply-patch+yaml";
 pub(crate) const CBOR: &str = "application/apply-patch+cbor";
 
-/// What is applied, and warnings about it.
+/// What is applied.
 pub(crate) fn patch(
     named: &Named<'_>,
     options: &WriteOptions,
     media_type: &str,
     bytes: &Bytes,
-) -> Result<(Object, Vec<String>), Status> {
+) -> Result<Object, Status> {
     let (value, duplicates) =
         if media_type == CBOR { (Encoding::Cbor.decode(bytes)?, Vec::new()) } else { body::yaml(bytes)? };
     let patch =
         Object::from_value(value).ok_or_else(|| Status::bad_request("an apply patch must be an object"))?;
-    let warnings = match options.validation {
-        FieldValidation::Strict if !duplicates.is_empty() => {
-            let why = duplicates.join(", ");
-            return Err(Status::bad_request(format!("error strict decoding YAML: {why}")));
-        }
-        validation => validation.judge(duplicates)?,
-    };
+    let why = duplicates.join(", ");
+    let refused = |_| Status::bad_request(format!("error strict decoding YAML: {why}"));
+    options.validation.judge(duplicates, refused)?;
     fit(named, &patch)?;
-    Ok((patch, warnings))
+    Ok(patch)
 }
 
 /// The patch must be of the object that the path names; of one that is there it needn't say the name.

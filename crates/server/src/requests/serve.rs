@@ -13,12 +13,13 @@ use machinery::Status;
 use super::impersonate::impersonated;
 use super::route::{Route, route};
 use super::{Requests, backup, discovery, health, metrics, objects, turn, watch, write};
-use crate::admission::warnings;
 use crate::aggregation::RequestInfo;
 use crate::http::compress::{compressed, takes_gzip};
 use crate::http::negotiate::accepted_error;
 use crate::http::query::Query;
 use crate::http::response::{bytes, error_as, full, json, no_such_path, warn};
+use crate::http::warnings;
+use crate::http::websocket::WebSocket;
 use crate::http::{Asked, Body, Connection, Target, only_name};
 use crate::registry::Freshness;
 use crate::usage::{self, Usage};
@@ -253,15 +254,30 @@ impl Requests {
     async fn answer_asked(
         &self,
         asked: &Asked<'_>,
-        request: Request<Body>,
+        mut request: Request<Body>,
         admitted: Option<Admitted>,
     ) -> Result<Response<Body>, Status> {
         let Asked { target, query, verb, .. } = *asked;
+        let closing = || self.objects.closing.clone();
         match (target.subresource.as_str(), verb) {
             ("proxy", _) => self.proxy.forward(asked, request).await,
-            ("log", "get") => self.proxy.logs(asked).await,
+            ("log", "get") => {
+                let socket = WebSocket::of(&mut request)?;
+                let answer = self.proxy.logs(asked).await?;
+                match socket {
+                    Some(socket) => socket.pieces(answer, closing()),
+                    None => Ok(answer),
+                }
+            }
             ("exec" | "attach" | "portforward", _) => self.proxy.stream(asked, request).await,
-            (_, "watch") => watch::start(&self.objects, asked, request.headers(), admitted).await,
+            (_, "watch") => {
+                let socket = WebSocket::of(&mut request)?;
+                let answer = watch::start(&self.objects, asked, request.headers(), admitted).await?;
+                match socket {
+                    Some(socket) => socket.lines(answer, closing()),
+                    None => Ok(answer),
+                }
+            }
             _ => {
                 let limit = time_of(query)?;
                 let answer = async {

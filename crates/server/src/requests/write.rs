@@ -1,7 +1,5 @@
 //! Requests that change something.
 
-use std::sync::{Mutex, PoisonError};
-
 use access::{Stamp, TokenRequest};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response};
@@ -15,7 +13,8 @@ use super::{Objects, apply};
 use crate::http::beside::LARGE;
 use crate::http::negotiate::{Accepted, Shape, accepted_for, content_type, unsupported};
 use crate::http::options::WriteOptions;
-use crate::http::response::{JSON, bytes, warn};
+use crate::http::response::{JSON, bytes};
+use crate::http::warnings::warn;
 use crate::http::{Asked, Body, body};
 use crate::registry::{
     Apply, Binding, Create, DeleteOptions, Freshness, Recorded, Registry, Update, Written, fit_namespace,
@@ -112,45 +111,26 @@ impl<'a> Writing<'a> {
         }
     }
 
-    fn answer(
-        &self,
-        code: u16,
-        written: impl Into<Written>,
-        warnings: &[String],
-    ) -> Result<Response<Body>, Status> {
+    fn answer(&self, code: u16, written: impl Into<Written>) -> Result<Response<Body>, Status> {
         let is_scale = self.asked.target.subresource == "scale";
         let shape = if is_scale { Shape::Plain } else { self.accepted.shape };
         let (accepted, now) = (Accepted { shape, ..self.accepted }, self.registry.edge().second());
-        let mut response = match written.into() {
-            Written::Stored(kv) if accepted.is_plain_json() => bytes(code, JSON, objects::stamped(&kv)),
-            other => object(
-                self.asked.target.resource,
-                code,
-                other.into_object()?,
-                accepted,
-                self.asked.query,
-                now,
-            )?,
-        };
-        warn(&mut response, warnings);
-        Ok(response)
+        match written.into() {
+            Written::Stored(kv) if accepted.is_plain_json() => Ok(bytes(code, JSON, objects::stamped(&kv))),
+            other => {
+                let (resource, query) = (self.asked.target.resource, self.asked.query);
+                object(resource, code, other.into_object()?, accepted, query, now)
+            }
+        }
     }
 
     async fn create(&self, body: Bytes) -> Result<Response<Body>, Status> {
         let target = self.asked.target;
         let read = || body::object(target.resource, self.headers, self.options.validation, body.clone());
         if is_question(target.resource) {
-            let (question, warnings) = read()?;
-            return self.answer(201, self.review(question)?, &warnings);
+            return self.answer(201, self.review(read()?)?);
         }
-        let warnings = Mutex::new(Vec::new());
-        let make = || {
-            let (object, told) = read()?;
-            *warnings.lock().unwrap_or_else(PoisonError::into_inner) = told;
-            Ok(object)
-        };
-        let created = self.registry.create(&self.creation(), &make).await?;
-        self.answer(201, created, &warnings.into_inner().unwrap_or_else(PoisonError::into_inner))
+        self.answer(201, self.registry.create(&self.creation(), &read).await?)
     }
 
     async fn token(&self, body: Bytes) -> Result<Response<Body>, Status> {
@@ -196,9 +176,9 @@ impl<'a> Writing<'a> {
         if target.subresource == "scale" {
             let scale = scale_object(body::value(self.headers, body)?)?;
             let updated = registry.change_scale(&self.change(), &|_| Ok(scale.clone())).await?;
-            return self.answer(200, updated, &[]);
+            return self.answer(200, updated);
         }
-        let (object, warnings) = body::object(target.resource, self.headers, self.options.validation, body)?;
+        let object = body::object(target.resource, self.headers, self.options.validation, body)?;
         if !object.name().is_empty() && object.name() != target.name {
             let (given, asked) = (object.name(), &target.name);
             return Err(Status::bad_request(format!(
@@ -217,9 +197,9 @@ impl<'a> Writing<'a> {
             {
                 registry.check_may_create(self.asked.who, &self.named())?;
                 let created = registry.create(&self.creation(), &|| Ok(object.clone())).await?;
-                self.answer(201, created, &warnings)
+                self.answer(201, created)
             }
-            updated => self.answer(200, updated?, &warnings),
+            updated => self.answer(200, updated?),
         }
     }
 
@@ -246,37 +226,33 @@ impl<'a> Writing<'a> {
         if target.subresource == "scale" {
             // A scale's fields are those of its object, as far as types go.
             let change = |scale: &Object| machinery::patch(resource, kind, scale, &patch);
-            let patched = registry.change_scale(&self.change(), &change).await?;
-            return self.answer(200, patched, &self.options.validation.judge(duplicates)?);
+            self.options.validation.judge_patch(duplicates)?;
+            return self.answer(200, registry.change_scale(&self.change(), &change).await?);
         }
-        let warnings = Mutex::new(Vec::new());
         let change = |old: &Object| {
             let mut patched = machinery::patch(resource, kind, old, &patch)?;
             let mut faults = duplicates.clone();
             faults.extend(machinery::check(resource, &mut patched)?);
-            *warnings.lock().unwrap_or_else(PoisonError::into_inner) =
-                self.options.validation.judge(faults)?;
+            self.options.validation.judge_patch(faults)?;
             Ok(patched)
         };
-        let patched = registry.change(&self.change(), &change).await?;
-        self.answer(200, patched, &warnings.into_inner().unwrap_or_else(PoisonError::into_inner))
+        self.answer(200, registry.change(&self.change(), &change).await?)
     }
 
     async fn apply(&self, body: Bytes) -> Result<Response<Body>, Status> {
         let (resource, registry) = (self.asked.target.resource, self.registry);
-        let (patch, warnings) =
-            apply::patch(&self.named(), &self.options, &content_type(self.headers), &body)?;
+        let patch = apply::patch(&self.named(), &self.options, &content_type(self.headers), &body)?;
         let request =
             Apply { change: self.change(), manager: &self.options.manager, force: self.options.force };
         if self.asked.target.subresource == "scale" {
-            return self.answer(200, registry.apply_scale(&request, &patch).await?, &warnings);
+            return self.answer(200, registry.apply_scale(&request, &patch).await?);
         }
         let finish = |mut object: Object| {
-            machinery::check(resource, &mut object)?;
+            machinery::check_applied(resource, &mut object)?;
             Ok(object)
         };
         let applied = registry.apply(&request, &patch, &finish).await?;
-        self.answer(if applied.created { 201 } else { 200 }, applied.written, &warnings)
+        self.answer(if applied.created { 201 } else { 200 }, applied.written)
     }
 
     fn delete_options(&self, body: Bytes) -> Result<DeleteOptions, Status> {
@@ -306,9 +282,11 @@ impl<'a> Writing<'a> {
         let deleted = self.registry.delete(self.asked.who, &named, &options).await?;
         let is_job = (named.resource.group, named.resource.plural) == ("batch", "jobs");
         let leaves_pods = is_job && options.propagation.is_none();
-        let warnings = if leaves_pods { &[PODS_ARE_LEFT.to_owned()][..] } else { &[] };
         if !deleted.gone || answers_deleted_object(named.resource) {
-            return self.answer(200, deleted.object, warnings);
+            if leaves_pods {
+                warn(PODS_ARE_LEFT);
+            }
+            return self.answer(200, deleted.object);
         }
         let mut details =
             json!({"name": named.name, "kind": named.resource.plural, "uid": deleted.object.uid()});
@@ -407,5 +385,6 @@ fn answers_deleted_object(resource: &machinery::Resource) -> bool {
 fn version_missing(named: &Named<'_>) -> Status {
     let why = "must be specified for an update";
     let cause = machinery::Cause::invalid("metadata.resourceVersion", &json!(0), why);
-    Status::invalid(named.resource.group, named.resource.kind, named.name, vec![cause])
+    // As upstream: by the name of the resource, not of the kind.
+    Status::invalid(named.resource.group, named.resource.plural, named.name, vec![cause])
 }

@@ -61,7 +61,15 @@ async fn keys_that_stand_twice_are_refused_under_strict() {
     let path = "/api/v1/namespaces/default/configmaps";
     let (code, status) =
         send(&house, "POST", &format!("{path}?fieldValidation=Strict"), "application/yaml", map).await;
-    assert_eq!((code, status["message"].as_str().unwrap()), (400, &*format!("strict decoding error: {why}")));
+    assert_eq!(
+        (code, status["message"].as_str().unwrap()),
+        (
+            400,
+            &*format!(
+                "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: {why}"
+            )
+        )
+    );
     let applied = format!("{path}/m?fieldManager=me&fieldValidation=Strict");
     let (code, status) = send(&house, "PATCH", &applied, APPLY, map).await;
     assert_eq!(

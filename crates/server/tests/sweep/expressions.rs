@@ -58,7 +58,7 @@ fn object(kind: &Value) -> Value {
 fn message(cause: &Value) -> Value {
     let text = cause["message"].as_str().unwrap_or_default();
     let text = text.strip_prefix("Invalid value: ").unwrap_or(text);
-    match text.strip_prefix("\"object\": ").unwrap_or(text) {
+    match text {
         "failed rule: false" => Value::Null,
         said => json!(said),
     }

@@ -8,6 +8,7 @@ use super::fresh::validate_fresh;
 use super::names::{validate_group, validate_names};
 use super::structural::DEEPEST;
 use super::versions::validate_versions;
+use super::warnings::schema_warnings;
 use crate::kinds::client_config::{validate_client, validate_review_versions};
 use crate::kinds::field::{self, default, items, part, paths, text};
 
@@ -73,6 +74,13 @@ impl Rules for CustomResourceDefinition {
         let wanted = format!("{}.{}", text(&spec["names"], "plural"), text(spec, "group"));
         let other = (name != wanted).then_some("must be spec.names.plural+\".\"+spec.group");
         self.name_fault(name).into_iter().chain(other).collect()
+    }
+
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        let before = old.map(schema_warnings).unwrap_or_default();
+        let mut said = schema_warnings(object);
+        said.retain(|warning| !before.contains(warning));
+        said
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {

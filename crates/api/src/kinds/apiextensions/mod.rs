@@ -6,5 +6,6 @@ mod general;
 mod names;
 mod structural;
 mod versions;
+mod warnings;
 
 pub(crate) use definition::CustomResourceDefinition;

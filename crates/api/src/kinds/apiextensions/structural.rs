@@ -289,7 +289,9 @@ impl Walk<'_> {
         let says = |key: &str| match &condition[key] {
             Value::Null => false,
             Value::Bool(truth) => *truth || key == "additionalProperties",
-            Value::Array(list) => !list.is_empty(),
+            // A default is what it is, and documents that say nothing aren't there.
+            Value::Array(list) => !list.is_empty() || key == "default",
+            Value::Object(map) if key == "externalDocs" => !map.is_empty(),
             // Kinds of lists and maps are pointers upstream: an empty text is one.
             Value::String(text) => !text.is_empty() || key.starts_with("x-kubernetes"),
             _ => true,

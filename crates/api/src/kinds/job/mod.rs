@@ -12,7 +12,9 @@ use serde_json::{Value, json};
 
 pub(crate) use validation::{validate_job_spec, validate_restart};
 
-use super::workload::{set_default, set_template_defaults, validate_fits, validate_selector};
+use super::workload::{
+    set_default, set_template_defaults, template_warnings, validate_fits, validate_selector,
+};
 
 pub(crate) struct Job;
 
@@ -54,6 +56,10 @@ impl Rules for Job {
 
     fn orphans_by_default(&self) -> bool {
         true
+    }
+
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        template_warnings(object, old, "/spec/template")
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {

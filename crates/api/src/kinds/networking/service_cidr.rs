@@ -40,6 +40,10 @@ impl Rules for ServiceCidr {
         // One family may get the other beside it.
         if new.len() == 2 && before.len() == 1 && new[0] == before[0] {
             self.validate(object, faults);
+        } else if new.len() == before.len() {
+            for (index, cidr) in new.iter().enumerate().filter(|(index, cidr)| before[*index] != **cidr) {
+                faults.push(Cause::invalid(format!("spec.cidrs[{index}]"), cidr, "field is immutable"));
+            }
         } else {
             field::immutable("spec.cidrs", object, old, faults);
         }

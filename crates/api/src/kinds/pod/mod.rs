@@ -7,8 +7,9 @@ mod subresources;
 mod table;
 mod update;
 mod validation;
+mod warnings;
 
-use machinery::name::subdomain_fault;
+use machinery::name::{label_fault, subdomain_fault};
 use machinery::rules::{Column, Rules};
 use machinery::{Cause, Faults, Object, keep};
 use serde_json::{Value, json};
@@ -18,6 +19,7 @@ pub(crate) use validation::{
     validate_node_selector, validate_overhead, validate_pod_spec, validate_resource_name,
     validate_tolerations,
 };
+pub(crate) use warnings::{fraction, pod_warnings};
 
 use super::field::{paths, text};
 pub(crate) struct Pod;
@@ -66,6 +68,20 @@ impl Rules for Pod {
         if let Some(Value::Object(status)) = object.0.get_mut("status") {
             keep(status, before, "qosClass");
         }
+    }
+
+    fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
+        // Most changes of pods are controllers', which nobody reads the warnings of.
+        if old.is_some() {
+            return Vec::new();
+        }
+        let odd_name = label_fault(object.name()).map(|why| {
+            format!(
+                "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label is \
+                 recommended: [{why}]"
+            )
+        });
+        odd_name.into_iter().chain(pod_warnings(&Value::Object(object.0.clone()), "")).collect()
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {

@@ -5,8 +5,10 @@ use serde_json::Value;
 
 /// `Guaranteed`, `Burstable` or `BestEffort`.
 pub(super) fn of_pod(spec: &Value) -> &'static str {
-    let containers =
-        ["initContainers", "containers"].into_iter().filter_map(|list| spec[list].as_array()).flatten();
+    // What the pod says of itself counts instead of what its containers do, also where that is nothing (KEP-2837).
+    let whole = Some(spec).filter(|spec| spec["resources"].is_object());
+    let lists = ["initContainers", "containers"].into_iter().filter(|_| whole.is_none());
+    let containers = whole.into_iter().chain(lists.filter_map(|list| spec[list].as_array()).flatten());
     let mut guaranteed = true;
     let mut anything = false;
     for container in containers {
@@ -38,6 +40,13 @@ mod tests {
     #[test]
     fn classes_follow_requests_and_limits() {
         let full = json!({"cpu": "1", "memory": "1Gi"});
+        let of_whole = |whole: serde_json::Value| {
+            of_pod(&json!({"resources": whole, "containers": [{"resources": {"requests": {"cpu": "1"}}}]}))
+        };
+        assert_eq!(of_whole(json!({})), "BestEffort");
+        assert_eq!(of_whole(json!({"limits": full})), "Guaranteed");
+        assert_eq!(of_whole(json!({"limits": full, "requests": {"cpu": "500m"}})), "Burstable");
+        assert_eq!(of_whole(serde_json::Value::Null), "Burstable");
         for (resources, class) in [
             (json!({}), "BestEffort"),
             (json!({"requests": {"cpu": "0"}}), "BestEffort"),

@@ -12,7 +12,8 @@ use super::matching::{matched, namespace_of};
 use super::parameters::Misconfigured;
 use super::review::{Shown, request_value};
 use super::{Outside, guard};
-use crate::admission::{AdmissionRequest, Outcome, warnings};
+use crate::admission::{AdmissionRequest, Outcome};
+use crate::http::warnings;
 
 /// Why a policy is against a change.
 struct Denial {

@@ -15,7 +15,8 @@ use super::configured::Hook;
 use super::matching::matched;
 use super::review::{Shown, request_value};
 use super::{Outside, Round, guard};
-use crate::admission::{AdmissionRequest, Outcome, warnings};
+use crate::admission::{AdmissionRequest, Outcome};
+use crate::http::warnings;
 
 /// The longest warning that a webhook gets through.
 const LONGEST_WARNING: usize = 256;

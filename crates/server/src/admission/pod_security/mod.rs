@@ -17,7 +17,7 @@ use store::{KeyRange, State};
 use self::check::Subject;
 use self::policy::{LABELS, Level, Policies, Policy};
 use super::request::{AdmissionRequest, Operation};
-use super::warnings::warn;
+use crate::http::warnings::warn;
 
 /// The most pods of a namespace that are looked at when its labels change, as upstream (`defaultNamespaceMaxPodsToCheck`).
 const MOST_PODS: usize = 3000;

@@ -1,0 +1,298 @@
+//! What upstream's users rely on and no recording holds: warnings, the words of refusals, and what becomes of odd values.
+
+use http::Request;
+use serde_json::{Value, json};
+
+use crate::conversion::{DEFINITIONS, done, until};
+use crate::house::{House, admin, body_of, text};
+
+const PATH: &str = "/apis/odd.example.com/v1/things";
+const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
+
+/// Defines `Thing` in `v1`, as which it is stored, with that schema.
+async fn define(house: &House, schema: Value) {
+    define_versions(house, json!([version("v1", true, schema)])).await;
+}
+
+fn version(name: &str, storage: bool, schema: Value) -> Value {
+    json!({"name": name, "served": true, "storage": storage, "subresources": {"status": {}},
+        "schema": {"openAPIV3Schema": schema}})
+}
+
+async fn define_versions(house: &House, versions: Value) {
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "things.odd.example.com"},
+        "spec": {"group": "odd.example.com", "scope": "Cluster", "names": {"plural": "things", "kind": "Thing"},
+            "versions": versions},
+    });
+    done(house, "POST", DEFINITIONS, Some(definition)).await;
+    until(house, PATH, |code, _| code == 200).await;
+}
+
+fn object(properties: Value) -> Value {
+    json!({"type": "object", "properties": properties})
+}
+
+fn thing(spec: Value) -> Value {
+    json!({"apiVersion": "odd.example.com/v1", "kind": "Thing", "metadata": {"name": "t"}, "spec": spec})
+}
+
+/// Code, body and warnings.
+async fn send(
+    house: &House,
+    method: &str,
+    path: &str,
+    kind: &str,
+    body: &Value,
+) -> (u16, Value, Vec<String>) {
+    let request = Request::builder().method(method).uri(path).header("content-type", kind);
+    let request = request.body(body_of(body.to_string())).unwrap();
+    let response = house.server.handle(request, Some(admin())).await;
+    let code = response.status().as_u16();
+    let warnings = response.headers().get_all("warning").iter();
+    let warnings = warnings.map(|warning| warning.to_str().unwrap().replace("\\\"", "\"")).collect();
+    (code, serde_json::from_str(&text(response).await).unwrap(), warnings)
+}
+
+async fn message(house: &House, method: &str, path: &str, kind: &str, body: &Value) -> (u16, String) {
+    let (code, answer, _) = send(house, method, path, kind, body).await;
+    (code, answer["message"].as_str().unwrap_or_default().to_owned())
+}
+
+const JSON: &str = "application/json";
+const MERGE: &str = "application/merge-patch+json";
+const APPLY: &str = "application/apply-patch+yaml";
+
+#[tokio::test]
+async fn a_status_has_its_defaults_from_the_beginning() {
+    let house = House::new().await;
+    let status = json!({"type": "object", "default": {"phase": "New"},
+        "properties": {"phase": {"type": "string"}, "n": {"type": "integer"}}});
+    let mut schema = object(json!({"spec": object(json!({"a": {"type": "integer"}})), "status": status}));
+    schema["x-kubernetes-validations"] =
+        json!([{"rule": "!has(oldSelf.status) || self.status.phase == oldSelf.status.phase"}]);
+    define(&house, schema).await;
+    let made = done(&house, "POST", PATH, Some(thing(json!({"a": 1})))).await;
+    assert_eq!(made["status"], json!({"phase": "New"}), "{made}");
+    let one = format!("{PATH}/t");
+    assert_eq!(done(&house, "GET", &one, None).await["status"], json!({"phase": "New"}));
+    let changed = done(&house, "PATCH", &one, Some(json!({"spec": {"a": 2}}))).await;
+    assert_eq!(changed["status"], json!({"phase": "New"}), "the rule finds the status on a change");
+    let counted = done(&house, "PATCH", &format!("{one}/status"), Some(json!({"status": {"n": 5}}))).await;
+    assert_eq!(counted["status"], json!({"phase": "New", "n": 5}));
+}
+
+#[tokio::test]
+async fn values_are_held_against_their_format() {
+    let house = House::new().await;
+    let of_format = |kind: &str, format: &str| json!({"type": kind, "format": format});
+    let limited = json!({"type": "integer", "format": "int32", "maximum": 4_294_967_295_u32});
+    let spec = json!({"small": of_format("integer", "int32"), "large": of_format("integer", "int64"),
+        "limited": limited, "time": of_format("string", "date-time"),
+        "few": {"type": "array", "maxItems": 1, "minItems": 1, "items": {"type": "string"}},
+        "word": {"type": "string", "minLength": 3, "maxLength": 5, "pattern": "^a+$"},
+        "set": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}}});
+    define(&house, object(json!({"spec": object(spec)}))).await;
+    let checked = |format: &str, field: &str| {
+        format!(
+            "<nil>: Invalid value: \"\": Checked value must be of type integer with format {format} in spec.{field}"
+        )
+    };
+    for (spec, expected) in [
+        (json!({"small": 2_147_483_648_i64}), checked("int32", "small")),
+        (json!({"large": 9_223_372_036_854_775_808_u64}), checked("int64", "large")),
+        (
+            json!({"limited": 5}),
+            "Maximum boundary value must be of type integer with format int32 in spec.limited".into(),
+        ),
+        (json!({"small": 5.5}), "spec.small in body must be of type int32: \"float64\"".into()),
+        (json!({"time": "2024-10-11 12:48:44Z"}), "must be of type date-time".into()),
+        (json!({"time": "2024-10-11T12:48Z"}), "must be of type date-time".into()),
+        (json!({"few": []}), "spec.few: Invalid value: 0: spec.few in body should have at least 1 items".into()),
+        (json!({"few": ["a", "b"]}), "spec.few: Too many: 2: must have at most 1 item".into()),
+        (
+            json!({"word": "b"}),
+            "\"t\" is invalid: spec.word: Invalid value: \"b\": spec.word in body should be at least 3 chars long"
+                .into(),
+        ),
+        (json!({"set": ["a", "a", "a"]}), "\"t\" is invalid: spec.set[1]: Duplicate value: \"a\"".into()),
+    ] {
+        let (code, why) = message(&house, "POST", PATH, JSON, &thing(spec.clone())).await;
+        assert_eq!(code, 422, "{spec}");
+        assert!(why.contains(&expected), "{spec}: {why}");
+    }
+    let fits = json!({"small": -2_147_483_648_i64, "large": i64::MAX, "time": "2024-10-11T12:48:44.5+02:00"});
+    done(&house, "POST", PATH, Some(thing(fits))).await;
+}
+
+#[tokio::test]
+async fn fields_that_are_unknown_are_told_in_upstreams_words() {
+    let house = House::new().await;
+    define(&house, object(json!({"spec": object(json!({"a": {"type": "string"}}))}))).await;
+    let strict = |path: &str| format!("{path}?fieldValidation=Strict");
+    let (code, why) = message(&house, "POST", &strict(PATH), JSON, &thing(json!({"z": 1}))).await;
+    let expected = "Thing in version \"v1\" cannot be handled as a Thing: strict decoding error: unknown field \"spec.z\"";
+    assert_eq!((code, why.as_str()), (400, expected));
+    done(&house, "POST", PATH, Some(thing(json!({})))).await;
+    let one = strict(&format!("{PATH}/t"));
+    let (code, answer, _) = send(&house, "PATCH", &one, MERGE, &json!({"spec": {"z": 1}})).await;
+    let expected = " \"\" is invalid: patch: Invalid value: strict decoding error: unknown field \"spec.z\"";
+    assert_eq!((code, answer["message"].as_str().unwrap()), (422, expected));
+    assert_eq!(answer["details"]["causes"][0]["field"], "patch");
+
+    let mut other = thing(json!({}));
+    other["kind"] = json!("Other");
+    let (code, why) = message(&house, "POST", PATH, JSON, &other).await;
+    assert_eq!(code, 422, "{why}");
+    assert!(why.ends_with("kind: Invalid value: \"Other\": must be Thing"), "{why}");
+    other = thing(json!({}));
+    other["apiVersion"] = json!("odd.example.com/v2");
+    let expected = "the API version in the data (odd.example.com/v2) does not match the expected API version \
+                    (odd.example.com/v1)";
+    assert_eq!(message(&house, "POST", PATH, JSON, &other).await, (400, expected.to_owned()));
+
+    // Of what is refused for another reason too.
+    let deployment = json!({"metadata": {"name": "d"}, "spec": {"replicas": -1, "z": 1, "selector": {"matchLabels": {"a": "b"}},
+        "template": {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "c", "image": "i"}]}}}});
+    let (code, _, warnings) = send(&house, "POST", DEPLOYMENTS, JSON, &deployment).await;
+    assert_eq!((code, warnings), (422, vec!["299 - \"unknown field \"spec.z\"\"".to_owned()]));
+}
+
+#[tokio::test]
+async fn what_is_applied_is_judged_as_it_was_sent() {
+    let house = House::new().await;
+    let spec = json!({"list": {"type": "array", "items": object(json!({"a": {"type": "string"}}))},
+        "text": {"type": "string"}, "with": {"type": "string", "default": "x"}});
+    define(&house, object(json!({"spec": object(spec)}))).await;
+    let one = format!("{PATH}/t?fieldManager=me");
+    for (spec, expected) in [
+        (json!({"list": [{"a": "x", "z": 1}]}), ".spec.list[0].z: field not declared in schema"),
+        (json!({"text": true}), ".spec.text: expected string, got &value.valueUnstructured{Value:true}"),
+    ] {
+        let head = "failed to create typed patch object (/t; odd.example.com/v1, Kind=Thing): ";
+        let answer = message(&house, "PATCH", &one, APPLY, &thing(spec)).await;
+        assert_eq!(answer, (500, format!("{head}{expected}")));
+    }
+    let (code, made, _) =
+        send(&house, "PATCH", &one, APPLY, &thing(json!({"text": "a", "with": null}))).await;
+    assert_eq!((code, &made["spec"]), (201, &json!({"text": "a", "with": "x"})));
+    let (code, why) = message(&house, "PATCH", &one, APPLY, &thing(json!({"text": null}))).await;
+    assert_eq!(code, 422, "{why}");
+    assert!(why.contains("spec.text in body must be of type string: \"null\""), "{why}");
+    // Elsewhere it says nothing.
+    let updated = done(&house, "PATCH", &format!("{PATH}/t"), Some(json!({"spec": {"text": null}}))).await;
+    assert_eq!(updated["spec"], json!({"with": "x"}));
+
+    let mut owned = thing(json!({}));
+    owned["metadata"]["ownerReferences"] = json!([{"apiVersion": "v1", "kind": "A", "name": "a"}]);
+    let (code, why) = message(&house, "PATCH", &one, APPLY, &owned).await;
+    assert_eq!(code, 422, "{why}");
+    assert!(why.contains("metadata.ownerReferences.uid: Invalid value: \"\": must not be empty"), "{why}");
+}
+
+#[tokio::test]
+async fn nothing_is_left_of_nulls_in_lists_that_a_merge_patch_brings() {
+    let house = House::new().await;
+    let open = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    define(&house, object(json!({"spec": open}))).await;
+    done(&house, "POST", PATH, Some(thing(json!({"old": {"a": 1}})))).await;
+    let patch = json!({"spec": {"new": [{"a": null, "b": 1}, null], "old": [{"a": null}]}});
+    let patched = done(&house, "PATCH", &format!("{PATH}/t"), Some(patch)).await;
+    assert_eq!(patched["spec"], json!({"new": [{"b": 1}, null], "old": [{"a": null}]}));
+}
+
+#[tokio::test]
+async fn a_dry_run_shows_what_the_stored_version_would_leave() {
+    let house = House::new().await;
+    let text = |default: &str| json!({"type": "string", "default": default});
+    let newer = version("v2", false, object(json!({"b": text("two"), "z": {"type": "integer"}})));
+    let stored = version("v1", true, object(json!({"a": text("one")})));
+    define_versions(&house, json!([stored, newer])).await;
+    let asked =
+        json!({"apiVersion": "odd.example.com/v2", "kind": "Thing", "metadata": {"name": "t"}, "z": 1});
+    let path = PATH.replace("/v1/", "/v2/");
+    let shown = done(&house, "POST", &format!("{path}?dryRun=All"), Some(asked.clone())).await;
+    let made = done(&house, "POST", &path, Some(asked)).await;
+    for field in ["a", "b", "z"] {
+        assert_eq!(shown.get(field), made.get(field), "{field}");
+    }
+}
+
+#[tokio::test]
+async fn writers_hear_what_upstream_warns_of() {
+    let house = House::new().await;
+    let namespaced = |group: &str, plural: &str| format!("{group}/namespaces/default/{plural}?dryRun=All");
+    let container =
+        json!({"name": "c", "image": "i", "env": [{"name": "A", "value": "1"}, {"name": "A", "value": "2"}]});
+    let format = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "bs.odd.example.com"}, "spec": {"group": "odd.example.com", "scope": "Cluster",
+        "names": {"plural": "bs", "kind": "B"}, "versions": [version("v1", true,
+            object(json!({"a": {"type": "integer", "format": "int16"}})))]}});
+    for (path, object, expected) in [
+        (
+            namespaced("/api/v1", "pods"),
+            json!({"metadata": {"name": "a.b"}, "spec": {"containers": [container]}}),
+            &[
+                "metadata.name: this is used in the Pod's hostname, which can result in surprising behavior; a DNS label \
+                 is recommended: [must not contain dots]",
+                "spec.containers[0].env[1]: hides previous definition of \"A\", which may be dropped when using apply",
+            ][..],
+        ),
+        (
+            namespaced("/apis/networking.k8s.io/v1", "ingresses"),
+            json!({"metadata": {"name": "i", "annotations": {"kubernetes.io/ingress.class": "n"}},
+                "spec": {"defaultBackend": {"service": {"name": "s", "port": {"number": 1}}}}}),
+            &[
+                "annotation \"kubernetes.io/ingress.class\" is deprecated, please use 'spec.ingressClassName' instead",
+            ],
+        ),
+        (
+            namespaced("/api/v1", "secrets"),
+            json!({"metadata": {"name": "s"}, "type": "kubernetes.io/tls", "data": {"tls.crt": "eA==", "tls.key": "eA=="}}),
+            &["tls: failed to find any PEM data in certificate input"],
+        ),
+        (
+            namespaced("/api/v1", "services"),
+            json!({"metadata": {"name": "s"}, "spec": {"externalIPs": ["192.0.2.1"], "ports": [{"port": 1}]}}),
+            &["spec.externalIPs is deprecated and may no longer be implemented in some clusters"],
+        ),
+        (
+            namespaced("/api/v1", "persistentvolumeclaims"),
+            json!({"metadata": {"name": "p", "annotations": {"volume.beta.kubernetes.io/storage-class": "x"}},
+                "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1500m"}}}}),
+            &[
+                "metadata.annotations[volume.beta.kubernetes.io/storage-class]: deprecated since v1.8; use \
+                 \"storageClassName\" attribute instead",
+                "spec.resources.requests[storage]: fractional byte value \"1500m\" is invalid, must be an integer",
+            ],
+        ),
+        (format!("{DEFINITIONS}?dryRun=All"), format, &["unrecognized format \"int16\""]),
+    ] {
+        let (code, answer, warnings) = send(&house, "POST", &path, JSON, &object).await;
+        assert_eq!(code, 201, "{answer}");
+        let expected: Vec<String> = expected.iter().map(|text| format!("299 - \"{text}\"")).collect();
+        for warning in &expected {
+            assert!(warnings.contains(warning), "{path}: {warnings:?}");
+        }
+    }
+
+    let current = version("v1", true, json!({"type": "object"}));
+    let mut old = version("v1beta1", false, json!({"type": "object"}));
+    old["deprecated"] = json!(true);
+    define_versions(&house, json!([old, current])).await;
+    let old = PATH.replace("/v1/", "/v1beta1/");
+    let mut finalized = thing(json!({}));
+    finalized.as_object_mut().unwrap().remove("spec");
+    finalized["metadata"]["finalizers"] = json!(["cleanup"]);
+    finalized["apiVersion"] = json!("odd.example.com/v1beta1");
+    let (_, _, warnings) = send(&house, "POST", &old, JSON, &finalized).await;
+    assert_eq!(
+        warnings,
+        [
+            "299 - \"metadata.finalizers: \"cleanup\": prefer a domain-qualified finalizer name to avoid accidental \
+             conflicts with other finalizer writers\"",
+            "299 - \"odd.example.com/v1beta1 Thing is deprecated; use odd.example.com/v1 Thing\"",
+        ]
+    );
+}
