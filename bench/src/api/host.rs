@@ -118,6 +118,7 @@ pub async fn run() -> anyhow::Result<()> {
             CONTROLLERS => apart(controllers::run(controllers::Options {
                 store,
                 writer,
+                asker: server.clone(),
                 silence: silence.clone(),
                 pods: pods.clone(),
                 grace: controllers::GRACE,

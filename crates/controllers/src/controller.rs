@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use objects::{Change, Kind, Meta};
 
+use crate::autoscaler::{Answers, Notes};
 use crate::key::Key;
 use crate::plan::Plan;
 use crate::tables::Watches;
@@ -39,13 +40,17 @@ pub enum Urgency {
 }
 
 /// What a reconciliation may read beside the view and the key.
-pub(crate) struct Moment<'a> {
+pub struct Moment<'a> {
     /// What time it is.
     pub now: Now,
     /// Which hosts are silent.
     pub silence: &'a Silence,
     /// When the leases of nodes that send no heartbeats were last seen to be renewed.
     pub leases: &'a Silence,
+    /// What was answered to what the key's plan asked, unless it was read already.
+    pub answers: Option<&'a Answers>,
+    /// What the key remembers.
+    pub notes: Option<&'a Notes>,
 }
 
 /// A controller: what it looks at, what makes a key of its due, and what it decides about one. It keeps nothing: a

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use machinery::Status;
-use objects::{Occurrence, Pod, Pool, Recorder, Reporter, Write, Writer};
+use objects::{Asker, Occurrence, Pod, Pool, Question, Recorder, Reporter, Write, Writer};
 use pki::Authority;
 use store::{Duty, State, Store};
 use tasks::SpawnIn;
@@ -18,7 +18,8 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::debug_span;
 
-use crate::controller::{Now, Silence};
+use crate::autoscaler::{Answers, Notes};
+use crate::controller::{Moment, Now, Silence};
 use crate::key::Key;
 use crate::node;
 use crate::node::lease::{self, Renewal};
@@ -27,6 +28,8 @@ use crate::queue::{Load, Outcome, Queue};
 use crate::view::View;
 
 const USER: &str = "system:kube-controller-manager";
+/// How long an answer may take.
+const ANSWER: Duration = Duration::from_secs(10);
 /// The most writes of one key that are carried out at the same time: enough to fill one group of the store's commits, of which
 /// others' writes get the rest.
 const TOGETHER: usize = 64;
@@ -44,6 +47,8 @@ pub struct Options {
     pub store: Arc<dyn Store>,
     /// How changes are made.
     pub writer: Arc<dyn Writer>,
+    /// Whom to ask for what isn't in the state.
+    pub asker: Arc<dyn Asker>,
     /// Which hosts are silent, and when each was last heard.
     pub silence: watch::Receiver<Silence>,
     /// A host that was silent for this long is not ready; [`GRACE`](crate::GRACE) by default.
@@ -113,6 +118,10 @@ impl Duty for Controllers {
                 Some(Ok((key, outcome))) = work.writing.join_next() => {
                     work.queue.end(key, outcome, clocks().instant);
                 }
+                Some(Ok((key, answers))) = work.asking.join_next() => {
+                    work.answers.insert(key.clone(), answers);
+                    work.queue.add(key, clocks().instant);
+                }
                 () = sleep_until(next) => {}
             }
         }
@@ -142,6 +151,10 @@ struct Work<'a> {
     deaf: bool,
     queue: Queue<Key>,
     writing: JoinSet<(Key, Outcome)>,
+    asking: JoinSet<(Key, Answers)>,
+    /// What was answered and has not been read.
+    answers: HashMap<Key, Answers>,
+    notes: HashMap<Key, Notes>,
     recorders: HashMap<&'static str, Recorder>,
 }
 
@@ -155,6 +168,9 @@ impl<'a> Work<'a> {
             deaf: false,
             queue: Queue::default(),
             writing: JoinSet::new(),
+            asking: JoinSet::new(),
+            answers: HashMap::new(),
+            notes: HashMap::new(),
             recorders: HashMap::new(),
         }
     }
@@ -215,7 +231,18 @@ impl<'a> Work<'a> {
         for _ in 0..TURN {
             let now = clocks();
             let Some(key) = self.queue.pop(now.instant) else { return false };
-            let mut plan = key.reconcile(self.view, &self.silence, &self.leases, now);
+            let (answers, notes) = (self.answers.remove(&key), self.notes.get(&key));
+            let (silence, leases) = (&self.silence, &self.leases);
+            let moment = Moment { now, silence, leases, answers: answers.as_ref(), notes };
+            let mut plan = key.reconcile(self.view, &moment);
+            match plan.notes.take() {
+                Some(notes) if notes.is_empty() => drop(self.notes.remove(&key)),
+                Some(notes) => drop(self.notes.insert(key.clone(), notes)),
+                None => {}
+            }
+            if !plan.ask.is_empty() {
+                self.ask(key.clone(), std::mem::take(&mut plan.ask));
+            }
             for occurrence in plan.told.drain(..) {
                 self.recorder(key.component()).record(occurrence);
             }
@@ -241,6 +268,22 @@ impl<'a> Work<'a> {
             );
         }
         true
+    }
+
+    /// Asks the API for a key, each question for a while.
+    fn ask(&mut self, key: Key, questions: Vec<Question>) {
+        let asker = self.options.asker.clone();
+        let span = debug_span!("ask", controller = key.component(), key = key.name());
+        self.asking.spawn_in(span, async move {
+            let (mut answers, account) = (Answers::new(), key.account());
+            for question in questions {
+                let answer = tokio::time::timeout(ANSWER, asker.ask(&account, &question)).await;
+                let answer =
+                    answer.unwrap_or_else(|_| Err(Status::unavailable("no answer in time".to_owned())));
+                answers.push((question, answer.map_err(|status| status.message)));
+            }
+            (key, answers)
+        });
     }
 
     fn recorder(&mut self, component: &'static str) -> Recorder {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use objects::ObjectRef;
 
-use crate::controller::{Controller, Due, Moment, Now, Silence, Urgency};
+use crate::controller::{Controller, Due, Moment, Urgency};
 use crate::list::CONTROLLERS;
 use crate::plan::Plan;
 use crate::queue::Urgent;
@@ -52,10 +52,14 @@ impl Key {
         self.controller().component()
     }
 
-    /// Decides what to do about this key: `silence` says which hosts are silent, `leases` when those of nodes that send no
-    /// heartbeats were last seen to be renewed.
-    pub fn reconcile(&self, view: &View, silence: &Silence, leases: &Silence, now: Now) -> Plan {
-        self.controller().reconcile(view, self, &Moment { now, silence, leases })
+    /// The account in whose name it asks the API.
+    pub(crate) fn account(&self) -> String {
+        format!("system:serviceaccount:kube-system:{}", self.component())
+    }
+
+    /// Decides what to do about this key.
+    pub fn reconcile(&self, view: &View, moment: &Moment<'_>) -> Plan {
+        self.controller().reconcile(view, self, moment)
     }
 
     /// Everything there is to reconcile in a view.

@@ -4,6 +4,7 @@
 
 mod account_token;
 mod api_service;
+mod autoscaler;
 mod certificate;
 mod claim;
 mod cluster_role;
@@ -40,6 +41,7 @@ mod queue;
 mod replica_set;
 mod replicas;
 mod resource_quota;
+mod scale;
 mod selectors;
 mod share;
 mod stateful_set;
@@ -52,7 +54,8 @@ mod victims;
 mod view;
 mod volumes;
 
-pub use controller::{Now, Silence, Urgency};
+pub use autoscaler::{Answers, Notes};
+pub use controller::{Moment, Now, Silence, Urgency};
 pub use driver::{Options, run};
 pub use key::Key;
 pub use metrics::write_metrics;

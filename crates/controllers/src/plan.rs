@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use machinery::Object;
-use objects::{Delete, Kind, Meta, Occurrence, TypedRef, Write};
+use objects::{Delete, Kind, Meta, Occurrence, Question, TypedRef, Write};
 use serde_json::{Map, Value};
+
+use crate::autoscaler::Notes;
 
 /// What a reconciliation decides. Its actions don't depend on each other and are carried out together;
 /// what depends on them is decided by the next reconciliation, which they bring about.
@@ -14,6 +16,10 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// What to tell whether anything changes or not.
     pub told: Vec<Occurrence>,
+    /// What is asked of the API: the key is reconciled again once there are answers.
+    pub ask: Vec<Question>,
+    /// What the key is to remember while this member leads; nothing: what it did before.
+    pub notes: Option<Notes>,
     /// When to reconcile again even if nothing changes until then.
     pub again_in: Option<Duration>,
     /// For how long not to reconcile again whatever changes: that is then looked at together.

@@ -246,6 +246,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     let controlling = controllers::Options {
         store: store.clone(),
         writer: server.writer(),
+        asker: server.clone(),
         silence: membership.silence(),
         grace: timeouts.nodes.not_ready_after,
         api_port: ports.api,

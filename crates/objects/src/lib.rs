@@ -51,4 +51,4 @@ pub use time::rfc3339;
 pub use volumes::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, PersistentVolume, PersistentVolumeClaim, SELECTED_NODE,
 };
-pub use write::{Delete, Propagation, TokenRequest, TypedRef, Write, Writer};
+pub use write::{Asker, Delete, Propagation, Question, TokenRequest, TypedRef, Write, Writer};

@@ -101,6 +101,21 @@ pub trait Writer: Send + Sync + 'static {
     }
 }
 
+/// A question to the API: a path, and what follows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// The path, as it is before anything in it is escaped.
+    pub path: String,
+    /// The query.
+    pub query: Vec<(&'static str, String)>,
+}
+
+/// Answers what isn't in the state, such as what pods use, by the same rules as a request from outside.
+pub trait Asker: Send + Sync + 'static {
+    /// The answer to what `user` asks, an account such as `system:serviceaccount:kube-system:horizontal-pod-autoscaler`.
+    fn ask<'a>(&'a self, user: &'a str, question: &'a Question) -> BoxFuture<'a, Result<Value, Status>>;
+}
+
 /// A request for a token of a service account, bound to a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRequest {

@@ -1,18 +1,14 @@
 //! How many pods are wanted by the objects that keep them at a number.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use api::resource_of_kind;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use machinery::{Definition, Object, Resource, scale_of};
-use objects::{Pod, key, parse};
+use objects::{Pod, key};
 use serde_json::Value;
-use store::State;
 
 use super::Expected;
-use crate::graph::Vertex;
 use crate::kept::{Deployment, ReplicaSet};
+use crate::scale;
 use crate::view::{View, controller_of};
 
 /// The sum of what the controllers of these pods want, each counted once, and the pods that have none.
@@ -58,25 +54,10 @@ fn any(view: &View, namespace: &str, pod: &str, owner: &OwnerReference) -> Resul
     let none = || format!("found no controller {} {:?}", owner.kind, owner.name);
     let pod = view.graph.get(key("", "pods", namespace, pod).as_bytes()).ok_or_else(none)?;
     let controller = view.graph.owner(pod, owner).ok_or_else(none)?;
-    let stored = view.state().get(&controller.key).ok_or_else(none)?;
-    let value: Value = serde_json::from_slice(&stored.value.bytes()).map_err(|_| none())?;
-    let object = Object::from_value(value).ok_or_else(none)?;
-    let scale = match resource_of_kind(&controller.api_version, &controller.kind) {
-        Some(resource) => scale_of(resource, &object),
-        None => custom(view.state(), controller).and_then(|resource| scale_of(&resource, &object)),
-    };
+    let object = scale::stored(view, &controller.key).ok_or_else(none)?;
+    let scale = scale::of_stored(view, &controller.api_version, &controller.kind, &controller.key, &object);
     let scale =
         scale.ok_or_else(|| format!("{} does not implement the scale subresource", controller.kind))?;
     let replicas = scale.pointer("/spec/replicas").and_then(Value::as_i64).unwrap_or(0);
     Ok((owner.uid.clone(), i32::try_from(replicas).unwrap_or(i32::MAX)))
-}
-
-/// The resource of a kind that a CustomResourceDefinition defines, in the version that the object is stored in.
-fn custom(state: &State, controller: &Vertex) -> Option<Arc<Resource>> {
-    let place = parse(&controller.key)?;
-    let name = format!("{}.{}", place.resource, place.group);
-    let stored = state.get(key("apiextensions.k8s.io", "customresourcedefinitions", "", &name).as_bytes())?;
-    let definition = Arc::new(Definition::parse(stored.value.bytes(), stored.mod_revision.0, None).ok()?);
-    let same = |resource: &Arc<Resource>| resource.api_version() == *controller.api_version;
-    definition.resources().into_iter().find(same).or_else(|| definition.storage_resource().map(Arc::new))
 }

@@ -8,12 +8,14 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use controllers::{Key, Note, Now, Silence, View};
+use controllers::{Answers, Key, Moment, Note, Notes, Now, Silence, View};
 use futures::future::{BoxFuture, ready};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Node;
 use machinery::{Object, Status};
-use objects::{Delete, Kind, ObjectRef, Occurrence, Pool, Reader, TypedRef, Uid, Write, Writer};
+use objects::{
+    Asker, Delete, Kind, ObjectRef, Occurrence, Pool, Question, Reader, TypedRef, Uid, Write, Writer,
+};
 use scheduler::Waiting;
 use serde_json::{Value, json};
 use server::{Backends, Options, Server};
@@ -46,12 +48,25 @@ impl Backends for NoBackends {
     }
 }
 
+/// Who knows nothing that isn't in the state.
+pub struct Nobody;
+
+impl Asker for Nobody {
+    fn ask<'a>(&'a self, _: &'a str, _: &'a Question) -> BoxFuture<'a, Result<Value, Status>> {
+        Box::pin(ready(Err(Status::unavailable("nobody knows".to_owned()))))
+    }
+}
+
 pub struct Cluster {
     pub store: Arc<Memory>,
     pub writer: Arc<dyn Writer>,
     pub silence: Silence,
     /// When the leases of nodes that send no heartbeats were last renewed.
     pub leases: Silence,
+    /// What is answered to questions, by their paths.
+    pub answers: BTreeMap<String, Value>,
+    answered: BTreeMap<Key, Answers>,
+    notes: BTreeMap<Key, Notes>,
     pub now: Now,
     view: View,
     waiting: Waiting,
@@ -113,6 +128,9 @@ impl Cluster {
             writer: writer_over(store.clone()),
             silence: Silence::new(),
             leases: Silence::new(),
+            answers: BTreeMap::new(),
+            answered: BTreeMap::new(),
+            notes: BTreeMap::new(),
             now: Now { wall: Timestamp::now(), instant: Instant::now() },
             view: View::load(store.snapshot(), &pods).publishing(CERTIFICATE.into()).signing(Some(signer())),
             waiting: Waiting::load(store.snapshot(), &pods),
@@ -257,7 +275,22 @@ impl Cluster {
     pub async fn reconcile(&mut self, key: Key) -> bool {
         self.follow();
         self.due.remove(&key);
-        let plan = key.reconcile(&self.view, &self.silence, &self.leases, self.now);
+        let (answers, notes) = (self.answered.remove(&key), self.notes.get(&key));
+        let (now, silence, leases) = (self.now, &self.silence, &self.leases);
+        let moment = Moment { now, silence, leases, answers: answers.as_ref(), notes };
+        let mut plan = key.reconcile(&self.view, &moment);
+        self.notes.extend(plan.notes.take().map(|notes| (key.clone(), notes)));
+        if !plan.ask.is_empty() {
+            let answer = |question: Question| {
+                let answer = self.answers.get(&question.path).cloned();
+                (
+                    question,
+                    answer.ok_or_else(|| "the server could not find the requested resource".to_owned()),
+                )
+            };
+            self.answered.insert(key.clone(), plan.ask.drain(..).map(answer).collect());
+            self.due.insert(key.clone());
+        }
         if let Some(wait) = plan.again_in {
             earlier(&mut self.later, key.clone(), self.now.instant + wait);
         }

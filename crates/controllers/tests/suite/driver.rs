@@ -40,6 +40,7 @@ async fn drivers_replace_the_pods_of_a_silent_host_when_it_is_time() {
     let controllers = tokio::spawn(controllers::run(controllers::Options {
         store: store.clone(),
         writer: writer.clone(),
+        asker: std::sync::Arc::new(crate::cluster::Nobody),
         silence: silence.clone(),
         pods: Pool::default(),
         grace: controllers::GRACE,
@@ -87,6 +88,7 @@ async fn an_agent_that_writes_is_alive_before_its_heartbeat_is_heard() {
     let controllers = tokio::spawn(controllers::run(controllers::Options {
         store: cluster.store.clone(),
         writer: cluster.writer.clone(),
+        asker: std::sync::Arc::new(crate::cluster::Nobody),
         silence,
         pods: Pool::default(),
         grace: controllers::GRACE,

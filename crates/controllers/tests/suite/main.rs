@@ -1,6 +1,7 @@
 //! The controllers over the real write path, step by step and with their driver: one program, so that it is linked once.
 #![allow(clippy::unwrap_used)]
 
+mod autoscalers;
 mod certificates;
 mod cluster;
 mod convergence;

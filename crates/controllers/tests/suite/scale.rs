@@ -96,6 +96,7 @@ async fn many_pods_come_roll_over_and_go() {
     let options = controllers::Options {
         store: store.clone(),
         writer: cluster.writer.clone(),
+        asker: std::sync::Arc::new(crate::cluster::Nobody),
         silence,
         pods: Pool::default(),
         grace: controllers::GRACE,

@@ -45,12 +45,6 @@ const IDLE: &[(&str, &str, When, &str)] = &[
         "nothing binds or provisions volumes in this version yet: the claims of volumeClaimTemplates stay Pending",
     ),
     (
-        "autoscaling",
-        "horizontalpodautoscalers",
-        Always,
-        "nothing measures, or scales by a HorizontalPodAutoscaler, in this version yet",
-    ),
-    (
         "networking.k8s.io",
         "networkpolicies",
         Always,

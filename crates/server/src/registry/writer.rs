@@ -23,6 +23,11 @@ impl Writer for Registry {
                     let recorded = Recorded::Update(name_of_user(user));
                     let named = name(resource, &subject);
                     let change = Update { who: &who, named, subresource, dry_run: false, recorded };
+                    if subresource == "scale" {
+                        let merge =
+                            |scale: &Object| machinery::patch(resource, PatchType::Merge, scale, &patch);
+                        return self.change_scale(&change, &merge).await;
+                    }
                     let merge = |old: &Object| {
                         let mut merged = machinery::patch(resource, PatchType::Merge, old, &patch)?;
                         machinery::check(resource, &mut merged)?;

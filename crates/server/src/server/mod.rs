@@ -8,12 +8,16 @@ use std::sync::Arc;
 
 use access::{Authorizer, ClusterAuthority, Tokens, UserInfo};
 use fairness::Fairness;
+use futures::future::BoxFuture;
 use http::{Request, Response};
+use http_body_util::{BodyExt, Limited};
 use jiff::Timestamp;
 use machinery::{Object, Status};
-use objects::Writer;
+use objects::{Asker, Question, Writer};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, ServerConfig};
+use serde_json::Value;
 use store::Store;
 use tokio::sync::watch;
 use tracing::info_span;
@@ -26,6 +30,7 @@ use crate::clock::Edge;
 use crate::definitions;
 use crate::http::connection::Places;
 use crate::http::outgoing::Outgoing;
+use crate::http::response::full;
 use crate::http::{Body, Limits};
 use crate::proxy::Proxy;
 use crate::registry::Registry;
@@ -195,4 +200,41 @@ impl Server {
         }
         believed.then_some(who)
     }
+}
+
+/// The longest answer that a part of this process reads.
+const LONGEST_ANSWER: usize = 64 << 20;
+/// What stands in a path as it is.
+const IN_PATHS: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'/').remove(b'-').remove(b'_').remove(b'.').remove(b'*').remove(b'~');
+
+impl Asker for Server {
+    fn ask<'a>(&'a self, user: &'a str, question: &'a Question) -> BoxFuture<'a, Result<Value, Status>> {
+        Box::pin(async move {
+            let request =
+                Request::get(address_of(question)).header("accept", "application/json").body(full(""));
+            let request = request.map_err(|error| Status::bad_request(error.to_string()))?;
+            let namespace = user.split(':').nth(2).unwrap_or_default();
+            let groups = ["system:serviceaccounts".to_owned(), format!("system:serviceaccounts:{namespace}")];
+            let answer = self.handle(request, Some(UserInfo::new(user, groups))).await;
+            let code = answer.status().as_u16();
+            let body = Limited::new(answer.into_body(), LONGEST_ANSWER).collect().await;
+            let body = body.map_err(|error| Status::internal(format!("the answer broke off: {error}")))?;
+            let value: Value = serde_json::from_slice(&body.to_bytes()).unwrap_or_default();
+            match code {
+                200..300 => Ok(value),
+                code => {
+                    let message = value["message"].as_str().unwrap_or("the server answered no Status");
+                    Err(Status::new(code, "", message))
+                }
+            }
+        })
+    }
+}
+
+/// Path and query as a request has them.
+fn address_of(question: &Question) -> String {
+    let mut query = form_urlencoded::Serializer::new(String::new());
+    query.extend_pairs(&question.query);
+    format!("{}?{}", utf8_percent_encode(&question.path, IN_PATHS), query.finish())
 }
