@@ -39,12 +39,6 @@ const NO_DNS: &str = "no DNS of the cluster answers for Services in this version
 /// Group, resource, which objects of it, and the warning.
 const IDLE: &[(&str, &str, When, &str)] = &[
     (
-        "apps",
-        "statefulsets",
-        Has("/spec/volumeClaimTemplates"),
-        "nothing binds or provisions volumes in this version yet: the claims of volumeClaimTemplates stay Pending",
-    ),
-    (
         "networking.k8s.io",
         "networkpolicies",
         Always,
@@ -62,13 +56,6 @@ const IDLE: &[(&str, &str, When, &str)] = &[
         Always,
         "Services get their addresses from the cluster's first ServiceCIDR alone in this version",
     ),
-    (
-        "",
-        "persistentvolumeclaims",
-        Always,
-        "nothing binds or provisions volumes in this version yet: the claim stays Pending",
-    ),
-    ("", "persistentvolumes", Always, "nothing binds a PersistentVolume to a claim in this version yet"),
     ("storage.k8s.io", "volumeattachments", Always, "nothing attaches volumes to nodes in this version yet"),
     ("resource.k8s.io", "resourceclaims", Always, "nothing allocates devices in this version yet"),
     (
@@ -82,12 +69,6 @@ const IDLE: &[(&str, &str, When, &str)] = &[
         "runtimeclasses",
         OtherHandler,
         "no host has this RuntimeClass's handler in this version: hosts have \"host\" alone",
-    ),
-    (
-        "scheduling.k8s.io",
-        "priorityclasses",
-        Is("/preemptionPolicy", "PreemptLowerPriority"),
-        "pods of higher priority are placed first, and displace no others in this version yet",
     ),
     (
         "",
@@ -107,7 +88,7 @@ const IDLE: &[(&str, &str, When, &str)] = &[
         "",
         "services",
         Has("/spec/trafficDistribution"),
-        "trafficDistribution of a Service has no effect in this version yet",
+        "trafficDistribution of a Service becomes hints, which the proxies don't follow in this version yet",
     ),
     (
         "",
