@@ -10,19 +10,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use machinery::Object;
-use objects::{Occurrence, Pod, Write};
-use serde_json::{Value, json};
+use objects::{DISRUPTION_TARGET, Occurrence, Pod, Write, disruption_target, merge_pod_status};
+use serde_json::json;
 
 use crate::controller::{Controller, Due, Moment, Urgency, both};
 use crate::graph::Vertex;
 use crate::index::{By, Labelled, Owner, with_labels};
 use crate::kept::{Deployment, ReplicaSet};
 use crate::key::Key;
-use crate::plan::{Action, Note, Plan, merge_this};
+use crate::plan::{Action, Note, Plan};
 use crate::pods;
 use crate::selectors::{Labels, Selector, Selectors, Selects};
 use crate::share::resolve;
@@ -37,7 +38,6 @@ const RETRY: Duration = Duration::from_secs(60);
 /// How long a budget's next change waits after it was reckoned, for each pod that it covers.
 const PAUSE: Duration = Duration::from_micros(10);
 const ALLOWED: &str = "DisruptionAllowed";
-const TARGET: &str = "DisruptionTarget";
 
 /// Reckons how many of the pods that each budget covers may go.
 pub(crate) struct Budgets;
@@ -332,19 +332,17 @@ fn with_condition(
 fn reconcile_pod(view: &View, namespace: &str, name: &str, now: Timestamp) -> Plan {
     let mut plan = Plan::default();
     let Some(pod) = view.table::<Pod>().get(namespace, name).filter(|pod| is_to_go(pod)) else { return plan };
-    let Some(condition) = pods::condition(pod, TARGET) else { return plan };
+    let Some(condition) = pod.condition(DISRUPTION_TARGET) else { return plan };
     let since = condition.last_transition_time.as_ref().map_or(now, |time| time.0);
     match left(since, now) {
         Some(left) => plan.again(left),
         None => {
-            let Some(stored) = view.json(pod.as_ref()) else { return plan };
-            let mut conditions =
-                stored.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
-            for target in conditions.iter_mut().filter(|condition| condition["type"] == TARGET) {
-                target["status"] = "False".into();
-                target["lastTransitionTime"] = json!(Time(now));
-            }
-            plan.write(merge_this(pod.as_ref(), "status", json!({"status": {"conditions": conditions}})));
+            let [reason, message] = [&condition.reason, &condition.message];
+            let [reason, message] = [reason, message].map(|text| text.as_deref().unwrap_or_default());
+            let target = disruption_target(pod, reason, message, now);
+            let target = PodCondition { status: "False".into(), ..target };
+            let said = merge_pod_status(pod, json!({"conditions": [target]}), view.state());
+            said.into_iter().for_each(|write| plan.write(write));
         }
     }
     plan
@@ -353,13 +351,14 @@ fn reconcile_pod(view: &View, namespace: &str, name: &str, now: Timestamp) -> Pl
 /// Whether a pod that nobody deletes says that it is about to be disrupted. What its host says of it stands.
 pub fn is_to_go(pod: &Pod) -> bool {
     pods::is_active(pod)
-        && pods::condition(pod, TARGET).is_some_and(|condition| {
+        && pod.condition(DISRUPTION_TARGET).is_some_and(|condition| {
             condition.status == "True" && condition.reason.as_deref() != Some("TerminationByKubelet")
         })
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
 
     use super::*;
 

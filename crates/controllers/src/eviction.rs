@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{PodCondition, Taint};
+use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use objects::{Change, Occurrence, Pod, tolerates};
-use serde_json::{Value, json};
+use objects::{Change, DISRUPTION_TARGET, Occurrence, Pod, disruption_target, merge_pod_status, tolerates};
+use serde_json::json;
 
 use crate::controller::{Controller, Due, Moment, Urgency};
 use crate::index::{By, OnNode};
@@ -25,7 +25,6 @@ use crate::tables::Watches;
 use crate::touched::Touched;
 use crate::view::View;
 
-const TARGET: &str = "DisruptionTarget";
 const REASON: &str = "DeletionByTaintManager";
 const COMPONENT: &str = "taint-eviction-controller";
 
@@ -172,7 +171,7 @@ fn left(taint: &Taint, pod: &Pod, now: Timestamp, timed: &mut bool) -> Option<Du
 }
 
 fn placed_at(pod: &Pod) -> Option<Timestamp> {
-    let scheduled = pods::condition(pod, "PodScheduled").and_then(|c| c.last_transition_time.as_ref());
+    let scheduled = pod.condition("PodScheduled").and_then(|c| c.last_transition_time.as_ref());
     scheduled.or(pod.metadata.creation_timestamp.as_ref()).map(|time| time.0)
 }
 
@@ -195,26 +194,14 @@ fn remove(view: &View, pod: &Arc<Pod>, now: Timestamp) -> Option<Action> {
         let told = Note::Event(event(pod, "Marking for deletion Pod"));
         return Some(Action::from(delete(pod.as_ref())).telling(told));
     }
-    let stored = view.json(pod.as_ref())?;
-    let mut conditions =
-        stored.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
-    conditions.retain(|condition| condition["type"] != TARGET);
-    conditions.push(json!(PodCondition {
-        type_: TARGET.into(),
-        status: "True".into(),
-        reason: Some(REASON.into()),
-        message: Some("Taint manager: deleting due to NoExecute taint".into()),
-        last_transition_time: Some(Time(now)),
-        observed_generation: pod.metadata.generation,
-        ..PodCondition::default()
-    }));
-    let status = json!({"status": {"conditions": conditions}});
-    Some(merge_this(pod.as_ref(), "status", status).into())
+    let why = "Taint manager: deleting due to NoExecute taint";
+    let status = json!({"conditions": [disruption_target(pod, REASON, why, now)]});
+    merge_pod_status(pod, status, view.state()).map(Action::from)
 }
 
 /// Whether a pod says that it goes because of a taint.
 fn says(pod: &Pod) -> bool {
-    pods::condition(pod, TARGET)
+    pod.condition(DISRUPTION_TARGET)
         .is_some_and(|known| known.status == "True" && known.reason.as_deref() == Some(REASON))
 }
 

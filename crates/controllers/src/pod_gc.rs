@@ -8,17 +8,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::PodCondition;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use objects::{Delete, Meta, Pod, Write};
-use serde_json::{Value, json};
+use objects::{Delete, Meta, Pod, Write, disruption_target, merge_pod_status};
+use serde_json::json;
 
 use crate::controller::{Controller, Due, Moment, Urgency};
 use crate::index::{By, OnNode};
 use crate::kept::Node;
 use crate::key::Key;
 use crate::node::ready_status;
-use crate::plan::{Plan, merge_this, subject};
+use crate::plan::{Plan, subject};
 use crate::pods;
 use crate::tables::{Index, Watches};
 use crate::touched::Touched;
@@ -222,23 +220,8 @@ fn remove(view: &View, pod: &Arc<Pod>, why: Option<&str>, now: Timestamp, plan: 
     plan.write(Write::Delete { subject: subject(pod.as_ref()), options });
 }
 
-fn failed(view: &View, pod: &Arc<Pod>, why: Option<&str>, now: Timestamp) -> Option<Write> {
-    let mut status = json!({"phase": "Failed"});
-    if let Some(why) = why {
-        let stored = view.json(pod.as_ref())?;
-        let conditions = stored.pointer("/status/conditions").and_then(Value::as_array);
-        let mut conditions = conditions.cloned().unwrap_or_default();
-        conditions.retain(|condition| condition["type"] != "DisruptionTarget");
-        conditions.push(json!(PodCondition {
-            type_: "DisruptionTarget".into(),
-            status: "True".into(),
-            reason: Some("DeletionByPodGC".into()),
-            message: Some(why.into()),
-            last_transition_time: Some(Time(now)),
-            observed_generation: pod.metadata.generation,
-            ..PodCondition::default()
-        }));
-        status["conditions"] = json!(conditions);
-    }
-    Some(merge_this(pod.as_ref(), "status", json!({"status": status})))
+fn failed(view: &View, pod: &Pod, why: Option<&str>, now: Timestamp) -> Option<Write> {
+    let said: Vec<_> =
+        why.map(|why| disruption_target(pod, "DeletionByPodGC", why, now)).into_iter().collect();
+    merge_pod_status(pod, json!({"phase": "Failed", "conditions": said}), view.state())
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use objects::{Condition, Pod};
+use objects::Pod;
 
 /// The pod's phase.
 pub fn phase(pod: &Pod) -> &str {
@@ -20,19 +20,14 @@ pub fn is_active(pod: &Pod) -> bool {
     !is_finished(pod) && pod.metadata.deletion_timestamp.is_none()
 }
 
-/// The pod's condition of this type.
-pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a Condition> {
-    pod.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == kind)
-}
-
 /// Whether the pod serves.
 pub fn is_ready(pod: &Pod) -> bool {
-    condition(pod, "Ready").is_some_and(|condition| condition.status == "True")
+    pod.condition("Ready").is_some_and(|condition| condition.status == "True")
 }
 
 /// Since when the pod serves, if it does and says so.
 pub fn ready_since(pod: &Pod) -> Option<Timestamp> {
-    let condition = condition(pod, "Ready").filter(|condition| condition.status == "True")?;
+    let condition = pod.condition("Ready").filter(|condition| condition.status == "True")?;
     condition.last_transition_time.as_ref().map(|time| time.0)
 }
 
@@ -75,7 +70,7 @@ pub fn ended_at(pod: &Pod) -> Option<Timestamp> {
     let ends: Option<Vec<Timestamp>> = statuses.map(|container| container.ended).collect();
     let metadata = &pod.metadata;
     let unready = || {
-        let condition = condition(pod, "Ready").filter(|condition| condition.status == "False")?;
+        let condition = pod.condition("Ready").filter(|condition| condition.status == "False")?;
         condition.last_transition_time.as_ref().map(|time| time.0)
     };
     let last = ends.and_then(|ends| ends.into_iter().max());

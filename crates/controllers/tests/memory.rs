@@ -2,9 +2,7 @@
 //! the allocator.
 #![allow(clippy::unwrap_used)]
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicIsize, Ordering};
 
 use controllers::View;
 use objects::{Pod, Pool, Table};
@@ -12,28 +10,8 @@ use scheduler::Waiting;
 use serde_json::{Value, json};
 use store::{State, Txn};
 
-static LIVE: AtomicIsize = AtomicIsize::new(0);
-
-/// The system's allocator, counting what is allocated and not given back.
-struct Counting;
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-// SAFETY: each call goes to the system's allocator as it came; counting touches no memory that is allocated.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size().cast_signed(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size().cast_signed(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+static ALLOCATOR: testing::CountingAllocator = testing::CountingAllocator::new();
 
 const PODS: usize = 2000;
 /// Pods of one Deployment: few, so that what their ReplicaSet and Deployment take shows too.
@@ -144,13 +122,13 @@ fn state() -> State {
 
 #[test]
 fn a_pod_takes_little_beside_the_store() {
-    let per_pod = |since: isize| (LIVE.load(Ordering::Relaxed) - since) / isize::try_from(PODS).unwrap();
+    let per_pod = |since: isize| (ALLOCATOR.live() - since) / isize::try_from(PODS).unwrap();
     let state = Arc::new(state());
     // What is made once, however many pods there are.
     drop(View::load(state.clone(), &Pool::default()));
 
     let pool = Pool::default();
-    let start = LIVE.load(Ordering::Relaxed);
+    let start = ALLOCATOR.live();
     let table: Table<Pod> = Table::load_shared(&state, &pool);
     let alone = per_pod(start);
     let view = View::load(state.clone(), &pool);

@@ -11,6 +11,7 @@ mod metadata;
 mod named;
 mod object_ref;
 mod pod;
+mod pod_status;
 mod pool;
 mod quota;
 mod reader;
@@ -40,6 +41,7 @@ pub use pod::{
     COMPLETION_INDEX, Condition, Container, DELETION_COST, INDEX_FAILURES, INDEX_IGNORED_FAILURES, Pod,
     PodSpec, PodStatus, REBALANCE,
 };
+pub use pod_status::{DISRUPTION_TARGET, disruption_target, merge_pod_status};
 pub use pool::Pool;
 pub use quota::quota_usage;
 pub use reader::{Kind, Reader, STAMP, decode, put_stamped, stamped};

@@ -78,18 +78,41 @@ pub struct Metadata {
     pub generation: Option<i64>,
 }
 
+/// What both forms of metadata say alike: their fields differ in how they are owned, not in what they are borrowed as.
+macro_rules! same_fields {
+    () => {
+        fn name(&self) -> &str {
+            self.name.as_deref().unwrap_or_default()
+        }
+
+        fn namespace(&self) -> &str {
+            self.namespace.as_deref().unwrap_or_default()
+        }
+
+        fn uid(&self) -> Option<&str> {
+            self.uid.as_deref()
+        }
+
+        fn owners(&self) -> &[OwnerReference] {
+            self.owner_references.as_deref().unwrap_or_default()
+        }
+
+        fn finalizers(&self) -> &[String] {
+            self.finalizers.as_deref().unwrap_or_default()
+        }
+
+        fn deletion_timestamp(&self) -> Option<&Time> {
+            self.deletion_timestamp.as_ref()
+        }
+
+        fn generation(&self) -> Option<i64> {
+            self.generation
+        }
+    };
+}
+
 impl Meta for Metadata {
-    fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or_default()
-    }
-
-    fn namespace(&self) -> &str {
-        self.namespace.as_deref().unwrap_or_default()
-    }
-
-    fn uid(&self) -> Option<&str> {
-        self.uid.as_deref()
-    }
+    same_fields!();
 
     fn labels(&self) -> Option<&Labels> {
         self.labels.as_deref()
@@ -97,22 +120,6 @@ impl Meta for Metadata {
 
     fn annotations(&self) -> Option<&BTreeMap<String, String>> {
         self.annotations.as_deref()
-    }
-
-    fn owners(&self) -> &[OwnerReference] {
-        self.owner_references.as_deref().unwrap_or_default()
-    }
-
-    fn finalizers(&self) -> &[String] {
-        self.finalizers.as_deref().unwrap_or_default()
-    }
-
-    fn deletion_timestamp(&self) -> Option<&Time> {
-        self.deletion_timestamp.as_ref()
-    }
-
-    fn generation(&self) -> Option<i64> {
-        self.generation
     }
 
     fn resource_version(&self) -> Option<String> {
@@ -125,17 +132,7 @@ impl Meta for Metadata {
 }
 
 impl Meta for ObjectMeta {
-    fn name(&self) -> &str {
-        self.name.as_deref().unwrap_or_default()
-    }
-
-    fn namespace(&self) -> &str {
-        self.namespace.as_deref().unwrap_or_default()
-    }
-
-    fn uid(&self) -> Option<&str> {
-        self.uid.as_deref()
-    }
+    same_fields!();
 
     fn labels(&self) -> Option<&Labels> {
         self.labels.as_ref()
@@ -143,22 +140,6 @@ impl Meta for ObjectMeta {
 
     fn annotations(&self) -> Option<&BTreeMap<String, String>> {
         self.annotations.as_ref()
-    }
-
-    fn owners(&self) -> &[OwnerReference] {
-        self.owner_references.as_deref().unwrap_or_default()
-    }
-
-    fn finalizers(&self) -> &[String] {
-        self.finalizers.as_deref().unwrap_or_default()
-    }
-
-    fn deletion_timestamp(&self) -> Option<&Time> {
-        self.deletion_timestamp.as_ref()
-    }
-
-    fn generation(&self) -> Option<i64> {
-        self.generation
     }
 
     fn resource_version(&self) -> Option<String> {

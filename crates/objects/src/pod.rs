@@ -57,6 +57,11 @@ impl Pod {
     pub fn node(&self) -> Option<&str> {
         self.node.as_deref()
     }
+
+    /// Its condition of a type, among those that are read.
+    pub fn condition(&self, kind: &str) -> Option<&Condition> {
+        self.status.as_ref()?.conditions.iter().find(|condition| condition.type_ == kind)
+    }
 }
 
 #[derive(Default, Deserialize)]

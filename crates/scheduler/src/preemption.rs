@@ -10,9 +10,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use objects::{Pod, selects};
+use objects::{DISRUPTION_TARGET, Pod, selects};
 
 use crate::cluster::{Cluster, is_leaving, key};
+use crate::tell::PREEMPTED;
 use crate::unschedulable::{Hope, Preemption, Reason, Unschedulable, Victims};
 use crate::wish::{priority, spec};
 
@@ -99,21 +100,15 @@ fn importance(pod: &Arc<Pod>) -> impl Ord + use<> {
 /// When a pod got its place. Upstream compares `status.startTime`, the moment when the kubelet saw that; what a pod's condition
 /// says needs no field of its own in memory.
 fn started(pod: &Pod) -> Option<Timestamp> {
-    let mut conditions = pod.status.iter().flat_map(|status| &status.conditions);
-    let placed = conditions.find(|condition| condition.type_ == "PodScheduled" && condition.status == "True");
+    let placed = pod.condition("PodScheduled").filter(|condition| condition.status == "True");
     let placed = placed.and_then(|condition| condition.last_transition_time.as_ref());
     placed.or(pod.metadata.creation_timestamp.as_ref()).map(|time| time.0)
 }
 
 /// Whether a pod is on its way out since it was preempted.
 fn goes_for_another(pod: &Pod) -> bool {
-    let mut conditions = pod.status.iter().flat_map(|status| &status.conditions);
-    is_leaving(pod)
-        && conditions.any(|condition| {
-            condition.type_ == "DisruptionTarget"
-                && condition.status == "True"
-                && condition.reason.as_deref() == Some("PreemptionByScheduler")
-        })
+    let target = pod.condition(DISRUPTION_TARGET).filter(|condition| condition.status == "True");
+    is_leaving(pod) && target.is_some_and(|target| target.reason.as_deref() == Some(PREEMPTED))
 }
 
 /// A pod that found no place.

@@ -3,11 +3,16 @@
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::PodCondition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use objects::{Condition, ObjectRef, Pod, TypedRef, Write};
-use serde_json::{Value, json};
+use objects::{
+    Condition, DISRUPTION_TARGET, ObjectRef, Pod, TypedRef, Write, disruption_target, merge_pod_status,
+};
+use serde_json::json;
 use store::State;
 
 use crate::unschedulable::{Preemption, Unschedulable};
+
+/// Why a pod goes that makes room for another.
+pub(crate) const PREEMPTED: &str = "PreemptionByScheduler";
 
 /// Says on a pod why it has no place, and for which node it is nominated; nothing if it says so already.
 pub(crate) fn no_place(pod: &Pod, why: &Unschedulable, state: &State, now: Timestamp) -> Option<Write> {
@@ -18,7 +23,7 @@ pub(crate) fn no_place(pod: &Pod, why: &Unschedulable, state: &State, now: Times
         Preemption::UnderWay(_) => nominated,
         Preemption::Pointless | Preemption::Refused(_) => None,
     };
-    let known = condition(pod, "PodScheduled");
+    let known = pod.condition("PodScheduled");
     let says = |known: &Condition| known.status == "False" && known.message.as_deref() == Some(&*message);
     if known.is_some_and(says) && nominated == node {
         return None;
@@ -37,29 +42,20 @@ pub(crate) fn no_place(pod: &Pod, why: &Unschedulable, state: &State, now: Times
     if nominated != node {
         status["nominatedNodeName"] = json!(node);
     }
-    merge(&ObjectRef::of(pod), status, state)
+    merge_pod_status(pod, status, state)
 }
 
 /// Says on a pod that it goes for one of higher priority. Nothing if the pod is gone, or says so already.
 pub(crate) fn preempted(victim: &Pod, by: &Pod, state: &State, now: Timestamp) -> Option<Write> {
-    let known = condition(victim, "DisruptionTarget");
-    if known.is_some_and(|known| {
-        known.status == "True" && known.reason.as_deref() == Some("PreemptionByScheduler")
-    }) {
+    let known = victim.condition(DISRUPTION_TARGET);
+    if known.is_some_and(|known| known.status == "True" && known.reason.as_deref() == Some(PREEMPTED)) {
         return None;
     }
     let scheduler = by.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref());
     let scheduler = scheduler.filter(|name| !name.is_empty()).unwrap_or("default-scheduler");
-    let condition = PodCondition {
-        type_: "DisruptionTarget".into(),
-        status: "True".into(),
-        reason: Some("PreemptionByScheduler".into()),
-        message: Some(format!("{scheduler}: preempting to accommodate a higher priority pod")),
-        last_transition_time: Some(Time(now)),
-        observed_generation: victim.metadata.generation,
-        ..PodCondition::default()
-    };
-    merge(&ObjectRef::of(victim), json!({"conditions": [condition]}), state)
+    let why = format!("{scheduler}: preempting to accommodate a higher priority pod");
+    let condition = disruption_target(victim, PREEMPTED, &why, now);
+    merge_pod_status(victim, json!({"conditions": [condition]}), state)
 }
 
 /// Takes back that a pod is nominated for a node.
@@ -68,34 +64,7 @@ pub(crate) fn not_nominated(pod: &Pod) -> Write {
     Write::Merge { subject: subject(&ObjectRef::of(pod)), subresource: "status", patch }
 }
 
-fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a Condition> {
-    let mut conditions = pod.status.iter().flat_map(|status| &status.conditions);
-    conditions.find(|condition| condition.type_ == kind)
-}
-
 pub(crate) fn subject(pod: &ObjectRef) -> TypedRef {
     let (namespace, name) = (pod.namespace.to_string(), pod.name.to_string());
     TypedRef { api_version: "v1".into(), kind: "Pod".into(), namespace, name }
-}
-
-/// A change of a pod's status in which each condition takes the place of the one of its type.
-fn merge(pod: &ObjectRef, mut status: Value, state: &State) -> Option<Write> {
-    let kv = state.get(objects::key("", "pods", &pod.namespace, &pod.name).as_bytes())?;
-    let stored: Value = serde_json::from_slice(&kv.value.bytes()).ok()?;
-    let mut conditions =
-        stored.pointer("/status/conditions").and_then(Value::as_array).cloned().unwrap_or_default();
-    for condition in status["conditions"].as_array().into_iter().flatten() {
-        conditions.retain(|known| known["type"] != condition["type"]);
-        conditions.push(condition.clone());
-    }
-    status["conditions"] = conditions.into();
-    Some(Write::Merge {
-        subject: subject(pod),
-        subresource: "status",
-        patch: json!({
-            // A merge patch replaces the whole list of conditions: what was written meanwhile must not get lost.
-            "metadata": {"resourceVersion": kv.mod_revision.to_string()},
-            "status": status,
-        }),
-    })
 }

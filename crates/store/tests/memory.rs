@@ -1,33 +1,10 @@
 //! What many pods take in memory, in the map and in its history: counted, byte by byte, by the allocator.
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::sync::atomic::{AtomicIsize, Ordering};
-
 use bytes::Bytes;
 use store::{Event, Revision, State, Txn};
 
-static LIVE: AtomicIsize = AtomicIsize::new(0);
-
-/// The system's allocator, counting what is allocated and not given back.
-struct Counting;
-
 #[global_allocator]
-static ALLOCATOR: Counting = Counting;
-
-// SAFETY: each call goes to the system's allocator as it came; counting touches no memory that is allocated.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        LIVE.fetch_add(layout.size().cast_signed(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size().cast_signed(), Ordering::Relaxed);
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(pointer, layout) }
-    }
-}
+static ALLOCATOR: testing::CountingAllocator = testing::CountingAllocator::new();
 
 const PODS: u32 = 2000;
 const STEPS: u32 = 5;
@@ -124,7 +101,7 @@ fn key(number: u32) -> String {
 
 #[test]
 fn pods_take_what_makes_them_differ() {
-    let before = LIVE.load(Ordering::Relaxed);
+    let before = ALLOCATOR.live();
     let mut state = State::default();
     let mut whole = 0;
     // Each pod goes its own way, a hundred of them at a time.
@@ -140,7 +117,7 @@ fn pods_take_what_makes_them_differ() {
         }
     }
     let pods = isize::try_from(PODS).unwrap();
-    let with_history = (LIVE.load(Ordering::Relaxed) - before) / pods;
+    let with_history = (ALLOCATOR.live() - before) / pods;
     let each = isize::try_from(whole).unwrap() / pods;
 
     for number in 0..PODS {
@@ -157,7 +134,7 @@ fn pods_take_what_makes_them_differ() {
     drop((told, numbers));
 
     state.compact(state.revision());
-    let alone = (LIVE.load(Ordering::Relaxed) - before) / pods;
+    let alone = (ALLOCATOR.live() - before) / pods;
     println!("a pod takes {alone} bytes, {with_history} with its history of {each}");
     assert!(each > 12_000, "pods of that size are not what clusters have: {each}");
     assert!(alone < 1200 && with_history < 5000, "{alone} and {with_history} bytes a pod");

@@ -1,4 +1,5 @@
-//! What tests want of the machine that they run on (programs, namespaces), and how they say what it lacks.
+//! What tests want of the machine that they run on (programs, namespaces), and how they say what it lacks; and an allocator that
+//! counts.
 //!
 //! A test that can't run on a machine prints one line that begins with `skipped:` and passes. Where the environment's
 //! [`MUST`] names what is missing (`HOLDFAST_MUST=etcd,netns`), it fails instead: CI names there all that it installed, so
@@ -7,8 +8,12 @@
 //! The names are those of programs, and `netns` (network and user namespaces), `mounts` (mount namespaces, disks that can be
 //! filled in them), `cgroups` (making and killing cgroups of version 2), `python` (the Kubernetes client for Python), `users` (running a program as another user).
 
+mod allocator;
+
 use std::fmt::Display;
 use std::process::{Command, Stdio};
+
+pub use allocator::CountingAllocator;
 
 /// The environment's variable that names, with commas between, what this machine must have.
 pub const MUST: &str = "HOLDFAST_MUST";

@@ -30,6 +30,14 @@ fn placed(state: &State, without: &str) -> usize {
     here.count()
 }
 
+/// Runs the scheduler where every host is heard, until it is aborted.
+fn schedule(cluster: &Cluster, metrics: Arc<scheduler::Metrics>) -> tokio::task::JoinHandle<()> {
+    let (store, writer) = (cluster.store.clone(), cluster.writer.clone());
+    let (_, silence) = watch::channel(BTreeMap::new());
+    let pods = Pool::default();
+    tokio::spawn(scheduler::run(scheduler::Options { store, writer, silence, pods, metrics }))
+}
+
 // The test stands for the membership, which knows since when a host is silent.
 #[allow(clippy::disallowed_methods)]
 #[tokio::test]
@@ -114,16 +122,8 @@ async fn an_agent_that_writes_is_alive_before_its_heartbeat_is_heard() {
 #[tokio::test]
 async fn a_pod_without_a_place_says_why_and_gets_one_when_there_is_one() {
     let cluster = Cluster::new(&["n1"]).await;
-    let (_silent, silence) = watch::channel(BTreeMap::new());
-    let (store, writer) = (cluster.store.clone(), cluster.writer.clone());
-    let metrics = Arc::new(scheduler::Metrics::default());
-    let scheduler = tokio::spawn(scheduler::run(scheduler::Options {
-        store: store.clone(),
-        writer,
-        silence,
-        pods: Pool::default(),
-        metrics: metrics.clone(),
-    }));
+    let (store, metrics) = (cluster.store.clone(), Arc::new(scheduler::Metrics::default()));
+    let scheduler = schedule(&cluster, metrics.clone());
     cluster
         .create(json!({
             "kind": "Pod", "apiVersion": "v1", "metadata": {"name": "big", "namespace": "default"},
@@ -170,15 +170,8 @@ async fn a_pod_without_a_place_says_why_and_gets_one_when_there_is_one() {
 #[tokio::test]
 async fn a_pod_of_higher_priority_takes_the_place_of_another() {
     let cluster = Cluster::new(&["n1"]).await;
-    let (_silent, silence) = watch::channel(BTreeMap::new());
-    let (store, writer) = (cluster.store.clone(), cluster.writer.clone());
-    let scheduler = tokio::spawn(scheduler::run(scheduler::Options {
-        store: store.clone(),
-        writer,
-        silence,
-        pods: Pool::default(),
-        metrics: Default::default(),
-    }));
+    let store = cluster.store.clone();
+    let scheduler = schedule(&cluster, Default::default());
     for (class, value) in [("low", 1), ("high", 1000)] {
         let class = json!({"kind": "PriorityClass", "apiVersion": "scheduling.k8s.io/v1",
             "metadata": {"name": class}, "value": value});
@@ -253,15 +246,8 @@ async fn a_part_of_the_process_evicts_within_budgets() {
 #[tokio::test]
 async fn a_gated_pod_is_not_placed_nor_called_unschedulable_until_its_last_gate_is_gone() {
     let cluster = Cluster::new(&["n1"]).await;
-    let (_silent, silence) = watch::channel(BTreeMap::new());
-    let (store, writer) = (cluster.store.clone(), cluster.writer.clone());
-    let scheduler = tokio::spawn(scheduler::run(scheduler::Options {
-        store: store.clone(),
-        writer,
-        silence,
-        pods: Pool::default(),
-        metrics: Default::default(),
-    }));
+    let store = cluster.store.clone();
+    let scheduler = schedule(&cluster, Default::default());
     let pod = |name: &str, gates: serde_json::Value, selector: serde_json::Value| {
         json!({
             "kind": "Pod", "apiVersion": "v1", "metadata": {"name": name, "namespace": "default"},
