@@ -99,6 +99,8 @@ struct Target {
     there: i32,
     /// What its pods are found by.
     selector: String,
+    /// The version of it that was looked at.
+    version: String,
 }
 
 /// One look at an autoscaler.
@@ -150,14 +152,7 @@ impl Look<'_> {
     }
 
     fn target(&self) -> Result<Target, String> {
-        let reference = &self.spec.scale_target_ref;
-        let namespace = self.autoscaler.metadata.namespace.clone().unwrap_or_default();
-        let subject = TypedRef {
-            api_version: reference.api_version.clone().unwrap_or_else(|| "v1".into()),
-            kind: reference.kind.clone(),
-            namespace,
-            name: reference.name.clone(),
-        };
+        let subject = subject_of(self.autoscaler);
         let scale: Object = scale::of(self.view, &subject)?;
         let number = |path: &str| {
             let number = scale.pointer(path).and_then(Value::as_i64).unwrap_or(0);
@@ -166,7 +161,8 @@ impl Look<'_> {
         let selector =
             scale.pointer("/status/selector").and_then(Value::as_str).unwrap_or_default().to_owned();
         let (wanted, there) = (number("/spec/replicas"), number("/status/replicas"));
-        Ok(Target { subject, wanted, there, selector })
+        let version = scale.resource_version().to_owned();
+        Ok(Target { subject, wanted, there, selector, version })
     }
 
     fn decide(&mut self, answers: &Answers) {
@@ -320,12 +316,13 @@ impl Look<'_> {
             self.say("ScalingActive", false, "AmbiguousSelector", why);
             return None;
         }
-        Some(pods.into_iter().filter_map(|pod| Some(Member::of(&self.view.json(pod.as_ref())?))).collect())
+        Some(pods.into_iter().filter_map(|pod| self.view.json(pod.as_ref()).map(Member::of)).collect())
     }
 
     fn rescale(&mut self, target: &Target, wanted: i32, reason: &str, statuses: Vec<Value>) {
         let current = target.wanted;
-        let patch = json!({"spec": {"replicas": wanted}});
+        // Somebody may scale it at the same time, to nothing say.
+        let patch = json!({"metadata": {"resourceVersion": target.version}, "spec": {"replicas": wanted}});
         let write = Write::Merge { subject: target.subject.clone(), subresource: "scale", patch };
         let told = |warning, name, message| Occurrence::of(self.autoscaler, warning, name, message);
         let done = told(false, "SuccessfulRescale", format!("New size: {wanted}; reason: {reason}"));
@@ -337,11 +334,15 @@ impl Look<'_> {
         let why = "the HPA controller was unable to update the target scale: {}";
         self.say("AbleToScale", false, "FailedUpdateScale", why.into());
         let failed = std::mem::replace(&mut self.conditions, before);
-        let status = json!({"status": {"conditions": failed}});
+        let before = self.autoscaler.status.as_ref();
+        let status = json!({"status": {
+            "conditions": failed, "desiredReplicas": self.last_wanted(),
+            "lastScaleTime": before.and_then(|status| status.last_scale_time.clone()),
+        }});
         action.otherwise = Some(crate::plan::merge(self.autoscaler, "status", status));
         self.plan.actions.push(action);
         if self.spec.behavior.is_some() {
-            self.notes.changed(current, wanted, self.moment.now.instant);
+            self.notes.changes(current, wanted, self.moment.now.instant);
         }
         let done = format!("the HPA controller was able to update the target scale to {wanted}");
         self.say("AbleToScale", true, "SucceededRescale", done);
@@ -407,15 +408,19 @@ impl Look<'_> {
     }
 }
 
-fn selector_of(view: &View, autoscaler: &HorizontalPodAutoscaler) -> Option<String> {
+/// What an autoscaler scales.
+fn subject_of(autoscaler: &HorizontalPodAutoscaler) -> TypedRef {
     let reference = &autoscaler.spec.scale_target_ref;
-    let subject = TypedRef {
+    TypedRef {
         api_version: reference.api_version.clone().unwrap_or_else(|| "v1".into()),
         kind: reference.kind.clone(),
-        namespace: autoscaler.metadata.namespace.clone()?,
+        namespace: autoscaler.metadata.namespace.clone().unwrap_or_default(),
         name: reference.name.clone(),
-    };
-    let scale = scale::of(view, &subject).ok()?;
+    }
+}
+
+fn selector_of(view: &View, autoscaler: &HorizontalPodAutoscaler) -> Option<String> {
+    let scale = scale::of(view, &subject_of(autoscaler)).ok()?;
     scale.pointer("/status/selector").and_then(Value::as_str).map(str::to_owned)
 }
 

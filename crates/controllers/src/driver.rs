@@ -179,7 +179,7 @@ impl<'a> Work<'a> {
         let now = clocks().instant;
         let queue = &mut self.queue;
         // What was renewed before is not known: those that are to be heard have their whole time from now on.
-        self.leases.extend(lease::all(self.view).map(|name| (name.to_owned(), now)));
+        self.leases = lease::all(self.view).map(|name| (name.to_owned(), now)).collect();
         Key::all(self.view, |key, wait| enqueue(queue, key, now, wait));
     }
 
@@ -275,13 +275,15 @@ impl<'a> Work<'a> {
         let asker = self.options.asker.clone();
         let span = debug_span!("ask", controller = key.component(), key = key.name());
         self.asking.spawn_in(span, async move {
-            let (mut answers, account) = (Answers::new(), key.account());
-            for question in questions {
+            let account = key.account();
+            let one = async |question: Question| {
                 let answer = tokio::time::timeout(ANSWER, asker.ask(&account, &question)).await;
                 let answer =
                     answer.unwrap_or_else(|_| Err(Status::unavailable("no answer in time".to_owned())));
-                answers.push((question, answer.map_err(|status| status.message)));
-            }
+                (question, answer.map_err(|status| status.message))
+            };
+            // Together: what hangs holds up no other answer.
+            let answers: Answers = futures::future::join_all(questions.into_iter().map(one)).await;
             (key, answers)
         });
     }

@@ -53,7 +53,7 @@ impl Controller for EphemeralVolumes {
     fn reconcile(&self, view: &View, key: &Key, _: &Moment<'_>) -> Plan {
         let mut plan = Plan::default();
         let Some(pod) = view.table::<Pod>().get(key.namespace(), key.name()) else { return plan };
-        if pod.metadata.deletion_timestamp.is_some() || !pods::is_active(pod) {
+        if !pods::is_active(pod) {
             return plan;
         }
         let missing = |name: &&str| {

@@ -213,8 +213,12 @@ fn kept(node: &str, pod: &Pod) -> Occurrence {
 fn taint(view: &View, node: &Arc<Node>, moment: &Moment<'_>, plan: &mut Plan) {
     let is_ready = ready_status(node) == "True";
     let evictions = if is_ready { Evictions::Go } else { zones::evictions(view, node, moment) };
-    if let Evictions::Wait(wait) = evictions {
-        plan.again(wait);
+    // Whether it may go depends on what becomes of other nodes.
+    if !is_ready {
+        plan.again(match evictions {
+            Evictions::Wait(wait) => wait,
+            Evictions::Go | Evictions::Stop => zones::LOOK,
+        });
     }
     let current = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
     let wanted = taints::wanted(node, &evictions, moment.now.wall);

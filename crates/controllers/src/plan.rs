@@ -8,6 +8,10 @@ use serde_json::{Map, Value};
 
 use crate::autoscaler::Notes;
 
+/// The longest wait for the next look: what is further away is looked at then, and waited for again. Tolerations and deadlines come
+/// from whoever writes a pod or a Job, and no clock goes as far as they may say.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
 /// What a reconciliation decides. Its actions don't depend on each other and are carried out together;
 /// what depends on them is decided by the next reconciliation, which they bring about.
 #[derive(Debug, Default, PartialEq)]
@@ -62,8 +66,9 @@ impl Plan {
         self.actions.push(write.into());
     }
 
-    /// Asks to be reconciled again after `wait`, or earlier if that was asked for before.
+    /// Asks to be reconciled again after `wait`, or earlier if that was asked for before, or if it is very long.
     pub fn again(&mut self, wait: Duration) {
+        let wait = wait.min(LONGEST_WAIT);
         self.again_in = Some(self.again_in.map_or(wait, |other| other.min(wait)));
     }
 }
@@ -158,6 +163,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn no_wait_is_longer_than_a_clock_goes() {
+        let mut plan = Plan::default();
+        plan.again(Duration::from_secs(u64::MAX));
+        assert_eq!(plan.again_in, Some(LONGEST_WAIT));
+        plan.again(Duration::from_secs(1));
+        assert_eq!(plan.again_in, Some(Duration::from_secs(1)));
+    }
 
     #[test]
     fn the_difference_is_what_has_to_be_written() {

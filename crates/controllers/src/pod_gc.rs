@@ -175,10 +175,9 @@ impl Controller for Ended {
         let mut plan = Plan::default();
         let Some(ended) = view.index::<ByAge>() else { return plan };
         let too_many = ended.0.len().saturating_sub(KEPT);
-        for (_, namespace, name) in ended.0.iter().take(too_many.min(SLICE)) {
-            if let Some(pod) = view.table::<Pod>().get(namespace, name) {
-                remove(view, pod, None, moment.now.wall, &mut plan);
-            }
+        let pods = ended.0.iter().filter_map(|(_, namespace, name)| view.table::<Pod>().get(namespace, name));
+        for pod in pods.filter(|pod| !waits_for_others(pod)).take(too_many.min(SLICE)) {
+            remove(view, pod, None, moment.now.wall, &mut plan);
         }
         plan
     }
@@ -211,13 +210,18 @@ fn remove(view: &View, pod: &Arc<Pod>, why: Option<&str>, now: Timestamp, plan: 
         return;
     }
     let metadata = &pod.metadata;
-    let asked = metadata.deletion_timestamp.is_some() && metadata.deletion_grace_period_seconds == Some(0);
-    if asked && metadata.finalizers.iter().flatten().next().is_some() {
-        // It waits for somebody else.
+    if waits_for_others(pod) {
         return;
     }
     let options = Delete { uid: metadata.uid.clone(), grace_seconds: Some(0), ..Delete::default() };
     plan.write(Write::Delete { subject: subject(pod.as_ref()), options });
+}
+
+/// Whether a pod is being deleted, and only finalizers hold it.
+fn waits_for_others(pod: &Pod) -> bool {
+    let metadata = &pod.metadata;
+    let asked = metadata.deletion_timestamp.is_some() && metadata.deletion_grace_period_seconds == Some(0);
+    asked && !metadata.finalizers().is_empty()
 }
 
 fn failed(view: &View, pod: &Pod, why: Option<&str>, now: Timestamp) -> Option<Write> {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use api::resource_of_kind;
 use machinery::{Definition, Object, Resource, scale_of};
 use objects::{TypedRef, key, parse};
-use serde_json::Value;
 use store::State;
 
 use crate::view::View;
@@ -26,10 +25,9 @@ pub(crate) fn of(view: &View, subject: &TypedRef) -> Result<Object, String> {
     scale.ok_or_else(|| "the server could not find the requested resource".to_owned())
 }
 
-/// An object as it is stored.
+/// An object as it is stored, with the version that it has there.
 pub(crate) fn stored(view: &View, place: &[u8]) -> Option<Object> {
-    let kv = view.state().get(place)?;
-    serde_json::from_slice::<Value>(&kv.value.bytes()).ok().and_then(Object::from_value)
+    objects::load(view.state().get(place)?).ok()
 }
 
 /// The scale of a stored object; nothing if its kind has none.

@@ -12,10 +12,8 @@ mod local_path;
 mod matching;
 mod volume;
 
-use std::sync::Arc;
-
 use k8s_openapi::api::storage::v1::StorageClass;
-use objects::{Change, PersistentVolume, PersistentVolumeClaim};
+use objects::{PersistentVolume, PersistentVolumeClaim};
 
 use crate::controller::{Controller, Due, Moment, Urgency, both, latest};
 use crate::index::{By, Group};
@@ -68,15 +66,20 @@ impl Controller for ClaimBinder {
                 if let Some((namespace, name)) = volume.claim() {
                     due.now(namespace, name);
                 }
-                // One that is new, or free again, may be what a claim waits for.
-                if volume.claim().is_none() {
-                    due.objects(view.by::<Unbound>(volume.class()));
-                }
                 due.objects(view.by::<Named>(volume.metadata.name.as_deref().unwrap_or_default()));
             }
         }
+        // One that is free now may be what a claim waits for.
+        let volume = change.of::<PersistentVolume>().and_then(|change| change.new.as_ref());
+        if let Some(volume) =
+            volume.filter(|volume| volume.claim().is_none() && volume.phase() == "Available")
+        {
+            due.objects(view.by::<Unbound>(volume.class()));
+        }
         if let Some(class) = change.of::<StorageClass>().and_then(latest) {
             due.objects(view.by::<Unbound>(class.metadata.name.as_deref().unwrap_or_default()));
+            // It may be the default one.
+            due.objects(view.by::<Unbound>(""));
         }
     }
 
@@ -103,7 +106,7 @@ impl Controller for VolumeBinder {
     }
 
     fn watches(&self, watches: &mut Watches<'_>) {
-        watches.index::<By<Named>>();
+        watches.table::<PersistentVolumeClaim>();
         watches.index::<By<Reserved>>();
     }
 
@@ -174,9 +177,4 @@ impl Group for Named {
     fn values(claim: &PersistentVolumeClaim, each: &mut dyn FnMut(&str)) {
         claim.volume_name().into_iter().for_each(each);
     }
-}
-
-/// Whether a change is of a claim, as it is now.
-fn new_claim(change: &Touched) -> Option<&Arc<PersistentVolumeClaim>> {
-    change.of::<PersistentVolumeClaim>().and_then(|Change { new, .. }| new.as_ref())
 }

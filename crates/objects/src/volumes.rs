@@ -167,6 +167,12 @@ impl PersistentVolumeClaim {
         self.annotation(BETA_CLASS).or(named).unwrap_or_default()
     }
 
+    /// Whether it names no class at all, not even that it wants none: then it gets the default one.
+    pub fn wants_default_class(&self) -> bool {
+        let named = self.spec.as_ref().and_then(|spec| spec.storage_class_name.as_ref());
+        named.is_none() && self.annotation(BETA_CLASS).is_none()
+    }
+
     /// One of its annotations.
     pub fn annotation(&self, name: &str) -> Option<&str> {
         self.metadata.annotations()?.get(name).map(String::as_str)

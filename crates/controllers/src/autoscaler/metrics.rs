@@ -58,9 +58,12 @@ pub(super) struct Situation<'a> {
 pub(super) fn questions(view: &View, autoscaler: &HorizontalPodAutoscaler, selector: &str) -> Vec<Question> {
     let namespace = autoscaler.metadata.namespace.as_deref().unwrap_or_default();
     let metrics = autoscaler.spec.metrics.iter().flatten();
-    let mut questions: Vec<Question> =
-        metrics.filter_map(|metric| question(view, namespace, selector, metric)).collect();
-    questions.dedup();
+    let mut questions: Vec<Question> = Vec::new();
+    for question in metrics.filter_map(|metric| question(view, namespace, selector, metric)) {
+        if !questions.contains(&question) {
+            questions.push(question);
+        }
+    }
     questions
 }
 

@@ -11,7 +11,7 @@ use k8s_openapi::api::autoscaling::v2::{HPAScalingRules, HorizontalPodAutoscaler
 const DOWN: Duration = Duration::from_secs(300);
 /// Without rules of its own, a target at most doubles, or gets this many.
 const FEW: i32 = 4;
-/// The longest time that rules may look back, and some more.
+/// The longest time that rules may look back.
 const LONGEST: Duration = Duration::from_secs(3600);
 
 /// What an autoscaler remembers of itself.
@@ -22,6 +22,8 @@ pub struct Notes {
     recommended: Vec<(Instant, i32)>,
     added: Vec<(Instant, i32)>,
     removed: Vec<(Instant, i32)>,
+    /// A change that was written, and not seen yet.
+    changes: Option<(Instant, i32, i32)>,
 }
 
 /// A condition's status, reason and message.
@@ -65,6 +67,11 @@ impl Notes {
 
     /// An autoscaler that begins recommends what there is.
     pub(super) fn begin(&mut self, current: i32, now: Instant) {
+        // One that was refused doesn't count.
+        if let Some((at, from, to)) = self.changes.take().filter(|(_, _, to)| *to == current) {
+            let list = if to > from { &mut self.added } else { &mut self.removed };
+            list.push((at, (to - from).abs()));
+        }
         if self.recommended.is_empty() {
             self.recommended.push((now, current));
         }
@@ -73,10 +80,9 @@ impl Notes {
         }
     }
 
-    /// The number of pods changed.
-    pub(super) fn changed(&mut self, from: i32, to: i32, now: Instant) {
-        let list = if to > from { &mut self.added } else { &mut self.removed };
-        list.push((now, (to - from).abs()));
+    /// The number of pods is about to change.
+    pub(super) fn changes(&mut self, from: i32, to: i32, now: Instant) {
+        self.changes = Some((now, from, to));
     }
 
     /// How far a recommendation is followed now.
@@ -249,7 +255,7 @@ mod tests {
             notes.begin(current, now);
             let paced = notes.pace(behavior.as_ref(), (current, *wanted), (1, 100), now);
             if paced.replicas != current {
-                notes.changed(current, paced.replicas, now);
+                notes.changes(current, paced.replicas, now);
             }
             current = paced.replicas;
             (paced.replicas, paced.able.1, paced.limited.1)

@@ -3,10 +3,10 @@
 //! Follows `pkg/controller/podautoscaler/replica_calculator.go`: pods that say nothing, or are not ready yet, are taken for what
 //! keeps a decision from being too bold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use machinery::Quantity;
 use serde_json::Value;
 
@@ -66,7 +66,8 @@ pub(super) struct Count {
 
 impl Member {
     /// What matters of a pod as it is stored.
-    pub fn of(pod: &Value) -> Self {
+    pub fn of(mut pod: Value) -> Self {
+        let spec = pod.get_mut("spec").map(Value::take).unwrap_or_default();
         let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or_default();
         let time = |value: Option<&Value>| value.and_then(Value::as_str).and_then(|text| text.parse().ok());
         let conditions = pod.pointer("/status/conditions").and_then(Value::as_array);
@@ -85,7 +86,7 @@ impl Member {
             phase: text("/status/phase").to_owned(),
             ready,
             started: time(pod.pointer("/status/startTime")),
-            spec: pod.get("spec").cloned().unwrap_or_default(),
+            spec,
         }
     }
 
@@ -115,10 +116,14 @@ impl Member {
     /// Whether what it uses of the processors is no measure yet: it is starting.
     fn starts(&self, measure: &Measure, now: Timestamp) -> bool {
         let (Some((ready, since)), Some(started)) = (self.ready, self.started) else { return true };
-        if started + INITIALIZATION > now {
-            return ready == Some(false) || measure.at < since + measure.window;
+        // Times come from agents and metrics' servers: their differences always fit, their sums don't.
+        let is_within = |later: Timestamp, earlier: Timestamp, time: Duration| {
+            later.duration_since(earlier) < SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX)
+        };
+        if is_within(now, started, INITIALIZATION) {
+            return ready == Some(false) || is_within(measure.at, since, measure.window);
         }
-        ready == Some(false) && started + READINESS_DELAY > since
+        ready == Some(false) && is_within(since, started, READINESS_DELAY)
     }
 }
 
@@ -218,7 +223,10 @@ fn prepare(
     if members.is_empty() {
         return Err("no pods returned by selector while calculating replica count".to_owned());
     }
-    measures.retain(|name, _| members.iter().any(|member| member.name == *name) || resource.is_empty());
+    if !resource.is_empty() {
+        let known: HashSet<&str> = members.iter().map(|member| member.name.as_str()).collect();
+        measures.retain(|name, _| known.contains(name.as_str()));
+    }
     let groups = group(members, measures, resource, now);
     if measures.is_empty() {
         return Err("did not receive metrics for targeted pods (pods might be unready)".to_owned());
@@ -322,7 +330,7 @@ mod tests {
                 {"type": "Ready", "status": "True", "lastTransitionTime": at(-3990).to_string()}]},
         });
         change(&mut pod);
-        Member::of(&pod)
+        Member::of(pod)
     }
 
     fn measures(values: &[(usize, i128)]) -> Measures {
@@ -435,5 +443,16 @@ mod tests {
             for_value_each(3, (3100, 1000), EVEN),
             Count { replicas: 3, utilization: None, average: 1034 }
         );
+    }
+
+    #[test]
+    fn no_time_that_somebody_says_is_too_far_away() {
+        let pod = json!({
+            "metadata": {"name": "p"},
+            "status": {"phase": "Running", "startTime": "9999-12-30T22:00:00Z", "conditions": [
+                {"type": "Ready", "status": "True", "lastTransitionTime": "9999-12-30T22:00:00Z"}]},
+        });
+        let measure = Measure { value: 1, at: at(0), window: Duration::MAX };
+        assert!(Member::of(pod).starts(&measure, at(0)));
     }
 }

@@ -230,7 +230,7 @@ fn share(
         (*zone, has - (part * count as f64).max(least(*part)))
     });
     let (mut gives, mut takes) = exchange(left_over.collect());
-    // A zone without nodes that count has no traffic: its endpoints are for the others.
+    // A zone without nodes that count gives and takes nothing: its endpoints keep their own zone's hint, as upstream.
     for endpoint in endpoints.iter_mut() {
         endpoint.hints = hints(endpoint.zone.as_deref(), None);
     }

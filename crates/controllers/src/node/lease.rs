@@ -25,7 +25,7 @@ pub(crate) fn beats(node: &Node) -> bool {
 
 /// The nodes whose leases say whether they live.
 pub(crate) fn all(view: &View) -> impl Iterator<Item = &str> {
-    let leases = view.graph.iter().filter(|vertex| is_lease(vertex));
+    let leases = view.graph.in_namespace(NAMESPACE).filter(|vertex| is_lease(vertex));
     leases.map(|lease| lease.name()).filter(move |name| is_watched(view, name))
 }
 

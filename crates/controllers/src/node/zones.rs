@@ -7,18 +7,18 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
 use super::taints::NO_EXECUTE;
-use super::{NOT_READY, UNREACHABLE, condition, silent_for};
+use super::{NOT_READY, UNREACHABLE, condition, lease, name, ready_status, silent_for};
 use crate::controller::Moment;
 use crate::kept::Node;
 use crate::tables::Index;
 use crate::view::View;
 
-/// Fewer nodes than this being away is no disruption of a zone.
+/// This many nodes being away is no disruption of a zone.
 const FEW: usize = 2;
 /// The part of a zone in percent that is away in a partial disruption (`--unhealthy-zone-threshold`).
 const MOST: usize = 55;
@@ -27,7 +27,7 @@ const LARGE: usize = 50;
 /// In larger zones, one node in so long (`--secondary-node-eviction-rate`).
 const SLOW: Duration = Duration::from_secs(100);
 /// So often a disrupted zone is looked at again (`--node-monitor-period`).
-const LOOK: Duration = Duration::from_secs(5);
+pub(super) const LOOK: Duration = Duration::from_secs(5);
 /// The label of nodes that don't count.
 const EXCLUDED: &str = "node.kubernetes.io/exclude-disruption";
 const LABELS: [&str; 2] = ["topology.kubernetes.io/region", "topology.kubernetes.io/zone"];
@@ -68,7 +68,7 @@ impl Index for Zones {
         if let Some((node, key)) = new.and_then(|node| Some((node, zone_of(node)?))) {
             let zone = self.0.entry(key).or_default();
             zone.size += 1;
-            if !is_ready(node) {
+            if ready_status(node) != "True" {
                 zone.away.insert(name(node).to_owned());
             }
         }
@@ -80,9 +80,12 @@ pub(super) fn evictions(view: &View, node: &Node, moment: &Moment<'_>) -> Evicti
     let (Some(zones), Some(own)) = (view.index::<Zones>(), zone_of(node)) else { return Evictions::Go };
     // Who fell silent together with this one and hasn't been marked yet counts too.
     let mut silent: HashMap<[String; 2], usize> = HashMap::new();
-    for name in moment.silence.keys().chain(moment.leases.keys()) {
+    // Most leases were renewed a moment ago: those cost no look at the node.
+    let soonest = view.grace().min(lease::GRACE) / 2;
+    let heard = |since: &Instant| moment.now.instant.saturating_duration_since(*since) < soonest;
+    for (name, _) in moment.silence.iter().chain(moment.leases).filter(|(_, since)| !heard(since)) {
         let Some(other) = view.table::<Node>().get("", name) else { continue };
-        if is_ready(other)
+        if ready_status(other) == "True"
             && silent_for(other, moment).is_some_and(|silent| silent >= super::grace(view, other) / 2)
             && let Some(zone) = zone_of(other)
         {
@@ -113,7 +116,8 @@ fn slowly(view: &View, zone: &Zone, name: &str, now: Timestamp) -> Evictions {
         return Evictions::Wait(left);
     }
     let first =
-        nodes().find(|node| tainted_at(node).is_none()).and_then(|node| node.metadata.name.as_deref());
+        // One that never said how it is gets no taint that ends pods.
+        nodes().find(|node| condition(node, "Ready").is_some() && tainted_at(node).is_none()).map(|node| super::name(node));
     if first.is_none_or(|first| first == name) { Evictions::Go } else { Evictions::Wait(LOOK) }
 }
 
@@ -121,14 +125,6 @@ fn tainted_at(node: &Node) -> Option<Timestamp> {
     let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
     let taint = taints.find(|t| t.effect == NO_EXECUTE && [UNREACHABLE, NOT_READY].contains(&t.key.as_str()));
     taint.map(|taint| taint.time_added.as_ref().map_or(Timestamp::MIN, |time| time.0))
-}
-
-fn is_ready(node: &Node) -> bool {
-    condition(node, "Ready").is_some_and(|ready| ready.status == "True")
-}
-
-fn name(node: &Node) -> &str {
-    node.metadata.name.as_deref().unwrap_or_default()
 }
 
 /// The zone that a node counts in; nothing if it counts nowhere.

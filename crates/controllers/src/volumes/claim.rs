@@ -1,5 +1,7 @@
 //! What to do about a claim: `syncClaim` upstream.
 
+use std::cmp::Reverse;
+
 use k8s_openapi::api::storage::v1::StorageClass;
 use objects::{BIND_COMPLETED, Occurrence, PersistentVolume, PersistentVolumeClaim, SELECTED_NODE};
 use serde_json::json;
@@ -10,6 +12,9 @@ use super::{PROVISIONERS, expansion};
 use crate::plan::{Plan, merge_this};
 use crate::view::View;
 
+/// The annotations that mark a class as the default one.
+const DEFAULT_MARKS: [&str; 2] =
+    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
 /// What the name of every provisioner begins with that was part of Kubernetes itself.
 const IN_TREE: &str = "kubernetes.io/";
 
@@ -84,10 +89,15 @@ fn unbound(view: &View, claim: &PersistentVolumeClaim) -> Plan {
     let class = view.table::<StorageClass>().get("", name).map(AsRef::as_ref);
     let waits = class.and_then(|class| class.volume_binding_mode.as_deref()) == Some("WaitForFirstConsumer");
     let delayed = waits && claim.annotation(SELECTED_NODE).is_none();
-    if let Some(volume) = find(view, claim, delayed) {
+    // Of a class that waits, the scheduler alone knows which volume is where the pod goes, and reserves it.
+    if let Some(volume) = find(view, claim, waits) {
         return binding::bind(volume, claim);
     }
     let mut plan = Plan::default();
+    if let Some(class) = claim.wants_default_class().then(|| default_class(view)).flatten() {
+        plan.write(merge_this(claim, "", json!({"spec": {"storageClassName": class}})));
+        return plan;
+    }
     let mut tell = |warning: bool, reason: &'static str, message: String| {
         plan.told.push(Occurrence::of(claim, warning, reason, message));
     };
@@ -129,4 +139,19 @@ fn unbound(view: &View, claim: &PersistentVolumeClaim) -> Plan {
         plan.write(merge_this(claim, "", json!({"metadata": {"annotations": asked}})));
     }
     plan
+}
+
+/// The class of claims that name none, if there is one: the newest that is marked (upstream: `GetDefaultClass`). One that was made
+/// before there was a default class gets it later.
+fn default_class(view: &View) -> Option<&str> {
+    let is_marked = |class: &StorageClass| {
+        let annotations = class.metadata.annotations.as_ref();
+        annotations
+            .is_some_and(|all| DEFAULT_MARKS.iter().any(|mark| all.get(*mark).is_some_and(|is| is == "true")))
+    };
+    let marked = view.table::<StorageClass>().iter().filter(|class| is_marked(class));
+    let newest = marked.max_by_key(|class| {
+        (class.metadata.creation_timestamp.clone(), Reverse(class.metadata.name.clone()))
+    });
+    newest.and_then(|class| class.metadata.name.as_deref())
 }

@@ -4,7 +4,7 @@ use machinery::Quantity;
 use objects::{Occurrence, PersistentVolume, PersistentVolumeClaim, is_local_path};
 use serde_json::json;
 
-use crate::plan::{Plan, merge_this};
+use crate::plan::{Action, Note, Plan, merge_this};
 
 /// Makes the volume of a bound claim as large as the claim asks, or says who has to. A folder's size is whatever is in it: nothing
 /// has to be done on its host.
@@ -29,8 +29,9 @@ pub(super) fn reconcile(claim: &PersistentVolumeClaim, volume: &PersistentVolume
         plan.write(merge_this(volume, "", json!({"spec": capacity})));
     } else {
         let message = "Resize volume succeeded".to_owned();
-        plan.told.push(Occurrence::of(claim, false, "VolumeResizeSuccessful", message));
-        plan.write(merge_this(claim, "status", json!({"status": capacity})));
+        let told = Occurrence::of(claim, false, "VolumeResizeSuccessful", message);
+        let write = merge_this(claim, "status", json!({"status": capacity}));
+        plan.actions.push(Action::from(write).telling(Note::Event(told)));
     }
     plan
 }

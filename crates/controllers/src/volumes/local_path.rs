@@ -13,7 +13,7 @@ use objects::{
 };
 use serde_json::json;
 
-use super::{COMPONENT, PROVISIONERS, Unbound, new_claim};
+use super::{COMPONENT, PROVISIONERS, Unbound};
 use crate::controller::{Controller, Due, Moment, Urgency, both, latest};
 use crate::index::{By, Group};
 use crate::kept::Node;
@@ -51,7 +51,8 @@ impl Controller for LocalVolumes {
     }
 
     fn touched(&self, view: &View, change: &Touched, due: &mut Due<'_>) {
-        due.objects(new_claim(change).filter(|claim| is_asked(claim)));
+        let claim = change.of::<PersistentVolumeClaim>().and_then(|change| change.new.as_ref());
+        due.objects(claim.filter(|claim| is_asked(claim)));
         if let Some(class) = change.of::<StorageClass>().and_then(latest) {
             let claims = view.by::<Unbound>(class.metadata.name.as_deref().unwrap_or_default());
             due.objects(claims.filter(|claim| is_asked(claim)));
@@ -64,6 +65,13 @@ impl Controller for LocalVolumes {
         let Some(claim) = claim.filter(|claim| is_asked(claim)) else { return plan };
         let name = format!("pvc-{}", claim.metadata.uid.as_deref().unwrap_or_default());
         if view.table::<PersistentVolume>().get("", &name).is_some() {
+            return plan;
+        }
+        // The scheduler chooses a node first, or another one.
+        let class = view.table::<StorageClass>().get("", claim.class());
+        let waits =
+            class.and_then(|class| class.volume_binding_mode.as_deref()) == Some("WaitForFirstConsumer");
+        if waits && claim.annotation(SELECTED_NODE).is_none() {
             return plan;
         }
         match volume_for(view, claim, &name) {
@@ -215,8 +223,9 @@ impl Controller for LocalFolders {
             return plan;
         }
         let told = format!("host {hostname:?} is gone, and what was in the volume with it");
-        plan.told.push(Occurrence::of(volume.as_ref(), true, "VolumeFailedDelete", told));
-        plan.write(merge_this(volume.as_ref(), "", json!({"metadata": {"finalizers": null}})));
+        let told = Occurrence::of(volume.as_ref(), true, "VolumeFailedDelete", told);
+        let write = merge_this(volume.as_ref(), "", json!({"metadata": {"finalizers": null}}));
+        plan.actions.push(Action::from(write).telling(Note::Event(told)));
         plan
     }
 }
@@ -234,7 +243,7 @@ impl Group for OnHost {
     }
 }
 
-/// Nodes by the label that volumes name them by.
+/// Nodes by the label that volumes name them by, and by their names: a label that somebody changes is no host that is gone.
 struct Hostname;
 
 impl Group for Hostname {
@@ -242,6 +251,8 @@ impl Group for Hostname {
 
     fn values(node: &Node, each: &mut dyn FnMut(&str)) {
         let labels = node.metadata.labels.as_ref();
-        labels.and_then(|labels| labels.get(HOSTNAME)).into_iter().for_each(|hostname| each(hostname));
+        let label = labels.and_then(|labels| labels.get(HOSTNAME)).map(String::as_str);
+        let name = node.metadata.name.as_deref();
+        label.into_iter().chain(name.filter(|name| label != Some(*name))).for_each(each);
     }
 }

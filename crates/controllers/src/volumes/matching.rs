@@ -5,16 +5,16 @@ use objects::{PersistentVolume, PersistentVolumeClaim};
 use super::{OfClass, Reserved};
 use crate::view::View;
 
-/// The volume for a claim that names none: one that names the claim, else the smallest that is as it asks. `delayed` says that
-/// nobody knows yet where the claim's pod will run: then only a volume that names the claim will do.
+/// The volume for a claim that names none: one that names the claim, else the smallest that is as it asks. `waits` says that its
+/// class waits for the claim's pod: then only a volume that names the claim will do.
 pub(super) fn find<'a>(
     view: &'a View,
     claim: &PersistentVolumeClaim,
-    delayed: bool,
+    waits: bool,
 ) -> Option<&'a PersistentVolume> {
     let reserved =
         view.by::<Reserved>(&claim.place()).find(|volume| volume.is_for(claim) && volume.suits(claim));
-    if reserved.is_some() || delayed {
+    if reserved.is_some() || waits {
         return reserved.map(AsRef::as_ref);
     }
     view.by::<OfClass>(claim.class())

@@ -6,7 +6,7 @@ use objects::{
 use serde_json::{Value, json};
 
 use super::binding::set_phase;
-use crate::plan::{Plan, delete, merge_this};
+use crate::plan::{Note, Plan, delete, merge_this};
 use crate::view::View;
 
 pub(super) fn reconcile(view: &View, volume: &PersistentVolume) -> Plan {
@@ -32,7 +32,9 @@ pub(super) fn reconcile(view: &View, volume: &PersistentVolume) -> Plan {
             set_phase(volume, "Bound", None, &mut plan);
         }
         // The claim was bound to another one at the same time.
-        Some(_) if is_local_path(&volume.metadata) && policy(volume) == "Delete" => return given_up(volume),
+        Some(_) if volume.annotation(PROVISIONED_BY).is_some() && policy(volume) == "Delete" => {
+            return given_up(volume);
+        }
         Some(_) => plan.write(merge_this(volume, "", freed(volume))),
     }
     plan
@@ -50,12 +52,13 @@ fn given_up(volume: &PersistentVolume) -> Plan {
     }
     let mut fail = |reason: &'static str, why: String| {
         set_phase(volume, "Failed", Some((reason, &why)), &mut plan);
-        plan.told.push(Occurrence::of(volume, true, reason, why));
+        let told = Note::Event(Occurrence::of(volume, true, reason, why));
+        plan.actions.iter_mut().for_each(|action| action.done.push(told.clone()));
     };
     match policy(volume) {
         "Delete" if is_local_path(&volume.metadata) => plan.write(delete(volume)),
         // Who made it deletes it.
-        "Delete" if annotation(volume, PROVISIONED_BY).is_some() => {}
+        "Delete" if volume.annotation(PROVISIONED_BY).is_some() => {}
         "Delete" => {
             let name = volume.metadata.name.as_deref().unwrap_or_default();
             fail(
@@ -73,15 +76,11 @@ fn given_up(volume: &PersistentVolume) -> Plan {
 
 /// What takes a volume's claim away: all of it if it was chosen here; if a person keeps the volume for it, only which one it was.
 fn freed(volume: &PersistentVolume) -> Value {
-    if annotation(volume, BOUND_BY_CONTROLLER).is_some() {
+    if volume.annotation(BOUND_BY_CONTROLLER).is_some() {
         json!({"metadata": {"annotations": {(BOUND_BY_CONTROLLER): null}}, "spec": {"claimRef": null}})
     } else {
         json!({"spec": {"claimRef": {"uid": null, "resourceVersion": null}}})
     }
-}
-
-fn annotation<'a>(volume: &'a PersistentVolume, name: &str) -> Option<&'a str> {
-    volume.metadata.annotations.as_ref()?.get(name).map(String::as_str)
 }
 
 /// What becomes of it once its claim is gone.

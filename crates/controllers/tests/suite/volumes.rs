@@ -395,3 +395,36 @@ async fn a_claim_of_a_single_pod_has_one_pod_at_a_time() {
     settle_later(&mut cluster).await;
     assert_eq!(node_of(&cluster, "second").as_deref(), Some("n1"));
 }
+
+#[tokio::test]
+async fn a_claim_without_a_class_gets_the_default_one_when_there_is_one() {
+    let mut cluster = Cluster::new(&[]).await;
+    claim(&cluster, "early", "", json!({"storageClassName": null})).await;
+    claim(&cluster, "none", "", json!({})).await;
+    cluster.settle().await;
+    class(&cluster, "plain", PROVISIONER, "WaitForFirstConsumer", "Delete").await;
+    cluster.settle().await;
+    let class_of = |cluster: &Cluster, name: &str| {
+        cluster.get::<PersistentVolumeClaim>("default", name).unwrap().spec.unwrap().storage_class_name
+    };
+    assert_eq!(class_of(&cluster, "early"), None);
+    let mark = json!({"metadata": {"annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}});
+    cluster.patch("storage.k8s.io/v1", "StorageClass", "", "plain", "", mark).await.unwrap();
+    cluster.settle().await;
+    assert_eq!(class_of(&cluster, "early").as_deref(), Some("plain"));
+    assert_eq!(class_of(&cluster, "none").as_deref(), Some(""), "it wants none");
+}
+
+#[tokio::test]
+async fn a_claim_whose_volume_is_made_on_a_node_takes_no_other_hosts() {
+    let mut cluster = Cluster::new(&["n1", "n2"]).await;
+    class(&cluster, "local-path", PROVISIONER, "WaitForFirstConsumer", "Delete").await;
+    claim(&cluster, "data", "local-path", json!({})).await;
+    let select = json!({"metadata": {"annotations": {"volume.kubernetes.io/selected-node": "n1"}}});
+    change_claim(&cluster, "data", select).await;
+    volume(&cluster, "elsewhere", "local-path", "1Gi", json!({})).await;
+    cluster.settle().await;
+    let (phase, name) = bound(&cluster, "data");
+    assert_eq!((phase.as_str(), name.starts_with("pvc-")), ("Bound", true), "{name}");
+    assert_eq!(held(&cluster, "elsewhere"), pair("Available", ""));
+}
