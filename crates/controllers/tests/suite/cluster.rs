@@ -8,10 +8,9 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use controllers::{Answers, Key, Moment, Note, Notes, Now, Silence, View};
+use controllers::{Action, Answers, Key, Moment, Note, Notes, Now, Plan, Silence, View};
 use futures::future::{BoxFuture, ready};
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::Node;
 use machinery::{Object, Status};
 use objects::{
     Asker, Delete, Kind, ObjectRef, Occurrence, Pool, Question, Reader, TypedRef, Uid, Write, Writer,
@@ -70,15 +69,17 @@ pub struct Cluster {
     pub now: Now,
     view: View,
     waiting: Waiting,
-    due: BTreeSet<Key>,
+    pub due: BTreeSet<Key>,
     later: BTreeMap<Key, Instant>,
-    addresses: u32,
+    pub addresses: u32,
     /// What was reported, as Events will show it.
     pub told: Vec<Occurrence>,
     /// Whether hosts make pods ready by themselves.
     pub serving: bool,
     /// How long each key is not looked at again, whatever changes. The steps here don't wait.
     pub pauses: BTreeMap<Key, Duration>,
+    /// Whether controllers and the scheduler still see what was there before.
+    pub lags: bool,
 }
 
 /// The authority that signs what is asked for.
@@ -140,6 +141,7 @@ impl Cluster {
             told: Vec::new(),
             serving: true,
             pauses: BTreeMap::new(),
+            lags: false,
             store,
         };
         cluster
@@ -155,30 +157,6 @@ impl Cluster {
             cluster.join(host).await;
         }
         cluster
-    }
-
-    /// A host joins, and is ready.
-    pub async fn join(&self, host: &str) {
-        let address = format!("10.73.0.{}", self.list::<Node>().len() + 1);
-        let metadata = json!({
-            "name": host, "labels": {objects::HOSTNAME: host},
-            "annotations": {objects::HEARTBEATS: "2381", objects::VOLUMES: "/data/volumes"},
-        });
-        self.create(json!({"kind": "Node", "apiVersion": "v1", "metadata": metadata, "spec": {}})).await;
-        let status = json!({"status": {
-            "addresses": [{"type": "InternalIP", "address": address}],
-            "allocatable": {"cpu": "4", "memory": "8Gi", "pods": "110"},
-            "capacity": {"cpu": "4", "memory": "8Gi", "pods": "110"},
-            "conditions": [self.condition("Ready", "True")],
-        }});
-        self.patch("v1", "Node", "", host, "status", status).await.unwrap();
-        // Not every test has a controller that would take it away.
-        let ready = json!({"spec": {"taints": null}});
-        self.patch("v1", "Node", "", host, "", ready).await.unwrap();
-    }
-
-    pub fn condition(&self, kind: &str, status: &str) -> Value {
-        json!({"type": kind, "status": status, "lastTransitionTime": wire(self.now.wall)})
     }
 
     pub async fn create(&self, object: Value) -> Object {
@@ -229,40 +207,27 @@ impl Cluster {
         self.now.wall += time;
     }
 
-    /// A host falls silent.
-    pub fn silence(&mut self, host: &str) {
-        self.silence.insert(host.to_owned(), self.now.instant);
-        Key::heard(host, |key, _| self.due.extend([key]));
-    }
-
     /// A node is looked at.
     pub fn look_at(&mut self, node: &str) {
         Key::heard(node, |key, _| self.due.extend([key]));
     }
 
-    /// A host is heard again, and its agent says so.
-    pub async fn hear(&mut self, host: &str) {
-        self.silence.remove(host);
-        Key::heard(host, |key, _| self.due.extend([key]));
-        let status = json!({"status": {"conditions": [self.condition("Ready", "True")]}});
-        self.patch("v1", "Node", "", host, "status", status).await.unwrap();
-    }
-
     fn follow(&mut self) {
         let (due, later, now) = (&mut self.due, &mut self.later, self.now.instant);
-        let followed = self.view.advance(self.store.snapshot(), |view, change| {
-            Key::touched(view, change, |key, wait| {
-                if wait.is_zero() {
-                    due.insert(key);
-                } else {
-                    earlier(later, key, now + wait);
-                }
+        if !self.lags {
+            let followed = self.view.advance(self.store.snapshot(), |view, change| {
+                Key::touched(view, change, |key, wait| {
+                    if wait.is_zero() {
+                        due.insert(key);
+                    } else {
+                        earlier(later, key, now + wait);
+                    }
+                });
             });
-        });
-        assert!(followed, "the history is complete");
-        let now = self.now.instant;
-        self.due.extend(later.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()));
-        self.later.retain(|_, at| *at > now);
+            assert!(followed, "the history is complete");
+        }
+        due.extend(later.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()));
+        later.retain(|_, at| *at > now);
     }
 
     /// What the controllers could do next.
@@ -271,11 +236,30 @@ impl Cluster {
         self.due.iter().cloned().collect()
     }
 
+    /// A key is looked at, whether something changed or not.
+    pub fn look_again(&mut self, key: &Key) {
+        self.due.insert(key.clone());
+    }
+
     /// Reconciles one key. True if it wrote something.
     pub async fn reconcile(&mut self, key: Key) -> bool {
+        let plan = self.decide(&key);
+        let wrote = !plan.actions.is_empty();
+        let mut otherwise = Vec::new();
+        for action in plan.actions {
+            otherwise.extend(self.carry_out(&key, action).await);
+        }
+        if let Some(write) = otherwise.into_iter().next() {
+            self.writer.write("system:kube-controller-manager", write).await.unwrap();
+        }
+        wrote
+    }
+
+    /// What is to be done about a key.
+    pub fn decide(&mut self, key: &Key) -> Plan {
         self.follow();
-        self.due.remove(&key);
-        let (answers, notes) = (self.answered.remove(&key), self.notes.get(&key));
+        self.due.remove(key);
+        let (answers, notes) = (self.answered.remove(key), self.notes.get(key));
         let (now, silence, leases) = (self.now, &self.silence, &self.leases);
         let moment = Moment { now, silence, leases, answers: answers.as_ref(), notes };
         let mut plan = key.reconcile(&self.view, &moment);
@@ -295,39 +279,39 @@ impl Cluster {
             earlier(&mut self.later, key.clone(), self.now.instant + wait);
         }
         self.pauses.insert(key.clone(), plan.pause);
-        let wrote = !plan.actions.is_empty();
-        let mut otherwise = Vec::new();
-        self.told.extend(plan.told);
-        for action in plan.actions {
-            match self.writer.write("system:kube-controller-manager", action.write).await {
-                Ok(_) => self.told.extend(action.done.into_iter().filter_map(|note| match note {
-                    Note::Event(occurrence) => Some(occurrence),
-                    Note::Timeline { .. } => None,
-                })),
-                // A write refused for what it is is tried again later, and may be reported in a status.
-                Err(status)
-                    if [403, 422].contains(&status.code)
-                        && (action.refused.is_some() || action.otherwise.is_some()) =>
-                {
-                    otherwise.extend(action.otherwise.map(|w| controllers::with_reason(w, &status.message)));
-                    self.told.extend(action.refused);
-                    earlier(&mut self.later, key.clone(), self.now.instant + Duration::from_secs(1));
-                }
-                Err(status) => {
-                    assert!([404, 409].contains(&status.code), "{key:?}: {status}");
-                    self.due.insert(key.clone());
-                }
+        self.told.append(&mut plan.told);
+        plan
+    }
+
+    /// Carries out one thing of a plan. What to write instead, if it was refused.
+    pub async fn carry_out(&mut self, key: &Key, action: Action) -> Option<Write> {
+        match self.writer.write("system:kube-controller-manager", action.write).await {
+            Ok(_) => self.told.extend(action.done.into_iter().filter_map(|note| match note {
+                Note::Event(occurrence) => Some(occurrence),
+                Note::Timeline { .. } => None,
+            })),
+            // A write refused for what it is is tried again later, and may be reported in a status.
+            Err(status)
+                if [403, 422].contains(&status.code)
+                    && (action.refused.is_some() || action.otherwise.is_some()) =>
+            {
+                self.told.extend(action.refused);
+                earlier(&mut self.later, key.clone(), self.now.instant + Duration::from_secs(1));
+                return action.otherwise.map(|write| controllers::with_reason(write, &status.message));
+            }
+            Err(status) => {
+                assert!([404, 409].contains(&status.code), "{key:?}: {status}");
+                self.due.insert(key.clone());
             }
         }
-        if let Some(write) = otherwise.into_iter().next() {
-            self.writer.write("system:kube-controller-manager", write).await.unwrap();
-        }
-        wrote
+        None
     }
 
     /// Places all pods that wait. True if one was placed.
     pub async fn place(&mut self) -> bool {
-        self.waiting.advance(self.store.snapshot());
+        if !self.lags {
+            self.waiting.advance(self.store.snapshot());
+        }
         let mut placed = false;
         for decision in self.waiting.decide(&self.silence, usize::MAX, self.now.instant) {
             let Ok(node) = decision.place else { continue };
@@ -335,8 +319,7 @@ impl Cluster {
             if let Some(writes) = decision.before {
                 // Once its claims have volumes, it is decided again.
                 for write in writes {
-                    self.writer.write("system:kube-scheduler", write).await.unwrap();
-                    placed = true;
+                    placed |= self.writer.write("system:kube-scheduler", write).await.is_ok();
                 }
                 self.waiting.forget(&uid);
                 continue;
@@ -350,66 +333,16 @@ impl Cluster {
         placed
     }
 
-    /// The hosts that are heard start what was placed and end what was deleted; at most `most` pods.
-    pub async fn run_pods(&mut self, most: usize) -> bool {
-        let mut done = 0;
-        for pod in self.list::<k8s_openapi::api::core::v1::Pod>() {
-            let Some(node) = pod.spec.as_ref().and_then(|spec| spec.node_name.clone()) else { continue };
-            if done == most || self.silence.contains_key(&node) {
-                continue;
-            }
-            let (namespace, name) =
-                (pod.metadata.namespace.clone().unwrap(), pod.metadata.name.clone().unwrap());
-            let phase = pod.status.as_ref().and_then(|s| s.phase.clone()).unwrap_or_default();
-            let ended = ["Succeeded", "Failed"].contains(&phase.as_str());
-            if pod.metadata.deletion_timestamp.is_some() {
-                // What something else still holds has ended, and its host has done its part.
-                if pod.metadata.finalizers.is_some() {
-                    if ended {
-                        continue;
-                    }
-                    self.end(&namespace, &name, 143).await;
-                }
-                let now = Delete { grace_seconds: Some(0), ..Delete::default() };
-                self.delete("v1", "Pod", &namespace, &name, now).await;
-            } else if !ended && phase != "Running" && self.serving {
-                self.start(&namespace, &name, true).await;
-            } else {
-                continue;
-            }
-            done += 1;
-        }
-        done > 0
-    }
-
-    pub async fn start(&mut self, namespace: &str, name: &str, ready: bool) {
-        self.addresses += 1;
-        let ip = format!("10.244.{}.{}", self.addresses / 250, self.addresses % 250 + 1);
-        let status = json!({"status": {
-            "phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}],
-            "conditions": [self.condition("Ready", if ready { "True" } else { "False" })],
-        }});
-        self.patch("v1", "Pod", namespace, name, "status", status).await.unwrap();
-    }
-
-    /// A pod's container ends with a code, and with it the pod.
-    pub async fn end(&mut self, namespace: &str, name: &str, code: i32) {
-        let terminated = json!({"exitCode": code, "finishedAt": wire(self.now.wall)});
-        let status = json!({"status": {
-            "phase": if code == 0 { "Succeeded" } else { "Failed" },
-            "conditions": [self.condition("Ready", "False")],
-            "containerStatuses": [{"name": "c", "image": "c", "imageID": "", "ready": false, "restartCount": 0,
-                "state": {"terminated": terminated}}],
-        }});
-        self.patch("v1", "Pod", namespace, name, "status", status).await.unwrap();
-    }
-
     /// Another member leads: it knows what is stored, and nothing else.
     pub fn take_over(&mut self) {
         let view = View::load(self.store.snapshot(), &Pool::default());
         self.view = view.publishing(CERTIFICATE.into()).signing(Some(signer()));
+        self.waiting = Waiting::load(self.store.snapshot(), &Pool::default());
+        self.lags = false;
         self.due.clear();
         self.later.clear();
+        self.notes.clear();
+        self.answered.clear();
         let (due, later, now) = (&mut self.due, &mut self.later, self.now.instant);
         Key::all(&self.view, |key, wait| match wait.is_zero() {
             true => drop(due.insert(key)),

@@ -1,6 +1,7 @@
 //! The controllers over the real write path, step by step and with their driver: one program, so that it is linked once.
 #![allow(clippy::unwrap_used)]
 
+mod agents;
 mod autoscalers;
 mod certificates;
 mod cluster;
@@ -8,6 +9,7 @@ mod convergence;
 mod cron_jobs;
 mod daemon_sets;
 mod daemons_rolling;
+mod declared;
 mod deployments;
 mod dice;
 mod disruption;
@@ -17,6 +19,7 @@ mod eviction;
 mod flows;
 mod garbage;
 mod hints;
+mod hosts;
 mod job_policies;
 mod jobs;
 mod namespaces;
@@ -25,6 +28,7 @@ mod pod_gc;
 mod replication;
 mod rolling;
 mod scale;
+mod simulation;
 mod stateful_claims;
 mod stateful_identity;
 mod stateful_sets;

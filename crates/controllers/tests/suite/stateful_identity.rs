@@ -2,9 +2,9 @@
 //! but for what a person says of a host: that its Node is deleted, or that it is out of service.
 #![allow(clippy::unwrap_used)]
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use crate::agents::Agents;
 use crate::cluster::Cluster;
 use crate::dice::Dice;
 use crate::stateful_sets::{change, names, set_image, stateful, staying};
@@ -15,50 +15,6 @@ use serde_json::{Value, json};
 
 const HOSTS: [&str; 3] = ["n1", "n2", "n3"];
 
-/// What runs on each host: name and uid of pods. A silent host runs on what it ran.
-#[derive(Default)]
-struct Processes(BTreeMap<&'static str, BTreeSet<(String, String)>>);
-
-impl Processes {
-    /// A host that is heard starts what is placed on it, ends what is deleted, and says so.
-    async fn act(&mut self, cluster: &mut Cluster, host: &'static str) -> bool {
-        let own = |pod: &Pod| pod.spec.as_ref().is_some_and(|spec| spec.node_name.as_deref() == Some(host));
-        let running = self.0.entry(host).or_default();
-        let mut there = BTreeSet::new();
-        let mut acted = false;
-        for pod in cluster.list::<Pod>().into_iter().filter(|pod| own(pod)) {
-            let (name, uid) = (pod.metadata.name.clone().unwrap(), pod.metadata.uid.clone().unwrap());
-            let process = (name.clone(), uid);
-            if pod.metadata.deletion_timestamp.is_some() {
-                running.remove(&process);
-                let now = Delete { grace_seconds: Some(0), ..Delete::default() };
-                cluster.delete("v1", "Pod", "default", &name, now).await;
-                acted = true;
-                continue;
-            }
-            there.insert(process.clone());
-            let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-            let ready = conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True");
-            if running.insert(process) || !ready {
-                cluster.start("default", &name, true).await;
-                acted = true;
-            }
-        }
-        let before = running.len();
-        running.retain(|process| there.contains(process));
-        acted || running.len() != before
-    }
-
-    /// How many processes each name has.
-    fn of_names(&self) -> BTreeMap<&str, usize> {
-        let mut counts = BTreeMap::new();
-        for (name, _) in self.0.values().flatten() {
-            *counts.entry(name.as_str()).or_default() += 1;
-        }
-        counts
-    }
-}
-
 async fn live(policy: &str, grace: i64, seed: u64) {
     let mut cluster = Cluster::new(&HOSTS).await;
     cluster.serving = false;
@@ -66,7 +22,7 @@ async fn live(policy: &str, grace: i64, seed: u64) {
         json!({"terminationGracePeriodSeconds": grace, "containers": [{"name": "db", "image": "db:1"}]});
     let template = json!({"metadata": {"labels": {"app": "db"}}, "spec": spec});
     stateful(&cluster, json!({"replicas": 3, "podManagementPolicy": policy, "template": template})).await;
-    let (mut processes, mut dice) = (Processes::default(), Dice(seed));
+    let (mut agents, mut dice) = (Agents::default(), Dice(seed));
     let mut image = 1;
     for step in 0..400 {
         let host = HOSTS[dice.below(HOSTS.len())];
@@ -92,7 +48,7 @@ async fn live(policy: &str, grace: i64, seed: u64) {
                     cluster.delete("v1", "Pod", "default", pod, Delete::default()).await;
                 }
             }
-            8..14 if !cluster.silence.contains_key(host) => drop(processes.act(&mut cluster, host).await),
+            8..14 if !cluster.silence.contains_key(host) => drop(agents.act(&mut cluster, host).await),
             14 | 15 => drop(cluster.place().await),
             _ => {
                 let due = cluster.due();
@@ -101,7 +57,7 @@ async fn live(policy: &str, grace: i64, seed: u64) {
                 }
             }
         }
-        let counts = processes.of_names();
+        let counts = agents.processes();
         assert!(counts.values().all(|count| *count <= 1), "step {step}: {counts:?}");
     }
     // And once all is well again, everything runs.
@@ -114,10 +70,13 @@ async fn live(policy: &str, grace: i64, seed: u64) {
         cluster.pass(Duration::from_secs(60));
         cluster.settle().await;
         for host in HOSTS {
-            processes.act(&mut cluster, host).await;
+            agents.act(&mut cluster, host).await;
         }
     }
-    assert_eq!(processes.of_names(), ["db-0", "db-1", "db-2"].map(|name| (name, 1)).into());
+    assert_eq!(
+        agents.processes(),
+        ["default/db-0", "default/db-1", "default/db-2"].map(|name| (name, 1)).into()
+    );
 }
 
 proptest! {

@@ -1,0 +1,360 @@
+//! A whole cluster under a seed: controllers, the scheduler and agents act in an order of chance while people change what they
+//! want, hosts fall silent, lose their power and are replaced, writes are lost or their answers are, what is seen is old, and
+//! leaders end in the middle of what they do. Whatever state that leads to: once it stops, the cluster comes to rest at what its
+//! objects declare, and stays there.
+//!
+//! A failing seed is printed; `PROPTEST_CASES` says how many are tried.
+#![allow(clippy::unwrap_used)]
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::agents::Agents;
+use crate::cluster::Cluster;
+use crate::declared;
+use crate::dice::Dice;
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ResourceQuota};
+use objects::{Delete, Kind, Propagation};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+const HOSTS: [&str; 3] = ["n1", "n2", "n3"];
+/// More rounds than any cluster of this size needs to come to rest.
+const RESTLESS: usize = 500;
+/// How many of the last writers a cluster that never rests shows: enough to see who fights with whom.
+const SHOWN: usize = 12;
+
+struct Simulation {
+    cluster: Cluster,
+    agents: Agents,
+    dice: Dice,
+    /// How many objects and images were named.
+    names: usize,
+    /// Who wrote last.
+    writers: VecDeque<String>,
+    /// Whether somebody scales what a Deployment scales.
+    fought: bool,
+}
+
+impl Simulation {
+    async fn new(seed: u64) -> Self {
+        let mut cluster = Cluster::new(&HOSTS).await;
+        // The agents here start pods, and nobody else.
+        cluster.serving = false;
+        let simulation = Simulation {
+            cluster,
+            agents: Agents::default(),
+            dice: Dice(seed),
+            names: 1,
+            writers: VecDeque::new(),
+            fought: false,
+        };
+        simulation.declare().await;
+        simulation
+    }
+
+    /// Makes what is to be there and isn't.
+    async fn declare(&self) {
+        for object in declared::objects() {
+            let group =
+                object["apiVersion"].as_str().unwrap().rsplit_once('/').map_or("", |(group, _)| group);
+            let plural = format!("{}s", object["kind"].as_str().unwrap().to_lowercase());
+            let key = objects::key(group, &plural, "default", object["metadata"]["name"].as_str().unwrap());
+            if self.cluster.state().get(key.as_bytes()).is_none() {
+                self.cluster.create(object).await;
+            }
+        }
+    }
+
+    async fn step(&mut self) {
+        let host = HOSTS[self.dice.below(HOSTS.len())];
+        match self.dice.below(32) {
+            0 => self.cluster.silence(host),
+            1 if self.cluster.silence.contains_key(host) => self.agents.power_off(host),
+            1..4 => self.come_back(host).await,
+            4 => {
+                let seconds = [1, 2, 10, 40, 100][self.dice.below(5)];
+                self.cluster.pass(Duration::from_secs(seconds));
+            }
+            5 => self.cluster.lags = !self.cluster.lags,
+            6 => self.cluster.take_over(),
+            7..10 => self.want(host).await,
+            10..15 => {
+                self.agents.exit = [None, Some(0), Some(0), Some(1)][self.dice.below(4)];
+                if !self.cluster.silence.contains_key(host) {
+                    self.agents.act(&mut self.cluster, host).await;
+                }
+            }
+            15..18 => drop(self.cluster.place().await),
+            _ => self.control().await,
+        }
+        for (pod, count) in self.agents.processes() {
+            assert!(count == 1 || !pod.starts_with("default/db-"), "{pod} runs {count} times");
+        }
+    }
+
+    async fn come_back(&mut self, host: &str) {
+        if self.cluster.get::<Node>("", host).is_none() {
+            self.cluster.join(host).await;
+        }
+        if self.cluster.silence.contains_key(host) {
+            self.cluster.hear(host).await;
+        }
+    }
+
+    /// A controller acts on something that is due, as far as it gets.
+    async fn control(&mut self) {
+        let due = self.cluster.due();
+        if due.is_empty() {
+            return;
+        }
+        let key = &due[self.dice.below(due.len())];
+        for action in self.cluster.decide(key).actions {
+            match self.dice.below(48) {
+                // It is lost on its way.
+                0 => self.cluster.look_again(key),
+                // It happens, and the answer is lost.
+                1 => {
+                    self.cluster.carry_out(key, action).await;
+                    self.cluster.look_again(key);
+                }
+                // It doesn't get that far.
+                2 => return self.cluster.take_over(),
+                _ => drop(self.cluster.carry_out(key, action).await),
+            }
+        }
+        if self.dice.below(16) == 0 {
+            self.cluster.look_again(key);
+        }
+    }
+
+    /// Somebody wants something else.
+    async fn want(&mut self, host: &str) {
+        self.names += 1;
+        let (name, number) = (self.names, self.dice.below(7));
+        match self.dice.below(18) {
+            0 => self.change::<Deployment>("web", json!({"replicas": number})).await,
+            1 => self.change::<Deployment>("web", declared::image(name)).await,
+            2 => self.change::<StatefulSet>("db", json!({"replicas": number % 4})).await,
+            3 => self.change::<StatefulSet>("db", declared::image(name)).await,
+            4 => self.change::<DaemonSet>("agent", declared::image(name)).await,
+            5 => drop(self.cluster.create(declared::job(name, number < 3)).await),
+            6 => self.change::<CronJob>("tick", json!({"suspend": number < 3})).await,
+            7 | 8 => {
+                if let Some(pod) = self.any_pod() {
+                    self.cluster.delete("v1", "Pod", "default", &pod, Delete::default()).await;
+                }
+            }
+            9 => {
+                if let Some(pod) = self.any_pod().filter(|pod| pod.starts_with("web-")) {
+                    self.change_labels(&pod).await;
+                }
+            }
+            10 => self.change_node(host, json!({"taints": [{"key": "bad", "effect": "NoExecute"}]})).await,
+            11 => self.change_node(host, json!({"unschedulable": true})).await,
+            12 | 13 => self.change_node(host, json!({"taints": null, "unschedulable": null})).await,
+            14 if self.cluster.get::<Node>("", host).is_some() => {
+                // Who deletes a Node knows that nothing runs there any more.
+                self.cluster.silence(host);
+                self.agents.power_off(host);
+                self.cluster.delete("v1", "Node", "", host, Delete::default()).await;
+            }
+            15 => self.delete_or_declare().await,
+            16 => self.limit_or_allow().await,
+            17 => self.open_or_close_shop().await,
+            _ => {}
+        }
+    }
+
+    fn any_pod(&mut self) -> Option<String> {
+        let mut pods = self.cluster.list::<Pod>();
+        pods.retain(|pod| pod.metadata.namespace.as_deref() == Some("default"));
+        (!pods.is_empty()).then(|| pods[self.dice.below(pods.len())].metadata.name.clone().unwrap())
+    }
+
+    async fn change<T: Kind>(&self, name: &str, spec: Value) {
+        if self.cluster.get::<T>("default", name).is_some() {
+            let patch = json!({"spec": spec});
+            self.cluster.patch(T::API_VERSION, T::KIND, "default", name, "", patch).await.unwrap();
+        }
+    }
+
+    async fn change_node(&self, host: &str, spec: Value) {
+        if self.cluster.get::<Node>("", host).is_some() {
+            self.cluster.patch("v1", "Node", "", host, "", json!({"spec": spec})).await.unwrap();
+        }
+    }
+
+    /// A pod is taken out of its set, as people do who look into it.
+    async fn change_labels(&self, pod: &str) {
+        let patch = json!({"metadata": {"labels": {"app": null}}});
+        self.cluster.patch("v1", "Pod", "default", pod, "", patch).await.unwrap();
+    }
+
+    async fn delete_or_declare(&mut self) {
+        if self.cluster.get::<Deployment>("default", "web").is_none() || self.dice.below(3) == 0 {
+            return self.declare().await;
+        }
+        let all = [Propagation::Background, Propagation::Foreground, Propagation::Orphan];
+        let propagation = Some(all[self.dice.below(all.len())]);
+        let options = Delete { propagation, ..Delete::default() };
+        let (kind, name) = [("Deployment", "web"), ("DaemonSet", "agent")][self.dice.below(2)];
+        if self.cluster.get::<Deployment>("default", name).is_some()
+            || self.cluster.get::<DaemonSet>("default", name).is_some()
+        {
+            self.cluster.delete("apps/v1", kind, "default", name, options).await;
+        }
+    }
+
+    async fn limit_or_allow(&mut self) {
+        if self.cluster.get::<ResourceQuota>("default", "few").is_some() {
+            self.cluster.delete("v1", "ResourceQuota", "default", "few", Delete::default()).await;
+        } else {
+            let few = (5 + self.dice.below(10)).to_string();
+            self.cluster
+                .create(json!({
+                    "kind": "ResourceQuota", "apiVersion": "v1",
+                    "metadata": {"name": "few", "namespace": "default"}, "spec": {"hard": {"pods": few}},
+                }))
+                .await;
+        }
+    }
+
+    /// A namespace comes with a Deployment in it, or goes with all that is in it.
+    async fn open_or_close_shop(&mut self) {
+        match self.cluster.get::<Namespace>("", "shop") {
+            Some(_) => self.cluster.delete("v1", "Namespace", "", "shop", Delete::default()).await,
+            None => {
+                let shop = json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "shop"}});
+                self.cluster.create(shop).await;
+                self.cluster.create(declared::deployment("shop", "till", 2)).await;
+            }
+        }
+    }
+
+    /// All is well again, and what is declared is the same in every run.
+    async fn calm_down(&mut self) {
+        self.cluster.lags = false;
+        self.agents.exit = Some(0);
+        for host in HOSTS {
+            self.come_back(host).await;
+            self.change_node(host, json!({"taints": null, "unschedulable": null})).await;
+        }
+        if self.cluster.get::<ResourceQuota>("default", "few").is_some() {
+            self.limit_or_allow().await;
+        }
+        // What is being deleted goes first.
+        self.rest().await.unwrap();
+        self.declare().await;
+        self.change::<Deployment>("web", json!({"replicas": 3})).await;
+        self.change::<StatefulSet>("db", json!({"replicas": 3})).await;
+        self.change::<CronJob>("tick", json!({"suspend": true})).await;
+        for job in self.cluster.list::<Job>() {
+            let name = job.metadata.name.as_deref().unwrap();
+            if job.metadata.deletion_timestamp.is_none() {
+                self.change::<Job>(name, json!({"suspend": false})).await;
+            }
+        }
+    }
+
+    /// Lets everybody act until nobody has anything left to do at this time. An error says who wrote last.
+    async fn rest(&mut self) -> Result<(), String> {
+        for _ in 0..RESTLESS {
+            let due = self.cluster.due();
+            let mut busy = !due.is_empty();
+            for key in due {
+                let before = self.cluster.state().revision();
+                self.cluster.reconcile(key.clone()).await;
+                self.note(before, || format!("{key:?}"));
+            }
+            let before = self.cluster.state().revision();
+            busy |= self.cluster.place().await;
+            self.note(before, || "the scheduler".to_owned());
+            for host in HOSTS {
+                let before = self.cluster.state().revision();
+                busy |= self.agents.act(&mut self.cluster, host).await;
+                self.note(before, || format!("the agent of {host}"));
+            }
+            if self.fought {
+                busy |= self.fight().await;
+            }
+            if !busy {
+                return Ok(());
+            }
+        }
+        Err(format!("never at rest; the last that wrote: {:?}", self.writers))
+    }
+
+    fn note(&mut self, before: store::Revision, writer: impl FnOnce() -> String) {
+        if self.cluster.state().revision() != before {
+            self.writers.push_back(writer());
+            if self.writers.len() > SHOWN {
+                self.writers.pop_front();
+            }
+        }
+    }
+
+    /// Somebody who thinks that a ReplicaSet is theirs.
+    async fn fight(&mut self) -> bool {
+        let sets = self.cluster.list::<k8s_openapi::api::apps::v1::ReplicaSet>();
+        let before = self.cluster.state().revision();
+        for set in sets.iter().filter(|set| set.spec.as_ref().unwrap().replicas != Some(5)) {
+            let name = set.metadata.name.as_deref().unwrap();
+            let patch = json!({"spec": {"replicas": 5}});
+            self.cluster.patch("apps/v1", "ReplicaSet", "default", name, "", patch).await.unwrap();
+        }
+        self.note(before, || "somebody else".to_owned());
+        self.cluster.state().revision() != before
+    }
+
+    /// After minutes in which everything is looked at again nothing has changed.
+    async fn stays(&mut self) {
+        self.writers.clear();
+        let before = self.cluster.state().revision();
+        for minutes in [0, 1, 10] {
+            self.cluster.take_over();
+            self.cluster.pass(Duration::from_secs(60 * minutes));
+            self.rest().await.unwrap();
+        }
+        let after = self.cluster.state().revision();
+        assert_eq!(before, after, "it was at rest, and then wrote {:?}", self.writers);
+    }
+}
+
+async fn live(seed: u64) {
+    let mut simulation = Simulation::new(seed).await;
+    for _ in 0..400 {
+        simulation.step().await;
+    }
+    simulation.calm_down().await;
+    // Longer than any back-off lasts, and any Job of these needs.
+    for _ in 0..20 {
+        simulation.cluster.pass(Duration::from_secs(60));
+        simulation.rest().await.unwrap();
+    }
+    let wrong = declared::faults(&simulation.cluster);
+    assert!(wrong.is_empty(), "{wrong:#?}");
+    simulation.stays().await;
+}
+
+proptest! {
+    // A smaller seed is no simpler one.
+    #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 0, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_cluster_comes_to_rest_as_declared_whatever_happened(seed in any::<u64>()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        runtime.block_on(live(seed));
+    }
+}
+
+#[tokio::test]
+async fn a_controller_that_fights_is_caught() {
+    let mut simulation = Simulation::new(1).await;
+    simulation.rest().await.unwrap();
+    simulation.fought = true;
+    let error = simulation.rest().await.unwrap_err();
+    assert!(error.contains("somebody else") && error.contains("deployment default/web"), "{error}");
+}
