@@ -32,6 +32,8 @@ pub fn compile(pattern: &str, largest: usize) -> Result<Regex, String> {
 fn translated(pattern: &str) -> Result<String, String> {
     let mut out = String::with_capacity(pattern.len() + 8);
     let mut in_class = false;
+    // No search goes further than to what can't belong to what it looks for: a pattern of a megabyte is read once.
+    let last_named = pattern.rfind(":]");
     let mut rest = pattern;
     while let Some(c) = rest.chars().next() {
         let behind = &rest[c.len_utf8()..];
@@ -52,19 +54,25 @@ fn translated(pattern: &str) -> Result<String, String> {
                     escape(escaped, in_class, &mut out)?;
                     // `\p{Lu}`, `\x{1F600}`: these braces are no repetition.
                     if matches!(escaped, 'p' | 'P' | 'x')
-                        && let Some((name, behind)) =
-                            rest.strip_prefix('{').and_then(|rest| rest.split_once('}'))
+                        && let Some((name, behind)) = rest.strip_prefix('{').and_then(braced)
                     {
                         out.push_str(&format!("{{{name}}}"));
                         rest = behind;
                     }
                 }
             }
-            '[' if in_class => match behind.strip_prefix(':').and_then(|name| name.find(":]")) {
-                Some(end) => {
-                    out.push_str(&format!("[{}", &behind[..end + 3]));
-                    rest = &behind[end + 3..];
-                }
+            '[' if in_class => match behind.strip_prefix(':') {
+                Some(name) => match name.find([':', '[', ']']).filter(|end| name[*end..].starts_with(":]")) {
+                    Some(end) => {
+                        out.push_str(&format!("[{}", &behind[..end + 3]));
+                        rest = &behind[end + 3..];
+                    }
+                    // What reaches to a later end is a name as well, of no class.
+                    None if last_named >= Some(pattern.len() - name.len()) => {
+                        return Err("error parsing regexp: invalid character class range".to_owned());
+                    }
+                    None => out.push_str("\\["),
+                },
                 None => out.push_str("\\["),
             },
             '&' | '~' if in_class => out.extend(['\\', c]),
@@ -135,9 +143,16 @@ fn escape(escaped: char, in_class: bool, out: &mut String) -> Result<(), String>
     Ok(())
 }
 
+/// What stands before the next brace, which must be a closing one, and what behind it.
+fn braced(text: &str) -> Option<(&str, &str)> {
+    let end = text.find(['{', '}'])?;
+    text[end..].strip_prefix('}').map(|behind| (&text[..end], behind))
+}
+
 /// The largest number of a repetition such as `{2,5}`, behind its brace; nothing if it is none, and only text.
 fn repetition(text: &str) -> Option<u32> {
-    let (counts, _) = text.split_once('}')?;
+    let end = text.find(|c: char| !c.is_ascii_digit() && c != ',')?;
+    let counts = text[end..].starts_with('}').then_some(&text[..end])?;
     let (least, most) = counts.split_once(',').unwrap_or((counts, ""));
     let number =
         |digits: &str| digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().unwrap_or(u32::MAX));
@@ -161,7 +176,9 @@ mod tests {
             ("^[]a]$", "]", "["),
             ("^[a&&b]+$", "a&b", "c"),
             ("^[[:alpha:]]+$", "ab", "1"),
+            ("^[[:a]+$", "[:a", "b"),
             ("^{a}$", "{a}", "a"),
+            ("^a{1,{1}$", "a{1,", "a"),
             ("^a{2,3}$", "aa", "a"),
             (r"^\Qa.b\E+$", "a.bb", "axb"),
             (r"^\<a\>$", "<a>", "a"),
@@ -175,9 +192,20 @@ mod tests {
             let regex = compile(pattern, 1 << 18).unwrap();
             assert!(regex.is_match(fits) && !regex.is_match(other), "{pattern}");
         }
-        for pattern in
-            ["(", "[", "a{1001}", "(a{1000}){1000}", r"\u{61}", r"\p{Lu", "(?x)a", "(?=a)", "\\", "*"]
-        {
+        for pattern in [
+            "(",
+            "[",
+            "a{1001}",
+            "(a{1000}){1000}",
+            r"\u{61}",
+            r"\p{Lu",
+            r"\p{L{u}",
+            "[[:a]b:]",
+            "(?x)a",
+            "(?=a)",
+            "\\",
+            "*",
+        ] {
             assert!(compile(pattern, 1 << 18).is_err(), "{pattern}");
         }
     }

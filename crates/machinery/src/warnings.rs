@@ -1,5 +1,7 @@
 //! What the writer of a valid object should hear: upstream's `WarningsOnCreate` and `WarningsOnUpdate`.
 
+use std::collections::HashSet;
+
 use crate::metadata::is_domain_qualified;
 use crate::name::qualified_faults;
 use crate::object::Object;
@@ -15,7 +17,7 @@ pub fn warnings(resource: &Resource, object: &Object, old: Option<&Object>) -> V
 
 /// Kinds that come from definitions may call their finalizers as they like, and should not.
 fn of_finalizers(object: &Object, old: Option<&Object>) -> Vec<String> {
-    let before = old.map(Object::finalizers).unwrap_or_default();
+    let before: HashSet<&str> = old.map(Object::finalizers).unwrap_or_default().into_iter().collect();
     let mut new = object.finalizers();
     new.retain(|finalizer| !before.contains(finalizer));
     new.sort_unstable();

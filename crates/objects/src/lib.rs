@@ -51,6 +51,6 @@ pub use stored::{encode, load, look, put_list_items, stamped_at};
 pub use table::{Change, Table};
 pub use time::rfc3339;
 pub use volumes::{
-    BIND_COMPLETED, BOUND_BY_CONTROLLER, PersistentVolume, PersistentVolumeClaim, SELECTED_NODE,
+    BETA_CLASS, BIND_COMPLETED, BOUND_BY_CONTROLLER, PersistentVolume, PersistentVolumeClaim, SELECTED_NODE,
 };
 pub use write::{Asker, Delete, Propagation, Question, TokenRequest, TypedRef, Write, Writer};

@@ -19,7 +19,7 @@ pub const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
 /// The annotation with the class of a volume or claim that was there before the field.
-const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+pub const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// A PersistentVolume (core/v1). Fields have the API's names and forms.
 #[derive(Debug, Clone, Deserialize)]

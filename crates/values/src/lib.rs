@@ -11,8 +11,8 @@ pub use yaml::{Document, YamlError, documents, from_yaml, to_yaml, yaml_and_dupl
 
 /// The most duplicate keys of one body that are reported.
 const MOST_DUPLICATES: usize = 100;
-/// How much of a key's path is reported, in bytes.
-const LONGEST_PATH: usize = 1000;
+/// How much of a field's path is reported, in bytes: below a key of a megabyte each path is as long.
+pub const LONGEST_PATH: usize = 1000;
 
 /// A text cut down to `most` bytes, at a character's end, with a sign that it was.
 pub fn cut(text: &str, most: usize) -> std::borrow::Cow<'_, str> {

@@ -5,7 +5,7 @@ use machinery::rules::text;
 use serde_json::Value;
 
 /// Where the class of a volume was named before it had a field.
-const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
+pub(super) const CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
 
 /// Access modes and their abbreviations, in the order in which they are shown.
 const MODES: [(&str, &str); 4] = [

@@ -177,7 +177,9 @@ pub(crate) fn validate_stays(object: &Object, old: &Object, pointer: &str, fault
 
 /// What the writer of an object with a pod template at `pointer` should hear: on a change only where it says something else.
 pub(crate) fn template_warnings(object: &Object, old: Option<&Object>, pointer: &str) -> Vec<String> {
-    if old.is_some_and(|old| old.0.get("spec") == object.0.get("spec")) {
+    // The whole spec, as upstream; a PodTemplate has none, and its template instead.
+    let part = pointer[1..].split('/').next().unwrap_or_default();
+    if old.is_some_and(|old| old.0.get(part) == object.0.get(part)) {
         return Vec::new();
     }
     let mut said = Vec::new();
@@ -190,7 +192,8 @@ pub(crate) fn template_warnings(object: &Object, old: Option<&Object>, pointer: 
         ));
     }
     if let Some(template) = object.pointer(pointer) {
-        said.extend(pod_warnings(template, &pointer[1..].replace('/', ".")));
+        let path = pointer[1..].replace('/', ".");
+        said.extend(pod_warnings(&template["metadata"], &template["spec"], &path));
     }
     said
 }
@@ -217,4 +220,26 @@ pub(crate) fn template_cells(object: &Object) -> [Value; 3] {
 pub(crate) fn selector_cell(selector: Option<LabelSelector>) -> Value {
     let selector = selector.filter(|s| !s.is_everything()).map(|s| s.to_string());
     selector.unwrap_or_else(|| "<none>".into()).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_template_warns_again_only_when_it_changes() {
+        for (pointer, part) in [("/template", "template"), ("/spec/template", "spec")] {
+            let object = |name: &str| {
+                let template = json!({"spec": {"containers": [{"name": name, "ports": [{"containerPort": 1}, {"containerPort": 1}]}]}});
+                let part_of = if part == "spec" { json!({ "template": template }) } else { template };
+                Object::from_value(json!({"metadata": {"name": "w"}, part: part_of})).unwrap()
+            };
+            let (old, new) = (object("a"), object("b"));
+            assert_eq!(template_warnings(&old, None, pointer).len(), 1, "{pointer}");
+            assert_eq!(template_warnings(&old, Some(&old), pointer), [""; 0], "{pointer}");
+            assert_eq!(template_warnings(&new, Some(&old), pointer).len(), 1, "{pointer}");
+        }
+    }
 }

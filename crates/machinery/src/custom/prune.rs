@@ -3,6 +3,7 @@
 //! Follows `pkg/apiserver/schema/pruning` of apiextensions-apiserver.
 
 use serde_json::{Map, Value};
+use values::{LONGEST_PATH, cut};
 
 use super::schema::{Known, Schema};
 
@@ -85,7 +86,7 @@ impl Walk {
                 None if open => true,
                 None => {
                     if self.unknown.len() < self.most {
-                        self.unknown.push(self.path.clone());
+                        self.unknown.push(cut(&self.path, LONGEST_PATH).into_owned());
                     }
                     false
                 }

@@ -4,14 +4,13 @@
 //! Follows `storage/…` of `plugin/pkg/admission` upstream.
 
 use machinery::{Object, Quantity, Status};
-use objects::load;
+use objects::{BETA_CLASS, load};
 use serde_json::{Value, json};
 
 use super::default_class::newest_default;
 use super::request::{AdmissionRequest, Operation};
 
 const GROUP: &str = "storage.k8s.io";
-const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 const DEFAULT_MARKS: [&str; 2] =
     ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
 

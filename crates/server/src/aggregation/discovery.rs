@@ -28,43 +28,17 @@ impl Aggregation {
 
     /// Adds aggregated groups that answer to an `APIGroupList`.
     pub(crate) fn add_remote_groups(&self, list: &mut Value) {
-        let Some(groups) = list["groups"].as_array_mut() else { return };
         for remote in self.all_remotes().iter().filter(|remote| remote.available) {
-            let Remote { group, version, .. } = &**remote;
-            let entry = json!({"groupVersion": format!("{group}/{version}"), "version": version});
-            let known = groups.iter_mut().find(|known| known["name"] == **group);
-            match known.and_then(|known| known["versions"].as_array_mut()) {
-                Some(versions) => versions.push(entry),
-                None => groups.push(json!({"name": group, "versions": [entry], "preferredVersion": entry})),
-            }
+            add_group(list, &remote.group, &remote.version);
         }
     }
 
     /// Adds aggregated groups to an `APIGroupDiscoveryList`: of servers that don't answer, what they said last, as stale.
     pub(crate) fn add_remote_discovery(&self, list: &mut Value) {
-        let Some(items) = list["items"].as_array_mut() else { return };
         for remote in self.all_remotes() {
             let (resources, current) = self.probes.resources(&remote.name);
-            let resources = aggregated(resources.as_ref());
-            let freshness = if current { "Current" } else { "Stale" };
-            let mut version = json!({"version": remote.version, "freshness": freshness});
-            if !resources.is_empty() {
-                version["resources"] = resources.into();
-            }
-            let known = items.iter_mut().find(|item| item["metadata"]["name"] == *remote.group);
-            match known.and_then(|known| known["versions"].as_array_mut()) {
-                Some(versions) => versions.push(version),
-                None => items.push(json!({"metadata": {"name": remote.group}, "versions": [version]})),
-            }
+            add_discovered(list, &remote.group, discovered(&remote.version, resources.as_ref(), current));
         }
-    }
-
-    /// Adds a group that this server answers for without keeping its objects, likewise.
-    pub(crate) fn add_discovery(&self, list: &mut Value, group: &str, version: &str, resources: &Value) {
-        let Some(items) = list["items"].as_array_mut() else { return };
-        let resources = aggregated(Some(resources));
-        let version = json!({"version": version, "freshness": "Current", "resources": resources});
-        items.push(json!({"metadata": {"name": group}, "versions": [version]}));
     }
 
     /// Adds aggregated APIs' documents to the index of OpenAPI v3.
@@ -87,6 +61,42 @@ impl Aggregation {
     pub(crate) async fn fetch_openapi(&self, remote: &Remote, url: &str) -> Option<Value> {
         self.fetch(remote, url).await.ok()
     }
+}
+
+/// Adds a group's version to an `APIGroupList`.
+pub(crate) fn add_group(list: &mut Value, group: &str, version: &str) {
+    let entry = json!({"groupVersion": format!("{group}/{version}"), "version": version});
+    let new = json!({"name": group, "versions": [], "preferredVersion": entry});
+    add_version(&mut list["groups"], |known| known["name"] == group, new, entry);
+}
+
+/// Adds a group's version to an `APIGroupDiscoveryList`.
+pub(crate) fn add_discovered(list: &mut Value, group: &str, version: Value) {
+    let new = json!({"metadata": {"name": group}, "versions": []});
+    add_version(&mut list["items"], |known| known["metadata"]["name"] == group, new, version);
+}
+
+/// Adds a version to the group of a list that is the one, or to the new one if there is none.
+fn add_version(groups: &mut Value, is_it: impl Fn(&Value) -> bool, new: Value, version: Value) {
+    let Some(groups) = groups.as_array_mut() else { return };
+    let at = groups.iter().position(is_it).unwrap_or_else(|| {
+        groups.push(new);
+        groups.len() - 1
+    });
+    if let Some(versions) = groups[at]["versions"].as_array_mut() {
+        versions.push(version);
+    }
+}
+
+/// A version as an `APIGroupDiscoveryList` has it, of the resources of an `APIResourceList`.
+pub(crate) fn discovered(version: &str, resources: Option<&Value>, current: bool) -> Value {
+    let resources = aggregated(resources);
+    let freshness = if current { "Current" } else { "Stale" };
+    let mut version = json!({"version": version, "freshness": freshness});
+    if !resources.is_empty() {
+        version["resources"] = resources.into();
+    }
+    version
 }
 
 /// The resources of an `APIResourceList` as an `APIGroupDiscoveryList` has them.

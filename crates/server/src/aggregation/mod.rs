@@ -22,6 +22,7 @@ use crate::backend::Relay;
 use crate::registry::Registry;
 
 use authentication::config_map;
+pub(crate) use discovery::{add_discovered, add_group, discovered};
 use probe::Probes;
 pub(crate) use remotes::Remote;
 use remotes::Remotes;

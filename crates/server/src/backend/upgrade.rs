@@ -17,6 +17,7 @@ use super::headers::strip_hop_by_hop;
 use super::request::BackendError;
 use super::{Backends, Relay};
 use crate::http::response::full;
+use crate::http::websocket::has;
 use crate::http::{Body, Connection};
 
 /// How long a client may go on sending to a backend that has ended: it reads the end within that time, unless it is gone.
@@ -35,7 +36,11 @@ pub(crate) struct UpgradingClient {
 impl UpgradingClient {
     /// The client of a request, if that is what it asks for.
     pub(crate) fn of(request: &mut Request<Body>) -> Option<Self> {
-        let protocol = request.headers().get(UPGRADE).filter(|_| asks(request.headers()))?.clone();
+        let protocol = request
+            .headers()
+            .get(UPGRADE)
+            .filter(|_| has(request.headers(), &CONNECTION, "upgrade"))?
+            .clone();
         let connection = request.extensions_mut().remove::<Connection>();
         Some(UpgradingClient { upgrade: hyper::upgrade::on(request), protocol, connection })
     }
@@ -45,12 +50,6 @@ impl UpgradingClient {
         headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
         headers.insert(UPGRADE, self.protocol.clone());
     }
-}
-
-/// Whether headers ask for another protocol.
-fn asks(headers: &HeaderMap) -> bool {
-    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).any(|word| word.trim().eq_ignore_ascii_case("upgrade"))
 }
 
 impl Relay {
@@ -90,18 +89,11 @@ impl Relay {
                 () = exchange(client, backend) => {}
                 _ = closing.wait_for(|closing| *closing) => {}
                 () = silence(relay.backends(), node) => {}
-                () = stopped(connection) => {}
+                () = Connection::over(connection) => {}
             }
         });
         let (parts, _) = response.into_parts();
         Ok(Response::from_parts(parts, full("")))
-    }
-}
-
-async fn stopped(connection: Option<Connection>) {
-    match connection {
-        Some(mut connection) => connection.stopped().await,
-        None => pending().await,
     }
 }
 

@@ -1,5 +1,6 @@
 //! A client's connection: the place that it takes, whether its client is known, and its end.
 
+use std::future::pending;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -43,7 +44,7 @@ impl Places {
         match self.all.clone().acquire_owned().await {
             Ok(place) => place,
             // It is never closed.
-            Err(_) => std::future::pending().await,
+            Err(_) => pending().await,
         }
     }
 
@@ -110,6 +111,16 @@ impl Connection {
     /// Waits until the listener stops.
     pub(crate) async fn stopped(&mut self) {
         let _ = self.stopped.changed().await;
+    }
+
+    /// Waits until one that left HTTP is over: its listener stops, or it has to end. For ever, if there is none.
+    pub(crate) async fn over(connection: Option<Connection>) {
+        let Some(mut connection) = connection else { return pending().await };
+        let held = connection.clone();
+        tokio::select! {
+            () = connection.stopped() => {}
+            () = held.has_to_end() => {}
+        }
     }
 
     /// A request has come.

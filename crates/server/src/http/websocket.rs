@@ -1,4 +1,4 @@
-//! A WebSocket as another way to read an answer that goes on: the events of a watch, and a pod's log. Browsers know no other.
+//! A WebSocket as another way to read an answer that goes on: the events of a watch, and a pod's log. For clients in browsers.
 //!
 //! Follows upstream's `pkg/endpoints/handlers/watch.go` and `wsstream` (RFC 6455): whatever the client says is ignored.
 
@@ -49,7 +49,6 @@ enum Form {
 /// A client that wants a WebSocket.
 pub(crate) struct WebSocket {
     upgrade: OnUpgrade,
-    connection: Option<Connection>,
     accept: HeaderValue,
     /// What it offers.
     protocols: Vec<String>,
@@ -73,22 +72,19 @@ impl WebSocket {
             headers.get(SEC_WEBSOCKET_KEY).map(|key| accept_key(key.as_bytes())).ok_or_else(wrong)?;
         let accept = HeaderValue::from_str(&accept).map_err(|_| wrong())?;
         let protocols = words(headers, &SEC_WEBSOCKET_PROTOCOL).map(str::to_owned).collect();
-        let connection = request.extensions().get::<Connection>().cloned();
-        Ok(Some(WebSocket { upgrade: hyper::upgrade::on(request), connection, accept, protocols }))
+        Ok(Some(WebSocket { upgrade: hyper::upgrade::on(request), accept, protocols }))
     }
 
-    /// Sends the lines of an answer as messages; one that is no success is answered as it is. `closing` ends it.
+    /// Sends the lines of an answer as messages. `closing` ends it, as does the end of the connection.
     ///
     /// # Errors
     /// 406 for an answer that has no lines, and 400 for a client that offers protocols to choose from.
     pub(crate) fn lines(
         self,
         answer: Response<Body>,
+        connection: Option<&Connection>,
         closing: watch::Receiver<bool>,
     ) -> Result<Response<Body>, Status> {
-        if !answer.status().is_success() {
-            return Ok(answer);
-        }
         let media_type = answer.headers().get(http::header::CONTENT_TYPE).map(HeaderValue::as_bytes);
         if !media_type.is_some_and(|media_type| media_type.starts_with(b"application/json")) {
             let why = "only the following media types are accepted over a WebSocket: application/json";
@@ -99,7 +95,7 @@ impl WebSocket {
             [one] => Some(one.clone()),
             _ => return Err(Status::bad_request("a WebSocket of a watch has one protocol at most")),
         };
-        Ok(self.carry(answer, Form::Lines, protocol, closing))
+        Ok(self.carry(answer, (Form::Lines, protocol), connection.cloned(), closing))
     }
 
     /// Sends an answer piece by piece, in the first form that the client offers and that there is.
@@ -109,18 +105,16 @@ impl WebSocket {
     pub(crate) fn pieces(
         self,
         answer: Response<Body>,
+        connection: Option<&Connection>,
         closing: watch::Receiver<bool>,
     ) -> Result<Response<Body>, Status> {
-        if !answer.status().is_success() {
-            return Ok(answer);
-        }
         let form = |protocol: &str| match protocol {
             BINARY => Some(Form::Binary),
             BASE64 => Some(Form::Base64),
             _ => None,
         };
         let chosen = self.protocols.iter().find_map(|name| Some((form(name)?, Some(name.clone()))));
-        let (form, protocol) = match chosen {
+        let chosen = match chosen {
             Some(chosen) => chosen,
             None if self.protocols.is_empty() => (Form::Binary, None),
             None => {
@@ -131,17 +125,17 @@ impl WebSocket {
                 return Err(Status::new(403, "Forbidden", why));
             }
         };
-        Ok(self.carry(answer, form, protocol, closing))
+        Ok(self.carry(answer, chosen, connection.cloned(), closing))
     }
 
     fn carry(
         self,
         answer: Response<Body>,
-        form: Form,
-        protocol: Option<String>,
+        (form, protocol): (Form, Option<String>),
+        connection: Option<Connection>,
         mut closing: watch::Receiver<bool>,
     ) -> Response<Body> {
-        let WebSocket { upgrade, connection, accept, .. } = self;
+        let WebSocket { upgrade, accept, .. } = self;
         let mut response = Response::new(full(""));
         *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         let headers = response.headers_mut();
@@ -156,16 +150,10 @@ impl WebSocket {
                 Ok(upgraded) => upgraded,
                 Err(error) => return tracing::debug!(%error, "a client went before the protocol changed"),
             };
-            let stopped = async {
-                match connection {
-                    Some(mut connection) => connection.stopped().await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 () = speak(upgraded, answer.into_body(), form) => {}
                 _ = closing.wait_for(|closing| *closing) => {}
-                () = stopped => {}
+                () = Connection::over(connection) => {}
             }
         });
         response
@@ -181,6 +169,8 @@ async fn speak(upgraded: Upgraded, mut body: Body, form: Form) {
     let socket = WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
     let (mut to_client, mut from_client) = socket.split();
     let (mut begun, mut ping) = (BytesMut::new(), interval(PING));
+    // What isn't sent yet: it counts as unread for as long as it is here, and what nobody reads ends the connection.
+    let mut unread = Vec::new();
     // As upstream: a client that reads a log learns at once that it is there.
     if form != Form::Lines && to_client.send(message(form, Bytes::new())).await.is_err() {
         return;
@@ -190,10 +180,14 @@ async fn speak(upgraded: Upgraded, mut body: Body, form: Form) {
             part = body.frame() => {
                 let Some(Ok(part)) = part else { break };
                 let Ok(part) = part.into_data() else { continue };
+                unread.push(part.clone());
                 for piece in pieces(&mut begun, form, part) {
                     if to_client.send(message(form, piece)).await.is_err() {
                         return;
                     }
+                }
+                if begun.is_empty() {
+                    unread.clear();
                 }
             }
             said = from_client.next() => match said {
@@ -220,10 +214,13 @@ fn pieces(begun: &mut BytesMut, form: Form, part: Bytes) -> Vec<Bytes> {
     if form != Form::Lines {
         return if part.is_empty() { Vec::new() } else { vec![part] };
     }
+    // What was there has no end of a line: a long line that comes in many parts is searched once.
+    let mut searched = begun.len();
     begun.extend_from_slice(&part);
     let mut lines = Vec::new();
-    while let Some(end) = begun.iter().position(|byte| *byte == b'\n') {
-        lines.push(begun.split_to(end + 1).freeze());
+    while let Some(end) = begun[searched..].iter().position(|byte| *byte == b'\n') {
+        lines.push(begun.split_to(searched + end + 1).freeze());
+        searched = 0;
     }
     lines
 }
@@ -243,12 +240,14 @@ fn accept_key(key: &[u8]) -> String {
     STANDARD.encode(digest)
 }
 
+/// The words of a header that is a list of them.
 fn words<'h>(headers: &'h HeaderMap, name: &http::HeaderName) -> impl Iterator<Item = &'h str> + use<'h> {
     let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
     values.flat_map(|value| value.split(',')).map(str::trim).filter(|word| !word.is_empty())
 }
 
-fn has(headers: &HeaderMap, name: &http::HeaderName, wanted: &str) -> bool {
+/// Whether a header that is a list of words has one, in whatever case.
+pub(crate) fn has(headers: &HeaderMap, name: &http::HeaderName, wanted: &str) -> bool {
     words(headers, name).any(|word| word.eq_ignore_ascii_case(wanted))
 }
 

@@ -7,7 +7,7 @@ use machinery::Status;
 use serde_json::{Value, json};
 
 use super::openapi::{holds, not_modified, tag};
-use crate::aggregation::Aggregation;
+use crate::aggregation::{Aggregation, add_discovered, add_group, discovered};
 use crate::http::Body;
 use crate::http::negotiate::wants_aggregated_discovery;
 use crate::http::response::{bytes, error, json as json_answer, no_such_path};
@@ -35,12 +35,8 @@ impl Discovery<'_> {
                     self.aggregation.add_remote_discovery(&mut list);
                     if self.shows_usage() {
                         let resources = usage::resources();
-                        self.aggregation.add_discovery(
-                            &mut list,
-                            usage::GROUP,
-                            usage::VERSION,
-                            &resources["resources"],
-                        );
+                        let version = discovered(usage::VERSION, Some(&resources["resources"]), true);
+                        add_discovered(&mut list, usage::GROUP, version);
                     }
                 }
                 tagged(headers, list.to_string())
@@ -58,8 +54,8 @@ impl Discovery<'_> {
     fn groups(&self) -> Value {
         let mut groups = api::discovery_groups(&self.registry.catalog());
         self.aggregation.add_remote_groups(&mut groups);
-        if let Some(all) = groups["groups"].as_array_mut().filter(|_| self.shows_usage()) {
-            all.push(usage::group());
+        if self.shows_usage() {
+            add_group(&mut groups, usage::GROUP, usage::VERSION);
         }
         groups
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use api::Catalog;
 use percent_encoding::percent_decode_str;
 
-use crate::aggregation::Remote;
+use crate::aggregation::{Remote, RequestInfo};
 use crate::http::Target;
 
 /// What a path names.
@@ -15,8 +15,8 @@ pub(crate) enum Route<'a> {
     Objects(Target<'a>),
     /// Something that another server answers for.
     Remote(Arc<Remote>),
-    /// What nodes and pods use.
-    Usage,
+    /// What nodes and pods use: what is wanted of it.
+    Usage(RequestInfo),
     /// `/api`
     CoreVersions,
     /// `/apis`

@@ -34,7 +34,7 @@ struct Understood<'c> {
     route: Route<'c>,
     query: Query,
     verb: &'static str,
-    /// Of an aggregated API, and of what is used: what is wanted of it, if that is about objects.
+    /// Of an aggregated API: what is wanted of it, if that is about objects.
     info: Option<RequestInfo>,
     /// The only object that a list or a watch can be of, as its field selector says; else empty.
     only: String,
@@ -54,10 +54,10 @@ impl<'c> Understood<'c> {
         {
             let verb = info.verb;
             return Ok(Understood {
-                route: Route::Usage,
+                route: Route::Usage(info),
                 query,
                 verb,
-                info: Some(info),
+                info: None,
                 only: String::new(),
             });
         }
@@ -71,10 +71,11 @@ impl<'c> Understood<'c> {
     }
 
     fn wanted<'a>(&'a self, path: &'a str) -> Wanted<'a> {
-        if let Some(info) = &self.info {
-            return info.wanted(&self.query);
-        }
-        let Route::Objects(target) = &self.route else { return Wanted::Path { verb: self.verb, path } };
+        let target = match (&self.route, &self.info) {
+            (Route::Usage(info), _) | (_, Some(info)) => return info.wanted(&self.query),
+            (Route::Objects(target), _) => target,
+            _ => return Wanted::Path { verb: self.verb, path },
+        };
         Wanted::Object(Attributes {
             verb: self.verb,
             group: target.resource.group,
@@ -182,8 +183,10 @@ impl Requests {
             let time = if is_endless { None } else { Some(time_of(query)?) };
             return self.aggregation.forward(remote, who, request, time).await;
         }
-        if let (Route::Usage, Some(info)) = (route, info) {
-            let answer = tokio::time::timeout(time_of(query)?, self.usage.answer(info, query)).await;
+        if let Route::Usage(info) = route {
+            // Of all pods it takes long, as long lists do.
+            let answer = self.objects.beside.read(self.usage.answer(info, query));
+            let answer = tokio::time::timeout(time_of(query)?, answer).await;
             let answer = answer.unwrap_or_else(|_| Err(timed_out()))?;
             return Ok(self.objects.outgoing.counted(answer, request.extensions().get()));
         }
@@ -225,7 +228,7 @@ impl Requests {
         query: &Query,
     ) -> Result<Response<Body>, Status> {
         match route {
-            Route::Objects(_) | Route::Remote(_) | Route::Usage | Route::NoSuchResource => {
+            Route::Objects(_) | Route::Remote(_) | Route::Usage(_) | Route::NoSuchResource => {
                 Err(discovery::no_such_resource())
             }
             Route::Nothing => Ok(no_such_path()),
@@ -265,7 +268,7 @@ impl Requests {
                 let socket = WebSocket::of(&mut request)?;
                 let answer = self.proxy.logs(asked).await?;
                 match socket {
-                    Some(socket) => socket.pieces(answer, closing()),
+                    Some(socket) => socket.pieces(answer, asked.connection, closing()),
                     None => Ok(answer),
                 }
             }
@@ -274,7 +277,7 @@ impl Requests {
                 let socket = WebSocket::of(&mut request)?;
                 let answer = watch::start(&self.objects, asked, request.headers(), admitted).await?;
                 match socket {
-                    Some(socket) => socket.lines(answer, closing()),
+                    Some(socket) => socket.lines(answer, asked.connection, closing()),
                     None => Ok(answer),
                 }
             }

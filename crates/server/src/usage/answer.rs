@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use http::Response;
 use machinery::{LabelSelector, Object, Status};
-use objects::{kind_prefix, load, namespace_prefix, rfc3339};
+use objects::{load, namespace_prefix, rfc3339};
 use serde_json::{Value, json};
 use store::KeyRange;
 
@@ -32,7 +32,9 @@ impl Usage {
         if !one && info.verb != "list" {
             return Err(Status::method_not_allowed());
         }
-        if query.get("fieldSelector").is_some_and(|fields| !fields.is_empty()) && info.name.is_empty() {
+        // A name has no comma: behind one stands another term.
+        let is_name = |fields: &str| !info.name.is_empty() && !fields.contains(',');
+        if !one && query.get("fieldSelector").is_some_and(|fields| !is_name(fields)) {
             return Err(Status::bad_request("only the field metadata.name can be selected here"));
         }
         let selector = query.get("labelSelector").map(LabelSelector::parse).transpose()?;
@@ -41,8 +43,8 @@ impl Usage {
                 && selector.as_ref().is_none_or(|selector| one || selector.matches(object))
         };
         let (kind, items) = match info.resource.as_str() {
-            "nodes" => ("NodeMetrics", self.nodes(meant).await?),
-            _ => ("PodMetrics", self.pods(&info.namespace, meant).await?),
+            "nodes" => ("NodeMetrics", self.nodes(info, meant).await?),
+            _ => ("PodMetrics", self.pods(info, meant).await?),
         };
         let api_version = format!("{GROUP}/{VERSION}");
         if !one {
@@ -59,14 +61,25 @@ impl Usage {
         Ok(answer(200, &found))
     }
 
-    async fn objects(&self, prefix: String, meant: impl Fn(&Object) -> bool) -> Result<Vec<Object>, Status> {
+    async fn objects(
+        &self,
+        info: &RequestInfo,
+        meant: impl Fn(&Object) -> bool,
+    ) -> Result<Vec<Object>, Status> {
         let state = self.registry.state(Freshness::Any).await?;
-        let all = state.range(&KeyRange::prefix(prefix)).filter_map(|kv| load(kv).ok());
-        Ok(all.filter(meant).collect())
+        let RequestInfo { resource, namespace, name, .. } = info;
+        // A pod's name alone stands for one in each namespace.
+        if !name.is_empty() && (resource == "nodes" || !namespace.is_empty()) {
+            let key = objects::key("", resource, namespace, name);
+            let found = state.get(key.as_bytes()).and_then(|kv| load(kv).ok());
+            return Ok(found.into_iter().filter(meant).collect());
+        }
+        let range = KeyRange::prefix(namespace_prefix("", resource, namespace));
+        Ok(state.range(&range).filter_map(|kv| load(kv).ok()).filter(meant).collect())
     }
 
-    async fn nodes(&self, meant: impl Fn(&Object) -> bool) -> Result<Vec<Value>, Status> {
-        let nodes = self.objects(kind_prefix("", "nodes"), meant).await?;
+    async fn nodes(&self, info: &RequestInfo, meant: impl Fn(&Object) -> bool) -> Result<Vec<Value>, Status> {
+        let nodes = self.objects(info, meant).await?;
         let looks = self.looked_at(nodes.iter().map(|node| node.name().to_owned()).collect()).await;
         let of = |node: &Object| {
             let look = looks.get(node.name())?;
@@ -79,12 +92,8 @@ impl Usage {
         Ok(nodes.iter().filter_map(of).collect())
     }
 
-    async fn pods(&self, namespace: &str, meant: impl Fn(&Object) -> bool) -> Result<Vec<Value>, Status> {
-        let prefix = match namespace {
-            "" => kind_prefix("", "pods"),
-            namespace => namespace_prefix("", "pods", namespace),
-        };
-        let pods = self.objects(prefix, |pod| host(pod).is_some() && meant(pod)).await?;
+    async fn pods(&self, info: &RequestInfo, meant: impl Fn(&Object) -> bool) -> Result<Vec<Value>, Status> {
+        let pods = self.objects(info, |pod| host(pod).is_some() && meant(pod)).await?;
         let looks = self.looked_at(pods.iter().filter_map(host).map(str::to_owned).collect()).await;
         Ok(pods.iter().filter_map(|pod| self.pod(pod, &looks)).collect())
     }

@@ -12,8 +12,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
+use machinery::Status;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
+use tokio::time::{sleep, timeout};
 
 use crate::proxy::Proxy;
 use crate::registry::Registry;
@@ -29,6 +31,8 @@ const RESOLUTION: Duration = Duration::from_millis(14_500);
 const OLDEST: Duration = Duration::from_secs(60);
 /// Where there is no earlier look, so long after the first one comes the second.
 const AT_ONCE: Duration = Duration::from_secs(1);
+/// So long may a host take to tell. Others wait for it: who asks gets all hosts, and looks at a time are one question's.
+const TELLS_WITHIN: Duration = Duration::from_secs(5);
 /// So many hosts are asked at a time.
 const TOGETHER: usize = 32;
 
@@ -60,7 +64,7 @@ impl Usage {
         below.starts_with('/').then_some(below).filter(|below| below.len() > 1)
     }
 
-    /// Two looks each at hosts, none of which is old; those that give no answer are left out.
+    /// Two looks each at hosts. What one that gives no answer told last counts for as long as a look does.
     async fn looked_at(&self, hosts: BTreeSet<String>) -> BTreeMap<String, Looks> {
         let mut looks = self.looks.lock().await;
         let now = self.registry.edge().instant();
@@ -71,7 +75,7 @@ impl Usage {
         let lone = |host: &&String| looks.get(*host).is_some_and(|look| look.before.is_none());
         let again: Vec<String> = hosts.iter().filter(lone).cloned().collect();
         if !again.is_empty() {
-            tokio::time::sleep(AT_ONCE).await;
+            sleep(AT_ONCE).await;
             self.look(again, &mut looks).await;
         }
         let found = hosts.into_iter().filter_map(|host| looks.get(&host).cloned().map(|look| (host, look)));
@@ -81,7 +85,9 @@ impl Usage {
     async fn look(&self, hosts: Vec<String>, looks: &mut BTreeMap<String, Looks>) {
         let edge = self.registry.edge();
         let one = |host: String| async move {
-            let text = self.proxy.resource_metrics(&host).await;
+            let late = |_| Err(Status::unavailable(format!("the host {host} took too long to tell")));
+            let text = self.proxy.resource_metrics(&host);
+            let text = timeout(TELLS_WITHIN, text).await.unwrap_or_else(late);
             (text.map(|text| Sample::parse(&text, edge.now())), host)
         };
         let mut answers = futures::stream::iter(hosts).map(one).buffer_unordered(TOGETHER);
@@ -95,12 +101,6 @@ impl Usage {
             }
         }
     }
-}
-
-/// Discovery: the group, as an `APIGroupList` has it.
-pub(crate) fn group() -> Value {
-    let version = json!({"groupVersion": format!("{GROUP}/{VERSION}"), "version": VERSION});
-    json!({"name": GROUP, "versions": [version], "preferredVersion": version})
 }
 
 /// Discovery: its resources, as an `APIResourceList`.

@@ -14,7 +14,7 @@ use rustls::pki_types::ServerName;
 use serde_json::json;
 use server::{Limits, Listening};
 use store::{Store, Txn};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
@@ -146,6 +146,41 @@ async fn a_watch_that_falls_behind_is_ended_and_others_go_on() {
     tokio::time::timeout(LONG, behind).await.expect("it is ended");
     put(&house, "one", 10).await;
     assert!(events.frame().await.unwrap().is_ok(), "a reader gets what comes next");
+}
+
+#[tokio::test]
+async fn a_web_socket_that_nobody_reads_is_ended() {
+    let limits = Limits { unread_for: Duration::from_millis(300), ..Limits::default() };
+    let (house, authority, listening) = start(limits).await;
+    let path = format!("{MAPS}?watch=1&resourceVersion={}", house.store.snapshot().revision());
+    let stream = TcpStream::connect(listening.address()).await.unwrap();
+    let tls = authority.client_config(Some(("kubernetes-admin", "system:masters")));
+    let name = ServerName::IpAddress(listening.address().ip().into());
+    let mut stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await.unwrap();
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nhost: here\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101 "));
+    // More than the kernel keeps for it.
+    for number in 0..16 {
+        put(&house, "one", 1_000_000 + number).await;
+    }
+    let ended = async {
+        while text(house.get("/metrics").await)
+            .await
+            .lines()
+            .any(|line| line.starts_with("apiserver_longrunning_requests{") && !line.ends_with(" 0"))
+        {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LONG, ended).await.expect("it is ended");
 }
 
 #[tokio::test]

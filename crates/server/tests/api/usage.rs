@@ -4,13 +4,14 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use http::Request;
 use serde_json::{Value, json};
 use server::UserInfo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 
-use crate::house::House;
+use crate::house::{House, admin, body_of, text};
 use crate::tls::Authority;
 
 const METRICS: &str = "/apis/metrics.k8s.io/v1beta1";
@@ -45,9 +46,29 @@ async fn agent(authority: &Authority) -> (SocketAddr, Arc<AtomicU64>) {
     (address, asked)
 }
 
+/// An agent that begins to answer, and ends no answer.
+async fn hanging_agent(authority: &Authority) -> SocketAddr {
+    let tls = TlsAcceptor::from(Arc::new(authority.server_config(true)));
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(mut stream) = tls.accept(stream).await else { continue };
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n").await;
+            open.push(stream);
+        }
+    });
+    address
+}
+
 async fn house() -> (House, Arc<AtomicU64>) {
     let authority = Authority::new();
-    let (address, asked) = agent(&authority).await;
+    house_of(&authority).await
+}
+
+async fn house_of(authority: &Authority) -> (House, Arc<AtomicU64>) {
+    let (address, asked) = agent(authority).await;
     let house = House::with_agents(authority.client_config(Some(("kube-apiserver", "system:masters")))).await;
     let made = async |path: &str, object: Value| {
         let (code, answer) = house.ask("POST", path, Some(object)).await;
@@ -106,12 +127,28 @@ async fn what_is_used_is_the_difference_of_two_looks() {
         ("GET", "pods/p", 404),
         ("GET", "services", 404),
         ("GET", "pods?watch=1", 405),
+        ("GET", "pods?fieldSelector=spec.nodeName%3Dn1", 400),
+        ("GET", "pods?fieldSelector=metadata.name%3Dp,spec.nodeName%3Dn1", 400),
         ("DELETE", "nodes/n1", 405),
     ] {
         assert_eq!(house.ask(method, &format!("{METRICS}/{path}"), None).await.0, code, "{method} {path}");
     }
     let nobody = UserInfo::new("jane", ["people"]);
     assert_eq!(house.ask_as(nobody, "GET", &format!("{METRICS}/pods"), None).await.0, 403);
+}
+
+#[tokio::test]
+async fn a_host_that_ends_no_answer_holds_nobody_up_for_long() {
+    let authority = Authority::new();
+    let (house, _) = house_of(&authority).await;
+    let address = hanging_agent(&authority).await;
+    let node = json!({"kind": "Node", "apiVersion": "v1", "metadata": {"name": "hanging"}});
+    assert_eq!(house.ask("POST", "/api/v1/nodes", Some(node)).await.0, 201);
+    let status = json!({"status": {"addresses": [{"type": "InternalIP", "address": "127.0.0.1"}],
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": address.port()}}}});
+    assert_eq!(house.ask("PATCH", "/api/v1/nodes/hanging/status", Some(status)).await.0, 200);
+    let (code, list) = house.ask("GET", &format!("{METRICS}/nodes"), None).await;
+    assert_eq!((code, list["items"].as_array().unwrap().len()), (200, 1), "{list}");
 }
 
 #[tokio::test]
@@ -126,14 +163,29 @@ async fn another_server_may_stand_for_it() {
     assert_eq!(resources["resources"][1]["kind"], "PodMetrics");
     let (_, group) = house.ask("GET", "/apis/metrics.k8s.io", None).await;
     assert_eq!(group["preferredVersion"]["version"], "v1beta1");
-    let service = json!({"kind": "APIService", "apiVersion": "apiregistration.k8s.io/v1",
-        "metadata": {"name": "v1beta1.metrics.k8s.io"},
-        "spec": {"group": "metrics.k8s.io", "version": "v1beta1", "groupPriorityMinimum": 100, "versionPriority": 100,
-            "insecureSkipTLSVerify": true, "service": {"name": "metrics-server", "namespace": "kube-system"}}});
+    let service = |version: &str| {
+        json!({"kind": "APIService", "apiVersion": "apiregistration.k8s.io/v1",
+        "metadata": {"name": format!("{version}.metrics.k8s.io")},
+        "spec": {"group": "metrics.k8s.io", "version": version, "groupPriorityMinimum": 100, "versionPriority": 100,
+            "insecureSkipTLSVerify": true, "service": {"name": "metrics-server", "namespace": "kube-system"}}})
+    };
     let path = "/apis/apiregistration.k8s.io/v1/apiservices";
-    assert_eq!(house.ask("POST", path, Some(service)).await.0, 201);
+    assert_eq!(house.ask("POST", path, Some(service("v1beta1"))).await.0, 201);
     assert_eq!(house.ask("GET", &format!("{METRICS}/nodes"), None).await.0, 503, "it doesn't answer");
     assert_eq!(asked.load(Ordering::SeqCst), 0);
     let (_, groups) = house.ask("GET", "/apis", None).await;
     assert_eq!(of(&groups), 0, "{groups}");
+
+    // One of another version stands beside it.
+    assert_eq!(house.ask("DELETE", &format!("{path}/v1beta1.metrics.k8s.io"), None).await.0, 200);
+    assert_eq!(house.ask("POST", path, Some(service("v2"))).await.0, 201);
+    let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let request = Request::get("/apis").header("accept", aggregated);
+    let request = request.body(body_of(String::new())).unwrap();
+    let answer = house.server.handle(request, Some(admin())).await;
+    let answer: Value = serde_json::from_str(&text(answer).await).unwrap();
+    let of = |group: &&Value| group["metadata"]["name"] == "metrics.k8s.io";
+    let found: Vec<&Value> = answer["items"].as_array().unwrap().iter().filter(of).collect();
+    let versions = |group: &Value| group["versions"].as_array().unwrap().len();
+    assert_eq!(found.iter().map(|group| versions(group)).collect::<Vec<_>>(), [2], "{found:?}");
 }

@@ -1,5 +1,7 @@
 //! `CustomResourceDefinition`.
 
+use std::collections::HashSet;
+
 use machinery::rules::{Column, Rules};
 use machinery::{Cause, Faults, Object};
 use serde_json::{Value, json};
@@ -77,7 +79,7 @@ impl Rules for CustomResourceDefinition {
     }
 
     fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
-        let before = old.map(schema_warnings).unwrap_or_default();
+        let before: HashSet<String> = old.map(schema_warnings).unwrap_or_default().into_iter().collect();
         let mut said = schema_warnings(object);
         said.retain(|warning| !before.contains(warning));
         said

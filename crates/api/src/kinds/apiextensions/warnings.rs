@@ -1,5 +1,7 @@
 //! What the writer of a definition should hear of its schemas.
 
+use std::collections::HashSet;
+
 use machinery::{Object, is_known_format};
 use serde_json::Value;
 
@@ -8,22 +10,25 @@ use crate::kinds::field::{items, part, text};
 
 /// Formats that nobody checks, and sets of what can't be told apart.
 pub(super) fn schema_warnings(definition: &Object) -> Vec<String> {
-    let mut said = Vec::new();
+    let (mut said, mut known) = (Vec::new(), HashSet::new());
     for version in items(&part(definition, "spec")["versions"]) {
-        of_schema(&version["schema"]["openAPIV3Schema"], &mut said, 0);
+        of_schema(
+            &version["schema"]["openAPIV3Schema"],
+            &mut |warning| {
+                if known.insert(warning.clone()) {
+                    said.push(warning);
+                }
+            },
+            0,
+        );
     }
     said
 }
 
-fn of_schema(schema: &Value, said: &mut Vec<String>, depth: usize) {
+fn of_schema(schema: &Value, say: &mut impl FnMut(String), depth: usize) {
     if depth > DEEPEST {
         return;
     }
-    let mut say = |warning: String| {
-        if !said.contains(&warning) {
-            said.push(warning);
-        }
-    };
     let format = text(schema, "format");
     if !format.is_empty() && !is_known_format(text(schema, "type"), format) {
         say(format!("unrecognized format {format:?}"));
@@ -36,13 +41,13 @@ fn of_schema(schema: &Value, said: &mut Vec<String>, depth: usize) {
     }
     for inner in ["items", "additionalProperties", "not"] {
         if schema[inner].is_object() {
-            of_schema(&schema[inner], said, depth + 1);
+            of_schema(&schema[inner], say, depth + 1);
         }
     }
     for list in ["allOf", "anyOf", "oneOf"] {
-        items(&schema[list]).iter().for_each(|inner| of_schema(inner, said, depth + 1));
+        items(&schema[list]).iter().for_each(|inner| of_schema(inner, say, depth + 1));
     }
     for property in schema["properties"].as_object().into_iter().flat_map(|all| all.values()) {
-        of_schema(property, said, depth + 1);
+        of_schema(property, say, depth + 1);
     }
 }

@@ -60,8 +60,8 @@ pub(crate) fn validate_job_spec(spec: &Value, path: &str, faults: &mut Faults) {
         }
         validate_success(spec, path, faults);
     } else {
-        // Of a mode that there isn't, upstream doesn't say that limits by index need the other one. The template of a
-        // A CronJob's template has no mode by default.
+        // Of a mode that there isn't, upstream doesn't say that limits by index need the other one. A CronJob's template has no
+        // mode by default.
         let plain = spec["completionMode"].is_null() || spec["completionMode"] == "NonIndexed";
         let limits = ["backoffLimitPerIndex", "maxFailedIndexes"].iter().filter(|_| plain);
         for field in limits.chain(&["successPolicy"]).filter(|field| !spec[**field].is_null()) {

@@ -21,14 +21,16 @@ impl Rules for Ingress {
     }
 
     fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
-        const CLASS: &str = "kubernetes.io/ingress.class";
-        let has_class =
-            |object: &Object| object.meta("annotations").is_some_and(|all| all.get(CLASS).is_some());
+        let has_class = |object: &Object| {
+            object.meta("annotations").is_some_and(|all| all.get(CLASS_ANNOTATION).is_some())
+        };
         // On a change, who had it before has heard it.
         if !has_class(object) || old.is_some_and(has_class) {
             return Vec::new();
         }
-        vec![format!("annotation {CLASS:?} is deprecated, please use 'spec.ingressClassName' instead")]
+        vec![format!(
+            "annotation {CLASS_ANNOTATION:?} is deprecated, please use 'spec.ingressClassName' instead"
+        )]
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {

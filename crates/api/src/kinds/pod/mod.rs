@@ -21,7 +21,8 @@ pub(crate) use validation::{
 };
 pub(crate) use warnings::{fraction, pod_warnings};
 
-use super::field::{paths, text};
+use super::field::{part, paths, text};
+
 pub(crate) struct Pod;
 
 impl Rules for Pod {
@@ -81,7 +82,7 @@ impl Rules for Pod {
                  recommended: [{why}]"
             )
         });
-        odd_name.into_iter().chain(pod_warnings(&Value::Object(object.0.clone()), "")).collect()
+        odd_name.into_iter().chain(pod_warnings(part(object, "metadata"), part(object, "spec"), "")).collect()
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {

@@ -49,12 +49,15 @@ const OLD_LABELS: [(&str, &str); 5] = [
         "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead",
     ),
 ];
+/// The most warnings that are looked for, and of ports for the same the most that the next is held against: of what fits into an
+/// answer's headers (4 KiB) it is more than enough, and what it costs to look must not grow as the square.
+const MOST: usize = 100;
 const SECCOMP_OF_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const NO_SELECTOR: &str = "a null labelSelector results in matching no pod";
 
-/// Warnings about a pod, or its template at `path` (empty for a pod): its metadata and its spec.
-pub(crate) fn pod_warnings(pod: &Value, path: &str) -> Vec<String> {
-    let (spec, annotations) = (&pod["spec"], &pod["metadata"]["annotations"]);
+/// Warnings about a pod, or its template at `path` (empty for a pod): the first hundred.
+pub(crate) fn pod_warnings(metadata: &Value, spec: &Value, path: &str) -> Vec<String> {
+    let annotations = &metadata["annotations"];
     let dot = if path.is_empty() { "" } else { "." };
     let mut found = Found { said: Vec::new(), path: format!("{path}{dot}") };
     found.placement(spec);
@@ -105,7 +108,9 @@ struct Found {
 
 impl Found {
     fn say(&mut self, place: &str, why: &str) {
-        self.said.push(format!("{}{place}: {why}", self.path));
+        if self.said.len() < MOST {
+            self.said.push(format!("{}{place}: {why}", self.path));
+        }
     }
 
     fn placement(&mut self, spec: &Value) {
@@ -138,7 +143,8 @@ impl Found {
             }
             let claim = &volume["ephemeral"]["volumeClaimTemplate"]["spec"];
             let place = format!("{}{place}.ephemeral.volumeClaimTemplate.spec", self.path);
-            self.said.extend(claim_warnings(claim, &place));
+            let left = MOST - self.said.len();
+            self.said.extend(claim_warnings(claim, &place).into_iter().take(left));
         }
     }
 
@@ -178,28 +184,35 @@ impl Found {
     }
 
     fn ports<'a>(&mut self, containers: impl Iterator<Item = (String, &'a Value)>) {
-        let mut all: BTreeMap<(i64, &str), Vec<(String, &Value)>> = BTreeMap::new();
+        struct Known<'a> {
+            place: String,
+            number: i64,
+            address: &'a str,
+        }
+        let mut all: BTreeMap<(i64, &str), Vec<Known<'_>>> = BTreeMap::new();
         for (place, container) in containers {
             for (place, port) in paths(&container["ports"], &format!("{place}.ports")) {
-                let host = |port: &Value| {
-                    (port["hostPort"].as_i64().unwrap_or_default(), text(port, "hostIP").to_owned())
-                };
                 let key = (port["containerPort"].as_i64().unwrap_or_default(), text(port, "protocol"));
                 let others = all.entry(key).or_default();
-                let (number, address) = host(port);
-                for (other, before) in others.iter() {
-                    let (its_number, its_address) = host(before);
-                    let how = match (number == its_number, address == its_address) {
+                let (number, address) = (port["hostPort"].as_i64().unwrap_or_default(), text(port, "hostIP"));
+                for other in others.iter() {
+                    if self.said.len() >= MOST {
+                        return;
+                    }
+                    let how = match (number == other.number, address == other.address) {
                         (true, true) => "duplicate",
-                        _ if number == 0 || its_number == 0 => "overlapping",
-                        (true, false) if address.is_empty() || its_address.is_empty() => {
+                        _ if number == 0 || other.number == 0 => "overlapping",
+                        (true, false) if address.is_empty() || other.address.is_empty() => {
                             "dangerously ambiguous"
                         }
                         _ => continue,
                     };
-                    self.said.push(format!("{0}{place}: {how} port definition with {0}{other}", self.path));
+                    let why = format!("{how} port definition with {}{}", self.path, other.place);
+                    self.say(&place, &why);
                 }
-                others.push((place, port));
+                if others.len() < MOST {
+                    others.push(Known { place, number, address });
+                }
             }
         }
     }
@@ -256,7 +269,7 @@ mod tests {
             },
         });
         assert_eq!(
-            pod_warnings(&pod, "t"),
+            pod_warnings(&pod["metadata"], &pod["spec"], "t"),
             [
                 "t.spec.nodeSelector[beta.kubernetes.io/os]: deprecated since v1.14; use \"kubernetes.io/os\" instead",
                 "t.spec.topologySpreadConstraints[0].labelSelector: a null labelSelector results in matching no pod",
@@ -271,6 +284,17 @@ mod tests {
                 "t.spec.containers[1].ports[1]: overlapping port definition with t.spec.containers[0].ports[1]",
             ]
         );
-        assert_eq!(pod_warnings(&json!({"spec": {"containers": [{"name": "c"}]}}), ""), [""; 0]);
+        assert_eq!(pod_warnings(&Value::Null, &json!({"containers": [{"name": "c"}]}), ""), [""; 0]);
+    }
+
+    #[test]
+    fn of_much_that_is_odd_a_part_is_told() {
+        // Each of these pairs would be told: more texts than fit into memory.
+        let ports = vec![json!({"containerPort": 1, "protocol": "TCP"}); 20_000];
+        let mut spec = json!({"containers": [{"name": "c", "ports": ports}]});
+        assert_eq!(pod_warnings(&Value::Null, &spec, "").len(), MOST);
+        let claim = json!({"spec": {"resources": {"requests": {"storage": "1m"}}}});
+        spec["volumes"] = vec![json!({"ephemeral": {"volumeClaimTemplate": claim}}); 2 * MOST].into();
+        assert_eq!(pod_warnings(&Value::Null, &spec, "").len(), MOST);
     }
 }
