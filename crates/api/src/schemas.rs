@@ -10,6 +10,8 @@ use serde_json::Value;
 const PUBLISHED: &str = include_str!("../schemas/schemas.json");
 /// Their fields that are pointers in Go.
 const POINTERS: &str = include_str!("../schemas/pointers.txt");
+/// Their fields whose types have names of their own in Go.
+const NAMED: &str = include_str!("../schemas/named.txt");
 
 /// Fields that upstream writes as `null` where there is nothing: their Go fields are no pointers, and are written
 /// always. The published schemas don't say so.
@@ -79,7 +81,7 @@ const NULLS: [(&str, &[&str]); 54] = [
 /// The schemas of everything that is served.
 pub(crate) fn schemas() -> &'static Schemas {
     static SCHEMAS: OnceLock<Schemas> = OnceLock::new();
-    SCHEMAS.get_or_init(|| Schemas::new(PUBLISHED, POINTERS, &Kinds, Some(meta_schemas())))
+    SCHEMAS.get_or_init(|| Schemas::new(PUBLISHED, (POINTERS, NAMED), &Kinds, Some(meta_schemas())))
 }
 
 /// The published schema of that name.

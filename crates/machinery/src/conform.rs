@@ -1,26 +1,14 @@
 //! An object held against its schema.
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
 use cel::Quantity;
 use serde_json::{Map, Value};
+use values::{LONGEST_PATH, cut};
 
+use crate::mismatch::{TypeMismatch, canonical_base64, quantity_fault};
 use crate::object::Object;
 use crate::resource::Resource;
 use crate::schema::{Schema, Shape};
 use crate::time;
-
-/// A value that its field can't hold.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-#[error("{path} is {found}, but must be {expected}")]
-pub struct TypeMismatch {
-    /// The field.
-    pub path: String,
-    /// What stands there.
-    pub found: String,
-    /// What may stand there.
-    pub expected: &'static str,
-}
 
 /// Walks an object: values into their canonical form, unknown fields out.
 pub struct Conform<'a> {
@@ -65,12 +53,12 @@ impl<'a> Conform<'a> {
             let keep = match schema.field(name) {
                 None => {
                     if self.faults.len() < self.most {
-                        self.faults.push(format!("unknown field {:?}", self.path));
+                        self.faults.push(format!("unknown field {:?}", cut(&self.path, LONGEST_PATH)));
                     }
                     false
                 }
                 Some(field) => {
-                    result = self.value(&field.shape, value);
+                    result = self.value(&field.shape, value).map_err(|e| e.in_field(schema, field.name));
                     // Upstream's `omitempty`: an empty list or map says nothing where none is required, nor does a zero
                     // where the field is no pointer. Some that are given upstream still sees until it has judged the object.
                     let keeps_empty = field.required
@@ -100,31 +88,28 @@ impl<'a> Conform<'a> {
             | (Shape::Boolean, Value::Bool(_))
             | (Shape::Number, Value::Number(_))
             | (Shape::ObjectOrBoolean(_), Value::Bool(_)) => {}
-            (Shape::Int32 | Shape::IntOrString, Value::Number(number)) => {
-                match number.as_i64().and_then(|n| i32::try_from(n).ok()) {
-                    Some(_) => {}
-                    None => return Err(self.mismatch(value, "an integer of 32 bits")),
+            (Shape::Int32 | Shape::IntOrString, Value::Number(number))
+                if number.as_i64().is_some_and(|number| i32::try_from(number).is_ok()) => {}
+            (Shape::Int64, Value::Number(number)) if number.is_i64() => {}
+            (Shape::Bytes, Value::String(text)) => {
+                if let Some(canonical) = canonical_base64(text)? {
+                    *text = canonical;
                 }
             }
-            (Shape::Int64, Value::Number(number)) if number.is_i64() => {}
-            (Shape::Bytes, Value::String(text)) if STANDARD.decode(text.as_bytes()).is_ok() => {}
-            (Shape::Time, Value::String(text)) => match time::canonical_seconds(text) {
-                Some(canonical) => *text = canonical,
-                None => return Err(self.mismatch(value, "a time such as 2026-01-31T12:00:00Z")),
-            },
-            (Shape::MicroTime, Value::String(text)) => match time::canonical_micros(text) {
-                Some(canonical) => *text = canonical,
-                None => return Err(self.mismatch(value, "a time such as 2026-01-31T12:00:00.000000Z")),
-            },
-            (Shape::Quantity, Value::String(_) | Value::Number(_)) => {
-                let parsed = match &*value {
-                    Value::String(text) => Quantity::parse(text),
-                    other => Quantity::parse(&other.to_string()),
+            (Shape::Time, Value::String(text)) => {
+                *text = time::canonical_seconds(text).map_err(TypeMismatch::content)?;
+            }
+            (Shape::MicroTime, Value::String(text)) => {
+                *text = time::canonical_micros(text).map_err(TypeMismatch::content)?;
+            }
+            (Shape::Quantity, given) => {
+                let text = match &*given {
+                    Value::String(text) => text.trim().to_owned(),
+                    other => other.to_string(),
                 };
-                match parsed {
-                    Ok(quantity) => *value = Value::String(quantity.to_string()),
-                    Err(_) => return Err(self.mismatch(value, "a quantity such as 100m, 2 or 1Gi")),
-                }
+                let quantity =
+                    Quantity::parse(&text).map_err(|_| TypeMismatch::content(quantity_fault(&text)))?;
+                *given = Value::String(quantity.to_string());
             }
             (Shape::Object(of), Value::Object(object)) => {
                 self.object(of.get(), object)?;
@@ -142,7 +127,7 @@ impl<'a> Conform<'a> {
                 for (index, item) in list.iter_mut().enumerate() {
                     nothing_to_zero(items, item);
                     self.path.push_str(&format!("[{index}]"));
-                    self.value(items, item)?;
+                    self.value(items, item).map_err(TypeMismatch::within)?;
                     self.path.truncate(length);
                 }
                 list.retain(|item| !item.is_null() || **items == Shape::Any);
@@ -152,47 +137,17 @@ impl<'a> Conform<'a> {
                     nothing_to_zero(values, value);
                     self.path.push('.');
                     self.path.push_str(key);
-                    self.value(values, value)?;
+                    self.value(values, value).map_err(TypeMismatch::within)?;
                     self.path.truncate(length);
                 }
                 map.retain(|_, value| !value.is_null());
             }
-            _ => return Err(self.mismatch(value, expected(shape))),
+            (Shape::ObjectOrBoolean(_), _) => {
+                return Err(TypeMismatch::content("boolean or JSON schema expected"));
+            }
+            (shape, value) => return Err(TypeMismatch::of_shape(value, shape)),
         }
         Ok(())
-    }
-
-    fn mismatch(&self, value: &Value, expected: &'static str) -> TypeMismatch {
-        let found = match value {
-            Value::Null => "nothing".to_owned(),
-            Value::Bool(_) => "a boolean".to_owned(),
-            Value::Number(number) => format!("the number {number}"),
-            // A misplaced secret must not end up in a message.
-            Value::String(text) if text.len() <= 32 && expected != BASE64 => format!("the string {text:?}"),
-            Value::String(_) => "another string".to_owned(),
-            Value::Array(_) => "a list".to_owned(),
-            Value::Object(_) => "an object".to_owned(),
-        };
-        TypeMismatch { path: self.path.clone(), found, expected }
-    }
-}
-
-const BASE64: &str = "a string in base64";
-
-fn expected(shape: &Shape) -> &'static str {
-    match shape {
-        Shape::Text => "a string",
-        Shape::Int32 | Shape::Int64 => "an integer",
-        Shape::Number => "a number",
-        Shape::Boolean => "true or false",
-        Shape::Bytes => BASE64,
-        Shape::Time | Shape::MicroTime => "a time such as 2026-01-31T12:00:00Z",
-        Shape::Quantity => "a quantity such as 100m, 2 or 1Gi",
-        Shape::IntOrString => "an integer or a string",
-        Shape::Any => "anything",
-        Shape::ObjectOrBoolean(_) => "an object, true or false",
-        Shape::Object(_) | Shape::Map(_) | Shape::ObjectOrList(_) => "an object",
-        Shape::List(_) => "a list",
     }
 }
 

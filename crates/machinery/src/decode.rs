@@ -6,9 +6,11 @@
 use serde_json::Value;
 use values::JsonError;
 
-use crate::conform::{Conform, Empties, TypeMismatch};
+use crate::conform::{Conform, Empties};
 use crate::faults::MOST_FAULTS;
+use crate::junk;
 use crate::meta::OBJECT_META;
+use crate::mismatch::TypeMismatch;
 use crate::object::Object;
 use crate::resource::Resource;
 use crate::status::{Cause, Status};
@@ -38,11 +40,14 @@ pub fn decode(resource: &Resource, body: &[u8]) -> Result<Decoded, Status> {
     let (value, mut duplicates) = values::json_and_duplicates(body).map_err(|error| match error {
         JsonError::TooLarge(exceeded) => Status::too_large(exceeded),
         JsonError::Broken(error) => {
-            Status::bad_request(format!("the body of the request is no valid JSON: {error}"))
+            unrecognized(resource, body, &junk::fault(body).unwrap_or_else(|| error.to_string()))
         }
     })?;
-    let Some(mut object) = Object::from_value(value) else {
-        return Err(Status::bad_request("the body of the request must be a JSON object"));
+    let mut object = match value {
+        Value::Object(object) => Object(object),
+        other => {
+            return Err(unrecognized(resource, body, &TypeMismatch::of_type(&other, NAMES).to_string()));
+        }
     };
     let unknown = check(resource, &mut object)?;
     // Upstream's order: a custom object's unknown fields are found after it was decoded, a built-in one's by the decoder.
@@ -56,6 +61,23 @@ pub fn decode(resource: &Resource, body: &[u8]) -> Result<Decoded, Status> {
     };
     faults.truncate(MOST_FAULTS);
     Ok(Decoded { object, faults })
+}
+
+/// 400 for a body of which not even the kind can be read, in upstream's words.
+fn unrecognized(resource: &Resource, body: &[u8], why: &str) -> Status {
+    const SHOWN: usize = 30;
+    let (shown, rest) = body.split_at(body.len().min(SHOWN));
+    let shown: String = match shown.first() {
+        None => "<empty>".to_owned(),
+        Some(b'{') => String::from_utf8_lossy(shown).into_owned(),
+        Some(_) => shown.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    let more = if rest.is_empty() { "" } else { " ..." };
+    let kind = resource.kind;
+    Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): couldn't get version/kind; json parse error: {why} \
+         ({shown}{more})"
+    ))
 }
 
 /// Faults about unknown fields in the order in which the fields stand in the body.
@@ -73,6 +95,10 @@ fn in_order_of(body: &[u8], faults: Vec<String>) -> Vec<String> {
     found.iter().map(|path| format!("{UNKNOWN}{path:?}")).collect()
 }
 
+/// The type in Go from which upstream reads of which kind a body is.
+const NAMES: &str =
+    r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+
 /// What a fault about an unknown field begins with.
 const UNKNOWN: &str = "unknown field ";
 
@@ -82,11 +108,10 @@ const UNKNOWN: &str = "unknown field ";
 /// If the object is of another kind, or a field's value is of the wrong type.
 pub fn check(resource: &Resource, object: &mut Object) -> Result<Vec<String>, Status> {
     kind_of(resource, object)?;
-    let in_words = |e: TypeMismatch| {
-        let TypeMismatch { path, found, expected } = e;
+    let in_words = |mismatch: TypeMismatch| {
         let (kind, version) = (resource.kind, resource.version);
         Status::bad_request(format!(
-            "{kind} in version {version:?} cannot be handled as a {kind}: {path} is {found}, but must be {expected}"
+            "{kind} in version {version:?} cannot be handled as a {kind}: {mismatch}"
         ))
     };
     let faults = conform(resource, object).map_err(in_words)?;

@@ -21,10 +21,13 @@ mod custom;
 mod decode;
 mod defaults;
 mod faults;
+mod go_time;
 mod int_or_percent;
 mod json_patch;
+mod junk;
 mod meta;
 pub mod metadata;
+mod mismatch;
 pub mod name;
 mod object;
 mod patch;
@@ -50,7 +53,7 @@ pub use apply::{
 pub use cbor::{CborError, from_cbor, to_cbor};
 pub use cel::{Quantity, QuantityError};
 pub use cidr::network_of;
-pub use conform::{Conform, TypeMismatch, settle};
+pub use conform::{Conform, settle};
 pub use convert::{from_stored, to_stored};
 pub use custom::{
     Conversion, ConversionReview, Custom, Definition, compare_versions, compile_pattern, is_known_format,
@@ -61,6 +64,7 @@ pub use defaults::set_defaults;
 pub use faults::Faults;
 pub use int_or_percent::{Share, share};
 pub use meta::{OBJECT_META, meta_schemas};
+pub use mismatch::TypeMismatch;
 pub use name::generate_name;
 pub use object::Object;
 pub use patch::{PatchType, patch};

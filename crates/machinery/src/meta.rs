@@ -8,6 +8,8 @@ use crate::schema::{NamedSchema, Schemas, Untold};
 const PUBLISHED: &str = include_str!("../schemas/schemas.json");
 /// Their fields that are pointers in Go.
 const POINTERS: &str = include_str!("../schemas/pointers.txt");
+/// Their fields whose types have names of their own in Go.
+const NAMED: &str = include_str!("../schemas/named.txt");
 
 /// The schema of every object's metadata.
 pub const OBJECT_META: NamedSchema =
@@ -16,7 +18,7 @@ pub const OBJECT_META: NamedSchema =
 /// The schemas of `k8s.io/apimachinery`, to which those of kinds refer.
 pub fn meta_schemas() -> &'static Schemas {
     static SCHEMAS: OnceLock<Schemas> = OnceLock::new();
-    SCHEMAS.get_or_init(|| Schemas::new(PUBLISHED, POINTERS, &Meta, None))
+    SCHEMAS.get_or_init(|| Schemas::new(PUBLISHED, (POINTERS, NAMED), &Meta, None))
 }
 
 /// What these schemas don't say.

@@ -2,12 +2,11 @@
 
 use serde_json::Value;
 
-use crate::conform::TypeMismatch;
 use crate::decode::conform;
 use crate::json_patch;
 use crate::object::Object;
 use crate::resource::Resource;
-use crate::status::{Cause, Details, Status};
+use crate::status::{Cause, Status};
 use crate::strategic::{PatchError, merge_strategic};
 
 /// The kinds of patches.
@@ -55,7 +54,11 @@ pub fn patch(resource: &Resource, kind: PatchType, object: &Object, patch: &Valu
     // Types only: unknown fields are reported where the request's `fieldValidation` is known.
     match conform(resource, &mut patched.clone()) {
         Ok(_) => Ok(patched),
-        Err(mismatch) => Err(unfit(&mismatch)),
+        // The message doesn't repeat the patch, as upstream's does: there may be secrets in it.
+        Err(mismatch) => {
+            let cause = Cause::invalid_part("patch", &mismatch.to_string());
+            Err(Status::invalid("", "", "", vec![cause]))
+        }
     }
 }
 
@@ -95,14 +98,5 @@ fn without_nulls(value: &Value) -> Value {
 fn unprocessable(message: &str) -> Status {
     let mut status = Status::new(422, "Invalid", message);
     status.details = Some(Box::default());
-    status
-}
-
-fn unfit(mismatch: &TypeMismatch) -> Status {
-    let mut status = unprocessable(&format!("the patch makes the object invalid: {mismatch}"));
-    // The message doesn't repeat the patch: there may be secrets in it.
-    let message = format!("Invalid value: {mismatch}");
-    let cause = Cause { reason: "FieldValueInvalid".into(), message, field: "patch".into() };
-    status.details = Some(Box::new(Details { causes: vec![cause], ..Details::default() }));
     status
 }

@@ -93,6 +93,8 @@ pub struct Schema {
     pub empty: OnceLock<serde_json::Map<String, Value>>,
     /// Fields that are `null` where there is nothing.
     pub nulls: &'static [&'static str],
+    /// Fields whose types have names of their own in Go: `field=type`, each behind a blank.
+    named: &'static str,
     fields: Box<[Field]>,
     /// The places of those fields that have a default.
     with_default: Box<[usize]>,
@@ -101,13 +103,18 @@ pub struct Schema {
 }
 
 impl Schema {
-    fn new(name: &'static str, atomic: bool, nulls: &'static [&'static str], fields: Box<[Field]>) -> Self {
+    fn new(
+        name: &'static str,
+        atomic: bool,
+        (nulls, named): (&'static [&'static str], &'static str),
+        fields: Box<[Field]>,
+    ) -> Self {
         let places = |has: fn(&Field) -> bool| -> Box<[usize]> {
             fields.iter().enumerate().filter(|(_, field)| has(field)).map(|(place, _)| place).collect()
         };
         let with_default = places(|field| field.default.is_some());
         let with_choices = places(|field| !field.choices.is_empty());
-        Schema { name, atomic, empty: OnceLock::new(), nulls, fields, with_default, with_choices }
+        Schema { name, atomic, empty: OnceLock::new(), nulls, named, fields, with_default, with_choices }
     }
 
     /// Those of its fields that have a default.
@@ -123,6 +130,12 @@ impl Schema {
     /// The field of that name.
     pub fn field(&self, name: &str) -> Option<&Field> {
         self.fields.binary_search_by(|field| field.name.cmp(name)).ok().map(|at| &self.fields[at])
+    }
+
+    /// The type of a field in Go, if that is none that its shape tells.
+    pub(crate) fn named_type(&self, field: &str) -> Option<&'static str> {
+        let types = self.named.split(' ').filter_map(|named| named.split_once('='));
+        types.into_iter().find(|(name, _)| *name == field).map(|(_, named)| named)
     }
 
     /// Its fields, by name.
@@ -159,6 +172,8 @@ pub struct Schemas {
     list: Box<[(&'static str, &'static str, OnceLock<Schema>)]>,
     /// By schema, the fields that are pointers to a text, a number or a truth value in Go: there a zero is a value.
     pointers: BTreeMap<&'static str, &'static str>,
+    /// By schema, the fields whose types in Go the schema doesn't tell.
+    named: BTreeMap<&'static str, &'static str>,
     untold: &'static dyn Untold,
     /// The set that those of this one may refer to.
     base: Option<&'static Schemas>,
@@ -222,11 +237,11 @@ impl fmt::Debug for NamedSchema {
 }
 
 impl Schemas {
-    /// The schemas in a text that has one a line, by name; `pointers` has the fields that are pointers, one schema a line,
-    /// and `base` is another set that the schemas may refer to.
+    /// The schemas in a text that has one a line, by name; `pointers` has the fields that are pointers, one schema a line, and
+    /// `named` those whose types have names of their own in Go; `base` is another set that the schemas may refer to.
     pub fn new(
         published: &'static str,
-        pointers: &'static str,
+        (pointers, named): (&'static str, &'static str),
         untold: &'static dyn Untold,
         base: Option<&'static Schemas>,
     ) -> Self {
@@ -234,8 +249,9 @@ impl Schemas {
             let (name, text) = line.strip_prefix('"')?.split_once("\":")?;
             Some((name, text.strip_suffix(',').unwrap_or(text), OnceLock::new()))
         });
-        let pointers = pointers.lines().filter_map(|line| line.split_once(' ')).collect();
-        Schemas { list: lines.collect(), pointers, untold, base }
+        let by_schema = |text: &'static str| text.lines().filter_map(|line| line.split_once(' ')).collect();
+        let (pointers, named) = (by_schema(pointers), by_schema(named));
+        Schemas { list: lines.collect(), pointers, named, untold, base }
     }
 
     /// The schema of that name.
@@ -325,7 +341,8 @@ impl Schemas {
             }
         });
         let atomic = schema.map_type == Some("atomic");
-        Schema::new(name, atomic, self.untold.nulls(name), fields.collect())
+        let named = self.named.get(name).copied().unwrap_or_default();
+        Schema::new(name, atomic, (self.untold.nulls(name), named), fields.collect())
     }
 
     fn shape(&'static self, schema: &Published<'_>) -> Shape {

@@ -3,19 +3,24 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use crate::go_time::{Fraction, parse};
+
 /// An RFC 3339 time as `Time` of meta/v1: UTC, whole seconds.
-pub fn canonical_seconds(text: &str) -> Option<String> {
-    let time: Timestamp = text.parse().ok()?;
-    Some(time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+///
+/// # Errors
+/// What is wrong with it, in Go's words.
+pub fn canonical_seconds(text: &str) -> Result<String, String> {
+    let time = parse(text, Fraction::Any)?;
+    Ok(time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
-/// An RFC 3339 time as `MicroTime` of meta/v1: UTC, six digits of the second.
-pub fn canonical_micros(text: &str) -> Option<String> {
-    // Upstream reads it with exactly those digits.
-    let (_, fraction) = text.split_once('.')?;
-    let time: Timestamp = text.parse().ok()?;
-    let digits = fraction.bytes().take_while(u8::is_ascii_digit).count();
-    (digits == 6).then(|| time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string())
+/// An RFC 3339 time with exactly six digits of the second as `MicroTime` of meta/v1: UTC.
+///
+/// # Errors
+/// Likewise.
+pub fn canonical_micros(text: &str) -> Result<String, String> {
+    let time = parse(text, Fraction::Six)?;
+    Ok(time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string())
 }
 
 /// How long ago `time` was at `now` (Unix seconds), such as `5s`, `3m20s`, `2d`; `<unknown>` if it is no time.
@@ -53,13 +58,13 @@ mod tests {
 
     #[test]
     fn times_are_written_in_utc() {
-        assert_eq!(canonical_seconds("2026-01-31T13:00:00.5+01:00").as_deref(), Some("2026-01-31T12:00:00Z"));
+        assert_eq!(canonical_seconds("2026-01-31T13:00:00.5+01:00").as_deref(), Ok("2026-01-31T12:00:00Z"));
         assert_eq!(
             canonical_micros("2026-01-31T13:00:00.500000+01:00").as_deref(),
-            Some("2026-01-31T12:00:00.500000Z")
+            Ok("2026-01-31T12:00:00.500000Z")
         );
-        assert_eq!(canonical_micros("2026-01-31T12:00:00Z"), None);
-        assert_eq!(canonical_seconds("yesterday"), None);
+        assert!(canonical_micros("2026-01-31T12:00:00Z").is_err());
+        assert!(canonical_seconds("yesterday").is_err());
     }
 
     #[test]

@@ -159,6 +159,14 @@ impl Reading {
     }
 }
 
+/// What is larger than an integer of 64 bits Go reads as a float, and writes the fewest digits of it that tell it from others.
+fn as_go_reads(value: u64) -> u64 {
+    if i64::try_from(value).is_ok() {
+        return value;
+    }
+    (value as f64).to_string().parse().unwrap_or(value)
+}
+
 struct Part<'a>(&'a mut Reading);
 
 impl<'de> DeserializeSeed<'de> for Part<'_> {
@@ -188,7 +196,7 @@ impl<'de> Visitor<'de> for Part<'_> {
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
         self.0.spend(|budget| budget.scalar(0))?;
-        Ok(value.into())
+        Ok(as_go_reads(value).into())
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
@@ -260,6 +268,13 @@ mod tests {
         let paths = ["a", "b.y[1].w", "b.y[1].x", "no", "z"];
         assert_eq!(in_order_of(body, &paths), ["z", "b.y[1].x", "b.y[1].w", "a"]);
         assert_eq!(in_order_of(b"{", &paths), [""; 0]);
+    }
+
+    #[test]
+    fn large_numbers_are_floats() {
+        let value = from_json(b"[9223372036854775807,9223372036854775808,18446744073709551615]").unwrap();
+        let text = "[9223372036854775807,9223372036854776000,18446744073709551615]";
+        assert_eq!(value.to_string(), text);
     }
 
     #[test]

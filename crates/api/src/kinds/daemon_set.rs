@@ -42,17 +42,15 @@ impl Rules for DaemonSet {
     }
 
     fn prepare_create(&self, object: &mut Object) {
-        set_template_generation(object, 1);
+        set_template_generation(object, template_generation(object).max(1));
     }
 
     fn prepare_update(&self, subresource: &str, object: &mut Object, old: &Object) {
         if subresource == "status" {
             return;
         }
-        let annotation = old.meta("annotations").and_then(|all| all[TEMPLATE_GENERATION].as_str());
-        let before: i64 = annotation.and_then(|text| text.parse().ok()).unwrap_or_default();
         let changed = object.pointer("/spec/template") != old.pointer("/spec/template");
-        set_template_generation(object, before.saturating_add(i64::from(changed)));
+        set_template_generation(object, template_generation(old).saturating_add(i64::from(changed)));
     }
 
     fn warnings(&self, object: &Object, old: Option<&Object>) -> Vec<String> {
@@ -116,6 +114,11 @@ impl Rules for DaemonSet {
         cells.extend(template_cells(object));
         cells
     }
+}
+
+fn template_generation(object: &Object) -> i64 {
+    let annotation = object.meta("annotations").and_then(|all| all[TEMPLATE_GENERATION].as_str());
+    annotation.and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 fn set_template_generation(object: &mut Object, generation: i64) {

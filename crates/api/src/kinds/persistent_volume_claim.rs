@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::field::{part, text as text_of};
 use super::pod::fraction;
-use super::volume_cells::{ACCESS_MODES, access_modes, or_unset, phase, storage_class};
+use super::volume_cells::{ACCESS_MODES, CLASS_ANNOTATION, access_modes, or_unset, phase, storage_class};
 use super::workload::validate_selector;
 
 pub(crate) struct PersistentVolumeClaim;
@@ -48,16 +48,19 @@ impl Rules for PersistentVolumeClaim {
     }
 
     fn warnings(&self, object: &Object, _old: Option<&Object>) -> Vec<String> {
-        const CLASS: &str = "volume.beta.kubernetes.io/storage-class";
         let has_class =
-            object.meta("annotations").is_some_and(|annotations| annotations.get(CLASS).is_some());
+            object.meta("annotations").is_some_and(|annotations| annotations.get(CLASS_ANNOTATION).is_some());
         let why = "deprecated since v1.8; use \"storageClassName\" attribute instead";
-        let of_class = has_class.then(|| format!("metadata.annotations[{CLASS}]: {why}"));
+        let of_class = has_class.then(|| format!("metadata.annotations[{CLASS_ANNOTATION}]: {why}"));
         of_class.into_iter().chain(claim_warnings(part(object, "spec"), "spec")).collect()
     }
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
-        validate_claim_spec(object.0.get("spec").unwrap_or(&Value::Null), "spec", faults);
+        validate_all_but_groups(part(object, "spec"), "spec", faults);
+    }
+
+    fn validate_create(&self, object: &Object, faults: &mut Faults) {
+        validate_groups(part(object, "spec"), "spec", faults);
     }
 
     fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
@@ -67,6 +70,10 @@ impl Rules for PersistentVolumeClaim {
                 validate_amount(amount, format!("status.capacity[{resource}]"), false, faults);
             }
             return;
+        }
+        // Claims from before such groups were looked at can be written as they are.
+        if SOURCES.iter().all(|source| part(old, "spec")[source]["apiGroup"].is_null()) {
+            validate_groups(part(object, "spec"), "spec", faults);
         }
         let bound = text(object, "/status/phase") == "Bound";
         let fixed = |object: &Object| {
@@ -161,8 +168,26 @@ pub(crate) fn claim_warnings(spec: &Value, path: &str) -> Vec<String> {
     ["requests", "limits"].into_iter().filter_map(odd).collect()
 }
 
+/// The fields with what a claim's volume is filled from.
+const SOURCES: [&str; 2] = ["dataSource", "dataSourceRef"];
+
 /// The faults of the spec of a claim.
 pub(crate) fn validate_claim_spec(spec: &Value, path: &str, faults: &mut Faults) {
+    validate_all_but_groups(spec, path, faults);
+    validate_groups(spec, path, faults);
+}
+
+/// The groups of what a claim's volume is filled from.
+fn validate_groups(spec: &Value, path: &str, faults: &mut Faults) {
+    for source in SOURCES {
+        let group = &spec[source]["apiGroup"];
+        if let Some(why) = group.as_str().filter(|group| !group.is_empty()).and_then(subdomain_fault) {
+            faults.push(Cause::invalid(format!("{path}.{source}.apiGroup"), group, why));
+        }
+    }
+}
+
+fn validate_all_but_groups(spec: &Value, path: &str, faults: &mut Faults) {
     validate_access_modes(&spec["accessModes"], &format!("{path}.accessModes"), faults);
     if !spec["selector"].is_null() {
         validate_selector(&spec["selector"], &format!("{path}.selector"), faults);
@@ -178,7 +203,7 @@ pub(crate) fn validate_claim_spec(spec: &Value, path: &str, faults: &mut Faults)
             faults.push(Cause::invalid(format!("{path}.{field}"), &spec[field], why));
         }
     }
-    for field in ["dataSource", "dataSourceRef"] {
+    for field in SOURCES {
         if !spec[field].is_null() {
             validate_source(&spec[field], &format!("{path}.{field}"), faults);
         }
@@ -201,12 +226,9 @@ fn validate_source(source: &Value, path: &str, faults: &mut Faults) {
         let why = "must be 'PersistentVolumeClaim' when referencing the default apiGroup";
         faults.push(Cause::invalid(path, &source["kind"], why));
     }
-    for (part, fault) in
-        [("apiGroup", subdomain_fault as fn(&str) -> Option<&'static str>), ("namespace", label_fault)]
-    {
-        if let Some(why) = source[part].as_str().filter(|text| !text.is_empty()).and_then(fault) {
-            faults.push(Cause::invalid(format!("{path}.{part}"), &source[part], why));
-        }
+    let namespace = &source["namespace"];
+    if let Some(why) = namespace.as_str().filter(|text| !text.is_empty()).and_then(label_fault) {
+        faults.push(Cause::invalid(format!("{path}.namespace"), namespace, why));
     }
 }
 

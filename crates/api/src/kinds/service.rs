@@ -4,8 +4,8 @@ use machinery::rules::{Column, Rules, age};
 use machinery::{Faults, LabelSelector, Object, name};
 use serde_json::{Map, Value, json};
 
-use super::field::default;
-use super::service_validation::{self, checks_health};
+use super::field::{default, part};
+use super::service_validation::{self, checks_health, is_reached};
 
 pub(crate) struct Service;
 
@@ -42,7 +42,7 @@ impl Rules for Service {
     }
 
     fn set_defaults(&self, object: &mut Object) {
-        let (external, with_node_ports) = (is_external_name(object), has_node_ports(object));
+        let (external, reached) = (is_external_name(object), is_reached(part(object, "spec")));
         let balanced = kind(object) == "LoadBalancer";
         let Some(spec) = spec_of(object) else { return };
         spec.entry("type").or_insert_with(|| "ClusterIP".into());
@@ -57,7 +57,7 @@ impl Rules for Service {
                 spec.remove("sessionAffinityConfig");
             }
         }
-        if with_node_ports {
+        if reached {
             spec.entry("externalTrafficPolicy").or_insert_with(|| "Cluster".into());
         }
         if !external {
@@ -104,6 +104,7 @@ impl Rules for Service {
         }
         drop_internal_policy(object);
         drop_what_the_type_lacks(object, old);
+        drop_policy(object, old);
         drop_health_check(object, old);
         keep_what_was_given(object, old);
         mirror_cluster_ip(object);
@@ -254,7 +255,7 @@ fn drop_what_the_type_lacks(object: &mut Object, old: &Object) {
         gone.push("externalName");
     }
     if !with_node_ports {
-        gone.extend(["externalTrafficPolicy", "healthCheckNodePort"]);
+        gone.push("healthCheckNodePort");
         for port in spec.get_mut("ports").and_then(Value::as_array_mut).into_iter().flatten() {
             if let Value::Object(port) = port {
                 let unchanged = ports(old).iter().any(|old| old.get("nodePort") == port.get("nodePort"));
@@ -271,6 +272,18 @@ fn drop_what_the_type_lacks(object: &mut Object, old: &Object) {
         if spec.get(field) == old.pointer(&format!("/spec/{field}")) {
             spec.remove(field);
         }
+    }
+}
+
+/// A service that nobody outside reaches any more has no policy for them.
+fn drop_policy(object: &mut Object, old: &Object) {
+    let policy = "externalTrafficPolicy";
+    if is_reached(part(old, "spec"))
+        && !is_reached(part(object, "spec"))
+        && let Some(spec) = spec_of(object)
+        && spec.get(policy) == part(old, "spec").get(policy)
+    {
+        spec.remove(policy);
     }
 }
 

@@ -62,7 +62,7 @@ pub(super) fn validate(object: &Object, faults: &mut Faults) {
     validate_addresses(spec, kind, faults);
     validate_affinity(spec, faults);
     validate_balancer(spec, kind, faults);
-    validate_policies(spec, kind, faults);
+    validate_policies(spec, faults);
 }
 
 pub(super) fn validate_update(object: &Object, old: &Object, faults: &mut Faults) {
@@ -217,10 +217,17 @@ fn validate_class(spec: &Value, kind: &str, faults: &mut Faults) {
     }
 }
 
-fn validate_policies(spec: &Value, kind: &str, faults: &mut Faults) {
+/// Whether clients outside the cluster reach a service.
+pub(super) fn is_reached(spec: &Value) -> bool {
+    match text(spec, "type") {
+        "NodePort" | "LoadBalancer" => true,
+        kind => matches!(kind, "ClusterIP" | "") && !items(&spec["externalIPs"]).is_empty(),
+    }
+}
+
+fn validate_policies(spec: &Value, faults: &mut Faults) {
     let path = "spec.externalTrafficPolicy";
-    let reached = matches!(kind, "NodePort" | "LoadBalancer")
-        || kind == "ClusterIP" && !items(&spec["externalIPs"]).is_empty();
+    let reached = is_reached(spec);
     match text(spec, "externalTrafficPolicy") {
         "" => {}
         policy if reached && !POLICIES.contains(&policy) => {

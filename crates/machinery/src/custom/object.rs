@@ -5,10 +5,11 @@ use values::Exceeded;
 
 use super::schema::{Known, Schema};
 use super::{Custom, columns, fill, lists, prune, validate};
-use crate::conform::{Conform, TypeMismatch};
+use crate::conform::Conform;
 use crate::faults::Faults;
 use crate::meta::OBJECT_META;
 use crate::metadata::validate_metadata;
+use crate::mismatch::TypeMismatch;
 use crate::object::Object;
 use crate::status::Cause;
 
@@ -105,9 +106,8 @@ fn conform_metadata(
             Some(Value::Null) => {
                 object.remove("metadata");
             }
-            Some(_) => {
-                let (found, expected) = ("no object".to_owned(), "an object");
-                return Err(TypeMismatch { path: below("metadata"), found, expected });
+            Some(other) => {
+                return Err(TypeMismatch::of_type(other, "v1.ObjectMeta"));
             }
         }
     }

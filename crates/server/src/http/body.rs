@@ -101,8 +101,7 @@ impl FieldValidation {
     /// upstream's does: there may be secrets in it.
     pub(crate) fn judge_patch(self, faults: Vec<String>) -> Result<(), Status> {
         self.judge(faults, |why| {
-            let message = format!("Invalid value: {why}");
-            let cause = Cause { reason: "FieldValueInvalid".into(), message, field: "patch".into() };
+            let cause = Cause::invalid_part("patch", &why);
             Status::invalid("", "", "", vec![cause])
         })
     }

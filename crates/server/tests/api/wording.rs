@@ -64,6 +64,125 @@ const JSON: &str = "application/json";
 const MERGE: &str = "application/merge-patch+json";
 const APPLY: &str = "application/apply-patch+yaml";
 
+/// What is told of an object that can't be read as one of its kind.
+fn unreadable(kind: &str, why: &str) -> String {
+    format!("{kind} in version \"v1\" cannot be handled as a {kind}: {why}")
+}
+
+#[tokio::test]
+async fn what_does_not_fit_a_field_is_told_in_the_words_of_the_decoder() {
+    let house = House::new().await;
+    define(&house, object(json!({"spec": {"type": "object"}}))).await;
+    let core = |plural: &str| format!("/api/v1/namespaces/default/{plural}");
+    let pod = |container: Value| json!({"metadata": {"name": "p"}, "spec": {"containers": [container]}});
+    let cannot = |what: &str, field: &str, wanted: &str| {
+        format!("json: cannot unmarshal {what} into Go struct field {field} of type {wanted}")
+    };
+    let layout = "2006-01-02T15:04:05Z07:00";
+    let no_time = format!(
+        "parsing time \"2024-01-01 00:00:00Z\" as \"{layout}\": cannot parse \" 00:00:00Z\" as \"T\""
+    );
+    let form = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'";
+    for (path, kind, body, why) in [
+        (
+            DEPLOYMENTS.to_owned(),
+            "Deployment",
+            json!({"spec": {"replicas": "x"}}),
+            cannot("string", "DeploymentSpec.spec.replicas", "int32"),
+        ),
+        (
+            DEPLOYMENTS.to_owned(),
+            "Deployment",
+            json!({"spec": {"replicas": 2147483648_i64}}),
+            cannot("number 2147483648", "DeploymentSpec.spec.replicas", "int32"),
+        ),
+        (
+            core("configmaps"),
+            "ConfigMap",
+            json!({"metadata": {"labels": {"a": 1}}}),
+            cannot("number", "ObjectMeta.metadata.labels", "string"),
+        ),
+        (
+            core("configmaps"),
+            "ConfigMap",
+            json!({"data": []}),
+            cannot("array", "ConfigMap.data", "map[string]string"),
+        ),
+        (
+            core("pods"),
+            "Pod",
+            pod(json!({"name": "c", "env": [{"name": "a"}, {"name": "b", "value": true}]})),
+            cannot("bool", "EnvVar.spec.containers.env.value", "string"),
+        ),
+        (
+            core("pods"),
+            "Pod",
+            json!({"spec": {"containers": {}}}),
+            cannot("object", "PodSpec.spec.containers", "[]v1.Container"),
+        ),
+        (core("pods"), "Pod", pod(json!("c")), cannot("string", "PodSpec.spec.containers", "v1.Container")),
+        (
+            core("services"),
+            "Service",
+            json!({"spec": {"type": 5}}),
+            cannot("number", "ServiceSpec.spec.type", "v1.ServiceType"),
+        ),
+        (
+            core("services"),
+            "Service",
+            json!({"spec": {"ports": [{"targetPort": false}]}}),
+            cannot("bool", "ServicePort.spec.ports.targetPort", "int32"),
+        ),
+        (
+            core("persistentvolumeclaims"),
+            "PersistentVolumeClaim",
+            json!({"spec": {"accessModes": ["ReadWriteOnce", 1]}}),
+            cannot("number", "PersistentVolumeClaimSpec.spec.accessModes", "v1.PersistentVolumeAccessMode"),
+        ),
+        (core("pods"), "Pod", pod(json!({"resources": {"limits": {"cpu": "1x"}}})), form.to_owned()),
+        (
+            core("secrets"),
+            "Secret",
+            json!({"data": {"a": "no!"}}),
+            "illegal base64 data at input byte 2".to_owned(),
+        ),
+        (
+            core("secrets"),
+            "Secret",
+            json!({"metadata": {"creationTimestamp": "2024-01-01 00:00:00Z"}}),
+            no_time,
+        ),
+        (
+            PATH.to_owned(),
+            "Thing",
+            json!({"metadata": {"labels": {"a": 1}}}),
+            cannot("number", "ObjectMeta.labels", "string"),
+        ),
+    ] {
+        let said = message(&house, "POST", &path, JSON, &body).await;
+        assert_eq!(said, (400, unreadable(kind, &why)), "{body}");
+    }
+    let names = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
+    let said = message(&house, "POST", &core("configmaps"), JSON, &json!([])).await;
+    let why = format!("json: cannot unmarshal array into Go value of type {names} (5b5d)");
+    let unrecognized = "the object provided is unrecognized (must be of type ConfigMap): couldn't get version/kind; json parse error: ";
+    assert_eq!(said, (400, format!("{unrecognized}{why}")));
+    let request = Request::post(core("configmaps")).header("content-type", JSON);
+    let request = request.body(body_of("{\"metadata\": {name: a}, \"data\": {}}".to_owned())).unwrap();
+    let answer = text(house.server.handle(request, Some(admin())).await).await;
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let why = "invalid character 'n' looking for beginning of object key string ({\"metadata\": {name: a}, \"data\" ...)";
+    assert_eq!(answer["message"], format!("{unrecognized}{why}"));
+}
+
+#[tokio::test]
+async fn a_secret_in_lines_is_stored_in_one() {
+    let house = House::new().await;
+    let secret = json!({"metadata": {"name": "s"}, "data": {"a": "aGVs\nbG8=\n"}});
+    let made = done(&house, "POST", "/api/v1/namespaces/default/secrets", Some(secret)).await;
+    assert_eq!(made["data"]["a"], "aGVsbG8=");
+}
+
 #[tokio::test]
 async fn a_status_has_its_defaults_from_the_beginning() {
     let house = House::new().await;
