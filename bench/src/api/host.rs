@@ -116,6 +116,7 @@ pub async fn run() -> anyhow::Result<()> {
                 metrics: Default::default(),
             }))?,
             CONTROLLERS => apart(controllers::run(controllers::Options {
+                part: controllers::Part::All,
                 store,
                 writer,
                 asker: server.clone(),

@@ -44,6 +44,10 @@ impl Controller for ApiService {
         Urgency::Traffic
     }
 
+    fn stays(&self) -> bool {
+        true
+    }
+
     fn watches(&self, watches: &mut Watches<'_>) {
         watches.table::<Service>();
         watches.table::<Endpoints>();

@@ -53,6 +53,16 @@ pub struct Moment<'a> {
     pub notes: Option<&'a Notes>,
 }
 
+/// Which controllers run.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Part {
+    /// All of them.
+    #[default]
+    All,
+    /// Those whose work upstream's kube-controller-manager doesn't do, which runs beside them.
+    Own,
+}
+
 /// A controller: what it looks at, what makes a key of its due, and what it decides about one. It keeps nothing: a
 /// decision is a function of view, key and moment.
 pub(crate) trait Controller: Sync {
@@ -64,6 +74,12 @@ pub(crate) trait Controller: Sync {
 
     /// How urgent its work is.
     fn urgency(&self) -> Urgency;
+
+    /// Whether it runs beside upstream's kube-controller-manager too: what it does is done by upstream's API server, or by nobody
+    /// else.
+    fn stays(&self) -> bool {
+        false
+    }
 
     /// Declares the kinds that it looks at, and by what it finds their objects.
     fn watches(&self, watches: &mut Watches<'_>);

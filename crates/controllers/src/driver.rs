@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tracing::debug_span;
 
 use crate::autoscaler::{Answers, Notes};
-use crate::controller::{Moment, Now, Silence};
+use crate::controller::{Moment, Now, Part, Silence};
 use crate::key::Key;
 use crate::node;
 use crate::node::lease::{self, Renewal};
@@ -43,6 +43,8 @@ const TURN: usize = 256;
 /// What the controllers need.
 #[derive(Clone)]
 pub struct Options {
+    /// Which controllers run.
+    pub part: Part,
     /// The state, and who leads.
     pub store: Arc<dyn Store>,
     /// How changes are made.
@@ -74,7 +76,8 @@ pub async fn run(options: Options) {
 
 impl Options {
     fn view(&self, state: Arc<State>) -> View {
-        let view = View::load(state, &self.pods).publishing(self.root_certificate.clone());
+        let view = View::load_part(state, &self.pods, self.part);
+        let view = view.publishing(self.root_certificate.clone());
         view.signing(self.signer.clone()).configured(self.grace, self.api_port)
     }
 }
@@ -198,7 +201,7 @@ impl<'a> Work<'a> {
                     Some(since) => *since = now,
                     None => {
                         leases.insert(name.to_owned(), now);
-                        Key::heard(name, |key, wait| enqueue(queue, key, now, wait));
+                        heard(name, view.part(), queue, now);
                     }
                 },
                 None => {}
@@ -219,7 +222,7 @@ impl<'a> Work<'a> {
         }
         for host in self.silence.keys().chain(silence.keys()) {
             if self.silence.get(host) != silence.get(host) {
-                Key::heard(host, |key, wait| enqueue(&mut self.queue, key, now, wait));
+                heard(host, self.view.part(), &mut self.queue, now);
             }
         }
         self.silence = silence;
@@ -295,6 +298,15 @@ impl<'a> Work<'a> {
         };
         self.recorders.entry(component).or_insert_with(start).clone()
     }
+}
+
+/// A host fell silent or is heard again.
+fn heard(host: &str, part: Part, queue: &mut Queue<Key>, now: Instant) {
+    Key::heard(host, |key, wait| {
+        if key.is_of(part) {
+            enqueue(queue, key, now, wait);
+        }
+    });
 }
 
 fn enqueue(queue: &mut Queue<Key>, key: Key, now: Instant, wait: std::time::Duration) {

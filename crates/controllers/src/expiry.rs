@@ -43,6 +43,10 @@ impl Controller for Expiry {
         Urgency::Background
     }
 
+    fn stays(&self) -> bool {
+        true
+    }
+
     fn watches(&self, watches: &mut Watches<'_>) {
         watches.account::<Ends>();
     }

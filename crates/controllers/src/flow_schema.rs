@@ -31,6 +31,10 @@ impl Controller for FlowSchemas {
         Urgency::Upkeep
     }
 
+    fn stays(&self) -> bool {
+        true
+    }
+
     fn watches(&self, watches: &mut Watches<'_>) {
         watches.table::<FlowSchema>();
         watches.table::<PriorityLevelConfiguration>();

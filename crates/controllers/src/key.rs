@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use objects::ObjectRef;
 
-use crate::controller::{Controller, Due, Moment, Urgency};
-use crate::list::CONTROLLERS;
+use crate::controller::{Controller, Due, Moment, Part, Urgency};
+use crate::list::{CONTROLLERS, controllers};
 use crate::plan::Plan;
 use crate::queue::Urgent;
 use crate::touched::Touched;
@@ -37,6 +37,11 @@ impl Key {
         CONTROLLERS[self.controller]
     }
 
+    /// Whether it is of a controller of this part.
+    pub(crate) fn is_of(&self, part: Part) -> bool {
+        part == Part::All || self.controller().stays()
+    }
+
     /// The namespace, empty for what lies in none.
     pub fn namespace(&self) -> &str {
         &self.object.namespace
@@ -64,14 +69,14 @@ impl Key {
 
     /// Everything there is to reconcile in a view.
     pub fn all(view: &View, mut each: impl FnMut(Key, Duration)) {
-        for (at, controller) in CONTROLLERS.iter().enumerate() {
+        for (at, controller) in controllers(view.part()) {
             controller.all(view, &mut Due::new(at, &mut each));
         }
     }
 
     /// What a change makes worth reconciling, and after which time.
     pub fn touched(view: &View, change: &Touched, mut each: impl FnMut(Key, Duration)) {
-        for (at, controller) in CONTROLLERS.iter().enumerate() {
+        for (at, controller) in controllers(view.part()) {
             controller.touched(view, change, &mut Due::new(at, &mut each));
         }
     }

@@ -55,7 +55,7 @@ mod view;
 mod volumes;
 
 pub use autoscaler::{Answers, Notes};
-pub use controller::{Moment, Now, Silence, Urgency};
+pub use controller::{Moment, Now, Part, Silence, Urgency};
 pub use driver::{Options, run};
 pub use key::Key;
 pub use metrics::write_metrics;

@@ -1,6 +1,6 @@
 //! All controllers.
 
-use crate::controller::Controller;
+use crate::controller::{Controller, Part};
 use crate::kept::{ReplicaSet, ReplicationController};
 use crate::{
     account_token, api_service, autoscaler, certificate, cluster_role, cron_job, daemon_set, deployment,
@@ -51,11 +51,67 @@ pub(crate) static CONTROLLERS: &[&dyn Controller] = &[
     &job_expiry::FinishedJobs,
 ];
 
+/// Those of a part, each with its place in the list.
+pub(crate) fn controllers(part: Part) -> impl Iterator<Item = (usize, &'static dyn Controller)> {
+    let all = CONTROLLERS.iter().copied().enumerate();
+    all.filter(move |(_, controller)| part == Part::All || controller.stays())
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
 
+    use objects::Pool;
+    use serde_json::json;
+    use store::{Memory, Store, Txn};
+
     use super::*;
+    use crate::{Key, Moment, Now, Silence, View};
+
+    #[tokio::test]
+    async fn beside_upstream_s_manager_run_those_whose_work_it_does_not_do() {
+        let names: Vec<_> = controllers(Part::Own).map(|(_, controller)| controller.name()).collect();
+        let expected =
+            ["api-service", "local-volumes", "storage-class", "local-folders", "flow-schema", "event-expiry"];
+        assert_eq!(names, expected);
+
+        let (store, metadata) = (Memory::default(), json!({"name": "kubernetes", "namespace": "default"}));
+        let ready = json!({"addresses": [{"type": "InternalIP", "address": "10.0.0.1"}],
+            "conditions": [{"type": "Ready", "status": "True"}]});
+        for (key, object) in [
+            (objects::key("", "namespaces", "", "default"), json!({"metadata": {"name": "default"}})),
+            (objects::key("", "services", "default", "kubernetes"), json!({"metadata": metadata})),
+            (objects::key("", "nodes", "", "n1"), json!({"metadata": {"name": "n1"}, "status": ready})),
+            (
+                objects::key("flowcontrol.apiserver.k8s.io", "flowschemas", "", "f"),
+                json!({"metadata": {"name": "f"}, "spec": {"priorityLevelConfiguration": {"name": "none"}}}),
+            ),
+        ] {
+            store.txn(Txn::put(key, object.to_string())).await.unwrap();
+        }
+        let view = View::load_part(store.snapshot(), &Pool::default(), Part::Own);
+        let mut keys = Vec::new();
+        Key::all(&view, |key, _| keys.push(key));
+        // Tests stand for the driver, which reads the clocks.
+        #[allow(clippy::disallowed_methods)]
+        let now = Now { wall: jiff::Timestamp::now(), instant: std::time::Instant::now() };
+        let none = Silence::new();
+        let moment = Moment { now, silence: &none, leases: &none, answers: None, notes: None };
+        let writes = |name: &str| {
+            let own = keys.iter().filter(|key| key.component() == name);
+            own.map(|key| key.reconcile(&view, &moment).actions.len()).sum::<usize>()
+        };
+        assert_eq!(writes("endpoint-slice-controller"), 2, "where the API is");
+        assert_eq!(writes(objects::LOCAL_PATH), 1, "the class of folders");
+        assert_eq!(writes("api-priority-and-fairness-config-consumer-v1"), 1);
+        assert!(keys.iter().all(|key| key.is_of(Part::Own)));
+        let mut heard = Vec::new();
+        Key::heard("n1", |key, _| heard.push(key));
+        assert!(
+            heard.iter().all(|key| !key.is_of(Part::Own)),
+            "that a host is silent is the manager's business"
+        );
+    }
 
     #[test]
     fn no_two_controllers_have_the_same_name() {

@@ -30,6 +30,10 @@ impl Controller for FolderClass {
         Urgency::Upkeep
     }
 
+    fn stays(&self) -> bool {
+        true
+    }
+
     fn watches(&self, watches: &mut Watches<'_>) {
         watches.table::<StorageClass>();
     }

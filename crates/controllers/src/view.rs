@@ -10,9 +10,10 @@ use pki::Authority;
 use serde_json::Value;
 use store::State;
 
+use crate::controller::Part;
 use crate::graph::Graph;
 use crate::index::{By, Group};
-use crate::list::CONTROLLERS;
+use crate::list::controllers;
 use crate::tables::{Account, Index, Rows, Tables, Watches};
 use crate::touched::{Owned, Touched};
 use crate::{api_service, node};
@@ -21,6 +22,7 @@ use crate::{api_service, node};
 /// change, so that a change costs the decoding of what changed.
 pub struct View {
     state: Arc<State>,
+    part: Part,
     tables: Tables,
     /// Which object owns which, over all kinds.
     pub(crate) graph: Graph,
@@ -31,12 +33,17 @@ pub struct View {
 }
 
 impl View {
-    /// The view of a state, with pods of a pool.
+    /// The view that all controllers have of a state, with pods of a pool.
     pub fn load(state: Arc<State>, pods: &Pool<Pod>) -> Self {
+        View::load_part(state, pods, Part::All)
+    }
+
+    /// The same for some of them.
+    pub fn load_part(state: Arc<State>, pods: &Pool<Pod>, part: Part) -> Self {
         let declare = |watches: &mut Watches<'_>| {
             // What the view itself reads.
             watches.table::<Namespace>();
-            CONTROLLERS.iter().for_each(|controller| controller.watches(watches));
+            controllers(part).for_each(|(_, controller)| controller.watches(watches));
         };
         View {
             tables: Tables::load(&state, pods, declare),
@@ -45,6 +52,7 @@ impl View {
             signer: None,
             grace: node::GRACE,
             api_port: api_service::PORT,
+            part,
             state,
         }
     }
@@ -72,6 +80,11 @@ impl View {
     /// The same, where a host is not ready after `grace` of silence, and the API listens on `api_port`.
     pub fn configured(self, grace: Duration, api_port: u16) -> Self {
         View { grace, api_port, ..self }
+    }
+
+    /// Which controllers have it.
+    pub(crate) fn part(&self) -> Part {
+        self.part
     }
 
     /// A host that was silent for this long is not ready.

@@ -243,7 +243,12 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     reach.network.set(network.clone()).map_err(|_| anyhow::anyhow!("the network was started twice"))?;
 
     let pods = objects::Pool::default();
+    let is_partial = without.has(Part::Controllers);
+    if is_partial {
+        tracing::info!("what kube-controller-manager does is left to it");
+    }
     let controlling = controllers::Options {
+        part: if is_partial { controllers::Part::Own } else { controllers::Part::All },
         store: store.clone(),
         writer: server.writer(),
         asker: server.clone(),
@@ -255,11 +260,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         signer: Some(signer),
         load,
     };
-    if without.has(Part::Controllers) {
-        tracing::info!("the controllers are left to another program");
-    } else {
-        threads::apart("controllers", || controllers::run(controlling))?;
-    }
+    threads::apart("controllers", || controllers::run(controlling))?;
     let scheduling = scheduler::Options {
         store: store.clone(),
         writer: server.writer(),

@@ -15,9 +15,9 @@ pub struct Without {
 /// A part of a host that another program may stand in for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Part {
-    /// Who places pods: kube-scheduler
+    /// What places pods: kube-scheduler
     Scheduler,
-    /// Who makes things as they are declared: kube-controller-manager
+    /// What makes objects as declared: kube-controller-manager
     Controllers,
 }
 

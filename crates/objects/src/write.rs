@@ -44,7 +44,8 @@ pub enum Write {
         /// How.
         options: Delete,
     },
-    /// Deletes a pod, if the disruption budget that covers it lets it go and it is still the pod of that uid; 429 if not.
+    /// Deletes a pod, if the disruption budget that covers it lets it go and it is still the pod of that uid: 429 if its budget forbids
+    /// it, 409 if it is another pod.
     Evict {
         /// The pod.
         pod: ObjectRef,

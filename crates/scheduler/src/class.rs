@@ -8,8 +8,8 @@ use objects::{Labels, Meta, Pod};
 
 use crate::affinity::{self, Term};
 
-/// What other pods' rules look at, and the rules by which it keeps others away. All pods of one ReplicaSet are of one
-/// class.
+/// What other pods' rules look at, and what it says of others: the rules by which it keeps them away, and those that it would have
+/// near it. All pods of one ReplicaSet are of one class.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Class {
     pub namespace: Arc<str>,
@@ -18,7 +18,7 @@ pub(crate) struct Class {
     pub owner: Option<String>,
     /// The required anti-affinities.
     pub apart: Vec<Term>,
-    /// By what weight they would have others near them.
+    /// By what weight it would have others near it.
     pub draws: Vec<(Term, i64)>,
 }
 

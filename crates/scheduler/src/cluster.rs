@@ -75,7 +75,15 @@ impl Cluster {
             return Hope::NONE;
         }
         let at = self.host(name);
-        if self.hosts[at].node == node {
+        if let (Some(old), Some(new)) = (&self.hosts[at].node, &node)
+            && old.takes_the_same(new)
+        {
+            // Which images are there only says which of the nodes that can have a pod is the better one.
+            let same_images = old.status.images == new.status.images;
+            self.hosts[at].node = node;
+            if !same_images {
+                self.touch(at);
+            }
             return Hope::NONE;
         }
         let before = filter::takes_pods(&self.hosts[at]);
@@ -239,9 +247,10 @@ impl Cluster {
     /// The node for a pod.
     ///
     /// A pod that is nominated for a node gets that one if it can. Otherwise nodes that can't have it are left out; of the others
-    /// the best has, in this order: what the pod or the
-    /// node prefers, the fewest pods like this one (so that three replicas are on three hosts whenever
-    /// three can have one), the fewest in its zone, the most room left, the fewest pods, the first name.
+    /// the best has, in this order: the fewest taints that discourage it, what the pod prefers, the fewest pods in the domains of
+    /// constraints that need not be kept (`ScheduleAnyway`), the fewest pods like this one (so that three replicas are on three
+    /// hosts whenever three can have one), the fewest of them in its zone, what other pods would like, the most room left (with how evenly it is used, and
+    /// how much of the pod's images is there), the fewest pods, the first name.
     ///
     /// # Errors
     /// [`Unschedulable`] if no node can have it; it says whether others may go for it.
@@ -382,8 +391,7 @@ impl Cluster {
     }
 }
 
-/// Whether a pod means the same for others as it did before: a report of its status, which most changes are, costs
-/// nothing.
+/// Whether a pod means the same for others as it did before: a report of its status, which most changes are, makes no row stale.
 fn counts_the_same(old: &Pod, new: &Pod) -> bool {
     is_leaving(old) == is_leaving(new)
         && old.metadata.labels == new.metadata.labels
@@ -412,9 +420,59 @@ pub(crate) fn is_leaving(pod: &Pod) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn a_report_of_images_wakes_no_pod_and_is_looked_at_all_the_same() {
+        let node = |name: &str, cpu: &str, images: Value, revision: u64| {
+            let ready = json!([{"type": "Ready", "status": "True"}]);
+            let status = json!({"conditions": ready, "allocatable": {"cpu": cpu}, "images": images});
+            let node = json!({"metadata": {"name": name}, "status": status});
+            let mut node: Node = serde_json::from_value(node).unwrap();
+            node.metadata.revision = Some(store::Revision(revision));
+            Some(Arc::new(node))
+        };
+        let container = json!({"name": "c", "image": "i:1"});
+        let pod = json!({"metadata": {"name": "p", "namespace": "d"}, "spec": {"containers": [container]}});
+        let pod = Arc::new(serde_json::from_value::<Pod>(pod).unwrap());
+        let mut cluster = Cluster::default();
+        for name in ["n1", "n2"] {
+            assert_eq!(cluster.set_node(name, node(name, "1", json!([]), 1)), Hope::ALL);
+        }
+        assert_eq!(cluster.schedule(&pod).as_deref(), Ok("n1"));
+        let images = json!([{"names": ["i:1"], "sizeBytes": 900_000_000}]);
+        assert_eq!(cluster.set_node("n2", node("n2", "1", images.clone(), 2)), Hope::NONE);
+        assert_eq!(cluster.schedule(&pod).as_deref(), Ok("n2"), "its image is there");
+        let clock = cluster.clock;
+        assert_eq!(cluster.set_node("n2", node("n2", "1", images.clone(), 3)), Hope::NONE);
+        assert_eq!(cluster.clock, clock, "nothing is new");
+        assert_eq!(cluster.set_node("n2", node("n2", "2", images, 4)), Hope::ALL);
+    }
+
+    #[test]
+    fn what_pods_wished_that_are_gone_costs_nothing() {
+        let mut cluster = Cluster::default();
+        let ready = json!([{"type": "Ready", "status": "True"}]);
+        let node = json!({"metadata": {"name": "n", "labels": {"k": "v"}}, "status": {"conditions": ready}});
+        cluster.set_node("n", Some(Arc::new(serde_json::from_value(node).unwrap())));
+        let pod = |name: &str, affinity: Value| {
+            let metadata = json!({"name": name, "namespace": "d", "labels": {"app": name}});
+            let pod = json!({"metadata": metadata, "spec": {"containers": [], "affinity": affinity}});
+            Arc::new(serde_json::from_value::<Pod>(pod).unwrap())
+        };
+        let term = json!({"labelSelector": {"matchLabels": {"app": "p"}}, "topologyKey": "k"});
+        let preferred = json!([{"weight": 5, "podAffinityTerm": term}]);
+        let near = json!({"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}});
+        let (wishes, asks) = (pod("w", near), pod("p", Value::Null));
+        cluster.place(&wishes, "n");
+        assert_eq!(cluster.schedule(&asks).as_deref(), Ok("n"));
+        assert!(cluster.ledgers[0].is_soft());
+        cluster.remove(&wishes);
+        assert_eq!(cluster.schedule(&asks).as_deref(), Ok("n"));
+        assert!(!cluster.ledgers[0].is_soft());
+    }
 
     #[test]
     fn a_pod_that_gets_its_place_is_looked_at_once() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use machinery::Status;
 use objects::{ObjectRef, Occurrence, Pod, Pool, Recorder, Reporter, Uid, Write, Writer};
 use store::{Duty, State, Store};
 use tasks::SpawnIn;
@@ -17,7 +18,7 @@ use crate::metrics::{Attempt, Metrics, Pending};
 use crate::room::Room;
 use crate::tell;
 use crate::unschedulable::{Preemption, Unschedulable};
-use crate::volume_wait::wait_for_volumes;
+use crate::volume_wait::{self, Asked};
 use crate::waiting::{Decision, Silence, Waiting};
 
 pub(crate) const USER: &str = "system:kube-scheduler";
@@ -26,7 +27,8 @@ pub(crate) const USER: &str = "system:kube-scheduler";
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// Binds, preemptions and reports on their way at the same time. At 10,000 pods a second, each of which waits some 20 ms for its commit on
-/// a busy machine, about 200 are.
+/// a busy machine, about 200 are. Pods that wait for their volumes are not among them: that takes as long as somebody else takes
+/// to make them, and nobody's bind is to wait for it.
 const WRITES: usize = 256;
 /// After this many decisions without a pause, the state is looked at again and other tasks get their turn: half of the writes,
 /// so that the next ones are decided while these are on their way.
@@ -63,13 +65,14 @@ impl Duty for Scheduler {
     fn follow(&mut self, state: Arc<State>) {
         self.options.metrics.waiting(Pending::default());
         self.waiting.advance(state);
+        self.waiting.stand_by(clocks().0);
     }
 
     async fn lead(&mut self) {
         let mut states = self.options.store.states();
         let mut silence = self.options.silence.clone();
         // What was on its way when this member last led is known by now, or never happened.
-        self.waiting.forget_all();
+        self.waiting.take_over(&silence.borrow().clone(), clocks().0);
         let mut work = Work::new(&self.options, &mut self.waiting);
         let mut deaf = false;
         loop {
@@ -84,13 +87,16 @@ impl Duty for Scheduler {
                 continue;
             }
             work.rebalance();
-            let times = [work.waiting.next_time(), work.waiting.next_rebalance()];
+            // Where nothing more can be written, the end of a write is what it waits for: the other times may have passed.
+            let next_time = if work.room() > 0 { work.waiting.next_time() } else { None };
+            let times = [next_time, work.waiting.next_rebalance()];
             let next =
                 work.retries.keys().next().copied().into_iter().chain(times.into_iter().flatten()).min();
             tokio::select! {
                 changed = states.changed() => if changed.is_err() { return },
                 changed = silence.changed(), if !deaf => deaf = changed.is_err(),
-                Some(Ok(ended)) = work.binding.join_next() => work.bound(ended),
+                Some(Ok(ended)) = work.binding.join_next() => work.ended(ended),
+                Some(Ok(ended)) = work.volumes.join_next() => work.ended(ended),
                 Some(_) = work.telling.join_next() => {}
                 () = sleep_until(next) => {}
             }
@@ -116,26 +122,35 @@ struct Work<'a> {
     writer: Arc<dyn Writer>,
     waiting: &'a mut Waiting,
     metrics: Arc<Metrics>,
+    /// Writes for pods, as many as there is room for.
     binding: JoinSet<Ended>,
+    /// Pods whose volumes are being made, as many as there are.
+    volumes: JoinSet<Ended>,
     telling: JoinSet<()>,
     failures: HashMap<Uid, u32>,
     retries: BTreeMap<Instant, Vec<Uid>>,
     recorder: Recorder,
 }
 
-/// What was written for a pod came to an end.
+/// What was done for a pod came to an end.
 struct Ended {
-    uid: Uid,
+    pod: Arc<Pod>,
     end: End,
     decided: Instant,
 }
 
 enum End {
+    /// Its volumes on this node are asked for.
+    Asked(String, Asked),
+    /// It has its volumes on this node.
+    Provided(String),
     /// It is bound.
     Placed,
     /// Others are on their way out for it.
     Preempted,
-    /// Neither, as far as is known.
+    /// Nobody goes for it, as far as is known.
+    Stayed,
+    /// It is not bound, as far as is known.
     Failed,
 }
 
@@ -148,6 +163,7 @@ impl<'a> Work<'a> {
             metrics: options.metrics.clone(),
             waiting,
             binding: JoinSet::new(),
+            volumes: JoinSet::new(),
             telling: JoinSet::new(),
             failures: HashMap::new(),
             retries: BTreeMap::new(),
@@ -158,17 +174,23 @@ impl<'a> Work<'a> {
     /// Decides on what waits, as far as there is room to write. True if it stopped only to let others have a turn.
     fn decide(&mut self, silence: &Silence) -> bool {
         while self.telling.try_join_next().is_some() {}
-        while let Some(Ok(ended)) = self.binding.try_join_next() {
-            self.bound(ended);
+        while let Some(Ok(ended)) = self.volumes.try_join_next() {
+            self.ended(ended);
         }
-        let room = WRITES.saturating_sub(self.binding.len() + self.telling.len());
+        while let Some(Ok(ended)) = self.binding.try_join_next() {
+            self.ended(ended);
+        }
+        let room = self.room();
         let now = clocks().0;
         let decisions = self.waiting.decide(silence, room.min(TURN), now);
         // Decided together, and each as long as the others.
         let each = clocks().0.duration_since(now).checked_div(decisions.len() as u32).unwrap_or_default();
         for Decision { pod, place, before, preempts } in decisions {
             match place {
-                Ok(node) => self.bind(pod, node, before, now),
+                Ok(node) => match before {
+                    Some(writes) => self.ask_for_volumes(pod, node, writes, now),
+                    None => self.bind(pod, node, now),
+                },
                 Err(why) => {
                     self.metrics.attempted(Attempt::Unschedulable, each);
                     if preempts {
@@ -182,29 +204,51 @@ impl<'a> Work<'a> {
         self.waiting.is_ready() && room > TURN
     }
 
-    fn bind(&mut self, pod: Arc<Pod>, node: String, before: Option<Vec<Write>>, decided: Instant) {
-        let (store, writer, recorder) = (self.store.clone(), self.writer.clone(), self.recorder.clone());
+    /// How many writes may begin.
+    fn room(&self) -> usize {
+        WRITES.saturating_sub(self.binding.len() + self.telling.len())
+    }
+
+    fn ask_for_volumes(&mut self, pod: Arc<Pod>, node: String, writes: Vec<Write>, decided: Instant) {
+        let writer = self.writer.clone();
+        self.binding.spawn_in(debug_span!("ask for volumes", node), async move {
+            let end = match volume_wait::ask(&*writer, writes).await {
+                Ok(asked) => End::Asked(node, asked),
+                Err(status) => without_volumes(&pod, &node, &status),
+            };
+            Ended { pod, end, decided }
+        });
+    }
+
+    fn wait_for_volumes(&mut self, pod: Arc<Pod>, node: String, asked: Asked, decided: Instant) {
+        let store = self.store.clone();
+        self.volumes.spawn_in(debug_span!("wait for volumes", node), async move {
+            let end = match volume_wait::wait(&*store, &pod, &node, asked).await {
+                Ok(()) => End::Provided(node),
+                Err(status) => without_volumes(&pod, &node, &status),
+            };
+            Ended { pod, end, decided }
+        });
+    }
+
+    fn bind(&mut self, pod: Arc<Pod>, node: String, decided: Instant) {
+        let (writer, recorder) = (self.writer.clone(), self.recorder.clone());
         self.binding.spawn_in(debug_span!("bind", node), async move {
             let (object, uid) = (ObjectRef::of(&*pod), Uid::of(&*pod).unwrap_or_default());
-            if let Some(writes) = before
-                && let Err(status) = wait_for_volumes(&*store, &*writer, &pod, &node, writes).await
-            {
-                tracing::debug!(code = status.code, pod = %object, node, "without its volumes: {status}");
-                return Ended { uid, end: End::Failed, decided };
-            }
-            let write = Write::Bind { pod: object.clone(), uid: uid.clone(), node: node.clone() };
-            match writer.write(USER, write).await {
+            let write = Write::Bind { pod: object.clone(), uid, node: node.clone() };
+            let end = match writer.write(USER, write).await {
                 Ok(_) => {
                     tracing::info!(target: "timeline", what = "pod-placed", subject = %object, host = node);
                     let told = format!("Successfully assigned {object} to {node}");
                     recorder.record(Occurrence::of(pod.as_ref(), false, "Scheduled", told));
-                    Ended { uid, end: End::Placed, decided }
+                    End::Placed
                 }
                 Err(status) => {
                     tracing::debug!(code = status.code, pod = %object, node, "not placed: {status}");
-                    Ended { uid, end: End::Failed, decided }
+                    End::Failed
                 }
-            }
+            };
+            Ended { pod, end, decided }
         });
     }
 
@@ -225,11 +269,14 @@ impl<'a> Work<'a> {
         });
     }
 
-    /// What was written for a pod ended. What failed is tried again after a pause; until then the pod counts as placed,
-    /// since a bind without an answer may have happened.
-    fn bound(&mut self, Ended { uid, end, decided }: Ended) {
+    /// What was done for a pod ended, and the next step begins. What failed is tried again after a pause; until then the pod counts
+    /// as placed, since a bind without an answer may have happened.
+    fn ended(&mut self, Ended { pod, end, decided }: Ended) {
         let took = clocks().0.duration_since(decided);
+        let uid = Uid::of(&*pod).unwrap_or_default();
         match end {
+            End::Asked(node, asked) => return self.wait_for_volumes(pod, node, asked, decided),
+            End::Provided(node) => return self.bind(pod, node, decided),
             End::Placed => {
                 self.metrics.attempted(Attempt::Scheduled, took);
                 self.failures.remove(&uid);
@@ -240,6 +287,8 @@ impl<'a> Work<'a> {
                 self.waiting.forget(&uid);
                 return;
             }
+            // The attempt was counted when no place was found.
+            End::Stayed => {}
             End::Failed => self.metrics.attempted(Attempt::Error, took),
         }
         let failures = self.failures.entry(uid.clone()).or_default();
@@ -276,22 +325,27 @@ impl<'a> Work<'a> {
 
     /// Makes room for a pod: others go for it. Until they are on their way out it isn't looked at again.
     fn preempt(&mut self, pod: Arc<Pod>, why: Arc<Unschedulable>, decided: Instant) {
-        let Preemption::Possible(victims) = &why.preemption else { return };
+        let Preemption::Possible(victims) = why.preemption.clone() else { return };
         self.metrics.preempted(victims.pods.len());
         self.recorder.record(Occurrence::of(pod.as_ref(), true, "FailedScheduling", why.to_string()));
         let span = debug_span!("preempt", node = victims.node);
         let room =
             Room { writer: self.writer.clone(), store: self.store.clone(), recorder: self.recorder.clone() };
         self.binding.spawn_in(span, async move {
-            let uid = Uid::of(&*pod).unwrap_or_default();
-            let ended = match room.make(&pod, &why).await {
+            let end = match room.make(&pod, &why, &victims).await {
                 Ok(()) => End::Preempted,
                 Err(status) => {
                     tracing::debug!(code = status.code, "no room was made for a pod: {status}");
-                    End::Failed
+                    End::Stayed
                 }
             };
-            Ended { uid, end: ended, decided }
+            Ended { pod, end, decided }
         });
     }
+}
+
+fn without_volumes(pod: &Pod, node: &str, status: &Status) -> End {
+    let pod = ObjectRef::of(pod);
+    tracing::debug!(code = status.code, %pod, node, "without its volumes: {status}");
+    End::Failed
 }

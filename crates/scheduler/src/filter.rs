@@ -7,7 +7,7 @@ use objects::{PodSpec, tolerates};
 use crate::affinity::wants_node;
 use crate::host_row::HostRow;
 use crate::node::Node;
-use crate::request::{self, Amounts};
+use crate::request::{self, amount};
 use crate::unschedulable::{Hope, Reason};
 use crate::wish::Wish;
 
@@ -63,10 +63,6 @@ fn short_of(wish: &Wish, host: &HostRow) -> Vec<Reason> {
         }
     }
     short
-}
-
-fn amount(amounts: &Amounts, name: &str) -> i128 {
-    amounts.get(name).copied().unwrap_or(0)
 }
 
 fn all_tolerated(spec: &PodSpec, taint: &Taint) -> bool {

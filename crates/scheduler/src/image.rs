@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer};
 const MIB: u64 = 1024 * 1024;
 /// Fewer bytes than that make no difference (`minThreshold` upstream).
 const LEAST: u64 = 23 * MIB;
-/// More bytes than that a container make no further one (`maxContainerThreshold` upstream).
+/// More bytes than that a container make no further difference (`maxContainerThreshold` upstream).
 const MOST_A_CONTAINER: u64 = 1000 * MIB;
 
 /// An image by a hash of its name: nodes have dozens, with long names, and a mistake costs a pull.
@@ -59,11 +59,15 @@ impl<'de> Deserialize<'de> for Images {
         #[serde(default, rename_all = "camelCase")]
         struct Reported {
             names: Option<Vec<String>>,
-            size_bytes: u64,
+            size_bytes: i64,
         }
         let reported = Option::<Vec<Reported>>::deserialize(from)?.unwrap_or_default();
         let named = reported.iter().flat_map(|image| {
-            image.names.iter().flatten().map(|name| (Image::named(name), image.size_bytes))
+            image
+                .names
+                .iter()
+                .flatten()
+                .map(|name| (Image::named(name), image.size_bytes.max(0).unsigned_abs()))
         });
         let mut images: Vec<_> = named.collect();
         images.sort_unstable();
@@ -84,6 +88,7 @@ mod tests {
             {"names": ["r:5000/a:latest", "r:5000/a@sha256:1"], "sizeBytes": 1000 * MIB},
             {"names": ["small:1"], "sizeBytes": 23 * MIB},
             {"names": null},
+            {"names": ["nonsense:1"], "sizeBytes": -1},
         ]))
         .unwrap();
         for (wanted, expected) in [
@@ -92,6 +97,7 @@ mod tests {
             (vec!["r:5000/a", "none:1"], 494),
             (vec!["small:1"], 0),
             (vec!["small"], 0),
+            (vec!["nonsense:1"], 0),
             (vec![], 0),
         ] {
             let named: Vec<_> = wanted.iter().map(|name| Image::named(name)).collect();

@@ -211,9 +211,11 @@ impl Ledger {
     }
 
     /// Whether it is a matter of degree what pods there are elsewhere.
-    fn is_soft(&self) -> bool {
+    pub fn is_soft(&self) -> bool {
+        // Columns stay when the pods that wished something are gone.
+        let draws = |column: &Column| column.counts().any(|weight| weight != 0);
         !self.preferred.is_empty()
-            || !self.drawn.is_empty()
+            || self.drawn.iter().any(draws)
             || self.wish.spreading.iter().any(|constraint| !constraint.required)
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::Taint;
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
-use objects::{Metadata, NoAnnotations};
+use objects::{Annotations, Labels, Metadata, VOLUMES};
 use serde::{Deserialize, Deserializer};
 
 use crate::image::Images;
@@ -14,8 +14,8 @@ use crate::image::Images;
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct Node {
-    /// Its metadata, without what its managers say and without annotations.
-    #[serde(deserialize_with = "objects::metadata::<_, NoAnnotations>")]
+    /// Its metadata, without what its managers say; of its annotations, the one that says where it makes volumes.
+    #[serde(deserialize_with = "objects::metadata::<_, Folders>")]
     pub metadata: Metadata,
     /// Its taints, and whether it is cordoned.
     pub spec: NodeSpec,
@@ -67,6 +67,37 @@ impl Node {
     /// The value of one of its labels.
     pub fn label(&self, key: &str) -> Option<&str> {
         self.metadata.labels.as_ref()?.get(key).map(String::as_str)
+    }
+
+    /// Whether its agent makes folders for volumes of the class `holdfast.dev/local-path`.
+    pub(crate) fn makes_folders(&self) -> bool {
+        self.metadata.annotations.is_some()
+    }
+
+    /// Whether the same pods can be on it as on another version of it: a report of images, or of what isn't read here, helps no
+    /// pod.
+    pub(crate) fn takes_the_same(&self, other: &Node) -> bool {
+        let (ours, theirs) = (&self.metadata, &other.metadata);
+        ours.name == theirs.name
+            && ours.labels == theirs.labels
+            && ours.annotations == theirs.annotations
+            && ours.deletion_timestamp == theirs.deletion_timestamp
+            && self.spec == other.spec
+            && self.status.allocatable == other.status.allocatable
+            && self.status.capacity == other.status.capacity
+            && self.status.conditions == other.status.conditions
+    }
+}
+
+/// Whether a node says where it makes volumes.
+#[derive(Default, Deserialize)]
+#[serde(transparent)]
+struct Folders(Labels);
+
+impl Annotations for Folders {
+    fn kept(mut self) -> Option<Labels> {
+        self.0.retain(|name, _| name == VOLUMES);
+        (!self.0.is_empty()).then_some(self.0)
     }
 }
 

@@ -11,6 +11,7 @@ use objects::Pod;
 
 use crate::metrics::Pending;
 use crate::unschedulable::Hope;
+use crate::wish::priority;
 
 /// The pause after the first attempt that found no place; it doubles with every further one. An event that helps a pod
 /// counts meanwhile, it is only tried later: with thousands of such pods each event would cost thousands of attempts.
@@ -56,17 +57,22 @@ enum Stage {
 impl Queue {
     /// A pod waits, from now on or again: what is new about it may help it.
     pub fn add(&mut self, key: Bytes, pod: &Pod) {
-        let priority = pod.spec.as_ref().and_then(|spec| spec.priority).unwrap_or(0);
         let created = pod.metadata.creation_timestamp.as_ref().map(|time| time.0);
         self.remove(&key);
-        let turn = (Reverse(priority), created, key.clone());
+        let turn = (Reverse(priority(pod)), created, key.clone());
         self.ready.insert(turn.clone());
         self.waiting.insert(key, Wait { turn, attempts: 0, stage: Stage::Ready });
     }
 
     /// A pod waits no more.
     pub fn remove(&mut self, key: &Bytes) {
-        let Some(wait) = self.waiting.remove(key) else { return };
+        self.take_out(key);
+        self.waiting.remove(key);
+    }
+
+    /// Takes a pod out of what its stage keeps it in.
+    fn take_out(&mut self, key: &Bytes) {
+        let Some(wait) = self.waiting.get(key) else { return };
         match wait.stage {
             Stage::Ready => drop(self.ready.remove(&wait.turn)),
             Stage::Resting(until, ..) => drop(self.resting.remove(&(until, key.clone()))),
@@ -139,16 +145,7 @@ impl Queue {
 
     /// A pod that found no place is to be tried again at once.
     pub fn wake_now(&mut self, key: &Bytes) {
-        let Some(wait) = self.waiting.get(key) else { return };
-        match wait.stage {
-            Stage::Ready => return,
-            Stage::Resting(until, ..) => drop(self.resting.remove(&(until, key.clone()))),
-            Stage::Dormant(hope) => {
-                if let Some(keys) = self.dormant.get_mut(&hope) {
-                    keys.remove(key);
-                }
-            }
-        }
+        self.take_out(key);
         self.wake(key);
     }
 

@@ -13,26 +13,42 @@ use objects::{Meta, Pod, REBALANCE};
 use crate::class::Class;
 use crate::cluster::{Cluster, is_leaving};
 
-/// A host that came back stays for so long before pods move for it: one that comes and goes shall move nobody.
+/// A host must have been back for this long before pods move to it: one that comes and goes shall move nobody.
 const SETTLED: Duration = Duration::from_secs(60);
-/// So long a workload rests after one of its pods went: its replacement has begun to serve by then, or its budget says no.
+/// How long a workload rests after one of its pods went: its replacement has begun to serve by then, or its budget says no.
 const REST: Duration = Duration::from_secs(30);
-/// Between two looks at workloads. The looks themselves cost little; pods that go, cost.
+/// Between two pods that go. Looks at workloads cost little; pods that go, cost.
 const PACE: Duration = Duration::from_secs(1);
 
 /// Who is to be looked at, and when.
 #[derive(Debug, Default)]
 pub(crate) struct Rebalance {
-    /// When the last host that came back has settled.
+    /// When the first host that came back since the last look has settled. Not the last one: one that comes and goes all the time
+    /// would put it off for ever.
     settled: Option<Instant>,
     /// Workloads to be looked at, by the time when.
-    due: BTreeMap<Instant, VecDeque<Arc<Class>>>,
+    due: BTreeMap<Instant, VecDeque<Look>>,
+}
+
+/// A workload to be looked at.
+#[derive(Debug)]
+struct Look {
+    workload: Arc<Class>,
+    /// How many replicas it had when one of them was last told to go: as long as it has fewer, the replacement isn't there, and
+    /// whatever keeps that one away (a quota, a webhook) would keep the next one away too.
+    replicas: u32,
 }
 
 impl Rebalance {
     /// A host came back.
     pub fn returned(&mut self, now: Instant) {
-        self.settled = Some(now + SETTLED);
+        self.settled.get_or_insert(now + SETTLED);
+    }
+
+    /// Another member leads, and looks when it is time.
+    pub fn stand_by(&mut self, now: Instant) {
+        self.settled = self.settled.filter(|settled| *settled > now);
+        self.due.clear();
     }
 
     /// When to look again, if at all.
@@ -45,29 +61,29 @@ impl Rebalance {
         if self.settled.is_some_and(|settled| settled <= now) {
             self.settled = None;
             self.due.clear();
-            let all = cluster.workloads();
+            let looks = cluster.workloads().into_iter().map(|workload| Look { workload, replicas: 0 });
+            let all: VecDeque<Look> = looks.collect();
             if !all.is_empty() {
-                self.due.insert(now, all.into());
+                self.due.insert(now, all);
             }
         }
         let mut first = self.due.first_entry().filter(|entry| *entry.key() <= now)?;
-        let workload = first.get_mut().pop_front();
+        let look = first.get_mut().pop_front();
         let rest = first.remove();
+        let evenness = look.as_ref().map(|look| cluster.evenness(&look.workload, look.replicas));
         if !rest.is_empty() {
-            self.due.entry(now + PACE).or_default().extend(rest);
+            let goes = matches!(evenness, Some(Evenness::Crowded { .. }));
+            let next = if goes { now + PACE } else { now };
+            self.due.entry(next).or_default().extend(rest);
         }
-        let workload = workload?;
-        match cluster.evenness(&workload) {
-            Evenness::Even => None,
-            Evenness::Unknown => {
-                self.due.entry(now + REST).or_default().push_back(workload);
-                None
-            }
-            Evenness::Crowded(pod) => {
-                self.due.entry(now + REST).or_default().push_back(workload);
-                Some(pod)
-            }
-        }
+        let Look { workload, replicas } = look?;
+        let (replicas, pod) = match evenness? {
+            Evenness::Even => return None,
+            Evenness::Unknown => (replicas, None),
+            Evenness::Crowded { pod, replicas } => (replicas, Some(pod)),
+        };
+        self.due.entry(now + REST).or_default().push_back(Look { workload, replicas });
+        pod
     }
 }
 
@@ -76,10 +92,10 @@ impl Rebalance {
 pub(crate) enum Evenness {
     /// As evenly as they can, or nobody is to change it.
     Even,
-    /// Not all of them serve: it isn't the time to take one away.
+    /// Not all of them are there and serve: it isn't the time to take one away.
     Unknown,
-    /// This one may go, and its replacement will be on a host with fewer of them.
-    Crowded(Arc<Pod>),
+    /// This one of them may go, and its replacement will be on a host with fewer of them.
+    Crowded { pod: Arc<Pod>, replicas: u32 },
 }
 
 impl Cluster {
@@ -106,9 +122,10 @@ impl Cluster {
         found.into_values().cloned().collect()
     }
 
-    /// How the replicas of a workload lie.
-    fn evenness(&mut self, workload: &Arc<Class>) -> Evenness {
+    /// How the replicas of a workload lie, which had `before` of them when one was last told to go.
+    fn evenness(&mut self, workload: &Arc<Class>, before: u32) -> Evenness {
         let mut crowd: Option<(u32, usize)> = None;
+        let mut replicas = 0;
         for (at, host) in self.hosts.iter().enumerate() {
             let own = |class: &Class| workload.is_sibling(class);
             let count: u32 =
@@ -116,9 +133,13 @@ impl Cluster {
             if count > 0 && host.pods.iter().any(|pod| self.is_of(pod, workload) && !is_serving(pod)) {
                 return Evenness::Unknown;
             }
+            replicas += count;
             if crowd.is_none_or(|(most, _)| count > most) {
                 crowd = Some((count, at));
             }
+        }
+        if replicas < before {
+            return Evenness::Unknown;
         }
         let Some((most, at)) = crowd.filter(|(most, _)| *most > 1) else { return Evenness::Even };
         // The newest goes: it has the least to lose.
@@ -126,7 +147,11 @@ impl Cluster {
         let newest = there.max_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
         let Some(pod) = newest.filter(|pod| may_move(pod)).cloned() else { return Evenness::Even };
         let fewest = self.schedule(&pod).ok().and_then(|node| self.siblings(&node, workload));
-        if fewest.is_some_and(|fewest| fewest + 1 < most) { Evenness::Crowded(pod) } else { Evenness::Even }
+        if fewest.is_some_and(|fewest| fewest + 1 < most) {
+            Evenness::Crowded { pod, replicas }
+        } else {
+            Evenness::Even
+        }
     }
 
     fn is_of(&self, pod: &Arc<Pod>, workload: &Class) -> bool {
@@ -222,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn who_serves_not_has_volumes_or_says_no_stays() {
+    fn a_pod_that_does_not_serve_has_volumes_or_says_no_stays() {
         for (kind, extra, looks_again) in [
             ("ReplicaSet", json!({"annotations": {REBALANCE: "off"}}), false),
             (
@@ -238,6 +263,55 @@ mod tests {
             assert!(rebalance.decide(&mut cluster, now + SETTLED).is_none(), "{kind} {extra}");
             assert_eq!(rebalance.next_time().is_some(), looks_again, "{kind} {extra}");
         }
+    }
+
+    #[test]
+    fn no_second_replica_goes_before_the_first_one_is_replaced() {
+        let (mut cluster, mut rebalance, now) =
+            (crowded("ReplicaSet", &json!({})), Rebalance::default(), start());
+        rebalance.returned(now);
+        let mut now = now + SETTLED;
+        let gone = rebalance.decide(&mut cluster, now).unwrap();
+        cluster.remove(&gone);
+        for _ in 0..5 {
+            now += REST;
+            assert!(rebalance.decide(&mut cluster, now).is_none(), "a quota keeps its replacement away");
+        }
+        cluster.place(&replica("new", "ReplicaSet", json!({})), "n3");
+        assert!(rebalance.decide(&mut cluster, now + REST).is_some());
+    }
+
+    #[test]
+    fn workloads_that_lie_evenly_hold_no_other_one_up() {
+        let (mut cluster, mut rebalance, now) =
+            (crowded("StatefulSet", &json!({})), Rebalance::default(), start());
+        for (name, host) in [("x", "n1"), ("y", "n1"), ("z", "n2"), ("w", "n3")] {
+            cluster.place(&replica(name, "Job", json!({})), host);
+        }
+        rebalance.returned(now);
+        let now = now + SETTLED;
+        let gone = std::iter::repeat_with(|| rebalance.decide(&mut cluster, now)).take(2).flatten();
+        assert_eq!(gone.count(), 1, "both were looked at in the same moment");
+    }
+
+    #[test]
+    fn a_host_that_comes_and_goes_puts_nothing_off() {
+        let (mut cluster, mut rebalance, now) =
+            (crowded("ReplicaSet", &json!({})), Rebalance::default(), start());
+        (0..6).for_each(|times| rebalance.returned(now + times * SETTLED / 5));
+        assert!(rebalance.decide(&mut cluster, now + SETTLED).is_some());
+    }
+
+    #[test]
+    fn a_member_that_only_follows_leaves_the_past_to_the_one_that_led() {
+        let (mut cluster, mut rebalance, now) =
+            (crowded("ReplicaSet", &json!({})), Rebalance::default(), start());
+        rebalance.returned(now);
+        rebalance.stand_by(now + SETTLED / 2);
+        assert_eq!(rebalance.next_time(), Some(now + SETTLED), "it may lead by then");
+        rebalance.stand_by(now + SETTLED);
+        assert_eq!(rebalance.next_time(), None);
+        assert!(rebalance.decide(&mut cluster, now + 2 * SETTLED).is_none());
     }
 
     #[test]

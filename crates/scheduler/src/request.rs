@@ -18,6 +18,11 @@ pub(crate) fn amounts(list: Option<&BTreeMap<String, Text>>) -> Amounts {
     list.into_iter().flatten().map(|(name, text)| (name.clone(), quantity(text).max(0))).collect()
 }
 
+/// How much of a resource is among some amounts.
+pub(crate) fn amount(amounts: &Amounts, name: &str) -> i128 {
+    amounts.get(name).copied().unwrap_or(0)
+}
+
 pub(crate) fn add(sum: &mut Amounts, more: &Amounts) {
     for (name, amount) in more {
         let entry = sum.entry(name.clone()).or_default();
@@ -43,7 +48,7 @@ fn raise(most: &mut Amounts, other: &Amounts) {
     }
 }
 
-/// What a container that doesn't say it is taken to use of processors and memory, in thousandths, when hosts are compared
+/// What a container that requests nothing is taken to use of processors and memory, in thousandths, when hosts are compared
 /// (`DefaultMilliCPURequest` and `DefaultMemoryRequest` of `pkg/scheduler/util` upstream).
 const USUAL: [(&str, i128); 2] = [("cpu", 100), ("memory", 200 * 1024 * 1024 * 1000)];
 
@@ -70,7 +75,7 @@ pub(crate) fn weight(spec: &PodSpec) -> Weight {
         asks
     };
     let peak = peak(spec, asks);
-    USUAL.map(|(name, _)| peak.get(name).copied().unwrap_or(0))
+    USUAL.map(|(name, _)| amount(&peak, name))
 }
 
 fn peak(spec: &PodSpec, asks: impl Fn(&Container) -> Amounts) -> Amounts {

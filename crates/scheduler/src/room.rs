@@ -10,7 +10,8 @@ use store::Store;
 use crate::cluster::is_leaving;
 use crate::driver::{USER, clocks};
 use crate::tell;
-use crate::unschedulable::{Preemption, Unschedulable, Victims};
+use crate::unschedulable::{Unschedulable, Victims};
+use crate::volume_wait::is_there;
 
 /// Attempts to say something on a pod of which others say something at the same time.
 const ATTEMPTS: usize = 5;
@@ -25,9 +26,12 @@ pub(crate) struct Room {
 impl Room {
     /// Nominates the pod for its node, and has the others go: the nomination first, so that whoever leads next knows for whom
     /// they went.
-    pub async fn make(&self, pod: &Pod, why: &Unschedulable) -> Result<(), Status> {
-        let Preemption::Possible(victims) = &why.preemption else { return Ok(()) };
+    pub async fn make(&self, pod: &Pod, why: &Unschedulable, victims: &Victims) -> Result<(), Status> {
         self.say(|state, now| tell::no_place(pod, why, state, now)).await?;
+        // Nobody goes for a pod that went meanwhile.
+        if !is_there(&self.store.snapshot(), pod) {
+            return Ok(());
+        }
         for other in &victims.displaced {
             // It has found another place, or will; that it is gone harms nobody.
             let _ = self.writer.write(USER, tell::not_nominated(other)).await;
@@ -43,8 +47,8 @@ impl Room {
         let options = Delete { uid: victim.metadata.uid.clone(), ..Delete::default() };
         match self.writer.write(USER, Write::Delete { subject, options }).await {
             Ok(_) => {}
-            // It went by itself.
-            Err(status) if status.code == 404 => return Ok(()),
+            // It went by itself, and another one may have its name.
+            Err(status) if [404, 409].contains(&status.code) => return Ok(()),
             Err(status) => return Err(status),
         }
         let uid = by.metadata.uid.as_deref().unwrap_or_default();
@@ -58,18 +62,17 @@ impl Room {
         &self,
         what: impl Fn(&store::State, jiff::Timestamp) -> Option<Write>,
     ) -> Result<(), Status> {
-        for _ in 1..ATTEMPTS {
+        let mut outcome = Ok(());
+        for _ in 0..ATTEMPTS {
             let Some(write) = what(&self.store.snapshot(), clocks().1) else { return Ok(()) };
-            match self.writer.write(USER, write).await {
+            outcome = self.writer.write(USER, write).await.map(|_| ());
+            match &outcome {
                 Err(status) if status.code == 409 => {}
                 // Nobody is left to be told.
                 Err(status) if status.code == 404 => return Ok(()),
-                answer => return answer.map(|_| ()),
+                _ => break,
             }
         }
-        match what(&self.store.snapshot(), clocks().1) {
-            Some(write) => self.writer.write(USER, write).await.map(|_| ()),
-            None => Ok(()),
-        }
+        outcome
     }
 }

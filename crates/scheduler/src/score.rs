@@ -1,7 +1,7 @@
 //! How much room a host has left once a pod is on it, and whether it has its images.
 
 use crate::host_row::HostRow;
-use crate::request::Amounts;
+use crate::request::amount;
 use crate::wish::Wish;
 
 /// A whole: scores are in thousandths, finer than upstream's hundredths, so that hosts are seldom equal.
@@ -28,8 +28,4 @@ pub(crate) fn room(wish: &Wish, host: &HostRow) -> i128 {
 
 fn share(used: i128, all: i128) -> i128 {
     if all <= 0 { WHOLE } else { (used.saturating_mul(WHOLE) / all).clamp(0, WHOLE) }
-}
-
-fn amount(amounts: &Amounts, name: &str) -> i128 {
-    amounts.get(name).copied().unwrap_or(0)
 }

@@ -11,8 +11,8 @@ use bytes::Bytes;
 use k8s_openapi::api::core::v1::{NodeSelector, TopologySelectorTerm};
 use k8s_openapi::api::storage::v1::StorageClass;
 use objects::{
-    BIND_COMPLETED, BOUND_BY_CONTROLLER, Change, Kind, Meta, PersistentVolume, PersistentVolumeClaim, Pod,
-    SELECTED_NODE, Table, TypedRef, Write,
+    BIND_COMPLETED, BOUND_BY_CONTROLLER, Change, Kind, LOCAL_PATH, Meta, PersistentVolume,
+    PersistentVolumeClaim, Pod, SELECTED_NODE, Table, TypedRef, Write,
 };
 use serde_json::json;
 use store::{Event, State};
@@ -46,17 +46,30 @@ pub(crate) struct Need {
     open: Vec<OpenClaim>,
 }
 
-/// A claim that gets its volume where its pod goes.
+/// A claim that gets its volume where its pod goes; replicas with a claim each need the same.
 #[derive(Debug, Clone, PartialEq)]
 struct OpenClaim {
-    namespace: String,
-    name: String,
     /// Where its volume is being made.
     selected: Option<String>,
     /// Volumes that are as it asks, the smallest first, each with where it is.
     volumes: Vec<(String, Option<Arc<NodeSelector>>)>,
-    /// Where one can be made: anywhere without terms; nothing if none is made for it.
-    makes: Option<Vec<TopologySelectorTerm>>,
+    /// Where one can be made; nothing if none is made for it.
+    makes: Option<Makes>,
+}
+
+/// Where a class makes volumes.
+#[derive(Debug, Clone, PartialEq)]
+struct Makes {
+    /// One of these is met; none is anywhere.
+    allowed: Vec<TopologySelectorTerm>,
+    /// As folders, by the agents of nodes that say so.
+    in_folders: bool,
+}
+
+impl Makes {
+    fn on(&self, node: &Node) -> bool {
+        is_allowed(&self.allowed, node) && (!self.in_folders || node.makes_folders())
+    }
 }
 
 /// Why a pod can be on no node whatever the node.
@@ -203,11 +216,11 @@ impl Storage {
         let mut fitting: Vec<_> = offered.filter(|volume| volume.suits(claim)).collect();
         // One that is kept for this very claim comes first, then the smallest.
         fitting.sort_by_key(|volume| (!volume.is_for(claim), volume.capacity()));
-        let makes = (class.provisioner != NO_PROVISIONER)
-            .then(|| class.allowed_topologies.clone().unwrap_or_default());
+        let makes = (class.provisioner != NO_PROVISIONER).then(|| Makes {
+            allowed: class.allowed_topologies.clone().unwrap_or_default(),
+            in_folders: class.provisioner == LOCAL_PATH,
+        });
         Ok(OpenClaim {
-            namespace: claim.metadata.namespace().to_owned(),
-            name: claim.metadata.name().to_owned(),
             selected: claim.annotation(SELECTED_NODE).map(str::to_owned),
             volumes: fitting
                 .into_iter()
@@ -221,18 +234,18 @@ impl Storage {
     pub fn steps(&self, pod: &Pod, node: &Node) -> Option<Vec<Write>> {
         let need = self.need(pod).ok().filter(|need| !need.open.is_empty())?;
         let chosen = need.choose(node).unwrap_or_default();
-        let steps = need.open.iter().zip(chosen).filter_map(|(claim, volume)| self.step(claim, volume, node));
-        Some(steps.collect())
+        let claims = claims(pod).filter_map(|wanted| self.claims.get(pod.metadata.namespace(), &wanted.name));
+        let open = claims.filter(|claim| claim.volume_name().is_none());
+        Some(open.zip(chosen).filter_map(|(claim, volume)| self.step(claim, volume, node)).collect())
     }
 
-    fn step(&self, open: &OpenClaim, volume: Option<&str>, node: &Node) -> Option<Write> {
-        let claim = self.claims.get(&open.namespace, &open.name)?;
+    fn step(&self, claim: &PersistentVolumeClaim, volume: Option<&str>, node: &Node) -> Option<Write> {
         let Some(volume) = volume.and_then(|name| self.volumes.get("", name)) else {
-            if open.selected.as_deref() == Some(node.name()) {
+            if claim.annotation(SELECTED_NODE) == Some(node.name()) {
                 return None;
             }
             let patch = json!({"metadata": {"annotations": {(SELECTED_NODE): node.name()}}});
-            return Some(of_version(claim.as_ref(), patch));
+            return Some(of_version(claim, patch));
         };
         if volume.claim().is_some() {
             return None;
@@ -274,7 +287,7 @@ impl Need {
                     taken.push(name);
                     return Some(Some(name.as_str()));
                 }
-                claim.makes.as_ref().filter(|terms| is_allowed(terms, node)).map(|_| None)
+                claim.makes.as_ref().filter(|makes| makes.on(node)).map(|_| None)
             })
             .collect()
     }
@@ -307,12 +320,12 @@ fn is_free(volume: &PersistentVolume) -> bool {
 }
 
 /// Where a volume is, if it isn't everywhere.
-fn place_of(volume: &PersistentVolume) -> Option<Arc<NodeSelector>> {
+pub(crate) fn place_of(volume: &PersistentVolume) -> Option<Arc<NodeSelector>> {
     let affinity = volume.spec.as_ref()?.node_affinity.as_ref()?;
     affinity.required.clone().map(Arc::new)
 }
 
-fn is_in(node: &Node, place: Option<&NodeSelector>) -> bool {
+pub(crate) fn is_in(node: &Node, place: Option<&NodeSelector>) -> bool {
     place.is_none_or(|place| objects::selects_node(place, node.name(), node.metadata.labels()))
 }
 

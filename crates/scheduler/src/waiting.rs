@@ -103,6 +103,8 @@ impl Waiting {
                 None => {}
             }
         }
+        // Nobody came back: all of them are new to it.
+        waiting.cluster.take_returned();
         waiting
     }
 
@@ -130,7 +132,8 @@ impl Waiting {
                 .into_iter()
                 .filter_map(|(uid, key)| Some((uid, self.cluster.nominated_node(&key)?, key)))
                 .collect();
-            *self = Waiting::load(state, &self.pool);
+            let rebalance = std::mem::take(&mut self.rebalance);
+            *self = Waiting { rebalance, ..Waiting::load(state, &self.pool) };
             for (uid, node, key) in places {
                 if let Some(pod) = self.waiting_pod(&uid, &key) {
                     self.assume(&pod, &node);
@@ -235,8 +238,7 @@ impl Waiting {
     /// Decides on at most `most` of the waiting pods that no bind is on its way for: by priority, then by age. What is
     /// decided for one counts for those after it.
     pub fn decide(&mut self, silence: &Silence, most: usize, now: Instant) -> Vec<Decision> {
-        let hope = self.cluster.set_silent(silence.keys());
-        self.queue.happened(hope);
+        self.hear(silence);
         let mut decisions = Vec::new();
         while decisions.len() < most
             && let Some(key) = self.queue.pop(now)
@@ -314,7 +316,28 @@ impl Waiting {
 
     /// When [`Waiting::rebalance`] is to be asked again, if nothing changes.
     pub fn next_rebalance(&self) -> Option<Instant> {
-        self.rebalance.next_time()
+        if self.is_ready() { None } else { self.rebalance.next_time() }
+    }
+
+    /// Another member leads.
+    pub fn stand_by(&mut self, now: Instant) {
+        if self.cluster.take_returned() {
+            self.rebalance.returned(now);
+        }
+        self.rebalance.stand_by(now);
+    }
+
+    /// This member leads from now on: nothing is on its way, and hosts are silent or not as they were for the one that led.
+    pub fn take_over(&mut self, silence: &Silence, now: Instant) {
+        self.forget_all();
+        self.stand_by(now);
+        self.hear(silence);
+        self.cluster.take_returned();
+    }
+
+    fn hear(&mut self, silence: &Silence) {
+        let hope = self.cluster.set_silent(silence.keys());
+        self.queue.happened(hope);
     }
 
     /// How many pods wait, those with a bind on its way among them.
@@ -360,8 +383,7 @@ impl Waiting {
         }
     }
 
-    /// Nothing is on its way.
-    pub fn forget_all(&mut self) {
+    fn forget_all(&mut self) {
         let all: Vec<Uid> = self.assumed.keys().chain(self.preempting.keys()).cloned().collect();
         all.iter().for_each(|uid| self.forget(uid));
     }

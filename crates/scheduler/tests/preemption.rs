@@ -80,7 +80,7 @@ type Case = (&'static str, &'static [There], &'static [(&'static str, i32)], Cho
 fn the_node_that_suffers_least_is_chosen_and_as_few_go_as_must() {
     let table: &[Case] = &[
         (
-            "who is needed not is spared, the most important first",
+            "a pod that need not go is spared, the most important first",
             &[
                 ("n1", "a", 1, "1", 0),
                 ("n1", "b", 2, "1", 0),

@@ -221,3 +221,26 @@ async fn a_nomination_is_read_from_the_state() {
         "of those that are alike, the nominated one"
     );
 }
+
+#[tokio::test]
+async fn a_member_that_begins_to_lead_moves_nobody() {
+    let mut world = World::new(&["n1", "n2"]).await;
+    assert!(world.waiting.rebalance(world.now).is_none());
+    assert!(world.waiting.next_rebalance().is_some(), "both came");
+
+    world.waiting = Waiting::load(world.store.snapshot(), &Pool::default());
+    let silent = Silence::from([("n1".to_owned(), world.now)]);
+    world.waiting.take_over(&silent, world.now);
+    world.waiting.stand_by(world.now);
+    // Meanwhile another one led, and heard the host.
+    world.waiting.take_over(&Silence::new(), world.now);
+    assert!(world.waiting.rebalance(world.now).is_none());
+    assert_eq!(world.waiting.next_rebalance(), None, "nobody came back since");
+
+    world.node("n3", "2").await;
+    world.waiting.stand_by(world.now);
+    world.waiting.take_over(&Silence::new(), world.now);
+    assert!(world.waiting.next_rebalance().is_some(), "that one has not settled yet");
+    world.pod("p", json!({})).await;
+    assert_eq!(world.waiting.next_rebalance(), None, "pods without a place go first");
+}

@@ -39,6 +39,10 @@ impl Controller for LocalVolumes {
         Urgency::Workload
     }
 
+    fn stays(&self) -> bool {
+        true
+    }
+
     fn watches(&self, watches: &mut Watches<'_>) {
         watches.table::<StorageClass>();
         watches.table::<Node>();
@@ -190,6 +194,10 @@ impl Controller for LocalFolders {
 
     fn urgency(&self) -> Urgency {
         Urgency::Background
+    }
+
+    fn stays(&self) -> bool {
+        true
     }
 
     fn watches(&self, watches: &mut Watches<'_>) {

@@ -46,6 +46,7 @@ async fn drivers_replace_the_pods_of_a_silent_host_when_it_is_time() {
     let (silent, silence) = watch::channel(BTreeMap::new());
     let (store, writer) = (cluster.store.clone(), cluster.writer.clone());
     let controllers = tokio::spawn(controllers::run(controllers::Options {
+        part: controllers::Part::All,
         store: store.clone(),
         writer: writer.clone(),
         asker: std::sync::Arc::new(crate::cluster::Nobody),
@@ -94,6 +95,7 @@ async fn an_agent_that_writes_is_alive_before_its_heartbeat_is_heard() {
     let since = Instant::now().checked_sub(Duration::from_secs(5)).unwrap();
     let (_silent, silence) = watch::channel(BTreeMap::from([("n2".to_owned(), since)]));
     let controllers = tokio::spawn(controllers::run(controllers::Options {
+        part: controllers::Part::All,
         store: cluster.store.clone(),
         writer: cluster.writer.clone(),
         asker: std::sync::Arc::new(crate::cluster::Nobody),

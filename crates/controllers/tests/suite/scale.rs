@@ -94,6 +94,7 @@ async fn many_pods_come_roll_over_and_go() {
     let store: Arc<dyn Store> = cluster.store.clone();
     let (_silent, silence) = watch::channel(controllers::Silence::new());
     let options = controllers::Options {
+        part: controllers::Part::All,
         store: store.clone(),
         writer: cluster.writer.clone(),
         asker: std::sync::Arc::new(crate::cluster::Nobody),
