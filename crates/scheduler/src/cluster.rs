@@ -289,11 +289,11 @@ impl Cluster {
         why
     }
 
-    /// What has to be written and waited for before a pod is bound to the node that was found for it; nothing if it can be bound at
-    /// once.
-    pub(crate) fn volume_steps(&self, pod: &Pod, node: &str) -> Option<Vec<Write>> {
+    /// What has to be written and waited for before a pod is bound to the node that was found for it; nothing if it can be bound
+    /// at once. What its claims get is promised to them.
+    pub(crate) fn promise_volumes(&mut self, pod: &Pod, node: &str) -> Option<Vec<Write>> {
         let host = self.by_name.get(node).map(|at| &self.hosts[*at])?;
-        self.storage.steps(pod, host.node.as_deref()?)
+        self.storage.promise(pod, host.node.as_deref()?)
     }
 
     fn decide(

@@ -47,6 +47,7 @@ mod ledger;
 mod metrics;
 mod node;
 mod preemption;
+mod promises;
 mod queue;
 mod rebalance;
 mod request;

@@ -18,6 +18,7 @@ use serde_json::json;
 use store::{Event, State};
 
 use crate::node::Node;
+use crate::promises::{Promise, Promises};
 use crate::unschedulable::{Hope, Reason};
 
 /// What makes no volumes: somebody else made those that there are.
@@ -35,6 +36,8 @@ pub(crate) struct Storage {
     free: BTreeMap<String, BTreeSet<String>>,
     /// The keys of placed pods, by each claim that they use, `NAMESPACE/NAME`.
     users: BTreeMap<String, BTreeSet<Bytes>>,
+    /// What claims get of which the state says nothing yet.
+    promises: Promises,
 }
 
 /// What a pod's claims ask of its node. Two pods of which it is the same can go to the same nodes, as far as volumes matter.
@@ -211,17 +214,29 @@ impl Storage {
         let Some(class) = class.filter(|_| mode == Some("WaitForFirstConsumer")) else {
             return Err(Refusal::Pod("pod has unbound immediate PersistentVolumeClaims".into()));
         };
-        let offered =
-            self.free.get(claim.class()).into_iter().flatten().filter_map(|name| self.volumes.get("", name));
+        let place = claim.place();
+        let (promised, made_for) = match self.promises.to(&place) {
+            Some(Promise::Volume(name)) => (Some(name.as_str()), None),
+            Some(Promise::MadeFor(node)) => (None, Some(node.as_str())),
+            None => (None, None),
+        };
+        let offered = self.free.get(claim.class()).into_iter().flatten();
+        let offered = offered.filter(|name| !self.promises.keeps_from(name, &place));
+        let offered = offered.filter_map(|name| self.volumes.get("", name));
         let mut fitting: Vec<_> = offered.filter(|volume| volume.suits(claim)).collect();
-        // One that is kept for this very claim comes first, then the smallest.
-        fitting.sort_by_key(|volume| (!volume.is_for(claim), volume.capacity()));
-        let makes = (class.provisioner != NO_PROVISIONER).then(|| Makes {
+        // One that is kept for this very claim is the one that it gets.
+        let is_kept =
+            |volume: &PersistentVolume| volume.is_for(claim) || promised == Some(volume.metadata.name());
+        let is_decided = promised.is_some() || fitting.iter().any(|volume| is_kept(volume));
+        fitting.retain(|volume| !is_decided || is_kept(volume));
+        fitting.sort_by_key(|volume| volume.capacity());
+        let is_made = !is_decided && class.provisioner != NO_PROVISIONER;
+        let makes = is_made.then(|| Makes {
             allowed: class.allowed_topologies.clone().unwrap_or_default(),
             in_folders: class.provisioner == LOCAL_PATH,
         });
         Ok(OpenClaim {
-            selected: claim.annotation(SELECTED_NODE).map(str::to_owned),
+            selected: claim.annotation(SELECTED_NODE).or(made_for).map(str::to_owned),
             volumes: fitting
                 .into_iter()
                 .map(|volume| (volume.metadata.name().to_owned(), place_of(volume)))
@@ -230,13 +245,29 @@ impl Storage {
         })
     }
 
-    /// What has to be written before a pod is bound to a node, and then waited for; nothing if its volumes are all there.
-    pub fn steps(&self, pod: &Pod, node: &Node) -> Option<Vec<Write>> {
+    /// What has to be written before a pod is bound to a node, and then waited for; nothing if its volumes are all there. Until
+    /// [`Storage::release`] nobody else gets what its claims get.
+    pub fn promise(&mut self, pod: &Pod, node: &Node) -> Option<Vec<Write>> {
         let need = self.need(pod).ok().filter(|need| !need.open.is_empty())?;
         let chosen = need.choose(node).unwrap_or_default();
         let claims = claims(pod).filter_map(|wanted| self.claims.get(pod.metadata.namespace(), &wanted.name));
-        let open = claims.filter(|claim| claim.volume_name().is_none());
-        Some(open.zip(chosen).filter_map(|(claim, volume)| self.step(claim, volume, node)).collect())
+        let open: Vec<_> = claims.filter(|claim| claim.volume_name().is_none()).cloned().collect();
+        let each = open.iter().zip(&chosen);
+        let steps = each.filter_map(|(claim, volume)| self.step(claim, *volume, node)).collect();
+        let key = crate::cluster::key(pod);
+        for (claim, volume) in open.iter().zip(chosen) {
+            let promise = match volume {
+                Some(volume) => Promise::Volume(volume.to_owned()),
+                None => Promise::MadeFor(node.name().to_owned()),
+            };
+            self.promises.make(&key, claim.place(), promise);
+        }
+        Some(steps)
+    }
+
+    /// What was promised for a pod is shown by the state, or it gets none of it.
+    pub fn release(&mut self, key: &Bytes) -> Hope {
+        if self.promises.take_back(key) { Hope::VOLUMES } else { Hope::NONE }
     }
 
     fn step(&self, claim: &PersistentVolumeClaim, volume: Option<&str>, node: &Node) -> Option<Write> {

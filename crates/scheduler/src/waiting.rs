@@ -230,7 +230,7 @@ impl Waiting {
     /// What was on its way for a pod makes no difference any more.
     fn let_go(&mut self, uid: Option<Uid>) {
         if let Some(uid) = uid {
-            self.assumed.remove(&uid);
+            self.assumes_no_more(&uid);
             self.preempting.remove(&uid);
         }
     }
@@ -251,9 +251,7 @@ impl Waiting {
             let (mut preempts, mut before) = (false, None);
             match &place {
                 Ok(node) => {
-                    self.queue.remove(&key);
-                    before = self.cluster.volume_steps(&pod, node);
-                    self.assume(&pod, node);
+                    before = self.assume(&pod, node);
                 }
                 Err(why) => preempts = self.has_no_place(&pod, why, now),
             }
@@ -296,13 +294,24 @@ impl Waiting {
         }
     }
 
-    fn assume(&mut self, pod: &Arc<Pod>, node: &str) {
+    /// Counts a pod as placed, and its volumes as its own. What is to be written before it is bound.
+    fn assume(&mut self, pod: &Arc<Pod>, node: &str) -> Option<Vec<Write>> {
         self.queue.remove(&key(pod));
+        let before = self.cluster.promise_volumes(pod, node);
         let hope = self.cluster.place(pod, node);
         self.queue.happened(hope);
         if let Some(uid) = Uid::of(&**pod) {
             self.assumed.insert(uid, key(pod));
         }
+        before
+    }
+
+    /// A pod counts as placed no longer, or the state says so by now.
+    fn assumes_no_more(&mut self, uid: &Uid) -> Option<Bytes> {
+        let key = self.assumed.remove(uid)?;
+        let hope = self.cluster.storage.release(&key);
+        self.queue.happened(hope);
+        Some(key)
     }
 
     /// The pod that is to be evicted now, so that the replicas of its workload lie evenly again after a host came back.
@@ -373,7 +382,7 @@ impl Waiting {
             }
             return;
         }
-        let Some(key) = self.assumed.remove(uid) else { return };
+        let Some(key) = self.assumes_no_more(uid) else { return };
         if let Some(pod) = self.pod(&key).filter(|pod| pod.node().is_none()) {
             let hope = self.cluster.take(&key);
             self.queue.happened(hope);

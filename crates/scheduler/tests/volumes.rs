@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use objects::{BIND_COMPLETED, LOCAL_PATH, Pool, VOLUMES, Write};
+use objects::{BIND_COMPLETED, LOCAL_PATH, Pool, SELECTED_NODE, VOLUMES, Write};
 use scheduler::{Silence, Waiting};
 use serde_json::{Value, json};
 use store::{Memory, Store, Txn};
@@ -60,6 +60,15 @@ impl World {
         self.put("", "persistentvolumeclaims", "d", json!({"metadata": metadata, "spec": spec})).await;
     }
 
+    /// A volume of the class `disks` that is free, with more in its spec.
+    async fn volume(&mut self, name: &str, size: &str, more: Value) {
+        let mut spec = json!({"storageClassName": "disks", "capacity": {"storage": size},
+            "accessModes": ["ReadWriteOnce"]});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let volume = json!({"metadata": {"name": name}, "spec": spec, "status": {"phase": "Available"}});
+        self.put("", "persistentvolumes", "", volume).await;
+    }
+
     /// A pod that uses claims.
     async fn pod(&mut self, name: &str, claims: &[&str]) {
         let volumes: Vec<Value> = claims
@@ -110,4 +119,87 @@ async fn folders_are_made_where_an_agent_makes_them() {
     world.claim("d", "others", None).await;
     world.pod("q", &["d"]).await;
     assert_eq!(world.place(), Ok("foreign".into()), "somebody else's disks are that one's business");
+}
+
+/// The volume that a write gives to a claim, or the node for which it has one made.
+fn asked(writes: &[Write]) -> Vec<(String, String)> {
+    let of = |write: &Write| {
+        let Write::Merge { subject, patch, .. } = write else { panic!("{write:?}") };
+        let what = match subject.kind.as_str() {
+            "PersistentVolume" => &patch["spec"]["claimRef"]["name"],
+            _ => &patch["metadata"]["annotations"][SELECTED_NODE],
+        };
+        (subject.name.clone(), what.as_str().unwrap().to_owned())
+    };
+    writes.iter().map(of).collect()
+}
+
+fn pair(one: &str, other: &str) -> Vec<(String, String)> {
+    vec![(one.to_owned(), other.to_owned())]
+}
+
+#[tokio::test]
+async fn a_volume_that_was_promised_is_not_offered_again() {
+    let mut world = World::new(&["n1"]).await;
+    world.class("disks", "kubernetes.io/no-provisioner").await;
+    for name in ["a", "b", "c"] {
+        world.claim(name, "disks", None).await;
+    }
+    world.volume("v1", "2Gi", json!({})).await;
+    world.volume("v2", "1Gi", json!({})).await;
+    for name in ["a", "b", "c"] {
+        world.pod(name, &[name]).await;
+    }
+    let decided = world.decide();
+    assert_eq!(asked(&decided[0].2), pair("v2", "a"), "the smallest");
+    assert_eq!(
+        asked(&decided[1].2),
+        pair("v1", "b"),
+        "the state doesn't show yet that the other one is taken"
+    );
+    assert!(decided[2].1.is_err());
+
+    // The first one could not be bound.
+    world.waiting.forget(&"a".into());
+    let decided = world.decide();
+    assert_eq!((decided[0].0.as_str(), asked(&decided[0].2)), ("a", pair("v2", "a")));
+    assert!(
+        decided[1].1.is_err(),
+        "what is free again was offered to all, and {:?} was too late",
+        decided[1].0
+    );
+
+    // It is written, and then bound: from then on the state says so.
+    world.volume("v2", "1Gi", json!({"claimRef": {"namespace": "d", "name": "a", "uid": "a"}})).await;
+    world.claim("a", "disks", Some("v2")).await;
+    world.waiting.forget(&"b".into());
+    let decided = world.decide();
+    assert_eq!((decided[0].0.as_str(), asked(&decided[0].2)), ("b", pair("v1", "b")));
+}
+
+#[tokio::test]
+async fn pods_with_one_claim_go_where_its_volume_is_to_be() {
+    let mut world = World::new(&["n1", "n2"]).await;
+    world.class("made", "example.com/disks").await;
+    world.claim("c", "made", None).await;
+    for name in ["p", "q"] {
+        world.pod(name, &["c"]).await;
+    }
+    let decided = world.decide();
+    assert_eq!(asked(&decided[0].2), pair("c", "n1"));
+    assert_eq!(decided[1].1, Ok("n1".into()), "though replicas keep apart");
+
+    // And the same with a volume that is there: on one of the nodes.
+    world.class("disks", "kubernetes.io/no-provisioner").await;
+    world.claim("d", "disks", None).await;
+    world.volume("large", "9Gi", json!({})).await;
+    let on_n2 = json!({"nodeSelectorTerms": [{"matchFields":
+        [{"key": "metadata.name", "operator": "In", "values": ["n2"]}]}]});
+    world.volume("small", "1Gi", json!({"nodeAffinity": {"required": on_n2}})).await;
+    for name in ["r", "s"] {
+        world.pod(name, &["d"]).await;
+    }
+    let decided = world.decide();
+    assert_eq!(decided[0].1, decided[1].1);
+    assert_eq!(asked(&decided[0].2), asked(&decided[1].2));
 }
