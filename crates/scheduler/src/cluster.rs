@@ -7,6 +7,7 @@ use bytes::Bytes;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use objects::{Labels, Meta, Pod, Write};
 
+use crate::attachments::{Attached, Limits};
 use crate::class::{Class, Classes};
 use crate::filter;
 use crate::host_row::{HostRow, Nominee};
@@ -65,6 +66,8 @@ pub struct Cluster {
 pub(crate) struct Placed {
     pod: Arc<Pod>,
     pub class: Arc<Class>,
+    /// Its volumes of CSI drivers.
+    pub attached: Vec<Attached>,
     host: usize,
 }
 
@@ -94,6 +97,21 @@ impl Cluster {
         self.drop_if_empty(at);
         // A node that goes takes its pods out of the counts that others look at.
         Hope::ALL
+    }
+
+    /// How many volumes can be attached to a node.
+    pub(crate) fn set_limits(&mut self, name: &str, limits: Limits) -> Hope {
+        if limits.is_empty() && !self.by_name.contains_key(name) {
+            return Hope::NONE;
+        }
+        let at = self.host(name);
+        if self.hosts[at].attachments.limits == limits {
+            return Hope::NONE;
+        }
+        self.hosts[at].attachments.limits = limits;
+        self.touch(at);
+        self.drop_if_empty(at);
+        Hope::NODES
     }
 
     /// Which hosts are not heard from.
@@ -161,11 +179,12 @@ impl Cluster {
         }
         let hope = self.take(&key) | self.withdraw(&key).1 | Hope::COMPANY;
         let (at, class) = (self.host(node), self.classes.of(pod));
-        self.hosts[at].add(pod, &class);
+        let attached = self.storage.attached(pod);
+        self.hosts[at].add(pod, &class, &attached);
         *self.priorities.entry(priority(pod)).or_default() += 1;
         self.touch(at);
         self.storage.placed(&key, pod);
-        self.placed.insert(key, Placed { pod: pod.clone(), class, host: at });
+        self.placed.insert(key, Placed { pod: pod.clone(), class, attached, host: at });
         hope
     }
 
@@ -175,8 +194,8 @@ impl Cluster {
     }
 
     pub(crate) fn take(&mut self, key: &Bytes) -> Hope {
-        let Some(Placed { pod, class, host }) = self.placed.remove(key) else { return Hope::NONE };
-        self.hosts[host].remove(&pod, &class);
+        let Some(Placed { pod, class, attached, host }) = self.placed.remove(key) else { return Hope::NONE };
+        self.hosts[host].remove(&pod, &class, &attached);
         self.storage.gone(key, &pod);
         if let Some(count) = self.priorities.get_mut(&priority(&pod)) {
             *count -= 1;
@@ -219,7 +238,8 @@ impl Cluster {
         let hope = self.withdraw(&key).1;
         if let Some(node) = node {
             let (at, class) = (self.host(node), self.classes.of(pod));
-            self.hosts[at].nominees.push(Nominee::new(key.clone(), pod.clone(), class));
+            let attached = self.storage.attached(pod);
+            self.hosts[at].nominees.push(Nominee::new(key.clone(), pod.clone(), class, attached));
             self.nominations.insert(key, at);
             self.touch(at);
         }
@@ -419,81 +439,4 @@ pub(crate) fn is_leaving(pod: &Pod) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-
-    #[test]
-    fn a_report_of_images_wakes_no_pod_and_is_looked_at_all_the_same() {
-        let node = |name: &str, cpu: &str, images: Value, revision: u64| {
-            let ready = json!([{"type": "Ready", "status": "True"}]);
-            let status = json!({"conditions": ready, "allocatable": {"cpu": cpu}, "images": images});
-            let node = json!({"metadata": {"name": name}, "status": status});
-            let mut node: Node = serde_json::from_value(node).unwrap();
-            node.metadata.revision = Some(store::Revision(revision));
-            Some(Arc::new(node))
-        };
-        let container = json!({"name": "c", "image": "i:1"});
-        let pod = json!({"metadata": {"name": "p", "namespace": "d"}, "spec": {"containers": [container]}});
-        let pod = Arc::new(serde_json::from_value::<Pod>(pod).unwrap());
-        let mut cluster = Cluster::default();
-        for name in ["n1", "n2"] {
-            assert_eq!(cluster.set_node(name, node(name, "1", json!([]), 1)), Hope::ALL);
-        }
-        assert_eq!(cluster.schedule(&pod).as_deref(), Ok("n1"));
-        let images = json!([{"names": ["i:1"], "sizeBytes": 900_000_000}]);
-        assert_eq!(cluster.set_node("n2", node("n2", "1", images.clone(), 2)), Hope::NONE);
-        assert_eq!(cluster.schedule(&pod).as_deref(), Ok("n2"), "its image is there");
-        let clock = cluster.clock;
-        assert_eq!(cluster.set_node("n2", node("n2", "1", images.clone(), 3)), Hope::NONE);
-        assert_eq!(cluster.clock, clock, "nothing is new");
-        assert_eq!(cluster.set_node("n2", node("n2", "2", images, 4)), Hope::ALL);
-    }
-
-    #[test]
-    fn what_pods_wished_that_are_gone_costs_nothing() {
-        let mut cluster = Cluster::default();
-        let ready = json!([{"type": "Ready", "status": "True"}]);
-        let node = json!({"metadata": {"name": "n", "labels": {"k": "v"}}, "status": {"conditions": ready}});
-        cluster.set_node("n", Some(Arc::new(serde_json::from_value(node).unwrap())));
-        let pod = |name: &str, affinity: Value| {
-            let metadata = json!({"name": name, "namespace": "d", "labels": {"app": name}});
-            let pod = json!({"metadata": metadata, "spec": {"containers": [], "affinity": affinity}});
-            Arc::new(serde_json::from_value::<Pod>(pod).unwrap())
-        };
-        let term = json!({"labelSelector": {"matchLabels": {"app": "p"}}, "topologyKey": "k"});
-        let preferred = json!([{"weight": 5, "podAffinityTerm": term}]);
-        let near = json!({"podAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": preferred}});
-        let (wishes, asks) = (pod("w", near), pod("p", Value::Null));
-        cluster.place(&wishes, "n");
-        assert_eq!(cluster.schedule(&asks).as_deref(), Ok("n"));
-        assert!(cluster.ledgers[0].is_soft());
-        cluster.remove(&wishes);
-        assert_eq!(cluster.schedule(&asks).as_deref(), Ok("n"));
-        assert!(!cluster.ledgers[0].is_soft());
-    }
-
-    #[test]
-    fn a_pod_that_gets_its_place_is_looked_at_once() {
-        let mut cluster = Cluster::default();
-        let ready = json!([{"type": "Ready", "status": "True"}]);
-        let node = json!({"metadata": {"name": "n"}, "status": {"conditions": ready}});
-        cluster.set_node("n", Some(Arc::new(serde_json::from_value(node).unwrap())));
-        let pod = |n: usize, status: &str| {
-            let metadata =
-                json!({"name": n.to_string(), "namespace": "d", "labels": {"app": (n % 3).to_string()}});
-            let pod = json!({"metadata": metadata, "spec": {"containers": []}, "status": {"phase": status}});
-            Arc::new(serde_json::from_value::<Pod>(pod).unwrap())
-        };
-        for n in 0..100 {
-            let waiting = pod(n, "Pending");
-            assert_eq!(cluster.schedule(&waiting).as_deref(), Ok("n"));
-            cluster.place(&waiting, "n");
-            // Its bind, and its host's report.
-            cluster.place(&pod(n, "Pending"), "n");
-            cluster.place(&pod(n, "Running"), "n");
-        }
-        assert_eq!((cluster.classes.built(), cluster.classes.len()), (100, 3));
-    }
-}
+mod tests;

@@ -40,6 +40,13 @@ pub(crate) fn against(wish: &Wish, host: &HostRow, node: &Node) -> Vec<Reason> {
     if !short.is_empty() {
         return short;
     }
+    let promised = host.nominees_for(wish.priority).flat_map(|nominee| &nominee.attached);
+    if host.attachments.are_exceeded_by(wish.need.attach(), promised) {
+        return vec![Reason::new(
+            "node(s) exceed max volume count",
+            Hope::NODES | Hope::ROOM | Hope::VOLUMES,
+        )];
+    }
     wish.need.against(node).into_iter().collect()
 }
 

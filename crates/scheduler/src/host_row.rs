@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use objects::Pod;
 
+use crate::attachments::{Attached, Attachments};
 use crate::class::Class;
 use crate::cluster::is_leaving;
 use crate::node::Node;
@@ -26,6 +27,8 @@ pub(crate) struct HostRow {
     /// What its pods weigh together.
     pub weight: Weight,
     pub ports: BTreeMap<HostPort, usize>,
+    /// The volumes of CSI drivers.
+    pub attachments: Attachments,
     /// The pods that are not on their way out, by class. A handful: they are looked through one by one.
     pub classes: Vec<(Arc<Class>, u32)>,
     /// Pods that room is being made for here: a handful at most.
@@ -42,13 +45,14 @@ pub(crate) struct Nominee {
     pub priority: i32,
     pub amounts: Amounts,
     pub ports: BTreeSet<HostPort>,
+    pub attached: Vec<Attached>,
 }
 
 impl Nominee {
-    pub fn new(key: Bytes, pod: Arc<Pod>, class: Arc<Class>) -> Self {
+    pub fn new(key: Bytes, pod: Arc<Pod>, class: Arc<Class>, attached: Vec<Attached>) -> Self {
         let spec = spec(&pod);
         let (amounts, ports) = (request::of(spec), request::host_ports(spec));
-        Nominee { key, class, priority: priority(&pod), amounts, ports, pod }
+        Nominee { key, class, priority: priority(&pod), amounts, ports, attached, pod }
     }
 }
 
@@ -63,7 +67,8 @@ impl HostRow {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.node.is_none() && self.pods.is_empty() && self.nominees.is_empty()
+        let is_bare = self.pods.is_empty() && self.nominees.is_empty();
+        self.node.is_none() && is_bare && self.attachments.limits.is_empty()
     }
 
     pub fn set_node(&mut self, node: Option<Arc<Node>>) {
@@ -78,9 +83,11 @@ impl HostRow {
         self.nominees.iter().filter(move |nominee| nominee.priority >= priority)
     }
 
-    /// Puts a pod on the host. One on its way out takes room, but no rule of another pod means it any more.
-    pub fn add(&mut self, pod: &Arc<Pod>, class: &Arc<Class>) {
+    /// Puts a pod on the host, with its volumes of CSI drivers. One on its way out takes room, but no rule of another pod means it any
+    /// more.
+    pub fn add(&mut self, pod: &Arc<Pod>, class: &Arc<Class>, attached: &[Attached]) {
         self.pods.push(pod.clone());
+        self.attachments.add(attached);
         if let Some(spec) = &pod.spec {
             request::add(&mut self.requested, &request::of(spec));
             for (sum, more) in self.weight.iter_mut().zip(request::weight(spec)) {
@@ -106,8 +113,9 @@ impl HostRow {
         }
     }
 
-    /// Takes away a pod that was put on the host, of the same class as then.
-    pub fn remove(&mut self, pod: &Arc<Pod>, class: &Arc<Class>) {
+    /// Takes away a pod that was put on the host, of the same class and with the same volumes as then.
+    pub fn remove(&mut self, pod: &Arc<Pod>, class: &Arc<Class>, attached: &[Attached]) {
+        self.attachments.remove(attached);
         if let Some(at) = self.pods.iter().position(|other| Arc::ptr_eq(other, pod)) {
             self.pods.swap_remove(at);
         }

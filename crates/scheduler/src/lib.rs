@@ -36,6 +36,7 @@
 mod affinity;
 #[cfg(test)]
 mod agreement;
+mod attachments;
 mod class;
 mod cluster;
 mod column;
@@ -58,6 +59,7 @@ mod storage;
 mod tell;
 mod unschedulable;
 mod volume_wait;
+mod volume_zone;
 mod waiting;
 mod wish;
 

@@ -206,12 +206,11 @@ impl Cluster {
         let mut violations = 0;
         for protected in [true, false] {
             for (place, pod) in lower.iter().enumerate().filter(|(place, _)| violated[*place] == protected) {
-                let Some(class) = self.placed.get(&key(pod)).map(|placed| placed.class.clone()) else {
-                    continue;
-                };
-                self.hosts[at].add(pod, &class);
+                let Some(placed) = self.placed.get(&key(pod)) else { continue };
+                let (class, attached) = (placed.class.clone(), placed.attached.clone());
+                self.hosts[at].add(pod, &class, &attached);
                 if !self.against(ledger, at).is_empty() {
-                    self.hosts[at].remove(pod, &class);
+                    self.hosts[at].remove(pod, &class, &attached);
                     victims.push(place);
                     violations += usize::from(protected);
                 }
@@ -227,7 +226,7 @@ impl Cluster {
 
     fn lift(&mut self, at: usize, pod: &Arc<Pod>) {
         if let Some(placed) = self.placed.get(&key(pod)) {
-            self.hosts[at].remove(pod, &placed.class);
+            self.hosts[at].remove(pod, &placed.class, &placed.attached);
         }
     }
 

@@ -17,9 +17,11 @@ use objects::{
 use serde_json::json;
 use store::{Event, State};
 
+use crate::attachments::{Attached, Brought};
 use crate::node::Node;
 use crate::promises::{Promise, Promises};
 use crate::unschedulable::{Hope, Reason};
+use crate::volume_zone::VolumeZones;
 
 /// What makes no volumes: somebody else made those that there are.
 const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
@@ -45,6 +47,10 @@ pub(crate) struct Storage {
 pub(crate) struct Need {
     /// Where each volume is that a claim has.
     fixed: Vec<Arc<NodeSelector>>,
+    /// Where they are by their labels.
+    zones: VolumeZones,
+    /// What is attached to its node for it, by the CSI driver.
+    attach: BTreeMap<String, Brought>,
     /// Claims that get their volume with the pod's node.
     open: Vec<OpenClaim>,
 }
@@ -156,11 +162,52 @@ impl Storage {
                 return Err(Refusal::EachNode(why));
             }
             match claim.volume_name() {
-                Some(name) => need.fixed.extend(self.bound(claim, name)?),
+                Some(name) => {
+                    let volume = self.bound(claim, name)?;
+                    need.fixed.extend(place_of(volume));
+                    need.zones.add(volume);
+                }
                 None => need.open.push(self.open(claim)?),
             }
         }
+        for Attached { driver, claim } in self.attached(pod) {
+            let brought = need.attach.entry(driver).or_default();
+            if self.users.contains_key(&claim) {
+                brought.shared.insert(claim);
+            } else {
+                brought.new += 1;
+            }
+        }
         Ok(need)
+    }
+
+    /// The volumes of CSI drivers that a pod has, or gets.
+    pub fn attached(&self, pod: &Pod) -> Vec<Attached> {
+        let claims = claims(pod).filter_map(|wanted| self.claims.get(pod.metadata.namespace(), &wanted.name));
+        let driver = |claim: &PersistentVolumeClaim| {
+            let promised = match self.promises.to(&claim.place()) {
+                Some(Promise::Volume(name)) => Some(name.as_str()),
+                _ => None,
+            };
+            match claim.volume_name().or(promised) {
+                Some(name) => {
+                    self.volumes.get("", name)?.spec.as_ref()?.csi.as_ref().map(|csi| csi.driver.clone())
+                }
+                // What makes its volume attaches it, as upstream takes it.
+                None => {
+                    let provisioner = &self.classes.get("", claim.class())?.provisioner;
+                    let attaches = ![NO_PROVISIONER, LOCAL_PATH].contains(&provisioner.as_str());
+                    attaches.then(|| provisioner.clone())
+                }
+            }
+        };
+        let attached =
+            claims.filter_map(|claim| Some(Attached { driver: driver(claim)?, claim: claim.place() }));
+        // One volume may stand in a pod twice.
+        let mut attached: Vec<Attached> = attached.collect();
+        attached.sort();
+        attached.dedup();
+        attached
     }
 
     fn claim(&self, pod: &Pod, wanted: &Wanted) -> Result<&PersistentVolumeClaim, Refusal> {
@@ -195,17 +242,16 @@ impl Storage {
         Ok(claim)
     }
 
-    /// Where the volume of a claim is, if it isn't everywhere.
-    fn bound(&self, claim: &PersistentVolumeClaim, name: &str) -> Result<Option<Arc<NodeSelector>>, Refusal> {
+    /// The volume of a claim.
+    fn bound(&self, claim: &PersistentVolumeClaim, name: &str) -> Result<&PersistentVolume, Refusal> {
         // A person named the volume, and the other side has not agreed yet.
         if claim.annotation(BIND_COMPLETED).is_none() {
             return Err(Refusal::Pod("pod has unbound immediate PersistentVolumeClaims".into()));
         }
-        let volume = self.volumes.get("", name);
-        let volume = volume.ok_or(Refusal::EachNode(
+        let volume = self.volumes.get("", name).map(|volume| &**volume);
+        volume.ok_or(Refusal::EachNode(
             "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)",
-        ))?;
-        Ok(place_of(volume))
+        ))
     }
 
     fn open(&self, claim: &PersistentVolumeClaim) -> Result<OpenClaim, Refusal> {
@@ -298,7 +344,15 @@ impl Need {
         if self.choose(node).is_none() {
             return reason("node(s) didn't find available persistent volumes to bind");
         }
+        if !self.zones.are_on(node) {
+            return reason("node(s) had no available volume zone");
+        }
         None
+    }
+
+    /// What is attached to a pod's node for it, by the CSI driver.
+    pub fn attach(&self) -> &BTreeMap<String, Brought> {
+        &self.attach
     }
 
     /// For each open claim the volume that it can have on a node, or nothing where one is made. None if some claim can have none.

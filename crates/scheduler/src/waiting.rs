@@ -12,6 +12,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use objects::{Change, Labels, Meta, Pod, Pool, Table, Uid, Write};
 use store::{Event, State};
 
+use crate::attachments::CsiNode;
 use crate::cluster::{Cluster, is_finished, is_leaving, key};
 use crate::metrics::Pending;
 use crate::node::Node;
@@ -32,6 +33,7 @@ pub type Silence = BTreeMap<String, Instant>;
 pub struct Waiting {
     state: Arc<State>,
     nodes: Table<Node>,
+    csi_nodes: Table<CsiNode>,
     pods: Table<Pod>,
     pool: Pool<Pod>,
     namespaces: Table<Namespace>,
@@ -65,6 +67,7 @@ impl Waiting {
     pub fn load(state: Arc<State>, pool: &Pool<Pod>) -> Self {
         let mut waiting = Waiting {
             nodes: Table::load(&state),
+            csi_nodes: Table::load(&state),
             namespaces: Table::load(&state),
             runtime_classes: Table::load(&state),
             budgets: Table::load(&state),
@@ -81,6 +84,9 @@ impl Waiting {
         cluster.storage.load(&waiting.state);
         for node in waiting.nodes.iter() {
             cluster.set_node(node.name(), Some(node.clone()));
+        }
+        for node in waiting.csi_nodes.iter() {
+            cluster.set_limits(node.metadata.name(), node.limits());
         }
         for namespace in waiting.namespaces.iter() {
             cluster.set_namespace(name(namespace.as_ref()), Some(labels(namespace)));
@@ -160,6 +166,11 @@ impl Waiting {
         if let Some(Change { old, new, .. }) = self.nodes.apply(event) {
             let node = new.as_ref().or(old.as_ref());
             return node.map_or(Hope::NONE, |node| self.cluster.set_node(node.name(), new.clone()));
+        }
+        if let Some(Change { old, new, .. }) = self.csi_nodes.apply(event) {
+            let limits = new.as_ref().map(|node| node.limits()).unwrap_or_default();
+            let node = new.as_ref().or(old.as_ref());
+            return node.map_or(Hope::NONE, |node| self.cluster.set_limits(node.metadata.name(), limits));
         }
         if let Some(Change { old, new, .. }) = self.namespaces.apply(event) {
             let named = new.as_ref().or(old.as_ref()).map(|namespace| name(namespace.as_ref()));

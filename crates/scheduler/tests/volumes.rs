@@ -203,3 +203,71 @@ async fn pods_with_one_claim_go_where_its_volume_is_to_be() {
     assert_eq!(decided[0].1, decided[1].1);
     assert_eq!(asked(&decided[0].2), asked(&decided[1].2));
 }
+
+impl World {
+    /// A volume of a CSI driver that a claim has, with labels.
+    async fn attachable(&mut self, name: &str, labels: Value) {
+        let spec = json!({"csi": {"driver": "disks.example.com", "volumeHandle": name}});
+        let volume = json!({"metadata": {"name": name, "labels": labels}, "spec": spec});
+        self.put("", "persistentvolumes", "", volume).await;
+        self.claim(name, "", Some(name)).await;
+    }
+
+    /// How many volumes of that driver can be attached to a node.
+    async fn limit(&mut self, node: &str, count: i32) {
+        let driver = json!({"name": "disks.example.com", "nodeID": node, "allocatable": {"count": count}});
+        let csi_node = json!({"metadata": {"name": node}, "spec": {"drivers": [driver]}});
+        self.put("storage.k8s.io", "csinodes", "", csi_node).await;
+    }
+}
+
+#[tokio::test]
+async fn no_more_volumes_go_to_a_node_than_can_be_attached() {
+    let mut world = World::new(&["n1"]).await;
+    world.limit("n1", 2).await;
+    for name in ["a", "b", "c"] {
+        world.attachable(name, json!({})).await;
+    }
+    world.pod("p", &["a", "b"]).await;
+    assert_eq!(world.place(), Ok("n1".into()));
+    world.pod("same", &["a"]).await;
+    assert_eq!(world.place(), Ok("n1".into()), "that one is attached already");
+    world.pod("plain", &[]).await;
+    assert_eq!(world.place(), Ok("n1".into()));
+    world.pod("q", &["c"]).await;
+    assert_eq!(why(world.place()), "0/1 nodes are available: 1 node(s) exceed max volume count.");
+    // A claim that gets its volume with the pod's node counts for what makes it.
+    world.class("disks", "disks.example.com").await;
+    world.claim("new", "disks", None).await;
+    world.pod("r", &["new"]).await;
+    let decided = world.decide();
+    assert!(decided.iter().all(|(_, place, _)| place.is_err()), "{decided:?}");
+
+    world.limit("n1", 3).await;
+    let decided = world.decide();
+    assert_eq!((decided[0].0.as_str(), &decided[0].1), ("q", &Ok("n1".into())));
+    assert!(decided[1].1.is_err());
+    world.waiting.forget(&"q".into());
+    world.waiting.forget(&"p".into());
+    world.waiting.forget(&"same".into());
+    let places: Vec<_> = world.decide().into_iter().map(|(name, place, _)| (name, place.is_ok())).collect();
+    let expected =
+        [("p", true), ("q", true), ("r", false), ("same", true)].map(|(name, is)| (name.to_owned(), is));
+    assert_eq!(places, expected, "what went was counted no longer");
+}
+
+#[tokio::test]
+async fn a_pod_goes_to_the_zone_of_its_volume() {
+    let mut world = World::new(&[]).await;
+    for (name, zone) in [("n1", "a"), ("n2", "b")] {
+        let metadata = json!({"name": name, "labels": {"topology.kubernetes.io/zone": zone}});
+        let status = json!({"conditions": [{"type": "Ready", "status": "True"}]});
+        world.put("", "nodes", "", json!({"metadata": metadata, "status": status})).await;
+    }
+    world.attachable("v", json!({"topology.kubernetes.io/zone": "b"})).await;
+    world.attachable("w", json!({"topology.kubernetes.io/zone": "c"})).await;
+    world.pod("p", &["v"]).await;
+    assert_eq!(world.place(), Ok("n2".into()));
+    world.pod("q", &["w"]).await;
+    assert_eq!(why(world.place()), "0/2 nodes are available: 2 node(s) had no available volume zone.");
+}

@@ -37,7 +37,7 @@ impl<'a> Plain<'a> {
         let mut hosts: Vec<_> = world.nodes.iter().map(host).collect();
         for (pod, node) in world.pods.values().filter(|(pod, _)| !is_finished(pod)) {
             if let Some((host, _)) = hosts.iter_mut().find(|(host, _)| *host.name == **node) {
-                host.add(pod, &classes.of(pod));
+                host.add(pod, &classes.of(pod), &[]);
             }
         }
         let wish = Wish::of(pod, classes.of(pod), None, Need::default(), &world.namespaces);
