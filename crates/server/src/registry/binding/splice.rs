@@ -40,10 +40,12 @@ struct Spec<'a> {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default)]
+#[serde(default, rename_all = "camelCase")]
 struct PodStatus<'a> {
     #[serde(borrow, deserialize_with = "there")]
     conditions: Option<&'a RawValue>,
+    #[serde(borrow, deserialize_with = "there")]
+    nominated_node_name: Option<&'a RawValue>,
 }
 
 #[derive(Default, Deserialize)]
@@ -90,7 +92,7 @@ pub(super) fn placed(stored: &[u8], binding: &Binding<'_>, now: &str) -> Result<
     let scheduled = json!({
         "type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now,
     });
-    splice.put_condition(pod.status, scheduled.to_string())?;
+    splice.put_condition(pod.status, &scheduled.to_string())?;
     Ok((uid.into_owned(), splice.done()))
 }
 
@@ -139,12 +141,48 @@ impl<'a> Splice<'a> {
         }
     }
 
-    fn put_condition(&mut self, status: Option<&'a RawValue>, scheduled: String) -> Result<(), Status> {
+    /// Where a field of an object lies, its name with it.
+    fn field(&self, value: &'a RawValue) -> Range<usize> {
+        let value = self.range(value);
+        let mut quotes = (0..value.start).rev().filter(|at| self.stored[*at] == b'"');
+        // Names of fields have no quotes in them.
+        let start = quotes.nth(1).unwrap_or(value.start);
+        start..value.end
+    }
+
+    /// Takes a field out of an object, with the comma that parts it from the next one, or the last one.
+    fn remove(&mut self, value: &'a RawValue) {
+        let mut range = self.field(value);
+        let is_space = |at: &usize| self.stored[*at].is_ascii_whitespace();
+        let next = (range.end..self.stored.len()).find(|at| !is_space(at));
+        let last = (0..range.start).rev().find(|at| !is_space(at));
+        match (next, last) {
+            (Some(comma), _) if self.stored[comma] == b',' => range.end = comma + 1,
+            (_, Some(comma)) if self.stored[comma] == b',' => range.start = comma,
+            _ => {}
+        }
+        self.edits.push((range, String::new()));
+    }
+
+    /// Says that the pod is scheduled, and no longer for which node it is nominated (`ClearingNominatedNodeNameAfterBinding`,
+    /// KEP-5278).
+    fn put_condition(&mut self, status: Option<&'a RawValue>, scheduled: &str) -> Result<(), Status> {
         let known: PodStatus<'a> = read(status)?;
-        let Some(list) = known.conditions else {
-            self.put("status", status, "conditions", &format!("[{scheduled}]"));
-            return Ok(());
-        };
+        match (known.conditions, known.nominated_node_name) {
+            (None, None) => self.put("status", status, "conditions", &format!("[{scheduled}]")),
+            (None, Some(nominated)) => {
+                let field = self.field(nominated);
+                self.edits.push((field, format!("\"conditions\":[{scheduled}]")));
+            }
+            (Some(list), nominated) => {
+                nominated.into_iter().for_each(|nominated| self.remove(nominated));
+                self.put_among(list, scheduled)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_among(&mut self, list: &'a RawValue, scheduled: &str) -> Result<(), Status> {
         if !list.get().starts_with('[') {
             self.replace(list, format!("[{scheduled}]"));
             return Ok(());
@@ -153,7 +191,7 @@ impl<'a> Splice<'a> {
             let condition: Condition<'_> = read(Some(raw))?;
             if condition.kind == "PodScheduled" {
                 if condition.status != "True" {
-                    self.replace(raw, scheduled);
+                    self.replace(raw, scheduled.to_owned());
                 }
                 return Ok(());
             }
@@ -212,6 +250,7 @@ mod tests {
             None => conditions.push(scheduled),
         }
         status.insert("conditions".into(), conditions.into());
+        status.remove("nominatedNodeName");
         pod.0.insert("spec".into(), spec.into());
         pod.0.insert("status".into(), status.into());
         pod
@@ -227,7 +266,7 @@ mod tests {
         prop_oneof![Just(None), Just(Some(Value::Null)), value.prop_map(Some)].boxed()
     }
 
-    fn object(fields: [(&'static str, Option<Value>); 3]) -> Value {
+    fn object<const N: usize>(fields: [(&'static str, Option<Value>); N]) -> Value {
         let fields = fields.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?)));
         Value::Object(fields.collect())
     }
@@ -241,8 +280,14 @@ mod tests {
 
     fn pod() -> impl Strategy<Value = Value> {
         let conditions = some(prop::collection::vec(condition(), 0..4).prop_map(Value::from));
-        let status = some((conditions, some(text())).prop_map(|(conditions, other)| {
-            object([("conditions", conditions), ("message", other.clone()), ("apple", other)])
+        let status = some((conditions, some(text()), some(text())).prop_map(|(conditions, other, node)| {
+            object([
+                ("conditions", conditions),
+                ("message", other.clone()),
+                ("nominatedNodeName", node),
+                ("zebra", other.clone()),
+                ("apple", other),
+            ])
         }));
         let node = some(Just(Value::from("")));
         let spec = some((node, some(text())).prop_map(|(node, other)| {
