@@ -266,6 +266,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         writer: server.writer(),
         silence: membership.silence(),
         pods,
+        rules: scheduler::Rules::default(),
         metrics: placing,
     };
     if without.has(Part::Scheduler) {

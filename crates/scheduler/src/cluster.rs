@@ -14,6 +14,7 @@ use crate::host_row::{HostRow, Nominee};
 use crate::ledger::Ledger;
 use crate::node::Node;
 use crate::preemption::{Budgets, NOT_HELPFUL, Preemptor};
+use crate::rule::Rules;
 use crate::storage::{Need, Refusal, Storage};
 use crate::unschedulable::{Hope, Preemption, Unschedulable};
 use crate::wish::{Wish, asks_the_same, priority};
@@ -54,6 +55,7 @@ pub struct Cluster {
     runtime_classes: BTreeMap<String, Labels>,
     pub(crate) budgets: Budgets,
     pub(crate) storage: Storage,
+    pub(crate) rules: Rules,
     pub(crate) ledgers: Vec<Ledger>,
     /// How many decisions there were.
     pub(crate) decisions: u64,
@@ -72,6 +74,11 @@ pub(crate) struct Placed {
 }
 
 impl Cluster {
+    /// A cluster without nodes, where these rules hold.
+    pub fn new(rules: Rules) -> Self {
+        Cluster { rules, ..Cluster::default() }
+    }
+
     /// What a node is now; nothing if it is gone. Pods on it stay counted for the case that it comes back.
     pub fn set_node(&mut self, name: &str, node: Option<Arc<Node>>) -> Hope {
         if node.is_none() && !self.by_name.contains_key(name) {
@@ -370,7 +377,14 @@ impl Cluster {
         }
         let runtime = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_ref());
         let runtime = runtime.and_then(|name| self.runtime_classes.get(name)).cloned();
-        self.ledgers.push(Ledger::new(Wish::of(pod, class, runtime, need, &self.namespaces)));
+        self.ledgers.push(Ledger::new(Wish::of(
+            pod,
+            class,
+            runtime,
+            need,
+            self.rules.clone(),
+            &self.namespaces,
+        )));
         self.ledgers.len() - 1
     }
 

@@ -16,6 +16,7 @@ use tracing::debug_span;
 
 use crate::metrics::{Attempt, Metrics, Pending};
 use crate::room::Room;
+use crate::rule::Rules;
 use crate::tell;
 use crate::unschedulable::{Preemption, Unschedulable};
 use crate::volume_wait::{self, Asked};
@@ -45,15 +46,23 @@ pub struct Options {
     pub silence: watch::Receiver<Silence>,
     /// The pods, as the controllers have them too.
     pub pods: Pool<Pod>,
+    /// What hosts are asked; the scheduler's own by default.
+    pub rules: Rules,
     /// Where it counts what it does.
     pub metrics: Arc<Metrics>,
 }
 
 /// Runs the scheduler whenever this member leads, until the store ends.
 pub async fn run(options: Options) {
-    let mut duty = Scheduler { waiting: Waiting::load(options.store.snapshot(), &options.pods), options };
+    let mut duty = Scheduler { waiting: options.waiting(), options };
     let store = duty.options.store.clone();
     store::keep_ready(&*store, &mut duty).await;
+}
+
+impl Options {
+    fn waiting(&self) -> Waiting {
+        Waiting::under(self.rules.clone(), self.store.snapshot(), &self.pods)
+    }
 }
 
 struct Scheduler {

@@ -8,6 +8,8 @@ use crate::affinity::wants_node;
 use crate::host_row::HostRow;
 use crate::node::Node;
 use crate::request::{self, amount};
+use crate::rule::{Asks, Host, Rule};
+use crate::score;
 use crate::unschedulable::{Hope, Reason};
 use crate::wish::Wish;
 
@@ -15,39 +17,144 @@ const UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 const NOT_READY: &str = "node.kubernetes.io/not-ready";
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 
-/// The reasons against a node, none if the pod can be there as far as the node goes. As upstream, only the first kind of
-/// reason is given, and every resource that is short.
-pub(crate) fn against(wish: &Wish, host: &HostRow, node: &Node) -> Vec<Reason> {
-    let spec = wish.spec();
-    let one = |text: &str| vec![Reason { text: text.to_owned(), hope: Hope::NODES }];
-    if node.spec.unschedulable == Some(true) && !all_tolerated(spec, &taint(UNSCHEDULABLE)) {
-        return one("node(s) were unschedulable");
+/// A node that is cordoned takes only pods that tolerate that.
+#[derive(Debug)]
+pub(crate) struct NodeUnschedulable;
+
+impl Rule for NodeUnschedulable {
+    fn name(&self) -> &'static str {
+        "NodeUnschedulable"
     }
-    if let Some(taint) = untolerated(spec, host, node) {
-        let value = taint.value.unwrap_or_default();
-        return one(&format!("node(s) had untolerated taint {{{}: {value}}}", taint.key));
+
+    fn against(&self, asks: &Asks<'_>, host: &Host<'_>) -> Vec<Reason> {
+        let is_cordoned = host.node().spec.unschedulable == Some(true);
+        let stands = is_cordoned && !all_tolerated(asks.0.spec(), &taint(UNSCHEDULABLE));
+        one(stands, || Reason::of_node("node(s) were unschedulable"))
     }
-    let runtime = wish.runtime.iter().flatten().all(|(key, value)| node.label(key) == Some(value));
-    if !runtime || !wants_node(spec, node) {
-        return one("node(s) didn't match Pod's node affinity/selector");
+}
+
+/// A node's taints keep pods away that don't tolerate them.
+#[derive(Debug)]
+pub(crate) struct TaintToleration;
+
+impl Rule for TaintToleration {
+    fn name(&self) -> &'static str {
+        "TaintToleration"
     }
-    let promised = host.nominees_for(wish.priority).flat_map(|nominee| &nominee.ports);
-    if request::collide(&wish.ports, host.ports.keys().chain(promised)) {
-        let text = "node(s) didn't have free ports for the requested pod ports".to_owned();
-        return vec![Reason { text, hope: Hope::NODES | Hope::ROOM }];
+
+    fn against(&self, asks: &Asks<'_>, host: &Host<'_>) -> Vec<Reason> {
+        let taint = untolerated(asks.0.spec(), host.row, host.node());
+        let reason = |taint: Taint| {
+            let value = taint.value.unwrap_or_default();
+            Reason::of_node(&format!("node(s) had untolerated taint {{{}: {value}}}", taint.key))
+        };
+        taint.map(reason).into_iter().collect()
     }
-    let short = short_of(wish, host);
-    if !short.is_empty() {
-        return short;
+}
+
+/// A node has what the pod's node selector, its required node affinity and its runtime ask for.
+#[derive(Debug)]
+pub(crate) struct NodeAffinity;
+
+impl Rule for NodeAffinity {
+    fn name(&self) -> &'static str {
+        "NodeAffinity"
     }
-    let promised = host.nominees_for(wish.priority).flat_map(|nominee| &nominee.attached);
-    if host.attachments.are_exceeded_by(wish.need.attach(), promised) {
-        return vec![Reason::new(
-            "node(s) exceed max volume count",
-            Hope::NODES | Hope::ROOM | Hope::VOLUMES,
-        )];
+
+    fn against(&self, asks: &Asks<'_>, host: &Host<'_>) -> Vec<Reason> {
+        let (wish, node) = (asks.0, host.node());
+        let runtime = wish.runtime.iter().flatten().all(|(key, value)| node.label(key) == Some(value));
+        one(!runtime || !wants_node(wish.spec(), node), || {
+            Reason::of_node("node(s) didn't match Pod's node affinity/selector")
+        })
     }
-    wish.need.against(node).into_iter().collect()
+}
+
+/// Two pods don't take the same port of a host.
+#[derive(Debug)]
+pub(crate) struct NodePorts;
+
+impl Rule for NodePorts {
+    fn name(&self) -> &'static str {
+        "NodePorts"
+    }
+
+    fn against(&self, asks: &Asks<'_>, host: &Host<'_>) -> Vec<Reason> {
+        let promised = host.row.nominees_for(asks.priority()).flat_map(|nominee| &nominee.ports);
+        one(request::collide(&asks.0.ports, host.row.ports.keys().chain(promised)), || {
+            Reason::of_room("node(s) didn't have free ports for the requested pod ports")
+        })
+    }
+}
+
+/// There is room: every resource that is short is a reason. The more is left, the better.
+#[derive(Debug)]
+pub(crate) struct NodeResourcesFit;
+
+impl Rule for NodeResourcesFit {
+    fn name(&self) -> &'static str {
+        "NodeResourcesFit"
+    }
+
+    fn against(&self, asks: &Asks<'_>, host: &Host<'_>) -> Vec<Reason> {
+        short_of(asks.0, host.row)
+    }
+
+    fn score(&self, asks: &Asks<'_>, host: &Host<'_>) -> i64 {
+        score::left(asks.0, host.row)
+    }
+}
+
+/// No more volumes of a CSI driver than can be attached.
+#[derive(Debug)]
+pub(crate) struct NodeVolumeLimits;
+
+impl Rule for NodeVolumeLimits {
+    fn name(&self) -> &'static str {
+        "NodeVolumeLimits"
+    }
+
+    fn against(&self, asks: &Asks<'_>, host: &Host<'_>) -> Vec<Reason> {
+        let brought = &asks.0.need.attach;
+        let promised = host.row.nominees_for(asks.priority()).flat_map(|nominee| &nominee.attached);
+        one(host.row.attachments.are_exceeded_by(brought, promised), || {
+            Reason::new("node(s) exceed max volume count", Hope::NODES | Hope::ROOM | Hope::VOLUMES)
+        })
+    }
+}
+
+/// A pod's volumes are there, or can be.
+#[derive(Debug)]
+pub(crate) struct VolumeBinding;
+
+impl Rule for VolumeBinding {
+    fn name(&self) -> &'static str {
+        "VolumeBinding"
+    }
+
+    fn against(&self, asks: &Asks<'_>, host: &Host<'_>) -> Vec<Reason> {
+        asks.0.need.against(host.node()).into_iter().collect()
+    }
+}
+
+/// A pod's volumes can be used in the node's zone.
+#[derive(Debug)]
+pub(crate) struct VolumeZone;
+
+impl Rule for VolumeZone {
+    fn name(&self) -> &'static str {
+        "VolumeZone"
+    }
+
+    fn against(&self, asks: &Asks<'_>, host: &Host<'_>) -> Vec<Reason> {
+        one(!asks.0.need.zones.are_on(host.node()), || {
+            Reason::new("node(s) had no available volume zone", Hope::NODES | Hope::VOLUMES)
+        })
+    }
+}
+
+fn one(stands: bool, reason: impl FnOnce() -> Reason) -> Vec<Reason> {
+    if stands { vec![reason()] } else { Vec::new() }
 }
 
 fn short_of(wish: &Wish, host: &HostRow) -> Vec<Reason> {

@@ -12,7 +12,6 @@ use crate::column::Column;
 use crate::filter;
 use crate::host_row::HostRow;
 use crate::node::Node;
-use crate::score;
 use crate::unschedulable::{Hope, Reason, Unschedulable};
 use crate::wish::Wish;
 
@@ -50,7 +49,7 @@ struct Standing {
     discouraged: usize,
     preferred: Reverse<i64>,
     siblings: i32,
-    room: Reverse<i128>,
+    room: Reverse<i64>,
     pods: usize,
     name: Arc<str>,
     at: usize,
@@ -139,11 +138,11 @@ impl Ledger {
     }
 
     fn standing(&self, at: usize, host: &HostRow, node: &Node, siblings: i32) -> Option<Standing> {
-        filter::against(&self.wish, host, node).is_empty().then(|| Standing {
+        self.wish.rules.against(&self.wish, host, node).is_empty().then(|| Standing {
             discouraged: filter::discouraged(self.wish.spec(), node),
             preferred: Reverse(preferred_node(&self.wish.pod, node)),
             siblings,
-            room: Reverse(score::room(&self.wish, host)),
+            room: Reverse(self.wish.rules.score(&self.wish, host, node)),
             pods: host.pods.len(),
             name: host.name.clone(),
             at,
@@ -238,7 +237,7 @@ impl Ledger {
     pub fn against(&self, at: usize, hosts: &[HostRow], round: &Round) -> Vec<Reason> {
         let host = &hosts[at];
         let Some(node) = host.open() else { return vec![Reason::new("", Hope::NODES)] };
-        let reasons = filter::against(&self.wish, host, node);
+        let reasons = self.wish.rules.against(&self.wish, host, node);
         if !reasons.is_empty() {
             return reasons;
         }

@@ -48,9 +48,9 @@ pub(crate) struct Need {
     /// Where each volume is that a claim has.
     fixed: Vec<Arc<NodeSelector>>,
     /// Where they are by their labels.
-    zones: VolumeZones,
+    pub zones: VolumeZones,
     /// What is attached to its node for it, by the CSI driver.
-    attach: BTreeMap<String, Brought>,
+    pub attach: BTreeMap<String, Brought>,
     /// Claims that get their volume with the pod's node.
     open: Vec<OpenClaim>,
 }
@@ -344,15 +344,7 @@ impl Need {
         if self.choose(node).is_none() {
             return reason("node(s) didn't find available persistent volumes to bind");
         }
-        if !self.zones.are_on(node) {
-            return reason("node(s) had no available volume zone");
-        }
         None
-    }
-
-    /// What is attached to a pod's node for it, by the CSI driver.
-    pub fn attach(&self) -> &BTreeMap<String, Brought> {
-        &self.attach
     }
 
     /// For each open claim the volume that it can have on a node, or nothing where one is made. None if some claim can have none.

@@ -47,15 +47,26 @@ impl BitOr for Hope {
 }
 
 /// One reason against one node.
-#[derive(Debug)]
-pub(crate) struct Reason {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reason {
+    /// What it is, in a form that follows a number: `node(s) were unschedulable`.
     pub text: String,
-    pub hope: Hope,
+    pub(crate) hope: Hope,
 }
 
 impl Reason {
-    pub fn new(text: &str, hope: Hope) -> Self {
+    pub(crate) fn new(text: &str, hope: Hope) -> Self {
         Reason { text: text.to_owned(), hope }
+    }
+
+    /// Of the node itself: only another node helps, or a change of this one.
+    pub fn of_node(text: &str) -> Self {
+        Reason::new(text, Hope::NODES)
+    }
+
+    /// Of the pods that are there: it helps, too, that some of them go. Those of lower priority may be told to.
+    pub fn of_room(text: &str) -> Self {
+        Reason::new(text, Hope::NODES | Hope::ROOM)
     }
 }
 

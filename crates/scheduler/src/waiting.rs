@@ -18,6 +18,7 @@ use crate::metrics::Pending;
 use crate::node::Node;
 use crate::queue::Queue;
 use crate::rebalance::Rebalance;
+use crate::rule::Rules;
 use crate::unschedulable::{Hope, Preemption, Unschedulable, Victims};
 use crate::wish::asks_the_same;
 
@@ -65,6 +66,11 @@ pub struct Decision {
 impl Waiting {
     /// What waits in a state, with pods of a pool.
     pub fn load(state: Arc<State>, pool: &Pool<Pod>) -> Self {
+        Waiting::under(Rules::default(), state, pool)
+    }
+
+    /// The same, where these rules hold.
+    pub fn under(rules: Rules, state: Arc<State>, pool: &Pool<Pod>) -> Self {
         let mut waiting = Waiting {
             nodes: Table::load(&state),
             csi_nodes: Table::load(&state),
@@ -73,7 +79,7 @@ impl Waiting {
             budgets: Table::load(&state),
             pods: Table::load_shared(&state, pool),
             pool: pool.clone(),
-            cluster: Cluster::default(),
+            cluster: Cluster::new(rules),
             queue: Queue::default(),
             assumed: HashMap::new(),
             preempting: HashMap::new(),
@@ -139,7 +145,7 @@ impl Waiting {
                 .filter_map(|(uid, key)| Some((uid, self.cluster.nominated_node(&key)?, key)))
                 .collect();
             let rebalance = std::mem::take(&mut self.rebalance);
-            *self = Waiting { rebalance, ..Waiting::load(state, &self.pool) };
+            *self = Waiting { rebalance, ..Waiting::under(self.cluster.rules.clone(), state, &self.pool) };
             for (uid, node, key) in places {
                 if let Some(pod) = self.waiting_pod(&uid, &key) {
                     self.assume(&pod, &node);

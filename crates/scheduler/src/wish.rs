@@ -12,6 +12,7 @@ use crate::host_row::HostRow;
 use crate::image::Image;
 use crate::node::Node;
 use crate::request::{self, Amounts, HostPort, Weight};
+use crate::rule::Rules;
 use crate::spread::Constraint;
 use crate::storage::Need;
 
@@ -35,6 +36,8 @@ pub(crate) struct Wish {
     pub spreading: Vec<Constraint>,
     /// What its claims ask for.
     pub need: Need,
+    /// What hosts are asked.
+    pub rules: Rules,
 }
 
 impl Wish {
@@ -43,6 +46,7 @@ impl Wish {
         class: Arc<Class>,
         runtime: Option<Labels>,
         need: Need,
+        rules: Rules,
         namespaces: &Namespaces,
     ) -> Self {
         let spec = spec(pod);
@@ -61,6 +65,7 @@ impl Wish {
             preferred: affinity::preferred(pod),
             spreading: Constraint::all(pod, spec),
             need,
+            rules,
             pod: pod.clone(),
             class,
         }

@@ -12,7 +12,7 @@ use crate::cluster::is_finished;
 use crate::filter;
 use crate::host_row::HostRow;
 use crate::node::Node;
-use crate::score;
+use crate::rule::Rules;
 use crate::storage::Need;
 use crate::wish::Wish;
 
@@ -40,7 +40,7 @@ impl<'a> Plain<'a> {
                 host.add(pod, &classes.of(pod), &[]);
             }
         }
-        let wish = Wish::of(pod, classes.of(pod), None, Need::default(), &world.namespaces);
+        let wish = Wish::of(pod, classes.of(pod), None, Need::default(), Rules::default(), &world.namespaces);
         Plain { hosts, wish, world }
     }
 
@@ -49,8 +49,13 @@ impl<'a> Plain<'a> {
         let mut reasons = BTreeMap::new();
         let mut best = None;
         for (host, node) in &self.hosts {
-            let mut against: Vec<String> =
-                filter::against(&self.wish, host, node).into_iter().map(|reason| reason.text).collect();
+            let mut against: Vec<String> = self
+                .wish
+                .rules
+                .against(&self.wish, host, node)
+                .into_iter()
+                .map(|reason| reason.text)
+                .collect();
             if against.is_empty() {
                 against.extend(self.obstacle(node).map(str::to_owned));
             }
@@ -67,7 +72,7 @@ impl<'a> Plain<'a> {
     pub(super) fn is_open(&self, name: &str) -> bool {
         let found = self.hosts.iter().find(|(host, _)| &*host.name == name);
         found.is_some_and(|(host, node)| {
-            filter::against(&self.wish, host, node).is_empty() && self.obstacle(node).is_none()
+            self.wish.rules.against(&self.wish, host, node).is_empty() && self.obstacle(node).is_none()
         })
     }
 
@@ -93,7 +98,7 @@ impl<'a> Plain<'a> {
             count(host, siblings),
             in_zone.map(|(other, _)| count(other, siblings)).sum::<i64>(),
             Reverse(self.drawn(node)),
-            Reverse(score::room(&self.wish, host)),
+            Reverse(self.wish.rules.score(&self.wish, host, node)),
             host.pods.len(),
         )
     }
