@@ -85,6 +85,13 @@ impl Dialer {
         self.services.borrow().get(&id.service).cloned()
     }
 
+    /// Whether somebody serves a port at an address.
+    pub fn serves(&self, id: &PortId, address: SocketAddr) -> bool {
+        let served = self.served_of(id);
+        let port = served.as_ref().and_then(|served| served.port(&id.port));
+        port.is_some_and(|port| port.endpoints.iter().any(|endpoint| endpoint.address == address))
+    }
+
     /// The endpoints of a port in the order in which to try them.
     #[allow(clippy::disallowed_methods)] // The driver: here the balancer gets its time.
     pub fn order(&self, id: &PortId, scope: Scope, client: Option<IpAddr>) -> Vec<Endpoint> {

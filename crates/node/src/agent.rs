@@ -150,7 +150,6 @@ impl Agent {
             writer: options.writer.clone(),
             network: options.addresses,
             addresses: Mutex::new(book),
-            volumes: folders.volumes(),
             folders,
             recorder,
             clock,
@@ -169,7 +168,7 @@ impl Agent {
             port: listening.port(),
             heartbeats: options.heartbeats,
             cgroups: told_cgroups,
-            volumes: host.volumes.display().to_string(),
+            volumes: host.folders.volumes().display().to_string(),
         };
         let (stop, stopped) = watch::channel(false);
         let others = vec![

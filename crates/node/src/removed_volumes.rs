@@ -1,17 +1,20 @@
 //! Folders of volumes that nobody claims any more: the host removes them, and then the volumes go.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use k8s_openapi::Resource;
 use k8s_openapi::api::core::v1::PersistentVolume;
-use objects::{Kind, LOCAL_PATH, Occurrence, Reader, TypedRef, Write, awaits_folder, host_of, is_local_path};
+use objects::{Kind, LOCAL_PATH, Occurrence, TypedRef, Write, waits_for};
 use serde_json::json;
-use store::{KeyRange, State};
+use store::{Event, KeyRange, KeyValue};
 use tracing::info_span;
 
+use crate::host::remove_folder;
 use crate::pods::PodHost;
 
 /// After this time the host tries again what it could not do: a full or broken disk is not mended sooner.
@@ -29,28 +32,32 @@ pub(crate) async fn remove_folders(host: Arc<PodHost>) {
 }
 
 async fn follow(host: &PodHost) -> store::Error {
-    let prefix = objects::kind_prefix(PersistentVolume::GROUP, PersistentVolume::PLURAL);
-    let state = host.store.snapshot();
-    let mut watcher = match host.store.watch(KeyRange::prefix(prefix), state.revision().next()) {
+    let volumes = KeyRange::prefix(objects::kind_prefix(PersistentVolume::GROUP, PersistentVolume::PLURAL));
+    let mut waiting = Waiting::default();
+    // No snapshot is kept while folders are removed: it would keep every object that is replaced meanwhile.
+    let from = {
+        let state = host.store.snapshot();
+        state.range(&volumes).for_each(|kv| waiting.put(host, kv));
+        state.revision().next()
+    };
+    let mut watcher = match host.store.watch(volumes, from) {
         Ok(watcher) => watcher,
         Err(error) => return error,
     };
-    let mut state = Some(state);
     loop {
-        // A snapshot that is kept keeps every object that is replaced from now on.
-        let all_done = match state.take() {
-            Some(state) => remove_all(host, &state).await,
-            None => remove_all(host, &host.store.snapshot()).await,
-        };
+        waiting.remove_all(host).await;
         let again = async {
-            match all_done {
+            match waiting.0.is_empty() {
                 false => tokio::time::sleep(AGAIN).await,
                 true => std::future::pending().await,
             }
         };
         tokio::select! {
             changes = watcher.changes() => match changes {
-                Ok((_, newer)) => state = Some(newer),
+                Ok((events, _)) => events.iter().for_each(|event| match event {
+                    Event::Put { current, .. } => waiting.put(host, current),
+                    Event::Delete { previous, .. } => waiting.forget(&previous.key),
+                }),
                 Err(error) => return error,
             },
             () = again => {}
@@ -58,33 +65,45 @@ async fn follow(host: &PodHost) -> store::Error {
     }
 }
 
-/// Returns whether nothing is left to do.
-async fn remove_all(host: &PodHost, state: &State) -> bool {
-    let mut all_done = true;
-    for volume in Reader::<PersistentVolume>::default().list(state) {
-        if let Some(write) = release(&host.name, &host.volumes, &volume) {
-            all_done &= remove(host, &volume, write).await;
+/// The volumes that wait for this host to remove their folders, each with what lets it go.
+#[derive(Default)]
+struct Waiting(BTreeMap<Bytes, (PersistentVolume, Write)>);
+
+impl Waiting {
+    fn put(&mut self, host: &PodHost, kv: &KeyValue) {
+        let volume = objects::decode::<PersistentVolume>(kv).ok();
+        let waits = volume.and_then(|volume| {
+            let write = release(&host.name, host.folders.volumes(), &volume)?;
+            Some((volume, write))
+        });
+        match waits {
+            Some(waits) => _ = self.0.insert(kv.key.clone(), waits),
+            None => self.forget(&kv.key),
         }
     }
-    all_done
+
+    fn forget(&mut self, key: &Bytes) {
+        self.0.remove(key);
+    }
+
+    /// Removes their folders; those that can't be stay.
+    async fn remove_all(&mut self, host: &PodHost) {
+        for (key, (volume, write)) in std::mem::take(&mut self.0) {
+            if !remove(host, &volume, write.clone()).await {
+                self.0.insert(key, (volume, write));
+            }
+        }
+    }
 }
 
 /// What lets a volume go, if it waits for a folder of this host.
 fn release(host: &str, volumes: &Path, volume: &PersistentVolume) -> Option<Write> {
-    let name = volume.metadata.name.as_deref()?;
-    let spec = volume.spec.as_ref()?;
-    let is_here = Path::new(&spec.local.as_ref()?.path) == volumes.join(name) && host_of(spec) == Some(host);
-    if !is_here || !is_local_path(&volume.metadata) || !awaits_folder(&volume.metadata) {
+    let path = &volume.spec.as_ref()?.local.as_ref()?.path;
+    if Path::new(path) != volumes.join(volume.metadata.name.as_deref()?) || !waits_for(host, volume) {
         return None;
     }
-    let subject = TypedRef {
-        api_version: PersistentVolume::API_VERSION.into(),
-        kind: PersistentVolume::KIND.into(),
-        namespace: String::new(),
-        name: name.to_owned(),
-    };
     let patch = json!({"metadata": {"uid": volume.metadata.uid, "finalizers": null}});
-    Some(Write::Merge { subject, subresource: "", patch })
+    Some(Write::Merge { subject: TypedRef::of(volume), subresource: "", patch })
 }
 
 async fn remove(host: &PodHost, volume: &PersistentVolume, write: Write) -> bool {
@@ -92,13 +111,9 @@ async fn remove(host: &PodHost, volume: &PersistentVolume, write: Write) -> bool
     let policy = volume.spec.as_ref().and_then(|spec| spec.persistent_volume_reclaim_policy.as_deref());
     // A person who deletes a volume that is to be kept gives up the object, not what was written.
     if policy == Some("Delete") {
-        let folder = host.volumes.join(&name);
-        let removal = tasks::blocking(info_span!("remove a volume", volume = name), move || {
-            match std::fs::remove_dir_all(&folder) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-                _ => Ok(()),
-            }
-        });
+        let folder = host.folders.volumes().join(&name);
+        let span = info_span!("remove a volume", volume = name);
+        let removal = tasks::blocking(span, move || remove_folder(&folder));
         let removed = removal.await.unwrap_or_else(|error| Err(io::Error::other(error)));
         if let Err(error) = removed {
             let why = format!("can't remove the folder of volume {name}: {error}");

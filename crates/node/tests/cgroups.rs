@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
-use support::{TestHost, can_mount, is_alive, is_ready};
+use support::{TestHost, can_mount, is_alive, is_ready, main_status};
 
 /// A cgroup for one test, which goes with it.
 struct Top(PathBuf);
@@ -91,6 +91,30 @@ async fn a_pods_processes_are_in_a_cgroup_of_their_own_that_goes_with_it() {
         fs::read_dir(top.0.join("holdfast")).unwrap().flatten().filter(|e| e.path().is_dir()).count(),
         0
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_former_life_used_is_not_counted_to_the_next() {
+    let Some(top) = Top::make("lives") else { return };
+    let mut host = TestHost::off();
+    host.cgroups = Some(top.0.clone());
+    host.switch_on();
+    // The first life works, and leaves something behind that ends with it; the second does nothing.
+    let work = "i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; sleep 1000 & : > worked; \
+                until [ -e go ]; do sleep 0.02; done; rm go; exit 1";
+    let command = format!("if [ -e worked ]; then exec sleep 1000; fi; {work}");
+    let uid = host.pod("a", json!({"command": ["sh", "-c", command]}), json!({}));
+    host.until_file(&host.work(&uid).join("worked"), |_| true).await;
+    let used = || -> u64 {
+        let stat = fs::read_to_string(top.of(&uid).unwrap().join("cpu.stat")).unwrap();
+        stat.lines().find_map(|line| line.strip_prefix("usage_usec ")).unwrap().parse().unwrap()
+    };
+    let first = used();
+    fs::write(host.work(&uid).join("go"), "").unwrap();
+    host.until("a", "its second life", |pod| main_status(pod)["restartCount"] == 1 && is_ready(pod)).await;
+    let second = used();
+    assert!(second < first, "{second} µs after {first} µs");
+    host.shut_down().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
 use crate::Labels;
 
-/// As many forgotten copies are always borne.
+/// As many forgotten copies are always borne. A weak reference keeps a copy's bytes, though not what those point to.
 const FEW: usize = 64;
 
 /// The copies of one type that somebody has. It keeps none alive.
@@ -22,13 +22,13 @@ pub(crate) struct Copies<T: ?Sized> {
 struct Known<T: ?Sized> {
     /// The newest copy of each hash: two that meet there only share less.
     copies: HashMap<u64, Weak<T>>,
-    /// How many there were when those that nobody has any more were last thrown away.
-    kept: usize,
+    /// How many values are looked for until those that nobody has any more are thrown away again.
+    left: usize,
 }
 
 impl<T: ?Sized> Default for Copies<T> {
     fn default() -> Self {
-        let known = Known { copies: HashMap::new(), kept: 0 };
+        let known = Known { copies: HashMap::new(), left: FEW };
         Copies { hasher: RandomState::new(), known: Mutex::new(known) }
     }
 }
@@ -37,13 +37,13 @@ impl<T: ?Sized + PartialEq> Copies<T> {
     /// The copy that is equal to a value: that of the last value with the same `mark`, if it is.
     pub fn one<V: Into<Arc<T>> + Borrow<T>>(&self, mark: impl Hash, value: V) -> Arc<T> {
         let hash = self.hasher.hash_one(mark);
-        let known = self.locked(|known| known.copies.get(&hash).and_then(Weak::upgrade));
+        let known = self.locked(|known| known.find(hash));
         // Compared without the lock: many are read at the same time.
         if let Some(known) = known.filter(|known| **known == *value.borrow()) {
             return known;
         }
         let copy = value.into();
-        self.locked(|known| known.put(hash, &copy));
+        self.locked(|known| known.copies.insert(hash, Arc::downgrade(&copy)));
         copy
     }
 
@@ -53,14 +53,15 @@ impl<T: ?Sized + PartialEq> Copies<T> {
 }
 
 impl<T: ?Sized> Known<T> {
-    fn put(&mut self, hash: u64, copy: &Arc<T>) {
-        // Twice as many as there were: throwing away costs each new one a constant.
-        if self.copies.len() > 2 * self.kept + FEW {
+    fn find(&mut self, hash: u64) -> Option<Arc<T>> {
+        // After as many as there were: throwing away costs each a constant, and it begins also when nothing new comes.
+        if self.left == 0 {
             self.copies.retain(|_, copy| copy.strong_count() > 0);
             self.copies.shrink_to(2 * self.copies.len() + FEW);
-            self.kept = self.copies.len();
+            self.left = self.copies.len() + FEW;
         }
-        self.copies.insert(hash, Arc::downgrade(copy));
+        self.left -= 1;
+        self.copies.get(&hash).and_then(Weak::upgrade)
     }
 }
 
@@ -110,5 +111,16 @@ mod tests {
         let known = copies.known.lock().unwrap().copies.len();
         assert!(known <= 2 * kept.len() + 2 * FEW, "{known}");
         assert!(kept.iter().enumerate().all(|(n, copy)| Arc::ptr_eq(copy, &copies.one(n, &**copy))));
+    }
+
+    #[test]
+    fn it_is_thrown_away_also_when_nothing_new_comes() {
+        let copies = Copies::<str>::default();
+        let kept = copies.one("a", "a");
+        drop((0..1000usize).map(|n| copies.one(n, n.to_string().as_str())).collect::<Vec<_>>());
+        for _ in 0..2000 {
+            copies.one("a", &*kept);
+        }
+        assert_eq!(copies.known.lock().unwrap().copies.len(), 1);
     }
 }

@@ -33,6 +33,7 @@ pub use followed::Followed;
 pub use key::{ObjectKey, key, kind_prefix, namespace_prefix, parse};
 pub use local_path::{
     HOSTNAME, LOCAL_PATH, PROVISIONED_BY, VOLUMES, awaits_folder, awaits_folder_of, host_of, is_local_path,
+    waits_for,
 };
 pub use metadata::{Annotations, Labels, Meta, Metadata, NoAnnotations, metadata};
 pub use named::Named;
@@ -52,5 +53,6 @@ pub use table::{Change, Table};
 pub use time::rfc3339;
 pub use volumes::{
     BETA_CLASS, BIND_COMPLETED, BOUND_BY_CONTROLLER, PersistentVolume, PersistentVolumeClaim, SELECTED_NODE,
+    ephemeral_claim,
 };
 pub use write::{Asker, Delete, Propagation, Question, TokenRequest, TypedRef, Write, Writer};

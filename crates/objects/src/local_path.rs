@@ -36,12 +36,14 @@ pub fn host_of(volume: &PersistentVolumeSpec) -> Option<&str> {
     (requirement.key == HOSTNAME).then(|| requirement.values.as_ref()?.first().map(String::as_str))?
 }
 
-/// Whether a volume of that name is to be deleted as soon as a host has removed its folder.
+/// Whether a volume is to be deleted as soon as a host has removed its folder.
+pub fn waits_for(host: &str, volume: &PersistentVolume) -> bool {
+    is_local_path(&volume.metadata)
+        && awaits_folder(&volume.metadata)
+        && volume.spec.as_ref().and_then(host_of) == Some(host)
+}
+
+/// Likewise of the volume of that name.
 pub fn awaits_folder_of(host: &str, name: &str, state: &State) -> bool {
-    let volume = Reader::<PersistentVolume>::get(state, "", name);
-    volume.is_some_and(|volume| {
-        is_local_path(&volume.metadata)
-            && awaits_folder(&volume.metadata)
-            && volume.spec.as_ref().and_then(host_of) == Some(host)
-    })
+    Reader::<PersistentVolume>::get(state, "", name).is_some_and(|volume| waits_for(host, &volume))
 }

@@ -213,8 +213,8 @@ struct StoredStatus {
     init_container_statuses: Option<Box<[ContainerStatus]>>,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 struct StoredCondition {
     #[serde(rename = "type")]
     kind: String,
@@ -224,7 +224,8 @@ struct StoredCondition {
     last_transition_time: Option<Time>,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
+#[serde(default)]
 struct StoredAddress {
     ip: String,
 }
@@ -413,6 +414,18 @@ mod tests {
         assert_eq!(pod.spec.unwrap().volumes, None);
         assert_eq!(pod.node, None);
         assert_eq!(pod.status, None);
+    }
+
+    #[test]
+    fn what_a_status_leaves_out_hides_no_pod() {
+        let pod: Pod = serde_json::from_value(json!({
+            "metadata": {"name": "a"},
+            "status": {"podIPs": [{}, {"ip": "10.0.0.1"}], "conditions": [{}, {"type": "Ready", "status": "True"}]},
+        }))
+        .unwrap();
+        let status = pod.status.unwrap();
+        assert_eq!(status.addresses[..], ["10.0.0.1".parse::<IpAddr>().unwrap()]);
+        assert_eq!(status.conditions.len(), 1);
     }
 
     #[test]

@@ -18,6 +18,11 @@ pub const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
 /// A claim's annotation: the node for which its volume is to be made.
 pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
 
+/// The name of the claim that is made with a pod for one of its volumes (KEP-1698).
+pub fn ephemeral_claim(pod: &str, volume: &str) -> String {
+    format!("{pod}-{volume}")
+}
+
 /// The annotation with the class of a volume or claim that was there before the field.
 pub const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
 

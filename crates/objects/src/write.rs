@@ -4,7 +4,7 @@ use futures::future::BoxFuture;
 use machinery::{Object, Status};
 use serde_json::Value;
 
-use crate::{ObjectRef, Uid};
+use crate::{Kind, Meta, ObjectRef, Uid};
 
 /// One object, named.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -17,6 +17,19 @@ pub struct TypedRef {
     pub namespace: String,
     /// The name.
     pub name: String,
+}
+
+impl TypedRef {
+    /// The name of a stored object.
+    pub fn of<T: Kind>(object: &T) -> Self {
+        let metadata = object.metadata();
+        TypedRef {
+            api_version: T::API_VERSION.to_owned(),
+            kind: T::KIND.to_owned(),
+            namespace: metadata.namespace().to_owned(),
+            name: metadata.name().to_owned(),
+        }
+    }
 }
 
 /// A change to one object.

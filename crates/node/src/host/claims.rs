@@ -1,14 +1,16 @@
 //! The volumes that claims stand for: folders of this host, its own or such as an administrator named.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use k8s_openapi::api::core::v1::{
-    HostPathVolumeSource, PersistentVolume, PersistentVolumeClaim, Pod, Volume,
+    HostPathVolumeSource, Node, PersistentVolume, PersistentVolumeClaim, Volume,
 };
-use objects::{Reader, is_local_path};
+use objects::{Reader, ephemeral_claim, is_local_path, selects_node};
 
 use super::ownership::give_to_group;
 use super::security::volume_group;
@@ -18,11 +20,13 @@ use super::{Missing, Sources};
 /// Where a claim's volume lies.
 pub(super) struct ClaimedFolder {
     pub path: PathBuf,
-    pub kind: FolderKind,
+    kind: FolderKind,
+    claim: PersistentVolumeClaim,
+    volume: PersistentVolume,
 }
 
 /// How a volume came to its folder.
-pub(super) enum FolderKind {
+enum FolderKind {
     /// It was made for the claim, in the host's folder for volumes.
     Made,
     /// An administrator said that it is there.
@@ -43,7 +47,7 @@ pub(super) fn claimed_folder(
     let pod = sources.pod.metadata.name.as_deref().unwrap_or_default();
     let name = match (&volume.persistent_volume_claim, &volume.ephemeral) {
         (Some(source), _) => source.claim_name.clone(),
-        (None, Some(_)) => format!("{pod}-{}", volume.name),
+        (None, Some(_)) => ephemeral_claim(pod, &volume.name),
         (None, None) => return Ok(None),
     };
     let namespace = sources.pod.metadata.namespace.as_deref().unwrap_or_default();
@@ -55,10 +59,10 @@ pub(super) fn claimed_folder(
     {
         return Err(Missing(format!("PVC {namespace}/{name} was not created for pod {namespace}/{pod}")));
     }
-    bound_folder(&claim, sources).map(Some)
+    bound_folder(claim, sources).map(Some)
 }
 
-fn bound_folder(claim: &PersistentVolumeClaim, sources: Sources<'_>) -> Result<ClaimedFolder, Missing> {
+fn bound_folder(claim: PersistentVolumeClaim, sources: Sources<'_>) -> Result<ClaimedFolder, Missing> {
     let of = |text: &Option<String>| text.clone().unwrap_or_default();
     let (namespace, name) = (of(&claim.metadata.namespace), of(&claim.metadata.name));
     let (state, volumes) = (sources.state, sources.volumes);
@@ -77,7 +81,7 @@ fn bound_folder(claim: &PersistentVolumeClaim, sources: Sources<'_>) -> Result<C
     }
     let local = spec.and_then(|spec| spec.local.as_ref());
     let host_path = spec.and_then(|spec| spec.host_path.clone());
-    match (local, host_path) {
+    let (path, kind) = match (local, host_path) {
         (Some(local), _) if is_local_path(&volume.metadata) => {
             let path = PathBuf::from(&local.path);
             if path != volumes.join(called) {
@@ -85,24 +89,48 @@ fn bound_folder(claim: &PersistentVolumeClaim, sources: Sources<'_>) -> Result<C
                     format!("volume {called:?} is {}, and not in this host's folder for volumes", local.path);
                 return Err(Missing(why));
             }
-            Ok(ClaimedFolder { path, kind: FolderKind::Made })
+            (path, FolderKind::Made)
         }
-        (Some(local), _) => Ok(ClaimedFolder { path: PathBuf::from(&local.path), kind: FolderKind::Local }),
-        (None, Some(source)) => {
-            Ok(ClaimedFolder { path: PathBuf::from(&source.path), kind: FolderKind::HostPath(source) })
+        (Some(local), _) => (PathBuf::from(&local.path), FolderKind::Local),
+        (None, Some(source)) => (PathBuf::from(&source.path), FolderKind::HostPath(source)),
+        (None, None) => {
+            return Err(Missing(format!(
+                "volume {called:?} is of a kind that isn't mounted here: a claim's volume must be local or hostPath"
+            )));
         }
-        (None, None) => Err(Missing(format!(
-            "volume {called:?} is of a kind that isn't mounted here: a claim's volume must be local or hostPath"
-        ))),
-    }
+    };
+    Ok(ClaimedFolder { path, kind, claim, volume })
 }
 
 impl ClaimedFolder {
+    /// Whether a pod may begin to use it. One that has begun goes on whatever happens to the claim and to its node's labels, also
+    /// with new lives of its containers: as the kubelet has it, which looks at both when it mounts.
+    fn may_begin(&self, sources: Sources<'_>) -> Result<(), Missing> {
+        if self.claim.metadata.deletion_timestamp.is_some() {
+            return Err(Missing("PVC is being deleted".into()));
+        }
+        let affinity = self.volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
+        let Some(required) = affinity.and_then(|affinity| affinity.required.as_ref()) else { return Ok(()) };
+        // Whoever names a node in a pod passes the scheduler by.
+        let name = sources.pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
+        let node = Reader::<Node>::get(sources.state, "", name);
+        let labels = node.as_ref().and_then(|node| node.metadata.labels.as_ref());
+        if !selects_node(required, name, labels) {
+            return Err(Missing(format!(
+                "volume {:?} is not on this node: no matching NodeSelectorTerms",
+                self.volume.metadata.name.as_deref().unwrap_or_default()
+            )));
+        }
+        Ok(())
+    }
+
     /// Makes what has to be made, and gives it to the pod's group.
     ///
     /// # Errors
-    /// [`Missing`] if it can't be made, or isn't there.
-    pub fn make(&self, pod: &Pod, is_writable: bool) -> Result<(), Missing> {
+    /// [`Missing`] if the pod may not have it, or it can't be made, or isn't there.
+    pub fn make(&self, sources: Sources<'_>, is_writable: bool) -> Result<(), Missing> {
+        self.may_begin(sources)?;
+        let pod = sources.pod;
         match &self.kind {
             FolderKind::Made => make_folder(&self.path).map_err(io_error(&self.path))?,
             FolderKind::Local if self.path.is_dir() => {}
@@ -119,14 +147,156 @@ impl ClaimedFolder {
     }
 }
 
-/// Makes the folder of a volume, open to all: which users its pods have isn't known. Later it stays as its pods leave it.
+/// Makes the folder of a volume, open to all: which users its pods have isn't known. Later it stays as its pods leave it, so it
+/// gets its name only when it is as it should be.
 fn make_folder(path: &Path) -> io::Result<()> {
+    // Several pods may begin with one claim at the same time, and a folder that is renamed replaces an empty one.
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _making = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
     if path.is_dir() {
         return Ok(());
     }
-    if let Some(above) = path.parent() {
-        fs::create_dir_all(above)?;
+    let (Some(above), Some(name)) = (path.parent(), path.file_name()) else {
+        return Err(io::ErrorKind::InvalidInput.into());
+    };
+    fs::create_dir_all(above)?;
+    let mut unfinished = OsString::from(".");
+    unfinished.push(name);
+    let unfinished = above.join(unfinished);
+    match fs::create_dir(&unfinished) {
+        // A former life of this host came no further.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        made => made?,
     }
-    fs::create_dir(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o777))
+    fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o777))?;
+    fs::rename(&unfinished, path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use k8s_openapi::api::core::v1::Pod;
+    use objects::LOCAL_PATH;
+    use serde_json::{Value, json};
+    use store::{Memory, Store, Txn};
+
+    use super::*;
+    use crate::pods::PodTokens;
+
+    const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    /// The node `n1`, a pod on it, its claim, and the claim's volume: a folder of that node.
+    struct Bench {
+        store: Memory,
+        volumes: tempfile::TempDir,
+        pod: Value,
+        claim: Value,
+        volume: Value,
+    }
+
+    impl Bench {
+        fn new() -> Bench {
+            let volumes = tempfile::tempdir().unwrap();
+            let on_host = json!({"key": "kubernetes.io/hostname", "operator": "In", "values": ["n1"]});
+            Bench {
+                store: Memory::default(),
+                pod: json!({"metadata": {"name": "p", "namespace": "d", "uid": "u"}, "spec": {"nodeName": "n1",
+                    "containers": [], "volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "data"}}]}}),
+                claim: json!({"metadata": {"name": "data", "namespace": "d", "uid": "c"},
+                    "spec": {"volumeName": "pv"}, "status": {"phase": "Bound"}}),
+                volume: json!({
+                    "metadata": {"name": "pv", "annotations": {"pv.kubernetes.io/provisioned-by": LOCAL_PATH}},
+                    "spec": {"local": {"path": volumes.path().join("pv")}, "claimRef": {"uid": "c"},
+                        "nodeAffinity": {"required": {"nodeSelectorTerms": [{"matchExpressions": [on_host]}]}}}}),
+                volumes,
+            }
+        }
+
+        /// What the pod hears that begins with its volume, and what it hears that has begun long ago.
+        async fn told(&self) -> [Option<String>; 2] {
+            let node = json!({"metadata": {"name": "n1", "labels": {"kubernetes.io/hostname": "n1"}}});
+            for (plural, namespace, object) in [
+                ("nodes", "", &node),
+                ("persistentvolumeclaims", "d", &self.claim),
+                ("persistentvolumes", "", &self.volume),
+            ] {
+                let key = objects::key("", plural, namespace, object["metadata"]["name"].as_str().unwrap());
+                self.store.txn(Txn::put(key, object.to_string())).await.unwrap();
+            }
+            let pod: Pod = serde_json::from_value(self.pod.clone()).unwrap();
+            let sources = Sources {
+                state: &self.store.snapshot(),
+                pod: &pod,
+                pod_address: LOCALHOST,
+                host_address: LOCALHOST,
+                capacity: (1000, 1),
+                volumes: self.volumes.path(),
+                tokens: &PodTokens::new(),
+            };
+            let volume = &pod.spec.as_ref().unwrap().volumes.as_ref().unwrap()[0];
+            let found = claimed_folder(volume, sources).map(Option::unwrap);
+            let begun = found.as_ref().map_or_else(
+                |why| Err(why.to_string()),
+                |found| found.make(sources, true).map_err(|why| why.to_string()),
+            );
+            [begun.err(), found.err().map(|why| why.to_string())]
+        }
+    }
+
+    #[tokio::test]
+    async fn a_folder_is_made_for_its_claim_and_is_open_to_all() {
+        let bench = Bench::new();
+        // A former life of the host came no further.
+        fs::create_dir(bench.volumes.path().join(".pv")).unwrap();
+        assert_eq!(bench.told().await, [None, None]);
+        let folder = bench.volumes.path().join("pv");
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o777);
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::write(folder.join("kept"), "").unwrap();
+        assert_eq!(bench.told().await, [None, None]);
+        assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700, "it stays as it is");
+        assert!(folder.join("kept").exists());
+        assert_eq!(fs::read_dir(bench.volumes.path()).unwrap().count(), 1);
+    }
+
+    #[tokio::test]
+    async fn no_pod_begins_with_a_volume_of_another_host_or_a_claim_that_goes() {
+        let mut bench = Bench::new();
+        let values = "/spec/nodeAffinity/required/nodeSelectorTerms/0/matchExpressions/0/values";
+        *bench.volume.pointer_mut(values).unwrap() = json!(["n2"]);
+        let [begins, has_begun] = bench.told().await;
+        assert!(begins.unwrap().ends_with("no matching NodeSelectorTerms"));
+        assert_eq!(has_begun, None);
+        assert!(!bench.volumes.path().join("pv").exists(), "nothing was made");
+
+        let mut bench = Bench::new();
+        bench.claim["metadata"]["deletionTimestamp"] = json!("2024-01-01T00:00:00Z");
+        assert_eq!(bench.told().await, [Some("PVC is being deleted".to_owned()), None]);
+        assert!(!bench.volumes.path().join("pv").exists(), "nothing was made");
+    }
+
+    #[tokio::test]
+    async fn a_volume_made_for_a_claim_lies_in_the_hosts_folder_and_nowhere_else() {
+        let mut bench = Bench::new();
+        let elsewhere = tempfile::tempdir().unwrap();
+        for path in [elsewhere.path().join("pv"), bench.volumes.path().join("../pv"), "/etc".into()] {
+            bench.volume["spec"]["local"]["path"] = json!(path);
+            let [begins, has_begun] = bench.told().await;
+            assert!(begins.is_some_and(|why| why.contains("not in this host's folder")), "{path:?}");
+            assert!(has_begun.is_some(), "{path:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_pods_own_volume_is_no_other_pods_claim() {
+        let mut bench = Bench::new();
+        bench.pod["spec"]["volumes"] = json!([{"name": "v", "ephemeral": {}}]);
+        bench.claim["metadata"]["name"] = json!("p-v");
+        let owner = |uid: &str| json!([{"apiVersion": "v1", "kind": "Pod", "name": "p", "uid": uid}]);
+        bench.claim["metadata"]["ownerReferences"] = owner("former");
+        assert_eq!(bench.told().await[0].as_deref(), Some("PVC d/p-v was not created for pod d/p"));
+        bench.claim["metadata"]["ownerReferences"] = owner("u");
+        assert_eq!(bench.told().await, [None, None]);
+    }
 }

@@ -136,6 +136,7 @@ impl HostRuntime {
     /// The cgroup of a container that is about to start, if it has one.
     async fn cgroup(&self, which: &Which, command: &Command) -> io::Result<Vec<OwnedFd>> {
         let Some(cgroups) = self.cgroups.clone() else { return Ok(Vec::new()) };
+        cgroups.remove_former(&which.uid, &which.container).await;
         let (which, wanted) = (which.clone(), command.cgroup.clone());
         let span = info_span!("make a cgroup", uid = which.uid, container = which.container);
         let made = move || cgroups.of_container(&which.uid, &which.container, &wanted);

@@ -15,6 +15,7 @@ use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, HostPathVolumeSource, Ke
 use super::Sources;
 use super::claims::claimed_folder;
 use super::environment::{Missing, config_map, field, resource, secret};
+use super::removal::remove_folder;
 use super::security::{users, volume_group};
 use crate::pods::kind;
 
@@ -50,8 +51,11 @@ pub(crate) fn is_writable(volume: &Volume) -> bool {
 /// # Errors
 /// [`Missing`], with which volume and why.
 pub(crate) fn materialise(pod_folder: &Path, sources: Sources<'_>) -> Result<(), Missing> {
-    for volume in volumes(sources) {
-        let path = volume_path(pod_folder, volume, sources)?;
+    let placed = |volume| Ok((volume, volume_path(pod_folder, volume, sources)?));
+    let placed: Vec<_> = volumes(sources).map(placed).collect::<Result<_, Missing>>()?;
+    // Claims come last: what is in one may be walked through as a whole, and this is tried again as long as anything is missing.
+    let (claimed, others): (Vec<_>, Vec<_>) = placed.into_iter().partition(|(volume, _)| is_claimed(volume));
+    for (volume, path) in others.into_iter().chain(claimed) {
         make(volume, &path, sources).map_err(|why| about(volume, &why))?;
     }
     Ok(())
@@ -62,17 +66,17 @@ pub(crate) fn materialise(pod_folder: &Path, sources: Sources<'_>) -> Result<(),
 /// # Errors
 /// [`Missing`], with which volume and why; what was there stays.
 pub(crate) fn refresh(pod_folder: &Path, sources: Sources<'_>) -> Result<(), Missing> {
-    let is_of_objects = |volume: &&Volume| {
-        volume.empty_dir.is_none()
-            && volume.host_path.is_none()
-            && volume.persistent_volume_claim.is_none()
-            && volume.ephemeral.is_none()
-    };
+    let is_of_objects =
+        |volume: &&Volume| volume.empty_dir.is_none() && volume.host_path.is_none() && !is_claimed(volume);
     for volume in volumes(sources).filter(is_of_objects) {
         let path = volume_path(pod_folder, volume, sources)?;
         make(volume, &path, sources).map_err(|why| about(volume, &why))?;
     }
     Ok(())
+}
+
+fn is_claimed(volume: &Volume) -> bool {
+    volume.persistent_volume_claim.is_some() || volume.ephemeral.is_some()
 }
 
 fn volumes<'a>(sources: Sources<'a>) -> impl Iterator<Item = &'a Volume> {
@@ -141,7 +145,7 @@ fn make(volume: &Volume, path: &Path, sources: Sources<'_>) -> Result<(), Missin
         return empty_dir(path, group).map_err(io_error(path));
     }
     if let Some(claimed) = claimed_folder(volume, sources)? {
-        return claimed.make(sources.pod, is_writable(volume));
+        return claimed.make(sources, is_writable(volume));
     }
     let mut files = Files::new();
     if let Some(from) = &volume.config_map {
@@ -274,7 +278,7 @@ fn replace(path: &Path, files: &Files) -> io::Result<()> {
     let number = old.as_ref().and_then(|old| old.to_str()?.strip_prefix("..")?.parse::<u64>().ok());
     let name = format!("..{}", number.unwrap_or(0) + 1);
     let folder = path.join(&name);
-    let _ = fs::remove_dir_all(&folder);
+    remove_folder(&folder)?;
     fs::DirBuilder::new().mode(0o755).create(&folder)?;
     for (file, content) in files {
         let relative = Path::new(file);
@@ -307,7 +311,7 @@ fn replace(path: &Path, files: &Files) -> io::Result<()> {
         }
     }
     if let Some(old) = old {
-        fs::remove_dir_all(path.join(old))?;
+        remove_folder(&path.join(old))?;
     }
     Ok(())
 }

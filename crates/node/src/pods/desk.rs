@@ -276,7 +276,7 @@ impl Desk {
         // Its address is this host's again, and its files are brought up to date.
         self.work.spawn_in(info_span!("take over", pod = subject(&pod)), async move {
             let subject = subject(&pod);
-            if let Err(error) = host.furnish(pod).await {
+            if let Err(error) = host.take_again(pod).await {
                 tracing::warn!(pod = subject, %error, "a pod that was taken over keeps what it has");
             }
         });

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
 
+use crate::host::remove_folder;
 use crate::pod::uid;
 
 /// The agent's folders: `pods/UID` with `work`, `tmp`, `volumes` and `scratch`; `logs/NAMESPACE_NAME_UID`;
@@ -15,11 +16,12 @@ use crate::pod::uid;
 #[derive(Debug, Clone)]
 pub(crate) struct Folders {
     data: PathBuf,
+    volumes: PathBuf,
 }
 
 impl Folders {
     pub(crate) fn new(data: PathBuf) -> Self {
-        Folders { data }
+        Folders { volumes: data.join("volumes"), data }
     }
 
     /// The book of addresses.
@@ -33,8 +35,8 @@ impl Folders {
     }
 
     /// The folder of the volumes of claims, each with the volume's name: they outlive their pods.
-    pub(crate) fn volumes(&self) -> PathBuf {
-        self.data.join("volumes")
+    pub(crate) fn volumes(&self) -> &Path {
+        &self.volumes
     }
 
     /// The pod's own folder.
@@ -126,9 +128,7 @@ impl Folders {
 }
 
 fn remove(folder: &Path) {
-    match fs::remove_dir_all(folder) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => tracing::warn!(folder = %folder.display(), %error, "can't remove what a pod left"),
+    if let Err(error) = remove_folder(folder) {
+        tracing::warn!(folder = %folder.display(), %error, "can't remove what a pod left");
     }
 }

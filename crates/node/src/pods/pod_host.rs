@@ -27,8 +27,6 @@ pub(crate) struct PodHost {
     pub network: Arc<dyn PodAddresses>,
     pub addresses: Mutex<Addresses>,
     pub folders: Folders,
-    /// The folder of the volumes of claims.
-    pub volumes: PathBuf,
     pub recorder: Recorder,
     pub clock: Clock,
     pub powers: Powers,
@@ -84,7 +82,7 @@ impl PodHost {
             pod_address,
             host_address: self.address,
             capacity: self.capacity,
-            volumes: &self.volumes,
+            volumes: self.folders.volumes(),
             tokens,
         }
     }
@@ -97,8 +95,8 @@ impl PodHost {
         Ok(address)
     }
 
-    /// Makes a pod's folder, volumes and address, or brings them up to date.
-    pub(super) async fn furnish(self: Arc<Self>, pod: Arc<Pod>) -> Result<IpAddr, PrepareError> {
+    /// Makes a pod's folder, volumes and address.
+    async fn furnish(self: Arc<Self>, pod: Arc<Pod>) -> Result<IpAddr, PrepareError> {
         let on_host = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
         let address = if on_host { self.address } else { self.pod_address(&pod).await? };
         let host = self.clone();
@@ -115,6 +113,19 @@ impl PodHost {
         });
         let made = work.await.unwrap_or_else(|error| Err(error.to_string()));
         made.map(|()| address).map_err(PrepareError::Files)
+    }
+
+    /// Makes the address of a pod that runs already this host's again, and brings its files from objects up to date. What else
+    /// it has stays as it left it: volumes above all, in which it works.
+    pub(super) async fn take_again(self: Arc<Self>, pod: Arc<Pod>) -> Result<(), PrepareError> {
+        let on_host = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
+        let address = if on_host { self.address } else { self.pod_address(&pod).await? };
+        let renewed = self.renew_tokens(&pod).await;
+        let host = self.clone();
+        let work = tasks::blocking(info_span!("write files", pod = subject(&pod)), move || {
+            renewed.and_then(|()| host.refresh(&pod, address)).map_err(|missing| missing.to_string())
+        });
+        work.await.unwrap_or_else(|error| Err(error.to_string())).map_err(PrepareError::Files)
     }
 
     /// The address of a pod that has one already, or of one that is about to.

@@ -20,20 +20,17 @@ enum When {
     Among(&'static str, &'static str, &'static str),
     /// Those that run pods, by the spec at that place, as something else than processes of the host.
     NeedsContainers(&'static str),
-    /// Likewise as processes of the host, with limits.
-    LimitsProcesses(&'static str),
     /// Runtime classes of another handler.
     OtherHandler,
 }
 
-use When::{Always, Among, Has, Is, LimitsProcesses, NeedsContainers, OtherHandler};
+use When::{Always, Among, Has, Is, NeedsContainers, OtherHandler};
 use objects::look;
 
 /// The handler that hosts have.
 const HOST: &str = "host";
 const NO_CONTAINERS: &str = "hosts run no containers in this version yet: pods must name a RuntimeClass whose handler is \
     \"host\" (such as runtimeClassName: host) to run";
-const NO_LIMITS: &str = "limits of containers that are processes of the host count for quotas, and hold nothing back in this version yet";
 const NO_DNS: &str = "no DNS of the cluster answers for Services in this version yet";
 
 /// Group, resource, which objects of it, and the warning.
@@ -97,21 +94,13 @@ const IDLE: &[(&str, &str, When, &str)] = &[
         "nothing listens on ports of protocol SCTP in this version yet",
     ),
     ("", "pods", NeedsContainers("/spec"), NO_CONTAINERS),
-    ("", "pods", LimitsProcesses("/spec"), NO_LIMITS),
     ("apps", "deployments", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
-    ("apps", "deployments", LimitsProcesses("/spec/template/spec"), NO_LIMITS),
     ("apps", "daemonsets", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
-    ("apps", "daemonsets", LimitsProcesses("/spec/template/spec"), NO_LIMITS),
     ("apps", "statefulsets", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
-    ("apps", "statefulsets", LimitsProcesses("/spec/template/spec"), NO_LIMITS),
     ("apps", "replicasets", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
-    ("apps", "replicasets", LimitsProcesses("/spec/template/spec"), NO_LIMITS),
     ("batch", "jobs", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
-    ("batch", "jobs", LimitsProcesses("/spec/template/spec"), NO_LIMITS),
     ("batch", "cronjobs", NeedsContainers("/spec/jobTemplate/spec/template/spec"), NO_CONTAINERS),
-    ("batch", "cronjobs", LimitsProcesses("/spec/jobTemplate/spec/template/spec"), NO_LIMITS),
     ("", "replicationcontrollers", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
-    ("", "replicationcontrollers", LimitsProcesses("/spec/template/spec"), NO_LIMITS),
 ];
 
 /// Warns a client that creates or changes an object which parts of it nothing acts on.
@@ -138,9 +127,6 @@ impl When {
             Has(path) => object.pointer(path).is_some_and(|value| !is_empty(value)),
             Among(path, field, value) => list(path).any(|item| item[*field] == **value),
             NeedsContainers(path) => object.pointer(path).is_some_and(|spec| !is_of_host(spec, state)),
-            LimitsProcesses(path) => {
-                object.pointer(path).is_some_and(|spec| is_of_host(spec, state) && has_limits(spec))
-            }
             OtherHandler => text("/handler") != HOST,
         }
     }
@@ -148,13 +134,6 @@ impl When {
 
 fn is_empty(value: &Value) -> bool {
     value.is_null() || value == "" || value.as_array().is_some_and(Vec::is_empty)
-}
-
-fn has_limits(spec: &Value) -> bool {
-    let containers = ["initContainers", "containers"].into_iter().filter_map(|list| spec[list].as_array());
-    let mut limits =
-        containers.flatten().filter_map(|container| container["resources"]["limits"].as_object());
-    limits.any(|limits| !limits.is_empty())
 }
 
 /// Whether pods with that spec are processes of their host.

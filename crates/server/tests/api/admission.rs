@@ -314,7 +314,7 @@ async fn a_write_of_what_nothing_acts_on_gets_a_warning() {
     for (path, object, expected) in [
         ("/api/v1/namespaces/default/pods", object("Pod", "v1", plain.clone()), "no containers"),
         ("/api/v1/namespaces/default/pods", object("Pod", "v1", on_host.clone()), ""),
-        ("/api/v1/namespaces/default/pods", object("Pod", "v1", limited), "hold nothing back"),
+        ("/api/v1/namespaces/default/pods", object("Pod", "v1", limited), ""),
         (
             "/apis/apps/v1/namespaces/default/deployments",
             object("Deployment", "apps/v1", workload(&plain)),

@@ -131,30 +131,23 @@ impl Cgroups {
 
     /// Kills all that is in a pod's cgroups, and removes them. Fine if there are none.
     pub(crate) async fn remove(&self, uid: &str) {
-        let (mut left, rest) = PATIENCE;
-        let error = loop {
-            match self.try_to_remove(uid) {
-                Ok(()) => return,
-                Err(error) if left == 0 => break error,
-                Err(_) => left -= 1,
-            }
-            tokio::time::sleep(rest).await;
-        };
-        tracing::warn!(uid, %error, "a pod's cgroup can't be removed");
+        let removed = removed(|| remove_one(self.node.as_fd(), &pod_name(uid)?)).await;
+        if let Err(error) = removed {
+            tracing::warn!(uid, %error, "a pod's cgroup can't be removed");
+        }
     }
 
-    fn try_to_remove(&self, uid: &str) -> io::Result<()> {
-        let name = pod_name(uid)?;
-        let pod = match openat(&self.node, name.as_str(), FOLDER, Mode::empty()) {
-            Ok(pod) => pod,
-            Err(Errno::ENOENT) => return Ok(()),
-            Err(error) => return Err(error.into()),
+    /// Likewise that of a container's former life. The kernel counts from a cgroup's making on: one that stayed would count
+    /// what that life used to the next one.
+    pub(crate) async fn remove_former(&self, uid: &str, container: &str) {
+        let remove = || match openat(&self.node, pod_name(uid)?.as_str(), FOLDER, Mode::empty()) {
+            Ok(pod) => remove_one(pod.as_fd(), single(container)?),
+            Err(Errno::ENOENT) => Ok(()),
+            Err(error) => Err(error.into()),
         };
-        // A cgroup that holds processes can't be removed: they die first. They are gone a moment later only, so
-        // `remove` comes back here until the kernel lets go.
-        kill(pod.as_fd())?;
-        remove_beneath(pod.as_fd(), DEPTH);
-        Ok(unlinkat(&self.node, name.as_str(), UnlinkatFlags::RemoveDir)?)
+        if let Err(error) = removed(remove).await {
+            tracing::warn!(uid, container, %error, "the cgroup of a container's former life can't be removed");
+        }
     }
 
     /// Removes the host's own cgroup, if no pod has one any more.
@@ -176,6 +169,30 @@ pub(crate) struct Wanted {
 /// If the kernel can't.
 pub(crate) fn kill(cgroup: BorrowedFd<'_>) -> io::Result<()> {
     write(cgroup, "cgroup.kill", "1")
+}
+
+/// Removes a cgroup by trying again until the kernel lets go.
+async fn removed(remove: impl Fn() -> io::Result<()>) -> io::Result<()> {
+    let (tries, rest) = PATIENCE;
+    for _ in 0..tries {
+        if remove().is_ok() {
+            return Ok(());
+        }
+        tokio::time::sleep(rest).await;
+    }
+    remove()
+}
+
+fn remove_one(parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+    let cgroup = match openat(parent, name, FOLDER, Mode::empty()) {
+        Ok(cgroup) => cgroup,
+        Err(Errno::ENOENT) => return Ok(()),
+        Err(error) => return Err(error.into()),
+    };
+    // A cgroup that holds processes can't be removed: they die first. They are gone a moment later only, so this is tried again.
+    kill(cgroup.as_fd())?;
+    remove_beneath(cgroup.as_fd(), DEPTH);
+    Ok(unlinkat(parent, name, UnlinkatFlags::RemoveDir)?)
 }
 
 /// The file by which a process enters a cgroup.

@@ -1,0 +1,120 @@
+//! A folder whose content belongs to a pod is removed: however deep it is nested, and no link in it is followed.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open, openat, renameat};
+use nix::sys::stat::Mode;
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+/// How deep folders are looked into: each level costs stack, and two open files.
+const DEEPEST: usize = 32;
+/// What can be opened in a folder that is removed.
+const FOLDER: OFlag =
+    OFlag::O_RDONLY.union(OFlag::O_DIRECTORY).union(OFlag::O_NOFOLLOW).union(OFlag::O_CLOEXEC);
+
+/// Removes a folder with all that is in it, or whatever else has its name. Fine if nothing has.
+///
+/// # Errors
+/// If something in it can't be removed, or comes anew meanwhile.
+pub(crate) fn remove_folder(folder: &Path) -> io::Result<()> {
+    let root = match open(folder, FOLDER, Mode::empty()) {
+        Ok(root) => root,
+        Err(Errno::ENOENT) => return Ok(()),
+        Err(Errno::ENOTDIR | Errno::ELOOP) => return fs::remove_file(folder),
+        Err(error) => return Err(error.into()),
+    };
+    let mut removal = Removal { root, moved: 0 };
+    loop {
+        let before = removal.moved;
+        removal.empty(removal.root.try_clone()?.as_fd(), 0)?;
+        if removal.moved == before {
+            break;
+        }
+    }
+    fs::remove_dir(folder)
+}
+
+struct Removal {
+    root: OwnedFd,
+    /// How many folders were moved into the root.
+    moved: u64,
+}
+
+impl Removal {
+    fn empty(&mut self, folder: BorrowedFd<'_>, depth: usize) -> io::Result<()> {
+        for entry in fs::read_dir(format!("/proc/self/fd/{}", folder.as_raw_fd()))? {
+            let name = entry?.file_name();
+            let name = name.as_os_str();
+            match unlinkat(folder, name, UnlinkatFlags::NoRemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => continue,
+                Err(Errno::EISDIR) => {}
+                Err(error) => return Err(error.into()),
+            }
+            if depth == DEEPEST {
+                self.move_up(folder, name)?;
+                continue;
+            }
+            self.empty(openat(folder, name, FOLDER, Mode::empty())?.as_fd(), depth + 1)?;
+            unlinkat(folder, name, UnlinkatFlags::RemoveDir)?;
+        }
+        Ok(())
+    }
+
+    /// Moves a folder into the root: the next round removes it from there.
+    fn move_up(&mut self, from: BorrowedFd<'_>, name: &OsStr) -> io::Result<()> {
+        loop {
+            self.moved += 1;
+            match renameat(from, name, &self.root, format!(".moved-{}", self.moved).as_str()) {
+                Ok(()) => return Ok(()),
+                // Something of the pod's own has that name.
+                Err(Errno::EEXIST | Errno::ENOTEMPTY | Errno::ENOTDIR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn folders_nested_without_end_go() {
+        let above = tempfile::tempdir().unwrap();
+        let root = above.path().join("v");
+        fs::create_dir(&root).unwrap();
+        fs::write(root.join(".moved-1"), "its own").unwrap();
+        let mut deepest = open(&root, FOLDER, Mode::empty()).unwrap();
+        for _ in 0..5000 {
+            nix::sys::stat::mkdirat(&deepest, "d", Mode::S_IRWXU).unwrap();
+            deepest = openat(&deepest, "d", FOLDER, Mode::empty()).unwrap();
+        }
+        remove_folder(&root).unwrap();
+        assert_eq!(fs::read_dir(above.path()).unwrap().count(), 0);
+        remove_folder(&root).unwrap();
+    }
+
+    #[test]
+    fn no_link_is_followed() {
+        let above = tempfile::tempdir().unwrap();
+        let (root, outside) = (above.path().join("v"), above.path().join("outside"));
+        fs::create_dir_all(root.join("a/b")).unwrap();
+        fs::create_dir(&outside).unwrap();
+        fs::write(outside.join("kept"), "").unwrap();
+        symlink(&outside, root.join("link")).unwrap();
+        symlink(outside.join("kept"), root.join("a/b/link")).unwrap();
+        symlink("nowhere", root.join("a/dangling")).unwrap();
+        let link = above.path().join("link");
+        symlink(&outside, &link).unwrap();
+        remove_folder(&root).unwrap();
+        remove_folder(&link).unwrap();
+        assert!(!root.exists() && fs::symlink_metadata(link).is_err() && outside.join("kept").exists());
+    }
+}
