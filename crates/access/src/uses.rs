@@ -246,7 +246,8 @@ impl StoredPod {
 }
 
 fn each_of_volume(pod: &str, volume: &Map<String, Value>, add: &mut dyn FnMut(UsedKind, Option<&str>)) {
-    let generated = || format!("{pod}-{}", volume.get("name").and_then(Value::as_str).unwrap_or_default());
+    let generated =
+        || objects::ephemeral_claim(pod, volume.get("name").and_then(Value::as_str).unwrap_or_default());
     for (kind, source) in volume {
         let name = |pointer: &str| source.pointer(pointer).and_then(Value::as_str);
         match kind.as_str() {

@@ -89,7 +89,7 @@ fn templates(pod: &Pod) -> impl Iterator<Item = &str> {
 }
 
 fn claim_name(pod: &Pod, volume: &str) -> String {
-    format!("{}-{volume}", pod.metadata.name.as_deref().unwrap_or_default())
+    objects::ephemeral_claim(pod.metadata.name(), volume)
 }
 
 fn creation(pod: &Pod, stored: &Value, volume: &str) -> Option<Action> {

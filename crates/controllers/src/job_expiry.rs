@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use objects::{Delete, Meta, Propagation, Write};
+use objects::{Delete, Meta, Propagation, TypedRef, Write};
 
 use crate::controller::{Controller, Due, Moment, Urgency};
 use crate::job::{Job, end};
 use crate::key::Key;
-use crate::plan::{Plan, subject};
+use crate::plan::Plan;
 use crate::tables::Watches;
 use crate::touched::Touched;
 use crate::view::View;
@@ -58,7 +58,7 @@ impl Controller for FinishedJobs {
             propagation: Some(Propagation::Foreground),
             ..Delete::default()
         };
-        plan.write(Write::Delete { subject: subject(job.as_ref()), options });
+        plan.write(Write::Delete { subject: TypedRef::of(job.as_ref()), options });
         plan
     }
 }

@@ -110,20 +110,9 @@ fn fill(value: &mut Value, reason: &str) {
     }
 }
 
-/// The name of an object for a write.
-pub(crate) fn subject<T: Kind>(object: &T) -> TypedRef {
-    let metadata = object.metadata();
-    TypedRef {
-        api_version: T::API_VERSION.to_owned(),
-        kind: T::KIND.to_owned(),
-        namespace: metadata.namespace().to_owned(),
-        name: metadata.name().to_owned(),
-    }
-}
-
 /// A merge into an object or one of its subresources.
 pub(crate) fn merge<T: Kind>(object: &T, subresource: &'static str, patch: Value) -> Write {
-    Write::Merge { subject: subject(object), subresource, patch }
+    Write::Merge { subject: TypedRef::of(object), subresource, patch }
 }
 
 /// A merge that holds only for the version of the object that was looked at.
@@ -137,7 +126,7 @@ pub(crate) fn merge_this<T: Kind>(object: &T, subresource: &'static str, mut pat
 /// The deletion of this very object, and of no later one of its name.
 pub(crate) fn delete<T: Kind>(object: &T) -> Write {
     let options = Delete { uid: object.metadata().uid().map(str::to_owned), ..Delete::default() };
-    Write::Delete { subject: subject(object), options }
+    Write::Delete { subject: TypedRef::of(object), options }
 }
 
 /// The creation of a typed object.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use objects::{Delete, Meta, Pod, Write, disruption_target, merge_pod_status};
+use objects::{Delete, Meta, Pod, TypedRef, Write, disruption_target, merge_pod_status};
 use serde_json::json;
 
 use crate::controller::{Controller, Due, Moment, Urgency};
@@ -16,7 +16,7 @@ use crate::index::{By, OnNode};
 use crate::kept::Node;
 use crate::key::Key;
 use crate::node::ready_status;
-use crate::plan::{Plan, subject};
+use crate::plan::Plan;
 use crate::pods;
 use crate::tables::{Index, Watches};
 use crate::touched::Touched;
@@ -214,7 +214,7 @@ fn remove(view: &View, pod: &Arc<Pod>, why: Option<&str>, now: Timestamp, plan: 
         return;
     }
     let options = Delete { uid: metadata.uid.clone(), grace_seconds: Some(0), ..Delete::default() };
-    plan.write(Write::Delete { subject: subject(pod.as_ref()), options });
+    plan.write(Write::Delete { subject: TypedRef::of(pod.as_ref()), options });
 }
 
 /// Whether a pod is being deleted, and only finalizers hold it.

@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{NodeSelector, TopologySelectorTerm};
 use k8s_openapi::api::storage::v1::StorageClass;
 use objects::{
     BIND_COMPLETED, BOUND_BY_CONTROLLER, Change, Kind, LOCAL_PATH, Meta, PersistentVolume,
-    PersistentVolumeClaim, Pod, SELECTED_NODE, Table, TypedRef, Write,
+    PersistentVolumeClaim, Pod, SELECTED_NODE, Table, TypedRef, Write, ephemeral_claim,
 };
 use serde_json::json;
 use store::{Event, State};
@@ -382,7 +382,7 @@ pub(crate) fn claims(pod: &Pod) -> impl Iterator<Item = Wanted> {
     let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
     volumes.map(|volume| match &volume.persistent_volume_claim {
         Some(source) => Wanted { name: source.claim_name.clone(), is_own: false },
-        None => Wanted { name: format!("{}-{}", pod.metadata.name(), volume.name), is_own: true },
+        None => Wanted { name: ephemeral_claim(pod.metadata.name(), &volume.name), is_own: true },
     })
 }
 
@@ -419,13 +419,6 @@ fn is_allowed(terms: &[TopologySelectorTerm], node: &Node) -> bool {
 
 /// A change of the version that was looked at.
 fn of_version<T: Kind>(object: &T, mut patch: serde_json::Value) -> Write {
-    let metadata = object.metadata();
-    patch["metadata"]["resourceVersion"] = metadata.resource_version().into();
-    let subject = TypedRef {
-        api_version: T::API_VERSION.to_owned(),
-        kind: T::KIND.to_owned(),
-        namespace: metadata.namespace().to_owned(),
-        name: metadata.name().to_owned(),
-    };
-    Write::Merge { subject, subresource: "", patch }
+    patch["metadata"]["resourceVersion"] = object.metadata().resource_version().into();
+    Write::Merge { subject: TypedRef::of(object), subresource: "", patch }
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use objects::{Delete, Occurrence, Propagation, Write};
+use objects::{Delete, Occurrence, Propagation, TypedRef, Write};
 
 use super::Round;
 use super::kind::CronJob;
 use crate::job::{Job, end};
-use crate::plan::{Action, Note, Plan, subject};
+use crate::plan::{Action, Note, Plan};
 
 /// Deletes the oldest of those that are over, beyond how many are to be kept.
 pub(super) fn clean_up(round: &Round<'_>, plan: &mut Plan) {
@@ -41,7 +41,7 @@ pub(super) fn deletion(cron: &CronJob, job: &Job) -> Action {
     };
     let told = Occurrence::of(cron, false, "SuccessfulDelete", format!("Deleted job {name}"));
     let mut action =
-        Action::from(Write::Delete { subject: subject(job), options }).telling(Note::Event(told));
+        Action::from(Write::Delete { subject: TypedRef::of(job), options }).telling(Note::Event(told));
     action.refused = Some(Occurrence::of(cron, true, "FailedDelete", "Deleted job: {}".to_owned()));
     action
 }
