@@ -105,14 +105,21 @@ fn subresource_entry(resource: &Resource, sub: &Subresource) -> Value {
 
 fn aggregated_entry(resource: &Resource) -> Value {
     let scope = if resource.namespaced { "Namespaced" } else { "Cluster" };
+    // As upstream: of what is built in, a kind of the same group and version has neither.
+    let (group, version) = match resource.custom() {
+        Some(_) => (resource.group, resource.version),
+        None => ("", ""),
+    };
     let mut entry = json!({
         "resource": resource.plural,
-        "responseKind": { "group": "", "version": "", "kind": resource.kind },
+        "responseKind": { "group": group, "version": version, "kind": resource.kind },
         "scope": scope, "singularResource": resource.singular, "verbs": resource.verbs,
     });
     add_names(&mut entry, resource);
     let subresources = resource.subresources.iter().map(|sub| {
-        let kind = json!({ "group": sub.group, "version": sub.version, "kind": sub.kind });
+        let (group, version) =
+            if sub.version.is_empty() { (group, version) } else { (sub.group, sub.version) };
+        let kind = json!({ "group": group, "version": version, "kind": sub.kind });
         json!({ "subresource": sub.name, "responseKind": kind, "verbs": sub.verbs })
     });
     if !resource.subresources.is_empty() {

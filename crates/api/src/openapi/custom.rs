@@ -41,7 +41,9 @@ pub(super) fn document(catalog: &Catalog, path: &str) -> Option<Value> {
         [(resource.schema.name.to_owned(), schema(resource)), of_list]
     });
     let schemas = schemas.collect::<Map<_, _>>();
-    Some(Document { path: path.to_owned(), paths, group, version }.with(schemas))
+    let mut document = Document { path: path.to_owned(), paths, group, version }.with(schemas);
+    document["info"] = json!({ "title": "Kubernetes CRD Swagger", "version": "v0.1.0" });
+    Some(document)
 }
 
 fn of_version<'a>(
@@ -61,6 +63,7 @@ pub(crate) fn schema(resource: &Resource) -> Value {
     if !schema["properties"].is_object() {
         schema["properties"] = json!({});
     }
+    unfold(&mut schema);
     add_embedded(&mut schema);
     if let Value::Object(properties) = &mut schema["properties"] {
         properties.extend(of_types());
@@ -68,7 +71,41 @@ pub(crate) fn schema(resource: &Resource) -> Value {
     }
     let kind = json!({ "group": resource.group, "kind": resource.kind, "version": resource.version });
     schema["x-kubernetes-group-version-kind"] = json!([kind]);
+    add_selectable(resource, &mut schema);
     schema
+}
+
+/// Says by which fields objects can be selected.
+fn add_selectable(resource: &Resource, schema: &mut Value) {
+    let fields = resource.custom().into_iter().flat_map(|custom| custom.selectable_fields());
+    let fields: Vec<Value> = fields.map(|field| json!({ "fieldPath": field })).collect();
+    if !fields.is_empty() {
+        schema["x-kubernetes-selectable-fields"] = fields.into();
+    }
+}
+
+/// Says of what may be an integer or a text that it is one of both (upstream's `Unfold`).
+fn unfold(schema: &mut Value) {
+    let Value::Object(fields) = schema else { return };
+    for place in ["items", "additionalProperties"] {
+        fields.get_mut(place).into_iter().for_each(unfold);
+    }
+    if let Some(Value::Object(properties)) = fields.get_mut("properties") {
+        properties.values_mut().for_each(unfold);
+    }
+    let either = json!([{ "type": "integer" }, { "type": "string" }]);
+    let is_said = fields.get("anyOf") == Some(&either)
+        || fields.get("allOf").is_some_and(|parts| parts[0]["anyOf"] == either);
+    if fields.get("x-kubernetes-int-or-string") != Some(&Value::Bool(true)) || is_said {
+        return;
+    }
+    if !fields.contains_key("anyOf") {
+        fields.insert("anyOf".into(), either);
+        return;
+    }
+    if let Value::Array(parts) = fields.entry("allOf").or_insert_with(|| json!([])) {
+        parts.insert(0, json!({ "anyOf": either }));
+    }
 }
 
 /// The schema of a list of objects.
@@ -87,11 +124,13 @@ pub(crate) fn list_schema(resource: &Resource) -> Value {
         "allOf": [reference(&format!("{META}.ListMeta"))],
     });
     properties.insert("metadata".into(), metadata);
-    json!({
+    let mut schema = json!({
         "description": format!("{} is a list of {}", resource.list_kind(), resource.kind),
         "type": "object", "required": ["items"], "properties": properties,
         "x-kubernetes-group-version-kind": [kind],
-    })
+    });
+    add_selectable(resource, &mut schema);
+    schema
 }
 
 const CONVENTIONS: &str =

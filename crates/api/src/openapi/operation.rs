@@ -35,6 +35,14 @@ const OF_DELETES: &[&str] = &[
     "propagationPolicy",
 ];
 
+/// Whose operation it is.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Of {
+    BuiltIn,
+    /// Of a kind that a definition made: told by another part of upstream, and told less.
+    Custom,
+}
+
 /// What an operation does: upstream's `x-kubernetes-action`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Action {
@@ -79,8 +87,10 @@ impl Action {
     }
 
     /// The parameters of its query.
-    pub fn parameters(self) -> Vec<&'static str> {
+    pub fn parameters(self, of: Of) -> Vec<&'static str> {
         let mut all: Vec<&str> = match self {
+            Action::Get if of == Of::Custom => vec!["resourceVersion"],
+            Action::DeleteCollection if of == Of::Custom => OF_LISTS.into(),
             Action::Get | Action::Connect => Vec::new(),
             Action::List | Action::Watch | Action::WatchList => OF_LISTS.into(),
             Action::Post | Action::Put => OF_WRITES.into(),
@@ -99,33 +109,47 @@ impl Action {
     }
 
     /// The request's body, of the schema of that name where it is an object.
-    pub fn request(self, schema: &str) -> Option<Value> {
-        let object = |schema: &str| json!({ ANY: { "schema": reference(schema) } });
+    pub fn request(self, schema: &str, of: Of) -> Option<Value> {
+        let object = |schema: &str| {
+            let schema = json!({ "schema": reference(schema) });
+            match of {
+                Of::BuiltIn => json!({ ANY: schema }),
+                Of::Custom => json!({ JSON: schema, YAML: schema }),
+            }
+        };
         match self {
+            Action::DeleteCollection if of == Of::Custom => None,
             Action::Post | Action::Put => Some(json!({ "content": object(schema), "required": true })),
             Action::Delete | Action::DeleteCollection => {
                 Some(json!({ "content": object(&format!("{META}.DeleteOptions")) }))
             }
             Action::Patch => {
                 let patch = json!({ "schema": reference(&format!("{META}.Patch")) });
-                let kinds =
-                    ["apply-patch+yaml", "json-patch+json", "merge-patch+json", "strategic-merge-patch+json"];
-                let content = kinds.map(|kind| (format!("application/{kind}"), patch.clone()));
-                Some(json!({ "content": content.into_iter().collect::<Map<_, _>>(), "required": true }))
+                let kinds: &[&str] = &[
+                    "apply-patch+yaml",
+                    "json-patch+json",
+                    "merge-patch+json",
+                    "strategic-merge-patch+json",
+                ];
+                let kinds = if of == Of::Custom { &kinds[..3] } else { kinds };
+                let content = kinds.iter().map(|kind| (format!("application/{kind}"), patch.clone()));
+                Some(json!({ "content": content.collect::<Map<_, _>>(), "required": true }))
             }
             _ => None,
         }
     }
 
     /// The answers by their codes.
-    pub fn responses(self, body: &Value) -> Value {
+    pub fn responses(self, body: &Value, of: Of) -> Value {
         let codes: &[&str] = match self {
+            Action::Patch if of == Of::Custom => &["200"],
             Action::Post => &["200", "201", "202"],
             Action::Put | Action::Patch => &["200", "201"],
             Action::Delete => &["200", "202"],
             _ => &["200"],
         };
         let types: &[&str] = match self {
+            _ if of == Of::Custom => &[JSON, YAML],
             Action::List | Action::Watch | Action::WatchList => {
                 &[JSON, JSON_STREAM, PROTOBUF, PROTOBUF_STREAM, YAML]
             }

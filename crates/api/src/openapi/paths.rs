@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use machinery::{Resource, Subresource, api_version};
 use serde_json::{Map, Value, json};
 
-use super::operation::{Action, log_responses, parameter, plain, reference, text};
+use super::operation::{Action, Of, log_responses, parameter, plain, reference, text};
 use super::{META, schema_of};
 use crate::kinds::resources;
 
@@ -47,8 +47,12 @@ pub(super) fn of_version<'a>(
     let id = format!("{}{}", capital(&tag), capital(version));
     let tag = format!("{tag}_{version}");
     let mut paths = BTreeMap::new();
-    let list = reference(&format!("{META}.APIResourceList"));
-    paths.insert(root.clone(), json!({ "get": plain(&format!("get{id}APIResources"), &tag, &list, false) }));
+    let mut resources = resources.peekable();
+    if resources.peek().is_some_and(|resource| resource.custom().is_none()) {
+        let list = reference(&format!("{META}.APIResourceList"));
+        let get = plain(&format!("get{id}APIResources"), &tag, &list, false);
+        paths.insert(root.clone(), json!({ "get": get }));
+    }
     for resource in resources {
         Paths { root: &root, id: &id, tag: &tag, resource, paths: &mut paths }.add();
     }
@@ -57,7 +61,7 @@ pub(super) fn of_version<'a>(
 
 /// `core`, `apps`, `rbacAuthorization`.
 fn tag(group: &str) -> String {
-    let mut parts = group.strip_suffix(".k8s.io").unwrap_or(group).split('.');
+    let mut parts = group.strip_suffix(".k8s.io").unwrap_or(group).split(['.', '-']);
     let first = parts.next().filter(|first| !first.is_empty()).unwrap_or("core");
     parts.fold(first.to_owned(), |tag, part| tag + &capital(part))
 }
@@ -97,10 +101,16 @@ impl Paths<'_> {
         self.path(&one, &[("get", Get), ("put", Put), ("patch", Patch), ("delete", Delete)], |_| {
             scoped.clone()
         });
-        self.path(&format!("watch/{all}"), &[("get", WatchList)], |_| format!("{scoped}List"));
-        self.path(&format!("watch/{one}"), &[("get", Watch)], |_| scoped.clone());
+        // Of definitions' kinds upstream doesn't tell them, nor some other things (`pkg/controller/openapi/builder`).
+        let has_watches = resource.custom().is_none();
+        if has_watches {
+            self.path(&format!("watch/{all}"), &[("get", WatchList)], |_| format!("{scoped}List"));
+            self.path(&format!("watch/{one}"), &[("get", Watch)], |_| scoped.clone());
+        }
         if namespaced {
             self.path(plural, &[("get", List)], |_| format!("{kind}ForAllNamespaces"));
+        }
+        if namespaced && has_watches {
             self.path(&format!("watch/{plural}"), &[("get", WatchList)], |_| {
                 format!("{kind}ListForAllNamespaces")
             });
@@ -135,11 +145,11 @@ impl Paths<'_> {
                 };
                 let kind = (resource.group, resource.version, resource.kind);
                 let mut operation = self.operation(*action, &name(*action), kind);
-                operation.insert("responses".into(), action.responses(&answer));
-                if let Some(request) = action.request(resource.schema.name) {
+                operation.insert("responses".into(), action.responses(&answer, self.of()));
+                if let Some(request) = action.request(resource.schema.name, self.of()) {
                     operation.insert("requestBody".into(), request);
                 }
-                (*method, operation, action.parameters())
+                (*method, operation, action.parameters(self.of()))
             })
             .collect();
         self.insert(path, operations);
@@ -157,7 +167,7 @@ impl Paths<'_> {
         let operations: Vec<_> = operations
             .map(|(_, method, action)| {
                 let mut operation = self.operation(action, name, self.kind_of(sub));
-                let mut parameters = action.parameters();
+                let mut parameters = action.parameters(self.of());
                 let responses = if sub.name == "log" {
                     parameters.extend([
                         "container",
@@ -169,10 +179,10 @@ impl Paths<'_> {
                     parameters.extend(["sinceSeconds", "stream", "tailLines", "timestamps"]);
                     log_responses()
                 } else {
-                    action.responses(&reference(&schema))
+                    action.responses(&reference(&schema), self.of())
                 };
                 operation.insert("responses".into(), responses);
-                if let Some(request) = action.request(&schema) {
+                if let Some(request) = action.request(&schema, self.of()) {
                     operation.insert("requestBody".into(), request);
                 }
                 (method, operation, parameters)
@@ -195,11 +205,15 @@ impl Paths<'_> {
         let operations = methods.iter().map(|method| {
             let mut operation =
                 self.operation(Action::Connect, &format!("{}{name}", capital(method)), self.kind_of(sub));
-            operation.insert("responses".into(), Action::Connect.responses(&text()));
+            operation.insert("responses".into(), Action::Connect.responses(&text(), self.of()));
             (*method, operation, parameters.to_vec())
         });
         let operations = operations.collect();
         self.insert(path, operations);
+    }
+
+    fn of(&self) -> Of {
+        if self.resource.custom().is_some() { Of::Custom } else { Of::BuiltIn }
     }
 
     fn kind_of(&self, sub: &Subresource) -> (&'static str, &'static str, &'static str) {

@@ -149,7 +149,9 @@ fn operation_of(mut operation: Map<String, Value>) -> Map<String, Value> {
     let parameters = operation.remove("parameters");
     let produces: Vec<&String> =
         responses.get("200").into_iter().flat_map(content_of).map(|(kind, _)| kind).collect();
-    let is_resource = operation.contains_key("x-kubernetes-action");
+    // Of definitions' kinds, which have no protobuf, upstream says that all takes the same.
+    let is_resource = operation.contains_key("x-kubernetes-action")
+        && *produces != ["application/json", "application/yaml"];
     let consumes = match &body {
         Some(body) => content_of(body).map(|(kind, _)| kind.clone()).collect(),
         None if is_resource => vec!["*/*".to_owned()],

@@ -109,6 +109,10 @@ impl Policy {
         for (index, variable) in items("variables").iter().enumerate() {
             let path = format!("spec.variables[{index}].expression");
             let name = text(variable, "name");
+            // One that says nothing isn't there.
+            if text(variable, "expression").trim().is_empty() {
+                continue;
+            }
             let found = compile(&environment, &variable["expression"], &path, Wanted::Anything, faults);
             // What uses a variable that is wrong is not wrong itself.
             let of = found.as_ref().map_or(Type::Dyn, |(_, of)| of.clone());

@@ -116,6 +116,11 @@ impl Custom {
         api_version(self.definition.group, self.definition.storage_version())
     }
 
+    /// The fields that objects of its version can be selected by.
+    pub fn selectable_fields(&self) -> impl Iterator<Item = &str> {
+        self.version().selectable.iter().map(|(name, _)| name.as_str())
+    }
+
     /// The `openAPIV3Schema` of its version, as the definition has it; null where there is none.
     pub fn open_api_schema(&self) -> Value {
         schema_in(&self.definition.source, self.version).unwrap_or_default()

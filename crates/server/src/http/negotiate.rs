@@ -99,8 +99,8 @@ pub(crate) fn accepted_media_type<'a>(headers: &HeaderMap, offered: &[&'a str]) 
     })
 }
 
-/// What an object, a list or a watch should be answered as, out of what is offered.
-pub(crate) fn accepted(headers: &HeaderMap, offered: &[Encoding]) -> Result<Accepted, Status> {
+/// What an object, a list or a watch should be answered as, out of what is offered, and as a Table if that is.
+fn accepted(headers: &HeaderMap, offered: &[Encoding], table: bool) -> Result<Accepted, Status> {
     let ranges = ranges(headers);
     if ranges.is_empty() {
         return Ok(Accepted { shape: Shape::Plain, encoding: Encoding::Json });
@@ -111,7 +111,7 @@ pub(crate) fn accepted(headers: &HeaderMap, offered: &[Encoding]) -> Result<Acce
         let shape = match range.parameter("as") {
             None => Shape::Plain,
             // A Table's cells are of any type: it has no message.
-            Some("Table") if ours && encoding != Encoding::Protobuf => Shape::Table,
+            Some("Table") if ours && table && encoding != Encoding::Protobuf => Shape::Table,
             Some("PartialObjectMetadata" | "PartialObjectMetadataList") if ours => Shape::Metadata,
             Some(_) => continue,
         };
@@ -122,18 +122,20 @@ pub(crate) fn accepted(headers: &HeaderMap, offered: &[Encoding]) -> Result<Acce
 
 /// What answers about objects of a resource can be written as.
 pub(crate) fn accepted_for(headers: &HeaderMap, resource: &Resource) -> Result<Accepted, Status> {
+    // What nobody can read again, such as a review, has no columns.
+    let table = resource.has_verb("get");
     if Encoding::Protobuf.has(resource) {
-        return accepted(headers, &Encoding::ALL);
+        return accepted(headers, &Encoding::ALL, table);
     }
-    accepted(headers, &[Encoding::Json, Encoding::Yaml, Encoding::Cbor])
+    accepted(headers, &[Encoding::Json, Encoding::Yaml, Encoding::Cbor], table)
 }
 
 /// What a watch of a resource can be written as: no YAML, whose documents have no end.
 pub(crate) fn accepted_stream(headers: &HeaderMap, resource: &Resource) -> Result<Accepted, Status> {
     if Encoding::Protobuf.has(resource) {
-        return accepted(headers, &[Encoding::Json, Encoding::Protobuf, Encoding::Cbor]);
+        return accepted(headers, &[Encoding::Json, Encoding::Protobuf, Encoding::Cbor], true);
     }
-    accepted(headers, &[Encoding::Json, Encoding::Cbor])
+    accepted(headers, &[Encoding::Json, Encoding::Cbor], true)
 }
 
 /// What an error is written as: JSON where the client asked for nothing that is known.
@@ -185,7 +187,7 @@ mod tests {
     fn answered(accept: &'static str) -> Option<(Shape, Encoding)> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static(accept));
-        accepted(&headers, &Encoding::ALL).ok().map(|a| (a.shape, a.encoding))
+        accepted(&headers, &Encoding::ALL, true).ok().map(|a| (a.shape, a.encoding))
     }
 
     #[test]

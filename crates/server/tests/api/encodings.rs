@@ -114,6 +114,22 @@ async fn deletes_scales_and_errors_speak_the_clients_encoding() {
 }
 
 #[tokio::test]
+async fn what_nobody_can_read_again_is_no_table() {
+    let house = House::new().await;
+    let review = json!({"kind": "SelfSubjectAccessReview", "apiVersion": "authorization.k8s.io/v1",
+        "spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}});
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let body = review.to_string().into_bytes();
+    let (code, ..) = ask(&house, "POST", path, "application/json", table, body.clone()).await;
+    assert_eq!(code, 406);
+    let either = format!("{table},application/json");
+    let (code, _, body) = ask(&house, "POST", path, "application/json", &either, body).await;
+    let answer: Value = serde_json::from_slice(&body).unwrap();
+    assert_eq!((code, &answer["kind"]), (201, &review["kind"]));
+}
+
+#[tokio::test]
 async fn a_watch_tells_frames_in_the_clients_encoding() {
     let house = House::new().await;
     for (wanted, stream_type) in [

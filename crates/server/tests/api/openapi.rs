@@ -2,9 +2,10 @@
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 use server::Body;
 
+use crate::conversion::{DEFINITIONS, done, until};
 use crate::house::{House, admin, body_of, text};
 
 async fn get(house: &House, path: &str, headers: &[(&str, &str)]) -> Response<Body> {
@@ -53,6 +54,68 @@ async fn the_v2_document_comes_as_json_and_protobuf_and_is_sent_once() {
     let bytes = answer.into_body().collect().await.unwrap().to_bytes();
     assert!(bytes.starts_with(b"\n\x032.0"));
     assert_eq!(get(&house, V2, &[("accept", "image/png")]).await.status(), 406);
+}
+
+/// Of a kind that a definition made.
+#[tokio::test]
+async fn a_definition_is_told_as_upstream_tells_it() {
+    let house = House::new().await;
+    let name = "com.example-site.ci.v1.Build";
+    let spec = json!({"type": "object", "properties": {
+        "port": {"x-kubernetes-int-or-string": true},
+        "ports": {"type": "array", "items": {"x-kubernetes-int-or-string": true, "anyOf": [{"minimum": 1}]}}}});
+    let definition = json!({"apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "builds.ci.example-site.com"}, "spec": {"group": "ci.example-site.com",
+        "scope": "Namespaced", "names": {"plural": "builds", "kind": "Build"}, "versions": [{
+            "name": "v1", "served": true, "storage": true, "subresources": {"status": {}},
+            "selectableFields": [{"jsonPath": ".color"}],
+            "schema": {"openAPIV3Schema": {"type": "object", "properties": {"spec": spec, "color": {"type": "string"}}}}}]}});
+    done(&house, "POST", DEFINITIONS, Some(definition)).await;
+    let path = "/openapi/v3/apis/ci.example-site.com/v1";
+    until(&house, path, |code, _| code == 200).await;
+    let document = done(&house, "GET", path, None).await;
+    assert_eq!(document["info"], json!({"title": "Kubernetes CRD Swagger", "version": "v0.1.0"}));
+    let schemas = &document["components"]["schemas"];
+    for kind in [name.to_owned(), format!("{name}List")] {
+        assert_eq!(
+            schemas[&kind]["x-kubernetes-selectable-fields"],
+            json!([{"fieldPath": "color"}]),
+            "{kind}"
+        );
+    }
+    let spec = &schemas[name]["properties"]["spec"]["properties"];
+    let either = json!([{"type": "integer"}, {"type": "string"}]);
+    assert_eq!(spec["port"]["anyOf"], either);
+    assert_eq!(spec["ports"]["items"]["allOf"], json!([{"anyOf": either}]));
+    let all = "/apis/ci.example-site.com/v1/namespaces/{namespace}/builds";
+    let paths = document["paths"].as_object().unwrap();
+    let others =
+        ["".to_owned(), "/{name}".to_owned(), "/{name}/status".to_owned()].map(|end| format!("{all}{end}"));
+    let everywhere = "/apis/ci.example-site.com/v1/builds".to_owned();
+    assert_eq!(paths.keys().cloned().collect::<Vec<_>>(), [&[everywhere][..], &others].concat());
+    let one = &paths[&others[1]];
+    let keys = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    let forms = ["application/json", "application/yaml"];
+    assert_eq!(one["patch"]["operationId"], "patchCiExampleSiteComV1NamespacedBuild");
+    assert_eq!(one["patch"]["tags"], json!(["ciExampleSiteCom_v1"]));
+    assert_eq!(keys(&one["patch"]["responses"]), ["200", "401"]);
+    assert_eq!(
+        keys(&one["patch"]["requestBody"]["content"]),
+        ["application/apply-patch+yaml", "application/json-patch+json", "application/merge-patch+json"]
+    );
+    assert_eq!(keys(&one["put"]["requestBody"]["content"]), forms);
+    assert_eq!(keys(&one["get"]["responses"]["200"]["content"]), forms);
+    assert!(one["get"]["parameters"].as_array().unwrap().iter().any(|p| p["name"] == "resourceVersion"));
+    assert_eq!(paths[all]["delete"].get("requestBody"), None);
+
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let answer = text(get(&house, "/apis", &[("accept", accept)]).await).await;
+    let answer: Value = serde_json::from_str(&answer).unwrap();
+    let is_ours = |group: &&Value| group["metadata"]["name"] == "ci.example-site.com";
+    let group = answer["items"].as_array().unwrap().iter().find(is_ours).unwrap();
+    let resource = &group["versions"][0]["resources"][0];
+    let kind = json!({"group": "ci.example-site.com", "version": "v1", "kind": "Build"});
+    assert_eq!((&resource["responseKind"], &resource["subresources"][0]["responseKind"]), (&kind, &kind));
 }
 
 #[tokio::test]

@@ -8,6 +8,25 @@ use super::volume::Volumes;
 use crate::kinds::field::{paths, text};
 
 const NAME: &str = "must be printable ASCII characters other than '='";
+/// The fields of a pod that can be told to it, or that upstream once told.
+const TOLD: [&str; 15] = [
+    "metadata.annotations",
+    "metadata.labels",
+    "metadata.name",
+    "metadata.namespace",
+    "metadata.uid",
+    "spec.host",
+    "spec.nodeName",
+    "spec.restartPolicy",
+    "spec.schedulerName",
+    "spec.serviceAccountName",
+    "status.hostIP",
+    "status.hostIPs",
+    "status.phase",
+    "status.podIP",
+    "status.podIPs",
+];
+/// Those of them that a variable can have; one more it can have unsaid.
 const FIELDS: [&str; 8] = [
     "metadata.name",
     "metadata.namespace",
@@ -94,7 +113,8 @@ fn validate_source(variable: &Value, volumes: &Volumes<'_>, path: &str, faults: 
 
 fn validate_reference(kind: &str, reference: &Value, volumes: &Volumes<'_>, path: &str, faults: &mut Faults) {
     match kind {
-        "fieldRef" => validate_field(reference, path, faults),
+        "fieldRef" if text(reference, "fieldPath") == "status.hostIPs" => {}
+        "fieldRef" => validate_field(reference, &FIELDS, path, faults),
         "resourceFieldRef" => validate_amount(reference, path, faults),
         "fileKeyRef" => {
             for field in ["volumeName", "path", "key"] {
@@ -130,26 +150,31 @@ fn is_key(key: &str) -> bool {
         && !key.starts_with("..")
 }
 
-/// A field of the pod.
-pub(super) fn validate_field(reference: &Value, path: &str, faults: &mut Faults) {
+/// A field of the pod: one of those, or one label or annotation.
+pub(super) fn validate_field(reference: &Value, fields: &[&str], path: &str, faults: &mut Faults) {
     for field in ["apiVersion", "fieldPath"] {
         if text(reference, field).is_empty() {
             return faults.push(Cause::required(format!("{path}.{field}"), ""));
         }
     }
     let (asked, field) = (text(reference, "fieldPath"), format!("{path}.fieldPath"));
-    if text(reference, "apiVersion") != "v1" {
-        return faults.push(Cause::invalid(field, &json!(asked), "only v1 is known"));
+    let version = text(reference, "apiVersion");
+    let inconvertible = |why: &str| {
+        Cause::invalid(field.as_str(), &json!(asked), &format!("error converting fieldPath: {why}"))
+    };
+    if version != "v1" {
+        return faults.push(inconvertible(&format!("unsupported pod version: {version}")));
     }
     let of_map = ["metadata.labels['", "metadata.annotations['"]
         .iter()
         .any(|start| asked.starts_with(start) && asked.ends_with("']"));
-    let is_field =
-        asked.starts_with("metadata.") || asked.starts_with("spec.") || asked.starts_with("status.");
-    if !is_field {
-        faults.push(Cause::invalid(field, &json!(asked), "error converting fieldPath"));
-    } else if !of_map && !FIELDS.contains(&asked) && asked != "status.hostIPs" {
-        faults.push(Cause::not_supported(field, &json!(asked), &FIELDS));
+    if of_map || fields.contains(&asked) {
+        return;
+    }
+    if TOLD.contains(&asked) {
+        faults.push(Cause::not_supported(field.as_str(), &json!(asked), fields));
+    } else {
+        faults.push(inconvertible(&format!("field label not supported: {asked}")));
     }
 }
 

@@ -3,8 +3,12 @@
 use machinery::{Cause, Faults};
 use serde_json::{Value, json};
 
+use super::environment::{validate_amount, validate_field};
 use crate::kinds::field::{items, paths, text};
 
+/// The fields of a pod that can be files.
+const FIELDS: [&str; 5] =
+    ["metadata.annotations", "metadata.labels", "metadata.name", "metadata.namespace", "metadata.uid"];
 /// The highest mode of a file.
 const MODES: i64 = 0o777;
 
@@ -69,11 +73,21 @@ fn validate_of_pod(source: &Value, path: &str, faults: &mut Faults) {
             (true, true) => {
                 faults.push(Cause::required(path, "one of fieldRef and resourceFieldRef is required"));
             }
-            (false, false) => {
-                let why = "fieldRef and resourceFieldRef can not be specified simultaneously";
-                faults.push(Cause::invalid(path, &json!("resource"), why));
+            (false, is_lone) => {
+                validate_field(&item["fieldRef"], &FIELDS, &format!("{path}.fieldRef"), faults);
+                if !is_lone {
+                    let why = "fieldRef and resourceFieldRef can not be specified simultaneously";
+                    faults.push(Cause::invalid(path, &json!("resource"), why));
+                }
             }
-            _ => {}
+            (true, false) => {
+                let (amount, path) = (&item["resourceFieldRef"], format!("{path}.resourceFieldRef"));
+                if text(amount, "containerName").is_empty() {
+                    faults.push(Cause::required(format!("{path}.containerName"), ""));
+                } else {
+                    validate_amount(amount, &path, faults);
+                }
+            }
         }
         validate_mode(&item["mode"], &format!("{path}.mode"), faults);
     }
@@ -109,7 +123,8 @@ mod tests {
 
     #[test]
     fn files_stay_in_their_volume() {
-        let item = |path: &str| json!({"key": "k", "path": path, "fieldRef": {"fieldPath": "metadata.name"}});
+        let field = json!({"apiVersion": "v1", "fieldPath": "metadata.name"});
+        let item = |path: &str| json!({"key": "k", "path": path, "fieldRef": field});
         type Make = fn(Value) -> Value;
         let kinds: [(Make, &str); 6] = [
             (|item| json!({"configMap": {"name": "m", "items": [item]}}), "v.configMap.items[0].path"),
@@ -178,5 +193,39 @@ mod tests {
             told(json!({"downwardAPI": {"items": [{"path": "p"}]}})),
             ["v.downwardAPI: Required value: one of fieldRef and resourceFieldRef is required"]
         );
+    }
+
+    #[test]
+    fn what_files_tell_of_the_pod_has_to_be_there() {
+        let of = |source: Value| {
+            let mut item = source;
+            item["path"] = "p".into();
+            told(json!({"downwardAPI": {"items": [item]}}))
+        };
+        let field = |path: &str| of(json!({"fieldRef": {"apiVersion": "v1", "fieldPath": path}}));
+        for path in ["metadata.labels", "metadata.annotations['a']", "metadata.uid"] {
+            assert_eq!(field(path), [""; 0], "{path}");
+        }
+        assert_eq!(field(""), ["v.downwardAPI.fieldRef.fieldPath: Required value"]);
+        assert_eq!(
+            field("spec.nodeName"),
+            ["v.downwardAPI.fieldRef.fieldPath: Unsupported value: \"spec.nodeName\": supported values: \
+                 \"metadata.annotations\", \"metadata.labels\", \"metadata.name\", \"metadata.namespace\", \"metadata.uid\""]
+        );
+        assert_eq!(
+            field("metadata.nothing"),
+            [
+                "v.downwardAPI.fieldRef.fieldPath: Invalid value: \"metadata.nothing\": error converting fieldPath: field \
+                 label not supported: metadata.nothing"
+            ]
+        );
+        let amount = |amount: Value| of(json!({ "resourceFieldRef": amount }));
+        assert_eq!(amount(json!({"containerName": "c", "resource": "limits.cpu"})), [""; 0]);
+        let at = "v.downwardAPI.resourceFieldRef";
+        assert_eq!(
+            amount(json!({"resource": "limits.cpu"})),
+            [format!("{at}.containerName: Required value")]
+        );
+        assert_eq!(amount(json!({"containerName": "c"})), [format!("{at}.resource: Required value")]);
     }
 }
