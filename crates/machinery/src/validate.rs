@@ -14,7 +14,7 @@ use crate::status::Cause;
 pub fn validate_create(resource: &Resource, object: &Object) -> Vec<Cause> {
     let mut faults = Faults::default();
     metadata::validate_own(resource, object, &mut faults);
-    validate_object(resource, object, None, &mut faults);
+    validate_object(resource, object, None, "", &mut faults);
     resource.rules.validate_create(object, &mut faults);
     faults.into_causes()
 }
@@ -24,7 +24,7 @@ pub fn validate_update(resource: &Resource, subresource: &str, object: &Object, 
     let mut faults = Faults::default();
     let looks = metadata::validate_update(resource, object, &mut faults);
     for _ in 0..if resource.rules.looks_at_changes() { looks } else { 0 } {
-        validate_object(resource, object, Some(old), &mut faults);
+        validate_object(resource, object, Some(old), subresource, &mut faults);
     }
     for field in ["name", "namespace", "uid", "creationTimestamp"] {
         let value = object.meta(field);
@@ -46,7 +46,13 @@ pub fn validate_update(resource: &Resource, subresource: &str, object: &Object, 
     faults.into_causes()
 }
 
-fn validate_object(resource: &Resource, object: &Object, old: Option<&Object>, faults: &mut Faults) {
+fn validate_object(
+    resource: &Resource,
+    object: &Object,
+    old: Option<&Object>,
+    subresource: &str,
+    faults: &mut Faults,
+) {
     if let Some(schema) = resource.schema.get() {
         let mut path = String::new();
         for field in schema.fields().iter().filter(|f| !matches!(f.name, "metadata" | "status")) {
@@ -59,7 +65,7 @@ fn validate_object(resource: &Resource, object: &Object, old: Option<&Object>, f
     }
     resource.rules.validate(object, faults);
     if let Some(custom) = &resource.custom {
-        custom.validate(object, old, faults);
+        custom.validate(object, old, subresource, faults);
     }
 }
 

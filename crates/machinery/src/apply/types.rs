@@ -58,7 +58,8 @@ fn zero(schema: &Schema) -> Map<String, Value> {
                 Value::Bool(_) => false.into(),
                 _ => Value::Null,
             },
-            _ if field.required => Value::Null,
+            // Of lists those alone that are written as `null`, below.
+            _ if field.required && !matches!(field.shape, Shape::List(_)) => Value::Null,
             _ => continue,
         };
         map.insert(field.name.to_owned(), value);

@@ -43,13 +43,22 @@ impl Custom {
         filled
     }
 
-    /// The faults of an object, which replaces `old` if there is one, beyond those of its metadata.
-    pub(crate) fn validate(&self, object: &Object, old: Option<&Object>, faults: &mut Faults) {
+    /// The faults of an object, which replaces `old` through `subresource` if there is one, beyond those of its metadata.
+    pub(crate) fn validate(
+        &self,
+        object: &Object,
+        old: Option<&Object>,
+        subresource: &str,
+        faults: &mut Faults,
+    ) {
         let compiled = self.compiled();
         let value = Value::Object(object.0.clone());
         let before = old.map(|old| Value::Object(old.0.clone()));
         let mut found = Faults::default();
-        validate::validate(&compiled.schema, &value, before.as_ref(), "", &mut found);
+        match subresource {
+            "status" => validate_status(&compiled.schema, &value, before.as_ref(), &mut found),
+            _ => validate::validate(&compiled.schema, &value, before.as_ref(), "", &mut found),
+        }
         self.validate_scale(object, &mut found);
         validate_embedded(&compiled.schema, &value, before.as_ref(), "", &mut found);
         // A list that held an item twice before is no fault of a change to something else.
@@ -84,6 +93,24 @@ impl Custom {
     pub(crate) fn cells(&self, object: &Object, now: i64) -> Vec<Value> {
         columns::cells(&self.version().columns, object, now)
     }
+}
+
+/// Of a changed status its own schema alone is asked, and its faults are told from there on, as upstream (`ValidateStatusUpdate`).
+fn validate_status(schema: &Schema, value: &Value, old: Option<&Value>, faults: &mut Faults) {
+    const STATUS: &str = "status";
+    let (Some(Known::Schema(schema)), Some(status)) = (schema.field(STATUS), value.get(STATUS)) else {
+        return;
+    };
+    let mut found = Faults::default();
+    validate::validate(schema, status, old.and_then(|old| old.get(STATUS)), "", &mut found);
+    faults.extend(found.into_iter().map(|cause| {
+        let field = match cause.field.as_str() {
+            "<nil>" => STATUS.to_owned(),
+            field if field.starts_with('[') => format!("{STATUS}{field}"),
+            field => format!("{STATUS}.{field}"),
+        };
+        Cause { field, ..cause }
+    }));
 }
 
 /// Metadata of an object and of those embedded in it, held against their own schema.

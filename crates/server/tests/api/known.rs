@@ -36,10 +36,6 @@ pub const KNOWN: &[Known] = &[
     },
     Known { contains: &["life FlowSchema", "/body/status/conditions: "], reason: LEVELS },
     Known { contains: &["/flowschemas", "/managedFields"], reason: LEVELS },
-    Known {
-        contains: &["life VAPBinding", "/managedFields/0/fieldsV1/f:spec/f:validationActions/.: "],
-        reason: "a set that must be there counts as being there before it is",
-    },
     Known { contains: &["GET /version"], reason: "it says that it is Holdfast" },
     Known {
         contains: &["discovery", ": recorded 20 items, here 21"],

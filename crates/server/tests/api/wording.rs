@@ -176,6 +176,27 @@ async fn what_does_not_fit_a_field_is_told_in_the_words_of_the_decoder() {
 }
 
 #[tokio::test]
+async fn faults_of_a_status_are_told_from_there_on() {
+    let house = House::new().await;
+    let status = object(
+        json!({"p": {"type": "string", "pattern": "^a$"}, "l": {"type": "array", "items": {"type": "integer"}}}),
+    );
+    define(&house, object(json!({"spec": object(json!({})), "status": status}))).await;
+    done(&house, "POST", PATH, Some(thing(json!({})))).await;
+    for (status, why) in [
+        (json!({"p": "b"}), "status.p: Invalid value: \"b\": p in body should match '^a$'"),
+        (
+            json!({"l": ["x"]}),
+            "status.l[0]: Invalid value: \"string\": l[0] in body must be of type integer: \"string\"",
+        ),
+    ] {
+        let (code, said) =
+            message(&house, "PATCH", &format!("{PATH}/t/status"), MERGE, &json!({"status": status})).await;
+        assert_eq!((code, said), (422, format!("Thing.odd.example.com \"t\" is invalid: {why}")));
+    }
+}
+
+#[tokio::test]
 async fn a_secret_in_lines_is_stored_in_one() {
     let house = House::new().await;
     let secret = json!({"metadata": {"name": "s"}, "data": {"a": "aGVs\nbG8=\n"}});
