@@ -48,22 +48,29 @@ fn a_drill_asks_the_users_own_workload() {
     }
 }
 
-pub fn check_drill(net: &str, args: &[&str]) -> Value {
-    let temporary = tempfile::tempdir().unwrap();
-    let json = temporary.path().join("report.json");
-    let output = Command::new(HOLDFAST)
-        .args(["drill", "--net", net, "--seed", "1", "--json"])
-        .arg(&json)
-        .args(args)
-        .env("TMPDIR", temporary.path())
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "{}", text(&output));
+#[test]
+fn a_rollout_while_a_host_is_off_fails_no_request() {
+    let (net, _lock) = match testing::allows_namespaces() {
+        true => ("netns", None),
+        false => ("loopback", Some(lock_loopback())),
+    };
+    let (report, printed) = drill(net, &["--scenario", "rollout"]);
+    assert_eq!(report["summary"]["failed"], 0, "{printed}");
+    assert!(report["summary"]["asked"].as_u64() > Some(500), "{printed}");
+    let steps = report["runs"][0]["steps"].as_array().unwrap();
+    let names: Vec<&str> = steps.iter().filter_map(|step| step["what"].as_str()).collect();
+    let order =
+        ["power-off", "scale-to-6", "scale-to-12", "scale-to-3", "new-template", "delete-a-pod", "power-on"];
+    assert_eq!(names, order);
+    for step in steps {
+        assert!(step["took_ms"].is_u64(), "{step}");
+        assert!(step["service"]["asked"].as_u64() > Some(5), "{step}");
+    }
+    assert!(printed.contains("scale to 12"), "{printed}");
+}
 
-    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
-    assert_eq!(report["cluster"]["net"], net);
-    assert_eq!(report["cluster"]["nodes"], 3);
+pub fn check_drill(net: &str, args: &[&str]) -> Value {
+    let (report, printed) = drill(net, args);
     let run = &report["runs"][0];
     assert_eq!(run["fault"], "power-off");
     for role in ["leader", "vip", "worker"] {
@@ -98,11 +105,30 @@ pub fn check_drill(net: &str, args: &[&str]) -> Value {
         assert!(happened.contains(&what), "{what} is missing in the timeline: {happened:?}");
     }
     assert!(report["summary"]["api_outage_ms"]["p50"].is_u64());
-
-    let printed = String::from_utf8(output.stdout).unwrap();
     assert!(printed.contains("election-won") || printed.contains("election"), "{printed}");
-    leaves_nothing(temporary.path(), &json);
     report
+}
+
+/// Holds a drill, which leaves nothing. Returns its report, and what it printed.
+fn drill(net: &str, args: &[&str]) -> (Value, String) {
+    let temporary = tempfile::tempdir().unwrap();
+    let json = temporary.path().join("report.json");
+    let output = Command::new(HOLDFAST)
+        .args(["drill", "--net", net, "--seed", "1", "--json"])
+        .arg(&json)
+        .args(args)
+        .env("TMPDIR", temporary.path())
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", text(&output));
+
+    let report: Value = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    assert_eq!(report["cluster"]["net"], net);
+    assert_eq!(report["cluster"]["nodes"], 3);
+    let printed = String::from_utf8(output.stdout).unwrap();
+    leaves_nothing(temporary.path(), &json);
+    (report, printed)
 }
 
 fn leaves_nothing(temporary: &Path, json: &Path) {

@@ -4,6 +4,7 @@
 //! a failure of the moment it was sent, not of the moment its caller gave up.
 
 use crate::Moment;
+use std::ops::Range;
 use std::time::Duration;
 
 /// One ask, as a user could have made it.
@@ -48,6 +49,27 @@ pub fn measure(asks: &[Ask], cut: Moment, quiet: Duration, seen_until: Moment) -
     }
 }
 
+/// The asks of a part of a drill.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    /// Asks without a good answer.
+    pub(crate) failed: usize,
+    /// All asks.
+    pub(crate) asked: usize,
+    /// The longest that an ask with a good answer took.
+    pub(crate) slowest: Duration,
+}
+
+/// Counts the asks that were sent in a time, its end excluded.
+pub(crate) fn tally<'a>(asks: impl IntoIterator<Item = &'a Ask>, time: Range<Moment>) -> Tally {
+    let sent = asks.into_iter().filter(|ask| time.contains(&ask.sent));
+    sent.fold(Tally::default(), |all, ask| Tally {
+        failed: all.failed + usize::from(!ask.ok),
+        asked: all.asked + 1,
+        slowest: if ask.ok { all.slowest.max(ask.done.saturating_sub(ask.sent)) } else { all.slowest },
+    })
+}
+
 /// When the first answer came after which nothing failed for `quiet`.
 pub(crate) fn steady_from(asks: &[Ask], cut: Moment, quiet: Duration, seen_until: Moment) -> Option<Moment> {
     steady(asks, cut, quiet, seen_until).map(|answer| answer.done)
@@ -90,6 +112,16 @@ mod tests {
         let asks =
             [every_50(0, 1000, 5, true), every_50(1000, 1400, 1000, false), every_50(1400, 9000, 7, true)];
         assert_eq!(measured(&asks.concat(), 999, 9000), (Some(408), 8, 160));
+    }
+
+    #[test]
+    fn asks_are_counted_to_the_time_they_were_sent_in() {
+        let asks =
+            [every_50(0, 1000, 5, true), every_50(1000, 1200, 900, false), every_50(1200, 2000, 30, true)];
+        let of = |from, to| tally(&asks.concat(), ms(from)..ms(to));
+        assert_eq!(of(0, 1000), Tally { failed: 0, asked: 20, slowest: ms(5) });
+        assert_eq!(of(1000, 1200), Tally { failed: 4, asked: 4, slowest: ms(0) });
+        assert_eq!(of(1150, 2000), Tally { failed: 1, asked: 17, slowest: ms(30) });
     }
 
     #[test]

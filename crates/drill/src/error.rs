@@ -39,6 +39,12 @@ pub enum Error {
         /// How long it was given.
         after: Duration,
     },
+    /// Every host leads, or none but the leader is there.
+    #[error("no host can be switched off: every one of {hosts} leads or is needed for a majority")]
+    NoBystander {
+        /// How many there are.
+        hosts: usize,
+    },
     /// The API could not be asked.
     #[error(transparent)]
     Client(#[from] client::Error),

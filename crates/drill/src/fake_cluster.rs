@@ -141,11 +141,37 @@ impl FakeCluster {
         state.objects.iter().filter(|(path, _)| of(path)).map(|(p, o)| (p.clone(), o.clone())).collect()
     }
 
+    /// The hosts that are on.
+    fn on(&self) -> Vec<String> {
+        let is_on = |host: &&&str| {
+            self.get(&format!("{NODES}/{host}"))
+                .is_some_and(|node| node["status"]["conditions"] == condition(true))
+        };
+        ["n1", "n2", "n3"].iter().filter(is_on).map(|host| (*host).to_owned()).collect()
+    }
+
+    /// Makes the Deployment's pods as many as it asks for, all of its template.
+    fn roll(&self, deployment: &str) {
+        let wanted = self.get(deployment).unwrap();
+        let mark = &wanted["spec"]["template"]["metadata"]["annotations"];
+        let (old, mut new): (Vec<_>, Vec<_>) =
+            self.all(PODS).into_iter().partition(|(_, pod)| pod["metadata"]["annotations"] != *mark);
+        let replicas = wanted["spec"]["replicas"].as_u64().unwrap() as usize;
+        let excess = new.split_off(replicas.min(new.len()));
+        for host in self.on().iter().cycle().take(replicas - new.len()) {
+            self.set_pod(deployment, &self.next_name(), host, true);
+        }
+        old.into_iter().chain(excess).for_each(|(path, _)| drop(self.remove(&path)));
+        self.tally(deployment);
+    }
+
     /// A pod of the Deployment, on a host.
     fn set_pod(&self, deployment: &str, name: &str, host: &str, ready: bool) {
         let namespace = deployment.split('/').nth(5).unwrap();
+        let template = self.get(deployment).unwrap()["spec"]["template"]["metadata"]["annotations"].clone();
         let pod = json!({
-            "metadata": {"name": name, "namespace": namespace, "uid": name, "creationTimestamp": name},
+            "metadata": {"name": name, "namespace": namespace, "uid": name, "creationTimestamp": name,
+                "annotations": template},
             "spec": {"nodeName": host,
                 "containers": [{"name": "web", "ports": [{"name": "http", "containerPort": 8080}]}]},
             "status": {"conditions": condition(ready), "containerStatuses": [{"state": {"running": {}}}]}});
@@ -259,6 +285,13 @@ impl FakeCluster {
                 }
                 (201, made)
             }
+            Method::PATCH => {
+                let Some(mut object) = self.get(path) else { return missing() };
+                merge(&mut object, &serde_json::from_slice(body).unwrap());
+                let made = self.put(path, object);
+                self.roll(path);
+                (200, made)
+            }
             Method::DELETE => {
                 let Some(gone) = self.remove(path) else { return missing() };
                 if let (Some((deployment, _)), true) =
@@ -266,8 +299,9 @@ impl FakeCluster {
                 {
                     let taken: Vec<Value> =
                         self.all(PODS).into_iter().map(|(_, p)| p["spec"]["nodeName"].clone()).collect();
-                    let free = ["n1", "n2", "n3"].into_iter().find(|h| !taken.contains(&json!(h)));
-                    self.set_pod(deployment, &self.next_name(), free.unwrap_or("n3"), true);
+                    let on = self.on();
+                    let free = on.iter().find(|h| !taken.contains(&json!(h))).or(on.last()).unwrap();
+                    self.set_pod(deployment, &self.next_name(), free, true);
                 }
                 (200, gone)
             }
@@ -315,6 +349,17 @@ impl FakeCluster {
             }
         });
         BodyExt::boxed(StreamBody::new(SyncStream(Mutex::new(events.boxed()))))
+    }
+}
+
+/// Merges a patch into an object (RFC 7386), which has no nulls.
+fn merge(object: &mut Value, patch: &Value) {
+    let Some(fields) = patch.as_object() else {
+        *object = patch.clone();
+        return;
+    };
+    for (name, value) in fields {
+        merge(&mut object[name.as_str()], value);
     }
 }
 
@@ -368,15 +413,20 @@ impl Site for FakeSite {
     fn cut<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<SystemTime>> {
         let (cluster, host) = (self.0.clone(), host.to_owned());
         let at = now();
-        cluster.silence.send_modify(|n| *n += 1);
+        let leads = *cluster.leader.lock().unwrap() == host;
+        if leads {
+            cluster.silence.send_modify(|n| *n += 1);
+        }
         tokio::spawn(async move {
             tokio::time::sleep(cluster.script.silent).await;
             let next = if host == "n1" { "n2" } else { "n3" };
-            cluster.silence.send_modify(|n| *n += 1);
             let ms = cluster.script.silent.as_millis().to_string();
             cluster.tell(next, "host-silent", &[("subject", &host), ("last_heard_ms_ago", &ms)]);
-            cluster.tell(next, "election-won", &[("term", "2")]);
-            *cluster.leader.lock().unwrap() = next.to_owned();
+            if leads {
+                cluster.silence.send_modify(|n| *n += 1);
+                cluster.tell(next, "election-won", &[("term", "2")]);
+                *cluster.leader.lock().unwrap() = next.to_owned();
+            }
             cluster.set_node(&host, false);
             let (deployment, _) = cluster.all("/deployments").remove(0);
             for (path, pod) in cluster.all(PODS) {
@@ -384,10 +434,10 @@ impl Site for FakeSite {
                     cluster.remove(&path);
                 }
             }
-            let name = cluster.next_name();
-            cluster.set_pod(&deployment, &name, "n3", false);
+            let (name, on) = (cluster.next_name(), cluster.on());
+            cluster.set_pod(&deployment, &name, on.last().unwrap(), false);
             tokio::time::sleep(cluster.script.starting).await;
-            cluster.set_pod(&deployment, &name, "n3", true);
+            cluster.set_pod(&deployment, &name, on.last().unwrap(), true);
         });
         Box::pin(async move { Ok(at) })
     }

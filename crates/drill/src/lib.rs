@@ -1,11 +1,13 @@
 //! Faults, probes, timeline, report: what a power cut costs, measured from outside.
 //!
 //! [`run`] brings a workload into a cluster, cuts the power of the host that leads, and measures until
-//! everything answers again: three clocks, from asks that a user could make. It works against any Kubernetes;
+//! everything answers again: three clocks, from asks that a user could make. [`rollout`] changes the workload in
+//! every way while a host is off, and counts the asks that fail meanwhile. Both work against any Kubernetes;
 //! where the hosts stand, and how to cut and restore their power, is the [`Site`]'s to say.
 
 mod ask;
 mod clock;
+mod drill;
 mod error;
 mod memory;
 mod observe;
@@ -19,6 +21,8 @@ mod progress;
 mod render;
 mod replacement;
 mod report;
+mod rollout;
+mod rollout_report;
 mod run;
 mod sight;
 mod site;
@@ -34,6 +38,8 @@ pub use error::Error;
 pub use options::Options;
 pub use percentile::{Percentiles, nearest_rank};
 pub use report::{Cluster, MemoryOfRun, Rejoin, Replacement, Report, Run, SeriesReport, Summary};
+pub use rollout::rollout;
+pub use rollout_report::{Asked, RolloutReport, RolloutRun, RolloutSummary, StepReport};
 pub use run::run;
 pub use site::{BoxFuture, Happening, Memory, Site};
 pub use timeline::Entry;

@@ -1,30 +1,21 @@
-//! The flow of a drill: deploy, come to rest, cut, measure, bring back, and again.
+//! Power cuts: come to rest, cut, measure, bring back, and again.
 
 use crate::ask::{measure, steady_from};
-use crate::clock::{Clock, offset_ms};
+use crate::clock::offset_ms;
+use crate::drill::{Drill, LOOK, Probes};
 use crate::memory::Memories;
-use crate::observe::{KINDS, Observer};
-use crate::owner::OwnersProxy;
-use crate::preload::Preload;
-use crate::probe::{EVERY, Series, fresh};
-use crate::progress::Progress;
+use crate::observe::Observer;
+use crate::probe::Series;
 use crate::replacement::Replacements;
-use crate::report::{Cluster, Rejoin, Replacement, Report, Run, Summary, ms};
-use crate::stage::{Stage, Step};
-use crate::steady::{Picture, move_pod};
+use crate::report::{Rejoin, Replacement, Report, Run, Summary, ms};
+use crate::stage::Step;
 use crate::timeline::merge;
-use crate::workload::{DEFAULT_WORKLOAD, Workload};
 use crate::{Error, Moment, Options, Site};
-use client::{Client, Discovery, Kubeconfig};
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
-use serde_json::json;
+use client::Kubeconfig;
+use rand::Rng;
 use std::io::Write;
 use std::time::Duration;
 use tokio::sync::mpsc::unbounded_channel;
-
-/// Between two looks at a cluster that is not at rest.
-const LOOK: Duration = Duration::from_millis(200);
 
 /// Holds a drill: as many power cuts as the options say, each of the host that leads then, each measured until
 /// the host is back and the cluster at rest. Progress goes to `progress`, a line at a time. Dropping the future
@@ -35,221 +26,27 @@ pub async fn run(
     options: &Options,
     progress: &mut (dyn Write + Send),
 ) -> Result<Report, Error> {
-    let mut random = StdRng::seed_from_u64(options.seed);
-    let letters = b"bcdfghjklmnpqrstvwxz2456789";
-    let suffix: String = (0..5).map(|_| char::from(letters[random.random_range(0..letters.len())])).collect();
-    let namespace = format!("drill-{suffix}");
-    let manifest = options.workload.as_deref().unwrap_or(DEFAULT_WORKLOAD);
-    let workload = Workload::read(manifest, &namespace)?;
-    let client = Client::new(kubeconfig)?.with_timeout(Duration::from_secs(10));
-    let clock = Clock::start();
-    let stage = Stage::new(clock, Progress::new(progress), &workload.namespace, site.timeline());
-    let mut drill =
-        Drill { site, kubeconfig, options, client, clock, workload, stage, random, owners_proxy: None };
-
-    let preload = Preload::of(options.preload, &namespace);
-    let runs = drill.all_runs(&namespace, &preload).await;
-    if !options.keep {
-        drill.remove(&namespace).await;
-        preload.remove(&drill.client).await;
-    }
+    let mut drill = Drill::new(site, kubeconfig, options, progress)?;
+    let runs = drill.all_runs().await;
+    drill.clean_up().await;
     let runs = runs?;
-    let cluster =
-        Cluster { nodes: site.hosts().len(), net: site.net().to_owned(), preloaded_pods: options.preload };
     let summary = Summary::of(&runs);
-    Ok(Report { version: 1, seed: options.seed, cluster, runs, summary })
-}
-
-struct Drill<'a> {
-    site: &'a dyn Site,
-    kubeconfig: &'a Kubeconfig,
-    options: &'a Options,
-    client: Client,
-    clock: Clock,
-    workload: Workload,
-    stage: Stage<'a>,
-    random: StdRng,
-    owners_proxy: Option<OwnersProxy>,
-}
-
-/// The series of one run.
-struct Probes {
-    api: Series,
-    service: Series,
-    survivors: Vec<Series>,
-    kubectl_proxy: Option<Series>,
-}
-
-impl Probes {
-    fn all(&self) -> impl Iterator<Item = &Series> {
-        [&self.api, &self.service].into_iter().chain(&self.survivors).chain(&self.kubectl_proxy)
-    }
+    Ok(Report { version: 1, seed: options.seed, cluster: drill.cluster(), runs, summary })
 }
 
 impl Drill<'_> {
-    async fn all_runs(&mut self, namespace: &str, preload: &Preload) -> Result<Vec<Run>, Error> {
-        if self.options.preload > 0 {
-            self.stage.progress.say(&preload.describe())?;
-            let began = self.clock.now();
-            preload.fill(&self.client, self.clock, self.options.patience).await?;
-            let took = (self.clock.now() - began).as_secs_f64();
-            self.stage.progress.say(&format!("  preloaded in {took:.1} s"))?;
-        }
-        self.deploy(namespace).await?;
+    async fn all_runs(&mut self) -> Result<Vec<Run>, Error> {
+        self.set_up().await?;
         let mut runs = Vec::new();
         for number in 1..=self.options.runs {
-            if self.options.runs > 1 {
-                self.stage.progress.say(&format!("run {number} of {}", self.options.runs))?;
-            }
+            self.begin_run(number)?;
             runs.push(self.cut_once().await?);
         }
         Ok(runs)
     }
 
-    async fn deploy(&mut self, namespace: &str) -> Result<(), Error> {
-        let Workload { deployment, replicas, .. } = &self.workload;
-        let noun = if *replicas == 1 { "replica" } else { "replicas" };
-        let say = format!("deploying {deployment} ({replicas} {noun}) into {}", self.workload.namespace);
-        self.stage.progress.say(&say)?;
-        self.make_namespace(namespace).await?;
-        let discovery = Discovery::ask(&self.client).await?;
-        let mut said = Vec::new();
-        self.workload.deploy(&self.client, &discovery, |line| said.push(format!("  {line}"))).await?;
-        for line in said {
-            self.stage.progress.say(&line)?;
-        }
-        if let (Some(file), true) = (&self.options.kubeconfig_file, self.options.workload.is_some()) {
-            self.owners_proxy = OwnersProxy::start(file).await;
-            if self.owners_proxy.is_none() {
-                self.stage
-                    .progress
-                    .say("  no kubectl here: the service is not asked through `kubectl proxy`")?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes the workload's namespace; a cluster that has only just begun may need a moment for it.
-    async fn make_namespace(&mut self, drills: &str) -> Result<(), Error> {
-        let name = &self.workload.namespace;
-        let made = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        let is_users = name != drills;
-        let until = self.clock.now() + self.options.patience;
-        loop {
-            let error = match self.client.create("/api/v1/namespaces", &made).await {
-                Ok(_) => return Ok(()),
-                Err(error) => error,
-            };
-            match error.code() {
-                // The user's own namespace may be there already; the drill's own name is its alone.
-                Some(409) if is_users => return Ok(()),
-                Some(400..500) => return Err(error.into()),
-                _ if self.clock.now() > until => return Err(error.into()),
-                _ => self.wait(LOOK).await?,
-            }
-        }
-    }
-
-    /// Takes the workload away; a cluster that is about to go does not mind when that fails.
-    async fn remove(&self, namespace: &str) {
-        if self.workload.namespace == namespace {
-            drop(self.client.delete(&format!("/api/v1/namespaces/{namespace}"), &json!({})).await);
-        }
-    }
-
-    /// Waits until the cluster is at rest and every host has its share of the workload.
-    async fn come_to_rest(&mut self) -> Result<Picture, Error> {
-        let until = self.clock.now() + self.options.patience;
-        let hosts = self.site.hosts();
-        let mut moved = 0;
-        let mut hopeless_since = None;
-        loop {
-            let unready = match Picture::take(&self.client, &self.workload).await {
-                Err(error) => {
-                    self.client.forget_connections();
-                    vec![error.to_string()]
-                }
-                Ok(picture) => {
-                    let unready = picture.unready(&hosts);
-                    let hopeless = picture.hopeless();
-                    let since = *hopeless_since.get_or_insert(self.clock.now());
-                    if hopeless.is_empty() {
-                        hopeless_since = None;
-                    } else if self.clock.now() > since + self.options.hope {
-                        return Err(Error::Hopeless(hopeless));
-                    }
-                    let misplaced = picture.misplaced(&hosts).filter(|_| unready.is_empty() && moved < 4);
-                    match misplaced {
-                        Some(pod) => {
-                            moved += 1;
-                            move_pod(&self.client, pod).await?;
-                            vec!["the pods are not spread over the hosts".into()]
-                        }
-                        None if unready.is_empty() => return Ok(picture),
-                        None => unready,
-                    }
-                }
-            };
-            if self.clock.now() > until {
-                return Err(Error::Unsteady { after: self.options.patience, unready });
-            }
-            self.wait(LOOK).await?;
-        }
-    }
-
-    async fn leader(&mut self) -> Result<String, Error> {
-        let until = self.clock.now() + self.options.patience;
-        loop {
-            let site = self.site;
-            let leads = site.leader().await.map_err(|why| Error::Site {
-                what: "asking for",
-                host: "the leader".into(),
-                why,
-            })?;
-            match leads {
-                Some(host) => return Ok(host),
-                None if self.clock.now() > until => {
-                    return Err(Error::NoLeader { after: self.options.patience });
-                }
-                None => self.wait(LOOK).await?,
-            }
-        }
-    }
-
-    /// Lets time pass, and hears what comes meanwhile.
-    async fn wait(&mut self, time: Duration) -> Result<(), Error> {
-        let until = self.clock.now() + time;
-        while self.clock.now() < until {
-            self.stage.step().await?;
-        }
-        Ok(())
-    }
-
-    fn probes(&self, target: &str) -> Result<Probes, Error> {
-        let path = self.workload.service_path();
-        let start = |ask| Series::start(self.clock, EVERY, ask);
-        let mut survivors = Vec::new();
-        for client in self.survivors(target)? {
-            survivors.push(start(fresh(&client, path.clone())));
-        }
-        Ok(Probes {
-            api: start(fresh(&self.client, "/api/v1/nodes".into())),
-            service: start(fresh(&self.client, path.clone())),
-            survivors,
-            kubectl_proxy: self.owners_proxy.as_ref().map(|proxy| start(proxy.ask(path))),
-        })
-    }
-
-    /// Clients of the surviving hosts' own addresses, where the site gives them.
-    fn survivors(&self, target: &str) -> Result<Vec<Client>, Error> {
-        let others = self.site.hosts().into_iter().filter(|h| h != target);
-        let addresses = others.filter_map(|h| self.site.api_address(&h));
-        addresses.map(|url| Ok(Client::new(&self.kubeconfig.with_server(url))?)).collect()
-    }
-
     /// One power cut, from rest to rest.
     async fn cut_once(&mut self) -> Result<Run, Error> {
-        self.stage.progress.say("waiting until every host and every pod is ready")?;
         let rest = self.come_to_rest().await?;
         let target = self.leader().await?;
         let mut was = vec!["leader", "vip"];
@@ -321,31 +118,6 @@ impl Drill<'_> {
             timeline: merge(&self.stage.events, cut, &self.workload.namespace, &target),
             target,
         })
-    }
-
-    /// Waits until every series is answered and the observer has its lists: before that, nothing can be measured.
-    async fn warm_up(&mut self, probes: &Probes) -> Result<(), Error> {
-        let until = self.clock.now() + self.options.patience;
-        let mut synced = 0;
-        while synced < KINDS || !probes.all().all(|s| s.is_well(3)) {
-            if let Step::Synced = self.stage.step().await? {
-                synced += 1;
-            }
-            if self.clock.now() > until {
-                let mut unready = Vec::new();
-                for (name, series) in [("the API", &probes.api), ("the service", &probes.service)] {
-                    if !series.is_well(3) {
-                        let why = series.reasons().into_iter().next().map(|(r, _)| r).unwrap_or_default();
-                        unready.push(format!("{name} does not answer every ask ({why})"));
-                    }
-                }
-                if unready.is_empty() {
-                    unready.push("a surviving host's API, `kubectl proxy` or a watch does not answer".into());
-                }
-                return Err(Error::Unsteady { after: self.options.patience, unready });
-            }
-        }
-        Ok(())
     }
 
     /// Lets the clocks run until every series has been quiet and a new pod has answered, or the limit is over.

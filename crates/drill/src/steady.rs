@@ -47,7 +47,13 @@ impl Picture {
         hosts
     }
 
-    /// What is not as it should be; empty when the cluster is at rest. How the pods are spread is not asked.
+    /// How many replicas are asked for.
+    pub(crate) fn wanted(&self) -> u64 {
+        self.deployment.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1)
+    }
+
+    /// What is not as it should be with these hosts on; empty when the cluster is at rest. How the pods are spread is not asked,
+    /// nor what the pods do that other hosts had.
     pub(crate) fn unready(&self, hosts: &[String]) -> Vec<String> {
         let mut wrong = Vec::new();
         for host in hosts {
@@ -58,7 +64,7 @@ impl Picture {
             }
         }
         let number = |pointer| self.deployment.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
-        let wanted = self.deployment.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1);
+        let wanted = self.wanted();
         let name = text(&self.deployment, "/metadata/name");
         let ready = number("/status/readyReplicas");
         if ready != wanted || number("/status/observedGeneration") < number("/metadata/generation") {
@@ -68,7 +74,9 @@ impl Picture {
         let mut complaints: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for pod in &self.pods {
             let (name, host) = (text(pod, "/metadata/name"), text(pod, "/spec/nodeName"));
-            if is_going(pod) {
+            if !host.is_empty() && hosts.iter().all(|on| on != host) {
+                // Nobody there can end it, or say how it is.
+            } else if is_going(pod) {
                 wrong.push(format!("the pod {name} on {host} is being deleted"));
             } else if is_finished(pod) {
                 // Kept for its log; it serves nobody.
@@ -120,7 +128,7 @@ impl Picture {
     }
 }
 
-fn is_going(pod: &Value) -> bool {
+pub(crate) fn is_going(pod: &Value) -> bool {
     pod.pointer("/metadata/deletionTimestamp").is_some_and(|t| !t.is_null())
 }
 
@@ -244,6 +252,18 @@ mod tests {
             let unready = picture.unready(&hosts).join("; ");
             assert!(unready.contains(says), "{says}: {unready}");
         }
+    }
+
+    #[test]
+    fn pods_that_a_host_had_which_is_off_are_in_nobodys_way() {
+        let mut picture = at_rest();
+        picture.pods.push(pod("c", "n3", false));
+        picture.pods.push(pod("d", "n3", false));
+        picture.pods[3]["metadata"]["deletionTimestamp"] = json!("now");
+        let mut hosts = vec!["n1".to_owned(), "n2".to_owned()];
+        assert_eq!(picture.unready(&hosts), Vec::<String>::new());
+        hosts.push("n3".into());
+        assert_eq!(picture.unready(&hosts).len(), 3, "the node, and both pods");
     }
 
     #[test]

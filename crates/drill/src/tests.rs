@@ -1,7 +1,7 @@
 //! Whole drills against a cluster in this process, with outages as long as the test says.
 
 use crate::fake_cluster::{FakeCluster, FakeSite, Script};
-use crate::{Error, Options, Report, run};
+use crate::{Error, Options, Report, rollout, run};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,4 +145,59 @@ async fn a_cluster_that_stays_away_is_a_result() {
     assert_eq!((run.api.outage_ms, run.replacement.answered_ms), (None, None));
     assert!(run.api.failed > 0);
     assert!(!report.is_recovered());
+}
+
+#[tokio::test]
+async fn two_rollouts_with_a_host_off() {
+    let cluster = FakeCluster::start(script()).await;
+    let mut progress = Vec::new();
+    let options = Options { runs: 2, ..options() };
+    let site = FakeSite(cluster.clone());
+    let report = rollout(&site, &cluster.kubeconfig, &options, &mut progress).await.unwrap();
+    assert_eq!(report.failure(), None);
+    assert!(report.summary.asked > 100, "{:?}", report.summary);
+    for run in &report.runs {
+        assert_ne!(run.off, "n1", "the host that leads stays on");
+        let steps: Vec<&str> = run.steps.iter().map(|step| step.what.as_str()).collect();
+        let order = [
+            "power-off",
+            "scale-to-6",
+            "scale-to-12",
+            "scale-to-3",
+            "new-template",
+            "delete-a-pod",
+            "power-on",
+        ];
+        assert_eq!(steps, order);
+        for step in &run.steps {
+            assert!(step.service.asked > 3 && step.survivors.unwrap().asked > 6, "{step:?}");
+        }
+        let away = (SILENT + STARTING).as_millis() as u64;
+        assert!(run.steps[0].took_ms.unwrap() >= away, "not before the spare serves: {:?}", run.steps[0]);
+        let told: Vec<&str> = run.timeline.iter().map(|entry| entry.what.as_str()).collect();
+        for what in
+            order.iter().chain(&["as-declared", "node-not-ready", "pod-created", "pod-deleted", "node-ready"])
+        {
+            assert!(told.contains(what), "{what}: {told:?}");
+        }
+    }
+    let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
+    for pointer in ["/version", "/runs/1/steps/3/took_ms", "/runs/0/steps/0/service/asked", "/summary/failed"]
+    {
+        assert!(json.pointer(pointer).is_some_and(serde_json::Value::is_number), "{pointer}: {json}");
+    }
+    let progress = String::from_utf8(progress).unwrap();
+    assert!(progress.contains("scale to 12") && progress.contains("all is as declared"), "{progress}");
+}
+
+#[tokio::test]
+async fn a_step_that_comes_to_nothing_is_a_result() {
+    let cluster = FakeCluster::start(Script { silent: Duration::from_secs(3600), ..script() }).await;
+    let mut progress = Vec::new();
+    let options = Options { limit: Duration::from_millis(300), ..options() };
+    let site = FakeSite(cluster.clone());
+    let report = rollout(&site, &cluster.kubeconfig, &options, &mut progress).await.unwrap();
+    let why = report.failure().unwrap();
+    assert!(why.starts_with("\"power off\" never came to what was declared: "), "{why}");
+    assert!(why.contains("still looks Ready"), "{why}");
 }

@@ -29,6 +29,7 @@ pub(crate) fn wording(what: &str, subject: Option<&str>) -> String {
         "store-caught-up" => "store caught up".into(),
         "api-answers" => "the API answers".into(),
         "service-answers" => "the service answers".into(),
+        "as-declared" => "all is as declared".into(),
         "replacement-answers" => format!("new pod {name} answers"),
         other if subject.is_empty() => other.replace('-', " "),
         other => format!("{} ({subject})", other.replace('-', " ")),

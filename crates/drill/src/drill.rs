@@ -1,0 +1,287 @@
+//! What every drill does: fill the cluster, deploy the workload, come to rest, ask all the time, and take all away again.
+
+use crate::clock::Clock;
+use crate::observe::KINDS;
+use crate::owner::OwnersProxy;
+use crate::preload::Preload;
+use crate::probe::{EVERY, Series, fresh};
+use crate::progress::Progress;
+use crate::report::Cluster;
+use crate::stage::{Stage, Step};
+use crate::steady::{Picture, move_pod};
+use crate::workload::{DEFAULT_WORKLOAD, Workload};
+use crate::{Error, Options, Site};
+use client::{Client, Discovery, Kubeconfig};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+use serde_json::json;
+use std::io::Write;
+use std::time::Duration;
+
+/// Between two looks at a cluster that is not at rest.
+pub(crate) const LOOK: Duration = Duration::from_millis(200);
+
+/// A drill under way.
+pub(crate) struct Drill<'a> {
+    pub(crate) site: &'a dyn Site,
+    kubeconfig: &'a Kubeconfig,
+    pub(crate) options: &'a Options,
+    pub(crate) client: Client,
+    pub(crate) clock: Clock,
+    pub(crate) workload: Workload,
+    pub(crate) stage: Stage<'a>,
+    pub(crate) random: StdRng,
+    owners_proxy: Option<OwnersProxy>,
+    preload: Preload,
+    /// The drill's own, which the workload is in unless it names another.
+    namespace: String,
+}
+
+/// The series of one run.
+pub(crate) struct Probes {
+    pub(crate) api: Series,
+    pub(crate) service: Series,
+    pub(crate) survivors: Vec<Series>,
+    pub(crate) kubectl_proxy: Option<Series>,
+}
+
+impl Probes {
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Series> {
+        [&self.api, &self.service].into_iter().chain(&self.survivors).chain(&self.kubectl_proxy)
+    }
+}
+
+impl<'a> Drill<'a> {
+    pub(crate) fn new(
+        site: &'a dyn Site,
+        kubeconfig: &'a Kubeconfig,
+        options: &'a Options,
+        progress: &'a mut (dyn Write + Send),
+    ) -> Result<Self, Error> {
+        let mut random = StdRng::seed_from_u64(options.seed);
+        let letters = b"bcdfghjklmnpqrstvwxz2456789";
+        let suffix: String =
+            (0..5).map(|_| char::from(letters[random.random_range(0..letters.len())])).collect();
+        let namespace = format!("drill-{suffix}");
+        let manifest = options.workload.as_deref().unwrap_or(DEFAULT_WORKLOAD);
+        let workload = Workload::read(manifest, &namespace)?;
+        let client = Client::new(kubeconfig)?.with_timeout(Duration::from_secs(10));
+        let clock = Clock::start();
+        let stage = Stage::new(clock, Progress::new(progress), &workload.namespace, site.timeline());
+        let preload = Preload::of(options.preload, &namespace);
+        Ok(Drill {
+            site,
+            kubeconfig,
+            options,
+            client,
+            clock,
+            workload,
+            stage,
+            random,
+            owners_proxy: None,
+            preload,
+            namespace,
+        })
+    }
+}
+
+impl Drill<'_> {
+    /// What the report says of the cluster.
+    pub(crate) fn cluster(&self) -> Cluster {
+        Cluster {
+            nodes: self.site.hosts().len(),
+            net: self.site.net().to_owned(),
+            preloaded_pods: self.options.preload,
+        }
+    }
+
+    /// Fills the cluster and deploys the workload.
+    pub(crate) async fn set_up(&mut self) -> Result<(), Error> {
+        if self.options.preload > 0 {
+            self.stage.progress.say(&self.preload.describe())?;
+            let began = self.clock.now();
+            self.preload.fill(&self.client, self.clock, self.options.patience).await?;
+            let took = (self.clock.now() - began).as_secs_f64();
+            self.stage.progress.say(&format!("  preloaded in {took:.1} s"))?;
+        }
+        self.deploy().await
+    }
+
+    /// Begins one of as many runs as the options say.
+    pub(crate) fn begin_run(&mut self, number: usize) -> Result<(), Error> {
+        if self.options.runs > 1 {
+            self.stage.progress.say(&format!("run {number} of {}", self.options.runs))?;
+        }
+        self.stage.progress.say("waiting until every host and every pod is ready")
+    }
+
+    async fn deploy(&mut self) -> Result<(), Error> {
+        let Workload { deployment, replicas, .. } = &self.workload;
+        let noun = if *replicas == 1 { "replica" } else { "replicas" };
+        let say = format!("deploying {deployment} ({replicas} {noun}) into {}", self.workload.namespace);
+        self.stage.progress.say(&say)?;
+        self.make_namespace().await?;
+        let discovery = Discovery::ask(&self.client).await?;
+        let mut said = Vec::new();
+        self.workload.deploy(&self.client, &discovery, |line| said.push(format!("  {line}"))).await?;
+        for line in said {
+            self.stage.progress.say(&line)?;
+        }
+        if let (Some(file), true) = (&self.options.kubeconfig_file, self.options.workload.is_some()) {
+            self.owners_proxy = OwnersProxy::start(file).await;
+            if self.owners_proxy.is_none() {
+                self.stage
+                    .progress
+                    .say("  no kubectl here: the service is not asked through `kubectl proxy`")?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the workload's namespace; a cluster that has only just begun may need a moment for it.
+    async fn make_namespace(&mut self) -> Result<(), Error> {
+        let name = &self.workload.namespace;
+        let made = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        let is_users = *name != self.namespace;
+        let until = self.clock.now() + self.options.patience;
+        loop {
+            let error = match self.client.create("/api/v1/namespaces", &made).await {
+                Ok(_) => return Ok(()),
+                Err(error) => error,
+            };
+            match error.code() {
+                // The user's own namespace may be there already; the drill's own name is its alone.
+                Some(409) if is_users => return Ok(()),
+                Some(400..500) => return Err(error.into()),
+                _ if self.clock.now() > until => return Err(error.into()),
+                _ => self.wait(LOOK).await?,
+            }
+        }
+    }
+
+    /// Takes what was made away, unless it shall stay; a cluster that is about to go does not mind when that fails.
+    pub(crate) async fn clean_up(&self) {
+        if self.options.keep {
+            return;
+        }
+        if self.workload.namespace == self.namespace {
+            drop(self.client.delete(&format!("/api/v1/namespaces/{}", self.namespace), &json!({})).await);
+        }
+        self.preload.remove(&self.client).await;
+    }
+
+    /// Waits until the cluster is at rest and every host has its share of the workload.
+    pub(crate) async fn come_to_rest(&mut self) -> Result<Picture, Error> {
+        let until = self.clock.now() + self.options.patience;
+        let hosts = self.site.hosts();
+        let mut moved = 0;
+        let mut hopeless_since = None;
+        loop {
+            let unready = match Picture::take(&self.client, &self.workload).await {
+                Err(error) => {
+                    self.client.forget_connections();
+                    vec![error.to_string()]
+                }
+                Ok(picture) => {
+                    let unready = picture.unready(&hosts);
+                    let hopeless = picture.hopeless();
+                    let since = *hopeless_since.get_or_insert(self.clock.now());
+                    if hopeless.is_empty() {
+                        hopeless_since = None;
+                    } else if self.clock.now() > since + self.options.hope {
+                        return Err(Error::Hopeless(hopeless));
+                    }
+                    let misplaced = picture.misplaced(&hosts).filter(|_| unready.is_empty() && moved < 4);
+                    match misplaced {
+                        Some(pod) => {
+                            moved += 1;
+                            move_pod(&self.client, pod).await?;
+                            vec!["the pods are not spread over the hosts".into()]
+                        }
+                        None if unready.is_empty() => return Ok(picture),
+                        None => unready,
+                    }
+                }
+            };
+            if self.clock.now() > until {
+                return Err(Error::Unsteady { after: self.options.patience, unready });
+            }
+            self.wait(LOOK).await?;
+        }
+    }
+
+    pub(crate) async fn leader(&mut self) -> Result<String, Error> {
+        let until = self.clock.now() + self.options.patience;
+        loop {
+            let site = self.site;
+            let leads = site.leader().await.map_err(|why| Error::Site {
+                what: "asking for",
+                host: "the leader".into(),
+                why,
+            })?;
+            match leads {
+                Some(host) => return Ok(host),
+                None if self.clock.now() > until => {
+                    return Err(Error::NoLeader { after: self.options.patience });
+                }
+                None => self.wait(LOOK).await?,
+            }
+        }
+    }
+
+    /// Lets time pass, and hears what comes meanwhile.
+    pub(crate) async fn wait(&mut self, time: Duration) -> Result<(), Error> {
+        let until = self.clock.now() + time;
+        while self.clock.now() < until {
+            self.stage.step().await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn probes(&self, target: &str) -> Result<Probes, Error> {
+        let path = self.workload.service_path();
+        let start = |ask| Series::start(self.clock, EVERY, ask);
+        let mut survivors = Vec::new();
+        for client in self.survivors(target)? {
+            survivors.push(start(fresh(&client, path.clone())));
+        }
+        Ok(Probes {
+            api: start(fresh(&self.client, "/api/v1/nodes".into())),
+            service: start(fresh(&self.client, path.clone())),
+            survivors,
+            kubectl_proxy: self.owners_proxy.as_ref().map(|proxy| start(proxy.ask(path))),
+        })
+    }
+
+    /// Clients of the surviving hosts' own addresses, where the site gives them.
+    pub(crate) fn survivors(&self, target: &str) -> Result<Vec<Client>, Error> {
+        let others = self.site.hosts().into_iter().filter(|h| h != target);
+        let addresses = others.filter_map(|h| self.site.api_address(&h));
+        addresses.map(|url| Ok(Client::new(&self.kubeconfig.with_server(url))?)).collect()
+    }
+
+    /// Waits until every series is answered and the observer has its lists: before that, nothing can be measured.
+    pub(crate) async fn warm_up(&mut self, probes: &Probes) -> Result<(), Error> {
+        let until = self.clock.now() + self.options.patience;
+        let mut synced = 0;
+        while synced < KINDS || !probes.all().all(|s| s.is_well(3)) {
+            if let Step::Synced = self.stage.step().await? {
+                synced += 1;
+            }
+            if self.clock.now() > until {
+                let mut unready = Vec::new();
+                for (name, series) in [("the API", &probes.api), ("the service", &probes.service)] {
+                    if !series.is_well(3) {
+                        let why = series.reasons().into_iter().next().map(|(r, _)| r).unwrap_or_default();
+                        unready.push(format!("{name} does not answer every ask ({why})"));
+                    }
+                }
+                if unready.is_empty() {
+                    unready.push("a surviving host's API, `kubectl proxy` or a watch does not answer".into());
+                }
+                return Err(Error::Unsteady { after: self.options.patience, unready });
+            }
+        }
+        Ok(())
+    }
+}
