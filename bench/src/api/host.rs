@@ -113,7 +113,7 @@ pub async fn run() -> anyhow::Result<()> {
                 writer,
                 silence: silence.clone(),
                 pods: pods.clone(),
-                rules: scheduler::Rules::default(),
+                profiles: scheduler::Profiles::default(),
                 metrics: Default::default(),
             }))?,
             CONTROLLERS => apart(controllers::run(controllers::Options {

@@ -51,11 +51,16 @@ pub struct Findings {
 }
 
 impl Findings {
-    fn problem(&mut self, field: impl Into<String>, what: impl Into<String>, remedy: impl Into<String>) {
+    pub(crate) fn problem(
+        &mut self,
+        field: impl Into<String>,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         self.problems.push(Problem { field: field.into(), what: what.into(), remedy: remedy.into() });
     }
 
-    fn require(&mut self, holds: bool, field: &str, what: impl Into<String>, remedy: &str) {
+    pub(crate) fn require(&mut self, holds: bool, field: &str, what: impl Into<String>, remedy: &str) {
         if !holds {
             self.problem(field, what, remedy);
         }
@@ -78,6 +83,7 @@ impl HostConfig {
         self.check_ports(&mut findings);
         self.check_timeouts(&mut findings);
         self.check_paths(&mut findings);
+        self.scheduling.check(&mut findings);
         if let Some(datastore) = &self.datastore {
             check_datastore(datastore, &mut findings);
         }
@@ -345,7 +351,7 @@ pub(crate) mod tests {
     use std::path::PathBuf;
 
     use super::*;
-    use crate::{Ports, Timeouts};
+    use crate::{Ports, Scheduling, Timeouts};
 
     /// A configuration that can work.
     pub(crate) fn config() -> HostConfig {
@@ -364,6 +370,7 @@ pub(crate) mod tests {
             net: NetConfig::Netns { link: "eth0".into() },
             ports: Ports::default(),
             timeouts: Timeouts::default(),
+            scheduling: Scheduling::default(),
             data_dir: "/var/lib/holdfast".into(),
             begun_file: "/var/lib/holdfast.begun".into(),
             timeline_file: "/var/log/holdfast.jsonl".into(),

@@ -1,5 +1,5 @@
 //! A host's configuration, in one file: its name, its addresses and networks, the members that its cluster begins with,
-//! its folders, its ports and its timeouts.
+//! its folders, its ports and its timeouts, and how its cluster places pods.
 //!
 //! [`HostConfig`] is that file as a type. [`HostConfig::load`] reads it and refuses what can't work, with the file, the
 //! field and what to do; [`HostConfig::check`] is all that it refuses. What a file leaves out of ports and timeouts is as
@@ -10,6 +10,7 @@ mod datastore;
 mod file;
 mod host;
 mod ports;
+mod scheduling;
 mod timeouts;
 
 pub use check::{Findings, MOST_MEMBERS, Problem};
@@ -17,6 +18,10 @@ pub use datastore::Datastore;
 pub use file::Error;
 pub use host::{HostConfig, NetConfig};
 pub use ports::Ports;
+pub use scheduling::{
+    DefaultConstraint, FREE_FILTERS, Plugin, PluginConfig, PluginSet, Plugins, Profile, Refused, Scheduling,
+    Settled, WEIGHED_SCORES, WhenUnsatisfiable,
+};
 pub use timeouts::{Heartbeats, NodeTimeouts, StoreTimeouts, Timeouts, Watchdog};
 
 /// The ports and timeouts of a host whose configuration says nothing else, as YAML, with the reasons.

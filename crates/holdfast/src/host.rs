@@ -32,6 +32,7 @@ use crate::end::End;
 use crate::engine::Engine;
 use crate::files;
 use crate::peers::{self, Followers, Peers};
+use crate::profiles::profiles;
 use crate::store_door;
 use crate::threads;
 use crate::timeline::{self, Timeline};
@@ -266,7 +267,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         writer: server.writer(),
         silence: membership.silence(),
         pods,
-        rules: scheduler::Rules::default(),
+        profiles: profiles(&config.scheduling)?,
         metrics: placing,
     };
     if without.has(Part::Scheduler) {

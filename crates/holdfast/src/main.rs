@@ -14,6 +14,7 @@ mod ground;
 mod host;
 mod kubectl;
 mod peers;
+mod profiles;
 mod restarts;
 mod restore;
 mod site;

@@ -14,7 +14,7 @@ use crate::host_row::{HostRow, Nominee};
 use crate::ledger::Ledger;
 use crate::node::Node;
 use crate::preemption::{Budgets, NOT_HELPFUL, Preemptor};
-use crate::rule::Rules;
+use crate::profile::Profiles;
 use crate::storage::{Need, Refusal, Storage};
 use crate::unschedulable::{Hope, Preemption, Unschedulable};
 use crate::wish::{Wish, asks_the_same, priority};
@@ -55,7 +55,7 @@ pub struct Cluster {
     runtime_classes: BTreeMap<String, Labels>,
     pub(crate) budgets: Budgets,
     pub(crate) storage: Storage,
-    pub(crate) rules: Rules,
+    pub(crate) profiles: Profiles,
     pub(crate) ledgers: Vec<Ledger>,
     /// How many decisions there were.
     pub(crate) decisions: u64,
@@ -74,9 +74,9 @@ pub(crate) struct Placed {
 }
 
 impl Cluster {
-    /// A cluster without nodes, where these rules hold.
-    pub fn new(rules: Rules) -> Self {
-        Cluster { rules, ..Cluster::default() }
+    /// A cluster without nodes, whose pods are placed by these profiles.
+    pub fn new(profiles: Profiles) -> Self {
+        Cluster { profiles, ..Cluster::default() }
     }
 
     /// What a node is now; nothing if it is gone. Pods on it stay counted for the case that it comes back.
@@ -348,7 +348,7 @@ impl Cluster {
             return Ok(self.hosts[host].name.to_string());
         }
         let (mut why, helpable) = ledger.reasons(&self.hosts);
-        if why.nodes > 0 {
+        if why.nodes > 0 && self.ledgers[at].wish.profile.preempts {
             let (helpable, nodes) = (&*helpable, why.nodes);
             why.preemption = self.preempt(&Preemptor { pod, ledger: at, nominated, helpable, nodes });
         }
@@ -363,7 +363,9 @@ impl Cluster {
     /// The number of the ledger for what a pod asks for.
     fn ledger(&mut self, pod: &Arc<Pod>, need: Need) -> usize {
         let class = self.classes.of(pod);
-        if let Some(at) = self.ledgers.iter().position(|ledger| ledger.wish.is_of(pod, &class, &need)) {
+        let profile = self.profiles.of(pod).unwrap_or(self.profiles.first()).clone();
+        let is_of = |ledger: &Ledger| ledger.wish.is_of(pod, &class, &need, &profile);
+        if let Some(at) = self.ledgers.iter().position(is_of) {
             if !self.ledgers[at].is_worn() {
                 return at;
             }
@@ -377,14 +379,7 @@ impl Cluster {
         }
         let runtime = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_ref());
         let runtime = runtime.and_then(|name| self.runtime_classes.get(name)).cloned();
-        self.ledgers.push(Ledger::new(Wish::of(
-            pod,
-            class,
-            runtime,
-            need,
-            self.rules.clone(),
-            &self.namespaces,
-        )));
+        self.ledgers.push(Ledger::new(Wish::of(pod, class, runtime, need, profile, &self.namespaces)));
         self.ledgers.len() - 1
     }
 

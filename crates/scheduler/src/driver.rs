@@ -15,8 +15,8 @@ use tokio::task::JoinSet;
 use tracing::debug_span;
 
 use crate::metrics::{Attempt, Metrics, Pending};
+use crate::profile::{self, Profiles};
 use crate::room::Room;
-use crate::rule::Rules;
 use crate::tell;
 use crate::unschedulable::{Preemption, Unschedulable};
 use crate::volume_wait::{self, Asked};
@@ -46,8 +46,8 @@ pub struct Options {
     pub silence: watch::Receiver<Silence>,
     /// The pods, as the controllers have them too.
     pub pods: Pool<Pod>,
-    /// What hosts are asked; the scheduler's own by default.
-    pub rules: Rules,
+    /// Whose pods are placed, and how.
+    pub profiles: Profiles,
     /// Where it counts what it does.
     pub metrics: Arc<Metrics>,
 }
@@ -61,7 +61,7 @@ pub async fn run(options: Options) {
 
 impl Options {
     fn waiting(&self) -> Waiting {
-        Waiting::under(self.rules.clone(), self.store.snapshot(), &self.pods)
+        Waiting::under(self.profiles.clone(), self.store.snapshot(), &self.pods)
     }
 }
 
@@ -138,7 +138,8 @@ struct Work<'a> {
     telling: JoinSet<()>,
     failures: HashMap<Uid, u32>,
     retries: BTreeMap<Instant, Vec<Uid>>,
-    recorder: Recorder,
+    /// By the name that it has in Events.
+    recorders: HashMap<String, Recorder>,
 }
 
 /// What was done for a pod came to an end.
@@ -165,7 +166,6 @@ enum End {
 
 impl<'a> Work<'a> {
     fn new(options: &Options, waiting: &'a mut Waiting) -> Self {
-        let from = Reporter { component: "default-scheduler".to_owned(), host: None };
         Work {
             store: options.store.clone(),
             writer: options.writer.clone(),
@@ -176,7 +176,7 @@ impl<'a> Work<'a> {
             telling: JoinSet::new(),
             failures: HashMap::new(),
             retries: BTreeMap::new(),
-            recorder: Recorder::start(options.writer.clone(), USER.to_owned(), from),
+            recorders: HashMap::new(),
         }
     }
 
@@ -213,6 +213,18 @@ impl<'a> Work<'a> {
         self.waiting.is_ready() && room > TURN
     }
 
+    /// What records Events about a pod, in the name of its profile.
+    fn recorder(&mut self, pod: &Pod) -> Recorder {
+        let name = profile::name_of(pod);
+        if let Some(recorder) = self.recorders.get(name) {
+            return recorder.clone();
+        }
+        let from = Reporter { component: name.to_owned(), host: None };
+        let recorder = Recorder::start(self.writer.clone(), USER.to_owned(), from);
+        self.recorders.insert(name.to_owned(), recorder.clone());
+        recorder
+    }
+
     /// How many writes may begin.
     fn room(&self) -> usize {
         WRITES.saturating_sub(self.binding.len() + self.telling.len())
@@ -241,7 +253,7 @@ impl<'a> Work<'a> {
     }
 
     fn bind(&mut self, pod: Arc<Pod>, node: String, decided: Instant) {
-        let (writer, recorder) = (self.writer.clone(), self.recorder.clone());
+        let (writer, recorder) = (self.writer.clone(), self.recorder(&pod));
         self.binding.spawn_in(debug_span!("bind", node), async move {
             let (object, uid) = (ObjectRef::of(&*pod), Uid::of(&*pod).unwrap_or_default());
             let write = Write::Bind { pod: object.clone(), uid, node: node.clone() };
@@ -264,7 +276,7 @@ impl<'a> Work<'a> {
     /// Has a pod evicted that crowds with others of its workload, if one is due and its budget lets it go.
     fn rebalance(&mut self) {
         let Some(pod) = self.waiting.rebalance(clocks().0) else { return };
-        let (writer, recorder) = (self.writer.clone(), self.recorder.clone());
+        let (writer, recorder) = (self.writer.clone(), self.recorder(&pod));
         self.telling.spawn_in(debug_span!("rebalance"), async move {
             let object = ObjectRef::of(&*pod);
             let evict = Write::Evict { pod: object.clone(), uid: Uid::of(&*pod).unwrap_or_default() };
@@ -323,7 +335,8 @@ impl<'a> Work<'a> {
     /// Says on the pod, and in an Event, why it has no place; once for each reason.
     fn tell(&mut self, pod: &Arc<Pod>, why: &Unschedulable) {
         let Some(write) = tell::no_place(pod, why, self.waiting.state(), clocks().1) else { return };
-        self.recorder.record(Occurrence::of(pod.as_ref(), true, "FailedScheduling", why.to_string()));
+        let told = Occurrence::of(pod.as_ref(), true, "FailedScheduling", why.to_string());
+        self.recorder(pod).record(told);
         let writer = self.writer.clone();
         self.telling.spawn_in(debug_span!("unschedulable"), async move {
             if let Err(status) = writer.write(USER, write).await {
@@ -336,10 +349,10 @@ impl<'a> Work<'a> {
     fn preempt(&mut self, pod: Arc<Pod>, why: Arc<Unschedulable>, decided: Instant) {
         let Preemption::Possible(victims) = why.preemption.clone() else { return };
         self.metrics.preempted(victims.pods.len());
-        self.recorder.record(Occurrence::of(pod.as_ref(), true, "FailedScheduling", why.to_string()));
+        let recorder = self.recorder(&pod);
+        recorder.record(Occurrence::of(pod.as_ref(), true, "FailedScheduling", why.to_string()));
         let span = debug_span!("preempt", node = victims.node);
-        let room =
-            Room { writer: self.writer.clone(), store: self.store.clone(), recorder: self.recorder.clone() };
+        let room = Room { writer: self.writer.clone(), store: self.store.clone(), recorder };
         self.binding.spawn_in(span, async move {
             let end = match room.make(&pod, &why, &victims).await {
                 Ok(()) => End::Preempted,

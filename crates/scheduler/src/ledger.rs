@@ -5,11 +5,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
-use crate::affinity::preferred_node;
 use crate::class::Class;
 use crate::cluster::Namespaces;
 use crate::column::Column;
-use crate::filter;
 use crate::host_row::HostRow;
 use crate::node::Node;
 use crate::unschedulable::{Hope, Reason, Unschedulable};
@@ -84,7 +82,7 @@ impl Ledger {
             order: HashMap::new(),
             zones: Column::new(ZONE),
             near: columns(&mut wish.near.iter().map(|(term, _)| &term.topology_key)),
-            apart: columns(&mut wish.class.apart.iter().map(|term| &term.topology_key)),
+            apart: columns(&mut wish.apart().iter().map(|term| &term.topology_key)),
             preferred: columns(&mut wish.preferred.iter().map(|(term, _)| &term.topology_key)),
             spreading: columns(&mut wish.spreading.iter().map(|constraint| &constraint.key)),
             refused: Vec::new(),
@@ -120,7 +118,7 @@ impl Ledger {
         for (column, (term, _)) in self.near.iter_mut().zip(&self.wish.near) {
             column.set(at, label(&term.topology_key), company, true);
         }
-        for (column, term) in self.apart.iter_mut().zip(&self.wish.class.apart) {
+        for (column, term) in self.apart.iter_mut().zip(self.wish.apart()) {
             let promised = host.nominees_for(self.wish.priority);
             let promised = promised.filter(|nominee| term.means(&nominee.class, namespaces)).count();
             let pods = count(&|class| term.means(class, namespaces)) + promised as i32;
@@ -138,11 +136,11 @@ impl Ledger {
     }
 
     fn standing(&self, at: usize, host: &HostRow, node: &Node, siblings: i32) -> Option<Standing> {
-        self.wish.rules.against(&self.wish, host, node).is_empty().then(|| Standing {
-            discouraged: filter::discouraged(self.wish.spec(), node),
-            preferred: Reverse(preferred_node(&self.wish.pod, node)),
+        self.wish.profile.rules.against(&self.wish, host, node).is_empty().then(|| Standing {
+            discouraged: self.wish.discouraged(node),
+            preferred: Reverse(self.wish.preferred_node(node)),
             siblings,
-            room: Reverse(self.wish.rules.score(&self.wish, host, node)),
+            room: Reverse(self.wish.profile.rules.score(&self.wish, host, node)),
             pods: host.pods.len(),
             name: host.name.clone(),
             at,
@@ -174,12 +172,13 @@ impl Ledger {
         let promised = host.nominees_for(self.wish.priority).map(|nominee| (&nominee.class, 1));
         let there = host.classes.iter().map(|(class, count)| (class, *count as i32)).chain(promised);
         let rules = there.flat_map(|(class, count)| class.apart.iter().map(move |term| (term, count)));
-        let rules = rules.filter(|(term, _)| term.means(own, namespaces));
+        let company = self.wish.profile.company;
+        let rules = rules.filter(|(term, _)| company.filters && term.means(own, namespaces));
         by_topology(&mut self.refused, at, hosts, rules.map(|(term, count)| (&*term.topology_key, count)));
         let there = host.classes.iter();
         let wishes =
             there.flat_map(|(class, count)| class.draws.iter().map(move |draw| (draw, *count as i32)));
-        let wishes = wishes.filter(|((term, _), _)| term.means(own, namespaces));
+        let wishes = wishes.filter(|((term, _), _)| company.scores && term.means(own, namespaces));
         let weights = wishes.map(|((term, weight), count)| (&*term.topology_key, count * *weight as i32));
         by_topology(&mut self.drawn, at, hosts, weights);
     }
@@ -237,7 +236,7 @@ impl Ledger {
     pub fn against(&self, at: usize, hosts: &[HostRow], round: &Round) -> Vec<Reason> {
         let host = &hosts[at];
         let Some(node) = host.open() else { return vec![Reason::new("", Hope::NODES)] };
-        let reasons = self.wish.rules.against(&self.wish, host, node);
+        let reasons = self.wish.profile.rules.against(&self.wish, host, node);
         if !reasons.is_empty() {
             return reasons;
         }

@@ -48,6 +48,7 @@ mod ledger;
 mod metrics;
 mod node;
 mod preemption;
+mod profile;
 mod promises;
 mod queue;
 mod rebalance;
@@ -66,8 +67,11 @@ mod wish;
 
 pub use cluster::Cluster;
 pub use driver::{Options, run};
+// A field of `Profile`.
+pub use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 pub use metrics::{Metrics, Pending};
 pub use node::{Condition, Node, NodeSpec, NodeStatus};
+pub use profile::{Profile, Profiles, Sides};
 pub use rule::{Asks, BEST, Host, Rule, Rules};
 pub use unschedulable::{Hope, Preemption, Reason, Unschedulable, Victims};
 pub use waiting::{Decision, Silence, Waiting};

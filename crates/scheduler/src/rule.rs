@@ -31,7 +31,7 @@ pub const BEST: i64 = 1000;
 /// ```
 /// use std::sync::Arc;
 ///
-/// use scheduler::{Asks, Cluster, Host, Node, Reason, Rule, Rules};
+/// use scheduler::{Asks, Cluster, Host, Node, Profiles, Reason, Rule};
 /// use serde_json::json;
 ///
 /// /// Pods of a team go to the team's hosts, rather to those with few pods.
@@ -54,7 +54,7 @@ pub const BEST: i64 = 1000;
 ///     }
 /// }
 ///
-/// let mut cluster = Cluster::new(Rules::default().and(Teams));
+/// let mut cluster = Cluster::new(Profiles::with(Teams));
 /// for (name, team) in [("n1", "red"), ("n2", "blue")] {
 ///     let ready = json!([{"type": "Ready", "status": "True"}]);
 ///     let node = json!({"metadata": {"name": name, "labels": {"team": team}}, "status": {"conditions": ready}});
@@ -163,7 +163,20 @@ impl<'a> Host<'a> {
 
 /// All rules that hold, in the order in which they are asked.
 #[derive(Debug, Clone)]
-pub struct Rules(Arc<[Arc<dyn Rule>]>);
+pub struct Rules(Vec<Entry>);
+
+#[derive(Debug, Clone)]
+struct Entry {
+    rule: Arc<dyn Rule>,
+    filters: bool,
+    weight: i64,
+}
+
+impl Entry {
+    fn new(rule: Arc<dyn Rule>) -> Self {
+        Entry { rule, filters: true, weight: 1 }
+    }
+}
 
 impl Default for Rules {
     /// The scheduler's own: those of upstream's default plugins that look at one host, in the order in which they are asked there.
@@ -180,28 +193,44 @@ impl Default for Rules {
             Arc::new(NodeResourcesBalancedAllocation),
             Arc::new(ImageLocality),
         ];
-        Rules(Arc::new(own))
+        Rules(own.into_iter().map(Entry::new).collect())
     }
 }
 
 impl Rules {
     /// The same, and one more.
-    pub fn and(self, rule: impl Rule) -> Self {
-        let more: Arc<dyn Rule> = Arc::new(rule);
-        Rules(self.0.iter().cloned().chain([more]).collect())
+    pub fn and(mut self, rule: impl Rule) -> Self {
+        self.0.push(Entry::new(Arc::new(rule)));
+        self
+    }
+
+    /// What the rule of a name has against a host doesn't count. False if there is none.
+    pub fn skip_filter(&mut self, name: &str) -> bool {
+        self.named(name).map(|entry| entry.filters = false).is_some()
+    }
+
+    /// What the rule of a name finds good counts so many times; 1 by default. False if there is none.
+    pub fn weigh(&mut self, name: &str, weight: u32) -> bool {
+        self.named(name).map(|entry| entry.weight = weight.into()).is_some()
+    }
+
+    fn named(&mut self, name: &str) -> Option<&mut Entry> {
+        self.0.iter_mut().find(|entry| entry.rule.name() == name)
     }
 
     /// The reasons against a host, none if the pod can be there as far as this host goes. As upstream, only those of the first
     /// rule that has any.
     pub(crate) fn against(&self, wish: &Wish, row: &HostRow, node: &Node) -> Vec<Reason> {
         let (asks, host) = (Asks(wish), Host::new(row, node));
-        let reasons = self.0.iter().map(|rule| rule.against(&asks, &host));
-        reasons.into_iter().find(|reasons| !reasons.is_empty()).unwrap_or_default()
+        let mut reasons =
+            self.0.iter().filter(|entry| entry.filters).map(|entry| entry.rule.against(&asks, &host));
+        reasons.find(|reasons| !reasons.is_empty()).unwrap_or_default()
     }
 
     /// The sum of a host's scores.
     pub(crate) fn score(&self, wish: &Wish, row: &HostRow, node: &Node) -> i64 {
         let (asks, host) = (Asks(wish), Host::new(row, node));
-        self.0.iter().map(|rule| rule.score(&asks, &host).clamp(0, BEST)).sum()
+        let score = |entry: &Entry| entry.weight * entry.rule.score(&asks, &host).clamp(0, BEST);
+        self.0.iter().filter(|entry| entry.weight > 0).map(score).sum()
     }
 }

@@ -2,13 +2,14 @@
 
 use k8s_openapi::api::core::v1::TopologySpreadConstraint;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use objects::{Pod, PodSpec, selects};
+use objects::{Meta, Pod, PodSpec, selects};
 
 use crate::affinity::{wants_node, with_keys};
 use crate::class::Class;
 use crate::filter::untolerated;
 use crate::host_row::HostRow;
 use crate::node::Node;
+use crate::profile::Profile;
 
 /// One constraint of a pod.
 #[derive(Debug, Clone)]
@@ -19,15 +20,34 @@ pub(crate) struct Constraint {
     pub max_skew: i64,
     /// With fewer domains than this, the emptiest counts as having no pod (KEP-3022).
     pub min_domains: usize,
-    selector: Option<LabelSelector>,
+    counted: Counted,
     honors_affinity: bool,
     honors_taints: bool,
 }
 
+/// Which pods of the same namespace count.
+#[derive(Debug, Clone)]
+enum Counted {
+    /// Those that are selected; none without a selector.
+    Selected(Option<LabelSelector>),
+    /// Those that do the same work.
+    Siblings,
+}
+
 impl Constraint {
-    pub fn all(pod: &Pod, spec: &PodSpec) -> Vec<Constraint> {
-        let constraints = spec.topology_spread_constraints.iter().flatten();
-        constraints.map(|constraint| Constraint::of(pod, constraint)).collect()
+    /// The constraints of a pod, or those that its profile has for pods without any.
+    pub fn all(pod: &Pod, spec: &PodSpec, profile: &Profile) -> Vec<Constraint> {
+        let own = spec.topology_spread_constraints.iter().flatten();
+        let mut all: Vec<_> = own.map(|constraint| Constraint::of(pod, constraint)).collect();
+        // As upstream, only where something says which pods belong together.
+        let has_owner = pod.metadata.owners().iter().any(|owner| owner.controller == Some(true));
+        if all.is_empty() && has_owner {
+            let siblings =
+                |constraint| Constraint { counted: Counted::Siblings, ..Constraint::of(pod, constraint) };
+            all.extend(profile.constraints.iter().map(siblings));
+        }
+        all.retain(|c| if c.required { profile.spread.filters } else { profile.spread.scores });
+        all
     }
 
     fn of(pod: &Pod, constraint: &TopologySpreadConstraint) -> Self {
@@ -39,7 +59,9 @@ impl Constraint {
             required: constraint.when_unsatisfiable != "ScheduleAnyway",
             max_skew: i64::from(constraint.max_skew),
             min_domains: usize::try_from(constraint.min_domains.unwrap_or(1)).unwrap_or(0),
-            selector: constraint.label_selector.as_ref().map(|s| with_keys(s, keys, "In", own)),
+            counted: Counted::Selected(
+                constraint.label_selector.as_ref().map(|s| with_keys(s, keys, "In", own)),
+            ),
             honors_affinity: honors(constraint.node_affinity_policy.as_ref(), true),
             honors_taints: honors(constraint.node_taints_policy.as_ref(), false),
         }
@@ -47,8 +69,13 @@ impl Constraint {
 
     /// Whether pods of a class count, for a pod of the class `own`.
     pub fn means(&self, own: &Class, other: &Class) -> bool {
-        let selected = self.selector.as_ref().is_some_and(|s| selects(s, other.labels.as_deref()));
-        own.namespace == other.namespace && selected
+        let counts = match &self.counted {
+            Counted::Selected(selector) => {
+                selector.as_ref().is_some_and(|selector| selects(selector, other.labels.as_deref()))
+            }
+            Counted::Siblings => own.is_sibling(other),
+        };
+        own.namespace == other.namespace && counts
     }
 
     /// Whether a host's pods count: `nodeAffinityPolicy` and `nodeTaintsPolicy` (KEP-3094).

@@ -9,6 +9,7 @@ use objects::{
 use serde_json::json;
 use store::State;
 
+use crate::profile;
 use crate::unschedulable::{Preemption, Unschedulable};
 
 /// Why a pod goes that makes room for another.
@@ -51,8 +52,7 @@ pub(crate) fn preempted(victim: &Pod, by: &Pod, state: &State, now: Timestamp) -
     if known.is_some_and(|known| known.status == "True" && known.reason.as_deref() == Some(PREEMPTED)) {
         return None;
     }
-    let scheduler = by.spec.as_ref().and_then(|spec| spec.scheduler_name.as_deref());
-    let scheduler = scheduler.filter(|name| !name.is_empty()).unwrap_or("default-scheduler");
+    let scheduler = profile::name_of(by);
     let why = format!("{scheduler}: preempting to accommodate a higher priority pod");
     let condition = disruption_target(victim, PREEMPTED, &why, now);
     merge_pod_status(victim, json!({"conditions": [condition]}), state)

@@ -16,9 +16,9 @@ use crate::attachments::CsiNode;
 use crate::cluster::{Cluster, is_finished, is_leaving, key};
 use crate::metrics::Pending;
 use crate::node::Node;
+use crate::profile::Profiles;
 use crate::queue::Queue;
 use crate::rebalance::Rebalance;
-use crate::rule::Rules;
 use crate::unschedulable::{Hope, Preemption, Unschedulable, Victims};
 use crate::wish::asks_the_same;
 
@@ -66,11 +66,11 @@ pub struct Decision {
 impl Waiting {
     /// What waits in a state, with pods of a pool.
     pub fn load(state: Arc<State>, pool: &Pool<Pod>) -> Self {
-        Waiting::under(Rules::default(), state, pool)
+        Waiting::under(Profiles::default(), state, pool)
     }
 
-    /// The same, where these rules hold.
-    pub fn under(rules: Rules, state: Arc<State>, pool: &Pool<Pod>) -> Self {
+    /// The same, of the pods that name one of these profiles.
+    pub fn under(profiles: Profiles, state: Arc<State>, pool: &Pool<Pod>) -> Self {
         let mut waiting = Waiting {
             nodes: Table::load(&state),
             csi_nodes: Table::load(&state),
@@ -79,7 +79,7 @@ impl Waiting {
             budgets: Table::load(&state),
             pods: Table::load_shared(&state, pool),
             pool: pool.clone(),
-            cluster: Cluster::new(rules),
+            cluster: Cluster::new(profiles.clone()),
             queue: Queue::default(),
             assumed: HashMap::new(),
             preempting: HashMap::new(),
@@ -108,7 +108,7 @@ impl Waiting {
                 Some(node) => {
                     cluster.place(pod, node);
                 }
-                None if waits(pod) => {
+                None if waits(pod, &profiles) => {
                     cluster.nominate(pod, nominated(pod));
                     waiting.queue.add(key(pod), pod);
                 }
@@ -145,7 +145,7 @@ impl Waiting {
                 .filter_map(|(uid, key)| Some((uid, self.cluster.nominated_node(&key)?, key)))
                 .collect();
             let rebalance = std::mem::take(&mut self.rebalance);
-            *self = Waiting { rebalance, ..Waiting::under(self.cluster.rules.clone(), state, &self.pool) };
+            *self = Waiting { rebalance, ..Waiting::under(self.cluster.profiles.clone(), state, &self.pool) };
             for (uid, node, key) in places {
                 if let Some(pod) = self.waiting_pod(&uid, &key) {
                     self.assume(&pod, &node);
@@ -202,7 +202,7 @@ impl Waiting {
 
     /// The pod of a key that waits and has a uid.
     fn waiting_pod(&self, uid: &Uid, key: &Bytes) -> Option<Arc<Pod>> {
-        self.pod(key).filter(|pod| waits(pod) && pod.metadata.uid.as_deref() == Some(uid.as_str()))
+        self.pod(key).filter(|pod| self.waits(pod) && pod.metadata.uid.as_deref() == Some(uid.as_str()))
     }
 
     fn pod_changed(&mut self, Change { key, old, new }: &Change<Pod>) -> Hope {
@@ -222,13 +222,13 @@ impl Waiting {
             return self.cluster.place(pod, node);
         }
         if uid(new).is_some_and(|uid| self.assumed.contains_key(&uid)) {
-            if !waits(pod) {
+            if !self.waits(pod) {
                 self.queue.remove(key);
             }
             return Hope::NONE;
         }
         let hope = self.cluster.take(key);
-        if !waits(pod) {
+        if !self.waits(pod) {
             self.queue.remove(key);
             self.let_go(uid(new));
             return hope | self.cluster.withdraw(key).1;
@@ -237,7 +237,7 @@ impl Waiting {
             return hope;
         }
         // A new condition on a pod without a place, this scheduler's own above all, doesn't find it one.
-        let told = old.as_ref().filter(|old| same && waits(old)).is_some_and(|old| asks_alike(old, pod));
+        let told = old.as_ref().filter(|old| same && self.waits(old)).is_some_and(|old| asks_alike(old, pod));
         if !told {
             self.queue.add(key.clone(), pod);
         }
@@ -394,7 +394,7 @@ impl Waiting {
     /// A bind failed, or others were told to go for the pod: it waits again.
     pub fn forget(&mut self, uid: &Uid) {
         if let Some(key) = self.preempting.remove(uid) {
-            if let Some(pod) = self.pod(&key).filter(|pod| waits(pod)) {
+            if let Some(pod) = self.pod(&key).filter(|pod| self.waits(pod)) {
                 self.queue.add(key, &pod);
             }
             return;
@@ -403,7 +403,7 @@ impl Waiting {
         if let Some(pod) = self.pod(&key).filter(|pod| pod.node().is_none()) {
             let hope = self.cluster.take(&key);
             self.queue.happened(hope);
-            if waits(&pod) {
+            if self.waits(&pod) {
                 self.queue.add(key, &pod);
             }
         }
@@ -412,6 +412,10 @@ impl Waiting {
     fn forget_all(&mut self) {
         let all: Vec<Uid> = self.assumed.keys().chain(self.preempting.keys()).cloned().collect();
         all.iter().for_each(|uid| self.forget(uid));
+    }
+
+    fn waits(&self, pod: &Pod) -> bool {
+        waits(pod, &self.cluster.profiles)
     }
 
     fn pod(&self, key: &Bytes) -> Option<Arc<Pod>> {
@@ -432,10 +436,9 @@ fn nominated(pod: &Pod) -> Option<&str> {
 }
 
 /// Whether this scheduler is to place the pod, now.
-fn waits(pod: &Pod) -> bool {
+fn waits(pod: &Pod, profiles: &Profiles) -> bool {
     let Some(spec) = &pod.spec else { return false };
-    let ours =
-        spec.scheduler_name.as_deref().is_none_or(|name| name.is_empty() || name == "default-scheduler");
+    let ours = profiles.of(pod).is_some();
     let gated = spec.scheduling_gates.iter().flatten().next().is_some();
     ours && !gated && pod.node().is_none() && !is_finished(pod) && !is_leaving(pod)
 }

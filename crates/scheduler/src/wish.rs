@@ -8,11 +8,12 @@ use objects::{Labels, Pod, PodSpec};
 use crate::affinity::{self, Term};
 use crate::class::Class;
 use crate::cluster::Namespaces;
+use crate::filter;
 use crate::host_row::HostRow;
 use crate::image::Image;
 use crate::node::Node;
+use crate::profile::Profile;
 use crate::request::{self, Amounts, HostPort, Weight};
-use crate::rule::Rules;
 use crate::spread::Constraint;
 use crate::storage::Need;
 
@@ -36,8 +37,8 @@ pub(crate) struct Wish {
     pub spreading: Vec<Constraint>,
     /// What its claims ask for.
     pub need: Need,
-    /// What hosts are asked.
-    pub rules: Rules,
+    /// By what it is placed.
+    pub profile: Arc<Profile>,
 }
 
 impl Wish {
@@ -46,11 +47,12 @@ impl Wish {
         class: Arc<Class>,
         runtime: Option<Labels>,
         need: Need,
-        rules: Rules,
+        profile: Arc<Profile>,
         namespaces: &Namespaces,
     ) -> Self {
         let spec = spec(pod);
-        let near = affinity::near(pod).into_iter().map(|term| {
+        let near = if profile.company.filters { affinity::near(pod) } else { Vec::new() };
+        let near = near.into_iter().map(|term| {
             let itself = term.means(&class, namespaces);
             (term, itself)
         });
@@ -62,10 +64,10 @@ impl Wish {
             weight: request::weight(spec),
             images: spec.containers.iter().filter_map(|c| c.image.as_deref()).map(Image::named).collect(),
             ports: request::host_ports(spec),
-            preferred: affinity::preferred(pod),
-            spreading: Constraint::all(pod, spec),
+            preferred: if profile.company.scores { affinity::preferred(pod) } else { Vec::new() },
+            spreading: Constraint::all(pod, spec, &profile),
             need,
-            rules,
+            profile,
             pod: pod.clone(),
             class,
         }
@@ -78,13 +80,31 @@ impl Wish {
         alike.all(|other| node.label(&other.key).is_some()) && constraint.counts(self.spec(), host, node)
     }
 
+    /// How many taints of a node would rather not have the pod.
+    pub fn discouraged(&self, node: &Node) -> usize {
+        if self.profile.sees_discouraging_taints { filter::discouraged(self.spec(), node) } else { 0 }
+    }
+
+    /// The weight of the preferred node affinities that a node meets.
+    pub fn preferred_node(&self, node: &Node) -> i64 {
+        if self.profile.sees_preferred_nodes { affinity::preferred_node(&self.pod, node) } else { 0 }
+    }
+
+    /// The required anti-affinities.
+    pub fn apart(&self) -> &[Term] {
+        if self.profile.company.filters { &self.class.apart } else { &[] }
+    }
+
     pub fn spec(&self) -> &PodSpec {
         spec(&self.pod)
     }
 
     /// Whether another pod of a class, whose claims need something, asks for the same.
-    pub fn is_of(&self, pod: &Pod, class: &Arc<Class>, need: &Need) -> bool {
-        Arc::ptr_eq(&self.class, class) && self.need == *need && asks_the_same(self.spec(), spec(pod))
+    pub fn is_of(&self, pod: &Pod, class: &Arc<Class>, need: &Need, profile: &Arc<Profile>) -> bool {
+        Arc::ptr_eq(&self.class, class)
+            && Arc::ptr_eq(&self.profile, profile)
+            && self.need == *need
+            && asks_the_same(self.spec(), spec(pod))
     }
 }
 

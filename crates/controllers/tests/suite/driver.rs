@@ -35,8 +35,8 @@ fn schedule(cluster: &Cluster, metrics: Arc<scheduler::Metrics>) -> tokio::task:
     let (store, writer) = (cluster.store.clone(), cluster.writer.clone());
     let (_, silence) = watch::channel(BTreeMap::new());
     let pods = Pool::default();
-    let rules = scheduler::Rules::default();
-    tokio::spawn(scheduler::run(scheduler::Options { store, writer, silence, pods, rules, metrics }))
+    let profiles = scheduler::Profiles::default();
+    tokio::spawn(scheduler::run(scheduler::Options { store, writer, silence, pods, profiles, metrics }))
 }
 
 // The test stands for the membership, which knows since when a host is silent.
@@ -64,7 +64,7 @@ async fn drivers_replace_the_pods_of_a_silent_host_when_it_is_time() {
         writer,
         silence,
         pods: Pool::default(),
-        rules: scheduler::Rules::default(),
+        profiles: scheduler::Profiles::default(),
         metrics: Default::default(),
     }));
     let mut states = store.states();

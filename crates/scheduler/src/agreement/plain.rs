@@ -9,10 +9,9 @@ use objects::Pod;
 use super::World;
 use crate::class::{Class, Classes};
 use crate::cluster::is_finished;
-use crate::filter;
 use crate::host_row::HostRow;
 use crate::node::Node;
-use crate::rule::Rules;
+use crate::profile::Profiles;
 use crate::storage::Need;
 use crate::wish::Wish;
 
@@ -40,7 +39,14 @@ impl<'a> Plain<'a> {
                 host.add(pod, &classes.of(pod), &[]);
             }
         }
-        let wish = Wish::of(pod, classes.of(pod), None, Need::default(), Rules::default(), &world.namespaces);
+        let wish = Wish::of(
+            pod,
+            classes.of(pod),
+            None,
+            Need::default(),
+            Profiles::default().first().clone(),
+            &world.namespaces,
+        );
         Plain { hosts, wish, world }
     }
 
@@ -51,6 +57,7 @@ impl<'a> Plain<'a> {
         for (host, node) in &self.hosts {
             let mut against: Vec<String> = self
                 .wish
+                .profile
                 .rules
                 .against(&self.wish, host, node)
                 .into_iter()
@@ -72,7 +79,8 @@ impl<'a> Plain<'a> {
     pub(super) fn is_open(&self, name: &str) -> bool {
         let found = self.hosts.iter().find(|(host, _)| &*host.name == name);
         found.is_some_and(|(host, node)| {
-            self.wish.rules.against(&self.wish, host, node).is_empty() && self.obstacle(node).is_none()
+            self.wish.profile.rules.against(&self.wish, host, node).is_empty()
+                && self.obstacle(node).is_none()
         })
     }
 
@@ -90,15 +98,15 @@ impl<'a> Plain<'a> {
             here.unwrap_or(most + 1)
         });
         let in_zone = self.hosts.iter().filter(|(_, other)| other.label(ZONE) == node.label(ZONE));
-        let preferred = crate::affinity::preferred_node(&self.wish.pod, node) + company.sum::<i64>();
+        let preferred = self.wish.preferred_node(node) + company.sum::<i64>();
         (
-            filter::discouraged(self.wish.spec(), node),
+            self.wish.discouraged(node),
             Reverse(preferred),
             crowding.sum::<i64>(),
             count(host, siblings),
             in_zone.map(|(other, _)| count(other, siblings)).sum::<i64>(),
             Reverse(self.drawn(node)),
-            Reverse(self.wish.rules.score(&self.wish, host, node)),
+            Reverse(self.wish.profile.rules.score(&self.wish, host, node)),
             host.pods.len(),
         )
     }
