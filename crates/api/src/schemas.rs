@@ -139,6 +139,7 @@ impl Untold for Kinds {
                 )
                 | ("ImageVolumeSource", "pullPolicy")
                 | ("PersistentVolumeClaimSpec" | "PersistentVolumeSpec", "accessModes")
+                | ("PodSpec", "dnsPolicy" | "restartPolicy")
                 | ("PriorityClass", "preemptionPolicy")
                 | ("ResourceQuotaSpec", "scopes")
                 | ("ScopedResourceSelectorRequirement", "scopeName")

@@ -26,8 +26,13 @@ impl<'a> Conform<'a> {
     }
 
     /// Of an object that stands at `path`.
-    pub fn at(path: &str, faults: &'a mut Vec<String>, most: usize) -> Self {
-        Conform { path: path.to_owned(), ..Conform::new(faults, most) }
+    pub fn at(path: String, faults: &'a mut Vec<String>, most: usize) -> Self {
+        Conform { path, ..Conform::new(faults, most) }
+    }
+
+    /// The path that it was given, with more behind it where something didn't fit.
+    pub fn into_path(self) -> String {
+        self.path
     }
 
     /// Of a kind that tells an empty list or map from none.

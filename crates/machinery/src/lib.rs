@@ -56,8 +56,8 @@ pub use cidr::network_of;
 pub use conform::{Conform, settle};
 pub use convert::{from_stored, to_stored};
 pub use custom::{
-    Conversion, ConversionReview, Custom, Definition, compare_versions, compile_pattern, is_known_format,
-    validate_defaults,
+    Approval, Conversion, ConversionReview, Custom, Definition, compare_versions, compile_pattern,
+    is_known_format, validate_defaults,
 };
 pub use decode::{Decoded, check, check_applied, decode};
 pub use defaults::set_defaults;

@@ -2,7 +2,7 @@
 
 use machinery::rules::{Column, Rules, age, number};
 use machinery::{Cause, Faults, LabelSelector, Object, Share, share};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::field::{part, text};
 use super::workload::{
@@ -49,7 +49,14 @@ impl Rules for DaemonSet {
         if subresource == "status" {
             return;
         }
-        let changed = object.pointer("/spec/template") != old.pointer("/spec/template");
+        let mut template = object.pointer("/spec/template").cloned().unwrap_or_default();
+        // An empty one stays until the object is judged, and says nothing.
+        if let Some(Value::Object(spec)) = template.get_mut("spec")
+            && spec.get("overhead").and_then(Value::as_object).is_some_and(Map::is_empty)
+        {
+            spec.remove("overhead");
+        }
+        let changed = template != *old.pointer("/spec/template").unwrap_or(&Value::Null);
         set_template_generation(object, template_generation(old).saturating_add(i64::from(changed)));
     }
 

@@ -95,6 +95,10 @@ impl Rules for EndpointSlice {
     fn validate_update(&self, _subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
         if object.0.get("addressType") != old.0.get("addressType") {
             let kind = object.0.get("addressType").unwrap_or(&Value::Null);
+            // Addresses that stay aren't at fault.
+            if list(object, "endpoints") == list(old, "endpoints") {
+                faults.retain(|fault| !fault.field.starts_with("endpoints["));
+            }
             faults.push(Cause::invalid("addressType", kind, "field is immutable"));
         }
     }

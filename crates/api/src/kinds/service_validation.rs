@@ -150,8 +150,12 @@ fn validate_ports(spec: &Value, kind: &str, faults: &mut Faults) {
             }
         }
         if !numbers.insert((&port["port"], &port["protocol"])) {
-            let value = json!({ "port": port["port"], "protocol": port["protocol"] });
-            faults.push(Cause::duplicate(path, &value));
+            // Upstream shows its own type of a port, with what makes two of them the same.
+            let message = format!(
+                r#"Duplicate value: {{"Name":"","Protocol":{},"AppProtocol":null,"Port":{},"TargetPort":0,"NodePort":0}}"#,
+                port["protocol"], port["port"]
+            );
+            faults.push(Cause { message, ..Cause::duplicate(path, &Value::Null) });
         }
     }
 }

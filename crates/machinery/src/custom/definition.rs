@@ -12,7 +12,7 @@ use super::columns::Column;
 use super::conversion::Conversion;
 use super::json_path::pointer_of;
 use super::versions::Compiled;
-use super::{Custom, intern};
+use super::{Approval, Custom, intern};
 use crate::resource::{Resource, api_version};
 use crate::rules::PLAIN;
 use crate::schema::NamedSchema;
@@ -130,7 +130,7 @@ impl Definition {
             requested: serde_json::from_str(spec.names_as_given.get())?,
             accepted: status.accepted_names,
             conditions: status.conditions.unwrap_or_default(),
-            approval: metadata.annotations.unwrap_or_default().remove(APPROVAL),
+            approval: metadata.annotations.unwrap_or_default().remove(Approval::ANNOTATION),
             name: metadata.name,
             uid: metadata.uid,
             generation: metadata.generation,
@@ -292,9 +292,6 @@ struct Metadata {
     deletion_timestamp: Option<String>,
     annotations: Option<std::collections::BTreeMap<String, String>>,
 }
-
-/// The annotation by which the Kubernetes project approves kinds in its groups.
-const APPROVAL: &str = "api-approved.kubernetes.io";
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]

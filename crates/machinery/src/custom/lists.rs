@@ -4,18 +4,24 @@ use std::collections::HashMap;
 
 use serde_json::{Map, Value};
 
+use super::object::{enter, enter_item};
 use super::schema::{Known, ListType, Schema};
 use crate::faults::Faults;
 use crate::status::Cause;
 
 /// Adds `FieldValueDuplicate` for every item that stands in its list again: the first time that it does.
 pub(super) fn validate(schema: &Schema, value: &Value, path: &str, faults: &mut Faults) {
+    validate_at(schema, value, &mut path.to_owned(), faults);
+}
+
+fn validate_at(schema: &Schema, value: &Value, path: &mut String, faults: &mut Faults) {
     match value {
         Value::Object(object) => {
             for (name, value) in object.iter().filter(|(_, value)| value.is_object() || value.is_array()) {
                 if let Some(Known::Schema(field)) = schema.field(name) {
-                    let dot = if path.is_empty() { "" } else { "." };
-                    validate(field, value, &format!("{path}{dot}{name}"), faults);
+                    let length = enter(path, name);
+                    validate_at(field, value, path, faults);
+                    path.truncate(length);
                 }
             }
         }
@@ -25,7 +31,9 @@ pub(super) fn validate(schema: &Schema, value: &Value, path: &str, faults: &mut 
             for (index, item) in
                 list.iter().enumerate().filter(|(_, item)| item.is_object() || item.is_array())
             {
-                validate(items, item, &format!("{path}[{index}]"), faults);
+                let length = enter_item(path, index);
+                validate_at(items, item, path, faults);
+                path.truncate(length);
             }
         }
         _ => {}

@@ -2,6 +2,7 @@
 //!
 //! Follows `k8s.io/apiextensions-apiserver`. A definition's schemas are read when its objects are first touched.
 
+mod approval;
 mod columns;
 mod conversion;
 mod defaults;
@@ -28,6 +29,7 @@ use self::definition::Version;
 use self::versions::Compiled;
 use crate::apply::StructuralType;
 
+pub use approval::Approval;
 pub use conversion::Conversion;
 pub use defaults::validate_defaults;
 pub use definition::Definition;

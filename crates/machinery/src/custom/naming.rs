@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::Definition;
+use super::{Approval, Definition};
 
 /// What waits for a definition's objects to be deleted before it.
 const CLEANUP: &str = "customresourcecleanup.apiextensions.k8s.io";
@@ -100,29 +100,15 @@ impl Definition {
 
     /// Whether the Kubernetes project agrees with a kind in one of its groups.
     fn approved(&self) -> Option<(&'static str, &'static str, String)> {
-        let is_protected = ["k8s.io", "kubernetes.io"].iter().any(|domain| {
-            self.group().strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        });
-        if !is_protected {
-            return None;
-        }
-        Some(match self.approval.as_deref().unwrap_or_default() {
-            "" => {
-                let message = "protected groups must have approval annotation \"api-approved.kubernetes.io\", see \
-                    https://github.com/kubernetes/enhancements/pull/1111";
-                ("False", "MissingAnnotation", message.to_owned())
-            }
-            url if url.contains("://") => ("True", "ApprovedAnnotation", format!("approved in {url}")),
-            text if text.starts_with("unapproved") => {
-                ("False", "UnapprovedAnnotation", format!("not approved: {text:?}"))
-            }
-            text => {
-                let message = format!(
-                    "\"api-approved.kubernetes.io\" must be a URL or begin with \"unapproved\": {text:?}"
-                );
-                ("False", "InvalidAnnotation", message)
-            }
-        })
+        let said = self.approval.as_deref();
+        let approval = Approval::of(self.group(), said)?;
+        let (status, reason) = match approval {
+            Approval::Missing => ("False", "MissingAnnotation"),
+            Approval::Approved => ("True", "ApprovedAnnotation"),
+            Approval::Withheld => ("False", "UnapprovedAnnotation"),
+            Approval::Unclear => ("False", "InvalidAnnotation"),
+        };
+        Some((status, reason, approval.message(said.unwrap_or_default())))
     }
 }
 

@@ -18,8 +18,7 @@ impl Custom {
     pub(crate) fn conform(&self, object: &mut Object, most: usize) -> Result<Vec<String>, TypeMismatch> {
         let mut faults = Vec::new();
         let schema = &self.compiled().schema;
-        let in_metadata = conform_metadata(schema, &mut object.0, "", &mut faults, most);
-        in_metadata?;
+        Embedded { path: String::new(), faults: &mut faults, most }.object(schema, &mut object.0)?;
         let unknown = prune::prune(schema, &mut object.0, most);
         faults.extend(unknown.into_iter().map(|path| format!("unknown field {path:?}")));
         faults.truncate(most);
@@ -113,59 +112,87 @@ fn validate_status(schema: &Schema, value: &Value, old: Option<&Value>, faults: 
     }));
 }
 
-/// Metadata of an object and of those embedded in it, held against their own schema.
-fn conform_metadata(
-    schema: &Schema,
-    object: &mut Map<String, Value>,
-    path: &str,
-    faults: &mut Vec<String>,
+/// Holds the metadata of an object, and of those embedded in it, against their own schema.
+struct Embedded<'a> {
+    /// Where it is: one text for all of them, since an object can have as many items as its keys are long.
+    path: String,
+    faults: &'a mut Vec<String>,
     most: usize,
-) -> Result<(), TypeMismatch> {
-    let below = |name: &str| if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") };
-    if (path.is_empty() || schema.embedded)
-        && let Some(of_metadata) = OBJECT_META.get()
-    {
-        match object.get_mut("metadata") {
-            None => {}
-            Some(Value::Object(metadata)) => {
-                Conform::at(&below("metadata"), faults, most).object(of_metadata, metadata)?;
-            }
-            Some(Value::Null) => {
-                object.remove("metadata");
-            }
-            Some(other) => {
-                return Err(TypeMismatch::of_type(other, "v1.ObjectMeta"));
-            }
-        }
-    }
-    if !schema.holds_embedded {
-        return Ok(());
-    }
-    for (name, value) in object.iter_mut() {
-        if let Some(Known::Schema(field)) = schema.field(name).filter(|_| name != "metadata") {
-            conform_embedded(field, value, &below(name), faults, most)?;
-        }
-    }
-    Ok(())
 }
 
-fn conform_embedded(
-    schema: &Schema,
-    value: &mut Value,
-    path: &str,
-    faults: &mut Vec<String>,
-    most: usize,
-) -> Result<(), TypeMismatch> {
-    match value {
-        Value::Object(object) => conform_metadata(schema, object, path, faults, most),
-        Value::Array(list) => {
-            let Some(items) = &schema.items else { return Ok(()) };
-            list.iter_mut().enumerate().try_for_each(|(index, item)| {
-                conform_embedded(items, item, &format!("{path}[{index}]"), faults, most)
-            })
+impl Embedded<'_> {
+    fn object(&mut self, schema: &Schema, object: &mut Map<String, Value>) -> Result<(), TypeMismatch> {
+        if (self.path.is_empty() || schema.embedded)
+            && let Some(of_metadata) = OBJECT_META.get()
+        {
+            match object.get_mut("metadata") {
+                None => {}
+                Some(Value::Object(metadata)) => {
+                    let length = enter(&mut self.path, "metadata");
+                    let mut conform = Conform::at(std::mem::take(&mut self.path), self.faults, self.most);
+                    conform.object(of_metadata, metadata)?;
+                    self.path = conform.into_path();
+                    self.path.truncate(length);
+                }
+                Some(Value::Null) => {
+                    object.remove("metadata");
+                }
+                Some(other) => {
+                    return Err(TypeMismatch::of_type(other, "v1.ObjectMeta"));
+                }
+            }
         }
-        _ => Ok(()),
+        if !schema.holds_embedded {
+            return Ok(());
+        }
+        for (name, value) in object.iter_mut().filter(|(name, value)| *name != "metadata" && has_parts(value))
+        {
+            if let Some(Known::Schema(field)) = schema.field(name) {
+                let length = enter(&mut self.path, name);
+                self.value(field, value)?;
+                self.path.truncate(length);
+            }
+        }
+        Ok(())
     }
+
+    fn value(&mut self, schema: &Schema, value: &mut Value) -> Result<(), TypeMismatch> {
+        match value {
+            Value::Object(object) => self.object(schema, object)?,
+            Value::Array(list) => {
+                let Some(items) = &schema.items else { return Ok(()) };
+                for (index, item) in list.iter_mut().enumerate().filter(|(_, item)| has_parts(item)) {
+                    let length = enter_item(&mut self.path, index);
+                    self.value(items, item)?;
+                    self.path.truncate(length);
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+}
+
+/// Whether a value can have an object in it.
+fn has_parts(value: &Value) -> bool {
+    value.is_object() || value.is_array()
+}
+
+/// Leads a path to a field; how long it was.
+pub(super) fn enter(path: &mut String, name: &str) -> usize {
+    let length = path.len();
+    if length > 0 {
+        path.push('.');
+    }
+    path.push_str(name);
+    length
+}
+
+/// Leads a path to an item; how long it was.
+pub(super) fn enter_item(path: &mut String, index: usize) -> usize {
+    let length = path.len();
+    path.push_str(&format!("[{index}]"));
+    length
 }
 
 /// Objects within the object say what they are, and have metadata as any object.
@@ -174,6 +201,16 @@ pub(super) fn validate_embedded(
     value: &Value,
     old: Option<&Value>,
     path: &str,
+    faults: &mut Faults,
+) {
+    validate_embedded_at(schema, value, old, &mut path.to_owned(), faults);
+}
+
+fn validate_embedded_at(
+    schema: &Schema,
+    value: &Value,
+    old: Option<&Value>,
+    path: &mut String,
     faults: &mut Faults,
 ) {
     if !(schema.holds_embedded || schema.embedded) || old == Some(value) {
@@ -188,21 +225,25 @@ pub(super) fn validate_embedded(
                     }
                 }
                 let metadata = object.get("metadata").unwrap_or(&Value::Null);
-                validate_metadata(metadata, &format!("{path}.metadata"), faults);
+                let length = enter(path, "metadata");
+                validate_metadata(metadata, path, faults);
+                path.truncate(length);
             }
-            for (name, value) in object {
+            for (name, value) in object.iter().filter(|(_, value)| has_parts(value)) {
                 if let Some(Known::Schema(field)) = schema.field(name) {
-                    let dot = if path.is_empty() { "" } else { "." };
+                    let length = enter(path, name);
                     let old = old.and_then(|old| old.get(name));
-                    validate_embedded(field, value, old, &format!("{path}{dot}{name}"), faults);
+                    validate_embedded_at(field, value, old, path, faults);
+                    path.truncate(length);
                 }
             }
         }
         Value::Array(list) => {
-            for (index, item) in list.iter().enumerate() {
-                if let Some(items) = &schema.items {
-                    validate_embedded(items, item, None, &format!("{path}[{index}]"), faults);
-                }
+            let Some(items) = &schema.items else { return };
+            for (index, item) in list.iter().enumerate().filter(|(_, item)| has_parts(item)) {
+                let length = enter_item(path, index);
+                validate_embedded_at(items, item, None, path, faults);
+                path.truncate(length);
             }
         }
         _ => {}

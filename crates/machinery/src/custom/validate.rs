@@ -30,30 +30,67 @@ impl Walk {
         if !has_type(schema, value) {
             self.wrong_type(schema, value);
         }
-        match (&schema.checks, value) {
-            (Some(checks), _) => self.checks(schema, checks, value, old),
+        // In upstream's order: what is told first and last follows from it.
+        let checks = schema.checks.as_deref();
+        if let Some(checks) = checks.filter(|_| !value.is_null()) {
+            self.conditions(checks, value, old);
+        }
+        match (checks, value) {
+            (Some(checks), Value::String(text)) => self.text(checks, value, text),
+            (Some(checks), Value::Number(_)) => self.number(schema, checks, value),
             (None, Value::Number(_)) => self.in_range(schema, value, "Checked"),
+            (_, Value::Array(list)) => self.list(schema, checks, list, old),
             _ => {}
         }
-        match value {
-            Value::Object(object) => self.fields(schema, object, old),
-            Value::Array(list) => {
-                let Some(items) = &schema.items else { return };
-                for (index, item) in list.iter().enumerate() {
-                    let before = old.and_then(|old| same_item(&schema.list, index, item, old));
-                    let inner = format!("[{index}]");
-                    self.at(&inner, |walk| walk.value(items, item, before));
-                }
-            }
-            _ => {}
+        if let Some(checks) = checks {
+            self.choices(schema, checks, value);
+        }
+        if let Value::Object(object) = value {
+            self.object(schema, checks, object, old);
         }
     }
 
-    fn fields(&mut self, schema: &Schema, object: &Map<String, Value>, old: Option<&Value>) {
+    fn list(&mut self, schema: &Schema, checks: Option<&Checks>, list: &[Value], old: Option<&Value>) {
+        if let Some(items) = &schema.items {
+            for (index, item) in list.iter().enumerate() {
+                let before = old.and_then(|old| same_item(&schema.list, index, item, old));
+                self.at(&format!("[{index}]"), |walk| walk.value(items, item, before));
+            }
+        }
+        let Some(checks) = checks else { return };
+        let count = list.len() as u64;
+        if let Some(least) = checks.fewest_items.filter(|least| count < *least) {
+            self.invalid(&count.into(), &format!("should have at least {least} items"));
+        }
+        if let Some(most) = checks.most_items.filter(|most| count > *most) {
+            self.tell(Cause::too_many(self.field(), list.len(), most as usize));
+        }
+    }
+
+    fn object(
+        &mut self,
+        schema: &Schema,
+        checks: Option<&Checks>,
+        object: &Map<String, Value>,
+        old: Option<&Value>,
+    ) {
+        let count = object.len() as u64;
+        if let Some(least) = checks.and_then(|checks| checks.fewest_properties).filter(|least| count < *least)
+        {
+            self.invalid(&count.into(), &format!("should have at least {least} properties"));
+        }
+        if let Some(most) = checks.and_then(|checks| checks.most_properties).filter(|most| count > *most) {
+            self.tell(Cause::too_many(self.field(), object.len(), most as usize));
+        }
         for (name, value) in object {
             let Some(Known::Schema(field)) = schema.field(name) else { continue };
             let inner = if self.path.is_empty() { name.clone() } else { format!(".{name}") };
             self.at(&inner, |walk| walk.value(field, value, old.and_then(|old| old.get(name))));
+        }
+        let required = checks.into_iter().flat_map(|checks| &checks.required);
+        for name in required.filter(|name| !object.contains_key(*name)) {
+            let dot = if self.path.is_empty() { "" } else { "." };
+            self.tell(Cause::required(format!("{}{dot}{name}", self.path), ""));
         }
     }
 
@@ -114,23 +151,7 @@ impl Walk {
         self.tell(Cause { reason: "FieldValueTypeInvalid".into(), message, field: self.field() });
     }
 
-    fn checks(&mut self, schema: &Schema, checks: &Checks, value: &Value, old: Option<&Value>) {
-        self.conditions(checks, value, old);
-        match value {
-            Value::String(text) => self.text(checks, value, text),
-            Value::Number(_) => self.number(schema, checks, value),
-            Value::Array(list) => {
-                let count = list.len() as u64;
-                if let Some(least) = checks.fewest_items.filter(|least| count < *least) {
-                    self.invalid(&count.into(), &format!("should have at least {least} items"));
-                }
-                if let Some(most) = checks.most_items.filter(|most| count > *most) {
-                    self.tell(Cause::too_many(self.field(), list.len(), most as usize));
-                }
-            }
-            Value::Object(object) => self.object(checks, object),
-            _ => {}
-        }
+    fn choices(&mut self, schema: &Schema, checks: &Checks, value: &Value) {
         if let Some(choices) = &checks.choices
             && !(value.is_null() && schema.nullable)
             && !choices.iter().any(|choice| same(choice, value))
@@ -205,21 +226,8 @@ impl Walk {
         }
     }
 
-    fn object(&mut self, checks: &Checks, object: &Map<String, Value>) {
-        let count = object.len() as u64;
-        if let Some(least) = checks.fewest_properties.filter(|least| count < *least) {
-            self.invalid(&count.into(), &format!("should have at least {least} properties"));
-        }
-        if let Some(most) = checks.most_properties.filter(|most| count > *most) {
-            self.tell(Cause::too_many(self.field(), object.len(), most as usize));
-        }
-        for name in checks.required.iter().filter(|name| !object.contains_key(*name)) {
-            let dot = if self.path.is_empty() { "" } else { "." };
-            self.tell(Cause::required(format!("{}{dot}{name}", self.path), ""));
-        }
-    }
-
-    /// `allOf`, `anyOf`, `oneOf`, `not`: what fails is reported for the object as a whole, and then in detail.
+    /// `allOf`, `anyOf`, `oneOf`, `not`: what fails is reported for the object as a whole, and in detail: of `allOf` before it,
+    /// of others behind it.
     fn conditions(&mut self, checks: &Checks, value: &Value, old: Option<&Value>) {
         let place = self.path.clone();
         let fails = |schema: &Schema| {
@@ -258,7 +266,8 @@ impl Walk {
         let all: Vec<Vec<Cause>> = checks.all_of.iter().map(fails).collect();
         if all.iter().any(|faults| !faults.is_empty()) {
             let none = if all.iter().all(|faults| !faults.is_empty()) { ". None validated" } else { "" };
-            self.failed(Some((format!("must validate all the schemas (allOf){none}"), all.concat())));
+            all.into_iter().flatten().for_each(|detail| self.tell(detail));
+            self.failed(Some((format!("must validate all the schemas (allOf){none}"), Vec::new())));
         }
         if checks.not.as_ref().is_some_and(|not| fails(not).is_empty()) {
             self.failed(Some(("must not validate the schema (not)".into(), Vec::new())));

@@ -193,7 +193,27 @@ impl<'s> Walk<'_, 's> {
                 (_, Stage::Planning) => format!("messageExpression instantiation failed: {error}"),
             },
         };
-        self.faults.push(Cause::invalid(format!("{path}.{field}"), &rule[field], &why));
+        let cause = Cause::invalid(format!("{path}.{field}"), &Value::Null, &why);
+        self.faults.push(Cause { message: format!("Invalid value: {}: {why}", shown(rule)), ..cause });
         None
     }
+}
+
+/// A rule as upstream shows one that doesn't compile: in its own type, of which nothing is left out, as Go writes JSON.
+fn shown(rule: &Value) -> String {
+    let in_go = |value: Value| {
+        let json = value.to_string();
+        json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+    };
+    let text = |key: &str| in_go(rule.get(key).cloned().unwrap_or_else(|| "".into()));
+    let other = |key: &str| in_go(rule.get(key).cloned().unwrap_or_default());
+    format!(
+        r#"{{"Rule":{},"Message":{},"MessageExpression":{},"Reason":{},"FieldPath":{},"OptionalOldSelf":{}}}"#,
+        text("rule"),
+        text("message"),
+        text("messageExpression"),
+        other("reason"),
+        text("fieldPath"),
+        other("optionalOldSelf")
+    )
 }

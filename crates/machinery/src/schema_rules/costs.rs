@@ -53,10 +53,9 @@ impl<'s> Costs<'s> {
             return;
         }
         self.expensive.sort_by_key(|(cost, _)| std::cmp::Reverse(*cost));
-        let why = "contributed to estimated rule & messageExpression cost total exceeding cost limit for entire \
-            OpenAPIv3 schema";
+        let why = "contributed to estimated rule cost total exceeding cost limit for entire OpenAPIv3 schema";
         faults.extend(self.expensive.iter().take(MOST_NAMED).map(|(_, path)| Cause::forbidden(path, why)));
-        let what = "x-kubernetes-validations estimated rule & messageExpression cost total for entire OpenAPIv3 schema";
+        let what = "x-kubernetes-validations estimated rule cost total for entire OpenAPIv3 schema";
         faults.push(Cause::forbidden(path, &exceeds(what, self.total, MOST_OF_ALL)));
     }
 }

@@ -5,6 +5,7 @@ mod certificate;
 mod chain;
 mod claims;
 mod default_class;
+mod devices;
 mod idle;
 mod limit_ranger;
 mod node;
@@ -28,6 +29,7 @@ use store::State;
 
 pub(crate) use chain::Admission;
 pub(crate) use claims::Claims;
+pub(crate) use devices::admin_fault;
 pub(crate) use outside::{Outside, part};
 pub(crate) use refused::Refused;
 pub(crate) use request::{AdmissionRequest, Operation, Outcome};

@@ -9,17 +9,20 @@ use serde_json::{Map, Value, json};
 
 use super::request::{AdmissionRequest, Operation};
 
+const UNDEFINED: &str = "Pod Overhead set without corresponding RuntimeClass defined Overhead";
+
 /// Completes a new pod by its runtime class, which must be there.
 pub(super) fn complete(request: &AdmissionRequest<'_>, pod: &mut Object) -> Result<(), Status> {
     let refused = |why: &str| Err(request.named.forbidden(&format!("pod rejected: {why}")));
     let Some(Value::Object(spec)) = pod.0.get_mut("spec") else { return Ok(()) };
     let given = spec.get("overhead").map(Amounts::of).filter(|overhead| !overhead.is_empty());
+    // An empty one is set too, and goes before others would look at it.
+    let is_empty = spec.get("overhead").and_then(Value::as_object).is_some_and(Map::is_empty);
     let Some(name) = spec.get("runtimeClassName").and_then(Value::as_str).map(str::to_owned) else {
-        return Ok(());
+        return if is_empty { refused(UNDEFINED) } else { Ok(()) };
     };
-    // Upstream asks its own API for the class, which takes no such name.
-    if matches!(name.as_str(), "" | "." | "..") || name.contains(['/', '%']) {
-        return Err(Status::internal(format!("invalid resource name {name:?}")));
+    if let Some(why) = unaskable(&name) {
+        return Err(Status::new(500, "", why));
     }
     let key = objects::key("node.k8s.io", "runtimeclasses", "", &name);
     let Some(kv) = request.state.get(key.as_bytes()) else {
@@ -31,9 +34,8 @@ pub(super) fn complete(request: &AdmissionRequest<'_>, pod: &mut Object) -> Resu
             return refused("Pod's Overhead doesn't match RuntimeClass's defined Overhead");
         }
         (Some(fixed), None) => _ = spec.insert("overhead".into(), fixed.clone()),
-        (None, Some(_)) => {
-            return refused("Pod Overhead set without corresponding RuntimeClass defined Overhead");
-        }
+        (None, Some(_)) => return refused(UNDEFINED),
+        (None, None) if is_empty => return refused(UNDEFINED),
         _ => {}
     }
     let null = Value::Null;
@@ -45,6 +47,19 @@ pub(super) fn complete(request: &AdmissionRequest<'_>, pod: &mut Object) -> Resu
     Ok(())
 }
 
+/// Why a class of that name can't be asked for: upstream's client, which gets the class from the API, finds no path for it.
+fn unaskable(name: &str) -> Option<String> {
+    let why = match name {
+        "" => return Some("resource name may not be empty".to_owned()),
+        "." | ".." => format!("may not be '{name}'"),
+        _ => {
+            let odd = ['/', '%'].into_iter().filter(|c| name.contains(*c));
+            odd.map(|c| format!("may not contain '{c}'")).collect::<Vec<_>>().join(" ")
+        }
+    };
+    (!why.is_empty()).then(|| format!("invalid resource name {name:?}: [{why}]"))
+}
+
 /// What a pod takes besides its containers is its class's to say.
 pub(super) fn check(request: &AdmissionRequest<'_>, pod: &Object) -> Result<(), Status> {
     let spec = pod.0.get("spec").unwrap_or(&Value::Null);
@@ -52,8 +67,7 @@ pub(super) fn check(request: &AdmissionRequest<'_>, pod: &Object) -> Result<(), 
         && !spec["overhead"].is_null()
         && spec["runtimeClassName"].is_null()
     {
-        let why = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
-        return Err(request.named.forbidden(why));
+        return Err(request.named.forbidden(&format!("pod rejected: {UNDEFINED}")));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The addresses and ports of services: each is a key of its own in the store, taken in the same transaction
 //! that writes the service, so that no two services ever have the same.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
@@ -151,19 +151,26 @@ pub(super) fn allocate(
                 let wanted = json!([address]);
                 let why = match address.parse() {
                     Ok(parsed) if range.contains(parsed) && taken(&address_key(&address)) => {
-                        Some("provided IP is already allocated")
+                        Some("provided IP is already allocated".to_owned())
                     }
                     Ok(parsed) if range.contains(parsed) => None,
-                    _ => Some("the provided IP is not in the valid range of service addresses"),
+                    _ => Some(format!(
+                        "the provided IP ({address}) is not in the valid range. The range of valid IPs is {}",
+                        range.network()
+                    )),
                 };
                 match why {
-                    Some(why) => causes.push(Cause::invalid("spec.clusterIPs", &wanted, why)),
+                    Some(why) => {
+                        let why = format!("failed to allocate IP {address}: {why}");
+                        causes.push(Cause::invalid("spec.clusterIPs", &wanted, &why));
+                    }
                     None => set_address(service, &address),
                 }
             }
         }
     }
-    allocate_ports(service, &kind, dry_run, &taken, &mut causes, edge)?;
+    let asked = Asked { kind: &kind, dry_run, is_new: old.is_none() };
+    allocate_ports(service, &asked, &taken, &mut causes, edge)?;
     allocate_health_check(service, &taken, &mut causes, edge)?;
     if !causes.is_empty() {
         return Err(Status::invalid("", "Service", service.name(), causes));
@@ -181,49 +188,88 @@ pub(super) fn allocate(
     Ok(claims)
 }
 
+/// How node ports are asked for.
+struct Asked<'a> {
+    /// The service's type.
+    kind: &'a str,
+    dry_run: bool,
+    is_new: bool,
+}
+
+/// A port of a service before it gets a port of the hosts.
+struct Bare {
+    number: Option<i64>,
+    protocol: String,
+    on_hosts: Option<i64>,
+}
+
+impl Bare {
+    fn of(port: &Map<String, Value>) -> Self {
+        let number = port.get("port").and_then(Value::as_i64);
+        Bare { number, protocol: protocol(port).to_owned(), on_hosts: node_port(port) }
+    }
+}
+
 /// Node ports for those ports that need one; they lose theirs if the service is no longer of such a type.
 fn allocate_ports(
     service: &mut Object,
-    kind: &str,
-    dry_run: bool,
+    asked: &Asked<'_>,
     taken: &dyn Fn(&str) -> bool,
     causes: &mut Vec<Cause>,
     edge: &dyn Edge,
 ) -> Result<(), Status> {
     let balanced = service.pointer("/spec/allocateLoadBalancerNodePorts").and_then(Value::as_bool);
-    let needs = kind == "NodePort" || (kind == "LoadBalancer" && balanced != Some(false));
-    let may_have = matches!(kind, "NodePort" | "LoadBalancer");
+    let needs = asked.kind == "NodePort" || (asked.kind == "LoadBalancer" && balanced != Some(false));
+    let may_have = matches!(asked.kind, "NodePort" | "LoadBalancer");
     let mut used: BTreeSet<String> = BTreeSet::new();
     let spec = service.0.get_mut("spec").and_then(|spec| spec.get_mut("ports"));
     let Some(Value::Array(list)) = spec else { return Ok(()) };
-    for (index, port) in list.iter_mut().enumerate() {
-        let Value::Object(port) = port else { continue };
+    let mut ports: Vec<Bare> = list.iter().filter_map(Value::as_object).map(Bare::of).collect();
+    let mut together: BTreeMap<Option<i64>, Vec<usize>> = BTreeMap::new();
+    for (at, port) in ports.iter().enumerate().filter(|_| asked.is_new) {
+        together.entry(port.number).or_default().push(at);
+    }
+    let objects =
+        list.iter_mut().enumerate().filter_map(|(index, port)| Some((index, port.as_object_mut()?)));
+    for (at, (index, port)) in objects.enumerate() {
         if !may_have {
             port.remove("nodePort");
             continue;
         }
-        let protocol = protocol(port).to_owned();
-        match node_port(port) {
+        let Bare { number, protocol, on_hosts } = &ports[at];
+        match *on_hosts {
             Some(number) => {
                 let field = format!("spec.ports[{index}].nodePort");
-                if !dry_run && !NODE_PORTS.contains(&number) {
+                if !asked.dry_run && !NODE_PORTS.contains(&number) {
                     let why =
                         "provided port is not in the valid range. The range of valid ports is 30000-32767";
                     causes.push(Cause::invalid(field, &json!(number), why));
-                } else if taken(&port_key(&protocol, number)) {
+                } else if taken(&port_key(protocol, number)) {
                     causes.push(Cause::invalid(field, &json!(number), "provided port is already allocated"));
                 }
-                used.insert(port_key(&protocol, number));
+                used.insert(port_key(protocol, number));
             }
             None if needs => {
-                let free = pick_port(
-                    |n| !taken(&port_key(&protocol, n)) && !used.contains(&port_key(&protocol, n)),
-                    edge,
-                );
-                let number =
-                    free.ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
-                used.insert(port_key(&protocol, number));
-                port.insert("nodePort".into(), json!(number));
+                let is_free = |protocol: &str, number: i64| {
+                    let key = port_key(protocol, number);
+                    !taken(&key) && !used.contains(&key)
+                };
+                // Ports of one number in a new service, such as a name server's of TCP and UDP, get the same one, as upstream
+                // (`initNodePorts`), where it is free for both.
+                let same: Vec<&Bare> =
+                    together.get(number).into_iter().flatten().map(|at| &ports[*at]).collect();
+                let given = same.iter().find_map(|port| port.on_hosts);
+                let picked = given
+                    .filter(|number| is_free(protocol, *number))
+                    .or_else(|| {
+                        let all = |n| same.iter().all(|port| is_free(&port.protocol, n));
+                        pick_port(|n| is_free(protocol, n) && all(n), edge)
+                    })
+                    .or_else(|| pick_port(|n| is_free(protocol, n), edge))
+                    .ok_or_else(|| Status::internal("failed to allocate a nodePort: range is full"))?;
+                used.insert(port_key(protocol, picked));
+                port.insert("nodePort".into(), json!(picked));
+                ports[at].on_hosts = Some(picked);
             }
             None => {}
         }

@@ -90,7 +90,7 @@ impl Registry {
             match self.prepare(create, &request, &mut object).await {
                 Ok(()) => {}
                 // What is missing here may exist elsewhere already.
-                Err(refused) if attempt == 0 && !refused.is_final && refused.status.code == 403 => continue,
+                Err(refused) if attempt == 0 && asks_others(&refused, create.resource) => continue,
                 Err(refused) => return Err(refused.status),
             }
             let decided = Decided { named, subresource: "", new: &object, old: None };
@@ -155,6 +155,7 @@ impl Registry {
         machinery::prepare_create(resource, object);
         let mut causes = machinery::validate_create(resource, object);
         causes.extend(self.endpoint_faults(resource, object));
+        causes.extend(admission::admin_fault(request, object)?);
         if causes.is_empty() {
             machinery::warnings(resource, object, None).into_iter().for_each(warn);
             machinery::settle(resource, object);
@@ -196,6 +197,12 @@ impl Registry {
         }
         Ok(Some(Condition::ModRevision(Bytes::from(key), Compare::Equal, kv.mod_revision)))
     }
+}
+
+/// Whether an attempt was refused for what isn't in the object: for what isn't there, or for the label of a namespace.
+fn asks_others(refused: &Refused, resource: &machinery::Resource) -> bool {
+    let of_devices = refused.status.code == 422 && resource.group == "resource.k8s.io";
+    !refused.is_final && (refused.status.code == 403 || of_devices)
 }
 
 /// Makes the object fit the path that it was sent to.

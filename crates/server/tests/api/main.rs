@@ -26,6 +26,7 @@ mod policies;
 mod policy_parameters;
 mod proxy;
 mod reads;
+mod refusals;
 mod replay;
 mod roles;
 mod self_signed;

@@ -6,15 +6,15 @@ use serde_json::{Value, json};
 use crate::conversion::{DEFINITIONS, done, until};
 use crate::house::{House, admin, body_of, text};
 
-const PATH: &str = "/apis/odd.example.com/v1/things";
+pub const PATH: &str = "/apis/odd.example.com/v1/things";
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/default/deployments";
 
 /// Defines `Thing` in `v1`, as which it is stored, with that schema.
-async fn define(house: &House, schema: Value) {
+pub async fn define(house: &House, schema: Value) {
     define_versions(house, json!([version("v1", true, schema)])).await;
 }
 
-fn version(name: &str, storage: bool, schema: Value) -> Value {
+pub fn version(name: &str, storage: bool, schema: Value) -> Value {
     json!({"name": name, "served": true, "storage": storage, "subresources": {"status": {}},
         "schema": {"openAPIV3Schema": schema}})
 }
@@ -30,11 +30,11 @@ async fn define_versions(house: &House, versions: Value) {
     until(house, PATH, |code, _| code == 200).await;
 }
 
-fn object(properties: Value) -> Value {
+pub fn object(properties: Value) -> Value {
     json!({"type": "object", "properties": properties})
 }
 
-fn thing(spec: Value) -> Value {
+pub fn thing(spec: Value) -> Value {
     json!({"apiVersion": "odd.example.com/v1", "kind": "Thing", "metadata": {"name": "t"}, "spec": spec})
 }
 
@@ -55,14 +55,14 @@ async fn send(
     (code, serde_json::from_str(&text(response).await).unwrap(), warnings)
 }
 
-async fn message(house: &House, method: &str, path: &str, kind: &str, body: &Value) -> (u16, String) {
+pub async fn message(house: &House, method: &str, path: &str, kind: &str, body: &Value) -> (u16, String) {
     let (code, answer, _) = send(house, method, path, kind, body).await;
     (code, answer["message"].as_str().unwrap_or_default().to_owned())
 }
 
-const JSON: &str = "application/json";
+pub const JSON: &str = "application/json";
 const MERGE: &str = "application/merge-patch+json";
-const APPLY: &str = "application/apply-patch+yaml";
+pub const APPLY: &str = "application/apply-patch+yaml";
 
 /// What is told of an object that can't be read as one of its kind.
 fn unreadable(kind: &str, why: &str) -> String {

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use machinery::rules::{Column, Rules};
-use machinery::{Cause, Faults, Object};
+use machinery::{Approval, Cause, Faults, Object};
 use serde_json::{Value, json};
 
 use super::fresh::validate_fresh;
@@ -15,10 +15,6 @@ use crate::kinds::client_config::{validate_client, validate_review_versions};
 use crate::kinds::field::{self, default, items, part, paths, text};
 
 pub(crate) struct CustomResourceDefinition;
-
-/// Groups below these are the Kubernetes project's, which approves their kinds.
-const PROTECTED: [&str; 2] = ["k8s.io", "kubernetes.io"];
-const APPROVAL: &str = "api-approved.kubernetes.io";
 
 impl Rules for CustomResourceDefinition {
     fn demands_version(&self) -> bool {
@@ -87,16 +83,7 @@ impl Rules for CustomResourceDefinition {
 
     fn validate(&self, object: &Object, faults: &mut Faults) {
         let spec = part(object, "spec");
-        let group = text(spec, "group");
         validate_group(&spec["group"], faults);
-        let is_protected = PROTECTED.iter().any(|domain| {
-            group.strip_suffix(domain).is_some_and(|rest| rest.is_empty() || rest.ends_with('.'))
-        });
-        let approved = object.meta("annotations").and_then(|annotations| annotations.get(APPROVAL));
-        if is_protected && approved.is_none_or(|value| value == "") {
-            let why = "protected groups must have approval annotation, see https://github.com/kubernetes/enhancements/pull/1111";
-            faults.push(Cause::required(format!("metadata.annotations[{APPROVAL}]"), why));
-        }
         if field::require(&spec["scope"], "spec.scope", "", faults) {
             field::one_of(&spec["scope"], "spec.scope", &["Cluster", "Namespaced"], faults);
         }
@@ -121,6 +108,7 @@ impl Rules for CustomResourceDefinition {
     }
 
     fn validate_create(&self, object: &Object, faults: &mut Faults) {
+        validate_approval(object, None, faults);
         validate_fresh(part(object, "spec"), &Value::Null, faults);
     }
 
@@ -128,6 +116,7 @@ impl Rules for CustomResourceDefinition {
         if subresource == "status" {
             return;
         }
+        validate_approval(object, Some(old), faults);
         validate_fresh(part(object, "spec"), part(old, "spec"), faults);
         let conditions = items(&part(old, "status")["conditions"]);
         let established = conditions.iter().any(|c| c["type"] == "Established" && c["status"] == "True");
@@ -145,6 +134,28 @@ impl Rules for CustomResourceDefinition {
 
     fn cells(&self, object: &Object, _now: i64) -> Vec<Value> {
         vec![object.name().into(), object.meta("creationTimestamp").cloned().unwrap_or_default()]
+    }
+}
+
+/// Kinds of protected groups say where they were approved, or that they weren't: `validateAPIApproval` upstream. What they said
+/// before they may say again.
+fn validate_approval(object: &Object, old: Option<&Object>, faults: &mut Faults) {
+    let group = text(part(object, "spec"), "group");
+    let said = |object: &Object| {
+        let annotations = object.meta("annotations")?;
+        annotations[Approval::ANNOTATION].as_str().map(str::to_owned)
+    };
+    let Some(approval) = Approval::of(group, said(object).as_deref()) else { return };
+    if old.is_some_and(|old| Approval::of(group, said(old).as_deref()) == Some(approval)) {
+        return;
+    }
+    let path = format!("metadata.annotations[{}]", Approval::ANNOTATION);
+    let said = said(object).unwrap_or_default();
+    let why = approval.message(&said);
+    match approval {
+        Approval::Missing => faults.push(Cause::required(path, &why)),
+        Approval::Unclear => faults.push(Cause::invalid(path, &said.into(), &why)),
+        Approval::Approved | Approval::Withheld => {}
     }
 }
 
@@ -172,13 +183,18 @@ fn validate_stored(object: &Object, faults: &mut Faults) {
     if items(stored).is_empty() {
         return faults.push(Cause::invalid(path, stored, "must have at least one stored version"));
     }
-    for _ in storage_versions(object).filter(|storage| !items(stored).contains(storage)) {
-        faults.push(Cause::invalid(path, stored, "must have the storage version"));
+    for storage in storage_versions(object).filter(|storage| !items(stored).contains(storage)) {
+        let why = format!("must have the storage version {}", storage.as_str().unwrap_or_default());
+        faults.push(Cause::invalid(path, stored, &why));
     }
     for (path, version) in paths(stored, path) {
         if !versions.iter().any(|known| known["name"] == *version) {
-            let why = "missing from spec.versions; a version that objects are stored in can't be removed";
-            faults.push(Cause::invalid(path, version, why));
+            let name = version.as_str().unwrap_or_default();
+            let why = format!(
+                "missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions until a \
+                 storage migration ensures no data remains persisted in {name} and removes {name} from status.storedVersions"
+            );
+            faults.push(Cause::invalid(path, version, &why));
         }
     }
 }

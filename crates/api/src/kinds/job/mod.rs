@@ -162,9 +162,11 @@ fn validate_generated(object: &Object, faults: &mut Faults) {
         for key in keys {
             match template_label(object, key) {
                 Some(found) if found == value => {}
-                Some(found) => {
+                // Upstream shows all labels.
+                Some(_) => {
+                    let labels = object.pointer("/spec/template/metadata/labels").unwrap_or(&Value::Null);
                     let why = format!("must be '{value}'");
-                    faults.push(Cause::invalid(format!("{path}[{key}]"), &found.into(), &why));
+                    faults.push(Cause::invalid(format!("{path}[{key}]"), labels, &why));
                 }
                 None => faults.push(Cause::required(format!("{path}[{key}]"), &format!("must be '{value}'"))),
             }

@@ -102,7 +102,7 @@ pub(crate) fn validate_restart(spec: &Value, path: &str, faults: &mut Faults) {
         }
         "OnFailure" | "Never" => {}
         // The choices of the schema have it already, and upstream says it once more for jobs.
-        _ => faults.push(Cause::not_supported(field, policy, &["Never", "OnFailure"])),
+        _ => faults.push(Cause::not_supported(field, policy, &["OnFailure", "Never"])),
     }
 }
 

@@ -23,13 +23,16 @@ pub(crate) use resources::{validate_name as validate_resource_name, validate_ove
 
 use super::gates::validate_gates;
 use super::subresources::validate_ephemeral;
-use crate::kinds::field::{items, paths, text};
+use crate::kinds::field::{items, one_of, paths, text};
 
 type NameFault = fn(&str) -> Option<&'static str>;
 
 /// Longer names of hosts the kernel doesn't take.
 const LONGEST_HOST_NAME: usize = 64;
 const MOST_NAMESERVERS: usize = 3;
+/// In upstream's order, in which they are listed where another is given.
+const RESTARTS: [&str; 3] = ["Always", "OnFailure", "Never"];
+const DNS_POLICIES: [&str; 4] = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
 
 /// The faults of a pod spec at `path`.
 pub(crate) fn validate_pod_spec(spec: &Value, path: &str, faults: &mut Faults) {
@@ -37,6 +40,11 @@ pub(crate) fn validate_pod_spec(spec: &Value, path: &str, faults: &mut Faults) {
     validate_resource_claims(&spec["resourceClaims"], &format!("{path}.resourceClaims"), faults);
     container::validate_containers(spec, path, &volumes, faults);
     ports::validate_host_ports(spec, path, faults);
+    for (field, choices) in [("restartPolicy", &RESTARTS[..]), ("dnsPolicy", &DNS_POLICIES[..])] {
+        if !text(spec, field).is_empty() {
+            one_of(&spec[field], format!("{path}.{field}"), choices, faults);
+        }
+    }
     validate_ephemeral(spec, path, faults);
     validate_labels(&spec["nodeSelector"], &format!("{path}.nodeSelector"), faults);
     validate_names(spec, path, faults);

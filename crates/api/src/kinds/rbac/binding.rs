@@ -124,7 +124,7 @@ fn validate(object: &Object, kinds: &[&str], namespaced: bool, faults: &mut Faul
             }
             "User" | "Group" => field::one_of(group, format!("{path}.apiGroup"), &[GROUP], faults),
             _ => {
-                let kinds = ["Group", "ServiceAccount", "User"];
+                let kinds = ["ServiceAccount", "User", "Group"];
                 field::one_of(&subject["kind"], format!("{path}.kind"), &kinds, faults);
             }
         }

@@ -104,11 +104,15 @@ fn validate_source(variable: &Value, volumes: &Volumes<'_>, path: &str, faults: 
     for kind in &given {
         validate_reference(kind, &source[*kind], volumes, &format!("{path}.{kind}"), faults);
     }
-    let has_value = !text(variable, "value").is_empty();
-    if given.len() != 1 || has_value {
-        let why = "must have exactly one source, and no `value` beside it";
-        faults.push(Cause::invalid(path, &json!(""), why));
-    }
+    let why = match given.len() {
+        0 => {
+            "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
+        }
+        _ if !text(variable, "value").is_empty() => "may not be specified when `value` is not empty",
+        1 => return,
+        _ => "may not have more than one field specified at a time",
+    };
+    faults.push(Cause::invalid(path, &json!(""), why));
 }
 
 fn validate_reference(kind: &str, reference: &Value, volumes: &Volumes<'_>, path: &str, faults: &mut Faults) {
@@ -188,5 +192,31 @@ pub(super) fn validate_amount(reference: &Value, path: &str, faults: &mut Faults
         && !resource.starts_with("requests.hugepages-")
     {
         faults.push(Cause::not_supported(field, &json!(resource), &AMOUNTS));
+    }
+    validate_divisor(reference, path, faults);
+}
+
+/// What an amount is divided by: one that says nothing is 1 (`validateContainerResourceDivisor` upstream).
+fn validate_divisor(reference: &Value, path: &str, faults: &mut Faults) {
+    const OF_CPU: [&str; 2] = ["1m", "1"];
+    const OF_BYTES: [&str; 13] =
+        ["1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei"];
+    let (resource, divisor) = (text(reference, "resource"), text(reference, "divisor"));
+    if matches!(divisor, "" | "0") {
+        return;
+    }
+    let resource = resource.split_once('.').map_or("", |(_, resource)| resource);
+    let (known, what) = match resource {
+        "cpu" => (&OF_CPU[..], "cpu"),
+        "memory" => (&OF_BYTES[..], "memory"),
+        "ephemeral-storage" => (&OF_BYTES[..], "local ephemeral storage"),
+        _ if resource.starts_with("hugepages-") => (&OF_BYTES[..], "hugepages"),
+        _ => return,
+    };
+    if !known.contains(&divisor) {
+        let listed = if known.len() == 2 { known.join(" and ") } else { known.join(", ") };
+        let why = format!("only divisor's values {listed} are supported with the {what} resource");
+        // Upstream shows the resource.
+        faults.push(Cause::invalid(format!("{path}.divisor"), &reference["resource"], &why));
     }
 }
