@@ -36,6 +36,8 @@ const TOGETHER: usize = 64;
 /// How many of them may begin before one has succeeded, so that a quota that refuses all of them refuses few. Upstream begins
 /// with one and doubles (`SlowStartInitialBatchSize`): eight save it three waits for the disk.
 const FIRST: usize = 8;
+/// How many questions of one key are asked at the same time: an autoscaler may have thousands of metrics.
+const QUESTIONS: usize = 16;
 /// After this many decisions without a pause, other tasks of the thread get their turn. A decision takes some ten
 /// microseconds, so what has arrived meanwhile waits for a few milliseconds.
 const TURN: usize = 256;
@@ -285,8 +287,9 @@ impl<'a> Work<'a> {
                     answer.unwrap_or_else(|_| Err(Status::unavailable("no answer in time".to_owned())));
                 (question, answer.map_err(|status| status.message))
             };
-            // Together: what hangs holds up no other answer.
-            let answers: Answers = futures::future::join_all(questions.into_iter().map(one)).await;
+            // Together: what hangs holds up few other answers.
+            let answers = futures::stream::iter(questions).map(one).buffered(QUESTIONS);
+            let answers: Answers = answers.collect().await;
             (key, answers)
         });
     }

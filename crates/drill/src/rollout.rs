@@ -244,24 +244,55 @@ impl Drill<'_> {
                 self.change(&json!({"spec": {"template": {"metadata": {"annotations": marked}}}})).await?;
             }
             Step::DeletePod => {
-                let picture = Picture::take(&self.client, &self.workload).await?;
-                let serving = picture.serving();
-                let on = serving.into_iter().filter(|(host, _)| declared.hosts.contains(host));
-                // None is there to delete where the step before came to nothing.
-                if let Some(pod) = on.flat_map(|(_, pods)| pods).next() {
-                    move_pod(&self.client, pod).await?;
-                    declared.deleted = Some(pod.clone());
-                }
+                declared.deleted = self.delete_one(&declared.hosts).await?;
             }
         }
         Ok(now)
     }
 
-    async fn change(&self, patch: &Value) -> Result<(), Error> {
+    async fn change(&mut self, patch: &Value) -> Result<(), Error> {
         let crate::workload::Workload { namespace, deployment, .. } = &self.workload;
         let path = format!("/apis/apps/v1/namespaces/{namespace}/deployments/{deployment}");
-        self.client.patch(&path, Content::MergePatch, patch).await?;
+        let until = self.clock.now() + self.options.limit;
+        // The API may be moving to another host. To say the same twice does no harm.
+        while let Err(error) = self.client.patch(&path, Content::MergePatch, patch).await {
+            self.again(error.into(), until).await?;
+        }
         Ok(())
+    }
+
+    /// Waits before something is tried again that failed.
+    ///
+    /// # Errors
+    /// What failed, if the API said no to it or it is too late.
+    async fn again(&mut self, error: Error, until: Moment) -> Result<(), Error> {
+        let code = if let Error::Client(error) = &error { error.code() } else { None };
+        let is_no = code.is_some_and(|code| (400..500).contains(&code) && ![408, 409, 429].contains(&code));
+        if is_no || self.clock.now() > until {
+            return Err(error);
+        }
+        self.client.forget_connections();
+        self.wait(LOOK).await
+    }
+
+    /// Deletes a pod that serves on one of these hosts. None is there to delete where the step before came to nothing.
+    async fn delete_one(&mut self, hosts: &[String]) -> Result<Option<Value>, Error> {
+        let until = self.clock.now() + self.options.limit;
+        loop {
+            let error = match self.try_to_delete_one(hosts).await {
+                Ok(deleted) => return Ok(deleted),
+                Err(error) => error,
+            };
+            self.again(error, until).await?;
+        }
+    }
+
+    async fn try_to_delete_one(&self, hosts: &[String]) -> Result<Option<Value>, Error> {
+        let picture = Picture::take(&self.client, &self.workload).await?;
+        let on = picture.serving().into_iter().filter(|(host, _)| hosts.contains(host));
+        let Some(pod) = on.flat_map(|(_, pods)| pods).next() else { return Ok(None) };
+        move_pod(&self.client, pod).await?;
+        Ok(Some(pod.clone()))
     }
 
     /// Waits until the cluster is as declared, or the limit is over.

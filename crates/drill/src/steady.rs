@@ -128,7 +128,7 @@ impl Picture {
     }
 }
 
-pub(crate) fn is_going(pod: &Value) -> bool {
+fn is_going(pod: &Value) -> bool {
     pod.pointer("/metadata/deletionTimestamp").is_some_and(|t| !t.is_null())
 }
 

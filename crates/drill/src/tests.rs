@@ -170,7 +170,7 @@ async fn two_rollouts_with_a_host_off() {
         ];
         assert_eq!(steps, order);
         for step in &run.steps {
-            assert!(step.service.asked > 3 && step.survivors.unwrap().asked > 6, "{step:?}");
+            assert!(step.service.asked > 0 && step.survivors.unwrap().asked > 0, "{step:?}");
         }
         let away = (SILENT + STARTING).as_millis() as u64;
         assert!(run.steps[0].took_ms.unwrap() >= away, "not before the spare serves: {:?}", run.steps[0]);

@@ -116,7 +116,7 @@ pub trait Writer: Send + Sync + 'static {
 }
 
 /// A question to the API: a path, and what follows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Question {
     /// The path, as it is before anything in it is escaped.
     pub path: String,

@@ -13,7 +13,8 @@ use objects::{Meta, Pod, REBALANCE};
 use crate::class::Class;
 use crate::cluster::{Cluster, is_leaving};
 
-/// A host must have been back for this long before pods move to it: one that comes and goes shall move nobody.
+/// The first host that came back must have been there for this long before pods move: one that comes and goes for a moment shall
+/// move nobody.
 const SETTLED: Duration = Duration::from_secs(60);
 /// How long a workload rests after one of its pods went: its replacement has begun to serve by then, or its budget says no.
 const REST: Duration = Duration::from_secs(30);
@@ -37,7 +38,13 @@ struct Look {
     /// How many replicas it had when one of them was last told to go: as long as it has fewer, the replacement isn't there, and
     /// whatever keeps that one away (a quota, a webhook) would keep the next one away too.
     replicas: u32,
+    /// How often it had fewer since.
+    fewer: u32,
 }
+
+/// When a workload had fewer replicas than before at this many looks, five minutes, it is to have fewer: somebody scaled it, and the
+/// rest of it is to lie evenly too.
+const SCALED: u32 = 10;
 
 impl Rebalance {
     /// A host came back.
@@ -61,7 +68,8 @@ impl Rebalance {
         if self.settled.is_some_and(|settled| settled <= now) {
             self.settled = None;
             self.due.clear();
-            let looks = cluster.workloads().into_iter().map(|workload| Look { workload, replicas: 0 });
+            let looks =
+                cluster.workloads().into_iter().map(|workload| Look { workload, replicas: 0, fewer: 0 });
             let all: VecDeque<Look> = looks.collect();
             if !all.is_empty() {
                 self.due.insert(now, all);
@@ -76,13 +84,15 @@ impl Rebalance {
             let next = if goes { now + PACE } else { now };
             self.due.entry(next).or_default().extend(rest);
         }
-        let Look { workload, replicas } = look?;
-        let (replicas, pod) = match evenness? {
+        let Look { workload, replicas, fewer } = look?;
+        let (replicas, fewer, pod) = match evenness? {
             Evenness::Even => return None,
-            Evenness::Unknown => (replicas, None),
-            Evenness::Crowded { pod, replicas } => (replicas, Some(pod)),
+            Evenness::Fewer if fewer + 1 == SCALED => (0, 0, None),
+            Evenness::Fewer => (replicas, fewer + 1, None),
+            Evenness::Unknown => (replicas, fewer, None),
+            Evenness::Crowded { pod, replicas } => (replicas, 0, Some(pod)),
         };
-        self.due.entry(now + REST).or_default().push_back(Look { workload, replicas });
+        self.due.entry(now + REST).or_default().push_back(Look { workload, replicas, fewer });
         pod
     }
 }
@@ -92,8 +102,10 @@ impl Rebalance {
 pub(crate) enum Evenness {
     /// As evenly as they can, or nobody is to change it.
     Even,
-    /// Not all of them are there and serve: it isn't the time to take one away.
+    /// Not all of them serve: it isn't the time to take one away.
     Unknown,
+    /// Not as many of them are there as before.
+    Fewer,
     /// This one of them may go, and its replacement will be on a host with fewer of them.
     Crowded { pod: Arc<Pod>, replicas: u32 },
 }
@@ -138,14 +150,20 @@ impl Cluster {
                 crowd = Some((count, at));
             }
         }
+        // It is gone, or a newer one of its kind is there in its place.
+        if replicas == 0 {
+            return Evenness::Even;
+        }
         if replicas < before {
-            return Evenness::Unknown;
+            return Evenness::Fewer;
         }
         let Some((most, at)) = crowd.filter(|(most, _)| *most > 1) else { return Evenness::Even };
         // The newest goes: it has the least to lose.
         let there = self.hosts[at].pods.iter().filter(|pod| self.is_of(pod, workload) && !is_leaving(pod));
         let newest = there.max_by_key(|pod| pod.metadata.creation_timestamp.as_ref().map(|time| time.0));
-        let Some(pod) = newest.filter(|pod| may_move(pod)).cloned() else { return Evenness::Even };
+        // What another scheduler placed it would place there again.
+        let may_move = |pod: &&Arc<Pod>| may_move(pod) && self.profiles.of(pod).is_some();
+        let Some(pod) = newest.filter(may_move).cloned() else { return Evenness::Even };
         let fewest = self.schedule(&pod).ok().and_then(|node| self.siblings(&node, workload));
         if fewest.is_some_and(|fewest| fewest + 1 < most) {
             Evenness::Crowded { pod, replicas }
@@ -196,7 +214,7 @@ mod tests {
         let ready = extra.get("ready").cloned().unwrap_or(json!("True"));
         let mut pod = json!({
             "metadata": {"name": name, "namespace": "d", "uid": name, "labels": {"app": kind}, "ownerReferences": owner},
-            "spec": {"containers": [{"name": "c"}], "volumes": extra.get("volumes")},
+            "spec": {"containers": [{"name": "c"}], "volumes": extra.get("volumes"), "schedulerName": extra.get("scheduler")},
             "status": {"conditions": [{"type": "Ready", "status": ready}]},
         });
         pod["metadata"]["annotations"] = extra.get("annotations").cloned().unwrap_or_default();
@@ -279,6 +297,38 @@ mod tests {
         }
         cluster.place(&replica("new", "ReplicaSet", json!({})), "n3");
         assert!(rebalance.decide(&mut cluster, now + REST).is_some());
+    }
+
+    #[test]
+    fn a_workload_that_was_scaled_down_is_made_even_too_and_one_that_is_gone_is_forgotten() {
+        let (mut cluster, mut rebalance, now) =
+            (crowded("ReplicaSet", &json!({})), Rebalance::default(), start());
+        rebalance.returned(now);
+        let mut now = now + SETTLED;
+        let gone = rebalance.decide(&mut cluster, now).unwrap();
+        cluster.remove(&gone);
+        let mut goes = None;
+        for _ in 0..2 * SCALED {
+            now += REST;
+            goes = goes.or(rebalance.decide(&mut cluster, now));
+        }
+        assert!(goes.is_some(), "five are what it has now");
+        for (name, host) in [("a", "n1"), ("b", "n1"), ("c", "n1"), ("d", "n2"), ("e", "n2"), ("f", "n2")] {
+            if name != gone.metadata.name.as_deref().unwrap() {
+                cluster.remove(&replica(name, "ReplicaSet", json!({"host": host})));
+            }
+        }
+        assert!(rebalance.decide(&mut cluster, now + REST).is_none());
+        assert_eq!(rebalance.next_time(), None);
+    }
+
+    #[test]
+    fn what_another_scheduler_placed_stays() {
+        let (mut cluster, mut rebalance, now) =
+            (crowded("ReplicaSet", &json!({"scheduler": "other"})), Rebalance::default(), start());
+        rebalance.returned(now);
+        assert!(rebalance.decide(&mut cluster, now + SETTLED).is_none());
+        assert_eq!(rebalance.next_time(), None);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use bytes::Bytes;
 use k8s_openapi::Resource;
 use machinery::Status;
 use objects::{
@@ -57,8 +58,11 @@ async fn follow(store: &dyn Store, pod: &Pod, node: &str, mut asked: Asked) -> R
     let ended = |error: store::Error| Status::unavailable(format!("claims are no longer followed: {error}"));
     let mut state = store.snapshot();
     let from = state.revision().next();
-    let mut claims = store.watch(KeyRange::prefix(near), from).map_err(ended)?;
+    let mut claims_near = store.watch(KeyRange::prefix(near), from).map_err(ended)?;
     let mut own = store.watch(KeyRange::key(key(pod)), from).map_err(ended)?;
+    let key_of = |name: &str| Bytes::from(objects::key(group, plural, pod.metadata.namespace(), name));
+    let mut matter: BTreeSet<Bytes> = claims(pod).map(|wanted| key_of(&wanted.name)).collect();
+    matter.insert(key(pod));
     loop {
         if !is_there(&state, pod) {
             return Err(Status::unavailable("the pod is gone"));
@@ -66,12 +70,17 @@ async fn follow(store: &dyn Store, pod: &Pod, node: &str, mut asked: Asked) -> R
         if all_have_volumes(&state, pod, node, &mut asked)? {
             return Ok(());
         }
-        state = tokio::select! {
-            changes = claims.changes() => changes,
-            changes = own.changes() => changes,
-        }
-        .map_err(ended)?
-        .1;
+        // Others' claims are passed over: thousands of pods may wait here, each for its own.
+        state = loop {
+            let (events, newer) = tokio::select! {
+                changes = claims_near.changes() => changes,
+                changes = own.changes() => changes,
+            }
+            .map_err(ended)?;
+            if events.iter().any(|event| matter.contains(event.key())) {
+                break newer;
+            }
+        };
     }
 }
 

@@ -1,5 +1,6 @@
 //! What an autoscaler asks for, and what the answers say.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
@@ -58,13 +59,9 @@ pub(super) struct Situation<'a> {
 pub(super) fn questions(view: &View, autoscaler: &HorizontalPodAutoscaler, selector: &str) -> Vec<Question> {
     let namespace = autoscaler.metadata.namespace.as_deref().unwrap_or_default();
     let metrics = autoscaler.spec.metrics.iter().flatten();
-    let mut questions: Vec<Question> = Vec::new();
-    for question in metrics.filter_map(|metric| question(view, namespace, selector, metric)) {
-        if !questions.contains(&question) {
-            questions.push(question);
-        }
-    }
-    questions
+    let questions = metrics.filter_map(|metric| question(view, namespace, selector, metric));
+    let mut asked = HashSet::new();
+    questions.filter(|question| asked.insert(question.clone())).collect()
 }
 
 fn question(view: &View, namespace: &str, selector: &str, metric: &MetricSpec) -> Option<Question> {

@@ -17,7 +17,7 @@ use objects::{
 };
 use scheduler::Waiting;
 use serde_json::{Value, json};
-use server::{Backends, Options, Server};
+use server::{Backends, Edge, Options, Server, SystemEdge};
 use store::{Memory, State, Store, Txn};
 
 /// What stands for the authority's certificate.
@@ -91,7 +91,7 @@ pub fn signer() -> Arc<pki::Authority> {
     SIGNER.get_or_init(|| Arc::new(pki::Authority::create("requests", now).unwrap())).clone()
 }
 
-pub fn writer_over(store: Arc<Memory>) -> Arc<dyn Writer> {
+pub fn writer_over(store: Arc<Memory>, edge: Arc<dyn Edge>) -> Arc<dyn Writer> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let tls = rustls::ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -108,7 +108,7 @@ pub fn writer_over(store: Arc<Memory>) -> Arc<dyn Writer> {
         limits: server::Limits::default(),
         tokens: server::Tokens::new(pki::TokenKey::create().unwrap(), ""),
         metrics: Vec::new(),
-        edge: Arc::new(server::SystemEdge),
+        edge,
     };
     Server::new(options).writer()
 }
@@ -120,19 +120,25 @@ fn earlier(later: &mut BTreeMap<Key, Instant>, key: Key, at: Instant) {
 }
 
 impl Cluster {
+    /// One whose names come by chance, at the time of this machine.
+    pub async fn new(hosts: &[&str]) -> Self {
+        Self::with(hosts, Arc::new(SystemEdge)).await
+    }
+
     // The start of the cluster's own time, which the tests move on.
     #[allow(clippy::disallowed_methods)]
-    pub async fn new(hosts: &[&str]) -> Self {
+    pub async fn with(hosts: &[&str], edge: Arc<dyn Edge>) -> Self {
         let store = Arc::new(Memory::default());
+        let now = Now { wall: edge.now(), instant: Instant::now() };
         let pods = Pool::default();
         let cluster = Cluster {
-            writer: writer_over(store.clone()),
+            writer: writer_over(store.clone(), edge),
             silence: Silence::new(),
             leases: Silence::new(),
             answers: BTreeMap::new(),
             answered: BTreeMap::new(),
             notes: BTreeMap::new(),
-            now: Now { wall: Timestamp::now(), instant: Instant::now() },
+            now,
             view: View::load(store.snapshot(), &pods).publishing(CERTIFICATE.into()).signing(Some(signer())),
             waiting: Waiting::load(store.snapshot(), &pods),
             due: BTreeSet::new(),
