@@ -32,7 +32,7 @@ pub fn compile(pattern: &str, largest: usize) -> Result<Regex, String> {
 fn translated(pattern: &str) -> Result<String, String> {
     let mut out = String::with_capacity(pattern.len() + 8);
     let mut in_class = false;
-    // No search goes further than to what can't belong to what it looks for: a pattern of a megabyte is read once.
+    // Each search stops at the first character that can't belong to what it looks for: a pattern of a megabyte is read once.
     let last_named = pattern.rfind(":]");
     let mut rest = pattern;
     while let Some(c) = rest.chars().next() {

@@ -56,10 +56,13 @@ impl Custom {
         let mut found = Faults::default();
         match subresource {
             "status" => validate_status(&compiled.schema, &value, before.as_ref(), &mut found),
-            _ => validate::validate(&compiled.schema, &value, before.as_ref(), "", &mut found),
+            _ => {
+                validate::validate(&compiled.schema, &value, before.as_ref(), "", &mut found);
+                // As upstream, of which no write of a status asks whether objects in it have a kind and a version.
+                validate_embedded(&compiled.schema, &value, before.as_ref(), "", &mut found);
+            }
         }
         self.validate_scale(object, &mut found);
-        validate_embedded(&compiled.schema, &value, before.as_ref(), "", &mut found);
         // A list that held an item twice before is no fault of a change to something else.
         let mut of_lists = Faults::default();
         if let Some(before) = &before {

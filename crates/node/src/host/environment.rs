@@ -206,7 +206,7 @@ pub(super) fn field(select: &ObjectFieldSelector, sources: Sources<'_>) -> Resul
         "metadata.uid" => pod::uid(pod).to_owned(),
         "metadata.labels" => all(&meta.labels),
         "metadata.annotations" => all(&meta.annotations),
-        "spec.nodeName" => of(spec.and_then(|s| s.node_name.as_ref())),
+        "spec.nodeName" | "spec.host" => of(spec.and_then(|s| s.node_name.as_ref())),
         "spec.serviceAccountName" => of(spec.and_then(|s| s.service_account_name.as_ref())),
         "status.podIP" | "status.podIPs" => sources.pod_address.to_string(),
         "status.hostIP" | "status.hostIPs" => sources.host_address.to_string(),

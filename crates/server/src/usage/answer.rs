@@ -13,13 +13,19 @@ use super::sample::{Rate, between};
 use super::{GROUP, Looks, Usage, VERSION};
 use crate::aggregation::RequestInfo;
 use crate::http::Body;
+use crate::http::beside::Beside;
 use crate::http::query::Query;
 use crate::http::response::json as answer;
 use crate::registry::Freshness;
 
 impl Usage {
     /// Answers get and list of nodes and pods.
-    pub(crate) async fn answer(&self, info: &RequestInfo, query: &Query) -> Result<Response<Body>, Status> {
+    pub(crate) async fn answer(
+        &self,
+        info: &RequestInfo,
+        query: &Query,
+        beside: &Beside,
+    ) -> Result<Response<Body>, Status> {
         let one = info.verb == "get";
         let known =
             matches!((info.resource.as_str(), info.namespace.is_empty()), ("nodes", true) | ("pods", _));
@@ -42,9 +48,13 @@ impl Usage {
             (info.name.is_empty() || object.name() == info.name)
                 && selector.as_ref().is_none_or(|selector| one || selector.matches(object))
         };
+        // All pods take long, as long lists do. What hosts tell is waited for without a turn: it takes as long as they take.
         let (kind, items) = match info.resource.as_str() {
-            "nodes" => ("NodeMetrics", self.nodes(info, meant).await?),
-            _ => ("PodMetrics", self.pods(info, meant).await?),
+            "nodes" => ("NodeMetrics", self.nodes(beside.read(self.objects(info, meant)).await?).await),
+            _ => {
+                let meant = |pod: &Object| host(pod).is_some() && meant(pod);
+                ("PodMetrics", self.pods(beside.read(self.objects(info, meant)).await?).await)
+            }
         };
         let api_version = format!("{GROUP}/{VERSION}");
         if !one {
@@ -78,8 +88,7 @@ impl Usage {
         Ok(state.range(&range).filter_map(|kv| load(kv).ok()).filter(meant).collect())
     }
 
-    async fn nodes(&self, info: &RequestInfo, meant: impl Fn(&Object) -> bool) -> Result<Vec<Value>, Status> {
-        let nodes = self.objects(info, meant).await?;
+    async fn nodes(&self, nodes: Vec<Object>) -> Vec<Value> {
         let looks = self.looked_at(nodes.iter().map(|node| node.name().to_owned()).collect()).await;
         let of = |node: &Object| {
             let look = looks.get(node.name())?;
@@ -89,13 +98,12 @@ impl Usage {
             item["usage"] = usage(&rate);
             Some(item)
         };
-        Ok(nodes.iter().filter_map(of).collect())
+        nodes.iter().filter_map(of).collect()
     }
 
-    async fn pods(&self, info: &RequestInfo, meant: impl Fn(&Object) -> bool) -> Result<Vec<Value>, Status> {
-        let pods = self.objects(info, |pod| host(pod).is_some() && meant(pod)).await?;
+    async fn pods(&self, pods: Vec<Object>) -> Vec<Value> {
         let looks = self.looked_at(pods.iter().filter_map(host).map(str::to_owned).collect()).await;
-        Ok(pods.iter().filter_map(|pod| self.pod(pod, &looks)).collect())
+        pods.iter().filter_map(|pod| self.pod(pod, &looks)).collect()
     }
 
     /// What a pod uses: all of its containers that run, or nothing if that can't be said of one.

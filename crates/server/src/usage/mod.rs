@@ -40,8 +40,17 @@ const TOGETHER: usize = 32;
 pub(crate) struct Usage {
     registry: Arc<Registry>,
     proxy: Arc<Proxy>,
-    /// The looks at each host. Whoever asks while others look waits for them.
-    looks: Mutex<BTreeMap<String, Looks>>,
+    /// What was seen. Whoever asks while others look waits for them.
+    seen: Mutex<Seen>,
+}
+
+/// What was seen of hosts.
+#[derive(Default)]
+struct Seen {
+    looks: BTreeMap<String, Looks>,
+    /// When hosts that gave no answer were asked. They aren't asked again at once: each question would wait for them, one after
+    /// the other.
+    silent: BTreeMap<String, Instant>,
 }
 
 /// The last two looks at a host.
@@ -54,7 +63,7 @@ pub(crate) struct Looks {
 
 impl Usage {
     pub(crate) fn new(registry: Arc<Registry>, proxy: Arc<Proxy>) -> Self {
-        Usage { registry, proxy, looks: Mutex::default() }
+        Usage { registry, proxy, seen: Mutex::default() }
     }
 
     /// What follows group and version in a path below them.
@@ -66,23 +75,27 @@ impl Usage {
 
     /// Two looks each at hosts. What one that gives no answer told last counts for as long as a look does.
     async fn looked_at(&self, hosts: BTreeSet<String>) -> BTreeMap<String, Looks> {
-        let mut looks = self.looks.lock().await;
+        let mut seen = self.seen.lock().await;
         let now = self.registry.edge().instant();
-        looks.retain(|_, look| now.saturating_duration_since(look.at) < OLDEST);
+        seen.looks.retain(|_, look| now.saturating_duration_since(look.at) < OLDEST);
+        seen.silent.retain(|_, at| now.saturating_duration_since(*at) < RESOLUTION);
         let is_old = |look: &Looks| now.saturating_duration_since(look.at) >= RESOLUTION;
-        let due = hosts.iter().filter(|host| looks.get(*host).is_none_or(is_old)).cloned().collect();
-        self.look(due, &mut looks).await;
-        let lone = |host: &&String| looks.get(*host).is_some_and(|look| look.before.is_none());
+        let is_due =
+            |host: &&String| !seen.silent.contains_key(*host) && seen.looks.get(*host).is_none_or(is_old);
+        let due = hosts.iter().filter(is_due).cloned().collect();
+        self.look(due, &mut seen).await;
+        let lone = |host: &&String| seen.looks.get(*host).is_some_and(|look| look.before.is_none());
         let again: Vec<String> = hosts.iter().filter(lone).cloned().collect();
         if !again.is_empty() {
             sleep(AT_ONCE).await;
-            self.look(again, &mut looks).await;
+            self.look(again, &mut seen).await;
         }
+        let looks = &seen.looks;
         let found = hosts.into_iter().filter_map(|host| looks.get(&host).cloned().map(|look| (host, look)));
         found.collect()
     }
 
-    async fn look(&self, hosts: Vec<String>, looks: &mut BTreeMap<String, Looks>) {
+    async fn look(&self, hosts: Vec<String>, seen: &mut Seen) {
         let edge = self.registry.edge();
         let one = |host: String| async move {
             let late = |_| Err(Status::unavailable(format!("the host {host} took too long to tell")));
@@ -94,10 +107,13 @@ impl Usage {
         while let Some((sample, host)) = answers.next().await {
             match sample {
                 Ok(sample) => {
-                    let before = looks.get(&host).map(|look| look.last.clone());
-                    looks.insert(host, Looks { before, last: Arc::new(sample), at: edge.instant() });
+                    let before = seen.looks.get(&host).map(|look| look.last.clone());
+                    seen.looks.insert(host, Looks { before, last: Arc::new(sample), at: edge.instant() });
                 }
-                Err(status) => tracing::debug!(host, %status, "a host doesn't say what its pods use"),
+                Err(status) => {
+                    tracing::debug!(host, %status, "a host doesn't say what its pods use");
+                    seen.silent.insert(host, edge.instant());
+                }
             }
         }
     }

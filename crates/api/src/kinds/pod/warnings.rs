@@ -49,8 +49,8 @@ const OLD_LABELS: [(&str, &str); 5] = [
         "deprecated since v1.17; use \"node.kubernetes.io/instance-type\" instead",
     ),
 ];
-/// The most warnings that are looked for, and of ports for the same the most that the next is held against: of what fits into an
-/// answer's headers (4 KiB) it is more than enough, and what it costs to look must not grow as the square.
+/// The most warnings that are looked for, and the most ports of one number that another is compared with: more than an answer's
+/// headers (4 KiB) hold, and what it costs to look must not grow as the square.
 const MOST: usize = 100;
 const SECCOMP_OF_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const NO_SELECTOR: &str = "a null labelSelector results in matching no pod";

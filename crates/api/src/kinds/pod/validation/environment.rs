@@ -8,14 +8,13 @@ use super::volume::Volumes;
 use crate::kinds::field::{paths, text};
 
 const NAME: &str = "must be printable ASCII characters other than '='";
-/// The fields of a pod that can be told to it, or that upstream once told.
-const TOLD: [&str; 15] = [
+/// The fields of a pod that can be told to it.
+const TOLD: [&str; 14] = [
     "metadata.annotations",
     "metadata.labels",
     "metadata.name",
     "metadata.namespace",
     "metadata.uid",
-    "spec.host",
     "spec.nodeName",
     "spec.restartPolicy",
     "spec.schedulerName",
@@ -26,7 +25,7 @@ const TOLD: [&str; 15] = [
     "status.podIP",
     "status.podIPs",
 ];
-/// Those of them that a variable can have; one more it can have unsaid.
+/// Those of them that a variable can name. `status.hostIPs` can be named too, though upstream's answers don't list it.
 const FIELDS: [&str; 8] = [
     "metadata.name",
     "metadata.namespace",
@@ -117,7 +116,8 @@ fn validate_source(variable: &Value, volumes: &Volumes<'_>, path: &str, faults: 
 
 fn validate_reference(kind: &str, reference: &Value, volumes: &Volumes<'_>, path: &str, faults: &mut Faults) {
     match kind {
-        "fieldRef" if text(reference, "fieldPath") == "status.hostIPs" => {}
+        "fieldRef"
+            if text(reference, "fieldPath") == "status.hostIPs" && text(reference, "apiVersion") == "v1" => {}
         "fieldRef" => validate_field(reference, &FIELDS, path, faults),
         "resourceFieldRef" => validate_amount(reference, path, faults),
         "fileKeyRef" => {
@@ -169,6 +169,8 @@ pub(super) fn validate_field(reference: &Value, fields: &[&str], path: &str, fau
     if version != "v1" {
         return faults.push(inconvertible(&format!("unsupported pod version: {version}")));
     }
+    // The older name of the same field.
+    let asked = if asked == "spec.host" { "spec.nodeName" } else { asked };
     let of_map = ["metadata.labels['", "metadata.annotations['"]
         .iter()
         .any(|start| asked.starts_with(start) && asked.ends_with("']"));
