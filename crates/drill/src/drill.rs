@@ -1,7 +1,7 @@
 //! What every drill does: fill the cluster, deploy the workload, come to rest, ask all the time, and take all away again.
 
 use crate::clock::Clock;
-use crate::observe::KINDS;
+use crate::observe::{KINDS, Observer};
 use crate::owner::OwnersProxy;
 use crate::preload::Preload;
 use crate::probe::{EVERY, Series, fresh};
@@ -17,6 +17,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 use std::io::Write;
 use std::time::Duration;
+use tokio::sync::mpsc::unbounded_channel;
 
 /// Between two looks at a cluster that is not at rest.
 pub(crate) const LOOK: Duration = Duration::from_millis(200);
@@ -238,7 +239,20 @@ impl Drill<'_> {
         Ok(())
     }
 
-    pub(crate) fn probes(&self, target: &str) -> Result<Probes, Error> {
+    /// Watches the cluster and asks it, of which one host is about to lose its power. Returns once everything is answered.
+    pub(crate) async fn watch(&mut self, target: &str) -> Result<(Observer, Probes), Error> {
+        let (out, seen) = unbounded_channel();
+        self.stage.begin(seen);
+        let survivors = self.survivors(target)?;
+        // Through a surviving host where that is possible: what is seen must not stop with the address that moves.
+        let through = survivors.first().unwrap_or(&self.client);
+        let observer = Observer::start(self.clock, through, &self.workload, out);
+        let probes = self.probes(target)?;
+        self.warm_up(&probes).await?;
+        Ok((observer, probes))
+    }
+
+    fn probes(&self, target: &str) -> Result<Probes, Error> {
         let path = self.workload.service_path();
         let start = |ask| Series::start(self.clock, EVERY, ask);
         let mut survivors = Vec::new();
@@ -254,14 +268,14 @@ impl Drill<'_> {
     }
 
     /// Clients of the surviving hosts' own addresses, where the site gives them.
-    pub(crate) fn survivors(&self, target: &str) -> Result<Vec<Client>, Error> {
+    fn survivors(&self, target: &str) -> Result<Vec<Client>, Error> {
         let others = self.site.hosts().into_iter().filter(|h| h != target);
         let addresses = others.filter_map(|h| self.site.api_address(&h));
         addresses.map(|url| Ok(Client::new(&self.kubeconfig.with_server(url))?)).collect()
     }
 
     /// Waits until every series is answered and the observer has its lists: before that, nothing can be measured.
-    pub(crate) async fn warm_up(&mut self, probes: &Probes) -> Result<(), Error> {
+    async fn warm_up(&mut self, probes: &Probes) -> Result<(), Error> {
         let until = self.clock.now() + self.options.patience;
         let mut synced = 0;
         while synced < KINDS || !probes.all().all(|s| s.is_well(3)) {

@@ -2,7 +2,6 @@
 
 use crate::ask::{Ask, tally};
 use crate::drill::{Drill, Probes};
-use crate::observe::Observer;
 use crate::probe::{Series, TIMEOUT};
 use crate::report::ms;
 use crate::rollout_report::{RolloutReport, RolloutRun, RolloutSummary, StepReport};
@@ -16,7 +15,6 @@ use serde_json::{Value, json};
 use std::io::Write;
 use std::ops::Range;
 use std::time::Duration;
-use tokio::sync::mpsc::unbounded_channel;
 
 /// Between two looks at whether a step has come to what was declared.
 const LOOK: Duration = Duration::from_millis(100);
@@ -148,14 +146,7 @@ impl Drill<'_> {
         let rest = self.come_to_rest().await?;
         let target = self.bystander(&rest).await?;
         self.stage.progress.say(&format!("the power of {target} will be cut, and the workload changed"))?;
-        let (out, seen) = unbounded_channel();
-        self.stage.begin(seen);
-        let survivors = self.survivors(&target)?;
-        let observer =
-            Observer::start(self.clock, survivors.first().unwrap_or(&self.client), &self.workload, out);
-        let probes = self.probes(&target)?;
-        self.warm_up(&probes).await?;
-
+        let (observer, probes) = self.watch(&target).await?;
         let mut declared = Declared {
             hosts: self.site.hosts(),
             off: None,

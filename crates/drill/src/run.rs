@@ -15,7 +15,6 @@ use client::Kubeconfig;
 use rand::Rng;
 use std::io::Write;
 use std::time::Duration;
-use tokio::sync::mpsc::unbounded_channel;
 
 /// Holds a drill: as many power cuts as the options say, each of the host that leads then, each measured until
 /// the host is back and the cluster at rest. Progress goes to `progress`, a line at a time. Dropping the future
@@ -55,14 +54,7 @@ impl Drill<'_> {
         }
         self.stage.progress.say(&format!("the power of {target} ({}) will be cut", was.join(", ")))?;
 
-        let (out, seen) = unbounded_channel();
-        self.stage.begin(seen);
-        let survivors = self.survivors(&target)?;
-        // Through a surviving host where that is possible: what is seen must not stop with the address that moves.
-        let through = survivors.first().unwrap_or(&self.client);
-        let observer = Observer::start(self.clock, through, &self.workload, out);
-        let probes = self.probes(&target)?;
-        self.warm_up(&probes).await?;
+        let (observer, probes) = self.watch(&target).await?;
         // The cut must fall anywhere between two heartbeats and two asks, and not where warming up happened to end.
         let jitter = Duration::from_micros(self.random.random_range(0..1_000_000));
         self.wait(jitter).await?;
@@ -76,7 +68,7 @@ impl Drill<'_> {
         self.stage.since = Some(cut);
         self.stage.note(cut, "power-off", Some(&target), None)?;
 
-        let replacement = self.measure(cut, &probes, &observer, survivors.is_empty()).await?;
+        let replacement = self.measure(cut, &probes, &observer, probes.survivors.is_empty()).await?;
         let new_leader = self.stage.last_winner(cut);
         let outage = |series: &Series| {
             let (asks, until) = series.asks();

@@ -21,6 +21,10 @@ const REST: Duration = Duration::from_secs(30);
 /// Between two pods that go. Looks at workloads cost little; pods that go, cost.
 const PACE: Duration = Duration::from_secs(1);
 
+/// When a workload had fewer replicas than before at this many looks, five minutes, it is to have fewer: somebody scaled it, and the
+/// rest of it is to lie evenly too.
+const SCALED: u32 = 10;
+
 /// Who is to be looked at, and when.
 #[derive(Debug, Default)]
 pub(crate) struct Rebalance {
@@ -41,10 +45,6 @@ struct Look {
     /// How often it had fewer since.
     fewer: u32,
 }
-
-/// When a workload had fewer replicas than before at this many looks, five minutes, it is to have fewer: somebody scaled it, and the
-/// rest of it is to lie evenly too.
-const SCALED: u32 = 10;
 
 impl Rebalance {
     /// A host came back.
@@ -240,6 +240,13 @@ mod tests {
         cluster
     }
 
+    /// The same once the host has settled, and since when.
+    fn settled(kind: &str, extra: &Value) -> (Cluster, Rebalance, Instant) {
+        let (mut rebalance, now) = (Rebalance::default(), start());
+        rebalance.returned(now);
+        (crowded(kind, extra), rebalance, now + SETTLED)
+    }
+
     #[test]
     fn after_a_host_s_return_one_replica_at_a_time_goes_until_they_are_even() {
         let (mut cluster, mut rebalance, mut now) =
@@ -276,19 +283,15 @@ mod tests {
             ("Job", json!({}), false),
             ("ReplicaSet", json!({"ready": "False"}), true),
         ] {
-            let (mut cluster, mut rebalance, now) = (crowded(kind, &extra), Rebalance::default(), start());
-            rebalance.returned(now);
-            assert!(rebalance.decide(&mut cluster, now + SETTLED).is_none(), "{kind} {extra}");
+            let (mut cluster, mut rebalance, now) = settled(kind, &extra);
+            assert!(rebalance.decide(&mut cluster, now).is_none(), "{kind} {extra}");
             assert_eq!(rebalance.next_time().is_some(), looks_again, "{kind} {extra}");
         }
     }
 
     #[test]
     fn no_second_replica_goes_before_the_first_one_is_replaced() {
-        let (mut cluster, mut rebalance, now) =
-            (crowded("ReplicaSet", &json!({})), Rebalance::default(), start());
-        rebalance.returned(now);
-        let mut now = now + SETTLED;
+        let (mut cluster, mut rebalance, mut now) = settled("ReplicaSet", &json!({}));
         let gone = rebalance.decide(&mut cluster, now).unwrap();
         cluster.remove(&gone);
         for _ in 0..5 {
@@ -301,10 +304,7 @@ mod tests {
 
     #[test]
     fn a_workload_that_was_scaled_down_is_made_even_too_and_one_that_is_gone_is_forgotten() {
-        let (mut cluster, mut rebalance, now) =
-            (crowded("ReplicaSet", &json!({})), Rebalance::default(), start());
-        rebalance.returned(now);
-        let mut now = now + SETTLED;
+        let (mut cluster, mut rebalance, mut now) = settled("ReplicaSet", &json!({}));
         let gone = rebalance.decide(&mut cluster, now).unwrap();
         cluster.remove(&gone);
         let mut goes = None;
@@ -313,9 +313,9 @@ mod tests {
             goes = goes.or(rebalance.decide(&mut cluster, now));
         }
         assert!(goes.is_some(), "five are what it has now");
-        for (name, host) in [("a", "n1"), ("b", "n1"), ("c", "n1"), ("d", "n2"), ("e", "n2"), ("f", "n2")] {
+        for name in ["a", "b", "c", "d", "e", "f"] {
             if name != gone.metadata.name.as_deref().unwrap() {
-                cluster.remove(&replica(name, "ReplicaSet", json!({"host": host})));
+                cluster.remove(&replica(name, "ReplicaSet", json!({})));
             }
         }
         assert!(rebalance.decide(&mut cluster, now + REST).is_none());
@@ -324,22 +324,17 @@ mod tests {
 
     #[test]
     fn what_another_scheduler_placed_stays() {
-        let (mut cluster, mut rebalance, now) =
-            (crowded("ReplicaSet", &json!({"scheduler": "other"})), Rebalance::default(), start());
-        rebalance.returned(now);
-        assert!(rebalance.decide(&mut cluster, now + SETTLED).is_none());
+        let (mut cluster, mut rebalance, now) = settled("ReplicaSet", &json!({"scheduler": "other"}));
+        assert!(rebalance.decide(&mut cluster, now).is_none());
         assert_eq!(rebalance.next_time(), None);
     }
 
     #[test]
     fn workloads_that_lie_evenly_hold_no_other_one_up() {
-        let (mut cluster, mut rebalance, now) =
-            (crowded("StatefulSet", &json!({})), Rebalance::default(), start());
+        let (mut cluster, mut rebalance, now) = settled("StatefulSet", &json!({}));
         for (name, host) in [("x", "n1"), ("y", "n1"), ("z", "n2"), ("w", "n3")] {
             cluster.place(&replica(name, "Job", json!({})), host);
         }
-        rebalance.returned(now);
-        let now = now + SETTLED;
         let gone = std::iter::repeat_with(|| rebalance.decide(&mut cluster, now)).take(2).flatten();
         assert_eq!(gone.count(), 1, "both were looked at in the same moment");
     }
