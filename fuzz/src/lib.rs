@@ -16,6 +16,7 @@ mod files;
 mod grow;
 mod law;
 mod mutate;
+mod names;
 mod requests;
 mod run;
 mod targets;

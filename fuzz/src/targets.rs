@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::corpus::Corpus;
 use crate::grow::Growing;
 use crate::law::Law;
-use crate::{definitions, expressions, files, grow, mutate, wire};
+use crate::{definitions, expressions, files, grow, mutate, names, wire};
 
 /// Something that reads input from outside.
 pub struct Target {
@@ -141,6 +141,20 @@ pub fn targets() -> Vec<Target> {
             grow: wire::grow_log,
             read: wire::log,
             law: law(MIB, 20),
+        },
+        Target {
+            name: "questions",
+            make: names::make_question,
+            grow: names::grow_question,
+            read: names::question,
+            law: law(MIB, 100),
+        },
+        Target {
+            name: "answers",
+            make: names::make_answer,
+            grow: names::grow_answer,
+            read: names::answer,
+            law: law(4 * MIB, 2000),
         },
         Target {
             name: "spdy",
