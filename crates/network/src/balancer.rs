@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
+use crate::services::near_first;
 use crate::{Endpoint, PortId, ServicePort};
 
 /// How many clients of one port are remembered; the one heard of longest ago makes room.
@@ -41,7 +42,8 @@ impl Balancer {
     }
 
     /// The endpoints to try, the best first: never one on a silent host. The first is the client's own if it
-    /// has one, else the next in turn; ready ones if there are any, else those that terminate but still serve.
+    /// has one, else the next in turn; ready ones if there are any, else those that terminate but still serve. Where hints say
+    /// which are for callers here, these take turns, and the others follow.
     pub fn order(
         &mut self,
         port: &ServicePort,
@@ -68,6 +70,11 @@ impl Balancer {
         if order.is_empty() {
             return order;
         }
+        // After the silent ones have gone, too: a zone whose hosts are all dead has nobody near.
+        let near = match (local, order[0].ready) {
+            (false, true) => near_first(&mut order),
+            _ => order.len(),
+        };
         // `entry` would clone two names for every connection.
         if !self.turns.contains_key(&port.id) {
             self.turns.insert(port.id.clone(), Turn::default());
@@ -76,13 +83,15 @@ impl Balancer {
         if let (Some(affinity), Some(client)) = (port.affinity, client)
             && let Some((address, since)) = turn.clients.get(&client)
             && now.saturating_duration_since(*since) < affinity
-            && let Some(at) = order.iter().position(|endpoint| endpoint.address == *address)
+            && let Some(at) = order[..near].iter().position(|endpoint| endpoint.address == *address)
         {
-            order.rotate_left(at);
+            order[..near].rotate_left(at);
             return order;
         }
-        let next = turn.next % order.len();
-        order.rotate_left(next);
+        let next = turn.next % near;
+        order[..near].rotate_left(next);
+        let far = &mut order[near..];
+        far.rotate_left(turn.next % far.len().max(1));
         // A position, not an endpoint: endpoints come and go between two callers, and the rest stay even without
         // being counted.
         turn.next = next + 1;

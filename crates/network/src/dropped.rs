@@ -85,7 +85,7 @@ mod tests {
     #[tokio::test]
     async fn a_hosts_silence_is_told_once_and_only_if_it_has_endpoints() {
         let mut dropped = Dropped::default();
-        let mut directory = Directory::new(crate::Targets::default());
+        let mut directory = Directory::new("n1", crate::Targets::default());
         let mut update = |directory: &mut Directory, silent: &[&str]| {
             directory.hosts(&hosts(silent));
             dropped.update(directory)

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::Resource;
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use membership::Hosts;
 use objects::Kind;
@@ -18,15 +19,18 @@ use crate::{Directory, HostNetwork, Targets};
 /// After this time a backend tries again what was refused.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Follows until the store ends.
+/// Follows until the store ends, as seen from the host `own`.
 pub(crate) async fn follow(
+    own: &str,
     store: Arc<dyn Store>,
     hosts: watch::Receiver<Arc<Hosts>>,
     networks: watch::Receiver<Arc<BTreeMap<String, HostNetwork>>>,
     backend: impl ServiceBackend,
 ) {
-    let directory = Directory::new(Targets::default());
-    let mut follower = Follower { store, hosts, networks, directory, dropped: Dropped::default(), backend };
+    let directory = Directory::new(own, Targets::default());
+    let own = objects::key(Node::GROUP, Node::PLURAL, "", own);
+    let mut follower =
+        Follower { own, store, hosts, networks, directory, dropped: Dropped::default(), backend };
     loop {
         match follower.follow_history().await {
             // Other hosts are other targets, or the history was cut past what was seen: start from the newest state again.
@@ -37,6 +41,8 @@ pub(crate) async fn follow(
 }
 
 struct Follower<B> {
+    /// The key of this host's Node.
+    own: String,
     store: Arc<dyn Store>,
     hosts: watch::Receiver<Arc<Hosts>>,
     networks: watch::Receiver<Arc<BTreeMap<String, HostNetwork>>>,
@@ -56,6 +62,7 @@ impl<B: ServiceBackend> Follower<B> {
         let state = self.store.snapshot();
         let from = state.revision().next();
         let (mut services, mut slices) = (self.watch::<Service>(from)?, self.watch::<EndpointSlice>(from)?);
+        let mut node = self.store.watch(KeyRange::key(self.own.clone()), from)?;
         self.directory.load(&state);
         // A snapshot that is kept keeps every object that is replaced from now on.
         drop(state);
@@ -72,6 +79,7 @@ impl<B: ServiceBackend> Follower<B> {
             let events = tokio::select! {
                 changed = services.changes() => changed?.0,
                 changed = slices.changes() => changed?.0,
+                changed = node.changes() => changed?.0,
                 changed = self.hosts.changed() => match changed {
                     Ok(()) => Vec::new(),
                     Err(_) => return Err(store::Error::Closed),

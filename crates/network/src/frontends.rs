@@ -107,7 +107,12 @@ mod tests {
         assert_eq!(has(&frontends).as_deref(), Some("b"));
         assert!(frontends.set(&id("a"), std::slice::from_ref(&first)).contains(&shared));
         assert_eq!(has(&frontends).as_deref(), Some("a"));
-        let endpoint = crate::Endpoint { address: ([10, 244, 1, 7], 80).into(), node: None, ready: true };
+        let endpoint = crate::Endpoint {
+            address: ([10, 244, 1, 7], 80).into(),
+            node: None,
+            ready: true,
+            hints: crate::Hints::default(),
+        };
         let more = ServicePort { endpoints: vec![endpoint], ..first };
         assert!(frontends.set(&id("a"), &[more]).is_empty(), "another endpoint is no other address");
         let moved = frontends.set(&id("a"), &[port("a", [10, 96, 0, 6], 80)]);

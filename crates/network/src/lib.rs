@@ -29,6 +29,7 @@ pub use error::Error;
 pub use listen::listen_before_held;
 pub use network::{HostNetwork, Mode, Network, Options};
 pub use services::{
-    Directory, Endpoint, PortId, Protocol, Served, ServiceChange, ServiceId, ServicePort, Services,
+    Directory, Endpoint, Hint, Hints, PortId, Protocol, Served, ServiceChange, ServiceId, ServicePort,
+    Services,
 };
 pub use targets::Targets;

@@ -138,9 +138,10 @@ impl Network {
         );
         let dialer = Arc::new(Dialer::new(&options.name));
         let proxy = Proxy::new(own.address, place, dialer.clone(), options.most_connections);
+        let (own_name, networks) = (options.name.clone(), options.hosts.clone());
         running.spawn_in_on(
             info_span!("follow services"),
-            follow(store, hosts, options.hosts.clone(), proxy),
+            async move { follow(&own_name, store, hosts, networks, proxy).await },
             carrying,
         );
         Ok(Network { own, dialer, stop, ending: Mutex::new(ending), _running: running })

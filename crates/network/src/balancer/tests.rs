@@ -4,7 +4,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Protocol, ServiceId};
+use crate::{Hint, Hints, Protocol, ServiceId};
 
 #[allow(clippy::disallowed_methods)] // Some instant to count from; nothing depends on which.
 fn start() -> Instant {
@@ -17,6 +17,7 @@ fn port(hosts: &[&str]) -> ServicePort {
         address: ([10, 244, 0, number as u8], 80).into(),
         node: Some((*host).into()),
         ready: true,
+        hints: Hints::default(),
     };
     ServicePort {
         id: PortId {
@@ -68,6 +69,58 @@ fn with_a_local_policy_only_this_hosts_endpoints_serve() {
     assert_eq!(balancer.order(&port, Scope::External, None, |_| false, now).len(), 2);
     let mut balancer = Balancer::new("n3");
     assert_eq!(balancer.order(&port, Scope::Internal, None, |_| false, now), []);
+}
+
+#[test]
+fn those_near_take_turns_and_the_rest_is_for_when_none_of_them_answers() {
+    let (mut port, now) = (port(&["n1", "n2", "n3", "n4"]), start());
+    port.endpoints[0].hints.zone = Hint::Elsewhere;
+    port.endpoints[1].hints.zone = Hint::Here;
+    port.endpoints[2].hints.zone = Hint::Elsewhere;
+    port.endpoints[3].hints.zone = Hint::Here;
+    let mut balancer = Balancer::new("n2");
+    let mut order = |port: &ServicePort, scope, silent: &[&str]| {
+        numbers(&balancer.order(port, scope, None, |node| silent.contains(&node), now))
+    };
+    assert_eq!(order(&port, Scope::Internal, &[]), [1, 3, 0, 2]);
+    assert_eq!(order(&port, Scope::External, &[]), [3, 1, 2, 0], "also for those from outside");
+    assert_eq!(order(&port, Scope::Internal, &["n2"]), [3, 0, 2]);
+    assert_eq!(order(&port, Scope::Internal, &["n2", "n4"]), [2, 0], "nobody near is alive");
+
+    port.external_local = true;
+    assert_eq!(order(&port, Scope::External, &[]), [1], "what has to be local is no matter of zones");
+    port.endpoints[2].hints.zone = Hint::Missing;
+    assert_eq!(order(&port, Scope::Internal, &[]).len(), 4);
+    let firsts: Vec<_> = (0..4).map(|_| order(&port, Scope::Internal, &[])[0]).collect();
+    assert_eq!(
+        firsts.iter().collect::<std::collections::BTreeSet<_>>().len(),
+        4,
+        "not all have a hint: {firsts:?}"
+    );
+    // A hint that is missing where nobody is ready doesn't count.
+    port.endpoints[2].ready = false;
+    assert_eq!(order(&port, Scope::Internal, &[]).len(), 3);
+    let firsts: Vec<_> = (0..4).map(|_| order(&port, Scope::Internal, &[])[0]).collect();
+    assert!(firsts.iter().all(|first| [1, 3].contains(first)), "{firsts:?}");
+}
+
+#[test]
+fn a_client_sticks_to_one_near_it() {
+    let (mut port, now) = (port(&["n1", "n2", "n3"]), start());
+    port.affinity = Some(Duration::from_secs(10));
+    let mut balancer = Balancer::new("n2");
+    balancer.served(&port, CLIENT, port.endpoints[2].address, now);
+    for (at, hint) in [Hint::Elsewhere, Hint::Here, Hint::Elsewhere].into_iter().enumerate() {
+        port.endpoints[at].hints.node = hint;
+    }
+    let order = numbers(&balancer.order(&port, Scope::Internal, Some(CLIENT), |_| false, now));
+    assert_eq!(order[0], 1, "its own is far now");
+    balancer.served(&port, CLIENT, port.endpoints[1].address, now);
+    port.endpoints[0].hints.node = Hint::Here;
+    for _ in 0..3 {
+        let order = numbers(&balancer.order(&port, Scope::Internal, Some(CLIENT), |_| false, now));
+        assert_eq!(order[0], 1);
+    }
 }
 
 #[test]
@@ -147,4 +200,40 @@ proptest! {
         let (least, most) = (firsts.values().min(), firsts.values().max());
         prop_assert!(most.zip(least).is_none_or(|(most, least)| most - least <= 1), "{:?}", firsts);
     }
+
+    /// The first to try is always one whom kube-proxy would take, all of those have their turn, and nobody who lives is left out.
+    #[test]
+    fn the_first_is_whom_upstream_takes(
+        endpoints in prop::collection::vec((any_hint(), any_hint(), any::<bool>()), 1..8),
+        before in 0..9usize,
+    ) {
+        let (mut port, now) = (port(&vec!["n1"; endpoints.len()]), start());
+        for (endpoint, (node, zone, ready)) in port.endpoints.iter_mut().zip(&endpoints) {
+            (endpoint.hints, endpoint.ready) = (Hints { node: *node, zone: *zone }, *ready);
+        }
+        let ready: Vec<usize> = (0..endpoints.len()).filter(|at| endpoints[*at].2).collect();
+        let near = |hint: fn(&(Hint, Hint, bool)) -> Hint| {
+            let all_have = ready.iter().all(|at| hint(&endpoints[*at]) != Hint::Missing);
+            let here: Vec<_> = ready.iter().copied().filter(|at| hint(&endpoints[*at]) == Hint::Here).collect();
+            Some(here).filter(|here| all_have && !here.is_empty())
+        };
+        let all = if ready.is_empty() { (0..endpoints.len()).collect() } else { ready.clone() };
+        let wanted = near(|hints| hints.0).or_else(|| near(|hints| hints.1)).unwrap_or_else(|| all.clone());
+        let mut balancer = Balancer::new("n1");
+        for _ in 0..before {
+            balancer.order(&port, Scope::Internal, None, |_| false, now);
+        }
+        let mut firsts = BTreeMap::<usize, usize>::new();
+        for _ in 0..wanted.len() {
+            let mut order = numbers(&balancer.order(&port, Scope::Internal, None, |_| false, now));
+            *firsts.entry(order[0].into()).or_default() += 1;
+            order.sort_unstable();
+            prop_assert_eq!(order, all.iter().map(|at| *at as u8).collect::<Vec<_>>());
+        }
+        prop_assert_eq!(firsts.into_iter().collect::<Vec<_>>(), wanted.iter().map(|at| (*at, 1)).collect::<Vec<_>>());
+    }
+}
+
+fn any_hint() -> impl Strategy<Value = Hint> {
+    prop_oneof![1 => Just(Hint::Missing), 4 => Just(Hint::Elsewhere), 2 => Just(Hint::Here)]
 }

@@ -49,7 +49,8 @@ async fn a_backend_hears_of_the_one_service_of_two_thousand_that_changed() {
     let (heard, mut hears) = mpsc::unbounded_channel();
     let backend = Recording { heard, is_first: true };
     let networks = watch::Sender::default();
-    let following = tokio::spawn(follow(store.clone(), hosts.subscribe(), networks.subscribe(), backend));
+    let following =
+        tokio::spawn(follow("n1", store.clone(), hosts.subscribe(), networks.subscribe(), backend));
     assert_eq!(hears.recv().await.unwrap().len(), 2000, "the first time all that there is");
     assert_eq!(hears.recv().await.unwrap(), [], "once more, since it wasn't done");
 

@@ -144,7 +144,8 @@ mod tests {
     const LOCALHOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     fn serve_at(dialer: &Dialer, id: &PortId, addresses: &[SocketAddr]) {
-        let endpoint = |address: &SocketAddr| Endpoint { address: *address, node: None, ready: true };
+        let hints = crate::Hints::default();
+        let endpoint = |address: &SocketAddr| Endpoint { address: *address, node: None, ready: true, hints };
         let port = ServicePort {
             id: id.clone(),
             protocol: Protocol::Udp,

@@ -7,17 +7,18 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use k8s_openapi::Resource;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use membership::Hosts;
 use objects::Kind;
 use store::{Event, KeyRange, KeyValue, State};
 
+use super::hints::ZONE;
 use super::read::{self, Slice};
 use super::{Served, ServiceChange, ServiceId, ServicePort};
 use crate::Targets;
 
-/// All Services and EndpointSlices, as far as they say who serves what, and who is silent.
+/// All Services and EndpointSlices, as far as they say who serves what, and who is silent, as seen from one host.
 ///
 /// Objects and hosts go in by [`load`](Directory::load), [`apply`](Directory::apply) and [`hosts`](Directory::hosts), in
 /// any order, and [`changes`](Directory::changes) come out. All of them together, applied
@@ -27,6 +28,9 @@ use crate::Targets;
 /// from what its ports and slices amount to is in `stale`; `on_host` counts the endpoints of all `served`.
 #[derive(Debug)]
 pub struct Directory {
+    host: Box<str>,
+    /// The host's zone, as its Node says.
+    zone: Option<String>,
     targets: Targets,
     services: BTreeMap<ServiceId, Known>,
     /// Which Service each slice is of, by the slices' keys.
@@ -50,9 +54,11 @@ struct Known {
 }
 
 impl Directory {
-    /// One that knows nothing yet. Endpoints that are no targets are left out.
-    pub fn new(targets: Targets) -> Self {
+    /// One that knows nothing yet, on a host of this name. Endpoints that are no targets are left out.
+    pub fn new(host: &str, targets: Targets) -> Self {
         Directory {
+            host: host.into(),
+            zone: None,
             targets,
             services: BTreeMap::new(),
             of_slice: HashMap::new(),
@@ -82,9 +88,11 @@ impl Directory {
         for prefix in [prefix_of::<Service>(), prefix_of::<EndpointSlice>()] {
             state.range(&KeyRange::prefix(prefix)).for_each(|kv| self.put(kv));
         }
+        let own = objects::key(Node::GROUP, Node::PLURAL, "", &self.host);
+        self.set_node(state.get(own.as_bytes()).map(Arc::as_ref));
     }
 
-    /// Takes one change of a Service or an EndpointSlice in; others pass by.
+    /// Takes one change of a Service, an EndpointSlice or the host's own Node in; others pass by.
     pub fn apply(&mut self, event: &Event) {
         match event {
             Event::Put { current, .. } => self.put(current),
@@ -144,8 +152,10 @@ impl Directory {
             self.set_ports(id, ports.unwrap_or_default());
         } else if (place.group, place.resource) == (EndpointSlice::GROUP, EndpointSlice::PLURAL) {
             let slice = objects::decode::<EndpointSlice>(kv).ok();
-            let slice = slice.and_then(|slice| Slice::of(&slice, &self.targets));
+            let slice = slice.and_then(|slice| Slice::of(&slice, &self.targets, &self.host));
             self.set_slice(&kv.key, slice);
+        } else if self.is_own_node(&place) {
+            self.set_node(Some(kv));
         }
     }
 
@@ -154,8 +164,27 @@ impl Directory {
         if (place.group, place.resource) == (Service::GROUP, Service::PLURAL) {
             let id = ServiceId { namespace: place.namespace.into(), name: place.name.into() };
             self.set_ports(id, Vec::new());
+        } else if self.is_own_node(&place) {
+            self.set_node(None);
         } else {
             self.set_slice(key, None);
+        }
+    }
+
+    fn is_own_node(&self, place: &objects::ObjectKey<'_>) -> bool {
+        (place.group, place.resource, place.name) == (Node::GROUP, Node::PLURAL, &*self.host)
+    }
+
+    fn set_node(&mut self, node: Option<&KeyValue>) {
+        let node = node.and_then(|kv| objects::decode::<Node>(kv).ok());
+        let label = node.and_then(|node| node.metadata.labels?.remove(ZONE));
+        // A label without a value names no zone.
+        let zone = label.filter(|zone| !zone.is_empty());
+        if self.zone != zone {
+            self.zone = zone;
+            let asked = |known: &Known| known.slices.values().any(Slice::names_zones);
+            let asking = self.services.iter().filter(|(_, known)| asked(known));
+            self.stale.extend(asking.map(|(id, _)| id.clone()));
         }
     }
 
@@ -191,7 +220,12 @@ impl Directory {
     fn work_out(&mut self, id: ServiceId) -> Option<ServiceChange> {
         let known = self.services.get_mut(&id)?;
         let ports = known.ports.iter().map(|port| ServicePort {
-            endpoints: read::endpoints(known.slices.values(), &port.id.port, port.protocol),
+            endpoints: read::endpoints(
+                known.slices.values(),
+                &port.id.port,
+                port.protocol,
+                self.zone.as_deref(),
+            ),
             ..port.clone()
         });
         let now = Served { id: id.clone(), ports: ports.collect() };

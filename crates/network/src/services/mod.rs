@@ -1,6 +1,7 @@
 //! Services as they can be reached: their ports, and who serves each.
 
 mod directory;
+mod hints;
 mod read;
 
 use std::collections::BTreeMap;
@@ -10,6 +11,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use directory::Directory;
+pub(crate) use hints::near_first;
+pub use hints::{Hint, Hints};
 
 /// A transport protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
@@ -62,6 +65,8 @@ pub struct Endpoint {
     /// Whether it is ready. If not, it is terminating but still serves, and is used only while nobody is
     /// ready (KEP-1669).
     pub ready: bool,
+    /// Whose callers it is for.
+    pub hints: Hints,
 }
 
 /// A port of a Service, with those who serve it.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1;
 
+use super::hints::Named;
 use super::{Endpoint, PortId, Protocol, ServiceId, ServicePort};
 use crate::Targets;
 
@@ -30,11 +31,12 @@ struct Place {
     address: IpAddr,
     node: Option<Arc<str>>,
     ready: bool,
+    hints: Named,
 }
 
 impl Slice {
     /// Nothing if it is no Service's. Endpoints that are no targets, or not to be used, are left out.
-    pub fn of(slice: &v1::EndpointSlice, targets: &Targets) -> Option<Self> {
+    pub fn of(slice: &v1::EndpointSlice, targets: &Targets, host: &str) -> Option<Self> {
         let name = slice.metadata.labels.as_ref()?.get(SERVICE_NAME)?.clone();
         let namespace = slice.metadata.namespace.clone().unwrap_or_default();
         let ports = slice.ports.iter().flatten().filter_map(|port| {
@@ -45,13 +47,19 @@ impl Slice {
             let ready = usable(endpoint)?;
             // Beyond the first address none has a meaning (`discovery/v1`, `Endpoint`).
             let address = endpoint.addresses.first()?.parse().ok().filter(|ip| targets.allows(*ip))?;
-            Some(Place { address, node: endpoint.node_name.as_deref().map(Arc::from), ready })
+            let node = endpoint.node_name.as_deref().map(Arc::from);
+            Some(Place { address, node, ready, hints: Named::of(endpoint, host) })
         });
         Some(Slice {
             service: ServiceId { namespace, name },
             ports: ports.collect(),
             places: places.collect(),
         })
+    }
+
+    /// Whether it matters in which zone this host is.
+    pub fn names_zones(&self) -> bool {
+        self.places.iter().any(|place| place.hints.name_zones())
     }
 }
 
@@ -88,20 +96,22 @@ pub(super) fn ports_of(service: &Service) -> Vec<ServicePort> {
     ports.collect()
 }
 
-/// Those who serve a port, according to its Service's slices.
+/// Those who serve a port, according to its Service's slices, as seen from a host in a zone.
 pub(super) fn endpoints<'a>(
     slices: impl IntoIterator<Item = &'a Slice>,
     port_name: &str,
     wanted: Protocol,
+    zone: Option<&str>,
 ) -> Vec<Endpoint> {
     let mut endpoints: BTreeMap<SocketAddr, Endpoint> = BTreeMap::new();
     for slice in slices {
         let of_port =
             slice.ports.iter().filter(|(name, protocol, _)| name == port_name && *protocol == wanted);
         for (_, _, number) in of_port {
-            for Place { address, node, ready } in &slice.places {
+            for Place { address, node, ready, hints } in &slice.places {
                 let address = SocketAddr::new(*address, *number);
-                let endpoint = Endpoint { address, node: node.clone(), ready: *ready };
+                let hints = hints.seen_from(zone);
+                let endpoint = Endpoint { address, node: node.clone(), ready: *ready, hints };
                 // An endpoint may stand in two slices for a moment; ready in one is ready.
                 let known = endpoints.entry(address).or_insert_with(|| endpoint.clone());
                 if *ready && !known.ready {

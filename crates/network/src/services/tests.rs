@@ -10,10 +10,12 @@ use crate::Targets;
 
 const SERVICE: (&str, &str) = ("", "services");
 const SLICE: (&str, &str) = ("discovery.k8s.io", "endpointslices");
+const NODE: (&str, &str) = ("", "nodes");
 
 /// Writes an object, or deletes it.
 fn write(store: &Memory, (group, resource): (&str, &str), name: &str, object: Option<&Value>) {
-    let key = objects::key(group, resource, "default", name);
+    let namespace = if (group, resource) == NODE { "" } else { "default" };
+    let key = objects::key(group, resource, namespace, name);
     let txn = match object {
         Some(object) => Txn::put(key, object.to_string()),
         None => Txn { success: vec![Op::Delete(KeyRange::key(key))], ..Txn::default() },
@@ -23,7 +25,7 @@ fn write(store: &Memory, (group, resource): (&str, &str), name: &str, object: Op
 
 /// What a directory that has just begun says of a store.
 fn from_scratch(store: &Memory) -> (Services, Directory) {
-    let mut directory = Directory::new(Targets::default());
+    let mut directory = Directory::new("n1", Targets::default());
     directory.load(&store.snapshot());
     let mut services = Services::default();
     directory.changes().iter().for_each(|change| drop(services.apply(change)));
@@ -145,6 +147,49 @@ fn a_port_is_found_by_name_by_number_and_alone() {
 }
 
 #[test]
+fn hints_are_read_as_seen_from_this_host() {
+    let hinted = |address: &str, hints: Value| {
+        let mut endpoint = endpoint(address, "n2", json!({}));
+        endpoint["hints"] = hints;
+        endpoint
+    };
+    let store = store_of(
+        &json!([{"metadata": {"name": "web", "namespace": "default"}, "spec": {"ports": [{"port": 80}]}}]),
+        &json!([slice(
+            "web-1",
+            "web",
+            json!([{"port": 8080}]),
+            json!([
+                hinted("10.244.1.1", json!({"forZones": [{"name": "b"}, {"name": "a"}]})),
+                hinted("10.244.1.2", json!({"forZones": [{"name": "b"}], "forNodes": [{"name": "n2"}]})),
+                hinted("10.244.1.3", json!({"forZones": [{"name": ""}], "forNodes": [{"name": "n1"}]})),
+                endpoint("10.244.1.4", "n2", json!({})),
+            ])
+        )]),
+    );
+    let (mut services, mut directory) = from_scratch(&store);
+    let hints = |services: &Services| {
+        let port = services.find("default", "web", "").unwrap();
+        port.endpoints.iter().map(|endpoint| (endpoint.hints.node, endpoint.hints.zone)).collect::<Vec<_>>()
+    };
+    let (missing, elsewhere, here) = (Hint::Missing, Hint::Elsewhere, Hint::Here);
+    let nodes = [missing, elsewhere, here, missing];
+    let expected = |zones: [Hint; 4]| nodes.into_iter().zip(zones).collect::<Vec<_>>();
+    assert_eq!(hints(&services), expected([elsewhere, elsewhere, elsewhere, missing]), "it is in no zone");
+
+    let from = store.snapshot().revision().next();
+    write_node(&store, "n2", Some("b"));
+    write_node(&store, "n1", Some("a"));
+    store.snapshot().events(from).for_each(|event| directory.apply(event));
+    let changes = directory.changes();
+    assert_eq!(changes.len(), 1);
+    services.apply(&changes[0]);
+    assert_eq!(hints(&services), expected([here, elsewhere, elsewhere, missing]));
+    // A host that starts finds its zone there.
+    assert_eq!(from_scratch(&store).0, services);
+}
+
+#[test]
 fn a_hosts_endpoints_are_counted_once_a_service() {
     let (_, directory) = web();
     let count = |node| directory.endpoints_on(node);
@@ -156,6 +201,8 @@ fn a_hosts_endpoints_are_counted_once_a_service() {
 enum Step {
     Service(usize, Option<Value>),
     Slice(usize, Option<Value>),
+    /// One of two nodes, the first of which is the host's own, is in this zone now, or in none.
+    Node(usize, Option<&'static str>),
     /// What came meanwhile is passed on.
     PassOn,
     /// The history was cut: everything is read again.
@@ -173,14 +220,19 @@ fn any_service() -> impl Strategy<Value = Value> {
 }
 
 fn any_slice() -> impl Strategy<Value = Value> {
-    let endpoints = prop::collection::vec((0..4u8, 1..4u8, any::<bool>()), 0..4);
+    let named = || prop::option::of(prop::sample::select(vec!["n1", "n2", "a", "b"]));
+    let endpoints = prop::collection::vec((0..4u8, 1..4u8, any::<bool>(), named(), named()), 0..4);
     (0..3usize, prop::sample::subsequence(vec!["http", "dns"], 0..=2), endpoints).prop_map(
         |(service, ports, endpoints)| {
             let ports: Vec<_> = ports.iter().map(|name| json!({"name": name, "port": 8080})).collect();
             let endpoints: Vec<_> = endpoints
                 .iter()
-                .map(|(last, node, ready)| {
-                    endpoint(&format!("10.244.0.{last}"), &format!("n{node}"), json!({"ready": ready}))
+                .map(|(last, node, ready, for_node, for_zone)| {
+                    let conditions = json!({"ready": ready});
+                    let mut endpoint = endpoint(&format!("10.244.0.{last}"), &format!("n{node}"), conditions);
+                    let names = |name: &Option<&str>| name.map(|name| json!([{"name": name}]));
+                    endpoint["hints"] = json!({"forNodes": names(for_node), "forZones": names(for_zone)});
+                    endpoint
                 })
                 .collect();
             slice("", &format!("s{service}"), json!(ports), json!(endpoints))
@@ -192,6 +244,8 @@ fn any_step() -> impl Strategy<Value = Step> {
     prop_oneof![
         4 => (0..3usize, prop::option::of(any_service())).prop_map(|(at, object)| Step::Service(at, object)),
         6 => (0..4usize, prop::option::of(any_slice())).prop_map(|(at, object)| Step::Slice(at, object)),
+        2 => (0..2usize, prop::option::of(prop::sample::select(vec!["a", "b", ""])))
+            .prop_map(|(at, zone)| Step::Node(at, zone)),
         4 => Just(Step::PassOn),
         1 => Just(Step::Reload),
     ]
@@ -203,7 +257,7 @@ proptest! {
     #[test]
     fn changes_lead_to_what_a_rebuild_finds(steps in prop::collection::vec(any_step(), 0..40)) {
         let store = Memory::default();
-        let mut directory = Directory::new(Targets::default());
+        let mut directory = Directory::new("n1", Targets::default());
         let mut services = Services::default();
         let mut next = Revision::ZERO;
         let pass_on = |directory: &mut Directory, services: &mut Services, next: &mut Revision| {
@@ -227,6 +281,7 @@ proptest! {
             match step {
                 Step::Service(at, object) => write_named(&store, SERVICE, &format!("s{at}"), object),
                 Step::Slice(at, object) => write_named(&store, SLICE, &format!("e{at}"), object),
+                Step::Node(at, zone) => write_node(&store, ["n1", "n2"][at], zone),
                 Step::PassOn => pass_on(&mut directory, &mut services, &mut next),
                 Step::Reload => {
                     let state = store.snapshot();
@@ -242,6 +297,12 @@ proptest! {
         }
         prop_assert!(directory.keeps_nothing_idle());
     }
+}
+
+fn write_node(store: &Memory, name: &str, zone: Option<&str>) {
+    let node =
+        zone.map(|zone| json!({"metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}}}));
+    write(store, NODE, name, node.as_ref());
 }
 
 fn write_named(store: &Memory, kind: (&str, &str), name: &str, object: Option<Value>) {
@@ -265,7 +326,7 @@ fn hosts_that_fall_silent_and_are_heard_again_are_changes_too() {
         let all: BTreeMap<_, _> = ["n2", "n3"].map(|name| (name.to_owned(), host(name))).into();
         membership::Hosts(all)
     };
-    let mut directory = Directory::new(Targets::default());
+    let mut directory = Directory::new("n1", Targets::default());
     directory.hosts(&hosts(&["n2"]));
     directory.hosts(&hosts(&["n2"]));
     assert_eq!(directory.changes(), [ServiceChange::Silent("n2".into())]);

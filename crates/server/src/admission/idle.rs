@@ -53,7 +53,6 @@ const IDLE: &[(&str, &str, When, &str)] = &[
         Always,
         "Services get their addresses from the cluster's first ServiceCIDR alone in this version",
     ),
-    ("storage.k8s.io", "volumeattachments", Always, "nothing attaches volumes to nodes in this version yet"),
     ("resource.k8s.io", "resourceclaims", Always, "nothing allocates devices in this version yet"),
     (
         "resource.k8s.io",
@@ -80,12 +79,6 @@ const IDLE: &[(&str, &str, When, &str)] = &[
         "services",
         Has("/spec/externalIPs"),
         "nothing listens on externalIPs of a Service in this version yet",
-    ),
-    (
-        "",
-        "services",
-        Has("/spec/trafficDistribution"),
-        "trafficDistribution of a Service becomes hints, which the proxies don't follow in this version yet",
     ),
     (
         "",
