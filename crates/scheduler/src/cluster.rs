@@ -59,8 +59,8 @@ pub struct Cluster {
     pub(crate) ledgers: Vec<Ledger>,
     /// How many decisions there were.
     pub(crate) decisions: u64,
-    /// Whether a host came back since somebody asked.
-    pub(crate) returned: bool,
+    /// The hosts that came back since somebody asked.
+    pub(crate) returned: BTreeSet<String>,
 }
 
 /// A pod that has its place.
@@ -98,7 +98,9 @@ impl Cluster {
         }
         let before = filter::takes_pods(&self.hosts[at]);
         self.hosts[at].set_node(node);
-        self.returned |= !before && filter::takes_pods(&self.hosts[at]);
+        if !before && filter::takes_pods(&self.hosts[at]) {
+            self.returned.insert(name.to_owned());
+        }
         self.touch(at);
         // After the touch: ledgers have figures of this row still, and its number may become another host's.
         self.drop_if_empty(at);
@@ -130,7 +132,9 @@ impl Cluster {
             if let Some(at) = self.by_name.get(name).copied() {
                 let before = filter::takes_pods(&self.hosts[at]);
                 self.hosts[at].silent = self.silent.contains(name);
-                self.returned |= !before && filter::takes_pods(&self.hosts[at]);
+                if !before && filter::takes_pods(&self.hosts[at]) {
+                    self.returned.insert(name.clone());
+                }
                 self.touch(at);
             }
         }

@@ -4,7 +4,7 @@
 //! Kubernetes leaves that to the descheduler (`RemoveDuplicates`), which looks at everything again and again. Here a
 //! host that came back is the reason, and each workload is looked at until it is even.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use objects::{Meta, Pod, REBALANCE};
 use crate::class::Class;
 use crate::cluster::{Cluster, is_leaving};
 
-/// The first host that came back must have been there for this long before pods move: one that comes and goes for a moment shall
+/// A host that came back must have been there for this long before pods move to it: one that comes and goes for a moment shall
 /// move nobody.
 const SETTLED: Duration = Duration::from_secs(60);
 /// How long a workload rests after one of its pods went: its replacement has begun to serve by then, or its budget says no.
@@ -28,9 +28,9 @@ const SCALED: u32 = 10;
 /// Who is to be looked at, and when.
 #[derive(Debug, Default)]
 pub(crate) struct Rebalance {
-    /// When the first host that came back since the last look has settled. Not the last one: one that comes and goes all the time
-    /// would put it off for ever.
-    settled: Option<Instant>,
+    /// When each host that came back has settled, by its name: one that comes and goes all the time puts off what would go to it, and
+    /// nothing else.
+    settling: BTreeMap<String, Instant>,
     /// Workloads to be looked at, by the time when.
     due: BTreeMap<Instant, VecDeque<Look>>,
 }
@@ -47,26 +47,27 @@ struct Look {
 }
 
 impl Rebalance {
-    /// A host came back.
-    pub fn returned(&mut self, now: Instant) {
-        self.settled.get_or_insert(now + SETTLED);
+    /// Hosts came back.
+    pub fn returned(&mut self, hosts: impl IntoIterator<Item = String>, now: Instant) {
+        self.settling.extend(hosts.into_iter().map(|host| (host, now + SETTLED)));
     }
 
     /// Another member leads, and looks when it is time.
     pub fn stand_by(&mut self, now: Instant) {
-        self.settled = self.settled.filter(|settled| *settled > now);
+        self.settling.retain(|_, settled| *settled > now);
         self.due.clear();
     }
 
     /// When to look again, if at all.
     pub fn next_time(&self) -> Option<Instant> {
-        self.settled.into_iter().chain(self.due.keys().next().copied()).min()
+        self.settling.values().chain(self.due.keys().next()).min().copied()
     }
 
     /// The pod that is to go now, if one is.
     pub fn decide(&mut self, cluster: &mut Cluster, now: Instant) -> Option<Arc<Pod>> {
-        if self.settled.is_some_and(|settled| settled <= now) {
-            self.settled = None;
+        let before = self.settling.len();
+        self.settling.retain(|_, settled| *settled > now);
+        if self.settling.len() < before {
             self.due.clear();
             let looks =
                 cluster.workloads().into_iter().map(|workload| Look { workload, replicas: 0, fewer: 0 });
@@ -78,7 +79,8 @@ impl Rebalance {
         let mut first = self.due.first_entry().filter(|entry| *entry.key() <= now)?;
         let look = first.get_mut().pop_front();
         let rest = first.remove();
-        let evenness = look.as_ref().map(|look| cluster.evenness(&look.workload, look.replicas));
+        let settling = &self.settling;
+        let evenness = look.as_ref().map(|look| cluster.evenness(&look.workload, look.replicas, settling));
         if !rest.is_empty() {
             let goes = matches!(evenness, Some(Evenness::Crowded { .. }));
             let next = if goes { now + PACE } else { now };
@@ -102,7 +104,7 @@ impl Rebalance {
 pub(crate) enum Evenness {
     /// As evenly as they can, or nobody is to change it.
     Even,
-    /// Not all of them serve: it isn't the time to take one away.
+    /// Not all of them serve, or one would go to a host that hasn't settled: it isn't the time to take one away.
     Unknown,
     /// Not as many of them are there as before.
     Fewer,
@@ -111,8 +113,8 @@ pub(crate) enum Evenness {
 }
 
 impl Cluster {
-    /// Whether a host came back since this was asked last.
-    pub(crate) fn take_returned(&mut self) -> bool {
+    /// The hosts that came back since this was asked last.
+    pub(crate) fn take_returned(&mut self) -> BTreeSet<String> {
         std::mem::take(&mut self.returned)
     }
 
@@ -134,8 +136,13 @@ impl Cluster {
         found.into_values().cloned().collect()
     }
 
-    /// How the replicas of a workload lie, which had `before` of them when one was last told to go.
-    fn evenness(&mut self, workload: &Arc<Class>, before: u32) -> Evenness {
+    /// How the replicas of a workload lie, which had `before` of them when one was last told to go, while hosts are settling.
+    fn evenness(
+        &mut self,
+        workload: &Arc<Class>,
+        before: u32,
+        settling: &BTreeMap<String, Instant>,
+    ) -> Evenness {
         let mut crowd: Option<(u32, usize)> = None;
         let mut replicas = 0;
         for (at, host) in self.hosts.iter().enumerate() {
@@ -164,12 +171,11 @@ impl Cluster {
         // What another scheduler placed it would place there again.
         let may_move = |pod: &&Arc<Pod>| may_move(pod) && self.profiles.of(pod).is_some();
         let Some(pod) = newest.filter(may_move).cloned() else { return Evenness::Even };
-        let fewest = self.schedule(&pod).ok().and_then(|node| self.siblings(&node, workload));
-        if fewest.is_some_and(|fewest| fewest + 1 < most) {
-            Evenness::Crowded { pod, replicas }
-        } else {
-            Evenness::Even
+        let Ok(node) = self.schedule(&pod) else { return Evenness::Even };
+        if self.siblings(&node, workload).is_none_or(|fewest| fewest + 1 >= most) {
+            return Evenness::Even;
         }
+        if settling.contains_key(&node) { Evenness::Unknown } else { Evenness::Crowded { pod, replicas } }
     }
 
     fn is_of(&self, pod: &Arc<Pod>, workload: &Class) -> bool {
@@ -221,6 +227,10 @@ mod tests {
         Arc::new(serde_json::from_value(pod).unwrap())
     }
 
+    fn back(host: &str) -> BTreeSet<String> {
+        BTreeSet::from([host.to_owned()])
+    }
+
     // Tests stand for the driver, which reads the clock.
     #[allow(clippy::disallowed_methods)]
     fn start() -> Instant {
@@ -243,7 +253,7 @@ mod tests {
     /// The same once the host has settled, and since when.
     fn settled(kind: &str, extra: &Value) -> (Cluster, Rebalance, Instant) {
         let (mut rebalance, now) = (Rebalance::default(), start());
-        rebalance.returned(now);
+        rebalance.returned(back("n3"), now);
         (crowded(kind, extra), rebalance, now + SETTLED)
     }
 
@@ -251,8 +261,9 @@ mod tests {
     fn after_a_host_s_return_one_replica_at_a_time_goes_until_they_are_even() {
         let (mut cluster, mut rebalance, mut now) =
             (crowded("ReplicaSet", &json!({})), Rebalance::default(), start());
-        assert!(cluster.take_returned());
-        rebalance.returned(now);
+        let returned = cluster.take_returned();
+        assert_eq!(returned, back("n3"));
+        rebalance.returned(returned, now);
         assert!(rebalance.decide(&mut cluster, now).is_none(), "it may go again");
         let mut moved = Vec::new();
         now += SETTLED;
@@ -343,15 +354,25 @@ mod tests {
     fn a_host_that_comes_and_goes_puts_nothing_off() {
         let (mut cluster, mut rebalance, now) =
             (crowded("ReplicaSet", &json!({})), Rebalance::default(), start());
-        (0..6).for_each(|times| rebalance.returned(now + times * SETTLED / 5));
+        rebalance.returned(back("n3"), now);
+        (0..6).for_each(|times| rebalance.returned(back("n9"), now + times * SETTLED / 5));
         assert!(rebalance.decide(&mut cluster, now + SETTLED).is_some());
+    }
+
+    #[test]
+    fn nobody_moves_to_a_host_that_has_not_settled_itself() {
+        let (mut cluster, mut rebalance, now) = settled("ReplicaSet", &json!({}));
+        rebalance.returned(back("n9"), now - SETTLED);
+        rebalance.returned(back("n3"), now - REST);
+        assert!(rebalance.decide(&mut cluster, now).is_none(), "another one has settled, and n3 has not");
+        assert!(rebalance.decide(&mut cluster, now + REST).is_some());
     }
 
     #[test]
     fn a_member_that_only_follows_leaves_the_past_to_the_one_that_led() {
         let (mut cluster, mut rebalance, now) =
             (crowded("ReplicaSet", &json!({})), Rebalance::default(), start());
-        rebalance.returned(now);
+        rebalance.returned(back("n3"), now);
         rebalance.stand_by(now + SETTLED / 2);
         assert_eq!(rebalance.next_time(), Some(now + SETTLED), "it may lead by then");
         rebalance.stand_by(now + SETTLED);
@@ -363,14 +384,14 @@ mod tests {
     fn only_a_host_that_takes_pods_again_is_a_reason() {
         let mut cluster = Cluster::default();
         node(&mut cluster, "n1", "True");
-        assert!(cluster.take_returned(), "a new one is as good");
+        assert_eq!(cluster.take_returned(), back("n1"), "a new one is as good");
         node(&mut cluster, "n1", "True");
         cluster.set_silent(["n1".to_owned()].iter());
         node(&mut cluster, "n1", "Unknown");
-        assert!(!cluster.take_returned());
+        assert_eq!(cluster.take_returned(), BTreeSet::new());
         node(&mut cluster, "n1", "True");
-        assert!(!cluster.take_returned(), "it isn't heard yet");
+        assert_eq!(cluster.take_returned(), BTreeSet::new(), "it isn't heard yet");
         cluster.set_silent([].iter());
-        assert!(cluster.take_returned());
+        assert_eq!(cluster.take_returned(), back("n1"));
     }
 }

@@ -333,9 +333,7 @@ impl Waiting {
 
     /// The pod that is to be evicted now, so that the replicas of its workload lie evenly again after a host came back.
     pub fn rebalance(&mut self, now: Instant) -> Option<Arc<Pod>> {
-        if self.cluster.take_returned() {
-            self.rebalance.returned(now);
-        }
+        self.rebalance.returned(self.cluster.take_returned(), now);
         // Whoever waits for a place goes first.
         if self.is_ready() { None } else { self.rebalance.decide(&mut self.cluster, now) }
     }
@@ -347,9 +345,7 @@ impl Waiting {
 
     /// Another member leads.
     pub fn stand_by(&mut self, now: Instant) {
-        if self.cluster.take_returned() {
-            self.rebalance.returned(now);
-        }
+        self.rebalance.returned(self.cluster.take_returned(), now);
         self.rebalance.stand_by(now);
     }
 
