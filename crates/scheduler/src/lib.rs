@@ -37,6 +37,7 @@ mod affinity;
 #[cfg(test)]
 mod agreement;
 mod attachments;
+mod capacity;
 mod class;
 mod cluster;
 mod column;

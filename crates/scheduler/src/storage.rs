@@ -18,6 +18,7 @@ use serde_json::json;
 use store::{Event, State};
 
 use crate::attachments::{Attached, Brought};
+use crate::capacity::{Capacities, Room};
 use crate::node::Node;
 use crate::promises::{Promise, Promises};
 use crate::unschedulable::{Hope, Reason};
@@ -34,6 +35,7 @@ pub(crate) struct Storage {
     claims: Table<PersistentVolumeClaim>,
     volumes: Table<PersistentVolume>,
     classes: Table<StorageClass>,
+    capacities: Capacities,
     /// The names of volumes that no claim has, or that are kept for one that has none yet, by class.
     free: BTreeMap<String, BTreeSet<String>>,
     /// The keys of placed pods, by each claim that they use, `NAMESPACE/NAME`.
@@ -73,12 +75,29 @@ struct Makes {
     allowed: Vec<TopologySelectorTerm>,
     /// As folders, by the agents of nodes that say so.
     in_folders: bool,
+    /// Where there is room for it, if what makes it says so.
+    room: Option<Room>,
 }
 
 impl Makes {
-    fn on(&self, node: &Node) -> bool {
-        is_allowed(&self.allowed, node) && (!self.in_folders || node.makes_folders())
+    fn on(&self, node: &Node) -> Result<(), Lack> {
+        if !is_allowed(&self.allowed, node) || (self.in_folders && !node.makes_folders()) {
+            return Err(Lack::Volume);
+        }
+        match &self.room {
+            Some(room) if !room.is_on(node) => Err(Lack::Room),
+            _ => Ok(()),
+        }
     }
+}
+
+/// What a node lacks for claims that get their volumes with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lack {
+    /// A volume, and anybody who makes one.
+    Volume,
+    /// Room for one that would be made.
+    Room,
 }
 
 /// Why a pod can be on no node whatever the node.
@@ -96,6 +115,7 @@ impl Storage {
         self.claims = Table::load(state);
         self.volumes = Table::load(state);
         self.classes = Table::load(state);
+        self.capacities = Capacities::load(state);
         let free: Vec<_> = self.volumes.iter().filter(|volume| is_free(volume)).cloned().collect();
         free.iter().for_each(|volume| self.offer(volume));
     }
@@ -111,7 +131,10 @@ impl Storage {
             }
             return Some(Hope::VOLUMES);
         }
-        (self.claims.apply(event).is_some() || self.classes.apply(event).is_some()).then_some(Hope::VOLUMES)
+        let applied = self.claims.apply(event).is_some()
+            || self.classes.apply(event).is_some()
+            || self.capacities.apply(event);
+        applied.then_some(Hope::VOLUMES)
     }
 
     fn offer(&mut self, volume: &PersistentVolume) {
@@ -280,6 +303,7 @@ impl Storage {
         let makes = is_made.then(|| Makes {
             allowed: class.allowed_topologies.clone().unwrap_or_default(),
             in_folders: class.provisioner == LOCAL_PATH,
+            room: self.capacities.room(claim.class(), &class.provisioner, claim.requested()),
         });
         Ok(OpenClaim {
             selected: claim.annotation(SELECTED_NODE).or(made_for).map(str::to_owned),
@@ -341,30 +365,34 @@ impl Need {
         if !self.fixed.iter().all(|place| is_in(node, Some(place))) {
             return reason("node(s) didn't match PersistentVolume's node affinity");
         }
-        if self.choose(node).is_none() {
-            return reason("node(s) didn't find available persistent volumes to bind");
+        match self.choose(node) {
+            Ok(_) => None,
+            Err(Lack::Volume) => reason("node(s) didn't find available persistent volumes to bind"),
+            Err(Lack::Room) => reason("node(s) did not have enough free storage"),
         }
-        None
     }
 
-    /// For each open claim the volume that it can have on a node, or nothing where one is made. None if some claim can have none.
-    fn choose(&self, node: &Node) -> Option<Vec<Option<&str>>> {
+    /// For each open claim the volume that it can have on a node, or nothing where one is made.
+    ///
+    /// # Errors
+    /// [`Lack`] if some claim can have none.
+    fn choose(&self, node: &Node) -> Result<Vec<Option<&str>>, Lack> {
         let mut taken: Vec<&str> = Vec::new();
         self.open
             .iter()
             .map(|claim| {
                 // While one is being made, it is made where that was begun.
                 if let Some(selected) = &claim.selected {
-                    return (selected == node.name()).then_some(None);
+                    return if selected == node.name() { Ok(None) } else { Err(Lack::Volume) };
                 }
                 let there = |(name, place): &&(String, Option<Arc<NodeSelector>>)| {
                     !taken.contains(&name.as_str()) && is_in(node, place.as_deref())
                 };
                 if let Some((name, _)) = claim.volumes.iter().find(there) {
                     taken.push(name);
-                    return Some(Some(name.as_str()));
+                    return Ok(Some(name.as_str()));
                 }
-                claim.makes.as_ref().filter(|makes| makes.on(node)).map(|_| None)
+                claim.makes.as_ref().ok_or(Lack::Volume)?.on(node).map(|()| None)
             })
             .collect()
     }

@@ -1,40 +1,22 @@
 //! Where pods with claims go, as the state changes.
 #![allow(clippy::unwrap_used)]
 
-use std::time::Instant;
+mod world;
 
-use objects::{BIND_COMPLETED, LOCAL_PATH, Pool, SELECTED_NODE, VOLUMES, Write};
-use scheduler::{Silence, Waiting};
+use objects::{BIND_COMPLETED, LOCAL_PATH, SELECTED_NODE, VOLUMES, Write};
 use serde_json::{Value, json};
-use store::{Memory, Store, Txn};
-
-struct World {
-    store: Memory,
-    waiting: Waiting,
-    now: Instant,
-}
+use world::World;
 
 /// A pod, its node or why it has none, and what is to be written before it is bound.
 type Decided = (String, Result<String, String>, Vec<Write>);
 
 impl World {
     async fn new(nodes: &[&str]) -> Self {
-        let store = Memory::default();
-        let waiting = Waiting::load(store.snapshot(), &Pool::default());
-        // Tests stand for the driver, which reads the clock.
-        #[allow(clippy::disallowed_methods)]
-        let mut world = World { store, waiting, now: Instant::now() };
+        let mut world = World::empty();
         for name in nodes {
             world.node(name, json!({})).await;
         }
         world
-    }
-
-    async fn put(&mut self, group: &str, plural: &str, namespace: &str, object: Value) {
-        let name = object["metadata"]["name"].as_str().unwrap();
-        let key = objects::key(group, plural, namespace, name);
-        self.store.txn(Txn::put(key, object.to_string())).await.unwrap();
-        self.waiting.advance(self.store.snapshot());
     }
 
     async fn node(&mut self, name: &str, annotations: Value) {
@@ -80,11 +62,8 @@ impl World {
         self.put("", "pods", "d", json!({"metadata": metadata, "spec": spec})).await;
     }
 
-    /// The decisions, after everything that rests has rested.
     fn decide(&mut self) -> Vec<Decided> {
-        self.now += std::time::Duration::from_secs(10);
-        let decisions = self.waiting.decide(&Silence::new(), usize::MAX, self.now);
-        let decided = decisions.into_iter().map(|decision| {
+        let decided = self.decisions().into_iter().map(|decision| {
             let place = decision.place.map_err(|why| why.to_string());
             (decision.pod.metadata.name.clone().unwrap(), place, decision.before.unwrap_or_default())
         });
@@ -270,4 +249,63 @@ async fn a_pod_goes_to_the_zone_of_its_volume() {
     assert_eq!(world.place(), Ok("n2".into()));
     world.pod("q", &["w"]).await;
     assert_eq!(why(world.place()), "0/2 nodes are available: 2 node(s) had no available volume zone.");
+}
+
+impl World {
+    /// A node with a label `disk`.
+    async fn with_disk(&mut self, name: &str, disk: &str) {
+        let ready = json!([{"type": "Ready", "status": "True"}]);
+        let status = json!({"allocatable": {"pods": "10"}, "conditions": ready});
+        let metadata = json!({"name": name, "labels": {"disk": disk}});
+        self.put("", "nodes", "", json!({"metadata": metadata, "status": status})).await;
+    }
+
+    /// A driver says what room it has for a class where a selector means.
+    async fn room(&mut self, name: &str, selector: Value, more: Value) {
+        let mut room = json!({"metadata": {"name": name, "namespace": "kube-system"}, "storageClassName": "disks",
+            "nodeTopology": selector});
+        room.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.put("storage.k8s.io", "csistoragecapacities", "kube-system", room).await;
+    }
+}
+
+#[tokio::test]
+async fn a_volume_is_made_where_its_driver_says_that_there_is_room() {
+    let mut world = World::new(&[]).await;
+    world.with_disk("n1", "a").await;
+    world.with_disk("n2", "b").await;
+    world.with_disk("n3", "c").await;
+    world.class("disks", "disks.example.org").await;
+    let of_a = json!({"matchLabels": {"disk": "a"}});
+    world.room("a", of_a.clone(), json!({"capacity": "500Mi"})).await;
+    // The largest volume counts before what is free in all.
+    world
+        .room(
+            "b",
+            json!({"matchLabels": {"disk": "b"}}),
+            json!({"capacity": "9Gi", "maximumVolumeSize": "900Mi"}),
+        )
+        .await;
+    world.room("nowhere", json!(null), json!({"capacity": "9Gi"})).await;
+    for name in ["one", "two"] {
+        world.claim(name, "disks", None).await;
+    }
+    world.pod("p", &["one"]).await;
+    assert!(world.place().is_ok(), "its driver doesn't say that it tells");
+    world.pod("q", &["two"]).await;
+    let driver = json!({"metadata": {"name": "disks.example.org"}, "spec": {"storageCapacity": true}});
+    world.put("storage.k8s.io", "csidrivers", "", driver).await;
+    let none = "0/3 nodes are available: 3 node(s) did not have enough free storage.";
+    assert_eq!(why(world.place()), none);
+    assert!(world.decide().is_empty(), "it rests until something changes");
+    world.room("a", of_a, json!({"capacity": "1Gi"})).await;
+    assert_eq!(world.place(), Ok("n1".to_owned()));
+
+    // A selector without labels means by its expressions.
+    world.claim("three", "disks", None).await;
+    world.pod("r", &["three"]).await;
+    let not_a = json!({"matchExpressions": [{"key": "disk", "operator": "NotIn", "values": ["a", "b"]}]});
+    world.room("c", not_a, json!({"maximumVolumeSize": "2Gi"})).await;
+    world.room("a", json!({"matchLabels": {"disk": "a"}}), json!({"capacity": "0"})).await;
+    assert_eq!(world.place(), Ok("n3".to_owned()));
 }

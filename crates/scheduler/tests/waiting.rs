@@ -1,46 +1,27 @@
 //! Pods that wait, as the state changes.
 #![allow(clippy::unwrap_used)]
 
-use std::time::{Duration, Instant};
+mod world;
 
 use objects::Pool;
 use scheduler::{Preemption, Silence, Waiting};
 use serde_json::{Value, json};
-use store::{Memory, Op, Store, Txn};
-
-/// Longer than any pod rests.
-const LONG: Duration = Duration::from_secs(10);
-
-struct World {
-    store: Memory,
-    waiting: Waiting,
-    now: Instant,
-}
+use store::{Op, Store, Txn};
+use world::World;
 
 impl World {
     async fn new(nodes: &[&str]) -> Self {
-        let store = Memory::default();
-        let waiting = Waiting::load(store.snapshot(), &Pool::default());
-        // Tests stand for the driver, which reads the clock.
-        #[allow(clippy::disallowed_methods)]
-        let mut world = World { store, waiting, now: Instant::now() };
+        let mut world = World::empty();
         for node in nodes {
             world.node(node, "2").await;
         }
         world
     }
 
-    async fn put(&mut self, plural: &str, namespace: &str, object: Value) {
-        let name = object["metadata"]["name"].as_str().unwrap();
-        let key = objects::key("", plural, namespace, name);
-        self.store.txn(Txn::put(key, object.to_string())).await.unwrap();
-        self.waiting.advance(self.store.snapshot());
-    }
-
     async fn node(&mut self, name: &str, cpu: &str) {
         let ready = json!([{"type": "Ready", "status": "True"}]);
         let status = json!({"allocatable": {"cpu": cpu, "pods": "10"}, "conditions": ready});
-        self.put("nodes", "", json!({"metadata": {"name": name}, "status": status})).await;
+        self.put("", "nodes", "", json!({"metadata": {"name": name}, "status": status})).await;
     }
 
     async fn pod(&mut self, name: &str, extra: Value) {
@@ -56,7 +37,7 @@ impl World {
                 _ => pod["spec"][field] = value.clone(),
             }
         }
-        self.put("pods", "d", pod).await;
+        self.put("", "pods", "d", pod).await;
     }
 
     async fn delete(&mut self, name: &str) {
@@ -66,11 +47,8 @@ impl World {
         self.waiting.advance(self.store.snapshot());
     }
 
-    /// The decisions, after everything that rests has rested.
     fn decide(&mut self) -> Vec<(String, Option<String>)> {
-        self.now += LONG;
-        let decisions = self.waiting.decide(&Silence::new(), usize::MAX, self.now);
-        let decided = decisions.into_iter();
+        let decided = self.decisions().into_iter();
         decided.map(|d| (d.pod.metadata.name.clone().unwrap(), d.place.ok())).collect()
     }
 }
@@ -168,8 +146,7 @@ async fn others_go_for_a_pod_once_and_nobody_takes_their_room() {
     world.pod("low", json!({"nodeName": "n1"})).await;
     world.pod("rest", json!({"nodeName": "n1", "priority": 9})).await;
     world.pod("p", json!({"priority": 5})).await;
-    world.now += LONG;
-    let decisions = world.waiting.decide(&Silence::new(), usize::MAX, world.now);
+    let decisions = world.decisions();
     assert!(decisions[0].preempts);
     let Preemption::Possible(victims) = &decisions[0].place.as_ref().unwrap_err().preemption else {
         panic!()
@@ -214,7 +191,7 @@ async fn a_nomination_is_read_from_the_state() {
     world.node("n1", "1").await;
     let big = json!({"metadata": {"name": "big", "namespace": "d", "uid": "big"},
         "spec": {"priority": 5, "containers": [{"name": "c", "resources": {"requests": {"cpu": "1"}}}]}});
-    world.put("pods", "d", big).await;
+    world.put("", "pods", "d", big).await;
     assert_eq!(
         world.decide(),
         [unplaced("big"), placed("p", "n1")],
