@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use objects::{Kind, Meta, Pod};
 
+use crate::pods::claims;
 use crate::selectors::{Labels, label};
 use crate::tables::Index;
 use crate::view::{View, controller_of};
@@ -120,6 +121,17 @@ impl Group for OnNode {
 
     fn values(pod: &Pod, each: &mut dyn FnMut(&str)) {
         pod.node().into_iter().for_each(each);
+    }
+}
+
+/// Pods by the claims that they use, `NAMESPACE/NAME`.
+pub(crate) struct Claiming;
+
+impl Group for Claiming {
+    type Of = Pod;
+
+    fn values(pod: &Pod, each: &mut dyn FnMut(&str)) {
+        claims(pod).for_each(|claim| each(&format!("{}/{claim}", pod.metadata.namespace())));
     }
 }
 

@@ -14,7 +14,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::{DeploymentStatus, DeploymentStrategy, ReplicaSetStatus};
-use k8s_openapi::api::core::v1::{NodeAddress, NodeCondition, Taint};
+use k8s_openapi::api::core::v1::{AttachedVolume, NodeAddress, NodeCondition, Taint};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use objects::{Annotations, Labels, Metadata, shared_labels};
@@ -147,6 +147,8 @@ pub(crate) struct NodeStatus {
     pub addresses: Option<Vec<NodeAddress>>,
     pub conditions: Option<Vec<NodeCondition>>,
     pub allocatable: Option<Allocatable>,
+    pub volumes_in_use: Option<Vec<String>>,
+    pub volumes_attached: Option<Vec<AttachedVolume>>,
 }
 
 /// What a Node's pods may use, as far as it is read.

@@ -4,6 +4,7 @@
 
 mod account_token;
 mod api_service;
+mod attachment;
 mod autoscaler;
 mod certificate;
 mod claim;

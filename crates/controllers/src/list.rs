@@ -3,10 +3,10 @@
 use crate::controller::{Controller, Part};
 use crate::kept::{ReplicaSet, ReplicationController};
 use crate::{
-    account_token, api_service, autoscaler, certificate, cluster_role, cron_job, daemon_set, deployment,
-    disruption, endpoints, ephemeral_volume, eviction, expiry, flow_schema, garbage, job, job_expiry,
-    namespace, node, pod_gc, protection, replica_set, resource_quota, stateful_set, storage_class,
-    validating_policy, volumes,
+    account_token, api_service, attachment, autoscaler, certificate, cluster_role, cron_job, daemon_set,
+    deployment, disruption, endpoints, ephemeral_volume, eviction, expiry, flow_schema, garbage, job,
+    job_expiry, namespace, node, pod_gc, protection, replica_set, resource_quota, stateful_set,
+    storage_class, validating_policy, volumes,
 };
 
 /// All controllers. Of those that are equally urgent, the earlier ones' keys come first where nothing else orders them.
@@ -25,6 +25,7 @@ pub(crate) static CONTROLLERS: &[&dyn Controller] = &[
     &cron_job::CronJobs,
     &autoscaler::Autoscalers,
     &volumes::ClaimBinder,
+    &attachment::Attachments,
     &ephemeral_volume::EphemeralVolumes,
     &volumes::LocalVolumes,
     &disruption::Budgets,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use objects::Pod;
+use objects::{Meta, Pod, ephemeral_claim};
 
 /// The pod's phase.
 pub fn phase(pod: &Pod) -> &str {
@@ -47,6 +47,15 @@ pub fn available_in(pod: &Pod, minimum: Duration, now: Timestamp) -> Option<Dura
 /// Whether the pod has served for `minimum`.
 pub fn is_available(pod: &Pod, minimum: Duration, now: Timestamp) -> bool {
     available_in(pod, minimum, now) == Some(Duration::ZERO)
+}
+
+/// The names of the claims that the pod uses.
+pub fn claims(pod: &Pod) -> impl Iterator<Item = String> {
+    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+    volumes.map(|volume| match &volume.persistent_volume_claim {
+        Some(source) => source.claim_name.clone(),
+        None => ephemeral_claim(pod.metadata.name(), &volume.name),
+    })
 }
 
 /// How often the pod's containers were restarted: of the one that was most often.

@@ -7,9 +7,10 @@ use objects::{Change, Kind, Meta, Pod, Reader};
 use serde_json::json;
 
 use crate::controller::{Controller, Due, Moment, Urgency};
-use crate::index::{By, Group};
+use crate::index::{By, Claiming};
 use crate::key::Key;
 use crate::plan::{Plan, merge_this};
+use crate::pods::claims;
 use crate::tables::Watches;
 use crate::touched::Touched;
 use crate::view::View;
@@ -53,18 +54,6 @@ impl Controller for Claims {
 
     fn reconcile(&self, view: &View, key: &Key, _: &Moment<'_>) -> Plan {
         reconcile_claim(view, key.namespace(), key.name())
-    }
-}
-
-/// Pods by the claims that they use.
-struct Claiming;
-
-impl Group for Claiming {
-    type Of = Pod;
-
-    fn values(pod: &Pod, each: &mut dyn FnMut(&str)) {
-        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        claims(pod).for_each(|claim| each(&format!("{namespace}/{claim}")));
     }
 }
 
@@ -118,16 +107,6 @@ fn reconcile_volume(view: &View, name: &str) -> Plan {
     };
     let bound = volume.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Bound");
     keep_or_release(&volume, OF_VOLUME, || bound)
-}
-
-/// The names of the claims that a pod uses.
-fn claims(pod: &Pod) -> impl Iterator<Item = String> {
-    let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
-    let pod_name = pod.metadata.name.as_deref().unwrap_or_default();
-    volumes.map(move |volume| match &volume.persistent_volume_claim {
-        Some(source) => source.claim_name.clone(),
-        None => format!("{pod_name}-{}", volume.name),
-    })
 }
 
 fn keep_or_release<T: Kind>(object: &T, finalizer: &str, used: impl Fn() -> bool) -> Plan {

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 mod agents;
+mod attachments;
 mod autoscalers;
 mod certificates;
 mod cluster;
