@@ -3,6 +3,7 @@
 
 mod api;
 mod cluster;
+mod dns;
 mod hostile;
 mod process;
 mod scale;
@@ -29,6 +30,8 @@ enum Question {
     Cluster(cluster::Args),
     /// How fast the API is, and what it takes
     Api(api::Args),
+    /// How fast names are answered for, beside another DNS server
+    Dns(dns::Args),
     /// What clients that mean no good cost a host, and the others
     Hostile(hostile::Args),
     /// How fast pods are placed and replaced with thousands of hosts
@@ -41,12 +44,17 @@ enum Question {
     /// Serves the API of one host; started by the others
     #[command(hide = true)]
     ApiHost,
+    /// Answers for names as one host; started by the others
+    #[command(hide = true)]
+    DnsHost(dns::host::Args),
 }
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().question {
         Question::Cluster(args) => cluster::run(&args),
         Question::Api(args) => api::run(&args),
+        Question::Dns(args) => dns::run(&args),
+        Question::DnsHost(args) => dns::host::run(&args),
         Question::Hostile(args) => hostile::run(&args),
         Question::Scale(args) => scale::run(&args),
         Question::ApiHost => api::host::run(),

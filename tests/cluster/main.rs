@@ -22,6 +22,7 @@ mod kube_client;
 mod kubectl;
 mod leftovers;
 mod lost_disk;
+mod names;
 mod on_etcd;
 mod pause;
 mod python;

@@ -84,6 +84,7 @@ impl HostConfig {
         self.check_timeouts(&mut findings);
         self.check_paths(&mut findings);
         self.scheduling.check(&mut findings);
+        self.check_dns(&mut findings);
         if let Some(datastore) = &self.datastore {
             check_datastore(datastore, &mut findings);
         }
@@ -233,6 +234,18 @@ impl HostConfig {
                     "give each a port of its own",
                 );
             }
+        }
+    }
+
+    fn check_dns(&self, findings: &mut Findings) {
+        for server in &self.dns.upstream {
+            let address = server.0.ip();
+            findings.require(
+                address != self.address && !self.service_cidr.contains(&address),
+                "dns.upstream",
+                format!("{server} is where the cluster's own DNS answers: questions would go round"),
+                "name servers that know names outside of the cluster",
+            );
         }
     }
 

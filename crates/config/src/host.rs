@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Datastore, Ports, Scheduling, Timeouts};
+use crate::{Datastore, Dns, Ports, Scheduling, Timeouts};
 
 /// A host's configuration: the file that `holdfast host --config FILE` reads. Paths are absolute, networks in CIDR
 /// notation.
@@ -46,6 +46,9 @@ pub struct HostConfig {
     /// How pods are placed.
     #[serde(default, skip_serializing_if = "Scheduling::is_default")]
     pub scheduling: Scheduling,
+    /// How names are answered for.
+    #[serde(default, skip_serializing_if = "Dns::is_default")]
+    pub dns: Dns,
     /// Where the host keeps its state. The host alone writes there.
     pub data_dir: PathBuf,
     /// This file is there once the host's store has taken part in the cluster: from then on an empty store

@@ -1,5 +1,5 @@
 //! A host's configuration, in one file: its name, its addresses and networks, the members that its cluster begins with,
-//! its folders, its ports and its timeouts, and how its cluster places pods.
+//! its folders, its ports and its timeouts, whom it asks for names, and how its cluster places pods.
 //!
 //! [`HostConfig`] is that file as a type. [`HostConfig::load`] reads it and refuses what can't work, with the file, the
 //! field and what to do; [`HostConfig::check`] is all that it refuses. What a file leaves out of ports and timeouts is as
@@ -7,6 +7,7 @@
 
 mod check;
 mod datastore;
+mod dns;
 mod file;
 mod host;
 mod ports;
@@ -15,6 +16,7 @@ mod timeouts;
 
 pub use check::{Findings, MOST_MEMBERS, Problem};
 pub use datastore::Datastore;
+pub use dns::{Dns, PodNames, Upstream};
 pub use file::Error;
 pub use host::{HostConfig, NetConfig};
 pub use ports::Ports;

@@ -3,7 +3,6 @@
 //! a [`Plan`] is what was decided. [`run`] drives all controllers of the list while this member leads the store.
 
 mod account_token;
-mod api_service;
 mod attachment;
 mod autoscaler;
 mod certificate;
@@ -23,6 +22,7 @@ mod flow_schema;
 mod garbage;
 mod graph;
 mod history;
+mod host_services;
 mod index;
 mod job;
 mod job_expiry;

@@ -3,8 +3,8 @@
 use crate::controller::{Controller, Part};
 use crate::kept::{ReplicaSet, ReplicationController};
 use crate::{
-    account_token, api_service, attachment, autoscaler, certificate, cluster_role, cron_job, daemon_set,
-    deployment, disruption, endpoints, ephemeral_volume, eviction, expiry, flow_schema, garbage, job,
+    account_token, attachment, autoscaler, certificate, cluster_role, cron_job, daemon_set, deployment,
+    disruption, endpoints, ephemeral_volume, eviction, expiry, flow_schema, garbage, host_services, job,
     job_expiry, namespace, node, pod_gc, protection, replica_set, resource_quota, stateful_set,
     storage_class, validating_policy, volumes,
 };
@@ -15,7 +15,7 @@ pub(crate) static CONTROLLERS: &[&dyn Controller] = &[
     &eviction::Evictions,
     &endpoints::Services,
     &endpoints::GoneServices,
-    &api_service::ApiService,
+    &host_services::HostServices,
     &replica_set::Sets::<ReplicaSet>::new(),
     &replica_set::Sets::<ReplicationController>::new(),
     &deployment::Deployments,
@@ -72,8 +72,14 @@ mod tests {
     #[tokio::test]
     async fn beside_upstream_s_manager_run_those_whose_work_it_does_not_do() {
         let names: Vec<_> = controllers(Part::Own).map(|(_, controller)| controller.name()).collect();
-        let expected =
-            ["api-service", "local-volumes", "storage-class", "local-folders", "flow-schema", "event-expiry"];
+        let expected = [
+            "host-services",
+            "local-volumes",
+            "storage-class",
+            "local-folders",
+            "flow-schema",
+            "event-expiry",
+        ];
         assert_eq!(names, expected);
 
         let (store, metadata) = (Memory::default(), json!({"name": "kubernetes", "namespace": "default"}));

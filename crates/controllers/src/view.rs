@@ -16,7 +16,7 @@ use crate::index::{By, Group};
 use crate::list::controllers;
 use crate::tables::{Account, Index, Rows, Tables, Watches};
 use crate::touched::{Owned, Touched};
-use crate::{api_service, node};
+use crate::{host_services, node};
 
 /// One revision of the state, decoded: what every reconciliation reads. It follows the state change by
 /// change, so that a change costs the decoding of what changed.
@@ -51,7 +51,7 @@ impl View {
             root_certificate: None,
             signer: None,
             grace: node::GRACE,
-            api_port: api_service::PORT,
+            api_port: host_services::PORT,
             part,
             state,
         }

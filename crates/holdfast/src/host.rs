@@ -12,11 +12,10 @@ use anyhow::Context;
 use config::{HostConfig, NetConfig};
 use futures::future::BoxFuture;
 use membership::HeartbeatDriver;
-use network::{HostNetwork, Network, Targets};
+use network::{Answered, HostNetwork, Network, Targets};
 use node::Agent;
 use pki::{Authority, ClientAuth, HeartbeatKey, Identity, TokenKey, Trust};
 use server::Server;
-use store::Store;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
@@ -31,6 +30,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::end::End;
 use crate::engine::Engine;
 use crate::files;
+use crate::names::Names;
 use crate::peers::{self, Followers, Peers};
 use crate::profiles::profiles;
 use crate::store_door;
@@ -204,6 +204,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         peers::follow(peers, pod_cidr, store.clone(), members_seen, followers),
     );
     let services: server::ServiceRange = config.service_cidr.try_into()?;
+    let names = Names::listen(&config, services.dns());
     let load = watch::Sender::default();
     let placing = Arc::new(scheduler::Metrics::default());
     let server = Server::new(server::Options {
@@ -220,7 +221,11 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         authority: Some(server::ClusterAuthority { trust: trust.clone(), hosts }),
         limits: server::Limits::of_files(files::most()),
         tokens: server::Tokens::new(TokenKey::load(&config.pki_dir)?, trust.pem()),
-        metrics: vec![queue_metrics(load.subscribe()), placing_metrics(placing.clone())],
+        metrics: vec![
+            queue_metrics(load.subscribe()),
+            placing_metrics(placing.clone()),
+            names_metrics(names.metrics.clone()),
+        ],
         edge: Arc::new(server::SystemEdge),
     });
     let tls = identity.server_config(&users, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
@@ -229,9 +234,11 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     let network = tasks::spawn_on(&urgent, info_span!("network"), {
         let (config, store, hosts) = (config.clone(), store.clone(), membership.hosts());
         let (listening, carrying) = (listening.clone(), Handle::current());
+        let answered = names.answered.clone();
         async move {
             let before_release = move || listening.hang_up();
-            start_network(&config, networks, store, hosts, before_release, &carrying).await
+            let options = network_options(&config, networks, answered);
+            anyhow::Ok(Network::start(options, store, hosts, before_release, &carrying).await?)
         }
     })
     .await??;
@@ -275,6 +282,8 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     } else {
         threads::apart("scheduler", || scheduler::run(scheduling))?;
     }
+    let cluster_dns = names.for_pods.clone();
+    names.answer(store.clone(), membership.hosts())?;
     let agent = Agent::start(node::Options {
         name: config.name.clone(),
         address: config.address,
@@ -290,6 +299,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         addresses: reach.clone(),
         service_host: services.first().into(),
         service_port: 443,
+        cluster_dns,
         tls: identity.server_config(&trust, ClientAuth::Required, &[b"http/1.1"])?,
         listen: config.listen(ports.agent),
     })?;
@@ -314,6 +324,11 @@ fn queue_metrics(load: watch::Receiver<Vec<controllers::Load>>) -> server::Measu
 /// What the scheduler did and what waits for it, for `/metrics`.
 fn placing_metrics(placing: Arc<scheduler::Metrics>) -> server::Measure {
     Box::new(move |out| placing.write(out))
+}
+
+/// Which names were asked for, and what it took, for `/metrics`.
+fn names_metrics(names: Arc<dns::Metrics>) -> server::Measure {
+    Box::new(move |out| names.write(out))
 }
 
 /// The API on the host's own address, and on the virtual one for when this host holds it. On loopback the switch
@@ -352,15 +367,12 @@ fn listen(
     Ok(Listeners { _own: own, shared })
 }
 
-async fn start_network(
+fn network_options(
     config: &HostConfig,
     networks: watch::Receiver<Arc<BTreeMap<String, HostNetwork>>>,
-    store: Arc<dyn Store>,
-    hosts: watch::Receiver<Arc<membership::Hosts>>,
-    before_release: impl Fn() + Send + 'static,
-    carrying: &Handle,
-) -> anyhow::Result<Network> {
-    let options = network::Options {
+    answered: Vec<Answered>,
+) -> network::Options {
+    network::Options {
         name: config.name.clone(),
         mode: match &config.net {
             NetConfig::Netns { link } => network::Mode::Namespaces { link: link.clone() },
@@ -368,10 +380,10 @@ async fn start_network(
         },
         hosts: networks,
         services: config.service_cidr,
+        answered,
         virtual_address: config.virtual_api(),
         most_connections: files::connections_of_services(MOST_CONNECTIONS, files::most()),
-    };
-    Ok(Network::start(options, store, hosts, before_release, carrying).await?)
+    }
 }
 
 /// The network as server and agent see it. They are made before it is: the API must listen when the network

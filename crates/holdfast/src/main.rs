@@ -13,6 +13,7 @@ mod files;
 mod ground;
 mod host;
 mod kubectl;
+mod names;
 mod peers;
 mod profiles;
 mod restarts;

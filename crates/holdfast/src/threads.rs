@@ -3,7 +3,8 @@
 //! The store's consensus, the heartbeats and the virtual address must never wait for other work of this process: a
 //! leader that is late by 150 ms is taken for dead. They have threads of their own, ahead of all others where the
 //! machine lets us. Controllers and the scheduler have a thread each, so that what they work out delays no answer of
-//! the API; they are behind all others.
+//! the API; they are behind all others. Names are answered for on one more, so that many questions delay no answer of the
+//! API, nor it theirs.
 
 use std::io;
 
@@ -38,6 +39,19 @@ pub fn urgent() -> io::Result<Handle> {
     // Dropped, it would end its tasks.
     std::mem::forget(runtime);
     Ok(handle)
+}
+
+/// Runs `work` on a thread of its own, level with those that answer the API, until it ends.
+///
+/// # Errors
+/// If the system gives no thread.
+pub fn beside<W>(name: &str, work: impl FnOnce() -> W + Send + 'static) -> io::Result<()>
+where
+    W: Future<Output = ()>,
+{
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    tasks::thread(name, info_span!("thread", thread = name), move || runtime.block_on(work()))?;
+    Ok(())
 }
 
 /// Runs `work` on a thread of its own, behind the others, until it ends.

@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use config::{Datastore, HostConfig, NetConfig, Ports, Scheduling, Timeouts};
+use config::{Datastore, Dns, HostConfig, NetConfig, Ports, Scheduling, Timeouts};
 use pki::{Authority, HostNames, Identity, TokenKey};
 
 use crate::addresses::{Addresses, MOST_NODES, NetKind};
@@ -204,6 +204,7 @@ impl Folder {
             ports: Ports::default(),
             timeouts: Timeouts::default(),
             scheduling: Scheduling::default(),
+            dns: Dns::default(),
             data_dir: home.join("data"),
             begun_file: home.join("begun"),
             timeline_file: home.join("timeline.jsonl"),

@@ -18,14 +18,16 @@ pub(crate) struct Frontend {
 #[derive(Debug)]
 pub(crate) struct Frontends {
     host: IpAddr,
+    /// What this host answers for by itself.
+    answered: BTreeSet<(Protocol, SocketAddr)>,
     of_service: BTreeMap<ServiceId, Vec<(Frontend, PortId)>>,
     wanted: BTreeMap<Frontend, BTreeSet<PortId>>,
 }
 
 impl Frontends {
-    /// None yet, on a host of this address.
-    pub fn new(host: IpAddr) -> Self {
-        Frontends { host, of_service: BTreeMap::new(), wanted: BTreeMap::new() }
+    /// None yet, on a host of this address, which answers for some others by itself.
+    pub fn new(host: IpAddr, answered: BTreeSet<(Protocol, SocketAddr)>) -> Self {
+        Frontends { host, answered, of_service: BTreeMap::new(), wanted: BTreeMap::new() }
     }
 
     /// A Service has these ports now; none if it is gone. Answers which addresses may stand for another port than before.
@@ -67,7 +69,9 @@ impl Frontends {
         let own = port.addresses.iter().map(|ip| (SocketAddr::new(*ip, port.number), Scope::Internal));
         let node = port.node_port.map(|number| (SocketAddr::new(self.host, number), Scope::External));
         let frontend = |(address, scope)| Frontend { protocol: port.protocol, address, scope };
-        own.chain(node).map(|at| (frontend(at), port.id.clone())).collect()
+        let is_left =
+            |(address, _): &(SocketAddr, Scope)| !self.answered.contains(&(port.protocol, *address));
+        own.chain(node).filter(is_left).map(|at| (frontend(at), port.id.clone())).collect()
     }
 }
 
@@ -89,13 +93,25 @@ mod tests {
         }
     }
 
+    #[test]
+    fn what_the_host_answers_for_by_itself_is_left_to_it() {
+        let dns = port("dns", [10, 96, 0, 10], 53);
+        let answered = BTreeSet::from([(Protocol::Udp, SocketAddr::from(([10, 96, 0, 10], 53)))]);
+        let mut frontends = Frontends::new([10, 73, 0, 1].into(), answered);
+        let datagrams = ServicePort { protocol: Protocol::Udp, node_port: Some(30053), ..dns.clone() };
+        let touched = frontends.set(&id("dns"), &[datagrams, dns]);
+        let touched: Vec<_> = touched.iter().map(|f| (f.protocol, f.address.to_string())).collect();
+        let own = (Protocol::Tcp, "10.96.0.10:53".to_owned());
+        assert_eq!(touched, [own, (Protocol::Udp, "10.73.0.1:30053".to_owned())]);
+    }
+
     fn id(name: &str) -> ServiceId {
         ServiceId { namespace: "default".into(), name: name.into() }
     }
 
     #[test]
     fn an_address_that_two_want_is_the_first_ones_and_the_others_once_it_is_free() {
-        let mut frontends = Frontends::new([10, 73, 0, 1].into());
+        let mut frontends = Frontends::new([10, 73, 0, 1].into(), BTreeSet::new());
         let shared = Frontend {
             protocol: Protocol::Tcp,
             address: ([10, 96, 0, 5], 80).into(),

@@ -27,7 +27,7 @@ mod virtual_address;
 pub use balancer::{Balancer, Scope};
 pub use error::Error;
 pub use listen::listen_before_held;
-pub use network::{HostNetwork, Mode, Network, Options};
+pub use network::{Answered, HostNetwork, Mode, Network, Options};
 pub use services::{
     Directory, Endpoint, Hint, Hints, PortId, Protocol, Served, ServiceChange, ServiceId, ServicePort,
     Services,

@@ -48,6 +48,18 @@ pub struct HostNetwork {
     pub pods: IpNet,
 }
 
+/// An address of a service that each host answers for by itself, such as the cluster's DNS: whatever dies, a caller never
+/// depends on another host. The proxy leaves it alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Answered {
+    /// By which protocol.
+    pub protocol: Protocol,
+    /// The address.
+    pub address: SocketAddr,
+    /// Where this host listens for it, if that isn't the address itself: on loopback, where the switch has that.
+    pub at: SocketAddr,
+}
+
 /// What the network needs to know.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -59,6 +71,8 @@ pub struct Options {
     pub hosts: watch::Receiver<Arc<BTreeMap<String, HostNetwork>>>,
     /// The addresses of the services.
     pub services: IpNet,
+    /// Addresses of services that this host answers for by itself.
+    pub answered: Vec<Answered>,
     /// The API's virtual address and port.
     pub virtual_address: SocketAddr,
     /// How many connections the proxy carries at once; each takes two open files.
@@ -137,7 +151,8 @@ impl Network {
             virtual_address::follow(holder, before_release, store.leadership(), stop.subscribe()),
         );
         let dialer = Arc::new(Dialer::new(&options.name));
-        let proxy = Proxy::new(own.address, place, dialer.clone(), options.most_connections);
+        let (answered, most) = (options.answered.clone(), options.most_connections);
+        let proxy = Proxy::new(own.address, place, answered, dialer.clone(), most);
         let (own_name, networks) = (options.name.clone(), options.hosts.clone());
         running.spawn_in_on(
             info_span!("follow services"),

@@ -70,6 +70,7 @@ async fn serve_and_hold() {
         hosts: networks.subscribe(),
         services: "10.96.0.0/16".parse().unwrap(),
         virtual_address,
+        answered: Vec::new(),
         most_connections: 64,
     };
     let api = TcpListener::from_std(listen_before_held(virtual_address).unwrap()).unwrap();

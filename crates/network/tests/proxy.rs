@@ -44,6 +44,7 @@ impl Bench {
             hosts: networks.subscribe(),
             services: "127.96.0.0/16".parse().unwrap(),
             virtual_address: "127.0.0.100:6443".parse().unwrap(),
+            answered: Vec::new(),
             most_connections: 64,
         };
         let network = Network::start(options, store.clone(), hosts.subscribe(), || {}, &Handle::current())

@@ -49,6 +49,8 @@ pub struct Options {
     pub service_host: IpAddr,
     /// The API's port as pods see it (`KUBERNETES_SERVICE_PORT`).
     pub service_port: u16,
+    /// The addresses of the cluster's DNS as pods see it; none where this host has none.
+    pub cluster_dns: Vec<IpAddr>,
     /// The host's certificate, and the authority that its callers' certificates are checked against.
     pub tls: Arc<rustls::ServerConfig>,
     /// Where the agent's own API listens, usually port 10250.
@@ -159,6 +161,7 @@ impl Agent {
             running: LiveContainers::default(),
             tokens: TokenBook::default(),
             capacity: (machine.cpus * 1000, machine.memory_kib << 10),
+            cluster_dns: options.cluster_dns,
             variables: variables(&programs, options.service_host, options.service_port),
         });
         let identity = NodeIdentity {

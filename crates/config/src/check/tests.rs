@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::{Ports, Scheduling, Timeouts};
+use crate::{Dns, Ports, Scheduling, Timeouts};
 
 /// A configuration that can work.
 pub(crate) fn config() -> HostConfig {
@@ -23,6 +23,7 @@ pub(crate) fn config() -> HostConfig {
         ports: Ports::default(),
         timeouts: Timeouts::default(),
         scheduling: Scheduling::default(),
+        dns: Dns::default(),
         data_dir: "/var/lib/holdfast".into(),
         begun_file: "/var/lib/holdfast.begun".into(),
         timeline_file: "/var/log/holdfast.jsonl".into(),

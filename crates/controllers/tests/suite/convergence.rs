@@ -374,10 +374,43 @@ async fn the_api_s_service_is_backed_by_the_ready_hosts() {
 }
 
 #[tokio::test]
+async fn the_cluster_s_dns_is_backed_by_every_ready_host_of_this_program() {
+    let mut cluster = Cluster::new(&["n1", "n2", "n3", "n4"]).await;
+    cluster
+        .create(json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": "kube-system"}}))
+        .await;
+    cluster
+        .create(json!({
+            "kind": "Service", "apiVersion": "v1", "metadata": {"name": "kube-dns", "namespace": "kube-system"},
+            "spec": {"ports": [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53}]},
+        }))
+        .await;
+    // One of them is of another program, and answers for no names.
+    for node in ["n1", "n2", "n3"] {
+        let beats = json!({"metadata": {"annotations": {objects::HEARTBEATS: "2381"}}});
+        cluster.patch("v1", "Node", "", node, "", beats).await.unwrap();
+    }
+    cluster.settle().await;
+    cluster.silence("n3");
+    cluster.pass(Duration::from_secs(2));
+    cluster.settle().await;
+    let endpoints: Endpoints = cluster.get("kube-system", "kube-dns").unwrap();
+    let subset = &endpoints.subsets.unwrap()[0];
+    let addresses: Vec<_> =
+        subset.addresses.iter().flatten().map(|a| (&*a.ip, a.node_name.as_deref().unwrap())).collect();
+    assert_eq!(addresses, [("10.73.0.1", "n1"), ("10.73.0.2", "n2")]);
+    let ports: Vec<_> =
+        subset.ports.iter().flatten().map(|p| (p.port, p.protocol.as_deref().unwrap())).collect();
+    assert_eq!(ports, [(53, "UDP"), (53, "TCP")]);
+    let slice: EndpointSlice = cluster.get("kube-system", "kube-dns").unwrap();
+    assert_eq!(slice.endpoints.unwrap_or_default().len(), 2);
+}
+
+#[tokio::test]
 async fn the_api_s_service_is_due_only_when_its_endpoints_may_change() {
     let mut cluster = Cluster::new(&["n1", "n2"]).await;
     cluster.settle().await;
-    let key = Key::of("api-service", "default", "kubernetes").unwrap();
+    let key = Key::of("host-services", "default", "kubernetes").unwrap();
     let member = json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": ""}}});
     let other = json!({"metadata": {"labels": {"node-role.kubernetes.io/control-plane": null}}});
     let ready = |cluster: &Cluster, status: &str| json!({"status": {"conditions": [cluster.condition("Ready", status)]}});

@@ -18,7 +18,7 @@ use crate::announce::{AddressKind, Entry};
 use crate::backend::{Outcome, ServiceBackend};
 use crate::dial::Dialer;
 use crate::frontends::{Frontend, Frontends};
-use crate::{PortId, Protocol, Scope, ServiceChange};
+use crate::{Answered, PortId, Protocol, Scope, ServiceChange};
 
 /// Where a Service's own addresses are listened on.
 #[derive(Debug)]
@@ -40,6 +40,7 @@ pub(crate) struct Proxy {
     dialer: Arc<Dialer>,
     connections: Arc<Semaphore>,
     frontends: Frontends,
+    answered: Vec<Answered>,
     open: BTreeMap<Frontend, Open>,
     /// What could not be opened, and why.
     refused: BTreeMap<Frontend, String>,
@@ -80,14 +81,22 @@ impl ServiceBackend for Proxy {
 }
 
 impl Proxy {
-    pub fn new(host: IpAddr, place: ListenAt, dialer: Arc<Dialer>, most_connections: usize) -> Self {
+    pub fn new(
+        host: IpAddr,
+        place: ListenAt,
+        answered: Vec<Answered>,
+        dialer: Arc<Dialer>,
+        most_connections: usize,
+    ) -> Self {
         let connections = Arc::new(Semaphore::new(most_connections));
+        let by_itself = answered.iter().map(|answered| (answered.protocol, answered.address)).collect();
         Proxy {
             host,
             place,
             dialer,
             connections,
-            frontends: Frontends::new(host),
+            frontends: Frontends::new(host, by_itself),
+            answered,
             open: BTreeMap::new(),
             refused: BTreeMap::new(),
             tasks: JoinSet::new(),
@@ -130,7 +139,7 @@ impl Proxy {
         }
         if let ListenAt::Here(announced) = &self.place {
             // All of them each time: what an announcement doesn't list is given up.
-            let entries = announcements(&self.open);
+            let entries = announcements(&self.answered, &self.open);
             announced.send_if_modified(|known| {
                 let changed = *known != entries;
                 *known = entries;
@@ -176,15 +185,21 @@ pub(super) struct Front {
     pub dialer: Arc<Dialer>,
 }
 
-fn announcements(open: &BTreeMap<Frontend, Open>) -> Vec<Entry> {
+fn announcements(answered: &[Answered], open: &BTreeMap<Frontend, Open>) -> Vec<Entry> {
+    let by_itself = answered.iter().map(|answered| Entry {
+        kind: AddressKind::Service,
+        address: answered.address.ip(),
+        port: answered.address.port(),
+        protocol: answered.protocol,
+        target: answered.at,
+    });
     let internal = open.iter().filter(|(frontend, _)| frontend.scope == Scope::Internal);
-    internal
-        .map(|(frontend, open)| Entry {
-            kind: AddressKind::Service,
-            address: frontend.address.ip(),
-            port: frontend.address.port(),
-            protocol: frontend.protocol,
-            target: open.bound,
-        })
-        .collect()
+    let proxied = internal.map(|(frontend, open)| Entry {
+        kind: AddressKind::Service,
+        address: frontend.address.ip(),
+        port: frontend.address.port(),
+        protocol: frontend.protocol,
+        target: open.bound,
+    });
+    by_itself.chain(proxied).collect()
 }

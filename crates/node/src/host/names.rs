@@ -1,31 +1,43 @@
-//! How a pod's processes find hosts by name: their own `/etc/hosts`, and `/etc/resolv.conf` where the pod
-//! has a say in it. Both as the kubelet writes them (`pkg/kubelet/kubelet_pods.go`, `network/dns`), in the
-//! pod's folder, to be mounted over the host's.
+//! How a pod's processes find hosts by name: their own `/etc/hosts` and `/etc/resolv.conf`. Both as the kubelet writes them
+//! (`pkg/kubelet/kubelet_pods.go`, `network/dns`), in the pod's folder, to be mounted over the host's.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
-use k8s_openapi::api::core::v1::{Pod, PodDNSConfig};
+use dns::ResolvConf;
+use k8s_openapi::api::core::v1::Pod;
 
 use crate::pod::{domain, hostname};
 
 const HOSTS: &str = "/etc/hosts";
 const RESOLVER: &str = "/etc/resolv.conf";
+/// How many dots a name needs to be asked for as it is first, for a pod that asks the cluster's DNS: more than any short form of
+/// a service's port has.
+const DOTS: &str = "5";
 
-/// Writes the pod's files into its folder.
+/// Something to tell about a pod as a Warning: the reason, and what happened.
+pub(crate) type Warning = (&'static str, String);
+
+/// Writes the pod's files into its folder; `cluster` are the addresses of the cluster's DNS. Answers what there is to tell.
 ///
 /// # Errors
 /// If the folder can't be written to.
-pub(crate) fn write_name_files(folder: &Path, pod: &Pod, address: IpAddr) -> io::Result<()> {
-    let machine = |path: &str| fs::read_to_string(path).unwrap_or_default();
-    let texts = [hosts(pod, address, || machine(HOSTS)), resolver(pod, || machine(RESOLVER))];
+pub(crate) fn write_name_files(
+    folder: &Path,
+    pod: &Pod,
+    address: IpAddr,
+    cluster: &[IpAddr],
+) -> io::Result<Vec<Warning>> {
+    let machine = |path: &Path| fs::read_to_string(path).unwrap_or_default();
+    let (resolver, warnings) = resolv_conf(pod, cluster, || machine(&dns::machine_resolv_conf()));
+    let texts = [hosts(pod, address, || machine(Path::new(HOSTS))), resolver];
     for ((file, _), text) in name_files(folder).into_iter().zip(texts) {
         if let Some(text) = text {
             fs::write(file, text)?;
         }
     }
-    Ok(())
+    Ok(warnings)
 }
 
 /// The pod's files and where its processes see them; one that was not written is the host's own.
@@ -70,93 +82,53 @@ fn hosts(pod: &Pod, address: IpAddr, machine: impl FnOnce() -> String) -> Option
     Some(text)
 }
 
-/// The text of `/etc/resolv.conf`; none where the host's own is right.
-fn resolver(pod: &Pod, machine: impl FnOnce() -> String) -> Option<String> {
-    let spec = pod.spec.as_ref()?;
-    let mut resolver = match (spec.dns_policy.as_deref(), &spec.dns_config) {
-        (Some("None"), _) => Resolver::default(),
-        (_, Some(_)) => Resolver::parse(&machine()),
-        (_, None) => return None,
+/// The text of `/etc/resolv.conf`, and what there is to tell about it; no text where the host's own is right.
+pub(crate) fn resolv_conf(
+    pod: &Pod,
+    cluster: &[IpAddr],
+    machine: impl FnOnce() -> String,
+) -> (Option<String>, Vec<Warning>) {
+    let Some(spec) = &pod.spec else { return (None, Vec::new()) };
+    let mut warnings = Vec::new();
+    let policy = spec.dns_policy.as_deref().unwrap_or("ClusterFirst");
+    let asks_cluster = match policy {
+        "ClusterFirstWithHostNet" => true,
+        "ClusterFirst" => spec.host_network != Some(true),
+        _ => false,
+    };
+    if asks_cluster && cluster.is_empty() {
+        let message = format!(
+            "kubelet does not have ClusterDNS IP configured and cannot create Pod using {policy:?} policy. Falling back to \
+             {:?} policy.",
+            "Default"
+        );
+        warnings.push(("MissingClusterDNS", message));
+    }
+    let mut conf = if policy == "None" {
+        ResolvConf::default()
+    } else if asks_cluster && !cluster.is_empty() {
+        let mut conf = ResolvConf::default();
+        conf.add_servers(&cluster.iter().map(IpAddr::to_string).collect::<Vec<_>>());
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let domain = dns::DOMAIN;
+        conf.add_searches(&[format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.to_owned()]);
+        conf.add_searches(&ResolvConf::parse(&machine()).searches);
+        conf.set("ndots", Some(DOTS));
+        conf
+    } else if spec.dns_config.is_some() {
+        ResolvConf::parse(&machine())
+    } else {
+        return (None, warnings);
     };
     if let Some(config) = &spec.dns_config {
-        resolver.add(config);
-    }
-    Some(resolver.to_string())
-}
-
-/// A resolver's configuration (resolv.conf(5)).
-#[derive(Debug, Default)]
-struct Resolver {
-    servers: Vec<String>,
-    searches: Vec<String>,
-    options: Vec<(String, Option<String>)>,
-}
-
-impl Resolver {
-    fn parse(text: &str) -> Self {
-        let mut resolver = Resolver::default();
-        for line in text.lines() {
-            let mut words = line.split_ascii_whitespace().map(str::to_owned);
-            match words.next().as_deref() {
-                Some("nameserver") => resolver.servers.extend(words.next()),
-                Some("search" | "domain") => resolver.searches = words.collect(),
-                Some("options") => words.for_each(|word| {
-                    let (name, value) = match word.split_once(':') {
-                        Some((name, value)) => (name.to_owned(), Some(value.to_owned())),
-                        None => (word, None),
-                    };
-                    resolver.set(name, value);
-                }),
-                _ => {}
-            }
-        }
-        resolver
-    }
-
-    /// Adds what isn't there yet; an option's last value wins.
-    fn add(&mut self, config: &PodDNSConfig) {
-        let add = |list: &mut Vec<String>, more: &Option<Vec<String>>| {
-            for text in more.iter().flatten() {
-                if !list.contains(text) {
-                    list.push(text.clone());
-                }
-            }
-        };
-        add(&mut self.servers, &config.nameservers);
-        add(&mut self.searches, &config.searches);
+        conf.add_servers(config.nameservers.iter().flatten());
+        conf.add_searches(config.searches.iter().flatten());
         for option in config.options.iter().flatten() {
-            self.set(option.name.clone().unwrap_or_default(), option.value.clone());
+            conf.set(option.name.as_deref().unwrap_or_default(), option.value.as_deref());
         }
     }
-
-    fn set(&mut self, name: String, value: Option<String>) {
-        match self.options.iter_mut().find(|(known, _)| *known == name) {
-            Some((_, old)) => *old = value,
-            None => self.options.push((name, value)),
-        }
-    }
-}
-
-impl std::fmt::Display for Resolver {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if !self.searches.is_empty() {
-            writeln!(f, "search {}", self.searches.join(" "))?;
-        }
-        for server in &self.servers {
-            writeln!(f, "nameserver {server}")?;
-        }
-        if !self.options.is_empty() {
-            write!(f, "options")?;
-            for (name, value) in &self.options {
-                match value.as_deref().filter(|value| !value.is_empty()) {
-                    Some(value) => write!(f, " {name}:{value}")?,
-                    None => write!(f, " {name}")?,
-                }
-            }
-            writeln!(f)?;
-        }
-        Ok(())
-    }
+    warnings.extend(conf.fit().into_iter().map(|message| ("DNSConfigForming", message)));
+    (Some(conf.to_string()), warnings)
 }
 
 #[cfg(test)]
@@ -200,30 +172,60 @@ mod tests {
     }
 
     #[test]
-    fn a_resolver_is_the_host_s_with_what_the_pod_adds_or_the_pod_s_alone() {
+    fn a_pod_asks_whom_its_policy_says_with_what_it_adds() {
         let machine = "# ours\ndomain old\nsearch corp.test\nnameserver 192.0.2.53\noptions ndots:1 rotate\n";
-        let of = |spec: Value| resolver(&pod(spec), || machine.into());
+        let of = |spec: Value, cluster: &[IpAddr]| resolv_conf(&pod(spec), cluster, || machine.into());
         let config = json!({
-            "nameservers": ["192.0.2.99", "192.0.2.53"], "searches": ["x.test"],
-            "options": [{"name": "ndots", "value": "5"}, {"name": "edns0"}],
+            "nameservers": ["192.0.2.99", "192.0.2.53"], "searches": ["x.test", "svc.cluster.local"],
+            "options": [{"name": "ndots", "value": "2"}, {"name": "edns0"}],
         });
+        let cluster = [IpAddr::from([10, 96, 0, 10])];
+        let searches = "search shop.svc.cluster.local svc.cluster.local cluster.local corp.test";
+        let first = format!("{searches}\nnameserver 10.96.0.10\noptions ndots:5\n");
         for (spec, expected) in [
-            (json!({}), None),
-            (json!({"dnsPolicy": "ClusterFirst"}), None),
+            (json!({}), Some(&*first)),
+            (json!({"dnsPolicy": "ClusterFirst"}), Some(&*first)),
+            (json!({"dnsPolicy": "ClusterFirst", "hostNetwork": true}), None),
+            (json!({"dnsPolicy": "ClusterFirstWithHostNet", "hostNetwork": true}), Some(&*first)),
+            (
+                json!({"dnsPolicy": "ClusterFirst", "dnsConfig": config}),
+                Some(&*format!(
+                    "{searches} x.test\nnameserver 10.96.0.10\nnameserver 192.0.2.99\nnameserver 192.0.2.53\n\
+                     options ndots:2 edns0\n"
+                )),
+            ),
             (json!({"dnsPolicy": "None"}), Some("")),
             (
                 json!({"dnsPolicy": "None", "dnsConfig": config}),
-                Some("search x.test\nnameserver 192.0.2.99\nnameserver 192.0.2.53\noptions ndots:5 edns0\n"),
+                Some(
+                    "search x.test svc.cluster.local\nnameserver 192.0.2.99\nnameserver 192.0.2.53\n\
+                     options ndots:2 edns0\n",
+                ),
             ),
+            (json!({"dnsPolicy": "Default"}), None),
             (
                 json!({"dnsPolicy": "Default", "dnsConfig": config}),
                 Some(
-                    "search corp.test x.test\nnameserver 192.0.2.53\nnameserver 192.0.2.99\n\
-                     options ndots:5 rotate edns0\n",
+                    "search corp.test x.test svc.cluster.local\nnameserver 192.0.2.53\nnameserver 192.0.2.99\n\
+                     options ndots:2 rotate edns0\n",
                 ),
             ),
         ] {
-            assert_eq!(of(spec.clone()).as_deref(), expected, "{spec}");
+            let (text, warnings) = of(spec.clone(), &cluster);
+            assert_eq!((text.as_deref(), warnings), (expected, Vec::new()), "{spec}");
         }
+
+        let (text, warnings) = of(json!({}), &[]);
+        let missing = "kubelet does not have ClusterDNS IP configured and cannot create Pod using \"ClusterFirst\" \
+                       policy. Falling back to \"Default\" policy.";
+        assert_eq!((text, warnings), (None, vec![("MissingClusterDNS", missing.to_owned())]));
+        let servers = json!({"nameservers": ["192.0.2.1", "192.0.2.2", "192.0.2.3"]});
+        let (text, warnings) = of(json!({"dnsConfig": servers}), &cluster);
+        assert_eq!(text.unwrap().matches("nameserver").count(), 3);
+        let [("DNSConfigForming", message)] = warnings.as_slice() else { panic!("{warnings:?}") };
+        assert!(
+            message.ends_with("the applied nameserver line is: 10.96.0.10 192.0.2.1 192.0.2.2"),
+            "{message}"
+        );
     }
 }

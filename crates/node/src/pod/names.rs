@@ -17,8 +17,6 @@ pub(crate) fn subject(pod: &Pod) -> String {
 
 /// The longest host name that Linux takes.
 const LONGEST_HOSTNAME: usize = 63;
-/// What the names of all services and their pods end with.
-const CLUSTER_DOMAIN: &str = "cluster.local";
 
 /// The host name of the pod's processes: `spec.hostname` or its own name, cut off where Linux does.
 pub(crate) fn hostname(pod: &Pod) -> String {
@@ -31,7 +29,7 @@ pub(crate) fn hostname(pod: &Pod) -> String {
 pub(crate) fn domain(pod: &Pod) -> Option<String> {
     let subdomain = pod.spec.as_ref()?.subdomain.as_deref().filter(|name| !name.is_empty())?;
     let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    Some(format!("{subdomain}.{namespace}.svc.{CLUSTER_DOMAIN}"))
+    Some(format!("{subdomain}.{namespace}.svc.{}", dns::DOMAIN))
 }
 
 /// The id of one life of a container.

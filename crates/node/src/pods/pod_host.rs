@@ -37,6 +37,8 @@ pub(crate) struct PodHost {
     pub tokens: TokenBook,
     /// Processors in thousandths, memory in bytes.
     pub capacity: (u64, u64),
+    /// The addresses of the cluster's DNS.
+    pub cluster_dns: Vec<IpAddr>,
     /// Variables of every container.
     pub variables: Vec<(String, String)>,
 }
@@ -108,7 +110,10 @@ impl PodHost {
             let (owner, group) = if chown { folder_owner(&pod) } else { (None, None) };
             host.folders.make(uid(&pod), owner, group).map_err(|e| e.to_string())?;
             let folder = host.folders.pod(uid(&pod));
-            write_name_files(&folder, &pod, address).map_err(|e| e.to_string())?;
+            let names = write_name_files(&folder, &pod, address, &host.cluster_dns);
+            for (reason, message) in names.map_err(|e| e.to_string())? {
+                host.tell(&pod, None, true, reason, message);
+            }
             materialise(&folder, host.sources(&state, &pod, address, &tokens)).map_err(|e| e.to_string())
         });
         let made = work.await.unwrap_or_else(|error| Err(error.to_string()));

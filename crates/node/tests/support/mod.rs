@@ -301,6 +301,7 @@ impl TestHost {
             store: self.writer.store.clone(),
             writer: self.writer.clone(),
             addresses: self.addresses.clone(),
+            cluster_dns: vec![Ipv4Addr::new(127, 96, 0, 10).into()],
             service_host: Ipv4Addr::new(127, 96, 0, 1).into(),
             service_port: 443,
             tls: self.authority.server(),

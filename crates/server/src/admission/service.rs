@@ -57,6 +57,12 @@ impl ServiceRange {
         self.at(1)
     }
 
+    /// The tenth address: that of the cluster's DNS, where kubeadm has it and tools look for it. It belongs to the part that
+    /// others get none of unless they ask for it.
+    pub fn dns(&self) -> Ipv4Addr {
+        self.at(10)
+    }
+
     /// How many addresses there are, with the network's own and that of a broadcast.
     fn size(&self) -> u32 {
         1 << (32 - self.0.prefix_len())

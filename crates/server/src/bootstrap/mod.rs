@@ -9,19 +9,20 @@ use std::net::Ipv4Addr;
 use machinery::Object;
 use serde_json::{Value, json};
 
+use crate::admission::ServiceRange;
+
 pub(crate) use roles::node_rules;
 
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
-/// The objects that every cluster has, made at `now`; services have their addresses from `range`, and the first of them is
-/// the API's.
-pub(crate) fn objects(first: &Ipv4Addr, range: &str, now: &str) -> Vec<Object> {
+/// The objects that every cluster has, made at `now`; services have their addresses from `services`.
+pub(crate) fn objects(services: &ServiceRange, now: &str) -> Vec<Object> {
     let mut objects: Vec<Value> = NAMESPACES.map(namespace).into();
     objects.push(json!({
         "kind": "RuntimeClass", "apiVersion": "node.k8s.io/v1", "metadata": {"name": "host"}, "handler": "host",
     }));
-    objects.push(service(&first.to_string()));
-    objects.push(service_cidr(range, now));
+    objects.push(service(&services.first()));
+    objects.push(service_cidr(&services.network().to_string(), now));
     objects.extend(priority_classes());
     objects.extend(roles::roles());
     objects.extend(flows::flows(now));
@@ -33,7 +34,7 @@ fn namespace(name: &str) -> Value {
     json!({"kind": "Namespace", "apiVersion": "v1", "metadata": {"name": name}})
 }
 
-fn service(address: &str) -> Value {
+fn service(address: &Ipv4Addr) -> Value {
     json!({
         "kind": "Service", "apiVersion": "v1",
         "metadata": {
@@ -45,6 +46,28 @@ fn service(address: &str) -> Value {
             "ports": [{"name": "https", "protocol": "TCP", "port": 443, "targetPort": 6443}],
         },
     })
+}
+
+/// The service of the cluster's DNS, as kubeadm makes it but for the pods behind it: hosts answer for it by themselves, and a
+/// controller says which.
+pub(crate) fn dns_service(services: &ServiceRange) -> Option<Object> {
+    Object::from_value(json!({
+        "kind": "Service", "apiVersion": "v1",
+        "metadata": {
+            "name": "kube-dns", "namespace": "kube-system",
+            "labels": {
+                "k8s-app": "kube-dns", "kubernetes.io/cluster-service": "true", "kubernetes.io/name": "CoreDNS",
+            },
+        },
+        "spec": {
+            "type": "ClusterIP", "clusterIP": services.dns(), "sessionAffinity": "None",
+            "ipFamilyPolicy": "SingleStack",
+            "ports": [
+                {"name": "dns", "protocol": "UDP", "port": 53, "targetPort": 53},
+                {"name": "dns-tcp", "protocol": "TCP", "port": 53, "targetPort": 53},
+            ],
+        },
+    }))
 }
 
 fn service_cidr(range: &str, now: &str) -> Value {

@@ -121,21 +121,25 @@ impl Server {
         self.requests.handle(request, who).await
     }
 
-    /// Makes the default objects, those that are missing: namespaces, the service `kubernetes`, the runtime
+    /// Makes the default objects, those that are missing: namespaces, the services `kubernetes` and `kube-dns`, the runtime
     /// class `host`, roles and their bindings, priority classes and levels, flow schemas, API services. May be
     /// called again at any time, and anywhere at once.
     ///
     /// # Errors
     /// If the store has no leader yet, or doesn't answer.
     pub async fn bootstrap(&self) -> Result<(), Status> {
-        let services = self.registry.services();
-        let mut objects = bootstrap::objects(
-            &services.first(),
-            &services.network().to_string(),
-            &self.registry.edge().time(),
-        );
+        let mut objects = bootstrap::objects(self.registry.services(), &self.registry.edge().time());
         objects.extend(self.aggregation.config_map().and_then(Object::from_value));
-        self.registry.ensure(objects).await
+        self.registry.ensure(objects).await?;
+        // In a cluster of before there was this service another one may have its address: all else goes on.
+        let dns = bootstrap::dns_service(self.registry.services());
+        match self.registry.ensure(dns.into_iter().collect()).await {
+            Err(status) if status.code == 422 => {
+                tracing::warn!(why = status.message, "there is no service kube-system/kube-dns");
+                Ok(())
+            }
+            made => made,
+        }
     }
 
     /// Looks after CustomResourceDefinitions whenever this member leads: names and conditions in their status, the

@@ -205,6 +205,24 @@ async fn the_default_objects_are_made_once() {
     assert_eq!(house.store.snapshot().revision(), before);
     let (_, service) = house.ask("GET", "/api/v1/namespaces/default/services/kubernetes", None).await;
     assert_eq!(service["spec"]["clusterIP"], "10.96.0.1");
+    let (_, dns) = house.ask("GET", "/api/v1/namespaces/kube-system/services/kube-dns", None).await;
+    assert_eq!(
+        (&dns["spec"]["clusterIP"], &dns["metadata"]["labels"]["k8s-app"]),
+        (&json!("10.96.0.10"), &json!("kube-dns"))
+    );
+    assert_eq!(dns["spec"]["selector"], Value::Null, "a controller says who is behind it");
+}
+
+#[tokio::test]
+async fn a_cluster_whose_tenth_address_is_taken_goes_on_without_its_dns_service() {
+    let house = House::new().await;
+    let dns = "/api/v1/namespaces/kube-system/services/kube-dns";
+    assert_eq!(house.ask("DELETE", dns, None).await.0, 200);
+    let other = json!({"kind": "Service", "apiVersion": "v1", "metadata": {"name": "other"},
+        "spec": {"clusterIP": "10.96.0.10", "ports": [{"port": 80}]}});
+    assert_eq!(house.ask("POST", "/api/v1/namespaces/default/services", Some(other)).await.0, 201);
+    house.server.bootstrap().await.unwrap();
+    assert_eq!(house.ask("GET", dns, None).await.0, 404);
 }
 
 #[tokio::test]
