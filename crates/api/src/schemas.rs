@@ -100,6 +100,11 @@ impl Untold for Kinds {
         NULLS.iter().find(|(name, _)| *name == schema).map_or(&[], |(_, fields)| fields)
     }
 
+    // What says that there is a status subresource says nothing more.
+    fn is_object_without_fields(&self, schema: &str) -> bool {
+        schema.ends_with(".CustomResourceSubresourceStatus")
+    }
+
     // Go leaves empty texts and zeros out of these.
     fn is_omitted(&self, schema: &str, field: &str, default: &Value) -> bool {
         let kind = schema.rsplit('.').next().unwrap_or_default();

@@ -4,6 +4,7 @@ use cel::Quantity;
 use serde_json::{Map, Value};
 use values::{LONGEST_PATH, cut};
 
+use crate::faults::MOST_FAULTS;
 use crate::mismatch::{TypeMismatch, canonical_base64, quantity_fault};
 use crate::object::Object;
 use crate::resource::Resource;
@@ -17,12 +18,54 @@ pub struct Conform<'a> {
     path: String,
     /// Whether every list and map that is given and empty stays, until the object is settled.
     keeps_empties: bool,
+    misfits: Misfits,
+}
+
+/// What becomes of values that their fields can't hold.
+#[derive(Debug)]
+enum Misfits {
+    /// The first one ends the walk.
+    End,
+    /// All stay, and are kept with their places.
+    Stay(Vec<Misfit>),
+    /// All stay but the one at this place, which ends the walk.
+    EndAt(String),
+}
+
+/// A value that its field can't hold.
+#[derive(Debug)]
+pub(crate) struct Misfit {
+    /// Its place, such as `spec.ports[0].port`.
+    pub path: String,
+    /// Whether Go's decoder reads no further: where the type reads itself. Others it keeps in mind and reads on.
+    pub ends: bool,
 }
 
 impl<'a> Conform<'a> {
     /// Of a whole object; the first `most` things that are no faults but worth a warning go into `faults`.
     pub fn new(faults: &'a mut Vec<String>, most: usize) -> Self {
-        Conform { faults, most, path: String::new(), keeps_empties: false }
+        Conform { faults, most, path: String::new(), keeps_empties: false, misfits: Misfits::End }
+    }
+
+    /// The values of an object of a schema that don't fit, by name: the first ones of a bounded number whose places aren't very long.
+    pub(crate) fn misfits(schema: &Schema, object: &mut Map<String, Value>) -> Vec<Misfit> {
+        let mut none = Vec::new();
+        let mut conform = Conform { misfits: Misfits::Stay(Vec::new()), ..Conform::new(&mut none, 0) };
+        // All stay, so that none ends the walk.
+        let _ = conform.object(schema, object);
+        let Misfits::Stay(found) = conform.misfits else { return Vec::new() };
+        found
+    }
+
+    /// Why the value at a place doesn't fit, if it doesn't.
+    pub(crate) fn misfit_at(
+        schema: &Schema,
+        object: &mut Map<String, Value>,
+        path: String,
+    ) -> Option<TypeMismatch> {
+        let mut none = Vec::new();
+        let mut conform = Conform { misfits: Misfits::EndAt(path), ..Conform::new(&mut none, 0) };
+        conform.object(schema, object).err()
     }
 
     /// Of an object that stands at `path`.
@@ -96,25 +139,28 @@ impl<'a> Conform<'a> {
             (Shape::Int32 | Shape::IntOrString, Value::Number(number))
                 if number.as_i64().is_some_and(|number| i32::try_from(number).is_ok()) => {}
             (Shape::Int64, Value::Number(number)) if number.is_i64() => {}
-            (Shape::Bytes, Value::String(text)) => {
-                if let Some(canonical) = canonical_base64(text)? {
-                    *text = canonical;
-                }
-            }
-            (Shape::Time, Value::String(text)) => {
-                *text = time::canonical_seconds(text).map_err(TypeMismatch::content)?;
-            }
-            (Shape::MicroTime, Value::String(text)) => {
-                *text = time::canonical_micros(text).map_err(TypeMismatch::content)?;
-            }
+            (Shape::Bytes, Value::String(text)) => match canonical_base64(text) {
+                Ok(None) => {}
+                Ok(Some(canonical)) => *text = canonical,
+                Err(why) => self.misfit(why, false)?,
+            },
+            (Shape::Time, Value::String(text)) => match time::canonical_seconds(text) {
+                Ok(canonical) => *text = canonical,
+                Err(why) => self.misfit(TypeMismatch::content(why), true)?,
+            },
+            (Shape::MicroTime, Value::String(text)) => match time::canonical_micros(text) {
+                Ok(canonical) => *text = canonical,
+                Err(why) => self.misfit(TypeMismatch::content(why), true)?,
+            },
             (Shape::Quantity, given) => {
                 let text = match &*given {
                     Value::String(text) => text.trim().to_owned(),
                     other => other.to_string(),
                 };
-                let quantity =
-                    Quantity::parse(&text).map_err(|_| TypeMismatch::content(quantity_fault(&text)))?;
-                *given = Value::String(quantity.to_string());
+                match Quantity::parse(&text) {
+                    Ok(quantity) => *given = Value::String(quantity.to_string()),
+                    Err(_) => self.misfit(TypeMismatch::content(quantity_fault(&text)), true)?,
+                }
             }
             (Shape::Object(of), Value::Object(object)) => {
                 self.object(of.get(), object)?;
@@ -126,8 +172,8 @@ impl<'a> Conform<'a> {
                 self.most = most;
             }
             (Shape::ObjectOrList(_), Value::Array(list)) if !list.is_empty() => {}
-            // Upstream reads nothing from anything else.
-            (Shape::ObjectOrList(_), _) => *value = Value::Null,
+            // Upstream reads nothing from anything else, but that it was there.
+            (Shape::ObjectOrList(_), _) => *value = Value::Array(Vec::new()),
             (Shape::List(items), Value::Array(list)) => {
                 for (index, item) in list.iter_mut().enumerate() {
                     nothing_to_zero(items, item);
@@ -148,9 +194,25 @@ impl<'a> Conform<'a> {
                 map.retain(|_, value| !value.is_null());
             }
             (Shape::ObjectOrBoolean(_), _) => {
-                return Err(TypeMismatch::content("boolean or JSON schema expected"));
+                self.misfit(TypeMismatch::content("boolean or JSON schema expected"), true)?;
             }
-            (shape, value) => return Err(TypeMismatch::of_shape(value, shape)),
+            (shape, value) => {
+                let reads_itself = matches!(shape, Shape::Time | Shape::MicroTime | Shape::IntOrString);
+                self.misfit(TypeMismatch::of_shape(value, shape), reads_itself)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What becomes of the value at the present place, which doesn't fit.
+    fn misfit(&mut self, why: TypeMismatch, ends: bool) -> Result<(), TypeMismatch> {
+        match &mut self.misfits {
+            Misfits::End => return Err(why),
+            Misfits::Stay(found) if found.len() < MOST_FAULTS && self.path.len() <= LONGEST_PATH => {
+                found.push(Misfit { path: self.path.clone(), ends });
+            }
+            Misfits::EndAt(path) if *path == self.path => return Err(why),
+            Misfits::Stay(_) | Misfits::EndAt(_) => {}
         }
         Ok(())
     }
@@ -278,7 +340,7 @@ pub fn settle(resource: &Resource, object: &mut Object) {
 
 fn is_empty(shape: &Shape, value: &Value) -> bool {
     match (shape, value) {
-        (Shape::List(_), Value::Array(list)) => list.is_empty(),
+        (Shape::List(_) | Shape::ObjectOrList(_), Value::Array(list)) => list.is_empty(),
         (Shape::Map(_), Value::Object(map)) => map.is_empty(),
         _ => false,
     }

@@ -49,7 +49,7 @@ pub fn decode(resource: &Resource, body: &[u8]) -> Result<Decoded, Status> {
             return Err(unrecognized(resource, body, &TypeMismatch::of_type(&other, NAMES).to_string()));
         }
     };
-    let unknown = check(resource, &mut object)?;
+    let unknown = check_with(resource, &mut object, |mismatch| first_in(resource, body).unwrap_or(mismatch))?;
     // Upstream's order: a custom object's unknown fields are found after it was decoded, a built-in one's by the decoder.
     let mut faults = if resource.custom.is_some() {
         duplicates.extend(unknown);
@@ -107,9 +107,18 @@ const UNKNOWN: &str = "unknown field ";
 /// # Errors
 /// If the object is of another kind, or a field's value is of the wrong type.
 pub fn check(resource: &Resource, object: &mut Object) -> Result<Vec<String>, Status> {
+    check_with(resource, object, |mismatch| mismatch)
+}
+
+/// Likewise, where `told` says what is to be told of what doesn't fit.
+fn check_with(
+    resource: &Resource,
+    object: &mut Object,
+    told: impl FnOnce(TypeMismatch) -> TypeMismatch,
+) -> Result<Vec<String>, Status> {
     kind_of(resource, object)?;
     let in_words = |mismatch: TypeMismatch| {
-        let (kind, version) = (resource.kind, resource.version);
+        let (kind, version, mismatch) = (resource.kind, resource.version, told(mismatch));
         Status::bad_request(format!(
             "{kind} in version {version:?} cannot be handled as a {kind}: {mismatch}"
         ))
@@ -119,6 +128,19 @@ pub fn check(resource: &Resource, object: &mut Object) -> Result<Vec<String>, St
         custom.drop_nulls(object);
     }
     Ok(faults)
+}
+
+/// What upstream's decoder, which goes through a body from its begin, tells of the values in there that don't fit: that at which it
+/// ends, else the first one. Nothing of a definition's kind, whose metadata it reads by name.
+fn first_in(resource: &Resource, body: &[u8]) -> Option<TypeMismatch> {
+    let schema = resource.schema.get().filter(|_| resource.custom.is_none())?;
+    let Ok(Value::Object(mut object)) = values::from_json(body) else { return None };
+    let misfits = Conform::misfits(schema, &mut object.clone());
+    let first = |ends: bool| {
+        let paths = misfits.iter().filter(|misfit| misfit.ends == ends).map(|misfit| misfit.path.as_str());
+        values::in_order_of(body, &paths.collect::<Vec<_>>()).into_iter().next()
+    };
+    Conform::misfit_at(schema, &mut object, first(true).or_else(|| first(false))?)
 }
 
 /// Takes out of what an apply made of an object what its kind doesn't have. What is `null` there stays, and is judged.

@@ -2,9 +2,8 @@
 
 use std::fmt::Write;
 
-use jiff::civil::Date;
-use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
+use jiff::SignedDuration;
+use jiff::civil::{Date, DateTime};
 use values::{LONGEST_PATH, cut};
 
 /// The digits behind the second.
@@ -25,11 +24,11 @@ impl Fraction {
     }
 }
 
-/// A time.
+/// A time, in UTC. It lies within the years that RFC 3339 can say, 0 to 9999: Go would write others, and not read them again.
 ///
 /// # Errors
 /// What is wrong with it, in Go's words.
-pub(crate) fn parse(text: &str, fraction: Fraction) -> Result<Timestamp, String> {
+pub(crate) fn parse(text: &str, fraction: Fraction) -> Result<DateTime, String> {
     let mut reading = Reading { text, rest: text, layout: fraction.layout() };
     let year = reading.year()?;
     reading.sign("-")?;
@@ -54,9 +53,8 @@ pub(crate) fn parse(text: &str, fraction: Fraction) -> Result<Timestamp, String>
     let of_day = || reading.says("day out of range");
     let date = Date::new(year, month as i8, day as i8).map_err(|_| of_day())?;
     let time = date.at(hour as i8, minute as i8, second as i8, nanoseconds);
-    let time = time.to_zoned(TimeZone::UTC).map(|time| time.timestamp());
-    let time = time.and_then(|time| time.checked_sub(SignedDuration::from_secs(offset)));
-    time.map_err(|_| reading.says("year out of range"))
+    let time = time.checked_sub(SignedDuration::from_secs(offset)).ok().filter(|time| time.year() >= 0);
+    time.ok_or_else(|| reading.says("year out of range"))
 }
 
 struct Reading<'a> {
@@ -197,11 +195,15 @@ mod tests {
     #[test]
     fn times_are_read_as_go_reads_them() {
         for (text, time) in [
-            ("2024-01-01T00:00:00Z", "2024-01-01T00:00:00Z"),
-            ("2024-01-01T1:00:00Z", "2024-01-01T01:00:00Z"),
-            ("2024-02-29T23:59:59,25+01:30", "2024-02-29T22:29:59.25Z"),
-            ("2024-01-01T00:00:00.1234567891Z", "2024-01-01T00:00:00.123456789Z"),
-            ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00Z"),
+            ("2024-01-01T00:00:00Z", "2024-01-01T00:00:00"),
+            ("2024-01-01T1:00:00Z", "2024-01-01T01:00:00"),
+            ("2024-02-29T23:59:59,25+01:30", "2024-02-29T22:29:59.25"),
+            ("2024-01-01T00:00:00.1234567891Z", "2024-01-01T00:00:00.123456789"),
+            ("0001-01-01T00:00:00Z", "0001-01-01T00:00:00"),
+            ("0000-01-01T00:00:00Z", "0000-01-01T00:00:00"),
+            ("9999-12-31T23:59:59.999999999Z", "9999-12-31T23:59:59.999999999"),
+            ("9999-12-31T23:59:59-00:00", "9999-12-31T23:59:59"),
+            ("9999-12-31T23:59:59+24:60", "9999-12-30T22:59:59"),
         ] {
             assert_eq!(
                 parse(text, Fraction::Any).map(|time| time.to_string()).as_deref(),
@@ -235,6 +237,8 @@ mod tests {
             ("2024-13-01T00:00:00Z", "parsing time \"2024-13-01T00:00:00Z\": month out of range"),
             ("2023-02-29T00:00:00Z", "parsing time \"2023-02-29T00:00:00Z\": day out of range"),
             ("2024-01-01T24:00:00Z", "parsing time \"2024-01-01T24:00:00Z\": hour out of range"),
+            ("9999-12-31T23:59:59-00:01", "parsing time \"9999-12-31T23:59:59-00:01\": year out of range"),
+            ("0000-01-01T00:00:00+00:01", "parsing time \"0000-01-01T00:00:00+00:01\": year out of range"),
             ("2024-01-01T00:00:00Z!", "parsing time \"2024-01-01T00:00:00Z!\": extra text: \"!\""),
         ] {
             assert_eq!(parse(text, Fraction::Any), Err(why.to_owned()));

@@ -171,8 +171,10 @@ impl Scanner<'_> {
 
     fn literal(&mut self, word: &str) -> Found {
         for expected in word.bytes() {
-            let context = format!("in literal {word} (expecting '{}')", char::from(expected));
-            self.pass(|byte| byte == expected, &context)?;
+            if self.peek() != Some(expected) {
+                return self.wrong(&format!("in literal {word} (expecting '{}')", char::from(expected)));
+            }
+            self.at += 1;
         }
         Ok(())
     }

@@ -160,6 +160,11 @@ pub trait Untold: Sync {
         &[]
     }
 
+    /// Whether a schema without fields is that of an object all the same, which has none. Others are of anything.
+    fn is_object_without_fields(&self, _schema: &str) -> bool {
+        false
+    }
+
     /// Whether the code of kinds holds the field against its choices.
     fn says_itself(&self, _schema: &str, _field: &str) -> bool {
         false
@@ -284,13 +289,14 @@ impl Schemas {
         self.list.binary_search_by(|(known, ..)| (*known).cmp(name)).ok()
     }
 
-    /// Nothing for schemas without fields: what they describe is no object.
+    /// Nothing for most schemas without fields: what they describe is no object.
     fn reference(&'static self, name: &str) -> Option<SchemaRef> {
         match self.find(name) {
-            Some(number) if self.list[number].1.contains("\"properties\":{") => {
-                Some(SchemaRef { schemas: self, number })
+            Some(number) => {
+                let has_fields = self.list[number].1.contains("\"properties\":{");
+                let is_object = has_fields || self.untold.is_object_without_fields(name);
+                is_object.then_some(SchemaRef { schemas: self, number })
             }
-            Some(_) => None,
             None => self.base?.reference(name),
         }
     }

@@ -1,17 +1,54 @@
 //! Times as the API writes them, and ages as `kubectl` shows them.
 
-use jiff::Timestamp;
-use jiff::tz::TimeZone;
+use jiff::SignedDuration;
+use jiff::civil::{DateTime, datetime};
 
 use crate::go_time::{Fraction, parse};
+
+/// A moment of the years 0 to 9999 in UTC, to the nanosecond. Days of which some zones have none are among them: the last one of
+/// 9999, which certificates and leases that never end name, lies behind jiff's `Timestamp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(DateTime);
+
+const EPOCH: DateTime = datetime(1970, 1, 1, 0, 0, 0, 0);
+
+impl Moment {
+    /// What a text in RFC 3339 says.
+    pub fn parse(text: &str) -> Option<Self> {
+        parse(text, Fraction::Any).ok().map(Moment)
+    }
+
+    /// So long after 1970 began.
+    pub fn from_unix(seconds: i64, nanoseconds: i32) -> Option<Self> {
+        let time = EPOCH.checked_add(SignedDuration::new(seconds, nanoseconds)).ok()?;
+        (time.year() >= 0).then_some(Moment(time))
+    }
+
+    /// Seconds since 1970 began, rounded down, and the nanoseconds behind them.
+    pub fn unix(self) -> (i64, i32) {
+        let since = self.0.duration_since(EPOCH);
+        let nanoseconds = self.0.subsec_nanosecond();
+        let whole = since - SignedDuration::from_nanos(nanoseconds.into());
+        (whole.as_secs(), nanoseconds)
+    }
+
+    /// As `Time` of meta/v1: whole seconds.
+    pub fn to_seconds(self) -> String {
+        self.0.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    }
+
+    /// As `MicroTime` of meta/v1.
+    pub fn to_micros(self) -> String {
+        self.0.strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string()
+    }
+}
 
 /// An RFC 3339 time as `Time` of meta/v1: UTC, whole seconds.
 ///
 /// # Errors
 /// What is wrong with it, in Go's words.
 pub fn canonical_seconds(text: &str) -> Result<String, String> {
-    let time = parse(text, Fraction::Any)?;
-    Ok(time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+    Ok(Moment(parse(text, Fraction::Any)?).to_seconds())
 }
 
 /// An RFC 3339 time with exactly six digits of the second as `MicroTime` of meta/v1: UTC.
@@ -19,16 +56,13 @@ pub fn canonical_seconds(text: &str) -> Result<String, String> {
 /// # Errors
 /// Likewise.
 pub fn canonical_micros(text: &str) -> Result<String, String> {
-    let time = parse(text, Fraction::Six)?;
-    Ok(time.to_zoned(TimeZone::UTC).strftime("%Y-%m-%dT%H:%M:%S.%6fZ").to_string())
+    Ok(Moment(parse(text, Fraction::Six)?).to_micros())
 }
 
 /// How long ago `time` was at `now` (Unix seconds), such as `5s`, `3m20s`, `2d`; `<unknown>` if it is no time.
 pub fn age(time: Option<&str>, now: i64) -> String {
-    match time.and_then(|time| time.parse::<Timestamp>().ok()) {
-        Some(time) => human_duration(now - time.as_second()),
-        None => "<unknown>".to_owned(),
-    }
+    time.and_then(Moment::parse)
+        .map_or_else(|| "<unknown>".to_owned(), |time| human_duration(now - time.unix().0))
 }
 
 /// A duration for people, as `k8s.io/apimachinery/pkg/util/duration.HumanDuration`.
@@ -63,8 +97,29 @@ mod tests {
             canonical_micros("2026-01-31T13:00:00.500000+01:00").as_deref(),
             Ok("2026-01-31T12:00:00.500000Z")
         );
+        assert_eq!(canonical_seconds("9999-12-31T23:59:59Z").as_deref(), Ok("9999-12-31T23:59:59Z"));
         assert!(canonical_micros("2026-01-31T12:00:00Z").is_err());
         assert!(canonical_seconds("yesterday").is_err());
+    }
+
+    #[test]
+    fn moments_are_counted_from_1970() {
+        for (text, unix) in [
+            ("1970-01-01T00:00:00Z", (0, 0)),
+            ("1969-12-31T23:59:59.25Z", (-1, 250_000_000)),
+            ("2026-01-31T13:00:00.5+01:00", (1_769_860_800, 500_000_000)),
+            ("9999-12-31T23:59:59Z", (253_402_300_799, 0)),
+            ("0001-01-01T00:00:00Z", (-62_135_596_800, 0)),
+        ] {
+            let moment = Moment::parse(text).unwrap();
+            assert_eq!(moment.unix(), unix, "{text}");
+            assert_eq!(Moment::from_unix(unix.0, unix.1), Some(moment), "{text}");
+        }
+        assert_eq!(Moment::from_unix(253_402_300_800, 0), None);
+        assert_eq!(Moment::from_unix(i64::MAX, 0), None);
+        assert_eq!(Moment::from_unix(i64::MIN, 999_999_999), None);
+        assert_eq!(age(Some("9999-12-31T23:59:59Z"), 0), "<invalid>");
+        assert_eq!(age(Some("soon"), 0), "<unknown>");
     }
 
     #[test]

@@ -46,8 +46,8 @@ pub fn json_and_duplicates(body: &[u8]) -> Result<(Value, Vec<String>), JsonErro
     }
 }
 
-/// Those of `paths`, of which each names a field as [`json_and_duplicates`] does, that stand in the JSON `body`: in the order in
-/// which they do.
+/// Those of `paths`, of which each names a field as [`json_and_duplicates`] does or an item of a list (`a.b[0]`), that stand in
+/// the JSON `body`: in the order in which they do.
 pub fn in_order_of(body: &[u8], paths: &[&str]) -> Vec<String> {
     let mut deserializer = serde_json::Deserializer::from_slice(body);
     let mut places = Places { wanted: paths.iter().copied().collect(), ..Places::default() };
@@ -62,6 +62,16 @@ struct Places<'a> {
     path: String,
     wanted: HashSet<&'a str>,
     found: Vec<String>,
+}
+
+impl Places<'_> {
+    /// Keeps the present place if it is wanted.
+    fn met(&mut self) {
+        // A longer one is never told, and to look it up takes as long as it is: for each key below a long one.
+        if self.path.len() <= LONGEST_PATH && self.wanted.remove(self.path.as_str()) {
+            self.found.push(self.path.clone());
+        }
+    }
 }
 
 struct Place<'a, 'p>(&'a mut Places<'p>);
@@ -109,6 +119,7 @@ impl<'de> Visitor<'de> for Place<'_, '_> {
         let (length, mut index) = (self.0.path.len(), 0);
         loop {
             self.0.path.push_str(&format!("[{index}]"));
+            self.0.met();
             let part = sequence.next_element_seed(Place(self.0))?;
             self.0.path.truncate(length);
             index += 1;
@@ -125,10 +136,7 @@ impl<'de> Visitor<'de> for Place<'_, '_> {
                 self.0.path.push('.');
             }
             self.0.path.push_str(&key);
-            // A longer one is never told, and to look it up takes as long as it is: for each key below a long one.
-            if self.0.path.len() <= LONGEST_PATH && self.0.wanted.remove(self.0.path.as_str()) {
-                self.0.found.push(self.0.path.clone());
-            }
+            self.0.met();
             access.next_value_seed(Place(self.0))?;
             self.0.path.truncate(length);
         }
@@ -159,12 +167,16 @@ impl Reading {
     }
 }
 
-/// What is larger than an integer of 64 bits Go reads as a float, and writes the fewest digits of it that tell it from others.
-fn as_go_reads(value: u64) -> u64 {
+/// What is larger than an integer of 64 bits Go reads as a float, and writes the fewest digits of it that tell it from others: as a
+/// whole number, which those just below 2^64 are too large for here.
+pub(crate) fn as_go_reads(value: u64) -> Number {
     if i64::try_from(value).is_ok() {
-        return value;
+        return value.into();
     }
-    (value as f64).to_string().parse().unwrap_or(value)
+    let float = value as f64;
+    let whole: Option<u64> = float.to_string().parse().ok();
+    // An integer is finite.
+    whole.map(Number::from).or_else(|| Number::from_f64(float)).unwrap_or_else(|| value.into())
 }
 
 struct Part<'a>(&'a mut Reading);
@@ -196,7 +208,7 @@ impl<'de> Visitor<'de> for Part<'_> {
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Value, E> {
         self.0.spend(|budget| budget.scalar(0))?;
-        Ok(as_go_reads(value).into())
+        Ok(Value::Number(as_go_reads(value)))
     }
 
     fn visit_f64<E: Error>(self, value: f64) -> Result<Value, E> {
@@ -267,13 +279,14 @@ mod tests {
         let body = br#"{"z":1,"b":{"y":[{"x":1},{"x":2,"w":3}]},"a":null,"z":2}"#;
         let paths = ["a", "b.y[1].w", "b.y[1].x", "no", "z"];
         assert_eq!(in_order_of(body, &paths), ["z", "b.y[1].x", "b.y[1].w", "a"]);
+        assert_eq!(in_order_of(body, &["b.y[1]", "b.y[0]", "b.y[7]"]), ["b.y[0]", "b.y[1]"]);
         assert_eq!(in_order_of(b"{", &paths), [""; 0]);
     }
 
     #[test]
     fn large_numbers_are_floats() {
         let value = from_json(b"[9223372036854775807,9223372036854775808,18446744073709551615]").unwrap();
-        let text = "[9223372036854775807,9223372036854776000,18446744073709551615]";
+        let text = "[9223372036854775807,9223372036854776000,1.8446744073709552e19]";
         assert_eq!(value.to_string(), text);
     }
 

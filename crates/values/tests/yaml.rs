@@ -32,7 +32,8 @@ fn scalars_mean_what_they_mean_to_kubectl() {
         ("+12", json!(12)),
         ("08", json!(8)),
         ("-9223372036854775808", json!(i64::MIN)),
-        ("18446744073709551615", json!(u64::MAX)),
+        ("9223372036854775808", json!(9_223_372_036_854_776_000_u64)),
+        ("18446744073709551615", json!(u64::MAX as f64)),
         ("123456789012345678901", json!(123456789012345680000.0)),
         ("1.0", json!(1)),
         ("1e3", json!(1000)),
@@ -222,7 +223,6 @@ fn anything() -> impl Strategy<Value = Value> {
         Just(Value::Null),
         any::<bool>().prop_map(Value::from),
         any::<i64>().prop_map(Value::from),
-        any::<u64>().prop_map(Value::from),
         (-1e6..1e6f64).prop_filter("has a fraction", |number| number.fract() != 0.0).prop_map(Value::from),
         text.prop_map(Value::from),
     ];

@@ -1,6 +1,6 @@
 //! Values that JSON writes otherwise than their message: times, quantities, numbers or strings.
 
-use jiff::Timestamp;
+use machinery::time::Moment;
 use serde_json::Value;
 
 use super::decode::{ProtobufError, text};
@@ -11,11 +11,11 @@ use super::wire::{Fields, Raw, VARINT, put_bytes, put_key, put_varint};
 pub(super) fn put(out: &mut Vec<u8>, kind: Kind, value: &Value) {
     match (kind, value) {
         (Kind::Time | Kind::MicroTime, Value::String(time)) => {
-            let Ok(time) = time.parse::<Timestamp>() else { return };
+            let Some((seconds, nanoseconds)) = Moment::parse(time).map(Moment::unix) else { return };
             put_key(out, 1, VARINT);
-            put_varint(out, time.as_second() as u64);
+            put_varint(out, seconds as u64);
             put_key(out, 2, VARINT);
-            put_varint(out, time.subsec_nanosecond() as u64);
+            put_varint(out, nanoseconds as u64);
         }
         (Kind::Quantity, Value::String(quantity)) => put_bytes(out, 1, quantity.as_bytes()),
         (Kind::Quantity, Value::Number(number)) => put_bytes(out, 1, number.to_string().as_bytes()),
@@ -64,10 +64,9 @@ pub(super) fn get(kind: Kind, bytes: &[u8]) -> Result<Value, ProtobufError> {
         // No time at all is an empty message (`Time.ProtoTime`).
         Kind::Time | Kind::MicroTime if bytes.is_empty() => Value::Null,
         Kind::Time | Kind::MicroTime => {
-            let time = Timestamp::new(seconds, nanos.clamp(0, 999_999_999))
-                .map_err(|_| ProtobufError::Value("a time outside of what RFC 3339 can say"))?;
-            let format = if kind == Kind::Time { "%Y-%m-%dT%H:%M:%SZ" } else { "%Y-%m-%dT%H:%M:%S.%6fZ" };
-            Value::String(time.strftime(format).to_string())
+            let time = Moment::from_unix(seconds, nanos.clamp(0, 999_999_999))
+                .ok_or(ProtobufError::Value("a time outside of what RFC 3339 can say"))?;
+            Value::String(if kind == Kind::Time { time.to_seconds() } else { time.to_micros() })
         }
         Kind::IntOrString if is_text => Value::String(found.unwrap_or_default()),
         Kind::IntOrString => Value::from(number),

@@ -70,7 +70,7 @@ impl Column {
             "number" if value.is_number() => value.clone(),
             "boolean" if value.is_boolean() => value.clone(),
             "date" => match value.as_str() {
-                Some(text) if text.parse::<jiff::Timestamp>().is_ok() => time::age(Some(text), now).into(),
+                Some(text) if time::Moment::parse(text).is_some() => time::age(Some(text), now).into(),
                 Some(_) => "<invalid>".into(),
                 None => Value::Null,
             },

@@ -2,6 +2,8 @@
 
 use serde_json::{Number, Value};
 
+use crate::json::as_go_reads;
+
 /// What a scalar may be before it is JSON.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Scalar {
@@ -156,7 +158,7 @@ impl Scalar {
             Scalar::Null => Value::Null,
             Scalar::Bool(value) => value.into(),
             Scalar::Int(number) => number.into(),
-            Scalar::Large(number) => number.into(),
+            Scalar::Large(number) => Value::Number(as_go_reads(number)),
             // A number without a fraction has no point in JSON as Go writes it, and is a whole number to whom reads it.
             Scalar::Float(number) if number.fract() == 0.0 && number.abs() < 9.2e18 => (number as i64).into(),
             Scalar::Float(number) => Number::from_f64(number)

@@ -56,8 +56,7 @@ fn completions(object: &Object) -> String {
 }
 
 fn duration(object: &Object, now: i64) -> String {
-    let seconds =
-        |pointer: &str| text(object, pointer).parse::<jiff::Timestamp>().ok().map(|t| t.as_second());
+    let seconds = |pointer: &str| time::Moment::parse(text(object, pointer)).map(|time| time.unix().0);
     let Some(start) = seconds("/status/startTime") else { return String::new() };
     time::human_duration(seconds("/status/completionTime").unwrap_or(now) - start)
 }
