@@ -246,6 +246,8 @@ impl Parser {
                 };
                 self.next += 1;
                 if !optional && !quoted && self.is_sign("(") {
+                    // A call stands where its bracket opens, as in cel-go.
+                    let at = self.at();
                     let (arguments, depth_of_arguments) = self.arguments()?;
                     let depth_of_all = depth.max(depth_of_arguments);
                     let kind = method(at, expr, field, arguments)?;
@@ -255,7 +257,7 @@ impl Parser {
                 }
                 if self.is_sign("{") && !optional && qualified(&expr).is_some() {
                     let name = format!("{}.{field}", qualified(&expr).unwrap_or_default());
-                    (expr, depth) = self.message(at, name)?;
+                    (expr, depth) = self.message(name)?;
                     continue;
                 }
                 let access = if optional { Access::Optional } else { Access::Value };
@@ -269,7 +271,7 @@ impl Parser {
                 (expr, depth) = self.made(at, kind, depth.max(depth_of_index))?;
             } else if let (Kind::Ident(name), true) = (&expr.kind, self.is_sign("{")) {
                 let name = name.clone();
-                (expr, depth) = self.message(at, name)?;
+                (expr, depth) = self.message(name)?;
             } else {
                 return Ok((expr, depth));
             }
@@ -310,6 +312,7 @@ impl Parser {
                     _ => {}
                 }
                 if self.is_sign("(") {
+                    let at = self.at();
                     let (arguments, depth) = self.arguments()?;
                     let kind = function(at, name, arguments)?;
                     return self.made(at, kind, depth);
@@ -389,7 +392,8 @@ impl Parser {
         self.made(at, Kind::Map(entries), deepest)
     }
 
-    fn message(&mut self, at: usize, name: String) -> Parsed {
+    fn message(&mut self, name: String) -> Parsed {
+        let at = self.at();
         self.expect("{")?;
         let (mut fields, mut deepest) = (Vec::new(), 0);
         while !self.accept("}") {

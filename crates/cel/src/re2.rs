@@ -29,89 +29,222 @@ pub fn compile(pattern: &str, largest: usize) -> Result<Regex, String> {
 
 /// A pattern of RE2, as Go reads it, in the words of the crate `regex`: there classes of Perl and the edges of words are
 /// those of Unicode, a bracket in a class begins another, a brace is always a repetition, and some escapes mean other things.
+///
+/// # Errors
+/// What is wrong with it, in the words of Go's `regexp/syntax`.
 fn translated(pattern: &str) -> Result<String, String> {
-    let mut out = String::with_capacity(pattern.len() + 8);
-    let mut in_class = false;
-    // Each search stops at the first character that can't belong to what it looks for: a pattern of a megabyte is read once.
-    let last_named = pattern.rfind(":]");
-    let mut rest = pattern;
-    while let Some(c) = rest.chars().next() {
-        let behind = &rest[c.len_utf8()..];
-        rest = behind;
-        match c {
-            '\\' => {
-                let Some(escaped) = behind.chars().next() else {
-                    return Err(
-                        "error parsing regexp: trailing backslash at end of expression: ``".to_owned()
-                    );
-                };
-                rest = &behind[escaped.len_utf8()..];
-                if escaped == 'Q' && !in_class {
-                    let (literal, behind) = rest.split_once("\\E").unwrap_or((rest, ""));
-                    out.push_str(&regex::escape(literal));
-                    rest = behind;
-                } else {
-                    escape(escaped, in_class, &mut out)?;
-                    // `\p{Lu}`, `\x{1F600}`: these braces are no repetition.
-                    if matches!(escaped, 'p' | 'P' | 'x')
-                        && let Some((name, behind)) = rest.strip_prefix('{').and_then(braced)
-                    {
-                        out.push_str(&format!("{{{name}}}"));
-                        rest = behind;
+    let (out, last_named) = (String::with_capacity(pattern.len() + 8), pattern.rfind(":]"));
+    let mut reading = Reading { pattern, rest: pattern, out, open: 0, last: Last::Nothing, last_named };
+    reading.run().map_err(|why| format!("error parsing regexp: {why}"))?;
+    Ok(reading.out)
+}
+
+/// What stands before the next part, for one that repeats it.
+#[derive(Clone, Copy)]
+enum Last {
+    Nothing,
+    /// Something that can be repeated.
+    Operand,
+    /// What is repeated already, by the repetition that begins there.
+    Repeated(usize),
+}
+
+struct Reading<'a> {
+    pattern: &'a str,
+    rest: &'a str,
+    out: String,
+    /// The groups that are open.
+    open: usize,
+    last: Last,
+    /// Where the last name of a class ends. Each search stops at the first character that can't belong to what it looks for: a
+    /// pattern of a megabyte is read once.
+    last_named: Option<usize>,
+}
+
+impl<'a> Reading<'a> {
+    fn at(&self) -> usize {
+        self.pattern.len() - self.rest.len()
+    }
+
+    /// What stands from a place on to where the reading is.
+    fn since(&self, at: usize) -> &'a str {
+        &self.pattern[at..self.at()]
+    }
+
+    fn take(&mut self) -> Option<char> {
+        let c = self.rest.chars().next()?;
+        self.rest = &self.rest[c.len_utf8()..];
+        Some(c)
+    }
+
+    fn accept(&mut self, sign: &str) -> bool {
+        let behind = self.rest.strip_prefix(sign);
+        self.rest = behind.unwrap_or(self.rest);
+        behind.is_some()
+    }
+
+    fn run(&mut self) -> Result<(), String> {
+        loop {
+            let at = self.at();
+            let Some(c) = self.take() else { break };
+            match c {
+                '\\' => {
+                    let has_operand = self.escaped(false)?;
+                    if has_operand {
+                        self.last = Last::Operand;
                     }
                 }
-            }
-            '[' if in_class => match behind.strip_prefix(':') {
-                Some(name) => match name.find([':', '[', ']']).filter(|end| name[*end..].starts_with(":]")) {
-                    Some(end) => {
-                        out.push_str(&format!("[{}", &behind[..end + 3]));
-                        rest = &behind[end + 3..];
+                '[' => {
+                    self.class(at)?;
+                    self.last = Last::Operand;
+                }
+                '{' => match repetition(self.rest) {
+                    None => {
+                        self.out.push_str("\\{");
+                        self.last = Last::Operand;
                     }
-                    // What reaches to a later end is a name as well, of no class.
-                    None if last_named >= Some(pattern.len() - name.len()) => {
-                        return Err("error parsing regexp: invalid character class range".to_owned());
+                    Some((most, length)) => {
+                        self.rest = &self.rest[length..];
+                        if most > MOST_REPEATS {
+                            return Err(format!("invalid repeat count: `{}`", self.since(at)));
+                        }
+                        self.repeated(at)?;
                     }
-                    None => out.push_str("\\["),
                 },
-                None => out.push_str("\\["),
-            },
-            '&' | '~' if in_class => out.extend(['\\', c]),
-            ']' if in_class => {
-                in_class = false;
-                out.push(c);
-            }
-            '[' => {
-                in_class = true;
-                out.push(c);
-                let negated = behind.strip_prefix('^');
-                out.push_str(if negated.is_some() { "^" } else { "" });
-                rest = negated.unwrap_or(behind);
-                // Directly behind the bracket it is one of the class.
-                if let Some(behind) = rest.strip_prefix(']') {
-                    out.push_str("\\]");
-                    rest = behind;
+                '*' | '+' | '?' => self.repeated(at)?,
+                '(' => self.group(at)?,
+                ')' if self.open == 0 => return Err(format!("unexpected ): `{}`", self.pattern)),
+                ')' => {
+                    self.open -= 1;
+                    self.out.push(c);
+                    self.last = Last::Operand;
+                }
+                '|' => {
+                    self.out.push(c);
+                    self.last = Last::Nothing;
+                }
+                c => {
+                    self.out.push(c);
+                    self.last = Last::Operand;
                 }
             }
-            '{' if !in_class => match repetition(behind) {
-                None => out.push_str("\\{"),
-                Some(most) if most > MOST_REPEATS => {
-                    return Err("error parsing regexp: invalid repeat count".to_owned());
-                }
-                Some(_) => out.push('{'),
-            },
-            '(' if !in_class && behind.starts_with('?') => {
-                let flags = behind[1..].find(|c: char| !c.is_ascii_alphabetic() && c != '-').unwrap_or(0);
-                let flags = &behind[1..1 + flags];
-                let named = flags == "P" || behind[1..].starts_with('<');
-                if !named && !flags.chars().all(|flag| "imsU-".contains(flag)) {
-                    return Err("error parsing regexp: invalid or unsupported Perl syntax".to_owned());
-                }
-                out.push('(');
-            }
-            c => out.push(c),
+        }
+        match self.open {
+            0 => Ok(()),
+            _ => Err(format!("missing closing ): `{}`", self.pattern)),
         }
     }
-    Ok(out)
+
+    /// A repetition that begins at a place, of what stands there.
+    fn repeated(&mut self, at: usize) -> Result<(), String> {
+        self.accept("?");
+        let shown = self.since(at);
+        match self.last {
+            Last::Nothing => return Err(format!("missing argument to repetition operator: `{shown}`")),
+            Last::Repeated(first) => {
+                return Err(format!("invalid nested repetition operator: `{}`", self.since(first)));
+            }
+            Last::Operand => self.last = Last::Repeated(at),
+        }
+        self.out.push_str(shown);
+        Ok(())
+    }
+
+    /// A group, behind its bracket; or flags, which are none.
+    fn group(&mut self, at: usize) -> Result<(), String> {
+        self.out.push('(');
+        if let Some(asked) = self.rest.strip_prefix('?') {
+            let flags = asked.find(|c: char| !c.is_ascii_alphabetic() && c != '-').unwrap_or(0);
+            let (flags, behind) = asked.split_at(flags);
+            let named = flags == "P" || asked.starts_with('<');
+            let odd = flags.find(|flag| !"imsU-".contains(flag)).filter(|_| !named);
+            let odd = odd.or(behind.starts_with(['=', '!', '#']).then_some(flags.len()));
+            if let Some(odd) = odd {
+                self.rest = &asked[odd + 1..];
+                return Err(format!("invalid or unsupported Perl syntax: `{}`", self.since(at)));
+            }
+            if behind.starts_with(')') && !named {
+                self.out.push_str(&format!("?{flags})"));
+                self.rest = &behind[1..];
+                if let Last::Repeated(_) = self.last {
+                    self.last = Last::Operand;
+                }
+                return Ok(());
+            }
+            // What the group is called, or its flags, is no part of it.
+            let end = if named { asked.find('>').map_or(0, |end| end + 1) } else { flags.len() + 1 };
+            let end = end.min(asked.len());
+            self.out.push('?');
+            self.out.push_str(&asked[..end]);
+            self.rest = &asked[end..];
+        }
+        self.open += 1;
+        self.last = Last::Nothing;
+        Ok(())
+    }
+
+    /// What stands behind a backslash; whether that is something.
+    fn escaped(&mut self, in_class: bool) -> Result<bool, String> {
+        let Some(escaped) = self.take() else {
+            return Err("trailing backslash at end of expression: ``".to_owned());
+        };
+        if escaped == 'Q' && !in_class {
+            let (literal, behind) = self.rest.split_once("\\E").unwrap_or((self.rest, ""));
+            self.out.push_str(&regex::escape(literal));
+            self.rest = behind;
+            return Ok(!literal.is_empty());
+        }
+        escape(escaped, in_class, &mut self.out)?;
+        // `\p{Lu}`, `\x{1F600}`: these braces are no repetition.
+        if matches!(escaped, 'p' | 'P' | 'x')
+            && let Some((name, behind)) = self.rest.strip_prefix('{').and_then(braced)
+        {
+            self.out.push_str(&format!("{{{name}}}"));
+            self.rest = behind;
+        }
+        Ok(true)
+    }
+
+    /// A class of characters, which begins at a place, behind its bracket.
+    fn class(&mut self, at: usize) -> Result<(), String> {
+        self.out.push('[');
+        if self.accept("^") {
+            self.out.push('^');
+        }
+        // Directly behind the bracket it is one of the class.
+        if self.accept("]") {
+            self.out.push_str("\\]");
+        }
+        while let Some(c) = self.take() {
+            match c {
+                '\\' => _ = self.escaped(true)?,
+                '[' => match self.rest.strip_prefix(':') {
+                    Some(name) => {
+                        let end = name.find([':', '[', ']']).filter(|end| name[*end..].starts_with(":]"));
+                        match end {
+                            Some(end) => {
+                                self.out.push_str(&format!("[{}", &self.rest[..end + 3]));
+                                self.rest = &self.rest[end + 3..];
+                            }
+                            // What reaches to a later end is a name as well, of no class.
+                            None if self.last_named >= Some(self.pattern.len() - name.len()) => {
+                                return Err("invalid character class range".to_owned());
+                            }
+                            None => self.out.push_str("\\["),
+                        }
+                    }
+                    None => self.out.push_str("\\["),
+                },
+                '&' | '~' => self.out.extend(['\\', c]),
+                ']' => {
+                    self.out.push(c);
+                    return Ok(());
+                }
+                c => self.out.push(c),
+            }
+        }
+        Err(format!("missing closing ]: `{}`", &self.pattern[at..]))
+    }
 }
 
 fn escape(escaped: char, in_class: bool, out: &mut String) -> Result<(), String> {
@@ -131,8 +264,8 @@ fn escape(escaped: char, in_class: bool, out: &mut String) -> Result<(), String>
             out.push(escaped);
             return Ok(());
         }
-        ('b' | 'B' | 'C' | 'G' | 'Z' | 'u' | 'U' | 'E' | 'R' | 'X' | 'K' | 'h' | 'H' | 'N', _) => {
-            return Err(format!("error parsing regexp: invalid escape sequence: `\\{escaped}`"));
+        (other, _) if other.is_ascii_alphanumeric() && !"afnrtvxpPAz".contains(other) => {
+            return Err(format!("invalid escape sequence: `\\{escaped}`"));
         }
         _ => {
             out.extend(['\\', escaped]);
@@ -149,15 +282,16 @@ fn braced(text: &str) -> Option<(&str, &str)> {
     text[end..].strip_prefix('}').map(|behind| (&text[..end], behind))
 }
 
-/// The largest number of a repetition such as `{2,5}`, behind its brace; nothing if it is none, and only text.
-fn repetition(text: &str) -> Option<u32> {
+/// The largest number of a repetition such as `{2,5}`, and how long it is behind its brace; nothing if it is none, and only text.
+fn repetition(text: &str) -> Option<(u32, usize)> {
     let end = text.find(|c: char| !c.is_ascii_digit() && c != ',')?;
     let counts = text[end..].starts_with('}').then_some(&text[..end])?;
     let (least, most) = counts.split_once(',').unwrap_or((counts, ""));
     let number =
         |digits: &str| digits.bytes().all(|b| b.is_ascii_digit()).then(|| digits.parse().unwrap_or(u32::MAX));
     let least = number(least).filter(|_| !least.is_empty())?;
-    if most.is_empty() { Some(least) } else { number(most).map(|most| most.max(least)) }
+    let most = if most.is_empty() { least } else { number(most)?.max(least) };
+    Some((most, end + 1))
 }
 
 #[cfg(test)]
@@ -203,10 +337,37 @@ mod tests {
             "[[:a]b:]",
             "(?x)a",
             "(?=a)",
-            "\\",
-            "*",
+            "a**",
+            "a+{2}",
+            "(|*a)",
         ] {
             assert!(compile(pattern, 1 << 18).is_err(), "{pattern}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_pattern_is_told_in_gos_words() {
+        for (pattern, why) in [
+            ("a(b", "missing closing ): `a(b`"),
+            ("a)b", "unexpected ): `a)b`"),
+            ("a[bc", "missing closing ]: `[bc`"),
+            ("\\", "trailing backslash at end of expression: ``"),
+            ("*", "missing argument to repetition operator: `*`"),
+            ("a|+?", "missing argument to repetition operator: `+?`"),
+            ("{2}", "missing argument to repetition operator: `{2}`"),
+            ("a**", "invalid nested repetition operator: `**`"),
+            ("a*?{2}", "invalid nested repetition operator: `*?{2}`"),
+            ("a{1001}", "invalid repeat count: `{1001}`"),
+            ("x(?=a)", "invalid or unsupported Perl syntax: `(?=`"),
+            (r"\y", "invalid escape sequence: `\\y`"),
+            (r"(a)\1", "invalid escape sequence: `\\1`"),
+            ("(?ix)a", "invalid or unsupported Perl syntax: `(?ix`"),
+        ] {
+            let told = compile(pattern, 1 << 18).unwrap_err();
+            assert_eq!(told, format!("error parsing regexp: {why}"), "{pattern}");
+        }
+        for pattern in ["^*", "(?i)a(?-i)*", "(?P<n>a)+", "(?:)*", "a{,2}", "{", "a{2}?"] {
+            assert!(compile(pattern, 1 << 18).is_ok(), "{pattern}");
         }
     }
 }

@@ -180,7 +180,8 @@ fn what_is_wrong_with_a_text_is_told_with_its_place() {
             "ERROR: <input>:1:1: undeclared reference to 'nothing' (in container '')\n | nothing == 1\n | ^",
         ),
         ("self.nothing == 1", "undefined field 'nothing'"),
-        ("frob(1)", "undeclared reference to 'frob' (in container '')"),
+        ("frob(1)", "ERROR: <input>:1:5: undeclared reference to 'frob' (in container '')"),
+        ("self.name.frob()", "ERROR: <input>:1:15: undeclared reference to 'frob' (in container '')"),
         ("[1, 'a']", "expected type 'int' but found 'string'"),
         ("[dyn(1), 2]", "expected type 'dyn' but found 'int'"),
         ("self.name == null", "found no matching overload for '_==_' applied to '(string, null)'"),
@@ -198,7 +199,7 @@ fn what_is_wrong_with_a_text_is_told_with_its_place() {
         ("true || uint(-1) == 0u", "unsigned integer overflow"),
         ("self.name == '' ? int(1e300) : 0", "integer overflow"),
         ("string(b'\\xff')", "invalid UTF-8 in bytes, cannot convert to string"),
-        ("self.name.find('(')", "unclosed group"),
+        ("self.name.find('(')", "missing closing ): `(`"),
         ("1 +", "Syntax error: mismatched input '<EOF>'"),
         ("'abc", "Syntax error"),
         ("1 2", "Syntax error"),
@@ -208,7 +209,7 @@ fn what_is_wrong_with_a_text_is_told_with_its_place() {
         ("self.name.all(x, true)", "cannot be range of a comprehension"),
         ("let + 1", "reserved identifier: let"),
         ("Object{spec: Object.other{}}", "unexpected type name"),
-        ("Pod{}", "undeclared reference to 'Pod'"),
+        ("Pod{}", "ERROR: <input>:1:4: undeclared reference to 'Pod'"),
     ] {
         let error = run(text).unwrap_err();
         assert!(error.contains(expected), "{text}: {error}");

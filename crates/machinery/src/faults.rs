@@ -45,6 +45,11 @@ impl Faults {
         self.kept.retain(keep);
     }
 
+    /// Brings those that are kept into the order of their texts.
+    pub fn sort(&mut self) {
+        self.kept.sort_by_cached_key(|cause| format!("{}: {}", cause.field, cause.message));
+    }
+
     /// What is reported: those that were kept, then one that says how many more there were.
     pub fn into_causes(mut self) -> Vec<Cause> {
         if self.more > 0 {

@@ -39,8 +39,8 @@ fn definitions_of_custom_resources() {
         (
             json!({"type": "object", "properties": {"spec": {"properties": {"a": {"type": "wrong"}}}}}),
             vec![
-                format!("NotSupported {root}.properties[spec].properties[a].type"),
                 format!("Required {root}.properties[spec].type"),
+                format!("NotSupported {root}.properties[spec].properties[a].type"),
             ],
         ),
         (
@@ -71,10 +71,10 @@ fn definitions_of_custom_resources() {
         (
             json!({"type": "object", "anyOf": [{"x-kubernetes-list-type": "odd"}, {"items": {}}]}),
             vec![
-                format!("Required {root}.anyOf[0].type"),
-                format!("NotSupported {root}.anyOf[0].x-kubernetes-list-type"),
                 format!("Forbidden {root}.anyOf[0].x-kubernetes-list-type"),
                 format!("Required {root}.items"),
+                format!("Required {root}.anyOf[0].type"),
+                format!("NotSupported {root}.anyOf[0].x-kubernetes-list-type"),
             ],
         ),
         (
@@ -98,11 +98,36 @@ fn definitions_of_custom_resources() {
         of("widgets.example.com", &|spec| spec["versions"] = two.clone()),
         ["Required spec.versions[1].schema.openAPIV3Schema.type"]
     );
-    let subresources = json!({"scale": {"specReplicasPath": ".status.n", "statusReplicasPath": ".status.n"}});
-    assert_eq!(
-        of("widgets.example.com", &|spec| spec["versions"][0]["subresources"] = subresources.clone()),
-        ["Invalid spec.subresources.scale.specReplicasPath"]
-    );
+    // Where they differ only in what is empty, they say the same.
+    let empty = json!([version(json!({"type": "object"})),
+        {"name": "v2", "served": true, "storage": false, "schema": {"openAPIV3Schema": {"type": "object", "anyOf": []}}}]);
+    assert_eq!(of("widgets.example.com", &|spec| spec["versions"] = empty.clone()), NONE);
+    // Only conditions on the whole must be about what there is.
+    let items = json!({"type": "object", "properties": {"spec": {"type": "object", "not": {"items": {}}}}});
+    assert_eq!(of("widgets.example.com", &|spec| spec["versions"][0] = version(items.clone())), NONE);
+    let scale = |spec_path: &str| json!({"scale": {"specReplicasPath": spec_path, "statusReplicasPath": ".status.n"}});
+    for (path, faults) in [(".status.n", 1), ("spec.n", 1), (".spec", 1), (".spec.n", 0), (".spec.n[0]", 0)] {
+        let found = of("widgets.example.com", &|spec| spec["versions"][0]["subresources"] = scale(path));
+        assert_eq!(found, vec!["Invalid spec.subresources.scale.specReplicasPath"; faults], "{path}");
+    }
+    let selectable = |path: &str| json!([{"jsonPath": path}]);
+    let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+        "color": {"type": "string"}, "sizes": {"type": "object", "additionalProperties": {"type": "integer"}}}}}});
+    for (path, faults) in [
+        (".spec.color", 0),
+        (".spec.sizes.large", 0),
+        (".spec", 1),
+        (".spec.none", 1),
+        ("spec.color", 1),
+        (".spec['color']", 1),
+        (".metadata.name", 1),
+    ] {
+        let found = of("widgets.example.com", &|spec| {
+            spec["versions"][0] = version(schema.clone());
+            spec["versions"][0]["selectableFields"] = selectable(path);
+        });
+        assert_eq!(found, vec!["Invalid spec.selectableFields[0].jsonPath"; faults], "{path}");
+    }
 }
 
 #[test]

@@ -21,12 +21,15 @@ impl Pattern {
 
     /// Whether it is found in a value. A pattern that can't be compiled is found in none: nothing is known of it.
     pub fn matches(&self, value: &str) -> bool {
-        let compiled = self.compiled.get_or_init(|| compile(&self.text));
+        let compiled = self.compiled.get_or_init(|| compile(&self.text).ok());
         compiled.as_ref().is_some_and(|regex| regex.is_match(value))
     }
 }
 
-/// The pattern compiled; nothing if it is none.
-pub fn compile(pattern: &str) -> Option<Regex> {
-    cel::re2::compile(pattern, LARGEST).ok()
+/// The pattern compiled.
+///
+/// # Errors
+/// What is wrong with it, in Go's words.
+pub fn compile(pattern: &str) -> Result<Regex, String> {
+    cel::re2::compile(pattern, LARGEST)
 }

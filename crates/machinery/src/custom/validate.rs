@@ -12,7 +12,7 @@ use crate::status::Cause;
 
 /// Adds the faults of a value at `path`; `old` is what it replaces, if there is one.
 pub(super) fn validate(schema: &Schema, value: &Value, old: Option<&Value>, path: &str, faults: &mut Faults) {
-    let mut walk = Walk { path: path.to_owned(), faults: Vec::new() };
+    let mut walk = Walk::at_path(path);
     walk.value(schema, value, old);
     faults.extend(walk.faults);
 }
@@ -20,16 +20,25 @@ pub(super) fn validate(schema: &Schema, value: &Value, old: Option<&Value>, path
 struct Walk {
     path: String,
     faults: Vec<Cause>,
+    /// How much of what was asked of the value it fulfils, as kube-openapi counts it (`Result.MatchCount`): of several conditions
+    /// that it doesn't fulfil, that of the highest count is told.
+    matched: usize,
 }
 
 impl Walk {
+    fn at_path(path: &str) -> Self {
+        Walk { path: path.to_owned(), faults: Vec::new(), matched: 0 }
+    }
+
     fn value(&mut self, schema: &Schema, value: &Value, old: Option<&Value>) {
         if old == Some(value) || self.faults.len() >= MOST_FAULTS {
             return;
         }
-        if !has_type(schema, value) {
+        let has_type = has_type(schema, value);
+        if !has_type {
             self.wrong_type(schema, value);
         }
+        self.count(schema, value, has_type);
         // In upstream's order: what is told first and last follows from it.
         let checks = schema.checks.as_deref();
         if let Some(checks) = checks.filter(|_| !value.is_null()) {
@@ -48,6 +57,24 @@ impl Walk {
         if let Value::Object(object) = value {
             self.object(schema, checks, object, old);
         }
+    }
+
+    /// Counts what there is to ask of a value itself: each question, those that are met, and the whole.
+    fn count(&mut self, schema: &Schema, value: &Value, has_type: bool) {
+        /// The conditions and the choices, which are asked for of any value, the conditions' own, and the whole.
+        const OF_ANY: usize = 4;
+        let format = schema.checks.as_ref().and_then(|checks| checks.format.as_deref());
+        let is_typed = schema.kind != Kind::Any || schema.int_or_string || format.is_some();
+        let of_kind = match value {
+            Value::Null => return self.matched += usize::from(has_type),
+            Value::Bool(_) => 0,
+            Value::String(_) => {
+                1 + usize::from(format.is_some_and(|format| format::is_known("string", format)))
+            }
+            Value::Number(_) | Value::Array(_) => 2,
+            Value::Object(_) => 1,
+        };
+        self.matched += OF_ANY + of_kind + usize::from(is_typed) * (1 + usize::from(has_type));
     }
 
     fn list(&mut self, schema: &Schema, checks: Option<&Checks>, list: &[Value], old: Option<&Value>) {
@@ -230,52 +257,64 @@ impl Walk {
     /// of others behind it.
     fn conditions(&mut self, checks: &Checks, value: &Value, old: Option<&Value>) {
         let place = self.path.clone();
-        let fails = |schema: &Schema| {
-            let mut walk = Walk { path: place.clone(), faults: Vec::new() };
+        let asked = |schema: &Schema| {
+            let mut walk = Walk::at_path(&place);
             walk.value(schema, value, old);
-            walk.faults
+            walk
         };
-        let mut failed: Option<(String, Vec<Cause>)> = None;
         if !checks.any_of.is_empty() {
-            let mut best: Option<Vec<Cause>> = None;
+            let mut told: Option<Walk> = None;
             for schema in &checks.any_of {
-                let faults = fails(schema);
-                if best.as_ref().is_none_or(|best| faults.len() < best.len()) {
-                    best = Some(faults);
+                let walk = asked(schema);
+                let is_met = walk.faults.is_empty();
+                if is_met || told.as_ref().is_none_or(|told| walk.matched > told.matched) {
+                    told = Some(walk);
+                }
+                if is_met {
+                    break;
                 }
             }
-            if let Some(best) = best.filter(|best| !best.is_empty()) {
-                failed = Some(("must validate at least one schema (anyOf)".into(), best));
+            if let Some(told) = told {
+                self.matched += told.matched;
+                if !told.faults.is_empty() {
+                    self.failed("must validate at least one schema (anyOf)", told.faults);
+                }
             }
         }
-        self.failed(failed.take());
         if !checks.one_of.is_empty() {
-            let results: Vec<Vec<Cause>> = checks.one_of.iter().map(fails).collect();
-            let valid = results.iter().filter(|faults| faults.is_empty()).count();
-            if valid != 1 {
-                let found = match valid {
-                    0 => "Found none valid".to_owned(),
-                    many => format!("Found {many} valid alternatives"),
-                };
-                let best = if valid == 0 { results.into_iter().min_by_key(Vec::len) } else { None };
-                let why = format!("must validate one and only one schema (oneOf). {found}");
-                failed = Some((why, best.unwrap_or_default()));
+            let (mut met, mut told): (usize, Option<Walk>) = (0, None);
+            for walk in checks.one_of.iter().map(asked) {
+                let is_met = walk.faults.is_empty();
+                let is_told =
+                    met == 0 && (is_met || told.as_ref().is_none_or(|told| walk.matched > told.matched));
+                met += usize::from(is_met);
+                if is_told {
+                    told = Some(walk);
+                }
+            }
+            let found = match met {
+                0 => "Found none valid".to_owned(),
+                many => format!("Found {many} valid alternatives"),
+            };
+            let told = told.filter(|_| met <= 1).unwrap_or_else(|| Walk::at_path(&place));
+            self.matched += told.matched;
+            if met != 1 {
+                self.failed(&format!("must validate one and only one schema (oneOf). {found}"), told.faults);
             }
         }
-        self.failed(failed.take());
-        let all: Vec<Vec<Cause>> = checks.all_of.iter().map(fails).collect();
-        if all.iter().any(|faults| !faults.is_empty()) {
-            let none = if all.iter().all(|faults| !faults.is_empty()) { ". None validated" } else { "" };
-            all.into_iter().flatten().for_each(|detail| self.tell(detail));
-            self.failed(Some((format!("must validate all the schemas (allOf){none}"), Vec::new())));
+        let all: Vec<Walk> = checks.all_of.iter().map(asked).collect();
+        self.matched += all.iter().map(|walk| walk.matched).sum::<usize>();
+        if all.iter().any(|walk| !walk.faults.is_empty()) {
+            let none = if all.iter().all(|walk| !walk.faults.is_empty()) { ". None validated" } else { "" };
+            all.into_iter().flat_map(|walk| walk.faults).for_each(|detail| self.tell(detail));
+            self.failed(&format!("must validate all the schemas (allOf){none}"), Vec::new());
         }
-        if checks.not.as_ref().is_some_and(|not| fails(not).is_empty()) {
-            self.failed(Some(("must not validate the schema (not)".into(), Vec::new())));
+        if checks.not.as_ref().is_some_and(|not| asked(not).faults.is_empty()) {
+            self.failed("must not validate the schema (not)", Vec::new());
         }
     }
 
-    fn failed(&mut self, failed: Option<(String, Vec<Cause>)>) {
-        let Some((why, details)) = failed else { return };
+    fn failed(&mut self, why: &str, details: Vec<Cause>) {
         let why = format!("{:?} {why}", self.path);
         self.tell(Cause::invalid("<nil>", &"".into(), &why));
         for detail in details {

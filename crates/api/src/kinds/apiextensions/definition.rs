@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::fresh::validate_fresh;
 use super::names::{validate_group, validate_names};
 use super::structural::DEEPEST;
-use super::versions::validate_versions;
+use super::versions::{validate_shared, validate_versions};
 use super::warnings::schema_warnings;
 use crate::kinds::client_config::{validate_client, validate_review_versions};
 use crate::kinds::field::{self, default, items, part, paths, text};
@@ -87,8 +87,9 @@ impl Rules for CustomResourceDefinition {
         if field::require(&spec["scope"], "spec.scope", "", faults) {
             field::one_of(&spec["scope"], "spec.scope", &["Cluster", "Namespaced"], faults);
         }
-        validate_names(&spec["names"], faults);
         validate_versions(spec, faults);
+        validate_names(&spec["names"], faults);
+        validate_shared(spec, faults);
         validate_conversion(&spec["conversion"], faults);
         if spec["preserveUnknownFields"] == true {
             let why = "must be false in order to use defaults in the schema";
@@ -183,13 +184,19 @@ fn validate_stored(object: &Object, faults: &mut Faults) {
     if items(stored).is_empty() {
         return faults.push(Cause::invalid(path, stored, "must have at least one stored version"));
     }
-    for storage in storage_versions(object).filter(|storage| !items(stored).contains(storage)) {
-        let why = format!("must have the storage version {}", storage.as_str().unwrap_or_default());
-        faults.push(Cause::invalid(path, stored, &why));
+    // Each version takes its name from what is stored: where two have the same, the other one finds none.
+    let mut left: HashSet<&str> = items(stored).iter().filter_map(Value::as_str).collect();
+    let known: HashSet<&str> = versions.iter().map(|version| text(version, "name")).collect();
+    for version in versions {
+        let name = text(version, "name");
+        if !left.remove(name) && version["storage"] == true {
+            let why = format!("must have the storage version {name}");
+            faults.push(Cause::invalid(path, stored, &why));
+        }
     }
     for (path, version) in paths(stored, path) {
-        if !versions.iter().any(|known| known["name"] == *version) {
-            let name = version.as_str().unwrap_or_default();
+        let name = version.as_str().unwrap_or_default();
+        if !known.contains(name) {
             let why = format!(
                 "missing from spec.versions; {name} was previously a storage version, and must remain in spec.versions until a \
                  storage migration ensures no data remains persisted in {name} and removes {name} from status.storedVersions"

@@ -4,6 +4,7 @@
 use machinery::{Cause, Faults, SchemaRules, validate_defaults};
 use serde_json::Value;
 
+use super::same::{all_share, same_part};
 use crate::kinds::field::{items, paths, text};
 
 /// Deeper schemas are refused elsewhere.
@@ -16,7 +17,7 @@ pub(super) fn validate_fresh(spec: &Value, old: &Value, faults: &mut Faults) {
     let versions = &spec["versions"];
     let stays = |version: &Value| {
         let before = items(&old["versions"]).iter().find(|before| before["name"] == version["name"]);
-        before.is_some_and(|before| before["schema"] == version["schema"])
+        before.is_some_and(|before| same_part(&before["schema"], &version["schema"]))
     };
     let check = |version: &Value, path: &str, faults: &mut Faults| {
         let schema = &version["schema"]["openAPIV3Schema"];
@@ -32,7 +33,7 @@ pub(super) fn validate_fresh(spec: &Value, old: &Value, faults: &mut Faults) {
     };
     let Some(first) = items(versions).first() else { return };
     // What all versions share, upstream names once, as if it stood beside them.
-    if items(versions).iter().all(|version| version["schema"] == first["schema"]) {
+    if all_share(items(versions), "schema") {
         check(first, "spec.validation", faults);
         return;
     }

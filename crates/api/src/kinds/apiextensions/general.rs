@@ -115,8 +115,11 @@ fn validate_list(schema: &Value, path: &str, faults: &mut Faults) {
     }
     let item = &schema["items"];
     if (list_type == "set" || list_type == "map") && item["nullable"] == true {
-        let why = "cannot be nullable where x-kubernetes-list-type is set or map";
-        faults.push(Cause::forbidden(format!("{path}.items.nullable"), why));
+        let why = format!(
+            "cannot be nullable when x-kubernetes-list-type is {}",
+            text(schema, "x-kubernetes-list-type")
+        );
+        faults.push(Cause::forbidden(format!("{path}.items.nullable"), &why));
     }
     if list_type == "map" {
         validate_keys(keys, item, path, faults);
@@ -185,12 +188,10 @@ fn validate_rule(schema: &Value, rule: &Value, path: &str, faults: &mut Faults) 
     let place = text(rule, "fieldPath");
     let why = match place {
         "" => return,
-        _ if place.trim().is_empty() => "must be non-empty if specified".to_owned(),
-        _ if place.contains(['\n', '\r']) => "must not contain line breaks".to_owned(),
-        _ => match field_path(schema, place.trim()) {
-            Ok(_) => return,
-            Err(why) => why,
-        },
+        _ if place.trim().is_empty() => "must be non-empty if specified",
+        _ if place.contains(['\n', '\r']) => "must not contain line breaks",
+        _ if field_path(schema, place.trim()).is_ok() => return,
+        _ => "must be a valid path",
     };
-    faults.push(Cause::invalid(format!("{path}.fieldPath"), &rule["fieldPath"], &why));
+    faults.push(Cause::invalid(format!("{path}.fieldPath"), &rule["fieldPath"], why));
 }

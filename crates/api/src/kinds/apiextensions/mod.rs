@@ -4,6 +4,7 @@ mod definition;
 mod fresh;
 mod general;
 mod names;
+mod same;
 mod structural;
 mod versions;
 mod warnings;

@@ -11,21 +11,21 @@ use serde_json::{Value, json};
 pub(super) const DEEPEST: usize = 48;
 
 /// What only the schema itself may say, not the conditions on it (`allOf`, `anyOf`, `oneOf`, `not`).
-const STRUCTURAL: [&str; 14] = [
-    "type",
-    "additionalProperties",
-    "default",
-    "title",
-    "description",
-    "nullable",
-    "externalDocs",
-    "x-kubernetes-preserve-unknown-fields",
-    "x-kubernetes-embedded-resource",
-    "x-kubernetes-int-or-string",
-    "x-kubernetes-list-map-keys",
-    "x-kubernetes-list-type",
-    "x-kubernetes-map-type",
-    "x-kubernetes-validations",
+/// Each with what upstream says that it must be.
+const STRUCTURAL: [(&str, &str); 13] = [
+    ("type", "empty"),
+    ("additionalProperties", "undefined"),
+    ("default", "undefined"),
+    ("title", "empty"),
+    ("description", "empty"),
+    ("nullable", "false"),
+    ("x-kubernetes-preserve-unknown-fields", "false"),
+    ("x-kubernetes-embedded-resource", "false"),
+    ("x-kubernetes-int-or-string", "false"),
+    ("x-kubernetes-list-map-keys", "empty"),
+    ("x-kubernetes-list-type", "undefined"),
+    ("x-kubernetes-map-type", "undefined"),
+    ("x-kubernetes-validations", "empty"),
 ];
 
 /// What a schema may say at its root where the status is written apart: the status is held against its own part.
@@ -69,13 +69,21 @@ pub(super) fn validate_schema(schema: &Value, path: &str, has_status: bool, faul
     let mut general = Faults::default();
     general::validate(schema, path, 0, &mut general);
     let of_schemas: Vec<String> = general.iter().map(|fault| fault.field.clone()).collect();
-    own.append(general);
     if !has_unknown_words(schema, 0) {
-        let mut walk = Walk { faults: &mut own, depth: 0 };
+        let mut found = Faults::default();
+        let mut walk = Walk { faults: &mut found, depth: 0 };
         walk.schema(schema, path, Place::Root);
         walk.complete(schema, schema, path, path);
-    } else if own.is_empty() {
-        own.push(Cause::invalid(path, schema, "says something that no structural schema can say"));
+        found.sort();
+        own.append(found);
+        own.append(general);
+    } else {
+        own.append(general);
+        if own.is_empty() {
+            // Of all that is unknown, only this is no fault by itself.
+            let why = "OpenAPIV3Schema 'schema' is not supported";
+            own.push(Cause::invalid(path, &"".into(), why));
+        }
     }
     let mut rules = Faults::default();
     SchemaRules::compile(schema, path, &mut rules);
@@ -93,7 +101,7 @@ pub(super) fn validate_schema(schema: &Value, path: &str, has_status: bool, faul
 fn validate_beside_status(schema: &Value, path: &str, faults: &mut Faults) {
     let kind = text(schema, "type");
     if !kind.is_empty() && kind != "object" {
-        let why = "only \"object\" is allowed at the root of the schema if the status subresource is enabled";
+        let why = "only \"object\" is allowed as the type at the root of the schema if the status subresource is enabled";
         return faults.push(Cause::invalid(format!("{path}.type"), &schema["type"], why));
     }
     let mut said = schema.as_object().into_iter().flatten().map(|(key, _)| key.as_str());
@@ -263,9 +271,9 @@ impl Walk<'_> {
         }
         self.condition(&schema["not"], &format!("{path}.not"), false);
         let pattern = text(schema, "pattern");
-        if !pattern.is_empty() && compile_pattern(pattern).is_none() {
-            let why = "must be a valid regular expression, and no very large one";
-            self.faults.push(Cause::invalid(format!("{path}.pattern"), &schema["pattern"], why));
+        if let Some(why) = compile_pattern(pattern).err().filter(|_| !pattern.is_empty()) {
+            let why = format!("must be a valid regular expression, but isn't: {why}");
+            self.faults.push(Cause::invalid(format!("{path}.pattern"), &schema["pattern"], &why));
         }
     }
 
@@ -289,20 +297,21 @@ impl Walk<'_> {
         let says = |key: &str| match &condition[key] {
             Value::Null => false,
             Value::Bool(truth) => *truth || key == "additionalProperties",
-            // A default is what it is, and documents that say nothing aren't there.
+            // A default is what it is.
             Value::Array(list) => !list.is_empty() || key == "default",
-            Value::Object(map) if key == "externalDocs" => !map.is_empty(),
             // Kinds of lists and maps are pointers upstream: an empty text is one.
             Value::String(text) => !text.is_empty() || key.starts_with("x-kubernetes"),
             _ => true,
         };
-        for key in STRUCTURAL.iter().filter(|key| says(key)) {
-            self.faults.push(Cause::forbidden(format!("{path}.{key}"), "must be empty to be structural"));
+        for (key, wanted) in STRUCTURAL.into_iter().filter(|(key, _)| says(key)) {
+            let why = format!("must be {wanted} to be structural");
+            self.faults.push(Cause::forbidden(format!("{path}.{key}"), &why));
         }
         self.depth -= 1;
     }
 
-    /// Whether the schema at `path` has what the conditions on it, at `from`, are about.
+    /// Whether the schema at `path` has what the conditions on it, at `from`, are about. Upstream asks that of a whole schema only
+    /// (`validateStructuralCompleteness`), not of those in it.
     fn complete(&mut self, schema: &Value, said: &Value, path: &str, from: &str) {
         if self.depth > DEEPEST {
             return;
@@ -314,18 +323,6 @@ impl Walk<'_> {
             }
         }
         self.covered(schema, &said["not"], path, &format!("{from}.not"));
-        if std::ptr::eq(schema, said) {
-            for (name, property) in schema["properties"].as_object().into_iter().flatten() {
-                let path = format!("{path}.properties[{name}]");
-                self.complete(property, property, &path, &path);
-            }
-            for key in ["items", "additionalProperties"] {
-                if schema[key].is_object() {
-                    let path = format!("{path}.{key}");
-                    self.complete(&schema[key], &schema[key], &path, &path);
-                }
-            }
-        }
         self.depth -= 1;
     }
 
