@@ -151,11 +151,14 @@ impl Rules for PersistentVolume {
         }
         // Upstream names these two without the spec that they stand in.
         let value = |object: &Object, field: &str| part(object, "spec")[field].clone();
-        for field in ["volumeMode", "nodeAffinity"] {
-            let (new, before) = (value(object, field), value(old, field));
-            if new != before && !(field == "nodeAffinity" && before.is_null()) {
-                faults.push(Cause::invalid(field, &new, "field is immutable"));
-            }
+        let (mode, affinity) = (value(object, "volumeMode"), value(object, "nodeAffinity"));
+        if mode != value(old, "volumeMode") {
+            faults.push(Cause::invalid("volumeMode", &mode, "field is immutable"));
+        }
+        let before = value(old, "nodeAffinity");
+        if !before.is_null() && !same_but_for_stable_keys(&affinity, &before) {
+            let why = "field is immutable, except for updating from beta label to GA";
+            faults.push(Cause::invalid("nodeAffinity", &affinity, why));
         }
     }
 
@@ -223,6 +226,37 @@ fn validate_source(spec: &Value, faults: &mut Faults) {
 }
 
 /// Which nodes reach the volume.
+/// Labels of nodes by their older names, with the present ones (`betaToGALabel` upstream).
+const STABLE_KEYS: [(&str, &str); 5] = [
+    ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone"),
+    ("failure-domain.beta.kubernetes.io/region", "topology.kubernetes.io/region"),
+    ("beta.kubernetes.io/os", "kubernetes.io/os"),
+    ("beta.kubernetes.io/arch", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/instance-type", "node.kubernetes.io/instance-type"),
+];
+
+/// Whether two node affinities are the same, where some labels may go by their present names now.
+fn same_but_for_stable_keys(new: &Value, old: &Value) -> bool {
+    match (new, old) {
+        (Value::Object(new), Value::Object(old)) => {
+            new.len() == old.len()
+                && new.iter().all(|(field, value)| match (old.get(field), field.as_str()) {
+                    (Some(before), "key") => {
+                        let stable = STABLE_KEYS.iter().find(|(older, _)| before == older);
+                        value == before || stable.is_some_and(|(_, stable)| value == stable)
+                    }
+                    (Some(before), _) => same_but_for_stable_keys(value, before),
+                    (None, _) => false,
+                })
+        }
+        (Value::Array(new), Value::Array(old)) => {
+            new.len() == old.len()
+                && new.iter().zip(old).all(|(value, before)| same_but_for_stable_keys(value, before))
+        }
+        _ => new == old,
+    }
+}
+
 fn validate_node_affinity(affinity: &Value, faults: &mut Faults) {
     if affinity.is_null() {
         return;
@@ -232,4 +266,21 @@ fn validate_node_affinity(affinity: &Value, faults: &mut Faults) {
         return faults.push(Cause::required(path, "must specify required node constraints"));
     }
     validate_node_selector(&affinity["required"], path, faults);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_an_affinity_may_go_by_their_present_names() {
+        let affinity = |key: &str| json!({"required": {"nodeSelectorTerms": [{"matchExpressions": [{"key": key, "operator": "In", "values": ["a"]}]}]}});
+        let (older, zone) = ("failure-domain.beta.kubernetes.io/zone", "topology.kubernetes.io/zone");
+        for (new, old, same) in
+            [(zone, older, true), (zone, zone, true), (older, zone, false), ("x", older, false)]
+        {
+            assert_eq!(same_but_for_stable_keys(&affinity(new), &affinity(old)), same, "{new} for {old}");
+        }
+        assert!(!same_but_for_stable_keys(&json!({}), &affinity(zone)));
+    }
 }

@@ -1,6 +1,6 @@
 //! Faults of containers' environments: `validateEnv` and `validateEnvFrom` upstream.
 
-use machinery::name::subdomain_fault;
+use machinery::name::{qualified_faults, subdomain_fault};
 use machinery::{Cause, Faults};
 use serde_json::{Value, json};
 
@@ -171,10 +171,20 @@ pub(super) fn validate_field(reference: &Value, fields: &[&str], path: &str, fau
     }
     // The older name of the same field.
     let asked = if asked == "spec.host" { "spec.nodeName" } else { asked };
-    let of_map = ["metadata.labels['", "metadata.annotations['"]
-        .iter()
-        .any(|start| asked.starts_with(start) && asked.ends_with("']"));
-    if of_map || fields.contains(&asked) {
+    if let Some((map, key)) = subscripted(asked) {
+        // The keys of annotations are compared without their case. Upstream says it of the whole reference.
+        let key_in_words = match map {
+            "metadata.annotations" => key.to_lowercase(),
+            "metadata.labels" => key.to_owned(),
+            _ => {
+                return faults
+                    .push(inconvertible(&format!("field label does not support subscript: {asked}")));
+            }
+        };
+        faults.extend(qualified_faults(&key_in_words).map(|why| Cause::invalid(path, &json!(key), why)));
+        return;
+    }
+    if fields.contains(&asked) {
         return;
     }
     if TOLD.contains(&asked) {
@@ -182,6 +192,11 @@ pub(super) fn validate_field(reference: &Value, fields: &[&str], path: &str, fau
     } else {
         faults.push(inconvertible(&format!("field label not supported: {asked}")));
     }
+}
+
+/// A map of a pod and the key in it that a path such as `metadata.labels['a']` names.
+fn subscripted(path: &str) -> Option<(&str, &str)> {
+    path.strip_suffix("']")?.split_once("['").filter(|(map, _)| !map.is_empty())
 }
 
 /// How much of a resource a container may have.
@@ -220,5 +235,36 @@ fn validate_divisor(reference: &Value, path: &str, faults: &mut Faults) {
         let why = format!("only divisor's values {listed} are supported with the {what} resource");
         // Upstream shows the resource.
         faults.push(Cause::invalid(format!("{path}.divisor"), &reference["resource"], &why));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_or_an_annotation_is_named_by_a_key_that_one_can_have() {
+        let told = |field_path: &str| {
+            let mut faults = Faults::default();
+            validate_field(&json!({"apiVersion": "v1", "fieldPath": field_path}), &FIELDS, "f", &mut faults);
+            faults.into_iter().map(|cause| format!("{}: {}", cause.field, cause.message)).collect::<Vec<_>>()
+        };
+        for fits in
+            ["metadata.labels['a']", "metadata.annotations['Example.com/A']", "metadata.labels['a.b/c']"]
+        {
+            assert_eq!(told(fits), [""; 0], "{fits}");
+        }
+        let none = told("metadata.labels['']");
+        assert_eq!(none.len(), 2, "{none:?}");
+        assert!(none[0].starts_with("f: Invalid value: \"\": name part must be non-empty"), "{none:?}");
+        assert!(told("metadata.annotations['a b']")[0].starts_with("f: Invalid value: \"a b\": name part"));
+        assert_eq!(
+            told("spec.nodeSelector['a']"),
+            [
+                "f.fieldPath: Invalid value: \"spec.nodeSelector['a']\": error converting fieldPath: field label does not \
+              support subscript: spec.nodeSelector['a']"
+            ]
+        );
+        assert!(told("['a']")[0].contains("field label not supported: ['a']"));
     }
 }
