@@ -12,6 +12,33 @@ use super::operation::reference;
 use super::{Document, META, openapi_hash};
 use crate::catalog::Catalog;
 
+/// The groups and versions of Kubernetes' Go client, by name (`k8s.io/client-go/kubernetes/scheme`): upstream's documents of custom
+/// resources say of the options of a deletion that they are of all of these.
+const OF_GO_CLIENT: [(&str, &[&str]); 22] = [
+    ("", &["v1"]),
+    ("admissionregistration.k8s.io", &["v1", "v1alpha1", "v1beta1"]),
+    ("apps", &["v1", "v1beta1", "v1beta2"]),
+    ("authentication.k8s.io", &["v1", "v1alpha1", "v1beta1"]),
+    ("authorization.k8s.io", &["v1", "v1beta1"]),
+    ("autoscaling", &["v1", "v2"]),
+    ("batch", &["v1", "v1beta1"]),
+    ("certificates.k8s.io", &["v1", "v1alpha1", "v1beta1"]),
+    ("coordination.k8s.io", &["v1", "v1alpha2", "v1beta1"]),
+    ("discovery.k8s.io", &["v1", "v1beta1"]),
+    ("events.k8s.io", &["v1", "v1beta1"]),
+    ("extensions", &["v1beta1"]),
+    ("flowcontrol.apiserver.k8s.io", &["v1", "v1beta1", "v1beta2", "v1beta3"]),
+    ("internal.apiserver.k8s.io", &["v1alpha1"]),
+    ("networking.k8s.io", &["v1", "v1beta1"]),
+    ("node.k8s.io", &["v1", "v1alpha1", "v1beta1"]),
+    ("policy", &["v1", "v1beta1"]),
+    ("rbac.authorization.k8s.io", &["v1", "v1alpha1", "v1beta1"]),
+    ("resource.k8s.io", &["v1", "v1alpha3", "v1beta1", "v1beta2"]),
+    ("scheduling.k8s.io", &["v1", "v1alpha2", "v1beta1"]),
+    ("storage.k8s.io", &["v1", "v1alpha1", "v1beta1"]),
+    ("storagemigration.k8s.io", &["v1beta1"]),
+];
+
 /// The paths of the documents.
 pub(super) fn paths(catalog: &Catalog) -> Vec<String> {
     let versions: BTreeSet<(&str, &str)> = catalog.custom().map(|r| (r.group, r.version)).collect();
@@ -43,6 +70,13 @@ pub(super) fn document(catalog: &Catalog, path: &str) -> Option<Value> {
     let schemas = schemas.collect::<Map<_, _>>();
     let mut document = Document { path: path.to_owned(), paths, group, version }.with(schemas);
     document["info"] = json!({ "title": "Kubernetes CRD Swagger", "version": "v0.1.0" });
+    if let Some(options) = document["components"]["schemas"].get_mut(format!("{META}.DeleteOptions")) {
+        let all =
+            OF_GO_CLIENT.iter().flat_map(|(group, versions)| versions.iter().map(move |v| (*group, *v)));
+        let kinds = all
+            .map(|(group, version)| json!({ "group": group, "kind": "DeleteOptions", "version": version }));
+        options["x-kubernetes-group-version-kind"] = kinds.collect();
+    }
     Some(document)
 }
 

@@ -107,6 +107,13 @@ async fn a_definition_is_told_as_upstream_tells_it() {
     assert_eq!(keys(&one["get"]["responses"]["200"]["content"]), forms);
     assert!(one["get"]["parameters"].as_array().unwrap().iter().any(|p| p["name"] == "resourceVersion"));
     assert_eq!(paths[all]["delete"].get("requestBody"), None);
+    let options = &schemas["io.k8s.apimachinery.pkg.apis.meta.v1.DeleteOptions"];
+    let kinds = options["x-kubernetes-group-version-kind"].as_array().unwrap();
+    assert_eq!(kinds.len(), 53, "those of upstream's Go client");
+    assert_eq!(
+        kinds[3],
+        json!({"group": "admissionregistration.k8s.io", "kind": "DeleteOptions", "version": "v1beta1"})
+    );
 
     let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
     let answer = text(get(&house, "/apis", &[("accept", accept)]).await).await;

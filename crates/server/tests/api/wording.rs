@@ -150,7 +150,7 @@ async fn what_does_not_fit_a_field_is_told_in_the_words_of_the_decoder() {
             core("secrets"),
             "Secret",
             json!({"metadata": {"creationTimestamp": "2024-01-01 00:00:00Z"}}),
-            no_time,
+            no_time.clone(),
         ),
         (
             PATH.to_owned(),
@@ -161,6 +161,26 @@ async fn what_does_not_fit_a_field_is_told_in_the_words_of_the_decoder() {
     ] {
         let said = message(&house, "POST", &path, JSON, &body).await;
         assert_eq!(said, (400, unreadable(kind, &why)), "{body}");
+    }
+    // Of several things that don't fit, the first in the body is told, unless the decoder ends at another one.
+    let replicas = cannot("string", "DeploymentSpec.spec.replicas", "int32");
+    let labels = cannot("number", "ObjectMeta.metadata.labels", "string");
+    for (body, why) in [
+        (r#"{"spec":{"replicas":"x"},"metadata":{"labels":{"a":1}}}"#, &replicas),
+        (r#"{"metadata":{"labels":{"a":1}},"spec":{"replicas":"x"}}"#, &labels),
+        (
+            r#"{"metadata":{"finalizers":["a",1],"labels":{"a":1}}}"#,
+            &cannot("number", "ObjectMeta.metadata.finalizers", "string"),
+        ),
+        (
+            r#"{"spec":{"replicas":"x","template":{"metadata":{"creationTimestamp":"2024-01-01 00:00:00Z"}}}}"#,
+            &no_time,
+        ),
+    ] {
+        let request = Request::post(DEPLOYMENTS).header("content-type", JSON).body(body_of(body)).unwrap();
+        let answer = text(house.server.handle(request, Some(admin())).await).await;
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!(answer["message"], unreadable("Deployment", why), "{body}");
     }
     let names = r#"struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#;
     let said = message(&house, "POST", &core("configmaps"), JSON, &json!([])).await;
@@ -232,7 +252,9 @@ async fn values_are_held_against_their_format() {
         "limited": limited, "time": of_format("string", "date-time"),
         "few": {"type": "array", "maxItems": 1, "minItems": 1, "items": {"type": "string"}},
         "word": {"type": "string", "minLength": 3, "maxLength": 5, "pattern": "^a+$"},
-        "set": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}}});
+        "set": {"type": "array", "x-kubernetes-list-type": "set", "items": {"type": "string"}},
+        "either": {"type": "object", "properties": {"b": {"type": "integer"}, "c": {"type": "integer"}}, "anyOf": [
+            {"required": ["z"]}, {"required": ["x", "y"], "properties": {"b": {"minimum": 1}, "c": {"minimum": 1}}}]}});
     define(&house, object(json!({"spec": object(spec)}))).await;
     let checked = |format: &str, field: &str| {
         format!(
@@ -254,6 +276,12 @@ async fn values_are_held_against_their_format() {
         (
             json!({"word": "b"}),
             "\"t\" is invalid: spec.word: Invalid value: \"b\": spec.word in body should be at least 3 chars long"
+                .into(),
+        ),
+        (
+            // Told is the condition of which more is met.
+            json!({"either": {"b": 3, "c": 4}}),
+            "\"spec.either\" must validate at least one schema (anyOf), spec.either.x: Required value, spec.either.y: Required"
                 .into(),
         ),
         (json!({"set": ["a", "a", "a"]}), "\"t\" is invalid: spec.set[1]: Duplicate value: \"a\"".into()),
