@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use grpc::{Messages, Questions};
 use http::Uri;
 use prost::Message;
 use rustls::ClientConfig;
 
 use crate::Status;
-use crate::grpc::{Channel, Endpoint, Messages, Questions};
 use crate::proto::{
     AlarmRequest, AlarmResponse, CompactionRequest, CompactionResponse, DefragmentRequest,
     DefragmentResponse, DeleteRangeRequest, DeleteRangeResponse, HashKvRequest, HashKvResponse,
@@ -17,6 +17,7 @@ use crate::proto::{
     RangeResponse, SnapshotRequest, SnapshotResponse, StatusRequest, StatusResponse, TxnRequest, TxnResponse,
     WatchRequest, WatchResponse,
 };
+use crate::transport::{Channel, Endpoint};
 
 /// A client of an etcd: the same state behind several endpoints, one of which is spoken to as long as it answers.
 /// Cheap to share; calls run side by side on one connection.

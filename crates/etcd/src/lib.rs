@@ -5,14 +5,15 @@
 
 mod client;
 mod engine;
-mod grpc;
 mod numbers;
 /// etcd's messages, by its own names.
 #[allow(missing_docs)] // etcd's API reference documents each of them under these very names.
 pub mod proto;
 mod server;
+mod transport;
 
 pub use client::{Client, WatchCall};
 pub use engine::{Config, Engine, EngineError};
-pub use grpc::{Code, Endpoint, Status, Tls};
+pub use grpc::{Code, Status};
 pub use server::{Members, ServedCluster, serve};
+pub use transport::{Endpoint, Tls};

@@ -53,7 +53,7 @@ impl Server {
     }
 
     pub async fn compact(&self, request: CompactionRequest) -> Result<CompactionResponse, Status> {
-        let state = self.store.read().await?;
+        let state = self.store.read().await.map_err(refusal::by_store)?;
         let revision = from_etcd(request.revision);
         if revision <= state.compacted() {
             return Err(refusal::compacted());
@@ -61,7 +61,7 @@ impl Server {
         if revision > state.revision() {
             return Err(refusal::future_revision());
         }
-        self.store.compact(revision).await?;
+        self.store.compact(revision).await.map_err(refusal::by_store)?;
         Ok(CompactionResponse { header: self.now() })
     }
 }

@@ -4,17 +4,18 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use grpc::Messages;
 use store::{LeaseId, State};
 
 use super::{Server, refusal};
 use crate::Status;
-use crate::grpc::{Answers, Messages};
 use crate::numbers::signed;
 use crate::proto::{
     LeaseGrantRequest, LeaseGrantResponse, LeaseKeepAliveRequest, LeaseKeepAliveResponse, LeaseLeasesRequest,
     LeaseLeasesResponse, LeaseRevokeRequest, LeaseRevokeResponse, LeaseStatus, LeaseTimeToLiveRequest,
     LeaseTimeToLiveResponse,
 };
+use crate::transport::Answers;
 
 /// etcd's longest and (with its default timers) shortest lease, in seconds.
 const LONGEST: i64 = 9_000_000_000;
@@ -56,8 +57,8 @@ impl Server {
         }
         let ttl = u64::try_from(request.ttl).unwrap_or(0).max(SHORTEST);
         let lease = match LeaseId(request.id) {
-            LeaseId::NONE => self.store.grant(ttl).await?,
-            chosen => self.store.grant_as(chosen, ttl).await.map(|()| chosen)?,
+            LeaseId::NONE => self.store.grant(ttl).await.map_err(refusal::by_store)?,
+            chosen => self.store.grant_as(chosen, ttl).await.map(|()| chosen).map_err(refusal::by_store)?,
         };
         let state = self.store.snapshot();
         self.leases.started(lease, &state);
@@ -66,7 +67,7 @@ impl Server {
     }
 
     pub async fn revoke(&self, request: LeaseRevokeRequest) -> Result<LeaseRevokeResponse, Status> {
-        self.store.revoke(LeaseId(request.id)).await?;
+        self.store.revoke(LeaseId(request.id)).await.map_err(refusal::by_store)?;
         Ok(LeaseRevokeResponse { header: self.now() })
     }
 
@@ -74,7 +75,7 @@ impl Server {
         &self,
         request: LeaseTimeToLiveRequest,
     ) -> Result<LeaseTimeToLiveResponse, Status> {
-        let state = self.store.read().await?;
+        let state = self.store.read().await.map_err(refusal::by_store)?;
         let header = self.header(state.revision());
         let (id, lease) = (request.id, LeaseId(request.id));
         let Some(granted) = seconds(&state, lease) else {
@@ -86,7 +87,7 @@ impl Server {
     }
 
     pub async fn leases(&self, _: LeaseLeasesRequest) -> Result<LeaseLeasesResponse, Status> {
-        let state = self.store.read().await?;
+        let state = self.store.read().await.map_err(refusal::by_store)?;
         let leases = state.leases().map(|(lease, _)| LeaseStatus { id: lease.0 }).collect();
         Ok(LeaseLeasesResponse { header: self.header(state.revision()), leases })
     }
@@ -103,7 +104,7 @@ pub async fn keep_alive(server: Arc<Server>, mut question: Messages, answers: An
                 seconds(&state, lease).map_or(0, signed)
             }
             Err(store::Error::LeaseNotFound(_)) => 0,
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(refusal::by_store(error)),
         };
         let header = server.now();
         answers.send(&LeaseKeepAliveResponse { header, id, ttl }).await?;

@@ -2,17 +2,18 @@
 
 use std::sync::Arc;
 
+use grpc::Messages;
 use store::{BackupFile, KeyRange, State};
 
 use super::{Server, refusal};
 use crate::Status;
-use crate::grpc::{Answers, Messages};
 use crate::numbers::{asked_for, signed, to_etcd};
 use crate::proto::{
     AlarmAction, AlarmRequest, AlarmResponse, DefragmentRequest, DefragmentResponse, HashKvRequest,
     HashKvResponse, HashRequest, HashResponse, SnapshotRequest, SnapshotResponse, StatusRequest,
     StatusResponse,
 };
+use crate::transport::Answers;
 
 /// The version of etcd whose API this is: clients choose by it what they ask for.
 const API_VERSION: &str = "3.4.0";
@@ -61,7 +62,7 @@ impl Server {
     pub async fn hash_kv(&self, request: HashKvRequest) -> Result<HashKvResponse, Status> {
         let state = self.store.snapshot();
         let revision = asked_for(request.revision).unwrap_or(state.revision());
-        let hash = hash(&state.at(revision)?);
+        let hash = hash(&state.at(revision).map_err(refusal::by_store)?);
         let compact_revision = to_etcd(state.compacted());
         let header = self.header(state.revision());
         Ok(HashKvResponse { header, hash, compact_revision, hash_revision: to_etcd(revision) })
@@ -86,7 +87,7 @@ fn hash(state: &State) -> u32 {
 /// Sends the state as a file, in pieces.
 pub async fn snapshot(server: Arc<Server>, mut question: Messages, answers: Answers) -> Result<(), Status> {
     question.next::<SnapshotRequest>().await?;
-    let state = server.store.read().await?;
+    let state = server.store.read().await.map_err(refusal::by_store)?;
     let header = server.header(state.revision());
     let mut file = BackupFile::new(state);
     while let Some(mut piece) = file.next() {

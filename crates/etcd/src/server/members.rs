@@ -71,14 +71,14 @@ impl Server {
     pub async fn member_add(&self, request: MemberAddRequest) -> Result<MemberAddResponse, Status> {
         let [peer_url] = &request.peer_urls[..] else { return Err(refusal::bad_urls()) };
         let address = address(peer_url).ok_or_else(refusal::bad_urls)?;
-        let id = self.members.add(address, request.is_learner).await?;
+        let id = self.members.add(address, request.is_learner).await.map_err(refusal::by_store)?;
         let members = self.roster();
         let member = members.iter().find(|member| member.id == id.0).cloned();
         Ok(MemberAddResponse { header: self.now(), member, members })
     }
 
     pub async fn member_remove(&self, request: MemberRemoveRequest) -> Result<MemberRemoveResponse, Status> {
-        self.members.remove(MemberId(request.id)).await?;
+        self.members.remove(MemberId(request.id)).await.map_err(refusal::by_store)?;
         Ok(MemberRemoveResponse { header: self.now(), members: self.roster() })
     }
 
@@ -86,7 +86,7 @@ impl Server {
         &self,
         request: MemberPromoteRequest,
     ) -> Result<MemberPromoteResponse, Status> {
-        self.members.promote(MemberId(request.id)).await?;
+        self.members.promote(MemberId(request.id)).await.map_err(refusal::by_store)?;
         Ok(MemberPromoteResponse { header: self.now(), members: self.roster() })
     }
 }

@@ -12,14 +12,15 @@ mod watch;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
+use grpc::Messages;
 use store::{Member, Revision, State, Store};
 use tokio::net::TcpListener;
 
 use self::lease::LeaseClocks;
 pub use self::members::Members;
-use crate::grpc::{self, Answer, Messages, Router, Tls, answer_stream, answer_unary, refused};
 use crate::numbers::to_etcd;
 use crate::proto::ResponseHeader;
+use crate::transport::{self, Answer, Router, Tls, answer_stream, answer_unary, refused};
 use crate::{Code, Status};
 
 /// Which cluster a store is, for those who ask by etcd's API.
@@ -50,7 +51,7 @@ pub async fn serve(
         members,
         leases: LeaseClocks::default(),
     };
-    grpc::serve(listener, tls, Arc::new(server)).await;
+    transport::serve(listener, tls, Arc::new(server)).await;
 }
 
 /// A store with what etcd's API says besides.
@@ -82,7 +83,11 @@ impl Server {
 
     /// The newest state, or at least the one known here.
     async fn state(&self, linearizable: bool) -> Result<Arc<State>, Status> {
-        if linearizable { Ok(self.store.read().await?) } else { Ok(self.store.snapshot()) }
+        if linearizable {
+            self.store.read().await.map_err(refusal::by_store)
+        } else {
+            Ok(self.store.snapshot())
+        }
     }
 
     /// What comes with an answer that is about no certain state.

@@ -41,7 +41,7 @@ pub fn check(request: &RangeRequest) -> Result<(), Status> {
 pub fn range(state: &State, request: &RangeRequest) -> Result<RangeResponse, Status> {
     let keys = keys(request.key.clone(), request.range_end.clone());
     match asked_for(request.revision) {
-        Some(revision) => Ok(select(request, state.at(revision)?.range(&keys))),
+        Some(revision) => Ok(select(request, state.at(revision).map_err(refusal::by_store)?.range(&keys))),
         None => Ok(select(request, state.range(&keys))),
     }
 }

@@ -45,35 +45,32 @@ pub fn unimplemented(what: &str) -> Status {
     Status::new(Code::Unimplemented, what)
 }
 
-impl From<store::Error> for Status {
-    fn from(error: store::Error) -> Self {
-        match error {
-            store::Error::Unavailable => timed_out(),
-            store::Error::Closed => stopped(),
-            store::Error::Compacted { .. } => compacted(),
-            store::Error::Future { .. } => future_revision(),
-            store::Error::LeaseNotFound(_) => lease_not_found(),
-            store::Error::LeaseExists(_) => lease_exists(),
-            store::Error::NoSpace(_) | store::Error::Sealed { .. } => no_space(),
-            // Empty keys are refused before: what remains is a request over the store's own limit.
-            store::Error::Invalid(_) => too_large(),
-            store::Error::Removed => stopped(),
-            store::Error::Members(why) => why.into(),
-        }
+/// What it means that the store refuses.
+pub fn by_store(error: store::Error) -> Status {
+    match error {
+        store::Error::Unavailable => timed_out(),
+        store::Error::Closed => stopped(),
+        store::Error::Compacted { .. } => compacted(),
+        store::Error::Future { .. } => future_revision(),
+        store::Error::LeaseNotFound(_) => lease_not_found(),
+        store::Error::LeaseExists(_) => lease_exists(),
+        store::Error::NoSpace(_) | store::Error::Sealed { .. } => no_space(),
+        // Empty keys are refused before: what remains is a request over the store's own limit.
+        store::Error::Invalid(_) => too_large(),
+        store::Error::Removed => stopped(),
+        store::Error::Members(why) => by_members(why),
     }
 }
 
-impl From<MemberError> for Status {
-    fn from(error: MemberError) -> Self {
-        match error {
-            MemberError::NotFound(_) => member_not_found(),
-            MemberError::NameTaken(_) => member_exists(),
-            MemberError::AddressTaken(_) => address_exists(),
-            MemberError::NotLearner(_) => not_learner(),
-            MemberError::Behind(_) => learner_behind(),
-            MemberError::Quorum { .. } => too_few_started(),
-            MemberError::TooMany(_) => too_many_learners(),
-            MemberError::Busy => unhealthy(),
-        }
+fn by_members(error: MemberError) -> Status {
+    match error {
+        MemberError::NotFound(_) => member_not_found(),
+        MemberError::NameTaken(_) => member_exists(),
+        MemberError::AddressTaken(_) => address_exists(),
+        MemberError::NotLearner(_) => not_learner(),
+        MemberError::Behind(_) => learner_behind(),
+        MemberError::Quorum { .. } => too_few_started(),
+        MemberError::TooMany(_) => too_many_learners(),
+        MemberError::Busy => unhealthy(),
     }
 }

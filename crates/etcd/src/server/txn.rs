@@ -39,7 +39,7 @@ pub async fn execute(store: &dyn Store, request: &TxnRequest) -> Result<Outcome,
         success: branch(&request.success)?,
         failure: branch(&request.failure)?,
     };
-    let response = store.txn(txn).await?;
+    let response = store.txn(txn).await.map_err(refusal::by_store)?;
     let ops = if response.succeeded { &request.success } else { &request.failure };
     let responses = responses(store, ops, response.revision, response.results)?;
     Ok(Outcome { revision: response.revision, succeeded: response.succeeded, responses })
@@ -50,10 +50,10 @@ pub async fn execute(store: &dyn Store, request: &TxnRequest) -> Result<Outcome,
 async fn execute_keeping(store: &dyn Store, request: &TxnRequest) -> Result<Outcome, Status> {
     let conditions = conditions(request)?;
     for _ in 0..TRIES {
-        let state = store.read().await?;
+        let state = store.read().await.map_err(refusal::by_store)?;
         check_revisions(&state, request)?;
         let question = Txn { conditions: conditions.clone(), ..Txn::default() };
-        let succeeded = State::clone(&state).apply(&question)?.succeeded;
+        let succeeded = State::clone(&state).apply(&question).map_err(refusal::by_store)?.succeeded;
         let ops = if succeeded { &request.success } else { &request.failure };
         let compared = request.compare.iter().map(|compare| &compare.key);
         let put = ops.iter().filter_map(|op| match &op.request {
@@ -69,7 +69,7 @@ async fn execute_keeping(store: &dyn Store, request: &TxnRequest) -> Result<Outc
             success: ops.iter().map(|op| step(op, Some(&state))).collect::<Result<_, _>>()?,
             failure: Vec::new(),
         };
-        let response = store.txn(txn).await?;
+        let response = store.txn(txn).await.map_err(refusal::by_store)?;
         if response.succeeded {
             let responses = responses(store, ops, response.revision, response.results)?;
             return Ok(Outcome { revision: response.revision, succeeded, responses });
@@ -148,7 +148,7 @@ fn check_revisions(state: &State, request: &TxnRequest) -> Result<(), Status> {
         if let Some(RequestOpRequest::Range(read)) = &op.request
             && let Some(revision) = asked_for(read.revision)
         {
-            state.at(revision)?;
+            state.at(revision).map_err(refusal::by_store)?;
         }
     }
     Ok(())

@@ -5,19 +5,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use grpc::Messages;
 use prost::Message;
 use store::{KeyRange, Revision, State};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::Server;
 use super::range::{key_value, keys};
+use super::{Server, refusal};
 use crate::Status;
-use crate::grpc::{Answers, Messages};
 use crate::numbers::{asked_for, to_etcd};
 use crate::proto::{
     Event, EventType, FilterType, KeyValue, WatchCreateRequest, WatchRequest, WatchRequestRequestUnion,
     WatchResponse,
 };
+use crate::transport::Answers;
 
 /// How often a watch that asks for it hears the revision though nothing happened (etcd's default).
 const PROGRESS_EVERY: Duration = Duration::from_secs(600);
@@ -56,7 +57,7 @@ pub async fn watch(server: Arc<Server>, mut question: Messages, answers: Answers
                 stream.take(request, &state).await?;
             }
             changed = states.changed() => {
-                changed.map_err(|_| Status::from(store::Error::Closed))?;
+                changed.map_err(|_| refusal::by_store(store::Error::Closed))?;
                 let state = states.borrow_and_update().clone();
                 stream.deliver(&state).await?;
             }
@@ -95,14 +96,14 @@ impl WatchStream {
     }
 
     async fn create(&mut self, request: WatchCreateRequest, state: &State) -> Result<(), Status> {
-        let refusal = if self.watches.contains_key(&request.watch_id) && request.watch_id != 0 {
+        let reason = if self.watches.contains_key(&request.watch_id) && request.watch_id != 0 {
             Some("mvcc: duplicate watch ID provided on the WatchStream")
         } else if self.watches.len() >= MOST_WATCHES {
             Some("there are too many watches on this stream")
         } else {
             None
         };
-        if let Some(reason) = refusal {
+        if let Some(reason) = reason {
             let refused = self.response(NO_WATCH, state);
             let cancel_reason = reason.into();
             let refused = WatchResponse { created: true, canceled: true, cancel_reason, ..refused };
@@ -189,7 +190,7 @@ impl Watch {
         let mut from = self.next;
         if from == state.compacted() {
             // As in etcd, a watch may start where the history was cut: of that revision, the keys it wrote are left.
-            let cut = state.at(from)?;
+            let cut = state.at(from).map_err(refusal::by_store)?;
             let written = cut.range(&self.range).filter(|kv| kv.mod_revision == from);
             let put = |kv: &Arc<store::KeyValue>| event(EventType::Put, key_value(kv), None);
             events.extend(written.filter(|_| self.wants(FilterType::NoPut)).map(put));

@@ -1,13 +1,16 @@
-//! What a probe or a hook does once: an HTTP request, a TCP connection, a command beside the container.
+//! What a probe or a hook does once: an HTTP request, a TCP connection, a question by gRPC, a command beside the container.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Container, HTTPGetAction, LifecycleHandler, Probe, TCPSocketAction};
+use k8s_openapi::api::core::v1::{
+    Container, GRPCAction, HTTPGetAction, LifecycleHandler, Probe, TCPSocketAction,
+};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use super::grpc_health;
 use super::http::{self, Url};
 use crate::host::Streams;
 use crate::runtime::{Runtime, Which};
@@ -18,8 +21,9 @@ pub(crate) enum Check {
     Exec(Vec<String>),
     Http(HTTPGetAction),
     Tcp(TCPSocketAction),
+    Grpc(GRPCAction),
     Sleep(Duration),
-    /// Something that this version can't do.
+    /// Nothing that this version knows.
     Unknown(&'static str),
 }
 
@@ -35,13 +39,11 @@ pub(crate) struct Target {
 
 impl Check {
     pub(crate) fn of_probe(probe: &Probe) -> Self {
-        match (&probe.exec, &probe.http_get, &probe.tcp_socket) {
+        match (&probe.exec, &probe.http_get, &probe.tcp_socket, &probe.grpc) {
             (Some(exec), ..) => Check::Exec(exec.command.clone().unwrap_or_default()),
-            (_, Some(http), _) => Check::Http(http.clone()),
-            (.., Some(tcp)) => Check::Tcp(tcp.clone()),
-            _ if probe.grpc.is_some() => {
-                Check::Unknown("this version has no grpc probes: use httpGet or tcpSocket")
-            }
+            (_, Some(http), ..) => Check::Http(http.clone()),
+            (_, _, Some(tcp), _) => Check::Tcp(tcp.clone()),
+            (.., Some(grpc)) => Check::Grpc(grpc.clone()),
             _ => Check::Unknown("the probe says nothing to do"),
         }
     }
@@ -65,6 +67,9 @@ impl Check {
                 return Ok(None);
             }
             Check::Unknown(why) => return Err((*why).to_owned()),
+            Check::Grpc(action) => {
+                return grpc_health::check(action, target.address, limit).await.map(|()| None);
+            }
             Check::Http(_) | Check::Tcp(_) => {}
         }
         let work = async {

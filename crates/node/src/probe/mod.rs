@@ -1,6 +1,7 @@
 //! Probes and hooks: what is asked of a container, when, and what the answers mean.
 
 mod check;
+mod grpc_health;
 mod http;
 mod prober;
 mod schedule;

@@ -22,15 +22,18 @@ impl Messages {
         Messages { body, frames: Frames::new(limit), outcome: Some(Ok(())), is_answer: false }
     }
 
-    /// A server's.
-    pub fn answer(body: Incoming) -> Self {
-        Messages { body, frames: Frames::new(u32::MAX as usize), outcome: None, is_answer: true }
+    /// A server's, likewise.
+    pub fn answer(body: Incoming, limit: usize) -> Self {
+        Messages { body, frames: Frames::new(limit), outcome: None, is_answer: true }
     }
 
     /// The next message; none at the end. Nothing is lost where the caller stops waiting.
+    ///
+    /// # Errors
+    /// How the call ended, if not well; or that its connection broke, or brought what is no message.
     pub async fn next<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
         loop {
-            if let Some(message) = self.frames.next()? {
+            if let Some(message) = self.frames.message()? {
                 return Ok(Some(message));
             }
             match self.body.frame().await {

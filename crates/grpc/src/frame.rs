@@ -5,9 +5,6 @@ use prost::Message;
 
 use super::{Code, Status};
 
-/// The longest message a server takes: etcd's 1.5 MiB for a request and half a MiB for what surrounds it.
-pub const MOST_MESSAGE_BYTES: usize = (3 << 19) + (1 << 19);
-
 const HEAD: usize = 5;
 
 /// Cuts messages out of a stream.
@@ -29,7 +26,10 @@ impl Frames {
     }
 
     /// The next whole message, if there is one yet.
-    pub fn next<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
+    ///
+    /// # Errors
+    /// If it is longer than the limit, compressed, or no message of this kind.
+    pub fn message<M: Message + Default>(&mut self) -> Result<Option<M>, Status> {
         let Some((head, _)) = self.buffer.split_first_chunk::<HEAD>() else {
             return Ok(None);
         };
@@ -76,19 +76,36 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::proto::{KeyValue, TxnRequest, WatchRequest};
+
+    #[derive(Clone, PartialEq, Message)]
+    struct KeyValue {
+        #[prost(bytes = "bytes", tag = "5")]
+        value: Bytes,
+        #[prost(int64, tag = "4")]
+        version: i64,
+    }
+
+    #[derive(Clone, PartialEq, Message)]
+    struct Nested {
+        #[prost(message, optional, boxed, tag = "1")]
+        inner: Option<Box<Nested>>,
+        #[prost(message, repeated, tag = "2")]
+        values: Vec<KeyValue>,
+        #[prost(map = "string, int32", tag = "3")]
+        named: std::collections::HashMap<String, i32>,
+    }
 
     proptest! {
         #[test]
         fn messages_come_out_however_the_stream_is_cut(values in prop::collection::vec(".{0,40}", 0..5), cut in 1usize..9) {
             let messages: Vec<KeyValue> =
-                values.into_iter().map(|value| KeyValue { value: value.into(), version: 7, ..KeyValue::default() }).collect();
+                values.into_iter().map(|value| KeyValue { value: value.into(), version: 7 }).collect();
             let stream: Vec<u8> = messages.iter().flat_map(|m| Frames::encode(m).to_vec()).collect();
             let mut frames = Frames::new(1000);
             let mut seen = Vec::new();
             for part in stream.chunks(cut) {
                 frames.push(part);
-                while let Some(message) = frames.next::<KeyValue>().unwrap() {
+                while let Some(message) = frames.message::<KeyValue>().unwrap() {
                     seen.push(message);
                 }
             }
@@ -105,7 +122,7 @@ mod tests {
                 for kind in 0..2 {
                     let mut frames = Frames::new(150);
                     frames.push(bytes);
-                    let _ = if kind == 0 { frames.next::<TxnRequest>().map(drop) } else { frames.next::<WatchRequest>().map(drop) };
+                    let _ = if kind == 0 { frames.message::<Nested>().map(drop) } else { frames.message::<KeyValue>().map(drop) };
                 }
             }
         }
@@ -115,6 +132,6 @@ mod tests {
     fn a_message_over_the_limit_is_refused_before_it_came() {
         let mut frames = Frames::new(10);
         frames.push(&[0, 0, 0, 0, 11]);
-        assert_eq!(frames.next::<KeyValue>().unwrap_err().code, Code::ResourceExhausted);
+        assert_eq!(frames.message::<KeyValue>().unwrap_err().code, Code::ResourceExhausted);
     }
 }

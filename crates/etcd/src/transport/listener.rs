@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures::Stream;
 use futures::future::{BoxFuture, ready};
 use futures::stream::unfold;
+use grpc::{Code, Frames, Messages, Status};
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderValue, Request, Response};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -30,8 +31,9 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug_span, info_span};
 
 use super::authority::OneAuthority;
-use super::{Code, Frames, MOST_MESSAGE_BYTES, Messages, Status};
 
+/// The longest message that is taken: etcd's 1.5 MiB for a request and half a MiB for what surrounds it.
+const MOST_MESSAGE_BYTES: usize = (3 << 19) + (1 << 19);
 /// Connections at the same time; more wait.
 const MOST_CONNECTIONS: usize = 1000;
 /// Calls of one connection at the same time.
