@@ -1,6 +1,11 @@
 //! etcd's service `KV`.
 
+use std::sync::Arc;
+
 use store::Revision;
+use tasks::SpawnIn;
+use tokio::task::JoinSet;
+use tracing::debug_span;
 
 use super::{Server, range, refusal, txn};
 use crate::numbers::from_etcd;
@@ -17,6 +22,17 @@ impl Server {
         let state = self.state(!request.serializable).await?;
         let response = range::range(&state, &request)?;
         Ok(RangeResponse { header: self.header(state.revision()), ..response })
+    }
+
+    /// [`range`](Self::range); where it may have many keys, in a task of its own: the connection's other calls go on meanwhile.
+    pub async fn range_beside(self: Arc<Self>, request: RangeRequest) -> Result<RangeResponse, Status> {
+        if request.range_end.is_empty() {
+            return self.range(request).await;
+        }
+        let mut beside = JoinSet::new();
+        beside.spawn_in(debug_span!("range"), async move { self.range(request).await });
+        let ended = beside.join_next().await.and_then(Result::ok);
+        ended.unwrap_or_else(|| Err(Status::new(Code::Internal, "the range ended unexpectedly")))
     }
 
     pub async fn put(&self, request: PutRequest) -> Result<PutResponse, Status> {

@@ -106,7 +106,7 @@ impl Router for Server {
         let s = self;
         Box::pin(async move {
             match path.strip_prefix("/etcdserverpb.").unwrap_or_default() {
-                "KV/Range" => answer_unary(question, |q| s.range(q)).await,
+                "KV/Range" => answer_unary(question, |q| s.range_beside(q)).await,
                 "KV/Put" => answer_unary(question, |q| s.put(q)).await,
                 "KV/DeleteRange" => answer_unary(question, |q| s.delete_range(q)).await,
                 "KV/Txn" => answer_unary(question, |q| s.txn(q)).await,

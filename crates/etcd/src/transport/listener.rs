@@ -17,7 +17,7 @@ use http_body_util::{BodyExt, Empty, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::server::conn::http2;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use prost::Message;
 use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
@@ -31,6 +31,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug_span, info_span};
 
 use super::authority::OneAuthority;
+use super::together::together;
 
 /// The longest message that is taken: etcd's 1.5 MiB for a request and half a MiB for what surrounds it.
 const MOST_MESSAGE_BYTES: usize = (3 << 19) + (1 << 19);
@@ -206,14 +207,17 @@ async fn calls(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, rou
             Ok::<_, Infallible>(router.call(path, question).await)
         }
     });
-    let served = http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .keep_alive_interval(KEEP_ALIVE)
-        .keep_alive_timeout(KEEP_ALIVE)
-        .max_concurrent_streams(MOST_CALLS)
-        .serve_connection(TokioIo::new(OneAuthority::new(stream)), service)
-        .await;
-    if let Err(error) = served {
+    let serve = |calls| {
+        http2::Builder::new(calls)
+            .timer(TokioTimer::new())
+            .keep_alive_interval(KEEP_ALIVE)
+            .keep_alive_timeout(KEEP_ALIVE)
+            .max_concurrent_streams(MOST_CALLS)
+            // gRPC has no use for a date.
+            .auto_date_header(false)
+            .serve_connection(TokioIo::new(OneAuthority::new(stream)), service)
+    };
+    if let Err(error) = together(serve).await {
         tracing::debug!(%error, "a connection to etcd's API broke");
     }
 }

@@ -3,6 +3,7 @@
 mod authority;
 mod channel;
 mod listener;
+mod together;
 
 pub use channel::{Channel, Endpoint};
 pub use listener::{Answer, Answers, Router, Tls, answer_stream, answer_unary, refused, serve};
