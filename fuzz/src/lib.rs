@@ -8,6 +8,7 @@
 //! `cargo test -p fuzz` runs each target for a bounded number of cases; the binary runs one for as long as is asked.
 
 mod calls;
+mod containers;
 mod corpus;
 mod cost;
 mod definitions;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::corpus::Corpus;
 use crate::grow::Growing;
 use crate::law::Law;
-use crate::{definitions, expressions, files, grow, mutate, names, wire};
+use crate::{containers, definitions, expressions, files, grow, mutate, names, wire};
 
 /// Something that reads input from outside.
 pub struct Target {
@@ -162,6 +162,20 @@ pub fn targets() -> Vec<Target> {
             grow: wire::grow_spdy,
             read: wire::spdy,
             law: law(MIB, 60),
+        },
+        Target {
+            name: "layers",
+            make: containers::make_layer,
+            grow: containers::grow_layer,
+            read: containers::layer,
+            law: law(2 * MIB, 60),
+        },
+        Target {
+            name: "registries",
+            make: containers::make_saying,
+            grow: containers::grow_saying,
+            read: containers::saying,
+            law: law(MIB, 300),
         },
     ]
 }

@@ -12,6 +12,7 @@ mod engine;
 mod files;
 mod ground;
 mod host;
+mod image;
 mod kubectl;
 mod names;
 mod peers;
@@ -68,6 +69,8 @@ enum Command {
     Backup(backup::Args),
     /// Make a new cluster of what a backup holds
     Restore(restore::Args),
+    /// Show, bring and remove the images of containers that hosts have
+    Image(image::Args),
     /// Tell what a host's configuration says by default
     Config(configuration::Args),
     /// Run one host
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
         Command::Version(args) => on_one_thread(kubectl::version(args)),
         Command::Backup(args) => on_one_thread(backup::run(args)),
         Command::Restore(args) => restore::run(args),
+        Command::Image(args) => on_one_thread(image::run(args)),
         Command::Config(args) => configuration::run(&args),
         Command::Host(args) => host::run(args),
         Command::Web(args) => on_one_thread(web::run(args)),
