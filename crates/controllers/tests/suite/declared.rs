@@ -189,8 +189,10 @@ pub fn faults(cluster: &Cluster) -> Vec<String> {
         let name = job.metadata.name.as_deref().unwrap();
         let status = job.status.clone().unwrap_or_default();
         let completions = job.spec.as_ref().unwrap().completions;
+        // More where a host fell silent: its pod was replaced, and ended well all the same when the host was back. Upstream counts
+        // both, and says that a program may be started twice.
         must(
-            status.succeeded == completions && status.active.is_none() && status.completion_time.is_some(),
+            status.succeeded >= completions && status.active.is_none() && status.completion_time.is_some(),
             format!("{name} says {status:?}"),
         );
     }
