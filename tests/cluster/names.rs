@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use crate::harness::{Cluster, text, wait_for};
 
-/// A pod that asks on n1, two that serve on the other hosts, by a service with an address and by one without.
-const MANIFEST: &str = r#"apiVersion: v1
+/// A service with an address, and one without.
+const SERVICES: &str = r#"apiVersion: v1
 kind: Service
 metadata: {name: web}
 spec: {selector: {app: db}, ports: [{name: http, port: 80, targetPort: 8080}]}
@@ -14,13 +14,16 @@ apiVersion: v1
 kind: Service
 metadata: {name: dbs}
 spec: {clusterIP: None, selector: {app: db}, ports: [{name: http, port: 8080}]}
----
+"#;
+
+/// A pod of theirs; NAME and HOST are put in.
+const SERVES: &str = r#"---
 apiVersion: v1
 kind: Pod
-metadata: {name: db-0, labels: {app: db}}
+metadata: {name: NAME, labels: {app: db}}
 spec:
-  nodeName: n2
-  hostname: db-0
+  nodeName: HOST
+  hostname: NAME
   subdomain: dbs
   runtimeClassName: host
   containers:
@@ -31,24 +34,10 @@ spec:
       valueFrom: {fieldRef: {fieldPath: status.podIP}}
     ports: [{name: http, containerPort: 8080}]
     readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: db-1, labels: {app: db}}
-spec:
-  nodeName: n3
-  hostname: db-1
-  subdomain: dbs
-  runtimeClassName: host
-  containers:
-  - name: web
-    command: ["holdfast", "web"]
-    env:
-    - name: POD_IP
-      valueFrom: {fieldRef: {fieldPath: status.podIP}}
-    ports: [{name: http, containerPort: 8080}]
-    readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1}
----
+"#;
+
+/// A pod that asks, on n1.
+const ASKS: &str = r#"---
 apiVersion: v1
 kind: Pod
 metadata: {name: asks}
@@ -108,7 +97,9 @@ async fn a_pod_finds_services_and_pods_by_name_whichever_host_is_lost() {
     .await;
     assert!(dns.contains("kube-dns") && dns.contains("10.96.0.10"), "{dns}");
     let file = cluster.dir().join("names.yaml");
-    std::fs::write(&file, MANIFEST).unwrap();
+    let serves = |name: &str, host: &str| SERVES.replace("NAME", name).replace("HOST", host);
+    let pods = [serves("db-0", "n2"), serves("db-1", "n3"), ASKS.to_owned()];
+    std::fs::write(&file, format!("{SERVICES}{}", pods.concat())).unwrap();
     let applied = cluster.holdfast(&["apply", "-f", file.to_str().unwrap()]);
     assert!(applied.status.success(), "{}", text(&applied));
 

@@ -1,8 +1,9 @@
 //! How much there is to do, as Prometheus reads it: under upstream's names (`k8s.io/component-base/metrics/prometheus/workqueue`)
 //! where they mean the same. Upstream has a queue a controller, and its name says which; here a class of urgency has one.
 
-use std::fmt::Write;
 use std::time::Instant;
+
+use figures::{family, sample};
 
 use crate::controller::Urgency;
 use crate::queue::Load;
@@ -34,9 +35,9 @@ pub fn write_metrics(out: &mut String, load: &[Load], now: Instant) {
         }),
     ];
     for (name, kind, help, figure) in figures {
-        let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
+        family(out, name, kind, help);
         for load in load {
-            let _ = writeln!(out, r#"{name}{{name="{}"}} {}"#, name_of(load.urgency), figure(load));
+            sample(out, name, &format!(r#"name="{}""#, name_of(load.urgency)), figure(load));
         }
     }
 }

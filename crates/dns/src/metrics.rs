@@ -1,9 +1,9 @@
 //! What is counted, as Prometheus reads it, under the names that CoreDNS has for the same, so that its dashboards show it.
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use figures::{Histogram, family, sample};
 use hickory_proto::op::ResponseCode;
 use hickory_proto::rr::RecordType;
 
@@ -30,7 +30,7 @@ const CODES: [(ResponseCode, &str); 6] = [
 ];
 /// The smallest bound of the histogram of answers from others, in seconds; each further one is twice as large.
 const FIRST_BOUND: f64 = 0.00025;
-const BOUNDS: usize = 16;
+const BOUNDS: i32 = 16;
 
 /// How a question came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,7 +42,7 @@ pub(crate) enum Way {
 }
 
 /// What this host's DNS counts.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metrics {
     questions: [[AtomicU64; KINDS.len() + 1]; 2],
     answers: [AtomicU64; CODES.len() + 1],
@@ -52,9 +52,23 @@ pub struct Metrics {
     stale: AtomicU64,
     kept: AtomicU64,
     failures: AtomicU64,
-    buckets: [AtomicU64; BOUNDS],
-    asked: AtomicU64,
-    microseconds: AtomicU64,
+    asked: Histogram,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics {
+            questions: Default::default(),
+            answers: Default::default(),
+            shortcuts: AtomicU64::default(),
+            hits: Default::default(),
+            misses: AtomicU64::default(),
+            stale: AtomicU64::default(),
+            kept: AtomicU64::default(),
+            failures: AtomicU64::default(),
+            asked: Histogram::doubling(FIRST_BOUND, BOUNDS),
+        }
+    }
 }
 
 impl Metrics {
@@ -92,12 +106,7 @@ impl Metrics {
 
     /// One of others' servers was asked.
     pub(crate) fn asked(&self, took: Duration, answered: bool) {
-        let seconds = took.as_secs_f64();
-        if let Some(bucket) = bounds().position(|bound| seconds <= bound) {
-            self.buckets[bucket].fetch_add(1, Relaxed);
-        }
-        self.asked.fetch_add(1, Relaxed);
-        self.microseconds.fetch_add(took.as_micros().try_into().unwrap_or(u64::MAX), Relaxed);
+        self.asked.observe(took);
         if !answered {
             self.failures.fetch_add(1, Relaxed);
         }
@@ -106,25 +115,25 @@ impl Metrics {
     /// Adds all of it in Prometheus' text format.
     pub fn write(&self, out: &mut String) {
         let name = "coredns_dns_requests_total";
-        head(out, name, "counter", "Questions, by how they came and what they asked for");
+        family(out, name, "counter", "Questions, by how they came and what they asked for");
         let kinds = || KINDS.iter().map(|(_, kind)| *kind).chain(["other"]);
         for (counts, way) in self.questions.iter().zip(["udp", "tcp"]) {
             for (count, kind) in counts.iter().zip(kinds()) {
-                line(out, name, &format!(r#"proto="{way}",type="{kind}""#), count.load(Relaxed));
+                sample(out, name, &format!(r#"proto="{way}",type="{kind}""#), count.load(Relaxed));
             }
         }
         let name = "coredns_dns_responses_total";
-        head(out, name, "counter", "Answers, by their code");
+        family(out, name, "counter", "Answers, by their code");
         for (count, code) in self.answers.iter().zip(CODES.iter().map(|(_, code)| *code).chain(["other"])) {
-            line(out, name, &format!(r#"rcode="{code}""#), count.load(Relaxed));
+            sample(out, name, &format!(r#"rcode="{code}""#), count.load(Relaxed));
         }
         let name = "coredns_autopath_success_total";
-        head(out, name, "counter", "Search paths that were walked in the caller's stead");
-        line(out, name, r#"server="dns://:53""#, self.shortcuts.load(Relaxed));
+        family(out, name, "counter", "Search paths that were walked in the caller's stead");
+        sample(out, name, r#"server="dns://:53""#, self.shortcuts.load(Relaxed));
         let name = "coredns_cache_hits_total";
-        head(out, name, "counter", "Questions for others that were answered from memory");
+        family(out, name, "counter", "Questions for others that were answered from memory");
         for (count, kind) in self.hits.iter().zip(["success", "denial"]) {
-            line(out, name, &format!(r#"type="{kind}""#), count.load(Relaxed));
+            sample(out, name, &format!(r#"type="{kind}""#), count.load(Relaxed));
         }
         for (name, about, count) in [
             ("coredns_cache_misses_total", "Questions for others that were not", &self.misses),
@@ -139,38 +148,16 @@ impl Metrics {
                 &self.failures,
             ),
         ] {
-            head(out, name, "counter", about);
-            line(out, name, r#"server="dns://:53""#, count.load(Relaxed));
+            family(out, name, "counter", about);
+            sample(out, name, r#"server="dns://:53""#, count.load(Relaxed));
         }
         let name = "coredns_cache_entries";
-        head(out, name, "gauge", "Answers of others that are kept");
-        line(out, name, r#"server="dns://:53""#, self.kept.load(Relaxed));
+        family(out, name, "gauge", "Answers of others that are kept");
+        sample(out, name, r#"server="dns://:53""#, self.kept.load(Relaxed));
         let name = "coredns_proxy_request_duration_seconds";
-        head(out, name, "histogram", "How long others' servers take");
-        let labels = r#"proxy_name="forward""#;
-        let mut below = 0;
-        for (bound, count) in bounds().zip(&self.buckets) {
-            below += count.load(Relaxed);
-            line(out, &format!("{name}_bucket"), &format!(r#"{labels},le="{bound}""#), below);
-        }
-        let asked = self.asked.load(Relaxed);
-        line(out, &format!("{name}_bucket"), &format!(r#"{labels},le="+Inf""#), asked);
-        line(out, &format!("{name}_sum"), labels, self.microseconds.load(Relaxed) as f64 / 1e6);
-        line(out, &format!("{name}_count"), labels, asked);
+        family(out, name, "histogram", "How long others' servers take");
+        self.asked.write(out, name, r#"proxy_name="forward""#);
     }
-}
-
-fn bounds() -> impl Iterator<Item = f64> {
-    (0..BOUNDS as i32).map(|power| FIRST_BOUND * 2_f64.powi(power))
-}
-
-// Writing to a string never fails.
-fn head(out: &mut String, name: &str, kind: &str, about: &str) {
-    let _ = writeln!(out, "# HELP {name} {about}\n# TYPE {name} {kind}");
-}
-
-fn line(out: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
-    let _ = writeln!(out, "{name}{{{labels}}} {value}");
 }
 
 #[cfg(test)]

@@ -1,12 +1,13 @@
 //! What happens at the gate, as Prometheus reads it, under upstream's names.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::sync::Arc;
 use std::time::Duration;
 
+use figures::{Histogram, family, sample};
+
 use crate::Fairness;
-use crate::gate::Refusal;
+use crate::gate::{Refusal, Standing};
 
 /// Where the histogram of waits is cut, in seconds: some of upstream's bounds.
 const BOUNDS: [f64; 8] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.5, 2.0, 15.0];
@@ -15,21 +16,21 @@ const BOUNDS: [f64; 8] = [0.0, 0.005, 0.02, 0.05, 0.1, 0.5, 2.0, 15.0];
 #[derive(Debug, Default)]
 pub(crate) struct Counts(BTreeMap<Arc<str>, BTreeMap<Arc<str>, Count>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Count {
     pub(crate) waiting: u64,
     pub(crate) running: u64,
     started: u64,
     refused: BTreeMap<Refusal, u64>,
     /// Waits of those who were let in, and of those who weren't.
-    waits: [Waits; 2],
+    waits: [Histogram; 2],
 }
 
-#[derive(Debug, Default)]
-struct Waits {
-    buckets: [u64; BOUNDS.len()],
-    count: u64,
-    seconds: f64,
+impl Default for Count {
+    fn default() -> Self {
+        let waits = || Histogram::new(BOUNDS);
+        Count { waiting: 0, running: 0, started: 0, refused: BTreeMap::new(), waits: [waits(), waits()] }
+    }
 }
 
 impl Counts {
@@ -62,12 +63,7 @@ impl Count {
     }
 
     pub(crate) fn waited(&mut self, waited: Duration, let_in: bool) {
-        let (waits, seconds) = (&mut self.waits[usize::from(let_in)], waited.as_secs_f64());
-        waits.count += 1;
-        waits.seconds += seconds;
-        if let Some(bucket) = BOUNDS.iter().position(|bound| seconds <= *bound) {
-            waits.buckets[bucket] += 1;
-        }
+        self.waits[usize::from(let_in)].observe(waited);
     }
 }
 
@@ -86,7 +82,7 @@ impl Fairness {
         let inner = self.lock();
         for (name, kind, help) in NAMES {
             let full = format!("apiserver_flowcontrol_{name}");
-            let _ = writeln!(out, "# HELP {full} {help}\n# TYPE {full} {kind}");
+            family(out, &full, kind, help);
             for (labels, count) in inner.counts.iter() {
                 let number = match name {
                     "current_inqueue_requests" => count.waiting,
@@ -94,29 +90,29 @@ impl Fairness {
                     "dispatched_requests_total" => count.started,
                     "rejected_requests_total" => {
                         for (refusal, times) in &count.refused {
-                            let _ =
-                                writeln!(out, r#"{full}{{{labels},reason="{}"}} {times}"#, refusal.name());
+                            let labels = format!(r#"{labels},reason="{}""#, refusal.name());
+                            sample(out, &full, &labels, times);
                         }
                         continue;
                     }
                     "request_wait_duration_seconds" => {
-                        for (waits, execute) in count.waits.iter().zip(["false", "true"]) {
+                        let waited = count.waits.iter().zip(["false", "true"]);
+                        for (waits, execute) in waited.filter(|(waits, _)| waits.count() > 0) {
                             waits.write(out, &full, &format!(r#"{labels},execute="{execute}""#));
                         }
                         continue;
                     }
                     _ => continue,
                 };
-                let _ = writeln!(out, "{full}{{{labels}}} {number}");
+                sample(out, &full, &labels, number);
             }
             if name == "current_executing_seats" {
                 for standing in inner.gate.standing() {
-                    let _ =
-                        writeln!(out, r#"{full}{{priority_level="{}"}} {}"#, standing.level, standing.used);
+                    sample(out, &full, &level(&standing), standing.used);
                 }
             }
         }
-        type Limit = fn(&crate::gate::Standing<'_>) -> u32;
+        type Limit = fn(&Standing<'_>) -> u32;
         let limits: [(&str, &str, Limit); 4] = [
             ("nominal_limit_seats", "Seats that a level has of its own", |s| s.seats.nominal),
             ("lower_limit_seats", "Seats that a level never lends", |s| s.seats.lower),
@@ -125,27 +121,14 @@ impl Fairness {
         ];
         for (name, help, limit) in limits {
             let full = format!("apiserver_flowcontrol_{name}");
-            let _ = writeln!(out, "# HELP {full} {help}\n# TYPE {full} gauge");
+            family(out, &full, "gauge", help);
             for standing in inner.gate.standing() {
-                let _ =
-                    writeln!(out, r#"{full}{{priority_level="{}"}} {}"#, standing.level, limit(&standing));
+                sample(out, &full, &level(&standing), limit(&standing));
             }
         }
     }
 }
 
-impl Waits {
-    fn write(&self, out: &mut String, name: &str, labels: &str) {
-        if self.count == 0 {
-            return;
-        }
-        let mut below = 0;
-        for (bound, count) in BOUNDS.iter().zip(self.buckets) {
-            below += count;
-            let _ = writeln!(out, r#"{name}_bucket{{{labels},le="{bound}"}} {below}"#);
-        }
-        let _ = writeln!(out, r#"{name}_bucket{{{labels},le="+Inf"}} {}"#, self.count);
-        let _ = writeln!(out, "{name}_sum{{{labels}}} {}", self.seconds);
-        let _ = writeln!(out, "{name}_count{{{labels}}} {}", self.count);
-    }
+fn level(standing: &Standing<'_>) -> String {
+    format!(r#"priority_level="{}""#, standing.level)
 }

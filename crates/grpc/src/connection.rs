@@ -99,15 +99,6 @@ fn innermost(error: &hyper::Error) -> &dyn Error {
     innermost
 }
 
-impl From<Broken> for Status {
-    fn from(broken: Broken) -> Self {
-        match broken {
-            Broken::Refused(status) => status,
-            other => Status::unavailable(other),
-        }
-    }
-}
-
 /// Where a streaming call's questions go in. Dropping it ends the question.
 #[derive(Debug, Clone)]
 pub struct Questions(mpsc::Sender<Bytes>);

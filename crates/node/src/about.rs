@@ -1,7 +1,6 @@
 //! What the agent tells of itself: its metrics, and how it is configured.
 
-use std::fmt::Write;
-
+use figures::{family, sample};
 use serde_json::{Value, json};
 
 use crate::pods::PodHost;
@@ -11,12 +10,13 @@ pub(crate) fn metrics(host: &PodHost) -> String {
     let (containers, pods) = host.running.count();
     let mut text = String::new();
     let mut gauge = |name: &str, help: &str, labels: &str, value: usize| {
-        let _ = write!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name}{labels} {value}\n");
+        family(&mut text, name, "gauge", help);
+        sample(&mut text, name, labels, value);
     };
-    let node = format!("{{node=\"{}\"}}", host.name);
+    let node = format!("node=\"{}\"", host.name);
     gauge("kubelet_node_name", "The node's name. The count is always 1.", &node, 1);
     gauge("kubelet_running_pods", "Number of pods that have a running container.", "", pods);
-    let state = "{container_state=\"running\"}";
+    let state = "container_state=\"running\"";
     gauge("kubelet_running_containers", "Number of containers currently running.", state, containers);
     text
 }

@@ -1,13 +1,14 @@
 //! What the scheduler did and what waits, as Prometheus reads it, under upstream's names
 //! (`pkg/scheduler/metrics` of Kubernetes).
 
-use std::fmt::Write;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use figures::{Histogram, family, sample, single};
+
 /// The smallest bound of the histogram of attempts, in seconds; each further one is twice as large, as upstream.
 const FIRST_BOUND: f64 = 0.001;
-const BOUNDS: usize = 15;
+const BOUNDS: i32 = 15;
 const PROFILE: &str = "default-scheduler";
 
 /// How an attempt to place a pod ended.
@@ -36,81 +37,71 @@ pub struct Pending {
 }
 
 /// What the scheduler of this host counts. Pods wait only where the scheduler is at work: on the host that leads.
-#[derive(Debug, Default)]
-pub struct Metrics(Mutex<Figures>);
+#[derive(Debug)]
+pub struct Metrics {
+    attempts: [Histogram; ATTEMPTS.len()],
+    figures: Mutex<Figures>,
+}
 
 #[derive(Debug, Default)]
 struct Figures {
-    attempts: [Histogram; ATTEMPTS.len()],
     preemptions: u64,
     victims: u64,
     pending: Pending,
 }
 
-#[derive(Debug, Default)]
-struct Histogram {
-    buckets: [u64; BOUNDS],
-    count: u64,
-    seconds: f64,
+impl Default for Metrics {
+    fn default() -> Self {
+        Metrics {
+            attempts: ATTEMPTS.map(|_| Histogram::doubling(FIRST_BOUND, BOUNDS)),
+            figures: Mutex::default(),
+        }
+    }
 }
 
 impl Metrics {
     /// Counts an attempt: from the decision to the answer to the bind.
     pub(crate) fn attempted(&self, attempt: Attempt, took: Duration) {
-        let seconds = took.as_secs_f64();
-        let mut figures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let histogram = &mut figures.attempts[attempt as usize];
-        histogram.count += 1;
-        histogram.seconds += seconds;
-        if let Some(bucket) = bounds().position(|bound| seconds <= bound) {
-            histogram.buckets[bucket] += 1;
-        }
+        self.attempts[attempt as usize].observe(took);
     }
 
     /// Counts a preemption of so many pods.
     pub(crate) fn preempted(&self, victims: usize) {
-        let mut figures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
         figures.preemptions += 1;
         figures.victims += victims as u64;
     }
 
     /// Shows how many pods wait now.
     pub(crate) fn waiting(&self, pending: Pending) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).pending = pending;
+        self.figures.lock().unwrap_or_else(PoisonError::into_inner).pending = pending;
     }
 
     /// Adds all of it in Prometheus' text format.
     pub fn write(&self, out: &mut String) {
-        let figures = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
         let attempts =
-            || ATTEMPTS.iter().map(|(attempt, result)| (&figures.attempts[*attempt as usize], *result));
+            || ATTEMPTS.iter().map(|(attempt, result)| (&self.attempts[*attempt as usize], *result));
         let name = "scheduler_schedule_attempts_total";
-        head(out, name, "counter", "Attempts to place a pod, by how they ended");
+        family(out, name, "counter", "Attempts to place a pod, by how they ended");
         for (histogram, result) in attempts() {
-            line(out, name, &format!(r#"profile="{PROFILE}",result="{result}""#), histogram.count);
+            sample(out, name, &format!(r#"profile="{PROFILE}",result="{result}""#), histogram.count());
         }
         let name = "scheduler_scheduling_attempt_duration_seconds";
-        head(out, name, "histogram", "From the decision about a pod to the answer to its bind");
+        family(out, name, "histogram", "From the decision about a pod to the answer to its bind");
         for (histogram, result) in attempts() {
             let labels = format!(r#"profile="{PROFILE}",result="{result}""#);
-            let mut below = 0;
-            for (bound, count) in bounds().zip(&histogram.buckets) {
-                below += count;
-                line(out, &format!("{name}_bucket"), &format!(r#"{labels},le="{bound}""#), below);
-            }
-            line(out, &format!("{name}_bucket"), &format!(r#"{labels},le="+Inf""#), histogram.count);
-            line(out, &format!("{name}_sum"), &labels, histogram.seconds);
-            line(out, &format!("{name}_count"), &labels, histogram.count);
+            histogram.write(out, name, &labels);
         }
-        let name = "scheduler_preemption_attempts_total";
-        head(out, name, "counter", "Preemptions that began");
-        let _ = writeln!(out, "{name} {}", figures.preemptions);
+        let preemptions = figures.preemptions;
+        single(out, "scheduler_preemption_attempts_total", "counter", "Preemptions that began", preemptions);
         // A summary without quantiles: upstream's histogram has the same two names.
         let name = "scheduler_preemption_victims";
-        head(out, name, "summary", "Pods that were chosen to go for another one");
-        let _ = writeln!(out, "{name}_sum {}\n{name}_count {}", figures.victims, figures.preemptions);
+        family(out, name, "summary", "Pods that were chosen to go for another one");
+        sample(out, &format!("{name}_sum"), "", figures.victims);
+        sample(out, &format!("{name}_count"), "", preemptions);
         let name = "scheduler_pending_pods";
-        head(
+        family(
             out,
             name,
             "gauge",
@@ -118,22 +109,9 @@ impl Metrics {
         );
         let Pending { active, backoff, unschedulable } = figures.pending;
         for (queue, pods) in [("active", active), ("backoff", backoff), ("unschedulable", unschedulable)] {
-            line(out, name, &format!(r#"queue="{queue}""#), pods);
+            sample(out, name, &format!(r#"queue="{queue}""#), pods);
         }
     }
-}
-
-fn bounds() -> impl Iterator<Item = f64> {
-    (0..BOUNDS as i32).map(|power| FIRST_BOUND * 2_f64.powi(power))
-}
-
-// Writing to a string never fails.
-fn head(out: &mut String, name: &str, kind: &str, about: &str) {
-    let _ = writeln!(out, "# HELP {name} {about}\n# TYPE {name} {kind}");
-}
-
-fn line(out: &mut String, name: &str, labels: &str, value: impl std::fmt::Display) {
-    let _ = writeln!(out, "{name}{{{labels}}} {value}");
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! What a member did, counted as it happens, as Prometheus reads it.
 
-use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+
+use figures::{Histogram, family, single};
 
 /// What a member of an embedded store counts.
 #[derive(Debug)]
@@ -22,26 +22,9 @@ pub struct Metrics {
 }
 
 /// From half a millisecond (a sync on a good disk) to a second, after which a member that waits is taken for lost.
-const LATENCIES: &[Duration] = &[
-    Duration::from_micros(500),
-    Duration::from_millis(1),
-    Duration::from_millis(2),
-    Duration::from_millis(4),
-    Duration::from_millis(8),
-    Duration::from_millis(16),
-    Duration::from_millis(64),
-    Duration::from_millis(256),
-    Duration::from_secs(1),
-];
+const LATENCIES: [f64; 9] = [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.064, 0.256, 1.0];
 /// From a state of a few kilobytes to one of gigabytes.
-const SNAPSHOTS: &[Duration] = &[
-    Duration::from_millis(10),
-    Duration::from_millis(50),
-    Duration::from_millis(250),
-    Duration::from_secs(1),
-    Duration::from_secs(5),
-    Duration::from_secs(25),
-];
+const SNAPSHOTS: [f64; 6] = [0.01, 0.05, 0.25, 1.0, 5.0, 25.0];
 
 impl Default for Metrics {
     fn default() -> Self {
@@ -80,16 +63,12 @@ impl Metrics {
                 &self.snapshot_saved,
             ),
         ] {
-            histogram.write(out, name, help);
+            family(out, name, "histogram", help);
+            histogram.write(out, name, "");
         }
-        let gauge = self.snapshot_bytes.load(Ordering::Relaxed);
-        head(
-            out,
-            "holdfast_store_snapshot_bytes",
-            "gauge",
-            "The size of the last snapshot written to the disk",
-        );
-        let _ = writeln!(out, "holdfast_store_snapshot_bytes {gauge}");
+        let about = "The size of the last snapshot written to the disk";
+        let size = self.snapshot_bytes.load(Ordering::Relaxed);
+        single(out, "holdfast_store_snapshot_bytes", "gauge", about, size);
         for (name, help, counter) in [
             ("elections_started", "Elections in which this host wanted to lead", &self.elections_started),
             ("elections_won", "Elections that this host won", &self.elections_won),
@@ -98,15 +77,10 @@ impl Metrics {
             ("snapshots_sent", "Snapshots sent to other hosts in full", &self.snapshots_sent),
             ("snapshots_received", "Snapshots received from leaders", &self.snapshots_received),
         ] {
-            head(out, &format!("holdfast_store_{name}_total"), "counter", help);
-            let _ = writeln!(out, "holdfast_store_{name}_total {}", counter.0.load(Ordering::Relaxed));
+            let name = format!("holdfast_store_{name}_total");
+            single(out, &name, "counter", help, counter.0.load(Ordering::Relaxed));
         }
     }
-}
-
-fn head(out: &mut String, name: &str, kind: &str, help: &str) {
-    // A string takes everything.
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
 /// How often something happened.
@@ -120,48 +94,10 @@ impl Counter {
     }
 }
 
-/// How long something took, each time.
-#[derive(Debug)]
-pub(crate) struct Histogram {
-    bounds: &'static [Duration],
-    /// For each bound how often it took no longer than that, and longer than the bound before.
-    counts: Vec<AtomicU64>,
-    count: AtomicU64,
-    micros: AtomicU64,
-}
-
-impl Histogram {
-    fn new(bounds: &'static [Duration]) -> Self {
-        let counts = bounds.iter().map(|_| AtomicU64::new(0)).collect();
-        Histogram { bounds, counts, count: AtomicU64::new(0), micros: AtomicU64::new(0) }
-    }
-
-    /// It took so long once more.
-    pub fn observe(&self, took: Duration) {
-        let bound = self.bounds.iter().position(|bound| took <= *bound);
-        if let Some(count) = bound.and_then(|bound| self.counts.get(bound)) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-        self.count.fetch_add(1, Ordering::Relaxed);
-        self.micros.fetch_add(took.as_micros() as u64, Ordering::Relaxed);
-    }
-
-    fn write(&self, out: &mut String, name: &str, help: &str) {
-        head(out, name, "histogram", help);
-        // Read first: what is observed meanwhile must not make a bucket larger than the whole.
-        let (count, micros) = (self.count.load(Ordering::Relaxed), self.micros.load(Ordering::Relaxed));
-        let mut below = 0;
-        for (bound, here) in self.bounds.iter().zip(&self.counts) {
-            below = (below + here.load(Ordering::Relaxed)).min(count);
-            let _ = writeln!(out, "{name}_bucket{{le=\"{}\"}} {below}", bound.as_secs_f64());
-        }
-        let _ = writeln!(out, "{name}_bucket{{le=\"+Inf\"}} {count}");
-        let _ = writeln!(out, "{name}_sum {}\n{name}_count {count}", micros as f64 / 1e6);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

@@ -1,12 +1,13 @@
 //! `/metrics`: what the server did and holds, as Prometheus reads it, under upstream's names where it has them.
 
 use std::collections::BTreeMap;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use fairness::Fairness;
+use figures::{Histogram, family, sample, single};
 use store::{Event, KeyRange, Revision, State, Store};
 
 use crate::http::response::bytes;
@@ -46,26 +47,29 @@ impl Labels {
         }
     }
 
-    fn write(&self, out: &mut String) {
+    fn text(&self) -> String {
         let Labels { verb, group, version, resource, subresource, scope } = self;
         let verb = match *verb {
             "create" => "POST".to_owned(),
             "update" => "PUT".to_owned(),
             other => other.to_ascii_uppercase(),
         };
-        let _ = write!(
-            out,
+        format!(
             r#"verb="{verb}",group="{group}",version="{version}",resource="{resource}",subresource="{subresource}",scope="{scope}",component="apiserver""#
-        );
+        )
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Series {
     codes: BTreeMap<u16, u64>,
-    buckets: [u64; BOUNDS.len()],
-    count: u64,
-    seconds: f64,
+    took: Histogram,
+}
+
+impl Default for Series {
+    fn default() -> Self {
+        Series { codes: BTreeMap::new(), took: Histogram::new(BOUNDS) }
+    }
 }
 
 /// Appends what another part of the process measures, as Prometheus reads it.
@@ -122,17 +126,13 @@ impl Metrics {
 
     /// Counts a request that was answered.
     pub(crate) fn answered(&self, verb: &'static str, target: &Target, code: u16, took: Duration) {
-        let (labels, seconds) = (Labels::of(verb, target), took.as_secs_f64());
+        let labels = Labels::of(verb, target);
         let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
         let series = requests.entry(labels).or_default();
         *series.codes.entry(code).or_default() += 1;
         // How long a watch runs is the client's choice.
         if verb != "watch" {
-            series.count += 1;
-            series.seconds += seconds;
-            if let Some(bucket) = BOUNDS.iter().position(|bound| seconds <= *bound) {
-                series.buckets[bucket] += 1;
-            }
+            series.took.observe(took);
         }
     }
 
@@ -142,13 +142,13 @@ impl Metrics {
         self.write_requests(&mut out);
         fairness.write_metrics(&mut out);
         let running = |what: Running| self.running[what as usize].load(Ordering::Relaxed);
-        head(&mut out, "apiserver_current_inflight_requests", "gauge", "Requests being answered");
-        let (reading, changing) = (running(Running::Reading), running(Running::Changing));
-        let _ = writeln!(out, r#"apiserver_current_inflight_requests{{request_kind="readOnly"}} {reading}"#);
-        let _ = writeln!(out, r#"apiserver_current_inflight_requests{{request_kind="mutating"}} {changing}"#);
-        head(&mut out, "apiserver_longrunning_requests", "gauge", "Watches that are open");
-        let _ =
-            writeln!(out, r#"apiserver_longrunning_requests{{verb="WATCH"}} {}"#, running(Running::Watching));
+        let name = "apiserver_current_inflight_requests";
+        family(&mut out, name, "gauge", "Requests being answered");
+        sample(&mut out, name, r#"request_kind="readOnly""#, running(Running::Reading));
+        sample(&mut out, name, r#"request_kind="mutating""#, running(Running::Changing));
+        let name = "apiserver_longrunning_requests";
+        family(&mut out, name, "gauge", "Watches that are open");
+        sample(&mut out, name, r#"verb="WATCH""#, running(Running::Watching));
         self.write_objects(&mut out, store);
         write_store(&mut out, store);
         self.others.0.iter().for_each(|measure| measure(&mut out));
@@ -159,52 +159,29 @@ impl Metrics {
     fn write_objects(&self, out: &mut String, store: &dyn Store) {
         let mut objects = self.objects.lock().unwrap_or_else(PoisonError::into_inner);
         objects.follow(&store.snapshot());
-        head(out, "apiserver_storage_objects", "gauge", "Objects in the store by resource");
+        let name = "apiserver_storage_objects";
+        family(out, name, "gauge", "Objects in the store by resource");
         for (resource, count) in objects.counts.iter().filter(|(_, count)| **count > 0) {
-            let _ = writeln!(out, r#"apiserver_storage_objects{{resource="{resource}"}} {count}"#);
+            sample(out, name, &format!(r#"resource="{resource}""#), count);
         }
     }
 
     fn write_requests(&self, out: &mut String) {
         let requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
-        head(
-            out,
-            "apiserver_request_total",
-            "counter",
-            "Requests by what they were about and how they ended",
-        );
+        let name = "apiserver_request_total";
+        family(out, name, "counter", "Requests by what they were about and how they ended");
         for (labels, series) in requests.iter() {
+            let labels = labels.text();
             for (code, count) in &series.codes {
-                out.push_str("apiserver_request_total{");
-                labels.write(out);
-                let _ = writeln!(out, r#",code="{code}"}} {count}"#);
+                sample(out, name, &format!(r#"{labels},code="{code}""#), count);
             }
         }
-        const DURATION: &str = "apiserver_request_duration_seconds";
-        head(out, DURATION, "histogram", "How long requests took that are no watches");
-        for (labels, series) in requests.iter().filter(|(_, series)| series.count > 0) {
-            let mut below = 0;
-            let bounds = BOUNDS.iter().zip(series.buckets).map(|(bound, count)| {
-                below += count;
-                (bound.to_string(), below)
-            });
-            let bounds: Vec<(String, u64)> = bounds.chain([("+Inf".to_owned(), series.count)]).collect();
-            for (bound, count) in bounds {
-                let _ = write!(out, "{DURATION}_bucket{{");
-                labels.write(out);
-                let _ = writeln!(out, r#",le="{bound}"}} {count}"#);
-            }
-            for (name, value) in [("sum", series.seconds), ("count", series.count as f64)] {
-                let _ = write!(out, "{DURATION}_{name}{{");
-                labels.write(out);
-                let _ = writeln!(out, "}} {value}");
-            }
+        let name = "apiserver_request_duration_seconds";
+        family(out, name, "histogram", "How long requests took that are no watches");
+        for (labels, series) in requests.iter().filter(|(_, series)| series.took.count() > 0) {
+            series.took.write(out, name, &labels.text());
         }
     }
-}
-
-fn head(out: &mut String, name: &str, kind: &str, help: &str) {
-    let _ = writeln!(out, "# HELP {name} {help}\n# TYPE {name} {kind}");
 }
 
 fn write_store(out: &mut String, store: &dyn Store) {
@@ -222,8 +199,7 @@ fn write_store(out: &mut String, store: &dyn Store) {
         ("holdfast_store_has_leader", "Whether a leader is known", u64::from(leadership.leader.is_some())),
         ("holdfast_store_is_leader", "Whether this host leads", u64::from(leadership.is_me)),
     ] {
-        head(out, name, "gauge", help);
-        let _ = writeln!(out, "{name} {value}");
+        single(out, name, "gauge", help, value);
     }
     if let Some(metrics) = store.metrics() {
         metrics.write(out);
@@ -299,8 +275,7 @@ fn write_process(out: &mut String) {
         ("process_open_fds", "gauge", "Open file descriptors", opened),
     ] {
         if let Some(value) = value {
-            head(out, name, kind, help);
-            let _ = writeln!(out, "{name} {value}");
+            single(out, name, kind, help, value);
         }
     }
 }
