@@ -33,9 +33,6 @@ pub struct Args {
     /// The peer; without it, the first of these that is installed
     #[arg(long)]
     peer: Option<peer::Kind>,
-    /// Measure ours alone
-    #[arg(long, conflicts_with = "peer")]
-    alone: bool,
 }
 
 /// Runs the measurements and prints them.
@@ -46,8 +43,8 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
     );
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let load = Load { services: args.services, callers: args.callers, seconds: args.seconds };
-    let kind = args.peer.or_else(|| peer::installed().filter(|_| !args.alone));
-    if kind.is_none() && !args.alone {
+    let kind = args.peer.or_else(peer::installed);
+    if kind.is_none() {
         eprintln!("no peer is installed: `apt-get install unbound` or `dnsmasq-base`");
     }
     println!(

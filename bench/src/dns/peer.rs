@@ -47,7 +47,7 @@ pub fn installed() -> Option<Kind> {
 pub struct Peer {
     process: Child,
     address: SocketAddr,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Peer {
@@ -87,7 +87,7 @@ impl Peer {
         let output = std::fs::File::create(folder.path().join("log"))?;
         command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         let process = command.spawn().with_context(|| format!("can't start {program}"))?;
-        let peer = Peer { process, address, _folder: folder };
+        let peer = Peer { process, address, folder };
         peer.wait_until_it_answers()?;
         Ok(peer)
     }
@@ -104,16 +104,16 @@ impl Peer {
 
     fn wait_until_it_answers(&self) -> anyhow::Result<()> {
         let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        socket.connect(self.address)?;
+        // Not connected: the system would say at once that nobody listens yet, and there would be no time in which the peer starts.
         socket.set_read_timeout(Some(Duration::from_millis(100)))?;
         let mut buffer = [0; 2048];
         for _ in 0..300 {
-            let _ = socket.send(&CASES[0].question(0));
+            let _ = socket.send_to(&CASES[0].question(0), self.address);
             if socket.recv(&mut buffer).is_ok_and(|length| CASES[0].is_answer(&buffer[..length])) {
                 return Ok(());
             }
         }
-        let log = std::fs::read_to_string(self._folder.path().join("log")).unwrap_or_default();
+        let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
         anyhow::bail!("the peer doesn't answer: {log}")
     }
 }
