@@ -32,9 +32,10 @@ fn defaults(_: &mut StdRng, _: &Corpus) -> Growing {
 
 #[test]
 fn depth_that_is_counted_anew_at_each_bracket_is_found() {
+    // Byte by byte: a count that the compiler makes of many bytes at once is too quick to be a fault at these lengths.
     let counted_anew: fn(&[u8]) = |input| {
         for end in 0..input.len() {
-            black_box(input[..end].iter().filter(|byte| **byte == b'[').count());
+            black_box(input[..end].iter().filter(|byte| black_box(**byte) == b'[').count());
         }
     };
     assert!(said(brackets, counted_anew, law(0, 100)).unwrap().contains("of a processor"));
