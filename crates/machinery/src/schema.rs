@@ -68,6 +68,9 @@ pub struct Field {
     pub required: bool,
     /// What it is where it isn't there.
     pub default: Option<Value>,
+    /// A published default that no object shows. Where the field tells the items of a list apart, it still does:
+    /// in `imagePullSecrets: [{}]` the name is "".
+    pub unseen_default: Option<Box<Value>>,
     /// The ends of paths at which an empty list or map differs from none.
     pub sees_empty: &'static [&'static str],
     /// The texts that it may be; any where there are none.
@@ -316,9 +319,11 @@ impl Schemas {
                 true => Box::default(),
                 false => property.choices(),
             };
-            let default =
-                property.default.as_ref().filter(|default| !self.untold.is_omitted(name, field, default));
-            let default = default.cloned();
+            let unseen = |default: &Value| self.untold.is_omitted(name, field, default);
+            let (default, unseen_default) = match property.default.clone() {
+                Some(default) if unseen(&default) => (None, Some(Box::new(default))),
+                default => (default, None),
+            };
             // An amount that must be there is written as 0 where there is none.
             let is_pointer = pointers.contains(&field);
             let zero = (required && !is_pointer && shape == Shape::Quantity).then(|| "0".into());
@@ -341,6 +346,7 @@ impl Schemas {
                     false => topology(property.list_type, &property.list_keys, property.map_type),
                 },
                 default: default.or(zero),
+                unseen_default,
                 is_pointer,
                 choices,
                 sees_empty: self.untold.sees_empty(name, field),

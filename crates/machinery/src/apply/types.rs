@@ -219,7 +219,10 @@ impl<'a> Type<'a> {
     /// The default of a field that tells the items of a list apart.
     pub fn key_default(self, key: &str) -> Option<&'a Value> {
         match self.form() {
-            Form::Map(Fields::Schema(schema)) => schema.field(key)?.default.as_ref(),
+            Form::Map(Fields::Schema(schema)) => {
+                let field = schema.field(key)?;
+                field.default.as_ref().or(field.unseen_default.as_deref())
+            }
             Form::Map(Fields::Struct(fields)) => fields.key_default(key),
             _ => None,
         }

@@ -43,6 +43,46 @@ async fn an_autoscaler_is_one_object_in_two_versions() {
 }
 
 #[tokio::test]
+async fn an_autoscalers_target_has_a_group() {
+    let house = House::new().await;
+    for (version, path) in [("v1", FIRST), ("v2", SECOND)] {
+        let with = |kind: &str, of: Value, most: u64| {
+            let target = json!({"kind": kind, "name": "d", "apiVersion": of});
+            scaler(version, json!({"scaleTargetRef": target, "maxReplicas": most}))
+        };
+        for (kind, of, why) in [
+            ("Deployment", json!("v1"), "Invalid value: \"v1\": apiVersion must specify API group"),
+            ("Deployment", json!(null), "Invalid value: \"\": apiVersion must specify API group"),
+            ("Deployment", json!("/v1"), "Invalid value: \"/v1\": apiVersion must specify API group"),
+            ("Deployment", json!("a/b/c"), "Invalid value: \"a/b/c\": unexpected GroupVersion string: a/b/c"),
+        ] {
+            let (code, answer) = house.ask("POST", path, Some(with(kind, of, 1))).await;
+            let expected = format!(
+                "HorizontalPodAutoscaler.autoscaling \"a\" is invalid: spec.scaleTargetRef.apiVersion: {why}"
+            );
+            assert_eq!((code, &answer["message"]), (422, &json!(expected)));
+        }
+        let (code, made) = house.ask("POST", path, Some(with("ReplicationController", json!("v1"), 1))).await;
+        assert_eq!(code, 201, "{made}");
+        let one = format!("{path}/a");
+        // What is as it was isn't looked at again.
+        let (code, answer) =
+            house.ask("PUT", &one, Some(with("ReplicationController", json!("v1"), 2))).await;
+        assert_eq!(code, 200, "{answer}");
+        let (code, _) = house.ask("PUT", &one, Some(with("Deployment", json!("v1"), 2))).await;
+        assert_eq!(code, 422);
+        house.ask("DELETE", &one, None).await;
+    }
+    let object = json!({"type": "Object", "object": {"metric": {"name": "m"}, "target": {"type": "Value", "value": 1},
+        "describedObject": {"apiVersion": "a/b/c", "kind": "K", "name": "n"}}});
+    let target = json!({"kind": "Deployment", "name": "d", "apiVersion": "apps/v1"});
+    let spec = json!({"scaleTargetRef": target, "maxReplicas": 1, "metrics": [object]});
+    let (code, answer) = house.ask("POST", SECOND, Some(scaler("v2", spec))).await;
+    let cause = &answer["details"]["causes"][0];
+    assert_eq!((code, &cause["field"]), (422, &json!("spec.metrics[0].object.describedObject.apiVersion")));
+}
+
+#[tokio::test]
 async fn events_of_both_groups_are_the_same_events() {
     let house = House::new().await;
     let event = json!({"kind": "Event", "apiVersion": "events.k8s.io/v1", "metadata": {"name": "e"},

@@ -267,3 +267,14 @@ async fn an_endpoint_at_what_a_host_keeps_to_itself_is_refused() {
         ]
     );
 }
+
+#[tokio::test]
+async fn a_secret_without_a_name_is_an_item_of_the_empty_name() {
+    let house = House::new().await;
+    let mut pod = pod("p", "");
+    pod["spec"]["imagePullSecrets"] = json!([{}]);
+    let (code, pod) = house.ask("POST", "/api/v1/namespaces/default/pods", Some(pod)).await;
+    assert_eq!(code, 201, "{pod}");
+    let fields = &pod["metadata"]["managedFields"][0]["fieldsV1"]["f:spec"]["f:imagePullSecrets"];
+    assert_eq!(*fields, json!({".": {}, "k:{\"name\":\"\"}": {}}));
+}

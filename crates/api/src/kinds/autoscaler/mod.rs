@@ -43,7 +43,12 @@ impl Rules for Autoscaler {
         validation::validate(object.0.get("spec").unwrap_or(&Value::Null), faults);
     }
 
-    fn validate_update(&self, subresource: &str, object: &Object, _old: &Object, faults: &mut Faults) {
+    fn validate_create(&self, object: &Object, faults: &mut Faults) {
+        validation::validate_versions(object, None, faults);
+    }
+
+    fn validate_update(&self, subresource: &str, object: &Object, old: &Object, faults: &mut Faults) {
+        validation::validate_versions(object, Some(old), faults);
         if subresource == "status" {
             validation::validate_status(object, faults);
         }

@@ -1,7 +1,6 @@
 //! Faults of an autoscaler: `pkg/apis/autoscaling/validation` upstream.
 
 use cel::Quantity;
-use machinery::name::{label_1035_fault, subdomain_fault};
 use machinery::{Cause, Faults, Object};
 use serde_json::{Value, json};
 
@@ -41,7 +40,6 @@ pub(super) fn validate(spec: &Value, faults: &mut Faults) {
         faults.push(Cause::invalid("spec.maxReplicas", &spec["maxReplicas"], why));
     }
     validate_reference(&spec["scaleTargetRef"], "spec.scaleTargetRef", faults);
-    validate_version(&spec["scaleTargetRef"], faults);
     for (index, metric) in metrics.iter().enumerate() {
         validate_metric(metric, &format!("spec.metrics[{index}]"), faults);
     }
@@ -69,14 +67,48 @@ pub(super) fn validate_reference(reference: &Value, path: &str, faults: &mut Fau
     }
 }
 
-/// The version of what is scaled: it may be none of a core kind, but some.
-fn validate_version(reference: &Value, faults: &mut Faults) {
-    let version = text(reference, "apiVersion");
-    let (group, version) = version.split_once('/').unwrap_or(("", version));
-    let why =
-        label_1035_fault(version).or_else(|| (!group.is_empty()).then(|| subdomain_fault(group)).flatten());
-    if let Some(why) = why {
-        faults.push(Cause::invalid("spec.scaleTargetRef.apiVersion", &reference["apiVersion"], why));
+/// The versions of what is scaled and of what is measured, where a write sets them: upstream leaves alone what an older
+/// server took (`validationOptionsForHorizontalPodAutoscaler` in `pkg/registry/autoscaling`).
+pub(super) fn validate_versions(object: &Object, old: Option<&Object>, faults: &mut Faults) {
+    fn spec(object: &Object) -> &Value {
+        object.0.get("spec").unwrap_or(&Value::Null)
+    }
+    fn objects(spec: &Value) -> impl Iterator<Item = (usize, &Value)> {
+        let objects = items(&spec["metrics"]).iter().map(|metric| &metric["object"]["describedObject"]);
+        objects.enumerate().filter(|(_, object)| object.is_object())
+    }
+    let target = &spec(object)["scaleTargetRef"];
+    let before = old.map(|old| &spec(old)["scaleTargetRef"]);
+    let same = |field: &str| before.is_some_and(|before| text(before, field) == text(target, field));
+    if !(same("apiVersion") && same("kind")) {
+        // The one kind of the core group that can be scaled.
+        let core = text(target, "kind") == "ReplicationController";
+        if let Some(why) = version_fault(text(target, "apiVersion"), core) {
+            faults.push(Cause::invalid(
+                "spec.scaleTargetRef.apiVersion",
+                &text(target, "apiVersion").into(),
+                &why,
+            ));
+        }
+    }
+    let broken = |object: &Value| version_fault(text(object, "apiVersion"), true);
+    if old.is_some_and(|old| objects(spec(old)).any(|(_, object)| broken(object).is_some())) {
+        return;
+    }
+    for (index, object) in objects(spec(object)) {
+        if let Some(why) = broken(object) {
+            let path = format!("spec.metrics[{index}].object.describedObject.apiVersion");
+            faults.push(Cause::invalid(path, &text(object, "apiVersion").into(), &why));
+        }
+    }
+}
+
+/// What is wrong with a group and version; `core`: it may be the core group, which has no name.
+fn version_fault(version: &str, core: bool) -> Option<String> {
+    match version.split('/').collect::<Vec<_>>()[..] {
+        [_, _, _, ..] => Some(format!("unexpected GroupVersion string: {version}")),
+        [_] | ["", _] if !core => Some("apiVersion must specify API group".to_owned()),
+        _ => None,
     }
 }
 
