@@ -294,6 +294,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         program: "/proc/self/exe".into(),
         programs: programs_dir(&config),
         cgroups: node::cgroup_root(),
+        images: Err("this version has no images of its own yet".into()),
         store: store.clone(),
         writer: server.writer(),
         addresses: reach.clone(),

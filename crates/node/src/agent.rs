@@ -13,12 +13,15 @@ use tracing::info_span;
 
 use crate::addresses::{Addresses, PodAddresses, PodRange};
 use crate::clock::Clock;
-use crate::host::cgroup::Cgroups;
-use crate::host::{HostRuntime, Isolation, Powers, end_strays};
+use crate::container::cgroup::Cgroups;
+use crate::host::{Isolation, Powers};
+use crate::images::Images;
 use crate::node::{NodeIdentity, keep_registered, read_machine};
-use crate::pods::{Desk, Folders, LiveContainers, PodHost, TokenBook};
+use crate::oci;
+use crate::pods::{Desk, Folders, LiveContainers, PodHost, TokenBook, UserRanges};
 use crate::removed_volumes::remove_folders;
 use crate::server;
+use crate::shims::{ShimRuntime, end_strays};
 
 /// What the agent of a host needs.
 pub struct Options {
@@ -39,6 +42,8 @@ pub struct Options {
     /// The cgroup (version 2) that pods' cgroups are made in, usually [`cgroup_root`](crate::cgroup_root). Without one, or
     /// where none can be made, pods run without.
     pub cgroups: Option<PathBuf>,
+    /// This host's images, or why it has none and so runs no containers.
+    pub images: Result<Arc<dyn Images>, String>,
     /// Where objects are read.
     pub store: Arc<dyn Store>,
     /// Where changes are asked for.
@@ -141,7 +146,7 @@ impl Agent {
                 "none".to_owned()
             }
         };
-        let runtime = HostRuntime::new(folders.pods(), options.program, isolation, cgroups.ok());
+        let runtime = ShimRuntime::new(folders.pods(), options.program, isolation, cgroups.ok());
         let runtime = runtime.map_err(Error::Files)?;
         let runtime = Arc::new(runtime);
         let book = Addresses::open(&folders.addresses(), range);
@@ -156,6 +161,8 @@ impl Agent {
             recorder,
             clock,
             powers: Powers::read(isolation),
+            containers: oci::probe().and(options.images),
+            user_ranges: UserRanges::default(),
             programs: programs.clone(),
             runtime,
             running: LiveContainers::default(),

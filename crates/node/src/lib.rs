@@ -7,8 +7,11 @@ mod about;
 mod addresses;
 mod agent;
 mod clock;
+mod container;
 mod host;
+mod images;
 mod node;
+mod oci;
 mod pod;
 mod pods;
 mod probe;
@@ -16,12 +19,14 @@ mod removed_volumes;
 mod runtime;
 mod server;
 mod shim;
+mod shims;
 mod streams;
 mod usage;
 
 pub use addresses::PodAddresses;
 pub use agent::{Agent, Error, Options, end_former_pods};
-pub use host::cgroup::root as cgroup_root;
+pub use container::cgroup::root as cgroup_root;
+pub use images::{Image, ImageError, Images, PullSecret};
 pub use shim::{SHIM, run_shim};
 
 /// What reads bytes from outside, for those who look for mistakes in it: a program has no use for these.

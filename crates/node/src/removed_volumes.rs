@@ -14,7 +14,7 @@ use serde_json::json;
 use store::{Event, KeyRange, KeyValue};
 use tracing::info_span;
 
-use crate::host::remove_folder;
+use crate::container::remove_folder;
 use crate::pods::PodHost;
 
 /// After this time the host tries again what it could not do: a full or broken disk is not mended sooner.

@@ -1,10 +1,9 @@
-//! What runs the containers of pods: one trait, of which `host` is the first implementation.
+//! What runs the containers of pods: one trait, whose first implementation has a shim for each pod.
 //!
 //! A pod has one sandbox, in which its containers live, one life each at a time. A runtime outlives the agent: what it
 //! runs is found again by the next one.
 
 use std::fmt;
-use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
@@ -15,7 +14,10 @@ use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 
-use crate::host::{Command, LogProgress, Streams, Terminal};
+use crate::container::cgroup;
+use crate::container::{LogProgress, Terminal};
+use crate::host::Command;
+use crate::oci;
 
 /// A container in one of its lives.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -30,14 +32,19 @@ pub(crate) struct Which {
 
 /// Runs containers.
 pub(crate) trait Runtime: fmt::Debug + Send + Sync {
-    /// Makes the sandbox of a pod, whose folder is there; fine if it has one.
-    fn prepare<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, io::Result<()>>;
+    /// Makes the sandbox of a pod, whose folder is there; fine if it has one. Where its containers share namespaces, as
+    /// `wanted`, these are answered.
+    fn prepare<'a>(
+        &'a self,
+        uid: &'a str,
+        wanted: Option<oci::Wanted>,
+    ) -> BoxFuture<'a, Result<Vec<oci::Namespace>, RunError>>;
 
     /// Starts one life of a container, whose log lies in the folder `log` as `ATTEMPT.log`.
     fn start<'a>(
         &'a self,
         which: &'a Which,
-        command: Command,
+        program: Program,
         log: PathBuf,
     ) -> BoxFuture<'a, Result<Begun, RunError>>;
 
@@ -83,6 +90,50 @@ pub(crate) trait Runtime: fmt::Debug + Send + Sync {
 
     /// Ends all sandboxes.
     fn end_all(&self) -> BoxFuture<'_, ()>;
+}
+
+/// How the three streams of a process are laid.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Streams {
+    /// Its outputs are pipes; it has nothing to read.
+    #[default]
+    Outputs,
+    /// All are pipes.
+    Pipes,
+    /// All are one terminal.
+    Terminal,
+}
+
+/// A container to start.
+#[derive(Debug)]
+pub(crate) enum Program {
+    /// A process of the host.
+    Process(Box<Command>),
+    /// One with a root of its own.
+    Bundle(Bundle),
+}
+
+/// A container as its bundle has it.
+#[derive(Debug)]
+pub(crate) struct Bundle {
+    /// Its folder.
+    pub folder: PathBuf,
+    /// The folders of its image's layers, the lowest first.
+    pub layers: Vec<PathBuf>,
+    /// Its input and outputs.
+    pub streams: Streams,
+    /// What its cgroup is to be given.
+    pub cgroup: cgroup::Wanted,
+}
+
+impl Program {
+    /// What its cgroup is to be given.
+    pub(crate) fn cgroup(&self) -> &cgroup::Wanted {
+        match self {
+            Program::Process(command) => &command.cgroup,
+            Program::Bundle(bundle) => &bundle.cgroup,
+        }
+    }
 }
 
 /// A container that was started.

@@ -2,27 +2,15 @@
 
 use std::ffi::{CStr, CString};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::AsFd;
 
 use serde::{Deserialize, Serialize};
 
-use super::beneath::{Spot, owned};
-use super::mounts::Access;
-
-// Of linux/mount.h; the libc crate has them for some systems only.
-const OPEN_TREE_CLONE: libc::c_int = 1;
-const MOVE_MOUNT_F_EMPTY_PATH: libc::c_int = 4;
-const MOVE_MOUNT_T_EMPTY_PATH: libc::c_int = 0x40;
-const MOUNT_ATTR_RDONLY: u64 = 1;
-
-/// `struct mount_attr` of mount_setattr(2).
-#[repr(C)]
-struct Attributes {
-    set: u64,
-    clear: u64,
-    propagation: u64,
-    user_namespace: u64,
-}
+use crate::container::Access;
+use crate::container::beneath::{Spot, owned};
+use crate::container::mounting::{
+    Attributes, RDONLY, answer, move_mount, open_tree, set_attributes, set_tree_attributes,
+};
 
 /// One system call of the plan, or a few.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,17 +63,15 @@ impl Step {
             Step::ReadOnly(path, flags) => {
                 mount(null, path, null, libc::MS_BIND | libc::MS_REMOUNT | libc::MS_RDONLY | flags)
             }
-            Step::ReadOnlyBelow(path) => read_only(libc::AT_FDCWD, path, libc::AT_RECURSIVE),
+            Step::ReadOnlyBelow(path) => {
+                set_attributes(libc::AT_FDCWD, path, libc::AT_RECURSIVE, read_only())
+            }
             Step::NotShown(path) => mount(null, path, null, libc::MS_UNBINDABLE),
             // SAFETY: the path is a string that lives through the call.
             Step::Hide(path) => answer(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) }.into()),
             Step::Root(path) => change_root(path),
         }
     }
-}
-
-fn answer(result: libc::c_long) -> io::Result<()> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 fn exists_is_fine(result: libc::c_int) -> io::Result<()> {
@@ -111,39 +97,18 @@ fn show(source: &Spot, target: &Spot, access: Access) -> io::Result<()> {
     if let (Some(from), Some(to), true) = (source.plain(), target.plain(), access != Access::ReadOnlyBelow) {
         return mount(from.as_ptr(), to, std::ptr::null(), libc::MS_BIND | libc::MS_REC);
     }
-    let empty = c"".as_ptr();
-    let from = source.open()?;
-    let flags = OPEN_TREE_CLONE | libc::AT_RECURSIVE | libc::AT_EMPTY_PATH | libc::O_CLOEXEC;
-    // SAFETY: the descriptor is open, and the string lives through the call.
-    let tree = owned(unsafe { libc::syscall(libc::SYS_open_tree, from.as_raw_fd(), empty, flags) })?;
+    let tree = open_tree(source.open()?.as_fd(), true)?;
     match access {
         Access::Full => {}
-        Access::ReadOnly => read_only(tree.as_raw_fd(), c"", libc::AT_EMPTY_PATH)?,
-        Access::ReadOnlyBelow => {
-            read_only(tree.as_raw_fd(), c"", libc::AT_EMPTY_PATH | libc::AT_RECURSIVE)?;
+        Access::ReadOnly | Access::ReadOnlyBelow => {
+            set_tree_attributes(tree.as_fd(), access == Access::ReadOnlyBelow, read_only())?;
         }
     }
-    let to = target.open()?;
-    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
-    // SAFETY: both descriptors are open, and the string lives through the call.
-    answer(unsafe {
-        libc::syscall(libc::SYS_move_mount, tree.as_raw_fd(), empty, to.as_raw_fd(), empty, flags)
-    })
+    move_mount(tree.as_fd(), target.open()?.as_fd())
 }
 
-fn read_only(folder: libc::c_int, path: &CStr, flags: libc::c_int) -> io::Result<()> {
-    let attributes = Attributes { set: MOUNT_ATTR_RDONLY, clear: 0, propagation: 0, user_namespace: 0 };
-    // SAFETY: the string and the struct, of which the size is right, live through the call.
-    answer(unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            folder,
-            path.as_ptr(),
-            flags,
-            &raw const attributes,
-            size_of::<Attributes>(),
-        )
-    })
+fn read_only() -> Attributes {
+    Attributes { set: RDONLY, ..Attributes::default() }
 }
 
 /// The old root is let go of, so that no right leads back to it; where the system can't (its root is no mount), the

@@ -14,32 +14,9 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::ConfinedPath;
-use super::beneath::Spot;
 use super::mount_step::Step;
-
-/// One volume at one path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Bind {
-    /// What people call it: `volume "data"`.
-    pub what: String,
-    /// What is shown.
-    pub source: ConfinedPath,
-    /// Where.
-    pub target: PathBuf,
-    /// Whether the process may change it.
-    pub access: Access,
-}
-
-/// What a process may do with what is shown to it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Access {
-    Full,
-    /// What is mounted below it keeps the access that it has.
-    ReadOnly,
-    /// All below it too (`recursiveReadOnly`).
-    ReadOnlyBelow,
-}
+use crate::container::beneath::Spot;
+use crate::container::{Access, Bind, ConfinedPath};
 
 /// What a process shall see.
 #[derive(Debug, Clone)]
@@ -86,6 +63,7 @@ pub(crate) fn plan(view: &View<'_>) -> io::Result<MountPlan> {
                 source: ConfinedPath::of(kept),
                 target: kept.clone(),
                 access: Access::Full,
+                follows_host: false,
             });
         }
     }

@@ -8,29 +8,14 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::sys::signal::Signal;
 use nix::unistd::pipe2;
 use serde::{Deserialize, Serialize};
 
 use super::Isolation;
-use super::cgroup;
 use super::mounts::MountPlan;
-use super::rights;
-use crate::runtime::RunError;
-
-/// How the three streams of a process are laid.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) enum Streams {
-    /// Its outputs are pipes; it has nothing to read.
-    #[default]
-    Outputs,
-    /// All are pipes.
-    Pipes,
-    /// All are one terminal.
-    Terminal,
-}
+use crate::container::{cgroup, rights};
+use crate::runtime::{RunError, Streams};
 
 /// A process to make.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -64,45 +49,6 @@ pub(crate) struct Command {
     /// What its cgroup is to be given: by the agent, where there are cgroups.
     #[serde(skip)]
     pub cgroup: cgroup::Wanted,
-}
-
-/// What was open when the agent's program was started is none of its pods' business; all that it opens itself is not
-/// handed on anyway.
-pub(crate) fn keep_descriptors() -> io::Result<()> {
-    for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
-        let number = entry.file_name().to_str().and_then(|name| name.parse::<libc::c_int>().ok());
-        if let Some(number) = number.filter(|number| *number > libc::STDERR_FILENO) {
-            // SAFETY: sets a flag of a descriptor, or finds none of that number: that of this folder is closed soon.
-            unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
-        }
-    }
-    Ok(())
-}
-
-/// The number of the signal that a container wants to be asked to end with (`SIGUSR1`, `SIGRTMIN+3`); SIGTERM if it
-/// names none, or none that this system knows.
-pub(crate) fn stop_signal(name: Option<&str>) -> libc::c_int {
-    let real_time = |name: &str| {
-        let offset = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<libc::c_int>().ok() };
-        match (name.strip_prefix("SIGRTMIN"), name.strip_prefix("SIGRTMAX")) {
-            (Some(rest), _) => Some(libc::SIGRTMIN() + offset(rest)?),
-            (_, Some(rest)) => Some(libc::SIGRTMAX() + offset(rest)?),
-            _ => None,
-        }
-    };
-    let known = |name: &str| name.parse::<Signal>().ok().map(|signal| signal as libc::c_int);
-    name.and_then(|name| known(name).or_else(|| real_time(name))).unwrap_or(libc::SIGTERM)
-}
-
-/// Sends a signal to a process and all of its group. One that is gone is fine.
-pub(crate) fn signal_group(pid: i32, signal: libc::c_int) {
-    // SAFETY: a system call on numbers.
-    let sent = Errno::result(unsafe { libc::killpg(pid, signal) });
-    if let Err(error) = sent.map(drop)
-        && error != Errno::ESRCH
-    {
-        tracing::warn!(pid, signal, %error, "can't signal a process group");
-    }
 }
 
 /// What the process-to-be does between fork and exec, in this order. A step that fails is reported by its number.

@@ -1,13 +1,13 @@
 //! What a pod's security context asks for: done, or the container is refused with the reason. Nothing of it is
 //! passed over in silence.
 
-use std::collections::BTreeSet;
 use std::fs;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSecurityContext, SecurityContext};
 
 use super::Isolation;
-use super::rights::capability;
+use crate::container::rights::capability;
+use crate::container::{Accounts, Groups, id, more, of_pod};
 
 /// Who a container runs as, and what it may do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,16 +30,14 @@ pub(crate) struct Powers {
     /// Its capabilities.
     pub capabilities: u64,
     pub isolation: Isolation,
-    /// The texts of the host's `/etc/passwd` and `/etc/group`.
-    pub passwd: String,
-    pub group_file: String,
+    /// The host's.
+    pub accounts: Accounts,
 }
 
 impl Powers {
     /// Looks.
     pub(crate) fn read(isolation: Isolation) -> Self {
-        let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
-        let status = text("/proc/self/status");
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
         let capabilities = status.lines().find_map(|line| line.strip_prefix("CapPrm:"));
         let groups = nix::unistd::getgroups().unwrap_or_default();
         Powers {
@@ -48,62 +46,13 @@ impl Powers {
             groups: groups.into_iter().map(nix::unistd::Gid::as_raw).collect(),
             capabilities: capabilities.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0),
             isolation,
-            passwd: text("/etc/passwd"),
-            group_file: text("/etc/group"),
+            accounts: Accounts::of_host(),
         }
     }
 
     fn is_root(&self) -> bool {
         self.user == 0
     }
-
-    /// The name and the first group of a user of the host's.
-    fn account(&self, user: u32) -> Option<(&str, u32)> {
-        self.passwd.lines().find_map(|line| {
-            let mut fields = line.split(':');
-            let (name, id, group) = (fields.next()?, fields.nth(1)?, fields.next()?);
-            (id.parse() == Ok(user)).then_some((name, group.parse().ok()?))
-        })
-    }
-
-    /// The groups that list a user of that name.
-    fn groups_of(&self, name: &str) -> impl Iterator<Item = u32> {
-        self.group_file.lines().filter_map(move |line| {
-            let mut fields = line.split(':');
-            let id = fields.nth(2)?.parse().ok()?;
-            fields.next()?.split(',').any(|member| member == name).then_some(id)
-        })
-    }
-}
-
-fn id(id: Option<i64>) -> Option<u32> {
-    id.and_then(|id| u32::try_from(id).ok())
-}
-
-fn of_pod(pod: &Pod) -> Option<&PodSecurityContext> {
-    pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref())
-}
-
-/// The users that the pod's containers ask for.
-pub(super) fn users(pod: &Pod) -> BTreeSet<Option<u32>> {
-    let shared = id(of_pod(pod).and_then(|shared| shared.run_as_user));
-    let own = |container: &Container| container.security_context.as_ref().and_then(|own| id(own.run_as_user));
-    // Those that were added to look inside change nobody's files.
-    let spec = pod.spec.iter();
-    let containers = spec.flat_map(|spec| spec.init_containers.iter().flatten().chain(&spec.containers));
-    containers.map(|container| own(container).or(shared)).collect()
-}
-
-/// The group that the pod's volumes belong to, if it names one.
-pub(super) fn volume_group(pod: &Pod) -> Option<u32> {
-    id(of_pod(pod).and_then(|shared| shared.fs_group))
-}
-
-/// Whose the pod's own folder is, user and group: the one that all its containers run as.
-pub(crate) fn folder_owner(pod: &Pod) -> (Option<u32>, Option<u32>) {
-    let users = users(pod);
-    let user = users.first().copied().flatten().filter(|_| users.len() == 1);
-    (user, id(of_pod(pod).and_then(|shared| shared.run_as_group)))
 }
 
 impl Security {
@@ -177,8 +126,7 @@ fn beyond_this_host(pod: &Pod, shared: &PodSecurityContext, own: &SecurityContex
     Ok(())
 }
 
-/// The group and all groups. As container runtimes do with an image's files, the host's `/etc/passwd` says which group
-/// is a user's first (for an unknown one it is 0), and its `/etc/group` which else, unless the policy is `Strict`.
+/// The group and all groups: those of the host's own files, as container runtimes take them from an image's.
 fn identity(
     user: u32,
     shared: &PodSecurityContext,
@@ -186,8 +134,6 @@ fn identity(
     powers: &Powers,
 ) -> Result<(Option<u32>, Vec<u32>), String> {
     let asked = id(own.run_as_group.or(shared.run_as_group));
-    let more = shared.supplemental_groups.iter().flatten().filter_map(|group| id(Some(*group)));
-    let more: Vec<u32> = more.chain(id(shared.fs_group)).collect();
     if !powers.is_root() {
         let group = asked.unwrap_or(powers.group);
         if user != powers.user || group != powers.group {
@@ -196,25 +142,15 @@ fn identity(
             ));
         }
         let is_ours = |group: &u32| *group == powers.group || powers.groups.contains(group);
-        return match more.into_iter().find(|group| !is_ours(group)) {
+        return match more(shared).find(|group| !is_ours(group)) {
             Some(group) => Err(format!(
                 "group {group} of supplementalGroups or fsGroup: only an agent that runs as root can give it"
             )),
             None => Ok((None, Vec::new())),
         };
     }
-    let account = powers.account(user);
-    let group = asked.unwrap_or(account.map_or(0, |(_, group)| group));
-    let mut groups = vec![group];
-    if shared.supplemental_groups_policy.as_deref() != Some("Strict")
-        && let Some((name, _)) = account
-    {
-        groups.extend(powers.groups_of(name));
-    }
-    groups.extend(more);
-    let mut seen = BTreeSet::new();
-    groups.retain(|group| seen.insert(*group));
-    Ok((Some(group), groups))
+    let Groups { first, all } = powers.accounts.groups(user, asked, shared);
+    Ok((Some(first), all))
 }
 
 /// The capabilities to keep, as containerd reckons: first `ALL`, then the others, added before dropped.
@@ -266,8 +202,10 @@ mod tests {
             groups: vec![user, 7],
             capabilities: if user == 0 { 0x1ff_ffff_ffff } else { 0 },
             isolation: if user == 0 { Isolation::Privileged } else { Isolation::None },
-            passwd: "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/:/bin/false\n".into(),
-            group_file: "root:x:0:\nadm:x:4:web,root\nweb:x:34:\nwww:x:5:webmaster\n".into(),
+            accounts: Accounts {
+                passwd: "root:x:0:0::/root:/bin/sh\nweb:x:33:34::/:/bin/false\n".into(),
+                group: "root:x:0:\nadm:x:4:web,root\nweb:x:34:\nwww:x:5:webmaster\n".into(),
+            },
         }
     }
 

@@ -311,9 +311,31 @@ fn start_if_due(
     };
     if due > now.elapsed {
         decision.wake_at(due);
+        tell_of_waiting(container, spec, now, decision);
         return;
     }
     start(container, &spec.name, decision);
+}
+
+/// How long it is said that an image could not be pulled, before it is said that it is waited for.
+const PULL_FAILED: Duration = Duration::from_secs(1);
+
+/// A container whose image could not be pulled waits, as the kubelet says it.
+fn tell_of_waiting(container: &mut ContainerRecord, spec: &Container, now: Now, decision: &mut Decision) {
+    let wait = container.image_back_off;
+    let Stage::Waiting { reason, message, retry } = &mut container.stage else { return };
+    if reason != "ErrImagePull" {
+        return;
+    }
+    let then = retry.saturating_sub(wait) + PULL_FAILED;
+    if then > now.elapsed {
+        decision.wake_at(then);
+        return;
+    }
+    let told = format!("Back-off pulling image {:?}", spec.image.as_deref().unwrap_or_default());
+    *reason = "ImagePullBackOff".into();
+    *message = format!("{told}: ErrImagePull: {message}");
+    decision.event(false, "BackOff", told, Some(&spec.name));
 }
 
 fn start(container: &mut ContainerRecord, name: &str, decision: &mut Decision) {

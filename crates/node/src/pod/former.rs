@@ -26,7 +26,11 @@ pub(crate) fn resume(pod: &Pod, now: Now) -> PodRecord {
     let added = status.ephemeral_container_statuses.iter().flatten().map(|s| (s, false));
     for (told, is_init) in init.chain(main).chain(added) {
         let Some(spec) = container(pod, &told.name) else { continue };
-        let mut known = ContainerRecord { restarts: count(told.restart_count), ..ContainerRecord::default() };
+        let mut known = ContainerRecord {
+            restarts: count(told.restart_count),
+            image_id: told.image_id.clone(),
+            ..ContainerRecord::default()
+        };
         if let Some(exit) = last_exit(told, pod, now) {
             known.attempted = true;
             let stays = over || (!is_init && !restarts(pod, &spec, is_init, &exit));
@@ -72,6 +76,7 @@ pub(crate) fn take_over(
     let ready = started && (!asked_ready || told.is_some_and(|told| told.ready));
     let container = record.containers.entry(spec.name.clone()).or_default();
     if let Some(told) = told {
+        container.image_id = told.image_id.clone();
         container.last = told.last_state.as_ref().and_then(|state| ended(state, told, pod));
     }
     container.restarts = attempt;

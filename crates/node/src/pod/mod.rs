@@ -15,6 +15,6 @@ pub(crate) use names::{
     all_containers, container, container_id, domain, ephemeral_containers, hostname, is_sidecar, subject, uid,
 };
 pub(crate) use record::{
-    ContainerEnd, PodRecord, Preparation, PrepareError, ProbeKind, Stage, StartError, Then,
+    ContainerEnd, NoImage, PodRecord, Preparation, PrepareError, ProbeKind, Stage, StartError, Then,
 };
 pub(crate) use status::{difference, is_ready, status, without_nulls};

@@ -94,6 +94,10 @@ pub(crate) struct ContainerRecord {
     pub last: Option<Terminated>,
     /// How long it waits after its next end.
     pub back_off: Duration,
+    /// How long it waits for its image, if it is at that.
+    pub image_back_off: Duration,
+    /// Its image by digest, once it was there.
+    pub image_id: String,
     /// Whether the next start is another attempt than the last.
     pub attempted: bool,
 }
@@ -101,7 +105,15 @@ pub(crate) struct ContainerRecord {
 impl Default for ContainerRecord {
     fn default() -> Self {
         let stage = Stage::Waiting { reason: String::new(), message: String::new(), retry: Duration::ZERO };
-        ContainerRecord { stage, restarts: 0, last: None, back_off: Duration::ZERO, attempted: false }
+        ContainerRecord {
+            stage,
+            restarts: 0,
+            last: None,
+            back_off: Duration::ZERO,
+            image_back_off: Duration::ZERO,
+            image_id: String::new(),
+            attempted: false,
+        }
     }
 }
 
@@ -218,8 +230,21 @@ pub(crate) enum ProbeKind {
 pub(crate) enum StartError {
     /// Something it needs is missing or wrong: tried again without counting.
     Config(String),
+    /// Its image isn't there: tried again ever later.
+    Image(NoImage),
     /// The process could not be made: counts as a life.
     Run(String),
+}
+
+/// Why a container has no image.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct NoImage {
+    /// Why it waits, in the API's word.
+    pub reason: &'static str,
+    /// The reason of the Event that tells why.
+    pub event: &'static str,
+    /// For people.
+    pub message: String,
 }
 
 /// Why what a pod's containers need is not there. All of it is tried again.
@@ -325,6 +350,13 @@ impl PodRecord {
                     retry: now.elapsed + RETRY,
                 };
             }
+            Err(StartError::Image(NoImage { reason, message, .. })) => {
+                container.attempted = false;
+                let (_, next) = back_off::after(container.image_back_off, Duration::ZERO);
+                container.image_back_off = next;
+                let (reason, retry) = (reason.into(), now.elapsed + next);
+                container.stage = Stage::Waiting { reason, message, retry };
+            }
             Err(StartError::Run(message)) => {
                 let exit = Terminated {
                     id: id.to_owned(),
@@ -337,6 +369,13 @@ impl PodRecord {
                 };
                 container.end(exit, Duration::ZERO, now);
             }
+        }
+    }
+
+    /// A container's image is there.
+    pub(crate) fn has_image(&mut self, name: &str, attempt: u32, id: String) {
+        if let Some(container) = self.current(name, attempt) {
+            (container.image_back_off, container.image_id) = (Duration::ZERO, id);
         }
     }
 

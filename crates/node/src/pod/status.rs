@@ -289,7 +289,7 @@ fn container_status(pod: &Pod, spec: &Container, is_init: bool, record: &PodReco
     status.insert("ready".into(), ready.into());
     status.insert("restartCount".into(), container.restarts.into());
     status.insert("image".into(), spec.image.as_deref().unwrap_or_default().into());
-    status.insert("imageID".into(), "".into());
+    status.insert("imageID".into(), container.image_id.as_str().into());
     if running || matches!(&container.stage, Stage::Ended { .. }) {
         status.insert("containerID".into(), id.into());
     } else if let Some(last) = &container.last {

@@ -13,7 +13,7 @@ use super::entry::Entry;
 use super::life::{Report, live, pre_stop};
 use super::writing::{finish, write_status};
 use crate::clock::Now;
-use crate::host::stop_signal;
+use crate::container::stop_signal;
 use crate::pod::{Action, PodRecord, Preparation, Stage, difference, is_ready, status, subject, uid};
 use crate::runtime::Which;
 

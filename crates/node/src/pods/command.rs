@@ -1,20 +1,31 @@
-//! A container's process, made from its spec.
+//! A container's process, made from its spec; and what any container mounts.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
 
+use super::handler::Handler;
 use super::{PodHost, PodTokens};
-use crate::host::cgroup;
-use crate::host::{
-    Access, Bind, Command, ConfinedPath, Isolation, Missing, POD_FOLDER, Security, Sources, Streams, View,
-    environment, expand, is_writable, name_files, plan, volume_path,
+use crate::container::{
+    Access, Bind, ConfinedPath, Missing, POD_FOLDER, Sources, cgroup, environment, expand, is_writable,
+    name_files, volume_path,
 };
+use crate::host::{Command, Isolation, Security, View, plan};
 use crate::pod::{StartError, hostname, uid};
+use crate::runtime::Streams;
 
-fn config(why: impl ToString) -> StartError {
+pub(super) fn config(why: impl ToString) -> StartError {
     StartError::Config(why.to_string())
+}
+
+/// How a container's streams are laid.
+pub(super) fn streams(container: &Container) -> Streams {
+    match (container.tty == Some(true), container.stdin == Some(true)) {
+        (true, _) => Streams::Terminal,
+        (false, true) => Streams::Pipes,
+        (false, false) => Streams::Outputs,
+    }
 }
 
 impl PodHost {
@@ -46,11 +57,7 @@ impl PodHost {
         let mut env = environment(container, &base, sources).map_err(|missing: Missing| config(missing))?;
         env.retain(|(name, _)| name != POD_FOLDER);
         env.push((POD_FOLDER.into(), folder.display().to_string()));
-        let streams = match (container.tty == Some(true), container.stdin == Some(true)) {
-            (true, _) => Streams::Terminal,
-            (false, true) => Streams::Pipes,
-            (false, false) => Streams::Outputs,
-        };
+        let streams = streams(container);
         if streams == Streams::Terminal && !env.iter().any(|(name, _)| name == "TERM") {
             env.push(("TERM".into(), "xterm".into()));
         }
@@ -62,8 +69,17 @@ impl PodHost {
             return Err(config(why));
         }
         let security = Security::of(pod, container, &self.powers).map_err(config)?;
-        let mut binds = self.binds(container, sources, &lookup)?;
-        self.message_file(pod, container, &mut binds)?;
+        let mut binds = self.binds(Handler::Host, container, sources, &lookup)?;
+        if self.powers.isolation != Isolation::None {
+            for (source, path) in name_files(&folder) {
+                let target = PathBuf::from(path);
+                if source.exists() && !binds.iter().any(|bind| bind.target == target) {
+                    let (what, source) = ("the pod's file".into(), ConfinedPath::of(source));
+                    binds.push(Bind { what, source, target, access: Access::Full, follows_host: false });
+                }
+            }
+        }
+        self.message_file(Handler::Host, pod, container, &mut binds)?;
         let scratch = self.folders.scratch(uid, &container.name);
         let kept = [folder, self.programs.clone()];
         let view = View { binds: &binds, kept: &kept, scratch: &scratch, read_only: security.read_only_root };
@@ -91,16 +107,21 @@ impl PodHost {
         })
     }
 
-    fn binds(
+    /// The volumes of a container.
+    pub(super) fn binds(
         &self,
+        by: Handler,
         container: &Container,
         sources: Sources<'_>,
         lookup: &impl Fn(&str) -> Option<String>,
     ) -> Result<Vec<Bind>, StartError> {
         if container.volume_devices.as_ref().is_some_and(|list| !list.is_empty()) {
-            return Err(config(
-                "volumeDevices: processes of the host see all of its devices at their own paths",
-            ));
+            return Err(config(match by {
+                Handler::Host => {
+                    "volumeDevices: processes of the host see all of its devices at their own paths"
+                }
+                Handler::Oci => "volumeDevices: this runtime shows no devices of volumes",
+            }));
         }
         let pod = sources.pod;
         let folder = self.folders.pod(uid(pod));
@@ -110,23 +131,15 @@ impl PodHost {
             let volume = volume.ok_or_else(|| config(format!("the pod has no volume {:?}", mount.name)))?;
             binds.extend({
                 let root = volume_path(&folder, volume, sources).map_err(config)?;
-                self.bind(root, volume, mount, lookup)?
+                self.bind(by, root, volume, mount, lookup)?
             });
-        }
-        if self.powers.isolation != Isolation::None {
-            for (source, path) in name_files(&folder) {
-                let target = PathBuf::from(path);
-                if source.exists() && !binds.iter().any(|bind| bind.target == target) {
-                    let (what, source) = ("the pod's file".into(), ConfinedPath::of(source));
-                    binds.push(Bind { what, source, target, access: Access::Full });
-                }
-            }
         }
         Ok(binds)
     }
 
     fn bind(
         &self,
+        by: Handler,
         root: PathBuf,
         volume: &Volume,
         mount: &VolumeMount,
@@ -139,10 +152,11 @@ impl PodHost {
             let made = source.make_folder_if_missing();
             made.map_err(|why| config(format!("subPath {part:?} of volume {:?}: {why}", volume.name)))?;
         }
-        if part.is_none() && source.root == Path::new(&mount.mount_path) {
+        let is_on_host = by == Handler::Host;
+        if is_on_host && part.is_none() && source.root == Path::new(&mount.mount_path) {
             return Ok(None);
         }
-        if self.powers.isolation == Isolation::None {
+        if is_on_host && self.powers.isolation == Isolation::None {
             if volume.name.starts_with("kube-api-access-") {
                 return Ok(None);
             }
@@ -156,11 +170,15 @@ impl PodHost {
             )));
         }
         let propagation = mount.mount_propagation.as_deref().unwrap_or("None");
-        if propagation != "None" {
+        let follows_host = propagation == "HostToContainer" && !is_on_host;
+        if propagation != "None" && !follows_host {
             return Err(config(format!(
-                "mountPropagation {propagation} of volume {:?}: a pod of this runtime sees what is mounted when it \
-                 starts; leave it out",
-                mount.name
+                "mountPropagation {propagation} of volume {:?}: {}; leave it out",
+                mount.name,
+                match by {
+                    Handler::Host => "a pod of this runtime sees what is mounted when it starts",
+                    Handler::Oci => "what a pod of this runtime mounts shows to itself alone",
+                }
             )));
         }
         let read_only = !is_writable || mount.read_only == Some(true);
@@ -173,12 +191,13 @@ impl PodHost {
             Some(part) => format!("subPath {part:?} of volume {:?}", mount.name),
             None => format!("volume {:?}", mount.name),
         };
-        Ok(Some(Bind { what, source, target: PathBuf::from(&mount.mount_path), access }))
+        Ok(Some(Bind { what, source, target: PathBuf::from(&mount.mount_path), access, follows_host }))
     }
 
     /// The file for the container's last words, its own, where its spec wants it.
-    fn message_file(
+    pub(super) fn message_file(
         &self,
+        by: Handler,
         pod: &Pod,
         container: &Container,
         binds: &mut Vec<Bind>,
@@ -187,9 +206,10 @@ impl PodHost {
         let source = made.map_err(|why| config(format!("can't make the termination log: {why}")))?;
         let path = container.termination_message_path.as_deref().filter(|path| !path.is_empty());
         let target = PathBuf::from(path.unwrap_or("/dev/termination-log"));
-        if self.powers.isolation != Isolation::None && !binds.iter().any(|bind| bind.target == target) {
+        let can_mount = by == Handler::Oci || self.powers.isolation != Isolation::None;
+        if can_mount && !binds.iter().any(|bind| bind.target == target) {
             let (what, source) = ("the termination log".into(), ConfinedPath::of(source));
-            binds.push(Bind { what, source, target, access: Access::Full });
+            binds.push(Bind { what, source, target, access: Access::Full, follows_host: false });
         }
         Ok(())
     }

@@ -6,8 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::Pod;
-use k8s_openapi::api::node::v1::RuntimeClass;
-use objects::Reader;
 use serde_json::Value;
 use store::{Event, KeyRange, KeyValue, State, Watcher};
 use tasks::SpawnIn;
@@ -18,6 +16,7 @@ use tracing::{debug_span, info_span};
 use super::PodHost;
 use super::acting::{carry_out, say};
 use super::entry::{Entry, found, prepared, started};
+use super::handler::refusal;
 use super::life::{Report, begin, outcome, watch_over};
 use crate::clock::Now;
 use crate::pod::{
@@ -232,7 +231,7 @@ impl Desk {
             return;
         }
         let mut record = resume(&pod, self.host.clock.now());
-        record.refused = refusal(&pod, state);
+        record.refused = refusal(&self.host, &pod, state);
         if let (Some(why), None) = (&record.refused, &pod.metadata.deletion_timestamp) {
             self.host.tell(&pod, None, true, "FailedCreatePodSandBox", why.clone());
         }
@@ -255,6 +254,8 @@ impl Desk {
         for Found { which, begun, exit } in found {
             let name = which.container.as_str();
             let Some(spec) = container(&pod, name) else { continue };
+            let mut spec = spec.into_owned();
+            host.complete_from_image(&pod, &mut spec);
             let past = take_over(&pod, &spec, &mut entry.record, which.attempt, begun.since, now);
             if exit.is_some() {
                 let full = container_id(id, name, which.attempt);
@@ -443,24 +444,4 @@ impl Desk {
             }
         }
     }
-}
-
-/// Why this host won't run the pod, if it won't.
-fn refusal(pod: &Pod, state: &State) -> Option<String> {
-    let name = pod.spec.as_ref().and_then(|spec| spec.runtime_class_name.as_deref()).unwrap_or_default();
-    if name == "host" {
-        return None;
-    }
-    if name.is_empty() {
-        let why = "the pod names no RuntimeClass and this host runs no containers: this version runs pods of \
-                   RuntimeClass host (spec.runtimeClassName: host)";
-        return Some(why.into());
-    }
-    let class = Reader::<RuntimeClass>::get(state, "", name);
-    if class.is_some_and(|class| class.handler == "host") {
-        return None;
-    }
-    Some(format!(
-        "RuntimeClass {name:?} has no runtime on this host: this version runs pods of RuntimeClass host"
-    ))
 }

@@ -122,6 +122,9 @@ pub(super) fn started(
                 tracing::info!(target: "timeline", what = "pod-started", subject);
             }
             let since = Now { wall: process.since, ..now };
+            if let Some(image) = &process.image_id {
+                entry.record.has_image(name, which.attempt, image.clone());
+            }
             entry.processes.insert(name.to_owned(), process);
             entry.record.started(&full, name, which.attempt, Ok(probes), since);
         }
@@ -129,9 +132,16 @@ pub(super) fn started(
             let message = match &error {
                 StartError::Config(why) => format!("Error: {why}"),
                 StartError::Run(why) => format!("Error: failed to start the process: {why}"),
+                StartError::Image(why) => why.message.clone(),
             };
             if entry.told_failure != message {
-                tell(true, "Failed", message.clone());
+                match &error {
+                    StartError::Image(why) => {
+                        tell(true, why.event, message.clone());
+                        tell(true, "Failed", format!("Error: {}", why.reason));
+                    }
+                    _ => tell(true, "Failed", message.clone()),
+                }
                 entry.told_failure = message;
             }
             entry.record.started(&full, name, which.attempt, Err(error), now);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::core::v1::Pod;
 
-use crate::host::remove_folder;
+use crate::container::remove_folder;
 use crate::pod::uid;
 
 /// The agent's folders: `pods/UID` with `work`, `tmp`, `volumes` and `scratch`; `logs/NAMESPACE_NAME_UID`;
@@ -89,6 +89,16 @@ impl Folders {
         let of = |text: &Option<String>| text.clone().unwrap_or_default();
         let (namespace, name) = (of(&pod.metadata.namespace), of(&pod.metadata.name));
         self.data.join("logs").join(format!("{namespace}_{name}_{}", uid(pod)))
+    }
+
+    /// What a container with a root of its own is made of, and writes.
+    pub(crate) fn bundle(&self, uid: &str, container: &str) -> PathBuf {
+        self.pod(uid).join("bundles").join(container)
+    }
+
+    /// The host's profiles of system calls (`seccompProfile.localhostProfile`).
+    pub(crate) fn seccomp(&self) -> PathBuf {
+        self.data.join("seccomp")
     }
 
     /// Makes a pod's folders, its user's where it has one.

@@ -10,11 +10,14 @@ use tokio::sync::{mpsc, watch};
 use tracing::info_span;
 
 use super::PodHost;
+use super::handler::Handler;
+use super::image::complete;
 use super::live::Live;
-use crate::host::{Command, last_words};
+use crate::container::last_words;
+use crate::images::Image;
 use crate::pod::{ContainerEnd, PrepareError, StartError, container};
 use crate::probe::{Check, Finding, Past, Target, probe_container};
-use crate::runtime::{Begun, Exit, RunError, Which};
+use crate::runtime::{Begun, Exit, Program, RunError, Which};
 
 /// News for the desk.
 #[derive(Debug)]
@@ -39,6 +42,8 @@ pub(crate) enum Report {
 #[derive(Debug)]
 pub(crate) struct Started {
     pub target: Box<Target>,
+    /// Its image by digest, if it has one.
+    pub image_id: Option<String>,
     /// When.
     pub since: Timestamp,
     /// Set to true once the whole pod ends.
@@ -54,12 +59,16 @@ pub(crate) async fn live(
     reports: mpsc::UnboundedSender<Report>,
 ) {
     let made = make(&host, &pod, &which, address).await;
-    let Some(spec) = container(&pod, &which.container).map(|spec| spec.into_owned()) else { return };
-    let begun = match made {
-        Ok(begun) => begun,
+    let Some(mut spec) = container(&pod, &which.container).map(|spec| spec.into_owned()) else { return };
+    let (begun, image) = match made {
+        Ok(made) => made,
         Err(error) => return drop(reports.send(Report::Started(which, Err(error)))),
     };
-    let (started, ends) = begin(&host, &spec, &which, address, begun);
+    if let Some(image) = &image {
+        complete(image, &mut spec);
+    }
+    let (mut started, ends) = begin(&host, &spec, &which, address, begun);
+    started.image_id = image.map(|image| image.id.clone());
     let target = started.target.clone();
     // Before it is watched over: reports arrive in order, and the desk passes over the end of a container that it
     // doesn't know to run.
@@ -78,7 +87,7 @@ pub(super) fn begin(
     let target =
         Target { container: spec.clone(), address, which: which.clone(), runtime: host.runtime.clone() };
     let (ending, ends) = watch::channel(false);
-    (Started { target: Box::new(target), since: begun.since, ending }, ends)
+    (Started { target: Box::new(target), image_id: None, since: begun.since, ending }, ends)
 }
 
 /// Watches over a container until it ends.
@@ -135,28 +144,48 @@ pub(super) fn outcome(
     ContainerEnd { code, signal, message: last_words(&file, fallback.then_some(&*log)), at: Some(at) }
 }
 
+/// Makes a container's process, and answers its image if it has one.
 async fn make(
     host: &Arc<PodHost>,
     pod: &Arc<Pod>,
     which: &Which,
     address: IpAddr,
-) -> Result<Begun, StartError> {
-    let (on_host, of_pod, name) = (host.clone(), pod.clone(), which.clone());
-    let prepared = tasks::blocking(
-        info_span!("prepare command", container = which.container),
-        move || -> Result<Command, StartError> {
-            let Some(spec) = container(&of_pod, &name.container) else {
-                return Err(StartError::Run("the container is not in the pod any more".into()));
-            };
-            on_host.command(&of_pod, &spec, address)
-        },
-    );
-    let command = prepared.await.map_err(|e| StartError::Run(format!("can't prepare: {e}")))??;
-    let log = host.folders.logs(pod, &which.container);
-    host.runtime.start(which, command, log).await.map_err(|error| match error {
+) -> Result<(Begun, Option<Arc<Image>>), StartError> {
+    let Some(spec) = container(pod, &which.container).map(|spec| spec.into_owned()) else {
+        return Err(StartError::Run("the container is not in the pod any more".into()));
+    };
+    let run = |error| match error {
         RunError::Config(why) => StartError::Config(why),
         RunError::System(_) | RunError::Gone => StartError::Run(error.to_string()),
-    })
+    };
+    let handler = Handler::of(pod, &host.store.snapshot()).map_err(StartError::Config)?;
+    let (image, sandbox) = match handler {
+        Handler::Host => (None, None),
+        Handler::Oci => {
+            let image = host.image(pod, &spec).await?;
+            let wanted = host.sandbox(pod).map_err(StartError::Config)?;
+            // It is there, unless its shim died.
+            let namespaces = host.runtime.prepare(&which.uid, Some(wanted.clone())).await.map_err(run)?;
+            (Some(image), Some((wanted, namespaces)))
+        }
+    };
+    let (on_host, of_pod, found) = (host.clone(), pod.clone(), image.clone());
+    let prepared =
+        tasks::blocking(info_span!("prepare command", container = which.container), move || {
+            match (&found, sandbox) {
+                (Some(image), Some((wanted, namespaces))) => {
+                    let bundle = on_host.bundle(&of_pod, &spec, address, image, (&wanted, namespaces));
+                    bundle.map(Program::Bundle)
+                }
+                _ => on_host
+                    .command(&of_pod, &spec, address)
+                    .map(|command| Program::Process(Box::new(command))),
+            }
+        });
+    let program = prepared.await.map_err(|e| StartError::Run(format!("can't prepare: {e}")))??;
+    let log = host.folders.logs(pod, &which.container);
+    let begun = host.runtime.start(which, program, log).await.map_err(run)?;
+    Ok((begun, image))
 }
 
 /// Runs a container's preStop hook.

@@ -1,14 +1,18 @@
 //! The driver of pods: feeds decisions with what happens, and carries out what they say.
 
 mod acting;
+mod bundle;
 mod command;
 mod desk;
 mod entry;
 mod folder;
+mod handler;
+mod image;
 mod life;
 mod live;
 mod pod_host;
 mod tokens;
+mod user_ranges;
 mod writing;
 
 pub(crate) use desk::Desk;
@@ -16,3 +20,4 @@ pub(crate) use folder::Folders;
 pub(crate) use live::{Live, LiveContainers};
 pub(crate) use pod_host::PodHost;
 pub(crate) use tokens::{PodTokens, TokenBook, kind};
+pub(crate) use user_ranges::UserRanges;

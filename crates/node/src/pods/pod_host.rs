@@ -9,12 +9,16 @@ use objects::{Occurrence, Recorder, Writer};
 use store::{State, Store};
 use tracing::info_span;
 
-use super::{Folders, LiveContainers, PodTokens, TokenBook};
+use super::handler::Handler;
+use super::{Folders, LiveContainers, PodTokens, TokenBook, UserRanges};
 use crate::addresses::{Addresses, PodAddresses};
 use crate::clock::Clock;
-use crate::host::{
-    Missing, Powers, Sources, end_leftovers, folder_owner, materialise, refresh, write_name_files,
+use crate::container::{
+    Missing, Sources, end_leftovers, folder_owner, materialise, refresh, write_name_files,
 };
+use crate::host::Powers;
+use crate::images::Images;
+use crate::oci::Wanted;
 use crate::pod::{PrepareError, ephemeral_containers, subject, uid};
 use crate::runtime::Runtime;
 
@@ -30,6 +34,9 @@ pub(crate) struct PodHost {
     pub recorder: Recorder,
     pub clock: Clock,
     pub powers: Powers,
+    /// The images of containers with a root of their own, or why this host runs none.
+    pub containers: Result<Arc<dyn Images>, String>,
+    pub user_ranges: UserRanges,
     /// The folder that comes first on the pods' PATH.
     pub programs: PathBuf,
     pub runtime: Arc<dyn Runtime>,
@@ -41,6 +48,12 @@ pub(crate) struct PodHost {
     pub cluster_dns: Vec<IpAddr>,
     /// Variables of every container.
     pub variables: Vec<(String, String)>,
+}
+
+/// The machine's host name.
+pub(super) fn machine_name() -> String {
+    let name = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+    name.unwrap_or_default()
 }
 
 impl PodHost {
@@ -92,9 +105,18 @@ impl PodHost {
     /// Makes a pod's folder, volumes, address and sandbox.
     pub(crate) async fn prepare(self: Arc<Self>, pod: Arc<Pod>) -> Result<IpAddr, PrepareError> {
         let address = self.clone().furnish(pod.clone()).await?;
-        let made = self.runtime.prepare(uid(&pod)).await;
+        let wanted = self.wanted_sandbox(&pod).map_err(PrepareError::Sandbox)?;
+        let made = self.runtime.prepare(uid(&pod), wanted).await;
         made.map_err(|why| PrepareError::Sandbox(why.to_string()))?;
         Ok(address)
+    }
+
+    /// What a pod's sandbox is to be, where its containers share one. Blocks a moment, for what a disk has in memory.
+    pub(super) fn wanted_sandbox(&self, pod: &Pod) -> Result<Option<Wanted>, String> {
+        match Handler::of(pod, &self.store.snapshot())? {
+            Handler::Host => Ok(None),
+            Handler::Oci => self.sandbox(pod).map(Some),
+        }
     }
 
     /// Makes a pod's folder, volumes and address.
@@ -110,7 +132,9 @@ impl PodHost {
             let (owner, group) = if chown { folder_owner(&pod) } else { (None, None) };
             host.folders.make(uid(&pod), owner, group).map_err(|e| e.to_string())?;
             let folder = host.folders.pod(uid(&pod));
-            let names = write_name_files(&folder, &pod, address, &host.cluster_dns);
+            let own_root = host.wanted_sandbox(&pod)?;
+            let name = own_root.map(|wanted| wanted.hostname.unwrap_or_else(machine_name));
+            let names = write_name_files(&folder, &pod, address, &host.cluster_dns, name.as_deref());
             for (reason, message) in names.map_err(|e| e.to_string())? {
                 host.tell(&pod, None, true, reason, message);
             }

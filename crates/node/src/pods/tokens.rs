@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, ServiceAccountTokenProjection};
 use objects::TokenRequest;
 
 use super::PodHost;
-use crate::host::Missing;
+use crate::container::Missing;
 use crate::pod::uid;
 
 /// The API's default of `expirationSeconds`.

@@ -12,8 +12,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::grpc_health;
 use super::http::{self, Url};
-use crate::host::Streams;
-use crate::runtime::{Runtime, Which};
+use crate::runtime::{Runtime, Streams, Which};
 
 /// What to do.
 #[derive(Debug, Clone)]

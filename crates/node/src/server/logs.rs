@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tracing::{debug_span, info_span};
 
 use super::{Body, plain};
-use crate::host::{LogCursor, LogOptions, LogProgress, since_cut};
+use crate::container::{LogCursor, LogOptions, LogProgress, since_cut};
 use crate::pod::{container, uid};
 use crate::pods::PodHost;
 

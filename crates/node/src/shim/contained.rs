@@ -3,16 +3,18 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::fchown;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
 
 use super::output::Output;
+use super::reaping;
 use super::wire::{Life, Told};
-use crate::host::cgroup;
-use crate::host::{Command, Isolation, LogFile, MountPlan, Streams, open_terminal, spawn};
-use crate::runtime::{Begun, Exit, RunError};
+use crate::container::{LogFile, cgroup, open_terminal, signal_group};
+use crate::host::{Command, Isolation, MountPlan, spawn};
+use crate::oci::{self, Bundle, Spec, config_file};
+use crate::runtime::{Begun, Exit, RunError, Streams};
 
 /// Where an answer is awaited: on which connection, and to which of its questions.
 pub(super) type Asker = (u64, u64);
@@ -29,13 +31,98 @@ pub(super) struct Contained {
     pub(super) input: Option<OwnedFd>,
     pub(super) terminal: Option<OwnedFd>,
     /// How commands are run beside it.
-    command: Command,
-    isolation: Isolation,
+    recipe: Recipe,
     /// What holds its processes together, where there are cgroups.
     cgroup: Option<OwnedFd>,
     pub(super) exit_asked: Vec<Asker>,
     /// With what they have seen.
     pub(super) log_asked: Vec<(Asker, u64)>,
+}
+
+/// How a container is made.
+#[derive(Debug)]
+pub(super) enum Recipe {
+    /// A process of the host.
+    Process(Box<Command>, Isolation),
+    /// A root of its own, by its bundle.
+    Bundle(Box<Spec>, Streams, Option<Bundle>),
+}
+
+impl Recipe {
+    /// Reads the bundle in that folder.
+    pub(super) fn of_bundle(
+        folder: PathBuf,
+        layers: Vec<PathBuf>,
+        streams: Streams,
+    ) -> Result<Self, RunError> {
+        let text = std::fs::read(config_file(&folder)).map_err(system("read the bundle"))?;
+        let spec = serde_json::from_slice(&text);
+        let spec = spec.map_err(|why| RunError::Config(format!("the bundle makes no sense: {why}")))?;
+        Ok(Recipe::Bundle(Box::new(spec), streams, Some(Bundle::new(folder, layers))))
+    }
+
+    fn streams(&self) -> Streams {
+        match self {
+            Recipe::Process(command, _) => command.streams,
+            Recipe::Bundle(_, streams, _) => *streams,
+        }
+    }
+
+    /// Makes the first process; from then on the recipe is for those beside it.
+    fn start(&mut self, streams: [OwnedFd; 3], cgroup: Option<&OwnedFd>) -> Result<i32, RunError> {
+        match self {
+            Recipe::Process(command, isolation) => {
+                if command.streams == Streams::Terminal {
+                    give(&streams[0], command)?;
+                }
+                let pid = spawn(command, *isolation, streams, cgroup)?;
+                command.beside = Some(pid);
+                // What it saw mounted is its own affair from here on.
+                command.plan = MountPlan::default();
+                Ok(pid)
+            }
+            Recipe::Bundle(spec, _, bundle) => {
+                let bundle = bundle.take().ok_or(RunError::Gone)?;
+                oci::start(spec, &bundle, &streams, entrance(cgroup)?.as_ref())
+            }
+        }
+    }
+
+    fn exec(
+        &self,
+        argv: Vec<String>,
+        streams: Streams,
+        files: [OwnedFd; 3],
+        cgroup: Option<&OwnedFd>,
+        beside: i32,
+    ) -> Result<i32, RunError> {
+        let is_terminal = streams == Streams::Terminal;
+        match self {
+            Recipe::Process(command, isolation) => {
+                let mut command = Command { argv, streams, ..(**command).clone() };
+                if is_terminal {
+                    give(&files[0], &command)?;
+                    if !command.env.iter().any(|(name, _)| name == "TERM") {
+                        command.env.push(("TERM".into(), "xterm".into()));
+                    }
+                }
+                spawn(&command, *isolation, files, cgroup)
+            }
+            Recipe::Bundle(spec, ..) => {
+                let mut process = spec.process.clone();
+                (process.args, process.terminal) = (argv, is_terminal);
+                if is_terminal && !process.env.iter().any(|variable| variable.starts_with("TERM=")) {
+                    process.env.push("TERM=xterm".into());
+                }
+                oci::exec(spec, &process, beside, &files, entrance(cgroup)?.as_ref())
+            }
+        }
+    }
+}
+
+fn entrance(cgroup: Option<&OwnedFd>) -> Result<Option<File>, RunError> {
+    let entrance = cgroup.map(|cgroup| cgroup::entrance(cgroup.as_fd())).transpose();
+    entrance.map_err(system("enter its cgroup"))
 }
 
 /// A command beside a container.
@@ -93,24 +180,22 @@ impl Contained {
     /// Starts it.
     pub(super) fn start(
         life: Life,
-        command: Command,
-        isolation: Isolation,
+        mut recipe: Recipe,
         log: &Path,
         cgroup: Option<OwnedFd>,
         since: jiff::Timestamp,
     ) -> Result<Self, RunError> {
         let log = LogFile::open(log, life.attempt).map_err(system("can't make the log"))?;
         let (mut input, mut terminal) = (None, None);
-        let (streams, outputs) = match command.streams {
+        let (streams, outputs) = match recipe.streams() {
             Streams::Terminal => {
                 let (master, inside) = open_terminal().map_err(system("make a terminal"))?;
-                give(&inside, &command)?;
                 terminal = Some(again(&master)?);
                 ([again(&inside)?, again(&inside)?, inside], [Some(master), None])
             }
             Streams::Pipes | Streams::Outputs => {
                 let ((stdout, out), (stderr, err)) = (pipe()?, pipe()?);
-                let stdin = if command.streams == Streams::Pipes {
+                let stdin = if recipe.streams() == Streams::Pipes {
                     let (stdin, write) = pipe()?;
                     input = Some(without_waiting(write)?);
                     stdin
@@ -121,9 +206,7 @@ impl Contained {
                 ([stdin, out, err], outputs)
             }
         };
-        let pid = spawn(&command, isolation, streams, cgroup.as_ref())?;
-        // What it saw mounted is its own affair from here on.
-        let command = Command { beside: Some(pid), plan: MountPlan::default(), ..command };
+        let pid = recipe.start(streams, cgroup.as_ref())?;
         Ok(Contained {
             life,
             begun: Begun { pid, since },
@@ -131,8 +214,7 @@ impl Contained {
             output: Output::new(outputs, log),
             input,
             terminal,
-            command,
-            isolation,
+            recipe,
             cgroup,
             exit_asked: Vec::new(),
             log_asked: Vec::new(),
@@ -146,16 +228,33 @@ impl Contained {
         streams: Streams,
         files: Vec<OwnedFd>,
     ) -> Result<i32, RunError> {
-        let mut command = Command { argv, streams, ..self.command.clone() };
         let files: [OwnedFd; 3] =
             files.try_into().map_err(|_| RunError::System("three streams are needed".into()))?;
-        if streams == Streams::Terminal {
-            give(&files[0], &command)?;
-            if !command.env.iter().any(|(name, _)| name == "TERM") {
-                command.env.push(("TERM".into(), "xterm".into()));
+        self.recipe.exec(argv, streams, files, self.cgroup.as_ref(), self.begun.pid)
+    }
+
+    /// Sends it a signal: to the group of a process of the host, whose first process may be a shell that passes nothing on; to
+    /// the first process alone of a container with a root of its own, as other runtimes do.
+    pub(super) fn signal(&self, signal: libc::c_int) {
+        match self.recipe {
+            Recipe::Process(..) => signal_group(self.begun.pid, signal),
+            Recipe::Bundle(..) => {
+                // SAFETY: a system call on numbers. It isn't buried yet: nobody else has its number.
+                let _ = unsafe { libc::kill(self.begun.pid, signal) };
             }
         }
-        spawn(&command, self.isolation, files, self.cgroup.as_ref())
+    }
+
+    /// Kills what its first process, which is dead, left behind.
+    pub(super) fn kill_rest(&self) {
+        signal_group(self.begun.pid, libc::SIGKILL);
+        if self.terminal.is_some() {
+            reaping::end_session(self.begun.pid);
+        }
+        if matches!(self.recipe, Recipe::Bundle(..)) {
+            // In a namespace of processes that others are in too, nothing else ends with the first one.
+            self.kill_whole();
+        }
     }
 
     /// Somebody sees what it prints, and gets what it reads or its terminal.

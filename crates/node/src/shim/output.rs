@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::host::{LONGEST_TAIL, Lines, LogFile, LogProgress, QUIET, Source};
+use crate::container::{LONGEST_TAIL, Lines, LogFile, LogProgress, QUIET, Source};
 
 /// How long a container waits for a watcher to take its output; after that it goes on without it. A watcher that stalls for
 /// longer than a few packets take to be sent again is gone.

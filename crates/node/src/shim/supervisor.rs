@@ -11,18 +11,20 @@ use jiff::Timestamp;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-use super::contained::{Asker, Beside, Contained};
+use super::contained::{Asker, Beside, Contained, Recipe};
 use super::peer::{Peer, Question};
 use super::reaping;
 use super::wire::{Answer, Ask, Life, VERSION};
-use crate::host::{Command, Isolation, Streams, signal_group};
-use crate::runtime::{Begun, Exit, RunError};
+use crate::container::signal_group;
+use crate::oci::{Held, Namespace, Wanted};
+use crate::runtime::{Begun, Exit, RunError, Streams};
 
 struct Supervisor {
     listener: UnixListener,
     signals: SignalFd,
     peers: Vec<Peer>,
     next_peer: u64,
+    sandbox: Option<Held>,
     containers: BTreeMap<String, Contained>,
     commands: Vec<Beside>,
     trouble_asked: Vec<Asker>,
@@ -49,6 +51,7 @@ pub(super) fn run() -> io::Result<()> {
         signals,
         peers: Vec::new(),
         next_peer: 0,
+        sandbox: None,
         containers: BTreeMap::new(),
         commands: Vec::new(),
         trouble_asked: Vec::new(),
@@ -152,10 +155,7 @@ impl Supervisor {
             if let Some(container) = self.containers.values_mut().find(is_it) {
                 // With its first process the container is over: whatever that left behind in its group ends too, and
                 // the jobs of a shell on its terminal. As long as it isn't buried nobody else has its number.
-                signal_group(pid, libc::SIGKILL);
-                if container.terminal.is_some() {
-                    reaping::end_session(pid);
-                }
+                container.kill_rest();
                 container.exit = Some(end());
                 container.output.ended(now().0);
                 container.input = None;
@@ -185,7 +185,13 @@ impl Supervisor {
                 Some(Answer::Hello { version: VERSION, lives })
             }
             Ask::Start { life, command, isolation, log } => {
-                done(self.start(life, *command, isolation, &log, files).map(Answer::Begun))
+                let recipe = Recipe::Process(command, isolation);
+                done(self.start(life, recipe, &log, files).map(Answer::Begun))
+            }
+            Ask::Sandbox(wanted) => done(self.hold(&wanted).map(Answer::Sandbox)),
+            Ask::StartBundle { life, folder, layers, streams, log } => {
+                let recipe = Recipe::of_bundle(folder, layers, streams);
+                done(recipe.and_then(|recipe| self.start(life, recipe, &log, files)).map(Answer::Begun))
             }
             Ask::Exit(life) => match self.of(&life) {
                 Some(container) => {
@@ -196,7 +202,7 @@ impl Supervisor {
             },
             Ask::Signal { life, signal } => {
                 if let Some(container) = self.of(&life).filter(|container| container.exit.is_none()) {
-                    signal_group(container.begun.pid, signal);
+                    container.signal(signal);
                 }
                 Some(Answer::Done)
             }
@@ -271,8 +277,7 @@ impl Supervisor {
     fn start(
         &mut self,
         life: Life,
-        command: Command,
-        isolation: Isolation,
+        recipe: Recipe,
         log: &Path,
         files: Vec<OwnedFd>,
     ) -> Result<Begun, RunError> {
@@ -280,10 +285,19 @@ impl Supervisor {
         if before.is_some_and(|before| before.exit.is_none() || !before.output.is_over()) {
             return Err(RunError::System("its last life isn't over".into()));
         }
-        let container = Contained::start(life, command, isolation, log, files.into_iter().next(), now().1)?;
+        let container = Contained::start(life, recipe, log, files.into_iter().next(), now().1)?;
         let begun = container.begun;
         self.containers.insert(container.life.container.clone(), container);
         Ok(begun)
+    }
+
+    /// What all of the pod's containers share; made if it isn't there.
+    fn hold(&mut self, wanted: &Wanted) -> Result<Vec<Namespace>, RunError> {
+        let held = match self.sandbox.take() {
+            Some(held) => held,
+            None => Held::make(wanted).map_err(RunError::System)?,
+        };
+        Ok(self.sandbox.insert(held).namespaces())
     }
 
     /// Answers the questions whose time has come.

@@ -10,8 +10,10 @@ use std::path::PathBuf;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 
-use crate::host::{Command, Isolation, LogProgress, Streams};
-use crate::runtime::{Begun, Exit, RunError};
+use crate::container::LogProgress;
+use crate::host::{Command, Isolation};
+use crate::oci::{Namespace, Wanted};
+use crate::runtime::{Begun, Exit, RunError, Streams};
 
 /// Of the messages. An agent ends the pods of a shim that speaks another one.
 pub(crate) const VERSION: u32 = 1;
@@ -41,6 +43,18 @@ pub(crate) enum Ask {
         life: Life,
         command: Box<Command>,
         isolation: Isolation,
+        /// The folder of its logs.
+        log: PathBuf,
+    },
+    /// Makes what all of the pod's containers share; fine if it is there.
+    Sandbox(Box<Wanted>),
+    /// As [`Ask::Start`], what the bundle in that folder says.
+    StartBundle {
+        life: Life,
+        folder: PathBuf,
+        /// The folders of the image's layers, the lowest first.
+        layers: Vec<PathBuf>,
+        streams: Streams,
         /// The folder of its logs.
         log: PathBuf,
     },
@@ -85,6 +99,8 @@ pub(crate) enum Answer {
         lives: Vec<Told>,
     },
     Begun(Begun),
+    /// The namespaces that all of the pod's containers are in.
+    Sandbox(Vec<Namespace>),
     Failed(RunError),
     Exit(Exit),
     /// With the container's input or terminal as a file, if it has one.

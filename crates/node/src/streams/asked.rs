@@ -9,7 +9,7 @@ use objects::Reader;
 use super::forward::Ports;
 use super::session::{CallerEnd, begin};
 use super::{attach, exec};
-use crate::host::Source;
+use crate::container::Source;
 use crate::pod::uid;
 use crate::pods::{Live, PodHost};
 use crate::runtime::Runtime;

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::exec::follow_size;
 use super::outcome::Outcome;
 use super::session::{PIECE, ProcessEnd};
-use crate::host::Source;
+use crate::container::Source;
 use crate::pods::Live;
 use crate::runtime::{OutputReader, Runtime};
 

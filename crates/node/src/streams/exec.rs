@@ -9,8 +9,8 @@ use tokio::sync::{mpsc, watch};
 
 use super::outcome::Outcome;
 use super::session::{PIECE, ProcessEnd};
-use crate::host::{Size, Source, Streams, Tail, Terminal};
-use crate::runtime::{InputWriter, Runtime, Which};
+use crate::container::{Size, Source, Tail, Terminal};
+use crate::runtime::{InputWriter, Runtime, Streams, Which};
 
 /// Runs a command until it ends, its container does or its caller is gone. Once this has returned, it is dead, and so
 /// is everything of its session.

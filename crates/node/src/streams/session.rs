@@ -6,7 +6,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info_span;
 
 use super::outcome::Outcome;
-use crate::host::{Size, Source};
+use crate::container::{Size, Source};
 
 /// How much of a stream is read at a time.
 pub(super) const PIECE: usize = 16 << 10;

@@ -22,7 +22,7 @@ use tracing::info_span;
 
 use super::forward::Ports;
 use super::session::{CallerEnd, PIECE, size_of};
-use crate::host::Source;
+use crate::container::Source;
 
 pub(super) type WebSocket = WebSocketStream<TokioIo<Upgraded>>;
 

@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that can't go on ends")]
 
+pub mod image;
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -38,7 +40,7 @@ fn place(subject: &TypedRef) -> String {
     objects::key("", &resource, &subject.namespace, &subject.name)
 }
 
-fn merge(into: &mut Value, patch: &Value) {
+pub fn merge(into: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
         *into = patch.clone();
         return;
@@ -297,6 +299,7 @@ impl TestHost {
             data_dir: self.folder.path().join("agent"),
             program: env!("CARGO_BIN_EXE_pod-shim").into(),
             programs: self.folder.path().join("programs"),
+            images: Ok(Arc::new(image::TestImages(self.folder.path().join("images")))),
             cgroups: self.cgroups.clone(),
             store: self.writer.store.clone(),
             writer: self.writer.clone(),

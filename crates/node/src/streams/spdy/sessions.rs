@@ -14,7 +14,7 @@ use tracing::info_span;
 
 use super::connection::{Output, Piece, Stream, serve};
 use super::transport::Transport;
-use crate::host::{Size, Source};
+use crate::container::{Size, Source};
 use crate::streams::asked::Process;
 use crate::streams::forward::Ports;
 use crate::streams::session::{PIECE, size_of};

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing::info_span;
 
-use super::cgroup::Cgroups;
+use crate::container::cgroup::Cgroups;
 use crate::runtime::{Begun, Usage, Which};
 
 /// The containers that run, as far as nobody has heard of their end.

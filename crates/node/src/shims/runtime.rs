@@ -1,4 +1,4 @@
-//! The runtime `host`: a container is a process of this host, made and held by its pod's shim.
+//! The runtime whose containers are made and held by their pod's shim.
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, Permissions};
@@ -22,16 +22,15 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 use tracing::info_span;
 
-use super::cgroup::Cgroups;
-use super::leftovers::end_leftovers;
 use super::link::{Link, Reply, socket_in};
-use super::log_file::LogProgress;
-use super::process::keep_descriptors;
 use super::usage::Running;
-use super::{Command, Isolation, Streams, Terminal};
+use crate::container::cgroup::Cgroups;
+use crate::container::{LogProgress, Terminal, end_leftovers};
+use crate::host::Isolation;
+use crate::oci::{Namespace, Wanted};
 use crate::runtime::{
-    Attached, Begun, Exit, Found, InputWriter, OutputReader, RunError, Runtime, Session, SessionEnd, Trouble,
-    Usage, Which,
+    Attached, Begun, Exit, Found, InputWriter, OutputReader, Program, RunError, Runtime, Session, SessionEnd,
+    Streams, Trouble, Usage, Which,
 };
 use crate::shim::SHIM;
 use crate::shim::wire::{Answer, Ask, Life, Told};
@@ -41,7 +40,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The shims of this host's pods.
 #[derive(Debug)]
-pub(crate) struct HostRuntime {
+pub(crate) struct ShimRuntime {
     /// The folder of all pods' folders.
     pods: PathBuf,
     /// The program that a shim is.
@@ -93,7 +92,7 @@ fn exit(reply: Option<Reply>) -> Option<Exit> {
     }
 }
 
-impl HostRuntime {
+impl ShimRuntime {
     /// A runtime whose pods have their folders in `pods`, and whose shims are `program`. Without `cgroups` the pods go without.
     ///
     /// # Errors
@@ -108,7 +107,7 @@ impl HostRuntime {
         let (tell, told) = mpsc::unbounded_channel();
         let troubles = (tell, tokio::sync::Mutex::new(told));
         let cgroups = cgroups.map(Arc::new);
-        Ok(HostRuntime {
+        Ok(ShimRuntime {
             pods,
             program,
             isolation,
@@ -134,10 +133,10 @@ impl HostRuntime {
     }
 
     /// The cgroup of a container that is about to start, if it has one.
-    async fn cgroup(&self, which: &Which, command: &Command) -> io::Result<Vec<OwnedFd>> {
+    async fn cgroup(&self, which: &Which, program: &Program) -> io::Result<Vec<OwnedFd>> {
         let Some(cgroups) = self.cgroups.clone() else { return Ok(Vec::new()) };
         cgroups.remove_former(&which.uid, &which.container).await;
-        let (which, wanted) = (which.clone(), command.cgroup.clone());
+        let (which, wanted) = (which.clone(), program.cgroup().clone());
         let span = info_span!("make a cgroup", uid = which.uid, container = which.container);
         let made = move || cgroups.of_container(&which.uid, &which.container, &wanted);
         Ok(vec![tasks::blocking(span, made).await.map_err(io::Error::other)??])
@@ -188,6 +187,19 @@ impl HostRuntime {
         *slot.link() = Some(link.clone());
         Ok(link)
     }
+}
+
+/// What was open when the agent's program was started is none of its pods' business; all that it opens itself is not
+/// handed on anyway.
+fn keep_descriptors() -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
+        let number = entry.file_name().to_str().and_then(|name| name.parse::<libc::c_int>().ok());
+        if let Some(number) = number.filter(|number| *number > libc::STDERR_FILENO) {
+            // SAFETY: sets a flag of a descriptor, or finds none of that number: that of this folder is closed soon.
+            unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+        }
+    }
+    Ok(())
 }
 
 /// Starts a shim: in a session of its own, with nothing of the agent's but the socket that it listens at.
@@ -244,24 +256,48 @@ pub(crate) async fn end_strays(pods: PathBuf, needed: &[SocketAddr]) {
     end_leftovers(pods, move |uid| spared.contains(uid)).await;
 }
 
-impl Runtime for HostRuntime {
-    fn prepare<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, io::Result<()>> {
-        async move { self.sandbox(uid).await.map(drop) }.boxed()
+impl Runtime for ShimRuntime {
+    fn prepare<'a>(
+        &'a self,
+        uid: &'a str,
+        wanted: Option<Wanted>,
+    ) -> BoxFuture<'a, Result<Vec<Namespace>, RunError>> {
+        async move {
+            let link = self.sandbox(uid).await;
+            let link = link.map_err(|why| system(format!("can't make the pod's shim: {why}")))?;
+            let Some(wanted) = wanted else { return Ok(Vec::new()) };
+            match link.ask(&Ask::Sandbox(Box::new(wanted)), Vec::new()).await {
+                Some((Answer::Sandbox(namespaces), _)) => Ok(namespaces),
+                reply => Err(begun(reply)
+                    .err()
+                    .unwrap_or_else(|| system("the pod's shim answered something else"))),
+            }
+        }
+        .boxed()
     }
 
     fn start<'a>(
         &'a self,
         which: &'a Which,
-        command: Command,
+        program: Program,
         log: PathBuf,
     ) -> BoxFuture<'a, Result<Begun, RunError>> {
         async move {
             let link = self.sandbox(&which.uid).await;
             let link = link.map_err(|why| system(format!("can't make the pod's shim: {why}")))?;
-            let cgroup = self.cgroup(which, &command).await;
+            let cgroup = self.cgroup(which, &program).await;
             let cgroup = cgroup.map_err(|why| system(format!("can't make the container's cgroup: {why}")))?;
-            let (life, command) = (life(which), Box::new(command));
-            let ask = Ask::Start { life, command, isolation: self.isolation, log };
+            let life = life(which);
+            let ask = match program {
+                Program::Process(command) => Ask::Start { life, command, isolation: self.isolation, log },
+                Program::Bundle(bundle) => Ask::StartBundle {
+                    life,
+                    folder: bundle.folder,
+                    layers: bundle.layers,
+                    streams: bundle.streams,
+                    log,
+                },
+            };
             let begun = begun(link.ask(&ask, cgroup).await)?;
             self.running.begin(which, begun);
             Ok(begun)

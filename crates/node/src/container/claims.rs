@@ -12,8 +12,8 @@ use k8s_openapi::api::core::v1::{
 };
 use objects::{Reader, ephemeral_claim, is_local_path, selects_node};
 
+use super::identity::volume_group;
 use super::ownership::give_to_group;
-use super::security::volume_group;
 use super::volumes::{host_path, io_error};
 use super::{Missing, Sources};
 

@@ -32,30 +32,44 @@ impl ConfinedPath {
     }
 
     /// A place further down.
-    pub(super) fn join(&self, path: &Path) -> Self {
+    pub(crate) fn join(&self, path: &Path) -> Self {
         ConfinedPath { root: self.root.clone(), beneath: self.beneath.join(path) }
     }
 
     /// Whether nothing lies beneath the trusted part.
-    pub(super) fn is_plain(&self) -> bool {
+    pub(crate) fn is_plain(&self) -> bool {
         self.beneath.as_os_str().is_empty()
     }
 
     /// As one path, for people and for comparing.
-    pub(super) fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         if self.is_plain() { self.root.clone() } else { self.root.join(&self.beneath) }
+    }
+
+    /// What the file there holds.
+    ///
+    /// # Errors
+    /// If it can't be read, or is not beneath its root.
+    pub(crate) fn read(&self) -> io::Result<String> {
+        let root = open(&self.root, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
+        let file = beneath(root.as_fd(), &self.beneath, OFlag::O_RDONLY | OFlag::O_NONBLOCK);
+        io::read_to_string(std::fs::File::from(file.map_err(|error| told(error, &self.beneath))?))
     }
 
     /// Whether it is a folder.
     ///
     /// # Errors
     /// If it is not there, or not beneath its root.
-    pub(super) fn is_folder(&self) -> io::Result<bool> {
-        let kind = fstat(self.find()?).map_err(|error| told(error, &self.beneath))?.st_mode;
+    pub(crate) fn is_folder(&self) -> io::Result<bool> {
+        let kind = fstat(self.open()?).map_err(|error| told(error, &self.beneath))?.st_mode;
         Ok(SFlag::from_bits_truncate(kind) & SFlag::S_IFMT == SFlag::S_IFDIR)
     }
 
-    fn find(&self) -> io::Result<OwnedFd> {
+    /// Opens it, as a place only.
+    ///
+    /// # Errors
+    /// If it is not there, or not beneath its root.
+    pub(crate) fn open(&self) -> io::Result<OwnedFd> {
         let root = open(&self.root, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
         if self.is_plain() {
             return Ok(root);
@@ -76,7 +90,7 @@ impl ConfinedPath {
     ///
     /// # Errors
     /// If it can't be made, or is not beneath its root.
-    pub(super) fn make(&self, is_folder: bool) -> io::Result<()> {
+    pub(crate) fn make(&self, is_folder: bool) -> io::Result<()> {
         let root = open(&self.root, OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())?;
         let mode = Mode::from_bits_truncate(fstat(root.as_fd())?.st_mode & 0o7777);
         let mut at = PathBuf::new();
@@ -161,13 +175,13 @@ fn told(error: Errno, path: &Path) -> io::Error {
 
 /// A place as the process-to-be opens it, between fork and exec: nothing is allocated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Spot {
+pub(crate) struct Spot {
     root: CString,
     beneath: Option<CString>,
 }
 
 impl Spot {
-    pub(super) fn of(place: &ConfinedPath) -> io::Result<Self> {
+    pub(crate) fn of(place: &ConfinedPath) -> io::Result<Self> {
         let c = |path: &Path| {
             CString::new(path.as_os_str().as_bytes())
                 .map_err(|_| io::Error::other(format!("{} holds a NUL byte", path.display())))
@@ -177,17 +191,17 @@ impl Spot {
     }
 
     /// A place that is trusted as a whole.
-    pub(super) fn trusted(path: CString) -> Self {
+    pub(crate) fn trusted(path: CString) -> Self {
         Spot { root: path, beneath: None }
     }
 
     /// Its whole path, if all of it is trusted.
-    pub(super) fn plain(&self) -> Option<&CStr> {
+    pub(crate) fn plain(&self) -> Option<&CStr> {
         self.beneath.is_none().then_some(&*self.root)
     }
 
     /// Opens it, as a place only.
-    pub(super) fn open(&self) -> io::Result<OwnedFd> {
+    pub(crate) fn open(&self) -> io::Result<OwnedFd> {
         let flags = libc::O_PATH | libc::O_CLOEXEC;
         // SAFETY: the path is a string that lives through the call.
         let root = owned(unsafe { libc::open(self.root.as_ptr(), flags) }.into())?;
@@ -218,7 +232,7 @@ impl Spot {
 }
 
 /// A descriptor that a system call just answered, or its error.
-pub(super) fn owned(answer: libc::c_long) -> io::Result<OwnedFd> {
+pub(crate) fn owned(answer: libc::c_long) -> io::Result<OwnedFd> {
     match libc::c_int::try_from(answer) {
         // SAFETY: the kernel just made it, and nobody else has it.
         Ok(number) if number >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(number) }),

@@ -49,10 +49,21 @@ const NAMES: [&str; 41] = [
 ];
 
 /// The bit of a capability as a pod names it (`NET_ADMIN`, also with `CAP_`), if there is one of that name.
-pub(super) fn capability(name: &str) -> Option<u64> {
+pub(crate) fn capability(name: &str) -> Option<u64> {
     let name = name.to_ascii_uppercase();
     let name = name.strip_prefix("CAP_").unwrap_or(&name);
     NAMES.iter().position(|known| *known == name).map(|number| 1 << number)
+}
+
+/// The names of capabilities, as a bundle has them (`CAP_NET_ADMIN`).
+pub(crate) fn names(bits: u64) -> Vec<String> {
+    let known = NAMES.iter().enumerate().filter(|(number, _)| bits & (1 << number) != 0);
+    known.map(|(_, name)| format!("CAP_{name}")).collect()
+}
+
+/// The bits of these names; those that aren't known have none.
+pub(crate) fn bits<'a>(names: impl IntoIterator<Item = &'a String>) -> u64 {
+    names.into_iter().filter_map(|name| capability(name)).fold(0, |all, bit| all | bit)
 }
 
 /// Version 3 of the kernel's structs: two halves of each set.
@@ -83,7 +94,7 @@ fn prctl(option: libc::c_int, argument: libc::c_ulong) -> io::Result<libc::c_lon
 }
 
 /// Bounds what this process, and all that it executes, can ever have. Only system calls.
-pub(super) fn bound(keep: u64) -> io::Result<()> {
+pub(crate) fn bound(keep: u64) -> io::Result<()> {
     for number in 0..u64::BITS {
         match prctl(libc::PR_CAPBSET_READ, number.into()) {
             Ok(1) if keep & (1 << number) == 0 => drop(prctl(libc::PR_CAPBSET_DROP, number.into())?),
@@ -96,7 +107,7 @@ pub(super) fn bound(keep: u64) -> io::Result<()> {
 }
 
 /// Takes away all that this process has beyond `keep`, and lets it hand nothing on. Only system calls.
-pub(super) fn keep(keep: u64) -> io::Result<()> {
+pub(crate) fn keep(keep: u64) -> io::Result<()> {
     let header = Header { version: VERSION, pid: 0 };
     let mut halves = [Half::default(); 2];
     // SAFETY: both structs are the kernel's of this version, and live through the call.
@@ -110,6 +121,6 @@ pub(super) fn keep(keep: u64) -> io::Result<()> {
 }
 
 /// From now on no program gives this process more rights than it has. Only system calls.
-pub(super) fn no_new() -> io::Result<()> {
+pub(crate) fn no_new() -> io::Result<()> {
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1).map(drop)
 }

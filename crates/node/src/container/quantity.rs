@@ -33,7 +33,7 @@ fn thousandths(quantity: &str) -> Option<i128> {
 }
 
 /// `quantity` in units of `divisor`, rounded up, as `resourceFieldRef` has it.
-pub(super) fn in_units(quantity: &str, divisor: &str) -> Option<i128> {
+pub(crate) fn in_units(quantity: &str, divisor: &str) -> Option<i128> {
     let divisor = if divisor.is_empty() || divisor == "0" { "1" } else { divisor };
     let (value, unit) = (thousandths(quantity)?, thousandths(divisor)?);
     (unit > 0).then(|| (value + unit - 1) / unit)

@@ -12,14 +12,19 @@ use crate::pod::{domain, hostname};
 
 const HOSTS: &str = "/etc/hosts";
 const RESOLVER: &str = "/etc/resolv.conf";
+const HOSTNAME: &str = "/etc/hostname";
 /// How many dots a name needs to be asked for as it is first, for a pod that asks the cluster's DNS: more than any short form of
 /// a service's port has.
 const DOTS: &str = "5";
+/// What a file begins with that is the host's.
+const ON_HOST: &str = "# Kubernetes-managed hosts file (host network).\n";
 
 /// Something to tell about a pod as a Warning: the reason, and what happened.
 pub(crate) type Warning = (&'static str, String);
 
-/// Writes the pod's files into its folder; `cluster` are the addresses of the cluster's DNS. Answers what there is to tell.
+/// Writes the pod's files into its folder: all of them, with its host name `own_root`, for one whose containers have a root of
+/// their own, in which nothing of the host's is there already. `cluster` are the addresses of the cluster's DNS. Answers what
+/// there is to tell.
 ///
 /// # Errors
 /// If the folder can't be written to.
@@ -28,10 +33,18 @@ pub(crate) fn write_name_files(
     pod: &Pod,
     address: IpAddr,
     cluster: &[IpAddr],
+    own_root: Option<&str>,
 ) -> io::Result<Vec<Warning>> {
     let machine = |path: &Path| fs::read_to_string(path).unwrap_or_default();
-    let (resolver, warnings) = resolv_conf(pod, cluster, || machine(&dns::machine_resolv_conf()));
-    let texts = [hosts(pod, address, || machine(Path::new(HOSTS))), resolver];
+    let of_hosts = || machine(Path::new(HOSTS));
+    let of_resolver = || machine(&dns::machine_resolv_conf());
+    let (mut resolver, warnings) = resolv_conf(pod, cluster, of_resolver);
+    let mut hosts = hosts(pod, address, of_hosts);
+    if own_root.is_some() {
+        hosts.get_or_insert_with(|| format!("{ON_HOST}{}", of_hosts()));
+        resolver.get_or_insert_with(of_resolver);
+    }
+    let texts = [hosts, resolver, own_root.map(|name| format!("{name}\n"))];
     for ((file, _), text) in name_files(folder).into_iter().zip(texts) {
         if let Some(text) = text {
             fs::write(file, text)?;
@@ -41,8 +54,9 @@ pub(crate) fn write_name_files(
 }
 
 /// The pod's files and where its processes see them; one that was not written is the host's own.
-pub(crate) fn name_files(folder: &Path) -> [(PathBuf, &'static str); 2] {
-    [(folder.join("etc-hosts"), HOSTS), (folder.join("etc-resolv.conf"), RESOLVER)]
+pub(crate) fn name_files(folder: &Path) -> [(PathBuf, &'static str); 3] {
+    let file = |name: &str| folder.join(name);
+    [(file("etc-hosts"), HOSTS), (file("etc-resolv.conf"), RESOLVER), (file("etc-hostname"), HOSTNAME)]
 }
 
 /// The text of `/etc/hosts`; none where the host's own is right.
@@ -53,7 +67,7 @@ fn hosts(pod: &Pod, address: IpAddr, machine: impl FnOnce() -> String) -> Option
         if aliases.is_empty() {
             return None;
         }
-        format!("# Kubernetes-managed hosts file (host network).\n{}", machine())
+        format!("{ON_HOST}{}", machine())
     } else {
         let name = hostname(pod);
         let names = match domain(pod) {

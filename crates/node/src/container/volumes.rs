@@ -15,8 +15,8 @@ use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, HostPathVolumeSource, Ke
 use super::Sources;
 use super::claims::claimed_folder;
 use super::environment::{Missing, config_map, field, resource, secret};
+use super::identity::{users, volume_group};
 use super::removal::remove_folder;
-use super::security::{users, volume_group};
 use crate::pods::kind;
 
 /// Where a volume's content lies.

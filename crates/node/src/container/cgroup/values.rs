@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod, ResourceRequirements};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
-use crate::host::quantity::in_units;
+use crate::container::quantity::in_units;
 
 /// The period in which a quota of processor time is given, in microseconds.
 const PERIOD: u64 = 100_000;

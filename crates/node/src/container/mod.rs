@@ -1,0 +1,39 @@
+//! What a container has whatever runs it: variables, volumes, names, logs, cgroups, and a user with rights.
+
+pub(crate) mod beneath;
+mod bind;
+pub(crate) mod cgroup;
+mod claims;
+mod environment;
+mod expand;
+mod identity;
+mod last_words;
+mod leftovers;
+mod log_file;
+mod log_read;
+pub(crate) mod mounting;
+mod names;
+mod ownership;
+mod quantity;
+mod removal;
+pub(crate) mod rights;
+mod service_links;
+mod signals;
+mod terminal;
+mod volumes;
+
+pub(crate) use beneath::ConfinedPath;
+pub(crate) use bind::{Access, Bind};
+pub(crate) use environment::{Missing, Sources, environment};
+pub(crate) use expand::expand;
+pub(crate) use identity::{Accounts, Groups, folder_owner, id, more, of_pod};
+pub(crate) use last_words::last_words;
+pub(crate) use leftovers::{POD_FOLDER, end_leftovers};
+pub(crate) use log_file::{LONGEST_TAIL, Lines, LogFile, LogProgress, QUIET, Source, Tail};
+pub(crate) use log_read::{LogCursor, LogOptions, since_cut};
+pub(crate) use names::{name_files, write_name_files};
+pub(crate) use quantity::in_units;
+pub(crate) use removal::remove_folder;
+pub(crate) use signals::{signal_group, stop_signal};
+pub(crate) use terminal::{Size, Terminal, open_terminal};
+pub(crate) use volumes::{is_writable, materialise, refresh, volume_path};

@@ -1,0 +1,100 @@
+//! What the agent asks of images: it knows neither registries nor archives.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+/// An image, as far as containers are made of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Image {
+    /// Its name by digest, which a container's status tells.
+    pub id: String,
+    /// The folders of its layers in overlayfs' own form, the lowest first.
+    pub layers: Vec<PathBuf>,
+    /// How large they are together, in bytes.
+    pub size: u64,
+    /// Its variables, as `NAME=value`.
+    pub env: Vec<String>,
+    /// What is started; `cmd` are its arguments then.
+    pub entrypoint: Vec<String>,
+    /// What is started, or the arguments of `entrypoint`.
+    pub cmd: Vec<String>,
+    /// As whom: names or numbers of a user and a group, with a colon between; root if empty.
+    pub user: String,
+    /// Where; `/` if empty.
+    pub working_dir: String,
+    /// The signal that asks it to end.
+    pub stop_signal: Option<String>,
+}
+
+impl Image {
+    /// What a container starts, by Kubernetes' rules: a command of its own replaces all that the image says, arguments the
+    /// image's arguments alone.
+    pub(crate) fn command(&self, command: Vec<String>, args: Vec<String>) -> Vec<String> {
+        match (command.is_empty(), args.is_empty()) {
+            (false, _) => [command, args].concat(),
+            (true, false) => [self.entrypoint.clone(), args].concat(),
+            (true, true) => [&self.entrypoint[..], &self.cmd].concat(),
+        }
+    }
+}
+
+/// Why there is no image of a name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ImageError {
+    /// It is no image's name.
+    #[error("{0}")]
+    Name(String),
+    /// Its registry can't be reached.
+    #[error("{0}")]
+    Unreachable(String),
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// A secret that opens registries: of the type `kubernetes.io/dockerconfigjson`, or its elder without `json`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PullSecret {
+    /// The content of `.dockerconfigjson`.
+    ConfigJson(Vec<u8>),
+    /// The content of `.dockercfg`.
+    Config(Vec<u8>),
+}
+
+/// The images of a host.
+pub trait Images: fmt::Debug + Send + Sync {
+    /// The image of a name as pods have it, if it is there. Reads the disk.
+    ///
+    /// # Errors
+    /// If the name is none, or that can't be known.
+    fn find(&self, name: &str) -> Result<Option<Arc<Image>>, ImageError>;
+
+    /// Brings the image of a name from its registry, which these secrets may open.
+    fn pull<'a>(
+        &'a self,
+        name: &'a str,
+        secrets: Vec<PullSecret>,
+    ) -> BoxFuture<'a, Result<Arc<Image>, ImageError>>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pods_command_replaces_the_images() {
+        let list = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let image = Image { entrypoint: list(&["enter"]), cmd: list(&["a", "b"]), ..Image::default() };
+        for (command, args, expected) in [
+            (&[][..], &[][..], &["enter", "a", "b"][..]),
+            (&[], &["c"], &["enter", "c"]),
+            (&["run"], &[], &["run"]),
+            (&["run"], &["c"], &["run", "c"]),
+        ] {
+            assert_eq!(image.command(list(command), list(args)), list(expected));
+        }
+    }
+}

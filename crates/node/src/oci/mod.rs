@@ -1,0 +1,17 @@
+//! Containers with a root of their own: each a bundle as the Open Container Initiative has it, made by the agent out of a pod and
+//! an image, and carried out by the pod's shim.
+
+mod bundle;
+mod image;
+mod probe;
+mod run;
+mod seccomp;
+mod security;
+mod spec;
+
+pub(crate) use bundle::{Parts, Sandbox, config_file, oom_score, spec};
+pub(crate) use image::accounts;
+pub(crate) use probe::probe;
+pub(crate) use run::{Bundle, Held, PATH, Wanted, exec, host_devices, start};
+pub(crate) use security::{Given, Security};
+pub(crate) use spec::{Mapping, Namespace, Spec};

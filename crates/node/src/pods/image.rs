@@ -1,0 +1,104 @@
+//! The image of a container, as its pull policy has it. Words and reasons are the kubelet's (`pkg/kubelet/images`).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use k8s_openapi::api::core::v1::{Container, Pod, Secret};
+use objects::Reader;
+use tracing::info_span;
+
+use super::PodHost;
+use super::handler::Handler;
+use crate::images::{Image, ImageError, PullSecret};
+use crate::pod::{NoImage, StartError};
+
+/// Why a container waits for its image.
+fn failed(name: &str, error: &ImageError) -> StartError {
+    let pull = || format!("Failed to pull image {name:?}: {error}");
+    StartError::Image(match error {
+        ImageError::Name(why) => {
+            let message = format!(
+                "Failed to apply default image tag {name:?}: couldn't parse image name {name:?}: {why}"
+            );
+            NoImage { reason: "InvalidImageName", event: "InspectFailed", message }
+        }
+        ImageError::Unreachable(_) => {
+            NoImage { reason: "RegistryUnavailable", event: "Failed", message: pull() }
+        }
+        ImageError::Other(_) => NoImage { reason: "ErrImagePull", event: "Failed", message: pull() },
+    })
+}
+
+/// Adds what an image says of a container and its pod doesn't: how it is asked to end.
+pub(super) fn complete(image: &Image, spec: &mut Container) {
+    if let Some(signal) = &image.stop_signal {
+        let lifecycle = spec.lifecycle.get_or_insert_default();
+        lifecycle.stop_signal.get_or_insert_with(|| signal.clone());
+    }
+}
+
+impl PodHost {
+    /// The image of a container: the one that is there, or one that is brought, as its policy says.
+    ///
+    /// # Errors
+    /// Why it isn't there.
+    pub(super) async fn image(&self, pod: &Pod, spec: &Container) -> Result<Arc<Image>, StartError> {
+        let name = spec.image.clone().unwrap_or_default();
+        let images = self.containers.clone().map_err(|why| failed(&name, &ImageError::Other(why)))?;
+        let policy = spec.image_pull_policy.as_deref().unwrap_or_default();
+        if policy != "Always" {
+            let (of, find) = (name.clone(), images.clone());
+            let found = tasks::blocking(info_span!("find an image", name), move || find.find(&of)).await;
+            let found = found.unwrap_or_else(|why| Err(ImageError::Other(why.to_string())));
+            if let Some(image) = found.map_err(|error| failed(&name, &error))? {
+                let message = format!("Container image {name:?} already present on machine");
+                self.tell(pod, Some(&spec.name), false, "Pulled", message);
+                return Ok(image);
+            }
+        }
+        if policy == "Never" {
+            let message = format!("Container image {name:?} is not present with pull policy of Never");
+            let (reason, event) = ("ErrImageNeverPull", "ErrImageNeverPull");
+            return Err(StartError::Image(NoImage { reason, event, message }));
+        }
+        self.tell(pod, Some(&spec.name), false, "Pulling", format!("Pulling image {name:?}"));
+        let begun = self.clock.now().elapsed;
+        let image = images.pull(&name, self.pull_secrets(pod)).await;
+        let image = image.map_err(|error| failed(&name, &error))?;
+        let took = (self.clock.now().elapsed - begun).as_millis();
+        // To the millisecond, as the kubelet rounds it.
+        let took = Duration::from_millis(u64::try_from(took).unwrap_or(u64::MAX));
+        let message = format!(
+            "Successfully pulled image {name:?} in {took:?} ({took:?} including waiting). Image size: {} bytes.",
+            image.size
+        );
+        self.tell(pod, Some(&spec.name), false, "Pulled", message);
+        Ok(image)
+    }
+
+    /// The pod's `imagePullSecrets`. Those that aren't there open nothing.
+    fn pull_secrets(&self, pod: &Pod) -> Vec<PullSecret> {
+        let state = self.store.snapshot();
+        let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
+        let named = pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten());
+        let secrets = named.filter_map(|named| Reader::<Secret>::get(&state, namespace, &named.name));
+        secrets
+            .filter_map(|secret| {
+                let mut data = secret.data?;
+                let config = data.remove(".dockerconfigjson").map(|bytes| PullSecret::ConfigJson(bytes.0));
+                config.or_else(|| data.remove(".dockercfg").map(|bytes| PullSecret::Config(bytes.0)))
+            })
+            .collect()
+    }
+
+    /// As [`complete`], for a container that a former agent started.
+    pub(super) fn complete_from_image(&self, pod: &Pod, spec: &mut Container) {
+        if Handler::of(pod, &self.store.snapshot()) != Ok(Handler::Oci) {
+            return;
+        }
+        let Ok(images) = &self.containers else { return };
+        if let Ok(Some(image)) = images.find(spec.image.as_deref().unwrap_or_default()) {
+            complete(&image, spec);
+        }
+    }
+}

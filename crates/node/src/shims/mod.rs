@@ -1,0 +1,7 @@
+//! The agent's side of the shims: the runtimes whose containers are made and held by their pod's shim.
+
+mod link;
+mod runtime;
+mod usage;
+
+pub(crate) use runtime::{ShimRuntime, end_strays};
