@@ -1,7 +1,9 @@
 //! Kubernetes Events: what happened to an object, for `kubectl describe`. Written when there is time, counted
-//! instead of repeated, and dropped before they hold anything up.
+//! instead of repeated, told together where they are alike, and dropped before they hold anything up.
 
+mod budget;
 mod ledger;
+mod similar;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,15 +17,13 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::info_span;
 
-use self::ledger::{Count, Ledger};
+use self::ledger::{Count, LONGEST, Ledger};
 use crate::{Kind, Meta, TypedRef, Write, Writer};
 
 /// Events wait this long before they are written, so that a burst of real work goes first.
 const YIELD: Duration = Duration::from_millis(500);
 /// Events that wait; more are dropped: they are for people, and best effort by definition.
 const WAITING: usize = 1024;
-/// The longest message, in bytes: the API takes no longer one.
-const LONGEST: usize = 1024;
 
 /// Something that happened to an object.
 #[derive(Debug, Clone, PartialEq)]
@@ -134,7 +134,7 @@ fn write(count: &Count, from: &Reporter) -> Option<Write> {
     if count.written.is_some() {
         let subject =
             TypedRef { api_version: "v1".into(), kind: "Event".into(), namespace, name: count.event.clone() };
-        let patch = json!({"count": count.count, "lastTimestamp": Time(count.last)});
+        let patch = json!({"count": count.count, "message": message, "lastTimestamp": Time(count.last)});
         return Some(Write::Merge { subject, subresource: "", patch });
     }
     let event = Event {
