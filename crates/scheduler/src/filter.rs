@@ -43,12 +43,9 @@ impl Rule for TaintToleration {
     }
 
     fn against(&self, asks: &Asks<'_>, host: &Host<'_>) -> Vec<Reason> {
-        let taint = untolerated(asks.0.spec(), host.row, host.node());
-        let reason = |taint: Taint| {
-            let value = taint.value.unwrap_or_default();
-            Reason::of_node(&format!("node(s) had untolerated taint {{{}: {value}}}", taint.key))
-        };
-        taint.map(reason).into_iter().collect()
+        // Which one is the administrator's business: a pod's status is read by others (upstream since 1.34.2).
+        let stands = repels(asks.0.spec(), host.row, host.node());
+        one(stands, || Reason::of_node("node(s) had untolerated taint(s)"))
     }
 }
 
@@ -183,9 +180,9 @@ fn all_tolerated(spec: &PodSpec, taint: &Taint) -> bool {
     spec.tolerations.iter().flatten().any(|toleration| tolerates(toleration, taint))
 }
 
-/// The first taint of a node that keeps the pod away. A node that is not ready, or that was not heard from
-/// lately, counts as having the taint that it will get.
-pub(crate) fn untolerated(spec: &PodSpec, host: &HostRow, node: &Node) -> Option<Taint> {
+/// Whether a taint of a node keeps the pod away. A node that is not ready, or that was not heard from lately, counts as having the
+/// taint that it will get.
+pub(crate) fn repels(spec: &PodSpec, host: &HostRow, node: &Node) -> bool {
     let coming = match node.status.conditions.as_ref().map(|ready| ready.status.as_str()) {
         _ if host.silent => Some(UNREACHABLE),
         Some("True") => None,
@@ -193,18 +190,15 @@ pub(crate) fn untolerated(spec: &PodSpec, host: &HostRow, node: &Node) -> Option
         _ => Some(NOT_READY),
     };
     let hard = |taint: &&Taint| ["NoSchedule", "NoExecute"].contains(&taint.effect.as_str());
-    let own = node.spec.taints.iter().flatten().filter(hard);
-    if let Some(taint) = own.into_iter().find(|taint| !all_tolerated(spec, taint)) {
-        return Some(taint.clone());
-    }
-    coming.map(taint).filter(|taint| !all_tolerated(spec, taint))
+    let mut own = node.spec.taints.iter().flatten().filter(hard);
+    own.any(|taint| !all_tolerated(spec, taint))
+        || coming.is_some_and(|coming| !all_tolerated(spec, &taint(coming)))
 }
 
 /// Whether a host takes pods that ask for nothing special.
 pub(crate) fn takes_pods(host: &HostRow) -> bool {
-    host.open().is_some_and(|node| {
-        node.spec.unschedulable != Some(true) && untolerated(&PodSpec::default(), host, node).is_none()
-    })
+    host.open()
+        .is_some_and(|node| node.spec.unschedulable != Some(true) && !repels(&PodSpec::default(), host, node))
 }
 
 /// How many taints of a node would rather not have the pod.

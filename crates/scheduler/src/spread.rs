@@ -6,7 +6,7 @@ use objects::{Meta, Pod, PodSpec, selects};
 
 use crate::affinity::{wants_node, with_keys};
 use crate::class::Class;
-use crate::filter::untolerated;
+use crate::filter::repels;
 use crate::host_row::HostRow;
 use crate::node::Node;
 use crate::profile::Profile;
@@ -81,6 +81,6 @@ impl Constraint {
     /// Whether a host's pods count: `nodeAffinityPolicy` and `nodeTaintsPolicy` (KEP-3094).
     pub fn counts(&self, spec: &PodSpec, host: &HostRow, node: &Node) -> bool {
         (!self.honors_affinity || wants_node(spec, node))
-            && (!self.honors_taints || untolerated(spec, host, node).is_none())
+            && (!self.honors_taints || !repels(spec, host, node))
     }
 }

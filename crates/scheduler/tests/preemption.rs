@@ -209,28 +209,24 @@ fn where_nobody_goes_the_reason_is_said() {
         (
             "4",
             json!({}),
-            "0/3 nodes are available: 1 node(s) had untolerated taint {k: v}, 2 Insufficient cpu. preemption: \
+            "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu. preemption: \
              0/3 nodes are available: 1 Insufficient cpu, 1 No preemption victims found for incoming pod, \
              1 Preemption is not helpful for scheduling.",
         ),
         (
             "5",
             json!({}),
-            "0/3 nodes are available: 1 node(s) had untolerated taint {k: v}, 2 Insufficient cpu. preemption: \
+            "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu. preemption: \
              0/3 nodes are available: 3 Preemption is not helpful for scheduling.",
         ),
         (
             "4",
             json!({"preemptionPolicy": "Never"}),
-            "0/3 nodes are available: 1 node(s) had untolerated taint {k: v}, 2 Insufficient cpu. preemption: \
+            "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu. preemption: \
              not eligible due to preemptionPolicy=Never.",
         ),
         // Somebody goes: that is said by the Events of those.
-        (
-            "1",
-            json!({}),
-            "0/3 nodes are available: 1 node(s) had untolerated taint {k: v}, 2 Insufficient cpu.",
-        ),
+        ("1", json!({}), "0/3 nodes are available: 1 node(s) had untolerated taint(s), 2 Insufficient cpu."),
     ] {
         let why = cluster.schedule(&pod("p", 5, cpu, 0, extra)).unwrap_err();
         assert_eq!(why.to_string(), expected);
