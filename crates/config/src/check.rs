@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::{Datastore, HostConfig, NetConfig};
+use crate::{Datastore, HostConfig, NetConfig, Timeouts};
 
 /// The most members that a store begins with: `store::MOST_PEERS`, which this room can't see.
 pub const MOST_MEMBERS: usize = 7;
@@ -22,6 +22,8 @@ const MOST_ENDPOINTS: usize = 16;
 const PREFIXES: std::ops::RangeInclusive<u8> = 8..=28;
 /// The longest that a timeout may be.
 const LONGEST_TIME: Duration = Duration::from_secs(3600);
+/// What a kernel may take to kill what a host runs.
+const STOPPING: Duration = Duration::from_millis(300);
 
 /// A field that can't be as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -258,7 +260,7 @@ impl HostConfig {
                 "take a time between these, such as 250ms",
             );
         }
-        let (beats, store) = (&self.timeouts.heartbeats, &self.timeouts.store);
+        let Timeouts { heartbeats: beats, store, lease, .. } = &self.timeouts;
         for (holds, field, what, remedy) in [
             (
                 beats.silent_after >= beats.every * 2,
@@ -271,6 +273,18 @@ impl HostConfig {
                 "timeouts.nodes.notReadyAfter",
                 "a host would be NotReady before it is silent",
                 "take at least timeouts.heartbeats.silentAfter",
+            ),
+            (
+                lease.held_for >= beats.every * 10,
+                "timeouts.lease.heldFor",
+                "a few lost heartbeats would cost a host its lease",
+                "take at least ten times timeouts.heartbeats.every",
+            ),
+            (
+                lease.fenced_after >= lease.held_for * 11 / 10 + STOPPING,
+                "timeouts.lease.fencedAfter",
+                "a host might not have stopped yet when it counts as fenced",
+                "take at least 1.1 times timeouts.lease.heldFor and 300ms",
             ),
             (
                 store.heartbeat >= store.tick,

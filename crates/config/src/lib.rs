@@ -24,7 +24,7 @@ pub use scheduling::{
     DefaultConstraint, FREE_FILTERS, Plugin, PluginConfig, PluginSet, Plugins, Profile, Refused, Scheduling,
     Settled, WEIGHED_SCORES, WhenUnsatisfiable,
 };
-pub use timeouts::{Heartbeats, NodeTimeouts, StoreTimeouts, Timeouts, Watchdog};
+pub use timeouts::{Heartbeats, LeaseTimeouts, NodeTimeouts, StoreTimeouts, Timeouts, Watchdog};
 
 /// The ports and timeouts of a host whose configuration says nothing else, as YAML, with the reasons.
 pub const DEFAULTS: &str = include_str!("defaults.yaml");

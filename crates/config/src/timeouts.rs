@@ -20,6 +20,8 @@ pub struct Timeouts {
     pub store: StoreTimeouts,
     /// What becomes of a silent host's pods.
     pub nodes: NodeTimeouts,
+    /// How a host that nobody hears is known to have stopped what must not run twice.
+    pub lease: LeaseTimeouts,
     /// When a host gives itself up.
     pub watchdog: Watchdog,
 }
@@ -106,6 +108,24 @@ impl Default for NodeTimeouts {
     }
 }
 
+/// How a host that nobody hears is known to have stopped what must not run twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct LeaseTimeouts {
+    /// A host holds its lease for this long after it sent what a majority of the members has heard.
+    #[serde(with = "humantime_serde")]
+    pub held_for: Duration,
+    /// A host that a majority has not heard for this long is fenced.
+    #[serde(with = "humantime_serde")]
+    pub fenced_after: Duration,
+}
+
+impl Default for LeaseTimeouts {
+    fn default() -> Self {
+        LeaseTimeouts { held_for: ms(1500), fenced_after: ms(2000) }
+    }
+}
+
 /// When a host gives itself up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -130,7 +150,7 @@ impl Default for Watchdog {
 impl Timeouts {
     /// All of them with the paths of their fields.
     pub(crate) fn named(&self) -> Vec<(&'static str, Duration)> {
-        let Timeouts { heartbeats, store, nodes, watchdog } = self;
+        let Timeouts { heartbeats, store, nodes, lease, watchdog } = self;
         vec![
             ("timeouts.heartbeats.every", heartbeats.every),
             ("timeouts.heartbeats.silentAfter", heartbeats.silent_after),
@@ -144,6 +164,8 @@ impl Timeouts {
             ("timeouts.store.reconnect", store.reconnect),
             ("timeouts.store.silence", store.silence),
             ("timeouts.nodes.notReadyAfter", nodes.not_ready_after),
+            ("timeouts.lease.heldFor", lease.held_for),
+            ("timeouts.lease.fencedAfter", lease.fenced_after),
             ("timeouts.watchdog.every", watchdog.every),
             ("timeouts.watchdog.stuckAfter", watchdog.stuck_after),
             ("timeouts.watchdog.farewell", watchdog.farewell),

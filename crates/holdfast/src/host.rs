@@ -12,6 +12,7 @@ use anyhow::Context;
 use config::{HostConfig, NetConfig};
 use futures::future::BoxFuture;
 use membership::HeartbeatDriver;
+use membership::lease::Terms;
 use network::{Answered, HostNetwork, Network, Targets};
 use node::Agent;
 use pki::{Authority, ClientAuth, HeartbeatKey, Identity, TokenKey, Trust};
@@ -30,6 +31,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::end::End;
 use crate::engine::Engine;
 use crate::files;
+use crate::leases;
 use crate::names::Names;
 use crate::peers::{self, Followers, Peers};
 use crate::profiles::profiles;
@@ -166,7 +168,13 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         key: *heartbeat_key.expose(),
         interval: timeouts.heartbeats.every,
         silent_after: timeouts.heartbeats.silent_after,
+        members: config.peers.keys().cloned().collect(),
+        terms: Terms { lease: timeouts.lease.held_for, fence: timeouts.lease.fenced_after },
+        epoch: leases::first_epoch(),
+        memory: Some(config.data_dir.join("leases.json")),
     };
+    fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("can't make the folder {}", config.data_dir.display()))?;
     let (membership, engine) = tasks::spawn_on(&urgent, info_span!("store"), {
         let (config, identity, trust) = (config.clone(), identity.clone(), trust.clone());
         async move {
@@ -178,6 +186,8 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     })
     .await??;
     let store = engine.store();
+
+    tasks::spawn(info_span!("begin epochs"), leases::begin_epochs(membership.lease(), membership.left()));
 
     // Users who brought an etcd ask that one.
     let etcd = match &engine {
@@ -194,7 +204,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     let users = trust.and(&signer.trust()?)?;
     let peers = Peers::new(config.clone(), engine.members(&config), &store.snapshot());
     let pod_cidr = peers.own_pods();
-    let followers = Followers::new(membership.peers(), &peers, pod_cidr);
+    let followers = Followers::new(membership.peers(), membership.members(), &peers, pod_cidr);
     let (networks, hosts) = (followers.networks.subscribe(), followers.members.subscribe());
     let reach = Arc::new(Reach { network: OnceLock::new(), targets: followers.targets.subscribe() });
     let (members, members_seen) = watch::channel(engine.members(&config));
@@ -225,6 +235,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
             queue_metrics(load.subscribe()),
             placing_metrics(placing.clone()),
             names_metrics(names.metrics.clone()),
+            leases::metrics(&membership),
         ],
         edge: Arc::new(server::SystemEdge),
     });

@@ -14,6 +14,7 @@ mod ground;
 mod host;
 mod image;
 mod kubectl;
+mod leases;
 mod names;
 mod peers;
 mod profiles;

@@ -46,7 +46,7 @@ pub struct Followers {
     pub networks: watch::Sender<Arc<BTreeMap<String, HostNetwork>>>,
     /// Where connections may lead.
     pub targets: watch::Sender<Targets>,
-    /// The members' names.
+    /// The members' names: the API believes them, and their word on leases counts.
     pub members: watch::Sender<Arc<BTreeSet<String>>>,
 }
 
@@ -138,13 +138,14 @@ impl Peers {
 
 impl Followers {
     /// As the hosts are at the start.
-    pub fn new(heartbeats: watch::Sender<BTreeMap<String, SocketAddr>>, peers: &Peers, own: IpNet) -> Self {
-        let followers = Followers {
-            heartbeats,
-            networks: watch::Sender::default(),
-            targets: watch::Sender::default(),
-            members: watch::Sender::default(),
-        };
+    pub fn new(
+        heartbeats: watch::Sender<BTreeMap<String, SocketAddr>>,
+        members: watch::Sender<Arc<BTreeSet<String>>>,
+        peers: &Peers,
+        own: IpNet,
+    ) -> Self {
+        let (networks, targets) = (watch::Sender::default(), watch::Sender::default());
+        let followers = Followers { heartbeats, networks, targets, members };
         followers.tell(peers, own);
         followers
     }
@@ -343,7 +344,7 @@ mod tests {
         let member = |n: u8| (format!("n{n}"), IpAddr::from([10, 73, 0, n]));
         let members = watch::Sender::new(Members::from([member(1)]));
         let peers = Peers::new(config, members.borrow().clone(), &store.snapshot());
-        let followers = Followers::new(watch::Sender::default(), &peers, own);
+        let followers = Followers::new(watch::Sender::default(), watch::Sender::default(), &peers, own);
         let mut heartbeats = followers.heartbeats.subscribe();
         let mut networks = followers.networks.subscribe();
         let mut hosts = followers.members.subscribe();

@@ -1,8 +1,9 @@
 //! The tally's clock and socket, on a thread of their own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{SocketAddr, UdpSocket as StdUdpSocket};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,7 +14,10 @@ use tokio::sync::{oneshot, watch};
 use tracing::info_span;
 
 use crate::beat::{Beat, LONGEST, LONGEST_NAME};
-use crate::{Error, HostChange, Hosts, Tally};
+use crate::lease::{Boottime, Ended, Epoch, Terms};
+use crate::leasing::{Leasing, Seen};
+use crate::memory::{self, Memory};
+use crate::{Error, HostChange, Hosts, Lease, LeaseUntil, Tally};
 
 /// How many datagrams are taken in before time is looked at again, so that a flood can't stop the beats.
 const AT_ONCE: usize = 256;
@@ -33,10 +37,19 @@ pub struct Options {
     pub interval: Duration,
     /// A host that was not heard for so long is silent.
     pub silent_after: Duration,
+    /// The hosts whose word on leases counts, to begin with: [`HeartbeatDriver::members`] changes them.
+    pub members: BTreeSet<String>,
+    /// How long leases hold.
+    pub terms: Terms,
+    /// The least epoch that this host begins with: a later one than it ever had, unless that is remembered.
+    pub epoch: Epoch,
+    /// The file in which this host remembers its epoch, and what it has promised about others. Without one it must never be started again
+    /// under its name.
+    pub memory: Option<PathBuf>,
 }
 
 impl Options {
-    /// Beats every 50 ms, silence after 250 ms.
+    /// Beats every 50 ms, silence after 250 ms; all of the peers are members.
     pub fn new(
         name: impl Into<String>,
         listen: SocketAddr,
@@ -44,19 +57,26 @@ impl Options {
         key: [u8; 32],
     ) -> Self {
         let (interval, silent_after) = (Duration::from_millis(50), Duration::from_millis(250));
-        Options { name: name.into(), listen, peers, key, interval, silent_after }
+        let (members, terms) = (peers.keys().cloned().collect(), Terms::default());
+        let (name, epoch, memory) = (name.into(), 1, None);
+        Options { name, listen, peers, key, interval, silent_after, members, terms, epoch, memory }
     }
 }
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Options { name, listen, peers, key: _, interval, silent_after } = self;
+        let Options { name, listen, peers, key: _, interval, silent_after, members, terms, epoch, memory } =
+            self;
         f.debug_struct("Options")
             .field("name", name)
             .field("listen", listen)
             .field("peers", peers)
             .field("interval", interval)
             .field("silent_after", silent_after)
+            .field("members", members)
+            .field("terms", terms)
+            .field("epoch", epoch)
+            .field("memory", memory)
             .finish_non_exhaustive()
     }
 }
@@ -70,51 +90,77 @@ pub struct HeartbeatDriver {
     silence: watch::Receiver<BTreeMap<String, Instant>>,
     last_heard: LastHeard,
     peers: watch::Sender<BTreeMap<String, SocketAddr>>,
+    members: watch::Sender<Arc<BTreeSet<String>>>,
+    leases: Seen,
+    left: watch::Sender<Option<Epoch>>,
     stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl HeartbeatDriver {
     /// Starts to beat and to listen.
     ///
     /// # Errors
-    /// [`Error::Listen`] if the address can't be had, [`Error::Thread`] and [`Error::Name`].
+    /// [`Error::Listen`] if the address can't be had, [`Error::Thread`], [`Error::Name`] and [`Error::Memory`].
     #[allow(clippy::disallowed_methods)] // The driver: here the tally gets its time and its randomness.
     pub fn start(options: Options) -> Result<HeartbeatDriver, Error> {
         if !(1..=LONGEST_NAME).contains(&options.name.len()) {
             return Err(Error::Name(options.name));
         }
+        let remembered = options.memory.as_deref().map(Memory::read).transpose()?.unwrap_or_default();
         let listen = |why| Error::Listen { address: options.listen, why };
         let socket = StdUdpSocket::bind(options.listen).map_err(listen)?;
         socket.set_nonblocking(true).map_err(listen)?;
         let address = socket.local_addr().map_err(listen)?;
         let runtime =
-            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread)?;
+            || tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(Error::Thread);
+        let beating = runtime()?;
 
         let incarnation = rand::random();
         // The peers are known before the first look at them, so that nobody ever sees a cluster of one.
         let others = options.peers.keys().filter(|name| **name != options.name).cloned();
         let tally = Tally::new(others, options.silent_after, Instant::now());
         let (peers, peers_wanted) = watch::channel(options.peers);
+        let (members, members_wanted) = watch::channel(Arc::new(options.members));
+        let (left, left_seen) = watch::channel(None);
+        let (leasing, leases) =
+            Leasing::new(options.terms, options.name.clone(), incarnation, options.epoch, remembered);
+        let mut threads = Vec::new();
+        let kept = match options.memory {
+            Some(file) => {
+                let (kept, kept_seen) = watch::channel(Arc::default());
+                let (wanted, remembering) = (leases.memory.clone(), runtime()?);
+                let keep = move || remembering.block_on(memory::keep(file, wanted, kept));
+                threads.push(
+                    tasks::thread("lease memory", info_span!("lease memory"), keep).map_err(Error::Thread)?,
+                );
+                kept_seen
+            }
+            // What needs no disk is kept at once.
+            None => leases.memory.clone(),
+        };
         let (hosts, hosts_seen) = watch::channel(Arc::new(tally.hosts()));
         let (silence, silence_seen) = watch::channel(BTreeMap::new());
         let (stop, stopped) = oneshot::channel();
         let last_heard = LastHeard::default();
         let pulse = Pulse {
             name: options.name,
-            incarnation,
             sequence: 0,
             key: hmac::Key::new(hmac::HMAC_SHA256, &options.key),
             interval: options.interval,
             peers: Vec::new(),
             peers_wanted,
+            members_wanted,
+            leasing,
+            left: left_seen,
+            kept,
             tally,
             hosts,
             silence,
             last_heard: last_heard.clone(),
         };
-        let beating = move || runtime.block_on(pulse.run(socket, stopped));
-        let thread = tasks::thread("heartbeats", info_span!("heartbeats"), beating).map_err(Error::Thread)?;
+        let beat = move || beating.block_on(pulse.run(socket, stopped));
+        threads.push(tasks::thread("heartbeats", info_span!("heartbeats"), beat).map_err(Error::Thread)?);
         Ok(HeartbeatDriver {
             address,
             incarnation,
@@ -122,8 +168,11 @@ impl HeartbeatDriver {
             silence: silence_seen,
             last_heard,
             peers,
+            members,
+            leases,
+            left,
             stop: Some(stop),
-            thread: Some(thread),
+            threads,
         })
     }
 
@@ -147,6 +196,31 @@ impl HeartbeatDriver {
     /// theirs count. This host itself may be among them.
     pub fn peers(&self) -> watch::Sender<BTreeMap<String, SocketAddr>> {
         self.peers.clone()
+    }
+
+    /// The hosts whose word on leases counts, to be changed at any time, one at a time.
+    pub fn members(&self) -> watch::Sender<Arc<BTreeSet<String>>> {
+        self.members.clone()
+    }
+
+    /// Follows what this host's lease is worth.
+    pub fn lease(&self) -> watch::Receiver<Lease> {
+        self.leases.lease.clone()
+    }
+
+    /// When this host's lease ends unless it is renewed.
+    pub fn lease_until(&self) -> LeaseUntil {
+        self.leases.until.clone()
+    }
+
+    /// Where somebody says, after a lease has ended, up to which epoch nothing is left on this host that must not run twice.
+    pub fn left(&self) -> watch::Sender<Option<Epoch>> {
+        self.left.clone()
+    }
+
+    /// Follows up to which epochs hosts' leases are over for sure, by what has arrived here of the members' votes and of their own beats.
+    pub fn ended(&self) -> watch::Receiver<Arc<BTreeMap<String, Ended>>> {
+        self.leases.ended.clone()
     }
 
     /// When each host was last heard, to be asked at any time.
@@ -187,22 +261,38 @@ impl LastHeard {
 impl Drop for HeartbeatDriver {
     fn drop(&mut self) {
         drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // It only ever waits for the socket, the clock and this, so it ends at once.
+        // The heartbeats only ever wait for the socket, the clock and this, so they end at once. With them goes the last who wants
+        // anything remembered; what was given to the disk is waited for.
+        while let Some(thread) = self.threads.pop() {
             let _ = thread.join();
         }
     }
 }
 
+/// The clock of leases.
+pub(crate) fn boottime() -> Boottime {
+    // SAFETY: zero is a value of the struct, and the call writes this one.
+    let time = unsafe {
+        let mut time: libc::timespec = std::mem::zeroed();
+        // It fails for clocks that a kernel hasn't got: Linux has this one since 2.6.39.
+        libc::clock_gettime(libc::CLOCK_BOOTTIME, &raw mut time);
+        time
+    };
+    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+}
+
 /// What the thread works with.
 struct Pulse {
     name: String,
-    incarnation: u64,
     sequence: u64,
     key: hmac::Key,
     interval: Duration,
-    peers: Vec<SocketAddr>,
+    peers: Vec<(String, SocketAddr)>,
     peers_wanted: watch::Receiver<BTreeMap<String, SocketAddr>>,
+    members_wanted: watch::Receiver<Arc<BTreeSet<String>>>,
+    leasing: Leasing,
+    left: watch::Receiver<Option<Epoch>>,
+    kept: watch::Receiver<Arc<Memory>>,
     tally: Tally,
     hosts: watch::Sender<Arc<Hosts>>,
     silence: watch::Sender<BTreeMap<String, Instant>>,
@@ -236,6 +326,9 @@ impl Pulse {
                 },
                 // What changes them may be gone before this is.
                 Ok(()) = self.peers_wanted.changed() => self.follow_peers(),
+                Ok(()) = self.members_wanted.changed() => self.follow_peers(),
+                Ok(()) = self.left.changed() => {}
+                Ok(()) = self.kept.changed() => self.leasing.kept(&self.kept.borrow_and_update()),
                 () = tokio::time::sleep_until(wake.into()) => {}
             }
             // What has arrived counts before who is silent is decided: after a pause of this host, the
@@ -243,6 +336,8 @@ impl Pulse {
             let mut changes = self.receive(&socket);
             changes.extend(self.tally.check(Instant::now()));
             self.tell(&changes);
+            let left = *self.left.borrow_and_update();
+            self.leasing.check(Instant::now(), boottime(), left);
         }
     }
 
@@ -250,7 +345,9 @@ impl Pulse {
     fn follow_peers(&mut self) {
         let mut peers = self.peers_wanted.borrow_and_update().clone();
         peers.remove(&self.name);
-        self.peers = peers.values().copied().collect();
+        let members = BTreeSet::clone(&self.members_wanted.borrow_and_update());
+        self.leasing.follow(peers.keys().map(String::as_str), members, Instant::now());
+        self.peers = peers.clone().into_iter().collect();
         if self.tally.follow(peers.into_keys(), Instant::now()) {
             self.publish();
         }
@@ -270,15 +367,23 @@ impl Pulse {
         self.hosts.send_replace(Arc::new(hosts));
     }
 
+    #[allow(clippy::disallowed_methods)] // The driver: here the ballot gets its time.
     fn send(&mut self, socket: &UdpSocket) {
         self.sequence += 1;
-        let beat = Beat { from: &self.name, incarnation: self.incarnation, sequence: self.sequence };
+        // The time before anything is sent: a lease counts from there.
+        let at = boottime();
+        let acknowledged: Vec<_> =
+            self.peers.iter().map(|(peer, _)| self.leasing.acknowledges(peer)).collect();
+        let mut beat = self.leasing.beat(self.sequence, Instant::now(), at);
         let mut datagram = Vec::with_capacity(LONGEST);
-        beat.encode(&self.key, &mut datagram);
-        for peer in &self.peers {
+        let mut said = usize::MAX;
+        for ((_, address), acknowledges) in self.peers.iter().zip(acknowledged) {
+            beat.acknowledges = acknowledges;
+            said = said.min(beat.encode(&self.key, &mut datagram));
             // A link that is down refuses; the next beat tries again.
-            let _ = socket.try_send_to(&datagram, *peer);
+            let _ = socket.try_send_to(&datagram, *address);
         }
+        self.leasing.said(said);
     }
 
     #[allow(clippy::disallowed_methods)] // The driver: here the tally gets its time.
@@ -298,9 +403,10 @@ impl Pulse {
                 continue;
             };
             let now = Instant::now();
-            match self.tally.beat(beat.from, beat.incarnation, beat.sequence, now) {
+            match self.tally.beat(beat.from, beat.what.incarnation, beat.what.sequence, now) {
                 Ok(more) => {
                     self.last_heard.note(beat.from, now);
+                    self.leasing.heard(&beat, now, boottime());
                     changes.extend(more);
                 }
                 Err(refused) => tracing::debug!(from = beat.from, ?refused, "a heartbeat that doesn't count"),

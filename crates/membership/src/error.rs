@@ -1,6 +1,7 @@
 //! What can go wrong with heartbeats.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 /// Why heartbeats can't be exchanged.
 #[derive(Debug, thiserror::Error)]
@@ -19,4 +20,16 @@ pub enum Error {
     /// The host's name can't be sent.
     #[error("the host name {0:?} is not usable for heartbeats: it must have 1 to 253 characters")]
     Name(String),
+    /// What the host has promised can't be read.
+    #[error(
+        "what this host has promised about others' leases can't be read from {}: {why}; move this file and the folder of the host's \
+         store away, and it joins the other members anew",
+        file.display()
+    )]
+    Memory {
+        /// Where it should be.
+        file: PathBuf,
+        /// What is wrong with it.
+        why: std::io::Error,
+    },
 }

@@ -8,7 +8,8 @@ use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use membership::{HeartbeatDriver, Hosts, Options};
+use membership::lease::Ended;
+use membership::{HeartbeatDriver, Hosts, Lease, Options};
 use tokio::time::timeout;
 
 const KEY: [u8; 32] = [7; 32];
@@ -126,4 +127,64 @@ async fn an_address_in_use_is_named_and_free_again_after_the_end() {
     drop(n1);
     start("n1", &addresses, KEY);
     assert!(HeartbeatDriver::start(Options::new("", addresses["n2"], BTreeMap::new(), KEY)).is_err());
+}
+
+#[tokio::test]
+async fn a_host_that_is_heard_holds_its_lease_and_one_that_is_gone_is_fenced() {
+    let addresses = addresses();
+    let mut all: BTreeMap<_, _> = NAMES.iter().map(|name| (*name, start(name, &addresses, KEY))).collect();
+    for driver in all.values() {
+        let mut lease = driver.lease();
+        timeout(SOON, lease.wait_for(|lease| *lease == Lease::Held(1))).await.unwrap().unwrap();
+        assert!(driver.lease_until().get().is_some());
+    }
+    drop(all.remove("n1"));
+    for driver in all.values() {
+        let (mut ended, fenced) = (driver.ended(), Ended { epoch: 1, is_back: false });
+        timeout(SOON, ended.wait_for(|ended| ended.get("n1") == Some(&fenced))).await.unwrap().unwrap();
+        assert_eq!(*driver.lease().borrow(), Lease::Held(1), "two of three are a majority");
+    }
+    drop(all.remove("n2"));
+    // Nobody is left to hear it: it says so, and begins anew once nothing of its epoch is left.
+    let alone = &all["n3"];
+    let mut lease = alone.lease();
+    timeout(SOON, lease.wait_for(|lease| *lease == Lease::Over(1))).await.unwrap().unwrap();
+    assert_eq!(alone.lease_until().get(), None);
+    alone.left().send_replace(Some(1));
+    timeout(SOON, lease.wait_for(|lease| *lease == Lease::Awaited(2))).await.unwrap().unwrap();
+    let second = Options { epoch: 2, ..Options::new("n2", addresses["n2"], addresses.clone(), KEY) };
+    let _second = HeartbeatDriver::start(second).unwrap();
+    timeout(SOON, lease.wait_for(|lease| *lease == Lease::Held(2))).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_member_keeps_its_promises_over_a_restart() {
+    let (addresses, folder) = (addresses(), tempfile::tempdir().unwrap());
+    let options = |name: &str| Options {
+        memory: Some(folder.path().join(format!("{name}.json"))),
+        ..Options::new(name, addresses[name], addresses.clone(), KEY)
+    };
+    let begin = |name| HeartbeatDriver::start(options(name)).unwrap();
+    let mut all: BTreeMap<_, _> = NAMES.iter().map(|name| (*name, begin(name))).collect();
+    for driver in all.values() {
+        let mut lease = driver.lease();
+        timeout(SOON, lease.wait_for(|lease| *lease == Lease::Held(1))).await.unwrap().unwrap();
+    }
+    drop(all.remove("n1"));
+    let fenced = Ended { epoch: 1, is_back: false };
+    let mut ended = all["n2"].ended();
+    timeout(SOON, ended.wait_for(|ended| ended.get("n1") == Some(&fenced))).await.unwrap().unwrap();
+    drop(all);
+
+    // All forget what they counted, and the first is gone for good: the others know by their promises, and go on in later epochs.
+    let all: Vec<_> = ["n2", "n3"].map(begin).into();
+    for driver in &all {
+        let (mut ended, mut lease) = (driver.ended(), driver.lease());
+        timeout(SOON, ended.wait_for(|ended| ended.get("n1") == Some(&fenced))).await.unwrap().unwrap();
+        timeout(SOON, lease.wait_for(|lease| *lease == Lease::Held(2))).await.unwrap().unwrap();
+    }
+    // Its next process begins beyond what was promised about it.
+    let first = begin("n1");
+    let mut lease = first.lease();
+    timeout(SOON, lease.wait_for(|lease| *lease == Lease::Held(2))).await.unwrap().unwrap();
 }

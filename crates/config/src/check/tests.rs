@@ -111,9 +111,11 @@ fn what_can_t_work_is_found_at_its_field() {
         assert!(problems.iter().any(|problem| problem.to_string().starts_with(told)), "{told}: {problems:?}");
     }
     type Set = fn(&mut Timeouts, Duration);
-    let times: [(Set, Duration, &str); 6] = [
+    let times: [(Set, Duration, &str); 8] = [
         (|t, time| t.heartbeats.silent_after = time, ms(60), "timeouts.heartbeats.silentAfter"),
         (|t, time| t.nodes.not_ready_after = time, ms(200), "timeouts.nodes.notReadyAfter"),
+        (|t, time| t.lease.held_for = time, ms(450), "timeouts.lease.heldFor"),
+        (|t, time| t.lease.fenced_after = time, ms(1900), "timeouts.lease.fencedAfter"),
         (|t, time| t.store.heartbeat = time, ms(5), "timeouts.store.heartbeat"),
         (|t, time| t.store.election_min = time, ms(80), "timeouts.store.electionMin"),
         (|t, time| t.store.election_max = time, ms(150), "timeouts.store.electionMax"),

@@ -1,0 +1,64 @@
+//! This host's lease, for the rest of the program.
+
+use jiff::Timestamp;
+use membership::lease::Epoch;
+use membership::{HeartbeatDriver, Lease};
+use tokio::sync::watch;
+
+/// The least epoch that a process begins with. Later than those of its former processes, also where the file that remembers them is lost:
+/// they began with the time, too, and took two seconds and more for each that followed.
+#[allow(clippy::disallowed_methods)] // The program: here the host gets its time.
+pub fn first_epoch() -> Epoch {
+    Epoch::try_from(Timestamp::now().as_millisecond()).unwrap_or_default().max(1)
+}
+
+/// Begins the next epoch whenever one is over. Nothing on a host depends on its lease yet, so nothing is to be stopped before.
+pub async fn begin_epochs(mut lease: watch::Receiver<Lease>, left: watch::Sender<Option<Epoch>>) {
+    loop {
+        if let Lease::Over(epoch) = *lease.borrow_and_update() {
+            tracing::warn!(epoch, "no majority of the members has heard this host: its lease is over");
+            left.send_replace(Some(epoch));
+        }
+        if lease.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// The lease, and who is fenced, for `/metrics`.
+pub fn metrics(membership: &HeartbeatDriver) -> server::Measure {
+    let (lease, until, ended) = (membership.lease(), membership.lease_until(), membership.ended());
+    Box::new(move |out| {
+        let epoch = match *lease.borrow() {
+            Lease::Awaited(epoch) | Lease::Held(epoch) | Lease::Over(epoch) => epoch,
+        };
+        figures::single(
+            out,
+            "holdfast_lease_seconds",
+            "gauge",
+            "For how long this host may count on a majority of the members having heard it; 0 if it may not",
+            until.remaining().as_secs_f64(),
+        );
+        figures::single(
+            out,
+            "holdfast_lease_epoch",
+            "gauge",
+            "In which epoch this host is: a later one follows each lease that has ended, and each start",
+            epoch,
+        );
+        figures::family(
+            out,
+            "holdfast_host_fenced",
+            "gauge",
+            "Whether a host's lease is over for sure, by what this host has heard of the members, and the host is not back yet",
+        );
+        for (host, ended) in ended.borrow().iter() {
+            figures::sample(
+                out,
+                "holdfast_host_fenced",
+                &format!(r#"host="{host}""#),
+                u8::from(!ended.is_back),
+            );
+        }
+    })
+}
