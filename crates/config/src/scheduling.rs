@@ -139,6 +139,7 @@ const KEPT_FILTERS: &[(&str, &str)] = &[
     ("NodeName", "a pod that names its node is not placed by a scheduler"),
     ("VolumeRestrictions", "two pods would have a volume that only one may have"),
     ("VolumeBinding", "pods would be bound where their volumes can't be"),
+    ("DynamicResources", "pods would be bound where their devices aren't"),
 ];
 /// Those whose score is on or off, and comes before or after others whatever it weighs.
 pub const RANKED_SCORES: &[&str] =

@@ -41,6 +41,7 @@ mod protection;
 mod queue;
 mod replica_set;
 mod replicas;
+mod resource_claim;
 mod resource_quota;
 mod scale;
 mod selectors;

@@ -5,8 +5,8 @@ use crate::kept::{ReplicaSet, ReplicationController};
 use crate::{
     account_token, attachment, autoscaler, certificate, cluster_role, cron_job, daemon_set, deployment,
     disruption, endpoints, ephemeral_volume, eviction, expiry, flow_schema, garbage, host_services, job,
-    job_expiry, namespace, node, pod_gc, protection, replica_set, resource_quota, stateful_set,
-    storage_class, validating_policy, volumes,
+    job_expiry, namespace, node, pod_gc, protection, replica_set, resource_claim, resource_quota,
+    stateful_set, storage_class, validating_policy, volumes,
 };
 
 /// All controllers. Of those that are equally urgent, the earlier ones' keys come first where nothing else orders them.
@@ -27,12 +27,14 @@ pub(crate) static CONTROLLERS: &[&dyn Controller] = &[
     &volumes::ClaimBinder,
     &attachment::Attachments,
     &ephemeral_volume::EphemeralVolumes,
+    &resource_claim::PodClaims,
     &volumes::LocalVolumes,
     &disruption::Budgets,
     &namespace::Namespaces,
     &namespace::EndingNamespaces,
     &account_token::AccountTokens,
     &protection::Claims,
+    &resource_claim::UsedClaims,
     &protection::Volumes,
     &volumes::VolumeBinder,
     &storage_class::FolderClass,

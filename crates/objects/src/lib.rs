@@ -39,8 +39,8 @@ pub use metadata::{Annotations, Labels, Meta, Metadata, NoAnnotations, metadata}
 pub use named::Named;
 pub use object_ref::{ObjectRef, Uid};
 pub use pod::{
-    COMPLETION_INDEX, Condition, Container, DELETION_COST, INDEX_FAILURES, INDEX_IGNORED_FAILURES, Pod,
-    PodSpec, PodStatus, REBALANCE,
+    COMPLETION_INDEX, Condition, Container, DELETION_COST, DEVICES_FINALIZER, INDEX_FAILURES,
+    INDEX_IGNORED_FAILURES, Pod, PodSpec, PodStatus, REBALANCE,
 };
 pub use pod_status::{DISRUPTION_TARGET, disruption_target, merge_pod_status};
 pub use pool::Pool;

@@ -9,8 +9,8 @@ use std::sync::{Arc, LazyLock};
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{
-    Affinity, ContainerPort, PersistentVolumeClaimVolumeSource, PodSchedulingGate, Toleration,
-    TopologySpreadConstraint,
+    Affinity, ContainerPort, PersistentVolumeClaimVolumeSource, PodResourceClaim, PodResourceClaimStatus,
+    PodSchedulingGate, Toleration, TopologySpreadConstraint,
 };
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -28,6 +28,9 @@ pub const COMPLETION_INDEX: &str = "batch.kubernetes.io/job-completion-index";
 pub const INDEX_FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
 /// The annotation that says how often its index failed before it in a way that doesn't count (KEP-3850).
 pub const INDEX_IGNORED_FAILURES: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
+
+/// The finalizer of a claim that has devices (`k8s.io/api/resource/v1`, `Finalizer`).
+pub const DEVICES_FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 
 /// The annotation by which a pod says with `off` that it is not to be moved when a host came back.
 pub const REBALANCE: &str = "holdfast.dev/rebalance";
@@ -56,6 +59,13 @@ impl Pod {
     /// The node that it is placed on.
     pub fn node(&self) -> Option<&str> {
         self.node.as_deref()
+    }
+
+    /// The claim that was made for one of its claims of devices, by the name that this has in the pod: nothing if it isn't known yet,
+    /// and none if none is needed.
+    pub fn made_claim(&self, name: &str) -> Option<Option<&str>> {
+        let made = &self.status.as_ref()?.resource_claim_statuses;
+        made.iter().find(|made| made.name == name).map(|made| made.resource_claim_name.as_deref())
     }
 
     /// Its condition of a type, among those that are read.
@@ -126,6 +136,8 @@ pub struct PodSpec {
     /// Its volumes that are claims; the others are left out.
     #[serde(deserialize_with = "claims")]
     pub volumes: Option<Vec<Volume>>,
+    /// Its claims of devices.
+    pub resource_claims: Option<Vec<PodResourceClaim>>,
     /// Its name within its subdomain.
     pub hostname: Option<String>,
     /// Its subdomain: a service that names it.
@@ -182,6 +194,8 @@ pub struct PodStatus {
     pub container_statuses: Box<[ContainerStatus]>,
     /// Its init containers and sidecars.
     pub init_container_statuses: Box<[ContainerStatus]>,
+    /// The claims of devices that were made for it.
+    pub resource_claim_statuses: Box<[PodResourceClaimStatus]>,
 }
 
 /// Something that holds of a pod, or doesn't.
@@ -211,6 +225,7 @@ struct StoredStatus {
     pod_ips: Option<Vec<StoredAddress>>,
     container_statuses: Option<Box<[ContainerStatus]>>,
     init_container_statuses: Option<Box<[ContainerStatus]>>,
+    resource_claim_statuses: Option<Box<[PodResourceClaimStatus]>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -252,6 +267,7 @@ impl From<StoredStatus> for PodStatus {
             addresses: addresses.into(),
             container_statuses: stored.container_statuses.unwrap_or_default(),
             init_container_statuses: stored.init_container_statuses.unwrap_or_default(),
+            resource_claim_statuses: stored.resource_claim_statuses.unwrap_or_default(),
         }
     }
 }

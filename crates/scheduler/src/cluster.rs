@@ -9,6 +9,7 @@ use objects::{Labels, Meta, Pod, Write};
 
 use crate::attachments::{Attached, Limits};
 use crate::class::{Class, Classes};
+use crate::device_claims::DeviceClaims;
 use crate::filter;
 use crate::host_row::{HostRow, Nominee};
 use crate::ledger::Ledger;
@@ -55,6 +56,7 @@ pub struct Cluster {
     runtime_classes: BTreeMap<String, Labels>,
     pub(crate) budgets: Budgets,
     pub(crate) storage: Storage,
+    pub(crate) devices: DeviceClaims,
     pub(crate) profiles: Profiles,
     pub(crate) ledgers: Vec<Ledger>,
     /// How many decisions there were.
@@ -287,7 +289,11 @@ impl Cluster {
     /// [`Unschedulable`] if no node can have it; it says whether others may go for it.
     pub fn schedule(&mut self, pod: &Arc<Pod>) -> Result<String, Arc<Unschedulable>> {
         self.decisions += 1;
-        let need = match self.storage.need(pod) {
+        let need = self.storage.need(pod).and_then(|mut need| {
+            need.devices = self.devices.need(pod)?;
+            Ok(need)
+        });
+        let need = match need {
             Ok(need) => need,
             Err(refusal) => return Err(Arc::new(self.refused(refusal))),
         };
@@ -322,9 +328,19 @@ impl Cluster {
 
     /// What has to be written and waited for before a pod is bound to the node that was found for it; nothing if it can be bound
     /// at once. What its claims get is promised to them.
-    pub(crate) fn promise_volumes(&mut self, pod: &Pod, node: &str) -> Option<Vec<Write>> {
-        let host = self.by_name.get(node).map(|at| &self.hosts[*at])?;
-        self.storage.promise(pod, host.node.as_deref()?)
+    pub(crate) fn promise(&mut self, pod: &Pod, node: &str) -> Option<Vec<Write>> {
+        let node = self.by_name.get(node).and_then(|at| self.hosts[*at].node.as_deref())?;
+        let devices = self.devices.promise(pod, node);
+        match (devices, self.storage.promise(pod, node)) {
+            (Some(devices), Some(volumes)) => Some(devices.into_iter().chain(volumes).collect()),
+            (devices, volumes) => devices.or(volumes),
+        }
+    }
+
+    /// What was promised to a pod's claims is shown by the state, or they get none of it.
+    pub(crate) fn release(&mut self, pod: &Bytes) -> Hope {
+        let gave_back = self.devices.release(pod);
+        self.storage.release(pod) | if gave_back { Hope::VOLUMES } else { Hope::NONE }
     }
 
     fn decide(

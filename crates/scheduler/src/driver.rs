@@ -202,6 +202,7 @@ impl<'a> Work<'a> {
                 },
                 Err(why) => {
                     self.metrics.attempted(Attempt::Unschedulable, each);
+                    self.give_back(before.unwrap_or_default());
                     if preempts {
                         self.preempt(pod, why, now);
                     } else {
@@ -271,6 +272,18 @@ impl<'a> Work<'a> {
             };
             Ended { pod, end, decided }
         });
+    }
+
+    /// Gives devices back that a pod without a place can't use where they are.
+    fn give_back(&mut self, writes: Vec<Write>) {
+        for write in writes {
+            let writer = self.writer.clone();
+            self.telling.spawn_in(debug_span!("give devices back"), async move {
+                if let Err(status) = writer.write(USER, write).await {
+                    tracing::debug!(code = status.code, "a claim keeps its devices: {status}");
+                }
+            });
+        }
     }
 
     /// Has a pod evicted that crowds with others of its workload, if one is due and its budget lets it go.

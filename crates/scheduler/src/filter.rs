@@ -134,6 +134,20 @@ impl Rule for VolumeBinding {
     }
 }
 
+/// A pod's claims have their devices where they can be used, or get them.
+#[derive(Debug)]
+pub(crate) struct DynamicResources;
+
+impl Rule for DynamicResources {
+    fn name(&self) -> &'static str {
+        "DynamicResources"
+    }
+
+    fn against(&self, asks: &Asks<'_>, host: &Host<'_>) -> Vec<Reason> {
+        asks.0.need.devices.against(host.node()).into_iter().collect()
+    }
+}
+
 /// A pod's volumes can be used in the node's zone.
 #[derive(Debug)]
 pub(crate) struct VolumeZone;

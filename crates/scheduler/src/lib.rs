@@ -41,6 +41,7 @@ mod capacity;
 mod class;
 mod cluster;
 mod column;
+mod device_claims;
 mod driver;
 mod filter;
 mod host_row;

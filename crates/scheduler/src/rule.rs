@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::Toleration;
 use objects::{Container, Labels, Pod};
 
 use crate::filter::{
-    NodeAffinity, NodePorts, NodeResourcesFit, NodeUnschedulable, NodeVolumeLimits, TaintToleration,
-    VolumeBinding, VolumeZone,
+    DynamicResources, NodeAffinity, NodePorts, NodeResourcesFit, NodeUnschedulable, NodeVolumeLimits,
+    TaintToleration, VolumeBinding, VolumeZone,
 };
 use crate::host_row::HostRow;
 use crate::node::Node;
@@ -181,7 +181,7 @@ impl Entry {
 impl Default for Rules {
     /// The scheduler's own: those of upstream's default plugins that look at one host, in the order in which they are asked there.
     fn default() -> Self {
-        let own: [Arc<dyn Rule>; 10] = [
+        let own: [Arc<dyn Rule>; 11] = [
             Arc::new(NodeUnschedulable),
             Arc::new(TaintToleration),
             Arc::new(NodeAffinity),
@@ -190,6 +190,7 @@ impl Default for Rules {
             Arc::new(NodeVolumeLimits),
             Arc::new(VolumeBinding),
             Arc::new(VolumeZone),
+            Arc::new(DynamicResources),
             Arc::new(NodeResourcesBalancedAllocation),
             Arc::new(ImageLocality),
         ];

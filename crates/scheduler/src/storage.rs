@@ -19,6 +19,7 @@ use store::{Event, State};
 
 use crate::attachments::{Attached, Brought};
 use crate::capacity::{Capacities, Room};
+use crate::device_claims::DeviceNeed;
 use crate::node::Node;
 use crate::promises::{Promise, Promises};
 use crate::unschedulable::{Hope, Reason};
@@ -55,6 +56,8 @@ pub(crate) struct Need {
     pub attach: BTreeMap<String, Brought>,
     /// Claims that get their volume with the pod's node.
     open: Vec<OpenClaim>,
+    /// What its claims of devices ask for.
+    pub devices: DeviceNeed,
 }
 
 /// A claim that gets its volume where its pod goes; replicas with a claim each need the same.

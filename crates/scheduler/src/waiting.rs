@@ -14,6 +14,7 @@ use store::{Event, State};
 
 use crate::attachments::CsiNode;
 use crate::cluster::{Cluster, is_finished, is_leaving, key};
+use crate::device_claims::DeviceClaims;
 use crate::metrics::Pending;
 use crate::node::Node;
 use crate::profile::Profiles;
@@ -57,7 +58,7 @@ pub struct Decision {
     /// Its node, or why it has none.
     pub place: Result<String, Arc<Unschedulable>>,
     /// What has to be written before it is bound there, after which its claims must have their volumes; nothing if it can be bound
-    /// at once.
+    /// at once. Where it has no place: what gives devices back that it alone has, so that it gets others.
     pub before: Option<Vec<Write>>,
     /// Whether others are to go for it now; the pod is held back until [`Waiting::forget`] says that this was tried.
     pub preempts: bool,
@@ -88,6 +89,7 @@ impl Waiting {
         };
         let cluster = &mut waiting.cluster;
         cluster.storage.load(&waiting.state);
+        cluster.devices = DeviceClaims::load(&waiting.state);
         for node in waiting.nodes.iter() {
             cluster.set_node(node.name(), Some(node.clone()));
         }
@@ -192,6 +194,9 @@ impl Waiting {
         if let Some(hope) = self.cluster.storage.apply(event) {
             return hope;
         }
+        if self.cluster.devices.apply(event) {
+            return Hope::VOLUMES;
+        }
         if let Some(Change { old, new, .. }) = self.budgets.apply(event)
             && let Some(budget) = new.as_ref().or(old.as_ref())
         {
@@ -265,13 +270,14 @@ impl Waiting {
                 continue;
             };
             let place = self.cluster.schedule(&pod);
-            let (mut preempts, mut before) = (false, None);
-            match &place {
-                Ok(node) => {
-                    before = self.assume(&pod, node);
+            let mut preempts = false;
+            let before = match &place {
+                Ok(node) => self.assume(&pod, node),
+                Err(why) => {
+                    preempts = self.has_no_place(&pod, why, now);
+                    Some(self.cluster.devices.give_back(&pod, why)).filter(|writes| !writes.is_empty())
                 }
-                Err(why) => preempts = self.has_no_place(&pod, why, now),
-            }
+            };
             decisions.push(Decision { pod, place, before, preempts });
         }
         decisions
@@ -314,7 +320,7 @@ impl Waiting {
     /// Counts a pod as placed, and its volumes as its own. What is to be written before it is bound.
     fn assume(&mut self, pod: &Arc<Pod>, node: &str) -> Option<Vec<Write>> {
         self.queue.remove(&key(pod));
-        let before = self.cluster.promise_volumes(pod, node);
+        let before = self.cluster.promise(pod, node);
         let hope = self.cluster.place(pod, node);
         self.queue.happened(hope);
         if let Some(uid) = Uid::of(&**pod) {
@@ -326,7 +332,7 @@ impl Waiting {
     /// A pod counts as placed no longer, or the state says so by now.
     fn assumes_no_more(&mut self, uid: &Uid) -> Option<Bytes> {
         let key = self.assumed.remove(uid)?;
-        let hope = self.cluster.storage.release(&key);
+        let hope = self.cluster.release(&key);
         self.queue.happened(hope);
         Some(key)
     }
@@ -422,7 +428,11 @@ impl Waiting {
 
 /// Whether a pod that waits still asks for what it asked for, in the same order of turns.
 fn asks_alike(old: &Pod, new: &Pod) -> bool {
+    let made = |pod: &Pod| {
+        pod.status.as_ref().map(|status| status.resource_claim_statuses.clone()).unwrap_or_default()
+    };
     old.metadata.labels == new.metadata.labels
+        && made(old) == made(new)
         && matches!((&old.spec, &new.spec), (Some(old), Some(new)) if asks_the_same(old, new))
 }
 

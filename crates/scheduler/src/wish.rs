@@ -124,6 +124,7 @@ pub(crate) fn asks_the_same(one: &PodSpec, other: &PodSpec) -> bool {
             && one.resources == other.resources
             && one.containers == other.containers
             && one.init_containers == other.init_containers
+            && one.resource_claims == other.resource_claims
 }
 
 /// A pod's priority; without one it has that of a pod before priorities were.

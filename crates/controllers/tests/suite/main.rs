@@ -12,6 +12,7 @@ mod daemon_sets;
 mod daemons_rolling;
 mod declared;
 mod deployments;
+mod device_claims;
 mod dice;
 mod disruption;
 mod driver;

@@ -253,6 +253,9 @@ pub(crate) enum PrepareError {
     /// Its folder, or what lies in it: a volume's source may be missing.
     #[error("{0}")]
     Files(String),
+    /// Its claims of devices, which nobody here hands out.
+    #[error("Failed to prepare dynamic resources: hosts run no driver of devices in this version yet")]
+    Devices,
     /// The host has no address left for it.
     #[error("every address of the host's pod range is taken")]
     NoAddress,
@@ -273,7 +276,7 @@ impl PrepareError {
     /// Why its containers wait, in the API's word.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::Files(_) => "ContainerCreating",
+            Self::Files(_) | Self::Devices => "ContainerCreating",
             Self::NoAddress | Self::Address { .. } | Self::Sandbox(_) => SANDBOX_FAILED,
         }
     }
@@ -282,6 +285,7 @@ impl PrepareError {
     pub(crate) fn event_reason(&self) -> &'static str {
         match self {
             Self::Files(_) => "FailedMount",
+            Self::Devices => "FailedPrepareDynamicResources",
             Self::NoAddress | Self::Address { .. } | Self::Sandbox(_) => SANDBOX_FAILED,
         }
     }

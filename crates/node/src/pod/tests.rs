@@ -378,6 +378,7 @@ fn a_pod_deleted_before_it_ran_is_confirmed_at_once() {
 fn what_is_missing_is_looked_for_again_without_counting() {
     let mut table = Table::new(one("Always"));
     assert_eq!(table.step(0), ["prepare"]);
+    assert_eq!(PrepareError::Devices.event_reason(), "FailedPrepareDynamicResources");
     table.record.prepared(Err(PrepareError::Files("no volume".into())), at(0));
     assert_eq!(table.step(0), NOTHING);
     assert_eq!(table.said(0)["containerStatuses"][0]["state"]["waiting"]["message"], "no volume");

@@ -121,6 +121,9 @@ impl PodHost {
 
     /// Makes a pod's folder, volumes and address.
     async fn furnish(self: Arc<Self>, pod: Arc<Pod>) -> Result<IpAddr, PrepareError> {
+        if pod.spec.iter().any(|spec| spec.resource_claims.iter().flatten().next().is_some()) {
+            return Err(PrepareError::Devices);
+        }
         let on_host = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
         let address = if on_host { self.address } else { self.pod_address(&pod).await? };
         let host = self.clone();

@@ -53,13 +53,6 @@ const IDLE: &[(&str, &str, When, &str)] = &[
         Always,
         "Services get their addresses from the cluster's first ServiceCIDR alone in this version",
     ),
-    ("resource.k8s.io", "resourceclaims", Always, "nothing allocates devices in this version yet"),
-    (
-        "resource.k8s.io",
-        "resourceclaimtemplates",
-        Always,
-        "nothing makes claims of devices for pods in this version yet",
-    ),
     (
         "node.k8s.io",
         "runtimeclasses",
