@@ -36,6 +36,7 @@ pub(crate) static CONTROLLERS: &[&dyn Controller] = &[
     &protection::Claims,
     &resource_claim::UsedClaims,
     &protection::Volumes,
+    &protection::AttributesClasses,
     &volumes::VolumeBinder,
     &storage_class::FolderClass,
     &volumes::LocalFolders,

@@ -1,13 +1,14 @@
-//! Volumes and claims that are to be deleted: they go once nobody uses them.
+//! Volumes, claims and classes of volumes' attributes that are to be deleted: they go once nobody uses them.
 //!
-//! Follows `pkg/controller/volume/pvcprotection` and `pvprotection`.
+//! Follows `pkg/controller/volume/pvcprotection`, `pvprotection` and `vacprotection`.
 
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use objects::{Change, Kind, Meta, Pod, Reader};
 use serde_json::json;
 
-use crate::controller::{Controller, Due, Moment, Urgency};
-use crate::index::{By, Claiming};
+use crate::controller::{Controller, Due, Moment, Urgency, both};
+use crate::index::{By, Claiming, Group};
 use crate::key::Key;
 use crate::plan::{Plan, merge_this};
 use crate::pods::claims;
@@ -17,6 +18,7 @@ use crate::view::View;
 
 const OF_CLAIM: &str = "kubernetes.io/pvc-protection";
 const OF_VOLUME: &str = "kubernetes.io/pv-protection";
+const OF_CLASS: &str = "kubernetes.io/vac-protection";
 
 /// Protects claims that are used.
 pub(crate) struct Claims;
@@ -87,6 +89,83 @@ impl Controller for Volumes {
 
     fn reconcile(&self, view: &View, key: &Key, _: &Moment<'_>) -> Plan {
         reconcile_volume(view, key.name())
+    }
+}
+
+/// Protects classes of volumes' attributes that a volume has, or a claim has, gets or asks for.
+pub(crate) struct AttributesClasses;
+
+impl Controller for AttributesClasses {
+    fn name(&self) -> &'static str {
+        "attributes-class-protection"
+    }
+
+    fn component(&self) -> &'static str {
+        "vac-protection-controller"
+    }
+
+    fn urgency(&self) -> Urgency {
+        Urgency::Upkeep
+    }
+
+    fn watches(&self, watches: &mut Watches<'_>) {
+        watches.table::<VolumeAttributesClass>();
+        watches.index::<By<ClaimsOfAttributes>>();
+        watches.index::<By<VolumesOfAttributes>>();
+    }
+
+    fn all(&self, view: &View, due: &mut Due<'_>) {
+        due.objects(view.table::<VolumeAttributesClass>().iter());
+    }
+
+    fn touched(&self, _: &View, change: &Touched, due: &mut Due<'_>) {
+        due.changed::<VolumeAttributesClass>(change);
+        let mut of_class = |class: &str| due.now("", class);
+        for claim in change.of::<objects::PersistentVolumeClaim>().into_iter().flat_map(both) {
+            ClaimsOfAttributes::values(claim, &mut of_class);
+        }
+        for volume in change.of::<objects::PersistentVolume>().into_iter().flat_map(both) {
+            VolumesOfAttributes::values(volume, &mut of_class);
+        }
+    }
+
+    fn reconcile(&self, view: &View, key: &Key, _: &Moment<'_>) -> Plan {
+        let Some(class) = view.table::<VolumeAttributesClass>().get("", key.name()) else {
+            return Plan::default();
+        };
+        let used = || {
+            view.by::<ClaimsOfAttributes>(key.name()).next().is_some()
+                || view.by::<VolumesOfAttributes>(key.name()).next().is_some()
+        };
+        keep_or_release(class.as_ref(), OF_CLASS, used)
+    }
+}
+
+/// Claims by the classes of attributes that they ask for, have, and are getting.
+struct ClaimsOfAttributes;
+
+impl Group for ClaimsOfAttributes {
+    type Of = objects::PersistentVolumeClaim;
+
+    fn values(claim: &Self::Of, each: &mut dyn FnMut(&str)) {
+        let (spec, status) = (claim.spec.as_ref(), claim.status.as_ref());
+        let asked = spec.and_then(|spec| spec.volume_attributes_class_name.as_deref());
+        let has = status.and_then(|status| status.current_volume_attributes_class_name.as_deref());
+        let modified = status.and_then(|status| status.modify_volume_status.as_ref());
+        let gets = modified.and_then(|modified| modified.target_volume_attributes_class_name.as_deref());
+        [asked, has, gets].into_iter().flatten().filter(|class| !class.is_empty()).for_each(each);
+    }
+}
+
+/// Volumes by the class of their attributes.
+struct VolumesOfAttributes;
+
+impl Group for VolumesOfAttributes {
+    type Of = objects::PersistentVolume;
+
+    fn values(volume: &Self::Of, each: &mut dyn FnMut(&str)) {
+        let class = volume.spec.as_ref().and_then(|spec| spec.volume_attributes_class_name.as_deref());
+        class.filter(|class| !class.is_empty()).into_iter().for_each(each);
     }
 }
 

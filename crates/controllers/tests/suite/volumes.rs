@@ -5,6 +5,7 @@
 
 use crate::cluster::Cluster;
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::VolumeAttributesClass;
 use objects::Delete;
 use serde_json::{Value, json};
 
@@ -427,4 +428,53 @@ async fn a_claim_whose_volume_is_made_on_a_node_takes_no_other_hosts() {
     let (phase, name) = bound(&cluster, "data");
     assert_eq!((phase.as_str(), name.starts_with("pvc-")), ("Bound", true), "{name}");
     assert_eq!(held(&cluster, "elsewhere"), pair("Available", ""));
+}
+
+#[tokio::test]
+async fn a_class_of_attributes_goes_once_no_volume_and_no_claim_has_it() {
+    let mut cluster = Cluster::new(&[]).await;
+    let class = |name: &str| {
+        json!({"kind": "VolumeAttributesClass", "apiVersion": "storage.k8s.io/v1", "metadata": {"name": name},
+            "driverName": "disks.example.org", "parameters": {"iops": "100"}})
+    };
+    let names = |cluster: &Cluster| {
+        let classes = cluster.list::<VolumeAttributesClass>();
+        classes.iter().map(|class| class.metadata.name.clone().unwrap()).collect::<Vec<_>>()
+    };
+    for name in ["gold", "idle", "silver"] {
+        cluster.create(class(name)).await;
+    }
+    claim(&cluster, "asks", "", json!({"volumeAttributesClassName": "gold"})).await;
+    claim(&cluster, "had", "", json!({})).await;
+    let has = json!({"status": {"currentVolumeAttributesClassName": "silver"}});
+    cluster.patch("v1", "PersistentVolumeClaim", "default", "had", "status", has).await.unwrap();
+    cluster.settle().await;
+    for name in ["gold", "idle", "silver"] {
+        cluster.delete("storage.k8s.io/v1", "VolumeAttributesClass", "", name, Delete::default()).await;
+    }
+    cluster.settle().await;
+    assert_eq!(names(&cluster), ["gold", "silver"]);
+
+    // A claim that is on its way from one to another has both.
+    let modify = json!({"targetVolumeAttributesClassName": "gold", "status": "InProgress"});
+    let status = json!({"status": {"currentVolumeAttributesClassName": null, "modifyVolumeStatus": modify}});
+    cluster.patch("v1", "PersistentVolumeClaim", "default", "had", "status", status).await.unwrap();
+    cluster.delete("v1", "PersistentVolumeClaim", "default", "asks", Delete::default()).await;
+    cluster.settle().await;
+    assert_eq!(names(&cluster), ["gold"]);
+    volume(
+        &cluster,
+        "v",
+        "",
+        "1Gi",
+        json!({"volumeAttributesClassName": "gold", "hostPath": null,
+        "csi": {"driver": "disks.example.org", "volumeHandle": "v"}}),
+    )
+    .await;
+    cluster.delete("v1", "PersistentVolumeClaim", "default", "had", Delete::default()).await;
+    cluster.settle().await;
+    assert_eq!(names(&cluster), ["gold"]);
+    cluster.delete("v1", "PersistentVolume", "", "v", Delete::default()).await;
+    cluster.settle().await;
+    assert_eq!(names(&cluster), [""; 0]);
 }

@@ -31,7 +31,6 @@ use objects::look;
 const HOST: &str = "host";
 const NO_CONTAINERS: &str = "hosts run no containers in this version yet: pods must name a RuntimeClass whose handler is \
     \"host\" (such as runtimeClassName: host) to run";
-const NO_DNS: &str = "no DNS of the cluster answers for Services in this version yet";
 
 /// Group, resource, which objects of it, and the warning.
 const IDLE: &[(&str, &str, When, &str)] = &[
@@ -65,8 +64,6 @@ const IDLE: &[(&str, &str, When, &str)] = &[
         Is("/spec/type", "LoadBalancer"),
         "nothing gives a Service an address outside the cluster in this version yet: it has its node ports",
     ),
-    ("", "services", Is("/spec/type", "ExternalName"), NO_DNS),
-    ("", "services", Is("/spec/clusterIP", "None"), NO_DNS),
     (
         "",
         "services",

@@ -351,7 +351,7 @@ async fn a_write_of_what_nothing_acts_on_gets_a_warning() {
         (
             "/api/v1/namespaces/default/services",
             object("Service", "v1", json!({"clusterIP": "None", "ports": ports})),
-            "no DNS",
+            "",
         ),
         (
             "/apis/node.k8s.io/v1/runtimeclasses",
