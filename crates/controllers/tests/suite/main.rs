@@ -4,6 +4,7 @@
 mod agents;
 mod attachments;
 mod autoscalers;
+mod bad_input;
 mod certificates;
 mod cluster;
 mod convergence;
