@@ -20,7 +20,12 @@ pub fn scale_of(resource: &Resource, object: &Object) -> Option<Object> {
     let (asked, there, selector) = match resource.custom() {
         Some(custom) => custom.read_scale(object)?,
         None => {
-            let selector = object.pointer("/spec/selector").and_then(LabelSelector::from_value);
+            // A ReplicationController is older than selectors: its labels are one.
+            let read = match resource.kind {
+                "ReplicationController" => LabelSelector::from_labels,
+                _ => LabelSelector::from_value,
+            };
+            let selector = object.pointer("/spec/selector").and_then(read);
             let selector = selector.map(|selector| selector.to_string()).unwrap_or_default();
             (count("/spec/replicas"), count("/status/replicas"), selector)
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::cluster::{Cluster, wire};
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{Pod, ReplicationController};
 use serde_json::{Value, json};
 
 const PODS: &str = "/apis/metrics.k8s.io/v1beta1/namespaces/default/pods";
@@ -109,6 +109,25 @@ async fn there_are_as_many_pods_as_their_use_asks_for() {
     }
     assert_eq!(replicas(&cluster), 1);
     assert_eq!(cluster.told("hpa", "SuccessfulRescale")[1], "New size: 1; reason: All metrics below target");
+}
+
+#[tokio::test]
+async fn a_replication_controller_follows_what_its_pods_use() {
+    let mut cluster = Cluster::new(&["n1"]).await;
+    let container = json!({"name": "web", "image": "web:1", "resources": {"requests": {"cpu": "100m"}}});
+    let template = json!({"metadata": {"labels": {"app": "rc"}}, "spec": {"containers": [container]}});
+    cluster
+        .create(json!({"kind": "ReplicationController", "apiVersion": "v1",
+            "metadata": {"name": "rc", "namespace": "default"},
+            "spec": {"replicas": 2, "selector": {"app": "rc"}, "template": template}}))
+        .await;
+    cluster.settle().await;
+    cluster.pass(Duration::from_secs(3600));
+    use_up(&mut cluster, "100m").await;
+    let target = json!({"apiVersion": "v1", "kind": "ReplicationController", "name": "rc"});
+    autoscale(&mut cluster, "hpa", json!({"scaleTargetRef": target, "metrics": utilization(50)})).await;
+    let rc: ReplicationController = cluster.get("default", "rc").unwrap();
+    assert_eq!(rc.spec.unwrap().replicas, Some(4));
 }
 
 #[tokio::test]
