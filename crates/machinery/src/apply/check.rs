@@ -159,6 +159,9 @@ mod tests {
                 "truth": {"type": "boolean"}, "either": {"x-kubernetes-int-or-string": true},
                 "map": {"type": "object", "additionalProperties": text()},
                 "open": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
+                "free": {"type": "object", "x-kubernetes-map-type": "atomic", "x-kubernetes-preserve-unknown-fields": true},
+                "below": {"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties":
+                    {"list": {"type": "array", "items": {"type": "object", "properties": {"a": text()}}}}},
             }}}}),
         );
         let root = Typing::Structural(&of_type).root();
@@ -179,7 +182,7 @@ mod tests {
             assert_eq!(faults(root, &json!({"spec": spec})), [expected]);
         }
         let fits = json!({"list": [{"a": null}, {}], "text": null, "time": 5, "either": 1, "map": {"a": "b"},
-            "open": {"x": [{"y": 1}]}});
+            "open": {"x": [{"y": 1}]}, "free": {"x": {"y": [1]}}, "below": {"list": [{"z": 1}]}});
         assert_eq!(faults(root, &json!({"spec": fits})), [""; 0]);
     }
 }

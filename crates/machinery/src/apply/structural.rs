@@ -54,7 +54,7 @@ impl Struct {
 impl StructuralType {
     /// The type of a custom resource with that schema (`openAPIV3Schema` of one version).
     pub fn of_resource(schema: &Value) -> Self {
-        let mut root = match parse(schema, 0) {
+        let mut root = match parse(schema, 0, false) {
             Kind::Struct(_, root) => root,
             _ => Struct { open: true, ..Struct::default() },
         };
@@ -103,17 +103,19 @@ impl StructuralType {
     }
 }
 
-fn parse(schema: &Value, depth: usize) -> Kind {
+/// `open` is whether a schema around it takes unknown fields: upstream's types do then below it too (kube-openapi's `visitSpec`);
+/// what such a field holds is left out afterwards, as the schema says.
+fn parse(schema: &Value, depth: usize, open: bool) -> Kind {
     let text = |field: &str| schema.get(field).and_then(Value::as_str);
     let flag = |field: &str| schema.get(field).and_then(Value::as_bool).unwrap_or_default();
-    let inner = |schema: &Value| Box::new(StructuralType(parse(schema, depth + 1)));
+    let open = open || flag("x-kubernetes-preserve-unknown-fields");
+    let inner = |schema: &Value| Box::new(StructuralType(parse(schema, depth + 1, open)));
     if depth > DEEPEST {
         return Kind::Any;
     }
     if flag("x-kubernetes-int-or-string") {
         return Kind::Scalar;
     }
-    let open = flag("x-kubernetes-preserve-unknown-fields");
     let keys: Vec<&str> = schema
         .get("x-kubernetes-list-map-keys")
         .and_then(Value::as_array)
@@ -137,7 +139,7 @@ fn parse(schema: &Value, depth: usize) -> Kind {
     }
     if let Some(properties) = schema.get("properties").and_then(Value::as_object) {
         let fields = properties.iter().map(|(name, property)| {
-            let field = StructuralType(parse(property, depth + 1));
+            let field = StructuralType(parse(property, depth + 1, open));
             (name.as_str().into(), (field, property.get("default").cloned()))
         });
         return Kind::Struct(topology, Struct { fields: fields.collect(), open });
@@ -147,7 +149,10 @@ fn parse(schema: &Value, depth: usize) -> Kind {
     }
     match schema.get("additionalProperties") {
         Some(values @ Value::Object(_)) => Kind::Map(topology, inner(values)),
-        _ if topology == Topology::Atomic => Kind::Struct(topology, Struct::default()),
+        // An object of which nothing is said may have any field, also where it is replaced as a whole.
+        _ if topology == Topology::Atomic => {
+            Kind::Struct(topology, Struct { open: true, ..Struct::default() })
+        }
         _ => Kind::Any,
     }
 }

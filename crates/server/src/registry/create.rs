@@ -213,21 +213,21 @@ fn fit(create: &Create<'_>, object: &mut Object) -> Result<(), Status> {
     fit_namespace(create.resource, create.namespace, object)
 }
 
-/// The namespace in the object must be the path's, or not there.
+/// The namespace in the object must be the path's, or not there; what lives in none loses the one that it names
+/// (`EnsureObjectNamespaceMatchesRequestNamespace`).
 pub(crate) fn fit_namespace(
     resource: &machinery::Resource,
     namespace: &str,
     object: &mut Object,
 ) -> Result<(), Status> {
     let given = object.namespace();
-    if given.is_empty() && resource.namespaced {
+    if !resource.namespaced {
+        object.remove_meta("namespace");
+    } else if given.is_empty() {
         object.set_meta("namespace", namespace);
     } else if given != namespace {
         let message = "the namespace of the provided object does not match the namespace sent on the request";
         return Err(Status::bad_request(message));
-    }
-    if !resource.namespaced {
-        object.remove_meta("namespace");
     }
     Ok(())
 }

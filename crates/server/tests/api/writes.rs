@@ -64,6 +64,27 @@ async fn a_service_keeps_its_address_when_it_is_replaced_without_one() {
 }
 
 #[tokio::test]
+async fn what_lives_in_no_namespace_loses_the_one_that_it_names() {
+    let house = House::new().await;
+    let role = json!({"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole",
+        "metadata": {"name": "r", "namespace": "elsewhere"}, "rules": []});
+    let (roles, one) = (
+        "/apis/rbac.authorization.k8s.io/v1/clusterroles",
+        "/apis/rbac.authorization.k8s.io/v1/clusterroles/r",
+    );
+    for (method, path) in [("POST", roles), ("PUT", one)] {
+        let (code, made) = house.ask(method, path, Some(role.clone())).await;
+        assert!(code < 300, "{method}: {made}");
+        assert_eq!(made["metadata"].get("namespace"), None, "{method}");
+    }
+
+    let mut inside = role;
+    (inside["kind"], inside["metadata"]["name"]) = (json!("Role"), json!("other"));
+    let roles = "/apis/rbac.authorization.k8s.io/v1/namespaces/default/roles";
+    assert_eq!(house.ask("POST", roles, Some(inside)).await.0, 400);
+}
+
+#[tokio::test]
 async fn of_changes_made_at_once_none_is_lost() {
     let house = House::new().await;
     let path = "/api/v1/namespaces/default/configmaps";
