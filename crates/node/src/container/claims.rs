@@ -289,6 +289,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_volume_of_a_kind_that_no_host_mounts_is_refused_with_the_reason() {
+        for source in [
+            json!({"nfs": {"server": "files", "path": "/"}}),
+            json!({"csi": {"driver": "disks.example.org", "volumeHandle": "1"}}),
+        ] {
+            let mut bench = Bench::new();
+            bench.volume["metadata"]["annotations"] = json!(null);
+            bench.volume["spec"].as_object_mut().unwrap().remove("local");
+            bench.volume["spec"].as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
+            let why = "volume \"pv\" is of a kind that isn't mounted here: a claim's volume must be local or hostPath";
+            let refused = Some(why.to_owned());
+            assert_eq!(bench.told().await, [refused.clone(), refused], "{source}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_pods_own_volume_is_no_other_pods_claim() {
         let mut bench = Bench::new();
         bench.pod["spec"]["volumes"] = json!([{"name": "v", "ephemeral": {}}]);

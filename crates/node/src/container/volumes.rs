@@ -159,6 +159,10 @@ fn make(volume: &Volume, path: &Path, sources: Sources<'_>) -> Result<(), Missin
         downward(&mut files, &from.items, from.default_mode, sources)?;
     } else if let Some(from) = &volume.projected {
         for source in from.sources.iter().flatten() {
+            if source.cluster_trust_bundle.is_some() || source.pod_certificate.is_some() {
+                let why = "this version projects no clusterTrustBundle and no podCertificate into volumes";
+                return Err(Missing(why.into()));
+            }
             if let Some(source) = &source.config_map {
                 let data = config_map(sources.state, namespace, &source.name, source.optional)?;
                 choose(&mut files, data, &source.items, from.default_mode, source.optional)?;
@@ -331,7 +335,13 @@ fn is_same(folder: &Path, files: &Files) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use serde_json::json;
+    use store::Store;
+
     use super::*;
+    use crate::pods::PodTokens;
 
     fn files(list: &[(&str, &str)]) -> Files {
         list.iter().map(|(name, text)| ((*name).into(), File::new(text.as_bytes().to_vec(), 0o640))).collect()
@@ -383,6 +393,44 @@ mod tests {
         let there = path.join("token");
         assert_eq!(fs::read_to_string(&there).unwrap(), "two");
         assert_eq!(fs::metadata(&there).unwrap().permissions().mode() & 0o777, 0o600);
+    }
+
+    #[test]
+    fn what_no_host_can_provide_is_refused_by_name() {
+        let store = store::Memory::default();
+        for (volume, why) in [
+            (
+                json!({"nfs": {"server": "files", "path": "/"}}),
+                "this version has volumes of the kinds emptyDir, ",
+            ),
+            (
+                json!({"csi": {"driver": "disks.example.org"}}),
+                "this version has volumes of the kinds emptyDir, ",
+            ),
+            (
+                json!({"projected": {"sources": [{"clusterTrustBundle": {"name": "b", "path": "ca.crt"}}]}}),
+                "this version projects no clusterTrustBundle",
+            ),
+        ] {
+            let mut volume = volume;
+            volume["name"] = "v".into();
+            let pod = json!({"metadata": {"name": "p", "namespace": "d"}, "spec": {"containers": [], "volumes": [volume]}});
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
+            let folder = tempfile::tempdir().unwrap();
+            let sources = Sources {
+                state: &store.snapshot(),
+                pod: &pod,
+                pod_address: address,
+                host_address: address,
+                capacity: (1000, 1),
+                volumes: folder.path(),
+                tokens: &PodTokens::new(),
+            };
+            let told = materialise(folder.path(), sources).unwrap_err().to_string();
+            let expected = format!("MountVolume.SetUp failed for volume \"v\" : {why}");
+            assert!(told.starts_with(&expected), "{told}");
+        }
     }
 
     #[test]
