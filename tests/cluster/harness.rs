@@ -57,7 +57,8 @@ impl Cluster {
     /// As [`start_with`](Self::start_with), by a copy of the program.
     pub fn start_program(program: &Path, dir: &Path, nodes: usize, net: &str, more: &[&str]) -> Cluster {
         // On loopback all clusters of a machine share its addresses: one at a time.
-        let loopback = (net != "netns" && !testing::allows_namespaces()).then(lock_loopback);
+        let is_there = net == "loopback" || net != "netns" && !testing::allows_namespaces();
+        let loopback = is_there.then(lock_loopback);
         let log = File::create(dir.join("up.log")).unwrap();
         let mut command = Command::new(program);
         command

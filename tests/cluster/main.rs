@@ -8,6 +8,7 @@ mod api;
 mod backup;
 mod bad_input;
 mod certificates;
+mod containers;
 mod custom_resources;
 mod drain;
 mod drill;

@@ -322,7 +322,8 @@ impl HostConfig {
             ("timelineFile", &self.timeline_file),
             ("pkiDir", &self.pki_dir),
         ];
-        for (field, path) in paths {
+        let registries = self.registries_file.iter().map(|path| ("registriesFile", path.as_path()));
+        for (field, path) in paths.into_iter().chain(registries) {
             let what = format!("{} is no absolute path", path.display());
             findings.require(path.is_absolute(), field, what, "begin it with /");
         }

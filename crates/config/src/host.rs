@@ -49,6 +49,10 @@ pub struct HostConfig {
     /// How names are answered for.
     #[serde(default, skip_serializing_if = "Dns::is_default")]
     pub dns: Dns,
+    /// What there is to know about the registries that images come from, as YAML or JSON: mirrors, authorities, who speaks no TLS.
+    /// None where that needs no telling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registries_file: Option<PathBuf>,
     /// Where the host keeps its state. The host alone writes there.
     pub data_dir: PathBuf,
     /// This file is there once the host's store has taken part in the cluster: from then on an empty store

@@ -76,7 +76,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     // Of its own: an etcd may hold clusters that somebody needs.
     let prefix = format!("/holdfast-drill-{:016x}", rand::random::<u64>());
     let datastore = args.datastore.datastore(&prefix)?;
-    let wish = Wish { nodes: Some(NODES), net: args.net, ports, datastore, passes: true };
+    let wish = Wish { nodes: Some(NODES), net: args.net, ports, datastore, registries: None, passes: true };
     let ground = Ground::prepare(temporary.path(), wish)?;
     let options = drill::Options {
         runs: args.runs as usize,

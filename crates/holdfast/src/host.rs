@@ -31,6 +31,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::end::End;
 use crate::engine::Engine;
 use crate::files;
+use crate::host_images::{HostImages, registries_of};
 use crate::leases;
 use crate::names::Names;
 use crate::peers::{self, Followers, Peers};
@@ -156,6 +157,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         &[ports.api, ports.store, ports.agent].map(|port| config.listen(port)),
     )
     .await;
+    let registries = registries_of(&config)?;
     let identity = Identity::load(&config.pki_dir, &config.name)?;
     let trust = Trust::load(&config.pki_dir)?;
     let heartbeat_key = HeartbeatKey::load(&config.pki_dir)?;
@@ -305,7 +307,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         program: "/proc/self/exe".into(),
         programs: programs_dir(&config),
         cgroups: node::cgroup_root(),
-        images: Err("this version has no images of its own yet".into()),
+        images: HostImages::open(&config, registries).map_err(|why| format!("{why:#}")),
         store: store.clone(),
         writer: server.writer(),
         addresses: reach.clone(),
@@ -459,7 +461,7 @@ fn log_to(config: &HostConfig, format: LogFormat) -> anyhow::Result<()> {
 }
 
 /// Where the agent keeps its pods.
-fn node_dir(config: &HostConfig) -> PathBuf {
+pub fn node_dir(config: &HostConfig) -> PathBuf {
     config.data_dir.join("node")
 }
 

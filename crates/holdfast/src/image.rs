@@ -5,8 +5,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use config::HostConfig;
 use images::{Digest, Image, Keyring, Puller, Reference, Registries, Settings, Store};
 
+use crate::host::node_dir;
+use crate::host_images::{in_use, open_store, registries, registries_of};
 use crate::tell::{say, show};
 
 /// Arguments of `holdfast image`.
@@ -60,7 +63,8 @@ struct PullArgs {
     /// Who one is for registries: Docker's config.json [default: ~/.docker/config.json, if it is there]
     #[arg(long, value_name = "FILE")]
     docker_config: Option<PathBuf>,
-    /// Mirrors, authorities and registries without TLS, as YAML (docs/images.md)
+    /// Mirrors, authorities and registries without TLS, as YAML (docs/images.md) [default: what the host's configuration
+    /// names]
     #[arg(long, value_name = "FILE")]
     registries: Option<PathBuf>,
     #[command(flatten)]
@@ -91,16 +95,49 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
 }
 
-/// Where a host's images are.
-fn images_dir(data: &Path) -> PathBuf {
-    data.join("images")
+/// The images of a host, or of nobody.
+struct Stock {
+    /// Whose they are, for people.
+    owner: String,
+    store: Store,
+    host: Option<HostConfig>,
+}
+
+impl Stock {
+    fn of_host(config: HostConfig) -> anyhow::Result<Self> {
+        let owner = config.name.clone();
+        let store = open_store(&config).with_context(|| format!("host {owner}"))?;
+        Ok(Stock { owner, store, host: Some(config) })
+    }
+
+    fn bring(&self, file: &Path, name: Option<&Reference>) -> anyhow::Result<()> {
+        let images = self.store.import(file, name).with_context(|| format!("host {}", self.owner))?;
+        for image in images {
+            say!("{}: {}", self.owner, names(&image).join(", "));
+        }
+        Ok(())
+    }
+
+    /// The images that containers run on: those of the pods of its host.
+    fn in_use(&self) -> Result<BTreeSet<Digest>, images::Error> {
+        self.host.as_ref().map_or(Ok(BTreeSet::new()), |config| in_use(&node_dir(config)))
+    }
+}
+
+/// Brings images to hosts before they run, by the files with their configurations.
+pub fn bring(files: &[PathBuf], configs: &[PathBuf]) -> anyhow::Result<()> {
+    for config in configs.iter().filter(|_| !files.is_empty()) {
+        let stock = Stock::of_host(HostConfig::load(config)?)?;
+        files.iter().try_for_each(|file| stock.bring(file, None))?;
+    }
+    Ok(())
 }
 
 impl Place {
-    /// The stores, by the names of their hosts.
-    fn stores(&self) -> anyhow::Result<Vec<(String, Store)>> {
+    fn stocks(&self) -> anyhow::Result<Vec<Stock>> {
         if let Some(folder) = &self.store {
-            return Ok(vec![(folder.display().to_string(), Store::open(folder)?)]);
+            let (owner, store) = (folder.display().to_string(), Store::open(folder)?);
+            return Ok(vec![Stock { owner, store, host: None }]);
         }
         let dir = crate::dir_or_default(self.dir.clone())?;
         let record = local::Folder::record_in(&dir)?;
@@ -112,35 +149,22 @@ impl Place {
             bail!("there is no host {other} in {}; there are {}", dir.display(), known.join(", "));
         }
         let wanted = known.into_iter().filter(|host| self.host.is_empty() || self.host.contains(host));
-        wanted
-            .map(|host| {
-                let config = config::HostConfig::load(&dir.join(&host).join("config.json"))?;
-                let store = Store::open(images_dir(&config.data_dir));
-                Ok((host.clone(), store.with_context(|| format!("host {host}"))?))
-            })
-            .collect()
+        wanted.map(|host| Stock::of_host(HostConfig::load(&dir.join(&host).join("config.json"))?)).collect()
     }
 }
 
 fn import(args: &ImportArgs) -> anyhow::Result<()> {
     let name = args.name.as_deref().map(Reference::parse).transpose()?;
-    let stores = args.place.stores()?;
-    for (host, store) in &stores {
-        let images = store.import(&args.file, name.as_ref()).with_context(|| format!("host {host}"))?;
-        for image in images {
-            say!("{host}: {}", names(&image).join(", "));
-        }
-    }
-    Ok(())
+    args.place.stocks()?.iter().try_for_each(|stock| stock.bring(&args.file, name.as_ref()))
 }
 
 fn ls(args: &LsArgs) -> anyhow::Result<()> {
     let mut rows: BTreeMap<(String, Digest), (u64, Vec<String>)> = BTreeMap::new();
-    for (host, store) in args.place.stores()? {
+    for Stock { owner, store, .. } in args.place.stocks()? {
         for image in store.list()? {
             for name in names(&image) {
                 let row = rows.entry((name, image.digest.clone())).or_insert((image.size, Vec::new()));
-                row.1.push(host.clone());
+                row.1.push(owner.clone());
             }
         }
     }
@@ -152,8 +176,9 @@ fn ls(args: &LsArgs) -> anyhow::Result<()> {
 
 fn rm(args: &RmArgs) -> anyhow::Result<()> {
     let mut found = false;
-    for (host, store) in args.place.stores()? {
-        match store.remove(&args.name, &mounted(&store, Path::new("/proc"))?) {
+    for stock in args.place.stocks()? {
+        let host = &stock.owner;
+        match stock.store.remove(&args.name, &|| stock.in_use()) {
             Ok(removed) => {
                 found = true;
                 let gone = removed.references.join(", ");
@@ -176,12 +201,14 @@ async fn pull(args: &PullArgs) -> anyhow::Result<()> {
         let text = std::fs::read(&path).with_context(|| format!("can't read {}", path.display()))?;
         keyring.add_docker_config_json(&text).with_context(|| path.display().to_string())?;
     }
-    let registries = match &args.registries {
-        Some(path) => registries(path).with_context(|| path.display().to_string())?,
-        None => Registries::default(),
-    };
-    for (host, store) in args.place.stores()? {
-        let settings = Settings { registries: registries.clone(), ..Settings::default() };
+    let told = args.registries.as_deref().map(registries).transpose()?;
+    for Stock { owner: host, store, host: config } in args.place.stocks()? {
+        let registries = match (&told, &config) {
+            (Some(told), _) => told.clone(),
+            (None, Some(config)) => registries_of(config)?,
+            (None, None) => Registries::default(),
+        };
+        let settings = Settings { registries, ..Settings::default() };
         let image = Puller::new(store, settings)?.pull(&name, &keyring).await;
         let image = image.with_context(|| format!("host {host}: can't pull {name}"))?;
         say!("{host}: {}", image.image_id(&name));
@@ -197,13 +224,6 @@ fn docker_config(args: &PullArgs) -> anyhow::Result<Option<PathBuf>> {
     Ok(usual.filter(|path| path.is_file()))
 }
 
-fn registries(path: &Path) -> anyhow::Result<Registries> {
-    let text = std::fs::read(path)?;
-    let registries: Registries = serde_json::from_value(values::from_yaml(&text)?)?;
-    registries.check()?;
-    Ok(registries)
-}
-
 /// What an image is called: its tags, or if it has none its names by digest.
 fn names(image: &Arc<Image>) -> Vec<String> {
     let (digests, tags): (Vec<_>, Vec<_>) =
@@ -213,27 +233,6 @@ fn names(image: &Arc<Image>) -> Vec<String> {
         (true, false) => digests,
         (true, true) => vec![image.id.to_string()],
     }
-}
-
-/// The images whose layers are mounted somewhere on this machine, in whatever mount namespace: containers run on them.
-fn mounted(store: &Store, proc: &Path) -> anyhow::Result<BTreeSet<Digest>> {
-    let images = store.list()?;
-    let mut in_use = BTreeSet::new();
-    for process in std::fs::read_dir(proc).context("can't see what is mounted")?.flatten() {
-        // Not a process, one that has ended, or one that this user may not look at: nor mounted for it.
-        let Ok(mounts) = std::fs::read_to_string(process.path().join("mountinfo")) else { continue };
-        let overlays: Vec<&str> = mounts.lines().filter(|line| line.contains(" - overlay ")).collect();
-        for image in &images {
-            let is_used = |layer: &PathBuf| {
-                let layer = layer.to_string_lossy();
-                overlays.iter().any(|line| line.contains(&*layer))
-            };
-            if image.layers.last().is_some_and(is_used) {
-                in_use.insert(image.digest.clone());
-            }
-        }
-    }
-    Ok(in_use)
 }
 
 /// As `docker images` has it.
@@ -300,20 +299,10 @@ mod tests {
             import(&args(None)).unwrap_err().chain().any(|why| why.to_string().contains("give the name"))
         );
         import(&args(Some("quay.io/a"))).unwrap();
-        let (_, store) = place().stores().unwrap().remove(0);
-        assert_eq!(names(&store.find("quay.io/a").unwrap().unwrap()), ["quay.io/a:latest"]);
+        let stock = place().stocks().unwrap().remove(0);
+        assert_eq!(names(&stock.store.find("quay.io/a").unwrap().unwrap()), ["quay.io/a:latest"]);
         ls(&LsArgs { place: place() }).unwrap();
         rm(&RmArgs { name: "quay.io/a".into(), place: place() }).unwrap();
         assert!(rm(&RmArgs { name: "quay.io/a".into(), place: place() }).is_err());
-    }
-
-    #[test]
-    fn what_is_mounted_is_in_use() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(dir.path().join("store")).unwrap();
-        let proc = dir.path().join("proc/1");
-        std::fs::create_dir_all(&proc).unwrap();
-        std::fs::write(proc.join("mountinfo"), "1 0 0:5 / / rw - overlay overlay rw,lowerdir=/x\n").unwrap();
-        assert_eq!(mounted(&store, &dir.path().join("proc")).unwrap(), BTreeSet::new());
     }
 }

@@ -12,6 +12,7 @@ mod engine;
 mod files;
 mod ground;
 mod host;
+mod host_images;
 mod image;
 mod kubectl;
 mod leases;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use local::{Cluster, Options};
+use local::{Addresses, Cluster, Options};
 use serde_json::Value;
 
 use crate::datastore::DatastoreArgs;
@@ -38,6 +38,12 @@ pub struct Args {
     /// The port of 127.0.0.1 on which etcdctl reaches the store; 0 takes a free one [default: 2379, or a free one]
     #[arg(long)]
     etcd_port: Option<u16>,
+    /// An archive of container images for each host (docker save, OCI); may be given several times
+    #[arg(long, value_name = "FILE")]
+    image: Vec<PathBuf>,
+    /// Mirrors, authorities and registries without TLS, as YAML (docs/images.md) [default: as before]
+    #[arg(long, value_name = "FILE")]
+    registries: Option<PathBuf>,
     /// The form of the hosts' logs
     #[arg(long, value_enum, default_value_t)]
     log_format: LogFormat,
@@ -56,8 +62,17 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let ports = ForwardedPorts { api: args.port, etcd: args.etcd_port };
     let datastore = args.datastore.datastore(PREFIX)?;
     let nodes = args.nodes.map(|n| n as usize);
-    let wish = Wish { nodes, net: args.net, ports: Some(ports), datastore, passes: false };
+    // Hosts read it, wherever they run; what is wrong with it is told here.
+    let registries = args.registries.map(|path| -> anyhow::Result<PathBuf> {
+        crate::host_images::registries(&path)?;
+        Ok(path.canonicalize()?)
+    });
+    let registries = registries.transpose()?;
+    let wish = Wish { nodes, net: args.net, ports: Some(ports), datastore, registries, passes: false };
     let ground = Ground::prepare(&dir, wish)?;
+    let hosts = Addresses::hosts(ground.folder.record().nodes);
+    let configs: Vec<PathBuf> = hosts.map(|(_, name)| ground.folder.config_file(&name)).collect();
+    crate::image::bring(&args.image, &configs)?;
     let arguments = [args.log_format.host_arguments(), args.without.host_arguments()].concat();
     ground::runtime()?.block_on(serve(ground, arguments))
 }

@@ -39,6 +39,6 @@ pub use error::{Error, Reason};
 pub use platform::Platform;
 pub use pull::{Credentials, Keyring, Patience, Puller, Registries, Registry, Settings};
 pub use reference::Reference;
-pub use removal::Removed;
+pub use removal::{InUse, Removed};
 pub use store::{Image, Options, Store};
 pub use unpack::{Limits, Overlay};

@@ -20,6 +20,10 @@ pub struct Removed {
     pub bytes: u64,
 }
 
+/// Says which images are in use, by the digests of their manifests or their configurations. It is asked under the store's lock:
+/// whatever [`Store::keep`] has marked by then is seen.
+pub type InUse<'a> = &'a dyn Fn() -> Result<BTreeSet<Digest>, Error>;
+
 impl Removed {
     fn add(&mut self, other: Removed) {
         self.references.extend(other.references);
@@ -34,8 +38,8 @@ impl Store {
     /// all of its names.
     ///
     /// # Errors
-    /// [`Error::NotPresent`]; [`Error::InUse`] if the image would go, and its digest or id is in `in_use`.
-    pub fn remove(&self, name: &str, in_use: &BTreeSet<Digest>) -> Result<Removed, Error> {
+    /// [`Error::NotPresent`]; [`Error::InUse`] if the image would go and is in use.
+    pub fn remove(&self, name: &str, in_use: InUse<'_>) -> Result<Removed, Error> {
         let image = self.find(name)?.ok_or_else(|| Error::NotPresent(name.to_owned()))?;
         let one = match digest_in(name) {
             Some(_) => None,
@@ -57,6 +61,7 @@ impl Store {
                 _ => its(index),
             };
             if !tags_stay {
+                let in_use = in_use()?;
                 if in_use.contains(&image.digest) || in_use.contains(&image.id) {
                     return Err(Error::InUse(name.to_owned()));
                 }
@@ -111,7 +116,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the disk refuses.
-    pub fn collect(&self, verdict: &Verdict, in_use: &BTreeSet<Digest>) -> Result<Removed, Error> {
+    pub fn collect(&self, verdict: &Verdict, in_use: InUse<'_>) -> Result<Removed, Error> {
         let mut removed = Removed::default();
         for image in &verdict.images {
             match self.remove(image.as_str(), in_use) {

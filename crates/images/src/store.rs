@@ -269,6 +269,21 @@ impl Store {
         })
     }
 
+    /// Writes an image's digest to the file `mark`, unless the image is gone; whether it is there. Nobody removes anything
+    /// meanwhile: who looks for marks when he removes ([`crate::InUse`]) sees this one, or has removed the image before.
+    ///
+    /// # Errors
+    /// Where the disk refuses.
+    pub fn keep(&self, image: &Digest, mark: &Path) -> Result<bool, Error> {
+        self.change(|index| {
+            let is_there = index.images.contains_key(image);
+            if is_there {
+                fs::write(mark, image.as_str()).map_err(Error::disk("write", mark))?;
+            }
+            Ok(is_there)
+        })
+    }
+
     /// Removes what has a place and no line in the index: not before the index is on the disk without it.
     pub(crate) fn sweep(&self) -> Result<(), Error> {
         let mut gone = Vec::new();

@@ -89,12 +89,13 @@ impl Folder {
         let record = match Self::record_in(&path)? {
             Some(record) if record.check(&path, &plan).is_ok() => {
                 // An etcd's members and the files of its certificates may change.
-                ClusterRecord { datastore: plan.datastore.or(record.datastore), ..record }
+                let datastore = plan.datastore.or(record.datastore);
+                ClusterRecord { datastore, registries: plan.registries.or(record.registries), ..record }
             }
             Some(_) => return Err(Error::Locked(path)),
             None => {
-                let ClusterPlan { id, nodes, net, datastore } = plan;
-                ClusterRecord { version: VERSION, id, name: NAME.into(), nodes, net, datastore }
+                let ClusterPlan { id, nodes, net, datastore, registries } = plan;
+                ClusterRecord { version: VERSION, id, name: NAME.into(), nodes, net, datastore, registries }
             }
         };
         Self::provision(path, record, lock)
@@ -205,6 +206,7 @@ impl Folder {
             timeouts: Timeouts::default(),
             scheduling: Scheduling::default(),
             dns: Dns::default(),
+            registries_file: self.record.registries.clone(),
             data_dir: home.join("data"),
             begun_file: home.join("begun"),
             timeline_file: home.join("timeline.jsonl"),

@@ -15,6 +15,7 @@ use crate::addresses::{Addresses, PodAddresses, PodRange};
 use crate::clock::Clock;
 use crate::container::cgroup::Cgroups;
 use crate::host::{Isolation, Powers};
+use crate::image_garbage::collect_images;
 use crate::images::Images;
 use crate::node::{NodeIdentity, keep_registered, read_machine};
 use crate::oci;
@@ -179,14 +180,17 @@ impl Agent {
             heartbeats: options.heartbeats,
             cgroups: told_cgroups,
             volumes: host.folders.volumes().display().to_string(),
+            runs_containers: host.containers.is_ok(),
         };
+        let images = host.containers.clone().ok();
         let (stop, stopped) = watch::channel(false);
         let others = vec![
             tasks::spawn(
                 info_span!("keep the Node"),
-                keep_registered(identity, data, options.store, options.writer, clock),
+                keep_registered(identity, data, options.store, options.writer, images, clock),
             ),
             tasks::spawn(info_span!("remove volumes"), remove_folders(host.clone())),
+            tasks::spawn(info_span!("look after images"), collect_images(host.clone())),
             tasks::spawn(info_span!("agent server"), server::serve(listener, options.tls, host.clone())),
         ];
         let desk = tasks::spawn(info_span!("agent"), Desk::new(host).run(stopped));

@@ -1,14 +1,21 @@
 //! What the agent asks of images: it knows neither registries nor archives.
 
+use std::collections::BTreeSet;
 use std::fmt;
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::BoxFuture;
+
+use crate::pods::Folders;
 
 /// An image, as far as containers are made of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Image {
+    /// The digest of its manifest: by this it is told from all others.
+    pub digest: String,
     /// Its name by digest, which a container's status tells.
     pub id: String,
     /// The folders of its layers in overlayfs' own form, the lowest first.
@@ -39,6 +46,15 @@ impl Image {
             (true, true) => [&self.entrypoint[..], &self.cmd].concat(),
         }
     }
+}
+
+/// An image that is there, for who chooses a host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Present {
+    /// What it is called, by digest first.
+    pub names: Vec<String>,
+    /// How large it is, in bytes.
+    pub size: u64,
 }
 
 /// Why there is no image of a name.
@@ -78,6 +94,32 @@ pub trait Images: fmt::Debug + Send + Sync {
         name: &'a str,
         secrets: Vec<PullSecret>,
     ) -> BoxFuture<'a, Result<Arc<Image>, ImageError>>;
+
+    /// All images that are there. Reads the disk, unless nothing has changed.
+    fn list(&self) -> Vec<Present>;
+
+    /// Keeps an image from being removed for as long as the file `mark` is there, which this writes with the image's digest;
+    /// false if it is gone already. Reads and writes the disk.
+    ///
+    /// # Errors
+    /// If the mark can't be written.
+    fn keep(&self, image: &Image, mark: &Path) -> Result<bool, ImageError>;
+
+    /// Removes images that nobody uses where the disk fills up, and says what there is to tell if that frees too little. `now`
+    /// is by a clock that only goes on. Reads and writes the disk.
+    ///
+    /// # Errors
+    /// If they can't be removed.
+    fn collect(&self, now: Duration) -> Result<Option<String>, ImageError>;
+}
+
+/// The digests of the images that the pods of a host use, whether its agent runs or not: those that [`Images::keep`] has marked.
+/// `data_dir` is the agent's [`Options::data_dir`](crate::Options::data_dir).
+///
+/// # Errors
+/// If the marks can't be read.
+pub fn images_in_use(data_dir: &Path) -> io::Result<BTreeSet<String>> {
+    Folders::new(data_dir.to_owned()).images_in_use()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ mod agent;
 mod clock;
 mod container;
 mod host;
+mod image_garbage;
 mod images;
 mod node;
 mod oci;
@@ -26,7 +27,7 @@ mod usage;
 pub use addresses::PodAddresses;
 pub use agent::{Agent, Error, Options, end_former_pods};
 pub use container::cgroup::root as cgroup_root;
-pub use images::{Image, ImageError, Images, PullSecret};
+pub use images::{Image, ImageError, Images, Present, PullSecret, images_in_use};
 pub use shim::{SHIM, run_shim};
 
 /// What reads bytes from outside, for those who look for mistakes in it: a program has no use for these.

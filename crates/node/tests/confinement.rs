@@ -152,6 +152,43 @@ async fn set_uid_programs_give_what_the_pod_allows() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_hosts_program_can_t_be_changed_by_who_is_executed_as_it() {
+    if !can_contain() {
+        return;
+    }
+    let mut host = host();
+    host.contained("a", json!({"command": ["sleep", "1000"]}), json!({}));
+    host.until("a", "running", |pod| !main_status(pod)["state"]["running"].is_null()).await;
+    let program =
+        |pid: &str| nix::sys::statvfs::statvfs(std::path::Path::new(&format!("/proc/{pid}/exe"))).unwrap();
+    let is_fixed = |pid: &str| program(pid).flags().contains(nix::sys::statvfs::FsFlags::ST_RDONLY);
+    assert!(!is_fixed("self"), "the test itself lies where one can write");
+    assert!(is_fixed(&host.shims()[0].to_string()));
+    host.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_hidden_can_t_be_led_elsewhere() {
+    if !can_contain() {
+        return;
+    }
+    let mut host = TestHost::start();
+    for (name, link) in [("proc", "proc"), ("sys", "sys")] {
+        host.image_with(name, &json!({}), |root| {
+            let _ = std::fs::remove_dir(root.join(link));
+            std::os::unix::fs::symlink("/v/elsewhere", root.join(link)).unwrap();
+        });
+        let container =
+            json!({"image": name, "command": ["true"], "volumeMounts": [{"name": "v", "mountPath": "/v"}]});
+        host.contained(name, container, json!({"volumes": [{"name": "v", "emptyDir": {}}]}));
+        let pod = host.until(name, "refused", |pod| pod["status"]["phase"] == "Failed").await;
+        let why = main_status(&pod)["state"]["terminated"]["message"].as_str().unwrap();
+        assert!(why.contains("the image has a link there"), "{why}");
+    }
+    host.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn links_of_the_image_and_of_volumes_stay_within_the_root() {
     if !can_contain() {
         return;

@@ -44,9 +44,14 @@ async fn a_container_sees_its_own_root_and_nothing_of_the_host() {
     assert_eq!((&image["image"], &image["imageID"]), (&json!("box"), &json!("test/box@sha256:1")));
     let folder = host.folder.path().display().to_string();
     assert_eq!(mounted(&folder), Vec::<String>::new(), "nothing shows on the host");
+    let in_use = || node::images_in_use(&host.folder.path().join("agent")).unwrap();
+    let node = host.writer.get("nodes", "", "n1").unwrap();
+    assert_eq!(node["status"]["images"], json!([{"names": ["test/box:v1"], "sizeBytes": 7}]));
+    assert_eq!(node["status"]["runtimeHandlers"], json!([{"name": ""}, {"name": "host"}, {"name": "oci"}]));
+    assert_eq!(in_use(), ["sha256:box".to_owned()].into(), "as long as the pod is there");
     host.delete("first", 0);
     host.until_gone("first").await;
-    assert!(!host.folder.path().join("agent/pods/uid-of-first").exists());
+    assert!(!host.folder.path().join("agent/pods/uid-of-first").exists() && in_use().is_empty());
     host.shut_down().await;
 }
 
@@ -205,5 +210,16 @@ async fn what_can_not_be_started_says_why() {
     assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(128), &json!("StartError")));
     assert_eq!(ended["message"], "exec: \"no-such-program\": executable file not found in $PATH");
     host.until_event("BackOff", |message| message == "Back-off pulling image \"nowhere\"").await;
+    host.until_event("Failed", |message| message == "Error: ImagePullBackOff").await;
+    host.until_event("FreeDiskSpaceFailed", |message| message.starts_with("Failed to garbage collect")).await;
+    let secrets = json!([{"name": "none"}]);
+    host.contained(
+        "poor",
+        json!({"image": "nowhere", "command": ["true"]}),
+        json!({"imagePullSecrets": secrets}),
+    );
+    let told =
+        "Unable to retrieve some image pull secrets (none); attempting to pull the image may not succeed.";
+    host.until_event("FailedToRetrieveImagePullSecret", |message| message == told).await;
     host.shut_down().await;
 }

@@ -24,6 +24,7 @@ pub(crate) fn config() -> HostConfig {
         timeouts: Timeouts::default(),
         scheduling: Scheduling::default(),
         dns: Dns::default(),
+        registries_file: None,
         data_dir: "/var/lib/holdfast".into(),
         begun_file: "/var/lib/holdfast.begun".into(),
         timeline_file: "/var/log/holdfast.jsonl".into(),
@@ -103,6 +104,7 @@ fn what_can_t_work_is_found_at_its_field() {
         (|c| c.timeouts.store.request = Duration::ZERO, "timeouts.store.request: 0ns is not above 0"),
         (|c| c.timeouts.watchdog.farewell = LONGEST_TIME * 2, "timeouts.watchdog.farewell: 7200s is not "),
         (|c| c.data_dir = "data".into(), "dataDir: data is no absolute path; "),
+        (|c| c.registries_file = Some("r.yaml".into()), "registriesFile: r.yaml is no absolute path; "),
     ];
     for (change, told) in table {
         let mut config = config();

@@ -120,7 +120,7 @@ async fn images_come_from_debian_s_registry() {
                     (text.as_str(), image.digest.as_str()),
                     ("real", descriptor["digest"].as_str().unwrap())
                 );
-                store.remove(&name.to_string(), &Default::default()).unwrap();
+                store.remove(&name.to_string(), &|| Ok(Default::default())).unwrap();
             }
             (Err(error), Some(why)) => {
                 assert!(error.to_string().contains(why), "{error}");

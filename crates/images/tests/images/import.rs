@@ -134,12 +134,19 @@ fn a_layer_of_several_images_is_there_once_and_goes_with_the_last() {
     let find = |name: &str| ground.store.find(name).unwrap();
     let (a, b) = (find("quay.io/a:v1").unwrap(), find("quay.io/b:v1").unwrap());
     assert_eq!(a.layers[0], b.layers[0]);
-    let none = BTreeSet::new();
+    let none = || Ok(BTreeSet::new());
     for by in [&a.digest, &a.id] {
-        let error = ground.store.remove("quay.io/a:v1", &BTreeSet::from([by.clone()])).unwrap_err();
+        let error = ground.store.remove("quay.io/a:v1", &|| Ok(BTreeSet::from([by.clone()]))).unwrap_err();
         assert!(matches!(error, Error::InUse(_)), "{error:?}");
     }
+    let mark = ground.dir.path().join("mark");
+    assert!(ground.store.keep(&a.digest, &mark).unwrap());
+    assert_eq!(std::fs::read_to_string(&mark).unwrap(), a.digest.as_str());
+    let marked = || Ok(BTreeSet::from([Digest::parse(&std::fs::read_to_string(&mark).unwrap()).unwrap()]));
+    assert!(matches!(ground.store.remove("quay.io/a:v1", &marked), Err(Error::InUse(_))));
+    std::fs::remove_file(&mark).unwrap();
     let removed = ground.store.remove("quay.io/a:v1", &none).unwrap();
+    assert!(!ground.store.keep(&a.digest, &mark).unwrap() && !mark.exists(), "what is gone can't be kept");
     assert_eq!((removed.layers.len(), removed.bytes), (1, 3));
     assert_eq!(removed.references, ["quay.io/a:v1".to_owned(), format!("quay.io/a@{}", a.digest)]);
     assert!(!a.layers[1].exists() && b.layers.iter().all(|layer| layer.is_dir()));
@@ -157,7 +164,7 @@ fn a_name_moves_and_another_keeps_its_image() {
     assert_eq!(read(&ground.store.find("a").unwrap().unwrap(), "etc/name"), "two");
     assert_eq!(read(&ground.store.find("a:v1").unwrap().unwrap(), "etc/name"), "one");
     ground.import(&one(b"two").saved(&["a:v2"])).unwrap();
-    let removed = ground.store.remove("a:latest", &BTreeSet::new()).unwrap();
+    let removed = ground.store.remove("a:latest", &|| Ok(BTreeSet::new())).unwrap();
     assert_eq!(
         (removed.references.as_slice(), removed.images.len()),
         (&["docker.io/library/a:latest".to_owned()][..], 0)

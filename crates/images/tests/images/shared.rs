@@ -24,7 +24,7 @@ fn each_sees_what_the_other_does() {
     import(&other, "b");
     assert_eq!(one.list().unwrap(), other.list().unwrap());
     assert!(one.find("b").unwrap().is_some() && other.find("a").unwrap().is_some());
-    one.remove("b", &BTreeSet::new()).unwrap();
+    one.remove("b", &|| Ok(BTreeSet::new())).unwrap();
     assert!(other.find("b").unwrap().is_none());
     assert!(other.find("a").unwrap().unwrap().layers.iter().all(|layer| layer.is_dir()));
 }

@@ -1,6 +1,6 @@
 //! What a folder says about its cluster, and what it is expected to say.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use config::Datastore;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,9 @@ pub struct ClusterRecord {
     /// The etcd that its state lies in; none where its hosts keep it themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub datastore: Option<Datastore>,
+    /// The file that tells its hosts about registries of images, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registries: Option<PathBuf>,
 }
 
 /// What a cluster is made as, or is expected to be.
@@ -40,12 +43,14 @@ pub struct ClusterPlan {
     pub net: NetKind,
     /// The etcd that its state lies in; none for what the cluster was made with, or its own hosts.
     pub datastore: Option<Datastore>,
+    /// The file about registries; none for what the cluster was made with.
+    pub registries: Option<PathBuf>,
 }
 
 impl ClusterPlan {
     /// A cluster that keeps its state itself.
     pub fn new(nodes: usize, net: NetKind) -> Self {
-        ClusterPlan { id: uuid::Uuid::new_v4().to_string(), nodes, net, datastore: None }
+        ClusterPlan { id: uuid::Uuid::new_v4().to_string(), nodes, net, datastore: None, registries: None }
     }
 }
 

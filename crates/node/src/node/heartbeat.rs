@@ -9,8 +9,9 @@ use serde_json::Value;
 use store::Store;
 
 use super::registration::{NodeIdentity, due};
-use super::{lease, read_machine};
+use super::{MachineInfo, lease, read_machine};
 use crate::clock::Clock;
+use crate::images::Images;
 use crate::pod::without_nulls;
 
 /// How often the machine is looked at when nothing changed: the interval at which a kubelet updates its node's status.
@@ -26,6 +27,7 @@ pub(crate) async fn keep_registered(
     data: PathBuf,
     store: Arc<dyn Store>,
     writer: Arc<dyn Writer>,
+    images: Option<Arc<dyn Images>>,
     clock: Clock,
 ) {
     let user = format!("system:node:{}", who.name);
@@ -45,7 +47,8 @@ pub(crate) async fn keep_registered(
         if seen != Some(revision) || now.elapsed >= look_at {
             seen = Some(revision);
             look_at = now.elapsed + LOOK;
-            let machine = read_machine(&data);
+            let there = images.as_ref().map_or_else(Vec::new, |images| images.list());
+            let machine = MachineInfo { images: there, ..read_machine(&data) };
             let stored =
                 kv.and_then(|kv| serde_json::from_slice::<Value>(&kv.value.bytes()).ok()).map(without_nulls);
             let uid = stored.as_ref().and_then(|node| node["metadata"]["uid"].as_str());

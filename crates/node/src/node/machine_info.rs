@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use crate::images::Present;
+
 /// Facts about the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct MachineInfo {
@@ -26,6 +28,8 @@ pub(crate) struct MachineInfo {
     pub memory_left_kib: u64,
     /// Disk that can still be had, in KiB.
     pub disk_left_kib: u64,
+    /// Images of containers that are on its disk.
+    pub images: Vec<Present>,
 }
 
 /// Reads the facts; what can't be read stays empty.
@@ -59,5 +63,6 @@ pub(crate) fn read_machine(data: &Path) -> MachineInfo {
         boot_id: line("/proc/sys/kernel/random/boot_id"),
         memory_left_kib: kib("MemAvailable"),
         disk_left_kib: blocks(|disk| disk.blocks_available()),
+        images: Vec::new(),
     }
 }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::MachineInfo;
 use crate::clock::rfc3339;
+use crate::images::Present;
 use crate::pod::difference;
 
 /// Who the host is.
@@ -25,6 +26,8 @@ pub(crate) struct NodeIdentity {
     pub cgroups: String,
     /// The folder in which the volumes of claims lie.
     pub volumes: String,
+    /// Whether it runs containers.
+    pub runs_containers: bool,
 }
 
 /// The annotation that says which controllers hold the host's pods to their limits.
@@ -136,8 +139,31 @@ fn status(who: &NodeIdentity, machine: &MachineInfo, before: &Value, now: Timest
             "architecture": machine.architecture,
         }),
     );
-    status.insert("runtimeHandlers".into(), json!([{"name": "host"}]));
+    // The one without a name is that of pods without a class.
+    let handlers: &[&str] = if who.runs_containers { &["", "host", "oci"] } else { &["host"] };
+    let handlers = handlers.iter().map(|name| json!({"name": name})).collect();
+    status.insert("runtimeHandlers".into(), Value::Array(handlers));
+    match images(&machine.images) {
+        Value::Array(images) if images.is_empty() => _ = status.remove("images"),
+        images => _ = status.insert("images".into(), images),
+    }
     Value::Object(status)
+}
+
+/// How many images the Node tells, and how many names of each: the kubelet's `nodeStatusMaxImages` and
+/// `MaxNamesPerImageInNodeStatus`.
+const IMAGES: usize = 50;
+const NAMES: usize = 5;
+
+/// The largest images that the host has, for the scheduler.
+fn images(there: &[Present]) -> Value {
+    let mut there: Vec<&Present> = there.iter().collect();
+    there.sort_by(|one, other| other.size.cmp(&one.size).then_with(|| one.names.cmp(&other.names)));
+    let told = there.into_iter().take(IMAGES);
+    told.map(
+        |image| json!({"names": image.names.iter().take(NAMES).collect::<Vec<_>>(), "sizeBytes": image.size}),
+    )
+    .collect()
 }
 
 fn conditions(machine: &MachineInfo, before: &Value, now: Timestamp) -> Value {
@@ -213,6 +239,7 @@ mod tests {
             heartbeats: 2381,
             cgroups: "cpu,memory".into(),
             volumes: "/data/volumes".into(),
+            runs_containers: true,
         }
     }
 
@@ -277,6 +304,15 @@ mod tests {
             panic!("one change, of metadata: {writes:?}")
         };
         assert_eq!(*patch, json!({"metadata": {"annotations": {"holdfast.dev/cgroups": "none"}}}));
+
+        let image = |name: &str, size: u64| Present { names: vec![name.into()], size };
+        let images = MachineInfo { images: vec![image("a", 1), image("b", 2)], ..machine() };
+        assert_eq!(written(&node, &images, at(1)), ["images"]);
+        let mut having = node.clone();
+        having["status"]["images"] =
+            json!([{"names": ["b"], "sizeBytes": 2}, {"names": ["a"], "sizeBytes": 1}]);
+        assert_eq!(written(&having, &images, at(1)), nothing, "the largest first");
+        assert_eq!(written(&having, &machine(), at(1)), ["images"], "all are gone");
 
         let full = MachineInfo { disk_left_kib: 1000, ..machine() };
         assert_eq!(written(&node, &full, at(1)), ["conditions"], "a full disk");

@@ -324,7 +324,7 @@ const PULL_FAILED: Duration = Duration::from_secs(1);
 fn tell_of_waiting(container: &mut ContainerRecord, spec: &Container, now: Now, decision: &mut Decision) {
     let wait = container.image_back_off;
     let Stage::Waiting { reason, message, retry } = &mut container.stage else { return };
-    if reason != "ErrImagePull" {
+    if !matches!(&**reason, "ErrImagePull" | "RegistryUnavailable") {
         return;
     }
     let then = retry.saturating_sub(wait) + PULL_FAILED;
@@ -333,9 +333,10 @@ fn tell_of_waiting(container: &mut ContainerRecord, spec: &Container, now: Now, 
         return;
     }
     let told = format!("Back-off pulling image {:?}", spec.image.as_deref().unwrap_or_default());
+    *message = format!("{told}: {reason}: {message}");
     *reason = "ImagePullBackOff".into();
-    *message = format!("{told}: ErrImagePull: {message}");
     decision.event(false, "BackOff", told, Some(&spec.name));
+    decision.event(true, "Failed", "Error: ImagePullBackOff".into(), Some(&spec.name));
 }
 
 fn start(container: &mut ContainerRecord, name: &str, decision: &mut Decision) {

@@ -241,10 +241,10 @@ pub(crate) enum StartError {
 pub(crate) struct NoImage {
     /// Why it waits, in the API's word.
     pub reason: &'static str,
-    /// The reason of the Event that tells why.
-    pub event: &'static str,
-    /// For people.
+    /// Why, for people.
     pub message: String,
+    /// The reason and the message of the Event that tells it.
+    pub event: (&'static str, String),
 }
 
 /// Why what a pod's containers need is not there. All of it is tried again.

@@ -137,7 +137,8 @@ pub(super) fn started(
             if entry.told_failure != message {
                 match &error {
                     StartError::Image(why) => {
-                        tell(true, why.event, message.clone());
+                        let (reason, told) = why.event.clone();
+                        tell(true, reason, told);
                         tell(true, "Failed", format!("Error: {}", why.reason));
                     }
                     _ => tell(true, "Failed", message.clone()),

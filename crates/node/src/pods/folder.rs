@@ -11,6 +11,9 @@ use k8s_openapi::api::core::v1::Pod;
 use crate::container::remove_folder;
 use crate::pod::uid;
 
+/// Where in a pod's folder the marks of its images lie.
+const IMAGES: &str = "images";
+
 /// The agent's folders: `pods/UID` with `work`, `tmp`, `volumes` and `scratch`; `logs/NAMESPACE_NAME_UID`;
 /// `volumes/NAME`.
 #[derive(Debug, Clone)]
@@ -96,6 +99,27 @@ impl Folders {
         self.pod(uid).join("bundles").join(container)
     }
 
+    /// The file that says which image a container has, for as long as its pod is there.
+    pub(crate) fn image_mark(&self, uid: &str, container: &str) -> PathBuf {
+        self.pod(uid).join(IMAGES).join(container)
+    }
+
+    /// What all marks say. One that was being written when the machine stopped may say anything.
+    pub(crate) fn images_in_use(&self) -> io::Result<BTreeSet<String>> {
+        let mut digests = BTreeSet::new();
+        for pod in entries(&self.pods())? {
+            for mark in entries(&pod.join(IMAGES))? {
+                match fs::read_to_string(&mark) {
+                    Ok(digest) => _ = digests.insert(digest),
+                    // Its pod has just gone.
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(digests)
+    }
+
     /// The host's profiles of system calls (`seccompProfile.localhostProfile`).
     pub(crate) fn seccomp(&self) -> PathBuf {
         self.data.join("seccomp")
@@ -134,6 +158,17 @@ impl Folders {
                 remove(&entry.path());
             }
         }
+    }
+}
+
+/// What lies in a folder; nothing if it isn't there.
+fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.path())).collect(),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            Ok(Vec::new())
+        }
+        Err(error) => Err(error),
     }
 }
 

@@ -10,23 +10,23 @@ use tracing::info_span;
 use super::PodHost;
 use super::handler::Handler;
 use crate::images::{Image, ImageError, PullSecret};
-use crate::pod::{NoImage, StartError};
+use crate::pod::{NoImage, StartError, uid};
 
 /// Why a container waits for its image.
 fn failed(name: &str, error: &ImageError) -> StartError {
-    let pull = || format!("Failed to pull image {name:?}: {error}");
-    StartError::Image(match error {
+    let reason = match error {
         ImageError::Name(why) => {
             let message = format!(
                 "Failed to apply default image tag {name:?}: couldn't parse image name {name:?}: {why}"
             );
-            NoImage { reason: "InvalidImageName", event: "InspectFailed", message }
+            let event = ("InspectFailed", message.clone());
+            return StartError::Image(NoImage { reason: "InvalidImageName", message, event });
         }
-        ImageError::Unreachable(_) => {
-            NoImage { reason: "RegistryUnavailable", event: "Failed", message: pull() }
-        }
-        ImageError::Other(_) => NoImage { reason: "ErrImagePull", event: "Failed", message: pull() },
-    })
+        ImageError::Unreachable(_) => "RegistryUnavailable",
+        ImageError::Other(_) => "ErrImagePull",
+    };
+    let event = ("Failed", format!("Failed to pull image {name:?}: {error}"));
+    StartError::Image(NoImage { reason, message: error.to_string(), event })
 }
 
 /// Adds what an image says of a container and its pod doesn't: how it is asked to end.
@@ -37,12 +37,47 @@ pub(super) fn complete(image: &Image, spec: &mut Container) {
     }
 }
 
+fn pull_secret(secret: Secret) -> Option<PullSecret> {
+    let mut data = secret.data?;
+    match secret.type_.as_deref()? {
+        "kubernetes.io/dockerconfigjson" => {
+            data.remove(".dockerconfigjson").map(|bytes| PullSecret::ConfigJson(bytes.0))
+        }
+        "kubernetes.io/dockercfg" => data.remove(".dockercfg").map(|bytes| PullSecret::Config(bytes.0)),
+        _ => None,
+    }
+}
+
 impl PodHost {
-    /// The image of a container: the one that is there, or one that is brought, as its policy says.
+    /// The image of a container: the one that is there, or one that is brought, as its policy says. Nobody removes it as long as
+    /// the pod is there.
     ///
     /// # Errors
     /// Why it isn't there.
     pub(super) async fn image(&self, pod: &Pod, spec: &Container) -> Result<Arc<Image>, StartError> {
+        loop {
+            let image = self.found_or_pulled(pod, spec).await?;
+            if self.keep(pod, spec, image.clone()).await? {
+                return Ok(image);
+            }
+            // It was removed between the two.
+        }
+    }
+
+    async fn keep(&self, pod: &Pod, spec: &Container, image: Arc<Image>) -> Result<bool, StartError> {
+        let failed = |why: String| StartError::Run(format!("can't keep its image from being removed: {why}"));
+        let images = self.containers.clone().map_err(failed)?;
+        let mark = self.folders.image_mark(uid(pod), &spec.name);
+        let work = tasks::blocking(info_span!("keep an image", container = spec.name), move || {
+            if let Some(folder) = mark.parent() {
+                std::fs::create_dir_all(folder).map_err(|why| why.to_string())?;
+            }
+            images.keep(&image, &mark).map_err(|why| why.to_string())
+        });
+        work.await.unwrap_or_else(|why| Err(why.to_string())).map_err(failed)
+    }
+
+    async fn found_or_pulled(&self, pod: &Pod, spec: &Container) -> Result<Arc<Image>, StartError> {
         let name = spec.image.clone().unwrap_or_default();
         let images = self.containers.clone().map_err(|why| failed(&name, &ImageError::Other(why)))?;
         let policy = spec.image_pull_policy.as_deref().unwrap_or_default();
@@ -58,12 +93,20 @@ impl PodHost {
         }
         if policy == "Never" {
             let message = format!("Container image {name:?} is not present with pull policy of Never");
-            let (reason, event) = ("ErrImageNeverPull", "ErrImageNeverPull");
-            return Err(StartError::Image(NoImage { reason, event, message }));
+            let reason = "ErrImageNeverPull";
+            return Err(StartError::Image(NoImage { reason, event: (reason, message.clone()), message }));
         }
         self.tell(pod, Some(&spec.name), false, "Pulling", format!("Pulling image {name:?}"));
         let begun = self.clock.now().elapsed;
-        let image = images.pull(&name, self.pull_secrets(pod)).await;
+        let (secrets, missing) = self.pull_secrets(pod);
+        if !missing.is_empty() {
+            let message = format!(
+                "Unable to retrieve some image pull secrets ({}); attempting to pull the image may not succeed.",
+                missing.join(", ")
+            );
+            self.tell(pod, None, true, "FailedToRetrieveImagePullSecret", message);
+        }
+        let image = images.pull(&name, secrets).await;
         let image = image.map_err(|error| failed(&name, &error))?;
         let took = (self.clock.now().elapsed - begun).as_millis();
         // To the millisecond, as the kubelet rounds it.
@@ -76,19 +119,18 @@ impl PodHost {
         Ok(image)
     }
 
-    /// The pod's `imagePullSecrets`. Those that aren't there open nothing.
-    fn pull_secrets(&self, pod: &Pod) -> Vec<PullSecret> {
+    /// The pod's `imagePullSecrets`, and the names of those that aren't there. One of another type opens nothing.
+    fn pull_secrets(&self, pod: &Pod) -> (Vec<PullSecret>, Vec<String>) {
         let state = self.store.snapshot();
         let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-        let named = pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten());
-        let secrets = named.filter_map(|named| Reader::<Secret>::get(&state, namespace, &named.name));
-        secrets
-            .filter_map(|secret| {
-                let mut data = secret.data?;
-                let config = data.remove(".dockerconfigjson").map(|bytes| PullSecret::ConfigJson(bytes.0));
-                config.or_else(|| data.remove(".dockercfg").map(|bytes| PullSecret::Config(bytes.0)))
-            })
-            .collect()
+        let (mut secrets, mut missing) = (Vec::new(), Vec::new());
+        for named in pod.spec.iter().flat_map(|spec| spec.image_pull_secrets.iter().flatten()) {
+            match Reader::<Secret>::get(&state, namespace, &named.name) {
+                Some(secret) => secrets.extend(pull_secret(secret)),
+                None => missing.push(named.name.clone()),
+            }
+        }
+        (secrets, missing)
     }
 
     /// As [`complete`], for a container that a former agent started.

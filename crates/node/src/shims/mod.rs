@@ -1,5 +1,6 @@
 //! The agent's side of the shims: the runtimes whose containers are made and held by their pod's shim.
 
+mod launch;
 mod link;
 mod runtime;
 mod usage;

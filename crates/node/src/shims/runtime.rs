@@ -1,15 +1,11 @@
 //! The runtime whose containers are made and held by their pod's shim.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::UnixListener;
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,7 +18,8 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 use tracing::info_span;
 
-use super::link::{Link, Reply, socket_in};
+use super::launch::Launcher;
+use super::link::{Link, Reply};
 use super::usage::Running;
 use crate::container::cgroup::Cgroups;
 use crate::container::{LogProgress, Terminal, end_leftovers};
@@ -32,7 +29,6 @@ use crate::runtime::{
     Attached, Begun, Exit, Found, InputWriter, OutputReader, Program, RunError, Runtime, Session, SessionEnd,
     Streams, Trouble, Usage, Which,
 };
-use crate::shim::SHIM;
 use crate::shim::wire::{Answer, Ask, Life, Told};
 
 /// How long a shim may take to end its pod before it is killed.
@@ -43,8 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct ShimRuntime {
     /// The folder of all pods' folders.
     pods: PathBuf,
-    /// The program that a shim is.
-    program: PathBuf,
+    launcher: Arc<Launcher>,
     isolation: Isolation,
     cgroups: Option<Arc<Cgroups>>,
     troubles: (mpsc::UnboundedSender<Trouble>, tokio::sync::Mutex<mpsc::UnboundedReceiver<Trouble>>),
@@ -103,13 +98,13 @@ impl ShimRuntime {
         isolation: Isolation,
         cgroups: Option<Cgroups>,
     ) -> io::Result<Self> {
-        keep_descriptors()?;
+        let launcher = Arc::new(Launcher::new(program)?);
         let (tell, told) = mpsc::unbounded_channel();
         let troubles = (tell, tokio::sync::Mutex::new(told));
         let cgroups = cgroups.map(Arc::new);
         Ok(ShimRuntime {
             pods,
-            program,
+            launcher,
             isolation,
             cgroups,
             troubles,
@@ -172,10 +167,10 @@ impl ShimRuntime {
             end_leftovers(self.pods.join(uid), |_| false).await;
             self.remove_cgroup(uid).await;
         }
-        let (folder, program) = (self.pods.join(uid), self.program.clone());
-        let made = folder.clone();
+        let folder = self.pods.join(uid);
+        let (launcher, made) = (self.launcher.clone(), folder.clone());
         let launched =
-            tasks::blocking(info_span!("launch a shim", uid), move || launch(&program, &made)).await;
+            tasks::blocking(info_span!("launch a shim", uid), move || launcher.launch(&made)).await;
         let mut child = launched.map_err(io::Error::other)??;
         tasks::spawn(info_span!("reap a shim", uid), async move { child.wait().await });
         let (link, told) = Link::open(&folder).await?;
@@ -187,35 +182,6 @@ impl ShimRuntime {
         *slot.link() = Some(link.clone());
         Ok(link)
     }
-}
-
-/// What was open when the agent's program was started is none of its pods' business; all that it opens itself is not
-/// handed on anyway.
-fn keep_descriptors() -> io::Result<()> {
-    for entry in std::fs::read_dir("/proc/self/fd")?.flatten() {
-        let number = entry.file_name().to_str().and_then(|name| name.parse::<libc::c_int>().ok());
-        if let Some(number) = number.filter(|number| *number > libc::STDERR_FILENO) {
-            // SAFETY: sets a flag of a descriptor, or finds none of that number: that of this folder is closed soon.
-            unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
-        }
-    }
-    Ok(())
-}
-
-/// Starts a shim: in a session of its own, with nothing of the agent's but the socket that it listens at.
-fn launch(program: &Path, folder: &Path) -> io::Result<tokio::process::Child> {
-    let (_folder, path) = socket_in(folder)?;
-    match fs::remove_file(&path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let listener = UnixListener::bind(&path)?;
-    // Connections made before this line are refused by their user (`Peer::new`).
-    fs::set_permissions(&path, Permissions::from_mode(0o600))?;
-    let mut command = std::process::Command::new(program);
-    command.arg0("holdfast").arg(SHIM).arg(folder).env_clear();
-    command.stdin(OwnedFd::from(listener)).stdout(Stdio::null()).stderr(Stdio::null());
-    tokio::process::Command::from(command).spawn()
 }
 
 /// The shims that live, by the uids of their pods, with what they hold.

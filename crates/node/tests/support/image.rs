@@ -4,9 +4,10 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, ready};
-use node::{Image, ImageError, Images, PullSecret};
+use node::{Image, ImageError, Images, Present, PullSecret};
 use serde_json::{Value, json};
 
 use super::TestHost;
@@ -57,6 +58,7 @@ impl Images for TestImages {
         let list = |of: &str| serde_json::from_value(said[of].clone()).unwrap_or_default();
         let text = |of: &str| said[of].as_str().unwrap_or_default().to_owned();
         Ok(Some(Arc::new(Image {
+            digest: format!("sha256:{name}"),
             id: format!("test/{name}@sha256:1"),
             layers: vec![self.0.join(name)],
             env: list("Env"),
@@ -75,6 +77,19 @@ impl Images for TestImages {
         secrets: Vec<PullSecret>,
     ) -> BoxFuture<'a, Result<Arc<Image>, ImageError>> {
         ready(Err(ImageError::Other(format!("no registry, {} secrets", secrets.len())))).boxed()
+    }
+
+    fn list(&self) -> Vec<Present> {
+        vec![Present { names: vec!["test/box:v1".into()], size: 7 }]
+    }
+
+    fn keep(&self, image: &Image, mark: &Path) -> Result<bool, ImageError> {
+        std::fs::write(mark, &image.digest).unwrap();
+        Ok(true)
+    }
+
+    fn collect(&self, _: Duration) -> Result<Option<String>, ImageError> {
+        Ok(Some("Failed to garbage collect required amount of images.".into()))
     }
 }
 

@@ -4,7 +4,6 @@
 
 use machinery::Object;
 use serde_json::Value;
-use store::State;
 
 use super::request::{AdmissionRequest, Operation};
 use crate::http::warnings::warn;
@@ -18,19 +17,14 @@ enum When {
     Has(&'static str),
     /// Those with a list of which an item's field has that value.
     Among(&'static str, &'static str, &'static str),
-    /// Those that run pods, by the spec at that place, as something else than processes of the host.
-    NeedsContainers(&'static str),
     /// Runtime classes of another handler.
     OtherHandler,
 }
 
-use When::{Always, Among, Has, Is, NeedsContainers, OtherHandler};
-use objects::look;
+use When::{Always, Among, Has, Is, OtherHandler};
 
-/// The handler that hosts have.
-const HOST: &str = "host";
-const NO_CONTAINERS: &str = "hosts run no containers in this version yet: pods must name a RuntimeClass whose handler is \
-    \"host\" (such as runtimeClassName: host) to run";
+/// The handlers that hosts have: processes of the host, and containers, which pods without a class are.
+const HANDLERS: [&str; 2] = ["host", "oci"];
 
 /// Group, resource, which objects of it, and the warning.
 const IDLE: &[(&str, &str, When, &str)] = &[
@@ -56,7 +50,7 @@ const IDLE: &[(&str, &str, When, &str)] = &[
         "node.k8s.io",
         "runtimeclasses",
         OtherHandler,
-        "no host has this RuntimeClass's handler in this version: hosts have \"host\" alone",
+        "no host has this RuntimeClass's handler in this version: hosts have \"oci\", which pods without a class get, and \"host\"",
     ),
     (
         "",
@@ -76,14 +70,6 @@ const IDLE: &[(&str, &str, When, &str)] = &[
         Among("/spec/ports", "protocol", "SCTP"),
         "nothing listens on ports of protocol SCTP in this version yet",
     ),
-    ("", "pods", NeedsContainers("/spec"), NO_CONTAINERS),
-    ("apps", "deployments", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
-    ("apps", "daemonsets", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
-    ("apps", "statefulsets", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
-    ("apps", "replicasets", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
-    ("batch", "jobs", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
-    ("batch", "cronjobs", NeedsContainers("/spec/jobTemplate/spec/template/spec"), NO_CONTAINERS),
-    ("", "replicationcontrollers", NeedsContainers("/spec/template/spec"), NO_CONTAINERS),
 ];
 
 /// Warns a client that creates or changes an object which parts of it nothing acts on.
@@ -94,14 +80,14 @@ pub(super) fn tell(request: &AdmissionRequest<'_>, object: &Object) {
     }
     let resource = request.named.resource;
     for (group, plural, when, what) in IDLE {
-        if (*group, *plural) == (resource.group, resource.plural) && when.holds(object, request.state) {
+        if (*group, *plural) == (resource.group, resource.plural) && when.holds(object) {
             warn(*what);
         }
     }
 }
 
 impl When {
-    fn holds(&self, object: &Object, state: &State) -> bool {
+    fn holds(&self, object: &Object) -> bool {
         let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or_default();
         let list = |path: &str| object.pointer(path).and_then(Value::as_array).into_iter().flatten();
         match self {
@@ -109,22 +95,13 @@ impl When {
             Is(path, value) => text(path) == *value,
             Has(path) => object.pointer(path).is_some_and(|value| !is_empty(value)),
             Among(path, field, value) => list(path).any(|item| item[*field] == **value),
-            NeedsContainers(path) => object.pointer(path).is_some_and(|spec| !is_of_host(spec, state)),
-            OtherHandler => text("/handler") != HOST,
+            OtherHandler => !HANDLERS.contains(&text("/handler")),
         }
     }
 }
 
 fn is_empty(value: &Value) -> bool {
     value.is_null() || value == "" || value.as_array().is_some_and(Vec::is_empty)
-}
-
-/// Whether pods with that spec are processes of their host.
-fn is_of_host(spec: &Value, state: &State) -> bool {
-    let Some(class) = spec["runtimeClassName"].as_str() else { return false };
-    let key = objects::key("node.k8s.io", "runtimeclasses", "", class);
-    let class = state.get(key.as_bytes()).and_then(|kv| look(kv).ok());
-    class.is_some_and(|class| class.pointer("/handler").and_then(Value::as_str) == Some(HOST))
 }
 
 #[cfg(test)]

@@ -312,13 +312,13 @@ async fn a_write_of_what_nothing_acts_on_gets_a_warning() {
     let ports = json!([{"port": 80}]);
     let service = |kind: &str| json!({"type": kind, "ports": ports});
     for (path, object, expected) in [
-        ("/api/v1/namespaces/default/pods", object("Pod", "v1", plain.clone()), "no containers"),
+        ("/api/v1/namespaces/default/pods", object("Pod", "v1", plain.clone()), ""),
         ("/api/v1/namespaces/default/pods", object("Pod", "v1", on_host.clone()), ""),
         ("/api/v1/namespaces/default/pods", object("Pod", "v1", limited), ""),
         (
             "/apis/apps/v1/namespaces/default/deployments",
             object("Deployment", "apps/v1", workload(&plain)),
-            "no containers",
+            "",
         ),
         (
             "/apis/apps/v1/namespaces/default/deployments",
@@ -330,11 +330,7 @@ async fn a_write_of_what_nothing_acts_on_gets_a_warning() {
             object("DaemonSet", "apps/v1", workload(&on_host)),
             "",
         ),
-        (
-            "/apis/apps/v1/namespaces/default/daemonsets",
-            object("DaemonSet", "apps/v1", workload(&plain)),
-            "no containers",
-        ),
+        ("/apis/apps/v1/namespaces/default/daemonsets", object("DaemonSet", "apps/v1", workload(&plain)), ""),
         ("/apis/batch/v1/namespaces/default/jobs", object("Job", "batch/v1", job.clone()), ""),
         (
             "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies",

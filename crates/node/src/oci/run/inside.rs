@@ -35,9 +35,18 @@ impl Inside {
         Ok(self.look(path)?)
     }
 
+    /// Opens a place to which no link may lead.
+    pub(super) fn find_plain(&self, path: &Path) -> io::Result<OwnedFd> {
+        Ok(self.resolve(path, ResolveFlag::RESOLVE_NO_SYMLINKS)?)
+    }
+
     fn look(&self, path: &Path) -> Result<OwnedFd, Errno> {
+        self.resolve(path, ResolveFlag::RESOLVE_NO_MAGICLINKS)
+    }
+
+    fn resolve(&self, path: &Path, links: ResolveFlag) -> Result<OwnedFd, Errno> {
         let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC);
-        let how = how.resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        let how = how.resolve(ResolveFlag::RESOLVE_IN_ROOT | links);
         let mut left = ATTEMPTS;
         loop {
             match openat2(self.0.as_fd(), path, how) {
@@ -165,6 +174,10 @@ mod tests {
         assert!(root.join("proc/self/root/w").is_dir());
         assert!(inside.make(Path::new("/loop/x"), true).is_err());
         assert!(inside.find(Path::new("/missing")).is_err());
+        assert!(
+            inside.find_plain(Path::new("/real/deep")).is_ok() && inside.find(Path::new("/absolute")).is_ok()
+        );
+        assert!(inside.find_plain(Path::new("/absolute")).is_err());
         assert_eq!(fs::read_dir(folder.path().join("outside")).unwrap().count(), 0);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }

@@ -63,7 +63,19 @@ pub(super) fn begin(streams: &[OwnedFd; 3], terminal: bool, line: &Line) -> Resu
     .trying("let signals through")?;
     // SAFETY: see above.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    own_keyring().trying("make a session keyring")?;
     die_with_shim(line)
+}
+
+/// Leaves the keys behind that its shim's session has (keyctl(2)): they are the host's. Nothing where the kernel keeps none.
+fn own_keyring() -> io::Result<()> {
+    let name: *const libc::c_char = std::ptr::null();
+    // SAFETY: a call on a number, and on no name: a new one.
+    let ring = unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, name) };
+    match io::Error::last_os_error() {
+        error if ring < 0 && error.raw_os_error() != Some(libc::ENOSYS) => Err(error),
+        _ => Ok(()),
+    }
 }
 
 fn die_with_shim(line: &Line) -> Result<(), Failure> {
@@ -183,6 +195,23 @@ mod tests {
         assert_eq!(of("sh", &["PATH=/a::/b"]), ["/a/sh", "./sh", "/b/sh"]);
         assert_eq!(of("./sh", &["PATH=/a"]), ["./sh"]);
         assert_eq!(of("sh", &[]).len(), 6);
+    }
+
+    #[test]
+    fn no_key_of_the_host_s_session_comes_along() {
+        // Of one thread: the others keep theirs.
+        let rings = std::thread::spawn(|| {
+            // SAFETY: a call on numbers.
+            let ring = || unsafe {
+                let (get, session) = (libc::KEYCTL_GET_KEYRING_ID, libc::KEY_SPEC_SESSION_KEYRING);
+                libc::syscall(libc::SYS_keyctl, get, session, 0)
+            };
+            let before = ring();
+            own_keyring().unwrap();
+            (before, ring())
+        });
+        let (before, after) = rings.join().unwrap();
+        assert!(before < 0 || before != after, "{before}");
     }
 
     #[test]

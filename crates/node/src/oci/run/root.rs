@@ -75,13 +75,9 @@ impl Bundle {
                 .trying("give the root to its user")?;
         }
         // By descriptors: paths may hold what separates options, and forty of them don't fit into the page that the kernel
-        // takes. But the uppermost layer by its own, where it can be: who looks at a mount sees of which image it is.
+        // takes.
         let at = |file: &OwnedFd| format!("/proc/self/fd/{}", file.as_raw_fd());
-        let mut lower: Vec<String> = lower.iter().rev().map(at).collect();
-        let top = self.layers.last().and_then(|layer| layer.to_str()).filter(|_| users.is_none());
-        if let Some(top) = top.filter(|top| !top.contains([':', ',', '\\'])) {
-            lower[0] = top.to_owned();
-        }
+        let lower: Vec<String> = lower.iter().rev().map(at).collect();
         // What a container writes there is lost with it in any case: nothing of it must be synced to the disk.
         let options =
             format!("lowerdir={},upperdir={},workdir={},volatile", lower.join(":"), at(&upper), at(&work));
@@ -215,7 +211,13 @@ pub(super) fn furnish(spec: &Spec, trees: Vec<Option<OwnedFd>>, is_mapped: bool)
         };
         let Some(tree) = tree else { continue };
         let is_folder = is_folder(tree.as_fd()).trying(&what)?;
-        let place = inside.make(&mount.destination, is_folder).trying(&what)?;
+        let mut place = inside.make(&mount.destination, is_folder).trying(&what)?;
+        if matches!(&*mount.kind, "proc" | "sysfs") {
+            // What is hidden there is found by the same path later: no link may lead elsewhere then (CVE-2019-19921).
+            place = inside
+                .find_plain(&mount.destination)
+                .trying(format_args!("{what}: the image has a link there"))?;
+        }
         move_mount(tree.as_fd(), place.as_fd()).trying(&what)?;
         if mount.kind == "tmpfs" && mount.destination == Path::new("/dev") {
             devices::make(spec, &inside, is_mapped)?;
