@@ -138,7 +138,7 @@ fn reconcile_claim(view: &View, claim: &ResourceClaim) -> Plan {
     };
     let status = claim.status.as_ref();
     let reserved = status.and_then(|status| status.reserved_for.as_deref()).unwrap_or_default();
-    // Whoever else uses it says so, and takes that back.
+    // Other users enter themselves in the claim, and remove that themselves.
     let is_used = |user: &&ResourceClaimConsumerReference| {
         let ResourceClaimConsumerReference { api_group, resource, name, uid } = *user;
         let is_pod = api_group.as_deref().unwrap_or_default().is_empty() && resource == "pods";

@@ -15,7 +15,7 @@ use crate::result;
 
 /// The most devices of one claim (`AllocationResultsMaxSize`).
 const MOST: usize = 32;
-/// After so many devices that were tried, the node counts as one without: requests that hardly fit could be tried for hours. (Upstream
+/// After this number of devices tried, the node counts as one without: requests that hardly fit could be tried for hours. (Upstream
 /// gives up after ten seconds.)
 const STEPS: u32 = 100_000;
 
@@ -117,7 +117,7 @@ impl<'a> Search<'a> {
         false
     }
 
-    /// Whether so many of these devices, and what comes after them, can be had.
+    /// Whether that number of these devices, and what comes after them, can be had.
     fn pick(&mut self, slot: &Slot<'a>, candidates: &[Candidate<'a>], count: usize) -> bool {
         if count == 0 {
             return self.request(slot.claim, slot.request + 1);

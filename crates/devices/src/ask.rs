@@ -140,7 +140,7 @@ impl Wanted<'_> {
 }
 
 impl Alternative {
-    /// Whether a device is one that is asked for, whoever has it.
+    /// Whether a device fits the request, allocated or not.
     ///
     /// # Errors
     /// Why nobody can say.

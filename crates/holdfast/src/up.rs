@@ -62,7 +62,7 @@ pub fn run(args: Args) -> anyhow::Result<()> {
     let ports = ForwardedPorts { api: args.port, etcd: args.etcd_port };
     let datastore = args.datastore.datastore(PREFIX)?;
     let nodes = args.nodes.map(|n| n as usize);
-    // Hosts read it, wherever they run; what is wrong with it is told here.
+    // Hosts read it, wherever they run; mistakes in it are reported here.
     let registries = args.registries.map(|path| -> anyhow::Result<PathBuf> {
         crate::host_images::registries(&path)?;
         Ok(path.canonicalize()?)

@@ -5,7 +5,7 @@
 //! blobs/sha256/HEX      manifests and configurations
 //! layers/sha256/HEX/root each layer, unpacked, by the digest of its archive
 //! temporary/PID-N/      what a process is about
-//! lock                  held for moments, by whoever changes the above
+//! lock                  held for moments, while the above changes
 //! ```
 //!
 //! A layer or a blob gets its place and its line in the index under the lock, once all of its bytes are on the disk. So what
@@ -270,7 +270,7 @@ impl Store {
     }
 
     /// Writes an image's digest to the file `mark`, unless the image is gone; whether it is there. Nobody removes anything
-    /// meanwhile: who looks for marks when he removes ([`crate::InUse`]) sees this one, or has removed the image before.
+    /// meanwhile: a removal that looks for marks ([`crate::InUse`]) sees this one, or has removed the image before.
     ///
     /// # Errors
     /// Where the disk refuses.
@@ -327,7 +327,7 @@ impl Store {
         Ok(())
     }
 
-    /// What was left by processes that died; whoever calls it holds the lock.
+    /// What was left by processes that died; the caller holds the lock.
     fn clean(&self) -> Result<(), Error> {
         let mut state = self.state();
         self.refresh(&mut state)?;

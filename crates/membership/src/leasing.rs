@@ -214,7 +214,7 @@ impl Leasing {
         Beat { from: &self.name, what, view: self.view, acknowledges: None, words }
     }
 
-    /// So many words were in the last beat: where not all fit into one, the next begins with the others.
+    /// How many words the last beat carried: where not all fit into one, the next begins with the others.
     pub(crate) fn said(&mut self, words: usize) {
         self.first_word = self.first_word.wrapping_add(words);
     }

@@ -14,7 +14,7 @@ use crate::pods::Folders;
 /// An image, as far as containers are made of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Image {
-    /// The digest of its manifest: by this it is told from all others.
+    /// The digest of its manifest, which no other image has.
     pub digest: String,
     /// Its name by digest, which a container's status tells.
     pub id: String,

@@ -53,7 +53,7 @@ pub(crate) struct DeviceNeed {
 }
 
 impl PartialEq for DeviceNeed {
-    // Whoever changes an inventory that others hold makes a copy first: the same place is the same content.
+    // An inventory that others hold is copied before it is changed: the same place is the same content.
     fn eq(&self, other: &Self) -> bool {
         self.places == other.places
             && self.asks == other.asks

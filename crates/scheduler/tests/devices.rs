@@ -10,7 +10,7 @@ use world::World;
 const GROUP: &str = "resource.k8s.io";
 
 impl World {
-    /// Nodes with so many devices each, and a class that means all of them.
+    /// Nodes, each with that number of devices, and a class that means all of them.
     async fn with_devices(nodes: &[(&str, usize)]) -> Self {
         let mut world = World::empty();
         let class = json!({"metadata": {"name": "any"}, "spec": {}});
@@ -96,7 +96,7 @@ async fn a_pod_goes_where_there_are_devices_for_its_claims() {
     world.slice("n1", 1).await;
     let (place, writes) = world.decide();
     assert_eq!((place, device(statuses(&writes)[0])), (Ok("n1".to_owned()), "n1-0"));
-    // Whoever gives up gives back.
+    // A pod that gives up gives its devices back.
     world.waiting.forget(&"q".into());
     let (place, writes) = world.decide();
     assert_eq!((place, device(statuses(&writes)[0])), (Ok("n1".to_owned()), "n1-0"));

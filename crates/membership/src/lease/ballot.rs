@@ -12,7 +12,7 @@ const ABOUT_STRANGERS: usize = 1024;
 /// A member's acknowledgements and votes.
 ///
 /// A vote is a promise: nothing of that epoch is ever acknowledged again by this member, nor by its later processes. So promises are
-/// written to the disk ([`promises`](Self::promises)), and only those that are there ([`kept`](Self::kept)) are told to others.
+/// written to the disk ([`promises`](Self::promises)), and other hosts hear only of those that are there ([`kept`](Self::kept)).
 #[derive(Debug, Clone)]
 pub struct Ballot {
     terms: Terms,
@@ -35,7 +35,7 @@ struct Record {
     at: Instant,
     /// The epoch that the cluster's state knows.
     known: Option<Epoch>,
-    /// Whether the present set of members was told of a promise that covers all that is known of the host.
+    /// Whether the present set of members heard of a promise that covers all that is known of the host.
     is_voted: bool,
 }
 

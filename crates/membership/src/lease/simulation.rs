@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 
 use super::{Acknowledged, Ballot, Count, Epoch, OwnLease, Terms, View, Word};
 
-/// Real time moves in steps of so many milliseconds.
+/// The step in which real time moves, in milliseconds.
 const STEP: u64 = 10;
 /// From beat to beat, by the host's own clock.
 const INTERVAL: u64 = 50;

@@ -111,7 +111,7 @@ impl ClaimedFolder {
         }
         let affinity = self.volume.spec.as_ref().and_then(|spec| spec.node_affinity.as_ref());
         let Some(required) = affinity.and_then(|affinity| affinity.required.as_ref()) else { return Ok(()) };
-        // Whoever names a node in a pod passes the scheduler by.
+        // A pod that names its node passes the scheduler by.
         let name = sources.pod.spec.as_ref().and_then(|spec| spec.node_name.as_deref()).unwrap_or_default();
         let node = Reader::<Node>::get(sources.state, "", name);
         let labels = node.as_ref().and_then(|node| node.metadata.labels.as_ref());

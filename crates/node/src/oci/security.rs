@@ -255,7 +255,7 @@ mod tests {
             ("web:adm", json!({}), 33, 4, vec![4]),
             ("33:77", json!({}), 33, 77, vec![77, 4]),
             ("55", json!({}), 55, 0, vec![0]),
-            // Who names a user takes the image's files, not the group that the image names.
+            // A pod that names a user gets the groups of the image's files, not the group that the image names.
             ("33:77", json!({"runAsUser": 33}), 33, 34, vec![34, 4]),
             ("web", json!({"runAsUser": 9, "runAsGroup": 8}), 9, 8, vec![8]),
         ] {

@@ -1,4 +1,4 @@
-//! How much is told of one object: a burst, and then something now and then (`EventSourceObjectSpamFilter`).
+//! How many Events one object gets: a burst, and then something now and then (`EventSourceObjectSpamFilter`).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -7,14 +7,14 @@ use k8s_openapi::api::core::v1::ObjectReference;
 
 use super::ledger::KNOWN;
 
-/// So much is told of an object at once (`defaultSpamBurst`).
+/// How many Events an object gets at once (`defaultSpamBurst`).
 const BURST: u32 = 25;
 /// One more after this (`defaultSpamQPS`).
 const REFILL: Duration = Duration::from_secs(300);
 
 type Object = [Option<String>; 4];
 
-/// When all that an object may be told of will be there again, for each of which less is there.
+/// When the whole allowance of an object will be there again, for each that has used some of it.
 #[derive(Debug, Default)]
 pub(super) struct Budget(HashMap<Object, Duration>);
 

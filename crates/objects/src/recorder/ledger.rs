@@ -1,7 +1,7 @@
 //! What happened how often, and what of it is due to be written: no I/O.
 //!
-//! Follows `tools/record/events_cache.go` of client-go: what happens again is counted, what is alike is told together
-//! ([`Similar`](super::similar::Similar)), and of one object no more is told than there is room for
+//! Follows `tools/record/events_cache.go` of client-go: what happens again is counted, similar messages share an Event
+//! ([`Similar`](super::similar::Similar)), and one object gets no more Events than its budget allows
 //! ([`Budget`](super::budget::Budget)).
 
 use std::collections::HashMap;
@@ -19,7 +19,7 @@ pub(super) const KNOWN: usize = 1024;
 const REPEAT: Duration = Duration::from_secs(10);
 /// The longest message, in bytes: the API takes no longer one.
 pub(super) const LONGEST: usize = 1024;
-/// Before the newest message of those that are told together.
+/// Stands before the newest of the messages that share an Event.
 const COMBINED: &str = "(combined from similar events): ";
 
 /// What makes two occurrences the same one happening again.
@@ -27,14 +27,14 @@ const COMBINED: &str = "(combined from similar events): ";
 struct Series {
     object: [Option<String>; 4],
     reason: &'static str,
-    /// None for those that are told together.
+    /// None for messages that share an Event.
     message: Option<String>,
 }
 
 /// One thing that happened, once or more often.
 #[derive(Debug, Clone)]
 pub(super) struct Count {
-    /// What; of several that are told together, the last one.
+    /// What; of several that share an Event, the last one.
     pub occurrence: Occurrence,
     /// The name of its Event.
     pub event: String,
@@ -218,7 +218,7 @@ mod tests {
         let anew = ledger.due(s(50)).remove(0);
         assert_eq!((anew.occurrence.message, anew.count), (gone.occurrence.message, 1));
 
-        // Ten minutes without any of them: they are told one by one again.
+        // Ten minutes without any of them: each gets its own Event again.
         ledger.happened(occurrence("pod 15"), AT + s(700));
         assert_eq!(ledger.due(s(700))[0].occurrence.message, "pod 15");
     }
@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(told.len(), 25 + 1, "the other object has room of its own");
         assert_eq!(ledger.next(), None, "the others are forgotten");
 
-        // What goes on is told when there is room again, with all that happened meanwhile.
+        // What goes on gets its Event when there is room again, with all that happened meanwhile.
         let is_first = |told: &&Count| told.occurrence.regarding.name.as_deref() == Some("p");
         let first = told.iter().find(is_first).unwrap().occurrence.clone();
         (1..=3).for_each(|n| ledger.happened(first.clone(), AT + s(n)));
@@ -255,6 +255,6 @@ mod tests {
         }
         assert_eq!(ledger.due(s(0)).len(), KNOWN);
         ledger.happened(occurrence("one more"), AT);
-        assert_eq!(ledger.due(s(0)).len(), 1, "what was told makes room");
+        assert_eq!(ledger.due(s(0)).len(), 1, "an Event that was written makes room");
     }
 }

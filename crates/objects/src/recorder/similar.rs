@@ -1,4 +1,4 @@
-//! Which occurrences are alike, and too many to be told one by one.
+//! Which occurrences are alike, and too many for an Event each.
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,7 +9,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use super::Occurrence;
 use super::ledger::KNOWN;
 
-/// From so many different messages on, those that are alike are told together (`defaultAggregateMaxEvents`).
+/// From this number of different messages on, those that are alike share an Event (`defaultAggregateMaxEvents`).
 const MANY: usize = 10;
 /// Until none of them happened for so long (`defaultAggregateIntervalInSeconds`).
 const WINDOW: SignedDuration = SignedDuration::from_mins(10);
@@ -22,7 +22,7 @@ struct Alike {
     reason: &'static str,
 }
 
-/// The messages of one kind that are told one by one, by their hashes, and when any of that kind came last.
+/// The messages of one kind that have an Event each, by their hashes, and when any of that kind came last.
 #[derive(Debug)]
 struct Recent {
     messages: HashSet<u64>,
@@ -34,7 +34,7 @@ struct Recent {
 pub(super) struct Similar(HashMap<Alike, Recent>);
 
 impl Similar {
-    /// Takes an occurrence in. True if it is one too many of its kind, and is to be told with others.
+    /// Takes an occurrence in. True if it is one too many of its kind, and shares an Event with others.
     pub fn is_one_of_many(&mut self, occurrence: &Occurrence, at: Timestamp) -> bool {
         let ObjectReference { namespace, name, uid, kind, .. } = occurrence.regarding.clone();
         let alike = Alike {
@@ -44,7 +44,7 @@ impl Similar {
         };
         if self.0.len() >= KNOWN && !self.0.contains_key(&alike) {
             self.0.retain(|_, recent| at.duration_since(recent.last) <= WINDOW);
-            // Too many kinds: a few more are told one by one.
+            // Too many kinds: a few more messages get Events of their own.
             if self.0.len() >= KNOWN {
                 self.0.clear();
             }

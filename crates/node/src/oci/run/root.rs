@@ -39,7 +39,7 @@ impl Bundle {
         for name in ["upper", "work", "rootfs", "lower"] {
             fs::create_dir_all(self.folder.join(name))?;
         }
-        // The root folder that the container sees: it must be able to enter it whoever it runs as.
+        // The root folder that the container sees: its user must be able to enter it, whichever that is.
         fs::set_permissions(self.folder.join("upper"), fs::Permissions::from_mode(0o755))
     }
 

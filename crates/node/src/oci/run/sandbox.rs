@@ -157,7 +157,7 @@ fn namespaces(wanted: &Wanted) -> Result<Vec<(NamespaceKind, OwnedFd)>, Failure>
     }
 }
 
-/// A step is told by a zero; anything else is why it failed.
+/// A zero says that a step is done; anything else is why it failed.
 fn await_step(told: &mut File) -> Result<(), Failure> {
     let mut byte = [0];
     match told.read(&mut byte).trying("make namespaces")? {
