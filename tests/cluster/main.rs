@@ -10,6 +10,7 @@ mod bad_input;
 mod certificates;
 mod containers;
 mod custom_resources;
+mod described;
 mod drain;
 mod drill;
 mod durability;
