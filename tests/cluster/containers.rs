@@ -1,5 +1,6 @@
 //! Pods as containers, by `kubectl`, of an image that the test makes of busybox: imported, and from Debian's registry.
 
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, TcpStream};
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
@@ -10,7 +11,7 @@ use images::Digest;
 use pki::{Authority, HostNames};
 use serde_json::{Value, json};
 
-use crate::harness::{Cluster, text};
+use crate::harness::{Cluster, PATIENCE, text};
 use crate::kubectl::{Kubectl, is_installed};
 
 /// Where Debian's package `busybox-static` has it.
@@ -140,6 +141,90 @@ async fn pods_run_as_containers_of_an_image_that_was_imported() {
     let (imported, said) = image(&cluster, &["import", &archive]);
     assert!(imported, "{said}");
     kubectl.says("wait --for=condition=Ready pod/gone --timeout=60s", &["condition met"]);
+}
+
+/// Serves its pod's name on all addresses at port 80, and to its pod alone at 81.
+const SERVE_ALL: &str = "mkdir -p /www; echo served by $HOSTNAME > /www/index.html; httpd -p 127.0.0.1:81 -h /www; \
+    exec httpd -f -p 80 -h /www";
+
+/// The links of pods that a host has.
+fn links_of_pods(cluster: &Cluster, host: &str) -> Option<usize> {
+    let table = std::fs::read_to_string(format!("/proc/{}/net/dev", cluster.pid_of_host(host)?)).ok()?;
+    Some(table.lines().filter(|line| line.trim_start().starts_with("pod")).count())
+}
+
+/// What is served at a port of a pod, by `kubectl port-forward`.
+fn forwarded(kubectl: &Kubectl<'_>, pod: &str, port: u16) -> String {
+    let mut command = Command::new(kubectl.1);
+    command.args(["port-forward", pod, &format!(":{port}")]).env("KUBECONFIG", kubectl.0.kubeconfig());
+    let mut forwarding = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(forwarding.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let line = lines.find(|line| line.contains("127.0.0.1:")).unwrap();
+    let here = line.split("127.0.0.1:").nth(1).and_then(|rest| rest.split(' ').next()).unwrap();
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, here.parse().unwrap())).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer);
+    forwarding.kill().unwrap();
+    forwarding.wait().unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn containers_have_networks_of_their_own() {
+    if !can_contain() || !testing::has_namespaces() {
+        return;
+    }
+    let temporary = tempfile::tempdir().unwrap();
+    let archive = Made::make(temporary.path()).save(temporary.path(), "registry.test/web:v1");
+    let archive = archive.display().to_string();
+    let cluster = Cluster::start_with(temporary.path(), 2, "netns", &["--image", &archive]);
+    cluster.wait_until_ready(2).await;
+    let kubectl = Kubectl(&cluster, "kubectl");
+    let pod = |name: &str, node: &str, host_port: Option<u16>| {
+        json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": {
+            "nodeName": node, "terminationGracePeriodSeconds": 0, "containers": [{"name": "main",
+                "image": "registry.test/web:v1", "command": ["sh", "-c", SERVE_ALL],
+                "ports": [{"containerPort": 80, "hostPort": host_port}],
+                "readinessProbe": {"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1},
+                "livenessProbe": {"tcpSocket": {"port": 80}}}]}})
+    };
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "front"},
+        "spec": {"selector": {"app": "b"}, "ports": [{"port": 8000, "targetPort": 80}]}});
+    let items = [pod("a", "n1", Some(8085)), pod("b", "n1", None), pod("c", "n2", None), service];
+    let file = temporary.path().join("pods.json");
+    std::fs::write(&file, json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string()).unwrap();
+    kubectl.says(&format!("apply -f {}", file.display()), &["pod/c created"]);
+    kubectl.says("wait --for=condition=Ready pod/a pod/b pod/c --timeout=60s", &["pod/c condition met"]);
+    let address = |name: &str| {
+        kubectl.says(&format!("get pod {name} -o jsonpath={{.status.podIPs[0].ip}}"), &["10.244."])
+    };
+    let (a, b, c) = (address("a"), address("b"), address("c"));
+    let asks = |from: &str, what: &str, says: &str| {
+        kubectl.says_soon(&format!("exec {from} -- wget -q -O - http://{what}"), says);
+    };
+    asks("a", &b, "served by b");
+    asks("a", &c, "served by c");
+    asks("c", &a, "served by a");
+    asks("a", "front:8000", "served by b");
+    asks("c", "front:8000", "served by b");
+    kubectl.says_soon("get --raw /api/v1/namespaces/default/pods/c:80/proxy/", "served by c");
+    // The host's port leads to the pod; the host's loopback, where it is open too, to nobody inside.
+    asks("c", "10.73.0.1:8085", "served by a");
+    kubectl.fails("exec a -- wget -q -O - http://127.0.0.1:8085", &["Connection refused"]);
+    let answer = forwarded(&kubectl, "pod/a", 81);
+    assert!(answer.contains("served by a"), "{answer}");
+
+    cluster.signal_host("n1", libc::SIGKILL);
+    asks("c", &a, "served by a");
+    cluster.wait_until_ready(2).await;
+    kubectl.says_soon("exec a -- wget -q -O - http://front:8000", "served by b");
+    asks("c", "10.73.0.1:8085", "served by a");
+    kubectl.says("get pod a -o jsonpath={.status.containerStatuses[0].restartCount}", &["0"]);
+    assert_eq!(links_of_pods(&cluster, "n1"), Some(2));
+    kubectl.says("delete pod a b --now", &["deleted"]);
+    assert_eq!(links_of_pods(&cluster, "n1"), Some(0));
 }
 
 /// A registry with TLS and a password; it ends with this.

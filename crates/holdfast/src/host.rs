@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -394,6 +395,7 @@ fn network_options(
         },
         hosts: networks,
         services: config.service_cidr,
+        inside: vec![config.host_cidr, config.cluster_cidr],
         answered,
         virtual_address: config.virtual_api(),
         most_connections: files::connections_of_services(MOST_CONNECTIONS, files::most()),
@@ -435,6 +437,28 @@ impl server::Backends for Reach {
 }
 
 impl node::PodAddresses for Reach {
+    fn own_networks(&self) -> Result<(), String> {
+        self.network().map_err(|why| why.to_string())?.pod_networks()
+    }
+
+    fn connect(
+        &self,
+        address: IpAddr,
+        namespace: OwnedFd,
+        ports: Vec<node::HostPort>,
+    ) -> BoxFuture<'_, io::Result<()>> {
+        let port = |port: node::HostPort| network::HostPort {
+            protocol: if port.is_udp { network::Protocol::Udp } else { network::Protocol::Tcp },
+            address: port.address,
+            number: port.number,
+            to: port.to,
+        };
+        let ports = ports.into_iter().map(port).collect();
+        Box::pin(async move {
+            self.network()?.connect_pod(address, namespace, ports).await.map_err(io::Error::other)
+        })
+    }
+
     fn add(&self, address: IpAddr) -> BoxFuture<'_, io::Result<()>> {
         Box::pin(async move { self.network()?.add_pod_address(address).await.map_err(io::Error::other) })
     }

@@ -23,6 +23,17 @@ pub enum Error {
         /// What the system said.
         why: std::io::Error,
     },
+    /// A setting of the kernel's, of this host's network.
+    #[error("can't set {file}: {why}; pods' networks need it")]
+    Setting {
+        /// Which.
+        file: String,
+        /// What the system said.
+        why: std::io::Error,
+    },
+    /// A pod's network namespace can't be entered.
+    #[error("can't enter the network namespace of a pod: {0}")]
+    Namespace(std::io::Error),
     /// The host's link isn't there.
     #[error("there is no link {0} on this host: name one of those in /sys/class/net")]
     NoLink(String),

@@ -10,27 +10,28 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use membership::Hosts;
 use objects::Kind;
 use store::{KeyRange, Revision, Store, Watcher};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::backend::{Outcome, ServiceBackend};
 use crate::dropped::{Dropped, News};
-use crate::{Directory, HostNetwork, Targets};
+use crate::{Directory, HostNetwork, ServiceChange, Targets};
 
 /// After this time a backend tries again what was refused.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Follows until the store ends, as seen from the host `own`.
+/// Follows until the store ends, as seen from the host `own`. `more` are changes that no store has.
 pub(crate) async fn follow(
     own: &str,
     store: Arc<dyn Store>,
     hosts: watch::Receiver<Arc<Hosts>>,
     networks: watch::Receiver<Arc<BTreeMap<String, HostNetwork>>>,
+    more: mpsc::UnboundedReceiver<ServiceChange>,
     backend: impl ServiceBackend,
 ) {
     let directory = Directory::new(own, Targets::default());
     let own = objects::key(Node::GROUP, Node::PLURAL, "", own);
     let mut follower =
-        Follower { own, store, hosts, networks, directory, dropped: Dropped::default(), backend };
+        Follower { own, store, hosts, networks, more, directory, dropped: Dropped::default(), backend };
     loop {
         match follower.follow_history().await {
             // Other hosts are other targets, or the history was cut past what was seen: start from the newest state again.
@@ -46,6 +47,7 @@ struct Follower<B> {
     store: Arc<dyn Store>,
     hosts: watch::Receiver<Arc<Hosts>>,
     networks: watch::Receiver<Arc<BTreeMap<String, HostNetwork>>>,
+    more: mpsc::UnboundedReceiver<ServiceChange>,
     directory: Directory,
     dropped: Dropped,
     backend: B,
@@ -66,9 +68,12 @@ impl<B: ServiceBackend> Follower<B> {
         self.directory.load(&state);
         // A snapshot that is kept keeps every object that is replaced from now on.
         drop(state);
+        let mut more = Vec::new();
         loop {
             self.directory.hosts(&self.hosts.borrow_and_update());
-            let outcome = self.backend.apply(&self.directory.changes()).await;
+            let mut changes = self.directory.changes();
+            changes.append(&mut more);
+            let outcome = self.backend.apply(&changes).await;
             tell(self.dropped.update(&self.directory));
             let again = async {
                 match outcome {
@@ -85,6 +90,10 @@ impl<B: ServiceBackend> Follower<B> {
                     Err(_) => return Err(store::Error::Closed),
                 },
                 Ok(()) = self.networks.changed() => return Ok(()),
+                Some(change) = self.more.recv() => {
+                    more.push(change);
+                    Vec::new()
+                }
                 () = again => Vec::new(),
             };
             events.iter().for_each(|event| self.directory.apply(event));

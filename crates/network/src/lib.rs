@@ -4,7 +4,7 @@
 //! without I/O. A service backend puts such changes into effect; today that is the in-process proxy, which listens for
 //! every Service and asks [`Balancer`] for the order in which endpoints are tried. [`Network`] drives them: it
 //! makes the host's addresses its own by netlink (or announces them to the switch of a cluster on loopback) and
-//! holds the API's virtual address while this host leads.
+//! holds the API's virtual address while this host leads. [`PodLinks`] connects networks of pods' own to the host.
 
 mod announce;
 mod arp;
@@ -15,10 +15,13 @@ mod dropped;
 mod error;
 mod follow;
 mod frontends;
+mod host_ports;
 mod keeper;
 mod listen;
+mod masquerade;
 mod netlink;
 mod network;
+mod pod_links;
 mod proxy;
 mod services;
 mod targets;
@@ -26,8 +29,10 @@ mod virtual_address;
 
 pub use balancer::{Balancer, Scope};
 pub use error::Error;
+pub use host_ports::HostPort;
 pub use listen::listen_before_held;
 pub use network::{Answered, HostNetwork, Mode, Network, Options};
+pub use pod_links::PodLinks;
 pub use services::{
     Directory, Endpoint, Hint, Hints, PortId, Protocol, Served, ServiceChange, ServiceId, ServicePort,
     Services,

@@ -4,13 +4,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::StreamExt;
 use ipnet::IpNet;
-use rtnetlink::packet_route::link::LinkAttribute;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope, RouteType};
 use rtnetlink::{AddressMessageBuilder, Handle, LinkUnspec, RouteMessageBuilder};
 use tokio::task::JoinHandle;
 use tracing::info_span;
 
 use crate::Error;
+
+mod pairs;
+
+pub(crate) use pairs::End;
 
 const LOOPBACK: &str = "lo";
 
@@ -20,6 +24,16 @@ pub(crate) struct Link {
     pub index: u32,
     /// Its hardware address; zero if it has none.
     pub hardware: [u8; 6],
+}
+
+impl Link {
+    fn of(message: &LinkMessage) -> Self {
+        let address = message.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::Address(address) => address.as_slice().try_into().ok(),
+            _ => None,
+        });
+        Link { index: message.header.index, hardware: address.unwrap_or_default() }
+    }
 }
 
 /// A connection to the network namespace in which it was opened.
@@ -37,28 +51,31 @@ impl Netlink {
     }
 
     pub async fn link(&self, name: &str) -> Result<Link, Error> {
+        let found = self.find(name).await?;
+        found.as_ref().map(Link::of).ok_or_else(|| Error::NoLink(name.to_owned()))
+    }
+
+    async fn find(&self, name: &str) -> Result<Option<LinkMessage>, Error> {
         let mut links = std::pin::pin!(self.handle.link().get().match_name(name.to_owned()).execute());
-        let found = match links.next().await {
-            Some(Ok(link)) => link,
-            Some(Err(rtnetlink::Error::NetlinkError(e))) if e.raw_code() == -libc::ENODEV => {
-                return Err(Error::NoLink(name.to_owned()));
-            }
-            Some(Err(why)) => return Err(failed(format!("look for link {name}"))(why)),
-            None => return Err(Error::NoLink(name.to_owned())),
-        };
-        let address = found.attributes.iter().find_map(|attribute| match attribute {
-            LinkAttribute::Address(address) => address.as_slice().try_into().ok(),
-            _ => None,
-        });
-        Ok(Link { index: found.header.index, hardware: address.unwrap_or_default() })
+        match links.next().await {
+            Some(Ok(link)) => Ok(Some(link)),
+            Some(Err(rtnetlink::Error::NetlinkError(e))) if e.raw_code() == -libc::ENODEV => Ok(None),
+            Some(Err(why)) => Err(failed(format!("look for link {name}"))(why)),
+            None => Ok(None),
+        }
     }
 
     /// Switches the loopback link on and returns it.
     pub async fn loopback(&self) -> Result<Link, Error> {
         let link = self.link(LOOPBACK).await?;
-        let change = LinkUnspec::new_with_index(link.index).up().build();
-        self.handle.link().set(change).execute().await.map_err(failed("switch the loopback link on"))?;
+        self.switch_on(link).await?;
         Ok(link)
+    }
+
+    /// Switches a link on. It may be on already.
+    pub async fn switch_on(&self, link: Link) -> Result<(), Error> {
+        let change = LinkUnspec::new_with_index(link.index).up().build();
+        self.handle.link().set(change).execute().await.map_err(failed("switch a link on"))
     }
 
     /// Makes all addresses of a network this host's own: `ip route replace local CIDR dev lo`.

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
@@ -18,8 +19,11 @@ use tracing::info_span;
 use crate::announce::{AddressKind, Announcer, Entry};
 use crate::dial::Dialer;
 use crate::follow::follow;
+use crate::host_ports::{HostPort, HostPorts};
 use crate::keeper::{self, Others, Wanted};
+use crate::masquerade;
 use crate::netlink::Netlink;
+use crate::pod_links::PodLinks;
 use crate::proxy::{ListenAt, Proxy};
 use crate::virtual_address::{self, Holder};
 use crate::{Error, Protocol, Scope, Services};
@@ -71,6 +75,9 @@ pub struct Options {
     pub hosts: watch::Receiver<Arc<BTreeMap<String, HostNetwork>>>,
     /// The addresses of the services.
     pub services: IpNet,
+    /// The networks in which pods are known by their own addresses: those of the hosts and of all hosts' pods. Beyond them
+    /// pods speak in their host's name.
+    pub inside: Vec<IpNet>,
     /// Addresses of services that this host answers for by itself.
     pub answered: Vec<Answered>,
     /// The API's virtual address and port.
@@ -84,6 +91,9 @@ pub struct Options {
 pub struct Network {
     own: HostNetwork,
     dialer: Arc<Dialer>,
+    /// The links of pods with networks of their own, or why pods have none.
+    pods: Result<PodLinks, String>,
+    host_ports: HostPorts,
     stop: watch::Sender<bool>,
     /// These end by themselves once they are asked to stop.
     ending: Mutex<JoinSet<()>>,
@@ -111,7 +121,7 @@ impl Network {
         let own = known.ok_or_else(|| Error::UnknownHost(options.name.clone()))?;
         let stop = watch::Sender::new(false);
         let (mut ending, mut running) = (JoinSet::new(), JoinSet::new());
-        let (place, holder) = match &options.mode {
+        let (place, holder, pods) = match &options.mode {
             Mode::Namespaces { link } => {
                 let netlink = Netlink::open()?;
                 let wanted = wanted(&options, own);
@@ -127,7 +137,13 @@ impl Network {
                     keeper::keep(Netlink::open()?, wanted, others, changes.clone()),
                 );
                 let address = options.virtual_address.ip();
-                (ListenAt::There, Holder::Link { netlink, link: link.clone(), address, changes })
+                let pods = PodLinks::open(own.pods).await.map_err(|error| error.to_string());
+                if let Err(why) = &pods {
+                    tracing::warn!(why, "pods have no networks of their own here: they share the host's");
+                } else if let Err(error) = masquerade::put(own.pods, &options.inside) {
+                    tracing::warn!(%error, "pods with networks of their own reach nothing outside of the cluster");
+                }
+                (ListenAt::There, Holder::Link { netlink, link: link.clone(), address, changes }, pods)
             }
             Mode::Loopback { switch } => {
                 let (services, services_seen) = watch::channel(Vec::new());
@@ -143,7 +159,8 @@ impl Network {
                     protocol: Protocol::Tcp,
                     target: SocketAddr::new(own.address, options.virtual_address.port()),
                 };
-                (ListenAt::Here(services), Holder::Switch { entry, announced })
+                let pods = Err("on loopback all hosts of a cluster share the machine's network".to_owned());
+                (ListenAt::Here(services), Holder::Switch { entry, announced }, pods)
             }
         };
         ending.spawn_in(
@@ -154,12 +171,13 @@ impl Network {
         let (answered, most) = (options.answered.clone(), options.most_connections);
         let proxy = Proxy::new(own.address, place, answered, dialer.clone(), most);
         let (own_name, networks) = (options.name.clone(), options.hosts.clone());
+        let (host_ports, changes) = HostPorts::new(own.address);
         running.spawn_in_on(
             info_span!("follow services"),
-            async move { follow(&own_name, store, hosts, networks, proxy).await },
+            async move { follow(&own_name, store, hosts, networks, changes, proxy).await },
             carrying,
         );
-        Ok(Network { own, dialer, stop, ending: Mutex::new(ending), _running: running })
+        Ok(Network { own, dialer, pods, host_ports, stop, ending: Mutex::new(ending), _running: running })
     }
 
     /// A connection to the next live endpoint of a Service's port, given by name or number (or empty, if there
@@ -188,9 +206,17 @@ impl Network {
         self.dialer.services()
     }
 
+    /// Whether pods can have networks of their own on this host.
+    ///
+    /// # Errors
+    /// Why they can't: then they share the host's.
+    pub fn pod_networks(&self) -> Result<(), String> {
+        self.pods.as_ref().map(|_| ()).map_err(Clone::clone)
+    }
+
     /// Readies an address for a pod. All addresses of this host's pods are its own from the start (one local
-    /// route, in a namespace; all of 127.0.0.0/8, on loopback), so that a pod can bind it and callers of a
-    /// pod that is gone are refused at once instead of waiting; what is left is to see that it is one of them.
+    /// route, in a namespace; all of 127.0.0.0/8, on loopback), so that a pod that shares the host's network can bind it
+    /// and callers of a pod that is gone are refused at once instead of waiting; what is left is to see that it is one of them.
     ///
     /// # Errors
     /// [`Error::ForeignAddress`] if it isn't.
@@ -198,12 +224,37 @@ impl Network {
         self.check_pod_address(address)
     }
 
-    /// A pod no longer needs its address. It stays local, and refuses callers since nobody listens on it.
+    /// Connects the network namespace of a pod, which gets that address, where pods have networks of their own; and passes on
+    /// what comes to these ports of the host.
     ///
     /// # Errors
-    /// [`Error::ForeignAddress`] if it isn't one of this host's pods.
+    /// [`Error::ForeignAddress`], or what the kernel refused.
+    pub async fn connect_pod(
+        &self,
+        address: IpAddr,
+        namespace: OwnedFd,
+        ports: Vec<HostPort>,
+    ) -> Result<(), Error> {
+        match &self.pods {
+            Ok(links) => links.connect(address, namespace).await?,
+            Err(why) => return Err(Error::Namespace(io::Error::other(why.clone()))),
+        }
+        self.host_ports.set(address, ports);
+        Ok(())
+    }
+
+    /// A pod no longer needs its address: its links and ports of the host go, if it has any. The address stays local, and refuses callers since
+    /// nobody listens on it.
+    ///
+    /// # Errors
+    /// [`Error::ForeignAddress`] if it isn't one of this host's pods, or what the kernel refused.
     pub async fn remove_pod_address(&self, address: IpAddr) -> Result<(), Error> {
-        self.check_pod_address(address)
+        self.check_pod_address(address)?;
+        self.host_ports.set(address, Vec::new());
+        match &self.pods {
+            Ok(links) => links.remove(address).await,
+            Err(_) => Ok(()),
+        }
     }
 
     fn check_pod_address(&self, address: IpAddr) -> Result<(), Error> {

@@ -69,6 +69,7 @@ async fn serve_and_hold() {
         mode: Mode::Namespaces { link: "eth0".into() },
         hosts: networks.subscribe(),
         services: "10.96.0.0/16".parse().unwrap(),
+        inside: Vec::new(),
         virtual_address,
         answered: Vec::new(),
         most_connections: 64,

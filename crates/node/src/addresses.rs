@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use futures::future::BoxFuture;
@@ -12,11 +13,39 @@ use serde::{Deserialize, Serialize};
 
 /// Makes pods' addresses work on this host: the network does.
 pub trait PodAddresses: Send + Sync + 'static {
+    /// Whether containers' pods can have networks of their own here, by [`connect`](PodAddresses::connect).
+    ///
+    /// # Errors
+    /// Why they can't: then they share the host's network.
+    fn own_networks(&self) -> Result<(), String>;
+
     /// Makes the host answer on the address.
     fn add(&self, address: IpAddr) -> BoxFuture<'_, io::Result<()>>;
 
-    /// The address is not used any more.
+    /// Connects a pod's network namespace with the host's network, and gives it this address, which was added; what comes to
+    /// these ports of the host is passed on to it. Fine if it is connected.
+    fn connect(
+        &self,
+        address: IpAddr,
+        namespace: OwnedFd,
+        ports: Vec<HostPort>,
+    ) -> BoxFuture<'_, io::Result<()>>;
+
+    /// The address is not used any more; what was connected with it isn't either.
     fn remove(&self, address: IpAddr) -> BoxFuture<'_, io::Result<()>>;
+}
+
+/// A port of the host that leads to one of a pod (`hostPort`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostPort {
+    /// Whether it is for datagrams (UDP); for connections otherwise (TCP).
+    pub is_udp: bool,
+    /// The address of the host's; None for its own one and its loopback.
+    pub address: Option<IpAddr>,
+    /// Its number.
+    pub number: u16,
+    /// The pod's port.
+    pub to: u16,
 }
 
 /// A range of IPv4 addresses, such as `10.244.1.0/24`.
@@ -100,6 +129,11 @@ impl Addresses {
         self.book.pods.insert(uid.to_owned(), address);
         self.write();
         Some(address.into())
+    }
+
+    /// The address that a pod has.
+    pub(crate) fn known(&self, uid: &str) -> Option<IpAddr> {
+        self.book.pods.get(uid).map(|address| (*address).into())
     }
 
     /// Ends a pod's claim; the address it had.

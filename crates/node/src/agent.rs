@@ -156,6 +156,7 @@ impl Agent {
             address: options.address,
             store: options.store.clone(),
             writer: options.writer.clone(),
+            own_networks: options.addresses.own_networks(),
             network: options.addresses,
             addresses: Mutex::new(book),
             folders,

@@ -24,7 +24,7 @@ mod shims;
 mod streams;
 mod usage;
 
-pub use addresses::PodAddresses;
+pub use addresses::{HostPort, PodAddresses};
 pub use agent::{Agent, Error, Options, end_former_pods};
 pub use container::cgroup::root as cgroup_root;
 pub use images::{Image, ImageError, Images, Present, PullSecret, images_in_use};

@@ -4,6 +4,7 @@
 //! runs is found again by the next one.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::Duration;
@@ -39,6 +40,9 @@ pub(crate) trait Runtime: fmt::Debug + Send + Sync {
         uid: &'a str,
         wanted: Option<oci::Wanted>,
     ) -> BoxFuture<'a, Result<Vec<oci::Namespace>, RunError>>;
+
+    /// The network namespace that a pod's containers share, if it is the pod's own.
+    fn network<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Option<OwnedFd>>;
 
     /// Starts one life of a container, whose log lies in the folder `log` as `ATTEMPT.log`.
     fn start<'a>(

@@ -49,8 +49,9 @@ async fn a_backend_hears_of_the_one_service_of_two_thousand_that_changed() {
     let (heard, mut hears) = mpsc::unbounded_channel();
     let backend = Recording { heard, is_first: true };
     let networks = watch::Sender::default();
+    let (more, others) = mpsc::unbounded_channel();
     let following =
-        tokio::spawn(follow("n1", store.clone(), hosts.subscribe(), networks.subscribe(), backend));
+        tokio::spawn(follow("n1", store.clone(), hosts.subscribe(), networks.subscribe(), others, backend));
     assert_eq!(hears.recv().await.unwrap().len(), 2000, "the first time all that there is");
     assert_eq!(hears.recv().await.unwrap(), [], "once more, since it wasn't done");
 
@@ -64,6 +65,10 @@ async fn a_backend_hears_of_the_one_service_of_two_thousand_that_changed() {
     let silent = Liveness { last_heard: Instant::now(), silent: true, incarnation: None };
     hosts.send_replace(Arc::new(Hosts([("n2".to_owned(), silent)].into())));
     assert_eq!(hears.recv().await.unwrap(), [ServiceChange::Silent("n2".into())]);
+
+    let gone = ServiceChange::Gone(served.id.clone());
+    more.send(gone.clone()).unwrap();
+    assert_eq!(hears.recv().await.unwrap(), [gone]);
 
     // What changes nothing for callers is passed on as nothing.
     serve(&store, "s1234", "10.0.0.2").await;

@@ -14,4 +14,4 @@ pub(crate) use image::accounts;
 pub(crate) use probe::probe;
 pub(crate) use run::{Bundle, Held, PATH, Wanted, exec, host_devices, start};
 pub(crate) use security::{Given, Security};
-pub(crate) use spec::{Mapping, Namespace, Spec};
+pub(crate) use spec::{Mapping, Namespace, NamespaceKind, Spec};

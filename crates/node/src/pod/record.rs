@@ -268,7 +268,7 @@ pub(crate) enum PrepareError {
         why: String,
     },
     /// Its sandbox.
-    #[error("can't make the pod's shim: {0}")]
+    #[error("Failed to create pod sandbox: {0}")]
     Sandbox(String),
 }
 

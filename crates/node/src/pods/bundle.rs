@@ -8,6 +8,7 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 use super::command::{config, streams};
 use super::handler::Handler;
 use super::pod_host::machine_name;
+use super::sandbox::sees_host_processes;
 use super::{PodHost, PodTokens};
 use crate::container::{Access, Bind, ConfinedPath, cgroup, environment, expand, name_files, remove_folder};
 use crate::images::Image;
@@ -15,70 +16,10 @@ use crate::oci::{
     Bundle as Folders, Given, Namespace, PATH, Parts, Sandbox, Security, Wanted, accounts, config_file,
     host_devices, oom_score, spec,
 };
-use crate::pod::{StartError, domain, hostname, uid};
+use crate::pod::{StartError, uid};
 use crate::runtime::{Bundle, Streams};
 
-/// The kernel parameters that a pod may set without a say of the host's, as far as they are of its own namespaces
-/// (`pkg/kubelet/sysctl/safe_sysctls.go`).
-const SAFE: [&str; 1] = ["kernel.shm_rmid_forced"];
-/// The longest name that Linux takes.
-const LONGEST_HOSTNAME: usize = 63;
-
-/// Whether a pod asks for something of the host's instead of its own.
-fn asks(pod: &Pod, what: impl Fn(&k8s_openapi::api::core::v1::PodSpec) -> Option<bool>) -> bool {
-    pod.spec.as_ref().and_then(what) == Some(true)
-}
-
-fn sees_host_processes(pod: &Pod) -> bool {
-    asks(pod, |spec| spec.host_pid)
-}
-
 impl PodHost {
-    /// What the sandbox of a pod is to be.
-    ///
-    /// # Errors
-    /// What of it this host can't do.
-    pub(super) fn sandbox(&self, pod: &Pod) -> Result<Wanted, String> {
-        let uid = uid(pod);
-        let spec = pod.spec.as_ref();
-        let users = match spec.and_then(|spec| spec.host_users) {
-            Some(false) => {
-                let range = self.user_ranges.of(&self.folders.pods(), uid);
-                Some(range.map_err(|why| format!("can't give the pod users of its own: {why}"))?)
-            }
-            _ => None,
-        };
-        let mut sysctls = Vec::new();
-        let asked = spec.and_then(|spec| spec.security_context.as_ref()?.sysctls.as_ref());
-        for sysctl in asked.into_iter().flatten() {
-            if !SAFE.contains(&sysctl.name.as_str()) {
-                return Err(format!(
-                    "forbidden sysctl: {:?} not allowlisted: pods of this host have {} of their own",
-                    sysctl.name,
-                    SAFE.join(", ")
-                ));
-            }
-            sysctls.push((sysctl.name.clone(), sysctl.value.clone()));
-        }
-        let ipc = !asks(pod, |spec| spec.host_ipc);
-        if !ipc && !sysctls.is_empty() {
-            return Err("sysctls: a pod with hostIPC has none of its own".into());
-        }
-        let hostname = if asks(pod, |spec| spec.host_network) { None } else { Some(own_hostname(pod)?) };
-        Ok(Wanted {
-            hostname,
-            ipc,
-            shares_processes: asks(pod, |spec| spec.share_process_namespace) && !sees_host_processes(pod),
-            users,
-            sysctls,
-            shared_memory: ipc.then(|| self.shared_memory(uid)),
-        })
-    }
-
-    fn shared_memory(&self, uid: &str) -> PathBuf {
-        self.folders.pod(uid).join("shm")
-    }
-
     /// Writes the bundle of a container that is about to start, in the sandbox that is there.
     ///
     /// # Errors
@@ -183,23 +124,6 @@ impl PodHost {
         let place = ConfinedPath { root: root.clone(), beneath: PathBuf::from(name) };
         place.read().map_err(|why| format!("it can't be read in {}: {why}", root.display()))
     }
-}
-
-/// The host name of a pod: a full one where it asks for that.
-fn own_hostname(pod: &Pod) -> Result<String, String> {
-    let name = hostname(pod);
-    let (true, Some(domain)) = (asks(pod, |spec| spec.set_hostname_as_fqdn), domain(pod)) else {
-        return Ok(name);
-    };
-    let full = format!("{name}.{domain}");
-    if full.len() > LONGEST_HOSTNAME {
-        return Err(format!(
-            "Failed to construct FQDN from Pod hostname and cluster domain, FQDN {full} is too long ({LONGEST_HOSTNAME} \
-             characters is the max, {} characters requested)",
-            full.len()
-        ));
-    }
-    Ok(full)
 }
 
 /// What a container's process has: defaults, what its image says, and over it what its pod says.

@@ -353,7 +353,7 @@ impl Desk {
             // It never runs again: what a shim of its own holds is only what was left behind.
             entry.released = true;
             let (host, id) = (self.host.clone(), id.to_owned());
-            self.work.spawn_in(info_span!("end pod", uid = id), async move { host.runtime.end(&id).await });
+            self.work.spawn_in(info_span!("end pod", uid = id), async move { host.let_go(&id).await });
         }
         for action in decision.actions {
             carry_out(&self.host, &self.reports, &mut self.work, entry, action, now);

@@ -165,7 +165,7 @@ async fn make(
             let image = host.image(pod, &spec).await?;
             let wanted = host.sandbox(pod).map_err(StartError::Config)?;
             // It is there, unless its shim died.
-            let namespaces = host.runtime.prepare(&which.uid, Some(wanted.clone())).await.map_err(run)?;
+            let namespaces = host.hold(pod, Some(wanted.clone()), address).await.map_err(run)?;
             (Some(image), Some((wanted, namespaces)))
         }
     };

@@ -11,6 +11,8 @@ mod image;
 mod life;
 mod live;
 mod pod_host;
+mod sandbox;
+mod sysctls;
 mod tokens;
 mod user_ranges;
 mod writing;

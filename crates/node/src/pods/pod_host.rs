@@ -9,7 +9,6 @@ use objects::{Occurrence, Recorder, Writer};
 use store::{State, Store};
 use tracing::info_span;
 
-use super::handler::Handler;
 use super::{Folders, LiveContainers, PodTokens, TokenBook, UserRanges};
 use crate::addresses::{Addresses, PodAddresses};
 use crate::clock::Clock;
@@ -18,7 +17,6 @@ use crate::container::{
 };
 use crate::host::Powers;
 use crate::images::Images;
-use crate::oci::Wanted;
 use crate::pod::{PrepareError, ephemeral_containers, subject, uid};
 use crate::runtime::Runtime;
 
@@ -29,6 +27,8 @@ pub(crate) struct PodHost {
     pub store: Arc<dyn Store>,
     pub writer: Arc<dyn Writer>,
     pub network: Arc<dyn PodAddresses>,
+    /// Why containers' pods share the host's network, if they have none of their own here.
+    pub own_networks: Result<(), String>,
     pub addresses: Mutex<Addresses>,
     pub folders: Folders,
     pub recorder: Recorder,
@@ -106,17 +106,8 @@ impl PodHost {
     pub(crate) async fn prepare(self: Arc<Self>, pod: Arc<Pod>) -> Result<IpAddr, PrepareError> {
         let address = self.clone().furnish(pod.clone()).await?;
         let wanted = self.wanted_sandbox(&pod).map_err(PrepareError::Sandbox)?;
-        let made = self.runtime.prepare(uid(&pod), wanted).await;
-        made.map_err(|why| PrepareError::Sandbox(why.to_string()))?;
+        self.hold(&pod, wanted, address).await.map_err(|why| PrepareError::Sandbox(why.to_string()))?;
         Ok(address)
-    }
-
-    /// What a pod's sandbox is to be, where its containers share one. Blocks a moment, for what a disk has in memory.
-    pub(super) fn wanted_sandbox(&self, pod: &Pod) -> Result<Option<Wanted>, String> {
-        match Handler::of(pod, &self.store.snapshot())? {
-            Handler::Host => Ok(None),
-            Handler::Oci => self.sandbox(pod).map(Some),
-        }
     }
 
     /// Makes a pod's folder, volumes and address.
@@ -129,22 +120,23 @@ impl PodHost {
         let host = self.clone();
         let renewed = self.renew_tokens(&pod).await;
         let work = tasks::blocking(info_span!("make files", pod = subject(&pod)), move || {
-            renewed.map_err(|missing| missing.to_string())?;
+            let files = |why: &dyn std::fmt::Display| PrepareError::Files(why.to_string());
+            renewed.map_err(|missing| files(&missing))?;
             let (state, tokens) = (host.store.snapshot(), host.tokens.of(&pod));
             let chown = nix::unistd::geteuid().is_root();
             let (owner, group) = if chown { folder_owner(&pod) } else { (None, None) };
-            host.folders.make(uid(&pod), owner, group).map_err(|e| e.to_string())?;
+            host.folders.make(uid(&pod), owner, group).map_err(|why| files(&why))?;
             let folder = host.folders.pod(uid(&pod));
-            let own_root = host.wanted_sandbox(&pod)?;
+            let own_root = host.wanted_sandbox(&pod).map_err(PrepareError::Sandbox)?;
             let name = own_root.map(|wanted| wanted.hostname.unwrap_or_else(machine_name));
             let names = write_name_files(&folder, &pod, address, &host.cluster_dns, name.as_deref());
-            for (reason, message) in names.map_err(|e| e.to_string())? {
+            for (reason, message) in names.map_err(|why| files(&why))? {
                 host.tell(&pod, None, true, reason, message);
             }
-            materialise(&folder, host.sources(&state, &pod, address, &tokens)).map_err(|e| e.to_string())
+            materialise(&folder, host.sources(&state, &pod, address, &tokens)).map_err(|why| files(&why))
         });
-        let made = work.await.unwrap_or_else(|error| Err(error.to_string()));
-        made.map(|()| address).map_err(PrepareError::Files)
+        let made = work.await.unwrap_or_else(|error| Err(PrepareError::Files(error.to_string())));
+        made.map(|()| address)
     }
 
     /// Makes the address of a pod that runs already this host's again, and brings its files from objects up to date. What else
@@ -152,6 +144,8 @@ impl PodHost {
     pub(super) async fn take_again(self: Arc<Self>, pod: Arc<Pod>) -> Result<(), PrepareError> {
         let on_host = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
         let address = if on_host { self.address } else { self.pod_address(&pod).await? };
+        let wanted = self.wanted_sandbox(&pod).map_err(PrepareError::Sandbox)?;
+        self.hold(&pod, wanted, address).await.map_err(|why| PrepareError::Sandbox(why.to_string()))?;
         let renewed = self.renew_tokens(&pod).await;
         let host = self.clone();
         let work = tasks::blocking(info_span!("write files", pod = subject(&pod)), move || {
@@ -176,21 +170,24 @@ impl PodHost {
         Ok(address)
     }
 
-    /// Gives back what a pod that ended had.
-    pub(crate) async fn clean_up(self: Arc<Self>, pod: Arc<Pod>) {
-        // The processes end first: nothing of this pod may use its address or its folder when these are given away.
-        self.runtime.end(uid(&pod)).await;
-        end_leftovers(self.folders.pod(uid(&pod)), |_| false).await;
-        self.tokens.forget(&pod);
-        let address = {
-            let mut book = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
-            book.release(uid(&pod))
-        };
+    /// Ends the sandbox of a pod that is over, with its network and its ports of the host; its address stays its own.
+    pub(super) async fn let_go(&self, uid: &str) {
+        self.runtime.end(uid).await;
+        let address = self.addresses.lock().unwrap_or_else(PoisonError::into_inner).known(uid);
         if let Some(address) = address
             && let Err(error) = self.network.remove(address).await
         {
             tracing::warn!(%address, %error, "can't remove a pod's address");
         }
+    }
+
+    /// Gives back what a pod that ended had.
+    pub(crate) async fn clean_up(self: Arc<Self>, pod: Arc<Pod>) {
+        // The processes end first: nothing of this pod may use its address or its folder when these are given away.
+        self.let_go(uid(&pod)).await;
+        end_leftovers(self.folders.pod(uid(&pod)), |_| false).await;
+        self.tokens.forget(&pod);
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner).release(uid(&pod));
         let host = self.clone();
         let _ =
             tasks::blocking(info_span!("remove files", uid = uid(&pod)), move || host.folders.remove(&pod))

@@ -189,6 +189,10 @@ impl Supervisor {
                 done(self.start(life, recipe, &log, files).map(Answer::Begun))
             }
             Ask::Sandbox(wanted) => done(self.hold(&wanted).map(Answer::Sandbox)),
+            Ask::Network => match self.sandbox.as_ref().and_then(Held::network) {
+                Some(file) => return self.answer(by, &Answer::Network, vec![file]),
+                None => Some(Answer::Failed(RunError::Gone)),
+            },
             Ask::StartBundle { life, folder, layers, streams, log } => {
                 let recipe = Recipe::of_bundle(folder, layers, streams);
                 done(recipe.and_then(|recipe| self.start(life, recipe, &log, files)).map(Answer::Begun))

@@ -48,6 +48,8 @@ pub(crate) enum Ask {
     },
     /// Makes what all of the pod's containers share; fine if it is there.
     Sandbox(Box<Wanted>),
+    /// The pod's own network namespace, as a file; it fails if there is none.
+    Network,
     /// As [`Ask::Start`], what the bundle in that folder says.
     StartBundle {
         life: Life,
@@ -101,6 +103,8 @@ pub(crate) enum Answer {
     Begun(Begun),
     /// The namespaces that all of the pod's containers are in.
     Sandbox(Vec<Namespace>),
+    /// With the namespace as a file.
+    Network,
     Failed(RunError),
     Exit(Exit),
     /// With the container's input or terminal as a file, if it has one.

@@ -3,6 +3,7 @@
 mod launch;
 mod link;
 mod runtime;
+mod session;
 mod usage;
 
 pub(crate) use runtime::{ShimRuntime, end_strays};

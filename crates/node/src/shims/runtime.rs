@@ -12,22 +12,21 @@ use std::time::Duration;
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use jiff::Timestamp;
-use nix::fcntl::OFlag;
-use nix::unistd::pipe2;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 use tracing::info_span;
 
 use super::launch::Launcher;
 use super::link::{Link, Reply};
+use super::session::{CommandEnd, Ours, exit, output_pipe};
 use super::usage::Running;
 use crate::container::cgroup::Cgroups;
 use crate::container::{LogProgress, Terminal, end_leftovers};
 use crate::host::Isolation;
 use crate::oci::{Namespace, Wanted};
 use crate::runtime::{
-    Attached, Begun, Exit, Found, InputWriter, OutputReader, Program, RunError, Runtime, Session, SessionEnd,
-    Streams, Trouble, Usage, Which,
+    Attached, Begun, Exit, Found, OutputReader, Program, RunError, Runtime, Session, Streams, Trouble, Usage,
+    Which,
 };
 use crate::shim::wire::{Answer, Ask, Life, Told};
 
@@ -77,13 +76,6 @@ fn begun(reply: Option<Reply>) -> Result<Begun, RunError> {
         Some((Answer::Failed(error), _)) => Err(error),
         Some(_) => Err(system("the pod's shim answered something else")),
         None => Err(system("the pod's shim is gone")),
-    }
-}
-
-fn exit(reply: Option<Reply>) -> Option<Exit> {
-    match reply {
-        Some((Answer::Exit(exit), _)) => Some(exit),
-        _ => None,
     }
 }
 
@@ -237,6 +229,17 @@ impl Runtime for ShimRuntime {
                 reply => Err(begun(reply)
                     .err()
                     .unwrap_or_else(|| system("the pod's shim answered something else"))),
+            }
+        }
+        .boxed()
+    }
+
+    fn network<'a>(&'a self, uid: &'a str) -> BoxFuture<'a, Option<OwnedFd>> {
+        async move {
+            match self.link(uid)?.ask(&Ask::Network, Vec::new()).await? {
+                (Answer::Network, mut files) => files.pop(),
+                // It has none, or its shim is older than such networks.
+                _ => None,
             }
         }
         .boxed()
@@ -443,62 +446,5 @@ impl Runtime for ShimRuntime {
             }
         }
         .boxed()
-    }
-}
-
-/// The agent's ends of a command's streams.
-struct Ours {
-    outputs: (OutputReader, OutputReader),
-    input: Option<InputWriter>,
-    terminal: Option<Terminal>,
-}
-
-impl Ours {
-    /// Both ends: ours, and the command's input, output and errors.
-    fn make(streams: Streams) -> io::Result<(Self, Vec<OwnedFd>)> {
-        if streams == Streams::Terminal {
-            let (terminal, inside) = Terminal::open()?;
-            let theirs = vec![inside.try_clone()?, inside.try_clone()?, inside];
-            let outputs: (OutputReader, OutputReader) =
-                (Box::pin(terminal.clone()), Box::pin(tokio::io::empty()));
-            let input: Option<InputWriter> = Some(Box::pin(terminal.clone()));
-            return Ok((Ours { outputs, input, terminal: Some(terminal) }, theirs));
-        }
-        let (stdout, out) = output_pipe()?;
-        let (stderr, err) = output_pipe()?;
-        let (input, stdin): (Option<InputWriter>, OwnedFd) = if streams == Streams::Pipes {
-            let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
-            (Some(Box::pin(pipe::Sender::from_owned_fd(write)?)), read)
-        } else {
-            (None, fs::File::open("/dev/null")?.into())
-        };
-        Ok((Ours { outputs: (stdout, stderr), input, terminal: None }, vec![stdin, out, err]))
-    }
-}
-
-fn output_pipe() -> io::Result<(OutputReader, OwnedFd)> {
-    let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
-    Ok((Box::pin(pipe::Receiver::from_owned_fd(read)?), write))
-}
-
-/// The end of a command that a question to a shim began.
-struct CommandEnd {
-    link: Arc<Link>,
-    number: u64,
-}
-
-impl SessionEnd for CommandEnd {
-    fn exit(&self) -> BoxFuture<'_, Option<Exit>> {
-        async move { exit(self.link.ask(&Ask::ExecExit(self.number), Vec::new()).await) }.boxed()
-    }
-
-    fn kill(&self) {
-        drop(self.link.send(&Ask::ExecKill(self.number), Vec::new()));
-    }
-}
-
-impl Drop for CommandEnd {
-    fn drop(&mut self) {
-        self.kill();
     }
 }

@@ -6,14 +6,17 @@
 pub mod image;
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt, ready};
+use ipnet::IpNet;
 use machinery::{Object, Status};
-use node::{Agent, Options, PodAddresses};
+use network::PodLinks;
+use node::{Agent, HostPort, Options, PodAddresses};
 use objects::{TokenRequest, TypedRef, Write, Writer};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
@@ -167,9 +170,41 @@ impl Writer for TestWriter {
 
 /// Counts the addresses that are up.
 #[derive(Default)]
-pub struct Addresses(pub Mutex<Vec<IpAddr>>);
+pub struct Addresses(pub Mutex<Vec<IpAddr>>, pub Network);
+
+/// What pods have for a network.
+#[derive(Default)]
+pub enum Network {
+    /// The host's.
+    #[default]
+    Shared,
+    /// One of their own.
+    Own(PodLinks),
+}
 
 impl PodAddresses for Addresses {
+    fn own_networks(&self) -> Result<(), String> {
+        match self.1 {
+            Network::Shared => Err("this test has none".into()),
+            Network::Own(_) => Ok(()),
+        }
+    }
+
+    fn connect(
+        &self,
+        address: IpAddr,
+        namespace: OwnedFd,
+        _: Vec<HostPort>,
+    ) -> BoxFuture<'_, std::io::Result<()>> {
+        async move {
+            match &self.1 {
+                Network::Shared => Err(std::io::Error::other("asked for what there isn't")),
+                Network::Own(links) => links.connect(address, namespace).await.map_err(std::io::Error::other),
+            }
+        }
+        .boxed()
+    }
+
     fn add(&self, address: IpAddr) -> BoxFuture<'_, std::io::Result<()>> {
         self.0.lock().unwrap().push(address);
         ready(Ok(())).boxed()
@@ -177,7 +212,13 @@ impl PodAddresses for Addresses {
 
     fn remove(&self, address: IpAddr) -> BoxFuture<'_, std::io::Result<()>> {
         self.0.lock().unwrap().retain(|known| *known != address);
-        ready(Ok(())).boxed()
+        async move {
+            match &self.1 {
+                Network::Shared => Ok(()),
+                Network::Own(links) => links.remove(address).await.map_err(std::io::Error::other),
+            }
+        }
+        .boxed()
     }
 }
 
@@ -257,6 +298,8 @@ pub struct TestHost {
     pub folder: tempfile::TempDir,
     /// The second number of its pods' addresses: hosts of one test process don't share them.
     pub net: u8,
+    /// Its pods' addresses, if they are others than that.
+    pub pods: Option<IpNet>,
     /// Where its pods' cgroups are made, if anywhere.
     pub cgroups: Option<PathBuf>,
     pub agent: Option<Agent>,
@@ -279,6 +322,7 @@ impl TestHost {
             authority: Authority::default(),
             folder: tempfile::tempdir().unwrap(),
             net: NETS.fetch_add(1, Ordering::Relaxed),
+            pods: None,
             cgroups: None,
             agent: None,
         }
@@ -294,7 +338,7 @@ impl TestHost {
         let options = Options {
             name: "n1".into(),
             address: Ipv4Addr::LOCALHOST.into(),
-            pod_cidr: format!("127.{}.0.0/16", self.net).parse().unwrap(),
+            pod_cidr: self.pods.unwrap_or_else(|| format!("127.{}.0.0/16", self.net).parse().unwrap()),
             heartbeats: 2381,
             data_dir: self.folder.path().join("agent"),
             program: env!("CARGO_BIN_EXE_pod-shim").into(),

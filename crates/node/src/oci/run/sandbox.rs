@@ -25,6 +25,9 @@ pub(crate) struct Wanted {
     pub hostname: Option<String>,
     /// Whether it has messages and shared memory of its own (`ipc`).
     pub ipc: bool,
+    /// Whether it has a network of its own.
+    #[serde(default)]
+    pub network: bool,
     /// Whether its containers see each other's processes (`shareProcessNamespace`).
     pub shares_processes: bool,
     /// The host's users that are its own (`hostUsers: false`).
@@ -77,6 +80,12 @@ impl Held {
         };
         self.files.iter().map(namespace).collect()
     }
+
+    /// Its network namespace, if it has one of its own.
+    pub(crate) fn network(&self) -> Option<OwnedFd> {
+        let (_, file) = self.files.iter().find(|(kind, _)| *kind == NamespaceKind::Network)?;
+        file.try_clone().ok()
+    }
 }
 
 /// A mount namespace of one's own, in which the host's mounts still show but not the other way round.
@@ -115,6 +124,7 @@ fn namespaces(wanted: &Wanted) -> Result<Vec<(NamespaceKind, OwnedFd)>, Failure>
         (NamespaceKind::User, wanted.users.is_some()),
         (NamespaceKind::Ipc, wanted.ipc),
         (NamespaceKind::Uts, wanted.hostname.is_some()),
+        (NamespaceKind::Network, wanted.network),
     ]
     .into_iter()
     .filter_map(|(kind, wanted)| wanted.then_some(kind))

@@ -1,0 +1,178 @@
+//! What the containers of a pod share: what it is to be, and how it is held and connected.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use k8s_openapi::api::core::v1::{Pod, PodSpec};
+
+use super::PodHost;
+use super::handler::Handler;
+use super::sysctls::{OfPod, sysctls};
+use crate::addresses::HostPort;
+use crate::oci::{Namespace, NamespaceKind, Wanted};
+use crate::pod::{domain, hostname, uid};
+use crate::runtime::RunError;
+
+/// The longest name that Linux takes.
+const LONGEST_HOSTNAME: usize = 63;
+
+/// Whether a pod asks for something of the host's instead of its own.
+fn asks(pod: &Pod, what: impl Fn(&PodSpec) -> Option<bool>) -> bool {
+    pod.spec.as_ref().and_then(what) == Some(true)
+}
+
+pub(super) fn sees_host_processes(pod: &Pod) -> bool {
+    asks(pod, |spec| spec.host_pid)
+}
+
+impl PodHost {
+    /// What a pod's sandbox is to be, where its containers share one. Blocks a moment, for what a disk has in memory.
+    pub(super) fn wanted_sandbox(&self, pod: &Pod) -> Result<Option<Wanted>, String> {
+        match Handler::of(pod, &self.store.snapshot())? {
+            Handler::Host => Ok(None),
+            Handler::Oci => self.sandbox(pod).map(Some),
+        }
+    }
+
+    /// What the sandbox of a pod is to be.
+    ///
+    /// # Errors
+    /// What of it this host can't do.
+    pub(super) fn sandbox(&self, pod: &Pod) -> Result<Wanted, String> {
+        let uid = uid(pod);
+        let spec = pod.spec.as_ref();
+        let users = match spec.and_then(|spec| spec.host_users) {
+            Some(false) => {
+                let range = self.user_ranges.of(&self.folders.pods(), uid);
+                Some(range.map_err(|why| format!("can't give the pod users of its own: {why}"))?)
+            }
+            _ => None,
+        };
+        let ipc = !asks(pod, |spec| spec.host_ipc);
+        let on_host = asks(pod, |spec| spec.host_network);
+        let network = match &self.own_networks {
+            _ if on_host => Err("not allowed with host net enabled".to_owned()),
+            Ok(()) => Ok(()),
+            Err(why) => {
+                Err(format!("can't be set: pods have no networks of their own on this host, since {why}"))
+            }
+        };
+        if network.is_ok() {
+            host_ports(pod)?;
+        }
+        let own = OfPod { ipc, network: network.as_ref().copied().map_err(String::as_str), users };
+        let asked = spec.and_then(|spec| spec.security_context.as_ref()?.sysctls.as_deref());
+        let sysctls = sysctls(asked.unwrap_or_default(), own)?;
+        Ok(Wanted {
+            hostname: if on_host { None } else { Some(own_hostname(pod)?) },
+            ipc,
+            network: network.is_ok(),
+            shares_processes: asks(pod, |spec| spec.share_process_namespace) && !sees_host_processes(pod),
+            users,
+            sysctls,
+            shared_memory: ipc.then(|| self.shared_memory(uid)),
+        })
+    }
+
+    fn shared_memory(&self, uid: &str) -> PathBuf {
+        self.folders.pod(uid).join("shm")
+    }
+
+    /// Makes a pod's sandbox, with its network connected; fine if it is there. Answers the namespaces that its containers share.
+    ///
+    /// # Errors
+    /// What of it can't be made.
+    pub(super) async fn hold(
+        &self,
+        pod: &Pod,
+        wanted: Option<Wanted>,
+        address: IpAddr,
+    ) -> Result<Vec<Namespace>, RunError> {
+        let uid = uid(pod);
+        let namespaces = self.runtime.prepare(uid, wanted).await?;
+        // As the shim says, not as it was asked: a sandbox that was made by an agent without networks stays as it is.
+        if namespaces.iter().any(|namespace| namespace.kind == NamespaceKind::Network) {
+            let network = self.runtime.network(uid).await.ok_or(RunError::Gone)?;
+            let ports = host_ports(pod).map_err(RunError::Config)?;
+            let connected = self.network.connect(address, network, ports).await;
+            connected.map_err(|why| {
+                RunError::System(format!("can't connect the pod's network ({address}): {why}"))
+            })?;
+        }
+        Ok(namespaces)
+    }
+}
+
+/// The ports of the host that lead to a pod: those of its containers that run side by side.
+///
+/// # Errors
+/// Which can't be passed on.
+fn host_ports(pod: &Pod) -> Result<Vec<HostPort>, String> {
+    let spec = pod.spec.iter();
+    let sidecars = spec.clone().flat_map(|spec| spec.init_containers.iter().flatten());
+    let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
+    let containers = spec.flat_map(|spec| &spec.containers).chain(sidecars);
+    let mut all = Vec::new();
+    for port in containers.flat_map(|container| container.ports.iter().flatten()) {
+        let number = |port: i32| u16::try_from(port).ok().filter(|port| *port > 0);
+        let Some(of_host) = port.host_port.and_then(number) else { continue };
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        let is_udp = match protocol {
+            "TCP" => false,
+            "UDP" => true,
+            _ => {
+                return Err(format!(
+                    "hostPort {of_host}: {protocol} isn't passed on to pods; TCP and UDP are"
+                ));
+            }
+        };
+        let Some(to) = number(port.container_port) else { continue };
+        let address = port.host_ip.as_deref().and_then(|address| address.parse::<IpAddr>().ok());
+        let address = address.filter(|address| !address.is_unspecified());
+        all.push(HostPort { is_udp, address, number: of_host, to });
+    }
+    Ok(all)
+}
+
+/// The host name of a pod: a full one where it asks for that.
+fn own_hostname(pod: &Pod) -> Result<String, String> {
+    let name = hostname(pod);
+    let (true, Some(domain)) = (asks(pod, |spec| spec.set_hostname_as_fqdn), domain(pod)) else {
+        return Ok(name);
+    };
+    let full = format!("{name}.{domain}");
+    if full.len() > LONGEST_HOSTNAME {
+        return Err(format!(
+            "Failed to construct FQDN from Pod hostname and cluster domain, FQDN {full} is too long ({LONGEST_HOSTNAME} \
+             characters is the max, {} characters requested)",
+            full.len()
+        ));
+    }
+    Ok(full)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn ports_of_the_host_are_those_that_run_side_by_side() {
+        let of = |protocol: &str| {
+            let port = |number: u16| json!({"containerPort": 80, "hostPort": number});
+            let pod = json!({"spec": {
+                "initContainers": [{"name": "once", "ports": [port(1)]},
+                    {"name": "side", "restartPolicy": "Always", "ports": [port(2)]}],
+                "containers": [{"name": "main", "ports": [{"containerPort": 81},
+                    {"containerPort": 53, "hostPort": 3, "hostIP": "10.0.0.1", "protocol": protocol},
+                    {"containerPort": 82, "hostPort": 4, "hostIP": "0.0.0.0"}]}]}});
+            host_ports(&serde_json::from_value(pod).unwrap())
+        };
+        let plain = HostPort { is_udp: false, address: None, number: 4, to: 82 };
+        let named = HostPort { is_udp: true, address: "10.0.0.1".parse().ok(), number: 3, to: 53 };
+        let side = HostPort { number: 2, to: 80, ..plain };
+        assert_eq!(of("UDP"), Ok(vec![named, plain, side]));
+        assert_eq!(of("SCTP").unwrap_err(), "hostPort 3: SCTP isn't passed on to pods; TCP and UDP are");
+    }
+}
