@@ -19,6 +19,32 @@ pub(crate) struct Bind {
     pub access: Access,
     /// Whether what the host mounts below it later shows there too (`mountPropagation: HostToContainer`).
     pub follows_host: bool,
+    /// Where the source lies.
+    pub origin: Origin,
+}
+
+impl Bind {
+    /// Something of the agent's own.
+    pub(crate) fn of_agent(
+        what: impl Into<String>,
+        source: ConfinedPath,
+        target: PathBuf,
+        access: Access,
+    ) -> Self {
+        Bind { what: what.into(), source, target, access, follows_host: false, origin: Origin::Host }
+    }
+}
+
+/// Where what is shown to a container lies.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// On the host.
+    #[default]
+    Host,
+    /// In the pod's memory, which its shim alone sees.
+    Memory,
+    /// In an image, which is mounted for the container alone.
+    Image,
 }
 
 /// What a process may do with what is shown to it.

@@ -27,7 +27,7 @@ pub(super) fn users(pod: &Pod) -> BTreeSet<Option<u32>> {
 }
 
 /// The group that the pod's volumes belong to, if it names one.
-pub(super) fn volume_group(pod: &Pod) -> Option<u32> {
+pub(crate) fn volume_group(pod: &Pod) -> Option<u32> {
     id(of_pod(pod).and_then(|shared| shared.fs_group))
 }
 

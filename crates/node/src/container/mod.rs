@@ -23,10 +23,10 @@ mod terminal;
 mod volumes;
 
 pub(crate) use beneath::ConfinedPath;
-pub(crate) use bind::{Access, Bind};
+pub(crate) use bind::{Access, Bind, Origin};
 pub(crate) use environment::{Missing, Sources, environment};
 pub(crate) use expand::expand;
-pub(crate) use identity::{Accounts, Groups, folder_owner, id, more, of_pod};
+pub(crate) use identity::{Accounts, Groups, folder_owner, id, more, of_pod, volume_group};
 pub(crate) use last_words::last_words;
 pub(crate) use leftovers::{POD_FOLDER, end_leftovers};
 pub(crate) use log_file::{LONGEST_TAIL, Lines, LogFile, LogProgress, QUIET, Source, Tail};
@@ -36,4 +36,4 @@ pub(crate) use quantity::in_units;
 pub(crate) use removal::remove_folder;
 pub(crate) use signals::{signal_group, stop_signal};
 pub(crate) use terminal::{Size, Terminal, open_terminal};
-pub(crate) use volumes::{is_writable, materialise, refresh, volume_path};
+pub(crate) use volumes::{is_in_memory, is_writable, materialise, refresh, volume_path};

@@ -37,6 +37,11 @@ pub(crate) fn volume_path(
     }
 }
 
+/// Whether a volume is in memory, if it may choose.
+pub(crate) fn is_in_memory(volume: &Volume) -> bool {
+    volume.empty_dir.as_ref().is_some_and(|source| source.medium.as_deref() == Some("Memory"))
+}
+
 /// Whether a pod may write in a volume, as far as the volume itself says.
 pub(crate) fn is_writable(volume: &Volume) -> bool {
     let claimed = volume.persistent_volume_claim.as_ref();
@@ -66,8 +71,12 @@ pub(crate) fn materialise(pod_folder: &Path, sources: Sources<'_>) -> Result<(),
 /// # Errors
 /// [`Missing`], with which volume and why; what was there stays.
 pub(crate) fn refresh(pod_folder: &Path, sources: Sources<'_>) -> Result<(), Missing> {
-    let is_of_objects =
-        |volume: &&Volume| volume.empty_dir.is_none() && volume.host_path.is_none() && !is_claimed(volume);
+    let is_of_objects = |volume: &&Volume| {
+        volume.empty_dir.is_none()
+            && volume.host_path.is_none()
+            && volume.image.is_none()
+            && !is_claimed(volume)
+    };
     for volume in volumes(sources).filter(is_of_objects) {
         let path = volume_path(pod_folder, volume, sources)?;
         make(volume, &path, sources).map_err(|why| about(volume, &why))?;
@@ -140,8 +149,18 @@ fn make(volume: &Volume, path: &Path, sources: Sources<'_>) -> Result<(), Missin
     if let Some(host) = &volume.host_path {
         return host_path(host);
     }
+    if volume.image.is_some() {
+        // It is mounted where its containers are.
+        return Ok(());
+    }
     let group = volume_group(sources.pod);
-    if volume.empty_dir.is_some() {
+    if let Some(source) = &volume.empty_dir {
+        let medium = source.medium.as_deref().unwrap_or_default();
+        if !matches!(medium, "" | "Memory") {
+            return Err(Missing(format!(
+                "emptyDir with medium {medium:?}: hosts have it on disk and in \"Memory\""
+            )));
+        }
         return empty_dir(path, group).map_err(io_error(path));
     }
     if let Some(claimed) = claimed_folder(volume, sources)? {
@@ -184,7 +203,7 @@ fn make(volume: &Volume, path: &Path, sources: Sources<'_>) -> Result<(), Missin
     } else {
         return Err(Missing(
             "this version has volumes of the kinds emptyDir, hostPath, configMap, secret, downwardAPI, projected, \
-             persistentVolumeClaim and ephemeral"
+             persistentVolumeClaim, ephemeral and image"
                 .into(),
         ));
     }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mount_step::Step;
 use crate::container::beneath::Spot;
-use crate::container::{Access, Bind, ConfinedPath};
+use crate::container::{Access, Bind, ConfinedPath, Origin};
 
 /// What a process shall see.
 #[derive(Debug, Clone)]
@@ -64,6 +64,7 @@ pub(crate) fn plan(view: &View<'_>) -> io::Result<MountPlan> {
                 target: kept.clone(),
                 access: Access::Full,
                 follows_host: false,
+                origin: Origin::Host,
             });
         }
     }

@@ -7,11 +7,11 @@ use k8s_openapi::api::core::v1::{Container, Pod};
 
 use super::security::Security;
 use super::spec::{
-    Capabilities, Device, DeviceRule, FILE, Linux, Mapping, Mount, Namespace, NamespaceKind, Process,
-    Resources, Root, Spec, User, VERSION, env, mapping, options,
+    Capabilities, Device, DeviceRule, FILE, ImageMount, Linux, Mapping, Mount, Namespace, NamespaceKind,
+    Process, Resources, Root, Spec, User, VERSION, env, mapping, options,
 };
 use crate::container::rights;
-use crate::container::{Access, Bind, in_units};
+use crate::container::{Access, Bind, Origin, in_units};
 
 /// What a container may not read, unless it is privileged.
 const MASKED: [&str; 11] = [
@@ -53,6 +53,8 @@ pub(crate) struct Parts<'a> {
     pub terminal: bool,
     pub security: &'a Security,
     pub binds: &'a [Bind],
+    /// The images that are volumes.
+    pub images: Vec<ImageMount>,
     pub sandbox: &'a Sandbox,
     /// The host's devices, for those who may use them all.
     pub devices: Vec<Device>,
@@ -98,6 +100,7 @@ pub(crate) fn spec(parts: Parts<'_>) -> Spec {
             masked_paths: paths(masked),
             readonly_paths: paths(read_only),
         },
+        images: parts.images,
     }
 }
 
@@ -160,14 +163,20 @@ fn mounts(security: &Security, sandbox: &Sandbox, binds: &[Bind]) -> Vec<Mount> 
             Access::ReadOnlyBelow => "rro",
         };
         let propagation = if bind.follows_host { "rslave" } else { "rprivate" };
+        let mut options = options(&["rbind", propagation, access]);
+        // What an image holds as a volume is data (KEP-4639); its layers are mapped one by one.
+        let is_image = bind.origin == Origin::Image;
+        options.extend(is_image.then(|| "noexec".to_owned()));
+        let map = || if is_image { Vec::new() } else { map() };
         Mount {
             destination: bind.target.clone(),
             kind: "bind".into(),
             source: bind.source.path(),
-            options: options(&["rbind", propagation, access]),
+            options,
             uid_mappings: map(),
             gid_mappings: map(),
             trusted: Some(bind.source.root.clone()),
+            makes: bind.origin == Origin::Memory && !bind.source.is_plain(),
             what: Some(bind.what.clone()),
         }
     }));
@@ -231,6 +240,7 @@ mod tests {
             target: target.into(),
             access,
             follows_host: false,
+            origin: Origin::Host,
         }
     }
 
@@ -242,6 +252,7 @@ mod tests {
             terminal: false,
             security,
             binds,
+            images: Vec::new(),
             sandbox,
             devices: Vec::new(),
             oom_score: 1000,
@@ -281,6 +292,20 @@ mod tests {
         );
         let again: Spec = serde_json::from_value(told).unwrap();
         assert_eq!(again, made(&security(), &sandbox, &binds));
+    }
+
+    #[test]
+    fn what_is_in_memory_is_made_by_the_shim_and_what_is_in_an_image_is_data() {
+        let users = Some(Mapping { container_id: 0, host_id: 131_072, size: 65_536 });
+        let sandbox = Sandbox { users, ..Sandbox::default() };
+        let of = |origin| Bind { origin, ..bind("/data", Access::ReadOnly) };
+        let [memory, image] = [Origin::Memory, Origin::Image]
+            .map(|origin| mounted(&made(&security(), &sandbox, &[of(origin)]), "/data").clone());
+        assert!(
+            memory.makes && memory.options == ["rbind", "rprivate", "ro"] && !memory.uid_mappings.is_empty()
+        );
+        assert!(!image.makes && image.options == ["rbind", "rprivate", "ro", "noexec"], "{image:?}");
+        assert!(image.uid_mappings.is_empty());
     }
 
     #[test]

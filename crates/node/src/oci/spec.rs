@@ -22,6 +22,19 @@ pub(crate) struct Spec {
     /// In order.
     pub mounts: Vec<Mount>,
     pub linux: Linux,
+    /// Images that are mounted before what of them is bound.
+    #[serde(rename = "dev.holdfast.images", skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<ImageMount>,
+}
+
+/// An image that is a volume.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct ImageMount {
+    /// The folder where it is seen, until the container's root is all that there is.
+    pub place: PathBuf,
+    /// The folders of its layers, the lowest first.
+    pub layers: Vec<PathBuf>,
 }
 
 /// Its first process.
@@ -86,6 +99,9 @@ pub(crate) struct Mount {
     /// The part of `source` that no pod writes to: the rest may not lead out of it by links.
     #[serde(rename = "dev.holdfast.trusted", skip_serializing_if = "Option::is_none")]
     pub trusted: Option<PathBuf>,
+    /// Whether a folder that is missing there is made.
+    #[serde(rename = "dev.holdfast.makes", skip_serializing_if = "std::ops::Not::not")]
+    pub makes: bool,
     /// What people call it.
     #[serde(rename = "dev.holdfast.what", skip_serializing_if = "Option::is_none")]
     pub what: Option<String>,

@@ -332,7 +332,7 @@ fn tell_of_waiting(container: &mut ContainerRecord, spec: &Container, now: Now, 
         decision.wake_at(then);
         return;
     }
-    let told = format!("Back-off pulling image {:?}", spec.image.as_deref().unwrap_or_default());
+    let told = format!("Back-off pulling image {:?}", container.lacks);
     *message = format!("{told}: {reason}: {message}");
     *reason = "ImagePullBackOff".into();
     decision.event(false, "BackOff", told, Some(&spec.name));

@@ -96,6 +96,8 @@ pub(crate) struct ContainerRecord {
     pub back_off: Duration,
     /// How long it waits for its image, if it is at that.
     pub image_back_off: Duration,
+    /// The name of the image that it waits for, if it is at that: its own, or a volume's.
+    pub lacks: String,
     /// Its image by digest, once it was there.
     pub image_id: String,
     /// Whether the next start is another attempt than the last.
@@ -111,6 +113,7 @@ impl Default for ContainerRecord {
             last: None,
             back_off: Duration::ZERO,
             image_back_off: Duration::ZERO,
+            lacks: String::new(),
             image_id: String::new(),
             attempted: false,
         }
@@ -239,6 +242,8 @@ pub(crate) enum StartError {
 /// Why a container has no image.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct NoImage {
+    /// Its name.
+    pub name: String,
     /// Why it waits, in the API's word.
     pub reason: &'static str,
     /// Why, for people.
@@ -354,8 +359,8 @@ impl PodRecord {
                     retry: now.elapsed + RETRY,
                 };
             }
-            Err(StartError::Image(NoImage { reason, message, .. })) => {
-                container.attempted = false;
+            Err(StartError::Image(NoImage { name, reason, message, .. })) => {
+                (container.attempted, container.lacks) = (false, name);
                 let (_, next) = back_off::after(container.image_back_off, Duration::ZERO);
                 container.image_back_off = next;
                 let (reason, retry) = (reason.into(), now.elapsed + next);

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::{Container, Pod};
 
@@ -13,8 +14,8 @@ use super::{PodHost, PodTokens};
 use crate::container::{Access, Bind, ConfinedPath, cgroup, environment, expand, name_files, remove_folder};
 use crate::images::Image;
 use crate::oci::{
-    Bundle as Folders, Given, Namespace, PATH, Parts, Sandbox, Security, Wanted, accounts, config_file,
-    host_devices, oom_score, spec,
+    Bundle as Folders, Given, ImageMount, Namespace, PATH, Parts, Sandbox, Security, Wanted, accounts,
+    config_file, host_devices, oom_score, spec,
 };
 use crate::pod::{StartError, uid};
 use crate::runtime::{Bundle, Streams};
@@ -29,7 +30,7 @@ impl PodHost {
         pod: &Pod,
         container: &Container,
         address: IpAddr,
-        image: &Image,
+        (image, volumes): (&Image, &[(String, Arc<Image>)]),
         (wanted, namespaces): (&Wanted, Vec<Namespace>),
     ) -> Result<Bundle, StartError> {
         let id = uid(pod);
@@ -76,6 +77,13 @@ impl PodHost {
             terminal: streams == Streams::Terminal,
             security: &security,
             binds: &binds,
+            images: volumes
+                .iter()
+                .map(|(volume, image)| ImageMount {
+                    place: self.folders.image_volume(id, &container.name, volume),
+                    layers: image.layers.clone(),
+                })
+                .collect(),
             sandbox: &sandbox,
             devices: if security.privileged { host_devices() } else { Vec::new() },
             oom_score: oom_score(pod, container, self.capacity.1),
@@ -110,8 +118,8 @@ impl PodHost {
                 // As containerd has it; the kubelet's own file, of hosts, can always be written.
                 let is_fixed = security.read_only_root && path != "/etc/hosts";
                 let access = if is_fixed { Access::ReadOnly } else { Access::Full };
-                let (what, source) = ("the pod's file".into(), ConfinedPath::of(source));
-                binds.push(Bind { what, source, target, access, follows_host: false });
+                let (what, source) = ("the pod's file", ConfinedPath::of(source));
+                binds.push(Bind::of_agent(what, source, target, access));
             }
         }
         self.message_file(Handler::Oci, pod, container, &mut binds)?;

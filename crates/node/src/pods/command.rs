@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
 use super::handler::Handler;
 use super::{PodHost, PodTokens};
 use crate::container::{
-    Access, Bind, ConfinedPath, Missing, POD_FOLDER, Sources, cgroup, environment, expand, is_writable,
-    name_files, volume_path,
+    Access, Bind, ConfinedPath, Missing, Origin, POD_FOLDER, Sources, cgroup, environment, expand,
+    is_in_memory, is_writable, name_files, volume_path,
 };
 use crate::host::{Command, Isolation, Security, View, plan};
 use crate::pod::{StartError, hostname, uid};
@@ -74,8 +74,8 @@ impl PodHost {
             for (source, path) in name_files(&folder) {
                 let target = PathBuf::from(path);
                 if source.exists() && !binds.iter().any(|bind| bind.target == target) {
-                    let (what, source) = ("the pod's file".into(), ConfinedPath::of(source));
-                    binds.push(Bind { what, source, target, access: Access::Full, follows_host: false });
+                    let (what, source) = ("the pod's file", ConfinedPath::of(source));
+                    binds.push(Bind::of_agent(what, source, target, Access::Full));
                 }
             }
         }
@@ -130,7 +130,16 @@ impl PodHost {
             let volume = volumes(pod).find(|volume| volume.name == mount.name);
             let volume = volume.ok_or_else(|| config(format!("the pod has no volume {:?}", mount.name)))?;
             binds.extend({
-                let root = volume_path(&folder, volume, sources).map_err(config)?;
+                let root = match (&volume.image, by) {
+                    (Some(_), Handler::Oci) => {
+                        self.folders.image_volume(uid(pod), &container.name, &volume.name)
+                    }
+                    (Some(_), Handler::Host) => {
+                        let why = "a pod of RuntimeClass host runs no image, and has none as a volume";
+                        return Err(config(format!("volume {:?}: {why}", volume.name)));
+                    }
+                    (None, _) => volume_path(&folder, volume, sources).map_err(config)?,
+                };
                 self.bind(by, root, volume, mount, lookup)?
             });
         }
@@ -148,7 +157,12 @@ impl PodHost {
         let part = sub_path(mount, lookup)?;
         let source = ConfinedPath { root, beneath: PathBuf::from(part.as_deref().unwrap_or_default()) };
         let is_writable = is_writable(volume);
-        if let (Some(part), true) = (&part, is_writable) {
+        let origin = match by {
+            Handler::Oci if is_in_memory(volume) => Origin::Memory,
+            Handler::Oci if volume.image.is_some() => Origin::Image,
+            _ => Origin::Host,
+        };
+        if let (Some(part), true) = (&part, is_writable && origin == Origin::Host) {
             let made = source.make_folder_if_missing();
             made.map_err(|why| config(format!("subPath {part:?} of volume {:?}: {why}", volume.name)))?;
         }
@@ -191,7 +205,14 @@ impl PodHost {
             Some(part) => format!("subPath {part:?} of volume {:?}", mount.name),
             None => format!("volume {:?}", mount.name),
         };
-        Ok(Some(Bind { what, source, target: PathBuf::from(&mount.mount_path), access, follows_host }))
+        Ok(Some(Bind {
+            what,
+            source,
+            target: PathBuf::from(&mount.mount_path),
+            access,
+            follows_host,
+            origin,
+        }))
     }
 
     /// The file for the container's last words, its own, where its spec wants it.
@@ -208,8 +229,8 @@ impl PodHost {
         let target = PathBuf::from(path.unwrap_or("/dev/termination-log"));
         let can_mount = by == Handler::Oci || self.powers.isolation != Isolation::None;
         if can_mount && !binds.iter().any(|bind| bind.target == target) {
-            let (what, source) = ("the termination log".into(), ConfinedPath::of(source));
-            binds.push(Bind { what, source, target, access: Access::Full, follows_host: false });
+            let (what, source) = ("the termination log", ConfinedPath::of(source));
+            binds.push(Bind::of_agent(what, source, target, Access::Full));
         }
         Ok(())
     }

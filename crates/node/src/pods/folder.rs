@@ -99,6 +99,16 @@ impl Folders {
         self.pod(uid).join("bundles").join(container)
     }
 
+    /// Where a container finds the image that is a volume.
+    pub(crate) fn image_volume(&self, uid: &str, container: &str, volume: &str) -> PathBuf {
+        self.bundle(uid, container).join("volumes").join(volume)
+    }
+
+    /// As [`Folders::image_mark`], of a volume. No container has a name with a dot.
+    pub(crate) fn volume_mark(&self, uid: &str, volume: &str) -> PathBuf {
+        self.pod(uid).join(IMAGES).join(format!("{volume}.volume"))
+    }
+
     /// The file that says which image a container has, for as long as its pod is there.
     pub(crate) fn image_mark(&self, uid: &str, container: &str) -> PathBuf {
         self.pod(uid).join(IMAGES).join(container)

@@ -1,5 +1,6 @@
 //! The image of a container, as its pull policy has it. Words and reasons are the kubelet's (`pkg/kubelet/images`).
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,13 +21,14 @@ fn failed(name: &str, error: &ImageError) -> StartError {
                 "Failed to apply default image tag {name:?}: couldn't parse image name {name:?}: {why}"
             );
             let event = ("InspectFailed", message.clone());
-            return StartError::Image(NoImage { reason: "InvalidImageName", message, event });
+            let name = name.to_owned();
+            return StartError::Image(NoImage { name, reason: "InvalidImageName", message, event });
         }
         ImageError::Unreachable(_) => "RegistryUnavailable",
         ImageError::Other(_) => "ErrImagePull",
     };
     let event = ("Failed", format!("Failed to pull image {name:?}: {error}"));
-    StartError::Image(NoImage { reason, message: error.to_string(), event })
+    StartError::Image(NoImage { name: name.to_owned(), reason, message: error.to_string(), event })
 }
 
 /// Adds what an image says of a container and its pod doesn't: how it is asked to end.
@@ -48,6 +50,21 @@ fn pull_secret(secret: Secret) -> Option<PullSecret> {
     }
 }
 
+/// An image that a container needs.
+#[derive(Debug, Clone, Copy)]
+struct Asked<'a> {
+    /// The container, for who reads its Events.
+    container: &'a str,
+    name: &'a str,
+    policy: &'a str,
+}
+
+impl<'a> Asked<'a> {
+    fn new(spec: &'a Container, name: Option<&'a str>, policy: Option<&'a str>) -> Self {
+        Asked { container: &spec.name, name: name.unwrap_or_default(), policy: policy.unwrap_or_default() }
+    }
+}
+
 impl PodHost {
     /// The image of a container: the one that is there, or one that is brought, as its policy says. Nobody removes it as long as
     /// the pod is there.
@@ -55,20 +72,49 @@ impl PodHost {
     /// # Errors
     /// Why it isn't there.
     pub(super) async fn image(&self, pod: &Pod, spec: &Container) -> Result<Arc<Image>, StartError> {
+        let (name, policy) = (spec.image.as_deref(), spec.image_pull_policy.as_deref());
+        let mark = self.folders.image_mark(uid(pod), &spec.name);
+        self.kept(pod, Asked::new(spec, name, policy), mark).await
+    }
+
+    /// Likewise the images that are volumes which a container mounts, by the volumes' names.
+    ///
+    /// # Errors
+    /// Why one isn't there.
+    pub(super) async fn image_volumes(
+        &self,
+        pod: &Pod,
+        spec: &Container,
+    ) -> Result<Vec<(String, Arc<Image>)>, StartError> {
+        let mut found = Vec::new();
+        let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());
+        for volume in volumes {
+            let mut mounts = spec.volume_mounts.iter().flatten();
+            if let Some(source) = &volume.image
+                && mounts.any(|mount| mount.name == volume.name)
+            {
+                let asked = Asked::new(spec, source.reference.as_deref(), source.pull_policy.as_deref());
+                let mark = self.folders.volume_mark(uid(pod), &volume.name);
+                found.push((volume.name.clone(), self.kept(pod, asked, mark).await?));
+            }
+        }
+        Ok(found)
+    }
+
+    async fn kept(&self, pod: &Pod, asked: Asked<'_>, mark: PathBuf) -> Result<Arc<Image>, StartError> {
         loop {
-            let image = self.found_or_pulled(pod, spec).await?;
-            if self.keep(pod, spec, image.clone()).await? {
+            let image = self.found_or_pulled(pod, asked).await?;
+            if self.keep(asked.container, image.clone(), mark.clone()).await? {
                 return Ok(image);
             }
             // It was removed between the two.
         }
     }
 
-    async fn keep(&self, pod: &Pod, spec: &Container, image: Arc<Image>) -> Result<bool, StartError> {
+    async fn keep(&self, container: &str, image: Arc<Image>, mark: PathBuf) -> Result<bool, StartError> {
         let failed = |why: String| StartError::Run(format!("can't keep its image from being removed: {why}"));
         let images = self.containers.clone().map_err(failed)?;
-        let mark = self.folders.image_mark(uid(pod), &spec.name);
-        let work = tasks::blocking(info_span!("keep an image", container = spec.name), move || {
+        let work = tasks::blocking(info_span!("keep an image", container), move || {
             if let Some(folder) = mark.parent() {
                 std::fs::create_dir_all(folder).map_err(|why| why.to_string())?;
             }
@@ -77,26 +123,27 @@ impl PodHost {
         work.await.unwrap_or_else(|why| Err(why.to_string())).map_err(failed)
     }
 
-    async fn found_or_pulled(&self, pod: &Pod, spec: &Container) -> Result<Arc<Image>, StartError> {
-        let name = spec.image.clone().unwrap_or_default();
+    async fn found_or_pulled(&self, pod: &Pod, asked: Asked<'_>) -> Result<Arc<Image>, StartError> {
+        let Asked { container, policy, .. } = asked;
+        let name = asked.name.to_owned();
         let images = self.containers.clone().map_err(|why| failed(&name, &ImageError::Other(why)))?;
-        let policy = spec.image_pull_policy.as_deref().unwrap_or_default();
         if policy != "Always" {
             let (of, find) = (name.clone(), images.clone());
             let found = tasks::blocking(info_span!("find an image", name), move || find.find(&of)).await;
             let found = found.unwrap_or_else(|why| Err(ImageError::Other(why.to_string())));
             if let Some(image) = found.map_err(|error| failed(&name, &error))? {
                 let message = format!("Container image {name:?} already present on machine");
-                self.tell(pod, Some(&spec.name), false, "Pulled", message);
+                self.tell(pod, Some(container), false, "Pulled", message);
                 return Ok(image);
             }
         }
         if policy == "Never" {
             let message = format!("Container image {name:?} is not present with pull policy of Never");
             let reason = "ErrImageNeverPull";
-            return Err(StartError::Image(NoImage { reason, event: (reason, message.clone()), message }));
+            let event = (reason, message.clone());
+            return Err(StartError::Image(NoImage { name, reason, event, message }));
         }
-        self.tell(pod, Some(&spec.name), false, "Pulling", format!("Pulling image {name:?}"));
+        self.tell(pod, Some(container), false, "Pulling", format!("Pulling image {name:?}"));
         let begun = self.clock.now().elapsed;
         let (secrets, missing) = self.pull_secrets(pod);
         if !missing.is_empty() {
@@ -115,7 +162,7 @@ impl PodHost {
             "Successfully pulled image {name:?} in {took:?} ({took:?} including waiting). Image size: {} bytes.",
             image.size
         );
-        self.tell(pod, Some(&spec.name), false, "Pulled", message);
+        self.tell(pod, Some(container), false, "Pulled", message);
         Ok(image)
     }
 

@@ -163,18 +163,20 @@ async fn make(
         Handler::Host => (None, None),
         Handler::Oci => {
             let image = host.image(pod, &spec).await?;
+            let volumes = host.image_volumes(pod, &spec).await?;
             let wanted = host.sandbox(pod).map_err(StartError::Config)?;
             // It is there, unless its shim died.
             let namespaces = host.hold(pod, Some(wanted.clone()), address).await.map_err(run)?;
-            (Some(image), Some((wanted, namespaces)))
+            (Some(image), Some((volumes, wanted, namespaces)))
         }
     };
     let (on_host, of_pod, found) = (host.clone(), pod.clone(), image.clone());
     let prepared =
         tasks::blocking(info_span!("prepare command", container = which.container), move || {
             match (&found, sandbox) {
-                (Some(image), Some((wanted, namespaces))) => {
-                    let bundle = on_host.bundle(&of_pod, &spec, address, image, (&wanted, namespaces));
+                (Some(image), Some((volumes, wanted, namespaces))) => {
+                    let images = (&**image, &*volumes);
+                    let bundle = on_host.bundle(&of_pod, &spec, address, images, (&wanted, namespaces));
                     bundle.map(Program::Bundle)
                 }
                 _ => on_host

@@ -8,6 +8,7 @@ mod entry;
 mod folder;
 mod handler;
 mod image;
+mod in_memory;
 mod life;
 mod live;
 mod pod_host;

@@ -71,6 +71,7 @@ impl PodHost {
             users,
             sysctls,
             shared_memory: ipc.then(|| self.shared_memory(uid)),
+            memory: self.in_memory(pod),
         })
     }
 

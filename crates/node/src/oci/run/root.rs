@@ -15,7 +15,7 @@ use crate::container::mounting::{
     ATIME, Attributes, NOATIME, NODEV, NOEXEC, NOSUID, RDONLY, STRICTATIME, map_ids, move_mount, new_mount,
     open_tree, set_tree_attributes,
 };
-use crate::oci::spec::{Mount, Spec};
+use crate::oci::spec::{ImageMount, Mount, Spec};
 
 /// What a bundle's folder holds beside `config.json`.
 #[derive(Debug, Clone)]
@@ -36,7 +36,7 @@ impl Bundle {
     /// If they can't be made.
     pub(crate) fn make_folders(&self) -> io::Result<()> {
         use std::os::unix::fs::PermissionsExt;
-        for name in ["upper", "work", "rootfs", "lower"] {
+        for name in ["upper", "work", "rootfs", "lower", "empty", "lowest"] {
             fs::create_dir_all(self.folder.join(name))?;
         }
         // The root folder that the container sees: its user must be able to enter it, whichever that is.
@@ -46,14 +46,50 @@ impl Bundle {
     /// Mounts the root at its place, and enters it. `users` is the container's namespace of users, `owner` its root there.
     pub(super) fn mount(&self, spec: &Spec, users: Option<(&OwnedFd, u32)>) -> Result<(), Failure> {
         let place = |name: &str| self.folder.join(name);
-        let opened = |path: &Path| trusted(path).trying(format_args!("open {}", path.display()));
+        let owner = users.map(|(_, owner)| owner);
+        let users = users.map(|(users, _)| users);
+        let lower = self.lower("", &self.layers, users)?;
+        let (upper, work) = (opened(&place("upper"))?, opened(&place("work"))?);
+        if let Some(owner) = owner {
+            std::os::unix::fs::chown(place("upper"), Some(owner), Some(owner))
+                .trying("give the root to its user")?;
+        }
+        // What a container writes there is lost with it in any case: nothing of it must be synced to the disk.
+        let more = format!(",upperdir={},workdir={},volatile", by_descriptor(&upper), by_descriptor(&work));
+        let flags = if spec.linux.resources.allows_devices() { 0 } else { libc::MS_NODEV };
+        let root = place(&spec.root.path.to_string_lossy());
+        overlay(&lower, &more, &root, flags).map_err(|why| format!("mount the image's layers: {why}"))?;
+        for (number, image) in spec.images.iter().enumerate() {
+            self.mount_image(number, image, users)?;
+        }
+        std::env::set_current_dir(&root).trying("enter the container's root")
+    }
+
+    /// Mounts an image that is a volume: as it is, whatever the container may.
+    fn mount_image(&self, number: usize, image: &ImageMount, users: Option<&OwnedFd>) -> Result<(), Failure> {
+        let what = format!("mount the image at {}", image.place.display());
+        fs::create_dir_all(&image.place).trying(&what)?;
+        let mut lower = self.lower(&format!("{number}-"), &image.layers, users)?;
+        // Without a layer to write to, overlayfs wants two others.
+        lower.insert(0, opened(&self.folder.join("lowest"))?);
+        let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+        overlay(&lower, "", &image.place, flags).map_err(|why| format!("{what}: {why}"))
+    }
+
+    /// Opens layers, the lowest first, mapped to the container's users where it has some. `mark` tells them from others of the bundle.
+    fn lower(
+        &self,
+        mark: &str,
+        layers: &[PathBuf],
+        users: Option<&OwnedFd>,
+    ) -> Result<Vec<OwnedFd>, Failure> {
         let mut lower = Vec::new();
-        for (number, layer) in self.layers.iter().enumerate() {
+        for (number, layer) in layers.iter().enumerate() {
             let layer_root = opened(layer)?;
             lower.push(match users {
                 None => layer_root,
-                Some((users, _)) => {
-                    let shown = place("lower").join(number.to_string());
+                Some(users) => {
+                    let shown = self.folder.join("lower").join(format!("{mark}{number}"));
                     fs::create_dir_all(&shown).trying("make a folder for a layer")?;
                     let tree = open_tree(layer_root.as_fd(), false).trying("show a layer")?;
                     map_ids(tree.as_fd(), users.as_fd()).trying(format_args!(
@@ -67,30 +103,29 @@ impl Bundle {
         }
         if lower.is_empty() {
             // An image of nothing: what is mounted is all that it has.
-            lower.push(opened(&place("lower"))?);
+            lower.push(opened(&self.folder.join("empty"))?);
         }
-        let (upper, work) = (opened(&place("upper"))?, opened(&place("work"))?);
-        if let Some((_, owner)) = users {
-            std::os::unix::fs::chown(place("upper"), Some(owner), Some(owner))
-                .trying("give the root to its user")?;
-        }
-        // By descriptors: paths may hold what separates options, and forty of them don't fit into the page that the kernel
-        // takes.
-        let at = |file: &OwnedFd| format!("/proc/self/fd/{}", file.as_raw_fd());
-        let lower: Vec<String> = lower.iter().rev().map(at).collect();
-        // What a container writes there is lost with it in any case: nothing of it must be synced to the disk.
-        let options =
-            format!("lowerdir={},upperdir={},workdir={},volatile", lower.join(":"), at(&upper), at(&work));
-        let options = CString::new(options).trying("name the layers")?;
-        let root = place(&spec.root.path.to_string_lossy());
-        let target = c_path(&root)?;
-        let flags = if spec.linux.resources.allows_devices() { 0 } else { libc::MS_NODEV };
-        let (kind, data) = (c"overlay".as_ptr(), options.as_ptr().cast());
-        // SAFETY: all are strings that live through the call.
-        check(unsafe { libc::mount(kind, target.as_ptr(), kind, flags, data) })
-            .trying("mount the image's layers")?;
-        std::env::set_current_dir(&root).trying("enter the container's root")
+        Ok(lower)
     }
+}
+
+fn opened(path: &Path) -> Result<OwnedFd, Failure> {
+    trusted(path).trying(format_args!("open {}", path.display()))
+}
+
+/// By descriptors: paths may hold what separates options, and forty of them don't fit into the page that the kernel takes.
+fn by_descriptor(file: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// Mounts layers, the lowest first, with more options.
+fn overlay(lower: &[OwnedFd], more: &str, at: &Path, flags: libc::c_ulong) -> Result<(), Failure> {
+    let lower: Vec<String> = lower.iter().rev().map(by_descriptor).collect();
+    let options = CString::new(format!("lowerdir={}{more}", lower.join(":"))).trying("name the layers")?;
+    let target = c_path(at)?;
+    let (kind, data) = (c"overlay".as_ptr(), options.as_ptr().cast());
+    // SAFETY: all are strings that live through the call.
+    check(unsafe { libc::mount(kind, target.as_ptr(), kind, flags, data) }).trying(at.display())
 }
 
 fn c_path(path: &Path) -> Result<CString, Failure> {
@@ -158,6 +193,9 @@ pub(super) fn open_binds(spec: &Spec, users: Option<&OwnedFd>) -> Result<Vec<Opt
             None => ConfinedPath::of(&mount.source),
         };
         let wish = Wish::of(mount);
+        if mount.makes {
+            confined.make_folder_if_missing().trying(&what)?;
+        }
         let source = confined.open().trying(&what)?;
         let tree = open_tree(source.as_fd(), wish.is_recursive).trying(&what)?;
         // Below it, too: a device that a pod makes or finds in a volume is of no use to it.

@@ -2,6 +2,7 @@
 //! shim's own mount namespace. A container that is started again finds them as they were; with the shim they are gone.
 
 use std::convert::Infallible;
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -36,6 +37,35 @@ pub(crate) struct Wanted {
     pub sysctls: Vec<(String, String)>,
     /// The folder that becomes its `/dev/shm`; None if it has the host's.
     pub shared_memory: Option<PathBuf>,
+    /// Its volumes in memory.
+    #[serde(default)]
+    pub memory: Vec<InMemory>,
+}
+
+/// A volume in memory (`emptyDir` with `medium: Memory`): its shim's, so that it is there as long as the pod is, and nowhere else.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct InMemory {
+    /// The folder that becomes it.
+    pub folder: PathBuf,
+    /// How many bytes it holds at most.
+    pub size: u64,
+    /// The group whose it is (`fsGroup`).
+    pub group: Option<u32>,
+}
+
+impl InMemory {
+    fn mount(&self) -> Result<(), Failure> {
+        let what = format!("make the volume in memory {}", self.folder.display());
+        let size = CString::new(self.size.to_string()).trying(&what)?;
+        let group = self.group.map(|group| CString::new(group.to_string())).transpose().trying(&what)?;
+        // As a folder on the disk has it.
+        let mode = if group.is_some() { c"2777" } else { c"777" };
+        let mut options = vec![(c"size", Some(&*size)), (c"mode", Some(mode))];
+        options.extend(group.as_deref().map(|group| (c"gid", Some(group))));
+        fs::create_dir_all(&self.folder).trying(&what)?;
+        let memory = new_mount(c"tmpfs", c"tmpfs", &options, 0).trying(&what)?;
+        move_mount(memory.as_fd(), trusted(&self.folder).trying(&what)?.as_fd()).trying(&what)
+    }
 }
 
 /// A sandbox that is there.
@@ -61,6 +91,7 @@ impl Held {
             let place = trusted(folder).trying(what)?;
             move_mount(memory.as_fd(), place.as_fd()).trying(what)?;
         }
+        wanted.memory.iter().try_for_each(InMemory::mount)?;
         let mut held = Held { files: namespaces(wanted)? };
         if wanted.shares_processes {
             let users =

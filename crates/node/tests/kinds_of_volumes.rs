@@ -1,0 +1,87 @@
+//! Volumes of containers that are no folders of the host: memory, and images.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on ends")]
+
+mod support;
+
+use serde_json::{Value, json};
+use support::image::can_contain;
+use support::{TestHost, main_status};
+
+fn host() -> TestHost {
+    let host = TestHost::start();
+    host.image("box", &json!({}));
+    host
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_volume_in_memory_is_bounded_and_stays_as_long_as_its_pod() {
+    if !can_contain() {
+        return;
+    }
+    let mut host = host();
+    let script = "test -e /m/old && cat /m/old && ls /part && exit 0; grep ' /m ' /proc/mounts; stat -c '%a %g' /m; \
+        dd if=/dev/zero of=/m/large bs=1k count=2000 2> /dev/null; stat -c %s /m/large; rm /m/large; \
+        echo still there > /m/old; touch /part/file; exit 1";
+    let container = json!({"command": ["sh", "-c", script], "volumeMounts": [
+        {"name": "v", "mountPath": "/m"}, {"name": "v", "mountPath": "/part", "subPath": "a/b"}]});
+    let spec = json!({"restartPolicy": "OnFailure", "securityContext": {"fsGroup": 71},
+        "volumes": [{"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]});
+    let uid = host.contained("a", container, spec);
+    let over = |pod: &Value| pod["status"]["phase"] == "Succeeded";
+    host.until("a", "over", over).await;
+    let first = host.log("a", 0);
+    let lines: Vec<&str> = first.lines().collect();
+    assert!(lines[0].starts_with("tmpfs /m tmpfs rw,nodev") && lines[0].contains("size=1024k"), "{first}");
+    assert_eq!(lines[1..], ["2777 71", "1048576"], "{first}");
+    assert_eq!(host.log("a", 1), "still there\nfile\n");
+    let folder = host.folder.path().join(format!("agent/pods/{uid}/volumes/v"));
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0, "nothing of it is on the disk");
+    host.shut_down().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_is_a_volume_that_is_only_read() {
+    if !can_contain() {
+        return;
+    }
+    let mut host = host();
+    host.image_with("data", &json!({}), |root| {
+        std::fs::create_dir_all(root.join("models/small")).unwrap();
+        std::fs::write(root.join("models/small/weights"), "1 2 3\n").unwrap();
+    });
+    let script = "cat /image/models/small/weights /small/weights; touch /image/x 2> /dev/null; echo $?; \
+        /image/bin/busybox true 2> /dev/null; echo $?; grep -o ' /image overlay ro,nosuid,nodev,noexec' /proc/mounts";
+    let mount = json!([{"name": "i", "mountPath": "/image"}, {"name": "i", "mountPath": "/small", "subPath": "models/small"}]);
+    let volume =
+        |image: &str| json!([{"name": "i", "image": {"reference": image, "pullPolicy": "IfNotPresent"}}]);
+    for users in [None, Some(false)] {
+        let name = if users.is_some() { "mapped" } else { "plain" };
+        let spec = json!({"volumes": volume("data"), "hostUsers": users});
+        let text = host.script(name, script, json!({"volumeMounts": mount}), spec).await;
+        assert_eq!(text, "1 2 3\n1 2 3\n1\n126\n /image overlay ro,nosuid,nodev,noexec\n", "{name}");
+        let in_use = node::images_in_use(&host.folder.path().join("agent")).unwrap();
+        assert_eq!(in_use, ["sha256:box".to_owned(), "sha256:data".into()].into());
+        host.delete(name, 0);
+        host.until_gone(name).await;
+    }
+    assert!(node::images_in_use(&host.folder.path().join("agent")).unwrap().is_empty());
+
+    let container = json!({"command": ["true"], "volumeMounts": mount});
+    host.contained("lacks", container.clone(), json!({"volumes": volume("nowhere")}));
+    let waits = |pod: &Value| main_status(pod)["state"]["waiting"]["reason"] == "ImagePullBackOff";
+    let pod = host.until("lacks", "waits for its image", waits).await;
+    let message = main_status(&pod)["state"]["waiting"]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("Back-off pulling image \"nowhere\": ErrImagePull: no registry"),
+        "{message}"
+    );
+
+    host.pod("host", container, json!({"volumes": volume("data")}));
+    let refused =
+        |pod: &Value| main_status(pod)["state"]["waiting"]["reason"] == "CreateContainerConfigError";
+    let pod = host.until("host", "refused", refused).await;
+    let message = main_status(&pod)["state"]["waiting"]["message"].as_str().unwrap();
+    assert!(message.contains("runs no image"), "{message}");
+    host.shut_down().await;
+}
