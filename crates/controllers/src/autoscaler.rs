@@ -20,6 +20,7 @@ use serde_json::{Map, Value, json};
 
 use crate::controller::{Controller, Due, Moment, Urgency};
 use crate::key::Key;
+use crate::notes::Notes;
 use crate::plan::{Action, Note, Plan, difference, merge_this};
 use crate::scale;
 use crate::tables::Watches;
@@ -30,7 +31,7 @@ use pace::Said;
 use replicas::{Member, TOLERANCE, Tolerances};
 
 pub use metrics::Answers;
-pub use pace::Notes;
+pub use pace::Pace;
 
 /// So often metrics are looked at (`--horizontal-pod-autoscaler-sync-period`).
 const PERIOD: Duration = Duration::from_secs(15);
@@ -72,20 +73,20 @@ impl Controller for Autoscalers {
     fn reconcile(&self, view: &View, key: &Key, moment: &Moment<'_>) -> Plan {
         let Some(autoscaler) = view.table::<HorizontalPodAutoscaler>().get(key.namespace(), key.name())
         else {
-            return Plan { notes: Some(Notes::default()), ..Plan::default() };
+            return Plan { notes: Some(Notes::Nothing), ..Plan::default() };
         };
         let spec = &autoscaler.spec;
         let mut look = Look {
             view,
             autoscaler,
             spec,
-            notes: moment.notes.cloned().unwrap_or_default(),
+            notes: moment.notes.and_then(Notes::pace).cloned().unwrap_or_default(),
             conditions: conditions(autoscaler),
             moment,
             plan: Plan::default(),
         };
         look.take();
-        look.plan.notes = Some(look.notes);
+        look.plan.notes = Some(Notes::Pace(look.notes));
         look.plan
     }
 }
@@ -108,7 +109,7 @@ struct Look<'a> {
     view: &'a View,
     autoscaler: &'a HorizontalPodAutoscaler,
     spec: &'a HorizontalPodAutoscalerSpec,
-    notes: Notes,
+    notes: Pace,
     conditions: Vec<Value>,
     moment: &'a Moment<'a>,
     plan: Plan,

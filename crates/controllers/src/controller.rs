@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use objects::{Change, Kind, Meta};
 
-use crate::autoscaler::{Answers, Notes};
+use crate::autoscaler::Answers;
 use crate::key::Key;
+use crate::notes::Notes;
 use crate::plan::Plan;
 use crate::tables::Watches;
 use crate::touched::Touched;

@@ -18,11 +18,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::debug_span;
 
-use crate::autoscaler::{Answers, Notes};
+use crate::autoscaler::Answers;
 use crate::controller::{Moment, Now, Part, Silence};
 use crate::key::Key;
 use crate::node;
 use crate::node::lease::{self, Renewal};
+use crate::notes::Notes;
 use crate::plan::{Action, Note, with_reason};
 use crate::queue::{Load, Outcome, Queue};
 use crate::view::View;
@@ -241,7 +242,7 @@ impl<'a> Work<'a> {
             let moment = Moment { now, silence, leases, answers: answers.as_ref(), notes };
             let mut plan = key.reconcile(self.view, &moment);
             match plan.notes.take() {
-                Some(notes) if notes.is_empty() => drop(self.notes.remove(&key)),
+                Some(Notes::Nothing) => drop(self.notes.remove(&key)),
                 Some(notes) => drop(self.notes.insert(key.clone(), notes)),
                 None => {}
             }

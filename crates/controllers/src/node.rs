@@ -6,6 +6,7 @@
 //! where there are any, and from leases elsewhere ([`lease`]). As there, what the agent writes is a sign of life too: a host
 //! that comes back may be heard through the store before its first heartbeat is.
 
+mod known;
 pub(crate) mod lease;
 pub(crate) mod taints;
 mod zones;
@@ -80,9 +81,10 @@ impl Controller for Nodes {
     }
 
     fn reconcile(&self, view: &View, key: &Key, moment: &Moment<'_>) -> Plan {
-        view.table::<Node>()
-            .get("", key.name())
-            .map_or_else(Plan::default, |node| reconcile(view, node, moment))
+        let node = view.table::<Node>().get("", key.name());
+        let mut plan = node.map_or_else(Plan::default, |node| reconcile(view, node, moment));
+        known::tell(key.name(), node.map(AsRef::as_ref), moment.notes, &mut plan);
+        plan
     }
 }
 

@@ -6,7 +6,7 @@ use machinery::Object;
 use objects::{Delete, Kind, Meta, Occurrence, Question, TypedRef, Write};
 use serde_json::{Map, Value};
 
-use crate::autoscaler::Notes;
+use crate::notes::Notes;
 
 /// The longest wait for the next look: what is further away is looked at then, and waited for again. Tolerations and deadlines come
 /// from whoever writes a pod or a Job, and no clock goes as far as they may say.

@@ -16,7 +16,7 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 /// What an autoscaler remembers of itself.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Notes {
+pub struct Pace {
     /// When it last asked for its metrics.
     pub(super) asked: Option<Instant>,
     recommended: Vec<(Instant, i32)>,
@@ -59,12 +59,7 @@ const HELD_DOWN: Said = (
     "recent recommendations were lower than current one, applying the lowest recent recommendation",
 );
 
-impl Notes {
-    /// Whether there is nothing to remember.
-    pub fn is_empty(&self) -> bool {
-        *self == Notes::default()
-    }
-
+impl Pace {
     /// An autoscaler that begins recommends what there is.
     pub(super) fn begin(&mut self, current: i32, now: Instant) {
         // One that was refused doesn't count.
@@ -249,7 +244,7 @@ mod tests {
         wanted: &[(u64, i32)],
     ) -> Vec<(i32, &'static str, &'static str)> {
         let behavior = behavior.map(self::behavior);
-        let (mut notes, mut current, mut now) = (Notes::default(), from, start());
+        let (mut notes, mut current, mut now) = (Pace::default(), from, start());
         let step = |(seconds, wanted): &(u64, i32)| {
             now += Duration::from_secs(*seconds);
             notes.begin(current, now);

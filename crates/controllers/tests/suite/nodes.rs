@@ -272,3 +272,26 @@ async fn a_kubelet_lives_by_its_lease() {
     cluster.delete("v1", "Node", "", "kubelet", Delete::default()).await;
     cluster.settle().await;
 }
+
+#[tokio::test]
+async fn nodes_that_come_and_go_are_told_once() {
+    let mut cluster = Cluster::new(&["n1"]).await;
+    cluster.settle().await;
+    let registered = || vec!["Node n1 event: Registered Node n1 in Controller".to_owned()];
+    assert_eq!(cluster.told("n1", "RegisteredNode"), registered());
+    let first = cluster.get::<Node>("", "n1").unwrap().metadata.uid;
+    cluster.patch("v1", "Node", "", "n1", "", json!({"metadata": {"labels": {"a": "b"}}})).await.unwrap();
+    cluster.settle().await;
+    assert_eq!(cluster.told("n1", "RegisteredNode"), registered(), "the same Node");
+
+    cluster.delete("v1", "Node", "", "n1", Delete::default()).await;
+    cluster.settle().await;
+    assert_eq!(cluster.told("n1", "RemovingNode"), ["Node n1 event: Removing Node n1 from Controller"]);
+    let gone = cluster.told.iter().find(|told| told.reason == "RemovingNode").unwrap();
+    assert_eq!(gone.regarding.uid, first, "its Events are found by the Node that it was");
+
+    cluster.join("n1").await;
+    cluster.settle().await;
+    assert_eq!(cluster.told("n1", "RegisteredNode").len(), 2);
+    assert_eq!(cluster.told("n1", "RemovingNode").len(), 1);
+}
