@@ -146,6 +146,10 @@ impl Images for HostImages {
         .boxed()
     }
 
+    fn folder(&self) -> PathBuf {
+        self.store.folder().to_owned()
+    }
+
     fn list(&self) -> Vec<Present> {
         let images = self.store.list().unwrap_or_else(|why| {
             tracing::warn!(%why, "it is not known which images there are");

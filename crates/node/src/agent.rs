@@ -23,6 +23,7 @@ use crate::pods::{Desk, Folders, LiveContainers, PodHost, TokenBook, UserRanges}
 use crate::removed_volumes::remove_folders;
 use crate::server;
 use crate::shims::{ShimRuntime, end_strays};
+use crate::stats::{Rates, StorageBook, look_at_storage};
 
 /// What the agent of a host needs.
 pub struct Options {
@@ -169,6 +170,8 @@ impl Agent {
             runtime,
             running: LiveContainers::default(),
             tokens: TokenBook::default(),
+            storage: StorageBook::default(),
+            rates: Rates::default(),
             capacity: (machine.cpus * 1000, machine.memory_kib << 10),
             cluster_dns: options.cluster_dns,
             variables: variables(&programs, options.service_host, options.service_port),
@@ -192,6 +195,7 @@ impl Agent {
             ),
             tasks::spawn(info_span!("remove volumes"), remove_folders(host.clone())),
             tasks::spawn(info_span!("look after images"), collect_images(host.clone())),
+            tasks::spawn(info_span!("look at storage"), look_at_storage(host.clone())),
             tasks::spawn(info_span!("agent server"), server::serve(listener, options.tls, host.clone())),
         ];
         let desk = tasks::spawn(info_span!("agent"), Desk::new(host).run(stopped));

@@ -95,6 +95,9 @@ pub trait Images: fmt::Debug + Send + Sync {
         secrets: Vec<PullSecret>,
     ) -> BoxFuture<'a, Result<Arc<Image>, ImageError>>;
 
+    /// The folder in which they lie.
+    fn folder(&self) -> PathBuf;
+
     /// All images that are there. Reads the disk, unless nothing has changed.
     fn list(&self) -> Vec<Present>;
 

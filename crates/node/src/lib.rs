@@ -21,8 +21,8 @@ mod runtime;
 mod server;
 mod shim;
 mod shims;
+mod stats;
 mod streams;
-mod usage;
 
 pub use addresses::{HostPort, PodAddresses};
 pub use agent::{Agent, Error, Options, end_former_pods};

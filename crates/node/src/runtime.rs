@@ -156,6 +156,31 @@ pub(crate) struct Usage {
     pub cpu: Duration,
     /// The memory in bytes that can't be taken from it (the working set).
     pub memory: u64,
+    /// All memory that counts as its own, with what the kernel keeps of files for it.
+    pub with_files: u64,
+    /// The memory that is no file's.
+    pub rss: u64,
+    /// How often it touched a page that wasn't there.
+    pub faults: u64,
+    /// How often that had to be read from the disk.
+    pub major_faults: u64,
+    /// How many processes it has.
+    pub processes: u64,
+}
+
+impl Usage {
+    /// Both together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Usage {
+            cpu: self.cpu.saturating_add(other.cpu),
+            memory: self.memory.saturating_add(other.memory),
+            with_files: self.with_files.saturating_add(other.with_files),
+            rss: self.rss.saturating_add(other.rss),
+            faults: self.faults.saturating_add(other.faults),
+            major_faults: self.major_faults.saturating_add(other.major_faults),
+            processes: self.processes.saturating_add(other.processes),
+        }
+    }
 }
 
 /// How a process ended.

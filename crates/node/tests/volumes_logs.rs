@@ -6,10 +6,10 @@ mod support;
 
 use http_body_util::{BodyExt, Empty};
 use hyper_util::rt::TokioIo;
-use serde_json::json;
+use serde_json::{Value, json};
 use support::{TestHost, can_mount, is_ready, main_status};
 
-fn config_map(host: &TestHost, data: serde_json::Value) {
+fn config_map(host: &TestHost, data: Value) {
     let map = json!({"kind": "ConfigMap", "apiVersion": "v1",
         "metadata": {"name": "settings", "namespace": "default"}, "data": data});
     host.writer.put(&map);
@@ -273,8 +273,7 @@ async fn logs_are_read_and_followed_by_those_who_may() {
     ] {
         assert_eq!(ask(&host, ADMIN, path).await.status(), code, "{path}");
     }
-    let pods: serde_json::Value =
-        serde_json::from_str(&text(ask(&host, ADMIN, "/pods").await).await).unwrap();
+    let pods: Value = serde_json::from_str(&text(ask(&host, ADMIN, "/pods").await).await).unwrap();
     assert_eq!(pods["items"][0]["metadata"]["name"], "a");
     host.shut_down().await;
 }
@@ -304,8 +303,7 @@ async fn why_there_is_no_log_is_said_as_the_pods_status_says_it() {
     let init = json!({"name": "i", "command": ["sleep", "1000"]});
     host.pod("a", json!({"command": ["sleep", "1000"]}), json!({"initContainers": [init]}));
     host.pod("b", json!({"command": []}), json!({}));
-    let waits =
-        |pod: &serde_json::Value, reason: &str| main_status(pod)["state"]["waiting"]["reason"] == reason;
+    let waits = |pod: &Value, reason: &str| main_status(pod)["state"]["waiting"]["reason"] == reason;
     host.until("a", "waits", |pod| waits(pod, "PodInitializing")).await;
     host.until("b", "refused", |pod| waits(pod, "CreateContainerConfigError")).await;
     for (path, why) in [
@@ -435,6 +433,28 @@ async fn what_a_container_uses_is_told_in_the_kubelets_words() {
     assert!(of(&used, "container_cpu_usage_seconds_total", "idle").unwrap() < 0.2, "{used}");
     assert!(of(&used, "container_memory_working_set_bytes", "busy").unwrap() > 0.0, "{used}");
     assert!(of(&used, "container_start_time_seconds", "busy").unwrap() > 1e9, "{used}");
+    let told = text(ask(&host, ADMIN, "/stats/summary").await).await;
+    let told: Value = serde_json::from_str(&told).unwrap();
+    let pod = |told: &Value, name: &str| {
+        told["pods"].as_array().unwrap().iter().find(|pod| pod["podRef"]["name"] == name).cloned()
+    };
+    let (busy, node) = (pod(&told, "busy").unwrap(), &told["node"]);
+    assert!(busy["containers"][0]["cpu"]["usageCoreNanoSeconds"].as_u64().unwrap() > 200_000_000, "{told:#}");
+    assert!(busy["cpu"]["usageNanoCores"].as_u64().unwrap() > 10_000_000, "{told:#}");
+    assert!(
+        busy["memory"]["workingSetBytes"].as_u64().unwrap() > 0
+            && busy["process_stats"]["process_count"] == 1
+    );
+    assert!(node["fs"]["capacityBytes"].as_u64().unwrap() > 0 && node["nodeName"] == "n1", "{told:#}");
+    assert!(
+        node["rlimit"]["curproc"].as_u64().unwrap() > 1
+            && node["memory"]["availableBytes"].as_u64().unwrap() > 0
+    );
+    let basics = text(ask(&host, ADMIN, "/stats/summary?only_cpu_and_memory=true").await).await;
+    assert!(serde_json::from_str::<Value>(&basics).unwrap()["node"].get("fs").is_none(), "{basics}");
+    let cadvisor = text(ask(&host, ADMIN, "/metrics/cadvisor").await).await;
+    let line = "container_processes{container=\"main\",id=\"/kubepods/poduid-of-busy/main\"";
+    assert!(cadvisor.contains(line), "{cadvisor}");
     let node = used.lines().find_map(|line| line.strip_prefix("node_memory_working_set_bytes "));
     assert!(node.unwrap().split(' ').next().unwrap().parse::<f64>().unwrap() > 1e6);
     host.delete("busy", 0);
@@ -442,5 +462,7 @@ async fn what_a_container_uses_is_told_in_the_kubelets_words() {
     let after = text(ask(&host, ADMIN, "/metrics/resource").await).await;
     assert_eq!(of(&after, "container_cpu_usage_seconds_total", "busy"), None, "what has ended uses nothing");
     assert!(of(&after, "container_cpu_usage_seconds_total", "idle").is_some());
+    let after = text(ask(&host, ADMIN, "/stats/summary").await).await;
+    assert!(pod(&serde_json::from_str(&after).unwrap(), "busy").is_none(), "{after}");
     host.shut_down().await;
 }

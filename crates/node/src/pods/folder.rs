@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::core::v1::Pod;
 
 use crate::container::remove_folder;
+use crate::oci::WRITTEN;
 use crate::pod::uid;
 
 /// Where in a pod's folder the marks of its images lie.
@@ -97,6 +98,11 @@ impl Folders {
     /// What a container with a root of its own is made of, and writes.
     pub(crate) fn bundle(&self, uid: &str, container: &str) -> PathBuf {
         self.pod(uid).join("bundles").join(container)
+    }
+
+    /// What a container with a root of its own wrote into it in this life.
+    pub(crate) fn written(&self, uid: &str, container: &str) -> PathBuf {
+        self.bundle(uid, container).join(WRITTEN)
     }
 
     /// Where a container finds the image that is a volume.

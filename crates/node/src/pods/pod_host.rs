@@ -19,6 +19,7 @@ use crate::host::Powers;
 use crate::images::Images;
 use crate::pod::{PrepareError, ephemeral_containers, subject, uid};
 use crate::runtime::Runtime;
+use crate::stats::{Rates, StorageBook};
 
 /// What every pod of this host shares.
 pub(crate) struct PodHost {
@@ -42,6 +43,10 @@ pub(crate) struct PodHost {
     pub runtime: Arc<dyn Runtime>,
     pub running: LiveContainers,
     pub tokens: TokenBook,
+    /// What pods take of the disk.
+    pub storage: StorageBook,
+    /// What they take of the processors.
+    pub rates: Rates,
     /// Processors in thousandths, memory in bytes.
     pub capacity: (u64, u64),
     /// The addresses of the cluster's DNS.
@@ -84,7 +89,7 @@ impl PodHost {
         self.recorder.record(occurrence);
     }
 
-    pub(super) fn sources<'a>(
+    pub(crate) fn sources<'a>(
         &'a self,
         state: &'a State,
         pod: &'a Pod,

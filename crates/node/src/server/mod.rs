@@ -31,8 +31,8 @@ use tracing::info_span;
 use self::strangers::{Stranger, Strangers};
 use crate::about;
 use crate::pods::PodHost;
+use crate::stats;
 use crate::streams;
-use crate::usage;
 
 type Body = BoxBody<Bytes, Infallible>;
 
@@ -108,8 +108,10 @@ async fn connection(stream: TlsStream<TcpStream>, host: Arc<PodHost>, place: Arc
     let service = service_fn(move |mut request: Request<Incoming>| {
         let (host, place) = (host.clone(), place.clone());
         async move {
-            if request.method() == Method::GET && request.uri().path() == "/metrics/resource" {
-                return Ok(plain(StatusCode::OK, usage::resources(&host).await));
+            if request.method() == Method::GET
+                && let Some(answer) = figures(request.uri(), &host).await
+            {
+                return Ok(answer);
             }
             Ok::<_, Infallible>(route(&mut request, &host, place))
         }
@@ -121,6 +123,20 @@ async fn connection(stream: TlsStream<TcpStream>, host: Arc<PodHost>, place: Arc
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades()
         .await;
+}
+
+/// What is asked of everybody before it is answered: what the host and its pods use.
+async fn figures(uri: &http::Uri, host: &Arc<PodHost>) -> Option<Response<Body>> {
+    match uri.path() {
+        "/metrics/resource" => Some(plain(StatusCode::OK, stats::resources(host).await)),
+        "/metrics/cadvisor" => Some(plain(StatusCode::OK, stats::cadvisor(host).await)),
+        "/stats/summary" => {
+            let mut query = form_urlencoded::parse(uri.query().unwrap_or_default().as_bytes());
+            let only = query.any(|(name, value)| name == "only_cpu_and_memory" && value == "true");
+            Some(json_answer(&stats::summary(host, only).await))
+        }
+        _ => None,
+    }
 }
 
 /// Whether the certificate is an administrator's or a host's.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tracing::info_span;
 
-use crate::container::cgroup::Cgroups;
+use crate::container::cgroup::{Cgroups, Used};
 use crate::runtime::{Begun, Usage, Which};
 
 /// The containers that run, as far as nobody has heard of their end.
@@ -50,14 +50,19 @@ impl Running {
 fn of(cgroups: Option<&Cgroups>, running: Vec<(Which, i32)>) -> Vec<(Which, Usage)> {
     let mut processes = None;
     let mut one = |(which, pid): (Which, i32)| {
-        let said = cgroups.map(|cgroups| cgroups.usage(&which.uid, &which.container));
-        let (cpu, memory) = said.unwrap_or_default();
-        if let (Some(cpu), Some(memory)) = (cpu, memory) {
-            return (which, Usage { cpu, memory });
+        let said = cgroups.map(|cgroups| cgroups.usage(&which.uid, &which.container)).unwrap_or_default();
+        let mut usage = match said {
+            Used { cpu: Some(_), memory: Some(_), processes: Some(_) } => Usage::default(),
+            // Read once for all containers.
+            _ => processes.get_or_insert_with(Processes::read).beneath(pid),
+        };
+        usage.cpu = said.cpu.unwrap_or(usage.cpu);
+        usage.processes = said.processes.unwrap_or(usage.processes);
+        if let Some(memory) = said.memory {
+            (usage.memory, usage.with_files, usage.rss) = (memory.working_set, memory.all, memory.rss);
+            (usage.faults, usage.major_faults) = (memory.faults, memory.major_faults);
         }
-        // Read once for all containers.
-        let all = processes.get_or_insert_with(Processes::read).beneath(pid);
-        (which, Usage { cpu: cpu.unwrap_or(all.cpu), memory: memory.unwrap_or(all.memory) })
+        (which, usage)
     };
     running.into_iter().map(&mut one).collect()
 }
@@ -92,7 +97,18 @@ impl Processes {
         let ticks = (14..=17).try_fold(0_u64, |sum, field| Some(sum + number(field)?))?;
         let (parent, session) = (fields.get(1)?.parse().ok()?, fields.get(3)?.parse().ok()?);
         let cpu = Duration::from_nanos(ticks.saturating_mul(1_000_000_000 / tick.max(1)));
-        self.used.insert(pid, Usage { cpu, memory: number(24)?.saturating_mul(page) });
+        let rss = number(24)?.saturating_mul(page);
+        let used = Usage {
+            cpu,
+            memory: rss,
+            with_files: rss,
+            rss,
+            // With those of its children that have ended.
+            faults: number(10)?.saturating_add(number(11)?),
+            major_faults: number(12)?.saturating_add(number(13)?),
+            processes: 1,
+        };
+        self.used.insert(pid, used);
         self.children.entry(parent).or_default().push(pid);
         self.sessions.entry(session).or_default().push(pid);
         Some(())
@@ -106,8 +122,7 @@ impl Processes {
         while let Some(pid) = todo.pop() {
             if seen.insert(pid) {
                 let used = self.used.get(&pid).copied().unwrap_or_default();
-                sum.cpu += used.cpu;
-                sum.memory = sum.memory.saturating_add(used.memory);
+                sum = sum.and(used);
                 todo.extend(self.children.get(&pid).into_iter().flatten());
             }
         }
@@ -147,7 +162,7 @@ mod tests {
         }
         let used = all.beneath(10);
         assert_eq!(used.cpu, Duration::from_millis(2 * 1850 + 4 * 20));
-        assert_eq!(used.memory, 17 * 4096);
+        assert_eq!((used.memory, used.processes), (17 * 4096, 4));
         assert_eq!(all.beneath(99), Usage::default());
         assert_eq!(all.take(1, "1 (x) S 1", 100, 4096), None);
     }

@@ -79,6 +79,10 @@ impl Images for TestImages {
         ready(Err(ImageError::Other(format!("no registry, {} secrets", secrets.len())))).boxed()
     }
 
+    fn folder(&self) -> PathBuf {
+        self.0.clone()
+    }
+
     fn list(&self) -> Vec<Present> {
         vec![Present { names: vec!["test/box:v1".into()], size: 7 }]
     }

@@ -101,26 +101,28 @@ impl Cgroups {
         Ok(container)
     }
 
-    /// What a container has used of the processors' time, and how much memory it has in use, as far as its cgroup says: the
-    /// working set, as the kubelet has it.
-    pub(crate) fn usage(&self, uid: &str, container: &str) -> (Option<Duration>, Option<u64>) {
+    /// What a container uses, as far as its cgroup says.
+    pub(crate) fn usage(&self, uid: &str, container: &str) -> Used {
         let folder = || -> io::Result<OwnedFd> {
             let pod = openat(&self.node, pod_name(uid)?.as_str(), FOLDER, Mode::empty())?;
             Ok(openat(&pod, single(container)?, FOLDER, Mode::empty())?)
         };
-        let Ok(folder) = folder() else { return (None, None) };
-        let number = |file: &str, name: &str| {
-            let text = read(folder.as_fd(), file).ok()?;
-            let lines = text.lines().filter_map(|line| line.split_once(' '));
-            lines.into_iter().find(|(known, _)| *known == name)?.1.parse::<u64>().ok()
-        };
-        let current =
-            read(folder.as_fd(), "memory.current").ok().and_then(|text| text.trim().parse::<u64>().ok());
-        let idle = number("memory.stat", "inactive_file").unwrap_or(0);
-        (
-            number("cpu.stat", "usage_usec").map(Duration::from_micros),
-            current.map(|current| current.saturating_sub(idle)),
-        )
+        let Ok(folder) = folder() else { return Used::default() };
+        let text = |file: &str| read(folder.as_fd(), file).ok();
+        let current = text("memory.current").and_then(|text| text.trim().parse::<u64>().ok());
+        let memory = current.map(|current| {
+            let stat = text("memory.stat").unwrap_or_default();
+            let of = |name: &str| number(&stat, name).unwrap_or(0);
+            Memory {
+                all: current,
+                working_set: current.saturating_sub(of("inactive_file")),
+                rss: of("anon"),
+                faults: of("pgfault"),
+                major_faults: of("pgmajfault"),
+            }
+        });
+        let cpu = text("cpu.stat").and_then(|stat| number(&stat, "usage_usec")).map(Duration::from_micros);
+        Used { cpu, memory, processes: text("cgroup.procs").map(|list| list.lines().count() as u64) }
     }
 
     /// The uids of the pods that have cgroups.
@@ -154,6 +156,32 @@ impl Cgroups {
     pub(crate) fn close(&self) {
         let _ = unlinkat(&self.ours, self.name.as_str(), UnlinkatFlags::RemoveDir);
     }
+}
+
+/// What a cgroup says of what is in it; nothing of what its controllers don't count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Used {
+    /// The time of a processor.
+    pub cpu: Option<Duration>,
+    pub memory: Option<Memory>,
+    pub processes: Option<u64>,
+}
+
+/// Memory in bytes, as the kubelet tells it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Memory {
+    pub all: u64,
+    /// Without files that the kernel can let go of.
+    pub working_set: u64,
+    pub rss: u64,
+    pub faults: u64,
+    pub major_faults: u64,
+}
+
+/// A number of a file of names and numbers.
+fn number(text: &str, name: &str) -> Option<u64> {
+    let mut lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines.find(|(known, _)| *known == name)?.1.parse().ok()
 }
 
 /// What the cgroups of a container and of its pod are to be given.

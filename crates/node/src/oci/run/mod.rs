@@ -15,7 +15,7 @@ use std::os::fd::OwnedFd;
 
 pub(crate) use devices::of_host as host_devices;
 pub(crate) use program::PATH;
-pub(crate) use root::Bundle;
+pub(crate) use root::{Bundle, WRITTEN};
 pub(crate) use sandbox::{Held, InMemory, Wanted};
 
 use child::{Failure, Line, Trying, check, make};

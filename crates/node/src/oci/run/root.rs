@@ -17,6 +17,9 @@ use crate::container::mounting::{
 };
 use crate::oci::spec::{ImageMount, Mount, Spec};
 
+/// Where in a bundle lies what its container writes into its root.
+pub(crate) const WRITTEN: &str = "upper";
+
 /// What a bundle's folder holds beside `config.json`.
 #[derive(Debug, Clone)]
 pub(crate) struct Bundle {
@@ -36,11 +39,11 @@ impl Bundle {
     /// If they can't be made.
     pub(crate) fn make_folders(&self) -> io::Result<()> {
         use std::os::unix::fs::PermissionsExt;
-        for name in ["upper", "work", "rootfs", "lower", "empty", "lowest"] {
+        for name in [WRITTEN, "work", "rootfs", "lower", "empty", "lowest"] {
             fs::create_dir_all(self.folder.join(name))?;
         }
         // The root folder that the container sees: its user must be able to enter it, whichever that is.
-        fs::set_permissions(self.folder.join("upper"), fs::Permissions::from_mode(0o755))
+        fs::set_permissions(self.folder.join(WRITTEN), fs::Permissions::from_mode(0o755))
     }
 
     /// Mounts the root at its place, and enters it. `users` is the container's namespace of users, `owner` its root there.
@@ -49,9 +52,9 @@ impl Bundle {
         let owner = users.map(|(_, owner)| owner);
         let users = users.map(|(users, _)| users);
         let lower = self.lower("", &self.layers, users)?;
-        let (upper, work) = (opened(&place("upper"))?, opened(&place("work"))?);
+        let (upper, work) = (opened(&place(WRITTEN))?, opened(&place("work"))?);
         if let Some(owner) = owner {
-            std::os::unix::fs::chown(place("upper"), Some(owner), Some(owner))
+            std::os::unix::fs::chown(place(WRITTEN), Some(owner), Some(owner))
                 .trying("give the root to its user")?;
         }
         // What a container writes there is lost with it in any case: nothing of it must be synced to the disk.

@@ -2,18 +2,18 @@
 //! `metrics.k8s.io`, and for upstream's metrics-server.
 
 use std::fmt::Write;
-use std::fs;
-use std::time::Duration;
 
 use jiff::Timestamp;
 
+use super::machine::Machine;
 use crate::pods::PodHost;
 use crate::runtime::Usage;
 
 /// The metrics, as Prometheus reads them.
 pub(crate) async fn resources(host: &PodHost) -> String {
     let (running, used) = (host.running.list(), host.runtime.usage().await);
-    let node = tasks::blocking(tracing::info_span!("what the host uses"), node).await.unwrap_or_default();
+    let node = tasks::blocking(tracing::info_span!("what the host uses"), Machine::read).await;
+    let node = node.unwrap_or_default().usage;
     let at = host.clock.now().wall;
     let mut containers: Vec<Container> = used
         .into_iter()
@@ -93,32 +93,10 @@ fn text(node: Usage, containers: &[Container<'_>], at: Timestamp) -> String {
     out
 }
 
-/// What the machine uses: the time that its processors were not idle, and the memory that can't be had any more.
-fn node() -> Usage {
-    let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
-    let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    Usage { cpu: busy(&stat).unwrap_or_default(), memory: taken(&memory).unwrap_or_default() }
-}
-
-/// The busy time of all processors (proc_stat(5)), in hundredths of a second: user, nice, system, irq, softirq and steal. What
-/// guests had is in user's already.
-fn busy(stat: &str) -> Option<Duration> {
-    let line = stat.lines().next()?.strip_prefix("cpu ")?;
-    let fields: Vec<u64> = line.split_whitespace().filter_map(|field| field.parse().ok()).collect();
-    let ticks = [0, 1, 2, 5, 6, 7].into_iter().filter_map(|field| fields.get(field)).sum::<u64>();
-    Some(Duration::from_millis(ticks * 10))
-}
-
-fn taken(memory: &str) -> Option<u64> {
-    let kib = |name: &str| {
-        let line = memory.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
-        line.trim().trim_end_matches(" kB").parse::<u64>().ok()
-    };
-    Some(kib("MemTotal")?.saturating_sub(kib("MemAvailable")?) * 1024)
-}
-
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -129,11 +107,12 @@ mod tests {
             pod,
             name,
             since: Timestamp::from_second(1_700_000_000).unwrap(),
-            usage: Usage { cpu: Duration::from_millis(millis), memory },
+            usage: Usage { cpu: Duration::from_millis(millis), memory, ..Usage::default() },
         };
         let containers =
             [container("p", "a", 1500, 10), container("p", "b", 250, 5), container("q", "a", 0, 1)];
-        let text = text(Usage { cpu: Duration::from_secs(9), memory: 99 }, &containers, at);
+        let node = Usage { cpu: Duration::from_secs(9), memory: 99, ..Usage::default() };
+        let text = text(node, &containers, at);
         for line in [
             "# TYPE container_cpu_usage_seconds_total counter",
             "container_cpu_usage_seconds_total{container=\"a\",namespace=\"d\",pod=\"p\"} 1.5 1800000000123",
@@ -146,13 +125,5 @@ mod tests {
         ] {
             assert!(text.lines().any(|known| known == line), "{line} in {text}");
         }
-    }
-
-    #[test]
-    fn what_idles_is_not_used() {
-        assert_eq!(busy("cpu  100 20 30 9999 50 5 6 7 0 0\ncpu0 1"), Some(Duration::from_millis(1680)));
-        assert_eq!(busy("nothing"), None);
-        let memory = "MemTotal:       1000 kB\nMemFree:  1 kB\nMemAvailable:    400 kB\n";
-        assert_eq!(taken(memory), Some(600 * 1024));
     }
 }
