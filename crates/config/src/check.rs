@@ -87,6 +87,7 @@ impl HostConfig {
         self.check_paths(&mut findings);
         self.scheduling.check(&mut findings);
         self.check_dns(&mut findings);
+        self.eviction.check(&mut findings);
         if let Some(datastore) = &self.datastore {
             check_datastore(datastore, &mut findings);
         }

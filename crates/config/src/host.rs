@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Datastore, Dns, Ports, Scheduling, Timeouts};
+use crate::{Datastore, Dns, Eviction, Ports, Scheduling, Timeouts};
 
 /// A host's configuration: the file that `holdfast host --config FILE` reads. Paths are absolute, networks in CIDR
 /// notation.
@@ -49,6 +49,9 @@ pub struct HostConfig {
     /// How names are answered for.
     #[serde(default, skip_serializing_if = "Dns::is_default")]
     pub dns: Dns,
+    /// When the host's pods are evicted.
+    #[serde(default, skip_serializing_if = "Eviction::is_default")]
+    pub eviction: Eviction,
     /// What there is to know about the registries that images come from, as YAML or JSON: mirrors, authorities, who speaks no TLS.
     /// None where that needs no telling.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -1,5 +1,6 @@
 //! A host's configuration, in one file: its name, its addresses and networks, the members that its cluster begins with,
-//! its folders, its ports and its timeouts, whom it asks for names, and how its cluster places pods.
+//! its folders, its ports and its timeouts, whom it asks for names, when its pods are evicted, and how its
+//! cluster places pods.
 //!
 //! [`HostConfig`] is that file as a type. [`HostConfig::load`] reads it and refuses what can't work, with the file, the
 //! field and what to do; [`HostConfig::check`] is all that it refuses. What a file leaves out of ports and timeouts is as
@@ -8,6 +9,7 @@
 mod check;
 mod datastore;
 mod dns;
+mod eviction;
 mod file;
 mod host;
 mod ports;
@@ -17,6 +19,7 @@ mod timeouts;
 pub use check::{Findings, MOST_MEMBERS, Problem};
 pub use datastore::Datastore;
 pub use dns::{Dns, PodNames, Upstream};
+pub use eviction::{Bound, Bounds, Eviction, Grace, Signal};
 pub use file::Error;
 pub use host::{HostConfig, NetConfig};
 pub use ports::Ports;

@@ -31,6 +31,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::end::End;
 use crate::engine::Engine;
+use crate::eviction::eviction;
 use crate::files;
 use crate::host_images::{HostImages, registries_of};
 use crate::leases;
@@ -308,6 +309,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         program: "/proc/self/exe".into(),
         programs: programs_dir(&config),
         cgroups: node::cgroup_root(),
+        eviction: eviction(&config.eviction),
         images: HostImages::open(&config, registries).map_err(|why| format!("{why:#}")),
         store: store.clone(),
         writer: server.writer(),

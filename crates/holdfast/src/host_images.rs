@@ -115,6 +115,23 @@ fn fault(error: &Error) -> ImageError {
     }
 }
 
+impl HostImages {
+    /// Removes images that nobody uses, as far as the disk's usage asks for it; says what there is to tell if that frees too little.
+    fn remove_unused(&self, now: Duration, thresholds: &Thresholds) -> Result<Option<String>, Error> {
+        let used = in_use(&self.node_dir)?;
+        let (inventory, usage) = (self.store.inventory()?, self.store.disk_usage()?);
+        let mut collector = self.collector.lock().unwrap_or_else(PoisonError::into_inner);
+        collector.observe(now, &inventory, &used);
+        let verdict = collector.decide(now, &inventory, &used, usage, thresholds);
+        let removed = self.store.collect(&verdict, &|| in_use(&self.node_dir))?;
+        if !removed.images.is_empty() || !removed.layers.is_empty() {
+            let (images, bytes) = (removed.references.join(", "), removed.bytes);
+            tracing::info!(images, bytes, "images that nobody uses were removed");
+        }
+        Ok(verdict.complaint())
+    }
+}
+
 impl Images for HostImages {
     fn find(&self, name: &str) -> Result<Option<Arc<Image>>, ImageError> {
         let name = Reference::parse(name).map_err(|error| fault(&error))?;
@@ -169,20 +186,13 @@ impl Images for HostImages {
     }
 
     fn collect(&self, now: Duration) -> Result<Option<String>, ImageError> {
-        let collect = || -> Result<Option<String>, Error> {
-            let used = in_use(&self.node_dir)?;
-            let (inventory, usage) = (self.store.inventory()?, self.store.disk_usage()?);
-            let mut collector = self.collector.lock().unwrap_or_else(PoisonError::into_inner);
-            collector.observe(now, &inventory, &used);
-            let verdict = collector.decide(now, &inventory, &used, usage, &Thresholds::default());
-            let removed = self.store.collect(&verdict, &|| in_use(&self.node_dir))?;
-            if !removed.images.is_empty() || !removed.layers.is_empty() {
-                let (images, bytes) = (removed.references.join(", "), removed.bytes);
-                tracing::info!(images, bytes, "images that nobody uses were removed");
-            }
-            Ok(verdict.complaint())
-        };
-        collect().map_err(|error| fault(&error))
+        self.remove_unused(now, &Thresholds::default()).map_err(|error| fault(&error))
+    }
+
+    fn clear(&self, now: Duration) -> Result<(), ImageError> {
+        // As if the disk had to be empty: all go that may.
+        let all = Thresholds { high: 0, low: 0, minimum_age: Duration::ZERO, ..Thresholds::default() };
+        self.remove_unused(now, &all).map(drop).map_err(|error| fault(&error))
     }
 }
 

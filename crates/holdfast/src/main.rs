@@ -9,6 +9,7 @@ mod datastore;
 mod drill;
 mod end;
 mod engine;
+mod eviction;
 mod files;
 mod ground;
 mod host;

@@ -11,7 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use config::{Datastore, Dns, HostConfig, NetConfig, Ports, Scheduling, Timeouts};
+use config::{Bound, Datastore, Dns, Eviction, HostConfig, NetConfig, Ports, Scheduling, Signal, Timeouts};
 use pki::{Authority, HostNames, Identity, TokenKey};
 
 use crate::addresses::{Addresses, MOST_NODES, NetKind};
@@ -206,6 +206,7 @@ impl Folder {
             timeouts: Timeouts::default(),
             scheduling: Scheduling::default(),
             dns: Dns::default(),
+            eviction: eviction(),
             registries_file: self.record.registries.clone(),
             data_dir: home.join("data"),
             begun_file: home.join("begun"),
@@ -336,4 +337,10 @@ fn write(path: &Path, text: &[u8], mode: u32) -> Result<(), Error> {
         fs::rename(&new, path)
     };
     write().map_err(|why| Error::File { path: path.into(), why })
+}
+
+/// When pods of hosts are evicted that share a machine: its disk is full of other things as well, for which pods aren't to blame.
+fn eviction() -> Eviction {
+    let least = [(Signal::Memory, Bound::Amount(100 << 20)), (Signal::Nodefs, Bound::Percent(100))];
+    Eviction { hard: least.into(), ..Eviction::default() }
 }

@@ -14,6 +14,7 @@ use tracing::info_span;
 use crate::addresses::{Addresses, PodAddresses, PodRange};
 use crate::clock::Clock;
 use crate::container::cgroup::Cgroups;
+use crate::eviction::{Eviction, Pressures, hold_host, hold_storage};
 use crate::host::{Isolation, Powers};
 use crate::image_garbage::collect_images;
 use crate::images::Images;
@@ -23,7 +24,7 @@ use crate::pods::{Desk, Folders, LiveContainers, PodHost, TokenBook, UserRanges}
 use crate::removed_volumes::remove_folders;
 use crate::server;
 use crate::shims::{ShimRuntime, end_strays};
-use crate::stats::{Rates, StorageBook, look_at_storage};
+use crate::stats::{Rates, StorageBook};
 
 /// What the agent of a host needs.
 pub struct Options {
@@ -46,6 +47,8 @@ pub struct Options {
     pub cgroups: Option<PathBuf>,
     /// This host's images, or why it has none and so runs no containers.
     pub images: Result<Arc<dyn Images>, String>,
+    /// When pods are evicted.
+    pub eviction: Eviction,
     /// Where objects are read.
     pub store: Arc<dyn Store>,
     /// Where changes are asked for.
@@ -152,6 +155,7 @@ impl Agent {
         let runtime = runtime.map_err(Error::Files)?;
         let runtime = Arc::new(runtime);
         let book = Addresses::open(&folders.addresses(), range);
+        let (told_pressures, pressures) = watch::channel(Pressures::default());
         let host = Arc::new(PodHost {
             name: options.name.clone(),
             address: options.address,
@@ -172,6 +176,7 @@ impl Agent {
             tokens: TokenBook::default(),
             storage: StorageBook::default(),
             rates: Rates::default(),
+            pressures: pressures.clone(),
             capacity: (machine.cpus * 1000, machine.memory_kib << 10),
             cluster_dns: options.cluster_dns,
             variables: variables(&programs, options.service_host, options.service_port),
@@ -188,17 +193,25 @@ impl Agent {
         };
         let images = host.containers.clone().ok();
         let (stop, stopped) = watch::channel(false);
+        let desk = Desk::new(host.clone());
         let others = vec![
             tasks::spawn(
                 info_span!("keep the Node"),
-                keep_registered(identity, data, options.store, options.writer, images, clock),
+                keep_registered(identity, data, options.store, options.writer, (images, pressures), clock),
             ),
             tasks::spawn(info_span!("remove volumes"), remove_folders(host.clone())),
             tasks::spawn(info_span!("look after images"), collect_images(host.clone())),
-            tasks::spawn(info_span!("look at storage"), look_at_storage(host.clone())),
+            tasks::spawn(
+                info_span!("hold storage"),
+                hold_storage(host.clone(), desk.reports(), options.eviction.every),
+            ),
+            tasks::spawn(
+                info_span!("hold the host"),
+                hold_host(host.clone(), options.eviction, told_pressures, desk.reports()),
+            ),
             tasks::spawn(info_span!("agent server"), server::serve(listener, options.tls, host.clone())),
         ];
-        let desk = tasks::spawn(info_span!("agent"), Desk::new(host).run(stopped));
+        let desk = tasks::spawn(info_span!("agent"), desk.run(stopped));
         Ok(Agent { stop, desk, others, listening })
     }
 

@@ -114,6 +114,12 @@ pub trait Images: fmt::Debug + Send + Sync {
     /// # Errors
     /// If they can't be removed.
     fn collect(&self, now: Duration) -> Result<Option<String>, ImageError>;
+
+    /// Removes all images that nobody uses; as [`Images::collect`] else.
+    ///
+    /// # Errors
+    /// If they can't be removed.
+    fn clear(&self, now: Duration) -> Result<(), ImageError>;
 }
 
 /// The digests of the images that the pods of a host use, whether its agent runs or not: those that [`Images::keep`] has marked.

@@ -8,6 +8,7 @@ mod addresses;
 mod agent;
 mod clock;
 mod container;
+mod eviction;
 mod host;
 mod image_garbage;
 mod images;
@@ -27,6 +28,7 @@ mod streams;
 pub use addresses::{HostPort, PodAddresses};
 pub use agent::{Agent, Error, Options, end_former_pods};
 pub use container::cgroup::root as cgroup_root;
+pub use eviction::{Bound, Eviction, Signal, Threshold};
 pub use images::{Image, ImageError, Images, Present, PullSecret, images_in_use};
 pub use shim::{SHIM, run_shim};
 

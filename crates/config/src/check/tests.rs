@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
-use crate::{Dns, Ports, Scheduling, Timeouts};
+use crate::{Dns, Eviction, Ports, Scheduling, Timeouts};
 
 /// A configuration that can work.
 pub(crate) fn config() -> HostConfig {
@@ -24,6 +24,7 @@ pub(crate) fn config() -> HostConfig {
         timeouts: Timeouts::default(),
         scheduling: Scheduling::default(),
         dns: Dns::default(),
+        eviction: Eviction::default(),
         registries_file: None,
         data_dir: "/var/lib/holdfast".into(),
         begun_file: "/var/lib/holdfast.begun".into(),

@@ -7,10 +7,12 @@ use std::time::Duration;
 use objects::Writer;
 use serde_json::Value;
 use store::Store;
+use tokio::sync::watch;
 
 use super::registration::{NodeIdentity, due};
 use super::{MachineInfo, lease, read_machine};
 use crate::clock::Clock;
+use crate::eviction::Pressures;
 use crate::images::Images;
 use crate::pod::without_nulls;
 
@@ -27,7 +29,7 @@ pub(crate) async fn keep_registered(
     data: PathBuf,
     store: Arc<dyn Store>,
     writer: Arc<dyn Writer>,
-    images: Option<Arc<dyn Images>>,
+    (images, mut pressures): (Option<Arc<dyn Images>>, watch::Receiver<Pressures>),
     clock: Clock,
 ) {
     let user = format!("system:node:{}", who.name);
@@ -44,11 +46,13 @@ pub(crate) async fn keep_registered(
         let kv = store.snapshot().get(key.as_bytes()).cloned();
         let revision = kv.as_ref().map(|kv| kv.mod_revision);
         let now = clock.now();
-        if seen != Some(revision) || now.elapsed >= look_at {
+        let is_news = pressures.has_changed().unwrap_or(false);
+        if seen != Some(revision) || now.elapsed >= look_at || is_news {
             seen = Some(revision);
             look_at = now.elapsed + LOOK;
             let there = images.as_ref().map_or_else(Vec::new, |images| images.list());
-            let machine = MachineInfo { images: there, ..read_machine(&data) };
+            let pressures = *pressures.borrow_and_update();
+            let machine = MachineInfo { images: there, pressures, ..read_machine(&data) };
             let stored =
                 kv.and_then(|kv| serde_json::from_slice::<Value>(&kv.value.bytes()).ok()).map(without_nulls);
             let uid = stored.as_ref().and_then(|node| node["metadata"]["uid"].as_str());
@@ -82,6 +86,7 @@ pub(crate) async fn keep_registered(
         tokio::select! {
             changed = states.changed() => if changed.is_err() { return },
             () = tokio::time::sleep_until(clock.instant(look_at)) => {}
+            Ok(()) = pressures.changed() => pressures.mark_changed(),
         }
     }
 }

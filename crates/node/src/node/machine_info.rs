@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::Path;
 
+use crate::eviction::Pressures;
 use crate::images::Present;
+use crate::stats::disk::FileSystem;
 
 /// Facts about the machine.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,10 +26,8 @@ pub(crate) struct MachineInfo {
     pub machine_id: String,
     /// The id of this boot.
     pub boot_id: String,
-    /// Memory that can still be had, in KiB.
-    pub memory_left_kib: u64,
-    /// Disk that can still be had, in KiB.
-    pub disk_left_kib: u64,
+    /// What it is short of.
+    pub pressures: Pressures,
     /// Images of containers that are on its disk.
     pub images: Vec<Present>,
 }
@@ -43,14 +43,10 @@ pub(crate) fn read_machine(data: &Path) -> MachineInfo {
     };
     let release = text("/etc/os-release");
     let name = release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    let disk = nix::sys::statvfs::statvfs(data);
-    let blocks = |count: fn(&nix::sys::statvfs::Statvfs) -> u64| {
-        disk.as_ref().map_or(0, |disk| count(disk).saturating_mul(disk.fragment_size()) / 1024)
-    };
     MachineInfo {
         cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
         memory_kib: kib("MemTotal"),
-        disk_kib: blocks(|disk| disk.blocks()),
+        disk_kib: FileSystem::of(data).map_or(0, |disk| disk.capacity / 1024),
         architecture: match std::env::consts::ARCH {
             "x86_64" => "amd64",
             "aarch64" => "arm64",
@@ -61,8 +57,7 @@ pub(crate) fn read_machine(data: &Path) -> MachineInfo {
         kernel: line("/proc/sys/kernel/osrelease"),
         machine_id: line("/etc/machine-id"),
         boot_id: line("/proc/sys/kernel/random/boot_id"),
-        memory_left_kib: kib("MemAvailable"),
-        disk_left_kib: blocks(|disk| disk.blocks_available()),
+        pressures: Pressures::default(),
         images: Vec::new(),
     }
 }

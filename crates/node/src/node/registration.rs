@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::MachineInfo;
 use crate::clock::rfc3339;
+use crate::eviction::Pressures;
 use crate::images::Present;
 use crate::pod::difference;
 
@@ -167,9 +168,7 @@ fn images(there: &[Present]) -> Value {
 }
 
 fn conditions(machine: &MachineInfo, before: &Value, now: Timestamp) -> Value {
-    // The kubelet's threshold for memory. For the disk its 10 % is far too much on large ones.
-    let memory = machine.memory_left_kib < 100 << 10;
-    let disk = machine.disk_left_kib < (1 << 20) && machine.disk_left_kib < machine.disk_kib / 20;
+    let Pressures { memory, disk, pid } = machine.pressures;
     let ours = [
         (
             "MemoryPressure",
@@ -187,7 +186,14 @@ fn conditions(machine: &MachineInfo, before: &Value, now: Timestamp) -> Value {
                 false => ("KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
             },
         ),
-        ("PIDPressure", false, ("KubeletHasSufficientPID", "kubelet has sufficient PID available")),
+        (
+            "PIDPressure",
+            pid,
+            match pid {
+                true => ("KubeletHasInsufficientPID", "kubelet has insufficient PID available"),
+                false => ("KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+            },
+        ),
         ("Ready", true, ("KubeletReady", "kubelet is posting ready status")),
     ];
     let known = |kind: &str| before["conditions"].as_array()?.iter().find(|c| c["type"] == kind);
@@ -247,9 +253,7 @@ mod tests {
         MachineInfo {
             cpus: 2,
             memory_kib: 4 << 20,
-            memory_left_kib: 2 << 20,
             disk_kib: 100 << 20,
-            disk_left_kib: 50 << 20,
             architecture: "amd64".into(),
             ..MachineInfo::default()
         }
@@ -314,7 +318,18 @@ mod tests {
         assert_eq!(written(&having, &images, at(1)), nothing, "the largest first");
         assert_eq!(written(&having, &machine(), at(1)), ["images"], "all are gone");
 
-        let full = MachineInfo { disk_left_kib: 1000, ..machine() };
+        let pressures = Pressures { disk: true, pid: true, ..Pressures::default() };
+        let full = MachineInfo { pressures, ..machine() };
         assert_eq!(written(&node, &full, at(1)), ["conditions"], "a full disk");
+        let told = conditions(&full, &node["status"], at(1));
+        let reasons: Vec<_> =
+            told.as_array().unwrap().iter().map(|c| c["reason"].as_str().unwrap()).collect();
+        let expected = [
+            "KubeletHasSufficientMemory",
+            "KubeletHasDiskPressure",
+            "KubeletHasInsufficientPID",
+            "KubeletReady",
+        ];
+        assert_eq!(reasons, expected);
     }
 }

@@ -103,7 +103,8 @@ pub(crate) fn decide(pod: &Pod, record: &mut PodRecord, now: Now) -> Decision {
     if record.ending.is_some() {
         end(pod, record, now, &mut decision);
     } else if record.failed.is_some() || is_over(pod) {
-        let deadline = now.elapsed + spec_grace(pod);
+        let own = record.failed.as_ref().and_then(|failure| failure.grace);
+        let deadline = now.elapsed + own.unwrap_or_else(|| spec_grace(pod));
         stop_all(pod, record, deadline, false, now, &mut decision);
     } else if record.refused.is_some() {
     } else if prepared(record, now, &mut decision) {
@@ -136,9 +137,10 @@ fn look_at_deadline(pod: &Pod, record: &mut PodRecord, now: Now, decision: &mut 
         decision.wake_at(now.elapsed + (limit - age));
         return;
     }
-    let message = "Pod was active on the node longer than the specified deadline";
-    record.failed = Some(Failure { reason: "DeadlineExceeded", message });
-    decision.event(true, "DeadlineExceeded", message.to_owned(), None);
+    let (reason, message) =
+        ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline".to_owned());
+    decision.event(true, reason, message.clone(), None);
+    record.failed = Some(Failure { reason, message, grace: None, is_disruption: false });
 }
 
 fn seconds(value: Option<i64>) -> Option<Duration> {
@@ -146,7 +148,7 @@ fn seconds(value: Option<i64>) -> Option<Duration> {
 }
 
 /// The grace period in the pod's spec.
-fn spec_grace(pod: &Pod) -> Duration {
+pub(crate) fn spec_grace(pod: &Pod) -> Duration {
     let spec = pod.spec.as_ref().and_then(|spec| spec.termination_grace_period_seconds);
     seconds(spec).unwrap_or(Duration::from_secs(30))
 }

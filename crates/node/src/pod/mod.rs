@@ -9,12 +9,12 @@ mod status;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use decide::{Action, decide, is_over, must_end};
+pub(crate) use decide::{Action, decide, is_over, must_end, spec_grace};
 pub(crate) use former::{resume, take_over};
 pub(crate) use names::{
     all_containers, container, container_id, domain, ephemeral_containers, hostname, is_sidecar, subject, uid,
 };
 pub(crate) use record::{
-    ContainerEnd, NoImage, PodRecord, Preparation, PrepareError, ProbeKind, Stage, StartError, Then,
+    ContainerEnd, Failure, NoImage, PodRecord, Preparation, PrepareError, ProbeKind, Stage, StartError, Then,
 };
 pub(crate) use status::{difference, is_ready, status, without_nulls};

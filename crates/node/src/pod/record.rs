@@ -33,12 +33,16 @@ pub(crate) struct PodRecord {
 }
 
 /// Why a pod failed, beyond what its containers did.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Failure {
     /// In the API's word.
     pub reason: &'static str,
     /// For people.
-    pub message: &'static str,
+    pub message: String,
+    /// How long its processes have to end, if not as long as it says itself.
+    pub grace: Option<Duration>,
+    /// Whether it goes for the host's sake: then who counts its failures is to pass over this one (KEP-3329).
+    pub is_disruption: bool,
 }
 
 /// How far a pod's folder, volumes and address are.

@@ -28,9 +28,9 @@ pub(crate) fn status(pod: &Pod, stored: &Value, record: &PodRecord, host: IpAddr
         status.insert("reason".into(), "RuntimeClassNotSupported".into());
         status.insert("message".into(), message.as_str().into());
     }
-    if let Some(failure) = record.failed.filter(|_| phase == "Failed") {
+    if let Some(failure) = record.failed.as_ref().filter(|_| phase == "Failed") {
         status.insert("reason".into(), failure.reason.into());
-        status.insert("message".into(), failure.message.into());
+        status.insert("message".into(), failure.message.as_str().into());
     }
     status.insert("hostIP".into(), host.to_string().into());
     status.insert("hostIPs".into(), json!([{"ip": host}]));
@@ -177,7 +177,7 @@ fn conditions(pod: &Pod, stored: &Value, record: &PodRecord, phase: &str, now: T
     };
     let initialized = initialized.filter(|_| record.refused.is_none());
     let prepared = matches!(record.preparation, Preparation::Done { .. });
-    let wanted = [
+    let mut wanted = vec![
         ("PodReadyToStartContainers", prepared, None),
         ("Initialized", initialized.is_none(), initialized),
         ("Ready", containers_ready.is_none() && gates(pod, stored).is_none(), {
@@ -186,6 +186,11 @@ fn conditions(pod: &Pod, stored: &Value, record: &PodRecord, phase: &str, now: T
         ("ContainersReady", containers_ready.is_none(), containers_ready),
         ("PodScheduled", true, None),
     ];
+    let disruption = record.failed.as_ref().filter(|failure| failure.is_disruption && phase == "Failed");
+    if let Some(failure) = disruption {
+        let why = ("TerminationByKubelet", failure.message.clone());
+        wanted.push(("DisruptionTarget", true, Some(why)));
+    }
     let generation = pod.metadata.generation;
     let mut list: Vec<Value> = Vec::with_capacity(wanted.len());
     for (kind, holds, why) in &wanted {

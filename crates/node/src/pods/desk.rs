@@ -15,8 +15,8 @@ use tracing::{debug_span, info_span};
 
 use super::PodHost;
 use super::acting::{carry_out, say};
-use super::entry::{Entry, found, prepared, started};
-use super::handler::refusal;
+use super::entry::{Entry, evicted, found, prepared, started};
+use super::handler::{admit, refusal};
 use super::life::{Report, begin, outcome, watch_over};
 use crate::clock::Now;
 use crate::pod::{
@@ -58,6 +58,11 @@ impl Desk {
             leaving: false,
             refresh_at: REFRESH,
         }
+    }
+
+    /// Where news for the desk goes.
+    pub(crate) fn reports(&self) -> mpsc::UnboundedSender<Report> {
+        self.reports.clone()
     }
 
     /// Works until `stop` says true and all processes are dead, or the store ended.
@@ -236,9 +241,13 @@ impl Desk {
             self.host.tell(&pod, None, true, "FailedCreatePodSandBox", why.clone());
         }
         self.by_key.insert(kv.key.clone(), id.clone());
-        let entry = Entry::new(kv, pod, stored, record);
+        let mut entry = Entry::new(kv, pod, stored, record);
+        let known = self.found.remove(&id);
+        if known.is_none() {
+            admit(&self.host, &mut entry);
+        }
         self.entries.insert(id.clone(), entry);
-        if let Some(found) = self.found.remove(&id) {
+        if let Some(found) = known {
             self.take_over(&id, found);
         }
     }
@@ -390,6 +399,7 @@ impl Desk {
         let now = self.host.clock.now();
         let id = match &report {
             Report::Prepared(id, _) | Report::Written(id, _) | Report::Finished(id) => id.clone(),
+            Report::Evicted(id, _) => id.clone(),
             Report::Started(which, _) | Report::Exited(which, ..) => which.uid.clone(),
             Report::Found(which, _) | Report::PreStopDone(which, _) => which.uid.clone(),
         };
@@ -435,6 +445,7 @@ impl Desk {
                     None => self.gone(&key),
                 }
             }
+            Report::Evicted(_, failure) => evicted(&self.host, entry, failure),
             Report::Finished(_) => {
                 entry.finished = true;
                 let key = entry.key.clone();

@@ -14,7 +14,8 @@ use super::PodHost;
 use super::life::Started;
 use crate::clock::Now;
 use crate::pod::{
-    PodRecord, PrepareError, ProbeKind, StartError, container, container_id, is_ready, subject,
+    Failure, PodRecord, PrepareError, ProbeKind, StartError, container, container_id, is_over, is_ready,
+    subject,
 };
 use crate::probe::Finding;
 use crate::runtime::Which;
@@ -95,6 +96,15 @@ pub(super) fn prepared(host: &PodHost, entry: &mut Entry, result: Result<IpAddr,
         }
     }
     entry.record.prepared(result, now);
+}
+
+/// It must go, unless it goes already.
+pub(super) fn evicted(host: &PodHost, entry: &mut Entry, failure: Failure) {
+    if is_over(&entry.pod) || entry.record.failed.is_some() || entry.record.ending.is_some() {
+        return;
+    }
+    host.tell(&entry.pod, None, true, failure.reason, failure.message.clone());
+    entry.record.failed = Some(failure);
 }
 
 /// A process was made, or not.

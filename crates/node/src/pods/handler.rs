@@ -1,11 +1,16 @@
 //! What runs a pod, by the handler of its RuntimeClass.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::node::v1::RuntimeClass;
 use objects::Reader;
 use store::State;
 
 use super::PodHost;
+use super::entry::{Entry, evicted};
+use crate::eviction::{self, Pressures, is_critical};
+use crate::pod::is_over;
 
 /// The runtimes of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,5 +54,69 @@ pub(super) fn refusal(host: &PodHost, pod: &Pod, state: &State) -> Option<String
             )
         }),
         Err(why) => Some(why),
+    }
+}
+
+/// The taint of a host that is short of memory.
+const MEMORY_PRESSURE: &str = "node.kubernetes.io/memory-pressure";
+
+/// Has a pod fail at once that comes to a host which is short of something, in the kubelet's words (`managerImpl.Admit`). Those of the
+/// system may always come.
+pub(super) fn admit(host: &PodHost, entry: &mut Entry) {
+    let pressures = *host.pressures.borrow();
+    if is_over(&entry.pod)
+        || entry.pod.metadata.deletion_timestamp.is_some()
+        || !refuses(pressures, &entry.pod)
+    {
+        return;
+    }
+    let message = format!("The node had condition: [{}]. ", pressures.names().join(" "));
+    evicted(host, entry, eviction::evicted(message, Duration::ZERO, false));
+}
+
+fn refuses(pressures: Pressures, pod: &Pod) -> bool {
+    if pressures == Pressures::default() || is_critical(pod) {
+        return false;
+    }
+    if pressures != (Pressures { memory: true, ..Pressures::default() }) {
+        return true;
+    }
+    // Who asked for memory may come where memory alone is short, and who says that it bears that.
+    let class = pod.status.as_ref().and_then(|status| status.qos_class.as_deref());
+    let mut tolerations = pod.spec.iter().flat_map(|spec| spec.tolerations.iter().flatten());
+    class == Some("BestEffort")
+        && !tolerations.any(|one| {
+            let key = one.key.as_deref().unwrap_or_default();
+            let is_of_all = key.is_empty() && one.operator.as_deref() == Some("Exists");
+            let effect = one.effect.as_deref().unwrap_or_default();
+            (is_of_all || key == MEMORY_PRESSURE) && matches!(effect, "" | "NoSchedule")
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn a_host_that_is_short_of_something_takes_only_whom_it_must() {
+        let pod = |class: &str, spec: Value| -> Pod {
+            let mut pod = json!({"spec": {"containers": []}, "status": {"qosClass": class}});
+            pod["spec"].as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+            serde_json::from_value(pod).unwrap()
+        };
+        let none = Pressures::default();
+        let (memory, disk) = (Pressures { memory: true, ..none }, Pressures { disk: true, ..none });
+        let both = Pressures { memory: true, ..disk };
+        let plain = pod("BestEffort", json!({}));
+        let tolerates =
+            json!({"tolerations": [{"key": MEMORY_PRESSURE, "operator": "Exists", "effect": "NoSchedule"}]});
+        assert!(!refuses(none, &plain) && refuses(memory, &plain) && refuses(disk, &plain));
+        for pod in [pod("Burstable", json!({})), pod("BestEffort", tolerates)] {
+            assert!(!refuses(memory, &pod) && refuses(disk, &pod) && refuses(both, &pod), "{pod:?}");
+        }
+        let critical = pod("BestEffort", json!({"priority": 2_000_001_000}));
+        assert!(!refuses(both, &critical));
     }
 }

@@ -15,7 +15,7 @@ use super::image::complete;
 use super::live::Live;
 use crate::container::last_words;
 use crate::images::Image;
-use crate::pod::{ContainerEnd, PrepareError, StartError, container};
+use crate::pod::{ContainerEnd, Failure, PrepareError, StartError, container};
 use crate::probe::{Check, Finding, Past, Target, probe_container};
 use crate::runtime::{Begun, Exit, Program, RunError, Which};
 
@@ -34,6 +34,8 @@ pub(crate) enum Report {
     PreStopDone(Which, Result<(), String>),
     /// A status was written, or not.
     Written(String, Result<(), machinery::Status>),
+    /// A pod must go, for the host's sake.
+    Evicted(String, Failure),
     /// A pod that ended is cleaned up and, if that was due, confirmed.
     Finished(String),
 }

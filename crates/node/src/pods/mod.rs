@@ -20,6 +20,7 @@ mod writing;
 
 pub(crate) use desk::Desk;
 pub(crate) use folder::Folders;
+pub(crate) use life::Report;
 pub(crate) use live::{Live, LiveContainers};
 pub(crate) use pod_host::PodHost;
 pub(crate) use tokens::{PodTokens, TokenBook, kind};

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use k8s_openapi::api::core::v1::Pod;
 use objects::{Occurrence, Recorder, Writer};
 use store::{State, Store};
+use tokio::sync::watch;
 use tracing::info_span;
 
 use super::{Folders, LiveContainers, PodTokens, TokenBook, UserRanges};
@@ -15,6 +16,7 @@ use crate::clock::Clock;
 use crate::container::{
     Missing, Sources, end_leftovers, folder_owner, materialise, refresh, write_name_files,
 };
+use crate::eviction::Pressures;
 use crate::host::Powers;
 use crate::images::Images;
 use crate::pod::{PrepareError, ephemeral_containers, subject, uid};
@@ -47,6 +49,8 @@ pub(crate) struct PodHost {
     pub storage: StorageBook,
     /// What they take of the processors.
     pub rates: Rates,
+    /// What the host is short of.
+    pub pressures: watch::Receiver<Pressures>,
     /// Processors in thousandths, memory in bytes.
     pub capacity: (u64, u64),
     /// The addresses of the cluster's DNS.

@@ -18,7 +18,7 @@ use tracing::info_span;
 pub(crate) use cadvisor::cadvisor;
 pub(crate) use rates::Rates;
 pub(crate) use resource::resources;
-pub(crate) use storage::{StorageBook, look_at_storage};
+pub(crate) use storage::StorageBook;
 pub(crate) use summary::summary;
 
 use self::disk::FileSystem;

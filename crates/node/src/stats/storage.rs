@@ -15,9 +15,7 @@ use crate::container::{is_in_memory, volume_path};
 use crate::pod::{all_containers, subject, uid};
 use crate::pods::{Live, PodHost, PodTokens};
 
-/// How often pods are looked at whose storage is limited: as often as the kubelet looks for what to evict.
-pub(crate) const OFTEN: Duration = Duration::from_secs(10);
-/// How often the others are: the kubelet's `volumeStatsAggPeriod`.
+/// How often pods are looked at whose storage nothing holds: the kubelet's `volumeStatsAggPeriod`.
 const SELDOM: Duration = Duration::from_secs(60);
 
 /// What a pod takes.
@@ -74,9 +72,9 @@ impl StorageBook {
         book.get(uid).map(|(_, storage)| storage.clone())
     }
 
-    fn is_due(&self, pod: &Pod, now: Duration) -> bool {
+    fn is_due(&self, pod: &Pod, often: Duration, now: Duration) -> bool {
         let book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let every = if is_limited(pod) { OFTEN } else { SELDOM };
+        let every = if is_limited(pod) { often } else { SELDOM };
         book.get(uid(pod)).is_none_or(|(at, _)| now.saturating_sub(*at) >= every)
     }
 
@@ -88,14 +86,6 @@ impl StorageBook {
     fn keep_only(&self, uids: &HashSet<&str>) {
         let mut book = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         book.retain(|uid, _| uids.contains(uid.as_str()));
-    }
-}
-
-/// Looks at what pods take, until it is dropped.
-pub(crate) async fn look_at_storage(host: Arc<PodHost>) {
-    loop {
-        host.measure_storage().await;
-        tokio::time::sleep(OFTEN).await;
     }
 }
 
@@ -113,18 +103,21 @@ impl PodHost {
         fresh.filter_map(pod).collect()
     }
 
-    /// Looks at what is due.
-    async fn measure_storage(self: &Arc<Self>) {
+    /// Looks at what is due, at limited pods after `often`; answers the pods that were looked at.
+    pub(crate) async fn measure_storage(self: &Arc<Self>, often: Duration) -> Vec<Arc<Pod>> {
         let pods = self.live_pods();
         self.storage.keep_only(&pods.iter().map(|pod| uid(pod)).collect());
         let now = self.clock.now();
-        for pod in pods.into_iter().filter(|pod| self.storage.is_due(pod, now.elapsed)) {
+        let mut looked_at = Vec::new();
+        for pod in pods.into_iter().filter(|pod| self.storage.is_due(pod, often, now.elapsed)) {
             let (host, of) = (self.clone(), pod.clone());
             let span = info_span!("look at storage", pod = subject(&pod));
             if let Ok(storage) = tasks::blocking(span, move || host.look_at(&of)).await {
                 self.storage.put(&pod, storage, now.elapsed);
+                looked_at.push(pod);
             }
         }
+        looked_at
     }
 
     /// Looks through the folders of a pod. Blocks for as long as that takes.
@@ -202,10 +195,11 @@ mod tests {
             (pod(json!([{"name": "a"}]), json!([{"name": "v", "emptyDir": {"sizeLimit": "1Gi"}}])), true),
         ] {
             book.keep_only(&HashSet::new());
-            assert!(book.is_due(&pod, Duration::ZERO), "never looked at");
+            let ten = Duration::from_secs(10);
+            assert!(book.is_due(&pod, ten, Duration::ZERO), "never looked at");
             book.put(&pod, PodStorage::default(), Duration::ZERO);
-            assert_eq!(book.is_due(&pod, OFTEN), often, "{pod:?}");
-            assert!(book.is_due(&pod, SELDOM));
+            assert_eq!(book.is_due(&pod, ten, ten), often, "{pod:?}");
+            assert!(book.is_due(&pod, ten, SELDOM));
         }
     }
 }

@@ -92,6 +92,10 @@ impl Images for TestImages {
         Ok(true)
     }
 
+    fn clear(&self, _: Duration) -> Result<(), ImageError> {
+        Ok(())
+    }
+
     fn collect(&self, _: Duration) -> Result<Option<String>, ImageError> {
         Ok(Some("Failed to garbage collect required amount of images.".into()))
     }

@@ -16,7 +16,7 @@ use futures::future::{BoxFuture, FutureExt, ready};
 use ipnet::IpNet;
 use machinery::{Object, Status};
 use network::PodLinks;
-use node::{Agent, HostPort, Options, PodAddresses};
+use node::{Agent, Eviction, HostPort, Options, PodAddresses};
 use objects::{TokenRequest, TypedRef, Write, Writer};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
@@ -302,6 +302,8 @@ pub struct TestHost {
     pub pods: Option<IpNet>,
     /// Where its pods' cgroups are made, if anywhere.
     pub cgroups: Option<PathBuf>,
+    /// When its pods are evicted: by nothing that other programs of this machine use, unless a test says so.
+    pub eviction: Eviction,
     pub agent: Option<Agent>,
 }
 
@@ -324,6 +326,11 @@ impl TestHost {
             net: NETS.fetch_add(1, Ordering::Relaxed),
             pods: None,
             cgroups: None,
+            eviction: Eviction {
+                thresholds: Vec::new(),
+                every: Duration::from_millis(100),
+                ..Eviction::default()
+            },
             agent: None,
         }
     }
@@ -345,6 +352,7 @@ impl TestHost {
             programs: self.folder.path().join("programs"),
             images: Ok(Arc::new(image::TestImages(self.folder.path().join("images")))),
             cgroups: self.cgroups.clone(),
+            eviction: self.eviction.clone(),
             store: self.writer.store.clone(),
             writer: self.writer.clone(),
             addresses: self.addresses.clone(),
@@ -397,6 +405,11 @@ impl TestHost {
 
     /// Makes a pod of runtime class `host` with one container and answers its uid.
     pub fn pod(&self, name: &str, container: Value, spec: Value) -> String {
+        self.pod_of_class("BestEffort", name, container, spec)
+    }
+
+    /// As [`TestHost::pod`], of a class of service.
+    pub fn pod_of_class(&self, class: &str, name: &str, container: Value, spec: Value) -> String {
         let uid = format!("uid-of-{name}");
         let mut one = json!({"name": "main"});
         merge(&mut one, &container);
@@ -405,7 +418,7 @@ impl TestHost {
             "metadata": {"name": name, "namespace": "default", "uid": uid, "generation": 1,
                 "labels": {"app": "x"}},
             "spec": {"nodeName": "n1", "runtimeClassName": "host", "containers": [one]},
-            "status": {"phase": "Pending", "qosClass": "BestEffort"},
+            "status": {"phase": "Pending", "qosClass": class},
         });
         merge(&mut pod["spec"], &spec);
         self.writer.put(&pod);
@@ -448,6 +461,22 @@ impl TestHost {
         pod["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z".into();
         pod["metadata"]["deletionGracePeriodSeconds"] = grace.into();
         self.writer.put(&pod);
+    }
+
+    /// Waits until the Node says that it is short of something.
+    pub async fn until_pressure(&self, kind: &str) {
+        let mut states = self.writer.store.states();
+        let wait = async {
+            loop {
+                states.borrow_and_update();
+                let node = self.writer.get("nodes", "", "n1").unwrap_or_default();
+                if condition(&node, kind).is_some_and(|c| c["status"] == "True") {
+                    return;
+                }
+                states.changed().await.unwrap();
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("no {kind}"));
     }
 
     /// Waits until `holds` says so of the stored pod.
