@@ -123,6 +123,7 @@ pub async fn run() -> anyhow::Result<()> {
                 asker: server.clone(),
                 silence: silence.clone(),
                 pods: pods.clone(),
+                ended: watch::channel(Default::default()).1,
                 grace: controllers::GRACE,
                 api_port: 6443,
                 root_certificate: trust.pem().into(),

@@ -18,6 +18,20 @@ use crate::view::View;
 /// Hosts that are silent, each with the time when it was last heard.
 pub type Silence = BTreeMap<String, Instant>;
 
+/// Hosts whose leases are over for sure.
+pub type Ended = BTreeMap<String, LeaseEnd>;
+
+/// Up to which epoch a host's leases are over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LeaseEnd {
+    /// Of this epoch and of all before it nothing runs any more that stops with a lease.
+    pub epoch: u64,
+    /// The host has been heard in a later one.
+    pub is_back: bool,
+    /// Since when this is known here.
+    pub since: Instant,
+}
+
 /// What time it is, for those who time things by the clock on the wall and for those who measure.
 #[derive(Debug, Clone, Copy)]
 pub struct Now {
@@ -48,6 +62,8 @@ pub struct Moment<'a> {
     pub silence: &'a Silence,
     /// When the leases of nodes that send no heartbeats were last seen to be renewed.
     pub leases: &'a Silence,
+    /// Whose leases are over.
+    pub ended: &'a Ended,
     /// What was answered to what the key's plan asked, unless it was read already.
     pub answers: Option<&'a Answers>,
     /// What the key remembers.
@@ -91,7 +107,7 @@ pub(crate) trait Controller: Sync {
     /// Makes due what a change of the state may ask for.
     fn touched(&self, view: &View, change: &Touched, due: &mut Due<'_>);
 
-    /// Makes due what is to be looked at if a host falls silent or is heard again.
+    /// Makes due what is to be looked at if a host falls silent or is heard again, or its lease is over.
     fn heard(&self, _host: &str, _due: &mut Due<'_>) {}
 
     /// Decides what to do about one key.

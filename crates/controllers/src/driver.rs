@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tracing::debug_span;
 
 use crate::autoscaler::Answers;
-use crate::controller::{Moment, Now, Part, Silence};
+use crate::controller::{Ended, Moment, Now, Part, Silence};
 use crate::key::Key;
 use crate::node;
 use crate::node::lease::{self, Renewal};
@@ -56,6 +56,8 @@ pub struct Options {
     pub asker: Arc<dyn Asker>,
     /// Which hosts are silent, and when each was last heard.
     pub silence: watch::Receiver<Silence>,
+    /// Whose leases are over for sure, as the members of today count.
+    pub ended: watch::Receiver<Arc<Ended>>,
     /// A host that was silent for this long is not ready; [`GRACE`](crate::GRACE) by default.
     pub grace: Duration,
     /// The port on which every host's API listens.
@@ -100,10 +102,11 @@ impl Duty for Controllers {
 
     async fn lead(&mut self) {
         let mut states = self.options.store.states();
-        let mut silence = self.options.silence.clone();
+        let (mut silence, mut ended) = (self.options.silence.clone(), self.options.ended.clone());
         // And then everything is looked at: what changed while another member led made nothing due here.
         self.follow(states.borrow_and_update().clone());
         let mut work = Work::new(&self.options, &mut self.view, silence.borrow_and_update().clone());
+        work.ended = ended.borrow_and_update().clone();
         work.resync();
         loop {
             let state = states.borrow_and_update().clone();
@@ -121,6 +124,8 @@ impl Duty for Controllers {
                     Ok(()) => work.hear(silence.borrow_and_update().clone()),
                     Err(_) => work.deaf = true,
                 },
+                // Who counts may be gone before this is.
+                Ok(()) = ended.changed() => work.count(ended.borrow_and_update().clone()),
                 Some(Ok((key, outcome))) = work.writing.join_next() => {
                     work.queue.end(key, outcome, clocks().instant);
                 }
@@ -154,6 +159,8 @@ struct Work<'a> {
     silence: Silence,
     /// When the leases of nodes that send no heartbeats were last seen to be renewed.
     leases: Silence,
+    /// Whose leases are over.
+    ended: Arc<Ended>,
     deaf: bool,
     queue: Queue<Key>,
     writing: JoinSet<(Key, Outcome)>,
@@ -171,6 +178,7 @@ impl<'a> Work<'a> {
             view,
             silence,
             leases: Silence::new(),
+            ended: Arc::default(),
             deaf: false,
             queue: Queue::default(),
             writing: JoinSet::new(),
@@ -231,6 +239,15 @@ impl<'a> Work<'a> {
         self.silence = silence;
     }
 
+    fn count(&mut self, ended: Arc<Ended>) {
+        let now = clocks().instant;
+        for (host, end) in ended.iter().filter(|(host, end)| self.ended.get(*host) != Some(*end)) {
+            tracing::debug!(host, end.epoch, end.is_back, "a host's lease is over");
+            heard(host, self.view.part(), &mut self.queue, now);
+        }
+        self.ended = ended;
+    }
+
     /// Decides on everything that is due, as far as there is room to write. True if it stopped only to
     /// let others have a turn.
     fn decide(&mut self) -> bool {
@@ -238,8 +255,8 @@ impl<'a> Work<'a> {
             let now = clocks();
             let Some(key) = self.queue.pop(now.instant) else { return false };
             let (answers, notes) = (self.answers.remove(&key), self.notes.get(&key));
-            let (silence, leases) = (&self.silence, &self.leases);
-            let moment = Moment { now, silence, leases, answers: answers.as_ref(), notes };
+            let (silence, leases, ended) = (&self.silence, &self.leases, &*self.ended);
+            let moment = Moment { now, silence, leases, ended, answers: answers.as_ref(), notes };
             let mut plan = key.reconcile(self.view, &moment);
             match plan.notes.take() {
                 Some(Notes::Nothing) => drop(self.notes.remove(&key)),
@@ -304,7 +321,7 @@ impl<'a> Work<'a> {
     }
 }
 
-/// A host fell silent or is heard again.
+/// A host fell silent or is heard again, or its lease is over.
 fn heard(host: &str, part: Part, queue: &mut Queue<Key>, now: Instant) {
     Key::heard(host, |key, wait| {
         if key.is_of(part) {

@@ -18,6 +18,7 @@ mod endpoints;
 mod ephemeral_volume;
 mod eviction;
 mod expiry;
+mod fencing;
 mod flow_schema;
 mod garbage;
 mod graph;
@@ -58,7 +59,7 @@ mod view;
 mod volumes;
 
 pub use autoscaler::{Answers, Pace};
-pub use controller::{Moment, Now, Part, Silence, Urgency};
+pub use controller::{Ended, LeaseEnd, Moment, Now, Part, Silence, Urgency};
 pub use driver::{Options, run};
 pub use key::Key;
 pub use metrics::write_metrics;

@@ -4,14 +4,15 @@ use crate::controller::{Controller, Part};
 use crate::kept::{ReplicaSet, ReplicationController};
 use crate::{
     account_token, attachment, autoscaler, certificate, cluster_role, cron_job, daemon_set, deployment,
-    disruption, endpoints, ephemeral_volume, eviction, expiry, flow_schema, garbage, host_services, job,
-    job_expiry, namespace, node, pod_gc, protection, replica_set, resource_claim, resource_quota,
+    disruption, endpoints, ephemeral_volume, eviction, expiry, fencing, flow_schema, garbage, host_services,
+    job, job_expiry, namespace, node, pod_gc, protection, replica_set, resource_claim, resource_quota,
     stateful_set, storage_class, validating_policy, volumes,
 };
 
 /// All controllers. Of those that are equally urgent, the earlier ones' keys come first where nothing else orders them.
 pub(crate) static CONTROLLERS: &[&dyn Controller] = &[
     &node::Nodes,
+    &fencing::Fences,
     &eviction::Evictions,
     &endpoints::Services,
     &endpoints::GoneServices,
@@ -70,7 +71,7 @@ mod tests {
     use store::{Memory, Store, Txn};
 
     use super::*;
-    use crate::{Key, Moment, Now, Silence, View};
+    use crate::{Ended, Key, Moment, Now, Silence, View};
 
     #[tokio::test]
     async fn beside_upstream_s_manager_run_those_whose_work_it_does_not_do() {
@@ -105,8 +106,8 @@ mod tests {
         // Tests stand for the driver, which reads the clocks.
         #[allow(clippy::disallowed_methods)]
         let now = Now { wall: jiff::Timestamp::now(), instant: std::time::Instant::now() };
-        let none = Silence::new();
-        let moment = Moment { now, silence: &none, leases: &none, answers: None, notes: None };
+        let (none, ended) = (Silence::new(), Ended::new());
+        let moment = Moment { now, silence: &none, leases: &none, ended: &ended, answers: None, notes: None };
         let writes = |name: &str| {
             let own = keys.iter().filter(|key| key.component() == name);
             own.map(|key| key.reconcile(&view, &moment).actions.len()).sum::<usize>()

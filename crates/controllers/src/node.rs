@@ -205,7 +205,7 @@ fn mark(view: &View, node: &Arc<Node>, now: Timestamp) -> Option<Action> {
 fn kept(node: &str, pod: &Pod) -> Occurrence {
     let told = format!(
         "Node {node} is not heard: this pod may still run there, and another of its name is made only once the node is heard \
-         again, or is deleted, or has the taint {}",
+         again, or fenced, or is deleted, or has the taint {}",
         pod_gc::OUT_OF_SERVICE
     );
     Occurrence::of(pod, true, "NodeNotReady", told)

@@ -203,7 +203,7 @@ fn aged(pod: &Pod) -> (Option<Timestamp>, String, String) {
 }
 
 /// A pod is Failed, with a condition that says why, and then is deleted without asking its host.
-fn remove(view: &View, pod: &Arc<Pod>, why: Option<&str>, now: Timestamp, plan: &mut Plan) {
+pub(crate) fn remove(view: &View, pod: &Arc<Pod>, why: Option<&str>, now: Timestamp, plan: &mut Plan) {
     if !pods::is_finished(pod) {
         plan.actions.extend(failed(view, pod, why, now).map(Into::into));
         plan.again(Duration::ZERO);
@@ -213,7 +213,13 @@ fn remove(view: &View, pod: &Arc<Pod>, why: Option<&str>, now: Timestamp, plan: 
     if waits_for_others(pod) {
         return;
     }
-    let options = Delete { uid: metadata.uid.clone(), grace_seconds: Some(0), ..Delete::default() };
+    let options = Delete {
+        uid: metadata.uid.clone(),
+        // What its host says of it meanwhile may be that it runs again, in the next epoch of its lease.
+        resource_version: metadata.resource_version(),
+        grace_seconds: Some(0),
+        ..Delete::default()
+    };
     plan.write(Write::Delete { subject: TypedRef::of(pod.as_ref()), options });
 }
 

@@ -208,7 +208,8 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     let users = trust.and(&signer.trust()?)?;
     let peers = Peers::new(config.clone(), engine.members(&config), &store.snapshot());
     let pod_cidr = peers.own_pods();
-    let followers = Followers::new(membership.peers(), membership.members(), &peers, pod_cidr);
+    let followers =
+        Followers::new(membership.peers(), membership.members(), membership.known(), &peers, pod_cidr);
     let (networks, hosts) = (followers.networks.subscribe(), followers.members.subscribe());
     let reach = Arc::new(Reach { network: OnceLock::new(), targets: followers.targets.subscribe() });
     let (members, members_seen) = watch::channel(engine.members(&config));
@@ -276,6 +277,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         writer: server.writer(),
         asker: server.clone(),
         silence: membership.silence(),
+        ended: leases::ended(membership.ended()),
         grace: timeouts.nodes.not_ready_after,
         api_port: ports.api,
         pods: pods.clone(),

@@ -1,9 +1,14 @@
 //! This host's lease, for the rest of the program.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
 use jiff::Timestamp;
-use membership::lease::Epoch;
+use membership::lease::{Ended, Epoch};
 use membership::{HeartbeatDriver, Lease};
 use tokio::sync::watch;
+use tracing::info_span;
 
 /// The least epoch that a process begins with. Later than those of its former processes, also where the file that remembers them is lost:
 /// they began with the time, too, and took two seconds and more for each that followed.
@@ -23,6 +28,39 @@ pub async fn begin_epochs(mut lease: watch::Receiver<Lease>, left: watch::Sender
             return;
         }
     }
+}
+
+/// Whose leases are over, as the controllers take it: with the time since when that is known here.
+#[allow(clippy::disallowed_methods)] // The program: here the controllers get that time.
+pub fn ended(
+    mut counted: watch::Receiver<Arc<BTreeMap<String, Ended>>>,
+) -> watch::Receiver<Arc<controllers::Ended>> {
+    let (shown, seen) = watch::channel(Arc::default());
+    tasks::spawn(info_span!("ended leases"), async move {
+        loop {
+            let counted_now = counted.borrow_and_update().clone();
+            shown.send_if_modified(|known| {
+                let next = since(known, &counted_now, Instant::now());
+                let changed = **known != next;
+                *known = Arc::new(next);
+                changed
+            });
+            if counted.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    seen
+}
+
+fn since(known: &controllers::Ended, counted: &BTreeMap<String, Ended>, now: Instant) -> controllers::Ended {
+    let end = |(host, ended): (&String, &Ended)| {
+        let Ended { epoch, is_back } = *ended;
+        let same = known.get(host).filter(|known| (known.epoch, known.is_back) == (epoch, is_back));
+        let since = same.map_or(now, |known| known.since);
+        (host.clone(), controllers::LeaseEnd { epoch, is_back, since })
+    };
+    counted.iter().map(end).collect()
 }
 
 /// The lease, and who is fenced, for `/metrics`.

@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use config::HostConfig;
 use ipnet::IpNet;
+use membership::lease::Known;
 use network::{HostNetwork, Targets};
+use objects::Fencing;
 use serde::Deserialize;
 use store::{Event, KeyRange, KeyValue, Revision, State, Store, Watcher};
 use tokio::sync::watch;
@@ -36,6 +38,8 @@ struct Node {
     pods: Option<IpNet>,
     /// The port on which it hears heartbeats; none where it isn't a host of this program.
     heartbeats: Option<u16>,
+    /// What is known of its host's lease.
+    lease: Known,
 }
 
 /// Those that follow the hosts.
@@ -48,6 +52,8 @@ pub struct Followers {
     pub targets: watch::Sender<Targets>,
     /// The members' names: the API believes them, and their word on leases counts.
     pub members: watch::Sender<Arc<BTreeSet<String>>>,
+    /// What is known of the hosts' leases.
+    pub leases: watch::Sender<Arc<BTreeMap<String, Known>>>,
 }
 
 impl Peers {
@@ -76,6 +82,11 @@ impl Peers {
             }
             Event::Delete { .. } => self.nodes.remove(&name).is_some(),
         }
+    }
+
+    /// What is known of the hosts' leases.
+    fn leases(&self) -> BTreeMap<String, Known> {
+        self.nodes.iter().map(|(name, node)| (name.clone(), node.lease)).collect()
     }
 
     /// The network of this host's own pods: what its Node says, once it is registered, since a Node keeps its range.
@@ -141,11 +152,12 @@ impl Followers {
     pub fn new(
         heartbeats: watch::Sender<BTreeMap<String, SocketAddr>>,
         members: watch::Sender<Arc<BTreeSet<String>>>,
+        leases: watch::Sender<Arc<BTreeMap<String, Known>>>,
         peers: &Peers,
         own: IpNet,
     ) -> Self {
         let (networks, targets) = (watch::Sender::default(), watch::Sender::default());
-        let followers = Followers { heartbeats, networks, targets, members };
+        let followers = Followers { heartbeats, networks, targets, members, leases };
         followers.tell(peers, own);
         followers
     }
@@ -163,6 +175,7 @@ impl Followers {
         update(&self.targets, Targets::new(&networks));
         update(&self.networks, Arc::new(networks));
         update(&self.members, Arc::new(peers.members.keys().cloned().collect()));
+        update(&self.leases, Arc::new(peers.leases()));
     }
 }
 
@@ -243,11 +256,17 @@ impl Node {
         let addresses = stored.status.addresses.unwrap_or_default();
         let internal = addresses.iter().find(|address| address.kind == "InternalIP");
         let annotations = stored.metadata.annotations.unwrap_or_default();
+        let fencing = Fencing::of(Some(&annotations));
+        let heartbeats = annotations.get(objects::HEARTBEATS).and_then(|port| port.parse().ok());
         Node {
             since: kv.create_revision,
             address: internal.and_then(|address| address.address.parse().ok()),
             pods: stored.spec.pod_cidr.and_then(|cidr| cidr.parse().ok()).map(|cidr: IpNet| cidr.trunc()),
-            heartbeats: annotations.heartbeats.and_then(|port| port.parse().ok()).filter(|port| *port != 0),
+            heartbeats: heartbeats.filter(|port| *port != 0),
+            // Nobody is fenced who has promised nothing.
+            lease: fencing
+                .grade
+                .map_or_else(Known::default, |_| Known { epoch: fencing.epoch, fenced: fencing.fenced }),
         }
     }
 }
@@ -264,15 +283,7 @@ struct Stored {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Metadata {
-    annotations: Option<Annotations>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Annotations {
-    /// [`objects::HEARTBEATS`].
-    #[serde(rename = "holdfast.dev/heartbeats")]
-    heartbeats: Option<String>,
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 #[derive(Default, Deserialize)]
@@ -344,7 +355,8 @@ mod tests {
         let member = |n: u8| (format!("n{n}"), IpAddr::from([10, 73, 0, n]));
         let members = watch::Sender::new(Members::from([member(1)]));
         let peers = Peers::new(config, members.borrow().clone(), &store.snapshot());
-        let followers = Followers::new(watch::Sender::default(), watch::Sender::default(), &peers, own);
+        let (beats, leases) = (watch::Sender::default(), watch::Sender::default());
+        let followers = Followers::new(beats, watch::Sender::default(), leases, &peers, own);
         let mut heartbeats = followers.heartbeats.subscribe();
         let mut networks = followers.networks.subscribe();
         let mut hosts = followers.members.subscribe();

@@ -14,7 +14,7 @@ use tokio::sync::{oneshot, watch};
 use tracing::info_span;
 
 use crate::beat::{Beat, LONGEST, LONGEST_NAME};
-use crate::lease::{Boottime, Ended, Epoch, Terms};
+use crate::lease::{Boottime, Ended, Epoch, Known, Terms};
 use crate::leasing::{Leasing, Seen};
 use crate::memory::{self, Memory};
 use crate::{Error, HostChange, Hosts, Lease, LeaseUntil, Tally};
@@ -91,6 +91,7 @@ pub struct HeartbeatDriver {
     last_heard: LastHeard,
     peers: watch::Sender<BTreeMap<String, SocketAddr>>,
     members: watch::Sender<Arc<BTreeSet<String>>>,
+    known: watch::Sender<Arc<BTreeMap<String, Known>>>,
     leases: Seen,
     left: watch::Sender<Option<Epoch>>,
     stop: Option<oneshot::Sender<()>>,
@@ -122,6 +123,7 @@ impl HeartbeatDriver {
         let tally = Tally::new(others, options.silent_after, Instant::now());
         let (peers, peers_wanted) = watch::channel(options.peers);
         let (members, members_wanted) = watch::channel(Arc::new(options.members));
+        let (known, known_seen) = watch::channel(Arc::default());
         let (left, left_seen) = watch::channel(None);
         let (leasing, leases) =
             Leasing::new(options.terms, options.name.clone(), incarnation, options.epoch, remembered);
@@ -151,6 +153,7 @@ impl HeartbeatDriver {
             peers: Vec::new(),
             peers_wanted,
             members_wanted,
+            known: known_seen,
             leasing,
             left: left_seen,
             kept,
@@ -169,6 +172,7 @@ impl HeartbeatDriver {
             last_heard,
             peers,
             members,
+            known,
             leases,
             left,
             stop: Some(stop),
@@ -201,6 +205,11 @@ impl HeartbeatDriver {
     /// The hosts whose word on leases counts, to be changed at any time, one at a time.
     pub fn members(&self) -> watch::Sender<Arc<BTreeSet<String>>> {
         self.members.clone()
+    }
+
+    /// What the cluster's state knows of the hosts' leases, to be changed at any time.
+    pub fn known(&self) -> watch::Sender<Arc<BTreeMap<String, Known>>> {
+        self.known.clone()
     }
 
     /// Follows what this host's lease is worth.
@@ -290,6 +299,7 @@ struct Pulse {
     peers: Vec<(String, SocketAddr)>,
     peers_wanted: watch::Receiver<BTreeMap<String, SocketAddr>>,
     members_wanted: watch::Receiver<Arc<BTreeSet<String>>>,
+    known: watch::Receiver<Arc<BTreeMap<String, Known>>>,
     leasing: Leasing,
     left: watch::Receiver<Option<Epoch>>,
     kept: watch::Receiver<Arc<Memory>>,
@@ -327,6 +337,7 @@ impl Pulse {
                 // What changes them may be gone before this is.
                 Ok(()) = self.peers_wanted.changed() => self.follow_peers(),
                 Ok(()) = self.members_wanted.changed() => self.follow_peers(),
+                Ok(()) = self.known.changed() => self.leasing.told(&self.known.borrow_and_update()),
                 Ok(()) = self.left.changed() => {}
                 Ok(()) = self.kept.changed() => self.leasing.kept(&self.kept.borrow_and_update()),
                 () = tokio::time::sleep_until(wake.into()) => {}
@@ -347,6 +358,8 @@ impl Pulse {
         peers.remove(&self.name);
         let members = BTreeSet::clone(&self.members_wanted.borrow_and_update());
         self.leasing.follow(peers.keys().map(String::as_str), members, Instant::now());
+        // What was told of a host before it was followed.
+        self.leasing.told(&self.known.borrow_and_update());
         self.peers = peers.clone().into_iter().collect();
         if self.tally.follow(peers.into_keys(), Instant::now()) {
             self.publish();

@@ -9,7 +9,7 @@ use tokio::sync::watch;
 
 use crate::beat::Beat;
 use crate::driver::boottime;
-use crate::lease::{Acknowledged, Ballot, Boottime, Count, Ended, Epoch, OwnLease, Terms, View, Word};
+use crate::lease::{Acknowledged, Ballot, Boottime, Count, Ended, Epoch, Known, OwnLease, Terms, View, Word};
 use crate::memory::Memory;
 
 /// What this host's lease is worth.
@@ -124,6 +124,11 @@ impl Leasing {
         self.own.follow(members.clone());
         self.count.follow(others, members.clone());
         self.members = members;
+    }
+
+    /// What the cluster's state knows of hosts.
+    pub(crate) fn told(&mut self, known: &BTreeMap<String, Known>) {
+        known.iter().for_each(|(host, known)| self.ballot.told(host, *known));
     }
 
     /// What a beat that counts says of leases.

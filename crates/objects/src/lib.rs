@@ -4,6 +4,7 @@
 
 mod bound;
 mod copies;
+mod fencing;
 mod followed;
 mod key;
 mod local_path;
@@ -29,6 +30,7 @@ pub const HEARTBEATS: &str = "holdfast.dev/heartbeats";
 
 pub use bound::node_of;
 pub use copies::{shared_labels, shared_owners, shared_text};
+pub use fencing::{FENCED_EPOCH, FENCING, Fencing, Grade, LEASE_EPOCH, STOPS_WITH_LEASE};
 pub use followed::Followed;
 pub use key::{ObjectKey, key, kind_prefix, namespace_prefix, parse};
 pub use local_path::{

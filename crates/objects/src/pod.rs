@@ -18,7 +18,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny};
 
 use crate::copies::Copies;
-use crate::{Annotations, Meta, Metadata, shared_text};
+use crate::{Annotations, Meta, Metadata, STOPS_WITH_LEASE, shared_text};
 
 /// The annotation that says how much its deletion costs, for a ReplicaSet that has to choose (KEP-2255).
 pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
@@ -36,7 +36,7 @@ pub const DEVICES_FINALIZER: &str = "resource.kubernetes.io/delete-protection";
 pub const REBALANCE: &str = "holdfast.dev/rebalance";
 
 /// The conditions that are read.
-const CONDITIONS: [&str; 3] = ["Ready", "PodScheduled", "DisruptionTarget"];
+const CONDITIONS: [&str; 4] = ["Ready", "PodScheduled", "DisruptionTarget", STOPS_WITH_LEASE];
 /// What a condition's status may be.
 const STATUSES: [&str; 3] = ["True", "False", "Unknown"];
 /// How far a pod may have come.
@@ -184,7 +184,8 @@ pub struct Volume {
 pub struct PodStatus {
     /// How far it has come.
     pub phase: Option<&'static str>,
-    /// What holds of it, as far as it is read: readiness, placement, and whether it is about to be disrupted.
+    /// What holds of it, as far as it is read: readiness, placement, whether it is about to be disrupted, and whether it
+    /// stops with its host's lease.
     pub conditions: Box<[Condition]>,
     /// The node that room is being made on for it.
     pub nominated_node_name: Option<Arc<str>>,

@@ -14,6 +14,7 @@ use serde_json::json;
 use super::known;
 use super::wanted::attachment_name;
 use crate::controller::Moment;
+use crate::fencing;
 use crate::kept::Node;
 use crate::node::ready_status;
 use crate::plan::{Plan, delete, merge_this};
@@ -95,10 +96,10 @@ fn annotation(attachment: &VolumeAttachment) -> Option<&str> {
     attachment.metadata.annotations()?.get(UNWANTED_SINCE).map(String::as_str)
 }
 
-/// Whether somebody says of a node that it is switched off (KEP-2268): then nothing is mounted there.
+/// Whether somebody says of a node that it is switched off (KEP-2268), or it is fenced: then nobody uses there what one host alone may.
 pub(super) fn is_off(node: &Node) -> bool {
     let mut taints = node.spec.iter().flat_map(|spec| spec.taints.iter().flatten());
-    taints.any(|taint| taint.key == OUT_OF_SERVICE)
+    fencing::is_fenced(node) || taints.any(|taint| taint.key == OUT_OF_SERVICE)
 }
 
 /// The volumes that a node's kubelet has mounted, or is about to.

@@ -10,6 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::zones::Evictions;
 use super::{NOT_READY, UNREACHABLE, condition};
+use crate::fencing;
 use crate::kept::Node;
 
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
@@ -20,7 +21,7 @@ const WHILE_TRUE: [(&str, &str); 4] = [
     ("PIDPressure", "node.kubernetes.io/pid-pressure"),
     ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
 ];
-const NO_SCHEDULE: &str = "NoSchedule";
+pub(crate) const NO_SCHEDULE: &str = "NoSchedule";
 pub(crate) const NO_EXECUTE: &str = "NoExecute";
 
 /// The taints that a node should have: those that others gave it as they are, and ours as its conditions say.
@@ -54,6 +55,9 @@ pub(super) fn wanted(node: &Node, evictions: &Evictions, now: Timestamp) -> Vec<
     if node.spec.as_ref().and_then(|spec| spec.unschedulable) == Some(true) {
         ours.push((UNSCHEDULABLE, NO_SCHEDULE));
     }
+    if fencing::is_fenced(node) {
+        ours.push((fencing::TAINT, NO_SCHEDULE));
+    }
     let is_wanted = |taint: &Taint| ours.contains(&(taint.key.as_str(), taint.effect.as_str()));
     let mut list: Vec<Taint> =
         current.iter().filter(|taint| !is_ours(taint) || is_wanted(taint)).cloned().collect();
@@ -71,7 +75,9 @@ fn is_ours(taint: &Taint) -> bool {
     let key = taint.key.as_str();
     let by_effect = match taint.effect.as_str() {
         NO_EXECUTE => false,
-        NO_SCHEDULE => key == UNSCHEDULABLE || WHILE_TRUE.iter().any(|(_, known)| *known == key),
+        NO_SCHEDULE => {
+            key == UNSCHEDULABLE || key == fencing::TAINT || WHILE_TRUE.iter().any(|(_, known)| *known == key)
+        }
         _ => return false,
     };
     by_effect || key == UNREACHABLE || key == NOT_READY

@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use controllers::{Action, Answers, Key, Moment, Note, Notes, Now, Plan, Silence, View};
+use controllers::{Action, Answers, Ended, Key, Moment, Note, Notes, Now, Plan, Silence, View};
 use futures::future::{BoxFuture, ready};
 use jiff::Timestamp;
 use machinery::{Object, Status};
@@ -62,6 +62,8 @@ pub struct Cluster {
     pub silence: Silence,
     /// When the leases of nodes that send no heartbeats were last renewed.
     pub leases: Silence,
+    /// Whose leases are over.
+    pub ended: Ended,
     /// What is answered to questions, by their paths.
     pub answers: BTreeMap<String, Value>,
     answered: BTreeMap<Key, Answers>,
@@ -135,6 +137,7 @@ impl Cluster {
             writer: writer_over(store.clone(), edge),
             silence: Silence::new(),
             leases: Silence::new(),
+            ended: Ended::new(),
             answers: BTreeMap::new(),
             answered: BTreeMap::new(),
             notes: BTreeMap::new(),
@@ -266,8 +269,8 @@ impl Cluster {
         self.follow();
         self.due.remove(key);
         let (answers, notes) = (self.answered.remove(key), self.notes.get(key));
-        let (now, silence, leases) = (self.now, &self.silence, &self.leases);
-        let moment = Moment { now, silence, leases, answers: answers.as_ref(), notes };
+        let (now, silence, leases, ended) = (self.now, &self.silence, &self.leases, &self.ended);
+        let moment = Moment { now, silence, leases, ended, answers: answers.as_ref(), notes };
         let mut plan = key.reconcile(&self.view, &moment);
         self.notes.extend(plan.notes.take().map(|notes| (key.clone(), notes)));
         if !plan.ask.is_empty() {

@@ -19,6 +19,8 @@ mod disruption;
 mod driver;
 mod endpoints;
 mod eviction;
+mod fenced;
+mod fencing;
 mod flows;
 mod garbage;
 mod hints;

@@ -100,6 +100,7 @@ async fn many_pods_come_roll_over_and_go() {
         asker: std::sync::Arc::new(crate::cluster::Nobody),
         silence,
         pods: Pool::default(),
+        ended: watch::channel(Default::default()).1,
         grace: controllers::GRACE,
         api_port: 6443,
         root_certificate: "a certificate".into(),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Instant;
 
-use super::{Acknowledged, Epoch, Terms, View, Word};
+use super::{Acknowledged, Epoch, Known, Terms, View, Word};
 
 /// How many promises are kept about hosts that are not followed any more. Such a host may come back under its name, and its old epoch
 /// with it, where somebody deleted its Node too early; those that were made about the oldest epochs go first.
@@ -87,12 +87,12 @@ impl Ballot {
         record.is_voted = false;
     }
 
-    /// The cluster's state knows a host by this epoch, and says up to which one it was fenced. So a member that never heard a host can
+    /// The cluster's state knows this of a host. So a member that never heard a host can
     /// vote about it too, and one that lost its disk learns what was made of its promises.
-    pub fn told(&mut self, host: &str, known: Option<Epoch>, fenced: Option<Epoch>) {
+    pub fn told(&mut self, host: &str, known: Known) {
         let Some(record) = self.records.get_mut(host) else { return };
-        record.known = record.known.max(known);
-        if let Some(fenced) = fenced {
+        record.known = record.known.max(known.epoch);
+        if let Some(fenced) = known.fenced {
             if self.promises.get(host).is_none_or(|promised| *promised < fenced) {
                 self.promises.insert(host.to_owned(), fenced);
                 self.changes += 1;
@@ -251,11 +251,11 @@ mod tests {
         let mut ballot = ballot(&[], start);
         wait(&mut ballot, start, late, true);
         assert!(ballot.promises().is_empty() && ballot.words(late).count() == 0);
-        ballot.told("n1", Some(5), None);
+        ballot.told("n1", Known { epoch: Some(5), fenced: None });
         ballot.check(late, |_| true);
         assert_eq!(ballot.promises()["n1"], 5);
         // What others have fenced is never acknowledged either.
-        ballot.told("n1", Some(5), Some(6));
+        ballot.told("n1", Known { epoch: Some(5), fenced: Some(6) });
         ballot.beat("n1", beat(6, 1), late);
         assert_eq!(ballot.acknowledges("n1"), None);
     }

@@ -67,6 +67,15 @@ pub struct Acknowledged {
     pub sequence: u64,
 }
 
+/// What the cluster's state knows of a host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Known {
+    /// The epoch that it has registered.
+    pub epoch: Option<Epoch>,
+    /// Up to which one it was fenced.
+    pub fenced: Option<Epoch>,
+}
+
 /// What a member says about a host that it doesn't hear.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Word {

@@ -1,0 +1,70 @@
+//! What must hold in every history, and the mistakes that must be found.
+
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use futures::FutureExt;
+
+use super::{Faults, RIGHT, STEP, World, number};
+use membership::lease::Terms;
+
+/// One history; how often a host was fenced.
+async fn history(seed: u64, faults: Faults) -> usize {
+    let mut world = World::new(seed, faults).await;
+    world.run(3_000).await;
+    assert_eq!(world.running(), ["db-0", "db-1"], "seed {seed}: all was well");
+    for _ in 0..12 {
+        world.disturb();
+        let quiet = 100 + world.chance(4_000);
+        world.run(quiet).await;
+    }
+    world.heal();
+    world.run(15_000).await;
+    assert_eq!(world.running(), ["db-0", "db-1"], "seed {seed}: all is well again");
+    world.fenced
+}
+
+#[tokio::test]
+async fn no_pod_of_a_stateful_set_ever_runs_twice_and_each_runs_in_the_end() {
+    let mut fenced = 0;
+    for seed in 0..40 {
+        fenced += history(seed, RIGHT).await;
+    }
+    assert!(fenced > 20, "hardly anybody was ever fenced: {fenced} times");
+}
+
+/// Whether the law finds a mistake in one of these histories.
+async fn is_caught(faults: Faults) -> bool {
+    for seed in 0..40 {
+        if AssertUnwindSafe(history(seed, faults)).catch_unwind().await.is_err() {
+            return true;
+        }
+    }
+    false
+}
+
+#[tokio::test]
+async fn a_late_fence_and_an_early_replacement_are_caught() {
+    assert!(is_caught(Faults { stop: 1_500, ..RIGHT }).await, "a host that takes too long to stop");
+    let late = Terms { lease: Duration::from_millis(3_000), ..RIGHT.terms };
+    assert!(is_caught(Faults { terms: late, ..RIGHT }).await, "a lease that is longer than it is counted");
+    assert!(is_caught(Faults { guesses: true, ..RIGHT }).await, "a leader that doesn't wait");
+    assert!(is_caught(Faults { heedless: true, ..RIGHT }).await, "an agent that was paused and goes on");
+}
+
+#[tokio::test]
+async fn a_stateful_pod_of_a_host_without_power_runs_elsewhere_within_four_seconds() {
+    for seed in 0..10 {
+        let mut world = World::new(seed, RIGHT).await;
+        world.run(3_000).await;
+        let host = number(&world.cluster.node_of("db-0").unwrap());
+        world.hosts[host].agent = None;
+        world.hosts[host].running.clear();
+        let mut took = 0;
+        while !world.running().contains(&"db-0") {
+            world.run(STEP).await;
+            took += STEP;
+            assert!(took <= 4_000, "seed {seed}");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What a Node says of its host's lease: until when what must not run twice may run there, and that it has stopped.
+//!
+//! A host registers by which grade it promises to stop such pods in time, and in which epoch it may run them. Once that epoch is over the
+//! leader marks it as fenced. From then on the host starts no such pod in it, and its pods may be replaced.
+
+use std::collections::BTreeMap;
+
+/// The annotation by which a Node says how its host stops what must not run twice once nobody hears it. Without it, it promises nothing.
+pub const FENCING: &str = "holdfast.dev/fencing";
+/// The annotation with the epoch of the lease under which the host runs what must not run twice.
+pub const LEASE_EPOCH: &str = "holdfast.dev/lease-epoch";
+/// The annotation with the epoch up to which the host is fenced. The leader alone writes it.
+pub const FENCED_EPOCH: &str = "holdfast.dev/fenced-epoch";
+/// The condition of a pod by which its host says, before it starts it, that it stops with its lease.
+pub const STOPS_WITH_LEASE: &str = "holdfast.dev/StopsWithLease";
+
+/// What stops on a host what must not run twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Grade {
+    /// Each pod's supervisor, which knows when the lease ends, and needs nobody for that.
+    Lease,
+}
+
+impl Grade {
+    /// As a Node says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Grade::Lease => "lease",
+        }
+    }
+}
+
+/// What a Node says of its host's lease.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Fencing {
+    /// What stops what must not run twice; nothing where nothing does.
+    pub grade: Option<Grade>,
+    /// The epoch that is registered.
+    pub epoch: Option<u64>,
+    /// Up to which one the host is fenced.
+    pub fenced: Option<u64>,
+}
+
+impl Fencing {
+    /// By a Node's annotations. What can't be read isn't there.
+    pub fn of(annotations: Option<&BTreeMap<String, String>>) -> Self {
+        let said = |name: &str| annotations.and_then(|all| all.get(name)).map(String::as_str);
+        Fencing {
+            grade: [Grade::Lease].into_iter().find(|grade| said(FENCING) == Some(grade.as_str())),
+            epoch: said(LEASE_EPOCH).and_then(|epoch| epoch.parse().ok()),
+            fenced: said(FENCED_EPOCH).and_then(|epoch| epoch.parse().ok()),
+        }
+    }
+
+    /// Whether nothing runs any more on the host that stops with its lease, and nothing of that kind may be started there.
+    pub fn is_fenced(&self) -> bool {
+        self.grade.is_some() && self.epoch.is_some() && self.fenced >= self.epoch
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_fenced_in_the_epoch_that_it_registered_if_it_promised_to_stop() {
+        let node = |all: &[(&str, &str)]| {
+            let all = all.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            Fencing::of(Some(&all))
+        };
+        let fenced = [(FENCING, "lease"), (LEASE_EPOCH, "7"), (FENCED_EPOCH, "7")];
+        assert!(node(&fenced).is_fenced());
+        assert!(!node(&fenced[1..]).is_fenced(), "it promised nothing");
+        assert!(!node(&fenced[..2]).is_fenced());
+        assert!(!node(&[fenced[0], fenced[2]]).is_fenced(), "nothing is registered");
+        assert!(!node(&[fenced[0], (LEASE_EPOCH, "8"), fenced[2]]).is_fenced(), "it is back");
+        assert!(!node(&[(FENCING, "hope"), fenced[1], fenced[2]]).is_fenced());
+        assert_eq!(Fencing::of(None), Fencing::default());
+    }
+}
