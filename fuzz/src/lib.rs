@@ -12,6 +12,7 @@ mod containers;
 mod corpus;
 mod cost;
 mod definitions;
+mod designs;
 mod expressions;
 mod files;
 mod grow;

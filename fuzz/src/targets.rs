@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::corpus::Corpus;
 use crate::grow::Growing;
 use crate::law::Law;
-use crate::{containers, definitions, expressions, files, grow, mutate, names, wire};
+use crate::{containers, definitions, designs, expressions, files, grow, mutate, names, wire};
 
 /// Something that reads input from outside.
 pub struct Target {
@@ -92,6 +92,13 @@ pub fn targets() -> Vec<Target> {
             read: files::file,
             // A host's configuration is read as values, as JSON is above.
             law: law(MIB, 800),
+        },
+        Target {
+            name: "designs",
+            make: designs::make,
+            grow: designs::grow,
+            read: designs::read,
+            law: law(4 * MIB, 1500),
         },
         Target {
             name: "pem",

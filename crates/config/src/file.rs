@@ -85,7 +85,15 @@ impl HostConfig {
     /// # Errors
     /// [`Error`], with the file, the field, and what to do.
     pub fn load(path: &Path) -> Result<Self, Error> {
-        let config = Self::parse(path, &read(path)?)?;
+        Self::from_text(path, &read(path)?)
+    }
+
+    /// The configuration that a file's text is, which somebody else has read: `path` is only for errors.
+    ///
+    /// # Errors
+    /// As with [`HostConfig::load`], but for reading the file.
+    pub fn from_text(path: &Path, text: &[u8]) -> Result<Self, Error> {
+        let config = Self::parse(path, text)?;
         let problems = config.check().problems;
         if problems.is_empty() { Ok(config) } else { Err(Error::Problems { path: path.into(), problems }) }
     }

@@ -19,6 +19,7 @@ mod kubectl;
 mod leases;
 mod names;
 mod peers;
+mod predict;
 mod profiles;
 mod restarts;
 mod restore;
@@ -54,6 +55,8 @@ struct Cli {
 enum Command {
     /// Start a cluster on this machine, cut the power of its leader, and show where the time went
     Drill(drill::Args),
+    /// Tell from a cluster's configuration what a power cut will do to it, and what is wrong with it
+    Predict(predict::Args),
     /// Run a cluster on this machine until Ctrl-C
     Up(up::Args),
     /// Show objects, as kubectl does
@@ -93,6 +96,10 @@ fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| without_misleading_tips(error).exit());
     let result = match cli.command {
         Command::Drill(args) => drill::run(args),
+        Command::Predict(args) => match predict::run(args) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Up(args) => up::run(args),
         Command::Get(args) => on_one_thread(kubectl::get(args)),
         Command::Apply(args) => on_one_thread(kubectl::apply(args)),
