@@ -21,9 +21,11 @@ const LINKS: [(&str, &str); 6] = [
     ("stdin", "/proc/self/fd/0"),
     ("stdout", "/proc/self/fd/1"),
     ("stderr", "/proc/self/fd/2"),
-    ("core", "/proc/kcore"),
+    ("core", KERNEL_MEMORY),
     ("ptmx", "pts/ptmx"),
 ];
+/// Not every kernel shows its memory.
+const KERNEL_MEMORY: &str = "/proc/kcore";
 
 /// Fills the container's `/dev`. Where it may use only these devices, or its user namespace can't make any, they are the
 /// host's, shown one by one: what it makes itself lies where no device counts (`nodev`).
@@ -48,6 +50,10 @@ pub(super) fn make(spec: &Spec, inside: &Inside, is_mapped: bool) -> Result<(), 
     }
     let dev = inside.find(Path::new("/dev")).trying("open /dev")?;
     for (name, to) in LINKS {
+        // As runc has it: no link to what no kernel of this machine shows.
+        if to == KERNEL_MEMORY && trusted(Path::new(to)).is_err() {
+            continue;
+        }
         match symlinkat(to, &dev, name) {
             Ok(()) | Err(Errno::EEXIST) => {}
             Err(error) => return Err(error).trying(format_args!("make /dev/{name}")),

@@ -309,7 +309,12 @@ fn hide(spec: &Spec, inside: &Inside) -> Result<(), Failure> {
         let cover = if is_folder(place.as_fd()).trying(&what)? {
             new_mount(c"tmpfs", c"tmpfs", &[(c"mode", Some(c"555"))], RDONLY | NODEV)
         } else {
-            trusted(Path::new("/dev/null")).and_then(|null| open_tree(null.as_fd(), false))
+            // As from the container's own `/dev`.
+            trusted(Path::new("/dev/null")).and_then(|null| {
+                let tree = open_tree(null.as_fd(), false)?;
+                let attributes = Attributes { set: NOSUID, ..Attributes::default() };
+                set_tree_attributes(tree.as_fd(), false, attributes).map(|()| tree)
+            })
         };
         move_mount(cover.trying(&what)?.as_fd(), place.as_fd()).trying(&what)?;
     }
