@@ -1,14 +1,14 @@
 //! A cluster of three hosts on this machine: from `up` to three ready nodes, and what an idle host takes.
 
-use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use crate::process::{cpu_seconds, resident_mb};
+use crate::up::Up;
 
 /// Arguments of `bench cluster`.
 #[derive(clap::Args)]
@@ -73,39 +73,21 @@ fn spread(mut values: Vec<f64>) -> [f64; 3] {
     ]
 }
 
-/// A cluster in the foreground of a process of its own; ended when dropped.
-struct Up(Child);
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        let _ = Command::new("kill").arg(self.0.id().to_string()).status();
-        let _ = self.0.wait();
-    }
-}
-
 #[allow(clippy::disallowed_methods, reason = "a measurement reads the clock")]
 fn one_run(program: &Path, args: &Args) -> anyhow::Result<Run> {
     let dir = tempfile::tempdir()?;
-    let log = File::create(dir.path().join("up.log"))?;
     let started = Instant::now();
-    let up = Command::new(program)
-        .args(["up", "--port", "0", "--net", &args.net, "--dir"])
-        .arg(dir.path().join("cluster"))
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .spawn()?;
-    let _up = Up(up);
+    let up = Up::start(program, dir.path(), &["--net", &args.net])?;
     let ready_ms = loop {
-        if ready_nodes(program, dir.path()) == 3 {
+        if ready_nodes(program, &up) == 3 {
             break started.elapsed().as_secs_f64() * 1e3;
         }
         if started.elapsed() > Duration::from_secs(60) {
-            bail!("no three ready nodes: {}", std::fs::read_to_string(dir.path().join("up.log"))?);
+            bail!("no three ready nodes: {}", up.log());
         }
         std::thread::yield_now();
     };
-    let hosts = hosts_in(dir.path())?;
+    let hosts = up.hosts()?;
     anyhow::ensure!(hosts.len() == 3, "found {} host processes instead of 3", hosts.len());
     idle(Duration::from_secs(5));
     let before = hosts.iter().map(|pid| cpu_seconds(*pid)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -125,10 +107,10 @@ fn idle(time: Duration) {
     std::thread::sleep(time);
 }
 
-fn ready_nodes(program: &Path, dir: &Path) -> usize {
+fn ready_nodes(program: &Path, up: &Up) -> usize {
     let output = Command::new(program)
         .args(["get", "nodes", "--kubeconfig"])
-        .arg(dir.join("cluster/kubeconfig"))
+        .arg(up.kubeconfig())
         .stdin(Stdio::null())
         .output();
     let text = output.map(|output| output.stdout).unwrap_or_default();
@@ -136,21 +118,4 @@ fn ready_nodes(program: &Path, dir: &Path) -> usize {
         .lines()
         .filter(|line| line.split_whitespace().nth(1) == Some("Ready"))
         .count()
-}
-
-/// The host processes of the cluster in `dir`.
-fn hosts_in(dir: &Path) -> anyhow::Result<Vec<u32>> {
-    let mut hosts = Vec::new();
-    for entry in std::fs::read_dir("/proc")?.filter_map(Result::ok) {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
-            continue;
-        };
-        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        let mut words = command.split(|byte| *byte == 0).skip(1).map(String::from_utf8_lossy);
-        let is_host = words.next().is_some_and(|word| word == "host");
-        if is_host && words.any(|word| Path::new(&*word).starts_with(dir)) {
-            hosts.push(pid);
-        }
-    }
-    Ok(hosts)
 }

@@ -5,9 +5,11 @@ mod api;
 mod cluster;
 mod dns;
 mod hostile;
+mod pods;
 mod process;
 mod scale;
 mod store;
+mod up;
 
 use std::path::PathBuf;
 
@@ -34,6 +36,8 @@ enum Question {
     Dns(dns::Args),
     /// What clients that mean no good cost a host, and the others
     Hostile(hostile::Args),
+    /// How fast a container starts, and what a pod takes, beside containerd and runc
+    Pods(pods::Args),
     /// How fast pods are placed and replaced with thousands of hosts
     Scale(scale::Args),
     /// How fast the store is, beside etcd
@@ -56,6 +60,7 @@ fn main() -> anyhow::Result<()> {
         Question::Dns(args) => dns::run(&args),
         Question::DnsHost(args) => dns::host::run(&args),
         Question::Hostile(args) => hostile::run(&args),
+        Question::Pods(args) => pods::run(&args),
         Question::Scale(args) => scale::run(&args),
         Question::ApiHost => api::host::run(),
         Question::Store(args) => store::run(&args),

@@ -37,9 +37,35 @@ pub fn open_files(pid: u32) -> anyhow::Result<usize> {
     Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
 }
 
+/// A process's part of the memory, in megabytes: of what it shares with others its share (`Pss` in proc(5), "smaps_rollup").
+pub fn proportional_mb(pid: u32) -> anyhow::Result<f64> {
+    said(&std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))?, "Pss:")
+}
+
+/// The processes whose arguments are wanted; the program's own name is the first of them.
+pub fn all(wanted: impl Fn(&[String]) -> bool) -> anyhow::Result<Vec<u32>> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc")?.filter_map(Result::ok) {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let words: Vec<String> =
+            line.split(|byte| *byte == 0).map(|word| String::from_utf8_lossy(word).into_owned()).collect();
+        if wanted(&words) {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
 fn megabytes(pid: u32, name: &str) -> anyhow::Result<f64> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix(name));
+    said(&std::fs::read_to_string(format!("/proc/{pid}/status"))?, name)
+}
+
+/// The number of kilobytes behind a name, in megabytes.
+fn said(text: &str, name: &str) -> anyhow::Result<f64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     let line = line.with_context(|| format!("no {name}"))?;
     let kb: f64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kb * 1024.0 / 1e6)
