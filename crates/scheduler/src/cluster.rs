@@ -404,7 +404,7 @@ impl Cluster {
     }
 
     /// The number of the host of a name, which is made if there is none.
-    fn host(&mut self, name: &str) -> usize {
+    pub(crate) fn host(&mut self, name: &str) -> usize {
         if let Some(at) = self.by_name.get(name) {
             return *at;
         }
@@ -425,14 +425,14 @@ impl Cluster {
         at
     }
 
-    fn drop_if_empty(&mut self, at: usize) {
+    pub(crate) fn drop_if_empty(&mut self, at: usize) {
         if self.hosts[at].is_empty() {
             self.by_name.remove(&*self.hosts[at].name);
             self.free.push(at);
         }
     }
 
-    fn touch(&mut self, at: usize) {
+    pub(crate) fn touch(&mut self, at: usize) {
         self.changes.remove(&self.versions[at]);
         self.clock += 1;
         self.versions[at] = self.clock;

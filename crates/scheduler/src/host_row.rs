@@ -68,7 +68,7 @@ impl HostRow {
 
     pub fn is_empty(&self) -> bool {
         let is_bare = self.pods.is_empty() && self.nominees.is_empty();
-        self.node.is_none() && is_bare && self.attachments.limits.is_empty()
+        self.node.is_none() && is_bare && self.attachments.is_empty()
     }
 
     pub fn set_node(&mut self, node: Option<Arc<Node>>) {

@@ -17,7 +17,7 @@ use objects::{
 use serde_json::json;
 use store::{Event, State};
 
-use crate::attachments::{Attached, Brought};
+use crate::attachments::{Attached, Brought, VolumeAttachmentSpec, VolumeAttachments};
 use crate::capacity::{Capacities, Room};
 use crate::device_claims::DeviceNeed;
 use crate::node::Node;
@@ -41,6 +41,8 @@ pub(crate) struct Storage {
     free: BTreeMap<String, BTreeSet<String>>,
     /// The keys of placed pods, by each claim that they use, `NAMESPACE/NAME`.
     users: BTreeMap<String, BTreeSet<Bytes>>,
+    /// What VolumeAttachments say.
+    pub attachments: VolumeAttachments,
     /// What claims get of which the state says nothing yet.
     promises: Promises,
 }
@@ -198,13 +200,21 @@ impl Storage {
         }
         for Attached { driver, claim } in self.attached(pod) {
             let brought = need.attach.entry(driver).or_default();
-            if self.users.contains_key(&claim) {
+            if self.users.contains_key(&claim) || self.attachments.has(&claim) {
                 brought.shared.insert(claim);
             } else {
                 brought.new += 1;
             }
         }
         Ok(need)
+    }
+
+    /// What a VolumeAttachment is of: by the volume's claim where it is known, else by its own name, which no claim has.
+    pub fn attachment(&self, spec: &VolumeAttachmentSpec) -> Option<Attached> {
+        let name = spec.source.persistent_volume_name.as_deref()?;
+        let claim = self.volumes.get("", name).and_then(|volume| volume.claim());
+        let (namespace, name) = claim.unwrap_or(("", name));
+        Some(Attached { driver: spec.attacher.clone(), claim: format!("{namespace}/{name}") })
     }
 
     /// The volumes of CSI drivers that a pod has, or gets.

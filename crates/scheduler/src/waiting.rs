@@ -12,7 +12,7 @@ use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use objects::{Change, Labels, Meta, Pod, Pool, Table, Uid, Write};
 use store::{Event, State};
 
-use crate::attachments::CsiNode;
+use crate::attachments::{CsiNode, VolumeAttachment};
 use crate::cluster::{Cluster, is_finished, is_leaving, key};
 use crate::device_claims::DeviceClaims;
 use crate::metrics::Pending;
@@ -36,6 +36,7 @@ pub struct Waiting {
     state: Arc<State>,
     nodes: Table<Node>,
     csi_nodes: Table<CsiNode>,
+    attachments: Table<VolumeAttachment>,
     pods: Table<Pod>,
     pool: Pool<Pod>,
     namespaces: Table<Namespace>,
@@ -75,6 +76,7 @@ impl Waiting {
         let mut waiting = Waiting {
             nodes: Table::load(&state),
             csi_nodes: Table::load(&state),
+            attachments: Table::load(&state),
             namespaces: Table::load(&state),
             runtime_classes: Table::load(&state),
             budgets: Table::load(&state),
@@ -95,6 +97,9 @@ impl Waiting {
         }
         for node in waiting.csi_nodes.iter() {
             cluster.set_limits(node.metadata.name(), node.limits());
+        }
+        for attachment in waiting.attachments.iter() {
+            cluster.set_attachment(attachment.metadata.name(), Some(&attachment.spec));
         }
         for namespace in waiting.namespaces.iter() {
             cluster.set_namespace(name(namespace.as_ref()), Some(labels(namespace)));
@@ -179,6 +184,11 @@ impl Waiting {
             let limits = new.as_ref().map(|node| node.limits()).unwrap_or_default();
             let node = new.as_ref().or(old.as_ref());
             return node.map_or(Hope::NONE, |node| self.cluster.set_limits(node.metadata.name(), limits));
+        }
+        if let Some(Change { old, new, .. }) = self.attachments.apply(event) {
+            let named = new.as_ref().or(old.as_ref()).map(|attachment| attachment.metadata.name());
+            let spec = new.as_ref().map(|attachment| &attachment.spec);
+            return named.map_or(Hope::NONE, |name| self.cluster.set_attachment(name, spec));
         }
         if let Some(Change { old, new, .. }) = self.namespaces.apply(event) {
             let named = new.as_ref().or(old.as_ref()).map(|namespace| name(namespace.as_ref()));

@@ -236,6 +236,34 @@ async fn no_more_volumes_go_to_a_node_than_can_be_attached() {
 }
 
 #[tokio::test]
+async fn what_is_attached_takes_room_until_it_is_detached() {
+    let mut world = World::new(&["n1"]).await;
+    world.limit("n1", 1).await;
+    for name in ["left", "next"] {
+        world.attachable(name, json!({})).await;
+    }
+    let volume = json!({"metadata": {"name": "left"}, "spec": {"claimRef": {"namespace": "d", "name": "left", "uid": "left"},
+        "csi": {"driver": "disks.example.com", "volumeHandle": "left"}}});
+    world.put("", "persistentvolumes", "", volume).await;
+    let attachment = |node: &str| {
+        json!({"metadata": {"name": "csi-left"}, "spec": {"attacher": "disks.example.com", "nodeName": node,
+            "source": {"persistentVolumeName": "left"}}})
+    };
+    world.put("storage.k8s.io", "volumeattachments", "", attachment("n1")).await;
+    world.pod("p", &["next"]).await;
+    let full = "0/1 nodes are available: 1 node(s) exceed max volume count.";
+    assert_eq!(why(world.place()), full, "no pod uses it, and it is attached still");
+    world.pod("q", &["left"]).await;
+    let decided: Vec<_> = world.decide().into_iter().map(|(name, place, _)| (name, place.is_ok())).collect();
+    assert!(decided.contains(&("q".to_owned(), true)), "whose volume is there needs no room: {decided:?}");
+    world.waiting.forget(&"q".into());
+    // Attached to another node, it is of no weight here.
+    world.put("storage.k8s.io", "volumeattachments", "", attachment("n2")).await;
+    let decided: Vec<_> = world.decide().into_iter().map(|(name, place, _)| (name, place.is_ok())).collect();
+    assert_eq!(decided, [("p".to_owned(), true), ("q".to_owned(), false)]);
+}
+
+#[tokio::test]
 async fn a_pod_goes_to_the_zone_of_its_volume() {
     let mut world = World::new(&[]).await;
     for (name, zone) in [("n1", "a"), ("n2", "b")] {
