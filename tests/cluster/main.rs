@@ -8,6 +8,7 @@ mod api;
 mod backup;
 mod bad_input;
 mod certificates;
+mod check;
 mod containers;
 mod custom_resources;
 mod described;

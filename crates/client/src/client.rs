@@ -168,8 +168,10 @@ impl Client {
             let exchange = async {
                 let response = sender.send_request(request).await.map_err(|e| self.endpoint.broken(e))?;
                 let code = response.status().as_u16();
+                let date = response.headers().get(header::DATE).and_then(|date| date.to_str().ok());
+                let date = date.map(str::to_owned);
                 let body = self.endpoint.read(response.into_body(), path, FRESH_LIMIT).await?;
-                Ok(Answer { code, body })
+                Ok(Answer { code, date, body })
             };
             // Driven here and not in a task: an ask that is given up takes its socket with it.
             tokio::pin!(exchange);

@@ -31,6 +31,8 @@ impl Response {
 pub struct Answer {
     /// The HTTP code.
     pub code: u16,
+    /// When the server says that it answered: its `Date` header (RFC 9110, section 6.6.1).
+    pub date: Option<String>,
     /// The body.
     pub body: Bytes,
 }

@@ -359,8 +359,8 @@ fn check_datastore(datastore: &Datastore, findings: &mut Findings) {
     );
 }
 
-/// RFC 1123, as names of Nodes and of certificates need it.
-fn is_host_name(name: &str) -> bool {
+/// Whether a host may be called so: RFC 1123, as names of Nodes and of certificates need it.
+pub fn is_host_name(name: &str) -> bool {
     let is_label = |label: &str| {
         let is_edge = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit();
         let ends = label.bytes().next().zip(label.bytes().last());

@@ -16,7 +16,7 @@ mod ports;
 mod scheduling;
 mod timeouts;
 
-pub use check::{Findings, MOST_MEMBERS, Problem};
+pub use check::{Findings, MOST_MEMBERS, Problem, is_host_name};
 pub use datastore::Datastore;
 pub use dns::{Dns, PodNames, Upstream};
 pub use eviction::{Bound, Bounds, Eviction, Grace, Signal};

@@ -4,6 +4,7 @@
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 mod backup;
+mod check;
 mod configuration;
 mod datastore;
 mod drill;
@@ -77,6 +78,8 @@ enum Command {
     Restore(restore::Args),
     /// Show, bring and remove the images of containers that hosts have
     Image(image::Args),
+    /// Check whether this machine can be a host, or how its host and the others do: exit code 1 if something is at fault
+    Check(check::Args),
     /// Tell what a host's configuration says by default
     Config(configuration::Args),
     /// Run one host
@@ -110,6 +113,10 @@ fn main() -> ExitCode {
         Command::Backup(args) => on_one_thread(backup::run(args)),
         Command::Restore(args) => restore::run(args),
         Command::Image(args) => on_one_thread(image::run(args)),
+        Command::Check(args) => match on_one_thread(check::run(args)) {
+            Ok(ended) => return ended,
+            Err(error) => Err(error),
+        },
         Command::Config(args) => configuration::run(&args),
         Command::Host(args) => host::run(args),
         Command::Web(args) => on_one_thread(web::run(args)),
@@ -135,7 +142,7 @@ fn without_misleading_tips(mut error: clap::Error) -> clap::Error {
 }
 
 /// Runs `work` where everything happens in turn: enough for a client, and small.
-fn on_one_thread(work: impl Future<Output = anyhow::Result<()>>) -> anyhow::Result<()> {
+fn on_one_thread<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
 }
 

@@ -1,0 +1,15 @@
+//! Whether a machine can be a host, and how a host does that is one: `holdfast check`.
+//!
+//! [`Report::make`] first gathers facts, from the machine, the host's configuration and the other hosts (`gather`, all I/O there is),
+//! and then judges them (`judge`, functions of these facts and of nothing else): one [`Finding`] a line, with its cause and what
+//! to do. Nothing is changed but a temporary file, whose syncs are measured, and nobody is asked but whom the configuration names.
+
+mod facts;
+mod finding;
+mod gather;
+mod judge;
+mod plan;
+mod report;
+
+pub use finding::{Finding, Grade, Group};
+pub use report::{Report, Wish};
