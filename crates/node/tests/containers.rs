@@ -188,6 +188,10 @@ async fn what_can_not_be_started_says_why() {
     host.contained("never", json!({"image": "nowhere", "imagePullPolicy": "Never"}), json!({}));
     host.contained("silent", json!({}), json!({}));
     host.contained("unknown", json!({"command": ["no-such-program"]}), json!({}));
+    let sysctls = json!([{"name": "net.ipv4.tcp_syncookies", "value": "1"}]);
+    host.contained("tuned", json!({"command": ["true"]}), json!({"securityContext": {"sysctls": sysctls}}));
+    let why = "forbidden sysctl: \"net.ipv4.tcp_syncookies\" can't be set: pods have no networks of their own on this host";
+    host.until_event("SysctlForbidden", |message| message.starts_with(why)).await;
     host.contained(
         "root",
         json!({"command": ["true"], "securityContext": {"runAsNonRoot": true}}),

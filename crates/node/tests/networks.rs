@@ -184,11 +184,11 @@ fn a_pod_may_share_the_hosts_network_and_one_with_users_of_its_own_rules_its_own
             json!({"command": ["true"]}),
             json!({"hostNetwork": true, "securityContext": {"sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}]}}),
         );
-        host.until_event("FailedCreatePodSandBox", |message| {
-            message
-                .contains("forbidden sysctl: \"net.ipv4.tcp_syncookies\" not allowed with host net enabled")
-        })
-        .await;
+        let why = "forbidden sysctl: \"net.ipv4.tcp_syncookies\" not allowed with host net enabled";
+        host.until_event("SysctlForbidden", |message| message == why).await;
+        let pod = host.until("asks", "rejected", |pod| pod["status"]["phase"] == "Failed").await;
+        assert_eq!(pod["status"]["reason"], "SysctlForbidden");
+        assert_eq!(pod["status"]["message"], format!("Pod was rejected: {why}"));
 
         let rules = json!({"securityContext": {"capabilities": {"add": ["NET_ADMIN"]}}});
         let script = "ls /sys/class/net; ip link set eth0 mtu 1400 && echo changed; \

@@ -10,7 +10,7 @@ use store::State;
 use super::PodHost;
 use super::entry::{Entry, evicted};
 use crate::eviction::{self, Pressures, is_critical};
-use crate::pod::is_over;
+use crate::pod::{Failure, is_over};
 
 /// The runtimes of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,14 +60,20 @@ pub(super) fn refusal(host: &PodHost, pod: &Pod, state: &State) -> Option<String
 /// The taint of a host that is short of memory.
 const MEMORY_PRESSURE: &str = "node.kubernetes.io/memory-pressure";
 
-/// Has a pod fail at once that comes to a host which is short of something, in the kubelet's words (`managerImpl.Admit`). Those of the
-/// system may always come.
+/// Has a pod fail at once that asks for what it may not have, or comes to a host which is short of something, in the kubelet's words
+/// (`managerImpl.Admit`). Those of the system may come to such a host.
 pub(super) fn admit(host: &PodHost, entry: &mut Entry) {
     let pressures = *host.pressures.borrow();
-    if is_over(&entry.pod)
-        || entry.pod.metadata.deletion_timestamp.is_some()
-        || !refuses(pressures, &entry.pod)
-    {
+    if is_over(&entry.pod) || entry.pod.metadata.deletion_timestamp.is_some() {
+        return;
+    }
+    if let Some(failure) = host.rejection(&entry.pod) {
+        host.tell(&entry.pod, None, true, failure.reason, failure.message.clone());
+        let message = format!("Pod was rejected: {}", failure.message);
+        entry.record.failed = Some(Failure { message, ..failure });
+        return;
+    }
+    if !refuses(pressures, &entry.pod) {
         return;
     }
     let message = format!("The node had condition: [{}]. ", pressures.names().join(" "));

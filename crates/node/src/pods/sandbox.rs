@@ -9,8 +9,8 @@ use super::PodHost;
 use super::handler::Handler;
 use super::sysctls::{OfPod, sysctls};
 use crate::addresses::HostPort;
-use crate::oci::{Namespace, NamespaceKind, Wanted};
-use crate::pod::{domain, hostname, uid};
+use crate::oci::{Mapping, Namespace, NamespaceKind, Wanted};
+use crate::pod::{Failure, domain, hostname, uid};
 use crate::runtime::RunError;
 
 /// The longest name that Linux takes.
@@ -49,30 +49,51 @@ impl PodHost {
             _ => None,
         };
         let ipc = !asks(pod, |spec| spec.host_ipc);
-        let on_host = asks(pod, |spec| spec.host_network);
-        let network = match &self.own_networks {
-            _ if on_host => Err("not allowed with host net enabled".to_owned()),
-            Ok(()) => Ok(()),
-            Err(why) => {
-                Err(format!("can't be set: pods have no networks of their own on this host, since {why}"))
-            }
-        };
-        if network.is_ok() {
+        let network = self.own_network(pod).is_ok();
+        if network {
             host_ports(pod)?;
         }
-        let own = OfPod { ipc, network: network.as_ref().copied().map_err(String::as_str), users };
-        let asked = spec.and_then(|spec| spec.security_context.as_ref()?.sysctls.as_deref());
-        let sysctls = sysctls(asked.unwrap_or_default(), own)?;
+        let on_host = asks(pod, |spec| spec.host_network);
+        let sysctls = self.sysctls(pod, users)?;
         Ok(Wanted {
             hostname: if on_host { None } else { Some(own_hostname(pod)?) },
             ipc,
-            network: network.is_ok(),
+            network,
             shares_processes: asks(pod, |spec| spec.share_process_namespace) && !sees_host_processes(pod),
             users,
             sysctls,
             shared_memory: ipc.then(|| self.shared_memory(uid)),
             memory: self.in_memory(pod),
         })
+    }
+
+    /// Whether a pod has a network of its own; if not, why its parameters can't be set.
+    fn own_network(&self, pod: &Pod) -> Result<(), String> {
+        match &self.own_networks {
+            _ if asks(pod, |spec| spec.host_network) => Err("not allowed with host net enabled".to_owned()),
+            Ok(()) => Ok(()),
+            Err(why) => {
+                Err(format!("can't be set: pods have no networks of their own on this host, since {why}"))
+            }
+        }
+    }
+
+    fn sysctls(&self, pod: &Pod, users: Option<Mapping>) -> Result<Vec<(String, String)>, String> {
+        let network = self.own_network(pod);
+        let own = OfPod {
+            ipc: !asks(pod, |spec| spec.host_ipc),
+            network: network.as_ref().copied().map_err(String::as_str),
+            users,
+        };
+        let shared = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
+        sysctls(shared.and_then(|shared| shared.sysctls.as_deref()).unwrap_or_default(), own)
+    }
+
+    /// Why this host never runs the pod, if it doesn't, as the kubelet decides on admission: then the pod fails at once.
+    pub(super) fn rejection(&self, pod: &Pod) -> Option<Failure> {
+        let Ok(Handler::Oci) = Handler::of(pod, &self.store.snapshot()) else { return None };
+        let message = self.sysctls(pod, None).err()?;
+        Some(Failure { reason: "SysctlForbidden", message, grace: None, is_disruption: false })
     }
 
     fn shared_memory(&self, uid: &str) -> PathBuf {
