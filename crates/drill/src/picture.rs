@@ -23,6 +23,11 @@ impl Scale {
         }
     }
 
+    /// Where it ends, in milliseconds.
+    pub(crate) fn end_ms(&self) -> u64 {
+        self.to_ms
+    }
+
     fn column(&self, ms: i64) -> Option<usize> {
         let ms = u64::try_from(ms).unwrap_or(0);
         (ms <= self.to_ms).then(|| (ms as usize * (WIDTH - 1)) / self.to_ms as usize)

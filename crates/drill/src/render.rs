@@ -56,7 +56,7 @@ pub(crate) fn report(report: &Report, out: &mut dyn Write) -> Result<()> {
 }
 
 /// The longest time that a caller was without the API or the service; never is the longest of all.
-fn slowness(run: &Run) -> u64 {
+pub(crate) fn slowness(run: &Run) -> u64 {
     [run.api.outage_ms, run.service.outage_ms].map(|ms| ms.unwrap_or(u64::MAX)).into_iter().max().unwrap_or(0)
 }
 
@@ -159,7 +159,7 @@ fn lines(entries: &[Entry], from: i64, scale: &Scale, out: &mut dyn Write) -> Re
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::report::{Cluster, MemoryOfRun, Rejoin, Replacement, Summary};
 
@@ -172,7 +172,7 @@ mod tests {
         SeriesReport { outage_ms, failed, asked: 160, slowest_ms }
     }
 
-    fn example() -> Report {
+    pub(crate) fn example() -> Report {
         let run = Run {
             fault: "power-off",
             target: "n1".into(),
@@ -203,6 +203,7 @@ mod tests {
                 entry(7240, "store-caught-up", "n1", ""),
                 entry(7612, "node-ready", "n2", "n1"),
             ],
+            asks: crate::Asks::default(),
         };
         let runs = vec![run];
         let summary = Summary::of(&runs);

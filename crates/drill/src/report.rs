@@ -62,6 +62,29 @@ pub struct Run {
     pub memory: Option<MemoryOfRun>,
     /// What happened.
     pub timeline: Vec<Entry>,
+    /// The single asks through the virtual address: for the page alone, since they are many.
+    #[serde(skip)]
+    pub asks: Asks,
+}
+
+/// The asks of a run through the virtual address.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Asks {
+    /// Of the API.
+    pub api: Vec<Dot>,
+    /// Of the service.
+    pub service: Vec<Dot>,
+}
+
+/// One ask, in milliseconds after the cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Dot {
+    /// When it was sent.
+    pub sent_ms: i64,
+    /// How long it took until it was answered or given up.
+    pub took_ms: u64,
+    /// It was answered, and well.
+    pub ok: bool,
 }
 
 /// One series of asks.
@@ -173,6 +196,11 @@ impl Report {
     /// Writes the tables for people.
     pub fn print(&self, out: &mut dyn Write) -> std::io::Result<()> {
         crate::render::report(self, out)
+    }
+
+    /// All of it as one page for a browser.
+    pub fn to_html(&self) -> String {
+        crate::html::page(self)
     }
 
     /// Everything came back in every run.

@@ -1,13 +1,13 @@
 //! Power cuts: come to rest, cut, measure, bring back, and again.
 
-use crate::ask::{measure, steady_from};
+use crate::ask::{Ask, measure, steady_from};
 use crate::clock::offset_ms;
 use crate::drill::{Drill, LOOK, Probes};
 use crate::memory::Memories;
 use crate::observe::Observer;
 use crate::probe::Series;
 use crate::replacement::Replacements;
-use crate::report::{Rejoin, Replacement, Report, Run, Summary, ms};
+use crate::report::{Asks, Dot, Rejoin, Replacement, Report, Run, Summary, ms};
 use crate::stage::Step;
 use crate::timeline::merge;
 use crate::{Error, Moment, Options, Site};
@@ -76,6 +76,16 @@ impl Drill<'_> {
         };
         let clocks = [&probes.api, &probes.service].map(|s| crate::report::SeriesReport::from(outage(s)));
         let kubectl_proxy = probes.kubectl_proxy.as_ref().map(|s| outage(s).into());
+        let dots = |series: &Series| {
+            let (asks, _) = series.asks();
+            let dot = |ask: &Ask| Dot {
+                sent_ms: offset_ms(cut, ask.sent),
+                took_ms: ms(ask.done.saturating_sub(ask.sent)),
+                ok: ask.ok,
+            };
+            asks.iter().filter(|ask| ask.done > cut).map(dot).collect()
+        };
+        let asks = Asks { api: dots(&probes.api), service: dots(&probes.service) };
         let of_survivors: Vec<_> = probes.survivors.iter().map(outage).collect();
         let reasons: Vec<_> = [("API", &probes.api), ("service", &probes.service)]
             .iter()
@@ -107,6 +117,7 @@ impl Drill<'_> {
             rejoin,
             elections_won: self.stage.elections_won(cut),
             memory,
+            asks,
             timeline: merge(&self.stage.events, cut, &self.workload.namespace, &target),
             target,
         })

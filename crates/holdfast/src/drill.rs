@@ -44,6 +44,9 @@ pub struct Args {
     /// Where to write all that was measured, as JSON; - for the standard output
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Where to write a page for a browser with the picture of it; of a power cut only
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Fixes what is chosen at random [default: chosen at random]
     #[arg(long)]
     seed: Option<u64>,
@@ -67,7 +70,10 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         fs::read_to_string(path).with_context(|| format!("can't read the workload {}", path.display()))
     });
     let workload = workload.transpose()?;
-    let findings = Findings { json: args.json };
+    if args.html.is_some() && args.scenario != Scenario::PowerCut {
+        anyhow::bail!("--html shows a power cut: leave --scenario rollout or --html out");
+    }
+    let findings = Findings { json: args.json, html: args.html };
     findings.prepare()?;
     let front = args.keep.then(local::split_off).transpose()?;
     local::stand_guard()?;
@@ -191,6 +197,7 @@ impl Report {
 /// Where a drill's findings go: the report to stdout, unless the JSON goes there.
 struct Findings {
     json: Option<PathBuf>,
+    html: Option<PathBuf>,
 }
 
 impl Findings {
@@ -200,11 +207,8 @@ impl Findings {
 
     /// Makes sure, before anything is measured, that no measurement is lost to a path that can't be written.
     fn prepare(&self) -> anyhow::Result<()> {
-        match &self.json {
-            Some(path) if self.has_stdout() => {
-                fs::File::create(path).with_context(|| format!("can't write {}", path.display()))?;
-            }
-            _ => {}
+        for path in self.json.iter().filter(|_| self.has_stdout()).chain(&self.html) {
+            fs::File::create(path).with_context(|| format!("can't write {}", path.display()))?;
         }
         Ok(())
     }
@@ -230,7 +234,13 @@ impl Findings {
             Some(_) => show(&report.to_json()?),
             None => Ok(()),
         };
-        said.and(written)?;
+        let drawn = match (&self.html, report) {
+            (Some(path), Report::PowerCut(report)) => {
+                fs::write(path, report.to_html()).with_context(|| format!("can't write {}", path.display()))
+            }
+            _ => Ok(()),
+        };
+        said.and(written).and(drawn)?;
         match report.failure() {
             Some(why) => anyhow::bail!(why),
             None => Ok(()),

@@ -1,0 +1,257 @@
+//! The report as one page for a browser: a picture of the slowest run, where its time went, and all runs side by side. It needs nothing
+//! but itself, and follows the reader's choice of light or dark and the width of the window.
+
+mod lanes;
+mod strips;
+
+use std::fmt::Write;
+
+use crate::percentile::Percentiles;
+use crate::wording::{offset, time, time_or_never, wording};
+use crate::{Report, Run};
+
+/// How a page looks. Good and bad differ in form and not only in colour, for those who don't tell the colours apart.
+const STYLE: &str = include_str!("html/page.css");
+
+/// A text as it may stand in a page, whatever is in it.
+fn escaped(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        match letter {
+            '&' => out += "&amp;",
+            '<' => out += "&lt;",
+            '>' => out += "&gt;",
+            '"' => out += "&quot;",
+            '\'' => out += "&#39;",
+            _ if letter.is_control() => out.push(' '),
+            _ => out.push(letter),
+        }
+    }
+    out
+}
+
+/// The page.
+pub(crate) fn page(report: &Report) -> String {
+    let slowest = report.runs.iter().enumerate().max_by_key(|(_, run)| crate::render::slowness(run));
+    let runs = report.runs.len();
+    let cuts = if runs == 1 { "power cut" } else { "power cuts" };
+    let cluster = &report.cluster;
+    let mut about = format!(
+        "{runs} {cuts}, {} hosts, net {}, seed {}",
+        cluster.nodes,
+        escaped(&cluster.net),
+        report.seed
+    );
+    if cluster.preloaded_pods > 0 {
+        let _ = write!(about, ", {} pods preloaded", cluster.preloaded_pods);
+    }
+    let mut body = String::new();
+    let title = match slowest {
+        Some((_, run)) => format!("Power cut of {}", escaped(&run.target)),
+        None => "No power cut".to_owned(),
+    };
+    let _ = write!(body, "<header><h1>{title}</h1><p>{about}</p></header>");
+    tiles(report, &mut body);
+    if let Some((number, run)) = slowest {
+        let which = if runs > 1 { format!("The slowest: run {}", number + 1) } else { "The run".to_owned() };
+        let was = escaped(&run.was.join(", "));
+        let _ = write!(
+            body,
+            "<section><h2>{which}</h2><p>{} was {was}. Dots are requests, each where it was sent; a cross is one that failed. Bars are what \
+             hosts did.</p>",
+            escaped(&run.target)
+        );
+        for (class, width) in [("wide", 1000), ("narrow", 360)] {
+            let _ = write!(body, "<div class=\"{class}\">{}</div>", lanes::picture(run, width));
+        }
+        body += "</section>";
+        parts(run, &mut body);
+    }
+    if runs > 1 {
+        body += "<section><h2>All runs</h2><p>A dot is a run; the line is the median.</p>";
+        for (class, width) in [("wide", 1000), ("narrow", 360)] {
+            let _ = write!(body, "<div class=\"{class}\">{}</div>", strips::picture(report, width));
+        }
+        body += "</section>";
+    }
+    if let Some((_, run)) = slowest {
+        story(run, &mut body);
+    }
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width, \
+         initial-scale=1\"><meta name=\"color-scheme\" content=\"light dark\"><title>{title}</title><style>{STYLE}</style></head>\
+         <body><main>{body}</main></body></html>\n"
+    )
+}
+
+fn tiles(report: &Report, out: &mut String) {
+    let summary = &report.summary;
+    *out += "<section class=\"tiles\">";
+    for (name, clock) in [
+        ("API away", summary.api_outage_ms),
+        ("service away", summary.service_outage_ms),
+        ("new pod answers after", summary.replacement_answered_ms),
+        ("host Ready after power on", summary.rejoin_ready_ms),
+    ] {
+        let Percentiles { p50, max, .. } = clock;
+        let worst = match report.runs.len() {
+            1 => String::new(),
+            _ => format!("<small>median; slowest {}</small>", time_or_never(max)),
+        };
+        let _ = write!(out, "<div><span>{name}</span><b>{}</b>{worst}</div>", time_or_never(p50));
+    }
+    *out += "</section>";
+}
+
+/// When something first happened after the cut, and before the host's return.
+fn first(run: &Run, what: &str) -> Option<u64> {
+    let before = run.timeline.iter().take_while(|entry| entry.what != "power-on");
+    let of = before.filter(|entry| entry.what == what && entry.at_ms >= 0).map(|entry| entry.at_ms).min()?;
+    u64::try_from(of).ok()
+}
+
+/// The parts of a clock's time, each up to a moment, with what decides about it. What a site doesn't tell has no part of its own.
+fn parts(run: &Run, out: &mut String) {
+    const LEADER: &str = "timeouts.store.electionMin and electionMax";
+    const SILENT: &str = "timeouts.heartbeats.silentAfter";
+    const NOT_READY: &str = "timeouts.nodes.notReadyAfter";
+    /// Up to what, in words, and what decides about it.
+    type Part = (&'static str, &'static str, &'static str);
+    let chains: [(&str, Option<u64>, &[Part]); 3] = [
+        (
+            "API",
+            run.api.outage_ms,
+            &[
+                ("election-won", "nobody leads", LEADER),
+                ("vip-moved", "the address moves", "leadership and address are one"),
+            ],
+        ),
+        (
+            "service",
+            run.service.outage_ms,
+            &[
+                ("vip-moved", "the address moves", LEADER),
+                ("endpoints-dropped", "the silent host still gets requests", SILENT),
+            ],
+        ),
+        (
+            "new pod",
+            run.replacement.answered_ms,
+            &[
+                ("node-not-ready", "the node still counts as Ready", NOT_READY),
+                ("pod-created", "a spare pod is made", "the cluster"),
+                ("pod-placed", "it gets a host", "the scheduler"),
+                ("pod-started", "it starts", "its image and its program"),
+                ("pod-ready", "it becomes ready", "its probes: initialDelaySeconds, periodSeconds"),
+            ],
+        ),
+    ];
+    let mut rows = String::new();
+    for (clock, whole, chain) in chains {
+        let Some(whole) = whole.filter(|whole| *whole > 0) else { continue };
+        let mut from = 0;
+        let mut all: Vec<(&str, u64, &str)> = Vec::new();
+        for (what, words, decides) in chain {
+            let Some(at) = first(run, what).filter(|at| *at >= from && *at <= whole) else { continue };
+            all.push((words, at - from, decides));
+            from = at;
+        }
+        all.push(("until the next request is answered", whole - from, "requests are sent every 50 ms"));
+        let longest = all.iter().map(|(_, took, _)| *took).max().unwrap_or(0);
+        for (place, (words, took, decides)) in all.iter().enumerate() {
+            let head = match place {
+                0 => format!("<th rowspan=\"{}\">{clock}<br><small>{}</small></th>", all.len(), time(whole)),
+                _ => String::new(),
+            };
+            let class = if *took == longest { " class=\"longest\"" } else { "" };
+            let share = took * 100 / whole;
+            let _ = write!(
+                rows,
+                "<tr{class}>{head}<td>{words}</td><td class=\"number\">{}</td><td class=\"share\"><i style=\"width:{share}%\"></i></td>\
+                 <td>{decides}</td></tr>",
+                time(*took)
+            );
+        }
+    }
+    if !rows.is_empty() {
+        let _ = write!(
+            out,
+            "<section><h2>Where the time went</h2><table><thead><tr><th>clock</th><th>part</th><th class=\"number\">took</th><th></th>\
+             <th>decided by</th></tr></thead><tbody>{rows}</tbody></table></section>"
+        );
+    }
+}
+
+/// All that happened, as a table.
+fn story(run: &Run, out: &mut String) {
+    *out += "<section><h2>What happened</h2><table><tbody>";
+    for entry in &run.timeline {
+        let words = escaped(&wording(&entry.what, entry.subject.as_deref()));
+        let node = escaped(entry.node.as_deref().unwrap_or_default());
+        let at = offset(entry.at_ms);
+        let _ = write!(out, "<tr><td class=\"number\">{at}</td><td>{node}</td><td>{words}</td></tr>");
+    }
+    *out += "</tbody></table></section>";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Dot;
+    use crate::render::tests::example;
+
+    fn with_asks() -> Report {
+        let mut report = example();
+        let dot = |sent_ms: i64| Dot { sent_ms, took_ms: 9, ok: !(0..350).contains(&sent_ms) };
+        report.runs[0].asks.api = (-4..40).map(|at| dot(at * 50)).collect();
+        report.runs[0].asks.service = report.runs[0].asks.api.clone();
+        report
+    }
+
+    #[test]
+    fn the_page_shows_requests_hosts_and_the_parts_of_each_clock() {
+        let page = super::page(&with_asks());
+        // 7 of 44 asks fail in each of two lanes, in each of two pictures.
+        assert_eq!(page.matches("class=\"bad\"").count(), 4 * 7, "{page}");
+        for words in [
+            "won the election, leads",
+            "nobody leads",
+            "331 ms",
+            "timeouts.store.electionMin",
+            "381 ms",
+            "seed 7",
+        ] {
+            assert!(page.contains(words), "{words}: {page}");
+        }
+        assert!(!page.contains("All runs"), "there is one");
+        let mut twice = with_asks();
+        twice.runs.push(twice.runs[0].clone());
+        assert!(super::page(&twice).contains("All runs"));
+    }
+
+    #[test]
+    fn the_page_needs_nothing_but_itself_and_believes_no_name() {
+        let mut report = with_asks();
+        report.runs[0].target = "<script>alert(1)</script>".into();
+        report.runs[0].timeline[2].subject = Some("\"><img src=x onerror=alert(1)>".into());
+        report.cluster.net = "<b>".into();
+        let page = super::page(&report);
+        assert_eq!(page.matches("url(").count(), page.matches("url(#off").count(), "nothing from elsewhere");
+        for forbidden in ["<script", "<img", "net <b>", "http:", "https:", "@import", "<link", "\"><img"] {
+            assert!(!page.contains(forbidden), "{forbidden}: {page}");
+        }
+        assert!(page.contains("&lt;script&gt;"), "{page}");
+    }
+
+    #[test]
+    fn what_never_came_has_a_page_too() {
+        let mut report = with_asks();
+        report.runs[0].api.outage_ms = None;
+        report.runs[0].replacement.answered_ms = None;
+        report.runs[0].timeline.clear();
+        report.summary = crate::Summary::of(&report.runs);
+        assert!(super::page(&report).contains("never"));
+        report.runs.clear();
+        assert!(super::page(&report).contains("No power cut"));
+    }
+}
