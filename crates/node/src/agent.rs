@@ -14,6 +14,7 @@ use tracing::info_span;
 use crate::addresses::{Addresses, PodAddresses, PodRange};
 use crate::clock::Clock;
 use crate::container::cgroup::Cgroups;
+use crate::csi_volumes::{CsiVolumes, NodeVolumes};
 use crate::eviction::{Eviction, Pressures, hold_host, hold_storage};
 use crate::host::{Isolation, Powers};
 use crate::image_garbage::collect_images;
@@ -156,6 +157,15 @@ impl Agent {
         let runtime = Arc::new(runtime);
         let book = Addresses::open(&folders.addresses(), range);
         let (told_pressures, pressures) = watch::channel(Pressures::default());
+        let csi = Arc::new(CsiVolumes::open(
+            options.name.clone(),
+            folders.clone(),
+            options.store.clone(),
+            options.writer.clone(),
+            recorder.clone(),
+            clock,
+        ));
+        let plugins = folders.plugins_registry();
         let host = Arc::new(PodHost {
             name: options.name.clone(),
             address: options.address,
@@ -177,6 +187,7 @@ impl Agent {
             storage: StorageBook::default(),
             rates: Rates::default(),
             pressures: pressures.clone(),
+            csi: csi.clone(),
             capacity: (machine.cpus * 1000, machine.memory_kib << 10),
             cluster_dns: options.cluster_dns,
             variables: variables(&programs, options.service_host, options.service_port),
@@ -190,6 +201,7 @@ impl Agent {
             cgroups: told_cgroups,
             volumes: host.folders.volumes().display().to_string(),
             runs_containers: host.containers.is_ok(),
+            csi: NodeVolumes::default(),
         };
         let images = host.containers.clone().ok();
         let (stop, stopped) = watch::channel(false);
@@ -197,9 +209,19 @@ impl Agent {
         let others = vec![
             tasks::spawn(
                 info_span!("keep the Node"),
-                keep_registered(identity, data, options.store, options.writer, (images, pressures), clock),
+                keep_registered(
+                    identity,
+                    csi.clone(),
+                    data,
+                    options.store,
+                    options.writer,
+                    (images, pressures),
+                    clock,
+                ),
             ),
             tasks::spawn(info_span!("remove volumes"), remove_folders(host.clone())),
+            tasks::spawn(info_span!("follow storage drivers"), csi::follow(plugins, csi.clone())),
+            tasks::spawn(info_span!("unstage volumes"), csi.unstage_unused()),
             tasks::spawn(info_span!("look after images"), collect_images(host.clone())),
             tasks::spawn(
                 info_span!("hold storage"),

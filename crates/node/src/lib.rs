@@ -8,6 +8,7 @@ mod addresses;
 mod agent;
 mod clock;
 mod container;
+mod csi_volumes;
 mod eviction;
 mod host;
 mod image_garbage;

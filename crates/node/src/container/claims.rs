@@ -1,4 +1,4 @@
-//! The volumes that claims stand for: folders of this host, its own or such as an administrator named.
+//! The volumes that claims stand for: folders of this host, its own or such as an administrator named, and what CSI drivers mount.
 
 use std::ffi::OsString;
 use std::fs;
@@ -33,7 +33,31 @@ enum FolderKind {
     Local,
     /// As a pod's own `hostPath`.
     HostPath(HostPathVolumeSource),
+    /// A driver mounts it in the pod's own folder for volumes: the path is one in that folder.
+    Csi,
 }
+
+/// A claim whose volume is a CSI driver's, and that volume, if one of a pod's volumes stands for such.
+///
+/// # Errors
+/// [`Missing`] as for any claim, and if the pod may not begin to use it.
+pub(crate) fn csi_claim(
+    volume: &Volume,
+    sources: Sources<'_>,
+) -> Result<Option<(PersistentVolumeClaim, PersistentVolume)>, Missing> {
+    let claimed = claimed_folder(volume, sources)?.filter(|claimed| matches!(claimed.kind, FolderKind::Csi));
+    let Some(claimed) = claimed else { return Ok(None) };
+    claimed.may_begin(sources)?;
+    Ok(Some((claimed.claim, claimed.volume)))
+}
+
+/// Where a CSI driver mounts a volume, in the pod's folder for volumes; as the kubelet has it.
+pub(crate) fn csi_mount(name: &str) -> PathBuf {
+    Path::new(CSI_VOLUMES).join(name).join("mount")
+}
+
+/// The folder of the CSI drivers' volumes in a pod's folder for volumes. No volume of another kind has such a name.
+pub(crate) const CSI_VOLUMES: &str = "kubernetes.io~csi";
 
 /// The folder of the claim that one of a pod's volumes stands for, if it stands for one.
 ///
@@ -93,9 +117,17 @@ fn bound_folder(claim: PersistentVolumeClaim, sources: Sources<'_>) -> Result<Cl
         }
         (Some(local), _) => (PathBuf::from(&local.path), FolderKind::Local),
         (None, Some(source)) => (PathBuf::from(&source.path), FolderKind::HostPath(source)),
+        (None, None) if spec.is_some_and(|spec| spec.csi.is_some()) => {
+            if spec.and_then(|spec| spec.volume_mode.as_deref()) == Some("Block") {
+                let why =
+                    format!("volume {called:?} has volumeMode Block: this version gives pods no devices");
+                return Err(Missing(why));
+            }
+            (csi_mount(called), FolderKind::Csi)
+        }
         (None, None) => {
             return Err(Missing(format!(
-                "volume {called:?} is of a kind that isn't mounted here: a claim's volume must be local or hostPath"
+                "volume {called:?} is of a kind that isn't mounted here: a claim's volume must be local, hostPath or csi"
             )));
         }
     };
@@ -139,6 +171,8 @@ impl ClaimedFolder {
             }
             // It is the host's: no pod's group gets it.
             FolderKind::HostPath(source) => return host_path(source),
+            // It was mounted before, and given to the pod's group as far as its driver wants that.
+            FolderKind::Csi => return Ok(()),
         }
         let Some(group) = volume_group(pod).filter(|_| is_writable) else { return Ok(()) };
         let security = pod.spec.as_ref().and_then(|spec| spec.security_context.as_ref());
@@ -290,18 +324,32 @@ mod tests {
 
     #[tokio::test]
     async fn a_volume_of_a_kind_that_no_host_mounts_is_refused_with_the_reason() {
-        for source in [
-            json!({"nfs": {"server": "files", "path": "/"}}),
-            json!({"csi": {"driver": "disks.example.org", "volumeHandle": "1"}}),
-        ] {
+        for source in
+            [json!({"nfs": {"server": "files", "path": "/"}}), json!({"fc": {"lun": 1, "targetWWNs": ["w"]}})]
+        {
             let mut bench = Bench::new();
             bench.volume["metadata"]["annotations"] = json!(null);
             bench.volume["spec"].as_object_mut().unwrap().remove("local");
             bench.volume["spec"].as_object_mut().unwrap().extend(source.as_object().unwrap().clone());
-            let why = "volume \"pv\" is of a kind that isn't mounted here: a claim's volume must be local or hostPath";
+            let why = "volume \"pv\" is of a kind that isn't mounted here: a claim's volume must be local, hostPath or csi";
             let refused = Some(why.to_owned());
             assert_eq!(bench.told().await, [refused.clone(), refused], "{source}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_driver_mounts_lies_in_the_pods_own_folder() {
+        let mut bench = Bench::new();
+        bench.volume["metadata"]["annotations"] = json!(null);
+        bench.volume["spec"].as_object_mut().unwrap().remove("local");
+        bench.volume["spec"]["csi"] = json!({"driver": "disks.example.org", "volumeHandle": "1"});
+        assert_eq!(bench.told().await, [None, None]);
+        let of_pod = Path::new("/data/pods/u/volumes").join(csi_mount("pv"));
+        assert_eq!(of_pod, Path::new("/data/pods/u/volumes/kubernetes.io~csi/pv/mount"));
+
+        bench.volume["spec"]["volumeMode"] = json!("Block");
+        let [begins, has_begun] = bench.told().await;
+        assert!(begins.unwrap().contains("volumeMode Block") && has_begun.is_some());
     }
 
     #[tokio::test]

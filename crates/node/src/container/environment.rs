@@ -124,7 +124,7 @@ pub(super) fn config_map(
 }
 
 /// The data of a Secret; empty if it is optional and not there.
-pub(super) fn secret(
+pub(crate) fn secret(
     state: &State,
     namespace: &str,
     name: &str,

@@ -24,7 +24,8 @@ mod volumes;
 
 pub(crate) use beneath::ConfinedPath;
 pub(crate) use bind::{Access, Bind, Origin};
-pub(crate) use environment::{Missing, Sources, environment};
+pub(crate) use claims::{CSI_VOLUMES, csi_claim, csi_mount};
+pub(crate) use environment::{Missing, Sources, environment, secret};
 pub(crate) use expand::expand;
 pub(crate) use identity::{Accounts, Groups, folder_owner, id, more, of_pod, volume_group};
 pub(crate) use last_words::last_words;
@@ -32,6 +33,7 @@ pub(crate) use leftovers::{POD_FOLDER, end_leftovers};
 pub(crate) use log_file::{LONGEST_TAIL, Lines, LogFile, LogProgress, QUIET, Source, Tail};
 pub(crate) use log_read::{LogCursor, LogOptions, since_cut};
 pub(crate) use names::{name_files, write_name_files};
+pub(crate) use ownership::give_to_group;
 pub(crate) use quantity::in_units;
 pub(crate) use removal::remove_folder;
 pub(crate) use signals::{signal_group, stop_signal};

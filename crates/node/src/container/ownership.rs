@@ -22,7 +22,7 @@ const DEEPEST: usize = 200;
 ///
 /// # Errors
 /// If something can't be changed, or folders are nested too deep.
-pub(super) fn give_to_group(folder: &Path, group: u32, on_mismatch: bool) -> io::Result<()> {
+pub(crate) fn give_to_group(folder: &Path, group: u32, on_mismatch: bool) -> io::Result<()> {
     let root = open(folder, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
     let is = fstat(&root)?;
     if on_mismatch && is.st_gid == group && is.st_mode & 0o7777 == mode(&is) {

@@ -1,4 +1,5 @@
-//! A folder whose content belongs to a pod is removed: however deep it is nested, and no link in it is followed.
+//! A folder whose content belongs to a pod is removed: however deep it is nested, and no link in it is followed. What is mounted in it
+//! stays, and with it the folder: a volume that could not be unmounted is not the pod's to empty.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -7,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat, renameat};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -39,6 +40,16 @@ pub(crate) fn remove_folder(folder: &Path) -> io::Result<()> {
     fs::remove_dir(folder)
 }
 
+/// Opens a folder in a folder, unless something is mounted at it.
+fn enter(folder: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+    let how = OpenHow::new().flags(FOLDER).resolve(ResolveFlag::RESOLVE_NO_XDEV);
+    match openat2(folder, name, how) {
+        // Before Linux 5.6, and in sandboxes that don't know it.
+        Err(Errno::ENOSYS | Errno::EPERM) => openat(folder, name, FOLDER, Mode::empty()),
+        opened => opened,
+    }
+}
+
 struct Removal {
     root: OwnedFd,
     /// How many folders were moved into the root.
@@ -59,7 +70,7 @@ impl Removal {
                 self.move_up(folder, name)?;
                 continue;
             }
-            self.empty(openat(folder, name, FOLDER, Mode::empty())?.as_fd(), depth + 1)?;
+            self.empty(enter(folder, name)?.as_fd(), depth + 1)?;
             unlinkat(folder, name, UnlinkatFlags::RemoveDir)?;
         }
         Ok(())

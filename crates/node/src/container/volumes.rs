@@ -13,7 +13,7 @@ use std::path::{Component, Path, PathBuf};
 use k8s_openapi::api::core::v1::{DownwardAPIVolumeFile, HostPathVolumeSource, KeyToPath, Pod, Volume};
 
 use super::Sources;
-use super::claims::claimed_folder;
+use super::claims::{claimed_folder, csi_mount};
 use super::environment::{Missing, config_map, field, resource, secret};
 use super::identity::{users, volume_group};
 use super::removal::remove_folder;
@@ -32,7 +32,9 @@ pub(crate) fn volume_path(
         return Ok(PathBuf::from(&host.path));
     }
     match claimed_folder(volume, sources).map_err(|why| about(volume, &why))? {
-        Some(claimed) => Ok(claimed.path),
+        // An absolute path stays as it is.
+        Some(claimed) => Ok(pod_folder.join("volumes").join(claimed.path)),
+        None if volume.csi.is_some() => Ok(pod_folder.join("volumes").join(csi_mount(&volume.name))),
         None => Ok(pod_folder.join("volumes").join(&volume.name)),
     }
 }
@@ -48,6 +50,7 @@ pub(crate) fn is_writable(volume: &Volume) -> bool {
     volume.empty_dir.is_some()
         || volume.host_path.is_some()
         || volume.ephemeral.is_some()
+        || volume.csi.as_ref().is_some_and(|source| source.read_only != Some(true))
         || claimed.is_some_and(|source| source.read_only != Some(true))
 }
 
@@ -75,6 +78,7 @@ pub(crate) fn refresh(pod_folder: &Path, sources: Sources<'_>) -> Result<(), Mis
         volume.empty_dir.is_none()
             && volume.host_path.is_none()
             && volume.image.is_none()
+            && volume.csi.is_none()
             && !is_claimed(volume)
     };
     for volume in volumes(sources).filter(is_of_objects) {
@@ -166,6 +170,10 @@ fn make(volume: &Volume, path: &Path, sources: Sources<'_>) -> Result<(), Missin
     if let Some(claimed) = claimed_folder(volume, sources)? {
         return claimed.make(sources, is_writable(volume));
     }
+    if volume.csi.is_some() {
+        // Its driver mounted it before.
+        return Ok(());
+    }
     let mut files = Files::new();
     if let Some(from) = &volume.config_map {
         let data = config_map(sources.state, namespace, &from.name, from.optional)?;
@@ -203,7 +211,7 @@ fn make(volume: &Volume, path: &Path, sources: Sources<'_>) -> Result<(), Missin
     } else {
         return Err(Missing(
             "this version has volumes of the kinds emptyDir, hostPath, configMap, secret, downwardAPI, projected, \
-             persistentVolumeClaim, ephemeral and image"
+             persistentVolumeClaim, ephemeral, image and csi"
                 .into(),
         ));
     }
@@ -420,10 +428,6 @@ mod tests {
         for (volume, why) in [
             (
                 json!({"nfs": {"server": "files", "path": "/"}}),
-                "this version has volumes of the kinds emptyDir, ",
-            ),
-            (
-                json!({"csi": {"driver": "disks.example.org"}}),
                 "this version has volumes of the kinds emptyDir, ",
             ),
             (

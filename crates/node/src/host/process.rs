@@ -263,11 +263,12 @@ fn become_container(to: &Prepared) -> Result<(), Failed> {
         }
         // SAFETY: see above.
         check(unsafe { libc::sethostname(to.hostname.as_ptr().cast(), to.hostname.len()) }).map_err(at(4))?;
-        let private = libc::MS_REC | libc::MS_PRIVATE;
+        // Of the host: what is unmounted there, a volume say, must not be held here.
+        let of_host = libc::MS_REC | libc::MS_SLAVE;
         let (none, root, null) = (c"none".as_ptr(), c"/".as_ptr(), std::ptr::null());
         // Before the plan: on shared mounts, its steps would show on the host too.
         // SAFETY: see above.
-        check(unsafe { libc::mount(none, root, null, private, null.cast()) }).map_err(at(MOUNTS))?;
+        check(unsafe { libc::mount(none, root, null, of_host, null.cast()) }).map_err(at(MOUNTS))?;
         for (number, (step, _)) in to.plan.steps.iter().enumerate() {
             let mount = u16::try_from(number).unwrap_or(u16::MAX);
             step.run().map_err(|error| Failed { step: MOUNTS, mount, error })?;

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::registration::{NodeIdentity, due};
 use super::{MachineInfo, lease, read_machine};
 use crate::clock::Clock;
+use crate::csi_volumes::CsiVolumes;
 use crate::eviction::Pressures;
 use crate::images::Images;
 use crate::pod::without_nulls;
@@ -25,7 +26,8 @@ const LAST_RETRY: Duration = Duration::from_secs(1);
 
 /// Registers the host and keeps it so; never ends.
 pub(crate) async fn keep_registered(
-    who: NodeIdentity,
+    mut who: NodeIdentity,
+    volumes: Arc<CsiVolumes>,
     data: PathBuf,
     store: Arc<dyn Store>,
     writer: Arc<dyn Writer>,
@@ -37,12 +39,18 @@ pub(crate) async fn keep_registered(
     let lease_key = objects::key("coordination.k8s.io", "leases", lease::NAMESPACE, &who.name);
     let mut states = store.states();
     let mut leadership = store.leadership();
+    let mut of_volumes = volumes.node();
+    who.csi = of_volumes.borrow_and_update().clone();
     let mut retry = FIRST_RETRY;
     let mut seen = None;
     let mut look_at = Duration::ZERO;
     loop {
         states.borrow_and_update();
         leadership.borrow_and_update();
+        if who.csi.generation != of_volumes.borrow_and_update().generation {
+            who.csi = of_volumes.borrow().clone();
+            seen = None;
+        }
         let kv = store.snapshot().get(key.as_bytes()).cloned();
         let revision = kv.as_ref().map(|kv| kv.mod_revision);
         let now = clock.now();
@@ -82,9 +90,11 @@ pub(crate) async fn keep_registered(
                 continue;
             }
             retry = FIRST_RETRY;
+            volumes.reported(who.csi.generation);
         }
         tokio::select! {
             changed = states.changed() => if changed.is_err() { return },
+            changed = of_volumes.changed() => if changed.is_err() { return },
             () = tokio::time::sleep_until(clock.instant(look_at)) => {}
             Ok(()) = pressures.changed() => pressures.mark_changed(),
         }

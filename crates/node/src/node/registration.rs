@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::MachineInfo;
 use crate::clock::rfc3339;
+use crate::csi_volumes::NodeVolumes;
 use crate::eviction::Pressures;
 use crate::images::Present;
 use crate::pod::difference;
@@ -29,10 +30,15 @@ pub(crate) struct NodeIdentity {
     pub volumes: String,
     /// Whether it runs containers.
     pub runs_containers: bool,
+    /// What it says of the volumes of CSI drivers.
+    pub csi: NodeVolumes,
 }
 
 /// The annotation that says which controllers hold the host's pods to their limits.
 const CGROUPS: &str = "holdfast.dev/cgroups";
+
+/// The annotation that leaves attaching volumes to a controller (`pkg/volume/util`, `ControllerManagedAttachAnnotation`).
+const MANAGED: &str = "volumes.kubernetes.io/controller-managed-attach-detach";
 
 /// Times of heartbeat older than this are renewed (the kubelet's `nodeStatusReportFrequency`): the lease, which is far
 /// smaller, says more often that the host lives.
@@ -99,7 +105,7 @@ fn labels(who: &NodeIdentity, machine: &MachineInfo) -> Value {
 }
 
 fn annotations(who: &NodeIdentity) -> Value {
-    json!({HEARTBEATS: who.heartbeats.to_string(), CGROUPS: who.cgroups, VOLUMES: who.volumes})
+    json!({HEARTBEATS: who.heartbeats.to_string(), CGROUPS: who.cgroups, VOLUMES: who.volumes, MANAGED: "true"})
 }
 
 fn spec(who: &NodeIdentity) -> Value {
@@ -144,6 +150,10 @@ fn status(who: &NodeIdentity, machine: &MachineInfo, before: &Value, now: Timest
     let handlers: &[&str] = if who.runs_containers { &["", "host", "oci"] } else { &["host"] };
     let handlers = handlers.iter().map(|name| json!({"name": name})).collect();
     status.insert("runtimeHandlers".into(), Value::Array(handlers));
+    match who.csi.in_use.is_empty() {
+        true => _ = status.remove("volumesInUse"),
+        false => _ = status.insert("volumesInUse".into(), json!(who.csi.in_use)),
+    }
     match images(&machine.images) {
         Value::Array(images) if images.is_empty() => _ = status.remove("images"),
         images => _ = status.insert("images".into(), images),
@@ -246,6 +256,7 @@ mod tests {
             cgroups: "cpu,memory".into(),
             volumes: "/data/volumes".into(),
             runs_containers: true,
+            csi: NodeVolumes::default(),
         }
     }
 
@@ -308,6 +319,17 @@ mod tests {
             panic!("one change, of metadata: {writes:?}")
         };
         assert_eq!(*patch, json!({"metadata": {"annotations": {"holdfast.dev/cgroups": "none"}}}));
+
+        let in_use = ["kubernetes.io/csi/d^1".to_owned()].into();
+        let using = NodeIdentity { csi: NodeVolumes { generation: 1, in_use }, ..who() };
+        let writes = due(&using, &machine(), Some(&node), at(1));
+        let [Write::Merge { subresource: "status", patch, .. }] = writes.as_slice() else {
+            panic!("one change, of the status: {writes:?}")
+        };
+        assert_eq!(*patch, json!({"status": {"volumesInUse": ["kubernetes.io/csi/d^1"]}}));
+        let mut used = node.clone();
+        used["status"]["volumesInUse"] = json!(["kubernetes.io/csi/d^1"]);
+        assert_eq!(written(&used, &machine(), at(1)), ["volumesInUse"], "nothing is used any more");
 
         let image = |name: &str, size: u64| Present { names: vec![name.into()], size };
         let images = MachineInfo { images: vec![image("a", 1), image("b", 2)], ..machine() };

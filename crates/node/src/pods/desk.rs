@@ -183,8 +183,19 @@ impl Desk {
                 self.host.runtime.end(&uid).await;
             }
         }
-        let folders = self.host.folders.clone();
-        let _ = tasks::blocking(info_span!("remove former pods"), move || folders.keep_only(&uids)).await;
+        // What drivers mounted for them is unmounted first, however long that takes.
+        let mounted = self.host.csi.pods();
+        for uid in &mounted - &uids {
+            let host = self.host.clone();
+            self.work.spawn_in(info_span!("release a former pod", uid), async move {
+                host.csi.release(&uid).await;
+                let _ =
+                    tasks::blocking(info_span!("remove a former pod"), move || host.folders.remove_pod(&uid))
+                        .await;
+            });
+        }
+        let (folders, kept) = (self.host.folders.clone(), &uids | &mounted);
+        let _ = tasks::blocking(info_span!("remove former pods"), move || folders.keep_only(&kept)).await;
     }
 
     /// Takes all pods from a state: those that are not in it are gone.
@@ -362,7 +373,10 @@ impl Desk {
             // It never runs again: what a shim of its own holds is only what was left behind.
             entry.released = true;
             let (host, id) = (self.host.clone(), id.to_owned());
-            self.work.spawn_in(info_span!("end pod", uid = id), async move { host.let_go(&id).await });
+            self.work.spawn_in(info_span!("end pod", uid = id), async move {
+                host.let_go(&id).await;
+                host.csi.release(&id).await;
+            });
         }
         for action in decision.actions {
             carry_out(&self.host, &self.reports, &mut self.work, entry, action, now);
@@ -378,6 +392,15 @@ impl Desk {
                 volume.config_map.is_some() || volume.secret.is_some() || volume.projected.is_some()
             });
             let Preparation::Done { address } = entry.record.preparation else { continue };
+            if self.host.csi.has_mounted(uid(&entry.pod))
+                && entry.record.ending.is_none()
+                && !is_over(&entry.pod)
+            {
+                let (host, pod) = (self.host.clone(), entry.pod.clone());
+                self.work.spawn_in(info_span!("keep volumes", pod = subject(&pod)), async move {
+                    host.keep_volumes(&pod, address).await;
+                });
+            }
             if from_objects && entry.record.ending.is_none() {
                 let (host, pod) = (self.host.clone(), entry.pod.clone());
                 self.work.spawn_in(info_span!("refresh files", pod = subject(&pod)), async move {

@@ -16,7 +16,7 @@ use crate::pod::uid;
 const IMAGES: &str = "images";
 
 /// The agent's folders: `pods/UID` with `work`, `tmp`, `volumes` and `scratch`; `logs/NAMESPACE_NAME_UID`;
-/// `volumes/NAME`.
+/// `volumes/NAME`; `plugins_registry`, `plugins`.
 #[derive(Debug, Clone)]
 pub(crate) struct Folders {
     data: PathBuf,
@@ -41,6 +41,16 @@ impl Folders {
     /// The folder of the volumes of claims, each with the volume's name: they outlive their pods.
     pub(crate) fn volumes(&self) -> &Path {
         &self.volumes
+    }
+
+    /// The folder in which storage drivers have their sockets for registering.
+    pub(crate) fn plugins_registry(&self) -> PathBuf {
+        self.data.join("plugins_registry")
+    }
+
+    /// The folder in which what storage drivers stage lies, and their own sockets usually.
+    pub(crate) fn plugins(&self) -> PathBuf {
+        self.data.join("plugins")
     }
 
     /// The pod's own folder.
@@ -157,6 +167,11 @@ impl Folders {
         for folder in [self.pod(uid(pod)), self.pod_logs(pod)] {
             remove(&folder);
         }
+    }
+
+    /// Removes what a pod left whose object is gone; its logs go with those of all that are gone.
+    pub(crate) fn remove_pod(&self, uid: &str) {
+        remove(&self.pod(uid));
     }
 
     /// Removes what pods left that are not among these uids.

@@ -16,6 +16,7 @@ use crate::clock::Clock;
 use crate::container::{
     Missing, Sources, end_leftovers, folder_owner, materialise, refresh, write_name_files,
 };
+use crate::csi_volumes::{CsiVolumes, Wish, wishes};
 use crate::eviction::Pressures;
 use crate::host::Powers;
 use crate::images::Images;
@@ -51,6 +52,8 @@ pub(crate) struct PodHost {
     pub rates: Rates,
     /// What the host is short of.
     pub pressures: watch::Receiver<Pressures>,
+    /// What storage drivers mount.
+    pub csi: Arc<CsiVolumes>,
     /// Processors in thousandths, memory in bytes.
     pub capacity: (u64, u64),
     /// The addresses of the cluster's DNS.
@@ -126,6 +129,12 @@ impl PodHost {
         }
         let on_host = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
         let address = if on_host { self.address } else { self.pod_address(&pod).await? };
+        let asked = self.csi_wishes(&pod, address);
+        let mounted = match asked {
+            Ok(wishes) => self.csi.mount(&pod, &wishes).await,
+            Err(missing) => Err(missing),
+        };
+        mounted.map_err(|missing| PrepareError::Files(missing.to_string()))?;
         let host = self.clone();
         let renewed = self.renew_tokens(&pod).await;
         let work = tasks::blocking(info_span!("make files", pod = subject(&pod)), move || {
@@ -151,6 +160,7 @@ impl PodHost {
     /// Makes the address of a pod that runs already this host's again, and brings its files from objects up to date. What else
     /// it has stays as it left it: volumes above all, in which it works.
     pub(super) async fn take_again(self: Arc<Self>, pod: Arc<Pod>) -> Result<(), PrepareError> {
+        self.csi.adopt(&pod);
         let on_host = pod.spec.as_ref().and_then(|spec| spec.host_network) == Some(true);
         let address = if on_host { self.address } else { self.pod_address(&pod).await? };
         let wanted = self.wanted_sandbox(&pod).map_err(PrepareError::Sandbox)?;
@@ -195,12 +205,28 @@ impl PodHost {
         // The processes end first: nothing of this pod may use its address or its folder when these are given away.
         self.let_go(uid(&pod)).await;
         end_leftovers(self.folders.pod(uid(&pod)), |_| false).await;
+        // Until they are unmounted, its volumes are not to be had elsewhere: as with the kubelet, the pod is there as long.
+        self.csi.release(uid(&pod)).await;
         self.tokens.forget(&pod);
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).release(uid(&pod));
         let host = self.clone();
         let _ =
             tasks::blocking(info_span!("remove files", uid = uid(&pod)), move || host.folders.remove(&pod))
                 .await;
+    }
+
+    /// What a pod's volumes ask of storage drivers.
+    fn csi_wishes(&self, pod: &Pod, address: IpAddr) -> Result<Vec<Wish>, Missing> {
+        let (state, no_tokens) = (self.store.snapshot(), PodTokens::new());
+        wishes(&self.name, self.sources(&state, pod, address, &no_tokens))
+    }
+
+    /// Does what is due for the volumes of a pod that runs.
+    pub(super) async fn keep_volumes(&self, pod: &Pod, address: IpAddr) {
+        match self.csi_wishes(pod, address) {
+            Ok(wishes) => self.csi.keep(pod, &wishes).await,
+            Err(error) => tracing::debug!(pod = subject(pod), %error, "a pod's volumes stay as they are"),
+        }
     }
 
     /// Brings the pod's files from ConfigMaps and Secrets up to date.

@@ -133,7 +133,11 @@ impl PodHost {
         let (state, no_tokens) = (self.store.snapshot(), PodTokens::new());
         let sources = self.sources(&state, pod, self.address, &no_tokens);
         for volume in volumes(pod) {
-            let is_elsewhere = volume.host_path.is_some() || volume.image.is_some() || is_in_memory(volume);
+            // What a storage driver mounts may hang with the server that it comes from: nobody waits for it here.
+            let is_elsewhere = volume.host_path.is_some()
+                || volume.image.is_some()
+                || volume.csi.is_some()
+                || is_in_memory(volume);
             let claim = match (&volume.persistent_volume_claim, &volume.ephemeral) {
                 (Some(source), _) => Some(source.claim_name.clone()),
                 (None, Some(_)) => Some(objects::ephemeral_claim(
@@ -144,7 +148,7 @@ impl PodHost {
             };
             match (is_elsewhere, claim, volume_path(&folder, volume, sources)) {
                 (false, None, Ok(path)) => _ = storage.volumes.insert(volume.name.clone(), Tree::of(&path)),
-                (false, Some(claim), Ok(path)) => {
+                (false, Some(claim), Ok(path)) if !path.starts_with(&folder) => {
                     if let Ok(about) = FileSystem::of(&path) {
                         storage.claims.insert(volume.name.clone(), (claim, about));
                     }

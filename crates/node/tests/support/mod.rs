@@ -40,7 +40,8 @@ pub struct TestWriter {
 
 fn place(subject: &TypedRef) -> String {
     let resource = format!("{}s", subject.kind.to_lowercase());
-    objects::key("", &resource, &subject.namespace, &subject.name)
+    let group = subject.api_version.split_once('/').map_or("", |(group, _)| group);
+    objects::key(group, &resource, &subject.namespace, &subject.name)
 }
 
 pub fn merge(into: &mut Value, patch: &Value) {
@@ -62,7 +63,7 @@ pub fn merge(into: &mut Value, patch: &Value) {
 impl TestWriter {
     pub fn put(&self, object: &Value) {
         let subject = TypedRef {
-            api_version: "v1".into(),
+            api_version: object["apiVersion"].as_str().unwrap_or("v1").into(),
             kind: object["kind"].as_str().unwrap().into(),
             namespace: object["metadata"]["namespace"].as_str().unwrap_or_default().into(),
             name: object["metadata"]["name"].as_str().unwrap().into(),
@@ -79,8 +80,12 @@ impl TestWriter {
     }
 
     pub fn get(&self, kind: &str, namespace: &str, name: &str) -> Option<Value> {
+        self.get_of("", kind, namespace, name)
+    }
+
+    pub fn get_of(&self, group: &str, kind: &str, namespace: &str, name: &str) -> Option<Value> {
         let state = self.store.snapshot();
-        let kv = state.get(objects::key("", kind, namespace, name).as_bytes())?.clone();
+        let kv = state.get(objects::key(group, kind, namespace, name).as_bytes())?.clone();
         Some(serde_json::from_slice(&kv.value.bytes()).unwrap())
     }
 
@@ -93,7 +98,7 @@ impl TestWriter {
             Write::Create(object) => {
                 let value = object.clone().into_value();
                 let subject = TypedRef {
-                    api_version: "v1".into(),
+                    api_version: object.api_version().into(),
                     kind: object.kind().into(),
                     namespace: object.namespace().into(),
                     name: object.name().into(),
