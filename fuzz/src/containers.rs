@@ -152,7 +152,7 @@ pub(crate) fn saying(input: &[u8]) {
         0 => match images::Reference::parse(&text) {
             Ok(name) => {
                 let again = images::Reference::parse(&name.to_string());
-                assert_eq!(again.ok(), Some(name), "what was read is told and read again");
+                assert_eq!(again.ok(), Some(name), "what was read is written and read again");
                 None
             }
             Err(error) => Some(error),

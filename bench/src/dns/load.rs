@@ -20,11 +20,11 @@ const LOST: Duration = Duration::from_secs(1);
 /// Who asks how much.
 #[derive(Debug, Clone, Copy)]
 pub struct Load {
-    /// About so many services.
+    /// The number of services to ask about.
     pub services: usize,
-    /// So many callers.
+    /// The number of callers.
     pub callers: usize,
-    /// For so many seconds.
+    /// For how many seconds they ask.
     pub seconds: u64,
 }
 

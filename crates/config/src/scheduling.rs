@@ -34,7 +34,7 @@ pub struct Profile {
     /// Which plugins take part.
     #[serde(default)]
     pub plugins: Plugins,
-    /// What some of them are told.
+    /// Arguments of some of them.
     #[serde(default)]
     pub plugin_config: Vec<PluginConfig>,
 }
@@ -74,13 +74,13 @@ pub struct Plugin {
     pub weight: Option<u32>,
 }
 
-/// What a plugin is told.
+/// A plugin's arguments.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PluginConfig {
     /// Its name.
     pub name: String,
-    /// What it is told.
+    /// The arguments.
     pub args: Value,
 }
 

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use crate::notes::Notes;
 
 /// The longest wait for the next look: what is further away is looked at then, and waited for again. Tolerations and deadlines come
-/// from whoever writes a pod or a Job, and no clock goes as far as they may say.
+/// from users who write a pod or a Job, and no clock goes as far as they may say.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a reconciliation decides. Its actions don't depend on each other and are carried out together;

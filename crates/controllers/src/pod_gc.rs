@@ -1,7 +1,7 @@
 //! Pods that nobody will ever end or look at again: of nodes that are gone, of nodes of which somebody says that they are switched
 //! off (KEP-2268), without a node, and those that have ended, beyond a number.
 //!
-//! Follows `pkg/controller/podgc`: a pod that still seems to run is Failed first, so that whoever counts it knows.
+//! Follows `pkg/controller/podgc`: a pod that still seems to run is Failed first, so that controllers that count pods see it end.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,7 +26,7 @@ use crate::view::View;
 pub(crate) const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 /// How long a node may be missing before its pods are removed: it may just be registering anew (`quarantineTime`).
 pub const QUARANTINE: Duration = Duration::from_secs(40);
-/// So many pods that have ended are kept (`--terminated-pod-gc-threshold`).
+/// The number of ended pods that are kept (`--terminated-pod-gc-threshold`).
 const KEPT: usize = 12_500;
 /// The most pods that one look removes, so that its writes don't crowd out others'.
 const SLICE: usize = 500;

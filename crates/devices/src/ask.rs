@@ -39,7 +39,7 @@ pub(crate) struct Alternative {
     pub name: String,
     pub class: Arc<DeviceClass>,
     selectors: Vec<Selector>,
-    /// All devices that are meant, or so many.
+    /// All devices that are meant, or a number of them.
     pub count: Option<usize>,
     /// It takes devices from nobody.
     pub admin: bool,

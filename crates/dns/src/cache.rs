@@ -102,7 +102,7 @@ impl Cache {
         Known::Stale(with_ttl(&entry.reply, |_| STALE_TTL), now >= entry.again)
     }
 
-    /// Keeps an answer, of so many bytes as a message, for as long as it says.
+    /// Keeps an answer, which takes `size` bytes as a message, for as long as it says.
     pub fn put(&mut self, question: Question, reply: &Reply, size: usize, now: Instant) {
         let holds = lifetime(reply, question.kind);
         let expires = now + Duration::from_secs(holds.unwrap_or(0).into());

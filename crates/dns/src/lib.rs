@@ -3,7 +3,7 @@
 //! [`Records`] are the cluster's names, kept change by change without I/O. A [`Server`] answers questions by datagrams and
 //! connections: from the records at once, from others' servers for all other names, with what they said remembered for as
 //! long as it holds, and longer while they are gone. Who has appended the search domains of a pod to a name gets the answer
-//! to the name that is meant. [`ResolvConf`] is what pods' resolvers are told. Messages are read and written by
+//! to the name that is meant. [`ResolvConf`] is what pods' resolvers read. Messages are read and written by
 //! `hickory-proto`.
 
 mod cache;
@@ -24,7 +24,7 @@ pub use server::{Error, Options, Server};
 
 /// What all names of the cluster end with.
 pub const DOMAIN: &str = "cluster.local";
-/// The namespace of the service that pods are told to ask, and its name: where tools look for it.
+/// The namespace of the service that pods ask, and its name: where tools look for it.
 pub const NAMESPACE: &str = "kube-system";
 /// See [`NAMESPACE`].
 pub const NAME: &str = "kube-dns";

@@ -213,7 +213,7 @@ Rollout with n3 off
 none of 160 requests failed while the host was off or came back; 3 hosts, net netns, seed 7
 ";
         assert_eq!(String::from_utf8(text).unwrap(), expected);
-        assert_eq!(example().failure(), None, "what the cut itself cost is told, and is no failure");
+        assert_eq!(example().failure(), None, "what the cut itself cost is reported, and is no failure");
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub struct Names {
     server: Option<dns::Server>,
     /// What it counts.
     pub metrics: Arc<dns::Metrics>,
-    /// The addresses that pods are told to ask; none if it can't listen.
+    /// The addresses that pods ask; none if it can't listen.
     pub for_pods: Vec<IpAddr>,
     /// The addresses of services that it answers for.
     pub answered: Vec<Answered>,

@@ -27,7 +27,7 @@ impl Without {
         self.without.contains(&part)
     }
 
-    /// The arguments by which a host is told the same.
+    /// The arguments that tell a host the same.
     pub fn host_arguments(&self) -> Vec<OsString> {
         let name = |part: &Part| part.to_possible_value().map(|value| value.get_name().to_owned());
         let parts: Vec<String> = self.without.iter().filter_map(name).collect();

@@ -38,7 +38,7 @@ pub(crate) struct Room {
 }
 
 impl PartialEq for Room {
-    // Whoever changes what others hold makes a copy first: the same place is the same content.
+    // A change of what others hold is made to a copy: the same place is the same content.
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.rooms, &other.rooms) && self.size == other.size
     }

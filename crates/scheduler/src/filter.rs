@@ -182,7 +182,7 @@ fn short_of(wish: &Wish, host: &HostRow) -> Vec<Reason> {
         let taken = promised().map(|nominee| amount(&nominee.amounts, name));
         let taken = taken.fold(amount(&host.requested, name), i128::saturating_add);
         if taken.saturating_add(*asked) > all {
-            // What is larger than the node won't fit there, whoever goes.
+            // What is larger than the node won't fit there, whichever pods go.
             let hope = if *asked > all { Hope::NODES } else { Hope::NODES | Hope::ROOM };
             short.push(Reason { text: format!("Insufficient {name}"), hope });
         }

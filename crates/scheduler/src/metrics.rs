@@ -65,7 +65,7 @@ impl Metrics {
         self.attempts[attempt as usize].observe(took);
     }
 
-    /// Counts a preemption of so many pods.
+    /// Counts a preemption and the number of its victims.
     pub(crate) fn preempted(&self, victims: usize) {
         let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
         figures.preemptions += 1;

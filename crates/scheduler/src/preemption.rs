@@ -17,7 +17,7 @@ use crate::tell::PREEMPTED;
 use crate::unschedulable::{Hope, Preemption, Reason, Unschedulable, Victims};
 use crate::wish::{priority, spec};
 
-/// So many nodes with victims are compared at most, or the tenth part of all if that is more
+/// The most nodes with victims that are compared, or the tenth part of all if that is more
 /// (`minCandidateNodesAbsolute` and `minCandidateNodesPercentage` of upstream's `DefaultPreemptionArgs`).
 const MOST_CANDIDATES: usize = 100;
 const NO_VICTIMS: &str = "No preemption victims found for incoming pod";

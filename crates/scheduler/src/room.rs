@@ -24,7 +24,7 @@ pub(crate) struct Room {
 }
 
 impl Room {
-    /// Nominates the pod for its node, and has the others go: the nomination first, so that whoever leads next knows for whom
+    /// Nominates the pod for its node, and has the others go: the nomination first, so that the next leader knows for whom
     /// they went.
     pub async fn make(&self, pod: &Pod, why: &Unschedulable, victims: &Victims) -> Result<(), Status> {
         self.say(|state, now| tell::no_place(pod, why, state, now)).await?;
@@ -68,7 +68,7 @@ impl Room {
             outcome = self.writer.write(USER, write).await.map(|_| ());
             match &outcome {
                 Err(status) if status.code == 409 => {}
-                // Nobody is left to be told.
+                // Nobody is left to hear of it.
                 Err(status) if status.code == 404 => return Ok(()),
                 _ => break,
             }

@@ -210,7 +210,7 @@ impl Rules {
         self.named(name).map(|entry| entry.filters = false).is_some()
     }
 
-    /// What the rule of a name finds good counts so many times; 1 by default. False if there is none.
+    /// How many times what the rule of a name finds good counts; 1 by default. False if there is none.
     pub fn weigh(&mut self, name: &str, weight: u32) -> bool {
         self.named(name).map(|entry| entry.weight = weight.into()).is_some()
     }

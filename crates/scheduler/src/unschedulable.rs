@@ -64,7 +64,7 @@ impl Reason {
         Reason::new(text, Hope::NODES)
     }
 
-    /// Of the pods that are there: it helps, too, that some of them go. Those of lower priority may be told to.
+    /// Of the pods that are there: it helps, too, that some of them go. Those of lower priority may be made to.
     pub fn of_room(text: &str) -> Self {
         Reason::new(text, Hope::NODES | Hope::ROOM)
     }

@@ -119,7 +119,7 @@ fn all_have_volumes(state: &State, pod: &Pod, node: &str, asked: &mut Asked) -> 
     Ok(all)
 }
 
-/// Whether the volume of a claim can be used on a node (`checkBindings` upstream). Whoever bound the claim may have taken one of which
+/// Whether the volume of a claim can be used on a node (`checkBindings` upstream). The controller that bound the claim may have taken one of which
 /// the pod's place knows nothing.
 fn has_volume_on(state: &State, claim: &PersistentVolumeClaim, node: &str) -> bool {
     let volume = claim.volume_name().and_then(|name| Reader::<PersistentVolume>::get(state, "", name));

@@ -350,7 +350,7 @@ impl Waiting {
     /// The pod that is to be evicted now, so that the replicas of its workload lie evenly again after a host came back.
     pub fn rebalance(&mut self, now: Instant) -> Option<Arc<Pod>> {
         self.rebalance.returned(self.cluster.take_returned(), now);
-        // Whoever waits for a place goes first.
+        // A pod that waits for a place goes first.
         if self.is_ready() { None } else { self.rebalance.decide(&mut self.cluster, now) }
     }
 

@@ -73,7 +73,7 @@ fn names(names: &[&str]) -> Vec<String> {
 type There = (&'static str, &'static str, i32, &'static str, u8);
 /// The node that is chosen, with who goes.
 type Choice = Option<(&'static str, &'static [&'static str])>;
-/// What it is about, who is there, whom budgets protect (so many may go), and the choice.
+/// What it is about, who is there, whom budgets protect (and how many may go), and the choice.
 type Case = (&'static str, &'static [There], &'static [(&'static str, i32)], Choice);
 
 #[test]

@@ -24,7 +24,7 @@ use crate::pod_gc::OUT_OF_SERVICE;
 const PATIENCE: Duration = Duration::from_secs(6 * 60);
 /// The annotation of an attachment with since when that is so. Upstream keeps it in memory, and begins anew with each leader.
 const UNWANTED_SINCE: &str = "holdfast.dev/unwanted-since";
-/// An attachment's name is `csi-` and so many hexadecimal digits.
+/// The number of hexadecimal digits after `csi-` in an attachment's name.
 const DIGITS: usize = 64;
 
 /// Whether an attachment was made here, or by a kube-controller-manager: others have other names.

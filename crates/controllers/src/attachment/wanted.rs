@@ -115,7 +115,7 @@ fn unique(source: &CSIPersistentVolumeSource) -> String {
     format!("kubernetes.io/csi/{}^{}", source.driver, source.volume_handle)
 }
 
-/// The name of an attachment (`pkg/volume/csi`, `getAttachmentName`): whoever looks for it knows it from what it is of.
+/// The name of an attachment (`pkg/volume/csi`, `getAttachmentName`): it follows from what is attached where, so that it can be looked up.
 pub(super) fn attachment_name(source: &CSIPersistentVolumeSource, node: &str) -> String {
     let of = format!("{}{}{node}", source.volume_handle, source.driver);
     let digest = ring::digest::digest(&ring::digest::SHA256, of.as_bytes());

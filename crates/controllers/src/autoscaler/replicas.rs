@@ -268,7 +268,7 @@ fn settle(
     Ok(if is_back { current } else { count })
 }
 
-/// So many pods by a ratio, rounded up.
+/// The number of pods by a ratio, rounded up.
 fn times(ratio: f64, count: usize) -> i32 {
     (ratio * count as f64).ceil() as i32
 }

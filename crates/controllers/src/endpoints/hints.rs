@@ -149,7 +149,7 @@ impl Capacity {
     }
 }
 
-/// Gives the endpoints of one address family their hints. What is to be told of the service, if its endpoints got hints for the
+/// Gives the endpoints of one address family their hints. What to report about the service, if its endpoints got hints for the
 /// first time, or get none although that is asked for.
 pub(super) fn give(
     view: &View,

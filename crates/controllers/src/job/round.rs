@@ -197,7 +197,7 @@ impl<'a> Round<'a> {
         kept.is_some_and(|kept| kept.uid() == member.uid())
     }
 
-    /// The first indexes, at most so many, that no pod completes or has completed; nothing if it has no indexes.
+    /// The first indexes, at most `most`, that no pod completes or has completed; nothing if it has no indexes.
     pub fn free_indexes(&self, most: usize) -> Option<Vec<i32>> {
         let (progress, all) = (self.progress.as_ref()?, self.spec.indexes()?);
         let mut taken = progress.succeeded.clone();

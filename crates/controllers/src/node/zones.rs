@@ -22,7 +22,7 @@ use crate::view::View;
 const FEW: usize = 2;
 /// The part of a zone in percent that is away in a partial disruption (`--unhealthy-zone-threshold`).
 const MOST: usize = 55;
-/// In zones of at most so many nodes nothing is replaced in a partial disruption (`--large-cluster-size-threshold`).
+/// In zones with at most this number of nodes nothing is replaced in a partial disruption (`--large-cluster-size-threshold`).
 const LARGE: usize = 50;
 /// In larger zones, one node in so long (`--secondary-node-eviction-rate`).
 const SLOW: Duration = Duration::from_secs(100);
@@ -39,7 +39,7 @@ pub(super) enum Evictions {
     Go,
     /// Not yet: look again after a while.
     Wait(Duration),
-    /// No node is ready at all: whoever says so is cut off itself.
+    /// No node is ready at all: the host that sees this is itself cut off.
     Stop,
 }
 

@@ -68,7 +68,7 @@ pub(super) fn set_status(claim: &PersistentVolumeClaim, status: Status<'_>, plan
         return;
     }
     let modes = volume.and_then(|spec| spec.access_modes.as_ref());
-    // Afterwards its size is the business of whoever makes the volume larger.
+    // Afterwards its size is the business of the program that makes the volume larger.
     let capacity = volume.and_then(|spec| spec.capacity.as_ref());
     let class = volume.and_then(|spec| spec.volume_attributes_class_name.as_ref());
     let mut status = json!({"phase": phase, "accessModes": modes, "capacity": capacity});

@@ -308,7 +308,7 @@ impl Cluster {
                 earlier(&mut self.later, key.clone(), self.now.instant + Duration::from_secs(1));
                 return action.otherwise.map(|write| controllers::with_reason(write, &status.message));
             }
-            // Its namespace was told to go after the controller looked.
+            // Its namespace was deleted after the controller looked.
             Err(status)
                 if status.code == 403 && status.message.ends_with("because it is being terminated") =>
             {

@@ -20,11 +20,11 @@ use crate::resolver::{Outcome, Resolver};
 
 /// How many connections one listener has open.
 const CONNECTIONS: usize = 256;
-/// How many of them one address has: so many programs of one pod ask at once by connections, and no more.
+/// The most of them that one address has: no more programs of one pod ask at once by connections.
 const OF_ONE: usize = 64;
 /// How many questions of one connection are under way at once; further ones wait in the kernel.
 const AT_ONCE: usize = 16;
-/// After this many questions a connection is closed: whoever has more opens another one.
+/// After this many questions a connection is closed: a client that has more opens another one.
 const MOST: usize = 1000;
 /// A connection without a question or an answer for this long is closed.
 const IDLE: Duration = Duration::from_secs(10);

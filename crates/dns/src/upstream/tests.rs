@@ -14,7 +14,7 @@ fn question(name: &str) -> Question {
     Question { name, kind: RecordType::A, dnssec_ok: false, checking_disabled: false }
 }
 
-/// The answer to a message: one address, which holds for so many seconds.
+/// The answer to a message: one address, which holds for `ttl` seconds.
 fn answer(asked: &[u8], ttl: u32) -> Message {
     let asked = Message::from_vec(asked).unwrap();
     let mut message = Message::response(asked.metadata.id, OpCode::Query);

@@ -60,7 +60,7 @@ impl Discovery<'_> {
         groups
     }
 
-    /// Whether what nodes and pods use is told here: no other server stands for that.
+    /// Whether this server itself serves what nodes and pods use: no other server does.
     fn shows_usage(&self) -> bool {
         self.aggregation.remote(&format!("/apis/{}/{}", usage::GROUP, usage::VERSION)).is_none()
     }

@@ -33,14 +33,14 @@ const OLDEST: Duration = Duration::from_secs(60);
 const AT_ONCE: Duration = Duration::from_secs(1);
 /// So long may a host take to tell. Others wait for it: who asks gets all hosts, and looks at a time are one question's.
 const TELLS_WITHIN: Duration = Duration::from_secs(5);
-/// So many hosts are asked at a time.
+/// The number of hosts that are asked at a time.
 const TOGETHER: usize = 32;
 
 /// What nodes and pods use.
 pub(crate) struct Usage {
     registry: Arc<Registry>,
     proxy: Arc<Proxy>,
-    /// What was seen. Whoever asks while others look waits for them.
+    /// What was seen. A request that comes while another one looks waits for it.
     seen: Mutex<Seen>,
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Used {
     pub cpu: f64,
     /// The working set in bytes.
     pub memory: f64,
-    /// When it began, if that is told.
+    /// When it began, if the host says so.
     pub since: Option<Timestamp>,
 }
 

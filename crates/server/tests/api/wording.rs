@@ -64,7 +64,7 @@ pub const JSON: &str = "application/json";
 const MERGE: &str = "application/merge-patch+json";
 pub const APPLY: &str = "application/apply-patch+yaml";
 
-/// What is told of an object that can't be read as one of its kind.
+/// The answer to an object that can't be read as one of its kind.
 fn unreadable(kind: &str, why: &str) -> String {
     format!("{kind} in version \"v1\" cannot be handled as a {kind}: {why}")
 }
@@ -162,7 +162,7 @@ async fn what_does_not_fit_a_field_is_told_in_the_words_of_the_decoder() {
         let said = message(&house, "POST", &path, JSON, &body).await;
         assert_eq!(said, (400, unreadable(kind, &why)), "{body}");
     }
-    // Of several things that don't fit, the first in the body is told, unless the decoder ends at another one.
+    // Of several things that don't fit, the first in the body is reported, unless the decoder ends at another one.
     let replicas = cannot("string", "DeploymentSpec.spec.replicas", "int32");
     let labels = cannot("number", "ObjectMeta.metadata.labels", "string");
     for (body, why) in [
