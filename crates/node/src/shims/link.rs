@@ -59,8 +59,9 @@ impl Link {
         tasks::spawn(info_span!("shim connection", pid = who.pid()), async move {
             let error = carry(stream, messages, &answers).await;
             tracing::debug!(?error, "the connection to a shim is over");
-            *lock(&answers) = None;
+            // First that it is over: who gets no answer may ask for another shim at once.
             ends.send_replace(true);
+            *lock(&answers) = None;
         });
         let link = Link { pid: who.pid(), outgoing, waiting, next: AtomicU64::new(0), over };
         let told = match link.ask(&Ask::Hello, Vec::new()).await {
