@@ -31,6 +31,8 @@ const HOSTS: [&str; 3] = ["n1", "n2", "n3"];
 #[derive(Debug, Clone, Copy)]
 struct Faults {
     terms: Terms,
+    /// How long hosts take their own leases to hold. (Members go by `terms`: they miss nobody sooner than a lease holds.)
+    lease: Duration,
     /// The longest that a host takes to stop, in milliseconds.
     stop: u64,
     /// The leader takes silence for a fact.
@@ -41,6 +43,7 @@ struct Faults {
 
 const RIGHT: Faults = Faults {
     terms: Terms { lease: Duration::from_millis(1500), fence: Duration::from_millis(2000) },
+    lease: Duration::from_millis(1500),
     stop: 250,
     guesses: false,
     heedless: false,
@@ -165,10 +168,11 @@ impl World {
         if at.running.is_empty() {
             at.epoch += 1;
         }
-        let mut lease = OwnLease::new(terms, HOSTS[host].to_owned(), incarnation, at.epoch);
+        let own = Terms { lease: self.faults.lease, ..terms };
+        let mut lease = OwnLease::new(own, HOSTS[host].to_owned(), incarnation, at.epoch);
         if !at.running.is_empty() {
             // What is over is still being stopped.
-            lease = lease.handed_on(at.page.until.min(clock + terms.lease));
+            lease = lease.handed_on(at.page.until.min(clock + own.lease));
         }
         lease.follow(members());
         let (mut ballot, mut count) = (Ballot::new(terms, at.promises.clone()), Count::default());
@@ -345,7 +349,8 @@ impl World {
             if !promises.any(|promise| promise.message.as_deref() == Some(&*epoch.to_string())) {
                 self.cluster.run_by_lease(&called, epoch).await;
             } else {
-                let later = self.now + self.chance(400);
+                // One that doesn't look again may have been held up for longer than a lease.
+                let later = self.now + self.chance(if self.faults.heedless { 6_000 } else { 400 });
                 self.hosts[host].agent.as_mut().unwrap().starting.insert(uid, (epoch, later));
             }
         }

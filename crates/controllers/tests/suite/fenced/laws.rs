@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures::FutureExt;
 
 use super::{Faults, RIGHT, STEP, World, number};
-use membership::lease::Terms;
 
 /// One history; how often a host was fenced.
 async fn history(seed: u64, faults: Faults) -> usize {
@@ -46,8 +45,8 @@ async fn is_caught(faults: Faults) -> bool {
 #[tokio::test]
 async fn a_late_fence_and_an_early_replacement_are_caught() {
     assert!(is_caught(Faults { stop: 1_500, ..RIGHT }).await, "a host that takes too long to stop");
-    let late = Terms { lease: Duration::from_millis(3_000), ..RIGHT.terms };
-    assert!(is_caught(Faults { terms: late, ..RIGHT }).await, "a lease that is longer than it is counted");
+    let lease = Duration::from_millis(3_000);
+    assert!(is_caught(Faults { lease, ..RIGHT }).await, "a lease that is longer than it is counted");
     assert!(is_caught(Faults { guesses: true, ..RIGHT }).await, "a leader that doesn't wait");
     assert!(is_caught(Faults { heedless: true, ..RIGHT }).await, "an agent that was paused and goes on");
 }
