@@ -255,7 +255,9 @@ impl Node {
         let stored: Stored = serde_json::from_slice(&kv.value.bytes()).unwrap_or_default();
         let addresses = stored.status.addresses.unwrap_or_default();
         let internal = addresses.iter().find(|address| address.kind == "InternalIP");
-        let annotations = stored.metadata.annotations.unwrap_or_default();
+        let annotations = stored.metadata.annotations.unwrap_or_default().into_iter();
+        let annotations: BTreeMap<_, _> =
+            annotations.filter_map(|(key, value)| Some((key, value?))).collect();
         let fencing = Fencing::of(Some(&annotations));
         let heartbeats = annotations.get(objects::HEARTBEATS).and_then(|port| port.parse().ok());
         Node {
@@ -283,7 +285,7 @@ struct Stored {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Metadata {
-    annotations: Option<BTreeMap<String, String>>,
+    annotations: Option<BTreeMap<String, Option<String>>>,
 }
 
 #[derive(Default, Deserialize)]
