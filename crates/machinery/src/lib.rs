@@ -22,6 +22,7 @@ mod decode;
 mod defaults;
 mod faults;
 mod go_time;
+mod go_value;
 mod int_or_percent;
 mod json_patch;
 mod junk;

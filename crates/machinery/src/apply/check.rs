@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::fields_v1::path_text;
 use super::item::item_element;
 use super::types::{Form, Type};
+use crate::go_value::{printed, printed_as_code, type_of};
 
 /// The most faults that are reported: a person mends no more at a time, and an object can have a million.
 const MOST: usize = 20;
@@ -88,54 +89,6 @@ impl Check {
             self.value(items, item);
             self.path.pop();
         }
-    }
-}
-
-/// A value as Go prints it by `%v`.
-fn printed(value: &Value) -> String {
-    match value {
-        Value::Null => "<nil>".to_owned(),
-        Value::String(text) => text.clone(),
-        Value::Array(list) => {
-            let items: Vec<String> = list.iter().map(printed).collect();
-            format!("[{}]", items.join(" "))
-        }
-        Value::Object(map) => {
-            let fields: Vec<String> =
-                map.iter().map(|(name, value)| format!("{name}:{}", printed(value))).collect();
-            format!("map[{}]", fields.join(" "))
-        }
-        scalar => scalar.to_string(),
-    }
-}
-
-/// Likewise by `%#v`.
-fn printed_as_code(value: &Value) -> String {
-    let all = |values: Vec<String>| values.join(", ");
-    match value {
-        Value::Null => "interface {}(nil)".to_owned(),
-        Value::String(text) => format!("{text:?}"),
-        Value::Array(list) => {
-            format!("[]interface {{}}{{{}}}", all(list.iter().map(printed_as_code).collect()))
-        }
-        Value::Object(map) => {
-            let fields = map.iter().map(|(name, value)| format!("{name:?}:{}", printed_as_code(value)));
-            format!("map[string]interface {{}}{{{}}}", all(fields.collect()))
-        }
-        scalar => scalar.to_string(),
-    }
-}
-
-/// The type of a value in Go.
-fn type_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(number) if number.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
     }
 }
 

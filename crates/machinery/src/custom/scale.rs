@@ -4,18 +4,68 @@ use serde_json::{Value, json};
 
 use super::Custom;
 use crate::faults::Faults;
+use crate::go_value::{printed, type_of};
 use crate::object::Object;
 use crate::status::Cause;
 
-/// A value as Go prints it, and its type there.
-fn in_go(value: &Value) -> (String, &'static str) {
-    match value {
-        Value::String(text) => (text.clone(), "string"),
-        Value::Bool(truth) => (truth.to_string(), "bool"),
-        Value::Array(_) => ("a list".to_owned(), "[]interface {}"),
-        Value::Object(_) => ("an object".to_owned(), "map[string]interface {}"),
-        other => (other.to_string(), "float64"),
+/// What stands at the end of a path, with upstream's words where something on the way is no map (`NestedFieldNoCopy`).
+fn nested<'a>(object: &'a Object, pointer: &str) -> Result<Option<&'a Value>, String> {
+    let mut fields = pointer.split('/').skip(1);
+    let Some(mut value) = fields.next().and_then(|first| object.0.get(first)) else { return Ok(None) };
+    let mut end = pointer[1..].find('/').map_or(pointer.len(), |at| at + 1);
+    for field in fields {
+        match value {
+            Value::Null => return Ok(None),
+            Value::Object(map) => match map.get(field) {
+                Some(inner) => value = inner,
+                None => return Ok(None),
+            },
+            other => return Err(no_access(&pointer[..end], other, "map[string]interface{}")),
+        }
+        end += 1 + field.len();
     }
+    Ok(Some(value))
+}
+
+fn no_access(pointer: &str, value: &Value, expected: &str) -> String {
+    let path = pointer.replace('/', ".");
+    format!(
+        "{path} accessor error: {} is of the type {}, expected {expected}",
+        printed(value),
+        type_of(value)
+    )
+}
+
+/// Why what stands at `pointer` is no number of replicas.
+fn replicas_fault(object: &Object, pointer: &str) -> Option<Cause> {
+    // As the definition writes it, with its dot.
+    let path = pointer.replace('/', ".");
+    let number = match nested(object, pointer) {
+        Ok(None) => return None,
+        Ok(Some(value)) => value.as_i64().ok_or_else(|| no_access(pointer, value, "int64")),
+        Err(why) => Err(why),
+    };
+    match number {
+        Err(why) => Some(Cause::invalid(path, &0.into(), &why)),
+        Ok(number) if number < 0 => {
+            Some(Cause::invalid(path, &number.into(), "should be a non-negative integer"))
+        }
+        Ok(number) if number > i64::from(i32::MAX) => {
+            let why = format!("should be less than or equal to {}", i32::MAX);
+            Some(Cause::invalid(path, &number.into(), &why))
+        }
+        Ok(_) => None,
+    }
+}
+
+/// Why what stands at `pointer` is no selector's text.
+fn selector_fault(object: &Object, pointer: &str) -> Option<Cause> {
+    let why = match nested(object, pointer) {
+        Ok(None | Some(Value::String(_))) => return None,
+        Ok(Some(value)) => no_access(pointer, value, "string"),
+        Err(why) => why,
+    };
+    Some(Cause::invalid(pointer.replace('/', "."), &"".into(), &why))
 }
 
 impl Custom {
@@ -65,28 +115,45 @@ impl Custom {
         Some(fields.map(|field| format!("f:{field}")).collect())
     }
 
-    /// Numbers that no scale can show.
+    /// Numbers and selectors that no scale can show.
     pub(super) fn validate_scale(&self, object: &Object, faults: &mut Faults) {
         let Some(paths) = &self.version().scale else { return };
-        for pointer in [&paths.spec, &paths.status] {
-            let Some(value) = object.pointer(pointer) else { continue };
-            // As the definition writes it, with its dot.
-            let path = pointer.replace('/', ".");
-            match value.as_i64() {
-                None if !value.is_null() => {
-                    let (shown, kind) = in_go(value);
-                    let why = format!("{path} accessor error: {shown} is of the type {kind}, expected int64");
-                    faults.push(Cause::invalid(path, &0.into(), &why));
-                }
-                Some(number) if number < 0 => {
-                    faults.push(Cause::invalid(path, value, "should be a non-negative integer"));
-                }
-                Some(number) if number > i64::from(i32::MAX) => {
-                    let why = format!("should be less than or equal to {}", i32::MAX);
-                    faults.push(Cause::invalid(path, value, &why));
-                }
-                _ => {}
-            }
+        faults.extend([&paths.spec, &paths.status].into_iter().filter_map(|at| replicas_fault(object, at)));
+        if !paths.selector.is_empty() {
+            faults.extend(selector_fault(object, &paths.selector));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_scale_cannot_show_is_told_as_go_prints_it() {
+        for (spec, why) in [
+            (json!({"n": "x"}), ".spec.n accessor error: x is of the type string, expected int64"),
+            (json!({"n": [1]}), ".spec.n accessor error: [1] is of the type []interface {}, expected int64"),
+            (
+                json!({"n": {}}),
+                ".spec.n accessor error: map[] is of the type map[string]interface {}, expected int64",
+            ),
+            (json!({"n": -7.5}), ".spec.n accessor error: -7.5 is of the type float64, expected int64"),
+            (json!({"n": null}), ".spec.n accessor error: <nil> is of the type <nil>, expected int64"),
+            (json!("x"), ".spec accessor error: x is of the type string, expected map[string]interface{}"),
+        ] {
+            let object = Object::from_value(json!({"spec": spec})).unwrap();
+            let fault = replicas_fault(&object, "/spec/n").unwrap();
+            assert_eq!((&*fault.field, &*fault.message), (".spec.n", &*format!("Invalid value: 0: {why}")));
+        }
+        for spec in [json!({"n": 3}), json!({"m": 3}), json!({}), Value::Null] {
+            let object = Object::from_value(json!({"spec": spec})).unwrap();
+            assert!(replicas_fault(&object, "/spec/n").is_none());
+            assert!(selector_fault(&object, "/spec/of/n").is_none());
+        }
+        let object = Object::from_value(json!({"status": {"selector": 5}})).unwrap();
+        let fault = selector_fault(&object, "/status/selector").unwrap();
+        let why = ".status.selector accessor error: 5 is of the type int64, expected string";
+        assert_eq!(fault.message, format!("Invalid value: \"\": {why}"));
     }
 }
