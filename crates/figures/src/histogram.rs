@@ -21,7 +21,7 @@ impl Histogram {
         Histogram { buckets, count: AtomicU64::new(0), micros: AtomicU64::new(0) }
     }
 
-    /// One with so many bounds, the first of so many seconds, each further one twice as large.
+    /// One with `bounds` bounds, the first at `first` seconds, each further one twice as large.
     pub fn doubling(first: f64, bounds: i32) -> Self {
         Histogram::new((0..bounds).map(|power| first * 2_f64.powi(power)))
     }

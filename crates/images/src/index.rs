@@ -86,7 +86,7 @@ impl Index {
         }
     }
 
-    /// Replaces the file: whoever reads sees the old one or the new one, a power cut included.
+    /// Replaces the file: a reader sees the old one or the new one, also after a power cut.
     pub(crate) fn write(&self, path: &Path, new: &Piece) -> Result<(), Error> {
         let text = serde_json::to_vec(self)
             .map_err(|why| Error::Store { path: path.to_owned(), why: why.to_string() })?;

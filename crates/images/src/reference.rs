@@ -39,7 +39,7 @@ impl Reference {
         read(name).map_err(|why| Error::InvalidName { name: shortened(name), why })
     }
 
-    /// The registry, with its port if that was told.
+    /// The registry, with its port if the name has one.
     pub fn registry(&self) -> &str {
         &self.registry
     }
@@ -49,7 +49,7 @@ impl Reference {
         &self.repository
     }
 
-    /// The tag; `latest` if neither tag nor digest was told.
+    /// The tag; `latest` if the name has neither tag nor digest.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }

@@ -22,7 +22,7 @@ pub(crate) struct Temporary {
 pub(crate) struct Piece(PathBuf);
 
 impl Temporary {
-    /// Removes what dead processes left in `parent`, and makes a folder of this one's own there. Whoever calls it holds the store's
+    /// Removes what dead processes left in `parent`, and makes a folder of this one's own there. The caller holds the store's
     /// lock: without that two could see each other between folder and lock.
     pub(crate) fn claim(parent: &Path) -> Result<Self, Error> {
         let listed = fs::read_dir(parent).map_err(Error::disk("read", parent))?;

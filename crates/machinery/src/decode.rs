@@ -110,7 +110,7 @@ pub fn check(resource: &Resource, object: &mut Object) -> Result<Vec<String>, St
     check_with(resource, object, |mismatch| mismatch)
 }
 
-/// Likewise, where `told` says what is to be told of what doesn't fit.
+/// Likewise, where `told` says what to report about what doesn't fit.
 fn check_with(
     resource: &Resource,
     object: &mut Object,

@@ -66,7 +66,7 @@ pub fn apply_scale(resource: &Resource, object: &mut Object, scale: &Object) -> 
     let Some(replicas) = asked.as_i64().and_then(|n| i32::try_from(n).ok()) else {
         return Err(invalid(asked, "must be an integer of 32 bits"));
     };
-    // What a definition's kind can't have is told of its own field, when the object is validated.
+    // What a definition's kind can't have is reported for its own field, when the object is validated.
     if replicas < 0 && resource.custom().is_none() {
         return Err(invalid(asked, "must be greater than or equal to 0"));
     }

@@ -26,7 +26,7 @@ const MOST_REDIRECTIONS: usize = 10;
 /// What is read of an answer that says what is wrong.
 const LARGEST_COMPLAINT: u64 = 8 << 10;
 
-/// Asks registries, and whoever they name.
+/// Asks registries, and the servers that they name.
 pub(super) struct Client {
     pub(super) registries: Registries,
     pub(super) patience: Patience,

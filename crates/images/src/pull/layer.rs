@@ -51,7 +51,7 @@ async fn send(session: &Session<'_>, blob: &Descriptor, pieces: mpsc::Sender<Byt
         match once(session, blob, &pieces, &mut received).await {
             Ok(()) => return Ok(()),
             Err(error) => {
-                // Whoever sends something isn't dead.
+                // A server that sends something isn't dead.
                 made = if received > before { 1 } else { made + 1 };
                 session.pause(made, error).await?;
             }

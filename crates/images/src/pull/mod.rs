@@ -198,7 +198,7 @@ impl Shares {
         Err(Error::manifest(name.to_string(), "its indexes lead to other indexes without end"))
     }
 
-    /// Sees to it that a layer is there: one comes at a time, whoever asks for it.
+    /// Sees to it that a layer is there: it is pulled once, however many ask for it.
     async fn layer(&self, session: &Session<'_>, blob: &Descriptor, diff_id: &Digest) -> Result<(), Error> {
         if self.store.has_layer(diff_id)? {
             return Ok(());

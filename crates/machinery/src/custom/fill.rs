@@ -20,7 +20,7 @@ pub(super) fn fill(schema: &Schema, object: &mut Map<String, Value>) -> Result<(
     fill_object(schema, object, &mut Budget::new(MOST_ADDED))
 }
 
-/// Takes out each `null` that may not be one and has no default: of what is read, whoever wrote it, that says nothing. What an
+/// Takes out each `null` that may not be one and has no default: such a null in what is read says nothing. What an
 /// applier says is judged with it.
 pub(super) fn drop_nulls(schema: &Schema, object: &mut Map<String, Value>) {
     object.retain(|name, value| {

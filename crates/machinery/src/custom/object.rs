@@ -97,7 +97,7 @@ impl Custom {
     }
 }
 
-/// Of a changed status its own schema alone is asked, and its faults are told from there on, as upstream (`ValidateStatusUpdate`).
+/// Of a changed status its own schema alone is asked, and its faults are reported from there on, as upstream (`ValidateStatusUpdate`).
 fn validate_status(schema: &Schema, value: &Value, old: Option<&Value>, faults: &mut Faults) {
     const STATUS: &str = "status";
     let (Some(Known::Schema(schema)), Some(status)) = (schema.field(STATUS), value.get(STATUS)) else {

@@ -21,7 +21,7 @@ struct Walk {
     path: String,
     faults: Vec<Cause>,
     /// How much of what was asked of the value it fulfils, as kube-openapi counts it (`Result.MatchCount`): of several conditions
-    /// that it doesn't fulfil, that of the highest count is told.
+    /// that it doesn't fulfil, the one of the highest count is reported.
     matched: usize,
 }
 
@@ -39,7 +39,7 @@ impl Walk {
             self.wrong_type(schema, value);
         }
         self.count(schema, value, has_type);
-        // In upstream's order: what is told first and last follows from it.
+        // In upstream's order: it decides what is reported first and last.
         let checks = schema.checks.as_deref();
         if let Some(checks) = checks.filter(|_| !value.is_null()) {
             self.conditions(checks, value, old);

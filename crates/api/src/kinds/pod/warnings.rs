@@ -289,7 +289,7 @@ mod tests {
 
     #[test]
     fn of_much_that_is_odd_a_part_is_told() {
-        // Each of these pairs would be told: more texts than fit into memory.
+        // Each of these pairs would get a warning: more texts than fit into memory.
         let ports = vec![json!({"containerPort": 1, "protocol": "TCP"}); 20_000];
         let mut spec = json!({"containers": [{"name": "c", "ports": ports}]});
         assert_eq!(pod_warnings(&Value::Null, &spec, "").len(), MOST);

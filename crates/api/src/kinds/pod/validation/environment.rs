@@ -8,7 +8,7 @@ use super::volume::Volumes;
 use crate::kinds::field::{paths, text};
 
 const NAME: &str = "must be printable ASCII characters other than '='";
-/// The fields of a pod that can be told to it.
+/// The fields of a pod that it can have in its environment.
 const TOLD: [&str; 14] = [
     "metadata.annotations",
     "metadata.labels",
