@@ -21,7 +21,7 @@ use crate::image_garbage::collect_images;
 use crate::images::Images;
 use crate::node::{NodeIdentity, keep_registered, read_machine};
 use crate::oci;
-use crate::pods::{Desk, Folders, LiveContainers, PodHost, TokenBook, UserRanges};
+use crate::pods::{Desk, Folders, LiveContainers, PodHost, Residents, TokenBook, UserRanges};
 use crate::removed_volumes::remove_folders;
 use crate::server;
 use crate::shims::{ShimRuntime, end_strays};
@@ -183,6 +183,7 @@ impl Agent {
             programs: programs.clone(),
             runtime,
             running: LiveContainers::default(),
+            residents: Residents::default(),
             tokens: TokenBook::default(),
             storage: StorageBook::default(),
             rates: Rates::default(),

@@ -3,6 +3,7 @@
 //! A pod has one sandbox, in which its containers live, one life each at a time. A runtime outlives the agent: what it
 //! runs is found again by the next one.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -85,6 +86,9 @@ pub(crate) trait Runtime: fmt::Debug + Send + Sync {
 
     /// What each container uses that runs, with when it began.
     fn usage(&self) -> BoxFuture<'_, Vec<(Which, Timestamp, Usage)>>;
+
+    /// What pods use of memory as a whole; only of those of which that is known.
+    fn memory_of_pods(&self, uids: Vec<String>) -> BoxFuture<'_, HashMap<String, cgroup::Memory>>;
 
     /// The pods that have a sandbox.
     fn sandboxes(&self) -> Vec<String>;
@@ -180,6 +184,18 @@ impl Usage {
             major_faults: self.major_faults.saturating_add(other.major_faults),
             processes: self.processes.saturating_add(other.processes),
         }
+    }
+
+    /// What a pod uses: what its containers do, and of memory what all of it does, if that is known.
+    pub(crate) fn of_pod(containers: impl Iterator<Item = Usage>, memory: Option<cgroup::Memory>) -> Self {
+        let sum = containers.fold(Usage::default(), Usage::and);
+        memory.map_or(sum, |memory| sum.with(memory))
+    }
+
+    /// This, but for memory.
+    pub(crate) fn with(self, memory: cgroup::Memory) -> Self {
+        let cgroup::Memory { all, working_set, rss, faults, major_faults } = memory;
+        Usage { memory: working_set, with_files: all, rss, faults, major_faults, ..self }
     }
 }
 

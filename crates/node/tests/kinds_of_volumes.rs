@@ -28,6 +28,10 @@ async fn a_volume_in_memory_is_bounded_and_stays_as_long_as_its_pod() {
     let spec = json!({"restartPolicy": "OnFailure", "securityContext": {"fsGroup": 71},
         "volumes": [{"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]});
     let uid = host.contained("a", container, spec);
+    let waits = |pod: &Value| main_status(pod)["state"]["waiting"]["reason"] == "CrashLoopBackOff";
+    host.until("a", "its first end", waits).await;
+    let folder = host.folder.path().join(format!("agent/pods/{uid}/volumes/v"));
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0, "nothing of it is on the disk");
     let over = |pod: &Value| pod["status"]["phase"] == "Succeeded";
     host.until("a", "over", over).await;
     let first = host.log("a", 0);
@@ -35,8 +39,6 @@ async fn a_volume_in_memory_is_bounded_and_stays_as_long_as_its_pod() {
     assert!(lines[0].starts_with("tmpfs /m tmpfs rw,nodev") && lines[0].contains("size=1024k"), "{first}");
     assert_eq!(lines[1..], ["2777 71", "1048576"], "{first}");
     assert_eq!(host.log("a", 1), "still there\nfile\n");
-    let folder = host.folder.path().join(format!("agent/pods/{uid}/volumes/v"));
-    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0, "nothing of it is on the disk");
     host.shut_down().await;
 }
 

@@ -72,9 +72,9 @@ async fn init_containers_run_in_order_and_a_job_succeeds() {
         "restartPolicy": "Never",
         "initContainers": [init("one", "echo 1 >> order"), init("two", "echo 2 >> order")],
     });
-    let uid = host.pod("a", json!({"command": ["sh", "-c", "echo 3 >> order; kill -0 $$$$"]}), spec);
+    host.pod("a", json!({"command": ["sh", "-c", "echo 3 >> order; cat order; kill -0 $$$$"]}), spec);
     let pod = host.until("a", "done", |pod| pod["status"]["phase"] == "Succeeded").await;
-    assert_eq!(std::fs::read_to_string(host.work(&uid).join("order")).unwrap(), "1\n2\n3\n");
+    assert_eq!(host.log("a", 0), "1\n2\n3\n");
     assert_eq!(main_status(&pod)["state"]["terminated"]["reason"], "Completed");
     assert_eq!(condition(&pod, "Ready").unwrap()["reason"], "PodCompleted");
     let init = pod["status"]["initContainerStatuses"].as_array().unwrap();

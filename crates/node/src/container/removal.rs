@@ -37,7 +37,10 @@ pub(crate) fn remove_folder(folder: &Path) -> io::Result<()> {
             break;
         }
     }
-    fs::remove_dir(folder)
+    match fs::remove_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed,
+    }
 }
 
 /// Opens a folder in a folder, unless something is mounted at it.
@@ -70,8 +73,16 @@ impl Removal {
                 self.move_up(folder, name)?;
                 continue;
             }
-            self.empty(enter(folder, name)?.as_fd(), depth + 1)?;
-            unlinkat(folder, name, UnlinkatFlags::RemoveDir)?;
+            // It may be removed twice at once: as its pod ends, and as the pod's object goes.
+            match enter(folder, name) {
+                Ok(inner) => self.empty(inner.as_fd(), depth + 1)?,
+                Err(Errno::ENOENT) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            match unlinkat(folder, name, UnlinkatFlags::RemoveDir) {
+                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(error) => return Err(error.into()),
+            }
         }
         Ok(())
     }

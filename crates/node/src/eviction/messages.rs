@@ -4,7 +4,8 @@ use k8s_openapi::api::core::v1::Pod;
 
 use super::signals::{Left, Threshold};
 use crate::container::in_units;
-use crate::stats::storage::{PodStorage, written};
+use crate::stats::disk::{DEEPEST, MOST};
+use crate::stats::storage::{LONGEST, PodStorage, written};
 
 use super::ranking::limited;
 
@@ -40,8 +41,20 @@ pub(crate) fn short(threshold: &Threshold, left: Option<Left>, pod: &Pod, used: 
     message
 }
 
-/// Why a pod goes that takes more of the disk than it may, if it does: a volume, all of it, or one of its containers.
+/// That a pod has more on the disk than is looked at.
+pub(crate) fn unseen() -> String {
+    format!(
+        "The pod's folders hold more than is looked at ({MOST} names, {DEEPEST} levels, {} s). ",
+        LONGEST.as_secs()
+    )
+}
+
+/// Why a pod goes that takes more of the disk than it may, if it does: a volume, all of it, or one of its containers. One that has more
+/// than is looked at is beyond any limit: else nothing would hold it.
 pub(crate) fn beyond_limit(pod: &Pod, storage: &PodStorage) -> Option<String> {
+    if storage.ephemeral(pod).is_partial && storage.is_limited(pod) {
+        return Some(format!("{}That counts as beyond its limits of local ephemeral storage. ", unseen()));
+    }
     for volume in written(pod) {
         let limit = volume.empty_dir.as_ref().and_then(|dir| dir.size_limit.as_ref());
         let (Some(limit), Some(tree)) = (limit, storage.volumes.get(&volume.name)) else { continue };
@@ -130,7 +143,7 @@ mod tests {
             json!([{"name": "a", "resources": limit("2k")}, {"name": "b", "resources": limit("1k")}]),
             json!([{"name": "v", "emptyDir": {"sizeLimit": "1k"}}, {"name": "free", "emptyDir": {}}]),
         );
-        let tree = |bytes| Tree { bytes, inodes: 1 };
+        let tree = |bytes| Tree { bytes, inodes: 1, ..Tree::default() };
         let told = |a: u64, b: u64, v: u64, free: u64| {
             let storage = PodStorage {
                 containers: [("a".to_owned(), (tree(a), tree(0))), ("b".into(), (tree(b - 1), tree(1)))]
@@ -147,5 +160,29 @@ mod tests {
         assert_eq!(told(1000, 1000, 0, 1001).as_deref(), Some(whole));
         let container = "Container b exceeded its local ephemeral storage limit \"1k\". ";
         assert_eq!(told(0, 1001, 0, 0).as_deref(), Some(container));
+    }
+
+    #[test]
+    fn what_nobody_can_see_is_beyond_any_limit() {
+        let limit = json!({"limits": {"ephemeral-storage": "1Gi"}});
+        let partial = Tree { is_partial: true, ..Tree::default() };
+        let storage = PodStorage {
+            containers: [("a".to_owned(), (Tree::default(), partial))].into(),
+            volumes: [("v".to_owned(), Tree::default())].into(),
+            ..PodStorage::default()
+        };
+        let told = "The pod's folders hold more than is looked at (1000000 names, 200 levels, 60 s). \
+                    That counts as beyond its limits of local ephemeral storage. ";
+        for (resources, volume, expected) in [
+            (json!({}), json!({}), None),
+            (limit, json!({}), Some(told)),
+            (json!({}), json!({"sizeLimit": "1Gi"}), Some(told)),
+        ] {
+            let pod = pod(
+                json!([{"name": "a", "resources": resources}]),
+                json!([{"name": "v", "emptyDir": volume}]),
+            );
+            assert_eq!(beyond_limit(&pod, &storage).as_deref(), expected, "{pod:?}");
+        }
     }
 }

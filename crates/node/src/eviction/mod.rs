@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tracing::info_span;
 
 pub(crate) use decision::Pressures;
@@ -18,15 +19,16 @@ pub(crate) use ranking::is_critical;
 pub use signals::{Bound, Eviction, Signal, Threshold};
 
 use self::decision::Decider;
-use self::messages::{beyond_limit, short};
+use self::messages::{beyond_limit, short, unseen};
 use self::ranking::{Consumption, priority, requested, turn};
 use self::signals::{Left, Observed};
 use crate::images::Images;
-use crate::pod::{Failure, is_over, spec_grace, subject, uid};
+use crate::pod::{Failure, spec_grace, subject, uid};
 use crate::pods::{PodHost, Report};
 use crate::runtime::{Usage, Which};
-use crate::stats::disk::FileSystem;
+use crate::stats::disk::{FileSystem, Tree};
 use crate::stats::machine::Machine;
+use crate::stats::storage::Turns;
 
 /// How long a pod has to end that goes at once (`immediateEvictionGracePeriodSeconds`).
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -36,8 +38,8 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Why a pod that is evicted fails.
-pub(crate) fn evicted(message: String, grace: Duration, is_disruption: bool) -> Failure {
-    Failure { reason: "Evicted", message, grace: Some(grace), is_disruption }
+pub(crate) fn evicted(message: String, is_disruption: bool) -> Failure {
+    Failure { reason: "Evicted", message, is_disruption }
 }
 
 /// Looks at what pods take of the disk, and evicts those that take more than they may, until it is dropped.
@@ -46,16 +48,31 @@ pub(crate) async fn hold_storage(
     reports: mpsc::UnboundedSender<Report>,
     every: Duration,
 ) {
+    let (turns, mut looks) = (Turns::default(), JoinSet::new());
     loop {
-        for pod in host.measure_storage(every).await {
-            let storage = host.storage.of(uid(&pod));
-            let why = storage.and_then(|storage| beyond_limit(&pod, &storage));
-            if let Some(message) = why.filter(|_| !is_critical(&pod) && !is_over(&pod)) {
-                tracing::info!(pod = subject(&pod), message, "a pod is evicted");
-                let _ = reports.send(Report::Evicted(uid(&pod).to_owned(), evicted(message, AT_ONCE, false)));
+        host.begin_looks(&mut looks, &turns, every);
+        let again = tokio::time::sleep(every);
+        tokio::pin!(again);
+        loop {
+            tokio::select! {
+                () = &mut again => break,
+                Some(looked) = looks.join_next() => {
+                    if let Ok(Some(pod)) = looked {
+                        judge(&host, &reports, &pod);
+                    }
+                }
             }
         }
-        tokio::time::sleep(every).await;
+    }
+}
+
+/// Evicts a pod that was looked at, if it takes more of the disk than it may.
+fn judge(host: &PodHost, reports: &mpsc::UnboundedSender<Report>, pod: &Pod) {
+    let stays = host.residents.get(uid(pod)).is_some_and(|resident| !resident.goes);
+    let why = host.storage.of(uid(pod)).and_then(|storage| beyond_limit(pod, &storage));
+    if let Some(message) = why.filter(|_| stays && !is_critical(pod)) {
+        tracing::info!(pod = subject(pod), message, "a pod is evicted");
+        let _ = reports.send(Report::Evicted(uid(pod).to_owned(), evicted(message, false), AT_ONCE));
     }
 }
 
@@ -131,26 +148,35 @@ async fn relieve(
         return None;
     }
     let used = host.runtime.usage().await;
-    let mut pods: Vec<(Arc<Pod>, Consumption)> = host
-        .live_pods()
+    // Those that have ended are among them as long as they have something here, and those that are deleted and take their time. One
+    // that was evicted has had its turn, however long it takes.
+    let residents = host.residents.list().into_iter().filter(|one| !one.goes && !is_critical(&one.pod));
+    let pods: Vec<Arc<Pod>> = residents.map(|resident| resident.pod).collect();
+    let memory = host.runtime.memory_of_pods(pods.iter().map(|pod| uid(pod).to_owned()).collect()).await;
+    let mut pods: Vec<(Arc<Pod>, Consumption)> = pods
         .into_iter()
-        .filter(|pod| !is_critical(pod) && !is_over(pod))
         .map(|pod| {
-            let consumed = consumption(host, &pod, used.iter().map(|(which, _, usage)| (which, usage)));
+            let own = used.iter().filter(|(which, ..)| which.uid == uid(&pod)).map(|(.., usage)| *usage);
+            let usage = Usage::of_pod(own, memory.get(uid(&pod)).copied());
+            let tree = host.storage.of(uid(&pod)).map(|storage| storage.ephemeral(&pod));
+            let consumed = consumption(&pod, usage, tree.unwrap_or_default());
             (pod, consumed)
         })
         .collect();
     pods.sort_by_key(|(_, consumed)| turn(threshold.signal, consumed));
-    let (pod, _) = pods.into_iter().next()?;
+    let (pod, consumed) = pods.into_iter().next()?;
     let containers =
         taken(host, threshold.signal, &pod, &used.iter().map(|(w, _, u)| (w, u)).collect::<Vec<_>>());
-    let message = short(threshold, observed.get(&threshold.signal).copied(), &pod, &containers);
+    let mut message = short(threshold, observed.get(&threshold.signal).copied(), &pod, &containers);
+    if threshold.signal.is_disk() && consumed.is_unseen {
+        message += &unseen();
+    }
     let grace = match threshold.grace {
         Some(_) => settings.longest_grace.min(spec_grace(&pod)),
         None => AT_ONCE,
     };
     tracing::warn!(pod = subject(&pod), message, "a pod is evicted");
-    reports.send(Report::Evicted(uid(&pod).to_owned(), evicted(message, grace, true))).ok()?;
+    reports.send(Report::Evicted(uid(&pod).to_owned(), evicted(message, true), grace)).ok()?;
     Some(uid(&pod).to_owned())
 }
 
@@ -162,20 +188,14 @@ async fn free_images(host: &PodHost, images: Arc<dyn Images>) {
     }
 }
 
-fn consumption<'a>(
-    host: &PodHost,
-    pod: &Pod,
-    used: impl Iterator<Item = (&'a Which, &'a Usage)>,
-) -> Consumption {
-    let own = used.filter(|(which, _)| which.uid == uid(pod));
-    let usage = own.fold(Usage::default(), |sum, (_, usage)| sum.and(*usage));
-    let tree = host.storage.of(uid(pod)).map(|storage| storage.ephemeral(pod)).unwrap_or_default();
+fn consumption(pod: &Pod, usage: Usage, tree: Tree) -> Consumption {
     Consumption {
         priority: priority(pod),
         memory: (usage.memory, requested(pod, "memory")),
         disk: (tree.bytes, requested(pod, "ephemeral-storage")),
         inodes: tree.inodes,
         processes: usage.processes,
+        is_unseen: tree.is_partial,
     }
 }
 
@@ -195,10 +215,11 @@ fn taken(host: &PodHost, signal: Signal, pod: &Pod, used: &[(&Which, &Usage)]) -
     }
 }
 
-/// Waits until nothing of a pod runs any more, but not for ever.
+/// Waits until nothing of a pod runs any more and all that it had of the host is given back, but not for ever: only then it shows whether
+/// that was enough.
 async fn until_gone(host: &PodHost, gone: &str) {
     let wait = async {
-        while host.running.list().iter().any(|live| live.which.uid == gone) {
+        while host.residents.get(gone).is_some() {
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     };

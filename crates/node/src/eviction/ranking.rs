@@ -23,9 +23,11 @@ pub(crate) struct Consumption {
     pub disk: (u64, u64),
     pub inodes: u64,
     pub processes: u64,
+    /// Whether it has more on the disk than was looked at: then nobody knows how much.
+    pub is_unseen: bool,
 }
 
-/// Who goes before whom: the smaller key is first. Those that use more than they asked for, then those of lower priority, then those
+/// Who goes before whom: the smaller key is first. Where the disk is short, those of which nobody can see how much they take; those that use more than they asked for, then those of lower priority, then those
 /// that use the most beyond what they asked for.
 pub(crate) fn turn(signal: Signal, pod: &Consumption) -> impl Ord + use<> {
     let beyond = |(used, asked): (u64, u64)| (used <= asked, i128::from(used) - i128::from(asked));
@@ -36,7 +38,7 @@ pub(crate) fn turn(signal: Signal, pod: &Consumption) -> impl Ord + use<> {
         Signal::NodefsInodes | Signal::ImagefsInodes => (pod.inodes == 0, i128::from(pod.inodes)),
         Signal::Pid => (false, i128::from(pod.processes)),
     };
-    (is_within, pod.priority, Reverse(most))
+    (!(signal.is_disk() && pod.is_unseen), is_within, pod.priority, Reverse(most))
 }
 
 /// Whether a pod is never evicted.
@@ -121,6 +123,22 @@ mod tests {
                 "within, small"
             ]
         );
+    }
+
+    #[test]
+    fn who_has_more_on_the_disk_than_is_looked_at_goes_first_where_that_is_short() {
+        let of = |is_unseen, used| Consumption {
+            is_unseen,
+            disk: (used, 0),
+            memory: (used, 0),
+            priority: is_unseen.into(),
+            ..Consumption::default()
+        };
+        let pods = [("seen", of(false, 100)), ("unseen", of(true, 1))];
+        for signal in [Signal::Nodefs, Signal::NodefsInodes, Signal::Imagefs, Signal::ImagefsInodes] {
+            assert_eq!(order(signal, &pods), ["unseen", "seen"], "{signal:?}");
+        }
+        assert_eq!(order(Signal::Memory, &pods), ["seen", "unseen"]);
     }
 
     #[test]

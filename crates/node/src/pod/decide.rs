@@ -103,8 +103,7 @@ pub(crate) fn decide(pod: &Pod, record: &mut PodRecord, now: Now) -> Decision {
     if record.ending.is_some() {
         end(pod, record, now, &mut decision);
     } else if record.failed.is_some() || is_over(pod) {
-        let own = record.failed.as_ref().and_then(|failure| failure.grace);
-        let deadline = now.elapsed + own.unwrap_or_else(|| spec_grace(pod));
+        let deadline = record.by(now.elapsed + spec_grace(pod));
         stop_all(pod, record, deadline, false, now, &mut decision);
     } else if record.refused.is_some() {
     } else if prepared(record, now, &mut decision) {
@@ -140,7 +139,7 @@ fn look_at_deadline(pod: &Pod, record: &mut PodRecord, now: Now, decision: &mut 
     let (reason, message) =
         ("DeadlineExceeded", "Pod was active on the node longer than the specified deadline".to_owned());
     decision.event(true, reason, message.clone(), None);
-    record.failed = Some(Failure { reason, message, grace: None, is_disruption: false });
+    record.failed = Some(Failure { reason, message, is_disruption: false });
 }
 
 fn seconds(value: Option<i64>) -> Option<Duration> {
@@ -271,7 +270,7 @@ fn run(pod: &Pod, record: &mut PodRecord, now: Now, decision: &mut Decision) {
         }
     }
     if over {
-        let deadline = now.elapsed + spec_grace(pod);
+        let deadline = record.by(now.elapsed + spec_grace(pod));
         return stop_all(pod, record, deadline, false, now, decision);
     }
     for container in ephemeral_containers(pod) {
@@ -452,6 +451,7 @@ fn stop_one(
 
 fn end(pod: &Pod, record: &mut PodRecord, now: Now, decision: &mut Decision) {
     let Some(Ending { deadline, then }) = record.ending.clone() else { return };
+    let deadline = record.by(deadline);
     stop_all(pod, record, deadline, then == Then::Forget, now, decision);
     if !record.alive() && record.preparation != Preparation::Asked && !record.finishing {
         record.finishing = true;

@@ -24,6 +24,8 @@ pub(crate) struct PodRecord {
     pub refused: Option<String>,
     /// Why it failed as a whole, if it did: once its processes are dead its phase says so.
     pub failed: Option<Failure>,
+    /// By when it must be dead at the latest, whatever else says how long it has: it was evicted.
+    pub hurry: Option<Duration>,
     /// Until when a status that only says "being created" is not worth a write.
     pub hold_status_until: Duration,
     /// Whether all of it is being ended: it is over, failed or must go.
@@ -39,8 +41,6 @@ pub(crate) struct Failure {
     pub reason: &'static str,
     /// For people.
     pub message: String,
-    /// How long its processes have to end, if not as long as it says itself.
-    pub grace: Option<Duration>,
     /// Whether it goes for the host's sake: then who counts its failures is to pass over this one (KEP-3329).
     pub is_disruption: bool,
 }
@@ -316,6 +316,7 @@ impl PodRecord {
             ending: None,
             refused: None,
             failed: None,
+            hurry: None,
             hold_status_until: now.elapsed + Duration::from_millis(100),
             stopping: false,
             finishing: false,
@@ -447,6 +448,16 @@ impl PodRecord {
         if let Stage::Running(Running { stop: Some(stop), .. }) = &mut container.stage {
             stop.step = stop.step.max(StopStep::PreStopDone);
         }
+    }
+
+    /// It must be dead within `grace`, unless it must be sooner.
+    pub(crate) fn must_hurry(&mut self, grace: Duration, now: Now) {
+        self.hurry = Some(self.by(now.elapsed + grace));
+    }
+
+    /// A deadline of the pod's, or the earlier one by which it must be dead anyway.
+    pub(super) fn by(&self, deadline: Duration) -> Duration {
+        self.hurry.map_or(deadline, |hurry| hurry.min(deadline))
     }
 
     /// Whether any process may be alive.

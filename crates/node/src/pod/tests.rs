@@ -361,6 +361,32 @@ fn the_end_can_be_hastened() {
 }
 
 #[test]
+fn who_is_evicted_ends_sooner_however_much_time_it_had() {
+    for how in ["deleted", "failed", "over"] {
+        let mut spec = one("Always");
+        spec["terminationGracePeriodSeconds"] = 1000.into();
+        let mut table = Table::new(spec);
+        table.prepared();
+        table.step(0);
+        table.started("m", 0, 0);
+        match how {
+            "deleted" => table.delete(1000),
+            "failed" => {
+                let message = String::new();
+                table.record.failed =
+                    Some(Failure { reason: "DeadlineExceeded", message, is_disruption: false });
+            }
+            _ => table.pod.status = serde_json::from_value(json!({"phase": "Failed"})).unwrap(),
+        }
+        assert_eq!(table.step(1), ["event Killing", "term m"], "{how}");
+        table.record.must_hurry(Duration::from_secs(1), at(5));
+        table.record.must_hurry(Duration::from_secs(100), at(5));
+        assert_eq!(table.step(5), NOTHING, "{how}");
+        assert_eq!(table.step(6), ["kill m"], "{how}: the earlier counts");
+    }
+}
+
+#[test]
 fn a_pod_deleted_before_it_ran_is_confirmed_at_once() {
     let mut table = Table::new(one("Always"));
     table.delete(30);

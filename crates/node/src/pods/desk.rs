@@ -15,7 +15,7 @@ use tracing::{debug_span, info_span};
 
 use super::PodHost;
 use super::acting::{carry_out, say};
-use super::entry::{Entry, evicted, found, prepared, started};
+use super::entry::{Entry, evicted, found, note, prepared, started};
 use super::handler::{admit, refusal};
 use super::life::{Report, begin, outcome, watch_over};
 use crate::clock::Now;
@@ -369,18 +369,17 @@ impl Desk {
                 process.ending.send_replace(true);
             }
         }
-        if is_over(&entry.pod) && !entry.record.alive() && !entry.released {
-            // It never runs again: what a shim of its own holds is only what was left behind.
+        let is_quiet = !entry.record.alive() && entry.record.preparation != Preparation::Asked;
+        if is_over(&entry.pod) && is_quiet && !entry.released && !entry.record.finishing {
+            // It never runs again, but its object may stay for good: what it wrote must not stay as long.
             entry.released = true;
             let (host, id) = (self.host.clone(), id.to_owned());
-            self.work.spawn_in(info_span!("end pod", uid = id), async move {
-                host.let_go(&id).await;
-                host.csi.release(&id).await;
-            });
+            self.work.spawn_in(info_span!("end pod", uid = id), async move { host.put_away(&id).await });
         }
         for action in decision.actions {
             carry_out(&self.host, &self.reports, &mut self.work, entry, action, now);
         }
+        note(&self.host, entry);
         if !self.leaving {
             say(&self.host, &self.reports, &mut self.work, entry, now);
         }
@@ -392,6 +391,9 @@ impl Desk {
                 volume.config_map.is_some() || volume.secret.is_some() || volume.projected.is_some()
             });
             let Preparation::Done { address } = entry.record.preparation else { continue };
+            if entry.released {
+                continue;
+            }
             if self.host.csi.has_mounted(uid(&entry.pod))
                 && entry.record.ending.is_none()
                 && !is_over(&entry.pod)
@@ -422,7 +424,7 @@ impl Desk {
         let now = self.host.clock.now();
         let id = match &report {
             Report::Prepared(id, _) | Report::Written(id, _) | Report::Finished(id) => id.clone(),
-            Report::Evicted(id, _) => id.clone(),
+            Report::Evicted(id, ..) => id.clone(),
             Report::Started(which, _) | Report::Exited(which, ..) => which.uid.clone(),
             Report::Found(which, _) | Report::PreStopDone(which, _) => which.uid.clone(),
         };
@@ -468,7 +470,7 @@ impl Desk {
                     None => self.gone(&key),
                 }
             }
-            Report::Evicted(_, failure) => evicted(&self.host, entry, failure),
+            Report::Evicted(_, failure, grace) => evicted(&self.host, entry, failure, grace, now),
             Report::Finished(_) => {
                 entry.finished = true;
                 let key = entry.key.clone();

@@ -14,8 +14,8 @@ use super::PodHost;
 use super::life::Started;
 use crate::clock::Now;
 use crate::pod::{
-    Failure, PodRecord, PrepareError, ProbeKind, StartError, container, container_id, is_over, is_ready,
-    subject,
+    Failure, PodRecord, Preparation, PrepareError, ProbeKind, StartError, Then, container, container_id,
+    is_over, is_ready, subject, uid,
 };
 use crate::probe::Finding;
 use crate::runtime::Which;
@@ -52,7 +52,7 @@ pub(super) struct Entry {
     pub(super) told_started: bool,
     /// Whether the last status said ready.
     pub(super) told_ready: bool,
-    /// Whether its sandbox was ended: the pod is over.
+    /// Whether what it had of the host is given back: the pod is over.
     pub(super) released: bool,
     /// The last failure that was reported.
     pub(super) told_failure: String,
@@ -98,13 +98,31 @@ pub(super) fn prepared(host: &PodHost, entry: &mut Entry, result: Result<IpAddr,
     entry.record.prepared(result, now);
 }
 
-/// It must go, unless it goes already.
-pub(super) fn evicted(host: &PodHost, entry: &mut Entry, failure: Failure) {
-    if is_over(&entry.pod) || entry.record.failed.is_some() || entry.record.ending.is_some() {
+/// It must go within `grace`. One that goes already, with more time than that, goes sooner: the host can't wait for it.
+pub(super) fn evicted(host: &PodHost, entry: &mut Entry, failure: Failure, grace: Duration, now: Now) {
+    let is_over = is_over(&entry.pod);
+    // An agent that stops has its pods end, and leaves their objects as they are.
+    let stays = entry.record.ending.as_ref().is_some_and(|ending| ending.then == Then::Stay);
+    if stays || entry.record.finishing || (is_over && !entry.record.alive()) {
         return;
     }
-    host.tell(&entry.pod, None, true, failure.reason, failure.message.clone());
-    entry.record.failed = Some(failure);
+    if entry.record.hurry.is_none() {
+        host.tell(&entry.pod, None, true, failure.reason, failure.message.clone());
+    }
+    entry.record.must_hurry(grace, now);
+    if !is_over {
+        entry.record.failed.get_or_insert(failure);
+    }
+}
+
+/// Keeps the list of the pods that have something of the host: those whose folder, volumes and address are there. One that ended leaves
+/// it when these are gone.
+pub(super) fn note(host: &PodHost, entry: &Entry) {
+    if entry.released || entry.record.finishing {
+        host.residents.ended(uid(&entry.pod));
+    } else if matches!(entry.record.preparation, Preparation::Done { .. }) {
+        host.residents.put(entry.pod.clone(), entry.record.hurry.is_some());
+    }
 }
 
 /// A process was made, or not.

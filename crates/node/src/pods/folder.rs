@@ -162,16 +162,14 @@ impl Folders {
         fs::set_permissions(self.tmp(uid), fs::Permissions::from_mode(0o1777))
     }
 
-    /// Removes all that a pod leaves.
-    pub(crate) fn remove(&self, pod: &Pod) {
-        for folder in [self.pod(uid(pod)), self.pod_logs(pod)] {
-            remove(&folder);
-        }
+    /// Removes a pod's logs.
+    pub(crate) fn remove_logs(&self, pod: &Pod) {
+        remove(&self.pod_logs(pod));
     }
 
-    /// Removes what a pod left whose object is gone; its logs go with those of all that are gone.
-    pub(crate) fn remove_pod(&self, uid: &str) {
-        remove(&self.pod(uid));
+    /// Removes all that a pod left but its logs, and answers whether nothing is left.
+    pub(crate) fn remove_pod(&self, uid: &str) -> bool {
+        remove(&self.pod(uid))
     }
 
     /// Removes what pods left that are not among these uids.
@@ -203,8 +201,10 @@ fn entries(folder: &Path) -> io::Result<Vec<PathBuf>> {
     }
 }
 
-fn remove(folder: &Path) {
-    if let Err(error) = remove_folder(folder) {
+fn remove(folder: &Path) -> bool {
+    let removed = remove_folder(folder);
+    if let Err(error) = &removed {
         tracing::warn!(folder = %folder.display(), %error, "can't remove what a pod left");
     }
+    removed.is_ok()
 }

@@ -77,7 +77,7 @@ pub(super) fn admit(host: &PodHost, entry: &mut Entry) {
         return;
     }
     let message = format!("The node had condition: [{}]. ", pressures.names().join(" "));
-    evicted(host, entry, eviction::evicted(message, Duration::ZERO, false));
+    evicted(host, entry, eviction::evicted(message, false), Duration::ZERO, host.clock.now());
 }
 
 fn refuses(pressures: Pressures, pod: &Pod) -> bool {

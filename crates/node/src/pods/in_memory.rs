@@ -2,12 +2,20 @@
 
 use k8s_openapi::api::core::v1::{Pod, Volume};
 
+use store::State;
+
 use super::PodHost;
+use super::handler::Handler;
 use crate::container::{cgroup, in_units, is_in_memory, volume_group};
 use crate::oci::InMemory;
 use crate::pod::uid;
 
 impl PodHost {
+    /// Whether a pod can have volumes in memory: what processes of the host have is a folder on the disk.
+    pub(crate) fn has_memory(&self, pod: &Pod, state: &State) -> bool {
+        Handler::of(pod, state) == Ok(Handler::Oci)
+    }
+
     /// What its shim is to make.
     pub(super) fn in_memory(&self, pod: &Pod) -> Vec<InMemory> {
         let volumes = pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten());

@@ -34,8 +34,8 @@ pub(crate) enum Report {
     PreStopDone(Which, Result<(), String>),
     /// A status was written, or not.
     Written(String, Result<(), machinery::Status>),
-    /// A pod must go, for the host's sake.
-    Evicted(String, Failure),
+    /// A pod must go, for the host's sake, and has so long to end.
+    Evicted(String, Failure, Duration),
     /// A pod that ended is cleaned up and, if that was due, confirmed.
     Finished(String),
 }

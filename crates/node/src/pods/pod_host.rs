@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
 use objects::{Occurrence, Recorder, Writer};
@@ -10,7 +11,7 @@ use store::{State, Store};
 use tokio::sync::watch;
 use tracing::info_span;
 
-use super::{Folders, LiveContainers, PodTokens, TokenBook, UserRanges};
+use super::{Folders, LiveContainers, PodTokens, Residents, TokenBook, UserRanges};
 use crate::addresses::{Addresses, PodAddresses};
 use crate::clock::Clock;
 use crate::container::{
@@ -45,6 +46,7 @@ pub(crate) struct PodHost {
     pub programs: PathBuf,
     pub runtime: Arc<dyn Runtime>,
     pub running: LiveContainers,
+    pub residents: Residents,
     pub tokens: TokenBook,
     /// What pods take of the disk.
     pub storage: StorageBook,
@@ -61,6 +63,10 @@ pub(crate) struct PodHost {
     /// Variables of every container.
     pub variables: Vec<(String, String)>,
 }
+
+/// How long after one that failed the removal of a pod's folder is tried again; then what is left stays until its object goes.
+const REMOVE_AGAIN: [Duration; 3] =
+    [Duration::from_millis(100), Duration::from_secs(1), Duration::from_secs(5)];
 
 /// The machine's host name.
 pub(super) fn machine_name() -> String {
@@ -200,19 +206,38 @@ impl PodHost {
         }
     }
 
-    /// Gives back what a pod that ended had.
-    pub(crate) async fn clean_up(self: Arc<Self>, pod: Arc<Pod>) {
+    /// Gives back what a pod that is over had, but for its address and its logs: whatever it wrote, and the images that it kept. Its
+    /// object may stay for good, for people to read.
+    pub(super) async fn put_away(&self, uid: &str) {
         // The processes end first: nothing of this pod may use its address or its folder when these are given away.
-        self.let_go(uid(&pod)).await;
-        end_leftovers(self.folders.pod(uid(&pod)), |_| false).await;
+        self.let_go(uid).await;
+        let folder = self.folders.pod(uid);
+        // Processes are looked for once: without its folder this was done before.
+        if folder.exists() {
+            end_leftovers(folder, |_| false).await;
+        }
         // Until they are unmounted, its volumes are not to be had elsewhere: as with the kubelet, the pod is there as long.
-        self.csi.release(uid(&pod)).await;
+        self.csi.release(uid).await;
+        for wait in REMOVE_AGAIN {
+            let (folders, of) = (self.folders.clone(), uid.to_owned());
+            let span = info_span!("remove a pod's folder", uid);
+            if let Ok(true) = tasks::blocking(span, move || folders.remove_pod(&of)).await {
+                break;
+            }
+            // A file may have been written there meanwhile.
+            tokio::time::sleep(wait).await;
+        }
+        self.residents.remove(uid);
+    }
+
+    /// Gives back all that a pod had that goes.
+    pub(crate) async fn clean_up(self: Arc<Self>, pod: Arc<Pod>) {
+        self.put_away(uid(&pod)).await;
         self.tokens.forget(&pod);
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner).release(uid(&pod));
         let host = self.clone();
-        let _ =
-            tasks::blocking(info_span!("remove files", uid = uid(&pod)), move || host.folders.remove(&pod))
-                .await;
+        let span = info_span!("remove logs", uid = uid(&pod));
+        let _ = tasks::blocking(span, move || host.folders.remove_logs(&pod)).await;
     }
 
     /// What a pod's volumes ask of storage drivers.

@@ -93,7 +93,7 @@ impl PodHost {
     pub(super) fn rejection(&self, pod: &Pod) -> Option<Failure> {
         let Ok(Handler::Oci) = Handler::of(pod, &self.store.snapshot()) else { return None };
         let message = self.sysctls(pod, None).err()?;
-        Some(Failure { reason: "SysctlForbidden", message, grace: None, is_disruption: false })
+        Some(Failure { reason: "SysctlForbidden", message, is_disruption: false })
     }
 
     fn shared_memory(&self, uid: &str) -> PathBuf {

@@ -20,7 +20,7 @@ use super::launch::Launcher;
 use super::link::{Link, Reply};
 use super::session::{CommandEnd, Ours, exit, output_pipe};
 use super::usage::Running;
-use crate::container::cgroup::Cgroups;
+use crate::container::cgroup::{Cgroups, Memory};
 use crate::container::{LogProgress, Terminal, end_leftovers};
 use crate::host::Isolation;
 use crate::oci::{Namespace, Wanted};
@@ -419,6 +419,18 @@ impl Runtime for ShimRuntime {
 
     fn usage(&self) -> BoxFuture<'_, Vec<(Which, Timestamp, Usage)>> {
         self.running.usage(self.cgroups.clone()).boxed()
+    }
+
+    fn memory_of_pods(&self, uids: Vec<String>) -> BoxFuture<'_, HashMap<String, Memory>> {
+        async move {
+            let Some(cgroups) = self.cgroups.clone() else { return HashMap::new() };
+            let look = move || {
+                let of = |uid: String| cgroups.memory_of_pod(&uid).map(|memory| (uid, memory));
+                uids.into_iter().filter_map(of).collect::<HashMap<String, Memory>>()
+            };
+            tasks::blocking(info_span!("what the pods use"), look).await.unwrap_or_default()
+        }
+        .boxed()
     }
 
     fn sandboxes(&self) -> Vec<String> {

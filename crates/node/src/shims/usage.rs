@@ -58,11 +58,7 @@ fn of(cgroups: Option<&Cgroups>, running: Vec<(Which, i32)>) -> Vec<(Which, Usag
         };
         usage.cpu = said.cpu.unwrap_or(usage.cpu);
         usage.processes = said.processes.unwrap_or(usage.processes);
-        if let Some(memory) = said.memory {
-            (usage.memory, usage.with_files, usage.rss) = (memory.working_set, memory.all, memory.rss);
-            (usage.faults, usage.major_faults) = (memory.faults, memory.major_faults);
-        }
-        (which, usage)
+        (which, said.memory.map_or(usage, |memory| usage.with(memory)))
     };
     running.into_iter().map(&mut one).collect()
 }

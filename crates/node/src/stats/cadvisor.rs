@@ -102,14 +102,14 @@ fn subjects(all: &Gathered) -> Vec<Subject> {
         written: None,
         limits: Limits::default(),
     }];
-    for PodFigures { pod, containers, storage } in &all.pods {
+    for figures in &all.pods {
+        let PodFigures { pod, containers, storage, .. } = figures;
         let uid = pod.metadata.uid.as_deref().unwrap_or_default();
         let place = format!("/kubepods/pod{uid}");
-        let usage = containers.iter().fold(Usage::default(), |sum, one| sum.and(one.usage));
         let since = containers.iter().map(|one| one.since).min();
         let own = Subject {
             labels: labels("", &place, "", "", pod),
-            usage,
+            usage: figures.usage(),
             since: since.map(seconds),
             written: None,
             limits: Limits::default(),
@@ -181,7 +181,11 @@ mod tests {
         let which = Which { uid: "u".into(), container: "a".into(), attempt: 2 };
         let since = Timestamp::from_second(1_700_000_000).unwrap();
         let storage = PodStorage {
-            containers: [("a".to_owned(), (Tree { bytes: 77, inodes: 1 }, Tree::default()))].into(),
+            containers: [(
+                "a".to_owned(),
+                (Tree { bytes: 77, inodes: 1, ..Tree::default() }, Tree::default()),
+            )]
+            .into(),
             ..PodStorage::default()
         };
         let all = Gathered {
@@ -191,6 +195,7 @@ mod tests {
             pods: vec![PodFigures {
                 pod: serde_json::from_value::<Pod>(pod).unwrap().into(),
                 containers: vec![ContainerFigures { which, since, usage, rate: 0 }],
+                memory: None,
                 storage: Some(storage.into()),
             }],
             ..Gathered::default()

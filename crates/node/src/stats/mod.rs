@@ -24,6 +24,7 @@ pub(crate) use summary::summary;
 use self::disk::FileSystem;
 use self::machine::Machine;
 use self::storage::PodStorage;
+use crate::container::cgroup::Memory;
 use crate::pod::uid;
 use crate::pods::PodHost;
 use crate::runtime::{Usage, Which};
@@ -49,6 +50,8 @@ struct Gathered {
 struct PodFigures {
     pod: Arc<Pod>,
     containers: Vec<ContainerFigures>,
+    /// Of the pod as a whole, if it is known.
+    memory: Option<Memory>,
     /// Nothing until it was looked at.
     storage: Option<Arc<PodStorage>>,
 }
@@ -63,12 +66,14 @@ struct ContainerFigures {
 }
 
 impl PodFigures {
-    /// What its containers use together.
-    fn usage(&self) -> (Usage, u64) {
-        let add = |(usage, rate): (Usage, u64), one: &ContainerFigures| {
-            (usage.and(one.usage), rate.saturating_add(one.rate))
-        };
-        self.containers.iter().fold((Usage::default(), 0), add)
+    /// What it uses.
+    fn usage(&self) -> Usage {
+        Usage::of_pod(self.containers.iter().map(|one| one.usage), self.memory)
+    }
+
+    /// What its containers have of the processors, in billionths of one.
+    fn rate(&self) -> u64 {
+        self.containers.iter().fold(0, |sum, one| sum.saturating_add(one.rate))
     }
 }
 
@@ -87,8 +92,9 @@ async fn gather(host: &Arc<PodHost>) -> Gathered {
     let (machine, disk, images) = machine.await.unwrap_or_default();
     let now = host.clock.now();
     let age = |since: Timestamp| Duration::try_from(now.wall.duration_since(since)).unwrap_or_default();
-    let mut pods: Vec<PodFigures> = host
-        .live_pods()
+    let pods = host.resident_pods();
+    let memory = host.runtime.memory_of_pods(pods.iter().map(|pod| uid(pod).to_owned()).collect()).await;
+    let mut pods: Vec<PodFigures> = pods
         .into_iter()
         .map(|pod| {
             let own = used.iter().filter(|(which, ..)| which.uid == uid(&pod));
@@ -98,7 +104,12 @@ async fn gather(host: &Arc<PodHost>) -> Gathered {
                 usage: *usage,
                 rate: host.rates.of(Some(which.clone()), usage.cpu, age(*since), now.elapsed),
             });
-            PodFigures { containers: containers.collect(), storage: host.storage.of(uid(&pod)), pod }
+            PodFigures {
+                containers: containers.collect(),
+                memory: memory.get(uid(&pod)).copied(),
+                storage: host.storage.of(uid(&pod)),
+                pod,
+            }
         })
         .collect();
     pods.sort_by(|one, other| {

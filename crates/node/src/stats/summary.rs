@@ -85,7 +85,7 @@ fn part(time: &str, disk: Option<&FileSystem>, tree: Tree) -> Value {
 fn pod(all: &Gathered, figures: &PodFigures, time: &str, only_basics: bool) -> Value {
     let metadata = &figures.pod.metadata;
     let started = figures.pod.status.as_ref().and_then(|status| status.start_time.as_ref());
-    let (usage, rate) = figures.usage();
+    let (usage, rate) = (figures.usage(), figures.rate());
     let containers: Vec<Value> =
         figures.containers.iter().map(|one| container(all, figures, one, time, only_basics)).collect();
     let mut told = json!({
@@ -152,6 +152,7 @@ mod tests {
     use super::super::machine::{Machine, Swap};
     use super::super::storage::PodStorage;
     use super::*;
+    use crate::container::cgroup::Memory;
     use crate::runtime::Which;
 
     fn gathered() -> Gathered {
@@ -173,9 +174,15 @@ mod tests {
         let disk = FileSystem { capacity: 1000, available: 400, used: 500, inodes: 100, inodes_free: 90 };
         let storage = PodStorage {
             at: at(5),
-            containers: [("a".to_owned(), (Tree { bytes: 30, inodes: 2 }, Tree { bytes: 4, inodes: 1 }))]
-                .into(),
-            volumes: [("v".to_owned(), Tree { bytes: 50, inodes: 3 })].into(),
+            containers: [(
+                "a".to_owned(),
+                (
+                    Tree { bytes: 30, inodes: 2, ..Tree::default() },
+                    Tree { bytes: 4, inodes: 1, ..Tree::default() },
+                ),
+            )]
+            .into(),
+            volumes: [("v".to_owned(), Tree { bytes: 50, inodes: 3, ..Tree::default() })].into(),
             claims: [("data".to_owned(), ("claim".to_owned(), disk))].into(),
             rest: Tree::default(),
         };
@@ -197,6 +204,7 @@ mod tests {
             pods: vec![PodFigures {
                 pod: serde_json::from_value::<k8s_openapi::api::core::v1::Pod>(pod).unwrap().into(),
                 containers: vec![container("a"), container("b")],
+                memory: None,
                 storage: Some(storage.into()),
             }],
         }
@@ -235,6 +243,16 @@ mod tests {
         assert_eq!(pod["volume"][1]["pvcRef"], json!({"name": "claim", "namespace": "d"}));
         assert_eq!(pod["ephemeral-storage"]["usedBytes"], 84);
         assert_eq!(pod["ephemeral-storage"]["time"], "2023-11-14T22:13:25Z", "when it was looked at");
+    }
+
+    #[test]
+    fn what_ended_containers_left_in_memory_is_the_pods() {
+        let mut all = gathered();
+        all.pods[0].memory =
+            Some(Memory { all: 900, working_set: 800, rss: 10, faults: 60, major_faults: 20 });
+        let memory = &told(&all, false)["pods"][0]["memory"];
+        assert_eq!((&memory["workingSetBytes"], &memory["usageBytes"]), (&json!(800), &json!(900)));
+        assert_eq!(told(&all, false)["pods"][0]["process_stats"]["process_count"], 8);
     }
 
     #[test]

@@ -405,7 +405,7 @@ impl TestHost {
 
     /// The folder that pods start in, by uid.
     pub fn work(&self, uid: &str) -> std::path::PathBuf {
-        self.folder.path().join("agent/pods").join(uid).join("work")
+        self.pod_folder(uid).join("work")
     }
 
     /// Makes a pod of runtime class `host` with one container and answers its uid.
@@ -511,6 +511,21 @@ impl TestHost {
         };
         let done = tokio::time::timeout(PATIENCE, wait).await;
         done.unwrap_or_else(|_| panic!("not gone: {:#?}", self.writer.get("pods", "default", name)));
+    }
+
+    /// The pod's own folder, by uid.
+    pub fn pod_folder(&self, uid: &str) -> PathBuf {
+        self.folder.path().join("agent/pods").join(uid)
+    }
+
+    /// Waits until nothing is left of a pod's folder.
+    pub async fn until_put_away(&self, uid: &str) {
+        let wait = async {
+            while self.pod_folder(uid).exists() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("{uid} keeps its folder"));
     }
 
     /// Waits until a file holds a text, and answers it.

@@ -109,20 +109,19 @@ impl Cgroups {
         };
         let Ok(folder) = folder() else { return Used::default() };
         let text = |file: &str| read(folder.as_fd(), file).ok();
-        let current = text("memory.current").and_then(|text| text.trim().parse::<u64>().ok());
-        let memory = current.map(|current| {
-            let stat = text("memory.stat").unwrap_or_default();
-            let of = |name: &str| number(&stat, name).unwrap_or(0);
-            Memory {
-                all: current,
-                working_set: current.saturating_sub(of("inactive_file")),
-                rss: of("anon"),
-                faults: of("pgfault"),
-                major_faults: of("pgmajfault"),
-            }
-        });
         let cpu = text("cpu.stat").and_then(|stat| number(&stat, "usage_usec")).map(Duration::from_micros);
-        Used { cpu, memory, processes: text("cgroup.procs").map(|list| list.lines().count() as u64) }
+        Used {
+            cpu,
+            memory: Memory::of(folder.as_fd()),
+            processes: text("cgroup.procs").map(|list| list.lines().count() as u64),
+        }
+    }
+
+    /// The memory of a pod as a whole, as far as its cgroup says: with what its ended containers left in its volumes in memory, which is
+    /// no container's any more once that one's cgroup is gone.
+    pub(crate) fn memory_of_pod(&self, uid: &str) -> Option<Memory> {
+        let pod = openat(&self.node, pod_name(uid).ok()?.as_str(), FOLDER, Mode::empty()).ok()?;
+        Memory::of(pod.as_fd())
     }
 
     /// The uids of the pods that have cgroups.
@@ -176,6 +175,25 @@ pub(crate) struct Memory {
     pub rss: u64,
     pub faults: u64,
     pub major_faults: u64,
+}
+
+impl Memory {
+    fn of(cgroup: BorrowedFd<'_>) -> Option<Self> {
+        Self::read(&read(cgroup, "memory.current").ok()?, &read(cgroup, "memory.stat").unwrap_or_default())
+    }
+
+    /// From `memory.current` and `memory.stat`.
+    fn read(current: &str, stat: &str) -> Option<Self> {
+        let current = current.trim().parse::<u64>().ok()?;
+        let of = |name: &str| number(stat, name).unwrap_or(0);
+        Some(Memory {
+            all: current,
+            working_set: current.saturating_sub(of("inactive_file")),
+            rss: of("anon"),
+            faults: of("pgfault"),
+            major_faults: of("pgmajfault"),
+        })
+    }
 }
 
 /// A number of a file of names and numbers.
@@ -302,4 +320,17 @@ fn single(name: &str) -> io::Result<&str> {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, format!("{name:?} is no name for a cgroup")));
     }
     Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_that_the_kernel_can_let_go_of_are_not_in_the_working_set() {
+        let stat = "anon 30\nfile 60\nshmem 20\ninactive_anon 5\nactive_file 7\ninactive_file 40\npgfault 3\npgmajfault 1\n";
+        let expected = Memory { all: 100, working_set: 60, rss: 30, faults: 3, major_faults: 1 };
+        assert_eq!(Memory::read("100\n", stat), Some(expected));
+        assert_eq!(Memory::read("max\n", stat), None);
+    }
 }
