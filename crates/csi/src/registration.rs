@@ -47,7 +47,7 @@ pub trait Registrar: Send + Sync + 'static {
     /// A driver is there. An error is the reason why it can't be used: it hears that, and is tried again later.
     fn register<'a>(&'a self, plugin: &'a Plugin) -> BoxFuture<'a, Result<(), String>>;
 
-    /// A driver has gone, or is about to come again.
+    /// A driver has gone, or is about to come again: no socket is known any more at which it said that name.
     fn deregister<'a>(&'a self, name: &'a str) -> BoxFuture<'a, ()>;
 }
 
@@ -99,25 +99,48 @@ impl Sockets {
     async fn are(&mut self, found: BTreeMap<PathBuf, Made>) {
         let is_gone = |(path, known): &(&PathBuf, &Known)| found.get(*path) != Some(&known.made);
         let gone: Vec<PathBuf> = self.known.iter().filter(is_gone).map(|(path, _)| path.clone()).collect();
+        let mut left = BTreeSet::new();
         for path in gone {
             let Some(known) = self.known.remove(&path) else { continue };
             known.task.abort();
             let _ = known.task.await;
-            if let Some(name) = known.name.get() {
-                tracing::info!(driver = name, "a storage driver has gone");
-                self.registrar.deregister(name).await;
-            }
+            left.extend(known.name.get().cloned());
+        }
+        for name in left {
+            self.lacks_one(&name).await;
         }
         for (path, made) in found {
-            if self.known.contains_key(&path) {
-                continue;
+            if !self.known.contains_key(&path) {
+                self.begin(path, made, Arc::new(OnceLock::new()));
             }
-            let name = Arc::new(OnceLock::new());
-            let span = info_span!("register a driver", socket = %path.display());
-            let task =
-                tasks::spawn(span, keep_registered(path.clone(), name.clone(), self.registrar.clone()));
-            self.known.insert(path, Known { made, name, task });
         }
+    }
+
+    fn begin(&mut self, path: PathBuf, made: Made, name: Arc<OnceLock<String>>) {
+        let span = info_span!("register a driver", socket = %path.display());
+        let task = tasks::spawn(span, keep_registered(path.clone(), name.clone(), self.registrar.clone()));
+        self.known.insert(path, Known { made, name, task });
+    }
+
+    /// A socket of this driver has gone. Where the driver has another one, as while it is being replaced by a newer release, it stays, and is
+    /// from now on asked there.
+    async fn lacks_one(&mut self, name: &str) {
+        if self.other(name).is_none() {
+            tracing::info!(driver = name, "a storage driver has gone");
+            self.registrar.deregister(name).await;
+        }
+        // Looked for again: one that said its name meanwhile may have been registered before the old one was deregistered.
+        let Some(path) = self.other(name) else { return };
+        let Some(known) = self.known.remove(&path) else { return };
+        known.task.abort();
+        let _ = known.task.await;
+        self.begin(path, known.made, known.name);
+    }
+
+    /// A socket at which a driver said that it has this name.
+    fn other(&self, name: &str) -> Option<PathBuf> {
+        let mut all = self.known.iter();
+        all.find(|(_, known)| known.name.get().is_some_and(|said| said == name)).map(|(path, _)| path.clone())
     }
 }
 

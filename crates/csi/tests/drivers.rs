@@ -76,6 +76,8 @@ impl Fake {
 struct Book {
     drivers: watch::Sender<BTreeMap<String, Plugin>>,
     refuses: Mutex<Option<String>>,
+    /// The names of those that went.
+    gone: Mutex<Vec<String>>,
 }
 
 impl Registrar for Book {
@@ -90,7 +92,10 @@ impl Registrar for Book {
     }
 
     fn deregister<'a>(&'a self, name: &'a str) -> BoxFuture<'a, ()> {
-        Box::pin(async move { self.drivers.send_modify(|all| drop(all.remove(name))) })
+        Box::pin(async move {
+            self.gone.lock().unwrap().push(name.to_owned());
+            self.drivers.send_modify(|all| drop(all.remove(name)));
+        })
     }
 }
 
@@ -145,6 +150,41 @@ async fn drivers_are_registered_as_they_come_and_go() {
     becomes(&fake.told, |told| told.len() == 3).await;
     following.abort();
     serving.abort();
+}
+
+#[tokio::test]
+async fn a_driver_with_two_sockets_stays_until_both_are_gone() {
+    let folder = tempfile::tempdir().unwrap();
+    let book = Arc::new(Book::default());
+    let following = tokio::spawn(follow(folder.path().to_owned(), book.clone()));
+    let fake = Arc::new(Fake::default());
+    fake.answers("GetInfo", &introduction());
+    let (old, new) = (folder.path().join("old.sock"), folder.path().join("new.sock"));
+    let at = |socket: &Path| {
+        let socket = socket.to_owned();
+        move |all: &BTreeMap<String, Plugin>| all.get("d.example.org").is_some_and(|is| is.socket == socket)
+    };
+    let _old = fake.serve(&old);
+    becomes(&fake.told, |told| told.len() == 1).await;
+    // A newer release of it, beside the old one.
+    let _new = fake.serve(&new);
+    becomes(&fake.told, |told| told.len() == 2).await;
+    assert!(at(&new)(&book.drivers.borrow()));
+    std::fs::remove_file(&old).unwrap();
+    becomes(&fake.told, |told| told.len() == 3).await;
+    assert!(at(&new)(&book.drivers.borrow()), "it stays");
+
+    // The other way round: the one that came last goes.
+    let _old = fake.serve(&old);
+    becomes(&fake.told, |told| told.len() == 4).await;
+    assert!(at(&old)(&book.drivers.borrow()));
+    std::fs::remove_file(&old).unwrap();
+    becomes(&book.drivers, at(&new)).await;
+    assert_eq!(*book.gone.lock().unwrap(), [""; 0], "it was never away");
+    std::fs::remove_file(&new).unwrap();
+    becomes(&book.drivers, BTreeMap::is_empty).await;
+    assert_eq!(*book.gone.lock().unwrap(), ["d.example.org"]);
+    following.abort();
 }
 
 #[tokio::test]
