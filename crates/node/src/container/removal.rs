@@ -44,13 +44,32 @@ pub(crate) fn remove_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// Opens a folder in a folder, unless something is mounted at it.
-fn enter(folder: BorrowedFd<'_>, name: &OsStr) -> Result<OwnedFd, Errno> {
+fn enter(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
     let how = OpenHow::new().flags(FOLDER).resolve(ResolveFlag::RESOLVE_NO_XDEV);
     match openat2(folder, name, how) {
         // Before Linux 5.6, and in sandboxes that don't know it.
-        Err(Errno::ENOSYS | Errno::EPERM) => openat(folder, name, FOLDER, Mode::empty()),
-        opened => opened,
+        Err(Errno::ENOSYS | Errno::EPERM) => enter_and_compare(folder, name),
+        opened => Ok(opened?),
     }
+}
+
+/// As [`enter`], on kernels that don't look themselves.
+fn enter_and_compare(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
+    let opened = openat(folder, name, FOLDER, Mode::empty())?;
+    if mount_of(folder)? == mount_of(opened.as_fd())? { Ok(opened) } else { Err(Errno::EXDEV.into()) }
+}
+
+/// The number of the mount that an open folder is in (proc_pid_fdinfo(5), since Linux 3.15). The device's number isn't enough: what is
+/// mounted may be another folder of the same file system.
+///
+/// # Errors
+/// If the kernel doesn't say. Then nothing is removed: it could be somebody's data.
+fn mount_of(folder: BorrowedFd<'_>) -> io::Result<u64> {
+    let told = fs::read_to_string(format!("/proc/self/fdinfo/{}", folder.as_raw_fd()))?;
+    let number = told.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
+    number.ok_or_else(|| {
+        io::Error::new(io::ErrorKind::Unsupported, "the kernel doesn't say what is mounted where")
+    })
 }
 
 struct Removal {
@@ -76,8 +95,8 @@ impl Removal {
             // It may be removed twice at once: as its pod ends, and as the pod's object goes.
             match enter(folder, name) {
                 Ok(inner) => self.empty(inner.as_fd(), depth + 1)?,
-                Err(Errno::ENOENT) => continue,
-                Err(error) => return Err(error.into()),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => return Err(error),
             }
             match unlinkat(folder, name, UnlinkatFlags::RemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => {}
@@ -104,6 +123,9 @@ impl Removal {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+
+    use nix::mount::{MsFlags, mount};
+    use nix::sched::{CloneFlags, unshare};
 
     use super::*;
 
@@ -138,5 +160,35 @@ mod tests {
         remove_folder(&root).unwrap();
         remove_folder(&link).unwrap();
         assert!(!root.exists() && fs::symlink_metadata(link).is_err() && outside.join("kept").exists());
+    }
+
+    #[test]
+    fn what_is_mounted_is_not_entered() {
+        let above = tempfile::tempdir().unwrap();
+        let (root, volume) = (above.path().join("v"), above.path().join("volume"));
+        fs::create_dir_all(root.join("plain")).unwrap();
+        fs::create_dir_all(root.join("mounted")).unwrap();
+        fs::create_dir(&volume).unwrap();
+        fs::write(volume.join("data"), "").unwrap();
+        // In a mount namespace of one thread: nothing stays mounted.
+        let looked = std::thread::spawn(move || -> nix::Result<()> {
+            unshare(CloneFlags::CLONE_NEWNS)?;
+            mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)?;
+            // Of the same file system, and so of the same device.
+            mount(Some(&volume), &root.join("mounted"), None::<&str>, MsFlags::MS_BIND, None::<&str>)?;
+            let folder = open(&root, FOLDER, Mode::empty())?;
+            for way in [enter, enter_and_compare] {
+                way(folder.as_fd(), OsStr::new("plain")).unwrap();
+                let refused = way(folder.as_fd(), OsStr::new("mounted")).unwrap_err();
+                assert_eq!(refused.raw_os_error(), Some(libc::EXDEV));
+            }
+            let removed = remove_folder(&root).unwrap_err();
+            assert_eq!(removed.raw_os_error(), Some(libc::EXDEV));
+            assert!(volume.join("data").exists());
+            Ok(())
+        });
+        if let Err(why) = looked.join().unwrap() {
+            testing::skip("mounts", format_args!("no mount namespace to try removal in: {why}"));
+        }
     }
 }
