@@ -16,9 +16,10 @@ use objects::Reader;
 use store::State;
 use tokio::sync::watch;
 
+use super::mounting::to_end;
 use super::{CsiVolumes, Wish};
 use crate::container::Missing;
-use crate::pod::uid;
+use crate::pod::{is_over, uid};
 
 /// How long a pod waits for its volumes before that is told (`podAttachAndMountTimeout` of `pkg/kubelet/volumemanager`).
 const PATIENCE: Duration = Duration::from_secs(2 * 60 + 3);
@@ -90,11 +91,11 @@ impl CsiVolumes {
         };
         tokio::select! {
             attached = tokio::time::timeout(PATIENCE, wait) => attached.map_err(|_| late(wish)),
-            () = self.unwanted(pod) => Err(Missing("the pod is to end".into())),
+            () = self.unwanted(pod) => Err(to_end()),
         }
     }
 
-    /// Returns once a pod is to end, or is gone.
+    /// Returns once a pod is to end, is over (it may fail while it waits), or is gone.
     pub(super) async fn unwanted(&self, pod: &Pod) {
         let of = |text: &Option<String>| text.clone().unwrap_or_default();
         let key = objects::key("", "pods", &of(&pod.metadata.namespace), &of(&pod.metadata.name));
@@ -108,8 +109,10 @@ impl CsiVolumes {
                 if seen != Some(revision) {
                     seen = Some(revision);
                     let found = found.and_then(|kv| objects::decode::<Pod>(kv).ok());
-                    if found.is_none_or(|is| uid(&is) != uid(pod) || is.metadata.deletion_timestamp.is_some())
-                    {
+                    let is_to_end = |is: Pod| {
+                        uid(&is) != uid(pod) || is.metadata.deletion_timestamp.is_some() || is_over(&is)
+                    };
+                    if found.is_none_or(is_to_end) {
                         return;
                     }
                 }

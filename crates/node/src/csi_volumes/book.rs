@@ -51,7 +51,7 @@ pub(super) struct Use {
     pub is_attached: bool,
     /// Whether its driver may have mounted it.
     pub is_recorded: bool,
-    /// Whether it has, in this life of the agent.
+    /// Whether it has, in this life of the agent, and wasn't asked to unmount it since.
     pub is_done: bool,
     /// After how many failures in a row, and not before when, its driver is asked again.
     pub failures: u32,

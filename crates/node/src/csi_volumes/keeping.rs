@@ -69,6 +69,10 @@ impl CsiVolumes {
         let turn = self.book().turn(&wish.id);
         // A driver that hangs is asked next time: nothing piles up behind it.
         let Ok(_turn) = turn.try_lock() else { return Ok(()) };
+        // It may have been unmounted until now, or half so.
+        if !self.book().uses.get(&place).is_some_and(|known| known.is_done) {
+            return Ok(());
+        }
         let driver = self.driver(&wish.id.driver)?;
         let can = driver.capabilities().await.map_err(|why| why.to_string())?;
         let publish_context = self.known_context(wish);

@@ -86,7 +86,7 @@ impl CsiVolumes {
             () = tokio::time::sleep_until(self.clock.instant(not_before)) => Ok(()),
             // It may be the one that was missing.
             _ = arrivals.changed() => Ok(()),
-            () = self.unwanted(pod) => Err(Missing("the pod is to end".into())),
+            () = self.unwanted(pod) => Err(to_end()),
         }
     }
 
@@ -108,6 +108,10 @@ impl CsiVolumes {
         };
         let turn = self.book().turn(&wish.id);
         let _turn = turn.lock().await;
+        // What nobody knows of, nobody unmounts. A use ends within a turn: from here on it stays.
+        if !self.book().uses.contains_key(place) {
+            return Err(to_end());
+        }
         let set_up = |why: &dyn Display| failed("SetUp", wish, why);
         let driver = self.driver(&wish.id.driver).map_err(|why| {
             set_up(&format_args!("kubernetes.io/csi: mounter.SetUpAt failed to get CSI client: {why}"))
@@ -261,6 +265,11 @@ fn ends(token: &str) -> Option<String> {
     let claims: Value = serde_json::from_slice(&claims).ok()?;
     let ends = jiff::Timestamp::from_second(claims["exp"].as_i64()?).ok()?;
     Some(crate::clock::rfc3339(ends))
+}
+
+/// Why nothing more is mounted for a pod.
+pub(super) fn to_end() -> Missing {
+    Missing("the pod is to end".into())
 }
 
 fn failed(what: &str, wish: &Wish, why: &dyn Display) -> Missing {

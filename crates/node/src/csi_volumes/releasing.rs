@@ -23,7 +23,7 @@ impl CsiVolumes {
         self.book().uses.keys().map(|place| place.uid.clone()).collect()
     }
 
-    /// Unmounts all that a pod has, whose processes are dead. Returns once that is done.
+    /// Unmounts all that a pod has, whose processes are dead, and for which nothing is being mounted. Returns once that is done.
     pub(crate) async fn release(&self, uid: &str) {
         let mut wait = FIRST_RETRY;
         loop {
@@ -56,6 +56,10 @@ impl CsiVolumes {
         let Some(known) = self.book().uses.get(place).cloned() else { return Ok(()) };
         if known.is_recorded {
             let driver = self.driver(&known.id.driver)?;
+            // Whatever becomes of the answer: nobody counts on the mount any more.
+            if let Some(known) = self.book().uses.get_mut(place) {
+                known.is_done = false;
+            }
             let target = disk::target(&self.folders, place);
             driver.unpublish(&known.id.handle, &target).await.map_err(|why| why.to_string())?;
             let (folders, of) = (self.folders.clone(), place.clone());

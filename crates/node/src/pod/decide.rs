@@ -453,7 +453,7 @@ fn end(pod: &Pod, record: &mut PodRecord, now: Now, decision: &mut Decision) {
     let Some(Ending { deadline, then }) = record.ending.clone() else { return };
     let deadline = record.by(deadline);
     stop_all(pod, record, deadline, then == Then::Forget, now, decision);
-    if !record.alive() && record.preparation != Preparation::Asked && !record.finishing {
+    if record.is_at_rest() && !record.finishing {
         record.finishing = true;
         decision.actions.push(Action::Finish(then));
     }

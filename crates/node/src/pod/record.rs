@@ -460,6 +460,11 @@ impl PodRecord {
         self.hurry.map_or(deadline, |hurry| hurry.min(deadline))
     }
 
+    /// Whether nothing of it lives or is being made: only then can what it has be taken away.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        !self.alive() && self.preparation != Preparation::Asked
+    }
+
     /// Whether any process may be alive.
     pub(crate) fn alive(&self) -> bool {
         self.containers.values().any(|c| matches!(c.stage, Stage::Starting | Stage::Running(_)))

@@ -369,9 +369,10 @@ impl Desk {
                 process.ending.send_replace(true);
             }
         }
-        let is_quiet = !entry.record.alive() && entry.record.preparation != Preparation::Asked;
-        if is_over(&entry.pod) && is_quiet && !entry.released && !entry.record.finishing {
-            // It never runs again, but its object may stay for good: what it wrote must not stay as long.
+        if is_over(&entry.pod) && entry.record.is_at_rest() && !entry.released && !entry.record.finishing {
+            // It never runs again, but its object may stay for good: what it wrote must not stay as long, and what a shim of its own
+            // holds is only what was left behind. A pod that fails while it is prepared waits for that: beside it, a volume would be
+            // mounted, and a shim made, after the last look.
             entry.released = true;
             let (host, id) = (self.host.clone(), id.to_owned());
             self.work.spawn_in(info_span!("end pod", uid = id), async move { host.put_away(&id).await });
