@@ -65,7 +65,7 @@ pub(super) struct Use {
 pub(super) struct Staged {
     /// Whether it had to be attached to the host first.
     pub is_attached: bool,
-    /// Whether it is, by its driver's word in this life of the agent.
+    /// Whether it is, by its driver's word in this life of the agent, and the driver wasn't asked to unstage it since.
     pub is_done: bool,
 }
 

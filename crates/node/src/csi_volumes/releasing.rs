@@ -128,6 +128,11 @@ impl CsiVolumes {
         }
         let place = disk::staged(&self.folders, id);
         let driver = self.driver(&id.driver)?;
+        // A driver that fails, or whose answer is lost, may have unstaged it all the same: the next pod has it staged again, or it would
+        // write into the empty folder (`markDeviceUncertain` of the kubelet's reconciler). The record on the disk never says more.
+        if let Some(staged) = self.book().staged.get_mut(id) {
+            staged.is_done = false;
+        }
         driver.unstage(&id.handle, &place).await.map_err(|why| why.to_string())?;
         let (folders, of) = (self.folders.clone(), id.clone());
         let span = info_span!("forget a volume");

@@ -142,6 +142,26 @@ async fn a_driver_that_fails_or_lies_is_the_reason_why_a_pod_waits() {
     assert!(bench.calls().contains(&"NodeExpandVolume disk-1".to_owned()));
 }
 
+#[tokio::test]
+async fn a_volume_that_may_have_been_unstaged_is_staged_for_the_next_pod() {
+    if !with_own_mounts("a_volume_that_may_have_been_unstaged_is_staged_for_the_next_pod") {
+        return;
+    }
+    let bench = Bench::start().await;
+    bench.claim(json!({"attachRequired": false}));
+    bench.pod("one", of_claim(), json!({}));
+    bench.wrote("disk-1", "one").await;
+    *bench.driver.is_late.lock().unwrap() = Some("NodeUnstageVolume");
+    bench.host.delete("one", 0);
+    bench.host.until_gone("one").await;
+    let unstaged = "NodeUnstageVolume disk-1".to_owned();
+    bench.until("it is unstaged, and nobody hears of that", |bench| bench.calls().contains(&unstaged)).await;
+    bench.pod("two", of_claim(), json!({}));
+    bench.wrote("disk-1", "two").await;
+    let calls = bench.calls();
+    assert_eq!(calls[calls.len() - 2..], ["NodeStageVolume disk-1", "NodePublishVolume disk-1"]);
+}
+
 /// A volume that is its pod's own.
 fn own(attributes: &Value) -> Value {
     json!({"csi": {"driver": DRIVER, "volumeAttributes": attributes}})
