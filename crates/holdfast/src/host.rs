@@ -399,7 +399,7 @@ fn network_options(
         },
         hosts: networks,
         services: config.service_cidr,
-        inside: vec![config.host_cidr, config.cluster_cidr],
+        cluster: config.cluster_cidr,
         answered,
         virtual_address: config.virtual_api(),
         most_connections: files::connections_of_services(MOST_CONNECTIONS, files::most()),

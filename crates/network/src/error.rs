@@ -34,6 +34,9 @@ pub enum Error {
     /// A pod's network namespace can't be entered.
     #[error("can't enter the network namespace of a pod: {0}")]
     Namespace(std::io::Error),
+    /// Pods' addresses are of IPv4 alone.
+    #[error("pods have networks of IPv4 alone, and {0} is none")]
+    NotIpv4(IpNet),
     /// The host's link isn't there.
     #[error("there is no link {0} on this host: name one of those in /sys/class/net")]
     NoLink(String),

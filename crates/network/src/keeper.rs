@@ -22,7 +22,7 @@ use crate::{Error, HostNetwork};
 /// route that was replaced by another one is not reported as gone.
 pub(crate) const EVERY: Duration = Duration::from_secs(3);
 /// What is reported within this time is one reason to look: a link that goes down takes many routes along.
-const TOGETHER: Duration = Duration::from_millis(20);
+pub(crate) const TOGETHER: Duration = Duration::from_millis(20);
 
 /// The networks of the pods on the other hosts, each with its host's address: the neighbour that leads there.
 pub(crate) fn routes(hosts: &BTreeMap<String, HostNetwork>, own: &str) -> Vec<(IpNet, IpAddr)> {

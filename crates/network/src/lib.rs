@@ -18,7 +18,6 @@ mod frontends;
 mod host_ports;
 mod keeper;
 mod listen;
-mod masquerade;
 mod netlink;
 mod network;
 mod pod_links;

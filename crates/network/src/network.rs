@@ -21,7 +21,6 @@ use crate::dial::Dialer;
 use crate::follow::follow;
 use crate::host_ports::{HostPort, HostPorts};
 use crate::keeper::{self, Others, Wanted};
-use crate::masquerade;
 use crate::netlink::Netlink;
 use crate::pod_links::PodLinks;
 use crate::proxy::{ListenAt, Proxy};
@@ -75,9 +74,8 @@ pub struct Options {
     pub hosts: watch::Receiver<Arc<BTreeMap<String, HostNetwork>>>,
     /// The addresses of the services.
     pub services: IpNet,
-    /// The networks in which pods are known by their own addresses: those of the hosts and of all hosts' pods. Beyond them
-    /// pods speak in their host's name.
-    pub inside: Vec<IpNet>,
+    /// The addresses of all hosts' pods: to them pods speak in their own name, to everybody else in their host's.
+    pub cluster: IpNet,
     /// Addresses of services that this host answers for by itself.
     pub answered: Vec<Answered>,
     /// The API's virtual address and port.
@@ -137,12 +135,17 @@ impl Network {
                     keeper::keep(Netlink::open()?, wanted, others, changes.clone()),
                 );
                 let address = options.virtual_address.ip();
-                let pods = PodLinks::open(own.pods).await.map_err(|error| error.to_string());
-                if let Err(why) = &pods {
-                    tracing::warn!(why, "pods have no networks of their own here: they share the host's");
-                } else if let Err(error) = masquerade::put(own.pods, &options.inside) {
-                    tracing::warn!(%error, "pods with networks of their own reach nothing outside of the cluster");
+                let pods = PodLinks::open(own.pods, options.cluster, link).await;
+                match &pods {
+                    // Nftables are asked within the call, and may be held up by others who change them.
+                    Ok(links) => {
+                        running.spawn_in_on(info_span!("keep rules about pods"), links.keep(), carrying);
+                    }
+                    Err(why) => {
+                        tracing::warn!(%why, "pods have no networks of their own here: they share the host's");
+                    }
                 }
+                let pods = pods.map_err(|error| error.to_string());
                 (ListenAt::There, Holder::Link { netlink, link: link.clone(), address, changes }, pods)
             }
             Mode::Loopback { switch } => {
@@ -177,7 +180,8 @@ impl Network {
             async move { follow(&own_name, store, hosts, networks, changes, proxy).await },
             carrying,
         );
-        Ok(Network { own, dialer, pods, host_ports, stop, ending: Mutex::new(ending), _running: running })
+        let ending = Mutex::new(ending);
+        Ok(Network { own, dialer, pods, host_ports, stop, ending, _running: running })
     }
 
     /// A connection to the next live endpoint of a Service's port, given by name or number (or empty, if there

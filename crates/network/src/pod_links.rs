@@ -9,11 +9,16 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::sync::Arc;
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
+use tokio::sync::Mutex;
 
+use self::rules::Rules;
 use crate::Error;
 use crate::netlink::{End, Netlink};
+
+mod rules;
 
 /// The name of a pod's link, as pods have it everywhere.
 const POD_LINK: &str = "eth0";
@@ -29,18 +34,29 @@ const SETTINGS: &str = "/proc/sys/net/ipv4/conf";
 const FORWARDING: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// The links of a host's pods.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct PodLinks {
-    range: IpNet,
+    range: Ipv4Net,
+    uplink: String,
+    rules: Arc<Rules>,
+    /// Held while links are made or removed: containers of one pod that start side by side ask for the same ones, and one
+    /// must not take away what the other has half made.
+    turn: Mutex<()>,
 }
 
 impl PodLinks {
     /// Makes the host ready for pods with addresses of `range`: it passes packets on between links, and checks at each link where
-    /// they come from.
+    /// they come from. All pods of the `cluster` know each other by their own addresses, everybody else hears of the host; what
+    /// leaves the host does so by `uplink`.
     ///
     /// # Errors
     /// What this host lacks for that: then its pods share its own network.
-    pub async fn open(range: IpNet) -> Result<Self, Error> {
+    pub async fn open(range: IpNet, cluster: IpNet, uplink: &str) -> Result<Self, Error> {
+        let only_v4 = |network| match network {
+            IpNet::V4(v4) => Ok(v4),
+            IpNet::V6(_) => Err(Error::NotIpv4(network)),
+        };
+        let (range, cluster) = (only_v4(range)?, only_v4(cluster)?);
         if read(FORWARDING)? != "1" {
             write(FORWARDING, "1")?;
             tracing::info!(
@@ -48,8 +64,20 @@ impl PodLinks {
             );
         }
         check_by_link()?;
-        Netlink::open()?.try_pair(TRIAL).await?;
-        Ok(PodLinks { range })
+        let netlink = Netlink::open()?;
+        netlink.try_pair(TRIAL).await?;
+        // Pods live on while this program doesn't run: the rules must never be without them.
+        let there = netlink.names().await?;
+        let there =
+            there.iter().filter_map(|link| address_of(link)).filter(|address| range.contains(address));
+        let rules = Arc::new(Rules::put(range, cluster, there.collect())?);
+        Ok(PodLinks { range, uplink: uplink.to_owned(), rules, turn: Mutex::default() })
+    }
+
+    /// Puts back what others take away of what pods' networks need, for as long as it is polled.
+    pub fn keep(&self) -> impl Future<Output = ()> + Send + use<> {
+        let rules = self.rules.clone();
+        async move { rules.keep().await }
     }
 
     /// Connects a pod's network namespace to the host, and gives it this address. One that is connected stays as it is, whatever
@@ -57,8 +85,11 @@ impl PodLinks {
     ///
     /// # Errors
     /// If the address is not of the host's range, or the kernel refuses.
-    pub async fn connect(self, address: IpAddr, namespace: OwnedFd) -> Result<(), Error> {
+    pub async fn connect(&self, address: IpAddr, namespace: OwnedFd) -> Result<(), Error> {
         let address = self.own(address)?;
+        let _turn = self.turn.lock().await;
+        // Before its link can be on.
+        self.rules.add(address)?;
         let mark = format!("pod {address} net:[{}]", number(&namespace).map_err(Error::Namespace)?);
         let (name, outside) = (name(address), Netlink::open()?);
         let link = match outside.marked(&name).await? {
@@ -70,7 +101,9 @@ impl PodLinks {
                 }
                 let near = End { name: &name, hardware: GATEWAY_HARDWARE };
                 let far = End { name: POD_LINK, hardware: hardware(address) };
-                let link = outside.add_pair(near, far, &namespace).await?;
+                // What is too long for the host's link must not leave a pod.
+                let mtu = outside.mtu(&self.uplink).await?;
+                let link = outside.add_pair(near, far, &namespace, mtu).await?;
                 furnish(&namespace, address).await?;
                 outside.mark(link, &mark).await?;
                 link
@@ -90,18 +123,20 @@ impl PodLinks {
     ///
     /// # Errors
     /// If the address is not of the host's range, or the kernel refuses.
-    pub async fn remove(self, address: IpAddr) -> Result<(), Error> {
+    pub async fn remove(&self, address: IpAddr) -> Result<(), Error> {
+        let address = self.own(address)?;
+        let _turn = self.turn.lock().await;
         let netlink = Netlink::open()?;
-        match netlink.marked(&name(self.own(address)?)).await? {
-            Some((link, _)) => netlink.remove_link(link).await,
-            None => Ok(()),
+        if let Some((link, _)) = netlink.marked(&name(address)).await? {
+            netlink.remove_link(link).await?;
         }
+        self.rules.remove(address)
     }
 
-    fn own(self, address: IpAddr) -> Result<Ipv4Addr, Error> {
+    fn own(&self, address: IpAddr) -> Result<Ipv4Addr, Error> {
         match address {
-            IpAddr::V4(v4) if self.range.contains(&address) => Ok(v4),
-            _ => Err(Error::ForeignAddress { address, network: self.range }),
+            IpAddr::V4(v4) if self.range.contains(&v4) => Ok(v4),
+            _ => Err(Error::ForeignAddress { address, network: self.range.into() }),
         }
     }
 }
@@ -109,6 +144,12 @@ impl PodLinks {
 /// The name of the host's end of a pod's pair.
 fn name(address: Ipv4Addr) -> String {
     format!("pod{:08x}", u32::from(address))
+}
+
+/// The address of the pod that a link leads to, if it is such a pair's end.
+fn address_of(link: &str) -> Option<Ipv4Addr> {
+    let digits = link.strip_prefix("pod").filter(|digits| digits.len() == 8)?;
+    u32::from_str_radix(digits, 16).ok().map(Ipv4Addr::from)
 }
 
 /// The hardware address of a pod's link: by its address, as with CNI's plugins.
@@ -144,16 +185,12 @@ fn check_by_link() -> Result<(), Error> {
     }
     let listed = fs::read_dir(SETTINGS).map_err(|why| Error::Setting { file: SETTINGS.into(), why })?;
     for entry in listed.flatten() {
-        if let Some(name) = entry.file_name().to_str().filter(|name| *name != "all" && !is_pods(name)) {
+        let name = entry.file_name();
+        if let Some(name) = name.to_str().filter(|name| *name != "all" && address_of(name).is_none()) {
             write(&format!("{SETTINGS}/{name}/rp_filter"), "2")?;
         }
     }
     write(&all, "0")
-}
-
-/// Whether a link of that name is one of a pod's.
-fn is_pods(link: &str) -> bool {
-    link.strip_prefix("pod").is_some_and(|rest| rest.len() == 8 && u32::from_str_radix(rest, 16).is_ok())
 }
 
 /// Pods have no address of IPv6: what they send that way, by addresses that nobody gave them, is not heard.

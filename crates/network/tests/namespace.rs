@@ -4,11 +4,15 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::AsRawFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use network::{HostNetwork, Mode, Network, Options, listen_before_held};
 use nix::sched::{CloneFlags, unshare};
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
+};
 use rtnetlink::{Handle, LinkUnspec, LinkVeth};
 use serde_json::json;
 use store::{Memory, Store, Txn};
@@ -69,7 +73,7 @@ async fn serve_and_hold() {
         mode: Mode::Namespaces { link: "eth0".into() },
         hosts: networks.subscribe(),
         services: "10.96.0.0/16".parse().unwrap(),
-        inside: Vec::new(),
+        cluster: "10.244.0.0/16".parse().unwrap(),
         virtual_address,
         answered: Vec::new(),
         most_connections: 64,
@@ -85,6 +89,16 @@ async fn serve_and_hold() {
     let (connected, accepted) =
         tokio::join!(timeout(SOON, TcpStream::connect(virtual_address)), api.accept());
     assert!(connected.unwrap().is_ok() && accepted.is_ok());
+
+    if network.pod_networks().is_ok() {
+        assert!(remove_rules().unwrap(), "there from the start");
+        let back = async {
+            while !remove_rules().unwrap() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(SOON, back).await.expect("the rules about pods don't come back");
+    }
 
     // The pod on the other host doesn't answer: nobody is at 10.73.0.2.
     let pod = TcpListener::bind("10.244.1.7:8080").await.unwrap();
@@ -141,6 +155,34 @@ async fn serve_and_hold() {
     }
     timeout(SOON, network.stop()).await.unwrap();
     assert!(StdListener::bind("10.73.0.100:1").is_err(), "given up at the end");
+}
+
+/// Removes the rules about pods, as a firewall does that is loaded anew: a batch of nftables of one message that deletes the table.
+/// Answers whether they were there.
+fn remove_rules() -> std::io::Result<bool> {
+    let message = |kind: u16, sequence: u32, family: [u8; 4], attributes: &[u8]| {
+        let flags = libc::NLM_F_REQUEST | if sequence == 0 { 0 } else { libc::NLM_F_ACK };
+        let length = u32::try_from(20 + attributes.len()).unwrap();
+        let head = [length.to_ne_bytes(), [0; 4], sequence.to_ne_bytes(), [0; 4], family];
+        let mut bytes = [&head.concat()[..], attributes].concat();
+        bytes[4..6].copy_from_slice(&kind.to_ne_bytes());
+        bytes[6..8].copy_from_slice(&u16::try_from(flags).unwrap().to_ne_bytes());
+        bytes
+    };
+    // Its name, in an attribute of 13 bytes.
+    let table = [&13u16.to_ne_bytes()[..], &1u16.to_ne_bytes(), b"holdfast\0\0\0\0"].concat();
+    let (begin, end) = (message(16, 0, [0, 0, 0, 10], &[]), message(17, 0, [0, 0, 0, 10], &[]));
+    let batch = [begin, message((10 << 8) | 2, 1, [2, 0, 0, 0], &table), end].concat();
+    let kind = SockProtocol::NetlinkNetFilter;
+    let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, kind)?;
+    sendto(socket.as_raw_fd(), &batch, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
+    let mut answer = [0; 1024];
+    recv(socket.as_raw_fd(), &mut answer, MsgFlags::empty())?;
+    match i32::from_ne_bytes(answer[16..20].try_into().unwrap()) {
+        0 => Ok(true),
+        code if code == -libc::ENOENT => Ok(false),
+        code => Err(std::io::Error::from_raw_os_error(-code)),
+    }
 }
 
 fn ip(arguments: &str) -> String {

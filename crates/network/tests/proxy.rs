@@ -43,7 +43,7 @@ impl Bench {
             mode: Mode::Loopback { switch: switch.local_addr().unwrap() },
             hosts: networks.subscribe(),
             services: "127.96.0.0/16".parse().unwrap(),
-            inside: Vec::new(),
+            cluster: "127.0.0.0/8".parse().unwrap(),
             virtual_address: "127.0.0.100:6443".parse().unwrap(),
             answered: Vec::new(),
             most_connections: 64,

@@ -43,7 +43,7 @@ fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(TestHost) -> F + Send + '
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
         runtime.block_on(async {
             let pods = "10.244.1.0/24".parse().unwrap();
-            let links = PodLinks::open(pods).await.unwrap();
+            let links = PodLinks::open(pods, pods, "eth0").await.unwrap();
             let mut host = TestHost::off();
             host.pods = Some(pods);
             host.addresses = Arc::new(Addresses(Default::default(), Network::Own(links)));

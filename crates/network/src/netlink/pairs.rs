@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
+use futures::StreamExt;
 use nix::sched::{CloneFlags, setns};
 use rtnetlink::packet_route::link::{InfoData, InfoVeth, LinkAttribute};
 use rtnetlink::packet_route::route::RouteScope;
@@ -57,16 +58,46 @@ impl Netlink {
         self.handle.link().set(change).execute().await.map_err(failed("mark a link"))
     }
 
-    /// Makes a pair, both ends off: one here, the other in the namespace `there`.
-    pub async fn add_pair(&self, here: End<'_>, far: End<'_>, there: &OwnedFd) -> Result<Link, Error> {
+    /// The names of all links.
+    pub async fn names(&self) -> Result<Vec<String>, Error> {
+        let mut links = std::pin::pin!(self.handle.link().get().execute());
+        let mut names = Vec::new();
+        while let Some(link) = links.next().await {
+            let link = link.map_err(failed("list the links"))?;
+            names.extend(link.attributes.into_iter().find_map(|attribute| match attribute {
+                LinkAttribute::IfName(name) => Some(name),
+                _ => None,
+            }));
+        }
+        Ok(names)
+    }
+
+    /// How long the longest packet is that a link takes; None if there is none of that name.
+    pub async fn mtu(&self, name: &str) -> Result<Option<u32>, Error> {
+        let found = self.find(name).await?;
+        Ok(found.iter().flat_map(|link| &link.attributes).find_map(|attribute| match attribute {
+            LinkAttribute::Mtu(mtu) => Some(*mtu),
+            _ => None,
+        }))
+    }
+
+    /// Makes a pair, both ends off: one here, the other in the namespace `there`. They take packets of this length, or of the
+    /// kernel's usual one.
+    pub async fn add_pair(
+        &self,
+        here: End<'_>,
+        far: End<'_>,
+        there: &OwnedFd,
+        mtu: Option<u32>,
+    ) -> Result<Link, Error> {
         let peer = LinkUnspec::new_with_name(far.name)
             .address(far.hardware.to_vec())
-            .setns_by_fd(there.as_fd().as_raw_fd())
-            .build();
+            .setns_by_fd(there.as_fd().as_raw_fd());
+        let peer = if let Some(mtu) = mtu { peer.mtu(mtu) } else { peer }.build();
         let pair = LinkVeth::new(here.name, far.name)
             .set_info_data(InfoData::Veth(InfoVeth::Peer(peer)))
-            .address(here.hardware.to_vec())
-            .build();
+            .address(here.hardware.to_vec());
+        let pair = if let Some(mtu) = mtu { pair.mtu(mtu) } else { pair }.build();
         let made = self.handle.link().add(pair).execute().await;
         made.map_err(failed(format!("make the pair of links {} and {}", here.name, far.name)))?;
         self.link(here.name).await

@@ -39,17 +39,45 @@ fn caller(listener: &TcpListener) -> IpAddr {
 }
 
 /// A host with pods' and services' addresses of its own, as [`Network`](crate::Network) makes one.
-async fn host() -> (Netlink, PodLinks) {
+pub(crate) async fn host() -> (Netlink, PodLinks) {
     let netlink = Netlink::open().unwrap();
     pair(&netlink).await;
     let loopback = netlink.loopback().await.unwrap();
-    let pods: IpNet = "10.244.1.0/24".parse().unwrap();
-    netlink.make_local(pods, loopback).await.unwrap();
+    netlink.make_local("10.244.1.0/24".parse().unwrap(), loopback).await.unwrap();
     netlink.make_local("10.96.0.0/16".parse().unwrap(), loopback).await.unwrap();
-    (netlink, PodLinks::open(pods).await.unwrap())
+    (netlink, links().await)
 }
 
-fn address(last: u8) -> IpAddr {
+/// The links of a host's pods, for a program that just started.
+pub(crate) async fn links() -> PodLinks {
+    let [pods, cluster] = ["10.244.1.0/24", "10.244.0.0/16"].map(|network| network.parse().unwrap());
+    PodLinks::open(pods, cluster, "eth0").await.unwrap()
+}
+
+/// The names that the host hears when the pod 10.244.1.2 sends in many, its own the last of them.
+pub(crate) async fn heard(pod: &OwnedFd) -> Vec<IpAddr> {
+    let ear = UdpSocket::bind("10.73.0.1:9").unwrap();
+    ear.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+    let inside = Netlink::open_in(pod).await.unwrap();
+    let link = inside.link(POD_LINK).await.unwrap();
+    // Another pod, one of another host's, a service, somebody outside; and then itself.
+    let names: [[u8; 4]; 5] =
+        [[10, 244, 1, 3], [10, 244, 2, 2], [10, 96, 0, 5], [192, 0, 2, 1], [10, 244, 1, 2]];
+    for name in names {
+        inside.add_address(link, name.into()).await.unwrap();
+        within(pod, || {
+            let mouth = UdpSocket::bind(SocketAddr::from((name, 0))).unwrap();
+            mouth.send_to(b"hi", "10.73.0.1:9").unwrap();
+        });
+    }
+    let mut heard = Vec::new();
+    while heard.last() != Some(&address(2)) {
+        heard.push(ear.recv_from(&mut [0; 8]).unwrap().1.ip());
+    }
+    heard
+}
+
+pub(crate) fn address(last: u8) -> IpAddr {
     [10, 244, 1, last].into()
 }
 
@@ -110,22 +138,7 @@ fn a_pod_sends_in_no_name_but_its_own() {
         let (a, b) = (namespace(), namespace());
         links.connect(address(2), a.try_clone().unwrap()).await.unwrap();
         links.connect(address(3), b.try_clone().unwrap()).await.unwrap();
-        let ear = UdpSocket::bind("10.73.0.1:9").unwrap();
-        ear.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
-        let inside = Netlink::open_in(&a).await.unwrap();
-        let link = inside.link(POD_LINK).await.unwrap();
-        // Another pod, one of another host's, a service, somebody outside; and then itself.
-        let names: [[u8; 4]; 5] =
-            [[10, 244, 1, 3], [10, 244, 2, 2], [10, 96, 0, 5], [192, 0, 2, 1], [10, 244, 1, 2]];
-        for name in names {
-            inside.add_address(link, name.into()).await.unwrap();
-            within(&a, || {
-                let mouth = UdpSocket::bind(SocketAddr::from((name, 0))).unwrap();
-                mouth.send_to(b"hi", "10.73.0.1:9").unwrap();
-            });
-        }
-        let (_, from) = ear.recv_from(&mut [0; 8]).unwrap();
-        assert_eq!(from.ip(), address(2), "the others were sent before");
+        assert_eq!(heard(&a).await, [address(2)], "the others were sent before");
     });
 }
 
@@ -140,7 +153,7 @@ fn what_is_whole_stays_and_what_is_not_is_made_anew() {
             End { name: "pod0af40102", hardware: GATEWAY_HARDWARE },
             End { name: POD_LINK, hardware: [2, 0, 0, 0, 0, 1] },
         );
-        netlink.add_pair(near, far, &a).await.unwrap();
+        netlink.add_pair(near, far, &a, None).await.unwrap();
         links.connect(address(2), of()).await.unwrap();
         let first = netlink.link("pod0af40102").await.unwrap();
         let everywhere = || TcpListener::bind("0.0.0.0:80").unwrap();
@@ -166,5 +179,26 @@ fn what_is_whole_stays_and_what_is_not_is_made_anew() {
 
         let foreign = links.connect([10, 244, 2, 2].into(), of()).await;
         assert!(matches!(foreign, Err(Error::ForeignAddress { .. })), "{foreign:?}");
+    });
+}
+
+#[test]
+fn those_who_connect_one_pod_side_by_side_wait_for_each_other() {
+    in_namespace("those_who_connect_one_pod_side_by_side", || async {
+        let (_, links) = host().await;
+        // One of a namespace that is gone, as it is left for a moment when a shim dies.
+        links.connect(address(2), namespace()).await.unwrap();
+        let a = namespace();
+        let at_a = within(&a, || TcpListener::bind("0.0.0.0:80").unwrap());
+        let connected = || links.connect(address(2), a.try_clone().unwrap());
+        let (one, two, three) = tokio::join!(connected(), connected(), connected());
+        one.and(two).and(three).unwrap();
+        connect("10.244.1.2:80").unwrap();
+        caller(&at_a);
+        // Nor does one that connects find half of what another removes.
+        let (removed, made) = tokio::join!(links.remove(address(2)), connected());
+        removed.and(made).unwrap();
+        connect("10.244.1.2:80").unwrap();
+        caller(&at_a);
     });
 }

@@ -1,0 +1,264 @@
+//! What this host's kernel does with the packets of pods: a table of nftables of our own (`nft list table ip holdfast`).
+//!
+//! Two rules. Nobody outside of the cluster knows where pods' addresses are, so what pods send there goes out in the host's
+//! name. And what comes in by a pod's link in another name than the pod's is dropped; the kernel's own check at the link
+//! (`rp_filter`) is there too, but others set it as they like: udev lets `systemd-sysctl` go over each link that appears.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::net::Ipv4Addr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use ipnet::Ipv4Net;
+use tokio::time::{sleep, timeout};
+
+use self::nftables::{Change, News, attribute, big, expression, nested, number, rules_of, text, transact};
+use crate::Error;
+use crate::keeper::{EVERY, TOGETHER};
+
+mod nftables;
+
+/// The table's name, and its chains': what goes out, and who sends.
+const TABLE: &str = "holdfast";
+const OUT: &str = "out";
+const SENDERS: &str = "senders";
+/// The sets: the links of pods by name, and each of them together with its pod's address. Each has a number within a transaction.
+const LINKS: (&str, u32) = ("links", 1);
+const NAMES: (&str, u32) = ("names", 2);
+/// How long a link's name is for the kernel, and an address.
+const NAME: usize = 16;
+const ADDRESS: usize = 4;
+/// What `nft` takes elements for: names of links, addresses of IPv4, and how it writes that one follows the other.
+const NAME_TYPE: u32 = 41;
+const ADDRESS_TYPE: u32 = 7;
+const TYPE_BITS: u32 = 6;
+/// Where the addresses of sender and receiver are in a packet's head.
+const FROM: u32 = 12;
+const TO: u32 = 16;
+/// How many elements one message has: its length is a number of 16 bits.
+const ELEMENTS: usize = 500;
+
+/// The rules, with the pods that they know.
+#[derive(Debug)]
+pub(crate) struct Rules {
+    pods: Ipv4Net,
+    cluster: Ipv4Net,
+    known: Mutex<BTreeSet<Ipv4Addr>>,
+}
+
+impl Rules {
+    /// Puts the rules in place of what a former life left: what this host's `pods` say to anybody outside of the `cluster`,
+    /// all hosts' pods, goes out in the host's name. Pods of a former life that live on are `known`.
+    ///
+    /// # Errors
+    /// If the kernel has no nftables, or refuses.
+    pub fn put(pods: Ipv4Net, cluster: Ipv4Net, known: BTreeSet<Ipv4Addr>) -> Result<Self, Error> {
+        let rules = Rules { pods: pods.trunc(), cluster: cluster.trunc(), known: Mutex::new(known) };
+        rules.put_all(&rules.known()).map_err(failed)?;
+        Ok(rules)
+    }
+
+    /// From now on nothing comes in by this pod's link but in its name.
+    ///
+    /// # Errors
+    /// If the kernel refuses: then that doesn't hold.
+    pub fn add(&self, pod: Ipv4Addr) -> Result<(), Error> {
+        let mut known = self.known();
+        if known.insert(pod)
+            && transact(&elements(number::NEW_ELEMENTS, [pod])).is_err()
+            // The table may be gone, and that not noticed yet.
+            && let Err(why) = self.put_all(&known)
+        {
+            known.remove(&pod);
+            return Err(failed(why));
+        }
+        Ok(())
+    }
+
+    /// This pod's link is gone.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn remove(&self, pod: Ipv4Addr) -> Result<(), Error> {
+        let mut known = self.known();
+        if !known.remove(&pod) {
+            return Ok(());
+        }
+        let removed = transact(&elements(number::DELETE_ELEMENTS, [pod]));
+        removed.or_else(|_| self.put_all(&known)).map_err(failed)
+    }
+
+    /// Puts the rules again whenever they are gone: firewalls that are loaded anew begin by emptying nftables as a whole
+    /// (`flush ruleset`, as in what Debian gives for an /etc/nftables.conf).
+    pub async fn keep(&self) {
+        let news = News::listen();
+        if let Err(error) = &news {
+            tracing::warn!(%error, "the kernel doesn't say when nftables change; they are looked at from time to time");
+        }
+        let mut refused = None;
+        loop {
+            let mended = self.mend();
+            match &mended {
+                Ok(false) => {}
+                Ok(true) => tracing::warn!(
+                    "another program took the rules about pods out of nftables (table ip {TABLE}); they are there again"
+                ),
+                Err(error) if refused.as_ref() == Some(&error.to_string()) => {}
+                Err(error) => {
+                    tracing::warn!(%error, "the rules about pods may be missing; they are tried again")
+                }
+            }
+            refused = mended.err().map(|error| error.to_string());
+            match &news {
+                // The kernel drops news when nobody reads it in time: a look in any case.
+                Ok(news) => {
+                    if timeout(EVERY, news.next()).await.is_ok() {
+                        sleep(TOGETHER).await;
+                        news.forget();
+                    }
+                }
+                Err(_) => sleep(EVERY).await,
+            }
+        }
+    }
+
+    /// Puts the rules if they aren't there; whether that was so.
+    fn mend(&self) -> Result<bool, Error> {
+        let known = self.known();
+        if is_whole().map_err(failed)? {
+            return Ok(false);
+        }
+        self.put_all(&known).map_err(failed)?;
+        Ok(true)
+    }
+
+    /// While it is held, no other change is made: the kernel's sets are as what is known.
+    fn known(&self) -> MutexGuard<'_, BTreeSet<Ipv4Addr>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn put_all(&self, known: &BTreeSet<Ipv4Addr>) -> io::Result<()> {
+        let mut changes = self.table();
+        changes.extend(elements(number::NEW_ELEMENTS, known.iter().copied()));
+        transact(&changes)
+    }
+
+    /// The table as a whole, without its elements. Here and below attributes are numbers of `nf_tables.h`, each in the order of
+    /// what it is of: 1 the table's name, 3 the chain's, and so on.
+    fn table(&self) -> Vec<Change> {
+        let create = libc::NLM_F_CREATE as u16;
+        let table = || text(1, TABLE);
+        let chain = |name: &str, kind: &str, hook: u32, priority: i32| {
+            let hook = nested(4, &[big(1, hook), attribute(2, &priority.to_be_bytes())]);
+            (number::NEW_CHAIN, create, [table(), text(3, name), hook, text(7, kind)].concat())
+        };
+        let rule = |chain: &str, parts: &[Vec<u8>]| {
+            let flags = create | libc::NLM_F_APPEND as u16;
+            (number::NEW_RULE, flags, [table(), text(2, chain), nested(4, parts)].concat())
+        };
+        let set = |(name, id): (&str, u32), kind: u32, length: usize| {
+            let length = big(5, u32::try_from(length).unwrap_or(u32::MAX));
+            let said = [table(), text(2, name), big(3, 0), big(4, kind), length, big(10, id)];
+            (number::NEW_SET, create, said.concat())
+        };
+        vec![
+            // That it is there is no condition of its removal then.
+            (number::NEW_TABLE, create, table()),
+            (number::DELETE_TABLE, 0, table()),
+            (number::NEW_TABLE, create, table()),
+            set(LINKS, NAME_TYPE, NAME),
+            set(NAMES, (NAME_TYPE << TYPE_BITS) | ADDRESS_TYPE, NAME + ADDRESS),
+            chain(OUT, "nat", number::POST_ROUTING, number::NAT_SOURCE),
+            rule(OUT, &out(self.pods, self.cluster)),
+            chain(SENDERS, "filter", number::PRE_ROUTING, number::RAW),
+            rule(SENDERS, &in_no_other_name()),
+        ]
+    }
+}
+
+fn failed(why: io::Error) -> Error {
+    Error::Setting { file: "the rules about pods (nftables)".into(), why }
+}
+
+/// Whether all rules are there.
+fn is_whole() -> io::Result<bool> {
+    Ok(rules_of(TABLE, OUT)? > 0 && rules_of(TABLE, SENDERS)? > 0)
+}
+
+/// Pods' elements of both sets.
+fn elements(kind: u16, pods: impl IntoIterator<Item = Ipv4Addr>) -> Vec<Change> {
+    let (mut links, mut names) = (Vec::new(), Vec::new());
+    for pod in pods {
+        let mut key = super::name(pod).into_bytes();
+        key.resize(NAME, 0);
+        let element = |key: &[u8]| nested(1, &[nested(1, &[attribute(1, key)])]);
+        links.push(element(&key));
+        key.extend(pod.octets());
+        names.push(element(&key));
+    }
+    let create = if kind == number::NEW_ELEMENTS { libc::NLM_F_CREATE as u16 } else { 0 };
+    let of = |(name, _): (&str, u32), elements: &[Vec<u8>]| {
+        (kind, create, [text(1, TABLE), text(2, name), nested(3, elements)].concat())
+    };
+    let links = links.chunks(ELEMENTS).map(|some| of(LINKS, some));
+    links.chain(names.chunks(ELEMENTS).map(|some| of(NAMES, some))).collect()
+}
+
+/// From `pods`, to none of the `cluster`: in the name of the link by which it goes out.
+///
+/// Not even to the other hosts in a pod's own name, though they know the way back: they share their network with machines that
+/// don't, hosts come and go, and the virtual address moves. A rule that depends on none of that is never late.
+fn out(pods: Ipv4Net, cluster: Ipv4Net) -> Vec<Vec<u8>> {
+    let mut parts = within(FROM, pods, number::EQUAL);
+    parts.extend(within(TO, cluster, number::NOT_EQUAL));
+    parts.push(expression("masq", &[]));
+    parts
+}
+
+/// By the link of a pod, in none but its name: dropped.
+fn in_no_other_name() -> Vec<Vec<u8>> {
+    let link = || expression("meta", &[big(1, number::REGISTER), big(2, number::NAME_OF_LINK)]);
+    let is_in = |(name, id): (&str, u32), inverted: u32| {
+        expression("lookup", &[text(1, name), big(2, number::REGISTER), big(4, id), big(5, inverted)])
+    };
+    let verdict = nested(2, &[nested(2, &[big(1, number::DROP)])]);
+    vec![
+        link(),
+        is_in(LINKS, 0),
+        link(),
+        // Behind the name, as in the set.
+        load(number::NEXT_REGISTER, FROM),
+        is_in(NAMES, 1),
+        expression("immediate", &[big(1, number::VERDICT), verdict]),
+    ]
+}
+
+/// Loads an address of the packet.
+fn load(register: u32, offset: u32) -> Vec<u8> {
+    expression("payload", &[big(1, register), big(2, number::NETWORK_HEADER), big(3, offset), big(4, 4)])
+}
+
+/// An address of the packet is in a network, or isn't.
+fn within(offset: u32, network: Ipv4Net, comparison: u32) -> Vec<Vec<u8>> {
+    let value = |kind: u16, bytes: [u8; 4]| nested(kind, &[attribute(1, &bytes)]);
+    vec![
+        load(number::REGISTER, offset),
+        expression(
+            "bitwise",
+            &[
+                big(1, number::REGISTER),
+                big(2, number::REGISTER),
+                big(3, 4),
+                value(4, network.netmask().octets()),
+                value(5, [0; 4]),
+            ],
+        ),
+        expression(
+            "cmp",
+            &[big(1, number::REGISTER), big(2, comparison), value(3, network.network().octets())],
+        ),
+    ]
+}
+
+#[cfg(test)]
+mod tests;
