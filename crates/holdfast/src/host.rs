@@ -445,6 +445,11 @@ impl node::PodAddresses for Reach {
         self.network().map_err(|why| why.to_string())?.pod_networks()
     }
 
+    fn check_host_ip(&self, address: IpAddr) -> Result<(), String> {
+        let network = self.network().map_err(|why| why.to_string())?;
+        network.check_host_ip(address).map_err(|why| why.to_string())
+    }
+
     fn connect(
         &self,
         address: IpAddr,

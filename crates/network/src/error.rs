@@ -37,6 +37,16 @@ pub enum Error {
     /// Pods' addresses are of IPv4 alone.
     #[error("pods have networks of IPv4 alone, and {0} is none")]
     NotIpv4(IpNet),
+    /// An address isn't one that ports of the host may be asked for at.
+    #[error(
+        "hostIP {address} is not an address of the host's own, but {what}: name one of its links' addresses, or none"
+    )]
+    NotForHostPorts {
+        /// The address.
+        address: IpAddr,
+        /// What it is.
+        what: &'static str,
+    },
     /// The host's link isn't there.
     #[error("there is no link {0} on this host: name one of those in /sys/class/net")]
     NoLink(String),

@@ -19,7 +19,7 @@ use tracing::info_span;
 use crate::announce::{AddressKind, Announcer, Entry};
 use crate::dial::Dialer;
 use crate::follow::follow;
-use crate::host_ports::{HostPort, HostPorts};
+use crate::host_ports::{HostPort, HostPorts, Taken};
 use crate::keeper::{self, Others, Wanted};
 use crate::netlink::Netlink;
 use crate::pod_links::PodLinks;
@@ -92,6 +92,7 @@ pub struct Network {
     /// The links of pods with networks of their own, or why pods have none.
     pods: Result<PodLinks, String>,
     host_ports: HostPorts,
+    taken: Taken,
     stop: watch::Sender<bool>,
     /// These end by themselves once they are asked to stop.
     ending: Mutex<JoinSet<()>>,
@@ -175,13 +176,18 @@ impl Network {
         let proxy = Proxy::new(own.address, place, answered, dialer.clone(), most);
         let (own_name, networks) = (options.name.clone(), options.hosts.clone());
         let (host_ports, changes) = HostPorts::new(own.address);
+        let taken = Taken {
+            services: options.services,
+            pods: options.cluster,
+            virtual_address: options.virtual_address.ip(),
+        };
         running.spawn_in_on(
             info_span!("follow services"),
             async move { follow(&own_name, store, hosts, networks, changes, proxy).await },
             carrying,
         );
         let ending = Mutex::new(ending);
-        Ok(Network { own, dialer, pods, host_ports, stop, ending, _running: running })
+        Ok(Network { own, dialer, pods, host_ports, taken, stop, ending, _running: running })
     }
 
     /// A connection to the next live endpoint of a Service's port, given by name or number (or empty, if there
@@ -216,6 +222,14 @@ impl Network {
     /// Why they can't: then they share the host's.
     pub fn pod_networks(&self) -> Result<(), String> {
         self.pods.as_ref().map(|_| ()).map_err(Clone::clone)
+    }
+
+    /// Whether ports at this address of the host may lead to its pods.
+    ///
+    /// # Errors
+    /// [`Error::NotForHostPorts`] if not.
+    pub fn check_host_ip(&self, address: IpAddr) -> Result<(), Error> {
+        self.taken.check(address)
     }
 
     /// Readies an address for a pod. All addresses of this host's pods are its own from the start (one local

@@ -90,6 +90,11 @@ async fn serve_and_hold() {
         tokio::join!(timeout(SOON, TcpStream::connect(virtual_address)), api.accept());
     assert!(connected.unwrap().is_ok() && accepted.is_ok());
 
+    for (address, is_fine) in
+        [("10.73.0.1", true), ("10.73.0.100", false), ("10.96.0.1", false), ("10.244.2.7", false)]
+    {
+        assert_eq!(network.check_host_ip(address.parse().unwrap()).is_ok(), is_fine, "{address}");
+    }
     if network.pod_networks().is_ok() {
         assert!(remove_rules().unwrap(), "there from the start");
         let back = async {

@@ -19,6 +19,12 @@ pub trait PodAddresses: Send + Sync + 'static {
     /// Why they can't: then they share the host's network.
     fn own_networks(&self) -> Result<(), String>;
 
+    /// Whether ports at this address of the host (`hostIP`) may lead to its pods.
+    ///
+    /// # Errors
+    /// Why they may not.
+    fn check_host_ip(&self, address: IpAddr) -> Result<(), String>;
+
     /// Makes the host answer on the address.
     fn add(&self, address: IpAddr) -> BoxFuture<'_, io::Result<()>>;
 

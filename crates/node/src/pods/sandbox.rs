@@ -51,7 +51,7 @@ impl PodHost {
         let ipc = !asks(pod, |spec| spec.host_ipc);
         let network = self.own_network(pod).is_ok();
         if network {
-            host_ports(pod)?;
+            self.host_ports(pod)?;
         }
         let on_host = asks(pod, |spec| spec.host_network);
         let sysctls = self.sysctls(pod, users)?;
@@ -76,6 +76,10 @@ impl PodHost {
                 Err(format!("can't be set: pods have no networks of their own on this host, since {why}"))
             }
         }
+    }
+
+    fn host_ports(&self, pod: &Pod) -> Result<Vec<HostPort>, String> {
+        host_ports(pod, |address| self.network.check_host_ip(address))
     }
 
     fn sysctls(&self, pod: &Pod, users: Option<Mapping>) -> Result<Vec<(String, String)>, String> {
@@ -115,7 +119,7 @@ impl PodHost {
         // As the shim says, not as it was asked: a sandbox that was made by an agent without networks stays as it is.
         if namespaces.iter().any(|namespace| namespace.kind == NamespaceKind::Network) {
             let network = self.runtime.network(uid).await.ok_or(RunError::Gone)?;
-            let ports = host_ports(pod).map_err(RunError::Config)?;
+            let ports = self.host_ports(pod).map_err(RunError::Config)?;
             let connected = self.network.connect(address, network, ports).await;
             connected.map_err(|why| {
                 RunError::System(format!("can't connect the pod's network ({address}): {why}"))
@@ -125,11 +129,12 @@ impl PodHost {
     }
 }
 
-/// The ports of the host that lead to a pod: those of its containers that run side by side.
+/// The ports of the host that lead to a pod: those of its containers that run side by side. `check` says whether the address of
+/// one may be asked for.
 ///
 /// # Errors
 /// Which can't be passed on.
-fn host_ports(pod: &Pod) -> Result<Vec<HostPort>, String> {
+fn host_ports(pod: &Pod, check: impl Fn(IpAddr) -> Result<(), String>) -> Result<Vec<HostPort>, String> {
     let spec = pod.spec.iter();
     let sidecars = spec.clone().flat_map(|spec| spec.init_containers.iter().flatten());
     let sidecars = sidecars.filter(|container| container.restart_policy.as_deref() == Some("Always"));
@@ -151,6 +156,9 @@ fn host_ports(pod: &Pod) -> Result<Vec<HostPort>, String> {
         let Some(to) = number(port.container_port) else { continue };
         let address = port.host_ip.as_deref().and_then(|address| address.parse::<IpAddr>().ok());
         let address = address.filter(|address| !address.is_unspecified());
+        if let Some(Err(why)) = address.map(&check) {
+            return Err(format!("hostPort {of_host}: {why}"));
+        }
         all.push(HostPort { is_udp, address, number: of_host, to });
     }
     Ok(all)
@@ -189,12 +197,14 @@ mod tests {
                 "containers": [{"name": "main", "ports": [{"containerPort": 81},
                     {"containerPort": 53, "hostPort": 3, "hostIP": "10.0.0.1", "protocol": protocol},
                     {"containerPort": 82, "hostPort": 4, "hostIP": "0.0.0.0"}]}]}});
-            host_ports(&serde_json::from_value(pod).unwrap())
+            let pod: Pod = serde_json::from_value(pod).unwrap();
+            (host_ports(&pod, |_| Ok(())), host_ports(&pod, |address| Err(format!("not {address}"))))
         };
         let plain = HostPort { is_udp: false, address: None, number: 4, to: 82 };
         let named = HostPort { is_udp: true, address: "10.0.0.1".parse().ok(), number: 3, to: 53 };
         let side = HostPort { number: 2, to: 80, ..plain };
-        assert_eq!(of("UDP"), Ok(vec![named, plain, side]));
-        assert_eq!(of("SCTP").unwrap_err(), "hostPort 3: SCTP isn't passed on to pods; TCP and UDP are");
+        assert_eq!(of("UDP").0, Ok(vec![named, plain, side]));
+        assert_eq!(of("UDP").1.unwrap_err(), "hostPort 3: not 10.0.0.1", "none is asked about 0.0.0.0");
+        assert_eq!(of("SCTP").0.unwrap_err(), "hostPort 3: SCTP isn't passed on to pods; TCP and UDP are");
     }
 }

@@ -195,6 +195,10 @@ impl PodAddresses for Addresses {
         }
     }
 
+    fn check_host_ip(&self, _: IpAddr) -> Result<(), String> {
+        Ok(())
+    }
+
     fn connect(
         &self,
         address: IpAddr,
