@@ -54,17 +54,34 @@ pub(crate) fn grow(rng: &mut StdRng, corpus: &Corpus) -> Growing {
     Box::new(move |times| [&input[..1], &growing(times)].concat())
 }
 
-/// The same file on two hosts, which are held against each other: something is said of it, and no terminal is told what to do.
+/// A secret, which nobody must repeat.
+const SECRET: &str = "q7Zx-geheim-K2";
+
+/// With a statement that holds a secret, for programs that have such.
+fn with_secret(path: &str, text: &str) -> String {
+    let statements = match path {
+        "n1/haproxy.cfg" => "userlist z\n user a insecure-password SECRET\nlisten z\n stats auth a:SECRET\n",
+        "n1/keepalived.conf" => "vrrp_instance z {\n authentication {\n  auth_pass SECRET\n }\n}\n",
+        "n1/nginx.conf" => "upstream z {\n server 10.0.0.9:6443 token=SECRET;\n}\n",
+        _ => "",
+    };
+    format!("{text}\n{}", statements.replace("SECRET", SECRET))
+}
+
+/// The same file on two hosts, which are held against each other: something is said of it, no terminal is told what to do, and a secret stays one.
 pub(crate) fn read(input: &[u8]) {
     let Some((which, text)) = input.split_first() else { return };
     let (path, _) = FILES[usize::from(*which) % FILES.len()];
     let text = String::from_utf8_lossy(text).into_owned();
+    // An open quote makes all that follows one word, a name as well.
+    let text = if text.contains(['"', '\'']) { text } else { with_secret(path, &text) };
     let file = |path: String| predict::File { path, text: text.clone() };
     let report = predict::predict(&[file(path.to_owned()), file(path.replace("n1/", "n2/"))]);
     let told = report.to_text();
     assert!(!told.is_empty());
     assert!(!told.chars().any(|letter| letter.is_control() && letter != '\n'), "{told:?}");
-    if let Err(error) = report.to_json() {
-        panic!("a report is JSON: {error}");
+    match report.to_json() {
+        Ok(json) => assert!(!told.contains(SECRET) && !json.contains(SECRET), "a secret is repeated: {told}"),
+        Err(error) => panic!("a report is JSON: {error}"),
     }
 }

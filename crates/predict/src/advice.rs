@@ -83,6 +83,11 @@ fn shorten(timer: &mut Timer, ms: u64) -> Option<String> {
     is_longer.then_some(told)
 }
 
+/// A time as HAProxy writes it.
+fn config_time(ms: u64) -> String {
+    if ms > 0 && ms.is_multiple_of(1000) { format!("{}s", ms / 1000) } else { format!("{ms}ms") }
+}
+
 /// What an expert would change of upstream's programs.
 pub(crate) const UPSTREAM: [Candidate<Timers>; 7] = [
     (
@@ -94,7 +99,7 @@ pub(crate) const UPSTREAM: [Candidate<Timers>; 7] = [
                 Finding::NoProxy => return None,
                 Finding::Checks { inter, fall, .. } if inter.ms <= 500 && *fall <= 2 => return None,
                 Finding::Checks { inter, fall, .. } => {
-                    (inter.file.clone(), format!("HAProxy: `inter 500ms fall 2` instead of {} and {fall}", time(inter.ms)))
+                    (inter.file.clone(), format!("HAProxy: `inter 500ms fall 2` instead of `inter {} fall {fall}`", config_time(inter.ms)))
                 }
                 Finding::Blind => (None, "HAProxy: `check inter 500ms fall 2` at every server".into()),
                 Finding::Passive { .. } => {
@@ -104,7 +109,7 @@ pub(crate) const UPSTREAM: [Candidate<Timers>; 7] = [
             timers.proxy = with(inter(file));
             Some(told)
         },
-        "each proxy connects twice a second to each API server; one that hesitates for a second gets no callers for a while",
+        "each proxy connects twice a second to each API server; one that is slow for a second gets no callers for a while",
     ),
     (
         |timers| shorten(&mut timers.toleration, 2000),
@@ -117,7 +122,7 @@ pub(crate) const UPSTREAM: [Candidate<Timers>; 7] = [
             let _ = (shorten(&mut timers.monitor, 1000), shorten(&mut timers.kubelet, 1000));
             Some(told + ", with --node-monitor-period 1 s and the kubelet's nodeLeaseDurationSeconds 4")
         },
-        "each kubelet writes once a second to etcd; one that hesitates for four seconds is NotReady",
+        "each kubelet writes once a second to etcd; one that is slow for four seconds is NotReady",
     ),
     (
         |timers| {
@@ -126,7 +131,7 @@ pub(crate) const UPSTREAM: [Candidate<Timers>; 7] = [
             let both = [told, second].into_iter().flatten().collect::<Vec<_>>().join(", ");
             Some(both).filter(|both| !both.is_empty() && !timers.asks_locally)
         },
-        "a question each two seconds on every connection; set it for kubelets, too. An API server that hesitates for a second loses its \
+        "a question each two seconds on every connection; set it for kubelets, too. An API server that is slow for a second loses its \
          watchers, who all come back at once",
     ),
     (

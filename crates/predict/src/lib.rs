@@ -32,7 +32,7 @@ pub use advice::{Gain, Step};
 pub use check::{Finding, Level};
 pub use live::{Answers, of_cluster};
 pub use read::NotUnderstood;
-pub use report::{Kind, Report, Unknown, predict};
+pub use report::{Kind, Report, Unknown, of_folders, predict};
 pub use span::Span;
 pub use story::{Clock, Phase};
 

@@ -28,7 +28,7 @@ pub fn of_cluster(answers: &Answers) -> Report {
     if answers.version["gitVersion"].as_str().is_some_and(|version| version.contains("+holdfast-")) {
         return of_holdfast(answers);
     }
-    let mut report = of_hosts(hosts(&files(answers)));
+    let mut report = of_hosts(hosts(&files(answers), &[]));
     report.assumed.push(
         "the API doesn't say how it is reached: give the files of HAProxy or nginx, keepalived, sysctl and the API servers' certificates, \
          of each host in a folder of its own, together with what is here (`kubectl get pods,configmaps -n kube-system -o yaml`)"
@@ -107,11 +107,11 @@ mod tests {
             json!({"metadata": {"name": format!("{program}-{node}"), "annotations": {"kubernetes.io/config.mirror": "x"}},
                 "spec": {"nodeName": node, "containers": [{"name": program, "command": [program, flag]}]}})
         };
-        let members =
-            "--initial-cluster=n1=https://10.0.0.1:2380,n2=https://10.0.0.2:2380,n3=https://10.0.0.3:2380";
+        let members = ["n1=https://10.0.0.1:2380", "n2=https://10.0.0.2:2380", "n3=https://10.0.0.3:2380"];
         let mut pods = Vec::new();
-        for node in ["n1", "n2", "n3"] {
-            pods.push(pod(node, "etcd", members));
+        for (place, node) in ["n1", "n2", "n3"].into_iter().enumerate() {
+            // Each names those that were there when it joined, and itself.
+            pods.push(pod(node, "etcd", &format!("--initial-cluster={}", members[..=place].join(","))));
             pods.push(pod(node, "kube-apiserver", "--default-unreachable-toleration-seconds=30"));
         }
         let kubelet = "kind: KubeletConfiguration\nnodeLeaseDurationSeconds: 20\n";
@@ -127,6 +127,7 @@ mod tests {
         let report = of_cluster(&answers);
         assert_eq!((report.kind, report.members), (Kind::Kubernetes, 3));
         assert_eq!(report.hosts, ["n1", "n2", "n3"]);
+        assert!(report.highly_available, "{:?}", report.findings);
         let phase = |name: &str| report.phases.iter().find(|phase| phase.name == name).unwrap();
         assert_eq!(phase("the lost pod is tolerated").takes.typical_ms, 30_000);
         assert!(

@@ -4,12 +4,14 @@ use std::fmt::Write;
 
 use crate::picture::Scale;
 use crate::span::{NEVER, time};
-use crate::{Kind, Level, Report};
+use crate::{Kind, Level, Phase, Report};
 
 /// How wide sentences are.
 const WIDTH: usize = 110;
 /// The most of anything that is listed.
 const MOST: usize = 40;
+/// How much room a phase has before its bar.
+const LABEL: usize = 68;
 
 pub(crate) fn text(report: &Report) -> String {
     let mut out = String::new();
@@ -37,7 +39,18 @@ fn head(report: &Report, out: &mut String) {
         1 => ", 1 member".into(),
         count => format!(", {count} members"),
     };
-    let _ = writeln!(out, "Power cut of the host that leads and holds the address ({what}{members})\n");
+    let _ = writeln!(out, "Power cut of the host that leads and holds the address ({what}{members})");
+    paragraph(out, &format!("hosts: {}", some(&report.hosts)), 2, 4);
+    out.push('\n');
+}
+
+/// Names, and how many more there are.
+fn some(names: &[String]) -> String {
+    let shown = names.iter().take(MOST).map(|name| cut(name, WIDTH)).collect::<Vec<_>>().join(", ");
+    match names.len() > MOST {
+        true => format!("{shown} and {} more", names.len() - MOST),
+        false => shown,
+    }
 }
 
 fn times(report: &Report, out: &mut String) {
@@ -54,17 +67,23 @@ fn phases(report: &Report, out: &mut String) {
     // The worst may be far away, and must not squeeze the rest into a corner.
     let shown = ends.map(|span| span.typical_ms).filter(|ms| *ms != NEVER).max().unwrap_or(0);
     let scale = Scale::up_to(shown.saturating_add(shown / 10));
-    let _ = writeln!(out, "\n  {:<68}{}", "phase", scale.axis());
-    for phase in &report.phases {
-        let [min, typical, max] = [phase.takes.min_ms, phase.takes.typical_ms, phase.takes.max_ms].map(time);
-        let takes = if min == max { typical } else { format!("{typical} ({min} to {max})") };
-        let label: String = format!("{:<41} {takes}", cut(phase.name, 41));
-        let _ = writeln!(out, "  {label:<68}{}", scale.bar(phase.begins.typical_ms, phase.ends));
+    let labels: Vec<String> = report.phases.iter().map(label).collect();
+    let width = labels.iter().map(|label| label.chars().count() + 2).max().unwrap_or(0).max(LABEL);
+    let _ = writeln!(out, "\n  {:<width$}{}", "phase", scale.axis());
+    for (phase, label) in report.phases.iter().zip(&labels) {
+        let _ = writeln!(out, "  {label:<width$}{}", scale.bar(phase.begins.typical_ms, phase.ends));
     }
     let _ = writeln!(out, "\n  where they come from");
     for phase in &report.phases {
         paragraph(out, &format!("{}: {}; {}", phase.name, phase.settings.join(", "), phase.why), 2, 4);
     }
+}
+
+/// A phase, with how long it takes.
+fn label(phase: &Phase) -> String {
+    let [min, typical, max] = [phase.takes.min_ms, phase.takes.typical_ms, phase.takes.max_ms].map(time);
+    let takes = if min == max { typical } else { format!("{typical} ({min} to {max})") };
+    format!("{:<41} {takes}", cut(phase.name, 41))
 }
 
 fn advice(report: &Report, out: &mut String) {
@@ -111,6 +130,11 @@ fn findings(report: &Report, out: &mut String) {
     }
     if report.highly_available {
         let _ = writeln!(out, "\nNo single failure here takes the cluster away for long.");
+    } else if report.kind != Kind::Unknown && !report.judged && !report.is_fatal() {
+        out.push('\n');
+        let what = "Whether it is highly available can't be judged from these files: give those of etcd and of the API servers (or of k3s), \
+                    of each host in a folder of its own.";
+        paragraph(out, what, 0, 0);
     }
 }
 

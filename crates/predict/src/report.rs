@@ -22,7 +22,7 @@ pub enum Kind {
     K3s,
     /// Kubernetes' own programs and etcd, each a process.
     Kubernetes,
-    /// No file was of use.
+    /// No file says anything about failover.
     Unknown,
 }
 
@@ -46,8 +46,10 @@ pub struct Report {
     pub hosts: Vec<String>,
     /// How many members hold the state, 0 where nothing says so.
     pub members: usize,
-    /// No single failure takes it away for good or for long.
+    /// No single failure takes it away for good or for long, as far as that can be judged.
     pub highly_available: bool,
+    /// The files say enough to tell whether it is highly available: how many members hold the state.
+    pub judged: bool,
     /// How long who waits.
     pub clocks: Vec<Clock>,
     /// What these times consist of.
@@ -66,11 +68,17 @@ pub struct Report {
 
 /// Predicts from the files of a cluster.
 pub fn predict(files: &[File]) -> Report {
-    of_hosts(hosts(files))
+    of_folders(files, &[])
+}
+
+/// The same where somebody named folders: several of them are a host each, whatever they are called.
+pub fn of_folders(files: &[File], folders: &[String]) -> Report {
+    of_hosts(hosts(files, folders))
 }
 
 pub(crate) fn of_hosts(mut all: Vec<Host>) -> Report {
-    let not_understood = all.iter_mut().flat_map(|host| std::mem::take(&mut host.not_understood)).collect();
+    let mut not_understood: Vec<NotUnderstood> =
+        all.iter_mut().flat_map(|host| std::mem::take(&mut host.not_understood)).collect();
     let unknown = all.iter_mut().flat_map(|host| std::mem::take(&mut host.unknown));
     let unknown_files = unknown.map(|(file, why)| Unknown { file, why }).collect();
     let first = all.iter().find_map(|host| host.holdfast.as_ref());
@@ -88,10 +96,11 @@ pub(crate) fn of_hosts(mut all: Vec<Host>) -> Report {
             }
             report
         }
-        None if all.iter().all(|host| host.used == 0) => empty(),
+        None if !all.iter().any(Host::tells) => empty(),
         None => of_upstream(&all),
     };
     report.hosts = all.into_iter().map(|host| host.name).collect();
+    not_understood.append(&mut report.not_understood);
     report.not_understood = not_understood;
     report.unknown_files = unknown_files;
     report
@@ -100,27 +109,35 @@ pub(crate) fn of_hosts(mut all: Vec<Host>) -> Report {
 /// Of Holdfast, by what counts of its configuration.
 pub(crate) fn of_own(own: &Own, findings: Vec<Finding>) -> Report {
     let steps = advise(own, own::story, &advice::OWN);
-    finish(Kind::Holdfast, own.members, own::story(own), steps, findings)
+    finish(Kind::Holdfast, own.members, true, own::story(own), steps, findings)
 }
 
 fn of_upstream(hosts: &[Host]) -> Report {
     let is_k3s = hosts.iter().any(|host| host.runs(Program::K3s));
     let members = check::count_members(hosts);
     // Where nothing says how many there are, three is what people have.
-    let timers = Timers::of(hosts, if members == 0 { 3 } else { members });
+    let (timers, unread) = Timers::of(hosts, if members == 0 { 3 } else { members });
     let story = upstream::story(&timers);
     let findings = check::upstream(hosts, &timers, &story);
     let steps = advise(&timers, upstream::story, &advice::UPSTREAM);
     let kind = if is_k3s { Kind::K3s } else { Kind::Kubernetes };
-    let mut report = finish(kind, members, story, steps, findings);
+    let mut report = finish(kind, members, check::suffices(hosts), story, steps, findings);
+    report.not_understood = unread;
     report.assumed = assumed(hosts, members);
     report
 }
 
-fn finish(kind: Kind, members: usize, story: Story, advice: Vec<Step>, findings: Vec<Finding>) -> Report {
-    let highly_available = findings.iter().all(|finding| finding.level != Level::Fatal);
+fn finish(
+    kind: Kind,
+    members: usize,
+    judged: bool,
+    story: Story,
+    advice: Vec<Step>,
+    findings: Vec<Finding>,
+) -> Report {
+    let highly_available = judged && findings.iter().all(|finding| finding.level != Level::Fatal);
     let Story { phases, clocks } = story;
-    Report { kind, members, highly_available, clocks, phases, advice, findings, ..empty() }
+    Report { kind, members, highly_available, judged, clocks, phases, advice, findings, ..empty() }
 }
 
 fn empty() -> Report {
@@ -130,6 +147,7 @@ fn empty() -> Report {
         hosts: Vec::new(),
         members: 0,
         highly_available: false,
+        judged: false,
         clocks: Vec::new(),
         phases: Vec::new(),
         advice: Vec::new(),
@@ -173,6 +191,11 @@ fn assumed(hosts: &[Host], members: usize) -> Vec<String> {
 }
 
 impl Report {
+    /// Something is wrong that makes it not highly available, whatever else there is.
+    pub fn is_fatal(&self) -> bool {
+        self.findings.iter().any(|finding| finding.level == Level::Fatal)
+    }
+
     /// Everything as JSON, ending with a line end.
     ///
     /// # Errors

@@ -107,7 +107,7 @@ fn what_dominates_is_named_with_what_to_change() {
             "the lost pod is tolerated",
             "--default-unreachable-toleration-seconds: 2.00 s instead of 300.0 s",
         ),
-        ("seed", "the lost pod is tolerated", "`inter 500ms fall 2` instead of 60.0 s and 3"),
+        ("seed", "the lost pod is tolerated", "`inter 500ms fall 2` instead of `inter 60s fall 3`"),
     ] {
         let report = peer(name);
         assert_eq!(report.clocks[3].dominated_by, dominant, "{name}");

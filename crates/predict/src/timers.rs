@@ -1,8 +1,11 @@
 //! The times of a cluster of upstream's programs, each with the setting that it comes from.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::read::{Haproxy, Host, Instance, Program, Section, milliseconds};
+use crate::read::{
+    Haproxy, Host, Instance, NotUnderstood, Program, Section, Source, is_api_port, milliseconds,
+};
 
 /// A time that somebody can set.
 #[derive(Debug, Clone, PartialEq)]
@@ -73,9 +76,12 @@ pub(crate) struct Timers {
     pub(crate) asks_locally: bool,
 }
 
-/// The slowest of what hosts say, or the program's own.
+/// The most of a value that can't be read that is told: what is longer is no time at all.
+const LONGEST_VALUE: usize = 20;
+
+/// The slowest of what hosts say, or the program's own; what can't be read as a time is named.
 fn slowest(
-    hosts: &[Host],
+    (hosts, unread): (&[Host], &RefCell<Vec<NotUnderstood>>),
     program: Program,
     name: &str,
     setting: &'static str,
@@ -83,7 +89,16 @@ fn slowest(
     unit: f64,
 ) -> Timer {
     let told = hosts.iter().filter_map(|host| host.setting(program, name));
-    let read = told.filter_map(|told| Some((milliseconds(&told.value, unit)?, &told.file)));
+    let read = told.filter_map(|told| {
+        let ms = milliseconds(&told.value, unit);
+        if ms.is_none() {
+            let value = values::cut(&told.value, LONGEST_VALUE);
+            let what =
+                format!("{name} is {value:?}, which is no time that is known here: taken as by default");
+            unread.borrow_mut().push(NotUnderstood::of(&told.file, &what));
+        }
+        Some((ms?, &told.file))
+    });
     match read.max_by_key(|(ms, _)| *ms) {
         Some((ms, file)) => Timer { ms, setting, file: Some(file.clone()) },
         None => Timer::new(setting, own_ms),
@@ -91,16 +106,19 @@ fn slowest(
 }
 
 impl Timers {
-    pub(crate) fn of(hosts: &[Host], members: usize) -> Timers {
+    /// With what is no time where one should stand.
+    pub(crate) fn of(hosts: &[Host], members: usize) -> (Timers, Vec<NotUnderstood>) {
+        let unread = RefCell::default();
+        let from = (hosts, &unread);
         let is_k3s = hosts.iter().any(|host| host.runs(Program::K3s));
         // k3s runs its etcd with these (pkg/etcd), etcd itself with those.
         let (heartbeat, election) = if is_k3s { (500, 5000) } else { (100, 1000) };
-        let etcd = |name, setting, own| slowest(hosts, Program::Etcd, name, setting, own, 1.0);
+        let etcd = |name, setting, own| slowest(from, Program::Etcd, name, setting, own, 1.0);
         let manager =
-            |name, setting, own| slowest(hosts, Program::ControllerManager, name, setting, own, 1000.0);
-        let proxy = |name, setting, own| slowest(hosts, Program::KubeProxy, name, setting, own, 1000.0);
+            |name, setting, own| slowest(from, Program::ControllerManager, name, setting, own, 1000.0);
+        let proxy = |name, setting, own| slowest(from, Program::KubeProxy, name, setting, own, 1000.0);
         let mut kubelet = slowest(
-            hosts,
+            from,
             Program::Kubelet,
             "node-lease-duration-seconds",
             "kubelet nodeLeaseDurationSeconds",
@@ -116,7 +134,7 @@ impl Timers {
             Some("nftables") => "nftables-min-sync-period",
             _ => "iptables-min-sync-period",
         };
-        Timers {
+        let timers = Timers {
             members,
             heartbeat: etcd("heartbeat-interval", "etcd heartbeat-interval", heartbeat),
             election: etcd("election-timeout", "etcd election-timeout", election),
@@ -146,7 +164,7 @@ impl Timers {
             monitor: manager("node-monitor-period", "kube-controller-manager --node-monitor-period", 5000),
             kubelet,
             toleration: slowest(
-                hosts,
+                from,
                 Program::ApiServer,
                 toleration,
                 "kube-apiserver --default-unreachable-toleration-seconds",
@@ -161,16 +179,20 @@ impl Timers {
             ping: proxy("HTTP2_PING_TIMEOUT_SECONDS", "kube-proxy's HTTP2_PING_TIMEOUT_SECONDS", 15_000),
             sync: proxy(sync, "kube-proxy --iptables-min-sync-period or its like", 1000),
             asks_locally: is_k3s,
-        }
+        };
+        // What is about all hosts is asked of each.
+        let mut unread = unread.into_inner();
+        unread.sort();
+        unread.dedup();
+        (timers, unread)
     }
 }
 
 /// The instances of keepalived that hold the API's address, each with its host and file: those that a proxy listens on or that
 /// clients are told, and all where that isn't known.
-pub(crate) fn instances(hosts: &[Host]) -> Vec<(&Host, &str, &Instance)> {
+pub(crate) fn instances(hosts: &[Host]) -> Vec<(&Host, &Source, &Instance)> {
     let all = hosts.iter().filter_map(|host| Some((host, host.keepalived.as_ref()?)));
-    let all =
-        all.flat_map(|(host, (file, read))| read.instances.iter().map(move |one| (host, file.as_str(), one)));
+    let all = all.flat_map(|(host, (file, read))| read.instances.iter().map(move |one| (host, file, one)));
     let all: Vec<_> = all.collect();
     let wanted = wanted_addresses(hosts);
     let of_api: Vec<_> = all
@@ -189,7 +211,7 @@ fn wanted_addresses(hosts: &[Host]) -> BTreeSet<String> {
             wanted.extend(front.listens.iter().map(|listen| listen.address.clone()));
         }
         wanted.extend(
-            host.nginx.iter().flat_map(|(_, read)| &read.proxies).flat_map(|proxy| proxy.listens.clone()),
+            host.nginx.iter().flat_map(|(_, read)| read.of_api()).flat_map(|proxy| proxy.listens.clone()),
         );
         let told = host.value(Program::ApiServer, "control-plane-endpoint");
         wanted.extend(told.map(|told| crate::read::endpoint(told).0));
@@ -203,7 +225,11 @@ fn address(hosts: &[Host]) -> Option<(Timer, u64)> {
     let all = instances(hosts);
     let slowest = all.iter().max_by_key(|(_, _, one)| one.advert_ms)?;
     let (_, file, one) = slowest;
-    let timer = Timer { ms: one.advert_ms, setting: "keepalived advert_int", file: Some((*file).to_owned()) };
+    let timer = Timer {
+        ms: one.advert_ms,
+        setting: "keepalived advert_int",
+        file: Some(file.file(one.line).to_owned()),
+    };
     // Whoever has the highest priority holds it; the next one takes over. Of one file only, the others are taken to be like it.
     let mut priorities: Vec<u64> = all.iter().map(|(_, _, one)| one.priority).collect();
     priorities.sort_unstable();
@@ -227,9 +253,7 @@ pub(crate) fn pairs(read: &Haproxy) -> Vec<(&Section, &Section)> {
     if all.is_empty() {
         all.extend(read.sections.iter().filter(|of| !of.servers.is_empty()).map(|of| (of, of)));
     }
-    let is_api = |section: &Section| {
-        section.servers.iter().any(|server| matches!(server.port, Some(6443 | 6444 | 8443 | 9345)))
-    };
+    let is_api = |section: &Section| section.servers.iter().any(|server| is_api_port(server.port));
     match all.iter().any(|(_, backend)| is_api(backend)) {
         true => all.into_iter().filter(|(_, backend)| is_api(backend)).collect(),
         false => all,
@@ -259,14 +283,18 @@ fn finding(hosts: &[Host]) -> Finding {
                     inter_ms.saturating_add(fall.saturating_mul(limit_ms.saturating_add(after_failure_ms)));
                 if all > longest {
                     longest = all;
-                    let inter = Timer { ms: inter_ms, setting: "HAProxy inter", file: Some(file.clone()) };
+                    let inter = Timer {
+                        ms: inter_ms,
+                        setting: "HAProxy inter",
+                        file: Some(file.file(server.line).to_owned()),
+                    };
                     slowest = Finding::Checks { inter, after_failure_ms, fall, limit_ms };
                 }
             }
         }
     }
     for (file, read) in hosts.iter().filter_map(|host| host.nginx.as_ref()) {
-        for proxy in &read.proxies {
+        for proxy in read.of_api() {
             if !proxy.tries_next || proxy.servers.iter().any(|server| server.max_fails == 0) {
                 return Finding::Blind;
             }
@@ -275,7 +303,7 @@ fn finding(hosts: &[Host]) -> Finding {
                 let connect = Timer {
                     ms: proxy.connect_ms,
                     setting: "nginx proxy_connect_timeout",
-                    file: Some(file.clone()),
+                    file: Some(file.file(proxy.line).to_owned()),
                 };
                 slowest = Finding::Passive { connect };
             }

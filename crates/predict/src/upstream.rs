@@ -165,7 +165,7 @@ fn found(finding: &Finding) -> Option<(Span, Vec<String>, &'static str)> {
         Finding::Blind => Some((
             Span::fixed(NEVER),
             vec!["no health check".into()],
-            "nobody ever finds out; every so many-th caller waits",
+            "nobody ever finds out; each caller who gets the dead server waits",
         )),
     }
 }

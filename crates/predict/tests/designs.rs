@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // A test ends where something is not as it should be.
 
-use predict::{File, Level, Report, predict};
+use predict::{File, Kind, Level, Report, predict};
 
 const ETCD: &str = "name: NAME
 initial-cluster: n1=https://10.0.0.1:2380,n2=https://10.0.0.2:2380,n3=https://10.0.0.3:2380
@@ -167,7 +167,7 @@ fn what_makes_a_design_not_highly_available_is_found() {
         (&[("kube-apiserver.args", "127.0.0.1", "10.0.0.1")], "every API server asks the same member"),
         (
             &[("kube-controller-manager.args", "=50s", "=50s --leader-elect=false")],
-            "several of kube-controller-manager work at once",
+            "kube-controller-manager works on several hosts at once",
         ),
         (&[("kube-controller-manager.args", "=50s", "=9s")], "healthy ones too"),
         (
@@ -224,6 +224,119 @@ fn what_is_risky_is_found_and_no_more_than_that() {
     }
 }
 
+/// What kubeadm leaves on each of three hosts: each etcd names those that were there when it joined, and itself.
+fn kubeadm() -> Vec<File> {
+    let mut all = files(&[]);
+    all.retain(|file| !file.path.ends_with("etcd.yaml"));
+    let mut members = Vec::new();
+    for host in 1..=3 {
+        members.push(format!("n{host}=https://10.0.0.{host}:2380"));
+        let state = if host == 1 { "" } else { "--initial-cluster-state=existing" };
+        let text = format!(
+            "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - name: etcd\n    command: [etcd, --name=n{host}, \"--initial-cluster={}\", \
+             \"--listen-peer-urls=https://10.0.0.{host}:2380\", \"{state}\"]\n",
+            members.join(",")
+        );
+        all.push(File { path: format!("n{host}/etc/kubernetes/manifests/etcd.yaml"), text });
+    }
+    all
+}
+
+#[test]
+fn a_cluster_of_kubeadm_is_left_in_peace_although_its_members_name_different_ones() {
+    let report = predict(&kubeadm());
+    assert!(report.highly_available, "{:?}", fatal(&report));
+    assert_eq!((report.members, report.hosts.len()), (3, 3));
+    let mut moved = kubeadm();
+    let last = moved.last_mut().unwrap();
+    last.text = last.text.replace("n1=https://10.0.0.1:", "n1=https://10.0.0.9:");
+    assert!(fatal(&predict(&moved))[0].contains("n1 is at 10.0.0.1 for one and at 10.0.0.9 for another"));
+}
+
+#[test]
+fn what_says_too_little_is_not_judged() {
+    let of = |path: &str, text: &str| predict(&[File { path: path.into(), text: text.into() }]);
+    for (path, text) in [
+        ("sysctl.conf", "net.ipv4.ip_nonlocal_bind = 1\n"),
+        ("sysctl.conf", "vm.swappiness = 1\n"),
+        ("haproxy", "# nothing\n"),
+        ("pki/apiserver.crt", include_str!("files/apiserver.crt")),
+    ] {
+        let report = of(path, text);
+        assert_eq!(
+            (report.kind, report.judged, report.highly_available),
+            (Kind::Unknown, false, false),
+            "{path}"
+        );
+    }
+    for (path, text) in [
+        ("kube-apiserver.args", "--etcd-servers=https://127.0.0.1:2379"),
+        ("kube-controller-manager.args", "--node-monitor-grace-period=50s"),
+        ("k3s.service.env", "K3S_URL=https://10.0.0.1:6443\nK3S_TOKEN=hush\n"),
+    ] {
+        let report = of(path, text);
+        assert!(
+            !report.judged && !report.highly_available && fatal(&report).is_empty(),
+            "{path}: {report:?}"
+        );
+        assert!(report.to_text().contains("can't be judged from these files"), "{}", report.to_text());
+    }
+}
+
+#[test]
+fn nothing_secret_is_repeated_however_it_stands_there() {
+    let etcd = "name: n1\ninitial-cluster: a=https://user:geheim@10.0.0.1:2380,b=https://user:ge/geheim@10.0.0.1:2380\n";
+    let keepalived = "auth_pass geheim\nvrrp_instance a {\n authentication {\n auth_type PASS\n auth_pass ab}geheim\n }\n}\n";
+    let nginx =
+        "stream { upstream a { server 10.0.0.1:6443 token=geheim; } server { listen 6443; proxy_pass a; } }";
+    for (path, text) in [("n1/etcd.yaml", etcd), ("n1/keepalived.conf", keepalived), ("n1/nginx.conf", nginx)]
+    {
+        for text in [text.to_owned(), text.replace("}geheim\n }", "}geheim")] {
+            let report = predict(&[File { path: path.into(), text }]);
+            let told = report.to_text() + &report.to_json().unwrap();
+            assert!(!told.contains("geheim"), "{path}: {told}");
+        }
+    }
+}
+
+#[test]
+fn a_time_that_cannot_be_read_is_named() {
+    for (file, from, to, what) in [
+        ("kube-controller-manager.args", "=50s", "=$GRACE", "node-monitor-grace-period is \"$GRACE\""),
+        ("kube-controller-manager.args", "=50s", "=1s500", "node-monitor-grace-period is \"1s500\""),
+        ("keepalived.conf", "advert_int 0.2", "advert_int $x", "advert_int isn't a number"),
+        ("haproxy.cfg", "inter 500ms", "inter soon", "default-server"),
+    ] {
+        let report = predict(&files(&[(file, from, to)]));
+        let told: Vec<_> = report.not_understood.iter().filter(|told| told.what.contains(what)).collect();
+        assert!(told.iter().any(|told| told.file.ends_with(file)), "{to}: {:?}", report.not_understood);
+    }
+}
+
+#[test]
+fn many_names_and_addresses_cost_no_more_than_their_words() {
+    let names: Vec<String> = (0..20_000).map(|n| format!("n{n}.example")).collect();
+    let addresses: Vec<String> = (0..20_000).map(|n| format!("10.1.{}.{}", n / 250, n % 250)).collect();
+    let k3s = format!("cluster-init: true\ntls-san: [{}]\n", names.join(", "));
+    let keepalived = KEEPALIVED.replace("10.0.0.100/24", &addresses.join("\n")).replace("PRIORITY", "100");
+    let all = [("n1/config.yaml", k3s), ("n1/keepalived.conf", keepalived)];
+    let report = predict(&all.map(|(path, text)| File { path: path.into(), text }));
+    let lacking = report.findings.iter().filter(|finding| finding.what.contains("`tls-san` lacks"));
+    assert_eq!(lacking.count(), 100, "no more than so many are held against all hosts");
+}
+
+#[test]
+fn a_report_names_the_hosts_and_keeps_labels_off_their_bars() {
+    let slow = [("kube-controller-manager.args", "=50s", "=50000s --node-monitor-period=10000s")];
+    let text = predict(&files(&slow)).to_text();
+    assert!(text.contains("\n  hosts: n1, n2, n3\n"), "{text}");
+    let bars = text.lines().filter(|line| line.contains(['█', '░', '▓']));
+    for line in bars {
+        let label = line.split(['█', '░', '▓', '·', '▶']).next().unwrap();
+        assert!(label.ends_with("  "), "{line}");
+    }
+}
+
 #[test]
 fn one_proxy_is_not_enough() {
     let only_first = |file: &File| !file.path.contains("haproxy") || file.path.starts_with("n1");
@@ -263,7 +376,7 @@ fn nginx_finds_a_dead_server_by_its_callers_only() {
     );
     let report = with(" proxy_connect_timeout 500ms;", "");
     assert!(
-        fatal(&report).iter().any(|told| told.contains("every so many-th request fails for 60.0 s")),
+        fatal(&report).iter().any(|told| told.contains("one request in three fails for 60.0 s")),
         "{:?}",
         fatal(&report)
     );
@@ -279,6 +392,22 @@ fn nginx_finds_a_dead_server_by_its_callers_only() {
         let report = with(from, to);
         assert!(fatal(&report).iter().any(|told| told.contains(what)), "{what}: {:?}", fatal(&report));
     }
+    // The same in files of their own, and beside a website.
+    let (upstream, server) = NGINX.trim_end_matches("}\n").split_once("  server {").unwrap();
+    let mut all: Vec<File> = files(&[]).into_iter().filter(|file| !file.path.contains("haproxy")).collect();
+    for host in 1..=3 {
+        let mut add =
+            |name: &str, text: String| all.push(File { path: format!("n{host}/nginx/{name}"), text });
+        add(
+            "nginx.conf",
+            "events {}\nstream {\n include conf.d/*.conf;\n}\nhttp {\n include sites/*;\n}\n".into(),
+        );
+        add("conf.d/apis.conf", upstream.replace("stream {\n", ""));
+        add("conf.d/proxy.conf", format!("server {{{server}}}\n"));
+        add("sites/web", "server { listen 443; location / { proxy_pass http://127.0.0.1:3000; } }\n".into());
+    }
+    let report = predict(&all);
+    assert!(report.highly_available && report.not_understood.is_empty(), "{report:?}");
     assert_eq!(with("max_fails=1", "max_fails=0").clocks[1].span.typical_ms, u64::MAX, "never");
 }
 

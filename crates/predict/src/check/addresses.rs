@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Findings, at};
-use crate::read::{Host, Instance, Keepalived, Program, Script, endpoint, is_reachable};
+use super::{Findings, MOST_ADDRESSES};
+use crate::read::{Host, Instance, Keepalived, Program, Script, Source, endpoint, is_reachable};
 use crate::timers::instances;
 
 pub(super) fn check(hosts: &[Host], findings: &mut Findings) {
@@ -14,9 +14,11 @@ pub(super) fn check(hosts: &[Host], findings: &mut Findings) {
         let what = "one host of several can hold the virtual address: when it dies, nobody does";
         findings.fatal(*one, what, "run keepalived on each of the hosts");
     }
+    let mut priorities: Vec<u64> = all.iter().map(|(.., one)| one.priority).collect();
+    priorities.sort_unstable_by(|a, b| b.cmp(a));
     for (host, file, one) in &all {
         let Some((_, read)) = &host.keepalived else { continue };
-        instance(file, read, one, &all, findings);
+        instance(file, read, one, priorities.get(1).copied(), findings);
     }
     router_ids(hosts, findings);
     together(&all, findings);
@@ -76,14 +78,8 @@ fn own(hosts: &[Host], findings: &mut Findings) {
     }
 }
 
-fn instance(
-    file: &str,
-    read: &Keepalived,
-    one: &Instance,
-    all: &[(&Host, &str, &Instance)],
-    findings: &mut Findings,
-) {
-    let place = at(file, one.line);
+fn instance(file: &Source, read: &Keepalived, one: &Instance, second: Option<u64>, findings: &mut Findings) {
+    let place = file.at(one.line);
     let tracked: Vec<&Script> =
         read.scripts.iter().filter(|script| one.tracks.contains(&script.name)).collect();
     let stays = if one.no_preempt { "; with `nopreempt` not even a better host takes it" } else { "" };
@@ -99,11 +95,8 @@ fn instance(
             "track a script that asks the API through the host's own proxy, each second, without a weight",
         );
     } else if !tracked.is_empty() && tracked.iter().all(|script| script.weight != 0) {
-        let mut priorities: Vec<u64> = all.iter().map(|(.., other)| other.priority).collect();
-        priorities.sort_unstable_by(|a, b| b.cmp(a));
-        let least = priorities.get(1).copied();
         let lowers = |script: &Script| i64::try_from(one.priority).unwrap_or(0) - script.weight.abs();
-        let moves = least.is_none_or(|next| {
+        let moves = second.is_none_or(|next| {
             tracked.iter().any(|script| lowers(script) < i64::try_from(next).unwrap_or(0))
         });
         if one.no_preempt || !moves {
@@ -153,43 +146,41 @@ fn instance(
         };
         let remedy =
             "take it away, and let only the hosts' own addresses speak VRRP (unicast_peer and a firewall)";
-        findings.risk(at(file, line), what, remedy);
+        findings.risk(file.at(line), what, remedy);
     }
 }
 
 /// Two groups with one number on one link take each other's announcements for their own.
 fn router_ids(hosts: &[Host], findings: &mut Findings) {
-    type Group<'a> = BTreeMap<(&'a str, u64), Vec<(&'a str, &'a Instance)>>;
-    let mut groups: Group<'_> = BTreeMap::new();
+    // Each is held against the first one of its number alone: hosts are many.
+    let mut groups: BTreeMap<(&str, u64), (BTreeSet<&String>, &Instance)> = BTreeMap::new();
     for host in hosts {
         let Some((file, read)) = &host.keepalived else { continue };
         for one in &read.instances {
             let Some(id) = one.router_id else { continue };
-            let before = groups.entry((one.interface.as_str(), id)).or_default();
-            let same: BTreeSet<&String> = one.addresses.iter().collect();
-            let other =
-                before.iter().find(|(_, other)| other.addresses.iter().collect::<BTreeSet<_>>() != same);
-            if let Some((_, other)) = other {
+            let own: BTreeSet<&String> = one.addresses.iter().collect();
+            let (before, other) =
+                groups.entry((one.interface.as_str(), id)).or_insert_with(|| (own.clone(), one));
+            if *before != own {
                 let what = format!(
                     "{} and {} have the same virtual_router_id {id} on {} and other addresses: one of the two never holds its own",
                     other.name, one.name, one.interface
                 );
-                findings.fatal(at(file, one.line), what, "give each group of addresses a number of its own");
+                findings.fatal(file.at(one.line), what, "give each group of addresses a number of its own");
             }
-            before.push((file.as_str(), one));
         }
     }
 }
 
 /// What hosts of one group must agree about.
-fn together(all: &[(&Host, &str, &Instance)], findings: &mut Findings) {
-    let mut groups: BTreeMap<&String, Vec<(&Host, &str, &Instance)>> = BTreeMap::new();
+fn together(all: &[(&Host, &Source, &Instance)], findings: &mut Findings) {
+    let mut groups: BTreeMap<&String, Vec<(&Host, &Source, &Instance)>> = BTreeMap::new();
     for each in all {
         each.2.addresses.iter().take(1).for_each(|address| groups.entry(address).or_default().push(*each));
     }
     for (address, group) in groups.iter().filter(|(_, group)| group.len() > 1) {
         let (_, file, first) = group[0];
-        let place = at(file, first.line);
+        let place = file.at(first.line);
         let all_of =
             |of: fn(&Instance) -> u64| group.iter().map(|(.., one)| of(one)).collect::<BTreeSet<u64>>();
         let version_3 = |host: &Host| host.keepalived.as_ref().is_some_and(|(_, read)| read.version_3);
@@ -231,20 +222,20 @@ fn together(all: &[(&Host, &str, &Instance)], findings: &mut Findings) {
                 format!("two hosts begin as MASTER for {address}: both hold it until they hear each other");
             findings.risk(&place, what, "write `state BACKUP` on all hosts");
         }
+        let sources: BTreeSet<(&String, &String)> = group
+            .iter()
+            .filter_map(|(host, _, one)| Some((one.source.as_ref()?, &host.name)))
+            .take(MOST_ADDRESSES)
+            .collect();
         for (host, file, one) in group.iter().filter(|(.., one)| one.unicast) {
-            let others: BTreeSet<String> = group
-                .iter()
-                .filter(|(other, ..)| other.name != host.name)
-                .filter_map(|(.., of)| of.source.clone())
-                .collect();
-            let missing: Vec<&String> =
-                others.iter().filter(|address| !one.peers.contains(address)).collect();
-            if let [missing, ..] = &missing[..] {
+            let peers: BTreeSet<&String> = one.peers.iter().collect();
+            let missing = sources.iter().find(|(of, name)| **name != host.name && !peers.contains(of));
+            if let Some((missing, _)) = missing {
                 let what = format!(
                     "{} doesn't tell {missing} of itself (unicast_peer): that host takes it for dead, and both hold {address}",
                     host.name
                 );
-                findings.fatal(at(file, one.line), what, "name all other hosts as unicast_peer");
+                findings.fatal(file.at(one.line), what, "name all other hosts as unicast_peer");
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::Findings;
+use super::{Findings, MOST_ADDRESSES};
 use crate::read::{Host, Program, endpoint, is_reachable};
 use crate::timers::instances;
 
@@ -10,12 +10,22 @@ use crate::timers::instances;
 fn asked(hosts: &[Host]) -> BTreeSet<String> {
     let moving = instances(hosts).into_iter().flat_map(|(_, _, one)| one.addresses.clone());
     let endpoints = hosts.iter().filter_map(|host| host.value(Program::ApiServer, "control-plane-endpoint"));
-    moving.chain(endpoints.map(|text| endpoint(text).0)).filter(|address| is_reachable(address)).collect()
+    let all: BTreeSet<String> = moving
+        .chain(endpoints.map(|text| endpoint(text).0))
+        .filter(|address| is_reachable(address))
+        .collect();
+    all.into_iter().take(MOST_ADDRESSES).collect()
 }
 
 pub(super) fn check(hosts: &[Host], findings: &mut Findings) {
+    let names = |host: &Host| {
+        let told = host.value(Program::K3s, "tls-san").unwrap_or_default();
+        told.split(',').map(str::to_owned).collect::<BTreeSet<String>>()
+    };
+    let hosts_with_names: Vec<(&Host, BTreeSet<String>)> =
+        hosts.iter().map(|host| (host, names(host))).collect();
     for address in asked(hosts) {
-        for host in hosts {
+        for (host, names) in &hosts_with_names {
             // Other servers' certificates (etcd's, kubelets') are asked at other addresses.
             let of_api =
                 host.certificates.iter().filter(|of| of.names.iter().any(|name| name == "kubernetes"));
@@ -32,8 +42,7 @@ pub(super) fn check(hosts: &[Host], findings: &mut Findings) {
             let Some(server) = host.setting(Program::K3s, "").filter(|of| of.value == "server") else {
                 continue;
             };
-            let names = host.value(Program::K3s, "tls-san").unwrap_or_default();
-            if !names.split(',').any(|name| name == address) {
+            if !names.contains(&address) {
                 let what = format!(
                     "`tls-san` lacks {address}: the API server's certificate isn't for it, and clients that ask there refuse it"
                 );

@@ -29,6 +29,23 @@ pub(crate) fn count(hosts: &[Host]) -> usize {
     named.max(run)
 }
 
+/// There is enough to say whether it is highly available: how many members hold the state, or that something else does. A host of k3s
+/// that joined another one is not alone.
+pub(crate) fn suffices(hosts: &[Host]) -> bool {
+    let etcds = hosts.iter().filter(|host| host.runs(Program::Etcd)).count();
+    let counts = |host: &Host| {
+        host.value(Program::K3s, "") == Some("server")
+            && (hosts.len() > 1 || host.setting(Program::K3s, "server").is_none())
+    };
+    let named = |host: &Host| {
+        let told = host.value(Program::ApiServer, "etcd-servers").unwrap_or_default();
+        told.split(',').filter(|url| !url.is_empty()).count()
+    };
+    hosts.iter().any(|host| !members(host).is_empty() || named(host) > 1)
+        || etcds > 1
+        || hosts.iter().any(counts)
+}
+
 fn is_server(host: &Host) -> bool {
     host.value(Program::K3s, "") == Some("server")
         && host.setting(Program::K3s, "datastore-endpoint").is_none()
@@ -39,10 +56,13 @@ pub(super) fn check(hosts: &[Host], timers: &Timers, findings: &mut Findings) {
         hosts.iter().find_map(|host| Some(host.setting(Program::Etcd, "initial-cluster")?.file.clone()));
     let place = place.unwrap_or_else(|| "the cluster".into());
     let remedy = "run three members, or five, each on a host of its own";
-    let all: BTreeMap<String, String> = hosts.iter().flat_map(members).collect();
+    let lists: Vec<BTreeMap<String, String>> =
+        hosts.iter().map(members).filter(|list| !list.is_empty()).collect();
+    // Members that joined later know more of the others than the first ones do.
+    let all = lists.iter().max_by_key(|list| list.len()).cloned().unwrap_or_default();
     let external = hosts.iter().any(|host| host.setting(Program::K3s, "datastore-endpoint").is_some());
     // A single file tells how many there are only if it names them.
-    let is_known = !all.is_empty() || hosts.len() > 1 || hosts.iter().any(|host| host.runs(Program::K3s));
+    let is_known = !all.is_empty() || hosts.len() > 1 || suffices(hosts);
     match timers.members {
         _ if external => {}
         1 if is_known => {
@@ -61,12 +81,33 @@ pub(super) fn check(hosts: &[Host], timers: &Timers, findings: &mut Findings) {
         _ => {}
     }
     shared_hosts(&place, &all, findings);
-    let lists: BTreeSet<_> = hosts.iter().map(members).filter(|list| !list.is_empty()).collect();
-    if lists.len() > 1 {
-        let what = "hosts name different members of etcd in initial-cluster: it begins with what they agree on, or not at all";
-        findings.fatal(&place, what, "give all members the same list");
-    }
+    agree(hosts, &place, findings);
     api_servers(hosts, findings);
+}
+
+/// Whether hosts can be of one etcd by what they say of its members. One that joins (kubeadm's second and third) names those that were
+/// there before it and itself, with `initial-cluster-state: existing`; what has changed since then is in its data, and not in its list.
+fn agree(hosts: &[Host], place: &str, findings: &mut Findings) {
+    let mut addresses: BTreeMap<String, String> = BTreeMap::new();
+    for (name, address) in hosts.iter().flat_map(members) {
+        if let Some(other) = addresses.insert(name.clone(), address.clone()).filter(|other| *other != address)
+        {
+            let what = format!(
+                "hosts name different members of etcd in initial-cluster: {name} is at {other} for one and at {address} for another"
+            );
+            findings.fatal(place, what, "give each member one address");
+            return;
+        }
+    }
+    let joined = |host: &&Host| host.value(Program::Etcd, "initial-cluster-state") == Some("existing");
+    let begun = hosts.iter().filter(|host| !joined(host)).map(members);
+    let lists: Vec<BTreeSet<String>> = begun.map(|list| list.into_keys().collect()).collect();
+    let named: BTreeSet<&String> = lists.iter().flatten().collect();
+    // Of none of them its first list is here: there is nothing to hold against each other.
+    if !named.is_empty() && !lists.iter().any(|list| list.len() == named.len()) {
+        let what = "hosts name different members of etcd in initial-cluster: it begins with what they agree on, or not at all";
+        findings.fatal(place, what, "give all members the same list");
+    }
 }
 
 fn shared_hosts(place: &str, all: &BTreeMap<String, String>, findings: &mut Findings) {
@@ -120,7 +161,7 @@ fn api_servers(hosts: &[Host], findings: &mut Findings) {
         if let Some(told) = alone.iter().find(|told| told.value == "false")
             && hosts.iter().filter(|host| host.runs(program)).count() > 1
         {
-            let what = format!("several of {} work at once: --leader-elect is false", program.name());
+            let what = format!("{} works on several hosts at once: --leader-elect is false", program.name());
             findings.fatal(&told.file, what, "leave it out: it is true by default");
         }
     }

@@ -13,7 +13,10 @@ use crate::read::Host;
 use crate::story::Story;
 use crate::timers::Timers;
 
-pub(crate) use members::count as count_members;
+pub(crate) use members::{count as count_members, suffices};
+
+/// The most addresses that are held against all hosts: a cluster has one or two.
+const MOST_ADDRESSES: usize = 100;
 
 /// How bad a finding is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Findings, at};
-use crate::read::{Host, Program};
+use super::Findings;
+use crate::read::{Host, Program, Source};
 use crate::span::{NEVER, time};
 use crate::story::Story;
 use crate::timers::{instances, pairs};
@@ -32,19 +32,18 @@ pub(super) fn check(hosts: &[Host], story: &Story, findings: &mut Findings) {
                 }
                 let is_new = front.line == backend.line || looked_at.insert(front.line);
                 let listens = front.listens.iter().filter(|listen| is_new && !listen.transparent);
-                listens
-                    .for_each(|listen| foreign(&moving, host, file, listen.line, &listen.address, findings));
+                listens.for_each(|listen| {
+                    foreign(&moving, host, &file.at(listen.line), &listen.address, findings)
+                });
             }
         }
         if let Some((file, read)) = &host.nginx {
-            for proxy in &read.proxies {
+            for proxy in read.of_api() {
                 with.insert(&host.name);
                 local &= !proxy.listens.is_empty() && proxy.listens.iter().all(is_local);
                 nginx(file, proxy, findings);
-                proxy
-                    .listens
-                    .iter()
-                    .for_each(|address| foreign(&moving, host, file, proxy.line, address, findings));
+                let place = file.at(proxy.line);
+                proxy.listens.iter().for_each(|address| foreign(&moving, host, &place, address, findings));
             }
         }
     }
@@ -81,20 +80,35 @@ fn slow(hosts: &[Host], story: &Story, findings: &mut Findings) {
     if span.typical_ms < TOO_LONG_MS || span.typical_ms == NEVER {
         return;
     }
-    let proxies = hosts
-        .iter()
-        .find_map(|host| host.haproxy.as_ref().map(|of| &of.0).or(host.nginx.as_ref().map(|of| &of.0)));
+    let proxies = hosts.iter().find_map(|host| {
+        let of_haproxy = host.haproxy.as_ref().and_then(|(file, read)| {
+            let (_, backend) = pairs(read).into_iter().next()?;
+            Some((file.file(backend.line), backend.in_use().count()))
+        });
+        of_haproxy.or_else(|| {
+            let (file, read) = host.nginx.as_ref()?;
+            let proxy = read.of_api().next()?;
+            Some((file.file(proxy.line), proxy.servers.len()))
+        })
+    });
+    let (place, servers) = proxies.unwrap_or(("the proxies", 3));
+    let part: String = match servers {
+        0 | 1 => "every request".into(),
+        2 => "one request in two".into(),
+        3 => "one request in three".into(),
+        more => format!("one request in {more}"),
+    };
     let what = format!(
-        "after a power cut every so many-th request fails for {} ({} at most): a server counts as dead only after that",
+        "after a power cut {part} fails for {} ({} at most): a server counts as dead only after that",
         time(span.typical_ms),
         time(span.max_ms)
     );
     let remedy = "check twice a second: `default-server inter 500ms fall 2`";
-    findings.fatal(proxies.map_or("the proxies", String::as_str), what, remedy);
+    findings.fatal(place, what, remedy);
 }
 
-fn haproxy(file: &str, backend: &crate::read::Section, findings: &mut Findings) {
-    let place = at(file, backend.line);
+fn haproxy(file: &Source, backend: &crate::read::Section, findings: &mut Findings) {
+    let place = file.at(backend.line);
     let servers: Vec<_> = backend.in_use().collect();
     behind(&place, servers.iter().map(|server| server.host.as_str()), findings);
     for server in servers.iter().filter(|server| !server.checked) {
@@ -102,7 +116,7 @@ fn haproxy(file: &str, backend: &crate::read::Section, findings: &mut Findings) 
             "server {} has no `check`: it gets its share of callers however long it is dead",
             server.name
         );
-        findings.fatal(at(file, server.line), what, "write `check inter 500ms fall 2` after its address");
+        findings.fatal(file.at(server.line), what, "write `check inter 500ms fall 2` after its address");
     }
     if !backend.redispatches && servers.len() > 1 {
         let what =
@@ -118,8 +132,8 @@ fn haproxy(file: &str, backend: &crate::read::Section, findings: &mut Findings) 
     }
 }
 
-fn nginx(file: &str, proxy: &crate::read::NginxProxy, findings: &mut Findings) {
-    let place = at(file, proxy.line);
+fn nginx(file: &Source, proxy: &crate::read::NginxProxy, findings: &mut Findings) {
+    let place = file.at(proxy.line);
     behind(&place, proxy.servers.iter().map(|server| server.host.as_str()), findings);
     if !proxy.tries_next {
         let what = "`proxy_next_upstream off`: a caller whose server is dead gets no other";
@@ -130,7 +144,7 @@ fn nginx(file: &str, proxy: &crate::read::NginxProxy, findings: &mut Findings) {
             "server {} has `max_fails=0`: it gets its share of callers however long it is dead",
             server.host
         );
-        findings.fatal(at(file, server.line), what, "write `max_fails=1 fail_timeout=10s`");
+        findings.fatal(file.at(server.line), what, "write `max_fails=1 fail_timeout=10s`");
     }
     let told = if proxy.servers.iter().any(|server| server.is_told) {
         ""
@@ -175,14 +189,7 @@ fn behind<'a>(place: &str, servers: impl Iterator<Item = &'a str>, findings: &mu
 }
 
 /// A proxy listens on an address that its host may lack.
-fn foreign(
-    moving: &BTreeSet<&str>,
-    host: &Host,
-    file: &str,
-    line: usize,
-    address: &str,
-    findings: &mut Findings,
-) {
+fn foreign(moving: &BTreeSet<&str>, host: &Host, place: &str, address: &str, findings: &mut Findings) {
     if !moving.contains(address) {
         return;
     }
@@ -196,11 +203,11 @@ fn foreign(
                 "{what}; {key} is {} in {}, so that it can't start there",
                 setting.value, setting.file
             );
-            findings.fatal(at(file, line), what, remedy);
+            findings.fatal(place, what, remedy);
         }
         None => {
             let what = format!("{what}; it starts there only if {key} is 1, and no file here says so");
-            findings.risk(at(file, line), what, remedy);
+            findings.risk(place, what, remedy);
         }
     }
 }

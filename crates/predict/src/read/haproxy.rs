@@ -1,7 +1,7 @@
 //! HAProxy's configuration, as far as it decides about failover.
 
 use super::words::{milliseconds, words};
-use super::{NotUnderstood, endpoint, note};
+use super::{NotUnderstood, endpoint, keyword, note};
 
 /// Statements that can't change how long a failover takes, by how they begin.
 const HARMLESS: &[&str] = &[
@@ -200,7 +200,7 @@ fn statement(
         },
         // What stands in `global` and its like changes no failover.
         "" => {
-            note(&mut read.not_understood, line, first);
+            note(&mut read.not_understood, line, keyword(first));
             return;
         }
         _ => return,
@@ -270,7 +270,11 @@ fn statement(
         _ => HARMLESS.iter().any(|known| first == *known || known.ends_with('.') && first.starts_with(known)),
     };
     if !understood {
-        let words = if first == "option" { format!("{first} {}", argument(0)) } else { first.to_owned() };
+        let words = if first == "option" {
+            format!("{first} {}", keyword(argument(0)))
+        } else {
+            keyword(first).to_owned()
+        };
         note(&mut read.not_understood, line, &words);
     }
 }
@@ -293,9 +297,18 @@ fn server_words(server: &mut Server, words: &[String], from: usize) -> bool {
             "backup" | "no-backup" => {}
             "disabled" => server.disabled = true,
             "enabled" => server.disabled = false,
-            "inter" => server.inter_ms = rest.next().and_then(|text| milliseconds(text, 1.0)),
-            "fastinter" => server.fastinter_ms = rest.next().and_then(|text| milliseconds(text, 1.0)),
-            "fall" => server.fall = rest.next().and_then(|text| text.parse().ok()),
+            "inter" => {
+                server.inter_ms = rest.next().and_then(|text| milliseconds(text, 1.0));
+                understood &= server.inter_ms.is_some();
+            }
+            "fastinter" => {
+                server.fastinter_ms = rest.next().and_then(|text| milliseconds(text, 1.0));
+                understood &= server.fastinter_ms.is_some();
+            }
+            "fall" => {
+                server.fall = rest.next().and_then(|text| text.parse().ok());
+                understood &= server.fall.is_some();
+            }
             "rise" | "weight" | "maxconn" | "minconn" | "maxqueue" | "slowstart" | "downinter" | "verify"
             | "ca-file" | "crt" | "sni" | "alpn" | "id" | "source" | "check-sni" | "check-alpn"
             | "verifyhost" | "init-addr" | "resolvers" | "resolve-prefer" | "proto" | "pool-max-conn"

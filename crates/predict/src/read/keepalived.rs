@@ -1,8 +1,10 @@
 //! keepalived's configuration, as far as it decides who holds an address.
 
+use std::collections::BTreeSet;
+
 use super::blocks::{Block, BlocksError, Ends, blocks};
 use super::words::milliseconds;
-use super::{NotUnderstood, note};
+use super::{NotUnderstood, keyword, note};
 
 /// What can't change who holds an address, or how soon.
 const HARMLESS: [&str; 33] = [
@@ -90,7 +92,16 @@ pub(crate) struct Script {
 /// Reads a file.
 pub(crate) fn keepalived(text: &str) -> Result<Keepalived, BlocksError> {
     let mut read = Keepalived::default();
-    let mut unknown = |line: usize, what: &str| note(&mut read.not_understood, line, what);
+    // What is torn out of a password by a brace must not be told.
+    let secret: BTreeSet<usize> = (1..)
+        .zip(text.lines())
+        .filter(|(_, line)| line.contains("auth_pass"))
+        .map(|(line, _)| line)
+        .collect();
+    let mut unknown = |line: usize, what: &str| {
+        let what = if secret.contains(&line) { "what stands beside a password" } else { what };
+        note(&mut read.not_understood, line, what);
+    };
     for block in blocks(text, Ends::Line)? {
         match block.name() {
             "global_defs" => read.version_3 |= block.value("vrrp_version") == Some("3"),
@@ -99,18 +110,38 @@ pub(crate) fn keepalived(text: &str) -> Result<Keepalived, BlocksError> {
             }
             "vrrp_instance" => {
                 let of = block.inner.iter().filter(|statement| !HARMLESS.contains(&statement.name()));
-                of.for_each(|statement| unknown(statement.line, statement.name()));
+                of.for_each(|statement| unknown(statement.line, keyword(statement.name())));
+                unread(&block, &mut unknown);
                 read.version_3 |= block.value("version") == Some("3");
                 read.instances.push(instance(&block));
             }
-            "vrrp_script" => read.scripts.push(script(&block)),
+            "vrrp_script" => {
+                unread(&block, &mut unknown);
+                read.scripts.push(script(&block));
+            }
             "vrrp_sync_group" | "virtual_server" | "static_ipaddress" | "static_routes" | "track_file"
             | "vrrp_track_process" | "static_rules" => {}
-            // `include` too: that file isn't here.
-            other => unknown(block.line, &[other, block.argument().unwrap_or_default()].join(" ")),
+            "include" => unknown(block.line, &["include", block.argument().unwrap_or_default()].join(" ")),
+            other => unknown(block.line, keyword(other)),
         }
     }
     Ok(read)
+}
+
+/// Names numbers and times that are none: what they stand for is taken as keepalived has it.
+fn unread(block: &Block, unknown: &mut impl FnMut(usize, &str)) {
+    for statement in &block.inner {
+        let text = statement.argument().unwrap_or_default();
+        let is_read = match statement.name() {
+            "priority" | "virtual_router_id" | "fall" => text.parse::<u64>().is_ok(),
+            "weight" => text.parse::<i64>().is_ok(),
+            "advert_int" | "interval" => milliseconds(text, 1000.0).is_some(),
+            _ => true,
+        };
+        if !is_read {
+            unknown(statement.line, &format!("{} isn't a number here", statement.name()));
+        }
+    }
 }
 
 fn instance(block: &Block) -> Instance {

@@ -8,9 +8,10 @@ mod keepalived;
 mod nginx;
 mod objects;
 mod recognise;
+mod source;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use config::HostConfig;
 use serde::Serialize;
@@ -21,6 +22,8 @@ pub(crate) use hosts::hosts;
 pub(crate) use keepalived::{Instance, Keepalived, Script};
 pub(crate) use nginx::{Nginx, Proxy as NginxProxy};
 pub(crate) use recognise::is_reachable;
+pub(crate) use source::Source;
+use source::Texts;
 pub(crate) use words::milliseconds;
 
 /// A statement that may matter, and that nobody here knows.
@@ -38,6 +41,11 @@ pub struct NotUnderstood {
 const LONGEST_TOLD: usize = 120;
 
 impl NotUnderstood {
+    /// What is said of a file as a whole.
+    pub(crate) fn of(file: &str, what: &str) -> Self {
+        NotUnderstood { file: file.to_owned(), ..NotUnderstood::at(0, what) }
+    }
+
     fn at(line: usize, what: &str) -> Self {
         let what = values::cut(what.trim(), LONGEST_TOLD).chars().filter(|c| !c.is_control()).collect();
         NotUnderstood { file: String::new(), line, what }
@@ -50,6 +58,16 @@ const MOST_NAMED: usize = 1000;
 fn note(named: &mut Vec<NotUnderstood>, line: usize, what: &str) {
     if named.len() < MOST_NAMED {
         named.push(NotUnderstood::at(line, what));
+    }
+}
+
+/// The first word of a statement, if it may be one of a configuration's own: what somebody's quotes and braces tore out of a password
+/// must not be repeated.
+fn keyword(word: &str) -> &str {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
+    match !word.is_empty() && word.len() <= 40 && word.chars().all(is_plain) {
+        true => word,
+        false => "what is no statement",
     }
 }
 
@@ -113,9 +131,11 @@ pub(crate) struct Host {
     /// Settings by program and flag. What a program takes from a file stands under the name of the flag that means the same; variables
     /// of its environment have their own names.
     pub(crate) settings: BTreeMap<(Program, String), Setting>,
-    pub(crate) haproxy: Option<(String, Haproxy)>,
-    pub(crate) keepalived: Option<(String, Keepalived)>,
-    pub(crate) nginx: Option<(String, Nginx)>,
+    pub(crate) haproxy: Option<(Source, Haproxy)>,
+    pub(crate) keepalived: Option<(Source, Keepalived)>,
+    pub(crate) nginx: Option<(Source, Nginx)>,
+    /// Files of HAProxy, keepalived and nginx, until all of them are there.
+    texts: Texts,
     /// Settings of the kernel.
     pub(crate) kernel: BTreeMap<String, Setting>,
     pub(crate) certificates: Vec<Certificate>,
@@ -125,6 +145,14 @@ pub(crate) struct Host {
     pub(crate) not_understood: Vec<NotUnderstood>,
     /// Files of which nothing is known.
     pub(crate) unknown: Vec<(String, String)>,
+    /// Files that units name, each with the unit that does.
+    wanted: Vec<(String, String)>,
+    /// Variables that stand in command lines as words, each with its file.
+    holes: BTreeSet<(String, String)>,
+    /// Variables of which some file says what they hold.
+    variables: BTreeSet<String>,
+    /// Programs whose own configuration is there.
+    configured: BTreeSet<Program>,
     /// What is read lies in a ConfigMap: none within it is looked for, however deep somebody laid them.
     pub(crate) in_config_map: bool,
     /// How many files were of use.
@@ -144,6 +172,15 @@ impl Host {
         self.settings.keys().any(|(of, _)| *of == program)
     }
 
+    /// A file of it says something about failover.
+    pub(crate) fn tells(&self) -> bool {
+        !self.settings.is_empty()
+            || self.haproxy.is_some()
+            || self.keepalived.is_some()
+            || self.nginx.is_some()
+            || self.holdfast.is_some()
+    }
+
     fn set(&mut self, program: Program, name: &str, value: &str, file: &str) {
         let setting = Setting { value: value.to_owned(), file: file.to_owned() };
         self.settings.insert((program, name.to_owned()), setting);
@@ -161,8 +198,9 @@ impl Host {
 /// A host and a port out of `10.0.0.1:6443`, `[::1]:6443`, `https://n1:2379/x`, `*:80`, `:80` or `6443`.
 pub(crate) fn endpoint(text: &str) -> (String, Option<u16>) {
     let text = text.rsplit("://").next().unwrap_or(text);
+    // A user's password may hold anything; it ends with the last `@`, and so does HAProxy's `ipv4@`.
+    let text = text.rsplit('@').next().unwrap_or(text);
     let text = text.split(['/', '?']).next().unwrap_or_default();
-    let text = text.strip_prefix("ipv4@").or_else(|| text.strip_prefix("ipv6@")).unwrap_or(text);
     if let Some((host, rest)) = text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         return (host.to_owned(), rest.strip_prefix(':').and_then(|port| port.parse().ok()));
     }
@@ -172,6 +210,11 @@ pub(crate) fn endpoint(text: &str) -> (String, Option<u16>) {
         Some((host, port)) => (host.to_owned(), port.parse().ok()),
         None => (text.to_owned(), None),
     }
+}
+
+/// A port at which API servers listen: kubeadm's, k3s', and the usual ones of proxies before them.
+pub(crate) fn is_api_port(port: Option<u16>) -> bool {
+    matches!(port, Some(6443 | 6444 | 8443 | 9345))
 }
 
 #[cfg(test)]
@@ -202,6 +245,7 @@ mod tests {
             ("*:80", "*", Some(80)),
             ("n1", "n1", None),
             ("ipv4@10.0.0.1:1", "10.0.0.1", Some(1)),
+            ("https://user:ge/h@im@10.0.0.1:2379/x", "10.0.0.1", Some(2379)),
             ("", "", None),
         ] {
             assert_eq!(endpoint(text), (host.to_owned(), port), "{text}");

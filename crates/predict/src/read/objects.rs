@@ -77,11 +77,15 @@ fn nested(host: &mut Host, value: &Value, path: &str, depth: usize) -> bool {
     let mut known = true;
     match kind {
         "" if ETCD.iter().any(|key| map.contains_key(*key)) => {
+            host.configured.insert(Program::Etcd);
             for (key, value) in map {
                 texts(value).into_iter().for_each(|text| host.set(Program::Etcd, key, &text, path));
             }
         }
-        "" if K3S.iter().any(|key| map.contains_key(*key)) => k3s(host, map, false, path),
+        "" if K3S.iter().any(|key| map.contains_key(*key)) => {
+            host.configured.insert(Program::K3s);
+            k3s(host, map, false, path);
+        }
         "" => known = false,
         "List" => {
             let items = value["items"].as_array().map(Vec::as_slice).unwrap_or_default();
@@ -117,6 +121,9 @@ fn nested(host: &mut Host, value: &Value, path: &str, depth: usize) -> bool {
         _ => known = false,
     }
     for (_, program, field, flag) in FIELDS.iter().filter(|(of, ..)| *of == kind) {
+        if !["ClusterConfiguration", "InitConfiguration"].contains(&kind) {
+            host.configured.insert(*program);
+        }
         // It runs there, whatever it is told.
         host.set(*program, "", "", path);
         let place = value.pointer(&format!("/{}", field.replace('.', "/"))).unwrap_or(&Value::Null);
