@@ -1,6 +1,7 @@
 //! `holdfast check` on a host of a cluster that runs, and while another one hangs.
 
-use std::process::Command;
+use std::path::Path;
+use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
@@ -26,6 +27,35 @@ fn check(cluster: &Cluster, more: &[&str]) -> (Vec<Value>, Option<i32>) {
 
 fn of<'a>(findings: &'a [Value], group: &str, check: &str) -> Vec<&'a Value> {
     findings.iter().filter(|finding| finding["group"] == group && finding["check"] == check).collect()
+}
+
+/// Stops a check while it measures the disk: nothing is left beside the data folder.
+async fn stopped_in_the_middle(config: &Path, signal: i32) {
+    let is_measuring = || {
+        let mut entries = config.parent().unwrap().read_dir().unwrap().filter_map(Result::ok);
+        entries.any(|entry| entry.file_name().to_string_lossy().starts_with(".holdfast-check-"))
+    };
+    let mut check = Command::new(HOLDFAST)
+        .args(["check", "--pre", "--config"])
+        .arg(config)
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = i32::try_from(check.id()).unwrap();
+    // On a very fast disk it may be over before it is seen.
+    let ended = wait_for("the file that is synced", || {
+        let ended = check.try_wait().unwrap();
+        let done = ended.is_some() || is_measuring();
+        async move { done.then_some(ended) }
+    })
+    .await;
+    if ended.is_none() {
+        // SAFETY: kill has no memory effects; the process is this test's own child, which it hasn't waited for.
+        unsafe { libc::kill(pid, signal) };
+        let ended = check.wait().unwrap();
+        assert!(matches!(ended.code(), Some(0 | 1 | 130)), "the signal was taken: {ended:?}");
+    }
+    assert!(!is_measuring(), "something is left");
 }
 
 #[tokio::test]
@@ -64,6 +94,19 @@ async fn a_running_host_is_checked_with_the_others() {
     let (findings, _) = check(&cluster, &[]);
     assert_eq!(of(&findings, "cluster", "leases")[0]["grade"], "unseen", "hosts may not read metrics");
     assert_eq!(of(&findings, "cluster", "nodes")[0]["what"], "this host's Node is Ready");
+
+    let config = cluster.folder().join("n1/config.json");
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        stopped_in_the_middle(&config, signal).await;
+    }
+    let refused = Command::new(HOLDFAST)
+        .args(["check", "-o", "json", "--kubeconfig", "/nowhere", "--config"])
+        .arg(&config)
+        .output()
+        .unwrap();
+    assert_eq!(refused.status.code(), Some(2), "no fault of the host");
+    let said: Value = serde_json::from_slice(&refused.stdout).unwrap();
+    assert!(said["error"].as_str().unwrap().contains("/nowhere"), "{said}");
 
     cluster.signal_host("n3", libc::SIGSTOP);
     // The others may have to elect a leader first.

@@ -13,6 +13,8 @@ use crate::plan::Plan;
 #[derive(Debug, Clone)]
 pub(crate) struct Facts {
     pub plan: Plan,
+    /// Whether root has looked: nobody sees more.
+    pub is_root: bool,
     pub kernel: Kernel,
     pub settings: Settings,
     pub resources: Resources,
@@ -246,6 +248,8 @@ pub(crate) enum Neighbour {
     Nobody,
     /// Somebody of this hardware address, if there is one to be seen.
     Somebody(Option<String>),
+    /// There was an answer, and the address is in no link's network: it may be a router's, in the name of others.
+    Beyond,
 }
 
 #[derive(Debug, Clone)]
@@ -286,6 +290,8 @@ pub(crate) struct Leftovers {
     pub cni: Vec<PathBuf>,
     /// Whether containerd holds pods.
     pub containerd: bool,
+    /// What of all that couldn't be looked at, with the reason.
+    pub unseen: Vec<String>,
 }
 
 /// What lies in `pkiDir`.

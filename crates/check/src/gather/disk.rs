@@ -1,9 +1,10 @@
 //! The data folder's file system, and what a sync takes on it.
 
+use std::fs;
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use nix::sys::statvfs::{FsFlags, statvfs};
 
@@ -15,18 +16,21 @@ use crate::plan::Plan;
 const SYNCS: usize = 200;
 const LONGEST: Duration = Duration::from_secs(4);
 const BLOCK: usize = 4096;
+/// How the file begins that is written and removed, and from when on one counts as left by a check that was killed: none takes so long.
+const PREFIX: &str = ".holdfast-check-";
+const ABANDONED: Duration = Duration::from_secs(60);
 
-pub(super) fn disk(plan: &Plan) -> Result<Disk, String> {
+pub(super) async fn disk(plan: &Plan) -> Result<Disk, String> {
     let data = plan.data_dir();
     let at = nearest(&data).ok_or_else(|| format!("{} can't be looked at", data.display()))?;
     let about = statvfs(&at).map_err(|why| format!("{} can't be looked at: {}", at.display(), why.desc()))?;
     let size = |blocks: libc::fsblkcnt_t| blocks.saturating_mul(about.fragment_size());
     let mounts = text("/proc/self/mountinfo").unwrap_or_default();
     let read_only = about.flags().contains(FsFlags::ST_RDONLY);
-    let syncs = (plan.has_store() && !read_only).then(|| {
-        let folder = beside(&at, &data);
-        syncs(&folder).map_err(|why| why.to_string())
-    });
+    let syncs = match plan.has_store() && !read_only {
+        true => Some(syncs(&beside(&at, &data)).await.map_err(|why| why.to_string())),
+        false => None,
+    };
     Ok(Disk {
         kind: kind(&mounts, &at).unwrap_or_else(|| "a file system of unknown kind".to_owned()),
         read_only,
@@ -63,11 +67,12 @@ fn kind(mounts: &str, at: &Path) -> Option<String> {
     mounts.max_by_key(|(length, _)| *length).map(|(_, kind)| kind.to_owned())
 }
 
-/// Appends and syncs, as the store's log does.
+/// Appends and syncs, as the store's log does. The file goes with the future, also when that is dropped in the middle.
 #[allow(clippy::disallowed_methods)] // It measures.
-fn syncs(folder: &Path) -> io::Result<Syncs> {
+async fn syncs(folder: &Path) -> io::Result<Syncs> {
+    remove_abandoned(folder, SystemTime::now());
     // With a name until the end: what was unlinked is not worth a sync to btrfs, which would do nothing.
-    let mut file = tempfile::Builder::new().prefix(".holdfast-check-").tempfile_in(folder)?;
+    let mut file = tempfile::Builder::new().prefix(PREFIX).tempfile_in(folder)?;
     // Zeros might become a hole.
     let block: Vec<u8> = (0..BLOCK).map(|place| (place * 31 % 251) as u8).collect();
     let (began, mut times) = (Instant::now(), Vec::with_capacity(SYNCS));
@@ -76,9 +81,25 @@ fn syncs(folder: &Path) -> io::Result<Syncs> {
         file.write_all(&block)?;
         file.as_file().sync_data()?;
         times.push(start.elapsed());
+        // A signal is heard here, and the next sync then not begun.
+        tokio::task::yield_now().await;
     }
     times.sort_unstable();
     summary(&times).ok_or_else(|| io::Error::from(io::ErrorKind::TimedOut))
+}
+
+/// Removes what checks have left that were killed, or lost their power.
+fn remove_abandoned(folder: &Path, now: SystemTime) {
+    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    for entry in entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes())) {
+        let written =
+            entry.metadata().ok().filter(fs::Metadata::is_file).and_then(|about| about.modified().ok());
+        let age = written.and_then(|written| now.duration_since(written).ok());
+        if age.is_some_and(|age| age > ABANDONED) {
+            // Another check may have been first; and what can't be removed does no harm.
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 /// Of times in order, by the nearest rank.
@@ -91,13 +112,52 @@ fn summary(times: &[Duration]) -> Option<Syncs> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn syncs_are_measured_and_leave_nothing() {
+    use std::future::poll_fn;
+    use std::task::Poll;
+
+    use tokio::signal::unix::{SignalKind, signal};
+
+    #[tokio::test]
+    async fn syncs_are_measured_and_leave_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let measured = syncs(folder.path()).unwrap();
+        let measured = syncs(folder.path()).await.unwrap();
         assert!(measured.count > 0 && measured.p50 <= measured.p99 && measured.p99 <= measured.longest);
         assert!(measured.p50 > Duration::ZERO);
         assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_signal_in_the_middle_ends_it_and_leaves_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut asked = signal(SignalKind::user_defined2()).unwrap();
+        let mut measured = Box::pin(syncs(folder.path()));
+        let begun = poll_fn(|context| Poll::Ready(measured.as_mut().poll(context).is_pending())).await;
+        assert!(begun, "nobody else is heard before the end");
+        assert_eq!(folder.path().read_dir().unwrap().count(), 1);
+        nix::sys::signal::raise(nix::sys::signal::SIGUSR2).unwrap();
+        tokio::select! {
+            biased;
+            _ = &mut measured => panic!("the signal wasn't heard"),
+            _ = asked.recv() => {}
+        }
+        drop(measured);
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+    }
+
+    #[test]
+    #[allow(clippy::disallowed_methods)] // Files have the times of the clock.
+    fn what_was_left_is_removed_once_it_is_nobodys() {
+        let folder = tempfile::tempdir().unwrap();
+        let left = folder.path().join(format!("{PREFIX}aB3xY9"));
+        let kept = [folder.path().join("data"), folder.path().join(format!("{PREFIX}folder"))];
+        fs::write(&left, "").unwrap();
+        fs::write(&kept[0], "").unwrap();
+        fs::create_dir(&kept[1]).unwrap();
+        remove_abandoned(folder.path(), SystemTime::now());
+        assert!(left.exists(), "another check may be at work");
+        remove_abandoned(folder.path(), SystemTime::now() + ABANDONED * 2);
+        assert!(!left.exists());
+        assert!(kept.iter().all(|kept| kept.exists()), "what isn't a check's file stays");
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(crate) async fn gather(plan: Plan, administrator: Option<&Kubeconfig>) -> Fa
     let host =
         host.filter(|_| plan.installed().is_some()).find(|holder| holder.is_ours).map(|holder| holder.pid);
     let before = resources::processors_time();
-    let disk = disk::disk(&plan);
+    let disk = disk::disk(&plan).await;
     let stolen = before.zip(resources::processors_time()).map(|(before, after)| after.stolen(before));
     let filter = netfilter::filter();
     let nftables = match &filter {
@@ -47,7 +47,9 @@ pub(crate) async fn gather(plan: Plan, administrator: Option<&Kubeconfig>) -> Fa
         None => None,
     };
     let (links, routes) = links;
+    let virtual_address = network::neighbour(&plan, links.as_deref().unwrap_or_default()).await;
     Facts {
+        is_root: nix::unistd::geteuid().is_root(),
         kernel: Kernel { nftables, ..kernel::kernel() },
         settings,
         resources: resources::resources(host, stolen),
@@ -59,7 +61,7 @@ pub(crate) async fn gather(plan: Plan, administrator: Option<&Kubeconfig>) -> Fa
             routes,
             filter: filter.map_err(|error| error.to_string()),
             old_tables: netfilter::old_tables(),
-            virtual_address: network::neighbour(&plan).await,
+            virtual_address,
         },
         names: names::names(),
         system: system::system(),

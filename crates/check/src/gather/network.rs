@@ -110,18 +110,40 @@ fn route(message: &RouteMessage, names: &BTreeMap<u32, String>) -> Option<Route>
     Some(Route { to: IpNet::new(to, message.header.destination_prefix_length).ok()?, link, by })
 }
 
+/// What came of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answer {
+    Accepted,
+    Refused,
+    Silence,
+}
+
 /// Who answers at the virtual address: a connection makes the kernel ask the network for it, and whoever it is, its hardware address is
 /// known then, also where nobody listens.
-pub(super) async fn neighbour(plan: &Plan) -> Option<Neighbour> {
+pub(super) async fn neighbour(plan: &Plan, links: &[Link]) -> Option<Neighbour> {
     let config = plan.config.as_ref().filter(|_| plan.pre)?;
     let at = SocketAddr::new(config.virtual_address, config.ports.api);
-    let answered = match tokio::time::timeout(PATIENCE, TcpStream::connect(at)).await {
-        Ok(Ok(_)) => true,
-        Ok(Err(error)) => error.kind() == std::io::ErrorKind::ConnectionRefused,
-        Err(_) => false,
+    let answer = match tokio::time::timeout(PATIENCE, TcpStream::connect(at)).await {
+        Ok(Ok(_)) => Answer::Accepted,
+        Ok(Err(error)) if error.kind() == std::io::ErrorKind::ConnectionRefused => Answer::Refused,
+        Ok(Err(_)) | Err(_) => Answer::Silence,
     };
     let hardware = text("/proc/self/net/arp").and_then(|table| hardware(&table, at.ip()));
-    Some(if answered || hardware.is_some() { Neighbour::Somebody(hardware) } else { Neighbour::Nobody })
+    Some(holder(at.ip(), links, answer, hardware))
+}
+
+/// Who has an address, as far as an answer proves that.
+fn holder(address: IpAddr, links: &[Link], answer: Answer, hardware: Option<String>) -> Neighbour {
+    let is_near = links.iter().flat_map(|link| &link.addresses).any(|network| network.contains(&address));
+    match answer {
+        _ if hardware.is_some() => Neighbour::Somebody(hardware),
+        Answer::Silence => Neighbour::Nobody,
+        // On the loopback each address is this machine's, which refuses in the name of nobody.
+        Answer::Refused if address.is_loopback() => Neighbour::Nobody,
+        Answer::Accepted | Answer::Refused if is_near => Neighbour::Somebody(None),
+        // Routers and filters refuse in the name of others; proxies of whole networks accept everything.
+        Answer::Accepted | Answer::Refused => Neighbour::Beyond,
+    }
 }
 
 /// `10.0.0.9  0x1  0x2  52:54:00:12:34:56  *  eth0`: complete entries (ATF_COM) alone.
@@ -161,5 +183,31 @@ mod tests {
         assert_eq!(of("10.0.0.9").as_deref(), Some("52:54:00:12:34:56"));
         assert_eq!(of("10.0.0.8"), None);
         assert_eq!(of("10.0.0.7"), None);
+    }
+
+    #[test]
+    fn an_answer_proves_somebody_only_on_a_link() {
+        let link = |name: &str, own: &str| {
+            let addresses = vec![own.parse().unwrap()];
+            Link { name: name.into(), mtu: 1500, up: true, addresses }
+        };
+        let links = [link("lo", "127.0.0.1/8"), link("eth0", "10.0.0.1/24")];
+        let somebody = || Neighbour::Somebody(None);
+        for (address, answer, expected) in [
+            ("10.0.0.9", Answer::Accepted, somebody()),
+            ("10.0.0.9", Answer::Refused, somebody()),
+            ("10.0.0.9", Answer::Silence, Neighbour::Nobody),
+            ("10.9.0.9", Answer::Accepted, Neighbour::Beyond),
+            ("10.9.0.9", Answer::Refused, Neighbour::Beyond),
+            ("10.9.0.9", Answer::Silence, Neighbour::Nobody),
+            ("127.0.0.100", Answer::Accepted, somebody()),
+            ("127.0.0.100", Answer::Refused, Neighbour::Nobody),
+        ] {
+            let found = holder(address.parse().unwrap(), &links, answer, None);
+            assert_eq!(found, expected, "{address} {answer:?}");
+        }
+        let known = Some("52:54:00:12:34:56".to_owned());
+        let found = holder("10.9.0.9".parse().unwrap(), &links, Answer::Silence, known.clone());
+        assert_eq!(found, Neighbour::Somebody(known), "the network says who it is");
     }
 }

@@ -16,11 +16,11 @@ pub(super) fn judge(facts: &Facts) -> Section {
     let cluster = match &facts.cluster {
         None => return section,
         Some(Err(why)) => {
-            section.unseen(
-                "hosts",
-                format!("nobody can be asked: {why}"),
-                "mend the host's certificates, or check as root",
-            );
+            let remedy = match facts.is_root {
+                true => "mend the host's certificates",
+                false => "mend the host's certificates, or check as root",
+            };
+            section.unseen("hosts", format!("nobody can be asked: {why}"), remedy);
             return section;
         }
         Some(Ok(cluster)) => cluster,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{bytes, milliseconds};
+use super::{as_root, bytes, milliseconds};
 use crate::facts::{Disk, Facts, Syncs};
 use crate::finding::{Group, Section};
 
@@ -21,7 +21,7 @@ const GRAIN: u128 = 10;
 pub(super) fn judge(facts: &Facts) -> Section {
     let mut section = Section::new(Group::Disk);
     match &facts.disk {
-        Err(why) => section.unseen("disk", why, "check as root"),
+        Err(why) => section.unseen("disk", why, as_root(facts, "see `df` and `dmesg`")),
         Ok(disk) => {
             kind(disk, &mut section);
             room(disk, &mut section);
@@ -33,7 +33,7 @@ pub(super) fn judge(facts: &Facts) -> Section {
                 Some(Err(why)) => section.unseen(
                     "sync",
                     format!("syncs in {} can't be measured: {why}", disk.at.display()),
-                    "check as root",
+                    as_root(facts, "see that files can be written there"),
                 ),
                 Some(Ok(syncs)) => latency(facts, syncs, &mut section),
             }

@@ -1,5 +1,6 @@
 //! What the kernel can do.
 
+use super::as_root;
 use crate::facts::{Facts, Presence};
 use crate::finding::{Group, Section};
 
@@ -155,6 +156,9 @@ fn nftables(facts: &Facts, section: &mut Section) {
             "nftables is missing: pods of containers get no networks of their own, and share the host's",
             "install the kernel's module `nf_tables`, and load it: modprobe nf_tables",
         ),
-        Presence::Unseen(why) => section.unseen(CHECK, format!("nftables: {why}"), "check as root"),
+        Presence::Unseen(why) => {
+            let remedy = as_root(facts, "see `nft list ruleset`");
+            section.unseen(CHECK, format!("nftables: {why}"), remedy);
+        }
     }
 }

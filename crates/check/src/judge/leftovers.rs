@@ -1,5 +1,6 @@
 //! What another Kubernetes runs or has left: two of them on one machine take each other's ports, addresses and pods.
 
+use super::{as_root, listed};
 use crate::facts::{Chain, Facts};
 use crate::finding::{Group, Section};
 
@@ -67,6 +68,20 @@ pub(super) fn judge(facts: &Facts) -> Section {
                 "kube-proxy --cleanup, or start the machine again without it",
             );
         }
+    }
+    let mut unseen = left.unseen.clone();
+    if facts.network.links.is_err() {
+        unseen.push("links".to_owned());
+    }
+    if facts.network.filter.is_err() {
+        unseen.push("the chains of filters".to_owned());
+    }
+    if !unseen.is_empty() {
+        section.unseen(
+            "leftovers",
+            format!("not all that another Kubernetes runs or has left can be seen: not {}", listed(&unseen)),
+            as_root(facts, "look at these by hand"),
+        );
     }
     if section.findings.is_empty() {
         section.ok("leftovers", "no other Kubernetes is or was here");

@@ -45,8 +45,14 @@ fn configuration(facts: &Facts) -> Section {
             section.fault("configuration", why, "mend it; what follows is as by the defaults");
         }
         (None, None) => {
-            section
-                .note("configuration", "none yet: what follows is as by the defaults of `holdfast config`");
+            let [(_, pods), (_, services)] = facts.plan.ranges();
+            section.note(
+                "configuration",
+                format!(
+                    "none yet: what follows is for the ports and timeouts of `holdfast config --defaults`, state in {}, pods in {pods} and services in {services}",
+                    facts.plan.data_dir().display()
+                ),
+            );
         }
         (Some(config), None) => {
             let warnings = config.check().warnings;
@@ -71,6 +77,11 @@ fn configuration(facts: &Facts) -> Section {
 /// How a setting of the kernel is changed, now and for the next start.
 fn set(setting: &str, value: impl std::fmt::Display) -> String {
     format!("sysctl -w {setting}={value}, and write it to /etc/sysctl.d/90-holdfast.conf")
+}
+
+/// What helps where something couldn't be looked at: root sees more, unless it was root who looked.
+fn as_root(facts: &Facts, otherwise: &'static str) -> &'static str {
+    if facts.is_root { otherwise } else { "check as root" }
 }
 
 /// `1.5 GiB`.

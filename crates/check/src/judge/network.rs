@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use config::HostConfig;
 use ipnet::IpNet;
 
-use super::listed;
+use super::{as_root, listed};
 use crate::facts::{Facts, Link, Neighbour, Route};
 use crate::finding::{Group, Section};
 
@@ -194,6 +194,11 @@ fn virtual_address(facts: &Facts, section: &mut Section) {
         Some(Neighbour::Nobody) => {
             section.ok(CHECK, format!("nobody answers at the virtual address, {address}"));
         }
+        Some(Neighbour::Beyond) => section.unseen(
+            CHECK,
+            format!("whether somebody has the virtual address, {address}, can't be seen: no link has its network, and a router may be what answers"),
+            "give a link an address of that network, or take a virtual address of the hosts' own (hostCidr)",
+        ),
         Some(Neighbour::Somebody(hardware)) => section.warning(
             CHECK,
             format!(
@@ -219,7 +224,8 @@ fn filter(facts: &Facts, section: &mut Section) {
     }
     let chains = match &facts.network.filter {
         Err(why) => {
-            section.unseen(CHECK, format!("filters can't be read: {why}"), "check as root");
+            let remedy = as_root(facts, "see `nft list ruleset`");
+            section.unseen(CHECK, format!("filters can't be read: {why}"), remedy);
             return;
         }
         Ok(filter) => &filter.chains,

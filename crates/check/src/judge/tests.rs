@@ -69,6 +69,7 @@ fn settings() -> Settings {
 pub(super) fn good() -> Facts {
     Facts {
         plan: Plan { pre: true, config: Some(config()), refused: None },
+        is_root: false,
         kernel: Kernel {
             release: "6.1.0-13-amd64".into(),
             overlayfs: Presence::Here,

@@ -73,7 +73,7 @@ fn what_is_wrong_with_a_running_host_is_found() {
             (
                 |f| f.cluster = Some(Err("n1.key: gone".into())),
                 "unseen hosts: nobody can be asked: n1.key",
-                "",
+                "or check as root",
             ),
         ],
     );

@@ -339,6 +339,11 @@ fn addresses_and_ranges_that_cannot_work_are_found() {
                 "warning virtual-address: 52:54:00:12:34:56 has the virtual address",
                 "another address",
             ),
+            (
+                |f| f.network.virtual_address = Some(Neighbour::Beyond),
+                "unseen virtual-address: whether somebody has the virtual address, 10.73.0.100, can't be seen",
+                "hostCidr",
+            ),
             (|f| links(f)[1].mtu = 1000, "warning mtu: eth0 carries packets of 1000 bytes", "mtu 1500"),
             (
                 |f| {
@@ -353,7 +358,6 @@ fn addresses_and_ranges_that_cannot_work_are_found() {
                 "warning firewall: what no rule of filter INPUT lets in is dropped",
                 "let in TCP 6443, 10250, 2380, 2379 and UDP 2381 from the hosts",
             ),
-            (|f| f.network.filter = Err("only root may see them".into()), "unseen firewall: ", "only root"),
             (
                 |f| f.network.old_tables = vec!["filter".into()],
                 "unseen firewall: the older form of iptables",
@@ -443,6 +447,45 @@ fn a_system_that_loses_logs_or_refuses_is_found() {
 }
 
 #[test]
+fn what_root_alone_sees_is_unseen_by_others_in_each_group() {
+    let mut facts = good();
+    facts.network.filter = Err("only root may see them".into());
+    let of = |facts: &Facts| said(facts).join("\n");
+    let as_user = of(&facts);
+    for part in [
+        "unseen firewall: filters can't be read: only root",
+        "unseen leftovers: ",
+        "chains of filters; check as root",
+    ] {
+        assert!(as_user.contains(part), "{part}: {as_user}");
+    }
+    assert!(judge(&facts).iter().all(|finding| finding.what != "no other Kubernetes is or was here"));
+    facts.disk = Err("/var/lib can't be looked at".into());
+    facts.kernel.nftables = Presence::Unseen("busy".into());
+    facts.network.links = Err("busy".into());
+    facts.leftovers.unseen = vec!["/etc/kubernetes (permission denied)".into()];
+    facts.cluster = Some(Err("n1.key: gone".into()));
+    assert_eq!(of(&facts).matches("check as root").count(), 5, "{}", of(&facts));
+    facts.is_root = true;
+    let as_root = of(&facts);
+    assert!(!as_root.contains("as root"), "root looks already: {as_root}");
+    assert!(
+        as_root.contains("not /etc/kubernetes (permission denied), links and the chains of filters; "),
+        "{as_root}"
+    );
+}
+
+#[test]
+fn without_a_configuration_it_is_said_what_stands_in_for_one() {
+    let mut facts = good();
+    facts.plan.config = None;
+    let note = judge(&facts).remove(0);
+    for part in ["`holdfast config --defaults`", "/var/lib/holdfast/data", "10.244.0.0/16", "10.96.0.0/16"] {
+        assert!(note.what.contains(part), "{part}: {note:?}");
+    }
+}
+
+#[test]
 fn what_another_kubernetes_left_is_found() {
     each_is_said(
         good,
@@ -458,6 +501,11 @@ fn what_another_kubernetes_left_is_found() {
                 |f| f.leftovers.folders = vec!["/etc/kubernetes".into()],
                 "warning folders: /etc/kubernetes",
                 "kubeadm reset",
+            ),
+            (
+                |f| f.leftovers.unseen = vec!["/var/lib/kubelet (permission denied)".into()],
+                "unseen leftovers: not all that another Kubernetes runs or has left can be seen: not /var/lib/kubelet",
+                "check as root",
             ),
             (
                 |f| f.leftovers.cni = vec!["/etc/cni/net.d/10-flannel.conflist".into()],
