@@ -7,7 +7,7 @@ mod strips;
 use std::fmt::Write;
 
 use crate::percentile::Percentiles;
-use crate::wording::{offset, time, time_or_never, wording};
+use crate::wording::{offset, roles, time, time_or_never, wording};
 use crate::{Report, Run};
 
 /// How a page looks. Good and bad differ in form and not only in colour, for those who don't tell the colours apart.
@@ -26,6 +26,20 @@ fn escaped(text: &str) -> String {
             _ if letter.is_control() => out.push(' '),
             _ => out.push(letter),
         }
+    }
+    out
+}
+
+/// The same with places where a line may end, as long names have no blanks: after stops, dashes and slashes, and within `electionMin`.
+fn breakable(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut before = ' ';
+    for letter in text.chars() {
+        if "./-_".contains(before) || (before.is_lowercase() && letter.is_uppercase()) {
+            out += "<wbr>";
+        }
+        out += &escaped(letter.encode_utf8(&mut [0; 4]));
+        before = letter;
     }
     out
 }
@@ -54,13 +68,10 @@ pub(crate) fn page(report: &Report) -> String {
     tiles(report, &mut body);
     if let Some((number, run)) = slowest {
         let which = if runs > 1 { format!("The slowest: run {}", number + 1) } else { "The run".to_owned() };
-        let was = escaped(&run.was.join(", "));
-        let _ = write!(
-            body,
-            "<section><h2>{which}</h2><p>{} was {was}. Dots are requests, each where it was sent; a cross is one that failed. Bars are what \
-             hosts did.</p>",
-            escaped(&run.target)
-        );
+        let was = escaped(&roles(&run.was));
+        let _ =
+            write!(body, "<section><h2>{which}</h2><p>{} {was} before the cut.</p>", escaped(&run.target));
+        legend(&mut body);
         for (class, width) in [("wide", 1000), ("narrow", 360)] {
             let _ = write!(body, "<div class=\"{class}\">{}</div>", lanes::picture(run, width));
         }
@@ -82,6 +93,29 @@ pub(crate) fn page(report: &Report) -> String {
          initial-scale=1\"><meta name=\"color-scheme\" content=\"light dark\"><title>{title}</title><style>{STYLE}</style></head>\
          <body><main>{body}</main></body></html>\n"
     )
+}
+
+/// What the signs of the picture mean, each as it stands there: a phone has nothing to point with.
+fn legend(out: &mut String) {
+    let bar = |class: &str| format!("<rect class=\"{class}\" y=\"3\" width=\"16\" height=\"10\" rx=\"2\"/>");
+    *out += "<p class=\"legend\">";
+    for (sign, words) in [
+        ("<circle class=\"good\" cx=\"8\" cy=\"8\" r=\"3\"/>".to_owned(), "answered, where it was sent"),
+        ("<path class=\"bad\" d=\"M4 4L12 12M4 12L12 4\"/>".to_owned(), "failed"),
+        (bar("away"), "the API or the service is away"),
+        ("<path class=\"stripe\" d=\"M1 14L7 2M8 14L14 2\"/>".to_owned(), "without power"),
+        (bar("wait"), "waits"),
+        (bar("lead"), "leads"),
+        (bar("idle"), "follows"),
+        (bar("pod"), "the new pod is on its way"),
+        ("<path class=\"mark\" d=\"M8 1V15\"/>".to_owned(), "something happened: see below"),
+    ] {
+        let _ = write!(
+            out,
+            "<span><svg class=\"sign\" viewBox=\"0 0 16 16\" aria-hidden=\"true\">{sign}</svg>{words}</span> "
+        );
+    }
+    *out += "</p>";
 }
 
 fn tiles(report: &Report, out: &mut String) {
@@ -113,6 +147,7 @@ fn first(run: &Run, what: &str) -> Option<u64> {
 /// The parts of a clock's time, each up to a moment, with what decides about it. What a site doesn't tell has no part of its own.
 fn parts(run: &Run, out: &mut String) {
     const LEADER: &str = "timeouts.store.electionMin and electionMax";
+    const MOVES: &str = "leadership and address are one";
     const SILENT: &str = "timeouts.heartbeats.silentAfter";
     const NOT_READY: &str = "timeouts.nodes.notReadyAfter";
     /// Up to what, in words, and what decides about it.
@@ -121,16 +156,14 @@ fn parts(run: &Run, out: &mut String) {
         (
             "API",
             run.api.outage_ms,
-            &[
-                ("election-won", "nobody leads", LEADER),
-                ("vip-moved", "the address moves", "leadership and address are one"),
-            ],
+            &[("election-won", "nobody leads", LEADER), ("vip-moved", "the address moves", MOVES)],
         ),
         (
             "service",
             run.service.outage_ms,
             &[
-                ("vip-moved", "the address moves", LEADER),
+                ("election-won", "nobody leads", LEADER),
+                ("vip-moved", "the address moves", MOVES),
                 ("endpoints-dropped", "the silent host still gets requests", SILENT),
             ],
         ),
@@ -168,8 +201,9 @@ fn parts(run: &Run, out: &mut String) {
             let _ = write!(
                 rows,
                 "<tr{class}>{head}<td>{words}</td><td class=\"number\">{}</td><td class=\"share\"><i style=\"width:{share}%\"></i></td>\
-                 <td>{decides}</td></tr>",
-                time(*took)
+                 <td>{}</td></tr>",
+                time(*took),
+                breakable(decides)
             );
         }
     }
@@ -182,16 +216,28 @@ fn parts(run: &Run, out: &mut String) {
     }
 }
 
-/// All that happened, as a table.
+/// All that happened, as a table in two parts, each counted from its own beginning: the cut, and the power's return.
 fn story(run: &Run, out: &mut String) {
-    *out += "<section><h2>What happened</h2><table><tbody>";
-    for entry in &run.timeline {
-        let words = escaped(&wording(&entry.what, entry.subject.as_deref()));
-        let node = escaped(entry.node.as_deref().unwrap_or_default());
-        let at = offset(entry.at_ms);
-        let _ = write!(out, "<tr><td class=\"number\">{at}</td><td>{node}</td><td>{words}</td></tr>");
+    let returned =
+        run.timeline.iter().position(|entry| entry.what == "power-on").unwrap_or(run.timeline.len());
+    let (cut, back) = run.timeline.split_at(returned);
+    *out += "<section><h2>What happened</h2><table>";
+    for (head, entries, from) in
+        [("after the cut", cut, 0), ("after power on", back, back.first().map_or(0, |entry| entry.at_ms))]
+    {
+        if entries.is_empty() {
+            continue;
+        }
+        let _ = write!(out, "<tbody><tr><th colspan=\"3\">{head}</th></tr>");
+        for entry in entries {
+            let words = breakable(&wording(&entry.what, entry.subject.as_deref()));
+            let node = breakable(entry.node.as_deref().unwrap_or_default());
+            let at = offset(entry.at_ms - from);
+            let _ = write!(out, "<tr><td class=\"number\">{at}</td><td>{node}</td><td>{words}</td></tr>");
+        }
+        *out += "</tbody>";
     }
-    *out += "</tbody></table></section>";
+    *out += "</table></section>";
 }
 
 #[cfg(test)]
@@ -211,15 +257,16 @@ mod tests {
     #[test]
     fn the_page_shows_requests_hosts_and_the_parts_of_each_clock() {
         let page = super::page(&with_asks());
-        // 7 of 44 asks fail in each of two lanes, in each of two pictures.
-        assert_eq!(page.matches("class=\"bad\"").count(), 4 * 7, "{page}");
+        // 7 of 44 asks fail in each of two lanes, in each of two pictures; the legend has one more.
+        assert_eq!(page.matches("class=\"bad\"").count(), 4 * 7 + 1, "{page}");
         for words in [
             "won the election, leads",
             "nobody leads",
             "331 ms",
-            "timeouts.store.electionMin",
+            "timeouts.<wbr>store.<wbr>election<wbr>Min",
             "381 ms",
             "seed 7",
+            "n1 led, held the virtual address and ran a pod before the cut",
         ] {
             assert!(page.contains(words), "{words}: {page}");
         }
@@ -227,6 +274,50 @@ mod tests {
         let mut twice = with_asks();
         twice.runs.push(twice.runs[0].clone());
         assert!(super::page(&twice).contains("All runs"));
+    }
+
+    #[test]
+    fn each_sign_of_the_picture_is_in_the_legend() {
+        let page = super::page(&with_asks());
+        let (_, rest) = page.split_once("<p class=\"legend\">").unwrap();
+        let (legend, rest) = rest.split_once("</p>").unwrap();
+        let (pictures, _) = rest.split_once("</section>").unwrap();
+        // The lines and texts of the scale need no word.
+        let classes = |text: &str| -> std::collections::BTreeSet<String> {
+            let named = text.split("class=\"").skip(1).filter_map(|part| part.split('"').next());
+            let plain = ["grid", "faint", "wide", "narrow", "sign"];
+            named.filter(|class| !plain.contains(class)).map(|class| class.replace("off", "stripe")).collect()
+        };
+        assert_eq!(classes(legend), classes(pictures));
+    }
+
+    #[test]
+    fn a_service_waits_for_a_leader_before_the_address_moves() {
+        let page = super::page(&with_asks());
+        let (_, service) = page.split_once(">service<br>").unwrap();
+        let part = |words: &str| {
+            let (_, rest) = service.split_once(&format!("<td>{words}</td><td class=\"number\">")).unwrap();
+            rest.split('<').next().unwrap()
+        };
+        assert_eq!(part("nobody leads"), "331 ms");
+        assert_eq!(part("the address moves"), "13 ms");
+    }
+
+    #[test]
+    fn after_the_powers_return_time_is_counted_anew() {
+        let mut report = with_asks();
+        let page = super::page(&report);
+        let (_, back) = page.split_once("after power on</th>").unwrap();
+        assert!(back.starts_with("</tr><tr><td class=\"number\">+0 ms</td>"), "{back}");
+        assert!(back.contains("+612 ms") && !back.contains("+7."), "{back}");
+        report.runs[0].timeline.truncate(8);
+        assert!(!super::page(&report).contains("after power on</th>"), "it never came back");
+    }
+
+    #[test]
+    fn long_names_may_end_a_line() {
+        assert_eq!(breakable("pod web-5f<c"), "pod web-<wbr>5f&lt;c");
+        assert_eq!(breakable("a.electionMin"), "a.<wbr>election<wbr>Min");
     }
 
     #[test]

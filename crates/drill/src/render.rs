@@ -1,7 +1,7 @@
 //! The report as text for people.
 
 use crate::picture::Scale;
-use crate::wording::{bytes, offset, time, time_or_never, wording};
+use crate::wording::{bytes, offset, roles, time, time_or_never, wording};
 use crate::{Entry, Percentiles, Report, Run, SeriesReport};
 use std::io::{Result, Write};
 
@@ -14,7 +14,7 @@ pub(crate) fn report(report: &Report, out: &mut dyn Write) -> Result<()> {
     let slowest = report.runs.iter().enumerate().max_by_key(|(_, run)| slowness(run));
     if let Some((number, run)) = slowest {
         let which = if runs > 1 { format!("The slowest, run {}: power", number + 1) } else { "Power".into() };
-        writeln!(out, "{which} cut on {} ({})", run.target, run.was.join(", "))?;
+        writeln!(out, "{which} cut on {}, which {}", run.target, roles(&run.was))?;
         clocks(run, out)?;
         timeline(run, out)?;
         writeln!(out)?;
@@ -220,7 +220,7 @@ pub(crate) mod tests {
     #[test]
     fn a_run_in_full() {
         let expected = "\
-Power cut on n1 (leader, vip, worker)
+Power cut on n1, which led, held the virtual address and ran a pod
 
   clock                         outage    failed/asked    slowest answer
   API                           381 ms           7/160             12 ms

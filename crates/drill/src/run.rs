@@ -52,7 +52,8 @@ impl Drill<'_> {
         if rest.serving().contains_key(&target) {
             was.push("worker");
         }
-        self.stage.progress.say(&format!("the power of {target} ({}) will be cut", was.join(", ")))?;
+        let roles = crate::wording::roles(&was);
+        self.stage.progress.say(&format!("{target} {roles}: its power will be cut"))?;
 
         let (observer, probes) = self.watch(&target).await?;
         // The cut must fall anywhere between two heartbeats and two asks, and not where warming up happened to end.

@@ -65,7 +65,13 @@ async fn two_cuts_with_the_survivors_asked() {
     let mut text = Vec::new();
     report.print(&mut text).unwrap();
     let text = String::from_utf8(text).unwrap();
-    for words in ["The slowest, run", "(leader, vip, worker)", "surviving hosts", "p99", "after power on"] {
+    for words in [
+        "The slowest, run",
+        "which led, held the virtual address and ran a pod\n",
+        "surviving hosts",
+        "p99",
+        "after power on",
+    ] {
         assert!(text.contains(words), "{words}: {text}");
     }
     let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();

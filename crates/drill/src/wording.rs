@@ -36,6 +36,24 @@ pub(crate) fn wording(what: &str, subject: Option<&str>) -> String {
     }
 }
 
+/// What a host was to the cluster, as a part of a sentence: `led, held the virtual address and ran a pod`.
+pub(crate) fn roles(was: &[&str]) -> String {
+    let words: Vec<&str> = was
+        .iter()
+        .map(|role| match *role {
+            "leader" => "led",
+            "vip" => "held the virtual address",
+            "worker" => "ran a pod",
+            other => other,
+        })
+        .collect();
+    match words.as_slice() {
+        [] => "had no part in it".to_owned(),
+        [one] => (*one).to_owned(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
 /// A name within bounds: its end tells pods apart.
 fn short(name: &str) -> String {
     const LONGEST: usize = 20;
@@ -92,6 +110,13 @@ mod tests {
         for (count, text) in [(26_400_000, "26 MB"), (999_999_999, "999 MB"), (1_234_000_000, "1.2 GB")] {
             assert_eq!(bytes(count), text);
         }
+    }
+
+    #[test]
+    fn what_a_host_was_is_said_in_words() {
+        assert_eq!(roles(&["leader", "vip", "worker"]), "led, held the virtual address and ran a pod");
+        assert_eq!(roles(&["leader", "vip"]), "led and held the virtual address");
+        assert_eq!([roles(&["worker"]), roles(&[])], ["ran a pod", "had no part in it"]);
     }
 
     #[test]
