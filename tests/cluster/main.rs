@@ -29,6 +29,7 @@ mod names;
 mod on_etcd;
 mod pause;
 mod python;
+mod stateful;
 mod storage_drivers;
 mod streams;
 mod survival;

@@ -18,12 +18,13 @@ use crate::controller::{Controller, Due, Moment, Urgency};
 use crate::index::{By, OnNode};
 use crate::kept::Node;
 use crate::key::Key;
+use crate::node::UNREACHABLE;
 use crate::node::taints::{NO_EXECUTE, whole};
 use crate::plan::{Action, Note, Plan, delete, merge_this};
-use crate::pods;
 use crate::tables::Watches;
 use crate::touched::Touched;
 use crate::view::View;
+use crate::{fencing, pods};
 
 const REASON: &str = "DeletionByTaintManager";
 const COMPONENT: &str = "taint-eviction-controller";
@@ -125,7 +126,10 @@ fn evict(view: &View, node: &Arc<Node>, now: Timestamp, plan: &mut Plan) {
         if !pods::is_active(pod) {
             continue;
         }
-        let left = taints.iter().filter_map(|taint| left(taint, pod, now, &mut timed)).min();
+        // Until an unheard host is fenced such a pod may run there, and what is made in its place would run twice.
+        let stays = fencing::may_run(node, pod);
+        let taints = taints.iter().filter(|taint| !(stays && taint.key == UNREACHABLE));
+        let left = taints.filter_map(|taint| left(taint, pod, now, &mut timed)).min();
         match left {
             Some(Duration::ZERO) => plan.actions.extend(remove(view, pod, now)),
             Some(wait) => plan.again(wait),

@@ -146,10 +146,18 @@ fn taints(node: &Node, now: Timestamp) -> Vec<Taint> {
     taints
 }
 
+/// Whether a pod that stops with its host's lease may still run there, though nobody hears the host.
+pub(crate) fn may_run(node: &Node, pod: &Pod) -> bool {
+    promises(node) && !is_fenced(node) && stops(pod)
+}
+
+fn stops(pod: &Pod) -> bool {
+    pod.condition(STOPS_WITH_LEASE).is_some_and(|condition| condition.status == "True")
+}
+
 /// Whether a pod of a fenced host is in the way of another one: it is to end, or somebody makes it anew. A pod that nobody would make again
 /// waits for its host.
 fn may_go(pod: &Pod) -> bool {
-    let stops = pod.condition(STOPS_WITH_LEASE).is_some_and(|condition| condition.status == "True");
     let is_to_go = pod.metadata.deletion_timestamp.is_some();
-    stops && (is_to_go || controller_of(&pod.metadata).is_some() && !pods::is_finished(pod))
+    stops(pod) && (is_to_go || controller_of(&pod.metadata).is_some() && !pods::is_finished(pod))
 }

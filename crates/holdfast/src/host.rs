@@ -154,7 +154,7 @@ impl Host {
 async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     let (ports, timeouts) = (config.ports, config.timeouts);
     // Before anything listens: what a pod of a former life left running may hold one of the ports.
-    node::end_former_pods(
+    let page = node::end_former_pods(
         &node_dir(&config),
         &[ports.api, ports.store, ports.agent].map(|port| config.listen(port)),
     )
@@ -176,6 +176,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         terms: Terms { lease: timeouts.lease.held_for, fence: timeouts.lease.fenced_after },
         epoch: leases::first_epoch(),
         memory: Some(config.data_dir.join("leases.json")),
+        page,
     };
     fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("can't make the folder {}", config.data_dir.display()))?;
@@ -191,7 +192,10 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     .await??;
     let store = engine.store();
 
-    tasks::spawn(info_span!("begin epochs"), leases::begin_epochs(membership.lease(), membership.left()));
+    tasks::spawn(
+        info_span!("begin epochs"),
+        leases::begin_epochs(membership.lease(), membership.left(), node_dir(&config)),
+    );
 
     // Users who brought an etcd ask that one.
     let etcd = match &engine {
@@ -321,6 +325,11 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         cluster_dns,
         tls: identity.server_config(&trust, ClientAuth::Required, &[b"http/1.1"])?,
         listen: config.listen(ports.agent),
+        lease: Some(node::HostLease {
+            state: membership.lease(),
+            page: membership.lease_page(),
+            members: membership.members().subscribe(),
+        }),
     })?;
     tasks::spawn(info_span!("bootstrap"), {
         let server = server.clone();

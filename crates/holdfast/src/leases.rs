@@ -1,6 +1,7 @@
 //! This host's lease, for the rest of the program.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,11 +18,18 @@ pub fn first_epoch() -> Epoch {
     Epoch::try_from(Timestamp::now().as_millisecond()).unwrap_or_default().max(1)
 }
 
-/// Begins the next epoch whenever one is over. Nothing on a host depends on its lease yet, so nothing is to be stopped before.
-pub async fn begin_epochs(mut lease: watch::Receiver<Lease>, left: watch::Sender<Option<Epoch>>) {
+/// Begins the next epoch whenever one is over and nothing is left of the pods that stop with it: their keepers see to that by themselves.
+/// `pods` is the agent's folder.
+pub async fn begin_epochs(
+    mut lease: watch::Receiver<Lease>,
+    left: watch::Sender<Option<Epoch>>,
+    pods: PathBuf,
+) {
     loop {
-        if let Lease::Over(epoch) = *lease.borrow_and_update() {
+        let now = *lease.borrow_and_update();
+        if let Lease::Over(epoch) = now {
             tracing::warn!(epoch, "no majority of the members has heard this host: its lease is over");
+            node::end_of_leased_pods(&pods).await;
             left.send_replace(Some(epoch));
         }
         if lease.changed().await.is_err() {
@@ -65,7 +73,7 @@ fn since(known: &controllers::Ended, counted: &BTreeMap<String, Ended>, now: Ins
 
 /// The lease, and who is fenced, for `/metrics`.
 pub fn metrics(membership: &HeartbeatDriver) -> server::Measure {
-    let (lease, until, ended) = (membership.lease(), membership.lease_until(), membership.ended());
+    let (lease, page, ended) = (membership.lease(), membership.lease_page(), membership.ended());
     Box::new(move |out| {
         let epoch = match *lease.borrow() {
             Lease::Awaited(epoch) | Lease::Held(epoch) | Lease::Over(epoch) => epoch,
@@ -75,7 +83,7 @@ pub fn metrics(membership: &HeartbeatDriver) -> server::Measure {
             "holdfast_lease_seconds",
             "gauge",
             "For how long this host may count on a majority of the members having heard it; 0 if it may not",
-            until.remaining().as_secs_f64(),
+            page.remaining().as_secs_f64(),
         );
         figures::single(
             out,

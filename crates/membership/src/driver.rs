@@ -17,7 +17,8 @@ use crate::beat::{Beat, LONGEST, LONGEST_NAME};
 use crate::lease::{Boottime, Ended, Epoch, Known, Terms};
 use crate::leasing::{Leasing, Seen};
 use crate::memory::{self, Memory};
-use crate::{Error, HostChange, Hosts, Lease, LeaseUntil, Tally};
+use crate::page::LeasePage;
+use crate::{Error, HostChange, Hosts, Lease, Tally};
 
 /// How many datagrams are taken in before time is looked at again, so that a flood can't stop the beats.
 const AT_ONCE: usize = 256;
@@ -46,6 +47,8 @@ pub struct Options {
     /// The file in which this host remembers its epoch, and what it has promised about others. Without one it must never be started again
     /// under its name.
     pub memory: Option<PathBuf>,
+    /// Where a former process of this host said until when its lease holds, if what runs by that still does: it goes on then.
+    pub page: Option<LeasePage>,
 }
 
 impl Options {
@@ -58,15 +61,26 @@ impl Options {
     ) -> Self {
         let (interval, silent_after) = (Duration::from_millis(50), Duration::from_millis(250));
         let (members, terms) = (peers.keys().cloned().collect(), Terms::default());
-        let (name, epoch, memory) = (name.into(), 1, None);
-        Options { name, listen, peers, key, interval, silent_after, members, terms, epoch, memory }
+        let (name, epoch, memory, page) = (name.into(), 1, None, None);
+        Options { name, listen, peers, key, interval, silent_after, members, terms, epoch, memory, page }
     }
 }
 
 impl fmt::Debug for Options {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Options { name, listen, peers, key: _, interval, silent_after, members, terms, epoch, memory } =
-            self;
+        let Options {
+            name,
+            listen,
+            peers,
+            key: _,
+            interval,
+            silent_after,
+            members,
+            terms,
+            epoch,
+            memory,
+            page,
+        } = self;
         f.debug_struct("Options")
             .field("name", name)
             .field("listen", listen)
@@ -77,6 +91,7 @@ impl fmt::Debug for Options {
             .field("terms", terms)
             .field("epoch", epoch)
             .field("memory", memory)
+            .field("page", page)
             .finish_non_exhaustive()
     }
 }
@@ -102,12 +117,13 @@ impl HeartbeatDriver {
     /// Starts to beat and to listen.
     ///
     /// # Errors
-    /// [`Error::Listen`] if the address can't be had, [`Error::Thread`], [`Error::Name`] and [`Error::Memory`].
+    /// [`Error::Listen`] if the address can't be had, [`Error::Thread`], [`Error::Name`], [`Error::Memory`] and [`Error::Page`].
     #[allow(clippy::disallowed_methods)] // The driver: here the tally gets its time and its randomness.
     pub fn start(options: Options) -> Result<HeartbeatDriver, Error> {
         if !(1..=LONGEST_NAME).contains(&options.name.len()) {
             return Err(Error::Name(options.name));
         }
+        let page = options.page.map_or_else(LeasePage::create, Ok).map_err(Error::Page)?;
         let remembered = options.memory.as_deref().map(Memory::read).transpose()?.unwrap_or_default();
         let listen = |why| Error::Listen { address: options.listen, why };
         let socket = StdUdpSocket::bind(options.listen).map_err(listen)?;
@@ -126,7 +142,7 @@ impl HeartbeatDriver {
         let (known, known_seen) = watch::channel(Arc::default());
         let (left, left_seen) = watch::channel(None);
         let (leasing, leases) =
-            Leasing::new(options.terms, options.name.clone(), incarnation, options.epoch, remembered);
+            Leasing::new(options.terms, options.name.clone(), incarnation, options.epoch, remembered, page);
         let mut threads = Vec::new();
         let kept = match options.memory {
             Some(file) => {
@@ -217,9 +233,9 @@ impl HeartbeatDriver {
         self.leases.lease.clone()
     }
 
-    /// When this host's lease ends unless it is renewed.
-    pub fn lease_until(&self) -> LeaseUntil {
-        self.leases.until.clone()
+    /// Where it stands until when this host's lease holds unless it is renewed, for this process and for others.
+    pub fn lease_page(&self) -> LeasePage {
+        self.leases.page.clone()
     }
 
     /// Where somebody says, after a lease has ended, up to which epoch nothing is left on this host that must not run twice.
@@ -278,8 +294,8 @@ impl Drop for HeartbeatDriver {
     }
 }
 
-/// The clock of leases.
-pub(crate) fn boottime() -> Boottime {
+/// What the clock of leases says now.
+pub fn boottime() -> Boottime {
     // SAFETY: zero is a value of the struct, and the call writes this one.
     let time = unsafe {
         let mut time: libc::timespec = std::mem::zeroed();

@@ -20,6 +20,9 @@ pub enum Error {
     /// The host's name can't be sent.
     #[error("the host name {0:?} is not usable for heartbeats: it must have 1 to 253 characters")]
     Name(String),
+    /// There is no memory to share with the host's pods.
+    #[error("can't make the page that says until when this host's lease holds: {0}")]
+    Page(std::io::Error),
     /// What the host has promised can't be read.
     #[error(
         "what this host has promised about others' leases can't be read from {}: {why}; move this file and the folder of the host's \

@@ -2,15 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::watch;
 
 use crate::beat::Beat;
-use crate::driver::boottime;
 use crate::lease::{Acknowledged, Ballot, Boottime, Count, Ended, Epoch, Known, OwnLease, Terms, View, Word};
 use crate::memory::Memory;
+use crate::page::LeasePage;
 
 /// What this host's lease is worth.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,30 +21,6 @@ pub enum Lease {
     /// It has ended. The next epoch begins once somebody says that nothing of this one is left
     /// ([`HeartbeatDriver::left`](crate::HeartbeatDriver::left)).
     Over(Epoch),
-}
-
-/// When this host's lease ends unless it is renewed, to be asked at any time.
-#[derive(Debug, Clone, Default)]
-pub struct LeaseUntil(Arc<AtomicU64>);
-
-impl LeaseUntil {
-    /// By the clock that goes on while the machine sleeps (CLOCK_BOOTTIME); nothing while there is no lease.
-    pub fn get(&self) -> Option<Boottime> {
-        match self.0.load(Ordering::Acquire) {
-            0 => None,
-            nanoseconds => Some(Duration::from_nanos(nanoseconds)),
-        }
-    }
-
-    /// How long that is from now on.
-    pub fn remaining(&self) -> Duration {
-        self.get().unwrap_or_default().saturating_sub(boottime())
-    }
-
-    fn set(&self, until: Option<Boottime>) {
-        let nanoseconds = until.map_or(0, |until| u64::try_from(until.as_nanos()).unwrap_or(u64::MAX));
-        self.0.store(nanoseconds, Ordering::Release);
-    }
 }
 
 /// What the driver keeps of leases.
@@ -63,7 +38,7 @@ pub(crate) struct Leasing {
     /// What was last given to the disk: the own epoch, and how often the promises had changed.
     remembered: (Epoch, u64),
     memory: watch::Sender<Arc<Memory>>,
-    until: LeaseUntil,
+    page: LeasePage,
     lease: watch::Sender<Lease>,
     ended: watch::Sender<Arc<BTreeMap<String, Ended>>>,
 }
@@ -71,7 +46,7 @@ pub(crate) struct Leasing {
 /// What others see of it.
 #[derive(Debug)]
 pub(crate) struct Seen {
-    pub until: LeaseUntil,
+    pub page: LeasePage,
     pub lease: watch::Receiver<Lease>,
     pub ended: watch::Receiver<Arc<BTreeMap<String, Ended>>>,
     /// What is to be on the disk.
@@ -79,23 +54,32 @@ pub(crate) struct Seen {
 }
 
 impl Leasing {
-    /// Of a host that remembers this of its former processes. Its first epoch is a later one than it ever had, and `least` at least.
+    /// Of a host that remembers this of its former processes. Its first epoch is a later one than it ever had, and `least` at least: unless
+    /// the page is that of a former process, whose lease something still runs by. Then that epoch goes on, for as long as was said.
     pub(crate) fn new(
         terms: Terms,
         name: String,
         incarnation: u64,
         least: Epoch,
         memory: Memory,
+        page: LeasePage,
     ) -> (Self, Seen) {
-        let epoch = memory.epoch.saturating_add(1).max(least);
-        let until = LeaseUntil::default();
+        let handed_on = page.until().filter(|_| page.epoch() >= memory.epoch);
+        let epoch = match handed_on {
+            Some(_) => page.epoch(),
+            None => memory.epoch.max(page.epoch()).saturating_add(1).max(least),
+        };
+        let mut own = OwnLease::new(terms, name.clone(), incarnation, epoch);
+        if let Some(until) = handed_on {
+            own = own.handed_on(until);
+        }
         let (lease, lease_seen) = watch::channel(Lease::Awaited(epoch));
         let (ended, ended_seen) = watch::channel(Arc::default());
         let ballot = Ballot::new(terms, memory.promises.clone());
         let (memory, memory_seen) = watch::channel(Arc::new(memory));
         let leasing = Leasing {
             terms,
-            own: OwnLease::new(terms, name.clone(), incarnation, epoch),
+            own,
             name,
             incarnation,
             members: BTreeSet::new(),
@@ -105,11 +89,11 @@ impl Leasing {
             first_word: 0,
             remembered: (0, 0),
             memory,
-            until: until.clone(),
+            page: page.clone(),
             lease,
             ended,
         };
-        (leasing, Seen { until, lease: lease_seen, ended: ended_seen, memory: memory_seen })
+        (leasing, Seen { page, lease: lease_seen, ended: ended_seen, memory: memory_seen })
     }
 
     /// Who else is there, and whose word counts.
@@ -166,7 +150,7 @@ impl Leasing {
         if self.own.is_over() && left.is_some_and(|left| left >= self.own.epoch()) {
             self.own.begin();
         }
-        self.until.set(self.own.until().filter(|_| is_held));
+        self.page.set(self.own.epoch(), self.own.until().filter(|_| is_held));
         self.remember();
         let epoch = self.own.epoch();
         let lease = match () {
@@ -175,7 +159,8 @@ impl Leasing {
             () => Lease::Awaited(epoch),
         };
         if self.lease.send_if_modified(|known| std::mem::replace(known, lease) != lease) {
-            let held_for_ms = self.until.get().map(|until| until.saturating_sub(boottime).as_millis() as u64);
+            let held_for_ms =
+                self.page.until().map(|until| until.saturating_sub(boottime).as_millis() as u64);
             tracing::info!(?lease, held_for_ms, "this host's lease");
         }
         if self.count.is_new() {
@@ -236,11 +221,17 @@ impl Leasing {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use ring::hmac;
 
     use super::*;
 
     const TICK: Duration = Duration::from_millis(50);
+
+    fn page() -> LeasePage {
+        LeasePage::create().unwrap()
+    }
 
     /// Members that exchange their beats as datagrams, and hear nothing of the workers after the first beat.
     struct Members {
@@ -258,7 +249,7 @@ mod tests {
             let workers: Vec<String> = (0..workers).map(|n| format!("worker-{n}")).collect();
             let all = names.iter().map(|name| {
                 let (mut leasing, seen) =
-                    Leasing::new(Terms::default(), (*name).to_owned(), 1, 1, Memory::default());
+                    Leasing::new(Terms::default(), (*name).to_owned(), 1, 1, Memory::default(), page());
                 let others = names.iter().filter(|other| *other != name).copied();
                 let others: Vec<&str> = others.chain(workers.iter().map(String::as_str)).collect();
                 leasing.follow(others.iter().copied(), members.clone(), now);
@@ -326,8 +317,27 @@ mod tests {
     #[test]
     fn a_process_begins_with_a_later_epoch_than_its_former_ones() {
         let memory = Memory { epoch: 7, promises: BTreeMap::new() };
-        let begun =
-            |least| Leasing::new(Terms::default(), "n1".into(), 1, least, memory.clone()).0.own.epoch();
-        assert_eq!((begun(1), begun(100)), (8, 100));
+        let begun = |least, page: LeasePage| {
+            let (mut leasing, _seen) =
+                Leasing::new(Terms::default(), "n1".into(), 1, least, memory.clone(), page);
+            (leasing.own.epoch(), leasing.own.is_held(TICK))
+        };
+        assert_eq!(begun(1, page()), (8, false));
+        assert_eq!(begun(100, page()), (100, false));
+
+        // Something still runs by the former process' lease: it goes on.
+        let former = page();
+        former.set(7, Some(2 * TICK));
+        assert_eq!(begun(100, former.clone()), (7, true));
+        former.set(7, Some(TICK));
+        assert_eq!(
+            begun(100, former.clone()),
+            (7, false),
+            "it is over, and the next one waits for what is left of it"
+        );
+        former.set(6, Some(2 * TICK));
+        assert_eq!(begun(1, former.clone()), (8, false), "there was a later one");
+        former.set(9, None);
+        assert_eq!(begun(1, former), (10, false), "nothing was held");
     }
 }

@@ -14,12 +14,14 @@ mod hosts;
 pub mod lease;
 mod leasing;
 mod memory;
+mod page;
 mod tally;
 
-pub use driver::{HeartbeatDriver, LastHeard, Options};
+pub use driver::{HeartbeatDriver, LastHeard, Options, boottime};
 pub use error::Error;
 pub use hosts::{Hosts, Liveness};
-pub use leasing::{Lease, LeaseUntil};
+pub use leasing::Lease;
+pub use page::LeasePage;
 pub use tally::{HostChange, Refused, Tally};
 
 /// What reads bytes from outside, for those who look for mistakes in it: a program has no use for these.

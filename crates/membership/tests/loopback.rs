@@ -136,7 +136,7 @@ async fn a_host_that_is_heard_holds_its_lease_and_one_that_is_gone_is_fenced() {
     for driver in all.values() {
         let mut lease = driver.lease();
         timeout(SOON, lease.wait_for(|lease| *lease == Lease::Held(1))).await.unwrap().unwrap();
-        assert!(driver.lease_until().get().is_some());
+        assert!(driver.lease_page().until().is_some());
     }
     drop(all.remove("n1"));
     for driver in all.values() {
@@ -149,7 +149,7 @@ async fn a_host_that_is_heard_holds_its_lease_and_one_that_is_gone_is_fenced() {
     let alone = &all["n3"];
     let mut lease = alone.lease();
     timeout(SOON, lease.wait_for(|lease| *lease == Lease::Over(1))).await.unwrap().unwrap();
-    assert_eq!(alone.lease_until().get(), None);
+    assert_eq!(alone.lease_page().until(), None);
     alone.left().send_replace(Some(1));
     timeout(SOON, lease.wait_for(|lease| *lease == Lease::Awaited(2))).await.unwrap().unwrap();
     let second = Options { epoch: 2, ..Options::new("n2", addresses["n2"], addresses.clone(), KEY) };

@@ -1,10 +1,12 @@
 //! The agent as one thing: what it needs, how it starts, how it ends.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use ipnet::IpNet;
+use membership::{Lease, LeasePage};
 use objects::{Recorder, Reporter, Writer};
 use store::Store;
 use tokio::sync::watch;
@@ -19,12 +21,12 @@ use crate::eviction::{Eviction, Pressures, hold_host, hold_storage};
 use crate::host::{Isolation, Powers};
 use crate::image_garbage::collect_images;
 use crate::images::Images;
-use crate::node::{NodeIdentity, keep_registered, read_machine};
+use crate::node::{Epochs, NodeIdentity, keep_registered, read_machine};
 use crate::oci;
 use crate::pods::{Desk, Folders, LiveContainers, PodHost, Residents, TokenBook, UserRanges};
 use crate::removed_volumes::remove_folders;
 use crate::server;
-use crate::shims::{ShimRuntime, end_strays};
+use crate::shims::{ShimRuntime, end_of_bound, end_strays};
 use crate::stats::{Rates, StorageBook};
 
 /// What the agent of a host needs.
@@ -66,6 +68,19 @@ pub struct Options {
     pub tls: Arc<rustls::ServerConfig>,
     /// Where the agent's own API listens, usually port 10250.
     pub listen: SocketAddr,
+    /// This host's lease, with which pods stop that must not run twice. Without one they go on, and the host promises nothing.
+    pub lease: Option<HostLease>,
+}
+
+/// What an agent knows of its host's lease.
+#[derive(Debug, Clone)]
+pub struct HostLease {
+    /// What it is worth.
+    pub state: watch::Receiver<Lease>,
+    /// Until when it holds, for the pods' keepers.
+    pub page: LeasePage,
+    /// The members whose word on leases counts.
+    pub members: watch::Receiver<Arc<BTreeSet<String>>>,
 }
 
 /// Why an agent could not start.
@@ -99,11 +114,19 @@ pub enum Error {
 
 /// Ends what a former life of the host's agent left running and no shim holds, and returns once all of it is dead.
 /// `data_dir` is [`Options::data_dir`]. A host does this before it listens anywhere: a leftover may hold one of its ports.
-/// Pods whose shims live are left in peace, unless one of the addresses that the host `needs` is taken.
-pub async fn end_former_pods(data_dir: &Path, needs: &[SocketAddr]) {
+/// Pods whose shims live are left in peace, unless one of the addresses that the host `needs` is taken. Answers the page that says until when the
+/// host's lease holds, if pods run by that: its heartbeats go on with it ([`membership::Options::page`]).
+pub async fn end_former_pods(data_dir: &Path, needs: &[SocketAddr]) -> Option<LeasePage> {
     // Folders are known to processes by their real paths. Without one there was no former life.
+    let data = data_dir.canonicalize().ok()?;
+    end_strays(Folders::new(data).pods(), needs).await
+}
+
+/// Returns once nothing is left of the pods that stop with this host's lease, which is over: then the next epoch may begin. `data_dir` is
+/// [`Options::data_dir`].
+pub async fn end_of_leased_pods(data_dir: &Path) {
     if let Ok(data) = data_dir.canonicalize() {
-        end_strays(Folders::new(data).pods(), needs).await;
+        end_of_bound(Folders::new(data).pods()).await;
     }
 }
 
@@ -152,7 +175,9 @@ impl Agent {
                 "none".to_owned()
             }
         };
-        let runtime = ShimRuntime::new(folders.pods(), options.program, isolation, cgroups.ok());
+        let lease = options.lease;
+        let page = lease.as_ref().map(|lease| lease.page.clone());
+        let runtime = ShimRuntime::new(folders.pods(), options.program, isolation, cgroups.ok(), page);
         let runtime = runtime.map_err(Error::Files)?;
         let runtime = Arc::new(runtime);
         let book = Addresses::open(&folders.addresses(), range);
@@ -166,6 +191,9 @@ impl Agent {
             clock,
         ));
         let plugins = folders.plugins_registry();
+        let (tell_registered, registered) = watch::channel(None);
+        let state = lease.as_ref().map(|lease| lease.state.clone());
+        let epochs = state.map(|lease| Epochs { lease, registered: tell_registered });
         let host = Arc::new(PodHost {
             name: options.name.clone(),
             address: options.address,
@@ -182,6 +210,8 @@ impl Agent {
             user_ranges: UserRanges::default(),
             programs: programs.clone(),
             runtime,
+            lease,
+            registered,
             running: LiveContainers::default(),
             residents: Residents::default(),
             tokens: TokenBook::default(),
@@ -203,6 +233,7 @@ impl Agent {
             volumes: host.folders.volumes().display().to_string(),
             runs_containers: host.containers.is_ok(),
             csi: NodeVolumes::default(),
+            lease: None,
         };
         let images = host.containers.clone().ok();
         let (stop, stopped) = watch::channel(false);
@@ -212,7 +243,7 @@ impl Agent {
                 info_span!("keep the Node"),
                 keep_registered(
                     identity,
-                    csi.clone(),
+                    (csi.clone(), epochs),
                     data,
                     options.store,
                     options.writer,

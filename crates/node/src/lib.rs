@@ -27,7 +27,7 @@ mod stats;
 mod streams;
 
 pub use addresses::{HostPort, PodAddresses};
-pub use agent::{Agent, Error, Options, end_former_pods};
+pub use agent::{Agent, Error, HostLease, Options, end_former_pods, end_of_leased_pods};
 pub use container::cgroup::root as cgroup_root;
 pub use eviction::{Bound, Eviction, Signal, Threshold};
 pub use images::{Image, ImageError, Images, Present, PullSecret, images_in_use};

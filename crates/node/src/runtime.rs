@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use jiff::Timestamp;
+use membership::lease::Epoch;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
@@ -89,6 +90,24 @@ pub(crate) trait Runtime: fmt::Debug + Send + Sync {
 
     /// What pods use of memory as a whole; only of those of which that is known.
     fn memory_of_pods(&self, uids: Vec<String>) -> BoxFuture<'_, HashMap<String, cgroup::Memory>>;
+
+    /// Whether what it runs can stop with the host's lease by itself, whatever becomes of the agent.
+    fn can_stop_with_lease(&self) -> bool {
+        false
+    }
+
+    /// The sandbox that is made next for a pod stops with this epoch of the host's lease; nothing: with none.
+    fn bind(&self, _uid: &str, _epoch: Option<Epoch>) {}
+
+    /// The epoch that the sandbox of a pod stops with, if it stops with one; nothing if the pod has no sandbox.
+    fn bound(&self, _uid: &str) -> Option<Option<Epoch>> {
+        None
+    }
+
+    /// Whether a pod's sandbox is gone because its lease is over.
+    fn ended_with_lease(&self, _uid: &str) -> bool {
+        false
+    }
 
     /// The pods that have a sandbox.
     fn sandboxes(&self) -> Vec<String>;

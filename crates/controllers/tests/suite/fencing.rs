@@ -99,6 +99,31 @@ async fn a_pod_of_a_stateful_set_runs_elsewhere_once_its_host_is_fenced_and_not_
 }
 
 #[tokio::test]
+async fn a_pod_that_stops_with_the_lease_gets_no_spare_before_its_host_is_fenced_whatever_made_it() {
+    let mut cluster = Cluster::new(&["n1", "n2"]).await;
+    cluster.register("n1", 7).await;
+    let unschedulable = json!({"spec": {"unschedulable": true}});
+    cluster.patch("v1", "Node", "", "n2", "", unschedulable).await.unwrap();
+    cluster.deploy("web", 2, json!({})).await;
+    cluster.settle().await;
+    cluster.patch("v1", "Node", "", "n2", "", json!({"spec": {"unschedulable": null}})).await.unwrap();
+    let names = |cluster: &Cluster| {
+        let pods = cluster.list::<Pod>().into_iter();
+        let stays = pods.filter(|pod| pod.metadata.deletion_timestamp.is_none());
+        stays.filter_map(|pod| pod.metadata.name.clone()).collect::<Vec<_>>()
+    };
+    let first = names(&cluster);
+    let [single, other] = &*first else { panic!("two pods") };
+    cluster.run_by_lease(single, 7).await;
+    fall_silent(&mut cluster, "n1").await;
+    assert!(names(&cluster).contains(single) && !names(&cluster).contains(other));
+    cluster.end_lease("n1", 7, false);
+    cluster.settle().await;
+    assert!(!names(&cluster).contains(single));
+    assert_eq!(names(&cluster).len(), 2);
+}
+
+#[tokio::test]
 async fn a_host_that_promises_nothing_is_not_fenced_and_a_pod_of_which_it_says_nothing_stays() {
     let (mut cluster, host) = promising().await;
     let nothing = json!({"metadata": {"annotations": {FENCING: null}}});

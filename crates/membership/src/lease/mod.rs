@@ -105,7 +105,27 @@ impl View {
     }
 }
 
+/// Whether the others alone can ever be a majority that says that a host's lease is over: while it is silent it has no say itself. One member, or one
+/// of two, is never fenced, so nothing is won by stopping anything there.
+pub fn can_be_fenced(host: &str, members: &BTreeSet<String>) -> bool {
+    let others = members.iter().filter(|member| *member != host).count();
+    others >= majority(members.len())
+}
+
 /// How many are more than half of `members`.
 fn majority(members: usize) -> usize {
     members / 2 + 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_can_be_fenced_where_the_members_are_a_majority_without_it() {
+        let members = |count: usize| (1..=count).map(|n| format!("n{n}")).collect::<BTreeSet<_>>();
+        let can = |host| (0..=5).map(|count| can_be_fenced(host, &members(count))).collect::<Vec<_>>();
+        assert_eq!(can("n1"), [false, false, false, true, true, true]);
+        assert_eq!(can("worker"), [false, true, true, true, true, true]);
+    }
 }

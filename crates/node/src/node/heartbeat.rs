@@ -1,10 +1,14 @@
 //! Keeps the host's Node object, and its lease, as they should be, for as long as the agent lives.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use objects::Writer;
+use membership::Lease;
+use membership::lease::Epoch;
+use objects::{Fencing, Writer};
+use serde::Deserialize;
 use serde_json::Value;
 use store::Store;
 use tokio::sync::watch;
@@ -27,7 +31,7 @@ const LAST_RETRY: Duration = Duration::from_secs(1);
 /// Registers the host and keeps it so; never ends.
 pub(crate) async fn keep_registered(
     mut who: NodeIdentity,
-    volumes: Arc<CsiVolumes>,
+    (volumes, mut epochs): (Arc<CsiVolumes>, Option<Epochs>),
     data: PathBuf,
     store: Arc<dyn Store>,
     writer: Arc<dyn Writer>,
@@ -51,6 +55,12 @@ pub(crate) async fn keep_registered(
             who.csi = of_volumes.borrow().clone();
             seen = None;
         }
+        if let Some(epochs) = &mut epochs {
+            let held = epochs.held();
+            if who.lease != held {
+                (who.lease, seen) = (held, None);
+            }
+        }
         let kv = store.snapshot().get(key.as_bytes()).cloned();
         let revision = kv.as_ref().map(|kv| kv.mod_revision);
         let now = clock.now();
@@ -64,6 +74,9 @@ pub(crate) async fn keep_registered(
             let stored =
                 kv.and_then(|kv| serde_json::from_slice::<Value>(&kv.value.bytes()).ok()).map(without_nulls);
             let uid = stored.as_ref().and_then(|node| node["metadata"]["uid"].as_str());
+            if let Some(epochs) = &epochs {
+                epochs.show(who.lease, stored.as_ref());
+            }
             let held = store.snapshot().get(lease_key.as_bytes()).cloned();
             let held = held.and_then(|kv| serde_json::from_slice::<Value>(&kv.value.bytes()).ok());
             // A lease hangs on its node: without one, there is none to renew yet.
@@ -95,8 +108,47 @@ pub(crate) async fn keep_registered(
         tokio::select! {
             changed = states.changed() => if changed.is_err() { return },
             changed = of_volumes.changed() => if changed.is_err() { return },
+            () = Epochs::changed(epochs.as_mut()) => {}
             () = tokio::time::sleep_until(clock.instant(look_at)) => {}
             Ok(()) = pressures.changed() => pressures.mark_changed(),
+        }
+    }
+}
+
+/// The epochs of the host's lease: what it holds, and what its Node says.
+pub(crate) struct Epochs {
+    pub(crate) lease: watch::Receiver<Lease>,
+    /// The epoch in which the host may run what must not run twice.
+    pub(crate) registered: watch::Sender<Option<Epoch>>,
+}
+
+impl Epochs {
+    fn held(&mut self) -> Option<Epoch> {
+        match *self.lease.borrow_and_update() {
+            Lease::Held(epoch) => Some(epoch),
+            Lease::Awaited(_) | Lease::Over(_) => None,
+        }
+    }
+
+    /// Shows the epoch that is held if the stored Node says it, and isn't fenced in it.
+    fn show(&self, held: Option<Epoch>, node: Option<&Value>) {
+        let annotations = node.map(|node| &node["metadata"]["annotations"]);
+        let annotations = annotations.and_then(|all| BTreeMap::deserialize(all).ok());
+        let said = Fencing::of(annotations.as_ref());
+        let is_said = said.grade.is_some() && said.epoch == held && !said.is_fenced();
+        let now = held.filter(|_| is_said);
+        self.registered.send_if_modified(|known| std::mem::replace(known, now) != now);
+    }
+
+    /// Waits until the lease changes.
+    async fn changed(epochs: Option<&mut Self>) {
+        let changed = match epochs {
+            Some(epochs) => epochs.lease.changed().await,
+            None => std::future::pending().await,
+        };
+        if changed.is_err() {
+            // The heartbeats ended, and with them the host.
+            std::future::pending().await
         }
     }
 }

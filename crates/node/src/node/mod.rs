@@ -5,6 +5,6 @@ mod lease;
 mod machine_info;
 mod registration;
 
-pub(crate) use heartbeat::keep_registered;
+pub(crate) use heartbeat::{Epochs, keep_registered};
 pub(crate) use machine_info::{MachineInfo, read_machine};
 pub(crate) use registration::NodeIdentity;

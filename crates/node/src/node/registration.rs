@@ -6,7 +6,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use machinery::Object;
-use objects::{HEARTBEATS, TypedRef, VOLUMES, Write};
+use membership::lease::Epoch;
+use objects::{FENCING, Grade, HEARTBEATS, LEASE_EPOCH, TypedRef, VOLUMES, Write};
 use serde_json::{Map, Value, json};
 
 use super::MachineInfo;
@@ -32,6 +33,8 @@ pub(crate) struct NodeIdentity {
     pub runs_containers: bool,
     /// What it says of the volumes of CSI drivers.
     pub csi: NodeVolumes,
+    /// The epoch of its lease, which it holds, with which pods stop that must not run twice.
+    pub lease: Option<Epoch>,
 }
 
 /// The annotation that says which controllers hold the host's pods to their limits.
@@ -105,7 +108,13 @@ fn labels(who: &NodeIdentity, machine: &MachineInfo) -> Value {
 }
 
 fn annotations(who: &NodeIdentity) -> Value {
-    json!({HEARTBEATS: who.heartbeats.to_string(), CGROUPS: who.cgroups, VOLUMES: who.volumes, MANAGED: "true"})
+    let mut said = json!({HEARTBEATS: who.heartbeats.to_string(), CGROUPS: who.cgroups, VOLUMES: who.volumes, MANAGED: "true"});
+    // While it holds none, what it said last stands: the leader goes by that.
+    if let Some(epoch) = who.lease {
+        said[FENCING] = Grade::Lease.as_str().into();
+        said[LEASE_EPOCH] = epoch.to_string().into();
+    }
+    said
 }
 
 fn spec(who: &NodeIdentity) -> Value {
@@ -257,6 +266,7 @@ mod tests {
             volumes: "/data/volumes".into(),
             runs_containers: true,
             csi: NodeVolumes::default(),
+            lease: None,
         }
     }
 
@@ -330,6 +340,10 @@ mod tests {
         let mut used = node.clone();
         used["status"]["volumesInUse"] = json!(["kubernetes.io/csi/d^1"]);
         assert_eq!(written(&used, &machine(), at(1)), ["volumesInUse"], "nothing is used any more");
+        let held = NodeIdentity { lease: Some(7), ..who() };
+        let writes = due(&held, &machine(), Some(&node), at(1));
+        let [Write::Merge { patch, .. }] = writes.as_slice() else { panic!("one change: {writes:?}") };
+        assert_eq!(patch["metadata"]["annotations"], json!({FENCING: "lease", LEASE_EPOCH: "7"}));
 
         let image = |name: &str, size: u64| Present { names: vec![name.into()], size };
         let images = MachineInfo { images: vec![image("a", 1), image("b", 2)], ..machine() };

@@ -15,6 +15,7 @@ pub(crate) use names::{
     all_containers, container, container_id, domain, ephemeral_containers, hostname, is_sidecar, subject, uid,
 };
 pub(crate) use record::{
-    ContainerEnd, Failure, NoImage, PodRecord, Preparation, PrepareError, ProbeKind, Stage, StartError, Then,
+    ContainerEnd, Failure, LEASE_AWAITED, NoImage, PodRecord, Preparation, PrepareError, ProbeKind, Stage,
+    StartError, Then,
 };
-pub(crate) use status::{difference, is_ready, status, without_nulls};
+pub(crate) use status::{difference, is_ready, status, stops_with, without_nulls};

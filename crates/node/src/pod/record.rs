@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use membership::lease::Epoch;
 
 use super::back_off;
 use crate::clock::Now;
@@ -32,6 +33,12 @@ pub(crate) struct PodRecord {
     pub stopping: bool,
     /// Whether its last steps were asked for.
     pub finishing: bool,
+    /// Whether it stops with its host's lease, or is about to.
+    pub is_single: bool,
+    /// The epoch of that lease that it is said to stop with from now on.
+    pub stops_with: Option<Epoch>,
+    /// Whether it runs without one, as what an older program started does: it must not say otherwise.
+    pub goes_on: bool,
 }
 
 /// Why a pod failed, beyond what its containers did.
@@ -217,6 +224,8 @@ pub(crate) struct ContainerEnd {
     pub signal: i32,
     /// What it said last.
     pub message: String,
+    /// Why, in the API's word, if that is known better than from the code.
+    pub reason: Option<&'static str>,
     /// When it ended, if that is known better than from the time of the report.
     pub at: Option<Timestamp>,
 }
@@ -239,6 +248,8 @@ pub(crate) enum StartError {
     Config(String),
     /// Its image isn't there: tried again ever later.
     Image(NoImage),
+    /// Its host may not run it now: tried again without counting.
+    Lease(String),
     /// The process could not be made: counts as a life.
     Run(String),
 }
@@ -276,6 +287,9 @@ pub(crate) enum PrepareError {
         /// What the network said.
         why: String,
     },
+    /// Its host may not run it now.
+    #[error("{0}")]
+    Lease(String),
     /// Its sandbox.
     #[error("Failed to create pod sandbox: {0}")]
     Sandbox(String),
@@ -286,6 +300,7 @@ impl PrepareError {
     pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::Files(_) | Self::Devices => "ContainerCreating",
+            Self::Lease(_) => LEASE_AWAITED,
             Self::NoAddress | Self::Address { .. } | Self::Sandbox(_) => SANDBOX_FAILED,
         }
     }
@@ -295,11 +310,14 @@ impl PrepareError {
         match self {
             Self::Files(_) => "FailedMount",
             Self::Devices => "FailedPrepareDynamicResources",
+            Self::Lease(_) => LEASE_AWAITED,
             Self::NoAddress | Self::Address { .. } | Self::Sandbox(_) => SANDBOX_FAILED,
         }
     }
 }
 
+/// Why a pod waits that must not run twice, where its host may not run it.
+pub(crate) const LEASE_AWAITED: &str = "HostLeaseAwaited";
 /// The kubelet's reason where a pod's sandbox can't be made; its address is a part of the sandbox.
 const SANDBOX_FAILED: &str = "FailedCreatePodSandBox";
 
@@ -320,6 +338,9 @@ impl PodRecord {
             hold_status_until: now.elapsed + Duration::from_millis(100),
             stopping: false,
             finishing: false,
+            is_single: false,
+            stops_with: None,
+            goes_on: false,
         }
     }
 
@@ -364,6 +385,11 @@ impl PodRecord {
                     retry: now.elapsed + RETRY,
                 };
             }
+            Err(StartError::Lease(message)) => {
+                container.attempted = false;
+                let (reason, retry) = (LEASE_AWAITED.into(), now.elapsed + RETRY);
+                container.stage = Stage::Waiting { reason, message, retry };
+            }
             Err(StartError::Image(NoImage { name, reason, message, .. })) => {
                 (container.attempted, container.lacks) = (false, name);
                 let (_, next) = back_off::after(container.image_back_off, Duration::ZERO);
@@ -398,12 +424,12 @@ impl PodRecord {
         let Some(container) = self.current(name, attempt) else { return };
         let Stage::Running(running) = &container.stage else { return };
         let since = running.since;
-        let ContainerEnd { code, signal, message, at } = outcome;
+        let ContainerEnd { code, signal, message, reason, at } = outcome;
         let exit = Terminated {
             id: id.to_owned(),
             code,
             signal,
-            reason: if code == 0 { "Completed" } else { "Error" }.into(),
+            reason: reason.unwrap_or(if code == 0 { "Completed" } else { "Error" }).into(),
             message,
             started_at: Some(since.wall),
             finished_at: Some(at.unwrap_or(now.wall)),

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Container, Pod};
+use membership::lease::Epoch;
+use objects::STOPS_WITH_LEASE;
 use serde_json::{Map, Value, json};
 
 use super::decide::{Init, all_over, init, is_done, restarts, under};
@@ -191,6 +193,13 @@ fn conditions(pod: &Pod, stored: &Value, record: &PodRecord, phase: &str, now: T
         let why = ("TerminationByKubelet", failure.message.clone());
         wanted.push(("DisruptionTarget", true, Some(why)));
     }
+    // Of a lease that isn't held nothing new is said.
+    if let Some(epoch) = record.stops_with {
+        wanted.push((STOPS_WITH_LEASE, true, Some(("HostLease", stops_with(epoch)))));
+    } else if record.goes_on && condition(stored, STOPS_WITH_LEASE).is_some() {
+        let why = "This pod was started without its host's lease, and goes on when that is over".to_owned();
+        wanted.push((STOPS_WITH_LEASE, false, Some(("StartedWithoutLease", why))));
+    }
     let generation = pod.metadata.generation;
     let mut list: Vec<Value> = Vec::with_capacity(wanted.len());
     for (kind, holds, why) in &wanted {
@@ -215,6 +224,11 @@ fn conditions(pod: &Pod, stored: &Value, record: &PodRecord, phase: &str, now: T
     let others = stored["conditions"].as_array().into_iter().flatten();
     list.extend(others.filter(|c| !wanted.iter().any(|(kind, ..)| c["type"] == *kind)).cloned());
     Value::Array(list)
+}
+
+/// What the condition [`STOPS_WITH_LEASE`] says of an epoch: a pod starts in no other one.
+pub(crate) fn stops_with(epoch: Epoch) -> String {
+    format!("This pod is stopped before the lease of its host's epoch {epoch} is over")
 }
 
 /// Why the pod's readiness gates are not open, if they aren't.

@@ -285,7 +285,7 @@ fn last_words_of_all_containers_have_twelve_kibibytes() {
     table.step(0);
     for name in ["c0", "c1", "c2", "c3", "c4", "c5"] {
         table.started(name, 0, 0);
-        let outcome = ContainerEnd { code: 1, signal: 0, message: "ä".repeat(2048), at: None };
+        let outcome = ContainerEnd { code: 1, message: "ä".repeat(2048), ..ContainerEnd::default() };
         table.record.exited("id", name, 0, outcome, at(1));
     }
     let said = table.said(1);
@@ -488,4 +488,28 @@ fn a_difference_makes_the_one_out_of_the_other() {
     ] {
         assert_eq!(difference(&from, &to), patch, "{from} {to}");
     }
+}
+
+#[test]
+fn a_pod_says_the_epoch_that_it_stops_with_and_takes_back_what_does_not_hold() {
+    let mut table = Table::new(one("Always"));
+    let said = |table: &Table| {
+        let status = table.said(1);
+        let all = status["conditions"].as_array().unwrap().clone();
+        all.into_iter().find(|condition| condition["type"] == objects::STOPS_WITH_LEASE)
+    };
+    table.record.goes_on = true;
+    assert_eq!(said(&table), None, "nobody counts on it");
+    (table.record.goes_on, table.record.stops_with) = (false, Some(7));
+    let condition = said(&table).unwrap();
+    assert_eq!((&condition["status"], &condition["message"]), (&json!("True"), &json!(stops_with(7))));
+    table.stored = json!({"conditions": [condition]});
+    (table.record.goes_on, table.record.stops_with) = (false, None);
+    assert_eq!(said(&table).unwrap()["status"], "True", "while no lease is held, what was said stands");
+    table.record.goes_on = true;
+    let condition = said(&table).unwrap();
+    assert_eq!(
+        (&condition["status"], &condition["reason"]),
+        (&json!("False"), &json!("StartedWithoutLease"))
+    );
 }

@@ -32,10 +32,11 @@ pub(super) fn carry_out(
     let pod = entry.pod.clone();
     let id = uid(&pod).to_owned();
     let (host, reports) = (host.clone(), reports.clone());
+    let is_single = entry.record.is_single;
     match action {
         Action::Prepare => {
             work.spawn_in(info_span!("prepare", pod = subject(&pod)), async move {
-                let result = host.prepare(pod).await;
+                let result = host.prepare(pod, is_single).await;
                 let _ = reports.send(Report::Prepared(id, result));
             });
         }
@@ -44,7 +45,7 @@ pub(super) fn carry_out(
             let which = Which { uid: id, container, attempt };
             work.spawn_in(
                 info_span!("container", pod = subject(&pod), container = which.container),
-                live(host, pod, which, address, reports),
+                live(host, pod, which, address, is_single, reports),
             );
         }
         Action::PreStop { container, attempt, limit } => {

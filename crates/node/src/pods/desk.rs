@@ -86,6 +86,7 @@ impl Desk {
         };
         let runtime = self.host.runtime.clone();
         let mut watcher: Option<Watcher> = None;
+        let mut registered = self.host.registered.clone();
         self.begin(&state).await;
         let mut next = state.revision().next();
         loop {
@@ -142,6 +143,7 @@ impl Desk {
                 }
                 Trouble { which, why } = runtime.trouble() => self.in_trouble(&which, &why),
                 () = sleep => {}
+                Ok(()) = registered.changed() => self.in_another_epoch(),
                 Ok(_) = stop.wait_for(|stop| *stop), if !self.leaving => self.leave(),
                 Some(_) = self.work.join_next() => {}
             }
@@ -314,6 +316,13 @@ impl Desk {
         }
     }
 
+    /// What stops with the lease says so anew.
+    fn in_another_epoch(&mut self) {
+        for entry in self.entries.values_mut().filter(|entry| entry.record.is_single) {
+            entry.wake = Some(Duration::ZERO);
+        }
+    }
+
     fn in_trouble(&self, which: &Which, why: &str) {
         let Some(entry) = self.entries.get(&which.uid) else { return };
         let name = which.container.as_str();
@@ -362,6 +371,7 @@ impl Desk {
 
     fn step(&mut self, id: &str, now: Now) {
         let Some(entry) = self.entries.get_mut(id) else { return };
+        entry.bind(&self.host);
         let decision = decide(&entry.pod, &mut entry.record, now);
         entry.wake = decision.wake;
         if entry.record.stopping {

@@ -14,8 +14,8 @@ use super::PodHost;
 use super::life::Started;
 use crate::clock::Now;
 use crate::pod::{
-    Failure, PodRecord, Preparation, PrepareError, ProbeKind, StartError, Then, container, container_id,
-    is_over, is_ready, subject, uid,
+    Failure, LEASE_AWAITED, PodRecord, Preparation, PrepareError, ProbeKind, StartError, Then, container,
+    container_id, is_over, is_ready, subject, uid,
 };
 use crate::probe::Finding;
 use crate::runtime::Which;
@@ -160,6 +160,7 @@ pub(super) fn started(
             let message = match &error {
                 StartError::Config(why) => format!("Error: {why}"),
                 StartError::Run(why) => format!("Error: failed to start the process: {why}"),
+                StartError::Lease(why) => why.clone(),
                 StartError::Image(why) => why.message.clone(),
             };
             if entry.told_failure != message {
@@ -169,6 +170,7 @@ pub(super) fn started(
                         tell(true, reason, told);
                         tell(true, "Failed", format!("Error: {}", why.reason));
                     }
+                    StartError::Lease(_) => tell(true, LEASE_AWAITED, message.clone()),
                     _ => tell(true, "Failed", message.clone()),
                 }
                 entry.told_failure = message;

@@ -19,6 +19,9 @@ use crate::pod::{ContainerEnd, Failure, PrepareError, StartError, container};
 use crate::probe::{Check, Finding, Past, Target, probe_container};
 use crate::runtime::{Begun, Exit, Program, RunError, Which};
 
+/// Why a container ended that stopped with its host's lease: in its status, and of the Event about it.
+const LEASE_ENDED: &str = "HostLeaseEnded";
+
 /// News for the desk.
 #[derive(Debug)]
 pub(crate) enum Report {
@@ -58,9 +61,10 @@ pub(crate) async fn live(
     pod: Arc<Pod>,
     which: Which,
     address: IpAddr,
+    is_single: bool,
     reports: mpsc::UnboundedSender<Report>,
 ) {
-    let made = make(&host, &pod, &which, address).await;
+    let made = make(&host, &pod, &which, address, is_single).await;
     let Some(mut spec) = container(&pod, &which.container).map(|spec| spec.into_owned()) else { return };
     let (begun, image) = match made {
         Ok(made) => made,
@@ -137,13 +141,22 @@ pub(super) fn outcome(
     exit: Option<Exit>,
 ) -> ContainerEnd {
     let Some(Exit { code, signal, at }) = exit else {
+        let (code, signal) = (137, libc::SIGKILL);
+        if host.runtime.ended_with_lease(&which.uid) {
+            let message =
+                "this host's lease ended, so that others may run what must not run twice".to_owned();
+            let told = format!("Stopped container {}: {message}", which.container);
+            host.tell(pod, Some(&which.container), true, LEASE_ENDED, told);
+            return ContainerEnd { code, signal, message, reason: Some(LEASE_ENDED), at: None };
+        }
         let message = "the pod's shim ended, and the container with it".into();
-        return ContainerEnd { code: 137, signal: libc::SIGKILL, message, at: None };
+        return ContainerEnd { code, signal, message, ..ContainerEnd::default() };
     };
     let fallback = spec.termination_message_policy.as_deref() == Some("FallbackToLogsOnError") && code != 0;
     let file = host.folders.message(&which.uid, &which.container);
     let log = host.folders.logs(pod, &which.container).join(format!("{}.log", which.attempt));
-    ContainerEnd { code, signal, message: last_words(&file, fallback.then_some(&*log)), at: Some(at) }
+    let message = last_words(&file, fallback.then_some(&*log));
+    ContainerEnd { code, signal, message, reason: None, at: Some(at) }
 }
 
 /// Makes a container's process, and answers its image if it has one.
@@ -152,10 +165,14 @@ async fn make(
     pod: &Arc<Pod>,
     which: &Which,
     address: IpAddr,
+    is_single: bool,
 ) -> Result<(Begun, Option<Arc<Image>>), StartError> {
     let Some(spec) = container(pod, &which.container).map(|spec| spec.into_owned()) else {
         return Err(StartError::Run("the container is not in the pod any more".into()));
     };
+    // Its sandbox may have to be made anew.
+    let epoch = host.epoch_for(pod, is_single).await.map_err(StartError::Lease)?;
+    host.runtime.bind(&which.uid, epoch);
     let run = |error| match error {
         RunError::Config(why) => StartError::Config(why),
         RunError::System(_) | RunError::Gone => StartError::Run(error.to_string()),

@@ -14,6 +14,7 @@ mod live;
 mod pod_host;
 mod residents;
 mod sandbox;
+mod single;
 mod sysctls;
 mod tokens;
 mod user_ranges;

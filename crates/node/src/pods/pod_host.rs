@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Pod;
+use membership::lease::Epoch;
 use objects::{Occurrence, Recorder, Writer};
 use store::{State, Store};
 use tokio::sync::watch;
@@ -13,6 +14,7 @@ use tracing::info_span;
 
 use super::{Folders, LiveContainers, PodTokens, Residents, TokenBook, UserRanges};
 use crate::addresses::{Addresses, PodAddresses};
+use crate::agent::HostLease;
 use crate::clock::Clock;
 use crate::container::{
     Missing, Sources, end_leftovers, folder_owner, materialise, refresh, write_name_files,
@@ -45,6 +47,10 @@ pub(crate) struct PodHost {
     /// The folder that comes first on the pods' PATH.
     pub programs: PathBuf,
     pub runtime: Arc<dyn Runtime>,
+    /// This host's lease, where it has one.
+    pub lease: Option<HostLease>,
+    /// The epoch in which this host may run what must not run twice: it holds it, and its Node says so.
+    pub registered: watch::Receiver<Option<Epoch>>,
     pub running: LiveContainers,
     pub residents: Residents,
     pub tokens: TokenBook,
@@ -120,9 +126,15 @@ impl PodHost {
         }
     }
 
-    /// Makes a pod's folder, volumes, address and sandbox.
-    pub(crate) async fn prepare(self: Arc<Self>, pod: Arc<Pod>) -> Result<IpAddr, PrepareError> {
+    /// Makes a pod's folder, volumes, address and sandbox, which stops with the host's lease if the pod must not run twice.
+    pub(crate) async fn prepare(
+        self: Arc<Self>,
+        pod: Arc<Pod>,
+        is_single: bool,
+    ) -> Result<IpAddr, PrepareError> {
         let address = self.clone().furnish(pod.clone()).await?;
+        let epoch = self.epoch_for(&pod, is_single).await.map_err(PrepareError::Lease)?;
+        self.runtime.bind(uid(&pod), epoch);
         let wanted = self.wanted_sandbox(&pod).map_err(PrepareError::Sandbox)?;
         self.hold(&pod, wanted, address).await.map_err(|why| PrepareError::Sandbox(why.to_string()))?;
         Ok(address)

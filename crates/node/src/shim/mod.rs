@@ -5,6 +5,7 @@
 //! It knows no objects and decides nothing: the agent says what to start, and asks how it ended.
 
 mod contained;
+mod keeper;
 mod output;
 mod peer;
 mod reaping;
@@ -12,10 +13,12 @@ mod supervisor;
 pub(crate) mod wire;
 
 use std::env;
+use std::io;
+use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 
 /// The first argument of a program that is to be a shim. The second is the pod's folder, for those who look for the
-/// pods of a host among its processes.
+/// pods of a host among its processes. The third is there for a pod that stops with the host's lease: the epoch (`keeper`).
 pub const SHIM: &str = "shim";
 
 /// Whether this program was executed as a pod's shim; if so, it was one, and ends with what is answered. Called before
@@ -25,8 +28,20 @@ pub fn run_shim() -> Option<ExitCode> {
         return None;
     }
     // Nobody hears what it might say.
-    Some(match supervisor::run() {
+    Some(match be_shim() {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     })
+}
+
+fn be_shim() -> io::Result<()> {
+    // Once more, by the process that those who connect are to know this pod by: SO_PEERCRED names who listened last (unix(7)).
+    // SAFETY: a system call on a number.
+    if unsafe { libc::listen(io::stdin().as_raw_fd(), libc::SOMAXCONN) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    match env::args_os().nth(3) {
+        Some(epoch) => keeper::run(epoch.to_string_lossy().parse().map_err(io::Error::other)?),
+        None => supervisor::run(None),
+    }
 }

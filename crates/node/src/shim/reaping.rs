@@ -1,7 +1,7 @@
 //! The dead, and those who must die. Everything beneath the shim comes to it when its parent dies (prctl(2),
 //! `PR_SET_CHILD_SUBREAPER`), so nothing escapes by leaving its session.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::time::Duration;
@@ -15,6 +15,8 @@ use nix::unistd::{Pid, getpid};
 const ROUNDS: u32 = 1000;
 /// Between two looks.
 const REST: Duration = Duration::from_millis(1);
+/// Between two looks at what doesn't end.
+const LONGEST_REST: Duration = Duration::from_millis(20);
 
 /// A child that died and was not buried yet: until then nobody else gets its number.
 pub(super) fn dead_child() -> Option<i32> {
@@ -45,7 +47,14 @@ struct Line {
     pid: i32,
     parent: i32,
     session: i32,
-    runs: bool,
+    /// As proc_pid_stat(5) has it.
+    state: char,
+}
+
+impl Line {
+    fn runs(&self) -> bool {
+        !matches!(self.state, 'Z' | 'X')
+    }
 }
 
 fn table() -> Vec<Line> {
@@ -54,9 +63,9 @@ fn table() -> Vec<Line> {
         let stat = fs::read_to_string(entry.path().join("stat")).ok()?;
         // Behind the name, which may hold anything: state, parent, group, session.
         let mut fields = stat.rsplit(')').next()?.split_whitespace();
-        let runs = !matches!(fields.next()?, "Z" | "X");
+        let state = fields.next()?.chars().next()?;
         let (parent, session) = (fields.next()?.parse().ok()?, fields.nth(1)?.parse().ok()?);
-        Some(Line { pid, parent, session, runs })
+        Some(Line { pid, parent, session, state })
     };
     fs::read_dir("/proc").into_iter().flatten().flatten().filter_map(line).collect()
 }
@@ -65,8 +74,11 @@ fn table() -> Vec<Line> {
 #[allow(clippy::disallowed_methods, reason = "nothing tells when a session is empty")]
 pub(super) fn end_session(leader: i32) {
     for _ in 0..ROUNDS {
-        let left: Vec<i32> =
-            table().iter().filter(|line| line.session == leader && line.runs).map(|line| line.pid).collect();
+        let left: Vec<i32> = table()
+            .iter()
+            .filter(|line| line.session == leader && line.runs())
+            .map(|line| line.pid)
+            .collect();
         if left.is_empty() {
             return;
         }
@@ -77,34 +89,92 @@ pub(super) fn end_session(leader: i32) {
     }
 }
 
+/// Those beneath a process, which isn't among them.
+fn beneath(ancestor: i32) -> Vec<Line> {
+    let mut children: BTreeMap<i32, Vec<Line>> = BTreeMap::new();
+    for line in table() {
+        children.entry(line.parent).or_default().push(line);
+    }
+    // Each is taken out once: the table, which isn't read in one moment, may have a circle.
+    let (mut found, mut todo) = (Vec::new(), vec![ancestor]);
+    while let Some(parent) = todo.pop() {
+        let theirs = children.remove(&parent).unwrap_or_default();
+        todo.extend(theirs.iter().map(|line| line.pid));
+        found.extend(theirs);
+    }
+    found
+}
+
 /// Kills everything beneath this process, and returns once all of it is dead and buried.
 pub(super) fn end_all_beneath() {
     loop {
-        let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
-        for line in table() {
-            children.entry(line.parent).or_default().push(line.pid);
-        }
-        let (mut doomed, mut todo) = (BTreeSet::new(), vec![getpid().as_raw()]);
-        while let Some(parent) = todo.pop() {
-            for pid in children.get(&parent).into_iter().flatten() {
-                if doomed.insert(*pid) {
-                    todo.push(*pid);
-                }
-            }
-        }
-        for pid in doomed {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        for line in beneath(getpid().as_raw()) {
+            let _ = kill(Pid::from_raw(line.pid), Signal::SIGKILL);
         }
         // What was forked meanwhile comes here when its parent dies, and is in the next table.
         match waitpid(None, None) {
             // No child is left, and so nothing beneath.
             Err(Errno::ECHILD) => return,
-            _ => {
-                while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive)
-                {
-                }
+            _ => bury_all(),
+        }
+    }
+}
+
+fn bury_all() {
+    while matches!(waitpid(None, Some(WaitPidFlag::WNOHANG)), Ok(status) if status != WaitStatus::StillAlive)
+    {
+    }
+}
+
+/// Kills those beneath a process that the kernel lists as its children, theirs and so on, where it does (`CONFIG_PROC_CHILDREN`). That costs what is
+/// there, while the whole table costs what all of the host runs, once for each pod that ends. It may miss some: who must be sure looks again.
+pub(super) fn kill_listed(ancestor: i32) {
+    let mut todo = children(ancestor);
+    while let Some(pid) = todo.pop() {
+        // First: of one that is dead nothing is listed.
+        todo.extend(children(pid));
+        let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+fn children(parent: i32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{parent}/task")).into_iter().flatten().flatten();
+    let of_thread = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("children")).ok();
+    let lists = threads.filter_map(of_thread);
+    lists.flat_map(|list| list.split(' ').filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+}
+
+/// Looks at what is beneath, for a process that is to have in memory by then what that takes.
+pub(super) fn look() {
+    beneath(getpid().as_raw());
+    children(getpid().as_raw());
+}
+
+/// Stops a child of this process, and kills everything beneath it and beside it. Returns once all of that is dead and the child makes nothing new,
+/// whatever it waits for.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "nothing tells when a process that isn't one's own child has ended"
+)]
+pub(super) fn end_all_but(child: i32) {
+    let mut rest = REST;
+    loop {
+        let _ = kill(Pid::from_raw(child), Signal::SIGSTOP);
+        let (mut left, mut makes) = (false, false);
+        for line in beneath(getpid().as_raw()).iter().filter(|line| line.runs()) {
+            if line.pid == child {
+                // Until it has stopped it may be about to make another one.
+                makes = !matches!(line.state, 'T' | 't');
+            } else {
+                left = true;
+                let _ = kill(Pid::from_raw(line.pid), Signal::SIGKILL);
             }
         }
+        if !left && !makes {
+            return;
+        }
+        std::thread::sleep(rest);
+        rest = (rest * 2).min(LONGEST_REST);
     }
 }
 

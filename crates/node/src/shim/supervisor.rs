@@ -12,6 +12,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::contained::{Asker, Beside, Contained, Recipe};
+use super::keeper::Lease;
 use super::peer::{Peer, Question};
 use super::reaping;
 use super::wire::{Answer, Ask, Life, VERSION};
@@ -21,6 +22,8 @@ use crate::runtime::{Begun, Exit, RunError, Streams};
 
 struct Supervisor {
     listener: UnixListener,
+    /// By which lease of the host the pod runs, if by one.
+    lease: Option<Lease>,
     signals: SignalFd,
     peers: Vec<Peer>,
     next_peer: u64,
@@ -31,11 +34,12 @@ struct Supervisor {
     is_ending: bool,
 }
 
-/// Runs until the pod ends. The socket to listen at is this process' input.
+/// Runs until the pod ends. The socket to listen at is this process' input. The pod stops with the lease, if there is one: that is its
+/// keeper's to see to (`keeper`).
 ///
 /// # Errors
 /// If there is no such socket, or the system refuses what a shim needs.
-pub(super) fn run() -> io::Result<()> {
+pub(super) fn run(lease: Option<Lease>) -> io::Result<()> {
     let listener = UnixListener::from(io::stdin().as_fd().try_clone_to_owned()?);
     listener.set_nonblocking(true)?;
     // The loop's own name in the table of processes: it was executed by a path that says nothing.
@@ -48,6 +52,7 @@ pub(super) fn run() -> io::Result<()> {
     let signals = SignalFd::with_flags(&heard, SfdFlags::SFD_NONBLOCK | SfdFlags::SFD_CLOEXEC)?;
     let mut supervisor = Supervisor {
         listener,
+        lease,
         signals,
         peers: Vec::new(),
         next_peer: 0,
@@ -182,7 +187,10 @@ impl Supervisor {
         let answer = match ask {
             Ask::Hello => {
                 let lives = self.containers.values().map(Contained::told).collect();
-                Some(Answer::Hello { version: VERSION, lives })
+                let lease = self.lease.as_ref().map(|lease| lease.epoch);
+                let page = self.lease.as_ref().and_then(|lease| lease.page.file().try_clone_to_owned().ok());
+                let hello = Answer::Hello { version: VERSION, lives, lease };
+                return self.answer(by, &hello, page.into_iter().collect());
             }
             Ask::Start { life, command, isolation, log } => {
                 let recipe = Recipe::Process(command, isolation);

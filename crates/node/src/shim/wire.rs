@@ -7,6 +7,7 @@ use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 
+use membership::lease::Epoch;
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
 use serde::{Deserialize, Serialize};
 
@@ -96,9 +97,13 @@ pub(crate) enum Ask {
 /// What the shim answers.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Answer {
+    /// With the page of the host's lease as a file, if the pod stops with it.
     Hello {
         version: u32,
         lives: Vec<Told>,
+        /// The epoch with which it stops.
+        #[serde(default)]
+        lease: Option<Epoch>,
     },
     Begun(Begun),
     /// The namespaces that all of the pod's containers are in.

@@ -2,13 +2,14 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use super::bond::{self, Bond};
 use super::link::socket_in;
 use crate::container::mounting::{Attributes, RDONLY, open_tree, set_tree_attributes};
 use crate::shim::SHIM;
@@ -36,8 +37,16 @@ impl Launcher {
         Ok(Launcher { program, sealed: sealed.ok() })
     }
 
-    /// Starts a shim: in a session of its own, with nothing of the agent's but the socket that it listens at.
-    pub(super) fn launch(&self, folder: &Path) -> io::Result<tokio::process::Child> {
+    /// Starts a shim: in a session of its own, with nothing of the agent's but the socket that it listens at; if it is bound to the host's
+    /// lease, also the page that says until when that holds, and the cgroup of the host's pods, if there is one.
+    pub(super) fn launch(
+        &self,
+        folder: &Path,
+        bond: Option<&Bond>,
+        cgroups: Option<BorrowedFd<'_>>,
+    ) -> io::Result<tokio::process::Child> {
+        // First: what runs by a lease is found by it.
+        bond::mark(folder, bond.map(|bond| bond.epoch))?;
         let (_folder, path) = socket_in(folder)?;
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -54,6 +63,12 @@ impl Launcher {
         let mut command = std::process::Command::new(program);
         command.arg0("holdfast").arg(SHIM).arg(folder).env_clear();
         command.stdin(OwnedFd::from(listener)).stdout(Stdio::null()).stderr(Stdio::null());
+        if let Some(bond) = bond {
+            command.arg(bond.epoch.to_string()).stdout(bond.page.file().try_clone_to_owned()?);
+            if let Some(cgroups) = cgroups {
+                command.stderr(cgroups.try_clone_to_owned()?);
+            }
+        }
         tokio::process::Command::from(command).spawn()
     }
 }

@@ -9,11 +9,15 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use membership::LeasePage;
+use nix::sys::signal::Signal;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info_span;
 
+use super::bond::Bond;
+use crate::shim::SHIM;
 use crate::shim::wire::{Answer, Ask, Inbox, Outbox, SOCKET, Told, VERSION, encode};
 
 /// An answer with the files that came along.
@@ -25,6 +29,7 @@ type Waiting = HashMap<u64, oneshot::Sender<Reply>>;
 #[derive(Debug)]
 pub(super) struct Link {
     pid: Option<i32>,
+    bond: Option<Bond>,
     outgoing: mpsc::UnboundedSender<(Vec<u8>, Vec<OwnedFd>)>,
     /// None once the connection is over.
     waiting: Arc<Mutex<Option<Waiting>>>,
@@ -40,12 +45,20 @@ pub(super) fn socket_in(folder: &Path) -> io::Result<(File, PathBuf)> {
     Ok((folder, path))
 }
 
+/// Whether a process is the shim of the pod with this folder. Those of older versions are known by whoever made their sockets.
+fn is_shim(pid: i32, folder: &Path) -> bool {
+    let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut words = line.split(|byte| *byte == 0).skip(1);
+    words.next() == Some(SHIM.as_bytes()) && words.next() == Some(folder.as_os_str().as_encoded_bytes())
+}
+
 impl Link {
-    /// Connects to the shim whose pod has this folder, and hears what it holds; nothing of one that speaks otherwise.
+    /// Connects to the shim whose pod has this folder, and hears what it holds; nothing of one that speaks otherwise. Its process is known to who
+    /// has just started it: it may not have said itself yet that it listens (`shim`).
     ///
     /// # Errors
     /// If there is none, or somebody else is in its place.
-    pub(super) async fn open(folder: &Path) -> io::Result<(Arc<Self>, Option<Vec<Told>>)> {
+    pub(super) async fn open(folder: &Path, pid: Option<i32>) -> io::Result<(Arc<Self>, Option<Vec<Told>>)> {
         let (_folder, path) = socket_in(folder)?;
         let stream = UnixStream::connect(path).await?;
         let who = stream.peer_cred()?;
@@ -63,9 +76,15 @@ impl Link {
             ends.send_replace(true);
             *lock(&answers) = None;
         });
-        let link = Link { pid: who.pid(), outgoing, waiting, next: AtomicU64::new(0), over };
+        let pid = pid.or_else(|| who.pid().filter(|pid| is_shim(*pid, folder)));
+        let mut link = Link { pid, bond: None, outgoing, waiting, next: AtomicU64::new(0), over };
         let told = match link.ask(&Ask::Hello, Vec::new()).await {
-            Some((Answer::Hello { version: VERSION, lives }, _)) => Some(lives),
+            Some((Answer::Hello { version: VERSION, lives, lease }, mut files)) => {
+                if let (Some(epoch), Some(page)) = (lease, files.pop()) {
+                    link.bond = Some(Bond { epoch, page: LeasePage::of(page)? });
+                }
+                Some(lives)
+            }
             Some(_) => None,
             None => return Err(io::ErrorKind::ConnectionReset.into()),
         };
@@ -100,10 +119,17 @@ impl Link {
         self.send(ask, files).1.await.ok()
     }
 
+    /// By which lease of the host the shim holds its pod, if by one.
+    pub(super) fn bond(&self) -> Option<&Bond> {
+        self.bond.as_ref()
+    }
+
     /// Kills the shim, and so its containers.
     pub(super) fn kill(&self) {
+        // A keeper kills all of its pod when it is asked to end; killed itself, it could only ask the shim.
+        let signal = if self.bond.is_some() { Signal::SIGTERM } else { Signal::SIGKILL };
         if let Some(pid) = self.pid.filter(|_| !self.is_over()) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
         }
     }
 }

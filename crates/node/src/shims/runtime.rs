@@ -1,21 +1,22 @@
 //! The runtime whose containers are made and held by their pod's shim.
 
 use std::collections::{BTreeSet, HashMap};
-use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use jiff::Timestamp;
+use membership::LeasePage;
+use membership::lease::Epoch;
 use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 use tracing::info_span;
 
+use super::bond::Bond;
+use super::former::{end, living};
 use super::launch::Launcher;
 use super::link::{Link, Reply};
 use super::session::{CommandEnd, Ours, exit, output_pipe};
@@ -30,9 +31,6 @@ use crate::runtime::{
 };
 use crate::shim::wire::{Answer, Ask, Life, Told};
 
-/// How long a shim may take to end its pod before it is killed.
-const PATIENCE: Duration = Duration::from_secs(10);
-
 /// The shims of this host's pods.
 #[derive(Debug)]
 pub(crate) struct ShimRuntime {
@@ -41,6 +39,8 @@ pub(crate) struct ShimRuntime {
     launcher: Arc<Launcher>,
     isolation: Isolation,
     cgroups: Option<Arc<Cgroups>>,
+    /// Until when the host's lease holds, where it has one.
+    lease: Option<LeasePage>,
     troubles: (mpsc::UnboundedSender<Trouble>, tokio::sync::Mutex<mpsc::UnboundedReceiver<Trouble>>),
     slots: Mutex<HashMap<String, Arc<Slot>>>,
     /// What runs, as far as nobody has heard of its end.
@@ -51,6 +51,8 @@ pub(crate) struct ShimRuntime {
 #[derive(Debug, Default)]
 struct Slot {
     link: Mutex<Option<Arc<Link>>>,
+    /// The epoch of the host's lease that the next one stops with.
+    bound: Mutex<Option<Epoch>>,
     /// Held while one is made.
     making: tokio::sync::Mutex<()>,
 }
@@ -58,6 +60,10 @@ struct Slot {
 impl Slot {
     fn link(&self) -> MutexGuard<'_, Option<Arc<Link>>> {
         self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bound(&self) -> MutexGuard<'_, Option<Epoch>> {
+        self.bound.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -80,7 +86,8 @@ fn begun(reply: Option<Reply>) -> Result<Begun, RunError> {
 }
 
 impl ShimRuntime {
-    /// A runtime whose pods have their folders in `pods`, and whose shims are `program`. Without `cgroups` the pods go without.
+    /// A runtime whose pods have their folders in `pods`, and whose shims are `program`. Without `cgroups` the pods go without; without a
+    /// `lease` none stops with it.
     ///
     /// # Errors
     /// If this process can't tell what it has open.
@@ -89,6 +96,7 @@ impl ShimRuntime {
         program: PathBuf,
         isolation: Isolation,
         cgroups: Option<Cgroups>,
+        lease: Option<LeasePage>,
     ) -> io::Result<Self> {
         let launcher = Arc::new(Launcher::new(program)?);
         let (tell, told) = mpsc::unbounded_channel();
@@ -99,6 +107,7 @@ impl ShimRuntime {
             launcher,
             isolation,
             cgroups,
+            lease,
             troubles,
             slots: Mutex::default(),
             running: Running::default(),
@@ -111,6 +120,10 @@ impl ShimRuntime {
 
     fn link(&self, uid: &str) -> Option<Arc<Link>> {
         self.slots().get(uid).and_then(|slot| slot.link().clone())
+    }
+
+    fn slot(&self, uid: &str) -> Arc<Slot> {
+        self.slots().entry(uid.to_owned()).or_default().clone()
     }
 
     async fn remove_cgroup(&self, uid: &str) {
@@ -148,24 +161,30 @@ impl ShimRuntime {
 
     /// The pod's shim; a new one if it has none.
     async fn sandbox(&self, uid: &str) -> io::Result<Arc<Link>> {
-        let slot = self.slots().entry(uid.to_owned()).or_default().clone();
+        let slot = self.slot(uid);
         let _making = slot.making.lock().await;
-        let former = slot.link().clone();
+        let (former, bound) = (slot.link().clone(), *slot.bound());
         if let Some(link) = &former {
             if !link.is_over() {
-                return Ok(link.clone());
+                if link.bond().map(|bond| bond.epoch) == bound {
+                    return Ok(link.clone());
+                }
+                return Err(io::Error::other("what is left of it by a former lease of this host still ends"));
             }
             tracing::warn!(uid, "a pod's shim ended: what is left of its containers is killed");
             end_leftovers(self.pods.join(uid), |_| false).await;
             self.remove_cgroup(uid).await;
         }
         let folder = self.pods.join(uid);
-        let (launcher, made) = (self.launcher.clone(), folder.clone());
-        let launched =
-            tasks::blocking(info_span!("launch a shim", uid), move || launcher.launch(&made)).await;
-        let mut child = launched.map_err(io::Error::other)??;
+        let (launcher, made, cgroups) = (self.launcher.clone(), folder.clone(), self.cgroups.clone());
+        let bond = bound.and_then(|epoch| Some(Bond { epoch, page: self.lease.clone()? }));
+        let launched = tasks::blocking(info_span!("launch a shim", uid), move || {
+            launcher.launch(&made, bond.as_ref(), cgroups.as_ref().map(|cgroups| cgroups.of_pods()))
+        });
+        let mut child = launched.await.map_err(io::Error::other)??;
+        let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         tasks::spawn(info_span!("reap a shim", uid), async move { child.wait().await });
-        let (link, told) = Link::open(&folder).await?;
+        let (link, told) = Link::open(&folder, pid).await?;
         if told.is_none() {
             link.kill();
             return Err(io::Error::other("the pod's shim is of another version than the agent"));
@@ -174,44 +193,6 @@ impl ShimRuntime {
         *slot.link() = Some(link.clone());
         Ok(link)
     }
-}
-
-/// The shims that live, by the uids of their pods, with what they hold.
-async fn living(pods: &Path) -> Vec<(String, Arc<Link>, Option<Vec<Told>>)> {
-    let folders = fs::read_dir(pods).into_iter().flatten().flatten();
-    let opened = folders.filter_map(|entry| {
-        let uid = entry.file_name().to_str()?.to_owned();
-        Some(async move {
-            let (link, told) = Link::open(&entry.path()).await.ok()?;
-            Some((uid, link, told))
-        })
-    });
-    join_all(opened).await.into_iter().flatten().collect()
-}
-
-/// Ends a shim with all of its pod.
-async fn end(link: Arc<Link>) {
-    drop(link.send(&Ask::End, Vec::new()));
-    if tokio::time::timeout(PATIENCE, link.over()).await.is_err() {
-        link.kill();
-        link.over().await;
-    }
-}
-
-/// Ends what a former agent's pods left behind and no shim holds. Where one of the addresses that the host is to
-/// listen at is taken, nothing of the former life stays: it may be a pod that took it.
-pub(crate) async fn end_strays(pods: PathBuf, needed: &[SocketAddr]) {
-    let mut living = living(&pods).await;
-    let is_taken = |address: &SocketAddr| {
-        let bound = TcpListener::bind(address);
-        bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
-    };
-    if !living.is_empty() && needed.iter().any(is_taken) {
-        tracing::warn!("one of the host's own ports is taken: the pods of its former life are ended");
-        join_all(living.drain(..).map(|(_, link, _)| end(link))).await;
-    }
-    let spared: BTreeSet<String> = living.into_iter().map(|(uid, ..)| uid).collect();
-    end_leftovers(pods, move |uid| spared.contains(uid)).await;
 }
 
 impl Runtime for ShimRuntime {
@@ -402,7 +383,8 @@ impl Runtime for ShimRuntime {
                 };
                 found.extend(told.into_iter().map(here));
                 self.attend(&uid, &link);
-                let slot = Slot { link: Mutex::new(Some(link)), ..Slot::default() };
+                let bound = Mutex::new(link.bond().map(|bond| bond.epoch));
+                let slot = Slot { link: Mutex::new(Some(link)), bound, ..Slot::default() };
                 self.slots().insert(uid, Arc::new(slot));
             }
             let spared: BTreeSet<String> = self.slots().keys().cloned().collect();
@@ -431,6 +413,24 @@ impl Runtime for ShimRuntime {
             tasks::blocking(info_span!("what the pods use"), look).await.unwrap_or_default()
         }
         .boxed()
+    }
+
+    fn can_stop_with_lease(&self) -> bool {
+        self.lease.is_some()
+    }
+
+    fn bind(&self, uid: &str, epoch: Option<Epoch>) {
+        *self.slot(uid).bound() = epoch;
+    }
+
+    fn bound(&self, uid: &str) -> Option<Option<Epoch>> {
+        let link = self.link(uid).filter(|link| !link.is_over())?;
+        Some(link.bond().map(|bond| bond.epoch))
+    }
+
+    fn ended_with_lease(&self, uid: &str) -> bool {
+        let link = self.link(uid).filter(|link| link.is_over());
+        link.is_some_and(|link| link.bond().is_some_and(|bond| bond.page.ends(bond.epoch).is_none()))
     }
 
     fn sandboxes(&self) -> Vec<String> {

@@ -15,14 +15,16 @@ use std::time::Duration;
 use futures::future::{BoxFuture, FutureExt, ready};
 use ipnet::IpNet;
 use machinery::{Object, Status};
+use membership::{Lease, LeasePage};
 use network::PodLinks;
-use node::{Agent, Eviction, HostPort, Options, PodAddresses};
+use node::{Agent, Eviction, HostLease, HostPort, Options, PodAddresses};
 use objects::{TokenRequest, TypedRef, Write, Writer};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use rustls::pki_types::PrivateKeyDer;
 use rustls::server::WebPkiClientVerifier;
 use serde_json::{Value, json};
 use store::{Condition, KeyRange, Memory, Op, Store, Txn};
+use tokio::sync::watch;
 
 /// How long a condition may take: generous, for busy machines.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -313,6 +315,10 @@ pub struct TestHost {
     pub cgroups: Option<PathBuf>,
     /// When its pods are evicted: by nothing that other programs of this machine use, unless a test says so.
     pub eviction: Eviction,
+    /// Its lease, if it has one.
+    pub lease: Option<(watch::Sender<Lease>, LeasePage)>,
+    /// How many members its cluster has: n1 is one of them.
+    pub members: usize,
     pub agent: Option<Agent>,
 }
 
@@ -340,6 +346,8 @@ impl TestHost {
                 every: Duration::from_millis(100),
                 ..Eviction::default()
             },
+            lease: None,
+            members: 3,
             agent: None,
         }
     }
@@ -370,6 +378,12 @@ impl TestHost {
             service_port: 443,
             tls: self.authority.server(),
             listen: (Ipv4Addr::LOCALHOST, 0).into(),
+            lease: self.lease.as_ref().map(|(state, page)| HostLease {
+                state: state.subscribe(),
+                page: page.clone(),
+                members: watch::Sender::new(Arc::new((1..=self.members).map(|n| format!("n{n}")).collect()))
+                    .subscribe(),
+            }),
         };
         self.agent = Some(Agent::start(options).unwrap());
     }

@@ -88,6 +88,11 @@ impl Cgroups {
         &self.controllers
     }
 
+    /// Those of all pods of the host, for who kills them without this process ([`kill_pod`]).
+    pub(crate) fn of_pods(&self) -> BorrowedFd<'_> {
+        self.node.as_fd()
+    }
+
     /// A container's cgroup, made and with its values, and those of its pod.
     ///
     /// # Errors
@@ -215,6 +220,18 @@ pub(crate) struct Wanted {
 /// If the kernel can't.
 pub(crate) fn kill(cgroup: BorrowedFd<'_>) -> io::Result<()> {
     write(cgroup, "cgroup.kill", "1")
+}
+
+/// Likewise those of a pod, of those of all pods of a host. Fine if it has none.
+///
+/// # Errors
+/// If the kernel can't.
+pub(crate) fn kill_pod(pods: BorrowedFd<'_>, uid: &str) -> io::Result<()> {
+    match openat(pods, pod_name(uid)?.as_str(), FOLDER, Mode::empty()) {
+        Ok(pod) => kill(pod.as_fd()),
+        Err(Errno::ENOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Removes a cgroup by trying again until the kernel lets go.
