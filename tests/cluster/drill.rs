@@ -25,6 +25,26 @@ fn a_drill_on_loopback_measures_every_clock_and_leaves_nothing() {
     assert!(report["summary"]["new_leader_peak_bytes"]["max"].is_u64(), "{report}");
 }
 
+#[test]
+fn a_stateful_pod_of_a_host_without_power_answers_elsewhere_and_never_twice() {
+    if !testing::has_namespaces() {
+        return;
+    }
+    let report = check_drill("netns", &["--workload", "statefulset"]);
+    let run = &report["runs"][0];
+    for clock in ["fenced_ms", "stateful_answered_ms"] {
+        assert!(run[clock].as_u64() > Some(0), "{clock}: {run}");
+        assert!(report["summary"][clock]["p50"].is_u64(), "{clock}: {report}");
+    }
+    assert!(run["stateful_answered_ms"].as_u64() > run["fenced_ms"].as_u64(), "{run}");
+    for count in ["double_runs", "double_holders", "needless_replacements"] {
+        assert_eq!(report["summary"][count], 0, "{count}: {report}");
+    }
+    for seen in ["failed_on_survivors", "spread"] {
+        assert!(report["summary"][seen].is_number(), "{seen}: {report}");
+    }
+}
+
 /// The user's own workload, with nothing but `runtimeClassName: host` added.
 const TEST_SERVICE: &str = include_str!("test-service.yaml");
 

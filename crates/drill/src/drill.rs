@@ -1,13 +1,14 @@
 //! What every drill does: fill the cluster, deploy the workload, come to rest, ask all the time, and take all away again.
 
 use crate::clock::Clock;
-use crate::observe::{KINDS, Observer};
+use crate::observe::Observer;
 use crate::owner::OwnersProxy;
 use crate::preload::Preload;
 use crate::probe::{EVERY, Series, fresh};
 use crate::progress::Progress;
 use crate::report::Cluster;
 use crate::stage::{Stage, Step};
+use crate::stateful::{Identity, Processes};
 use crate::steady::{Picture, move_pod};
 use crate::workload::{DEFAULT_WORKLOAD, Workload};
 use crate::{Error, Options, Site};
@@ -21,6 +22,9 @@ use tokio::sync::mpsc::unbounded_channel;
 
 /// Between two looks at a cluster that is not at rest.
 pub(crate) const LOOK: Duration = Duration::from_millis(200);
+
+/// So many requests that fail from the beginning, and no other, come from something that doesn't speak HTTP: two seconds.
+const MUTE: usize = 40;
 
 /// A drill under way.
 pub(crate) struct Drill<'a> {
@@ -44,11 +48,21 @@ pub(crate) struct Probes {
     pub(crate) service: Series,
     pub(crate) survivors: Vec<Series>,
     pub(crate) kubectl_proxy: Option<Series>,
+    /// The identities of the workload's StatefulSet.
+    pub(crate) stateful: Vec<Identity>,
+    /// Why the identities aren't asked.
+    pub(crate) no_stateful: Option<String>,
 }
 
 impl Probes {
+    /// What is to be answered in the end.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Series> {
-        [&self.api, &self.service].into_iter().chain(&self.survivors).chain(&self.kubectl_proxy)
+        let stateful = self.stateful.iter().map(|identity| &identity.series);
+        [&self.api, &self.service]
+            .into_iter()
+            .chain(&self.survivors)
+            .chain(&self.kubectl_proxy)
+            .chain(stateful)
     }
 }
 
@@ -117,9 +131,11 @@ impl Drill<'_> {
     }
 
     async fn deploy(&mut self) -> Result<(), Error> {
-        let Workload { deployment, replicas, .. } = &self.workload;
+        let Workload { deployment, replicas, stateful, namespace, .. } = &self.workload;
         let noun = if *replicas == 1 { "replica" } else { "replicas" };
-        let say = format!("deploying {deployment} ({replicas} {noun}) into {}", self.workload.namespace);
+        let beside =
+            stateful.as_ref().map(|set| format!(" and the StatefulSet {}", set.name)).unwrap_or_default();
+        let say = format!("deploying {deployment} ({replicas} {noun}){beside} into {namespace}");
         self.stage.progress.say(&say)?;
         self.make_namespace().await?;
         let discovery = Discovery::ask(&self.client).await?;
@@ -240,26 +256,36 @@ impl Drill<'_> {
     }
 
     /// Watches the cluster and asks it, of which one host is about to lose its power. Returns once everything is answered.
-    pub(crate) async fn watch(&mut self, target: &str) -> Result<(Observer, Probes), Error> {
+    pub(crate) async fn watch(
+        &mut self,
+        target: &str,
+        rest: &Picture,
+    ) -> Result<(Observer, Probes, Processes), Error> {
         let (out, seen) = unbounded_channel();
         self.stage.begin(seen);
         let survivors = self.survivors(target)?;
         // Through a surviving host where that is possible: what is seen must not stop with the address that moves.
         let through = survivors.first().unwrap_or(&self.client);
         let observer = Observer::start(self.clock, through, &self.workload, out);
-        let probes = self.probes(target)?;
-        self.warm_up(&probes).await?;
-        Ok((observer, probes))
+        let mut probes = self.probes(target, rest)?;
+        self.warm_up(&observer, &mut probes).await?;
+        let stateful = self.workload.stateful.as_ref().ok().filter(|_| self.site.reaches_pods());
+        let processes = Processes::of(self.clock, stateful.filter(|_| probes.no_stateful.is_none()), rest)?;
+        Ok((observer, probes, processes))
     }
 
-    fn probes(&self, target: &str) -> Result<Probes, Error> {
+    fn probes(&self, target: &str, rest: &Picture) -> Result<Probes, Error> {
         let path = self.workload.service_path();
         let start = |ask| Series::start(self.clock, EVERY, ask);
         let mut survivors = Vec::new();
         for client in self.survivors(target)? {
             survivors.push(start(fresh(&client, path.clone())));
         }
+        let stateful = self.workload.stateful.as_ref();
+        let identities = stateful.map(|stateful| Identity::all(self.clock, &self.client, stateful, rest));
         Ok(Probes {
+            no_stateful: stateful.err().map(|why| (*why).to_owned()),
+            stateful: identities.unwrap_or_default(),
             api: start(fresh(&self.client, "/api/v1/nodes".into())),
             service: start(fresh(&self.client, path.clone())),
             survivors,
@@ -275,12 +301,19 @@ impl Drill<'_> {
     }
 
     /// Waits until every series is answered and the observer has its lists: before that, nothing can be measured.
-    async fn warm_up(&mut self, probes: &Probes) -> Result<(), Error> {
+    async fn warm_up(&mut self, observer: &Observer, probes: &mut Probes) -> Result<(), Error> {
         let until = self.clock.now() + self.options.patience;
         let mut synced = 0;
-        while synced < KINDS || !probes.all().all(|s| s.is_well(3)) {
+        while synced < observer.kinds || !probes.all().all(|s| s.is_well(3)) {
             if let Step::Synced = self.stage.step().await? {
                 synced += 1;
+            }
+            if probes.stateful.iter().any(|identity| identity.series.is_mute(MUTE)) {
+                // A database that speaks its own language is no reason to hold no drill.
+                probes.stateful.clear();
+                let why = "the StatefulSet's pods don't answer HTTP requests".to_owned();
+                self.stage.progress.say(&format!("  {why}"))?;
+                probes.no_stateful = Some(why);
             }
             if self.clock.now() > until {
                 let mut unready = Vec::new();

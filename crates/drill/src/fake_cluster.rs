@@ -1,7 +1,9 @@
 //! A cluster for tests: an API server of a few kinds in this process, hosts that are only names, and power cuts
 //! that last as long as the test says.
 
-use crate::{BoxFuture, Happening, Memory, Site};
+use crate::fake_objects::{app, discovery, is_of, merge};
+use crate::fake_processes::{FakeProcesses, signed};
+use crate::{BoxFuture, Happening, Held, Memory, Site};
 use bytes::Bytes;
 use client::Kubeconfig;
 use futures::StreamExt;
@@ -33,6 +35,10 @@ pub(crate) struct Script {
     pub(crate) own_addresses: bool,
     /// Whether replicas become Ready at all.
     pub(crate) healthy: bool,
+    /// How long what ran on a host goes on after the cut.
+    pub(crate) lives_on: Duration,
+    /// How many hosts say after a cut that they have the virtual address.
+    pub(crate) holders: usize,
 }
 
 #[derive(Default)]
@@ -52,6 +58,9 @@ pub(crate) struct FakeCluster {
     silence: watch::Sender<u64>,
     leader: Arc<Mutex<String>>,
     inside: Mutex<Option<mpsc::UnboundedSender<Happening>>>,
+    held: Mutex<Option<mpsc::UnboundedSender<Held>>>,
+    pub(crate) processes: FakeProcesses,
+    turn: std::sync::atomic::AtomicUsize,
 }
 
 const PODS: &str = "/pods";
@@ -61,7 +70,7 @@ fn collection_of(path: &str) -> Option<&str> {
     Some(path.rsplit_once('/')?.0)
 }
 
-fn condition(ready: bool) -> Value {
+pub(crate) fn condition(ready: bool) -> Value {
     json!([{"type": "Ready", "status": if ready { "True" } else { "Unknown" }}])
 }
 
@@ -79,6 +88,9 @@ impl FakeCluster {
             silence: watch::channel(0).0,
             leader: Arc::new(Mutex::new("n1".into())),
             inside: Mutex::new(None),
+            held: Mutex::new(None),
+            processes: FakeProcesses::default(),
+            turn: Default::default(),
         });
         for host in ["n1", "n2", "n3"] {
             cluster.set_node(host, true);
@@ -99,7 +111,7 @@ impl FakeCluster {
         cluster
     }
 
-    fn put(&self, path: &str, mut object: Value) -> Value {
+    pub(crate) fn put(&self, path: &str, mut object: Value) -> Value {
         let mut state = self.state.lock().unwrap();
         let revision = state.log.len() + 1;
         object["metadata"]["resourceVersion"] = json!(revision.to_string());
@@ -110,7 +122,7 @@ impl FakeCluster {
         object
     }
 
-    fn remove(&self, path: &str) -> Option<Value> {
+    pub(crate) fn remove(&self, path: &str) -> Option<Value> {
         let mut state = self.state.lock().unwrap();
         let object = state.objects.remove(path)?;
         state.log.push((collection_of(path).unwrap().to_owned(), "DELETED", object.clone()));
@@ -118,7 +130,7 @@ impl FakeCluster {
         Some(object)
     }
 
-    fn get(&self, path: &str) -> Option<Value> {
+    pub(crate) fn get(&self, path: &str) -> Option<Value> {
         self.state.lock().unwrap().objects.get(path).cloned()
     }
 
@@ -131,7 +143,9 @@ impl FakeCluster {
     /// The objects of the workload's collections whose paths end so.
     fn all(&self, suffix: &str) -> Vec<(String, Value)> {
         self.found(|path| {
-            !path.contains("-load-") && collection_of(path).is_some_and(|c| c.ends_with(suffix))
+            !path.contains("-load-")
+                && !path.contains("/pods/db-")
+                && collection_of(path).is_some_and(|c| c.ends_with(suffix))
         })
     }
 
@@ -142,7 +156,7 @@ impl FakeCluster {
     }
 
     /// The hosts that are on.
-    fn on(&self) -> Vec<String> {
+    pub(crate) fn on(&self) -> Vec<String> {
         let is_on = |host: &&&str| {
             self.get(&format!("{NODES}/{host}"))
                 .is_some_and(|node| node["status"]["conditions"] == condition(true))
@@ -179,7 +193,7 @@ impl FakeCluster {
         self.tally(deployment);
     }
 
-    fn next_name(&self) -> String {
+    pub(crate) fn next_name(&self) -> String {
         let mut state = self.state.lock().unwrap();
         state.serial += 1;
         format!("web-{:03}", state.serial)
@@ -238,32 +252,51 @@ impl FakeCluster {
         if query.contains("watch=true") {
             return Ok(Response::new(self.watch(&path, &query, is_vip.then_some((silence, began)))));
         }
-        let (code, value) = self.answer(&parts.method, &path, &body);
+        let (code, value) = match self.proxied(&path) {
+            Some(Some(text)) => return Ok(Response::new(Full::new(Bytes::from(text)).boxed())),
+            Some(None) => (503, json!({})),
+            None => self.answer(&parts.method, &path, app(&query), &body),
+        };
         let response =
             Response::builder().status(code).body(Full::new(Bytes::from(value.to_string())).boxed());
         Ok(response.unwrap())
     }
 
-    fn answer(&self, method: &Method, path: &str, body: &[u8]) -> (u16, Value) {
+    /// What a pod answers through the API, if one does; nothing where the path leads to none.
+    fn proxied(&self, path: &str) -> Option<Option<String>> {
+        let path = path.strip_suffix("/proxy/")?;
+        let Some((_, rest)) = path.split_once("/pods/") else {
+            // The service, turn and turn about.
+            let ready =
+                self.all(PODS).into_iter().filter(|(_, p)| p["status"]["conditions"] == condition(true));
+            let ready: Vec<Value> = ready.map(|(_, pod)| pod).collect();
+            let turn = self.turn.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            return Some(ready.get(turn % ready.len().max(1)).map(|pod| self.words_of(pod)));
+        };
+        let name = rest.split(':').next()?;
+        let (_, pod) = self.found(|path| path.ends_with(&format!("/pods/{name}"))).pop()?;
+        if name.starts_with("db-") {
+            return Some(self.answer_of(&pod));
+        }
+        Some((pod["status"]["conditions"] == condition(true)).then(|| self.words_of(&pod)))
+    }
+
+    fn words_of(&self, pod: &Value) -> String {
+        let name = pod["metadata"]["name"].as_str().unwrap();
+        signed(name, name, pod["spec"]["nodeName"].as_str().unwrap())
+    }
+
+    fn answer(&self, method: &Method, path: &str, app: Option<&str>, body: &[u8]) -> (u16, Value) {
         let missing = || (404, json!({"kind": "Status", "reason": "NotFound", "message": path}));
         if path == "/api" {
             let kinds = [("Pod", "pods"), ("Service", "services")];
             return (200, discovery("", &kinds));
         }
         if path == "/apis" {
-            return (200, discovery("apps", &[("Deployment", "deployments")]));
-        }
-        if path.ends_with("/proxy/") {
-            let ready = match path.split_once("/pods/") {
-                None => true,
-                Some((_, rest)) => {
-                    let name = rest.split(':').next().unwrap();
-                    let pods = self.all(PODS);
-                    let pod = pods.iter().find(|(_, p)| p["metadata"]["name"] == name);
-                    pod.is_some_and(|(_, p)| p["status"]["conditions"] == condition(true))
-                }
-            };
-            return if ready { (200, json!("hello")) } else { (503, json!({})) };
+            return (
+                200,
+                discovery("apps", &[("Deployment", "deployments"), ("StatefulSet", "statefulsets")]),
+            );
         }
         match *method {
             Method::POST => {
@@ -278,6 +311,8 @@ impl FakeCluster {
                 }
                 if path.contains("-load-") {
                     self.count(&path, made.clone());
+                } else if path.contains("/statefulsets/") {
+                    self.make_stateful(&path);
                 } else if path.contains("/deployments/") {
                     for host in ["n1", "n2", "n3"] {
                         self.set_pod(&path, &self.next_name(), host, self.script.healthy);
@@ -309,7 +344,7 @@ impl FakeCluster {
                 Some(object) => (200, object),
                 None if path.ends_with('s') || path.ends_with("endpointslices") => {
                     let state = self.state.lock().unwrap();
-                    let of = |(p, _): &(&String, &Value)| collection_of(p) == Some(path);
+                    let of = |(p, o): &(&String, &Value)| collection_of(p) == Some(path) && is_of(o, app);
                     let items: Vec<&Value> = state.objects.iter().filter(of).map(|(_, o)| o).collect();
                     let revision = state.log.len().to_string();
                     (200, json!({"metadata": {"resourceVersion": revision}, "items": items}))
@@ -322,10 +357,10 @@ impl FakeCluster {
     /// Events from a revision on. Through the virtual address they end, unsaid, with the next silence.
     fn watch(&self, path: &str, query: &str, until: Option<(watch::Receiver<u64>, u64)>) -> Body {
         let from = query.split('&').find_map(|p| p.strip_prefix("resourceVersion=")).unwrap();
-        let (state, path) = (self.state.clone(), path.to_owned());
+        let (state, path, app) = (self.state.clone(), path.to_owned(), app(query).map(str::to_owned));
         let begin = (from.parse::<usize>().unwrap(), self.changed.subscribe());
         let events = stream::unfold(begin, move |(mut at, mut changed)| {
-            let (state, path, until) = (state.clone(), path.clone(), until.clone());
+            let (state, path, app, until) = (state.clone(), path.clone(), app.clone(), until.clone());
             async move {
                 loop {
                     changed.borrow_and_update();
@@ -334,7 +369,9 @@ impl FakeCluster {
                     }
                     let next = {
                         let state = state.lock().unwrap();
-                        let found = state.log.iter().enumerate().skip(at).find(|(_, (c, _, _))| *c == path);
+                        let is_asked = |c: &String, object| *c == path && is_of(object, app.as_deref());
+                        let found =
+                            state.log.iter().enumerate().skip(at).find(|(_, (c, _, o))| is_asked(c, o));
                         found.map(|(i, (_, kind, object))| (i, json!({"type": kind, "object": object})))
                     };
                     match next {
@@ -352,17 +389,6 @@ impl FakeCluster {
     }
 }
 
-/// Merges a patch into an object (RFC 7386), which has no nulls.
-fn merge(object: &mut Value, patch: &Value) {
-    let Some(fields) = patch.as_object() else {
-        *object = patch.clone();
-        return;
-    };
-    for (name, value) in fields {
-        merge(&mut object[name.as_str()], value);
-    }
-}
-
 /// A stream behind a lock: bodies have to be `Sync`.
 struct SyncStream<S>(Mutex<S>);
 
@@ -375,18 +401,6 @@ impl<S: stream::Stream + Unpin> stream::Stream for SyncStream<S> {
     ) -> std::task::Poll<Option<S::Item>> {
         self.get_mut().0.get_mut().unwrap().poll_next_unpin(context)
     }
-}
-
-fn discovery(group: &str, kinds: &[(&str, &str)]) -> Value {
-    let resources: Vec<Value> = kinds
-        .iter()
-        .map(|(kind, plural)| {
-            json!({"resource": plural, "singularResource": kind.to_lowercase(), "scope": "Namespaced",
-                   "responseKind": {"kind": kind}})
-        })
-        .collect();
-    json!({"kind": "APIGroupDiscoveryList", "items": [
-        {"metadata": {"name": group}, "versions": [{"version": "v1", "resources": resources}]}]})
 }
 
 #[allow(clippy::disallowed_methods, reason = "a site says when it did something")]
@@ -414,6 +428,10 @@ impl Site for FakeSite {
         let (cluster, host) = (self.0.clone(), host.to_owned());
         let at = now();
         let leads = *cluster.leader.lock().unwrap() == host;
+        let lost = cluster.lose_stateful(&host, cluster.script.lives_on);
+        if let Some(held) = cluster.held.lock().unwrap().as_ref() {
+            drop(held.send(Held { at, by: cluster.script.holders }));
+        }
         if leads {
             cluster.silence.send_modify(|n| *n += 1);
         }
@@ -434,12 +452,23 @@ impl Site for FakeSite {
                     cluster.remove(&path);
                 }
             }
+            cluster.replace_stateful(&host, lost);
             let (name, on) = (cluster.next_name(), cluster.on());
             cluster.set_pod(&deployment, &name, on.last().unwrap(), false);
             tokio::time::sleep(cluster.script.starting).await;
             cluster.set_pod(&deployment, &name, on.last().unwrap(), true);
         });
         Box::pin(async move { Ok(at) })
+    }
+
+    fn reaches_pods(&self) -> bool {
+        true
+    }
+
+    fn holders(&self) -> Result<mpsc::UnboundedReceiver<Held>, String> {
+        let (sender, receiver) = mpsc::unbounded_channel();
+        *self.0.held.lock().unwrap() = Some(sender);
+        Ok(receiver)
     }
 
     fn bury<'a>(&'a self, _: &'a str) -> BoxFuture<'a, anyhow::Result<()>> {

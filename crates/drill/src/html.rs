@@ -7,6 +7,7 @@ mod strips;
 use std::fmt::Write;
 
 use crate::percentile::Percentiles;
+use crate::render::{by_reason, counts_of};
 use crate::wording::{offset, roles, time, time_or_never, wording};
 use crate::{Report, Run};
 
@@ -77,6 +78,7 @@ pub(crate) fn page(report: &Report) -> String {
         }
         body += "</section>";
         parts(run, &mut body);
+        kept(report, &mut body);
     }
     if runs > 1 {
         body += "<section><h2>All runs</h2><p>A dot is a run; the line is the median.</p>";
@@ -107,7 +109,7 @@ fn legend(out: &mut String) {
         (bar("wait"), "waits"),
         (bar("lead"), "leads"),
         (bar("idle"), "follows"),
-        (bar("pod"), "the new pod is on its way"),
+        (bar("pod"), "the new pod, or the stateful one, is on its way"),
         ("<path class=\"mark\" d=\"M8 1V15\"/>".to_owned(), "something happened: see below"),
     ] {
         let _ = write!(
@@ -121,13 +123,16 @@ fn legend(out: &mut String) {
 fn tiles(report: &Report, out: &mut String) {
     let summary = &report.summary;
     *out += "<section class=\"tiles\">";
-    for (name, clock) in [
-        ("API away", summary.api_outage_ms),
-        ("service away", summary.service_outage_ms),
-        ("new pod answers after", summary.replacement_answered_ms),
-        ("host Ready after power on", summary.rejoin_ready_ms),
-    ] {
-        let Percentiles { p50, max, .. } = clock;
+    let clocks = [
+        ("API away", Some(summary.api_outage_ms)),
+        ("service away", Some(summary.service_outage_ms)),
+        ("new pod answers after", Some(summary.replacement_answered_ms)),
+        ("stateful pod answers after", summary.safety.stateful_answered_ms),
+        ("host fenced after", summary.safety.fenced_ms),
+        ("host Ready after power on", Some(summary.rejoin_ready_ms)),
+    ];
+    for (name, clock) in clocks {
+        let Some(Percentiles { p50, max, .. }) = clock else { continue };
         let worst = match report.runs.len() {
             1 => String::new(),
             _ => format!("<small>median; slowest {}</small>", time_or_never(max)),
@@ -137,11 +142,37 @@ fn tiles(report: &Report, out: &mut String) {
     *out += "</section>";
 }
 
-/// When something first happened after the cut, and before the host's return.
-fn first(run: &Run, what: &str) -> Option<u64> {
+/// What must not happen, and how often it did: a number for each that was seen, and the reason for each that wasn't.
+fn kept(report: &Report, out: &mut String) {
+    let safety = &report.summary.safety;
+    *out += "<section><h2>What must not happen</h2><table><tbody>";
+    for (name, words) in counts_of(safety.counts(), safety.spread) {
+        // An even spread is a wish, and no count of what went wrong.
+        let is_bad = words.parse::<usize>().is_ok_and(|count| count > 0);
+        let class = if is_bad { " class=\"number wrong\"" } else { " class=\"number\"" };
+        let _ = write!(out, "<tr><td{class}>{words}</td><td>{name}</td></tr>");
+    }
+    for (why, names) in by_reason(&safety.unseen) {
+        let (names, why) = (names.join(", "), breakable(why));
+        let _ = write!(
+            out,
+            "<tr><td class=\"number\">not seen</td><td>{names}<br><small>{why}</small></td></tr>"
+        );
+    }
+    *out += "</tbody></table></section>";
+}
+
+/// When something first happened after the cut, and before the host's return; to this pod, where it is what happens to pods.
+fn first(run: &Run, what: &str, pod: Option<&str>) -> Option<u64> {
     let before = run.timeline.iter().take_while(|entry| entry.what != "power-on");
-    let of = before.filter(|entry| entry.what == what && entry.at_ms >= 0).map(|entry| entry.at_ms).min()?;
-    u64::try_from(of).ok()
+    let of_pod = |subject: &str| match (subject.rsplit_once('/'), pod) {
+        (Some((_, name)), Some(pod)) => name == pod,
+        _ => true,
+    };
+    let of = before.filter(|entry| {
+        entry.what == what && entry.at_ms >= 0 && entry.subject.as_deref().is_none_or(of_pod)
+    });
+    u64::try_from(of.map(|entry| entry.at_ms).min()?).ok()
 }
 
 /// The parts of a clock's time, each up to a moment, with what decides about it. What a site doesn't tell has no part of its own.
@@ -150,17 +181,23 @@ fn parts(run: &Run, out: &mut String) {
     const MOVES: &str = "leadership and address are one";
     const SILENT: &str = "timeouts.heartbeats.silentAfter";
     const NOT_READY: &str = "timeouts.nodes.notReadyAfter";
+    const LEASE: &str = "timeouts.lease.fencedAfter";
     /// Up to what, in words, and what decides about it.
     type Part = (&'static str, &'static str, &'static str);
-    let chains: [(&str, Option<u64>, &[Part]); 3] = [
+    /// A clock, what it shows, the pod that it is of, and its parts.
+    type Chain<'a> = (&'a str, Option<u64>, Option<&'a str>, &'a [Part]);
+    let (new, stateful) = (run.replacement.pod.as_deref(), run.safety.stateful_pod.as_deref());
+    let chains: [Chain<'_>; 4] = [
         (
             "API",
             run.api.outage_ms,
+            None,
             &[("election-won", "nobody leads", LEADER), ("vip-moved", "the address moves", MOVES)],
         ),
         (
             "service",
             run.service.outage_ms,
+            None,
             &[
                 ("election-won", "nobody leads", LEADER),
                 ("vip-moved", "the address moves", MOVES),
@@ -170,6 +207,7 @@ fn parts(run: &Run, out: &mut String) {
         (
             "new pod",
             run.replacement.answered_ms,
+            new,
             &[
                 ("node-not-ready", "the node still counts as Ready", NOT_READY),
                 ("pod-created", "a spare pod is made", "the cluster"),
@@ -178,14 +216,25 @@ fn parts(run: &Run, out: &mut String) {
                 ("pod-ready", "it becomes ready", "its probes: initialDelaySeconds, periodSeconds"),
             ],
         ),
+        (
+            "stateful pod",
+            run.safety.stateful_answered_ms,
+            stateful,
+            &[
+                ("node-fenced", "the host's lease isn't over for sure", LEASE),
+                ("pod-created", "the same pod is made anew", "the cluster"),
+                ("pod-placed", "it gets a host", "the scheduler"),
+                ("pod-started", "it starts", "its image and its program"),
+            ],
+        ),
     ];
     let mut rows = String::new();
-    for (clock, whole, chain) in chains {
+    for (clock, whole, pod, chain) in chains {
         let Some(whole) = whole.filter(|whole| *whole > 0) else { continue };
         let mut from = 0;
         let mut all: Vec<(&str, u64, &str)> = Vec::new();
         for (what, words, decides) in chain {
-            let Some(at) = first(run, what).filter(|at| *at >= from && *at <= whole) else { continue };
+            let Some(at) = first(run, what, pod).filter(|at| *at >= from && *at <= whole) else { continue };
             all.push((words, at - from, decides));
             from = at;
         }
@@ -267,6 +316,9 @@ mod tests {
             "381 ms",
             "seed 7",
             "n1 led, held the virtual address and ran a pod before the cut",
+            "the host's lease isn't over for sure",
+            "<td class=\"number\">0</td><td>ran twice at once</td>",
+            "address held twice<br><small>the switch knows one</small>",
         ] {
             assert!(page.contains(words), "{words}: {page}");
         }
@@ -315,6 +367,30 @@ mod tests {
     }
 
     #[test]
+    fn each_pod_has_its_own_parts() {
+        let page = super::page(&with_asks());
+        let (_, stateful) = page.split_once(">stateful pod<br>").unwrap();
+        let (parts, _) = stateful.split_once("</tbody>").unwrap();
+        for words in ["1.50 s", "110 ms", "180 ms"] {
+            assert!(parts.contains(words), "{words}: {parts}");
+        }
+        let (_, new) = page.split_once(">new pod<br>").unwrap();
+        assert!(
+            !new.split_once("</tr>").unwrap().0.contains("1.61 s"),
+            "which is when the other one was made"
+        );
+    }
+
+    #[test]
+    fn what_happened_though_it_must_not_is_marked() {
+        let mut report = with_asks();
+        assert!(!super::page(&report).contains("number wrong"));
+        report.runs[0].safety.double_runs = Some(2);
+        report.summary = crate::Summary::of(&report.runs);
+        assert!(super::page(&report).contains("<td class=\"number wrong\">2</td><td>ran twice at once</td>"));
+    }
+
+    #[test]
     fn long_names_may_end_a_line() {
         assert_eq!(breakable("pod web-5f<c"), "pod web-<wbr>5f&lt;c");
         assert_eq!(breakable("a.electionMin"), "a.<wbr>election<wbr>Min");
@@ -326,6 +402,8 @@ mod tests {
         report.runs[0].target = "<script>alert(1)</script>".into();
         report.runs[0].timeline[2].subject = Some("\"><img src=x onerror=alert(1)>".into());
         report.cluster.net = "<b>".into();
+        report.runs[0].safety.unseen.insert("spread", "<script>alert(2)</script>".into());
+        report.summary = crate::Summary::of(&report.runs);
         let page = super::page(&report);
         assert_eq!(page.matches("url(").count(), page.matches("url(#off").count(), "nothing from elsewhere");
         for forbidden in ["<script", "<img", "net <b>", "http:", "https:", "@import", "<link", "\"><img"] {

@@ -9,7 +9,9 @@ mod ask;
 mod clock;
 mod drill;
 mod error;
+mod holders;
 mod html;
+mod instance;
 mod memory;
 mod observe;
 mod options;
@@ -25,9 +27,11 @@ mod report;
 mod rollout;
 mod rollout_report;
 mod run;
+mod safety;
 mod sight;
 mod site;
 mod stage;
+mod stateful;
 mod steady;
 mod timeline;
 mod wording;
@@ -42,11 +46,16 @@ pub use report::{Asks, Cluster, Dot, MemoryOfRun, Rejoin, Replacement, Report, R
 pub use rollout::rollout;
 pub use rollout_report::{Asked, RolloutReport, RolloutRun, RolloutSummary, StepReport};
 pub use run::run;
-pub use site::{BoxFuture, Happening, Memory, Site};
+pub use safety::{Safety, SafetySummary};
+pub use site::{BoxFuture, Happening, Held, Memory, Site};
 pub use timeline::Entry;
-pub use workload::DEFAULT_WORKLOAD;
+pub use workload::{DEFAULT_WORKLOAD, STATEFUL_WORKLOAD};
 
 #[cfg(test)]
 mod fake_cluster;
+#[cfg(test)]
+mod fake_objects;
+#[cfg(test)]
+mod fake_processes;
 #[cfg(test)]
 mod tests;

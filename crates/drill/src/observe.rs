@@ -24,15 +24,14 @@ pub(crate) enum Seen {
     Change(Moment, Change),
 }
 
-/// Watches nodes, the workload's pods and its endpoints. Dropping it ends it.
+/// Watches nodes, the workload's pods, those of its StatefulSet and its endpoints. Dropping it ends it.
 pub(crate) struct Observer {
     /// Counted up, every watch begins anew.
     again: Sender<u64>,
+    /// How many kinds it watches: it says [`Seen::Synced`] once for each.
+    pub(crate) kinds: usize,
     _tasks: JoinSet<()>,
 }
-
-/// How many kinds an observer watches: it says [`Seen::Synced`] once for each.
-pub(crate) const KINDS: usize = 3;
 
 impl Observer {
     pub(crate) fn start(
@@ -44,7 +43,7 @@ impl Observer {
         let (again, told) = channel(0);
         let Workload { namespace, service, .. } = workload;
         let slices = "/apis/discovery.k8s.io/v1/namespaces";
-        let paths: [(Watched, String); KINDS] = [
+        let mut paths: Vec<(Watched, String)> = vec![
             (Watched::Nodes, "/api/v1/nodes?".into()),
             (
                 Watched::Pods,
@@ -57,6 +56,11 @@ impl Observer {
                 ),
             ),
         ];
+        if let Ok(stateful) = &workload.stateful {
+            let path = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={}&", stateful.selector());
+            paths.push((Watched::StatefulPods, path));
+        }
+        let kinds = paths.len();
         let client = client.with_timeout(Duration::from_secs(2));
         let mut tasks = JoinSet::new();
         for (kind, path) in paths {
@@ -70,7 +74,7 @@ impl Observer {
             };
             tasks.spawn_in(info_span!("observe"), follow.run(told.clone()));
         }
-        Observer { again, _tasks: tasks }
+        Observer { again, kinds, _tasks: tasks }
     }
 
     /// The way to the server may have changed: list and watch anew.

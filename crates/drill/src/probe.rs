@@ -1,5 +1,6 @@
 //! Probes: asks in a steady beat, whether the earlier ones were answered or not.
 
+use crate::instance::{Instance, Known, Signed};
 use crate::{Ask, BoxFuture, Moment, clock::Clock};
 use client::Client;
 use std::collections::BTreeMap;
@@ -15,8 +16,8 @@ pub(crate) const EVERY: Duration = Duration::from_millis(50);
 /// How long a user waits for an answer before it counts as none.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(1);
 
-/// One ask: no error is a good answer.
-pub(crate) type AskFn = Arc<dyn Fn() -> BoxFuture<'static, Result<(), String>> + Send + Sync>;
+/// One ask: no error is a good answer, of the instance that it says.
+pub(crate) type AskFn = Arc<dyn Fn() -> BoxFuture<'static, Result<Option<Instance>, String>> + Send + Sync>;
 
 /// Asks over a fresh connection; a code of 2xx is a good answer.
 pub(crate) fn fresh(client: &Client, path: String) -> AskFn {
@@ -25,7 +26,10 @@ pub(crate) fn fresh(client: &Client, path: String) -> AskFn {
         let (client, path) = (client.clone(), path.clone());
         Box::pin(async move {
             let answer = client.fresh(&path, TIMEOUT).await.map_err(|e| e.to_string())?;
-            if answer.is_success() { Ok(()) } else { Err(format!("code {}", answer.code)) }
+            match answer.is_success() {
+                true => Ok(Instance::read(&answer.body)),
+                false => Err(format!("code {}", answer.code)),
+            }
         })
     })
 }
@@ -40,6 +44,9 @@ pub(crate) struct Series {
 #[derive(Default)]
 struct Recorded {
     asks: Vec<Ask>,
+    /// Of those with a good answer, the ones that say whose it was.
+    signed: Vec<Signed>,
+    known: Known,
     /// The asks that are out.
     pending: BTreeMap<u64, Moment>,
     /// Why asks failed, and how many did.
@@ -65,6 +72,11 @@ impl Series {
         (recorded.asks.clone(), seen_until)
     }
 
+    /// The good answers that say whose they are.
+    pub(crate) fn signed(&self) -> Vec<Signed> {
+        lock(&self.recorded).signed.clone()
+    }
+
     /// The first good answer to an ask sent after `since`.
     pub(crate) fn first_answer(&self, since: Moment) -> Option<Moment> {
         let recorded = lock(&self.recorded);
@@ -75,6 +87,12 @@ impl Series {
     pub(crate) fn is_well(&self, count: usize) -> bool {
         let recorded = lock(&self.recorded);
         recorded.asks.len() >= count && recorded.asks.iter().rev().take(count).all(|a| a.ok)
+    }
+
+    /// As many asks were made, and none was ever answered well.
+    pub(crate) fn is_mute(&self, count: usize) -> bool {
+        let recorded = lock(&self.recorded);
+        recorded.asks.len() >= count && !recorded.asks.iter().any(|a| a.ok)
     }
 
     /// Why asks failed, the most frequent first.
@@ -102,10 +120,16 @@ async fn beat(clock: Clock, every: Duration, ask: AskFn, recorded: Arc<Mutex<Rec
             let mut recorded = lock(&recorded);
             recorded.pending.remove(&id);
             recorded.asks.push(Ask { sent, done, ok: answer.is_ok() });
-            if let Err(reason) = answer {
-                // Reasons are few; what a server makes up must not fill the memory.
-                let known = recorded.reasons.len() < 32 || recorded.reasons.contains_key(&reason);
-                *recorded.reasons.entry(if known { reason } else { "other".into() }).or_default() += 1;
+            match answer {
+                Ok(by) => {
+                    let by = by.and_then(|instance| recorded.known.one(instance));
+                    recorded.signed.extend(by.map(|by| Signed { sent, done, by }));
+                }
+                Err(reason) => {
+                    // Reasons are few; what a server makes up must not fill the memory.
+                    let known = recorded.reasons.len() < 32 || recorded.reasons.contains_key(&reason);
+                    *recorded.reasons.entry(if known { reason } else { "other".into() }).or_default() += 1;
+                }
             }
         });
     }

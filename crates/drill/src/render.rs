@@ -3,6 +3,7 @@
 use crate::picture::Scale;
 use crate::wording::{bytes, offset, roles, time, time_or_never, wording};
 use crate::{Entry, Percentiles, Report, Run, SeriesReport};
+use std::collections::BTreeMap;
 use std::io::{Result, Write};
 
 /// Writes a single run whole. Of several, it writes a line each, the slowest one whole, and the summary.
@@ -51,8 +52,62 @@ pub(crate) fn report(report: &Report, out: &mut dyn Write) -> Result<()> {
             let [p50, p99, max] = [p50, p99, max].map(|count| count.map_or_else(|| "?".into(), words));
             writeln!(out, "  {name:<26}{p50:>10}{p99:>10}{max:>10}")?;
         }
+        let safety = &summary.safety;
+        for (name, clock) in [
+            ("stateful pod answers after", safety.stateful_answered_ms),
+            ("host fenced after", safety.fenced_ms),
+        ] {
+            let Some(Percentiles { p50, p99, max }) = clock else { continue };
+            let [p50, p99, max] = [p50, p99, max].map(time_or_never);
+            writeln!(out, "  {name:<26}{p50:>10}{p99:>10}{max:>10}")?;
+        }
+        for (name, words) in counts_of(safety.counts(), safety.spread) {
+            writeln!(out, "  {name:<36}{words:>20}")?;
+        }
+        unseen(&safety.unseen, out)?;
     }
     Ok(())
+}
+
+/// What must not happen, and how often it did, as far as it was seen.
+pub(crate) fn counts_of(counts: [Option<usize>; 4], spread: Option<f64>) -> Vec<(&'static str, String)> {
+    let names =
+        ["ran twice at once", "address held twice", "replaced without need", "failed on surviving hosts"];
+    let counts = names.into_iter().zip(counts).filter_map(|(name, count)| Some((name, count?.to_string())));
+    let spread = spread.map(|spread| ("busiest to least busy instance", format!("{spread:.2}")));
+    counts.chain(spread).collect()
+}
+
+/// What wasn't seen, one line for each reason.
+fn unseen(unseen: &BTreeMap<&'static str, String>, out: &mut dyn Write) -> Result<()> {
+    for (why, names) in by_reason(unseen) {
+        writeln!(out, "  not seen: {}: {why}", names.join(", "))?;
+    }
+    Ok(())
+}
+
+/// The reasons why something wasn't seen, each with what it was, in words.
+pub(crate) fn by_reason<'a>(
+    unseen: &'a BTreeMap<&'static str, String>,
+) -> BTreeMap<&'a str, Vec<&'static str>> {
+    let mut reasons: BTreeMap<&str, Vec<&'static str>> = BTreeMap::new();
+    for (&name, why) in unseen {
+        reasons.entry(why).or_default().push(what_is(name));
+    }
+    reasons
+}
+
+/// A name of the JSON in words.
+fn what_is(name: &'static str) -> &'static str {
+    match name {
+        "stateful_answered_ms" => "stateful pod answers",
+        "fenced_ms" => "host fenced",
+        "double_runs" => "ran twice at once",
+        "double_holders" => "address held twice",
+        "failed_on_survivors" => "failed on surviving hosts",
+        "spread" => "busiest to least busy instance",
+        other => other,
+    }
 }
 
 /// The longest time that a caller was without the API or the service; never is the longest of all.
@@ -102,6 +157,14 @@ fn clocks(run: &Run, out: &mut dyn Write) -> Result<()> {
     }
     writeln!(out, "  {:<26}{:>10}", "new pod answers after", time_or_never(run.replacement.answered_ms))?;
     writeln!(out, "  {:<26}{:>10}", "host Ready after power on", time_or_never(run.rejoin.ready_ms))?;
+    let safety = &run.safety;
+    if !safety.unseen.contains_key("stateful_answered_ms") {
+        let after = time_or_never(safety.stateful_answered_ms);
+        writeln!(out, "  {:<26}{after:>10}", "stateful pod answers after")?;
+    }
+    if let Some(after) = safety.fenced_ms {
+        writeln!(out, "  {:<26}{:>10}", "host fenced after", time(after))?;
+    }
     if let Some(won) = run.elections_won {
         writeln!(out, "  {:<26}{won:>10}", "elections won")?;
     }
@@ -110,18 +173,24 @@ fn clocks(run: &Run, out: &mut dyn Write) -> Result<()> {
         writeln!(out, "  {:<26}{before:>10}", "new leader's memory")?;
         writeln!(out, "  {:<26}{peak:>10}", "its peak after the cut")?;
     }
-    Ok(())
+    for (name, words) in counts_of(safety.counts(), safety.spread) {
+        writeln!(out, "  {name:<31}{words:>5}")?;
+    }
+    unseen(&safety.unseen, out)
 }
 
 /// The timeline in two parts, each with the picture beside it: after the cut, and after the power's return.
 fn timeline(run: &Run, out: &mut dyn Write) -> Result<()> {
     let returned = run.timeline.iter().position(|e| e.what == "power-on").unwrap_or(run.timeline.len());
     let (cut, back) = run.timeline.split_at(returned);
-    let bars = [
+    let mut bars = vec![
         ("API", run.api.outage_ms),
         ("service", run.service.outage_ms),
         ("new pod", run.replacement.answered_ms),
     ];
+    if !run.safety.unseen.contains_key("stateful_answered_ms") {
+        bars.push(("stateful", run.safety.stateful_answered_ms));
+    }
     let last = |entries: &[Entry], from: i64| {
         let last = entries.iter().map(|e| e.at_ms - from).max().unwrap_or(0);
         u64::try_from(last).unwrap_or(0)
@@ -132,8 +201,8 @@ fn timeline(run: &Run, out: &mut dyn Write) -> Result<()> {
     let scale = Scale::up_to(shown.max(slowest.unwrap_or(0)));
     writeln!(out)?;
     writeln!(out, "  {:<54}{}", "after the cut", scale.axis())?;
-    for (name, ms) in bars {
-        writeln!(out, "  {:<54}{}", format!("{name:>9}  {}", time_or_never(ms)), scale.bar(ms))?;
+    for (name, ms) in &bars {
+        writeln!(out, "  {:<54}{}", format!("{name:>9}  {}", time_or_never(*ms)), scale.bar(*ms))?;
     }
     lines(cut, 0, &scale, out)?;
     if let Some(power_on) = back.first() {
@@ -161,6 +230,7 @@ fn lines(entries: &[Entry], from: i64, scale: &Scale, out: &mut dyn Write) -> Re
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::Safety;
     use crate::report::{Cluster, MemoryOfRun, Rejoin, Replacement, Summary};
 
     fn entry(at_ms: i64, what: &str, node: &str, subject: &str) -> Entry {
@@ -184,6 +254,17 @@ pub(crate) mod tests {
             replacement: Replacement { answered_ms: Some(1624), pod: Some("web-5".into()) },
             rejoin: Rejoin { ready_ms: Some(612), caught_up_ms: Some(240), power_on_at_ms: 7000 },
             elections_won: Some(1),
+            safety: Safety {
+                stateful_answered_ms: Some(1790),
+                stateful_pod: Some("db-1".into()),
+                fenced_ms: Some(1500),
+                double_runs: Some(0),
+                double_holders: None,
+                needless_replacements: Some(0),
+                failed_on_survivors: Some(0),
+                spread: Some(1.12),
+                unseen: BTreeMap::from([("double_holders", "the switch knows one".to_owned())]),
+            },
             memory: Some(MemoryOfRun {
                 leader_before_bytes: 31_000_000,
                 new_leader: "n2".into(),
@@ -197,7 +278,10 @@ pub(crate) mod tests {
                 entry(239, "endpoints-dropped", "n2", "n1"),
                 entry(331, "election-won", "n2", ""),
                 entry(344, "vip-moved", "n2", ""),
+                entry(1500, "node-fenced", "n2", "n1"),
+                entry(1610, "pod-created", "n2", "x/db-1"),
                 entry(1624, "replacement-answers", "", "x/web-5"),
+                entry(1790, "stateful-answers", "", "x/db-1"),
                 entry(5000, "straggler", "n3", ""),
                 entry(7000, "power-on", "n1", ""),
                 entry(7240, "store-caught-up", "n1", ""),
@@ -228,21 +312,32 @@ Power cut on n1, which led, held the virtual address and ran a pod
   service, surviving hosts        4 ms           0/160            231 ms
   new pod answers after         1.62 s
   host Ready after power on     612 ms
+  stateful pod answers after    1.79 s
+  host fenced after             1.50 s
   elections won                      1
   new leader's memory            26 MB
   its peak after the cut        1.2 GB
+  ran twice at once                  0
+  replaced without need              0
+  failed on surviving hosts          0
+  busiest to least busy instance  1.12
+  not seen: address held twice: the switch knows one
 
   after the cut                                         0         0.5       1         1.5    2 s
         API  381 ms                                     ███████▌································
     service  388 ms                                     ███████▌································
     new pod  1.62 s                                     ███████████████████████████████▌········
+   stateful  1.79 s                                     ██████████████████████████████████▌·····
      -12 ms  n1   last heartbeat heard                  ●·······································
       +0 ms  n1   power off                             ●·······································
     +238 ms  n2   n1 is silent                          ····●···································
     +239 ms  n2   drops the endpoints on n1             ····●···································
     +331 ms  n2   won the election, leads               ······●·································
     +344 ms  n2   holds the virtual address             ······●·································
+    +1.50 s  n2   node n1 fenced                        ·····························●··········
+    +1.61 s  n2   pod db-1 created                      ·······························●········
     +1.62 s       new pod web-5 answers                 ·······························●········
+    +1.79 s       stateful pod db-1 answers             ··································●·····
     +5.00 s  n3   straggler                             ·······································▶
 
   after power on                                        0         0.2       0.4       0.6  0.8 s

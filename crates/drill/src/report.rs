@@ -1,6 +1,6 @@
 //! What a drill found out.
 
-use crate::{Entry, Outage, Percentiles};
+use crate::{Entry, Outage, Percentiles, Safety, SafetySummary};
 use serde::Serialize;
 use std::io::Write;
 use std::time::Duration;
@@ -57,6 +57,9 @@ pub struct Run {
     /// How many elections were won from the cut to the end of the run, where the hosts tell: one is enough.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub elections_won: Option<u64>,
+    /// What the fault must not cost.
+    #[serde(flatten)]
+    pub safety: Safety,
     /// What the hosts held in memory, where the site tells.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory: Option<MemoryOfRun>,
@@ -137,7 +140,7 @@ pub struct MemoryOfRun {
 }
 
 /// Percentiles of each clock, and of what else is counted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     /// Of the API's outage.
     pub api_outage_ms: Percentiles,
@@ -147,6 +150,9 @@ pub struct Summary {
     pub replacement_answered_ms: Percentiles,
     /// Of the host's return.
     pub rejoin_ready_ms: Percentiles,
+    /// What the faults must not cost.
+    #[serde(flatten)]
+    pub safety: SafetySummary,
     /// Of the elections won, where the hosts tell.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub elections_won: Option<Percentiles>,
@@ -181,6 +187,7 @@ impl Summary {
             service_outage_ms: of(|r| r.service.outage_ms),
             replacement_answered_ms: of(|r| r.replacement.answered_ms),
             rejoin_ready_ms: of(|r| r.rejoin.ready_ms),
+            safety: SafetySummary::of(runs),
             elections_won: told(of(|r| r.elections_won)),
             new_leader_peak_bytes: told(of(|r| Some(r.memory.as_ref()?.new_leader_peak_bytes))),
         }
@@ -206,10 +213,20 @@ impl Report {
     /// Everything came back in every run.
     pub fn is_recovered(&self) -> bool {
         let back = |r: &Run| {
-            [r.api.outage_ms, r.service.outage_ms, r.replacement.answered_ms, r.rejoin.ready_ms]
-                .iter()
-                .all(Option::is_some)
+            let clocks = [r.api.outage_ms, r.service.outage_ms, r.replacement.answered_ms, r.rejoin.ready_ms];
+            clocks.iter().all(Option::is_some) && r.safety.is_recovered()
         };
         self.runs.iter().all(back)
+    }
+
+    /// Why the drill went wrong, if it did: something stayed away, or what must not happen did.
+    pub fn failure(&self) -> Option<String> {
+        let away = "the cluster did not recover in every run; the table shows what stayed away";
+        let away = (!self.is_recovered()).then(|| away.to_owned());
+        let broken = self.runs.iter().enumerate().flat_map(|(number, run)| {
+            run.safety.broken().into_iter().map(move |what| format!("run {}: {what}", number + 1))
+        });
+        let why: Vec<String> = away.into_iter().chain(broken).collect();
+        (!why.is_empty()).then(|| why.join("; "))
     }
 }

@@ -146,7 +146,7 @@ impl Drill<'_> {
         let rest = self.come_to_rest().await?;
         let target = self.bystander(&rest).await?;
         self.stage.progress.say(&format!("the power of {target} will be cut, and the workload changed"))?;
-        let (observer, probes) = self.watch(&target).await?;
+        let (observer, probes, _) = self.watch(&target, &rest).await?;
         let mut declared = Declared {
             hosts: self.site.hosts(),
             off: None,
@@ -348,6 +348,7 @@ mod tests {
             deployment: json!({"metadata": {"name": "web"}, "spec": {"replicas": 2}, "status": {"readyReplicas": 2}}),
             pods: vec![pod("a", "n1", "1"), pod("b", "n1", "1")],
             slices: vec![json!({"endpoints": [endpoint("a", "n1"), endpoint("b", "n1")]})],
+            ..Picture::default()
         }
     }
 

@@ -3,14 +3,18 @@
 use crate::ask::{Ask, measure, steady_from};
 use crate::clock::offset_ms;
 use crate::drill::{Drill, LOOK, Probes};
+use crate::holders::Holders;
+use crate::instance::{Signed, spread};
 use crate::memory::Memories;
 use crate::observe::Observer;
 use crate::probe::Series;
 use crate::replacement::Replacements;
 use crate::report::{Asks, Dot, Rejoin, Replacement, Report, Run, Summary, ms};
+use crate::safety::{needless, to_be_kept};
 use crate::stage::Step;
+use crate::stateful::{Processes, answered};
 use crate::timeline::merge;
-use crate::{Error, Moment, Options, Site};
+use crate::{Error, Moment, Options, Safety, Site};
 use client::Kubeconfig;
 use rand::Rng;
 use std::io::Write;
@@ -55,10 +59,11 @@ impl Drill<'_> {
         let roles = crate::wording::roles(&was);
         self.stage.progress.say(&format!("{target} {roles}: its power will be cut"))?;
 
-        let (observer, probes) = self.watch(&target).await?;
+        let (observer, mut probes, mut processes) = self.watch(&target, &rest).await?;
         // The cut must fall anywhere between two heartbeats and two asks, and not where warming up happened to end.
         let jitter = Duration::from_micros(self.random.random_range(0..1_000_000));
         self.wait(jitter).await?;
+        let holders = Holders::begin(self.site);
         // As late as can be: the peaks are to be of the takeover alone.
         let memories = Memories::before(self.site).await;
 
@@ -69,7 +74,7 @@ impl Drill<'_> {
         self.stage.since = Some(cut);
         self.stage.note(cut, "power-off", Some(&target), None)?;
 
-        let replacement = self.measure(cut, &probes, &observer, probes.survivors.is_empty()).await?;
+        let replacement = self.measure(cut, &probes, &mut processes, &observer, &target).await?;
         let new_leader = self.stage.last_winner(cut);
         let outage = |series: &Series| {
             let (asks, until) = series.asks();
@@ -92,14 +97,23 @@ impl Drill<'_> {
             .iter()
             .filter_map(|(name, series)| Some((*name, series.reasons().into_iter().next()?)))
             .collect();
+        let mut safety = self.judge(cut, &target, &probes, replacement.as_ref().map(|(at, _)| *at));
+        let stateful = std::mem::take(&mut probes.stateful);
         drop(probes);
         // What was open through the address that moved may lead to the silent host.
         self.client.forget_connections();
         for (name, (reason, count)) in reasons {
             self.stage.progress.say(&format!("  {name}: {count} asks failed with: {reason}"))?;
         }
-        let rejoin = self.bring_back(&target, cut, &observer).await?;
+        let rejoin = self.bring_back(&target, cut, &observer, &mut processes).await?;
         drop(observer);
+        // To the end: what was lost may come back beside what took its place.
+        if !stateful.is_empty() {
+            safety.double_runs = safety.take("double_runs", processes.double_runs(&stateful));
+        }
+        safety.double_holders = safety.take("double_holders", holders.double(self.clock, cut));
+        let kept = to_be_kept(&rest, &target, true);
+        safety.needless_replacements = Some(needless(&kept, &self.stage.events, cut));
         let memory = match new_leader {
             Some(leader) => memories.after(self.site, &target, leader).await,
             None => None,
@@ -117,6 +131,7 @@ impl Drill<'_> {
             },
             rejoin,
             elections_won: self.stage.elections_won(cut),
+            safety,
             memory,
             asks,
             timeline: merge(&self.stage.events, cut, &self.workload.namespace, &target),
@@ -129,22 +144,31 @@ impl Drill<'_> {
         &mut self,
         cut: Moment,
         probes: &Probes,
+        processes: &mut Processes,
         observer: &Observer,
-        through_vip: bool,
+        target: &str,
     ) -> Result<Option<(Moment, String)>, Error> {
         let mut replacements = Replacements::since(cut, self.clock, &self.client);
-        let mut answers = [("api-answers", &probes.api, false), ("service-answers", &probes.service, false)];
+        let mut answers = vec![
+            ("api-answers", None, &probes.api, false),
+            ("service-answers", None, &probes.service, false),
+        ];
+        for identity in probes.stateful.iter().filter(|identity| identity.host == target) {
+            let subject = format!("{}/{}", self.workload.namespace, identity.name);
+            answers.push(("stateful-answers", Some(subject), &identity.series, false));
+        }
         let mut replaced = false;
         let mut looked = cut;
         loop {
             if let Step::Change(at, change) = self.stage.step().await? {
                 replacements.look(at, &change, &self.workload);
+                processes.look(&change)?;
                 continue;
             }
-            for (what, series, told) in &mut answers {
+            for (what, subject, series, told) in &mut answers {
                 if !*told && let Some(at) = series.first_answer(cut) {
                     *told = true;
-                    self.stage.note(at, what, None, None)?;
+                    self.stage.note(at, what, None, subject.take())?;
                 }
             }
             let first = replacements.answered();
@@ -160,7 +184,7 @@ impl Drill<'_> {
                 continue;
             }
             // A watch through the address that moved may lead to the silent host and never say so.
-            if through_vip && !replaced && (now - cut).as_secs() > (looked - cut).as_secs() {
+            if probes.survivors.is_empty() && !replaced && (now - cut).as_secs() > (looked - cut).as_secs() {
                 observer.begin_anew();
             }
             looked = now;
@@ -174,8 +198,52 @@ impl Drill<'_> {
         }
     }
 
+    /// What can be said when the clocks have stopped of what the fault must not cost.
+    fn judge(&self, cut: Moment, target: &str, probes: &Probes, replaced: Option<Moment>) -> Safety {
+        let (quiet, now) = (self.options.quiet, self.clock.now());
+        let mut safety = Safety::default();
+        let away = |series: &Series| {
+            let (asks, until) = series.asks();
+            measure(&asks, cut, quiet, until).outage
+        };
+        let stateful = match &probes.no_stateful {
+            Some(why) => Err(why.clone()),
+            None => answered(&probes.stateful, target, away),
+        };
+        if let Some(why) = &probes.no_stateful {
+            safety.unseen.insert("double_runs", why.clone());
+        }
+        if let Some((took, pod)) = safety.take("stateful_answered_ms", stateful).flatten() {
+            (safety.stateful_answered_ms, safety.stateful_pod) = (Some(ms(took)), Some(pod.to_owned()));
+        }
+        let fenced = self.stage.first("node-fenced", target, cut).ok_or("nobody fenced the host".to_owned());
+        safety.fenced_ms = safety.take("fenced_ms", fenced.map(|at| ms(at - cut)));
+        let (asks, until) = probes.service.asks();
+        let back = steady_from(&asks, cut, quiet, until).ok_or("the service never came back".to_owned());
+        let answers: Vec<Signed> =
+            [&probes.service].into_iter().chain(&probes.survivors).flat_map(Series::signed).collect();
+        let since = back.map(|back| back.max(replaced.unwrap_or(back)));
+        let spread = since.and_then(|since| spread(&answers, since..now, self.workload.replicas));
+        safety.spread = safety.take("spread", spread);
+        let none = "the surviving hosts can't be asked themselves".to_owned();
+        let failed = |series: &Series| {
+            let (asks, until) = series.asks();
+            measure(&asks, cut, quiet, until).failed
+        };
+        let survivors =
+            (!probes.survivors.is_empty()).then(|| probes.survivors.iter().map(failed).sum()).ok_or(none);
+        safety.failed_on_survivors = safety.take("failed_on_survivors", survivors);
+        safety
+    }
+
     /// Gives the host its power back and waits until it is Ready and has caught up.
-    async fn bring_back(&mut self, target: &str, cut: Moment, observer: &Observer) -> Result<Rejoin, Error> {
+    async fn bring_back(
+        &mut self,
+        target: &str,
+        cut: Moment,
+        observer: &Observer,
+        processes: &mut Processes,
+    ) -> Result<Rejoin, Error> {
         let failed = |what| move |why| Error::Site { what, host: target.to_owned(), why };
         self.stage.progress.say(&format!("clocks stopped; {target} gets its power back"))?;
         self.site.bury(target).await.map_err(failed("burying"))?;
@@ -188,7 +256,9 @@ impl Drill<'_> {
         let mut ready = None;
         let mut caught_up = None;
         while self.clock.now() < until && (ready.is_none() || (told_before && caught_up.is_none())) {
-            self.stage.step().await?;
+            if let Step::Change(_, change) = self.stage.step().await? {
+                processes.look(&change)?;
+            }
             ready = self.stage.first("node-ready", target, on);
             caught_up = self.stage.first("store-caught-up", target, on);
             // Not every host tells that it has caught up: Ready and a while later is enough.

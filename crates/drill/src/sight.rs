@@ -10,6 +10,8 @@ pub(crate) enum Watched {
     Nodes,
     /// The workload's Pods.
     Pods,
+    /// The Pods of the workload's StatefulSet.
+    StatefulPods,
     /// The Service's EndpointSlices.
     Slices,
 }
@@ -38,6 +40,19 @@ pub(crate) fn text<'a>(object: &'a Value, pointer: &str) -> &'a str {
 pub(crate) fn is_true(object: &Value, condition: &str) -> bool {
     let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
     conditions.into_iter().flatten().any(|c| c["type"] == condition && c["status"] == "True")
+}
+
+/// Whether the cluster counts on it that nothing runs on a Node that must not run twice: since a host's lease is over (docs/leases.md), or since somebody
+/// said that the host is off (KEP-2268).
+fn is_fenced(node: &Value) -> bool {
+    let annotation =
+        |key: &str| text(node, &format!("/metadata/annotations/holdfast.dev~1{key}")).parse::<u64>().ok();
+    let taints = node.pointer("/spec/taints").and_then(Value::as_array);
+    let is_out =
+        taints.into_iter().flatten().any(|taint| taint["key"] == "node.kubernetes.io/out-of-service");
+    is_out
+        || annotation("fenced-epoch")
+            .is_some_and(|fenced| annotation("lease-epoch").is_none_or(|now| fenced >= now))
 }
 
 fn runs(pod: &Value) -> bool {
@@ -69,8 +84,13 @@ pub(crate) fn sights(change: &Change) -> Vec<Sight> {
                 let what = if is { "node-ready" } else { "node-not-ready" };
                 seen.push(Sight { what, host: None, subject: name.to_owned() });
             }
+            let (was, is) = (is_fenced(old), is_fenced(new));
+            if was != is && change.old.is_some() {
+                let what = if is { "node-fenced" } else { "node-unfenced" };
+                seen.push(Sight { what, host: None, subject: name.to_owned() });
+            }
         }
-        Watched::Pods => {
+        Watched::Pods | Watched::StatefulPods => {
             let host = Some(text(some, "/spec/nodeName")).filter(|h| !h.is_empty()).map(str::to_owned);
             let mut see = |what| {
                 seen.push(Sight { what, host: host.clone(), subject: format!("{namespace}/{name}") });
@@ -154,6 +174,27 @@ mod tests {
             ),
         ] {
             assert_eq!(whats(Watched::Pods, old.clone(), new.clone()), expected, "{old} -> {new}");
+        }
+    }
+
+    #[test]
+    fn a_node_is_fenced_by_its_lease_or_by_hand() {
+        let node = |annotations: Value, taints: Value| json!({"metadata": {"name": "n1", "annotations": annotations}, "spec": {"taints": taints}});
+        let free = || node(json!({"holdfast.dev/lease-epoch": "4"}), json!([{"key": "x"}]));
+        let marked = |fenced: &str, epoch: &str| {
+            node(json!({"holdfast.dev/lease-epoch": epoch, "holdfast.dev/fenced-epoch": fenced}), Value::Null)
+        };
+        let out =
+            node(Value::Null, json!([{"key": "node.kubernetes.io/out-of-service", "effect": "NoExecute"}]));
+        for (old, new, expected) in [
+            (free(), marked("4", "4"), seen(&[("node-fenced", "")])),
+            (marked("4", "4"), marked("4", "5"), seen(&[("node-unfenced", "")])),
+            (free(), marked("3", "4"), seen(&[])),
+            (free(), out, seen(&[("node-fenced", "")])),
+            (free(), free(), seen(&[])),
+            (Value::Null, marked("4", "4"), seen(&[])),
+        ] {
+            assert_eq!(whats(Watched::Nodes, old.clone(), new.clone()), expected, "{old} -> {new}");
         }
     }
 

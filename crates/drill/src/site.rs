@@ -20,6 +20,17 @@ pub trait Site: Send + Sync {
     /// asked through every surviving host.
     fn api_address(&self, host: &str) -> Option<String>;
 
+    /// Whether pods' own addresses can be reached from here. With it, each process of a StatefulSet is asked by itself, so that two of one name are
+    /// seen.
+    fn reaches_pods(&self) -> bool {
+        false
+    }
+
+    /// Who answers for the API's virtual address, from now on until the receiver is dropped; why not, where that can't be seen.
+    fn holders(&self) -> Result<UnboundedReceiver<Held>, String> {
+        Err("who holds the API's virtual address can't be asked here".into())
+    }
+
     /// Cuts the power of a host: from then on it is silent. Returns when the power went.
     fn cut<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<SystemTime>>;
 
@@ -44,6 +55,15 @@ pub trait Site: Send + Sync {
 
     /// What happens inside the hosts from now on, where they tell; a receiver that is closed where they don't.
     fn timeline(&self) -> UnboundedReceiver<Happening>;
+}
+
+/// What was answered to one question for a virtual address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Held {
+    /// When it was asked.
+    pub at: SystemTime,
+    /// How many hosts said that it is theirs.
+    pub by: usize,
 }
 
 /// The resident memory of a process, in bytes.

@@ -14,6 +14,9 @@ pub(crate) struct Picture {
     pub(crate) deployment: Value,
     pub(crate) pods: Vec<Value>,
     pub(crate) slices: Vec<Value>,
+    /// The StatefulSet beside the Deployment, where the workload has one.
+    pub(crate) stateful: Option<Value>,
+    pub(crate) stateful_pods: Vec<Value>,
 }
 
 impl Picture {
@@ -24,7 +27,18 @@ impl Picture {
             Ok(list.get("items").and_then(Value::as_array).cloned().unwrap_or_default())
         };
         let selector = workload.selector();
+        let (stateful, stateful_pods) = match &workload.stateful {
+            Err(_) => (None, Vec::new()),
+            Ok(set_of) => {
+                let path = format!("/apis/apps/v1/namespaces/{namespace}/statefulsets/{}", set_of.name);
+                let set = client.get(&path).await?;
+                let pods = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={}", set_of.selector());
+                (Some(set), list(pods).await?)
+            }
+        };
         Ok(Picture {
+            stateful,
+            stateful_pods,
             nodes: list("/api/v1/nodes".into()).await?,
             deployment: client
                 .get(&format!("/apis/apps/v1/namespaces/{namespace}/deployments/{deployment}"))
@@ -40,16 +54,17 @@ impl Picture {
 
     /// The pods that serve, host by host.
     pub(crate) fn serving(&self) -> BTreeMap<String, Vec<&Value>> {
-        let mut hosts: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
-        for pod in self.pods.iter().filter(|p| is_true(p, "Ready") && !is_going(p)) {
-            hosts.entry(text(pod, "/spec/nodeName").to_owned()).or_default().push(pod);
-        }
-        hosts
+        by_host(&self.pods)
     }
 
     /// How many replicas are asked for.
     pub(crate) fn wanted(&self) -> u64 {
-        self.deployment.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1)
+        wanted(&self.deployment)
+    }
+
+    /// Every pod of the workload.
+    pub(crate) fn all_pods(&self) -> impl Iterator<Item = &Value> {
+        self.pods.iter().chain(&self.stateful_pods)
     }
 
     /// What is not as it should be with these hosts on; empty when the cluster is at rest. How the pods are spread is not asked,
@@ -63,16 +78,18 @@ impl Picture {
                 Some(_) => {}
             }
         }
-        let number = |pointer| self.deployment.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
-        let wanted = self.wanted();
-        let name = text(&self.deployment, "/metadata/name");
-        let ready = number("/status/readyReplicas");
-        if ready != wanted || number("/status/observedGeneration") < number("/metadata/generation") {
-            wrong.push(format!("the Deployment {name} has {ready} of {wanted} replicas ready"));
+        let owners = [("Deployment", Some(&self.deployment)), ("StatefulSet", self.stateful.as_ref())];
+        for (kind, owner) in owners.into_iter().filter_map(|(kind, owner)| Some((kind, owner?))) {
+            let number = |pointer| owner.pointer(pointer).and_then(Value::as_u64).unwrap_or(0);
+            let (name, wanted) = (text(owner, "/metadata/name"), wanted(owner));
+            let ready = number("/status/readyReplicas");
+            if ready != wanted || number("/status/observedGeneration") < number("/metadata/generation") {
+                wrong.push(format!("the {kind} {name} has {ready} of {wanted} replicas ready"));
+            }
         }
         // Pods with the same complaint are named together.
         let mut complaints: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for pod in &self.pods {
+        for pod in self.all_pods() {
             let (name, host) = (text(pod, "/metadata/name"), text(pod, "/spec/nodeName"));
             if !host.is_empty() && hosts.iter().all(|on| on != host) {
                 // Nobody there can end it, or say how it is.
@@ -90,6 +107,7 @@ impl Picture {
             several => format!("the pods {} are not Ready{why}", several.join(", ")),
         }));
         let endpoints: usize = self.slices.iter().map(|s| ready_endpoints(s).len()).sum();
+        let wanted = self.wanted();
         if wrong.is_empty() && endpoints as u64 != wanted {
             wrong.push(format!("the Service has {endpoints} endpoints for {wanted} replicas"));
         }
@@ -105,7 +123,7 @@ impl Picture {
         let name = text(&self.deployment, "/metadata/name");
         let refused = refused.map(|c| format!("the Deployment {name}: {}", text(c, "/message")));
         let mut pods: BTreeMap<String, Vec<&str>> = BTreeMap::new();
-        for pod in self.pods.iter().filter(|pod| !is_going(pod) && !is_finished(pod)) {
+        for pod in self.all_pods().filter(|pod| !is_going(pod) && !is_finished(pod)) {
             if let Some(complaint) = verdict(pod) {
                 pods.entry(complaint).or_default().push(text(pod, "/metadata/name"));
             }
@@ -120,12 +138,29 @@ impl Picture {
     /// A pod to delete so that it comes back on a host that has none: the newest of the fullest host. None when
     /// every host that could have a pod has one.
     pub(crate) fn misplaced(&self, hosts: &[String]) -> Option<&Value> {
-        let serving = self.serving();
-        let empty = hosts.iter().any(|h| !serving.contains_key(h));
-        let fullest = serving.values().filter(|pods| pods.len() > 1).max_by_key(|pods| pods.len())?;
-        let created = |pod: &&&Value| text(pod, "/metadata/creationTimestamp").to_owned();
-        fullest.iter().max_by_key(created).filter(|_| empty).copied()
+        [&self.pods, &self.stateful_pods].into_iter().find_map(|pods| misplaced(&by_host(pods), hosts))
     }
+}
+
+fn misplaced<'a>(serving: &BTreeMap<String, Vec<&'a Value>>, hosts: &[String]) -> Option<&'a Value> {
+    let empty = hosts.iter().any(|h| !serving.contains_key(h));
+    let fullest = serving.values().filter(|pods| pods.len() > 1).max_by_key(|pods| pods.len())?;
+    let created = |pod: &&&Value| text(pod, "/metadata/creationTimestamp").to_owned();
+    fullest.iter().max_by_key(created).filter(|_| empty).copied()
+}
+
+/// The pods that serve, host by host.
+fn by_host(pods: &[Value]) -> BTreeMap<String, Vec<&Value>> {
+    let mut hosts: BTreeMap<String, Vec<&Value>> = BTreeMap::new();
+    for pod in pods.iter().filter(|p| is_true(p, "Ready") && !is_going(p)) {
+        hosts.entry(text(pod, "/spec/nodeName").to_owned()).or_default().push(pod);
+    }
+    hosts
+}
+
+/// How many replicas a Deployment or a StatefulSet asks for.
+fn wanted(owner: &Value) -> u64 {
+    owner.pointer("/spec/replicas").and_then(Value::as_u64).unwrap_or(1)
 }
 
 fn is_going(pod: &Value) -> bool {
@@ -220,7 +255,25 @@ mod tests {
                 "status": {"readyReplicas": 2, "observedGeneration": 1}}),
             pods: vec![pod("a", "n1", true), pod("b", "n2", true)],
             slices: vec![json!({"endpoints": [endpoint("n1"), endpoint("n2")]})],
+            ..Picture::default()
         }
+    }
+
+    #[test]
+    fn a_stateful_set_is_to_be_at_rest_and_spread_too() {
+        let hosts = ["n1".to_owned(), "n2".to_owned()];
+        let mut picture = at_rest();
+        picture.stateful = Some(
+            json!({"metadata": {"name": "db"}, "spec": {"replicas": 2}, "status": {"readyReplicas": 1}}),
+        );
+        picture.stateful_pods = vec![pod("db-0", "n1", true), pod("db-1", "n1", false)];
+        let unready = picture.unready(&hosts).join("; ");
+        assert!(unready.contains("the StatefulSet db has 1 of 2 replicas ready"), "{unready}");
+        assert!(unready.contains("the pod db-1 (on n1) is not Ready"), "{unready}");
+        picture.stateful_pods[1] = pod("db-1", "n1", true);
+        assert_eq!(picture.misplaced(&hosts).map(|pod| text(pod, "/metadata/name")), Some("db-1"));
+        picture.stateful_pods[1] = pod("db-1", "n2", true);
+        assert_eq!(picture.misplaced(&hosts), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Whole drills against a cluster in this process, with outages as long as the test says.
 
 use crate::fake_cluster::{FakeCluster, FakeSite, Script};
-use crate::{Error, Options, Report, rollout, run};
+use crate::{Error, Options, Report, STATEFUL_WORKLOAD, rollout, run};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +9,8 @@ const SILENT: Duration = Duration::from_millis(300);
 const STARTING: Duration = Duration::from_millis(150);
 
 fn script() -> Script {
-    Script { silent: SILENT, starting: STARTING, own_addresses: true, healthy: true }
+    let (lives_on, holders) = (Duration::ZERO, 1);
+    Script { silent: SILENT, starting: STARTING, own_addresses: true, healthy: true, lives_on, holders }
 }
 
 fn options() -> Options {
@@ -117,6 +118,72 @@ async fn what_was_preloaded_goes_also_after_an_error() {
     report.unwrap_err();
     let is_namespace = |path: &str| path.starts_with("/api/v1/namespaces/") && path.split('/').count() == 5;
     assert_eq!(cluster.found(is_namespace), [], "the namespaces are deleted, with all in them");
+}
+
+fn stateful() -> Options {
+    Options { workload: Some(STATEFUL_WORKLOAD.into()), ..options() }
+}
+
+#[tokio::test]
+async fn a_stateful_pod_is_fenced_and_answers_elsewhere() {
+    let (report, progress) = drilled(script(), stateful()).await;
+    let report = report.unwrap();
+    is_honest(&report);
+    let safety = &report.runs[0].safety;
+    let silent = SILENT.as_millis() as u64;
+    assert!(safety.fenced_ms.unwrap() >= silent, "{safety:?}");
+    assert!(safety.stateful_answered_ms.unwrap() >= safety.fenced_ms.unwrap(), "{safety:?}");
+    assert_eq!(safety.stateful_pod.as_deref(), Some("db-0"), "which ran on n1");
+    assert_eq!(safety.counts(), [Some(0); 4], "{safety:?}");
+    assert!(safety.spread.unwrap() >= 1.0, "{safety:?}");
+    assert!(safety.unseen.is_empty(), "{safety:?}");
+    assert!(progress.contains("and the StatefulSet db"), "{progress}");
+    let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
+    for pointer in [
+        "/runs/0/stateful_answered_ms",
+        "/runs/0/fenced_ms",
+        "/summary/stateful_answered_ms/p99",
+        "/summary/fenced_ms/max",
+        "/summary/double_runs",
+        "/summary/double_holders",
+        "/summary/needless_replacements",
+        "/summary/failed_on_survivors",
+        "/summary/spread",
+    ] {
+        assert!(json.pointer(pointer).is_some_and(serde_json::Value::is_number), "{pointer}: {json}");
+    }
+    let told: Vec<&str> = report.runs[0].timeline.iter().map(|e| e.what.as_str()).collect();
+    assert!(told.contains(&"node-fenced") && told.contains(&"stateful-answers"), "{told:?}");
+    assert_eq!(report.failure(), None);
+}
+
+#[tokio::test]
+async fn a_pod_that_is_replaced_before_it_has_ended_is_caught() {
+    let script = Script { lives_on: SILENT + Duration::from_millis(500), holders: 2, ..script() };
+    let (report, _) = drilled(script, stateful()).await;
+    let report = report.unwrap();
+    assert_eq!((report.summary.safety.double_runs, report.summary.safety.double_holders), (Some(1), Some(1)));
+    let failure = report.failure().unwrap();
+    assert!(
+        failure.starts_with("run 1: stateful identities that ran on two hosts at once: 1; run 1: "),
+        "{failure}"
+    );
+    let mut text = Vec::new();
+    report.print(&mut text).unwrap();
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.contains("ran twice at once                  1"), "{text}");
+}
+
+#[tokio::test]
+async fn what_a_workload_lacks_is_not_seen() {
+    let (report, _) = drilled(Script { holders: 0, own_addresses: false, ..script() }, options()).await;
+    let report = report.unwrap();
+    let json: serde_json::Value = serde_json::from_str(&report.to_json().unwrap()).unwrap();
+    for name in ["stateful_answered_ms", "double_runs", "double_holders", "failed_on_survivors"] {
+        assert!(json["summary"][name].is_null() && json["runs"][0][name].is_null(), "{name}: {json}");
+        assert!(json["summary"]["unseen"][name].is_string(), "{name}: {json}");
+    }
+    assert!(report.is_recovered() && report.failure().is_none());
 }
 
 #[tokio::test]

@@ -82,6 +82,8 @@ pub(crate) fn is_repeated<'a>(event: &Event, earlier: impl DoubleEndedIterator<I
 fn state_of(event: &Event) -> Option<(&str, Option<&str>, &str)> {
     let subject = event.subject.as_deref().filter(|s| !s.contains('/'))?;
     match event.what.split('-').next()? {
+        // Fenced or not is another matter than Ready or not.
+        "node" if event.what.ends_with("fenced") => Some(("fence", None, subject)),
         // A Node is Ready or not for everybody.
         "node" => Some(("node", None, subject)),
         own @ ("host" | "endpoints") => Some((own, event.host.as_deref(), subject)),
@@ -196,9 +198,13 @@ mod tests {
             event(8, "host-silent", "n2", "n1", Source::Inside),
             event(9, "endpoint-added", "n2", "x/web", Source::Inside),
             event(9, "endpoint-added", "n2", "x/web", Source::Inside),
+            event(10, "node-fenced", "n2", "n1", Source::Inside),
+            event(11, "node-not-ready", "n2", "n1", Source::Inside),
+            event(12, "node-fenced", "n3", "n1", Source::Inside),
+            event(13, "node-unfenced", "", "n1", Source::Watch),
         ];
         let at: Vec<i64> = merge(&events, Duration::ZERO, "x", "n1").iter().map(|e| e.at_ms).collect();
-        assert_eq!(at, [1, 3, 4, 5, 6, 7, 8, 9, 9]);
+        assert_eq!(at, [1, 3, 4, 5, 6, 7, 8, 9, 9, 10, 13]);
     }
 
     #[test]

@@ -29,7 +29,7 @@ enum Scenario {
 /// Arguments of `holdfast drill`.
 #[derive(clap::Args)]
 #[command(
-    after_help = "Examples:\n  holdfast drill\n  holdfast drill --runs 20 --json report.json\n  holdfast drill --preload 10000\n  holdfast drill --scenario rollout\n  holdfast drill --workload app.yaml --keep"
+    after_help = "Examples:\n  holdfast drill\n  holdfast drill --runs 20 --json report.json\n  holdfast drill --preload 10000\n  holdfast drill --scenario rollout\n  holdfast drill --workload app.yaml --keep\n  holdfast drill --workload statefulset --runs 10"
 )]
 pub struct Args {
     /// What to do to the cluster
@@ -53,8 +53,8 @@ pub struct Args {
     /// Leave the cluster running and print its kubeconfig
     #[arg(long)]
     keep: bool,
-    /// A manifest of your own: a Deployment and the Service in front of it
-    #[arg(long, value_name = "FILE")]
+    /// A manifest of your own: a Deployment and the Service in front of it; or `statefulset`, which runs a StatefulSet beside the drill's own
+    #[arg(long, value_name = "FILE|statefulset")]
     workload: Option<PathBuf>,
     /// The network between the hosts
     #[arg(long, value_enum, default_value_t = NetChoice::Auto)]
@@ -66,8 +66,13 @@ pub struct Args {
 /// Holds the drill.
 #[allow(clippy::disallowed_methods, reason = "a drill without a seed draws one, and says which")]
 pub fn run(args: Args) -> anyhow::Result<()> {
-    let workload = args.workload.as_ref().map(|path| {
-        fs::read_to_string(path).with_context(|| format!("can't read the workload {}", path.display()))
+    // A file of that name is `./statefulset`.
+    let is_own = args.workload.as_deref() == Some(Path::new("statefulset"));
+    let workload = args.workload.as_ref().map(|path| match is_own {
+        true => Ok(drill::STATEFUL_WORKLOAD.to_owned()),
+        false => {
+            fs::read_to_string(path).with_context(|| format!("can't read the workload {}", path.display()))
+        }
     });
     let workload = workload.transpose()?;
     if args.html.is_some() && args.scenario != Scenario::PowerCut {
@@ -89,7 +94,8 @@ pub fn run(args: Args) -> anyhow::Result<()> {
         preload: args.preload as usize,
         seed: args.seed.unwrap_or_else(rand::random),
         workload,
-        kubeconfig_file: Some(ground.folder.path().join("kubeconfig")),
+        // Only what somebody else has written is asked as its owner asks it.
+        kubeconfig_file: (!is_own).then(|| ground.folder.path().join("kubeconfig")),
         keep: args.keep,
         ..drill::Options::default()
     };
@@ -186,9 +192,8 @@ impl Report {
 
     /// Why the drill went wrong, if it did.
     fn failure(&self) -> Option<String> {
-        let away = "the cluster did not recover in every run; the table shows what stayed away";
         match self {
-            Report::PowerCut(report) => (!report.is_recovered()).then(|| away.to_owned()),
+            Report::PowerCut(report) => report.failure(),
             Report::Rollout(report) => report.failure(),
         }
     }

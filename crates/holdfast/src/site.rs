@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use drill::{BoxFuture, Happening, Memory};
-use local::{Addresses, Cluster};
+use drill::{BoxFuture, Happening, Held, Memory};
+use local::{Addresses, Cluster, WhoHas};
 use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinHandle;
@@ -21,7 +22,13 @@ pub struct LocalSite {
     cluster: tokio::sync::Mutex<Cluster>,
     seen: Arc<Mutex<Seen>>,
     reading: JoinHandle<()>,
+    /// Nothing on loopback.
+    who_has: Option<Result<Arc<WhoHas>, String>>,
+    address: Ipv4Addr,
 }
+
+/// How often the hosts are asked who has the API's virtual address.
+const ASKED_EVERY: Duration = Duration::from_millis(50);
 
 /// What the hosts' timelines said so far.
 #[derive(Default)]
@@ -42,7 +49,10 @@ impl LocalSite {
         let hosts = peers.iter().map(|(name, ip)| (name.clone(), api(ip))).collect();
         let files = cluster.hosts().iter().map(|name| cluster.folder().timeline(name)).collect();
         let seen = Arc::new(Mutex::new(Seen::default()));
+        let who_has = cluster.who_has().map(|asker| asker.map(Arc::new)).map_err(|error| error.to_string());
         LocalSite {
+            who_has: who_has.transpose(),
+            address: addresses.virtual_address(),
             hosts,
             net: cluster.folder().record().net.to_string(),
             reading: tasks::spawn(info_span!("follow timelines"), follow(files, seen.clone())),
@@ -69,6 +79,29 @@ impl drill::Site for LocalSite {
 
     fn api_address(&self, host: &str) -> Option<String> {
         self.hosts.get(host).cloned()
+    }
+
+    fn reaches_pods(&self) -> bool {
+        true
+    }
+
+    fn holders(&self) -> Result<UnboundedReceiver<Held>, String> {
+        let (sender, receiver) = unbounded_channel();
+        let Some(asker) = &self.who_has else {
+            return Err("on loopback the switch gives the address to the host that announced it last".into());
+        };
+        let (asker, address) = (asker.clone()?, self.address);
+        let asking = move || {
+            while !sender.is_closed() {
+                let at = now();
+                let Ok(by) = asker.ask(address, ASKED_EVERY) else { return };
+                // A receiver that is gone ends this.
+                let _ = sender.send(Held { at, by });
+            }
+        };
+        tasks::thread("who-has", info_span!("ask for the address"), asking)
+            .map_err(|error| error.to_string())?;
+        Ok(receiver)
     }
 
     fn cut<'a>(&'a self, host: &'a str) -> BoxFuture<'a, anyhow::Result<SystemTime>> {

@@ -17,6 +17,7 @@ use crate::island::Island;
 use crate::power::{Power, Running};
 use crate::process::{HostProcess, Starter};
 use crate::switch::{Switch, SwitchAddresses};
+use crate::who_has::WhoHas;
 use crate::{link, process, switch, tree};
 
 /// How long hosts may take to stop before they are killed.
@@ -255,6 +256,17 @@ impl Cluster {
         host.namespace = namespace;
         host.power = Power::On(Running { child, folder, network });
         Ok(())
+    }
+
+    /// Asks the hosts who has an address; nothing on loopback, where the switch alone knows, and knows one.
+    ///
+    /// # Errors
+    /// No socket for that.
+    pub fn who_has(&self) -> std::io::Result<Option<WhoHas>> {
+        match &self.wires {
+            Wires::Netns(bridge, _) => bridge.who_has().map(Some),
+            Wires::Loopback(_) => Ok(None),
+        }
     }
 
     /// Waits until a host's process ends by itself, and says which it was. The host is off then; its pods may

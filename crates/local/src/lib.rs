@@ -21,6 +21,7 @@ mod single_thread;
 mod switch;
 mod tree;
 mod watch;
+mod who_has;
 
 pub use addresses::{Addresses, MOST_NODES, NetKind};
 pub use cluster::{Cluster, Cut, Error as ClusterError, Net, Options};
@@ -35,3 +36,4 @@ pub use process::Error as ProcessError;
 pub use relay::{Forward, forward};
 pub use switch::{AddressKind, Announcement, Entry, Error as SwitchError, Protocol, Switch, SwitchAddresses};
 pub use tree::Error as TreeError;
+pub use who_has::WhoHas;

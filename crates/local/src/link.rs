@@ -14,6 +14,7 @@ use tracing::info_span;
 
 use crate::addresses::{Addresses, NetKind};
 use crate::island::Island;
+use crate::who_has::WhoHas;
 
 const BRIDGE: &str = "br0";
 /// The name of a host's link inside the host.
@@ -166,6 +167,14 @@ impl Bridge {
         inside.route(self.addresses.pods(), self.addresses.switch()).await?;
         self.netlink.route(self.addresses.pod_network(number), self.addresses.host(number)).await?;
         Ok(namespace)
+    }
+
+    /// Asks the hosts who has an address.
+    ///
+    /// # Errors
+    /// No socket for that.
+    pub fn who_has(&self) -> std::io::Result<WhoHas> {
+        WhoHas::on(self.index, BRIDGE_HARDWARE, self.addresses.switch())
     }
 
     /// Takes the link of host `number` down: from then on nothing goes in or out.

@@ -58,8 +58,9 @@ impl Axis {
 
 /// The picture, in a drawing of that width.
 pub(super) fn picture(run: &Run, width: i64) -> String {
-    let slowest =
-        [run.api.outage_ms, run.service.outage_ms, run.replacement.answered_ms].into_iter().flatten().max();
+    let stateful = run.safety.stateful_answered_ms;
+    let clocks = [run.api.outage_ms, run.service.outage_ms, run.replacement.answered_ms, stateful];
+    let slowest = clocks.into_iter().flatten().max();
     let last =
         run.timeline.iter().take_while(|entry| entry.what != "power-on").map(|entry| entry.at_ms).max();
     let last = u64::try_from(last.unwrap_or(0)).unwrap_or(0);
@@ -67,7 +68,8 @@ pub(super) fn picture(run: &Run, width: i64) -> String {
     let shown = slowest.map_or(last, |slowest| slowest + slowest / 20);
     let axis = Axis::new(width, Scale::up_to(shown.max(400)).end_ms());
     let hosts: BTreeSet<&str> = run.timeline.iter().filter_map(|entry| entry.node.as_deref()).collect();
-    let rows = 3 + i64::try_from(hosts.len()).unwrap_or(0);
+    let has_stateful = !run.safety.unseen.contains_key("stateful_answered_ms");
+    let rows = 3 + i64::from(has_stateful) + i64::try_from(hosts.len()).unwrap_or(0);
     let height = TOP + rows * ROW + 6;
     let mut out = String::new();
     let _ = write!(
@@ -88,7 +90,29 @@ pub(super) fn picture(run: &Run, width: i64) -> String {
         lane_of_host(&axis, row, run, host, &mut out);
         row += 1;
     }
-    new_pod(&axis, row, run, &mut out);
+    let made = [
+        ("pod-placed", "pod", "it gets a host"),
+        ("pod-started", "pod", "it starts"),
+        ("pod-ready", "pod", "it becomes ready"),
+    ];
+    let not_ready = ("node-not-ready", "wait", "the lost host's node still counts as Ready");
+    let spare = [not_ready, ("pod-created", "pod", "a spare pod is made")];
+    let new = run.replacement.pod.as_deref();
+    pod_lane(
+        &axis,
+        row,
+        run,
+        "new pod",
+        (new, run.replacement.answered_ms),
+        spare.iter().chain(&made),
+        &mut out,
+    );
+    if has_stateful {
+        let fenced = ("node-fenced", "wait", "the lost host's lease isn't over for sure");
+        let anew = [fenced, ("pod-created", "pod", "the same pod is made anew")];
+        let pod = (run.safety.stateful_pod.as_deref(), stateful);
+        pod_lane(&axis, row + 1, run, "stateful", pod, anew.iter().chain(&made), &mut out);
+    }
     out += "</svg>";
     out
 }
@@ -193,31 +217,27 @@ fn lane_of_host(axis: &Axis, row: i64, run: &Run, host: &str, out: &mut String) 
     }
 }
 
-fn new_pod(axis: &Axis, row: i64, run: &Run, out: &mut String) {
-    label(row, "new pod", out);
-    let answered = run.replacement.answered_ms.map_or(i64::MAX, |ms| i64::try_from(ms).unwrap_or(i64::MAX));
-    let steps = [
-        ("node-not-ready", "wait", "the lost host's node still counts as Ready"),
-        ("pod-created", "pod", "a spare pod is made"),
-        ("pod-placed", "pod", "it gets a host"),
-        ("pod-started", "pod", "it starts"),
-        ("pod-ready", "pod", "it becomes ready"),
-    ];
+/// What has to happen until a pod answers, in which class it is drawn while it is waited for, and in words.
+type Step = (&'static str, &'static str, &'static str);
+
+fn pod_lane<'a>(
+    axis: &Axis,
+    row: i64,
+    run: &Run,
+    name: &str,
+    (pod, answered): (Option<&str>, Option<u64>),
+    steps: impl Iterator<Item = &'a Step>,
+    out: &mut String,
+) {
+    label(row, name, out);
+    let end = answered.map_or(i64::MAX, |ms| i64::try_from(ms).unwrap_or(i64::MAX));
     let mut from = 0;
     for (what, class, words) in steps {
-        let Some(at) = first(run, what).and_then(|at| i64::try_from(at).ok()).filter(|at| *at >= from) else {
-            continue;
-        };
+        let at = first(run, what, pod).and_then(|at| i64::try_from(at).ok());
+        let Some(at) = at.filter(|at| (from..=end).contains(at)) else { continue };
         bar(axis, row, class, from, at, &format!("{words}: until {at} ms"), out);
         from = at;
     }
-    bar(
-        axis,
-        row,
-        "pod",
-        from,
-        answered,
-        &format!("answers: {}", crate::wording::time_or_never(run.replacement.answered_ms)),
-        out,
-    );
+    let tip = format!("answers: {}", crate::wording::time_or_never(answered));
+    bar(axis, row, "pod", from, end, &tip, out);
 }

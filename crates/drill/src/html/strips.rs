@@ -14,18 +14,29 @@ const STACK: i64 = 5;
 
 /// The picture, in a drawing of that width.
 pub(super) fn picture(report: &Report, width: i64) -> String {
-    type Clock = fn(&Run) -> Option<u64>;
+    /// None where it wasn't to be seen in that run, which is no dot; none within where it never came.
+    type Clock = fn(&Run) -> Option<Option<u64>>;
     let summary = &report.summary;
-    let clocks: [(&str, Clock, Percentiles); 4] = [
-        ("API", |run| run.api.outage_ms, summary.api_outage_ms),
-        ("service", |run| run.service.outage_ms, summary.service_outage_ms),
-        ("new pod", |run| run.replacement.answered_ms, summary.replacement_answered_ms),
-        ("Ready", |run| run.rejoin.ready_ms, summary.rejoin_ready_ms),
+    let mut clocks: Vec<(&str, Clock, Percentiles)> = vec![
+        ("API", |run| Some(run.api.outage_ms), summary.api_outage_ms),
+        ("service", |run| Some(run.service.outage_ms), summary.service_outage_ms),
+        ("new pod", |run| Some(run.replacement.answered_ms), summary.replacement_answered_ms),
+        ("Ready", |run| Some(run.rejoin.ready_ms), summary.rejoin_ready_ms),
     ];
-    let longest =
-        clocks.iter().flat_map(|(_, clock, _)| report.runs.iter().filter_map(clock)).max().unwrap_or(0);
+    if let Some(percentiles) = summary.safety.stateful_answered_ms {
+        let seen: Clock = |run| {
+            let is_seen = !run.safety.unseen.contains_key("stateful_answered_ms");
+            is_seen.then_some(run.safety.stateful_answered_ms)
+        };
+        clocks.push(("stateful", seen, percentiles));
+    }
+    let longest = clocks
+        .iter()
+        .flat_map(|(_, clock, _)| report.runs.iter().filter_map(clock).flatten())
+        .max()
+        .unwrap_or(0);
     let axis = Axis::new(width, Scale::up_to(longest.max(400)).end_ms());
-    let height = TOP + ROW * 4;
+    let height = TOP + ROW * i64::try_from(clocks.len()).unwrap_or(0);
     let mut out = format!("<svg viewBox=\"0 0 {width} {height}\" role=\"img\" aria-label=\"All runs\">");
     axis.grid(height, &mut out);
     for (row, (name, clock, percentiles)) in (0..).zip(clocks) {
@@ -33,7 +44,7 @@ pub(super) fn picture(report: &Report, width: i64) -> String {
         let _ = write!(out, "<text x=\"0\" y=\"{}\">{name}</text>", base + 4);
         let mut stacked = std::collections::BTreeMap::<i64, i64>::new();
         for (number, run) in report.runs.iter().enumerate() {
-            let ms = clock(run);
+            let Some(ms) = clock(run) else { continue };
             let x = axis.at(ms.map_or(i64::MAX, |ms| i64::try_from(ms).unwrap_or(i64::MAX)));
             let level = stacked.entry(x / 6).or_default();
             let y = base - (*level % STACK) * 6;
