@@ -24,6 +24,7 @@ mod joining;
 mod kube_client;
 mod kubectl;
 mod leftovers;
+mod load_balancers;
 mod lost_disk;
 mod names;
 mod on_etcd;

@@ -126,6 +126,7 @@ pub async fn run() -> anyhow::Result<()> {
                 ended: watch::channel(Default::default()).1,
                 grace: controllers::GRACE,
                 api_port: 6443,
+                addresses: objects::AddressPool::default(),
                 root_certificate: trust.pem().into(),
                 signer: None,
                 load: watch::Sender::default(),

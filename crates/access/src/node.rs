@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 
 use machinery::FieldSelector;
-use objects::awaits_folder_of;
+use objects::{ADDRESS_NAMESPACE, awaits_folder_of, may_change_address};
 use serde_json::Value;
 use store::{KeyValue, State};
 
@@ -63,6 +63,8 @@ pub(crate) fn decide(
         ("storage.k8s.io", "csinodes", "") => own(verb, name, node),
         ("coordination.k8s.io", "leases", "") => match namespace {
             LEASES => own(verb, name, node),
+            // It takes and gives up the addresses of services that it is to hold.
+            ADDRESS_NAMESPACE => answer(verb == "patch" && may_change_address(node, name, state)),
             _ => Opinion::No,
         },
         // Its own node alone (KEP-4601).

@@ -82,6 +82,7 @@ impl HostConfig {
         self.check_members(&mut findings);
         self.check_networks(&mut findings);
         self.check_addresses(&mut findings);
+        self.check_load_balancers(&mut findings);
         self.check_ports(&mut findings);
         self.check_timeouts(&mut findings);
         self.check_paths(&mut findings);

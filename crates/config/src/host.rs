@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use crate::{Datastore, Dns, Eviction, Ports, Scheduling, Timeouts};
+use crate::{AddressRange, Datastore, Dns, Eviction, Ports, Scheduling, Timeouts};
 
 /// A host's configuration: the file that `holdfast host --config FILE` reads. Paths are absolute, networks in CIDR
 /// notation.
@@ -35,6 +35,9 @@ pub struct HostConfig {
     pub service_cidr: IpNet,
     /// The API's virtual address, which the leader holds.
     pub virtual_address: IpAddr,
+    /// The addresses that Services of type LoadBalancer get, each of which one host holds. With none, such Services get none here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub load_balancer_cidrs: Vec<AddressRange>,
     /// The network that the host lives in.
     pub net: NetConfig,
     /// The ports on which the host listens. They are the same on all hosts of a cluster.

@@ -6,6 +6,7 @@
 //! field and what to do; [`HostConfig::check`] is all that it refuses. What a file leaves out of ports and timeouts is as
 //! in [`DEFAULTS`], which says why.
 
+mod addresses;
 mod check;
 mod datastore;
 mod dns;
@@ -16,6 +17,7 @@ mod ports;
 mod scheduling;
 mod timeouts;
 
+pub use addresses::AddressRange;
 pub use check::{Findings, MOST_MEMBERS, Problem, is_host_name};
 pub use datastore::Datastore;
 pub use dns::{Dns, PodNames, Upstream};

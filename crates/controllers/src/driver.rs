@@ -10,7 +10,7 @@ use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
 use machinery::Status;
-use objects::{Asker, Occurrence, Pod, Pool, Question, Recorder, Reporter, Write, Writer};
+use objects::{AddressPool, Asker, Occurrence, Pod, Pool, Question, Recorder, Reporter, Write, Writer};
 use pki::Authority;
 use store::{Duty, State, Store};
 use tasks::SpawnIn;
@@ -62,6 +62,8 @@ pub struct Options {
     pub grace: Duration,
     /// The port on which every host's API listens.
     pub api_port: u16,
+    /// The addresses that Services of type LoadBalancer get.
+    pub addresses: AddressPool,
     /// The pods, as the scheduler has them too.
     pub pods: Pool<Pod>,
     /// The certificate of the cluster's authority (PEM), by which pods believe the API.
@@ -83,7 +85,8 @@ impl Options {
     fn view(&self, state: Arc<State>) -> View {
         let view = View::load_part(state, &self.pods, self.part);
         let view = view.publishing(self.root_certificate.clone());
-        view.signing(self.signer.clone()).configured(self.grace, self.api_port)
+        let view = view.signing(self.signer.clone()).configured(self.grace, self.api_port);
+        view.lending(self.addresses.clone())
     }
 }
 

@@ -31,6 +31,7 @@ mod kept;
 mod key;
 mod kinds;
 mod list;
+mod load_balancer;
 mod metrics;
 mod namespace;
 mod node;

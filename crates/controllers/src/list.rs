@@ -5,8 +5,8 @@ use crate::kept::{ReplicaSet, ReplicationController};
 use crate::{
     account_token, attachment, autoscaler, certificate, cluster_role, cron_job, daemon_set, deployment,
     disruption, endpoints, ephemeral_volume, eviction, expiry, fencing, flow_schema, garbage, host_services,
-    job, job_expiry, namespace, node, pod_gc, protection, replica_set, resource_claim, resource_quota,
-    stateful_set, storage_class, validating_policy, volumes,
+    job, job_expiry, load_balancer, namespace, node, pod_gc, protection, replica_set, resource_claim,
+    resource_quota, stateful_set, storage_class, validating_policy, volumes,
 };
 
 /// All controllers. Of those that are equally urgent, the earlier ones' keys come first where nothing else orders them.
@@ -17,6 +17,8 @@ pub(crate) static CONTROLLERS: &[&dyn Controller] = &[
     &endpoints::Services,
     &endpoints::GoneServices,
     &host_services::HostServices,
+    &load_balancer::Holders,
+    &load_balancer::Allocation,
     &replica_set::Sets::<ReplicaSet>::new(),
     &replica_set::Sets::<ReplicationController>::new(),
     &deployment::Deployments,
@@ -78,6 +80,8 @@ mod tests {
         let names: Vec<_> = controllers(Part::Own).map(|(_, controller)| controller.name()).collect();
         let expected = [
             "host-services",
+            "address-holders",
+            "load-balancer",
             "local-volumes",
             "storage-class",
             "local-folders",
@@ -118,9 +122,10 @@ mod tests {
         assert!(keys.iter().all(|key| key.is_of(Part::Own)));
         let mut heard = Vec::new();
         Key::heard("n1", |key, _| heard.push(key));
+        let own = heard.iter().filter(|key| key.is_of(Part::Own));
         assert!(
-            heard.iter().all(|key| !key.is_of(Part::Own)),
-            "that a host is silent is the manager's business"
+            own.clone().count() > 0 && own.clone().all(|key| key.component() == "service-controller"),
+            "that a host is silent is the manager's business, but for the addresses that it holds"
         );
     }
 

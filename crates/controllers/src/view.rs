@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-use objects::{Kind, Meta, Pod, Pool, key};
+use objects::{AddressPool, Kind, Meta, Pod, Pool, key};
 use pki::Authority;
 use serde_json::Value;
 use store::State;
@@ -30,6 +30,7 @@ pub struct View {
     signer: Option<Arc<Authority>>,
     grace: Duration,
     api_port: u16,
+    addresses: AddressPool,
 }
 
 impl View {
@@ -52,6 +53,7 @@ impl View {
             signer: None,
             grace: node::GRACE,
             api_port: host_services::PORT,
+            addresses: AddressPool::default(),
             part,
             state,
         }
@@ -80,6 +82,16 @@ impl View {
     /// The same, where a host is not ready after `grace` of silence, and the API listens on `api_port`.
     pub fn configured(self, grace: Duration, api_port: u16) -> Self {
         View { grace, api_port, ..self }
+    }
+
+    /// The same, with the addresses that Services of type LoadBalancer may have.
+    pub fn lending(self, addresses: AddressPool) -> Self {
+        View { addresses, ..self }
+    }
+
+    /// The addresses that Services of type LoadBalancer may have.
+    pub fn addresses(&self) -> &AddressPool {
+        &self.addresses
     }
 
     /// Which controllers have it.

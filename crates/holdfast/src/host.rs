@@ -14,8 +14,9 @@ use config::{HostConfig, NetConfig};
 use futures::future::BoxFuture;
 use membership::HeartbeatDriver;
 use membership::lease::Terms;
-use network::{Answered, HostNetwork, Network, Targets};
+use network::{Answered, HostNetwork, LoadBalancing, Network, Targets};
 use node::Agent;
+use objects::AddressPool;
 use pki::{Authority, ClientAuth, HeartbeatKey, Identity, TokenKey, Trust};
 use server::Server;
 use tokio::net::TcpStream;
@@ -138,6 +139,8 @@ struct Host {
 impl Host {
     /// Stops in the order in which nobody notices: pods first, leadership before the connections.
     async fn stop(self, pods: Pods) {
+        // Callers come by another host before anything here ends.
+        self.network.give_up_addresses().await;
         match pods {
             Pods::End => self.agent.shutdown().await,
             Pods::Stay => self.agent.leave().await,
@@ -159,6 +162,11 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         &[ports.api, ports.store, ports.agent].map(|port| config.listen(port)),
     )
     .await;
+    let pool = AddressPool::new(config.load_balancer_ranges());
+    if let NetConfig::Netns { link } = &config.net {
+        // Before this host is heard.
+        network::give_up_former(link, &pool).await?;
+    }
     let registries = registries_of(&config)?;
     let identity = Identity::load(&config.pki_dir, &config.name)?;
     let trust = Trust::load(&config.pki_dir)?;
@@ -192,9 +200,10 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     .await??;
     let store = engine.store();
 
+    let epoch = watch::Sender::new(None);
     tasks::spawn(
         info_span!("begin epochs"),
-        leases::begin_epochs(membership.lease(), membership.left(), node_dir(&config)),
+        leases::begin_epochs(membership.lease(), membership.left(), node_dir(&config), epoch.subscribe()),
     );
 
     // Users who brought an etcd ask that one.
@@ -254,10 +263,19 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     let network = tasks::spawn_on(&urgent, info_span!("network"), {
         let (config, store, hosts) = (config.clone(), store.clone(), membership.hosts());
         let (listening, carrying) = (listening.clone(), Handle::current());
-        let answered = names.answered.clone();
+        let mut options = network_options(&config, networks, names.answered.clone());
+        options.load_balancing = (!pool.is_empty()).then(|| LoadBalancing {
+            pool: pool.clone(),
+            lease: membership.lease(),
+            page: membership.lease_page(),
+            process: leases::first_epoch(),
+            writer: server.writer(),
+            // This very program, also after its file was replaced.
+            program: Some("/proc/self/exe".into()),
+            epoch,
+        });
         async move {
             let before_release = move || listening.hang_up();
-            let options = network_options(&config, networks, answered);
             anyhow::Ok(Network::start(options, store, hosts, before_release, &carrying).await?)
         }
     })
@@ -284,6 +302,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         ended: leases::ended(membership.ended()),
         grace: timeouts.nodes.not_ready_after,
         api_port: ports.api,
+        addresses: pool,
         pods: pods.clone(),
         root_certificate: trust.pem().into(),
         signer: Some(signer),
@@ -411,6 +430,7 @@ fn network_options(
         cluster: config.cluster_cidr,
         answered,
         virtual_address: config.virtual_api(),
+        load_balancing: None,
         most_connections: files::connections_of_services(MOST_CONNECTIONS, files::most()),
     }
 }

@@ -18,18 +18,22 @@ pub fn first_epoch() -> Epoch {
     Epoch::try_from(Timestamp::now().as_millisecond()).unwrap_or_default().max(1)
 }
 
-/// Begins the next epoch whenever one is over and nothing is left of the pods that stop with it: their keepers see to that by themselves.
-/// `pods` is the agent's folder.
+/// Begins the next epoch whenever one is over and nothing is left of what stops with it: neither of pods, whose keepers see to that by
+/// themselves, nor of addresses of services. `pods` is the agent's folder; `addresses` is in which epoch this host holds some.
 pub async fn begin_epochs(
     mut lease: watch::Receiver<Lease>,
     left: watch::Sender<Option<Epoch>>,
     pods: PathBuf,
+    mut addresses: watch::Receiver<Option<Epoch>>,
 ) {
     loop {
         let now = *lease.borrow_and_update();
         if let Lease::Over(epoch) = now {
             tracing::warn!(epoch, "no majority of the members has heard this host: its lease is over");
             node::end_of_leased_pods(&pods).await;
+            let is_left = |held: &Option<Epoch>| held.is_some_and(|held| held <= epoch);
+            // Who holds none any more, because it has ended, has left none.
+            _ = addresses.wait_for(|held| !is_left(held)).await;
             left.send_replace(Some(epoch));
         }
         if lease.changed().await.is_err() {

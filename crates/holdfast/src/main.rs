@@ -95,6 +95,9 @@ fn main() -> ExitCode {
     if let Some(ended) = node::run_shim() {
         return ended;
     }
+    if let Some(ended) = network::run_address_keeper() {
+        return ended;
+    }
     files::allow_all();
     let cli = Cli::try_parse().unwrap_or_else(|error| without_misleading_tips(error).exit());
     let result = match cli.command {

@@ -131,7 +131,9 @@ impl Peers {
             let (Some(address), Some(pods)) = (node.address, node.pods) else { continue };
             let is_free = !taken.iter().any(|other| overlap(*other, pods));
             let counts = is_free && self.config.host_cidr.contains(&address) && self.may_be_pods(pods);
-            if counts && addresses.insert(address) {
+            // Those are services', and move between hosts.
+            let is_balanced = self.config.load_balancer_cidrs.iter().any(|range| range.contains(address));
+            if counts && !is_balanced && addresses.insert(address) {
                 taken.push(pods);
                 networks.insert(name.clone(), HostNetwork { address, pods });
             } else {

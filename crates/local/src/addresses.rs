@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
-use config::Ports;
+use config::{AddressRange, Ports};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -163,6 +163,12 @@ impl Addresses {
         }
     }
 
+    /// The addresses that Services of type LoadBalancer get: 192 to 223 of the network that the virtual address is in.
+    pub fn load_balancers(self) -> AddressRange {
+        let [a, b, c, _] = self.virtual_address().octets();
+        AddressRange { first: Ipv4Addr::new(a, b, c, 192), last: Ipv4Addr::new(a, b, c, 223) }
+    }
+
     /// Where the API answers, whichever host leads.
     pub fn api(self) -> SocketAddr {
         (self.virtual_address(), Self::API_PORT).into()
@@ -207,6 +213,8 @@ mod tests {
         assert_eq!(loopback.pod_cidr(2).to_string(), "127.2.0.0/16");
         assert_eq!(loopback.api().to_string(), "127.0.0.100:6443");
         assert_eq!(loopback.announcements().to_string(), "127.0.0.254:2382");
+        assert_eq!(loopback.load_balancers().to_string(), "127.0.0.192/27");
+        assert_eq!(netns.load_balancers().to_string(), "10.73.0.192/27");
     }
 
     #[test]

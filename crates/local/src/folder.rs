@@ -198,6 +198,7 @@ impl Folder {
             cluster_cidr: addresses.cluster_cidr(),
             service_cidr: addresses.service_cidr(),
             virtual_address: addresses.virtual_address().into(),
+            load_balancer_cidrs: vec![addresses.load_balancers()],
             net: match self.record.net {
                 NetKind::Netns => NetConfig::Netns { link: HOST_LINK.into() },
                 NetKind::Loopback => NetConfig::Loopback { switch: addresses.announcements() },

@@ -2,6 +2,7 @@
 //!
 //! One JSON datagram holds all of them, for what a host no longer lists it has given up.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -40,30 +41,34 @@ struct Announcement<'a> {
     entries: Vec<&'a Entry>,
 }
 
+/// What a host stands for, as it changes.
+#[derive(Debug)]
+pub(crate) struct Stands {
+    /// Services' addresses. Of those that one host holds alone, only what is in `held` is announced.
+    pub services: watch::Receiver<Vec<Entry>>,
+    /// The API's virtual address.
+    pub virtual_address: watch::Receiver<Option<Entry>>,
+    /// The addresses of services that this host holds.
+    pub held: watch::Receiver<BTreeSet<IpAddr>>,
+}
+
 /// Announces what it is given until the end of the network: at every change, and every 100 ms.
 #[derive(Debug)]
 pub(crate) struct Announcer {
     host: String,
     socket: UdpSocket,
-    pub services: watch::Receiver<Vec<Entry>>,
-    pub virtual_address: watch::Receiver<Option<Entry>>,
+    stands: Stands,
 }
 
 impl Announcer {
-    pub async fn new(
-        host: &str,
-        from: IpAddr,
-        switch: SocketAddr,
-        services: watch::Receiver<Vec<Entry>>,
-        virtual_address: watch::Receiver<Option<Entry>>,
-    ) -> Result<Self, Error> {
+    pub async fn new(host: &str, from: IpAddr, switch: SocketAddr, stands: Stands) -> Result<Self, Error> {
         let open = async || {
             let socket = UdpSocket::bind((from, 0)).await?;
             socket.connect(switch).await?;
             io::Result::Ok(socket)
         };
         let socket = open().await.map_err(|why| Error::Socket { what: "the switch", why })?;
-        Ok(Announcer { host: host.to_owned(), socket, services, virtual_address })
+        Ok(Announcer { host: host.to_owned(), socket, stands })
     }
 
     /// Runs until `stop`; then it takes everything back.
@@ -79,8 +84,9 @@ impl Announcer {
             let _ = self.socket.send(&datagram).await;
             tokio::select! {
                 _ = ticks.tick() => {}
-                Ok(()) = self.services.changed() => {}
-                Ok(()) = self.virtual_address.changed() => {}
+                Ok(()) = self.stands.services.changed() => {}
+                Ok(()) = self.stands.virtual_address.changed() => {}
+                Ok(()) = self.stands.held.changed() => {}
                 _ = stop.wait_for(|stop| *stop) => break,
             }
         }
@@ -90,9 +96,11 @@ impl Announcer {
 
     /// The datagram, and how many entries had no room in it.
     fn datagram(&mut self) -> (Vec<u8>, usize) {
-        let virtual_address = self.virtual_address.borrow_and_update();
-        let services = self.services.borrow_and_update();
-        let mut entries: Vec<&Entry> = virtual_address.iter().chain(services.iter()).collect();
+        let Stands { services, virtual_address, held } = &mut self.stands;
+        let virtual_address = virtual_address.borrow_and_update();
+        let (services, held) = (services.borrow_and_update(), held.borrow_and_update());
+        let stands = |entry: &&Entry| entry.kind == AddressKind::Service || held.contains(&entry.address);
+        let mut entries: Vec<&Entry> = virtual_address.iter().chain(services.iter().filter(stands)).collect();
         let all = entries.len();
         loop {
             let datagram = encode(&Announcement { host: &self.host, entries: entries.clone() });
@@ -121,17 +129,21 @@ mod tests {
     async fn announcer(
         services: Vec<Entry>,
         switch: SocketAddr,
-    ) -> (Announcer, watch::Sender<Option<Entry>>) {
-        let (vip, vip_seen) = watch::channel(None);
+    ) -> (Announcer, watch::Sender<Option<Entry>>, watch::Sender<BTreeSet<IpAddr>>) {
+        let (vip, virtual_address) = watch::channel(None);
+        let (holds, held) = watch::channel(BTreeSet::new());
         let services = watch::Sender::new(services).subscribe();
         let from = [127, 0, 0, 1].into();
-        (Announcer::new("n1", from, switch, services, vip_seen).await.unwrap(), vip)
+        let stands = Stands { services, virtual_address, held };
+        (Announcer::new("n1", from, switch, stands).await.unwrap(), vip, holds)
     }
 
     #[tokio::test]
     async fn the_switch_hears_of_a_change_and_of_the_end() {
         let switch = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let (announcer, vip) = announcer(vec![], switch.local_addr().unwrap()).await;
+        let other: IpAddr = [127, 0, 0, 200].into();
+        let balanced = Entry { address: other, ..entry(AddressKind::Vip, 80) };
+        let (announcer, vip, holds) = announcer(vec![balanced], switch.local_addr().unwrap()).await;
         let stop = watch::Sender::new(false);
         let task = tokio::spawn(announcer.run(stop.subscribe()));
         let mut buffer = [0; 2048];
@@ -148,6 +160,12 @@ mod tests {
         let held = r#"{"host":"n1","entries":[{"kind":"vip","address":"127.0.0.100","port":6443,"protocol":"TCP","target":"127.0.1.1:6443"}]}"#;
         hear(held).await;
         hear(held).await;
+        vip.send_replace(None);
+        hear(r#"{"host":"n1","entries":[]}"#).await;
+        holds.send_replace([other].into());
+        hear(&held.replace(r#"0.100","port":6443"#, r#"0.200","port":80"#)).await;
+        holds.send_replace(BTreeSet::new());
+        hear(r#"{"host":"n1","entries":[]}"#).await;
         stop.send_replace(true);
         hear(r#"{"host":"n1","entries":[]}"#).await;
         task.await.unwrap();
@@ -156,7 +174,7 @@ mod tests {
     #[tokio::test]
     async fn an_announcement_fits_into_a_datagram_with_the_virtual_address_in_it() {
         let services = (1..=u16::MAX).map(|port| entry(AddressKind::Service, port)).collect();
-        let (mut announcer, vip) = announcer(services, "127.0.0.1:9".parse().unwrap()).await;
+        let (mut announcer, vip, _) = announcer(services, "127.0.0.1:9".parse().unwrap()).await;
         vip.send_replace(Some(entry(AddressKind::Vip, 6443)));
         let (datagram, left_out) = announcer.datagram();
         assert!(datagram.len() <= LARGEST && datagram.len() > LARGEST / 2, "{}", datagram.len());

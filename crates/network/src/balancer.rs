@@ -20,6 +20,8 @@ pub enum Scope {
     Internal,
     /// From outside: to a host's port.
     External,
+    /// From outside: to an address of the Service's that one host holds (type LoadBalancer).
+    Balanced,
 }
 
 /// Takes the endpoints of each port in turn, so that load is spread evenly and not by luck.
@@ -54,8 +56,11 @@ impl Balancer {
     ) -> Vec<Endpoint> {
         let local = match scope {
             Scope::Internal => port.internal_local,
-            Scope::External => port.external_local,
+            Scope::External | Scope::Balanced => port.external_local,
         };
+        if scope == Scope::Balanced && !port.admits(client) {
+            return Vec::new();
+        }
         let live = |endpoint: &&Endpoint| match endpoint.node.as_deref() {
             Some(node) => (!local || node == self.host) && !silent(node),
             // Without a node nobody can say that it is on this host, nor beats for it.

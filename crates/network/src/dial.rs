@@ -10,6 +10,7 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
+use crate::farewell::Farewells;
 use crate::{Balancer, Endpoint, PortId, Scope, Served, ServiceChange, Services};
 
 /// An endpoint that doesn't answer in this time is passed over.
@@ -31,12 +32,14 @@ pub(crate) struct Dialer {
     services: watch::Sender<Services>,
     silent: watch::Sender<BTreeSet<String>>,
     balancer: Mutex<Balancer>,
+    farewells: Farewells,
 }
 
 impl Dialer {
     pub fn new(host: &str) -> Self {
         let (services, silent) = (watch::Sender::default(), watch::Sender::default());
-        Dialer { services, silent, balancer: Mutex::new(Balancer::new(host)) }
+        let farewells = Farewells::default();
+        Dialer { services, silent, balancer: Mutex::new(Balancer::new(host)), farewells }
     }
 
     /// Takes changes in.
@@ -67,6 +70,16 @@ impl Dialer {
 
     pub fn is_silent(&self, node: &str) -> bool {
         self.silent.borrow().contains(node)
+    }
+
+    /// An address of services is about to leave this host: ends the connections to it.
+    pub fn farewell(&self, address: IpAddr) -> impl Future<Output = ()> + use<> {
+        self.farewells.say(address)
+    }
+
+    /// Waits until an address of services is about to leave this host.
+    pub fn leaving(&self, address: IpAddr) -> impl Future<Output = ()> + use<> {
+        self.farewells.hear(address)
     }
 
     /// Waits until an endpoint's host falls silent.

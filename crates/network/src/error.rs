@@ -31,6 +31,9 @@ pub enum Error {
         /// What the system said.
         why: std::io::Error,
     },
+    /// Nobody would give the addresses of services up if this process hangs.
+    #[error("can't start the keeper of addresses: {0}")]
+    Keeper(std::io::Error),
     /// A pod's network namespace can't be entered.
     #[error("can't enter the network namespace of a pod: {0}")]
     Namespace(std::io::Error),

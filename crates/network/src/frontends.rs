@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use objects::AddressPool;
+
 use crate::{PortId, Protocol, Scope, ServiceId, ServicePort};
 
 /// An address under which callers know a port of a Service.
@@ -20,14 +22,16 @@ pub(crate) struct Frontends {
     host: IpAddr,
     /// What this host answers for by itself.
     answered: BTreeSet<(Protocol, SocketAddr)>,
+    /// The addresses of Services that hosts of this cluster hold. What else a status says is others'.
+    pool: AddressPool,
     of_service: BTreeMap<ServiceId, Vec<(Frontend, PortId)>>,
     wanted: BTreeMap<Frontend, BTreeSet<PortId>>,
 }
 
 impl Frontends {
     /// None yet, on a host of this address, which answers for some others by itself.
-    pub fn new(host: IpAddr, answered: BTreeSet<(Protocol, SocketAddr)>) -> Self {
-        Frontends { host, answered, of_service: BTreeMap::new(), wanted: BTreeMap::new() }
+    pub fn new(host: IpAddr, answered: BTreeSet<(Protocol, SocketAddr)>, pool: AddressPool) -> Self {
+        Frontends { host, answered, pool, of_service: BTreeMap::new(), wanted: BTreeMap::new() }
     }
 
     /// A Service has these ports now; none if it is gone. Answers which addresses may stand for another port than before.
@@ -68,10 +72,13 @@ impl Frontends {
     fn of(&self, port: &ServicePort) -> Vec<(Frontend, PortId)> {
         let own = port.addresses.iter().map(|ip| (SocketAddr::new(*ip, port.number), Scope::Internal));
         let node = port.node_port.map(|number| (SocketAddr::new(self.host, number), Scope::External));
+        let is_held = |ip: &&IpAddr| matches!(ip, IpAddr::V4(v4) if self.pool.contains(*v4));
+        let balanced = port.balanced.iter().filter(is_held);
+        let balanced = balanced.map(|ip| (SocketAddr::new(*ip, port.number), Scope::Balanced));
         let frontend = |(address, scope)| Frontend { protocol: port.protocol, address, scope };
         let is_left =
             |(address, _): &(SocketAddr, Scope)| !self.answered.contains(&(port.protocol, *address));
-        own.chain(node).filter(is_left).map(|at| (frontend(at), port.id.clone())).collect()
+        own.chain(node).chain(balanced).filter(is_left).map(|at| (frontend(at), port.id.clone())).collect()
     }
 }
 
@@ -86,6 +93,8 @@ mod tests {
             number,
             addresses: vec![address.into()],
             node_port: None,
+            balanced: Vec::new(),
+            sources: Default::default(),
             affinity: None,
             internal_local: false,
             external_local: false,
@@ -94,10 +103,21 @@ mod tests {
     }
 
     #[test]
+    fn of_the_addresses_from_outside_those_of_the_pool_are_listened_on() {
+        let pool = AddressPool::new([([10, 73, 0, 200].into(), [10, 73, 0, 209].into())]);
+        let mut frontends = Frontends::new([10, 73, 0, 1].into(), BTreeSet::new(), pool);
+        let balanced = vec![[10, 73, 0, 201].into(), [10, 73, 0, 100].into(), [192, 0, 2, 1].into()];
+        let port = ServicePort { addresses: Vec::new(), balanced, ..port("web", [10, 96, 0, 5], 80) };
+        let touched = frontends.set(&id("web"), std::slice::from_ref(&port));
+        let address = ([10, 73, 0, 201], 80).into();
+        assert_eq!(touched, [Frontend { protocol: Protocol::Tcp, address, scope: Scope::Balanced }].into());
+    }
+
+    #[test]
     fn what_the_host_answers_for_by_itself_is_left_to_it() {
         let dns = port("dns", [10, 96, 0, 10], 53);
         let answered = BTreeSet::from([(Protocol::Udp, SocketAddr::from(([10, 96, 0, 10], 53)))]);
-        let mut frontends = Frontends::new([10, 73, 0, 1].into(), answered);
+        let mut frontends = Frontends::new([10, 73, 0, 1].into(), answered, AddressPool::default());
         let datagrams = ServicePort { protocol: Protocol::Udp, node_port: Some(30053), ..dns.clone() };
         let touched = frontends.set(&id("dns"), &[datagrams, dns]);
         let touched: Vec<_> = touched.iter().map(|f| (f.protocol, f.address.to_string())).collect();
@@ -111,7 +131,7 @@ mod tests {
 
     #[test]
     fn an_address_that_two_want_is_the_first_ones_and_the_others_once_it_is_free() {
-        let mut frontends = Frontends::new([10, 73, 0, 1].into(), BTreeSet::new());
+        let mut frontends = Frontends::new([10, 73, 0, 1].into(), BTreeSet::new(), AddressPool::default());
         let shared = Frontend {
             protocol: Protocol::Tcp,
             address: ([10, 96, 0, 5], 80).into(),

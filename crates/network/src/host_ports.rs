@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
+use objects::AddressPool;
 use tokio::sync::mpsc;
 
 use crate::{Endpoint, Error, Hints, PortId, Protocol, Served, ServiceChange, ServiceId, ServicePort};
@@ -24,7 +25,7 @@ pub struct HostPort {
 
 /// Addresses at which the host can listen, though they aren't its own to give: networks that are local as a whole, and what leads
 /// to the API. A pod that got a port there would answer for a Service, or for the API, on its host.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Taken {
     /// The Services'.
     pub services: IpNet,
@@ -32,6 +33,8 @@ pub(crate) struct Taken {
     pub pods: IpNet,
     /// The API's.
     pub virtual_address: IpAddr,
+    /// Those of Services of type LoadBalancer.
+    pub balanced: AddressPool,
 }
 
 impl Taken {
@@ -43,6 +46,7 @@ impl Taken {
             _ if self.services.contains(&plain) => "one of services (serviceCidr)",
             _ if self.pods.contains(&plain) => "one of pods (clusterCidr)",
             _ if self.virtual_address == plain => "the API's (virtualAddress)",
+            IpAddr::V4(v4) if self.balanced.contains(v4) => "one of services (loadBalancerCidrs)",
             _ => return Ok(()),
         };
         Err(Error::NotForHostPorts { address, what })
@@ -93,6 +97,8 @@ fn change(host: IpAddr, pod: IpAddr, ports: &[HostPort]) -> ServiceChange {
             number: port.number,
             addresses: if other == host { Vec::new() } else { vec![other] },
             node_port: is_hosts.then_some(port.number),
+            balanced: Vec::new(),
+            sources: Default::default(),
             affinity: None,
             internal_local: false,
             external_local: false,
@@ -157,7 +163,7 @@ mod tests {
         };
         let ports = [port(30443), port(30444)];
         for service_first in [true, false] {
-            let mut frontends = Frontends::new(host, BTreeSet::new());
+            let mut frontends = Frontends::new(host, BTreeSet::new(), AddressPool::default());
             let mut both = [(&service, &ports[..]), (&pods.id, &pods.ports[..])];
             if !service_first {
                 both.reverse();
@@ -187,6 +193,7 @@ mod tests {
             services: net("10.96.0.0/16"),
             pods: net("10.244.0.0/16"),
             virtual_address: [10, 73, 0, 100].into(),
+            balanced: AddressPool::new([([10, 73, 0, 200].into(), [10, 73, 0, 201].into())]),
         };
         let said = |address: &str| taken.check(address.parse().unwrap()).err().map(|error| error.to_string());
         for (address, what) in [
@@ -194,6 +201,7 @@ mod tests {
             ("::ffff:10.96.0.1", "services"),
             ("10.244.2.7", "pods"),
             ("10.73.0.100", "virtualAddress"),
+            ("10.73.0.201", "loadBalancerCidrs"),
         ] {
             let said = said(address).unwrap();
             assert!(said.starts_with(&format!("hostIP {address} is not")) && said.contains(what), "{said}");

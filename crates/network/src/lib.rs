@@ -4,7 +4,7 @@
 //! without I/O. A service backend puts such changes into effect; today that is the in-process proxy, which listens for
 //! every Service and asks [`Balancer`] for the order in which endpoints are tried. [`Network`] drives them: it
 //! makes the host's addresses its own by netlink (or announces them to the switch of a cluster on loopback) and
-//! holds the API's virtual address while this host leads. [`PodLinks`] connects networks of pods' own to the host.
+//! holds the API's virtual address while this host leads, and addresses of services while its lease says so. [`PodLinks`] connects networks of pods' own to the host.
 
 mod announce;
 mod arp;
@@ -13,13 +13,16 @@ mod balancer;
 mod dial;
 mod dropped;
 mod error;
+mod farewell;
 mod follow;
 mod frontends;
+mod held_addresses;
 mod host_ports;
 mod keeper;
 mod listen;
 mod netlink;
 mod network;
+mod on_link;
 mod pod_links;
 mod proxy;
 mod services;
@@ -28,6 +31,7 @@ mod virtual_address;
 
 pub use balancer::{Balancer, Scope};
 pub use error::Error;
+pub use held_addresses::{LoadBalancing, give_up_former, run_address_keeper};
 pub use host_ports::HostPort;
 pub use listen::listen_before_held;
 pub use network::{Answered, HostNetwork, Mode, Network, Options};

@@ -4,7 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use futures::StreamExt;
 use ipnet::IpNet;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::address::AddressAttribute;
+use rtnetlink::packet_route::link::{LinkAttribute, LinkFlags, LinkMessage};
 use rtnetlink::packet_route::route::{RouteMessage, RouteScope, RouteType};
 use rtnetlink::{AddressMessageBuilder, Handle, LinkUnspec, RouteMessageBuilder};
 use tokio::task::JoinHandle;
@@ -24,6 +25,8 @@ pub(crate) struct Link {
     pub index: u32,
     /// Its hardware address; zero if it has none.
     pub hardware: [u8; 6],
+    /// Whether it carries anything: it is switched on, and so is its other end.
+    pub is_up: bool,
 }
 
 impl Link {
@@ -32,7 +35,8 @@ impl Link {
             LinkAttribute::Address(address) => address.as_slice().try_into().ok(),
             _ => None,
         });
-        Link { index: message.header.index, hardware: address.unwrap_or_default() }
+        let is_up = message.header.flags.contains(LinkFlags::LowerUp);
+        Link { index: message.header.index, hardware: address.unwrap_or_default(), is_up }
     }
 }
 
@@ -131,6 +135,25 @@ impl Netlink {
             Some(Ok(_)) => Ok(true),
             Some(Err(why)) => Err(failed(format!("look for the address {address}"))(why)),
         }
+    }
+
+    /// The addresses that a link has with no network around them.
+    pub async fn single_addresses(&self, link: Link) -> Result<Vec<IpAddr>, Error> {
+        let addresses = self.handle.address().get().set_link_index_filter(link.index);
+        let mut found = std::pin::pin!(addresses.execute());
+        let mut single = Vec::new();
+        while let Some(message) = found.next().await {
+            let message = message.map_err(failed("list a link's addresses"))?;
+            let of = |attribute: &AddressAttribute| match attribute {
+                AddressAttribute::Local(address) | AddressAttribute::Address(address) => Some(*address),
+                _ => None,
+            };
+            let address = message.attributes.iter().find_map(of);
+            let whole =
+                |address: &IpAddr| message.header.prefix_len == if address.is_ipv4() { 32 } else { 128 };
+            single.extend(address.filter(whole));
+        }
+        Ok(single)
     }
 
     /// Takes an address from a link. It may be gone already.

@@ -1,6 +1,6 @@
 //! A host's network: everything put together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::OwnedFd;
@@ -16,12 +16,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tracing::info_span;
 
-use crate::announce::{AddressKind, Announcer, Entry};
+use crate::announce::{AddressKind, Announcer, Entry, Stands};
 use crate::dial::Dialer;
 use crate::follow::follow;
+use crate::held_addresses::{self, LoadBalancing};
 use crate::host_ports::{HostPort, HostPorts, Taken};
 use crate::keeper::{self, Others, Wanted};
 use crate::netlink::Netlink;
+use crate::on_link::OnLink;
 use crate::pod_links::PodLinks;
 use crate::proxy::{ListenAt, Proxy};
 use crate::virtual_address::{self, Holder};
@@ -80,6 +82,8 @@ pub struct Options {
     pub answered: Vec<Answered>,
     /// The API's virtual address and port.
     pub virtual_address: SocketAddr,
+    /// What it takes to hold addresses of Services of type LoadBalancer; nothing where there are none.
+    pub load_balancing: Option<LoadBalancing>,
     /// How many connections the proxy carries at once; each takes two open files.
     pub most_connections: usize,
 }
@@ -94,6 +98,8 @@ pub struct Network {
     host_ports: HostPorts,
     taken: Taken,
     stop: watch::Sender<bool>,
+    /// The one that holds addresses of services, and what asks it to give them up.
+    addresses: Addresses,
     /// These end by themselves once they are asked to stop.
     ending: Mutex<JoinSet<()>>,
     /// These are cut off.
@@ -120,7 +126,8 @@ impl Network {
         let own = known.ok_or_else(|| Error::UnknownHost(options.name.clone()))?;
         let stop = watch::Sender::new(false);
         let (mut ending, mut running) = (JoinSet::new(), JoinSet::new());
-        let (place, holder, pods) = match &options.mode {
+        let held = watch::Sender::new(BTreeSet::new());
+        let (place, addresses, holder, pods) = match &options.mode {
             Mode::Namespaces { link } => {
                 let netlink = Netlink::open()?;
                 let wanted = wanted(&options, own);
@@ -147,14 +154,19 @@ impl Network {
                     }
                 }
                 let pods = pods.map_err(|error| error.to_string());
-                (ListenAt::There, Holder::Link { netlink, link: link.clone(), address, changes }, pods)
+                let addresses = OnLink::new(Netlink::open()?, link.clone(), changes.clone());
+                let on = OnLink::new(netlink, link.clone(), changes);
+                (ListenAt::There, held_addresses::Place::Link(addresses), Holder::Link { on, address }, pods)
             }
             Mode::Loopback { switch } => {
                 let (services, services_seen) = watch::channel(Vec::new());
                 let (announced, announced_seen) = watch::channel(None);
-                let announcer =
-                    Announcer::new(&options.name, own.address, *switch, services_seen, announced_seen)
-                        .await?;
+                let stands = Stands {
+                    services: services_seen,
+                    virtual_address: announced_seen,
+                    held: held.subscribe(),
+                };
+                let announcer = Announcer::new(&options.name, own.address, *switch, stands).await?;
                 ending.spawn_in(info_span!("announce"), announcer.run(stop.subscribe()));
                 let entry = Entry {
                     kind: AddressKind::Vip,
@@ -164,7 +176,8 @@ impl Network {
                     target: SocketAddr::new(own.address, options.virtual_address.port()),
                 };
                 let pods = Err("on loopback all hosts of a cluster share the machine's network".to_owned());
-                (ListenAt::Here(services), Holder::Switch { entry, announced }, pods)
+                let holder = Holder::Switch { entry, announced };
+                (ListenAt::Here(services), held_addresses::Place::Switch, holder, pods)
             }
         };
         ending.spawn_in(
@@ -173,13 +186,25 @@ impl Network {
         );
         let dialer = Arc::new(Dialer::new(&options.name));
         let (answered, most) = (options.answered.clone(), options.most_connections);
-        let proxy = Proxy::new(own.address, place, answered, dialer.clone(), most);
+        let balancing = options.load_balancing.clone();
+        let pool = balancing.as_ref().map(|balancing| balancing.pool.clone()).unwrap_or_default();
+        let proxy = Proxy::new(own.address, place, (answered, pool.clone()), dialer.clone(), most);
+        let addresses = Addresses::start(balancing.map(|balancing| held_addresses::Driver {
+            host: options.name.clone(),
+            options: balancing,
+            place: addresses,
+            store: store.clone(),
+            dialer: dialer.clone(),
+            held,
+            hosts: hosts.clone(),
+        }));
         let (own_name, networks) = (options.name.clone(), options.hosts.clone());
         let (host_ports, changes) = HostPorts::new(own.address);
         let taken = Taken {
             services: options.services,
             pods: options.cluster,
             virtual_address: options.virtual_address.ip(),
+            balanced: pool,
         };
         running.spawn_in_on(
             info_span!("follow services"),
@@ -187,7 +212,7 @@ impl Network {
             carrying,
         );
         let ending = Mutex::new(ending);
-        Ok(Network { own, dialer, pods, host_ports, taken, stop, ending, _running: running })
+        Ok(Network { own, dialer, pods, host_ports, taken, stop, addresses, ending, _running: running })
     }
 
     /// A connection to the next live endpoint of a Service's port, given by name or number (or empty, if there
@@ -282,11 +307,41 @@ impl Network {
         Err(Error::ForeignAddress { address, network: self.own.pods })
     }
 
+    /// Gives the addresses of services up, says so, and returns when that is done: before the store ends, and while the threads that carry
+    /// connections still answer. Others take them then, and don't wait for the end of this host's lease.
+    pub async fn give_up_addresses(&self) {
+        self.addresses.stop().await;
+    }
+
     /// Gives the virtual address up, takes announcements back, and returns when that is done.
     pub async fn stop(&self) {
+        self.addresses.stop().await;
         self.stop.send_replace(true);
         let mut ending = std::mem::take(&mut *self.ending.lock().unwrap_or_else(PoisonError::into_inner));
         while ending.join_next().await.is_some() {}
+    }
+}
+
+/// The task that holds addresses of services.
+#[derive(Debug)]
+struct Addresses {
+    stop: watch::Sender<bool>,
+    task: Mutex<JoinSet<()>>,
+}
+
+impl Addresses {
+    fn start(driver: Option<held_addresses::Driver>) -> Self {
+        let (stop, mut task) = (watch::Sender::new(false), JoinSet::new());
+        if let Some(driver) = driver {
+            task.spawn_in(info_span!("addresses of services"), driver.run(stop.subscribe()));
+        }
+        Addresses { stop, task: Mutex::new(task) }
+    }
+
+    async fn stop(&self) {
+        self.stop.send_replace(true);
+        let mut task = std::mem::take(&mut *self.task.lock().unwrap_or_else(PoisonError::into_inner));
+        while task.join_next().await.is_some() {}
     }
 }
 

@@ -1,6 +1,5 @@
 //! The API's virtual address: held exactly while this host leads.
 
-use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -8,27 +7,22 @@ use store::Leadership;
 use tasks::SpawnIn;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tracing::info_span;
 
+use crate::Error;
 use crate::announce::Entry;
-use crate::netlink::{Link, Netlink};
-use crate::{Error, arp, keeper};
+use crate::on_link::{OnLink, tell_neighbours};
 
-/// When neighbours get the news, counted from the acquisition: more than once, for a datagram may be lost.
+/// When neighbours get the news, counted from the acquisition.
 const TELL_AFTER: [Duration; 3] = [Duration::ZERO, Duration::from_millis(50), Duration::from_millis(200)];
-/// News this late is not sent any more: a host that paused may have lost the address without knowing it yet, and
-/// would draw its callers back.
-const LATE: Duration = Duration::from_millis(100);
 /// After this time, what the kernel refused is tried again.
 const AGAIN: Duration = Duration::from_millis(100);
 
 /// How an address is held.
 #[derive(Debug)]
 pub(crate) enum Holder {
-    /// On a link of this host, by its name: it may go and come again. `changes` tells when to look whether the address is where
-    /// it should be.
-    Link { netlink: Netlink, link: String, address: IpAddr, changes: watch::Receiver<u64> },
+    /// On a link of this host.
+    Link { on: OnLink, address: IpAddr },
     /// By announcing it to the switch.
     Switch { entry: Entry, announced: watch::Sender<Option<Entry>> },
 }
@@ -44,10 +38,11 @@ impl Holder {
     /// Takes the address, and starts to tell the neighbours.
     async fn acquire(&self, telling: &mut JoinSet<()>) -> Result<(), Error> {
         match self {
-            Holder::Link { netlink, link, address, .. } => {
-                let link = netlink.link(link).await?;
-                netlink.add_address(link, *address).await?;
-                telling.spawn_in(info_span!("tell neighbours", %address), tell_neighbours(link, *address));
+            Holder::Link { on, address } => {
+                let link = on.put(*address).await?;
+                // Who gives the address up ends this before.
+                let telling_them = tell_neighbours(link, *address, TELL_AFTER, || true);
+                telling.spawn_in(info_span!("tell neighbours", %address), telling_them);
             }
             Holder::Switch { entry, announced } => {
                 announced.send_replace(Some(entry.clone()));
@@ -58,14 +53,7 @@ impl Holder {
 
     async fn release(&self) -> Result<(), Error> {
         match self {
-            Holder::Link { netlink, link, address, .. } => {
-                let link = match netlink.link(link).await {
-                    // A link that is gone has no address.
-                    Err(Error::NoLink(_)) => return Ok(()),
-                    found => found?,
-                };
-                netlink.remove_address(link, *address).await
-            }
+            Holder::Link { on, address } => on.remove(*address).await,
             Holder::Switch { announced, .. } => {
                 announced.send_replace(None);
                 Ok(())
@@ -75,17 +63,15 @@ impl Holder {
 
     /// After a refusal: the connection to the kernel may be what is broken, and would refuse for ever.
     fn begin_anew(&mut self) {
-        if let Holder::Link { netlink, .. } = self
-            && let Ok(anew) = Netlink::open()
-        {
-            *netlink = anew;
+        if let Holder::Link { on, .. } = self {
+            on.begin_anew();
         }
     }
 
     /// Waits for a reason to look at the address.
     async fn reason(&mut self) {
         match self {
-            Holder::Link { changes, .. } => keeper::reason(changes).await,
+            Holder::Link { on, .. } => on.reason().await,
             Holder::Switch { .. } => std::future::pending().await,
         }
     }
@@ -93,33 +79,10 @@ impl Holder {
     /// Whether the address is here; where only an announcement makes it so, it is as `wanted`.
     async fn is_here(&self, wanted: bool) -> Result<bool, Error> {
         match self {
-            Holder::Link { netlink, link, address, .. } => match netlink.link(link).await {
-                Err(Error::NoLink(_)) => Ok(false),
-                found => netlink.has_address(found?, *address).await,
-            },
+            Holder::Link { on, address } => on.has(*address).await,
             Holder::Switch { .. } => Ok(wanted),
         }
     }
-}
-
-async fn tell_neighbours(link: Link, address: IpAddr) {
-    let IpAddr::V4(address) = address else { return };
-    let acquired = now();
-    for after in TELL_AFTER {
-        tokio::time::sleep_until(acquired + after).await;
-        if now() > acquired + after + LATE {
-            return;
-        }
-        let told: io::Result<()> = arp::announce(link.index, link.hardware, address);
-        if let Err(error) = told {
-            tracing::warn!(%address, %error, "can't tell the neighbours who has the virtual address");
-        }
-    }
-}
-
-#[allow(clippy::disallowed_methods, reason = "the driver of the virtual address: here it gets its time")]
-fn now() -> Instant {
-    Instant::now()
 }
 
 /// Follows leadership until `stop` or the store's end; then gives the address up. `before_release` is called
@@ -193,7 +156,7 @@ pub(crate) async fn follow(
 }
 
 /// Returns once it is to end, or nobody is left who could say so.
-async fn asked(stop: &mut watch::Receiver<bool>) {
+pub(crate) async fn asked(stop: &mut watch::Receiver<bool>) {
     // Either way it ends.
     let _ = stop.wait_for(|stop| *stop).await;
 }

@@ -76,6 +76,7 @@ async fn serve_and_hold() {
         cluster: "10.244.0.0/16".parse().unwrap(),
         virtual_address,
         answered: Vec::new(),
+        load_balancing: None,
         most_connections: 64,
     };
     let api = TcpListener::from_std(listen_before_held(virtual_address).unwrap()).unwrap();

@@ -46,6 +46,7 @@ impl Bench {
             cluster: "127.0.0.0/8".parse().unwrap(),
             virtual_address: "127.0.0.100:6443".parse().unwrap(),
             answered: Vec::new(),
+            load_balancing: None,
             most_connections: 64,
         };
         let network = Network::start(options, store.clone(), hosts.subscribe(), || {}, &Handle::current())

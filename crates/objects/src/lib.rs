@@ -2,6 +2,7 @@
 //! a part of the cluster asks for a change. Reading needs no server and no network; changing goes through
 //! a [`Writer`], which is the API's own write path.
 
+mod address;
 mod bound;
 mod copies;
 mod fencing;
@@ -28,6 +29,9 @@ mod write;
 /// and beat for nobody.
 pub const HEARTBEATS: &str = "holdfast.dev/heartbeats";
 
+pub use address::{
+    ADDRESS_NAMESPACE, AddressHolder, AddressLease, AddressPool, may_change_address, may_make_of_address,
+};
 pub use bound::node_of;
 pub use copies::{shared_labels, shared_owners, shared_text};
 pub use fencing::{FENCED_EPOCH, FENCING, Fencing, Grade, LEASE_EPOCH, STOPS_WITH_LEASE};

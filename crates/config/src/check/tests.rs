@@ -19,6 +19,7 @@ pub(crate) fn config() -> HostConfig {
         cluster_cidr: "10.244.0.0/16".parse().unwrap(),
         service_cidr: "10.96.0.0/16".parse().unwrap(),
         virtual_address: address(100),
+        load_balancer_cidrs: Vec::new(),
         net: NetConfig::Netns { link: "eth0".into() },
         ports: Ports::default(),
         timeouts: Timeouts::default(),

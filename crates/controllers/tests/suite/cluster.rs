@@ -13,7 +13,8 @@ use futures::future::{BoxFuture, ready};
 use jiff::Timestamp;
 use machinery::{Object, Status};
 use objects::{
-    Asker, Delete, Kind, ObjectRef, Occurrence, Pool, Question, Reader, TypedRef, Uid, Write, Writer,
+    AddressPool, Asker, Delete, Kind, ObjectRef, Occurrence, Pool, Question, Reader, TypedRef, Uid, Write,
+    Writer,
 };
 use scheduler::Waiting;
 use serde_json::{Value, json};
@@ -64,6 +65,8 @@ pub struct Cluster {
     pub leases: Silence,
     /// Whose leases are over.
     pub ended: Ended,
+    /// The addresses that Services of type LoadBalancer get, by the next member that takes over.
+    pub pool: AddressPool,
     /// What is answered to questions, by their paths.
     pub answers: BTreeMap<String, Value>,
     answered: BTreeMap<Key, Answers>,
@@ -138,6 +141,7 @@ impl Cluster {
             silence: Silence::new(),
             leases: Silence::new(),
             ended: Ended::new(),
+            pool: AddressPool::default(),
             answers: BTreeMap::new(),
             answered: BTreeMap::new(),
             notes: BTreeMap::new(),
@@ -351,7 +355,7 @@ impl Cluster {
     /// Another member leads: it knows what is stored, and nothing else.
     pub fn take_over(&mut self) {
         let view = View::load(self.store.snapshot(), &Pool::default());
-        self.view = view.publishing(CERTIFICATE.into()).signing(Some(signer()));
+        self.view = view.publishing(CERTIFICATE.into()).signing(Some(signer())).lending(self.pool.clone());
         self.waiting = Waiting::load(self.store.snapshot(), &Pool::default());
         self.lags = false;
         self.due.clear();

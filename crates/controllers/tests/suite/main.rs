@@ -27,6 +27,7 @@ mod hints;
 mod hosts;
 mod job_policies;
 mod jobs;
+mod load_balancers;
 mod namespaces;
 mod nodes;
 mod pod_gc;

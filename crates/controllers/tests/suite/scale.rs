@@ -103,6 +103,7 @@ async fn many_pods_come_roll_over_and_go() {
         ended: watch::channel(Default::default()).1,
         grace: controllers::GRACE,
         api_port: 6443,
+        addresses: objects::AddressPool::default(),
         root_certificate: "a certificate".into(),
         signer: None,
         load: watch::Sender::default(),

@@ -31,6 +31,12 @@ struct Claim {
     heard: Instant,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Holder {
+    host: String,
+    target: SocketAddr,
+}
+
 #[derive(Debug, Default)]
 struct Service {
     claims: BTreeMap<String, Claim>,
@@ -41,15 +47,17 @@ struct Service {
 #[derive(Debug, Default)]
 pub struct Table {
     /// The holders stay until others announce themselves, silent or not: so neighbours on a link keep an address in
-    /// their ARP tables.
-    vips: BTreeMap<Frontend, Option<SocketAddr>>,
+    /// their ARP tables. One that is heard and announces an address no more has given it up.
+    vips: BTreeMap<Frontend, Option<Holder>>,
+    /// The one that is there before anybody announces it.
+    first: Option<Frontend>,
     services: BTreeMap<Frontend, Service>,
 }
 
 impl Table {
     /// A table with a virtual address that nobody has announced yet.
     pub fn with_vip(vip: Frontend) -> Self {
-        Self { vips: BTreeMap::from([(vip, None)]), services: BTreeMap::new() }
+        Self { vips: BTreeMap::from([(vip, None)]), first: Some(vip), services: BTreeMap::new() }
     }
 
     /// Takes in what a host announced. True if connections go elsewhere from now on, or somewhere at all.
@@ -60,7 +68,10 @@ impl Table {
             let frontend = Frontend { protocol: entry.protocol, address: entry.address, port: entry.port };
             match entry.kind {
                 AddressKind::Vip => {
-                    is_news |= self.vips.insert(frontend, Some(entry.target)) != Some(Some(entry.target));
+                    let holder = Holder { host: announcement.host.clone(), target: entry.target };
+                    let former = self.vips.insert(frontend, Some(holder)).flatten();
+                    is_news |= former.is_none_or(|former| former.target != entry.target);
+                    listed.insert(frontend);
                 }
                 AddressKind::Service if !self.vips.contains_key(&frontend) => {
                     let service = self.services.entry(frontend).or_default();
@@ -74,6 +85,11 @@ impl Table {
                 AddressKind::Service => {}
             }
         }
+        let first = self.first;
+        self.vips.retain(|frontend, holder| {
+            let is_its = holder.as_ref().is_some_and(|holder| holder.host == announcement.host);
+            !is_its || listed.contains(frontend) || Some(*frontend) == first
+        });
         for (frontend, service) in &mut self.services {
             if !listed.contains(frontend) {
                 service.claims.remove(&announcement.host);
@@ -85,7 +101,7 @@ impl Table {
 
     /// Whether the address is one that only one host holds at a time, and that is not the one at `holder`.
     pub fn is_elsewhere(&self, frontend: Frontend, holder: SocketAddr) -> bool {
-        self.vips.get(&frontend).copied().flatten().is_some_and(|now| now != holder)
+        self.vips.get(&frontend).and_then(Option::as_ref).is_some_and(|now| now.target != holder)
     }
 
     /// Forgets the services of hosts that fell silent.
@@ -104,7 +120,7 @@ impl Table {
     /// Where a new connection goes: the targets to try, in this order.
     pub fn targets(&mut self, frontend: Frontend, now: Instant) -> Vec<SocketAddr> {
         if let Some(holder) = self.vips.get(&frontend) {
-            return holder.iter().copied().collect();
+            return holder.iter().map(|holder| holder.target).collect();
         }
         let Some(service) = self.services.get_mut(&frontend) else { return Vec::new() };
         let mut targets: Vec<SocketAddr> =
@@ -165,6 +181,20 @@ mod tests {
         assert!(table.announced(&says(2, &[(AddressKind::Vip, VIP)]), at(60_001)));
         assert!(table.is_elsewhere(VIP, target(1)) && !table.is_elsewhere(VIP, target(2)));
         assert_eq!(table.targets(VIP, at(60_001)), [target(2)]);
+        assert_eq!(table.frontends(), BTreeSet::from([VIP]));
+    }
+
+    #[test]
+    fn an_address_of_a_service_goes_when_its_holder_gives_it_up_and_nobody_else_has_it() {
+        let (start, at) = moments();
+        let (mut table, balanced) = (Table::with_vip(VIP), Frontend { port: 3, ..VIP });
+        table.announced(&says(1, &[(AddressKind::Vip, balanced), (AddressKind::Vip, VIP)]), start);
+        assert_eq!(table.targets(balanced, at(60_000)), [target(1)], "silence takes nothing away");
+        assert!(table.announced(&says(2, &[(AddressKind::Vip, balanced)]), at(60_001)));
+        table.announced(&says(1, &[]), at(60_002));
+        assert_eq!(table.targets(balanced, at(60_002)), [target(2)], "it is another one's");
+        assert_eq!(table.targets(VIP, at(60_002)), [target(1)]);
+        table.announced(&says(2, &[]), at(60_003));
         assert_eq!(table.frontends(), BTreeSet::from([VIP]));
     }
 

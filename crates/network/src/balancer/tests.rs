@@ -28,6 +28,8 @@ fn port(hosts: &[&str]) -> ServicePort {
         number: 80,
         addresses: vec![[10, 96, 0, 5].into()],
         node_port: Some(30080),
+        balanced: Vec::new(),
+        sources: Default::default(),
         affinity: None,
         internal_local: false,
         external_local: false,
@@ -44,6 +46,25 @@ fn numbers(order: &[Endpoint]) -> Vec<u8> {
 }
 
 const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+
+#[test]
+fn callers_from_elsewhere_find_nobody_at_an_address_from_outside() {
+    let (port, now) = (port(&["n1", "n2"]), start());
+    let port = ServicePort { sources: ["10.0.0.0/24".parse().unwrap()].into(), external_local: true, ..port };
+    let mut balancer = Balancer::new("n1");
+    let mut order = |scope, client: Option<&str>| {
+        let client = client.map(|client| client.parse().unwrap());
+        numbers(&balancer.order(&port, scope, client, |_| false, now))
+    };
+    assert_eq!(
+        order(Scope::Balanced, Some("10.0.0.9")),
+        [0],
+        "and its own endpoints alone where the Service says so"
+    );
+    assert_eq!(order(Scope::Balanced, Some("::ffff:10.0.0.9")), [0]);
+    assert!(order(Scope::Balanced, Some("10.0.1.9")).is_empty() && order(Scope::Balanced, None).is_empty());
+    assert_eq!(order(Scope::External, Some("10.0.1.9")), [0], "node ports are no matter of it");
+}
 
 #[test]
 fn endpoints_are_taken_in_turn_and_those_of_silent_hosts_not_at_all() {

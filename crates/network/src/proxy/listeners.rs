@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use objects::AddressPool;
 use tasks::SpawnIn;
 use tokio::net::{TcpListener, UdpSocket};
 use tokio::sync::{Semaphore, watch};
@@ -18,6 +19,7 @@ use crate::announce::{AddressKind, Entry};
 use crate::backend::{Outcome, ServiceBackend};
 use crate::dial::Dialer;
 use crate::frontends::{Frontend, Frontends};
+use crate::listen::{bind_before_held, listen_before_held};
 use crate::{Answered, PortId, Protocol, Scope, ServiceChange};
 
 /// Where a Service's own addresses are listened on.
@@ -84,7 +86,7 @@ impl Proxy {
     pub fn new(
         host: IpAddr,
         place: ListenAt,
-        answered: Vec<Answered>,
+        (answered, pool): (Vec<Answered>, AddressPool),
         dialer: Arc<Dialer>,
         most_connections: usize,
     ) -> Self {
@@ -95,7 +97,7 @@ impl Proxy {
             place,
             dialer,
             connections,
-            frontends: Frontends::new(host, by_itself),
+            frontends: Frontends::new(host, by_itself, pool),
             answered,
             open: BTreeMap::new(),
             refused: BTreeMap::new(),
@@ -150,13 +152,19 @@ impl Proxy {
 
     async fn listen(&mut self, frontend: Frontend, port: &PortId) -> io::Result<(SocketAddr, AbortHandle)> {
         let at = match (&self.place, frontend.scope) {
-            (ListenAt::Here(_), Scope::Internal) => SocketAddr::new(self.host, 0),
+            (ListenAt::Here(_), Scope::Internal | Scope::Balanced) => SocketAddr::new(self.host, 0),
             _ => frontend.address,
         };
-        let front = Front { port: port.clone(), scope: frontend.scope, dialer: self.dialer.clone() };
+        let (scope, address) = (frontend.scope, frontend.address.ip());
+        let front = Front { port: port.clone(), scope, address, dialer: self.dialer.clone() };
+        // Whether this host holds the address or not.
+        let is_held = scope == Scope::Balanced && at == frontend.address;
         Ok(match frontend.protocol {
             Protocol::Tcp => {
-                let listener = TcpListener::bind(at).await?;
+                let listener = match is_held {
+                    true => TcpListener::from_std(listen_before_held(at)?)?,
+                    false => TcpListener::bind(at).await?,
+                };
                 let bound = listener.local_addr()?;
                 (
                     bound,
@@ -167,7 +175,10 @@ impl Proxy {
                 )
             }
             Protocol::Udp => {
-                let socket = UdpSocket::bind(at).await?;
+                let socket = match is_held {
+                    true => UdpSocket::from_std(bind_before_held(at)?)?,
+                    false => UdpSocket::bind(at).await?,
+                };
                 (
                     socket.local_addr()?,
                     self.tasks.spawn_in(info_span!("service", port = %front.port), udp::serve(socket, front)),
@@ -182,7 +193,18 @@ impl Proxy {
 pub(super) struct Front {
     pub port: PortId,
     pub scope: Scope,
+    pub address: IpAddr,
     pub dialer: Arc<Dialer>,
+}
+
+impl Front {
+    /// Waits until this host is about to give the address up; for ever, where it has it for good.
+    pub async fn leaving(&self) {
+        match self.scope {
+            Scope::Balanced => self.dialer.leaving(self.address).await,
+            Scope::Internal | Scope::External => std::future::pending().await,
+        }
+    }
 }
 
 fn announcements(answered: &[Answered], open: &BTreeMap<Frontend, Open>) -> Vec<Entry> {
@@ -193,13 +215,15 @@ fn announcements(answered: &[Answered], open: &BTreeMap<Frontend, Open>) -> Vec<
         protocol: answered.protocol,
         target: answered.at,
     });
-    let internal = open.iter().filter(|(frontend, _)| frontend.scope == Scope::Internal);
-    let proxied = internal.map(|(frontend, open)| Entry {
-        kind: AddressKind::Service,
-        address: frontend.address.ip(),
-        port: frontend.address.port(),
-        protocol: frontend.protocol,
-        target: open.bound,
+    let proxied = open.iter().filter_map(|(frontend, open)| {
+        let kind = match frontend.scope {
+            Scope::Internal => AddressKind::Service,
+            // The announcer tells it while this host holds it.
+            Scope::Balanced => AddressKind::Vip,
+            Scope::External => return None,
+        };
+        let (address, port) = (frontend.address.ip(), frontend.address.port());
+        Some(Entry { kind, address, port, protocol: frontend.protocol, target: open.bound })
     });
     by_itself.chain(proxied).collect()
 }

@@ -47,9 +47,12 @@ pub(super) async fn serve(listener: TcpListener, front: Front, connections: Arc<
             reset(&caller);
             continue;
         };
-        let front = front.clone();
+        let (front, mut caller) = (front.clone(), caller);
         tasks::spawn(info_span!("proxied", %from, service = %front.port), async move {
-            pass_on(caller, from, &front).await;
+            tokio::select! {
+                () = pass_on(&mut caller, from, &front) => {}
+                () = front.leaving() => reset(&caller),
+            }
             drop(place);
         });
     }
@@ -66,7 +69,7 @@ enum Opened {
     Gone,
 }
 
-async fn pass_on(mut caller: TcpStream, from: SocketAddr, front: &Front) {
+async fn pass_on(caller: &mut TcpStream, from: SocketAddr, front: &Front) {
     // Small messages must not wait for their like.
     let _ = caller.set_nodelay(true);
     let mut opening = Opening::default();
@@ -81,7 +84,7 @@ async fn pass_on(mut caller: TcpStream, from: SocketAddr, front: &Front) {
         };
         let _ = stream.set_nodelay(true);
         let opened = tokio::select! {
-            opened = open(&mut caller, &mut stream, &mut opening) => opened,
+            opened = open(caller, &mut stream, &mut opening) => opened,
             () = front.dialer.silence(&endpoint) => Opened::Lost,
         };
         match opened {
@@ -89,7 +92,7 @@ async fn pass_on(mut caller: TcpStream, from: SocketAddr, front: &Front) {
                 drop(opening);
                 let copy = async {
                     caller.write_all(&first).await?;
-                    copy_bidirectional_with_sizes(&mut caller, &mut stream, BUFFER, BUFFER).await
+                    copy_bidirectional_with_sizes(caller, &mut stream, BUFFER, BUFFER).await
                 };
                 let copied = tokio::select! {
                     copied = copy => copied,
@@ -111,7 +114,7 @@ async fn pass_on(mut caller: TcpStream, from: SocketAddr, front: &Front) {
         }
     }
     // An end that looks orderly could pass for a whole answer.
-    reset(&caller);
+    reset(caller);
 }
 
 /// Says to an endpoint what the caller has said so far and goes on, until the first answer.

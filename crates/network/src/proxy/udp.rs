@@ -152,6 +152,8 @@ mod tests {
             number: 514,
             addresses: Vec::new(),
             node_port: None,
+            balanced: Vec::new(),
+            sources: Default::default(),
             affinity: None,
             internal_local: false,
             external_local: false,
@@ -183,7 +185,8 @@ mod tests {
         let ((a, at_a), (b, at_b)) = (bound().await, bound().await);
         serve_at(&dialer, &id, &[at_a, at_b]);
         let (socket, front) = bound().await;
-        let of = Front { port: id.clone(), scope: Scope::Internal, dialer: dialer.clone() };
+        let of =
+            Front { port: id.clone(), scope: Scope::Internal, address: LOCALHOST, dialer: dialer.clone() };
         let serving = tasks::spawn(tracing::info_span!("test"), serve(socket, of));
         let (caller, _) = bound().await;
         // Which endpoint hears the caller, and from where.

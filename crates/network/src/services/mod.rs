@@ -10,6 +10,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 pub use directory::Directory;
 pub(crate) use hints::near_first;
 pub use hints::{Hint, Hints};
@@ -80,6 +82,10 @@ pub struct ServicePort {
     pub number: u16,
     /// The Service's own addresses; none if it is headless.
     pub addresses: Vec<IpAddr>,
+    /// The addresses from outside that lead to it, each of which one host holds (type LoadBalancer).
+    pub balanced: Vec<IpAddr>,
+    /// From where callers of those may come (`loadBalancerSourceRanges`); from anywhere if there are none.
+    pub sources: Arc<[IpNet]>,
     /// The port under which every host offers it.
     pub node_port: Option<u16>,
     /// For how long a client sticks to its endpoint (`sessionAffinity: ClientIP`).
@@ -90,6 +96,14 @@ pub struct ServicePort {
     pub external_local: bool,
     /// The endpoints that serve it, in the order of their addresses, on hosts silent or not.
     pub endpoints: Vec<Endpoint>,
+}
+
+impl ServicePort {
+    /// Whether a caller may come by the Service's addresses from outside.
+    pub(crate) fn admits(&self, client: Option<IpAddr>) -> bool {
+        let is_in = |client: IpAddr| self.sources.iter().any(|range| range.contains(&client.to_canonical()));
+        self.sources.is_empty() || client.is_some_and(is_in)
+    }
 }
 
 /// A Service that can be reached: one with a port of a protocol that is carried.

@@ -5,6 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1;
 
@@ -79,6 +80,7 @@ pub(super) fn ports_of(service: &Service) -> Vec<ServicePort> {
     let seconds = || spec.session_affinity_config.as_ref()?.client_ip.as_ref()?.timeout_seconds;
     let affinity =
         sticky.then(|| seconds().and_then(|s| s.try_into().ok()).map_or(AFFINITY, Duration::from_secs));
+    let (balanced, sources) = balanced(service);
     let local = |policy: &Option<String>| policy.as_deref() == Some("Local");
     let ports = spec.ports.iter().flatten().filter_map(|port| {
         Some(ServicePort {
@@ -86,6 +88,8 @@ pub(super) fn ports_of(service: &Service) -> Vec<ServicePort> {
             protocol: protocol(port.protocol.as_deref())?,
             number: port_number(port.port)?,
             addresses: addresses.clone(),
+            balanced: balanced.clone(),
+            sources: sources.clone(),
             node_port: port.node_port.and_then(port_number),
             affinity,
             internal_local: local(&spec.internal_traffic_policy),
@@ -94,6 +98,20 @@ pub(super) fn ports_of(service: &Service) -> Vec<ServicePort> {
         })
     });
     ports.collect()
+}
+
+/// The addresses from outside that a Service shows, and from where callers may come to them. One whose mode isn't `VIP` is another proxy's,
+/// which passes callers on to the node ports (KEP-1860).
+fn balanced(service: &Service) -> (Vec<IpAddr>, Arc<[IpNet]>) {
+    let spec = service.spec.as_ref().filter(|spec| spec.type_.as_deref() == Some("LoadBalancer"));
+    let Some(spec) = spec else { return Default::default() };
+    let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+    let ingress = balancer.and_then(|balancer| balancer.ingress.as_ref()).into_iter().flatten();
+    let ingress = ingress.filter(|ingress| ingress.ip_mode.as_deref().is_none_or(|mode| mode == "VIP"));
+    let addresses = ingress.filter_map(|ingress| ingress.ip.as_deref()?.parse().ok()).collect();
+    // The API lets spaces be around them.
+    let ranges = spec.load_balancer_source_ranges.iter().flatten();
+    (addresses, ranges.filter_map(|range| range.trim().parse().ok()).collect())
 }
 
 /// Those who serve a port, according to its Service's slices, as seen from a host in a zone.
@@ -147,4 +165,31 @@ fn protocol(name: Option<&str>) -> Option<Protocol> {
 
 fn port_number(port: i32) -> Option<u16> {
     u16::try_from(port).ok().filter(|port| *port != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn the_addresses_from_outside_are_those_that_a_load_balanced_service_shows() {
+        let of = |kind: &str, mode: Value| {
+            let ingress = json!([{"ip": "10.73.0.200", "ipMode": mode}, {"hostname": "lb.example"}]);
+            let service = json!({
+                "metadata": {"name": "web", "namespace": "d"},
+                "spec": {"type": kind, "ports": [{"port": 80}], "loadBalancerSourceRanges": [" 10.0.0.0/8 "]},
+                "status": {"loadBalancer": {"ingress": ingress}},
+            });
+            ports_of(&serde_json::from_value(service).unwrap()).remove(0)
+        };
+        for mode in [Value::Null, "VIP".into()] {
+            let port = of("LoadBalancer", mode);
+            assert_eq!(port.balanced, ["10.73.0.200".parse::<IpAddr>().unwrap()]);
+            assert_eq!(*port.sources, ["10.0.0.0/8".parse::<IpNet>().unwrap()]);
+        }
+        assert!(of("LoadBalancer", "Proxy".into()).balanced.is_empty(), "others stand before it");
+        assert!(of("NodePort", Value::Null).balanced.is_empty());
+    }
 }

@@ -5,9 +5,10 @@ use tokio::sync::watch::{Receiver, Sender};
 use tokio::time::timeout;
 
 use super::*;
-use crate::Protocol;
 use crate::announce::AddressKind;
+use crate::netlink::Netlink;
 use crate::netlink::tests::{in_namespace, ip, pair};
+use crate::{Protocol, keeper};
 
 /// Long enough for any machine; nothing waits for it unless something is wrong.
 const SOON: Duration = Duration::from_secs(20);
@@ -107,7 +108,7 @@ fn an_address_that_others_remove_or_add_is_put_right() {
         let (counter, changes) = watch::channel(0);
         tokio::spawn(keeper::listen(counter));
         let address = [10, 73, 0, 100].into();
-        let holder = Holder::Link { netlink, link: "eth0".into(), address, changes };
+        let holder = Holder::Link { on: OnLink::new(netlink, "eth0".into(), changes), address };
         let leadership = Sender::new(leader(false, 1));
         let stop = Sender::new(false);
         let task = tokio::spawn(follow(holder, || {}, leadership.subscribe(), stop.subscribe()));

@@ -41,6 +41,7 @@ pub(super) fn check(hosts: &[Host], findings: &mut Findings) {
             ("clusterId", config.cluster_id != first.cluster_id),
             ("peers", config.peers != first.peers),
             ("virtualAddress", config.virtual_address != first.virtual_address),
+            ("loadBalancerCidrs", config.load_balancer_cidrs != first.load_balancer_cidrs),
             ("ports", config.ports != first.ports),
         ]
         .into_iter()

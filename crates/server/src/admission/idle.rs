@@ -11,8 +11,6 @@ use crate::http::warnings::warn;
 /// Which objects of a kind are meant.
 enum When {
     Always,
-    /// Those whose field has that value.
-    Is(&'static str, &'static str),
     /// Those whose field says anything.
     Has(&'static str),
     /// Those with a list of which an item's field has that value.
@@ -21,7 +19,7 @@ enum When {
     OtherHandler,
 }
 
-use When::{Always, Among, Has, Is, OtherHandler};
+use When::{Always, Among, Has, OtherHandler};
 
 /// The handlers that hosts have: processes of the host, and containers, which pods without a class are.
 const HANDLERS: [&str; 2] = ["host", "oci"];
@@ -51,12 +49,6 @@ const IDLE: &[(&str, &str, When, &str)] = &[
         "runtimeclasses",
         OtherHandler,
         "no host has this RuntimeClass's handler in this version: hosts have \"oci\", which pods without a class get, and \"host\"",
-    ),
-    (
-        "",
-        "services",
-        Is("/spec/type", "LoadBalancer"),
-        "nothing gives a Service an address outside the cluster in this version yet: it has its node ports",
     ),
     (
         "",
@@ -92,7 +84,6 @@ impl When {
         let list = |path: &str| object.pointer(path).and_then(Value::as_array).into_iter().flatten();
         match self {
             Always => true,
-            Is(path, value) => text(path) == *value,
             Has(path) => object.pointer(path).is_some_and(|value| !is_empty(value)),
             Among(path, field, value) => list(path).any(|item| item[*field] == **value),
             OtherHandler => !HANDLERS.contains(&text("/handler")),

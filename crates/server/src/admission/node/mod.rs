@@ -10,7 +10,7 @@ use access::{NODE_PREFIX, UserInfo};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use machinery::{Object, Status};
-use objects::Named;
+use objects::{ADDRESS_NAMESPACE, Named, may_make_of_address};
 use pki::CertificateRequest;
 use serde_json::Value;
 
@@ -53,6 +53,8 @@ pub(super) fn check_change(request: &AdmissionRequest<'_>, old: &Object) -> Resu
         ))),
         ("", "persistentvolumeclaims", "status") => Ok(()),
         ("", "persistentvolumeclaims", _) => Err(named.forbidden("may only update PVC status")),
+        // Whether that is the Lease of an address is seen by what is made of it.
+        ("coordination.k8s.io", "leases", "") if named.namespace == ADDRESS_NAMESPACE && !deletes => Ok(()),
         ("coordination.k8s.io", "leases", _) => check_lease(node, named),
         ("storage.k8s.io", "csinodes", _) => check_csi_node(node, named),
         ("resource.k8s.io", "resourceslices", _) => check_slice(node, request, old),
@@ -70,6 +72,9 @@ pub(super) fn check_outcome(
     let named = &request.named;
     match (named.resource.group, named.resource.plural, request.subresource, old) {
         ("", "nodes", _, old) => own::check(node, named, new, old),
+        ("coordination.k8s.io", "leases", _, Some(old)) if named.namespace == ADDRESS_NAMESPACE => {
+            check_address(node, named, new, old)
+        }
         ("", "pods", "status", Some(old)) => status::check_pod(node, named, new, old),
         ("", "persistentvolumeclaims", "status", Some(old)) => status::check_claim(node, named, new, old),
         ("", "persistentvolumes", _, Some(old)) => status::check_volume(node, named, new, old),
@@ -114,6 +119,14 @@ fn check_lease(node: &str, named: &Named<'_>) -> Result<(), Status> {
         return Ok(());
     }
     Err(named.forbidden("can only access node lease with the same name as the requesting node"))
+}
+
+/// Of a Service's address a host says that it takes it, or gives it up.
+fn check_address(node: &str, named: &Named<'_>, new: &Object, old: &Object) -> Result<(), Status> {
+    if may_make_of_address(node, named.name, old, new) {
+        return Ok(());
+    }
+    check_lease(node, named)
 }
 
 fn check_csi_node(node: &str, named: &Named<'_>) -> Result<(), Status> {

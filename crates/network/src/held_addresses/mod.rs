@@ -1,0 +1,72 @@
+//! The addresses of Services that this host holds: taken, announced and given up as their Leases and the host's own lease say.
+
+mod driver;
+mod holding;
+mod keeper;
+#[cfg(test)]
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use membership::lease::Epoch;
+use membership::{Lease, LeasePage};
+use objects::{AddressPool, Writer};
+use tokio::sync::watch;
+
+pub(crate) use driver::{Driver, Place};
+pub(crate) use keeper::Keeper;
+pub use keeper::run_address_keeper;
+
+use crate::Error;
+use crate::netlink::Netlink;
+use crate::on_link::OnLink;
+
+/// What it takes to hold addresses of Services of type LoadBalancer.
+#[derive(Clone)]
+pub struct LoadBalancing {
+    /// Which addresses this host may hold at all.
+    pub pool: AddressPool,
+    /// This host's lease.
+    pub lease: watch::Receiver<Lease>,
+    /// Until when it holds.
+    pub page: LeasePage,
+    /// What tells this process from the former ones of this host.
+    pub process: u64,
+    /// How this host says that it takes an address, or gave it up.
+    pub writer: Arc<dyn Writer>,
+    /// This program, by which it starts the keeper of the addresses on its link; none where nobody keeps them but this process.
+    pub program: Option<PathBuf>,
+    /// Here is shown in which epoch of the lease this host holds an address. The next one must not begin before that is nothing.
+    pub epoch: watch::Sender<Option<Epoch>>,
+}
+
+impl fmt::Debug for LoadBalancing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LoadBalancing").field("pool", &self.pool).finish_non_exhaustive()
+    }
+}
+
+/// Gives up the addresses that a former process of this host has left on a link: before others hear this one, for a host that is heard in a
+/// later epoch has nothing left of the former ones.
+///
+/// # Errors
+/// [`Error`] if the kernel refuses.
+pub async fn give_up_former(link: &str, pool: &AddressPool) -> Result<(), Error> {
+    if pool.is_empty() {
+        return Ok(());
+    }
+    let (_, changes) = watch::channel(0);
+    let on = OnLink::new(Netlink::open()?, link.to_owned(), changes);
+    for address in on.all().await? {
+        if matches!(address, IpAddr::V4(v4) if pool.contains(v4)) {
+            tracing::info!(%address, "a former process of this host held this address: it is given up");
+            on.remove(address).await?;
+        }
+    }
+    Ok(())
+}
