@@ -22,6 +22,7 @@ mod names;
 mod requests;
 mod run;
 mod targets;
+mod virtual_routers;
 mod wire;
 
 pub use calls::Calls;

@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 use crate::corpus::Corpus;
 use crate::grow::Growing;
 use crate::law::Law;
-use crate::{containers, definitions, designs, expressions, files, grow, mutate, names, wire};
+use crate::{
+    containers, definitions, designs, expressions, files, grow, mutate, names, virtual_routers, wire,
+};
 
 /// Something that reads input from outside.
 pub struct Target {
@@ -169,6 +171,13 @@ pub fn targets() -> Vec<Target> {
             grow: wire::grow_spdy,
             read: wire::spdy,
             law: law(MIB, 60),
+        },
+        Target {
+            name: "vrrp",
+            make: virtual_routers::make,
+            grow: virtual_routers::grow,
+            read: virtual_routers::read,
+            law: law(MIB, 20),
         },
         Target {
             name: "layers",

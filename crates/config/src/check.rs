@@ -89,6 +89,7 @@ impl HostConfig {
         self.scheduling.check(&mut findings);
         self.check_dns(&mut findings);
         self.eviction.check(&mut findings);
+        self.check_virtual_routers(&mut findings);
         if let Some(datastore) = &self.datastore {
             check_datastore(datastore, &mut findings);
         }

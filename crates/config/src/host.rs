@@ -59,6 +59,9 @@ pub struct HostConfig {
     /// None where that needs no telling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub registries_file: Option<PathBuf>,
+    /// The virtual routers that the host takes part in.
+    #[serde(default, skip_serializing_if = "vrrp::Settings::is_empty")]
+    pub vrrp: vrrp::Settings,
     /// Where the host keeps its state. The host alone writes there.
     pub data_dir: PathBuf,
     /// This file is there once the host's store has taken part in the cluster: from then on an empty store

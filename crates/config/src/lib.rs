@@ -16,6 +16,7 @@ mod host;
 mod ports;
 mod scheduling;
 mod timeouts;
+mod virtual_routers;
 
 pub use addresses::AddressRange;
 pub use check::{Findings, MOST_MEMBERS, Problem, is_host_name};

@@ -14,7 +14,7 @@ use config::{HostConfig, NetConfig};
 use futures::future::BoxFuture;
 use membership::HeartbeatDriver;
 use membership::lease::Terms;
-use network::{Answered, HostNetwork, LoadBalancing, Network, Targets};
+use network::{Answered, HostNetwork, LoadBalancing, Network, Targets, VirtualRouters};
 use node::Agent;
 use objects::AddressPool;
 use pki::{Authority, ClientAuth, HeartbeatKey, Identity, TokenKey, Trust};
@@ -42,6 +42,7 @@ use crate::profiles::profiles;
 use crate::store_door;
 use crate::threads;
 use crate::timeline::{self, Timeline};
+use crate::virtual_routers;
 use crate::watchdog;
 use crate::without::{Part, Without};
 
@@ -129,6 +130,7 @@ pub fn store_dir(config: &HostConfig) -> PathBuf {
 struct Host {
     agent: Agent,
     network: Arc<Network>,
+    routers: Arc<Option<VirtualRouters>>,
     server: Arc<Server>,
     engine: Engine,
     etcd: Option<JoinHandle<()>>,
@@ -137,10 +139,14 @@ struct Host {
 }
 
 impl Host {
-    /// Stops in the order in which nobody notices: pods first, leadership before the connections.
+    /// Stops in the order in which nobody notices: virtual routers while all behind their addresses still answers, then pods,
+    /// leadership before the connections.
     async fn stop(self, pods: Pods) {
         // Callers come by another host before anything here ends.
         self.network.give_up_addresses().await;
+        if let Some(routers) = &*self.routers {
+            routers.stop().await;
+        }
         match pods {
             Pods::End => self.agent.shutdown().await,
             Pods::Stay => self.agent.leave().await,
@@ -281,10 +287,17 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     })
     .await??;
     let network = Arc::new(network);
+    let routers = Arc::new(virtual_routers::start(&config, &urgent).await?);
     tasks::spawn_on(
         &urgent,
         info_span!("watchdog"),
-        watchdog::watch(Handle::current(), engine.clone(), network.clone(), timeouts.watchdog),
+        watchdog::watch(
+            Handle::current(),
+            engine.clone(),
+            network.clone(),
+            routers.clone(),
+            timeouts.watchdog,
+        ),
     );
     reach.network.set(network.clone()).map_err(|_| anyhow::anyhow!("the network was started twice"))?;
 
@@ -359,7 +372,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         let server = server.clone();
         async move { server.keep_definitions().await }
     });
-    Ok(Host { agent, network, server, engine, etcd, _listening: listening, _membership: membership })
+    Ok(Host { agent, network, routers, server, engine, etcd, _listening: listening, _membership: membership })
 }
 
 /// How much the controllers have to do, for `/metrics`.

@@ -30,6 +30,7 @@ mod tell;
 mod threads;
 mod timeline;
 mod up;
+mod virtual_routers;
 mod watchdog;
 mod web;
 mod without;

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use network::Network;
+use network::{Network, VirtualRouters};
 use tokio::runtime::Handle;
 use tokio::time::{sleep, timeout};
 use tracing::debug_span;
@@ -18,7 +18,13 @@ use crate::engine::Engine;
 const STATUS: i32 = 70;
 
 /// Watches the threads of `answering` from others, and ends the process when they are stuck.
-pub async fn watch(answering: Handle, engine: Engine, network: Arc<Network>, timeouts: config::Watchdog) {
+pub async fn watch(
+    answering: Handle,
+    engine: Engine,
+    network: Arc<Network>,
+    routers: Arc<Option<VirtualRouters>>,
+    timeouts: config::Watchdog,
+) {
     unanswered(&answering, timeouts.every, misses(&timeouts)).await;
     tracing::error!(
         "the threads that answer the API have done nothing for {:?}: this host gives up leadership and the virtual \
@@ -28,10 +34,13 @@ pub async fn watch(answering: Handle, engine: Engine, network: Arc<Network>, tim
     let farewell = async {
         engine.shutdown().await;
         network.stop().await;
+        if let Some(routers) = &*routers {
+            routers.stop().await;
+        }
     };
-    // Both run on other threads than those that hang.
+    // All of them run on other threads than those that hang.
     if timeout(timeouts.farewell, farewell).await.is_err() {
-        tracing::error!("leadership or the virtual address could not be given up in time");
+        tracing::error!("leadership or a virtual address could not be given up in time");
     }
     std::process::exit(STATUS);
 }

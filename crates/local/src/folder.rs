@@ -209,6 +209,7 @@ impl Folder {
             dns: Dns::default(),
             eviction: eviction(),
             registries_file: self.record.registries.clone(),
+            vrrp: Default::default(),
             data_dir: home.join("data"),
             begun_file: home.join("begun"),
             timeline_file: home.join("timeline.jsonl"),

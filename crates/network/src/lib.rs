@@ -4,7 +4,8 @@
 //! without I/O. A service backend puts such changes into effect; today that is the in-process proxy, which listens for
 //! every Service and asks [`Balancer`] for the order in which endpoints are tried. [`Network`] drives them: it
 //! makes the host's addresses its own by netlink (or announces them to the switch of a cluster on loopback) and
-//! holds the API's virtual address while this host leads, and addresses of services while its lease says so. [`PodLinks`] connects networks of pods' own to the host.
+//! holds the API's virtual address while this host leads, and addresses of services while its lease says so. [`PodLinks`] connects
+//! networks of pods' own to the host. [`VirtualRouters`] has a part in virtual routers, whose decisions the room `vrrp` makes.
 
 mod announce;
 mod arp;
@@ -28,6 +29,7 @@ mod proxy;
 mod services;
 mod targets;
 mod virtual_address;
+mod virtual_routers;
 
 pub use balancer::{Balancer, Scope};
 pub use error::Error;
@@ -41,3 +43,4 @@ pub use services::{
     Services,
 };
 pub use targets::Targets;
+pub use virtual_routers::VirtualRouters;

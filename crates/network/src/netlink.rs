@@ -14,8 +14,10 @@ use tracing::info_span;
 use crate::Error;
 
 mod pairs;
+mod view;
 
 pub(crate) use pairs::End;
+pub(crate) use view::View;
 
 const LOOPBACK: &str = "lo";
 

@@ -27,6 +27,7 @@ pub(crate) fn config() -> HostConfig {
         dns: Dns::default(),
         eviction: Eviction::default(),
         registries_file: None,
+        vrrp: Default::default(),
         data_dir: "/var/lib/holdfast".into(),
         begun_file: "/var/lib/holdfast.begun".into(),
         timeline_file: "/var/log/holdfast.jsonl".into(),
