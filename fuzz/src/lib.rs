@@ -13,6 +13,7 @@ mod corpus;
 mod cost;
 mod definitions;
 mod designs;
+mod documents;
 mod expressions;
 mod files;
 mod grow;

@@ -90,9 +90,7 @@ async fn each_kind_shows_what_it_shows_elsewhere() {
     }
     let cluster = Cluster::up().await;
     let kubectl = Kubectl(&cluster, "kubectl");
-    let file = cluster.dir().join("described.yaml");
-    std::fs::write(&file, MANIFEST).unwrap();
-    kubectl.says(&format!("apply -f {}", file.display()), &["deployment.apps/web created"]);
+    kubectl.applies(MANIFEST, &["deployment.apps/web created"]);
     kubectl.says("rollout status deployment/web --timeout=60s", &["successfully rolled out"]);
 
     for (what, refused) in [("done", "complete"), ("broken", "failed")] {

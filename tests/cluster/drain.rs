@@ -78,16 +78,11 @@ async fn a_host_is_drained_as_fast_as_the_budget_allows() {
     }
     let cluster = Cluster::up().await;
     let kubectl = Kubectl(&cluster, "kubectl");
-    let file = cluster.dir().join("web.yaml");
-    std::fs::write(&file, MANIFEST).unwrap();
 
     kubectl.says("cordon n2", &["node/n2 cordoned"]);
     kubectl.says("cordon n3", &["node/n3 cordoned"]);
     kubectl.says("get nodes", &["SchedulingDisabled"]);
-    kubectl.says(
-        &format!("apply -f {}", file.display()),
-        &["deployment.apps/web created", "poddisruptionbudget.policy/web created"],
-    );
+    kubectl.applies(MANIFEST, &["deployment.apps/web created", "poddisruptionbudget.policy/web created"]);
     kubectl.says("rollout status deployment/web --timeout=60s", &["successfully rolled out"]);
     let places = "get pods -l app=web -o jsonpath={.items[*].spec.nodeName}";
     assert_eq!(kubectl.says(places, &[]), "n1 n1 n1", "the others take nothing");

@@ -54,10 +54,8 @@ async fn jobs_run_to_their_ends() {
     }
     let cluster = Cluster::up().await;
     let kubectl = Kubectl(&cluster, "kubectl");
-    let file = cluster.dir().join("jobs.yaml");
-    std::fs::write(&file, MANIFEST).unwrap();
     let created = ["job.batch/squares created", "job.batch/broken created", "cronjob.batch/often created"];
-    kubectl.says(&format!("apply -f {}", file.display()), &created);
+    kubectl.applies(MANIFEST, &created);
     kubectl.says("wait --for=condition=complete job/squares --timeout=60s", &["condition met"]);
     kubectl.says("get job squares", &["Complete", "3/3"]);
     kubectl.says("get job squares -o jsonpath={.status.completedIndexes}", &["0-2"]);

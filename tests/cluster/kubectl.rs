@@ -68,6 +68,13 @@ impl Kubectl<'_> {
         said
     }
 
+    /// Applies manifests; it must succeed and print each of `words`.
+    pub fn applies(&self, manifests: &str, words: &[&str]) {
+        let file = self.0.dir().join("applied.yaml");
+        std::fs::write(&file, manifests).unwrap();
+        self.says(&format!("apply -f {}", file.display()), words);
+    }
+
     /// Runs it; it must fail and print each of `words`.
     pub fn fails(&self, args: &str, words: &[&str]) {
         let output = self.run(args);

@@ -10,18 +10,12 @@ use serde_json::{Value, json};
 use support::image::can_contain;
 use support::{TestHost, is_ready, main_status};
 
-fn host() -> TestHost {
-    let host = TestHost::start();
-    host.image("box", &json!({}));
-    host
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn rights_are_containerds_unless_others_are_asked_for() {
     if !can_contain() {
         return;
     }
-    let mut host = host();
+    let mut host = TestHost::with_image();
     let status = "grep -E '^(CapEff|CapBnd|CapPrm|CapInh|CapAmb|NoNewPrivs|Seccomp):' /proc/self/status | tr -s '\\t ' '  '";
     let all = std::fs::read_to_string("/proc/self/status").unwrap();
     let all = all.lines().find_map(|line| line.strip_prefix("CapEff:")).unwrap().trim().to_owned();
@@ -61,7 +55,7 @@ async fn a_filter_holds_back_what_leads_out() {
     if !can_contain() {
         return;
     }
-    let mut host = host();
+    let mut host = TestHost::with_image();
     let seccomp = host.folder.path().join("agent/seccomp");
     std::fs::create_dir_all(&seccomp).unwrap();
     std::fs::write(
@@ -98,7 +92,7 @@ async fn no_device_and_no_file_of_the_kernels_leads_out() {
     if !can_contain() {
         return;
     }
-    let mut host = host();
+    let mut host = TestHost::with_image();
     // The disk that the test's own folder lies on: readable by every root whom nothing holds back.
     let disk = std::fs::metadata(host.folder.path()).unwrap().dev();
     let (major, minor) = (nix_major(disk), nix_minor(disk));
@@ -139,7 +133,7 @@ async fn set_uid_programs_give_what_the_pod_allows() {
     if !can_contain() {
         return;
     }
-    let mut host = host();
+    let mut host = TestHost::with_image();
     let script = "/bin/busybox-root su -c 'id -u' 2> /dev/null < /dev/null; true";
     for (name, own, printed) in [
         ("free", json!({"runAsUser": 33}), "0\n"),
@@ -156,7 +150,7 @@ async fn the_hosts_program_can_t_be_changed_by_who_is_executed_as_it() {
     if !can_contain() {
         return;
     }
-    let mut host = host();
+    let mut host = TestHost::with_image();
     host.contained("a", json!({"command": ["sleep", "1000"]}), json!({}));
     host.until("a", "running", |pod| !main_status(pod)["state"]["running"].is_null()).await;
     let program =
@@ -242,7 +236,7 @@ async fn a_read_only_root_leaves_only_the_volumes_to_write_to() {
     if !can_contain() {
         return;
     }
-    let mut host = host();
+    let mut host = TestHost::with_image();
     let script = "for f in /x /etc/x /tmp/x /ro/x /v/x /dev/shm/x; do touch $f 2> /dev/null && echo $f; done; \
         echo y > /dev/termination-log; (echo y > /etc/hostname) 2> /dev/null || echo name";
     let container = json!({"securityContext": {"readOnlyRootFilesystem": true}, "volumeMounts": [
@@ -259,7 +253,7 @@ async fn users_of_a_pods_own_are_nobody_on_the_host() {
     if !can_contain() {
         return;
     }
-    let mut host = host();
+    let mut host = TestHost::with_image();
     let script = "id -u; cat /proc/self/uid_map | tr -s ' ' ' '; touch /v/mine /tmp/mine; ls -ln /v/mine /tmp/mine | tr -s ' ' ' ' | cut -d' ' -f3; \
         ls -ln /bin/busybox | tr -s ' ' ' ' | cut -d' ' -f3; touch /v/up; while test -e /v/up; do sleep 0.1; done";
     let container = json!({"command": ["sh", "-c", script], "volumeMounts": [{"name": "v", "mountPath": "/v"}],

@@ -8,12 +8,6 @@ use serde_json::{Value, json};
 use support::image::can_contain;
 use support::{TestHost, is_ready, main_status};
 
-fn host() -> TestHost {
-    let host = TestHost::start();
-    host.image("box", &json!({}));
-    host
-}
-
 /// The mounts of this process that lie in a folder.
 fn mounted(beneath: &str) -> Vec<String> {
     let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
@@ -25,7 +19,7 @@ async fn a_container_sees_its_own_root_and_nothing_of_the_host() {
     if !can_contain() {
         return;
     }
-    let mut host = host();
+    let mut host = TestHost::with_image();
     let script = "echo pid $$$$; hostname; cat /etc/hostname; id -u; pwd; echo $HOME; ls /; \
         for d in null zero full random urandom tty; do test -c /dev/$d || echo no $d; done; \
         echo x > /dev/null && head -c 4 /dev/zero | wc -c; \
@@ -60,7 +54,7 @@ async fn the_image_says_what_the_pod_does_not() {
     if !can_contain() {
         return;
     }
-    let mut host = host();
+    let mut host = TestHost::with_image();
     let script = "id -u; id -g; id -G; pwd; echo $GREETING $PATH; echo \"$@\"";
     host.image(
         "web",
@@ -88,7 +82,7 @@ async fn a_command_beside_a_container_is_where_it_is() {
     if !can_contain() {
         return;
     }
-    let mut host = host();
+    let mut host = TestHost::with_image();
     let facts = "for n in pid mnt ipc uts cgroup; do readlink /proc/self/ns/$n; done; \
         grep -E '^(Uid|Gid|Groups|CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/self/status; pwd; echo $X";
     let container = json!({"command": ["sh", "-c", format!("({facts}) > /tmp/mine; exec sleep 1000")],
@@ -110,7 +104,7 @@ async fn each_life_begins_with_the_image_and_the_pods_volumes() {
     if !can_contain() {
         return;
     }
-    let mut host = host();
+    let mut host = TestHost::with_image();
     let script = "test -e /tmp/x && echo old root; test -e /data/x && echo old volume; test -e /dev/shm/x && echo old memory; \
         touch /tmp/x /data/x /dev/shm/x; readlink /proc/self/ns/ipc; exit 3";
     let container =
@@ -131,7 +125,7 @@ async fn processes_are_shared_as_the_pod_says() {
     if !can_contain() {
         return;
     }
-    let mut host = host();
+    let mut host = TestHost::with_image();
     let wait = "for i in $(seq 600); do ps | grep -q '[s]leep 4321' && break; sleep 0.1; done";
     let other = json!([{"name": "main", "image": "box", "command": ["sh", "-c", format!("{wait}; ps | grep -c '[s]leep 4321'; ps | grep -c '[p]ause'")]},
         {"name": "other", "image": "box", "command": ["sleep", "4321"]}]);
@@ -182,7 +176,7 @@ async fn what_can_not_be_started_says_why() {
     if !can_contain() {
         return;
     }
-    let mut host = host();
+    let mut host = TestHost::with_image();
     let waits = |pod: &Value, reason: &str| main_status(pod)["state"]["waiting"]["reason"] == reason;
     host.contained("missing", json!({"image": "nowhere", "command": ["true"]}), json!({}));
     host.contained("never", json!({"image": "nowhere", "imagePullPolicy": "Never"}), json!({}));

@@ -8,18 +8,12 @@ use serde_json::{Value, json};
 use support::image::can_contain;
 use support::{TestHost, main_status};
 
-fn host() -> TestHost {
-    let host = TestHost::start();
-    host.image("box", &json!({}));
-    host
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_in_memory_is_bounded_and_stays_as_long_as_its_pod() {
     if !can_contain() {
         return;
     }
-    let mut host = host();
+    let mut host = TestHost::with_image();
     let script = "test -e /m/old && cat /m/old && ls /part && exit 0; grep ' /m ' /proc/mounts; stat -c '%a %g' /m; \
         dd if=/dev/zero of=/m/large bs=1k count=2000 2> /dev/null; stat -c %s /m/large; rm /m/large; \
         echo still there > /m/old; touch /part/file; exit 1";
@@ -47,7 +41,7 @@ async fn an_image_is_a_volume_that_is_only_read() {
     if !can_contain() {
         return;
     }
-    let mut host = host();
+    let mut host = TestHost::with_image();
     host.image_with("data", &json!({}), |root| {
         std::fs::create_dir_all(root.join("models/small")).unwrap();
         std::fs::write(root.join("models/small/weights"), "1 2 3\n").unwrap();

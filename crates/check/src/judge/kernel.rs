@@ -51,22 +51,34 @@ fn version(facts: &Facts, section: &mut Section) {
     }
 }
 
+/// Says whether a part of the kernel is there, and by `missing` what it means if it isn't.
+fn part(
+    section: &mut Section,
+    check: &'static str,
+    presence: &Presence,
+    missing: impl FnOnce(&mut Section),
+    remedy: impl Into<String>,
+) {
+    match presence {
+        Presence::Here => section.ok(check, format!("{check} is there")),
+        Presence::Loadable => {
+            section.ok(check, format!("{check} is there as a module, which the kernel loads when it is used"))
+        }
+        Presence::Missing => missing(section),
+        Presence::Unseen(why) => section.unseen(check, format!("{check}: {why}"), remedy),
+    }
+}
+
 fn overlayfs(facts: &Facts, section: &mut Section) {
     const CHECK: &str = "overlayfs";
-    match &facts.kernel.overlayfs {
-        Presence::Here => section.ok(CHECK, "overlayfs is there"),
-        Presence::Loadable => {
-            section.ok(CHECK, "overlayfs is there as a module, which the kernel loads when it is used")
-        }
-        Presence::Missing => section.fault(
+    let missing = |section: &mut Section| {
+        section.fault(
             CHECK,
             "overlayfs is missing: no container has a root",
             "install the kernel's module `overlay`, and load it: modprobe overlay",
-        ),
-        Presence::Unseen(why) => {
-            section.unseen(CHECK, format!("overlayfs: {why}"), "look into /proc/filesystems")
-        }
-    }
+        );
+    };
+    part(section, CHECK, &facts.kernel.overlayfs, missing, "look into /proc/filesystems");
 }
 
 fn groups(facts: &Facts, section: &mut Section) {
@@ -146,19 +158,12 @@ fn features(facts: &Facts, section: &mut Section) {
 
 fn nftables(facts: &Facts, section: &mut Section) {
     const CHECK: &str = "nftables";
-    match &facts.kernel.nftables {
-        Presence::Here => section.ok(CHECK, "nftables is there"),
-        Presence::Loadable => {
-            section.ok(CHECK, "nftables is there as a module, which the kernel loads when it is used")
-        }
-        Presence::Missing => section.warning(
+    let missing = |section: &mut Section| {
+        section.warning(
             CHECK,
             "nftables is missing: pods of containers get no networks of their own, and share the host's",
             "install the kernel's module `nf_tables`, and load it: modprobe nf_tables",
-        ),
-        Presence::Unseen(why) => {
-            let remedy = as_root(facts, "see `nft list ruleset`");
-            section.unseen(CHECK, format!("nftables: {why}"), remedy);
-        }
-    }
+        );
+    };
+    part(section, CHECK, &facts.kernel.nftables, missing, as_root(facts, "see `nft list ruleset`"));
 }

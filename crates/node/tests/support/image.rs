@@ -102,6 +102,13 @@ impl Images for TestImages {
 }
 
 impl TestHost {
+    /// Starts a host that has the image `box`.
+    pub fn with_image() -> TestHost {
+        let host = TestHost::start();
+        host.image("box", &json!({}));
+        host
+    }
+
     /// Brings an image to the host, with these settings.
     pub fn image(&self, name: &str, settings: &Value) {
         self.image_with(name, settings, |_| ());
