@@ -1,12 +1,15 @@
-//! Volumes of containers that are no folders of the host: memory, and images.
+//! Volumes of containers beyond folders of the host: memory, images, and what a container mounts for others.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on ends")]
 
 mod support;
 
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 use support::image::can_contain;
-use support::{TestHost, main_status};
+use support::{TestHost, is_ready, main_status};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_in_memory_is_bounded_and_stays_as_long_as_its_pod() {
@@ -79,5 +82,67 @@ async fn an_image_is_a_volume_that_is_only_read() {
     let pod = host.until("host", "refused", refused).await;
     let message = main_status(&pod)["state"]["waiting"]["message"].as_str().unwrap();
     assert!(message.contains("runs no image"), "{message}");
+    host.shut_down().await;
+}
+
+/// A file system of its own that shows in other mount namespaces; gone with this.
+struct Shared(PathBuf);
+
+impl Shared {
+    fn mounted(at: &Path) -> Self {
+        std::fs::create_dir_all(at).unwrap();
+        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
+        mount(None::<&str>, at, None::<&str>, MsFlags::MS_SHARED, None::<&str>).unwrap();
+        Shared(at.to_owned())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        for folder in [self.0.join("v"), self.0.clone()] {
+            let _ = umount2(&folder, MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_container_mounts_for_others_shows_on_the_host_and_in_other_pods() {
+    if !can_contain() {
+        return;
+    }
+    let mut host = TestHost::with_image();
+    let shared = Shared::mounted(&host.folder.path().join("shared"));
+    let volume = json!({"restartPolicy": "Never",
+        "volumes": [{"name": "s", "hostPath": {"path": shared.0.display().to_string(), "type": "Directory"}}]});
+    let at = |propagation: &str| json!([{"name": "s", "mountPath": "/s", "mountPropagation": propagation}]);
+    let reads = "until test -e /s/v/data; do sleep 0.05; done; cat /s/v/data; touch /s/seen";
+    host.contained(
+        "reads",
+        json!({"command": ["sh", "-c", reads], "volumeMounts": at("HostToContainer")}),
+        volume.clone(),
+    );
+    host.until("reads", "ready", is_ready).await;
+    let mounts = "mkdir /s/v && mount -t tmpfs mine /s/v && echo from a pod > /s/v/data; \
+        until test -e /s/gone; do sleep 0.05; done; umount /s/v && ls /s/v";
+    let own = json!({"command": ["sh", "-c", mounts], "volumeMounts": at("Bidirectional"),
+        "securityContext": {"privileged": true}});
+    host.contained("mounts", own, volume.clone());
+    assert_eq!(
+        host.until_file(&shared.0.join("v/data"), |text| text == "from a pod\n").await,
+        "from a pod\n"
+    );
+    let over = |pod: &Value| pod["status"]["phase"] == "Succeeded";
+    host.until("reads", "over", over).await;
+    assert_eq!(host.log("reads", 0), "from a pod\n");
+    std::fs::write(shared.0.join("gone"), "").unwrap();
+    host.until("mounts", "over", over).await;
+    assert_eq!(host.log("mounts", 0), "", "unmounted there, it is gone");
+    assert!(!shared.0.join("v/data").exists(), "and here");
+
+    // Where nobody would see what it mounts, it isn't started.
+    mount(None::<&str>, &shared.0, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+    let own = json!({"command": ["true"], "volumeMounts": at("Bidirectional"), "securityContext": {"privileged": true}});
+    host.contained("alone", own, volume);
+    host.until_event("Failed", |why| why.contains("is not on a shared mount of the host")).await;
     host.shut_down().await;
 }

@@ -17,8 +17,8 @@ pub(crate) struct Bind {
     pub target: PathBuf,
     /// Whether the process may change it.
     pub access: Access,
-    /// Whether what the host mounts below it later shows there too (`mountPropagation: HostToContainer`).
-    pub follows_host: bool,
+    /// Which mounts below it show elsewhere.
+    pub propagation: Propagation,
     /// Where the source lies.
     pub origin: Origin,
 }
@@ -31,8 +31,27 @@ impl Bind {
         target: PathBuf,
         access: Access,
     ) -> Self {
-        Bind { what: what.into(), source, target, access, follows_host: false, origin: Origin::Host }
+        Bind {
+            what: what.into(),
+            source,
+            target,
+            access,
+            propagation: Propagation::None,
+            origin: Origin::Host,
+        }
     }
+}
+
+/// Where a mount below what is shown to a container shows, if it was made after that (`mountPropagation`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Propagation {
+    /// Where it was made, alone.
+    #[default]
+    None,
+    /// In the container too, if the host made it (`HostToContainer`).
+    FromHost,
+    /// On the host too, if the container made it (`Bidirectional`).
+    BothWays,
 }
 
 /// Where what is shown to a container lies.

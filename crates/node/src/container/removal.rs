@@ -12,6 +12,8 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat, openat2, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
+use super::mount_table::mount_of;
+
 /// How deep folders are looked into: each level costs stack, and two open files.
 const DEEPEST: usize = 32;
 /// What can be opened in a folder that is removed.
@@ -57,19 +59,6 @@ fn enter(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
 fn enter_and_compare(folder: BorrowedFd<'_>, name: &OsStr) -> io::Result<OwnedFd> {
     let opened = openat(folder, name, FOLDER, Mode::empty())?;
     if mount_of(folder)? == mount_of(opened.as_fd())? { Ok(opened) } else { Err(Errno::EXDEV.into()) }
-}
-
-/// The number of the mount that an open folder is in (proc_pid_fdinfo(5), since Linux 3.15). The device's number isn't enough: what is
-/// mounted may be another folder of the same file system.
-///
-/// # Errors
-/// If the kernel doesn't say. Then nothing is removed: it could be somebody's data.
-fn mount_of(folder: BorrowedFd<'_>) -> io::Result<u64> {
-    let told = fs::read_to_string(format!("/proc/self/fdinfo/{}", folder.as_raw_fd()))?;
-    let number = told.lines().find_map(|line| line.strip_prefix("mnt_id:")?.trim().parse().ok());
-    number.ok_or_else(|| {
-        io::Error::new(io::ErrorKind::Unsupported, "the kernel doesn't say what is mounted where")
-    })
 }
 
 struct Removal {

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::mount_step::Step;
 use crate::container::beneath::Spot;
-use crate::container::{Access, Bind, ConfinedPath, Origin};
+use crate::container::{Access, Bind, ConfinedPath, Origin, Propagation};
 
 /// What a process shall see.
 #[derive(Debug, Clone)]
@@ -63,7 +63,7 @@ pub(crate) fn plan(view: &View<'_>) -> io::Result<MountPlan> {
                 source: ConfinedPath::of(kept),
                 target: kept.clone(),
                 access: Access::Full,
-                follows_host: false,
+                propagation: Propagation::None,
                 origin: Origin::Host,
             });
         }

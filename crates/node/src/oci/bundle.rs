@@ -11,7 +11,7 @@ use super::spec::{
     Process, Resources, Root, Spec, User, VERSION, env, mapping, options,
 };
 use crate::container::rights;
-use crate::container::{Access, Bind, Origin, in_units};
+use crate::container::{Access, Bind, Origin, Propagation, in_units};
 
 /// What a container may not read, unless it is privileged.
 const MASKED: [&str; 11] = [
@@ -162,7 +162,11 @@ fn mounts(security: &Security, sandbox: &Sandbox, binds: &[Bind]) -> Vec<Mount> 
             Access::ReadOnly => "ro",
             Access::ReadOnlyBelow => "rro",
         };
-        let propagation = if bind.follows_host { "rslave" } else { "rprivate" };
+        let propagation = match bind.propagation {
+            Propagation::None => "rprivate",
+            Propagation::FromHost => "rslave",
+            Propagation::BothWays => "rshared",
+        };
         let mut options = options(&["rbind", propagation, access]);
         // What an image holds as a volume is data (KEP-4639); its layers are mapped one by one.
         let is_image = bind.origin == Origin::Image;
@@ -239,7 +243,7 @@ mod tests {
             source: ConfinedPath { root: "/pods/u/volumes/v".into(), beneath: "part".into() },
             target: target.into(),
             access,
-            follows_host: false,
+            propagation: Propagation::None,
             origin: Origin::Host,
         }
     }

@@ -93,7 +93,7 @@ impl PodHost {
         let write = || -> std::io::Result<()> {
             // What its former life wrote.
             remove_folder(&bundle)?;
-            Folders::new(bundle.clone(), layers.clone()).make_folders()?;
+            Folders::new(bundle.clone(), layers.clone(), None).make_folders()?;
             let text = serde_json::to_vec_pretty(&made)?;
             std::fs::write(config_file(&bundle), text)
         };

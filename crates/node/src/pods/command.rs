@@ -8,8 +8,8 @@ use k8s_openapi::api::core::v1::{Container, Pod, Volume, VolumeMount};
 use super::handler::Handler;
 use super::{PodHost, PodTokens};
 use crate::container::{
-    Access, Bind, ConfinedPath, Missing, Origin, POD_FOLDER, Sources, cgroup, environment, expand,
-    is_in_memory, is_writable, name_files, volume_path,
+    Access, Bind, ConfinedPath, Missing, Origin, POD_FOLDER, Propagation, Sources, cgroup, environment,
+    expand, is_in_memory, is_writable, name_files, volume_path,
 };
 use crate::host::{Command, Isolation, Security, View, plan};
 use crate::pod::{StartError, hostname, uid};
@@ -140,7 +140,7 @@ impl PodHost {
                     }
                     (None, _) => volume_path(&folder, volume, sources).map_err(config)?,
                 };
-                self.bind(by, root, volume, mount, lookup)?
+                self.bind(by, pod, root, volume, mount, lookup)?
             });
         }
         Ok(binds)
@@ -149,6 +149,7 @@ impl PodHost {
     fn bind(
         &self,
         by: Handler,
+        pod: &Pod,
         root: PathBuf,
         volume: &Volume,
         mount: &VolumeMount,
@@ -183,18 +184,7 @@ impl PodHost {
                 mount.name.to_uppercase().replace('-', "_"),
             )));
         }
-        let propagation = mount.mount_propagation.as_deref().unwrap_or("None");
-        let follows_host = propagation == "HostToContainer" && !is_on_host;
-        if propagation != "None" && !follows_host {
-            return Err(config(format!(
-                "mountPropagation {propagation} of volume {:?}: {}; leave it out",
-                mount.name,
-                match by {
-                    Handler::Host => "a pod of this runtime sees what is mounted when it starts",
-                    Handler::Oci => "what a pod of this runtime mounts shows to itself alone",
-                }
-            )));
-        }
+        let propagation = propagation(by, pod, mount, origin)?;
         let read_only = !is_writable || mount.read_only == Some(true);
         let access = match (read_only, mount.recursive_read_only.as_deref()) {
             (true, Some("Enabled" | "IfPossible")) => Access::ReadOnlyBelow,
@@ -205,14 +195,7 @@ impl PodHost {
             Some(part) => format!("subPath {part:?} of volume {:?}", mount.name),
             None => format!("volume {:?}", mount.name),
         };
-        Ok(Some(Bind {
-            what,
-            source,
-            target: PathBuf::from(&mount.mount_path),
-            access,
-            follows_host,
-            origin,
-        }))
+        Ok(Some(Bind { what, source, target: PathBuf::from(&mount.mount_path), access, propagation, origin }))
     }
 
     /// The file for the container's last words, its own, where its spec wants it.
@@ -238,6 +221,29 @@ impl PodHost {
 
 fn volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {
     pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten())
+}
+
+/// Where the mounts below a volume show.
+fn propagation(
+    by: Handler,
+    pod: &Pod,
+    mount: &VolumeMount,
+    origin: Origin,
+) -> Result<Propagation, StartError> {
+    let has_own_users = pod.spec.as_ref().is_some_and(|spec| spec.host_users == Some(false));
+    let wanted = mount.mount_propagation.as_deref().unwrap_or("None");
+    let why = match (wanted, by) {
+        ("None", _) => return Ok(Propagation::None),
+        (_, Handler::Host) => "a pod of this runtime sees what is mounted when it starts",
+        ("HostToContainer", Handler::Oci) => return Ok(Propagation::FromHost),
+        ("Bidirectional", Handler::Oci) if origin != Origin::Host => "the volume is not on the host",
+        ("Bidirectional", Handler::Oci) if has_own_users => {
+            "a pod with users of its own (hostUsers: false) may mount nothing for others"
+        }
+        ("Bidirectional", Handler::Oci) => return Ok(Propagation::BothWays),
+        _ => "it is not known",
+    };
+    Err(config(format!("mountPropagation {wanted} of volume {:?}: {why}; leave it out", mount.name)))
 }
 
 /// The part of a volume that is mounted, if not all of it.

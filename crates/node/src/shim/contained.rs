@@ -4,6 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::fchown;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::unistd::pipe2;
@@ -49,16 +50,17 @@ pub(super) enum Recipe {
 }
 
 impl Recipe {
-    /// Reads the bundle in that folder.
+    /// Reads the bundle in that folder; `host` is the mount namespace of the host.
     pub(super) fn of_bundle(
         folder: PathBuf,
         layers: Vec<PathBuf>,
         streams: Streams,
+        host: Option<Arc<OwnedFd>>,
     ) -> Result<Self, RunError> {
         let text = std::fs::read(config_file(&folder)).map_err(system("read the bundle"))?;
         let spec = serde_json::from_slice(&text);
         let spec = spec.map_err(|why| RunError::Config(format!("the bundle makes no sense: {why}")))?;
-        Ok(Recipe::Bundle(Box::new(spec), streams, Some(Bundle::new(folder, layers))))
+        Ok(Recipe::Bundle(Box::new(spec), streams, Some(Bundle::new(folder, layers, host))))
     }
 
     fn streams(&self) -> Streams {

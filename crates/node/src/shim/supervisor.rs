@@ -202,7 +202,8 @@ impl Supervisor {
                 None => Some(Answer::Failed(RunError::Gone)),
             },
             Ask::StartBundle { life, folder, layers, streams, log } => {
-                let recipe = Recipe::of_bundle(folder, layers, streams);
+                let host = self.sandbox.as_ref().and_then(Held::host_mounts);
+                let recipe = Recipe::of_bundle(folder, layers, streams, host);
                 done(recipe.and_then(|recipe| self.start(life, recipe, &log, files)).map(Answer::Begun))
             }
             Ask::Exit(life) => match self.of(&life) {

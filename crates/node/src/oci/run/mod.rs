@@ -124,9 +124,10 @@ fn enter_new(spec: &Spec, bundle: &Bundle, entrance: Option<&File>) -> Result<En
     let users = shared.iter().find(|(kind, _)| *kind == NamespaceKind::User).map(|(_, file)| file);
     let owner = spec.linux.uid_mappings.first().map_or(0, |map| map.host_id);
     // While the host's paths are there, and the shim's rights.
+    let of_host = root::open_shared(spec, bundle)?;
     sandbox::own_mounts()?;
     bundle.mount(spec, users.map(|users| (users, owner)))?;
-    let trees = root::open_binds(spec, users)?;
+    let trees = root::open_binds(spec, users, of_host)?;
     for kind in NamespaceKind::ALL {
         let Some(namespace) = spec.linux.namespace(kind) else { continue };
         match shared.iter().find(|(known, _)| *known == kind) {

@@ -2,20 +2,22 @@
 //! the container's own mount namespace alone, and so ends with its last process.
 
 use std::ffi::{CStr, CString};
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::child::{Failure, Trying, check};
 use super::devices;
 use super::inside::{Inside, is_folder, trusted};
-use crate::container::ConfinedPath;
+use super::sandbox::enter;
 use crate::container::mounting::{
     ATIME, Attributes, NOATIME, NODEV, NOEXEC, NOSUID, RDONLY, STRICTATIME, map_ids, move_mount, new_mount,
     open_tree, set_tree_attributes,
 };
-use crate::oci::spec::{ImageMount, Mount, Spec};
+use crate::container::{ConfinedPath, is_shared};
+use crate::oci::spec::{ImageMount, Mount, NamespaceKind, Spec};
 
 /// Where in a bundle lies what its container writes into its root.
 pub(crate) const WRITTEN: &str = "upper";
@@ -26,11 +28,13 @@ pub(crate) struct Bundle {
     folder: PathBuf,
     /// The image's layers, the lowest first.
     layers: Vec<PathBuf>,
+    /// The host's mount namespace.
+    host: Option<Arc<OwnedFd>>,
 }
 
 impl Bundle {
-    pub(crate) fn new(folder: PathBuf, layers: Vec<PathBuf>) -> Self {
-        Bundle { folder, layers }
+    pub(crate) fn new(folder: PathBuf, layers: Vec<PathBuf>, host: Option<Arc<OwnedFd>>) -> Self {
+        Bundle { folder, layers, host }
     }
 
     /// Makes its folders: what the container's former life wrote must be gone.
@@ -180,42 +184,75 @@ impl Wish {
     }
 }
 
-/// The trees that a bundle binds, in the order of its mounts: opened while the host's paths are there and the shim's rights too.
-pub(super) fn open_binds(spec: &Spec, users: Option<&OwnedFd>) -> Result<Vec<Option<OwnedFd>>, Failure> {
-    let allows_devices = spec.linux.resources.allows_devices();
-    let one = |mount: &Mount| {
-        if mount.kind != "bind" {
-            return Ok(None);
-        }
-        let what = about(mount);
-        let confined = match &mount.trusted {
-            Some(root) => {
-                let beneath = mount.source.strip_prefix(root).trying_path(&what)?;
-                ConfinedPath { root: root.clone(), beneath: beneath.to_owned() }
-            }
-            None => ConfinedPath::of(&mount.source),
-        };
-        let wish = Wish::of(mount);
-        if mount.makes {
-            confined.make_folder_if_missing().trying(&what)?;
-        }
-        let source = confined.open().trying(&what)?;
-        let tree = open_tree(source.as_fd(), wish.is_recursive).trying(&what)?;
-        // Below it, too: a device that a pod makes or finds in a volume is of no use to it.
-        let below = if allows_devices { 0 } else { NODEV } | if wish.is_read_only_below { RDONLY } else { 0 };
-        let propagation = wish.propagation;
-        let whole = Attributes { set: below, propagation, ..Attributes::default() };
-        set_tree_attributes(tree.as_fd(), true, whole).trying(&what)?;
-        let (set, clear) = (wish.attributes | wish.atime.unwrap_or(0), wish.atime.map_or(0, |_| ATIME));
-        set_tree_attributes(tree.as_fd(), false, Attributes { set, clear, ..Attributes::default() })
-            .trying(&what)?;
-        if let Some(users) = users.filter(|_| !mount.uid_mappings.is_empty()) {
-            map_ids(tree.as_fd(), users.as_fd())
-                .trying(format_args!("{what}: map its users (its file system must allow idmapped mounts)"))?;
-        }
-        Ok(Some(tree))
+/// The trees of what a container mounts for the host too (`rshared`), in the order of the bundle's mounts. They are opened on the host: what
+/// the shim sees are copies, of which the host hears nothing.
+pub(super) fn open_shared(spec: &Spec, bundle: &Bundle) -> Result<Vec<Option<OwnedFd>>, Failure> {
+    let is_shared = |mount: &Mount| mount.kind == "bind" && Wish::of(mount).propagation == libc::MS_SHARED;
+    if !spec.mounts.iter().any(is_shared) {
+        return Ok(spec.mounts.iter().map(|_| None).collect());
+    }
+    let host = bundle.host.as_deref().ok_or("the shim has lost the host's mount namespace")?;
+    let own = File::open("/proc/self/ns/mnt").trying("hold the mount namespace")?;
+    enter(host, NamespaceKind::Mount)?;
+    let open = |mount: &Mount| match is_shared(mount) {
+        true => open_bind(mount, true, None).map(Some),
+        false => Ok(None),
     };
-    spec.mounts.iter().map(one).collect()
+    let opened = spec.mounts.iter().map(open).collect();
+    enter(&own, NamespaceKind::Mount)?;
+    opened
+}
+
+/// The trees that a bundle binds, in the order of its mounts: opened while the host's paths are there and the shim's rights too. `shared` are
+/// those that are open already.
+pub(super) fn open_binds(
+    spec: &Spec,
+    users: Option<&OwnedFd>,
+    shared: Vec<Option<OwnedFd>>,
+) -> Result<Vec<Option<OwnedFd>>, Failure> {
+    let allows_devices = spec.linux.resources.allows_devices();
+    let one = |(mount, shared): (&Mount, Option<OwnedFd>)| match shared {
+        None if mount.kind == "bind" => open_bind(mount, allows_devices, users).map(Some),
+        shared => Ok(shared),
+    };
+    spec.mounts.iter().zip(shared).map(one).collect()
+}
+
+fn open_bind(mount: &Mount, allows_devices: bool, users: Option<&OwnedFd>) -> Result<OwnedFd, Failure> {
+    let what = about(mount);
+    let confined = match &mount.trusted {
+        Some(root) => {
+            let beneath = mount.source.strip_prefix(root).trying_path(&what)?;
+            ConfinedPath { root: root.clone(), beneath: beneath.to_owned() }
+        }
+        None => ConfinedPath::of(&mount.source),
+    };
+    let wish = Wish::of(mount);
+    if mount.makes {
+        confined.make_folder_if_missing().trying(&what)?;
+    }
+    let source = confined.open().trying(&what)?;
+    if wish.propagation == libc::MS_SHARED && !is_shared(source.as_fd()).trying(&what)? {
+        let place = mount.source.display();
+        return Err(format!(
+            "{what}: {place} is not on a shared mount of the host, so that it would show nobody what is mounted there; \
+                 `mount --make-rshared` on the host makes it one"
+        ));
+    }
+    let tree = open_tree(source.as_fd(), wish.is_recursive).trying(&what)?;
+    // Below it, too: a device that a pod makes or finds in a volume is of no use to it.
+    let below = if allows_devices { 0 } else { NODEV } | if wish.is_read_only_below { RDONLY } else { 0 };
+    let propagation = wish.propagation;
+    let whole = Attributes { set: below, propagation, ..Attributes::default() };
+    set_tree_attributes(tree.as_fd(), true, whole).trying(&what)?;
+    let (set, clear) = (wish.attributes | wish.atime.unwrap_or(0), wish.atime.map_or(0, |_| ATIME));
+    set_tree_attributes(tree.as_fd(), false, Attributes { set, clear, ..Attributes::default() })
+        .trying(&what)?;
+    if let Some(users) = users.filter(|_| !mount.uid_mappings.is_empty()) {
+        map_ids(tree.as_fd(), users.as_fd())
+            .trying(format_args!("{what}: map its users (its file system must allow idmapped mounts)"))?;
+    }
+    Ok(tree)
 }
 
 trait TryingPath<T> {

@@ -7,6 +7,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use nix::fcntl::OFlag;
 use nix::sys::wait::waitpid;
@@ -72,6 +73,8 @@ impl InMemory {
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     files: Vec<(NamespaceKind, OwnedFd)>,
+    /// The mount namespace of the host, for what a container mounts there.
+    host: Option<Arc<OwnedFd>>,
 }
 
 impl Held {
@@ -80,6 +83,7 @@ impl Held {
     /// # Errors
     /// What failed.
     pub(crate) fn make(wanted: &Wanted) -> Result<Self, Failure> {
+        let host = File::open("/proc/self/ns/mnt").trying("hold the host's mount namespace")?;
         // What is mounted here shows nowhere else; what the host mounts later shows here.
         own_mounts()?;
         if let Some(folder) = &wanted.shared_memory {
@@ -92,7 +96,7 @@ impl Held {
             move_mount(memory.as_fd(), place.as_fd()).trying(what)?;
         }
         wanted.memory.iter().try_for_each(InMemory::mount)?;
-        let mut held = Held { files: namespaces(wanted)? };
+        let mut held = Held { files: namespaces(wanted)?, host: Some(Arc::new(host.into())) };
         if wanted.shares_processes {
             let users =
                 held.files.iter().find(|(kind, _)| *kind == NamespaceKind::User).map(|(_, file)| file);
@@ -110,6 +114,11 @@ impl Held {
             path: Some(path(file).into()),
         };
         self.files.iter().map(namespace).collect()
+    }
+
+    /// The mount namespace of the host.
+    pub(crate) fn host_mounts(&self) -> Option<Arc<OwnedFd>> {
+        self.host.clone()
     }
 
     /// Its network namespace, if it has one of its own.
