@@ -51,11 +51,12 @@ async fn a_pod_that_takes_more_of_the_disk_than_it_may_is_evicted() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_waits_to_start_again_is_looked_at_too() {
     let mut host = TestHost::start();
-    let fill = "dd if=/dev/zero of=$HOLDFAST_VOLUME_V/large bs=1k count=3000 2> /dev/null; exit 1";
+    // The first restart is immediate; after the second life it waits for 10 s.
+    let fill = "cd $HOLDFAST_VOLUME_V; test -e again && dd if=/dev/zero of=large bs=1k count=3000 2> /dev/null; touch again; exit 1";
     let volume = json!({"volumes": [{"name": "v", "emptyDir": {"sizeLimit": "1Mi"}}]});
     host.pod("crashes", json!({"command": ["sh", "-c", fill]}), volume);
     let pod = host.until("crashes", "evicted", is_evicted).await;
-    assert_eq!(main_status(&pod)["restartCount"], 0, "nothing of it ran");
+    assert_eq!(main_status(&pod)["restartCount"], 1, "nothing of it ran");
     host.until_put_away("uid-of-crashes").await;
     host.shut_down().await;
 }

@@ -17,18 +17,23 @@ async fn a_volume_in_memory_is_bounded_and_stays_as_long_as_its_pod() {
         return;
     }
     let mut host = TestHost::with_image();
-    let script = "test -e /m/old && cat /m/old && ls /part && exit 0; grep ' /m ' /proc/mounts; stat -c '%a %g' /m; \
+    let script = "test -e /m/old && cat /m/old && ls /part && until test -e /d/go; do sleep 0.05; done && exit 0; grep ' /m ' /proc/mounts; stat -c '%a %g' /m; \
         dd if=/dev/zero of=/m/large bs=1k count=2000 2> /dev/null; stat -c %s /m/large; rm /m/large; \
         echo still there > /m/old; touch /part/file; exit 1";
     let container = json!({"command": ["sh", "-c", script], "volumeMounts": [
-        {"name": "v", "mountPath": "/m"}, {"name": "v", "mountPath": "/part", "subPath": "a/b"}]});
+        {"name": "v", "mountPath": "/m"}, {"name": "v", "mountPath": "/part", "subPath": "a/b"},
+        {"name": "d", "mountPath": "/d"}]});
     let spec = json!({"restartPolicy": "OnFailure", "securityContext": {"fsGroup": 71},
-        "volumes": [{"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}]});
+        "volumes": [{"name": "v", "emptyDir": {"medium": "Memory", "sizeLimit": "1Mi"}}, {"name": "d", "emptyDir": {}}]});
     let uid = host.contained("a", container, spec);
-    let waits = |pod: &Value| main_status(pod)["state"]["waiting"]["reason"] == "CrashLoopBackOff";
-    host.until("a", "its first end", waits).await;
-    let folder = host.folder.path().join(format!("agent/pods/{uid}/volumes/v"));
-    assert_eq!(std::fs::read_dir(folder).unwrap().count(), 0, "nothing of it is on the disk");
+    let again = |pod: &Value| {
+        let status = main_status(pod);
+        status["restartCount"] == 1 && status["state"]["running"].is_object()
+    };
+    host.until("a", "in its second life", again).await;
+    let volumes = host.folder.path().join(format!("agent/pods/{uid}/volumes"));
+    assert_eq!(std::fs::read_dir(volumes.join("v")).unwrap().count(), 0, "nothing of it is on the disk");
+    std::fs::write(volumes.join("d/go"), "").unwrap();
     let over = |pod: &Value| pod["status"]["phase"] == "Succeeded";
     host.until("a", "over", over).await;
     let first = host.log("a", 0);
