@@ -159,5 +159,7 @@ fn stops(pod: &Pod) -> bool {
 /// waits for its host.
 fn may_go(pod: &Pod) -> bool {
     let is_to_go = pod.metadata.deletion_timestamp.is_some();
-    stops(pod) && (is_to_go || controller_of(&pod.metadata).is_some() && !pods::is_finished(pod))
+    let is_made_anew =
+        controller_of(&pod.metadata).is_some() && (!pods::is_finished(pod) || pod_gc::is_being_removed(pod));
+    stops(pod) && (is_to_go || is_made_anew)
 }

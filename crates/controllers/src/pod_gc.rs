@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use objects::{Delete, Meta, Pod, TypedRef, Write, disruption_target, merge_pod_status};
+use objects::{DISRUPTION_TARGET, Delete, Meta, Pod, TypedRef, Write, disruption_target, merge_pod_status};
 use serde_json::json;
 
 use crate::controller::{Controller, Due, Moment, Urgency};
@@ -31,6 +31,8 @@ const KEPT: usize = 12_500;
 /// The most pods that one look removes, so that its writes don't crowd out others'.
 const SLICE: usize = 500;
 const COMPONENT: &str = "pod-garbage-collector-controller";
+/// Why a pod is removed that still seemed to run.
+const REASON: &str = "DeletionByPodGC";
 
 /// Removes the pods of nodes that do not exist, and those that are to end on nodes that are switched off.
 pub(crate) struct LostNodes;
@@ -223,6 +225,12 @@ pub(crate) fn remove(view: &View, pod: &Arc<Pod>, why: Option<&str>, now: Timest
     plan.write(Write::Delete { subject: TypedRef::of(pod.as_ref()), options });
 }
 
+/// Whether a pod's removal has begun: it is Failed for that, and not gone yet.
+pub(crate) fn is_being_removed(pod: &Pod) -> bool {
+    let target = pod.condition(DISRUPTION_TARGET);
+    target.is_some_and(|target| target.status == "True" && target.reason.as_deref() == Some(REASON))
+}
+
 /// Whether a pod is being deleted, and only finalizers hold it.
 fn waits_for_others(pod: &Pod) -> bool {
     let metadata = &pod.metadata;
@@ -231,7 +239,6 @@ fn waits_for_others(pod: &Pod) -> bool {
 }
 
 fn failed(view: &View, pod: &Pod, why: Option<&str>, now: Timestamp) -> Option<Write> {
-    let said: Vec<_> =
-        why.map(|why| disruption_target(pod, "DeletionByPodGC", why, now)).into_iter().collect();
+    let said: Vec<_> = why.map(|why| disruption_target(pod, REASON, why, now)).into_iter().collect();
     merge_pod_status(pod, json!({"phase": "Failed", "conditions": said}), view.state())
 }

@@ -1,6 +1,6 @@
 //! `holdfast host`: one host. Puts the parts together: store, API, controllers, scheduler, agent, network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -186,7 +186,9 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         key: *heartbeat_key.expose(),
         interval: timeouts.heartbeats.every,
         silent_after: timeouts.heartbeats.silent_after,
-        members: config.peers.keys().cloned().collect(),
+        // Those of the last process go on; those of the configuration are only what the cluster began with, and by these a host that is
+        // cut off could count on itself alone.
+        members: BTreeSet::new(),
         terms: Terms { lease: timeouts.lease.held_for, fence: timeouts.lease.fenced_after },
         epoch: leases::first_epoch(),
         memory: Some(config.data_dir.join("leases.json")),
@@ -194,10 +196,18 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     };
     fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("can't make the folder {}", config.data_dir.display()))?;
+    let epoch = watch::Sender::new(None);
     let (membership, engine) = tasks::spawn_on(&urgent, info_span!("store"), {
         let (config, identity, trust) = (config.clone(), identity.clone(), trust.clone());
+        let (others, addresses) = (Handle::current(), epoch.subscribe());
         async move {
             let membership = HeartbeatDriver::start(beats)?;
+            // Before the store is open: the lease of the last process may end meanwhile.
+            tasks::spawn_on(
+                &others,
+                info_span!("begin epochs"),
+                leases::begin_epochs(membership.lease(), membership.left(), node_dir(&config), addresses),
+            );
             let last_heard = membership.last_heard();
             let beats = store::Beats::new(move |member| last_heard.of(member));
             anyhow::Ok((membership, Engine::start(&config, &identity, &trust, beats).await?))
@@ -205,12 +215,6 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     })
     .await??;
     let store = engine.store();
-
-    let epoch = watch::Sender::new(None);
-    tasks::spawn(
-        info_span!("begin epochs"),
-        leases::begin_epochs(membership.lease(), membership.left(), node_dir(&config), epoch.subscribe()),
-    );
 
     // Users who brought an etcd ask that one.
     let etcd = match &engine {

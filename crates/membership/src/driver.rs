@@ -38,7 +38,8 @@ pub struct Options {
     pub interval: Duration,
     /// A host that was not heard for so long is silent.
     pub silent_after: Duration,
-    /// The hosts whose word on leases counts, to begin with: [`HeartbeatDriver::members`] changes them.
+    /// The hosts whose word on leases counts, to begin with: [`HeartbeatDriver::members`] changes them. If none is named, they are those that a
+    /// former process has left in `memory`.
     pub members: BTreeSet<String>,
     /// How long leases hold.
     pub terms: Terms,
@@ -138,7 +139,8 @@ impl HeartbeatDriver {
         let others = options.peers.keys().filter(|name| **name != options.name).cloned();
         let tally = Tally::new(others, options.silent_after, Instant::now());
         let (peers, peers_wanted) = watch::channel(options.peers);
-        let (members, members_wanted) = watch::channel(Arc::new(options.members));
+        let members = if options.members.is_empty() { remembered.members.clone() } else { options.members };
+        let (members, members_wanted) = watch::channel(Arc::new(members));
         let (known, known_seen) = watch::channel(Arc::default());
         let (left, left_seen) = watch::channel(None);
         let (leasing, leases) =

@@ -103,11 +103,15 @@ impl Leasing {
         members: BTreeSet<String>,
         now: Instant,
     ) {
-        self.view = View::of(&members);
+        self.view = View::of(&members, self.terms);
         self.ballot.follow(others.clone(), self.view, now);
         self.own.follow(members.clone());
-        self.count.follow(others, members.clone());
-        self.members = members;
+        self.count.follow(others, members.clone(), self.view);
+        if self.members != members {
+            self.members = members;
+            // To be written, though neither the epoch nor a promise has changed.
+            self.remembered = (0, 0);
+        }
     }
 
     /// What the cluster's state knows of hosts.
@@ -186,8 +190,9 @@ impl Leasing {
         let now = (self.own.epoch(), self.ballot.changes());
         if now != self.remembered {
             self.remembered = now;
-            self.memory
-                .send_replace(Arc::new(Memory { epoch: now.0, promises: self.ballot.promises().clone() }));
+            let promises = self.ballot.promises().clone();
+            let memory = Memory { epoch: now.0, promises, members: self.members.clone() };
+            self.memory.send_replace(Arc::new(memory));
         }
     }
 
@@ -316,7 +321,7 @@ mod tests {
 
     #[test]
     fn a_process_begins_with_a_later_epoch_than_its_former_ones() {
-        let memory = Memory { epoch: 7, promises: BTreeMap::new() };
+        let memory = Memory { epoch: 7, ..Memory::default() };
         let begun = |least, page: LeasePage| {
             let (mut leasing, _seen) =
                 Leasing::new(Terms::default(), "n1".into(), 1, least, memory.clone(), page);

@@ -1,6 +1,6 @@
 //! What a host remembers of leases beyond its process: its own epoch, and what it has promised about others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -24,6 +24,9 @@ pub(crate) struct Memory {
     pub epoch: Epoch,
     /// By host: up to which epoch it is never acknowledged again.
     pub promises: BTreeMap<String, Epoch>,
+    /// The members of the cluster, when it last heard of them.
+    #[serde(default)]
+    pub members: BTreeSet<String>,
 }
 
 impl Memory {
@@ -82,7 +85,11 @@ mod tests {
         assert_eq!(Memory::read(&file).unwrap(), Memory::default());
         let (wanted, wanted_seen) = watch::channel(Arc::default());
         let (kept, mut kept_seen) = watch::channel(Arc::default());
-        let memory = Arc::new(Memory { epoch: 3, promises: BTreeMap::from([("n1".into(), 9)]) });
+        let memory = Arc::new(Memory {
+            epoch: 3,
+            promises: BTreeMap::from([("n1".into(), 9)]),
+            members: BTreeSet::from(["n2".into()]),
+        });
         wanted.send_replace(memory.clone());
         drop(wanted);
         keep(file.clone(), wanted_seen, kept).await;

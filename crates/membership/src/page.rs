@@ -47,14 +47,12 @@ impl LeasePage {
     /// # Errors
     /// If the system has no memory for it.
     pub fn create() -> io::Result<Self> {
-        let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING;
-        // SAFETY: the name is a string that ends with a zero.
-        let made = unsafe { libc::memfd_create(c"holdfast-lease".as_ptr(), flags) };
-        if made < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: the kernel just made it for this process, and nobody else has it.
-        let file = File::from(unsafe { OwnedFd::from_raw_fd(made) });
+        // A system may allow no memory that can be executed (`vm.memfd_noexec`), and Linux before 6.3 doesn't know how to ask for another kind.
+        let made = memory(libc::MFD_NOEXEC_SEAL).or_else(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => memory(0),
+            _ => Err(error),
+        });
+        let file = File::from(made?);
         file.set_len(LENGTH as u64)?;
         // Who maps a file that becomes shorter dies of a look at it.
         let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
@@ -144,6 +142,18 @@ impl LeasePage {
     }
 }
 
+/// Memory without a name that other processes can be given, and that can be sealed.
+fn memory(more: libc::c_uint) -> io::Result<OwnedFd> {
+    let flags = libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING | more;
+    // SAFETY: the name is a string that ends with a zero.
+    let made = unsafe { libc::memfd_create(c"holdfast-lease".as_ptr(), flags) };
+    if made < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just made it for this process, and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(made) })
+}
+
 impl Drop for Mapping {
     fn drop(&mut self) {
         // SAFETY: it was mapped by this, and nobody has a reference into it any more.
@@ -153,6 +163,8 @@ impl Drop for Mapping {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     #[test]
@@ -172,5 +184,13 @@ mod tests {
         let other = tempfile::tempfile().unwrap();
         other.set_len(LENGTH as u64).unwrap();
         assert!(LeasePage::of(other.into()).is_err(), "it can become shorter");
+    }
+
+    #[test]
+    fn nobody_can_execute_the_page_where_the_kernel_can_make_it_so() {
+        let page = LeasePage::create().unwrap();
+        let mode =
+            File::from(page.file().try_clone_to_owned().unwrap()).metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o111 == 0, memory(libc::MFD_NOEXEC_SEAL).is_ok(), "{mode:o}");
     }
 }

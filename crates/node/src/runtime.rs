@@ -99,7 +99,7 @@ pub(crate) trait Runtime: fmt::Debug + Send + Sync {
     /// The sandbox that is made next for a pod stops with this epoch of the host's lease; nothing: with none.
     fn bind(&self, _uid: &str, _epoch: Option<Epoch>) {}
 
-    /// The epoch that the sandbox of a pod stops with, if it stops with one; nothing if the pod has no sandbox.
+    /// The epoch that the sandbox of a pod stops with, if it stops with one; nothing if the pod has no sandbox, and nothing is left of one.
     fn bound(&self, _uid: &str) -> Option<Option<Epoch>> {
         None
     }
@@ -238,6 +238,9 @@ pub(crate) enum RunError {
     /// The system said no.
     #[error("{0}")]
     System(String),
+    /// The host's lease lets nothing of it start now. Said by the agent's side alone.
+    #[error("{0}")]
+    Lease(String),
     /// The container ended.
     #[error("the container ended")]
     Gone,

@@ -4,14 +4,14 @@
 
 mod support;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use membership::lease::Epoch;
 use membership::{Lease, LeasePage, boottime};
 use objects::{FENCED_EPOCH, FENCING, LEASE_EPOCH, STOPS_WITH_LEASE};
 use serde_json::{Value, json};
-use support::{TestHost, condition, is_alive, is_ready, main_status};
+use support::{TestHost, condition, is_alive, is_ready, main_status, members};
 use tokio::sync::watch;
 
 /// A lease that its host's heartbeats renew.
@@ -83,17 +83,30 @@ fn name(pid: i32) -> String {
     std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("comm")).unwrap_or_default()
 }
 
+/// What the processes of a pod are called that stops with the lease.
+const SHIM: &str = "holdfast-shim";
+const KEEPER: &str = "holdfast-keeper";
+
+fn process_of(host: &TestHost, wanted: &str) -> i32 {
+    host.shims().into_iter().find(|pid| name(*pid).trim() == wanted).unwrap()
+}
+
+fn says(pod: &Value, status: &str) -> bool {
+    condition(pod, STOPS_WITH_LEASE).is_some_and(|condition| condition["status"] == status)
+}
+
 fn waits(pod: &Value) -> bool {
     main_status(pod)["state"]["waiting"]["reason"] == "HostLeaseAwaited"
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_starts_once_its_host_holds_its_lease_and_dies_with_it_without_agent_and_shim() {
-    for stopped in [None, Some("holdfast-shim")] {
+    for stopped in [None, Some(SHIM)] {
         let mut host = host();
         let uid = pod(&host);
         host.until("db-0", "waiting", waits).await;
         assert!(host.shims().is_empty());
+        assert!(!host.pod_folder(&uid).exists(), "another host may have its volumes");
         let heartbeats = Heartbeats::hold(&host, 7);
         let said = host.until("db-0", "ready", is_ready).await;
         let condition = condition(&said, STOPS_WITH_LEASE).unwrap();
@@ -173,23 +186,141 @@ async fn a_pod_goes_on_under_the_next_agent_while_the_lease_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn where_nobody_could_fence_the_host_a_pod_runs_without_a_lease_and_says_so() {
-    let mut host = TestHost::off();
-    host.lease = Some((watch::Sender::new(Lease::Awaited(7)), LeasePage::create().unwrap()));
-    host.members = 2;
-    host.switch_on();
-    pod(&host);
-    let said = host.until("db-0", "ready", is_ready).await;
-    assert!(condition(&said, STOPS_WITH_LEASE).is_none());
+async fn where_nobody_could_fence_the_host_a_pod_says_that_it_has_no_lease_until_it_is_made_anew_elsewise() {
+    let mut host = host();
+    host.members.send_replace(members(2));
+    let uid = pod(&host);
+    let says_no = |pod: &Value| is_ready(pod) && says(pod, "False");
+    let said = host.until("db-0", "ready without", says_no).await;
+    assert_eq!(condition(&said, STOPS_WITH_LEASE).unwrap()["reason"], "StartedWithoutLease");
     assert_eq!(host.shims().len(), 1, "it has no keeper");
+    let first = pids(&host, &uid).await;
     // As somebody may have written it, or an agent that started the pod otherwise.
     host.change("db-0", |pod| {
-        let said = json!({"type": STOPS_WITH_LEASE, "status": "True"});
-        pod["status"]["conditions"].as_array_mut().unwrap().push(said);
+        let all = pod["status"]["conditions"].as_array_mut().unwrap();
+        all.iter_mut().find(|c| c["type"] == STOPS_WITH_LEASE).unwrap()["status"] = "True".into();
     });
-    let is_taken_back =
-        |pod: &Value| condition(pod, STOPS_WITH_LEASE).is_some_and(|c| c["status"] == "False");
-    host.until("db-0", "taking it back", is_taken_back).await;
+    host.until("db-0", "taking it back", says_no).await;
+
+    // There are three now. What runs goes on as it is; its next shim holds it by the lease.
+    host.members.send_replace(members(3));
+    let heartbeats = Heartbeats::hold(&host, 7);
+    host.pod("other", json!({"command": ["sleep", "1000"]}), json!({}));
+    let other = host.until("other", "ready", is_ready).await;
+    assert!(condition(&other, STOPS_WITH_LEASE).is_none(), "it may run twice");
+    assert!(first.iter().all(|pid| is_alive(pid)));
+    host.kill_shims();
+    host.until("db-0", "saying that it stops with it", |pod| says(pod, "True")).await;
+    assert!(!first.iter().any(|pid| is_alive(pid)), "what no keeper would stop is over by then");
+    host.until("db-0", "ready with", |pod| is_ready(pod) && main_status(pod)["restartCount"] == 1).await;
+    assert_eq!(pids(&host, &uid).await.len(), 2, "it started once");
+    let told = host.events().into_iter().filter(|(reason, _)| reason == "StartedWithoutLease");
+    assert_eq!(told.count(), 1);
+    host.shut_down().await;
+    heartbeats.cease().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_whose_host_is_fenced_while_its_volumes_are_made_does_not_start() {
+    let mut host = host();
+    host.addresses.2.send_replace(true);
+    pod(&host);
+    let heartbeats = Heartbeats::hold(&host, 7);
+    let wait = async {
+        while host.addresses.2.receiver_count() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(support::PATIENCE, wait).await.expect("it is being made");
+    host.until("db-0", "in its host's lease", |pod| says(pod, "True") && !waits(pod)).await;
+    let mut node = host.writer.get("nodes", "", "n1").unwrap();
+    node["metadata"]["annotations"][FENCED_EPOCH] = "7".into();
+    host.writer.put(&node);
+    host.addresses.2.send_replace(false);
+    host.until("db-0", "waiting", waits).await;
+    assert!(host.shims().is_empty());
+    heartbeats.cease().await;
+    let heartbeats = Heartbeats::hold(&host, 8);
+    host.until("db-0", "ready", is_ready).await;
+    host.shut_down().await;
+    heartbeats.cease().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_start_that_the_keeper_refuses_since_the_lease_is_over_counts_as_none() {
+    let mut host = host();
+    let uid = pod(&host);
+    let heartbeats = Heartbeats::hold(&host, 7);
+    host.until("db-0", "ready", is_ready).await;
+    pids(&host, &uid).await;
+    // Nobody has told the agent yet.
+    heartbeats.cease().await;
+    host.until_event("HostLeaseAwaited", |message| message.contains("ended before")).await;
+    let heartbeats = Heartbeats::hold(&host, 8);
+    let again = host.until("db-0", "ready again", |pod| is_ready(pod) && says(pod, "True")).await;
+    let status = main_status(&again);
+    assert_eq!((&status["restartCount"], pids(&host, &uid).await.len()), (&json!(1), 2));
+    assert_eq!(status["lastState"]["terminated"]["reason"], "HostLeaseEnded");
+    host.shut_down().await;
+    heartbeats.cease().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_no_keeper_stops_and_whose_shim_does_nothing_is_over_before_the_next_epoch() {
+    let mut host = host();
+    let uid = pod(&host);
+    let heartbeats = Heartbeats::hold(&host, 7);
+    host.until("db-0", "ready", is_ready).await;
+    let pids = pids(&host, &uid).await;
+    drop(host.agent.take());
+    for (process, signal) in [(SHIM, libc::SIGSTOP), (KEEPER, libc::SIGKILL)] {
+        // SAFETY: a system call on numbers; the process is one of this test's own host.
+        unsafe { libc::kill(process_of(&host, process), signal) };
+    }
+    heartbeats.cease().await;
+    let data = host.folder.path().join("agent");
+    let end = tokio::time::timeout(support::PATIENCE, node::end_of_leased_pods(&data));
+    end.await.expect("the next epoch begins");
+    assert!(!pids.iter().any(|pid| is_alive(pid)));
+    until_dead(&host, &pids).await;
+}
+
+/// What keeps a process as it is: neither runs it nor does it stop, as one that waits for a disk. It can be killed.
+struct Frozen(PathBuf);
+
+impl Frozen {
+    fn make(pid: i32) -> Option<Self> {
+        let folder = node::cgroup_root()?.join(format!("holdfast-test-{}-frozen", std::process::id()));
+        std::fs::create_dir(&folder).ok()?;
+        let frozen = Frozen(folder);
+        std::fs::write(frozen.0.join("cgroup.procs"), pid.to_string()).ok()?;
+        std::fs::write(frozen.0.join("cgroup.freeze"), "1").ok()?;
+        Some(frozen)
+    }
+}
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.0.join("cgroup.freeze"), "0");
+        let _ = std::fs::remove_dir(&self.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keeper_does_not_wait_for_a_shim_that_cannot_be_stopped() {
+    let mut host = host();
+    let uid = pod(&host);
+    let heartbeats = Heartbeats::hold(&host, 7);
+    host.until("db-0", "ready", is_ready).await;
+    let pids = pids(&host, &uid).await;
+    drop(host.agent.take());
+    let Some(frozen) = Frozen::make(process_of(&host, SHIM)) else {
+        return testing::skip("cgroups", "this user may make no cgroups of version 2");
+    };
+    let events = frozen.0.join("cgroup.events");
+    host.until_file(&events, |text| text.contains("frozen 1")).await;
+    heartbeats.cease().await;
+    until_dead(&host, &pids).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,8 +331,7 @@ async fn a_keeper_that_is_killed_takes_its_pod_with_it() {
     host.until("db-0", "ready", is_ready).await;
     let pids = pids(&host, &uid).await;
     drop(host.agent.take());
-    let keeper = host.shims().into_iter().find(|pid| name(*pid).trim() == "holdfast-keeper").unwrap();
     // SAFETY: a system call on numbers; the process is one of this test's own host.
-    unsafe { libc::kill(keeper, libc::SIGKILL) };
+    unsafe { libc::kill(process_of(&host, KEEPER), libc::SIGKILL) };
     until_dead(&host, &pids).await;
 }

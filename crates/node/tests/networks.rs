@@ -46,7 +46,7 @@ fn on_a_host<F: Future<Output = ()>>(test: impl FnOnce(TestHost) -> F + Send + '
             let links = PodLinks::open(pods, pods, "eth0").await.unwrap();
             let mut host = TestHost::off();
             host.pods = Some(pods);
-            host.addresses = Arc::new(Addresses(Default::default(), Network::Own(links)));
+            host.addresses = Arc::new(Addresses(Default::default(), Network::Own(links), Default::default()));
             host.switch_on();
             host.image("box", &json!({}));
             test(host).await;

@@ -195,6 +195,8 @@ async fn a_shims_socket_is_for_its_own_user_and_its_memory_is_small() {
         line.trim().trim_end_matches("kB").trim().parse().unwrap()
     };
     assert_eq!(field("Threads:"), 1);
+    // SAFETY: a system call on a number.
+    assert_eq!(unsafe { libc::getsid(shim) }, shim, "no terminal of the agent's ends it");
     println!("a shim has {} kB of its own, {} kB resident", field("RssAnon:"), field("VmRSS:"));
     assert!(field("RssAnon:") < 1024, "{status}");
     host.shut_down().await;

@@ -176,8 +176,9 @@ impl World {
         }
         lease.follow(members());
         let (mut ballot, mut count) = (Ballot::new(terms, at.promises.clone()), Count::default());
-        ballot.follow(others(host), View::of(&members()), self.begin + clock);
-        count.follow(others(host), members());
+        let view = View::of(&members(), terms);
+        ballot.follow(others(host), view, self.begin + clock);
+        count.follow(others(host), members(), view);
         let (heard, starting) = (BTreeMap::new(), BTreeMap::new());
         at.agent = Some(Agent { lease, ballot, count, incarnation, sequence: 0, heard, starting });
     }
@@ -234,7 +235,9 @@ impl World {
 
     /// All beats of a step, each heard in the same one, or never.
     fn beat(&mut self) {
-        let view = View::of(&members());
+        let view = View::of(&members(), self.faults.terms);
+        // A host that takes its lease to hold longer doesn't notice: in the program, others' words wouldn't count for it.
+        let own_view = View::of(&members(), Terms { lease: self.faults.lease, ..self.faults.terms });
         let known: Vec<Known> = HOSTS
             .iter()
             .map(|host| {
@@ -274,7 +277,7 @@ impl World {
                 agent.ballot.beat(name, *what, instant);
                 agent.count.heard(name, what.epoch);
                 if let Some(what) = acknowledged[host] {
-                    agent.lease.acknowledged(name, view, what, clock);
+                    agent.lease.acknowledged(name, own_view, what, clock);
                 }
                 for (about, word) in words {
                     if let Word::Never(epoch) = word

@@ -34,11 +34,16 @@ struct About {
 }
 
 impl Count {
-    /// About whom is counted, and whose word counts. Votes that were cast when others' did count no more.
-    pub fn follow<'a>(&mut self, hosts: impl IntoIterator<Item = &'a str>, members: BTreeSet<String>) {
+    /// About whom is counted, and whose word counts: that of `members`, which have this view. Votes that were cast when others' did count no more.
+    pub fn follow<'a>(
+        &mut self,
+        hosts: impl IntoIterator<Item = &'a str>,
+        members: BTreeSet<String>,
+        view: View,
+    ) {
         self.is_new = true;
         let mut former = std::mem::take(&mut self.hosts);
-        let is_other = members != self.members;
+        let is_other = view != self.view;
         for host in hosts {
             let mut about = former.remove(host).unwrap_or_default();
             if is_other {
@@ -48,7 +53,7 @@ impl Count {
             self.hosts.insert(host.to_owned(), about);
         }
         if is_other {
-            self.view = View::of(&members);
+            self.view = view;
             self.members = members;
         }
     }
@@ -120,6 +125,7 @@ impl About {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lease::Terms;
 
     #[test]
     #[allow(clippy::disallowed_methods)] // Some instant to count from.
@@ -127,9 +133,9 @@ mod tests {
         let (now, set) =
             (Instant::now(), |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect());
         let members: BTreeSet<String> = set(&["n1", "n2", "n3"]);
-        let view = View::of(&members);
+        let view = View::of(&members, Terms::default());
         let mut count = Count::default();
-        count.follow(["n1", "w"], members.clone());
+        count.follow(["n1", "w"], members.clone(), view);
         count.heard("w", 5);
         assert_eq!(count.ended("w"), Some(Ended { epoch: 4, is_back: true }));
         count.word("n1", view, "w", Word::Never(5), now);
@@ -141,12 +147,14 @@ mod tests {
         count.heard("w", 8);
         assert_eq!(count.all(), BTreeMap::from([("w".into(), Ended { epoch: 7, is_back: true })]));
 
-        count.follow(["n1"], members.clone());
-        count.follow(["n1", "w"], members);
+        count.follow(["n1"], members.clone(), view);
+        count.follow(["n1", "w"], members, view);
         assert_eq!(count.ended("w"), None, "a host that was deleted");
         count.word("n1", view, "w", Word::Never(5), now);
-        count.follow(["n1", "w"], set(&["n1", "n2"]));
-        count.word("n2", View::of(&set(&["n1", "n2"])), "w", Word::Never(5), now);
+        let fewer = set(&["n1", "n2"]);
+        let view = View::of(&fewer, Terms::default());
+        count.follow(["n1", "w"], fewer, view);
+        count.word("n2", view, "w", Word::Never(5), now);
         assert_eq!(count.ended("w"), None, "the first was cast by another set of members");
     }
 
@@ -155,9 +163,9 @@ mod tests {
     fn a_host_is_missed_while_a_majority_says_so() {
         let (now, second) = (Instant::now(), Duration::from_secs(1));
         let members: BTreeSet<String> = ["n1", "n2", "n3"].map(str::to_owned).into();
-        let view = View::of(&members);
+        let view = View::of(&members, Terms::default());
         let mut count = Count::default();
-        count.follow(["w"], members);
+        count.follow(["w"], members, view);
         count.word("n1", view, "w", Word::Missed, now);
         assert!(!count.is_missed("w", second, now));
         count.word("n2", view, "w", Word::Missed, now + second / 2);

@@ -85,15 +85,19 @@ pub enum Word {
     Never(Epoch),
 }
 
-/// A set of members, short enough for every beat. Equal sets have equal views; that others have different ones is as sure as a hash of
-/// 64 bits is: nobody makes such sets on purpose.
+/// A set of members and the terms by which they count, short enough for every beat. Equal ones have equal views; that others have different
+/// ones is as sure as a hash of 64 bits is: nobody makes such sets on purpose. The terms are in it since a lease that is longer than the
+/// others wait would be held beside its successor's: where they are changed host by host, words of the others don't count meanwhile.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct View(pub u64);
 
 impl View {
-    /// The view of a set.
-    pub fn of(members: &BTreeSet<String>) -> Self {
+    /// The view of those who count by these terms.
+    pub fn of(members: &BTreeSet<String>, terms: Terms) -> Self {
         let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+        for time in [terms.lease, terms.fence] {
+            context.update(&time.as_nanos().to_be_bytes());
+        }
         for member in members {
             // No name has a NUL in it.
             context.update(member.as_bytes());
@@ -105,11 +109,10 @@ impl View {
     }
 }
 
-/// Whether the others alone can ever be a majority that says that a host's lease is over: while it is silent it has no say itself. One member, or one
-/// of two, is never fenced, so nothing is won by stopping anything there.
-pub fn can_be_fenced(host: &str, members: &BTreeSet<String>) -> bool {
-    let others = members.iter().filter(|member| *member != host).count();
-    others >= majority(members.len())
+/// Whether it pays to stop what a host runs once its lease is over: the members go on without any one of them. With one or two they don't. One that
+/// is started anew would then stop all hosts, its own and those that are no members, and nobody could make anywhere else what has stopped.
+pub fn can_be_fenced(members: &BTreeSet<String>) -> bool {
+    members.len() > majority(members.len())
 }
 
 /// How many are more than half of `members`.
@@ -122,10 +125,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_host_can_be_fenced_where_the_members_are_a_majority_without_it() {
+    fn hosts_can_be_fenced_where_the_members_are_a_majority_without_any_one() {
         let members = |count: usize| (1..=count).map(|n| format!("n{n}")).collect::<BTreeSet<_>>();
-        let can = |host| (0..=5).map(|count| can_be_fenced(host, &members(count))).collect::<Vec<_>>();
-        assert_eq!(can("n1"), [false, false, false, true, true, true]);
-        assert_eq!(can("worker"), [false, true, true, true, true, true]);
+        let can = (0..=5).map(|count| can_be_fenced(&members(count))).collect::<Vec<_>>();
+        assert_eq!(can, [false, false, false, true, true, true]);
+    }
+
+    #[test]
+    fn members_that_count_by_other_terms_have_another_view() {
+        let members = BTreeSet::from(["n1".to_owned(), "n2".to_owned()]);
+        let terms = Terms::default();
+        let longer = Terms { lease: terms.lease + terms.lease, ..terms };
+        assert_eq!(View::of(&members, terms), View::of(&members.clone(), terms));
+        assert_ne!(View::of(&members, terms), View::of(&members, longer));
+        assert_ne!(View::of(&members, terms), View::of(&BTreeSet::new(), terms));
     }
 }

@@ -54,7 +54,7 @@ impl OwnLease {
             self.begin();
         }
         self.heard.clear();
-        self.view = View::of(&members);
+        self.view = View::of(&members, self.terms);
         self.members = members;
     }
 

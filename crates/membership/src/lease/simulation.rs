@@ -58,6 +58,8 @@ struct Host {
     promises: BTreeMap<String, Epoch>,
     /// What is on its way there, and when it will be there by real time.
     writing: Option<(u64, BTreeMap<String, Epoch>)>,
+    /// By which terms its process counts: those of its configuration, which is changed host by host.
+    terms: Terms,
     /// Which of the cluster's sets of members it has learned of.
     set: usize,
     /// Until when it is paused, by real time.
@@ -71,6 +73,7 @@ struct Process {
     count: Count,
     /// By which of the cluster's sets it counts.
     set: usize,
+    view: View,
     incarnation: u64,
     sequence: u64,
     next_beat: u64,
@@ -97,7 +100,6 @@ struct World {
     names: Arc<[String]>,
     /// The sets of members, in their order; the last is the present one.
     sets: Vec<BTreeSet<String>>,
-    views: Vec<View>,
     /// Which way is cut, from and to.
     cut: BTreeSet<(usize, usize)>,
     /// In thousandths.
@@ -124,6 +126,7 @@ impl World {
                 epoch: 0,
                 promises: BTreeMap::new(),
                 writing: None,
+                terms,
                 set: 0,
                 paused_until: 0,
             }
@@ -137,7 +140,6 @@ impl World {
             begin: Instant::now(),
             names: hosts.iter().map(|host| host.name.clone()).collect(),
             hosts,
-            views: vec![View::of(&set)],
             sets: vec![set],
             cut: BTreeSet::new(),
             loss: 0,
@@ -176,7 +178,8 @@ impl World {
         if held.is_none() && at.running.is_none() {
             at.epoch += 1;
         }
-        let lease = OwnLease::new(self.terms, at.name.clone(), incarnation, at.epoch);
+        let terms = at.terms;
+        let lease = OwnLease::new(terms, at.name.clone(), incarnation, at.epoch);
         let mut lease = match (held, at.running) {
             (Some(running), _) => lease.handed_on(running.until),
             // What is left of a lease that is over is still being stopped.
@@ -184,12 +187,21 @@ impl World {
             (None, None) => lease,
         };
         lease.follow(members.clone());
-        let (mut ballot, mut count) = (Ballot::new(self.terms, promises), Count::default());
+        let (mut ballot, mut count) = (Ballot::new(terms, promises), Count::default());
         let others = names.iter().map(String::as_str).filter(|name| **name != at.name);
-        ballot.follow(others.clone(), View::of(&members), now);
-        count.follow(others, members);
-        at.process =
-            Some(Process { lease, ballot, count, set, incarnation, sequence: 0, next_beat: at.clock.0 });
+        let view = View::of(&members, terms);
+        ballot.follow(others.clone(), view, now);
+        count.follow(others, members, view);
+        at.process = Some(Process {
+            lease,
+            ballot,
+            count,
+            set,
+            view,
+            incarnation,
+            sequence: 0,
+            next_beat: at.clock.0,
+        });
     }
 
     fn step(&mut self) {
@@ -223,19 +235,21 @@ impl World {
         let (clock, instant, now) = (self.clock(host), self.instant(host), self.now);
         let arrived = self.on_the_way.extract_if(.., |(at, to, _)| *to == host && *at <= now);
         let arrived: Vec<Beat> = arrived.map(|(.., beat)| beat).collect();
-        let (names, faults, fence) = (self.names.clone(), self.faults, self.terms.fence);
+        let (names, faults, fence) = (self.names.clone(), self.faults, self.hosts[host].terms.fence);
         let write = self.random.random_range(0..=LONGEST_WRITE);
-        let Host { process, running, epoch, set, clock: (ticks, _), promises, writing, .. } =
+        let Host { process, running, epoch, set, terms, clock: (ticks, _), promises, writing, .. } =
             &mut self.hosts[host];
         let Some(process) = process else { return };
-        let (own, members, view) = (&names[host], &self.sets[*set], self.views[*set]);
+        let (own, members) = (&names[host], &self.sets[*set]);
         if process.set != *set {
             process.set = *set;
+            process.view = View::of(members, *terms);
             process.lease.follow(members.clone());
             let others = names.iter().map(String::as_str).filter(|other| other != own);
-            process.count.follow(others.clone(), members.clone());
-            process.ballot.follow(others, view, instant);
+            process.count.follow(others.clone(), members.clone(), process.view);
+            process.ballot.follow(others, process.view, instant);
         }
+        let view = process.view;
         for beat in arrived {
             let from = &names[beat.from];
             process.ballot.beat(from, beat.what, instant);
@@ -340,6 +354,13 @@ impl World {
             6 => self.hosts[host].paused_until = self.now + self.random.random_range(0..5_000),
             // The process ends and is started again; what it runs goes on.
             7 => self.hosts[host].process = None,
+            8 if self.hosts[host].process.is_none() && self.random.random_bool(0.2) => {
+                // With another configuration.
+                let Terms { lease, fence } = self.terms;
+                let longer = Terms { lease: lease * 3, fence: fence * 3 };
+                self.hosts[host].terms = if self.hosts[host].terms == longer { self.terms } else { longer };
+                self.start(host);
+            }
             8 if self.hosts[host].process.is_none() => self.start(host),
             // A power cut.
             8 => {
@@ -387,7 +408,6 @@ impl World {
         if knowing.len() <= next.len() / 2 {
             return;
         }
-        self.views.push(View::of(&next));
         self.sets.push(next);
     }
 
@@ -397,7 +417,8 @@ impl World {
         for host in 0..self.hosts.len() {
             self.hosts[host].paused_until = 0;
             self.hosts[host].set = self.sets.len() - 1;
-            if self.hosts[host].process.is_none() {
+            if self.hosts[host].process.is_none() || self.hosts[host].terms != self.terms {
+                self.hosts[host].terms = self.terms;
                 self.start(host);
             }
         }

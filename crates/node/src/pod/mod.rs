@@ -18,4 +18,4 @@ pub(crate) use record::{
     ContainerEnd, Failure, LEASE_AWAITED, NoImage, PodRecord, Preparation, PrepareError, ProbeKind, Stage,
     StartError, Then,
 };
-pub(crate) use status::{difference, is_ready, status, stops_with, without_nulls};
+pub(crate) use status::{WITHOUT_LEASE, difference, is_ready, status, stops_with, without_nulls};

@@ -39,6 +39,8 @@ pub(crate) struct PodRecord {
     pub stops_with: Option<Epoch>,
     /// Whether it runs without one, as what an older program started does: it must not say otherwise.
     pub goes_on: bool,
+    /// Whether it does so though it must not run twice: then it says that.
+    pub lacks_lease: bool,
 }
 
 /// Why a pod failed, beyond what its containers did.
@@ -341,6 +343,7 @@ impl PodRecord {
             is_single: false,
             stops_with: None,
             goes_on: false,
+            lacks_lease: false,
         }
     }
 
@@ -489,6 +492,11 @@ impl PodRecord {
     /// Whether nothing of it lives or is being made: only then can what it has be taken away.
     pub(crate) fn is_at_rest(&self) -> bool {
         !self.alive() && self.preparation != Preparation::Asked
+    }
+
+    /// Whether something of it is being made, as was decided when that was asked for.
+    pub(crate) fn is_being_made(&self) -> bool {
+        self.preparation == Preparation::Asked || self.containers.values().any(|c| c.stage == Stage::Starting)
     }
 
     /// Whether any process may be alive.

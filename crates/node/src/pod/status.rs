@@ -196,9 +196,9 @@ fn conditions(pod: &Pod, stored: &Value, record: &PodRecord, phase: &str, now: T
     // Of a lease that isn't held nothing new is said.
     if let Some(epoch) = record.stops_with {
         wanted.push((STOPS_WITH_LEASE, true, Some(("HostLease", stops_with(epoch)))));
-    } else if record.goes_on && condition(stored, STOPS_WITH_LEASE).is_some() {
+    } else if record.lacks_lease || record.goes_on && condition(stored, STOPS_WITH_LEASE).is_some() {
         let why = "This pod was started without its host's lease, and goes on when that is over".to_owned();
-        wanted.push((STOPS_WITH_LEASE, false, Some(("StartedWithoutLease", why))));
+        wanted.push((STOPS_WITH_LEASE, false, Some((WITHOUT_LEASE, why))));
     }
     let generation = pod.metadata.generation;
     let mut list: Vec<Value> = Vec::with_capacity(wanted.len());
@@ -225,6 +225,9 @@ fn conditions(pod: &Pod, stored: &Value, record: &PodRecord, phase: &str, now: T
     list.extend(others.filter(|c| !wanted.iter().any(|(kind, ..)| c["type"] == *kind)).cloned());
     Value::Array(list)
 }
+
+/// Why a pod doesn't stop with the lease: in that condition, and of the Event about it.
+pub(crate) const WITHOUT_LEASE: &str = "StartedWithoutLease";
 
 /// What the condition [`STOPS_WITH_LEASE`] says of an epoch: a pod starts in no other one.
 pub(crate) fn stops_with(epoch: Epoch) -> String {

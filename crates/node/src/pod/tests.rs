@@ -508,8 +508,8 @@ fn a_pod_says_the_epoch_that_it_stops_with_and_takes_back_what_does_not_hold() {
     assert_eq!(said(&table).unwrap()["status"], "True", "while no lease is held, what was said stands");
     table.record.goes_on = true;
     let condition = said(&table).unwrap();
-    assert_eq!(
-        (&condition["status"], &condition["reason"]),
-        (&json!("False"), &json!("StartedWithoutLease"))
-    );
+    let without = (&json!("False"), &json!(WITHOUT_LEASE));
+    assert_eq!((&condition["status"], &condition["reason"]), without);
+    (table.record.lacks_lease, table.stored) = (true, json!({}));
+    assert_eq!(said(&table).unwrap()["status"], "False", "somebody may count on it");
 }

@@ -175,6 +175,7 @@ async fn make(
     host.runtime.bind(&which.uid, epoch);
     let run = |error| match error {
         RunError::Config(why) => StartError::Config(why),
+        RunError::Lease(why) => StartError::Lease(why),
         RunError::System(_) | RunError::Gone => StartError::Run(error.to_string()),
     };
     let handler = Handler::of(pod, &host.store.snapshot()).map_err(StartError::Config)?;

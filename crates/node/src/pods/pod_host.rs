@@ -24,7 +24,7 @@ use crate::eviction::Pressures;
 use crate::host::Powers;
 use crate::images::Images;
 use crate::pod::{PrepareError, ephemeral_containers, subject, uid};
-use crate::runtime::Runtime;
+use crate::runtime::{RunError, Runtime};
 use crate::stats::{Rates, StorageBook};
 
 /// What every pod of this host shares.
@@ -132,11 +132,16 @@ impl PodHost {
         pod: Arc<Pod>,
         is_single: bool,
     ) -> Result<IpAddr, PrepareError> {
+        // Before anything is mounted for it: another host may have its volumes. And again, since that may have taken longer than the lease.
+        self.epoch_for(&pod, is_single).await.map_err(PrepareError::Lease)?;
         let address = self.clone().furnish(pod.clone()).await?;
         let epoch = self.epoch_for(&pod, is_single).await.map_err(PrepareError::Lease)?;
         self.runtime.bind(uid(&pod), epoch);
         let wanted = self.wanted_sandbox(&pod).map_err(PrepareError::Sandbox)?;
-        self.hold(&pod, wanted, address).await.map_err(|why| PrepareError::Sandbox(why.to_string()))?;
+        self.hold(&pod, wanted, address).await.map_err(|why| match why {
+            RunError::Lease(why) => PrepareError::Lease(why),
+            why => PrepareError::Sandbox(why.to_string()),
+        })?;
         Ok(address)
     }
 

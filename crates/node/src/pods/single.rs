@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod};
+use k8s_openapi::api::core::v1::{Node, PersistentVolumeClaim, Pod, PodCondition};
 use membership::Lease;
 use membership::lease::{Epoch, can_be_fenced};
 use objects::{Fencing, Reader, STOPS_WITH_LEASE};
@@ -16,7 +16,7 @@ use store::{Revision, State};
 use super::PodHost;
 use super::entry::Entry;
 use crate::agent::HostLease;
-use crate::pod::{Preparation, is_over, stops_with, uid};
+use crate::pod::{WITHOUT_LEASE, is_over, stops_with, uid};
 
 /// The annotation by which a pod asks to stop with its host's lease ("true"), or to go on without it ("false"), whatever else it is.
 const SINGLE: &str = "holdfast.dev/single";
@@ -60,15 +60,20 @@ fn is_exclusive(pod: &Pod, claim: &str, state: &State) -> bool {
     exclusive && !shared
 }
 
+/// What a pod says of whether it stops with the lease.
+fn says(pod: &Pod) -> Option<&PodCondition> {
+    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+    conditions.find(|condition| condition.type_ == STOPS_WITH_LEASE)
+}
+
 /// What a pod says of the lease that it stops with.
 fn promises(pod: &Pod) -> Option<&str> {
-    let mut conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    let said = conditions.find(|condition| condition.type_ == STOPS_WITH_LEASE && condition.status == "True");
+    let said = says(pod).filter(|condition| condition.status == "True");
     said.map(|condition| condition.message.as_deref().unwrap_or_default())
 }
 
 /// Whether a pod stops with its host's lease: what was made of it decides, if there is anything (`bound`). If not, what it has said holds: a
-/// leader goes by that, also where its sandbox is gone before this agent has looked. Only a pod of which nothing was made begins with it.
+/// leader goes by that, also where its sandbox is gone before this agent has looked. Only a pod of which nothing is left begins with it.
 fn is_single(bound: Option<Option<Epoch>>, has_said: bool, begins: impl FnOnce() -> bool) -> bool {
     bound.map_or_else(|| has_said || begins(), |bound| bound.is_some())
 }
@@ -76,16 +81,31 @@ fn is_single(bound: Option<Option<Epoch>>, has_said: bool, begins: impl FnOnce()
 impl Entry {
     /// Whether it stops with the host's lease, and with which epoch. What is said of it is waited for, and so waits for nothing.
     pub(super) fn bind(&mut self, host: &PodHost) {
-        let (record, pod) = (&mut self.record, &*self.pod);
+        let (record, pod, lease) = (&mut self.record, &*self.pod, host.lease.as_ref());
         let bound = host.runtime.bound(uid(pod));
         let has_said = record.is_single || host.runtime.can_stop_with_lease() && promises(pod).is_some();
-        // What was made without goes on without.
-        let is_new = matches!(record.preparation, Preparation::None | Preparation::Failed { .. });
-        let begins = || is_new && !record.alive() && host.is_to_be_single(pod);
+        // What was made without goes on without, and what is being made is as it was asked for.
+        let begins = || !is_over(pod) && !record.is_being_made() && host.is_to_be_single(pod);
         record.is_single = is_single(bound, has_said, begins);
         let is_wanted = record.is_single && !is_over(pod);
         record.stops_with = if is_wanted { *host.registered.borrow() } else { None };
+        let (was_lacking, went_on) = (record.lacks_lease, record.goes_on);
         record.goes_on = bound == Some(None) && !is_over(pod);
+        let is_lacking = |lease: &HostLease| {
+            // Looked up once: what a pod claims doesn't change, and claims are read from the state.
+            let lacks = if went_on { was_lacking } else { must_not_run_twice(pod, &host.store.snapshot()) };
+            lacks.then(|| lease.members.borrow().len())
+        };
+        let members = lease.filter(|_| record.goes_on).and_then(is_lacking);
+        record.lacks_lease = members.is_some();
+        if let Some(members) = members
+            && !was_lacking
+            && says(pod).is_none_or(|condition| condition.status != "False")
+        {
+            let message = "This pod must not run twice, but was started without its host's lease: if its host is lost, nothing shows that it has stopped";
+            // Nobody who has one member expects otherwise.
+            host.tell(pod, None, members > 1, WITHOUT_LEASE, message.into());
+        }
         if is_wanted {
             record.hold_status_until = Duration::ZERO;
         }
@@ -93,10 +113,10 @@ impl Entry {
 }
 
 impl PodHost {
-    /// Whether a pod of which nothing was made yet is to stop with this host's lease. Where nobody could ever fence this host, that would cost
-    /// pods and win none.
+    /// Whether a pod of which nothing is left, or was made yet, is to stop with this host's lease. Where nobody could ever fence this host, that would
+    /// cost pods and win none.
     fn is_to_be_single(&self, pod: &Pod) -> bool {
-        let of_host = |lease: &HostLease| can_be_fenced(&self.name, &lease.members.borrow());
+        let of_host = |lease: &HostLease| can_be_fenced(&lease.members.borrow());
         self.runtime.can_stop_with_lease()
             && self.lease.as_ref().is_some_and(of_host)
             && must_not_run_twice(pod, &self.store.snapshot())

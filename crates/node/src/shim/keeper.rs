@@ -18,7 +18,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::{Pid, getppid};
 
-use super::{reaping, supervisor};
+use super::{KEEPER, reaping, supervisor};
 use crate::container::cgroup;
 
 /// By which lease a pod runs.
@@ -66,7 +66,7 @@ pub(super) fn run(epoch: Epoch) -> io::Result<()> {
     };
     // The connections' end is to be the shim's.
     nothing_at(libc::STDIN_FILENO)?;
-    nix::sys::prctl::set_name(c"holdfast-keeper")?;
+    nix::sys::prctl::set_name(KEEPER)?;
     be_prompt();
     let kept = keep(epoch, &page, &timer, &signals, shim);
     if kept != Ok(Kept::Over) {

@@ -13,6 +13,7 @@ mod supervisor;
 pub(crate) mod wire;
 
 use std::env;
+use std::ffi::CStr;
 use std::io;
 use std::os::fd::AsRawFd;
 use std::process::ExitCode;
@@ -20,6 +21,9 @@ use std::process::ExitCode;
 /// The first argument of a program that is to be a shim. The second is the pod's folder, for those who look for the
 /// pods of a host among its processes. The third is there for a pod that stops with the host's lease: the epoch (`keeper`).
 pub const SHIM: &str = "shim";
+
+/// What a keeper is called in the table of processes, where it has the arguments of its pod's shim.
+pub(crate) const KEEPER: &CStr = c"holdfast-keeper";
 
 /// Whether this program was executed as a pod's shim; if so, it was one, and ends with what is answered. Called before
 /// anything else, while there is one thread.
@@ -35,6 +39,8 @@ pub fn run_shim() -> Option<ExitCode> {
 }
 
 fn be_shim() -> io::Result<()> {
+    // Of its own: a terminal's signals are for the agent that was started there. It leads one already if whoever started it saw to that.
+    let _ = nix::unistd::setsid();
     // Once more, by the process that those who connect are to know this pod by: SO_PEERCRED names who listened last (unix(7)).
     // SAFETY: a system call on a number.
     if unsafe { libc::listen(io::stdin().as_raw_fd(), libc::SOMAXCONN) } != 0 {

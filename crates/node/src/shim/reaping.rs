@@ -17,6 +17,8 @@ const ROUNDS: u32 = 1000;
 const REST: Duration = Duration::from_millis(1);
 /// Between two looks at what doesn't end.
 const LONGEST_REST: Duration = Duration::from_millis(20);
+/// How long a child may take to stop once nothing else is left. One that waits for a disk stops when that answers.
+const STOPS_WITHIN: Duration = Duration::from_secs(1);
 
 /// A child that died and was not buried yet: until then nobody else gets its number.
 pub(super) fn dead_child() -> Option<i32> {
@@ -150,14 +152,14 @@ pub(super) fn look() {
     children(getpid().as_raw());
 }
 
-/// Stops a child of this process, and kills everything beneath it and beside it. Returns once all of that is dead and the child makes nothing new,
-/// whatever it waits for.
+/// Stops a child of this process, and kills everything beneath it and beside it. Returns once all of that is dead and the child makes nothing new. If
+/// it doesn't stop, it must be killed next: then it makes nothing new either, whatever it waits for.
 #[allow(
     clippy::disallowed_methods,
     reason = "nothing tells when a process that isn't one's own child has ended"
 )]
 pub(super) fn end_all_but(child: i32) {
-    let mut rest = REST;
+    let (mut rest, mut waited) = (REST, Duration::ZERO);
     loop {
         let _ = kill(Pid::from_raw(child), Signal::SIGSTOP);
         let (mut left, mut makes) = (false, false);
@@ -170,10 +172,11 @@ pub(super) fn end_all_but(child: i32) {
                 let _ = kill(Pid::from_raw(line.pid), Signal::SIGKILL);
             }
         }
-        if !left && !makes {
+        if !left && (!makes || waited >= STOPS_WITHIN) {
             return;
         }
         std::thread::sleep(rest);
+        waited = if left { Duration::ZERO } else { waited + rest };
         rest = (rest * 2).min(LONGEST_REST);
     }
 }

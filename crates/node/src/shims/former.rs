@@ -11,20 +11,21 @@ use std::time::Duration;
 use futures::future::join_all;
 use membership::LeasePage;
 
+use super::bond::{GREETING, end_now, marked};
 use super::link::Link;
 use crate::container::end_leftovers;
 use crate::shim::wire::{Ask, Told};
 
 /// How long a shim may take to end its pod before it is killed.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The shims that live, by the uids of their pods, with what they hold.
-pub(super) async fn living(pods: &Path) -> Vec<(String, Arc<Link>, Option<Vec<Told>>)> {
+/// The shims that live, by the uids of their pods, with what they hold; nothing of those that don't say it within `patience`, or speak otherwise.
+pub(super) async fn living(pods: &Path, patience: Duration) -> Vec<(String, Arc<Link>, Option<Vec<Told>>)> {
     let folders = fs::read_dir(pods).into_iter().flatten().flatten();
     let opened = folders.filter_map(|entry| {
         let uid = entry.file_name().to_str()?.to_owned();
         Some(async move {
-            let (link, told) = Link::open(&entry.path(), None).await.ok()?;
+            let (link, told) = Link::open(&entry.path(), None, patience).await.ok()?;
             Some((uid, link, told))
         })
     });
@@ -42,23 +43,42 @@ pub(super) async fn end(link: Arc<Link>) {
 
 /// Ends what a former agent's pods left behind and no shim holds. Where one of the addresses that the host is to
 /// listen at is taken, nothing of the former life stays: it may be a pod that took it. Answers where it stands until when the host's lease holds, if
-/// pods still run by it.
+/// pods still run by it. What waits for a disk, and so neither answers nor dies, holds up nobody: the host has a lease to renew.
 pub(crate) async fn end_strays(pods: PathBuf, needed: &[SocketAddr]) -> Option<LeasePage> {
-    let mut living = living(&pods).await;
+    let mut living = living(&pods, GREETING).await;
     let is_taken = |address: &SocketAddr| {
         let bound = TcpListener::bind(address);
         bound.is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
     };
     if !living.is_empty() && needed.iter().any(is_taken) {
         tracing::warn!("one of the host's own ports is taken: the pods of its former life are ended");
-        join_all(living.drain(..).map(|(_, link, _)| end(link))).await;
+        let ends = join_all(living.drain(..).map(|(_, link, _)| end(link)));
+        let _ = tokio::time::timeout(PATIENCE + GREETING, ends).await;
     }
-    // The next epoch begins once nothing is left of the former ones.
-    let is_over = |link: &Link| link.bond().is_some_and(|bond| bond.page.ends(bond.epoch).is_none());
-    let (over, living): (Vec<_>, Vec<_>) = living.into_iter().partition(|(_, link, _)| is_over(link));
-    join_all(over.into_iter().map(|(_, link, _)| end(link))).await;
-    let page = living.iter().find_map(|(_, link, _)| Some(link.bond()?.page.clone()));
-    let spared: BTreeSet<String> = living.into_iter().map(|(uid, ..)| uid).collect();
-    end_leftovers(pods, move |uid| spared.contains(uid)).await;
+    let (mut over, mut spared, mut page) = (BTreeSet::new(), BTreeSet::new(), None);
+    for (uid, link, _) in living {
+        match link.bond() {
+            Some(bond) if bond.is_over() => {
+                over.insert(uid);
+            }
+            bond => {
+                page = page.or_else(|| Some(bond?.page.clone()));
+                spared.insert(uid);
+            }
+        }
+    }
+    // The next epoch begins once nothing is left of the former ones. It does so here if nobody hands the present one on: then a shim that doesn't say by
+    // which its pod runs may not stay either.
+    if page.is_none() {
+        over.extend(marked(&pods));
+    }
+    spared.retain(|uid| !over.contains(uid));
+    end_now(&pods, over).await;
+    let rest = end_leftovers(pods, move |uid| spared.contains(uid));
+    if tokio::time::timeout(PATIENCE, rest).await.is_err() {
+        tracing::warn!(
+            "processes of a former life that were killed wait for a disk: they end when it answers"
+        );
+    }
     page
 }

@@ -46,7 +46,7 @@ impl Launcher {
         cgroups: Option<BorrowedFd<'_>>,
     ) -> io::Result<tokio::process::Child> {
         // First: what runs by a lease is found by it.
-        bond::mark(folder, bond.map(|bond| bond.epoch))?;
+        bond::mark(folder, bond.is_some(), cgroups)?;
         let (_folder, path) = socket_in(folder)?;
         match fs::remove_file(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -6,19 +6,21 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use membership::LeasePage;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tracing::info_span;
 
-use super::bond::Bond;
-use crate::shim::SHIM;
+use super::bond::{Bond, is_marked};
 use crate::shim::wire::{Answer, Ask, Inbox, Outbox, SOCKET, Told, VERSION, encode};
+use crate::shim::{KEEPER, SHIM};
 
 /// An answer with the files that came along.
 pub(super) type Reply = (Answer, Vec<OwnedFd>);
@@ -30,6 +32,10 @@ type Waiting = HashMap<u64, oneshot::Sender<Reply>>;
 pub(super) struct Link {
     pid: Option<i32>,
     bond: Option<Bond>,
+    /// Whether that process is its keeper.
+    is_kept: bool,
+    /// Set once it is gone, and all that it left behind.
+    pub(super) is_cleared: AtomicBool,
     outgoing: mpsc::UnboundedSender<(Vec<u8>, Vec<OwnedFd>)>,
     /// None once the connection is over.
     waiting: Arc<Mutex<Option<Waiting>>>,
@@ -52,13 +58,31 @@ fn is_shim(pid: i32, folder: &Path) -> bool {
     words.next() == Some(SHIM.as_bytes()) && words.next() == Some(folder.as_os_str().as_encoded_bytes())
 }
 
+/// Kills the shims of the pods with these folders. Their keepers, if they have any, go on: they kill what a shim leaves behind.
+pub(super) fn kill_shims(folders: &[PathBuf]) {
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+        let is_keeper = || {
+            let name = std::fs::read(entry.path().join("comm")).unwrap_or_default();
+            name.trim_ascii_end() == KEEPER.to_bytes()
+        };
+        if folders.iter().any(|folder| is_shim(pid, folder)) && !is_keeper() {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+        }
+    }
+}
+
 impl Link {
-    /// Connects to the shim whose pod has this folder, and hears what it holds; nothing of one that speaks otherwise. Its process is known to who
-    /// has just started it: it may not have said itself yet that it listens (`shim`).
+    /// Connects to the shim whose pod has this folder, and hears what it holds; nothing of one that speaks otherwise, or says nothing within
+    /// `patience`. Its process is known to who has just started it: it may not have said itself yet that it listens (`shim`).
     ///
     /// # Errors
     /// If there is none, or somebody else is in its place.
-    pub(super) async fn open(folder: &Path, pid: Option<i32>) -> io::Result<(Arc<Self>, Option<Vec<Told>>)> {
+    pub(super) async fn open(
+        folder: &Path,
+        pid: Option<i32>,
+        patience: Duration,
+    ) -> io::Result<(Arc<Self>, Option<Vec<Told>>)> {
         let (_folder, path) = socket_in(folder)?;
         let stream = UnixStream::connect(path).await?;
         let who = stream.peer_cred()?;
@@ -77,16 +101,27 @@ impl Link {
             *lock(&answers) = None;
         });
         let pid = pid.or_else(|| who.pid().filter(|pid| is_shim(*pid, folder)));
-        let mut link = Link { pid, bond: None, outgoing, waiting, next: AtomicU64::new(0), over };
-        let told = match link.ask(&Ask::Hello, Vec::new()).await {
-            Some((Answer::Hello { version: VERSION, lives, lease }, mut files)) => {
-                if let (Some(epoch), Some(page)) = (lease, files.pop()) {
-                    link.bond = Some(Bond { epoch, page: LeasePage::of(page)? });
-                }
-                Some(lives)
+        let mut link = Link {
+            pid,
+            bond: None,
+            is_kept: is_marked(folder),
+            is_cleared: AtomicBool::default(),
+            outgoing,
+            waiting,
+            next: AtomicU64::new(0),
+            over,
+        };
+        let answer = tokio::time::timeout(patience, link.ask(&Ask::Hello, Vec::new())).await;
+        let told = match answer {
+            Ok(Some((Answer::Hello { version: VERSION, lives, lease: None }, _))) => Some(lives),
+            Ok(Some((Answer::Hello { version: VERSION, lives, lease: Some(epoch) }, mut files))) => {
+                // Without its page it must not pass for one that goes on without the lease.
+                let page = files.pop().and_then(|file| LeasePage::of(file).ok());
+                link.bond = page.map(|page| Bond { epoch, page });
+                link.bond.is_some().then_some(lives)
             }
-            Some(_) => None,
-            None => return Err(io::ErrorKind::ConnectionReset.into()),
+            Ok(None) => return Err(io::ErrorKind::ConnectionReset.into()),
+            Ok(Some(_)) | Err(_) => None,
         };
         Ok((Arc::new(link), told))
     }
@@ -127,9 +162,9 @@ impl Link {
     /// Kills the shim, and so its containers.
     pub(super) fn kill(&self) {
         // A keeper kills all of its pod when it is asked to end; killed itself, it could only ask the shim.
-        let signal = if self.bond.is_some() { Signal::SIGTERM } else { Signal::SIGKILL };
+        let signal = if self.is_kept { Signal::SIGTERM } else { Signal::SIGKILL };
         if let Some(pid) = self.pid.filter(|_| !self.is_over()) {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+            let _ = kill(Pid::from_raw(pid), signal);
         }
     }
 }

@@ -6,6 +6,8 @@ mod launch;
 mod link;
 mod runtime;
 mod session;
+#[cfg(test)]
+mod tests;
 mod usage;
 
 pub(crate) use bond::end_of_bound;

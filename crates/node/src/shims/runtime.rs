@@ -4,7 +4,9 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
@@ -15,11 +17,11 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, watch};
 use tracing::info_span;
 
-use super::bond::Bond;
-use super::former::{end, living};
+use super::bond::{Bond, end_now};
+use super::former::{PATIENCE, end, living};
 use super::launch::Launcher;
-use super::link::{Link, Reply};
-use super::session::{CommandEnd, Ours, exit, output_pipe};
+use super::link::Link;
+use super::session::{CommandEnd, Ours, begun, exit, output_pipe, system};
 use super::usage::Running;
 use crate::container::cgroup::{Cgroups, Memory};
 use crate::container::{LogProgress, Terminal, end_leftovers};
@@ -30,6 +32,9 @@ use crate::runtime::{
     Which,
 };
 use crate::shim::wire::{Answer, Ask, Life, Told};
+
+/// How long a shim may take to come up, on a machine that starts many at once.
+const COMES_UP: Duration = Duration::from_secs(30);
 
 /// The shims of this host's pods.
 #[derive(Debug)]
@@ -69,20 +74,6 @@ impl Slot {
 
 fn life(which: &Which) -> Life {
     Life { container: which.container.clone(), attempt: which.attempt }
-}
-
-fn system(why: impl ToString) -> RunError {
-    RunError::System(why.to_string())
-}
-
-/// The answer to a question about a start.
-fn begun(reply: Option<Reply>) -> Result<Begun, RunError> {
-    match reply {
-        Some((Answer::Begun(begun), _)) => Ok(begun),
-        Some((Answer::Failed(error), _)) => Err(error),
-        Some(_) => Err(system("the pod's shim answered something else")),
-        None => Err(system("the pod's shim is gone")),
-    }
 }
 
 impl ShimRuntime {
@@ -159,8 +150,19 @@ impl ShimRuntime {
         });
     }
 
+    /// Ends what a shim that is gone left behind, unless that was done. Meanwhile no next one is made.
+    async fn clear(&self, uid: &str, gone: &Link) {
+        if gone.is_cleared.load(Ordering::Acquire) {
+            return;
+        }
+        tracing::warn!(uid, "a pod's shim ended: what is left of its containers is killed");
+        end_leftovers(self.pods.join(uid), |_| false).await;
+        self.remove_cgroup(uid).await;
+        gone.is_cleared.store(true, Ordering::Release);
+    }
+
     /// The pod's shim; a new one if it has none.
-    async fn sandbox(&self, uid: &str) -> io::Result<Arc<Link>> {
+    async fn sandbox(&self, uid: &str) -> Result<Arc<Link>, RunError> {
         let slot = self.slot(uid);
         let _making = slot.making.lock().await;
         let (former, bound) = (slot.link().clone(), *slot.bound());
@@ -169,28 +171,39 @@ impl ShimRuntime {
                 if link.bond().map(|bond| bond.epoch) == bound {
                     return Ok(link.clone());
                 }
-                return Err(io::Error::other("what is left of it by a former lease of this host still ends"));
+                return Err(RunError::Lease(
+                    "what is left of it by a former lease of this host still ends".into(),
+                ));
             }
-            tracing::warn!(uid, "a pod's shim ended: what is left of its containers is killed");
-            end_leftovers(self.pods.join(uid), |_| false).await;
-            self.remove_cgroup(uid).await;
+            self.clear(uid, link).await;
         }
+        let bond = bound.and_then(|epoch| Some(Bond { epoch, page: self.lease.clone()? }));
+        let link = self.launch(uid, bond.clone()).await.map_err(|why| match bond {
+            // Its keeper starts nothing then.
+            Some(bond) if bond.is_over() => {
+                RunError::Lease("this host's lease ended before the pod's shim was made".into())
+            }
+            _ => system(format!("can't make the pod's shim: {why}")),
+        })?;
+        self.attend(uid, &link);
+        *slot.link() = Some(link.clone());
+        Ok(link)
+    }
+
+    async fn launch(&self, uid: &str, bond: Option<Bond>) -> io::Result<Arc<Link>> {
         let folder = self.pods.join(uid);
         let (launcher, made, cgroups) = (self.launcher.clone(), folder.clone(), self.cgroups.clone());
-        let bond = bound.and_then(|epoch| Some(Bond { epoch, page: self.lease.clone()? }));
         let launched = tasks::blocking(info_span!("launch a shim", uid), move || {
             launcher.launch(&made, bond.as_ref(), cgroups.as_ref().map(|cgroups| cgroups.of_pods()))
         });
         let mut child = launched.await.map_err(io::Error::other)??;
         let pid = child.id().and_then(|pid| i32::try_from(pid).ok());
         tasks::spawn(info_span!("reap a shim", uid), async move { child.wait().await });
-        let (link, told) = Link::open(&folder, pid).await?;
+        let (link, told) = Link::open(&folder, pid, COMES_UP).await?;
         if told.is_none() {
             link.kill();
-            return Err(io::Error::other("the pod's shim is of another version than the agent"));
+            return Err(io::Error::other("it is of another version than the agent, or doesn't answer"));
         }
-        self.attend(uid, &link);
-        *slot.link() = Some(link.clone());
         Ok(link)
     }
 }
@@ -202,8 +215,7 @@ impl Runtime for ShimRuntime {
         wanted: Option<Wanted>,
     ) -> BoxFuture<'a, Result<Vec<Namespace>, RunError>> {
         async move {
-            let link = self.sandbox(uid).await;
-            let link = link.map_err(|why| system(format!("can't make the pod's shim: {why}")))?;
+            let link = self.sandbox(uid).await?;
             let Some(wanted) = wanted else { return Ok(Vec::new()) };
             match link.ask(&Ask::Sandbox(Box::new(wanted)), Vec::new()).await {
                 Some((Answer::Sandbox(namespaces), _)) => Ok(namespaces),
@@ -233,8 +245,7 @@ impl Runtime for ShimRuntime {
         log: PathBuf,
     ) -> BoxFuture<'a, Result<Begun, RunError>> {
         async move {
-            let link = self.sandbox(&which.uid).await;
-            let link = link.map_err(|why| system(format!("can't make the pod's shim: {why}")))?;
+            let link = self.sandbox(&which.uid).await?;
             let cgroup = self.cgroup(which, &program).await;
             let cgroup = cgroup.map_err(|why| system(format!("can't make the container's cgroup: {why}")))?;
             let life = life(which);
@@ -257,7 +268,18 @@ impl Runtime for ShimRuntime {
 
     fn exit<'a>(&'a self, which: &'a Which) -> BoxFuture<'a, Option<Exit>> {
         async move {
-            let ended = exit(self.link(&which.uid)?.ask(&Ask::Exit(life(which)), Vec::new()).await);
+            let link = self.link(&which.uid)?;
+            let ended = exit(link.ask(&Ask::Exit(life(which)), Vec::new()).await);
+            let is_gone = ended.is_none() && link.is_over() && link.bond().is_none();
+            let slot = self.slots().get(&which.uid).cloned().filter(|_| is_gone);
+            if let Some(slot) = slot {
+                // Before somebody decides what comes next: that may be to stop with the lease, and nothing may run then that doesn't.
+                let _making = slot.making.lock().await;
+                let is_last = slot.link().as_ref().is_some_and(|last| Arc::ptr_eq(last, &link));
+                if is_last {
+                    self.clear(&which.uid, &link).await;
+                }
+            }
             self.running.end(which);
             ended
         }
@@ -363,15 +385,14 @@ impl Runtime for ShimRuntime {
 
     fn found(&self) -> BoxFuture<'_, Vec<Found>> {
         async move {
-            let mut found = Vec::new();
-            for (uid, link, told) in living(&self.pods).await {
+            let (mut found, mut strange) = (Vec::new(), BTreeSet::new());
+            for (uid, link, told) in living(&self.pods, PATIENCE).await {
                 let Some(told) = told else {
                     tracing::warn!(
                         uid,
-                        "a pod's shim is of another version than the agent: the pod is ended"
+                        "a pod's shim is of another version than the agent, or doesn't answer: the pod is ended"
                     );
-                    link.kill();
-                    link.over().await;
+                    strange.insert(uid);
                     continue;
                 };
                 let here = |Told { life: Life { container, attempt }, begun, exit }| {
@@ -387,6 +408,7 @@ impl Runtime for ShimRuntime {
                 let slot = Slot { link: Mutex::new(Some(link)), bound, ..Slot::default() };
                 self.slots().insert(uid, Arc::new(slot));
             }
+            end_now(&self.pods, strange).await;
             let spared: BTreeSet<String> = self.slots().keys().cloned().collect();
             if let Some(cgroups) = &self.cgroups {
                 let stray =
@@ -424,13 +446,16 @@ impl Runtime for ShimRuntime {
     }
 
     fn bound(&self, uid: &str) -> Option<Option<Epoch>> {
-        let link = self.link(uid).filter(|link| !link.is_over())?;
-        Some(link.bond().map(|bond| bond.epoch))
+        let link = self.link(uid)?;
+        let bound = link.bond().map(|bond| bond.epoch);
+        // What a shim without a lease leaves behind runs until somebody ends it.
+        let is_left = bound.is_none() && !link.is_cleared.load(Ordering::Acquire);
+        (is_left || !link.is_over()).then_some(bound)
     }
 
     fn ended_with_lease(&self, uid: &str) -> bool {
         let link = self.link(uid).filter(|link| link.is_over());
-        link.is_some_and(|link| link.bond().is_some_and(|bond| bond.page.ends(bond.epoch).is_none()))
+        link.is_some_and(|link| link.bond().is_some_and(Bond::is_over))
     }
 
     fn sandboxes(&self) -> Vec<String> {

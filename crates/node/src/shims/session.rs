@@ -13,7 +13,7 @@ use tokio::net::unix::pipe;
 
 use super::link::{Link, Reply};
 use crate::container::Terminal;
-use crate::runtime::{Exit, InputWriter, OutputReader, SessionEnd, Streams};
+use crate::runtime::{Begun, Exit, InputWriter, OutputReader, RunError, SessionEnd, Streams};
 use crate::shim::wire::{Answer, Ask};
 
 /// The agent's ends of a command's streams.
@@ -49,6 +49,20 @@ impl Ours {
 pub(super) fn output_pipe() -> io::Result<(OutputReader, OwnedFd)> {
     let (read, write) = pipe2(OFlag::O_CLOEXEC)?;
     Ok((Box::pin(pipe::Receiver::from_owned_fd(read)?), write))
+}
+
+pub(super) fn system(why: impl ToString) -> RunError {
+    RunError::System(why.to_string())
+}
+
+/// The answer to a question about a start.
+pub(super) fn begun(reply: Option<Reply>) -> Result<Begun, RunError> {
+    match reply {
+        Some((Answer::Begun(begun), _)) => Ok(begun),
+        Some((Answer::Failed(error), _)) => Err(error),
+        Some(_) => Err(system("the pod's shim answered something else")),
+        None => Err(system("the pod's shim is gone")),
+    }
 }
 
 /// How a container or command ended, as a shim answers.

@@ -7,6 +7,7 @@ mod authority;
 pub mod image;
 mod writer;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use futures::future::{BoxFuture, FutureExt, ready};
+use futures::future::{BoxFuture, FutureExt};
 use ipnet::IpNet;
 use membership::{Lease, LeasePage};
 use network::PodLinks;
@@ -29,9 +30,9 @@ pub use writer::{TestWriter, merge};
 /// How long a condition may take: generous, for busy machines.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Counts the addresses that are up.
+/// Counts the addresses that are up. None comes up while the last is true.
 #[derive(Default)]
-pub struct Addresses(pub Mutex<Vec<IpAddr>>, pub Network);
+pub struct Addresses(pub Mutex<Vec<IpAddr>>, pub Network, pub watch::Sender<bool>);
 
 /// What pods have for a network.
 #[derive(Default)]
@@ -71,8 +72,12 @@ impl PodAddresses for Addresses {
     }
 
     fn add(&self, address: IpAddr) -> BoxFuture<'_, std::io::Result<()>> {
-        self.0.lock().unwrap().push(address);
-        ready(Ok(())).boxed()
+        async move {
+            let _ = self.2.subscribe().wait_for(|is_held| !is_held).await;
+            self.0.lock().unwrap().push(address);
+            Ok(())
+        }
+        .boxed()
     }
 
     fn remove(&self, address: IpAddr) -> BoxFuture<'_, std::io::Result<()>> {
@@ -85,6 +90,11 @@ impl PodAddresses for Addresses {
         }
         .boxed()
     }
+}
+
+/// So many members, of which n1 is one.
+pub fn members(count: usize) -> Arc<BTreeSet<String>> {
+    Arc::new((1..=count).map(|n| format!("n{n}")).collect())
 }
 
 /// A host with its agent.
@@ -103,8 +113,8 @@ pub struct TestHost {
     pub eviction: Eviction,
     /// Its lease, if it has one.
     pub lease: Option<(watch::Sender<Lease>, LeasePage)>,
-    /// How many members its cluster has: n1 is one of them.
-    pub members: usize,
+    /// The members of its cluster.
+    pub members: watch::Sender<Arc<BTreeSet<String>>>,
     pub agent: Option<Agent>,
 }
 
@@ -133,7 +143,7 @@ impl TestHost {
                 ..Eviction::default()
             },
             lease: None,
-            members: 3,
+            members: watch::Sender::new(members(3)),
             agent: None,
         }
     }
@@ -167,8 +177,7 @@ impl TestHost {
             lease: self.lease.as_ref().map(|(state, page)| HostLease {
                 state: state.subscribe(),
                 page: page.clone(),
-                members: watch::Sender::new(Arc::new((1..=self.members).map(|n| format!("n{n}")).collect()))
-                    .subscribe(),
+                members: self.members.subscribe(),
             }),
         };
         self.agent = Some(Agent::start(options).unwrap());
