@@ -7,6 +7,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use membership::LeasePage;
 use serde::Serialize;
 use tokio::net::UdpSocket;
 use tokio::sync::watch;
@@ -48,8 +49,9 @@ pub(crate) struct Stands {
     pub services: watch::Receiver<Vec<Entry>>,
     /// The API's virtual address.
     pub virtual_address: watch::Receiver<Option<Entry>>,
-    /// The addresses of services that this host holds.
+    /// The addresses of services that this host holds, and the lease with which it gives them up.
     pub held: watch::Receiver<BTreeSet<IpAddr>>,
+    pub lease: Option<LeasePage>,
 }
 
 /// Announces what it is given until the end of the network: at every change, and every 100 ms.
@@ -96,10 +98,15 @@ impl Announcer {
 
     /// The datagram, and how many entries had no room in it.
     fn datagram(&mut self) -> (Vec<u8>, usize) {
-        let Stands { services, virtual_address, held } = &mut self.stands;
+        let Stands { services, virtual_address, held, lease } = &mut self.stands;
+        // A process that was stopped for a while may not have given them up yet.
+        let is_over = lease.as_ref().is_some_and(|lease| lease.remaining().is_zero());
         let virtual_address = virtual_address.borrow_and_update();
         let (services, held) = (services.borrow_and_update(), held.borrow_and_update());
-        let stands = |entry: &&Entry| entry.kind == AddressKind::Service || held.contains(&entry.address);
+        let stands = |entry: &&Entry| match entry.kind {
+            AddressKind::Service => true,
+            AddressKind::Vip => !is_over && held.contains(&entry.address),
+        };
         let mut entries: Vec<&Entry> = virtual_address.iter().chain(services.iter().filter(stands)).collect();
         let all = entries.len();
         loop {
@@ -134,7 +141,9 @@ mod tests {
         let (holds, held) = watch::channel(BTreeSet::new());
         let services = watch::Sender::new(services).subscribe();
         let from = [127, 0, 0, 1].into();
-        let stands = Stands { services, virtual_address, held };
+        let lease = LeasePage::create().unwrap();
+        lease.set(1, Some(membership::boottime() + Duration::from_secs(3600)));
+        let stands = Stands { services, virtual_address, held, lease: Some(lease) };
         (Announcer::new("n1", from, switch, stands).await.unwrap(), vip, holds)
     }
 
@@ -169,6 +178,17 @@ mod tests {
         stop.send_replace(true);
         hear(r#"{"host":"n1","entries":[]}"#).await;
         task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_a_host_held_by_a_lease_that_is_over_is_not_announced() {
+        let balanced = entry(AddressKind::Vip, 80);
+        let (mut announcer, _vip, holds) =
+            announcer(vec![balanced.clone()], "127.0.0.1:9".parse().unwrap()).await;
+        holds.send_replace([balanced.address].into());
+        assert!(String::from_utf8(announcer.datagram().0).unwrap().contains("vip"));
+        announcer.stands.lease.as_ref().unwrap().set(1, None);
+        assert!(!String::from_utf8(announcer.datagram().0).unwrap().contains("vip"));
     }
 
     #[tokio::test]

@@ -165,6 +165,7 @@ impl Network {
                     services: services_seen,
                     virtual_address: announced_seen,
                     held: held.subscribe(),
+                    lease: options.load_balancing.as_ref().map(|balancing| balancing.page.clone()),
                 };
                 let announcer = Announcer::new(&options.name, own.address, *switch, stands).await?;
                 ending.spawn_in(info_span!("announce"), announcer.run(stop.subscribe()));

@@ -167,10 +167,13 @@ async fn what_a_service_asks_for_is_honoured_or_refused_with_the_reason() {
     assert!(told("same").ends_with("loadBalancerIP 10.73.0.203 is default/third's"), "{}", told("same"));
     assert!(told("foreign").ends_with(r#"loadBalancerIP "192.0.2.7" is no address of loadBalancerCidrs"#));
     assert_eq!(told("theirs"), "");
-    let other = json!({"spec": {"loadBalancerIP": "10.73.0.205"}});
+    let taken = cluster.addresses();
+    let is_free = |address: &Ipv4Addr| taken.iter().all(|lease| lease.address != *address);
+    let free = (200..208).map(address).find(is_free).unwrap().to_string();
+    let other = json!({"spec": {"loadBalancerIP": free}});
     cluster.patch("v1", "Service", "default", "third", "", other).await.unwrap();
     cluster.rest().await;
-    assert_eq!(cluster.address_of("third").as_deref(), Some("10.73.0.205"));
+    assert_eq!(cluster.address_of("third").as_deref(), Some(&*free));
     assert_eq!(cluster.address_of("same").as_deref(), Some("10.73.0.203"), "it waited for that one");
 }
 
