@@ -3,23 +3,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
-use std::os::fd::OwnedFd;
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Context;
 use config::{HostConfig, NetConfig};
-use futures::future::BoxFuture;
 use membership::HeartbeatDriver;
 use membership::lease::Terms;
-use network::{Answered, HostNetwork, LoadBalancing, Network, Targets, VirtualRouters};
+use network::{Answered, HostNetwork, LoadBalancing, Network, VirtualRouters};
 use node::Agent;
 use objects::AddressPool;
 use pki::{Authority, ClientAuth, HeartbeatKey, Identity, TokenKey, Trust};
 use server::Server;
-use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -35,10 +32,12 @@ use crate::engine::Engine;
 use crate::eviction::eviction;
 use crate::files;
 use crate::host_images::{HostImages, registries_of};
+use crate::install;
 use crate::leases;
 use crate::names::Names;
 use crate::peers::{self, Followers, Peers};
 use crate::profiles::profiles;
+use crate::reach::Reach;
 use crate::store_door;
 use crate::threads;
 use crate::timeline::{self, Timeline};
@@ -225,7 +224,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         Engine::Etcd(_) => None,
     };
 
-    let front_proxy = Identity::load(&config.pki_dir, local::FRONT_PROXY)?;
+    let front_proxy = Identity::load(&config.pki_dir, pki::FRONT_PROXY)?;
     let signer = Arc::new(Authority::load_for_requests(&config.pki_dir)?);
     // The holder of a certificate by request is a user of the API, and nobody to the store and to the other hosts.
     let users = trust.and(&signer.trust()?)?;
@@ -234,7 +233,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     let followers =
         Followers::new(membership.peers(), membership.members(), membership.known(), &peers, pod_cidr);
     let (networks, hosts) = (followers.networks.subscribe(), followers.members.subscribe());
-    let reach = Arc::new(Reach { network: OnceLock::new(), targets: followers.targets.subscribe() });
+    let reach = Arc::new(Reach::new(followers.targets.subscribe()));
     let (members, members_seen) = watch::channel(engine.members(&config));
     tasks::spawn(info_span!("follow members"), engine.clone().follow_members(config.clone(), members));
     tasks::spawn(
@@ -267,7 +266,10 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
         ],
         edge: Arc::new(server::SystemEdge),
     });
-    let tls = identity.server_config(&users, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
+    install::open_door(&server, &config, &engine, membership.hosts());
+    // With the authority, which those who want to join know only by its hash.
+    let shown = identity.showing(&trust);
+    let tls = shown.server_config(&users, ClientAuth::Optional, &[b"h2", b"http/1.1"])?;
     let listening = Arc::new(listen(&config, &server, &tls)?);
 
     let network = tasks::spawn_on(&urgent, info_span!("network"), {
@@ -303,7 +305,7 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
             timeouts.watchdog,
         ),
     );
-    reach.network.set(network.clone()).map_err(|_| anyhow::anyhow!("the network was started twice"))?;
+    reach.set(network.clone())?;
 
     let pods = objects::Pool::default();
     let is_partial = without.has(Part::Controllers);
@@ -369,7 +371,11 @@ async fn start(config: HostConfig, without: &Without) -> anyhow::Result<Host> {
     })?;
     tasks::spawn(info_span!("bootstrap"), {
         let server = server.clone();
-        async move { server.bootstrap().await }
+        async move {
+            let made = server.bootstrap().await;
+            install::bring_first_token(&config.pki_dir, &*server.writer()).await;
+            made
+        }
     });
     tasks::spawn(info_span!("aggregated APIs"), server.clone().aggregate());
     tasks::spawn(info_span!("keep definitions"), {
@@ -449,77 +455,6 @@ fn network_options(
         virtual_address: config.virtual_api(),
         load_balancing: None,
         most_connections: files::connections_of_services(MOST_CONNECTIONS, files::most()),
-    }
-}
-
-/// The network as server and agent see it. They are made before it is: the API must listen when the network
-/// starts, since the leader is reachable from then on.
-struct Reach {
-    network: OnceLock<Arc<Network>>,
-    /// What the API accepts as an endpoint doesn't wait for the network.
-    targets: watch::Receiver<Targets>,
-}
-
-impl Reach {
-    fn network(&self) -> io::Result<&Network> {
-        let starting = || io::Error::new(io::ErrorKind::NotConnected, "the host's network is still starting");
-        self.network.get().map(Arc::as_ref).ok_or_else(starting)
-    }
-}
-
-impl server::Backends for Reach {
-    fn connect<'a>(
-        &'a self,
-        namespace: &'a str,
-        service: &'a str,
-        port: &'a str,
-    ) -> BoxFuture<'a, io::Result<TcpStream>> {
-        Box::pin(async move { self.network()?.connect(namespace, service, port).await })
-    }
-
-    fn is_silent(&self, node: &str) -> bool {
-        self.network.get().is_some_and(|network| network.is_silent(node))
-    }
-
-    fn allows(&self, address: IpAddr) -> bool {
-        self.targets.borrow().allows(address)
-    }
-}
-
-impl node::PodAddresses for Reach {
-    fn own_networks(&self) -> Result<(), String> {
-        self.network().map_err(|why| why.to_string())?.pod_networks()
-    }
-
-    fn check_host_ip(&self, address: IpAddr) -> Result<(), String> {
-        let network = self.network().map_err(|why| why.to_string())?;
-        network.check_host_ip(address).map_err(|why| why.to_string())
-    }
-
-    fn connect(
-        &self,
-        address: IpAddr,
-        namespace: OwnedFd,
-        ports: Vec<node::HostPort>,
-    ) -> BoxFuture<'_, io::Result<()>> {
-        let port = |port: node::HostPort| network::HostPort {
-            protocol: if port.is_udp { network::Protocol::Udp } else { network::Protocol::Tcp },
-            address: port.address,
-            number: port.number,
-            to: port.to,
-        };
-        let ports = ports.into_iter().map(port).collect();
-        Box::pin(async move {
-            self.network()?.connect_pod(address, namespace, ports).await.map_err(io::Error::other)
-        })
-    }
-
-    fn add(&self, address: IpAddr) -> BoxFuture<'_, io::Result<()>> {
-        Box::pin(async move { self.network()?.add_pod_address(address).await.map_err(io::Error::other) })
-    }
-
-    fn remove(&self, address: IpAddr) -> BoxFuture<'_, io::Result<()>> {
-        Box::pin(async move { self.network()?.remove_pod_address(address).await.map_err(io::Error::other) })
     }
 }
 

@@ -16,12 +16,14 @@ mod ground;
 mod host;
 mod host_images;
 mod image;
+mod install;
 mod kubectl;
 mod leases;
 mod names;
 mod peers;
 mod predict;
 mod profiles;
+mod reach;
 mod restarts;
 mod restore;
 mod site;
@@ -59,6 +61,12 @@ enum Command {
     Drill(drill::Args),
     /// Tell from a cluster's configuration what a power cut will do to it, and what is wrong with it
     Predict(predict::Args),
+    /// Make this machine the first host of a new cluster
+    Init(install::InitArgs),
+    /// Make this machine a host of a cluster that runs
+    Join(install::JoinArgs),
+    /// Make, show and revoke the tokens by which machines join
+    Token(install::TokenArgs),
     /// Run a cluster on this machine until Ctrl-C
     Up(up::Args),
     /// Show objects, as kubectl does
@@ -83,8 +91,7 @@ enum Command {
     Check(check::Args),
     /// Tell what a host's configuration says by default
     Config(configuration::Args),
-    /// Run one host
-    #[command(hide = true)]
+    /// Run the host whose configuration this is, as `init` and `join` write it
     Host(host::Args),
     /// Answer with the pod's name
     #[command(hide = true)]
@@ -107,6 +114,9 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
+        Command::Init(args) => on_one_thread(install::init(args)),
+        Command::Join(args) => on_one_thread(install::join(args)),
+        Command::Token(args) => on_one_thread(install::token(args)),
         Command::Up(args) => up::run(args),
         Command::Get(args) => on_one_thread(kubectl::get(args)),
         Command::Apply(args) => on_one_thread(kubectl::apply(args)),

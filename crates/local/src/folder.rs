@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use config::{Bound, Datastore, Dns, Eviction, HostConfig, NetConfig, Ports, Scheduling, Signal, Timeouts};
-use pki::{Authority, HostNames, Identity, TokenKey};
+use pki::{Authority, FRONT_PROXY, HostNames, Identity, TokenKey};
 
 use crate::addresses::{Addresses, MOST_NODES, NetKind};
 use crate::kubeconfig::kubeconfig;
@@ -22,8 +22,6 @@ use record::VERSION;
 pub use error::Error;
 pub use record::{ClusterPlan, ClusterRecord};
 
-/// The name of the identity by which the API vouches for who asks to servers of aggregated APIs.
-pub const FRONT_PROXY: &str = "front-proxy-client";
 const RECORD: &str = "cluster.json";
 const LOCK: &str = "lock";
 const PKI: &str = "pki";

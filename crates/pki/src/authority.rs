@@ -215,7 +215,7 @@ impl Authority {
 }
 
 /// Lines of 64 characters, as RFC 7468 demands.
-fn pem(label: &str, der: &[u8]) -> String {
+pub(crate) fn pem(label: &str, der: &[u8]) -> String {
     let text = STANDARD.encode(der);
     let mut out = format!("-----BEGIN {label}-----\n");
     for line in text.as_bytes().chunks(64) {
@@ -228,11 +228,16 @@ fn pem(label: &str, der: &[u8]) -> String {
 fn parameters(subject: &Subject, validity: Validity) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    if let Some(organization) = &subject.organization {
-        params.distinguished_name.push(DnType::OrganizationName, organization.as_str());
-    }
-    params.distinguished_name.push(DnType::CommonName, subject.common_name.as_str());
+    subject_name(&mut params.distinguished_name, subject);
     params.not_before = validity.from.into();
     params.not_after = validity.until.into();
     params
+}
+
+/// Puts a subject into a name.
+pub(crate) fn subject_name(name: &mut DistinguishedName, subject: &Subject) {
+    if let Some(organization) = &subject.organization {
+        name.push(DnType::OrganizationName, organization.as_str());
+    }
+    name.push(DnType::CommonName, subject.common_name.as_str());
 }

@@ -26,6 +26,11 @@ impl Identity {
         Ok(identity)
     }
 
+    /// As [`from_pem`](Self::from_pem), of parts that were read before.
+    pub(crate) fn of_checked(certificate_pem: String, key_pem: SecretText) -> Self {
+        Identity { certificate_pem, key_pem }
+    }
+
     /// The certificate as PEM.
     pub fn certificate_pem(&self) -> &str {
         &self.certificate_pem

@@ -2,7 +2,7 @@
 //!
 //! One [`Authority`] a cluster signs one [`Identity`] a host and one for the administrator. A host keeps its
 //! identity, the certificates that it trusts ([`Trust`]), the [`HeartbeatKey`] and the [`TokenKey`]; the authority's own
-//! key stays where the cluster was made. What users ask for ([`CertificateRequest`]) is signed by a second authority,
+//! key stays where the cluster was made, and with those who joined it as members. What users ask for ([`CertificateRequest`]) is signed by a second authority,
 //! whose key every host has. Everything speaks TLS by rustls with ring's cryptography, chosen here
 //! once. Times are arguments.
 
@@ -14,6 +14,8 @@ mod folder;
 mod heartbeat;
 mod hosts;
 mod identity;
+mod own_key;
+mod pinned;
 mod request;
 mod reserved;
 mod roles;
@@ -27,9 +29,11 @@ pub use authority::{Authority, Subject, Validity};
 pub use error::Error;
 pub use heartbeat::HeartbeatKey;
 pub use identity::Identity;
+pub use own_key::OwnKey;
+pub use pinned::{AuthorityHash, NoHash, OtherAuthority};
 pub use request::{CertificateRequest, valid_until};
 pub use reserved::reserved_name;
-pub use roles::HostNames;
+pub use roles::{FRONT_PROXY, HostNames, front_proxy_subject};
 pub use secret::SecretText;
 pub use sign::Usage;
 pub use tls::{ClientAuth, Trust};

@@ -3,10 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::SystemTime;
 
-use crate::{Authority, Error, Identity, Subject, Validity};
+use crate::reserved::NODES;
+use crate::{Authority, CertificateRequest, Error, Identity, Subject, Usage, Validity};
 
 /// The names under which Kubernetes' own API is known inside a cluster, and on its machine.
 const API_NAMES: [&str; 4] = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "localhost"];
+/// The name by which the API vouches for who asks, and of its files.
+pub const FRONT_PROXY: &str = "front-proxy-client";
 /// Ten years, as the authority: renewal is not a host's business yet.
 const YEARS: u32 = 10;
 
@@ -23,21 +26,34 @@ pub struct HostNames {
     pub first_service_address: IpAddr,
 }
 
+impl HostNames {
+    /// Whom its certificate is for: `CN=system:node:NAME`, `O=system:nodes`.
+    pub fn subject(&self) -> Subject {
+        Subject { common_name: format!("system:node:{}", self.name), organization: Some(NODES.to_owned()) }
+    }
+
+    fn names(&self) -> Vec<String> {
+        [self.name.as_str()].into_iter().chain(API_NAMES).map(str::to_owned).collect()
+    }
+
+    fn addresses(&self) -> [IpAddr; 4] {
+        let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        [self.address, localhost, self.virtual_address, self.first_service_address]
+    }
+}
+
+/// Whom the certificate is for by which the API vouches for who asks.
+pub fn front_proxy_subject() -> Subject {
+    Subject { common_name: FRONT_PROXY.to_owned(), organization: None }
+}
+
 impl Authority {
     /// A host's identity: `CN=system:node:NAME`, `O=system:nodes`, for server and client use.
     ///
     /// # Errors
     /// [`Error::Issue`].
     pub fn host_identity(&self, host: &HostNames, now: SystemTime) -> Result<Identity, Error> {
-        let subject = Subject {
-            common_name: format!("system:node:{}", host.name),
-            organization: Some("system:nodes".to_owned()),
-        };
-        let names: Vec<String> =
-            [host.name.as_str()].into_iter().chain(API_NAMES).map(str::to_owned).collect();
-        let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let addresses = [host.address, localhost, host.virtual_address, host.first_service_address];
-        self.issue(&subject, &names, &addresses, Validity::years(now, YEARS))
+        self.issue(&host.subject(), &host.names(), &host.addresses(), Validity::years(now, YEARS))
     }
 
     /// The identity by which the API vouches to servers of aggregated APIs for who asks: `CN=front-proxy-client`, for
@@ -46,8 +62,61 @@ impl Authority {
     /// # Errors
     /// [`Error::Issue`].
     pub fn front_proxy_identity(&self, now: SystemTime) -> Result<Identity, Error> {
-        let subject = Subject { common_name: "front-proxy-client".to_owned(), organization: None };
-        self.issue(&subject, &[], &[], Validity::years(now, YEARS))
+        self.issue(&front_proxy_subject(), &[], &[], Validity::years(now, YEARS))
+    }
+
+    /// A host's certificate for a key that the host made: with the names that it has, whatever the request asks for.
+    ///
+    /// # Errors
+    /// [`Error::Issue`] if the request is for anybody else.
+    pub fn sign_host(
+        &self,
+        request: &CertificateRequest,
+        host: &HostNames,
+        now: SystemTime,
+    ) -> Result<String, Error> {
+        self.sign_for(
+            request,
+            &host.subject(),
+            host.names(),
+            &host.addresses(),
+            &[Usage::DigitalSignature, Usage::ClientAuth, Usage::ServerAuth],
+            now,
+        )
+    }
+
+    /// The certificate of a [front proxy](Self::front_proxy_identity) for a key that its host made.
+    ///
+    /// # Errors
+    /// [`Error::Issue`] if the request is for anybody else.
+    pub fn sign_front_proxy(&self, request: &CertificateRequest, now: SystemTime) -> Result<String, Error> {
+        let usages = [Usage::DigitalSignature, Usage::ClientAuth];
+        self.sign_for(request, &front_proxy_subject(), Vec::new(), &[], &usages, now)
+    }
+
+    fn sign_for(
+        &self,
+        request: &CertificateRequest,
+        subject: &Subject,
+        names: Vec<String>,
+        addresses: &[IpAddr],
+        usages: &[Usage],
+        now: SystemTime,
+    ) -> Result<String, Error> {
+        let is_meant = request.common_name == subject.common_name
+            && request.organizations.iter().eq(subject.organization.iter());
+        if !is_meant {
+            let why = format!("it would have to be for {} alone", subject.common_name);
+            return Err(Error::issue(&request.common_name, why));
+        }
+        let granted = CertificateRequest {
+            names,
+            addresses: addresses.to_vec(),
+            emails: Vec::new(),
+            uris: Vec::new(),
+            ..request.clone()
+        };
+        self.sign(&granted, usages, Validity::years(now, YEARS))
     }
 
     /// The administrator's identity: `CN=kubernetes-admin`, `O=system:masters`, for client use.

@@ -81,6 +81,10 @@ impl Trust {
         Trust::from_pem(format!("{}\n{}", self.pem, other.pem))
     }
 
+    pub(crate) fn certificates(&self) -> &[CertificateDer<'static>] {
+        &self.certificates
+    }
+
     /// The certificates as PEM.
     pub fn pem(&self) -> &str {
         &self.pem

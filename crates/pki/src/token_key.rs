@@ -49,6 +49,11 @@ impl TokenKey {
         Ok(TokenKey { pem, pair, random, point: key.public_key_raw().to_vec(), fingerprint })
     }
 
+    /// The key itself, as PEM.
+    pub fn pem(&self) -> &SecretText {
+        &self.pem
+    }
+
     /// Writes it to `sa.key` in a folder, for the owner's eyes alone.
     ///
     /// # Errors

@@ -45,8 +45,14 @@ impl Connection {
 
 /// The client for a kubeconfig, or for the one that is meant where none is named.
 pub fn client(kubeconfig: Option<&Path>) -> anyhow::Result<Client> {
-    let own: Vec<PathBuf> = crate::default_dir().map(|dir| dir.join("kubeconfig")).into_iter().collect();
-    Ok(Client::new(&Kubeconfig::from_env(kubeconfig, &own)?)?)
+    Ok(Client::new(&kubeconfig_of(kubeconfig)?)?)
+}
+
+/// The kubeconfig that is named, or meant.
+pub fn kubeconfig_of(named: Option<&Path>) -> anyhow::Result<Kubeconfig> {
+    let of_up = crate::default_dir().map(|dir| dir.join("kubeconfig"));
+    let own: Vec<PathBuf> = of_up.into_iter().chain([crate::install::usual_kubeconfig()]).collect();
+    Ok(Kubeconfig::from_env(named, &own)?)
 }
 
 /// An error as kubectl says it: what the server said as it is, everything else after `error: `.

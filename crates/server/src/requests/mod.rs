@@ -4,6 +4,7 @@ mod apply;
 mod backup;
 mod component_status;
 mod discovery;
+mod door;
 mod health;
 mod impersonate;
 mod metrics;
@@ -22,6 +23,7 @@ use fairness::Fairness;
 use tokio::sync::watch::Receiver;
 
 use self::discovery::Discovery;
+use self::door::Opened;
 use self::metrics::Metrics;
 use self::openapi::OpenApi;
 use crate::aggregation::Aggregation;
@@ -32,6 +34,7 @@ use crate::proxy::Proxy;
 use crate::registry::Registry;
 use crate::usage::Usage;
 
+pub use self::door::{Door, TurnedAway};
 pub use self::metrics::Measure;
 
 /// What requests for objects are answered with.
@@ -56,6 +59,8 @@ pub(crate) struct Requests {
     ahead: Ahead,
     /// Where the server listens first.
     address: OnceLock<SocketAddr>,
+    /// For those whom nobody knows yet.
+    door: OnceLock<Opened>,
 }
 
 impl Requests {
@@ -72,13 +77,18 @@ impl Requests {
         let objects = Objects { registry: registry.clone(), beside, outgoing, metrics, closing };
         let openapi = OpenApi::new(registry.clone(), aggregation.clone());
         let usage = Usage::new(registry.clone(), proxy.clone());
-        let (ahead, address) = (Ahead::default(), OnceLock::new());
-        Requests { registry, fairness, aggregation, proxy, usage, objects, openapi, ahead, address }
+        let (ahead, address, door) = (Ahead::default(), OnceLock::new(), OnceLock::new());
+        Requests { registry, fairness, aggregation, proxy, usage, objects, openapi, ahead, address, door }
     }
 
     /// The server listens at an address; whether it is the first.
     pub(crate) fn listens_at(&self, address: SocketAddr) -> bool {
         self.address.set(address).is_ok()
+    }
+
+    /// Opens a door at a path; there is one at most.
+    pub(crate) fn open_door(&self, path: &'static str, largest: usize, door: Arc<dyn Door>) {
+        let _ = self.door.set(Opened::new(path, largest, door));
     }
 
     fn address(&self) -> Option<SocketAddr> {

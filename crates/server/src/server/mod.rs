@@ -34,7 +34,7 @@ use crate::http::response::full;
 use crate::http::{Body, Limits};
 use crate::proxy::Proxy;
 use crate::registry::Registry;
-use crate::requests::{Measure, Requests};
+use crate::requests::{Door, Measure, Requests};
 
 pub use listener::Listening;
 
@@ -119,6 +119,12 @@ impl Server {
     /// sockets and TLS.
     pub async fn handle(&self, request: Request<Body>, who: Option<UserInfo>) -> Response<Body> {
         self.requests.handle(request, who).await
+    }
+
+    /// Lets `door` answer requests for `path`, of at most `largest` bytes, also of those whom nobody knows. There is one door at
+    /// most: what is opened later is nobody's.
+    pub fn open_door(&self, path: &'static str, largest: usize, door: Arc<dyn Door>) {
+        self.requests.open_door(path, largest, door);
     }
 
     /// Makes the default objects, those that are missing: namespaces, the services `kubernetes` and `kube-dns`, the runtime

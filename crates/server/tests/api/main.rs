@@ -11,6 +11,7 @@ mod conformance;
 mod connections;
 mod conversion;
 mod custom;
+mod door;
 mod edge;
 mod encodings;
 mod fairness;

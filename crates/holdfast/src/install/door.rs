@@ -1,0 +1,236 @@
+//! The cluster's side of `holdfast join`: the door at which machines ask, on every host.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Instant, SystemTime};
+
+use bytes::Bytes;
+use config::HostConfig;
+use futures::future::BoxFuture;
+use install::{
+    Admitted, Grant, JoinRequest, Keys, Known, KnownNode, REGISTER_KEY, Refusal, Register, SECRETS_NAMESPACE,
+    Shared, Token, TokenRefused, Tries, admit, check_token, first_service,
+};
+use jiff::Timestamp;
+use membership::Hosts;
+use pki::{Authority, CertificateRequest, HostNames, TokenKey};
+use serde_json::Value;
+use server::{Door, Server, TurnedAway};
+use store::{Compare, Condition, KeyRange, Op, Revision, State, Txn};
+use tokio::sync::watch;
+
+use crate::engine::Engine;
+
+/// How often a change of the register is tried again that met another one.
+const ATTEMPTS: usize = 8;
+/// What there is to do about a token that doesn't open the door.
+const MAKE_ONE: &str = "make a new one with `holdfast token create` on a host of the cluster";
+
+/// Opens the door of this host.
+pub fn open_door(server: &Server, config: &HostConfig, engine: &Engine, hosts: watch::Receiver<Arc<Hosts>>) {
+    let door = JoinDoor { config: config.clone(), engine: engine.clone(), hosts, tries: Mutex::default() };
+    server.open_door(install::PATH, install::LARGEST_REQUEST, Arc::new(door));
+}
+
+struct JoinDoor {
+    config: HostConfig,
+    engine: Engine,
+    hosts: watch::Receiver<Arc<Hosts>>,
+    tries: Mutex<Tries>,
+}
+
+/// When somebody asks, on both kinds of clock.
+struct Moment {
+    instant: Instant,
+    wall: SystemTime,
+    stamp: Timestamp,
+}
+
+impl Moment {
+    #[allow(clippy::disallowed_methods, reason = "the program: the door is knocked at now")]
+    fn now() -> Self {
+        Moment { instant: Instant::now(), wall: SystemTime::now(), stamp: Timestamp::now() }
+    }
+}
+
+impl Door for JoinDoor {
+    fn answer(&self, request: Bytes) -> BoxFuture<'_, Result<Value, TurnedAway>> {
+        Box::pin(async move {
+            let request: JoinRequest = serde_json::from_slice(&request).map_err(|why| {
+                let message = format!(
+                    "this is no request to join as this version knows it: {why}; take the same version of holdfast on both sides"
+                );
+                turned_away(400, "BadRequest", message)
+            })?;
+            let outcome = self.join(&request, &Moment::now()).await;
+            let (name, address) = (&request.name, request.address);
+            match &outcome {
+                Ok(_) => tracing::info!(?name, %address, "a host was let in"),
+                // Anybody can knock without a good token, as often as they like: no line of the log for each.
+                Err(away) if matches!(away.code, 401 | 429) => {
+                    tracing::debug!(?name, %address, why = away.message, "somebody was turned away");
+                }
+                Err(away) => tracing::warn!(?name, %address, why = away.message, "a host was turned away"),
+            }
+            let grant = serde_json::to_value(outcome?);
+            grant.map_err(|why| turned_away(500, "InternalError", why.to_string()))
+        })
+    }
+}
+
+impl JoinDoor {
+    async fn join(&self, request: &JoinRequest, now: &Moment) -> Result<Grant, TurnedAway> {
+        let token = request.token.parse::<Token>().map_err(|why| {
+            turned_away(401, "Unauthorized", format!("that is no token: {why}; copy the whole of it"))
+        })?;
+        self.check(&token, now).await?;
+        let Ok(authority) = Authority::load(&self.config.pki_dir) else {
+            let message = format!(
+                "{} doesn't have the authority's key, by which certificates are made; ask a host that `holdfast init` or `join` installed",
+                self.config.name
+            );
+            return Err(turned_away(403, "Forbidden", message));
+        };
+        // Before anything is changed: a request that can't be granted leaves no trace.
+        let signed = self.sign(&authority, request, now)?;
+        let Admitted { pod_cidr, peers, .. } = self.register(request, now).await?;
+        let (host_certificate, front_proxy_certificate) = signed;
+        Ok(Grant {
+            cluster: Shared::of(&self.config),
+            peers,
+            pod_cidr,
+            host_certificate,
+            front_proxy_certificate,
+            keys: self.keys(&authority).map_err(internal)?,
+        })
+    }
+
+    /// Whether the token opens the door, as of the newest state.
+    async fn check(&self, token: &Token, now: &Moment) -> Result<(), TurnedAway> {
+        let id = token.id();
+        if let Some(wait) = self.tries().refused_for(id, now.instant) {
+            let message = format!(
+                "too many wrong secrets came for the token {id}: it isn't looked at for another {} s; wait, or {MAKE_ONE}",
+                wait.as_secs() + 1
+            );
+            return Err(turned_away(429, "TooManyRequests", message));
+        }
+        let state = self.newest().await?;
+        let key = objects::key("", "secrets", SECRETS_NAMESPACE, &token.secret_name());
+        let secret = state.get(key.as_bytes()).map(|kv| kv.value.bytes());
+        check_token(token, secret.as_deref(), now.stamp).map_err(|why| {
+            if why == TokenRefused::Wrong {
+                self.tries().wrong(id, now.instant);
+            }
+            turned_away(401, "Unauthorized", format!("{why}; {MAKE_ONE}"))
+        })
+    }
+
+    fn tries(&self) -> std::sync::MutexGuard<'_, Tries> {
+        self.tries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn newest(&self) -> Result<Arc<State>, TurnedAway> {
+        let read = self.engine.store().read().await;
+        read.map_err(|why| unavailable(&why))
+    }
+
+    /// The certificates that were asked for.
+    fn sign(
+        &self,
+        authority: &Authority,
+        request: &JoinRequest,
+        now: &Moment,
+    ) -> Result<(String, String), TurnedAway> {
+        let wrong = |why: pki::Error| turned_away(400, "BadRequest", format!("{why}; run `holdfast join`"));
+        let host = HostNames {
+            name: request.name.clone(),
+            address: request.address,
+            virtual_address: self.config.virtual_address,
+            first_service_address: first_service(self.config.service_cidr).unwrap_or(request.address),
+        };
+        let read = |pem: &str| CertificateRequest::from_pem(pem.as_bytes()).map_err(wrong);
+        let of_host = authority.sign_host(&read(&request.host_request)?, &host, now.wall).map_err(wrong)?;
+        let of_proxy = authority.sign_front_proxy(&read(&request.front_proxy_request)?, now.wall);
+        Ok((of_host, of_proxy.map_err(wrong)?))
+    }
+
+    /// Writes down who is let in, as what: on the condition that nobody else was meanwhile.
+    async fn register(&self, request: &JoinRequest, now: &Moment) -> Result<Admitted, TurnedAway> {
+        for _ in 0..ATTEMPTS {
+            let state = self.newest().await?;
+            let kv = state.get(REGISTER_KEY.as_bytes());
+            let before = kv.map(|kv| kv.value.bytes());
+            let revision = kv.map_or(Revision::ZERO, |kv| kv.mod_revision);
+            let admitted = self.decide(request, &state, &Register::read(before.as_deref()), now)?;
+            let unchanged =
+                Condition::ModRevision(Bytes::from_static(REGISTER_KEY.as_bytes()), Compare::Equal, revision);
+            let txn = Txn {
+                conditions: vec![unchanged],
+                success: vec![Op::put(REGISTER_KEY, admitted.register.text())],
+                failure: Vec::new(),
+            };
+            if self.engine.store().txn(txn).await.map_err(|why| unavailable(&why))?.succeeded {
+                return Ok(admitted);
+            }
+        }
+        Err(turned_away(503, "ServiceUnavailable", "others are being let in just now; try again".into()))
+    }
+
+    fn decide(
+        &self,
+        request: &JoinRequest,
+        state: &State,
+        register: &Register,
+        now: &Moment,
+    ) -> Result<Admitted, TurnedAway> {
+        let all = KeyRange::prefix(objects::kind_prefix("", "nodes"));
+        let nodes: BTreeMap<String, KnownNode> = state
+            .range(&all)
+            .filter_map(|kv| {
+                Some((objects::parse(&kv.key)?.name.to_owned(), KnownNode::read(&kv.value.bytes())))
+            })
+            .collect();
+        let hosts = self.hosts.borrow().clone();
+        let listened_for: BTreeSet<String> = hosts.0.keys().cloned().collect();
+        let heard = hosts.0.iter().filter(|(_, host)| !host.silent).map(|(name, _)| name.clone()).collect();
+        let known = Known {
+            config: &self.config,
+            members: &self.engine.members(&self.config),
+            nodes: &nodes,
+            heard: &heard,
+            listened_for: &listened_for,
+            register,
+        };
+        admit(&request.name, request.address, &known, now.stamp).map_err(|refusal| {
+            let (code, reason) = match refusal {
+                Refusal::NameTaken(_) | Refusal::AddressTaken { .. } => (409, "Conflict"),
+                _ => (403, "Forbidden"),
+            };
+            turned_away(code, reason, refusal.to_string())
+        })
+    }
+
+    fn keys(&self, authority: &Authority) -> Result<Keys, pki::Error> {
+        let requests = Authority::load_for_requests(&self.config.pki_dir)?;
+        Ok(Keys {
+            authority: authority.certificate_pem().to_owned(),
+            authority_key: authority.key_pem().expose().to_owned(),
+            token_key: TokenKey::load(&self.config.pki_dir)?.pem().expose().to_owned(),
+            requests: requests.certificate_pem().to_owned(),
+            requests_key: requests.key_pem().expose().to_owned(),
+        })
+    }
+}
+
+fn turned_away(code: u16, reason: &'static str, message: String) -> TurnedAway {
+    TurnedAway { code, reason, message }
+}
+
+fn unavailable(why: &store::Error) -> TurnedAway {
+    turned_away(503, "ServiceUnavailable", format!("{why}; try again when the cluster has a leader"))
+}
+
+fn internal(why: pki::Error) -> TurnedAway {
+    turned_away(500, "InternalError", format!("{why}; see this host's files"))
+}

@@ -1,0 +1,73 @@
+//! `holdfast init`, `join` and `token`: how a machine becomes a host. What is decided stands in the room `install`; here it meets the
+//! machine, the network and the cluster.
+
+mod door;
+mod first_token;
+mod init;
+mod join;
+mod preflight;
+mod token;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use config::HostConfig;
+use install::Layout;
+use pki::Authority;
+
+pub use door::open_door;
+pub use first_token::bring_first_token;
+pub use init::{Args as InitArgs, init};
+pub use join::{Args as JoinArgs, join};
+pub use token::{Args as TokenArgs, token};
+
+use crate::tell::quoted;
+
+const CONFIG_DIR: &str = "/etc/holdfast";
+const DATA_DIR: &str = "/var/lib/holdfast";
+
+/// Where a host's files lie.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Folders {
+    /// The folder of the host's configuration, keys and certificates
+    #[arg(long, value_name = "DIR", default_value = CONFIG_DIR)]
+    config_dir: PathBuf,
+    /// The folder of the host's data
+    #[arg(long, value_name = "DIR", default_value = DATA_DIR)]
+    data_dir: PathBuf,
+}
+
+impl Folders {
+    fn layout(&self) -> anyhow::Result<Layout> {
+        let absolute = |path: &Path| {
+            std::path::absolute(path).with_context(|| format!("{} can't be a folder", path.display()))
+        };
+        Ok(Layout::new(absolute(&self.config_dir)?, absolute(&self.data_dir)?))
+    }
+}
+
+/// Where the administrator's kubeconfig of a host lies that was installed in the usual place.
+pub fn usual_kubeconfig() -> PathBuf {
+    Layout::new(CONFIG_DIR.into(), DATA_DIR.into()).kubeconfig()
+}
+
+/// Writes the administrator's kubeconfig: whoever has the authority's key can make one.
+#[allow(clippy::disallowed_methods, reason = "the program: its certificate is valid from now on")]
+fn write_kubeconfig(layout: &Layout, authority: &Authority, config: &HostConfig) -> anyhow::Result<()> {
+    if layout.kubeconfig().exists() {
+        return Ok(());
+    }
+    let admin = authority.admin_identity(std::time::SystemTime::now())?;
+    let server = format!("https://{}", config.virtual_api());
+    let text = local::kubeconfig("holdfast", &server, authority.certificate_pem(), &admin);
+    Ok(layout.write_kubeconfig(&text)?)
+}
+
+/// What to type to start the host, and to see it.
+fn starting(layout: &Layout) -> String {
+    format!(
+        "Start it:\n\n  holdfast host --config {}\n\nSee it, here:\n\n  KUBECONFIG={} kubectl get nodes\n",
+        quoted(layout.config_file()),
+        quoted(layout.kubeconfig()),
+    )
+}

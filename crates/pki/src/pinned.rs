@@ -1,0 +1,233 @@
+//! An authority that is known by its hash alone: how a machine that has nothing of a cluster's yet knows that it speaks to it.
+
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use ring::digest::{SHA256, digest};
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring as ring_provider, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::version::TLS13;
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+};
+
+use crate::authority::pem;
+use crate::{Error, Identity, Trust};
+
+const PREFIX: &str = "sha256:";
+
+/// SHA-256 of an authority's public key (SubjectPublicKeyInfo, RFC 5280), written `sha256:` and 64 hexadecimal digits: what
+/// kubeadm calls `--discovery-token-ca-cert-hash`.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct AuthorityHash([u8; 32]);
+
+/// A text that is no such hash.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("it is not `sha256:` and 64 hexadecimal digits")]
+pub struct NoHash;
+
+/// A server that doesn't show the authority that is expected.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("it shows no authority whose hash is {0}")]
+pub struct OtherAuthority(AuthorityHash);
+
+impl AuthorityHash {
+    fn of(certificate: &CertificateDer<'_>) -> Option<Self> {
+        let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+        let digest = digest(&SHA256, certificate.public_key().raw);
+        Some(AuthorityHash(digest.as_ref().try_into().ok()?))
+    }
+
+    /// The authority with this hash among the certificates that a server shows.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`] if there is none.
+    pub fn authority_of(self, shown: &[CertificateDer<'_>]) -> Result<Trust, Error> {
+        let found = self.find(shown);
+        let found = found.ok_or_else(|| Error::unusable("the server's certificate", OtherAuthority(self)))?;
+        Trust::from_pem(pem("CERTIFICATE", found))
+    }
+
+    /// A client that believes only servers of the authority with this hash, which they must show: TLS 1.3.
+    ///
+    /// # Errors
+    /// [`Error::Tls`].
+    pub fn client_config(self) -> Result<Arc<ClientConfig>, Error> {
+        let provider = Arc::new(ring_provider::default_provider());
+        let config = ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(Error::tls)?
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Pinned { hash: self, provider }))
+            .with_no_client_auth();
+        Ok(Arc::new(config))
+    }
+
+    fn find<'a, 'b>(self, shown: &'a [CertificateDer<'b>]) -> Option<&'a CertificateDer<'b>> {
+        shown.iter().find(|certificate| AuthorityHash::of(certificate) == Some(self))
+    }
+}
+
+impl Trust {
+    /// The hash of the first of these authorities, by which machines that join know it.
+    ///
+    /// # Errors
+    /// [`Error::Unusable`].
+    pub fn hash(&self) -> Result<AuthorityHash, Error> {
+        let first = self.certificates().first().and_then(AuthorityHash::of);
+        first.ok_or_else(|| Error::unusable("the authority's certificate", "it has no key that can be read"))
+    }
+}
+
+impl Identity {
+    /// This identity, shown to others together with the authorities that vouch for it: for those who know these only by their
+    /// hash.
+    pub fn showing(&self, trust: &Trust) -> Identity {
+        let chain = format!("{}\n{}", self.certificate_pem().trim_end(), trust.pem());
+        Identity::of_checked(chain, self.key_pem().clone())
+    }
+}
+
+#[derive(Debug)]
+struct Pinned {
+    hash: AuthorityHash,
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for Pinned {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let other = || CertificateError::Other(OtherError(Arc::new(OtherAuthority(self.hash))));
+        let authority = self.hash.find(intermediates).ok_or_else(other)?;
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone().into_owned())?;
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), self.provider.clone());
+        let verifier = verifier.build().map_err(|error| rustls::Error::General(error.to_string()))?;
+        // Its name and its signature, as of any other server.
+        verifier.verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+impl fmt::Display for AuthorityHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(PREFIX)?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for AuthorityHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for AuthorityHash {
+    type Err = NoHash;
+
+    fn from_str(text: &str) -> Result<Self, NoHash> {
+        let digits = text.strip_prefix(PREFIX).ok_or(NoHash)?.as_bytes();
+        if digits.len() != 64 {
+            return Err(NoHash);
+        }
+        let mut hash = [0; 32];
+        for (byte, pair) in hash.iter_mut().zip(digits.chunks(2)) {
+            let digit = |at: usize| char::from(pair[at]).to_digit(16).ok_or(NoHash);
+            *byte = (digit(0)? * 16 + digit(1)?) as u8;
+        }
+        Ok(AuthorityHash(hash))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::identity::certificates;
+    use crate::{Authority, HostNames};
+
+    fn now() -> SystemTime {
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_800_000_000)
+    }
+
+    fn host(authority: &Authority) -> Identity {
+        let address = [10, 73, 0, 1].into();
+        let names = HostNames {
+            name: "n1".into(),
+            address,
+            virtual_address: address,
+            first_service_address: address,
+        };
+        authority.host_identity(&names, now()).unwrap()
+    }
+
+    fn verify(hash: AuthorityHash, shown: &Identity, name: &str) -> Result<(), rustls::Error> {
+        let chain = certificates("it", shown.certificate_pem()).unwrap();
+        let pinned = Pinned { hash, provider: Arc::new(ring_provider::default_provider()) };
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let since = UnixTime::since_unix_epoch(now().duration_since(SystemTime::UNIX_EPOCH).unwrap());
+        pinned.verify_server_cert(&chain[0], &chain[1..], &name, &[], since).map(drop)
+    }
+
+    #[test]
+    fn a_server_is_believed_that_shows_the_authority_with_the_hash_and_is_its_own() {
+        let (ours, other) = (Authority::create("a", now()).unwrap(), Authority::create("a", now()).unwrap());
+        let trust = ours.trust().unwrap();
+        let hash = trust.hash().unwrap();
+        let shown = host(&ours).showing(&trust);
+        verify(hash, &shown, "10.73.0.1").unwrap();
+        let chain = certificates("it", shown.certificate_pem()).unwrap();
+        assert_eq!(hash.authority_of(&chain).unwrap().hash().unwrap(), hash);
+
+        for (hash, shown, name) in [
+            (hash, shown.clone(), "10.73.0.9"),
+            // Without the authority, with another one, and one that shows the right authority and isn't its own.
+            (hash, host(&ours), "10.73.0.1"),
+            (hash, host(&other).showing(&other.trust().unwrap()), "10.73.0.1"),
+            (hash, host(&other).showing(&trust), "10.73.0.1"),
+            (other.trust().unwrap().hash().unwrap(), shown, "10.73.0.1"),
+        ] {
+            verify(hash, &shown, name).unwrap_err();
+        }
+    }
+
+    #[test]
+    fn a_hash_is_read_as_it_is_written() {
+        let hash = Authority::create("a", now()).unwrap().trust().unwrap().hash().unwrap();
+        assert_eq!(hash.to_string().parse(), Ok(hash));
+        for wrong in ["", "sha256:", "sha256:00", &"0".repeat(64), &format!("sha256:{}", "x".repeat(64))] {
+            assert_eq!(wrong.parse::<AuthorityHash>(), Err(NoHash), "{wrong}");
+        }
+    }
+}

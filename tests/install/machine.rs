@@ -1,0 +1,152 @@
+//! A machine: a network namespace with one link, folders of its own, and the program.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::SystemTime;
+
+use etcd::proto::MemberListRequest;
+use kube::Config;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use local::HostNamespace;
+use nix::sched::{CloneFlags, setns};
+use pki::{Authority, Trust};
+
+const HOLDFAST: &str = env!("CARGO_BIN_EXE_holdfast");
+/// The cluster's virtual address.
+pub const VIP: &str = "10.73.0.100";
+
+pub struct Machine {
+    folder: PathBuf,
+    number: u8,
+    namespace: HostNamespace,
+    host: Option<Child>,
+}
+
+impl Machine {
+    pub fn new(folder: &Path, number: u8, namespace: HostNamespace) -> Self {
+        let folder = folder.join(format!("n{number}"));
+        std::fs::create_dir_all(&folder).unwrap();
+        Machine { folder, number, namespace, host: None }
+    }
+
+    fn etc(&self) -> PathBuf {
+        self.folder.join("etc")
+    }
+
+    /// Whether it has become a host.
+    pub fn is_host(&self) -> bool {
+        self.etc().join("config.yaml").exists()
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> String {
+        std::fs::read_to_string(self.etc().join("config.yaml")).unwrap()
+    }
+
+    pub fn kubeconfig(&self) -> String {
+        self.etc().join("admin.conf").display().to_string()
+    }
+
+    /// The program, on this machine.
+    fn command<S: AsRef<str>>(&self, words: &[S]) -> Command {
+        let mut command = Command::new(HOLDFAST);
+        command.args(words.iter().map(AsRef::as_ref)).stdin(Stdio::null()).env_remove("KUBECONFIG");
+        if matches!(words[0].as_ref(), "init" | "join") {
+            command.arg("--config-dir").arg(self.etc()).arg("--data-dir").arg(self.folder.join("lib"));
+        }
+        let namespace: OwnedFd = self.namespace.handle().unwrap();
+        let enter = move || setns(namespace.as_fd(), CloneFlags::CLONE_NEWNET).map_err(io::Error::from);
+        // SAFETY: between fork and exec there is one system call, which allocates nothing and takes no lock.
+        unsafe { command.pre_exec(enter) };
+        command
+    }
+
+    fn run<S: AsRef<str>>(&self, words: &[S]) -> Output {
+        self.command(words).output().unwrap()
+    }
+
+    /// Runs a command that must succeed; what it said to stdout.
+    pub fn does<S: AsRef<str>>(&self, words: &[S]) -> String {
+        let output = self.run(words);
+        assert!(output.status.success(), "{}: {}", words[0].as_ref(), text(&output));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Runs a command that must fail; what it said.
+    pub fn fails<S: AsRef<str>>(&self, words: &[S]) -> String {
+        let output = self.run(words);
+        assert_eq!(output.status.code(), Some(1), "{}: {}", words[0].as_ref(), text(&output));
+        text(&output)
+    }
+
+    /// Starts the host.
+    pub fn start(&mut self) {
+        let config = self.etc().join("config.yaml").display().to_string();
+        let log = File::create(self.folder.join("host.log")).unwrap();
+        let mut command = self.command(&["host", "--config", &config]);
+        command.stdout(log.try_clone().unwrap()).stderr(log).process_group(0);
+        self.host = Some(command.spawn().unwrap());
+    }
+
+    /// Kills all that runs here, at once: the host first, so that it sees no pod end.
+    pub fn cut(&mut self) {
+        if let Some(mut host) = self.host.take() {
+            host.kill().unwrap();
+            host.wait().unwrap();
+        }
+        let folder = self.folder.canonicalize().unwrap();
+        for process in std::fs::read_dir("/proc").unwrap().filter_map(Result::ok) {
+            let Some(pid) = process.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else {
+                continue;
+            };
+            let command = std::fs::read(process.path().join("cmdline")).unwrap_or_default();
+            let mut words = command.split(|byte| *byte == 0).skip(1);
+            let is_shim = words.next() == Some(b"shim");
+            let pod = words.next().map(|word| String::from_utf8_lossy(word).into_owned()).unwrap_or_default();
+            if is_shim && Path::new(&pod).starts_with(&folder) {
+                // SAFETY: kill has no memory effects; the process is a shim of this test's own.
+                unsafe { libc::kill(pid, libc::SIGKILL) };
+            }
+        }
+    }
+
+    /// A client of the cluster, as its administrator.
+    pub async fn client(&self) -> kube::Client {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).unwrap();
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        kube::Client::try_from(config).unwrap()
+    }
+
+    /// Whether so many members vote, as this machine's host knows.
+    pub async fn voters(&self, wanted: usize) -> Option<()> {
+        let pki = self.etc().join("pki");
+        let admin = Authority::load(&pki).unwrap().admin_identity(SystemTime::now()).unwrap();
+        let tls = admin.client_config(&Trust::load(&pki).unwrap(), &[b"h2"]).unwrap();
+        let at = format!("https://10.73.0.{}:2379", self.number).parse().unwrap();
+        let members =
+            etcd::Client::new(vec![at], Some(tls)).members(MemberListRequest::default()).await.ok()?;
+        let voters = members.members.iter().filter(|member| !member.is_learner);
+        (voters.count() == wanted).then_some(())
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            const LINES: usize = 30;
+            let log = std::fs::read_to_string(self.folder.join("host.log")).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let end = lines[lines.len().saturating_sub(LINES)..].join("\n");
+            eprintln!("the end of what n{} wrote:\n{end}\n", self.number);
+        }
+        self.cut();
+    }
+}
+
+fn text(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}

@@ -1,0 +1,220 @@
+//! Machines that become hosts by the real commands: each in a network namespace and with folders of its own, knowing the
+//! others by nothing but what the commands print. Entering a namespace takes a process with one thread, so this is a program of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+#![allow(clippy::disallowed_methods, reason = "tests wait for real clusters, and give up in the end")]
+
+mod machine;
+
+use std::collections::BTreeSet;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, Secret};
+use kube::api::{Api, DeleteParams, ListParams, PostParams};
+use local::{Bridge, Island, Permission};
+use serde_json::json;
+
+use crate::machine::{Machine, VIP};
+
+/// How long a condition may take before the test gives up on it: generous, for busy machines.
+const PATIENCE: Duration = Duration::from_secs(120);
+const CASE: &str = "machines_become_a_cluster_that_bears_the_loss_of_its_first_host";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|argument| argument == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    let filter = arguments.iter().find(|argument| !argument.starts_with('-'));
+    if filter.is_some_and(|filter| !CASE.contains(filter.as_str())) {
+        return ExitCode::SUCCESS;
+    }
+    match Island::permission() {
+        Ok(Permission::Granted) => {}
+        refused => {
+            testing::skip("netns", format_args!("{refused:?}"));
+            return ExitCode::SUCCESS;
+        }
+    }
+    // Pods outlive their hosts: whatever is left in the end, the guard ends.
+    local::stand_guard().unwrap();
+    let island = Island::enter().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(three_machines(island));
+    println!("test {CASE} ... ok");
+    ExitCode::SUCCESS
+}
+
+async fn three_machines(island: Island) {
+    let folder = tempfile::tempdir().unwrap();
+    let bridge = Bridge::build(&island).await.unwrap();
+    let mut machines = Vec::new();
+    for number in 1..=3 {
+        let namespace = bridge.plug(number).await.unwrap();
+        machines.push(Machine::new(folder.path(), number, namespace));
+    }
+    let [n1, n2, n3] = &mut machines[..] else { unreachable!() };
+
+    // The first one.
+    let refused = n1.fails(&["init", "--name", "n1", "--vip", "10.74.0.100", "--ignore", "all"]);
+    assert!(refused.contains("10.74.0.100 lies outside hostCidr"), "{refused}");
+    // The disk of a machine that runs tests may be full of other things.
+    let settings = folder.path().join("settings.yaml");
+    std::fs::write(&settings, "eviction: {hard: {memory.available: 100Mi, nodefs.available: 0.1%}}\n")
+        .unwrap();
+    let settings = settings.to_str().unwrap();
+    let init = ["init", "--name", "n1", "--vip", VIP, "--ignore", "all", "--settings", settings];
+    let said = n1.does(&init);
+    assert_eq!(n1.does(&init).lines().last(), said.lines().last(), "it may be repeated");
+    let other = n1.fails(&["init", "--name", "n9", "--vip", VIP]);
+    assert!(other.contains("is the host n1 at 10.73.0.1"), "{other}");
+    let line = said.lines().find(|line| line.trim_start().starts_with("holdfast join")).unwrap();
+    let join: Vec<&str> = line.split_whitespace().skip(1).collect();
+    let [_, cluster, _, token, _, hash] = join[..] else { panic!("{line}") };
+    assert_eq!(cluster, format!("{VIP}:6443"));
+
+    let nobody = n2.fails(&[&join[..], &["--name", "n2", "--ignore", "all"]].concat());
+    assert!(nobody.contains("is the first host started"), "{nobody}");
+    n1.start();
+    let client = n1.client().await;
+    wait_for("the first host alone to be ready", || ready_nodes(&client, 1)).await;
+    wait_for("the first token", || async {
+        let secrets = Api::<Secret>::namespaced(client.clone(), "kube-system");
+        secrets.get(&format!("bootstrap-token-{}", &token[..6])).await.ok()
+    })
+    .await;
+
+    // Nobody joins without all that it takes.
+    let wrong_secret = format!("{}.0123456789abcdef", &token[..6]);
+    let other_hash = format!("sha256:{}", "0".repeat(64));
+    for (cluster, token, hash, name, told) in [
+        (cluster, &*wrong_secret, hash, "n2", "the cluster knows no such token"),
+        (cluster, "zzzzzz.0123456789abcdef", hash, "n2", "the cluster knows no such token"),
+        (cluster, token, &*other_hash, "n2", "isn't a host of the cluster that the hash names"),
+        (cluster, token, hash, "n1", "a host n1 is there and heard"),
+        ("10.73.0.2:6443", token, hash, "n2", "nobody answers"),
+    ] {
+        let join = ["join", cluster, "--token", token, "--ca-hash", hash, "--name", name, "--ignore", "all"];
+        let refused = n2.fails(&join);
+        assert!(refused.contains(told), "{told}: {refused}");
+    }
+    assert!(!n2.is_host(), "nothing came of it");
+
+    // The others, the last one by another host than the first and a token of its own.
+    let named = |join: &[&str], name: &str| -> Vec<String> {
+        let words = join.iter().copied().chain(["--name", name, "--ignore", "all"]);
+        words.map(str::to_owned).collect()
+    };
+    n2.does(&named(&join, "n2"));
+    let again = n2.does(&named(&join, "n2"));
+    assert!(again.contains("has joined already"), "{again}");
+    n2.start();
+    wait_for("two hosts", || ready_nodes(&client, 2)).await;
+    let made = n1.does(&["token", "create", "--description", "for n3", "--kubeconfig", &n1.kubeconfig()]);
+    let made: Vec<&str> = made.split_whitespace().skip(1).collect();
+    let listed = n1.does(&["token", "list", "--kubeconfig", &n1.kubeconfig()]);
+    assert!(listed.contains("for n3") && listed.contains("made by holdfast init"), "{listed}");
+    assert!(!listed.contains(&made[3][7..]), "without the secrets: {listed}");
+    n1.does(&["token", "revoke", &token[..6], "--kubeconfig", &n1.kubeconfig()]);
+    let revoked = n3.fails(&named(&join, "n3"));
+    assert!(revoked.contains("the cluster knows no such token"), "{revoked}");
+    n3.does(&named(&["join", "10.73.0.2:6443", "--token", made[3], "--ca-hash", made[5]], "n3"));
+    assert!(n3.config().contains("nodefs.available: 0.1%"), "{}", n3.config());
+    n3.start();
+    wait_for("three hosts", || ready_nodes(&client, 3)).await;
+    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.unwrap();
+    let ranges: BTreeSet<_> = nodes.iter().filter_map(|node| node.spec.as_ref()?.pod_cidr.clone()).collect();
+    assert_eq!(ranges.len(), 3, "{ranges:?}");
+
+    // Pods on each of them.
+    let deployments = Api::<Deployment>::namespaced(client.clone(), "default");
+    deployments.create(&PostParams::default(), &web()).await.unwrap();
+    wait_for("a pod on each host", || async {
+        let hosts = hosts_of_ready_pods(&client).await?;
+        (hosts.len() == 3).then_some(())
+    })
+    .await;
+    wait_for("three members that vote", || n1.voters(3)).await;
+
+    // The first one loses its power: the cluster doesn't depend on where it was made.
+    bridge.cut(1).await.unwrap();
+    n1.cut();
+    let after = n2.client().await;
+    let maps = Api::<ConfigMap>::namespaced(after.clone(), "default");
+    let map: ConfigMap = serde_json::from_value(json!({"metadata": {"name": "after"}})).unwrap();
+    wait_for("a write without the first host", || async {
+        match maps.create(&PostParams::default(), &map).await {
+            Ok(_) => Some(()),
+            // It was written, and the answer got lost.
+            Err(kube::Error::Api(status)) if status.code == 409 => Some(()),
+            Err(_) => None,
+        }
+    })
+    .await;
+    wait_for("all pods on two hosts", || async {
+        let available = Api::<Deployment>::namespaced(after.clone(), "default").get("web").await.ok()?;
+        let hosts = hosts_of_ready_pods(&after).await?;
+        (available.status?.available_replicas? >= 3 && hosts == ["n2", "n3"].map(str::to_owned).into())
+            .then_some(())
+    })
+    .await;
+    // Machines can join all the same: a new one under the old one's name, with another disk.
+    let made = n2.does(&["token", "create", "--kubeconfig", &n2.kubeconfig()]);
+    let made: Vec<&str> = made.split_whitespace().skip(1).collect();
+    bridge.unplug(1).await.unwrap();
+    let mut anew = Machine::new(&folder.path().join("anew"), 1, bridge.plug(1).await.unwrap());
+    anew.does(&named(&made, "n1"));
+    anew.start();
+    wait_for("three hosts again", || ready_nodes(&after, 3)).await;
+    let _ = deployments.delete("web", &DeleteParams::default()).await;
+}
+
+fn web() -> Deployment {
+    let probe = json!({"httpGet": {"path": "/", "port": 8080}, "periodSeconds": 1});
+    let container = json!({"name": "web", "command": ["holdfast", "web"], "readinessProbe": probe,
+        "env": [
+            {"name": "HOSTNAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
+            {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}],
+        "ports": [{"containerPort": 8080}]});
+    let spec =
+        json!({"runtimeClassName": "host", "terminationGracePeriodSeconds": 1, "containers": [container]});
+    let deployment = json!({
+        "metadata": {"name": "web"},
+        "spec": {"replicas": 3, "selector": {"matchLabels": {"app": "web"}},
+            "template": {"metadata": {"labels": {"app": "web"}}, "spec": spec}},
+    });
+    serde_json::from_value(deployment).unwrap()
+}
+
+async fn ready_nodes(client: &kube::Client, wanted: usize) -> Option<()> {
+    let nodes = Api::<Node>::all(client.clone()).list(&ListParams::default()).await.ok()?;
+    let is_ready = |node: &&Node| {
+        let conditions = node.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True")
+    };
+    (nodes.iter().filter(is_ready).count() == wanted).then_some(())
+}
+
+async fn hosts_of_ready_pods(client: &kube::Client) -> Option<BTreeSet<String>> {
+    let pods = Api::<Pod>::namespaced(client.clone(), "default");
+    let pods = pods.list(&ListParams::default().labels("app=web")).await.ok()?;
+    let is_ready = |pod: &&Pod| {
+        let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
+        conditions.into_iter().any(|one| one.type_ == "Ready" && one.status == "True")
+    };
+    Some(pods.iter().filter(is_ready).filter_map(|pod| pod.spec.as_ref()?.node_name.clone()).collect())
+}
+
+/// Asks until the answer is there.
+async fn wait_for<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Ok(Some(answer)) = tokio::time::timeout(Duration::from_secs(5), ask()).await {
+            return answer;
+        }
+        assert!(Instant::now() < end, "waited {PATIENCE:?} for {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
