@@ -339,11 +339,7 @@ async fn a_write_of_what_nothing_acts_on_gets_a_warning() {
         ),
         ("/api/v1/namespaces/default/services", object("Service", "v1", service("ClusterIP")), ""),
         ("/api/v1/namespaces/default/services", object("Service", "v1", service("NodePort")), ""),
-        (
-            "/api/v1/namespaces/default/services",
-            object("Service", "v1", service("LoadBalancer")),
-            "outside the cluster",
-        ),
+        ("/api/v1/namespaces/default/services", object("Service", "v1", service("LoadBalancer")), ""),
         (
             "/api/v1/namespaces/default/services",
             object("Service", "v1", json!({"clusterIP": "None", "ports": ports})),
