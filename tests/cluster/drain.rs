@@ -6,30 +6,10 @@ use futures::StreamExt;
 use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, ListParams, ObjectList, WatchEvent, WatchParams};
 
-use crate::harness::Cluster;
+use crate::harness::{Cluster, web};
 use crate::kubectl::{Kubectl, is_installed};
 
-const MANIFEST: &str = r#"apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 3
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      runtimeClassName: host
-      terminationGracePeriodSeconds: 1
-      containers:
-      - name: web
-        command: ["holdfast", "web"]
-        env:
-        - name: POD_IP
-          valueFrom: {fieldRef: {fieldPath: status.podIP}}
-        ports: [{name: http, containerPort: 8080}]
-        readinessProbe: {httpGet: {path: /, port: http}, periodSeconds: 1}
----
-apiVersion: policy/v1
+const BUDGET: &str = r#"apiVersion: policy/v1
 kind: PodDisruptionBudget
 metadata: {name: web}
 spec:
@@ -82,7 +62,10 @@ async fn a_host_is_drained_as_fast_as_the_budget_allows() {
     kubectl.says("cordon n2", &["node/n2 cordoned"]);
     kubectl.says("cordon n3", &["node/n3 cordoned"]);
     kubectl.says("get nodes", &["SchedulingDisabled"]);
-    kubectl.applies(MANIFEST, &["deployment.apps/web created", "poddisruptionbudget.policy/web created"]);
+    kubectl.applies(
+        &format!("{}---\n{BUDGET}", web(3)),
+        &["deployment.apps/web created", "poddisruptionbudget.policy/web created"],
+    );
     kubectl.says("rollout status deployment/web --timeout=60s", &["successfully rolled out"]);
     let places = "get pods -l app=web -o jsonpath={.items[*].spec.nodeName}";
     assert_eq!(kubectl.says(places, &[]), "n1 n1 n1", "the others take nothing");

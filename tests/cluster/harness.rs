@@ -19,6 +19,32 @@ pub const HOLDFAST: &str = env!("CARGO_BIN_EXE_holdfast");
 /// How long a condition may take before the test gives up on it: generous, for busy machines.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// The manifest of a Deployment `web`: so many pods that answer HTTP at port 8080.
+pub fn web(replicas: usize) -> String {
+    format!(
+        r#"apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: web}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: web}}}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec:
+      runtimeClassName: host
+      terminationGracePeriodSeconds: 1
+      containers:
+      - name: web
+        command: ["holdfast", "web"]
+        env:
+        - name: POD_IP
+          valueFrom: {{fieldRef: {{fieldPath: status.podIP}}}}
+        ports: [{{name: http, containerPort: 8080}}]
+        readinessProbe: {{httpGet: {{path: /, port: http}}, periodSeconds: 1}}
+"#
+    )
+}
+
 /// A cluster in the foreground of a process of its own; ended when dropped.
 pub struct Cluster {
     up: Mutex<Child>,

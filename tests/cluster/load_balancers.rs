@@ -4,32 +4,12 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use crate::harness::{Cluster, text, wait_for};
+use crate::harness::{Cluster, text, wait_for, web};
 
-/// Two pods, and the Service in front of them.
-const WEB: &str = r#"apiVersion: v1
+const SERVICE: &str = r#"apiVersion: v1
 kind: Service
 metadata: {name: web}
 spec: {type: LoadBalancer, allocateLoadBalancerNodePorts: false, selector: {app: web}, ports: [{port: 8099, targetPort: 8080}]}
----
-apiVersion: apps/v1
-kind: Deployment
-metadata: {name: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      runtimeClassName: host
-      terminationGracePeriodSeconds: 0
-      containers:
-      - name: web
-        command: ["holdfast", "web"]
-        env:
-        - name: POD_IP
-          valueFrom: {fieldRef: {fieldPath: status.podIP}}
-        readinessProbe: {httpGet: {path: /, port: 8080}, periodSeconds: 1}
 "#;
 
 fn object(cluster: &Cluster, arguments: &[&str]) -> Option<Value> {
@@ -67,7 +47,7 @@ async fn a_service_s_address_answers_while_its_holder_is_stopped_and_is_on_no_tw
     }
     let cluster = Cluster::up().await;
     let file = cluster.dir().join("web.yaml");
-    std::fs::write(&file, WEB).unwrap();
+    std::fs::write(&file, format!("{SERVICE}---\n{}", web(2))).unwrap();
     let applied = cluster.holdfast(&["apply", "-f", file.to_str().unwrap()]);
     assert!(applied.status.success(), "{}", text(&applied));
     let address = wait_for("an address", || async {

@@ -17,6 +17,9 @@ use tokio::sync::watch;
 /// A lease that its host's heartbeats renew.
 const LEASE: Duration = Duration::from_secs(2);
 
+/// The uid of the pod that must not run twice.
+const UID: &str = "uid-of-db-0";
+
 /// A host that doesn't hold its lease yet.
 fn host() -> TestHost {
     let mut host = TestHost::off();
@@ -50,24 +53,33 @@ impl Heartbeats {
 }
 
 /// A pod of a StatefulSet that says which processes it has, one of them in a session of its own.
-fn pod(host: &TestHost) -> String {
+fn pod(host: &TestHost) {
     let command = "setsid sleep 1000 & echo $! >> pids; echo $$$$ >> pids; echo >> pids; wait";
     host.writer.put(&json!({
         "kind": "Pod", "apiVersion": "v1",
-        "metadata": {"name": "db-0", "namespace": "default", "uid": "uid-of-db-0", "generation": 1, "ownerReferences": [
+        "metadata": {"name": "db-0", "namespace": "default", "uid": UID, "generation": 1, "ownerReferences": [
             {"apiVersion": "apps/v1", "kind": "StatefulSet", "name": "db", "uid": "u", "controller": true}]},
         "spec": {"nodeName": "n1", "runtimeClassName": "host",
             "containers": [{"name": "main", "command": ["sh", "-c", command]}]},
         "status": {"phase": "Pending", "qosClass": "BestEffort"},
     }));
-    "uid-of-db-0".to_owned()
 }
 
-async fn pids(host: &TestHost, uid: &str) -> Vec<String> {
-    let file = host.work(uid).join("pids");
+async fn pids(host: &TestHost) -> Vec<String> {
+    let file = host.work(UID).join("pids");
     let text = host.until_file(&file, |text| text.ends_with("\n\n")).await;
     std::fs::remove_file(file).unwrap();
     text.split_whitespace().map(str::to_owned).collect()
+}
+
+/// A host in its lease's epoch 7, whose pod runs, with the pod's processes.
+async fn running() -> (TestHost, Heartbeats, Vec<String>) {
+    let host = host();
+    pod(&host);
+    let heartbeats = Heartbeats::hold(&host, 7);
+    host.until("db-0", "ready", is_ready).await;
+    let pids = pids(&host).await;
+    (host, heartbeats, pids)
 }
 
 async fn until_dead(host: &TestHost, pids: &[String]) {
@@ -103,10 +115,10 @@ fn waits(pod: &Value) -> bool {
 async fn a_pod_starts_once_its_host_holds_its_lease_and_dies_with_it_without_agent_and_shim() {
     for stopped in [None, Some(SHIM)] {
         let mut host = host();
-        let uid = pod(&host);
+        pod(&host);
         host.until("db-0", "waiting", waits).await;
         assert!(host.shims().is_empty());
-        assert!(!host.pod_folder(&uid).exists(), "another host may have its volumes");
+        assert!(!host.pod_folder(UID).exists(), "another host may have its volumes");
         let heartbeats = Heartbeats::hold(&host, 7);
         let said = host.until("db-0", "ready", is_ready).await;
         let condition = condition(&said, STOPS_WITH_LEASE).unwrap();
@@ -114,7 +126,7 @@ async fn a_pod_starts_once_its_host_holds_its_lease_and_dies_with_it_without_age
         let node = host.writer.get("nodes", "", "n1").unwrap();
         let node = &node["metadata"]["annotations"];
         assert_eq!((&node[FENCING], &node[LEASE_EPOCH]), (&json!("lease"), &json!("7")));
-        let pids = pids(&host, &uid).await;
+        let pids = pids(&host).await;
         // The agent is gone, and the shim does nothing.
         drop(host.agent.take());
         for shim in host.shims().into_iter().filter(|pid| Some(name(*pid).trim()) == stopped) {
@@ -130,11 +142,7 @@ async fn a_pod_starts_once_its_host_holds_its_lease_and_dies_with_it_without_age
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_stopped_with_the_lease_says_so_and_starts_in_the_next_epoch_that_is_not_fenced() {
-    let mut host = host();
-    let uid = pod(&host);
-    let heartbeats = Heartbeats::hold(&host, 7);
-    host.until("db-0", "ready", is_ready).await;
-    let first = pids(&host, &uid).await;
+    let (mut host, heartbeats, first) = running().await;
     heartbeats.cease().await;
     let (state, page) = host.lease.as_ref().unwrap();
     page.set(7, None);
@@ -158,7 +166,7 @@ async fn a_pod_that_stopped_with_the_lease_says_so_and_starts_in_the_next_epoch_
     let heartbeats = Heartbeats::hold(&host, 9);
     let again = host.until("db-0", "ready again", is_ready).await;
     assert!(condition(&again, STOPS_WITH_LEASE).unwrap()["message"].as_str().unwrap().contains("epoch 9"));
-    assert_eq!(pids(&host, &uid).await.len(), 2, "it started once");
+    assert_eq!(pids(&host).await.len(), 2, "it started once");
     host.shut_down().await;
     heartbeats.cease().await;
     assert!(host.shims().is_empty());
@@ -166,11 +174,7 @@ async fn a_pod_that_stopped_with_the_lease_says_so_and_starts_in_the_next_epoch_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_goes_on_under_the_next_agent_while_the_lease_does() {
-    let mut host = host();
-    let uid = pod(&host);
-    let heartbeats = Heartbeats::hold(&host, 7);
-    host.until("db-0", "ready", is_ready).await;
-    let pids = pids(&host, &uid).await;
+    let (mut host, heartbeats, pids) = running().await;
     let data = host.folder.path().join("agent");
     drop(host.agent.take());
     let page = node::end_former_pods(&data, &[]).await.expect("a lease by which something runs");
@@ -191,12 +195,12 @@ async fn a_pod_goes_on_under_the_next_agent_while_the_lease_does() {
 async fn where_nobody_could_fence_the_host_a_pod_says_that_it_has_no_lease_until_it_is_made_anew_elsewise() {
     let mut host = host();
     host.members.send_replace(members(2));
-    let uid = pod(&host);
+    pod(&host);
     let says_no = |pod: &Value| is_ready(pod) && says(pod, "False");
     let said = host.until("db-0", "ready without", says_no).await;
     assert_eq!(condition(&said, STOPS_WITH_LEASE).unwrap()["reason"], "StartedWithoutLease");
     assert_eq!(host.shims().len(), 1, "it has no keeper");
-    let first = pids(&host, &uid).await;
+    let first = pids(&host).await;
     // As somebody may have written it, or an agent that started the pod otherwise.
     host.change("db-0", |pod| {
         let all = pod["status"]["conditions"].as_array_mut().unwrap();
@@ -215,7 +219,7 @@ async fn where_nobody_could_fence_the_host_a_pod_says_that_it_has_no_lease_until
     host.until("db-0", "saying that it stops with it", |pod| says(pod, "True")).await;
     assert!(!first.iter().any(|pid| is_alive(pid)), "what no keeper would stop is over by then");
     host.until("db-0", "ready with", |pod| is_ready(pod) && main_status(pod)["restartCount"] == 1).await;
-    assert_eq!(pids(&host, &uid).await.len(), 2, "it started once");
+    assert_eq!(pids(&host).await.len(), 2, "it started once");
     host.until_event("StartedWithoutLease", |message| message.contains("must not run twice")).await;
     host.shut_down().await;
     heartbeats.cease().await;
@@ -249,18 +253,14 @@ async fn a_pod_whose_host_is_fenced_while_its_volumes_are_made_does_not_start() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_start_that_the_keeper_refuses_since_the_lease_is_over_counts_as_none() {
-    let mut host = host();
-    let uid = pod(&host);
-    let heartbeats = Heartbeats::hold(&host, 7);
-    host.until("db-0", "ready", is_ready).await;
-    pids(&host, &uid).await;
+    let (mut host, heartbeats, _) = running().await;
     // Nobody has told the agent yet.
     heartbeats.cease().await;
     host.until_event("HostLeaseAwaited", |message| message.contains("ended before")).await;
     let heartbeats = Heartbeats::hold(&host, 8);
     let again = host.until("db-0", "ready again", |pod| is_ready(pod) && says(pod, "True")).await;
     let status = main_status(&again);
-    assert_eq!((&status["restartCount"], pids(&host, &uid).await.len()), (&json!(1), 2));
+    assert_eq!((&status["restartCount"], pids(&host).await.len()), (&json!(1), 2));
     assert_eq!(status["lastState"]["terminated"]["reason"], "HostLeaseEnded");
     host.shut_down().await;
     heartbeats.cease().await;
@@ -268,11 +268,7 @@ async fn a_start_that_the_keeper_refuses_since_the_lease_is_over_counts_as_none(
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pod_that_no_keeper_stops_and_whose_shim_does_nothing_is_over_before_the_next_epoch() {
-    let mut host = host();
-    let uid = pod(&host);
-    let heartbeats = Heartbeats::hold(&host, 7);
-    host.until("db-0", "ready", is_ready).await;
-    let pids = pids(&host, &uid).await;
+    let (mut host, heartbeats, pids) = running().await;
     drop(host.agent.take());
     for (process, signal) in [(SHIM, libc::SIGSTOP), (KEEPER, libc::SIGKILL)] {
         // SAFETY: a system call on numbers; the process is one of this test's own host.
@@ -309,11 +305,7 @@ impl Drop for Frozen {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_keeper_does_not_wait_for_a_shim_that_cannot_be_stopped() {
-    let mut host = host();
-    let uid = pod(&host);
-    let heartbeats = Heartbeats::hold(&host, 7);
-    host.until("db-0", "ready", is_ready).await;
-    let pids = pids(&host, &uid).await;
+    let (mut host, heartbeats, pids) = running().await;
     drop(host.agent.take());
     let Some(frozen) = Frozen::make(process_of(&host, SHIM)) else {
         return testing::skip("cgroups", "this user may make no cgroups of version 2");
@@ -326,11 +318,7 @@ async fn a_keeper_does_not_wait_for_a_shim_that_cannot_be_stopped() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_keeper_that_is_killed_takes_its_pod_with_it() {
-    let mut host = host();
-    let uid = pod(&host);
-    let _heartbeats = Heartbeats::hold(&host, 7);
-    host.until("db-0", "ready", is_ready).await;
-    let pids = pids(&host, &uid).await;
+    let (mut host, _heartbeats, pids) = running().await;
     drop(host.agent.take());
     // SAFETY: a system call on numbers; the process is one of this test's own host.
     unsafe { libc::kill(process_of(&host, KEEPER), libc::SIGKILL) };
